@@ -1,0 +1,222 @@
+"""The pattern: some pixels of one canvas image that stand for one class."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from captum.robust import Perturbation
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+FORMAT = "captum_classpattern.Pattern"
+
+
+@dataclass(frozen=True, eq=False)
+class Pattern(Perturbation):  # type: ignore[misc]  # captum's class is untyped
+    r"""
+    A canvas, a mask over its pixels, and the class that they stand for (Zhao et al. 2021,
+    arXiv 2101.06898, section 3.2).
+
+    A searched pattern and a backdoor's true trigger are both of this type. Patterns are frozen
+    and compared by identity. A pattern is also a ``captum.robust.Perturbation``, for
+    ``AttackComparator`` and ``MinParamPerturbation``.
+
+    Args:
+        canvas (Tensor): The image that the pixels are cut from, (C, H, W) in [0, 1].
+        mask (Tensor): Weight of each pixel, shared by the channels, (1, H, W) in [0, 1].
+        target (int): The class.
+        info (dict): How the pattern was found: settings, seed, passes, loss curve, score on
+            the search images, and so on; must be JSON serialisable to be saved. Default: {}.
+
+    Raises:
+        TypeError: If canvas or mask is no floating point Tensor, or the target no int.
+        ValueError: If a shape, or a value outside [0, 1], does not fit.
+
+    Examples::
+
+        >>> canvas = torch.rand(3, 8, 8)
+        >>> mask = torch.linspace(0, 1, 64).view(1, 8, 8)
+        >>> pattern = Pattern(canvas, mask, target=2)
+        >>> int(pattern.topk(area=0.25).mask.sum())
+        16
+        >>> pattern.stamp(torch.rand(5, 3, 8, 8)).shape
+        torch.Size([5, 3, 8, 8])
+    """
+
+    canvas: Tensor
+    mask: Tensor
+    target: int
+    info: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, value in (("canvas", self.canvas), ("mask", self.mask)):
+            if not isinstance(value, Tensor) or not value.is_floating_point():
+                kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
+                raise TypeError(f"{name} must be a floating point Tensor in [0, 1], got {kind}")
+        if self.canvas.ndim != 3:
+            raise ValueError(f"canvas must be (C, H, W), got {tuple(self.canvas.shape)}")
+        if self.mask.shape != (1, *self.canvas.shape[1:]):
+            raise ValueError(
+                f"mask must be (1, H, W) with the canvas's H and W, expected "
+                f"{(1, *self.canvas.shape[1:])}, got {tuple(self.mask.shape)}"
+            )
+        if isinstance(self.target, bool) or not isinstance(self.target, int) or self.target < 0:
+            raise TypeError(f"target must be a non-negative int, got {self.target!r}")
+        for name, value in (("canvas", self.canvas), ("mask", self.mask)):
+            low, high = float(value.min()), float(value.max())
+            if not (low >= 0 and high <= 1):  # written so that NaN fails too
+                raise ValueError(f"{name} must lie in [0, 1], got values from {low:g} to {high:g}")
+
+    @property
+    def area(self) -> float:
+        """Mean of the mask: the share of pixels kept, once the mask is binary."""
+        return float(self.mask.double().mean())
+
+    @property
+    def pixels(self) -> Tensor:
+        """What is left of the canvas, mask * canvas, (C, H, W)."""
+        return self.mask.to(self.canvas) * self.canvas
+
+    def topk(self, area: float) -> "Pattern":
+        r"""
+        Makes the mask binary: the ``round(area * H * W)`` largest weights become 1, the others 0.
+
+        Equal weights are taken in reading order (row by row, from the upper left), so the
+        result is the same everywhere.
+
+        Args:
+            area (float): Share of the pixels to keep.
+
+        Returns:
+            *Pattern*: A pattern of exactly that many pixels, on the same canvas.
+
+        Raises:
+            ValueError: If the area rounds to no pixel or to all of them.
+        """
+        k = pixels_kept(area, self.mask.shape[-2:])
+        order = torch.argsort(self.mask.flatten(), descending=True, stable=True)
+        binary = torch.zeros_like(self.mask).flatten()
+        binary[order[:k]] = 1.0
+        return replace(self, mask=binary.view_as(self.mask))
+
+    def stamp(self, images: Tensor) -> Tensor:
+        r"""
+        Puts the pattern on images: mask * canvas + (1 - mask) * image.
+
+        Args:
+            images (Tensor): (N, C, H, W), or one image (C, H, W), on any device.
+
+        Returns:
+            *Tensor*: The stamped images, with shape, dtype and device of ``images``.
+
+        Raises:
+            ValueError: If the images are not of the canvas's C, H and W.
+        """
+        return self.perturb(images)
+
+    def perturb(self, inputs: Tensor, strength: float = 1.0) -> Tensor:
+        r"""
+        Stamps with the mask times a strength, in the form of ``captum.robust.Perturbation``.
+
+        Args:
+            inputs (Tensor): Images (N, C, H, W) or one image (C, H, W).
+            strength (float): Factor on the mask, in [0, 1]: 0 changes nothing. Default: 1.0.
+
+        Returns:
+            *Tensor*: The stamped images.
+
+        Raises:
+            ValueError: If the shapes do not fit, or the strength is not in [0, 1].
+        """
+        if inputs.ndim not in (3, 4) or inputs.shape[-3:] != self.canvas.shape:
+            c, h, w = self.canvas.shape
+            raise ValueError(
+                f"images must be (N, {c}, {h}, {w}) or ({c}, {h}, {w}) to fit the pattern's "
+                f"canvas, got {tuple(inputs.shape)}"
+            )
+        if not 0 <= strength <= 1:
+            raise ValueError(f"strength must lie in [0, 1], got {strength}")
+        mask = strength * self.mask.to(inputs)
+        return mask * self.canvas.to(inputs) + (1 - mask) * inputs
+
+    def to(self, device: torch.device | str) -> "Pattern":
+        r"""
+        The same pattern on another device.
+
+        Args:
+            device (torch.device or str): Where canvas and mask go.
+
+        Returns:
+            *Pattern*: The moved pattern.
+        """
+        return replace(self, canvas=self.canvas.to(device), mask=self.mask.to(device))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        r"""
+        Writes the pattern as a safetensors file with JSON metadata; no pickle.
+
+        The file is written beside its place and renamed, so a finished one is never half lost.
+
+        Args:
+            path (str or PathLike): The file, by custom ``*.safetensors``.
+
+        Raises:
+            TypeError: If ``info`` holds what JSON cannot.
+        """
+        tensors = {"canvas": self.canvas.contiguous(), "mask": self.mask.contiguous()}
+        metadata = {"format": FORMAT, "target": str(self.target), "info": json.dumps(self.info)}
+        path = Path(path)
+        beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            beside.write_bytes(save(tensors, metadata))
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Pattern":
+        r"""
+        Reads a pattern that :meth:`save` wrote. Nothing in the file is executed.
+
+        Args:
+            path (str or PathLike): The file.
+
+        Returns:
+            *Pattern*: The pattern, on the CPU.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If the file is not a pattern.
+        """
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"no pattern file at {os.fspath(path)}")
+        try:
+            with safe_open(os.fspath(path), framework="pt") as file:
+                metadata = file.metadata() or {}
+                if metadata.get("format") != FORMAT:
+                    raise ValueError(f"its metadata has format {metadata.get('format')!r}")
+                canvas, mask = file.get_tensor("canvas"), file.get_tensor("mask")
+            return cls(canvas, mask, int(metadata["target"]), json.loads(metadata["info"]))
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{os.fspath(path)} is not a pattern written by Pattern.save (a safetensors file "
+                f"whose metadata has format {FORMAT!r}): {error}"
+            ) from error
+
+
+def pixels_kept(area: float, size: Sequence[int]) -> int:
+    """How many pixels of an H x W mask an area keeps; an error if that is none or all."""
+    total = size[0] * size[1]
+    k = round(area * total) if 0 <= area <= 1 else -1
+    if not 0 < k < total:
+        raise ValueError(
+            f"area is the share of pixels to keep: {area} of {size[0]}x{size[1]} = {total} pixels "
+            f"rounds to {'none or all' if k in (0, total) else 'a number out of range'}; choose "
+            f"from {1 / total:.2g} to {1 - 1 / total:.4g}"
+        )
+    return k
