@@ -1,10 +1,15 @@
 """Classifiers over [0, 1] pixels: the wrapper for a user's model, and calling one with care."""
 
+import contextlib
+import os
+import random
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -129,88 +134,40 @@ def placement(forward_func: Classifier, like: Tensor) -> tuple[torch.device, tor
 
 
 @contextmanager
-def evaluating(forward_func: Classifier) -> Iterator[None]:
-    """Puts a model that was left in train mode into eval mode, with a warning, and back again."""
+def undisturbed(forward_func: Classifier, seed: int) -> Iterator[None]:
+    """Seeds the random generators and switches the model to eval mode and gradients on, for a
+    block of code; whatever happens in it, the caller finds all of that as it was."""
     module = find_module(forward_func)
-    modes = {} if module is None else {m: m.training for m in module.modules()}
-    if module is not None and any(modes.values()):
-        warnings.warn(
-            "the model is in train mode: it is put into eval mode for this call and back after "
-            "it; call model.eval() to silence this",
-            UserWarning,
-            stacklevel=4,
-        )
-        module.eval()
+    modes = {} if module is None else {part: part.training for part in module.modules()}
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    python_state, numpy_state = random.getstate(), np.random.get_state()
     try:
-        yield
+        if module is not None and any(modes.values()):
+            warn(
+                "the model is in train mode: it is put into eval mode for this call and back "
+                "after it; call model.eval() to silence this"
+            )
+            module.eval()
+        with (
+            torch.random.fork_rng(devices),
+            torch.inference_mode(False),
+            torch.enable_grad(),
+        ):
+            torch.manual_seed(seed)
+            random.seed(seed)
+            np.random.seed(seed % 2**32)
+            yield
     finally:
         for part, mode in modes.items():
             part.training = mode
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
 
 
-def check_classifier(
-    forward_func: Classifier, sample: Tensor, targets: Sequence[int], additional: tuple[Any, ...] = ()
-) -> int:
-    """Runs a classifier once on a few images, and says what is wrong with it, if anything is.
-
-    Returns the number of classes.
-    """
-    device, dtype = placement(forward_func, sample)
-    if device != sample.device:
-        raise ValueError(
-            f"the images are on {sample.device}, but the model's parameters are on {device}: move "
-            "one of them"
-        )
-    with torch.no_grad():
-        logits = forward_func(sample.to(dtype), *additional)
-    check_logits(logits, len(sample))
-    classes = logits.shape[1]
-    wrong = sorted({t for t in targets if t >= classes})
-    if wrong:
-        raise ValueError(
-            f"target {wrong[0]} is out of range: the model has {classes} classes, so targets go "
-            f"from 0 to {classes - 1}"
-        )
-    rows = logits.double()
-    if bool((rows >= 0).all()) and torch.allclose(rows.sum(1), torch.ones(len(rows)).to(rows), atol=1e-3):
-        warnings.warn(
-            "the model's outputs are all >= 0 and sum to 1, so they look like probabilities: the "
-            "search takes logits; leave out the softmax",
-            UserWarning,
-            stacklevel=4,
-        )
-    return classes
-
-
-def check_logits(logits: Any, count: int) -> None:
-    """Raises an error unless these are finite logits (count, K) with K >= 2."""
-    if not isinstance(logits, Tensor):
-        raise TypeError(
-            f"the model must return logits (N, K) as one Tensor, got a {type(logits).__name__}: "
-            "wrap it in PixelClassifier(model, output=...), where output is the index or key of "
-            "the logits"
-        )
-    if logits.ndim != 2 or len(logits) != count:
-        raise ValueError(
-            f"the model must return logits ({count}, K) for {count} images, got shape "
-            f"{tuple(logits.shape)}"
-        )
-    if logits.shape[1] < 2:
-        raise ValueError(
-            "the model returns one column, but a pattern needs at least two classes: for a binary "
-            "model with logit z, return torch.cat([torch.zeros_like(z), z], dim=1)"
-        )
-    if not bool(logits.isfinite().all()):
-        raise ValueError(
-            "the model's logits are NaN or infinite: check its weights, and the mean and std that "
-            "normalise its inputs"
-        )
-
-
-def predict(forward_func: Classifier, images: Tensor) -> Tensor:
-    """The class that a classifier says for each image (N, C, H, W); int64 (N,) on its device."""
-    device, dtype = placement(forward_func, images)
-    with torch.no_grad():
-        logits = forward_func(images.to(device, dtype))
-    check_logits(logits, len(images))
-    return logits.argmax(1)
+def warn(message: str) -> None:
+    """A warning that points at the first line outside this package."""
+    package = os.path.dirname(__file__) + os.sep
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back and frame.f_code.co_filename.startswith((package, contextlib.__file__)):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, UserWarning, stacklevel=level - 1)

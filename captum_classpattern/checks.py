@@ -1,0 +1,144 @@
+"""What a user hands in: taken, or refused with an error that says what to do."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captum_classpattern.classifier import Classifier, placement, warn
+
+
+def check_pixels(images: Any, name: str, *, slack: float = 0.0) -> None:
+    """Raises an error unless these are images (N, C, H, W), finite and in [0, 1] (plus slack)."""
+    if not isinstance(images, Tensor) or not images.is_floating_point():
+        kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
+        hint = ": divide by 255" if kind is torch.uint8 else ""
+        raise TypeError(f"{name} must be a floating point Tensor (N, C, H, W), got {kind}{hint}")
+    if images.ndim != 4:
+        raise ValueError(f"{name} must be (N, C, H, W), got shape {tuple(images.shape)}")
+    if images.numel() == 0:
+        raise ValueError(f"{name} has no images or no pixels, got shape {tuple(images.shape)}")
+    if not bool(torch.isfinite(images).all()):
+        raise ValueError(f"{name} has NaN or infinite pixels: check how the images are loaded")
+    low, high = float(images.min()), float(images.max())
+    if low < -slack or high > 1 + slack:
+        raise ValueError(
+            f"{name} must have pixels in [0, 1], got values from {low:.4g} to {high:.4g}; these "
+            "look like normalised images: give plain pixels, and wrap the model in "
+            "PixelClassifier(model, mean, std), which normalises inside"
+            + (
+                "; captum's NoiseTunnel adds noise with stdevs=1.0 by default, which is too much "
+                "for pixels: pass stdevs=0.05 or less"
+                if slack
+                else ""
+            )
+        )
+
+
+def parse_labels(labels: Any, count: int, name: str) -> Tensor:
+    """Labels as int64 (count,) on the CPU, or an error that says what is wrong with them."""
+    try:
+        tensor = torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"the labels of {name} must be integers, got {labels!r:.80}") from error
+    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
+        raise TypeError(f"the labels of {name} must be integers, got {tensor.dtype}")
+    if tensor.shape != (count,):
+        raise ValueError(
+            f"{name} has {count} images, so its labels must have shape ({count},), got "
+            f"{tuple(tensor.shape)}"
+        )
+    return tensor.detach().to("cpu", torch.int64)
+
+
+def parse_targets(target: Any, count: int) -> list[int]:
+    """Captum's target argument as one class an image: an int, an integer Tensor, or a list."""
+    values: list[Any]
+    if isinstance(target, Tensor) and target.dtype != torch.bool and not target.is_floating_point():
+        values = target.flatten().tolist() if target.ndim <= 1 else [target]
+    elif isinstance(target, list):
+        values = target
+    else:
+        values = [target]
+    for value in values:
+        if isinstance(value, bool) or not hasattr(value, "__index__") or isinstance(value, Tensor):
+            got = f"{tuple(target.shape)} {target.dtype}" if isinstance(target, Tensor) else repr(target)
+            raise TypeError(
+                "target must be an int, a 0-d or 1-d integer Tensor, or a list of ints (the class, "
+                f"or one for each image), got {type(target).__name__} {got:.80}"
+            )
+    if len(values) == 1:
+        values = values * count
+    if len(values) != count:
+        raise ValueError(f"there are {count} images, but {len(values)} targets: give one each, or one")
+    targets = [int(value) for value in values]
+    if min(targets) < 0:
+        raise ValueError(f"target {min(targets)} is out of range: classes count from 0")
+    return targets
+
+
+def check_classifier(
+    forward_func: Classifier, sample: Tensor, targets: Sequence[int], additional: tuple[Any, ...] = ()
+) -> int:
+    """Runs a classifier once on a few images, and says what is wrong with it, if anything is.
+
+    Returns the number of classes.
+    """
+    device, dtype = placement(forward_func, sample)
+    if device != sample.device:
+        raise ValueError(
+            f"the images are on {sample.device}, but the model's parameters are on {device}: move "
+            "one of them"
+        )
+    with torch.no_grad():
+        logits = forward_func(sample.to(dtype), *additional)
+    check_logits(logits, len(sample))
+    classes = logits.shape[1]
+    wrong = sorted({t for t in targets if t >= classes})
+    if wrong:
+        raise ValueError(
+            f"target {wrong[0]} is out of range: the model has {classes} classes, so targets go "
+            f"from 0 to {classes - 1}"
+        )
+    rows = logits.double()
+    if bool((rows >= 0).all()) and torch.allclose(rows.sum(1), torch.ones(len(rows)).to(rows), atol=1e-3):
+        warn(
+            "the model's outputs are all >= 0 and sum to 1, so they look like probabilities: the "
+            "search takes logits; leave out the softmax"
+        )
+    return classes
+
+
+def check_logits(logits: Any, count: int) -> None:
+    """Raises an error unless these are finite logits (count, K) with K >= 2."""
+    if not isinstance(logits, Tensor):
+        raise TypeError(
+            f"the model must return logits (N, K) as one Tensor, got a {type(logits).__name__}: "
+            "wrap it in PixelClassifier(model, output=...), where output is the index or key of "
+            "the logits"
+        )
+    if logits.ndim != 2 or len(logits) != count:
+        raise ValueError(
+            f"the model must return logits ({count}, K) for {count} images, got shape "
+            f"{tuple(logits.shape)}"
+        )
+    if logits.shape[1] < 2:
+        raise ValueError(
+            "the model returns one column, but a pattern needs at least two classes: for a binary "
+            "model with logit z, return torch.cat([torch.zeros_like(z), z], dim=1)"
+        )
+    if not bool(logits.isfinite().all()):
+        raise ValueError(
+            "the model's logits are NaN or infinite: check its weights, and the mean and std that "
+            "normalise its inputs"
+        )
+
+
+def predict(forward_func: Classifier, images: Tensor) -> Tensor:
+    """The class that a classifier says for each image (N, C, H, W); int64 (N,) on its device."""
+    device, dtype = placement(forward_func, images)
+    with torch.no_grad():
+        logits = forward_func(images.to(device, dtype))
+    check_logits(logits, len(images))
+    return logits.argmax(1)

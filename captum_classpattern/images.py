@@ -1,0 +1,148 @@
+"""Images and labels by index, in batches, whatever they come in: tensors, data sets, loaders."""
+
+import copy
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from functools import cached_property
+from typing import Any, TypeAlias, cast
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
+
+from captum_classpattern.checks import check_pixels, parse_labels
+
+Images: TypeAlias = "Tensor | Dataset[Any] | DataLoader[Any] | ImageSource"
+Labels: TypeAlias = Tensor | Sequence[int] | None
+SCAN_BATCH = 64
+
+
+class ImageSource:
+    """Random access to images in [0, 1] and their labels, without holding more than a batch.
+
+    A DataLoader serves as the description of a data set: its ``dataset``, ``collate_fn`` and
+    workers are used; batch size and order are those of the search.
+    """
+
+    def __init__(self, images: Images, labels: Labels = None, *, name: str) -> None:
+        self.name = name
+        self._loader = images if isinstance(images, DataLoader) else None
+        self._images = images.dataset if isinstance(images, DataLoader) else images
+        if isinstance(self._images, IterableDataset) or not (
+            isinstance(self._images, Tensor) or hasattr(self._images, "__getitem__")
+        ):
+            raise TypeError(
+                f"{name} must be a Tensor (N, C, H, W), or a Dataset or DataLoader with a length "
+                f"and access by index (the search shuffles), got {type(self._images).__name__}"
+            )
+        if isinstance(self._images, Tensor):
+            check_pixels(self._images, name)
+        self._places = list(range(len(cast(Sized, self._images))))
+        self._given = None if labels is None else parse_labels(labels, len(self), name)
+
+    @classmethod
+    def of(cls, images: Images, labels: Labels = None, *, name: str) -> "ImageSource":
+        """The source itself if it is one already, else a new one."""
+        if isinstance(images, ImageSource):
+            return images if labels is None else images.labelled(labels)
+        return cls(images, labels, name=name)
+
+    def labelled(self, labels: Labels) -> "ImageSource":
+        """The same images with other labels."""
+        twin = copy.copy(self)
+        twin._scan = (self.shape, parse_labels(labels, len(self), self.name), self.hashes)
+        return twin
+
+    def subset(self, indices: Tensor) -> "ImageSource":
+        """Some of the images, as a source of its own."""
+        labels, chosen = self.labels, indices.tolist()
+        part = copy.copy(self)
+        part._places = [self._places[i] for i in chosen]
+        part._scan = (
+            self.shape,
+            None if labels is None else labels[chosen],
+            [self.hashes[i] for i in chosen],
+        )
+        return part
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(C, H, W)."""
+        return self._scan[0]
+
+    @property
+    def labels(self) -> Tensor | None:
+        """int64 (N,), given or the data set's own; None where there are none."""
+        return self._scan[1]
+
+    @property
+    def hashes(self) -> list[str]:
+        """One short hash an image, of its pixels in 256 steps, so that a copy is recognised."""
+        return self._scan[2]
+
+    @cached_property
+    def _scan(self) -> tuple[tuple[int, ...], Tensor | None, list[str]]:
+        """One pass over all images: checks them, and collects labels and hashes."""
+        if len(self) == 0:
+            raise ValueError(f"{self.name} has no images")
+        shape: tuple[int, ...] = ()
+        labels: list[Tensor] = []
+        hashes: list[str] = []
+        plan = [list(chunk) for chunk in _chunks(range(len(self)), SCAN_BATCH)]
+        for images, own in self._fetch(plan):
+            check_pixels(images, self.name)
+            if shape and tuple(images.shape[1:]) != shape:
+                raise ValueError(
+                    f"{self.name} must be of one shape, got {shape} and {tuple(images.shape[1:])}"
+                )
+            shape = tuple(images.shape[1:])
+            hashes += [_hash(image) for image in images.detach().cpu()]
+            if self._given is None and own is not None:
+                labels.append(parse_labels(own, len(images), self.name))
+        return shape, torch.cat(labels) if labels else self._given, hashes
+
+    def batches(self, plan: Iterable[Sequence[int]]) -> Iterator[Tensor]:
+        """The images of each list of indices in turn, (len(list), C, H, W)."""
+        for images, _ in self._fetch(plan):
+            yield images
+
+    def _fetch(self, plan: Iterable[Sequence[int]]) -> Iterator[tuple[Tensor, Any]]:
+        plan = ([self._places[i] for i in indices] for indices in plan)
+        if isinstance(self._images, Tensor):
+            for places in plan:
+                yield self._images.detach()[places], None
+            return
+        origin = self._loader
+        loader: DataLoader[Any] = DataLoader(
+            cast("Dataset[Any]", self._images),
+            batch_sampler=plan,
+            collate_fn=default_collate if origin is None else origin.collate_fn,
+            num_workers=0 if origin is None else origin.num_workers,
+            worker_init_fn=None if origin is None else origin.worker_init_fn,
+            generator=torch.Generator().manual_seed(0),  # else it draws from the global state
+        )
+        for batch in loader:
+            yield self._split(batch)
+
+    def _split(self, batch: Any) -> tuple[Tensor, Any]:
+        if isinstance(batch, Tensor):
+            return batch, None
+        if isinstance(batch, tuple | list) and batch and isinstance(batch[0], Tensor):
+            return batch[0], batch[1] if len(batch) > 1 else None
+        held = f" with keys {list(batch)}" if isinstance(batch, dict) else ""
+        raise TypeError(
+            f"{self.name} must yield images, or pairs of images and labels, as Tensors; got a "
+            f"{type(batch).__name__}{held}: map it with a Dataset that returns (image, label)"
+        )
+
+
+def _chunks(indices: range, size: int) -> Iterator[range]:
+    return (indices[i : i + size] for i in range(0, len(indices), size))
+
+
+def _hash(image: Tensor) -> str:
+    pixels = (image.float() * 255).round().to(torch.uint8).contiguous()
+    return hashlib.blake2b(pixels.numpy().tobytes(), digest_size=6).hexdigest()
