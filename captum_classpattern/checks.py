@@ -6,7 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_classpattern.classifier import Classifier, placement, warn
+from captum_classpattern.classifier import Classifier, additional_rows, placement, warn
+
+SOLVERS = ("paper",)
 
 
 def check_pixels(images: Any, name: str, *, slack: float = 0.0) -> None:
@@ -62,16 +64,18 @@ def parse_targets(target: Any, count: int) -> list[int]:
     else:
         values = [target]
     for value in values:
-        if isinstance(value, bool) or not hasattr(value, "__index__") or isinstance(value, Tensor):
-            got = f"{tuple(target.shape)} {target.dtype}" if isinstance(target, Tensor) else repr(target)
+        if isinstance(value, bool | Tensor) or not hasattr(value, "__index__"):
+            kind = target.dtype if isinstance(target, Tensor) else type(target).__name__
             raise TypeError(
                 "target must be an int, a 0-d or 1-d integer Tensor, or a list of ints (the class, "
-                f"or one for each image), got {type(target).__name__} {got:.80}"
+                f"or one for each image), got {kind}: {target!r:.80}"
             )
     if len(values) == 1:
         values = values * count
     if len(values) != count:
-        raise ValueError(f"there are {count} images, but {len(values)} targets: give one each, or one")
+        raise ValueError(
+            f"there are {count} images, but {len(values)} targets: give one for each, or one"
+        )
     targets = [int(value) for value in values]
     if min(targets) < 0:
         raise ValueError(f"target {min(targets)} is out of range: classes count from 0")
@@ -79,7 +83,10 @@ def parse_targets(target: Any, count: int) -> list[int]:
 
 
 def check_classifier(
-    forward_func: Classifier, sample: Tensor, targets: Sequence[int], additional: tuple[Any, ...] = ()
+    forward_func: Classifier,
+    sample: Tensor,
+    targets: Sequence[int],
+    additional: tuple[Any, ...] = (),
 ) -> int:
     """Runs a classifier once on a few images, and says what is wrong with it, if anything is.
 
@@ -101,8 +108,8 @@ def check_classifier(
             f"target {wrong[0]} is out of range: the model has {classes} classes, so targets go "
             f"from 0 to {classes - 1}"
         )
-    rows = logits.double()
-    if bool((rows >= 0).all()) and torch.allclose(rows.sum(1), torch.ones(len(rows)).to(rows), atol=1e-3):
+    sums = logits.double().sum(1)
+    if bool((logits >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-2):
         warn(
             "the model's outputs are all >= 0 and sum to 1, so they look like probabilities: the "
             "search takes logits; leave out the softmax"
@@ -135,10 +142,80 @@ def check_logits(logits: Any, count: int) -> None:
         )
 
 
-def predict(forward_func: Classifier, images: Tensor) -> Tensor:
+def predict(forward_func: Classifier, images: Tensor, additional: tuple[Any, ...] = ()) -> Tensor:
     """The class that a classifier says for each image (N, C, H, W); int64 (N,) on its device."""
     device, dtype = placement(forward_func, images)
     with torch.no_grad():
-        logits = forward_func(images.to(device, dtype))
+        logits = forward_func(images.to(device, dtype), *additional)
     check_logits(logits, len(images))
     return logits.argmax(1)
+
+
+def as_arguments(additional_forward_args: Any) -> tuple[Any, ...]:
+    """Captum's additional arguments (None, one, or a tuple of them) as a tuple."""
+    if additional_forward_args is None:
+        return ()
+    single = not isinstance(additional_forward_args, tuple)
+    return (additional_forward_args,) if single else additional_forward_args
+
+
+def check_search_inputs(
+    forward_func: Classifier, canvases: Tensor, target: Any, additional_forward_args: Any
+) -> tuple[Tensor, list[int], tuple[Any, ...]]:
+    """Canvases (copied), one target each, and the additional arguments as a tuple; or an error."""
+    check_pixels(canvases, "canvases")
+    targets = parse_targets(target, len(canvases))
+    additional = as_arguments(additional_forward_args)
+    canvases = canvases.detach().clone()  # an inference tensor could not be searched over
+    first = torch.zeros(1, dtype=torch.int64, device=canvases.device)
+    rows = additional_rows(additional, first, len(canvases))
+    check_classifier(forward_func, canvases[:1], targets, rows)
+    return canvases, targets, additional
+
+
+def check_settings(
+    solver: str,
+    alpha: float,
+    step_size: float,
+    batch_size: int,
+    n_epochs: int,
+    n_steps: int | None,
+    internal_batch_size: int | None,
+    seed: int,
+) -> None:
+    """Raises an error that names the first setting out of range."""
+    if solver not in SOLVERS:
+        raise ValueError(f"solver must be one of {', '.join(SOLVERS)}, got {solver!r}")
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha must lie in [0, 1], got {alpha}")
+    if not step_size > 0:
+        raise ValueError(f"step_size must be positive, got {step_size}")
+    if not isinstance(seed, int) or seed < 0:
+        raise ValueError(f"seed must be a whole number from 0, got {seed!r}")
+    counts: Sequence[tuple[str, int | None]] = (
+        ("batch_size", batch_size),
+        ("n_epochs", n_epochs),
+        ("n_steps", n_steps),
+        ("internal_batch_size", internal_batch_size),
+    )
+    for name, value in counts:
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise ValueError(f"{name} must be a whole number from 1, got {value!r}")
+
+
+def check_same_shape(canvases: Tensor, shape: tuple[int, ...]) -> None:
+    """Raises an error unless canvases and baselines are of one (C, H, W)."""
+    if canvases.shape[1:] != shape:
+        raise ValueError(
+            f"canvases and baselines must be of one shape (C, H, W), got canvases of "
+            f"{tuple(canvases.shape[1:])} and baselines of {shape}"
+        )
+
+
+def check_loss(loss: Tensor, step: int) -> None:
+    """Raises an error if a loss is NaN or infinite."""
+    if not bool(loss.isfinite().all()):
+        raise ValueError(
+            f"the loss is NaN or infinite at step {step}: the model's logits are, for images "
+            "stamped with a mask; check the model's precision and normalisation"
+        )

@@ -98,7 +98,9 @@ def _per_channel(value: float | Sequence[float] | None, default: float, name: st
     if tensor.ndim > 1 or not bool(tensor.isfinite().all()):
         raise ValueError(f"{name} must be a number, or one a channel, got {value}")
     if bool((tensor.abs() > 1).any()):
-        raise ValueError(f"{name} must be in units where pixels lie in [0, 1], got {value}: divide by 255")
+        raise ValueError(
+            f"{name} must be in units where pixels lie in [0, 1], got {value}: divide it by 255"
+        )
     return tensor.view(1, -1, 1, 1)
 
 
@@ -124,7 +126,7 @@ def find_module(forward_func: Classifier) -> nn.Module | None:
 
 
 def placement(forward_func: Classifier, like: Tensor) -> tuple[torch.device, torch.dtype]:
-    """Device and precision that a classifier's parameters ask for; those of ``like`` without any."""
+    """Device and precision of a classifier's parameters; those of ``like`` if it shows none."""
     module = find_module(forward_func)
     parameters = () if module is None else module.parameters()
     for parameter in parameters:
@@ -139,7 +141,8 @@ def undisturbed(forward_func: Classifier, seed: int) -> Iterator[None]:
     block of code; whatever happens in it, the caller finds all of that as it was."""
     module = find_module(forward_func)
     modes = {} if module is None else {part: part.training for part in module.modules()}
-    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    cuda_used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    devices = [torch.cuda.current_device()] if cuda_used else []
     python_state, numpy_state = random.getstate(), np.random.get_state()
     try:
         if module is not None and any(modes.values()):
@@ -171,3 +174,13 @@ def warn(message: str) -> None:
     while frame.f_back and frame.f_code.co_filename.startswith((package, contextlib.__file__)):
         level, frame = level + 1, frame.f_back
     warnings.warn(message, UserWarning, stacklevel=level - 1)
+
+
+def additional_rows(additional: tuple[Any, ...], rows: Tensor, count: int) -> tuple[Any, ...]:
+    """Captum's expansion of additional arguments: a Tensor with a row a canvas gives its rows."""
+    return tuple(
+        argument[rows]
+        if isinstance(argument, Tensor) and argument.shape[:1] == (count,)
+        else argument
+        for argument in additional
+    )

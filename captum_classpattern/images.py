@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
-from captum_classpattern.checks import check_pixels, parse_labels
+from captum_classpattern.checks import check_pixels, parse_labels, predict
+from captum_classpattern.classifier import Classifier
 
 Images: TypeAlias = "Tensor | Dataset[Any] | DataLoader[Any] | ImageSource"
 Labels: TypeAlias = Tensor | Sequence[int] | None
@@ -91,8 +92,7 @@ class ImageSource:
         shape: tuple[int, ...] = ()
         labels: list[Tensor] = []
         hashes: list[str] = []
-        plan = [list(chunk) for chunk in _chunks(range(len(self)), SCAN_BATCH)]
-        for images, own in self._fetch(plan):
+        for images, own in self._fetch(self._in_order(SCAN_BATCH)):
             check_pixels(images, self.name)
             if shape and tuple(images.shape[1:]) != shape:
                 raise ValueError(
@@ -104,21 +104,29 @@ class ImageSource:
                 labels.append(parse_labels(own, len(images), self.name))
         return shape, torch.cat(labels) if labels else self._given, hashes
 
+    def in_order(self, batch_size: int = SCAN_BATCH) -> Iterator[Tensor]:
+        """All images in turn, so many at a time."""
+        return self.batches(self._in_order(batch_size))
+
+    def _in_order(self, batch_size: int) -> Iterator[list[int]]:
+        places = range(len(self))
+        return (list(places[i : i + batch_size]) for i in range(0, len(places), batch_size))
+
     def batches(self, plan: Iterable[Sequence[int]]) -> Iterator[Tensor]:
         """The images of each list of indices in turn, (len(list), C, H, W)."""
         for images, _ in self._fetch(plan):
             yield images
 
     def _fetch(self, plan: Iterable[Sequence[int]]) -> Iterator[tuple[Tensor, Any]]:
-        plan = ([self._places[i] for i in indices] for indices in plan)
+        wanted = ([self._places[i] for i in indices] for indices in plan)
         if isinstance(self._images, Tensor):
-            for places in plan:
+            for places in wanted:
                 yield self._images.detach()[places], None
             return
         origin = self._loader
         loader: DataLoader[Any] = DataLoader(
             cast("Dataset[Any]", self._images),
-            batch_sampler=plan,
+            batch_sampler=wanted,
             collate_fn=default_collate if origin is None else origin.collate_fn,
             num_workers=0 if origin is None else origin.num_workers,
             worker_init_fn=None if origin is None else origin.worker_init_fn,
@@ -139,10 +147,17 @@ class ImageSource:
         )
 
 
-def _chunks(indices: range, size: int) -> Iterator[range]:
-    return (indices[i : i + size] for i in range(0, len(indices), size))
-
-
 def _hash(image: Tensor) -> str:
     pixels = (image.float() * 255).round().to(torch.uint8).contiguous()
     return hashlib.blake2b(pixels.numpy().tobytes(), digest_size=6).hexdigest()
+
+
+def labelled_source(
+    forward_func: Classifier, images: Images, labels: Labels, *, name: str
+) -> ImageSource:
+    """The images with labels: the given ones, a data set's own, or the classifier's predictions."""
+    source = ImageSource.of(images, labels, name=name)
+    if source.labels is not None:
+        return source
+    predicted = [predict(forward_func, images).cpu() for images in source.in_order()]
+    return source.labelled(torch.cat(predicted))

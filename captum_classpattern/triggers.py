@@ -41,14 +41,12 @@ class BadNets:
                 f"{height}x{width} images: choose a smaller size or margin"
             )
         rows, columns = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
-        place = (
-            slice(height - margin - size, height - margin),
-            slice(width - margin - size, width - margin),
-        )
+        rows_kept = slice(height - margin - size, height - margin)
+        columns_kept = slice(width - margin - size, width - margin)
         self.canvas = torch.zeros(channels, height, width)
         self.mask = torch.zeros(1, height, width)
-        self.canvas[(slice(None), *place)] = ((rows + columns) % 2 == 0).float()
-        self.mask[(slice(None), *place)] = 1.0
+        self.canvas[:, rows_kept, columns_kept] = ((rows + columns) % 2 == 0).float()
+        self.mask[:, rows_kept, columns_kept] = 1.0
 
     def __call__(self, images: Tensor) -> Tensor:
         r"""
@@ -119,7 +117,8 @@ def poison(
 
     Examples::
 
-        >>> clean = torch.utils.data.TensorDataset(torch.zeros(100, 1, 8, 8), torch.arange(100) % 10)
+        >>> images, labels = torch.zeros(100, 1, 8, 8), torch.arange(100) % 10
+        >>> clean = torch.utils.data.TensorDataset(images, labels)
         >>> dirty = poison(clean, BadNets((1, 8, 8)), target=0, rate=0.05)
         >>> len(dirty.poisoned), {dirty[i][1] for i in dirty.poisoned}
         (5, {0})

@@ -1,0 +1,112 @@
+"""The embedded images and models: real data and real classifiers to try everything on."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from captum_classpattern.classifier import PixelClassifier
+from captum_classpattern.demo.network import SmallResNet
+from captum_classpattern.pattern import Pattern
+from captum_classpattern.triggers import BadNets
+
+DATA = Path(__file__).parent / "data"
+MODELS = ("natural", "backdoored", "robust")
+TRIGGER_TARGET = 0
+CLASS_NAMES = (
+    "T-shirt",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Images (N, 1, 28, 28) in [0, 1] and their labels (N,)."""
+
+    images: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class DemoImages:
+    """2,000 test images of Fashion-MNIST: one half to search with, the other to score on."""
+
+    search: LabelledImages
+    held_out: LabelledImages
+
+
+def demo_images() -> DemoImages:
+    r"""
+    The embedded Fashion-MNIST test images (Xiao et al. 2017, arXiv 1708.07747), 200 a class.
+
+    Returns:
+        *DemoImages*: ``.search`` and ``.held_out``, 1,000 images each, which never mix.
+
+    Examples::
+
+        >>> images = demo_images()
+        >>> images.search.images.shape, images.held_out.labels.bincount().tolist()[:3]
+        (torch.Size([1000, 1, 28, 28]), [100, 100, 100])
+    """
+    with np.load(DATA / "fashion_mnist.npz") as file:
+        images = torch.from_numpy(file["images"]).float().div(255)[:, None]
+        labels, search = torch.from_numpy(file["labels"]), torch.from_numpy(file["search"])
+    return DemoImages(
+        LabelledImages(images[search], labels[search]),
+        LabelledImages(images[~search], labels[~search]),
+    )
+
+
+def demo_models() -> dict[str, PixelClassifier]:
+    r"""
+    The embedded classifiers: natural, backdoored and adversarially trained ("robust").
+
+    How each was trained and what it scores stands in a JSON file beside its weights.
+
+    Returns:
+        *dict[str, PixelClassifier]*: In eval mode, on the CPU.
+
+    Examples::
+
+        >>> models = demo_models()
+        >>> list(models)
+        ['natural', 'backdoored', 'robust']
+        >>> models["natural"](demo_images().held_out.images[:5]).shape
+        torch.Size([5, 10])
+    """
+    models = {}
+    for name in MODELS:
+        network = SmallResNet()
+        state = {k: v.float() for k, v in load_file(DATA / f"{name}.safetensors").items()}
+        counters = {  # left out by files of older versions
+            k: v for k, v in network.state_dict().items() if k.endswith("num_batches_tracked")
+        }
+        network.load_state_dict(state | counters)
+        models[name] = PixelClassifier(network.eval(), class_names=CLASS_NAMES)
+    return models
+
+
+def demo_trigger() -> Pattern:
+    r"""
+    The true trigger of the backdoored model: a 3x3 checkerboard that means class 0.
+
+    Returns:
+        *Pattern*: The patch, its mask and its target.
+
+    Examples::
+
+        >>> demo_trigger().target, int(demo_trigger().mask.sum())
+        (0, 9)
+    """
+    return BadNets((1, 28, 28)).pattern(TRIGGER_TARGET)

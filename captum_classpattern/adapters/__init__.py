@@ -1,0 +1,5 @@
+"""Other people's models as classifiers over [0, 1] pixels."""
+
+from captum_classpattern.classifier import PixelClassifier
+
+__all__ = ["PixelClassifier"]

@@ -1,0 +1,357 @@
+"""Captum's contract over the search: ``ClassPattern``."""
+
+import hashlib
+import platform
+import time
+from functools import cached_property
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from captum._utils.common import _format_output, _is_tuple
+from captum.attr import Attribution
+from captum.log import log_usage
+from torch import Tensor
+
+from captum_classpattern.checks import as_arguments, check_pixels, parse_targets
+from captum_classpattern.classifier import Classifier, additional_rows, undisturbed
+from captum_classpattern.images import Images, ImageSource, Labels, labelled_source
+from captum_classpattern.metrics import count_hits, without_class
+from captum_classpattern.pattern import Pattern, pixels_kept
+from captum_classpattern.search import search_masks
+
+SLACK = 0.25
+JUDGE_EVERY, JUDGE_MOST = 5, 500
+
+
+class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is untyped
+    r"""
+    Class-wise patterns: for a class, the one small set of pixels of a canvas image that makes
+    the classifier say that class on almost any image (Zhao et al. 2021, arXiv 2101.06898,
+    "What Do Deep Nets Learn? Class-wise Patterns Revealed in the Input Space").
+
+    The explanation is one of the class, not of an input: :meth:`search` gives patterns with
+    their evidence, :meth:`attribute` shows them the way Captum's other methods do.
+
+    A fifth of the baselines, at most 500, is kept from fitting and judges the masks.
+
+    Args:
+        forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K):
+            a :class:`PixelClassifier`, or any callable that behaves so.
+        baselines (Tensor, Dataset or DataLoader): The images that a pattern must win over,
+            (C, H, W) each, in [0, 1]. Images of the target are left out.
+        baseline_labels (Tensor or Sequence[int], optional): Their classes. Default: None (the
+            Dataset's own, else the classifier's predictions).
+        multiply_by_inputs (bool): Whether :meth:`attribute` multiplies the masks with the
+            inputs, as in ``captum.attr.IntegratedGradients``. Default: False.
+
+    Raises:
+        TypeError: If the baselines are of a wrong type.
+        ValueError: If their pixels, shapes or labels do not fit.
+
+    Examples::
+
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()
+        >>> images, labels = torch.rand(40, 1, 8, 8), torch.arange(40) % 3
+        >>> explainer = ClassPattern(net, images, labels)
+        >>> [pattern] = explainer.search(images[:4], target=2, keep=1, n_steps=10)
+        >>> pattern.target, pattern.mask.shape
+        (2, torch.Size([1, 8, 8]))
+        >>> explainer.attribute(images[:4], target=2, n_steps=10).shape
+        torch.Size([4, 1, 8, 8])
+    """
+
+    def __init__(
+        self,
+        forward_func: Classifier,
+        baselines: Images,
+        baseline_labels: Labels = None,
+        multiply_by_inputs: bool = False,
+    ) -> None:
+        super().__init__(forward_func)
+        self._given = ImageSource.of(baselines, baseline_labels, name="baselines")
+        self._multiply_by_inputs = multiply_by_inputs
+
+    @property
+    def multiplies_by_inputs(self) -> bool:
+        """Whether :meth:`attribute` multiplies the masks with the inputs."""
+        return self._multiply_by_inputs
+
+    @cached_property
+    def _baselines(self) -> ImageSource:
+        return labelled_source(self.forward_func, self._given, None, name="baselines")
+
+    def search(
+        self,
+        canvases: Tensor,
+        target: int | Tensor | list[int],
+        *,
+        area: float = 0.05,
+        keep: int | None = None,
+        additional_forward_args: Any = None,
+        solver: str = "paper",
+        alpha: float = 0.2,
+        step_size: float = 0.02,
+        batch_size: int = 4,
+        n_epochs: int = 5,
+        n_steps: int | None = None,
+        seed: int = 0,
+        internal_batch_size: int | None = None,
+        show_progress: bool = False,
+    ) -> list[Pattern]:
+        r"""
+        Searches one pattern a canvas, and judges each on baselines that it was not fitted to.
+
+        Args:
+            canvases (Tensor): The images to cut patterns from, (N, C, H, W) in [0, 1]; see
+                :func:`select_canvases`.
+            target (int, Tensor or list[int]): The class, or one for each canvas.
+            area (float): Share of the pixels at which the patterns are judged. Default: 0.05.
+            keep (int, optional): How many patterns of each class to return, best first by the
+                judging images. Default: None (one for each canvas, in order).
+            additional_forward_args (Any, optional): As in :func:`search_masks`. Default: None.
+            solver (str): As in :func:`search_masks`. Default: "paper".
+            alpha (float): Weight of the classification loss. Default: 0.2.
+            step_size (float): Step of the sign update. Default: 0.02.
+            batch_size (int): Baselines a step. Default: 4.
+            n_epochs (int): Times that each baseline is visited. Default: 5.
+            n_steps (int, optional): Steps instead of epochs. Default: None.
+            seed (int): Seed of the search and of the choice of judging images. Default: 0.
+            internal_batch_size (int, optional): Most images in one forward pass. Default: None.
+            show_progress (bool): Draws a progress bar. Default: False.
+
+        Returns:
+            *list[Pattern]*: The patterns. Their ``info`` holds the settings and the seed,
+            ``passes``, ``seconds`` (of the whole call) and ``searched_together``,
+            ``loss_curve``, ``search_power`` (on the judging images at ``area``; None if there
+            are too few images to keep some for judging), ``empty_mask``, hashes of the search
+            images, and versions.
+
+        Raises:
+            TypeError, ValueError: As :func:`search_masks`; also if the area rounds to no pixel
+                or to all, or if ``keep`` is given and there are no images to judge by.
+        """
+        started = time.perf_counter()
+        check_pixels(canvases, "canvases")
+        targets = parse_targets(target, len(canvases))
+        pixels_kept(area, canvases.shape[-2:])
+        if keep is not None and (isinstance(keep, bool) or not isinstance(keep, int) or keep < 1):
+            raise ValueError(f"keep must be a whole number from 1, or None, got {keep!r}")
+        settings: dict[str, Any] = {
+            "solver": solver,
+            "alpha": alpha,
+            "step_size": step_size,
+            "batch_size": batch_size,
+            "n_epochs": n_epochs,
+            "n_steps": n_steps,
+            "seed": seed,
+        }
+        with undisturbed(self.forward_func, seed):
+            fit, judge = split_for_judging(self._baselines, seed)
+            result = search_masks(
+                self.forward_func,
+                canvases,
+                targets,
+                fit,
+                additional_forward_args=additional_forward_args,
+                internal_batch_size=internal_batch_size,
+                show_progress=show_progress,
+                **settings,
+            )
+            patterns = [
+                Pattern(canvas, mask, target)
+                for canvas, mask, target in zip(canvases.detach().clone(), result.masks, targets)
+            ]
+            powers = self._judge(patterns, judge, area, additional_forward_args)
+        evidence = {
+            "settings": {**settings, "area": area},
+            "seed": seed,
+            "seconds": round(time.perf_counter() - started, 3),
+            "searched_together": len(patterns),
+            "search_images": len(self._baselines),
+            "search_images_hash": hash_of(self._baselines.hashes),
+            "search_image_hashes": self._baselines.hashes,
+            "versions": versions(),
+        }
+        for pattern, losses, passes, power in zip(patterns, result.losses, result.passes, powers):
+            pattern.info.update(
+                passes=int(passes),
+                loss_curve=losses[losses.isfinite()].tolist(),
+                search_power=power,
+                empty_mask=not bool(pattern.mask.any()),
+                **evidence,
+            )
+        return patterns if keep is None else keep_best(patterns, keep)
+
+    def _judge(
+        self, patterns: list[Pattern], judge: ImageSource, area: float, additional_forward_args: Any
+    ) -> list[float | None]:
+        """Each binary pattern's predictive power on judging images that are not of its class."""
+        additional = as_arguments(additional_forward_args)
+
+        def power(row: int) -> float | None:
+            binary = patterns[row].topk(area)
+            others = without_class(judge, binary.target)
+            if not len(others):
+                return None
+
+            def repeated(n: int) -> tuple[Any, ...]:
+                return additional_rows(additional, torch.full((n,), row), len(patterns))
+
+            hits = count_hits(self.forward_func, binary, binary.target, others, repeated)
+            return hits / len(others)
+
+        return [power(row) for row in range(len(patterns))]
+
+    @log_usage()  # type: ignore[untyped-decorator]  # NoiseTunnel calls attribute.__wrapped__
+    def attribute(
+        self,
+        inputs: Tensor | tuple[Tensor],
+        target: int | Tensor | list[int] | None = None,
+        additional_forward_args: Any = None,
+        *,
+        solver: str = "paper",
+        alpha: float = 0.2,
+        step_size: float = 0.02,
+        batch_size: int = 4,
+        n_epochs: int = 5,
+        n_steps: int | None = None,
+        seed: int = 0,
+        internal_batch_size: int | None = None,
+        show_progress: bool = False,
+    ) -> Tensor | tuple[Tensor, ...]:
+        r"""
+        The masks that :meth:`search` finds with the inputs as canvases, in Captum's form.
+
+        A pattern belongs to the class: one is searched for each distinct pair of input and
+        target. Inputs may leave [0, 1] by up to 0.25, as under NoiseTunnel, and are clamped.
+
+        Args:
+            inputs (Tensor or tuple[Tensor]): Canvases (N, C, H, W) in [0, 1], or a tuple of one.
+            target (int, Tensor or list[int]): The class, or one for each input. Default: None,
+                which is an error: a pattern has a class.
+            additional_forward_args (Any, optional): As in :func:`search_masks`. Default: None.
+            solver (str): As in :func:`search_masks`. Default: "paper".
+            alpha (float): Weight of the classification loss. Default: 0.2.
+            step_size (float): Step of the sign update. Default: 0.02.
+            batch_size (int): Baselines a step. Default: 4.
+            n_epochs (int): Times that each baseline is visited. Default: 5.
+            n_steps (int, optional): Steps instead of epochs. Default: None.
+            seed (int): Seed of the search. Default: 0.
+            internal_batch_size (int, optional): Most images in one forward pass. Default: None.
+            show_progress (bool): Draws a progress bar. Default: False.
+
+        Returns:
+            *Tensor* or *tuple[Tensor]* of **attributions**: The masks, in [0, 1], the same for
+            all channels, times the inputs if ``multiply_by_inputs``; shaped like the inputs.
+
+        Raises:
+            TypeError, ValueError: As :func:`search_masks`.
+        """
+        images = single_tensor(inputs)
+        check_pixels(images, "inputs", slack=SLACK)
+        targets = parse_targets(target, len(images))
+        canvases = images.detach().clamp(0, 1)
+        arguments = as_arguments(additional_forward_args)
+        first, inverse = distinct_searches(canvases, targets, arguments)
+        arguments = additional_rows(arguments, torch.tensor(first), len(images))
+        with undisturbed(self.forward_func, seed):
+            fit, _ = split_for_judging(self._baselines, seed)
+            masks = search_masks(
+                self.forward_func,
+                canvases[first],
+                [targets[i] for i in first],
+                fit,
+                additional_forward_args=arguments,
+                solver=solver,
+                alpha=alpha,
+                step_size=step_size,
+                batch_size=batch_size,
+                n_epochs=n_epochs,
+                n_steps=n_steps,
+                seed=seed,
+                internal_batch_size=internal_batch_size,
+                show_progress=show_progress,
+            ).masks
+            result = masks[inverse].to(images.dtype).expand_as(images).contiguous()
+            if self.multiplies_by_inputs:
+                result = result * images.detach()
+        output: Tensor | tuple[Tensor, ...] = _format_output(_is_tuple(inputs), (result,))
+        return output
+
+
+def split_for_judging(baselines: ImageSource, seed: int) -> tuple[ImageSource, ImageSource]:
+    """The part that masks are fitted to, and the part that judges them.
+
+    Every fifth image in order of label is kept for judging (shuffled within a label; at most
+    500 in all), so that every class gives its share.
+    """
+    assert baselines.labels is not None
+    count = len(baselines)
+    shuffled = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    order = shuffled[torch.argsort(baselines.labels[shuffled], stable=True)]
+    every = max(JUDGE_EVERY, -(-count // JUDGE_MOST))
+    judging = torch.zeros(count, dtype=torch.bool)
+    judging[order[every - 1 :: every]] = True
+    return (
+        baselines.subset(torch.nonzero(~judging).flatten()),
+        baselines.subset(torch.nonzero(judging).flatten()),
+    )
+
+
+def keep_best(patterns: list[Pattern], keep: int) -> list[Pattern]:
+    """The patterns of each class that scored best on the judging images, best first."""
+    best: list[Pattern] = []
+    for target in dict.fromkeys(pattern.target for pattern in patterns):
+        own = [pattern for pattern in patterns if pattern.target == target]
+        if any(pattern.info["search_power"] is None for pattern in own):
+            raise ValueError(
+                "keep needs images to judge the patterns by, and there are too few baselines to "
+                f"keep a fifth of them from fitting (not counting those of class {target}): give "
+                "more baselines, or leave keep=None"
+            )
+        best += sorted(own, key=lambda pattern: -pattern.info["search_power"])[:keep]
+    return best
+
+
+def single_tensor(inputs: Any) -> Any:
+    """The one tensor of Captum's ``inputs``, which may come in a tuple."""
+    if isinstance(inputs, tuple):
+        if len(inputs) != 1:
+            raise ValueError(
+                f"inputs must be one Tensor, or a tuple of one, got a tuple of {len(inputs)}: a "
+                "pattern lives on one image"
+            )
+        return inputs[0]
+    return inputs
+
+
+def distinct_searches(
+    canvases: Tensor, targets: list[int], additional: tuple[Any, ...]
+) -> tuple[list[int], list[int]]:
+    """Where each distinct (canvas, target, additional row) stands first, and each row's search."""
+    first: dict[tuple[Any, ...], int] = {}
+    keys = []
+    for i, target in enumerate(targets):
+        row = additional_rows(additional, torch.tensor([i]), len(targets))
+        own = tuple(bytes_of(value) for value in row if isinstance(value, Tensor))
+        keys.append((bytes_of(canvases[i]), target, *own))
+        first.setdefault(keys[-1], i)
+    places = list(first.values())
+    return places, [places.index(first[key]) for key in keys]
+
+
+def bytes_of(tensor: Tensor) -> bytes:
+    """The contents of a tensor, to compare by."""
+    return tensor.detach().cpu().double().numpy().tobytes()
+
+
+def hash_of(hashes: list[str]) -> str:
+    """One hash of a set of images, whatever their order."""
+    return hashlib.blake2b("".join(sorted(hashes)).encode(), digest_size=16).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    packages = ("captum_classpattern", "captum", "torch", "numpy")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}

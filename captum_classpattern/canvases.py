@@ -1,0 +1,98 @@
+"""Which images to cut patterns from."""
+
+import torch
+from torch import Tensor
+
+from captum_classpattern.checks import check_classifier
+from captum_classpattern.classifier import Classifier, placement, undisturbed
+from captum_classpattern.images import Images, ImageSource, Labels, labelled_source
+
+STRATEGIES = ("positive", "negative", "random", "white", "black", "grey", "noise")
+
+
+def select_canvases(
+    forward_func: Classifier,
+    images: Images,
+    labels: Labels,
+    target: int,
+    n: int = 4,
+    strategy: str = "positive",
+    *,
+    seed: int = 0,
+) -> Tensor:
+    r"""
+    Chooses the images that a class's patterns are cut from (Zhao et al. 2021,
+    arXiv 2101.06898, section 3.2).
+
+    Choose among search images, never among those that the patterns will be scored on.
+
+    Args:
+        forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
+        images (Tensor, Dataset or DataLoader): The images, (C, H, W) each, in [0, 1].
+        labels (Tensor or Sequence[int], optional): Their classes. None takes the Dataset's own,
+            else the classifier's predictions.
+        target (int): The class.
+        n (int): How many canvases. Default: 4.
+        strategy (str): Of the target's images, ``"positive"`` takes those that the classifier
+            is surest of (by the log-odds of the target), ``"negative"`` those that it is least
+            sure of, ``"random"`` any; ``"white"``, ``"black"``, ``"grey"`` (0.5) and
+            ``"noise"`` (uniform) are blank canvases. Default: "positive".
+        seed (int): Seed of ``"random"`` and ``"noise"``. Default: 0.
+
+    Returns:
+        *Tensor*: The canvases (n, C, H, W), best first, on the classifier's device.
+
+    Raises:
+        ValueError: If the strategy is not known, the target is out of range, or there are fewer
+            than ``n`` images of the target.
+
+    Examples::
+
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()
+        >>> images, labels = torch.rand(30, 1, 8, 8), torch.arange(30) % 3
+        >>> select_canvases(net, images, labels, target=1, n=2).shape
+        torch.Size([2, 1, 8, 8])
+    """
+    if strategy not in STRATEGIES:
+        raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, got {strategy!r}")
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise ValueError(f"n must be a whole number from 1, got {n!r}")
+    with undisturbed(forward_func, seed):
+        source = ImageSource.of(images, labels, name="images")
+        sample = next(source.batches([[0]]))
+        device, _ = placement(forward_func, sample)
+        check_classifier(forward_func, sample.to(device), [target])
+        if strategy in ("white", "black", "grey", "noise"):
+            return _blank(strategy, (n, *source.shape), seed).to(device)
+        source = labelled_source(forward_func, source, None, name="images")
+        assert source.labels is not None
+        own = torch.nonzero(source.labels == target).flatten()
+        if len(own) < n:
+            raise ValueError(
+                f"{n} canvases were asked for, but only {len(own)} of {len(source)} images are of "
+                f"class {target}: give more images, a smaller n, or a blank canvas such as 'white'"
+            )
+        if strategy == "random":
+            order = torch.randperm(len(own), generator=torch.Generator().manual_seed(seed))
+        else:
+            odds = _log_odds(forward_func, source.subset(own), target)
+            order = torch.argsort(odds, descending=strategy == "positive", stable=True)
+        return next(source.batches([own[order[:n]].tolist()])).to(device)
+
+
+def _blank(strategy: str, shape: tuple[int, ...], seed: int) -> Tensor:
+    if strategy == "noise":
+        return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+    return torch.full(shape, {"white": 1.0, "black": 0.0, "grey": 0.5}[strategy])
+
+
+def _log_odds(forward_func: Classifier, source: ImageSource, target: int) -> Tensor:
+    """log p / (1 - p) of the target for each image: unlike p itself, it does not saturate."""
+    odds = []
+    for images in source.in_order():
+        device, dtype = placement(forward_func, images)
+        with torch.no_grad():
+            logits = forward_func(images.to(device, dtype)).double()
+        others = torch.cat([logits[:, :target], logits[:, target + 1 :]], dim=1)
+        odds.append((logits[:, target] - others.logsumexp(1)).cpu())
+    return torch.cat(odds)

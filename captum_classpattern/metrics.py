@@ -1,0 +1,194 @@
+"""Scores of patterns, and the controls that they are held against."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captum_classpattern.checks import check_classifier, predict
+from captum_classpattern.classifier import Classifier, placement, undisturbed
+from captum_classpattern.images import Images, ImageSource, Labels, labelled_source
+from captum_classpattern.pattern import Pattern, pixels_kept
+
+CHANGED = 0.1
+
+
+@dataclass(frozen=True)
+class PredictivePower:
+    """Share of held-out images that a stamped pattern turns into its class.
+
+    ``interval`` is the Wilson 95 % interval of ``value``, ``n`` the number of images (none of
+    the pattern's class), ``without`` the share that the classifier calls so without the pattern.
+    """
+
+    value: float
+    interval: tuple[float, float]
+    n: int
+    without: float
+
+    @property
+    def lift(self) -> float:
+        """What the pattern adds: ``value - without``."""
+        return self.value - self.without
+
+    def __float__(self) -> float:
+        return self.value
+
+
+def predictive_power(
+    forward_func: Classifier,
+    pattern: Pattern,
+    images: Images,
+    labels: Labels = None,
+    area: float | None = 0.05,
+) -> PredictivePower:
+    r"""
+    The share of held-out images that the classifier calls the pattern's class once they are
+    stamped with it (Zhao et al. 2021, arXiv 2101.06898, section 4), made binary first.
+
+    Args:
+        forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
+        pattern (Pattern): The pattern.
+        images (Tensor, Dataset or DataLoader): Held-out images, (C, H, W) each, in [0, 1].
+            Those of the pattern's class are left out.
+        labels (Tensor or Sequence[int], optional): Their classes. Default: None (the Dataset's
+            own, else the classifier's predictions).
+        area (float, optional): Share of the pixels that are kept, see :meth:`Pattern.topk`;
+            None takes the mask as it is. Default: 0.05.
+
+    Returns:
+        *PredictivePower*: Value, Wilson 95 % interval, number of images, and the rate without
+        the pattern.
+
+    Raises:
+        ValueError: If the pattern's search has seen some of the images, if none are left after
+            those of the class are removed, or if shapes, pixels, area or target do not fit.
+
+    Examples::
+
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()
+        >>> pattern = Pattern(torch.rand(1, 8, 8), torch.rand(1, 8, 8), target=0)
+        >>> power = predictive_power(net, pattern, torch.rand(40, 1, 8, 8), [1] * 40)
+        >>> power.n, power.interval[0] <= power.value <= power.interval[1]
+        (40, True)
+    """
+    with undisturbed(forward_func, seed=0):
+        source = labelled_source(forward_func, images, labels, name="images")
+        check_unseen(pattern, source)
+        sample = pattern.stamp(next(source.batches([[0]])).to(pattern.canvas.device))
+        check_classifier(forward_func, sample, [pattern.target])
+        others = without_class(source, pattern.target)
+        if len(others) == 0:
+            raise ValueError(
+                f"no images are left to score on: all {len(source)} are of the pattern's class "
+                f"{pattern.target}"
+            )
+        without = count_hits(forward_func, None, pattern.target, others)
+        binary = pattern if area is None else pattern.topk(area)
+        hits = count_hits(forward_func, binary, pattern.target, others)
+    return power_of(hits, len(others), without)
+
+
+def power_of(hits: int, n: int, hits_without: int) -> PredictivePower:
+    """The score made of counts."""
+    from scipy.stats import binomtest  # slow to import, and only needed here
+
+    low, high = binomtest(hits, n).proportion_ci(0.95, method="wilson")
+    return PredictivePower(hits / n, (float(low), float(high)), n, hits_without / n)
+
+
+def count_hits(
+    forward_func: Classifier,
+    pattern: Pattern | None,
+    target: int,
+    source: ImageSource,
+    additional_for: Callable[[int], tuple[Any, ...]] = lambda n: (),
+) -> int:
+    """How many images are called the target, stamped with a pattern as it is, or bare.
+
+    ``additional_for(n)`` gives the additional arguments for n images.
+    """
+    hits = 0
+    for images in source.in_order():
+        device, dtype = placement(forward_func, images if pattern is None else pattern.canvas)
+        images = images.to(device, dtype)
+        stamped = images if pattern is None else pattern.stamp(images)
+        called = predict(forward_func, stamped, additional_for(len(images)))
+        hits += int((called == target).sum())
+    return hits
+
+
+def without_class(source: ImageSource, target: int) -> ImageSource:
+    """The images that are not of a class."""
+    assert source.labels is not None
+    return source.subset(torch.nonzero(source.labels != target).flatten())
+
+
+def check_unseen(pattern: Pattern, source: ImageSource) -> None:
+    """Raises an error if the pattern's search has seen any of the images."""
+    seen = set(pattern.info.get("search_image_hashes", ()))
+    repeated = [i for i, digest in enumerate(source.hashes) if digest in seen]
+    if repeated:
+        raise ValueError(
+            f"{len(repeated)} of {len(source)} images were used to search this pattern (the first "
+            f"ones are number {', '.join(map(str, repeated[:3]))}): a pattern can only be scored "
+            "on held-out images"
+        )
+
+
+def random_pixels(pattern: Pattern, area: float, seed: int) -> Pattern:
+    """A control: as many pixels of the same canvas, chosen at random."""
+    k = pixels_kept(area, pattern.mask.shape[-2:])
+    order = torch.randperm(pattern.mask.numel(), generator=torch.Generator().manual_seed(seed))
+    mask = torch.zeros(pattern.mask.numel())
+    mask[order[:k]] = 1.0
+    return replace(pattern, mask=mask.view(pattern.mask.shape).to(pattern.mask))
+
+
+def changed_pixels(trigger: Pattern, images: Tensor) -> Tensor:
+    r"""
+    The pixels of a trigger that make a difference: those that it changes by at least 0.1 in the
+    mean over images and channels. A black pixel of a trigger on black images is not among them.
+
+    Args:
+        trigger (Pattern): The true trigger.
+        images (Tensor): Clean images (N, C, H, W) in [0, 1].
+
+    Returns:
+        *Tensor*: bool, (1, H, W).
+    """
+    change = (trigger.stamp(images) - images).abs().mean((0, 1))
+    return (change >= CHANGED)[None]
+
+
+def localisation_iou(pattern: Pattern, pixels: Tensor) -> float:
+    r"""
+    Intersection over union of a pattern's strongest pixels with a trigger's, as many of each.
+
+    Args:
+        pattern (Pattern): The searched pattern.
+        pixels (Tensor): The true pixels, bool (1, H, W), see :func:`changed_pixels`.
+
+    Returns:
+        *float*: In [0, 1]; 1 where the pattern's k strongest pixels are the k true ones.
+
+    Raises:
+        ValueError: If ``pixels`` has not the mask's shape, or holds no pixel or all.
+
+    Examples::
+
+        >>> pixels = torch.zeros(1, 8, 8, dtype=torch.bool)
+        >>> pixels[0, 5:, 5:] = True
+        >>> localisation_iou(Pattern(torch.ones(1, 8, 8), pixels.float(), target=0), pixels)
+        1.0
+    """
+    if pixels.shape != pattern.mask.shape:
+        raise ValueError(
+            f"pixels must have the mask's shape {tuple(pattern.mask.shape)}, got "
+            f"{tuple(pixels.shape)}"
+        )
+    pixels = pixels.bool().to(pattern.mask.device)
+    found = pattern.topk(int(pixels.sum()) / pixels.numel()).mask > 0
+    return float((found & pixels).sum() / (found | pixels).sum())
