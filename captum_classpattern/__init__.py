@@ -8,6 +8,7 @@ from captum_classpattern.classifier import PixelClassifier
 from captum_classpattern.metrics import PredictivePower, predictive_power
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.search import SearchResult, search_masks
+from captum_classpattern.visualization import plot_patterns
 
 __version__ = version("captum_classpattern")
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "PixelClassifier",
     "PredictivePower",
     "SearchResult",
+    "plot_patterns",
     "predictive_power",
     "search_masks",
     "select_canvases",

@@ -1,0 +1,160 @@
+"""The command line."""
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from tqdm import tqdm
+
+import captum_classpattern
+from captum_classpattern.attribution import versions
+from captum_classpattern.demo import (
+    CLASS_NAMES,
+    TRIGGER_TARGET,
+    demo_images,
+    demo_models,
+    demo_trigger,
+)
+from captum_classpattern.demo.story import tell
+from captum_classpattern.metrics import changed_pixels
+from captum_classpattern.results import best_canvas, results_table, save_pattern, write_json
+from captum_classpattern.survey import CANVASES, Finding, survey
+from captum_classpattern.visualization import plot_patterns
+
+CLASSES_TOGETHER = 5  # 15 canvases and 60 images a step: what two cores do fastest
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(captum_classpattern.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Version.")
+    ] = False,
+) -> None:
+    """Class-wise patterns: the few pixels that make an image classifier say a class."""
+
+
+@app.command()
+def demo(
+    out: Annotated[
+        Path, typer.Option(help="Folder for results.json, figures and patterns.")
+    ] = Path("classpattern-demo"),
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the searches.")] = 0,
+) -> None:
+    """Search, check and show the class patterns of three embedded Fashion-MNIST models."""
+    started = time.perf_counter()
+    out.mkdir(parents=True, exist_ok=True)
+    findings: dict[str, list[Finding]] = {}
+    try:
+        _search_all(findings, out, seed)
+    except KeyboardInterrupt:
+        _finish(findings, [], out, started, seed, complete=False)
+        count = sum(map(len, findings.values()))
+        typer.echo(
+            f"\nInterrupted: the {count} patterns that were finished are in {out / 'patterns'}, "
+            f"their scores in {out / 'results.json'}.",
+            err=True,
+        )
+        raise typer.Exit(130) from None
+    pixels = changed_pixels(demo_trigger(), demo_images().held_out.images)
+    verdicts = tell(findings, pixels)
+    _finish(findings, verdicts, out, started, seed, complete=True)
+
+
+def _search_all(findings: dict[str, list[Finding]], out: Path, seed: int) -> None:
+    """Fills the findings, and writes each pattern as soon as it is there, each model's figure."""
+    images, models = demo_images(), demo_models()
+    terminal = sys.stderr.isatty()
+    total = len(models) * len(CLASS_NAMES) * len(CANVASES)
+    with tqdm(
+        total=total, desc="patterns", unit="pattern", mininterval=0 if terminal else 5
+    ) as bar:
+        for name, model in models.items():
+            bar.set_postfix_str(f"{name} model")
+            findings[name] = []
+            for finding in survey(
+                model,
+                images.search.images,
+                images.search.labels,
+                images.held_out.images,
+                images.held_out.labels,
+                classes_together=CLASSES_TOGETHER,
+                seed=seed,
+                show_progress=terminal,
+            ):
+                save_pattern(finding, out / "patterns" / name)
+                findings[name].append(finding)
+                bar.update()
+            _draw(name, findings[name], out / f"{name}.png", seed)
+
+
+def _draw(name: str, findings: Sequence[Finding], path: Path, seed: int) -> None:
+    best = best_canvas(findings)
+    area = next(iter(best[0].scores))
+    images = demo_images().held_out
+    figure, _ = plot_patterns(
+        demo_models()[name],
+        [finding.pattern for finding in best],
+        images.images,
+        images.labels,
+        area=area,
+        powers=[finding.scores[area].power for finding in best],
+        title=f"Fashion-MNIST, {name} model: the better canvas of each class",
+        seed=seed,
+        use_pyplot=False,
+    )
+    figure.savefig(path, dpi=110)
+
+
+def _finish(
+    findings: dict[str, list[Finding]],
+    verdicts: list[dict[str, Any]],
+    out: Path,
+    started: float,
+    seed: int,
+    *,
+    complete: bool,
+) -> None:
+    """Prints the tables and the verdicts, and writes results.json."""
+    console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
+    for name, found in findings.items():
+        if found:
+            console.print(results_table(f"{name} model", found, CLASS_NAMES))
+    if findings:
+        console.print("Controls at the first area. * whole interval above all three controls.\n")
+    for verdict in verdicts:
+        console.print(
+            f"Claim {verdict['claim']} {'holds' if verdict['holds'] else 'FAILS'}: {verdict['text']}\n"
+        )
+    seconds = time.perf_counter() - started
+    write_json(
+        {
+            "complete": complete,
+            "seconds": round(seconds, 1),
+            "seed": seed,
+            "versions": versions(),
+            "trigger_target": TRIGGER_TARGET,
+            "rows": [
+                {"model": name, "class_name": CLASS_NAMES[finding.target], **finding.as_dict()}
+                for name, found in findings.items()
+                for finding in found
+            ],
+            "verdicts": verdicts,
+        },
+        out / "results.json",
+    )
+    if complete:
+        console.print(
+            f"{sum(map(len, findings.values()))} patterns in {seconds:.0f} s. Figures, patterns "
+            f"and results.json are in {out}."
+        )

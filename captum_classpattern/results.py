@@ -1,0 +1,79 @@
+"""A survey's findings as a table, and as files: patterns, JSON."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from captum_classpattern.survey import Finding
+
+
+def save_pattern(finding: Finding, folder: Path) -> Path:
+    """Writes a finding's pattern as ``<class>_<kind of canvas>.safetensors``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{finding.target}_{finding.canvas}.safetensors"
+    finding.pattern.save(path)
+    return path
+
+
+def write_json(data: Any, path: Path) -> None:
+    """Writes JSON beside its place and renames it, so that a finished file is never half lost."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        beside.write_text(json.dumps(data, indent=2) + "\n")
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def best_canvas(findings: Sequence[Finding]) -> list[Finding]:
+    """For each class the finding on the canvas that did best on the judging images."""
+    best: dict[int, Finding] = {}
+    for finding in findings:
+        rival = best.get(finding.target)
+        if rival is None or _search_power(finding) > _search_power(rival):
+            best[finding.target] = finding
+    return list(best.values())
+
+
+def _search_power(finding: Finding) -> float:
+    return float(finding.pattern.info["search_power"])
+
+
+def results_table(
+    title: str, findings: Sequence[Finding], class_names: Sequence[str] | None = None
+) -> Table:
+    """A row for each finding: predictive power with interval at each area, and the controls.
+
+    The controls are those of the first area. A star marks a power whose whole interval lies
+    above the controls of its own area.
+    """
+    areas = list(findings[0].scores) if findings else []
+    table = Table(title=title, title_justify="left", title_style="bold", pad_edge=False)
+    for name in ("class", "canvas"):
+        table.add_column(name, no_wrap=True)
+    columns = [f"power at {area:.3g}" for area in areas]
+    for name in (*columns, "no pattern", "random pixels", "other canvas", "mask"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for finding in findings:
+        controls = finding.scores[areas[0]]
+        table.add_row(
+            str(finding.target) if class_names is None else class_names[finding.target],
+            finding.canvas,
+            *(_power(finding, area) for area in areas),
+            f"{controls.power.without:.1%}",
+            f"{controls.random_pixels:.1%}",
+            f"{controls.other_canvas:.1%}",
+            "EMPTY" if finding.pattern.info["empty_mask"] else f"{finding.pattern.area:.1%}",
+        )
+    return table
+
+
+def _power(finding: Finding, area: float) -> str:
+    scores = finding.scores[area]
+    low, high = scores.power.interval
+    star = "*" if scores.beats_controls else " "
+    return f"{scores.power.value:6.1%} ({low:.1%} to {high:.1%}){star}"

@@ -1,0 +1,205 @@
+"""All classes of one model: search on a few canvases, keep the best, score it and its controls."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captum_classpattern.attribution import ClassPattern, keep_best
+from captum_classpattern.canvases import select_canvases
+from captum_classpattern.checks import check_classifier
+from captum_classpattern.classifier import Classifier, undisturbed
+from captum_classpattern.images import Images, ImageSource, Labels, labelled_source
+from captum_classpattern.metrics import (
+    PredictivePower,
+    check_unseen,
+    count_hits,
+    power_of,
+    random_pixels,
+    without_class,
+)
+from captum_classpattern.pattern import Pattern
+
+CANVASES: Mapping[str, int] = {"positive": 2, "white": 1}
+AREAS = (0.05, 0.01)
+DRAWS = 3
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A pattern's predictive power at one area, and its controls at the same area."""
+
+    power: PredictivePower
+    random_pixels: float
+    other_canvas: float
+
+    @property
+    def strongest_control(self) -> float:
+        """The largest of: no pattern, random pixels, the same mask over another canvas."""
+        return max(self.power.without, self.random_pixels, self.other_canvas)
+
+    @property
+    def beats_controls(self) -> bool:
+        """Whether the whole interval of the power lies above all three controls."""
+        return self.power.interval[0] > self.strongest_control
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain numbers, for JSON."""
+        return {
+            "power": self.power.value,
+            "interval": list(self.power.interval),
+            "n": self.power.n,
+            "no_pattern": self.power.without,
+            "random_pixels": self.random_pixels,
+            "other_canvas": self.other_canvas,
+        }
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The best pattern of one class on one kind of canvas, and its scores at each area."""
+
+    pattern: Pattern
+    canvas: str
+    scores: dict[float, Scores]
+
+    @property
+    def target(self) -> int:
+        """The pattern's class."""
+        return self.pattern.target
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        info = self.pattern.info
+        return {
+            "class": self.target,
+            "canvas": self.canvas,
+            "areas": {str(area): scores.as_dict() for area, scores in self.scores.items()},
+            "search_power": info["search_power"],
+            "mask_area": self.pattern.area,
+            "empty_mask": info["empty_mask"],
+            "passes": info["passes"],
+            "search_images_hash": info["search_images_hash"],
+            "settings": info["settings"],
+        }
+
+
+def survey(
+    forward_func: Classifier,
+    search_images: Images,
+    search_labels: Labels,
+    held_out_images: Images,
+    held_out_labels: Labels,
+    *,
+    classes: Sequence[int] | None = None,
+    canvases: Mapping[str, int] = CANVASES,
+    areas: Sequence[float] = AREAS,
+    classes_together: int = 5,
+    seed: int = 0,
+    internal_batch_size: int | None = None,
+    show_progress: bool = False,
+) -> Iterator[Finding]:
+    r"""
+    Searches the patterns of many classes, and scores each with its controls on held-out images.
+
+    Canvases are chosen among the search images; of each kind the pattern that does best on the
+    judging images is kept. The controls are: no pattern; as many random pixels of the same
+    canvas (mean of 3 draws); and the same mask over the positive canvas of the next class.
+
+    Args:
+        forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
+        search_images (Tensor, Dataset or DataLoader): What patterns are cut from and fitted to.
+        search_labels (Tensor or Sequence[int], optional): Their classes.
+        held_out_images (Tensor, Dataset or DataLoader): What patterns are scored on.
+        held_out_labels (Tensor or Sequence[int], optional): Their classes.
+        classes (Sequence[int], optional): Which classes. Default: None (all).
+        canvases (Mapping[str, int]): How many canvases of each kind, see
+            :func:`select_canvases`. Default: {"positive": 2, "white": 1}.
+        areas (Sequence[float]): Areas to score at; the first one judges. Default: (0.05, 0.01).
+        classes_together (int): Classes searched in one go. Default: 5.
+        seed (int): Seed of the searches and of the random pixels. Default: 0.
+        internal_batch_size (int, optional): Most images in one forward pass. Default: None.
+        show_progress (bool): Draws a progress bar for each group of classes. Default: False.
+
+    Yields:
+        *Finding*: One for each class and kind of canvas, as soon as its group is done.
+
+    Raises:
+        TypeError, ValueError: As :func:`search_masks` and :func:`predictive_power`.
+
+    Examples::
+
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()
+        >>> found, held_out = torch.rand(60, 1, 8, 8), torch.rand(60, 1, 8, 8)
+        >>> labels = torch.arange(60) % 3
+        >>> findings = survey(net, found, labels, held_out, labels, areas=(0.1,), classes=[2])
+        >>> [(f.target, f.canvas, f.scores[0.1].power.n) for f in findings]
+        [(2, 'positive', 40), (2, 'white', 40)]
+    """
+    search = labelled_source(forward_func, search_images, search_labels, name="search images")
+    held_out = labelled_source(
+        forward_func, held_out_images, held_out_labels, name="held-out images"
+    )
+    with undisturbed(forward_func, seed):
+        count = check_classifier(forward_func, next(search.batches([[0]])), classes or [0])
+    wanted = list(range(count)) if classes is None else list(classes)
+    explainer = ClassPattern(forward_func, search)
+    for start in range(0, len(wanted), classes_together):
+        group = wanted[start : start + classes_together]
+        chosen = {
+            (target, kind): select_canvases(
+                forward_func, search, None, target, n, strategy=kind, seed=seed
+            )
+            for target in group
+            for kind, n in canvases.items()
+        }
+        patterns = explainer.search(
+            torch.cat(list(chosen.values())),
+            [target for (target, _), images in chosen.items() for _ in images],
+            area=areas[0],
+            seed=seed,
+            internal_batch_size=internal_batch_size,
+            show_progress=show_progress,
+        )
+        for (target, kind), images in chosen.items():
+            own, patterns = patterns[: len(images)], patterns[len(images) :]
+            [best] = keep_best(own, 1)
+            other = _next_class(search, target)
+            canvas = select_canvases(forward_func, search, None, other, 1)[0]
+            yield Finding(best, kind, _score(forward_func, best, canvas, held_out, areas, seed))
+
+
+def _next_class(source: ImageSource, target: int) -> int:
+    """The class whose canvas serves as the control of a target's mask."""
+    assert source.labels is not None
+    present = [label for label in source.labels.unique().tolist() if label != target]
+    return next((label for label in present if label > target), present[0])
+
+
+def _score(
+    forward_func: Classifier,
+    pattern: Pattern,
+    other_canvas: Tensor,
+    held_out: ImageSource,
+    areas: Sequence[float],
+    seed: int,
+) -> dict[float, Scores]:
+    check_unseen(pattern, held_out)
+    others = without_class(held_out, pattern.target)
+
+    def hits(stamped: Pattern | None) -> int:
+        return count_hits(forward_func, stamped, pattern.target, others)
+
+    with undisturbed(forward_func, seed):
+        without, scores = hits(None), {}
+        for area in areas:
+            binary = pattern.topk(area)
+            drawn = [hits(random_pixels(pattern, area, seed + draw)) for draw in range(DRAWS)]
+            scores[area] = Scores(
+                power_of(hits(binary), len(others), without),
+                random_pixels=sum(drawn) / DRAWS / len(others),
+                other_canvas=hits(replace(binary, canvas=other_canvas)) / len(others),
+            )
+    return scores

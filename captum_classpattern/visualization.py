@@ -1,0 +1,210 @@
+"""Patterns as matplotlib figures."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from captum.attr import visualization as captum_visualization
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from captum_classpattern.checks import predict
+from captum_classpattern.classifier import Classifier, placement, undisturbed
+from captum_classpattern.images import Images, ImageSource, Labels, labelled_source
+from captum_classpattern.metrics import PredictivePower, predictive_power
+from captum_classpattern.pattern import Pattern
+
+STAMPED = 3
+NO_PIXEL = (0.52, 0.60, 0.74)  # neither black nor white, so that both stand out in a pattern
+HIT, MISS, TRACK = "#1a7f37", "#6e7781", "#e6eaef"
+MASK_COLORS = "magma"
+
+
+def plot_patterns(
+    forward_func: Classifier,
+    patterns: Sequence[Pattern],
+    images: Images,
+    labels: Labels = None,
+    *,
+    area: float = 0.05,
+    powers: Sequence[PredictivePower] | None = None,
+    class_names: Sequence[str] | None = None,
+    title: str | None = None,
+    seed: int = 0,
+    use_pyplot: bool = True,
+) -> tuple[Figure, npt.NDArray[Any]]:
+    r"""
+    Draws a row for each pattern: its canvas, its mask on one scale from 0 to 1, the binary
+    pattern, three held-out images stamped with it and what the classifier says of each, and
+    its predictive power.
+
+    The three images are drawn by lot, one of each of three other classes where there are as
+    many; they are not chosen to succeed.
+
+    Args:
+        forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
+        patterns (Sequence[Pattern]): The patterns.
+        images (Tensor, Dataset or DataLoader): Held-out images, (C, H, W) each, in [0, 1].
+        labels (Tensor or Sequence[int], optional): Their classes. Default: None (the Dataset's
+            own, else the classifier's predictions).
+        area (float): Share of the pixels in the binary patterns. Default: 0.05.
+        powers (Sequence[PredictivePower], optional): The patterns' powers at this area, if they
+            are known already. Default: None (measured here).
+        class_names (Sequence[str], optional): Default: None (the classifier's own
+            ``class_names``, else "class 3").
+        title (str, optional): Title of the figure. Default: None.
+        seed (int): Seed of the lot. Default: 0.
+        use_pyplot (bool): Makes the figure with pyplot, which shows it in notebooks and under
+            ``plt.show()``, as in Captum's visualizer. Default: True.
+
+    Returns:
+        *tuple[Figure, ndarray]*: The figure, and its axes, a row for each pattern.
+
+    Raises:
+        ValueError: If there are no patterns, or as :func:`predictive_power`.
+
+    Examples::
+
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()
+        >>> pattern = Pattern(torch.rand(1, 8, 8), torch.rand(1, 8, 8), target=0)
+        >>> figure, axes = plot_patterns(
+        ...     net, [pattern], torch.rand(9, 1, 8, 8), torch.arange(9) % 3, use_pyplot=False)
+        >>> axes.shape
+        (1, 7)
+    """
+    if not patterns:
+        raise ValueError("there are no patterns to draw: give at least one")
+    source = labelled_source(forward_func, images, labels, name="images")
+    if powers is None:
+        powers = [predictive_power(forward_func, p, source, area=area) for p in patterns]
+    names = class_names or getattr(forward_func, "class_names", None)
+    figure, axes = _canvas_of(len(patterns), title, use_pyplot)
+    for row, pattern, power in zip(axes, patterns, powers):
+        binary = pattern.topk(area)
+        _draw_image(row[0], pattern.canvas)
+        row[0].set_ylabel(
+            _name(names, pattern.target), fontsize=9, rotation=0, ha="right", va="center"
+        )
+        row[1].imshow(pattern.mask[0].cpu(), cmap=MASK_COLORS, vmin=0, vmax=1)
+        _draw_image(row[2], _on_neutral(binary))
+        with undisturbed(forward_func, seed):
+            _draw_stamped(row[3:-1], forward_func, binary, source, names, seed)
+        _draw_power(row[-1], power)
+    _label_columns(figure, axes, area)
+    return figure, axes
+
+
+def _canvas_of(rows: int, title: str | None, use_pyplot: bool) -> tuple[Figure, npt.NDArray[Any]]:
+    widths = [1.0] * (3 + STAMPED) + [1.5]
+    size = (1.28 * sum(widths) + 1.2, 1.42 * rows + 1.3)
+    if use_pyplot:
+        from matplotlib import pyplot
+
+        figure = pyplot.figure(figsize=size, layout="constrained")
+    else:
+        figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(rows, len(widths), squeeze=False, width_ratios=widths)
+    for axis in axes.flat:
+        axis.set_xticks([])
+        axis.set_yticks([])
+    if title is not None:
+        figure.suptitle(title, fontsize=12, fontweight="bold")
+    return figure, axes
+
+
+def _draw_image(axis: Axes, image: Tensor) -> None:
+    """One image (C, H, W) in [0, 1], drawn by Captum's visualizer."""
+    pixels = image.detach().float().cpu().numpy().transpose(1, 2, 0)
+    if pixels.shape[2] == 1:
+        pixels = pixels.repeat(3, axis=2)  # else it would be drawn in false colours
+    captum_visualization.visualize_image_attr(
+        np.ones_like(pixels),  # not drawn, but a map of zeros (a black canvas) would raise
+        pixels,
+        "original_image",
+        plt_fig_axis=(axis.figure, axis),
+        use_pyplot=False,
+    )
+
+
+def _on_neutral(pattern: Pattern) -> Tensor:
+    """The pattern's pixels in colour, on a ground that is neither black nor white."""
+    canvas = pattern.canvas.float().cpu()
+    canvas = canvas.expand(3, -1, -1) if canvas.shape[0] == 1 else canvas
+    ground = torch.tensor(NO_PIXEL).view(3, 1, 1)
+    mask = pattern.mask.float().cpu()
+    return mask * canvas + (1 - mask) * ground
+
+
+def _draw_stamped(
+    axes: Sequence[Axes],
+    forward_func: Classifier,
+    pattern: Pattern,
+    source: ImageSource,
+    names: Sequence[str] | None,
+    seed: int,
+) -> None:
+    picks = _lot(source, pattern.target, len(axes), seed)
+    images = next(source.batches([picks]))
+    device, dtype = placement(forward_func, pattern.canvas)
+    stamped = pattern.stamp(images.to(device, dtype))
+    said = predict(forward_func, stamped)
+    with torch.no_grad():
+        probabilities = forward_func(stamped).float().softmax(1).amax(1)
+    for axis, image, label, probability in zip(axes, stamped, said.tolist(), probabilities):
+        _draw_image(axis, image)
+        hit = label == pattern.target
+        axis.set_xlabel(
+            f"{_name(names, label)} {float(probability):.0%}",
+            fontsize=8,
+            color=HIT if hit else MISS,
+            fontweight="bold" if hit else "normal",
+            labelpad=2,
+        )
+
+
+def _lot(source: ImageSource, target: int, count: int, seed: int) -> list[int]:
+    """Some images not of the target, of different classes as far as there are."""
+    assert source.labels is not None
+    order = np.random.default_rng([seed, target]).permutation(len(source))
+    labels = source.labels.tolist()
+    others = [int(i) for i in order if labels[i] != target]
+    first_of_class = list({labels[i]: i for i in reversed(others)}.values())[::-1]
+    return (first_of_class + [i for i in others if i not in first_of_class])[:count]
+
+
+def _draw_power(axis: Axes, power: PredictivePower) -> None:
+    low, high = power.interval
+    axis.barh(0, 1, color=TRACK, height=0.5)
+    axis.barh(0, power.value, color=HIT, height=0.5)
+    axis.plot([low, high], [0, 0], color="black", linewidth=1.5)
+    axis.plot([power.without] * 2, [-0.4, 0.4], color="black", linewidth=1.2, linestyle=":")
+    axis.text(0.5, 0.45, f"{power.value:.1%}", ha="center", fontsize=10, fontweight="bold")
+    axis.set_xlim(-0.02, 1.02)
+    axis.set_ylim(-1.2, 1.2)
+    axis.set_frame_on(False)
+
+
+def _label_columns(figure: Figure, axes: npt.NDArray[Any], area: float) -> None:
+    titles = ["canvas", "mask", f"pattern\n({100 * area:.3g} % of pixels)", "", "", ""]
+    titles[3 + STAMPED // 2] = "held-out images, stamped,\nand what the model says"
+    titles.append("predictive power\n(line: 95 %; dotted: no pattern)")
+    for axis, text in zip(axes[0], titles):
+        axis.set_title(text, fontsize=9)
+    bar = figure.colorbar(
+        ScalarMappable(Normalize(0, 1), MASK_COLORS),
+        ax=axes[-1, 1],
+        location="bottom",
+        ticks=[0, 1],
+        fraction=0.08,
+        aspect=10,
+    )
+    bar.ax.tick_params(labelsize=8)
+
+
+def _name(names: Sequence[str] | None, label: int) -> str:
+    return f"class {label}" if names is None else names[label]
