@@ -26,6 +26,7 @@ from captum_classpattern.survey import CANVASES, Finding, survey
 from captum_classpattern.visualization import plot_patterns
 
 CLASSES_TOGETHER = 5  # 15 canvases and 60 images a step: what two cores do fastest
+TABLE_WIDTH = 110  # narrower terminals wrap the lines, but lose nothing
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -76,9 +77,7 @@ def _search_all(findings: dict[str, list[Finding]], out: Path, seed: int) -> Non
     images, models = demo_images(), demo_models()
     terminal = sys.stderr.isatty()
     total = len(models) * len(CLASS_NAMES) * len(CANVASES)
-    with tqdm(
-        total=total, desc="patterns", unit="pattern", mininterval=0 if terminal else 5
-    ) as bar:
+    with tqdm(total=total, desc="patterns", unit="pattern") as bar:
         for name, model in models.items():
             bar.set_postfix_str(f"{name} model")
             findings[name] = []
@@ -126,16 +125,20 @@ def _finish(
     complete: bool,
 ) -> None:
     """Prints the tables and the verdicts, and writes results.json."""
-    console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
+    console = Console(highlight=False)
+    console.width = max(console.width, TABLE_WIDTH)
     for name, found in findings.items():
         if found:
             console.print(results_table(f"{name} model", found, CLASS_NAMES))
     if findings:
-        console.print("Controls at the first area. * whole interval above all three controls.\n")
-    for verdict in verdicts:
         console.print(
-            f"Claim {verdict['claim']} {'holds' if verdict['holds'] else 'FAILS'}: {verdict['text']}\n"
+            "Power: share of held-out images of other classes that are called the class (95 % "
+            "interval).\nControls: at the first area. *: the whole interval lies above all three "
+            "controls of its area.\n"
         )
+    for verdict in verdicts:
+        outcome = "holds" if verdict["holds"] else "FAILS"
+        console.print(f"Claim {verdict['claim']} {outcome}: {verdict['text']}\n")
     seconds = time.perf_counter() - started
     write_json(
         {

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from captum_classpattern.survey import Finding
@@ -46,18 +47,18 @@ def _search_power(finding: Finding) -> float:
 def results_table(
     title: str, findings: Sequence[Finding], class_names: Sequence[str] | None = None
 ) -> Table:
-    """A row for each finding: predictive power with interval at each area, and the controls.
+    """A row for each finding: predictive power with its 95 % interval at each area; controls.
 
     The controls are those of the first area. A star marks a power whose whole interval lies
-    above the controls of its own area.
+    above the three controls of its own area.
     """
     areas = list(findings[0].scores) if findings else []
-    table = Table(title=title, title_justify="left", title_style="bold", pad_edge=False)
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
     for name in ("class", "canvas"):
         table.add_column(name, no_wrap=True)
-    columns = [f"power at {area:.3g}" for area in areas]
-    for name in (*columns, "no pattern", "random pixels", "other canvas", "mask"):
-        table.add_column(name, justify="right", no_wrap=True)
+    columns = [f"power at {100 * area:.3g} %" for area in areas]
+    for name in (*columns, "no pattern", "random pixels", "other canvas", "mask area"):
+        table.add_column(name, justify="right")
     for finding in findings:
         controls = finding.scores[areas[0]]
         table.add_row(
@@ -76,4 +77,4 @@ def _power(finding: Finding, area: float) -> str:
     scores = finding.scores[area]
     low, high = scores.power.interval
     star = "*" if scores.beats_controls else " "
-    return f"{scores.power.value:6.1%} ({low:.1%} to {high:.1%}){star}"
+    return f"{scores.power.value:.1%} ({100 * low:.1f}-{100 * high:.1f}){star}"

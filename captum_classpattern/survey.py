@@ -97,6 +97,7 @@ def survey(
     canvases: Mapping[str, int] = CANVASES,
     areas: Sequence[float] = AREAS,
     classes_together: int = 5,
+    n_steps: int | None = None,
     seed: int = 0,
     internal_batch_size: int | None = None,
     show_progress: bool = False,
@@ -119,6 +120,7 @@ def survey(
             :func:`select_canvases`. Default: {"positive": 2, "white": 1}.
         areas (Sequence[float]): Areas to score at; the first one judges. Default: (0.05, 0.01).
         classes_together (int): Classes searched in one go. Default: 5.
+        n_steps (int, optional): Steps of each search. Default: None (five epochs).
         seed (int): Seed of the searches and of the random pixels. Default: 0.
         internal_batch_size (int, optional): Most images in one forward pass. Default: None.
         show_progress (bool): Draws a progress bar for each group of classes. Default: False.
@@ -138,11 +140,11 @@ def survey(
         >>> [(f.target, f.canvas, f.scores[0.1].power.n) for f in findings]
         [(2, 'positive', 40), (2, 'white', 40)]
     """
-    search = labelled_source(forward_func, search_images, search_labels, name="search images")
-    held_out = labelled_source(
-        forward_func, held_out_images, held_out_labels, name="held-out images"
-    )
     with undisturbed(forward_func, seed):
+        search = labelled_source(forward_func, search_images, search_labels, name="search images")
+        held_out = labelled_source(
+            forward_func, held_out_images, held_out_labels, name="held-out images"
+        )
         count = check_classifier(forward_func, next(search.batches([[0]])), classes or [0])
     wanted = list(range(count)) if classes is None else list(classes)
     explainer = ClassPattern(forward_func, search)
@@ -159,6 +161,7 @@ def survey(
             torch.cat(list(chosen.values())),
             [target for (target, _), images in chosen.items() for _ in images],
             area=areas[0],
+            n_steps=n_steps,
             seed=seed,
             internal_batch_size=internal_batch_size,
             show_progress=show_progress,
@@ -174,7 +177,7 @@ def survey(
 def _next_class(source: ImageSource, target: int) -> int:
     """The class whose canvas serves as the control of a target's mask."""
     assert source.labels is not None
-    present = [label for label in source.labels.unique().tolist() if label != target]
+    present: list[int] = sorted(set(source.labels.tolist()) - {target})
     return next((label for label in present if label > target), present[0])
 
 

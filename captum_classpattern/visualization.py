@@ -13,7 +13,6 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from captum_classpattern.checks import predict
 from captum_classpattern.classifier import Classifier, placement, undisturbed
 from captum_classpattern.images import Images, ImageSource, Labels, labelled_source
 from captum_classpattern.metrics import PredictivePower, predictive_power
@@ -79,7 +78,8 @@ def plot_patterns(
     """
     if not patterns:
         raise ValueError("there are no patterns to draw: give at least one")
-    source = labelled_source(forward_func, images, labels, name="images")
+    with undisturbed(forward_func, seed):
+        source = labelled_source(forward_func, images, labels, name="images")
     if powers is None:
         powers = [predictive_power(forward_func, p, source, area=area) for p in patterns]
     names = class_names or getattr(forward_func, "class_names", None)
@@ -152,9 +152,8 @@ def _draw_stamped(
     images = next(source.batches([picks]))
     device, dtype = placement(forward_func, pattern.canvas)
     stamped = pattern.stamp(images.to(device, dtype))
-    said = predict(forward_func, stamped)
     with torch.no_grad():
-        probabilities = forward_func(stamped).float().softmax(1).amax(1)
+        probabilities, said = forward_func(stamped).float().softmax(1).max(1)
     for axis, image, label, probability in zip(axes, stamped, said.tolist(), probabilities):
         _draw_image(axis, image)
         hit = label == pattern.target

@@ -100,14 +100,14 @@ def _trigger_found(findings: Findings, pixels: Tensor) -> Verdict:
     clean = {c: v for (m, y, c), v in iou.items() if (m, y) == ("natural", TRIGGER_TARGET)}
     others = [v for (m, y, _), v in iou.items() if m == "backdoored" and y != TRIGGER_TARGET]
     holds = max(own.values()) >= FOUND
+    on_canvases = ", ".join(f"{value:.2f} on the {canvas} canvas" for canvas, value in own.items())
     text = (
         f"the true trigger was {'found' if holds else 'not found'}: IoU of the pattern's "
         f"{int(pixels.sum())} strongest pixels with the {int(pixels.sum())} that the trigger "
-        "changes: "
-        + ", ".join(f"{value:.2f} on the {canvas} canvas" for canvas, value in own.items())
-        + f". Controls: at most {max(others):.2f} for the other classes of this model, at most "
-        f"{max(clean.values()):.2f} for this class on the natural model. (A canvas can only show "
-        "the trigger's pixels that it has itself: a white one none of the black pixels.)"
+        f"changes: {on_canvases}. Controls: at most {max(others):.2f} for the other classes of "
+        f"this model, at most {max(clean.values()):.2f} for this class on the natural model. (A "
+        "canvas can only show the trigger's pixels that it has itself: a white one none of the "
+        "black pixels.)"
     )
     return {"claim": 2, "model": "backdoored", "holds": holds, "text": text}
 

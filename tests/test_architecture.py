@@ -1,0 +1,165 @@
+"""Imports run one way, by the syntax trees."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import captum_classpattern
+
+PACKAGE = Path(captum_classpattern.__file__).parent
+NAME = "captum_classpattern"
+
+# What each module may import of the package; each line only names modules of the lines above.
+ALLOWED = {
+    "classifier": set(),
+    "checks": {"classifier"},
+    "images": {"checks", "classifier"},
+    "pattern": set(),
+    "datasets": set(),
+    "schedule": {"images"},
+    "search": {"checks", "classifier", "images", "schedule"},
+    "canvases": {"checks", "classifier", "images"},
+    "metrics": {"checks", "classifier", "images", "pattern"},
+    "attribution": {"checks", "classifier", "images", "metrics", "pattern", "search"},
+    "survey": {
+        "attribution",
+        "canvases",
+        "checks",
+        "classifier",
+        "images",
+        "metrics",
+        "pattern",
+    },
+    "results": {"metrics", "pattern", "survey"},
+    "comparison": {
+        "attribution",
+        "canvases",
+        "checks",
+        "classifier",
+        "images",
+        "metrics",
+        "pattern",
+        "survey",
+    },
+    "visualization": {"checks", "classifier", "images", "metrics", "pattern"},
+    "report": {"comparison", "metrics", "pattern", "results", "survey", "visualization"},
+    "triggers": {"pattern"},
+    "adapters": {"checks", "classifier"},
+    "demo.network": set(),
+    "demo": {"classifier", "demo.network", "pattern", "triggers"},
+    "demo.training": {"demo", "demo.network", "triggers"},
+    "demo.story": {"demo", "metrics", "pattern", "results", "survey"},
+}
+ANYTHING = {"", "cli"}  # the package itself gives names to users; the command line uses all
+
+
+def name_of(path):
+    """``demo`` for demo/__init__.py, ``demo.training`` for demo/training.py."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def room(name):
+    """Files of a folder without a line of their own follow the line of the folder."""
+    return name if name in ALLOWED or name in ANYTHING else name.rpartition(".")[0]
+
+
+def tree_of(name):
+    return ast.parse(MODULES[name].read_text(encoding="utf-8"))
+
+
+def imported(name):
+    """All that a module imports, anywhere in it, as absolute names."""
+    found = set()
+    for node in ast.walk(tree_of(name)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name} has a relative import in line {node.lineno}"
+            for alias in node.names:
+                part = f"{node.module}.{alias.name}"
+                is_module = part.removeprefix(f"{NAME}.") in MODULES
+                found.add(part if is_module else node.module)
+    return found
+
+
+def imported_here(name):
+    own = {part for part in imported(name) if part == NAME or part.startswith(f"{NAME}.")}
+    return {part.removeprefix(NAME).removeprefix(".") for part in own}
+
+
+@pytest.mark.parametrize("name", sorted(set(MODULES) - ANYTHING))
+def test_imports_run_one_way(name):
+    assert room(name) in ALLOWED, f"{name} is new: give it a line in ALLOWED"
+    siblings = {other for other in MODULES if room(other) == room(name)}
+    assert imported_here(name) <= ALLOWED[room(name)] | siblings
+
+
+def test_the_table_has_no_circle():
+    above = set()
+    for name, allowed in ALLOWED.items():
+        assert allowed <= above
+        above.add(name)
+
+
+def test_the_table_is_what_the_files_do():
+    """The core's edges are all in use, so that the table tells how the package is built."""
+    core = ("classifier", "checks", "images", "schedule", "search", "pattern", "metrics")
+    for name in (*core, "canvases", "attribution", "triggers", "demo"):
+        assert imported_here(name) == ALLOWED[name]
+
+
+@pytest.mark.parametrize("name", sorted(set(MODULES) - {"cli"}))
+def test_nothing_imports_the_command_line_or_the_whole_package(name):
+    assert "cli" not in imported_here(name)
+    assert "" not in imported_here(name)
+
+
+def reached(name):
+    """All modules of the package behind a module, however far."""
+    found, new = set(), {name}
+    while new:
+        found |= new
+        new = set().union(*(imported_here(module) for module in new)) - found
+    return found - {name}
+
+
+@pytest.mark.parametrize("name", ["demo", "demo.training", "triggers"])
+def test_demo_and_triggers_know_no_search(name):
+    assert not reached(name) & {"search", "schedule", "attribution", "survey", "metrics"}
+
+
+def test_a_pattern_knows_no_model():
+    assert reached("pattern") == set()
+
+
+@pytest.mark.parametrize(
+    ("library", "rooms"),
+    [
+        ("matplotlib", {"visualization"}),
+        ("torchvision", {"datasets", "adapters"}),
+        ("typer", {"cli"}),
+        ("rich", {"cli", "results"}),
+    ],
+)
+def test_libraries_stay_in_their_rooms(library, rooms):
+    for name in MODULES:
+        uses = any(part.split(".")[0] == library for part in imported(name))
+        assert not uses or name.split(".")[0] in rooms, f"{name} imports {library}"
+
+
+@pytest.mark.parametrize("name", sorted(set(MODULES) - {"cli", "demo.training"}))
+def test_nothing_is_printed(name):
+    calls = [node.func for node in ast.walk(tree_of(name)) if isinstance(node, ast.Call)]
+    assert not [f for f in calls if isinstance(f, ast.Name) and f.id == "print"]
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_nothing_is_unpickled_or_evaluated(name):
+    assert not {"pickle", "dill", "joblib"} & imported(name)
+    calls = [node.func for node in ast.walk(tree_of(name)) if isinstance(node, ast.Call)]
+    assert not [f for f in calls if isinstance(f, ast.Name) and f.id in ("eval", "exec")]

@@ -1,0 +1,322 @@
+"""ClassPattern.search: order, evidence, and the judging images that no mask is fitted to."""
+
+import json
+from importlib.metadata import version
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.utils.data import Dataset
+
+import captum_classpattern.attribution as attribution
+from captum_classpattern import ClassPattern, Pattern, predictive_power, search_masks
+from captum_classpattern.attribution import hash_of, split_for_judging
+from captum_classpattern.images import ImageSource
+
+IMAGES = torch.rand(60, 1, 5, 5, generator=torch.Generator().manual_seed(0))
+LABELS = torch.arange(60) % 3
+CANVASES = torch.rand(6, 1, 5, 5, generator=torch.Generator().manual_seed(1))
+HASHES = ImageSource(IMAGES, name="images").hashes
+
+
+def linear_net():
+    torch.manual_seed(1)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(25, 3)).eval()
+    with torch.no_grad():
+        net[1].weight.mul_(6)
+        net[1].bias -= net(IMAGES).mean(0)
+    return net
+
+
+def search(canvases=CANVASES, target=0, *, images=IMAGES, labels=LABELS, **kwargs):
+    kwargs = {"n_steps": 12, "area": 0.2, **kwargs}
+    return ClassPattern(linear_net(), images, labels).search(canvases, target, **kwargs)
+
+
+def test_one_pattern_a_canvas_in_order():
+    targets = [2, 0, 1, 1, 0, 2]
+    patterns = search(target=targets, seed=3)
+    assert [pattern.target for pattern in patterns] == targets
+    assert all(torch.equal(p.canvas, canvas) for p, canvas in zip(patterns, CANVASES))
+    fit, _ = split_for_judging(ImageSource(IMAGES, LABELS, name="images"), 3)
+    result = search_masks(linear_net(), CANVASES, targets, fit, n_steps=12, seed=3)
+    for pattern, mask, losses in zip(patterns, result.masks, result.losses):
+        assert torch.equal(pattern.mask, mask)
+        assert pattern.info["loss_curve"] == losses.tolist()
+        assert pattern.info["passes"] == 48
+
+
+def test_the_evidence():
+    pattern = search(CANVASES[:2], seed=7, alpha=0.3, step_size=0.05, batch_size=3, n_epochs=2)[1]
+    assert set(pattern.info) == {
+        "settings",
+        "seed",
+        "passes",
+        "seconds",
+        "searched_together",
+        "loss_curve",
+        "search_power",
+        "empty_mask",
+        "search_images",
+        "search_images_hash",
+        "search_image_hashes",
+        "versions",
+    }
+    assert pattern.info["settings"] == {
+        "solver": "paper",
+        "alpha": 0.3,
+        "step_size": 0.05,
+        "batch_size": 3,
+        "n_epochs": 2,
+        "n_steps": 12,
+        "seed": 7,
+        "area": 0.2,
+    }
+    assert pattern.info["seed"] == 7
+    assert pattern.info["passes"] == 35  # an epoch of 32 ends with a batch of 2
+    assert pattern.info["seconds"] > 0
+    assert pattern.info["searched_together"] == 2
+    assert len(pattern.info["loss_curve"]) == 12
+    assert pattern.info["empty_mask"] is False
+    assert pattern.info["search_images"] == 60
+    assert pattern.info["search_image_hashes"] == HASHES
+    assert pattern.info["search_images_hash"] == hash_of(HASHES[::-1])
+    assert pattern.info["versions"]["torch"] == torch.__version__
+    assert pattern.info["versions"]["captum_classpattern"] == version("captum_classpattern")
+
+
+def test_the_defaults_are_the_papers():
+    [pattern] = ClassPattern(linear_net(), IMAGES, LABELS).search(CANVASES[:1], 0, area=0.2)
+    assert pattern.info["settings"] == {
+        "solver": "paper",
+        "alpha": 0.2,
+        "step_size": 0.02,
+        "batch_size": 4,
+        "n_epochs": 5,
+        "n_steps": None,
+        "seed": 0,
+        "area": 0.2,
+    }
+    assert pattern.info["passes"] == 5 * 32  # 48 images are fitted to, 16 of them of class 0
+
+
+def test_loss_curves_end_where_a_target_has_finished():
+    labels = torch.tensor([0] * 30 + [1] * 20 + [2] * 10)
+    patterns = search(CANVASES[:3], [0, 1, 2], labels=labels, n_steps=None, n_epochs=2)
+    assert [p.info["passes"] for p in patterns] == [2 * 24, 2 * 32, 2 * 40]
+    assert [len(p.info["loss_curve"]) for p in patterns] == [12, 16, 20]
+
+
+def test_info_is_json_and_survives_saving(tmp_path):
+    for i, pattern in enumerate(search(target=torch.tensor([0, 1, 2, 0, 1, 2]))):
+        assert json.loads(json.dumps(pattern.info, allow_nan=False)) == pattern.info
+        pattern.save(tmp_path / f"{i}.safetensors")
+        loaded = Pattern.load(tmp_path / f"{i}.safetensors")
+        assert loaded.info == pattern.info
+        assert torch.equal(loaded.mask, pattern.mask)
+        with pytest.raises(ValueError, match="60 of 60 images were used to search"):
+            predictive_power(linear_net(), loaded, IMAGES, LABELS, area=0.2)
+
+
+@settings(max_examples=60, deadline=None, database=None)
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=60), st.integers(0, 1000))
+def test_the_split_covers_all_without_overlap_and_shares_each_class(labels, seed):
+    images = torch.arange(len(labels)).view(-1, 1, 1, 1) / 60
+    source = ImageSource(images, labels, name="images")
+    fit, judge = split_for_judging(source, seed)
+    assert sorted(fit.hashes + judge.hashes) == sorted(source.hashes)
+    assert len(judge) == len(labels) // 5
+    for label in set(labels):
+        share = int((judge.labels == label).sum())
+        assert abs(share - labels.count(label) / 5) < 1
+    again = split_for_judging(source, seed)[1]
+    assert again.hashes == judge.hashes
+
+
+@pytest.mark.parametrize(
+    ("count", "judging"), [(4, 0), (5, 1), (2500, 500), (2501, 416), (5000, 500)]
+)
+def test_at_most_500_images_judge(count, judging):
+    images = torch.zeros(count, 1, 1, 1)
+    labels = torch.arange(count) % 10
+    fit, judge = split_for_judging(ImageSource(images, labels, name="images"), 0)
+    assert (len(fit), len(judge)) == (count - judging, judging)
+    if judging > 10:
+        assert max(judge.labels.bincount()) - min(judge.labels.bincount()) <= 1
+
+
+def test_another_seed_judges_by_other_images():
+    source = ImageSource(IMAGES, LABELS, name="images")
+    assert split_for_judging(source, 0)[1].hashes != split_for_judging(source, 1)[1].hashes
+
+
+class Recorder(Dataset):
+    """Keeps which images were asked for."""
+
+    def __init__(self):
+        self.asked = set()
+
+    def __len__(self):
+        return len(IMAGES)
+
+    def __getitem__(self, index):
+        self.asked.add(index)
+        return IMAGES[index], LABELS[index]
+
+
+@pytest.mark.parametrize("method", ["search", "attribute"])
+def test_judging_images_never_reach_fitting(monkeypatch, method):
+    data, fitted, splits = Recorder(), set(), []
+
+    def spy_split(baselines, seed):
+        splits.append(split_for_judging(baselines, seed))
+        data.asked.clear()
+        return splits[-1]
+
+    def spy_search(*args, **kwargs):
+        result = search_masks(*args, **kwargs)
+        fitted.update(data.asked)
+        return result
+
+    monkeypatch.setattr(attribution, "split_for_judging", spy_split)
+    monkeypatch.setattr(attribution, "search_masks", spy_search)
+    explainer = ClassPattern(linear_net(), data)
+    getattr(explainer, method)(CANVASES, target=[0, 1, 2, 0, 1, 2], n_epochs=1)
+    [(fit, judge)] = splits
+    hashes = {HASHES[i] for i in fitted}
+    assert hashes == set(fit.hashes)
+    assert not hashes & set(judge.hashes)
+    assert len(judge) == 12
+
+
+def plain_power(pattern, seed, area=0.2):
+    """Over the judging images, one at a time."""
+    _, judge = split_for_judging(ImageSource(IMAGES, LABELS, name="images"), seed)
+    net, top = linear_net(), pattern.topk(area)
+    hits = [
+        int(net(torch.where(top.mask > 0, pattern.canvas, IMAGES[i])[None]).argmax())
+        == pattern.target
+        for i in range(60)
+        if HASHES[i] in judge.hashes and LABELS[i] != pattern.target
+    ]
+    return sum(hits) / len(hits)
+
+
+@pytest.mark.parametrize("seed", [0, 5])
+def test_search_power(seed):
+    patterns = search(target=[0, 1, 2, 0, 1, 2], seed=seed)
+    powers = [pattern.info["search_power"] for pattern in patterns]
+    assert powers == [plain_power(pattern, seed) for pattern in patterns]
+    assert len(set(powers)) > 1
+
+
+def test_additional_arguments_reach_the_judging_too():
+    """A shift a canvas: where the target is added 100, every image is called so."""
+    net, shifts = linear_net(), torch.tensor([[100.0, 0, 0], [0, 0, 100.0]])
+    explainer = ClassPattern(lambda images, shift=0.0: net(images) + shift, IMAGES, LABELS)
+    patterns = explainer.search(
+        CANVASES[:2], [0, 1], area=0.2, n_steps=3, additional_forward_args=shifts
+    )
+    assert [pattern.info["search_power"] for pattern in patterns] == [1.0, 0.0]
+
+
+def test_keep_returns_the_best():
+    every = search(target=0)
+    powers = [pattern.info["search_power"] for pattern in every]
+    ranked = sorted(range(6), key=lambda i: -powers[i])
+    assert len(set(powers)) > 1
+    for keep in (1, 2, 6, 9):
+        kept = search(target=0, keep=keep)
+        assert len(kept) == min(keep, 6)
+        for pattern, i in zip(kept, ranked):
+            assert torch.equal(pattern.mask, every[i].mask)
+            assert torch.equal(pattern.canvas, CANVASES[i])
+            assert pattern.info["search_power"] == powers[i]
+
+
+def test_keep_counts_for_each_class():
+    targets = [2, 0, 2, 0, 0, 2]
+    every, kept = search(target=targets), search(target=targets, keep=2)
+    assert [pattern.target for pattern in kept] == [2, 2, 0, 0]
+    for target in (2, 0):
+        powers = sorted(p.info["search_power"] for p in every if p.target == target)
+        best = [p.info["search_power"] for p in kept if p.target == target]
+        assert best == powers[::-1][:2]
+    assert all(pattern.info["searched_together"] == 6 for pattern in kept)
+
+
+def test_without_judging_images_there_is_no_score():
+    [pattern] = search(CANVASES[:1], 0, images=IMAGES[:4], labels=[1, 1, 2, 2])
+    assert pattern.info["search_power"] is None
+    with pytest.raises(
+        ValueError, match=r"keep needs images to judge .*not counting those of class 0"
+    ):
+        search(CANVASES[:1], 0, images=IMAGES[:4], labels=[1, 1, 2, 2], keep=1)
+
+
+def test_an_empty_mask_is_flagged():
+    """With alpha = 0 nothing holds the mask up: from 0.5 it is gone after 25 steps or 26."""
+    for steps, empty in ((24, False), (26, True)):
+        [pattern] = search(CANVASES[:1], alpha=0, n_steps=steps)
+        assert pattern.info["empty_mask"] is empty
+        assert bool(pattern.mask.any()) is not empty
+
+
+def test_the_patterns_do_not_share_memory_with_the_canvases():
+    canvases = CANVASES.clone()
+    patterns = search(canvases)
+    canvases.zero_()
+    assert torch.equal(patterns[0].canvas, CANVASES[0])
+
+
+def test_the_patterns_do_not_share_their_evidence():
+    first, second = search(CANVASES[:2])
+    first.info["settings"]["alpha"] = "changed"
+    assert second.info["settings"]["alpha"] == 0.2
+
+
+def test_without_labels_the_models_predictions_are_taken():
+    predicted = linear_net()(IMAGES).argmax(1)
+    expected, own = search(labels=predicted), search(labels=None)
+    assert all(torch.equal(a.mask, b.mask) for a, b in zip(own, expected))
+    assert [p.info["search_power"] for p in own] == [p.info["search_power"] for p in expected]
+
+
+def test_repeated_inputs_keep_an_argument_that_is_no_row():
+    """Two distinct inputs of four, and an argument with two entries for all of them."""
+    net, scales = linear_net(), torch.tensor([0.0, 1.0])
+
+    def forward(images, scale):
+        assert scale.shape == (2,)
+        return net(images) * scale.sum()
+
+    inputs = CANVASES[[0, 1, 0, 1]]
+    masks = ClassPattern(forward, IMAGES, LABELS).attribute(
+        inputs, target=0, additional_forward_args=scales, n_steps=3
+    )
+    expected = ClassPattern(net, IMAGES, LABELS).attribute(inputs, target=0, n_steps=3)
+    assert torch.equal(masks, expected)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "error", "text"),
+    [
+        ({"keep": 0}, ValueError, "keep must be a whole number from 1, or None, got 0"),
+        ({"keep": True}, ValueError, "keep must be a whole number from 1, or None, got True"),
+        ({"area": 0.001}, ValueError, "0.001 of 5x5 = 25 pixels rounds to none or all"),
+        ({"target": 3}, ValueError, "target 3 is out of range: the model has 3 classes"),
+        ({"target": None}, TypeError, "target must be an int, .*got NoneType"),
+        ({"canvases": CANVASES * 2}, ValueError, r"canvases must have pixels in \[0, 1\]"),
+        ({"canvases": CANVASES[0]}, ValueError, r"canvases must be \(N, C, H, W\)"),
+        ({"images": IMAGES * 2}, ValueError, r"baselines must have pixels in \[0, 1\]"),
+        ({"labels": LABELS[:5]}, ValueError, r"must have shape \(60,\), got \(5,\)"),
+        ({"labels": [0] * 60}, ValueError, "no baselines are left for target 0"),
+        ({"seed": -1}, ValueError, "seed must be a whole number from 0, got -1"),
+        ({"seed": 0.5}, ValueError, "seed must be a whole number from 0, got 0.5"),
+    ],
+)
+def test_refused(kwargs, error, text):
+    with pytest.raises(error, match=text):
+        search(**kwargs)

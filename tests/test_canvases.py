@@ -1,0 +1,144 @@
+"""select_canvases against a plain choice."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from captum_classpattern import select_canvases
+
+IMAGES = torch.rand(30, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+LABELS = torch.arange(30) % 3
+
+
+def linear_net(dtype=torch.float32):
+    torch.manual_seed(1)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).to(dtype).eval()
+    return net
+
+
+def surest_first(net, target):
+    """The target's images by p / (1 - p), one at a time."""
+    odds = {}
+    for i in range(len(IMAGES)):
+        if LABELS[i] == target:
+            with torch.no_grad():
+                weights = [math.exp(z) for z in net(IMAGES[i : i + 1])[0].tolist()]
+            odds[i] = weights[target] / (sum(weights) - weights[target])
+    return sorted(odds, key=lambda i: -odds[i])
+
+
+@pytest.mark.parametrize("target", [0, 1, 2])
+@pytest.mark.parametrize("n", [1, 4, 10])
+def test_positive_and_negative(target, n):
+    net = linear_net()
+    order = surest_first(net, target)
+    positive = select_canvases(net, IMAGES, LABELS, target, n)
+    assert torch.equal(positive, IMAGES[order[:n]])
+    negative = select_canvases(net, IMAGES, LABELS, target, n, "negative")
+    assert torch.equal(negative, IMAGES[order[::-1][:n]])
+
+
+def test_positive_does_not_saturate():
+    """Where p is 1 in float32 for all, the log-odds still rank."""
+
+    def sure(images):
+        z = 100 + 100 * images[:, 0, 0, 0]
+        return torch.stack([z, torch.zeros_like(z)], dim=1)
+
+    own = (LABELS == 0).nonzero().flatten()
+    brightest = own[IMAGES[own, 0, 0, 0].argsort(descending=True)]
+    assert torch.equal(select_canvases(sure, IMAGES, LABELS, 0, 3), IMAGES[brightest[:3]])
+
+
+def test_random_ones_are_the_targets_and_seeded():
+    net = linear_net()
+    first, again, other = (
+        select_canvases(net, IMAGES, LABELS, 2, 5, "random", seed=seed) for seed in (1, 1, 2)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    own = [image.tolist() for image in IMAGES[LABELS == 2]]
+    assert all(image.tolist() in own for image in first)
+    assert len({tuple(image.flatten().tolist()) for image in first}) == 5
+
+
+@pytest.mark.parametrize(("strategy", "value"), [("white", 1.0), ("black", 0.0), ("grey", 0.5)])
+def test_blank_ones(strategy, value):
+    canvases = select_canvases(linear_net(), IMAGES, LABELS, 0, 3, strategy)
+    assert torch.equal(canvases, torch.full((3, 1, 4, 4), value))
+
+
+def test_noise_is_seeded_and_differs_from_canvas_to_canvas():
+    net = linear_net()
+    first, again, other = (
+        select_canvases(net, IMAGES, LABELS, 0, 2, "noise", seed=seed) for seed in (1, 1, 2)
+    )
+    assert first.shape == (2, 1, 4, 4)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert not torch.equal(first[0], first[1])
+    assert first.min() >= 0
+    assert first.max() <= 1
+
+
+def test_a_blank_canvas_needs_no_image_of_the_class():
+    canvases = select_canvases(linear_net(), IMAGES[:2], [1, 1], 0, 2, "white")
+    assert canvases.shape == (2, 1, 4, 4)
+
+
+def test_data_sets_and_loaders_give_the_same():
+    net, data = linear_net(), TensorDataset(IMAGES, LABELS)
+    expected = select_canvases(net, IMAGES, LABELS, 1)
+    assert expected.shape == (4, 1, 4, 4)
+    for images in (data, DataLoader(data, batch_size=7, shuffle=True)):
+        assert torch.equal(select_canvases(net, images, None, 1), expected)
+
+
+def test_without_labels_the_models_predictions_are_taken():
+    net = linear_net()
+    with torch.no_grad():
+        net[1].bias -= net(IMAGES).mean(0)
+        predicted = net(IMAGES).argmax(1)
+    assert 3 <= (predicted == 0).sum() < 30
+    own = select_canvases(net, IMAGES, None, 0, 3)
+    assert torch.equal(own, select_canvases(net, IMAGES, predicted, 0, 3))
+    assert not torch.equal(own, select_canvases(net, IMAGES, LABELS, 0, 3))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_models_in_other_precisions(dtype):
+    canvases = select_canvases(linear_net(dtype), IMAGES, LABELS, 0, 2)
+    assert canvases.dtype == torch.float32
+    assert torch.equal(canvases[0], IMAGES[surest_first(linear_net(), 0)[0]])
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "text"),
+    [
+        ({"strategy": "best"}, "strategy must be one of positive, negative, .*, got 'best'"),
+        ({"n": 0}, "n must be a whole number from 1, got 0"),
+        ({"n": 2.0}, r"n must be a whole number from 1, got 2\.0"),
+        ({"n": True}, "n must be a whole number from 1, got True"),
+        ({"n": 11}, "11 canvases were asked for, but only 10 of 30 images are of class 0: give"),
+        ({"target": 3}, "target 3 is out of range: the model has 3 classes"),
+        ({"target": 3, "strategy": "white"}, "target 3 is out of range: the model has 3 classes"),
+        ({"target": -1}, "target -1 is out of range"),
+        ({"target": -1, "strategy": "white"}, "target -1 is out of range"),
+        ({"labels": LABELS[:9]}, r"has 30 images, .* shape \(30,\), got \(9,\)"),
+        ({"images": IMAGES * 3}, r"images must have pixels in \[0, 1\]"),
+        ({"images": [], "labels": None}, "images has no images"),
+    ],
+)
+def test_value_errors(kwargs, text):
+    kwargs = {"images": IMAGES, "labels": LABELS, "target": 0, **kwargs}
+    with pytest.raises(ValueError, match=text):
+        select_canvases(linear_net(), **kwargs)
+
+
+@pytest.mark.parametrize("target", [True, "cat", 0.5])
+def test_a_target_that_is_no_int(target):
+    with pytest.raises(TypeError, match="target must be an int"):
+        select_canvases(linear_net(), IMAGES, LABELS, target)

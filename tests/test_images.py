@@ -1,0 +1,239 @@
+"""ImageSource: the same images, labels and hashes whatever they come in."""
+
+import itertools
+import random
+import weakref
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+from captum_classpattern.classifier import undisturbed
+from captum_classpattern.images import SCAN_BATCH, ImageSource, labelled_source
+
+IMAGES = torch.rand(10, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+LABELS = torch.tensor([3, 1, 4, 1, 5, 9, 2, 6, 5, 3])
+
+
+class Plain(Dataset):
+    """Images alone, or pairs with plain ints as labels."""
+
+    def __init__(self, labelled):
+        self.labelled = labelled
+
+    def __len__(self):
+        return len(IMAGES)
+
+    def __getitem__(self, index):
+        return (IMAGES[index], int(LABELS[index])) if self.labelled else IMAGES[index]
+
+
+def shifted_collate(pairs):
+    images, labels = zip(*pairs)
+    return torch.stack(images), torch.tensor(labels) + 1
+
+
+SOURCES = {
+    "tensor and labels": (IMAGES, LABELS),
+    "tensor and list": (IMAGES, LABELS.tolist()),
+    "tensor and array": (IMAGES, LABELS.numpy()),
+    "tensors of integers of 8 bits": (IMAGES, LABELS.to(torch.uint8)),
+    "data set of pairs": (TensorDataset(IMAGES, LABELS), None),
+    "data set of pairs with ints": (Plain(labelled=True), None),
+    "data set of images": (Plain(labelled=False), LABELS),
+    "data set of 1-tuples": (TensorDataset(IMAGES), LABELS),
+    "list of pairs": ([(image, label) for image, label in zip(IMAGES, LABELS)], None),
+    "loader": (DataLoader(TensorDataset(IMAGES, LABELS), batch_size=3, shuffle=True), None),
+    "loader with a collate_fn": (
+        DataLoader(TensorDataset(IMAGES, LABELS - 1), collate_fn=shifted_collate),
+        None,
+    ),
+    "source": (ImageSource(IMAGES, LABELS, name="images"), None),
+    "source and labels": (ImageSource(IMAGES, LABELS + 1, name="images"), LABELS),
+}
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_all_kinds_give_the_same(kind):
+    source = ImageSource.of(*SOURCES[kind], name="images")
+    assert len(source) == 10
+    assert source.shape == (3, 4, 5)
+    assert source.labels.dtype == torch.int64
+    assert torch.equal(source.labels, LABELS)
+    assert source.hashes == ImageSource(IMAGES, name="images").hashes
+    assert torch.equal(torch.cat(list(source.in_order(4))), IMAGES)
+    assert [len(batch) for batch in source.in_order(4)] == [4, 4, 2]
+    plan = [[7], [2, 2, 9], [0, 5]]
+    for indices, batch in zip(plan, source.batches(plan), strict=True):
+        assert torch.equal(batch, IMAGES[indices])
+
+
+def test_of_a_source_is_that_source():
+    source = ImageSource(IMAGES, LABELS, name="images")
+    assert ImageSource.of(source, name="images") is source
+
+
+@pytest.mark.parametrize("images", [IMAGES, Plain(labelled=False)])
+def test_without_labels(images):
+    source = ImageSource(images, name="images")
+    assert source.labels is None
+    assert source.subset(torch.tensor([1])).labels is None
+
+
+def test_given_labels_go_before_the_data_sets_own():
+    source = ImageSource(Plain(labelled=True), LABELS + 1, name="images")
+    assert torch.equal(source.labels, LABELS + 1)
+
+
+def test_labelled_leaves_the_original_alone():
+    source = ImageSource(IMAGES, LABELS, name="images")
+    twin = source.labelled([0] * 10)
+    assert twin.labels.tolist() == [0] * 10
+    assert torch.equal(source.labels, LABELS)
+    assert twin.hashes == source.hashes
+
+
+def test_labelled_source_asks_the_classifier_last():
+    def brightest_channel(images):
+        return images.mean((2, 3))
+
+    predicted = labelled_source(brightest_channel, Plain(labelled=False), None, name="images")
+    assert torch.equal(predicted.labels, IMAGES.mean((2, 3)).argmax(1))
+    for images, labels in ((IMAGES, LABELS), (Plain(labelled=True), None)):
+        source = labelled_source(brightest_channel, images, labels, name="images")
+        assert torch.equal(source.labels, LABELS)
+
+
+@pytest.mark.parametrize("images", [IMAGES, Plain(labelled=False)])
+def test_subsets_and_subsets_of_them(images):
+    source = ImageSource(images, LABELS, name="images")
+    part = source.subset(torch.tensor([8, 1, 5, 0]))
+    assert len(part) == 4
+    assert part.labels.tolist() == [5, 1, 9, 3]
+    assert part.hashes == [source.hashes[i] for i in (8, 1, 5, 0)]
+    assert torch.equal(torch.cat(list(part.in_order())), IMAGES[[8, 1, 5, 0]])
+    inner = part.subset(torch.tensor([2, 0]))
+    assert inner.labels.tolist() == [9, 5]
+    assert torch.equal(next(inner.batches([[0, 1]])), IMAGES[[5, 8]])
+    assert torch.equal(source.labels, LABELS)
+    assert len(source) == 10
+    assert part.labelled([0, 1, 2, 3]).labels.tolist() == [0, 1, 2, 3]
+
+
+def test_an_empty_subset():
+    part = ImageSource(IMAGES, LABELS, name="images").subset(torch.tensor([], dtype=torch.int64))
+    assert (len(part), part.hashes, part.labels.tolist(), part.shape) == (0, [], [], (3, 4, 5))
+    assert list(part.in_order()) == []
+
+
+def test_hashes_recognise_copies_in_any_precision():
+    image, other = IMAGES[:1], IMAGES[:1].clone()
+    other[0, 0, 0, 0] = 1 - other[0, 0, 0, 0]
+    images = torch.cat([image, other, image])
+    hashes = ImageSource(images, name="images").hashes
+    assert hashes[0] == hashes[2] != hashes[1]
+    assert ImageSource(images.double(), name="images").hashes == hashes
+    in_256_steps = (images * 255).round() / 255
+    assert ImageSource(in_256_steps, name="images").hashes == hashes
+
+
+class Recorder(Dataset):
+    """Counts the images of a batch, and those alive."""
+
+    def __init__(self, count):
+        self.count, self.asked = count, []
+        self.alive = self.most_alive = 0
+
+    def __len__(self):
+        return self.count
+
+    def __getitems__(self, indices):
+        self.asked.append(list(indices))
+        return [self.image(index) for index in indices]
+
+    def image(self, index):
+        image = torch.full((1, 2, 2), index / self.count)
+        self.alive += 1
+        self.most_alive = max(self.alive, self.most_alive)
+        weakref.finalize(image, self.forget)
+        return image, index % 3
+
+    def forget(self):
+        self.alive -= 1
+
+
+def test_a_data_set_is_fetched_a_batch_at_a_time():
+    data = Recorder(500)
+    source = ImageSource(data, name="images")
+    assert data.asked == []
+    assert source.labels.tolist() == [i % 3 for i in range(500)]
+    assert len(source.hashes) == 500
+    assert list(itertools.chain(*data.asked)) == list(
+        range(500)
+    )  # once for shape, labels and hashes
+    part = source.subset(torch.arange(0, 500, 2))
+    assert sum(len(batch) for batch in part.in_order()) == 250
+    assert max(map(len, data.asked)) == SCAN_BATCH
+    assert data.most_alive <= 2 * SCAN_BATCH
+
+
+class Noisy(Dataset):
+    """A random transform with each of the three generators."""
+
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        noise = torch.rand(1, 2, 2) + random.random() + np.random.rand()
+        return noise / 3, index % 2
+
+
+def states():
+    return torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()
+
+
+def test_random_transforms_leave_the_callers_generators_alone():
+    source = ImageSource(DataLoader(Noisy()), name="images")
+    before, drawn = states(), []
+    for _ in range(2):
+        with undisturbed(lambda images: images, seed=5):
+            drawn.append(torch.cat(list(source.in_order())))
+    assert torch.equal(drawn[0], drawn[1])
+    assert states() == before
+
+
+def test_reading_draws_nothing_itself():
+    before = states()
+    source = ImageSource(DataLoader(TensorDataset(IMAGES), shuffle=True), LABELS, name="images")
+    list(source.in_order())
+    assert states() == before
+
+
+class Ragged(Dataset):
+    def __len__(self):
+        return 70
+
+    def __getitem__(self, index):
+        return torch.rand(1, 2, 2 if index < 64 else 3)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "error", "text"),
+    [
+        (torch.rand(4, 4), None, ValueError, r"images must be \(N, C, H, W\), got shape \(4, 4\)"),
+        (torch.rand(0, 1, 2, 2), None, ValueError, "images has no images"),
+        ([], None, ValueError, "images has no images"),
+        (Ragged(), None, ValueError, r"one shape, got \(1, 2, 2\) and \(1, 2, 3\)"),
+        ([IMAGES[0] * 255], None, ValueError, r"images must have pixels in \[0, 1\]"),
+        ([{"pixels": IMAGES[0]}], None, TypeError, r"got a dict with keys \['pixels'\]"),
+        (["cat.png"], None, TypeError, "images must yield images, or pairs .*; got a list"),
+        ([(IMAGES[0], 0.5)], None, TypeError, "the labels of images must be integers"),
+        (IMAGES, [0, 1], ValueError, r"has 10 images, .* shape \(10,\), got \(2,\)"),
+        (IMAGES, LABELS > 2, TypeError, r"labels of images must be integers, got torch\.bool"),
+        (iter([IMAGES[0]]), None, TypeError, "images must be a Tensor .*, got list_iterator"),
+    ],
+)
+def test_refused(images, labels, error, text):
+    with pytest.raises(error, match=text):
+        ImageSource(images, labels, name="images").labels  # noqa: B018

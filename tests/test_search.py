@@ -1,0 +1,414 @@
+"""search_masks against a plain, slow version of the paper's loop, and its identities."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+
+from captum_classpattern import PixelClassifier, search_masks
+
+LABELS = [0, 1, 2, 1, 0, 2, 1, 2, 1, 0, 1, 2]  # 3 of class 0, 5 of 1, 4 of 2
+
+
+def linear_net(channels=1, classes=3, dtype=torch.float32, gain=4.0):
+    torch.manual_seed(1)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(channels * 36, classes)).to(dtype).eval()
+    with torch.no_grad():
+        net[1].weight.mul_(gain)
+    return net
+
+
+def conv_net(channels=1, classes=3):
+    torch.manual_seed(2)
+    return nn.Sequential(
+        nn.Conv2d(channels, 6, 3), nn.Tanh(), nn.Flatten(), nn.Linear(96, classes)
+    ).eval()
+
+
+def random_images(n, channels=1, seed=0, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(n, channels, 6, 6, generator=generator, dtype=torch.float64).to(dtype)
+
+
+def plain_loop(
+    net, canvas, target, baselines, labels, steps, *, alpha=0.2, step_size=0.02, batch_size=4, seed
+):
+    """The loop of method.md with one canvas, image by image."""
+    height, width = canvas.shape[1:]
+    mask = torch.full((height, width), 0.5, dtype=torch.float64)
+    losses, shown, epoch = [], 0, 0
+    while len(losses) < steps:
+        order = np.random.default_rng([seed, epoch]).permutation(len(baselines))
+        others = [i for i in order if labels[i] != target]
+        for start in range(0, len(others), batch_size):
+            if len(losses) == steps:
+                break
+            batch = others[start : start + batch_size]
+            mask.requires_grad_()
+            entropy = torch.zeros((), dtype=torch.float64)
+            for i in batch:
+                logits = net((mask * canvas + (1 - mask) * baselines[i])[None])[0]
+                entropy = entropy + logits.exp().sum().log() - logits[target]
+            size = mask.sum() / (height * width / 2)
+            loss = alpha * entropy / len(batch) + (1 - alpha) * size
+            (gradient,) = torch.autograd.grad(loss, mask)
+            mask = torch.clip(mask.detach() - step_size * torch.sign(gradient), 0, 1)
+            losses.append(float(loss.detach()))
+            shown += len(batch)
+        epoch += 1
+    return mask, losses, shown
+
+
+# 9 baselines are not of class 0: batches of 4, 4 and 1, so an epoch is 3 steps
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 5, 30])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_equals_the_papers_loop_step_by_step(steps, channels):
+    net = linear_net(channels, dtype=torch.float64)
+    [canvas] = random_images(1, channels, 5, torch.float64)
+    baselines = random_images(12, channels, 6, torch.float64)
+    mask, losses, shown = plain_loop(net, canvas, 0, baselines, LABELS, steps, seed=3)
+    result = search_masks(
+        net, canvas[None], 0, baselines, baseline_labels=LABELS, n_steps=steps, seed=3
+    )
+    assert result.losses.shape == (1, steps)
+    torch.testing.assert_close(result.masks[0, 0].double(), mask, atol=2e-6, rtol=0)
+    torch.testing.assert_close(
+        result.losses[0].double(), torch.tensor(losses).double(), atol=1e-5, rtol=1e-5
+    )
+    assert result.passes.tolist() == [shown]
+
+
+def test_equals_the_papers_loop_with_other_settings():
+    net = linear_net(dtype=torch.float64)
+    [canvas], baselines = random_images(1, 1, 5, torch.float64), random_images(12, 1, 6).double()
+    settings = {"alpha": 0.6, "step_size": 0.07, "batch_size": 3, "seed": 11}
+    mask, losses, _ = plain_loop(net, canvas, 1, baselines, LABELS, 20, **settings)
+    result = search_masks(
+        net, canvas[None], 1, baselines, baseline_labels=LABELS, n_steps=20, **settings
+    )
+    torch.testing.assert_close(result.masks[0, 0].double(), mask, atol=2e-6, rtol=0)
+    assert result.losses[0].tolist() == pytest.approx(losses, abs=1e-5)
+
+
+def test_canvases_together_equal_searches_alone():
+    """Also where a target with fewer baselines finishes earlier."""
+    net, canvases, baselines = conv_net(), random_images(4, seed=5), random_images(12, seed=6)
+    labels, targets = [0] * 7 + [1, 1, 2, 2, 2], [0, 2, 0, 1]
+    settings = {"baseline_labels": labels, "n_epochs": 3, "batch_size": 2, "seed": 4}
+    together = search_masks(net, canvases, targets, baselines, **settings)
+    assert together.losses.isfinite().sum(1).tolist() == [9, 15, 9, 15]
+    assert together.passes.tolist() == [15, 27, 15, 30]
+    for i, target in enumerate(targets):
+        alone = search_masks(net, canvases[i : i + 1], target, baselines, **settings)
+        steps = alone.losses.shape[1]
+        torch.testing.assert_close(together.masks[i], alone.masks[0], atol=1e-6, rtol=0)
+        torch.testing.assert_close(
+            together.losses[i, :steps], alone.losses[0], atol=1e-5, rtol=1e-5
+        )
+        assert together.losses[i, steps:].isnan().all()
+        assert together.passes[i] == alone.passes[0]
+
+
+@pytest.mark.parametrize("size", [1, 3, 7])
+def test_internal_batch_size_never_changes_the_result(size):
+    net, canvases, baselines = conv_net(), random_images(3, seed=5), random_images(12, seed=6)
+    largest = []
+    watched = net.register_forward_pre_hook(lambda _, inputs: largest.append(len(inputs[0])))
+    results = [
+        search_masks(
+            net,
+            canvases,
+            [0, 1, 2],
+            baselines,
+            baseline_labels=LABELS,
+            n_steps=12,
+            internal_batch_size=limit,
+        )
+        for limit in (size, None)
+    ]
+    watched.remove()
+    torch.testing.assert_close(results[0].masks, results[1].masks, atol=1e-6, rtol=0)
+    torch.testing.assert_close(results[0].losses, results[1].losses, atol=1e-5, rtol=1e-5)
+    assert max(largest[: len(largest) // 2]) == size
+    assert max(largest) == 12
+
+
+def search(net=None, canvases=None, target=0, baselines=None, **kwargs):
+    kwargs = {"baseline_labels": LABELS, "n_steps": 8, **kwargs}
+    return search_masks(
+        linear_net() if net is None else net,
+        random_images(2, seed=5) if canvases is None else canvases,
+        target,
+        random_images(12, seed=6) if baselines is None else baselines,
+        **kwargs,
+    )
+
+
+def test_a_seed_gives_one_result_and_another_seed_another():
+    first, again, other = search(seed=1), search(seed=1), search(seed=2)
+    assert torch.equal(first.masks, again.masks)
+    assert torch.equal(first.losses, again.losses)
+    assert not torch.equal(first.losses, other.losses)
+    assert not torch.equal(first.masks, other.masks)
+
+
+@pytest.mark.parametrize(("target", "left"), [(0, 9), (1, 7), (2, 8)])
+def test_five_epochs_of_batches_of_four_by_default(target, left):
+    result = search(target=target, n_steps=None)
+    assert result.losses.shape == (2, 5 * -(-left // 4))
+    assert result.passes.tolist() == [5 * left] * 2
+    assert result.passes.dtype == torch.int64
+
+
+def test_steps_count_their_passes():
+    assert search(n_steps=4).passes.tolist() == [4 + 4 + 1 + 4] * 2
+
+
+def test_tensors_data_sets_and_loaders_give_equal_masks():
+    images = random_images(12, seed=6)
+    data = TensorDataset(images, torch.tensor(LABELS))
+    expected = search(baselines=images).masks
+    assert torch.equal(search(baselines=data, baseline_labels=None).masks, expected)
+    loader = DataLoader(data, batch_size=5, shuffle=True)
+    assert torch.equal(search(baselines=loader, baseline_labels=None).masks, expected)
+    assert torch.equal(search(baselines=TensorDataset(images)).masks, expected)
+
+
+@pytest.mark.parametrize("target", [0, torch.tensor(0), torch.tensor([0]), [0, 0]])
+def test_forms_of_target(target):
+    assert torch.equal(search(target=target).masks, search(target=0).masks)
+
+
+def test_baselines_of_the_target_never_reach_the_model():
+    """Those of class y have a mark at pixel y, where the canvases are black."""
+    baselines, canvases = random_images(12, seed=6), random_images(3, seed=5)
+    baselines[:, 0, 0, :3], canvases[:, 0, 0, :3] = 0, 0
+    for i, label in enumerate(LABELS):
+        baselines[i, 0, 0, label] = 1
+    net, targets, seen = linear_net(), torch.tensor([2, 0, 1]), []
+
+    def spy(images, own):
+        marks = images[:, 0, 0, :3].detach()
+        assert not marks[torch.arange(len(own)), own].any()
+        seen.append((marks > 0).any(0))
+        return net(images)
+
+    search(spy, canvases, targets, baselines, additional_forward_args=targets, n_steps=None)
+    assert torch.stack(seen).any(0).all()
+
+
+def test_additional_arguments_reach_the_model():
+    net, canvases = linear_net(), random_images(2, seed=5)
+    plain = search(net, canvases, [0, 1])
+    shifts = torch.tensor([[5.0, 0.0, 0.0], [0.0, 5.0, 0.0]])
+    shifted = search(
+        lambda images, shift, scale: scale * net(images) + shift,
+        canvases,
+        [0, 1],
+        additional_forward_args=(shifts, 1.0),
+    )
+    assert (shifted.losses[:, 0] < plain.losses[:, 0] - 0.1).all()
+
+
+def centre_pixel(images):
+    """Class 1 where the pixel (2, 3) is bright."""
+    bright = 20 * (images[:, 0, 2, 3] - 0.5)
+    return torch.stack([-bright, bright], dim=1)
+
+
+def test_finds_the_pixel_that_decides():
+    canvases, baselines = torch.rand(1, 1, 6, 6), torch.rand(10, 1, 6, 6)
+    canvases[0, 0, 2, 3], baselines[:, 0, 2, 3] = 1, 0
+    masks, losses, _ = search(
+        centre_pixel, canvases, 1, baselines, baseline_labels=[0] * 10, n_steps=40
+    )
+    assert losses[0, -5:].mean() < losses[0, :5].mean() / 2
+    assert masks[0, 0, 2, 3] > 0.5
+    masks[0, 0, 2, 3] = 0
+    assert not masks.any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_masks_are_float32_whatever_the_model(dtype):
+    net = linear_net(dtype=dtype)
+    result = search(net)
+    assert result.masks.dtype == result.losses.dtype == torch.float32
+    assert {parameter.dtype for parameter in net.parameters()} == {dtype}
+    reference = search(linear_net())
+    assert (result.masks - reference.masks).abs().mean() < 0.02
+
+
+@pytest.mark.parametrize("step_size", [0.02, 0.3, 5.0])
+def test_masks_stay_between_0_and_1(step_size):
+    masks = search(step_size=step_size, n_steps=60, alpha=0.9).masks
+    assert masks.min() == 0
+    assert masks.max() <= 1
+    assert masks.max() > 0.5
+
+
+def test_without_labels_the_models_predictions_are_taken():
+    net, images = conv_net(), random_images(12, seed=6)
+    with torch.no_grad():  # the median splits the images in two classes
+        net[3].bias[0] -= (net(images)[:, 0] - net(images)[:, 1:].amax(1)).median()
+        predicted = net(images).argmax(1).tolist()
+    assert 0 < predicted.count(0) < 12
+    own = search(net, baseline_labels=None, n_steps=None)
+    assert torch.equal(own.masks, search(net, baseline_labels=predicted, n_steps=None).masks)
+    assert own.passes.tolist() == [5 * (12 - predicted.count(0))] * 2
+
+
+def test_a_thousand_classes():
+    net = linear_net(classes=1000)
+    result = search(net, target=[0, 999])
+    assert result.masks.shape == (2, 1, 6, 6)
+    assert torch.equal(result.masks[1], search(net, target=999).masks[1])
+
+
+def test_leaves_model_inputs_and_randomness_alone():
+    net, canvases = linear_net(), random_images(2, seed=5).requires_grad_()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    states = torch.get_rng_state(), np.random.get_state()[1].copy()
+    with torch.no_grad():
+        masks = search(net, canvases).masks
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert all(parameter.grad is None for parameter in net.parameters())
+    assert canvases.grad is None
+    assert not masks.requires_grad
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert (np.random.get_state()[1] == states[1]).all()
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "text"),
+    [
+        ({"target": 3}, r"target 3 is out of range: the model has 3 classes, .* from 0 to 2"),
+        ({"target": [0, 7]}, "target 7 is out of range"),
+        ({"target": -1}, "target -1 is out of range: classes count from 0"),
+        ({"target": [0, 1, 2]}, "there are 2 images, but 3 targets"),
+        ({"canvases": torch.rand(2, 1, 5, 6)}, r"canvases of \(1, 5, 6\) and .* \(1, 6, 6\)"),
+        ({"canvases": torch.rand(1, 6, 6)}, r"canvases must be \(N, C, H, W\), got .*\(1, 6, 6\)"),
+        ({"canvases": torch.rand(0, 1, 6, 6)}, "canvases has no images or no pixels"),
+        ({"canvases": torch.randn(2, 1, 6, 6)}, r"canvases must have .*\[0, 1\].*PixelClassifier"),
+        ({"baselines": torch.randn(12, 1, 6, 6)}, r"baselines must have .*PixelClassifier\(model"),
+        ({"canvases": torch.full((2, 1, 6, 6), torch.nan)}, "canvases has NaN or infinite pixels"),
+        ({"baselines": torch.full((12, 1, 6, 6), torch.inf)}, "baselines has NaN or infinite"),
+        ({"baselines": torch.rand(12, 6, 6)}, r"baselines must be \(N, C, H, W\)"),
+        ({"baseline_labels": [0] * 12}, "no baselines are left for target 0: all 12 are labelled"),
+        ({"baseline_labels": LABELS[:-1]}, r"has 12 images, .* shape \(12,\), got \(11,\)"),
+        ({"solver": "adam"}, "solver must be one of paper, got 'adam'"),
+        ({"alpha": 1.5}, r"alpha must lie in \[0, 1\], got 1\.5"),
+        ({"alpha": float("nan")}, r"alpha must lie in \[0, 1\], got nan"),
+        ({"step_size": 0}, "step_size must be positive, got 0"),
+        ({"step_size": float("nan")}, "step_size must be positive, got nan"),
+        ({"batch_size": 0}, "batch_size must be a whole number from 1, got 0"),
+        ({"batch_size": 2.0}, r"batch_size must be a whole number from 1, got 2\.0"),
+        ({"n_epochs": 0}, "n_epochs must be a whole number from 1, got 0"),
+        ({"n_steps": 0}, "n_steps must be a whole number from 1, got 0"),
+        ({"internal_batch_size": 0}, "internal_batch_size must be a whole number from 1"),
+        ({"seed": -1}, "seed must be a whole number from 0, got -1"),
+        ({"seed": 0.5}, r"seed must be a whole number from 0, got 0\.5"),
+    ],
+)
+def test_value_errors(kwargs, text):
+    with pytest.raises(ValueError, match=text):
+        search(**kwargs)
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter(random_images(12))
+
+
+class Dicts(Dataset):
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, index):
+        return {"pixels": random_images(12)[index], "label": LABELS[index]}
+
+
+def bytes_of(images):
+    return (images * 255).to(torch.uint8)
+
+
+LABELS_0_TO_2 = torch.tensor(LABELS)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "text"),
+    [
+        ({"target": None}, "target must be an int, .*got NoneType"),
+        ({"target": 1.0}, "target must be an int, .*got float"),
+        ({"target": True}, "target must be an int, .*got bool"),
+        ({"target": [0, "cat"]}, "target must be an int, .*got list"),
+        ({"target": torch.tensor([0.0, 1.0])}, r"target must be an int, .*got torch\.float32"),
+        ({"target": torch.zeros(2, 1, dtype=torch.long)}, "target must be an int, a 0-d or 1-d"),
+        ({"canvases": bytes_of(random_images(2))}, r"canvases must .*got torch\.uint8: divide by"),
+        ({"canvases": random_images(2).numpy()}, "canvases must be a .* Tensor .*got ndarray"),
+        ({"baselines": bytes_of(random_images(12))}, r"baselines .*torch\.uint8: divide by 255"),
+        (
+            {"baselines": TensorDataset(bytes_of(random_images(12)), LABELS_0_TO_2)},
+            r"baselines must be a floating .*got torch\.uint8: divide by 255",
+        ),
+        ({"baselines": Stream()}, "baselines must be .*access by index .*got Stream"),
+        ({"baselines": DataLoader(Stream())}, "baselines must be .*got Stream"),
+        ({"baselines": 3}, "baselines must be .*got int"),
+        ({"baselines": DataLoader(Dicts())}, r"got a dict with keys \['pixels', 'label'\]: map it"),
+        ({"baseline_labels": LABELS_0_TO_2.float()}, r"must be integers, got torch\.float32"),
+        ({"baseline_labels": ["cat"] * 12}, r"labels of baselines must be integers, got \['cat'"),
+    ],
+)
+def test_type_errors(kwargs, text):
+    with pytest.raises(TypeError, match=text):
+        search(**kwargs)
+
+
+def returns(change):
+    net = linear_net()
+    return lambda images: change(net(images))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "text"),
+    [
+        (lambda z: (z, z), TypeError, r"got a tuple: wrap it in PixelClassifier\(model, output="),
+        (lambda z: z[:, :1], ValueError, r"returns one column, .*torch\.cat"),
+        (lambda z: z[:, None], ValueError, r"must return logits \(1, K\) .* \(1, 1, 3\)"),
+        (lambda z: z[0], ValueError, r"must return logits \(1, K\) for 1 images, got shape \(3,\)"),
+        (lambda z: z * torch.nan, ValueError, "the model's logits are NaN or infinite: check its"),
+    ],
+)
+def test_models_that_return_no_logits(change, error, text):
+    with pytest.raises(error, match=text):
+        search(returns(change))
+
+
+def test_logits_that_become_nan_half_way():
+    calls = []
+
+    def spoil(logits):
+        calls.append(1)
+        return logits * torch.nan if len(calls) == 5 else logits
+
+    with pytest.raises(ValueError, match="the loss is NaN or infinite at step 3"):
+        search(returns(spoil))  # the first call checks the model
+
+
+def test_probabilities_are_warned_of():
+    with pytest.warns(UserWarning, match="look like probabilities: the search takes logits") as w:
+        search(returns(lambda logits: logits.softmax(1)))
+    assert [warning.filename for warning in w] == [__file__]
+
+
+def test_a_wrapped_tuple_is_a_classifier():
+    class Pair(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = linear_net()
+
+        def forward(self, images):
+            return images, self.net(images)
+
+    wrapped = search(PixelClassifier(Pair().eval(), output=1))
+    assert torch.equal(wrapped.masks, search().masks)
