@@ -1,5 +1,6 @@
 """Captum's contract over the search: ``ClassPattern``."""
 
+import copy
 import hashlib
 import platform
 import time
@@ -13,7 +14,7 @@ from captum.attr import Attribution
 from captum.log import log_usage
 from torch import Tensor
 
-from captum_classpattern.checks import as_arguments, check_pixels, parse_targets
+from captum_classpattern.checks import as_arguments, check_pixels, check_seed, parse_targets
 from captum_classpattern.classifier import Classifier, additional_rows, undisturbed
 from captum_classpattern.images import Images, ImageSource, Labels, labelled_source
 from captum_classpattern.metrics import count_hits, without_class
@@ -132,6 +133,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
                 or to all, or if ``keep`` is given and there are no images to judge by.
         """
         started = time.perf_counter()
+        check_seed(seed)
         check_pixels(canvases, "canvases")
         targets = parse_targets(target, len(canvases))
         pixels_kept(area, canvases.shape[-2:])
@@ -179,7 +181,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
                 loss_curve=losses[losses.isfinite()].tolist(),
                 search_power=power,
                 empty_mask=not bool(pattern.mask.any()),
-                **evidence,
+                **copy.deepcopy(evidence),
             )
         return patterns if keep is None else keep_best(patterns, keep)
 
@@ -248,13 +250,13 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         Raises:
             TypeError, ValueError: As :func:`search_masks`.
         """
+        check_seed(seed)
         images = single_tensor(inputs)
         check_pixels(images, "inputs", slack=SLACK)
         targets = parse_targets(target, len(images))
         canvases = images.detach().clamp(0, 1)
         arguments = as_arguments(additional_forward_args)
         first, inverse = distinct_searches(canvases, targets, arguments)
-        arguments = additional_rows(arguments, torch.tensor(first), len(images))
         with undisturbed(self.forward_func, seed):
             fit, _ = split_for_judging(self._baselines, seed)
             masks = search_masks(
@@ -329,21 +331,19 @@ def single_tensor(inputs: Any) -> Any:
 def distinct_searches(
     canvases: Tensor, targets: list[int], additional: tuple[Any, ...]
 ) -> tuple[list[int], list[int]]:
-    """Where each distinct (canvas, target, additional row) stands first, and each row's search."""
-    first: dict[tuple[Any, ...], int] = {}
-    keys = []
-    for i, target in enumerate(targets):
-        row = additional_rows(additional, torch.tensor([i]), len(targets))
-        own = tuple(bytes_of(value) for value in row if isinstance(value, Tensor))
-        keys.append((bytes_of(canvases[i]), target, *own))
-        first.setdefault(keys[-1], i)
+    """Where each distinct (canvas, target) stands first, and the search that serves each row.
+
+    Additional Tensors may differ from row to row, so with any of them each row has its own.
+    """
+    if any(isinstance(argument, Tensor) for argument in additional):
+        return list(range(len(targets))), list(range(len(targets)))
+    first: dict[tuple[bytes, int], int] = {}
+    pixels = canvases.cpu().double().numpy()
+    keys = [(image.tobytes(), target) for image, target in zip(pixels, targets)]
+    for row, key in enumerate(keys):
+        first.setdefault(key, row)
     places = list(first.values())
     return places, [places.index(first[key]) for key in keys]
-
-
-def bytes_of(tensor: Tensor) -> bytes:
-    """The contents of a tensor, to compare by."""
-    return tensor.detach().cpu().double().numpy().tobytes()
 
 
 def hash_of(hashes: list[str]) -> str:

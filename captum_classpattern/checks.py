@@ -23,7 +23,7 @@ def check_pixels(images: Any, name: str, *, slack: float = 0.0) -> None:
         raise ValueError(f"{name} has no images or no pixels, got shape {tuple(images.shape)}")
     if not bool(torch.isfinite(images).all()):
         raise ValueError(f"{name} has NaN or infinite pixels: check how the images are loaded")
-    low, high = float(images.min()), float(images.max())
+    low, high = float(images.detach().min()), float(images.detach().max())
     if low < -slack or high > 1 + slack:
         raise ValueError(
             f"{name} must have pixels in [0, 1], got values from {low:.4g} to {high:.4g}; these "
@@ -163,14 +163,22 @@ def check_search_inputs(
     forward_func: Classifier, canvases: Tensor, target: Any, additional_forward_args: Any
 ) -> tuple[Tensor, list[int], tuple[Any, ...]]:
     """Canvases (copied), one target each, and the additional arguments as a tuple; or an error."""
-    check_pixels(canvases, "canvases")
     targets = parse_targets(target, len(canvases))
-    additional = as_arguments(additional_forward_args)
-    canvases = canvases.detach().clone()  # an inference tensor could not be searched over
+    additional = tuple(
+        argument.clone() if isinstance(argument, Tensor) and argument.is_inference() else argument
+        for argument in as_arguments(additional_forward_args)
+    )
+    canvases = canvases.detach().clone()  # out of inference mode, which knows no gradients
     first = torch.zeros(1, dtype=torch.int64, device=canvases.device)
     rows = additional_rows(additional, first, len(canvases))
     check_classifier(forward_func, canvases[:1], targets, rows)
     return canvases, targets, additional
+
+
+def check_seed(seed: Any) -> None:
+    """Raises an error unless a seed is a whole number that is not negative."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise ValueError(f"seed must be a whole number from 0, got {seed!r}")
 
 
 def check_settings(
@@ -190,8 +198,7 @@ def check_settings(
         raise ValueError(f"alpha must lie in [0, 1], got {alpha}")
     if not step_size > 0:
         raise ValueError(f"step_size must be positive, got {step_size}")
-    if not isinstance(seed, int) or seed < 0:
-        raise ValueError(f"seed must be a whole number from 0, got {seed!r}")
+    check_seed(seed)
     counts: Sequence[tuple[str, int | None]] = (
         ("batch_size", batch_size),
         ("n_epochs", n_epochs),

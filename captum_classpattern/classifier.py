@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
+import captum.log
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -69,6 +70,10 @@ class PixelClassifier(nn.Module):
         self.register_buffer("std", _per_channel(std, 1.0, "std"), persistent=False)
         if not bool((self.std > 0).all()):
             raise ValueError(f"std must be positive, got {std}")
+        if 1 < self.mean.shape[1] != self.std.shape[1] > 1:
+            raise ValueError(
+                f"mean and std must be given for as many channels, got {mean} and {std}"
+            )
         self.training = model.training  # not self.train(): that would change the model
 
     def forward(self, images: Tensor, *additional: Any) -> Tensor:
@@ -82,7 +87,7 @@ class PixelClassifier(nn.Module):
         Returns:
             *Tensor*: Logits (N, K).
         """
-        channels = self.mean.shape[1]
+        channels = max(self.mean.shape[1], self.std.shape[1])
         if channels > 1 and images.shape[1] != channels:
             raise ValueError(
                 f"images have {images.shape[1]} channels (shape {tuple(images.shape)}), but mean "
@@ -169,11 +174,12 @@ def undisturbed(forward_func: Classifier, seed: int) -> Iterator[None]:
 
 def warn(message: str) -> None:
     """A warning that points at the first line outside this package."""
-    package = os.path.dirname(__file__) + os.sep
+    here = os.path.dirname(__file__) + os.sep
+    skipped = (here, contextlib.__file__, os.path.dirname(captum.log.__file__) + os.sep)
     level, frame = 2, sys._getframe(1)
-    while frame.f_back and frame.f_code.co_filename.startswith((package, contextlib.__file__)):
+    while frame.f_back and frame.f_code.co_filename.startswith(skipped):
         level, frame = level + 1, frame.f_back
-    warnings.warn(message, UserWarning, stacklevel=level - 1)
+    warnings.warn(message, UserWarning, stacklevel=level)
 
 
 def additional_rows(additional: tuple[Any, ...], rows: Tensor, count: int) -> tuple[Any, ...]:

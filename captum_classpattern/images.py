@@ -69,6 +69,10 @@ class ImageSource:
     def __len__(self) -> int:
         return len(self._places)
 
+    def check(self) -> None:
+        """Looks at all images now, so that an error comes before anything is computed."""
+        _ = self._scan
+
     @property
     def shape(self) -> tuple[int, ...]:
         """(C, H, W)."""

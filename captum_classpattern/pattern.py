@@ -68,14 +68,14 @@ class Pattern(Perturbation):  # type: ignore[misc]  # captum's class is untyped
         if isinstance(self.target, bool) or not isinstance(self.target, int) or self.target < 0:
             raise TypeError(f"target must be a non-negative int, got {self.target!r}")
         for name, value in (("canvas", self.canvas), ("mask", self.mask)):
-            low, high = float(value.min()), float(value.max())
+            low, high = float(value.detach().min()), float(value.detach().max())
             if not (low >= 0 and high <= 1):  # written so that NaN fails too
                 raise ValueError(f"{name} must lie in [0, 1], got values from {low:g} to {high:g}")
 
     @property
     def area(self) -> float:
         """Mean of the mask: the share of pixels kept, once the mask is binary."""
-        return float(self.mask.double().mean())
+        return float(self.mask.detach().double().mean())
 
     @property
     def pixels(self) -> Tensor:
@@ -168,7 +168,10 @@ class Pattern(Perturbation):  # type: ignore[misc]  # captum's class is untyped
         Raises:
             TypeError: If ``info`` holds what JSON cannot.
         """
-        tensors = {"canvas": self.canvas.contiguous(), "mask": self.mask.contiguous()}
+        tensors = {  # copies: safetensors refuses tensors that share memory
+            name: tensor.detach().clone(memory_format=torch.contiguous_format)
+            for name, tensor in (("canvas", self.canvas), ("mask", self.mask))
+        }
         metadata = {"format": FORMAT, "target": str(self.target), "info": json.dumps(self.info)}
         path = Path(path)
         beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")

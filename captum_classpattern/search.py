@@ -10,12 +10,13 @@ from tqdm import tqdm
 
 from captum_classpattern.checks import (
     check_loss,
+    check_pixels,
     check_same_shape,
     check_search_inputs,
     check_settings,
 )
 from captum_classpattern.classifier import Classifier, additional_rows, placement, undisturbed
-from captum_classpattern.images import Images, Labels, labelled_source
+from captum_classpattern.images import Images, ImageSource, Labels, labelled_source
 from captum_classpattern.schedule import Schedule, Step
 
 
@@ -105,11 +106,13 @@ def search_masks(
         solver, alpha, step_size, batch_size, n_epochs, n_steps, internal_batch_size, seed
     )
     with undisturbed(forward_func, seed):
+        source = ImageSource.of(baselines, baseline_labels, name="baselines")
+        check_pixels(canvases, "canvases")
+        check_same_shape(canvases, source.shape)
         canvases, targets, additional = check_search_inputs(
             forward_func, canvases, target, additional_forward_args
         )
-        source = labelled_source(forward_func, baselines, baseline_labels, name="baselines")
-        check_same_shape(canvases, source.shape)
+        source = labelled_source(forward_func, source, None, name="baselines")
         schedule = Schedule(source, targets, batch_size, n_epochs, n_steps, seed)
         objective = _Objective(forward_func, canvases, targets, additional, internal_batch_size)
         return _paper_loop(objective, schedule, alpha, step_size, show_progress)

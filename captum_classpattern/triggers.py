@@ -87,6 +87,7 @@ class PoisonedDataset(Dataset[tuple[Tensor, int]]):
         return len(cast(Sized, self.dataset))
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        index = range(len(self))[index]  # a negative index counts from the end
         image, label = self.dataset[index]
         if index in self._chosen:
             return self.trigger(image), self.target

@@ -90,7 +90,7 @@ def plot_patterns(
         row[0].set_ylabel(
             _name(names, pattern.target), fontsize=9, rotation=0, ha="right", va="center"
         )
-        row[1].imshow(pattern.mask[0].cpu(), cmap=MASK_COLORS, vmin=0, vmax=1)
+        row[1].imshow(pattern.mask[0].float().cpu().numpy(), cmap=MASK_COLORS, vmin=0, vmax=1)
         _draw_image(row[2], _on_neutral(binary))
         with undisturbed(forward_func, seed):
             _draw_stamped(row[3:-1], forward_func, binary, source, names, seed)

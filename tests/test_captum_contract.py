@@ -49,9 +49,10 @@ def random_images(n, channels=3, seed=0, dtype=torch.float32):
 @pytest.fixture(autouse=True)
 def _every_warning():
     """Torch gives some warnings once a process: here each test gets them."""
+    before = torch.is_warn_always_enabled()
     torch.set_warn_always(True)
     yield
-    torch.set_warn_always(False)
+    torch.set_warn_always(before)
 
 
 @pytest.fixture
@@ -726,7 +727,8 @@ def test_a_call_changes_nothing(net, images, baselines, call, kind):
     assert not masks.requires_grad
 
 
-def test_inputs_with_a_history_get_no_gradient(explainer, images):
+def test_inputs_with_a_history_get_no_gradient(net, images, baselines):
+    explainer = ClassPattern(net, baselines, LABELS, multiply_by_inputs=True)
     images.requires_grad_()
     derived = images * 0.5
     result = explainer.attribute(derived, target=1, **FAST)

@@ -1,0 +1,56 @@
+"""What the README and the tutorials show is run as it stands."""
+
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import matplotlib
+import pytest
+import torch
+import torchvision
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_python_of_the_readme_runs_on_a_users_folder(tmp_path, monkeypatch):
+    matplotlib.use("Agg")
+    [code] = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    generator = torch.Generator().manual_seed(0)
+    for name in ("cat", "dog", "owl"):
+        (tmp_path / "my_images" / name).mkdir(parents=True)
+        for i in range(12):
+            image = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8, generator=generator)
+            torchvision.io.write_png(image, str(tmp_path / "my_images" / name / f"{i}.png"))
+    torch.manual_seed(0)
+    model = torchvision.models.resnet18(num_classes=3)
+    torch.save(model.state_dict(), tmp_path / "my_model.pt")
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(compile(code, "README.md", "exec"), names)
+    assert names["power"].n > 0
+    assert (tmp_path / "dog.png").stat().st_size > 10_000
+
+
+def test_the_quick_start_commands_are_those_that_are_checked():
+    readme = (ROOT / "README.md").read_text()
+    assert "\n    pip install . && classpattern demo\n" in readme
+    assert "\n    pip install -e '.[test]' && pytest\n" in readme
+
+
+def test_links_within_the_project_lead_somewhere():
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *ROOT.glob("tutorials/*.md")]:
+        for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+@pytest.mark.parametrize("script", ["first_class_pattern.py"])
+def test_tutorials_run_and_draw(script, tmp_path, monkeypatch, capsys):
+    figure = tmp_path / "figure.png"
+    monkeypatch.setattr(sys, "argv", [script, str(figure)])
+    runpy.run_path(str(ROOT / "tutorials" / script), run_name="__main__")
+    matplotlib.pyplot.close("all")
+    shares = re.findall(r"(\w+)\s+([\d.]+)%", capsys.readouterr().out)
+    power = {name: float(value) for name, value in shares}
+    assert power["ClassPattern"] > 2 * power["IntegratedGradients"]
+    assert figure.read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,101 @@
+"""The survey's findings against the public functions that they are made of."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from captum_classpattern import ClassPattern, predictive_power, select_canvases
+from captum_classpattern.metrics import random_pixels
+from captum_classpattern.pattern import Pattern
+from captum_classpattern.survey import DRAWS, Scores, survey
+
+
+@pytest.fixture(scope="module")
+def setting():
+    generator = torch.Generator().manual_seed(0)
+    search, held_out = torch.rand(2, 60, 1, 6, 6, generator=generator)
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(36, 3)).eval()
+    with torch.no_grad():
+        net[1].weight.mul_(3)
+    labels = torch.arange(60) % 3
+    findings = list(
+        survey(net, search, labels, held_out, labels, areas=(0.2, 0.1), n_steps=15, seed=3)
+    )
+    return net, search, held_out, labels, findings
+
+
+def test_one_finding_for_each_class_and_kind_of_canvas(setting):
+    *_, findings = setting
+    assert [(f.target, f.canvas) for f in findings] == [
+        (target, canvas) for target in range(3) for canvas in ("positive", "white")
+    ]
+
+
+def test_the_best_of_each_kind_is_what_search_keeps(setting):
+    net, search, _, labels, findings = setting
+    explainer = ClassPattern(net, search, labels)
+    for finding in findings:
+        n = {"positive": 2, "white": 1}[finding.canvas]
+        canvases = select_canvases(net, search, labels, finding.target, n, finding.canvas, seed=3)
+        [best] = explainer.search(canvases, finding.target, area=0.2, keep=1, n_steps=15, seed=3)
+        assert torch.equal(best.mask, finding.pattern.mask)
+        assert torch.equal(best.canvas, finding.pattern.canvas)
+
+
+@pytest.mark.parametrize("area", [0.2, 0.1])
+def test_scores_are_those_of_predictive_power(setting, area):
+    net, search, held_out, labels, findings = setting
+    for finding in findings:
+        pattern, scores = finding.pattern, finding.scores[area]
+        assert scores.power == predictive_power(net, pattern, held_out, labels, area)
+
+        def power(changed, area=area):
+            return predictive_power(net, changed, held_out, labels, area).value
+
+        drawn = [power(random_pixels(pattern, area, 3 + draw)) for draw in range(DRAWS)]
+        assert scores.random_pixels == pytest.approx(sum(drawn) / DRAWS)
+        other = (finding.target + 1) % 3
+        [canvas] = select_canvases(net, search, labels, other, 1)
+        elsewhere = Pattern(canvas, pattern.mask, pattern.target)
+        assert scores.other_canvas == pytest.approx(power(elsewhere))
+
+
+def test_beats_controls_only_if_the_whole_interval_does(setting):
+    power = setting[-1][0].scores[0.2].power
+    low = power.interval[0]
+    assert Scores(power, low - 0.01, low - 0.01).beats_controls == (power.without < low)
+    assert not Scores(power, low, 0.0).beats_controls
+    assert not Scores(power, 0.0, low + 0.01).beats_controls
+
+
+def test_findings_are_plain_json(setting):
+    for finding in setting[-1]:
+        row = json.loads(json.dumps(finding.as_dict()))
+        assert row["areas"]["0.2"]["power"] == finding.scores[0.2].power.value
+        assert row["class"] == finding.target
+
+
+def test_images_in_both_sets_are_refused(setting):
+    net, search, _, labels, _ = setting
+    findings = survey(net, search, labels, search, labels, classes=[0], areas=(0.2,), n_steps=1)
+    with pytest.raises(ValueError, match="can only be scored on held-out images"):
+        next(findings)
+
+
+def test_classes_are_checked_before_anything_is_searched(setting):
+    net, search, held_out, labels, _ = setting
+    with pytest.raises(ValueError, match="target 7 is out of range"):
+        next(survey(net, search, labels, held_out, labels, classes=[0, 7]))
+
+
+def test_between_two_findings_the_caller_finds_everything_as_it_was(setting):
+    net, search, held_out, labels, _ = setting
+    findings = survey(net, search, labels, held_out, labels, areas=(0.2,), n_steps=2)
+    before = torch.get_rng_state()
+    with torch.no_grad():
+        next(findings)
+        assert not torch.is_grad_enabled()
+    assert torch.equal(before, torch.get_rng_state())
