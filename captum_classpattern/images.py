@@ -15,7 +15,7 @@ from captum_classpattern.classifier import Classifier
 
 Images: TypeAlias = "Tensor | Dataset[Any] | DataLoader[Any] | ImageSource"
 Labels: TypeAlias = Tensor | Sequence[int] | None
-SCAN_BATCH = 64
+SCAN_BATCH = 32
 
 
 class ImageSource:

@@ -56,9 +56,9 @@ def results_table(
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
     for name in ("class", "canvas"):
         table.add_column(name, no_wrap=True)
-    columns = [f"power at {100 * area:.3g} %" for area in areas]
-    for name in (*columns, "no pattern", "random pixels", "other canvas", "mask area"):
-        table.add_column(name, justify="right")
+    powers = [f"power at {100 * area:.3g} %" for area in areas]
+    for name in (*powers, "no\npattern", "random\npixels", "other\ncanvas", "mask\narea"):
+        table.add_column(name, justify="right", no_wrap=True)
     for finding in findings:
         controls = finding.scores[areas[0]]
         table.add_row(

@@ -107,7 +107,7 @@ def survey(
 
     Canvases are chosen among the search images; of each kind the pattern that does best on the
     judging images is kept. The controls are: no pattern; as many random pixels of the same
-    canvas (mean of 3 draws); and the same mask over the positive canvas of the next class.
+    canvas (3 draws, each on a third of the images); and the same mask over the positive canvas of the next class.
 
     Args:
         forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
@@ -192,17 +192,22 @@ def _score(
     check_unseen(pattern, held_out)
     others = without_class(held_out, pattern.target)
 
-    def hits(stamped: Pattern | None) -> int:
-        return count_hits(forward_func, stamped, pattern.target, others)
+    def hits(stamped: Pattern | None, images: ImageSource = others) -> int:
+        return count_hits(forward_func, stamped, pattern.target, images)
+
+    shares = [others.subset(torch.arange(draw, len(others), DRAWS)) for draw in range(DRAWS)]
 
     with undisturbed(forward_func, seed):
         without, scores = hits(None), {}
         for area in areas:
             binary = pattern.topk(area)
-            drawn = [hits(random_pixels(pattern, area, seed + draw)) for draw in range(DRAWS)]
+            drawn = [
+                hits(random_pixels(pattern, area, seed + draw), share)
+                for draw, share in enumerate(shares)
+            ]
             scores[area] = Scores(
                 power_of(hits(binary), len(others), without),
-                random_pixels=sum(drawn) / DRAWS / len(others),
+                random_pixels=sum(drawn) / len(others),
                 other_canvas=hits(replace(binary, canvas=other_canvas)) / len(others),
             )
     return scores

@@ -52,11 +52,17 @@ def test_scores_are_those_of_predictive_power(setting, area):
         pattern, scores = finding.pattern, finding.scores[area]
         assert scores.power == predictive_power(net, pattern, held_out, labels, area)
 
-        def power(changed, area=area):
-            return predictive_power(net, changed, held_out, labels, area).value
+        def power(changed, images=held_out, labels=labels, area=area):
+            return predictive_power(net, changed, images, labels, area).value
 
-        drawn = [power(random_pixels(pattern, area, 3 + draw)) for draw in range(DRAWS)]
-        assert scores.random_pixels == pytest.approx(sum(drawn) / DRAWS)
+        others = labels != pattern.target
+        images, own = held_out[others], labels[others]
+        drawn = [  # 40 images of other classes: 14, 13 and 13 of them for each draw
+            power(random_pixels(pattern, area, 3 + i), images[i::DRAWS], own[i::DRAWS])
+            for i in range(DRAWS)
+        ]
+        expected = (14 * drawn[0] + 13 * drawn[1] + 13 * drawn[2]) / 40
+        assert scores.random_pixels == pytest.approx(expected)
         other = (finding.target + 1) % 3
         [canvas] = select_canvases(net, search, labels, other, 1)
         elsewhere = Pattern(canvas, pattern.mask, pattern.target)
