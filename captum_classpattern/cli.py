@@ -26,7 +26,7 @@ from captum_classpattern.survey import CANVASES, Finding, survey
 from captum_classpattern.visualization import plot_patterns
 
 INTERNAL_BATCH = 16  # so small that memory is used again: larger steps spend a third on new pages
-TABLE_WIDTH = 104  # narrower terminals wrap the lines, but lose nothing
+TABLE_WIDTH = 108  # narrower terminals wrap the lines, but lose nothing
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 

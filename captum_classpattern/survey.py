@@ -107,7 +107,8 @@ def survey(
 
     Canvases are chosen among the search images; of each kind the pattern that does best on the
     judging images is kept. The controls are: no pattern; as many random pixels of the same
-    canvas (3 draws, each on a third of the images); and the same mask over the positive canvas of the next class.
+    canvas (3 draws, each on a third of the images); and the same mask over the positive canvas
+    of the next class.
 
     Args:
         forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
