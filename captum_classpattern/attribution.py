@@ -1,28 +1,30 @@
 """Captum's contract over the search: ``ClassPattern``."""
 
 import copy
-import hashlib
 import platform
 import time
-from functools import cached_property
 from importlib.metadata import version
 from typing import Any
 
-import torch
 from captum._utils.common import _format_output, _is_tuple
 from captum.attr import Attribution
 from captum.log import log_usage
 from torch import Tensor
 
-from captum_classpattern.checks import as_arguments, check_pixels, check_seed, parse_targets
-from captum_classpattern.classifier import Classifier, additional_rows, undisturbed
-from captum_classpattern.images import Images, ImageSource, Labels, labelled_source
-from captum_classpattern.metrics import count_hits, without_class
+from captum_classpattern.checks import (
+    as_arguments,
+    check_count,
+    check_pixels,
+    check_seed,
+    parse_targets,
+)
+from captum_classpattern.classifier import Classifier, undisturbed
+from captum_classpattern.images import Images, ImageSource, Labels, hash_of, labelled_source
+from captum_classpattern.judging import judge_patterns, keep_best, split_for_judging
 from captum_classpattern.pattern import Pattern, pixels_kept
-from captum_classpattern.search import search_masks
+from captum_classpattern.search import SearchResult, search_masks
 
 SLACK = 0.25
-JUDGE_EVERY, JUDGE_MOST = 5, 500
 
 
 class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is untyped
@@ -70,7 +72,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         multiply_by_inputs: bool = False,
     ) -> None:
         super().__init__(forward_func)
-        self._given = ImageSource.of(baselines, baseline_labels, name="baselines")
+        self._baselines = ImageSource.of(baselines, baseline_labels, name="baselines")
         self._multiply_by_inputs = multiply_by_inputs
 
     @property
@@ -78,9 +80,16 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         """Whether :meth:`attribute` multiplies the masks with the inputs."""
         return self._multiply_by_inputs
 
-    @cached_property
-    def _baselines(self) -> ImageSource:
-        return labelled_source(self.forward_func, self._given, None, name="baselines")
+    def _labelled_baselines(self, additional_forward_args: Any) -> ImageSource:
+        """The baselines with labels, which are predicted once, if there are none."""
+        self._baselines = labelled_source(
+            self.forward_func,
+            self._baselines,
+            None,
+            name="baselines",
+            additional_forward_args=additional_forward_args,
+        )
+        return self._baselines
 
     def search(
         self,
@@ -137,8 +146,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         check_pixels(canvases, "canvases")
         targets = parse_targets(target, len(canvases))
         pixels_kept(area, canvases.shape[-2:])
-        if keep is not None and (isinstance(keep, bool) or not isinstance(keep, int) or keep < 1):
-            raise ValueError(f"keep must be a whole number from 1, or None, got {keep!r}")
+        if keep is not None:
+            check_count("keep", keep)
         settings: dict[str, Any] = {
             "solver": solver,
             "alpha": alpha,
@@ -149,7 +158,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             "seed": seed,
         }
         with undisturbed(self.forward_func, seed):
-            fit, judge = split_for_judging(self._baselines, seed)
+            baselines = self._labelled_baselines(additional_forward_args)
+            fit, judge = split_for_judging(baselines, seed)
             result = search_masks(
                 self.forward_func,
                 canvases,
@@ -164,46 +174,21 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
                 Pattern(canvas, mask, target)
                 for canvas, mask, target in zip(canvases.detach().clone(), result.masks, targets)
             ]
-            powers = self._judge(patterns, judge, area, additional_forward_args)
+            powers = judge_patterns(
+                self.forward_func, patterns, judge, area, additional_forward_args
+            )
         evidence = {
             "settings": {**settings, "area": area},
             "seed": seed,
             "seconds": round(time.perf_counter() - started, 3),
             "searched_together": len(patterns),
-            "search_images": len(self._baselines),
-            "search_images_hash": hash_of(self._baselines.hashes),
-            "search_image_hashes": self._baselines.hashes,
+            "search_images": len(baselines),
+            "search_images_hash": hash_of(baselines.hashes),
+            "search_image_hashes": baselines.hashes,
             "versions": versions(),
         }
-        for pattern, losses, passes, power in zip(patterns, result.losses, result.passes, powers):
-            pattern.info.update(
-                passes=int(passes),
-                loss_curve=losses[losses.isfinite()].tolist(),
-                search_power=power,
-                empty_mask=not bool(pattern.mask.any()),
-                **copy.deepcopy(evidence),
-            )
+        record_evidence(patterns, result, powers, evidence)
         return patterns if keep is None else keep_best(patterns, keep)
-
-    def _judge(
-        self, patterns: list[Pattern], judge: ImageSource, area: float, additional_forward_args: Any
-    ) -> list[float | None]:
-        """Each binary pattern's predictive power on judging images that are not of its class."""
-        additional = as_arguments(additional_forward_args)
-
-        def power(row: int) -> float | None:
-            binary = patterns[row].topk(area)
-            others = without_class(judge, binary.target)
-            if not len(others):
-                return None
-
-            def repeated(n: int) -> tuple[Any, ...]:
-                return additional_rows(additional, torch.full((n,), row), len(patterns))
-
-            hits = count_hits(self.forward_func, binary, binary.target, others, repeated)
-            return hits / len(others)
-
-        return [power(row) for row in range(len(patterns))]
 
     @log_usage()  # type: ignore[untyped-decorator]  # NoiseTunnel calls attribute.__wrapped__
     def attribute(
@@ -258,7 +243,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         arguments = as_arguments(additional_forward_args)
         first, inverse = distinct_searches(canvases, targets, arguments)
         with undisturbed(self.forward_func, seed):
-            fit, _ = split_for_judging(self._baselines, seed)
+            baselines = self._labelled_baselines(additional_forward_args)
+            fit, _ = split_for_judging(baselines, seed)
             masks = search_masks(
                 self.forward_func,
                 canvases[first],
@@ -280,40 +266,6 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
                 result = result * images.detach()
         output: Tensor | tuple[Tensor, ...] = _format_output(_is_tuple(inputs), (result,))
         return output
-
-
-def split_for_judging(baselines: ImageSource, seed: int) -> tuple[ImageSource, ImageSource]:
-    """The part that masks are fitted to, and the part that judges them.
-
-    Every fifth image in order of label is kept for judging (shuffled within a label; at most
-    500 in all), so that every class gives its share.
-    """
-    assert baselines.labels is not None
-    count = len(baselines)
-    shuffled = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-    order = shuffled[torch.argsort(baselines.labels[shuffled], stable=True)]
-    every = max(JUDGE_EVERY, -(-count // JUDGE_MOST))
-    judging = torch.zeros(count, dtype=torch.bool)
-    judging[order[every - 1 :: every]] = True
-    return (
-        baselines.subset(torch.nonzero(~judging).flatten()),
-        baselines.subset(torch.nonzero(judging).flatten()),
-    )
-
-
-def keep_best(patterns: list[Pattern], keep: int) -> list[Pattern]:
-    """The patterns of each class that scored best on the judging images, best first."""
-    best: list[Pattern] = []
-    for target in dict.fromkeys(pattern.target for pattern in patterns):
-        own = [pattern for pattern in patterns if pattern.target == target]
-        if any(pattern.info["search_power"] is None for pattern in own):
-            raise ValueError(
-                "keep needs images to judge the patterns by, and there are too few baselines to "
-                f"keep a fifth of them from fitting (not counting those of class {target}): give "
-                "more baselines, or leave keep=None"
-            )
-        best += sorted(own, key=lambda pattern: -pattern.info["search_power"])[:keep]
-    return best
 
 
 def single_tensor(inputs: Any) -> Any:
@@ -346,9 +298,21 @@ def distinct_searches(
     return places, [places.index(first[key]) for key in keys]
 
 
-def hash_of(hashes: list[str]) -> str:
-    """One hash of a set of images, whatever their order."""
-    return hashlib.blake2b("".join(sorted(hashes)).encode(), digest_size=16).hexdigest()
+def record_evidence(
+    patterns: list[Pattern],
+    result: SearchResult,
+    powers: list[float | None],
+    evidence: dict[str, Any],
+) -> None:
+    """Fills each pattern's info with its own evidence, and a copy of what all have in common."""
+    for pattern, losses, passes, power in zip(patterns, result.losses, result.passes, powers):
+        pattern.info.update(
+            passes=int(passes),
+            loss_curve=losses[losses.isfinite()].tolist(),
+            search_power=power,
+            empty_mask=not bool(pattern.mask.any()),
+            **copy.deepcopy(evidence),
+        )
 
 
 def versions() -> dict[str, str]:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from captum_classpattern.checks import check_classifier, parse_targets
+from captum_classpattern.checks import check_classifier, check_count, parse_targets
 from captum_classpattern.classifier import Classifier, placement, undisturbed
 from captum_classpattern.images import Images, ImageSource, Labels, labelled_source
 
@@ -55,8 +55,7 @@ def select_canvases(
     """
     if strategy not in STRATEGIES:
         raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, got {strategy!r}")
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-        raise ValueError(f"n must be a whole number from 1, got {n!r}")
+    check_count("n", n)
     [target] = parse_targets(target, 1)
     with undisturbed(forward_func, seed):
         source = ImageSource.of(images, labels, name="images")

@@ -199,15 +199,17 @@ def check_settings(
     if not step_size > 0:
         raise ValueError(f"step_size must be positive, got {step_size}")
     check_seed(seed)
-    counts: Sequence[tuple[str, int | None]] = (
-        ("batch_size", batch_size),
-        ("n_epochs", n_epochs),
-        ("n_steps", n_steps),
-        ("internal_batch_size", internal_batch_size),
-    )
-    for name, value in counts:
-        if value is not None and (not isinstance(value, int) or value < 1):
-            raise ValueError(f"{name} must be a whole number from 1, got {value!r}")
+    check_count("batch_size", batch_size)
+    check_count("n_epochs", n_epochs)
+    for name, value in (("n_steps", n_steps), ("internal_batch_size", internal_batch_size)):
+        if value is not None:
+            check_count(name, value)
+
+
+def check_count(name: str, value: Any) -> None:
+    """Raises an error unless a setting is a whole number from 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be a whole number from 1, got {value!r}")
 
 
 def check_same_shape(canvases: Tensor, shape: tuple[int, ...]) -> None:

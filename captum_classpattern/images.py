@@ -157,11 +157,26 @@ def _hash(image: Tensor) -> str:
 
 
 def labelled_source(
-    forward_func: Classifier, images: Images, labels: Labels, *, name: str
+    forward_func: Classifier,
+    images: Images,
+    labels: Labels,
+    *,
+    name: str,
+    additional_forward_args: Any = None,
 ) -> ImageSource:
     """The images with labels: the given ones, a data set's own, or the classifier's predictions."""
     source = ImageSource.of(images, labels, name=name)
     if source.labels is not None:
         return source
+    if additional_forward_args is not None:
+        raise ValueError(
+            f"{name} have no labels, and they can't be predicted by a classifier that takes "
+            "additional_forward_args: pass baseline_labels"
+        )
     predicted = [predict(forward_func, images).cpu() for images in source.in_order()]
     return source.labelled(torch.cat(predicted))
+
+
+def hash_of(hashes: list[str]) -> str:
+    """One hash of a set of images, whatever their order."""
+    return hashlib.blake2b("".join(sorted(hashes)).encode(), digest_size=16).hexdigest()

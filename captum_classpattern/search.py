@@ -112,7 +112,13 @@ def search_masks(
         canvases, targets, additional = check_search_inputs(
             forward_func, canvases, target, additional_forward_args
         )
-        source = labelled_source(forward_func, source, None, name="baselines")
+        source = labelled_source(
+            forward_func,
+            source,
+            None,
+            name="baselines",
+            additional_forward_args=additional_forward_args,
+        )
         schedule = Schedule(source, targets, batch_size, n_epochs, n_steps, seed)
         objective = _Objective(forward_func, canvases, targets, additional, internal_batch_size)
         return _paper_loop(objective, schedule, alpha, step_size, show_progress)

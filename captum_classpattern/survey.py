@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_classpattern.attribution import ClassPattern, keep_best
+from captum_classpattern.attribution import ClassPattern
 from captum_classpattern.canvases import select_canvases
 from captum_classpattern.checks import check_classifier
 from captum_classpattern.classifier import Classifier, undisturbed
 from captum_classpattern.images import Images, ImageSource, Labels, labelled_source
+from captum_classpattern.judging import keep_best
 from captum_classpattern.metrics import (
     PredictivePower,
     check_unseen,

@@ -12,8 +12,8 @@ from torch.utils.data import Dataset
 
 import captum_classpattern.attribution as attribution
 from captum_classpattern import ClassPattern, Pattern, predictive_power, search_masks
-from captum_classpattern.attribution import hash_of, split_for_judging
-from captum_classpattern.images import ImageSource
+from captum_classpattern.images import ImageSource, hash_of
+from captum_classpattern.judging import split_for_judging
 
 IMAGES = torch.rand(60, 1, 5, 5, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(60) % 3
@@ -303,8 +303,8 @@ def test_repeated_inputs_keep_an_argument_that_is_no_row():
 @pytest.mark.parametrize(
     ("kwargs", "error", "text"),
     [
-        ({"keep": 0}, ValueError, "keep must be a whole number from 1, or None, got 0"),
-        ({"keep": True}, ValueError, "keep must be a whole number from 1, or None, got True"),
+        ({"keep": 0}, ValueError, "keep must be a whole number from 1, got 0"),
+        ({"keep": True}, ValueError, "keep must be a whole number from 1, got True"),
         ({"area": 0.001}, ValueError, "0.001 of 5x5 = 25 pixels rounds to none or all"),
         ({"target": 3}, ValueError, "target 3 is out of range: the model has 3 classes"),
         ({"target": None}, TypeError, "target must be an int, .*got NoneType"),
@@ -320,3 +320,11 @@ def test_repeated_inputs_keep_an_argument_that_is_no_row():
 def test_refused(kwargs, error, text):
     with pytest.raises(error, match=text):
         search(**kwargs)
+
+
+@pytest.mark.parametrize("method", ["search", "attribute"])
+def test_labels_cannot_be_predicted_by_a_classifier_that_takes_more_than_images(method):
+    net = linear_net()
+    explainer = ClassPattern(lambda images, scale: net(images) * scale, IMAGES)
+    with pytest.raises(ValueError, match="pass baseline_labels"):
+        getattr(explainer, method)(CANVASES, 0, additional_forward_args=2.0, n_steps=1)
