@@ -173,13 +173,7 @@ class Pattern(Perturbation):  # type: ignore[misc]  # captum's class is untyped
             for name, tensor in (("canvas", self.canvas), ("mask", self.mask))
         }
         metadata = {"format": FORMAT, "target": str(self.target), "info": json.dumps(self.info)}
-        path = Path(path)
-        beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            beside.write_bytes(save(tensors, metadata))
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
+        write_whole(Path(path), save(tensors, metadata))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Pattern":
@@ -210,6 +204,16 @@ class Pattern(Perturbation):  # type: ignore[misc]  # captum's class is untyped
                 f"{os.fspath(path)} is not a pattern written by Pattern.save (a safetensors file "
                 f"whose metadata has format {FORMAT!r}): {error}"
             ) from error
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Writes a file beside its place and renames it, so that a finished one is never half lost."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        beside.write_bytes(data)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def pixels_kept(area: float, size: Sequence[int]) -> int:

@@ -1,7 +1,6 @@
 """A survey's findings as a table, and as files: patterns, JSON."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from captum_classpattern.pattern import write_whole
 from captum_classpattern.survey import Finding
 
 
@@ -21,13 +21,8 @@ def save_pattern(finding: Finding, folder: Path) -> Path:
 
 
 def write_json(data: Any, path: Path) -> None:
-    """Writes JSON beside its place and renames it, so that a finished file is never half lost."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        beside.write_text(json.dumps(data, indent=2) + "\n")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    """Writes JSON; a file that is there already is replaced whole or not at all."""
+    write_whole(path, (json.dumps(data, indent=2) + "\n").encode())
 
 
 def best_canvas(findings: Sequence[Finding]) -> list[Finding]:
