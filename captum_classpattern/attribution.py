@@ -20,7 +20,7 @@ from captum_classpattern.checks import (
 )
 from captum_classpattern.classifier import Classifier, undisturbed
 from captum_classpattern.images import Images, ImageSource, Labels, hash_of, labelled_source
-from captum_classpattern.judging import judge_patterns, keep_best, split_for_judging
+from captum_classpattern.judging import check_judges, judge_patterns, keep_best, split_for_judging
 from captum_classpattern.pattern import Pattern, pixels_kept
 from captum_classpattern.search import SearchResult, search_masks
 
@@ -36,7 +36,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
     The explanation is one of the class, not of an input: :meth:`search` gives patterns with
     their evidence, :meth:`attribute` shows them the way Captum's other methods do.
 
-    A fifth of the baselines, at most 500, is kept from fitting and judges the masks.
+    About a fifth of the baselines, at most 500, is kept from fitting and judges the masks. Where
+    there are no labels, the classifier's predictions are taken once, at the first search.
 
     Args:
         forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K):
@@ -50,7 +51,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
 
     Raises:
         TypeError: If the baselines are of a wrong type.
-        ValueError: If their pixels, shapes or labels do not fit.
+        ValueError: If their pixels, shapes or labels do not fit (of a Dataset or DataLoader at the
+            first search, which looks at all images once).
 
     Examples::
 
@@ -80,14 +82,18 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         """Whether :meth:`attribute` multiplies the masks with the inputs."""
         return self._multiply_by_inputs
 
-    def _labelled_baselines(self, additional_forward_args: Any) -> ImageSource:
+    def _labelled_baselines(
+        self, like: Tensor, additional_forward_args: Any, batch_size: int | None
+    ) -> ImageSource:
         """The baselines with labels, which are predicted once, if there are none."""
         self._baselines = labelled_source(
             self.forward_func,
             self._baselines,
             None,
             name="baselines",
+            like=like,
             additional_forward_args=additional_forward_args,
+            batch_size=batch_size,
         )
         return self._baselines
 
@@ -134,8 +140,9 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             *list[Pattern]*: The patterns. Their ``info`` holds the settings and the seed,
             ``passes``, ``seconds`` (of the whole call) and ``searched_together``,
             ``loss_curve``, ``search_power`` (on the judging images at ``area``; None if there
-            are too few images to keep some for judging), ``empty_mask``, hashes of the search
-            images, and versions.
+            are too few images to keep some for judging), ``mask_pixels`` (how many have any
+            weight; a binary pattern of more is filled up in reading order), ``empty_mask``,
+            hashes of the search images, and versions.
 
         Raises:
             TypeError, ValueError: As :func:`search_masks`; also if the area rounds to no pixel
@@ -158,8 +165,12 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             "seed": seed,
         }
         with undisturbed(self.forward_func, seed):
-            baselines = self._labelled_baselines(additional_forward_args)
+            baselines = self._labelled_baselines(
+                canvases, additional_forward_args, internal_batch_size
+            )
             fit, judge = split_for_judging(baselines, seed)
+            if keep is not None:
+                check_judges(judge, targets)
             result = search_masks(
                 self.forward_func,
                 canvases,
@@ -175,7 +186,12 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
                 for canvas, mask, target in zip(canvases.detach().clone(), result.masks, targets)
             ]
             powers = judge_patterns(
-                self.forward_func, patterns, judge, area, additional_forward_args
+                self.forward_func,
+                patterns,
+                judge,
+                area,
+                additional_forward_args,
+                internal_batch_size,
             )
         evidence = {
             "settings": {**settings, "area": area},
@@ -243,7 +259,9 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         arguments = as_arguments(additional_forward_args)
         first, inverse = distinct_searches(canvases, targets, arguments)
         with undisturbed(self.forward_func, seed):
-            baselines = self._labelled_baselines(additional_forward_args)
+            baselines = self._labelled_baselines(
+                canvases, additional_forward_args, internal_batch_size
+            )
             fit, _ = split_for_judging(baselines, seed)
             masks = search_masks(
                 self.forward_func,
@@ -294,8 +312,8 @@ def distinct_searches(
     keys = [(image.tobytes(), target) for image, target in zip(pixels, targets)]
     for row, key in enumerate(keys):
         first.setdefault(key, row)
-    places = list(first.values())
-    return places, [places.index(first[key]) for key in keys]
+    search_of = {key: number for number, key in enumerate(first)}
+    return list(first.values()), [search_of[key] for key in keys]
 
 
 def record_evidence(
@@ -310,6 +328,7 @@ def record_evidence(
             passes=int(passes),
             loss_curve=losses[losses.isfinite()].tolist(),
             search_power=power,
+            mask_pixels=int(pattern.mask.count_nonzero()),
             empty_mask=not bool(pattern.mask.any()),
             **copy.deepcopy(evidence),
         )

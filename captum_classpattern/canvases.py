@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from captum_classpattern.checks import check_classifier, check_count, parse_targets
+from captum_classpattern.checks import check_classifier, check_count, check_pixels, parse_targets
 from captum_classpattern.classifier import Classifier, placement, undisturbed
 from captum_classpattern.images import Images, ImageSource, Labels, labelled_source
 
@@ -59,12 +59,14 @@ def select_canvases(
     [target] = parse_targets(target, 1)
     with undisturbed(forward_func, seed):
         source = ImageSource.of(images, labels, name="images")
-        source.check()
-        sample = next(source.batches([[0]]))
+        if len(source) == 0:
+            raise ValueError("images has no images")
+        sample = source.take([0])
+        check_pixels(sample, "images")
         device, _ = placement(forward_func, sample)
         check_classifier(forward_func, sample.to(device), [target])
         if strategy in ("white", "black", "grey", "noise"):
-            return _blank(strategy, (n, *source.shape), seed).to(device)
+            return _blank(strategy, (n, *sample.shape[1:]), seed).to(device)
         source = labelled_source(forward_func, source, None, name="images")
         assert source.labels is not None
         own = torch.nonzero(source.labels == target).flatten()
@@ -78,7 +80,7 @@ def select_canvases(
         else:
             odds = _log_odds(forward_func, source.subset(own), target)
             order = torch.argsort(odds, descending=strategy == "positive", stable=True)
-        return next(source.batches([own[order[:n]].tolist()])).to(device)
+        return source.take(own[order[:n]].tolist()).to(device)
 
 
 def _blank(strategy: str, shape: tuple[int, ...], seed: int) -> Tensor:

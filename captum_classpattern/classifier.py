@@ -70,7 +70,8 @@ class PixelClassifier(nn.Module):
         self.register_buffer("std", _per_channel(std, 1.0, "std"), persistent=False)
         if not bool((self.std > 0).all()):
             raise ValueError(f"std must be positive, got {std}")
-        if 1 < self.mean.shape[1] != self.std.shape[1] > 1:
+        channels = {self.mean.shape[1], self.std.shape[1]} - {1}
+        if len(channels) > 1:
             raise ValueError(
                 f"mean and std must be given for as many channels, got {mean} and {std}"
             )
@@ -110,6 +111,11 @@ def _per_channel(value: float | Sequence[float] | None, default: float, name: st
 
 
 def _pick(result: Any, output: int | str) -> Tensor:
+    if isinstance(result, Tensor):
+        raise ValueError(
+            f"output={output!r} is given, but the model returned one Tensor of shape "
+            f"{tuple(result.shape)}: leave out output"
+        )
     try:
         logits = result[output]
     except (KeyError, IndexError, TypeError) as error:
@@ -147,7 +153,7 @@ def undisturbed(forward_func: Classifier, seed: int) -> Iterator[None]:
     module = find_module(forward_func)
     modes = {} if module is None else {part: part.training for part in module.modules()}
     cuda_used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    devices = [torch.cuda.current_device()] if cuda_used else []
+    devices = range(torch.cuda.device_count()) if cuda_used else ()
     python_state, numpy_state = random.getstate(), np.random.get_state()
     try:
         if module is not None and any(modes.values()):
@@ -161,7 +167,10 @@ def undisturbed(forward_func: Classifier, seed: int) -> Iterator[None]:
             torch.inference_mode(False),
             torch.enable_grad(),
         ):
-            torch.manual_seed(seed)
+            # torch.manual_seed would also seed what a CUDA device starts with later
+            torch.default_generator.manual_seed(seed)
+            for device in devices:
+                torch.cuda.default_generators[device].manual_seed(seed)
             random.seed(seed)
             np.random.seed(seed % 2**32)
             yield

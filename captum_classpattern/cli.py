@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 import captum_classpattern
 from captum_classpattern.attribution import versions
+from captum_classpattern.classifier import PixelClassifier
 from captum_classpattern.demo import (
     CLASS_NAMES,
     TRIGGER_TARGET,
@@ -27,6 +28,11 @@ from captum_classpattern.visualization import plot_patterns
 
 INTERNAL_BATCH = 16  # so small that memory is used again: larger steps spend a third on new pages
 TABLE_WIDTH = 108  # narrower terminals wrap the lines, but lose nothing
+LEGEND = """\
+Power: share of held-out images of other classes that are called the class (95 % interval).
+Controls: at the first area. *: the whole interval lies above all three controls of its area.
+Mask area: mean of the mask. !: fewer pixels have any weight than the first area keeps.
+"""
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -48,9 +54,9 @@ def main(
 @app.command()
 def demo(
     out: Annotated[
-        Path, typer.Option(help="Folder for results.json, figures and patterns.")
+        Path, typer.Option(help="Folder for results.json, figures and patterns.", file_okay=False)
     ] = Path("classpattern-demo"),
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the searches.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the searches.")] = 0,
 ) -> None:
     """Search, check and show the class patterns of three embedded Fashion-MNIST models."""
     started = time.perf_counter()
@@ -61,11 +67,13 @@ def demo(
     except KeyboardInterrupt:
         _finish(findings, [], out, started, seed, complete=False)
         count = sum(map(len, findings.values()))
-        typer.echo(
-            f"\nInterrupted: the {count} patterns that were finished are in {out / 'patterns'}, "
-            f"their scores in {out / 'results.json'}.",
-            err=True,
+        kept = (
+            f"the {count} patterns that were finished are in {out / 'patterns'}, their scores in "
+            f"{out / 'results.json'}"
+            if count
+            else "no pattern was finished yet (five classes are searched at a time)"
         )
+        typer.echo(f"\nInterrupted: {kept}.", err=True)
         raise typer.Exit(130) from None
     pixels = changed_pixels(demo_trigger(), demo_images().held_out.images)
     verdicts = tell(findings, pixels)
@@ -94,15 +102,17 @@ def _search_all(findings: dict[str, list[Finding]], out: Path, seed: int) -> Non
                 save_pattern(finding, out / "patterns" / name)
                 findings[name].append(finding)
                 bar.update()
-            _draw(name, findings[name], out / f"{name}.png", seed)
+            _draw(name, model, findings[name], out / f"{name}.png", seed)
 
 
-def _draw(name: str, findings: Sequence[Finding], path: Path, seed: int) -> None:
+def _draw(
+    name: str, model: PixelClassifier, findings: Sequence[Finding], path: Path, seed: int
+) -> None:
     best = best_canvas(findings)
     area = next(iter(best[0].scores))
     images = demo_images().held_out
     figure, _ = plot_patterns(
-        demo_models()[name],
+        model,
         [finding.pattern for finding in best],
         images.images,
         images.labels,
@@ -124,21 +134,7 @@ def _finish(
     *,
     complete: bool,
 ) -> None:
-    """Prints the tables and the verdicts, and writes results.json."""
-    console = Console(highlight=False)
-    console.width = max(console.width, TABLE_WIDTH)
-    for name, found in findings.items():
-        if found:
-            console.print(results_table(f"{name} model", found, CLASS_NAMES))
-    if findings:
-        console.print(
-            "Power: share of held-out images of other classes that are called the class (95 % "
-            "interval).\nControls: at the first area. *: the whole interval lies above all three "
-            "controls of its area.\n"
-        )
-    for verdict in verdicts:
-        outcome = "holds" if verdict["holds"] else "FAILS"
-        console.print(f"Claim {verdict['claim']} {outcome}: {verdict['text']}\n")
+    """Writes results.json, and prints the tables and the verdicts."""
     seconds = time.perf_counter() - started
     write_json(
         {
@@ -156,8 +152,22 @@ def _finish(
         },
         out / "results.json",
     )
+    _print(findings, verdicts)
     if complete:
-        console.print(
-            f"{sum(map(len, findings.values()))} patterns in {seconds:.0f} s. Figures, patterns "
-            f"and results.json are in {out}."
+        count = sum(map(len, findings.values()))
+        typer.echo(
+            f"{count} patterns in {seconds:.0f} s. Figures, patterns and results.json are in {out}."
         )
+
+
+def _print(findings: dict[str, list[Finding]], verdicts: list[dict[str, Any]]) -> None:
+    console = Console(highlight=False)
+    console.width = max(console.width, TABLE_WIDTH)
+    for name, found in findings.items():
+        if found:
+            console.print(results_table(f"{name} model", found, CLASS_NAMES))
+    if any(findings.values()):
+        console.print(LEGEND)
+    for verdict in verdicts:
+        outcome = "holds" if verdict["holds"] else "FAILS"
+        console.print(f"Claim {verdict['claim']} {outcome}: {verdict['text']}\n")

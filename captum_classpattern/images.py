@@ -2,13 +2,22 @@
 
 import copy
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from functools import cached_property
 from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    default_collate,
+)
 
 from captum_classpattern.checks import check_pixels, parse_labels, predict
 from captum_classpattern.classifier import Classifier
@@ -27,18 +36,19 @@ class ImageSource:
 
     def __init__(self, images: Images, labels: Labels = None, *, name: str) -> None:
         self.name = name
+        self._workers = images.num_workers if isinstance(images, DataLoader) else 0
         self._loader = images if isinstance(images, DataLoader) else None
         self._images = images.dataset if isinstance(images, DataLoader) else images
-        if isinstance(self._images, IterableDataset) or not (
-            isinstance(self._images, Tensor) or hasattr(self._images, "__getitem__")
-        ):
+        indexed = hasattr(self._images, "__getitem__") and hasattr(self._images, "__len__")
+        if isinstance(self._images, IterableDataset | Mapping) or not indexed:
             raise TypeError(
                 f"{name} must be a Tensor (N, C, H, W), or a Dataset or DataLoader with a length "
                 f"and access by index (the search shuffles), got {type(self._images).__name__}"
             )
         if isinstance(self._images, Tensor):
             check_pixels(self._images, name)
-        self._places = list(range(len(cast(Sized, self._images))))
+        count = len(cast(Sized, self._images))
+        self._places = list(range(count) if self._loader is None else _drawn(self._loader, name))
         self._given = None if labels is None else parse_labels(labels, len(self), name)
 
     @classmethod
@@ -69,10 +79,6 @@ class ImageSource:
     def __len__(self) -> int:
         return len(self._places)
 
-    def check(self) -> None:
-        """Looks at all images now, so that an error comes before anything is computed."""
-        _ = self._scan
-
     @property
     def shape(self) -> tuple[int, ...]:
         """(C, H, W)."""
@@ -85,7 +91,10 @@ class ImageSource:
 
     @property
     def hashes(self) -> list[str]:
-        """One short hash an image, of its pixels in 256 steps, so that a copy is recognised."""
+        """One short hash an image, of its pixels in 256 steps, so that a copy is recognised.
+
+        A copy in half precision, or after a random augmentation, is another image to it.
+        """
         return self._scan[2]
 
     @cached_property
@@ -112,6 +121,12 @@ class ImageSource:
         """All images in turn, so many at a time."""
         return self.batches(self._in_order(batch_size))
 
+    def take(self, indices: Sequence[int]) -> Tensor:
+        """Some images at once, fetched without any worker processes."""
+        single = copy.copy(self)
+        single._workers = 0
+        return next(single.batches([indices]))
+
     def _in_order(self, batch_size: int) -> Iterator[list[int]]:
         places = range(len(self))
         return (list(places[i : i + batch_size]) for i in range(0, len(places), batch_size))
@@ -131,8 +146,10 @@ class ImageSource:
         loader: DataLoader[Any] = DataLoader(
             cast("Dataset[Any]", self._images),
             batch_sampler=wanted,
-            collate_fn=default_collate if origin is None else origin.collate_fn,
-            num_workers=0 if origin is None else origin.num_workers,
+            collate_fn=_Collate(
+                default_collate if origin is None else origin.collate_fn, self.name
+            ),
+            num_workers=self._workers,
             worker_init_fn=None if origin is None else origin.worker_init_fn,
             generator=torch.Generator().manual_seed(0),  # else it draws from the global state
         )
@@ -151,6 +168,45 @@ class ImageSource:
         )
 
 
+class _Collate:
+    """A loader's way to make a batch of items, whose errors say what the items should be."""
+
+    def __init__(self, collate: Callable[[list[Any]], Any], name: str) -> None:
+        self.collate, self.name = collate, name
+
+    def __call__(self, items: list[Any]) -> Any:
+        try:
+            batch = self.collate(items)
+        except (TypeError, RuntimeError) as error:
+            raise TypeError(
+                f"the items of {self.name} don't make a batch ({error}): each must be an image "
+                "Tensor (C, H, W), or a pair of it and a label, all of one size; with torchvision, "
+                "transform them by ToTensor() and Resize((height, width))"
+            ) from error
+        images = batch[0] if isinstance(batch, tuple | list) and batch else batch
+        if isinstance(images, Tensor) and len(images) != len(items):
+            raise ValueError(
+                f"the collate_fn of {self.name} made {len(images)} images of {len(items)} "
+                "items: it must keep each"
+            )
+        return batch
+
+
+def _drawn(loader: DataLoader[Any], name: str) -> Sequence[int]:
+    """The indices that a loader's sampler draws from."""
+    sampler = loader.sampler
+    if isinstance(sampler, SubsetRandomSampler):
+        return list(sampler.indices)
+    plain = type(loader.batch_sampler) is BatchSampler
+    if not plain or not isinstance(sampler, SequentialSampler | RandomSampler):
+        raise ValueError(
+            f"the DataLoader of {name} draws its images in a way of its own "
+            f"({type(sampler if plain else loader.batch_sampler).__name__}), which the search "
+            "can't follow: give a torch.utils.data.Subset, or a loader with a batch_size"
+        )
+    return range(len(cast(Sized, loader.dataset)))
+
+
 def _hash(image: Tensor) -> str:
     pixels = (image.float() * 255).round().to(torch.uint8).contiguous()
     return hashlib.blake2b(pixels.numpy().tobytes(), digest_size=6).hexdigest()
@@ -162,9 +218,14 @@ def labelled_source(
     labels: Labels,
     *,
     name: str,
+    like: Tensor | None = None,
     additional_forward_args: Any = None,
+    batch_size: int | None = None,
 ) -> ImageSource:
-    """The images with labels: the given ones, a data set's own, or the classifier's predictions."""
+    """The images with labels: the given ones, a data set's own, or the classifier's predictions.
+
+    A plain function gets the images with device and precision of ``like``.
+    """
     source = ImageSource.of(images, labels, name=name)
     if source.labels is not None:
         return source
@@ -173,7 +234,10 @@ def labelled_source(
             f"{name} have no labels, and they can't be predicted by a classifier that takes "
             "additional_forward_args: pass baseline_labels"
         )
-    predicted = [predict(forward_func, images).cpu() for images in source.in_order()]
+    predicted = [
+        predict(forward_func, images if like is None else images.to(like)).cpu()
+        for images in source.in_order(min(batch_size or SCAN_BATCH, SCAN_BATCH))
+    ]
     return source.labelled(torch.cat(predicted))
 
 

@@ -16,8 +16,8 @@ JUDGE_EVERY, JUDGE_MOST = 5, 500
 def split_for_judging(baselines: ImageSource, seed: int) -> tuple[ImageSource, ImageSource]:
     """The part that masks are fitted to, and the part that judges them.
 
-    Every fifth image in order of label is kept for judging (shuffled within a label; at most
-    500 in all), so that every class gives its share.
+    Every fifth image in order of label is kept for judging (shuffled within a label; of more
+    than 2,500 only every n-th, so that it is at most 500), so that every class gives its share.
     """
     assert baselines.labels is not None
     count = len(baselines)
@@ -26,6 +26,9 @@ def split_for_judging(baselines: ImageSource, seed: int) -> tuple[ImageSource, I
     every = max(JUDGE_EVERY, -(-count // JUDGE_MOST))
     judging = torch.zeros(count, dtype=torch.bool)
     judging[order[every - 1 :: every]] = True
+    classes = len(set(baselines.labels.tolist()))
+    if len(set(baselines.labels[~judging].tolist())) < min(classes, 2):
+        judging[:] = False  # few images: some class would have none left to be fitted to
     return (
         baselines.subset(torch.nonzero(~judging).flatten()),
         baselines.subset(torch.nonzero(judging).flatten()),
@@ -38,6 +41,7 @@ def judge_patterns(
     judge: ImageSource,
     area: float,
     additional_forward_args: Any = None,
+    batch_size: int | None = None,
 ) -> list[float | None]:
     """Each binary pattern's predictive power on judging images that are not of its class."""
     additional = as_arguments(additional_forward_args)
@@ -51,10 +55,23 @@ def judge_patterns(
         def repeated(n: int) -> tuple[Any, ...]:
             return additional_rows(additional, torch.full((n,), row), len(patterns))
 
-        hits = count_hits(forward_func, binary, binary.target, others, repeated)
+        hits = count_hits(
+            forward_func, binary, others, additional_for=repeated, batch_size=batch_size
+        )
         return hits / len(others)
 
     return [power(row) for row in range(len(patterns))]
+
+
+def check_judges(judge: ImageSource, targets: list[int]) -> None:
+    """Raises an error unless there are images to judge the patterns of each class by."""
+    for target in dict.fromkeys(targets):
+        if not len(without_class(judge, target)):
+            raise ValueError(
+                f"keep needs images to judge the patterns by, and there are too few baselines to "
+                f"keep some of them from fitting (not counting those of class {target}): give more "
+                "baselines, or leave keep=None"
+            )
 
 
 def keep_best(patterns: list[Pattern], keep: int) -> list[Pattern]:
@@ -62,11 +79,5 @@ def keep_best(patterns: list[Pattern], keep: int) -> list[Pattern]:
     best: list[Pattern] = []
     for target in dict.fromkeys(pattern.target for pattern in patterns):
         own = [pattern for pattern in patterns if pattern.target == target]
-        if any(pattern.info["search_power"] is None for pattern in own):
-            raise ValueError(
-                "keep needs images to judge the patterns by, and there are too few baselines to "
-                f"keep a fifth of them from fitting (not counting those of class {target}): give "
-                "more baselines, or leave keep=None"
-            )
         best += sorted(own, key=lambda pattern: -pattern.info["search_power"])[:keep]
     return best

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from captum_classpattern.checks import check_classifier, predict
 from captum_classpattern.classifier import Classifier, placement, undisturbed
-from captum_classpattern.images import Images, ImageSource, Labels, labelled_source
+from captum_classpattern.images import SCAN_BATCH, Images, ImageSource, Labels, labelled_source
 from captum_classpattern.pattern import Pattern, pixels_kept
 
 CHANGED = 0.1
@@ -75,19 +75,20 @@ def predictive_power(
         (40, True)
     """
     with undisturbed(forward_func, seed=0):
-        source = labelled_source(forward_func, images, labels, name="images")
-        check_unseen(pattern, source)
-        sample = pattern.stamp(next(source.batches([[0]])).to(pattern.canvas.device))
+        source = ImageSource.of(images, labels, name="images")
+        sample = pattern.stamp(source.take([0]).to(pattern.canvas))
         check_classifier(forward_func, sample, [pattern.target])
+        source = labelled_source(forward_func, source, None, name="images", like=pattern.canvas)
+        check_unseen(pattern, source)
         others = without_class(source, pattern.target)
         if len(others) == 0:
             raise ValueError(
                 f"no images are left to score on: all {len(source)} are of the pattern's class "
                 f"{pattern.target}"
             )
-        without = count_hits(forward_func, None, pattern.target, others)
         binary = pattern if area is None else pattern.topk(area)
-        hits = count_hits(forward_func, binary, pattern.target, others)
+        without = count_hits(forward_func, binary, others, bare=True)
+        hits = count_hits(forward_func, binary, others)
     return power_of(hits, len(others), without)
 
 
@@ -101,22 +102,24 @@ def power_of(hits: int, n: int, hits_without: int) -> PredictivePower:
 
 def count_hits(
     forward_func: Classifier,
-    pattern: Pattern | None,
-    target: int,
+    pattern: Pattern,
     source: ImageSource,
+    *,
+    bare: bool = False,
     additional_for: Callable[[int], tuple[Any, ...]] = lambda n: (),
+    batch_size: int | None = None,
 ) -> int:
-    """How many images are called the target, stamped with a pattern as it is, or bare.
+    """How many images are called the pattern's class, stamped with it as it is, or bare.
 
     ``additional_for(n)`` gives the additional arguments for n images.
     """
     hits = 0
-    for images in source.in_order():
-        device, dtype = placement(forward_func, images if pattern is None else pattern.canvas)
+    device, dtype = placement(forward_func, pattern.canvas)
+    for images in source.in_order(min(batch_size or SCAN_BATCH, SCAN_BATCH)):
         images = images.to(device, dtype)
-        stamped = images if pattern is None else pattern.stamp(images)
+        stamped = images if bare else pattern.stamp(images)
         called = predict(forward_func, stamped, additional_for(len(images)))
-        hits += int((called == target).sum())
+        hits += int((called == pattern.target).sum())
     return hits
 
 
@@ -127,14 +130,17 @@ def without_class(source: ImageSource, target: int) -> ImageSource:
 
 
 def check_unseen(pattern: Pattern, source: ImageSource) -> None:
-    """Raises an error if the pattern's search has seen any of the images."""
+    """Raises an error if the pattern's search has seen any of the images not of its class."""
+    assert source.labels is not None
     seen = set(pattern.info.get("search_image_hashes", ()))
-    repeated = [i for i, digest in enumerate(source.hashes) if digest in seen]
+    labelled = enumerate(zip(source.hashes, source.labels.tolist()))
+    repeated = [i for i, (own, label) in labelled if label != pattern.target and own in seen]
     if repeated:
+        first = ", ".join(map(str, repeated[:10])) + (", ..." if len(repeated) > 10 else "")
         raise ValueError(
-            f"{len(repeated)} of {len(source)} images were used to search this pattern (the first "
-            f"ones are number {', '.join(map(str, repeated[:3]))}): a pattern can only be scored "
-            "on held-out images"
+            f"{len(repeated)} of {len(source)} images were used to search this pattern, or are "
+            f"exact copies of such (number {first}): a pattern can only be scored on held-out "
+            "images; leave these out"
         )
 
 

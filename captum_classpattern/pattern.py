@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor
 FORMAT = "captum_classpattern.Pattern"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Pattern(Perturbation):  # type: ignore[misc]  # captum's class is untyped
     r"""
     A canvas, a mask over its pixels, and the class that they stand for (Zhao et al. 2021,
@@ -65,12 +66,20 @@ class Pattern(Perturbation):  # type: ignore[misc]  # captum's class is untyped
                 f"mask must be (1, H, W) with the canvas's H and W, expected "
                 f"{(1, *self.canvas.shape[1:])}, got {tuple(self.mask.shape)}"
             )
-        if isinstance(self.target, bool) or not isinstance(self.target, int) or self.target < 0:
+        whole = isinstance(self.target, Integral) and not isinstance(self.target, bool)
+        if not whole or self.target < 0:
             raise TypeError(f"target must be a non-negative int, got {self.target!r}")
+        object.__setattr__(self, "target", int(self.target))  # it may be NumPy's
+        object.__setattr__(self, "info", dict(self.info))  # its own, not the caller's
         for name, value in (("canvas", self.canvas), ("mask", self.mask)):
             low, high = float(value.detach().min()), float(value.detach().max())
             if not (low >= 0 and high <= 1):  # written so that NaN fails too
                 raise ValueError(f"{name} must lie in [0, 1], got values from {low:g} to {high:g}")
+
+    def __repr__(self) -> str:
+        shape, power = tuple(self.canvas.shape), self.info.get("search_power")
+        judged = "" if power is None else f", search_power={power:.3f}"
+        return f"Pattern(target={self.target}, canvas={shape}, area={self.area:.4f}{judged})"
 
     @property
     def area(self) -> float:
@@ -131,6 +140,7 @@ class Pattern(Perturbation):  # type: ignore[misc]  # captum's class is untyped
             *Tensor*: The stamped images.
 
         Raises:
+            TypeError: If the images are not floating point.
             ValueError: If the shapes do not fit, or the strength is not in [0, 1].
         """
         if inputs.ndim not in (3, 4) or inputs.shape[-3:] != self.canvas.shape:
@@ -139,6 +149,8 @@ class Pattern(Perturbation):  # type: ignore[misc]  # captum's class is untyped
                 f"images must be (N, {c}, {h}, {w}) or ({c}, {h}, {w}) to fit the pattern's "
                 f"canvas, got {tuple(inputs.shape)}"
             )
+        if not inputs.is_floating_point():
+            raise TypeError(f"images must be floating point, in [0, 1], got {inputs.dtype}")
         if not 0 <= strength <= 1:
             raise ValueError(f"strength must lie in [0, 1], got {strength}")
         mask = strength * self.mask.to(inputs)
@@ -218,6 +230,8 @@ def write_whole(path: Path, data: bytes) -> None:
 
 def pixels_kept(area: float, size: Sequence[int]) -> int:
     """How many pixels of an H x W mask an area keeps; an error if that is none or all."""
+    if isinstance(area, bool) or not isinstance(area, Real):
+        raise TypeError(f"area must be a number, the share of pixels to keep, got {area!r}")
     total = size[0] * size[1]
     k = round(area * total) if 0 <= area <= 1 else -1
     if not 0 < k < total:

@@ -8,7 +8,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from captum_classpattern.pattern import write_whole
+from captum_classpattern.pattern import pixels_kept, write_whole
 from captum_classpattern.survey import Finding
 
 
@@ -45,7 +45,8 @@ def results_table(
     """A row for each finding: predictive power with its 95 % interval at each area; controls.
 
     The controls are those of the first area. A star marks a power whose whole interval lies
-    above the three controls of its own area.
+    above the three controls of its own area, an exclamation mark a mask with fewer pixels of any
+    weight than the first area keeps.
     """
     areas = list(findings[0].scores) if findings else []
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
@@ -63,9 +64,15 @@ def results_table(
             f"{controls.power.without:.1%}",
             f"{controls.random_pixels:.1%}",
             f"{controls.other_canvas:.1%}",
-            "EMPTY" if finding.pattern.info["empty_mask"] else f"{finding.pattern.area:.1%}",
+            _mask_area(finding, areas[0]),
         )
     return table
+
+
+def _mask_area(finding: Finding, area: float) -> str:
+    info, mask = finding.pattern.info, finding.pattern.mask
+    short = info["mask_pixels"] < pixels_kept(area, mask.shape[-2:])
+    return "EMPTY" if info["empty_mask"] else f"{finding.pattern.area:.1%}{'!' if short else ' '}"
 
 
 def _power(finding: Finding, area: float) -> str:

@@ -1,6 +1,7 @@
 """Which baselines each canvas meets at each step of a search."""
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
@@ -40,10 +41,12 @@ class Schedule:
     ) -> None:
         self.source, self.targets = source, targets
         self.batch_size, self.seed = batch_size, seed
-        self.labels: list[int] = [] if source.labels is None else source.labels.tolist()
+        assert source.labels is not None
+        self.labels: list[int] = source.labels.tolist()
         self.lengths: dict[int, int] = {}
-        for target in targets:
-            left = len(source) - self.labels.count(target)
+        counts = Counter(self.labels)
+        for target in dict.fromkeys(targets):
+            left = len(source) - counts[target]
             if left == 0:
                 raise ValueError(
                     f"no baselines are left for target {target}: all {len(source)} are labelled "

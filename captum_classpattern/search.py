@@ -117,7 +117,9 @@ def search_masks(
             source,
             None,
             name="baselines",
+            like=canvases,
             additional_forward_args=additional_forward_args,
+            batch_size=internal_batch_size,
         )
         schedule = Schedule(source, targets, batch_size, n_epochs, n_steps, seed)
         objective = _Objective(forward_func, canvases, targets, additional, internal_batch_size)
@@ -153,6 +155,11 @@ class _Objective:
             stamped = mask.to(dtype) * canvas.to(dtype) + (1 - mask.to(dtype)) * image.to(dtype)
             additional = additional_rows(self.additional, row, len(masks))
             logits = self.forward_func(stamped, *additional).float()
+            if not logits.requires_grad:
+                raise ValueError(
+                    "the model's logits carry no gradient: it must not run under torch.no_grad, "
+                    "detach its outputs or round them"
+                )
             loss = weights[part] * cross_entropy(logits, targets[row], reduction="none")
             gradient += torch.autograd.grad(loss.sum(), leaf)[0]
             value.index_add_(0, row, loss.detach())

@@ -10,7 +10,7 @@ from torch import Tensor
 from captum_classpattern.attribution import ClassPattern
 from captum_classpattern.canvases import select_canvases
 from captum_classpattern.checks import check_classifier
-from captum_classpattern.classifier import Classifier, undisturbed
+from captum_classpattern.classifier import Classifier, placement, undisturbed
 from captum_classpattern.images import Images, ImageSource, Labels, labelled_source
 from captum_classpattern.judging import keep_best
 from captum_classpattern.metrics import (
@@ -80,6 +80,7 @@ class Finding:
             "areas": {str(area): scores.as_dict() for area, scores in self.scores.items()},
             "search_power": info["search_power"],
             "mask_area": self.pattern.area,
+            "mask_pixels": info["mask_pixels"],
             "empty_mask": info["empty_mask"],
             "passes": info["passes"],
             "search_images_hash": info["search_images_hash"],
@@ -147,7 +148,9 @@ def survey(
         held_out = labelled_source(
             forward_func, held_out_images, held_out_labels, name="held-out images"
         )
-        count = check_classifier(forward_func, next(search.batches([[0]])), classes or [0])
+        sample = search.take([0])
+        device, _ = placement(forward_func, sample)
+        count = check_classifier(forward_func, sample.to(device), classes or [0])
     wanted = list(range(count)) if classes is None else list(classes)
     explainer = ClassPattern(forward_func, search)
     for start in range(0, len(wanted), classes_together):
@@ -180,6 +183,10 @@ def _next_class(source: ImageSource, target: int) -> int:
     """The class whose canvas serves as the control of a target's mask."""
     assert source.labels is not None
     present: list[int] = sorted(set(source.labels.tolist()) - {target})
+    if not present:
+        raise ValueError(
+            f"the search images are all of class {target}: give images of other classes too"
+        )
     return next((label for label in present if label > target), present[0])
 
 
@@ -193,14 +200,19 @@ def _score(
 ) -> dict[float, Scores]:
     check_unseen(pattern, held_out)
     others = without_class(held_out, pattern.target)
+    if len(others) < DRAWS:
+        raise ValueError(
+            f"there are {len(others)} held-out images that are not of class {pattern.target}: give "
+            f"at least {DRAWS}"
+        )
 
-    def hits(stamped: Pattern | None, images: ImageSource = others) -> int:
-        return count_hits(forward_func, stamped, pattern.target, images)
+    def hits(stamped: Pattern, images: ImageSource = others) -> int:
+        return count_hits(forward_func, stamped, images)
 
     shares = [others.subset(torch.arange(draw, len(others), DRAWS)) for draw in range(DRAWS)]
 
     with undisturbed(forward_func, seed):
-        without, scores = hits(None), {}
+        without, scores = count_hits(forward_func, pattern, others, bare=True), {}
         for area in areas:
             binary = pattern.topk(area)
             drawn = [

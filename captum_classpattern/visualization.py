@@ -15,7 +15,11 @@ from torch import Tensor
 
 from captum_classpattern.classifier import Classifier, placement, undisturbed
 from captum_classpattern.images import Images, ImageSource, Labels, labelled_source
-from captum_classpattern.metrics import PredictivePower, predictive_power
+from captum_classpattern.metrics import (
+    PredictivePower,
+    check_unseen,
+    predictive_power,
+)
 from captum_classpattern.pattern import Pattern
 
 STAMPED = 3
@@ -76,13 +80,16 @@ def plot_patterns(
         >>> axes.shape
         (1, 7)
     """
-    if not patterns:
-        raise ValueError("there are no patterns to draw: give at least one")
+    names = class_names or getattr(forward_func, "class_names", None)
+    _check_drawable(patterns, powers, names)
     with undisturbed(forward_func, seed):
-        source = labelled_source(forward_func, images, labels, name="images")
+        source = labelled_source(
+            forward_func, images, labels, name="images", like=patterns[0].canvas
+        )
     if powers is None:
         powers = [predictive_power(forward_func, p, source, area=area) for p in patterns]
-    names = class_names or getattr(forward_func, "class_names", None)
+    for pattern in patterns:
+        check_unseen(pattern, source)
     figure, axes = _canvas_of(len(patterns), title, use_pyplot)
     for row, pattern, power in zip(axes, patterns, powers):
         binary = pattern.topk(area)
@@ -97,6 +104,28 @@ def plot_patterns(
         _draw_power(row[-1], power)
     _label_columns(figure, axes, area)
     return figure, axes
+
+
+def _check_drawable(
+    patterns: Any, powers: Sequence[PredictivePower] | None, names: Sequence[str] | None
+) -> None:
+    if isinstance(patterns, Pattern):
+        raise TypeError("patterns must be a list of patterns, got one: give [pattern]")
+    if not patterns:
+        raise ValueError("there are no patterns to draw: give at least one")
+    if powers is not None and len(powers) != len(patterns):
+        raise ValueError(f"{len(patterns)} patterns need as many powers, got {len(powers)}")
+    for pattern in patterns:
+        if pattern.canvas.shape[0] not in (1, 3):
+            raise ValueError(
+                "only greyscale and colour images (1 or 3 channels) can be drawn, got canvases of "
+                f"{tuple(pattern.canvas.shape)}"
+            )
+        if names is not None and pattern.target >= len(names):
+            raise ValueError(
+                f"there are {len(names)} class names, but a pattern of class {pattern.target}: "
+                "give a name for each class"
+            )
 
 
 def _canvas_of(rows: int, title: str | None, use_pyplot: bool) -> tuple[Figure, npt.NDArray[Any]]:
@@ -149,7 +178,7 @@ def _draw_stamped(
     seed: int,
 ) -> None:
     picks = _lot(source, pattern.target, len(axes), seed)
-    images = next(source.batches([picks]))
+    images = source.take(picks)
     device, dtype = placement(forward_func, pattern.canvas)
     stamped = pattern.stamp(images.to(device, dtype))
     with torch.no_grad():

@@ -240,3 +240,20 @@ def test_additional_rows():
     assert first.tolist() == [[2.0], [2.0], [1.0]]
     assert second is shared
     assert (third, fourth) == ("x", None)
+
+
+def test_output_is_refused_where_the_model_returns_one_tensor():
+    with pytest.raises(ValueError, match=r"one Tensor of shape \(2, 3\): leave out output"):
+        PixelClassifier(nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), output=0)(
+            torch.rand(2, 3, 2, 2)
+        )
+
+
+def test_what_cuda_will_start_with_is_not_reseeded(monkeypatch):
+    seeded = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    monkeypatch.setattr(torch.cuda, "manual_seed", seeded.append)
+    with undisturbed(nn.Identity().eval(), seed=5):
+        first = torch.rand(1)
+    assert seeded == []
+    assert torch.equal(first, torch.rand(1, generator=torch.Generator().manual_seed(5)))

@@ -80,3 +80,21 @@ def test_ctrl_c_leaves_the_finished_patterns_and_says_so(tmp_path, monkeypatch):
     written = json.loads((tmp_path / "results.json").read_text())
     assert not written["complete"]
     assert len(written["rows"]) == 3
+
+
+def test_ctrl_c_before_anything_is_finished(tmp_path, monkeypatch):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "survey", interrupted)
+    result = runner.invoke(cli.app, ["demo", "--out", str(tmp_path)])
+    assert result.exit_code == 130
+    assert "no pattern was finished yet" in result.output
+    assert "Power:" not in result.output
+
+
+def test_a_file_as_folder_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    result = runner.invoke(cli.app, ["demo", "--out", str(tmp_path / "file")])
+    assert result.exit_code == 2
+    assert "file" in result.output

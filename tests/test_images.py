@@ -237,3 +237,53 @@ class Ragged(Dataset):
 def test_refused(images, labels, error, text):
     with pytest.raises(error, match=text):
         ImageSource(images, labels, name="images").labels  # noqa: B018
+
+
+class TestLoadersAsTheyAre:
+    """What a DataLoader draws from is what is searched, or there is an error."""
+
+    images = torch.rand(12, 1, 4, 4, generator=torch.Generator().manual_seed(5))
+
+    def test_a_subset_sampler_is_followed(self):
+        sampler = torch.utils.data.SubsetRandomSampler([7, 2, 9])
+        loader = DataLoader(TensorDataset(self.images, torch.arange(12)), sampler=sampler)
+        source = ImageSource(loader, name="baselines")
+        assert len(source) == 3
+        assert sorted(source.labels.tolist()) == [2, 7, 9]
+        assert torch.equal(source.take([0, 1, 2]), self.images[source.labels])
+
+    def test_a_sampler_of_another_kind_is_refused(self):
+        sampler = torch.utils.data.WeightedRandomSampler([1.0] * 12, 4)
+        loader = DataLoader(TensorDataset(self.images), sampler=sampler)
+        with pytest.raises(ValueError, match=r"WeightedRandomSampler.*torch\.utils\.data\.Subset"):
+            ImageSource(loader, name="baselines")
+
+    @pytest.mark.parametrize("kwargs", [{"batch_size": None}, {"batch_sampler": [[0, 1], [2]]}])
+    def test_batches_of_a_way_of_their_own_are_refused(self, kwargs):
+        loader = DataLoader(TensorDataset(self.images), **kwargs)
+        with pytest.raises(ValueError, match="draws its images in a way of its own"):
+            ImageSource(loader, name="baselines")
+
+    @pytest.mark.parametrize(
+        "items",
+        [
+            [(object(), 0), (object(), 1)],
+            [(torch.rand(1, 4, 4), 0), (torch.rand(1, 5, 4), 1)],
+            [None, None],
+        ],
+    )
+    def test_items_that_make_no_batch(self, items):
+        with pytest.raises(TypeError, match=r"items of baselines don't make.*ToTensor.*Resize"):
+            _ = ImageSource(items, name="baselines").labels
+
+    def test_a_collate_fn_that_drops_items(self):
+        loader = DataLoader(
+            TensorDataset(self.images), batch_size=4, collate_fn=lambda items: items[0][0][None]
+        )
+        with pytest.raises(ValueError, match="made 1 images of 12 items: it must keep each"):
+            _ = ImageSource(loader, name="baselines").labels
+
+    @pytest.mark.parametrize("images", [{"a": torch.rand(1, 4, 4)}, iter([])])
+    def test_what_has_no_length_or_order(self, images):
+        with pytest.raises(TypeError, match="with a length and access by index"):
+            ImageSource(images, name="baselines")

@@ -120,7 +120,7 @@ def test_images_of_the_search_are_refused():
     pattern = random_pattern(info={"search_image_hashes": seen})
     with pytest.raises(
         ValueError,
-        match=r"2 of 42 images were used to search .* number 0, 1\): .* only be scored on held-out",
+        match=r"2 of 42 images were used to search .*number 0, 1\): .* only be scored on held-out",
     ):
         predictive_power(linear_net(), pattern, IMAGES[38:], LABELS[38:])
     unseen = predictive_power(linear_net(), pattern, IMAGES[40:], LABELS[40:])

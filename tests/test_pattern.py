@@ -4,6 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from captum.robust import Perturbation
@@ -366,3 +367,23 @@ def test_images_of_another_shape(shape):
 def test_a_strength_out_of_range(strength):
     with pytest.raises(ValueError, match=rf"strength must lie in \[0, 1\], got {strength}"):
         random_pattern().perturb(torch.rand(3, 4, 5), strength)
+
+
+def test_repr_is_short_however_long_the_search_was():
+    info = {"search_power": 0.5, "search_image_hashes": ["0" * 12] * 50_000}
+    pattern = Pattern(torch.rand(3, 8, 8), torch.full((1, 8, 8), 0.25), 2, info)
+    assert repr(pattern) == "Pattern(target=2, canvas=(3, 8, 8), area=0.2500, search_power=0.500)"
+
+
+def test_integers_of_numpy_are_targets_and_info_is_the_patterns_own():
+    info = {"seed": 1}
+    pattern = Pattern(torch.rand(1, 4, 4), torch.rand(1, 4, 4), np.int64(2), info)
+    assert type(pattern.target) is int
+    pattern.topk(0.5).info["seed"] = 2
+    assert pattern.info == info == {"seed": 1}
+
+
+def test_images_in_whole_numbers_are_refused():
+    pattern = Pattern(torch.rand(1, 4, 4), torch.rand(1, 4, 4), 0)
+    with pytest.raises(TypeError, match=r"images must be floating point, .* got torch\.uint8"):
+        pattern.stamp(torch.zeros(2, 1, 4, 4, dtype=torch.uint8))

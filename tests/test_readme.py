@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 
 def test_the_python_of_the_readme_runs_on_a_users_folder(tmp_path, monkeypatch):
     matplotlib.use("Agg")
-    [code] = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    code = "".join(re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL))
     generator = torch.Generator().manual_seed(0)
     for name in ("cat", "dog", "owl"):
         (tmp_path / "my_images" / name).mkdir(parents=True)

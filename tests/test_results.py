@@ -12,9 +12,9 @@ from captum_classpattern.results import best_canvas, results_table, save_pattern
 from captum_classpattern.survey import Finding, Scores
 
 
-def finding(target, canvas, hits, *, search_power=0.5, empty=False, control=0.02):
+def finding(target, canvas, hits, *, search_power=0.5, empty=False, control=0.02, pixels=64):
     mask = torch.zeros(1, 8, 8) if empty else torch.full((1, 8, 8), 0.25)
-    info = {"search_power": search_power, "empty_mask": empty}
+    info = {"search_power": search_power, "empty_mask": empty, "mask_pixels": pixels}
     scores = {
         0.05: Scores(power_of(hits, 100, 1), control, 0.03),
         0.01: Scores(power_of(2, 100, 1), 0.0, 0.0),
@@ -49,6 +49,12 @@ def test_no_star_where_a_control_is_inside_the_interval():
 def test_empty_masks_are_flagged():
     assert "EMPTY" in printed([finding(0, "white", 1, empty=True)])
     assert "EMPTY" not in printed([finding(0, "white", 1)])
+
+
+@pytest.mark.parametrize(("pixels", "mark"), [(2, "25.0%!"), (3, "25.0%")])
+def test_masks_with_fewer_pixels_than_the_area_keeps_are_marked(pixels, mark):
+    row = printed([finding(0, "white", 1, pixels=pixels)]).splitlines()[-2]
+    assert row.split()[-1] == mark  # 5 % of 64 pixels are 3
 
 
 def test_best_canvas_goes_by_the_search_images_not_by_the_held_out_ones():

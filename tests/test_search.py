@@ -306,8 +306,8 @@ def test_leaves_model_inputs_and_randomness_alone():
         ({"n_epochs": 0}, "n_epochs must be a whole number from 1, got 0"),
         ({"n_steps": 0}, "n_steps must be a whole number from 1, got 0"),
         ({"internal_batch_size": 0}, "internal_batch_size must be a whole number from 1"),
-        ({"seed": -1}, "seed must be a whole number from 0, got -1"),
-        ({"seed": 0.5}, r"seed must be a whole number from 0, got 0\.5"),
+        ({"seed": -1}, "seed must be a whole number from 0 to .*, got -1"),
+        ({"seed": 0.5}, r"seed must be a whole number from 0 to .*, got 0\.5"),
     ],
 )
 def test_value_errors(kwargs, text):
@@ -412,3 +412,9 @@ def test_a_wrapped_tuple_is_a_classifier():
 
     wrapped = search(PixelClassifier(Pair().eval(), output=1))
     assert torch.equal(wrapped.masks, search().masks)
+
+
+def test_a_model_without_gradients_is_named():
+    net = linear_net()
+    with pytest.raises(ValueError, match="logits carry no gradient"):
+        search_masks(lambda x: net(x).detach(), torch.rand(1, 1, 6, 6), 0, torch.rand(4, 1, 6, 6))

@@ -105,3 +105,10 @@ def test_between_two_findings_the_caller_finds_everything_as_it_was(setting):
         next(findings)
         assert not torch.is_grad_enabled()
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_images_of_one_class_are_refused_in_words(setting):
+    net, search, held_out, labels, _ = setting
+    few = {"classes": [0], "areas": (0.2,), "n_steps": 1}
+    with pytest.raises(ValueError, match="0 held-out images that are not of class 0"):
+        next(survey(net, search, labels, held_out, [0] * 60, **few))

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from captum_classpattern import Pattern, PixelClassifier, plot_patterns, predictive_power
+from captum_classpattern.images import ImageSource
 from captum_classpattern.visualization import NO_PIXEL
 
 matplotlib.use("Agg")
@@ -104,3 +105,30 @@ def test_with_pyplot_the_figure_is_pyplots(net, images):
 def test_no_patterns_is_an_error(net, images):
     with pytest.raises(ValueError, match="no patterns to draw"):
         plot_patterns(net, [], images)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "text"),
+    [
+        ({"patterns": "one"}, TypeError, r"got one: give \[pattern\]"),
+        ({"powers": []}, ValueError, "1 patterns need as many powers, got 0"),
+        ({"class_names": ["ant"]}, ValueError, "there are 1 class names, but a pattern of class 1"),
+        (
+            {"patterns": "two channels"},
+            ValueError,
+            r"1 or 3 channels.* got .*\(2, 8, 8\)",
+        ),
+        ({"patterns": "seen"}, ValueError, "can only be scored on held-out images"),
+    ],
+)
+def test_what_cannot_be_drawn_is_said(net, images, change, error, text):
+    pattern = pattern_of(images[0], 1)
+    seen = {"search_image_hashes": ImageSource(images[1:], name="images").hashes}
+    kinds = {
+        "one": pattern,
+        "two channels": [Pattern(torch.rand(2, 8, 8), pattern.mask, 1)],
+        "seen": [Pattern(pattern.canvas, pattern.mask, 1, seen)],
+    }
+    patterns = kinds.get(change.pop("patterns", None), [pattern])
+    with pytest.raises(error, match=text):
+        plot_patterns(net, patterns, images[1:], [0] * 11, use_pyplot=False, **change)
