@@ -16,6 +16,7 @@ from captum_classpattern.checks import (
     check_count,
     check_pixels,
     check_seed,
+    check_settings,
     parse_targets,
 )
 from captum_classpattern.classifier import Classifier, undisturbed
@@ -141,7 +142,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             ``passes``, ``seconds`` (of the whole call) and ``searched_together``,
             ``loss_curve``, ``search_power`` (on the judging images at ``area``; None if there
             are too few images to keep some for judging), ``mask_pixels`` (how many have any
-            weight; a binary pattern of more is filled up in reading order), ``empty_mask``,
+            weight; ``topk`` of more fills up in reading order), ``empty_mask``,
             hashes of the search images, and versions.
 
         Raises:
@@ -149,7 +150,10 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
                 or to all, or if ``keep`` is given and there are no images to judge by.
         """
         started = time.perf_counter()
-        check_seed(seed)
+        seed = check_seed(seed)
+        check_settings(
+            solver, alpha, step_size, batch_size, n_epochs, n_steps, internal_batch_size, seed
+        )
         check_pixels(canvases, "canvases")
         targets = parse_targets(target, len(canvases))
         pixels_kept(area, canvases.shape[-2:])
@@ -157,11 +161,11 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             check_count("keep", keep)
         settings: dict[str, Any] = {
             "solver": solver,
-            "alpha": alpha,
-            "step_size": step_size,
-            "batch_size": batch_size,
-            "n_epochs": n_epochs,
-            "n_steps": n_steps,
+            "alpha": float(alpha),  # plain numbers, which JSON can hold
+            "step_size": float(step_size),
+            "batch_size": int(batch_size),
+            "n_epochs": int(n_epochs),
+            "n_steps": None if n_steps is None else int(n_steps),
             "seed": seed,
         }
         with undisturbed(self.forward_func, seed):
@@ -194,7 +198,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
                 internal_batch_size,
             )
         evidence = {
-            "settings": {**settings, "area": area},
+            "settings": {**settings, "area": float(area)},
             "seed": seed,
             "seconds": round(time.perf_counter() - started, 3),
             "searched_together": len(patterns),
@@ -251,7 +255,10 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         Raises:
             TypeError, ValueError: As :func:`search_masks`.
         """
-        check_seed(seed)
+        seed = check_seed(seed)
+        check_settings(
+            solver, alpha, step_size, batch_size, n_epochs, n_steps, internal_batch_size, seed
+        )
         images = single_tensor(inputs)
         check_pixels(images, "inputs", slack=SLACK)
         targets = parse_targets(target, len(images))

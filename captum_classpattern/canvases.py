@@ -3,7 +3,13 @@
 import torch
 from torch import Tensor
 
-from captum_classpattern.checks import check_classifier, check_count, check_pixels, parse_targets
+from captum_classpattern.checks import (
+    check_classifier,
+    check_count,
+    check_pixels,
+    check_seed,
+    parse_targets,
+)
 from captum_classpattern.classifier import Classifier, placement, undisturbed
 from captum_classpattern.images import Images, ImageSource, Labels, labelled_source
 
@@ -56,17 +62,16 @@ def select_canvases(
     if strategy not in STRATEGIES:
         raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, got {strategy!r}")
     check_count("n", n)
+    seed = check_seed(seed)
     [target] = parse_targets(target, 1)
     with undisturbed(forward_func, seed):
         source = ImageSource.of(images, labels, name="images")
-        if len(source) == 0:
-            raise ValueError("images has no images")
         sample = source.take([0])
         check_pixels(sample, "images")
         device, _ = placement(forward_func, sample)
         check_classifier(forward_func, sample.to(device), [target])
         if strategy in ("white", "black", "grey", "noise"):
-            return _blank(strategy, (n, *sample.shape[1:]), seed).to(device)
+            return _blank(strategy, (n, *sample.shape[1:]), seed).to(device, sample.dtype)
         source = labelled_source(forward_func, source, None, name="images")
         assert source.labels is not None
         own = torch.nonzero(source.labels == target).flatten()

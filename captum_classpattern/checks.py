@@ -181,10 +181,11 @@ def check_search_inputs(
     return canvases, targets, additional
 
 
-def check_seed(seed: Any) -> None:
-    """Raises an error unless a seed is a whole number that is not negative."""
+def check_seed(seed: Any) -> int:
+    """The seed as an int, or an error unless it is a whole number that is not negative."""
     if not is_whole(seed) or not 0 <= seed < 2**63:
         raise ValueError(f"seed must be a whole number from 0 to 2**63 - 1, got {seed!r}")
+    return int(seed)
 
 
 def check_settings(

@@ -31,7 +31,8 @@ class ImageSource:
     """Random access to images in [0, 1] and their labels, without holding more than a batch.
 
     A DataLoader serves as the description of a data set: its ``dataset``, ``collate_fn`` and
-    workers are used; batch size and order are those of the search.
+    workers are used; batch size and order are those of the search. Of a SubsetRandomSampler the
+    indices are used, and labels that are given belong to these, in their order.
     """
 
     def __init__(self, images: Images, labels: Labels = None, *, name: str) -> None:
@@ -123,6 +124,8 @@ class ImageSource:
 
     def take(self, indices: Sequence[int]) -> Tensor:
         """Some images at once, fetched without any worker processes."""
+        if len(self) == 0:
+            raise ValueError(f"{self.name} has no images")
         single = copy.copy(self)
         single._workers = 0
         return next(single.batches([indices]))
@@ -193,18 +196,18 @@ class _Collate:
 
 
 def _drawn(loader: DataLoader[Any], name: str) -> Sequence[int]:
-    """The indices that a loader's sampler draws from."""
-    sampler = loader.sampler
-    if isinstance(sampler, SubsetRandomSampler):
+    """The indices that a loader draws from; an error if that is not plain."""
+    batches, count = loader.batch_sampler, len(cast(Sized, loader.dataset))
+    sampler = batches.sampler if type(batches) is BatchSampler else batches
+    if type(sampler) is SubsetRandomSampler:
         return list(sampler.indices)
-    plain = type(loader.batch_sampler) is BatchSampler
-    if not plain or not isinstance(sampler, SequentialSampler | RandomSampler):
-        raise ValueError(
-            f"the DataLoader of {name} draws its images in a way of its own "
-            f"({type(sampler if plain else loader.batch_sampler).__name__}), which the search "
-            "can't follow: give a torch.utils.data.Subset, or a loader with a batch_size"
-        )
-    return range(len(cast(Sized, loader.dataset)))
+    if type(sampler) in (SequentialSampler, RandomSampler) and len(cast(Sized, sampler)) == count:
+        return range(count)
+    raise ValueError(
+        f"the DataLoader of {name} draws its images in a way of its own "
+        f"({type(sampler).__name__}), which the search can't follow: give a "
+        "torch.utils.data.Subset, or a loader of it with a batch_size"
+    )
 
 
 def _hash(image: Tensor) -> str:

@@ -11,6 +11,10 @@ from captum_classpattern.metrics import count_hits, without_class
 from captum_classpattern.pattern import Pattern
 
 JUDGE_EVERY, JUDGE_MOST = 5, 500
+NO_JUDGES = (
+    "to keep the best there must be images to judge by, and there are too few baselines to keep "
+    "some of them from fitting (not counting those of class {}): give more, or leave keep=None"
+)
 
 
 def split_for_judging(baselines: ImageSource, seed: int) -> tuple[ImageSource, ImageSource]:
@@ -67,11 +71,7 @@ def check_judges(judge: ImageSource, targets: list[int]) -> None:
     """Raises an error unless there are images to judge the patterns of each class by."""
     for target in dict.fromkeys(targets):
         if not len(without_class(judge, target)):
-            raise ValueError(
-                f"keep needs images to judge the patterns by, and there are too few baselines to "
-                f"keep some of them from fitting (not counting those of class {target}): give more "
-                "baselines, or leave keep=None"
-            )
+            raise ValueError(NO_JUDGES.format(target))
 
 
 def keep_best(patterns: list[Pattern], keep: int) -> list[Pattern]:
@@ -79,5 +79,7 @@ def keep_best(patterns: list[Pattern], keep: int) -> list[Pattern]:
     best: list[Pattern] = []
     for target in dict.fromkeys(pattern.target for pattern in patterns):
         own = [pattern for pattern in patterns if pattern.target == target]
+        if any(pattern.info["search_power"] is None for pattern in own):
+            raise ValueError(NO_JUDGES.format(target))
         best += sorted(own, key=lambda pattern: -pattern.info["search_power"])[:keep]
     return best

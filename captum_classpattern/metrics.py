@@ -63,7 +63,7 @@ def predictive_power(
         the pattern.
 
     Raises:
-        ValueError: If the pattern's search has seen some of the images, if none are left after
+        ValueError: If the pattern's search has seen some of those images, if none are left after
             those of the class are removed, or if shapes, pixels, area or target do not fit.
 
     Examples::

@@ -78,7 +78,7 @@ class Pattern(Perturbation):  # type: ignore[misc]  # captum's class is untyped
 
     def __repr__(self) -> str:
         shape, power = tuple(self.canvas.shape), self.info.get("search_power")
-        judged = "" if power is None else f", search_power={power:.3f}"
+        judged = "" if power is None else f", search_power={power:.3}"
         return f"Pattern(target={self.target}, canvas={shape}, area={self.area:.4f}{judged})"
 
     @property

@@ -13,6 +13,7 @@ from captum_classpattern.checks import (
     check_pixels,
     check_same_shape,
     check_search_inputs,
+    check_seed,
     check_settings,
 )
 from captum_classpattern.classifier import Classifier, additional_rows, placement, undisturbed
@@ -102,6 +103,7 @@ def search_masks(
         >>> masks.shape, losses.shape, passes.tolist()
         (torch.Size([2, 1, 8, 8]), torch.Size([2, 10]), [40, 40])
     """
+    seed = check_seed(seed)
     check_settings(
         solver, alpha, step_size, batch_size, n_epochs, n_steps, internal_batch_size, seed
     )

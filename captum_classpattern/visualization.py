@@ -13,6 +13,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from captum_classpattern.checks import check_seed
 from captum_classpattern.classifier import Classifier, placement, undisturbed
 from captum_classpattern.images import Images, ImageSource, Labels, labelled_source
 from captum_classpattern.metrics import (
@@ -80,16 +81,32 @@ def plot_patterns(
         >>> axes.shape
         (1, 7)
     """
-    names = class_names or getattr(forward_func, "class_names", None)
-    _check_drawable(patterns, powers, names)
-    with undisturbed(forward_func, seed):
+    names = getattr(forward_func, "class_names", None) if class_names is None else class_names
+    _check_drawable(patterns, powers)
+    with undisturbed(forward_func, check_seed(seed)):
         source = labelled_source(
             forward_func, images, labels, name="images", like=patterns[0].canvas
         )
-    if powers is None:
-        powers = [predictive_power(forward_func, p, source, area=area) for p in patterns]
-    for pattern in patterns:
-        check_unseen(pattern, source)
+        if powers is None:
+            powers = [predictive_power(forward_func, p, source, area=area) for p in patterns]
+        for pattern in patterns:
+            check_unseen(pattern, source)
+        return _draw_rows(
+            forward_func, patterns, source, powers, area, names, title, seed, use_pyplot
+        )
+
+
+def _draw_rows(
+    forward_func: Classifier,
+    patterns: Sequence[Pattern],
+    source: ImageSource,
+    powers: Sequence[PredictivePower],
+    area: float,
+    names: Sequence[str] | None,
+    title: str | None,
+    seed: int,
+    use_pyplot: bool,
+) -> tuple[Figure, npt.NDArray[Any]]:
     figure, axes = _canvas_of(len(patterns), title, use_pyplot)
     for row, pattern, power in zip(axes, patterns, powers):
         binary = pattern.topk(area)
@@ -99,19 +116,16 @@ def plot_patterns(
         )
         row[1].imshow(pattern.mask[0].float().cpu().numpy(), cmap=MASK_COLORS, vmin=0, vmax=1)
         _draw_image(row[2], _on_neutral(binary))
-        with undisturbed(forward_func, seed):
-            _draw_stamped(row[3:-1], forward_func, binary, source, names, seed)
+        _draw_stamped(row[3:-1], forward_func, binary, source, names, seed)
         _draw_power(row[-1], power)
     _label_columns(figure, axes, area)
     return figure, axes
 
 
-def _check_drawable(
-    patterns: Any, powers: Sequence[PredictivePower] | None, names: Sequence[str] | None
-) -> None:
+def _check_drawable(patterns: Any, powers: Sequence[PredictivePower] | None) -> None:
     if isinstance(patterns, Pattern):
         raise TypeError("patterns must be a list of patterns, got one: give [pattern]")
-    if not patterns:
+    if len(patterns) == 0:
         raise ValueError("there are no patterns to draw: give at least one")
     if powers is not None and len(powers) != len(patterns):
         raise ValueError(f"{len(patterns)} patterns need as many powers, got {len(powers)}")
@@ -120,11 +134,6 @@ def _check_drawable(
             raise ValueError(
                 "only greyscale and colour images (1 or 3 channels) can be drawn, got canvases of "
                 f"{tuple(pattern.canvas.shape)}"
-            )
-        if names is not None and pattern.target >= len(names):
-            raise ValueError(
-                f"there are {len(names)} class names, but a pattern of class {pattern.target}: "
-                "give a name for each class"
             )
 
 
@@ -178,6 +187,8 @@ def _draw_stamped(
     seed: int,
 ) -> None:
     picks = _lot(source, pattern.target, len(axes), seed)
+    if not picks:
+        return  # all images are of the pattern's class
     images = source.take(picks)
     device, dtype = placement(forward_func, pattern.canvas)
     stamped = pattern.stamp(images.to(device, dtype))
@@ -235,4 +246,5 @@ def _label_columns(figure: Figure, axes: npt.NDArray[Any], area: float) -> None:
 
 
 def _name(names: Sequence[str] | None, label: int) -> str:
-    return f"class {label}" if names is None else names[label]
+    named = names is not None and label < len(names)
+    return str(names[label]) if names is not None and named else f"class {label}"

@@ -3,6 +3,7 @@
 import json
 from importlib.metadata import version
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -257,7 +258,7 @@ def test_without_judging_images_there_is_no_score():
     [pattern] = search(CANVASES[:1], 0, images=IMAGES[:4], labels=[1, 1, 2, 2])
     assert pattern.info["search_power"] is None
     with pytest.raises(
-        ValueError, match=r"keep needs images to judge .*not counting those of class 0"
+        ValueError, match=r"there must be images to judge by.*not counting those of class 0"
     ):
         search(CANVASES[:1], 0, images=IMAGES[:4], labels=[1, 1, 2, 2], keep=1)
 
@@ -344,7 +345,7 @@ def test_keep_without_judges_is_refused_before_anything_is_searched():
         calls.append(len(images))
         return net(images)
 
-    with pytest.raises(ValueError, match="keep needs images to judge"):
+    with pytest.raises(ValueError, match="there must be images to judge by"):
         ClassPattern(forward, IMAGES[:4], [1, 2, 1, 2]).search(CANVASES, 0, keep=1)
     assert calls == []
 
@@ -385,3 +386,28 @@ def test_a_plain_function_in_float64_follows_its_canvases():
     unseen = torch.rand(20, *IMAGES.shape[1:], generator=torch.Generator().manual_seed(9))
     powers = [predictive_power(f, found[0], unseen, [1] * 20, 0.2) for f in (net, function)]
     assert powers[0] == powers[1]
+
+
+def test_settings_in_numpys_numbers_can_be_saved(tmp_path):
+    explainer = ClassPattern(linear_net(), IMAGES, [0, 1, 2] * 20)
+    [pattern] = explainer.search(
+        CANVASES[:1],
+        np.int64(1),
+        n_steps=np.int64(3),
+        alpha=np.float32(0.25),
+        seed=np.int64(4),
+        area=np.float32(0.25),
+    )
+    [plain] = explainer.search(CANVASES[:1], 1, n_steps=3, alpha=0.25, seed=4, area=0.25)
+    pattern.save(tmp_path / "p.safetensors")
+    assert Pattern.load(tmp_path / "p.safetensors").info["settings"] == plain.info["settings"]
+    assert torch.equal(pattern.mask, plain.mask)
+
+
+def test_settings_are_checked_before_the_model_is_called():
+    def forward(images):
+        raise AssertionError("called")
+
+    for method in ("search", "attribute"):
+        with pytest.raises(ValueError, match="internal_batch_size must be a whole number"):
+            getattr(ClassPattern(forward, IMAGES), method)(CANVASES, 0, internal_batch_size=-1)

@@ -142,3 +142,13 @@ def test_value_errors(kwargs, text):
 def test_a_target_that_is_no_int(target):
     with pytest.raises(TypeError, match="target must be an int"):
         select_canvases(linear_net(), IMAGES, LABELS, target)
+
+
+@pytest.mark.parametrize("strategy", ["white", "noise"])
+def test_blank_canvases_have_the_precision_of_the_images(strategy):
+    images = torch.rand(4, 1, 6, 6, dtype=torch.float64)
+    weights = torch.rand(36, 3, dtype=torch.float64)
+    canvases = select_canvases(
+        lambda x: x.flatten(1) @ weights, images, [0, 1, 2, 0], 0, 1, strategy
+    )
+    assert canvases.dtype == torch.float64

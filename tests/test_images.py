@@ -252,6 +252,31 @@ class TestLoadersAsTheyAre:
         assert sorted(source.labels.tolist()) == [2, 7, 9]
         assert torch.equal(source.take([0, 1, 2]), self.images[source.labels])
 
+    def test_a_subset_sampler_within_batches_is_followed(self):
+        batches = torch.utils.data.BatchSampler(
+            torch.utils.data.SubsetRandomSampler([3, 4]), 2, False
+        )
+        loader = DataLoader(TensorDataset(self.images), batch_sampler=batches)
+        assert ImageSource(loader, [0, 1], name="baselines").labels.tolist() == [0, 1]
+
+    @pytest.mark.parametrize(
+        "sampler",
+        [
+            torch.utils.data.RandomSampler(range(12), num_samples=5),
+            torch.utils.data.SequentialSampler(range(5)),
+        ],
+    )
+    def test_samplers_of_a_part_are_refused(self, sampler):
+        loader = DataLoader(TensorDataset(self.images), sampler=sampler)
+        with pytest.raises(ValueError, match="draws its images in a way of its own"):
+            ImageSource(loader, name="baselines")
+
+    def test_no_images_is_said(self):
+        empty = ImageSource(torch.utils.data.Subset(TensorDataset(self.images), []), name="images")
+        for look in (lambda: empty.take([0]), lambda: empty.labels):
+            with pytest.raises(ValueError, match="images has no images"):
+                look()
+
     def test_a_sampler_of_another_kind_is_refused(self):
         sampler = torch.utils.data.WeightedRandomSampler([1.0] * 12, 4)
         loader = DataLoader(TensorDataset(self.images), sampler=sampler)

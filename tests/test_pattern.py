@@ -372,7 +372,7 @@ def test_a_strength_out_of_range(strength):
 def test_repr_is_short_however_long_the_search_was():
     info = {"search_power": 0.5, "search_image_hashes": ["0" * 12] * 50_000}
     pattern = Pattern(torch.rand(3, 8, 8), torch.full((1, 8, 8), 0.25), 2, info)
-    assert repr(pattern) == "Pattern(target=2, canvas=(3, 8, 8), area=0.2500, search_power=0.500)"
+    assert repr(pattern) == "Pattern(target=2, canvas=(3, 8, 8), area=0.2500, search_power=0.5)"
 
 
 def test_integers_of_numpy_are_targets_and_info_is_the_patterns_own():

@@ -112,3 +112,10 @@ def test_images_of_one_class_are_refused_in_words(setting):
     few = {"classes": [0], "areas": (0.2,), "n_steps": 1}
     with pytest.raises(ValueError, match="0 held-out images that are not of class 0"):
         next(survey(net, search, labels, held_out, [0] * 60, **few))
+
+
+def test_too_few_search_images_to_judge_by_are_named(setting):
+    net, search, held_out, labels, _ = setting
+    few = survey(net, search[:4], labels[:4], held_out, labels, canvases={"white": 1}, n_steps=1)
+    with pytest.raises(ValueError, match="there must be images to judge by"):
+        next(few)

@@ -112,7 +112,6 @@ def test_no_patterns_is_an_error(net, images):
     [
         ({"patterns": "one"}, TypeError, r"got one: give \[pattern\]"),
         ({"powers": []}, ValueError, "1 patterns need as many powers, got 0"),
-        ({"class_names": ["ant"]}, ValueError, "there are 1 class names, but a pattern of class 1"),
         (
             {"patterns": "two channels"},
             ValueError,
@@ -132,3 +131,10 @@ def test_what_cannot_be_drawn_is_said(net, images, change, error, text):
     patterns = kinds.get(change.pop("patterns", None), [pattern])
     with pytest.raises(error, match=text):
         plot_patterns(net, patterns, images[1:], [0] * 11, use_pyplot=False, **change)
+
+
+def test_classes_beyond_the_names_are_numbered(net, images):
+    _, axes = plot_patterns(
+        net, [pattern_of(images[0], 2)], images[1:], class_names=["ant"], use_pyplot=False
+    )
+    assert axes[0][0].get_ylabel() == "class 2"
