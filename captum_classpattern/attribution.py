@@ -151,9 +151,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         """
         started = time.perf_counter()
         seed = check_seed(seed)
-        check_settings(
-            solver, alpha, step_size, batch_size, n_epochs, n_steps, internal_batch_size, seed
-        )
+        check_settings(solver, alpha, step_size, batch_size, n_epochs, n_steps, internal_batch_size)
         check_pixels(canvases, "canvases")
         targets = parse_targets(target, len(canvases))
         pixels_kept(area, canvases.shape[-2:])
@@ -256,9 +254,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             TypeError, ValueError: As :func:`search_masks`.
         """
         seed = check_seed(seed)
-        check_settings(
-            solver, alpha, step_size, batch_size, n_epochs, n_steps, internal_batch_size, seed
-        )
+        check_settings(solver, alpha, step_size, batch_size, n_epochs, n_steps, internal_batch_size)
         images = single_tensor(inputs)
         check_pixels(images, "inputs", slack=SLACK)
         targets = parse_targets(target, len(images))

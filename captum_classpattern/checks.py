@@ -196,7 +196,6 @@ def check_settings(
     n_epochs: int,
     n_steps: int | None,
     internal_batch_size: int | None,
-    seed: int,
 ) -> None:
     """Raises an error that names the first setting out of range."""
     if solver not in SOLVERS:
@@ -205,7 +204,6 @@ def check_settings(
         raise ValueError(f"alpha must lie in [0, 1], got {alpha}")
     if not step_size > 0:
         raise ValueError(f"step_size must be positive, got {step_size}")
-    check_seed(seed)
     check_count("batch_size", batch_size)
     check_count("n_epochs", n_epochs)
     for name, value in (("n_steps", n_steps), ("internal_batch_size", internal_batch_size)):

@@ -104,9 +104,7 @@ def search_masks(
         (torch.Size([2, 1, 8, 8]), torch.Size([2, 10]), [40, 40])
     """
     seed = check_seed(seed)
-    check_settings(
-        solver, alpha, step_size, batch_size, n_epochs, n_steps, internal_batch_size, seed
-    )
+    check_settings(solver, alpha, step_size, batch_size, n_epochs, n_steps, internal_batch_size)
     with undisturbed(forward_func, seed):
         source = ImageSource.of(baselines, baseline_labels, name="baselines")
         check_pixels(canvases, "canvases")

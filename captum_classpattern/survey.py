@@ -9,7 +9,7 @@ from torch import Tensor
 
 from captum_classpattern.attribution import ClassPattern
 from captum_classpattern.canvases import select_canvases
-from captum_classpattern.checks import check_classifier, check_seed
+from captum_classpattern.checks import check_classifier, check_seed, parse_targets
 from captum_classpattern.classifier import Classifier, placement, undisturbed
 from captum_classpattern.images import Images, ImageSource, Labels, labelled_source
 from captum_classpattern.judging import keep_best
@@ -143,7 +143,6 @@ def survey(
         >>> [(f.target, f.canvas, f.scores[0.1].power.n) for f in findings]
         [(2, 'positive', 40), (2, 'white', 40)]
     """
-    wanted = [] if classes is None else [int(target) for target in classes]
     seed = check_seed(seed)
     with undisturbed(forward_func, seed):
         search = labelled_source(forward_func, search_images, search_labels, name="search images")
@@ -152,8 +151,12 @@ def survey(
         )
         sample = search.take([0])
         device, _ = placement(forward_func, sample)
-        count = check_classifier(forward_func, sample.to(device), wanted or [0])
-    wanted = list(range(count)) if classes is None else wanted
+        count = check_classifier(
+            forward_func,
+            sample.to(device),
+            [] if classes is None else parse_targets(list(classes), len(classes)),
+        )
+    wanted = range(count) if classes is None else classes
     explainer = ClassPattern(forward_func, search)
     for start in range(0, len(wanted), classes_together):
         group = wanted[start : start + classes_together]
