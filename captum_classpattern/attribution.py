@@ -83,10 +83,10 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         """Whether :meth:`attribute` multiplies the masks with the inputs."""
         return self._multiply_by_inputs
 
-    def _labelled_baselines(
-        self, like: Tensor, additional_forward_args: Any, batch_size: int | None
-    ) -> ImageSource:
-        """The baselines with labels, which are predicted once, if there are none."""
+    def _split_baselines(
+        self, like: Tensor, additional_forward_args: Any, batch_size: int | None, seed: int
+    ) -> tuple[ImageSource, ImageSource]:
+        """The baselines to fit to and those to judge by; labels are predicted once, if need be."""
         self._baselines = labelled_source(
             self.forward_func,
             self._baselines,
@@ -96,7 +96,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             additional_forward_args=additional_forward_args,
             batch_size=batch_size,
         )
-        return self._baselines
+        return split_for_judging(self._baselines, seed)
 
     def search(
         self,
@@ -167,10 +167,9 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             "seed": seed,
         }
         with undisturbed(self.forward_func, seed):
-            baselines = self._labelled_baselines(
-                canvases, additional_forward_args, internal_batch_size
+            fit, judge = self._split_baselines(
+                canvases, additional_forward_args, internal_batch_size, seed
             )
-            fit, judge = split_for_judging(baselines, seed)
             if keep is not None:
                 check_judges(judge, targets)
             result = search_masks(
@@ -200,9 +199,9 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             "seed": seed,
             "seconds": round(time.perf_counter() - started, 3),
             "searched_together": len(patterns),
-            "search_images": len(baselines),
-            "search_images_hash": hash_of(baselines.hashes),
-            "search_image_hashes": baselines.hashes,
+            "search_images": len(self._baselines),
+            "search_images_hash": hash_of(self._baselines.hashes),
+            "search_image_hashes": self._baselines.hashes,
             "versions": versions(),
         }
         record_evidence(patterns, result, powers, evidence)
@@ -262,10 +261,9 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         arguments = as_arguments(additional_forward_args)
         first, inverse = distinct_searches(canvases, targets, arguments)
         with undisturbed(self.forward_func, seed):
-            baselines = self._labelled_baselines(
-                canvases, additional_forward_args, internal_batch_size
+            fit, _ = self._split_baselines(
+                canvases, additional_forward_args, internal_batch_size, seed
             )
-            fit, _ = split_for_judging(baselines, seed)
             masks = search_masks(
                 self.forward_func,
                 canvases[first],

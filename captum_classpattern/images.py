@@ -118,9 +118,9 @@ class ImageSource:
                 labels.append(parse_labels(own, len(images), self.name))
         return shape, torch.cat(labels) if labels else self._given, hashes
 
-    def in_order(self, batch_size: int = SCAN_BATCH) -> Iterator[Tensor]:
-        """All images in turn, so many at a time."""
-        return self.batches(self._in_order(batch_size))
+    def in_order(self, batch_size: int | None = None) -> Iterator[Tensor]:
+        """All images in turn, 32 at a time, or fewer if so asked."""
+        return self.batches(self._in_order(min(batch_size or SCAN_BATCH, SCAN_BATCH)))
 
     def take(self, indices: Sequence[int]) -> Tensor:
         """Some images at once, fetched without any worker processes."""
@@ -239,7 +239,7 @@ def labelled_source(
         )
     predicted = [
         predict(forward_func, images if like is None else images.to(like)).cpu()
-        for images in source.in_order(min(batch_size or SCAN_BATCH, SCAN_BATCH))
+        for images in source.in_order(batch_size)
     ]
     return source.labelled(torch.cat(predicted))
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from captum_classpattern.checks import check_classifier, predict
 from captum_classpattern.classifier import Classifier, placement, undisturbed
-from captum_classpattern.images import SCAN_BATCH, Images, ImageSource, Labels, labelled_source
+from captum_classpattern.images import Images, ImageSource, Labels, labelled_source
 from captum_classpattern.pattern import Pattern, pixels_kept
 
 CHANGED = 0.1
@@ -115,7 +115,7 @@ def count_hits(
     """
     hits = 0
     device, dtype = placement(forward_func, pattern.canvas)
-    for images in source.in_order(min(batch_size or SCAN_BATCH, SCAN_BATCH)):
+    for images in source.in_order(batch_size):
         images = images.to(device, dtype)
         stamped = images if bare else pattern.stamp(images)
         called = predict(forward_func, stamped, additional_for(len(images)))

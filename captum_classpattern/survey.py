@@ -125,7 +125,8 @@ def survey(
         classes_together (int): Classes searched in one go. Default: 5.
         n_steps (int, optional): Steps of each search. Default: None (five epochs).
         seed (int): Seed of the searches and of the random pixels. Default: 0.
-        internal_batch_size (int, optional): Most images in one forward pass. Default: None.
+        internal_batch_size (int, optional): Most images in one forward pass of the searches.
+            Default: None.
         show_progress (bool): Draws a progress bar for each group of classes. Default: False.
 
     Yields:
@@ -167,6 +168,10 @@ def survey(
             for target in group
             for kind, n in canvases.items()
         }
+        elsewhere = {
+            target: select_canvases(forward_func, search, None, _next_class(search, target), 1)[0]
+            for target in group
+        }
         patterns = explainer.search(
             torch.cat(list(chosen.values())),
             [target for (target, _), images in chosen.items() for _ in images],
@@ -179,9 +184,8 @@ def survey(
         for (target, kind), images in chosen.items():
             own, patterns = patterns[: len(images)], patterns[len(images) :]
             [best] = keep_best(own, 1)
-            other = _next_class(search, target)
-            canvas = select_canvases(forward_func, search, None, other, 1)[0]
-            yield Finding(best, kind, _score(forward_func, best, canvas, held_out, areas, seed))
+            scores = _score(forward_func, best, elsewhere[target], held_out, areas, seed)
+            yield Finding(best, kind, scores)
 
 
 def _next_class(source: ImageSource, target: int) -> int:
