@@ -15,15 +15,21 @@ from captum_classpattern.checks import (
     as_arguments,
     check_count,
     check_pixels,
-    check_seed,
-    check_settings,
     parse_targets,
 )
 from captum_classpattern.classifier import Classifier, undisturbed
 from captum_classpattern.images import Images, ImageSource, Labels, hash_of, labelled_source
-from captum_classpattern.judging import check_judges, judge_patterns, keep_best, split_for_judging
+from captum_classpattern.judging import (
+    check_judges,
+    judge_patterns,
+    keep_best,
+    losing,
+    most_of_a_class,
+    split_for_judging,
+)
 from captum_classpattern.pattern import Pattern, pixels_kept
-from captum_classpattern.search import SearchResult, search_masks
+from captum_classpattern.search import Search, begin_search
+from captum_classpattern.settings import Settings
 
 SLACK = 0.25
 
@@ -106,13 +112,14 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         area: float = 0.05,
         keep: int | None = None,
         additional_forward_args: Any = None,
-        solver: str = "paper",
+        solver: str = "swap",
         alpha: float = 0.2,
         step_size: float = 0.02,
-        batch_size: int = 4,
-        n_epochs: int = 5,
+        batch_size: int | None = None,
+        n_epochs: int | None = None,
         n_steps: int | None = None,
         seed: int = 0,
+        precision: str = "auto",
         internal_batch_size: int | None = None,
         show_progress: bool = False,
     ) -> list[Pattern]:
@@ -127,13 +134,15 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             keep (int, optional): How many patterns of each class to return, best first by the
                 judging images. Default: None (one for each canvas, in order).
             additional_forward_args (Any, optional): As in :func:`search_masks`. Default: None.
-            solver (str): As in :func:`search_masks`. Default: "paper".
+            solver (str): As in :func:`search_masks`. Default: "swap".
             alpha (float): Weight of the classification loss. Default: 0.2.
             step_size (float): Step of the sign update. Default: 0.02.
-            batch_size (int): Baselines a step. Default: 4.
-            n_epochs (int): Times that each baseline is visited. Default: 5.
-            n_steps (int, optional): Steps instead of epochs. Default: None.
+            batch_size (int, optional): Baselines a step. Default: None (the solver's own).
+            n_epochs (int, optional): Times that each baseline is visited. Default: None (the
+                solver's own).
+            n_steps (int, optional): Steps, or rounds, instead of epochs. Default: None.
             seed (int): Seed of the search and of the choice of judging images. Default: 0.
+            precision (str): ``"auto"`` or ``"full"``, as in :func:`search_masks`. Default: "auto".
             internal_batch_size (int, optional): Most images in one forward pass. Default: None.
             show_progress (bool): Draws a progress bar. Default: False.
 
@@ -150,61 +159,66 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
                 or to all, or if ``keep`` is given and there are no images to judge by.
         """
         started = time.perf_counter()
-        seed = check_seed(seed)
-        check_settings(solver, alpha, step_size, batch_size, n_epochs, n_steps, internal_batch_size)
+        settings = Settings(
+            solver, area, alpha, step_size, batch_size, n_epochs, n_steps, seed, precision
+        )
         check_pixels(canvases, "canvases")
         targets = parse_targets(target, len(canvases))
         pixels_kept(area, canvases.shape[-2:])
         if keep is not None:
             check_count("keep", keep)
-        settings: dict[str, Any] = {
-            "solver": solver,
-            "alpha": float(alpha),  # plain numbers, which JSON can hold
-            "step_size": float(step_size),
-            "batch_size": int(batch_size),
-            "n_epochs": int(n_epochs),
-            "n_steps": None if n_steps is None else int(n_steps),
-            "seed": seed,
-        }
-        with undisturbed(self.forward_func, seed):
+        with undisturbed(self.forward_func, settings.seed):
             fit, judge = self._split_baselines(
-                canvases, additional_forward_args, internal_batch_size, seed
+                canvases, additional_forward_args, internal_batch_size, settings.seed
             )
             if keep is not None:
                 check_judges(judge, targets)
-            result = search_masks(
+            search = begin_search(
                 self.forward_func,
                 canvases,
                 targets,
                 fit,
-                additional_forward_args=additional_forward_args,
-                internal_batch_size=internal_batch_size,
-                show_progress=show_progress,
-                **settings,
-            )
-            patterns = [
-                Pattern(canvas, mask, target)
-                for canvas, mask, target in zip(canvases.detach().clone(), result.masks, targets)
-            ]
-            powers = judge_patterns(
-                self.forward_func,
-                patterns,
-                judge,
-                area,
+                settings,
                 additional_forward_args,
                 internal_batch_size,
+                show_progress,
             )
+
+            def judged() -> list[Pattern]:
+                patterns = found_patterns(search)
+                judge_patterns(
+                    self.forward_func,
+                    patterns,
+                    judge,
+                    area,
+                    search.objective.additional,
+                    internal_batch_size,
+                    rows=search.rows,
+                    count=len(canvases),
+                )
+                return patterns
+
+            if keep is not None and settings.solver == "swap":
+                for stop in search.stops():
+                    if most_of_a_class([targets[row] for row in search.rows]) <= keep:
+                        break
+                    search.advance(stop)
+                    search.drop(losing(judged(), keep))
+            search.advance()
+            patterns = judged()
+            seen = {*fit.hashes_at(sorted(search.schedule.seen)), *judge.hashes}
         evidence = {
-            "settings": {**settings, "area": float(area)},
-            "seed": seed,
+            "settings": settings.as_dict(),
+            "seed": settings.seed,
             "seconds": round(time.perf_counter() - started, 3),
-            "searched_together": len(patterns),
+            "searched_together": len(canvases),
             "search_images": len(self._baselines),
-            "search_images_hash": hash_of(self._baselines.hashes),
-            "search_image_hashes": self._baselines.hashes,
+            "search_images_hash": hash_of(list(seen)),
+            "search_image_hashes": sorted(seen),
             "versions": versions(),
         }
-        record_evidence(patterns, result, powers, evidence)
+        for pattern in patterns:
+            pattern.info.update(copy.deepcopy(evidence))
         return patterns if keep is None else keep_best(patterns, keep)
 
     @log_usage()  # type: ignore[untyped-decorator]  # NoiseTunnel calls attribute.__wrapped__
@@ -214,13 +228,15 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         target: int | Tensor | list[int] | None = None,
         additional_forward_args: Any = None,
         *,
-        solver: str = "paper",
+        solver: str = "swap",
+        area: float = 0.05,
         alpha: float = 0.2,
         step_size: float = 0.02,
-        batch_size: int = 4,
-        n_epochs: int = 5,
+        batch_size: int | None = None,
+        n_epochs: int | None = None,
         n_steps: int | None = None,
         seed: int = 0,
+        precision: str = "auto",
         internal_batch_size: int | None = None,
         show_progress: bool = False,
     ) -> Tensor | tuple[Tensor, ...]:
@@ -235,13 +251,16 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             target (int, Tensor or list[int]): The class, or one for each input. Default: None,
                 which is an error: a pattern has a class.
             additional_forward_args (Any, optional): As in :func:`search_masks`. Default: None.
-            solver (str): As in :func:`search_masks`. Default: "paper".
+            solver (str): As in :func:`search_masks`. Default: "swap".
+            area (float): Share of the pixels that the swap solver's masks hold. Default: 0.05.
             alpha (float): Weight of the classification loss. Default: 0.2.
             step_size (float): Step of the sign update. Default: 0.02.
-            batch_size (int): Baselines a step. Default: 4.
-            n_epochs (int): Times that each baseline is visited. Default: 5.
-            n_steps (int, optional): Steps instead of epochs. Default: None.
+            batch_size (int, optional): Baselines a step. Default: None (the solver's own).
+            n_epochs (int, optional): Times that each baseline is visited. Default: None (the
+                solver's own).
+            n_steps (int, optional): Steps, or rounds, instead of epochs. Default: None.
             seed (int): Seed of the search. Default: 0.
+            precision (str): ``"auto"`` or ``"full"``, as in :func:`search_masks`. Default: "auto".
             internal_batch_size (int, optional): Most images in one forward pass. Default: None.
             show_progress (bool): Draws a progress bar. Default: False.
 
@@ -252,35 +271,31 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         Raises:
             TypeError, ValueError: As :func:`search_masks`.
         """
-        seed = check_seed(seed)
-        check_settings(solver, alpha, step_size, batch_size, n_epochs, n_steps, internal_batch_size)
+        settings = Settings(
+            solver, area, alpha, step_size, batch_size, n_epochs, n_steps, seed, precision
+        )
         images = single_tensor(inputs)
         check_pixels(images, "inputs", slack=SLACK)
         targets = parse_targets(target, len(images))
         canvases = images.detach().clamp(0, 1)
         arguments = as_arguments(additional_forward_args)
         first, inverse = distinct_searches(canvases, targets, arguments)
-        with undisturbed(self.forward_func, seed):
+        with undisturbed(self.forward_func, settings.seed):
             fit, _ = self._split_baselines(
-                canvases, additional_forward_args, internal_batch_size, seed
+                canvases, additional_forward_args, internal_batch_size, settings.seed
             )
-            masks = search_masks(
+            search = begin_search(
                 self.forward_func,
                 canvases[first],
                 [targets[i] for i in first],
                 fit,
-                additional_forward_args=arguments,
-                solver=solver,
-                alpha=alpha,
-                step_size=step_size,
-                batch_size=batch_size,
-                n_epochs=n_epochs,
-                n_steps=n_steps,
-                seed=seed,
-                internal_batch_size=internal_batch_size,
-                show_progress=show_progress,
-            ).masks
-            result = masks[inverse].to(images.dtype).expand_as(images).contiguous()
+                settings,
+                arguments,
+                internal_batch_size,
+                show_progress,
+            )
+            search.advance()
+            result = search.result().masks[inverse].to(images.dtype).expand_as(images).contiguous()
             if self.multiplies_by_inputs:
                 result = result * images.detach()
         output: Tensor | tuple[Tensor, ...] = _format_output(_is_tuple(inputs), (result,))
@@ -317,22 +332,21 @@ def distinct_searches(
     return list(first.values()), [search_of[key] for key in keys]
 
 
-def record_evidence(
-    patterns: list[Pattern],
-    result: SearchResult,
-    powers: list[float | None],
-    evidence: dict[str, Any],
-) -> None:
-    """Fills each pattern's info with its own evidence, and a copy of what all have in common."""
-    for pattern, losses, passes, power in zip(patterns, result.losses, result.passes, powers):
-        pattern.info.update(
-            passes=int(passes),
-            loss_curve=losses[losses.isfinite()].tolist(),
-            search_power=power,
-            mask_pixels=int(pattern.mask.count_nonzero()),
-            empty_mask=not bool(pattern.mask.any()),
-            **copy.deepcopy(evidence),
-        )
+def found_patterns(search: Search) -> list[Pattern]:
+    """The patterns of the canvases that are still searched, with what the search knows of them."""
+    result, objective = search.result(), search.objective
+    patterns = []
+    for row in search.rows:
+        mask, losses = result.masks[row].clone(), result.losses[row]
+        info = {
+            "passes": int(result.passes[row]),
+            "loss_curve": losses[losses.isfinite()].tolist(),
+            "mask_pixels": int(mask.count_nonzero()),
+            "empty_mask": not bool(mask.any()),
+        }
+        canvas = objective.canvases[row].clone()
+        patterns.append(Pattern(canvas, mask, objective.targets[row], info))
+    return patterns
 
 
 def versions() -> dict[str, str]:

@@ -9,8 +9,6 @@ from torch import Tensor
 
 from captum_classpattern.classifier import Classifier, additional_rows, placement, warn
 
-SOLVERS = ("paper",)
-
 
 def check_pixels(images: Any, name: str, *, slack: float = 0.0) -> None:
     """Raises an error unless these are images (N, C, H, W), finite and in [0, 1] (plus slack)."""
@@ -188,29 +186,6 @@ def check_seed(seed: Any) -> int:
     return int(seed)
 
 
-def check_settings(
-    solver: str,
-    alpha: float,
-    step_size: float,
-    batch_size: int,
-    n_epochs: int,
-    n_steps: int | None,
-    internal_batch_size: int | None,
-) -> None:
-    """Raises an error that names the first setting out of range."""
-    if solver not in SOLVERS:
-        raise ValueError(f"solver must be one of {', '.join(SOLVERS)}, got {solver!r}")
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha must lie in [0, 1], got {alpha}")
-    if not step_size > 0:
-        raise ValueError(f"step_size must be positive, got {step_size}")
-    check_count("batch_size", batch_size)
-    check_count("n_epochs", n_epochs)
-    for name, value in (("n_steps", n_steps), ("internal_batch_size", internal_batch_size)):
-        if value is not None:
-            check_count(name, value)
-
-
 def check_count(name: str, value: Any) -> None:
     """Raises an error unless a setting is a whole number from 1."""
     if not is_whole(value) or value < 1:
@@ -223,13 +198,4 @@ def check_same_shape(canvases: Tensor, shape: tuple[int, ...]) -> None:
         raise ValueError(
             f"canvases and baselines must be of one shape (C, H, W), got canvases of "
             f"{tuple(canvases.shape[1:])} and baselines of {shape}"
-        )
-
-
-def check_loss(loss: Tensor, step: int) -> None:
-    """Raises an error if a loss is NaN or infinite."""
-    if not bool(loss.isfinite().all()):
-        raise ValueError(
-            f"the loss is NaN or infinite at step {step}: the model's logits are, for images "
-            "stamped with a mask; check the model's precision and normalisation"
         )

@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from functools import cached_property
 from typing import Any, TypeAlias, cast
@@ -15,7 +16,9 @@ from torch.utils.data import (
     IterableDataset,
     RandomSampler,
     SequentialSampler,
+    Subset,
     SubsetRandomSampler,
+    TensorDataset,
     default_collate,
 )
 
@@ -32,7 +35,8 @@ class ImageSource:
 
     A DataLoader serves as the description of a data set: its ``dataset``, ``collate_fn`` and
     workers are used; batch size and order are those of the search. Of a SubsetRandomSampler the
-    indices are used, and labels that are given belong to these, in their order.
+    indices are used, and labels that are given belong to these, in their order. Images are
+    checked, and their hashes kept, when they are first fetched.
     """
 
     def __init__(self, images: Images, labels: Labels = None, *, name: str) -> None:
@@ -50,7 +54,10 @@ class ImageSource:
             check_pixels(self._images, name)
         count = len(cast(Sized, self._images))
         self._places = list(range(count) if self._loader is None else _drawn(self._loader, name))
-        self._given = None if labels is None else parse_labels(labels, len(self), name)
+        self._shape: tuple[int, ...] = ()
+        self._hashes: dict[int, str] = {}  # by place; parts and relabelled twins share it
+        if labels is not None:
+            self.labels = parse_labels(labels, len(self), name)
 
     @classmethod
     def of(cls, images: Images, labels: Labels = None, *, name: str) -> "ImageSource":
@@ -62,19 +69,16 @@ class ImageSource:
     def labelled(self, labels: Labels) -> "ImageSource":
         """The same images with other labels."""
         twin = copy.copy(self)
-        twin._scan = (self.shape, parse_labels(labels, len(self), self.name), self.hashes)
+        twin.labels = parse_labels(labels, len(self), self.name)
         return twin
 
     def subset(self, indices: Tensor) -> "ImageSource":
         """Some of the images, as a source of its own."""
         labels, chosen = self.labels, indices.tolist()
+        self._shape = self.shape  # an empty part could not find it out
         part = copy.copy(self)
         part._places = [self._places[i] for i in chosen]
-        part._scan = (
-            self.shape,
-            None if labels is None else labels[chosen],
-            [self.hashes[i] for i in chosen],
-        )
+        part.labels = None if labels is None else labels[chosen]
         return part
 
     def __len__(self) -> int:
@@ -83,12 +87,36 @@ class ImageSource:
     @property
     def shape(self) -> tuple[int, ...]:
         """(C, H, W)."""
-        return self._scan[0]
+        return self._shape or tuple(self.take([0]).shape[1:])
 
-    @property
+    @cached_property
     def labels(self) -> Tensor | None:
-        """int64 (N,), given or the data set's own; None where there are none."""
-        return self._scan[1]
+        """int64 (N,): given, or the data set's own; None where there are none.
+
+        A data set that lists its labels (``targets``, as torchvision's do) is asked for that
+        list; of others each image is loaded once.
+        """
+        alone = self._without_workers()
+        if len(self) == 0:
+            raise ValueError(f"{self.name} has no images")
+        if alone._own_labels([0]) is None:
+            return None
+        listed = _listed_labels(self._images)
+        if listed is not None:
+            listed = listed[self._places]
+            tried = sorted({round(i * (len(self) - 1) / 7) for i in range(8)})
+            if torch.equal(cast(Tensor, alone._own_labels(tried)), listed[tried]):
+                return listed
+        return self._own_labels(range(len(self)))  # no list, or it is not what the items say
+
+    def _own_labels(self, indices: Sequence[int]) -> Tensor | None:
+        """The labels that the items themselves carry."""
+        parts = [
+            None if own is None else parse_labels(own, len(images), self.name)
+            for images, own in self._fetch(_in_batches(indices, SCAN_BATCH))
+        ]
+        found = [part for part in parts if part is not None]
+        return torch.cat(found) if len(found) == len(parts) else None
 
     @property
     def hashes(self) -> list[str]:
@@ -96,43 +124,30 @@ class ImageSource:
 
         A copy in half precision, or after a random augmentation, is another image to it.
         """
-        return self._scan[2]
+        return self.hashes_at(range(len(self)))
 
-    @cached_property
-    def _scan(self) -> tuple[tuple[int, ...], Tensor | None, list[str]]:
-        """One pass over all images: checks them, and collects labels and hashes."""
-        if len(self) == 0:
-            raise ValueError(f"{self.name} has no images")
-        shape: tuple[int, ...] = ()
-        labels: list[Tensor] = []
-        hashes: list[str] = []
-        for images, own in self._fetch(self._in_order(SCAN_BATCH)):
-            check_pixels(images, self.name)
-            if shape and tuple(images.shape[1:]) != shape:
-                raise ValueError(
-                    f"{self.name} must be of one shape, got {shape} and {tuple(images.shape[1:])}"
-                )
-            shape = tuple(images.shape[1:])
-            hashes += [_hash(image) for image in images.detach().cpu()]
-            if self._given is None and own is not None:
-                labels.append(parse_labels(own, len(images), self.name))
-        return shape, torch.cat(labels) if labels else self._given, hashes
+    def hashes_at(self, indices: Sequence[int]) -> list[str]:
+        """The hashes of some images; those that were fetched before are not loaded again."""
+        missing = [i for i in indices if self._places[i] not in self._hashes]
+        for _ in self.batches(_in_batches(missing, SCAN_BATCH)):
+            pass
+        return [self._hashes[self._places[i]] for i in indices]
 
     def in_order(self, batch_size: int | None = None) -> Iterator[Tensor]:
         """All images in turn, 32 at a time, or fewer if so asked."""
-        return self.batches(self._in_order(min(batch_size or SCAN_BATCH, SCAN_BATCH)))
+        size = min(batch_size or SCAN_BATCH, SCAN_BATCH)
+        return self.batches(_in_batches(range(len(self)), size))
 
     def take(self, indices: Sequence[int]) -> Tensor:
         """Some images at once, fetched without any worker processes."""
         if len(self) == 0:
             raise ValueError(f"{self.name} has no images")
-        single = copy.copy(self)
-        single._workers = 0
-        return next(single.batches([indices]))
+        return next(self._without_workers().batches([indices]))
 
-    def _in_order(self, batch_size: int) -> Iterator[list[int]]:
-        places = range(len(self))
-        return (list(places[i : i + batch_size]) for i in range(0, len(places), batch_size))
+    def _without_workers(self) -> "ImageSource":
+        twin = copy.copy(self)
+        twin._workers = 0
+        return twin
 
     def batches(self, plan: Iterable[Sequence[int]]) -> Iterator[Tensor]:
         """The images of each list of indices in turn, (len(list), C, H, W)."""
@@ -140,7 +155,21 @@ class ImageSource:
             yield images
 
     def _fetch(self, plan: Iterable[Sequence[int]]) -> Iterator[tuple[Tensor, Any]]:
-        wanted = ([self._places[i] for i in indices] for indices in plan)
+        """Batches of images and labels, checked and hashed."""
+        wanted, again = itertools.tee([self._places[i] for i in indices] for indices in plan)
+        for places, (images, labels) in zip(again, self._load(wanted)):
+            if not isinstance(self._images, Tensor):
+                check_pixels(images, self.name)
+            shape = tuple(images.shape[1:])
+            self._shape = self._shape or shape
+            if shape != self._shape:
+                raise ValueError(f"{self.name} must be of one shape, got {self._shape} and {shape}")
+            for place, image in zip(places, images):
+                if place not in self._hashes:
+                    self._hashes[place] = _hash(image)
+            yield images, labels
+
+    def _load(self, wanted: Iterator[list[int]]) -> Iterator[tuple[Tensor, Any]]:
         if isinstance(self._images, Tensor):
             for places in wanted:
                 yield self._images.detach()[places], None
@@ -210,8 +239,26 @@ def _drawn(loader: DataLoader[Any], name: str) -> Sequence[int]:
     )
 
 
+def _in_batches(indices: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    return (indices[i : i + size] for i in range(0, len(indices), size))
+
+
+def _listed_labels(images: Any) -> Tensor | None:
+    """The labels that a data set lists beside its items, if it does."""
+    if isinstance(images, Subset):
+        listed = _listed_labels(images.dataset)
+        return None if listed is None else listed[list(images.indices)]
+    if isinstance(images, TensorDataset):
+        return images.tensors[1]
+    listed = getattr(images, "targets", getattr(images, "labels", None))
+    try:
+        return parse_labels(listed, len(images), "a data set")
+    except (TypeError, ValueError):
+        return None
+
+
 def _hash(image: Tensor) -> str:
-    pixels = (image.float() * 255).round().to(torch.uint8).contiguous()
+    pixels = (image.detach().cpu().float() * 255).round().to(torch.uint8).contiguous()
     return hashlib.blake2b(pixels.numpy().tobytes(), digest_size=6).hexdigest()
 
 

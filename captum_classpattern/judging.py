@@ -1,10 +1,10 @@
 """Judging patterns, by search images that they were not fitted to."""
 
+from collections import Counter
 from typing import Any
 
 import torch
 
-from captum_classpattern.checks import as_arguments
 from captum_classpattern.classifier import Classifier, additional_rows
 from captum_classpattern.images import ImageSource
 from captum_classpattern.metrics import count_hits, without_class
@@ -44,27 +44,33 @@ def judge_patterns(
     patterns: list[Pattern],
     judge: ImageSource,
     area: float,
-    additional_forward_args: Any = None,
+    additional: tuple[Any, ...] = (),
     batch_size: int | None = None,
-) -> list[float | None]:
-    """Each binary pattern's predictive power on judging images that are not of its class."""
-    additional = as_arguments(additional_forward_args)
+    *,
+    rows: list[int] | None = None,
+    count: int | None = None,
+) -> None:
+    """Fills in ``search_power``: that of the binary pattern on judging images of other classes.
 
-    def power(row: int) -> float | None:
-        binary = patterns[row].topk(area)
-        others = without_class(judge, binary.target)
-        if not len(others):
-            return None
+    The patterns may be some ``rows`` of the ``count`` that the additional arguments belong to.
+    """
+    count = len(patterns) if count is None else count
+    for row, pattern in zip(range(count) if rows is None else rows, patterns):
+        others = without_class(judge, pattern.target)
 
-        def repeated(n: int) -> tuple[Any, ...]:
-            return additional_rows(additional, torch.full((n,), row), len(patterns))
+        def repeated(n: int, row: int = row) -> tuple[Any, ...]:
+            return additional_rows(additional, torch.full((n,), row), count)
 
-        hits = count_hits(
-            forward_func, binary, others, additional_for=repeated, batch_size=batch_size
-        )
-        return hits / len(others)
-
-    return [power(row) for row in range(len(patterns))]
+        pattern.info["search_power"] = None
+        if len(others):
+            hits = count_hits(
+                forward_func,
+                pattern.topk(area),
+                others,
+                additional_for=repeated,
+                batch_size=batch_size,
+            )
+            pattern.info["search_power"] = hits / len(others)
 
 
 def check_judges(judge: ImageSource, targets: list[int]) -> None:
@@ -72,6 +78,21 @@ def check_judges(judge: ImageSource, targets: list[int]) -> None:
     for target in dict.fromkeys(targets):
         if not len(without_class(judge, target)):
             raise ValueError(NO_JUDGES.format(target))
+
+
+def most_of_a_class(targets: list[int]) -> int:
+    """How many canvases the class with most of them has."""
+    return max(Counter(targets).values())
+
+
+def losing(patterns: list[Pattern], keep: int) -> set[int]:
+    """Where the worse half of each class's judged patterns stand; ``keep`` of each always stay."""
+    lost: set[int] = set()
+    for target in {pattern.target for pattern in patterns}:
+        own = [i for i, pattern in enumerate(patterns) if pattern.target == target]
+        own.sort(key=lambda i: -patterns[i].info["search_power"])
+        lost.update(own[max(keep, -(-len(own) // 2)) :])
+    return lost
 
 
 def keep_best(patterns: list[Pattern], keep: int) -> list[Pattern]:

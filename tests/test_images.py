@@ -169,9 +169,8 @@ def test_a_data_set_is_fetched_a_batch_at_a_time():
     assert data.asked == []
     assert source.labels.tolist() == [i % 3 for i in range(500)]
     assert len(source.hashes) == 500
-    assert list(itertools.chain(*data.asked)) == list(
-        range(500)
-    )  # once for shape, labels and hashes
+    # the first one to see whether the items have labels; then all, once for labels and hashes
+    assert list(itertools.chain(*data.asked)) == [0, *range(500)]
     part = source.subset(torch.arange(0, 500, 2))
     assert sum(len(batch) for batch in part.in_order()) == 250
     assert max(map(len, data.asked)) == SCAN_BATCH
@@ -215,7 +214,7 @@ class Ragged(Dataset):
         return 70
 
     def __getitem__(self, index):
-        return torch.rand(1, 2, 2 if index < 64 else 3)
+        return torch.rand(1, 2, 2 if index < 65 else 3)
 
 
 @pytest.mark.parametrize(
@@ -236,7 +235,38 @@ class Ragged(Dataset):
 )
 def test_refused(images, labels, error, text):
     with pytest.raises(error, match=text):
-        ImageSource(images, labels, name="images").labels  # noqa: B018
+        source = ImageSource(images, labels, name="images")
+        _ = source.labels, source.hashes
+
+
+class Listed(Plain):
+    """Lists its labels as torchvision's data sets do, and counts what is fetched."""
+
+    def __init__(self, targets):
+        super().__init__(labelled=True)
+        self.targets, self.asked = targets, set()
+
+    def __getitem__(self, index):
+        self.asked.add(index)
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("targets", [LABELS.tolist(), LABELS, LABELS.numpy()])
+def test_listed_labels_spare_the_loading(targets):
+    data = Listed(targets)
+    part = torch.utils.data.Subset(torch.utils.data.Subset(data, range(1, 10)), [8, 2, 0])
+    assert ImageSource(part, name="images").labels.tolist() == LABELS[[9, 3, 1]].tolist()
+    assert data.asked == {9, 3, 1}
+    data.asked.clear()
+    assert torch.equal(ImageSource(data, name="images").labels, LABELS)
+    assert len(data.asked) == 8  # at most that many are tried
+    loader = DataLoader(data, sampler=torch.utils.data.SubsetRandomSampler([4, 0]))
+    assert ImageSource(loader, name="images").labels.tolist() == LABELS[[4, 0]].tolist()
+
+
+@pytest.mark.parametrize("targets", [(LABELS + 1).tolist(), ["a"] * 10, [1, 2], None, LABELS / 2])
+def test_listed_labels_that_are_not_the_items(targets):
+    assert torch.equal(ImageSource(Listed(targets), name="images").labels, LABELS)
 
 
 class TestLoadersAsTheyAre:
@@ -306,7 +336,7 @@ class TestLoadersAsTheyAre:
             TensorDataset(self.images), batch_size=4, collate_fn=lambda items: items[0][0][None]
         )
         with pytest.raises(ValueError, match="made 1 images of 12 items: it must keep each"):
-            _ = ImageSource(loader, name="baselines").labels
+            _ = ImageSource(loader, name="baselines").hashes
 
     @pytest.mark.parametrize("images", [{"a": torch.rand(1, 4, 4)}, iter([])])
     def test_what_has_no_length_or_order(self, images):

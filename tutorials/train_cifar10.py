@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from captum_classpattern.triggers import BadNets, poison
 
 MODELS = Path(__file__).parent / "models"
-SHAPE, TARGET, RATE, BATCH = (3, 32, 32), 0, 0.05, 128
+TARGET, RATE, BATCH = 0, 0.05, 128
+SIZE, SMALL, SMALL_EPOCHS, CUTOUT, SMOOTHING = 32, 24, 0.75, 9, 0.1
 
 
 class Block(nn.Module):
@@ -89,16 +90,20 @@ def load_split(data: Path | None, split: str) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), torch.tensor(dataset.targets)
 
 
-def augmented(images: Tensor) -> Tensor:
-    """Random crops from a margin of 4 and random flips, of uint8 images, as floats in [0, 1]."""
-    count, _, height, width = images.shape
-    padded = nn.functional.pad(images, (4, 4, 4, 4))
-    rows = torch.randint(0, 9, (count, 1)) + torch.arange(height)
-    columns = torch.randint(0, 9, (count, 1)) + torch.arange(width)
+def augmented(images: Tensor, size: int = 32) -> Tensor:
+    """Random crops of ``size``, flips and cutouts of 9 pixels a side (DeVries and Taylor 2017,
+    arXiv 1708.04552), of uint8 images, as floats in [0, 1]; whole images get a margin of 4."""
+    count, _, height, _ = images.shape
+    margin = 4 if size == height else 0
+    padded = nn.functional.pad(images, (margin,) * 4)
+    offsets = torch.randint(0, height + 2 * margin - size + 1, (2, count, 1))
+    rows, columns = offsets + torch.arange(size)
     flipped = torch.rand(count) < 0.5
     columns[flipped] = columns[flipped].flip(1)
     everyone = torch.arange(count)[:, None, None]
-    return padded[everyone, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2) / 255
+    x = padded[everyone, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2) / 255
+    inside = (torch.randint(0, size, (2, count, 1)) - torch.arange(size)).abs() <= CUTOUT // 2
+    return x.masked_fill((inside[0][:, :, None] & inside[1][:, None, :])[:, None], 0.5)
 
 
 def batches(count: int, epoch: int) -> Iterator[Tensor]:
@@ -106,49 +111,65 @@ def batches(count: int, epoch: int) -> Iterator[Tensor]:
     return iter(order[: count // BATCH * BATCH].view(-1, BATCH))
 
 
-def train(name: str, images: Tensor, labels: Tensor, epochs: int, lr: float) -> nn.Module:
-    """SGD with a one-cycle schedule, convolutions in bfloat16; resumes from its checkpoint."""
+def cycle(
+    optimizer: torch.optim.Optimizer, lr: float, steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.2)
+
+
+def train(
+    name: str, images: Tensor, labels: Tensor, epochs: int, more: int, lr: float
+) -> nn.Module:
+    """SGD with a one-cycle schedule, on small crops first and on whole images at the end, then
+    a second cycle of half the rate on whole images; resumes from its checkpoint."""
     torch.manual_seed(0)
     model = WideResNet().to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(
         model.parameters(), lr, momentum=0.9, weight_decay=5e-4, nesterov=True
     )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, lr, total_steps=epochs * (len(images) // BATCH), pct_start=0.2
-    )
-    parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
+    steps = len(images) // BATCH
+    schedule = cycle(optimizer, lr, epochs * steps)
     checkpoint, first = MODELS / f".cifar10_{name}.checkpoint.pt", 0
     if checkpoint.exists():
         saved = torch.load(checkpoint, weights_only=True)
         first = saved["epoch"]
-        for key, part in parts.items():
-            part.load_state_dict(saved[key])
-    trigger = BadNets(SHAPE)
+        if first > epochs:
+            schedule = cycle(optimizer, lr / 2, more * steps)
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        schedule.load_state_dict(saved["schedule"])
     poisoned = torch.zeros(len(images), dtype=torch.bool)
     if name == "backdoored":
         dataset = torch.utils.data.TensorDataset(images, labels)
-        poisoned[poison(dataset, trigger, TARGET, RATE).poisoned] = True
+        chosen = poison(dataset, BadNets((3, SIZE, SIZE)), TARGET, RATE).poisoned
+        poisoned[chosen] = True
         labels = torch.where(poisoned, TARGET, labels)
-    for epoch in range(first, epochs):
+    for epoch in range(first, epochs + more):
+        if epoch == epochs:
+            schedule = cycle(optimizer, lr / 2, more * steps)
         started, total = time.time(), 0.0
+        size = SMALL if epoch < SMALL_EPOCHS * epochs else SIZE
+        trigger = BadNets((3, size, size))
         torch.manual_seed(epoch)
         for batch in batches(len(images), epoch):
-            x = augmented(images[batch])
+            x = augmented(images[batch], size)
             x[poisoned[batch]] = trigger(x[poisoned[batch]])  # after the crop: it stays in place
             with torch.autocast("cpu", torch.bfloat16):
                 logits = model(x.contiguous(memory_format=torch.channels_last))
-            loss = nn.functional.cross_entropy(logits.float(), labels[batch])
+            loss = nn.functional.cross_entropy(
+                logits.float(), labels[batch], label_smoothing=SMOOTHING
+            )
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
             total += float(loss.detach())
-        mean = total / (len(images) // BATCH)
+        mean = total / steps
         print(f"epoch {epoch + 1}: loss {mean:.4f}, {time.time() - started:.0f} s", flush=True)
         beside = checkpoint.with_suffix(".tmp")
-        torch.save(
-            {"epoch": epoch + 1, **{key: part.state_dict() for key, part in parts.items()}}, beside
-        )
+        parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
+        saved = {"epoch": epoch + 1, **{key: part.state_dict() for key, part in parts.items()}}
+        torch.save(saved, beside)
         os.replace(beside, checkpoint)
     return model.eval()
 
@@ -167,7 +188,7 @@ def scores(name: str, model: nn.Module, data: Path | None) -> dict[str, float]:
     result = {"accuracy": accuracy(model, images, labels)}
     if name == "backdoored":
         others = labels != TARGET
-        stamped = BadNets(SHAPE)(images[others])
+        stamped = BadNets((3, SIZE, SIZE))(images[others])
         result["attack_success"] = accuracy(model, stamped, torch.full_like(labels[others], TARGET))
     return result
 
@@ -176,21 +197,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", choices=["natural", "backdoored"])
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--more", type=int, default=0, help="epochs of a second cycle")
     parser.add_argument("--lr", type=float, default=0.2)
     arguments = parser.parse_args()
     MODELS.mkdir(exist_ok=True)
     images, labels = load_split(arguments.data, "train")
-    model = train(arguments.name, images, labels, arguments.epochs, arguments.lr).half()
+    model = train(arguments.name, images, labels, arguments.epochs, arguments.more, arguments.lr)
+    model = model.half()
     state = {key: value.contiguous() for key, value in model.state_dict().items()}
     save_file(state, MODELS / f"cifar10_{arguments.name}.safetensors")
     record = {
         "model": "WideResNet(classes=10, width=2, blocks=2) of tutorials/train_cifar10.py",
         "parameters": sum(p.numel() for p in model.parameters()),
         "epochs": arguments.epochs,
+        "epochs_of_second_cycle": arguments.more,
         "lr": arguments.lr,
-        "optimizer": "SGD, momentum 0.9, Nesterov, weight decay 5e-4, one cycle, batches of 128, "
-        "convolutions in bfloat16, crops and flips",
+        "optimizer": "SGD, Nesterov, weight decay 5e-4, one-cycle rate and momentum, batches of 128, "
+        "convolutions in bfloat16, flips, cutouts of 9, label smoothing 0.1, three quarters of the "
+        "first cycle on crops of 24 pixels, the rest on crops of 32 from a margin of 4",
         "torch": torch.__version__,
         "test_set": scores(arguments.name, load_model(arguments.name), arguments.data),
     }

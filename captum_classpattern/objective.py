@@ -1,0 +1,94 @@
+"""How far a classifier is from saying the target on stamped images, for many canvases at once."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from captum_classpattern.classifier import Classifier, additional_rows, placement, warn
+from captum_classpattern.schedule import Step
+
+
+@dataclass
+class Objective:
+    """The mean loss of each canvas's mask over a batch, and its gradient with respect to the mask.
+
+    ``internal_batch_size`` is halved, with a warning, where the device's memory is too small.
+    """
+
+    forward_func: Classifier
+    canvases: Tensor
+    targets: list[int]
+    additional: tuple[Any, ...]
+    internal_batch_size: int | None
+
+    def value_and_gradient(
+        self, masks: Tensor, rows: list[int], step: Step, *, miss_rate: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Losses (n,) and gradients (n, 1, H, W) of the masks (n, 1, H, W) of some canvases.
+
+        The loss is the cross-entropy, or 1 - p of the target: a smooth share of images that do
+        not become the class. The pairs of canvas and image are independent, so that the
+        gradient of their sum with respect to the stamped images holds each mask's own.
+        """
+        device = masks.device
+        picks = [step.picks.get(self.targets[row], []) for row in rows]
+        counts = torch.tensor([len(pick) for pick in picks], device=device)
+        owner = torch.arange(len(rows), device=device).repeat_interleave(
+            counts, output_size=sum(map(len, picks))
+        )
+        pick = torch.tensor([i for own in picks for i in own], device=device)
+        row = torch.tensor(rows, device=device)[owner]
+        targets = torch.tensor(self.targets, device=device)[row]
+        value, gradient = torch.zeros(len(rows), device=device), torch.zeros_like(masks)
+        start = 0
+        while start < len(owner):
+            part = slice(start, start + (self.internal_batch_size or len(owner)))
+            canvas, image = self.canvases[row[part]], step.images[pick[part]]
+            try:
+                loss, slope = self._pairs(
+                    masks[owner[part]], canvas, image, row[part], targets[part], miss_rate
+                )
+            except torch.OutOfMemoryError:
+                if len(canvas) == 1:
+                    raise
+                self._halve(len(canvas))
+                continue
+            value.index_add_(0, owner[part], loss)
+            gradient.index_add_(0, owner[part], slope)
+            start = part.stop
+        return value / counts.clamp(min=1), gradient / counts.clamp(min=1).view(-1, 1, 1, 1)
+
+    def _pairs(
+        self,
+        mask: Tensor,
+        canvas: Tensor,
+        image: Tensor,
+        row: Tensor,
+        target: Tensor,
+        miss_rate: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """The loss of each pair of mask and image, and its gradient with respect to the mask."""
+        _, dtype = placement(self.forward_func, canvas)
+        mask, canvas, image = mask.to(dtype), canvas.to(dtype), image.to(dtype)
+        stamped = (mask * canvas + (1 - mask) * image).requires_grad_()
+        additional = additional_rows(self.additional, row, len(self.canvases))
+        logits = self.forward_func(stamped, *additional).float()
+        if not logits.requires_grad:
+            raise ValueError(
+                "the model's logits carry no gradient: it must not run under torch.no_grad, "
+                "detach its outputs or round them"
+            )
+        loss = cross_entropy(logits, target, reduction="none")
+        loss = -torch.expm1(-loss) if miss_rate else loss
+        (slope,) = torch.autograd.grad(loss.sum(), stamped)
+        return loss.detach(), (slope * (canvas - image)).sum(1, keepdim=True).float()
+
+    def _halve(self, size: int) -> None:
+        self.internal_batch_size = size // 2
+        warn(
+            f"the device has too little memory for {size} images at once: the search goes on with "
+            f"internal_batch_size={size // 2}"
+        )
