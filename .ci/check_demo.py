@@ -21,9 +21,9 @@ for name in models:
 
 # every saved pattern, scored again, gives the number in the table
 for (name, target, canvas), row in rows.items():
-    pattern = Pattern.load(out / "patterns" / name / f"{target}_{canvas}.safetensors")
-    assert pattern.target == target
     for area, scores in row["areas"].items():
+        pattern = Pattern.load(out / "patterns" / name / f"{target}_{canvas}_{area}.safetensors")
+        assert pattern.target == target
         power = predictive_power(
             models[name], pattern, held_out.images, held_out.labels, float(area)
         )

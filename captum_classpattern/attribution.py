@@ -93,6 +93,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         self, like: Tensor, additional_forward_args: Any, batch_size: int | None, seed: int
     ) -> tuple[ImageSource, ImageSource]:
         """The baselines to fit to and those to judge by; labels are predicted once, if need be."""
+        if batch_size is not None:
+            check_count("internal_batch_size", batch_size)
         self._baselines = labelled_source(
             self.forward_func,
             self._baselines,
@@ -198,7 +200,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
                 )
                 return patterns
 
-            if keep is not None and settings.solver == "swap":
+            if keep is not None and settings.swaps:
                 for stop in search.stops():
                     if most_of_a_class([targets[row] for row in search.rows]) <= keep:
                         break
@@ -219,7 +221,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         }
         for pattern in patterns:
             pattern.info.update(copy.deepcopy(evidence))
-        return patterns if keep is None else keep_best(patterns, keep)
+        return patterns if keep is None else keep_best(patterns, keep, targets)
 
     @log_usage()  # type: ignore[untyped-decorator]  # NoiseTunnel calls attribute.__wrapped__
     def attribute(
@@ -276,6 +278,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         )
         images = single_tensor(inputs)
         check_pixels(images, "inputs", slack=SLACK)
+        if settings.swaps:
+            pixels_kept(area, images.shape[-2:])
         targets = parse_targets(target, len(images))
         canvases = images.detach().clamp(0, 1)
         arguments = as_arguments(additional_forward_args)

@@ -95,10 +95,10 @@ def losing(patterns: list[Pattern], keep: int) -> set[int]:
     return lost
 
 
-def keep_best(patterns: list[Pattern], keep: int) -> list[Pattern]:
-    """The patterns of each class that scored best on the judging images, best first."""
+def keep_best(patterns: list[Pattern], keep: int, targets: list[int]) -> list[Pattern]:
+    """The patterns of each target that scored best on the judging images, best first."""
     best: list[Pattern] = []
-    for target in dict.fromkeys(pattern.target for pattern in patterns):
+    for target in dict.fromkeys(targets):
         own = [pattern for pattern in patterns if pattern.target == target]
         if any(pattern.info["search_power"] is None for pattern in own):
             raise ValueError(NO_JUDGES.format(target))

@@ -24,15 +24,22 @@ class Objective:
     additional: tuple[Any, ...]
     internal_batch_size: int | None
 
+    def value(self, masks: Tensor, rows: list[int], step: Step) -> Tensor:
+        """Losses (n,) of the masks (n, 1, H, W) of some canvases: 1 - p of the target, a smooth
+        share of the images that do not become the class."""
+        return self._evaluate(masks, rows, step, miss_rate=True, gradient=False)[0]
+
     def value_and_gradient(
         self, masks: Tensor, rows: list[int], step: Step, *, miss_rate: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """Losses (n,) and gradients (n, 1, H, W) of the masks (n, 1, H, W) of some canvases.
+        """Losses, 1 - p or the cross-entropy, and their gradients (n, 1, H, W)."""
+        return self._evaluate(masks, rows, step, miss_rate=miss_rate, gradient=True)
 
-        The loss is the cross-entropy, or 1 - p of the target: a smooth share of images that do
-        not become the class. The pairs of canvas and image are independent, so that the
-        gradient of their sum with respect to the stamped images holds each mask's own.
-        """
+    def _evaluate(
+        self, masks: Tensor, rows: list[int], step: Step, *, miss_rate: bool, gradient: bool
+    ) -> tuple[Tensor, Tensor]:
+        """The pairs of canvas and image are independent, so that the gradient of their sum with
+        respect to the stamped images holds each mask's own."""
         device = masks.device
         picks = [step.picks.get(self.targets[row], []) for row in rows]
         counts = torch.tensor([len(pick) for pick in picks], device=device)
@@ -41,48 +48,45 @@ class Objective:
         )
         pick = torch.tensor([i for own in picks for i in own], device=device)
         row = torch.tensor(rows, device=device)[owner]
-        targets = torch.tensor(self.targets, device=device)[row]
-        value, gradient = torch.zeros(len(rows), device=device), torch.zeros_like(masks)
+        value, slopes = torch.zeros(len(rows), device=device), torch.zeros_like(masks)
         start = 0
         while start < len(owner):
             part = slice(start, start + (self.internal_batch_size or len(owner)))
-            canvas, image = self.canvases[row[part]], step.images[pick[part]]
+            mask, image = masks[owner[part]], step.images[pick[part]]
             try:
-                loss, slope = self._pairs(
-                    masks[owner[part]], canvas, image, row[part], targets[part], miss_rate
-                )
+                loss, slope = self._pairs(mask, image, row[part], miss_rate, gradient)
             except torch.OutOfMemoryError:
-                if len(canvas) == 1:
+                if len(image) == 1:
                     raise
-                self._halve(len(canvas))
+                self._halve(len(image))
                 continue
             value.index_add_(0, owner[part], loss)
-            gradient.index_add_(0, owner[part], slope)
+            if slope is not None:
+                slopes.index_add_(0, owner[part], slope)
             start = part.stop
-        return value / counts.clamp(min=1), gradient / counts.clamp(min=1).view(-1, 1, 1, 1)
+        return value / counts.clamp(min=1), slopes / counts.clamp(min=1).view(-1, 1, 1, 1)
 
     def _pairs(
-        self,
-        mask: Tensor,
-        canvas: Tensor,
-        image: Tensor,
-        row: Tensor,
-        target: Tensor,
-        miss_rate: bool,
-    ) -> tuple[Tensor, Tensor]:
+        self, mask: Tensor, image: Tensor, row: Tensor, miss_rate: bool, gradient: bool
+    ) -> tuple[Tensor, Tensor | None]:
         """The loss of each pair of mask and image, and its gradient with respect to the mask."""
+        canvas = self.canvases[row]
         _, dtype = placement(self.forward_func, canvas)
         mask, canvas, image = mask.to(dtype), canvas.to(dtype), image.to(dtype)
-        stamped = (mask * canvas + (1 - mask) * image).requires_grad_()
+        stamped = (mask * canvas + (1 - mask) * image).requires_grad_(gradient)
         additional = additional_rows(self.additional, row, len(self.canvases))
-        logits = self.forward_func(stamped, *additional).float()
+        targets = torch.tensor(self.targets, device=row.device)[row]
+        with torch.set_grad_enabled(gradient):
+            logits = self.forward_func(stamped, *additional).float()
+            loss = cross_entropy(logits, targets, reduction="none")
+            loss = -torch.expm1(-loss) if miss_rate else loss
+        if not gradient:
+            return loss, None
         if not logits.requires_grad:
             raise ValueError(
                 "the model's logits carry no gradient: it must not run under torch.no_grad, "
                 "detach its outputs or round them"
             )
-        loss = cross_entropy(logits, target, reduction="none")
-        loss = -torch.expm1(-loss) if miss_rate else loss
         (slope,) = torch.autograd.grad(loss.sum(), stamped)
         return loss.detach(), (slope * (canvas - image)).sum(1, keepdim=True).float()
 

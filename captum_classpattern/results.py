@@ -8,16 +8,15 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from captum_classpattern.pattern import pixels_kept, write_whole
+from captum_classpattern.pattern import write_whole
 from captum_classpattern.survey import Finding
 
 
-def save_pattern(finding: Finding, folder: Path) -> Path:
-    """Writes a finding's pattern as ``<class>_<kind of canvas>.safetensors``."""
+def save_patterns(finding: Finding, folder: Path) -> None:
+    """Writes a finding's patterns as ``<class>_<kind of canvas>_<area>.safetensors``."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{finding.target}_{finding.canvas}.safetensors"
-    finding.pattern.save(path)
-    return path
+    for area, pattern in finding.patterns.items():
+        pattern.save(folder / f"{finding.target}_{finding.canvas}_{area:g}.safetensors")
 
 
 def write_json(data: Any, path: Path) -> None:
@@ -45,15 +44,14 @@ def results_table(
     """A row for each finding: predictive power with its 95 % interval at each area; controls.
 
     The controls are those of the first area. A star marks a power whose whole interval lies
-    above the three controls of its own area, an exclamation mark a mask with fewer pixels of any
-    weight than the first area keeps.
+    above the three controls of its own area.
     """
     areas = list(findings[0].scores) if findings else []
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
     for name in ("class", "canvas"):
         table.add_column(name, no_wrap=True)
     powers = [f"power at {100 * area:.3g} %" for area in areas]
-    for name in (*powers, "no\npattern", "random\npixels", "other\ncanvas", "mask\narea"):
+    for name in (*powers, "no\npattern", "random\npixels", "other\ncanvas"):
         table.add_column(name, justify="right", no_wrap=True)
     for finding in findings:
         controls = finding.scores[areas[0]]
@@ -64,15 +62,8 @@ def results_table(
             f"{controls.power.without:.1%}",
             f"{controls.random_pixels:.1%}",
             f"{controls.other_canvas:.1%}",
-            _mask_area(finding, areas[0]),
         )
     return table
-
-
-def _mask_area(finding: Finding, area: float) -> str:
-    info, mask = finding.pattern.info, finding.pattern.mask
-    short = info["mask_pixels"] < pixels_kept(area, mask.shape[-2:])
-    return "EMPTY" if info["empty_mask"] else f"{finding.pattern.area:.1%}{'!' if short else ' '}"
 
 
 def _power(finding: Finding, area: float) -> str:

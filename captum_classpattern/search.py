@@ -66,12 +66,13 @@ def search_masks(
     baselines x_n that are not of class y (Zhao et al. 2021, arXiv 2101.06898, section 3.2,
     with the settings of the authors' code for CIFAR-10).
 
-    With ``solver="swap"``, the default, it takes a few of these steps (two a round, in batches
+    With ``solver="swap"``, the default, it takes fewer of these steps (six a round, in batches
     of 4), keeps the strongest pixels of the given area, and then improves this binary mask,
-    which is what is used in the end: in each round those of its pixels that help least are
-    swapped for as many others that would help most, by a running mean of the gradient of 1 - p,
-    where p is the target's probability; an eighth of the pixels in the first round, falling to
-    one. Its masks hold the pixels of the area alone, weighted from 0.5 to 1 by what they help.
+    which is what is used in the end. In each round those of its pixels that help least are to
+    be swapped for as many others that would help most, by a running mean of the gradient of
+    1 - p, where p is the target's probability; the swap is made if 1 - p falls on the same
+    batch. It is of an eighth of the pixels in the first round, falling to one. The masks hold
+    the pixels of the area alone, weighted from 0.5 to 1 by what they help.
 
     The searches are independent: N canvases together give the masks of N searches alone, up to
     rounding. Epoch e visits the baselines in the order ``numpy.random.default_rng([seed,
@@ -110,8 +111,9 @@ def search_masks(
 
     Returns:
         *SearchResult*: ``masks``, float32 (N, 1, H, W) in [0, 1] on the canvases' device;
-        ``losses`` (N, steps), of the swap solver those of its rounds; ``passes`` (N,), the
-        number of baselines that each was shown.
+        ``losses`` (N, steps), of the swap solver those of its rounds; ``passes`` (N,), how
+        often the model was run forward and back on an image for each (of the runs forward
+        alone, as in trying a swap, three count as one).
 
     Raises:
         TypeError: If an argument is of a wrong type, or the classifier returns no Tensor.
@@ -175,7 +177,7 @@ def begin_search(
     if internal_batch_size is None and canvases.device.type == "cpu":
         internal_batch_size = CPU_BATCH
     schedule = Schedule(source, targets, settings)
-    if settings.solver == "swap" and settings.precision == "auto":
+    if settings.swaps and settings.precision == "auto":
         forward_func = accelerated(forward_func, canvases, additional, internal_batch_size)
     objective = Objective(forward_func, canvases, targets, additional, internal_batch_size)
     return Search(objective, schedule, settings, show_progress)
@@ -186,7 +188,7 @@ class Search:
 
     Both solvers start with the paper's steps by the sign of the gradient. The swap solver then
     makes each mask binary and swaps pixels: the ones that it holds and that help least, for
-    others that would help most, by a running mean of the gradient.
+    others that would help most, by a running mean of the gradient, if that is better.
     """
 
     def __init__(
@@ -195,13 +197,13 @@ class Search:
         self.objective, self.schedule, self.settings = objective, schedule, settings
         count, _, height, width = objective.canvases.shape
         device = objective.canvases.device
-        self.kept = pixels_kept(settings.area, (height, width))
+        self.kept = pixels_kept(settings.area, (height, width)) if settings.swaps else 0
         self.rows = list(range(count))  # the canvases that are still searched
         self.masks = torch.full((count, 1, height, width), 0.5, device=device)
         self.trend = torch.zeros_like(self.masks)
         self.losses = torch.full((count, schedule.n_steps), torch.nan, device=device)
         self.finite = torch.ones(schedule.n_steps, dtype=torch.bool, device=device)
-        self.passes = torch.zeros(count, dtype=torch.int64)
+        self.thirds = torch.zeros(count, dtype=torch.int64)  # of a pass forward and back
         self.number = 0
         self._steps = schedule.steps(device)
         self._bar = tqdm(desc="search", total=schedule.n_steps, disable=not show_progress)
@@ -215,7 +217,8 @@ class Search:
                 self.masks = _strongest(self.masks, self.kept)
             (self._swap if swapping else self._sign_step)(step)
             for row in self.rows:
-                self.passes[row] += len(step.picks.get(self.objective.targets[row], ()))
+                shown = len(step.picks.get(self.objective.targets[row], ()))
+                self.thirds[row] += 4 * shown if swapping else 3 * shown
             self.number += 1
             self._bar.update()
             if self.number % CHECK_EVERY == 0:
@@ -227,7 +230,8 @@ class Search:
     def stops(self) -> list[int]:
         """Where losing canvases may be dropped: after the steps by the sign, and each quarter."""
         signs = self.schedule.sign_steps
-        return [signs + (self.schedule.n_steps - signs) * part // 4 for part in range(4)]
+        rounds = self.schedule.n_steps - signs
+        return sorted({signs + rounds * part // 4 for part in range(4)})
 
     def drop(self, losing: set[int]) -> None:
         """Leaves some of the canvases that are still searched, by their place among these."""
@@ -243,7 +247,7 @@ class Search:
         self._take(step, (masks - self.settings.step_size * slope.sign()).clamp(0, 1), loss)
 
     def _swap(self, step: Step) -> None:
-        """Swaps a few pixels of each binary mask: many in the first rounds, one in the last."""
+        """Tries to swap pixels of each binary mask: many in the first rounds, one in the last."""
         rounds = self.schedule.n_steps - self.schedule.sign_steps
         left = (self.schedule.n_steps - self.number) / rounds
         most = min(self.kept, self.masks[0].numel() - self.kept) / SWAPPED
@@ -251,7 +255,9 @@ class Search:
         loss, slope = self.objective.value_and_gradient(masks, self.rows, step, miss_rate=True)
         slope = slope / slope.abs().amax((1, 2, 3), keepdim=True).clamp(min=torch.finfo().tiny)
         self.trend[self.rows] = trend = DECAY * self.trend[self.rows] + (1 - DECAY) * slope
-        self._take(step, _swapped(masks, trend, max(1, round(most * left))), loss)
+        swapped = _swapped(masks, trend, max(1, round(most * left)))
+        better = self.objective.value(swapped, self.rows, step) < loss
+        self._take(step, swapped.where(better.view(-1, 1, 1, 1), masks), loss)
 
     def _take(self, step: Step, masks: Tensor, losses: Tensor) -> None:
         """Keeps the new masks and losses of the canvases that had images in this step."""
@@ -276,12 +282,12 @@ class Search:
         swapped = self.number > signs
         masks = _weighted(self.masks, self.trend) if swapped else self.masks
         losses = self.losses[:, signs % self.schedule.n_steps :]
-        return SearchResult(masks, losses, self.passes)
+        return SearchResult(masks, losses, -(-self.thirds // 3))
 
 
 def _strongest(masks: Tensor, kept: int) -> Tensor:
-    """The binary masks of the largest values; of ties the first in reading order."""
-    order = masks.flatten(1).argsort(dim=1, descending=True, stable=True)
+    """The binary masks of the largest values; of ties (to rounding) the first in reading order."""
+    order = (masks * 1e5).round().flatten(1).argsort(dim=1, descending=True, stable=True)
     binary = torch.zeros_like(masks).flatten(1).scatter_(1, order[:, :kept], 1.0)
     return binary.view(masks.shape)
 
@@ -306,4 +312,4 @@ def _weighted(masks: Tensor, trend: Tensor) -> Tensor:
     low = helps.where(masks > 0, torch.inf).amin((1, 2, 3), keepdim=True)
     high = helps.where(masks > 0, -torch.inf).amax((1, 2, 3), keepdim=True)
     span = (high - low).clamp(min=torch.finfo().tiny)
-    return masks * (0.5 + 0.5 * ((helps - low) / span).clamp(0, 1))
+    return masks * (1 - 0.5 * ((high - helps) / span).clamp(0, 1))

@@ -1,13 +1,14 @@
 """The settings of a search, taken or refused, and how long it is."""
 
 from dataclasses import asdict, dataclass
+from numbers import Real
 from typing import Any
 
 from captum_classpattern.checks import check_count, check_seed, is_whole
 
 SOLVERS = ("swap", "paper")
 PRECISIONS = ("auto", "full")
-SIGN_BATCH, SIGN_STEPS = 4, 2  # of the swap solver: images a sign step, sign steps a round
+SIGN_BATCH, SIGN_STEPS = 4, 6  # of the swap solver: images a sign step, sign steps a round
 SWAP_BATCH, SWAP_ROUNDS = 32, 50
 PAPER_EPOCHS = 5
 
@@ -36,6 +37,8 @@ class Settings:
             raise ValueError(f"alpha must lie in [0, 1], got {self.alpha}")
         if not self.step_size > 0:
             raise ValueError(f"step_size must be positive, got {self.step_size}")
+        if isinstance(self.area, bool) or not isinstance(self.area, Real):
+            raise TypeError(f"area must be a number, the share of pixels, got {self.area!r}")
         for name in ("batch_size", "n_epochs", "n_steps"):
             value = getattr(self, name)
             if value is not None:
@@ -44,6 +47,11 @@ class Settings:
         for name, value in asdict(self).items():  # NumPy's numbers are none that JSON can hold
             if not isinstance(value, str | None):
                 object.__setattr__(self, name, int(value) if is_whole(value) else float(value))
+
+    @property
+    def swaps(self) -> bool:
+        """Whether the solver goes on with swaps after the steps by the sign."""
+        return self.solver == "swap"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

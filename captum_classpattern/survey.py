@@ -9,10 +9,9 @@ from torch import Tensor
 
 from captum_classpattern.attribution import ClassPattern
 from captum_classpattern.canvases import select_canvases
-from captum_classpattern.checks import check_classifier, check_seed, parse_targets
+from captum_classpattern.checks import check_classifier, check_seed, parse_targets, predict
 from captum_classpattern.classifier import Classifier, placement, undisturbed
 from captum_classpattern.images import Images, ImageSource, Labels, labelled_source
-from captum_classpattern.judging import keep_best
 from captum_classpattern.metrics import (
     PredictivePower,
     check_unseen,
@@ -60,31 +59,37 @@ class Scores:
 
 @dataclass(frozen=True)
 class Finding:
-    """The best pattern of one class on one kind of canvas, and its scores at each area."""
+    """The best pattern of one class on one kind of canvas for each area, and its scores."""
 
-    pattern: Pattern
+    patterns: dict[float, Pattern]
     canvas: str
     scores: dict[float, Scores]
 
     @property
+    def pattern(self) -> Pattern:
+        """The one of the first area."""
+        return next(iter(self.patterns.values()))
+
+    @property
     def target(self) -> int:
-        """The pattern's class."""
+        """The patterns' class."""
         return self.pattern.target
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        info = self.pattern.info
         return {
             "class": self.target,
             "canvas": self.canvas,
-            "areas": {str(area): scores.as_dict() for area, scores in self.scores.items()},
-            "search_power": info["search_power"],
-            "mask_area": self.pattern.area,
-            "mask_pixels": info["mask_pixels"],
-            "empty_mask": info["empty_mask"],
-            "passes": info["passes"],
-            "search_images_hash": info["search_images_hash"],
-            "settings": info["settings"],
+            "areas": {
+                str(area): {
+                    **scores.as_dict(),
+                    "search_power": self.patterns[area].info["search_power"],
+                    "passes": self.patterns[area].info["passes"],
+                }
+                for area, scores in self.scores.items()
+            },
+            "search_images_hash": self.pattern.info["search_images_hash"],
+            "settings": self.pattern.info["settings"],
         }
 
 
@@ -107,10 +112,10 @@ def survey(
     r"""
     Searches the patterns of many classes, and scores each with its controls on held-out images.
 
-    Canvases are chosen among the search images; of each kind the pattern that does best on the
-    judging images is kept. The controls are: no pattern; as many random pixels of the same
-    canvas (3 draws, each on a third of the images); and the same mask over the positive canvas
-    of the next class.
+    Canvases are chosen among the search images; of each kind, and for each area, the pattern that
+    does best on the judging images is kept. The controls are: no pattern; as many random pixels of
+    the same canvas (3 draws, each on a third of the images); and the same mask over the positive
+    canvas of the next class.
 
     Args:
         forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
@@ -121,9 +126,9 @@ def survey(
         classes (Sequence[int], optional): Which classes. Default: None (all).
         canvases (Mapping[str, int]): How many canvases of each kind, see
             :func:`select_canvases`. Default: {"positive": 2, "white": 1}.
-        areas (Sequence[float]): Areas to score at; the first one judges. Default: (0.05, 0.01).
+        areas (Sequence[float]): Areas to search and score at. Default: (0.05, 0.01).
         classes_together (int): Classes searched in one go. Default: 5.
-        n_steps (int, optional): Steps of each search. Default: None (five epochs).
+        n_steps (int, optional): Rounds of each search. Default: None (50).
         seed (int): Seed of the searches and of the random pixels. Default: 0.
         internal_batch_size (int, optional): Most images in one forward pass of the searches.
             Default: None.
@@ -157,35 +162,44 @@ def survey(
             sample.to(device),
             [] if classes is None else parse_targets(list(classes), len(classes)),
         )
+        bare = _predictions(forward_func, held_out)
     wanted = range(count) if classes is None else classes
     explainer = ClassPattern(forward_func, search)
     for start in range(0, len(wanted), classes_together):
         group = wanted[start : start + classes_together]
-        chosen = {
-            (target, kind): select_canvases(
-                forward_func, search, None, target, n, strategy=kind, seed=seed
-            )
-            for target in group
-            for kind, n in canvases.items()
-        }
         elsewhere = {
             target: select_canvases(forward_func, search, None, _next_class(search, target), 1)[0]
             for target in group
         }
-        patterns = explainer.search(
-            torch.cat(list(chosen.values())),
-            [target for (target, _), images in chosen.items() for _ in images],
-            area=areas[0],
-            n_steps=n_steps,
-            seed=seed,
-            internal_batch_size=internal_batch_size,
-            show_progress=show_progress,
-        )
-        for (target, kind), images in chosen.items():
-            own, patterns = patterns[: len(images)], patterns[len(images) :]
-            [best] = keep_best(own, 1)
-            scores = _score(forward_func, best, elsewhere[target], held_out, areas, seed)
-            yield Finding(best, kind, scores)
+        best: dict[int, list[tuple[str, float, Pattern]]] = {target: [] for target in group}
+        for kind, n in canvases.items():
+            chosen = [
+                select_canvases(forward_func, search, None, target, n, strategy=kind, seed=seed)
+                for target in group
+            ]
+            for area in areas:
+                patterns = explainer.search(
+                    torch.cat(chosen),
+                    [target for target in group for _ in range(n)],
+                    area=area,
+                    keep=1,
+                    n_steps=n_steps,
+                    seed=seed,
+                    internal_batch_size=internal_batch_size,
+                    show_progress=show_progress,
+                )
+                for pattern in patterns:
+                    best[pattern.target].append((kind, area, pattern))
+        for target, found in best.items():
+            for kind in canvases:
+                own = {area: pattern for k, area, pattern in found if k == kind}
+                scores = {
+                    area: _score(
+                        forward_func, pattern, elsewhere[target], held_out, bare, area, seed
+                    )
+                    for area, pattern in own.items()
+                }
+                yield Finding(own, kind, scores)
 
 
 def _next_class(source: ImageSource, target: int) -> int:
@@ -199,14 +213,23 @@ def _next_class(source: ImageSource, target: int) -> int:
     return next((label for label in present if label > target), present[0])
 
 
+def _predictions(forward_func: Classifier, source: ImageSource) -> Tensor:
+    """What the classifier says of each image as it is."""
+    device, _ = placement(forward_func, source.take([0]))
+    said = [predict(forward_func, images.to(device)).cpu() for images in source.in_order()]
+    return torch.cat(said)
+
+
 def _score(
     forward_func: Classifier,
     pattern: Pattern,
     other_canvas: Tensor,
     held_out: ImageSource,
-    areas: Sequence[float],
+    bare: Tensor,
+    area: float,
     seed: int,
-) -> dict[float, Scores]:
+) -> Scores:
+    """The power of a pattern at its area, and its controls."""
     check_unseen(pattern, held_out)
     others = without_class(held_out, pattern.target)
     if len(others) < DRAWS:
@@ -214,23 +237,21 @@ def _score(
             f"there are {len(others)} held-out images that are not of class {pattern.target}: give "
             f"at least {DRAWS}"
         )
+    assert held_out.labels is not None
+    without = int(((bare == pattern.target) & (held_out.labels != pattern.target)).sum())
 
     def hits(stamped: Pattern, images: ImageSource = others) -> int:
         return count_hits(forward_func, stamped, images)
 
     shares = [others.subset(torch.arange(draw, len(others), DRAWS)) for draw in range(DRAWS)]
-
     with undisturbed(forward_func, seed):
-        without, scores = count_hits(forward_func, pattern, others, bare=True), {}
-        for area in areas:
-            binary = pattern.topk(area)
-            drawn = [
-                hits(random_pixels(pattern, area, seed + draw), share)
-                for draw, share in enumerate(shares)
-            ]
-            scores[area] = Scores(
-                power_of(hits(binary), len(others), without),
-                random_pixels=sum(drawn) / len(others),
-                other_canvas=hits(replace(binary, canvas=other_canvas)) / len(others),
-            )
-    return scores
+        binary = pattern.topk(area)
+        drawn = [
+            hits(random_pixels(pattern, area, seed + draw), share)
+            for draw, share in enumerate(shares)
+        ]
+        return Scores(
+            power_of(hits(binary), len(others), without),
+            random_pixels=sum(drawn) / len(others),
+            other_canvas=hits(replace(binary, canvas=other_canvas)) / len(others),
+        )

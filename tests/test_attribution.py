@@ -11,15 +11,16 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.data import Dataset
 
-import captum_classpattern.attribution as attribution
 from captum_classpattern import ClassPattern, Pattern, predictive_power, search_masks
 from captum_classpattern.images import ImageSource, hash_of
 from captum_classpattern.judging import split_for_judging
+from captum_classpattern.search import Search
 
 IMAGES = torch.rand(60, 1, 5, 5, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(60) % 3
 CANVASES = torch.rand(6, 1, 5, 5, generator=torch.Generator().manual_seed(1))
 HASHES = ImageSource(IMAGES, name="images").hashes
+both_solvers = pytest.mark.parametrize("solver", ["swap", "paper"])
 
 
 def linear_net():
@@ -36,21 +37,33 @@ def search(canvases=CANVASES, target=0, *, images=IMAGES, labels=LABELS, **kwarg
     return ClassPattern(linear_net(), images, labels).search(canvases, target, **kwargs)
 
 
-def test_one_pattern_a_canvas_in_order():
+@both_solvers
+def test_one_pattern_a_canvas_in_order(solver):
     targets = [2, 0, 1, 1, 0, 2]
-    patterns = search(target=targets, seed=3)
+    patterns = search(target=targets, seed=3, solver=solver)
     assert [pattern.target for pattern in patterns] == targets
     assert all(torch.equal(p.canvas, canvas) for p, canvas in zip(patterns, CANVASES))
     fit, _ = split_for_judging(ImageSource(IMAGES, LABELS, name="images"), 3)
-    result = search_masks(linear_net(), CANVASES, targets, fit, n_steps=12, seed=3)
+    settings = {"n_steps": 12, "area": 0.2, "seed": 3, "solver": solver}
+    result = search_masks(linear_net(), CANVASES, targets, fit, **settings)
     for pattern, mask, losses in zip(patterns, result.masks, result.losses):
         assert torch.equal(pattern.mask, mask)
         assert pattern.info["loss_curve"] == losses.tolist()
-        assert pattern.info["passes"] == 48
+        # 24 sign steps of 4 are 3 epochs of 32, then come 12 rounds of an epoch
+        assert pattern.info["passes"] == {"paper": 48, "swap": 3 * 32 + 12 * 32}[solver]
+
+
+def looked_at(seed, target, shown):
+    """The hashes of the images that judge, and of the first ones that are fitted to."""
+    fit, judge = split_for_judging(ImageSource(IMAGES, LABELS, name="images"), seed)
+    order = np.random.default_rng([seed, 0]).permutation(len(fit))
+    others = [i for i in order if fit.labels[i] != target]
+    return sorted([*judge.hashes, *fit.hashes_at(others[:shown])])
 
 
 def test_the_evidence():
-    pattern = search(CANVASES[:2], seed=7, alpha=0.3, step_size=0.05, batch_size=3, n_epochs=2)[1]
+    settings = {"alpha": 0.3, "step_size": 0.05, "batch_size": 3, "n_epochs": 2}
+    pattern = search(CANVASES[:2], seed=7, solver="paper", **settings)[1]
     assert set(pattern.info) == {
         "settings",
         "seed",
@@ -68,6 +81,7 @@ def test_the_evidence():
     }
     assert pattern.info["settings"] == {
         "solver": "paper",
+        "precision": "auto",
         "alpha": 0.3,
         "step_size": 0.05,
         "batch_size": 3,
@@ -83,36 +97,68 @@ def test_the_evidence():
     assert len(pattern.info["loss_curve"]) == 12
     assert pattern.info["empty_mask"] is False
     assert pattern.info["search_images"] == 60
-    assert pattern.info["search_image_hashes"] == HASHES
-    assert pattern.info["search_images_hash"] == hash_of(HASHES[::-1])
+    hashes = looked_at(7, 0, 32)
+    assert len(hashes) == 12 + 32  # not those of class 0 that do not judge
+    assert pattern.info["search_image_hashes"] == hashes
+    assert pattern.info["search_images_hash"] == hash_of(hashes[::-1])
     assert pattern.info["versions"]["torch"] == torch.__version__
     assert pattern.info["versions"]["captum_classpattern"] == version("captum_classpattern")
 
 
-def test_the_defaults_are_the_papers():
-    [pattern] = ClassPattern(linear_net(), IMAGES, LABELS).search(CANVASES[:1], 0, area=0.2)
+@pytest.mark.parametrize(("solver", "steps", "shown"), [("paper", 3, 12), ("swap", 1, 32)])
+@pytest.mark.parametrize("target", [1, [1, 1]])
+def test_only_images_that_were_looked_at_are_recorded(solver, steps, shown, target):
+    """Three sign steps of 4; or two, and one round of the 24 that are left of the epoch."""
+    for pattern in search(CANVASES[:2], target, seed=2, solver=solver, n_steps=steps):
+        assert pattern.info["search_image_hashes"] == looked_at(2, 1, shown)
+        assert pattern.info["search_images_hash"] == hash_of(looked_at(2, 1, shown))
+        assert pattern.info["search_images"] == 60
+
+
+def test_an_image_that_was_only_looked_at_for_another_class_is_recorded():
+    first, second = search(CANVASES[:2], [0, 1], solver="paper", n_steps=2)
+    own = {*looked_at(0, 0, 8), *looked_at(0, 1, 8)}
+    assert len(own) > 12 + 8
+    assert set(first.info["search_image_hashes"]) == own
+    assert set(second.info["search_image_hashes"]) == own
+
+
+# 48 images are fitted to, 16 of them of class 0; swaps: 100 sign steps of 4 end half way through
+# an epoch of 32, the first round takes the rest of it
+@pytest.mark.parametrize(
+    ("given", "solver", "passes", "steps"),
+    [({}, "swap", 400 + 16 + 49 * 32, 50), ({"solver": "paper"}, "paper", 5 * 32, 40)],
+)
+def test_the_defaults(given, solver, passes, steps):
+    explainer = ClassPattern(linear_net(), IMAGES, LABELS)
+    [pattern] = explainer.search(CANVASES[:1], 0, area=0.2, **given)
     assert pattern.info["settings"] == {
-        "solver": "paper",
+        "solver": solver,
+        "precision": "auto",
         "alpha": 0.2,
         "step_size": 0.02,
-        "batch_size": 4,
-        "n_epochs": 5,
+        "batch_size": None,
+        "n_epochs": None,
         "n_steps": None,
         "seed": 0,
         "area": 0.2,
     }
-    assert pattern.info["passes"] == 5 * 32  # 48 images are fitted to, 16 of them of class 0
+    assert pattern.info["passes"] == passes
+    assert len(pattern.info["loss_curve"]) == steps
 
 
 def test_loss_curves_end_where_a_target_has_finished():
     labels = torch.tensor([0] * 30 + [1] * 20 + [2] * 10)
-    patterns = search(CANVASES[:3], [0, 1, 2], labels=labels, n_steps=None, n_epochs=2)
+    settings = {"solver": "paper", "n_steps": None, "n_epochs": 2}
+    patterns = search(CANVASES[:3], [0, 1, 2], labels=labels, **settings)
     assert [p.info["passes"] for p in patterns] == [2 * 24, 2 * 32, 2 * 40]
     assert [len(p.info["loss_curve"]) for p in patterns] == [12, 16, 20]
 
 
-def test_info_is_json_and_survives_saving(tmp_path):
-    for i, pattern in enumerate(search(target=torch.tensor([0, 1, 2, 0, 1, 2]))):
+@both_solvers
+def test_info_is_json_and_survives_saving(tmp_path, solver):
+    patterns = search(target=torch.tensor([0, 1, 2, 0, 1, 2]), solver=solver)
+    for i, pattern in enumerate(patterns):
         assert json.loads(json.dumps(pattern.info, allow_nan=False)) == pattern.info
         pattern.save(tmp_path / f"{i}.safetensors")
         loaded = Pattern.load(tmp_path / f"{i}.safetensors")
@@ -173,25 +219,20 @@ class Recorder(Dataset):
         return IMAGES[index], LABELS[index]
 
 
+@both_solvers
 @pytest.mark.parametrize("method", ["search", "attribute"])
-def test_judging_images_never_reach_fitting(monkeypatch, method):
-    data, fitted, splits = Recorder(), set(), []
+def test_judging_images_never_reach_fitting(monkeypatch, method, solver):
+    data, fitted, advance = Recorder(), set(), Search.advance
 
-    def spy_split(baselines, seed):
-        splits.append(split_for_judging(baselines, seed))
+    def spy(self, until=None):
         data.asked.clear()
-        return splits[-1]
-
-    def spy_search(*args, **kwargs):
-        result = search_masks(*args, **kwargs)
+        advance(self, until)
         fitted.update(data.asked)
-        return result
 
-    monkeypatch.setattr(attribution, "split_for_judging", spy_split)
-    monkeypatch.setattr(attribution, "search_masks", spy_search)
+    monkeypatch.setattr(Search, "advance", spy)
     explainer = ClassPattern(linear_net(), data)
-    getattr(explainer, method)(CANVASES, target=[0, 1, 2, 0, 1, 2], n_epochs=1)
-    [(fit, judge)] = splits
+    getattr(explainer, method)(CANVASES, target=[0, 1, 2, 0, 1, 2], n_epochs=1, solver=solver)
+    fit, judge = split_for_judging(ImageSource(IMAGES, LABELS, name="images"), 0)
     hashes = {HASHES[i] for i in fitted}
     assert hashes == set(fit.hashes)
     assert not hashes & set(judge.hashes)
@@ -212,30 +253,32 @@ def plain_power(pattern, seed, area=0.2):
 
 
 @pytest.mark.parametrize("seed", [0, 5])
-def test_search_power(seed):
-    patterns = search(target=[0, 1, 2, 0, 1, 2], seed=seed)
+@both_solvers
+def test_search_power(seed, solver):
+    patterns = search(target=[0, 1, 2, 0, 1, 2], seed=seed, solver=solver)
     powers = [pattern.info["search_power"] for pattern in patterns]
     assert powers == [plain_power(pattern, seed) for pattern in patterns]
     assert len(set(powers)) > 1
 
 
-def test_additional_arguments_reach_the_judging_too():
+@both_solvers
+def test_additional_arguments_reach_the_judging_too(solver):
     """A shift a canvas: where the target is added 100, every image is called so."""
     net, shifts = linear_net(), torch.tensor([[100.0, 0, 0], [0, 0, 100.0]])
     explainer = ClassPattern(lambda images, shift=0.0: net(images) + shift, IMAGES, LABELS)
-    patterns = explainer.search(
-        CANVASES[:2], [0, 1], area=0.2, n_steps=3, additional_forward_args=shifts
-    )
+    settings = {"area": 0.2, "n_steps": 3, "solver": solver}
+    patterns = explainer.search(CANVASES[:2], [0, 1], additional_forward_args=shifts, **settings)
     assert [pattern.info["search_power"] for pattern in patterns] == [1.0, 0.0]
 
 
 def test_keep_returns_the_best():
-    every = search(target=0)
+    """All are searched to the end by the paper's solver."""
+    every = search(target=0, solver="paper")
     powers = [pattern.info["search_power"] for pattern in every]
     ranked = sorted(range(6), key=lambda i: -powers[i])
     assert len(set(powers)) > 1
     for keep in (1, 2, 6, 9):
-        kept = search(target=0, keep=keep)
+        kept = search(target=0, keep=keep, solver="paper")
         assert len(kept) == min(keep, 6)
         for pattern, i in zip(kept, ranked):
             assert torch.equal(pattern.mask, every[i].mask)
@@ -245,7 +288,8 @@ def test_keep_returns_the_best():
 
 def test_keep_counts_for_each_class():
     targets = [2, 0, 2, 0, 0, 2]
-    every, kept = search(target=targets), search(target=targets, keep=2)
+    every = search(target=targets, solver="paper")
+    kept = search(target=targets, solver="paper", keep=2)
     assert [pattern.target for pattern in kept] == [2, 2, 0, 0]
     for target in (2, 0):
         powers = sorted(p.info["search_power"] for p in every if p.target == target)
@@ -266,7 +310,7 @@ def test_without_judging_images_there_is_no_score():
 def test_an_empty_mask_is_flagged():
     """With alpha = 0 nothing holds the mask up: from 0.5 it is gone after 25 steps or 26."""
     for steps, empty in ((24, False), (26, True)):
-        [pattern] = search(CANVASES[:1], alpha=0, n_steps=steps)
+        [pattern] = search(CANVASES[:1], alpha=0, n_steps=steps, solver="paper")
         assert pattern.info["empty_mask"] is empty
         assert bool(pattern.mask.any()) is not empty
 
@@ -284,9 +328,10 @@ def test_the_patterns_do_not_share_their_evidence():
     assert second.info["settings"]["alpha"] == 0.2
 
 
-def test_without_labels_the_models_predictions_are_taken():
+@both_solvers
+def test_without_labels_the_models_predictions_are_taken(solver):
     predicted = linear_net()(IMAGES).argmax(1)
-    expected, own = search(labels=predicted), search(labels=None)
+    expected, own = search(labels=predicted, solver=solver), search(labels=None, solver=solver)
     assert all(torch.equal(a.mask, b.mask) for a, b in zip(own, expected))
     assert [p.info["search_power"] for p in own] == [p.info["search_power"] for p in expected]
 
@@ -312,6 +357,7 @@ def test_repeated_inputs_keep_an_argument_that_is_no_row():
     [
         ({"keep": 0}, ValueError, "keep must be a whole number from 1, got 0"),
         ({"keep": True}, ValueError, "keep must be a whole number from 1, got True"),
+        ({"solver": "adam"}, ValueError, "solver must be one of swap, paper, got 'adam'"),
         ({"area": 0.001}, ValueError, "0.001 of 5x5 = 25 pixels rounds to none or all"),
         ({"target": 3}, ValueError, "target 3 is out of range: the model has 3 classes"),
         ({"target": None}, TypeError, "target must be an int, .*got NoneType"),
@@ -365,10 +411,11 @@ def test_no_forward_pass_is_larger_than_the_internal_batch_size(labels):
     assert max(calls) == 3
 
 
-def test_one_image_of_another_class_is_kept_for_fitting():
+@pytest.mark.parametrize(("solver", "passes"), [("paper", 3), ("swap", 9)])
+def test_one_image_of_another_class_is_kept_for_fitting(solver, passes):
     explainer = ClassPattern(linear_net(), IMAGES[:5], [0, 0, 0, 0, 1])
-    [pattern] = explainer.search(CANVASES[:1], 0, n_steps=3, area=0.2)
-    assert pattern.info["passes"] == 3
+    [pattern] = explainer.search(CANVASES[:1], 0, n_steps=3, area=0.2, solver=solver)
+    assert pattern.info["passes"] == passes
     assert pattern.info["search_power"] is None
 
 

@@ -17,7 +17,11 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from captum_classpattern import ClassPattern, Pattern, search_masks
 
 LABELS = torch.arange(15) % 3
-FAST = {"n_steps": 5, "alpha": 0.9, "step_size": 0.1}  # enough for masks that are not trivial
+# enough for masks that are not trivial; the model is called itself, and no copy of it
+FAST = {"n_steps": 5, "area": 0.25, "alpha": 0.9, "step_size": 0.1, "precision": "full"}
+STEPS = 3 * FAST["n_steps"]  # two by the sign for each round
+PAPER = {**FAST, "solver": "paper"}
+both_solvers = pytest.mark.parametrize("fast", [FAST, PAPER], ids=["swap", "paper"])
 TRAIN_MODE = "the model is in train mode"
 
 
@@ -147,14 +151,15 @@ def test_two_inputs_are_refused(explainer, images):
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("n", [1, 3])
-def test_the_result_is_the_mask_for_all_channels(channels, n):
+@both_solvers
+def test_the_result_is_the_mask_for_all_channels(channels, n, fast):
     baselines, images = random_images(15, channels, 6), random_images(n, channels, 5)
     explainer = ClassPattern(make_net(channels), baselines, LABELS)
-    result = explainer.attribute(images, target=2, **FAST)
+    result = explainer.attribute(images, target=2, **fast)
     assert result.shape == images.shape
     assert result.is_contiguous()
     assert not result.requires_grad
-    patterns = explainer.search(images, target=2, **FAST)
+    patterns = explainer.search(images, target=2, **fast)
     masks = torch.stack([pattern.mask for pattern in patterns])
     assert masks.unique().numel() > 3
     assert torch.equal(result, masks.expand_as(images))
@@ -170,11 +175,12 @@ def test_the_result_has_the_dtype_of_the_inputs(explainer, images, dtype):
 
 
 @pytest.mark.parametrize("seed", [0, 7])
-def test_attribute_gives_the_masks_of_search(explainer, images, seed):
-    result = explainer.attribute(images, [0, 1, 2], seed=seed, **FAST)
-    patterns = explainer.search(images, [0, 1, 2], seed=seed, **FAST)
+@both_solvers
+def test_attribute_gives_the_masks_of_search(explainer, images, seed, fast):
+    result = explainer.attribute(images, [0, 1, 2], seed=seed, **fast)
+    patterns = explainer.search(images, [0, 1, 2], seed=seed, **fast)
     assert torch.equal(result[:, :1], torch.stack([pattern.mask for pattern in patterns]))
-    other = explainer.attribute(images, [0, 1, 2], seed=seed + 1, **FAST)
+    other = explainer.attribute(images, [0, 1, 2], seed=seed + 1, **fast)
     assert not torch.equal(result, other)
 
 
@@ -186,22 +192,27 @@ def test_multiply_by_inputs(net, baselines, images, explainer):
     assert torch.equal(product.attribute(images, target=1, **FAST), expected)
 
 
-def test_internal_batch_size_bounds_the_forward_pass_and_changes_nothing(net, baselines, images):
+@pytest.mark.parametrize(("fast", "largest"), [(FAST, 24), (PAPER, 12)], ids=["swap", "paper"])
+def test_internal_batch_size_bounds_the_forward_pass_and_changes_nothing(
+    net, baselines, images, fast, largest
+):
+    """3 canvases on 4 images each; or on the 8 that are not of class 1, of the 12 fitted to."""
     recorder = Recorder(net)
     explainer = ClassPattern(recorder, baselines, LABELS)
-    expected = explainer.attribute(images, target=1, **FAST)
-    assert max(recorder.sizes) == 12
+    expected = explainer.attribute(images, target=1, **fast)
+    assert max(recorder.sizes) == largest
     recorder.sizes.clear()
-    result = explainer.attribute(images, target=1, internal_batch_size=5, **FAST)
+    result = explainer.attribute(images, target=1, internal_batch_size=5, **fast)
     assert max(recorder.sizes) == 5
     torch.testing.assert_close(result, expected)
 
 
-def test_progress_is_drawn_only_when_asked_for(explainer, images, capsys):
-    explainer.attribute(images, target=1, **FAST)
+@pytest.mark.parametrize(("fast", "end"), [(FAST, "15/15"), (PAPER, "5/5")], ids=["swap", "paper"])
+def test_progress_is_drawn_only_when_asked_for(explainer, images, capsys, fast, end):
+    explainer.attribute(images, target=1, **fast)
     assert capsys.readouterr() == ("", "")
-    explainer.attribute(images, target=1, show_progress=True, **FAST)
-    assert "5/5" in capsys.readouterr().err
+    explainer.attribute(images, target=1, show_progress=True, **fast)
+    assert f" {end} " in capsys.readouterr().err
 
 
 # ---- targets
@@ -388,7 +399,7 @@ def test_infidelity():
         perturbed = inputs * kept.repeat(len(inputs) // 2, 1, 1, 1)
         return inputs - perturbed, perturbed
 
-    attributions = explainer.attribute(images, targets, **FAST)
+    attributions = explainer.attribute(images, targets, **PAPER)
     result = infidelity(
         net, perturb, images, attributions, target=targets, n_perturb_samples=2, normalize=True
     )
@@ -556,17 +567,18 @@ def test_a_pattern_in_min_param_perturbation(net, mode):
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 @pytest.mark.parametrize("created_inside", [True, False])
-def test_gradients_switched_off_around_the_call(net, baselines, images, mode, created_inside):
+@both_solvers
+def test_gradients_switched_off_around_the_call(net, baselines, images, mode, created_inside, fast):
     plain = ClassPattern(net, baselines, LABELS, multiply_by_inputs=True)
-    expected = plain.attribute(images, [2, 0, 1], **FAST)
-    expected_pattern = plain.search(images[:1], 1, **FAST)[0]
+    expected = plain.attribute(images, [2, 0, 1], **fast)
+    expected_pattern = plain.search(images[:1], 1, **fast)[0]
     with mode():
         if created_inside:
             images, baselines = images.clone(), baselines.clone()
             assert images.is_inference() == (mode is torch.inference_mode)
         explainer = ClassPattern(net, baselines, LABELS.clone(), multiply_by_inputs=True)
-        result = explainer.attribute(images, [2, 0, 1], **FAST)
-        [pattern] = explainer.search(images[:1], 1, **FAST)
+        result = explainer.attribute(images, [2, 0, 1], **fast)
+        [pattern] = explainer.search(images[:1], 1, **fast)
         assert not torch.is_grad_enabled()
         assert torch.is_inference_mode_enabled() == (mode is torch.inference_mode)
     assert torch.equal(result, expected)
@@ -710,20 +722,21 @@ def as_source(kind, baselines):
 @pytest.mark.filterwarnings(f"ignore:{TRAIN_MODE}")
 @pytest.mark.parametrize("call", ["attribute", "search"])
 @pytest.mark.parametrize("kind", ["tensors", "shuffled loader", "own generator"])
-def test_a_call_changes_nothing(net, images, baselines, call, kind):
+@both_solvers
+def test_a_call_changes_nothing(net, images, baselines, call, kind, fast):
     hook_calls, images = lived_in(net), lived_in_inputs(images)
     source, labels = as_source(kind, baselines)
     generator = getattr(source, "generator", None)
     generator_before = None if generator is None else contents(generator.get_state())
     before = state_of_caller(net, images, baselines, LABELS)
     explainer = ClassPattern(net, source, labels)
-    result = getattr(explainer, call)(images, target=[2, 0, 1], **FAST)
+    result = getattr(explainer, call)(images, target=[2, 0, 1], **fast)
     assert state_of_caller(net, images, baselines, LABELS) == before
     assert generator is None or contents(generator.get_state()) == generator_before
     assert len(hook_calls) >= FAST["n_steps"]  # the user's hooks ran: they were not taken off
     masks = result[:, :1] if call == "attribute" else torch.stack([p.mask for p in result])
     plain = ClassPattern(make_net(), baselines, LABELS)
-    torch.testing.assert_close(masks, masks_alone(plain, images.detach(), [2, 0, 1]))
+    torch.testing.assert_close(masks, masks_alone(plain, images.detach(), [2, 0, 1], **fast))
     assert not masks.requires_grad
 
 
@@ -791,7 +804,7 @@ class Failing(nn.Module):
         ("attribute", 4),
         ("search", 1),
         ("search", 4),
-        ("search", 2 + FAST["n_steps"]),  # while judging
+        ("search", 2 + STEPS),  # while judging
     ],
 )
 def test_a_call_that_fails_half_way_changes_nothing(net, images, baselines, call, k, how, kind):
@@ -807,7 +820,9 @@ def test_a_call_that_fails_half_way_changes_nothing(net, images, baselines, call
     }[how]
     with pytest.raises(error, match=message):
         getattr(explainer, call)(images, target=1, **FAST)
-    assert failing.calls == k
+    judging = k == 2 + STEPS
+    slow = how == "nan" and k > 1 and not judging  # losses are not looked at after each step
+    assert k < failing.calls <= k + 16 if slow else failing.calls == k
     assert state_of_caller(failing, images, baselines) == before
 
     failing.k = 10**6  # mended, it works as if nothing had happened

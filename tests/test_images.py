@@ -234,9 +234,12 @@ class Ragged(Dataset):
     ],
 )
 def test_refused(images, labels, error, text):
-    with pytest.raises(error, match=text):
+    def look():
         source = ImageSource(images, labels, name="images")
-        _ = source.labels, source.hashes
+        return source.labels, source.hashes
+
+    with pytest.raises(error, match=text):
+        look()
 
 
 class Listed(Plain):

@@ -90,9 +90,9 @@ def _stands_out(findings: Findings, canvas: str, area: float) -> Verdict:
 
 
 def _trigger_found(findings: Findings, pixels: Tensor) -> Verdict:
-    """Whether the strongest pixels of the backdoored class are those of the true trigger."""
+    """Whether the strongest pixels of the smallest pattern are those of the true trigger."""
     iou = {
-        (model, f.target, f.canvas): localisation_iou(f.pattern, pixels)
+        (model, f.target, f.canvas): localisation_iou(f.patterns[min(f.patterns)], pixels)
         for model in ("backdoored", "natural")
         for f in findings[model]
     }
