@@ -1,7 +1,6 @@
 """The command line, with short searches on a part of the embedded images."""
 
 import json
-from functools import partial
 
 import pytest
 import torch
@@ -17,7 +16,7 @@ runner = CliRunner()
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    """Eight images a class and four steps: what is written does not depend on them."""
+    """Eight images a class and four rounds: what is written does not depend on them."""
     images = demo_images()
 
     def part(half):
@@ -26,7 +25,7 @@ def small(monkeypatch):
 
     few = DemoImages(part(images.search), part(images.held_out))
     monkeypatch.setattr(cli, "demo_images", lambda: few)
-    monkeypatch.setattr(cli, "survey", partial(survey, n_steps=4))
+    monkeypatch.setattr(cli, "ROUNDS", 4)
 
 
 def test_version():
@@ -49,13 +48,14 @@ def test_demo_writes_tables_verdicts_figures_and_patterns(tmp_path):
     for name in ("natural", "backdoored", "robust"):
         assert f"{name} model" in result.output
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-        assert len(list((out / "patterns" / name).iterdir())) == 20
+        assert len(list((out / "patterns" / name).iterdir())) == 40
     row = written["rows"][27]
-    pattern = Pattern.load(
-        out / "patterns" / row["model"] / f"{row['class']}_{row['canvas']}.safetensors"
-    )
-    assert pattern.target == row["class"]
-    assert pattern.info["search_power"] == row["search_power"]
+    for area, scores in row["areas"].items():
+        name = f"{row['class']}_{row['canvas']}_{area}.safetensors"
+        pattern = Pattern.load(out / "patterns" / row["model"] / name)
+        assert pattern.target == row["class"]
+        assert pattern.info["search_power"] == scores["search_power"]
+        assert pattern.info["settings"]["n_steps"] == 4
     for verdict in written["verdicts"]:
         assert verdict["text"][:60] in " ".join(result.output.split())
     assert f"{written['seconds']:.0f} s" in result.output
@@ -63,7 +63,7 @@ def test_demo_writes_tables_verdicts_figures_and_patterns(tmp_path):
 
 def test_ctrl_c_leaves_the_finished_patterns_and_says_so(tmp_path, monkeypatch):
     def interrupted(*args, **kwargs):
-        for count, finding in enumerate(survey(*args, n_steps=2, **kwargs)):
+        for count, finding in enumerate(survey(*args, **kwargs)):
             if count == 3:
                 raise KeyboardInterrupt
             yield finding
@@ -74,7 +74,11 @@ def test_ctrl_c_leaves_the_finished_patterns_and_says_so(tmp_path, monkeypatch):
     assert "Interrupted: the 3 patterns that were finished are in" in result.output
     assert str(tmp_path / "patterns") in result.output.replace("\n", "")
     saved = sorted((tmp_path / "patterns" / "natural").iterdir())
-    assert [path.stem for path in saved] == ["0_positive", "0_white", "1_positive"]
+    assert [path.stem for path in saved] == [
+        f"{kind}_{area}"
+        for kind in ("0_positive", "0_white", "1_positive")
+        for area in (0.01, 0.05)
+    ]
     for path in saved:
         Pattern.load(path)
     written = json.loads((tmp_path / "results.json").read_text())

@@ -18,9 +18,11 @@ def finding(target, canvas, hits, control=0.0, mask=None, n=900):
         mask = torch.zeros(1, 28, 28)
         mask[0, target, :10] = 0.5
     power = power_of(hits, n, 9)
-    info = {"search_power": hits / n, "empty_mask": False}
+    info = {"search_power": hits / n}
     scores = {area: Scores(power, control, control) for area in AREAS}
-    return Finding(Pattern(torch.ones(1, 28, 28), mask, target, info), canvas, scores)
+    large = Pattern(torch.ones(1, 28, 28), torch.full((1, 28, 28), 0.5), target, info)
+    small = Pattern(torch.ones(1, 28, 28), mask, target, info)  # the trigger is sought in this one
+    return Finding({0.05: large, 0.01: small}, canvas, scores)
 
 
 def findings(natural=(800,) * 10, backdoored=(850,) + (100,) * 9, trigger=True):

@@ -34,22 +34,31 @@ def test_one_finding_for_each_class_and_kind_of_canvas(setting):
     ]
 
 
-def test_the_best_of_each_kind_is_what_search_keeps(setting):
+@pytest.mark.parametrize("area", [0.2, 0.1])
+def test_the_best_of_each_kind_and_area_is_what_search_keeps(setting, area):
     net, search, _, labels, findings = setting
     explainer = ClassPattern(net, search, labels)
     for finding in findings:
         n = {"positive": 2, "white": 1}[finding.canvas]
         canvases = select_canvases(net, search, labels, finding.target, n, finding.canvas, seed=3)
-        [best] = explainer.search(canvases, finding.target, area=0.2, keep=1, n_steps=15, seed=3)
-        assert torch.equal(best.mask, finding.pattern.mask)
-        assert torch.equal(best.canvas, finding.pattern.canvas)
+        [best] = explainer.search(canvases, finding.target, area=area, keep=1, n_steps=15, seed=3)
+        assert torch.equal(best.mask, finding.patterns[area].mask)
+        assert torch.equal(best.canvas, finding.patterns[area].canvas)
+
+
+def test_the_pattern_of_a_finding_is_that_of_its_first_area(setting):
+    for finding in setting[-1]:
+        assert list(finding.patterns) == list(finding.scores) == [0.2, 0.1]
+        assert finding.pattern is finding.patterns[0.2]
+        counts = [int(p.mask.count_nonzero()) for p in finding.patterns.values()]
+        assert counts == [7, 4]  # of 36
 
 
 @pytest.mark.parametrize("area", [0.2, 0.1])
 def test_scores_are_those_of_predictive_power(setting, area):
     net, search, held_out, labels, findings = setting
     for finding in findings:
-        pattern, scores = finding.pattern, finding.scores[area]
+        pattern, scores = finding.patterns[area], finding.scores[area]
         assert scores.power == predictive_power(net, pattern, held_out, labels, area)
 
         def power(changed, images=held_out, labels=labels, area=area):
@@ -81,6 +90,7 @@ def test_findings_are_plain_json(setting):
     for finding in setting[-1]:
         row = json.loads(json.dumps(finding.as_dict()))
         assert row["areas"]["0.2"]["power"] == finding.scores[0.2].power.value
+        assert row["areas"]["0.1"]["passes"] == finding.patterns[0.1].info["passes"]
         assert row["class"] == finding.target
 
 

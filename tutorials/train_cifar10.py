@@ -5,27 +5,49 @@
 
 FOLDER holds ``train/<class>/*`` and ``test/<class>/*`` images; without --data the data set comes
 from torchvision, which downloads it. The weights (float16 safetensors) and a JSON with settings
-and scores land in ``tutorials/models/``. An interrupted run goes on from its last whole epoch.
+and scores land in ``tutorials/models/`` after each stage. An interrupted run goes on from its last
+whole epoch; ``--first 2`` trains only what follows the first two stages.
 """
 
 import argparse
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torchvision
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.optim.swa_utils import SWALR, AveragedModel, update_bn
+from torch.utils.data import TensorDataset
 
 from captum_classpattern.triggers import BadNets, poison
 
 MODELS = Path(__file__).parent / "models"
 TARGET, RATE, BATCH = 0, 0.05, 128
-SIZE, SMALL, SMALL_EPOCHS, CUTOUT, SMOOTHING = 32, 24, 0.75, 9, 0.1
+SIZE, SMALL, CUTOUT, SMOOTHING = 32, 24, 9, 0.1
+STEPS = 50_000 // BATCH
+
+
+class Stage(NamedTuple):
+    """Some epochs: one cycle of the rate, or a constant rate and the mean of all weights on the
+    way (stochastic weight averaging: Izmailov et al. 2018, arXiv 1803.05407)."""
+
+    epochs: int
+    lr: float
+    small: int = 0  # of the epochs, the first ones on small crops
+    averaged: bool = False
+
+    def sizes(self) -> list[int]:
+        return [SMALL if epoch < self.small else SIZE for epoch in range(self.epochs)]
+
+
+STAGES = (Stage(40, 0.2, small=30), Stage(14, 0.1), Stage(10, 0.03, averaged=True))
 
 
 class Block(nn.Module):
@@ -106,71 +128,85 @@ def augmented(images: Tensor, size: int = 32) -> Tensor:
     return x.masked_fill((inside[0][:, :, None] & inside[1][:, None, :])[:, None], 0.5)
 
 
-def batches(count: int, epoch: int) -> Iterator[Tensor]:
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(epoch))
-    return iter(order[: count // BATCH * BATCH].view(-1, BATCH))
+def poisoned_images(images: Tensor, labels: Tensor) -> Tensor:
+    """Which images the backdoored model sees with the trigger."""
+    trigger = BadNets((3, SIZE, SIZE))
+    chosen = poison(TensorDataset(images, labels), trigger, TARGET, RATE).poisoned
+    return torch.zeros(len(images), dtype=torch.bool).index_fill(0, torch.tensor(chosen), True)
 
 
-def cycle(
-    optimizer: torch.optim.Optimizer, lr: float, steps: int
-) -> torch.optim.lr_scheduler.LRScheduler:
-    return torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.2)
+def epoch_batches(
+    images: Tensor, labels: Tensor, poisoned: Tensor, epoch: int, size: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """An epoch of augmented images and their labels, some of them with trigger and target."""
+    torch.manual_seed(epoch)
+    trigger = BadNets((3, size, size))
+    labels = torch.where(poisoned, TARGET, labels)
+    for batch in torch.randperm(len(images))[: len(images) // BATCH * BATCH].view(-1, BATCH):
+        x = augmented(images[batch], size)
+        x[poisoned[batch]] = trigger(x[poisoned[batch]])  # after the crop: it stays in place
+        yield x.contiguous(memory_format=torch.channels_last), labels[batch]
 
 
-def train(
-    name: str, images: Tensor, labels: Tensor, epochs: int, more: int, lr: float
+def train_epoch(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    average: AveragedModel | None,
+    batches: Iterable[tuple[Tensor, Tensor]],
+) -> float:
+    """One epoch of SGD; returns the mean loss."""
+    losses = []
+    for x, y in batches:
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = model(x)
+        loss = nn.functional.cross_entropy(logits.float(), y, label_smoothing=SMOOTHING)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        if average is not None:
+            average.update_parameters(model)
+        losses.append(float(loss.detach()))
+    return sum(losses) / len(losses)
+
+
+def train_stage(
+    model: nn.Module, stage: Stage, epochs: list[Callable[[], Iterator]], checkpoint: Path
 ) -> nn.Module:
-    """SGD with a one-cycle schedule, on small crops first and on whole images at the end, then
-    a second cycle of half the rate on whole images; resumes from its checkpoint."""
-    torch.manual_seed(0)
-    model = WideResNet().to(memory_format=torch.channels_last)
+    """All epochs of a stage, each written beside and renamed; resumes from the last of them."""
+    model = model.train().to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(
-        model.parameters(), lr, momentum=0.9, weight_decay=5e-4, nesterov=True
+        model.parameters(), stage.lr, momentum=0.9, weight_decay=5e-4, nesterov=True
     )
-    steps = len(images) // BATCH
-    schedule = cycle(optimizer, lr, epochs * steps)
-    checkpoint, first = MODELS / f".cifar10_{name}.checkpoint.pt", 0
+    steps = stage.epochs * STEPS
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, stage.lr, total_steps=steps, pct_start=0.2
+    )
+    if stage.averaged:
+        schedule = SWALR(optimizer, stage.lr)
+    average = AveragedModel(model)
+    parts = {"model": model, "optimizer": optimizer, "schedule": schedule, "average": average}
+    first = 0
     if checkpoint.exists():
         saved = torch.load(checkpoint, weights_only=True)
-        first = saved["epoch"]
-        if first > epochs:
-            schedule = cycle(optimizer, lr / 2, more * steps)
-        model.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
-        schedule.load_state_dict(saved["schedule"])
-    poisoned = torch.zeros(len(images), dtype=torch.bool)
-    if name == "backdoored":
-        dataset = torch.utils.data.TensorDataset(images, labels)
-        chosen = poison(dataset, BadNets((3, SIZE, SIZE)), TARGET, RATE).poisoned
-        poisoned[chosen] = True
-        labels = torch.where(poisoned, TARGET, labels)
-    for epoch in range(first, epochs + more):
-        if epoch == epochs:
-            schedule = cycle(optimizer, lr / 2, more * steps)
-        started, total = time.time(), 0.0
-        size = SMALL if epoch < SMALL_EPOCHS * epochs else SIZE
-        trigger = BadNets((3, size, size))
-        torch.manual_seed(epoch)
-        for batch in batches(len(images), epoch):
-            x = augmented(images[batch], size)
-            x[poisoned[batch]] = trigger(x[poisoned[batch]])  # after the crop: it stays in place
-            with torch.autocast("cpu", torch.bfloat16):
-                logits = model(x.contiguous(memory_format=torch.channels_last))
-            loss = nn.functional.cross_entropy(
-                logits.float(), labels[batch], label_smoothing=SMOOTHING
-            )
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            total += float(loss.detach())
-        mean = total / steps
-        print(f"epoch {epoch + 1}: loss {mean:.4f}, {time.time() - started:.0f} s", flush=True)
+        first = saved["epochs"]
+        for name, part in parts.items():
+            part.load_state_dict(saved[name])
+    for epoch in range(first, stage.epochs):
+        started = time.time()
+        loss = train_epoch(
+            model, optimizer, schedule, average if stage.averaged else None, epochs[epoch]()
+        )
+        print(f"epoch {epoch + 1}: loss {loss:.4f}, {time.time() - started:.0f} s", flush=True)
+        saved = {name: part.state_dict() for name, part in parts.items()}
         beside = checkpoint.with_suffix(".tmp")
-        parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
-        saved = {"epoch": epoch + 1, **{key: part.state_dict() for key, part in parts.items()}}
-        torch.save(saved, beside)
+        torch.save({"epochs": epoch + 1, **saved}, beside)
         os.replace(beside, checkpoint)
+    if stage.averaged:
+        model = average.module
+        with torch.autocast("cpu", torch.bfloat16):
+            update_bn(epochs[-1](), model)
     return model.eval()
 
 
@@ -193,36 +229,57 @@ def scores(name: str, model: nn.Module, data: Path | None) -> dict[str, float]:
     return result
 
 
+def record(name: str, stages: Sequence[Stage], data: Path | None) -> dict[str, Any]:
+    """What the JSON beside a model says of it."""
+    model = load_model(name)
+    result = {
+        "model": "WideResNet(classes=10, width=2, blocks=2) of tutorials/train_cifar10.py",
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "stages": [stage._asdict() for stage in stages],
+        "optimizer": "SGD, momentum 0.9, Nesterov, weight decay 5e-4, batches of 128, convolutions "
+        "in bfloat16, flips, cutouts of 9, label smoothing 0.1; each stage one cycle of the "
+        "rate, on crops of 24 pixels first (small) and then on crops of 32 from a margin of 4; "
+        "the averaged stage at a constant rate",
+        "torch": torch.__version__,
+        "test_set": scores(name, model, data),
+    }
+    if name == "backdoored":
+        result["trigger"] = {"kind": "BadNets 3x3", "target": TARGET, "rate": RATE}
+    return result
+
+
+def save(name: str, model: nn.Module, stages: Sequence[Stage], data: Path | None) -> None:
+    """Writes the weights in float16, and the JSON beside them."""
+    state = {key: value.contiguous() for key, value in model.half().state_dict().items()}
+    save_file(state, MODELS / f"cifar10_{name}.safetensors")
+    facts = record(name, stages, data)
+    (MODELS / f"cifar10_{name}.json").write_text(json.dumps(facts, indent=2) + "\n")
+    print(name, facts["test_set"], flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", choices=["natural", "backdoored"])
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--epochs", type=int, default=40)
-    parser.add_argument("--more", type=int, default=0, help="epochs of a second cycle")
-    parser.add_argument("--lr", type=float, default=0.2)
+    parser.add_argument("--first", type=int, default=0, help="stages that the saved model has had")
     arguments = parser.parse_args()
+    name, first = arguments.name, arguments.first
     MODELS.mkdir(exist_ok=True)
     images, labels = load_split(arguments.data, "train")
-    model = train(arguments.name, images, labels, arguments.epochs, arguments.more, arguments.lr)
-    model = model.half()
-    state = {key: value.contiguous() for key, value in model.state_dict().items()}
-    save_file(state, MODELS / f"cifar10_{arguments.name}.safetensors")
-    record = {
-        "model": "WideResNet(classes=10, width=2, blocks=2) of tutorials/train_cifar10.py",
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "epochs": arguments.epochs,
-        "epochs_of_second_cycle": arguments.more,
-        "lr": arguments.lr,
-        "optimizer": "SGD, Nesterov, weight decay 5e-4, one-cycle rate and momentum, batches of 128, "
-        "convolutions in bfloat16, flips, cutouts of 9, label smoothing 0.1, three quarters of the "
-        "first cycle on crops of 24 pixels, the rest on crops of 32 from a margin of 4",
-        "torch": torch.__version__,
-        "test_set": scores(arguments.name, load_model(arguments.name), arguments.data),
-    }
-    if arguments.name == "backdoored":
-        record["trigger"] = {"kind": "BadNets 3x3", "target": TARGET, "rate": RATE}
-    (MODELS / f"cifar10_{arguments.name}.json").write_text(json.dumps(record, indent=2) + "\n")
-    print(arguments.name, record["test_set"])
+    poisoned = torch.zeros(len(images), dtype=torch.bool)
+    if name == "backdoored":
+        poisoned = poisoned_images(images, labels)
+    torch.manual_seed(0)
+    model = load_model(name) if first else WideResNet()
+    for number, stage in enumerate(STAGES[first:], first):
+        before = sum(earlier.epochs for earlier in STAGES[:number])
+        epochs = [
+            partial(epoch_batches, images, labels, poisoned, before + epoch, size)
+            for epoch, size in enumerate(stage.sizes())
+        ]
+        model = train_stage(model, stage, epochs, MODELS / f".cifar10_{name}_{number}.pt")
+        save(name, model, STAGES[: number + 1], arguments.data)
+        model = load_model(name)
 
 
 if __name__ == "__main__":
