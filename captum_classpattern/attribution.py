@@ -25,6 +25,7 @@ from captum_classpattern.judging import (
     keep_best,
     losing,
     most_of_a_class,
+    some_judges,
     split_for_judging,
 )
 from captum_classpattern.pattern import Pattern, pixels_kept
@@ -150,11 +151,11 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
 
         Returns:
             *list[Pattern]*: The patterns. Their ``info`` holds the settings and the seed,
-            ``passes``, ``seconds`` (of the whole call) and ``searched_together``,
-            ``loss_curve``, ``search_power`` (on the judging images at ``area``; None if there
-            are too few images to keep some for judging), ``mask_pixels`` (how many have any
-            weight; ``topk`` of more fills up in reading order), ``empty_mask``,
-            hashes of the search images, and versions.
+            ``passes``, ``loss_curve``, ``search_power`` (on the judging images at ``area``; None
+            if there are too few images to keep some for judging), ``mask_pixels`` (how many have
+            any weight; ``topk`` of more fills up in reading order), ``empty_mask``, hashes of the
+            search images, versions, and of the whole call ``searched_together``, ``seconds`` and
+            ``passes_together`` (those of canvases that were dropped too).
 
         Raises:
             TypeError, ValueError: As :func:`search_masks`; also if the area rounds to no pixel
@@ -186,12 +187,12 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
                 show_progress,
             )
 
-            def judged() -> list[Pattern]:
+            def judged(by: ImageSource = judge) -> list[Pattern]:
                 patterns = found_patterns(search)
                 judge_patterns(
                     self.forward_func,
                     patterns,
-                    judge,
+                    by,
                     area,
                     search.objective.additional,
                     internal_batch_size,
@@ -201,11 +202,12 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
                 return patterns
 
             if keep is not None and settings.swaps:
+                few = some_judges(judge)
                 for stop in search.stops():
                     if most_of_a_class([targets[row] for row in search.rows]) <= keep:
                         break
                     search.advance(stop)
-                    search.drop(losing(judged(), keep))
+                    search.drop(losing(judged(few), keep))
             search.advance()
             patterns = judged()
             seen = {*fit.hashes_at(sorted(search.schedule.seen)), *judge.hashes}
@@ -214,6 +216,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             "seed": settings.seed,
             "seconds": round(time.perf_counter() - started, 3),
             "searched_together": len(canvases),
+            "passes_together": int(search.result().passes.sum()),
             "search_images": len(self._baselines),
             "search_images_hash": hash_of(list(seen)),
             "search_image_hashes": sorted(seen),

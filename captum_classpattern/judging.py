@@ -11,6 +11,7 @@ from captum_classpattern.metrics import count_hits, without_class
 from captum_classpattern.pattern import Pattern
 
 JUDGE_EVERY, JUDGE_MOST = 5, 500
+FEW = 100  # judges that tell which canvases are losing
 NO_JUDGES = (
     "to keep the best there must be images to judge by, and there are too few baselines to keep "
     "some of them from fitting (not counting those of class {}): give more, or leave keep=None"
@@ -37,6 +38,13 @@ def split_for_judging(baselines: ImageSource, seed: int) -> tuple[ImageSource, I
         baselines.subset(torch.nonzero(~judging).flatten()),
         baselines.subset(torch.nonzero(judging).flatten()),
     )
+
+
+def some_judges(judge: ImageSource) -> ImageSource:
+    """A part of the judging images, of all labels, for what must be known early and at low cost."""
+    assert judge.labels is not None
+    order = torch.argsort(judge.labels, stable=True)
+    return judge.subset(order[:: max(1, len(judge) // FEW)])
 
 
 def judge_patterns(

@@ -113,7 +113,7 @@ def search_masks(
         *SearchResult*: ``masks``, float32 (N, 1, H, W) in [0, 1] on the canvases' device;
         ``losses`` (N, steps), of the swap solver those of its rounds; ``passes`` (N,), how
         often the model was run forward and back on an image for each (of the runs forward
-        alone, as in trying a swap, three count as one).
+        alone, as in trying a swap, two count as one).
 
     Raises:
         TypeError: If an argument is of a wrong type, or the classifier returns no Tensor.
@@ -203,7 +203,7 @@ class Search:
         self.trend = torch.zeros_like(self.masks)
         self.losses = torch.full((count, schedule.n_steps), torch.nan, device=device)
         self.finite = torch.ones(schedule.n_steps, dtype=torch.bool, device=device)
-        self.thirds = torch.zeros(count, dtype=torch.int64)  # of a pass forward and back
+        self.halves = torch.zeros(count, dtype=torch.int64)  # of a pass forward and back
         self.number = 0
         self._steps = schedule.steps(device)
         self._bar = tqdm(desc="search", total=schedule.n_steps, disable=not show_progress)
@@ -218,7 +218,7 @@ class Search:
             (self._swap if swapping else self._sign_step)(step)
             for row in self.rows:
                 shown = len(step.picks.get(self.objective.targets[row], ()))
-                self.thirds[row] += 4 * shown if swapping else 3 * shown
+                self.halves[row] += 3 * shown if swapping else 2 * shown
             self.number += 1
             self._bar.update()
             if self.number % CHECK_EVERY == 0:
@@ -282,7 +282,7 @@ class Search:
         swapped = self.number > signs
         masks = _weighted(self.masks, self.trend) if swapped else self.masks
         losses = self.losses[:, signs % self.schedule.n_steps :]
-        return SearchResult(masks, losses, -(-self.thirds // 3))
+        return SearchResult(masks, losses, -(-self.halves // 2))
 
 
 def _strongest(masks: Tensor, kept: int) -> Tensor:

