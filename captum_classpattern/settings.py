@@ -8,9 +8,8 @@ from captum_classpattern.checks import check_count, check_seed, is_whole
 
 SOLVERS = ("swap", "paper")
 PRECISIONS = ("auto", "full")
-SIGN_BATCH, SIGN_STEPS = 4, 6  # of the swap solver: images a sign step, sign steps a round
-SWAP_BATCH, SWAP_ROUNDS = 32, 50
-PAPER_EPOCHS = 5
+PAPER_BATCH, PAPER_EPOCHS = 4, 5
+SWAP_BATCH, SWAP_ROUNDS = 16, 100
 
 
 @dataclass(frozen=True)
@@ -50,26 +49,25 @@ class Settings:
 
     @property
     def swaps(self) -> bool:
-        """Whether the solver goes on with swaps after the steps by the sign."""
+        """Whether the solver swaps pixels of masks of one area."""
         return self.solver == "swap"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return asdict(self)
 
-    def batch_sizes(self, baselines: int, left: int) -> tuple[list[int], int]:
-        """Images of each step of a search, and how many of these steps move by the sign.
+    def length(self, baselines: int, left: int) -> tuple[int, int]:
+        """Images of each step, and the number of steps.
 
         Args:
-            baselines (int): How many there are.
+            baselines (int): How many there are; they make the epochs of the swap solver, whose
+                rounds are as many for every target.
             left (int): How many of them are not of the target's class.
         """
-        if self.solver == "paper":
-            size = self.batch_size or SIGN_BATCH
-            steps = self.n_steps or (self.n_epochs or PAPER_EPOCHS) * -(-left // size)
-            return [size] * steps, steps
-        size = self.batch_size or SWAP_BATCH
-        by_epochs = None if self.n_epochs is None else self.n_epochs * -(-baselines // size)
-        rounds = self.n_steps or by_epochs or SWAP_ROUNDS
-        signs = SIGN_STEPS * rounds
-        return [SIGN_BATCH] * signs + [size] * rounds, signs
+        if self.swaps:
+            size, epoch = self.batch_size or SWAP_BATCH, baselines
+            steps = SWAP_ROUNDS if self.n_epochs is None else None
+        else:
+            size, epoch = self.batch_size or PAPER_BATCH, left
+            steps = None
+        return size, self.n_steps or steps or (self.n_epochs or PAPER_EPOCHS) * -(-epoch // size)
