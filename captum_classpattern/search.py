@@ -218,8 +218,8 @@ class Search:
             self._bar.close()
 
     def stops(self) -> list[int]:
-        """Where losing canvases may be dropped: after an eighth of the rounds, then a quarter..."""
-        return [max(1, self.schedule.n_steps >> part) for part in (3, 2, 1)]
+        """The steps after which losing canvases may be dropped: each quarter of the search."""
+        return [max(1, self.schedule.n_steps * part // 4) for part in (1, 2, 3)]
 
     def drop(self, losing: set[int]) -> None:
         """Leaves some of the canvases that are still searched, by their place among these."""

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from captum_classpattern import ClassPattern, Pattern
-from captum_classpattern.judging import keep_best, losing
+from captum_classpattern.images import ImageSource
+from captum_classpattern.judging import keep_best, losing, some_judges
 
 IMAGES = torch.rand(60, 1, 5, 5, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(60) % 3
@@ -40,7 +41,7 @@ def test_those_that_would_be_kept_do_not_lose():
     scores = [(target, (7 * i) % 11 / 11) for i in range(11) for target in (0, 1)]
     patterns = judged(*scores)
     for keep in (1, 3, 6, 11):
-        best = keep_best(patterns, keep)
+        best = keep_best(patterns, keep, [pattern.target for pattern in patterns])
         stay = [p for i, p in enumerate(patterns) if i not in losing(patterns, keep)]
         assert len(best) == 2 * keep
         assert all(any(pattern is other for other in stay) for pattern in best)
@@ -79,23 +80,24 @@ def place(pattern):
     return found
 
 
-# 16 sign steps of 4 are two epochs of 32; then each round takes an epoch, 2 rounds between stops
+# each round shows 16 of the 32 others; half of the canvases are dropped after rounds 2, 4 and 6
 @pytest.mark.parametrize(
-    ("keep", "work"),
+    ("keep", "rounds"),
     [
-        (None, 8 * (64 + 8 * 32)),
-        (1, 8 * 64 + (4 + 4 + 2 + 2 + 1 + 1 + 1 + 1) * 32),
-        (2, 8 * 64 + (4 + 4 + 2 + 2 + 2 + 2 + 2 + 2) * 32),
-        (5, 8 * 64 + 8 * 5 * 32),
-        (8, 8 * (64 + 8 * 32)),
-        (9, 8 * (64 + 8 * 32)),
+        (None, 8 * 8),
+        (1, 2 * (8 + 4 + 2 + 1)),
+        (2, 2 * (8 + 4 + 2 + 2)),
+        (5, 2 * 8 + 6 * 5),
+        (8, 8 * 8),
+        (9, 8 * 8),
     ],
 )
-def test_losing_canvases_are_given_up_early(keep, work):
+def test_losing_canvases_are_given_up_early(keep, rounds):
     patterns, done = search(keep=keep)
-    assert done == work
+    assert done == rounds * 16
     assert len(patterns) == min(keep or 8, 8)
-    assert [pattern.info["passes"] for pattern in patterns] == [64 + 8 * 32] * len(patterns)
+    assert [pattern.info["passes"] for pattern in patterns] == [8 * 16] * len(patterns)
+    assert [pattern.info["passes_together"] for pattern in patterns] == [done] * len(patterns)
     assert [len(pattern.info["loss_curve"]) for pattern in patterns] == [8] * len(patterns)
 
 
@@ -107,7 +109,7 @@ def test_the_papers_solver_searches_all_to_the_end():
 def test_without_keep_every_canvas_is_searched_whole_and_in_order():
     patterns, _ = search(keep=None)
     assert [place(pattern) for pattern in patterns] == list(range(8))
-    assert {pattern.info["passes"] for pattern in patterns} == {64 + 8 * 32}
+    assert {pattern.info["passes"] for pattern in patterns} == {8 * 16}
 
 
 @pytest.mark.parametrize("keep", [1, 2, 3, 20])
@@ -138,14 +140,27 @@ def test_a_survivors_mask_is_that_of_a_search_alone(seed):
 
 
 def test_the_survivors_judged_best_at_the_first_stop():
-    """After the sign steps, which a search of fewer steps by the sign alone repeats."""
-    signs, _ = search(solver="paper", n_steps=16)
-    lost = losing(signs, 4)
-    powers = {pattern.info["search_power"] for pattern in signs}
+    """After the first round, which is the same in a search of one round."""
+    first, _ = search(n_steps=1)
+    lost = losing(first, 4)
     assert len(lost) == 4
-    assert len(powers) > 2
-    kept, _ = search(keep=4)
+    assert len({pattern.info["search_power"] for pattern in first}) > 2
+    kept, _ = search(keep=4, n_steps=4)
     assert {place(pattern) for pattern in kept} == set(range(8)) - lost
+
+
+@pytest.mark.parametrize(
+    ("count", "left"), [(40, 40), (100, 100), (199, 199), (200, 100), (450, 113)]
+)
+def test_some_judges_are_of_all_labels(count, left):
+    labels = torch.randint(0, 5, (count,), generator=torch.Generator().manual_seed(0))
+    judge = ImageSource(torch.rand(count, 1, 2, 2), labels, name="baselines")
+    few = some_judges(judge)
+    assert len(few) == left
+    share = left / count
+    for label in range(5):
+        all_of_it, kept = int((labels == label).sum()), int((few.labels == label).sum())
+        assert abs(kept - share * all_of_it) <= 1
 
 
 def test_additional_arguments_follow_the_survivors():

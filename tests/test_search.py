@@ -20,11 +20,15 @@ def linear_net(channels=1, classes=3, dtype=torch.float32, gain=4.0):
     return net
 
 
-def conv_net(channels=1, classes=3):
+def conv_net(channels=1, classes=3, gain=1.0):
     torch.manual_seed(2)
-    return nn.Sequential(
+    net = nn.Sequential(
         nn.Conv2d(channels, 6, 3), nn.Tanh(), nn.Flatten(), nn.Linear(96, classes)
     ).eval()
+    with torch.no_grad():
+        net[0].weight.mul_(gain)
+        net[3].weight.mul_(gain)
+    return net
 
 
 def random_images(n, channels=1, seed=0, dtype=torch.float32):
@@ -106,10 +110,10 @@ def test_equals_the_papers_loop_with_other_settings():
     assert result.losses[0].tolist() == pytest.approx(losses, abs=1e-5)
 
 
-def plain_batches(sizes, labels, target, seed):
+def plain_batches(rounds, size, labels, target, seed):
     """Epoch after epoch; a batch ends where its epoch does."""
     batches, left, epoch = [], [], 0
-    for size in sizes:
+    for _ in range(rounds):
         if not left:
             order = np.random.default_rng([seed, epoch]).permutation(len(labels))
             left, epoch = [i for i in order if labels[i] != target], epoch + 1
@@ -128,32 +132,28 @@ def plain_slope(net, canvas, target, baselines, batch, mask, loss_of):
     return float(total.detach()), slope.numpy()
 
 
-def plain_swaps(
-    net, canvas, target, baselines, labels, rounds, *, area, batch_size=32, seed, step_size=0.02
-):
-    """The swap solver with one canvas: mask, losses of the rounds, and passes.
-
-    Only the mask of the sign steps is in float32: its rounding tells apart what would be ties.
-    """
+def plain_swaps(net, canvas, target, baselines, labels, rounds, *, area, batch_size=16, seed):
+    """The swap solver with one canvas, pixel by pixel: mask, losses and passes."""
     height, width = canvas.shape[1:]
     pixels = height * width
-    sizes = [4] * (2 * rounds) + [batch_size] * rounds
-    batches = plain_batches(sizes, labels, target, seed)
-    soft = np.full((height, width), 0.5, dtype=np.float32)
-    for batch in batches[: 2 * rounds]:
-        _, slope = plain_slope(net, canvas, target, baselines, batch, soft, lambda p: -p.log())
-        signs = np.sign(0.2 * slope + 0.8 / (pixels / 2)).astype(np.float32)
-        soft = np.clip(soft - np.float32(step_size) * signs, 0, 1)
-    kept = round(area * pixels)
-    strongest = sorted(range(pixels), key=lambda i: (-soft.flat[i], i))
-    held = set(strongest[:kept])
+    batches = plain_batches(rounds, batch_size, labels, target, seed)
+    kept, held = round(area * pixels), set()
     trend, losses = np.zeros(pixels), []
-    for r, batch in enumerate(batches[2 * rounds :]):
-        mask = np.array([float(i in held) for i in range(pixels)]).reshape(height, width)
-        loss, slope = plain_slope(net, canvas, target, baselines, batch, mask, lambda p: 1 - p)
+    for r, batch in enumerate(batches):
+        left = (rounds - r) / rounds
+        soft = np.full(pixels, 0.5)
+        if held:  # halfway to 0.5 at first, all the way to 0 and 1 at last
+            soft = np.array([1 - left / 4 if i in held else left / 4 for i in range(pixels)])
+        soft = soft.reshape(height, width)
+        loss, slope = plain_slope(
+            net, canvas, target, baselines, batch, soft, lambda p: 1 - p.sqrt()
+        )
         losses.append(loss)
         trend = 0.8 * trend + 0.2 * slope.flatten() / abs(slope).max()
-        count = max(1, round(min(kept, pixels - kept) / 8 * (rounds - r) / rounds))
+        if not held:
+            held = set(sorted(range(pixels), key=lambda i: (trend[i], i))[:kept])
+            continue
+        count = max(1, round(min(kept, pixels - kept) * left**2))
         out = sorted(held, key=lambda i: (-trend[i], i))[:count]
         into = sorted(set(range(pixels)) - held, key=lambda i: (trend[i], i))[:count]
         for leaving, coming in zip(out, into):
@@ -176,11 +176,12 @@ def plain_swaps(
         (2, 0.1, {}),
         (7, 0.45, {"batch_size": 5}),
         (12, 0.1, {"batch_size": 3}),
-        (6, 0.8, {"step_size": 0.1}),
+        (30, 0.25, {"batch_size": 4}),
+        (6, 0.8, {}),
     ],
 )
 def test_equals_the_plain_swaps(rounds, area, settings, channels, seed):
-    net = linear_net(channels, dtype=torch.float64)
+    net = conv_net(channels, gain=4.0).double()
     [canvas] = random_images(1, channels, 5, torch.float64)
     baselines = random_images(12, channels, 6, torch.float64)
     settings = {"area": area, "seed": seed, **settings}
@@ -198,16 +199,26 @@ def test_equals_the_plain_swaps(rounds, area, settings, channels, seed):
 
 def test_the_swaps_change_pixels_and_lower_the_loss():
     """So that the comparison above is one of swaps."""
-    settings = {"area": 0.3, "seed": 1}
-    net, canvases, baselines = linear_net(), random_images(1, seed=5), random_images(12, seed=6)
-    found = [
-        search_masks(
-            net, canvases, 0, baselines, baseline_labels=LABELS, n_steps=n, step_size=s, **settings
-        )
-        for n, s in ((1, 1e-6), (30, 1e-6))
-    ]
-    assert ((found[0].masks > 0) != (found[1].masks > 0)).sum() >= 4
-    assert found[1].losses[0, -3:].mean() < found[1].losses[0, :3].mean()
+    net, canvases, baselines = conv_net(gain=4.0), random_images(4, seed=5), random_images(12)
+    settings = {"baseline_labels": LABELS, "area": 0.3, "seed": 1}
+    short, long = (
+        search_masks(net, canvases, 0, baselines, n_steps=n, **settings) for n in (1, 30)
+    )
+    assert ((short.masks > 0) != (long.masks > 0)).sum() >= 4
+    assert (long.losses[:, -3:].mean(1) < long.losses[:, :3].mean(1)).all()
+
+
+def test_no_other_mask_of_the_area_is_better_on_a_linear_model():
+    """On 2 classes of a linear model, a pixel's worth does not depend on the other pixels'."""
+    net, [canvas] = linear_net(classes=2, gain=1.0), random_images(1, seed=5)
+    baseline = random_images(1, seed=6)
+    mask = search_masks(
+        net, canvas[None], 1, baseline, baseline_labels=[0], n_steps=60, area=0.25
+    ).masks[0]
+    weight = (net[1].weight[1] - net[1].weight[0]).view(1, 6, 6)
+    gains = (weight * (canvas - baseline[0])).flatten()
+    best = gains.argsort(descending=True)[:9]
+    assert set(mask.flatten().nonzero().flatten().tolist()) == set(best.tolist())
 
 
 @pytest.mark.parametrize(("area", "pixels"), [(0.05, 2), (0.25, 9), (0.9, 32)])
@@ -299,17 +310,19 @@ def test_five_epochs_of_batches_of_four_by_default_of_the_papers_solver(target, 
 
 def test_steps_count_their_passes():
     assert search(solver="paper", n_steps=4).passes.tolist() == [4 + 4 + 1 + 4] * 2
-    # 8 sign steps: 4, 4, 1 of two epochs, 4 and 4 of the third; then its rest, and whole ones
-    assert search(n_steps=4).passes.tolist() == [9 + 9 + 8 + 1 + 3 * 9] * 2
+    assert search(n_steps=4).passes.tolist() == [4 * 9] * 2
+    assert search(n_steps=4, batch_size=6).passes.tolist() == [6 + 3 + 6 + 3] * 2
 
 
 @pytest.mark.parametrize("target", [0, 1, 2])
-def test_fifty_rounds_of_batches_of_32_by_default(target):
-    result = search(target=target, n_steps=None)
-    assert result.losses.shape == (2, 50)
-    batches = plain_batches([4] * 100 + [32] * 50, LABELS, target, 0)
+def test_a_hundred_rounds_of_batches_of_16_by_default(target):
+    labels, images = LABELS * 4, random_images(48, seed=6)
+    given = {"target": target, "baselines": images, "baseline_labels": labels}
+    result = search(n_steps=None, **given)
+    assert result.losses.shape == (2, 100)
+    batches = plain_batches(100, 16, labels, target, 0)
     assert result.passes.tolist() == [sum(map(len, batches))] * 2
-    assert torch.equal(result.masks, search(target=target, n_steps=50, batch_size=32).masks)
+    assert torch.equal(result.masks, search(n_steps=100, batch_size=16, **given).masks)
 
 
 @both_solvers
@@ -508,7 +521,7 @@ LABELS_0_TO_2 = torch.tensor(LABELS)
 @pytest.mark.parametrize(
     ("kwargs", "text"),
     [
-        ({"area": None}, "area must be a number, the share of pixels to keep, got None"),
+        ({"area": None}, "area must be a number, the share of pixels, got None"),
         ({"target": None}, "target must be an int, .*got NoneType"),
         ({"target": 1.0}, "target must be an int, .*got float"),
         ({"target": True}, "target must be an int, .*got bool"),
@@ -558,14 +571,13 @@ def test_models_that_return_no_logits(change, error, text):
 @pytest.mark.parametrize(("call", "step"), [(5, 3), (20, 18)])
 @both_solvers
 def test_logits_that_become_nan_half_way(solver, call, step):
-    """The swap solver's steps count those by the sign, of which there are 16 here."""
     calls = []
 
     def spoil(logits):
         calls.append(1)
         return logits * torch.nan if len(calls) == call else logits
 
-    settings = {"precision": "full", "n_steps": {"paper": 24, "swap": 8}[solver]}
+    settings = {"precision": "full", "n_steps": 24}
     with pytest.raises(ValueError, match=f"the loss is NaN or infinite at step {step}:"):
         search(returns(spoil), solver=solver, **settings)  # the first call checks the model
     assert len(calls) < call + 16  # it is seen before long

@@ -86,18 +86,18 @@ def test_what_is_not_given_stays_open():
 
 # 10 baselines, 7 of them not of the target's class
 @pytest.mark.parametrize(
-    ("kwargs", "sizes", "signs"),
+    ("kwargs", "size", "steps"),
     [
-        ({"solver": "paper"}, [4] * 10, 10),  # 5 epochs of 2 batches
-        ({"solver": "paper", "n_epochs": 3}, [4] * 6, 6),
-        ({"solver": "paper", "n_epochs": 3, "batch_size": 3}, [3] * 9, 9),
-        ({"solver": "paper", "n_epochs": 3, "n_steps": 2}, [4] * 2, 2),
-        ({}, [4] * 100 + [32] * 50, 100),
-        ({"n_steps": 3}, [4] * 6 + [32] * 3, 6),
-        ({"n_steps": 3, "n_epochs": 9, "batch_size": 2}, [4] * 6 + [2] * 3, 6),
-        ({"n_epochs": 3}, [4] * 6 + [32] * 3, 6),
-        ({"n_epochs": 3, "batch_size": 4}, [4] * 18 + [4] * 9, 18),  # of all 10 baselines
+        ({"solver": "paper"}, 4, 10),  # 5 epochs of 2 batches
+        ({"solver": "paper", "n_epochs": 3}, 4, 6),
+        ({"solver": "paper", "n_epochs": 3, "batch_size": 3}, 3, 9),
+        ({"solver": "paper", "n_epochs": 3, "n_steps": 2}, 4, 2),
+        ({}, 16, 100),
+        ({"n_steps": 3}, 16, 3),
+        ({"n_steps": 3, "n_epochs": 9, "batch_size": 2}, 2, 3),
+        ({"n_epochs": 3}, 16, 3),
+        ({"n_epochs": 3, "batch_size": 4}, 4, 9),  # of all 10 baselines
     ],
 )
-def test_batch_sizes(kwargs, sizes, signs):
-    assert Settings(**kwargs).batch_sizes(10, 7) == (sizes, signs)
+def test_length(kwargs, size, steps):
+    assert Settings(**kwargs).length(10, 7) == (size, steps)
