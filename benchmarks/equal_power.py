@@ -6,7 +6,7 @@ from statistics import mean
 from typing import NamedTuple
 
 import torch
-from problems import Problem
+from problems import Problem, row
 
 from captum_classpattern import ClassPattern, Pattern, predictive_power, select_canvases
 
@@ -94,8 +94,8 @@ def compare(problem: Problem, seeds: int) -> Iterator[str]:
         rounds = rounds_for(bench, best[-1].passes, keep=1)
         equal_best.append(bench.outcome(*bench.search(n_steps=rounds, keep=1)))
     bench = Bench(problem, 0)
-    for row in range(TIMED):
-        alone.append(bench.search(slice(row, row + 1), solver="paper")[1])
+    for canvas in range(TIMED):
+        alone.append(bench.search(slice(canvas, canvas + 1), solver="paper")[1])
     loop, loop_alone = Outcome.mean(best), mean(alone) * len(bench.targets)
     yield f"\n### {problem.name}: all {len(bench.classes)} classes, {seeds} seeds\n"
     yield (
@@ -122,10 +122,6 @@ def compare(problem: Problem, seeds: int) -> Iterator[str]:
     ):
         a, b = Outcome.mean(theirs).power, Outcome.mean(own).power
         yield row(name, f"{a:.3f}", f"{b:.3f}", f">= +{goal:.2f}", b - a >= goal)
-
-
-def row(name: str, theirs: str, ours: str, goal: str, met: bool) -> str:
-    return f"| {name} | {theirs} | {ours} | {goal} | {'met' if met else '**missed**'} |"
 
 
 def saturation(problem: Problem) -> Iterator[str]:

@@ -86,3 +86,8 @@ def photo_problem(folder: Path) -> Problem:
         PixelClassifier(net.eval(), mean=127 / 255, std=128 / 255),
         *(images[::2], labels[::2], images[1::2], labels[1::2]),
     )
+
+
+def row(name: str, theirs: str, ours: str, goal: str, met: bool) -> str:
+    """A line of a table that holds a figure against its goal."""
+    return f"| {name} | {theirs} | {ours} | {goal} | {'met' if met else '**missed**'} |"

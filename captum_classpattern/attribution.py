@@ -154,8 +154,9 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             ``passes``, ``loss_curve``, ``search_power`` (on the judging images at ``area``; None
             if there are too few images to keep some for judging), ``mask_pixels`` (how many have
             any weight; ``topk`` of more fills up in reading order), ``empty_mask``, hashes of the
-            search images, versions, and of the whole call ``searched_together``, ``seconds`` and
-            ``passes_together`` (those of canvases that were dropped too).
+            search images, versions, and of the whole call ``searched_together``, ``seconds``,
+            ``passes_together`` (those of canvases that were dropped too) and ``accelerated_by``
+            (what ``precision="auto"`` has chosen).
 
         Raises:
             TypeError, ValueError: As :func:`search_masks`; also if the area rounds to no pixel
@@ -216,7 +217,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             "seed": settings.seed,
             "seconds": round(time.perf_counter() - started, 3),
             "searched_together": len(canvases),
-            "passes_together": int(search.result().passes.sum()),
+            "passes_together": int(search.passes.sum()),
+            "accelerated_by": list(getattr(search.objective.forward_func, "ways", ())),
             "search_images": len(self._baselines),
             "search_images_hash": hash_of(list(seen)),
             "search_image_hashes": sorted(seen),

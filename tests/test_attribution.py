@@ -68,6 +68,7 @@ def test_the_evidence():
         "seed",
         "passes",
         "passes_together",
+        "accelerated_by",
         "seconds",
         "searched_together",
         "loss_curve",
@@ -95,6 +96,7 @@ def test_the_evidence():
     assert pattern.info["seconds"] > 0
     assert pattern.info["searched_together"] == 2
     assert pattern.info["passes_together"] == 70
+    assert pattern.info["accelerated_by"] == []
     assert len(pattern.info["loss_curve"]) == 12
     assert pattern.info["empty_mask"] is False
     assert pattern.info["search_images"] == 60
