@@ -23,6 +23,7 @@ from captum_classpattern.settings import Settings
 
 DECAY = 0.8  # of the running mean of the gradients
 SOFT = 0.5  # how far the swap solver's masks are from binary at first, towards 0.5 everywhere
+TINY = torch.finfo().tiny
 CHECK_EVERY = 16  # steps between looks at the losses: a look waits for the device
 CPU_BATCH = 32  # larger steps spend their time on fresh memory pages
 
@@ -240,7 +241,7 @@ class Search:
         masks = self.masks[self.rows]
         softened = masks + SOFT * left * (0.5 - masks)
         loss, slope = self.objective.value_and_gradient(softened, self.rows, step, bounded=True)
-        slope = slope / slope.abs().amax((1, 2, 3), keepdim=True).clamp(min=torch.finfo().tiny)
+        slope = slope / slope.square().sum((1, 2, 3), keepdim=True).sqrt().clamp(min=TINY)
         self.trend[self.rows] = trend = DECAY * self.trend[self.rows] + (1 - DECAY) * slope
         most = min(self.kept, self.masks[0].numel() - self.kept)
         if self.number == 0:  # the masks are 0.5 everywhere
@@ -273,8 +274,8 @@ class Search:
 
 
 def _strongest(masks: Tensor, kept: int) -> Tensor:
-    """The binary masks of the largest values; of ties (to rounding) the first in reading order."""
-    order = (masks * 1e5).round().flatten(1).argsort(dim=1, descending=True, stable=True)
+    """The binary masks of the largest values; of ties the first in reading order."""
+    order = masks.flatten(1).argsort(dim=1, descending=True, stable=True)
     binary = torch.zeros_like(masks).flatten(1).scatter_(1, order[:, :kept], 1.0)
     return binary.view(masks.shape)
 
@@ -298,5 +299,5 @@ def _weighted(masks: Tensor, trend: Tensor) -> Tensor:
     helps = -trend
     low = helps.where(masks > 0, torch.inf).amin((1, 2, 3), keepdim=True)
     high = helps.where(masks > 0, -torch.inf).amax((1, 2, 3), keepdim=True)
-    span = (high - low).clamp(min=torch.finfo().tiny)
+    span = (high - low).clamp(min=TINY)
     return masks * (1 - 0.5 * ((high - helps) / span).clamp(0, 1))

@@ -149,7 +149,7 @@ def plain_swaps(net, canvas, target, baselines, labels, rounds, *, area, batch_s
             net, canvas, target, baselines, batch, soft, lambda p: 1 - p.sqrt()
         )
         losses.append(loss)
-        trend = 0.8 * trend + 0.2 * slope.flatten() / abs(slope).max()
+        trend = 0.8 * trend + 0.2 * slope.flatten() / np.sqrt((slope**2).sum())
         if not held:
             held = set(sorted(range(pixels), key=lambda i: (trend[i], i))[:kept])
             continue
