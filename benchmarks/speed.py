@@ -71,22 +71,24 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, help="folder with a folder for each class")
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--equal-seeds", type=int, default=3, help="for the rows at equal passes")
+    parser.add_argument("--models", default="", help="only those with this in their name")
     parser.add_argument("--tables", nargs="*", choices=TABLES, default=TABLES)
     given = parser.parse_args()
     small = demo_problems() + (cifar10_problems(given.cifar10) if given.cifar10 else [])
-    small = [problem.to(given.device) for problem in small]
+    small = [problem.to(given.device) for problem in small if given.models in problem.name]
     photos = [photo_problem(given.photos).to(given.device)] if given.photos else []
     print(f"Measured on {machine(given.device)}.")
     lines: list[Iterator[str]] = []
     if "power" in given.tables:
-        lines += [compare(problem, given.seeds) for problem in small]
-        lines += [iter(["\n### Saturation, overhead and whole times\n", HEAD])]
-        lines += [saturation(problem) for problem in small if "natural" in problem.name]
+        lines += [compare(problem, given.seeds, given.equal_seeds) for problem in small]
+        lines += [iter(["", HEAD])]
+        lines += [saturation(problem) for problem in small if problem.name == "demo, natural"]
     if "overhead" in given.tables:
         lines += [iter([HEAD])] if "power" not in given.tables else []
         lines += [overhead(p, n) for p in small if "natural" in p.name for n in (1, 10)]
         lines += [overhead(p, 1) for p in photos] + [photo_time(p, given.device) for p in photos]
-        lines += [demo_time()]
+        lines += [demo_time()] if not given.models else []
     if "growth" in given.tables:
         lines += [grow(given.cifar10)]
     for part in lines:

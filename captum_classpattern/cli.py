@@ -26,7 +26,7 @@ from captum_classpattern.results import best_canvas, results_table, save_pattern
 from captum_classpattern.survey import CANVASES, Finding, survey
 from captum_classpattern.visualization import plot_patterns
 
-ROUNDS = 25  # half the default: all of it within a minute
+ROUNDS = 15  # of the default 80: all of it within a minute, and little weaker
 TABLE_WIDTH = 108  # narrower terminals wrap the lines, but lose nothing
 LEGEND = """\
 Power: share of held-out images of other classes that are called the class (95 % interval).

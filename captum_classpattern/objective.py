@@ -24,15 +24,24 @@ class Objective:
     additional: tuple[Any, ...]
     internal_batch_size: int | None
 
+    def value(self, masks: Tensor, rows: list[int], step: Step) -> Tensor:
+        """Losses (n,) of the masks (n, 1, H, W) of some canvases: 1 - sqrt(p) of the target's p."""
+        return self._evaluate(masks, rows, step, bounded=True, gradient=False)[0]
+
     def value_and_gradient(
         self, masks: Tensor, rows: list[int], step: Step, *, bounded: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """Losses (n,) and gradients (n, 1, H, W) of the masks (n, 1, H, W) of some canvases.
+        """Losses, 1 - sqrt(p) or the cross-entropy -log p, and their gradients (n, 1, H, W).
 
-        The loss is the cross-entropy -log p of the target, or 1 - sqrt(p), which gives up images
-        that are far from the class. The pairs of canvas and image are independent, so that the
-        gradient of their sum with respect to the stamped images holds each mask's own.
+        1 - sqrt(p) is bounded: it gives up images that are far from the class.
         """
+        return self._evaluate(masks, rows, step, bounded=bounded, gradient=True)
+
+    def _evaluate(
+        self, masks: Tensor, rows: list[int], step: Step, *, bounded: bool, gradient: bool
+    ) -> tuple[Tensor, Tensor]:
+        """The pairs of canvas and image are independent, so that the gradient of their sum with
+        respect to the stamped images holds each mask's own."""
         device = masks.device
         picks = [step.picks.get(self.targets[row], []) for row in rows]
         counts = torch.tensor([len(pick) for pick in picks], device=device)
@@ -47,30 +56,34 @@ class Objective:
             part = slice(start, start + (self.internal_batch_size or len(owner)))
             mask, image = masks[owner[part]], step.images[pick[part]]
             try:
-                loss, slope = self._pairs(mask, image, row[part], bounded)
+                loss, slope = self._pairs(mask, image, row[part], bounded, gradient)
             except torch.OutOfMemoryError:
                 if len(image) == 1:
                     raise
                 self._halve(len(image))
                 continue
             value.index_add_(0, owner[part], loss)
-            slopes.index_add_(0, owner[part], slope)
+            if slope is not None:
+                slopes.index_add_(0, owner[part], slope)
             start = part.stop
         return value / counts.clamp(min=1), slopes / counts.clamp(min=1).view(-1, 1, 1, 1)
 
     def _pairs(
-        self, mask: Tensor, image: Tensor, row: Tensor, bounded: bool
-    ) -> tuple[Tensor, Tensor]:
+        self, mask: Tensor, image: Tensor, row: Tensor, bounded: bool, gradient: bool
+    ) -> tuple[Tensor, Tensor | None]:
         """The loss of each pair of mask and image, and its gradient with respect to the mask."""
         canvas = self.canvases[row]
         _, dtype = placement(self.forward_func, canvas)
         mask, canvas, image = mask.to(dtype), canvas.to(dtype), image.to(dtype)
-        stamped = (mask * canvas + (1 - mask) * image).requires_grad_()
+        stamped = (mask * canvas + (1 - mask) * image).requires_grad_(gradient)
         additional = additional_rows(self.additional, row, len(self.canvases))
         targets = torch.tensor(self.targets, device=row.device)[row]
-        logits = self.forward_func(stamped, *additional).float()
-        loss = cross_entropy(logits, targets, reduction="none")
-        loss = -torch.expm1(-loss / 2) if bounded else loss
+        with torch.set_grad_enabled(gradient):
+            logits = self.forward_func(stamped, *additional).float()
+            loss = cross_entropy(logits, targets, reduction="none")
+            loss = -torch.expm1(-loss / 2) if bounded else loss
+        if not gradient:
+            return loss, None
         if not logits.requires_grad:
             raise ValueError(
                 "the model's logits carry no gradient: it must not run under torch.no_grad, "

@@ -33,7 +33,8 @@ class Schedule:
         self.seen: set[int] = set()
         assert source.labels is not None
         self.labels = source.labels.numpy()
-        self.lengths: dict[int, tuple[int, int]] = {}
+        self.sizes: dict[int, list[int]] = {}
+        self.sign_steps = 0
         counts = Counter(self.labels.tolist())
         for target in dict.fromkeys(targets):
             left = len(source) - counts[target]
@@ -42,15 +43,15 @@ class Schedule:
                     f"no baselines are left for target {target}: all {len(source)} are labelled "
                     f"{target}; give images of other classes too"
                 )
-            self.lengths[target] = settings.length(len(source), left)
-        self.n_steps = max(steps for _, steps in self.lengths.values())
+            self.sizes[target], signs = settings.batch_sizes(len(source), left)
+            self.sign_steps = max(self.sign_steps, signs)
+        self.n_steps = max(map(len, self.sizes.values()))
 
     def _stream(self, target: int) -> Iterator[list[int]]:
         """Batches for one target: each epoch all others' images, in a fresh order."""
         others: Iterator[int] = iter(())
         epochs = itertools.count()
-        size, steps = self.lengths[target]
-        for _ in range(steps):
+        for size in self.sizes[target]:
             batch = list(itertools.islice(others, size))
             while not batch:
                 order = _shuffled(len(self.source), self.seed, next(epochs))
@@ -60,8 +61,8 @@ class Schedule:
 
     def _rounds(self) -> Iterator[dict[int, list[int]]]:
         """A step of all targets at once; those that have finished are left out."""
-        for batches in itertools.zip_longest(*map(self._stream, self.lengths)):
-            yield {t: batch for t, batch in zip(self.lengths, batches) if batch is not None}
+        for batches in itertools.zip_longest(*map(self._stream, self.sizes)):
+            yield {t: batch for t, batch in zip(self.sizes, batches) if batch is not None}
 
     def steps(self, device: torch.device) -> Iterator[Step]:
         """The steps, their images on the given device."""

@@ -22,7 +22,7 @@ from captum_classpattern.schedule import Schedule, Step
 from captum_classpattern.settings import Settings
 
 DECAY = 0.8  # of the running mean of the gradients
-SOFT = 0.5  # how far the swap solver's masks are from binary at first, towards 0.5 everywhere
+SWAPPED = 8  # the first rounds swap the eighth part of the pixels
 TINY = torch.finfo().tiny
 CHECK_EVERY = 16  # steps between looks at the losses: a look waits for the device
 CPU_BATCH = 32  # larger steps spend their time on fresh memory pages
@@ -67,13 +67,13 @@ def search_masks(
     baselines x_n that are not of class y (Zhao et al. 2021, arXiv 2101.06898, section 3.2,
     with the settings of the authors' code for CIFAR-10).
 
-    With ``solver="swap"``, the default, it improves the mask that is used in the end: a binary
-    one that holds the pixels of the given area. In each round those of its pixels that help least
-    are swapped for others that would help more, by a running mean of the gradient of
-    1 - sqrt(p), where p is the target's probability: of all pixels in the first round, falling to
-    one by the square of the rounds that are left. The gradient is taken at a softened mask,
-    halfway to 0.5 everywhere in the first round and binary in the last. The returned masks hold
-    the pixels of the area alone, weighted from 0.5 to 1 by what they help.
+    With ``solver="swap"``, the default, it takes fewer of these steps (five a round, in batches
+    of 4), keeps the strongest pixels of the given area, and then improves this binary mask,
+    which is what is used in the end. In each round those of its pixels that help least are to
+    be swapped for as many others that would help most, by a running mean of the gradient of
+    1 - sqrt(p), where p is the target's probability; the swap is made if that loss falls on the
+    same batch. It is of an eighth of the pixels in the first round, falling to one. The masks
+    hold the pixels of the area alone, weighted from 0.5 to 1 by what they help.
 
     The searches are independent: N canvases together give the masks of N searches alone, up to
     rounding. Epoch e visits the baselines in the order ``numpy.random.default_rng([seed,
@@ -100,7 +100,7 @@ def search_masks(
         n_epochs (int, optional): Times that each baseline is visited. Default: None (5 with the
             paper's solver).
         n_steps (int, optional): Steps of the paper's solver, or rounds of the swap solver,
-            instead of epochs. Default: None (100 rounds, unless ``n_epochs`` is given).
+            instead of epochs. Default: None (80 rounds, unless ``n_epochs`` is given).
         seed (int): Seed of the order of the baselines. Default: 0.
         precision (str): ``"auto"`` lets the swap solver work on a private copy of the model in
             bfloat16, channels_last and with batch norms folded, each where a quick measurement
@@ -112,8 +112,9 @@ def search_masks(
 
     Returns:
         *SearchResult*: ``masks``, float32 (N, 1, H, W) in [0, 1] on the canvases' device;
-        ``losses`` (N, steps); ``passes`` (N,), how often the model was run forward and back on
-        an image for each.
+        ``losses`` (N, steps), of the swap solver those of its rounds; ``passes`` (N,), how
+        often the model was run forward and back on an image for each (of the runs forward
+        alone, as in trying a swap, two count as one).
 
     Raises:
         TypeError: If an argument is of a wrong type, or the classifier returns no Tensor.
@@ -184,7 +185,12 @@ def begin_search(
 
 
 class Search:
-    """A search in the making: taken in parts, between which losing canvases may be dropped."""
+    """A search in the making: taken in parts, between which losing canvases may be dropped.
+
+    Both solvers start with the paper's steps by the sign of the gradient. The swap solver then
+    makes each mask binary and swaps pixels: the ones that it holds and that help least, for
+    others that would help most, if that is better.
+    """
 
     def __init__(
         self, objective: Objective, schedule: Schedule, settings: Settings, show_progress: bool
@@ -198,7 +204,7 @@ class Search:
         self.trend = torch.zeros_like(self.masks)
         self.losses = torch.full((count, schedule.n_steps), torch.nan, device=device)
         self.finite = torch.ones(schedule.n_steps, dtype=torch.bool, device=device)
-        self.passes = torch.zeros(count, dtype=torch.int64)
+        self.halves = torch.zeros(count, dtype=torch.int64)  # of a pass forward and back
         self.number = 0
         self._steps = schedule.steps(device)
         self._bar = tqdm(desc="search", total=schedule.n_steps, disable=not show_progress)
@@ -207,9 +213,13 @@ class Search:
         """Goes on until a number of steps is done, or all."""
         until = self.schedule.n_steps if until is None else until
         for step in itertools.islice(self._steps, until - self.number):
-            (self._swap if self.settings.swaps else self._sign_step)(step)
+            swapping = self.number >= self.schedule.sign_steps
+            if self.number == self.schedule.sign_steps:
+                self._make_binary()
+            (self._swap if swapping else self._sign_step)(step)
             for row in self.rows:
-                self.passes[row] += len(step.picks.get(self.objective.targets[row], ()))
+                shown = len(step.picks.get(self.objective.targets[row], ()))
+                self.halves[row] += 3 * shown if swapping else 2 * shown
             self.number += 1
             self._bar.update()
             if self.number % CHECK_EVERY == 0:
@@ -218,9 +228,16 @@ class Search:
         if self.number == self.schedule.n_steps:
             self._bar.close()
 
+    @property
+    def passes(self) -> Tensor:
+        """Of each canvas; a run forward alone counts half."""
+        return -(-self.halves // 2)
+
     def stops(self) -> list[int]:
-        """The steps after which losing canvases may be dropped: each quarter of the search."""
-        return [max(1, self.schedule.n_steps * part // 4) for part in (1, 2, 3)]
+        """Where losing canvases may be dropped: after the steps by the sign, and each quarter."""
+        signs = self.schedule.sign_steps
+        rounds = self.schedule.n_steps - signs
+        return sorted({signs + rounds * part // 4 for part in range(4)})
 
     def drop(self, losing: set[int]) -> None:
         """Leaves some of the canvases that are still searched, by their place among these."""
@@ -235,20 +252,23 @@ class Search:
         slope = alpha * slope + (1 - alpha) / half
         self._take(step, (masks - self.settings.step_size * slope.sign()).clamp(0, 1), loss)
 
+    def _make_binary(self) -> None:
+        """The strongest pixels are held; what the masks say of all is where the trend begins."""
+        self.trend = _normalised(0.5 - self.masks)
+        self.masks = _strongest(self.masks, self.kept)
+
     def _swap(self, step: Step) -> None:
-        """Swaps pixels of each binary mask: many at soft masks first, one at a time at the end."""
-        left = 1 - self.number / self.schedule.n_steps
+        """Tries to swap pixels of each binary mask: many in the first rounds, one in the last."""
+        rounds = self.schedule.n_steps - self.schedule.sign_steps
+        left = (self.schedule.n_steps - self.number) / rounds
+        most = min(self.kept, self.masks[0].numel() - self.kept) / SWAPPED
         masks = self.masks[self.rows]
-        softened = masks + SOFT * left * (0.5 - masks)
-        loss, slope = self.objective.value_and_gradient(softened, self.rows, step, bounded=True)
-        slope = slope / slope.square().sum((1, 2, 3), keepdim=True).sqrt().clamp(min=TINY)
-        self.trend[self.rows] = trend = DECAY * self.trend[self.rows] + (1 - DECAY) * slope
-        most = min(self.kept, self.masks[0].numel() - self.kept)
-        if self.number == 0:  # the masks are 0.5 everywhere
-            swapped = _strongest(-trend, self.kept)
-        else:
-            swapped = _swapped(masks, trend, max(1, round(most * left**2)))
-        self._take(step, swapped, loss)
+        loss, slope = self.objective.value_and_gradient(masks, self.rows, step, bounded=True)
+        trend = DECAY * self.trend[self.rows] + (1 - DECAY) * _normalised(slope)
+        self.trend[self.rows] = trend
+        swapped = _swapped(masks, trend, max(1, round(most * left)))
+        better = self.objective.value(swapped, self.rows, step) < loss
+        self._take(step, swapped.where(better.view(-1, 1, 1, 1), masks), loss)
 
     def _take(self, step: Step, masks: Tensor, losses: Tensor) -> None:
         """Keeps the new masks and losses of the canvases that had images in this step."""
@@ -269,13 +289,20 @@ class Search:
 
     def result(self) -> SearchResult:
         """What has been found so far."""
-        masks = _weighted(self.masks, self.trend) if self.settings.swaps else self.masks
-        return SearchResult(masks, self.losses, self.passes)
+        signs = self.schedule.sign_steps
+        swapped = self.number > signs
+        masks = _weighted(self.masks, self.trend) if swapped else self.masks
+        return SearchResult(masks, self.losses[:, signs % self.schedule.n_steps :], self.passes)
+
+
+def _normalised(slope: Tensor) -> Tensor:
+    """Each one divided by its norm."""
+    return slope / slope.square().sum((1, 2, 3), keepdim=True).sqrt().clamp(min=TINY)
 
 
 def _strongest(masks: Tensor, kept: int) -> Tensor:
-    """The binary masks of the largest values; of ties the first in reading order."""
-    order = masks.flatten(1).argsort(dim=1, descending=True, stable=True)
+    """The binary masks of the largest values; of ties (to rounding) the first in reading order."""
+    order = (masks * 1e5).round().flatten(1).argsort(dim=1, descending=True, stable=True)
     binary = torch.zeros_like(masks).flatten(1).scatter_(1, order[:, :kept], 1.0)
     return binary.view(masks.shape)
 

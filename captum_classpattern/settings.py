@@ -8,8 +8,9 @@ from captum_classpattern.checks import check_count, check_seed, is_whole
 
 SOLVERS = ("swap", "paper")
 PRECISIONS = ("auto", "full")
-PAPER_BATCH, PAPER_EPOCHS = 4, 5
-SWAP_BATCH, SWAP_ROUNDS = 16, 100
+SIGN_BATCH, PAPER_EPOCHS = 4, 5
+SIGN_STEPS = 5  # of the swap solver: for each of its rounds
+SWAP_BATCH, SWAP_ROUNDS = 16, 80
 
 
 @dataclass(frozen=True)
@@ -49,25 +50,27 @@ class Settings:
 
     @property
     def swaps(self) -> bool:
-        """Whether the solver swaps pixels of masks of one area."""
+        """Whether the solver goes on with swaps after the steps by the sign."""
         return self.solver == "swap"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return asdict(self)
 
-    def length(self, baselines: int, left: int) -> tuple[int, int]:
-        """Images of each step, and the number of steps.
+    def batch_sizes(self, baselines: int, left: int) -> tuple[list[int], int]:
+        """Images of each step of a search, and how many of these steps move by the sign.
 
         Args:
             baselines (int): How many there are; they make the epochs of the swap solver, whose
                 rounds are as many for every target.
             left (int): How many of them are not of the target's class.
         """
-        if self.swaps:
-            size, epoch = self.batch_size or SWAP_BATCH, baselines
-            steps = SWAP_ROUNDS if self.n_epochs is None else None
-        else:
-            size, epoch = self.batch_size or PAPER_BATCH, left
-            steps = None
-        return size, self.n_steps or steps or (self.n_epochs or PAPER_EPOCHS) * -(-epoch // size)
+        if not self.swaps:
+            size = self.batch_size or SIGN_BATCH
+            steps = self.n_steps or (self.n_epochs or PAPER_EPOCHS) * -(-left // size)
+            return [size] * steps, steps
+        size = self.batch_size or SWAP_BATCH
+        by_epochs = None if self.n_epochs is None else self.n_epochs * -(-baselines // size)
+        rounds = self.n_steps or by_epochs or SWAP_ROUNDS
+        signs = SIGN_STEPS * rounds
+        return [SIGN_BATCH] * signs + [size] * rounds, signs

@@ -1,5 +1,6 @@
 """All classes of one model: search on a few canvases, keep the best, score it and its controls."""
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,7 +23,7 @@ from captum_classpattern.metrics import (
 )
 from captum_classpattern.pattern import Pattern
 
-CANVASES: Mapping[str, int] = {"positive": 2, "white": 1}
+CANVASES: Mapping[str, int] = {"positive": 2, "white": 2}
 AREAS = (0.05, 0.01)
 DRAWS = 3
 
@@ -125,10 +126,11 @@ def survey(
         held_out_labels (Tensor or Sequence[int], optional): Their classes.
         classes (Sequence[int], optional): Which classes. Default: None (all).
         canvases (Mapping[str, int]): How many canvases of each kind, see
-            :func:`select_canvases`. Default: {"positive": 2, "white": 1}.
+            :func:`select_canvases`; as many searches with seeds in turn on the one white canvas.
+            Default: {"positive": 2, "white": 2}.
         areas (Sequence[float]): Areas to search and score at. Default: (0.05, 0.01).
         classes_together (int): Classes searched in one go. Default: 5.
-        n_steps (int, optional): Rounds of each search. Default: None (50).
+        n_steps (int, optional): Rounds of each search. Default: None (80).
         seed (int): Seed of the searches and of the random pixels. Default: 0.
         internal_batch_size (int, optional): Most images in one forward pass of the searches.
             Default: None.
@@ -171,28 +173,28 @@ def survey(
             target: select_canvases(forward_func, search, None, _next_class(search, target), 1)[0]
             for target in group
         }
-        best: dict[int, list[tuple[str, float, Pattern]]] = {target: [] for target in group}
-        for kind, n in canvases.items():
-            chosen = [
-                select_canvases(forward_func, search, None, target, n, strategy=kind, seed=seed)
-                for target in group
-            ]
-            for area in areas:
+        best: dict[int, dict[tuple[str, float], Pattern]] = {target: {} for target in group}
+        for kind, area in itertools.product(canvases, areas):
+            for chosen, targets, own_seed in _tries(
+                forward_func, search, kind, canvases[kind], group, seed
+            ):
                 patterns = explainer.search(
-                    torch.cat(chosen),
-                    [target for target in group for _ in range(n)],
+                    chosen,
+                    targets,
                     area=area,
                     keep=1,
                     n_steps=n_steps,
-                    seed=seed,
+                    seed=own_seed,
                     internal_batch_size=internal_batch_size,
                     show_progress=show_progress,
                 )
                 for pattern in patterns:
-                    best[pattern.target].append((kind, area, pattern))
+                    rival = best[pattern.target].get((kind, area))
+                    if rival is None or _search_power(pattern) > _search_power(rival):
+                        best[pattern.target][kind, area] = pattern
         for target, found in best.items():
             for kind in canvases:
-                own = {area: pattern for k, area, pattern in found if k == kind}
+                own = {area: found[kind, area] for area in areas}
                 scores = {
                     area: _score(
                         forward_func, pattern, elsewhere[target], held_out, bare, area, seed
@@ -200,6 +202,32 @@ def survey(
                     for area, pattern in own.items()
                 }
                 yield Finding(own, kind, scores)
+
+
+def _tries(
+    forward_func: Classifier,
+    search: ImageSource,
+    kind: str,
+    n: int,
+    group: Sequence[int],
+    seed: int,
+) -> Iterator[tuple[Tensor, list[int], int]]:
+    """Canvases, targets and seed of each search of a group of classes on a kind of canvas.
+
+    Blank canvases are all the same: what differs from try to try is the seed.
+    """
+    blank = kind == "white"
+    for own_seed in ((seed + i) % 2**63 for i in range(n if blank else 1)):
+        each = 1 if blank else n
+        chosen = [
+            select_canvases(forward_func, search, None, target, each, strategy=kind, seed=seed)
+            for target in group
+        ]
+        yield torch.cat(chosen), [target for target in group for _ in range(each)], own_seed
+
+
+def _search_power(pattern: Pattern) -> float:
+    return float(pattern.info["search_power"])
 
 
 def _next_class(source: ImageSource, target: int) -> int:
