@@ -410,10 +410,11 @@ class Counter(Net):
         return super().forward(images)
 
 
-# one call checks the model, then come 3 steps; two calls measure its speed
+# one call checks the model, then come 15 sign steps and 3 rounds of two calls; two calls measure
+# its speed
 @pytest.mark.parametrize(
     ("settings", "calls"),
-    [({"precision": "full"}, 1 + 3), ({"solver": "paper"}, 1 + 3), ({}, 1 + 2)],
+    [({"precision": "full"}, 1 + 15 + 6), ({"solver": "paper"}, 1 + 3), ({}, 1 + 2)],
     ids=["full", "paper", "swap"],
 )
 def test_who_calls_the_model_itself(take, settings, calls):
@@ -436,7 +437,9 @@ def test_judging_never_uses_the_copy(take):
     pattern, _ = ClassPattern(net, BASELINES, LABELS).search(CANVASES, 0, n_steps=2, area=0.2)
     searched = calls[calls.index((False, True)) :]
     assert pattern.info["accelerated_by"] == list(ALL)
-    assert searched == [(False, True)] * 2 + [(True, False)] * 2  # one for each pattern
+    assert (
+        searched == [(False, True)] * 10 + [(False, True), (False, False)] * 2 + [(True, False)] * 2
+    )  # one for each pattern
 
 
 def test_the_choice_is_made_once_for_a_model_and_a_shape(monkeypatch, take):

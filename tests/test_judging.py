@@ -80,24 +80,26 @@ def place(pattern):
     return found
 
 
-# each round shows 16 of the 32 others; half of the canvases are dropped after rounds 2, 4 and 6
+# 40 sign steps of 4 are five epochs of 32; half of the canvases are dropped after them and after
+# rounds 2, 4 and 6; a round shows 16 of the 32 others
 @pytest.mark.parametrize(
     ("keep", "rounds"),
     [
         (None, 8 * 8),
-        (1, 2 * (8 + 4 + 2 + 1)),
-        (2, 2 * (8 + 4 + 2 + 2)),
-        (5, 2 * 8 + 6 * 5),
+        (1, 2 * (4 + 2 + 1 + 1)),
+        (2, 2 * (4 + 2 + 2 + 2)),
+        (5, 8 * 5),
         (8, 8 * 8),
         (9, 8 * 8),
     ],
 )
 def test_losing_canvases_are_given_up_early(keep, rounds):
     patterns, done = search(keep=keep)
-    assert done == rounds * 16
+    assert done == 8 * 160 + rounds * 16
     assert len(patterns) == min(keep or 8, 8)
-    assert [pattern.info["passes"] for pattern in patterns] == [8 * 16] * len(patterns)
-    assert [pattern.info["passes_together"] for pattern in patterns] == [done] * len(patterns)
+    assert [pattern.info["passes"] for pattern in patterns] == [160 + 8 * 24] * len(patterns)
+    together = 8 * 160 + rounds * 24  # a round is another half of a pass, forward alone
+    assert [pattern.info["passes_together"] for pattern in patterns] == [together] * len(patterns)
     assert [len(pattern.info["loss_curve"]) for pattern in patterns] == [8] * len(patterns)
 
 
@@ -109,7 +111,7 @@ def test_the_papers_solver_searches_all_to_the_end():
 def test_without_keep_every_canvas_is_searched_whole_and_in_order():
     patterns, _ = search(keep=None)
     assert [place(pattern) for pattern in patterns] == list(range(8))
-    assert {pattern.info["passes"] for pattern in patterns} == {8 * 16}
+    assert {pattern.info["passes"] for pattern in patterns} == {160 + 8 * 24}
 
 
 @pytest.mark.parametrize("keep", [1, 2, 3, 20])
@@ -140,12 +142,12 @@ def test_a_survivors_mask_is_that_of_a_search_alone(seed):
 
 
 def test_the_survivors_judged_best_at_the_first_stop():
-    """After the first round, which is the same in a search of one round."""
-    first, _ = search(n_steps=1)
-    lost = losing(first, 4)
+    """After the sign steps, which a search of as many steps by the sign alone repeats."""
+    signs, _ = search(solver="paper", n_steps=40)
+    lost = losing(signs, 4)
     assert len(lost) == 4
-    assert len({pattern.info["search_power"] for pattern in first}) > 2
-    kept, _ = search(keep=4, n_steps=4)
+    assert len({pattern.info["search_power"] for pattern in signs}) > 2
+    kept, _ = search(keep=4)
     assert {place(pattern) for pattern in kept} == set(range(8)) - lost
 
 

@@ -64,6 +64,19 @@ def test_values_and_gradients(bounded, size):
     assert slopes.abs().amax((1, 2, 3)).min() > 1e-3
 
 
+def test_the_value_alone_is_that_of_the_bounded_loss():
+    calls, own = [], make_net()
+
+    def net(images):
+        calls.append(torch.is_grad_enabled())
+        return own(images)
+
+    values = objective(net, size=4).value(MASKS, [0, 1, 2], STEP)
+    expected, _ = objective().value_and_gradient(MASKS, [0, 1, 2], STEP, bounded=True)
+    torch.testing.assert_close(values, expected)
+    assert calls == [False] * 3
+
+
 def test_some_of_the_canvases():
     """Masks belong to the rows that are given."""
     values, slopes = objective().value_and_gradient(MASKS[[0, 2]], [2, 1], STEP)

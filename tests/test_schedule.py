@@ -10,7 +10,7 @@ from captum_classpattern.settings import Settings
 
 LABELS = [0, 1, 2, 1, 0, 2, 1, 2, 1, 0, 1]  # 3 of class 0, 5 of 1, 3 of 2
 PAPER = {"solver": "paper", "n_epochs": 3, "batch_size": 3}
-SWAP = {"n_steps": 6, "batch_size": 5}
+SWAP = {"n_steps": 4, "batch_size": 5}
 both = pytest.mark.parametrize("settings", [PAPER, SWAP], ids=["paper", "swap"])
 
 
@@ -46,7 +46,7 @@ def batches(targets, **kwargs):
 @both
 def test_no_batch_holds_an_image_of_the_targets_class(settings):
     for target, met in batches([0, 1, 2], **settings).items():
-        assert len(met) == {0: 9, 1: 6, 2: 9}[target] if settings is PAPER else 6
+        assert len(met) == {0: 9, 1: 6, 2: 9}[target] if settings is PAPER else 24
         assert not [i for batch in met for i in batch if LABELS[i] == target]
 
 
@@ -68,11 +68,12 @@ def test_an_epoch_visits_each_other_image_once(settings):
 
 
 def test_the_sizes_of_the_batches():
-    """8 others of class 0, 6 of class 1; a batch ends where its epoch does."""
-    assert [len(batch) for batch in batches([0], **SWAP)[0]] == [5, 3] * 3
+    """8 others: sign steps of 4, then rounds of 5 in the same stream of epochs."""
+    met = batches([0], **SWAP)[0]
+    assert [len(batch) for batch in met] == [4] * 20 + [5, 3, 5, 3]
     assert [len(batch) for batch in batches([1], **PAPER)[1]] == [3] * 6
-    assert schedule([0, 1], **SWAP).n_steps == 6
-    assert schedule([0, 1], **PAPER).n_steps == 9
+    assert schedule([0], **SWAP).sign_steps == 20
+    assert schedule([0, 1], **PAPER).sign_steps == 9
 
 
 @both

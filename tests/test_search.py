@@ -110,10 +110,10 @@ def test_equals_the_papers_loop_with_other_settings():
     assert result.losses[0].tolist() == pytest.approx(losses, abs=1e-5)
 
 
-def plain_batches(rounds, size, labels, target, seed):
+def plain_batches(sizes, labels, target, seed):
     """Epoch after epoch; a batch ends where its epoch does."""
     batches, left, epoch = [], [], 0
-    for _ in range(rounds):
+    for size in sizes:
         if not left:
             order = np.random.default_rng([seed, epoch]).permutation(len(labels))
             left, epoch = [i for i in order if labels[i] != target], epoch + 1
@@ -132,39 +132,58 @@ def plain_slope(net, canvas, target, baselines, batch, mask, loss_of):
     return float(total.detach()), slope.numpy()
 
 
-def plain_swaps(net, canvas, target, baselines, labels, rounds, *, area, batch_size=16, seed):
-    """The swap solver with one canvas, pixel by pixel: mask, losses and passes."""
+def plain_swaps(
+    net, canvas, target, baselines, labels, rounds, *, area, batch_size=16, seed, step_size=0.02
+):
+    """The swap solver with one canvas: mask, losses of the rounds, passes, and swaps refused.
+
+    Only the mask of the sign steps is in float32: its rounding tells apart what would be ties.
+    """
     height, width = canvas.shape[1:]
     pixels = height * width
-    batches = plain_batches(rounds, batch_size, labels, target, seed)
-    kept, held = round(area * pixels), set()
-    trend, losses = np.zeros(pixels), []
-    for r, batch in enumerate(batches):
-        left = (rounds - r) / rounds
-        soft = np.full(pixels, 0.5)
-        if held:  # halfway to 0.5 at first, all the way to 0 and 1 at last
-            soft = np.array([1 - left / 4 if i in held else left / 4 for i in range(pixels)])
-        soft = soft.reshape(height, width)
-        loss, slope = plain_slope(
-            net, canvas, target, baselines, batch, soft, lambda p: 1 - p.sqrt()
-        )
+
+    def evaluate(mask, batch, loss_of):
+        mask = np.asarray(mask).reshape(height, width)
+        return plain_slope(net, canvas, target, baselines, batch, mask, loss_of)
+
+    def binary():
+        return [float(i in held) for i in range(pixels)]
+
+    def miss(p):
+        return 1 - p.sqrt()
+
+    sizes = [4] * (5 * rounds) + [batch_size] * rounds
+    batches = plain_batches(sizes, labels, target, seed)
+    soft = np.full(pixels, 0.5, dtype=np.float32)
+    for batch in batches[: 5 * rounds]:
+        _, slope = evaluate(soft, batch, lambda p: -p.log())
+        signs = np.sign(0.2 * slope.flatten() + 0.8 / (pixels / 2)).astype(np.float32)
+        soft = np.clip(soft - np.float32(step_size) * signs, 0, 1)
+    kept = round(area * pixels)
+    held = set(sorted(range(pixels), key=lambda i: (-soft[i].round(5), i))[:kept])
+    trend = (0.5 - soft.astype(np.float64)) / np.sqrt(((soft - 0.5) ** 2).sum())
+    losses, refused = [], 0
+    for r, batch in enumerate(batches[5 * rounds :]):
+        loss, slope = evaluate(binary(), batch, miss)
         losses.append(loss)
         trend = 0.8 * trend + 0.2 * slope.flatten() / np.sqrt((slope**2).sum())
-        if not held:
-            held = set(sorted(range(pixels), key=lambda i: (trend[i], i))[:kept])
-            continue
-        count = max(1, round(min(kept, pixels - kept) * left**2))
+        count = max(1, round(min(kept, pixels - kept) / 8 * (rounds - r) / rounds))
         out = sorted(held, key=lambda i: (-trend[i], i))[:count]
         into = sorted(set(range(pixels)) - held, key=lambda i: (trend[i], i))[:count]
+        before = held
         for leaving, coming in zip(out, into):
             if trend[leaving] > trend[coming]:
                 held = held - {leaving} | {coming}
+        if held != before and evaluate(binary(), batch, miss)[0] >= loss:
+            held, refused = before, refused + 1
     helps = {i: -trend[i] for i in held}
     low, high = min(helps.values()), max(helps.values())
     weights = np.zeros(pixels)
     for i in held:
         weights[i] = 0.5 + 0.5 * (helps[i] - low) / (high - low)
-    return weights.reshape(height, width), losses, sum(map(len, batches))
+    shown = [len(batch) for batch in batches]
+    passes = sum(shown[: 5 * rounds]) + -(-3 * sum(shown[5 * rounds :]) // 2)
+    return weights.reshape(height, width), losses, passes, refused
 
 
 @pytest.mark.parametrize("seed", [0, 3, 8])
@@ -177,7 +196,7 @@ def plain_swaps(net, canvas, target, baselines, labels, rounds, *, area, batch_s
         (7, 0.45, {"batch_size": 5}),
         (12, 0.1, {"batch_size": 3}),
         (30, 0.25, {"batch_size": 4}),
-        (6, 0.8, {}),
+        (6, 0.8, {"step_size": 0.1}),
     ],
 )
 def test_equals_the_plain_swaps(rounds, area, settings, channels, seed):
@@ -185,7 +204,7 @@ def test_equals_the_plain_swaps(rounds, area, settings, channels, seed):
     [canvas] = random_images(1, channels, 5, torch.float64)
     baselines = random_images(12, channels, 6, torch.float64)
     settings = {"area": area, "seed": seed, **settings}
-    weights, losses, shown = plain_swaps(net, canvas, 0, baselines, LABELS, rounds, **settings)
+    weights, losses, passes, _ = plain_swaps(net, canvas, 0, baselines, LABELS, rounds, **settings)
     result = search_masks(
         net, canvas[None], 0, baselines, baseline_labels=LABELS, n_steps=rounds, **settings
     )
@@ -194,18 +213,22 @@ def test_equals_the_plain_swaps(rounds, area, settings, channels, seed):
     np.testing.assert_allclose(found, weights, atol=1e-4)
     assert result.losses.shape == (1, rounds)
     assert result.losses[0].tolist() == pytest.approx(losses, abs=1e-5)
-    assert result.passes.tolist() == [shown]
+    assert result.passes.tolist() == [passes]
 
 
-def test_the_swaps_change_pixels_and_lower_the_loss():
-    """So that the comparison above is one of swaps."""
+def test_the_swaps_change_pixels_lower_the_loss_and_are_refused_at_times():
+    """So that the comparison above is one of swaps; hardly any is made by the sign."""
     net, canvases, baselines = conv_net(gain=4.0), random_images(4, seed=5), random_images(12)
-    settings = {"baseline_labels": LABELS, "area": 0.3, "seed": 1}
+    settings = {"area": 0.3, "seed": 1, "step_size": 1e-6}
     short, long = (
-        search_masks(net, canvases, 0, baselines, n_steps=n, **settings) for n in (1, 30)
+        search_masks(net, canvases, 0, baselines, baseline_labels=LABELS, n_steps=n, **settings)
+        for n in (1, 30)
     )
     assert ((short.masks > 0) != (long.masks > 0)).sum() >= 4
     assert (long.losses[:, -3:].mean(1) < long.losses[:, :3].mean(1)).all()
+    arguments = (canvases[0].double(), 0, baselines.double(), LABELS, 30)
+    *_, refused = plain_swaps(net.double(), *arguments, batch_size=3, **settings)
+    assert 0 < refused < 30
 
 
 def test_no_other_mask_of_the_area_is_better_on_a_linear_model():
@@ -310,19 +333,19 @@ def test_five_epochs_of_batches_of_four_by_default_of_the_papers_solver(target, 
 
 def test_steps_count_their_passes():
     assert search(solver="paper", n_steps=4).passes.tolist() == [4 + 4 + 1 + 4] * 2
-    assert search(n_steps=4).passes.tolist() == [4 * 9] * 2
-    assert search(n_steps=4, batch_size=6).passes.tolist() == [6 + 3 + 6 + 3] * 2
+    # 20 sign steps: 4, 4, 1 of six epochs, 4 and 4 of the seventh; then its rest, and whole ones
+    assert search(n_steps=4).passes.tolist() == [6 * 9 + 8 + -(-3 * (1 + 3 * 9) // 2)] * 2
 
 
 @pytest.mark.parametrize("target", [0, 1, 2])
-def test_a_hundred_rounds_of_batches_of_16_by_default(target):
+def test_eighty_rounds_of_batches_of_16_by_default(target):
     labels, images = LABELS * 4, random_images(48, seed=6)
     given = {"target": target, "baselines": images, "baseline_labels": labels}
     result = search(n_steps=None, **given)
-    assert result.losses.shape == (2, 100)
-    batches = plain_batches(100, 16, labels, target, 0)
-    assert result.passes.tolist() == [sum(map(len, batches))] * 2
-    assert torch.equal(result.masks, search(n_steps=100, batch_size=16, **given).masks)
+    assert result.losses.shape == (2, 80)
+    shown = [len(batch) for batch in plain_batches([4] * 400 + [16] * 80, labels, target, 0)]
+    assert result.passes.tolist() == [sum(shown[:400]) + -(-3 * sum(shown[400:]) // 2)] * 2
+    assert torch.equal(result.masks, search(n_steps=80, batch_size=16, **given).masks)
 
 
 @both_solvers
@@ -571,13 +594,14 @@ def test_models_that_return_no_logits(change, error, text):
 @pytest.mark.parametrize(("call", "step"), [(5, 3), (20, 18)])
 @both_solvers
 def test_logits_that_become_nan_half_way(solver, call, step):
+    """The swap solver's steps count those by the sign, of which there are 40 here."""
     calls = []
 
     def spoil(logits):
         calls.append(1)
         return logits * torch.nan if len(calls) == call else logits
 
-    settings = {"precision": "full", "n_steps": 24}
+    settings = {"precision": "full", "n_steps": {"paper": 24, "swap": 8}[solver]}
     with pytest.raises(ValueError, match=f"the loss is NaN or infinite at step {step}:"):
         search(returns(spoil), solver=solver, **settings)  # the first call checks the model
     assert len(calls) < call + 16  # it is seen before long

@@ -86,18 +86,18 @@ def test_what_is_not_given_stays_open():
 
 # 10 baselines, 7 of them not of the target's class
 @pytest.mark.parametrize(
-    ("kwargs", "size", "steps"),
+    ("kwargs", "sizes", "signs"),
     [
-        ({"solver": "paper"}, 4, 10),  # 5 epochs of 2 batches
-        ({"solver": "paper", "n_epochs": 3}, 4, 6),
-        ({"solver": "paper", "n_epochs": 3, "batch_size": 3}, 3, 9),
-        ({"solver": "paper", "n_epochs": 3, "n_steps": 2}, 4, 2),
-        ({}, 16, 100),
-        ({"n_steps": 3}, 16, 3),
-        ({"n_steps": 3, "n_epochs": 9, "batch_size": 2}, 2, 3),
-        ({"n_epochs": 3}, 16, 3),
-        ({"n_epochs": 3, "batch_size": 4}, 4, 9),  # of all 10 baselines
+        ({"solver": "paper"}, [4] * 10, 10),  # 5 epochs of 2 batches
+        ({"solver": "paper", "n_epochs": 3}, [4] * 6, 6),
+        ({"solver": "paper", "n_epochs": 3, "batch_size": 3}, [3] * 9, 9),
+        ({"solver": "paper", "n_epochs": 3, "n_steps": 2}, [4] * 2, 2),
+        ({}, [4] * 400 + [16] * 80, 400),
+        ({"n_steps": 3}, [4] * 15 + [16] * 3, 15),
+        ({"n_steps": 3, "n_epochs": 9, "batch_size": 2}, [4] * 15 + [2] * 3, 15),
+        ({"n_epochs": 3}, [4] * 15 + [16] * 3, 15),
+        ({"n_epochs": 3, "batch_size": 5}, [4] * 30 + [5] * 6, 30),  # of all 10 baselines
     ],
 )
-def test_length(kwargs, size, steps):
-    assert Settings(**kwargs).length(10, 7) == (size, steps)
+def test_batch_sizes(kwargs, sizes, signs):
+    assert Settings(**kwargs).batch_sizes(10, 7) == (sizes, signs)
