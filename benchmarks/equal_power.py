@@ -8,7 +8,13 @@ from typing import NamedTuple
 import torch
 from problems import Problem, row
 
-from captum_classpattern import ClassPattern, Pattern, predictive_power, select_canvases
+from captum_classpattern import (
+    ClassPattern,
+    Pattern,
+    acceleration,
+    predictive_power,
+    select_canvases,
+)
 
 CANVASES, AREA = 4, 0.05
 ROUNDS = (4, 8, 12, 16, 24, 40, 80)
@@ -44,6 +50,7 @@ class Bench:
 
     def search(self, rows: slice = slice(None), **settings: object) -> tuple[list[Pattern], float]:
         """The patterns of some of the canvases, and the seconds that they took."""
+        acceleration._chosen.clear()  # a user's first call measures, too
         started = time.perf_counter()
         patterns = self.explainer.search(
             self.canvases[rows], self.targets[rows], area=AREA, seed=self.seed, **settings
@@ -74,7 +81,7 @@ def rounds_for(bench: Bench, passes: float, **settings: object) -> int:
     return round(few * passes * len(bench.classes) / patterns[0].info["passes_together"])
 
 
-def compare(problem: Problem, seeds: int, equal_seeds: int) -> Iterator[str]:
+def compare(problem: Problem, seeds: int, equal_seeds: int, device: torch.device) -> Iterator[str]:
     """The lines of the problem's tables."""
     each: list[Outcome] = []
     best: list[Outcome] = []
@@ -96,7 +103,7 @@ def compare(problem: Problem, seeds: int, equal_seeds: int) -> Iterator[str]:
         rounds = rounds_for(bench, best[-1].passes, keep=1)
         equal_best.append(bench.outcome(*bench.search(n_steps=rounds, keep=1)))
     bench = Bench(problem, 0)
-    for canvas in range(TIMED):
+    for canvas in range(0, len(bench.targets), len(bench.targets) // TIMED):  # of some classes
         alone.append(bench.search(slice(canvas, canvas + 1), solver="paper")[1])
     loop, loop_alone = Outcome.mean(best), mean(alone) * len(bench.targets)
     yield f"\n### {problem.name}: all {len(bench.classes)} classes, {seeds} seeds\n"
@@ -118,13 +125,17 @@ def compare(problem: Problem, seeds: int, equal_seeds: int) -> Iterator[str]:
     yield f"\nAt equal passes: {equal_seeds} seeds.\n"
     yield "| figure | loop | ours | goal | |\n|---|---|---|---|---|"
     ratio = 0.0 if reached is None else loop_alone / reached.seconds
-    yield row("time to the loop's power, best of 4", "1", f"1/{ratio:.1f}", "<= 1/20", ratio >= 20)
-    for name, theirs, own, goal in (
+    goal = 100 if device.type == "cuda" else 20
+    name = "time to the loop's power, best of 4"
+    yield row(name, "1", f"1/{ratio:.1f}", f"<= 1/{goal}", ratio >= goal)
+    for name, theirs, own, gain in (
         ("power at equal passes, canvas by canvas", each, equal, 0.05),
         ("power at equal passes, best of 4", best, equal_best, 0.10),
     ):
-        a, b = Outcome.mean(theirs[:equal_seeds]).power, Outcome.mean(own).power
-        yield row(name, f"{a:.3f}", f"{b:.3f}", f">= +{goal:.2f}", b - a >= goal)
+        loop, mine = Outcome.mean(theirs[:equal_seeds]), Outcome.mean(own)
+        name += f" ({mine.passes / loop.passes:.2f} of the loop's)"
+        a, b = loop.power, mine.power
+        yield row(name, f"{a:.3f}", f"{b:.3f}", f">= +{gain:.2f}", b - a >= gain)
 
 
 def saturation(problem: Problem) -> Iterator[str]:

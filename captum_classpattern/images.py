@@ -249,8 +249,9 @@ def _listed_labels(images: Any) -> Tensor | None:
         listed = _listed_labels(images.dataset)
         return None if listed is None else listed[list(images.indices)]
     if isinstance(images, TensorDataset):
-        return images.tensors[1]
-    listed = getattr(images, "targets", getattr(images, "labels", None))
+        listed = images.tensors[1]
+    else:
+        listed = getattr(images, "targets", getattr(images, "labels", None))
     try:
         return parse_labels(listed, len(images), "a data set")
     except (TypeError, ValueError):

@@ -41,10 +41,13 @@ def split_for_judging(baselines: ImageSource, seed: int) -> tuple[ImageSource, I
 
 
 def some_judges(judge: ImageSource) -> ImageSource:
-    """A part of the judging images, of all labels, for what must be known early and at low cost."""
+    """At most 100 of the judging images, over all labels, for what must be known early and at low
+    cost; all of them if nearly all are of one label, since each class needs images of others."""
     assert judge.labels is not None
     order = torch.argsort(judge.labels, stable=True)
-    return judge.subset(order[:: max(1, len(judge) // FEW)])
+    few = judge.subset(order[:: max(1, -(-len(judge) // FEW))])
+    assert few.labels is not None
+    return few if len(set(few.labels.tolist())) > 1 else judge
 
 
 def judge_patterns(

@@ -24,6 +24,9 @@ class Objective:
     additional: tuple[Any, ...]
     internal_batch_size: int | None
 
+    def __post_init__(self) -> None:
+        self._targets = torch.tensor(self.targets, device=self.canvases.device)
+
     def value(self, masks: Tensor, rows: list[int], step: Step) -> Tensor:
         """Losses (n,) of the masks (n, 1, H, W) of some canvases: 1 - sqrt(p) of the target's p."""
         return self._evaluate(masks, rows, step, bounded=True, gradient=False)[0]
@@ -54,13 +57,14 @@ class Objective:
         start = 0
         while start < len(owner):
             part = slice(start, start + (self.internal_batch_size or len(owner)))
-            mask, image = masks[owner[part]], step.images[pick[part]]
             try:
+                mask, image = masks[owner[part]], step.images[pick[part]]
                 loss, slope = self._pairs(mask, image, row[part], bounded, gradient)
             except torch.OutOfMemoryError:
-                if len(image) == 1:
+                size = len(owner[part])
+                if size == 1:
                     raise
-                self._halve(len(image))
+                self._halve(size)
                 continue
             value.index_add_(0, owner[part], loss)
             if slope is not None:
@@ -77,7 +81,7 @@ class Objective:
         mask, canvas, image = mask.to(dtype), canvas.to(dtype), image.to(dtype)
         stamped = (mask * canvas + (1 - mask) * image).requires_grad_(gradient)
         additional = additional_rows(self.additional, row, len(self.canvases))
-        targets = torch.tensor(self.targets, device=row.device)[row]
+        targets = self._targets[row]
         with torch.set_grad_enabled(gradient):
             logits = self.forward_func(stamped, *additional).float()
             loss = cross_entropy(logits, targets, reduction="none")

@@ -93,12 +93,13 @@ def search_masks(
             a Tensor with N rows, each canvas gets its row. Default: None.
         solver (str): ``"swap"`` or ``"paper"``. Default: "swap".
         area (float): Share of the pixels that the swap solver's masks hold. Default: 0.05.
-        alpha (float): Weight of the paper's solver's classification loss, in [0, 1]. Default: 0.2.
-        step_size (float): Step of the paper's solver. Default: 0.02.
+        alpha (float): Weight of the classification loss in the steps by the sign, in [0, 1].
+            Default: 0.2.
+        step_size (float): Size of these steps. Default: 0.02.
         batch_size (int, optional): Baselines a step of the paper's solver, or a round of the
             swap solver. Default: None (4 and 16).
-        n_epochs (int, optional): Times that each baseline is visited. Default: None (5 with the
-            paper's solver).
+        n_epochs (int, optional): Times that each baseline is visited, by the swap solver in its
+            rounds (its steps by the sign come on top). Default: None (5 with the paper's solver).
         n_steps (int, optional): Steps of the paper's solver, or rounds of the swap solver,
             instead of epochs. Default: None (80 rounds, unless ``n_epochs`` is given).
         seed (int): Seed of the order of the baselines. Default: 0.
@@ -204,7 +205,7 @@ class Search:
         self.trend = torch.zeros_like(self.masks)
         self.losses = torch.full((count, schedule.n_steps), torch.nan, device=device)
         self.finite = torch.ones(schedule.n_steps, dtype=torch.bool, device=device)
-        self.halves = torch.zeros(count, dtype=torch.int64)  # of a pass forward and back
+        self.halves = [0] * count  # of a pass forward and back
         self.number = 0
         self._steps = schedule.steps(device)
         self._bar = tqdm(desc="search", total=schedule.n_steps, disable=not show_progress)
@@ -231,7 +232,7 @@ class Search:
     @property
     def passes(self) -> Tensor:
         """Of each canvas; a run forward alone counts half."""
-        return -(-self.halves // 2)
+        return torch.tensor([-(-halves // 2) for halves in self.halves])
 
     def stops(self) -> list[int]:
         """Where losing canvases may be dropped: after the steps by the sign, and each quarter."""
@@ -296,7 +297,8 @@ class Search:
 
 
 def _normalised(slope: Tensor) -> Tensor:
-    """Each one divided by its norm."""
+    """Each one divided by its norm, by its largest entry first: squares of tiny ones vanish."""
+    slope = slope / slope.abs().amax((1, 2, 3), keepdim=True).clamp(min=TINY)
     return slope / slope.square().sum((1, 2, 3), keepdim=True).sqrt().clamp(min=TINY)
 
 

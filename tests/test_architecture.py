@@ -39,6 +39,7 @@ ALLOWED = {
         "classifier",
         "images",
         "judging",
+        "metrics",
         "pattern",
         "search",
         "settings",

@@ -7,6 +7,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from captum_classpattern import PixelClassifier, search_masks
+from captum_classpattern.search import _normalised
 
 LABELS = [0, 1, 2, 1, 0, 2, 1, 2, 1, 0, 1, 2]  # 3 of class 0, 5 of 1, 4 of 2
 both_solvers = pytest.mark.parametrize("solver", ["swap", "paper"])
@@ -229,6 +230,13 @@ def test_the_swaps_change_pixels_lower_the_loss_and_are_refused_at_times():
     arguments = (canvases[0].double(), 0, baselines.double(), LABELS, 30)
     *_, refused = plain_swaps(net.double(), *arguments, batch_size=3, **settings)
     assert 0 < refused < 30
+
+
+def test_tiny_gradients_are_normalised_too():
+    slope = torch.zeros(3, 1, 2, 2)
+    slope[0], slope[1, 0, 0] = 1e-30, torch.tensor([3e10, -4e10])
+    norms = _normalised(slope).flatten(1).norm(dim=1)
+    torch.testing.assert_close(norms, torch.tensor([1.0, 1.0, 0.0]))
 
 
 def test_no_other_mask_of_the_area_is_better_on_a_linear_model():
