@@ -132,7 +132,9 @@ def compare(problem: Problem, seeds: int, equal_seeds: int, device: torch.device
     ratio = 0.0 if reached is None else loop_alone / reached.seconds
     goal = 100 if device.type == "cuda" else 20
     name = "time to the loop's power, best of 4"
-    yield row(name, "1", f"1/{ratio:.1f}", f"<= 1/{goal}", ratio >= goal)
+    yield row(
+        name, "1", f"1/{ratio:.1f}" if ratio else "not reached", f"<= 1/{goal}", ratio >= goal
+    )
     for name, theirs, own, gain in (
         ("power at equal passes, canvas by canvas", each, equal, 0.05),
         ("power at equal passes, best of 4", best, equal_best, 0.10),
