@@ -174,10 +174,9 @@ def survey(
             for target in group
         }
         best: dict[int, dict[tuple[str, float], Pattern]] = {target: {} for target in group}
-        for kind, area in itertools.product(canvases, areas):
-            for chosen, targets, own_seed in _tries(
-                forward_func, search, kind, canvases[kind], group, seed
-            ):
+        for kind, n in canvases.items():
+            tries = list(_tries(forward_func, search, kind, n, group, seed))
+            for area, (chosen, targets, own_seed) in itertools.product(areas, tries):
                 patterns = explainer.search(
                     chosen,
                     targets,
