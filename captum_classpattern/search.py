@@ -235,10 +235,11 @@ class Search:
         return torch.tensor([-(-halves // 2) for halves in self.halves])
 
     def stops(self) -> list[int]:
-        """Where losing canvases may be dropped: after the steps by the sign, and each quarter."""
+        """Where losing canvases may be dropped: half through the steps by the sign, after them, and
+        after each quarter of the rounds."""
         signs = self.schedule.sign_steps
         rounds = self.schedule.n_steps - signs
-        return sorted({signs + rounds * part // 4 for part in range(4)})
+        return [signs // 2, *sorted({signs + rounds * part // 4 for part in range(4)})]
 
     def drop(self, losing: set[int]) -> None:
         """Leaves some of the canvases that are still searched, by their place among these."""

@@ -80,25 +80,25 @@ def place(pattern):
     return found
 
 
-# 40 sign steps of 4 are five epochs of 32; half of the canvases are dropped after them and after
-# rounds 2, 4 and 6; a round shows 16 of the 32 others
+# 40 sign steps of 4 are five epochs of 32; half of the canvases are dropped half through them,
+# after them and after rounds 2, 4 and 6; a round shows 16 of the 32 others
 @pytest.mark.parametrize(
-    ("keep", "rounds"),
+    ("keep", "halves_of_signs", "rounds"),
     [
-        (None, 8 * 8),
-        (1, 2 * (4 + 2 + 1 + 1)),
-        (2, 2 * (4 + 2 + 2 + 2)),
-        (5, 8 * 5),
-        (8, 8 * 8),
-        (9, 8 * 8),
+        (None, 8 + 8, 8 * 8),
+        (1, 8 + 4, 2 * (2 + 1 + 1 + 1)),
+        (2, 8 + 4, 8 * 2),
+        (5, 8 + 5, 8 * 5),
+        (8, 8 + 8, 8 * 8),
+        (9, 8 + 8, 8 * 8),
     ],
 )
-def test_losing_canvases_are_given_up_early(keep, rounds):
+def test_losing_canvases_are_given_up_early(keep, halves_of_signs, rounds):
     patterns, done = search(keep=keep)
-    assert done == 8 * 160 + rounds * 16
+    assert done == halves_of_signs * 80 + rounds * 16
     assert len(patterns) == min(keep or 8, 8)
     assert [pattern.info["passes"] for pattern in patterns] == [160 + 8 * 24] * len(patterns)
-    together = 8 * 160 + rounds * 24  # a round is another half of a pass, forward alone, ...
+    together = halves_of_signs * 80 + rounds * 24  # a round is another half of a pass, forward alone, ...
     together += {1: 8 + 4 + 2, 2: 8 + 4, 5: 8}.get(keep, 0) * 8 // 2  # and so are 8 early judges
     assert [pattern.info["passes_together"] for pattern in patterns] == [together] * len(patterns)
     assert [len(pattern.info["loss_curve"]) for pattern in patterns] == [8] * len(patterns)
@@ -143,8 +143,8 @@ def test_a_survivors_mask_is_that_of_a_search_alone(seed):
 
 
 def test_the_survivors_judged_best_at_the_first_stop():
-    """After the sign steps, which a search of as many steps by the sign alone repeats."""
-    signs, _ = search(solver="paper", n_steps=40)
+    """Half through the sign steps, which a search of as many by the sign alone repeats."""
+    signs, _ = search(solver="paper", n_steps=20)
     lost = losing(signs, 4)
     assert len(lost) == 4
     assert len({pattern.info["search_power"] for pattern in signs}) > 2
