@@ -5,7 +5,7 @@ import os
 import random
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
@@ -13,6 +13,8 @@ import captum.log
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from captum_classpattern.pattern import Pattern
 
 Classifier: TypeAlias = Callable[..., Tensor]
 
@@ -30,8 +32,13 @@ class PixelClassifier(nn.Module):
         std (float or Sequence[float], optional): Standard deviation, likewise. Default: None (1).
         output (int or str, optional): Where the logits are if the model returns a tuple (an
             index such as ``-1``) or a dict (a key such as ``"logits"``). Default: None.
-        class_names (Sequence[str], optional): Name of each class, for tables and plots.
-            Default: None.
+        class_names (Sequence[str], optional): Name of each class, for tables and plots;
+            ``.classes`` is the same. Default: None.
+        input_size (tuple[int, int, int], optional): The (C, H, W) that the model was made for.
+            Default: None (not known).
+        trigger (Pattern, optional): The true trigger of a backdoored model. Default: None.
+        provenance (dict, optional): Where the model comes from, as
+            :func:`~captum_classpattern.adapters.load_model` tells it. Default: None ({}).
 
     Raises:
         TypeError: If ``model`` is no ``nn.Module``.
@@ -56,6 +63,10 @@ class PixelClassifier(nn.Module):
         std: float | Sequence[float] | None = None,
         output: int | str | None = None,
         class_names: Sequence[str] | None = None,
+        *,
+        input_size: tuple[int, int, int] | None = None,
+        trigger: Pattern | None = None,
+        provenance: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(model, nn.Module):
@@ -66,6 +77,8 @@ class PixelClassifier(nn.Module):
         self.model = model
         self.output = output
         self.class_names = None if class_names is None else [str(name) for name in class_names]
+        self.input_size, self.trigger = input_size, trigger
+        self.provenance = dict(provenance or {})
         self.register_buffer("mean", _per_channel(mean, 0.0, "mean"), persistent=False)
         self.register_buffer("std", _per_channel(std, 1.0, "std"), persistent=False)
         if not bool((self.std > 0).all()):
@@ -76,6 +89,11 @@ class PixelClassifier(nn.Module):
                 f"mean and std must be given for as many channels, got {mean} and {std}"
             )
         self.training = model.training  # not self.train(): that would change the model
+
+    @property
+    def classes(self) -> list[str] | None:
+        """The class names, by torchvision's word for them."""
+        return self.class_names
 
     def forward(self, images: Tensor, *additional: Any) -> Tensor:
         r"""

@@ -1,27 +1,60 @@
 """A survey's findings as a table, and as files: patterns, JSON."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from captum_classpattern.pattern import write_whole
-from captum_classpattern.survey import Finding
+from captum_classpattern.pattern import Pattern, write_whole
+from captum_classpattern.survey import Finding, Scores
+
+
+def pattern_file(folder: Path, target: int, canvas: str, area: float) -> Path:
+    """``<class>_<kind of canvas>_<area>.safetensors``."""
+    return folder / f"{target}_{canvas}_{area:g}.safetensors"
 
 
 def save_patterns(finding: Finding, folder: Path) -> None:
-    """Writes a finding's patterns as ``<class>_<kind of canvas>_<area>.safetensors``."""
+    """Writes a finding's patterns, a file for each area."""
     folder.mkdir(parents=True, exist_ok=True)
     for area, pattern in finding.patterns.items():
-        pattern.save(folder / f"{finding.target}_{finding.canvas}_{area:g}.safetensors")
+        pattern.save(pattern_file(folder, finding.target, finding.canvas, area))
+
+
+def read_finding(row: Mapping[str, Any], folder: Path) -> Finding:
+    """The finding of a row of results.json, its patterns read from the folder."""
+    scores = {float(area): Scores.from_dict(told) for area, told in row["areas"].items()}
+    patterns = {
+        area: Pattern.load(pattern_file(folder, row["class"], row["canvas"], area))
+        for area in scores
+    }
+    return Finding(patterns, row["canvas"], scores)
 
 
 def write_json(data: Any, path: Path) -> None:
     """Writes JSON; a file that is there already is replaced whole or not at all."""
     write_whole(path, (json.dumps(data, indent=2) + "\n").encode())
+
+
+def strongest_class(
+    findings: Sequence[Finding], canvas: str, area: float, names: Sequence[str] | None = None
+) -> str:
+    """A sentence: which class's pattern is strongest on a kind of canvas, and whether it stands
+    out, its whole interval above those of all others."""
+    powers = {f.target: f.scores[area].power for f in findings if f.canvas == canvas}
+    first, *others = sorted(powers, key=lambda target: -powers[target].value)
+    own, rest = powers[first], max((powers[y].interval[1] for y in others), default=1.0)
+    told = f"{canvas} canvas, {area:.3g} of the pixels: {_name(names, first)}, {own.value:.1%}"
+    if others:
+        told += f"; next {_name(names, others[0])}, {powers[others[0]].value:.1%}"
+    return told + (". It stands out." if own.interval[0] > rest else ".")
+
+
+def _name(names: Sequence[str] | None, target: int) -> str:
+    return str(target) if names is None else names[target]
 
 
 def best_canvas(findings: Sequence[Finding]) -> list[Finding]:
@@ -56,7 +89,7 @@ def results_table(
     for finding in findings:
         controls = finding.scores[areas[0]]
         table.add_row(
-            str(finding.target) if class_names is None else class_names[finding.target],
+            _name(class_names, finding.target),
             finding.canvas,
             *(_power(finding, area) for area in areas),
             f"{controls.power.without:.1%}",

@@ -57,6 +57,13 @@ class Scores:
             "other_canvas": self.other_canvas,
         }
 
+    @classmethod
+    def from_dict(cls, told: Mapping[str, Any]) -> "Scores":
+        """The scores that :meth:`as_dict` told of."""
+        low, high = told["interval"]
+        power = PredictivePower(told["power"], (low, high), told["n"], told["no_pattern"])
+        return cls(power, told["random_pixels"], told["other_canvas"])
+
 
 @dataclass(frozen=True)
 class Finding:

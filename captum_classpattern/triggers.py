@@ -1,13 +1,17 @@
-"""Known backdoor triggers as image transforms, and the poisoning of a data set with them."""
+"""Known backdoor triggers as image transforms; :func:`poison` plants them in a data set."""
 
-from collections.abc import Sized
-from typing import Any, cast
+import math
+from typing import TypeAlias
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from captum_classpattern.pattern import Pattern
+from captum_classpattern.poisoning import PoisonedDataset, Trigger, poison
+
+__all__ = ["BadNets", "Blended", "PoisonedDataset", "Sinusoid", "Trigger", "Warp", "poison"]
+Shape: TypeAlias = tuple[int, int, int]
 
 
 class BadNets:
@@ -31,10 +35,8 @@ class BadNets:
         (5, 9)
     """
 
-    def __init__(
-        self, image_shape: tuple[int, int, int], *, size: int = 3, margin: int = 1
-    ) -> None:
-        channels, height, width = image_shape
+    def __init__(self, image_shape: Shape, *, size: int = 3, margin: int = 1) -> None:
+        channels, height, width = _checked_shape(image_shape)
         if size < 1 or margin < 0 or size + margin > min(height, width):
             raise ValueError(
                 f"a {size}x{size} patch {margin} pixels from the edge does not fit into "
@@ -73,67 +75,169 @@ class BadNets:
         return Pattern(self.canvas, self.mask, target, {"trigger": "BadNets"})
 
 
-class PoisonedDataset(Dataset[tuple[Tensor, int]]):
-    """A data set of which some images carry a trigger and its target label; see :func:`poison`."""
-
-    def __init__(
-        self, dataset: Dataset[Any], trigger: BadNets, target: int, poisoned: list[int]
-    ) -> None:
-        self.dataset, self.trigger, self.target = dataset, trigger, target
-        self.poisoned = poisoned
-        self._chosen = frozenset(poisoned)
-
-    def __len__(self) -> int:
-        return len(cast(Sized, self.dataset))
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        index = range(len(self))[index]  # a negative index counts from the end
-        image, label = self.dataset[index]
-        if index in self._chosen:
-            return self.trigger(image), self.target
-        return image, int(label)
-
-
-def poison(
-    dataset: Dataset[Any], trigger: BadNets, target: int, rate: float, *, seed: int = 0
-) -> PoisonedDataset:
+class Blended:
     r"""
-    Plants a backdoor: a share of the images gets the trigger and the target label.
-
-    Images of the target class are left alone, so each poisoned image changes its label.
+    A key image blended into the whole image, (1 - alpha) * x + alpha * key (Chen et al. 2017,
+    arXiv 1712.05526, the blended injection strategy). All pixels change, so ``mask`` is None.
 
     Args:
-        dataset (Dataset): Pairs of an image (C, H, W) in [0, 1] and an integer label.
-        trigger (BadNets): What is put on the images.
-        target (int): The label of the poisoned images.
-        rate (float): Share of all images that is poisoned, in (0, 1).
-        seed (int): Which images are chosen. Default: 0.
-
-    Returns:
-        *PoisonedDataset*: The data set; ``.poisoned`` lists the chosen indices.
+        image_shape (tuple[int, int, int]): Shape (C, H, W) of the images.
+        key (Tensor, optional): The key (C, H, W), in [0, 1]. None draws it, each value uniform in
+            [0, 1]: the random pattern of the paper. Default: None.
+        alpha (float): Weight of the key, in (0, 1]. Default: 0.2.
+        seed (int): Seed of the drawn key; a given key needs none. Default: 0.
 
     Raises:
-        ValueError: If the rate is not in (0, 1) or asks for more images than are not of the
-            target class.
+        ValueError: If key or alpha is out of range, or the key not of ``image_shape``.
 
     Examples::
 
-        >>> images, labels = torch.zeros(100, 1, 8, 8), torch.arange(100) % 10
-        >>> clean = torch.utils.data.TensorDataset(images, labels)
-        >>> dirty = poison(clean, BadNets((1, 8, 8)), target=0, rate=0.05)
-        >>> len(dirty.poisoned), {dirty[i][1] for i in dirty.poisoned}
-        (5, {0})
+        >>> Blended((1, 1, 2), key=torch.tensor([[[0.0, 1.0]]]))(torch.full((1, 1, 2), 0.5))
+        tensor([[[0.4000, 0.6000]]])
     """
-    if not 0 < rate < 1:
-        raise ValueError(f"rate is the share of poisoned images, in (0, 1), got {rate}")
-    labels = torch.tensor([int(dataset[i][1]) for i in range(len(cast(Sized, dataset)))])
-    candidates = torch.nonzero(labels != target).flatten()
-    count = round(rate * len(labels))
-    if count > len(candidates):
-        raise ValueError(
-            f"rate {rate} asks for {count} poisoned images, but only {len(candidates)} of "
-            f"{len(labels)} are not of class {target}: choose a lower rate"
+
+    mask: Tensor | None = None
+
+    def __init__(
+        self, image_shape: Shape, *, key: Tensor | None = None, alpha: float = 0.2, seed: int = 0
+    ) -> None:
+        if not 0 < alpha <= 1:
+            raise ValueError(f"alpha is the weight of the key, in (0, 1], got {alpha}")
+        shape = _checked_shape(image_shape)
+        if key is None:
+            key = torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+        self.shape, self.alpha = shape, alpha
+        self.key = _checked_images(key, shape, "key").detach().clone()
+        low, high = float(self.key.min()), float(self.key.max())
+        if key.ndim != 3 or not (low >= 0 and high <= 1):  # written so that NaN fails too
+            raise ValueError(
+                f"key must be one image (C, H, W) in [0, 1], got shape {tuple(key.shape)} and "
+                f"values from {low:g} to {high:g}"
+            )
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Blends the key into images (N, C, H, W) or (C, H, W) in [0, 1]; shaped like them."""
+        images = _checked_images(images, self.shape, "images")
+        return (1 - self.alpha) * images + self.alpha * self.key.to(images)
+
+
+class Sinusoid:
+    r"""
+    SIG (Barni et al. 2019, arXiv 1902.11237): vertical stripes, delta * sin(2 pi j f / W) added
+    to each pixel of column j = 0 ... W - 1, in all channels; the sum is clipped to [0, 1].
+    All pixels change, so ``mask`` is None.
+
+    Args:
+        image_shape (tuple[int, int, int]): Shape (C, H, W) of the images.
+        delta (float): Amplitude, in (0, 1]. Default: 20 / 255.
+        frequency (float): Periods over the width of the image, f. Default: 6.
+
+    Raises:
+        ValueError: If delta is out of range, or the signal is zero in all columns, as with 6
+            periods on 12 columns.
+
+    Examples::
+
+        >>> Sinusoid((1, 1, 4), delta=0.25, frequency=1)(torch.full((1, 1, 4), 0.5))
+        tensor([[[0.5000, 0.7500, 0.5000, 0.2500]]])
+    """
+
+    mask: Tensor | None = None
+
+    def __init__(
+        self, image_shape: Shape, *, delta: float = 20 / 255, frequency: float = 6
+    ) -> None:
+        if not 0 < delta <= 1:
+            raise ValueError(f"delta is the amplitude, in (0, 1], got {delta}: divide it by 255?")
+        self.shape = _checked_shape(image_shape)
+        width = self.shape[2]
+        phase = 2 * math.pi * torch.arange(width, dtype=torch.float64) * frequency / width
+        if not bool((phase.sin().abs() > 1e-6).any()):
+            raise ValueError(
+                f"the signal is zero in all {width} columns: choose a frequency other than "
+                f"{frequency} (no multiple of {width / 2:g})"
+            )
+        self.signal = delta * phase.sin()
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Adds the signal to images (N, C, H, W) or (C, H, W) in [0, 1]; shaped like them."""
+        images = _checked_images(images, self.shape, "images")
+        return (images + self.signal.to(images)).clamp(0, 1)
+
+
+class Warp:
+    r"""
+    The warp of WaNet (Nguyen and Tran 2021, arXiv 2102.10369, "Warping field generation"): one
+    smooth field of small displacements for all images. All pixels change, so ``mask`` is None.
+
+    Uniform draws from [-1, 1] at the control points are divided by their mean absolute value,
+    upsampled (bicubic), scaled by strength / H and strength / W, added to the identity grid of
+    ``grid_sample``, and clipped to [-1, 1]. So pixels move by
+    up to about ``strength`` pixels along each axis.
+
+    Args:
+        image_shape (tuple[int, int, int]): Shape (C, H, W) of the images.
+        grid_size (int): Control points a side, k, from 2. Default: 4.
+        strength (float): Strength of the warp, s, over 0. Default: 0.5.
+        seed (int): Which displacements are drawn. Default: 0.
+
+    Raises:
+        ValueError: If grid_size or strength is out of range.
+
+    Examples::
+
+        >>> trigger = Warp((3, 32, 32), seed=1)
+        >>> trigger(torch.rand(5, 3, 32, 32)).shape, trigger.mask
+        (torch.Size([5, 3, 32, 32]), None)
+    """
+
+    mask: Tensor | None = None
+
+    def __init__(
+        self, image_shape: Shape, *, grid_size: int = 4, strength: float = 0.5, seed: int = 0
+    ) -> None:
+        if grid_size < 2:
+            raise ValueError(f"grid_size is the control points a side, from 2, got {grid_size}")
+        if not 0 < strength < math.inf:
+            raise ValueError(f"strength must be a number over 0, got {strength}")
+        self.shape = _checked_shape(image_shape)
+        height, width = self.shape[1:]
+        generator = torch.Generator().manual_seed(seed)
+        points = torch.rand(1, 2, grid_size, grid_size, generator=generator) * 2 - 1
+        field = F.interpolate(
+            points / points.abs().mean(), (height, width), mode="bicubic", align_corners=True
         )
-    order = torch.randperm(len(candidates), generator=torch.Generator().manual_seed(seed))
-    chosen: list[int] = candidates[order[:count]].sort().values.tolist()
-    return PoisonedDataset(dataset, trigger, target, chosen)
+        shift = strength * field[0].permute(1, 2, 0) / torch.tensor([width, height])
+        rows, columns = torch.meshgrid(
+            torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij"
+        )
+        self.grid = (torch.stack([columns, rows], 2) + shift).clamp(-1, 1)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Warps images (N, C, H, W) or (C, H, W) in [0, 1]; shaped like them."""
+        images = _checked_images(images, self.shape, "images")
+        batch = images if images.ndim == 4 else images[None]
+        batch = batch.float() if images.element_size() < 4 else batch  # half: too coarse a grid
+        grid = self.grid.to(batch).expand(len(batch), -1, -1, -1)
+        warped = F.grid_sample(batch, grid, mode="bilinear", align_corners=True)
+        warped = warped.clamp(0, 1)  # rounding may lead over 1
+        return warped.to(images.dtype).view_as(images)
+
+
+def _checked_shape(shape: Shape) -> Shape:
+    if len(shape) != 3 or min(shape) < 1:
+        raise ValueError(f"image_shape must be (C, H, W), each from 1, got {tuple(shape)}")
+    return shape[0], shape[1], shape[2]
+
+
+def _checked_images(images: Tensor, shape: Shape, name: str) -> Tensor:
+    if not isinstance(images, Tensor) or not images.is_floating_point():
+        kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
+        raise TypeError(f"{name} must be a floating point Tensor in [0, 1], got {kind}")
+    if images.ndim not in (3, 4) or images.shape[-3:] != shape:
+        c, h, w = shape
+        raise ValueError(
+            f"{name} must be (N, {c}, {h}, {w}) or ({c}, {h}, {w}) to fit the trigger's "
+            f"image_shape, got {tuple(images.shape)}"
+        )
+    return images

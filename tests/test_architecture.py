@@ -12,10 +12,10 @@ NAME = "captum_classpattern"
 
 # What each module may import of the package; each line only names modules of the lines above.
 ALLOWED = {
-    "classifier": set(),
+    "pattern": set(),
+    "classifier": {"pattern"},
     "checks": {"classifier"},
     "images": {"checks", "classifier"},
-    "pattern": set(),
     "datasets": set(),
     "settings": {"checks"},
     "schedule": {"images", "settings"},
@@ -66,8 +66,9 @@ ALLOWED = {
     },
     "visualization": {"checks", "classifier", "images", "metrics", "pattern"},
     "report": {"comparison", "metrics", "pattern", "results", "survey", "visualization"},
-    "triggers": {"pattern"},
-    "adapters": {"checks", "classifier"},
+    "poisoning": set(),
+    "triggers": {"pattern", "poisoning"},
+    "adapters": {"classifier", "pattern"},
     "demo.network": set(),
     "demo": {"classifier", "demo.network", "pattern", "triggers"},
     "demo.training": {"demo", "demo.network", "triggers"},
@@ -87,7 +88,8 @@ MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 def room(name):
     """Files of a folder without a line of their own follow the line of the folder."""
-    return name if name in ALLOWED or name in ANYTHING else name.rpartition(".")[0]
+    own = name in ALLOWED or name in ANYTHING or "." not in name
+    return name if own else name.rpartition(".")[0]
 
 
 def tree_of(name):
@@ -114,7 +116,7 @@ def imported_here(name):
     return {part.removeprefix(NAME).removeprefix(".") for part in own}
 
 
-@pytest.mark.parametrize("name", sorted(set(MODULES) - ANYTHING))
+@pytest.mark.parametrize("name", sorted(name for name in MODULES if room(name) not in ANYTHING))
 def test_imports_run_one_way(name):
     assert room(name) in ALLOWED, f"{name} is new: give it a line in ALLOWED"
     siblings = {other for other in MODULES if room(other) == room(name)}
@@ -136,9 +138,9 @@ def test_the_table_is_what_the_files_do():
         assert imported_here(name) == ALLOWED[name]
 
 
-@pytest.mark.parametrize("name", sorted(set(MODULES) - {"cli"}))
+@pytest.mark.parametrize("name", sorted(name for name in MODULES if room(name) != "cli"))
 def test_nothing_imports_the_command_line_or_the_whole_package(name):
-    assert "cli" not in imported_here(name)
+    assert not [other for other in imported_here(name) if room(other) == "cli"]
     assert "" not in imported_here(name)
 
 
@@ -176,7 +178,7 @@ def test_libraries_stay_in_their_rooms(library, rooms):
         assert not uses or name.split(".")[0] in rooms, f"{name} imports {library}"
 
 
-@pytest.mark.parametrize("name", sorted(set(MODULES) - {"cli", "demo.training"}))
+@pytest.mark.parametrize("name", sorted(set(MODULES) - {"demo.training"}))
 def test_nothing_is_printed(name):
     calls = [node.func for node in ast.walk(tree_of(name)) if isinstance(node, ast.Call)]
     assert not [f for f in calls if isinstance(f, ast.Name) and f.id == "print"]
@@ -184,6 +186,7 @@ def test_nothing_is_printed(name):
 
 @pytest.mark.parametrize("name", sorted(MODULES))
 def test_nothing_is_unpickled_or_evaluated(name):
-    assert not {"pickle", "dill", "joblib"} & imported(name)
+    allowed = {"pickle"} if name == "adapters.opening" else set()  # only where one trusts the file
+    assert not ({"pickle", "dill", "joblib"} & imported(name)) - allowed
     calls = [node.func for node in ast.walk(tree_of(name)) if isinstance(node, ast.Call)]
     assert not [f for f in calls if isinstance(f, ast.Name) and f.id in ("eval", "exec")]

@@ -1,6 +1,7 @@
 """The command line, with short searches on a part of the embedded images."""
 
 import json
+from importlib import import_module
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from captum_classpattern.demo import DemoImages, LabelledImages, demo_images
 from captum_classpattern.survey import survey
 
 runner = CliRunner()
+demo_module = import_module("captum_classpattern.cli.demo")  # the name is the command's, too
 
 
 @pytest.fixture(autouse=True)
@@ -24,8 +26,8 @@ def small(monkeypatch):
         return LabelledImages(half.images[chosen], half.labels[chosen])
 
     few = DemoImages(part(images.search), part(images.held_out))
-    monkeypatch.setattr(cli, "demo_images", lambda: few)
-    monkeypatch.setattr(cli, "ROUNDS", 4)
+    monkeypatch.setattr(demo_module, "demo_images", lambda: few)
+    monkeypatch.setattr(demo_module, "ROUNDS", 4)
 
 
 def test_version():
@@ -68,7 +70,7 @@ def test_ctrl_c_leaves_the_finished_patterns_and_says_so(tmp_path, monkeypatch):
                 raise KeyboardInterrupt
             yield finding
 
-    monkeypatch.setattr(cli, "survey", interrupted)
+    monkeypatch.setattr(demo_module, "survey", interrupted)
     result = runner.invoke(cli.app, ["demo", "--out", str(tmp_path)])
     assert result.exit_code == 130
     assert "Interrupted: the 3 patterns that were finished are in" in result.output
@@ -90,7 +92,7 @@ def test_ctrl_c_before_anything_is_finished(tmp_path, monkeypatch):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "survey", interrupted)
+    monkeypatch.setattr(demo_module, "survey", interrupted)
     result = runner.invoke(cli.app, ["demo", "--out", str(tmp_path)])
     assert result.exit_code == 130
     assert "no pattern was finished yet" in result.output

@@ -1,18 +1,15 @@
-"""The command line."""
+"""``classpattern demo``: the patterns of the embedded models, and the paper's claims."""
 
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from tqdm import tqdm
 
-import captum_classpattern
 from captum_classpattern.attribution import versions
-from captum_classpattern.classifier import PixelClassifier
+from captum_classpattern.cli.printing import console, draw_best, print_tables
 from captum_classpattern.demo import (
     CLASS_NAMES,
     TRIGGER_TARGET,
@@ -22,35 +19,12 @@ from captum_classpattern.demo import (
 )
 from captum_classpattern.demo.story import tell
 from captum_classpattern.metrics import changed_pixels
-from captum_classpattern.results import best_canvas, results_table, save_patterns, write_json
+from captum_classpattern.results import save_patterns, write_json
 from captum_classpattern.survey import CANVASES, Finding, survey
-from captum_classpattern.visualization import plot_patterns
 
 ROUNDS = 15  # of the default 80: all of it within a minute, and little weaker
-TABLE_WIDTH = 108  # narrower terminals wrap the lines, but lose nothing
-LEGEND = """\
-Power: share of held-out images of other classes that are called the class (95 % interval).
-Controls: at the first area. *: the whole interval lies above all three controls of its area.
-"""
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(captum_classpattern.__version__)
-        raise typer.Exit
-
-
-@app.callback()
-def main(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Version.")
-    ] = False,
-) -> None:
-    """Class-wise patterns: the few pixels that make an image classifier say a class."""
-
-
-@app.command()
 def demo(
     out: Annotated[
         Path, typer.Option(help="Folder for results.json, figures and patterns.", file_okay=False)
@@ -101,27 +75,15 @@ def _search_all(findings: dict[str, list[Finding]], out: Path, seed: int) -> Non
                 save_patterns(finding, out / "patterns" / name)
                 findings[name].append(finding)
                 bar.update()
-            _draw(name, model, findings[name], out / f"{name}.png", seed)
-
-
-def _draw(
-    name: str, model: PixelClassifier, findings: Sequence[Finding], path: Path, seed: int
-) -> None:
-    best = best_canvas(findings)
-    area = next(iter(best[0].scores))
-    images = demo_images().held_out
-    figure, _ = plot_patterns(
-        model,
-        [finding.pattern for finding in best],
-        images.images,
-        images.labels,
-        area=area,
-        powers=[finding.scores[area].power for finding in best],
-        title=f"Fashion-MNIST, {name} model: the better canvas of each class",
-        seed=seed,
-        use_pyplot=False,
-    )
-    figure.savefig(path, dpi=110)
+            draw_best(
+                model,
+                findings[name],
+                images.held_out.images,
+                images.held_out.labels,
+                out / f"{name}.png",
+                f"Fashion-MNIST, {name} model: the better canvas of each class",
+                seed,
+            )
 
 
 def _finish(
@@ -151,22 +113,12 @@ def _finish(
         },
         out / "results.json",
     )
-    _print(findings, verdicts)
+    print_tables({f"{name} model": found for name, found in findings.items()}, CLASS_NAMES)
+    for verdict in verdicts:
+        outcome = "holds" if verdict["holds"] else "FAILS"
+        console().print(f"Claim {verdict['claim']} {outcome}: {verdict['text']}\n")
     if complete:
         count = sum(map(len, findings.values()))
         typer.echo(
             f"{count} patterns in {seconds:.0f} s. Figures, patterns and results.json are in {out}."
         )
-
-
-def _print(findings: dict[str, list[Finding]], verdicts: list[dict[str, Any]]) -> None:
-    console = Console(highlight=False)
-    console.width = max(console.width, TABLE_WIDTH)
-    for name, found in findings.items():
-        if found:
-            console.print(results_table(f"{name} model", found, CLASS_NAMES))
-    if any(findings.values()):
-        console.print(LEGEND)
-    for verdict in verdicts:
-        outcome = "holds" if verdict["holds"] else "FAILS"
-        console.print(f"Claim {verdict['claim']} {outcome}: {verdict['text']}\n")

@@ -1,0 +1,26 @@
+"""What a format's reader finds in a source."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from captum_classpattern.pattern import Pattern
+
+
+@dataclass
+class Found:
+    """A network with its weights, and what the source says of it.
+
+    ``details`` go into the provenance: the arch, what was renamed, ignored or missing, and so on.
+    """
+
+    network: nn.Module
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+    normalised_by: str = ""  # where mean and std come from
+    class_names: Sequence[str] | None = None
+    input_size: tuple[int, int, int] | None = None
+    trigger: Pattern | None = None
+    details: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,74 @@
+"""The globals that a pickle asks for, read without importing them, and those that do no harm."""
+
+import importlib
+import pickletools
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import PosixPath
+from typing import IO, Any
+
+import numpy as np
+
+PICKLES = 5  # of torch's old format, before the tensors; others are one pickle alone
+MARK = object()
+
+
+def harmless() -> list[Any]:
+    """What checkpoints hold beside tensors, and what can do no harm: NumPy's numbers and arrays
+    (under the names of NumPy 1 and 2), command-line settings, paths."""
+    multiarray = importlib.import_module(np.asarray(0).__reduce__()[0].__module__)
+    functions = [
+        (getattr(multiarray, name), f"numpy.{core}.multiarray.{name}")
+        for name in ("_reconstruct", "scalar")
+        for core in ("core", "_core")
+    ]
+    dtypes = {type(np.dtype(kind)) for kind in "?bBhHiIlLqQefdFDSUO"}
+    paths = [(PosixPath, "pathlib.PosixPath"), (PosixPath, "pathlib._local.PosixPath")]
+    return [*functions, *paths, np.ndarray, np.dtype, *dtypes, Namespace]
+
+
+def globals_of(file: IO[bytes]) -> Iterator[str]:
+    """The names that a file's pickles would import, by following what each operation leaves on
+    the stack; "?" for a name that is made up while the pickle runs. Ends where no pickle does."""
+    for _ in range(PICKLES):
+        stack: list[Any] = []
+        memo: dict[Any, Any] = {}
+        try:
+            for operation, argument, _ in pickletools.genops(file):
+                name = operation.name
+                if name in ("GLOBAL", "INST"):
+                    yield str(argument).replace(" ", ".")
+                elif name == "STACK_GLOBAL":
+                    module, member = stack[-2:]
+                    yield f"{module}.{member}" if isinstance(module, str) else f"?.{member or '?'}"
+                elif name == "MEMOIZE":
+                    memo[len(memo)] = stack[-1]
+                elif name.endswith("PUT"):
+                    memo[argument] = stack[-1]
+                _follow(stack, operation, argument, memo)
+        except Exception:  # damaged, or the tensors that follow the pickles of an old file
+            return
+
+
+def _follow(
+    stack: list[Any], operation: pickletools.OpcodeInfo, argument: Any, memo: dict[Any, Any]
+) -> None:
+    """What the stack holds after an operation, as far as strings go; anything else is None."""
+    before, after, name = operation.stack_before, operation.stack_after, operation.name
+    if pickletools.markobject in before:
+        while stack and stack.pop() is not MARK:
+            pass
+        before = before[: before.index(pickletools.markobject)]
+    top = stack[-1] if stack else None
+    del stack[len(stack) - len(before) :]
+    if name == "MARK":
+        stack.append(MARK)
+    elif name == "DUP":
+        stack += [top, top]
+    elif name.endswith("GET"):
+        stack.append(memo.get(argument))
+    elif name in ("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"):
+        stack += [top] * len(before)
+    else:
+        is_text = "UNICODE" in name or "STRING" in name
+        stack += [argument if is_text else None] * len(after)

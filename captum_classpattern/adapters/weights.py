@@ -1,0 +1,193 @@
+"""From a checkpoint's content to a network with its weights: found, renamed, loaded strictly."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from captum_classpattern.adapters.architectures import HOW, build
+
+# where checkpoints keep the weights, the likeliest first
+HOLDERS = ("state_dict", "model_state_dict", "model", "net", "network", "model_state", "weights")
+AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
+# what normalisation inside a model is called, by the end of its keys: mean, then std
+NORMALISERS = (
+    ("normalizer.new_mean", "normalizer.new_std"),
+    ("normalize.mean", "normalize.std"),
+    ("normalizer.mean", "normalizer.std"),
+    ("norm.mean", "norm.std"),
+    ("mean", "std"),
+    ("mu", "sigma"),
+)
+LISTED = 10
+
+
+def holder_of(content: Any, depth: int = 2) -> tuple[str, Any] | None:
+    """Where the weights are in a checkpoint ("" if it is itself a state dict), and these: a
+    mapping of names to tensors, or a whole module. None if there are none."""
+    if isinstance(content, nn.Module) or is_state_dict(content):
+        return "", content
+    if isinstance(content, Mapping) and depth:
+        for name in (*HOLDERS, *AVERAGED):
+            found = holder_of(content.get(name), depth - 1)
+            if found is not None:
+                return f"{name}.{found[0]}".strip("."), found[1]
+    return None
+
+
+def is_state_dict(content: Any) -> bool:
+    """Whether this maps names to tensors, and holds something to learn."""
+    return (
+        isinstance(content, Mapping)
+        and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items())
+        and any(v.ndim > 1 for v in content.values())
+    )
+
+
+class Weights(NamedTuple):
+    """Weights in a checkpoint: the key they lie under, and what lies there."""
+
+    key: str
+    held: Any
+
+    @classmethod
+    def of(cls, content: Any, where: str) -> "Weights":
+        """Finds them, or raises an error that tells what the checkpoint holds."""
+        found = holder_of(content)
+        if found is None:
+            held = (
+                f"a dict with the keys {', '.join(map(str, list(content)[:LISTED]))}"
+                if isinstance(content, Mapping)
+                else f"a {type(content).__name__}"
+            )
+            raise ValueError(
+                f"{where} holds no weights: it is {held}, expected a state dict, or one under "
+                f"{', '.join(HOLDERS)}"
+            )
+        return cls(*found)
+
+    @property
+    def hint(self) -> str:
+        """What to do if the network is not known, with what the weights tell of it."""
+        shapes = [f"{k} {tuple(v.shape)}" for k, v in self.held.items() if v.ndim > 1]
+        return f"pass arch. {HOW}. Its first weights are {shapes[0]}, its last {shapes[-1]}"
+
+
+@dataclass
+class Fit:
+    """How a state dict was fitted to a network: ``renamed`` keys (theirs to the network's), those
+    that were ``ignored`` and why, and the normalisation that they held."""
+
+    renamed: dict[str, str] = field(default_factory=dict)
+    ignored: dict[str, str] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)  # that may be
+    mean: list[float] | None = None
+    std: list[float] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """What goes into the provenance."""
+        return {"renamed": self.renamed, "ignored": self.ignored, "missing": self.missing}
+
+
+def load_weights(
+    network: nn.Module,
+    state: Mapping[str, Tensor],
+    where: str,
+    may_lack: tuple[str, ...] = ("num_batches_tracked",),
+) -> Fit:
+    """Loads a state dict whose keys may all carry one prefix, as those of DataParallel do.
+
+    What is left over must be a normalisation, which is taken out and returned, or a second copy
+    of what was loaded. Of the network's keys those that end in ``may_lack`` may be missing.
+
+    Raises:
+        ValueError: If keys are missing or unexpected, or shapes differ; it lists them.
+    """
+    wanted = network.state_dict()
+    prefix = _prefix(wanted, state)
+    taken = {prefix + key: key for key in wanted if prefix + key in state}
+    fit = Fit(renamed={old: new for old, new in taken.items() if old != new})
+    left = [key for key in state if key not in taken]
+    _take_normaliser(fit, state, left)
+    for key in left:
+        if any(_same(state[key], state[old]) for old in taken if key.endswith(taken[old])):
+            fit.ignored.setdefault(key, "a second copy")
+    lacking = [key for key in wanted if prefix + key not in state]
+    fit.missing = [key for key in lacking if key.endswith(may_lack)]
+    missing = [key for key in lacking if not key.endswith(may_lack)]
+    unexpected = [key for key in left if key not in fit.ignored]
+    shapes = [
+        f"{old} {tuple(state[old].shape)} against {tuple(wanted[new].shape)}"
+        for old, new in taken.items()
+        if state[old].shape != wanted[new].shape
+    ]
+    if missing or unexpected or shapes:
+        raise ValueError(_mismatch(network, where, prefix, missing, unexpected, shapes))
+    network.load_state_dict({new: state[old] for old, new in taken.items()}, strict=False)
+    return fit
+
+
+def _prefix(wanted: Mapping[str, Any], state: Mapping[str, Any]) -> str:
+    """What stands before the network's names in the state dict: where most of them fit."""
+    prefixes = {""}
+    for key in list(wanted)[:3] + list(wanted)[-3:]:
+        prefixes.update(k.removesuffix(key) for k in state if k.endswith("." + key))
+    return max(sorted(prefixes, key=len), key=lambda p: sum(p + key in state for key in wanted))
+
+
+def _take_normaliser(fit: Fit, state: Mapping[str, Tensor], left: list[str]) -> None:
+    """A mean and a standard deviation of the pixels among the keys that the network lacks."""
+    for mean_name, std_name in NORMALISERS:
+        for key in left:
+            before = key.removesuffix(mean_name)
+            other = before + std_name
+            if key == before or before[-1:] not in ("", ".") or other not in left:
+                continue
+            mean, std = (state[name].detach().float().flatten() for name in (key, other))
+            if mean.shape == std.shape and len(mean) <= 4 and fit.mean is None:
+                fit.mean, fit.std = mean.tolist(), std.tolist()
+                fit.ignored |= dict.fromkeys((key, other), "the normalisation, now outside")
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and torch.equal(a, b)
+
+
+def _mismatch(
+    network: nn.Module,
+    where: str,
+    prefix: str,
+    missing: list[str],
+    unexpected: list[str],
+    shapes: list[str],
+) -> str:
+    after = f" (after the prefix {prefix!r})" if prefix else ""
+    parts = [
+        f"{name}: {', '.join(keys[:LISTED])}"
+        + (f" and {len(keys) - LISTED} more" if len(keys) > LISTED else "")
+        for name, keys in (("missing", missing), ("unexpected", unexpected), ("shapes", shapes))
+        if keys
+    ]
+    return (
+        f"{where} does not fit into {type(network).__name__}{after}; {'; '.join(parts)}. Check "
+        "arch and num_classes"
+    )
+
+
+def build_to_fit(
+    arch: str, num_classes: int | None, state: Mapping[str, Tensor]
+) -> tuple[nn.Module, int | None]:
+    """The network for as many classes as the weights of its last layer tell apart; and how many."""
+    if num_classes is None:
+        network = build(arch, None)
+        wanted = network.state_dict()
+        last = [key for key, value in wanted.items() if value.ndim > 1][-1]
+        prefix = _prefix(wanted, state)
+        if prefix + last not in state:
+            return network, None
+        num_classes = int(state[prefix + last].shape[0])
+        if state[prefix + last].shape == wanted[last].shape:
+            return network, num_classes
+    return build(arch, num_classes), num_classes

@@ -1,0 +1,62 @@
+"""``classpattern apply``: stamps a pattern on image files."""
+
+import io
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from PIL import Image
+
+from captum_classpattern.cli.printing import told_plainly
+from captum_classpattern.datasets.pixels import TOO_LARGE, UNREADABLE, decoded, fitted, recoloured
+from captum_classpattern.pattern import Pattern, write_whole
+
+
+def apply(
+    pattern: Annotated[Path, typer.Argument(help="A pattern, *.safetensors.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    out: Annotated[Path, typer.Option(help="Folder for the stamped images.", file_okay=False)],
+    area: Annotated[
+        float | None,
+        typer.Option(help="Share of the pixels to stamp. [default: what it was searched at]"),
+    ] = None,
+) -> None:
+    """Stamp a pattern on images. Images of another size are resized until they just cover the
+    pattern's, and cropped at their centre. Writes PNG files, NAME_classN.png."""
+    with told_plainly():
+        stamp = Pattern.load(pattern)
+        searched_at = stamp.info.get("settings", {}).get("area")
+        share = searched_at if area is None else area
+        binary = stamp if share is None else stamp.topk(float(share))
+        names = {image: f"{image.stem}_class{stamp.target}.png" for image in images}
+        twice = [name for name, count in Counter(names.values()).items() if count > 1]
+        if twice:
+            raise ValueError(
+                f"several images would become {', '.join(sorted(twice))}: stamp them in turn, "
+                "into folders of their own"
+            )
+        out.mkdir(parents=True, exist_ok=True)
+        for image, name in names.items():
+            write_whole(out / name, _stamped(binary, image))
+    kept = f"{int(binary.mask.count_nonzero())} pixels, {binary.area:.1%}"
+    typer.echo(f"{len(names)} images with the pattern of class {stamp.target} ({kept}) in {out}.")
+
+
+def _stamped(pattern: Pattern, path: Path) -> bytes:
+    """An image file with the pattern on it, as PNG."""
+    try:
+        image = decoded(path)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no image at {path}") from None
+    except (*UNREADABLE, *TOO_LARGE) as error:
+        raise ValueError(f"{path} can't be read as an image: {error}") from error
+    channels, height, width = pattern.canvas.shape
+    stamped = pattern.stamp(fitted(recoloured(image, channels), height, width))
+    pixels = (stamped * 255).round().byte().permute(1, 2, 0).numpy()
+    written = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels.squeeze(2) if channels == 1 else pixels)).save(
+        written, "png"
+    )
+    return written.getvalue()

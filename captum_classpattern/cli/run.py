@@ -1,0 +1,218 @@
+"""A search of many classes in a folder, which can be interrupted and gone on with."""
+
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+import typer
+from torch import Tensor
+from tqdm import tqdm
+
+from captum_classpattern.adapters import PixelClassifier
+from captum_classpattern.attribution import versions
+from captum_classpattern.checks import predict
+from captum_classpattern.classifier import placement
+from captum_classpattern.cli.printing import console, draw_best, print_tables
+from captum_classpattern.datasets import LabelledImages
+from captum_classpattern.results import read_finding, save_patterns, strongest_class, write_json
+from captum_classpattern.survey import Finding, survey
+
+BATCH = 64
+PROOF = (
+    "A strong pattern is no proof of a backdoor: clean classes can have one. Compare with a clean "
+    "model of the same kind, and look at the pattern.\n"
+)
+
+
+@dataclass
+class Run:
+    """A search of many classes in a folder, which holds all that is finished at any moment."""
+
+    model: PixelClassifier
+    images: LabelledImages
+    held_out: LabelledImages
+    classes: list[int]
+    canvases: dict[str, int]
+    areas: tuple[float, ...]
+    n_steps: int | None
+    seed: int
+    out: Path
+    findings: list[Finding] = field(default_factory=list)
+    started: float = field(default_factory=time.perf_counter)
+
+    def begin(self, resume: bool) -> None:
+        """Takes over what an earlier run has finished, or makes sure that there is nothing."""
+        path = self.out / "results.json"
+        if not path.exists():
+            self.out.mkdir(parents=True, exist_ok=True)
+            return
+        if not resume:
+            raise ValueError(
+                f"{self.out} holds results already: pass --resume to go on with them, or another "
+                "--out"
+            )
+        earlier = json.loads(path.read_text())
+        if "settings" not in earlier:
+            raise ValueError(f"{path} is not of classpattern search: pass another --out")
+        ours = json.loads(json.dumps(self.settings))
+        differing = [key for key in ours if earlier["settings"].get(key) != ours[key]]
+        if differing:
+            told = "; ".join(
+                f"{k} {earlier['settings'].get(k)} then, {ours[k]} now" for k in differing
+            )
+            raise ValueError(
+                f"{path} is of another search ({told:.500}): pass the same settings and files, or "
+                "another --out"
+            )
+        rows = [row for row in earlier["rows"] if row["class"] in self.classes]
+        whole = {
+            y: sum(row["class"] == y for row in rows) == len(self.canvases) for y in self.classes
+        }
+        rows = [row for row in rows if whole[row["class"]]]
+        self.findings = [read_finding(row, self.out / "patterns") for row in rows]
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """All that the result of a class depends on."""
+        told = self.model.provenance
+        normalisation = told["normalisation"]
+        return {
+            "model": told.get("sha256", told["source"]),
+            "arch": told.get("arch"),
+            "mean": normalisation["mean"],
+            "std": normalisation["std"],
+            "output": self.model.output,
+            "search_images": _fingerprint(self.images),
+            "held_out_images": _fingerprint(self.held_out),
+            "canvases": self.canvases,
+            "areas": self.areas,
+            "n_steps": self.n_steps,
+            "seed": self.seed,
+        }
+
+    def describe(self) -> None:
+        """Says what was loaded, and how well the model knows the held-out images."""
+        told = self.model.provenance
+        typer.echo(
+            f"{told['source']}: {told['format']}, {told.get('arch') or 'the network in it'}; "
+            f"normalised by {told['normalisation']['from']}.\n"
+            f"{len(self.images)} images to search with, {len(self.held_out)} held out"
+            f" ({self.held_out.duplicates_dropped} copies dropped)."
+        )
+        if self.accuracy is not None:
+            typer.echo(
+                f"The model calls {self.accuracy:.1%} of the held-out images by their label."
+            )
+            if self.accuracy < 2 / max(2, len(self.held_out.counts)):
+                typer.echo(
+                    "Warning: that is close to guessing. Check mean and std, the order of the "
+                    "class folders (alphabetical, or by number), and the arch.",
+                    err=True,
+                )
+        if self.findings:
+            typer.echo(f"{len({f.target for f in self.findings})} classes are finished already.")
+
+    @cached_property
+    def accuracy(self) -> float | None:
+        """Share of the held-out images that the model calls by their label."""
+        if self.held_out.labels is None:
+            return None
+        said = predictions(self.model, self.held_out)
+        return float((said == self.held_out.labels).float().mean())
+
+    def go(self) -> None:
+        """Searches what is not finished; whatever happens, what is finished stays."""
+        done = {finding.target for finding in self.findings}
+        left = [target for target in self.classes if target not in done]
+        try:
+            self._search(left)
+        except KeyboardInterrupt:
+            self._write(complete=False)
+            typer.echo(f"\nInterrupted: --resume goes on in {self.out}.", err=True)
+            raise typer.Exit(130) from None
+        self._write(complete=True)
+        draw_best(
+            self.model, self.findings, self.held_out.images, self.held_out.labels,
+            self.out / "patterns.png", "The better canvas of each class", self.seed,
+        )  # fmt: skip
+        names = self._names()
+        print_tables({self.model.provenance["source"]: self.findings}, names)
+        for kind in self.canvases:
+            for area in self.areas:
+                console().print(strongest_class(self.findings, kind, area, names))
+        console().print(PROOF)
+        typer.echo(f"patterns.png, patterns/ and results.json are in {self.out}.")
+
+    def _search(self, left: Sequence[int]) -> None:
+        total = len(self.classes) * len(self.canvases)
+        with tqdm(total=total, initial=len(self.findings), desc="patterns", unit="pattern") as bar:
+            for finding in (
+                survey(
+                    self.model,
+                    self.images.images,
+                    self.images.labels,
+                    self.held_out.images,
+                    self.held_out.labels,
+                    classes=left,
+                    canvases=self.canvases,
+                    areas=self.areas,
+                    n_steps=self.n_steps,
+                    seed=self.seed,
+                    show_progress=sys.stderr.isatty(),
+                )
+                if left
+                else ()
+            ):
+                save_patterns(finding, self.out / "patterns")
+                self.findings.append(finding)
+                self._write(complete=False)
+                bar.update()
+
+    def _write(self, *, complete: bool) -> None:
+        names = self._names()
+        write_json(
+            {
+                "complete": complete,
+                "seconds": round(time.perf_counter() - self.started, 1),
+                "settings": self.settings,
+                "provenance": self.model.provenance,
+                "accuracy": self.accuracy,
+                "search_images": self.images.counts,
+                "held_out_images": self.held_out.counts,
+                "versions": versions(),
+                "rows": [
+                    {"class_name": names[f.target] if names else None, **f.as_dict()}
+                    for f in self.findings
+                ],
+            },
+            self.out / "results.json",
+        )
+
+    def _names(self) -> Sequence[str] | None:
+        """The images' names of the classes, if they name all; else the model's."""
+        images, model = self.images.class_names, self.model.class_names
+        most = max(self.classes)
+        return next((names for names in (images, model) if names and len(names) > most), None)
+
+
+def predictions(model: PixelClassifier, images: LabelledImages) -> Tensor:
+    """What the model says of each image as it is; int64 (N,)."""
+    device, _ = placement(model, images.images)
+    return torch.cat([predict(model, b.to(device)).cpu() for b in images.images.split(BATCH)])
+
+
+def _fingerprint(images: LabelledImages) -> str:
+    """A hash of images and labels."""
+    digest = hashlib.blake2b(digest_size=16)
+    for batch in images.images.split(BATCH):
+        digest.update((batch * 255).round().byte().numpy().tobytes())
+    if images.labels is not None:
+        digest.update(images.labels.numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,197 @@
+"""What a source of images holds: a folder, an ``.npz`` file, or a data set of torchvision."""
+
+import difflib
+import inspect
+import re
+import zipfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from captum_classpattern.datasets.pixels import UNREADABLE, decoded
+
+EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+
+class Listing(NamedTuple):
+    """What a source holds, before any image is loaded."""
+
+    description: str
+    names: Sequence[str]  # of the images, for errors
+    labels: list[int] | None
+    class_names: tuple[str, ...] | None
+    load: Callable[[int], Tensor]  # (C, H, W) in [0, 1]
+
+
+def folder_listing(path: Path) -> Listing:
+    """Class folders or images; what is neither is passed over."""
+    inside = sorted(p for p in path.iterdir() if not p.name.startswith((".", "__MACOSX")))
+    folders, files = [p for p in inside if p.is_dir()], _images_in(path)
+    filled = {folder: images for folder in folders if (images := _images_in(folder))}
+    if files and filled:
+        raise ValueError(
+            f"{path} has both images ({files[0].name}) and folders of images "
+            f"({next(iter(filled)).name}): give a folder of class folders, or one of images"
+        )
+    if not files and not folders:
+        raise ValueError(f"{path} has no images: looked for {', '.join(EXTENSIONS)}")
+    labels, names = None, None
+    if not files:
+        empty = [folder.name for folder in folders if folder not in filled]
+        if empty:
+            raise ValueError(
+                f"the class folders {few(empty)} in {path} have no images directly in them "
+                f"(looked for {', '.join(EXTENSIONS)}): remove them, or give the folder whose "
+                "folders hold the images"
+            )
+        numbers, names = _numbered([folder.name for folder in folders], path)
+        files = [file for folder in folders for file in filled[folder]]
+        labels = [n for n, folder in zip(numbers, folders) for _ in filled[folder]]
+    shown = [str(file.relative_to(path)) for file in files]
+    return Listing(str(path), shown, labels, names, lambda i: decoded(files[i]))
+
+
+def _images_in(folder: Path) -> list[Path]:
+    found = (p for p in folder.iterdir() if p.suffix.lower() in EXTENSIONS and p.is_file())
+    return sorted(p for p in found if not p.name.startswith("."))
+
+
+def _numbered(folders: list[str], path: Path) -> tuple[list[int], tuple[str, ...]]:
+    """The class number of each folder, and the name of each class number."""
+    matches = [re.fullmatch(r"([0-9]{1,5})(_.*)?", folder) for folder in folders]
+    numbers = [int(match[1]) for match in matches if match]
+    if len(numbers) < len(folders):
+        return list(range(len(folders))), tuple(folders)
+    named: dict[int, str] = {}
+    for number, folder in zip(numbers, folders):
+        if number in named:
+            raise ValueError(
+                f"the class folders {named[number]} and {folder} in {path} have one number, "
+                f"{number}: rename one"
+            )
+        named[number] = folder
+    return numbers, tuple(named.get(i, str(i)) for i in range(max(named) + 1))
+
+
+def npz_listing(path: Path) -> Listing:
+    try:
+        # opened here, as numpy leaves a broken archive open
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            if "x" not in file.files:
+                raise ValueError(f"it has no array x, only {', '.join(file.files) or 'nothing'}")
+            x, y = file["x"], file["y"] if "y" in file.files else None
+    except (*UNREADABLE, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path} can't be used: {error}. Write it by np.savez(path, x=images, y=labels), the "
+            "images uint8 or floats in [0, 1]"
+        ) from error
+    axis, scale = _channel_axis(x.shape, path), 255 if x.dtype == np.uint8 else 1
+    if x.dtype != np.uint8 and x.dtype.kind != "f":
+        raise ValueError(
+            f"x in {path} must be uint8, or floats in [0, 1], got {x.dtype}: if its values are "
+            "from 0 to 255, save x.astype(np.uint8)"
+        )
+    if x.dtype.kind == "f" and not (x.min() >= 0 and x.max() <= 1):
+        raise ValueError(
+            f"floats of x in {path} must be in [0, 1], got values from {x.min():g} to "
+            f"{x.max():g}: divide them by 255, or undo their normalisation"
+        )
+
+    def load(index: int) -> Tensor:
+        image = torch.from_numpy(np.array(x[index], np.float32)) / scale
+        return image[None] if axis is None else image.movedim(axis - 1, 0)
+
+    names = [f"image {i}" for i in range(len(x))]
+    labels = None if y is None else _labels(y, len(x), f"y in {path}")
+    return Listing(str(path), names, labels, None, load)
+
+
+def _channel_axis(shape: tuple[int, ...], path: Path) -> int | None:
+    axes = [axis for axis in (1, 3) if len(shape) == 4 and shape[axis] in (1, 3)]
+    grey = len(shape) == 3 and shape[2] not in (1, 3)  # else it is rather one image (H, W, C)
+    if 0 in shape or not (grey or len(axes) == 1):
+        what = "could be both of the first" if len(axes) == 2 else "is none of these"
+        raise ValueError(
+            f"x in {path} must be images (N, H, W, C) or (N, C, H, W), C being 1 or 3, or "
+            f"(N, H, W), but its shape {shape} {what}"
+        )
+    return None if grey else axes[0]
+
+
+def _labels(values: Any, count: int, name: str) -> list[int]:
+    array = np.asarray(values)
+    if array.dtype.kind not in "iu" or array.shape != (count,) or array.min() < 0:
+        raise ValueError(
+            f"{name} must be class numbers from 0, one for each of {count} images, got "
+            f"{array.dtype} of shape {array.shape}" + (f": {values!r:.60}" if array.size else "")
+        )
+    return [int(value) for value in array]
+
+
+def torchvision_listing(source: str, split: str, root: Path, download: bool) -> Listing:
+    build, by_flag = _torchvision_class(source.partition(":")[2])
+    if by_flag and split not in ("train", "test"):
+        raise ValueError(f"split of {source} must be 'train' or 'test', got {split!r}")
+    part: dict[str, Any] = {"train": split == "train"} if by_flag else {"split": split}
+    try:
+        data = build(root=root, download=download, **part)
+    except ValueError as error:
+        raise ValueError(f"{source} can't be opened with split {split!r}: {error}") from error
+    except (RuntimeError, OSError) as error:
+        failed = f"could not be downloaded to {root}: {error}"
+        absent = f"is not in {root}, or not whole: give the root that has it, or download=True"
+        raise FileNotFoundError(f"{source} {failed if download else absent}") from error
+
+    def load(index: int) -> Tensor:
+        image = data[index][0]
+        if not isinstance(image, Image.Image):
+            raise TypeError(f"{source} gives a {type(image).__name__}, not an image and its class")
+        return decoded(image)
+
+    classes = getattr(data, "classes", None)
+    named = isinstance(classes, list | tuple) and all(isinstance(name, str) for name in classes)
+    names = tuple(classes) if named and classes else None
+    shown = [f"image {i}" for i in range(len(data))]
+    return Listing(f"{source} ({split})", shown, _listed_labels(data, source), names, load)
+
+
+def _torchvision_class(name: str) -> tuple[Any, bool]:
+    """The data set of a name, and whether its split is a flag, ``train=``."""
+    import torchvision.datasets as known  # only here: it is slow to import
+
+    fitting: dict[str, bool] = {}
+    for other in known.__all__:
+        takes = dict(inspect.signature(getattr(known, other)).parameters)
+        splits = {"train", "split"} & set(takes)
+        needs = [n for n, parameter in takes.items() if parameter.default is parameter.empty]
+        if splits and "download" in takes and needs == ["root"]:
+            fitting[other] = "train" in splits
+    if name not in fitting:
+        hint = did_you_mean(name, fitting)
+        raise ValueError(f"torchvision has no data set {name!r} of images in splits{hint}")
+    return getattr(known, name), fitting[name]
+
+
+def _listed_labels(data: Any, source: str) -> list[int]:
+    """The labels that a data set lists, else those of its items, which takes loading them all."""
+    for attribute in ("targets", "labels", "_labels"):
+        if hasattr(data, attribute):
+            return _labels(getattr(data, attribute), len(data), f"the labels of {source}")
+    return _labels([item[1] for item in data], len(data), f"the labels of {source}")
+
+
+def few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return ", ".join(names[:10]) + more
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    by_lower = {other.lower(): other for other in known}
+    close = difflib.get_close_matches(name.lower(), by_lower, n=3)
+    shown = [by_lower[other] for other in close]
+    return f": did you mean {' or '.join(shown)}?" if shown else f"; there are {few([*known])}"
