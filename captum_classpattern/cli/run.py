@@ -205,13 +205,15 @@ class Run:
 def predictions(model: PixelClassifier, images: LabelledImages) -> Tensor:
     """What the model says of each image as it is; int64 (N,)."""
     device, _ = placement(model, images.images)
-    return torch.cat([predict(model, b.to(device)).cpu() for b in images.images.split(BATCH)])
+    return torch.cat(
+        [predict(model, b.to(device)).cpu() for b in torch.split(images.images, BATCH)]
+    )
 
 
 def _fingerprint(images: LabelledImages) -> str:
     """A hash of images and labels."""
     digest = hashlib.blake2b(digest_size=16)
-    for batch in images.images.split(BATCH):
+    for batch in torch.split(images.images, BATCH):
         digest.update((batch * 255).round().byte().numpy().tobytes())
     if images.labels is not None:
         digest.update(images.labels.numpy().tobytes())

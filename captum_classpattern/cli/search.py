@@ -78,13 +78,21 @@ def search(
             output=int(output) if output and re.fullmatch("-?[0-9]+", output) else output,
             trust_pickle=trust_pickle,
         ).to(torch.device(device))
-        load = {"size": size or _side(model), "channels": _channels(model), "limit": limit}
-        images = load_images(data, **load, seed=seed, root=root, download=download)
-        if held_out is None:
-            halves = images.halves(seed)
-        else:
-            others = load_images(held_out, **load, seed=seed, root=root, download=download)
-            halves = images, others
+        side = _side(model) if size is None else size
+
+        def load(source: str) -> LabelledImages:
+            return load_images(
+                source,
+                size=side,
+                channels=_channels(model),
+                limit=limit,
+                seed=seed,
+                root=root,
+                download=download,
+            )
+
+        images = load(data)
+        halves = images.halves(seed) if held_out is None else (images, load(held_out))
         run = Run(
             model,
             *halves,
