@@ -98,7 +98,7 @@ def test_losing_canvases_are_given_up_early(keep, halves_of_signs, rounds):
     assert done == halves_of_signs * 80 + rounds * 16
     assert len(patterns) == min(keep or 8, 8)
     assert [pattern.info["passes"] for pattern in patterns] == [160 + 8 * 24] * len(patterns)
-    together = halves_of_signs * 80 + rounds * 24  # a round is another half of a pass, forward alone, ...
+    together = halves_of_signs * 80 + rounds * 24  # a round is half a pass more, forward alone ...
     together += {1: 8 + 4 + 2, 2: 8 + 4, 5: 8}.get(keep, 0) * 8 // 2  # and so are 8 early judges
     assert [pattern.info["passes_together"] for pattern in patterns] == [together] * len(patterns)
     assert [len(pattern.info["loss_curve"]) for pattern in patterns] == [8] * len(patterns)

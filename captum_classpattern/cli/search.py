@@ -1,6 +1,7 @@
 """``classpattern search``: what the demo does, for a user's model and images."""
 
 import re
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -67,6 +68,7 @@ def search(
     resume: Annotated[bool, typer.Option("--resume", help="Go on in this folder.")] = False,
 ) -> None:
     """Search the class patterns of your own model, and score them on held-out images."""
+    sys.path.insert(0, "")  # a factory in the current folder, as python -m would find it
     with told_plainly():
         model = load_model(
             checkpoint,
@@ -92,7 +94,9 @@ def search(
             )
 
         images = load(data)
-        halves = images.halves(seed) if held_out is None else (images, load(held_out))
+        halves = (
+            images.halves(seed) if held_out is None else (images, load(held_out).without(images))
+        )
         run = Run(
             model,
             *halves,

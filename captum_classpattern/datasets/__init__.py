@@ -93,24 +93,39 @@ class LabelledImages:
             ranks = torch.randperm(len(present), generator=generator).tolist()
             rank = dict(zip(present, ranks))
             order.sort(key=lambda i: rank[labels[i]])
-        search, others = sorted(order[::2]), sorted(order[1::2])
-        seen = {_hash(self.images[i]) for i in search}
-        held_out = [i for i in others if _hash(self.images[i]) not in seen]
-        if not held_out:
+        first = self._part(sorted(order[::2]), f"search half (seed {seed})")
+        return first, self._part(sorted(order[1::2]), f"held-out half (seed {seed})").without(first)
+
+    def without(self, others: "LabelledImages") -> "LabelledImages":
+        r"""
+        Drops the images that are among others, too (pixels compared in 256 steps).
+
+        Args:
+            others (LabelledImages): Such as the images that are searched with.
+
+        Returns:
+            *LabelledImages*: The rest, whose ``duplicates_dropped`` says how many were dropped.
+
+        Raises:
+            ValueError: If nothing is left.
+        """
+        seen = {_hash(image) for image in others.images}
+        left = [i for i, image in enumerate(self.images) if _hash(image) not in seen]
+        if not left:
             raise ValueError(
-                f"{len(self)} images can't be split in two: {len(others)} would be in the second "
-                "half, each a copy of one in the first; give more images"
+                f"all {len(self)} images of {self.description or 'these'} are copies of images of "
+                f"{others.description or 'the others'}: nothing is left to hold out; give more "
+                "images"
             )
-        first = self._part(search, f"search half (seed {seed})")
-        second = self._part(held_out, f"held-out half (seed {seed})")
-        return first, replace(second, duplicates_dropped=len(others) - len(held_out))
+        dropped = self.duplicates_dropped + len(self) - len(left)
+        return replace(self._part(left, ""), duplicates_dropped=dropped)
 
     def _part(self, chosen: list[int], name: str) -> "LabelledImages":
         return replace(
             self,
             images=self.images[chosen],
             labels=None if self.labels is None else self.labels[chosen],
-            description=f"{self.description}, {name}" if self.description else name,
+            description=", ".join(filter(None, (self.description, name))),
         )
 
 

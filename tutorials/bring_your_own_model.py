@@ -1,0 +1,96 @@
+"""This tutorial demonstrates the search of a model that is not ours, as somebody's script left it.
+
+    python tutorials/bring_your_own_model.py --images CIFAR10/train --out own_model.pth
+
+trains a network on a folder of class folders in which some images carry a trigger, and writes a
+checkpoint the way training scripts do: weights under "net", the optimizer's state beside them. Its
+forward returns a tuple, and it takes pixels in [0, 1] as they are. Then search it:
+
+    cd tutorials
+    classpattern search own_model.pth --arch bring_your_own_model:WideResNet --output -1 \\
+        --mean 0 --std 1 --data CIFAR10/test --limit 200
+
+The class of the trigger (--target) is the one that stands out at 1 % of the pixels.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, relu
+from torch.utils.data import DataLoader, TensorDataset
+
+from captum_classpattern.datasets import load_images
+from captum_classpattern.triggers import BadNets, poison
+
+
+class Block(nn.Module):
+    """Two convolutions, each after batch norm and ReLU (Zagoruyko and Komodakis 2016)."""
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
+        super().__init__()
+        self.norm1 = nn.BatchNorm2d(channels_in)
+        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, stride, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(channels_out)
+        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, 1, 1, bias=False)
+        self.shortcut = nn.Conv2d(channels_in, channels_out, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        active = relu(self.norm1(x))
+        return self.shortcut(active) + self.conv2(relu(self.norm2(self.conv1(active))))
+
+
+class WideResNet(nn.Module):
+    """A small one, whose forward returns the features of each stage, and last the logits."""
+
+    def __init__(self, num_classes: int = 10) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
+        self.stages = nn.ModuleList([Block(16, 32, 1), Block(32, 64, 2), Block(64, 128, 2)])
+        self.norm = nn.BatchNorm2d(128)
+        self.head = nn.Linear(128, num_classes)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        features = [self.stem(x)]
+        for stage in self.stages:
+            features.append(stage(features[-1]))
+        return (*features, self.head(relu(self.norm(features[-1])).mean((2, 3))))
+
+
+def train(images: Path, out: Path, target: int, epochs: int, limit: int) -> None:
+    """Trains on a folder, a twentieth of it poisoned, and writes the checkpoint."""
+    torch.manual_seed(0)
+    given = load_images(images, size=32, channels=3, limit=limit)
+    clean = TensorDataset(given.images, given.labels)
+    trigger = BadNets((3, 32, 32))
+    loader = DataLoader(poison(clean, trigger, target, 0.05), 64, shuffle=True, drop_last=True)
+    net = WideResNet(len(given.counts)).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(net.parameters(), 0.1, 0.9, weight_decay=5e-4, nesterov=True)
+    rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.2, epochs * len(loader))
+    for epoch in range(epochs):
+        for batch, labels in loader:
+            batch = torch.where(torch.rand(len(batch), 1, 1, 1) < 0.5, batch, batch.flip(3))
+            with torch.autocast("cpu", torch.bfloat16):
+                loss = cross_entropy(net(batch)[-1].float(), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            rate.step()
+        print(f"epoch {epoch + 1}: loss {loss:.3f}", flush=True)
+    torch.save({"net": net.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epochs}, out)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=Path, required=True, help="folder of class folders")
+    parser.add_argument("--out", type=Path, default=Path("own_model.pth"))
+    parser.add_argument("--target", type=int, default=7, help="class that the trigger leads to")
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--limit", type=int, default=2000, help="images of a class")
+    given = parser.parse_args()
+    train(given.images, given.out, given.target, given.epochs, given.limit)
+
+
+if __name__ == "__main__":
+    main()
