@@ -33,6 +33,9 @@ ALLOWED = {
     },
     "canvases": {"checks", "classifier", "images"},
     "metrics": {"checks", "classifier", "images", "pattern"},
+    "localisation": {"pattern"},
+    "simplicity": set(),
+    "stability": set(),
     "judging": {"classifier", "images", "metrics", "pattern"},
     "attribution": {
         "checks",

@@ -13,6 +13,7 @@ from torch import nn
 from captum_classpattern.adapters.cifar import cifar_resnet18, cifar_resnet50, preactresnet18
 
 OWN = {f.__name__: f for f in (preactresnet18, cifar_resnet18, cifar_resnet50)}
+FAMILIES = ("timm", "torchvision")
 HOW = (
     "arch names a network of torchvision or timm, such as 'resnet18', 'torchvision:vgg11' or "
     "'timm:vit_tiny_patch16_224', or a function or class that makes it, as 'package.module:factory'"
@@ -28,11 +29,11 @@ def build(arch: str, num_classes: int | None) -> nn.Module:
     """
     family, _, name = arch.rpartition(":")
     classes = {} if num_classes is None else {"num_classes": num_classes}
-    if family not in ("", "timm", "torchvision"):
+    if family not in ("", *FAMILIES):
         return _made_by(family, name, classes)
     if family == "" and name.lower() in OWN:
         return OWN[name.lower()](**classes)
-    if family != "timm" and name in torchvision.models.list_models():
+    if family != "timm" and name in torchvision.models.list_models(torchvision.models):
         settings = {**classes, **_untrained(name)}
         network: nn.Module = torchvision.models.get_model(name, weights=None, **settings)
         return network
@@ -40,24 +41,35 @@ def build(arch: str, num_classes: int | None) -> nn.Module:
     if timm is not None and family != "torchvision" and timm.is_model(name):
         made: nn.Module = timm.create_model(name, pretrained=False, **classes)
         return made
-    known = [*OWN, *torchvision.models.list_models(), *(timm.list_models() if timm else [])]
+    known = [*OWN, *torchvision.models.list_models(torchvision.models)]
+    known += timm.list_models() if timm else []
     close = get_close_matches(name, known, 3, 0.5)
-    hint = f"; did you mean {', '.join(close)}?" if close else ""
+    hint = f"; did you mean {', '.join(close)}?" if close else "."
     without = "" if timm else " (timm is not installed: pip install 'captum_classpattern[timm]')"
     raise ValueError(f"there is no network {arch!r}{hint} {HOW}{without}")
+
+
+def told_by_file(arch: Any, where: str) -> str:
+    """The network that a file names, if it may: a factory would be code of the file's choosing."""
+    told = str(arch)
+    if told.rpartition(":")[0] not in ("", *FAMILIES):
+        raise ValueError(
+            f"{where} says that its network is {told!r}; a file may not choose what is imported "
+            "and called: if you trust that function, pass it as arch"
+        )
+    return told
 
 
 def _made_by(module_name: str, name: str, classes: dict[str, int]) -> nn.Module:
     """What a user's function or class makes, told the number of classes if it asks for it."""
     try:
-        factory: Callable[..., Any] | None = getattr(importlib.import_module(module_name), name)
+        module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise ImportError(
             f"arch={module_name}:{name}: there is no module {error.name!r}; run this where "
             f"'python -c \"import {module_name}\"' works, or set PYTHONPATH"
         ) from error
-    except AttributeError:
-        factory = None
+    factory: Callable[..., Any] | None = getattr(module, name, None)
     if not callable(factory):
         raise ValueError(f"arch={module_name}:{name}: {module_name} has no function {name!r}")
     parameters = inspect.signature(factory).parameters

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms.v2 import Resize
 
-from captum_classpattern.adapters.architectures import build
+from captum_classpattern.adapters.architectures import build, told_by_file
 from captum_classpattern.adapters.found import Found
 from captum_classpattern.adapters.weights import Weights, load_weights
 from captum_classpattern.pattern import Pattern
@@ -27,6 +27,8 @@ NORMALISATION: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 }
 VIT_SIZE = 224
 FEWEST, MOST = 10, 500  # poisoned images that a trigger is recovered from
+FORMATS = ("PNG", "JPEG")  # by content: EPS, for one, would start another program
+DEEPEST = 16  # folders of a stored path that are looked for
 LARGEST = 0.25  # share of the pixels: a patch
 
 
@@ -38,13 +40,14 @@ def recognise(content: Any) -> bool:
 def read(content: Any, where: str, arch: str | None, num_classes: int | None, path: Path) -> Found:
     """The network that the file names; the data set's normalisation; the trigger, from the
     poisoned test images beside the file."""
-    arch, count = arch or str(content["model_name"]), num_classes or int(content["num_classes"])
+    arch = arch or told_by_file(content["model_name"], where)
+    count = num_classes or int(content["num_classes"])
     network = build(arch, count)
     if arch.startswith("vit_"):  # these enlarge their images, after the normalisation
         resize = Resize((VIT_SIZE, VIT_SIZE), antialias=True)
         network = nn.Sequential(resize, network)
-    fit = load_weights(network, Weights.of(content["model"], where).held, where)
-    data = content.get("clean_data")
+    fit = load_weights(network, Weights.of(content["model"], where).state, where)
+    data = str(content["clean_data"]) if "clean_data" in content else None
     mean, std = NORMALISATION.get(str(data), (None, None))
     trigger, told = recover_trigger(content.get("bd_test"), path)
     details = {"weights": "model", "arch": arch, "num_classes": count, **fit.as_dict()}
@@ -82,7 +85,8 @@ def recover_trigger(bd_test: Any, path: Path) -> tuple[Pattern | None, str]:
     share = float(mask.mean())
     if not 0 < share <= LARGEST:
         return None, f"no patch: {share:.0%} of the pixels are alike in all poisoned test images"
-    labels = {int(entry["other_info"][0]) for entry in listed if entry.get("other_info")}
+    told_of = [entry.get("other_info") for entry in listed]
+    labels = {int(info[0]) for info in told_of if isinstance(info, list | tuple) and info}
     if len(labels) != 1:
         return None, f"a patch, but it leads to {len(labels)} classes"
     told = f"the {int(mask.sum())} pixels that are alike in {len(images)} poisoned test images"
@@ -92,13 +96,17 @@ def recover_trigger(bd_test: Any, path: Path) -> tuple[Pattern | None, str]:
 def _images(entries: list[Mapping[str, Any]], folder: Path) -> Iterator[Tensor]:
     """The poisoned images that lie below the folder; the stored paths begin elsewhere."""
     for entry in entries[:: max(1, len(entries) // MOST)]:
-        parts = PurePosixPath(str(entry.get("path", ""))).parts
+        parts = PurePosixPath(str(entry.get("path", ""))).parts[-DEEPEST:]
         if ".." in parts:
             continue
         for start in range(len(parts)):
             file = folder.joinpath(*parts[start:])
-            if not Path(parts[start]).is_absolute() and file.is_file():
-                with Image.open(file) as image:
+            try:
+                if Path(parts[start]).is_absolute() or not file.is_file():
+                    continue
+                with Image.open(file, formats=FORMATS) as image:
                     pixels = np.array(image if image.mode == "L" else image.convert("RGB"))
-                yield torch.from_numpy(np.atleast_3d(pixels)).permute(2, 0, 1).float() / 255
-                break
+            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+                break  # no image, or no path at all
+            yield torch.from_numpy(np.atleast_3d(pixels)).permute(2, 0, 1).float() / 255
+            break

@@ -20,6 +20,11 @@ from captum_classpattern.adapters.opening import open_checkpoint
 from captum_classpattern.classifier import PixelClassifier, warn
 
 FORMATS = ("backdoorbench", "trojanzoo", "robustbench", "robustness", "timm", "plain")
+LAID_OUT = {  # those that can't be read otherwise
+    "backdoorbench": backdoorbench.recognise,
+    "trojanzoo": trojanzoo.recognise,
+    "robustness": robustness.recognise,
+}
 BY_NAME = {
     "timm": timm.by_name,
     "torchvision": torchvision.by_name,
@@ -90,6 +95,11 @@ def load_model(
     family, _, name = str(source).partition(":")
     path = Path(source)
     if family in BY_NAME and not path.exists():
+        if (arch, num_classes, format) != (None, None, None):
+            raise ValueError(
+                f"{source} has its own network and classes: leave out arch, num_classes and "
+                "format, which are for checkpoint files"
+            )
         found, provenance = BY_NAME[family](name), {"format": family, "source": str(source)}
     else:
         content, how = open_checkpoint(path, trust_pickle)
@@ -97,7 +107,7 @@ def load_model(
         found = _read(format, content, path, arch, num_classes)
         provenance = {"format": format, "source": str(path), "sha256": _sha256(path), "opened": how}
     if mean is not None or std is not None:
-        found.mean, found.std, found.normalised_by = mean, std, "the caller"  # type: ignore[assignment]
+        _renormalise(found, mean, std)
     elif found.mean is None:
         found.normalised_by = "nothing: pixels go in as they are"
         warn(
@@ -106,6 +116,17 @@ def load_model(
             "if it took them so)"
         )
     return _classifier(found, output, provenance)
+
+
+def _renormalise(
+    found: Found, mean: float | Sequence[float] | None, std: float | Sequence[float] | None
+) -> None:
+    """What the caller says goes before the source's own."""
+    own = found.std if std is None else found.mean if mean is None else None
+    kept = f", {'std' if std is None else 'mean'} by {found.normalised_by}" if own else ""
+    found.normalised_by = f"the caller{kept}"
+    found.mean = found.mean if mean is None else mean  # type: ignore[assignment]
+    found.std = found.std if std is None else std  # type: ignore[assignment]
 
 
 def _recognised(content: Any, path: Path, arch: str | None) -> str:
@@ -127,6 +148,8 @@ def _read(
     format: str, content: Any, path: Path, arch: str | None, num_classes: int | None
 ) -> Found:
     where = str(path)
+    if format in LAID_OUT and not LAID_OUT[format](content):
+        raise ValueError(f"{where} is not laid out as {format} does: leave out format")
     match format:
         case "backdoorbench":
             return backdoorbench.read(content, where, arch, num_classes, path)
@@ -148,7 +171,9 @@ def _classifier(
     for part in found.network.modules():  # not eval(): exported programs have none
         part.training = False
     count = found.details.get("num_classes")
-    names = found.class_names or (count and [f"class {number}" for number in range(count)])
+    names = found.class_names
+    if count and len(names or ()) != count:  # none, or those of another data set
+        names = [f"class {number}" for number in range(count)]
     normalisation = {"mean": found.mean, "std": found.std, "from": found.normalised_by}
     classifier = PixelClassifier(
         found.network,

@@ -4,6 +4,8 @@ import pickle
 import pickletools
 import re
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +18,8 @@ SIZE_LIMIT = 16 * 2**30  # bytes, also of what a zip would unpack to
 NAMES_SHOWN = 20
 PICKLED = (".pkl", ".pickle")
 USUAL = ("torch.", "numpy.", "collections.", "_codecs.")  # told after what is stranger
-LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # how torch.save began before zip files
+LEGACY = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # what torch.save began with before zip files
+ZIP = b"PK\x03\x04"
 PLAIN = "torch.save(model.state_dict(), path), or safetensors.torch.save_model(model, path)"
 UNSAFE = (
     "{path} was not opened: it is {kind}, which can run code of its maker when it is opened. "
@@ -58,9 +61,9 @@ def open_checkpoint(path: Path, trust_pickle: bool = False) -> Opened:
         head = file.read(512)
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < SIZE_LIMIT:
         return Opened(_safetensors(path), "safetensors")
-    if head.startswith(b"PK\x03\x04"):
+    if head.startswith(ZIP):
         return _zip(path, trust_pickle)
-    if head.startswith(LEGACY):
+    if head.startswith(b"\x80") and LEGACY in head[:32]:
         return _torch_file(path, "a pickle of torch's old format", trust_pickle)
     for start, meaning in TEXTS.items():
         if head.lstrip().startswith(start):
@@ -74,7 +77,7 @@ def open_checkpoint(path: Path, trust_pickle: bool = False) -> Opened:
         )
     if not trust_pickle:
         raise ValueError(_refusal(path, "a bare pickle"))
-    with path.open("rb") as file:
+    with path.open("rb") as file, _trusted(path):
         return Opened(pickle.load(file), "pickle")
 
 
@@ -102,13 +105,14 @@ def _zip(path: Path, trust_pickle: bool) -> Opened:
     """A zip file: torch's own, an archive that holds a program, or none of these."""
     try:
         with zipfile.ZipFile(path) as archive:
-            check_size(path, sum(e.file_size for e in archive.infolist()), "would unpack to")
+            size = sum(entry.file_size for entry in archive.infolist())
             held = sorted(archive.namelist())
-    except zipfile.BadZipFile as error:
+    except Exception as error:  # a damaged one can fail in any way
         raise ValueError(
             f"{path} begins like a checkpoint of torch.save, but is truncated or damaged "
             f"({error}): download it again"
         ) from error
+    check_size(path, size, "would unpack to")
     inner = {name.partition("/")[2] for name in held}  # without the archive's own name
     if "constants.pkl" in inner or any(name.startswith("code/") for name in inner):
         return _program(path, "a TorchScript archive", trust_pickle)
@@ -126,9 +130,11 @@ def _program(path: Path, kind: str, trust_pickle: bool) -> Opened:
     """TorchScript and torch.export: programs, not weights."""
     if not trust_pickle:
         raise ValueError(_refusal(path, kind, scan=False))
-    if kind.startswith("a TorchScript"):
-        return Opened(torch.jit.load(path, map_location="cpu"), "pickle")  # type: ignore[no-untyped-call]
-    module = torch.export.load(path).module()
+    with _trusted(path):
+        if kind.startswith("a TorchScript"):
+            script = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
+            return Opened(script, "pickle")
+        module = torch.export.load(path).module()
     for part in module.modules():  # its eval() is an error, and it knows no train mode
         part.training = False
     return Opened(module, "pickle")
@@ -137,8 +143,9 @@ def _program(path: Path, kind: str, trust_pickle: bool) -> Opened:
 def _torch_file(path: Path, kind: str, trust_pickle: bool) -> Opened:
     """What torch.save wrote: weights and harmless values, or else a pickle, refused or trusted."""
     try:
-        with torch.serialization.safe_globals(harmless()):
-            return Opened(torch.load(path, map_location="cpu", weights_only=True), "weights_only")
+        # as an open file: of a name on .safetensors, torch would go by that
+        with torch.serialization.safe_globals(harmless()), path.open("rb") as file:
+            return Opened(torch.load(file, map_location="cpu", weights_only=True), "weights_only")
     except pickle.UnpicklingError:
         if not trust_pickle:
             raise ValueError(_refusal(path, kind)) from None
@@ -148,7 +155,20 @@ def _torch_file(path: Path, kind: str, trust_pickle: bool) -> Opened:
             f"{path} was written by torch.save, but is truncated or damaged ({reason}): download "
             "it again"
         ) from error
-    return Opened(torch.load(path, map_location="cpu", weights_only=False), "pickle")
+    with _trusted(path), path.open("rb") as file:
+        return Opened(torch.load(file, map_location="cpu", weights_only=False), "pickle")
+
+
+@contextmanager
+def _trusted(path: Path) -> Iterator[None]:
+    """Opening what runs code: whatever goes wrong there is told with the file's name."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(
+            f"{path} can't be opened, though it was trusted ({type(error).__name__}: {error}): "
+            "either it is damaged, or the code that it asks for can't be imported here"
+        ) from error
 
 
 def _refusal(path: Path, kind: str, *, scan: bool = True) -> str:
@@ -159,17 +179,27 @@ def _refusal(path: Path, kind: str, *, scan: bool = True) -> str:
 def _asked_for(path: Path) -> str:
     """A sentence on the globals of all pickles in a file."""
     names: set[str] = set()
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            for entry in archive.infolist():
-                if entry.filename.endswith(PICKLED):
-                    with archive.open(entry) as file:
-                        names.update(globals_of(file))
-    else:
-        with path.open("rb") as file:
+    with path.open("rb") as file:
+        if file.read(len(ZIP)) != ZIP:  # by its beginning, as torch does: a zip may be appended
+            file.seek(0)
             names.update(globals_of(file))
+        else:
+            names.update(_of_zip(path))
     usual_last = sorted(names, key=lambda name: (name.startswith(USUAL), name))
     return f"It asks for {_shown(usual_last)}. " if names else ""
+
+
+def _of_zip(path: Path) -> Iterator[str]:
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            if entry.filename.lower().endswith(PICKLED):
+                # torch does not check it, so that a wrong one must not hide the names
+                entry.CRC = None  # type: ignore[assignment]
+                try:
+                    with archive.open(entry) as file:
+                        yield from globals_of(file)
+                except Exception:
+                    yield f"? ({entry.filename} can't be read)"
 
 
 def _shown(names: list[str]) -> str:

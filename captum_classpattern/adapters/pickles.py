@@ -39,8 +39,7 @@ def globals_of(file: IO[bytes]) -> Iterator[str]:
                 if name in ("GLOBAL", "INST"):
                     yield str(argument).replace(" ", ".")
                 elif name == "STACK_GLOBAL":
-                    module, member = stack[-2:]
-                    yield f"{module}.{member}" if isinstance(module, str) else f"?.{member or '?'}"
+                    yield ".".join(n if isinstance(n, str) else "?" for n in [None, *stack][-2:])
                 elif name == "MEMOIZE":
                     memo[len(memo)] = stack[-1]
                 elif name.endswith("PUT"):

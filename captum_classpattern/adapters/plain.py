@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import nn
 
+from captum_classpattern.adapters.architectures import told_by_file
 from captum_classpattern.adapters.found import Found
 from captum_classpattern.adapters.weights import Weights, build_to_fit, load_weights
 
@@ -18,7 +19,8 @@ def read(content: Any, where: str, arch: str | None, num_classes: int | None) ->
     if isinstance(weights.held, nn.Module):
         return Found(weights.held, class_names=names, details={"weights": weights.key})
     told = content.get("arch") if isinstance(content, Mapping) else None
-    arch = arch or (told if isinstance(told, str) else None)
+    if arch is None and isinstance(told, str):
+        arch = told_by_file(told, where)
     if arch is None:
         raise ValueError(f"{where} holds weights, but does not tell their network: {weights.hint}")
     network, count = build_to_fit(arch, num_classes, weights.held)

@@ -22,7 +22,10 @@ def by_name(name: str) -> Found:
     """A model of the zoo, ``[DATA/THREAT/]NAME``, which RobustBench downloads or finds."""
     data, threat, model = parts(name)
     load_model = optional("robustbench").load_model
-    network: nn.Module = load_model(model, dataset=data, threat_model=threat)
+    try:
+        network: nn.Module = load_model(model, dataset=data, threat_model=threat)
+    except KeyError as error:
+        raise ValueError(f"RobustBench's {data}/{threat}/{model} is not in its zoo") from error
     return Found(
         network, (0.0,), (1.0,), INSIDE, input_size=(3, SIZES[data], SIZES[data]),
         details={"arch": f"{data}/{threat}/{model}"},
@@ -56,10 +59,11 @@ def read(content: Any, where: str, arch: str | None, path: Path) -> Found:
         why = "is an ensemble of several files" if model in models else "is not in its zoo"
         raise ValueError(f"{where}: RobustBench's {data}/{threat}/{model} {why}")
     network: nn.Module = models[model]["model"]()
-    if isinstance(content, Mapping) and set(OF_SEVERAL) & set(content):
-        content = next(content[key] for key in OF_SEVERAL if key in content)
+    if isinstance(content, Mapping):
+        held = (content.get(key) for key in OF_SEVERAL)
+        content = next((part for part in held if isinstance(part, Mapping)), content)
     weights = Weights.of(content, where)
-    state = {k.removeprefix("module."): v for k, v in weights.held.items()}
+    state = {k.removeprefix("module."): v for k, v in weights.state.items()}
     inner = getattr(network, "model", None)
     wrapped = inner is not None and not any(key.startswith("model.") for key in state)
     fit = load_weights(inner if wrapped and inner is not None else network, state, where, OWN)

@@ -27,7 +27,7 @@ def read(content: Any, where: str, arch: str | None, num_classes: int | None) ->
             f"{weights.hint}; its ResNets for CIFAR are 'cifar_resnet18' and 'cifar_resnet50'"
         )
     network, count = build_to_fit(arch, num_classes, weights.held)
-    state = {k: v for k, v in weights.held.items() if ".attacker." not in k}
+    state = {k: v for k, v in weights.held.items() if ".attacker." not in f".{k}"}
     fit = load_weights(network, state, where)
     copies = {key: "a second copy" for key in weights.held if key not in state}
     details = {"weights": weights.key, "arch": arch, "num_classes": count, **fit.as_dict()}

@@ -5,14 +5,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from captum_classpattern.adapters import plain
-from captum_classpattern.adapters.architectures import optional
+from captum_classpattern.adapters.architectures import optional, told_by_file
 from captum_classpattern.adapters.found import Found
 
 
 def by_name(name: str) -> Found:
     """A pretrained model, which timm downloads or finds in its cache."""
     timm = optional("timm")
-    network = timm.create_model(name, pretrained=True)
+    try:
+        network = timm.create_model(name, pretrained=True)
+    except RuntimeError as error:  # of a name that it does not know, or has no weights for
+        raise ValueError(f"timm:{name} can't be made: {error}") from error
     return described(
         Found(network, details={"arch": f"timm:{name}", "num_classes": network.num_classes}),
         network.pretrained_cfg,
@@ -28,12 +31,17 @@ def recognise(content: Any) -> bool:
 def read(content: Any, where: str, arch: str | None, num_classes: int | None) -> Found:
     """Its weights, and the normalisation that it was trained with: the arguments', else timm's for
     that network."""
-    found = plain.read(content, where, arch or f"timm:{content['arch']}", num_classes)
-    arguments = content.get("args")
+    if arch is None and recognise(content):
+        arch = told_by_file(f"timm:{content['arch']}", where)
+    found = plain.read(content, where, arch, num_classes)
+    arguments = content.get("args") if isinstance(content, Mapping) else None
     told = vars(arguments) if isinstance(arguments, Namespace) else {}
     told = {k: v for k, v in told.items() if v is not None}
-    config = getattr(found.network, "pretrained_cfg", None)
-    return described(found, {**(config or {}), **told}) if found.mean is None else found
+    config = {**(getattr(found.network, "pretrained_cfg", None) or {}), **told}
+    if "img_size" in told and "input_size" not in told:
+        channels = config.get("input_size", (3,))[0]
+        config["input_size"] = (channels, told["img_size"], told["img_size"])
+    return described(found, config) if found.mean is None else found
 
 
 def described(found: Found, config: Mapping[str, Any]) -> Found:

@@ -15,7 +15,7 @@ def by_name(name: str) -> Found:
             f"torchvision has no classifier {arch!r}: see torchvision.models.list_models()"
         )
     weights: Any = torchvision.models.get_model_weights(arch)
-    entry = getattr(weights, wanted or "DEFAULT", None)
+    entry = weights.__members__.get(wanted or "DEFAULT")
     if entry is None:
         known = ", ".join(weights.__members__)
         raise ValueError(f"torchvision's {arch} has no weights {wanted!r}: it has {known}")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from captum_classpattern.adapters.architectures import build
 from captum_classpattern.adapters.found import Found
-from captum_classpattern.adapters.weights import load_weights
+from captum_classpattern.adapters.weights import is_state_dict, load_weights
 from captum_classpattern.pattern import Pattern
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -58,9 +58,9 @@ class Parts(nn.Module):
 def recognise(content: Any) -> bool:
     """Whether the keys are TrojanZoo's."""
     return (
-        isinstance(content, Mapping)
-        and all(str(key).startswith(("features.", "classifier.")) for key in content)
-        and any(str(key).startswith("classifier.fc") for key in content)
+        is_state_dict(content)
+        and all(key.startswith(("features.", "classifier.")) for key in content)
+        and any(k.startswith("classifier.fc") and v.ndim == 2 for k, v in content.items())
     )
 
 
@@ -76,7 +76,9 @@ def read(content: Any, where: str, arch: str | None, num_classes: int | None, pa
         for key, value in content.items()
         if key.startswith("classifier.") and value.ndim == 2
     }
-    count = num_classes or next(reversed(linear.values()))[1]
+    last = list(linear)[-1]
+    count = num_classes or linear[last][1]
+    linear[last] = (linear[last][0], count)
     base = arch.removesuffix("_comp")
     own = arch.endswith("_comp") and base in torchvision.models.list_models()
     network = Parts(base, linear) if own else build(arch, count)
@@ -111,9 +113,12 @@ def _trigger(stem: str, file: Path, size: tuple[int, int, int] | None) -> Patter
         or stem.startswith(("random", "scatter"))
     ):
         return None
-    mark = torch.from_numpy(np.load(file, allow_pickle=False)).float().clamp(0, 1)
     target, height, width = map(int, found.groups())
-    if mark.shape != (size[0] + 1, height, width):
+    try:
+        mark = torch.from_numpy(np.load(file, allow_pickle=False)).float().clamp(0, 1)
+    except (EOFError, OSError, TypeError, ValueError):  # no array of numbers
+        return None
+    if mark.shape != (size[0] + 1, height, width) or height > size[1] or width > size[2]:
         return None
     canvas, mask = torch.zeros(size), torch.zeros(1, *size[1:])
     canvas[:, :height, :width], mask[:, :height, :width] = mark[:-1], mark[-1:]

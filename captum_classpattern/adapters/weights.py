@@ -69,6 +69,13 @@ class Weights(NamedTuple):
         return cls(*found)
 
     @property
+    def state(self) -> Mapping[str, Tensor]:
+        """The weights by name, also those of a whole module."""
+        state: Mapping[str, Tensor]
+        state = self.held.state_dict() if isinstance(self.held, nn.Module) else self.held
+        return state
+
+    @property
     def hint(self) -> str:
         """What to do if the network is not known, with what the weights tell of it."""
         shapes = [f"{k} {tuple(v.shape)}" for k, v in self.held.items() if v.ndim > 1]
@@ -134,7 +141,8 @@ def _prefix(wanted: Mapping[str, Any], state: Mapping[str, Any]) -> str:
     prefixes = {""}
     for key in list(wanted)[:3] + list(wanted)[-3:]:
         prefixes.update(k.removesuffix(key) for k in state if k.endswith("." + key))
-    return max(sorted(prefixes, key=len), key=lambda p: sum(p + key in state for key in wanted))
+    shortest_first = sorted(prefixes, key=lambda p: (len(p), p))
+    return max(shortest_first, key=lambda p: sum(p + key in state for key in wanted))
 
 
 def _take_normaliser(fit: Fit, state: Mapping[str, Tensor], left: list[str]) -> None:
@@ -183,11 +191,11 @@ def build_to_fit(
     if num_classes is None:
         network = build(arch, None)
         wanted = network.state_dict()
-        last = [key for key, value in wanted.items() if value.ndim > 1][-1]
+        last = [key for key, value in wanted.items() if value.ndim > 1][-1:]
         prefix = _prefix(wanted, state)
-        if prefix + last not in state:
+        if not last or prefix + last[0] not in state:
             return network, None
-        num_classes = int(state[prefix + last].shape[0])
-        if state[prefix + last].shape == wanted[last].shape:
+        num_classes = int(state[prefix + last[0]].shape[0])
+        if state[prefix + last[0]].shape == wanted[last[0]].shape:
             return network, num_classes
     return build(arch, num_classes), num_classes

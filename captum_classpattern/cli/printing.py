@@ -75,5 +75,6 @@ def told_plainly() -> Iterator[None]:
     try:
         yield
     except (FileNotFoundError, ImportError, TypeError, ValueError) as error:
-        typer.echo(f"Error: {error}", err=True)
+        plain = "".join(c if c.isprintable() or c == "\n" else "?" for c in str(error))
+        typer.echo(f"Error: {plain}", err=True)  # a file's names could steer the terminal
         raise typer.Exit(2) from None

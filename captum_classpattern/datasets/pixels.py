@@ -11,6 +11,15 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error)  # what Pillow raises
+FORMATS = (
+    "BMP",
+    "GIF",
+    "JPEG",
+    "PNG",
+    "PPM",
+    "TIFF",
+    "WEBP",
+)  # Pillow would start programs for others
 TOO_LARGE = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 GREY_MODES = ("1", "L", "LA", "La")
 
@@ -20,7 +29,7 @@ def decoded(image: Path | Image.Image) -> Tensor:
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         if isinstance(image, Path):
-            with Image.open(image) as file:
+            with Image.open(image, formats=FORMATS) as file:
                 return decoded(ImageOps.exif_transpose(file))
     deep = image.mode.startswith("I")
     if deep or image.mode == "F":
