@@ -66,6 +66,10 @@ def poison(
     labels = torch.tensor([int(dataset[i][1]) for i in range(len(cast(Sized, dataset)))])
     candidates = torch.nonzero(labels != target).flatten()
     count = round(rate * len(labels))
+    if count == 0:
+        raise ValueError(
+            f"rate {rate} of {len(labels)} images rounds to none: choose a higher rate"
+        )
     if count > len(candidates):
         raise ValueError(
             f"rate {rate} asks for {count} poisoned images, but only {len(candidates)} of "

@@ -43,14 +43,16 @@ def strongest_class(
     findings: Sequence[Finding], canvas: str, area: float, names: Sequence[str] | None = None
 ) -> str:
     """A sentence: which class's pattern is strongest on a kind of canvas, and whether it stands
-    out, its whole interval above those of all others."""
-    powers = {f.target: f.scores[area].power for f in findings if f.canvas == canvas}
+    out: its whole interval above those of all others, and above its controls."""
+    scores = {f.target: f.scores[area] for f in findings if f.canvas == canvas}
+    powers = {target: own.power for target, own in scores.items()}
     first, *others = sorted(powers, key=lambda target: -powers[target].value)
     own, rest = powers[first], max((powers[y].interval[1] for y in others), default=1.0)
     told = f"{canvas} canvas, {area:.3g} of the pixels: {_name(names, first)}, {own.value:.1%}"
     if others:
         told += f"; next {_name(names, others[0])}, {powers[others[0]].value:.1%}"
-    return told + (". It stands out." if own.interval[0] > rest else ".")
+    stands_out = own.interval[0] > rest and scores[first].beats_controls
+    return told + (". It stands out." if stands_out else ".")
 
 
 def _name(names: Sequence[str] | None, target: int) -> str:

@@ -134,7 +134,7 @@ def test_an_interrupted_search_goes_on_without_what_is_finished(tmp_path, monkey
     assert "holds results already: pass --resume" in again.output
     result = runner.invoke(app, arguments(tmp_path, *QUICK, "--resume"))
     assert result.exit_code == 0, result.output
-    assert "1 classes are finished already." in result.output
+    assert "Finished already: 0." in result.output
     assert asked == [list(range(10)), list(range(1, 10))]  # of class 1 one canvas was missing
     written = read(tmp_path)
     assert written["complete"]
@@ -162,7 +162,8 @@ def test_what_is_finished_survives_a_kill(tmp_path):
         stdout=subprocess.DEVNULL,
     )
     for _ in range(600):
-        if (tmp_path / "results.json").exists() or process.poll() is not None:
+        path = tmp_path / "results.json"
+        if process.poll() is not None or (path.exists() and len(read(tmp_path)["rows"]) > 1):
             break
         time.sleep(0.1)
     process.send_signal(signal.SIGKILL)
@@ -175,6 +176,7 @@ def test_what_is_finished_survives_a_kill(tmp_path):
     result = runner.invoke(app, arguments(tmp_path, *QUICK, "--classes", "0-9", "--resume"))
     assert result.exit_code == 0, result.output
     kept = [row for row in rows if [r["class"] for r in rows].count(row["class"]) == 2]
+    assert len(kept) >= len(rows) - 1
     assert read(tmp_path)["rows"][: len(kept)] == kept
 
 
@@ -248,8 +250,64 @@ def test_images_without_labels_are_of_the_class_that_the_model_says(tmp_path, pl
     assert [row["class_name"] for row in written["rows"]] == ["class 1", "class 1"]
 
 
+def test_a_search_of_other_classes_keeps_what_is_finished(tmp_path):
+    first = runner.invoke(app, arguments(tmp_path, *QUICK, "--classes", "1"))
+    rows = read(tmp_path)["rows"]
+    more = runner.invoke(app, arguments(tmp_path, *QUICK, "--classes", "2", "--resume"))
+    assert (first.exit_code, more.exit_code) == (0, 0), more.output
+    assert read(tmp_path)["rows"][:2] == rows
+    assert {row["class"] for row in read(tmp_path)["rows"]} == {1, 2}
+
+
+def test_modules_in_the_current_folder_run_for_a_factory_alone(tmp_path, monkeypatch):
+    """A stranger's checkpoint may lie in a stranger's folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "timm.py").write_text("open('ran', 'w')")
+    (tmp_path / "robustbench.py").write_text("open('ran', 'w')")
+    torch.save({"conv1.weight": torch.zeros(8, 3, 3, 3)}, "model.pt")
+    code = "from captum_classpattern.cli import app; app()"
+    for arch in ("resnet9", "timm:resnet9"):
+        line = ["search", "model.pt", "--arch", arch, "--data", ".", "--mean", "0", "--std", "1"]
+        done = subprocess.run([sys.executable, "-P", "-c", code, *line], capture_output=True)
+        assert done.returncode == 2, done.stderr
+        assert b"there is no network" in done.stderr
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_device_that_is_not_there(tmp_path):
+    result = runner.invoke(app, arguments(tmp_path, "--device", "nonsense"))
+    assert result.exit_code == 2
+    assert "--device nonsense can't be used here: " in result.output
+
+
+def test_damaged_results_are_told_by_name(tmp_path):
+    (tmp_path / "results.json").write_text('{"rows": [')
+    result = runner.invoke(app, arguments(tmp_path, *QUICK, "--resume"))
+    assert result.exit_code == 2
+    assert "results.json is damaged (" in " ".join(result.output.split())
+
+
+def finding(target, value, interval, without=0.0):
+    pattern = Pattern(torch.rand(1, 4, 4), torch.rand(1, 4, 4), target)
+    scores = Scores(PredictivePower(value, interval, 100, without), 0.1, 0.1)
+    return Finding({0.05: pattern}, "white", {0.05: scores})
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "stands_out"),
+    [
+        (finding(0, 0.9, (0.8, 0.95)), finding(1, 0.5, (0.4, 0.6)), True),
+        (finding(0, 0.9, (0.5, 0.95)), finding(1, 0.5, (0.4, 0.6)), False),
+        (finding(0, 1.0, (0.96, 1.0), without=1.0), finding(1, 0.5, (0.4, 0.6)), False),
+    ],
+)
+def test_to_stand_out_is_to_be_above_all_others_and_the_controls(first, second, stands_out):
+    told = strongest_class([second, first], "white", 0.05, ["cat", "dog"])
+    power = first.scores[0.05].power.value
+    assert told.startswith(f"white canvas, 0.05 of the pixels: cat, {power:.1%}; next dog, 50.0%.")
+    assert told.endswith("It stands out.") == stands_out
+
+
 def test_one_class_alone_does_not_stand_out():
-    pattern = Pattern(torch.rand(1, 4, 4), torch.rand(1, 4, 4), 4)
-    scores = Scores(PredictivePower(0.5, (0.4, 0.6), 100, 0.0), 0.1, 0.1)
-    told = strongest_class([Finding({0.05: pattern}, "white", {0.05: scores})], "white", 0.05)
+    told = strongest_class([finding(4, 0.5, (0.4, 0.6))], "white", 0.05)
     assert told == "white canvas, 0.05 of the pixels: 4, 50.0%."

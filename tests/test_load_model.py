@@ -24,6 +24,7 @@ from captum_classpattern.adapters import backdoorbench, load_model, trojanzoo
 from captum_classpattern.adapters.cifar import preactresnet18
 from captum_classpattern.adapters.timm import described
 
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.261)
 IMAGES = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -91,6 +92,7 @@ def test_plain_checkpoints(prefix, holder, ending, tmp_path):
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "opened": "weights_only",
         "weights": holder or "",
+        "also_held": [],
         "arch": TINY,
         "num_classes": 5,
         "renamed": {prefix + key: key for key in keys} if prefix else {},
@@ -378,20 +380,20 @@ def test_poisoned_images_that_are_not_there(tmp_path):
     classifier = load_model(moved, arch=TINY)
     assert classifier.trigger is None
     assert classifier.provenance["trigger"] == (
-        "not known: 0 of the 24 poisoned test images lie beside the file, at least 10 of one size "
+        "not known: 0 of the 24 poisoned test images lie beside the file, at least 20 of one size "
         "are needed"
     )
 
 
 def test_poisoned_images_that_are_damaged(tmp_path):
-    path, _ = poisoned(tmp_path, stamped, count=12)
+    path, _ = poisoned(tmp_path, stamped, count=22)
     files = sorted((tmp_path / "record").rglob("*.png"))
     files[0].write_bytes(b"<html>")
     files[1].write_bytes(files[1].read_bytes()[:60])
     classifier = load_model(path, arch=TINY)
-    assert classifier.provenance["trigger"].endswith("are alike in 10 poisoned test images")
+    assert classifier.provenance["trigger"].endswith("are alike in 20 poisoned test images")
     files[2].write_bytes(b"")
-    assert "9 of the 12 poisoned" in load_model(path, arch=TINY).provenance["trigger"]
+    assert "19 of the 22 poisoned" in load_model(path, arch=TINY).provenance["trigger"]
 
 
 def test_poisoned_images_that_would_start_a_program(tmp_path, monkeypatch):
@@ -867,3 +869,80 @@ def test_what_torchvision_does_not_have(name, text):
 def test_a_model_by_name_takes_no_arch(given):
     with pytest.raises(ValueError, match="has its own network and classes: leave out arch, num_cl"):
         load_model("torchvision:resnet18", **given)
+
+
+def test_borders_that_are_alike_are_no_patch(tmp_path):
+    """As in digits on black: they can't be told from a trigger."""
+
+    def bordered(pixels):
+        pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1] = 0, 0, 0, 0
+        return pixels
+
+    classifier = load_model(poisoned(tmp_path, bordered)[0], arch=TINY)
+    assert classifier.trigger is None
+    assert classifier.provenance["trigger"].startswith("no patch: 31% of the pixels are alike")
+
+
+@pytest.mark.parametrize("count", [10**12, -3, 1])
+def test_a_number_of_classes_that_can_not_be(count, tmp_path):
+    path, content = poisoned(tmp_path, stamped)
+    torch.save({**content, "num_classes": count}, path)
+    with pytest.raises(ValueError, match=f"tells of {count} classes: pass num_classes"):
+        load_model(path, arch=TINY)
+
+
+def test_a_normalisation_in_the_file_goes_before_the_data_sets(tmp_path):
+    path, content = poisoned(tmp_path, stamped)
+    own = {"mean": torch.tensor(IMAGENET[0]).view(1, 3, 1, 1), "std": torch.tensor(IMAGENET[1])}
+    torch.save({**content, "model": {**content["model"], **own}}, path)
+    classifier = load_model(path, arch=TINY)
+    assert classifier.mean.flatten().tolist() == pytest.approx(IMAGENET[0])
+    assert classifier.provenance["normalisation"]["from"] == "the checkpoint"
+
+
+def test_a_normalisation_in_units_of_255(tmp_path):
+    network = Tiny(5)
+    own = {"mean": 255 * torch.tensor(IMAGENET[0]), "std": 255 * torch.tensor(IMAGENET[1])}
+    torch.save({**network.state_dict(), **own}, tmp_path / "model.pt")
+    classifier = load_model(tmp_path / "model.pt", arch=TINY)
+    assert_same(classifier, network, *IMAGENET)
+    assert "in units of 255" in classifier.provenance["ignored"]["std"]
+
+
+class Normalising(Tiny):
+    def __init__(self, num_classes=5):
+        super().__init__(num_classes)
+        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1))
+
+    def forward(self, images):
+        return super().forward((images - self.mean) / self.std)
+
+
+def test_a_network_that_normalises_itself_is_not_warned_of(tmp_path):
+    network = Normalising(5)
+    torch.save(network.state_dict(), tmp_path / "model.pt")
+    classifier = load_model(tmp_path / "model.pt", arch=f"{__name__}:Normalising")
+    assert_same(classifier, network, 0.0, 1.0)
+    assert classifier.provenance["normalisation"]["from"] == "the model itself"
+
+
+def test_other_weights_in_the_file_are_told(tmp_path):
+    networks = Tiny(5), Tiny(5)
+    states = [network.state_dict() for network in networks]
+    torch.save({"state_dict": states[0], "state_dict_ema": states[1]}, tmp_path / "model.pt")
+    classifier = load_model(tmp_path / "model.pt", arch=TINY, mean=MEAN, std=STD)
+    assert_same(classifier, networks[0])
+    assert classifier.provenance["weights"] == "state_dict"
+    assert classifier.provenance["also_held"] == ["state_dict_ema"]
+
+
+def made_with_three():
+    return Tiny(3)
+
+
+def test_classes_are_counted_by_running_where_the_factory_does_not_tell(tmp_path):
+    torch.save(Tiny(3).state_dict(), tmp_path / "model.pt")
+    arch = f"{__name__}:made_with_three"
+    classifier = load_model(tmp_path / "model.pt", arch=arch, mean=MEAN, std=STD)
+    assert classifier.classes == ["class 0", "class 1", "class 2"]

@@ -619,3 +619,85 @@ def test_json_is_told_as_such_whatever_its_name(tmp_path):
     path.write_text(json.dumps({"weight": [1.0, 2.0]}))
     with pytest.raises(ValueError, match="it is JSON text"):
         load_model(path)
+
+
+# NumPy's own reader trusts what it reads
+
+
+class Forged:
+    """Pickled as a call of a name, with a state."""
+
+    def __init__(self, call, arguments, state):
+        self.reduced = (call, arguments, state)
+
+    def __reduce__(self):
+        return self.reduced
+
+
+def dtype(code, flags=0, size=-1, fields=None):
+    return Forged(np.dtype, (code, False, True), (3, "|", None, None, fields, size, -1, flags))
+
+
+def array(kind, shape, raw):
+    reconstruct = np.zeros(1).__reduce__()[0]
+    return Forged(reconstruct, (np.ndarray, (0,), b"b"), (1, shape, kind, False, raw))
+
+
+@pytest.mark.parametrize(
+    ("forged", "why"),
+    [
+        (array(dtype("O8"), (1,), b"A" * 8), "only numbers and text"),  # a pointer of its choice
+        (array(dtype("f8", flags=63), (1,), b"A" * 8), "with fields or flags"),
+        (array(dtype("f8", fields={}), (1,), b"A" * 8), "with fields or flags"),
+        (array(dtype("f8", size=800), (1,), b"A" * 8), "a size that is not its own"),
+        (array(dtype("f8"), (9,), b"A" * 8), "whose shape does not fit its bytes"),
+        (array(dtype("f8"), (-1, -1), b"A" * 8), "an array of objects|array of objects"),
+        (array(dtype("f8"), (1,), [1.5]), "array of objects"),
+        (Forged(np.ndarray, ((10**12,),), None), "not made as NumPy's pickles make it"),
+        (Forged(np.float64(1).__reduce__()[0], (dtype("f8"), b"A"), None), "bytes do not fit"),
+        (Forged(np.float64(1).__reduce__()[0], (dtype("V8"), b"A" * 8), None), "only numbers"),
+    ],
+)
+def test_forged_arrays_never_reach_numpy(forged, why, tmp_path):
+    torch.save({"state_dict": weights(), "accuracy": forged}, tmp_path / "model.pt")
+    with pytest.raises(ValueError, match=why) as error:
+        open_checkpoint(tmp_path / "model.pt")
+    assert "was not opened: it is a pickle (with a NumPy" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.arange(6, dtype=">i2").reshape(2, 3), np.asfortranarray(np.random.rand(3, 4)),
+        np.array(["ab", "c"]), np.array([b"x"]), np.array(2.5 + 1j),
+        np.float16(1.5), np.str_("name"), np.bool_(True), np.array([True, False]),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_numpys_values_come_back_as_they_were(value, tmp_path):
+    torch.save({"state_dict": weights(), "value": value}, tmp_path / "model.pt")
+    read = open_checkpoint(tmp_path / "model.pt").content["value"]
+    as_numpy_reads = pickle.loads(pickle.dumps(value, 2))  # in the byte order of the machine
+    assert (read.dtype, read.shape) == (as_numpy_reads.dtype, value.shape)
+    np.testing.assert_array_equal(read, value)
+
+
+def test_few_bytes_that_would_unpack_to_many(tmp_path, monkeypatch):
+    path = tmp_path / "model.pt"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", b"N" * 10**6)
+    with pytest.raises(ValueError, match=r"compressed inside \(archive/data.pkl\), which torch.sa"):
+        open_checkpoint(path)
+    torch.save(weights(), path)
+    monkeypatch.setattr(opening, "PICKLE_LIMIT", 10)
+    with pytest.raises(ValueError, match=r"beside its tensors, more than the limit of 0 MiB"):
+        open_checkpoint(path)
+
+
+def test_of_endless_pickles_a_beginning_is_read(tmp_path, monkeypatch):
+    from captum_classpattern.adapters import pickles
+
+    monkeypatch.setattr(pickles, "OPERATIONS", 100)
+    assert list(globals_of(io.BytesIO(b"cposix\nsystem\n" + b"N" * 200 + b"cos\nlate\n."))) == [
+        "posix.system", "os.late",
+    ][:1]  # fmt: skip

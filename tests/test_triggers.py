@@ -368,3 +368,8 @@ def test_a_rate_that_is_no_share(rate):
 def test_a_rate_that_asks_for_too_many():
     with pytest.raises(ValueError, match=r"asks for 95 .* only 90 of 100 are not of class 0"):
         poison(CLEAN, BadNets((1, 6, 6)), 0, 0.95)
+
+
+def test_a_rate_that_rounds_to_none():
+    with pytest.raises(ValueError, match=r"rate 0\.004 of 100 images rounds to none: choose a hig"):
+        poison(CLEAN, BadNets((1, 6, 6)), 0, 0.004)

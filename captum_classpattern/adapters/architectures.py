@@ -43,7 +43,7 @@ def build(arch: str, num_classes: int | None) -> nn.Module:
         return made
     known = [*OWN, *torchvision.models.list_models(torchvision.models)]
     known += timm.list_models() if timm else []
-    close = get_close_matches(name, known, 3, 0.5)
+    close = get_close_matches(name, sorted(set(known)), 3, 0.5)
     hint = f"; did you mean {', '.join(close)}?" if close else "."
     without = "" if timm else " (timm is not installed: pip install 'captum_classpattern[timm]')"
     raise ValueError(f"there is no network {arch!r}{hint} {HOW}{without}")
@@ -77,12 +77,21 @@ def _made_by(module_name: str, name: str, classes: dict[str, int]) -> nn.Module:
     asked = parameters.get("num_classes")
     if not classes and asked is not None and asked.default is inspect.Parameter.empty:
         raise ValueError(f"arch={module_name}:{name} wants a number of classes: pass num_classes")
-    made = factory(**classes) if asked is not None or takes_any else factory()
+    made = _called(factory, classes if asked is not None or takes_any else {})
     if not isinstance(made, nn.Module):
         raise TypeError(
             f"arch={module_name}:{name} must make a torch.nn.Module, got a {type(made).__name__}"
         )
     return made
+
+
+def _called(factory: Callable[..., Any], classes: dict[str, int]) -> Any:
+    try:
+        return factory(**classes)
+    except TypeError:
+        if "num_classes" in inspect.signature(factory).parameters or not classes:
+            raise
+        return factory()  # it seemed to take anything
 
 
 def _untrained(name: str) -> dict[str, bool]:
@@ -96,7 +105,10 @@ def optional(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name != name:
-            raise
+            raise ImportError(
+                f"{name} is installed, but can't be imported ({error}): see its page for what it "
+                "needs"
+            ) from error
         raise ImportError(
             f"this needs {name}, which is not installed: pip install 'captum_classpattern[{name}]'"
         ) from error

@@ -1,6 +1,6 @@
 """BackdoorBench's attack and defense results (Wu et al. 2022, arXiv 2206.12654)."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -12,11 +12,11 @@ from torchvision.transforms.v2 import Resize
 
 from captum_classpattern.adapters.architectures import build, told_by_file
 from captum_classpattern.adapters.found import Found
-from captum_classpattern.adapters.weights import Weights, load_weights
+from captum_classpattern.adapters.weights import Weights, check_count_of_classes, load_weights
 from captum_classpattern.pattern import Pattern
 
 # normalisation is outside its models: a data set's mean and standard deviation
-NORMALISATION: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+NORMALISATION: Mapping[str, tuple[Sequence[float], Sequence[float]]] = {
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.261)),
     "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
     "mnist": ((0.5,), (0.5,)),
@@ -26,10 +26,10 @@ NORMALISATION: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
 VIT_SIZE = 224
-FEWEST, MOST = 10, 500  # poisoned images that a trigger is recovered from
+FEWEST, MOST = 20, 500  # poisoned images that a trigger is recovered from
 FORMATS = ("PNG", "JPEG")  # by content: EPS, for one, would start another program
 DEEPEST = 16  # folders of a stored path that are looked for
-LARGEST = 0.25  # share of the pixels: a patch
+LARGEST = 0.1  # share of the pixels: a patch
 
 
 def recognise(content: Any) -> bool:
@@ -41,18 +41,23 @@ def read(content: Any, where: str, arch: str | None, num_classes: int | None, pa
     """The network that the file names; the data set's normalisation; the trigger, from the
     poisoned test images beside the file."""
     arch = arch or told_by_file(content["model_name"], where)
-    count = num_classes or int(content["num_classes"])
+    count = num_classes or check_count_of_classes(int(content["num_classes"]))
     network = build(arch, count)
     if arch.startswith("vit_"):  # these enlarge their images, after the normalisation
         resize = Resize((VIT_SIZE, VIT_SIZE), antialias=True)
         network = nn.Sequential(resize, network)
     fit = load_weights(network, Weights.of(content["model"], where).state, where)
     data = str(content["clean_data"]) if "clean_data" in content else None
+    mean: Sequence[float] | None
+    std: Sequence[float] | None
     mean, std = NORMALISATION.get(str(data), (None, None))
+    from_ = f"BackdoorBench's for {data}"
+    if fit.inside or fit.mean is not None:
+        mean, std, from_ = fit.normalisation
     trigger, told = recover_trigger(content.get("bd_test"), path)
     details = {"weights": "model", "arch": arch, "num_classes": count, **fit.as_dict()}
     return Found(
-        network, mean, std, f"BackdoorBench's for {data}", None, _input_size(content), trigger,
+        network, mean, std, from_, None, _input_size(content), trigger,
         {**details, "data": data, "trigger": told},
     )  # fmt: skip
 
@@ -95,7 +100,7 @@ def recover_trigger(bd_test: Any, path: Path) -> tuple[Pattern | None, str]:
 
 def _images(entries: list[Mapping[str, Any]], folder: Path) -> Iterator[Tensor]:
     """The poisoned images that lie below the folder; the stored paths begin elsewhere."""
-    for entry in entries[:: max(1, len(entries) // MOST)]:
+    for entry in entries[:: max(1, -(-len(entries) // MOST))]:
         parts = PurePosixPath(str(entry.get("path", ""))).parts[-DEEPEST:]
         if ".." in parts:
             continue

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from captum_classpattern.adapters import (
     backdoorbench,
     plain,
@@ -25,6 +28,7 @@ LAID_OUT = {  # those that can't be read otherwise
     "trojanzoo": trojanzoo.recognise,
     "robustness": robustness.recognise,
 }
+SIDES = (32, 224, 28, 64, 96)  # pixels, of usual images
 BY_NAME = {
     "timm": timm.by_name,
     "torchvision": torchvision.by_name,
@@ -170,7 +174,7 @@ def _classifier(
     """The found network in eval mode, wrapped with all that is known of it."""
     for part in found.network.modules():  # not eval(): exported programs have none
         part.training = False
-    count = found.details.get("num_classes")
+    count = found.details.get("num_classes") or _count_by_running(found, output)
     names = found.class_names
     if count and len(names or ()) != count:  # none, or those of another data set
         names = [f"class {number}" for number in range(count)]
@@ -186,6 +190,23 @@ def _classifier(
         provenance={**provenance, **found.details, "normalisation": normalisation},
     )
     return classifier
+
+
+def _count_by_running(found: Found, output: int | str | None) -> int | None:
+    """How many classes the network tells apart, by one image of a size that it takes."""
+    classifier = PixelClassifier(found.network, found.mean, found.std, output)
+    kernel = next((p for p in found.network.parameters() if p.ndim == 4), None)
+    channels = 3 if kernel is None else int(kernel.shape[1])
+    sizes = [(channels, side, side) for side in SIDES]
+    for size in sizes if found.input_size is None else [found.input_size]:
+        try:
+            with torch.no_grad():
+                logits = classifier(torch.zeros(1, *size))
+        except Exception:  # a network of other sizes, or with more arguments
+            continue
+        if isinstance(logits, Tensor) and logits.ndim == 2:
+            return int(logits.shape[1])
+    return None
 
 
 def _sha256(path: Path) -> str:

@@ -1,7 +1,6 @@
 """Opening checkpoints of strangers: what is in a file, without running anything from it."""
 
 import pickle
-import pickletools
 import re
 import zipfile
 from collections.abc import Iterator
@@ -12,9 +11,11 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import SafetensorError, safe_open
 
-from captum_classpattern.adapters.pickles import globals_of, harmless
+from captum_classpattern.adapters.arrays import NotHarmlessError
+from captum_classpattern.adapters.pickles import globals_of, harmless, operations_of
 
 SIZE_LIMIT = 16 * 2**30  # bytes, also of what a zip would unpack to
+PICKLE_LIMIT = 64 * 2**20  # bytes of all but the tensors
 NAMES_SHOWN = 20
 PICKLED = (".pkl", ".pickle")
 USUAL = ("torch.", "numpy.", "collections.", "_codecs.")  # told after what is stranger
@@ -105,25 +106,41 @@ def _zip(path: Path, trust_pickle: bool) -> Opened:
     """A zip file: torch's own, an archive that holds a program, or none of these."""
     try:
         with zipfile.ZipFile(path) as archive:
-            size = sum(entry.file_size for entry in archive.infolist())
+            entries = archive.infolist()
             held = sorted(archive.namelist())
     except Exception as error:  # a damaged one can fail in any way
         raise ValueError(
             f"{path} begins like a checkpoint of torch.save, but is truncated or damaged "
             f"({error}): download it again"
         ) from error
-    check_size(path, size, "would unpack to")
+    check_size(path, sum(entry.file_size for entry in entries), "would unpack to")
     inner = {name.partition("/")[2] for name in held}  # without the archive's own name
     if "constants.pkl" in inner or any(name.startswith("code/") for name in inner):
         return _program(path, "a TorchScript archive", trust_pickle)
     if "archive_format" in inner or "serialized_exported_program.json" in {*inner, *held}:
         return _program(path, "a torch.export archive", trust_pickle)
     if "data.pkl" in inner:
+        _check_entries(path, entries)
         return _torch_file(path, "a pickle", trust_pickle)
     raise ValueError(
         f"{path} is a zip file, but none that torch.save wrote: it holds {_shown(held)}. "
         f"{_asked_for(path)}If one of these is the checkpoint, unpack it and give that"
     )
+
+
+def _check_entries(path: Path, entries: list[zipfile.ZipInfo]) -> None:
+    """Refuses what torch.save never writes and what could unpack to a great deal."""
+    for entry in entries:
+        if entry.compress_type != zipfile.ZIP_STORED:
+            raise ValueError(
+                f"{path} is compressed inside ({_shown([entry.filename])}), which torch.save never "
+                "does: unpack it, and zip it again without compression (zip -0)"
+            )
+        if entry.filename.lower().endswith(PICKLED) and entry.file_size > PICKLE_LIMIT:
+            raise ValueError(
+                f"{path} holds {entry.file_size / 2**20:.0f} MiB beside its tensors, more than the "
+                f"limit of {PICKLE_LIMIT / 2**20:.0f} MiB: ask for a plain state dict"
+            )
 
 
 def _program(path: Path, kind: str, trust_pickle: bool) -> Opened:
@@ -146,9 +163,10 @@ def _torch_file(path: Path, kind: str, trust_pickle: bool) -> Opened:
         # as an open file: of a name on .safetensors, torch would go by that
         with torch.serialization.safe_globals(harmless()), path.open("rb") as file:
             return Opened(torch.load(file, map_location="cpu", weights_only=True), "weights_only")
-    except pickle.UnpicklingError:
+    except (pickle.UnpicklingError, NotHarmlessError) as error:
         if not trust_pickle:
-            raise ValueError(_refusal(path, kind)) from None
+            told = f"{kind} (with {error})" if isinstance(error, NotHarmlessError) else kind
+            raise ValueError(_refusal(path, told)) from None
     except Exception as error:  # a damaged file can fail in any way
         reason = str(error).partition("\n")[0][:200] or type(error).__name__
         raise ValueError(
@@ -212,6 +230,6 @@ def _is_pickle(path: Path) -> bool:
     """Whether a file begins with a whole pickle."""
     try:
         with path.open("rb") as file:
-            return any(operation.name == "STOP" for operation, _, _ in pickletools.genops(file))
+            return any(operation.name == "STOP" for operation, _, _ in operations_of(file))
     except Exception:  # whatever else it may be
         return False

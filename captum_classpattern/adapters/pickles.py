@@ -1,30 +1,34 @@
 """The globals that a pickle asks for, read without importing them, and those that do no harm."""
 
-import importlib
+import itertools
 import pickletools
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import PosixPath
 from typing import IO, Any
 
-import numpy as np
+from captum_classpattern.adapters.arrays import Array, Kind, reconstruct, scalar
 
+OPERATIONS = 1_000_000
 PICKLES = 5  # of torch's old format, before the tensors; others are one pickle alone
 MARK = object()
 
 
 def harmless() -> list[Any]:
-    """What checkpoints hold beside tensors, and what can do no harm: NumPy's numbers and arrays
-    (under the names of NumPy 1 and 2), command-line settings, paths."""
-    multiarray = importlib.import_module(np.asarray(0).__reduce__()[0].__module__)
+    """What checkpoints hold beside tensors, and what can do no harm: numbers and arrays of NumPy
+    (under the names of NumPy 1 and 2) by checked stand-ins, command-line settings, paths."""
     functions = [
-        (getattr(multiarray, name), f"numpy.{core}.multiarray.{name}")
-        for name in ("_reconstruct", "scalar")
+        (function, f"numpy.{core}.multiarray.{name}")
+        for name, function in (("_reconstruct", reconstruct), ("scalar", scalar))
         for core in ("core", "_core")
     ]
-    dtypes = {type(np.dtype(kind)) for kind in "?bBhHiIlLqQefdFDSUO"}
     paths = [(PosixPath, "pathlib.PosixPath"), (PosixPath, "pathlib._local.PosixPath")]
-    return [*functions, *paths, np.ndarray, np.dtype, *dtypes, Namespace]
+    return [*functions, *paths, (Array, "numpy.ndarray"), (Kind, "numpy.dtype"), Namespace]
+
+
+def operations_of(file: IO[bytes]) -> Iterator[tuple[pickletools.OpcodeInfo, Any, int | None]]:
+    """A pickle's operations, up to a million: a few bytes can unpack to very many."""
+    return itertools.islice(pickletools.genops(file), OPERATIONS)
 
 
 def globals_of(file: IO[bytes]) -> Iterator[str]:
@@ -34,7 +38,7 @@ def globals_of(file: IO[bytes]) -> Iterator[str]:
         stack: list[Any] = []
         memo: dict[Any, Any] = {}
         try:
-            for operation, argument, _ in pickletools.genops(file):
+            for operation, argument, _ in operations_of(file):
                 name = operation.name
                 if name in ("GLOBAL", "INST"):
                     yield str(argument).replace(" ", ".")
@@ -45,6 +49,8 @@ def globals_of(file: IO[bytes]) -> Iterator[str]:
                 elif name.endswith("PUT"):
                     memo[argument] = stack[-1]
                 _follow(stack, operation, argument, memo)
+            if name != "STOP":
+                return
         except Exception:  # damaged, or the tensors that follow the pickles of an old file
             return
 

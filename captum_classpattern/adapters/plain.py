@@ -17,7 +17,7 @@ def read(content: Any, where: str, arch: str | None, num_classes: int | None) ->
     weights = Weights.of(content, where)
     names = class_names(content)
     if isinstance(weights.held, nn.Module):
-        return Found(weights.held, class_names=names, details={"weights": weights.key})
+        return Found(weights.held, class_names=names, details=weights.told)
     told = content.get("arch") if isinstance(content, Mapping) else None
     if arch is None and isinstance(told, str):
         arch = told_by_file(told, where)
@@ -25,8 +25,8 @@ def read(content: Any, where: str, arch: str | None, num_classes: int | None) ->
         raise ValueError(f"{where} holds weights, but does not tell their network: {weights.hint}")
     network, count = build_to_fit(arch, num_classes, weights.held)
     fit = load_weights(network, weights.held, where)
-    details = {"weights": weights.key, "arch": arch, "num_classes": count, **fit.as_dict()}
-    return Found(network, fit.mean, fit.std, "the checkpoint", names, details=details)
+    details = {**weights.told, "arch": arch, "num_classes": count, **fit.as_dict()}
+    return Found(network, *fit.normalisation, names, details=details)
 
 
 def class_names(content: Any) -> list[str] | None:

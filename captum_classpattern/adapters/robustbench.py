@@ -67,9 +67,10 @@ def read(content: Any, where: str, arch: str | None, path: Path) -> Found:
     inner = getattr(network, "model", None)
     wrapped = inner is not None and not any(key.startswith("model.") for key in state)
     fit = load_weights(inner if wrapped and inner is not None else network, state, where, OWN)
-    details = {"weights": weights.key, "arch": f"{data}/{threat}/{model}", **fit.as_dict()}
+    details = {**weights.told, "arch": f"{data}/{threat}/{model}", **fit.as_dict()}
     size = SIZES[data]
-    return Found(network, (0.0,), (1.0,), INSIDE, input_size=(3, size, size), details=details)
+    own = ((0.0,), (1.0,), INSIDE) if fit.mean is None or wrapped else fit.normalisation
+    return Found(network, *own, input_size=(3, size, size), details=details)
 
 
 def parts(name: str) -> tuple[str, str, str]:

@@ -30,6 +30,6 @@ def read(content: Any, where: str, arch: str | None, num_classes: int | None) ->
     state = {k: v for k, v in weights.held.items() if ".attacker." not in f".{k}"}
     fit = load_weights(network, state, where)
     copies = {key: "a second copy" for key in weights.held if key not in state}
-    details = {"weights": weights.key, "arch": arch, "num_classes": count, **fit.as_dict()}
+    details = {**weights.told, "arch": arch, "num_classes": count, **fit.as_dict()}
     details["ignored"] = {**fit.ignored, **copies}
     return Found(network, fit.mean, fit.std, "the checkpoint", details=details)

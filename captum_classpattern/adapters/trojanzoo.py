@@ -3,7 +3,7 @@
 
 import re
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from captum_classpattern.pattern import Pattern
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CIFAR = ((0.49139968, 0.48215827, 0.44653124), (0.24703233, 0.24348505, 0.26158768))
 # normalisation, unless it was switched off, is outside the state dict; with it the input size
-DATA: Mapping[str, tuple[tuple[float, ...], tuple[float, ...], int]] = {
+DATA: Mapping[str, tuple[Sequence[float], Sequence[float], int]] = {
     "cifar10": (*CIFAR, 32),
     "cifar100": (*CIFAR, 32),
     "gtsrb": ((0.3403, 0.3121, 0.3214), (0.2724, 0.2608, 0.2669), 32),
@@ -83,13 +83,18 @@ def read(content: Any, where: str, arch: str | None, num_classes: int | None, pa
     own = arch.endswith("_comp") and base in torchvision.models.list_models()
     network = Parts(base, linear) if own else build(arch, count)
     fit = load_weights(network, content, where)
+    mean: Sequence[float] | None
+    std: Sequence[float] | None
     mean, std, side = DATA.get(data, (None, None, None))
     size = None if side is None or mean is None else (len(mean), side, side)
     trigger = _trigger(path.stem, attack, size)
+    from_ = f"TrojanZoo's for {data}"
+    if fit.inside or fit.mean is not None:
+        mean, std, from_ = fit.normalisation
     details = {"weights": "", "arch": arch, "num_classes": count, **fit.as_dict(), "data": data}
     if trigger is not None:
         details["trigger"] = f"{attack.name}, in the upper left corner, its usual place"
-    return Found(network, mean, std, f"TrojanZoo's for {data}", None, size, trigger, details)
+    return Found(network, mean, std, from_, None, size, trigger, details)
 
 
 def _known(told: str, where: str) -> str:

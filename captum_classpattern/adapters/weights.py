@@ -1,6 +1,6 @@
 """From a checkpoint's content to a network with its weights: found, renamed, loaded strictly."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -22,6 +22,8 @@ NORMALISERS = (
     ("mu", "sigma"),
 )
 LISTED = 10
+MOST_CLASSES = 1_000_000
+BYTE = 255
 
 
 def holder_of(content: Any, depth: int = 2) -> tuple[str, Any] | None:
@@ -47,10 +49,12 @@ def is_state_dict(content: Any) -> bool:
 
 
 class Weights(NamedTuple):
-    """Weights in a checkpoint: the key they lie under, and what lies there."""
+    """Weights in a checkpoint: the key they lie under, what lies there, and the other keys that
+    hold weights, too."""
 
     key: str
     held: Any
+    also: list[str]
 
     @classmethod
     def of(cls, content: Any, where: str) -> "Weights":
@@ -66,7 +70,17 @@ class Weights(NamedTuple):
                 f"{where} holds no weights: it is {held}, expected a state dict, or one under "
                 f"{', '.join(HOLDERS)}"
             )
-        return cls(*found)
+        key, held = found
+        if not isinstance(held, nn.Module):
+            _check_stored(held, where)
+        holders = (name for name in (*HOLDERS, *AVERAGED) if isinstance(content, Mapping))
+        also = [n for n in holders if n != key.partition(".")[0] and holder_of(content.get(n), 1)]
+        return cls(key, held, also if key else [])
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What goes into the provenance."""
+        return {"weights": self.key, "also_held": self.also}
 
     @property
     def state(self) -> Mapping[str, Tensor]:
@@ -82,16 +96,37 @@ class Weights(NamedTuple):
         return f"pass arch. {HOW}. Its first weights are {shapes[0]}, its last {shapes[-1]}"
 
 
+def _check_stored(state: Mapping[str, Tensor], where: str) -> None:
+    """Raises an error for tensors that are larger than what is stored of them."""
+    for key, value in state.items():
+        plain = value.layout == torch.strided and value.device.type == "cpu"
+        bytes_told = value.numel() * value.element_size()
+        if not plain or bytes_told > value.untyped_storage().nbytes():
+            raise ValueError(
+                f"{where}: {key[:80]} is no tensor with all its values in the file (shape "
+                f"{tuple(value.shape)}, {value.layout}, on {value.device})"
+            )
+
+
 @dataclass
 class Fit:
     """How a state dict was fitted to a network: ``renamed`` keys (theirs to the network's), those
-    that were ``ignored`` and why, and the normalisation that they held."""
+    that were ``ignored`` and why, the normalisation that they held, and whether the network has
+    one ``inside``."""
 
     renamed: dict[str, str] = field(default_factory=dict)
     ignored: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)  # that may be
     mean: list[float] | None = None
     std: list[float] | None = None
+    inside: bool = False
+
+    @property
+    def normalisation(self) -> tuple[Sequence[float] | None, Sequence[float] | None, str]:
+        """Mean, standard deviation, and where they are from."""
+        if self.inside:
+            return (0.0,), (1.0,), "the model itself"
+        return self.mean, self.std, "the checkpoint"
 
     def as_dict(self) -> dict[str, Any]:
         """What goes into the provenance."""
@@ -118,9 +153,13 @@ def load_weights(
     fit = Fit(renamed={old: new for old, new in taken.items() if old != new})
     left = [key for key in state if key not in taken]
     _take_normaliser(fit, state, left)
-    for key in left:
-        if any(_same(state[key], state[old]) for old in taken if key.endswith(taken[old])):
-            fit.ignored.setdefault(key, "a second copy")
+    fit.inside = any(
+        new.endswith(f".{mean}") or new == mean
+        for new in taken.values()
+        for mean, std in NORMALISERS
+        if new.removesuffix(mean) + std in wanted and wanted[new].numel() <= 4
+    )
+    fit.ignored |= dict.fromkeys(_copies(taken, state, left), "a second copy")
     lacking = [key for key in wanted if prefix + key not in state]
     fit.missing = [key for key in lacking if key.endswith(may_lack)]
     missing = [key for key in lacking if not key.endswith(may_lack)]
@@ -155,8 +194,25 @@ def _take_normaliser(fit: Fit, state: Mapping[str, Tensor], left: list[str]) -> 
                 continue
             mean, std = (state[name].detach().float().flatten() for name in (key, other))
             if mean.shape == std.shape and len(mean) <= 4 and fit.mean is None:
-                fit.mean, fit.std = mean.tolist(), std.tolist()
-                fit.ignored |= dict.fromkeys((key, other), "the normalisation, now outside")
+                scale = BYTE if float(mean.max()) > 1 else 1
+                fit.mean, fit.std = (mean / scale).tolist(), (std / scale).tolist()
+                units = " (in units of 255)" if scale == BYTE else ""
+                fit.ignored |= dict.fromkeys((key, other), f"the normalisation, now outside{units}")
+
+
+def _copies(taken: Mapping[str, str], state: Mapping[str, Tensor], left: list[str]) -> list[str]:
+    """Keys of whole second copies of what was loaded, each under a prefix of its own."""
+    some = next(iter(taken), None)
+    if some is None:
+        return []
+    ending = "." + taken[some]
+    prefixes = [key.removesuffix(ending) + "." for key in left if key.endswith(ending)]
+    copies: list[str] = []
+    for prefix in prefixes:
+        pairs = {prefix + new: old for old, new in taken.items()}
+        if all(key in left and _same(state[key], state[old]) for key, old in pairs.items()):
+            copies += pairs
+    return copies
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
@@ -187,15 +243,27 @@ def _mismatch(
 def build_to_fit(
     arch: str, num_classes: int | None, state: Mapping[str, Tensor]
 ) -> tuple[nn.Module, int | None]:
-    """The network for as many classes as the weights of its last layer tell apart; and how many."""
+    """The network for as many classes as the weights of its classifier tell apart; and how many."""
     if num_classes is None:
-        network = build(arch, None)
-        wanted = network.state_dict()
-        last = [key for key, value in wanted.items() if value.ndim > 1][-1:]
-        prefix = _prefix(wanted, state)
-        if not last or prefix + last[0] not in state:
-            return network, None
-        num_classes = int(state[prefix + last[0]].shape[0])
-        if state[prefix + last[0]].shape == wanted[last[0]].shape:
-            return network, num_classes
-    return build(arch, num_classes), num_classes
+        few, more = (_shapes(arch, count) for count in (7, 11))
+        prefix = _prefix(few, state)
+        heads = [key for key in few if few[key] != more.get(key) and prefix + key in state]
+        num_classes = int(state[prefix + heads[-1]].shape[0]) if heads else None
+    return build(arch, check_count_of_classes(num_classes)), num_classes
+
+
+def check_count_of_classes(count: int | None) -> int | None:
+    """The number of classes that a file tells, or an error if it can't be one."""
+    if count is not None and not 1 < count <= MOST_CLASSES:
+        raise ValueError(f"the checkpoint tells of {count} classes: pass num_classes")
+    return count
+
+
+def _shapes(arch: str, count: int) -> dict[str, torch.Size]:
+    """The shapes of a network's weights; without making these, where that can be done."""
+    try:
+        with torch.device("meta"):
+            made = build(arch, count)
+    except (NotImplementedError, RuntimeError):  # it reads its own weights when it is made
+        made = build(arch, count)
+    return {key: value.shape for key, value in made.state_dict().items()}

@@ -1,5 +1,6 @@
 """What the commands print and draw of findings."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,10 +72,13 @@ def draw_best(
 
 @contextmanager
 def told_plainly() -> Iterator[None]:
-    """Turns the errors of wrong input into a line on the terminal and exit code 2."""
+    """Turns the errors of wrong input into a line on the terminal and exit code 2, and warnings
+    into lines."""
     try:
-        yield
-    except (FileNotFoundError, ImportError, TypeError, ValueError) as error:
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: typer.echo(f"Warning: {message}", err=True)
+            yield
+    except (ImportError, OSError, TypeError, ValueError) as error:
         plain = "".join(c if c.isprintable() or c == "\n" else "?" for c in str(error))
         typer.echo(f"Error: {plain}", err=True)  # a file's names could steer the terminal
         raise typer.Exit(2) from None

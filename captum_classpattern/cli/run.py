@@ -4,6 +4,7 @@ import hashlib
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -25,6 +26,8 @@ from captum_classpattern.results import read_finding, save_patterns, strongest_c
 from captum_classpattern.survey import Finding, survey
 
 BATCH = 64
+TOGETHER = 5  # classes on a GPU; on a CPU one fills it, and is finished sooner
+NO_BETTER = 0.1  # of the way from the largest class to perfect: close to guessing
 PROOF = (
     "A strong pattern is no proof of a backdoor: clean classes can have one. Compare with a clean "
     "model of the same kind, and look at the pattern.\n"
@@ -43,6 +46,7 @@ class Run:
     areas: tuple[float, ...]
     n_steps: int | None
     seed: int
+    internal_batch_size: int | None
     out: Path
     findings: list[Finding] = field(default_factory=list)
     started: float = field(default_factory=time.perf_counter)
@@ -58,7 +62,10 @@ class Run:
                 f"{self.out} holds results already: pass --resume to go on with them, or another "
                 "--out"
             )
-        earlier = json.loads(path.read_text())
+        try:
+            earlier = json.loads(path.read_text())
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged ({error}): pass another --out") from error
         if "settings" not in earlier:
             raise ValueError(f"{path} is not of classpattern search: pass another --out")
         ours = json.loads(json.dumps(self.settings))
@@ -71,12 +78,9 @@ class Run:
                 f"{path} is of another search ({told:.500}): pass the same settings and files, or "
                 "another --out"
             )
-        rows = [row for row in earlier["rows"] if row["class"] in self.classes]
-        whole = {
-            y: sum(row["class"] == y for row in rows) == len(self.canvases) for y in self.classes
-        }
-        rows = [row for row in rows if whole[row["class"]]]
-        self.findings = [read_finding(row, self.out / "patterns") for row in rows]
+        counted = Counter(row["class"] for row in earlier["rows"])
+        whole = [row for row in earlier["rows"] if counted[row["class"]] == len(self.canvases)]
+        self.findings = [read_finding(row, self.out / "patterns") for row in whole]
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -86,6 +90,8 @@ class Run:
         return {
             "model": told.get("sha256", told["source"]),
             "arch": told.get("arch"),
+            "weights": told.get("weights"),
+            "num_classes": told.get("num_classes"),
             "mean": normalisation["mean"],
             "std": normalisation["std"],
             "output": self.model.output,
@@ -95,7 +101,12 @@ class Run:
             "areas": self.areas,
             "n_steps": self.n_steps,
             "seed": self.seed,
+            "captum_classpattern": versions()["captum_classpattern"],
         }
+
+    @property
+    def _device(self) -> torch.device:
+        return placement(self.model, self.images.images)[0]
 
     def describe(self) -> None:
         """Says what was loaded, and how well the model knows the held-out images."""
@@ -110,14 +121,17 @@ class Run:
             typer.echo(
                 f"The model calls {self.accuracy:.1%} of the held-out images by their label."
             )
-            if self.accuracy < 2 / max(2, len(self.held_out.counts)):
+            counts = self.held_out.counts.values()
+            chance = max(counts) / sum(counts)
+            if self.accuracy - chance < NO_BETTER * (1 - chance):
                 typer.echo(
                     "Warning: that is close to guessing. Check mean and std, the order of the "
                     "class folders (alphabetical, or by number), and the arch.",
                     err=True,
                 )
         if self.findings:
-            typer.echo(f"{len({f.target for f in self.findings})} classes are finished already.")
+            done = sorted({f.target for f in self.findings})
+            typer.echo(f"Finished already: {', '.join(map(str, done))}.")
 
     @cached_property
     def accuracy(self) -> float | None:
@@ -151,7 +165,7 @@ class Run:
         typer.echo(f"patterns.png, patterns/ and results.json are in {self.out}.")
 
     def _search(self, left: Sequence[int]) -> None:
-        total = len(self.classes) * len(self.canvases)
+        total = len(self.findings) + len(left) * len(self.canvases)
         with tqdm(total=total, initial=len(self.findings), desc="patterns", unit="pattern") as bar:
             for finding in (
                 survey(
@@ -198,7 +212,7 @@ class Run:
     def _names(self) -> Sequence[str] | None:
         """The images' names of the classes, if they name all; else the model's."""
         images, model = self.images.class_names, self.model.class_names
-        most = max(self.classes)
+        most = max([*self.classes, *(finding.target for finding in self.findings)])
         return next((names for names in (images, model) if names and len(names) > most), None)
 
 

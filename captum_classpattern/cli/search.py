@@ -1,5 +1,6 @@
 """``classpattern search``: what the demo does, for a user's model and images."""
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import torch
 import typer
 
 from captum_classpattern.adapters import PixelClassifier, load_model
+from captum_classpattern.adapters.architectures import FAMILIES
 from captum_classpattern.cli.printing import told_plainly
 from captum_classpattern.cli.run import Run, predictions
 from captum_classpattern.datasets import LabelledImages, load_images
@@ -61,6 +63,9 @@ def search(
     ] = None,
     n_steps: Annotated[int | None, typer.Option(min=1, help="Rounds. [default: 80]")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1)] = 0,
+    internal_batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Most images in one pass: less takes less memory.")
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1.")] = "cpu",
     out: Annotated[
         Path, typer.Option(help="Folder for results.json, figure and patterns.", file_okay=False)
@@ -68,8 +73,9 @@ def search(
     resume: Annotated[bool, typer.Option("--resume", help="Go on in this folder.")] = False,
 ) -> None:
     """Search the class patterns of your own model, and score them on held-out images."""
-    sys.path.insert(0, "")  # a factory in the current folder, as python -m would find it
     with told_plainly():
+        if arch and arch.rpartition(":")[0] not in ("", *FAMILIES):
+            sys.path.append(os.getcwd())  # only for a factory, and after all that is installed
         model = load_model(
             checkpoint,
             arch=arch,
@@ -79,7 +85,7 @@ def search(
             format=format,
             output=int(output) if output and re.fullmatch("-?[0-9]+", output) else output,
             trust_pickle=trust_pickle,
-        ).to(torch.device(device))
+        ).to(_device(device))
         side = _side(model) if size is None else size
 
         def load(source: str) -> LabelledImages:
@@ -105,6 +111,7 @@ def search(
             areas=tuple(dict.fromkeys(area or AREAS)),
             n_steps=n_steps,
             seed=seed,
+            internal_batch_size=internal_batch_size,
             out=out,
         )
         run.begin(resume)
@@ -119,6 +126,14 @@ def _numbers(text: str | None, name: str) -> list[float] | None:
         raise ValueError(
             f"{name} takes numbers such as 0.5 or 0.485,0.456,0.406, got {text!r}"
         ) from None
+
+
+def _device(text: str) -> torch.device:
+    try:
+        return torch.empty(0, device=text).device
+    except (AssertionError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"--device {text} can't be used here: {reason}") from error
 
 
 def _classes(text: str | None, model: PixelClassifier, images: LabelledImages) -> list[int]:

@@ -3,6 +3,7 @@
 import difflib
 import inspect
 import re
+import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -75,6 +76,12 @@ def _numbered(folders: list[str], path: Path) -> tuple[list[int], tuple[str, ...
                 f"{number}: rename one"
             )
         named[number] = folder
+    if numbers != sorted(numbers):
+        warnings.warn(
+            f"the class folders of {path} are numbered by their names ({few(folders)}), and not "
+            "alphabetically, as torchvision's ImageFolder would",
+            stacklevel=4,
+        )
     return numbers, tuple(named.get(i, str(i)) for i in range(max(named) + 1))
 
 
