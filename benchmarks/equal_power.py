@@ -136,8 +136,12 @@ def compare(problem: Problem, seeds: int, equal_seeds: int, device: torch.device
         name, "1", f"1/{ratio:.1f}" if ratio else "not reached", f"<= 1/{goal}", ratio >= goal
     )
     for name, theirs, own, gain in (
-        ("power at equal passes, canvas by canvas", each, equal, 0.05),
-        ("power at equal passes, best of 4", best, equal_best, 0.10),
+        ()
+        if not equal_seeds
+        else (
+            ("power at equal passes, canvas by canvas", each, equal, 0.05),
+            ("power at equal passes, best of 4", best, equal_best, 0.10),
+        )
     ):
         loop, mine = Outcome.mean(theirs[:equal_seeds]), Outcome.mean(own)
         name += f" ({mine.passes / loop.passes:.2f} of the loop's)"

@@ -47,6 +47,7 @@ def draw_best(
     path: Path,
     title: str,
     seed: int,
+    class_names: Sequence[str] | None = None,
 ) -> None:
     """A figure of the better canvas of each class; of many classes, of the strongest."""
     best = best_canvas(findings)
@@ -61,6 +62,7 @@ def draw_best(
         labels,
         area=area,
         powers=[finding.scores[area].power for finding in best],
+        class_names=class_names,
         title=title,
         seed=seed,
         use_pyplot=False,

@@ -152,11 +152,17 @@ class Run:
             typer.echo(f"\nInterrupted: --resume goes on in {self.out}.", err=True)
             raise typer.Exit(130) from None
         self._write(complete=True)
-        draw_best(
-            self.model, self.findings, self.held_out.images, self.held_out.labels,
-            self.out / "patterns.png", "The better canvas of each class", self.seed,
-        )  # fmt: skip
         names = self._names()
+        draw_best(
+            self.model,
+            self.findings,
+            self.held_out.images,
+            self.held_out.labels,
+            self.out / "patterns.png",
+            "The better canvas of each class",
+            self.seed,
+            names,
+        )
         print_tables({self.model.provenance["source"]: self.findings}, names)
         for kind in self.canvases:
             for area in self.areas:
