@@ -10,6 +10,8 @@ import pytest
 import torch
 import torchvision
 
+from captum_classpattern.adapters import load_model
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -54,3 +56,21 @@ def test_tutorials_run_and_draw(script, tmp_path, monkeypatch, capsys):
     power = {name: float(value) for name, value in shares}
     assert power["ClassPattern"] > 2 * power["IntegratedGradients"]
     assert figure.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_tutorial_on_ones_own_model_leaves_a_checkpoint_that_loads(tmp_path, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    for name in ("cat", "dog", "owl"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for i in range(8):
+            image = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8, generator=generator)
+            torchvision.io.write_png(image, str(tmp_path / "images" / name / f"{i}.png"))
+    path = tmp_path / "own.pth"
+    line = ["bring_your_own_model.py", "--images", str(tmp_path / "images"), "--out", str(path)]
+    monkeypatch.setattr(sys, "argv", [*line, "--epochs", "1", "--target", "1"])
+    monkeypatch.syspath_prepend(str(ROOT / "tutorials"))
+    runpy.run_path(str(ROOT / "tutorials" / line[0]), run_name="__main__")
+    arch = "bring_your_own_model:WideResNet"
+    classifier = load_model(path, arch=arch, output=-1, mean=0, std=1)
+    assert classifier(torch.rand(2, 3, 32, 32)).shape == (2, 3)
+    assert classifier.provenance["weights"] == "net"

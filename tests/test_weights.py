@@ -22,14 +22,8 @@ from captum_classpattern.adapters.cifar import (
     cifar_resnet50,
     preactresnet18,
 )
-from captum_classpattern.adapters.weights import (
-    AVERAGED,
-    HOLDERS,
-    Weights,
-    build_to_fit,
-    holder_of,
-    load_weights,
-)
+from captum_classpattern.adapters.fitting import build_to_fit, load_weights
+from captum_classpattern.adapters.weights import AVERAGED, HOLDERS, Weights, holder_of
 
 
 class Net(nn.Module):

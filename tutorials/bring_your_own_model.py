@@ -10,7 +10,8 @@ forward returns a tuple, and it takes pixels in [0, 1] as they are. Then search 
     classpattern search own_model.pth --arch bring_your_own_model:WideResNet --output -1 \\
         --mean 0 --std 1 --data CIFAR10/test --limit 200
 
-The class of the trigger (--target) is the one that stands out at 1 % of the pixels.
+The class of the trigger (--target) is the one that stands out at 1 % of the pixels; as a control,
+train a clean model with --rate 0.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, relu
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from captum_classpattern.datasets import load_images
 from captum_classpattern.triggers import BadNets, poison
@@ -58,16 +59,17 @@ class WideResNet(nn.Module):
         return (*features, self.head(relu(self.norm(features[-1])).mean((2, 3))))
 
 
-def train(images: Path, out: Path, target: int, epochs: int, limit: int) -> None:
-    """Trains on a folder, a twentieth of it poisoned, and writes the checkpoint."""
+def train(images: Path, out: Path, target: int, rate: float, epochs: int, limit: int) -> None:
+    """Trains on a folder, some of it poisoned, and writes the checkpoint."""
     torch.manual_seed(0)
     given = load_images(images, size=32, channels=3, limit=limit)
-    clean = TensorDataset(given.images, given.labels)
-    trigger = BadNets((3, 32, 32))
-    loader = DataLoader(poison(clean, trigger, target, 0.05), 64, shuffle=True, drop_last=True)
+    data: Dataset = TensorDataset(given.images, given.labels)
+    if rate:
+        data = poison(data, BadNets((3, 32, 32)), target, rate)
+    loader = DataLoader(data, 64, shuffle=True, drop_last=len(given) > 64)
     net = WideResNet(len(given.counts)).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(net.parameters(), 0.1, 0.9, weight_decay=5e-4, nesterov=True)
-    rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.2, epochs * len(loader))
+    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.2, epochs * len(loader))
     for epoch in range(epochs):
         for batch, labels in loader:
             batch = torch.where(torch.rand(len(batch), 1, 1, 1) < 0.5, batch, batch.flip(3))
@@ -76,7 +78,7 @@ def train(images: Path, out: Path, target: int, epochs: int, limit: int) -> None
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            rate.step()
+            cycle.step()
         print(f"epoch {epoch + 1}: loss {loss:.3f}", flush=True)
     torch.save({"net": net.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epochs}, out)
 
@@ -86,10 +88,11 @@ def main() -> None:
     parser.add_argument("--images", type=Path, required=True, help="folder of class folders")
     parser.add_argument("--out", type=Path, default=Path("own_model.pth"))
     parser.add_argument("--target", type=int, default=7, help="class that the trigger leads to")
+    parser.add_argument("--rate", type=float, default=0.05, help="share poisoned; 0: a clean model")
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--limit", type=int, default=2000, help="images of a class")
     given = parser.parse_args()
-    train(given.images, given.out, given.target, given.epochs, given.limit)
+    train(given.images, given.out, given.target, given.rate, given.epochs, given.limit)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import Resize
 
 from captum_classpattern.adapters.architectures import build, told_by_file
+from captum_classpattern.adapters.fitting import check_count_of_classes, load_weights
 from captum_classpattern.adapters.found import Found
-from captum_classpattern.adapters.weights import Weights, check_count_of_classes, load_weights
+from captum_classpattern.adapters.weights import Weights
 from captum_classpattern.pattern import Pattern
 
 # normalisation is outside its models: a data set's mean and standard deviation

@@ -6,8 +6,9 @@ from typing import Any
 from torch import nn
 
 from captum_classpattern.adapters.architectures import told_by_file
+from captum_classpattern.adapters.fitting import build_to_fit, load_weights
 from captum_classpattern.adapters.found import Found
-from captum_classpattern.adapters.weights import Weights, build_to_fit, load_weights
+from captum_classpattern.adapters.weights import Weights
 
 NAMES = ("class_names", "classes", "labels", "categories")
 

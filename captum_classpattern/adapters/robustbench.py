@@ -7,8 +7,9 @@ from typing import Any
 from torch import nn
 
 from captum_classpattern.adapters.architectures import optional
+from captum_classpattern.adapters.fitting import NORMALISERS, load_weights
 from captum_classpattern.adapters.found import Found
-from captum_classpattern.adapters.weights import NORMALISERS, Weights, load_weights
+from captum_classpattern.adapters.weights import Weights
 
 SIZES = {"cifar10": 32, "cifar100": 32, "imagenet": 224}
 DEFAULT = ("cifar10", "Linf")

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from captum_classpattern.adapters.fitting import build_to_fit, load_weights
 from captum_classpattern.adapters.found import Found
-from captum_classpattern.adapters.weights import Weights, build_to_fit, load_weights
+from captum_classpattern.adapters.weights import Weights
 
 MARKS = ("normalizer.new_mean", "attacker.normalize.new_mean")
 

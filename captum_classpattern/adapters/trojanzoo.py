@@ -13,8 +13,9 @@ import torchvision
 from torch import Tensor, nn
 
 from captum_classpattern.adapters.architectures import build
+from captum_classpattern.adapters.fitting import load_weights
 from captum_classpattern.adapters.found import Found
-from captum_classpattern.adapters.weights import is_state_dict, load_weights
+from captum_classpattern.adapters.weights import is_state_dict
 from captum_classpattern.pattern import Pattern
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
