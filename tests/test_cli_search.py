@@ -274,6 +274,15 @@ def test_modules_in_the_current_folder_run_for_a_factory_alone(tmp_path, monkeyp
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_class_at_a_time_on_a_cpu(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(run_module, "survey", lambda *a, **k: asked.append(k) or iter(()))
+    line = arguments(tmp_path, *QUICK, "--internal-batch-size", "3", "--classes", "1")
+    runner.invoke(app, line)
+    assert asked[0]["internal_batch_size"] == 3
+    assert asked[0]["classes_together"] == 1
+
+
 def test_a_device_that_is_not_there(tmp_path):
     result = runner.invoke(app, arguments(tmp_path, "--device", "nonsense"))
     assert result.exit_code == 2

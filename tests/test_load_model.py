@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision.transforms.v2.functional import resize
 
-from captum_classpattern.adapters import backdoorbench, load_model, trojanzoo
+from captum_classpattern.adapters import fitting, load_model, trojanzoo
 from captum_classpattern.adapters.cifar import preactresnet18
 from captum_classpattern.adapters.timm import described
 
@@ -343,7 +343,7 @@ def test_backdoorbenchs_usual_network(tmp_path):
 
 
 def test_backdoorbenchs_vision_transformers_enlarge_their_images(tmp_path, monkeypatch):
-    monkeypatch.setattr(backdoorbench, "build", lambda arch, count: Tiny(count))
+    monkeypatch.setattr(fitting, "build", lambda arch, count: Tiny(count))
     state = prefixed(Tiny().state_dict(), "1.")
     content = {"model_name": "vit_b_16", "num_classes": 3, "model": state, "clean_data": "cifar10"}
     torch.save(content, tmp_path / "attack_result.pt")
@@ -883,12 +883,21 @@ def test_borders_that_are_alike_are_no_patch(tmp_path):
     assert classifier.provenance["trigger"].startswith("no patch: 31% of the pixels are alike")
 
 
-@pytest.mark.parametrize("count", [10**12, -3, 1])
-def test_a_number_of_classes_that_can_not_be(count, tmp_path):
+@pytest.mark.parametrize("count", [10**12, -3, "many"])
+def test_a_number_of_classes_that_is_not_the_weights(count, tmp_path):
     path, content = poisoned(tmp_path, stamped)
     torch.save({**content, "num_classes": count}, path)
-    with pytest.raises(ValueError, match=f"tells of {count} classes: pass num_classes"):
+    with pytest.raises(ValueError, match=r"tells of .* classes, but its weights of 3: pass num_cl"):
         load_model(path, arch=TINY)
+
+
+@pytest.mark.parametrize(
+    "size", [[10**5, 10**5, 3], [12, 12], "12", [12, 12, 7], [0, 12, 3], [None] * 3]
+)
+def test_an_image_size_that_can_not_be(size, tmp_path):
+    path, content = poisoned(tmp_path, stamped)
+    torch.save({**content, "img_size": size}, path)
+    assert load_model(path, arch=TINY).input_size is None
 
 
 def test_a_normalisation_in_the_file_goes_before_the_data_sets(tmp_path):

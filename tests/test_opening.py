@@ -701,3 +701,35 @@ def test_of_endless_pickles_a_beginning_is_read(tmp_path, monkeypatch):
     assert list(globals_of(io.BytesIO(b"cposix\nsystem\n" + b"N" * 200 + b"cos\nlate\n."))) == [
         "posix.system", "os.late",
     ][:1]  # fmt: skip
+
+
+def test_an_array_is_filled_once(tmp_path):
+    """A tensor may share its memory, which a second filling would free."""
+    data = bytearray(pickle.dumps(np.arange(3.0), 2))
+    build = data.index(b"b.")  # BUILD, and the end: the state again, and BUILD
+    state = pickle.dumps((1, (3,), np.dtype("f8"), False, b"B" * 24), 2)[2:-1]
+    (tmp_path / "twice.pkl").write_bytes(bytes(data[: build + 1]) + state + b"b.")
+    assert pickle.loads((tmp_path / "twice.pkl").read_bytes())[0] != 0  # NumPy would do it
+    path = torch_zip(tmp_path / "model.pt", (tmp_path / "twice.pkl").read_bytes())
+    with pytest.raises(ValueError, match="a NumPy array that is filled twice"):
+        open_checkpoint(tmp_path / "model.pt" if path is None else path)
+
+
+@pytest.mark.parametrize("state", [{"__class__": 1}, [1], {1: 2}, None])
+def test_a_namespace_takes_names_alone(state, tmp_path):
+    forged = Forged(argparse.Namespace, (), state if state is not None else (None, {"x": 1}))
+    torch.save({"state_dict": weights(), "args": forged}, tmp_path / "model.pt")
+    with pytest.raises(ValueError, match=r"a pickle \(with an argparse.Namespace that is none\)"):
+        open_checkpoint(tmp_path / "model.pt")
+
+
+def test_a_zip_of_two_directories(tmp_path):
+    """Python reads the one before the end, torch the one that the end tells."""
+    path = tmp_path / "model.pt"
+    torch.save(weights(), path)
+    data = path.read_bytes()
+    place = int.from_bytes(data[-6:-2], "little")
+    assert data[place : place + 4] == b"PK\x01\x02"
+    path.write_bytes(data[:-22] + data[place:-22] + data[-22:])
+    with pytest.raises(ValueError, match="another directory than its end says"):
+        open_checkpoint(path)

@@ -522,3 +522,55 @@ class HeadFirst(nn.Module):
 def test_the_classifier_is_what_changes_with_the_number_of_classes():
     network, count = build_to_fit(f"{__name__}:HeadFirst", None, HeadFirst(5).state_dict())
     assert (network.head.out_features, count) == (5, 5)
+
+
+class Transposed(nn.Module):
+    """Its classifier is stored as (features, classes)."""
+
+    def __init__(self, num_classes=10):
+        super().__init__()
+        self.head = nn.Parameter(torch.zeros(8, num_classes))
+
+
+class Choosy(Net):
+    def __init__(self, num_classes):
+        assert num_classes in (10, 100)
+        super().__init__(num_classes)
+
+
+MADE_ON_IMPORT = """
+import torch
+from torch import nn
+MEAN = torch.tensor([0.5])
+
+
+class Late(nn.Module):
+    def __init__(self, num_classes=10):
+        super().__init__()
+        self.fc = nn.Linear(int(torch.linspace(0, 4, 3).numpy()[-1]), num_classes)
+"""
+
+
+def test_classes_are_counted_along_the_axis_that_changes():
+    assert build_to_fit(f"{__name__}:Transposed", None, Transposed(5).state_dict())[1] == 5
+
+
+def test_a_factory_of_some_numbers_of_classes_only():
+    with pytest.raises(ValueError, match=r"makes no network for 7 classes .* pass num_classes"):
+        build_to_fit(f"{__name__}:Choosy", None, net(10).state_dict())
+    assert build_to_fit(f"{__name__}:Choosy", 10, net(10).state_dict())[0].fc.out_features == 10
+
+
+def test_a_users_module_is_imported_as_it_is(tmp_path, monkeypatch):
+    """Not on the meta device, where what it makes would stay."""
+    (tmp_path / "late_module.py").write_text(MADE_ON_IMPORT)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    _, count = build_to_fit("late_module:Late", None, {"fc.weight": torch.zeros(3, 4)})
+    assert count == 3
+    assert sys.modules["late_module"].MEAN.device.type == "cpu"
+
+
+def test_many_tensors_of_one_storage():
+    one = torch.zeros(10, 10)
+    with pytest.raises(ValueError, match=r"is no tensor with all its values in the file"):
+        Weights.of({f"fc{i}.weight": one for i in range(5)}, "model.pt")

@@ -7,8 +7,8 @@ checkpoint the way training scripts do: weights under "net", the optimizer's sta
 forward returns a tuple, and it takes pixels in [0, 1] as they are. Then search it:
 
     cd tutorials
-    classpattern search own_model.pth --arch bring_your_own_model:WideResNet --output -1 \\
-        --mean 0 --std 1 --data CIFAR10/test --limit 200
+    classpattern search ../own_model.pth --arch bring_your_own_model:WideResNet --output -1 \\
+        --mean 0 --std 1 --data ../CIFAR10/test --limit 200
 
 The class of the trigger (--target) is the one that stands out at 1 % of the pixels; as a control,
 train a clean model with --rate 0.

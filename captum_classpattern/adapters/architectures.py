@@ -37,7 +37,7 @@ def build(arch: str, num_classes: int | None) -> nn.Module:
         settings = {**classes, **_untrained(name)}
         network: nn.Module = torchvision.models.get_model(name, weights=None, **settings)
         return network
-    timm = optional("timm") if family == "timm" else _installed("timm")
+    timm = optional("timm") if family == "timm" else installed("timm")
     if timm is not None and family != "torchvision" and timm.is_model(name):
         made: nn.Module = timm.create_model(name, pretrained=False, **classes)
         return made
@@ -51,7 +51,7 @@ def build(arch: str, num_classes: int | None) -> nn.Module:
 
 def told_by_file(arch: Any, where: str) -> str:
     """The network that a file names, if it may: a factory would be code of the file's choosing."""
-    told = str(arch)
+    told = arch if isinstance(arch, str) else f"a {type(arch).__name__}"
     if told.rpartition(":")[0] not in ("", *FAMILIES):
         raise ValueError(
             f"{where} says that its network is {told!r}; a file may not choose what is imported "
@@ -114,7 +114,7 @@ def optional(name: str) -> ModuleType:
         ) from error
 
 
-def _installed(name: str) -> ModuleType | None:
+def installed(name: str) -> ModuleType | None:
     try:
         return optional(name)
     except ImportError:

@@ -10,9 +10,9 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms.v2 import Resize
 
-from captum_classpattern.adapters.architectures import build, told_by_file
-from captum_classpattern.adapters.fitting import check_count_of_classes, load_weights
-from captum_classpattern.adapters.found import Found
+from captum_classpattern.adapters.architectures import told_by_file
+from captum_classpattern.adapters.fitting import build_to_fit, load_weights
+from captum_classpattern.adapters.found import Found, input_size
 from captum_classpattern.adapters.weights import Weights
 from captum_classpattern.pattern import Pattern
 
@@ -42,33 +42,37 @@ def read(content: Any, where: str, arch: str | None, num_classes: int | None, pa
     """The network that the file names; the data set's normalisation; the trigger, from the
     poisoned test images beside the file."""
     arch = arch or told_by_file(content["model_name"], where)
-    count = num_classes or check_count_of_classes(int(content["num_classes"]))
-    network = build(arch, count)
+    state = Weights.of(content["model"], where).state
+    network, count = build_to_fit(arch, num_classes, state)
+    if num_classes is None and count not in (None, content["num_classes"]):
+        raise ValueError(
+            f"{where} tells of {content['num_classes']!r:.20} classes, but its weights of {count}: "
+            "pass num_classes"
+        )
     if arch.startswith("vit_"):  # these enlarge their images, after the normalisation
         resize = Resize((VIT_SIZE, VIT_SIZE), antialias=True)
         network = nn.Sequential(resize, network)
-    fit = load_weights(network, Weights.of(content["model"], where).state, where)
-    data = str(content["clean_data"]) if "clean_data" in content else None
+    fit = load_weights(network, state, where)
+    data = content.get("clean_data")
+    data = data if isinstance(data, str) else None
     mean: Sequence[float] | None
     std: Sequence[float] | None
     mean, std = NORMALISATION.get(str(data), (None, None))
     from_ = f"BackdoorBench's for {data}"
     if fit.inside or fit.mean is not None:
         mean, std, from_ = fit.normalisation
+    height, width, channels = (*_listed(content.get("img_size")), None, None, None)[:3]
+    size = input_size((channels, height, width))
     trigger, told = recover_trigger(content.get("bd_test"), path)
     details = {"weights": "model", "arch": arch, "num_classes": count, **fit.as_dict()}
     return Found(
-        network, mean, std, from_, None, _input_size(content), trigger,
+        network, mean, std, from_, None, size, trigger,
         {**details, "data": data, "trigger": told},
     )  # fmt: skip
 
 
-def _input_size(content: Mapping[str, Any]) -> tuple[int, int, int] | None:
-    size = content.get("img_size")
-    if not isinstance(size, tuple | list) or len(size) != 3:
-        return None
-    height, width, channels = map(int, size)
-    return channels, height, width
+def _listed(told: Any) -> list[Any]:
+    return list(told) if isinstance(told, tuple | list) else []
 
 
 def recover_trigger(bd_test: Any, path: Path) -> tuple[Pattern | None, str]:

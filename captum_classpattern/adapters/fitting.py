@@ -1,5 +1,6 @@
 """A network for a checkpoint's weights: built for its classes, keys renamed, loaded strictly."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_classpattern.adapters.architectures import build
+from captum_classpattern.adapters.architectures import FAMILIES, build, installed
 from captum_classpattern.adapters.weights import LISTED
 
 # what normalisation inside a model is called, by the end of its keys: mean, then std
@@ -20,6 +21,7 @@ NORMALISERS = (
     ("mu", "sigma"),
 )
 MOST_CLASSES = 1_000_000
+FEW, MORE = 7, 11  # classes; what differs between the two is the classifier
 BYTE = 255
 
 
@@ -67,13 +69,14 @@ def load_weights(
     taken = {prefix + key: key for key in wanted if prefix + key in state}
     fit = Fit(renamed={old: new for old, new in taken.items() if old != new})
     left = [key for key in state if key not in taken]
-    _take_normaliser(fit, state, left)
     fit.inside = any(
         new.endswith(f".{mean}") or new == mean
         for new in taken.values()
         for mean, std in NORMALISERS
         if new.removesuffix(mean) + std in wanted and wanted[new].numel() <= 4
     )
+    if not fit.inside:
+        _take_normaliser(fit, state, left)
     fit.ignored |= dict.fromkeys(_copies(taken, state, left), "a second copy")
     lacking = [key for key in wanted if prefix + key not in state]
     fit.missing = [key for key in lacking if key.endswith(may_lack)]
@@ -108,8 +111,8 @@ def _take_normaliser(fit: Fit, state: Mapping[str, Tensor], left: list[str]) -> 
             if key == before or before[-1:] not in ("", ".") or other not in left:
                 continue
             mean, std = (state[name].detach().float().flatten() for name in (key, other))
-            if mean.shape == std.shape and len(mean) <= 4 and fit.mean is None:
-                scale = BYTE if float(mean.max()) > 1 else 1
+            if mean.shape == std.shape and 0 < len(mean) <= 4 and fit.mean is None:
+                scale = BYTE if float(torch.cat([mean, std]).max()) > 1 else 1
                 fit.mean, fit.std = (mean / scale).tolist(), (std / scale).tolist()
                 units = " (in units of 255)" if scale == BYTE else ""
                 fit.ignored |= dict.fromkeys((key, other), f"the normalisation, now outside{units}")
@@ -123,9 +126,10 @@ def _copies(taken: Mapping[str, str], state: Mapping[str, Tensor], left: list[st
     ending = "." + taken[some]
     prefixes = [key.removesuffix(ending) + "." for key in left if key.endswith(ending)]
     copies: list[str] = []
+    spare = set(left)
     for prefix in prefixes:
         pairs = {prefix + new: old for old, new in taken.items()}
-        if all(key in left and _same(state[key], state[old]) for key, old in pairs.items()):
+        if all(key in spare and _same(state[key], state[old]) for key, old in pairs.items()):
             copies += pairs
     return copies
 
@@ -160,10 +164,20 @@ def build_to_fit(
 ) -> tuple[nn.Module, int | None]:
     """The network for as many classes as the weights of its classifier tell apart; and how many."""
     if num_classes is None:
-        few, more = (_shapes(arch, count) for count in (7, 11))
+        few, more = (_shapes(arch, count) for count in (FEW, MORE))
         prefix = _prefix(few, state)
-        heads = [key for key in few if few[key] != more.get(key) and prefix + key in state]
-        num_classes = int(state[prefix + heads[-1]].shape[0]) if heads else None
+        heads = [
+            (key, axis)
+            for key in few
+            for axis, side in enumerate(few[key])
+            if side == FEW and more.get(key, ())[axis : axis + 1] == (MORE,)
+        ]
+        told = {
+            int(state[prefix + key].shape[axis])
+            for key, axis in heads
+            if prefix + key in state and state[prefix + key].ndim == len(few[key])
+        }
+        num_classes = max(told, default=None)
     return build(arch, check_count_of_classes(num_classes)), num_classes
 
 
@@ -174,11 +188,22 @@ def check_count_of_classes(count: int | None) -> int | None:
     return count
 
 
-def _shapes(arch: str, count: int) -> dict[str, torch.Size]:
-    """The shapes of a network's weights; without making these, where that can be done."""
+def _shapes(arch: str, count: int) -> dict[str, tuple[int, ...]]:
+    """The shapes of a network's weights; those of known networks without making the weights."""
+    installed("timm")  # imported here: what a module makes under "meta" would stay there
+    if arch.rpartition(":")[0] in ("", *FAMILIES):
+        with contextlib.suppress(Exception), torch.device("meta"):  # it reads its own weights
+            return _shapes_of(build(arch, count))
     try:
-        with torch.device("meta"):
-            made = build(arch, count)
-    except (NotImplementedError, RuntimeError):  # it reads its own weights when it is made
-        made = build(arch, count)
-    return {key: value.shape for key, value in made.state_dict().items()}
+        return _shapes_of(build(arch, count))
+    except (ImportError, TypeError, ValueError):
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"arch={arch} makes no network for {count} classes ({type(error).__name__}: {error}): "
+            "pass num_classes"
+        ) from error
+
+
+def _shapes_of(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {key: tuple(value.shape) for key, value in network.state_dict().items()}

@@ -8,6 +8,18 @@ from torch import nn
 
 from captum_classpattern.pattern import Pattern
 
+MOST_PIXELS = 4096  # of a side
+
+
+def input_size(told: Any) -> tuple[int, int, int] | None:
+    """A size (C, H, W) that a file tells, if it is one of images; else None."""
+    if not isinstance(told, tuple | list) or len(told) != 3:
+        return None
+    if not all(isinstance(side, int) and 0 < side <= MOST_PIXELS for side in told):
+        return None
+    channels, height, width = told
+    return (channels, height, width) if channels in (1, 3) else None
+
 
 @dataclass
 class Found:

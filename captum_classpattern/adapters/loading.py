@@ -20,7 +20,7 @@ from captum_classpattern.adapters import (
 )
 from captum_classpattern.adapters.found import Found
 from captum_classpattern.adapters.opening import open_checkpoint
-from captum_classpattern.classifier import PixelClassifier, warn
+from captum_classpattern.classifier import PixelClassifier, placement, warn
 
 FORMATS = ("backdoorbench", "trojanzoo", "robustbench", "robustness", "timm", "plain")
 LAID_OUT = {  # those that can't be read otherwise
@@ -197,11 +197,12 @@ def _count_by_running(found: Found, output: int | str | None) -> int | None:
     classifier = PixelClassifier(found.network, found.mean, found.std, output)
     kernel = next((p for p in found.network.parameters() if p.ndim == 4), None)
     channels = 3 if kernel is None else int(kernel.shape[1])
+    _, dtype = placement(found.network, torch.zeros(1))
     sizes = [(channels, side, side) for side in SIDES]
     for size in sizes if found.input_size is None else [found.input_size]:
         try:
             with torch.no_grad():
-                logits = classifier(torch.zeros(1, *size))
+                logits = classifier(torch.zeros(1, *size, dtype=dtype))
         except Exception:  # a network of other sizes, or with more arguments
             continue
         if isinstance(logits, Tensor) and logits.ndim == 2:

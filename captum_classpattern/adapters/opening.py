@@ -1,7 +1,9 @@
 """Opening checkpoints of strangers: what is in a file, without running anything from it."""
 
+import io
 import pickle
 import re
+import struct
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +23,7 @@ PICKLED = (".pkl", ".pickle")
 USUAL = ("torch.", "numpy.", "collections.", "_codecs.")  # told after what is stranger
 LEGACY = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # what torch.save began with before zip files
 ZIP = b"PK\x03\x04"
+END = struct.Struct("<4s4H2LH")  # of a zip file: ..., place of its directory, size of a comment
 PLAIN = "torch.save(model.state_dict(), path), or safetensors.torch.save_model(model, path)"
 UNSAFE = (
     "{path} was not opened: it is {kind}, which can run code of its maker when it is opened. "
@@ -108,6 +111,7 @@ def _zip(path: Path, trust_pickle: bool) -> Opened:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
             held = sorted(archive.namelist())
+            place = archive.start_dir
     except Exception as error:  # a damaged one can fail in any way
         raise ValueError(
             f"{path} begins like a checkpoint of torch.save, but is truncated or damaged "
@@ -120,6 +124,7 @@ def _zip(path: Path, trust_pickle: bool) -> Opened:
     if "archive_format" in inner or "serialized_exported_program.json" in {*inner, *held}:
         return _program(path, "a torch.export archive", trust_pickle)
     if "data.pkl" in inner:
+        _check_directory(path, place)
         _check_entries(path, entries)
         return _torch_file(path, "a pickle", trust_pickle)
     raise ValueError(
@@ -128,8 +133,26 @@ def _zip(path: Path, trust_pickle: bool) -> Opened:
     )
 
 
+def _check_directory(path: Path, place: int) -> None:
+    """Refuses a zip file whose end does not lead to the directory that was read: torch's reader
+    would follow it to another one."""
+    with path.open("rb") as file:
+        file.seek(-END.size, io.SEEK_END)
+        mark, *_, told, comment = END.unpack(file.read())
+    if mark != b"PK\x05\x06" or comment or told not in (place, 0xFFFFFFFF):
+        raise ValueError(
+            f"{path} has another directory than its end says, which torch.save never writes: it "
+            "may hold other things than it lists"
+        )
+
+
 def _check_entries(path: Path, entries: list[zipfile.ZipInfo]) -> None:
     """Refuses what torch.save never writes and what could unpack to a great deal."""
+    if entries and min(entry.header_offset for entry in entries) != 0:
+        raise ValueError(
+            f"{path} has its directory in another place than it says, which torch.save never does: "
+            "it may hold other things than it lists"
+        )
     for entry in entries:
         if entry.compress_type != zipfile.ZIP_STORED:
             raise ValueError(

@@ -7,11 +7,28 @@ from collections.abc import Iterator
 from pathlib import PosixPath
 from typing import IO, Any
 
-from captum_classpattern.adapters.arrays import Array, Kind, reconstruct, scalar
+from captum_classpattern.adapters.arrays import (
+    Array,
+    Kind,
+    NotHarmlessError,
+    reconstruct,
+    scalar,
+)
 
 OPERATIONS = 1_000_000
 PICKLES = 5  # of torch's old format, before the tensors; others are one pickle alone
 MARK = object()
+
+
+class Arguments(Namespace):
+    """Stands for ``argparse.Namespace``: values by names, none of them one of Python's own."""
+
+    def __setstate__(self, state: Any) -> None:
+        named = isinstance(state, dict) and all(isinstance(key, str) for key in state)
+        if not named or any(key.startswith("__") for key in state):
+            raise NotHarmlessError("an argparse.Namespace that is none")
+        self.__dict__.update(state)
+        self.__class__ = Namespace  # type: ignore[assignment]  # once filled it is what it seems
 
 
 def harmless() -> list[Any]:
@@ -23,7 +40,13 @@ def harmless() -> list[Any]:
         for core in ("core", "_core")
     ]
     paths = [(PosixPath, "pathlib.PosixPath"), (PosixPath, "pathlib._local.PosixPath")]
-    return [*functions, *paths, (Array, "numpy.ndarray"), (Kind, "numpy.dtype"), Namespace]
+    return [
+        *functions,
+        *paths,
+        (Array, "numpy.ndarray"),
+        (Kind, "numpy.dtype"),
+        (Arguments, "argparse.Namespace"),
+    ]
 
 
 def operations_of(file: IO[bytes]) -> Iterator[tuple[pickletools.OpcodeInfo, Any, int | None]]:

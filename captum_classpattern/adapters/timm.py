@@ -6,7 +6,7 @@ from typing import Any
 
 from captum_classpattern.adapters import plain
 from captum_classpattern.adapters.architectures import optional, told_by_file
-from captum_classpattern.adapters.found import Found
+from captum_classpattern.adapters.found import Found, input_size
 
 
 def by_name(name: str) -> Found:
@@ -48,6 +48,5 @@ def described(found: Found, config: Mapping[str, Any]) -> Found:
     """With the normalisation and input size of one of timm's configurations."""
     found.mean, found.std = config.get("mean"), config.get("std")
     found.normalised_by = "timm's configuration of the network"
-    size = config.get("input_size")
-    found.input_size = None if size is None else tuple(size)
+    found.input_size = input_size(config.get("input_size"))
     return found

@@ -28,5 +28,9 @@ def by_name(name: str) -> Found:
         "the weights' transforms",
         entry.meta["categories"],
         (3, side, side),
-        details={"arch": f"torchvision:{arch}", "weights": entry.name},
+        details={
+            "arch": f"torchvision:{arch}",
+            "weights": entry.name,
+            "num_classes": len(entry.meta["categories"]),
+        },
     )

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from captum_classpattern.adapters.architectures import build
 from captum_classpattern.adapters.fitting import load_weights
 from captum_classpattern.adapters.found import Found
-from captum_classpattern.adapters.weights import is_state_dict
+from captum_classpattern.adapters.weights import Weights, is_state_dict
 from captum_classpattern.pattern import Pattern
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -67,6 +67,7 @@ def recognise(content: Any) -> bool:
 
 def read(content: Any, where: str, arch: str | None, num_classes: int | None, path: Path) -> Found:
     """The network that the file's path tells (or ``arch``), and the data set's normalisation."""
+    Weights.of(content, where)  # or an error, before anything is built from its sizes
     attack = path.with_suffix(".npy")
     attacked = MARK.search(path.stem) is not None  # DATA/ARCH/ATTACK/file, else DATA/ARCH.pth
     told = path.parent.parent.name if attacked else path.stem

@@ -123,7 +123,8 @@ class Run:
             )
             counts = self.held_out.counts.values()
             chance = max(counts) / sum(counts)
-            if self.accuracy - chance < NO_BETTER * (1 - chance):
+            all_classes = 2 * len(counts) > len(self.model.classes or ())  # of the model, or most
+            if all_classes and self.accuracy - chance < NO_BETTER * (1 - chance):
                 typer.echo(
                     "Warning: that is close to guessing. Check mean and std, the order of the "
                     "class folders (alphabetical, or by number), and the arch.",
@@ -185,6 +186,8 @@ class Run:
                     areas=self.areas,
                     n_steps=self.n_steps,
                     seed=self.seed,
+                    internal_batch_size=self.internal_batch_size,
+                    classes_together=1 if self._device.type == "cpu" else TOGETHER,
                     show_progress=sys.stderr.isatty(),
                 )
                 if left
@@ -232,7 +235,7 @@ def predictions(model: PixelClassifier, images: LabelledImages) -> Tensor:
 
 def _fingerprint(images: LabelledImages) -> str:
     """A hash of images and labels."""
-    digest = hashlib.blake2b(digest_size=16)
+    digest = hashlib.blake2b(repr(tuple(images.images.shape)).encode(), digest_size=16)
     for batch in torch.split(images.images, BATCH):
         digest.update((batch * 255).round().byte().numpy().tobytes())
     if images.labels is not None:
