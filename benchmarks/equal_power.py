@@ -17,7 +17,7 @@ from captum_classpattern import (
 )
 
 CANVASES, AREA = 4, 0.05
-ROUNDS = (4, 8, 12, 16, 24, 40, 80)
+ROUNDS = (4, 8, 12, 16, 24, 32, 40, 48, 80)
 TIMED = 2  # canvases of the loop that are searched one by one, for the time of one
 
 
