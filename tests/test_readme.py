@@ -15,15 +15,20 @@ from captum_classpattern.adapters import load_model
 ROOT = Path(__file__).parent.parent
 
 
+def write_pets(folder, count, side):
+    """A folder of three class folders of noise."""
+    generator = torch.Generator().manual_seed(0)
+    for name in ("cat", "dog", "owl"):
+        (folder / name).mkdir(parents=True)
+        for i in range(count):
+            image = torch.randint(0, 256, (3, side, side), dtype=torch.uint8, generator=generator)
+            torchvision.io.write_png(image, str(folder / name / f"{i}.png"))
+
+
 def test_the_python_of_the_readme_runs_on_a_users_folder(tmp_path, monkeypatch):
     matplotlib.use("Agg")
     code = "".join(re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL))
-    generator = torch.Generator().manual_seed(0)
-    for name in ("cat", "dog", "owl"):
-        (tmp_path / "my_images" / name).mkdir(parents=True)
-        for i in range(12):
-            image = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8, generator=generator)
-            torchvision.io.write_png(image, str(tmp_path / "my_images" / name / f"{i}.png"))
+    write_pets(tmp_path / "my_images", 12, 64)
     torch.manual_seed(0)
     model = torchvision.models.resnet18(num_classes=3)
     torch.save(model.state_dict(), tmp_path / "my_model.pt")
@@ -59,12 +64,7 @@ def test_tutorials_run_and_draw(script, tmp_path, monkeypatch, capsys):
 
 
 def test_the_tutorial_on_ones_own_model_leaves_a_checkpoint_that_loads(tmp_path, monkeypatch):
-    generator = torch.Generator().manual_seed(0)
-    for name in ("cat", "dog", "owl"):
-        (tmp_path / "images" / name).mkdir(parents=True)
-        for i in range(8):
-            image = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8, generator=generator)
-            torchvision.io.write_png(image, str(tmp_path / "images" / name / f"{i}.png"))
+    write_pets(tmp_path / "images", 8, 32)
     path = tmp_path / "own.pth"
     line = ["bring_your_own_model.py", "--images", str(tmp_path / "images"), "--out", str(path)]
     monkeypatch.setattr(sys, "argv", [*line, "--epochs", "1", "--target", "1"])
