@@ -23,7 +23,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from captum_classpattern import cli
-from captum_classpattern.adapters import load_model, opening
+from captum_classpattern.adapters import archives, load_model, opening
 from captum_classpattern.adapters.opening import Opened, open_checkpoint
 from captum_classpattern.adapters.pickles import globals_of
 
@@ -689,7 +689,7 @@ def test_few_bytes_that_would_unpack_to_many(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"compressed inside \(archive/data.pkl\), which torch.sa"):
         open_checkpoint(path)
     torch.save(weights(), path)
-    monkeypatch.setattr(opening, "PICKLE_LIMIT", 10)
+    monkeypatch.setattr(archives, "PICKLE_LIMIT", 10)
     with pytest.raises(ValueError, match=r"beside its tensors, more than the limit of 0 MiB"):
         open_checkpoint(path)
 

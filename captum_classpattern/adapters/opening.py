@@ -1,9 +1,6 @@
 """Opening checkpoints of strangers: what is in a file, without running anything from it."""
 
-import io
 import pickle
-import re
-import struct
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,17 +10,14 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import SafetensorError, safe_open
 
+from captum_classpattern.adapters.archives import PICKLED, check_directory, check_entries
 from captum_classpattern.adapters.arrays import NotHarmlessError
-from captum_classpattern.adapters.pickles import globals_of, harmless, operations_of
+from captum_classpattern.adapters.pickles import globals_of, harmless, operations_of, shown
 
 SIZE_LIMIT = 16 * 2**30  # bytes, also of what a zip would unpack to
-PICKLE_LIMIT = 64 * 2**20  # bytes of all but the tensors
-NAMES_SHOWN = 20
-PICKLED = (".pkl", ".pickle")
 USUAL = ("torch.", "numpy.", "collections.", "_codecs.")  # told after what is stranger
 LEGACY = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # what torch.save began with before zip files
 ZIP = b"PK\x03\x04"
-END = struct.Struct("<4s4H2LH")  # of a zip file: ..., place of its directory, size of a comment
 PLAIN = "torch.save(model.state_dict(), path), or safetensors.torch.save_model(model, path)"
 UNSAFE = (
     "{path} was not opened: it is {kind}, which can run code of its maker when it is opened. "
@@ -124,46 +118,13 @@ def _zip(path: Path, trust_pickle: bool) -> Opened:
     if "archive_format" in inner or "serialized_exported_program.json" in {*inner, *held}:
         return _program(path, "a torch.export archive", trust_pickle)
     if "data.pkl" in inner:
-        _check_directory(path, place)
-        _check_entries(path, entries)
+        check_directory(path, place)
+        check_entries(path, entries)
         return _torch_file(path, "a pickle", trust_pickle)
     raise ValueError(
-        f"{path} is a zip file, but none that torch.save wrote: it holds {_shown(held)}. "
+        f"{path} is a zip file, but none that torch.save wrote: it holds {shown(held)}. "
         f"{_asked_for(path)}If one of these is the checkpoint, unpack it and give that"
     )
-
-
-def _check_directory(path: Path, place: int) -> None:
-    """Refuses a zip file whose end does not lead to the directory that was read: torch's reader
-    would follow it to another one."""
-    with path.open("rb") as file:
-        file.seek(-END.size, io.SEEK_END)
-        mark, *_, told, comment = END.unpack(file.read())
-    if mark != b"PK\x05\x06" or comment or told not in (place, 0xFFFFFFFF):
-        raise ValueError(
-            f"{path} has another directory than its end says, which torch.save never writes: it "
-            "may hold other things than it lists"
-        )
-
-
-def _check_entries(path: Path, entries: list[zipfile.ZipInfo]) -> None:
-    """Refuses what torch.save never writes and what could unpack to a great deal."""
-    if entries and min(entry.header_offset for entry in entries) != 0:
-        raise ValueError(
-            f"{path} has its directory in another place than it says, which torch.save never does: "
-            "it may hold other things than it lists"
-        )
-    for entry in entries:
-        if entry.compress_type != zipfile.ZIP_STORED:
-            raise ValueError(
-                f"{path} is compressed inside ({_shown([entry.filename])}), which torch.save never "
-                "does: unpack it, and zip it again without compression (zip -0)"
-            )
-        if entry.filename.lower().endswith(PICKLED) and entry.file_size > PICKLE_LIMIT:
-            raise ValueError(
-                f"{path} holds {entry.file_size / 2**20:.0f} MiB beside its tensors, more than the "
-                f"limit of {PICKLE_LIMIT / 2**20:.0f} MiB: ask for a plain state dict"
-            )
 
 
 def _program(path: Path, kind: str, trust_pickle: bool) -> Opened:
@@ -227,7 +188,7 @@ def _asked_for(path: Path) -> str:
         else:
             names.update(_of_zip(path))
     usual_last = sorted(names, key=lambda name: (name.startswith(USUAL), name))
-    return f"It asks for {_shown(usual_last)}. " if names else ""
+    return f"It asks for {shown(usual_last)}. " if names else ""
 
 
 def _of_zip(path: Path) -> Iterator[str]:
@@ -241,12 +202,6 @@ def _of_zip(path: Path) -> Iterator[str]:
                         yield from globals_of(file)
                 except Exception:
                     yield f"? ({entry.filename} can't be read)"
-
-
-def _shown(names: list[str]) -> str:
-    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-    plain = (re.sub(r"[^\x20-\x7e]", "?", name)[:80] for name in names[:NAMES_SHOWN])
-    return ", ".join(plain) + more
 
 
 def _is_pickle(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 import itertools
 import pickletools
+import re
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import PosixPath
@@ -16,6 +17,7 @@ from captum_classpattern.adapters.arrays import (
 )
 
 OPERATIONS = 1_000_000
+NAMES_SHOWN = 20
 PICKLES = 5  # of torch's old format, before the tensors; others are one pickle alone
 MARK = object()
 
@@ -100,3 +102,10 @@ def _follow(
     else:
         is_text = "UNICODE" in name or "STRING" in name
         stack += [argument if is_text else None] * len(after)
+
+
+def shown(names: list[str]) -> str:
+    """Names in a sentence, not too many, and without what could steer a terminal."""
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    plain = (re.sub(r"[^\x20-\x7e]", "?", name)[:80] for name in names[:NAMES_SHOWN])
+    return ", ".join(plain) + more
