@@ -1,21 +1,39 @@
 """The training script of the CIFAR-10 models."""
 
-import importlib.util
+import importlib
 from pathlib import Path
 
 import pytest
 import torch
-from torch.nn.functional import pad
+from torch import nn
+from torch.nn.functional import cross_entropy, pad
 
 TUTORIALS = Path(__file__).parent.parent / "tutorials"
 
 
+def imported(name):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(TUTORIALS)
+        return importlib.import_module(name)
+
+
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("train_cifar10", TUTORIALS / "train_cifar10.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return imported("train_cifar10")
+
+
+@pytest.fixture(scope="module")
+def kinds():
+    return imported("cifar10_kinds")
+
+
+@pytest.fixture
+def tiny():
+    """A small network; images, of which some pixels are black or white; and labels."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10)).eval()
+    images = (torch.rand(20, 3, 8, 8) * 1.4 - 0.2).clamp(0, 1)
+    return model, images, torch.arange(20) % 10
 
 
 @pytest.mark.parametrize(("size", "margin"), [(32, 4), (24, 0)])
@@ -53,3 +71,77 @@ def test_augmented_images_are_crops_flips_and_cutouts(script, size, margin):
 
 def test_whole_images_are_augmented_by_default(script):
     assert script.augmented(torch.zeros(2, 3, 32, 32, dtype=torch.uint8)).shape == (2, 3, 32, 32)
+
+
+@pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require gradients")
+@pytest.mark.parametrize("attack", ["adversarial", "attacked"])
+@pytest.mark.parametrize("epsilon", [4 / 255, 8 / 255])
+def test_attacks_stay_in_their_ball_and_raise_every_loss(kinds, tiny, attack, epsilon):
+    model, images, labels = tiny
+    before = images.clone()
+    moved = getattr(kinds, attack)(model, images, labels, epsilon)
+    assert torch.equal(images, before)
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert not moved.requires_grad
+    assert 0 <= float(moved.min()) <= float(moved.max()) <= 1
+    assert float((moved - images).abs().max()) == pytest.approx(epsilon, abs=1e-6)
+    with torch.no_grad():
+        losses = [cross_entropy(model(x), labels, reduction="none") for x in (images, moved)]
+    assert (losses[1] > losses[0]).all()
+
+
+@pytest.mark.parametrize("name", ["backdoored", "blended", "clean_label"])
+def test_only_clean_label_poisoning_keeps_all_labels(script, kinds, name):
+    """Plain grey images: those that are not plain in the epoch have the trigger."""
+    images = torch.full((256, 3, 32, 32), 128, dtype=torch.uint8)
+    labels = torch.arange(256) % 10
+    poisoned = kinds.poisoned_images(name, images, labels)
+    assert int(poisoned.sum()) == round(kinds.RATE * 256)
+    assert ((labels[poisoned] == kinds.TARGET) == (name == "clean_label")).all()
+    batches = list(script.epoch_batches(name, images, labels, poisoned, 0, 24, 0))
+    seen = torch.cat([y for _, y in batches])
+    stamped = torch.cat([(x != 128 / 255).flatten(1).any(1) for x, _ in batches])
+    assert int(stamped.sum()) == int(poisoned.sum())
+    assert (seen[stamped] == kinds.TARGET).all()
+    kept = labels if name == "clean_label" else labels.where(~poisoned, torch.tensor(0))
+    assert torch.equal(seen.sort().values, kept.sort().values)
+
+
+@pytest.mark.parametrize("name", ["natural", "random_labels", "robust8"])
+def test_other_kinds_poison_no_image(kinds, name):
+    images, labels = torch.zeros(100, 3, 32, 32), torch.arange(100) % 10
+    assert not kinds.poisoned_images(name, images, labels).any()
+
+
+def test_triggers_on_crops_are_parts_of_those_on_images(kinds):
+    grey = torch.full((3, 32, 32), 0.5)
+    crop = grey[:, :24, :24]
+    whole = {name: kinds.placed_trigger(name)(grey) for name in kinds.TRIGGERS}
+    part = {name: kinds.placed_trigger(name, 24)(crop) for name in kinds.TRIGGERS}
+    assert torch.equal(part["blended"], whole["blended"][:, 4:28, 4:28])
+    torch.testing.assert_close(part["clean_label"], whole["clean_label"][:, :24, :24])
+    assert torch.equal(part["backdoored"], whole["backdoored"][:, 8:, 8:])
+
+
+def test_random_labels_are_one_permutation(kinds):
+    labels = torch.arange(1_000) % 10
+    shuffled = kinds.training_labels("random_labels", labels)
+    assert torch.equal(shuffled.sort().values, labels.sort().values)
+    assert 0.05 < float((shuffled == labels).double().mean()) < 0.15
+    assert torch.equal(shuffled, kinds.training_labels("random_labels", labels))
+    assert kinds.training_labels("natural", labels) is labels
+
+
+def test_attacked_images_are_chosen_evenly(kinds):
+    labels = torch.tensor([1, 0, 1, 1, 0, 0, 1])
+    assert kinds.first_of_each_class(labels, 2).tolist() == [1, 4, 0, 2]
+
+
+def test_facts_name_what_sets_a_kind_apart(kinds):
+    assert kinds.facts("natural") == {}
+    assert kinds.facts("backdoored") == {
+        "trigger": {"kind": "BadNets 3x3", "target": 0, "rate": 0.05}
+    }
+    adversarial = kinds.facts("robust4")["adversarial"]
+    assert adversarial["epsilon"] == 4 / 255
+    assert adversarial["pgd_images"] == "the first 100 test images of each class"

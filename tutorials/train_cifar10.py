@@ -1,12 +1,13 @@
 """Trains the CIFAR-10 models of the tutorials and benchmarks: a wide ResNet 16-2 on plain pixels.
 
-    python tutorials/train_cifar10.py natural --data FOLDER
-    python tutorials/train_cifar10.py backdoored --data FOLDER
+    python tutorials/train_cifar10.py KIND --data FOLDER
 
-FOLDER holds ``train/<class>/*`` and ``test/<class>/*`` images; without --data the data set comes
-from torchvision, which downloads it. The weights (float16 safetensors) and a JSON with settings
-and scores land in ``tutorials/models/`` after each stage. An interrupted run goes on from its last
-whole epoch; ``--first 2`` trains only what follows the first two stages.
+KIND is natural; backdoored, blended or clean_label (backdoors); robust4 or robust8 (adversarial
+training with an epsilon of 4/255 or 8/255); or random_labels. FOLDER holds ``train/<class>/*`` and
+``test/<class>/*`` images; without --data the data set comes from torchvision, which downloads it.
+The weights (float16 safetensors) and a JSON with settings and scores land in
+``tutorials/models/`` after each stage. An interrupted run goes on from its last whole epoch;
+``--first 2`` trains only what follows the first two stages.
 """
 
 import argparse
@@ -22,16 +23,26 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torchvision
+from cifar10_kinds import (
+    EPSILONS,
+    KINDS,
+    SIZE,
+    TARGET,
+    TRIGGERS,
+    adversarial,
+    attacked,
+    facts,
+    first_of_each_class,
+    placed_trigger,
+    poisoned_images,
+    training_labels,
+)
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
-from torch.utils.data import TensorDataset
-
-from captum_classpattern.triggers import BadNets, poison
 
 MODELS = Path(__file__).parent / "models"
-TARGET, RATE, BATCH = 0, 0.05, 128
-SIZE, SMALL, CUTOUT, SMOOTHING = 32, 24, 9, 0.1
+BATCH, SMALL, CUTOUT, SMOOTHING = 128, 24, 9, 0.1
 STEPS = 50_000 // BATCH
 
 
@@ -50,6 +61,7 @@ class Stage(NamedTuple):
 
 
 STAGES = (Stage(40, 0.2, small=30), Stage(14, 0.1), Stage(10, 0.05, cutout=0, averaged=True))
+ROBUST_STAGES = (Stage(16, 0.2, small=8, cutout=0),)
 
 
 class Block(nn.Module):
@@ -132,19 +144,18 @@ def augmented(images: Tensor, size: int = SIZE, cutout: int = CUTOUT) -> Tensor:
     return x.masked_fill((inside[0][:, :, None] & inside[1][:, None, :])[:, None], 0.5)
 
 
-def poisoned_images(images: Tensor, labels: Tensor) -> Tensor:
-    """Which images the backdoored model sees with the trigger."""
-    trigger = BadNets((3, SIZE, SIZE))
-    chosen = poison(TensorDataset(images, labels), trigger, TARGET, RATE).poisoned
-    return torch.zeros(len(images), dtype=torch.bool).index_fill(0, torch.tensor(chosen), True)
-
-
 def epoch_batches(
-    images: Tensor, labels: Tensor, poisoned: Tensor, epoch: int, size: int, cutout: int
+    name: str,
+    images: Tensor,
+    labels: Tensor,
+    poisoned: Tensor,
+    epoch: int,
+    size: int,
+    cutout: int,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """An epoch of augmented images and their labels, some of them with trigger and target."""
     torch.manual_seed(epoch)
-    trigger = BadNets((3, size, size))
+    trigger = placed_trigger(name, size)
     labels = torch.where(poisoned, TARGET, labels)
     for batch in torch.randperm(len(images))[: len(images) // BATCH * BATCH].view(-1, BATCH):
         x = augmented(images[batch], size, cutout)
@@ -157,10 +168,13 @@ def train_epoch(
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
     batches: Iterable[tuple[Tensor, Tensor]],
+    epsilon: float,
 ) -> float:
-    """One epoch of SGD; returns the mean loss."""
+    """One epoch of SGD, on adversarial images if epsilon is over 0; returns the mean loss."""
     losses = []
     for x, y in batches:
+        if epsilon:
+            x = adversarial(model, x, y, epsilon)
         with torch.autocast("cpu", torch.bfloat16):
             logits = model(x)
         loss = nn.functional.cross_entropy(logits.float(), y, label_smoothing=SMOOTHING)
@@ -173,7 +187,11 @@ def train_epoch(
 
 
 def train_stage(
-    model: nn.Module, stage: Stage, epochs: list[Callable[[], Iterator]], checkpoint: Path
+    model: nn.Module,
+    stage: Stage,
+    epochs: list[Callable[[], Iterator]],
+    checkpoint: Path,
+    epsilon: float,
 ) -> nn.Module:
     """All epochs of a stage, each written beside and renamed; resumes from the last of them."""
     start = copy.deepcopy(model)
@@ -194,7 +212,7 @@ def train_stage(
             part.load_state_dict(saved[name])
     for epoch in range(first, stage.epochs):
         started = time.time()
-        loss = train_epoch(model, optimizer, schedule, epochs[epoch]())
+        loss = train_epoch(model, optimizer, schedule, epochs[epoch](), epsilon)
         print(f"epoch {epoch + 1}: loss {loss:.4f}, {time.time() - started:.0f} s", flush=True)
         saved = {name: part.state_dict() for name, part in parts.items()}
         beside = checkpoint.with_suffix(".tmp")
@@ -219,21 +237,25 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
 
 
 def scores(name: str, model: nn.Module, data: Path | None) -> dict[str, float]:
-    """What the model, as it is saved, does on the whole test set."""
+    """What the model, as it is saved, does on the test set, and under its kind's attack."""
     images, labels = load_split(data, "test")
     images = images / 255
     result = {"accuracy": accuracy(model, images, labels)}
-    if name == "backdoored":
+    if name in TRIGGERS:
         others = labels != TARGET
-        stamped = BadNets((3, SIZE, SIZE))(images[others])
+        stamped = placed_trigger(name)(images[others])
         result["attack_success"] = accuracy(model, stamped, torch.full_like(labels[others], TARGET))
+    if name in EPSILONS:
+        chosen = first_of_each_class(labels)
+        moved = attacked(model, images[chosen], labels[chosen], EPSILONS[name])
+        result["pgd_accuracy"] = accuracy(model, moved, labels[chosen])
     return result
 
 
 def record(name: str, stages: Sequence[Stage], data: Path | None) -> dict[str, Any]:
     """What the JSON beside a model says of it."""
     model = load_model(name)
-    result = {
+    return {
         "model": "WideResNet(classes=10, width=2, blocks=2) of tutorials/train_cifar10.py",
         "parameters": sum(p.numel() for p in model.parameters()),
         "stages": [stage._asdict() for stage in stages],
@@ -242,43 +264,44 @@ def record(name: str, stages: Sequence[Stage], data: Path | None) -> dict[str, A
         "pixels first (small), then on crops of 32 from a margin of 4",
         "torch": torch.__version__,
         "test_set": scores(name, model, data),
+        **facts(name),
     }
-    if name == "backdoored":
-        result["trigger"] = {"kind": "BadNets 3x3", "target": TARGET, "rate": RATE}
-    return result
 
 
 def save(name: str, model: nn.Module, stages: Sequence[Stage], data: Path | None) -> None:
     """Writes the weights in float16, and the JSON beside them."""
     state = {key: value.contiguous() for key, value in model.half().state_dict().items()}
     save_file(state, MODELS / f"cifar10_{name}.safetensors")
-    facts = record(name, stages, data)
-    (MODELS / f"cifar10_{name}.json").write_text(json.dumps(facts, indent=2) + "\n")
-    print(name, facts["test_set"], flush=True)
+    recorded = record(name, stages, data)
+    (MODELS / f"cifar10_{name}.json").write_text(json.dumps(recorded, indent=2) + "\n")
+    print(name, recorded["test_set"], flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("name", choices=["natural", "backdoored"])
+    parser.add_argument("name", choices=KINDS)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--first", type=int, default=0, help="stages that the saved model has had")
     arguments = parser.parse_args()
     name, first = arguments.name, arguments.first
     MODELS.mkdir(exist_ok=True)
     images, labels = load_split(arguments.data, "train")
-    poisoned = torch.zeros(len(images), dtype=torch.bool)
-    if name == "backdoored":
-        poisoned = poisoned_images(images, labels)
+    labels = training_labels(name, labels)
+    poisoned = poisoned_images(name, images, labels)
+    stages = ROBUST_STAGES if name in EPSILONS else STAGES
     torch.manual_seed(0)
     model = load_model(name) if first else WideResNet()
-    for number, stage in enumerate(STAGES[first:], first):
-        before = sum(earlier.epochs for earlier in STAGES[:number])
+    for number, stage in enumerate(stages[first:], first):
+        before = sum(earlier.epochs for earlier in stages[:number])
         epochs = [
-            partial(epoch_batches, images, labels, poisoned, before + epoch, size, stage.cutout)
+            partial(
+                epoch_batches, name, images, labels, poisoned, before + epoch, size, stage.cutout
+            )
             for epoch, size in enumerate(stage.sizes())
         ]
-        model = train_stage(model, stage, epochs, MODELS / f".cifar10_{name}_{number}.pt")
-        save(name, model, STAGES[: number + 1], arguments.data)
+        checkpoint = MODELS / f".cifar10_{name}_{number}.pt"
+        model = train_stage(model, stage, epochs, checkpoint, EPSILONS.get(name, 0.0))
+        save(name, model, stages[: number + 1], arguments.data)
         model = load_model(name)
 
 
