@@ -1,16 +1,14 @@
 """What plot_patterns draws, read back from the figure's own artists."""
 
-import matplotlib
 import numpy as np
 import pytest
 import torch
+from figures import pixels
 from torch import nn
 
 from captum_classpattern import Pattern, PixelClassifier, plot_patterns, predictive_power
 from captum_classpattern.images import ImageSource
-from captum_classpattern.visualization import NO_PIXEL
-
-matplotlib.use("Agg")
+from captum_classpattern.visualization.drawing import NO_PIXEL
 
 
 @pytest.fixture
@@ -29,10 +27,6 @@ def images():
 def pattern_of(canvas, target=0):
     mask = torch.linspace(0, 0.5, 64).view(1, 8, 8)
     return Pattern(canvas, mask, target)
-
-
-def pixels(axis):
-    return np.asarray(axis.images[0].get_array())
 
 
 def test_a_row_shows_canvas_mask_pattern_stamped_images_and_power(net, images):

@@ -1,4 +1,4 @@
-"""Patterns as matplotlib figures."""
+"""Patterns, a row for each: what they are, where they were put, and what they did."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,12 +6,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from captum.attr import visualization as captum_visualization
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from captum_classpattern.checks import check_seed
 from captum_classpattern.classifier import Classifier, placement, undisturbed
@@ -22,9 +20,15 @@ from captum_classpattern.metrics import (
     predictive_power,
 )
 from captum_classpattern.pattern import Pattern
+from captum_classpattern.visualization.drawing import (
+    check_channels,
+    class_name,
+    draw_image,
+    new_figure,
+    on_neutral,
+)
 
 STAMPED = 3
-NO_PIXEL = (0.52, 0.60, 0.74)  # neither black nor white, so that both stand out in a pattern
 HIT, MISS, TRACK = "#1a7f37", "#6e7781", "#e6eaef"
 MASK_COLORS = "magma"
 
@@ -110,12 +114,12 @@ def _draw_rows(
     figure, axes = _canvas_of(len(patterns), title, use_pyplot)
     for row, pattern, power in zip(axes, patterns, powers):
         binary = pattern.topk(area)
-        _draw_image(row[0], pattern.canvas)
+        draw_image(row[0], pattern.canvas)
         row[0].set_ylabel(
-            _name(names, pattern.target), fontsize=9, rotation=0, ha="right", va="center"
+            class_name(names, pattern.target), fontsize=9, rotation=0, ha="right", va="center"
         )
         row[1].imshow(pattern.mask[0].float().cpu().numpy(), cmap=MASK_COLORS, vmin=0, vmax=1)
-        _draw_image(row[2], _on_neutral(binary))
+        draw_image(row[2], on_neutral(binary))
         _draw_stamped(row[3:-1], forward_func, binary, source, names, seed)
         _draw_power(row[-1], power)
     _label_columns(figure, axes, area)
@@ -130,22 +134,13 @@ def _check_drawable(patterns: Any, powers: Sequence[PredictivePower] | None) -> 
     if powers is not None and len(powers) != len(patterns):
         raise ValueError(f"{len(patterns)} patterns need as many powers, got {len(powers)}")
     for pattern in patterns:
-        if pattern.canvas.shape[0] not in (1, 3):
-            raise ValueError(
-                "only greyscale and colour images (1 or 3 channels) can be drawn, got canvases of "
-                f"{tuple(pattern.canvas.shape)}"
-            )
+        check_channels(pattern.canvas)
 
 
 def _canvas_of(rows: int, title: str | None, use_pyplot: bool) -> tuple[Figure, npt.NDArray[Any]]:
     widths = [1.0] * (3 + STAMPED) + [1.5]
     size = (1.28 * sum(widths) + 1.2, 1.42 * rows + 1.3)
-    if use_pyplot:
-        from matplotlib import pyplot
-
-        figure = pyplot.figure(figsize=size, layout="constrained")
-    else:
-        figure = Figure(figsize=size, layout="constrained")
+    figure = new_figure(size, use_pyplot)
     axes = figure.subplots(rows, len(widths), squeeze=False, width_ratios=widths)
     for axis in axes.flat:
         axis.set_xticks([])
@@ -153,29 +148,6 @@ def _canvas_of(rows: int, title: str | None, use_pyplot: bool) -> tuple[Figure, 
     if title is not None:
         figure.suptitle(title, fontsize=12, fontweight="bold")
     return figure, axes
-
-
-def _draw_image(axis: Axes, image: Tensor) -> None:
-    """One image (C, H, W) in [0, 1], drawn by Captum's visualizer."""
-    pixels = image.detach().float().cpu().numpy().transpose(1, 2, 0)
-    if pixels.shape[2] == 1:
-        pixels = pixels.repeat(3, axis=2)  # else it would be drawn in false colours
-    captum_visualization.visualize_image_attr(
-        np.ones_like(pixels),  # not drawn, but a map of zeros (a black canvas) would raise
-        pixels,
-        "original_image",
-        plt_fig_axis=(axis.figure, axis),
-        use_pyplot=False,
-    )
-
-
-def _on_neutral(pattern: Pattern) -> Tensor:
-    """The pattern's pixels in colour, on a ground that is neither black nor white."""
-    canvas = pattern.canvas.float().cpu()
-    canvas = canvas.expand(3, -1, -1) if canvas.shape[0] == 1 else canvas
-    ground = torch.tensor(NO_PIXEL).view(3, 1, 1)
-    mask = pattern.mask.float().cpu()
-    return mask * canvas + (1 - mask) * ground
 
 
 def _draw_stamped(
@@ -195,10 +167,10 @@ def _draw_stamped(
     with torch.no_grad():
         probabilities, said = forward_func(stamped).float().softmax(1).max(1)
     for axis, image, label, probability in zip(axes, stamped, said.tolist(), probabilities):
-        _draw_image(axis, image)
+        draw_image(axis, image)
         hit = label == pattern.target
         axis.set_xlabel(
-            f"{_name(names, label)} {float(probability):.0%}",
+            f"{class_name(names, label)} {float(probability):.0%}",
             fontsize=8,
             color=HIT if hit else MISS,
             fontweight="bold" if hit else "normal",
@@ -243,8 +215,3 @@ def _label_columns(figure: Figure, axes: npt.NDArray[Any], area: float) -> None:
         aspect=10,
     )
     bar.ax.tick_params(labelsize=8)
-
-
-def _name(names: Sequence[str] | None, label: int) -> str:
-    named = names is not None and label < len(names)
-    return str(names[label]) if names is not None and named else f"class {label}"
