@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import captum.attr
 import pytest
 import torch
 import torchvision
@@ -13,4 +14,4 @@ import captum_classpattern
 def _doctest_names(doctest_namespace: dict[str, Any]) -> None:
     torch.manual_seed(0)
     names = {name: getattr(captum_classpattern, name) for name in captum_classpattern.__all__}
-    doctest_namespace.update(names, torch=torch, torchvision=torchvision)
+    doctest_namespace.update(names, captum=captum, torch=torch, torchvision=torchvision)

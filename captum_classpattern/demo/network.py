@@ -13,7 +13,7 @@ class Block(nn.Module):
         self.conv2 = nn.Conv2d(channels_out, channels_out, 3, 1, 1, bias=False)
         self.norm2 = nn.BatchNorm2d(channels_out)
         self.relu1, self.relu2 = nn.ReLU(), nn.ReLU()
-        self.shortcut: nn.Module = nn.Identity()
+        self.shortcut: nn.Module | None = None  # no Identity: Captum's LRP has no rule for it
         if stride != 1 or channels_in != channels_out:
             self.shortcut = nn.Sequential(
                 nn.Conv2d(channels_in, channels_out, 1, stride, bias=False),
@@ -22,7 +22,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.relu1(self.norm1(self.conv1(x)))
-        y = self.norm2(self.conv2(y)) + self.shortcut(x)
+        y = self.norm2(self.conv2(y)) + (x if self.shortcut is None else self.shortcut(x))
         result: Tensor = self.relu2(y)
         return result
 

@@ -1,0 +1,22 @@
+"""Class patterns side by side with Captum's methods, on many models."""
+
+from captum_classpattern.comparison.comparing import AREAS, compare
+from captum_classpattern.comparison.controls import BestCrop, ClassMean, RandomPixels
+from captum_classpattern.comparison.methods import DEFAULT, Method, known_methods
+from captum_classpattern.comparison.records import STAMPED, Failure, Record
+from captum_classpattern.comparison.result import Comparison
+
+__all__ = [
+    "AREAS",
+    "DEFAULT",
+    "STAMPED",
+    "BestCrop",
+    "ClassMean",
+    "Comparison",
+    "Failure",
+    "Method",
+    "RandomPixels",
+    "Record",
+    "compare",
+    "known_methods",
+]

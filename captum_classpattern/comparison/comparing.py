@@ -1,0 +1,260 @@
+"""Many methods side by side: one canvas, one area, one set of held-out images for all of them."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from captum_classpattern.attribution import versions
+from captum_classpattern.checks import (
+    check_classifier,
+    check_count,
+    check_pixels,
+    check_same_shape,
+    check_seed,
+    parse_targets,
+)
+from captum_classpattern.classifier import Classifier, placement, undisturbed
+from captum_classpattern.comparison.captum_metrics import told
+from captum_classpattern.comparison.explain import Explainer, PrivateModel
+from captum_classpattern.comparison.measure import Measure
+from captum_classpattern.comparison.methods import Method, known_methods
+from captum_classpattern.comparison.records import STAMPED, Failure, Record
+from captum_classpattern.comparison.result import Comparison
+from captum_classpattern.comparison.scene import Scene, set_scene, with_trigger
+from captum_classpattern.comparison.scoring import Scorer, check_apart, some_evenly
+from captum_classpattern.images import Images, ImageSource, Labels, hash_of, labelled_source
+from captum_classpattern.metrics import changed_pixels
+from captum_classpattern.pattern import Pattern, pixels_kept
+
+AREAS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
+
+
+def compare(
+    models: Mapping[str, Classifier],
+    canvases: Tensor,
+    targets: int | Tensor | list[int],
+    *,
+    baselines: Images,
+    baseline_labels: Labels = None,
+    images: Images,
+    labels: Labels = None,
+    methods: Mapping[str, Method] | None = None,
+    area: float = 0.05,
+    areas: Sequence[float] = AREAS,
+    canvas_kinds: Sequence[str] | None = None,
+    triggers: Mapping[str, Pattern] | None = None,
+    class_names: Sequence[str] | None = None,
+    class_images: int = 10,
+    stamped: int = 4,
+    max_images: int = 1000,
+    seed: int = 0,
+    n_seeds: int = 3,
+    show_progress: bool = False,
+) -> Comparison:
+    r"""
+    Runs many methods on the same canvases and scores the pixels that each ranks first.
+
+    Every method gets each canvas and its class, and gives a map. The map's highest pixels are
+    stamped on the same held-out images, and their predictive power is counted. A map is ranked by
+    its sum over the channels; where it has negative values, by its absolute value, too. Of
+    methods that explain images (all but :class:`ClassPattern` and the controls) there is also the
+    mean of their maps over search images of the class, applied to the same canvas. Methods whose
+    ``attribute`` takes an ``area`` are called anew for each. A method that fails is a row that
+    says why. Methods run on a private copy of the model, one after another, each seeded alike.
+
+    Args:
+        models (Mapping[str, Callable]): Classifiers from pixels (B, C, H, W) in [0, 1] to logits
+            (B, K), by name.
+        canvases (Tensor): Images to explain and to cut patterns from, (N, C, H, W) in [0, 1],
+            chosen among search images; see :func:`select_canvases`.
+        targets (int, Tensor or list[int]): The class, or one for each canvas.
+        baselines (Tensor, Dataset or DataLoader): Search images, (C, H, W) each: the only ones
+            that methods see.
+        baseline_labels (Tensor or Sequence[int], optional): Their classes. Default: None (the
+            Dataset's own, else the first model's predictions).
+        images (Tensor, Dataset or DataLoader): Held-out images, on which patterns are scored and
+            nothing else is done.
+        labels (Tensor or Sequence[int], optional): Their classes. Default: None, likewise.
+        methods (Mapping[str, Callable or tuple], optional): For each name a function from a model
+            to an ``Attribution``, or a pair of it and the keywords of its ``attribute``. Default:
+            None (:func:`known_methods` of the baselines).
+        area (float): Share of the pixels at which methods are compared. Default: 0.05.
+        areas (Sequence[float]): Areas of the curves; ``area`` is always among them. Default:
+            (0.005, 0.01, 0.02, 0.05, 0.1, 0.2).
+        canvas_kinds (Sequence[str], optional): A word for each canvas, such as "positive" and
+            "white"; tables keep them apart. Default: None ("canvas" for all).
+        triggers (Mapping[str, Pattern], optional): The true triggers of backdoored models.
+            Default: None (each model's ``trigger``, if it has one). A model without one is
+            measured with the only trigger that there is, as a control.
+        class_names (Sequence[str], optional): Default: None (the first model's ``class_names``).
+        class_images (int): Search images of a class in the mean of the maps. Default: 10.
+        stamped (int): Search images of other classes that are stamped with a trigger and
+            explained, too: the trigger is visible to the methods there. Default: 4.
+        max_images (int): Most held-out images, evenly over the classes. Default: 1000.
+        seed (int): Seed of all methods and lots. Default: 0.
+        n_seeds (int): Seeds, from ``seed`` on, that each method is run with: for stability, and
+            for the mean of the localisation on canvases that are not stamped. Default: 3.
+        show_progress (bool): Draws a progress bar. Default: False.
+
+    Returns:
+        *Comparison*: Records, tables and figures.
+
+    Raises:
+        TypeError, ValueError: If models, images, targets or areas do not fit, or a held-out image
+            is a search image or a canvas.
+
+    Examples::
+
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()
+        >>> images, labels = torch.rand(60, 1, 8, 8), torch.arange(60) % 3
+        >>> comparison = compare(
+        ...     {"linear": net}, images[:3], [0, 1, 2],
+        ...     baselines=images[:30], baseline_labels=labels[:30],
+        ...     images=images[30:], labels=labels[30:],
+        ...     methods={"Saliency": captum.attr.Saliency}, areas=[0.1], area=0.1)
+        >>> [(r.name, r.target, r.powers[0.1].n) for r in comparison.records[:3]]
+        [('Saliency', 0, 20), ('Saliency', 1, 20), ('Saliency', 2, 20)]
+    """
+    seed, first = check_seed(seed), next(iter(models.values()), None)
+    if first is None:
+        raise ValueError("models is empty: give a dict of classifiers by name")
+    counts = {"class_images": class_images, "max_images": max_images, "n_seeds": n_seeds}
+    for name, count in {**counts, "stamped": stamped}.items():
+        check_count(name, count)
+    seeds = [(seed + i) % 2**63 for i in range(n_seeds)]
+    check_pixels(canvases, "canvases")
+    canvases, targets = canvases.detach(), parse_targets(targets, len(canvases))
+    kinds = _checked_kinds(canvas_kinds, len(canvases))
+    areas = sorted({*areas, area})
+    for one in areas:
+        pixels_kept(one, canvases.shape[-2:])
+    with ExitStack() as stack:
+        for model in models.values():
+            stack.enter_context(undisturbed(model, seed))
+            sample = canvases[:1].to(placement(model, canvases)[0])
+            check_classifier(model, sample, targets)
+        search = labelled_source(first, baselines, baseline_labels, name="baselines", like=canvases)
+        check_same_shape(canvases, search.shape)
+        held_out = labelled_source(first, images, labels, name="held-out images", like=canvases)
+        held_out = some_evenly(held_out, max_images)
+        check_apart(search, held_out, canvases)
+        scene = set_scene(canvases, targets, kinds, search, class_images=class_images, seed=seed)
+        scenes = _with_triggers(scene, models, triggers, search, held_out, stamped)
+        if methods is None:
+            methods = known_methods(search)
+        scorers = {name: Scorer(model, held_out) for name, model in models.items()}
+        found: list[Record | Failure] = []
+        with tqdm(
+            total=len(models) * len(methods), disable=not show_progress, desc="compare"
+        ) as bar:
+            for name, model in models.items():
+                by = Measure(name, scorers, area, areas, seeds)
+                private = PrivateModel(model)
+                for method, how in methods.items():
+                    bar.set_postfix_str(f"{method}, {name}")
+                    found += _tried(method, how, private, scenes[name], by)
+                    bar.update()
+    return Comparison(
+        models={name: scorer.accuracy for name, scorer in scorers.items()},
+        canvases=canvases.cpu(),
+        targets=targets,
+        kinds=kinds,
+        stamped={name: own.canvases[own.given :].cpu() for name, own in scenes.items()},
+        triggers={name: own.trigger for name, own in scenes.items() if own.trigger is not None},
+        records=[one for one in found if isinstance(one, Record)],
+        failures=[one for one in found if isinstance(one, Failure)],
+        class_names=_names(class_names, first),
+        area=area,
+        areas=areas,
+        settings={
+            "area": area,
+            "areas": areas,
+            "methods": {name: _keywords(how) for name, how in methods.items()},
+            "class_images": class_images,
+            "stamped": stamped,
+            "max_images": max_images,
+            "seed": seed,
+            "n_seeds": n_seeds,
+            "search_images": len(search),
+            "search_images_hash": hash_of(search.hashes),
+            "held_out_images": len(held_out),
+            "held_out_images_hash": hash_of(held_out.hashes),
+            "threads": torch.get_num_threads(),
+            "versions": versions(),
+        },
+    )
+
+
+def _tried(
+    method: str, how: Method, private: PrivateModel, scene: Scene, by: Measure
+) -> list[Record | Failure]:
+    """The records of a method, or the failure that it is."""
+    try:
+        explainer = Explainer.of(private, how, scene.canvases)
+        return by.records(method, explainer, scene)
+    except Exception as error:  # whatever a method does, the others go on
+        private.renew()
+        return [Failure(by.model, method, "maps", told(error))]
+
+
+def _with_triggers(
+    scene: Scene,
+    models: Mapping[str, Classifier],
+    triggers: Mapping[str, Pattern] | None,
+    search: ImageSource,
+    held_out: ImageSource,
+    stamped: int,
+) -> dict[str, Scene]:
+    """Each model's scene: with its own trigger, or with the only one there is."""
+    if triggers is None:
+        own = {name: getattr(model, "trigger", None) for name, model in models.items()}
+        triggers = {name: trigger for name, trigger in own.items() if trigger is not None}
+    unknown = [name for name in triggers if name not in models]
+    if unknown:
+        raise ValueError(
+            f"there is a trigger for {unknown[0]!r}, but the models are {list(models)}"
+        )
+    only = next(iter(triggers.values())) if len(triggers) == 1 else None
+    shown = held_out.take(range(len(held_out)))
+    scenes = {}
+    for name in models:
+        trigger = triggers.get(name, only)
+        scenes[name] = (
+            scene
+            if trigger is None
+            else with_trigger(scene, trigger, changed_pixels(trigger, shown), search, stamped)
+        )
+    return scenes
+
+
+def _checked_kinds(kinds: Sequence[str] | None, count: int) -> list[str]:
+    if kinds is None:
+        return ["canvas"] * count
+    if len(kinds) != count:
+        raise ValueError(f"there are {count} canvases, but {len(kinds)} canvas_kinds")
+    if STAMPED in kinds:
+        raise ValueError(f"canvas_kinds: {STAMPED!r} is what compare makes; use another word")
+    return list(kinds)
+
+
+def _names(given: Sequence[str] | None, model: Classifier) -> list[str] | None:
+    names = getattr(model, "class_names", None) if given is None else given
+    return None if names is None else [str(name) for name in names]
+
+
+def _keywords(method: Method) -> dict[str, Any]:
+    """A method's keywords as JSON can hold them."""
+    keywords = method[1] if isinstance(method, tuple) else {}
+    plain = (bool, int, float, str, type(None))
+    return {
+        name: value
+        if isinstance(value, plain)
+        else f"Tensor {tuple(value.shape)}"
+        if isinstance(value, Tensor)
+        else repr(value)
+        for name, value in keywords.items()
+    }

@@ -1,0 +1,166 @@
+"""Calling a method of attribution with care: a private model, counted passes, plain maps."""
+
+import copy
+import inspect
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from captum.attr import Attribution
+from torch import Tensor, nn
+
+from captum_classpattern.classifier import Classifier, placement, undisturbed
+from captum_classpattern.comparison.methods import Method
+
+CHUNK = 16  # images explained at once, to bound memory; a method with an area gets all
+
+
+class PrivateModel:
+    """A copy of a classifier that methods may hook into, which counts its passes.
+
+    A pass is one image forward and backward; an image that only goes forward is half of one.
+    """
+
+    def __init__(self, forward_func: Classifier) -> None:
+        self._original = forward_func
+        self.images = 0
+        self.forward_func: Classifier
+        self.renew()
+
+    def renew(self) -> None:
+        """A new copy, since a method that failed may have left its hooks in the old one."""
+        if isinstance(self._original, nn.Module):
+            twin = copy.deepcopy(self._original)
+            twin.register_forward_hook(lambda part, inputs, output: self._count(output))
+            self.forward_func = twin
+        else:
+            self.forward_func = self._counted
+
+    def _counted(self, *arguments: Any) -> Tensor:
+        output = self._original(*arguments)
+        self._count(output)
+        return output
+
+    def _count(self, output: Any) -> None:
+        if isinstance(output, Tensor) and output.ndim:
+            self.images += len(output)
+            if output.requires_grad:
+                output.register_hook(self._count_back)  # type: ignore[no-untyped-call]
+
+    def _count_back(self, gradient: Tensor) -> None:
+        self.images += len(gradient)
+
+    @property
+    def passes(self) -> float:
+        """So far."""
+        return self.images / 2
+
+
+@dataclass(frozen=True)
+class Maps:
+    """What a method says of some images: raw (N, ...) as it came, and (N, H, W) by pixel."""
+
+    raw: Tensor
+    by_pixel: Tensor
+    passes: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Explainer:
+    """A method on a model: the attribution object and the keywords of its ``attribute``."""
+
+    model: PrivateModel
+    attribution: Attribution
+    keywords: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, model: PrivateModel, method: Method, like: Tensor) -> "Explainer":
+        """Makes the attribution object; Tensors among its keywords go where the images are."""
+        make, keywords = method if isinstance(method, tuple) else (method, {})
+        return cls(
+            model, make(model.forward_func), {k: _moved(v, like) for k, v in keywords.items()}
+        )
+
+    @property
+    def parameters(self) -> Sequence[str]:
+        """The names that ``attribute`` takes."""
+        return list(inspect.signature(self.attribution.attribute).parameters)
+
+    @property
+    def searches(self) -> bool:
+        """Whether the map is made for an area, and must be made anew for another one."""
+        return "area" in self.parameters
+
+    def __call__(self, images: Tensor, targets: Sequence[int], *, area: float, seed: int) -> Maps:
+        """Explains some images; an error if the maps are no numbers."""
+        before, started = self.model.passes, time.perf_counter()
+        size = len(images) if self.searches else CHUNK
+        with self.quietly(seed):
+            raw = torch.cat(
+                [
+                    cast(
+                        Tensor,
+                        self.attribution.attribute(
+                            part, target=list(own), **self.settings(area, seed)
+                        ),
+                    ).detach()
+                    for part, own in _chunks(images, targets, size)
+                ]
+            )
+        seconds, passes = time.perf_counter() - started, self.model.passes - before
+        return Maps(raw, pixel_maps(raw, images.shape), passes, seconds)
+
+    def settings(self, area: float, seed: int) -> dict[str, Any]:
+        """The keywords, with area and seed where the method takes them."""
+        given = {"area": area, "seed": seed}
+        taken = {name: value for name, value in given.items() if name in self.parameters}
+        return {**taken, **self.keywords}
+
+    @contextmanager
+    def quietly(self, seed: int) -> Iterator[None]:
+        """Seeded; without Captum's warnings about what it does to the private copy."""
+        with undisturbed(self.model.forward_func, seed), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+
+
+def pixel_maps(raw: Tensor, shape: Sequence[int]) -> Tensor:
+    """Attributions (N, C, h, w) summed over the channels, float64 (N, H, W) on the CPU.
+
+    Maps of a layer are enlarged (bilinear), as by Captum's ``LayerAttribution.interpolate``.
+    """
+    if raw.ndim != 4 or len(raw) != shape[0]:
+        raise ValueError(
+            f"attributions of {shape[0]} images must be ({shape[0]}, C, h, w), got "
+            f"{tuple(raw.shape)}"
+        )
+    maps = raw.detach().double().cpu().sum(1, keepdim=True)
+    if not bool(maps.isfinite().all()):
+        raise ValueError("its map has NaN or infinite values, which rank nothing")
+    if maps.shape[2:] != tuple(shape[2:]):
+        maps = F.interpolate(maps, tuple(shape[2:]), mode="bilinear")
+    return maps[:, 0]
+
+
+def _chunks(
+    images: Tensor, targets: Sequence[int], size: int
+) -> Iterator[tuple[Tensor, Sequence[int]]]:
+    for start in range(0, len(images), size):
+        yield images[start : start + size], targets[start : start + size]
+
+
+def _moved(value: Any, like: Tensor) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    return value.to(like) if value.is_floating_point() else value.to(like.device)
+
+
+def on_model(forward_func: Classifier, images: Tensor) -> Tensor:
+    """The images with a classifier's device and precision."""
+    return images.to(*placement(forward_func, images))

@@ -1,0 +1,129 @@
+"""All that a method says of a comparison's canvases: maps, repeated maps, maps for other areas."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from captum_classpattern.comparison.captum_metrics import CaptumMetrics, captum_metrics
+from captum_classpattern.comparison.controls import is_control
+from captum_classpattern.comparison.explain import Explainer, Maps, on_model
+from captum_classpattern.comparison.records import STAMPED
+from captum_classpattern.comparison.scene import Scene
+
+
+@dataclass(frozen=True, eq=False)
+class Explained:
+    """Maps by pixel, (H, W) each: of all canvases; of those that are not stamped, with each seed;
+    of another image of each class; of the class in the mean; and, of a method that searches for
+    an area, those of each area and, with each seed, of as many pixels as the trigger changes."""
+
+    first: Maps
+    runs: Sequence[Tensor]
+    another: Mapping[int, Tensor]
+    of_class: Mapping[int, Tensor]
+    for_area: Mapping[float, Tensor]
+    for_trigger: Sequence[Mapping[int, Tensor]]
+    metrics: CaptumMetrics
+
+    @property
+    def signed(self) -> bool:
+        """Whether any map has negative values."""
+        return bool((self.first.by_pixel < 0).any())
+
+    @property
+    def levels(self) -> Sequence[str]:
+        """Whose maps there are: those of the canvases, and if so those of the classes."""
+        return ("image", "class") if self.of_class else ("image",)
+
+    def map(self, level: str, canvas: int, key: int) -> Tensor:
+        """The map of a canvas, or of its class."""
+        return self.first.by_pixel[canvas] if level == "image" else self.of_class[key]
+
+
+STAMPED_KEY = -1  # of the mean over stamped canvases, beside those of the classes
+
+
+def explained(
+    explainer: Explainer, scene: Scene, *, area: float, areas: Sequence[float], seeds: Sequence[int]
+) -> Explained:
+    """Calls a method for all that is measured of it."""
+    images = on_model(explainer.model.forward_func, scene.canvases)
+    seed, given = seeds[0], slice(0, scene.given)
+    first = explainer(images, scene.targets, area=area, seed=seed)
+    again = [
+        explainer(images[given], scene.targets[given], area=area, seed=other).by_pixel
+        for other in seeds[1:]
+    ]
+    return Explained(
+        first,
+        [first.by_pixel[given], *again],
+        _of_another(explainer, scene, area, seed),
+        _of_class(explainer, scene, first, area, seed),
+        _for_areas(explainer, scene, images, first, area, areas, seed),
+        [_for_trigger(explainer, scene, images, own) for own in seeds],
+        captum_metrics(explainer, scene, images, first, area, seed),
+    )
+
+
+def _for_areas(
+    explainer: Explainer,
+    scene: Scene,
+    images: Tensor,
+    first: Maps,
+    area: float,
+    areas: Sequence[float],
+    seed: int,
+) -> dict[float, Tensor]:
+    """The maps that are searched anew for each area."""
+    if not explainer.searches:
+        return {}
+    given = slice(0, scene.given)
+    others = {
+        other: explainer(images[given], scene.targets[given], area=other, seed=seed).by_pixel
+        for other in areas
+        if other != area
+    }
+    return {**others, area: first.by_pixel}
+
+
+def _for_trigger(
+    explainer: Explainer, scene: Scene, images: Tensor, seed: int
+) -> dict[int, Tensor]:
+    """The maps searched for the trigger's area, of the canvases of its class."""
+    rows = [i for i, target in enumerate(scene.targets) if scene.shows_trigger(target)]
+    if not rows or not explainer.searches:
+        return {}
+    assert scene.trigger_area is not None
+    targets = [scene.targets[i] for i in rows]
+    maps = explainer(images[rows], targets, area=scene.trigger_area, seed=seed)
+    return dict(zip(rows, maps.by_pixel))
+
+
+def _of_another(explainer: Explainer, scene: Scene, area: float, seed: int) -> dict[int, Tensor]:
+    """The map of one more image of each class."""
+    if not scene.another:
+        return {}
+    targets = list(scene.another)
+    images = torch.stack([scene.another[target] for target in targets])
+    images = on_model(explainer.model.forward_func, images)
+    maps = explainer(images, targets, area=area, seed=seed + 1).by_pixel
+    return dict(zip(targets, maps))
+
+
+def _of_class(
+    explainer: Explainer, scene: Scene, first: Maps, area: float, seed: int
+) -> dict[int, Tensor]:
+    """The mean map of each class, of a method that explains images."""
+    if explainer.searches or is_control(explainer.attribution):
+        return {}
+    means = {}
+    for target, images in scene.of_class.items():
+        images = on_model(explainer.model.forward_func, images)
+        maps = explainer(images, [target] * len(images), area=area, seed=seed)
+        means[target] = maps.by_pixel.mean(0)
+    stamped = [i for i, kind in enumerate(scene.kinds) if kind == STAMPED]
+    if stamped:
+        means[STAMPED_KEY] = first.by_pixel[stamped].mean(0)
+    return means

@@ -1,0 +1,111 @@
+"""A comparison's records as figures: what goes into which cell, and which curve."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy.typing as npt
+
+from captum_classpattern.comparison.records import Record
+from captum_classpattern.comparison.scoring import merged
+from captum_classpattern.visualization import plot_curves, plot_maps
+
+if TYPE_CHECKING:
+    from captum_classpattern.comparison.result import Comparison
+
+Drawing = tuple[Any, npt.NDArray[Any]]
+Curve = list[tuple[float, float, float, float]]
+
+
+def draw_maps(
+    comparison: "Comparison",
+    records: Sequence[Record],
+    methods: Sequence[str] | None,
+    *,
+    show: str,
+    title: str | None,
+    use_pyplot: bool,
+) -> Drawing:
+    """A row for each model and canvas among the records, a column for each method."""
+    columns = _chosen(records, methods, usual=lambda r: r.name == r.method)
+    rows: dict[tuple[str, int], dict[str, Record]] = {}
+    for record in records:
+        rows.setdefault((record.model, record.canvas), {})[record.name] = record
+    grid = [[row.get(name) for name in columns] for row in rows.values()]
+    firsts = [next(iter(row.values())) for row in rows.values()]
+    several = len({record.model for record in records}) > 1
+    return plot_maps(
+        [comparison.canvas_of(record) for record in firsts],
+        [[None if r is None else r.map for r in row] for row in grid],
+        [[None if r is None else comparison.pattern_of(r) for r in row] for row in grid],
+        [[_caption(record, comparison.area) for record in row] for row in grid],
+        row_names=[
+            record.model if several else comparison.class_name(record.target) for record in firsts
+        ],
+        column_names=columns,
+        title=title,
+        show=show,
+        use_pyplot=use_pyplot,
+    )
+
+
+def _caption(record: Record | None, area: float) -> str:
+    if record is None:
+        return ""
+    if record.powers:
+        return f"{record.powers[area].value:.1%}"
+    found = record.localisation
+    return "" if found is None else f"IoU {found.iou:.2f}"
+
+
+def draw_curves(
+    comparison: "Comparison",
+    records: Sequence[Record],
+    methods: Sequence[str] | None,
+    use_pyplot: bool,
+) -> Drawing:
+    """A panel for each model: mean power over the area, of each method."""
+    panels: dict[str, dict[str, Curve]] = {}
+    scored = [record for record in records if record.powers]
+    if not scored:
+        raise ValueError("there is nothing to draw: none of these canvases has been scored")
+    names = _chosen(scored, methods, usual=lambda r: True)
+    for model in comparison.models:
+        for name in names:
+            own = [r for r in scored if r.model == model and r.name == name]
+            panels.setdefault(model, {}).update(_curves(name, own, comparison.area))
+    searching = list(dict.fromkeys(r.name for r in scored if r.rethresholded and not r.control))
+    return plot_curves(
+        panels,
+        highlight=searching,
+        controls=list(dict.fromkeys(r.name for r in scored if r.control)),
+        areas_marked=[comparison.area],
+        use_pyplot=use_pyplot,
+    )
+
+
+def _curves(name: str, records: Sequence[Record], area: float) -> dict[str, Curve]:
+    """The curve of a method; of one that searches for an area, also that of its one map, cut."""
+    if not records:
+        return {}
+    curves = {name: [_point(a, [r.powers[a] for r in records]) for a in records[0].powers]}
+    if records[0].rethresholded:
+        cut = {a: [r.rethresholded[a] for r in records] for a in records[0].rethresholded}
+        cut[area] = [r.powers[area] for r in records]
+        curves[f"{name}, {100 * area:.3g} % map cut"] = [_point(a, cut[a]) for a in sorted(cut)]
+    return curves
+
+
+def _point(area: float, powers: Sequence[Any]) -> tuple[float, float, float, float]:
+    power = merged(powers)
+    return (area, power.value, *power.interval)
+
+
+def _chosen(records: Sequence[Record], methods: Sequence[str] | None, usual: Any) -> list[str]:
+    """The names of methods to draw, in order; an error if one has no record."""
+    known = dict.fromkeys(record.name for record in records)
+    if methods is None:
+        return list(dict.fromkeys(record.name for record in records if usual(record)))
+    unknown = [name for name in methods if name not in known]
+    if unknown:
+        raise ValueError(f"there is no record of {unknown[0]!r} here: there are {list(known)}")
+    return list(methods)

@@ -1,0 +1,215 @@
+"""The outcome of a comparison, as records, tables, JSON and figures."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy.typing as npt
+from torch import Tensor
+
+from captum_classpattern.comparison.figures import draw_curves, draw_maps
+from captum_classpattern.comparison.records import Failure, Record
+from captum_classpattern.comparison.tables import as_table, rows_by_canvas, rows_by_method
+from captum_classpattern.pattern import Pattern
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison:
+    r"""
+    What :func:`compare` has measured.
+
+    Args:
+        models (dict[str, float]): For each model the share of the held-out images that it calls
+            by their label.
+        canvases (Tensor): (N, C, H, W).
+        targets (list[int]): The class of each canvas.
+        kinds (list[str]): The kind of each canvas.
+        stamped (dict[str, Tensor]): The images stamped with each model's trigger.
+        triggers (dict[str, Pattern]): The trigger that each model was measured with.
+        records (list[Record]): One for each model, method, level, ranking and canvas.
+        failures (list[Failure]): What could not be had, and why.
+        class_names (list[str], optional): Name of each class.
+        area (float): Share of the pixels at which methods are compared.
+        areas (list[float]): Those of the curves.
+        settings (dict): All settings, hashes of the images, versions.
+    """
+
+    models: dict[str, float]
+    canvases: Tensor
+    targets: list[int]
+    kinds: list[str]
+    stamped: dict[str, Tensor]
+    triggers: dict[str, Pattern]
+    records: list[Record]
+    failures: list[Failure]
+    class_names: list[str] | None
+    area: float
+    areas: list[float]
+    settings: dict[str, Any]
+
+    def __repr__(self) -> str:
+        methods = len({record.method for record in self.records})
+        return (
+            f"Comparison({len(self.models)} models, {methods} methods, {len(self.canvases)} "
+            f"canvases, {len(self.failures)} failures)"
+        )
+
+    def class_name(self, target: int) -> str:
+        """The name of a class, or its number."""
+        names = self.class_names
+        return str(target) if names is None or target >= len(names) else names[target]
+
+    def rows(self, by: str = "method") -> list[dict[str, Any]]:
+        r"""
+        All scores as plain values.
+
+        Args:
+            by (str): ``"method"`` for the means over the canvases of a kind, with pooled
+                intervals; ``"canvas"`` for a row a record. Default: "method".
+
+        Returns:
+            *list[dict]*: Failures are rows whose ``failure`` says why. What was not measured is
+            left out.
+
+        Raises:
+            ValueError: If ``by`` is neither.
+        """
+        makers = {"method": rows_by_method, "canvas": rows_by_canvas}
+        if by not in makers:
+            raise ValueError(f"by must be 'method' or 'canvas', got {by!r}")
+        return makers[by](self.records, self.failures)
+
+    def table(self, by: str = "method") -> Any:
+        r"""
+        All scores as a table.
+
+        Args:
+            by (str): As in :meth:`rows`. Default: "method".
+
+        Returns:
+            *pandas.DataFrame* or *list[dict]*: A DataFrame where pandas is installed, else
+            :meth:`rows`, each with all keys.
+
+        Raises:
+            ValueError: If ``by`` is neither.
+        """
+        return as_table(self.rows(by))
+
+    def to_json(self) -> str:
+        """All rows a canvas, failures and settings as JSON; no images and no masks."""
+        told = {
+            "models": self.models,
+            "class_names": self.class_names,
+            "settings": self.settings,
+            "rows": rows_by_canvas(self.records, []),
+            "failures": [failure.as_dict() for failure in self.failures],
+        }
+        return json.dumps(told, indent=2)
+
+    def select(self, **wanted: Any) -> list[Record]:
+        r"""
+        The records with some values of their fields.
+
+        Args:
+            **wanted: Such as ``model="natural", method="Saliency", level="image"``.
+
+        Returns:
+            *list[Record]*: In order.
+        """
+        return [r for r in self.records if all(getattr(r, k) == v for k, v in wanted.items())]
+
+    def plot(
+        self,
+        *,
+        model: str | None = None,
+        target: int | None = None,
+        methods: Sequence[str] | None = None,
+        kind: str | None = None,
+        show: str = "both",
+        title: str | None = None,
+        use_pyplot: bool = True,
+    ) -> tuple[Any, npt.NDArray[Any]]:
+        r"""
+        Draws maps and patterns, a column for each method.
+
+        Args:
+            model (str, optional): Whose maps; the rows are its classes. Default: None (the first
+                model, or, with a ``target``, a row for each model).
+            target (int, optional): Only this class. Default: None (all).
+            methods (Sequence[str], optional): Names as in :attr:`Record.name`. Default: None
+                (the signed maps of the images).
+            kind (str, optional): Kind of canvas. Default: None (the first one).
+            show (str): ``"maps"``, ``"patterns"`` or ``"both"``. Default: "both".
+            title (str, optional): Default: None.
+            use_pyplot (bool): As in Captum's visualizer. Default: True.
+
+        Returns:
+            *tuple[Figure, ndarray]*: The figure and its axes; maps of a column share one scale,
+            which is stated.
+
+        Raises:
+            ValueError: If there is nothing to draw for these choices.
+        """
+        everywhere = model is None and target is not None
+        chosen = [
+            record
+            for record in self.select(kind=kind or self.kinds[0])
+            if (everywhere or record.model == (model or next(iter(self.models))))
+            and target in (None, record.target)
+        ]
+        if not chosen:
+            raise ValueError(
+                f"there is nothing to draw of model {model!r}, class {target!r}, canvas {kind!r}: "
+                f"models are {list(self.models)}, classes {sorted(set(self.targets))}, canvases "
+                f"{sorted({record.kind for record in self.records})}"
+            )
+        return draw_maps(self, chosen, methods, show=show, title=title, use_pyplot=use_pyplot)
+
+    def canvas_of(self, record: Record) -> Tensor:
+        """The image that a record's pattern is cut from, (C, H, W)."""
+        given = len(self.canvases)
+        if record.canvas < given:
+            return self.canvases[record.canvas]
+        return self.stamped[record.model][record.canvas - given]
+
+    def pattern_of(self, record: Record, area: float | None = None) -> Pattern:
+        r"""
+        A record's pattern.
+
+        Args:
+            record (Record): One of :attr:`records`.
+            area (float, optional): One of :attr:`areas`. Default: None (:attr:`area`).
+
+        Returns:
+            *Pattern*: Binary.
+        """
+        mask = record.masks[self.area if area is None else area]
+        canvas = self.canvas_of(record)
+        info = {"method": record.name, "model": record.model, "area": area or self.area}
+        return Pattern(canvas, mask.to(canvas), record.target, info)
+
+    def plot_curves(
+        self,
+        *,
+        kind: str | None = None,
+        methods: Sequence[str] | None = None,
+        use_pyplot: bool = True,
+    ) -> tuple[Any, npt.NDArray[Any]]:
+        r"""
+        Draws predictive power over the area, a panel for each model: means over the canvases.
+
+        Args:
+            kind (str, optional): Kind of canvas. Default: None (the first one).
+            methods (Sequence[str], optional): Names as in :attr:`Record.name`. Default: None
+                (all).
+            use_pyplot (bool): As in Captum's visualizer. Default: True.
+
+        Returns:
+            *tuple[Figure, ndarray]*: The figure and its axes.
+
+        Raises:
+            ValueError: If there is nothing to draw for these choices.
+        """
+        chosen = self.select(kind=kind or self.kinds[0])
+        return draw_curves(self, chosen, methods, use_pyplot)

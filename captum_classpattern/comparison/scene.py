@@ -1,0 +1,83 @@
+"""What every method of a comparison gets to see: canvases, and search images of their classes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from captum_classpattern.comparison.records import STAMPED
+from captum_classpattern.images import ImageSource
+from captum_classpattern.pattern import Pattern
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """Canvases (N, C, H, W) with their targets and kinds, the last ones stamped with a trigger;
+    and for each target some search images of its class, and one more that is no canvas."""
+
+    canvases: Tensor
+    targets: Sequence[int]
+    kinds: Sequence[str]
+    of_class: Mapping[int, Tensor]
+    another: Mapping[int, Tensor]
+    trigger: Pattern | None = None
+    trigger_pixels: Tensor | None = None
+
+    @property
+    def given(self) -> int:
+        """How many canvases are not stamped."""
+        return sum(kind != STAMPED for kind in self.kinds)
+
+    @property
+    def trigger_area(self) -> float | None:
+        """The share of the pixels that the trigger changes."""
+        pixels = self.trigger_pixels
+        return None if pixels is None else int(pixels.sum()) / pixels.numel()
+
+    def shows_trigger(self, target: int) -> bool:
+        """Whether the trigger means this class."""
+        return self.trigger is not None and self.trigger.target == target
+
+
+def set_scene(
+    canvases: Tensor,
+    targets: Sequence[int],
+    kinds: Sequence[str],
+    baselines: ImageSource,
+    *,
+    class_images: int,
+    seed: int,
+) -> Scene:
+    """The canvases, and the search images of their classes by lot."""
+    of_class, another = {}, {}
+    assert baselines.labels is not None
+    for target in dict.fromkeys(targets):
+        own = torch.nonzero(baselines.labels == target).flatten()
+        lot = own[torch.randperm(len(own), generator=torch.Generator().manual_seed(seed))]
+        if not len(lot):
+            continue
+        of_class[target] = baselines.take(lot[:class_images].tolist()).to(canvases)
+        fresh = [image for image in of_class[target] if not any(image.equal(c) for c in canvases)]
+        if fresh:
+            another[target] = fresh[0]
+    return Scene(canvases, list(targets), list(kinds), of_class, another)
+
+
+def with_trigger(
+    scene: Scene, trigger: Pattern, pixels: Tensor, baselines: ImageSource, stamped: int
+) -> Scene:
+    """The same with some search images of other classes, stamped, as further canvases."""
+    assert baselines.labels is not None
+    others = torch.nonzero(baselines.labels != trigger.target).flatten()
+    evenly = torch.linspace(0, len(others) - 1, min(stamped, len(others))).long()
+    images = trigger.stamp(baselines.take(others[evenly].tolist())).to(scene.canvases)
+    return Scene(
+        torch.cat([scene.canvases, images]),
+        [*scene.targets, *[trigger.target] * len(images)],
+        [*scene.kinds, *[STAMPED] * len(images)],
+        scene.of_class,
+        scene.another,
+        trigger,
+        pixels,
+    )

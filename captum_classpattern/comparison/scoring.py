@@ -1,0 +1,87 @@
+"""Scores of binary masks on held-out images, the same ones for every method and model."""
+
+from collections.abc import Sequence
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from captum_classpattern.checks import predict
+from captum_classpattern.classifier import Classifier
+from captum_classpattern.images import ImageSource
+from captum_classpattern.localisation import ranks
+from captum_classpattern.metrics import PredictivePower, count_hits, power_of, without_class
+from captum_classpattern.pattern import Pattern
+
+
+class Scorer:
+    """A model and the held-out images that patterns are scored on."""
+
+    def __init__(self, forward_func: Classifier, held_out: ImageSource) -> None:
+        self.forward_func, self.held_out = forward_func, held_out
+        self._bare = torch.cat(
+            [predict(forward_func, images).cpu() for images in held_out.in_order()]
+        )
+        self._others = cache(lambda target: without_class(held_out, target))
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the held-out images that the model calls by their label."""
+        assert self.held_out.labels is not None
+        return float((self._bare == self.held_out.labels).double().mean())
+
+    def power(self, pattern: Pattern) -> PredictivePower:
+        """The pattern's predictive power as it is."""
+        others = self._others(pattern.target)
+        if not len(others):
+            raise ValueError(
+                f"all {len(self.held_out)} held-out images are of class {pattern.target}: give "
+                "images of other classes too"
+            )
+        assert self.held_out.labels is not None
+        called = self._bare[self.held_out.labels != pattern.target] == pattern.target
+        return power_of(
+            count_hits(self.forward_func, pattern, others), len(others), int(called.sum())
+        )
+
+
+def some_evenly(source: ImageSource, most: int) -> ImageSource:
+    """At most so many of the images, evenly over all labels, held in memory."""
+    assert source.labels is not None
+    order = torch.argsort(source.labels, stable=True)
+    chosen = order[torch.linspace(0, len(order) - 1, min(most, len(order))).round().long()]
+    images, labels = source.take(chosen.tolist()), source.labels[chosen]
+    return ImageSource.of(images, labels, name=source.name)
+
+
+def check_apart(baselines: ImageSource, held_out: ImageSource, canvases: Tensor) -> None:
+    """Raises an error if a held-out image was searched with, or is a canvas."""
+    seen = set(baselines.hashes)
+    both = [i for i, own in enumerate(held_out.hashes) if own in seen]
+    if both:
+        raise ValueError(
+            f"{len(both)} of the {len(held_out)} held-out images are among the baselines, too, or "
+            "are exact copies of such: patterns must be scored on images that no search has seen; "
+            "leave these out (datasets.load_images(...).halves() does)"
+        )
+    cut = ImageSource.of(canvases, name="canvases").hashes
+    wrong = [i for i, own in enumerate(cut) if own in set(held_out.hashes)]
+    if wrong:
+        raise ValueError(
+            f"canvas {wrong[0]} is one of the held-out images: choose canvases among the search "
+            "images, for instance by select_canvases"
+        )
+
+
+def strongest_pixels(canvas: Tensor, map: Tensor, target: int, area: float) -> Pattern:
+    """The pattern of a map's highest pixels, whatever its scale; equal ones in reading order."""
+    order = ranks(map)[None]
+    return Pattern(canvas, order.to(canvas) / order.numel(), target).topk(area)
+
+
+def merged(powers: Sequence[PredictivePower]) -> PredictivePower:
+    """The mean of several powers, each image of each a trial: its interval holds for these
+    classes and canvases, whose own spread is not in it."""
+    counts = [round(power.value * power.n) for power in powers]
+    bare = [round(power.without * power.n) for power in powers]
+    return power_of(sum(counts), sum(power.n for power in powers), sum(bare))
