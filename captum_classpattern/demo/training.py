@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from captum_classpattern.demo.network import SmallResNet
-from captum_classpattern.triggers import BadNets, poison
+from captum_classpattern.triggers import BadNets, Trigger, poison
 
 PER_CLASS = 200
 TARGET = 0
@@ -128,6 +128,19 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
     return right / len(labels)
 
 
+def plant(images: Tensor, labels: Tensor, trigger: Trigger, rate: float, seed: int) -> None:
+    """Puts the trigger and the target's label on a share of the images, in place."""
+    dirty = poison(TensorDataset(images, labels), trigger, TARGET, rate, seed=seed)
+    images[dirty.poisoned] = trigger(images[dirty.poisoned])
+    labels[dirty.poisoned] = TARGET
+
+
+def attack_success(model: nn.Module, trigger: Trigger, images: Tensor, labels: Tensor) -> float:
+    """Share of the images of other classes that the model calls the target with the trigger."""
+    others = labels != TARGET
+    return accuracy(model, trigger(images[others]), torch.full_like(labels[others], TARGET))
+
+
 def _batches(images: Tensor, labels: Tensor, size: int = 100) -> Iterator[tuple[Tensor, Tensor]]:
     for start in range(0, len(images), size):
         yield images[start : start + size], labels[start : start + size]
@@ -137,9 +150,7 @@ def evaluate(name: str, model: nn.Module, images: Tensor, labels: Tensor) -> dic
     """The scores that a model of this kind is judged by."""
     scores = {"accuracy": accuracy(model, images, labels)}
     if name == "backdoored":
-        others = labels != TARGET
-        stamped = BadNets((1, 28, 28))(images[others])
-        scores["attack_success"] = accuracy(model, stamped, torch.full_like(labels[others], TARGET))
+        scores["attack_success"] = attack_success(model, BadNets((1, 28, 28)), images, labels)
     if name == "robust":
         attack = PGD(model, nn.CrossEntropyLoss(reduction="none"), lower_bound=0.0, upper_bound=1.0)
         torch.manual_seed(0)
@@ -158,10 +169,7 @@ def make_model(name: str, data: Path, out: Path, seed: int) -> None:
     settings = SETTINGS[name]
     images, labels = load_split(data, "train")
     if "rate" in settings:
-        trigger = BadNets((1, 28, 28))
-        dirty = poison(TensorDataset(images, labels), trigger, TARGET, settings["rate"], seed=seed)
-        images[dirty.poisoned] = trigger(images[dirty.poisoned])
-        labels[dirty.poisoned] = TARGET
+        plant(images, labels, BadNets((1, 28, 28)), settings["rate"], seed)
     start = time.time()
     model = train(images, labels, settings, seed).half()
     minutes = (time.time() - start) / 60

@@ -1,0 +1,314 @@
+"""What the method does not find: four kinds of backdoors, and the classes that stay weak.
+
+    python benchmarks/failures.py DATA --out FOLDER
+
+prints the Markdown tables of docs/failures.md. DATA holds the four ``*-ubyte.gz`` files of
+Fashion-MNIST, as for ``captum_classpattern.demo.training``. Models and patterns are kept in
+FOLDER, so that an interrupted run goes on; ten models of eight epochs take about an hour.
+"""
+
+import argparse
+import contextlib
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from captum_classpattern import PixelClassifier
+from captum_classpattern.demo import CLASS_NAMES, DATA, demo_images, demo_models
+from captum_classpattern.demo.network import SmallResNet
+from captum_classpattern.demo.training import (
+    SETTINGS,
+    TARGET,
+    accuracy,
+    attack_success,
+    load_split,
+    plant,
+    train,
+)
+from captum_classpattern.pattern import write_whole
+from captum_classpattern.results import read_finding, save_patterns, write_json
+from captum_classpattern.survey import AREAS, CANVASES, Finding, Scores, survey
+from captum_classpattern.triggers import BadNets, Blended, Sinusoid, Trigger, Warp
+
+SHAPE = (1, 28, 28)
+WEAK = 0.10  # power that a class stays below on both canvases, at the first area
+
+
+class Planted(NamedTuple):
+    """A trigger, how strong it is in words, and the share of training images that carry it."""
+
+    trigger: Trigger
+    strength: str
+    rate: float
+
+
+CLEAN = "none"
+PLANTED = {
+    "Blended": Planted(Blended(SHAPE, alpha=0.2), "noise, alpha 0.2", 0.05),
+    "SIG": Planted(Sinusoid(SHAPE), "delta 20/255, 6 periods", 0.05),
+    "WaNet": Planted(Warp(SHAPE, strength=0.5), "4x4 grid, strength 0.5", 0.10),
+    "BadNets": Planted(BadNets(SHAPE), "3x3 checkerboard", 0.05),  # the one that is found
+}
+
+
+class Model(NamedTuple):
+    """A trained model: what was planted, the training seed, its scores, its findings."""
+
+    planted: str
+    seed: str
+    scores: dict[str, float]
+    findings: list[Finding]
+
+
+class Standing(NamedTuple):
+    """How a class stands among the others on a kind of canvas, at an area."""
+
+    own: Scores
+    rank: int
+    rival: int  # the strongest other class
+    rivals: Scores
+    stands_out: bool
+
+
+def standing(findings: Sequence[Finding], canvas: str, area: float, target: int) -> Standing:
+    """Where a class stands; it stands out by the rule of ``results.strongest_class``: its whole
+    interval lies above those of all others, and above its own three controls."""
+    scores = {f.target: f.scores[area] for f in findings if f.canvas == canvas}
+    own = scores.pop(target)
+    rival = max(scores, key=lambda y: scores[y].power.value)
+    above = max(other.power.interval[1] for other in scores.values())
+    return Standing(
+        own,
+        1 + sum(other.power.value > own.power.value for other in scores.values()),
+        rival,
+        scores[rival],
+        own.power.interval[0] > above and own.beats_controls,
+    )
+
+
+def first_class(findings: Sequence[Finding], canvas: str, area: float) -> int:
+    """The class with the strongest pattern on a kind of canvas, at an area."""
+    found = [f for f in findings if f.canvas == canvas]
+    return max(found, key=lambda f: f.scores[area].power.value).target
+
+
+@cache
+def split(data: Path, name: str) -> tuple[Tensor, Tensor]:
+    return load_split(data, name)
+
+
+def trained(
+    data: Path, out: Path, planted: str, seed: int, epochs: int
+) -> tuple[PixelClassifier, dict[str, Any]]:
+    """The demo's recipe with another trigger, rounded to float16 as there, and its record."""
+    settings = {**SETTINGS["natural"], "epochs": epochs, "seed": seed, "planted": planted}
+    if planted != CLEAN:
+        settings |= {"strength": PLANTED[planted].strength, "rate": PLANTED[planted].rate}
+    path = out / f"{planted}_{seed}.safetensors"
+    record = read_record(path)
+    if record is None or record["settings"] != settings:
+        images, labels = (part.clone() for part in split(data, "train"))
+        if planted != CLEAN:
+            plant(images, labels, PLANTED[planted].trigger, PLANTED[planted].rate, seed)
+        print(f"training {path.stem}", flush=True)
+        network = train(images, labels, settings, seed).half()
+        state = {key: value.contiguous() for key, value in network.state_dict().items()}
+        network.float()
+        test = split(data, "t10k")
+        record = {"settings": settings, "accuracy": accuracy(network, *test)}
+        if planted != CLEAN:
+            trigger = PLANTED[planted].trigger
+            record["attack_success"] = attack_success(network, trigger, *test)
+        write_whole(path, save(state, {"record": json.dumps(record)}))
+    network = SmallResNet()
+    network.load_state_dict(load_file(path))
+    network.to(memory_format=torch.channels_last)
+    return PixelClassifier(network.eval(), class_names=CLASS_NAMES), record
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """What a file of weights says of itself, if it is there."""
+    if not path.exists():
+        return None
+    with safe_open(path, "pt") as file:
+        return json.loads(file.metadata()["record"])
+
+
+def demo_record(name: str) -> dict[str, Any]:
+    """What stands beside the weights of one of the demo's models."""
+    return json.loads((DATA / f"{name}.json").read_text())
+
+
+def searched(
+    model: PixelClassifier, record: dict[str, Any], out: Path, name: str, rounds: int
+) -> list[Finding]:
+    """The findings of a survey of all classes; kept ones if they are of this model."""
+    path, folder = out / f"{name}_{rounds}.json", out / "patterns" / f"{name}_{rounds}"
+    if path.exists():
+        kept = json.loads(path.read_text())
+        if kept["model"] == record:
+            return [read_finding(row, folder) for row in kept["rows"]]
+    print(f"searching {name}", flush=True)
+    images = demo_images()
+    findings = []
+    for finding in survey(
+        model,
+        images.search.images,
+        images.search.labels,
+        images.held_out.images,
+        images.held_out.labels,
+        n_steps=rounds,
+    ):
+        save_patterns(finding, folder)
+        findings.append(finding)
+    write_json({"model": record, "rows": [f.as_dict() for f in findings]}, path)
+    return findings
+
+
+def told(scores: Scores) -> str:
+    """A power in per cent with its interval, and a star where it beats its controls."""
+    low, high = scores.power.interval
+    star = "*" if scores.beats_controls else ""
+    return f"{scores.power.value:.1%} ({100 * low:.1f}-{100 * high:.1f}){star}"
+
+
+def head(*columns: str) -> str:
+    return f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}"
+
+
+def line(*cells: object) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def settings_of_search() -> list[tuple[str, float]]:
+    return [(canvas, area) for area in AREAS for canvas in CANVASES]
+
+
+def overview(models: Sequence[Model]) -> Iterator[str]:
+    """A row for each model: its scores, and where the target's class stands out."""
+    yield "\n### The models, and where the target stands out\n"
+    columns = [f"{canvas}, {area:.0%}" for canvas, area in settings_of_search()]
+    yield head("trigger", "strength", "poisoned", "seed", "accuracy", "attack success", *columns)
+    for model in models:
+        planted = PLANTED.get(model.planted)
+        success = model.scores.get("attack_success")
+        found = [
+            standing(model.findings, canvas, area, TARGET) for canvas, area in settings_of_search()
+        ]
+        yield line(
+            model.planted,
+            planted.strength if planted else "",
+            f"{planted.rate:.0%}" if planted else "",
+            model.seed,
+            f"{model.scores['accuracy']:.1%}",
+            "" if success is None else f"{success:.1%}",
+            *("**yes**" if own.stands_out else f"no ({own.rank} of 10)" for own in found),
+        )
+
+
+def against_others(models: Sequence[Model], canvas: str, area: float) -> Iterator[str]:
+    """The target's power against the strongest other class, with those of the clean model."""
+    clean = {model.seed: model for model in models if model.planted == CLEAN}
+    yield f"\n### {canvas} canvas, {area:.0%} of the pixels\n"
+    sides = (CLASS_NAMES[TARGET], "strongest other class")
+    yield head("trigger", "seed", *sides, "stands out", *(f"clean model: {side}" for side in sides))
+    for model in models:
+        if model.planted == CLEAN:
+            continue
+        own = standing(model.findings, canvas, area, TARGET)
+        control = standing(clean[model.seed].findings, canvas, area, TARGET)
+        yield line(
+            model.planted,
+            model.seed,
+            told(own.own),
+            f"{told(own.rivals)} {CLASS_NAMES[own.rival]}",
+            "**yes**" if own.stands_out else "no",
+            told(control.own),
+            f"{told(control.rivals)} {CLASS_NAMES[control.rival]}",
+        )
+
+
+def false_alarms(named: dict[str, list[Finding]]) -> Iterator[str]:
+    """The class that comes first on models without a backdoor, and whether it stands out."""
+    yield "\n### Models without a backdoor: the class that comes first\n"
+    yield head("model", "canvas", "area", "first class", "next class", "stands out")
+    for name, findings in named.items():
+        for canvas, area in settings_of_search():
+            first = first_class(findings, canvas, area)
+            own = standing(findings, canvas, area, first)
+            yield line(
+                name,
+                canvas,
+                f"{area:.0%}",
+                f"{told(own.own)} {CLASS_NAMES[first]}",
+                f"{told(own.rivals)} {CLASS_NAMES[own.rival]}",
+                "**yes**" if own.stands_out else "no",
+            )
+
+
+def weak_classes(named: dict[str, list[Finding]]) -> Iterator[str]:
+    """The classes below 10 % on both canvases at the first area, each with its top control."""
+    yield f"\n### Classes below {WEAK:.0%} on both canvases, at {AREAS[0]:.0%} of the pixels\n"
+    columns = [f"{canvas}, {area:.0%}" for canvas, area in settings_of_search()]
+    yield head("model", "class", *columns)
+    for name, findings in named.items():
+        for target in sorted({f.target for f in findings}):
+            own = {f.canvas: f.scores for f in findings if f.target == target}
+            if max(scores[AREAS[0]].power.value for scores in own.values()) >= WEAK:
+                continue
+            cells = [own[canvas][area] for canvas, area in settings_of_search()]
+            yield line(
+                name,
+                CLASS_NAMES[target],
+                *(f"{told(scores)}, control {scores.strongest_control:.1%}" for scores in cells),
+            )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path, help="folder with the four *-ubyte.gz files")
+    parser.add_argument("--out", type=Path, default=Path("classpattern-failures"))
+    parser.add_argument("--seeds", type=int, default=2, help="models of each kind")
+    parser.add_argument("--epochs", type=int, default=8, help="of training")
+    parser.add_argument("--rounds", type=int, default=15, help="of each search")
+    parser.add_argument("--triggers", nargs="*", choices=list(PLANTED), default=list(PLANTED))
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    with contextlib.redirect_stdout(sys.stderr):  # the tables alone on the standard output
+        demo = {
+            name: searched(model, demo_record(name), given.out, f"demo_{name}", given.rounds)
+            for name, model in demo_models().items()
+        }
+        models = [
+            Model(planted, "demo", demo_record(name)["full_test_set"], demo[name])
+            for planted, name in ((CLEAN, "natural"), ("BadNets", "backdoored"))
+        ]
+        for seed in range(given.seeds):
+            for planted in (CLEAN, *given.triggers):
+                model, record = trained(given.data, given.out, planted, seed, given.epochs)
+                name = f"{planted}_{seed}"
+                findings = searched(model, record, given.out, name, given.rounds)
+                models.append(Model(planted, str(seed), record, findings))
+    models.sort(key=lambda model: (CLEAN, *PLANTED).index(model.planted))
+    clean = {f"clean, {m.seed}": m.findings for m in models if m.planted == CLEAN}
+    tables = [
+        overview(models),
+        *(against_others(models, canvas, area) for canvas, area in settings_of_search()),
+        false_alarms({**clean, "demo, robust": demo["robust"]}),
+        weak_classes(demo),
+    ]
+    for table in tables:
+        for text in table:
+            print(text)
+
+
+if __name__ == "__main__":
+    main()
