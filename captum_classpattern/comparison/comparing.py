@@ -25,7 +25,7 @@ from captum_classpattern.comparison.methods import Method, known_methods
 from captum_classpattern.comparison.records import STAMPED, Failure, Record
 from captum_classpattern.comparison.result import Comparison
 from captum_classpattern.comparison.scene import Scene, set_scene, with_trigger
-from captum_classpattern.comparison.scoring import Scorer, check_apart, some_evenly
+from captum_classpattern.comparison.scoring import Scorer, check_apart, check_scored, some_evenly
 from captum_classpattern.images import Images, ImageSource, Labels, hash_of, labelled_source
 from captum_classpattern.metrics import changed_pixels
 from captum_classpattern.pattern import Pattern, pixels_kept
@@ -64,7 +64,7 @@ def compare(
     methods that explain images (all but :class:`ClassPattern` and the controls) there is also the
     mean of their maps over search images of the class, applied to the same canvas. Methods whose
     ``attribute`` takes an ``area`` are called anew for each. A method that fails is a row that
-    says why. Methods run on a private copy of the model, one after another, each seeded alike.
+    says why. Each method runs on a private copy of the model of its own, all seeded alike.
 
     Args:
         models (Mapping[str, Callable]): Classifiers from pixels (B, C, H, W) in [0, 1] to logits
@@ -141,6 +141,7 @@ def compare(
         check_same_shape(canvases, search.shape)
         held_out = labelled_source(first, images, labels, name="held-out images", like=canvases)
         held_out = some_evenly(held_out, max_images)
+        check_scored(held_out, canvases, targets)
         check_apart(search, held_out, canvases)
         scene = set_scene(canvases, targets, kinds, search, class_images=class_images, seed=seed)
         scenes = _with_triggers(scene, models, triggers, search, held_out, stamped)
@@ -153,10 +154,9 @@ def compare(
         ) as bar:
             for name, model in models.items():
                 by = Measure(name, scorers, area, areas, seeds)
-                private = PrivateModel(model)
                 for method, how in methods.items():
                     bar.set_postfix_str(f"{method}, {name}")
-                    found += _tried(method, how, private, scenes[name], by)
+                    found += _tried(method, how, PrivateModel(model), scenes[name], by)
                     bar.update()
     return Comparison(
         models={name: scorer.accuracy for name, scorer in scorers.items()},
@@ -197,7 +197,6 @@ def _tried(
         explainer = Explainer.of(private, how, scene.canvases)
         return by.records(method, explainer, scene)
     except Exception as error:  # whatever a method does, the others go on
-        private.renew()
         return [Failure(by.model, method, "maps", told(error))]
 
 

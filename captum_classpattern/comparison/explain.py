@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from captum_classpattern.classifier import Classifier, placement, undisturbed
 from captum_classpattern.comparison.methods import Method
 
-CHUNK = 16  # images explained at once, to bound memory; a method with an area gets all
+CHUNK = 16  # images explained at once, to bound memory; a method with an area or a seed gets all
 
 
 class PrivateModel:
@@ -29,17 +29,16 @@ class PrivateModel:
     def __init__(self, forward_func: Classifier) -> None:
         self._original = forward_func
         self.images = 0
-        self.forward_func: Classifier
-        self.renew()
-
-    def renew(self) -> None:
-        """A new copy, since a method that failed may have left its hooks in the old one."""
-        if isinstance(self._original, nn.Module):
-            twin = copy.deepcopy(self._original)
+        self.forward_func: Classifier = self._counted
+        if isinstance(forward_func, nn.Module):
+            twin = copy.deepcopy(forward_func)
             twin.register_forward_hook(lambda part, inputs, output: self._count(output))
             self.forward_func = twin
-        else:
-            self.forward_func = self._counted
+
+    def ready(self, images: Tensor) -> Tensor:
+        """A copy of images with the classifier's device and precision, for methods to do with as
+        they like; one made in inference mode would know no gradients."""
+        return images.to(*placement(self._original, images)).clone()
 
     def _counted(self, *arguments: Any) -> Tensor:
         output = self._original(*arguments)
@@ -81,8 +80,9 @@ class Explainer:
 
     @classmethod
     def of(cls, model: PrivateModel, method: Method, like: Tensor) -> "Explainer":
-        """Makes the attribution object; Tensors among its keywords go where the images are."""
+        """Makes the attribution object; Tensors among its keywords go where the model is."""
         make, keywords = method if isinstance(method, tuple) else (method, {})
+        like = model.ready(like[:1])
         return cls(
             model, make(model.forward_func), {k: _moved(v, like) for k, v in keywords.items()}
         )
@@ -100,7 +100,7 @@ class Explainer:
     def __call__(self, images: Tensor, targets: Sequence[int], *, area: float, seed: int) -> Maps:
         """Explains some images; an error if the maps are no numbers."""
         before, started = self.model.passes, time.perf_counter()
-        size = len(images) if self.searches else CHUNK
+        size = len(images) if self.searches or "seed" in self.parameters else CHUNK
         with self.quietly(seed):
             raw = torch.cat(
                 [
@@ -159,8 +159,3 @@ def _moved(value: Any, like: Tensor) -> Any:
     if not isinstance(value, Tensor):
         return value
     return value.to(like) if value.is_floating_point() else value.to(like.device)
-
-
-def on_model(forward_func: Classifier, images: Tensor) -> Tensor:
-    """The images with a classifier's device and precision."""
-    return images.to(*placement(forward_func, images))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from captum_classpattern.comparison.captum_metrics import CaptumMetrics, captum_metrics
 from captum_classpattern.comparison.controls import is_control
-from captum_classpattern.comparison.explain import Explainer, Maps, on_model
+from captum_classpattern.comparison.explain import Explainer, Maps
 from captum_classpattern.comparison.records import STAMPED
 from captum_classpattern.comparison.scene import Scene
 
@@ -49,22 +49,36 @@ def explained(
     explainer: Explainer, scene: Scene, *, area: float, areas: Sequence[float], seeds: Sequence[int]
 ) -> Explained:
     """Calls a method for all that is measured of it."""
-    images = on_model(explainer.model.forward_func, scene.canvases)
+    images = explainer.model.ready(scene.canvases)
     seed, given = seeds[0], slice(0, scene.given)
     first = explainer(images, scene.targets, area=area, seed=seed)
-    again = [
-        explainer(images[given], scene.targets[given], area=area, seed=other).by_pixel
-        for other in seeds[1:]
-    ]
     return Explained(
         first,
-        [first.by_pixel[given], *again],
+        _runs(explainer, images[given], scene.targets[given], first.by_pixel[given], area, seeds),
         _of_another(explainer, scene, area, seed),
         _of_class(explainer, scene, first, area, seed),
         _for_areas(explainer, scene, images, first, area, areas, seed),
         [_for_trigger(explainer, scene, images, own) for own in seeds],
         captum_metrics(explainer, scene, images, first, area, seed),
     )
+
+
+def _runs(
+    explainer: Explainer,
+    images: Tensor,
+    targets: Sequence[int],
+    first: Tensor,
+    area: float,
+    seeds: Sequence[int],
+) -> list[Tensor]:
+    """The maps with each seed; where the second changes nothing, the method is taken to be
+    without chance."""
+    runs = [first]
+    for seed in seeds[1:]:
+        runs.append(explainer(images, targets, area=area, seed=seed).by_pixel)
+        if len(runs) == 2 and runs[1].equal(first):
+            return [first] * len(seeds)
+    return runs
 
 
 def _for_areas(
@@ -106,8 +120,7 @@ def _of_another(explainer: Explainer, scene: Scene, area: float, seed: int) -> d
     if not scene.another:
         return {}
     targets = list(scene.another)
-    images = torch.stack([scene.another[target] for target in targets])
-    images = on_model(explainer.model.forward_func, images)
+    images = explainer.model.ready(torch.stack([scene.another[target] for target in targets]))
     maps = explainer(images, targets, area=area, seed=seed + 1).by_pixel
     return dict(zip(targets, maps))
 
@@ -120,7 +133,7 @@ def _of_class(
         return {}
     means = {}
     for target, images in scene.of_class.items():
-        images = on_model(explainer.model.forward_func, images)
+        images = explainer.model.ready(images)
         maps = explainer(images, [target] * len(images), area=area, seed=seed)
         means[target] = maps.by_pixel.mean(0)
     stamped = [i for i, kind in enumerate(scene.kinds) if kind == STAMPED]

@@ -72,7 +72,8 @@ def draw_curves(
     for model in comparison.models:
         for name in names:
             own = [r for r in scored if r.model == model and r.name == name]
-            panels.setdefault(model, {}).update(_curves(name, own, comparison.area))
+            if own:
+                panels.setdefault(model, {}).update(_curves(name, own, comparison.area))
     searching = list(dict.fromkeys(r.name for r in scored if r.rethresholded and not r.control))
     return plot_curves(
         panels,
@@ -85,8 +86,6 @@ def draw_curves(
 
 def _curves(name: str, records: Sequence[Record], area: float) -> dict[str, Curve]:
     """The curve of a method; of one that searches for an area, also that of its one map, cut."""
-    if not records:
-        return {}
     curves = {name: [_point(a, [r.powers[a] for r in records]) for a in records[0].powers]}
     if records[0].rethresholded:
         cut = {a: [r.rethresholded[a] for r in records] for a in records[0].rethresholded}

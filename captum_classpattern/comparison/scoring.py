@@ -1,5 +1,6 @@
 """Scores of binary masks on held-out images, the same ones for every method and model."""
 
+import hashlib
 from collections.abc import Sequence
 from functools import cache
 
@@ -23,6 +24,7 @@ class Scorer:
             [predict(forward_func, images).cpu() for images in held_out.in_order()]
         )
         self._others = cache(lambda target: without_class(held_out, target))
+        self._known: dict[tuple[int, bytes], PredictivePower] = {}
 
     @property
     def accuracy(self) -> float:
@@ -31,18 +33,25 @@ class Scorer:
         return float((self._bare == self.held_out.labels).double().mean())
 
     def power(self, pattern: Pattern) -> PredictivePower:
-        """The pattern's predictive power as it is."""
+        """The pattern's predictive power as it is; methods often agree, so each is scored once."""
+        key = pattern.target, _pixels(pattern)
+        if key not in self._known:
+            self._known[key] = self._count(pattern)
+        return self._known[key]
+
+    def _count(self, pattern: Pattern) -> PredictivePower:
         others = self._others(pattern.target)
-        if not len(others):
-            raise ValueError(
-                f"all {len(self.held_out)} held-out images are of class {pattern.target}: give "
-                "images of other classes too"
-            )
         assert self.held_out.labels is not None
         called = self._bare[self.held_out.labels != pattern.target] == pattern.target
         return power_of(
             count_hits(self.forward_func, pattern, others), len(others), int(called.sum())
         )
+
+
+def _pixels(pattern: Pattern) -> bytes:
+    """What a stamped image depends on."""
+    parts = pattern.mask.bool().cpu(), pattern.pixels.cpu()
+    return hashlib.blake2b(b"".join(part.numpy().tobytes() for part in parts)).digest()
 
 
 def some_evenly(source: ImageSource, most: int) -> ImageSource:
@@ -73,10 +82,25 @@ def check_apart(baselines: ImageSource, held_out: ImageSource, canvases: Tensor)
         )
 
 
+def check_scored(held_out: ImageSource, canvases: Tensor, targets: Sequence[int]) -> None:
+    """Raises an error unless patterns of each target can be stamped on some held-out image."""
+    if held_out.shape != canvases.shape[1:]:
+        raise ValueError(
+            f"held-out images must have the canvases' shape {tuple(canvases.shape[1:])}, got "
+            f"{held_out.shape}"
+        )
+    for target in dict.fromkeys(targets):
+        if not len(without_class(held_out, target)):
+            raise ValueError(
+                f"all {len(held_out)} held-out images are of class {target}: give images of other "
+                "classes too"
+            )
+
+
 def strongest_pixels(canvas: Tensor, map: Tensor, target: int, area: float) -> Pattern:
     """The pattern of a map's highest pixels, whatever its scale; equal ones in reading order."""
-    order = ranks(map)[None]
-    return Pattern(canvas, order.to(canvas) / order.numel(), target).topk(area)
+    order = ranks(map)[None].to(canvas.device).float()  # half precision has too few steps
+    return Pattern(canvas, order / order.numel(), target).topk(area)
 
 
 def merged(powers: Sequence[PredictivePower]) -> PredictivePower:

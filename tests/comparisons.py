@@ -1,0 +1,120 @@
+"""What tests of comparisons have in common: a tiny setting, quick to run, and methods that say
+what a test wants them to say."""
+
+import torch
+from captum.attr import Attribution, InputXGradient, Saliency
+from torch import nn
+
+from captum_classpattern.comparison import compare
+
+AREAS = [0.06, 0.1, 0.3]  # 2, 4 and 11 of the 36 pixels
+SHAPE = (3, 6, 6)
+SEARCH, HELD_OUT = torch.rand(2, 60, *SHAPE, generator=torch.Generator().manual_seed(0))
+LABELS = torch.arange(60) % 3
+CANVASES, TARGETS = SEARCH[:4], [0, 1, 2, 1]  # the last one is of another class
+
+
+def linear_net(seed=1, dtype=torch.float32):
+    """Says all three classes, and is moved by few pixels."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        net = nn.Sequential(nn.Flatten(), nn.Linear(108, 3)).eval()
+    with torch.no_grad():
+        net[1].weight.mul_(6)
+        net[1].bias -= net(SEARCH).mean(0)
+    return net.to(dtype)
+
+
+def conv_net(seed=1):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        net = nn.Sequential(
+            nn.Conv2d(3, 4, 3, padding=1),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(144, 3),
+        ).eval()
+    with torch.no_grad():
+        net[4].weight.mul_(6)
+        net[4].bias -= net(SEARCH).mean(0)
+    return net
+
+
+class Saying(Attribution):
+    """Its maps are what a function says of images and their classes."""
+
+    def __init__(self, model, says):
+        super().__init__(model)
+        self.says = says
+
+    def attribute(self, inputs, target=None, additional_forward_args=None):
+        in_tuple = isinstance(inputs, tuple)
+        result = self.says(inputs[0] if in_tuple else inputs, target)
+        return (result,) if in_tuple else result
+
+
+def saying(says):
+    return lambda model: Saying(model, says)
+
+
+class Searching(Attribution):
+    """A map that is made for an area and a seed: the image, turned by the area's pixels."""
+
+    def attribute(self, inputs, target=None, additional_forward_args=None, *, area, seed=0):
+        return inputs.roll(round(area * 36) + seed, -1)
+
+
+METHODS = {"Saliency": Saliency, "InputXGradient": InputXGradient}
+
+
+def compared(**changes):
+    """A comparison of one linear model, or of what a test wants."""
+    settings = {
+        "models": {"linear": linear_net()},
+        "canvases": CANVASES,
+        "targets": TARGETS,
+        "baselines": SEARCH,
+        "baseline_labels": LABELS,
+        "images": HELD_OUT,
+        "labels": LABELS,
+        "methods": METHODS,
+        "area": 0.1,
+        "areas": AREAS,
+        "class_images": 3,
+        "stamped": 2,
+        "n_seeds": 2,
+    }
+    return compare(**{**settings, **changes})
+
+
+def facts(record):
+    """All of a record but the time it took, in a form that == compares."""
+    told = {name: value for name, value in vars(record).items() if name != "seconds"}
+    told["map"] = record.map.numpy().tobytes()
+    told["masks"] = {area: mask.numpy().tobytes() for area, mask in record.masks.items()}
+    return told
+
+
+def all_facts(comparison, **wanted):
+    return [facts(record) for record in comparison.select(**wanted)]
+
+
+def plain_mask(map, area):
+    """The largest values, equal ones in reading order: Python's sort keeps their order."""
+    values = map.flatten().tolist()
+    order = sorted(range(len(values)), key=lambda i: -values[i])
+    mask = torch.zeros(len(values), dtype=torch.bool)
+    mask[order[: round(area * len(values))]] = True
+    return mask.view(map.shape)
+
+
+def plain_hits(net, canvas, mask, target, images=HELD_OUT, labels=LABELS):
+    """Over the images of other classes, one at a time."""
+    hits = n = 0
+    for image, label in zip(images, labels.tolist()):
+        if label != target:
+            stamped = torch.where(mask, canvas, image)
+            hits += int(net(stamped[None].to(net[-1].weight.dtype)).argmax()) == target
+            n += 1
+    return hits, n

@@ -1,0 +1,128 @@
+"""Captum's own metrics, as they come from Captum."""
+
+import pytest
+import torch
+from captum.attr import InputXGradient, Saliency
+from captum.metrics import infidelity, infidelity_perturb_func_decorator, sensitivity_max
+from comparisons import CANVASES, TARGETS, Searching, compared, conv_net, linear_net, saying
+from torch import nn
+
+from captum_classpattern import Pattern
+from captum_classpattern.comparison.captum_metrics import told
+
+
+def image_records(comparison, method):
+    return comparison.select(method=method, level="image", ranking="signed", kind="canvas")
+
+
+@pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require gradients")
+@pytest.mark.parametrize("method", [Saliency, InputXGradient])
+@pytest.mark.parametrize("seed", [0, 3])
+def test_they_are_captums(method, seed):
+    net = conv_net()
+    comparison = compared(models={"conv": net}, methods={"m": method}, seed=seed)
+    own, images = method(net), CANVASES.clone()
+
+    @infidelity_perturb_func_decorator(method is InputXGradient)
+    def noisy(inputs):
+        return inputs - 0.05 * torch.randn_like(inputs)
+
+    torch.manual_seed(seed)
+    unfaithful = infidelity(
+        net,
+        noisy,
+        images,
+        own.attribute(images, TARGETS).detach(),
+        target=TARGETS,
+        n_perturb_samples=10,
+        normalize=True,
+    )
+    torch.manual_seed(seed)
+    moved = sensitivity_max(
+        own.attribute,
+        images,
+        perturb_radius=0.02,
+        n_perturb_samples=3,
+        target=TARGETS,
+    )
+    records = image_records(comparison, "m")
+    assert [r.infidelity for r in records] == pytest.approx(unfaithful.tolist(), rel=1e-4)
+    assert [r.sensitivity for r in records] == pytest.approx(moved.tolist(), rel=1e-4)
+    assert unfaithful.min() > 0
+    assert moved.max() > 0
+
+
+def test_the_gradient_of_a_linear_model_is_faithful_and_a_turned_one_is_not():
+    weight = linear_net()[1].weight.detach().view(3, 3, 6, 6)
+    comparison = compared(
+        methods={
+            "true": saying(lambda images, targets: weight[list(targets)].clone()),
+            "times": saying(lambda images, targets: 7 * weight[list(targets)]),
+            "turned": saying(lambda images, targets: weight[list(targets)].flip(-1)),
+        }
+    )
+    found = {
+        name: [r.infidelity for r in image_records(comparison, name)]
+        for name in ("true", "times", "turned")
+    }
+    assert max(found["true"] + found["times"]) < 1e-5  # whatever the scale
+    assert min(found["turned"]) > 0.001
+    assert {r.sensitivity for r in comparison.records if r.level == "image"} <= {0.0, None}
+
+
+def test_they_are_of_the_signed_maps_of_images_alone():
+    comparison = compared(
+        triggers={"linear": Pattern(torch.ones(3, 6, 6), torch.eye(6)[None], 1)},
+        methods={"InputXGradient": InputXGradient, "Searching": Searching},
+    )
+    for r in comparison.records:
+        wanted = (r.level, r.ranking) == ("image", "signed") and r.kind == "canvas"
+        assert (r.infidelity is not None) == wanted
+        assert (r.sensitivity is not None) == (wanted and r.method == "InputXGradient")
+
+
+def test_a_metric_that_fails_costs_no_more_than_itself():
+    def says(images, targets):
+        if len(images) > 4:
+            raise RuntimeError("not\n  so many")
+        return images
+
+    comparison = compared(methods={"m": saying(says)})
+    [failure] = comparison.failures
+    assert (failure.what, failure.reason) == ("sensitivity_max", "RuntimeError: not so many")
+    assert all(r.infidelity > 0 for r in image_records(comparison, "m"))
+    assert all(r.sensitivity is None for r in comparison.records)
+
+
+class Root(nn.Module):
+    """No number for pixels below 0, which Captum's noise leads to."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = linear_net()
+
+    def forward(self, images):
+        return self.net(images.sqrt())
+
+
+def test_values_that_are_no_numbers_are_left_out():
+    comparison = compared(models={"root": Root().eval()}, methods={"Saliency": Saliency})
+    dark = compared(
+        models={"root": Root().eval()},
+        methods={"Saliency": Saliency},
+        canvases=CANVASES.clamp(0.3, 0.7),
+    )
+    assert all(r.infidelity is None for r in image_records(comparison, "Saliency"))
+    assert all(r.infidelity > 0 for r in image_records(dark, "Saliency"))
+
+
+def test_maps_that_are_zero_have_numbers():
+    zero = saying(lambda images, targets: torch.zeros_like(images))
+    for r in image_records(compared(methods={"zero": zero}), "zero"):
+        assert r.infidelity > 0
+        assert r.sensitivity == 0
+
+
+def test_errors_are_told_in_a_line():
+    assert told(ValueError("one\n two")) == "ValueError: one two"
+    assert told(AssertionError()) == "AssertionError"
