@@ -1,0 +1,166 @@
+"""Writing the page: all that is shown goes through one template, which escapes it."""
+
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from captum_classpattern.comparison import Comparison
+from captum_classpattern.pattern import write_whole
+from captum_classpattern.report.formats import counted, percent, settings_lines
+from captum_classpattern.report.growing import growing
+from captum_classpattern.report.pictures import pictures
+from captum_classpattern.report.tables import LEVELS, Cell, Row, Table, tables
+
+TITLE = "Class patterns and other methods"
+
+
+def write_report(
+    comparison: Comparison,
+    path: str | Path,
+    *,
+    title: str = TITLE,
+    verdicts: Sequence[Mapping[str, Any]] | None = None,
+    figures: Mapping[str, Any] | None = None,
+) -> Path:
+    r"""
+    Writes a comparison as one HTML page: verdicts, figures, a slider over the area, tables that
+    sort and filter, and every setting.
+
+    The page needs no network and no other file. Names and failures are escaped, and a content
+    security policy lets nothing run but the page's own script. The same comparison gives the same
+    file. A file that is there already is replaced whole or not at all.
+
+    Args:
+        comparison (Comparison): What :func:`~captum_classpattern.comparison.compare` has measured.
+        path (str or Path): The file to write.
+        title (str): Heading of the page. Default: "Class patterns and other methods".
+        verdicts (Sequence[Mapping]): Claims that were tested: ``"holds"`` (bool), ``"text"`` (str,
+            with the numbers) and, if wanted, a ``"claim"`` or ``"title"``. Those that fail come
+            first. Default: None (:meth:`Comparison.verdicts`).
+        figures (Mapping[str, Figure], optional): Further matplotlib figures by their title.
+            Default: None.
+
+    Returns:
+        *Path*: The file.
+
+    Raises:
+        ValueError: If a verdict has no ``"holds"`` that is True or False, or no ``"text"``.
+
+    Examples::
+
+        >>> from tempfile import mkdtemp
+        >>> from captum_classpattern.comparison import RandomPixels, compare
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()
+        >>> images, labels = torch.rand(60, 1, 8, 8), torch.arange(60) % 3
+        >>> comparison = compare(
+        ...     {"linear": net}, images[:1], 0,
+        ...     baselines=images[:30], baseline_labels=labels[:30],
+        ...     images=images[30:], labels=labels[30:],
+        ...     methods={"RandomPixels": RandomPixels}, areas=[0.05, 0.1])
+        >>> page = write_report(
+        ...     comparison, mkdtemp() + "/report.html",
+        ...     verdicts=[{"holds": False, "text": "Random pixels reach 90 %: they don't."}])
+        >>> page.name, "Random pixels reach 90 %" in page.read_text(encoding="utf-8")
+        ('report.html', True)
+    """
+    environment = Environment(
+        loader=PackageLoader("captum_classpattern.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    script, style = (_own(environment, name) for name in ("report.js", "report.css"))
+    page = environment.get_template("report.html").render(
+        title=title,
+        script=script,
+        style=style,
+        policy=f"default-src 'none'; img-src data:; script-src {_hash(script)}; "
+        f"style-src {_hash(style)}; base-uri 'none'; form-action 'none'",
+        summary=_summary(comparison),
+        verdicts=_in_order(comparison.verdicts() if verdicts is None else verdicts),
+        pictures=pictures(comparison, figures or {}),
+        growing=growing(comparison),
+        tables=tables(comparison),
+        facets=_facets(comparison),
+        failures=_failures(comparison),
+        models=[(name, percent(accuracy)) for name, accuracy in comparison.models.items()],
+        settings=settings_lines(comparison.settings),
+    )
+    path = Path(path)
+    write_whole(path, page.encode("utf-8", "xmlcharrefreplace"))  # lone surrogates in names
+    return path
+
+
+def _own(environment: Environment, name: str) -> Markup:
+    """A file of the package's own, as it is."""
+    assert environment.loader is not None
+    return Markup(environment.loader.get_source(environment, name)[0])
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"
+
+
+def _summary(comparison: Comparison) -> str:
+    methods = {record.method for record in comparison.records}
+    methods |= {failure.method for failure in comparison.failures}
+    parts = [
+        counted(len(comparison.models), "model"),
+        counted(len(methods), "method"),
+        f"{counted(len(comparison.canvases), 'canvas', 'canvases')} of "
+        f"{counted(len(set(comparison.targets)), 'class', 'classes')}",
+    ]
+    images = comparison.settings.get("held_out_images")
+    if isinstance(images, int):
+        parts.append(f"scored on {counted(images, 'held-out image')} that no method has seen")
+    return ", ".join(parts)
+
+
+def _in_order(verdicts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Those that fail first."""
+    told = []
+    for number, verdict in enumerate(verdicts):
+        holds, text = verdict.get("holds"), verdict.get("text")
+        if not isinstance(holds, bool) or not isinstance(text, str):
+            raise ValueError(
+                f'verdict {number} must have "holds" (True or False) and "text" (str), got '
+                f"{dict(verdict)!r:.200}"
+            )
+        claim = verdict.get("claim") or verdict.get("title") or ""
+        told.append({"holds": holds, "claim": str(claim), "text": text})
+    return sorted(told, key=lambda verdict: verdict["holds"])
+
+
+def _facets(comparison: Comparison) -> dict[str, list[tuple[str, bool]]]:
+    """What the tables can be filtered by: for each name its values, and whether each is shown."""
+    records = comparison.records
+    values = {
+        "model": dict.fromkeys(record.model for record in records),
+        "canvas": dict.fromkeys(record.kind for record in records),
+        "map of": dict.fromkeys(LEVELS.get(record.level, record.level) for record in records),
+        "ranking": dict.fromkeys(record.ranking for record in records),
+    }
+    return {
+        name: [(value, (name, value) != ("map of", LEVELS["class"])) for value in own]
+        for name, own in values.items()
+        if len(own) > 1
+    }
+
+
+def _failures(comparison: Comparison) -> Table:
+    rows = [
+        Row(
+            [Cell(text, text) for text in (f.method, f.model, f.what, f.reason)],
+            {"model": f.model},
+        )
+        for f in comparison.failures
+    ]
+    columns = ["method", "model", "what could not be had", "why"]
+    return Table("failures", "What failed", "", columns, rows)

@@ -1,0 +1,100 @@
+"""What tests of reports have in common: a small comparison, and a page read back."""
+
+from functools import cache
+from html.parser import HTMLParser
+
+import torch
+from captum.attr import Saliency
+
+from captum_classpattern import ClassPattern, Pattern
+from captum_classpattern.comparison import BestCrop, RandomPixels, compare
+
+AREAS = [0.05, 0.1, 0.3]
+VOID = {"meta", "link", "img", "input", "rect", "br"}
+
+
+@cache
+def small_comparison(
+    *, models=("clean", "bad"), method="Saliency", class_names=("ant", "bee", "cat"), channels=1
+):
+    """Two models, four methods that work and one that does not, two classes on two canvases."""
+    torch.manual_seed(0)
+    images, labels = torch.rand(90, channels, 8, 8), torch.arange(90) % 3
+    nets = {
+        name: torch.nn.Sequential(
+            torch.nn.Flatten(), torch.nn.Linear(64 * channels, 8), torch.nn.Linear(8, 3)
+        ).eval()
+        for name in models
+    }
+    for net in nets.values():
+        for part in list(net)[1:]:
+            part.weight.data *= 6
+    search, held_out = (images[:45], labels[:45]), (images[45:], labels[45:])
+    pixels = torch.zeros(1, 8, 8)
+    pixels[0, 5:, 5:] = 1
+
+    def broken(model):
+        raise RuntimeError(f"no {method} here")
+
+    return compare(
+        nets,
+        torch.cat([images[:2], torch.ones(2, channels, 8, 8)]),
+        [0, 1, 0, 1],
+        baselines=search[0],
+        baseline_labels=search[1],
+        images=held_out[0],
+        labels=held_out[1],
+        methods={
+            "ClassPattern": (lambda m: ClassPattern(m, *search), {"n_steps": 2}),
+            method: Saliency,
+            "RandomPixels": RandomPixels,
+            "BestCrop": lambda m: BestCrop(m, *search),
+            "broken": broken,
+        },
+        areas=AREAS,
+        area=0.1,
+        canvas_kinds=["positive"] * 2 + ["white"] * 2,
+        triggers={models[-1]: Pattern(torch.ones(channels, 8, 8), pixels, 0)},
+        class_names=list(class_names),
+        class_images=2,
+        stamped=2,
+    )
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, all text, and the cells of each table by its id."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.texts, self.tables, self.open = [], [], {}, []
+        self.feed(html)
+        self.close()
+        assert not self.open, f"never closed: {self.open}"
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag == "table":
+            self.rows = self.tables.setdefault(dict(attrs).get("id"), [])
+        elif tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.rows[-1].append("")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in ("script", "style"):
+            self.texts.append(data)
+            if {"td", "th"} & set(self.open):
+                self.rows[-1][-1] += data
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.texts).split())
+
+    def attributes(self, name):
+        return [attrs[name] for _, attrs in self.tags if name in attrs]

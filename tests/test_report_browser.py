@@ -1,0 +1,249 @@
+"""The page as a browser shows it: opened from the disk, clicked and typed at."""
+
+import shutil
+
+import pytest
+import torch
+from reports import small_comparison
+
+from captum_classpattern.report import write_report, writing
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+FOUND = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+pytestmark = pytest.mark.skipif(FOUND is None, reason=f"none of {', '.join(BROWSERS)} is on PATH")
+EVIL = (
+    "</script><script>document.title='taken'</script>\"'&<img src=x onerror=\"document.title=1\">"
+)
+LONG = "a_name_without_a_single_space_" * 4
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=FOUND, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return write_report(
+        small_comparison(),
+        tmp_path_factory.mktemp("browser") / "report.html",
+        title="Ants and bees",
+        verdicts=[{"holds": False, "text": "No class reaches 90 %."}],
+    )
+
+
+@pytest.fixture
+def opened(browser, path):
+    """Opens the page; at the end nothing may have been complained of, nor asked of a network."""
+    contexts, wrong = [], []
+
+    def open_page(file=path, **settings):
+        context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **settings})
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: wrong.append(message.text))
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        own = (file.as_uri(), "data:")
+        page.on("request", lambda r: r.url.startswith(own) or wrong.append(r.url))
+        page.goto(file.as_uri())
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not wrong
+
+
+@pytest.fixture
+def unillustrated(monkeypatch):
+    """Without figures, which take long."""
+    monkeypatch.setattr(writing, "pictures", lambda comparison, figures: [])
+
+
+def pixels(page, name):
+    """Red, green, blue, alpha of each pixel of a canvas."""
+    return page.evaluate(
+        "id => { const c = document.getElementById(id);"
+        " const copy = new OffscreenCanvas(c.width, c.height).getContext('2d');"
+        " copy.drawImage(c, 0, 0);"
+        " return [...copy.getImageData(0, 0, c.width, c.height).data]; }",
+        name,
+    )
+
+
+def column(page, table, index):
+    rows = page.locator(f"#table-{table} tbody tr:visible")
+    return [row.locator("th, td").nth(index).inner_text() for row in rows.all()]
+
+
+def test_it_opens_from_the_disk(opened):
+    page = opened()
+    assert page.title() == page.locator("h1").inner_text() == "Ants and bees"
+    assert page.locator("#verdicts .fails").inner_text().split() == [
+        "✗",
+        "Fails",
+        "No",
+        "class",
+        "reaches",
+        "90",
+        "%.",
+    ]
+    assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
+
+
+def test_the_slider_moves_power_and_pixels(opened):
+    comparison = small_comparison()
+    page = opened()
+    white = comparison.select(method="ClassPattern", kind="white")
+    record = max(white, key=lambda r: len({power.value for power in r.powers.values()}))
+    page.select_option("#grow-model", label=record.model)
+    page.select_option(
+        "#grow-canvas", label=f"{comparison.class_name(record.target)}, white canvas"
+    )
+    seen = []
+    page.focus("#grow-area")
+    page.keyboard.press("Home")
+    for area, power in record.powers.items():
+        assert page.locator("#grow-power").inner_text() == f"{100 * power.value:.1f}\xa0%"
+        shown = pixels(page, "grow-pattern")
+        kept = [shown[i] == 255 for i in range(0, len(shown), 4)]  # of a white canvas
+        assert kept == record.masks[area].flatten().tolist()
+        assert f"{sum(kept)} of 64" in page.get_attribute("#grow-area", "aria-valuetext")
+        width = page.eval_on_selector(".reading .fill", "e => parseFloat(e.style.width)")
+        assert width == pytest.approx(100 * power.value, abs=0.01)
+        seen.append(shown)
+        page.keyboard.press("ArrowRight")
+    assert seen[0] != seen[1] != seen[2]
+    assert len({power.value for power in record.powers.values()}) > 1
+
+
+def test_all_methods_can_be_chosen_by_keyboard(opened):
+    page = opened()
+    before = pixels(page, "grow-pattern")
+    page.locator("#grow-all button").nth(2).focus()
+    page.keyboard.press("Enter")
+    assert pixels(page, "grow-pattern") != before
+    assert (
+        page.locator("#grow-how").inner_text() == "RandomPixels: control, one map, cut to each area"
+    )
+    assert page.locator("#grow-all [aria-pressed=true] .name").inner_text() == "Random\u200bPixels"
+    [record] = small_comparison().select(model="clean", method="RandomPixels", canvas=0)
+    assert page.locator("#grow-power").inner_text() == f"{100 * record.powers[0.1].value:.1f}\xa0%"
+
+
+def test_a_click_on_a_heading_sorts_and_another_one_turns_it_round(opened):
+    page = opened()
+    head = page.locator("#table-main thead th").nth(3)
+    head.locator("button").click()
+    assert head.get_attribute("aria-sort") == "descending"
+    powers = [float(text.split("\xa0")[0]) for text in column(page, "main", 3)]
+    assert powers == sorted(powers, reverse=True)
+    assert len(set(powers)) > 1
+    head.locator("button").focus()
+    page.keyboard.press("Enter")
+    assert head.get_attribute("aria-sort") == "ascending"
+    assert [float(text.split("\xa0")[0]) for text in column(page, "main", 3)] == powers[::-1]
+    page.locator("#table-main thead th").first.locator("button").click()
+    assert head.get_attribute("aria-sort") is None
+    names = column(page, "main", 0)
+    assert names == sorted(names)
+
+
+def test_cells_without_a_value_stay_last(opened):
+    page = opened()
+    button = page.locator("#table-captum thead th").last.locator("button")
+    for _ in range(2):
+        button.click()
+        told = [text == "\N{EN DASH}" for text in column(page, "captum", 4)]
+        assert told == sorted(told)
+        assert len(set(told)) == 2
+
+
+def test_the_filter_shows_maps_of_images_first(opened):
+    page = opened()
+    names = column(page, "main", 0)
+    assert "Saliency" in names
+    assert not [name for name in names if "class mean" in name]
+    page.get_by_role("checkbox", name="class mean").check()
+    assert "Saliency, class mean" in column(page, "main", 0)
+    page.get_by_role("checkbox", name="clean").uncheck()
+    assert set(column(page, "main", 1)) == {"bad"}
+    page.get_by_role("searchbox", name="Method").fill("salien")
+    assert set(column(page, "main", 0)) == {"Saliency", "Saliency, class mean"}
+    count = page.locator(".count").first.inner_text()
+    assert count == f"4 of {page.locator('#table-main tbody tr').count()} rows"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_scrolls_boxes_and_not_the_page(opened, tmp_path, scheme):
+    comparison = small_comparison(
+        models=(LONG, f"{LONG}2"), method=LONG, class_names=(f"{LONG}0", f"{LONG}1", f"{LONG}2")
+    )
+    long = write_report(
+        comparison, tmp_path / "long.html", title=LONG, verdicts=[{"holds": True, "text": LONG}]
+    )
+    for file in (None, long):
+        phone = {"viewport": {"width": 390, "height": 844}, "color_scheme": scheme}
+        page = opened(**({"file": file} if file else {}), **phone)
+        page.eval_on_selector_all("details", "all => all.forEach(one => { one.open = true; })")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        assert page.evaluate("document.body.scrollWidth") <= 390
+        box = page.locator(".paper").first
+        assert box.evaluate("e => e.scrollWidth > e.clientWidth")
+
+
+@pytest.mark.parametrize(("scheme", "dark"), [("light", False), ("dark", True)])
+def test_it_follows_the_colour_scheme(opened, scheme, dark):
+    page = opened(color_scheme=scheme)
+    for selector in ("body", "#filter", "tbody th", "select", "#grow-all button", ".fails .mark"):
+        text, ground = page.eval_on_selector(
+            selector,
+            "e => { let g = e; while (getComputedStyle(g).backgroundColor === 'rgba(0, 0, 0, 0)')"
+            " g = g.parentElement;"
+            " return [getComputedStyle(e).color, getComputedStyle(g).backgroundColor]; }",
+        )
+        text, ground = (luminance(colour) for colour in (text, ground))
+        assert (text > ground) is dark
+        assert (max(text, ground) + 0.05) / (min(text, ground) + 0.05) >= 4.5  # WCAG AA
+
+
+def luminance(colour):
+    """Relative luminance of ``rgb(1, 2, 3)``, by WCAG 2."""
+    levels = [int(part) / 255 for part in colour[4:-1].split(",")]
+    red, green, blue = (x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in levels)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def test_strangers_names_run_nothing(opened, tmp_path, unillustrated):
+    comparison = small_comparison(
+        models=(f"a{EVIL}", f"b{EVIL}"), method=EVIL, class_names=(f"{EVIL}0", f"{EVIL}1", EVIL)
+    )
+    evil = write_report(comparison, tmp_path / "evil.html", title="Ants")
+    page = opened(evil)
+    page.focus("#grow-area")
+    page.keyboard.press("End")
+    page.select_option("#grow-method", label=EVIL)
+    assert page.title() == "Ants"
+    assert page.locator("#grow-how").inner_text() == f"{EVIL}: one map, cut to each area"
+    assert page.get_by_label(f"a{EVIL}", exact=True).count() == 1
+
+
+def test_colours_are_those_of_the_canvas(opened, tmp_path, unillustrated):
+    comparison = small_comparison(channels=3)
+    page = opened(write_report(comparison, tmp_path / "colour.html"))
+    levels = torch.tensor(pixels(page, "grow-whole")).view(8, 8, 4)[..., :3]
+    assert (levels / 255 - comparison.canvases[0].permute(1, 2, 0)).abs().max() < 0.003
+
+
+def test_without_scripts_all_rows_and_numbers_are_there(opened):
+    page = opened(java_script_enabled=False)
+    assert page.locator("#grow").is_hidden()
+    assert page.locator("#filter").is_hidden()
+    assert page.locator("#table-grown tbody tr").count() == 2 * 4 * 4
+    assert page.locator("#table-grown tbody tr").last.is_visible()
+    assert page.locator("#table-main tbody tr:visible").count() == 2 * 2 * 5
