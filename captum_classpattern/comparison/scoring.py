@@ -50,7 +50,7 @@ class Scorer:
 
 def _pixels(pattern: Pattern) -> bytes:
     """What a stamped image depends on."""
-    parts = pattern.mask.bool().cpu(), pattern.pixels.cpu()
+    parts = pattern.mask.bool().cpu(), pattern.pixels.cpu().double()  # NumPy has no bfloat16
     return hashlib.blake2b(b"".join(part.numpy().tobytes() for part in parts)).digest()
 
 
