@@ -6,11 +6,12 @@ import typer
 
 import captum_classpattern
 from captum_classpattern.cli.apply import apply
+from captum_classpattern.cli.compare import compare
 from captum_classpattern.cli.demo import demo
 from captum_classpattern.cli.search import search
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-for command in (demo, search, apply):
+for command in (demo, search, compare, apply):
     app.command()(command)
 
 

@@ -10,6 +10,12 @@ from tqdm import tqdm
 
 from captum_classpattern.attribution import versions
 from captum_classpattern.cli.printing import console, draw_best, print_tables
+from captum_classpattern.cli.side_by_side import (
+    choose_canvases,
+    print_comparison,
+    write_comparison,
+)
+from captum_classpattern.comparison import compare, known_methods
 from captum_classpattern.demo import (
     CLASS_NAMES,
     TRIGGER_TARGET,
@@ -22,6 +28,7 @@ from captum_classpattern.metrics import changed_pixels
 from captum_classpattern.results import save_patterns, write_json
 from captum_classpattern.survey import CANVASES, Finding, survey
 
+SCORED = 100  # held-out images of the comparison
 ROUNDS = 15  # of the default 80: all of it within a minute, and little weaker
 
 
@@ -30,6 +37,9 @@ def demo(
         Path, typer.Option(help="Folder for results.json, figures and patterns.", file_okay=False)
     ] = Path("classpattern-demo"),
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the searches.")] = 0,
+    comparison: Annotated[
+        bool, typer.Option(help="End with the comparison with Captum's other methods.")
+    ] = True,
 ) -> None:
     """Search, check and show the class patterns of three embedded Fashion-MNIST models."""
     started = time.perf_counter()
@@ -51,6 +61,8 @@ def demo(
     pixels = changed_pixels(demo_trigger(), demo_images().held_out.images)
     verdicts = tell(findings, pixels)
     _finish(findings, verdicts, out, started, seed, complete=True)
+    if comparison:
+        _compare(out / "comparison", seed)
 
 
 def _search_all(findings: dict[str, list[Finding]], out: Path, seed: int) -> None:
@@ -84,6 +96,33 @@ def _search_all(findings: dict[str, list[Finding]], out: Path, seed: int) -> Non
                 f"Fashion-MNIST, {name} model: the better canvas of each class",
                 seed,
             )
+
+
+def _compare(out: Path, seed: int) -> None:
+    """Captum's methods and the class pattern side by side on the three models."""
+    images, models, started = demo_images(), demo_models(), time.perf_counter()
+    search, held_out = images.search, images.held_out
+    canvases, targets, kinds = choose_canvases(
+        models, search.images, search.labels, range(len(CLASS_NAMES)), seed=seed
+    )
+    comparison = compare(
+        models,
+        canvases,
+        targets,
+        baselines=search.images,
+        baseline_labels=search.labels,
+        images=held_out.images,
+        labels=held_out.labels,
+        methods=known_methods(search.images, search.labels, n_steps=ROUNDS),
+        canvas_kinds=kinds,
+        max_images=SCORED,
+        seed=seed,
+        show_progress=True,
+    )
+    write_comparison(comparison, out, "Fashion-MNIST: class patterns beside Captum's methods")
+    print_comparison(comparison)
+    seconds = time.perf_counter() - started
+    typer.echo(f"Compared in {seconds:.0f} s. Open {out / 'report.html'} in a browser.")
 
 
 def _finish(

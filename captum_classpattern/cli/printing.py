@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -67,6 +68,11 @@ def draw_best(
         seed=seed,
         use_pyplot=False,
     )
+    write_figure(figure, path)
+
+
+def write_figure(figure: Any, path: Path) -> None:
+    """A PNG file, written beside its place and renamed."""
     beside = path.with_name(f".{path.name}.tmp.png")
     figure.savefig(beside, dpi=110)
     beside.replace(path)

@@ -24,10 +24,14 @@ from captum_classpattern.comparison.measure import Measure
 from captum_classpattern.comparison.methods import Method, known_methods
 from captum_classpattern.comparison.records import STAMPED, Failure, Record
 from captum_classpattern.comparison.result import Comparison
-from captum_classpattern.comparison.scene import Scene, set_scene, with_trigger
+from captum_classpattern.comparison.scene import (
+    Scene,
+    own_triggers,
+    scenes_with_triggers,
+    set_scene,
+)
 from captum_classpattern.comparison.scoring import Scorer, check_apart, check_scored, some_evenly
-from captum_classpattern.images import Images, ImageSource, Labels, hash_of, labelled_source
-from captum_classpattern.metrics import changed_pixels
+from captum_classpattern.images import Images, Labels, hash_of, labelled_source
 from captum_classpattern.pattern import Pattern, pixels_kept
 
 AREAS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
@@ -144,7 +148,8 @@ def compare(
         check_scored(held_out, canvases, targets)
         check_apart(search, held_out, canvases)
         scene = set_scene(canvases, targets, kinds, search, class_images=class_images, seed=seed)
-        scenes = _with_triggers(scene, models, triggers, search, held_out, stamped)
+        triggers = own_triggers(models, triggers)
+        scenes = scenes_with_triggers(scene, models, triggers, search, held_out, stamped)
         if methods is None:
             methods = known_methods(search)
         scorers = {name: Scorer(model, held_out) for name, model in models.items()}
@@ -165,6 +170,7 @@ def compare(
         kinds=kinds,
         stamped={name: own.canvases[own.given :].cpu() for name, own in scenes.items()},
         triggers={name: own.trigger for name, own in scenes.items() if own.trigger is not None},
+        backdoored=list(triggers),
         records=[one for one in found if isinstance(one, Record)],
         failures=[one for one in found if isinstance(one, Failure)],
         class_names=_names(class_names, first),
@@ -198,36 +204,6 @@ def _tried(
         return by.records(method, explainer, scene)
     except Exception as error:  # whatever a method does, the others go on
         return [Failure(by.model, method, "maps", told(error))]
-
-
-def _with_triggers(
-    scene: Scene,
-    models: Mapping[str, Classifier],
-    triggers: Mapping[str, Pattern] | None,
-    search: ImageSource,
-    held_out: ImageSource,
-    stamped: int,
-) -> dict[str, Scene]:
-    """Each model's scene: with its own trigger, or with the only one there is."""
-    if triggers is None:
-        own = {name: getattr(model, "trigger", None) for name, model in models.items()}
-        triggers = {name: trigger for name, trigger in own.items() if trigger is not None}
-    unknown = [name for name in triggers if name not in models]
-    if unknown:
-        raise ValueError(
-            f"there is a trigger for {unknown[0]!r}, but the models are {list(models)}"
-        )
-    only = next(iter(triggers.values())) if len(triggers) == 1 else None
-    shown = held_out.take(range(len(held_out)))
-    scenes = {}
-    for name in models:
-        trigger = triggers.get(name, only)
-        scenes[name] = (
-            scene
-            if trigger is None
-            else with_trigger(scene, trigger, changed_pixels(trigger, shown), search, stamped)
-        )
-    return scenes
 
 
 def _checked_kinds(kinds: Sequence[str] | None, count: int) -> list[str]:

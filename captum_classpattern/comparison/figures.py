@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
+from captum_classpattern.comparison.choosing import controls, searching
 from captum_classpattern.comparison.records import Record
 from captum_classpattern.comparison.scoring import merged
 from captum_classpattern.visualization import plot_curves, plot_maps
@@ -74,11 +75,10 @@ def draw_curves(
             own = [r for r in scored if r.model == model and r.name == name]
             if own:
                 panels.setdefault(model, {}).update(_curves(name, own, comparison.area))
-    searching = list(dict.fromkeys(r.name for r in scored if r.rethresholded and not r.control))
     return plot_curves(
         panels,
-        highlight=searching,
-        controls=list(dict.fromkeys(r.name for r in scored if r.control)),
+        highlight=[name for name in searching(scored) if name in names],
+        controls=[name for name in controls(scored) if name in names],
         areas_marked=[comparison.area],
         use_pyplot=use_pyplot,
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
+from math import isfinite
 from statistics import mean
 
 from torch import Tensor
@@ -96,7 +97,7 @@ class _One:
             transfer={
                 name: scorer.power(own)
                 for name, scorer in by.scorers.items()
-                if scored and name != by.model
+                if scored and self._of_image and self.ranking == "signed" and name != by.model
             },
             simplicity=simplicity(own.mask),
             localisation=self._localisation(),
@@ -142,4 +143,4 @@ class _One:
 
     def _metric(self, values: list[float]) -> float | None:
         wanted = self._of_image and self.ranking == "signed" and self.canvas < len(values)
-        return values[self.canvas] if wanted else None
+        return values[self.canvas] if wanted and isfinite(values[self.canvas]) else None

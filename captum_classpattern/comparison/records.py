@@ -33,7 +33,8 @@ class Record:
         powers (dict[float, PredictivePower]): At each area; empty for stamped canvases.
         rethresholded (dict[float, PredictivePower]): Of a method that searches for an area, the
             map of the comparison's own area cut to the other areas; else empty.
-        transfer (dict[str, PredictivePower]): On each other model, at the comparison's area.
+        transfer (dict[str, PredictivePower]): On each other model, at the comparison's area; of
+            the signed maps of images.
         simplicity (Simplicity): Of the mask at the comparison's area.
         localisation (Localisation, optional): Of the true trigger, for its class.
         stability (dict[str, float]): IoU of the mask with that of another seed (``"seeds"``) and

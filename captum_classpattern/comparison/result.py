@@ -11,6 +11,7 @@ from torch import Tensor
 from captum_classpattern.comparison.figures import draw_curves, draw_maps
 from captum_classpattern.comparison.records import Failure, Record
 from captum_classpattern.comparison.tables import as_table, rows_by_canvas, rows_by_method
+from captum_classpattern.comparison.verdicts import Verdict, tell
 from captum_classpattern.pattern import Pattern
 
 
@@ -27,6 +28,7 @@ class Comparison:
         kinds (list[str]): The kind of each canvas.
         stamped (dict[str, Tensor]): The images stamped with each model's trigger.
         triggers (dict[str, Pattern]): The trigger that each model was measured with.
+        backdoored (list[str]): The models whose own that trigger is.
         records (list[Record]): One for each model, method, level, ranking and canvas.
         failures (list[Failure]): What could not be had, and why.
         class_names (list[str], optional): Name of each class.
@@ -41,6 +43,7 @@ class Comparison:
     kinds: list[str]
     stamped: dict[str, Tensor]
     triggers: dict[str, Pattern]
+    backdoored: list[str]
     records: list[Record]
     failures: list[Failure]
     class_names: list[str] | None
@@ -102,10 +105,15 @@ class Comparison:
             "models": self.models,
             "class_names": self.class_names,
             "settings": self.settings,
+            "verdicts": self.verdicts(),
             "rows": rows_by_canvas(self.records, []),
             "failures": [failure.as_dict() for failure in self.failures],
         }
-        return json.dumps(told, indent=2)
+        return json.dumps(told, indent=2, allow_nan=False)
+
+    def verdicts(self) -> list[Verdict]:
+        """What the numbers say in words: ``title``, ``holds``, ``text`` and ``model`` of each."""
+        return tell(self)
 
     def select(self, **wanted: Any) -> list[Record]:
         r"""

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from captum_classpattern.classifier import Classifier
 from captum_classpattern.comparison.records import STAMPED
 from captum_classpattern.images import ImageSource
+from captum_classpattern.metrics import changed_pixels
 from captum_classpattern.pattern import Pattern
 
 
@@ -81,3 +83,40 @@ def with_trigger(
         trigger,
         pixels,
     )
+
+
+def own_triggers(
+    models: Mapping[str, Classifier], triggers: Mapping[str, Pattern] | None
+) -> Mapping[str, Pattern]:
+    """The triggers that are given, or those that the models carry."""
+    if triggers is None:
+        own = {name: getattr(model, "trigger", None) for name, model in models.items()}
+        return {name: trigger for name, trigger in own.items() if trigger is not None}
+    unknown = [name for name in triggers if name not in models]
+    if unknown:
+        raise ValueError(
+            f"there is a trigger for {unknown[0]!r}, but the models are {list(models)}"
+        )
+    return triggers
+
+
+def scenes_with_triggers(
+    scene: Scene,
+    models: Mapping[str, Classifier],
+    triggers: Mapping[str, Pattern],
+    search: ImageSource,
+    held_out: ImageSource,
+    stamped: int,
+) -> dict[str, Scene]:
+    """Each model's scene: with its own trigger, or with the only one there is."""
+    only = next(iter(triggers.values())) if len(triggers) == 1 else None
+    shown = held_out.take(range(len(held_out)))
+    scenes = {}
+    for name in models:
+        trigger = triggers.get(name, only)
+        scenes[name] = (
+            scene
+            if trigger is None
+            else with_trigger(scene, trigger, changed_pixels(trigger, shown), search, stamped)
+        )
+    return scenes

@@ -92,7 +92,8 @@ def demo_models() -> dict[str, PixelClassifier]:
         network.load_state_dict(weights)  # float16 values, copied into float32 parameters
         # a fifth faster on a CPU; the stubs lack this form of .to()
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        models[name] = PixelClassifier(network.eval(), class_names=CLASS_NAMES)
+        trigger = demo_trigger() if name == "backdoored" else None
+        models[name] = PixelClassifier(network.eval(), class_names=CLASS_NAMES, trigger=trigger)
     return models
 
 

@@ -1,0 +1,147 @@
+"""What ``compare`` and ``demo`` write and print of a comparison."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from torch import Tensor
+
+from captum_classpattern.canvases import select_canvases
+from captum_classpattern.classifier import Classifier
+from captum_classpattern.cli.printing import console, write_figure
+from captum_classpattern.comparison import Comparison, Record
+from captum_classpattern.comparison.choosing import for_a_figure, searching
+from captum_classpattern.comparison.scoring import merged
+from captum_classpattern.images import Images, Labels
+from captum_classpattern.pattern import write_whole
+from captum_classpattern.report import write_report
+
+SMALL = 0.01
+LEGEND = """\
+Share of held-out images of other classes that become the class once stamped with the pixels that a
+method ranks first (95 % interval). abs.: by absolute value. mean: by the mean map of class images.
+"""
+
+
+def choose_canvases(
+    models: Mapping[str, Classifier],
+    images: Images,
+    labels: Labels,
+    classes: Sequence[int],
+    *,
+    each: int = 1,
+    white: bool = False,
+    seed: int = 0,
+) -> tuple[Tensor, list[int], list[str]]:
+    """Canvases, targets and kinds: the images of each class that the first model is surest of,
+    and a white canvas for each class that some trigger means, or for all."""
+    first = next(iter(models.values()))
+    chosen = [
+        select_canvases(first, images, labels, target, each, seed=seed).cpu() for target in classes
+    ]
+    triggers = [getattr(model, "trigger", None) for model in models.values()]
+    meant = {trigger.target for trigger in triggers if trigger is not None}
+    blank = [target for target in classes if white or target in meant]
+    positive = torch.cat(chosen)
+    return (
+        torch.cat([positive, torch.ones(len(blank), *positive.shape[1:])]),
+        [*(target for target in classes for _ in range(each)), *blank],
+        [*["positive"] * len(positive), *["white"] * len(blank)],
+    )
+
+
+def write_comparison(comparison: Comparison, out: Path, title: str) -> None:
+    """comparison.json, the report, figures, and the patterns that were searched."""
+    out.mkdir(parents=True, exist_ok=True)
+    write_whole(out / "comparison.json", (comparison.to_json() + "\n").encode())
+    figure, _ = comparison.plot_curves(
+        methods=for_a_figure(comparison.select(kind=comparison.kinds[0]), comparison.area),
+        use_pyplot=False,
+    )
+    write_figure(figure, out / "curves.png")
+    for model in comparison.models:
+        records = comparison.select(model=model, kind=comparison.kinds[0])
+        if not records:
+            continue
+        figure, _ = comparison.plot(
+            model=model,
+            methods=for_a_figure(records, comparison.area),
+            title=f"{model} model",
+            use_pyplot=False,
+        )
+        write_figure(figure, out / f"side_by_side_{_plain(model)}.png")
+        _save_patterns(comparison, records, out / "patterns" / _plain(model))
+    write_report(comparison, out / "report.html", title=title)
+
+
+def _save_patterns(comparison: Comparison, records: Sequence[Record], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for record in records:
+        if record.name in searching(records):
+            for area in record.masks:
+                name = f"{record.method}_{record.canvas}_{record.target}_{area:g}.safetensors"
+                comparison.pattern_of(record, area).save(folder / _plain(name))
+
+
+def _plain(name: str) -> str:
+    """A name as that of a file."""
+    return "".join(c if c.isalnum() or c in "._-" else "_" for c in name)
+
+
+def print_comparison(comparison: Comparison) -> None:
+    """A table for each model, and the verdicts."""
+    out = console()
+    for model in comparison.models:
+        out.print(_table(comparison, model))
+    out.print(LEGEND)
+    for verdict in sorted(comparison.verdicts(), key=lambda verdict: verdict["holds"]):
+        out.print(f"{'holds' if verdict['holds'] else 'FAILS'}: {verdict['text']}\n", markup=False)
+
+
+def _table(comparison: Comparison, model: str) -> Table:
+    """A row for each method, strongest first: image, absolute and class mean beside each other."""
+    kind, area = comparison.kinds[0], comparison.area
+    table = Table(
+        title=f"{model} model, {kind} canvases",
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+    )
+    small = min(comparison.areas, key=lambda other: abs(other - SMALL))
+    table.add_column("method", no_wrap=True)
+    for name in (
+        f"{100 * area:.3g} % of pixels",
+        f"{100 * small:.3g} %",
+        "abs.",
+        "mean",
+        "mean, abs.",
+        "passes",
+        "seconds",
+    ):
+        table.add_column(name, justify="right", no_wrap=True)
+    groups: dict[str, dict[tuple[str, str], list[Record]]] = {}
+    for r in comparison.select(model=model, kind=kind):
+        groups.setdefault(r.method, {}).setdefault((r.level, r.ranking), []).append(r)
+    power = {
+        method: {key: merged([r.powers[area] for r in own]) for key, own in group.items()}
+        for method, group in groups.items()
+    }
+    usual = ("image", "signed")
+    for method in sorted(power, key=lambda method: -power[method][usual].value):
+        own, found = groups[method][usual], power[method]
+        low, high = found[usual].interval
+        others = (("image", "absolute"), ("class", "signed"), ("class", "absolute"))
+        table.add_row(
+            method,
+            f"{found[usual].value:.1%} ({100 * low:.1f}-{100 * high:.1f})",
+            f"{merged([r.powers[small] for r in own]).value:.1%}",
+            *(f"{found[key].value:.1%}" if key in found else "" for key in others),
+            f"{own[0].passes:.4g}",
+            f"{own[0].seconds:.2g}",
+        )
+    for failure in comparison.failures:
+        if failure.model == model and failure.what == "maps":
+            table.add_row(failure.method, "failed")
+    return table
