@@ -192,6 +192,16 @@ def settings_of_search() -> list[tuple[str, float]]:
     return [(canvas, area) for area in AREAS for canvas in CANVASES]
 
 
+def verdict(findings: Sequence[Finding], canvas: str, area: float) -> str:
+    """Whether the target stands out; if not, which place it has and whether another class does."""
+    own = standing(findings, canvas, area, TARGET)
+    if own.stands_out:
+        return "**yes**"
+    first = first_class(findings, canvas, area)
+    wrong = first != TARGET and standing(findings, canvas, area, first).stands_out
+    return f"no, {own.rank} of 10" + (f"; {CLASS_NAMES[first]} does" if wrong else "")
+
+
 def overview(models: Sequence[Model]) -> Iterator[str]:
     """A row for each model: its scores, and where the target's class stands out."""
     yield "\n### The models, and where the target stands out\n"
@@ -200,9 +210,6 @@ def overview(models: Sequence[Model]) -> Iterator[str]:
     for model in models:
         planted = PLANTED.get(model.planted)
         success = model.scores.get("attack_success")
-        found = [
-            standing(model.findings, canvas, area, TARGET) for canvas, area in settings_of_search()
-        ]
         yield line(
             model.planted,
             planted.strength if planted else "",
@@ -210,7 +217,7 @@ def overview(models: Sequence[Model]) -> Iterator[str]:
             model.seed,
             f"{model.scores['accuracy']:.1%}",
             "" if success is None else f"{success:.1%}",
-            *("**yes**" if own.stands_out else f"no ({own.rank} of 10)" for own in found),
+            *(verdict(model.findings, canvas, area) for canvas, area in settings_of_search()),
         )
 
 

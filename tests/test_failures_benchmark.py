@@ -33,22 +33,27 @@ def findings(*hits, control=0.0):
 
 
 @pytest.mark.parametrize(
-    ("found", "rank", "rival", "stands_out"),
+    ("found", "rank", "rival", "stands_out", "told"),
     [
-        (findings(880, 100, 200), 1, 2, True),
-        (findings(880, 100, 200, control=0.99), 1, 2, False),  # random pixels do as well
-        (findings(500, 490, 200), 1, 1, False),  # the intervals meet
-        (findings(200, 880, 300), 3, 1, False),
+        (findings(880, 100, 200), 1, 2, True, "**yes**"),
+        # random pixels do as well
+        (findings(880, 100, 200, control=0.99), 1, 2, False, "no, 1 of 10"),
+        (findings(500, 490, 200), 1, 1, False, "no, 1 of 10"),  # the intervals meet
+        (findings(490, 500, 200), 2, 1, False, "no, 2 of 10"),
+        (findings(200, 880, 300), 3, 1, False, "no, 3 of 10; Trouser does"),
     ],
 )
-def test_a_class_stands_out_by_the_rule_of_the_results(script, found, rank, rival, stands_out):
+def test_a_class_stands_out_by_the_rule_of_the_results(
+    script, found, rank, rival, stands_out, told
+):
     own = script.standing(found, "white", AREA, 0)
     assert (own.rank, own.rival, own.stands_out) == (rank, rival, stands_out)
     first = script.first_class(found, "white", AREA)
     assert first == (0 if rank == 1 else rival)
-    told = "It stands out." in strongest_class(found, "white", AREA)
-    assert script.standing(found, "white", AREA, first).stands_out == told
-    assert stands_out == (told and first == 0)
+    anyone = "It stands out." in strongest_class(found, "white", AREA)
+    assert script.standing(found, "white", AREA, first).stands_out == anyone
+    assert stands_out == (anyone and first == 0)
+    assert script.verdict(found, "white", AREA) == told
 
 
 def test_only_classes_that_are_weak_on_both_canvases_are_in_the_table(script):
