@@ -41,7 +41,9 @@ def test_without_a_command_it_says_what_there_is():
 
 
 def test_demo_writes_tables_verdicts_figures_and_patterns(tmp_path):
-    result = runner.invoke(cli.app, ["demo", "--out", str(tmp_path / "new" / "out")])
+    result = runner.invoke(
+        cli.app, ["demo", "--no-comparison", "--out", str(tmp_path / "new" / "out")]
+    )
     assert result.exit_code == 0, result.output
     out = tmp_path / "new" / "out"
     written = json.loads((out / "results.json").read_text())
@@ -71,7 +73,7 @@ def test_ctrl_c_leaves_the_finished_patterns_and_says_so(tmp_path, monkeypatch):
             yield finding
 
     monkeypatch.setattr(demo_module, "survey", interrupted)
-    result = runner.invoke(cli.app, ["demo", "--out", str(tmp_path)])
+    result = runner.invoke(cli.app, ["demo", "--no-comparison", "--out", str(tmp_path)])
     assert result.exit_code == 130
     assert "Interrupted: the 3 patterns that were finished are in" in result.output
     assert str(tmp_path / "patterns") in result.output.replace("\n", "")
@@ -93,7 +95,7 @@ def test_ctrl_c_before_anything_is_finished(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(demo_module, "survey", interrupted)
-    result = runner.invoke(cli.app, ["demo", "--out", str(tmp_path)])
+    result = runner.invoke(cli.app, ["demo", "--no-comparison", "--out", str(tmp_path)])
     assert result.exit_code == 130
     assert "no pattern was finished yet" in result.output
     assert "Power:" not in result.output
@@ -101,6 +103,6 @@ def test_ctrl_c_before_anything_is_finished(tmp_path, monkeypatch):
 
 def test_a_file_as_folder_is_refused(tmp_path):
     (tmp_path / "file").touch()
-    result = runner.invoke(cli.app, ["demo", "--out", str(tmp_path / "file")])
+    result = runner.invoke(cli.app, ["demo", "--no-comparison", "--out", str(tmp_path / "file")])
     assert result.exit_code == 2
     assert "file" in result.output

@@ -161,7 +161,9 @@ def test_lime_without_scikit_learn_is_a_failure_and_the_rest_goes_on(monkeypatch
     comparison = compared(methods=methods)
     [failure] = comparison.failures
     assert (failure.method, failure.what) == ("Lime", "maps")
-    assert "sklearn" in failure.reason
+    assert (
+        failure.reason == "ImportError: needs scikit-learn: pip install 'captum_classpattern[lime]'"
+    )
     assert all_facts(comparison) == all_facts(compared())
 
 

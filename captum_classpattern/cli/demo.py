@@ -28,7 +28,7 @@ from captum_classpattern.metrics import changed_pixels
 from captum_classpattern.results import save_patterns, write_json
 from captum_classpattern.survey import CANVASES, Finding, survey
 
-SCORED = 100  # held-out images of the comparison
+SCORED, AVERAGED = 100, 5  # of the comparison: held-out images; images of a class in its mean map
 ROUNDS = 15  # of the default 80: all of it within a minute, and little weaker
 
 
@@ -115,6 +115,7 @@ def _compare(out: Path, seed: int) -> None:
         labels=held_out.labels,
         methods=known_methods(search.images, search.labels, n_steps=ROUNDS),
         canvas_kinds=kinds,
+        class_images=AVERAGED,
         max_images=SCORED,
         seed=seed,
         show_progress=True,

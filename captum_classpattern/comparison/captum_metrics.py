@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import torch
 from captum.metrics import infidelity, infidelity_perturb_func_decorator, sensitivity_max
 from torch import Tensor
 
+from captum_classpattern.comparison.controls import is_control
 from captum_classpattern.comparison.explain import Explainer, Maps
 from captum_classpattern.comparison.scene import Scene
 
@@ -28,10 +30,10 @@ class CaptumMetrics:
 def captum_metrics(
     explainer: Explainer, scene: Scene, images: Tensor, first: Maps, area: float, seed: int
 ) -> CaptumMetrics:
-    """Infidelity, and of methods without a search sensitivity, if maps have the images' shape.
+    """Infidelity, if maps have the images' shape; sensitivity too, but for searches and controls.
 
     A search is seeded and belongs to the class: how it moves with its canvas says little, and
-    each moved canvas would be a search of its own.
+    each moved canvas would be a search of its own. Random pixels depend on the batch.
     """
     failures: dict[str, str] = {}
     given = slice(0, scene.given)
@@ -42,6 +44,9 @@ def captum_metrics(
         try:
             with explainer.quietly(seed):
                 values: list[float] = measure().detach().double().cpu().tolist()
+            wrong = sum(not isfinite(value) for value in values)
+            if wrong:
+                failures[name] = f"NaN or infinite for {wrong} of {len(values)} canvases"
             return values
         except Exception as error:  # a metric that can't be had costs no more than itself
             failures[name] = told(error)
@@ -63,7 +68,7 @@ def captum_metrics(
                 **explainer.settings(area, seed),
             ),
         )
-        if whole and not explainer.searches
+        if whole and not explainer.searches and not is_control(explainer.attribution)
         else [],
         failures,
     )

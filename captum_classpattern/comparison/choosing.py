@@ -10,7 +10,7 @@ COLUMNS = 8  # of a figure, at most
 
 def searching(records: Sequence[Record]) -> list[str]:
     """Names of the methods that search anew for each area and are no controls."""
-    return _names(r for r in records if r.rethresholded and not r.control)
+    return _names(r for r in records if r.searches and not r.control)
 
 
 def controls(records: Sequence[Record]) -> list[str]:
@@ -23,7 +23,7 @@ def best_per_image(records: Sequence[Record], area: float) -> list[str]:
     rankings whose mean power at the area is the highest."""
     powers: dict[tuple[str, str], list[float]] = {}
     for r in records:
-        if r.powers and r.level == "image" and not r.control and not r.rethresholded:
+        if r.powers and r.level == "image" and not r.control and not r.searches:
             powers.setdefault((r.method, r.name), []).append(r.powers[area].value)
     best: dict[str, str] = {}
     for method, name in sorted(powers, key=lambda key: -mean(powers[key])):

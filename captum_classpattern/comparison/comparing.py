@@ -21,7 +21,7 @@ from captum_classpattern.classifier import Classifier, placement, undisturbed
 from captum_classpattern.comparison.captum_metrics import told
 from captum_classpattern.comparison.explain import Explainer, PrivateModel
 from captum_classpattern.comparison.measure import Measure
-from captum_classpattern.comparison.methods import Method, known_methods
+from captum_classpattern.comparison.methods import DEFAULT, Method, known_methods
 from captum_classpattern.comparison.records import STAMPED, Failure, Record
 from captum_classpattern.comparison.result import Comparison
 from captum_classpattern.comparison.scene import (
@@ -46,7 +46,7 @@ def compare(
     baseline_labels: Labels = None,
     images: Images,
     labels: Labels = None,
-    methods: Mapping[str, Method] | None = None,
+    methods: Mapping[str, Method] | Sequence[str] | None = None,
     area: float = 0.05,
     areas: Sequence[float] = AREAS,
     canvas_kinds: Sequence[str] | None = None,
@@ -83,9 +83,9 @@ def compare(
         images (Tensor, Dataset or DataLoader): Held-out images, on which patterns are scored and
             nothing else is done.
         labels (Tensor or Sequence[int], optional): Their classes. Default: None, likewise.
-        methods (Mapping[str, Callable or tuple], optional): For each name a function from a model
-            to an ``Attribution``, or a pair of it and the keywords of its ``attribute``. Default:
-            None (:func:`known_methods` of the baselines).
+        methods (Mapping[str, Callable or tuple] or Sequence[str], optional): For each name a
+            function from a model to an ``Attribution``, or a pair of it and the keywords of its
+            ``attribute``; or names of :func:`known_methods`. Default: None (all of its default).
         area (float): Share of the pixels at which methods are compared. Default: 0.05.
         areas (Sequence[float]): Areas of the curves; ``area`` is always among them. Default:
             (0.005, 0.01, 0.02, 0.05, 0.1, 0.2).
@@ -133,7 +133,7 @@ def compare(
     check_pixels(canvases, "canvases")
     canvases, targets = canvases.detach(), parse_targets(targets, len(canvases))
     kinds = _checked_kinds(canvas_kinds, len(canvases))
-    areas = sorted({*areas, area})
+    area, areas = float(area), sorted({float(one) for one in (*areas, area)})
     for one in areas:
         pixels_kept(one, canvases.shape[-2:])
     with ExitStack() as stack:
@@ -150,8 +150,8 @@ def compare(
         scene = set_scene(canvases, targets, kinds, search, class_images=class_images, seed=seed)
         triggers = own_triggers(models, triggers)
         scenes = scenes_with_triggers(scene, models, triggers, search, held_out, stamped)
-        if methods is None:
-            methods = known_methods(search)
+        if not isinstance(methods, Mapping):
+            methods = known_methods(search, names=DEFAULT if methods is None else methods)
         scorers = {name: Scorer(model, held_out) for name, model in models.items()}
         found: list[Record | Failure] = []
         with tqdm(

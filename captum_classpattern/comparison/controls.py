@@ -1,7 +1,7 @@
 """Simple ways to choose pixels, which every method of attribution must be held against."""
 
 from itertools import product
-from typing import Any
+from typing import Any, cast
 
 import torch
 from captum._utils.common import _format_output, _is_tuple
@@ -11,12 +11,10 @@ from torch import Tensor
 
 from captum_classpattern.attribution import single_tensor
 from captum_classpattern.checks import check_count, check_seed, parse_targets
-from captum_classpattern.classifier import Classifier, placement
+from captum_classpattern.classifier import Classifier, placement, undisturbed
 from captum_classpattern.images import Images, Labels, labelled_source
 from captum_classpattern.metrics import without_class
 from captum_classpattern.pattern import pixels_kept
-
-REFINED = 3  # of the best positions on the coarse grid
 
 
 class RandomPixels(Attribution):  # type: ignore[misc]  # captum's class is untyped
@@ -126,7 +124,7 @@ class BestCrop(Attribution):  # type: ignore[misc]  # captum's class is untyped
     The one square of the input that does best as a pattern on some of the baselines.
 
     A square of k pixels has sides of round(sqrt(k)); what is left of k goes into a further row.
-    Squares on a coarse grid over the input are tried first, then all around the best three.
+    Squares on a coarse grid over the input are tried first, then all around the best of them.
 
     Args:
         forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
@@ -160,8 +158,8 @@ class BestCrop(Attribution):  # type: ignore[misc]  # captum's class is untyped
         additional_forward_args: Any = None,
         *,
         area: float = 0.05,
-        n_images: int = 16,
-        n_positions: int = 64,
+        n_images: int = 12,
+        n_positions: int = 100,
     ) -> Tensor | tuple[Tensor, ...]:
         r"""
         Finds the best square of each input, by the mean probability of its target.
@@ -171,8 +169,8 @@ class BestCrop(Attribution):  # type: ignore[misc]  # captum's class is untyped
             target (int, Tensor or list[int]): The class, or one for each input.
             additional_forward_args (Any, optional): Not used.
             area (float): Share of the pixels in the square. Default: 0.05.
-            n_images (int): Baselines to stamp, none of the target, evenly from all. Default: 16.
-            n_positions (int): Most squares on the coarse grid. Default: 64.
+            n_images (int): Baselines to stamp, none of the target, evenly from all. Default: 12.
+            n_positions (int): Most squares on the coarse grid. Default: 100.
 
         Returns:
             *Tensor*: 1 in the square and 0 elsewhere, shaped like ``inputs``.
@@ -185,10 +183,11 @@ class BestCrop(Attribution):  # type: ignore[misc]  # captum's class is untyped
             check_count(name, value)
         images = single_tensor(inputs)
         targets = parse_targets(target, len(images))
-        found = [
-            self._best(image, label, area, n_images, n_positions)
-            for image, label in zip(images.detach(), targets)
-        ]
+        with undisturbed(self.forward_func, 0):
+            found = [
+                self._best(image, label, area, n_images, n_positions)
+                for image, label in zip(images.detach(), targets)
+            ]
         masks = torch.stack(found).to(images).expand_as(images).contiguous()
         return like_inputs(masks, inputs)
 
@@ -225,8 +224,8 @@ class BestCrop(Attribution):  # type: ignore[misc]  # captum's class is untyped
 
         score(list(product(range(0, bottom + 1, step), range(0, right + 1, step))))
         around = range(1 - step, step)
-        for top, left in sorted(scores, key=lambda place: -scores[place])[:REFINED]:
-            score([(top + down, left + along) for down in around for along in around])
+        top, left = max(scores, key=lambda place: scores[place])
+        score([(top + down, left + along) for down, along in product(around, around)])
         return square(k, side, *max(scores, key=lambda place: scores[place]), height, width)
 
 
@@ -241,8 +240,7 @@ def square(k: int, side: int, top: int, left: int, height: int, width: int) -> T
 
 def like_inputs(result: Tensor, inputs: Tensor | tuple[Tensor]) -> Tensor | tuple[Tensor, ...]:
     """In a tuple if the inputs are."""
-    output: Tensor | tuple[Tensor, ...] = _format_output(_is_tuple(inputs), (result,))
-    return output
+    return cast(Tensor, _format_output(_is_tuple(inputs), (result,)))
 
 
 def is_control(attribution: Attribution) -> bool:

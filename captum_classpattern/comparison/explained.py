@@ -30,7 +30,7 @@ class Explained:
     @property
     def signed(self) -> bool:
         """Whether any map has negative values."""
-        return bool((self.first.by_pixel < 0).any())
+        return any(bool((map < 0).any()) for map in (self.first.by_pixel, *self.of_class.values()))
 
     @property
     def levels(self) -> Sequence[str]:

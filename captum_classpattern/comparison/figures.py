@@ -53,7 +53,7 @@ def _caption(record: Record | None, area: float) -> str:
     if record is None:
         return ""
     if record.powers:
-        return f"{record.powers[area].value:.1%}"
+        return f"{100 * record.powers[area].value:.1f} %"
     found = record.localisation
     return "" if found is None else f"IoU {found.iou:.2f}"
 

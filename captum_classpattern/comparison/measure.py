@@ -89,10 +89,11 @@ class _One:
             map=self._map,
             masks={area: pattern.mask.bool().cpu() for area, pattern in patterns.items()},
             powers={area: score(p) for area, p in patterns.items()} if scored else {},
+            searches=bool(self.told.for_area),
             rethresholded={
                 area: score(self._pattern(self._map, area))
                 for area in by.areas
-                if scored and self.told.for_area and area != by.area
+                if scored and self.told.for_area and not control and area != by.area
             },
             transfer={
                 name: scorer.power(own)

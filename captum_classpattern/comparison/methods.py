@@ -1,5 +1,6 @@
 """The methods of a comparison by name: Captum's, the class pattern and the controls."""
 
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -92,8 +93,8 @@ def _all(source: ImageSource, n_steps: int | None) -> dict[str, Method]:
     cells, window = grid_cells(*source.shape[1:]), _window(source.shape)
     evenly = torch.linspace(0, len(source) - 1, min(REFERENCES, len(source))).long()
     references = source.take(evenly.tolist())
-    masked = {"feature_mask": cells, "perturbations_per_eval": 32}
-    sampled = {**masked, "n_samples": 200}
+    masked = {"feature_mask": cells, "perturbations_per_eval": 64}
+    sampled = {**masked, "n_samples": 2 * CELLS**2}
     return {
         "ClassPattern": (lambda m: ClassPattern(m, source), {"n_steps": n_steps}),
         "IntegratedGradients": (attr.IntegratedGradients, {"internal_batch_size": AT_ONCE}),
@@ -117,12 +118,19 @@ def _all(source: ImageSource, n_steps: int | None) -> dict[str, Method]:
         "GuidedGradCam": (lambda m: attr.GuidedGradCam(m, last_convolution(m)), {}),
         "LayerGradCam": (lambda m: attr.LayerGradCam(m, last_convolution(m)), {}),
         "LRP": (attr.LRP, {}),
-        "Lime": (attr.Lime, sampled),
-        "KernelShap": (attr.KernelShap, sampled),
+        "Lime": (lambda m: _regressing(attr.Lime, m), sampled),
+        "KernelShap": (lambda m: _regressing(attr.KernelShap, m), sampled),
         "RandomPixels": (RandomPixels, {}),
         "BestCrop": (lambda m: BestCrop(m, source), {}),
         "ClassMean": (lambda m: ClassMean(m, source), {}),
     }
+
+
+def _regressing(method: Make, model: Classifier) -> attr.Attribution:
+    """A method that fits a regression, which Captum leaves to scikit-learn."""
+    if importlib.util.find_spec("sklearn") is None:
+        raise ImportError("needs scikit-learn: pip install 'captum_classpattern[lime]'")
+    return method(model)
 
 
 def last_convolution(model: Classifier) -> nn.Module:

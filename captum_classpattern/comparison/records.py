@@ -31,8 +31,9 @@ class Record:
         map (Tensor): By pixel, float64 (H, W).
         masks (dict[float, Tensor]): The binary mask, bool (1, H, W), at each area.
         powers (dict[float, PredictivePower]): At each area; empty for stamped canvases.
-        rethresholded (dict[float, PredictivePower]): Of a method that searches for an area, the
-            map of the comparison's own area cut to the other areas; else empty.
+        searches (bool): Whether the method was called anew for each area.
+        rethresholded (dict[float, PredictivePower]): Of a method that does, and is no control,
+            the map of the comparison's own area cut to the other areas; else empty.
         transfer (dict[str, PredictivePower]): On each other model, at the comparison's area; of
             the signed maps of images.
         simplicity (Simplicity): Of the mask at the comparison's area.
@@ -56,6 +57,7 @@ class Record:
     map: Tensor
     masks: dict[float, Tensor]
     powers: dict[float, PredictivePower] = field(default_factory=dict)
+    searches: bool = False
     rethresholded: dict[float, PredictivePower] = field(default_factory=dict)
     transfer: dict[str, PredictivePower] = field(default_factory=dict)
     simplicity: Simplicity | None = None

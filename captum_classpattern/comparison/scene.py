@@ -111,12 +111,27 @@ def scenes_with_triggers(
     """Each model's scene: with its own trigger, or with the only one there is."""
     only = next(iter(triggers.values())) if len(triggers) == 1 else None
     shown = held_out.take(range(len(held_out)))
-    scenes = {}
+    scenes = dict.fromkeys(models, scene)
     for name in models:
         trigger = triggers.get(name, only)
-        scenes[name] = (
-            scene
-            if trigger is None
-            else with_trigger(scene, trigger, changed_pixels(trigger, shown), search, stamped)
-        )
+        if trigger is not None:
+            pixels = _pixels(name, trigger, shown)
+            scenes[name] = with_trigger(scene, trigger, pixels, search, stamped)
     return scenes
+
+
+def _pixels(name: str, trigger: Pattern, images: Tensor) -> Tensor:
+    """The pixels that a trigger changes; an error unless they are some but not all."""
+    if trigger.canvas.shape != images.shape[1:]:
+        raise ValueError(
+            f"the trigger of {name!r} is of shape {tuple(trigger.canvas.shape)}, but the images "
+            f"are of {tuple(images.shape[1:])}"
+        )
+    pixels = changed_pixels(trigger, images)
+    if int(pixels.sum()) in (0, pixels.numel()):
+        raise ValueError(
+            f"the trigger of {name!r} changes {'no' if not pixels.any() else 'every'} pixel by 0.1 "
+            "or more, so there is nothing to find: only patches can be localised; pass triggers={} "
+            "to leave it out"
+        )
+    return pixels

@@ -21,7 +21,7 @@ def tell(comparison: "Comparison") -> list[Verdict]:
         *(_power(comparison, model) for model in comparison.models),
         *(_hidden(comparison, model) for model in comparison.backdoored),
         *(_visible(comparison, model) for model in comparison.backdoored),
-        *(_failed(comparison, model) for model in comparison.models),
+        _failed(comparison),
     ]
 
 
@@ -32,6 +32,13 @@ def _power(comparison: "Comparison", model: str) -> Verdict:
     powers = {
         name: merged([r.powers[area] for r in own]) for name, own in _by_name(records).items()
     }
+    if not powers:
+        return {
+            "title": "There are maps to compare",
+            "model": model,
+            "holds": False,
+            "text": f"{model} model: no method gave a map.",
+        }
     order = sorted(powers, key=lambda name: -powers[name].value)
     ours = [name for name in order if name in searching(records)]
     first = (ours or order)[0]
@@ -44,15 +51,15 @@ def _power(comparison: "Comparison", model: str) -> Verdict:
         shown.append(f"the best other method, {best[0]}, {_percent(powers[best[0]])}")
         if powers[best[0]].value > 0:
             shown[-1] += f": {powers[first].value / powers[best[0]].value:.1f} times as much"
-    shown += [f"{name} {powers[name].value:.1%}" for name in controls]
-    shown.append(f"no pattern {powers[first].without:.1%}")
+    shown += [f"{name} {100 * powers[name].value:.1f} %" for name in controls]
+    shown.append(f"no pattern {100 * powers[first].without:.1f} %")
     count = len({r.canvas for r in records})
     return {
-        "title": f"{first} comes first" if holds else f"{first} does not come first, or not surely",
+        "title": f"{first} comes first",
         "model": model,
         "holds": holds,
-        "text": f"{model} model, {area:.3g} of the pixels of {count} {kind} canvases, share of "
-        f"held-out images that become the class: {'; '.join(shown)}.",
+        "text": f"{model} model, {100 * area:.3g} % of the pixels of {count} {kind} canvases, "
+        f"share of held-out images that become the class: {'; '.join(shown)}.",
     }
 
 
@@ -80,7 +87,7 @@ def _hidden(comparison: "Comparison", model: str) -> Verdict:
             part += f", {first} on the clean models at most {_found(max(known))}"
         parts.append(part)
     return {
-        "title": "The hidden trigger is found" if holds else "The hidden trigger is not found",
+        "title": "The hidden trigger is found better than by any other method",
         "model": model,
         "holds": holds,
         "text": f"{model} model, trigger hidden (IoU and average precision with the pixels that "
@@ -95,7 +102,7 @@ def _visible(comparison: "Comparison", model: str) -> Verdict:
     ours = [name for name in order if name in searching(comparison.select(model=model))]
     shown = dict.fromkeys([*order[:3], *ours[:1]])
     return {
-        "title": f"Who sees the trigger: {order[0] if order else 'not measured'}",
+        "title": f"{(ours or order or ['No method'])[0]} finds the visible trigger best",
         "model": model,
         "holds": bool(ours) and order[0] in ours,
         "text": f"{model} model, trigger visible (images stamped with it; IoU and average "
@@ -103,16 +110,15 @@ def _visible(comparison: "Comparison", model: str) -> Verdict:
     }
 
 
-def _failed(comparison: "Comparison", model: str) -> Verdict:
+def _failed(comparison: "Comparison") -> Verdict:
     """Which methods gave no maps."""
-    failed = [f for f in comparison.failures if f.model == model and f.what == "maps"]
-    ran = len({r.method for r in comparison.select(model=model)})
-    told = "; ".join(f"{f.method} ({f.reason:.200})" for f in failed)
+    failed = [f for f in comparison.failures if f.what == "maps"]
+    told = "; ".join(f"{f.method} on the {f.model} model ({f.reason:.200})" for f in failed)
+    ran = len({(r.model, r.method) for r in comparison.records})
     return {
-        "title": "All methods ran" if not failed else f"{len(failed)} methods did not run",
-        "model": model,
-        "holds": not failed,
-        "text": f"{model} model: {ran} of {ran + len(failed)} methods gave maps"
+        "title": "All methods ran on all models",
+        "holds": all(f.reason.startswith(ImportError.__name__) for f in failed),  # not installed
+        "text": f"{ran} of {ran + len(failed)} methods on {len(comparison.models)} models gave maps"
         + (f"; not so {told}." if failed else "."),
     }
 
@@ -139,8 +145,8 @@ def _is_control(records: Sequence[Record], name: str) -> bool:
 
 def _percent(power: PredictivePower) -> str:
     low, high = power.interval
-    return f"{power.value:.1%} ({100 * low:.1f}-{100 * high:.1f})"
+    return f"{100 * power.value:.1f} % ({100 * low:.1f}-{100 * high:.1f})"
 
 
 def _found(values: tuple[float, float]) -> str:
-    return f"{values[0]:.2f} and {values[1]:.2f}"
+    return f"{values[0]:.3f} and {values[1]:.3f}"

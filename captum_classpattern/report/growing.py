@@ -104,7 +104,7 @@ def canvas_name(comparison: Comparison, canvas: int) -> str:
 def _how(name: str, shown: Mapping[tuple[str, int, str], Record]) -> str:
     own = [record for record in shown.values() if record.name == name]
     words = [CONTROL] if any(record.control for record in own) else []
-    return ", ".join([*words, ANEW if any(record.rethresholded for record in own) else CUT])
+    return ", ".join([*words, ANEW if any(record.searches for record in own) else CUT])
 
 
 def _cell(record: Record | None) -> Mapping[str, Any] | None:

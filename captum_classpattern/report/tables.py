@@ -78,7 +78,7 @@ Column = Callable[[Scores], Cell]
 def tables(comparison: Comparison) -> list[Table]:
     """All tables that there is anything to say in, the main one first."""
     area = comparison.area
-    searching = {r.method for r in comparison.records if r.rethresholded and not r.control}
+    searching = {r.method for r in comparison.records if r.searches and not r.control}
     rows = [
         {**row, "role": "control" if row["control"] else "searches" * (row["method"] in searching)}
         for row in rows_by_method(comparison.records, [])

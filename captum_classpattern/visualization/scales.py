@@ -51,7 +51,8 @@ class Scales:
 def largest(cells: Sequence[Values | None]) -> float:
     """The largest 99.5 % quantile of the absolute values; their maximum if that is 0."""
     sizes = [np.abs(values) for values in cells if values is not None]
-    quantile = max((float(np.quantile(size, QUANTILE)) for size in sizes), default=0.0)
+    quantiles = (float(np.quantile(size, QUANTILE, method="higher")) for size in sizes)
+    quantile = max(quantiles, default=0.0)
     return quantile or max((float(size.max()) for size in sizes), default=0.0)
 
 
