@@ -62,7 +62,7 @@ def test_class_mean_without_labels_goes_by_the_classifier():
         ClassMean(net, SEARCH, LABELS).attribute(CANVASES, 7)
 
 
-def plain_crop(net, image, target, k, n_images=16):
+def plain_crop(net, image, target, k, n_images=12):
     """All positions, and all their scores."""
     others = [one for one, label in zip(SEARCH, LABELS.tolist()) if label != target]
     stamped_on = [others[int(i * (len(others) - 1) / (n_images - 1))] for i in range(n_images)]

@@ -104,7 +104,7 @@ def test_a_plot_of_one_model_has_a_row_for_each_canvas(comparison):
                 model="one", method=name, level="image", ranking="signed", canvas=row
             )
             np.testing.assert_allclose(drawn[column + 1], r.map.numpy())
-            assert f"{r.powers[0.1].value:.1%}" in texts(figure)
+            assert f"{100 * r.powers[0.1].value:.1f} %" in texts(figure)
     assert {"ant", "bee", "cat"} <= set(texts(figure))
     assert not badly_placed(figure)
 

@@ -41,7 +41,8 @@ def limits(axis):
 
 
 def quantile(*maps):
-    return max(float(values.double().abs().quantile(0.995)) for values in maps)
+    sizes = [values.double().abs() for values in maps]
+    return max(float(size.quantile(0.995, interpolation="higher")) for size in sizes)
 
 
 def stated(figure):

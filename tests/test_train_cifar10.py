@@ -145,3 +145,7 @@ def test_facts_name_what_sets_a_kind_apart(kinds):
     adversarial = kinds.facts("robust4")["adversarial"]
     assert adversarial["epsilon"] == 4 / 255
     assert adversarial["pgd_images"] == "the first 100 test images of each class"
+
+
+def test_each_robust_kind_has_its_stages(script, kinds):
+    assert script.ROBUST_STAGES.keys() == kinds.EPSILONS.keys()

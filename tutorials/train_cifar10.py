@@ -61,7 +61,10 @@ class Stage(NamedTuple):
 
 
 STAGES = (Stage(40, 0.2, small=30), Stage(14, 0.1), Stage(10, 0.05, cutout=0, averaged=True))
-ROBUST_STAGES = (Stage(16, 0.2, small=8, cutout=0),)
+ROBUST_STAGES = {
+    "robust4": (Stage(8, 0.2, small=5, cutout=0),),
+    "robust8": (Stage(16, 0.2, small=8, cutout=0),),
+}
 
 
 class Block(nn.Module):
@@ -288,7 +291,7 @@ def main() -> None:
     images, labels = load_split(arguments.data, "train")
     labels = training_labels(name, labels)
     poisoned = poisoned_images(name, images, labels)
-    stages = ROBUST_STAGES if name in EPSILONS else STAGES
+    stages = ROBUST_STAGES.get(name, STAGES)
     torch.manual_seed(0)
     model = load_model(name) if first else WideResNet()
     for number, stage in enumerate(stages[first:], first):
