@@ -164,3 +164,19 @@ def test_the_demo_ends_with_the_comparison(tmp_path, monkeypatch):
     assert list(told["models"]) == ["natural", "backdoored", "robust"]
     assert {r["kind"] for r in told["rows"]} == {"positive", "white", "stamped"}
     assert (tmp_path / "comparison" / "report.html").exists()
+
+
+def test_an_interrupted_comparison_writes_what_was_finished(inputs, tmp_path, monkeypatch):
+    module = import_module("captum_classpattern.cli.compare")
+    known = module.known_methods
+
+    def stop(model):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "known_methods", lambda *a, **k: {**known(*a, **k), "stop": stop})
+    result = compare(inputs, tmp_path / "out", "--classes", "1", "--methods", "Saliency")
+    assert result.exit_code == 130
+    assert "Interrupted after" in result.output
+    told = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert {(row["model"], row["method"]) for row in told["rows"]} == {("natural", "Saliency")}
+    assert "(interrupted)" in (tmp_path / "out" / "report.html").read_text()

@@ -4,7 +4,7 @@ import warnings
 
 import pytest
 import torch
-from captum.attr import IntegratedGradients, Saliency
+from captum.attr import Attribution, IntegratedGradients, Saliency
 from comparisons import (
     AREAS,
     CANVASES,
@@ -34,6 +34,7 @@ from captum_classpattern.comparison import (
 )
 from captum_classpattern.comparison import (
     BestCrop,
+    Interrupted,
     RandomPixels,
     comparing,
     known_methods,
@@ -633,3 +634,17 @@ def test_controls_are_told_apart():
         ("InputXGradient", False),
     }
     assert {r.level for r in compared(methods=methods).records if r.control} == {"image"}
+
+
+def test_what_was_finished_outlives_an_interrupt():
+    class Stopping(Attribution):
+        def attribute(self, inputs, target=None):
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted) as stopped:
+        compared(methods={"Saliency": Saliency, "stop": Stopping, "never": Saliency})
+    finished = stopped.value.comparison
+    assert isinstance(stopped.value, KeyboardInterrupt)
+    assert {record.method for record in finished.records} == {"Saliency"}
+    assert finished.failures == []
+    assert finished.verdicts()

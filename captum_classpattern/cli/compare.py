@@ -8,7 +8,7 @@ import typer
 
 from captum_classpattern.cli import options
 from captum_classpattern.cli.printing import told_plainly
-from captum_classpattern.cli.side_by_side import choose_canvases, print_comparison, write_comparison
+from captum_classpattern.cli.side_by_side import choose_canvases, compared
 from captum_classpattern.comparison import DEFAULT, known_methods
 from captum_classpattern.comparison import compare as compare_methods
 from captum_classpattern.datasets import LabelledImages
@@ -84,30 +84,31 @@ def compare(
         images, targets, kinds = choose_canvases(
             opened, search.images, search.labels, chosen, each=canvases, white=white, seed=seed
         )
-        comparison = compare_methods(
-            opened,
-            images,
-            targets,
-            baselines=search.images,
-            baseline_labels=search.labels,
-            images=scored.images,
-            labels=scored.labels,
-            methods=known_methods(
-                search.images,
-                search.labels,
-                names=[name.strip() for name in methods.split(",")] if methods else DEFAULT,
-                n_steps=n_steps,
+        compared(
+            out,
+            "Class patterns beside Captum's methods",
+            lambda: compare_methods(
+                opened,
+                images,
+                targets,
+                baselines=search.images,
+                baseline_labels=search.labels,
+                images=scored.images,
+                labels=scored.labels,
+                methods=known_methods(
+                    search.images,
+                    search.labels,
+                    names=[name.strip() for name in methods.split(",")] if methods else DEFAULT,
+                    n_steps=n_steps,
+                ),
+                area=area,
+                canvas_kinds=kinds,
+                class_names=search.class_names or first.class_names,
+                max_images=max_images,
+                seed=seed,
+                show_progress=sys.stderr.isatty(),
             ),
-            area=area,
-            canvas_kinds=kinds,
-            class_names=search.class_names or first.class_names,
-            max_images=max_images,
-            seed=seed,
-            show_progress=sys.stderr.isatty(),
         )
-        write_comparison(comparison, out, "Class patterns beside Captum's methods")
-        print_comparison(comparison)
-        typer.echo(f"report.html, figures, patterns and comparison.json are in {out}.")
 
 
 def _named(models: list[str]) -> dict[str, str]:

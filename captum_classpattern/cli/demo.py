@@ -10,11 +10,7 @@ from tqdm import tqdm
 
 from captum_classpattern.attribution import versions
 from captum_classpattern.cli.printing import console, draw_best, print_tables
-from captum_classpattern.cli.side_by_side import (
-    choose_canvases,
-    print_comparison,
-    write_comparison,
-)
+from captum_classpattern.cli.side_by_side import choose_canvases, compared
 from captum_classpattern.comparison import compare, known_methods
 from captum_classpattern.demo import (
     CLASS_NAMES,
@@ -100,30 +96,30 @@ def _search_all(findings: dict[str, list[Finding]], out: Path, seed: int) -> Non
 
 def _compare(out: Path, seed: int) -> None:
     """Captum's methods and the class pattern side by side on the three models."""
-    images, models, started = demo_images(), demo_models(), time.perf_counter()
+    images, models = demo_images(), demo_models()
     search, held_out = images.search, images.held_out
     canvases, targets, kinds = choose_canvases(
         models, search.images, search.labels, range(len(CLASS_NAMES)), seed=seed
     )
-    comparison = compare(
-        models,
-        canvases,
-        targets,
-        baselines=search.images,
-        baseline_labels=search.labels,
-        images=held_out.images,
-        labels=held_out.labels,
-        methods=known_methods(search.images, search.labels, n_steps=ROUNDS),
-        canvas_kinds=kinds,
-        class_images=AVERAGED,
-        max_images=SCORED,
-        seed=seed,
-        show_progress=True,
+    compared(
+        out,
+        "Fashion-MNIST: class patterns beside Captum's methods",
+        lambda: compare(
+            models,
+            canvases,
+            targets,
+            baselines=search.images,
+            baseline_labels=search.labels,
+            images=held_out.images,
+            labels=held_out.labels,
+            methods=known_methods(search.images, search.labels, n_steps=ROUNDS),
+            canvas_kinds=kinds,
+            class_images=AVERAGED,
+            max_images=SCORED,
+            seed=seed,
+            show_progress=True,
+        ),
     )
-    write_comparison(comparison, out, "Fashion-MNIST: class patterns beside Captum's methods")
-    print_comparison(comparison)
-    seconds = time.perf_counter() - started
-    typer.echo(f"Compared in {seconds:.0f} s. Open {out / 'report.html'} in a browser.")
 
 
 def _finish(

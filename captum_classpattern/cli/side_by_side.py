@@ -1,9 +1,11 @@
 """What ``compare`` and ``demo`` write and print of a comparison."""
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
+import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from torch import Tensor
@@ -11,7 +13,7 @@ from torch import Tensor
 from captum_classpattern.canvases import select_canvases
 from captum_classpattern.classifier import Classifier
 from captum_classpattern.cli.printing import console, write_figure
-from captum_classpattern.comparison import Comparison, Record
+from captum_classpattern.comparison import Comparison, Interrupted, Record
 from captum_classpattern.comparison.choosing import for_a_figure, searching
 from captum_classpattern.comparison.scoring import merged
 from captum_classpattern.images import Images, Labels
@@ -50,6 +52,24 @@ def choose_canvases(
         [*(target for target in classes for _ in range(each)), *blank],
         [*["positive"] * len(positive), *["white"] * len(blank)],
     )
+
+
+def compared(out: Path, title: str, run: Callable[[], Comparison]) -> None:
+    """Compares, writes and prints; after an interrupt, what was finished."""
+    started = time.perf_counter()
+    try:
+        comparison, complete = run(), True
+    except Interrupted as stopped:
+        comparison, complete = stopped.comparison, False
+    if comparison.records:
+        write_comparison(comparison, out, title if complete else f"{title} (interrupted)")
+        print_comparison(comparison)
+        typer.echo(f"report.html, figures, patterns and comparison.json are in {out}.")
+    seconds = time.perf_counter() - started
+    if not complete:
+        typer.echo(f"Interrupted after {seconds:.0f} s: the methods that were finished are told.")
+        raise typer.Exit(130)
+    typer.echo(f"Compared in {seconds:.0f} s.")
 
 
 def write_comparison(comparison: Comparison, out: Path, title: str) -> None:

@@ -4,7 +4,7 @@ from captum_classpattern.comparison.comparing import AREAS, compare
 from captum_classpattern.comparison.controls import BestCrop, ClassMean, RandomPixels
 from captum_classpattern.comparison.methods import DEFAULT, Method, known_methods
 from captum_classpattern.comparison.records import STAMPED, Failure, Record
-from captum_classpattern.comparison.result import Comparison
+from captum_classpattern.comparison.result import Comparison, Interrupted
 
 __all__ = [
     "AREAS",
@@ -14,6 +14,7 @@ __all__ = [
     "ClassMean",
     "Comparison",
     "Failure",
+    "Interrupted",
     "Method",
     "RandomPixels",
     "Record",

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,9 +20,9 @@ from captum_classpattern.classifier import Classifier, placement, undisturbed
 from captum_classpattern.comparison.captum_metrics import told
 from captum_classpattern.comparison.explain import Explainer, PrivateModel
 from captum_classpattern.comparison.measure import Measure
-from captum_classpattern.comparison.methods import DEFAULT, Method, known_methods
+from captum_classpattern.comparison.methods import DEFAULT, Method, known_methods, plain_keywords
 from captum_classpattern.comparison.records import STAMPED, Failure, Record
-from captum_classpattern.comparison.result import Comparison
+from captum_classpattern.comparison.result import Comparison, Interrupted
 from captum_classpattern.comparison.scene import (
     Scene,
     own_triggers,
@@ -110,6 +109,7 @@ def compare(
     Raises:
         TypeError, ValueError: If models, images, targets or areas do not fit, or a held-out image
             is a search image or a canvas.
+        Interrupted: A ``KeyboardInterrupt`` whose ``comparison`` holds what was finished.
 
     Examples::
 
@@ -126,8 +126,13 @@ def compare(
     seed, first = check_seed(seed), next(iter(models.values()), None)
     if first is None:
         raise ValueError("models is empty: give a dict of classifiers by name")
-    counts = {"class_images": class_images, "max_images": max_images, "n_seeds": n_seeds}
-    for name, count in {**counts, "stamped": stamped}.items():
+    counts = {
+        "class_images": class_images,
+        "max_images": max_images,
+        "n_seeds": n_seeds,
+        "stamped": stamped,
+    }
+    for name, count in counts.items():
         check_count(name, count)
     seeds = [(seed + i) % 2**63 for i in range(n_seeds)]
     check_pixels(canvases, "canvases")
@@ -153,46 +158,60 @@ def compare(
         if not isinstance(methods, Mapping):
             methods = known_methods(search, names=DEFAULT if methods is None else methods)
         scorers = {name: Scorer(model, held_out) for name, model in models.items()}
-        found: list[Record | Failure] = []
-        with tqdm(
-            total=len(models) * len(methods), disable=not show_progress, desc="compare"
-        ) as bar:
-            for name, model in models.items():
-                by = Measure(name, scorers, area, areas, seeds)
-                for method, how in methods.items():
-                    bar.set_postfix_str(f"{method}, {name}")
-                    found += _tried(method, how, PrivateModel(model), scenes[name], by)
-                    bar.update()
-    return Comparison(
-        models={name: scorer.accuracy for name, scorer in scorers.items()},
-        canvases=canvases.cpu(),
-        targets=targets,
-        kinds=kinds,
-        stamped={name: own.canvases[own.given :].cpu() for name, own in scenes.items()},
-        triggers={name: own.trigger for name, own in scenes.items() if own.trigger is not None},
-        backdoored=list(triggers),
-        records=[one for one in found if isinstance(one, Record)],
-        failures=[one for one in found if isinstance(one, Failure)],
-        class_names=_names(class_names, first),
-        area=area,
-        areas=areas,
-        settings={
-            "area": area,
-            "areas": areas,
-            "methods": {name: _keywords(how) for name, how in methods.items()},
-            "class_images": class_images,
-            "stamped": stamped,
-            "max_images": max_images,
-            "seed": seed,
-            "n_seeds": n_seeds,
-            "search_images": len(search),
-            "search_images_hash": hash_of(search.hashes),
-            "held_out_images": len(held_out),
-            "held_out_images_hash": hash_of(held_out.hashes),
-            "threads": torch.get_num_threads(),
-            "versions": versions(),
-        },
-    )
+        outcome = Comparison(
+            models={name: scorer.accuracy for name, scorer in scorers.items()},
+            canvases=canvases.cpu(),
+            targets=targets,
+            kinds=kinds,
+            stamped={name: own.canvases[own.given :].cpu() for name, own in scenes.items()},
+            triggers={name: own.trigger for name, own in scenes.items() if own.trigger is not None},
+            backdoored=list(triggers),
+            records=[],
+            failures=[],
+            class_names=_names(class_names, first),
+            area=area,
+            areas=areas,
+            settings={
+                **counts,
+                "area": area,
+                "areas": areas,
+                "methods": {name: plain_keywords(how) for name, how in methods.items()},
+                "seed": seed,
+                "search_images": len(search),
+                "search_images_hash": hash_of(search.hashes),
+                "held_out_images": len(held_out),
+                "held_out_images_hash": hash_of(held_out.hashes),
+                "threads": torch.get_num_threads(),
+                "versions": versions(),
+            },
+        )
+        _measure_all(outcome, models, methods, scenes, scorers, seeds, show_progress)
+    return outcome
+
+
+def _measure_all(
+    outcome: Comparison,
+    models: Mapping[str, Classifier],
+    methods: Mapping[str, Method],
+    scenes: Mapping[str, Scene],
+    scorers: Mapping[str, Scorer],
+    seeds: Sequence[int],
+    show_progress: bool,
+) -> None:
+    """Fills the outcome, a method on a model at a time; what is finished outlives an interrupt."""
+    total = len(models) * len(methods)
+    with tqdm(total=total, disable=not show_progress, desc="compare", unit="method") as bar:
+        for name, model in models.items():
+            by = Measure(name, scorers, outcome.area, outcome.areas, seeds)
+            for method, how in methods.items():
+                bar.set_postfix_str(f"{method}, {name}")
+                try:
+                    found = _tried(method, how, PrivateModel(model), scenes[name], by)
+                except KeyboardInterrupt as error:
+                    raise Interrupted(outcome) from error
+                outcome.records.extend(one for one in found if isinstance(one, Record))
+                outcome.failures.extend(one for one in found if isinstance(one, Failure))
+                bar.update()
 
 
 def _tried(
@@ -219,17 +238,3 @@ def _checked_kinds(kinds: Sequence[str] | None, count: int) -> list[str]:
 def _names(given: Sequence[str] | None, model: Classifier) -> list[str] | None:
     names = getattr(model, "class_names", None) if given is None else given
     return None if names is None else [str(name) for name in names]
-
-
-def _keywords(method: Method) -> dict[str, Any]:
-    """A method's keywords as JSON can hold them."""
-    keywords = method[1] if isinstance(method, tuple) else {}
-    plain = (bool, int, float, str, type(None))
-    return {
-        name: value
-        if isinstance(value, plain)
-        else f"Tensor {tuple(value.shape)}"
-        if isinstance(value, Tensor)
-        else repr(value)
-        for name, value in keywords.items()
-    }

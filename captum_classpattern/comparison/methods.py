@@ -169,3 +169,17 @@ def grid_cells(height: int, width: int) -> Tensor:
 
 def _window(shape: tuple[int, ...]) -> tuple[int, ...]:
     return (shape[0], *(max(1, -(-side // CELLS)) for side in shape[1:]))
+
+
+def plain_keywords(method: Method) -> dict[str, Any]:
+    """A method's keywords as JSON can hold them."""
+    keywords = method[1] if isinstance(method, tuple) else {}
+    plain = (bool, int, float, str, type(None))
+    return {
+        name: value
+        if isinstance(value, plain)
+        else f"Tensor {tuple(value.shape)}"
+        if isinstance(value, Tensor)
+        else repr(value)
+        for name, value in keywords.items()
+    }

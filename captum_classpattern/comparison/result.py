@@ -221,3 +221,11 @@ class Comparison:
         """
         chosen = self.select(kind=kind or self.kinds[0])
         return draw_curves(self, chosen, methods, use_pyplot)
+
+
+class Interrupted(KeyboardInterrupt):
+    """An interrupt of :func:`compare`; ``comparison`` holds the methods that were finished."""
+
+    def __init__(self, comparison: Comparison) -> None:
+        super().__init__("compare was interrupted: .comparison holds what was finished")
+        self.comparison = comparison
