@@ -1,6 +1,7 @@
 """compare() against a slow plain loop, its identities, and what it leaves untouched."""
 
 import warnings
+from threading import Lock
 
 import pytest
 import torch
@@ -29,9 +30,6 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from captum_classpattern import ClassPattern, Pattern, PixelClassifier
-from captum_classpattern.comparison import (
-    AREAS as DEFAULT_AREAS,
-)
 from captum_classpattern.comparison import (
     BestCrop,
     Interrupted,
@@ -147,7 +145,10 @@ def test_the_area_is_always_among_the_areas():
     comparison = compared(area=0.2, areas=[0.3, 0.06])
     assert comparison.areas == [0.06, 0.2, 0.3]
     assert all(list(r.powers) == [0.06, 0.2, 0.3] for r in comparison.records)
-    assert comparing.AREAS == DEFAULT_AREAS
+
+
+def test_default_areas_are_those_that_keep_a_pixel():
+    assert compared(areas=None).areas == [0.02, 0.05, 0.1, 0.2]  # of 36 pixels
 
 
 def test_models_are_told_with_their_accuracy():
@@ -400,7 +401,7 @@ def failing(images, targets):
 
 
 def failing_in_a_metric(images, targets):
-    if len(images) > 4:
+    if len(images) > 1:
         raise RuntimeError("too many for sensitivity_max")
     return images
 
@@ -648,3 +649,40 @@ def test_what_was_finished_outlives_an_interrupt():
     assert {record.method for record in finished.records} == {"Saliency"}
     assert finished.failures == []
     assert finished.verdicts()
+
+
+def test_without_labels_no_accuracy_is_claimed():
+    assert compared(labels=None).models == {"linear": None}
+    assert compared().models["linear"] is not None
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "words"),
+    [
+        ({"models": linear_net()}, TypeError, 'give {"mine": model}'),
+        ({"methods": {"S": Saliency(linear_net())}}, TypeError, "an object is bound to one model"),
+        ({"methods": "Magic"}, ValueError, "there is no method 'Magic'"),
+    ],
+)
+def test_what_is_asked_in_another_form_is_refused(changes, kind, words):
+    with pytest.raises(kind, match=words):
+        compared(**changes)
+
+
+def test_a_method_may_be_asked_for_by_its_name():
+    assert {r.method for r in compared(methods="Saliency").records} == {"Saliency"}
+
+
+def test_a_model_that_cannot_be_copied_is_a_failure():
+    class Locked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.lock = linear_net(), Lock()
+
+        def forward(self, images):
+            return self.net(images)
+
+    found = compared(models={"locked": Locked().eval(), "linear": linear_net()})
+    assert {failure.model for failure in found.failures} == {"locked"}
+    assert {record.model for record in found.records} == {"linear"}
+    assert found.settings["complete"]

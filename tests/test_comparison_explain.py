@@ -12,7 +12,7 @@ from captum.attr import (
 from comparisons import CANVASES, SEARCH, SHAPE, Saying, Searching, conv_net, linear_net, saying
 
 from captum_classpattern.comparison import RandomPixels
-from captum_classpattern.comparison.explain import CHUNK, Explainer, PrivateModel, pixel_maps
+from captum_classpattern.comparison.explain import Explainer, PrivateModel, pixel_maps
 
 QUARTERS = torch.arange(4).view(1, 1, 2, 2).repeat_interleave(3, 2).repeat_interleave(3, 3)
 
@@ -110,7 +110,7 @@ def test_tensors_among_the_keywords_go_where_the_model_is():
 # ---- how it is called
 
 
-def test_images_are_explained_in_parts_of_16():
+def test_each_image_is_explained_alone():
     sizes = []
 
     def says(images, targets):
@@ -119,7 +119,7 @@ def test_images_are_explained_in_parts_of_16():
 
     targets = [i % 3 for i in range(40)]
     maps = explainer(saying(says))(SEARCH[:40], targets, area=0.1, seed=0)
-    assert [size for size, _ in sizes] == [CHUNK, CHUNK, 8]
+    assert [size for size, _ in sizes] == [1] * 40
     assert [target for _, own in sizes for target in own] == targets
     expected = SEARCH[:40] * torch.tensor(targets).view(-1, 1, 1, 1)
     assert torch.equal(maps.raw, expected)

@@ -5,10 +5,12 @@ from statistics import mean
 
 import pytest
 import torch
-from comparisons import CANVASES, TARGETS, Searching, compared, plain_mask, saying
+from comparisons import CANVASES, LABELS, SEARCH, TARGETS, Searching, compared, plain_mask, saying
 
 from captum_classpattern import Pattern
 from captum_classpattern.comparison import RandomPixels
+from captum_classpattern.comparison.scene import set_scene
+from captum_classpattern.images import ImageSource
 from captum_classpattern.localisation import localise
 from captum_classpattern.simplicity import simplicity
 
@@ -52,21 +54,14 @@ def test_a_method_without_chance_is_stable_over_seeds():
 
 
 def test_stability_over_canvases_is_with_the_other_image_of_the_class():
-    asked = {}
-
-    def says(images, targets):
-        asked.setdefault(len(images), []).append((images.clone(), list(targets)))
-        return images
-
-    comparison = compared(methods={"m": saying(says)}, n_seeds=1)
-    [(others, targets)] = [
-        one for one in asked[3] if one[1] == [0, 1, 2]
-    ]  # one of each class, beside the three of a class
-    assert not any(torch.equal(one, canvas) for one in others for canvas in CANVASES)
+    comparison = compared(methods={"m": saying(lambda images, targets: images)}, class_images=3)
+    search = ImageSource.of(SEARCH, LABELS, name="baselines")
+    scene = set_scene(CANVASES, TARGETS, ["canvas"] * 4, search, class_images=3, seed=0)
     for record in comparison.select(level="image", ranking="signed"):
-        other = others[targets.index(record.target)].double().sum(0)
+        other = scene.another[record.target].double().sum(0)
+        assert not any(torch.equal(scene.another[record.target], canvas) for canvas in CANVASES)
         expected = iou(record.masks[0.1][0], plain_mask(other, 0.1))
-        assert record.stability == {"canvases": pytest.approx(expected)}
+        assert record.stability == {"seeds": 1.0, "canvases": pytest.approx(expected)}
 
 
 def test_localisation_of_an_image_is_the_mean_over_seeds():

@@ -9,8 +9,8 @@ import torch
 from captum.metrics import infidelity, infidelity_perturb_func_decorator, sensitivity_max
 from torch import Tensor
 
-from captum_classpattern.comparison.controls import is_control
-from captum_classpattern.comparison.explain import Explainer, Maps
+from captum_classpattern.comparison.crop import is_control
+from captum_classpattern.comparison.explain import Explainer, Maps, one_by_one
 from captum_classpattern.comparison.scene import Scene
 
 NOISE, NOISY = 0.05, 10  # infidelity: standard deviation, and noisy copies of an image
@@ -40,10 +40,12 @@ def captum_metrics(
     images, targets = images[given], list(scene.targets[given])
     whole = first.raw.shape[1:] == images.shape[1:]
 
-    def tried(name: str, measure: Callable[[], Tensor]) -> list[float]:
+    def tried(name: str, measure: Callable[[slice], Tensor]) -> list[float]:
+        values: list[float] = []
         try:
-            with explainer.quietly(seed):
-                values: list[float] = measure().detach().double().cpu().tolist()
+            for row in one_by_one(len(images)):
+                with explainer.quietly(seed):
+                    values += measure(row).detach().cpu().double().tolist()
             wrong = sum(not isfinite(value) for value in values)
             if wrong:
                 failures[name] = f"NaN or infinite for {wrong} of {len(values)} canvases"
@@ -53,18 +55,18 @@ def captum_metrics(
             return []
 
     return CaptumMetrics(
-        tried("infidelity", lambda: _infidelity(explainer, images, targets, first.raw[given]))
+        tried("infidelity", lambda r: _infidelity(explainer, images[r], targets[r], first.raw[r]))
         if whole
         else [],
         tried(
             "sensitivity_max",
-            lambda: sensitivity_max(
+            lambda row: sensitivity_max(
                 explainer.attribution.attribute,
-                images,
+                images[row],
                 perturb_radius=RADIUS,
                 n_perturb_samples=MOVED,
                 max_examples_per_batch=AT_ONCE,
-                target=targets,
+                target=targets[row],
                 **explainer.settings(area, seed),
             ),
         )

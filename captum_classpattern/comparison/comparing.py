@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,11 +18,16 @@ from captum_classpattern.checks import (
     parse_targets,
 )
 from captum_classpattern.classifier import Classifier, placement, undisturbed
+from captum_classpattern.comparison.asked import (
+    checked_areas,
+    checked_by_name,
+    checked_kinds,
+)
 from captum_classpattern.comparison.captum_metrics import told
 from captum_classpattern.comparison.explain import Explainer, PrivateModel
 from captum_classpattern.comparison.measure import Measure
-from captum_classpattern.comparison.methods import DEFAULT, Method, known_methods, plain_keywords
-from captum_classpattern.comparison.records import STAMPED, Failure, Record
+from captum_classpattern.comparison.methods import Method, known_methods, plain_keywords
+from captum_classpattern.comparison.records import Failure, Record
 from captum_classpattern.comparison.result import Comparison, Interrupted
 from captum_classpattern.comparison.scene import (
     Scene,
@@ -30,10 +36,8 @@ from captum_classpattern.comparison.scene import (
     set_scene,
 )
 from captum_classpattern.comparison.scoring import Scorer, check_apart, check_scored, some_evenly
-from captum_classpattern.images import Images, Labels, hash_of, labelled_source
-from captum_classpattern.pattern import Pattern, pixels_kept
-
-AREAS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
+from captum_classpattern.images import Images, ImageSource, Labels, hash_of, labelled_source
+from captum_classpattern.pattern import Pattern
 
 
 def compare(
@@ -45,9 +49,9 @@ def compare(
     baseline_labels: Labels = None,
     images: Images,
     labels: Labels = None,
-    methods: Mapping[str, Method] | Sequence[str] | None = None,
+    methods: Mapping[str, Method] | Sequence[str] | str | None = None,
     area: float = 0.05,
-    areas: Sequence[float] = AREAS,
+    areas: Sequence[float] | None = None,
     canvas_kinds: Sequence[str] | None = None,
     triggers: Mapping[str, Pattern] | None = None,
     class_names: Sequence[str] | None = None,
@@ -86,8 +90,8 @@ def compare(
             function from a model to an ``Attribution``, or a pair of it and the keywords of its
             ``attribute``; or names of :func:`known_methods`. Default: None (all of its default).
         area (float): Share of the pixels at which methods are compared. Default: 0.05.
-        areas (Sequence[float]): Areas of the curves; ``area`` is always among them. Default:
-            (0.005, 0.01, 0.02, 0.05, 0.1, 0.2).
+        areas (Sequence[float], optional): Areas of the curves; ``area`` is always among them.
+            Default: None (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, as far as they keep a pixel).
         canvas_kinds (Sequence[str], optional): A word for each canvas, such as "positive" and
             "white"; tables keep them apart. Default: None ("canvas" for all).
         triggers (Mapping[str, Pattern], optional): The true triggers of backdoored models.
@@ -97,7 +101,7 @@ def compare(
         class_images (int): Search images of a class in the mean of the maps. Default: 10.
         stamped (int): Search images of other classes that are stamped with a trigger and
             explained, too: the trigger is visible to the methods there. Default: 4.
-        max_images (int): Most held-out images, evenly over the classes. Default: 1000.
+        max_images (int): Most held-out images, of the classes in proportion. Default: 1000.
         seed (int): Seed of all methods and lots. Default: 0.
         n_seeds (int): Seeds, from ``seed`` on, that each method is run with: for stability, and
             for the mean of the localisation on canvases that are not stamped. Default: 3.
@@ -123,32 +127,31 @@ def compare(
         >>> [(r.name, r.target, r.powers[0.1].n) for r in comparison.records[:3]]
         [('Saliency', 0, 20), ('Saliency', 1, 20), ('Saliency', 2, 20)]
     """
-    seed, first = check_seed(seed), next(iter(models.values()), None)
-    if first is None:
-        raise ValueError("models is empty: give a dict of classifiers by name")
-    counts = {
+    models, methods = checked_by_name(models, methods)
+    check_pixels(canvases, "canvases")
+    canvases, targets = canvases.detach(), parse_targets(targets, len(canvases))
+    kinds = checked_kinds(canvas_kinds, len(canvases))
+    settings: dict[str, Any] = {
+        "area": float(area),
+        "areas": checked_areas(area, areas, canvases.shape[-2:]),
         "class_images": class_images,
         "max_images": max_images,
         "n_seeds": n_seeds,
         "stamped": stamped,
+        "seed": check_seed(seed),
     }
-    for name, count in counts.items():
-        check_count(name, count)
-    seeds = [(seed + i) % 2**63 for i in range(n_seeds)]
-    check_pixels(canvases, "canvases")
-    canvases, targets = canvases.detach(), parse_targets(targets, len(canvases))
-    kinds = _checked_kinds(canvas_kinds, len(canvases))
-    area, areas = float(area), sorted({float(one) for one in (*areas, area)})
-    for one in areas:
-        pixels_kept(one, canvases.shape[-2:])
+    for name in ("class_images", "max_images", "n_seeds", "stamped"):
+        check_count(name, settings[name])
+    first = next(iter(models.values()))
     with ExitStack() as stack:
         for model in models.values():
             stack.enter_context(undisturbed(model, seed))
-            sample = canvases[:1].to(placement(model, canvases)[0])
-            check_classifier(model, sample, targets)
+            check_classifier(model, canvases[:1].to(placement(model, canvases)[0]), targets)
         search = labelled_source(first, baselines, baseline_labels, name="baselines", like=canvases)
         check_same_shape(canvases, search.shape)
-        held_out = labelled_source(first, images, labels, name="held-out images", like=canvases)
+        held_out = ImageSource.of(images, labels, name="held-out images")
+        known = held_out.labels is not None
+        held_out = labelled_source(first, held_out, None, name="held-out images", like=canvases)
         held_out = some_evenly(held_out, max_images)
         check_scored(held_out, canvases, targets)
         check_apart(search, held_out, canvases)
@@ -156,10 +159,10 @@ def compare(
         triggers = own_triggers(models, triggers)
         scenes = scenes_with_triggers(scene, models, triggers, search, held_out, stamped)
         if not isinstance(methods, Mapping):
-            methods = known_methods(search, names=DEFAULT if methods is None else methods)
+            methods = known_methods(search, names=methods)
         scorers = {name: Scorer(model, held_out) for name, model in models.items()}
         outcome = Comparison(
-            models={name: scorer.accuracy for name, scorer in scorers.items()},
+            models={name: scorer.accuracy if known else None for name, scorer in scorers.items()},
             canvases=canvases.cpu(),
             targets=targets,
             kinds=kinds,
@@ -169,24 +172,28 @@ def compare(
             records=[],
             failures=[],
             class_names=_names(class_names, first),
-            area=area,
-            areas=areas,
-            settings={
-                **counts,
-                "area": area,
-                "areas": areas,
-                "methods": {name: plain_keywords(how) for name, how in methods.items()},
-                "seed": seed,
-                "search_images": len(search),
-                "search_images_hash": hash_of(search.hashes),
-                "held_out_images": len(held_out),
-                "held_out_images_hash": hash_of(held_out.hashes),
-                "threads": torch.get_num_threads(),
-                "versions": versions(),
-            },
+            area=settings["area"],
+            areas=settings["areas"],
+            settings={**settings, **_circumstances(methods, search, held_out), "complete": False},
         )
-        _measure_all(outcome, models, methods, scenes, scorers, seeds, show_progress)
+        _measure_all(outcome, models, methods, scenes, scorers, show_progress)
+    outcome.settings["complete"] = True
     return outcome
+
+
+def _circumstances(
+    methods: Mapping[str, Method], search: ImageSource, held_out: ImageSource
+) -> dict[str, Any]:
+    """What else a result depends on, as JSON can hold it."""
+    return {
+        "methods": {name: plain_keywords(how) for name, how in methods.items()},
+        "search_images": len(search),
+        "search_images_hash": hash_of(search.hashes),
+        "held_out_images": len(held_out),
+        "held_out_images_hash": hash_of(held_out.hashes),
+        "threads": torch.get_num_threads(),
+        "versions": versions(),
+    }
 
 
 def _measure_all(
@@ -195,18 +202,18 @@ def _measure_all(
     methods: Mapping[str, Method],
     scenes: Mapping[str, Scene],
     scorers: Mapping[str, Scorer],
-    seeds: Sequence[int],
     show_progress: bool,
 ) -> None:
     """Fills the outcome, a method on a model at a time; what is finished outlives an interrupt."""
-    total = len(models) * len(methods)
+    total, settings = len(models) * len(methods), outcome.settings
+    seeds = [(settings["seed"] + i) % 2**63 for i in range(settings["n_seeds"])]
     with tqdm(total=total, disable=not show_progress, desc="compare", unit="method") as bar:
         for name, model in models.items():
             by = Measure(name, scorers, outcome.area, outcome.areas, seeds)
             for method, how in methods.items():
                 bar.set_postfix_str(f"{method}, {name}")
                 try:
-                    found = _tried(method, how, PrivateModel(model), scenes[name], by)
+                    found = _tried(method, how, model, scenes[name], by)
                 except KeyboardInterrupt as error:
                     raise Interrupted(outcome) from error
                 outcome.records.extend(one for one in found if isinstance(one, Record))
@@ -215,24 +222,14 @@ def _measure_all(
 
 
 def _tried(
-    method: str, how: Method, private: PrivateModel, scene: Scene, by: Measure
+    method: str, how: Method, model: Classifier, scene: Scene, by: Measure
 ) -> list[Record | Failure]:
     """The records of a method, or the failure that it is."""
     try:
-        explainer = Explainer.of(private, how, scene.canvases)
+        explainer = Explainer.of(PrivateModel(model), how, scene.canvases)
         return by.records(method, explainer, scene)
     except Exception as error:  # whatever a method does, the others go on
         return [Failure(by.model, method, "maps", told(error))]
-
-
-def _checked_kinds(kinds: Sequence[str] | None, count: int) -> list[str]:
-    if kinds is None:
-        return ["canvas"] * count
-    if len(kinds) != count:
-        raise ValueError(f"there are {count} canvases, but {len(kinds)} canvas_kinds")
-    if STAMPED in kinds:
-        raise ValueError(f"canvas_kinds: {STAMPED!r} is what compare makes; use another word")
-    return list(kinds)
 
 
 def _names(given: Sequence[str] | None, model: Classifier) -> list[str] | None:

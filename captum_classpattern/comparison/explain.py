@@ -17,8 +17,6 @@ from torch import Tensor, nn
 from captum_classpattern.classifier import Classifier, placement, undisturbed
 from captum_classpattern.comparison.methods import Method
 
-CHUNK = 16  # images explained at once, to bound memory; a method with an area or a seed gets all
-
 
 class PrivateModel:
     """A copy of a classifier that methods may hook into, which counts its passes.
@@ -98,23 +96,26 @@ class Explainer:
         return "area" in self.parameters
 
     def __call__(self, images: Tensor, targets: Sequence[int], *, area: float, seed: int) -> Maps:
-        """Explains some images; an error if the maps are no numbers."""
+        """Explains some images, each alone and seeded alike, so that a map hangs on nothing but its
+        image; a method that takes an area or a seed gets all at once. An error if a map is no
+        numbers."""
         before, started = self.model.passes, time.perf_counter()
-        size = len(images) if self.searches or "seed" in self.parameters else CHUNK
-        with self.quietly(seed):
-            raw = torch.cat(
-                [
-                    cast(
-                        Tensor,
-                        self.attribution.attribute(
-                            part, target=list(own), **self.settings(area, seed)
-                        ),
-                    ).detach()
-                    for part, own in _chunks(images, targets, size)
-                ]
-            )
+        together = self.searches or "seed" in self.parameters
+        raw = torch.cat(
+            [
+                self._attribute(images[rows], list(targets[rows]), area, seed)
+                for rows in ([slice(None)] if together else one_by_one(len(images)))
+            ]
+        )
+        by_pixel = pixel_maps(raw, images.shape)  # also waits for the device
         seconds, passes = time.perf_counter() - started, self.model.passes - before
-        return Maps(raw, pixel_maps(raw, images.shape), passes, seconds)
+        return Maps(raw, by_pixel, passes, seconds)
+
+    def _attribute(self, images: Tensor, targets: list[int], area: float, seed: int) -> Tensor:
+        with self.quietly(seed):
+            settings = self.settings(area, seed)
+            maps = self.attribution.attribute(images, target=targets, **settings)
+            return cast(Tensor, maps).detach()
 
     def settings(self, area: float, seed: int) -> dict[str, Any]:
         """The keywords, with area and seed where the method takes them."""
@@ -133,14 +134,14 @@ class Explainer:
 def pixel_maps(raw: Tensor, shape: Sequence[int]) -> Tensor:
     """Attributions (N, C, h, w) summed over the channels, float64 (N, H, W) on the CPU.
 
-    Maps of a layer are enlarged (bilinear), as by Captum's ``LayerAttribution.interpolate``.
+    Maps of a layer are enlarged, by bilinear interpolation.
     """
     if raw.ndim != 4 or len(raw) != shape[0]:
         raise ValueError(
             f"attributions of {shape[0]} images must be ({shape[0]}, C, h, w), got "
             f"{tuple(raw.shape)}"
         )
-    maps = raw.detach().double().cpu().sum(1, keepdim=True)
+    maps = raw.detach().cpu().double().sum(1, keepdim=True)
     if not bool(maps.isfinite().all()):
         raise ValueError("its map has NaN or infinite values, which rank nothing")
     if maps.shape[2:] != tuple(shape[2:]):
@@ -148,11 +149,9 @@ def pixel_maps(raw: Tensor, shape: Sequence[int]) -> Tensor:
     return maps[:, 0]
 
 
-def _chunks(
-    images: Tensor, targets: Sequence[int], size: int
-) -> Iterator[tuple[Tensor, Sequence[int]]]:
-    for start in range(0, len(images), size):
-        yield images[start : start + size], targets[start : start + size]
+def one_by_one(count: int) -> list[slice]:
+    """Rows of a batch, each alone."""
+    return [slice(row, row + 1) for row in range(count)]
 
 
 def _moved(value: Any, like: Tensor) -> Any:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from captum_classpattern.comparison.captum_metrics import CaptumMetrics, captum_metrics
-from captum_classpattern.comparison.controls import is_control
+from captum_classpattern.comparison.crop import is_control
 from captum_classpattern.comparison.explain import Explainer, Maps
 from captum_classpattern.comparison.records import STAMPED
 from captum_classpattern.comparison.scene import Scene
@@ -58,7 +58,10 @@ def explained(
         _of_another(explainer, scene, area, seed),
         _of_class(explainer, scene, first, area, seed),
         _for_areas(explainer, scene, images, first, area, areas, seed),
-        [_for_trigger(explainer, scene, images, own) for own in seeds],
+        [
+            _for_trigger(explainer, scene, images, own)
+            for own in (seeds if "seed" in explainer.parameters else seeds[:1])
+        ],
         captum_metrics(explainer, scene, images, first, area, seed),
     )
 

@@ -7,7 +7,7 @@ from statistics import mean
 
 from torch import Tensor
 
-from captum_classpattern.comparison.controls import is_control
+from captum_classpattern.comparison.crop import is_control
 from captum_classpattern.comparison.explain import Explainer
 from captum_classpattern.comparison.explained import STAMPED_KEY, Explained, explained
 from captum_classpattern.comparison.records import STAMPED, Failure, Record

@@ -9,8 +9,9 @@ from captum import attr
 from torch import Tensor, nn
 
 from captum_classpattern.attribution import ClassPattern
-from captum_classpattern.classifier import Classifier, find_module
-from captum_classpattern.comparison.controls import BestCrop, ClassMean, RandomPixels
+from captum_classpattern.classifier import Classifier, find_module, placement
+from captum_classpattern.comparison.controls import ClassMean, RandomPixels
+from captum_classpattern.comparison.crop import BestCrop
 from captum_classpattern.images import Images, ImageSource, Labels
 
 Make: TypeAlias = Callable[[Any], attr.Attribution]
@@ -44,14 +45,15 @@ def known_methods(
     *,
     names: Sequence[str] = DEFAULT,
     n_steps: int | None = None,
+    internal_batch_size: int | None = None,
 ) -> dict[str, Method]:
     r"""
     Methods to compare, by the names of their classes.
 
-    All take Captum's defaults where it has any. Lime, KernelShap, FeatureAblation and
-    ShapleyValueSampling see superpixels, 7 x 7 cells of a grid; Occlusion slides a window of the
-    size of a cell by half of it; GradientShap and DeepLiftShap compare with 20 of the baselines;
-    the Grad-CAMs look at the model's last convolution, and fail where there is none.
+    Lime, KernelShap (98 samples each), FeatureAblation and ShapleyValueSampling see superpixels,
+    7 x 7 cells of a grid; Occlusion slides a window of the size of a cell by half of it;
+    GradientShap and DeepLiftShap compare with 20 of the baselines; the Grad-CAMs look at the
+    model's last feature map (:func:`feature_layer`). All else is as in Captum's defaults.
 
     Args:
         baselines (Tensor, Dataset or DataLoader): Search images, (C, H, W) each, in [0, 1].
@@ -60,6 +62,8 @@ def known_methods(
         names (Sequence[str]): Which ones; besides the default ones there are DeepLiftShap,
             GuidedBackprop, Deconvolution, FeatureAblation and ShapleyValueSampling.
         n_steps (int, optional): Rounds of ClassPattern's searches. Default: None (80).
+        internal_batch_size (int, optional): Most images in one forward pass of its searches.
+            Default: None.
 
     Returns:
         *dict[str, tuple[Callable, dict]]*: For each name a function from a model to the
@@ -79,7 +83,7 @@ def known_methods(
         ...     {"stdevs": 0.05, "nt_samples": 8})
     """
     source = ImageSource.of(baselines, baseline_labels, name="baselines")
-    found = _all(source, n_steps)
+    found = _all(source, {"n_steps": n_steps, "internal_batch_size": internal_batch_size})
     unknown = [name for name in names if name not in found]
     if unknown:
         raise ValueError(
@@ -89,14 +93,14 @@ def known_methods(
     return {name: found[name] for name in names}
 
 
-def _all(source: ImageSource, n_steps: int | None) -> dict[str, Method]:
+def _all(source: ImageSource, searching: Mapping[str, int | None]) -> dict[str, Method]:
     cells, window = grid_cells(*source.shape[1:]), _window(source.shape)
     evenly = torch.linspace(0, len(source) - 1, min(REFERENCES, len(source))).long()
-    references = source.take(evenly.tolist())
-    masked = {"feature_mask": cells, "perturbations_per_eval": 64}
+    references, image = source.take(evenly.tolist()), source.take([0])
+    masked = {"feature_mask": cells, "perturbations_per_eval": AT_ONCE}
     sampled = {**masked, "n_samples": 2 * CELLS**2}
     return {
-        "ClassPattern": (lambda m: ClassPattern(m, source), {"n_steps": n_steps}),
+        "ClassPattern": (lambda m: ClassPattern(m, source), searching),
         "IntegratedGradients": (attr.IntegratedGradients, {"internal_batch_size": AT_ONCE}),
         "Saliency": (attr.Saliency, {}),
         "InputXGradient": (attr.InputXGradient, {}),
@@ -110,13 +114,13 @@ def _all(source: ImageSource, n_steps: int | None) -> dict[str, Method]:
             {
                 "sliding_window_shapes": window,
                 "strides": (window[0], *(max(1, side // 2) for side in window[1:])),
-                "perturbations_per_eval": 8,
+                "perturbations_per_eval": AT_ONCE,
             },
         ),
         "FeatureAblation": (attr.FeatureAblation, masked),
-        "ShapleyValueSampling": (attr.ShapleyValueSampling, {**masked, "n_samples": 5}),
-        "GuidedGradCam": (lambda m: attr.GuidedGradCam(m, last_convolution(m)), {}),
-        "LayerGradCam": (lambda m: attr.LayerGradCam(m, last_convolution(m)), {}),
+        "ShapleyValueSampling": (attr.ShapleyValueSampling, masked),
+        "GuidedGradCam": (lambda m: attr.GuidedGradCam(m, feature_layer(m, image)), {}),
+        "LayerGradCam": (lambda m: attr.LayerGradCam(m, feature_layer(m, image)), {}),
         "LRP": (attr.LRP, {}),
         "Lime": (lambda m: _regressing(attr.Lime, m), sampled),
         "KernelShap": (lambda m: _regressing(attr.KernelShap, m), sampled),
@@ -133,18 +137,55 @@ def _regressing(method: Make, model: Classifier) -> attr.Attribution:
     return method(model)
 
 
-def last_convolution(model: Classifier) -> nn.Module:
-    """The convolution that the model names last; an error if there is none.
+def feature_layer(model: Classifier, image: Tensor) -> nn.Module:
+    r"""
+    The layer that Grad-CAM looks at: the last one whose output is a map of features, such as
+    ``layer4`` of torchvision's ResNets or ``features`` of its VGGs.
 
-    Of a residual network that is the one of its last block, of shape (h, w) from 1 x 1 filters
-    only if no wider ones come after them.
+    Args:
+        model (nn.Module): The classifier.
+        image (Tensor): One image (1, C, H, W) that is passed through it.
+
+    Returns:
+        *nn.Module*: Of the layers with an output (1, C, h, w), h * w > 1, the last to finish.
+
+    Raises:
+        ValueError: If there is none, or none but the patches of a vision transformer.
+
+    Examples::
+
+        >>> features = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU())
+        >>> net = torch.nn.Sequential(features, torch.nn.Flatten(), torch.nn.Linear(144, 2))
+        >>> feature_layer(net, torch.rand(1, 1, 8, 8)) is features
+        True
     """
     module = find_module(model)
-    found = [] if module is None else [p for p in module.modules() if isinstance(p, nn.Conv2d)]
-    if not found:
-        raise ValueError("no torch.nn.Conv2d was found in the model, which Grad-CAM needs")
-    wide = [part for part in found if max(part.kernel_size) > 1]
-    return (wide or found)[-1]
+    if module is None:
+        raise ValueError("Grad-CAM needs a torch.nn.Module, to look at one of its layers")
+    found: list[nn.Module] = []
+
+    def watch(part: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        if isinstance(output, Tensor) and output.ndim == 4 and output[0, 0].numel() > 1:
+            found.append(part)
+
+    hooks = [part.register_forward_hook(watch) for part in module.modules()]
+    try:
+        with torch.no_grad():
+            model(image.to(*placement(model, image)))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not found or _cuts_patches(found[-1]):
+        raise ValueError(
+            "Grad-CAM needs a layer whose output is a map of features (1, C, h, w), but the model "
+            f"has {'only patches of the image' if found else 'none'}"
+        )
+    return found[-1]
+
+
+def _cuts_patches(layer: nn.Module) -> bool:
+    """Whether a layer is the patch embedding of a vision transformer."""
+    return isinstance(layer, nn.Conv2d) and layer.kernel_size == layer.stride != (1, 1)
 
 
 def grid_cells(height: int, width: int) -> Tensor:

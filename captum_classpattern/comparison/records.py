@@ -1,6 +1,5 @@
 """What a comparison holds: a record for each map, and what failed."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -94,9 +93,3 @@ class Failure:
             "what": self.what,
             "reason": self.reason,
         }
-
-
-def power_as_dict(power: PredictivePower) -> Mapping[str, Any]:
-    """Plain values, for JSON."""
-    low, high = power.interval
-    return {"value": power.value, "low": low, "high": high, "n": power.n, "without": power.without}

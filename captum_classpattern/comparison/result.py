@@ -21,8 +21,8 @@ class Comparison:
     What :func:`compare` has measured.
 
     Args:
-        models (dict[str, float]): For each model the share of the held-out images that it calls
-            by their label.
+        models (dict[str, float or None]): For each model the share of the held-out images that it
+            calls by their label; None where these are the first model's own predictions.
         canvases (Tensor): (N, C, H, W).
         targets (list[int]): The class of each canvas.
         kinds (list[str]): The kind of each canvas.
@@ -34,10 +34,11 @@ class Comparison:
         class_names (list[str], optional): Name of each class.
         area (float): Share of the pixels at which methods are compared.
         areas (list[float]): Those of the curves.
-        settings (dict): All settings, hashes of the images, versions.
+        settings (dict): All settings, hashes of the images, versions, and ``complete``: False
+            after an interrupt.
     """
 
-    models: dict[str, float]
+    models: dict[str, float | None]
     canvases: Tensor
     targets: list[int]
     kinds: list[str]

@@ -109,6 +109,8 @@ def scenes_with_triggers(
     stamped: int,
 ) -> dict[str, Scene]:
     """Each model's scene: with its own trigger, or with the only one there is."""
+    if not triggers:
+        return dict.fromkeys(models, scene)
     only = next(iter(triggers.values())) if len(triggers) == 1 else None
     shown = held_out.take(range(len(held_out)))
     scenes = dict.fromkeys(models, scene)
