@@ -1,4 +1,4 @@
-"""What the method does not find: four kinds of backdoors, and the classes that stay weak.
+"""What the method does not find: three kinds of backdoors of four, and the classes that stay weak.
 
     python benchmarks/failures.py DATA --out FOLDER
 

@@ -1,16 +1,26 @@
 """classpattern compare, and the comparison that ends the demo, on a part of the embedded images."""
 
 import json
+from dataclasses import replace
 from importlib import import_module
 
 import numpy as np
 import pytest
 import torch
+import typer
+from comparisons import SEARCH, linear_net
+from comparisons import compared as small
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from captum_classpattern import Pattern, cli, predictive_power
-from captum_classpattern.cli.side_by_side import choose_canvases
+from captum_classpattern.cli.side_by_side import (
+    choose_canvases,
+    print_comparison,
+    write_comparison,
+)
+from captum_classpattern.cli.side_by_side import compared as told_of
+from captum_classpattern.comparison import RandomPixels
 from captum_classpattern.demo import DATA, DemoImages, LabelledImages, demo_images, demo_models
 
 runner = CliRunner()
@@ -105,7 +115,8 @@ def test_compare_prints_a_table_for_each_model_and_the_verdicts(compared):
     _, output = compared
     for words in ("natural model, positive canvases", "other model, positive canvases"):
         assert words in output
-    assert "6 of 6 methods on 2 models gave maps" in output
+    assert "holds: All methods" in output
+    assert "6 runs (3 methods on 2 models) gave maps" in " ".join(output.split())
 
 
 @pytest.mark.parametrize(
@@ -130,6 +141,126 @@ def test_two_models_of_one_name_are_refused(inputs, tmp_path):
     result = runner.invoke(cli.app, [*line, "--out", str(tmp_path / "out")])
     assert result.exit_code == 2
     assert "two models are named 'natural': name them, as in other=" in result.output
+
+
+def test_a_file_may_have_an_equals_sign_in_its_name(tmp_path):
+    module = import_module("captum_classpattern.cli.compare")
+    path = tmp_path / "epoch=1-step=2.pt"
+    path.touch()
+    assert module._named([str(path)]) == {"epoch=1-step=2": str(path)}
+    assert module._named([f"new={path}"]) == {"new": str(path)}
+    plain = ["a/old.pt", "torchvision:resnet18", "own=timm:resnet18"]
+    assert module._named(plain) == {
+        "old": "a/old.pt",
+        "torchvision:resnet18": "torchvision:resnet18",
+        "own": "timm:resnet18",
+    }
+
+
+def test_models_whose_files_would_have_one_name_are_refused():
+    module = import_module("captum_classpattern.cli.compare")
+    with pytest.raises(ValueError, match="models 'a b' and 'a_b' would both be written to files"):
+        module._named(["a b=x.pt", "a_b=y.pt"])
+
+
+def failing(model):
+    raise RuntimeError("not [here]")
+
+
+def test_where_no_method_gives_a_map_the_reasons_are_told(tmp_path, capsys):
+    with pytest.raises(typer.Exit) as stopped:
+        told_of(tmp_path / "out", "None", lambda: small(methods={"Bad[/b]": failing}))
+    assert stopped.value.exit_code == 1
+    output = capsys.readouterr().out
+    assert "No method gave a map:" in output
+    assert "Bad[/b] on the linear model: RuntimeError: not [here]" in output
+    assert f"report.html and comparison.json are in {tmp_path / 'out'}." in output
+    [failure] = json.loads((tmp_path / "out" / "comparison.json").read_text())["failures"]
+    assert failure["reason"] == "RuntimeError: not [here]"
+    assert "not [here]" in (tmp_path / "out" / "report.html").read_text()
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "comparison.json", "report.html"
+    ]  # fmt: skip
+
+
+def test_brackets_in_names_are_no_markup(capsys):
+    methods = {"Random[/i]": RandomPixels, "Bad[old]": failing}
+    print_comparison(
+        small(models={"m[old]": linear_net(), "a[/b]": linear_net(2)}, methods=methods)
+    )
+    output = capsys.readouterr().out
+    for words in ("m[old] model, ", "a[/b] model, ", "Random[/i] ", "Bad[old] "):
+        assert words in output
+
+
+def test_a_verdict_is_told_with_its_title(capsys):
+    comparison = small(methods={"RandomPixels": RandomPixels})
+    print_comparison(comparison)
+    output = " ".join(capsys.readouterr().out.split())
+    for verdict in comparison.verdicts():
+        outcome = "holds" if verdict["holds"] else "FAILS"
+        told = " ".join(verdict["text"].split())
+        assert f"{outcome}: {verdict['title']}. {told}" in output
+
+
+@pytest.mark.parametrize(("area", "columns"), [(0.06, 1), (0.1, 2)])
+def test_no_column_is_there_twice(area, columns, capsys):
+    print_comparison(small(methods={"RandomPixels": RandomPixels}, area=area))
+    lines = capsys.readouterr().out.splitlines()
+    [head] = [line for line in lines if "abs." in line and "passes" in line]
+    assert head.count("%") == columns
+
+
+def test_a_figure_has_no_more_rows_than_the_report_s(tmp_path, monkeypatch):
+    drawn = []
+    module = import_module("captum_classpattern.cli.side_by_side")
+    monkeypatch.setattr(module, "write_report", lambda *a, **k: None)
+    monkeypatch.setattr(module, "write_figure", lambda figure, path: drawn.append(figure))
+    write_comparison(
+        small(canvases=SEARCH[:14], targets=[0] * 14, methods={"RandomPixels": RandomPixels}),
+        tmp_path,
+        "Many",
+    )
+    words = [text.get_text() for text in drawn[1].findobj(match=lambda o: hasattr(o, "get_text"))]
+    assert any("linear model, the first 12 of 14" in word for word in words)
+    powers = [axis.get_xlabel() for axis in drawn[1].axes if axis.get_xlabel().endswith("%")]
+    assert len(powers) == 12
+
+
+def test_a_figure_that_fails_costs_neither_report_nor_patterns(tmp_path, monkeypatch):
+    module = import_module("captum_classpattern.cli.side_by_side")
+
+    def fail(figure, path):
+        raise OSError("no room")
+
+    monkeypatch.setattr(module, "write_figure", fail)
+    comparison = small(methods={"RandomPixels": RandomPixels})
+    searched = [replace(r, control=False, searches=True) for r in comparison.records]
+    with pytest.raises(OSError, match="no room"):
+        write_comparison(replace(comparison, records=searched), tmp_path, "Full")
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "comparison.json", "report.html", "patterns"
+    }  # fmt: skip
+    assert list((tmp_path / "patterns" / "linear").iterdir())
+
+
+def test_images_without_labels_are_of_the_classes_that_the_first_model_says(inputs, tmp_path):
+    for name in ("search", "held_out"):
+        np.savez(tmp_path / f"{name}.npz", x=np.load(inputs / f"{name}.npz")["x"][::2])
+    line = ["compare", str(inputs / "natural.safetensors"), "--arch", ARCH, "--mean", "0"]
+    line += ["--std", "1", "--data", str(tmp_path / "search.npz"), "--methods", "RandomPixels"]
+    line += ["--held-out", str(tmp_path / "held_out.npz"), "--out", str(tmp_path / "out")]
+    result = runner.invoke(cli.app, line)
+    assert result.exit_code == 0, result.output
+    told = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert {row["class"] for row in told["rows"]} == set(range(10))
+
+
+def test_the_batch_size_is_that_of_the_search(inputs, tmp_path):
+    more = ["--classes", "1", "--methods", "ClassPattern", "--internal-batch-size", "3"]
+    assert compare(inputs, tmp_path / "out", *more).exit_code == 0
+    told = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert told["settings"]["methods"]["ClassPattern"]["internal_batch_size"] == 3
 
 
 def test_a_white_canvas_is_chosen_for_the_class_of_a_trigger():

@@ -14,7 +14,8 @@ from reports import AREAS, Page, small_comparison
 
 from captum_classpattern.comparison import choosing
 from captum_classpattern.comparison.tables import rows_by_method
-from captum_classpattern.report import growing, write_report, writing
+from captum_classpattern.metrics import PredictivePower
+from captum_classpattern.report import growing, pictures, write_report, writing
 
 VERDICTS = [
     {"holds": True, "text": "Patterns reach 40.0 %.", "claim": "It works"},
@@ -251,7 +252,7 @@ def test_the_slider_gets_masks_and_powers_of_each_area(usual):
             assert power["text"] == f"{100 * record.powers[area].value:.1f}\xa0%"
         cut = cell["cut"]
         assert cut[1] is None
-        assert (cut[0] is None) == (record.name not in ("ClassPattern", "BestCrop"))
+        assert (cut[0] is None) == (record.name != "ClassPattern")
 
 
 def test_without_scripts_the_same_numbers_are_a_table(usual):
@@ -305,3 +306,50 @@ def test_of_two_rankings_the_better_one_is_shown():
 
     assert choosing.best_per_image([*absolute(-1.0), *own], 0.1) == ["Saliency"]
     assert choosing.best_per_image([*own, *absolute(2.0)], 0.1) == ["Saliency, absolute"]
+
+
+def test_held_out_images_are_told_for_what_they_are(usual):
+    text = Page(usual).text
+    assert "scored on 45 held-out images that are not among the search images." in text
+    assert "methods that search an area are told how many pixels the trigger changes" in text
+    assert "a white canvas is blank" in text
+    assert "interrupted" not in text
+
+
+def test_accuracy_that_is_not_known_and_an_interrupt_are_told(unillustrated):
+    comparison = small_comparison()
+    models = {**comparison.models, "bad": None}
+    settings = {**comparison.settings, "complete": False}
+    page = Page(unillustrated(replace(comparison, models=models, settings=settings), verdicts=()))
+    assert ["bad", "not known (no labels)"] in page.tables[None]
+    assert "This comparison was interrupted: it holds only the methods that were finished." in (
+        page.text
+    )
+
+
+def test_only_what_searches_is_said_to_be_searched_anew(unillustrated):
+    comparison = small_comparison()
+    text = Page(unillustrated(comparison, verdicts=())).text
+    assert "Searched anew for each area: ClassPattern, BestCrop. All others have one map" in text
+    own = [replace(r, searches=False) for r in comparison.records if r.method == "Saliency"]
+    text = Page(unillustrated(replace(comparison, records=own), verdicts=())).text
+    assert "Methods have one map, whose highest pixels are kept." in text
+    assert "earched anew for each area" not in text.split("The same numbers")[0]
+
+
+def test_alt_texts_tell_the_pooled_powers_that_figures_show():
+    comparison = small_comparison()
+    few, many = (r for r in comparison.select(model="bad", kind="white", method="RandomPixels"))
+    some, all_ = (
+        PredictivePower(0.0, (0.0, 0.1), 10, 0.0),
+        PredictivePower(1.0, (0.9, 1.0), 30, 0.0),
+    )
+    own = [
+        replace(few, powers=dict.fromkeys(AREAS, some)),
+        replace(many, powers=dict.fromkeys(AREAS, all_)),
+    ]
+    assert "RandomPixels from 75.0\xa0% at 5\xa0% of the pixels to 75.0" in pictures._in_words(
+        own, "bad", ["RandomPixels"]
+    )
+    told = pictures._scores(comparison, own, "RandomPixels")
+    assert told == "RandomPixels power 75.0\xa0% (0.0\xa0% to 100.0\xa0%)"

@@ -8,10 +8,9 @@ import typer
 
 from captum_classpattern.cli import options
 from captum_classpattern.cli.printing import told_plainly
-from captum_classpattern.cli.side_by_side import choose_canvases, compared
+from captum_classpattern.cli.side_by_side import as_file_name, choose_canvases, compared
 from captum_classpattern.comparison import DEFAULT, known_methods
 from captum_classpattern.comparison import compare as compare_methods
-from captum_classpattern.datasets import LabelledImages
 
 
 def compare(
@@ -40,7 +39,9 @@ def compare(
     root: options.Root = None,
     download: options.Download = False,
     classes: options.Classes = None,
-    canvases: Annotated[int, typer.Option(min=1, help="Images a class to cut from.")] = 1,
+    canvases: Annotated[
+        int, typer.Option(min=1, help="Images a class to cut from, chosen by the first model.")
+    ] = 1,
     white: Annotated[
         bool, typer.Option("--white", help="A white canvas for each class, too.")
     ] = False,
@@ -48,6 +49,7 @@ def compare(
     max_images: Annotated[int, typer.Option(min=1, help="Most held-out images.")] = 500,
     n_steps: options.Steps = None,
     seed: options.Seed = 0,
+    internal_batch_size: options.InternalBatchSize = None,
     device: options.Device = "cpu",
     out: Annotated[
         Path, typer.Option(help="Folder for the report, figures and patterns.", file_okay=False)
@@ -80,7 +82,7 @@ def compare(
             download=download,
             seed=seed,
         )
-        chosen = options.parse_classes(classes) if classes else _present(search)
+        chosen = options.parse_classes(classes) if classes else options.present(first, search)
         images, targets, kinds = choose_canvases(
             opened, search.images, search.labels, chosen, each=canvases, white=white, seed=seed
         )
@@ -100,6 +102,7 @@ def compare(
                     search.labels,
                     names=[name.strip() for name in methods.split(",")] if methods else DEFAULT,
                     n_steps=n_steps,
+                    internal_batch_size=internal_batch_size,
                 ),
                 area=area,
                 canvas_kinds=kinds,
@@ -112,18 +115,26 @@ def compare(
 
 
 def _named(models: list[str]) -> dict[str, str]:
-    """Checkpoints by the names before their equals signs, else by those of their files."""
+    """Checkpoints by the names before their first equals signs, else by those of their files."""
     named: dict[str, str] = {}
+    files: dict[str, str] = {}
     for given in models:
-        name, _, checkpoint = given.rpartition("=")
-        name = name or Path(checkpoint).stem
+        name, checkpoint = _name_of(given)
         if name in named:
             raise ValueError(f"two models are named {name!r}: name them, as in other={checkpoint}")
-        named[name] = checkpoint
+        file = as_file_name(name)
+        if file in files:
+            raise ValueError(
+                f"models {files[file]!r} and {name!r} would both be written to files named "
+                f"{file!r}: name them otherwise, as in other={checkpoint}"
+            )
+        named[name], files[file] = checkpoint, name
     return named
 
 
-def _present(images: LabelledImages) -> list[int]:
-    if images.labels is None:
-        raise ValueError("these images have no labels: pass --classes")
-    return sorted(set(images.labels.tolist()))
+def _name_of(given: str) -> tuple[str, str]:
+    """A model's name, and what opens it. A file's own name may hold an equals sign."""
+    name, equals, checkpoint = given.partition("=")
+    if not equals or given.startswith(("torchvision:", "timm:")) or Path(given).exists():
+        name, checkpoint = "", given
+    return name or Path(checkpoint).stem, checkpoint

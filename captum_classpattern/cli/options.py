@@ -11,6 +11,7 @@ import typer
 
 from captum_classpattern.adapters import PixelClassifier, load_model
 from captum_classpattern.adapters.architectures import FAMILIES
+from captum_classpattern.cli.run import predictions
 from captum_classpattern.datasets import LabelledImages, load_images
 
 Data: TypeAlias = Annotated[
@@ -47,6 +48,10 @@ Root: TypeAlias = Annotated[Path | None, typer.Option(help="Folder of torchvisio
 Download: TypeAlias = Annotated[bool, typer.Option("--download", help="Download such a data set.")]
 Classes: TypeAlias = Annotated[str | None, typer.Option(help="Such as 0,3-5. [default: all]")]
 Steps: TypeAlias = Annotated[int | None, typer.Option(min=1, help="Rounds. [default: 80]")]
+InternalBatchSize: TypeAlias = Annotated[
+    int | None,
+    typer.Option(min=1, help="Most images in one pass of a search: less takes less memory."),
+]
 Seed: TypeAlias = Annotated[int, typer.Option(min=0, max=2**63 - 1)]
 Device: TypeAlias = Annotated[str, typer.Option(help="cpu, cuda, cuda:1.")]
 
@@ -119,6 +124,12 @@ def parse_classes(text: str) -> list[int]:
         first = int(found[1])
         chosen += range(first, int(found[2] or first) + 1)
     return list(dict.fromkeys(chosen))
+
+
+def present(model: PixelClassifier, images: LabelledImages) -> list[int]:
+    """The classes that there are images of, by the model where there are no labels."""
+    labels = predictions(model, images) if images.labels is None else images.labels
+    return sorted(set(labels.tolist()))
 
 
 def _numbers(text: str | None, name: str) -> list[float] | None:

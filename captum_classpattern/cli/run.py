@@ -167,7 +167,8 @@ class Run:
         print_tables({self.model.provenance["source"]: self.findings}, names)
         for kind in self.canvases:
             for area in self.areas:
-                console().print(strongest_class(self.findings, kind, area, names))
+                told = strongest_class(self.findings, kind, area, names)
+                console().print(told, markup=False)  # names may hold brackets
         console().print(PROOF)
         typer.echo(f"patterns.png, patterns/ and results.json are in {self.out}.")
 

@@ -5,11 +5,9 @@ from typing import Annotated
 
 import typer
 
-from captum_classpattern.adapters import PixelClassifier
 from captum_classpattern.cli import options
 from captum_classpattern.cli.printing import told_plainly
-from captum_classpattern.cli.run import Run, predictions
-from captum_classpattern.datasets import LabelledImages
+from captum_classpattern.cli.run import Run
 from captum_classpattern.survey import AREAS
 
 
@@ -40,9 +38,7 @@ def search(
     ] = None,
     n_steps: options.Steps = None,
     seed: options.Seed = 0,
-    internal_batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Most images in one pass: less takes less memory.")
-    ] = None,
+    internal_batch_size: options.InternalBatchSize = None,
     device: options.Device = "cpu",
     out: Annotated[
         Path, typer.Option(help="Folder for results.json, figure and patterns.", file_okay=False)
@@ -75,7 +71,9 @@ def search(
         run = Run(
             model,
             *halves,
-            classes=options.parse_classes(classes) if classes else _present(model, halves[0]),
+            classes=(
+                options.parse_classes(classes) if classes else options.present(model, halves[0])
+            ),
             canvases={"positive": canvases, "white": max(1, canvases // 2)},
             areas=tuple(dict.fromkeys(area or AREAS)),
             n_steps=n_steps,
@@ -86,9 +84,3 @@ def search(
         run.begin(resume)
         run.describe()
         run.go()
-
-
-def _present(model: PixelClassifier, images: LabelledImages) -> list[int]:
-    """The classes that there are images of."""
-    labels = predictions(model, images) if images.labels is None else images.labels
-    return sorted(set(labels.tolist()))

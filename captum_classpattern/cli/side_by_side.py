@@ -8,6 +8,7 @@ import torch
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 from torch import Tensor
 
 from captum_classpattern.canvases import select_canvases
@@ -19,6 +20,7 @@ from captum_classpattern.comparison.scoring import merged
 from captum_classpattern.images import Images, Labels
 from captum_classpattern.pattern import write_whole
 from captum_classpattern.report import write_report
+from captum_classpattern.report.pictures import first_canvases
 
 SMALL = 0.01
 LEGEND = """\
@@ -55,85 +57,99 @@ def choose_canvases(
 
 
 def compared(out: Path, title: str, run: Callable[[], Comparison]) -> None:
-    """Compares, writes and prints; after an interrupt, what was finished."""
+    """Compares, writes and prints; after an interrupt, what was finished. Exit code 1 where no
+    method gave a map."""
     started = time.perf_counter()
     try:
         comparison, complete = run(), True
     except Interrupted as stopped:
         comparison, complete = stopped.comparison, False
-    if comparison.records:
+    if comparison.records or comparison.failures:
         write_comparison(comparison, out, title if complete else f"{title} (interrupted)")
         print_comparison(comparison)
-        typer.echo(f"report.html, figures, patterns and comparison.json are in {out}.")
+        drawn = "report.html, figures, patterns" if comparison.records else "report.html"
+        typer.echo(f"{drawn} and comparison.json are in {out}.")
     seconds = time.perf_counter() - started
     if not complete:
         typer.echo(f"Interrupted after {seconds:.0f} s: the methods that were finished are told.")
         raise typer.Exit(130)
     typer.echo(f"Compared in {seconds:.0f} s.")
+    if not comparison.records:
+        raise typer.Exit(1)
 
 
 def write_comparison(comparison: Comparison, out: Path, title: str) -> None:
-    """comparison.json, the report, figures, and the patterns that were searched."""
+    """comparison.json and the report; then, of maps, the patterns that were searched, figures."""
     out.mkdir(parents=True, exist_ok=True)
     write_whole(out / "comparison.json", (comparison.to_json() + "\n").encode())
-    figure, _ = comparison.plot_curves(
-        methods=for_a_figure(comparison.select(kind=comparison.kinds[0]), comparison.area),
-        use_pyplot=False,
-    )
-    write_figure(figure, out / "curves.png")
-    for model in comparison.models:
-        records = comparison.select(model=model, kind=comparison.kinds[0])
-        if not records:
-            continue
-        figure, _ = comparison.plot(
-            model=model,
-            methods=for_a_figure(records, comparison.area),
-            title=f"{model} model",
-            use_pyplot=False,
-        )
-        write_figure(figure, out / f"side_by_side_{_plain(model)}.png")
-        _save_patterns(comparison, records, out / "patterns" / _plain(model))
     write_report(comparison, out / "report.html", title=title)
+    kind = comparison.kinds[0]
+    names = for_a_figure(comparison.select(kind=kind), comparison.area)
+    if not names:
+        return
+    of_models = {model: comparison.select(model=model, kind=kind) for model in comparison.models}
+    for model, records in of_models.items():
+        if records:
+            _save_patterns(comparison, records, out / "patterns" / as_file_name(model))
+    figure, _ = comparison.plot_curves(methods=names, use_pyplot=False)
+    write_figure(figure, out / "curves.png")
+    for model, records in of_models.items():
+        if records:
+            part, of_many = first_canvases(comparison, records)
+            figure, _ = part.plot(
+                model=model,
+                methods=for_a_figure(records, comparison.area),
+                title=f"{model} model{of_many}",
+                use_pyplot=False,
+            )
+            write_figure(figure, out / f"side_by_side_{as_file_name(model)}.png")
 
 
 def _save_patterns(comparison: Comparison, records: Sequence[Record], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
+    names = searching(records)
     for record in records:
-        if record.name in searching(records):
+        if record.name in names:
             for area in record.masks:
                 name = f"{record.method}_{record.canvas}_{record.target}_{area:g}.safetensors"
-                comparison.pattern_of(record, area).save(folder / _plain(name))
+                comparison.pattern_of(record, area).save(folder / as_file_name(name))
 
 
-def _plain(name: str) -> str:
+def as_file_name(name: str) -> str:
     """A name as that of a file."""
     return "".join(c if c.isalnum() or c in "._-" else "_" for c in name)
 
 
 def print_comparison(comparison: Comparison) -> None:
-    """A table for each model, and the verdicts."""
+    """A table for each model, and the verdicts; where there are no maps, why."""
     out = console()
+    if not comparison.records:
+        out.print("No method gave a map:")
+        for failure in comparison.failures:
+            words = f"{failure.method} on the {failure.model} model: {failure.reason}"
+            out.print(words, markup=False)
+        return
+    told = {r.model for r in comparison.records} | {f.model for f in comparison.failures}
     for model in comparison.models:
-        out.print(_table(comparison, model))
+        if model in told:
+            out.print(_table(comparison, model))
     out.print(LEGEND)
     for verdict in sorted(comparison.verdicts(), key=lambda verdict: verdict["holds"]):
-        out.print(f"{'holds' if verdict['holds'] else 'FAILS'}: {verdict['text']}\n", markup=False)
+        outcome = "holds" if verdict["holds"] else "FAILS"
+        out.print(f"{outcome}: {verdict['title']}. {verdict['text']}\n", markup=False)
 
 
 def _table(comparison: Comparison, model: str) -> Table:
     """A row for each method, strongest first: image, absolute and class mean beside each other."""
     kind, area = comparison.kinds[0], comparison.area
-    table = Table(
-        title=f"{model} model, {kind} canvases",
-        title_justify="left",
-        title_style="bold",
-        box=SIMPLE_HEAD,
-    )
+    title = Text(f"{model} model, {kind} canvases", style="bold")  # names may hold brackets
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     small = min(comparison.areas, key=lambda other: abs(other - SMALL))
+    smaller = [small] if small != area else []
     table.add_column("method", no_wrap=True)
     for name in (
         f"{100 * area:.3g} % of pixels",
-        f"{100 * small:.3g} %",
+        *(f"{100 * other:.3g} %" for other in smaller),
         "abs.",
         "mean",
         "mean, abs.",
@@ -154,14 +170,14 @@ def _table(comparison: Comparison, model: str) -> Table:
         low, high = found[usual].interval
         others = (("image", "absolute"), ("class", "signed"), ("class", "absolute"))
         table.add_row(
-            method,
+            Text(method),
             f"{found[usual].value:.1%} ({100 * low:.1f}-{100 * high:.1f})",
-            f"{merged([r.powers[small] for r in own]).value:.1%}",
+            *(f"{merged([r.powers[other] for r in own]).value:.1%}" for other in smaller),
             *(f"{found[key].value:.1%}" if key in found else "" for key in others),
             f"{own[0].passes:.4g}",
             f"{own[0].seconds:.2g}",
         )
     for failure in comparison.failures:
         if failure.model == model and failure.what == "maps":
-            table.add_row(failure.method, "failed")
+            table.add_row(Text(failure.method), "failed")
     return table

@@ -22,10 +22,11 @@ ANEW, CUT, CONTROL = "searched anew for each area", "one map, cut to each area",
 
 @dataclass(frozen=True)
 class Growing:
-    """What the slider draws (None where canvases are no pictures), a sentence on what was left
-    out, and the same numbers as a table."""
+    """What the slider draws (None where canvases are no pictures), how its methods come by their
+    pixels, a sentence on what was left out, and the same numbers as a table."""
 
     data: Mapping[str, Any] | None
+    how: str
     left_out: str
     table: Table
 
@@ -44,7 +45,20 @@ def growing(comparison: Comparison) -> Growing:
     )  # fmt: skip
     drawable = comparison.canvases.shape[1] in (1, 3) and shown
     data = _data(comparison, canvases, names, shown) if drawable else None
-    return Growing(data, left, _table(comparison, canvases, names, shown))
+    return Growing(data, _how_all(names, shown), left, _table(comparison, canvases, names, shown))
+
+
+def _how_all(names: Sequence[str], shown: Mapping[tuple[str, int, str], Record]) -> str:
+    """Which methods are searched anew for each area, and what the others do."""
+    anew = {record.name for record in shown.values() if record.searches}
+    told = [f"Searched anew for each area: {', '.join(n for n in names if n in anew)}."] * bool(
+        anew
+    )
+    if anew != set(names):
+        told.append(
+            f"{'All others' if anew else 'Methods'} have one map, whose highest pixels are kept."
+        )
+    return " ".join(told)
 
 
 def _methods(records: Sequence[Record], area: float) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from captum_classpattern.comparison import Comparison, Record
 from captum_classpattern.comparison.choosing import for_a_figure
+from captum_classpattern.comparison.scoring import merged
 from captum_classpattern.report.formats import counted, decimals, percent, percent_area
 
 DPI = 144
@@ -76,7 +77,7 @@ def _in_words(records: Sequence[Record], model: str, names: Sequence[str]) -> st
     for name in names:
         own = [r.powers for r in records if (r.model, r.name) == (model, name) and r.powers]
         if own:
-            ends = [(a, mean(powers[a].value for powers in own)) for a in sorted(own[0])]
+            ends = [(a, merged([powers[a] for powers in own]).value) for a in sorted(own[0])]
             (first, low), (last, high) = ends[0], ends[-1]
             told.append(
                 f"{name} from {percent(low)} at {percent_area(first)} of the pixels to "
@@ -86,33 +87,41 @@ def _in_words(records: Sequence[Record], model: str, names: Sequence[str]) -> st
 
 
 def _maps(comparison: Comparison, records: Sequence[Record], names: Sequence[str]) -> Picture:
-    canvases = list(dict.fromkeys(record.canvas for record in records))
-    few = [record for record in records if record.canvas in canvases[:ROWS]]
-    first, part = records[0], replace(comparison, records=few)
-    title = f"Maps and patterns: {first.model}{_on(first.kind)}"
-    if len(canvases) > ROWS:
-        title += f", the first {ROWS} of {len(canvases)}"
-    words = "; ".join(_scores(comparison, few, name) for name in names)
+    first, (part, of_many) = records[0], first_canvases(comparison, records)
+    title = f"Maps and patterns: {first.model}{_on(first.kind)}{of_many}"
+    rows = len({record.canvas for record in part.records})
+    words = "; ".join(_scores(comparison, part.records, name) for name in names)
     return _picture(
         title,
         lambda: part.plot(model=first.model, kind=first.kind, methods=names, use_pyplot=False)[0],
-        f"{title}: {counted(min(ROWS, len(canvases)), 'canvas', 'canvases')}, "
+        f"{title}: {counted(rows, 'canvas', 'canvases')}, "
         f"{counted(len(names), 'method')}. In the mean, and from the weakest to the strongest "
         f"canvas: {words}.",
     )
 
 
+def first_canvases(comparison: Comparison, records: Sequence[Record]) -> tuple[Comparison, str]:
+    """The comparison with no more of some records than a figure has rows for; and, where that is
+    not all of them, how many."""
+    canvases = list(dict.fromkeys(record.canvas for record in records))
+    few = [record for record in records if record.canvas in canvases[:ROWS]]
+    of_many = f", the first {ROWS} of {len(canvases)}" if len(canvases) > ROWS else ""
+    return replace(comparison, records=few), of_many
+
+
 def _scores(comparison: Comparison, records: Sequence[Record], name: str) -> str:
     """A method's powers in a figure, or its IoU with the trigger on stamped canvases."""
     own = [record for record in records if record.name == name]
-    scored = [(r.powers[comparison.area].value, r) for r in own if r.powers]
-    found = [(r.localisation.iou, r) for r in own if r.localisation is not None]
-    if not scored and not found:
-        return f"{name} not scored"
-    what, shown = ("power", percent) if scored else ("IoU", decimals)
-    low, *_, high = sorted([v for v, _ in scored or found] * 2)
-    average = shown(mean(value for value, _ in scored or found))
-    return f"{name} {what} {average} ({shown(low)} to {shown(high)})"
+    powers = [record.powers[comparison.area] for record in own if record.powers]
+    found = [record.localisation.iou for record in own if record.localisation is not None]
+    if powers:
+        values = [power.value for power in powers]
+        return f"{name} power {_spread(merged(powers).value, values, percent)}"
+    return f"{name} IoU {_spread(mean(found), found, decimals)}" if found else f"{name} not scored"
+
+
+def _spread(average: float, values: Sequence[float], shown: Callable[[float], str]) -> str:
+    return f"{shown(average)} ({shown(min(values))} to {shown(max(values))})"
 
 
 def _itself(figure: Any) -> Any:

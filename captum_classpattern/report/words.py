@@ -17,7 +17,11 @@ LOCALISED = (
     "a map's strongest pixels as the trigger has. Models without a trigger are measured with that "
     "of another one, as a control: there is nothing to find."
 )
-HIDDEN = "The canvases do not show the trigger: a method must know of it by itself. " + LOCALISED
+HIDDEN = (
+    "The canvases do not show the trigger: a method must know of it by itself. But methods that "
+    "search an area are told how many pixels the trigger changes, and a white canvas is blank: "
+    "white pixels of a trigger do not stand out on it. " + LOCALISED
+)
 VISIBLE = "The canvases are images stamped with the trigger: it is there to see. " + LOCALISED
 SHAPE = (
     "Of the masks at the compared area. The lower the first three, the simpler the shape; the "

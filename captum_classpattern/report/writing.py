@@ -90,7 +90,8 @@ def write_report(
         tables=tables(comparison),
         facets=_facets(comparison),
         failures=_failures(comparison),
-        models=[(name, percent(accuracy)) for name, accuracy in comparison.models.items()],
+        interrupted=comparison.settings.get("complete") is False,
+        models=[(name, _accuracy(value)) for name, value in comparison.models.items()],
         settings=settings_lines(comparison.settings),
     )
     path = Path(path)
@@ -108,6 +109,10 @@ def _hash(text: str) -> str:
     return f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"
 
 
+def _accuracy(value: float | None) -> str:
+    return "not known (no labels)" if value is None else percent(value)
+
+
 def _summary(comparison: Comparison) -> str:
     methods = {record.method for record in comparison.records}
     methods |= {failure.method for failure in comparison.failures}
@@ -119,7 +124,9 @@ def _summary(comparison: Comparison) -> str:
     ]
     images = comparison.settings.get("held_out_images")
     if isinstance(images, int):
-        parts.append(f"scored on {counted(images, 'held-out image')} that no method has seen")
+        parts.append(
+            f"scored on {counted(images, 'held-out image')} that are not among the search images"
+        )
     return ", ".join(parts)
 
 
