@@ -38,7 +38,7 @@ own = at_1_percent["backdoored"].pop(0)
 assert own["interval"][0] > max(row["interval"][1] for row in at_1_percent["backdoored"].values())
 assert own["power"] > 10 * at_1_percent["natural"][0]["power"]
 
-# the comparison at its end: every method ran, and the class pattern comes first on the natural model
+# the comparison at its end: every method ran, the class pattern comes first on the natural model
 told = json.loads((out / "comparison" / "comparison.json").read_text())
 assert list(told["models"]) == list(models)
 assert not [failure for failure in told["failures"] if failure["what"] == "maps"], told["failures"]
