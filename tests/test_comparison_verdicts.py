@@ -124,9 +124,7 @@ def test_without_a_search_the_strongest_that_is_no_control_is_meant():
 
 
 def test_another_ranking_of_the_same_method_is_no_rival():
-    told = power(
-        record(LAST, 60, ranking="absolute"), record(LAST, 59), record(OTHER, 20)
-    )  # fmt: skip
+    told = power(record(LAST, 60, ranking="absolute"), record(LAST, 59), record(OTHER, 20))
     assert told["title"] == "LRP comes first"
     assert told["holds"]
     assert "LRP, absolute 60.0 %" in told["text"]
