@@ -46,7 +46,10 @@ def test_the_best_of_each_kind_and_area_is_what_search_keeps(setting, area):
             for seed in seeds
         ]
         best = max(tries, key=lambda pattern: pattern.info["search_power"])
-        assert torch.equal(best.mask, finding.patterns[area].mask)
+        mask = finding.patterns[area].mask
+        assert torch.equal(best.mask > 0, mask > 0)
+        # alone and among other classes: some processors round products of few rows otherwise
+        torch.testing.assert_close(best.mask, mask, rtol=0, atol=1e-6)
         assert torch.equal(best.canvas, finding.patterns[area].canvas)
 
 
