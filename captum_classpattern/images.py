@@ -239,6 +239,11 @@ def _drawn(loader: DataLoader[Any], name: str) -> Sequence[int]:
     )
 
 
+def evenly(count: int, most: int) -> list[int]:
+    """At most so many of the places from 0 to count - 1, at even distances, the ends among them."""
+    return torch.linspace(0, count - 1, min(most, count)).long().tolist()
+
+
 def _in_batches(indices: Sequence[int], size: int) -> Iterator[Sequence[int]]:
     return (indices[i : i + size] for i in range(0, len(indices), size))
 

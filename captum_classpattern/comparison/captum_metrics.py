@@ -11,11 +11,11 @@ from torch import Tensor
 
 from captum_classpattern.comparison.crop import is_control
 from captum_classpattern.comparison.explain import Explainer, Maps, one_by_one
+from captum_classpattern.comparison.methods import AT_ONCE
 from captum_classpattern.comparison.scene import Scene
 
 NOISE, NOISY = 0.05, 10  # infidelity: standard deviation, and noisy copies of an image
 RADIUS, MOVED = 0.02, 3  # sensitivity_max: radius (L-inf), and images tried in it
-AT_ONCE = 64
 
 
 @dataclass(frozen=True)

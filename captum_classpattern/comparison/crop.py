@@ -12,7 +12,7 @@ from captum_classpattern.attribution import single_tensor
 from captum_classpattern.checks import check_count, parse_targets
 from captum_classpattern.classifier import Classifier, placement, undisturbed
 from captum_classpattern.comparison.controls import ClassMean, RandomPixels, like_inputs
-from captum_classpattern.images import Images, Labels, labelled_source
+from captum_classpattern.images import Images, Labels, evenly, labelled_source
 from captum_classpattern.metrics import without_class
 from captum_classpattern.pattern import pixels_kept
 
@@ -97,9 +97,11 @@ class BestCrop(Attribution):  # type: ignore[misc]  # captum's class is untyped
         others = without_class(self._baselines, target)
         if not len(others):
             raise ValueError(f"all {len(self._baselines)} baselines are of class {target}")
-        evenly = torch.linspace(0, len(others) - 1, min(n_images, len(others))).long().tolist()
         device, dtype = placement(self.forward_func, image)
-        images, image = others.take(evenly).to(device, dtype), image.to(device, dtype)
+        images, image = (
+            others.take(evenly(len(others), n_images)).to(device, dtype),
+            image.to(device, dtype),
+        )
         height, width = image.shape[1:]
         k = pixels_kept(area, (height, width))
         side = min(round(k**0.5), width)

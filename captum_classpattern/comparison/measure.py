@@ -37,13 +37,14 @@ class Measure:
         found: list[Record | Failure] = [
             Failure(self.model, method, what, why) for what, why in told.metrics.failures.items()
         ]
+        control = is_control(explainer.attribution)
         for level in told.levels:
             for ranking in RANKINGS if told.signed else ["signed"]:
                 for canvas, target in enumerate(scene.targets):
                     key = STAMPED_KEY if scene.kinds[canvas] == STAMPED else target
                     if level == "image" or key in told.of_class:
                         one = _One(self, scene, told, level, ranking, canvas, key)
-                        found.append(one.record(method, is_control(explainer.attribution)))
+                        found.append(one.record(method, control))
         return found
 
 

@@ -12,7 +12,7 @@ from captum_classpattern.attribution import ClassPattern
 from captum_classpattern.classifier import Classifier, find_module, placement
 from captum_classpattern.comparison.controls import ClassMean, RandomPixels
 from captum_classpattern.comparison.crop import BestCrop
-from captum_classpattern.images import Images, ImageSource, Labels
+from captum_classpattern.images import Images, ImageSource, Labels, evenly
 
 Make: TypeAlias = Callable[[Any], attr.Attribution]
 Method: TypeAlias = Make | tuple[Make, Mapping[str, Any]]
@@ -95,8 +95,7 @@ def known_methods(
 
 def _all(source: ImageSource, searching: Mapping[str, int | None]) -> dict[str, Method]:
     cells, window = grid_cells(*source.shape[1:]), _window(source.shape)
-    evenly = torch.linspace(0, len(source) - 1, min(REFERENCES, len(source))).long()
-    references, image = source.take(evenly.tolist()), source.take([0])
+    references, image = source.take(evenly(len(source), REFERENCES)), source.take([0])
     masked = {"feature_mask": cells, "perturbations_per_eval": AT_ONCE}
     sampled = {**masked, "n_samples": 2 * CELLS**2}
     return {

@@ -70,9 +70,13 @@ class Record:
     @property
     def name(self) -> str:
         """The method's name, with its level and ranking where they are not the usual ones."""
-        level = ["class mean"] if self.level == "class" else []
-        ranking = ["absolute"] if self.ranking == "absolute" else []
-        return ", ".join([self.method, *level, *ranking])
+        return full_name(self.method, self.level, self.ranking)
+
+
+def full_name(method: str, level: str, ranking: str) -> str:
+    """A method's name, with its level and ranking where they are not the usual ones."""
+    unusual = {"class mean": level == "class", "absolute": ranking == "absolute"}
+    return ", ".join([method, *(word for word, wanted in unusual.items() if wanted)])
 
 
 @dataclass(frozen=True)

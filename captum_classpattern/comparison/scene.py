@@ -8,7 +8,7 @@ from torch import Tensor
 
 from captum_classpattern.classifier import Classifier
 from captum_classpattern.comparison.records import STAMPED
-from captum_classpattern.images import ImageSource
+from captum_classpattern.images import ImageSource, evenly
 from captum_classpattern.metrics import changed_pixels
 from captum_classpattern.pattern import Pattern
 
@@ -72,8 +72,8 @@ def with_trigger(
     """The same with some search images of other classes, stamped, as further canvases."""
     assert baselines.labels is not None
     others = torch.nonzero(baselines.labels != trigger.target).flatten()
-    evenly = torch.linspace(0, len(others) - 1, min(stamped, len(others))).long()
-    images = trigger.stamp(baselines.take(others[evenly].tolist())).to(scene.canvases)
+    chosen = others[evenly(len(others), stamped)].tolist()
+    images = trigger.stamp(baselines.take(chosen)).to(scene.canvases)
     return Scene(
         torch.cat([scene.canvases, images]),
         [*scene.targets, *[trigger.target] * len(images)],

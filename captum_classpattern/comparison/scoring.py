@@ -73,8 +73,8 @@ def check_apart(baselines: ImageSource, held_out: ImageSource, canvases: Tensor)
             "are exact copies of such: patterns must be scored on images that no search has seen; "
             "leave these out (datasets.load_images(...).halves() does)"
         )
-    cut = ImageSource.of(canvases, name="canvases").hashes
-    wrong = [i for i, own in enumerate(cut) if own in set(held_out.hashes)]
+    cut, scored = ImageSource.of(canvases, name="canvases").hashes, set(held_out.hashes)
+    wrong = [i for i, own in enumerate(cut) if own in scored]
     if wrong:
         raise ValueError(
             f"canvas {wrong[0]} is one of the held-out images: choose canvases among the search "

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from captum_classpattern.comparison import STAMPED, Comparison
+from captum_classpattern.comparison.records import full_name
 from captum_classpattern.comparison.tables import rows_by_method
 from captum_classpattern.report.formats import (
     NONE,
@@ -141,10 +142,8 @@ def _table(
 
 
 def _named(row: Scores) -> list[Cell]:
-    name = [row["method"]]
-    name += ["class mean"] if row["level"] == "class" else []
-    name += ["absolute"] if row["ranking"] == "absolute" else []
-    return [Cell(text, text) for text in (", ".join(name), row["model"], row["kind"])]
+    name = full_name(row["method"], row["level"], row["ranking"])
+    return [Cell(text, text) for text in (name, row["model"], row["kind"])]
 
 
 def _facets(row: Scores) -> dict[str, str]:
