@@ -138,7 +138,7 @@ def test_a_broken_notebook_fails_with_the_error_of_its_cell(tmp_path):
     conclusion = "power, rival = 0.2, 0.1\nassert power > 3 * rival, 'the rival is as strong'"
     tagged = new_code_cell(conclusion, metadata={"tags": ["raises-exception"]})
     broken = new_notebook(cells=[new_markdown_cell("# Broken"), new_code_cell("1"), tagged])
-    with pytest.raises(CellExecutionError, match="AssertionError.*: the rival is as strong"):
+    with pytest.raises(CellExecutionError, match=r"AssertionError.*: the rival is as strong"):
         run(broken, tmp_path)
 
 
