@@ -13,10 +13,10 @@ from captum_classpattern.pattern import Pattern
 class Localisation:
     """Five scores of a map against the true pixels T, each in [0, 1], 1 for a perfect map.
 
-    ``iou`` is that of the map's |T| strongest pixels with T, ``average_precision`` the area under
-    the steps of precision over recall, ``pointing_game`` whether the strongest pixel is true,
-    ``relevance_mass`` the share of the positive mass on T, ``relevance_rank`` the share of T among
-    the map's |T| strongest pixels.
+    ``iou`` is that of the map's ``|T|`` strongest pixels with T, ``average_precision`` the area
+    under the steps of precision over recall, ``pointing_game`` whether the strongest pixel is
+    true, ``relevance_mass`` the share of the positive mass on T, ``relevance_rank`` the share of T
+    among the map's ``|T|`` strongest pixels.
     """
 
     iou: float

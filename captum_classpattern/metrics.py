@@ -30,7 +30,7 @@ class PredictivePower:
 
     @property
     def lift(self) -> float:
-        """What the pattern adds: ``value - without``."""
+        """What the pattern adds, ``value - without``."""
         return self.value - self.without
 
     def __float__(self) -> float:

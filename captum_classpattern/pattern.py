@@ -83,7 +83,7 @@ class Pattern(Perturbation):  # type: ignore[misc]  # captum's class is untyped
 
     @property
     def area(self) -> float:
-        """Mean of the mask: the share of pixels kept, once the mask is binary."""
+        """Mean of the mask, which is the share of pixels kept once the mask is binary."""
         return float(self.mask.detach().double().mean())
 
     @property

@@ -38,7 +38,7 @@ class Scores:
 
     @property
     def strongest_control(self) -> float:
-        """The largest of: no pattern, random pixels, the same mask over another canvas."""
+        """The largest of no pattern, random pixels, and the same mask over another canvas."""
         return max(self.power.without, self.random_pixels, self.other_canvas)
 
     @property

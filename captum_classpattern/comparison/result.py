@@ -187,8 +187,8 @@ class Comparison:
         A record's pattern.
 
         Args:
-            record (Record): One of :attr:`records`.
-            area (float, optional): One of :attr:`areas`. Default: None (:attr:`area`).
+            record (Record): One of ``records``.
+            area (float, optional): One of ``areas``. Default: None (``area``).
 
         Returns:
             *Pattern*: Binary.

@@ -36,7 +36,7 @@ def write_report(
     file. A file that is there already is replaced whole or not at all.
 
     Args:
-        comparison (Comparison): What :func:`~captum_classpattern.comparison.compare` has measured.
+        comparison (Comparison): What :func:`~captum_classpattern.compare` has measured.
         path (str or Path): The file to write.
         title (str): Heading of the page. Default: "Class patterns and other methods".
         verdicts (Sequence[Mapping]): Claims that were tested: ``"holds"`` (bool), ``"text"`` (str,

@@ -1,0 +1,139 @@
+"""The documentation site: ``sphinx-build docs OUT``. Nothing is downloaded, no notebook is run."""
+
+import os
+import re
+import subprocess
+import sys
+from importlib.metadata import version as installed
+from pathlib import Path
+
+from docutils import nodes
+from latex2mathml.converter import convert
+
+DOCS = Path(__file__).parent
+ROOT = DOCS.parent
+
+project = "captum_classpattern"
+author = "The captum_classpattern founders"
+version = release = installed(project)
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+    "sphinx_design",
+]
+exclude_patterns = ["_build"]
+nb_execution_mode = "off"  # the notebooks are committed with their outputs
+nb_merge_streams = True
+myst_enable_extensions = ["colon_fence", "dollarmath"]
+myst_heading_anchors = 3
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"  # the docstrings tell the types, with shapes
+autodoc_preserve_defaults = True
+napoleon_numpy_docstring = False
+napoleon_use_rtype = False
+python_maximum_signature_line_length = 80
+copybutton_prompt_text = r"\$ |>>> |\.\.\. "
+copybutton_prompt_is_regexp = True
+
+html_theme = "furo"
+html_title = project
+html_logo = html_favicon = "_static/logo.svg"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_show_sphinx = html_show_copyright = False
+html_math_renderer = "mathml"
+
+# Files elsewhere in the repository that are pages of the site, copied when a build starts.
+COPIED = {
+    "CHANGELOG.md": "project/changelog.md",
+    "benchmarks/README.md": "project/benchmarks.md",
+    "tutorials/README.md": "tutorials/index.md",
+    **{
+        f"tutorials/{name.name}": f"tutorials/{name.name}"
+        for name in ROOT.glob("tutorials/*.ipynb")
+    },
+}
+LINK = re.compile(r"\[([^][]*)\]\((?!\w+:|#)([^)#\s]+)(#[^)]*)?\)")
+
+
+def relinked(text: str, original: Path, page: Path) -> str:
+    """The text of a file with its links as they must be where its page stands in the site.
+
+    Pages link to pages, other files become downloads, and of a folder only the words are left.
+    """
+
+    def mended(link: re.Match[str]) -> str:
+        words, path, anchor = link.groups(default="")
+        target = (original.parent / path).resolve()
+        if not target.exists() or not target.is_relative_to(ROOT):
+            return link[0]
+        if target.is_dir():
+            return words
+        name = target.relative_to(ROOT).as_posix()
+        place = DOCS / {"README.md": "index.md", **COPIED}.get(name, target)
+        return f"[{words}]({Path(os.path.relpath(place, page.parent)).as_posix()}{anchor})"
+
+    return LINK.sub(mended, text)
+
+
+def write(page: Path, text: str) -> None:
+    """Writes a page where it is new: Sphinx reads only what has changed."""
+    page.parent.mkdir(exist_ok=True)
+    if not page.exists() or page.read_text() != text:
+        page.write_text(text)
+
+
+def copy_pages(app):
+    """Copies the pages from elsewhere, and writes that of the command line."""
+    for name, place in COPIED.items():
+        original, page = ROOT / name, DOCS / place
+        write(page, relinked(original.read_text(), original, page))
+    for page in DOCS.glob("tutorials/*.ipynb"):
+        if f"tutorials/{page.name}" not in COPIED:
+            page.unlink()  # its notebook is gone
+    command = [sys.executable, "-m", "typer", f"{project}.cli", "utils", "docs"]
+    told = subprocess.run(
+        [*command, "--name", "classpattern", "--title", "Command line"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    write(DOCS / "project/command_line.md", told.stdout)
+
+
+def relink_page(app, docname, source):
+    """Mends the links of the pages that are written here."""
+    page = Path(app.env.doc2path(docname))
+    if page.suffix == ".md":
+        source[0] = relinked(source[0], page, page)
+
+
+def as_mathml(display):
+    """Formulas as MathML, which browsers draw themselves: no script from elsewhere."""
+
+    def visit(self, node):
+        self.body.append(convert(node.astext(), display=display))
+        raise nodes.SkipNode
+
+    return visit, None
+
+
+def find_by_name(app, env, node, words):
+    """Docstrings name the package's own functions as ``:func:`name```, without their module."""
+    if node.get("refdomain") != "py" or node.get("refspecific"):
+        return None
+    node["refspecific"] = True  # look in all modules
+    kind, name = node["reftype"], node["reftarget"]
+    python = env.domains["py"]
+    return python.resolve_xref(env, node["refdoc"], app.builder, kind, name, node, words)
+
+
+def setup(app):
+    app.add_html_math_renderer("mathml", as_mathml("inline"), as_mathml("block"))
+    app.connect("builder-inited", copy_pages)
+    app.connect("source-read", relink_page)
+    app.connect("missing-reference", find_by_name)
