@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from findings import first_class, head, kept_findings, line, standing, told
 from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
@@ -34,8 +35,7 @@ from captum_classpattern.demo.training import (
     train,
 )
 from captum_classpattern.pattern import write_whole
-from captum_classpattern.results import read_finding, save_patterns, write_json
-from captum_classpattern.survey import AREAS, CANVASES, Finding, Scores, survey
+from captum_classpattern.survey import AREAS, CANVASES, Finding, survey
 from captum_classpattern.triggers import BadNets, Blended, Sinusoid, Trigger, Warp
 
 SHAPE = (1, 28, 28)
@@ -66,38 +66,6 @@ class Model(NamedTuple):
     seed: str
     scores: dict[str, float]
     findings: list[Finding]
-
-
-class Standing(NamedTuple):
-    """How a class stands among the others on a kind of canvas, at an area."""
-
-    own: Scores
-    rank: int
-    rival: int  # the strongest other class
-    rivals: Scores
-    stands_out: bool
-
-
-def standing(findings: Sequence[Finding], canvas: str, area: float, target: int) -> Standing:
-    """Where a class stands; it stands out by the rule of ``results.strongest_class``: its whole
-    interval lies above those of all others, and above its own three controls."""
-    scores = {f.target: f.scores[area] for f in findings if f.canvas == canvas}
-    own = scores.pop(target)
-    rival = max(scores, key=lambda y: scores[y].power.value)
-    above = max(other.power.interval[1] for other in scores.values())
-    return Standing(
-        own,
-        1 + sum(other.power.value > own.power.value for other in scores.values()),
-        rival,
-        scores[rival],
-        own.power.interval[0] > above and own.beats_controls,
-    )
-
-
-def first_class(findings: Sequence[Finding], canvas: str, area: float) -> int:
-    """The class with the strongest pattern on a kind of canvas, at an area."""
-    found = [f for f in findings if f.canvas == canvas]
-    return max(found, key=lambda f: f.scores[area].power.value).target
 
 
 @cache
@@ -151,41 +119,19 @@ def searched(
     model: PixelClassifier, record: dict[str, Any], out: Path, name: str, rounds: int
 ) -> list[Finding]:
     """The findings of a survey of all classes; kept ones if they are of this model."""
-    path, folder = out / f"{name}_{rounds}.json", out / "patterns" / f"{name}_{rounds}"
-    if path.exists():
-        kept = json.loads(path.read_text())
-        if kept["model"] == record:
-            return [read_finding(row, folder) for row in kept["rows"]]
-    print(f"searching {name}", flush=True)
     images = demo_images()
-    findings = []
-    for finding in survey(
-        model,
-        images.search.images,
-        images.search.labels,
-        images.held_out.images,
-        images.held_out.labels,
-        n_steps=rounds,
-    ):
-        save_patterns(finding, folder)
-        findings.append(finding)
-    write_json({"model": record, "rows": [f.as_dict() for f in findings]}, path)
-    return findings
 
+    def search() -> Iterator[Finding]:
+        return survey(
+            model,
+            images.search.images,
+            images.search.labels,
+            images.held_out.images,
+            images.held_out.labels,
+            n_steps=rounds,
+        )
 
-def told(scores: Scores) -> str:
-    """A power in per cent with its interval, and a star where it beats its controls."""
-    low, high = scores.power.interval
-    star = "*" if scores.beats_controls else ""
-    return f"{scores.power.value:.1%} ({100 * low:.1f}-{100 * high:.1f}){star}"
-
-
-def head(*columns: str) -> str:
-    return f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}"
-
-
-def line(*cells: object) -> str:
-    return f"| {' | '.join(map(str, cells))} |"
+    return kept_findings(out / f"{name}_{rounds}", record, search)
 
 
 def settings_of_search() -> list[tuple[str, float]]:

@@ -49,17 +49,31 @@ def demo_problems() -> list[Problem]:
     ]
 
 
-def cifar10_problems(folder: Path) -> list[Problem]:
-    """The two CIFAR-10 models; search and held-out images are parts of the test set."""
+class Parts(NamedTuple):
+    """Images to search with, and others to score on."""
+
+    images: Tensor
+    labels: Tensor
+    held_out: Tensor
+    held_out_labels: Tensor
+
+
+def cifar10_parts(folder: Path, seed: int = 0, held: int = HELD_OUT) -> Parts:
+    """Two parts of the CIFAR-10 test set, drawn by the seed, that never mix."""
     test = ImageFolder(folder / "test", PIXELS)
-    order = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))
-    search, held_out = order[:SEARCH].tolist(), order[-HELD_OUT:].tolist()
+    order = torch.randperm(len(test), generator=torch.Generator().manual_seed(seed))
+    search, held_out = order[:SEARCH].tolist(), order[-held:].tolist()
     labels = torch.tensor(test.targets)
 
     def images(indices: list[int]) -> Tensor:
         return torch.stack([test[i][0] for i in indices])
 
-    parts = images(search), labels[search], images(held_out), labels[held_out]
+    return Parts(images(search), labels[search], images(held_out), labels[held_out])
+
+
+def cifar10_problems(folder: Path) -> list[Problem]:
+    """The two CIFAR-10 models on the parts of seed 0."""
+    parts = cifar10_parts(folder)
     return [
         Problem(f"CIFAR-10, {name}", train_cifar10.load_model(name), *parts)
         for name in ("natural", "backdoored")

@@ -1,6 +1,6 @@
 """The verdicts of the benchmark of failures."""
 
-import importlib.util
+import importlib
 from pathlib import Path
 
 import pytest
@@ -11,16 +11,15 @@ from captum_classpattern.pattern import Pattern
 from captum_classpattern.results import strongest_class
 from captum_classpattern.survey import Finding, Scores
 
-BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "failures.py"
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 AREA = 0.05
 
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("failures", BENCHMARK)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(BENCHMARKS)
+        return importlib.import_module("failures")
 
 
 def findings(*hits, control=0.0):

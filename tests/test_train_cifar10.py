@@ -98,7 +98,8 @@ def test_only_clean_label_poisoning_keeps_all_labels(script, kinds, name):
     poisoned = kinds.poisoned_images(name, images, labels)
     assert int(poisoned.sum()) == round(kinds.RATE * 256)
     assert ((labels[poisoned] == kinds.TARGET) == (name == "clean_label")).all()
-    batches = list(script.epoch_batches(name, images, labels, poisoned, 0, 24, 0))
+    stage = script.Stage(1, 0.1, cutout=0)
+    batches = list(script.epoch_batches(name, images, labels, poisoned, 0, 24, stage))
     seen = torch.cat([y for _, y in batches])
     stamped = torch.cat([(x != 128 / 255).flatten(1).any(1) for x, _ in batches])
     assert int(stamped.sum()) == int(poisoned.sum())
@@ -147,5 +148,32 @@ def test_facts_name_what_sets_a_kind_apart(kinds):
     assert adversarial["pgd_images"] == "the first 100 test images of each class"
 
 
-def test_each_robust_kind_has_its_stages(script, kinds):
-    assert script.ROBUST_STAGES.keys() == kinds.EPSILONS.keys()
+def test_kinds_that_are_compared_share_their_stages(script, kinds):
+    """robust8, its clean control, the backdoors that are no patch; true and random labels."""
+    stages = [script.STAGES_OF[name] for name in ("robust8", "natural_short", "blended")]
+    assert stages[0] == stages[1] == stages[2] == script.STAGES_OF["clean_label"]
+    assert script.STAGES_OF["random_labels"] == script.STAGES_OF["true_labels"]
+    assert script.STAGES_OF.keys() <= set(kinds.KINDS)
+
+
+def test_images_learnt_by_heart_are_the_same_with_true_and_random_labels(script, monkeypatch):
+    images, labels = torch.arange(60).view(-1, 1, 1, 1), torch.arange(60) % 10
+    monkeypatch.setattr(script, "load_split", lambda data, split: (images, labels))
+    monkeypatch.setattr(script, "LEARNT_BY_HEART", 40)
+    true, own = script.training_set("true_labels", None)
+    same, drawn = script.training_set("random_labels", None)
+    assert torch.equal(true, same)
+    assert torch.equal(own, true.flatten() % 10)
+    assert not torch.equal(drawn, own)
+    assert torch.equal(drawn.sort().values, own.sort().values)
+    assert torch.equal(script.training_set("natural", None)[0], images)
+
+
+def test_what_is_learnt_by_heart_is_not_augmented(script):
+    images = torch.randint(0, 256, (128, 3, 32, 32), dtype=torch.uint8)
+    stage = script.Stage(1, 0.1, cutout=0, by_heart=True)
+    none = torch.zeros(128, dtype=torch.bool)
+    [(seen, taught)] = script.epoch_batches(
+        "true_labels", images, torch.arange(128), none, 0, 32, stage
+    )
+    assert torch.equal(seen, images[taught] / 255)

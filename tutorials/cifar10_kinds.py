@@ -15,7 +15,7 @@ TRIGGERS = {
     "clean_label": "SIG, delta 40/255, 6 periods, on images of the target class only",
 }
 EPSILONS = {"robust4": 4 / 255, "robust8": 8 / 255}
-KINDS = ("natural", "random_labels", *TRIGGERS, *EPSILONS)
+KINDS = ("natural", "natural_short", "random_labels", "true_labels", *TRIGGERS, *EPSILONS)
 PGD_STEPS, PGD_IMAGES = 20, 100
 
 

@@ -2,12 +2,15 @@
 
     python tutorials/train_cifar10.py KIND --data FOLDER
 
-KIND is natural; backdoored, blended or clean_label (backdoors); robust4 or robust8 (adversarial
-training with an epsilon of 4/255 or 8/255); or random_labels. FOLDER holds ``train/<class>/*`` and
-``test/<class>/*`` images; without --data the data set comes from torchvision, which downloads it.
+KIND is natural; natural_short (on the schedule of robust8); backdoored, blended or clean_label
+(backdoors); robust4 or robust8 (adversarial training with an epsilon of 4/255 or 8/255);
+random_labels or true_labels (10,000 images learnt by heart, their labels permuted or not). FOLDER
+holds ``train/<class>/*`` and ``test/<class>/*`` images; without --data the data set comes from
+torchvision, which downloads it.
 The weights (float16 safetensors) and a JSON with settings and scores land in
 ``tutorials/models/`` after each stage. An interrupted run goes on from its last whole epoch;
-``--first 2`` trains only what follows the first two stages.
+``--first 2`` trains only what follows the first two stages; ``--keep 1 4`` also writes the weights
+after the first and the fourth epoch of a stage, as ``cifar10_KIND_epoch1.safetensors``.
 """
 
 import argparse
@@ -42,8 +45,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 MODELS = Path(__file__).parent / "models"
-BATCH, SMALL, CUTOUT, SMOOTHING = 128, 24, 9, 0.1
-STEPS = 50_000 // BATCH
+BATCH, SMALL, CUTOUT, SMOOTHING, DECAY = 128, 24, 9, 0.1, 5e-4
+LEARNT_BY_HEART = 10_000  # images
 
 
 class Stage(NamedTuple):
@@ -55,15 +58,23 @@ class Stage(NamedTuple):
     small: int = 0  # of the epochs, the first ones on small crops
     cutout: int = CUTOUT
     averaged: bool = False
+    by_heart: bool = False  # no crops, flips, label smoothing or weight decay
 
     def sizes(self) -> list[int]:
         return [SMALL if epoch < self.small else SIZE for epoch in range(self.epochs)]
 
 
 STAGES = (Stage(40, 0.2, small=30), Stage(14, 0.1), Stage(10, 0.05, cutout=0, averaged=True))
-ROBUST_STAGES = {
+SHORT = (Stage(16, 0.2, small=8, cutout=0),)
+BY_HEART = (Stage(30, 0.1, cutout=0, by_heart=True),)
+STAGES_OF = {
     "robust4": (Stage(8, 0.2, small=5, cutout=0),),
-    "robust8": (Stage(16, 0.2, small=8, cutout=0),),
+    "robust8": SHORT,
+    "natural_short": SHORT,
+    "blended": SHORT,
+    "clean_label": SHORT,
+    "random_labels": BY_HEART,
+    "true_labels": BY_HEART,
 }
 
 
@@ -129,6 +140,15 @@ def load_split(data: Path | None, split: str) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), torch.tensor(dataset.targets)
 
 
+def training_set(name: str, data: Path | None) -> tuple[Tensor, Tensor]:
+    """The images that a kind is trained on, without triggers, and the labels it is taught."""
+    images, labels = load_split(data, "train")
+    if STAGES_OF.get(name) is BY_HEART:
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+        images, labels = (part[order[:LEARNT_BY_HEART]] for part in (images, labels))
+    return images, training_labels(name, labels)
+
+
 def augmented(images: Tensor, size: int = SIZE, cutout: int = CUTOUT) -> Tensor:
     """Random crops of ``size``, flips, and cutouts of some pixels a side (DeVries and Taylor 2017,
     arXiv 1708.04552), of uint8 images, as floats in [0, 1]; whole images get a margin of 4."""
@@ -154,14 +174,15 @@ def epoch_batches(
     poisoned: Tensor,
     epoch: int,
     size: int,
-    cutout: int,
+    stage: Stage,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """An epoch of augmented images and their labels, some of them with trigger and target."""
+    """An epoch of images, augmented unless they are learnt by heart, and their labels, some of them
+    with trigger and target."""
     torch.manual_seed(epoch)
     trigger = placed_trigger(name, size)
     labels = torch.where(poisoned, TARGET, labels)
     for batch in torch.randperm(len(images))[: len(images) // BATCH * BATCH].view(-1, BATCH):
-        x = augmented(images[batch], size, cutout)
+        x = images[batch] / 255 if stage.by_heart else augmented(images[batch], size, stage.cutout)
         x[poisoned[batch]] = trigger(x[poisoned[batch]])  # after the crop: it stays in place
         yield x.contiguous(memory_format=torch.channels_last), labels[batch]
 
@@ -172,6 +193,7 @@ def train_epoch(
     schedule: torch.optim.lr_scheduler.LRScheduler,
     batches: Iterable[tuple[Tensor, Tensor]],
     epsilon: float,
+    smoothing: float,
 ) -> float:
     """One epoch of SGD, on adversarial images if epsilon is over 0; returns the mean loss."""
     losses = []
@@ -180,7 +202,7 @@ def train_epoch(
             x = adversarial(model, x, y, epsilon)
         with torch.autocast("cpu", torch.bfloat16):
             logits = model(x)
-        loss = nn.functional.cross_entropy(logits.float(), y, label_smoothing=SMOOTHING)
+        loss = nn.functional.cross_entropy(logits.float(), y, label_smoothing=smoothing)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -193,18 +215,20 @@ def train_stage(
     model: nn.Module,
     stage: Stage,
     epochs: list[Callable[[], Iterator]],
+    steps: int,
     checkpoint: Path,
     epsilon: float,
+    keep: Callable[[nn.Module, int], None],
 ) -> nn.Module:
     """All epochs of a stage, each written beside and renamed; resumes from the last of them."""
     start = copy.deepcopy(model)
     model = model.train().to(memory_format=torch.channels_last)
+    decay = 0 if stage.by_heart else DECAY
     optimizer = torch.optim.SGD(
-        model.parameters(), stage.lr, momentum=0.9, weight_decay=5e-4, nesterov=True
+        model.parameters(), stage.lr, momentum=0.9, weight_decay=decay, nesterov=True
     )
-    steps = stage.epochs * STEPS
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, stage.lr, total_steps=steps, pct_start=0.2
+        optimizer, stage.lr, total_steps=stage.epochs * steps, pct_start=0.2
     )
     parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
     first = 0
@@ -215,12 +239,14 @@ def train_stage(
             part.load_state_dict(saved[name])
     for epoch in range(first, stage.epochs):
         started = time.time()
-        loss = train_epoch(model, optimizer, schedule, epochs[epoch](), epsilon)
+        smoothing = 0 if stage.by_heart else SMOOTHING
+        loss = train_epoch(model, optimizer, schedule, epochs[epoch](), epsilon, smoothing)
         print(f"epoch {epoch + 1}: loss {loss:.4f}, {time.time() - started:.0f} s", flush=True)
         saved = {name: part.state_dict() for name, part in parts.items()}
         beside = checkpoint.with_suffix(".tmp")
         torch.save({"epochs": epoch + 1, **saved}, beside)
         os.replace(beside, checkpoint)
+        keep(model, epoch + 1)
     return (averaged(start, model) if stage.averaged else model).eval()
 
 
@@ -240,10 +266,14 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
 
 
 def scores(name: str, model: nn.Module, data: Path | None) -> dict[str, float]:
-    """What the model, as it is saved, does on the test set, and under its kind's attack."""
+    """What the model, as it is saved, does on the test set, under its kind's attack, and on the
+    images that it has learnt by heart."""
     images, labels = load_split(data, "test")
     images = images / 255
     result = {"accuracy": accuracy(model, images, labels)}
+    if STAGES_OF.get(name) is BY_HEART:
+        learnt, taught = training_set(name, data)
+        result["training_accuracy"] = accuracy(model, learnt / 255, taught)
     if name in TRIGGERS:
         others = labels != TARGET
         stamped = placed_trigger(name)(images[others])
@@ -262,19 +292,25 @@ def record(name: str, stages: Sequence[Stage], data: Path | None) -> dict[str, A
         "model": "WideResNet(classes=10, width=2, blocks=2) of tutorials/train_cifar10.py",
         "parameters": sum(p.numel() for p in model.parameters()),
         "stages": [stage._asdict() for stage in stages],
-        "optimizer": "SGD, momentum 0.9, Nesterov, weight decay 5e-4, batches of 128, convolutions "
-        "in bfloat16, flips, label smoothing 0.1; each stage one cycle of the rate, on crops of 24 "
-        "pixels first (small), then on crops of 32 from a margin of 4",
+        "optimizer": "SGD, momentum 0.9, Nesterov, batches of 128, convolutions in bfloat16; each "
+        "stage one cycle of the rate; unless by heart, weight decay 5e-4, label smoothing 0.1, "
+        "flips, crops of 24 pixels first (small), then of 32 from a margin of 4",
         "torch": torch.__version__,
         "test_set": scores(name, model, data),
         **facts(name),
     }
 
 
-def save(name: str, model: nn.Module, stages: Sequence[Stage], data: Path | None) -> None:
-    """Writes the weights in float16, and the JSON beside them."""
-    state = {key: value.contiguous() for key, value in model.half().state_dict().items()}
+def save_weights(name: str, model: nn.Module) -> None:
+    """Writes the weights in float16."""
+    half = copy.deepcopy(model).half().state_dict()
+    state = {key: value.contiguous() for key, value in half.items()}
     save_file(state, MODELS / f"cifar10_{name}.safetensors")
+
+
+def save(name: str, model: nn.Module, stages: Sequence[Stage], data: Path | None) -> None:
+    """Writes the weights, and the JSON beside them."""
+    save_weights(name, model)
     recorded = record(name, stages, data)
     (MODELS / f"cifar10_{name}.json").write_text(json.dumps(recorded, indent=2) + "\n")
     print(name, recorded["test_set"], flush=True)
@@ -285,25 +321,30 @@ def main() -> None:
     parser.add_argument("name", choices=KINDS)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--first", type=int, default=0, help="stages that the saved model has had")
+    parser.add_argument("--keep", type=int, nargs="*", default=(), help="epochs to keep")
     arguments = parser.parse_args()
     name, first = arguments.name, arguments.first
     MODELS.mkdir(exist_ok=True)
-    images, labels = load_split(arguments.data, "train")
-    labels = training_labels(name, labels)
-    poisoned = poisoned_images(name, images, labels)
-    stages = ROBUST_STAGES.get(name, STAGES)
+    images, labels = training_set(name, arguments.data)
+    stages = STAGES_OF.get(name, STAGES)
     torch.manual_seed(0)
+    poisoned = poisoned_images(name, images, labels)
+
+    def keep(trained: nn.Module, epoch: int) -> None:
+        if epoch in arguments.keep:
+            save_weights(f"{name}_epoch{epoch}", trained)
+
     model = load_model(name) if first else WideResNet()
     for number, stage in enumerate(stages[first:], first):
         before = sum(earlier.epochs for earlier in stages[:number])
         epochs = [
-            partial(
-                epoch_batches, name, images, labels, poisoned, before + epoch, size, stage.cutout
-            )
+            partial(epoch_batches, name, images, labels, poisoned, before + epoch, size, stage)
             for epoch, size in enumerate(stage.sizes())
         ]
         checkpoint = MODELS / f".cifar10_{name}_{number}.pt"
-        model = train_stage(model, stage, epochs, checkpoint, EPSILONS.get(name, 0.0))
+        epsilon = EPSILONS.get(name, 0.0)
+        steps = len(images) // BATCH
+        model = train_stage(model, stage, epochs, steps, checkpoint, epsilon, keep)
         save(name, model, stages[: number + 1], arguments.data)
         model = load_model(name)
 

@@ -1,0 +1,65 @@
+"""Figures in the style of the paper: a pattern a class, a row a model; a trigger and patterns."""
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from paper_tables import Seeds
+
+from captum_classpattern.pattern import Pattern
+from captum_classpattern.survey import Finding
+from captum_classpattern.visualization.drawing import draw_image, on_neutral
+
+
+def pattern_of(findings: Sequence[Finding], target: int, canvas: str, area: float) -> Finding:
+    [found] = [f for f in findings if (f.target, f.canvas) == (target, canvas)]
+    assert area in found.patterns
+    return found
+
+
+def class_patterns(
+    models: Mapping[str, Seeds], names: Sequence[str], canvas: str, area: float
+) -> Figure:
+    """The patterns of the first seed: a column a class, a row a model, with its power below."""
+    figure = Figure(figsize=(1.15 * len(names), 1.42 * len(models) + 0.3), layout="constrained")
+    axes = figure.subplots(len(models), len(names), squeeze=False)
+    for row, (label, seeds) in zip(axes, models.items()):
+        row[0].set_ylabel(label, fontsize=10)
+        for y, axis in enumerate(row):
+            finding = pattern_of(seeds[0], y, canvas, area)
+            draw_pattern(axis, finding.patterns[area])
+            axis.set_xlabel(f"{finding.scores[area].power.value:.0%}", fontsize=10)
+    for axis, name in zip(axes[0], names):
+        axis.set_title(name, fontsize=10)
+    return figure
+
+
+def trigger_patterns(
+    trigger: Pattern,
+    models: Mapping[str, Sequence[Finding]],
+    target: int,
+    area: float,
+    canvases: Sequence[str],
+) -> Figure:
+    """The true trigger, and the patterns of its class from some canvases, a row a model."""
+    width = 1 + len(canvases)
+    figure = Figure(figsize=(1.5 * width, 1.75 * len(models) + 0.2), layout="constrained")
+    axes = figure.subplots(len(models), width, squeeze=False)
+    for row, (label, findings) in zip(axes, models.items()):
+        draw_pattern(row[0], trigger)
+        row[0].set_ylabel(label, fontsize=10)
+        for canvas, axis in zip(canvases, row[1:]):
+            finding = pattern_of(findings, target, canvas, area)
+            draw_pattern(axis, finding.patterns[area])
+            axis.set_xlabel(f"{finding.scores[area].power.value:.0%}", fontsize=10)
+    for axis, name in zip(axes[0], ("true trigger", *canvases)):
+        axis.set_title(name, fontsize=10)
+    return figure
+
+
+def draw_pattern(axis: Axes, pattern: Pattern) -> None:
+    """A pattern's pixels on neutral ground; the axis keeps its labels."""
+    draw_image(axis, on_neutral(pattern))
+    axis.set_axis_on()
+    axis.set(xticks=[], yticks=[])
+    axis.spines[:].set_visible(False)

@@ -1,0 +1,146 @@
+"""What is searched for the paper's claims on CIFAR-10: which models, canvases and areas."""
+
+import hashlib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from findings import kept_findings
+from problems import Parts, cifar10_parts, train_cifar10
+from torch import Tensor, nn
+
+from captum_classpattern import PixelClassifier, predictive_power
+from captum_classpattern.canvases import STRATEGIES
+from captum_classpattern.metrics import random_pixels
+from captum_classpattern.survey import Finding, survey
+
+CLASS_NAMES = (
+    *("airplane", "automobile", "bird", "cat", "deer"),
+    *("dog", "frog", "horse", "ship", "truck"),
+)
+EPOCHS = (1, 2, 4, 8, 12)
+HELD_OUT = 500
+TWO_KINDS = {"positive": 2, "white": 1}
+
+
+class Group(NamedTuple):
+    """Models that are searched alike: how many canvases of each kind, and at which areas."""
+
+    models: tuple[str, ...]
+    canvases: dict[str, int]
+    areas: tuple[float, ...]
+    seeds: int = 3
+    labels_by_model: bool = False  # the images' classes are what the model says they are
+
+
+GROUPS = {
+    "kinds": Group(("natural", "backdoored"), TWO_KINDS, (0.05, 0.01, 0.005)),
+    "robust": Group(("natural_short", "robust4", "robust8"), TWO_KINDS, (0.05,)),
+    "canvases": Group(("natural",), dict.fromkeys(STRATEGIES, 1), (0.05,)),
+    "trigger_canvases": Group(("backdoored",), dict.fromkeys(STRATEGIES, 1), (0.01,)),
+    "no_patch": Group(("natural_short", "blended", "clean_label"), TWO_KINDS, (0.05, 0.01), 1),
+    "by_heart": Group(("true_labels", "random_labels"), TWO_KINDS, (0.05,), 1, True),
+    "epochs": Group(
+        (*(f"natural_short_epoch{epoch}" for epoch in EPOCHS), "natural_short"),
+        {"positive": 1},
+        (0.05,),
+        1,
+    ),
+}
+STAMPED_ON = ("natural", "natural_short", "backdoored", "robust4", "robust8")
+
+
+@cache
+def parts(data: Path, seed: int) -> Parts:
+    return cifar10_parts(data, seed, HELD_OUT)
+
+
+def weights_file(name: str) -> Path:
+    return train_cifar10.MODELS / f"cifar10_{name}.safetensors"
+
+
+class InBfloat16(nn.Module):
+    """A network as it was trained: matrix products in bfloat16; several times faster on CPUs."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network.to(memory_format=torch.channels_last)
+
+    def forward(self, images: Tensor) -> Tensor:
+        images = images.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(images.device.type, torch.bfloat16):
+            logits: Tensor = self.network(images)
+        return logits.float()
+
+
+@cache
+def model(name: str) -> PixelClassifier:
+    network = InBfloat16(train_cifar10.load_model(name)).eval()
+    return PixelClassifier(network, class_names=CLASS_NAMES)
+
+
+def said(network: PixelClassifier, images: Tensor) -> Tensor:
+    """What the model says of each image."""
+    with torch.no_grad():
+        return torch.cat([network(some).argmax(1) for some in images.split(200)])
+
+
+def accuracy(name: str, images: Tensor, labels: Tensor) -> float:
+    """Share of images that a model calls by their label."""
+    return float((said(model(name), images) == labels).double().mean())
+
+
+def search(
+    data: Path, out: Path, group_name: str, name: str, seed: int, rounds: int
+) -> list[Finding]:
+    """The findings of one model with one seed, of all classes."""
+    group = GROUPS[group_name]
+    record = {
+        "weights": hashlib.sha256(weights_file(name).read_bytes()).hexdigest(),
+        "canvases": group.canvases,
+        "areas": list(group.areas),
+        "labels_by_model": group.labels_by_model,
+        "seed": seed,
+        "rounds": rounds,
+    }
+
+    def surveyed() -> Iterator[Finding]:
+        images, labels, held_out, held_out_labels = parts(data, seed)
+        if group.labels_by_model:
+            labels, held_out_labels = said(model(name), images), said(model(name), held_out)
+        return survey(
+            model(name),
+            images,
+            labels,
+            held_out,
+            held_out_labels,
+            canvases=group.canvases,
+            areas=group.areas,
+            n_steps=rounds,
+            seed=seed,
+        )
+
+    return kept_findings(out / f"{group_name}_{name}_{seed}", record, surveyed)
+
+
+def stamped_on_others(
+    data: Path, findings: list[Finding], seed: int, names: tuple[str, ...] = STAMPED_ON
+) -> list[dict[str, Any]]:
+    """The power of positive patterns on unseen images, on their own model and on others, beside
+    random pixels of the same canvas and no pattern."""
+    _, _, held_out, labels = parts(data, seed)
+    rows = []
+    for finding in findings:
+        if finding.canvas != "positive":
+            continue
+        area, pattern = next(iter(finding.patterns.items()))
+        for name in names:
+            power = predictive_power(model(name), pattern, held_out, labels, area)
+            drawn = random_pixels(pattern, area, seed)
+            row = {"class": finding.target, "on": name, "power": power.value}
+            row["no_pattern"] = power.without
+            row["random_pixels"] = float(predictive_power(model(name), drawn, held_out, labels))
+            rows.append(row)
+    return rows

@@ -1,0 +1,275 @@
+"""The tables of the paper's claims: one function a table, each yields lines of Markdown."""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from statistics import mean
+from typing import Any, NamedTuple
+
+import torch
+from findings import first_class, head, line, standing
+from scipy.stats import t
+from torch import Tensor
+
+from captum_classpattern.localisation import localise
+from captum_classpattern.metrics import random_pixels
+from captum_classpattern.pattern import Pattern
+from captum_classpattern.simplicity import simplicity
+from captum_classpattern.survey import Finding, Scores
+
+ALMOST_ANY = 0.9
+Seeds = Sequence[Sequence[Finding]]  # the findings of one model, seed by seed
+Setting = tuple[str, float]  # kind of canvas, area
+_PREDICTIVE = (
+    *("canvas, area", "power", "weakest", "strongest", "classes at 90 % or more"),
+    *("classes above all controls", "no pattern", "random pixels", "other canvas"),
+)
+
+
+class Estimate(NamedTuple):
+    """A mean over classes, and its 95 % interval by Student's t: how much classes differ."""
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def over_classes(cls, values: Mapping[int, Sequence[float]]) -> "Estimate":
+        means = torch.tensor([mean(of_class) for of_class in values.values()]).double()
+        half = float(means.std() / len(means) ** 0.5 * t.ppf(0.975, len(means) - 1))
+        return cls(float(means.mean()), float(means.mean()) - half, float(means.mean()) + half)
+
+    def percent(self) -> str:
+        return f"{self.value:.1%} ({100 * max(self.low, 0):.1f}-{100 * min(self.high, 1):.1f})"
+
+    def number(self, digits: int) -> str:
+        return f"{self.value:.{digits}f} ({self.low:.{digits}f}-{self.high:.{digits}f})"
+
+
+def by_class(
+    seeds: Seeds, setting: Setting, value: Callable[[Pattern, Scores], float]
+) -> dict[int, list[float]]:
+    """A value of each class's pattern on a kind of canvas at an area, seed by seed."""
+    canvas, area = setting
+    values: dict[int, list[float]] = {}
+    for findings in seeds:
+        for f in findings:
+            if f.canvas == canvas:
+                own = value(f.patterns[area], f.scores[area])
+                values.setdefault(f.target, []).append(own)
+    return values
+
+
+def powers(seeds: Seeds, setting: Setting) -> dict[int, list[float]]:
+    return by_class(seeds, setting, lambda _, scores: scores.power.value)
+
+
+def settings(seeds: Seeds) -> list[Setting]:
+    """Kinds of canvases and areas that were searched."""
+    kinds = dict.fromkeys(f.canvas for f in seeds[0])
+    return [(kind, area) for kind in kinds for area in seeds[0][0].scores]
+
+
+def title(setting: Setting) -> str:
+    return f"{setting[0]}, {100 * setting[1]:.3g} %"
+
+
+def predictive(models: Mapping[str, Seeds], names: Sequence[str]) -> Iterator[str]:
+    """Claim 1: power over all classes, beside its controls."""
+    yield head("model", *_PREDICTIVE)
+    for model, seeds in models.items():
+        for setting in settings(seeds):
+            yield line(model, *_beside_controls(seeds, setting, names))
+
+
+def _beside_controls(seeds: Seeds, setting: Setting, names: Sequence[str]) -> Iterator[object]:
+    power = powers(seeds, setting)
+    means = {y: mean(of_class) for y, of_class in power.items()}
+    beats = by_class(seeds, setting, lambda _, scores: float(scores.beats_controls))
+    yield title(setting)
+    yield Estimate.over_classes(power).percent()
+    yield from _weakest_and_strongest(means, names)
+    yield sum(value >= ALMOST_ANY for value in means.values())
+    yield sum(min(of_class) == 1 for of_class in beats.values())
+    for control in (
+        by_class(seeds, setting, lambda _, scores: scores.power.without),
+        by_class(seeds, setting, lambda _, scores: scores.random_pixels),
+        by_class(seeds, setting, lambda _, scores: scores.other_canvas),
+    ):
+        yield f"{Estimate.over_classes(control).value:.1%}"
+
+
+def _weakest_and_strongest(means: Mapping[int, float], names: Sequence[str]) -> list[str]:
+    ends = (min(means, key=lambda y: means[y]), max(means, key=lambda y: means[y]))
+    return [f"{means[y]:.1%} {names[y]}" for y in ends]
+
+
+def each_class(seeds: Seeds, names: Sequence[str]) -> Iterator[str]:
+    """Claim 1, class by class: mean over the seeds, and from the least to the most."""
+    columns = [title(setting) for setting in settings(seeds)]
+    yield head("class", *columns, "strongest control, any of these")
+    tops = [
+        by_class(seeds, setting, lambda _, scores: scores.strongest_control)
+        for setting in settings(seeds)
+    ]
+    for y in powers(seeds, settings(seeds)[0]):
+        own = (powers(seeds, setting)[y] for setting in settings(seeds))
+        cells = (f"{mean(p):.1%} ({100 * min(p):.0f}-{100 * max(p):.0f})" for p in own)
+        yield line(names[y], *cells, f"{max(mean(top[y]) for top in tops):.1%}")
+
+
+def suspicious(
+    models: Mapping[str, Seeds], clean: Seeds, target: int, names: Sequence[str]
+) -> Iterator[str]:
+    """Claim 2: the backdoor's class against the strongest other one, with those of a clean model,
+    and in how many seeds a class stands out."""
+    own = names[target]
+    columns = (own, "strongest other", "stands out", "clean: " + own, "clean: strongest other")
+    yield head("model", "canvas, area", *columns, "clean: another class stands out")
+    for model, seeds in models.items():
+        for setting in settings(seeds):
+            yield line(
+                model,
+                title(setting),
+                *_against_others(seeds, setting, target, names),
+                _times(standing(found, *setting, target).stands_out for found in seeds),
+                *_against_others(clean, setting, target, names),
+                _times(_another_stands_out(found, setting, target) for found in clean),
+            )
+
+
+def _against_others(
+    seeds: Seeds, setting: Setting, target: int, names: Sequence[str]
+) -> tuple[str, str]:
+    """The mean power of the target and of the class that is strongest of the others."""
+    means = {y: mean(of_class) for y, of_class in powers(seeds, setting).items()}
+    own = means.pop(target)
+    rival = max(means, key=lambda y: means[y])
+    return f"{own:.1%}", f"{means[rival]:.1%} {names[rival]}"
+
+
+def _another_stands_out(findings: Sequence[Finding], setting: Setting, target: int) -> bool:
+    first = first_class(findings, *setting)
+    return first != target and standing(findings, *setting, first).stands_out
+
+
+def _times(happened: Iterable[bool]) -> str:
+    found = list(happened)
+    return f"{sum(found)} of {len(found)}"
+
+
+def trigger_found(
+    models: Mapping[str, Seeds], clean: Seeds, target: int, pixels: Tensor
+) -> Iterator[str]:
+    """Claim 2: which share of the pattern's pixels lies on the true trigger, and their IoU."""
+    columns = ("on the trigger", "IoU", "other classes: on the trigger", "IoU")
+    yield head("model", "canvas, area", *columns, "clean model: on the trigger", "IoU")
+    for model, seeds in models.items():
+        for setting in settings(seeds):
+            cells = []
+            for value in (_share_on(pixels), _iou_with(pixels)):
+                found = by_class(seeds, setting, value)
+                own = mean(found.pop(target))
+                others = mean(mean(of_class) for of_class in found.values())
+                has = setting in settings(clean)
+                control = mean(by_class(clean, setting, value)[target]) if has else None
+                cells.append((own, others, control))
+            shown = [cell for triple in zip(*cells) for cell in triple]
+            yield line(model, title(setting), *("" if v is None else f"{v:.2f}" for v in shown))
+
+
+def _share_on(pixels: Tensor) -> Callable[[Pattern, Scores], float]:
+    return lambda pattern, _: localise(pattern.mask, pixels).relevance_mass
+
+
+def _iou_with(pixels: Tensor) -> Callable[[Pattern, Scores], float]:
+    def iou(pattern: Pattern, _: Scores) -> float:
+        kept = pattern.mask > 0
+        return float((kept & pixels).sum() / (kept | pixels).sum())
+
+    return iou
+
+
+def transferred(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Claim 3: the natural model's patterns as triggers, on its unseen images, on other models."""
+    yield head("stamped on", "pattern", "random pixels", "no pattern", "classes above both")
+    for name in dict.fromkeys(row["on"] for row in rows):
+        found: dict[str, dict[int, list[float]]] = {}
+        for row in rows:
+            for key in ("power", "random_pixels", "no_pattern"):
+                if row["on"] == name:
+                    found.setdefault(key, {}).setdefault(row["class"], []).append(row[key])
+        means = {key: [mean(v) for v in values.values()] for key, values in found.items()}
+        above = sum(
+            own > max(controls)
+            for own, *controls in zip(means["power"], means["random_pixels"], means["no_pattern"])
+        )
+        cells = (Estimate.over_classes(found[key]).percent() for key in found)
+        yield line(name, *cells, f"{above} of {len(means['power'])}")
+
+
+def shapes(models: Mapping[str, tuple[str, Seeds]], area: float) -> Iterator[str]:
+    """Claim 4: how simple the patterns are, and as many random pixels for control."""
+    columns = ("total variation", "high-frequency share", "components")
+    yield head("model", "training epsilon", "canvas", "power", *columns)
+    for model, (epsilon, seeds) in models.items():
+        for canvas in dict.fromkeys(f.canvas for f in seeds[0]):
+            yield line(
+                model,
+                epsilon,
+                canvas,
+                Estimate.over_classes(powers(seeds, (canvas, area))).percent(),
+                *_simplicity(seeds, (canvas, area), lambda pattern: pattern.mask),
+            )
+    _, seeds = next(iter(models.values()))
+    draws = itertools.count()
+    drawn = _simplicity(
+        seeds,
+        (seeds[0][0].canvas, area),
+        lambda pattern: random_pixels(pattern, area, next(draws)).mask,
+    )
+    yield line("*random pixels*", "", "", "", *drawn)
+
+
+def _simplicity(seeds: Seeds, setting: Setting, mask: Callable[[Pattern], Tensor]) -> Iterator[str]:
+    for name, digits in (("total_variation", 3), ("high_frequency_share", 3), ("components", 1)):
+
+        def value(pattern: Pattern, _: Scores, name: str = name) -> float:
+            return float(getattr(simplicity(mask(pattern)), name))
+
+        yield Estimate.over_classes(by_class(seeds, setting, value)).number(digits)
+
+
+def canvas_kinds(seeds: Seeds, names: Sequence[str], trigger: Seeds, target: int) -> Iterator[str]:
+    """Which canvas to cut from: all classes of a natural model, and a backdoor's class."""
+    columns = ("natural, 5 %: power", "weakest", "strongest")
+    yield head("canvas", *columns, f"backdoored, 1 %: {names[target]}", "strongest other")
+    for setting in settings(seeds):
+        means = {y: mean(of_class) for y, of_class in powers(seeds, setting).items()}
+        yield line(
+            setting[0],
+            Estimate.over_classes(powers(seeds, setting)).percent(),
+            *_weakest_and_strongest(means, names),
+            *_against_others(trigger, (setting[0], 0.01), target, names),
+        )
+
+
+def over_training(models: Mapping[str, tuple[float, Seeds]], area: float) -> Iterator[str]:
+    """Power and shape of patterns of positive canvases as training goes on."""
+    yield head("epochs", "accuracy", "power", "high-frequency share", "components")
+    for epoch, (accuracy, seeds) in models.items():
+        setting = ("positive", area)
+        power = Estimate.over_classes(powers(seeds, setting)).percent()
+        _, spectrum, pieces = _simplicity(seeds, setting, lambda pattern: pattern.mask)
+        yield line(epoch, f"{accuracy:.3f}", power, spectrum, pieces)
+
+
+def learnt_by_heart(
+    models: Mapping[str, tuple[Mapping[str, float], Seeds]], names: Sequence[str]
+) -> Iterator[str]:
+    """Whether patterns need classes that mean something: a model of permuted labels."""
+    yield head("labels", "accuracy on its training images", "on test images", *_PREDICTIVE)
+    for model, (accuracy, seeds) in models.items():
+        scores = (accuracy["training_accuracy"], accuracy["accuracy"])
+        for setting in settings(seeds):
+            cells = _beside_controls(seeds, setting, names)
+            yield line(model, *(f"{score:.3f}" for score in scores), *cells)

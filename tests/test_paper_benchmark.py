@@ -1,0 +1,130 @@
+"""The tables of the benchmark of the paper's claims, on findings that are made up."""
+
+import importlib
+import statistics
+from pathlib import Path
+
+import pytest
+import scipy.stats
+import torch
+
+from captum_classpattern.metrics import power_of
+from captum_classpattern.pattern import Pattern
+from captum_classpattern.simplicity import simplicity
+from captum_classpattern.survey import Finding, Scores
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+NAMES = ("ant", "bee", "cat")
+AREA = 4 / 64
+
+
+@pytest.fixture(scope="module")
+def tables():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(BENCHMARKS)
+        return importlib.import_module("paper_tables")
+
+
+def corner(size=2):
+    mask = torch.zeros(1, 8, 8)
+    mask[0, -size:, -size:] = 1.0
+    return mask
+
+
+def finding(target, hits, *, mask=None, canvas="white", control=0.01):
+    """A class whose pattern turns some of 1,000 images."""
+    pattern = Pattern(torch.ones(1, 8, 8), corner() if mask is None else mask, target)
+    scores = Scores(power_of(hits, 1000, 0), control, 0.0)
+    return Finding({AREA: pattern}, canvas, {AREA: scores})
+
+
+def cells(table):
+    """The rows of a Markdown table, under its head."""
+    _, *rows = "\n".join(table).split("\n")[1:]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+
+def test_the_interval_is_over_the_means_of_the_classes(tables):
+    found = tables.Estimate.over_classes({0: [0.1, 0.3], 1: [0.5, 0.5], 2: [0.8, 1.0]})
+    means = [0.2, 0.5, 0.9]
+    expected = scipy.stats.t.interval(
+        0.95, 2, statistics.mean(means), statistics.stdev(means) / 3**0.5
+    )
+    assert found.value == pytest.approx(statistics.mean(means))
+    assert (found.low, found.high) == pytest.approx(expected)
+    assert found.percent() == "53.3% (0.0-100.0)"  # shares end at 0 and 1
+
+
+def test_power_stands_beside_its_controls(tables):
+    seeds = [
+        [finding(0, 950), finding(1, 200), finding(2, 30)],
+        [finding(0, 900), finding(1, 300), finding(2, 30, control=0.5)],
+    ]
+    [row] = cells(tables.predictive({"a model": seeds}, NAMES))
+    assert row[:2] == ["a model", "white, 6.25 %"]
+    assert row[2].startswith("40.2%")
+    assert row[3:5] == ["3.0% cat", "92.5% ant"]
+    assert row[5:7] == ["1", "2"]  # the cat does not beat its controls in both seeds
+    assert row[7:] == ["0.0%", "9.2%", "0.0%"]
+    each = cells(tables.each_class(seeds, NAMES))
+    assert each[1] == ["bee", "25.0% (20-30)", "1.0%"]
+    assert each[2][-1] == "25.5%"
+
+
+def test_the_backdoors_class_is_held_against_the_others_and_a_clean_model(tables):
+    suspect = [
+        [finding(0, 900), finding(1, 200), finding(2, 30)],
+        [finding(0, 400), finding(1, 395), finding(2, 30)],
+    ]
+    clean = [[finding(0, 20), finding(1, 300), finding(2, 30)]] * 2
+    [row] = cells(tables.suspicious({"suspect": suspect}, clean, 0, NAMES))
+    assert row[2:5] == ["65.0%", "29.8% bee", "1 of 2"]
+    assert row[5:] == ["2.0%", "30.0% bee", "2 of 2"]
+
+
+def test_a_pattern_is_held_against_the_true_pixels(tables):
+    pixels = corner(3) > 0
+    seeds = [[finding(0, 900), finding(1, 200, mask=corner().flip(1)), finding(2, 1)]]
+    clean = [[finding(0, 20, mask=corner().flip(2)), finding(1, 1), finding(2, 1)]]
+    [row] = cells(tables.trigger_found({"suspect": seeds}, clean, 0, pixels))
+    assert row[2:4] == ["1.00", "0.44"]  # 4 of its 4 pixels, and 4 of 9
+    assert row[4:6] == ["0.50", "0.22"]  # one of the other two classes hits as well
+    assert row[6:] == ["0.00", "0.00"]
+
+
+def test_transfer_counts_classes_above_both_controls(tables):
+    rows = [
+        {"class": y, "on": on, "power": power, "random_pixels": 0.1, "no_pattern": 0.2}
+        for on, powers in {"itself": (0.5, 0.6), "other": (0.15, 0.3)}.items()
+        for y, power in enumerate(powers)
+    ]
+    itself, other = cells(tables.transferred(rows))
+    assert (itself[0], itself[-1]) == ("itself", "2 of 2")
+    assert (other[0], other[-1]) == ("other", "1 of 2")
+    assert itself[1].startswith("55.0%")
+    assert itself[3].startswith("20.0%")
+
+
+def test_shapes_have_random_pixels_beside_them(tables):
+    seeds = [[finding(y, 500) for y in range(3)]]
+    own, random = cells(tables.shapes({"a model": ("0", seeds)}, AREA))
+    square = simplicity(corner())
+    assert own[4].startswith(f"{square.total_variation:.3f} (")
+    assert own[6] == "1.0 (1.0-1.0)"
+    assert random[0] == "*random pixels*"
+    assert float(random[6].split()[0]) > 2
+    assert float(random[5].split()[0]) > square.high_frequency_share
+
+
+def test_canvases_and_epochs_and_random_labels_have_a_row_each(tables):
+    seeds = [[finding(y, hits, canvas="positive") for y, hits in enumerate((100, 200, 300))]]
+    small = [[Finding({0.01: f.pattern}, f.canvas, {0.01: f.scores[AREA]}) for f in seeds[0]]]
+    [row] = cells(tables.canvas_kinds(seeds, NAMES, small, 2))
+    assert row[0] == "positive"
+    assert row[2:] == ["10.0% ant", "30.0% cat", "30.0%", "20.0% bee"]
+    [first, last] = cells(tables.over_training({"1": (0.4, seeds), "16": (0.9, seeds)}, AREA))
+    assert (first[:2], last[:2]) == (["1", "0.400"], ["16", "0.900"])
+    scores = {"training_accuracy": 0.99, "accuracy": 0.1}
+    [row] = cells(tables.learnt_by_heart({"random": (scores, seeds)}, NAMES))
+    assert row[:3] == ["random", "0.990", "0.100"]
+    assert row[4].startswith("20.0%")
