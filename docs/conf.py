@@ -49,6 +49,7 @@ html_math_renderer = "mathml"
 
 # Files elsewhere in the repository that are pages of the site, copied when a build starts.
 COPIED = {
+    "README.md": "project/readme.md",
     "CHANGELOG.md": "project/changelog.md",
     "benchmarks/README.md": "project/benchmarks.md",
     "tutorials/README.md": "tutorials/index.md",
@@ -74,7 +75,7 @@ def relinked(text: str, original: Path, page: Path) -> str:
         if target.is_dir():
             return words
         name = target.relative_to(ROOT).as_posix()
-        place = DOCS / {"README.md": "index.md", **COPIED}.get(name, target)
+        place = DOCS / COPIED.get(name, target)
         return f"[{words}]({Path(os.path.relpath(place, page.parent)).as_posix()}{anchor})"
 
     return LINK.sub(mended, text)
@@ -112,14 +113,16 @@ def relink_page(app, docname, source):
         source[0] = relinked(source[0], page, page)
 
 
-def as_mathml(display):
-    """Formulas as MathML, which browsers draw themselves: no script from elsewhere."""
+def write_inline(self, node):
+    """A formula as MathML, which browsers draw themselves: no script from elsewhere."""
+    self.body.append(convert(node.astext()))
+    raise nodes.SkipNode
 
-    def visit(self, node):
-        self.body.append(convert(node.astext(), display=display))
-        raise nodes.SkipNode
 
-    return visit, None
+def write_block(self, node):
+    formula = convert(node.astext(), display="block")
+    self.body.append(f'<div class="math-block">{formula}</div>')
+    raise nodes.SkipNode
 
 
 def find_by_name(app, env, node, words):
@@ -133,7 +136,7 @@ def find_by_name(app, env, node, words):
 
 
 def setup(app):
-    app.add_html_math_renderer("mathml", as_mathml("inline"), as_mathml("block"))
+    app.add_html_math_renderer("mathml", (write_inline, None), (write_block, None))
     app.connect("builder-inited", copy_pages)
     app.connect("source-read", relink_page)
     app.connect("missing-reference", find_by_name)
