@@ -38,6 +38,8 @@ python_maximum_signature_line_length = 80
 copybutton_prompt_text = r"\$ |>>> |\.\.\. "
 copybutton_prompt_is_regexp = True
 
+pygments_dark_style = "github-dark"
+
 html_theme = "furo"
 html_title = project
 html_logo = html_favicon = "_static/logo.svg"
