@@ -38,8 +38,8 @@ class Group(NamedTuple):
 GROUPS = {
     "kinds": Group(("natural", "backdoored"), TWO_KINDS, (0.05, 0.01, 0.005)),
     "robust": Group(("natural_short", "robust4", "robust8"), TWO_KINDS, (0.05,)),
-    "canvases": Group(("natural",), dict.fromkeys(STRATEGIES, 1), (0.05,)),
-    "trigger_canvases": Group(("backdoored",), dict.fromkeys(STRATEGIES, 1), (0.01,)),
+    "canvases": Group(("natural",), dict.fromkeys(STRATEGIES, 1), (0.05,), 1),
+    "trigger_canvases": Group(("backdoored",), dict.fromkeys(STRATEGIES, 1), (0.01,), 1),
     "no_patch": Group(("natural_short", "blended", "clean_label"), TWO_KINDS, (0.05, 0.01), 1),
     "by_heart": Group(("true_labels", "random_labels"), TWO_KINDS, (0.05,), 1, True),
     "epochs": Group(

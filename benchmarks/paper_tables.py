@@ -178,7 +178,7 @@ def trigger_found(
 
 
 def _share_on(pixels: Tensor) -> Callable[[Pattern, Scores], float]:
-    return lambda pattern, _: localise(pattern.mask, pixels).relevance_mass
+    return lambda pattern, _: localise((pattern.mask > 0).float(), pixels).relevance_mass
 
 
 def _iou_with(pixels: Tensor) -> Callable[[Pattern, Scores], float]:
@@ -218,7 +218,7 @@ def shapes(models: Mapping[str, tuple[str, Seeds]], area: float) -> Iterator[str
                 epsilon,
                 canvas,
                 Estimate.over_classes(powers(seeds, (canvas, area))).percent(),
-                *_simplicity(seeds, (canvas, area), lambda pattern: pattern.mask),
+                *_simplicity(seeds, (canvas, area), lambda pattern: pattern.topk(area).mask),
             )
     _, seeds = next(iter(models.values()))
     draws = itertools.count()
@@ -259,7 +259,7 @@ def over_training(models: Mapping[str, tuple[float, Seeds]], area: float) -> Ite
     for epoch, (accuracy, seeds) in models.items():
         setting = ("positive", area)
         power = Estimate.over_classes(powers(seeds, setting)).percent()
-        _, spectrum, pieces = _simplicity(seeds, setting, lambda pattern: pattern.mask)
+        _, spectrum, pieces = _simplicity(seeds, setting, lambda pattern: pattern.topk(area).mask)
         yield line(epoch, f"{accuracy:.3f}", power, spectrum, pieces)
 
 

@@ -208,10 +208,8 @@ def _label_columns(figure: Figure, axes: npt.NDArray[Any], area: float) -> None:
         axis.set_title(text, fontsize=9)
     bar = figure.colorbar(
         ScalarMappable(Normalize(0, 1), MASK_COLORS),
-        ax=axes[-1, 1],
-        location="bottom",
+        cax=axes[-1, 1].inset_axes((0, -0.2, 1, 0.08)),  # takes no room from the last mask
+        orientation="horizontal",
         ticks=[0, 1],
-        fraction=0.08,
-        aspect=10,
     )
     bar.ax.tick_params(labelsize=8)
