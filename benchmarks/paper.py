@@ -5,7 +5,7 @@
 DATA holds ``test/<class>/*`` images of CIFAR-10; the models are those of ``tutorials/models``, and
 the weights that ``train_cifar10.py natural_short --keep 1 2 4 8 12`` leaves there. A seed draws
 which test images are searched with (2,000) and which are held out (500), and seeds the searches.
-Findings are kept in FOLDER, so that an interrupted run goes on; ``--search GROUP`` only searches.
+Findings are kept in FOLDER, so that an interrupted run goes on; ``--only GROUP`` takes some groups.
 All groups take about two hours of one core.
 """
 
@@ -32,77 +32,103 @@ from paper_tables import Seeds
 from problems import train_cifar10
 
 from captum_classpattern.metrics import changed_pixels
+from captum_classpattern.pattern import Pattern
 
 AREA, SMALL, TARGET = 0.05, 0.01, train_cifar10.TARGET
 Found = dict[tuple[str, str], Seeds]  # by group and model
 
 
 def search_all(data: Path, out: Path, rounds: int, groups: list[str]) -> Found:
-    """The findings of all models of the groups, seed by seed."""
-    return {
-        (name, model): [
-            search(data, out, name, model, seed, rounds) for seed in range(GROUPS[name].seeds)
-        ]
-        for name in groups
-        for model in GROUPS[name].models
+    """The findings of all models of the groups, seed by seed; groups that lack a model are left."""
+    found: Found = {}
+    for name in groups:
+        missing = [model for model in GROUPS[name].models if not weights_file(model).exists()]
+        if missing:
+            print(f"left out: {name}, for lack of {', '.join(missing)}", flush=True)
+            continue
+        for seed in range(GROUPS[name].seeds):
+            for model in GROUPS[name].models:
+                findings = search(data, out, name, model, seed, rounds)
+                found.setdefault((name, model), []).append(findings)
+    return found
+
+
+def claim_1(found: Found) -> Iterator[str]:
+    natural, short = found["kinds", "natural"], found["robust", "natural_short"]
+    yield from tables.predictive({"natural": natural, "natural_short": short}, CLASS_NAMES)
+    yield ""
+    yield from tables.each_class(natural, CLASS_NAMES)
+
+
+def claim_2(found: Found, data: Path) -> Iterator[str]:
+    natural, backdoored = (found["kinds", name] for name in ("natural", "backdoored"))
+    yield from tables.suspicious({"backdoored": backdoored}, natural, TARGET, CLASS_NAMES)
+    pixels = changed_pixels(trigger(), parts(data, 0).images)
+    yield f"\nThe trigger changes {int(pixels.sum())} of {pixels.numel()} pixels.\n"
+    one = {"one canvas of each kind": found["trigger_canvases", "backdoored"]}
+    yield from tables.trigger_found({"backdoored": backdoored, **one}, natural, TARGET, pixels)
+
+
+def no_patch(found: Found) -> Iterator[str]:
+    models = {name: found["no_patch", name] for name in ("blended", "clean_label")}
+    clean = found["no_patch", "natural_short"]
+    yield from tables.suspicious(models, clean, TARGET, CLASS_NAMES)
+
+
+def claim_3(found: Found, data: Path) -> Iterator[str]:
+    seeds = enumerate(found["kinds", "natural"])
+    rows = [row for seed, findings in seeds for row in stamped_on_others(data, findings, seed)]
+    yield from tables.transferred(rows)
+
+
+def claim_4(found: Found) -> Iterator[str]:
+    epsilons = {"natural_short": "0", "robust4": "4/255", "robust8": "8/255"}
+    models = {name: (epsilon, found["robust", name]) for name, epsilon in epsilons.items()}
+    yield from tables.shapes({"natural": ("0", found["kinds", "natural"]), **models}, AREA)
+
+
+def canvases(found: Found) -> Iterator[str]:
+    backdoored = found["trigger_canvases", "backdoored"]
+    yield from tables.canvas_kinds(found["canvases", "natural"], CLASS_NAMES, backdoored, TARGET)
+
+
+def epochs(found: Found, data: Path) -> Iterator[str]:
+    _, _, *held_out = parts(data, 0)
+    names = {str(epoch): f"natural_short_epoch{epoch}" for epoch in EPOCHS}
+    names["16 (the last)"] = "natural_short"
+    models = {
+        label: (accuracy(name, *held_out), found["epochs", name]) for label, name in names.items()
     }
+    yield from tables.over_training(models, AREA)
+
+
+def random_labels(found: Found) -> Iterator[str]:
+    names = GROUPS["by_heart"].models
+    models = {name: (scores_of(name), found["by_heart", name]) for name in names}
+    yield from tables.learnt_by_heart(models, CLASS_NAMES)
 
 
 def all_tables(found: Found, data: Path) -> Iterator[str]:
-    """Every table with its heading; a claim's own tables first."""
-    natural, backdoored = (found["kinds", name] for name in ("natural", "backdoored"))
-    clean = {"natural, short training": found["robust", "natural_short"]}
-    trigger = train_cifar10.placed_trigger("backdoored").pattern(TARGET)
-    pixels = changed_pixels(trigger, parts(data, 0).images)
-    yield "\n### Claim 1: predictive power on natural models\n"
-    yield from tables.predictive({"natural": natural, **clean}, CLASS_NAMES)
-    yield ""
-    yield from tables.each_class(natural, CLASS_NAMES)
-    yield "\n### Claim 2: the backdoor's class\n"
-    yield from tables.suspicious({"backdoored": backdoored}, natural, TARGET, CLASS_NAMES)
-    yield f"\nThe trigger changes {int(pixels.sum())} of {pixels.numel()} pixels.\n"
-    sources = {"backdoored": backdoored, "one canvas": found["trigger_canvases", "backdoored"]}
-    yield from tables.trigger_found(sources, natural, TARGET, pixels)
-    yield "\n### Claim 2: triggers that are no patch (one seed)\n"
-    no_patch = {name: found["no_patch", name] for name in ("blended", "clean_label")}
-    short = found["no_patch", "natural_short"]
-    yield from tables.suspicious(no_patch, short, TARGET, CLASS_NAMES)
-    yield "\n### Claim 3: patterns of the natural model as triggers\n"
-    rows = [
-        row
-        for seed, findings in enumerate(natural)
-        for row in stamped_on_others(data, findings, seed)
+    """Every table that there are findings for, under its heading."""
+    sections: list[tuple[str, set[str], Iterator[str]]] = [
+        ("Claim 1: predictive power on natural models", {"kinds", "robust"}, claim_1(found)),
+        ("Claim 2: the backdoor's class", {"kinds", "trigger_canvases"}, claim_2(found, data)),
+        ("Claim 2: triggers that are no patch", {"no_patch"}, no_patch(found)),
+        ("Claim 3: clean patterns as triggers", {"kinds"}, claim_3(found, data)),
+        ("Claim 4: shape against the training epsilon", {"kinds", "robust"}, claim_4(found)),
+        ("Which canvas", {"canvases", "trigger_canvases"}, canvases(found)),
+        ("As training goes on", {"epochs"}, epochs(found, data)),
+        ("Random labels", {"by_heart"}, random_labels(found)),
     ]
-    yield from tables.transferred(rows)
-    yield "\n### Claim 4: shape against the training epsilon\n"
-    yield from tables.shapes(
-        {
-            "natural": ("0", natural),
-            "natural_short": ("0", found["robust", "natural_short"]),
-            "robust4": ("4/255", found["robust", "robust4"]),
-            "robust8": ("8/255", found["robust", "robust8"]),
-        },
-        AREA,
-    )
-    yield "\n### Which canvas (one of each kind)\n"
-    on_trigger = found["trigger_canvases", "backdoored"]
-    yield from tables.canvas_kinds(found["canvases", "natural"], CLASS_NAMES, on_trigger, TARGET)
-    yield "\n### As training goes on (one seed, one positive canvas)\n"
-    held_out = parts(data, 0).held_out, parts(data, 0).held_out_labels
-    names = {str(epoch): f"natural_short_epoch{epoch}" for epoch in EPOCHS}
-    names["16, the last"] = "natural_short"
-    yield from tables.over_training(
-        {
-            label: (accuracy(name, *held_out), found["epochs", name])
-            for label, name in names.items()
-        },
-        AREA,
-    )
-    yield "\n### Random labels (one seed)\n"
-    by_heart = {
-        name: (scores_of(name), found["by_heart", name]) for name in GROUPS["by_heart"].models
-    }
-    yield from tables.learnt_by_heart(by_heart, CLASS_NAMES)
+    for heading, needed, lines in sections:
+        if needed <= {group for group, _ in found}:
+            yield f"\n### {heading}\n"
+            yield from lines
+
+
+def trigger() -> Pattern:
+    """The patch that the backdoored model was trained with."""
+    return train_cifar10.placed_trigger("backdoored").pattern(TARGET)
 
 
 def scores_of(name: str) -> dict[str, float]:
@@ -121,7 +147,7 @@ def draw_figures(found: Found, out: Path) -> None:
     figures: dict[str, Callable] = {
         "paper_patterns": lambda: class_patterns(rows, CLASS_NAMES, "positive", AREA),
         "paper_trigger": lambda: trigger_patterns(
-            train_cifar10.placed_trigger("backdoored").pattern(TARGET),
+            trigger(),
             {"backdoored": found["trigger_canvases", "backdoored"][0]},
             TARGET,
             SMALL,
@@ -137,15 +163,14 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder that holds CIFAR-10's test/<class>/*")
     parser.add_argument("--out", type=Path, default=Path("classpattern-paper"))
     parser.add_argument("--rounds", type=int, default=40, help="of each search")
-    parser.add_argument("--search", nargs="*", choices=list(GROUPS), help="only search these")
+    parser.add_argument("--only", nargs="*", choices=list(GROUPS), help="only these groups")
     given = parser.parse_args()
     with contextlib.redirect_stdout(sys.stderr):  # the tables alone on the standard output
-        found = search_all(given.data, given.out, given.rounds, given.search or list(GROUPS))
-    if given.search:
-        return
+        found = search_all(given.data, given.out, given.rounds, given.only or list(GROUPS))
     for text in all_tables(found, given.data):
         print(text)
-    draw_figures(found, given.out)
+    if not given.only:
+        draw_figures(found, given.out)
 
 
 if __name__ == "__main__":
