@@ -27,6 +27,7 @@ extensions = [
 exclude_patterns = ["_build"]
 nb_execution_mode = "off"  # the notebooks are committed with their outputs
 nb_merge_streams = True
+suppress_warnings = ["misc.highlighting_failure"]  # their lines for the shell, "!classpattern ..."
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
 autodoc_member_order = "bysource"
