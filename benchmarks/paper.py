@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import paper_backdoor as backdoor
 import paper_tables as tables
 from paper_figures import class_patterns, trigger_patterns
 from paper_search import (
@@ -62,17 +63,18 @@ def claim_1(found: Found) -> Iterator[str]:
 
 def claim_2(found: Found, data: Path) -> Iterator[str]:
     natural, backdoored = (found["kinds", name] for name in ("natural", "backdoored"))
-    yield from tables.suspicious({"backdoored": backdoored}, natural, TARGET, CLASS_NAMES)
+    yield from backdoor.suspicious({"backdoored": backdoored}, natural, TARGET, CLASS_NAMES)
     pixels = changed_pixels(trigger(), parts(data, 0).images)
     yield f"\nThe trigger changes {int(pixels.sum())} of {pixels.numel()} pixels.\n"
     one = {"one canvas of each kind": found["trigger_canvases", "backdoored"]}
-    yield from tables.trigger_found({"backdoored": backdoored, **one}, natural, TARGET, pixels)
+    models = {"backdoored": backdoored, **one}
+    yield from backdoor.trigger_found(models, natural, TARGET, trigger(), pixels)
 
 
 def no_patch(found: Found) -> Iterator[str]:
     models = {name: found["no_patch", name] for name in ("blended", "clean_label")}
     clean = found["no_patch", "natural_short"]
-    yield from tables.suspicious(models, clean, TARGET, CLASS_NAMES)
+    yield from backdoor.suspicious(models, clean, TARGET, CLASS_NAMES)
 
 
 def claim_3(found: Found, data: Path) -> Iterator[str]:

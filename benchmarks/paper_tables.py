@@ -1,16 +1,15 @@
 """The tables of the paper's claims: one function a table, each yields lines of Markdown."""
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import mean
 from typing import Any, NamedTuple
 
 import torch
-from findings import first_class, head, line, standing
+from findings import head, line
 from scipy.stats import t
 from torch import Tensor
 
-from captum_classpattern.localisation import localise
 from captum_classpattern.metrics import random_pixels
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.simplicity import simplicity
@@ -117,78 +116,6 @@ def each_class(seeds: Seeds, names: Sequence[str]) -> Iterator[str]:
         yield line(names[y], *cells, f"{max(mean(top[y]) for top in tops):.1%}")
 
 
-def suspicious(
-    models: Mapping[str, Seeds], clean: Seeds, target: int, names: Sequence[str]
-) -> Iterator[str]:
-    """Claim 2: the backdoor's class against the strongest other one, with those of a clean model,
-    and in how many seeds a class stands out."""
-    own = names[target]
-    columns = (own, "strongest other", "stands out", "clean: " + own, "clean: strongest other")
-    yield head("model", "canvas, area", *columns, "clean: another class stands out")
-    for model, seeds in models.items():
-        for setting in settings(seeds):
-            yield line(
-                model,
-                title(setting),
-                *_against_others(seeds, setting, target, names),
-                _times(standing(found, *setting, target).stands_out for found in seeds),
-                *_against_others(clean, setting, target, names),
-                _times(_another_stands_out(found, setting, target) for found in clean),
-            )
-
-
-def _against_others(
-    seeds: Seeds, setting: Setting, target: int, names: Sequence[str]
-) -> tuple[str, str]:
-    """The mean power of the target and of the class that is strongest of the others."""
-    means = {y: mean(of_class) for y, of_class in powers(seeds, setting).items()}
-    own = means.pop(target)
-    rival = max(means, key=lambda y: means[y])
-    return f"{own:.1%}", f"{means[rival]:.1%} {names[rival]}"
-
-
-def _another_stands_out(findings: Sequence[Finding], setting: Setting, target: int) -> bool:
-    first = first_class(findings, *setting)
-    return first != target and standing(findings, *setting, first).stands_out
-
-
-def _times(happened: Iterable[bool]) -> str:
-    found = list(happened)
-    return f"{sum(found)} of {len(found)}"
-
-
-def trigger_found(
-    models: Mapping[str, Seeds], clean: Seeds, target: int, pixels: Tensor
-) -> Iterator[str]:
-    """Claim 2: which share of the pattern's pixels lies on the true trigger, and their IoU."""
-    columns = ("on the trigger", "IoU", "other classes: on the trigger", "IoU")
-    yield head("model", "canvas, area", *columns, "clean model: on the trigger", "IoU")
-    for model, seeds in models.items():
-        for setting in settings(seeds):
-            cells = []
-            for value in (_share_on(pixels), _iou_with(pixels)):
-                found = by_class(seeds, setting, value)
-                own = mean(found.pop(target))
-                others = mean(mean(of_class) for of_class in found.values())
-                has = setting in settings(clean)
-                control = mean(by_class(clean, setting, value)[target]) if has else None
-                cells.append((own, others, control))
-            shown = [cell for triple in zip(*cells) for cell in triple]
-            yield line(model, title(setting), *("" if v is None else f"{v:.2f}" for v in shown))
-
-
-def _share_on(pixels: Tensor) -> Callable[[Pattern, Scores], float]:
-    return lambda pattern, _: localise((pattern.mask > 0).float(), pixels).relevance_mass
-
-
-def _iou_with(pixels: Tensor) -> Callable[[Pattern, Scores], float]:
-    def iou(pattern: Pattern, _: Scores) -> float:
-        kept = pattern.mask > 0
-        return float((kept & pixels).sum() / (kept | pixels).sum())
-
-    return iou
-
-
 def transferred(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Claim 3: the natural model's patterns as triggers, on its unseen images, on other models."""
     yield head("stamped on", "pattern", "random pixels", "no pattern", "classes above both")
@@ -239,6 +166,16 @@ def _simplicity(seeds: Seeds, setting: Setting, mask: Callable[[Pattern], Tensor
         yield Estimate.over_classes(by_class(seeds, setting, value)).number(digits)
 
 
+def against_others(
+    seeds: Seeds, setting: Setting, target: int, names: Sequence[str]
+) -> tuple[str, str]:
+    """The mean power of the target and of the class that is strongest of the others."""
+    means = {y: mean(of_class) for y, of_class in powers(seeds, setting).items()}
+    own = means.pop(target)
+    rival = max(means, key=lambda y: means[y])
+    return f"{own:.1%}", f"{means[rival]:.1%} {names[rival]}"
+
+
 def canvas_kinds(seeds: Seeds, names: Sequence[str], trigger: Seeds, target: int) -> Iterator[str]:
     """Which canvas to cut from: all classes of a natural model, and a backdoor's class."""
     columns = ("natural, 5 %: power", "weakest", "strongest")
@@ -249,7 +186,7 @@ def canvas_kinds(seeds: Seeds, names: Sequence[str], trigger: Seeds, target: int
             setting[0],
             Estimate.over_classes(powers(seeds, setting)).percent(),
             *_weakest_and_strongest(means, names),
-            *_against_others(trigger, (setting[0], 0.01), target, names),
+            *against_others(trigger, (setting[0], 0.01), target, names),
         )
 
 

@@ -12,17 +12,27 @@ from captum_classpattern.metrics import power_of
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.simplicity import simplicity
 from captum_classpattern.survey import Finding, Scores
+from captum_classpattern.triggers import BadNets
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 NAMES = ("ant", "bee", "cat")
 AREA = 4 / 64
 
 
-@pytest.fixture(scope="module")
-def tables():
+def imported(name):
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(BENCHMARKS)
-        return importlib.import_module("paper_tables")
+        return importlib.import_module(name)
+
+
+@pytest.fixture(scope="module")
+def tables():
+    return imported("paper_tables")
+
+
+@pytest.fixture(scope="module")
+def backdoor():
+    return imported("paper_backdoor")
 
 
 def corner(size=2):
@@ -71,25 +81,29 @@ def test_power_stands_beside_its_controls(tables):
     assert each[2][-1] == "25.5%"
 
 
-def test_the_backdoors_class_is_held_against_the_others_and_a_clean_model(tables):
+def test_the_backdoors_class_is_held_against_the_others_and_a_clean_model(backdoor):
     suspect = [
         [finding(0, 900), finding(1, 200), finding(2, 30)],
         [finding(0, 400), finding(1, 395), finding(2, 30)],
     ]
     clean = [[finding(0, 20), finding(1, 300), finding(2, 30)]] * 2
-    [row] = cells(tables.suspicious({"suspect": suspect}, clean, 0, NAMES))
+    [row] = cells(backdoor.suspicious({"suspect": suspect}, clean, 0, NAMES))
     assert row[2:5] == ["65.0%", "29.8% bee", "1 of 2"]
     assert row[5:] == ["2.0%", "30.0% bee", "2 of 2"]
 
 
-def test_a_pattern_is_held_against_the_true_pixels(tables):
-    pixels = corner(3) > 0
-    seeds = [[finding(0, 900), finding(1, 200, mask=corner().flip(1)), finding(2, 1)]]
+def test_a_pattern_is_held_against_the_trigger_in_its_place_and_anywhere(backdoor):
+    trigger = BadNets((1, 8, 8)).pattern(0)
+    white = trigger.mask * (trigger.canvas > 0)  # the five white pixels
+    moved = white.roll((-3, -3), (1, 2))
+    pixels = trigger.mask > 0
+    seeds = [[finding(0, 900, mask=white), finding(1, 200, mask=moved), finding(2, 1)]]
     clean = [[finding(0, 20, mask=corner().flip(2)), finding(1, 1), finding(2, 1)]]
-    [row] = cells(tables.trigger_found({"suspect": seeds}, clean, 0, pixels))
-    assert row[2:4] == ["1.00", "0.44"]  # 4 of its 4 pixels, and 4 of 9
-    assert row[4:6] == ["0.50", "0.22"]  # one of the other two classes hits as well
-    assert row[6:] == ["0.00", "0.00"]
+    [row] = cells(backdoor.trigger_found({"suspect": seeds}, clean, 0, trigger, pixels))
+    assert row[2:4] == ["0.56", "5.00"]  # five of nine
+    # class 1 has the five elsewhere; class 2 a square of four, of which one is in place and agrees
+    assert row[4:6] == ["0.04", "3.00"]
+    assert row[6:] == ["0.00", "1.00"]
 
 
 def test_transfer_counts_classes_above_both_controls(tables):

@@ -1,0 +1,88 @@
+"""Tables of the claim about backdoors: does the target stand out, and does it show the trigger?"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from statistics import mean
+
+import torch
+from findings import first_class, head, line, standing
+from paper_tables import Seeds, Setting, against_others, by_class, settings, title
+from torch import Tensor
+
+from captum_classpattern.pattern import Pattern
+from captum_classpattern.survey import Finding, Scores
+
+
+def suspicious(
+    models: Mapping[str, Seeds], clean: Seeds, target: int, names: Sequence[str]
+) -> Iterator[str]:
+    """Claim 2: the backdoor's class against the strongest other one, with those of a clean model,
+    and in how many seeds a class stands out."""
+    own = names[target]
+    columns = (own, "strongest other", "stands out", "clean: " + own, "clean: strongest other")
+    yield head("model", "canvas, area", *columns, "clean: another class stands out")
+    for model, seeds in models.items():
+        for setting in settings(seeds):
+            yield line(
+                model,
+                title(setting),
+                *against_others(seeds, setting, target, names),
+                _times(standing(found, *setting, target).stands_out for found in seeds),
+                *against_others(clean, setting, target, names),
+                _times(_another_stands_out(found, setting, target) for found in clean),
+            )
+
+
+def _another_stands_out(findings: Sequence[Finding], setting: Setting, target: int) -> bool:
+    first = first_class(findings, *setting)
+    return first != target and standing(findings, *setting, first).stands_out
+
+
+def _times(happened: Iterable[bool]) -> str:
+    found = list(happened)
+    return f"{sum(found)} of {len(found)}"
+
+
+def trigger_found(
+    models: Mapping[str, Seeds], clean: Seeds, target: int, trigger: Pattern, pixels: Tensor
+) -> Iterator[str]:
+    """Claim 2: IoU of the pattern's pixels with those that the trigger changes, and how many pixels
+    of the trigger the pattern shows in any place; those of the other colour count -1."""
+    columns = ("IoU", "anywhere", "other classes: IoU", "anywhere", "clean model: IoU", "anywhere")
+    yield head("model", "canvas, area", *columns)
+    for model, seeds in models.items():
+        for setting in settings(seeds):
+            cells = []
+            for value in (_iou_with(pixels), _shown_of(trigger)):
+                found = by_class(seeds, setting, value)
+                own = mean(found.pop(target))
+                others = mean(mean(of_class) for of_class in found.values())
+                has = setting in settings(clean)
+                control = mean(by_class(clean, setting, value)[target]) if has else None
+                cells.append((own, others, control))
+            shown = [cell for triple in zip(*cells) for cell in triple]
+            yield line(model, title(setting), *("" if v is None else f"{v:.2f}" for v in shown))
+
+
+def _iou_with(pixels: Tensor) -> Callable[[Pattern, Scores], float]:
+    def iou(pattern: Pattern, _: Scores) -> float:
+        kept = pattern.mask > 0
+        return float((kept & pixels).sum() / (kept | pixels).sum())
+
+    return iou
+
+
+def _shown_of(trigger: Pattern) -> Callable[[Pattern, Scores], float]:
+    """Agreement with the trigger where it fits best: white counts 1, black -1, grey 0."""
+    rows, columns = trigger.mask[0].nonzero().unbind(1)
+    patch = _black_to_white(trigger, trigger.mask)
+    patch = patch[:, rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+
+    def shown(pattern: Pattern, _: Scores) -> float:
+        colours = _black_to_white(pattern, (pattern.mask > 0).float())
+        return float(torch.nn.functional.conv2d(colours[None], patch[None]).max())
+
+    return shown
+
+
+def _black_to_white(pattern: Pattern, mask: Tensor) -> Tensor:
+    return mask * (2 * pattern.canvas.mean(0, keepdim=True) - 1)
