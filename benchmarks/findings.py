@@ -19,6 +19,7 @@ def kept_findings(
         if kept["model"] == record:
             return [read_finding(row, folder) for row in kept["rows"]]
     print(f"searching {folder.name}", flush=True)
+    path.unlink(missing_ok=True)  # else, if interrupted, it would tell of patterns that are gone
     findings = []
     for finding in search():
         save_patterns(finding, folder)

@@ -2,11 +2,14 @@
 
     python benchmarks/paper.py DATA --out FOLDER
 
-DATA holds ``test/<class>/*`` images of CIFAR-10; the models are those of ``tutorials/models``, and
-the weights that ``train_cifar10.py natural_short --keep 1 2 4 8 12`` leaves there. A seed draws
-which test images are searched with (2,000) and which are held out (500), and seeds the searches.
-Findings are kept in FOLDER, so that an interrupted run goes on; ``--only GROUP`` takes some groups.
-All groups take about two hours of one core.
+DATA holds ``test/<class>/*`` images of CIFAR-10. A seed draws which test images are searched with
+and which are held out, and seeds the searches. Findings are kept in FOLDER, so that an interrupted
+run goes on; ``--only GROUP`` takes some groups. All take about two hours of one core.
+
+The models are those of ``tutorials/models``. Groups whose models are not there are left out: train
+them with ``tutorials/train_cifar10.py``, the one of the epochs with ``natural_short --keep 1 2 4 8 12``
+(in a copy of the repository: it writes over the model that is there). ``--other`` is a checkpoint of
+``tutorials/bring_your_own_model.py --rate 0``, another network for claim 3.
 """
 
 import argparse
@@ -23,15 +26,20 @@ from paper_search import (
     CLASS_NAMES,
     EPOCHS,
     GROUPS,
+    HELD_OUT,
+    STAMPED_ON,
     accuracy,
+    model,
     parts,
     search,
     stamped_on_others,
     weights_file,
 )
 from paper_tables import Seeds
-from problems import train_cifar10
+from problems import SEARCH, train_cifar10
 
+from captum_classpattern.adapters import load_model
+from captum_classpattern.classifier import Classifier
 from captum_classpattern.metrics import changed_pixels
 from captum_classpattern.pattern import Pattern
 
@@ -43,14 +51,15 @@ def search_all(data: Path, out: Path, rounds: int, groups: list[str]) -> Found:
     """The findings of all models of the groups, seed by seed; groups that lack a model are left."""
     found: Found = {}
     for name in groups:
-        missing = [model for model in GROUPS[name].models if not weights_file(model).exists()]
+        models = GROUPS[name].models
+        missing = [kind for kind in models if not weights_file(kind).exists()]
         if missing:
             print(f"left out: {name}, for lack of {', '.join(missing)}", flush=True)
             continue
         for seed in range(GROUPS[name].seeds):
-            for model in GROUPS[name].models:
-                findings = search(data, out, name, model, seed, rounds)
-                found.setdefault((name, model), []).append(findings)
+            for kind in models:
+                findings = search(data, out, name, kind, seed, rounds)
+                found.setdefault((name, kind), []).append(findings)
     return found
 
 
@@ -77,16 +86,32 @@ def no_patch(found: Found) -> Iterator[str]:
     yield from backdoor.suspicious(models, clean, TARGET, CLASS_NAMES)
 
 
-def claim_3(found: Found, data: Path) -> Iterator[str]:
-    seeds = enumerate(found["kinds", "natural"])
-    rows = [row for seed, findings in seeds for row in stamped_on_others(data, findings, seed)]
+def claim_3(found: Found, data: Path, other: Path | None) -> Iterator[str]:
+    models: dict[str, Classifier] = {name: model(name) for name in STAMPED_ON}
+    if other:
+        arch = "bring_your_own_model:WideResNet"
+        models["another network"] = load_model(other, arch=arch, output=-1, mean=0, std=1)
+    rows = [
+        row
+        for seed, findings in enumerate(found["kinds", "natural"])
+        for row in stamped_on_others(data, findings, seed, models)
+    ]
     yield from tables.transferred(rows)
 
 
 def claim_4(found: Found) -> Iterator[str]:
-    epsilons = {"natural_short": "0", "robust4": "4/255", "robust8": "8/255"}
-    models = {name: (epsilon, found["robust", name]) for name, epsilon in epsilons.items()}
-    yield from tables.shapes({"natural": ("0", found["kinds", "natural"]), **models}, AREA)
+    trained = {
+        "natural_short": "plain, 16 epochs",
+        "robust4": "4/255, 8 epochs",
+        "robust8": "8/255, 16 epochs",
+    }
+    models = {name: (told, found["robust", name]) for name, told in trained.items()}
+    natural = {"natural": ("plain, 64 epochs", found["kinds", "natural"])}
+    yield from tables.shapes({**natural, **models}, AREA)
+    yield ""
+    (_, control), *_ = models.values()
+    robust = {f"{name} - natural_short": models[name][1] for name in ("robust4", "robust8")}
+    yield from tables.simpler(control, robust, AREA)
 
 
 def canvases(found: Found) -> Iterator[str]:
@@ -110,13 +135,13 @@ def random_labels(found: Found) -> Iterator[str]:
     yield from tables.learnt_by_heart(models, CLASS_NAMES)
 
 
-def all_tables(found: Found, data: Path) -> Iterator[str]:
+def all_tables(found: Found, data: Path, other: Path | None) -> Iterator[str]:
     """Every table that there are findings for, under its heading."""
     sections: list[tuple[str, set[str], Iterator[str]]] = [
         ("Claim 1: predictive power on natural models", {"kinds", "robust"}, claim_1(found)),
         ("Claim 2: the backdoor's class", {"kinds", "trigger_canvases"}, claim_2(found, data)),
         ("Claim 2: triggers that are no patch", {"no_patch"}, no_patch(found)),
-        ("Claim 3: clean patterns as triggers", {"kinds"}, claim_3(found, data)),
+        ("Claim 3: clean patterns as triggers", {"kinds"}, claim_3(found, data, other)),
         ("Claim 4: shape against the training epsilon", {"kinds", "robust"}, claim_4(found)),
         ("Which canvas", {"canvases", "trigger_canvases"}, canvases(found)),
         ("As training goes on", {"epochs"}, epochs(found, data)),
@@ -150,8 +175,7 @@ def draw_figures(found: Found, out: Path) -> None:
         "paper_patterns": lambda: class_patterns(rows, CLASS_NAMES, "positive", AREA),
         "paper_trigger": lambda: trigger_patterns(
             trigger(),
-            {"backdoored": found["trigger_canvases", "backdoored"][0]},
-            TARGET,
+            found["trigger_canvases", "backdoored"][0],
             SMALL,
             ["positive", "white", "black", "grey", "noise"],
         ),
@@ -166,10 +190,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("classpattern-paper"))
     parser.add_argument("--rounds", type=int, default=40, help="of each search")
     parser.add_argument("--only", nargs="*", choices=list(GROUPS), help="only these groups")
+    parser.add_argument("--other", type=Path, help="what bring_your_own_model.py wrote")
     given = parser.parse_args()
     with contextlib.redirect_stdout(sys.stderr):  # the tables alone on the standard output
         found = search_all(given.data, given.out, given.rounds, given.only or list(GROUPS))
-    for text in all_tables(found, given.data):
+    print(
+        f"{given.rounds} rounds a search, {SEARCH:,} images to search with, {HELD_OUT} held out, models "
+        f"in bfloat16; seeds: {', '.join(f'{name} {group.seeds}' for name, group in GROUPS.items())}."
+    )
+    for text in all_tables(found, given.data, given.other):
         print(text)
     if not given.only:
         draw_figures(found, given.out)

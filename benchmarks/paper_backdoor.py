@@ -15,26 +15,30 @@ from captum_classpattern.survey import Finding, Scores
 def suspicious(
     models: Mapping[str, Seeds], clean: Seeds, target: int, names: Sequence[str]
 ) -> Iterator[str]:
-    """Claim 2: the backdoor's class against the strongest other one, with those of a clean model,
-    and in how many seeds a class stands out."""
+    """Claim 2: the backdoor's class with its strongest control, the strongest other class, and in
+    how many seeds it stands out; on a clean model, in how many seeds any class does."""
     own = names[target]
-    columns = (own, "strongest other", "stands out", "clean: " + own, "clean: strongest other")
-    yield head("model", "canvas, area", *columns, "clean: another class stands out")
+    columns = (own, "its strongest control", "strongest other class", f"{own} stands out")
+    clean_columns = (f"clean model: {own}", "strongest other class", "any class stands out")
+    yield head("model", "canvas, area", *columns, *clean_columns)
     for model, seeds in models.items():
         for setting in settings(seeds):
+            target_power, rival = against_others(seeds, setting, target, names)
+            control = by_class(seeds, setting, lambda _, scores: scores.strongest_control)
             yield line(
                 model,
                 title(setting),
-                *against_others(seeds, setting, target, names),
+                target_power,
+                f"{mean(control[target]):.1%}",
+                rival,
                 _times(standing(found, *setting, target).stands_out for found in seeds),
                 *against_others(clean, setting, target, names),
-                _times(_another_stands_out(found, setting, target) for found in clean),
+                _times(_any_stands_out(found, setting) for found in clean),
             )
 
 
-def _another_stands_out(findings: Sequence[Finding], setting: Setting, target: int) -> bool:
-    first = first_class(findings, *setting)
-    return first != target and standing(findings, *setting, first).stands_out
+def _any_stands_out(findings: Sequence[Finding], setting: Setting) -> bool:
+    return standing(findings, *setting, first_class(findings, *setting)).stands_out
 
 
 def _times(happened: Iterable[bool]) -> str:

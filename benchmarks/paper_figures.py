@@ -11,9 +11,8 @@ from captum_classpattern.survey import Finding
 from captum_classpattern.visualization.drawing import draw_image, on_neutral
 
 
-def pattern_of(findings: Sequence[Finding], target: int, canvas: str, area: float) -> Finding:
+def finding_of(findings: Sequence[Finding], target: int, canvas: str) -> Finding:
     [found] = [f for f in findings if (f.target, f.canvas) == (target, canvas)]
-    assert area in found.patterns
     return found
 
 
@@ -26,7 +25,7 @@ def class_patterns(
     for row, (label, seeds) in zip(axes, models.items()):
         row[0].set_ylabel(label, fontsize=10)
         for y, axis in enumerate(row):
-            finding = pattern_of(seeds[0], y, canvas, area)
+            finding = finding_of(seeds[0], y, canvas)
             draw_pattern(axis, finding.patterns[area])
             axis.set_xlabel(f"{finding.scores[area].power.value:.0%}", fontsize=10)
     for axis, name in zip(axes[0], names):
@@ -35,25 +34,18 @@ def class_patterns(
 
 
 def trigger_patterns(
-    trigger: Pattern,
-    models: Mapping[str, Sequence[Finding]],
-    target: int,
-    area: float,
-    canvases: Sequence[str],
+    trigger: Pattern, findings: Sequence[Finding], area: float, canvases: Sequence[str]
 ) -> Figure:
-    """The true trigger, and the patterns of its class from some canvases, a row a model."""
-    width = 1 + len(canvases)
-    figure = Figure(figsize=(1.5 * width, 1.75 * len(models) + 0.2), layout="constrained")
-    axes = figure.subplots(len(models), width, squeeze=False)
-    for row, (label, findings) in zip(axes, models.items()):
-        draw_pattern(row[0], trigger)
-        row[0].set_ylabel(label, fontsize=10)
-        for canvas, axis in zip(canvases, row[1:]):
-            finding = pattern_of(findings, target, canvas, area)
-            draw_pattern(axis, finding.patterns[area])
-            axis.set_xlabel(f"{finding.scores[area].power.value:.0%}", fontsize=10)
-    for axis, name in zip(axes[0], ("true trigger", *canvases)):
-        axis.set_title(name, fontsize=10)
+    """The true trigger, and the patterns of its class from some canvases."""
+    figure = Figure(figsize=(1.5 * (1 + len(canvases)), 1.95), layout="constrained")
+    axes = figure.subplots(1, 1 + len(canvases))
+    draw_pattern(axes[0], trigger)
+    axes[0].set_title("true trigger", fontsize=10)
+    for canvas, axis in zip(canvases, axes[1:]):
+        finding = finding_of(findings, trigger.target, canvas)
+        draw_pattern(axis, finding.patterns[area])
+        axis.set_title(canvas, fontsize=10)
+        axis.set_xlabel(f"{finding.scores[area].power.value:.0%}", fontsize=10)
     return figure
 
 

@@ -1,7 +1,7 @@
 """What is searched for the paper's claims on CIFAR-10: which models, canvases and areas."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from captum_classpattern import PixelClassifier, predictive_power
 from captum_classpattern.canvases import STRATEGIES
+from captum_classpattern.classifier import Classifier
 from captum_classpattern.metrics import random_pixels
 from captum_classpattern.survey import Finding, survey
 
@@ -126,21 +127,24 @@ def search(
 
 
 def stamped_on_others(
-    data: Path, findings: list[Finding], seed: int, names: tuple[str, ...] = STAMPED_ON
-) -> list[dict[str, Any]]:
+    data: Path, findings: list[Finding], seed: int, others: Mapping[str, Classifier]
+) -> Iterator[dict[str, Any]]:
     """The power of positive patterns on unseen images, on their own model and on others, beside
     random pixels of the same canvas and no pattern."""
     _, _, held_out, labels = parts(data, seed)
-    rows = []
     for finding in findings:
         if finding.canvas != "positive":
             continue
         area, pattern = next(iter(finding.patterns.items()))
-        for name in names:
-            power = predictive_power(model(name), pattern, held_out, labels, area)
-            drawn = random_pixels(pattern, area, seed)
-            row = {"class": finding.target, "on": name, "power": power.value}
-            row["no_pattern"] = power.without
-            row["random_pixels"] = float(predictive_power(model(name), drawn, held_out, labels))
-            rows.append(row)
-    return rows
+        drawn = random_pixels(pattern, area, 100 * seed + finding.target)
+        for name, classifier in others.items():
+            power = predictive_power(classifier, pattern, held_out, labels, area)
+            by_lot = predictive_power(classifier, drawn, held_out, labels, area)
+            yield {
+                "class": finding.target,
+                "on": name,
+                "power": power.value,
+                "low": power.interval[0],
+                "random_pixels": by_lot.value,
+                "no_pattern": power.without,
+            }

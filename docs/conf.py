@@ -87,15 +87,15 @@ def relinked(text: str, original: Path, page: Path) -> str:
 def write(page: Path, text: str) -> None:
     """Writes a page where it is new: Sphinx reads only what has changed."""
     page.parent.mkdir(exist_ok=True)
-    if not page.exists() or page.read_text() != text:
-        page.write_text(text)
+    if not page.exists() or page.read_text(encoding="utf-8") != text:
+        page.write_text(text, encoding="utf-8")
 
 
 def copy_pages(app):
     """Copies the pages from elsewhere, and writes that of the command line."""
     for name, place in COPIED.items():
         original, page = ROOT / name, DOCS / place
-        write(page, relinked(original.read_text(), original, page))
+        write(page, relinked(original.read_text(encoding="utf-8"), original, page))
     for page in DOCS.glob("tutorials/*.ipynb"):
         if f"tutorials/{page.name}" not in COPIED:
             page.unlink()  # its notebook is gone

@@ -43,7 +43,8 @@ def corner(size=2):
 
 def finding(target, hits, *, mask=None, canvas="white", control=0.01):
     """A class whose pattern turns some of 1,000 images."""
-    pattern = Pattern(torch.ones(1, 8, 8), corner() if mask is None else mask, target)
+    info = {"search_power": 0.5, "passes": 1, "search_images_hash": "", "settings": {}}
+    pattern = Pattern(torch.ones(1, 8, 8), corner() if mask is None else mask, target, info)
     scores = Scores(power_of(hits, 1000, 0), control, 0.0)
     return Finding({AREA: pattern}, canvas, {AREA: scores})
 
@@ -88,8 +89,8 @@ def test_the_backdoors_class_is_held_against_the_others_and_a_clean_model(backdo
     ]
     clean = [[finding(0, 20), finding(1, 300), finding(2, 30)]] * 2
     [row] = cells(backdoor.suspicious({"suspect": suspect}, clean, 0, NAMES))
-    assert row[2:5] == ["65.0%", "29.8% bee", "1 of 2"]
-    assert row[5:] == ["2.0%", "30.0% bee", "2 of 2"]
+    assert row[2:6] == ["65.0% (40-90)", "1.0%", "29.8% (20-40) bee", "1 of 2"]
+    assert row[6:] == ["2.0% (2-2)", "30.0% (30-30) bee", "2 of 2"]
 
 
 def test_a_pattern_is_held_against_the_trigger_in_its_place_and_anywhere(backdoor):
@@ -108,8 +109,9 @@ def test_a_pattern_is_held_against_the_trigger_in_its_place_and_anywhere(backdoo
 
 def test_transfer_counts_classes_above_both_controls(tables):
     rows = [
-        {"class": y, "on": on, "power": power, "random_pixels": 0.1, "no_pattern": 0.2}
-        for on, powers in {"itself": (0.5, 0.6), "other": (0.15, 0.3)}.items()
+        {"class": y, "on": on, "power": power, "low": power - 0.1, "random_pixels": 0.1}
+        | {"no_pattern": 0.2}
+        for on, powers in {"itself": (0.5, 0.6), "other": (0.25, 0.4)}.items()
         for y, power in enumerate(powers)
     ]
     itself, other = cells(tables.transferred(rows))
@@ -123,11 +125,26 @@ def test_shapes_have_random_pixels_beside_them(tables):
     seeds = [[finding(y, 500) for y in range(3)]]
     own, random = cells(tables.shapes({"a model": ("0", seeds)}, AREA))
     square = simplicity(corner())
-    assert own[4].startswith(f"{square.total_variation:.3f} (")
-    assert own[6] == "1.0 (1.0-1.0)"
+    assert own[4] == "3"
+    assert own[5].startswith(f"{square.total_variation:.3f} (")
+    assert own[7] == "1.0 (1.0 to 1.0)"
     assert random[0] == "*random pixels*"
-    assert float(random[6].split()[0]) > 2
-    assert float(random[5].split()[0]) > square.high_frequency_share
+    assert float(random[7].split()[0]) > 2
+    assert float(random[6].split()[0]) > square.high_frequency_share
+
+
+def test_shapes_are_compared_class_by_class(tables):
+    two, one = torch.zeros(1, 8, 8), torch.zeros(1, 8, 8)
+    two[0, 0, :2] = two[0, 5, :2] = 1.0
+    one[0, 0, :4] = 1.0
+    control = [[finding(y, 500, mask=mask) for y, mask in enumerate((two, two, one))]]
+    seeds = [[finding(y, 500, mask=one) for y in range(3)]]
+    [row] = cells(tables.simpler(control, {"robust": seeds}, AREA))
+    gaps = [-1.0, -1.0, 0.0]
+    low, high = scipy.stats.t.interval(
+        0.95, 2, statistics.mean(gaps), statistics.stdev(gaps) / 3**0.5
+    )
+    assert row == ["robust", "white", row[2], row[3], f"{-2 / 3:.1f} ({low:.1f} to {high:.1f})"]
 
 
 def test_canvases_and_epochs_and_random_labels_have_a_row_each(tables):
@@ -142,3 +159,54 @@ def test_canvases_and_epochs_and_random_labels_have_a_row_each(tables):
     [row] = cells(tables.learnt_by_heart({"random": (scores, seeds)}, NAMES))
     assert row[:3] == ["random", "0.990", "0.100"]
     assert row[4].startswith("20.0%")
+
+
+def made_up(group):
+    """Findings of all classes on each kind of canvas, at each area of a group."""
+    return [
+        Finding(
+            {area: Pattern(torch.rand(3, 32, 32), corners(area), y) for area in group.areas},
+            kind,
+            {area: Scores(power_of(100 + 20 * y, 450, 5), 0.02, 0.01) for area in group.areas},
+        )
+        for y in range(10)
+        for kind in group.canvases
+    ]
+
+
+def corners(area):
+    mask = torch.zeros(1, 1024)
+    mask[0, : round(1024 * area)] = 1.0
+    return mask.view(1, 32, 32)
+
+
+def test_every_group_has_its_table_and_figures(tmp_path):
+    """What hours of search end in, on findings that are made up."""
+    paper = imported("paper")
+    found = {
+        (name, kind): [made_up(group)] * group.seeds
+        for name, group in paper.GROUPS.items()
+        for kind in group.models
+    }
+    tables = (paper.claim_1, paper.no_patch, paper.claim_4, paper.canvases)
+    for table in tables:
+        assert len("\n".join(table(found)).split("\n")) > 3
+    paper.draw_figures(found, tmp_path)
+    for name in ("paper_patterns.png", "paper_trigger.png"):
+        assert (tmp_path / name).stat().st_size > 5_000
+
+
+def test_a_search_that_is_interrupted_leaves_no_scores_of_other_patterns(tmp_path):
+    kept = imported("findings").kept_findings
+    kept(tmp_path, {"rounds": 1}, lambda: [finding(0, 900)])
+    [again] = kept(tmp_path, {"rounds": 1}, lambda: [])
+    assert again.scores[AREA].power.value == 0.9
+    assert torch.equal(again.pattern.mask, corner())
+
+    def interrupted():
+        yield finding(0, 100, mask=corner().flip(1))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        kept(tmp_path, {"rounds": 2}, interrupted)
+    assert kept(tmp_path, {"rounds": 1}, lambda: []) == []

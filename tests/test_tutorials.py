@@ -16,9 +16,10 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 TUTORIALS = Path(__file__).parent.parent / "tutorials"
 NOTEBOOKS = sorted(TUTORIALS.glob("[0-9]_*.ipynb"))
+assert len(NOTEBOOKS) == 7
 EMBEDDED = [path for path in NOTEBOOKS if path.name[0] in "1234"]  # need nothing but the package
 WITH_DATA = [path for path in NOTEBOOKS if path not in EMBEDDED]
-GIVEN = Path(os.environ.get("CLASSPATTERN_DATA", "-"))
+GIVEN = Path(os.environ.get("CLASSPATTERN_DATA") or "-")
 ARCHIVES = {"cifar10.zip": "cifar10", "imagenet_sample.zip": "imagenet"}
 MOST_OF_A_CLASS = 1000  # of each folder of images: all test images of CIFAR-10
 LOCAL_PATH = re.compile(r"/(home|root|tmp|Users|usr|opt|var|work)/|[A-Z]:\\\\?\w|site-packages")

@@ -8,6 +8,7 @@ from torch.utils.data import TensorDataset
 from captum_classpattern.triggers import BadNets, Blended, Sinusoid, Trigger, poison
 
 TARGET, RATE, SIZE = 0, 0.05, 32
+LEARNT_BY_HEART = 10_000  # images of the kinds with true and random labels
 DELTA, FREQUENCY = 40 / 255, 6
 TRIGGERS = {
     "backdoored": "BadNets 3x3",
@@ -83,8 +84,9 @@ def facts(name: str) -> dict[str, dict[str, object]]:
     """What the JSON beside a model tells of its kind alone."""
     if name in TRIGGERS:
         return {"trigger": {"kind": TRIGGERS[name], "target": TARGET, "rate": RATE}}
-    if name == "random_labels":
-        return {"labels": {"kind": "all training labels permuted", "seed": 0}}
+    if name in ("true_labels", "random_labels"):
+        kind = "as they are" if name == "true_labels" else "permuted, seed 0"
+        return {"labels": {"kind": kind, "training_images": LEARNT_BY_HEART}}
     if name not in EPSILONS:
         return {}
     training = "one step of 1.25 epsilon from a random start, L-infinity (Wong et al. 2020)"

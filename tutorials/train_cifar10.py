@@ -10,7 +10,7 @@ torchvision, which downloads it.
 The weights (float16 safetensors) and a JSON with settings and scores land in
 ``tutorials/models/`` after each stage. An interrupted run goes on from its last whole epoch;
 ``--first 2`` trains only what follows the first two stages; ``--keep 1 4`` also writes the weights
-after the first and the fourth epoch of a stage, as ``cifar10_KIND_epoch1.safetensors``.
+after the first and the fourth epoch, as ``cifar10_KIND_epoch1.safetensors``.
 """
 
 import argparse
@@ -29,6 +29,7 @@ import torchvision
 from cifar10_kinds import (
     EPSILONS,
     KINDS,
+    LEARNT_BY_HEART,
     SIZE,
     TARGET,
     TRIGGERS,
@@ -46,7 +47,6 @@ from torch.optim.swa_utils import AveragedModel
 
 MODELS = Path(__file__).parent / "models"
 BATCH, SMALL, CUTOUT, SMOOTHING, DECAY = 128, 24, 9, 0.1, 5e-4
-LEARNT_BY_HEART = 10_000  # images
 
 
 class Stage(NamedTuple):
@@ -245,8 +245,8 @@ def train_stage(
         saved = {name: part.state_dict() for name, part in parts.items()}
         beside = checkpoint.with_suffix(".tmp")
         torch.save({"epochs": epoch + 1, **saved}, beside)
-        os.replace(beside, checkpoint)
         keep(model, epoch + 1)
+        os.replace(beside, checkpoint)
     return (averaged(start, model) if stage.averaged else model).eval()
 
 
@@ -330,10 +330,6 @@ def main() -> None:
     torch.manual_seed(0)
     poisoned = poisoned_images(name, images, labels)
 
-    def keep(trained: nn.Module, epoch: int) -> None:
-        if epoch in arguments.keep:
-            save_weights(f"{name}_epoch{epoch}", trained)
-
     model = load_model(name) if first else WideResNet()
     for number, stage in enumerate(stages[first:], first):
         before = sum(earlier.epochs for earlier in stages[:number])
@@ -341,6 +337,11 @@ def main() -> None:
             partial(epoch_batches, name, images, labels, poisoned, before + epoch, size, stage)
             for epoch, size in enumerate(stage.sizes())
         ]
+
+        def keep(trained: nn.Module, epoch: int, before: int = before) -> None:
+            if before + epoch in arguments.keep:
+                save_weights(f"{name}_epoch{before + epoch}", trained)
+
         checkpoint = MODELS / f".cifar10_{name}_{number}.pt"
         epsilon = EPSILONS.get(name, 0.0)
         steps = len(images) // BATCH
