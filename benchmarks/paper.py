@@ -7,9 +7,9 @@ and which are held out, and seeds the searches. Findings are kept in FOLDER, so 
 run goes on; ``--only GROUP`` takes some groups. All take about two hours of one core.
 
 The models are those of ``tutorials/models``. Groups whose models are not there are left out: train
-them with ``tutorials/train_cifar10.py``, the one of the epochs with ``natural_short --keep 1 2 4 8 12``
-(in a copy of the repository: it writes over the model that is there). ``--other`` is a checkpoint of
-``tutorials/bring_your_own_model.py --rate 0``, another network for claim 3.
+them with ``tutorials/train_cifar10.py``, those of the epochs with ``natural_short --keep 1 2 4 8
+12`` (in a copy of the repository: it writes over the model that is there). ``--other`` is a
+checkpoint of ``tutorials/bring_your_own_model.py --rate 0``, another network for claim 3.
 """
 
 import argparse
@@ -194,10 +194,9 @@ def main() -> None:
     given = parser.parse_args()
     with contextlib.redirect_stdout(sys.stderr):  # the tables alone on the standard output
         found = search_all(given.data, given.out, given.rounds, given.only or list(GROUPS))
-    print(
-        f"{given.rounds} rounds a search, {SEARCH:,} images to search with, {HELD_OUT} held out, models "
-        f"in bfloat16; seeds: {', '.join(f'{name} {group.seeds}' for name, group in GROUPS.items())}."
-    )
+    seeds = ", ".join(f"{name} {group.seeds}" for name, group in GROUPS.items())
+    print(f"{given.rounds} rounds a search, {SEARCH:,} images to search with, {HELD_OUT} held out;")
+    print(f"models in bfloat16; seeds: {seeds}.")
     for text in all_tables(found, given.data, given.other):
         print(text)
     if not given.only:
