@@ -13,6 +13,7 @@ from captum_classpattern.checks import (
 from captum_classpattern.classifier import Classifier, placement, undisturbed
 from captum_classpattern.images import Images, ImageSource, Labels, labelled_source
 
+PLAIN = {"white": 1.0, "black": 0.0, "grey": 0.5}  # canvases of one colour
 STRATEGIES = ("positive", "negative", "random", "white", "black", "grey", "noise")
 
 
@@ -70,7 +71,7 @@ def select_canvases(
         check_pixels(sample, "images")
         device, _ = placement(forward_func, sample)
         check_classifier(forward_func, sample.to(device), [target])
-        if strategy in ("white", "black", "grey", "noise"):
+        if strategy == "noise" or strategy in PLAIN:
             return _blank(strategy, (n, *sample.shape[1:]), seed).to(device, sample.dtype)
         source = labelled_source(forward_func, source, None, name="images")
         assert source.labels is not None
@@ -91,7 +92,7 @@ def select_canvases(
 def _blank(strategy: str, shape: tuple[int, ...], seed: int) -> Tensor:
     if strategy == "noise":
         return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
-    return torch.full(shape, {"white": 1.0, "black": 0.0, "grey": 0.5}[strategy])
+    return torch.full(shape, PLAIN[strategy])
 
 
 def _log_odds(forward_func: Classifier, source: ImageSource, target: int) -> Tensor:

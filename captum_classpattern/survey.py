@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from captum_classpattern.attribution import ClassPattern
-from captum_classpattern.canvases import select_canvases
+from captum_classpattern.canvases import PLAIN, select_canvases
 from captum_classpattern.checks import check_classifier, check_seed, parse_targets, predict
 from captum_classpattern.classifier import Classifier, placement, undisturbed
 from captum_classpattern.images import Images, ImageSource, Labels, labelled_source
@@ -133,7 +133,8 @@ def survey(
         held_out_labels (Tensor or Sequence[int], optional): Their classes.
         classes (Sequence[int], optional): Which classes. Default: None (all).
         canvases (Mapping[str, int]): How many canvases of each kind, see
-            :func:`select_canvases`; as many searches with seeds in turn on the one white canvas.
+            :func:`select_canvases`; as many searches with seeds in turn on the one canvas that
+            is white, black or grey.
             Default: {"positive": 2, "white": 2}.
         areas (Sequence[float]): Areas to search and score at. Default: (0.05, 0.01).
         classes_together (int): Classes searched in one go. Default: 5.
@@ -220,9 +221,9 @@ def _tries(
 ) -> Iterator[tuple[Tensor, list[int], int]]:
     """Canvases, targets and seed of each search of a group of classes on a kind of canvas.
 
-    Blank canvases are all the same: what differs from try to try is the seed.
+    Canvases of one colour are all the same: what differs from try to try is the seed.
     """
-    blank = kind == "white"
+    blank = kind in PLAIN
     for own_seed in ((seed + i) % 2**63 for i in range(n if blank else 1)):
         each = 1 if blank else n
         chosen = [
