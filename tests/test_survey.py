@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 from captum_classpattern import ClassPattern, predictive_power, select_canvases
+from captum_classpattern.images import labelled_source
 from captum_classpattern.metrics import random_pixels
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.survey import DRAWS, Scores, survey
+from captum_classpattern.survey import DRAWS, Scores, _tries, survey
 
 
 @pytest.fixture(scope="module")
@@ -136,3 +137,14 @@ def test_too_few_search_images_to_judge_by_are_named(setting):
     few = survey(net, search[:4], labels[:4], held_out, labels, canvases={"white": 1}, n_steps=1)
     with pytest.raises(ValueError, match="there must be images to judge by"):
         next(few)
+
+
+@pytest.mark.parametrize("kind", ["white", "black", "grey"])
+def test_a_canvas_of_one_colour_is_searched_with_as_many_seeds(setting, kind):
+    net, search, _, labels, _ = setting
+    source = labelled_source(net, search, labels, name="search images")
+    tries = list(_tries(net, source, kind, 2, [0, 1], 3))
+    assert [(len(canvases), targets, seed) for canvases, targets, seed in tries] == [
+        (2, [0, 1], 3),
+        (2, [0, 1], 4),
+    ]
