@@ -26,7 +26,7 @@ def class_patterns(
         row[0].set_ylabel(label, fontsize=10)
         for y, axis in enumerate(row):
             finding = finding_of(seeds[0], y, canvas)
-            draw_pattern(axis, finding.patterns[area])
+            draw_pattern(axis, finding.patterns[area].topk(area))
             axis.set_xlabel(f"{finding.scores[area].power.value:.0%}", fontsize=10)
     for axis, name in zip(axes[0], names):
         axis.set_title(name, fontsize=10)
@@ -43,7 +43,7 @@ def trigger_patterns(
     axes[0].set_title("true trigger", fontsize=10)
     for canvas, axis in zip(canvases, axes[1:]):
         finding = finding_of(findings, trigger.target, canvas)
-        draw_pattern(axis, finding.patterns[area])
+        draw_pattern(axis, finding.patterns[area].topk(area))
         axis.set_title(canvas, fontsize=10)
         axis.set_xlabel(f"{finding.scores[area].power.value:.0%}", fontsize=10)
     return figure
