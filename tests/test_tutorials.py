@@ -96,7 +96,7 @@ def test_it_was_committed_as_it_ran(path):
     kinds = Counter(output.get("name", output.output_type) for output in outputs_of(notebook))
     assert not kinds["error"]
     assert not kinds["stderr"], "warnings or progress bars in the outputs"
-    assert sum("image/png" in output.get("data", ()) for output in outputs_of(notebook)) >= 2
+    assert any("image/png" in output.get("data", ()) for output in outputs_of(notebook))
     assert path.stat().st_size < 600_000
 
 
