@@ -38,12 +38,16 @@ own = at_1_percent["backdoored"].pop(0)
 assert own["interval"][0] > max(row["interval"][1] for row in at_1_percent["backdoored"].values())
 assert own["power"] > 10 * at_1_percent["natural"][0]["power"]
 
-# the comparison at its end: every method ran, the class pattern comes first on the natural model
-told = json.loads((out / "comparison" / "comparison.json").read_text())
-assert list(told["models"]) == list(models)
-assert not [failure for failure in told["failures"] if failure["what"] == "maps"], told["failures"]
-first = next(verdict for verdict in told["verdicts"] if verdict["model"] == "natural")
-assert first["title"] == "ClassPattern comes first", first
-assert first["holds"], first
-assert (out / "comparison" / "report.html").stat().st_size > 500_000
+# the comparison at its end, if it was not left out: every method ran, the class pattern comes
+# first on the natural model
+if (out / "comparison").exists():
+    told = json.loads((out / "comparison" / "comparison.json").read_text())
+    assert list(told["models"]) == list(models)
+    assert not [failure for failure in told["failures"] if failure["what"] == "maps"], told[
+        "failures"
+    ]
+    first = next(verdict for verdict in told["verdicts"] if verdict["model"] == "natural")
+    assert first["title"] == "ClassPattern comes first", first
+    assert first["holds"], first
+    assert (out / "comparison" / "report.html").stat().st_size > 500_000
 print(f"demo: {len(rows)} rows, {results['seconds']} s, all scores reproduced")
