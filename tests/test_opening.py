@@ -668,7 +668,8 @@ def test_forged_arrays_never_reach_numpy(forged, why, tmp_path):
 @pytest.mark.parametrize(
     "value",
     [
-        np.arange(6, dtype=">i2").reshape(2, 3), np.asfortranarray(np.linspace(0, 1, 12).reshape(3, 4)),
+        np.arange(6, dtype=">i2").reshape(2, 3),
+        np.asfortranarray(np.linspace(0, 1, 12).reshape(3, 4)),
         np.array(["ab", "c"]), np.array([b"x"]), np.array(2.5 + 1j),
         np.float16(1.5), np.str_("name"), np.bool_(True), np.array([True, False]),
     ],
