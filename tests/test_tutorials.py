@@ -61,6 +61,8 @@ def _as_in_ci(monkeypatch, tmp_path):
     monkeypatch.setenv("CLASSPATTERN_QUICK", "1")
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     monkeypatch.delenv("MPLBACKEND", raising=False)
+    scripts = str(Path(sys.executable).parent)  # where the command is, activated or not
+    monkeypatch.setenv("PATH", scripts + os.pathsep + os.environ["PATH"])
 
 
 @pytest.fixture(scope="session")
