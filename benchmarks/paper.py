@@ -16,7 +16,7 @@ import argparse
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import paper_backdoor as backdoor
@@ -28,7 +28,6 @@ from paper_search import (
     GROUPS,
     HELD_OUT,
     STAMPED_ON,
-    accuracy,
     model,
     parts,
     search,
@@ -124,7 +123,8 @@ def epochs(found: Found, data: Path) -> Iterator[str]:
     names = {str(epoch): f"natural_short_epoch{epoch}" for epoch in EPOCHS}
     names["16 (the last)"] = "natural_short"
     models = {
-        label: (accuracy(name, *held_out), found["epochs", name]) for label, name in names.items()
+        label: (train_cifar10.accuracy(model(name), *held_out), found["epochs", name])
+        for label, name in names.items()
     }
     yield from tables.over_training(models, AREA)
 
@@ -171,17 +171,12 @@ def draw_figures(found: Found, out: Path) -> None:
         "robust, 4/255": found["robust", "robust4"],
         "robust, 8/255": found["robust", "robust8"],
     }
-    figures: dict[str, Callable] = {
-        "paper_patterns": lambda: class_patterns(rows, CLASS_NAMES, "positive", AREA),
-        "paper_trigger": lambda: trigger_patterns(
-            trigger(),
-            found["trigger_canvases", "backdoored"][0],
-            SMALL,
-            ["positive", "white", "black", "grey", "noise"],
-        ),
-    }
-    for name, draw in figures.items():
-        draw().savefig(out / f"{name}.png", dpi=110)
+    kinds = ["positive", "white", "black", "grey", "noise"]
+    backdoored = found["trigger_canvases", "backdoored"][0]
+    patterns = class_patterns(rows, CLASS_NAMES, "positive", AREA)
+    patterns.savefig(out / "paper_patterns.png", dpi=110)
+    shown = trigger_patterns(trigger(), backdoored, SMALL, kinds)
+    shown.savefig(out / "paper_trigger.png", dpi=110)
 
 
 def main() -> None:

@@ -11,11 +11,6 @@ from captum_classpattern.survey import Finding
 from captum_classpattern.visualization.drawing import draw_image, on_neutral
 
 
-def finding_of(findings: Sequence[Finding], target: int, canvas: str) -> Finding:
-    [found] = [f for f in findings if (f.target, f.canvas) == (target, canvas)]
-    return found
-
-
 def class_patterns(
     models: Mapping[str, Seeds], names: Sequence[str], canvas: str, area: float
 ) -> Figure:
@@ -25,9 +20,7 @@ def class_patterns(
     for row, (label, seeds) in zip(axes, models.items()):
         row[0].set_ylabel(label, fontsize=10)
         for y, axis in enumerate(row):
-            finding = finding_of(seeds[0], y, canvas)
-            draw_pattern(axis, finding.patterns[area].topk(area))
-            axis.set_xlabel(f"{finding.scores[area].power.value:.0%}", fontsize=10)
+            draw_finding(axis, seeds[0], y, canvas, area)
     for axis, name in zip(axes[0], names):
         axis.set_title(name, fontsize=10)
     return figure
@@ -42,11 +35,18 @@ def trigger_patterns(
     draw_pattern(axes[0], trigger)
     axes[0].set_title("true trigger", fontsize=10)
     for canvas, axis in zip(canvases, axes[1:]):
-        finding = finding_of(findings, trigger.target, canvas)
-        draw_pattern(axis, finding.patterns[area].topk(area))
+        draw_finding(axis, findings, trigger.target, canvas, area)
         axis.set_title(canvas, fontsize=10)
-        axis.set_xlabel(f"{finding.scores[area].power.value:.0%}", fontsize=10)
     return figure
+
+
+def draw_finding(
+    axis: Axes, findings: Sequence[Finding], target: int, canvas: str, area: float
+) -> None:
+    """The pattern of a class from a kind of canvas, and its power below."""
+    [found] = [f for f in findings if (f.target, f.canvas) == (target, canvas)]
+    draw_pattern(axis, found.patterns[area].topk(area))
+    axis.set_xlabel(f"{found.scores[area].power.value:.0%}", fontsize=10)
 
 
 def draw_pattern(axis: Axes, pattern: Pattern) -> None:

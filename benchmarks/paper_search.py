@@ -88,11 +88,6 @@ def said(network: PixelClassifier, images: Tensor) -> Tensor:
         return torch.cat([network(some).argmax(1) for some in images.split(200)])
 
 
-def accuracy(name: str, images: Tensor, labels: Tensor) -> float:
-    """Share of images that a model calls by their label."""
-    return float((said(model(name), images) == labels).double().mean())
-
-
 def search(
     data: Path, out: Path, group_name: str, name: str, seed: int, rounds: int
 ) -> list[Finding]:

@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from statistics import mean
 from typing import Any, NamedTuple
 
@@ -179,26 +178,21 @@ def simpler(control: Seeds, models: Mapping[str, Seeds], area: float) -> Iterato
         for canvas in dict.fromkeys(f.canvas for f in seeds[0]):
             cells = []
             for name, digits in MEASURES.values():
-                own, other = (
-                    by_class(some, (canvas, area), partial(_measured, name, area))
-                    for some in (seeds, control)
-                )
+                value = _measured(name, lambda pattern: pattern.topk(area).mask)
+                own, other = (by_class(some, (canvas, area), value) for some in (seeds, control))
                 gaps = {y: [mean(own[y]) - mean(other[y])] for y in own}
                 cells.append(Estimate.over_classes(gaps).number(digits))
             yield line(model, canvas, *cells)
 
 
-def _measured(name: str, area: float, pattern: Pattern, _: Scores) -> float:
-    return float(getattr(simplicity(pattern.topk(area).mask), name))
+def _measured(name: str, mask: Callable[[Pattern], Tensor]) -> Callable[[Pattern, Scores], float]:
+    return lambda pattern, _: float(getattr(simplicity(mask(pattern)), name))
 
 
 def _simplicity(seeds: Seeds, setting: Setting, mask: Callable[[Pattern], Tensor]) -> Iterator[str]:
     for name, digits in MEASURES.values():
-
-        def value(pattern: Pattern, _: Scores, name: str = name) -> float:
-            return float(getattr(simplicity(mask(pattern)), name))
-
-        yield Estimate.over_classes(by_class(seeds, setting, value)).number(digits)
+        values = by_class(seeds, setting, _measured(name, mask))
+        yield Estimate.over_classes(values).number(digits)
 
 
 def against_others(
@@ -222,10 +216,11 @@ def canvas_kinds(seeds: Seeds, names: Sequence[str], trigger: Seeds, target: int
     columns = ("natural, 5 %: power", "weakest", "strongest")
     yield head("canvas", *columns, f"backdoored, 1 %: {names[target]}", "strongest other")
     for setting in settings(seeds):
-        means = {y: mean(of_class) for y, of_class in powers(seeds, setting).items()}
+        power = powers(seeds, setting)
+        means = {y: mean(of_class) for y, of_class in power.items()}
         yield line(
             setting[0],
-            Estimate.over_classes(powers(seeds, setting)).percent(),
+            Estimate.over_classes(power).percent(),
             *_weakest_and_strongest(means, names),
             *against_others(trigger, (setting[0], 0.01), target, names),
         )

@@ -1,25 +1,20 @@
 """The verdicts of the benchmark of failures."""
 
-import importlib
-from pathlib import Path
-
 import pytest
 import torch
+from scripts import imported
 
 from captum_classpattern.metrics import power_of
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.results import strongest_class
 from captum_classpattern.survey import Finding, Scores
 
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 AREA = 0.05
 
 
 @pytest.fixture(scope="module")
 def script():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(BENCHMARKS)
-        return importlib.import_module("failures")
+    return imported("benchmarks", "failures")
 
 
 def findings(*hits, control=0.0):

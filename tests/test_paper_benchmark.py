@@ -1,12 +1,11 @@
 """The tables of the benchmark of the paper's claims, on findings that are made up."""
 
-import importlib
 import statistics
-from pathlib import Path
 
 import pytest
 import scipy.stats
 import torch
+from scripts import imported
 
 from captum_classpattern.metrics import power_of
 from captum_classpattern.pattern import Pattern
@@ -14,25 +13,18 @@ from captum_classpattern.simplicity import simplicity
 from captum_classpattern.survey import Finding, Scores
 from captum_classpattern.triggers import BadNets
 
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 NAMES = ("ant", "bee", "cat")
 AREA = 4 / 64
 
 
-def imported(name):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(BENCHMARKS)
-        return importlib.import_module(name)
-
-
 @pytest.fixture(scope="module")
 def tables():
-    return imported("paper_tables")
+    return imported("benchmarks", "paper_tables")
 
 
 @pytest.fixture(scope="module")
 def backdoor():
-    return imported("paper_backdoor")
+    return imported("benchmarks", "paper_backdoor")
 
 
 def corner(size=2):
@@ -182,7 +174,7 @@ def corners(area):
 
 def test_every_group_has_its_table_and_figures(tmp_path):
     """What hours of search end in, on findings that are made up."""
-    paper = imported("paper")
+    paper = imported("benchmarks", "paper")
     found = {
         (name, kind): [made_up(group)] * group.seeds
         for name, group in paper.GROUPS.items()
@@ -197,7 +189,7 @@ def test_every_group_has_its_table_and_figures(tmp_path):
 
 
 def test_a_search_that_is_interrupted_leaves_no_scores_of_other_patterns(tmp_path):
-    kept = imported("findings").kept_findings
+    kept = imported("benchmarks", "findings").kept_findings
     kept(tmp_path, {"rounds": 1}, lambda: [finding(0, 900)])
     [again] = kept(tmp_path, {"rounds": 1}, lambda: [])
     assert again.scores[AREA].power.value == 0.9

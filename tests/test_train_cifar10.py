@@ -1,30 +1,20 @@
 """The training script of the CIFAR-10 models."""
 
-import importlib
-from pathlib import Path
-
 import pytest
 import torch
+from scripts import imported
 from torch import nn
 from torch.nn.functional import cross_entropy, pad
-
-TUTORIALS = Path(__file__).parent.parent / "tutorials"
-
-
-def imported(name):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(TUTORIALS)
-        return importlib.import_module(name)
 
 
 @pytest.fixture(scope="module")
 def script():
-    return imported("train_cifar10")
+    return imported("tutorials", "train_cifar10")
 
 
 @pytest.fixture(scope="module")
 def kinds():
-    return imported("cifar10_kinds")
+    return imported("tutorials", "cifar10_kinds")
 
 
 @pytest.fixture
