@@ -1,115 +1,126 @@
-"""A faster way to call a classifier in the many passes of a search; scores never use it."""
+"""A faster way to call a classifier in the many passes of a search; scores never use it.
+
+What is done follows from the device and the network's layers alone. Nothing is timed, so the same
+search gives the same masks on a busy machine.
+"""
 
 import copy
-import time
 import types
 import warnings
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from captum_classpattern.checks import first_of
 from captum_classpattern.classifier import (
     Classifier,
-    additional_rows,
     find_module,
     placement,
+    uncounted,
     undisturbed,
 )
 
-WAYS = ("bfloat16", "channels_last", "folded")  # clear gains first: they are chosen by time
-MEASURED = 16  # images
-GAIN = 1.1  # what a way must gain to be used
-SMALL, LARGE = 0.002, 0.5  # seconds: too short to measure or to matter; too long to repeat
-_chosen: WeakKeyDictionary[nn.Module, dict[Any, tuple[str, ...]]] = WeakKeyDictionary()
-
 
 def accelerated(
-    forward_func: Classifier, canvases: Tensor, additional: tuple[Any, ...], most: int | None
+    forward_func: Classifier, canvases: Tensor, additional: tuple[Any, ...], precision: str
 ) -> Classifier:
-    """The classifier itself, or a private copy in the ways that a quick measurement found faster.
+    """The classifier itself, or a private copy of it that is faster on its device.
 
-    In one process, a module's images of one shape are always treated in the same way.
+    A copy that fails on the first canvas is not used, as where a network can't run in bfloat16.
     """
-    module, (device, dtype) = find_module(forward_func), placement(forward_func, canvases)
-    if dtype != torch.float32:
+    if precision == "full" or placement(forward_func, canvases)[1] != torch.float32:
         return forward_func
-    rows = torch.arange(min(MEASURED, most or MEASURED), device=canvases.device) % len(canvases)
-    images, arguments = canvases[rows], additional_rows(additional, rows, len(canvases))
-    known = {} if module is None else _chosen.setdefault(module, {})
-    method = getattr(forward_func, "__name__", "")
-    key = (method, tuple(images.shape[1:]), device, torch.get_num_threads())
-    with undisturbed(forward_func, 0), warnings.catch_warnings():
+    first, arguments = first_of(canvases, additional)
+    wanted = ways_for(forward_func, canvases.device, precision)
+    with undisturbed(forward_func, 0), uncounted(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about ways that will not be taken
         try:
-            return _built(forward_func, known[key], images, arguments)
-        except (KeyError, ValueError):  # not chosen yet, or the model has changed since
-            known[key] = _choose(forward_func, images, arguments)
-            return _built(forward_func, known[key], images, arguments)
+            return _checked(forward_func, wanted, first, arguments)
+        except Exception as error:  # whatever it is: this model can't go all of these ways
+            chosen, found = _one_by_one(forward_func, wanted, first, arguments)
+            if precision == "bfloat16" and "bfloat16" not in chosen:
+                raise ValueError(
+                    f"precision='bfloat16' can't be used, since this model fails in it ({error}): "
+                    "pass precision='auto' or 'full'"
+                ) from error
+    return found
 
 
-def _choose(
-    forward_func: Classifier, images: Tensor, arguments: tuple[Any, ...]
-) -> tuple[str, ...]:
-    """The ways that gain at least a tenth each, on top of those before them."""
-    ways: tuple[str, ...] = ()
-    best = forward_func
-    try:
-        _seconds(best, images, arguments)  # the first call prepares things
-        if _seconds(best, images, arguments) < SMALL:
-            return ways
-    except (RuntimeError, ValueError):
-        return ways  # the search will say what is wrong
-    for way in WAYS:
+def ways_for(forward_func: Classifier, device: torch.device, precision: str) -> tuple[str, ...]:
+    """The rule: which ways a classifier goes on a device.
+
+    Batch norms are folded into the convolutions before them. Networks of convolutions, or whose
+    patches are cut by one, work in bfloat16 and channels_last where the device has matrix products
+    in bfloat16; others are too small to gain. Of plain functions no layer can be seen.
+    """
+    module = find_module(forward_func)
+    parts = () if module is None else tuple(module.modules())
+    convolves = module is not None and any(weight.ndim == 4 for weight in module.parameters())
+    low = precision == "bfloat16" or (convolves and has_bfloat16(device))
+    ways = {
+        "bfloat16": low,
+        "channels_last": low and convolves,
+        "folded": any(isinstance(part, nn.BatchNorm2d) for part in parts),
+    }
+    return tuple(way for way, taken in ways.items() if taken)
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a device has matrix products in bfloat16: CUDA from compute capability 8.0 and ROCm;
+    CPUs with AMX or AVX-512 bfloat16."""
+    if device.type == "cuda":
+        return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type != "cpu":
+        return False
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, check, lambda: False)() for check in checks)
+
+
+def _one_by_one(
+    forward_func: Classifier, wanted: tuple[str, ...], image: Tensor, arguments: tuple[Any, ...]
+) -> tuple[tuple[str, ...], Classifier]:
+    """Those of the ways that the model can go, and what calls it so."""
+    chosen: tuple[str, ...] = ()
+    found = forward_func
+    for way in wanted:
         try:
-            candidate = _built(forward_func, (*ways, way), images, arguments)
-            faster = _ratio(best, candidate, images, arguments) >= GAIN
-        except Exception:  # whatever it is: this model can't go this way
+            found = _checked(forward_func, (*chosen, way), image, arguments)
+            chosen = (*chosen, way)
+        except Exception:  # likewise
             continue
-        if faster:
-            ways, best = (*ways, way), candidate
-    return ways
+    return chosen, found
 
 
-def _ratio(old: Classifier, new: Classifier, images: Tensor, arguments: tuple[Any, ...]) -> float:
-    """How many times faster the new one is, by the best of some alternating runs."""
-    first = _seconds(new, images, arguments)  # prepares things
-    fast, slow = [], []
-    for _ in range(1 if first > LARGE else 5):
-        fast.append(_seconds(new, images, arguments))
-        slow.append(_seconds(old, images, arguments))
-    return min(slow) / min(fast)
-
-
-def _seconds(forward_func: Classifier, images: Tensor, arguments: tuple[Any, ...]) -> float:
-    """Time of a pass forward and back to the images."""
-    leaf = images.detach().clone().requires_grad_()
-    started = time.perf_counter()
-    logits = forward_func(leaf, *arguments).float()
-    (slope,) = torch.autograd.grad(logits.logsumexp(1).sum(), leaf)
-    if not bool(slope.isfinite().all()):  # also waits for the device
-        raise ValueError("the gradient is not finite")
-    return time.perf_counter() - started
+def _checked(
+    forward_func: Classifier, ways: tuple[str, ...], image: Tensor, arguments: tuple[Any, ...]
+) -> Classifier:
+    """What calls the classifier in these ways; an error unless its gradient is finite."""
+    if not ways:
+        return forward_func
+    call = _built(forward_func, ways, image, arguments)
+    leaf = image.detach().clone().requires_grad_()
+    (slope,) = torch.autograd.grad(call(leaf, *arguments).float().logsumexp(1).sum(), leaf)
+    if not bool(slope.isfinite().all()):
+        raise ValueError("its gradient is not finite")
+    return call
 
 
 def _built(
-    forward_func: Classifier, ways: tuple[str, ...], images: Tensor, arguments: tuple[Any, ...]
+    forward_func: Classifier, ways: tuple[str, ...], image: Tensor, arguments: tuple[Any, ...]
 ) -> Classifier:
-    if not ways:
-        return forward_func
     owner = find_module(forward_func)
-    if owner is None or ways == ("bfloat16",):  # autocast needs no copy
-        if ways != ("bfloat16",):
-            raise ValueError("only a module can be copied")
+    if ways == ("bfloat16",):  # autocast needs no copy
         return _Accelerated(forward_func, ways)
+    if owner is None:
+        raise ValueError("only a module can be copied")
     twin = copy.deepcopy(owner).requires_grad_(False)
     if "channels_last" in ways:
         twin.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     call = twin if owner is forward_func else types.MethodType(forward_func.__func__, twin)  # type: ignore[attr-defined]
     if "folded" in ways:
-        _fold(twin, call, images, arguments)
+        _fold(twin, call, image, arguments)
     return _Accelerated(call, ways)
 
 
@@ -130,12 +141,12 @@ class _Accelerated(nn.Module):
             return self.call(images, *additional)
 
 
-def _fold(module: nn.Module, call: Classifier, images: Tensor, arguments: tuple[Any, ...]) -> None:
+def _fold(module: nn.Module, call: Classifier, image: Tensor, arguments: tuple[Any, ...]) -> None:
     """Puts each batch norm that directly follows a convolution into it; an error if that
     changes the logits, as where the convolution's output is also used elsewhere."""
     with torch.no_grad():
-        before = call(images, *arguments)
-        for convolution, norm in _followed(module, call, images, arguments):
+        before = call(image, *arguments)
+        for convolution, norm in _followed(module, call, image, arguments):
             assert norm.running_mean is not None
             assert norm.running_var is not None
             convolution.weight, convolution.bias = fuse_conv_bn_weights(
@@ -151,13 +162,13 @@ def _fold(module: nn.Module, call: Classifier, images: Tensor, arguments: tuple[
                 for name, child in parent.named_children():
                     if child is norm:
                         setattr(parent, name, nn.Identity())
-        after = call(images, *arguments)
+        after = call(image, *arguments)
     if not torch.allclose(before, after, atol=1e-3 * float(before.abs().max()), rtol=0):
         raise ValueError("the batch norms can't be folded")
 
 
 def _followed(
-    module: nn.Module, call: Classifier, images: Tensor, arguments: tuple[Any, ...]
+    module: nn.Module, call: Classifier, image: Tensor, arguments: tuple[Any, ...]
 ) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
     """The pairs of convolution and batch norm, by watching one pass."""
     outputs: list[tuple[nn.Module, Tensor]] = []
@@ -174,7 +185,7 @@ def _followed(
             )
 
     hooks = [part.register_forward_hook(watch) for part in module.modules()]
-    call(images, *arguments)
+    call(image, *arguments)
     for hook in hooks:
         hook.remove()
     called = [source for source, _ in outputs]

@@ -1,5 +1,6 @@
 """The pattern: some pixels of one canvas image that stand for one class."""
 
+import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -13,6 +14,9 @@ from captum.robust import Perturbation
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
+
+from captum_classpattern.errors import ArgumentTypeError
+from captum_classpattern.hashes import hash_of_set, pack, unpack
 
 FORMAT = "captum_classpattern.Pattern"
 
@@ -33,6 +37,9 @@ class Pattern(Perturbation):  # type: ignore[misc]  # captum's class is untyped
         target (int): The class.
         info (dict): How the pattern was found: settings, seed, passes, loss curve, score on
             the search images, and so on; must be JSON serialisable to be saved. Default: {}.
+        seen (frozenset[str], optional): Hashes of the search images, none of which may be scored
+            on. None where they are not known, as of a file that has lost the one beside it.
+            Default: none.
 
     Raises:
         TypeError: If canvas or mask is no floating point Tensor, or the target no int.
@@ -53,12 +60,15 @@ class Pattern(Perturbation):  # type: ignore[misc]  # captum's class is untyped
     mask: Tensor
     target: int
     info: dict[str, Any] = field(default_factory=dict)
+    seen: frozenset[str] | None = frozenset()
 
     def __post_init__(self) -> None:
         for name, value in (("canvas", self.canvas), ("mask", self.mask)):
             if not isinstance(value, Tensor) or not value.is_floating_point():
                 kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
-                raise TypeError(f"{name} must be a floating point Tensor in [0, 1], got {kind}")
+                raise ArgumentTypeError(
+                    f"{name} must be a floating point Tensor in [0, 1], got {kind}"
+                )
         if self.canvas.ndim != 3:
             raise ValueError(f"canvas must be (C, H, W), got {tuple(self.canvas.shape)}")
         if self.mask.shape != (1, *self.canvas.shape[1:]):
@@ -68,9 +78,12 @@ class Pattern(Perturbation):  # type: ignore[misc]  # captum's class is untyped
             )
         whole = isinstance(self.target, Integral) and not isinstance(self.target, bool)
         if not whole or self.target < 0:
-            raise TypeError(f"target must be a non-negative int, got {self.target!r}")
+            raise ArgumentTypeError(f"target must be a non-negative int, got {self.target!r}")
         object.__setattr__(self, "target", int(self.target))  # it may be NumPy's
-        object.__setattr__(self, "info", dict(self.info))  # its own, not the caller's
+        info = dict(self.info)  # its own, not the caller's
+        if "search_image_hashes" in info:  # where version 0.1 kept them
+            object.__setattr__(self, "seen", frozenset(info.pop("search_image_hashes")))
+        object.__setattr__(self, "info", info)
         for name, value in (("canvas", self.canvas), ("mask", self.mask)):
             low, high = float(value.detach().min()), float(value.detach().max())
             if not (low >= 0 and high <= 1):  # written so that NaN fails too
@@ -83,8 +96,13 @@ class Pattern(Perturbation):  # type: ignore[misc]  # captum's class is untyped
 
     @property
     def area(self) -> float:
-        """Mean of the mask, which is the share of pixels kept once the mask is binary."""
-        return float(self.mask.detach().double().mean())
+        """Share of the pixels that the pattern is made of: of a searched one whose pixels have
+        weights, the area that it was searched at; else the mean of the mask."""
+        searched_at = self.info.get("settings", {}).get("area")
+        is_binary = bool(((self.mask == 0) | (self.mask == 1)).all())
+        if searched_at is None or is_binary:
+            return float(self.mask.detach().cpu().double().mean())
+        return float(searched_at)
 
     @property
     def pixels(self) -> Tensor:
@@ -150,7 +168,7 @@ class Pattern(Perturbation):  # type: ignore[misc]  # captum's class is untyped
                 f"canvas, got {tuple(inputs.shape)}"
             )
         if not inputs.is_floating_point():
-            raise TypeError(f"images must be floating point, in [0, 1], got {inputs.dtype}")
+            raise ArgumentTypeError(f"images must be floating point, in [0, 1], got {inputs.dtype}")
         if not 0 <= strength <= 1:
             raise ValueError(f"strength must lie in [0, 1], got {strength}")
         mask = strength * self.mask.to(inputs)
@@ -168,24 +186,35 @@ class Pattern(Perturbation):  # type: ignore[misc]  # captum's class is untyped
         """
         return replace(self, canvas=self.canvas.to(device), mask=self.mask.to(device))
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], *, seen_beside: bool = False) -> None:
         r"""
-        Writes the pattern as a safetensors file with JSON metadata; no pickle.
+        Writes the pattern as a safetensors file with JSON metadata and a checksum; no pickle.
 
         The file is written beside its place and renamed, so a finished one is never half lost.
 
         Args:
             path (str or PathLike): The file, by custom ``*.safetensors``.
+            seen_beside (bool): Writes the hashes of the search images, six bytes each, not into
+                this file but into ``seen_<hash>.safetensors`` beside it, which all patterns of one
+                search share. Default: False.
 
         Raises:
             TypeError: If ``info`` holds what JSON cannot.
         """
+        path, info = Path(path), dict(self.info)
+        if self.seen and seen_beside:
+            info["seen_file"] = _write_seen(path.parent, self.seen)
+        elif self.seen is not None:
+            info.pop("seen_file", None)
         tensors = {  # copies: safetensors refuses tensors that share memory
             name: tensor.detach().clone(memory_format=torch.contiguous_format)
             for name, tensor in (("canvas", self.canvas), ("mask", self.mask))
         }
-        metadata = {"format": FORMAT, "target": str(self.target), "info": json.dumps(self.info)}
-        write_whole(Path(path), save(tensors, metadata))
+        if self.seen and not seen_beside:
+            tensors["seen"] = pack(self.seen)
+        metadata = {"format": FORMAT, "target": str(self.target), "info": json.dumps(info)}
+        metadata["sha256"] = _checksum(tensors, metadata)
+        write_whole(path, save(tensors, metadata))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Pattern":
@@ -200,22 +229,73 @@ class Pattern(Perturbation):  # type: ignore[misc]  # captum's class is untyped
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If the file is not a pattern.
+            ValueError: If the file is not a pattern, or has changed since it was written.
         """
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"no pattern file at {os.fspath(path)}")
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"no pattern file at {path}")
         try:
-            with safe_open(os.fspath(path), framework="pt") as file:
-                metadata = file.metadata() or {}
-                if metadata.get("format") != FORMAT:
-                    raise ValueError(f"its metadata has format {metadata.get('format')!r}")
-                canvas, mask = file.get_tensor("canvas"), file.get_tensor("mask")
-            return cls(canvas, mask, int(metadata["target"]), json.loads(metadata["info"]))
+            tensors, metadata = _read(path)
+            target, info = int(metadata["target"]), json.loads(metadata["info"])
+            if "seen" in tensors:
+                seen: frozenset[str] | None = unpack(tensors["seen"])
+            else:
+                seen = _read_seen(path.parent, info.get("seen_file"))
+            return cls(tensors["canvas"], tensors["mask"], target, info, seen)
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
-                f"{os.fspath(path)} is not a pattern written by Pattern.save (a safetensors file "
+                f"{path} is not a pattern written by Pattern.save (a safetensors file "
                 f"whose metadata has format {FORMAT!r}): {error}"
             ) from error
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a pattern's file; an error if they don't fit its checksum, which
+    files of version 0.1 don't have."""
+    with safe_open(os.fspath(path), framework="pt") as file:
+        metadata = dict(file.metadata() or {})
+        if metadata.get("format") != FORMAT:
+            raise ValueError(f"its metadata has format {metadata.get('format')!r}")
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    unknown = set(metadata) - {"format", "target", "info", "sha256"}
+    if unknown:
+        raise ValueError(f"its metadata has {', '.join(sorted(unknown))}, which no pattern has")
+    expected = metadata.pop("sha256", None)
+    if expected is not None and expected != _checksum(tensors, metadata):
+        raise ValueError("it has changed since it was written, so that its checksum does not fit")
+    return tensors, metadata
+
+
+def _checksum(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
+    """Of all that a file holds."""
+    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _write_seen(folder: Path, seen: frozenset[str]) -> str:
+    """Writes the hashes of a search's images once, into a file that is named by them."""
+    name = f"seen_{hash_of_set(seen)}.safetensors"
+    if not (folder / name).exists():
+        write_whole(folder / name, save({"seen": pack(seen)}))
+    return name
+
+
+def _read_seen(folder: Path, name: str | None) -> frozenset[str] | None:
+    """The hashes of a search's images from the file of that name; None if it isn't there."""
+    if name is None:
+        return frozenset()
+    if Path(name).name != name:  # a stranger's file must not choose another folder
+        raise ValueError(f"it names {name!r} as the file of its search images")
+    if not (folder / name).is_file():
+        return None
+    with safe_open(os.fspath(folder / name), framework="pt") as file:
+        seen = unpack(file.get_tensor("seen"))
+    if name != f"seen_{hash_of_set(seen)}.safetensors":
+        raise ValueError(f"{name}, which holds its search images, has changed")
+    return seen
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -231,7 +311,7 @@ def write_whole(path: Path, data: bytes) -> None:
 def pixels_kept(area: float, size: Sequence[int]) -> int:
     """How many pixels of an H x W mask an area keeps; an error if that is none or all."""
     if isinstance(area, bool) or not isinstance(area, Real):
-        raise TypeError(f"area must be a number, the share of pixels to keep, got {area!r}")
+        raise ArgumentTypeError(f"area must be a number, the share of pixels to keep, got {area!r}")
     total = size[0] * size[1]
     k = round(area * total) if 0 <= area <= 1 else -1
     if not 0 < k < total:

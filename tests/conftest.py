@@ -6,6 +6,7 @@ from captum_classpattern import acceleration
 
 
 @pytest.fixture(autouse=True)
-def _nothing_is_measured(monkeypatch):
-    """No result hangs on how busy the machine is: every model counts as quick enough."""
-    monkeypatch.setattr(acceleration, "SMALL", float("inf"))
+def _searches_use_the_model_as_it_is(monkeypatch):
+    """So that a slow, plain re-implementation can be followed step by step; the tests of the
+    faster copies ask for the rule itself."""
+    monkeypatch.setattr(acceleration, "ways_for", lambda *_: ())

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,11 @@ import torch
 from captum.robust import Perturbation
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from captum_classpattern import Pattern
+from captum_classpattern.images import ImageSource
+from captum_classpattern.metrics import check_unseen
 from captum_classpattern.pattern import FORMAT, pixels_kept
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
@@ -228,7 +231,9 @@ def test_the_file_holds_a_json_header_and_numbers_only(tmp_path):
     content = (tmp_path / "p.safetensors").read_bytes()
     length = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + length])
-    assert header.pop("__metadata__") == {"format": FORMAT, "target": "2", "info": '{"seed": 3}'}
+    metadata = header.pop("__metadata__")
+    assert len(bytes.fromhex(metadata.pop("sha256"))) == 32
+    assert metadata == {"format": FORMAT, "target": "2", "info": '{"seed": 3}'}
     assert set(header) == {"canvas", "mask"}
     end = max(entry["data_offsets"][1] for entry in header.values())
     assert len(content) == 8 + length + end == 8 + length + 4 * (3 * 20 + 20)
@@ -373,6 +378,100 @@ def test_repr_is_short_however_long_the_search_was():
     info = {"search_power": 0.5, "search_image_hashes": ["0" * 12] * 50_000}
     pattern = Pattern(torch.rand(3, 8, 8), torch.full((1, 8, 8), 0.25), 2, info)
     assert repr(pattern) == "Pattern(target=2, canvas=(3, 8, 8), area=0.2500, search_power=0.5)"
+
+
+def test_a_searched_pattern_says_the_area_that_was_asked_for():
+    """Its pixels weigh from 0.5 to 1: their mean would be 0.034 at an area of 0.05."""
+    graded = random_pattern(info={"settings": {"area": 0.05}})
+    assert graded.area == 0.05
+    assert "area=0.0500" in repr(graded)
+    assert graded.topk(0.25).area == 0.25
+    assert random_pattern().area == pytest.approx(float(random_pattern().mask.mean()))
+
+
+SEEN = frozenset(f"{number:012x}" for number in range(50_000))
+
+
+def test_a_pattern_that_is_saved_alone_knows_its_search_images(tmp_path):
+    replace(random_pattern(), seen=SEEN).save(tmp_path / "p.safetensors")
+    assert Pattern.load(tmp_path / "p.safetensors").seen == SEEN
+    assert (tmp_path / "p.safetensors").stat().st_size < 6 * len(SEEN) + 2_000
+
+
+def test_the_patterns_of_a_search_keep_its_images_once_beside_them(tmp_path):
+    for number in range(3):
+        pattern = replace(random_pattern(seed=number), seen=SEEN)
+        pattern.save(tmp_path / f"{number}.safetensors", seen_beside=True)
+    [beside] = tmp_path.glob("seen_*.safetensors")
+    assert all((tmp_path / f"{n}.safetensors").stat().st_size < 2_000 for n in range(3))
+    loaded = Pattern.load(tmp_path / "0.safetensors")
+    assert loaded.seen == SEEN
+    moved = tmp_path / "elsewhere.safetensors"
+    loaded.save(moved)
+    beside.unlink()
+    assert Pattern.load(moved).seen == SEEN
+    assert Pattern.load(tmp_path / "0.safetensors").seen is None
+
+
+def test_a_pattern_whose_search_images_are_lost_is_not_scored(tmp_path):
+    pattern = replace(random_pattern(), seen=SEEN)
+    pattern.save(tmp_path / "p.safetensors", seen_beside=True)
+    [beside] = tmp_path.glob("seen_*.safetensors")
+    beside.unlink()
+    source = ImageSource(torch.rand(4, 3, 4, 5), [0, 1, 0, 1], name="images")
+    with pytest.raises(ValueError, match=f"{beside.name} was not beside its file: put it there"):
+        check_unseen(Pattern.load(tmp_path / "p.safetensors"), source)
+
+
+def test_search_images_of_another_search_are_no_replacement(tmp_path):
+    pattern = replace(random_pattern(), seen=SEEN)
+    pattern.save(tmp_path / "p.safetensors", seen_beside=True)
+    [beside] = tmp_path.glob("seen_*.safetensors")
+    replace(pattern, seen=frozenset(["0" * 12])).save(tmp_path / "q.safetensors", seen_beside=True)
+    [other] = set(tmp_path.glob("seen_*.safetensors")) - {beside}
+    other.replace(beside)
+    with pytest.raises(ValueError, match=f"{beside.name}, which holds its search images, has chan"):
+        Pattern.load(tmp_path / "p.safetensors")
+
+
+@pytest.mark.parametrize("name", ["../seen_1.safetensors", "/etc/passwd", "a/b"])
+def test_a_strangers_file_chooses_no_other_folder(tmp_path, name):
+    random_pattern(info={"seen_file": name}).save(tmp_path / "p.safetensors")
+    # saving drops the name of a file that it does not write, so it is put in by hand
+    tensors = load_file(tmp_path / "p.safetensors")
+    info = json.dumps({"seen_file": name})
+    save_file(tensors, tmp_path / "p.safetensors", {"format": FORMAT, "target": "0", "info": info})
+    with pytest.raises(ValueError, match="as the file of its search images"):
+        Pattern.load(tmp_path / "p.safetensors")
+
+
+def test_a_pattern_of_version_0_1_keeps_its_search_images(tmp_path):
+    """It has a list of hashes in its info, and no checksum."""
+    hashes = sorted(SEEN)[:3]
+    info = json.dumps({"search_image_hashes": hashes, "search_images_hash": "x"})
+    tensors = {"canvas": torch.rand(3, 4, 5), "mask": torch.rand(1, 4, 5)}
+    metadata = {"format": FORMAT, "target": "1", "info": info}
+    save_file(tensors, tmp_path / "old.safetensors", metadata)
+    old = Pattern.load(tmp_path / "old.safetensors")
+    assert old.seen == set(hashes)
+    assert old.info == {"search_images_hash": "x"}
+    old.save(tmp_path / "new.safetensors")
+    assert Pattern.load(tmp_path / "new.safetensors").seen == set(hashes)
+
+
+def test_no_flipped_bit_loads(tmp_path):
+    path = tmp_path / "p.safetensors"
+    pattern = replace(random_pattern(info={"seed": 3}), seen=frozenset(sorted(SEEN)[:2]))
+    pattern.save(path)
+    content = path.read_bytes()
+    for place in range(0, len(content), 7):
+        flipped = bytearray(content)
+        flipped[place] ^= 1
+        path.write_bytes(flipped)
+        with pytest.raises(ValueError, match="is not a pattern written by"):
+            Pattern.load(path)
+    path.write_bytes(content)
+    assert torch.equal(Pattern.load(path).mask, pattern.mask)
 
 
 def test_integers_of_numpy_are_targets_and_info_is_the_patterns_own():
