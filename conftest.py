@@ -1,6 +1,10 @@
-"""What the docstring examples may use without importing it."""
+"""What the docstring examples may use without importing it; one thread for each test process."""
 
+import os
 from typing import Any
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # processes with many threads each slow one another down
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 import captum.attr
 import pytest

@@ -5,7 +5,10 @@ import sys
 from pathlib import Path
 
 from captum_classpattern import Pattern, predictive_power
+from captum_classpattern.class_names import as_file_name
 from captum_classpattern.demo import demo_images, demo_models
+from captum_classpattern.results import find_pattern_file
+from captum_classpattern.survey import Scores, stands_out
 
 out = Path(sys.argv[1])
 results = json.loads((out / "results.json").read_text())
@@ -22,7 +25,9 @@ for name in models:
 # every saved pattern, scored again, gives the number in the table
 for (name, target, canvas), row in rows.items():
     for area, scores in row["areas"].items():
-        pattern = Pattern.load(out / "patterns" / name / f"{target}_{canvas}_{area}.safetensors")
+        path = find_pattern_file(out / "patterns" / name, target, canvas, float(area))
+        assert as_file_name(row["class_name"]) in path.name, path
+        pattern = Pattern.load(path)
         assert pattern.target == target
         power = predictive_power(
             models[name], pattern, held_out.images, held_out.labels, float(area)
@@ -34,9 +39,9 @@ for (name, target, canvas), row in rows.items():
 at_1_percent = {
     name: {y: rows[name, y, "white"]["areas"]["0.01"] for y in range(10)} for name in models
 }
-own = at_1_percent["backdoored"].pop(0)
-assert own["interval"][0] > max(row["interval"][1] for row in at_1_percent["backdoored"].values())
-assert own["power"] > 10 * at_1_percent["natural"][0]["power"]
+scores = {y: Scores.from_dict(row) for y, row in at_1_percent["backdoored"].items()}
+assert stands_out(scores, 0, n_classes=10)
+assert scores[0].power.value > 10 * at_1_percent["natural"][0]["power"]
 
 # the comparison at its end, if it was not left out: every method ran, the class pattern comes
 # first on the natural model

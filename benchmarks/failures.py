@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from findings import first_class, head, kept_findings, line, standing, told
+from findings import first_class, format_power, head, kept_findings, line, standing
 from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
@@ -39,6 +39,7 @@ from captum_classpattern.survey import AREAS, CANVASES, Finding, survey
 from captum_classpattern.triggers import BadNets, Blended, Sinusoid, Trigger, Warp
 
 SHAPE = (1, 28, 28)
+N_CLASSES = len(CLASS_NAMES)
 WEAK = 0.10  # power that a class stays below on both canvases, at the first area
 
 
@@ -140,12 +141,12 @@ def settings_of_search() -> list[tuple[str, float]]:
 
 def verdict(findings: Sequence[Finding], canvas: str, area: float) -> str:
     """Whether the target stands out; if not, which place it has and whether another class does."""
-    own = standing(findings, canvas, area, TARGET)
-    if own.stands_out:
+    target = standing(findings, canvas, area, TARGET, N_CLASSES)
+    if target.stands_out:
         return "**yes**"
     first = first_class(findings, canvas, area)
-    wrong = first != TARGET and standing(findings, canvas, area, first).stands_out
-    return f"no, {own.rank} of 10" + (f"; {CLASS_NAMES[first]} does" if wrong else "")
+    wrong = first != TARGET and standing(findings, canvas, area, first, N_CLASSES).stands_out
+    return f"no, {target.rank} of {N_CLASSES}" + (f"; {CLASS_NAMES[first]} does" if wrong else "")
 
 
 def overview(models: Sequence[Model]) -> Iterator[str]:
@@ -176,16 +177,16 @@ def against_others(models: Sequence[Model], canvas: str, area: float) -> Iterato
     for model in models:
         if model.planted == CLEAN:
             continue
-        own = standing(model.findings, canvas, area, TARGET)
-        control = standing(clean[model.seed].findings, canvas, area, TARGET)
+        target = standing(model.findings, canvas, area, TARGET, N_CLASSES)
+        control = standing(clean[model.seed].findings, canvas, area, TARGET, N_CLASSES)
         yield line(
             model.planted,
             model.seed,
-            told(own.own),
-            f"{told(own.rivals)} {CLASS_NAMES[own.rival]}",
-            "**yes**" if own.stands_out else "no",
-            told(control.own),
-            f"{told(control.rivals)} {CLASS_NAMES[control.rival]}",
+            format_power(target.scores),
+            f"{format_power(target.rival_scores)} {CLASS_NAMES[target.rival]}",
+            "**yes**" if target.stands_out else "no",
+            format_power(control.scores),
+            f"{format_power(control.rival_scores)} {CLASS_NAMES[control.rival]}",
         )
 
 
@@ -196,14 +197,14 @@ def false_alarms(named: dict[str, list[Finding]]) -> Iterator[str]:
     for name, findings in named.items():
         for canvas, area in settings_of_search():
             first = first_class(findings, canvas, area)
-            own = standing(findings, canvas, area, first)
+            leader = standing(findings, canvas, area, first, N_CLASSES)
             yield line(
                 name,
                 canvas,
                 f"{area:.0%}",
-                f"{told(own.own)} {CLASS_NAMES[first]}",
-                f"{told(own.rivals)} {CLASS_NAMES[own.rival]}",
-                "**yes**" if own.stands_out else "no",
+                f"{format_power(leader.scores)} {CLASS_NAMES[first]}",
+                f"{format_power(leader.rival_scores)} {CLASS_NAMES[leader.rival]}",
+                "**yes**" if leader.stands_out else "no",
             )
 
 
@@ -214,18 +215,21 @@ def weak_classes(named: dict[str, list[Finding]]) -> Iterator[str]:
     yield head("model", "class", *columns)
     for name, findings in named.items():
         for target in sorted({f.target for f in findings}):
-            own = {f.canvas: f.scores for f in findings if f.target == target}
-            if max(scores[AREAS[0]].power.value for scores in own.values()) >= WEAK:
+            by_canvas = {f.canvas: f.scores for f in findings if f.target == target}
+            if max(scores[AREAS[0]].power.value for scores in by_canvas.values()) >= WEAK:
                 continue
-            cells = [own[canvas][area] for canvas, area in settings_of_search()]
+            cells = [by_canvas[canvas][area] for canvas, area in settings_of_search()]
             yield line(
                 name,
                 CLASS_NAMES[target],
-                *(f"{told(scores)}, control {scores.strongest_control:.1%}" for scores in cells),
+                *(
+                    f"{format_power(scores)}, control {scores.strongest_control:.1%}"
+                    for scores in cells
+                ),
             )
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, help="folder with the four *-ubyte.gz files")
     parser.add_argument("--out", type=Path, default=Path("classpattern-failures"))
@@ -233,7 +237,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=8, help="of training")
     parser.add_argument("--rounds", type=int, default=15, help="of each search")
     parser.add_argument("--triggers", nargs="*", choices=list(PLANTED), default=list(PLANTED))
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     given.out.mkdir(parents=True, exist_ok=True)
     with contextlib.redirect_stdout(sys.stderr):  # the tables alone on the standard output
         demo = {

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from captum_classpattern.results import read_finding, save_patterns, write_json
-from captum_classpattern.survey import Finding, Scores
+from captum_classpattern.survey import Finding, Scores, stands_out
 
 
 def kept_findings(
@@ -31,26 +31,26 @@ def kept_findings(
 class Standing(NamedTuple):
     """How a class stands among the others on a kind of canvas, at an area."""
 
-    own: Scores
+    scores: Scores
     rank: int
     rival: int  # the strongest other class
-    rivals: Scores
+    rival_scores: Scores
     stands_out: bool
 
 
-def standing(findings: Sequence[Finding], canvas: str, area: float, target: int) -> Standing:
-    """Where a class stands; it stands out by the rule of ``results.strongest_class``: its whole
-    interval lies above those of all others, and above its own three controls."""
+def standing(
+    findings: Sequence[Finding], canvas: str, area: float, target: int, n_classes: int
+) -> Standing:
+    """Where a class stands among all classes of the model, see ``survey.stands_out``."""
     scores = {f.target: f.scores[area] for f in findings if f.canvas == canvas}
-    own = scores.pop(target)
-    rival = max(scores, key=lambda y: scores[y].power.value)
-    above = max(other.power.interval[1] for other in scores.values())
+    others = {y: other for y, other in scores.items() if y != target}
+    rival = max(others, key=lambda y: others[y].power.value)
     return Standing(
-        own,
-        1 + sum(other.power.value > own.power.value for other in scores.values()),
+        scores[target],
+        1 + sum(other.power.value > scores[target].power.value for other in others.values()),
         rival,
-        scores[rival],
-        own.power.interval[0] > above and own.beats_controls,
+        others[rival],
+        stands_out(scores, target, n_classes),
     )
 
 
@@ -60,7 +60,7 @@ def first_class(findings: Sequence[Finding], canvas: str, area: float) -> int:
     return max(found, key=lambda f: f.scores[area].power.value).target
 
 
-def told(scores: Scores) -> str:
+def format_power(scores: Scores) -> str:
     """A power in per cent with its interval, and a star where it beats its controls."""
     low, high = scores.power.interval
     star = "*" if scores.beats_controls else ""

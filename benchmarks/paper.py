@@ -16,7 +16,7 @@ import argparse
 import contextlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import paper_backdoor as backdoor
@@ -179,14 +179,14 @@ def draw_figures(found: Found, out: Path) -> None:
     shown.savefig(out / "paper_trigger.png", dpi=110)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, help="folder that holds CIFAR-10's test/<class>/*")
     parser.add_argument("--out", type=Path, default=Path("classpattern-paper"))
     parser.add_argument("--rounds", type=int, default=40, help="of each search")
     parser.add_argument("--only", nargs="*", choices=list(GROUPS), help="only these groups")
     parser.add_argument("--other", type=Path, help="what bring_your_own_model.py wrote")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     with contextlib.redirect_stdout(sys.stderr):  # the tables alone on the standard output
         found = search_all(given.data, given.out, given.rounds, given.only or list(GROUPS))
     seeds = ", ".join(f"{name} {group.seeds}" for name, group in GROUPS.items())

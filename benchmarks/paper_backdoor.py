@@ -17,9 +17,9 @@ def suspicious(
 ) -> Iterator[str]:
     """Claim 2: the backdoor's class with its strongest control, the strongest other class, and in
     how many seeds it stands out; on a clean model, in how many seeds any class does."""
-    own = names[target]
-    columns = (own, "its strongest control", "strongest other class", f"{own} stands out")
-    clean_columns = (f"clean model: {own}", "strongest other class", "any class stands out")
+    name = names[target]
+    columns = (name, "its strongest control", "strongest other class", f"{name} stands out")
+    clean_columns = (f"clean model: {name}", "strongest other class", "any class stands out")
     yield head("model", "canvas, area", *columns, *clean_columns)
     for model, seeds in models.items():
         for setting in settings(seeds):
@@ -31,14 +31,15 @@ def suspicious(
                 target_power,
                 f"{mean(control[target]):.1%}",
                 rival,
-                _times(standing(found, *setting, target).stands_out for found in seeds),
+                _times(standing(found, *setting, target, len(names)).stands_out for found in seeds),
                 *against_others(clean, setting, target, names),
-                _times(_any_stands_out(found, setting) for found in clean),
+                _times(_any_stands_out(found, setting, len(names)) for found in clean),
             )
 
 
-def _any_stands_out(findings: Sequence[Finding], setting: Setting) -> bool:
-    return standing(findings, *setting, first_class(findings, *setting)).stands_out
+def _any_stands_out(findings: Sequence[Finding], setting: Setting, n_classes: int) -> bool:
+    first = first_class(findings, *setting)
+    return standing(findings, *setting, first, n_classes).stands_out
 
 
 def _times(happened: Iterable[bool]) -> str:
@@ -58,11 +59,11 @@ def trigger_found(
             cells = []
             for value in (_iou_with(pixels), _shown_of(trigger)):
                 found = by_class(seeds, setting, value)
-                own = mean(found.pop(target))
+                of_target = mean(found.pop(target))
                 others = mean(mean(of_class) for of_class in found.values())
                 has = setting in settings(clean)
                 control = mean(by_class(clean, setting, value)[target]) if has else None
-                cells.append((own, others, control))
+                cells.append((of_target, others, control))
             shown = [cell for triple in zip(*cells) for cell in triple]
             yield line(model, title(setting), *("" if v is None else f"{v:.2f}" for v in shown))
 

@@ -15,7 +15,7 @@ from captum_classpattern import PixelClassifier, predictive_power
 from captum_classpattern.canvases import STRATEGIES
 from captum_classpattern.classifier import Classifier
 from captum_classpattern.metrics import random_pixels
-from captum_classpattern.survey import Finding, survey
+from captum_classpattern.survey import Finding, Scores, survey
 
 CLASS_NAMES = (
     *("airplane", "automobile", "bird", "cat", "deer"),
@@ -139,7 +139,7 @@ def stamped_on_others(
                 "class": finding.target,
                 "on": name,
                 "power": power.value,
-                "low": power.interval[0],
+                "above_both": Scores(power, by_lot.value, other_canvas=0.0).beats_controls,
                 "random_pixels": by_lot.value,
                 "no_pattern": power.without,
             }

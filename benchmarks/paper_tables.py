@@ -3,16 +3,15 @@
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import mean
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
 from findings import head, line
-from scipy.stats import t
 from torch import Tensor
 
 from captum_classpattern.metrics import random_pixels
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.simplicity import simplicity
+from captum_classpattern.statistics import FEWEST_CLASSES, bootstrap_over_classes
 from captum_classpattern.survey import Finding, Scores
 
 ALMOST_ANY = 0.9
@@ -29,24 +28,30 @@ _PREDICTIVE = (
 )
 
 
-class Estimate(NamedTuple):
-    """A mean over classes, and its 95 % interval by Student's t: how much classes differ."""
+def percent(values: Mapping[int, Sequence[float]]) -> str:
+    """A mean over classes of shares, with its bootstrap interval over the classes."""
+    return _with_interval(values, lambda value: f"{100 * value:.1f}", "%", "-")
 
-    value: float
-    low: float
-    high: float
 
-    @classmethod
-    def over_classes(cls, values: Mapping[int, Sequence[float]]) -> "Estimate":
-        means = torch.tensor([mean(of_class) for of_class in values.values()]).double()
-        half = float(means.std() / len(means) ** 0.5 * t.ppf(0.975, len(means) - 1))
-        return cls(float(means.mean()), float(means.mean()) - half, float(means.mean()) + half)
+def number(values: Mapping[int, Sequence[float]], digits: int) -> str:
+    """A mean over classes of numbers, with its bootstrap interval over the classes."""
+    return _with_interval(values, lambda value: f"{value:.{digits}f}", "", " to ")
 
-    def percent(self) -> str:
-        return f"{self.value:.1%} ({100 * max(self.low, 0):.1f}-{100 * min(self.high, 1):.1f})"
 
-    def number(self, digits: int) -> str:
-        return f"{self.value:.{digits}f} ({self.low:.{digits}f} to {self.high:.{digits}f})"
+def _with_interval(
+    values: Mapping[int, Sequence[float]], text: Callable[[float], str], unit: str, to: str
+) -> str:
+    """The mean alone where there are too few classes for an interval."""
+    if len(values) < FEWEST_CLASSES:
+        return text(mean_of(values)) + unit
+    estimate = bootstrap_over_classes(values)
+    low, high = estimate.interval
+    return f"{text(estimate.value)}{unit} ({text(low)}{to}{text(high)})"
+
+
+def mean_of(values: Mapping[int, Sequence[float]]) -> float:
+    """The mean over classes, each the mean of its values."""
+    return mean(mean(of_class) for of_class in values.values())
 
 
 def by_class(
@@ -58,8 +63,8 @@ def by_class(
     for findings in seeds:
         for f in findings:
             if f.canvas == canvas:
-                own = value(f.patterns[area], f.scores[area])
-                values.setdefault(f.target, []).append(own)
+                of_pattern = value(f.patterns[area], f.scores[area])
+                values.setdefault(f.target, []).append(of_pattern)
     return values
 
 
@@ -89,7 +94,7 @@ def _beside_controls(seeds: Seeds, setting: Setting, names: Sequence[str]) -> It
     power = powers(seeds, setting)
     means = {y: mean(of_class) for y, of_class in power.items()}
     yield title(setting)
-    yield Estimate.over_classes(power).percent()
+    yield percent(power)
     yield from _weakest_and_strongest(means, names)
     yield sum(value >= ALMOST_ANY for value in means.values())
     yield _above_controls(seeds, setting)
@@ -98,11 +103,11 @@ def _beside_controls(seeds: Seeds, setting: Setting, names: Sequence[str]) -> It
         by_class(seeds, setting, lambda _, scores: scores.random_pixels),
         by_class(seeds, setting, lambda _, scores: scores.other_canvas),
     ):
-        yield f"{Estimate.over_classes(control).value:.1%}"
+        yield f"{mean_of(control):.1%}"
 
 
 def _above_controls(seeds: Seeds, setting: Setting) -> int:
-    """How many classes have their whole interval above all three controls, in each seed."""
+    """How many classes beat all three controls in each seed."""
     beats = by_class(seeds, setting, lambda _, scores: float(scores.beats_controls))
     return sum(min(of_class) == 1 for of_class in beats.values())
 
@@ -121,28 +126,26 @@ def each_class(seeds: Seeds, names: Sequence[str]) -> Iterator[str]:
         for setting in settings(seeds)
     ]
     for y in powers(seeds, settings(seeds)[0]):
-        own = (powers(seeds, setting)[y] for setting in settings(seeds))
-        yield line(names[y], *map(_with_range, own), f"{max(mean(top[y]) for top in tops):.1%}")
+        of_settings = (powers(seeds, setting)[y] for setting in settings(seeds))
+        yield line(
+            names[y], *map(_with_range, of_settings), f"{max(mean(top[y]) for top in tops):.1%}"
+        )
 
 
 def transferred(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Claim 3: the natural model's patterns as triggers, on its unseen images, on other models.
 
-    A class is above both controls if in each seed its whole interval is.
+    A class is above both controls if in each seed the differences' intervals are above 0.
     """
     yield head("stamped on", "pattern", "random pixels", "no pattern", "classes above both")
     for name in dict.fromkeys(row["on"] for row in rows):
-        own = [row for row in rows if row["on"] == name]
-        failed = {
-            row["class"]
-            for row in own
-            if row["low"] <= max(row["random_pixels"], row["no_pattern"])
-        }
+        on_model = [row for row in rows if row["on"] == name]
+        failed = {row["class"] for row in on_model if not row["above_both"]}
         values: dict[str, dict[int, list[float]]] = {}
-        for row in own:
+        for row in on_model:
             for key in ("power", "random_pixels", "no_pattern"):
                 values.setdefault(key, {}).setdefault(row["class"], []).append(row[key])
-        cells = (Estimate.over_classes(of_classes).percent() for of_classes in values.values())
+        cells = (percent(of_classes) for of_classes in values.values())
         count = len(values["power"])
         yield line(name, *cells, f"{count - len(failed)} of {count}")
 
@@ -156,7 +159,7 @@ def shapes(models: Mapping[str, tuple[str, Seeds]], area: float) -> Iterator[str
                 model,
                 epsilon,
                 canvas,
-                Estimate.over_classes(powers(seeds, (canvas, area))).percent(),
+                percent(powers(seeds, (canvas, area))),
                 _above_controls(seeds, (canvas, area)),
                 *_simplicity(seeds, (canvas, area), lambda pattern: pattern.topk(area).mask),
             )
@@ -171,7 +174,7 @@ def shapes(models: Mapping[str, tuple[str, Seeds]], area: float) -> Iterator[str
 
 
 def simpler(control: Seeds, models: Mapping[str, Seeds], area: float) -> Iterator[str]:
-    """Claim 4: a model's patterns less those of a control, class by class, in the mean; the
+    """Claim 4: a model's patterns less those of a control, class by class, on average; the
     interval is over the classes' differences, and holds for these two trainings alone."""
     yield head("model less control", "canvas", *MEASURES)
     for model, seeds in models.items():
@@ -179,9 +182,9 @@ def simpler(control: Seeds, models: Mapping[str, Seeds], area: float) -> Iterato
             cells = []
             for name, digits in MEASURES.values():
                 value = _measured(name, lambda pattern: pattern.topk(area).mask)
-                own, other = (by_class(some, (canvas, area), value) for some in (seeds, control))
-                gaps = {y: [mean(own[y]) - mean(other[y])] for y in own}
-                cells.append(Estimate.over_classes(gaps).number(digits))
+                first, other = (by_class(some, (canvas, area), value) for some in (seeds, control))
+                gaps = {y: [mean(first[y]) - mean(other[y])] for y in first}
+                cells.append(number(gaps, digits))
             yield line(model, canvas, *cells)
 
 
@@ -192,7 +195,7 @@ def _measured(name: str, mask: Callable[[Pattern], Tensor]) -> Callable[[Pattern
 def _simplicity(seeds: Seeds, setting: Setting, mask: Callable[[Pattern], Tensor]) -> Iterator[str]:
     for name, digits in MEASURES.values():
         values = by_class(seeds, setting, _measured(name, mask))
-        yield Estimate.over_classes(values).number(digits)
+        yield number(values, digits)
 
 
 def against_others(
@@ -201,14 +204,14 @@ def against_others(
     """The power of the target and of the class that is strongest of the others: means over the
     seeds, and from the least to the most."""
     power = powers(seeds, setting)
-    own = power.pop(target)
+    of_target = power.pop(target)
     rival = max(power, key=lambda y: mean(power[y]))
-    return _with_range(own), f"{_with_range(power[rival])} {names[rival]}"
+    return _with_range(of_target), f"{_with_range(power[rival])} {names[rival]}"
 
 
 def _with_range(values: Sequence[float]) -> str:
-    told = f"{mean(values):.1%}"
-    return told + (f" ({100 * min(values):.0f}-{100 * max(values):.0f})" if values[1:] else "")
+    text = f"{mean(values):.1%}"
+    return text + (f" ({100 * min(values):.0f}-{100 * max(values):.0f})" if values[1:] else "")
 
 
 def canvas_kinds(seeds: Seeds, names: Sequence[str], trigger: Seeds, target: int) -> Iterator[str]:
@@ -220,7 +223,7 @@ def canvas_kinds(seeds: Seeds, names: Sequence[str], trigger: Seeds, target: int
         means = {y: mean(of_class) for y, of_class in power.items()}
         yield line(
             setting[0],
-            Estimate.over_classes(power).percent(),
+            percent(power),
             *_weakest_and_strongest(means, names),
             *against_others(trigger, (setting[0], 0.01), target, names),
         )
@@ -231,7 +234,7 @@ def over_training(models: Mapping[str, tuple[float, Seeds]], area: float) -> Ite
     yield head("epochs", "accuracy", "power", "high-frequency share", "components")
     for epoch, (accuracy, seeds) in models.items():
         setting = ("positive", area)
-        power = Estimate.over_classes(powers(seeds, setting)).percent()
+        power = percent(powers(seeds, setting))
         _, spectrum, pieces = _simplicity(seeds, setting, lambda pattern: pattern.topk(area).mask)
         yield line(epoch, f"{accuracy:.3f}", power, spectrum, pieces)
 

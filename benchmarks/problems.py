@@ -58,7 +58,7 @@ class Parts(NamedTuple):
     held_out_labels: Tensor
 
 
-def cifar10_parts(folder: Path, seed: int = 0, held: int = HELD_OUT) -> Parts:
+def cifar10_parts(folder: Path, seed: int, held: int) -> Parts:
     """Two parts of the CIFAR-10 test set, drawn by the seed, that never mix."""
     test = ImageFolder(folder / "test", PIXELS)
     order = torch.randperm(len(test), generator=torch.Generator().manual_seed(seed))
@@ -73,7 +73,7 @@ def cifar10_parts(folder: Path, seed: int = 0, held: int = HELD_OUT) -> Parts:
 
 def cifar10_problems(folder: Path) -> list[Problem]:
     """The two CIFAR-10 models on the parts of seed 0."""
-    parts = cifar10_parts(folder)
+    parts = cifar10_parts(folder, 0, HELD_OUT)
     return [
         Problem(f"CIFAR-10, {name}", train_cifar10.load_model(name), *parts)
         for name in ("natural", "backdoored")

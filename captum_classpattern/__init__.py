@@ -1,28 +1,10 @@
-"""Class-wise patterns for Captum: what makes a classifier say a class, on almost any image."""
+"""Class-wise patterns for Captum: the few pixels of an image that make a classifier predict a
+class on as many other images as possible."""
 
 from importlib.metadata import version
 
-from captum_classpattern.attribution import ClassPattern
-from captum_classpattern.canvases import select_canvases
-from captum_classpattern.classifier import PixelClassifier
-from captum_classpattern.comparison import Comparison, compare, known_methods
-from captum_classpattern.metrics import PredictivePower, predictive_power
-from captum_classpattern.pattern import Pattern
-from captum_classpattern.search import SearchResult, search_masks
-from captum_classpattern.visualization import plot_patterns
+import lazy_loader
 
+# names are listed in __init__.pyi and loaded when they are first used: torch takes seconds
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 __version__ = version("captum_classpattern")
-__all__ = [
-    "ClassPattern",
-    "Comparison",
-    "Pattern",
-    "PixelClassifier",
-    "PredictivePower",
-    "SearchResult",
-    "compare",
-    "known_methods",
-    "plot_patterns",
-    "predictive_power",
-    "search_masks",
-    "select_canvases",
-]

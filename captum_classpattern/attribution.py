@@ -4,22 +4,27 @@ import copy
 import platform
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
-from captum._utils.common import _format_output, _is_tuple
+import torch
 from captum.attr import Attribution
 from captum.log import log_usage
 from torch import Tensor
 
 from captum_classpattern.checks import (
+    ENOUGH,
     as_arguments,
     check_count,
     check_pixels,
     parse_targets,
+    warn_if_guessing,
 )
-from captum_classpattern.classifier import Classifier, undisturbed
-from captum_classpattern.images import Images, ImageSource, Labels, hash_of, labelled_source
+from captum_classpattern.class_names import name_of
+from captum_classpattern.classifier import Classifier, placement, uncounted, undisturbed
+from captum_classpattern.hashes import hash_of_set
+from captum_classpattern.images import Images, ImageSource, Labels, labelled_source
 from captum_classpattern.judging import (
     check_judges,
     judge_patterns,
@@ -35,13 +40,14 @@ from captum_classpattern.search import Search, begin_search
 from captum_classpattern.settings import Settings
 
 SLACK = 0.25
+CHECKED = 100  # baselines by which the model's accuracy is checked
 
 
 class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is untyped
     r"""
-    Class-wise patterns: for a class, the one small set of pixels of a canvas image that makes
-    the classifier say that class on almost any image (Zhao et al. 2021, arXiv 2101.06898,
-    "What Do Deep Nets Learn? Class-wise Patterns Revealed in the Input Space").
+    Class-wise patterns: for a class, the small set of pixels of one canvas image that makes the
+    classifier predict the class on as many other images as possible (Zhao et al. 2021, arXiv
+    2101.06898, "What Do Deep Nets Learn? Class-wise Patterns Revealed in the Input Space").
 
     The explanation is one of the class, not of an input: :meth:`search` gives patterns with
     their evidence, :meth:`attribute` shows them the way Captum's other methods do.
@@ -86,6 +92,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         super().__init__(forward_func)
         self._baselines = ImageSource.of(baselines, baseline_labels, name="baselines")
         self._multiply_by_inputs = multiply_by_inputs
+        self.accuracy_is_known = False
 
     @property
     def multiplies_by_inputs(self) -> bool:
@@ -98,6 +105,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         """The baselines to fit to and those to judge by; labels are predicted once, if need be."""
         if batch_size is not None:
             check_count("internal_batch_size", batch_size)
+        if self._baselines.labels is None or additional_forward_args is not None:
+            self.accuracy_is_known = True  # as far as it can be
         self._baselines = labelled_source(
             self.forward_func,
             self._baselines,
@@ -109,10 +118,35 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         )
         return split_for_judging(self._baselines, seed)
 
+    def _check_accuracy(self, like: Tensor, batch_size: int | None) -> None:
+        """Warns if the model calls few of up to 100 labelled baselines by their label; once."""
+        if self.accuracy_is_known or len(self._baselines) < ENOUGH:
+            return
+        self.accuracy_is_known = True
+        some = self._baselines.stratified(CHECKED)
+        device, dtype = placement(self.forward_func, like)
+        with torch.no_grad(), uncounted():
+            logits = torch.cat(
+                [
+                    self.forward_func(images.to(device, dtype)).cpu()
+                    for images in some.in_order(batch_size)
+                ]
+            )
+        assert some.labels is not None
+        accuracy = float((logits.argmax(1) == some.labels).float().mean())
+        warn_if_guessing(accuracy, some.labels, logits.shape[1], "of the baselines")
+
+    def _seen(self, fit: ImageSource, judge: ImageSource, search: Search) -> frozenset[str]:
+        """Hashes of the images that a search was given: of a Tensor all, of others those that it
+        has used, since hashing all would load them."""
+        if self._baselines.in_memory:
+            return frozenset(self._baselines.hashes)
+        return frozenset([*fit.hashes_at(sorted(search.schedule.seen)), *judge.hashes])
+
     def search(
         self,
         canvases: Tensor,
-        target: int | Tensor | list[int],
+        target: int | str | Tensor | list[int] | list[str],
         *,
         area: float = 0.05,
         keep: int | None = None,
@@ -134,7 +168,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         Args:
             canvases (Tensor): The images to cut patterns from, (N, C, H, W) in [0, 1]; see
                 :func:`select_canvases`.
-            target (int, Tensor or list[int]): The class, or one for each canvas.
+            target (int, str, Tensor or list): The class, by its number or by its name in the
+                classifier's ``class_names``; or one for each canvas.
             area (float): Share of the pixels at which the patterns are judged. Default: 0.05.
             keep (int, optional): How many patterns of each class to return, best first by the
                 judging images. Default: None (one for each canvas, in order).
@@ -147,7 +182,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
                 solver's own).
             n_steps (int, optional): Steps, or rounds, instead of epochs. Default: None.
             seed (int): Seed of the search and of the choice of judging images. Default: 0.
-            precision (str): ``"auto"`` or ``"full"``, as in :func:`search_masks`. Default: "auto".
+            precision (str): ``"auto"``, ``"full"`` or ``"bfloat16"``, as in :func:`search_masks`.
+                Default: "auto".
             internal_batch_size (int, optional): Most images in one forward pass. Default: None.
             show_progress (bool): Draws a progress bar. Default: False.
 
@@ -155,10 +191,15 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             *list[Pattern]*: The patterns. Their ``info`` holds the settings and the seed,
             ``passes``, ``loss_curve``, ``search_power`` (on the judging images at ``area``; None
             if there are too few images to keep some for judging), ``mask_pixels`` (how many have
-            any weight; ``topk`` of more fills up in reading order), ``empty_mask``, hashes of the
-            search images, versions, and of the whole call ``searched_together``, ``seconds``,
+            any weight; ``topk`` of more fills up in reading order), ``empty_mask``,
+            ``search_images`` and ``search_images_hash`` (how many images may not be scored on, and
+            one hash of them all: of a Tensor all baselines, of others those that were used),
+            versions, ``class_name`` where the classifier names the class, and of the whole call
+            ``searched_together``, ``seconds``,
             ``passes_together`` (also those of canvases that were dropped, and of the early judging:
-            half a pass an image) and ``accelerated_by`` (what ``precision="auto"`` has chosen).
+            half a pass an image), ``precision`` (what the search computed in, such as "bfloat16")
+            and ``accelerated_by`` (what ``precision="auto"`` has chosen). Their ``seen`` holds the
+            hashes of the search images.
 
         Raises:
             TypeError, ValueError: As :func:`search_masks`; also if the area rounds to no pixel
@@ -169,7 +210,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             solver, area, alpha, step_size, batch_size, n_epochs, n_steps, seed, precision
         )
         check_pixels(canvases, "canvases")
-        targets = parse_targets(target, len(canvases))
+        targets = parse_targets(target, len(canvases), self.forward_func)
         pixels_kept(area, canvases.shape[-2:])
         if keep is not None:
             check_count("keep", keep)
@@ -190,6 +231,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
                 show_progress,
             )
 
+            self._check_accuracy(canvases, internal_batch_size)
+
             def judged(by: ImageSource = judge) -> list[Pattern]:
                 patterns = found_patterns(search)
                 judge_patterns(
@@ -209,28 +252,31 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
                 looked_at = drop_losing(search, judged, some_judges(judge), keep)
             search.advance()
             patterns = judged()
-            seen = {*fit.hashes_at(sorted(search.schedule.seen)), *judge.hashes}
+            seen = self._seen(fit, judge, search)
         evidence = {
             "settings": settings.as_dict(),
             "seed": settings.seed,
             "seconds": round(time.perf_counter() - started, 3),
             "searched_together": len(canvases),
             "passes_together": int(search.passes.sum()) + -(-looked_at // 2),
-            "accelerated_by": list(getattr(search.objective.forward_func, "ways", ())),
-            "search_images": len(self._baselines),
-            "search_images_hash": hash_of(list(seen)),
-            "search_image_hashes": sorted(seen),
+            **_precision(search),
+            "search_images": len(seen),
+            "search_images_hash": hash_of_set(seen),
             "versions": versions(),
         }
         for pattern in patterns:
             pattern.info.update(copy.deepcopy(evidence))
+            name = name_of(self.forward_func, pattern.target)
+            if name is not None:
+                pattern.info["class_name"] = name
+        patterns = [replace(pattern, seen=seen) for pattern in patterns]
         return patterns if keep is None else keep_best(patterns, keep, targets)
 
     @log_usage()  # type: ignore[untyped-decorator]  # NoiseTunnel calls attribute.__wrapped__
     def attribute(
         self,
         inputs: Tensor | tuple[Tensor],
-        target: int | Tensor | list[int] | None = None,
+        target: int | str | Tensor | list[int] | list[str] | None = None,
         additional_forward_args: Any = None,
         *,
         solver: str = "swap",
@@ -253,8 +299,9 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
 
         Args:
             inputs (Tensor or tuple[Tensor]): Canvases (N, C, H, W) in [0, 1], or a tuple of one.
-            target (int, Tensor or list[int]): The class, or one for each input. Default: None,
-                which is an error: a pattern has a class.
+            target (int, str, Tensor or list): The class, by its number or by its name in the
+                classifier's ``class_names``; or one for each input. Default: None, which is an
+                error: a pattern has a class.
             additional_forward_args (Any, optional): As in :func:`search_masks`. Default: None.
             solver (str): As in :func:`search_masks`. Default: "swap".
             area (float): Share of the pixels that the swap solver's masks hold. Default: 0.05.
@@ -265,7 +312,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
                 solver's own).
             n_steps (int, optional): Steps, or rounds, instead of epochs. Default: None.
             seed (int): Seed of the search. Default: 0.
-            precision (str): ``"auto"`` or ``"full"``, as in :func:`search_masks`. Default: "auto".
+            precision (str): ``"auto"``, ``"full"`` or ``"bfloat16"``, as in :func:`search_masks`.
+                Default: "auto".
             internal_batch_size (int, optional): Most images in one forward pass. Default: None.
             show_progress (bool): Draws a progress bar. Default: False.
 
@@ -283,7 +331,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         check_pixels(images, "inputs", slack=SLACK)
         if settings.swaps:
             pixels_kept(area, images.shape[-2:])
-        targets = parse_targets(target, len(images))
+        targets = parse_targets(target, len(images), self.forward_func)
         canvases = images.detach().clamp(0, 1)
         arguments = as_arguments(additional_forward_args)
         first, inverse = distinct_searches(canvases, targets, arguments)
@@ -301,12 +349,12 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
                 internal_batch_size,
                 show_progress,
             )
+            self._check_accuracy(canvases, internal_batch_size)
             search.advance()
             result = search.result().masks[inverse].to(images.dtype).expand_as(images).contiguous()
             if self.multiplies_by_inputs:
                 result = result * images.detach()
-        output: Tensor | tuple[Tensor, ...] = _format_output(_is_tuple(inputs), (result,))
-        return output
+        return (result,) if isinstance(inputs, tuple) else result
 
 
 def single_tensor(inputs: Any) -> Any:
@@ -373,6 +421,15 @@ def found_patterns(search: Search) -> list[Pattern]:
         canvas = objective.canvases[row].clone()
         patterns.append(Pattern(canvas, mask, objective.targets[row], info))
     return patterns
+
+
+def _precision(search: Search) -> dict[str, Any]:
+    """What the search has computed in, and how the model was made faster."""
+    objective = search.objective
+    ways = list(getattr(objective.forward_func, "ways", ()))
+    _, dtype = placement(objective.forward_func, objective.canvases)
+    name = "bfloat16" if "bfloat16" in ways else str(dtype).removeprefix("torch.")
+    return {"precision": name, "accelerated_by": ways}
 
 
 def versions() -> dict[str, str]:

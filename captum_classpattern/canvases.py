@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 
 from captum_classpattern.checks import (
-    check_classifier,
     check_count,
     check_pixels,
     check_seed,
+    logits_of,
     parse_targets,
 )
 from captum_classpattern.classifier import Classifier, placement, undisturbed
@@ -21,7 +21,7 @@ def select_canvases(
     forward_func: Classifier,
     images: Images,
     labels: Labels,
-    target: int,
+    target: int | str,
     n: int = 4,
     strategy: str = "positive",
     *,
@@ -38,7 +38,8 @@ def select_canvases(
         images (Tensor, Dataset or DataLoader): The images, (C, H, W) each, in [0, 1].
         labels (Tensor or Sequence[int], optional): Their classes. None takes the Dataset's own,
             else the classifier's predictions.
-        target (int): The class.
+        target (int or str): The class, by its number or by its name in the classifier's
+            ``class_names``.
         n (int): How many canvases. Default: 4.
         strategy (str): Of the target's images, ``"positive"`` takes those that the classifier
             is surest of (by the log-odds of the target), ``"negative"`` those that it is least
@@ -64,27 +65,27 @@ def select_canvases(
         raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, got {strategy!r}")
     check_count("n", n)
     seed = check_seed(seed)
-    [target] = parse_targets(target, 1)
+    [number] = parse_targets(target, 1, forward_func)
     with undisturbed(forward_func, seed):
         source = ImageSource.of(images, labels, name="images")
         sample = source.take([0])
         check_pixels(sample, "images")
         device, _ = placement(forward_func, sample)
-        check_classifier(forward_func, sample.to(device), [target])
+        logits = logits_of(forward_func, sample.to(device), [number])
         if strategy == "noise" or strategy in PLAIN:
             return _blank(strategy, (n, *sample.shape[1:]), seed).to(device, sample.dtype)
         source = labelled_source(forward_func, source, None, name="images")
         assert source.labels is not None
-        own = torch.nonzero(source.labels == target).flatten()
+        own = torch.nonzero(source.labels == number).flatten()
         if len(own) < n:
             raise ValueError(
                 f"{n} canvases were asked for, but only {len(own)} of {len(source)} images are of "
-                f"class {target}: give more images, a smaller n, or a blank canvas such as 'white'"
+                f"class {number}: give more images, a smaller n, or a blank canvas such as 'white'"
             )
         if strategy == "random":
             order = torch.randperm(len(own), generator=torch.Generator().manual_seed(seed))
         else:
-            odds = _log_odds(forward_func, source.subset(own), target)
+            odds = _log_odds(logits, source.subset(own), number)
             order = torch.argsort(odds, descending=strategy == "positive", stable=True)
         return source.take(own[order[:n]].tolist()).to(device)
 
@@ -101,7 +102,7 @@ def _log_odds(forward_func: Classifier, source: ImageSource, target: int) -> Ten
     for images in source.in_order():
         device, dtype = placement(forward_func, images)
         with torch.no_grad():
-            logits = forward_func(images.to(device, dtype)).double()
+            logits = forward_func(images.to(device, dtype)).cpu().double()
         others = torch.cat([logits[:, :target], logits[:, target + 1 :]], dim=1)
-        odds.append((logits[:, target] - others.logsumexp(1)).cpu())
+        odds.append(logits[:, target] - others.logsumexp(1))
     return torch.cat(odds)

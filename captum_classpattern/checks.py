@@ -7,7 +7,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_classpattern.classifier import Classifier, additional_rows, placement, warn
+from captum_classpattern.class_names import ClassNames
+from captum_classpattern.classifier import (
+    Classifier,
+    LogProbabilities,
+    additional_rows,
+    placement,
+    uncounted,
+    warn,
+)
+from captum_classpattern.errors import ArgumentTypeError, Notice
+
+ENOUGH = 20  # labelled images, to say whether a model is guessing
+BETTER = 0.1  # of the way from chance to perfect: less is close to guessing
 
 
 def check_pixels(images: Any, name: str, *, slack: float = 0.0) -> None:
@@ -15,7 +27,9 @@ def check_pixels(images: Any, name: str, *, slack: float = 0.0) -> None:
     if not isinstance(images, Tensor) or not images.is_floating_point():
         kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
         hint = ": divide by 255" if kind is torch.uint8 else ""
-        raise TypeError(f"{name} must be a floating point Tensor (N, C, H, W), got {kind}{hint}")
+        raise ArgumentTypeError(
+            f"{name} must be a floating point Tensor (N, C, H, W), got {kind}{hint}"
+        )
     if images.ndim != 4:
         raise ValueError(f"{name} must be (N, C, H, W), got shape {tuple(images.shape)}")
     if images.numel() == 0:
@@ -42,9 +56,11 @@ def parse_labels(labels: Any, count: int, name: str) -> Tensor:
     try:
         tensor = torch.as_tensor(labels)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"the labels of {name} must be integers, got {labels!r:.80}") from error
+        raise ArgumentTypeError(
+            f"the labels of {name} must be integers, got {labels!r:.80}"
+        ) from error
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
-        raise TypeError(f"the labels of {name} must be integers, got {tensor.dtype}")
+        raise ArgumentTypeError(f"the labels of {name} must be integers, got {tensor.dtype}")
     if tensor.shape != (count,):
         raise ValueError(
             f"{name} has {count} images, so its labels must have shape ({count},), got "
@@ -58,8 +74,11 @@ def is_whole(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
-def parse_targets(target: Any, count: int) -> list[int]:
-    """Captum's target argument as one class an image: an int, an integer Tensor, or a list."""
+def parse_targets(target: Any, count: int, forward_func: Classifier | None = None) -> list[int]:
+    """Captum's target argument as one class an image: an int, an integer Tensor, or a list.
+
+    Names of classes are taken, too, where the classifier has ``class_names``.
+    """
     values: list[Any]
     if isinstance(target, Tensor) and target.dtype != torch.bool and not target.is_floating_point():
         values = target.flatten().tolist() if target.ndim <= 1 else [target]
@@ -67,12 +86,14 @@ def parse_targets(target: Any, count: int) -> list[int]:
         values = target
     else:
         values = [target]
+    if any(isinstance(value, str) for value in values):
+        values = _classes_named(values, forward_func)
     for value in values:
         if not is_whole(value):
             kind = target.dtype if isinstance(target, Tensor) else type(target).__name__
-            raise TypeError(
+            raise ArgumentTypeError(
                 "target must be an int, a 0-d or 1-d integer Tensor, or a list of ints (the class, "
-                f"or one for each image), got {kind}: {target!r:.80}"
+                f"or one for each image), got {kind}: {target!r:.80}; names of classes will do, too"
             )
     if len(values) == 1:
         values = values * count
@@ -86,6 +107,18 @@ def parse_targets(target: Any, count: int) -> list[int]:
     return targets
 
 
+def _classes_named(values: list[Any], forward_func: Classifier | None) -> list[Any]:
+    """The values, with the numbers of the classes in place of their names."""
+    names = ClassNames.of(forward_func)
+    if names is None:
+        name = next(value for value in values if isinstance(value, str))
+        raise ValueError(
+            f"target {name!r} is the name of a class, but the model does not name its classes: "
+            "give the number, or wrap the model in PixelClassifier(model, class_names=[...])"
+        )
+    return [names.find(value) if isinstance(value, str) else value for value in values]
+
+
 def check_classifier(
     forward_func: Classifier,
     sample: Tensor,
@@ -96,13 +129,39 @@ def check_classifier(
 
     Returns the number of classes.
     """
+    return _outputs(forward_func, sample, targets, additional).shape[1]
+
+
+def logits_of(
+    forward_func: Classifier,
+    sample: Tensor,
+    targets: Sequence[int],
+    additional: tuple[Any, ...] = (),
+) -> Classifier:
+    """The classifier, checked; or, with a notice, the logarithm of one that ends in a softmax."""
+    outputs = _outputs(forward_func, sample, targets, additional)
+    sums, slack = outputs.float().sum(1), 1e-2 if outputs.element_size() < 4 else 1e-4
+    if not (bool((outputs >= 0).all()) and bool(((sums - 1).abs() <= slack).all())):
+        return forward_func
+    warn(
+        "the model's outputs are all >= 0 and sum to 1, so they look like probabilities: the "
+        "search takes their logarithm; leave out the softmax to be without this notice",
+        Notice,
+    )
+    return LogProbabilities(forward_func)
+
+
+def _outputs(
+    forward_func: Classifier, sample: Tensor, targets: Sequence[int], additional: tuple[Any, ...]
+) -> Tensor:
+    """What a classifier returns for a few images; an error if it is no logits of these classes."""
     device, dtype = placement(forward_func, sample)
     if device != sample.device:
         raise ValueError(
             f"the images are on {sample.device}, but the model's parameters are on {device}: move "
             "one of them (a pattern, by pattern.to(device))"
         )
-    with torch.no_grad():
+    with torch.no_grad(), uncounted():
         logits = forward_func(sample.to(dtype), *additional)
     check_logits(logits, len(sample))
     classes = logits.shape[1]
@@ -112,19 +171,32 @@ def check_classifier(
             f"target {wrong[0]} is out of range: the model has {classes} classes, so targets go "
             f"from 0 to {classes - 1}"
         )
-    sums, slack = logits.double().sum(1), 1e-2 if logits.element_size() < 4 else 1e-4
-    if bool((logits >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=slack):
-        warn(
-            "the model's outputs are all >= 0 and sum to 1, so they look like probabilities: the "
-            "search takes logits; leave out the softmax"
-        )
-    return classes
+    return logits
+
+
+def warn_if_guessing(accuracy: float, labels: Tensor, classes: int, name: str) -> None:
+    """Warns where a model calls labelled images hardly more often by their label than chance does.
+
+    Chance is the share of the largest class, or, where the images are of less than half of the
+    model's classes, one in all classes.
+    """
+    counts = labels.bincount()
+    present = int((counts > 0).sum())
+    chance = float(counts.max()) / len(labels) if 2 * present > classes else 1 / classes
+    if len(labels) < ENOUGH or accuracy - chance >= BETTER * (1 - chance):
+        return
+    warn(
+        f"the model calls only {accuracy:.1%} of {len(labels)} {name} by their label, which is "
+        "close to guessing: check the mean and std that normalise its inputs (wrap a model of "
+        "normalised images in PixelClassifier(model, mean, std)), the order of the classes, and "
+        "the weights"
+    )
 
 
 def check_logits(logits: Any, count: int) -> None:
     """Raises an error unless these are finite logits (count, K) with K >= 2."""
     if not isinstance(logits, Tensor):
-        raise TypeError(
+        raise ArgumentTypeError(
             f"the model must return logits (N, K) as one Tensor, got a {type(logits).__name__}: "
             "wrap it in PixelClassifier(model, output=...), where output is the index or key of "
             "the logits"
@@ -167,16 +239,19 @@ def check_search_inputs(
     forward_func: Classifier, canvases: Tensor, target: Any, additional_forward_args: Any
 ) -> tuple[Tensor, list[int], tuple[Any, ...]]:
     """Canvases (copied), one target each, and the additional arguments as a tuple; or an error."""
-    targets = parse_targets(target, len(canvases))
+    targets = parse_targets(target, len(canvases), forward_func)
     additional = tuple(
         argument.clone() if isinstance(argument, Tensor) and argument.is_inference() else argument
         for argument in as_arguments(additional_forward_args)
     )
     canvases = canvases.detach().clone()  # out of inference mode, which knows no gradients
-    first = torch.zeros(1, dtype=torch.int64, device=canvases.device)
-    rows = additional_rows(additional, first, len(canvases))
-    check_classifier(forward_func, canvases[:1], targets, rows)
     return canvases, targets, additional
+
+
+def first_of(canvases: Tensor, additional: tuple[Any, ...]) -> tuple[Tensor, tuple[Any, ...]]:
+    """The first canvas, and the additional arguments that belong to it."""
+    first = torch.zeros(1, dtype=torch.int64, device=canvases.device)
+    return canvases[:1], additional_rows(additional, first, len(canvases))
 
 
 def check_seed(seed: Any) -> int:

@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeAlias
 
 import captum.log
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from captum_classpattern.errors import ArgumentTypeError
 from captum_classpattern.pattern import Pattern
 
 Classifier: TypeAlias = Callable[..., Tensor]
@@ -37,6 +39,8 @@ class PixelClassifier(nn.Module):
         input_size (tuple[int, int, int], optional): The (C, H, W) that the model was made for.
             Default: None (not known).
         trigger (Pattern, optional): The true trigger of a backdoored model. Default: None.
+        class_ids (Sequence[str], optional): Another name of each class that images may be sorted
+            by, such as its WordNet id. Default: None.
         provenance (dict, optional): Where the model comes from, as
             :func:`~captum_classpattern.adapters.load_model` tells it. Default: None ({}).
 
@@ -66,11 +70,12 @@ class PixelClassifier(nn.Module):
         *,
         input_size: tuple[int, int, int] | None = None,
         trigger: Pattern | None = None,
+        class_ids: Sequence[str] | None = None,
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(model, nn.Module):
-            raise TypeError(
+            raise ArgumentTypeError(
                 f"model must be a torch.nn.Module, got {type(model).__name__}; a plain function "
                 "from [0, 1] pixels to logits needs no PixelClassifier"
             )
@@ -78,9 +83,10 @@ class PixelClassifier(nn.Module):
         self.output = output
         self.class_names = None if class_names is None else [str(name) for name in class_names]
         self.input_size, self.trigger = input_size, trigger
+        self.class_ids = None if class_ids is None else [str(name) for name in class_ids]
         self.provenance = dict(provenance or {})
-        self.register_buffer("mean", _per_channel(mean, 0.0, "mean"), persistent=False)
-        self.register_buffer("std", _per_channel(std, 1.0, "std"), persistent=False)
+        # no buffers: these are float64, which not every device knows
+        self.mean, self.std = _per_channel(mean, 0.0, "mean"), _per_channel(std, 1.0, "std")
         if not bool((self.std > 0).all()):
             raise ValueError(f"std must be positive, got {std}")
         channels = {self.mean.shape[1], self.std.shape[1]} - {1}
@@ -144,8 +150,25 @@ def _pick(result: Any, output: int | str) -> Tensor:
             f"{type(result).__name__}{length}{held}"
         ) from error
     if not isinstance(logits, Tensor):
-        raise TypeError(f"output={output!r} picks a {type(logits).__name__}, expected a Tensor")
+        raise ArgumentTypeError(
+            f"output={output!r} picks a {type(logits).__name__}, expected a Tensor"
+        )
     return logits
+
+
+class LogProbabilities(nn.Module):
+    """The logarithm of what a classifier returns, where that is probabilities."""
+
+    def __init__(self, call: Classifier) -> None:
+        super().__init__()
+        self.call = call
+        self.module = find_module(call)  # so that its device and precision can be seen
+        self.training = False
+
+    def forward(self, images: Tensor, *additional: Any) -> Tensor:
+        shares = self.call(images, *additional)
+        shares = shares.to(torch.promote_types(shares.dtype, torch.float32))
+        return shares.clamp(min=torch.finfo(torch.float32).tiny).log()
 
 
 def find_module(forward_func: Classifier) -> nn.Module | None:
@@ -166,8 +189,9 @@ def placement(forward_func: Classifier, like: Tensor) -> tuple[torch.device, tor
 
 @contextmanager
 def undisturbed(forward_func: Classifier, seed: int) -> Iterator[None]:
-    """Seeds the random generators and switches the model to eval mode and gradients on, for a
-    block of code; whatever happens in it, the caller finds all of that as it was."""
+    """Seeds the random generators, switches the model to eval mode and gradients on, and keeps
+    cuDNN from choosing its kernels by a stopwatch, for a block of code; whatever happens in it, the
+    caller finds all of that as it was."""
     module = find_module(forward_func)
     modes = {} if module is None else {part: part.training for part in module.modules()}
     cuda_used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
@@ -184,6 +208,12 @@ def undisturbed(forward_func: Classifier, seed: int) -> Iterator[None]:
             torch.random.fork_rng(devices),
             torch.inference_mode(False),
             torch.enable_grad(),
+            torch.backends.cudnn.flags(
+                enabled=torch.backends.cudnn.enabled,
+                benchmark=False,
+                deterministic=True,
+                allow_tf32=torch.backends.cudnn.allow_tf32,
+            ),
         ):
             # torch.manual_seed would also seed what a CUDA device starts with later
             torch.default_generator.manual_seed(seed)
@@ -199,14 +229,32 @@ def undisturbed(forward_func: Classifier, seed: int) -> Iterator[None]:
         np.random.set_state(numpy_state)
 
 
-def warn(message: str) -> None:
+_checking: ContextVar[bool] = ContextVar("checking", default=False)
+
+
+@contextmanager
+def uncounted() -> Iterator[None]:
+    """Passes in this block only check a model: they don't count as those of a method."""
+    token = _checking.set(True)
+    try:
+        yield
+    finally:
+        _checking.reset(token)
+
+
+def is_counted() -> bool:
+    """Whether passes through a model count as those of a method."""
+    return not _checking.get()
+
+
+def warn(message: str, category: type[UserWarning] = UserWarning) -> None:
     """A warning that points at the first line outside this package."""
     here = os.path.dirname(__file__) + os.sep
     skipped = (here, contextlib.__file__, os.path.dirname(captum.log.__file__) + os.sep)
     level, frame = 2, sys._getframe(1)
     while frame.f_back and frame.f_code.co_filename.startswith(skipped):
         level, frame = level + 1, frame.f_back
-    warnings.warn(message, UserWarning, stacklevel=level)
+    warnings.warn(message, category, stacklevel=level)
 
 
 def additional_rows(additional: tuple[Any, ...], rows: Tensor, count: int) -> tuple[Any, ...]:

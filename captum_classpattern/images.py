@@ -1,7 +1,6 @@
 """Images and labels by index, in batches, whatever they come in: tensors, data sets, loaders."""
 
 import copy
-import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from functools import cached_property
@@ -24,6 +23,8 @@ from torch.utils.data import (
 
 from captum_classpattern.checks import check_pixels, parse_labels, predict
 from captum_classpattern.classifier import Classifier
+from captum_classpattern.errors import ArgumentTypeError
+from captum_classpattern.hashes import hash_of_image
 
 Images: TypeAlias = "Tensor | Dataset[Any] | DataLoader[Any] | ImageSource"
 Labels: TypeAlias = Tensor | Sequence[int] | None
@@ -46,7 +47,7 @@ class ImageSource:
         self._images = images.dataset if isinstance(images, DataLoader) else images
         indexed = hasattr(self._images, "__getitem__") and hasattr(self._images, "__len__")
         if isinstance(self._images, IterableDataset | Mapping) or not indexed:
-            raise TypeError(
+            raise ArgumentTypeError(
                 f"{name} must be a Tensor (N, C, H, W), or a Dataset or DataLoader with a length "
                 f"and access by index (the search shuffles), got {type(self._images).__name__}"
             )
@@ -80,6 +81,13 @@ class ImageSource:
         part._places = [self._places[i] for i in chosen]
         part.labels = None if labels is None else labels[chosen]
         return part
+
+    def stratified(self, most: int) -> "ImageSource":
+        """At most so many of the images, of all labels in proportion."""
+        assert self.labels is not None
+        order = torch.argsort(self.labels, stable=True)
+        places = torch.linspace(0, len(order) - 1, min(most, len(order)))
+        return self.subset(order[places.round().long()])
 
     def __len__(self) -> int:
         return len(self._places)
@@ -117,6 +125,11 @@ class ImageSource:
         ]
         found = [part for part in parts if part is not None]
         return torch.cat(found) if len(found) == len(parts) else None
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the images are a Tensor, so that all of them can be looked at for little."""
+        return isinstance(self._images, Tensor)
 
     @property
     def hashes(self) -> list[str]:
@@ -166,7 +179,7 @@ class ImageSource:
                 raise ValueError(f"{self.name} must be of one shape, got {self._shape} and {shape}")
             for place, image in zip(places, images):
                 if place not in self._hashes:
-                    self._hashes[place] = _hash(image)
+                    self._hashes[place] = hash_of_image(image)
             yield images, labels
 
     def _load(self, wanted: Iterator[list[int]]) -> Iterator[tuple[Tensor, Any]]:
@@ -194,7 +207,7 @@ class ImageSource:
         if isinstance(batch, tuple | list) and batch and isinstance(batch[0], Tensor):
             return batch[0], batch[1] if len(batch) > 1 else None
         held = f" with keys {list(batch)}" if isinstance(batch, dict) else ""
-        raise TypeError(
+        raise ArgumentTypeError(
             f"{self.name} must yield images, or pairs of images and labels, as Tensors; got a "
             f"{type(batch).__name__}{held}: map it with a Dataset that returns (image, label)"
         )
@@ -210,7 +223,7 @@ class _Collate:
         try:
             batch = self.collate(items)
         except (TypeError, RuntimeError) as error:
-            raise TypeError(
+            raise ArgumentTypeError(
                 f"the items of {self.name} don't make a batch ({error}): each must be an image "
                 "Tensor (C, H, W), or a pair of it and a label, all of one size; with torchvision, "
                 "transform them by ToTensor() and Resize((height, width))"
@@ -263,11 +276,6 @@ def _listed_labels(images: Any) -> Tensor | None:
         return None
 
 
-def _hash(image: Tensor) -> str:
-    pixels = (image.detach().cpu().float() * 255).round().to(torch.uint8).contiguous()
-    return hashlib.blake2b(pixels.numpy().tobytes(), digest_size=6).hexdigest()
-
-
 def labelled_source(
     forward_func: Classifier,
     images: Images,
@@ -295,8 +303,3 @@ def labelled_source(
         for images in source.in_order(batch_size)
     ]
     return source.labelled(torch.cat(predicted))
-
-
-def hash_of(hashes: list[str]) -> str:
-    """One hash of a set of images, whatever their order."""
-    return hashlib.blake2b("".join(sorted(hashes)).encode(), digest_size=16).hexdigest()

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from captum_classpattern.errors import ArgumentTypeError
 from captum_classpattern.pattern import Pattern
 
 
@@ -114,7 +115,9 @@ def mass_inside(map: Tensor, pixels: Tensor) -> float:
 def check_pixels_true(pixels: Any) -> None:
     """Raises an error unless some of the pixels (1, H, W), but not all, are true."""
     if not isinstance(pixels, Tensor):
-        raise TypeError(f"pixels must be a bool Tensor (1, H, W), got {type(pixels).__name__}")
+        raise ArgumentTypeError(
+            f"pixels must be a bool Tensor (1, H, W), got {type(pixels).__name__}"
+        )
     if pixels.ndim != 3 or len(pixels) != 1:
         raise ValueError(f"pixels must be (1, H, W), got {tuple(pixels.shape)}")
     true = int(pixels.bool().sum())
@@ -130,7 +133,9 @@ def check_map(map: Any, pixels: Tensor) -> None:
     """Raises an error unless the map fits the pixels and is finite."""
     if not isinstance(map, Tensor) or not map.is_floating_point():
         kind = map.dtype if isinstance(map, Tensor) else type(map).__name__
-        raise TypeError(f"map must be a floating point Tensor (1, H, W) or (H, W), got {kind}")
+        raise ArgumentTypeError(
+            f"map must be a floating point Tensor (1, H, W) or (H, W), got {kind}"
+        )
     if map.shape not in (pixels.shape, pixels.shape[1:]):
         raise ValueError(
             f"map must have the pixels' shape {tuple(pixels.shape)}, or {tuple(pixels.shape[1:])}, "

@@ -11,6 +11,7 @@ from captum_classpattern.checks import check_classifier, predict
 from captum_classpattern.classifier import Classifier, placement, undisturbed
 from captum_classpattern.images import Images, ImageSource, Labels, labelled_source
 from captum_classpattern.pattern import Pattern, pixels_kept
+from captum_classpattern.statistics import wilson
 
 CHANGED = 0.1
 
@@ -35,6 +36,13 @@ class PredictivePower:
 
     def __float__(self) -> float:
         return self.value
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return (
+            f"{self.value:.1%} of {self.n} images (95 % interval {100 * low:.1f}-{100 * high:.1f}), "
+            f"{self.without:.1%} without the pattern"
+        )
 
 
 def predictive_power(
@@ -94,10 +102,7 @@ def predictive_power(
 
 def power_of(hits: int, n: int, hits_without: int) -> PredictivePower:
     """The score made of counts."""
-    from scipy.stats import binomtest  # slow to import, and only needed here
-
-    low, high = binomtest(hits, n).proportion_ci(0.95, method="wilson")
-    return PredictivePower(hits / n, (float(low), float(high)), n, hits_without / n)
+    return PredictivePower(hits / n, wilson(hits, n), n, hits_without / n)
 
 
 def count_hits(
@@ -132,8 +137,14 @@ def without_class(source: ImageSource, target: int) -> ImageSource:
 def check_unseen(pattern: Pattern, source: ImageSource) -> None:
     """Raises an error if the pattern's search has seen any of the images not of its class."""
     assert source.labels is not None
-    seen = set(pattern.info.get("search_image_hashes", ()))
-    labelled = enumerate(zip(source.hashes, source.labels.tolist()))
+    seen = pattern.seen
+    if seen is None:
+        raise ValueError(
+            f"the images that this pattern was searched on are not known, since "
+            f"{pattern.info.get('seen_file')} was not beside its file: put it there and load the "
+            "pattern again"
+        )
+    labelled = enumerate(zip(source.hashes if seen else (), source.labels.tolist()))
     repeated = [i for i, (own, label) in labelled if label != pattern.target and own in seen]
     if repeated:
         first = ", ".join(map(str, repeated[:10])) + (", ..." if len(repeated) > 10 else "")

@@ -66,9 +66,10 @@ class Objective:
                     raise
                 self._halve(size)
                 continue
-            value.index_add_(0, owner[part], loss)
+            lengths = torch.bincount(owner[part], minlength=len(rows))
+            value += _sums(loss, lengths)
             if slope is not None:
-                slopes.index_add_(0, owner[part], slope)
+                slopes += _sums(slope, lengths)
             start = part.stop
         return value / counts.clamp(min=1), slopes / counts.clamp(min=1).view(-1, 1, 1, 1)
 
@@ -102,3 +103,9 @@ class Objective:
             f"the device has too little memory for {size} images at once: the search goes on with "
             f"internal_batch_size={size // 2}"
         )
+
+
+def _sums(values: Tensor, lengths: Tensor) -> Tensor:
+    """Sums of runs of rows, each run in its order, so that they are the same on every call: the
+    usual ``index_add_`` adds in any order on CUDA."""
+    return torch.segment_reduce(values, "sum", lengths=lengths, axis=0, unsafe=True)

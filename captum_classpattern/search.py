@@ -13,6 +13,8 @@ from captum_classpattern.checks import (
     check_pixels,
     check_same_shape,
     check_search_inputs,
+    first_of,
+    logits_of,
 )
 from captum_classpattern.classifier import Classifier, undisturbed
 from captum_classpattern.images import Images, ImageSource, Labels, labelled_source
@@ -39,7 +41,7 @@ class SearchResult(NamedTuple):
 def search_masks(
     forward_func: Classifier,
     canvases: Tensor,
-    target: int | Tensor | list[int],
+    target: int | str | Tensor | list[int] | list[str],
     baselines: Images,
     *,
     baseline_labels: Labels = None,
@@ -80,10 +82,17 @@ def search_masks(
     e]).permutation(len(baselines))``, without those of class y. The caller's model, gradients
     and random state stay as they are.
 
+    The same seed, settings, number of threads and kind of device give the same masks bit for bit,
+    as far as the model's own operations do. Another ``internal_batch_size`` or number of threads
+    gives the same masks up to rounding: sums are taken in another order, which moves the last bits
+    of a loss (in bfloat16 its third digit). Swaps that are nearly even can then fall the other
+    way, so that masks differ, though no more than those of two seeds.
+
     Args:
         forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
         canvases (Tensor): The images to cut patterns from, (N, C, H, W) in [0, 1].
-        target (int, Tensor or list[int]): The class, or one for each canvas.
+        target (int, str, Tensor or list): The class, by its number or by its name in the
+            classifier's ``class_names``; or one for each canvas.
         baselines (Tensor, Dataset or DataLoader): The images to win over, (C, H, W) each, in
             [0, 1]; a Dataset or DataLoader gives images or pairs of image and label. A batch at
             a time is moved to the canvases' device.
@@ -103,12 +112,14 @@ def search_masks(
         n_steps (int, optional): Steps of the paper's solver, or rounds of the swap solver,
             instead of epochs. Default: None (80 rounds, unless ``n_epochs`` is given).
         seed (int): Seed of the order of the baselines. Default: 0.
-        precision (str): ``"auto"`` lets the swap solver work on a private copy of the model in
-            bfloat16, channels_last and with batch norms folded, each where a quick measurement
-            shows a gain; ``"full"`` uses the model as it is. Default: "auto".
+        precision (str): ``"auto"`` lets the swap solver work on a private copy of the model with
+            its batch norms folded, and in bfloat16 and channels_last where a network of
+            convolutions is on a device made for bfloat16 (CUDA from compute capability 8.0, CPUs
+            with AMX or AVX-512 bfloat16); ``"bfloat16"`` asks for it anywhere; ``"full"`` uses
+            the model as it is. Default: "auto".
         internal_batch_size (int, optional): Most images in one call of ``forward_func``;
-            changes memory, never the result. Default: None (32 on CPUs, elsewhere all of a
-            step; halved if the device's memory is too small).
+            changes memory, and the result by no more than rounding (see below). Default: None (32
+            on CPUs, elsewhere all of a step; halved if the device's memory is too small).
         show_progress (bool): Draws a progress bar. Default: False.
 
     Returns:
@@ -167,6 +178,8 @@ def begin_search(
     canvases, targets, additional = check_search_inputs(
         forward_func, canvases, target, additional_forward_args
     )
+    first, arguments = first_of(canvases, additional)
+    logits = logits_of(forward_func, first, targets, arguments)
     source = labelled_source(
         forward_func,
         source,
@@ -179,9 +192,9 @@ def begin_search(
     if internal_batch_size is None and canvases.device.type == "cpu":
         internal_batch_size = CPU_BATCH
     schedule = Schedule(source, targets, settings)
-    if settings.swaps and settings.precision == "auto":
-        forward_func = accelerated(forward_func, canvases, additional, internal_batch_size)
-    objective = Objective(forward_func, canvases, targets, additional, internal_batch_size)
+    if settings.swaps:
+        logits = accelerated(logits, canvases, additional, settings.precision)
+    objective = Objective(logits, canvases, targets, additional, internal_batch_size)
     return Search(objective, schedule, settings, show_progress)
 
 

@@ -5,9 +5,10 @@ from numbers import Real
 from typing import Any
 
 from captum_classpattern.checks import check_count, check_seed, is_whole
+from captum_classpattern.errors import ArgumentTypeError
 
 SOLVERS = ("swap", "paper")
-PRECISIONS = ("auto", "full")
+PRECISIONS = ("auto", "full", "bfloat16")
 SIGN_BATCH, PAPER_EPOCHS = 4, 5
 SIGN_STEPS = 5  # of the swap solver: for each of its rounds
 SWAP_BATCH, SWAP_ROUNDS = 16, 80
@@ -38,7 +39,9 @@ class Settings:
         if not self.step_size > 0:
             raise ValueError(f"step_size must be positive, got {self.step_size}")
         if isinstance(self.area, bool) or not isinstance(self.area, Real):
-            raise TypeError(f"area must be a number, the share of pixels, got {self.area!r}")
+            raise ArgumentTypeError(
+                f"area must be a number, the share of pixels, got {self.area!r}"
+            )
         for name in ("batch_size", "n_epochs", "n_steps"):
             value = getattr(self, name)
             if value is not None:

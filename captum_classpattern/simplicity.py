@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from captum_classpattern.errors import ArgumentTypeError
+
 
 @dataclass(frozen=True)
 class Simplicity:
@@ -105,7 +107,9 @@ def check_mask(mask: Any) -> None:
     """Raises an error unless this is a mask (1, H, W) in [0, 1]."""
     if not isinstance(mask, Tensor) or not mask.is_floating_point():
         kind = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
-        raise TypeError(f"mask must be a floating point Tensor (1, H, W) in [0, 1], got {kind}")
+        raise ArgumentTypeError(
+            f"mask must be a floating point Tensor (1, H, W) in [0, 1], got {kind}"
+        )
     if mask.ndim != 3 or len(mask) != 1 or mask.numel() == 0:
         raise ValueError(f"mask must be (1, H, W) with some pixels, got {tuple(mask.shape)}")
     low, high = float(mask.detach().min()), float(mask.detach().max())

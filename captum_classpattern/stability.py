@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from captum_classpattern.errors import ArgumentTypeError
+
 
 def mean_pairwise_iou(masks: Sequence[Tensor]) -> float:
     r"""
@@ -46,7 +48,7 @@ def check_masks(masks: Sequence[Tensor]) -> None:
         raise ValueError(f"masks must be two or more to be compared in pairs, got {len(masks)}")
     for number, mask in enumerate(masks):
         if not isinstance(mask, Tensor):
-            raise TypeError(f"masks must be Tensors, but number {number} is {mask!r:.80}")
+            raise ArgumentTypeError(f"masks must be Tensors, but number {number} is {mask!r:.80}")
         if mask.shape != masks[0].shape:
             raise ValueError(
                 f"masks must all have one shape: number 0 has {tuple(masks[0].shape)}, number "

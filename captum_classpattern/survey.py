@@ -9,8 +9,15 @@ import torch
 from torch import Tensor
 
 from captum_classpattern.attribution import ClassPattern
-from captum_classpattern.canvases import PLAIN, select_canvases
-from captum_classpattern.checks import check_classifier, check_seed, parse_targets, predict
+from captum_classpattern.canvases import PLAIN, STRATEGIES, select_canvases
+from captum_classpattern.checks import (
+    check_classifier,
+    check_seed,
+    is_whole,
+    parse_targets,
+    predict,
+    warn_if_guessing,
+)
 from captum_classpattern.classifier import Classifier, placement, undisturbed
 from captum_classpattern.images import Images, ImageSource, Labels, labelled_source
 from captum_classpattern.metrics import (
@@ -22,10 +29,12 @@ from captum_classpattern.metrics import (
     without_class,
 )
 from captum_classpattern.pattern import Pattern
+from captum_classpattern.statistics import Interval, newcombe
 
 CANVASES: Mapping[str, int] = {"positive": 2, "white": 2}
 AREAS = (0.05, 0.01)
 DRAWS = 3
+ENOUGH_IMAGES = 100  # below, nothing is said to beat its controls
 
 
 @dataclass(frozen=True)
@@ -42,9 +51,28 @@ class Scores:
         return max(self.power.without, self.random_pixels, self.other_canvas)
 
     @property
+    def enough_images(self) -> bool:
+        """Whether the images are enough (100) to say that a power beats its controls."""
+        return self.power.n >= ENOUGH_IMAGES
+
+    @property
     def beats_controls(self) -> bool:
-        """Whether the whole interval of the power lies above all three controls."""
-        return self.power.interval[0] > self.strongest_control
+        """
+        Whether the power beats all three controls, on at least 100 images: the 95 % interval of
+        the difference to each of them lies above 0. They were scored on the same number of images,
+        so that the strongest decides.
+        """
+        return (
+            self.enough_images and self.interval_above(self.strongest_control, self.power.n)[0] > 0
+        )
+
+    def interval_above(self, value: float, n: int) -> Interval:
+        """
+        The 95 % interval of the difference of the power to another share, of n images; see
+        :func:`~captum_classpattern.statistics.newcombe`.
+        """
+        power = self.power  # shares of n images are whole numbers of hits
+        return newcombe(round(power.value * power.n), power.n, round(value * n), n)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers, for JSON."""
@@ -58,11 +86,48 @@ class Scores:
         }
 
     @classmethod
-    def from_dict(cls, told: Mapping[str, Any]) -> "Scores":
-        """The scores that :meth:`as_dict` told of."""
-        low, high = told["interval"]
-        power = PredictivePower(told["power"], (low, high), told["n"], told["no_pattern"])
-        return cls(power, told["random_pixels"], told["other_canvas"])
+    def from_dict(cls, row: Mapping[str, Any]) -> "Scores":
+        """The scores that :meth:`as_dict` wrote."""
+        low, high = row["interval"]
+        power = PredictivePower(row["power"], (low, high), row["n"], row["no_pattern"])
+        return cls(power, row["random_pixels"], row["other_canvas"])
+
+
+def stands_out(scores: Mapping[int, Scores], target: int, n_classes: int) -> bool:
+    r"""
+    Whether a class's pattern stands out among those of all classes of the model.
+
+    It does if all classes were searched, if its power is above that of every other class (the
+    95 % interval of each difference lies above 0, see
+    :func:`~captum_classpattern.statistics.newcombe`), and if it beats its own controls
+    (:attr:`Scores.beats_controls`, which takes at least 100 images).
+
+    The intervals are over the images. How much another seed or canvas would change is not in them.
+
+    Args:
+        scores (Mapping[int, Scores]): The scores of each class that was searched, on one kind of
+            canvas and at one area.
+        target (int): The class.
+        n_classes (int): Number of classes that the model has.
+
+    Returns:
+        *bool*: False, too, where too few classes or images were looked at to say so.
+
+    Examples::
+
+        >>> from captum_classpattern.metrics import power_of
+        >>> strong, weak = power_of(400, 500, 5), power_of(90, 500, 5)
+        >>> scores = {0: Scores(strong, 0.02, 0.02), 1: Scores(weak, 0.02, 0.02)}
+        >>> stands_out(scores, 0, n_classes=2), stands_out(scores, 0, n_classes=10)
+        (True, False)
+    """
+    first = scores[target]
+    powers = (other.power for y, other in scores.items() if y != target)
+    return (
+        len(scores) == n_classes > 1
+        and first.beats_controls
+        and all(first.interval_above(power.value, power.n)[0] > 0 for power in powers)
+    )
 
 
 @dataclass(frozen=True)
@@ -108,12 +173,13 @@ def survey(
     held_out_images: Images,
     held_out_labels: Labels,
     *,
-    classes: Sequence[int] | None = None,
+    classes: Sequence[int | str] | None = None,
     canvases: Mapping[str, int] = CANVASES,
     areas: Sequence[float] = AREAS,
     classes_together: int = 5,
     n_steps: int | None = None,
     seed: int = 0,
+    precision: str = "auto",
     internal_batch_size: int | None = None,
     show_progress: bool = False,
 ) -> Iterator[Finding]:
@@ -131,7 +197,8 @@ def survey(
         search_labels (Tensor or Sequence[int], optional): Their classes.
         held_out_images (Tensor, Dataset or DataLoader): What patterns are scored on.
         held_out_labels (Tensor or Sequence[int], optional): Their classes.
-        classes (Sequence[int], optional): Which classes. Default: None (all).
+        classes (Sequence[int or str], optional): Which classes, by their numbers or by their names
+            in the classifier's ``class_names``. Default: None (all).
         canvases (Mapping[str, int]): How many canvases of each kind, see
             :func:`select_canvases`; as many searches with seeds in turn on the one canvas that
             is white, black or grey.
@@ -140,6 +207,8 @@ def survey(
         classes_together (int): Classes searched in one go. Default: 5.
         n_steps (int, optional): Rounds of each search. Default: None (80).
         seed (int): Seed of the searches and of the random pixels. Default: 0.
+        precision (str): ``"auto"``, ``"full"`` or ``"bfloat16"``, as in :func:`search_masks`.
+            Default: "auto".
         internal_batch_size (int, optional): Most images in one forward pass of the searches.
             Default: None.
         show_progress (bool): Draws a progress bar for each group of classes. Default: False.
@@ -160,21 +229,24 @@ def survey(
         [(2, 'positive', 40), (2, 'white', 40)]
     """
     seed = check_seed(seed)
+    _check_canvases(canvases)
     with undisturbed(forward_func, seed):
         search = labelled_source(forward_func, search_images, search_labels, name="search images")
-        held_out = labelled_source(
-            forward_func, held_out_images, held_out_labels, name="held-out images"
-        )
+        held_out = ImageSource.of(held_out_images, held_out_labels, name="held-out images")
+        known = held_out.labels is not None
+        held_out = labelled_source(forward_func, held_out, None, name="held-out images")
         sample = search.take([0])
         device, _ = placement(forward_func, sample)
-        count = check_classifier(
-            forward_func,
-            sample.to(device),
-            [] if classes is None else parse_targets(list(classes), len(classes)),
-        )
+        asked = None if classes is None else parse_targets([*classes], len(classes), forward_func)
+        count = check_classifier(forward_func, sample.to(device), asked or [])
         bare = _predictions(forward_func, held_out)
-    wanted = range(count) if classes is None else classes
+        assert held_out.labels is not None
+        if known:
+            accuracy = float((bare == held_out.labels).float().mean())
+            warn_if_guessing(accuracy, held_out.labels, count, "held-out images")
+    wanted = range(count) if asked is None else list(dict.fromkeys(asked))
     explainer = ClassPattern(forward_func, search)
+    explainer.accuracy_is_known = True
     for start in range(0, len(wanted), classes_together):
         group = wanted[start : start + classes_together]
         elsewhere = {
@@ -192,6 +264,7 @@ def survey(
                     keep=1,
                     n_steps=n_steps,
                     seed=own_seed,
+                    precision=precision,
                     internal_batch_size=internal_batch_size,
                     show_progress=show_progress,
                 )
@@ -209,6 +282,20 @@ def survey(
                     for area, pattern in own.items()
                 }
                 yield Finding(own, kind, scores)
+
+
+def _check_canvases(canvases: Mapping[str, int]) -> None:
+    """Raises an error unless there is at least one kind of canvas, and one canvas of each kind."""
+    if not canvases:
+        raise ValueError('canvases is empty: give how many of each kind, such as {"white": 2}')
+    for kind, n in canvases.items():
+        if kind not in STRATEGIES:
+            raise ValueError(f"canvases has the kind {kind!r}: choose from {', '.join(STRATEGIES)}")
+        if not is_whole(n) or n < 1:
+            raise ValueError(
+                f"canvases[{kind!r}] must be a whole number from 1, got {n!r}: leave out a kind "
+                "that is not wanted"
+            )
 
 
 def _tries(

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from captum_classpattern.errors import ArgumentTypeError
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.poisoning import PoisonedDataset, Trigger, poison
 
@@ -233,7 +234,7 @@ def _checked_shape(shape: Shape) -> Shape:
 def _checked_images(images: Tensor, shape: Shape, name: str) -> Tensor:
     if not isinstance(images, Tensor) or not images.is_floating_point():
         kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
-        raise TypeError(f"{name} must be a floating point Tensor in [0, 1], got {kind}")
+        raise ArgumentTypeError(f"{name} must be a floating point Tensor in [0, 1], got {kind}")
     if images.ndim not in (3, 4) or images.shape[-3:] != shape:
         c, h, w = shape
         raise ValueError(

@@ -9,10 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, TensorDataset
 
 from captum_classpattern import ClassPattern, Pattern, predictive_power, search_masks
-from captum_classpattern.images import ImageSource, hash_of
+from captum_classpattern.hashes import hash_of_set
+from captum_classpattern.images import ImageSource
 from captum_classpattern.judging import split_for_judging
 from captum_classpattern.search import Search
 
@@ -78,7 +79,7 @@ def test_the_evidence():
         "empty_mask",
         "search_images",
         "search_images_hash",
-        "search_image_hashes",
+        "precision",
         "versions",
     }
     assert pattern.info["settings"] == {
@@ -101,30 +102,41 @@ def test_the_evidence():
     assert len(pattern.info["loss_curve"]) == 12
     assert pattern.info["empty_mask"] is False
     assert pattern.info["search_images"] == 60
-    hashes = looked_at(7, 0, 32)
-    assert len(hashes) == 12 + 32  # not those of class 0 that do not judge
-    assert pattern.info["search_image_hashes"] == hashes
-    assert pattern.info["search_images_hash"] == hash_of(hashes[::-1])
+    assert pattern.info["precision"] == "float32"
+    assert pattern.seen == set(HASHES)
+    assert pattern.info["search_images_hash"] == hash_of_set(HASHES[::-1])
     assert pattern.info["versions"]["torch"] == torch.__version__
     assert pattern.info["versions"]["captum_classpattern"] == version("captum_classpattern")
 
 
+def of_a_data_set(*args, **kwargs):
+    """Patterns of a search that loads its baselines one by one."""
+    return ClassPattern(linear_net(), TensorDataset(IMAGES, LABELS)).search(
+        *args, **{"area": 0.2, **kwargs}
+    )
+
+
 @pytest.mark.parametrize(("solver", "steps", "shown"), [("paper", 3, 12), ("swap", 1, 32)])
 @pytest.mark.parametrize("target", [1, [1, 1]])
-def test_only_images_that_were_looked_at_are_recorded(solver, steps, shown, target):
+def test_of_a_data_set_only_images_that_were_looked_at_are_recorded(solver, steps, shown, target):
     """Three sign steps of 4; or five, and one round of the 12 that are left of the epoch."""
-    for pattern in search(CANVASES[:2], target, seed=2, solver=solver, n_steps=steps):
-        assert pattern.info["search_image_hashes"] == looked_at(2, 1, shown)
-        assert pattern.info["search_images_hash"] == hash_of(looked_at(2, 1, shown))
-        assert pattern.info["search_images"] == 60
+    for pattern in of_a_data_set(CANVASES[:2], target, seed=2, solver=solver, n_steps=steps):
+        looked = looked_at(2, 1, shown)
+        assert pattern.seen == set(looked)
+        assert pattern.info["search_images_hash"] == hash_of_set(looked)
+        assert pattern.info["search_images"] == len(looked)
 
 
 def test_an_image_that_was_only_looked_at_for_another_class_is_recorded():
-    first, second = search(CANVASES[:2], [0, 1], solver="paper", n_steps=2)
+    first, second = of_a_data_set(CANVASES[:2], [0, 1], solver="paper", n_steps=2)
     own = {*looked_at(0, 0, 8), *looked_at(0, 1, 8)}
     assert len(own) > 12 + 8
-    assert set(first.info["search_image_hashes"]) == own
-    assert set(second.info["search_image_hashes"]) == own
+    assert first.seen == second.seen == own
+
+
+def test_the_patterns_of_a_search_share_one_set_of_hashes():
+    first, second = search(CANVASES[:2], n_steps=1)
+    assert first.seen is second.seen
 
 
 # 48 images are fitted to, 16 of them of class 0

@@ -138,7 +138,7 @@ def test_value_errors(kwargs, text):
         select_canvases(linear_net(), **kwargs)
 
 
-@pytest.mark.parametrize("target", [True, "cat", 0.5])
+@pytest.mark.parametrize("target", [True, None, 0.5])
 def test_a_target_that_is_no_int(target):
     with pytest.raises(TypeError, match="target must be an int"):
         select_canvases(linear_net(), IMAGES, LABELS, target)

@@ -1,19 +1,24 @@
 """The command line, with short searches on a part of the embedded images."""
 
 import json
+import subprocess
+import sys
 from importlib import import_module
 
 import pytest
 import torch
+import typer
 from typer.testing import CliRunner
 
 import captum_classpattern
 from captum_classpattern import Pattern, cli
 from captum_classpattern.demo import DemoImages, LabelledImages, demo_images
+from captum_classpattern.results import find_pattern_file
 from captum_classpattern.survey import survey
 
 runner = CliRunner()
 demo_module = import_module("captum_classpattern.cli.demo")  # the name is the command's, too
+survey_module = import_module("captum_classpattern.survey")
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +31,7 @@ def small(monkeypatch):
         return LabelledImages(half.images[chosen], half.labels[chosen])
 
     few = DemoImages(part(images.search), part(images.held_out))
-    monkeypatch.setattr(demo_module, "demo_images", lambda: few)
+    monkeypatch.setattr(captum_classpattern.demo, "demo_images", lambda: few)
     monkeypatch.setattr(demo_module, "ROUNDS", 4)
 
 
@@ -34,6 +39,32 @@ def test_version():
     result = runner.invoke(cli.app, ["--version"])
     assert result.exit_code == 0
     assert result.output.strip() == captum_classpattern.__version__
+
+
+def test_help_and_version_load_nothing_slow():
+    code = """
+import sys
+import captum_classpattern.cli
+slow = ("torch", "torchvision", "captum", "matplotlib", "scipy", "numpy", "PIL", "jinja2")
+print([name for name in slow if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", ["demo", "search", "compare", "apply"])
+def test_every_option_has_a_text(name):
+    command = typer.main.get_command(cli.app).commands[name]
+    for parameter in command.params:
+        assert parameter.help, parameter.name
+        assert parameter.help.endswith("."), parameter.name
+        assert "[" not in parameter.help, f"rich takes the brackets of {parameter.name} for markup"
+
+
+def test_the_help_says_what_an_option_is_by_default():
+    output = runner.invoke(cli.app, ["search", "--help"], env={"COLUMNS": "300"}).output
+    for words in ("default, 0.05 and 0.01.", "[default: 4]", "default, 80.", "[default: auto]"):
+        assert words in output
 
 
 def test_without_a_command_it_says_what_there_is():
@@ -52,11 +83,12 @@ def test_demo_writes_tables_verdicts_figures_and_patterns(tmp_path):
     for name in ("natural", "backdoored", "robust"):
         assert f"{name} model" in result.output
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-        assert len(list((out / "patterns" / name).iterdir())) == 40
+        assert len(list((out / "patterns" / name).glob("[0-9]_*"))) == 40
     row = written["rows"][27]
     for area, scores in row["areas"].items():
-        name = f"{row['class']}_{row['canvas']}_{area}.safetensors"
-        pattern = Pattern.load(out / "patterns" / row["model"] / name)
+        folder = out / "patterns" / row["model"]
+        pattern = Pattern.load(find_pattern_file(folder, row["class"], row["canvas"], float(area)))
+        assert pattern.info["class_name"] == row["class_name"]
         assert pattern.target == row["class"]
         assert pattern.info["search_power"] == scores["search_power"]
         assert pattern.info["settings"]["n_steps"] == 4
@@ -72,15 +104,15 @@ def test_ctrl_c_leaves_the_finished_patterns_and_says_so(tmp_path, monkeypatch):
                 raise KeyboardInterrupt
             yield finding
 
-    monkeypatch.setattr(demo_module, "survey", interrupted)
+    monkeypatch.setattr(survey_module, "survey", interrupted)
     result = runner.invoke(cli.app, ["demo", "--no-comparison", "--out", str(tmp_path)])
     assert result.exit_code == 130
     assert "Interrupted: the 3 patterns that were finished are in" in result.output
     assert str(tmp_path / "patterns") in result.output.replace("\n", "")
-    saved = sorted((tmp_path / "patterns" / "natural").iterdir())
+    saved = sorted((tmp_path / "patterns" / "natural").glob("[0-9]_*"))
     assert [path.stem for path in saved] == [
         f"{kind}_{area}"
-        for kind in ("0_positive", "0_white", "1_positive")
+        for kind in ("0_T-shirt_positive", "0_T-shirt_white", "1_Trouser_positive")
         for area in (0.01, 0.05)
     ]
     for path in saved:
@@ -94,7 +126,7 @@ def test_ctrl_c_before_anything_is_finished(tmp_path, monkeypatch):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(demo_module, "survey", interrupted)
+    monkeypatch.setattr(survey_module, "survey", interrupted)
     result = runner.invoke(cli.app, ["demo", "--no-comparison", "--out", str(tmp_path)])
     assert result.exit_code == 130
     assert "no pattern was finished yet" in result.output

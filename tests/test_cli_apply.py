@@ -45,6 +45,23 @@ def test_the_area_that_was_searched_is_stamped(pattern, tmp_path):
     assert torch.equal(torch.from_numpy(np.array(Image.open(first))), pixels)  # left as it was
 
 
+def test_a_pattern_that_knows_its_class_names_the_files(tmp_path):
+    path = tmp_path / "pattern.safetensors"
+    Pattern(CANVAS, MASK, 3, {"class_name": "guinea pig, Cavia cobaya"}).save(path)
+    image, _ = image_file(tmp_path / "a.png")
+    result = runner.invoke(app, ["apply", str(path), str(image), "--out", str(tmp_path / "out")])
+    assert result.exit_code == 0, result.output
+    assert "1 images with the pattern of guinea pig, Cavia cobaya (" in result.output
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a_guinea_pig.png"]
+
+
+def test_an_area_is_refused_before_anything_is_read(tmp_path):
+    line = ["apply", "missing.safetensors", "missing.png", "--out", str(tmp_path), "--area", "2"]
+    result = runner.invoke(app, line)
+    assert result.exit_code == 2
+    assert "--area is the share of the pixels, between 0 and 1" in result.output
+
+
 def test_another_area(pattern, tmp_path):
     image, _ = image_file(tmp_path / "a.png")
     line = ["apply", str(pattern), str(image), "--out", str(tmp_path), "--area", "0.5"]

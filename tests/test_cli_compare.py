@@ -10,9 +10,11 @@ import torch
 import typer
 from comparisons import SEARCH, linear_net
 from comparisons import compared as small
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
+import captum_classpattern
 from captum_classpattern import Pattern, cli, predictive_power
 from captum_classpattern.cli.side_by_side import (
     choose_canvases,
@@ -22,9 +24,11 @@ from captum_classpattern.cli.side_by_side import (
 from captum_classpattern.cli.side_by_side import compared as told_of
 from captum_classpattern.comparison import RandomPixels
 from captum_classpattern.demo import DATA, DemoImages, LabelledImages, demo_images, demo_models
+from captum_classpattern.pattern import write_whole
 
 runner = CliRunner()
 demo_module = import_module("captum_classpattern.cli.demo")
+comparison_module = import_module("captum_classpattern.comparison")
 ARCH = "captum_classpattern.demo.network:SmallResNet"
 
 
@@ -122,10 +126,9 @@ def test_compare_prints_a_table_for_each_model_and_the_verdicts(compared):
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (["--methods", "Magic"], "there is no method 'Magic': choose from ClassPattern, "),
-        (["--classes", "x"], "--classes takes numbers and ranges"),
-        (["--area", "2"], "area is the share of pixels to keep"),
-        (["--classes", "12"], "target 12 is out of range: the model has 10 classes"),
+        (["--classes", "x"], "--classes: 'x' is a name, but neither the model nor the images name"),
+        (["--area", "2"], "--area is the share of the pixels, between 0 and 1"),
+        (["--classes", "12"], "--classes: 12 is out of range: the model has 10 classes"),
     ],
 )
 def test_wrong_input_is_told_in_a_line(inputs, tmp_path, more, words):
@@ -133,6 +136,80 @@ def test_wrong_input_is_told_in_a_line(inputs, tmp_path, more, words):
     assert result.exit_code == 2
     assert words in result.output
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--methods", "Saliency,Magic"], "there is no method 'Magic': choose from ClassPattern, "),
+        (["--classes", "3-1"], "--classes has the range 3-1, which is empty: give 1-3"),
+        (["--area", "0"], "--area is the share of the pixels"),
+        (["--device", "nonsense"], "--device nonsense can't be used here"),
+        (["--mean", "x"], "--mean takes numbers"),
+        (["--precision", "half"], "--precision must be one of auto, full, bfloat16"),
+        (["--data", "nowhere"], "--data: nowhere is not there"),
+        (["--class-names", "nowhere"], "--class-names: there is no file nowhere"),
+    ],
+)
+def test_bad_settings_are_refused_before_anything_is_loaded(inputs, tmp_path, more, words):
+    line = ["compare", "missing.pt", "--data", str(inputs / "search.npz"), *more]
+    result = runner.invoke(cli.app, [*line, "--out", str(tmp_path / "out")])
+    assert result.exit_code == 2
+    assert words in result.output
+    assert "missing.pt" not in result.output
+
+
+def checkpoint(name, folder, class_names):
+    """An embedded model in a checkpoint that names its classes."""
+    content = {"net": load_file(DATA / f"{name}.safetensors"), "classes": class_names}
+    torch.save(content, folder / f"{name}.pt")
+    return str(folder / f"{name}.pt")
+
+
+def class_folders(folder, *names):
+    for label, name in enumerate(names):
+        (folder / name).mkdir(parents=True)
+        few = part(demo_images().search)
+        for i, image in enumerate(few.images[few.labels == label]):
+            Image.fromarray((image[0] * 255).round().byte().numpy()).save(
+                folder / name / f"{i}.png"
+            )
+    return str(folder)
+
+
+def test_classes_and_class_folders_by_name(tmp_path):
+    names = ["top", "trouser", *map(str, range(2, 10))]
+    line = ["compare", checkpoint("natural", tmp_path, names), "--arch", ARCH, "--mean", "0"]
+    line += ["--std", "1", "--data", class_folders(tmp_path / "data", "Top", "Trouser")]
+    line += ["--methods", "RandomPixels", "--classes", "Trouser", "--out", str(tmp_path / "out")]
+    result = runner.invoke(cli.app, line)
+    assert result.exit_code == 0, result.output
+    told = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert {row["class"] for row in told["rows"]} == {1}
+    assert told["class_names"] == names
+
+
+def test_models_that_number_the_classes_differently_are_refused(tmp_path):
+    names = ["top", "trouser", *map(str, range(2, 10))]
+    models = [
+        checkpoint("natural", tmp_path, names),
+        checkpoint("robust", tmp_path, [names[1], names[0], *names[2:]]),
+    ]
+    line = ["compare", *models, "--arch", ARCH, "--mean", "0", "--std", "1"]
+    line += ["--data", class_folders(tmp_path / "data", "top", "trouser")]
+    result = runner.invoke(cli.app, [*line, "--out", str(tmp_path / "out")])
+    assert result.exit_code == 2
+    output = " ".join(result.output.split())
+    assert "the models number the classes differently: top is class 0 of " in output
+    assert "natural.pt, but class 1 of " in output
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_precision_is_that_of_the_search(inputs, tmp_path):
+    more = ["--classes", "1", "--methods", "ClassPattern", "--precision", "full"]
+    assert compare(inputs, tmp_path / "out", *more).exit_code == 0
+    told = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert told["settings"]["methods"]["ClassPattern"]["precision"] == "full"
 
 
 def test_two_models_of_one_name_are_refused(inputs, tmp_path):
@@ -214,26 +291,26 @@ def test_no_column_is_there_twice(area, columns, capsys):
 def test_a_figure_has_no_more_rows_than_the_report_s(tmp_path, monkeypatch):
     drawn = []
     module = import_module("captum_classpattern.cli.side_by_side")
-    monkeypatch.setattr(module, "write_report", lambda *a, **k: None)
-    monkeypatch.setattr(module, "write_figure", lambda figure, path: drawn.append(figure))
+    monkeypatch.setattr(module, "write_page", lambda *a, **k: drawn.extend(a[2]))
     write_comparison(
         small(canvases=SEARCH[:14], targets=[0] * 14, methods={"RandomPixels": RandomPixels}),
         tmp_path,
         "Many",
     )
-    words = [text.get_text() for text in drawn[1].findobj(match=lambda o: hasattr(o, "get_text"))]
-    assert any("linear model, the first 12 of 14" in word for word in words)
-    powers = [axis.get_xlabel() for axis in drawn[1].axes if axis.get_xlabel().endswith("%")]
-    assert len(powers) == 12
+    assert any("linear, the first 12 of 14" in picture.title for picture in drawn)
+    written = {path.read_bytes() for path in tmp_path.glob("*.png")}
+    assert written == {picture.png for picture in drawn}
 
 
 def test_a_figure_that_fails_costs_neither_report_nor_patterns(tmp_path, monkeypatch):
     module = import_module("captum_classpattern.cli.side_by_side")
 
-    def fail(figure, path):
-        raise OSError("no room")
+    def fail(path, data):
+        if path.suffix == ".png":
+            raise OSError("no room")
+        write_whole(path, data)
 
-    monkeypatch.setattr(module, "write_figure", fail)
+    monkeypatch.setattr(module, "write_whole", fail)
     comparison = small(methods={"RandomPixels": RandomPixels})
     searched = [replace(r, control=False, searches=True) for r in comparison.records]
     with pytest.raises(OSError, match="no room"):
@@ -280,17 +357,15 @@ def test_a_white_canvas_is_chosen_for_the_class_of_a_trigger():
 def test_the_demo_ends_with_the_comparison(tmp_path, monkeypatch):
     images = demo_images()
     monkeypatch.setattr(
-        demo_module, "demo_images", lambda: DemoImages(part(images.search), part(images.held_out))
+        captum_classpattern.demo,
+        "demo_images",
+        lambda: DemoImages(part(images.search), part(images.held_out)),
     )
     monkeypatch.setattr(demo_module, "ROUNDS", 2)
-    monkeypatch.setattr(demo_module, "CLASS_NAMES", demo_module.CLASS_NAMES[:2])
-    known = demo_module.known_methods
-    monkeypatch.setattr(
-        demo_module,
-        "known_methods",
-        lambda *a, **k: known(*a, **k, names=["ClassPattern", "RandomPixels"]),
-    )
-    demo_module._compare(tmp_path / "comparison", seed=0)
+    monkeypatch.setattr(demo_module, "COMPARED", ("ClassPattern", "RandomPixels"))
+    names = captum_classpattern.demo.CLASS_NAMES
+    monkeypatch.setattr(captum_classpattern.demo, "CLASS_NAMES", names[:2])
+    demo_module._compare(tmp_path / "comparison", seed=0, precision="auto")
     told = json.loads((tmp_path / "comparison" / "comparison.json").read_text())
     assert list(told["models"]) == ["natural", "backdoored", "robust"]
     assert {r["kind"] for r in told["rows"]} == {"positive", "white", "stamped"}
@@ -298,13 +373,14 @@ def test_the_demo_ends_with_the_comparison(tmp_path, monkeypatch):
 
 
 def test_an_interrupted_comparison_writes_what_was_finished(inputs, tmp_path, monkeypatch):
-    module = import_module("captum_classpattern.cli.compare")
-    known = module.known_methods
+    known = comparison_module.known_methods
 
     def stop(model):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "known_methods", lambda *a, **k: {**known(*a, **k), "stop": stop})
+    monkeypatch.setattr(
+        comparison_module, "known_methods", lambda *a, **k: {**known(*a, **k), "stop": stop}
+    )
     result = compare(inputs, tmp_path / "out", "--classes", "1", "--methods", "Saliency")
     assert result.exit_code == 130
     assert "Interrupted after" in result.output

@@ -7,18 +7,18 @@ import subprocess
 import sys
 import time
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from captum_classpattern import Pattern, PredictivePower, predictive_power
+from captum_classpattern import Pattern, predictive_power
+from captum_classpattern.checks import parse_targets
 from captum_classpattern.cli import app
 from captum_classpattern.datasets import load_images
 from captum_classpattern.demo import demo_images, demo_models
-from captum_classpattern.results import strongest_class
-from captum_classpattern.survey import Finding, Scores
 
 runner = CliRunner()
 run_module = import_module("captum_classpattern.cli.run")
@@ -93,14 +93,18 @@ def test_a_strangers_model_from_checkpoint_to_table(tmp_path):
     assert f"The model calls {written['accuracy']:.1%} of the held-out images" in result.output
     rows = {(row["class"], row["canvas"]): row for row in written["rows"]}
     assert rows.keys() == {(y, kind) for y in (0, 2, 3) for kind in ("positive", "white")}
-    assert rows[3, "white"]["class_name"] == "3_c3"
-    # the class of the trigger stands out, and the saved pattern has the power of the table
+    assert rows[3, "white"]["class_name"] == "c3"  # of the folder 3_c3
+    # the class of the trigger is the strongest, and the saved pattern has the power of the table
     powers = {y: rows[y, "white"]["areas"]["0.01"] for y in (0, 2, 3)}
     assert powers[0]["interval"][0] > max(powers[y]["interval"][1] for y in (2, 3))
-    told = "white canvas, 0.01 of the pixels: 0_c0, "
+    told = "white canvas, 0.01 of the pixels: c0, "
     assert told in result.output
-    assert "It stands out." in result.output.split(told)[1].split("\n\n")[0]
-    pattern = Pattern.load(tmp_path / "patterns" / "0_white_0.01.safetensors")
+    assert "3 of 10 classes were searched, so whether it stands out is not known." in " ".join(
+        result.output.split(told)[1].split("\n\n")[0].split()
+    )
+    assert "It stands out." not in result.output
+    pattern = Pattern.load(tmp_path / "patterns" / "0_c0_white_0.01.safetensors")
+    assert pattern.info["class_name"] == "c0"
     _, held_out = load_images("images", channels=1).halves(0)
     model = demo_models()["backdoored"]
     power = predictive_power(model, pattern, held_out.images, held_out.labels, 0.01)
@@ -134,7 +138,7 @@ def test_an_interrupted_search_goes_on_without_what_is_finished(tmp_path, monkey
     assert "holds results already: pass --resume" in again.output
     result = runner.invoke(app, arguments(tmp_path, *QUICK, "--resume"))
     assert result.exit_code == 0, result.output
-    assert "Finished already: 0." in result.output
+    assert "Finished already: c0." in result.output
     assert asked == [list(range(10)), list(range(1, 10))]  # of class 1 one canvas was missing
     written = read(tmp_path)
     assert written["complete"]
@@ -171,7 +175,7 @@ def test_what_is_finished_survives_a_kill(tmp_path):
     rows = read(tmp_path)["rows"]
     assert rows
     for row in rows:
-        name = f"{row['class']}_{row['canvas']}_0.05.safetensors"
+        name = f"{row['class']}_c{row['class']}_{row['canvas']}_0.05.safetensors"
         assert Pattern.load(tmp_path / "patterns" / name).target == row["class"]
     result = runner.invoke(app, arguments(tmp_path, *QUICK, "--classes", "0-9", "--resume"))
     assert result.exit_code == 0, result.output
@@ -198,6 +202,7 @@ def test_held_out_images_of_their_own_must_be_others(tmp_path, place):
     assert {row["areas"]["0.05"]["n"] for row in read(tmp_path / "out")["rows"]} == {45}
 
 
+@pytest.mark.filterwarnings("default")
 def test_a_model_that_guesses_is_pointed_out(tmp_path, place):
     for label in range(10):  # the classes in another order
         target = tmp_path / "images" / f"{(label + 1) % 10}_c"
@@ -207,18 +212,16 @@ def test_a_model_that_guesses_is_pointed_out(tmp_path, place):
     line[line.index("images")] = str(tmp_path / "images")
     result = runner.invoke(app, line)
     assert result.exit_code == 0, result.output
-    assert "Warning: that is close to guessing. Check mean and std" in result.output
+    assert "Warning: the model calls only " in result.output
+    assert result.output.count("close to guessing") == 1
 
 
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (("--classes", "1-"), "--classes takes numbers and ranges such as 0,3-5, got '1-'"),
-        (("--classes", "12"), "target 12 is out of range"),
-        (("--mean", "a"), "--mean takes numbers such as 0.5 or 0.485,0.456,0.406, got 'a'"),
+        (("--classes", "12"), "--classes: 12 is out of range: the model has 10 classes, numbered"),
+        (("--classes", "c11"), "the model has no class 'c11': did you mean c1"),
         (("--arch", "own_network:Nothing"), "own_network has no function 'Nothing'"),
-        (("--data", "nowhere"), "nowhere is not there"),
-        (("--area", "3"), "area is the share of pixels"),
     ],
 )
 def test_wrong_input_is_an_error_in_words(more, message, tmp_path):
@@ -226,6 +229,175 @@ def test_wrong_input_is_an_error_in_words(more, message, tmp_path):
     assert result.exit_code == 2
     assert message in " ".join(result.output.split())
     assert "Traceback" not in result.output
+
+
+BAD_SETTINGS = [
+    (("--classes", "1-"), "--classes takes names, numbers and ranges, such as dog,0,3-5, got '1-'"),
+    (("--classes", ""), "--classes takes names, numbers and ranges, such as dog,0,3-5, got ''"),
+    (("--classes", "1,,2"), "--classes takes names, numbers and ranges"),
+    (("--classes", "5-3"), "--classes has the range 5-3, which is empty: give 3-5"),
+    (("--area", "3"), "--area is the share of the pixels, between 0 and 1 such as 0.05, got 3"),
+    (("--area", "0"), "--area is the share of the pixels"),
+    (("--area", "1"), "--area is the share of the pixels"),
+    (("--area", "nan"), "--area is the share of the pixels"),
+    (("--device", "nonsense"), "--device nonsense can't be used here: "),
+    (("--mean", "a"), "--mean takes numbers such as 0.5 or 0.485,0.456,0.406, got 'a'"),
+    (("--std", "1,"), "--std takes numbers"),
+    (("--precision", "half"), "--precision must be one of auto, full, bfloat16, got 'half'"),
+    (("--data", "nowhere"), "--data: nowhere is not there; give a folder, an .npz file, or torchv"),
+    (("--held-out", "nowhere"), "--held-out: nowhere is not there"),
+    (("--class-names", "no.txt"), "--class-names: there is no file no.txt"),
+]
+
+
+@pytest.mark.parametrize(("more", "message"), BAD_SETTINGS)
+def test_bad_settings_are_refused_before_anything_is_loaded(more, message, tmp_path):
+    line = arguments(tmp_path, *QUICK, *more)
+    line[line.index("own.pth")] = "missing.pth"
+    result = runner.invoke(app, line)
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.split())
+    assert "missing.pth" not in result.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_of_results_is_refused_before_anything_is_loaded(tmp_path):
+    (tmp_path / "results.json").write_text("{}")
+    line = arguments(tmp_path, *QUICK)
+    line[line.index("own.pth")] = "missing.pth"
+    assert "holds results already: pass --resume" in runner.invoke(app, line).output
+
+
+def named_folders(place, folder, names):
+    """The images of the first classes, in folders of other names."""
+    folder.mkdir()
+    for label, name in enumerate(names):
+        os.symlink(place / "images" / f"{label}_c{label}", folder / name)
+    return str(folder)
+
+
+GARMENTS = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker"]
+GARMENTS += ["Bag", "Ankle boot"]
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_class_folders_are_matched_by_name(as_json, tmp_path, place):
+    names = tmp_path / "names.txt"
+    names.write_text(json.dumps(GARMENTS) if as_json else "\n".join([*GARMENTS, ""]))
+    line = arguments(tmp_path / "out", *QUICK, "--class-names", str(names))
+    line[line.index("images")] = named_folders(place, tmp_path / "images", ["trouser", "PULLOVER"])
+    result = runner.invoke(app, [*line, "--classes", "trouser"])
+    assert result.exit_code == 0, result.output
+    written = read(tmp_path / "out")
+    assert written["search_images"] == {"Trouser": 20, "Pullover": 20}
+    assert {(row["class"], row["class_name"]) for row in written["rows"]} == {(1, "Trouser")}
+    saved = {path.name for path in (tmp_path / "out" / "patterns").glob("1_*")}
+    assert saved == {f"1_Trouser_{kind}_0.05.safetensors" for kind in ("positive", "white")}
+    again = runner.invoke(app, [*line, "--classes", "trouser,2", "--resume"])
+    assert "Finished already: Trouser." in again.output
+    assert {row["class"] for row in read(tmp_path / "out")["rows"]} == {1, 2}
+
+
+def test_folders_are_not_silently_the_first_classes(tmp_path, place):
+    line = arguments(tmp_path / "out", *QUICK)
+    line[line.index("images")] = named_folders(place, tmp_path / "images", ["cat", "dog"])
+    result = runner.invoke(app, line)
+    assert result.exit_code == 2
+    output = " ".join(result.output.split())
+    assert "images of 2 classes (cat, dog), but the model has 10 classes and no names for" in output
+    assert "--class-names FILE" in output
+
+
+@pytest.mark.filterwarnings("default")
+def test_as_many_folders_as_classes_are_taken_in_order_with_a_note(tmp_path, place):
+    line = arguments(tmp_path / "out", *QUICK, "--classes", "b")
+    line[line.index("images")] = named_folders(place, tmp_path / "images", "abcdefghij")
+    result = runner.invoke(app, line)
+    assert result.exit_code == 0, result.output
+    assert "Note: the model does not name its 10 classes: they are taken in the" in result.output
+    assert result.output.count("Note: ") == 1
+    assert {(row["class"], row["class_name"]) for row in read(tmp_path / "out")["rows"]} == {
+        (1, "b")
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a\n\nb", "line 2 of names.txt is empty: give a name a line"),
+        ('{"0": "a"}', "names.txt must hold a list of names, in JSON"),
+        ("[1, 2]", "names.txt must hold a list of names, in JSON"),
+        ('["a",', "names.txt is not JSON ("),
+        (b"\xff\xfe\xfa", "names.txt is not a text file ("),
+        ("a\nb\n", "2 class names were given, but the model has 10 classes"),
+    ],
+)
+def test_wrong_files_of_class_names(text, message, tmp_path, place, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("names.txt").write_bytes(text if isinstance(text, bytes) else text.encode())
+    monkeypatch.syspath_prepend(place)
+    line = arguments(tmp_path / "out", *QUICK, "--class-names", "names.txt")
+    line[line.index("own.pth")] = str(place / "own.pth")
+    line[line.index("images")] = str(place / "images")
+    result = runner.invoke(app, line)
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.split())
+
+
+def test_names_of_classes_that_nothing_names(tmp_path, place):
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for path in (place / "images" / "0_c0").iterdir():
+        os.symlink(path, flat / path.name)
+    line = arguments(tmp_path / "out", *QUICK, "--classes", "dog")
+    line[line.index("images")] = str(flat)
+    result = runner.invoke(app, line)
+    assert result.exit_code == 2
+    text = "--classes: 'dog' is a name, but neither the model nor the images name the classes: give"
+    assert text in " ".join(result.output.split())
+
+
+def test_a_search_of_version_0_1_is_gone_on_with(tmp_path):
+    """Its files have no names of classes, its settings no precision."""
+    first = runner.invoke(app, arguments(tmp_path, *QUICK, "--classes", "1"))
+    assert first.exit_code == 0, first.output
+    for path in (tmp_path / "patterns").glob("1_*"):
+        path.rename(path.with_name(path.name.replace("_c1", "")))
+    old = read(tmp_path)
+    del old["settings"]["precision"]
+    old["settings"]["captum_classpattern"] = "0.1"
+    (tmp_path / "results.json").write_text(json.dumps(old))
+    more = runner.invoke(app, arguments(tmp_path, *QUICK, "--classes", "1-2", "--resume"))
+    assert more.exit_code == 0, more.output
+    assert "Note: what is finished was searched by version 0.1 of" in more.output
+    assert "Finished already: c1." in more.output
+    assert read(tmp_path)["rows"][:2] == old["rows"]
+    full = ("--precision", "full", "--resume")
+    refused = runner.invoke(app, arguments(tmp_path, *QUICK, *full))
+    assert "precision auto then, full now" in refused.output
+
+
+def test_the_precision_is_that_of_the_search(tmp_path):
+    result = runner.invoke(
+        app, arguments(tmp_path, *QUICK, "--classes", "1", "--precision", "full")
+    )
+    assert result.exit_code == 0, result.output
+    written = read(tmp_path)
+    assert written["settings"]["precision"] == "full"
+    assert {row["settings"]["precision"] for row in written["rows"]} == {"full"}
+
+
+def test_faults_of_the_code_keep_their_traceback(tmp_path, monkeypatch):
+    def faulty(*args, **kwargs):
+        raise TypeError("of ours")
+
+    monkeypatch.setattr(run_module, "survey", faulty)
+    result = runner.invoke(app, arguments(tmp_path, *QUICK, "--classes", "1"))
+    assert isinstance(result.exception, TypeError)
+    monkeypatch.setattr(run_module, "survey", lambda *a, **k: parse_targets(0.5, 1))
+    result = runner.invoke(app, arguments(tmp_path, *QUICK, "--classes", "1", "--resume"))
+    assert result.exit_code == 2
+    assert "Error: target must be an int" in result.output
 
 
 def test_results_of_the_demo_are_not_gone_on_with(tmp_path):
@@ -283,40 +455,8 @@ def test_a_class_at_a_time_on_a_cpu(tmp_path, monkeypatch):
     assert asked[0]["classes_together"] == 1
 
 
-def test_a_device_that_is_not_there(tmp_path):
-    result = runner.invoke(app, arguments(tmp_path, "--device", "nonsense"))
-    assert result.exit_code == 2
-    assert "--device nonsense can't be used here: " in result.output
-
-
 def test_damaged_results_are_told_by_name(tmp_path):
     (tmp_path / "results.json").write_text('{"rows": [')
     result = runner.invoke(app, arguments(tmp_path, *QUICK, "--resume"))
     assert result.exit_code == 2
     assert "results.json is damaged (" in " ".join(result.output.split())
-
-
-def finding(target, value, interval, without=0.0):
-    pattern = Pattern(torch.rand(1, 4, 4), torch.rand(1, 4, 4), target)
-    scores = Scores(PredictivePower(value, interval, 100, without), 0.1, 0.1)
-    return Finding({0.05: pattern}, "white", {0.05: scores})
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "stands_out"),
-    [
-        (finding(0, 0.9, (0.8, 0.95)), finding(1, 0.5, (0.4, 0.6)), True),
-        (finding(0, 0.9, (0.5, 0.95)), finding(1, 0.5, (0.4, 0.6)), False),
-        (finding(0, 1.0, (0.96, 1.0), without=1.0), finding(1, 0.5, (0.4, 0.6)), False),
-    ],
-)
-def test_to_stand_out_is_to_be_above_all_others_and_the_controls(first, second, stands_out):
-    told = strongest_class([second, first], "white", 0.05, ["cat", "dog"])
-    power = first.scores[0.05].power.value
-    assert told.startswith(f"white canvas, 0.05 of the pixels: cat, {power:.1%}; next dog, 50.0%.")
-    assert told.endswith("It stands out.") == stands_out
-
-
-def test_one_class_alone_does_not_stand_out():
-    told = strongest_class([finding(4, 0.5, (0.4, 0.6))], "white", 0.05)
-    assert told == "white canvas, 0.05 of the pixels: 4, 50.0%."

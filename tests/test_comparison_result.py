@@ -10,7 +10,7 @@ from matplotlib import pyplot
 
 from captum_classpattern import Pattern, predictive_power
 from captum_classpattern.comparison import RandomPixels
-from captum_classpattern.comparison.scoring import merged
+from captum_classpattern.comparison.means import mean_power
 
 
 def broken_on_other(model):
@@ -193,13 +193,11 @@ def test_curves_are_the_records(comparison):
         for name in {r.name for r in scored}:
             own = [r for r in scored if r.name == name]
             assert len(own) == 3
-            expected = [(a, merged([r.powers[a] for r in own]).value) for a in AREAS]
+            expected = [(a, mean_power((r.target, r.powers[a]) for r in own).value) for a in AREAS]
             np.testing.assert_allclose(drawn[name], expected)
         own = [r for r in scored if r.name == "Searching"]
-        cut = [
-            (a, merged([r.powers[a] if a == 0.1 else r.rethresholded[a] for r in own]).value)
-            for a in AREAS
-        ]
+        powers = [(r.target, {**r.rethresholded, 0.1: r.powers[0.1]}) for r in own]
+        cut = [(a, mean_power((y, of_areas[a]) for y, of_areas in powers).value) for a in AREAS]
         np.testing.assert_allclose(drawn["Searching, 10 % map cut"], cut)
 
 

@@ -5,19 +5,16 @@ import torch
 from comparisons import CANVASES, HELD_OUT, LABELS, SEARCH, conv_net, linear_net, plain_mask
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest
 
 from captum_classpattern import Pattern, predictive_power
 from captum_classpattern.comparison.scoring import (
     Scorer,
     check_apart,
     check_scored,
-    merged,
     some_evenly,
     strongest_pixels,
 )
 from captum_classpattern.images import ImageSource
-from captum_classpattern.metrics import power_of
 
 HELD = ImageSource(HELD_OUT, LABELS, name="held-out images")
 
@@ -60,22 +57,6 @@ def test_canvases_of_half_precision_lose_no_rank(dtype):
 def test_the_whole_map_counts_even_where_values_are_nearly_equal():
     map = 1 + torch.arange(36, dtype=torch.float64).view(6, 6) * 1e-15
     assert torch.equal(strongest_pixels(CANVASES[0], map, 0, 0.5).mask[0] > 0, plain_mask(map, 0.5))
-
-
-# ---- pooling
-
-
-@settings(max_examples=60, deadline=None, database=None)
-@given(st.lists(st.tuples(st.integers(1, 300), st.floats(0, 1), st.floats(0, 1)), min_size=1))
-def test_merged_powers_are_those_of_all_counts_together(drawn):
-    counts = [(round(n * share), n, round(n * bare)) for n, share, bare in drawn]
-    hits, total, bare = (sum(column) for column in zip(*counts))
-    power = merged([power_of(*one) for one in counts])
-    assert power.n == total
-    assert power.value == hits / total
-    assert power.without == bare / total
-    wilson = binomtest(hits, total).proportion_ci(0.95, method="wilson")
-    assert power.interval == (wilson.low, wilson.high)
 
 
 # ---- held-out images

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from dataclasses import replace
 from statistics import mean
 
 import pandas
@@ -9,11 +10,11 @@ import pytest
 import torch
 from captum.attr import InputXGradient
 from comparisons import AREAS, CANVASES, LABELS, Searching, compared, linear_net, saying
-from scipy.stats import binomtest
 
 from captum_classpattern import Pattern
 from captum_classpattern.comparison import RandomPixels
-from captum_classpattern.comparison.tables import as_table
+from captum_classpattern.comparison.tables import as_table, rows_by_method
+from captum_classpattern.metrics import power_of
 
 
 def broken(model):
@@ -62,46 +63,55 @@ def test_a_row_for_each_method_model_level_ranking_and_kind(comparison):
     }
 
 
-def test_means_are_plain_means(comparison):
+def plain_mean(records, value):
+    """Over classes, of the means over each class's records; None where none was measured."""
+    by_class = {}
+    for r in records:
+        if value(r) is not None:
+            by_class.setdefault(r.target, []).append(value(r))
+    return mean(mean(values) for values in by_class.values()) if by_class else None
+
+
+def test_means_are_means_over_classes(comparison):
     found = set()
     for row in method_rows(comparison):
         own = group(comparison, row)
-        plain = {
-            **{
-                name: [getattr(r.localisation, name) for r in own if r.localisation]
-                for name in ("iou", "average_precision", "pointing_game", "relevance_mass")
-            },
-            **{
-                name: [getattr(r.simplicity, name) for r in own]
-                for name in ("total_variation", "high_frequency_share", "components")
-            },
-            **{
-                f"stability_{name}": [r.stability[name] for r in own if name in r.stability]
-                for name in ("seeds", "canvases")
-            },
-            **{
-                name: [getattr(r, name) for r in own if getattr(r, name) is not None]
-                for name in ("infidelity", "sensitivity", "passes", "seconds")
-            },
+        scores = {
+            "localisation": ("iou", "average_precision", "pointing_game", "relevance_mass"),
+            "simplicity": ("total_variation", "high_frequency_share", "components"),
         }
-        for name, values in plain.items():
-            if values:
-                found.add(name)
-                assert row[name] == pytest.approx(sum(values) / len(values))
-            else:
+        values = {
+            name: lambda r, part=part, name=name: getattr(getattr(r, part), name, None)
+            for part, names in scores.items()
+            for name in names
+        }
+        for name in ("seeds", "canvases"):
+            values[f"stability_{name}"] = lambda r, name=name: r.stability.get(name)
+        for name in ("infidelity", "sensitivity"):
+            values[name] = lambda r, name=name: getattr(r, name)
+        plain = {name: plain_mean(own, value) for name, value in values.items()}
+        for name in ("passes", "seconds"):  # costs, of a canvas
+            known = [value for r in own if (value := getattr(r, name)) is not None]
+            plain[name] = mean(known) if known else None
+        for name, value in plain.items():
+            if value is None:
                 assert name not in row
+            else:
+                found.add(name)
+                assert row[name] == pytest.approx(value)
     assert len(found) == 13
 
 
-def pooled(powers):
-    """Value and ends of the interval, of all images together."""
-    hits = sum(round(power.value * power.n) for power in powers)
-    total = sum(power.n for power in powers)
-    wilson = binomtest(hits, total).proportion_ci(0.95, method="wilson")
-    return {"": hits / total, "_low": wilson.low, "_high": wilson.high}
+def averaged(records, power):
+    """Value and ends of the interval: of these two or three classes, the means of their own."""
+    return {
+        "": plain_mean(records, lambda r: power(r).value),
+        "_low": plain_mean(records, lambda r: power(r).interval[0]),
+        "_high": plain_mean(records, lambda r: power(r).interval[1]),
+    }
 
 
-def test_powers_are_pooled_with_wilsons_interval(comparison):
+def test_powers_are_means_over_classes_with_intervals(comparison):
     sizes = {p.n for r in comparison.records for p in r.powers.values()}
     assert sizes == {20, 40, 60}  # 40 images are of class 0, 20 of class 1, none of class 2
     scored = 0
@@ -112,31 +122,46 @@ def test_powers_are_pooled_with_wilsons_interval(comparison):
             continue
         scored += 1
         for area in AREAS:
-            for end, value in pooled([r.powers[area] for r in own]).items():
-                assert row[f"power_{area:g}{end}"] == value
-        bare = sum(round(r.powers[0.1].without * r.powers[0.1].n) for r in own)
-        assert row["no_pattern"] == bare / sum(r.powers[0.1].n for r in own)
+            for end, value in averaged(own, lambda r, area=area: r.powers[area]).items():
+                assert row[f"power_{area:g}{end}"] == pytest.approx(value)
+        bare = plain_mean(own, lambda r: r.powers[0.1].without)
+        assert row["no_pattern"] == pytest.approx(bare)
         [other] = {"one", "other"} - {row["model"]}
         if (row["level"], row["ranking"]) == ("image", "signed"):
-            for end, value in pooled([r.transfer[other] for r in own]).items():
-                assert row[f"on_{other}{end}"] == value
+            for end, value in averaged(own, lambda r, other=other: r.transfer[other]).items():
+                assert row[f"on_{other}{end}"] == pytest.approx(value)
         else:
             assert f"on_{other}" not in row
         assert f"on_{row['model']}" not in row
         assert ("rethresholded_0.3" in row) == (row["method"] == "Searching")
         if row["method"] == "Searching":
             for area in (0.06, 0.3):
-                for end, value in pooled([r.rethresholded[area] for r in own]).items():
-                    assert row[f"rethresholded_{area:g}{end}"] == value
+                cut = averaged(own, lambda r, area=area: r.rethresholded[area])
+                for end, value in cut.items():
+                    assert row[f"rethresholded_{area:g}{end}"] == pytest.approx(value)
     assert scored == 24
 
 
-def test_with_as_many_images_of_each_class_pooled_is_the_plain_mean():
-    own = compared(methods={"InputXGradient": InputXGradient})
-    for row in own.rows():
-        values = [r.powers[0.3].value for r in group(own, row)]
-        assert len(set(values)) > 1
-        assert row["power_0.3"] == pytest.approx(mean(values))
+def test_canvases_that_repeat_narrow_no_interval(comparison):
+    """Ten canvases scored on the same images were counted as ten times as many images."""
+    [first, *_] = comparison.select(method="RandomPixels", kind="b")
+    [once], [often] = (rows_by_method([first] * count, []) for count in (1, 10))
+    assert once["power_0.1_low"] == first.powers[0.1].interval[0]
+    for end in ("", "_low", "_high"):
+        assert often[f"power_0.1{end}"] == pytest.approx(once[f"power_0.1{end}"])
+
+
+def test_of_five_classes_on_the_interval_is_as_wide_as_they_differ(comparison):
+    [first, *_] = comparison.select(method="RandomPixels", kind="b")
+    hits = (1, 2, 5, 10, 20, 30, 60, 120, 300, 598)  # of 600
+    records = [
+        replace(first, target=y, powers={0.1: power_of(count, 600, 0)})
+        for y, count in enumerate(hits)
+    ]
+    [row] = rows_by_method(records, [])
+    assert row["power_0.1"] == pytest.approx(sum(hits) / 6000)
+    assert row["power_0.1_low"] < 0.1
+    assert row["power_0.1_high"] > 0.35  # pooled: 20.0 %
 
 
 def test_a_row_for_each_record(comparison):

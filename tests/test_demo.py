@@ -75,6 +75,7 @@ def test_the_recorded_scores_meet_the_goals(name, part):
         assert goal <= scores[score] <= 1
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("name", MODELS)
 def test_the_recorded_scores_are_measured_again(models, name):
     record = json.loads((DATA / f"{name}.json").read_text())

@@ -17,8 +17,9 @@ def script():
     return imported("benchmarks", "failures")
 
 
-def findings(*hits, control=0.0):
-    """One class for each number of hits of 900."""
+def findings(*hits, control=0.0, classes=10):
+    """One class for each number of hits of 900; the others have none."""
+    hits = (hits + (0,) * classes)[:classes]
     pattern = {y: Pattern(torch.ones(1, 8, 8), torch.ones(1, 8, 8), y) for y in range(len(hits))}
     return [
         Finding({AREA: pattern[y]}, "white", {AREA: Scores(power_of(count, 900, 0), control, 0.0)})
@@ -27,27 +28,28 @@ def findings(*hits, control=0.0):
 
 
 @pytest.mark.parametrize(
-    ("found", "rank", "rival", "stands_out", "told"),
+    ("found", "rank", "rival", "stands_out", "text"),
     [
         (findings(880, 100, 200), 1, 2, True, "**yes**"),
         # random pixels do as well
         (findings(880, 100, 200, control=0.99), 1, 2, False, "no, 1 of 10"),
-        (findings(500, 490, 200), 1, 1, False, "no, 1 of 10"),  # the intervals meet
+        (findings(500, 490, 200), 1, 1, False, "no, 1 of 10"),  # too close
+        (findings(200, 100, classes=2), 1, 1, False, "no, 1 of 10"),  # not all were searched
         (findings(490, 500, 200), 2, 1, False, "no, 2 of 10"),
         (findings(200, 880, 300), 3, 1, False, "no, 3 of 10; Trouser does"),
     ],
 )
 def test_a_class_stands_out_by_the_rule_of_the_results(
-    script, found, rank, rival, stands_out, told
+    script, found, rank, rival, stands_out, text
 ):
-    own = script.standing(found, "white", AREA, 0)
+    own = script.standing(found, "white", AREA, 0, 10)
     assert (own.rank, own.rival, own.stands_out) == (rank, rival, stands_out)
     first = script.first_class(found, "white", AREA)
     assert first == (0 if rank == 1 else rival)
-    anyone = "It stands out." in strongest_class(found, "white", AREA)
-    assert script.standing(found, "white", AREA, first).stands_out == anyone
+    anyone = "It stands out." in strongest_class(found, "white", AREA, n_classes=10)
+    assert script.standing(found, "white", AREA, first, 10).stands_out == anyone
     assert stands_out == (anyone and first == 0)
-    assert script.verdict(found, "white", AREA) == told
+    assert script.verdict(found, "white", AREA) == text
 
 
 def test_only_classes_that_are_weak_on_both_canvases_are_in_the_table(script):

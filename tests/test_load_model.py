@@ -22,7 +22,8 @@ from torchvision.transforms.v2.functional import resize
 
 from captum_classpattern.adapters import fitting, load_model, trojanzoo
 from captum_classpattern.adapters.cifar import preactresnet18
-from captum_classpattern.adapters.timm import described
+from captum_classpattern.adapters.timm import described, imagenet_ids
+from captum_classpattern.class_names import ClassNames
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.261)
@@ -187,6 +188,17 @@ def test_class_names(held, names, tmp_path):
     torch.save({"net": Tiny().state_dict(), **held}, tmp_path / "model.pt")
     classifier = load_model(tmp_path / "model.pt", arch=TINY, mean=0, std=1)
     assert classifier.classes == classifier.class_names == names
+
+
+def test_class_names_that_the_caller_gives(tmp_path):
+    torch.save({"net": Tiny().state_dict(), "classes": ["a", "b", "c"]}, tmp_path / "model.pt")
+    settings = {"arch": TINY, "mean": 0, "std": 1}
+    classifier = load_model(tmp_path / "model.pt", **settings, class_names=("cat", "dog", "eel"))
+    assert classifier.class_names == ["cat", "dog", "eel"]
+    with pytest.raises(ValueError, match="2 class names were given, but the model has 3 classes"):
+        load_model(tmp_path / "model.pt", **settings, class_names=["cat", "dog"])
+    with pytest.raises(TypeError, match="class_names must be a list of names"):
+        load_model(tmp_path / "model.pt", **settings, class_names="cat")
 
 
 def test_a_network_that_the_file_names(tmp_path):
@@ -823,6 +835,13 @@ def test_timm_by_name(tmp_path, monkeypatch):
     told = classifier.provenance
     assert (told["source"], told["arch"]) == ("timm:test_resnet",) * 2
     assert len(classifier.classes) == told["num_classes"] == 1000
+    assert classifier.class_names[0] == "tench, Tinca tinca"
+    assert ClassNames.of(classifier).find("n01440764") == 0
+    assert ClassNames.of(classifier).find("goldfish") == 1
+    overlay |= {"label_names": ["x", "y"], "label_descriptions": {"x": "cat"}, "num_classes": 2}
+    torch.save(of_timm(num_classes=2).state_dict(), tmp_path / "weights.pt")
+    classifier = load_model("timm:test_resnet")
+    assert (classifier.class_names, classifier.class_ids) == (["cat", "y"], ["x", "y"])
     assert "sha256" not in told
     with pytest.raises(ValueError, match=r"timm:no_such_net can't be made: .*[Uu]nknown model"):
         load_model("timm:no_such_net")
@@ -844,11 +863,17 @@ def test_torchvision_by_name(tmp_path, monkeypatch):
         classifier = load_model(f"torchvision:{name}")
         assert_same(classifier, network, mean, std, images)
         assert classifier.classes[0] == "tench"
+        assert classifier.class_ids[0] == "n01440764"  # of timm's list
         assert classifier.input_size == (3, 224, 224)
         told = classifier.provenance
         assert told["arch"] == "torchvision:squeezenet1_1"
         assert told["weights"] == "IMAGENET1K_V1"
         assert told["normalisation"]["from"] == "the weights' transforms"
+
+
+def test_without_timm_torchvisions_models_know_no_wordnet_ids(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    assert imagenet_ids() is None
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,13 @@
 """The tables of the benchmark of the paper's claims, on findings that are made up."""
 
-import statistics
-
 import pytest
-import scipy.stats
 import torch
 from scripts import imported
 
 from captum_classpattern.metrics import power_of
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.simplicity import simplicity
+from captum_classpattern.statistics import bootstrap_over_classes
 from captum_classpattern.survey import Finding, Scores
 from captum_classpattern.triggers import BadNets
 
@@ -48,14 +46,14 @@ def cells(table):
 
 
 def test_the_interval_is_over_the_means_of_the_classes(tables):
-    found = tables.Estimate.over_classes({0: [0.1, 0.3], 1: [0.5, 0.5], 2: [0.8, 1.0]})
-    means = [0.2, 0.5, 0.9]
-    expected = scipy.stats.t.interval(
-        0.95, 2, statistics.mean(means), statistics.stdev(means) / 3**0.5
-    )
-    assert found.value == pytest.approx(statistics.mean(means))
-    assert (found.low, found.high) == pytest.approx(expected)
-    assert found.percent() == "53.3% (0.0-100.0)"  # shares end at 0 and 1
+    values = {0: [0.1, 0.3], 1: [0.5, 0.5], 2: [0.8, 1.0], 3: [0.4], 4: [0.1]}
+    low, high = bootstrap_over_classes(values).interval
+    assert tables.percent(values) == f"42.0% ({100 * low:.1f}-{100 * high:.1f})"
+    assert tables.number(values, 3) == f"0.420 ({low:.3f} to {high:.3f})"
+    assert low < 0.3 < 0.6 < high
+    del values[4]
+    assert tables.percent(values) == "50.0%"  # too few classes for an interval
+    assert tables.number(values, 1) == "0.5"
 
 
 def test_power_stands_beside_its_controls(tables):
@@ -101,8 +99,8 @@ def test_a_pattern_is_held_against_the_trigger_in_its_place_and_anywhere(backdoo
 
 def test_transfer_counts_classes_above_both_controls(tables):
     rows = [
-        {"class": y, "on": on, "power": power, "low": power - 0.1, "random_pixels": 0.1}
-        | {"no_pattern": 0.2}
+        {"class": y, "on": on, "power": power, "random_pixels": 0.1, "no_pattern": 0.2}
+        | {"above_both": power > 0.3}
         for on, powers in {"itself": (0.5, 0.6), "other": (0.25, 0.4)}.items()
         for y, power in enumerate(powers)
     ]
@@ -114,10 +112,10 @@ def test_transfer_counts_classes_above_both_controls(tables):
 
 
 def test_shapes_have_random_pixels_beside_them(tables):
-    seeds = [[finding(y, 500) for y in range(3)]]
+    seeds = [[finding(y, 500) for y in range(5)]]
     own, random = cells(tables.shapes({"a model": ("0", seeds)}, AREA))
     square = simplicity(corner())
-    assert own[4] == "3"
+    assert own[4] == "5"
     assert own[5].startswith(f"{square.total_variation:.3f} (")
     assert own[7] == "1.0 (1.0 to 1.0)"
     assert random[0] == "*random pixels*"
@@ -129,14 +127,12 @@ def test_shapes_are_compared_class_by_class(tables):
     two, one = torch.zeros(1, 8, 8), torch.zeros(1, 8, 8)
     two[0, 0, :2] = two[0, 5, :2] = 1.0
     one[0, 0, :4] = 1.0
-    control = [[finding(y, 500, mask=mask) for y, mask in enumerate((two, two, one))]]
-    seeds = [[finding(y, 500, mask=one) for y in range(3)]]
+    control = [[finding(y, 500, mask=mask) for y, mask in enumerate((two, two, one, one, two))]]
+    seeds = [[finding(y, 500, mask=one) for y in range(5)]]
     [row] = cells(tables.simpler(control, {"robust": seeds}, AREA))
-    gaps = [-1.0, -1.0, 0.0]
-    low, high = scipy.stats.t.interval(
-        0.95, 2, statistics.mean(gaps), statistics.stdev(gaps) / 3**0.5
-    )
-    assert row == ["robust", "white", row[2], row[3], f"{-2 / 3:.1f} ({low:.1f} to {high:.1f})"]
+    gaps = {0: [-1.0], 1: [-1.0], 2: [0.0], 3: [0.0], 4: [-1.0]}
+    low, high = bootstrap_over_classes(gaps).interval
+    assert row == ["robust", "white", row[2], row[3], f"-0.6 ({low:.1f} to {high:.1f})"]
 
 
 def test_canvases_and_epochs_and_random_labels_have_a_row_each(tables):

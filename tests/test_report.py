@@ -337,19 +337,19 @@ def test_only_what_searches_is_said_to_be_searched_anew(unillustrated):
     assert "earched anew for each area" not in text.split("The same numbers")[0]
 
 
-def test_alt_texts_tell_the_pooled_powers_that_figures_show():
+def test_alt_texts_have_the_means_over_classes_that_figures_show():
     comparison = small_comparison()
-    few, many = (r for r in comparison.select(model="bad", kind="white", method="RandomPixels"))
-    some, all_ = (
-        PredictivePower(0.0, (0.0, 0.1), 10, 0.0),
-        PredictivePower(1.0, (0.9, 1.0), 30, 0.0),
+    records = comparison.select(model="bad", kind="white", method="RandomPixels")
+    assert [record.target for record in records] == [0, 1]
+    none = PredictivePower(0.0, (0.0, 0.1), 10, 0.0)
+    all_ = PredictivePower(1.0, (0.9, 1.0), 30, 0.0)
+    first, second = (
+        replace(record, powers=dict.fromkeys(AREAS, power))
+        for record, power in zip(records, (none, all_))
     )
-    own = [
-        replace(few, powers=dict.fromkeys(AREAS, some)),
-        replace(many, powers=dict.fromkeys(AREAS, all_)),
-    ]
-    assert "RandomPixels from 75.0\xa0% at 5\xa0% of the pixels to 75.0" in pictures._in_words(
+    own = [first, second, second, second]  # more canvases give a class no more weight
+    assert "RandomPixels from 50.0\xa0% at 5\xa0% of the pixels to 50.0" in pictures._in_words(
         own, "bad", ["RandomPixels"]
     )
     told = pictures._scores(comparison, own, "RandomPixels")
-    assert told == "RandomPixels power 75.0\xa0% (0.0\xa0% to 100.0\xa0%)"
+    assert told == "RandomPixels power 50.0\xa0% (0.0\xa0% to 100.0\xa0%)"

@@ -12,7 +12,10 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not 
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FOUND = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-pytestmark = pytest.mark.skipif(FOUND is None, reason=f"none of {', '.join(BROWSERS)} is on PATH")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(FOUND is None, reason=f"none of {', '.join(BROWSERS)} is on PATH"),
+]
 EVIL = (
     "</script><script>document.title='taken'</script>\"'&<img src=x onerror=\"document.title=1\">"
 )

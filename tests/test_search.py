@@ -6,7 +6,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from captum_classpattern import PixelClassifier, search_masks
+from captum_classpattern import PixelClassifier, search_masks, select_canvases
+from captum_classpattern.errors import Notice
 from captum_classpattern.search import _normalised
 
 LABELS = [0, 1, 2, 1, 0, 2, 1, 2, 1, 0, 1, 2]  # 3 of class 0, 5 of 1, 4 of 2
@@ -508,7 +509,7 @@ def test_leaves_model_inputs_and_randomness_alone(solver):
         ({"baseline_labels": [0] * 12}, "no baselines are left for target 0: all 12 are labelled"),
         ({"baseline_labels": LABELS[:-1]}, r"has 12 images, .* shape \(12,\), got \(11,\)"),
         ({"solver": "adam"}, "solver must be one of swap, paper, got 'adam'"),
-        ({"precision": "half"}, "precision must be one of auto, full, got 'half'"),
+        ({"precision": "half"}, "precision must be one of auto, full, bfloat16, got 'half'"),
         ({"area": 0.01}, "0.01 of 6x6 = 36 pixels rounds to none or all"),
         ({"area": 1.5}, "1.5 of 6x6 = 36 pixels rounds to a number out of range"),
         ({"alpha": 1.5}, r"alpha must lie in \[0, 1\], got 1\.5"),
@@ -615,10 +616,24 @@ def test_logits_that_become_nan_half_way(solver, call, step):
     assert len(calls) < call + 16  # it is seen before long
 
 
-def test_probabilities_are_warned_of():
-    with pytest.warns(UserWarning, match="look like probabilities: the search takes logits") as w:
-        search(returns(lambda logits: logits.softmax(1)))
+@pytest.mark.parametrize("solver", ["swap", "paper"])
+def test_of_probabilities_the_logarithm_is_taken(solver):
+    """A model that ends in a softmax gives the masks of its logits."""
+    with pytest.warns(Notice, match="look like probabilities: the search takes their log") as w:
+        found = search(returns(lambda logits: logits.softmax(1)), solver=solver)
     assert [warning.filename for warning in w] == [__file__]
+    expected = search(returns(lambda logits: logits), solver=solver)
+    torch.testing.assert_close(found.losses, expected.losses, atol=1e-5, rtol=1e-5)
+    assert torch.equal(found.masks > 0, expected.masks > 0)
+
+
+def test_canvases_of_probabilities_are_chosen_by_their_logarithm():
+    net = returns(lambda logits: 30 * logits)  # the softmax is 1 for many images
+    soft = returns(lambda logits: (30 * logits).double().softmax(1))
+    images, labels = random_images(30, seed=3), torch.arange(30) % 3
+    with pytest.warns(Notice):
+        found = select_canvases(soft, images, labels, 1)
+    assert torch.equal(found, select_canvases(net, images, labels, 1))
 
 
 def test_a_wrapped_tuple_is_a_classifier():

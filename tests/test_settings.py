@@ -15,7 +15,7 @@ WHOLE = "must be a whole number from 1, got"
     [
         ({"solver": "adam"}, "solver must be one of swap, paper, got 'adam'"),
         ({"solver": None}, "solver must be one of swap, paper, got None"),
-        ({"precision": "half"}, "precision must be one of auto, full, got 'half'"),
+        ({"precision": "half"}, "precision must be one of auto, full, bfloat16, got 'half'"),
         ({"alpha": -0.1}, r"alpha must lie in \[0, 1\], got -0\.1"),
         ({"alpha": 1.5}, r"alpha must lie in \[0, 1\], got 1\.5"),
         ({"alpha": np.nan}, r"alpha must lie in \[0, 1\], got nan"),

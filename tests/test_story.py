@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from captum_classpattern.demo.story import tell
+from captum_classpattern.demo.story import make_verdicts
 from captum_classpattern.metrics import power_of
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.survey import Finding, Scores
@@ -41,7 +41,7 @@ def findings(natural=(800,) * 10, backdoored=(850,) + (100,) * 9, trigger=True):
 
 
 def verdicts(**changes):
-    return tell(findings(**changes), PIXELS)
+    return make_verdicts(findings(**changes), PIXELS)
 
 
 def claims(found, claim, model):
@@ -64,14 +64,44 @@ def test_claim_1_names_the_classes_that_do_not_beat_their_controls():
     assert "holds for no class." in natural["text"]
 
 
-@pytest.mark.parametrize(("rival", "holds"), [(100, True), (840, False), (900, False)])
-def test_claim_2_needs_disjoint_intervals(rival, holds):
+@pytest.mark.parametrize(
+    ("rival", "holds"),
+    # 829 of 900 is within the interval of 850, and 810 not clearly below it; 900 is above
+    [(100, True), (820, True), (830, False), (900, False)],
+)
+def test_claim_2_needs_a_clear_difference_to_all_others(rival, holds):
     found = claims(verdicts(backdoored=(850, rival) + (50,) * 8), 2, "backdoored")
     stands_out, located = found[:-1], found[-1]
     assert len(stands_out) == 4  # two canvases, two areas
     assert {v["holds"] for v in stands_out} == {holds}
     assert all(("does not stand out" in v["text"]) != holds for v in stands_out)
     assert located["holds"]
+
+
+def test_claim_2_needs_the_controls_to_be_beaten():
+    found = findings()
+    found["backdoored"] = [
+        finding(f.target, f.canvas, 850 if f.target == 0 else 100, control=0.94)
+        for f in found["backdoored"]
+    ]
+    verdict = claims(make_verdicts(found, PIXELS), 2, "backdoored")[0]
+    assert not verdict["holds"]
+    assert "does not stand out" in verdict["text"]
+
+
+def test_the_mean_of_claim_1_has_an_interval_over_the_classes():
+    text = claims(verdicts(natural=(850,) * 9 + (100,)), 1, "natural")[0]["text"]
+    assert "95 % bootstrap interval over 10 classes" in text
+
+
+def test_a_trigger_that_a_control_shows_as_well_was_not_found():
+    found = findings()
+    found["natural"] = [
+        finding(f.target, f.canvas, 800, mask=PIXELS.float()) for f in found["natural"]
+    ]
+    verdict = make_verdicts(found, PIXELS)[-1]
+    assert not verdict["holds"]
+    assert "was not found" in verdict["text"]
 
 
 def test_the_trigger_is_found_where_the_masks_meet():

@@ -4,13 +4,16 @@ import json
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from captum_classpattern import ClassPattern, predictive_power, select_canvases
 from captum_classpattern.images import labelled_source
-from captum_classpattern.metrics import random_pixels
+from captum_classpattern.metrics import power_of, random_pixels
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.survey import DRAWS, Scores, _tries, survey
+from captum_classpattern.statistics import newcombe, wilson
+from captum_classpattern.survey import DRAWS, Scores, _tries, stands_out, survey
 
 
 @pytest.fixture(scope="module")
@@ -86,12 +89,55 @@ def test_scores_are_those_of_predictive_power(setting, area):
         assert scores.other_canvas == pytest.approx(power(elsewhere))
 
 
-def test_beats_controls_only_if_the_whole_interval_does(setting):
-    power = setting[-1][0].scores[0.2].power
-    low = power.interval[0]
-    assert Scores(power, low - 0.01, low - 0.01).beats_controls == (power.without < low)
-    assert not Scores(power, low, 0.0).beats_controls
-    assert not Scores(power, 0.0, low + 0.01).beats_controls
+def scored(hits, n=500, *, bare=0, random=0.0, other=0.0):
+    return Scores(power_of(hits, n, bare), random, other)
+
+
+@pytest.mark.parametrize("control", ["bare", "random", "other"])
+def test_a_power_beats_its_controls_if_the_difference_to_each_is_above_nothing(control):
+    def against(share):
+        return scored(50, 100, **{control: round(100 * share) if control == "bare" else share})
+
+    assert against(0.36).beats_controls
+    # 50 % has an interval from 40.4 %, but 38 % is as uncertain: the difference may be 0
+    assert newcombe(50, 100, 38, 100)[0] < 0
+    assert not against(0.38).beats_controls
+    assert not against(0.6).beats_controls
+
+
+def test_fewer_than_100_images_are_too_few_to_beat_controls():
+    assert scored(100, 100).beats_controls
+    assert not scored(99, 99).beats_controls
+
+
+def test_a_class_stands_out_if_the_difference_to_each_other_is_above_nothing():
+    assert stands_out({0: scored(300), 1: scored(200), 2: scored(5)}, 0, 3)
+    assert not stands_out({0: scored(300), 1: scored(280), 2: scored(5)}, 0, 3)
+    assert not stands_out({0: scored(300), 1: scored(200), 2: scored(350)}, 0, 3)
+    assert not stands_out({0: scored(300, random=0.6), 1: scored(200), 2: scored(5)}, 0, 3)
+
+
+def test_a_class_stands_out_only_where_all_classes_were_searched_on_enough_images():
+    found = {0: scored(300), 1: scored(5)}
+    assert stands_out(found, 0, 2)
+    assert not stands_out(found, 0, 10)
+    assert not stands_out({0: scored(300)}, 0, 1)
+    assert not stands_out({0: scored(99, 99), 1: scored(0, 99)}, 0, 2)
+
+
+@settings(max_examples=60, deadline=None, database=None)
+@given(st.lists(st.tuples(st.integers(0, 200), st.integers(0, 200)), min_size=2, max_size=6))
+def test_at_most_one_class_stands_out_and_it_is_the_strongest(drawn):
+    found = {y: scored(hits, 200, bare=bare) for y, (hits, bare) in enumerate(drawn)}
+    ones = [y for y in found if stands_out(found, y, len(found))]
+    assert len(ones) <= 1
+    for y in ones:
+        assert drawn[y][0] == max(hits for hits, _ in drawn)
+        for other, (hits, _) in enumerate(drawn):  # a plain one: Wilson's ends, put together
+            (low, _), (_, high) = wilson(drawn[y][0], 200), wilson(hits, 200)
+            gap = (drawn[y][0] - hits) / 200
+            bound = gap - ((drawn[y][0] / 200 - low) ** 2 + (high - hits / 200) ** 2) ** 0.5
+            assert other == y or bound > 0
 
 
 def test_findings_are_plain_json(setting):
@@ -148,3 +194,33 @@ def test_a_canvas_of_one_colour_is_searched_with_as_many_seeds(setting, kind):
         (2, [0, 1], 3),
         (2, [0, 1], 4),
     ]
+
+
+@pytest.mark.parametrize(
+    ("canvases", "error"),
+    [
+        ({"white": 0}, r"canvases\['white'\] must be a whole number from 1, got 0: leave out a"),
+        ({"white": True}, "must be a whole number from 1, got True"),
+        ({"red": 1}, "canvases has the kind 'red': choose from positive, negative"),
+        ({}, "canvases is empty"),
+    ],
+)
+def test_canvases_that_are_none_are_refused(setting, canvases, error):
+    net, search, held_out, labels, _ = setting
+    with pytest.raises(ValueError, match=error):
+        next(survey(net, search, labels, held_out, labels, canvases=canvases))
+
+
+def test_the_precision_reaches_each_search(setting):
+    net, search, held_out, labels, _ = setting
+    few = {"classes": [1], "canvases": {"white": 1}, "areas": (0.2,), "n_steps": 2}
+    [found] = survey(net, search, labels, held_out, labels, precision="bfloat16", **few)
+    assert found.pattern.info["settings"]["precision"] == "bfloat16"
+
+
+def test_a_model_that_guesses_is_pointed_out_once(setting):
+    net, search, held_out, labels, _ = setting
+    few = {"classes": [0, 1], "canvases": {"white": 2}, "areas": (0.2,), "n_steps": 2}
+    with pytest.warns(UserWarning, match="of 60 held-out images by their label, which is") as w:
+        list(survey(net, search, labels, held_out, labels, **few))
+    assert len(w) == 1

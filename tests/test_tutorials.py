@@ -73,6 +73,7 @@ def data(tmp_path_factory):
     return unpacked(GIVEN, tmp_path_factory.mktemp("data"))
 
 
+@pytest.mark.notebook
 @by_name(EMBEDDED)
 @pytest.mark.usefixtures("_as_in_ci")
 def test_it_runs_on_the_embedded_data(path, monkeypatch):
@@ -80,6 +81,7 @@ def test_it_runs_on_the_embedded_data(path, monkeypatch):
     assert run(nbformat.read(path, 4))
 
 
+@pytest.mark.notebook
 @by_name(WITH_DATA)
 @pytest.mark.skipif(not GIVEN.is_dir(), reason=WITHOUT_THE_DATA)
 @pytest.mark.usefixtures("_as_in_ci")

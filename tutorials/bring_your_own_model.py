@@ -15,6 +15,7 @@ train a clean model with --rate 0.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -83,7 +84,7 @@ def train(images: Path, out: Path, target: int, rate: float, epochs: int, limit:
     torch.save({"net": net.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epochs}, out)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=Path, required=True, help="folder of class folders")
     parser.add_argument("--out", type=Path, default=Path("own_model.pth"))
@@ -91,7 +92,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=0.05, help="share poisoned; 0: a clean model")
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--limit", type=int, default=2000, help="images of a class")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     train(given.images, given.out, given.target, given.rate, given.epochs, given.limit)
 
 

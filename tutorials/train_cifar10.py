@@ -316,16 +316,16 @@ def save(name: str, model: nn.Module, stages: Sequence[Stage], data: Path | None
     print(name, recorded["test_set"], flush=True)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", choices=KINDS)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--first", type=int, default=0, help="stages that the saved model has had")
     parser.add_argument("--keep", type=int, nargs="*", default=(), help="epochs to keep")
-    arguments = parser.parse_args()
-    name, first = arguments.name, arguments.first
+    given = parser.parse_args(arguments)
+    name, first = given.name, given.first
     MODELS.mkdir(exist_ok=True)
-    images, labels = training_set(name, arguments.data)
+    images, labels = training_set(name, given.data)
     stages = STAGES_OF.get(name, STAGES)
     torch.manual_seed(0)
     poisoned = poisoned_images(name, images, labels)
@@ -339,14 +339,14 @@ def main() -> None:
         ]
 
         def keep(trained: nn.Module, epoch: int, before: int = before) -> None:
-            if before + epoch in arguments.keep:
+            if before + epoch in given.keep:
                 save_weights(f"{name}_epoch{before + epoch}", trained)
 
         checkpoint = MODELS / f".cifar10_{name}_{number}.pt"
         epsilon = EPSILONS.get(name, 0.0)
         steps = len(images) // BATCH
         model = train_stage(model, stage, epochs, steps, checkpoint, epsilon, keep)
-        save(name, model, stages[: number + 1], arguments.data)
+        save(name, model, stages[: number + 1], given.data)
         model = load_model(name)
 
 

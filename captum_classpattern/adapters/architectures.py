@@ -11,6 +11,7 @@ import torchvision
 from torch import nn
 
 from captum_classpattern.adapters.cifar import cifar_resnet18, cifar_resnet50, preactresnet18
+from captum_classpattern.errors import ArgumentTypeError
 
 OWN = {f.__name__: f for f in (preactresnet18, cifar_resnet18, cifar_resnet50)}
 FAMILIES = ("timm", "torchvision")
@@ -79,7 +80,7 @@ def _made_by(module_name: str, name: str, classes: dict[str, int]) -> nn.Module:
         raise ValueError(f"arch={module_name}:{name} wants a number of classes: pass num_classes")
     made = _called(factory, classes if asked is not None or takes_any else {})
     if not isinstance(made, nn.Module):
-        raise TypeError(
+        raise ArgumentTypeError(
             f"arch={module_name}:{name} must make a torch.nn.Module, got a {type(made).__name__}"
         )
     return made

@@ -36,3 +36,4 @@ class Found:
     input_size: tuple[int, int, int] | None = None
     trigger: Pattern | None = None
     details: dict[str, Any] = field(default_factory=dict)
+    class_ids: Sequence[str] | None = None  # such as WordNet's

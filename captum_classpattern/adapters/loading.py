@@ -20,6 +20,7 @@ from captum_classpattern.adapters import (
 )
 from captum_classpattern.adapters.found import Found
 from captum_classpattern.adapters.opening import open_checkpoint
+from captum_classpattern.class_names import ClassNames, placeholders
 from captum_classpattern.classifier import PixelClassifier, placement, warn
 
 FORMATS = ("backdoorbench", "trojanzoo", "robustbench", "robustness", "timm", "plain")
@@ -46,6 +47,7 @@ def load_model(
     format: str | None = None,
     output: int | str | None = None,
     trust_pickle: bool = False,
+    class_names: Sequence[str] | None = None,
 ) -> PixelClassifier:
     r"""
     Loads somebody's model as a classifier over [0, 1] pixels.
@@ -71,6 +73,8 @@ def load_model(
         output (int or str, optional): Where the logits are if the model returns a tuple or a
             dict: ``-1``, ``0``, ``"logits"``. Default: None.
         trust_pickle (bool): Opens files that run code of their maker, too. Default: False.
+        class_names (Sequence[str], optional): The names of the classes, in the order of the
+            model's outputs. Default: None (the source's own, else "class 0", "class 1", ...).
 
     Returns:
         *PixelClassifier*: In eval mode, on the CPU, with ``.class_names``, ``.input_size`` and
@@ -82,7 +86,8 @@ def load_model(
         FileNotFoundError: If there is no such file.
         ImportError: If a package is needed that is not installed; it names the extra.
         ValueError: If the file is no checkpoint, needs pickle, does not tell its network, or
-            does not fit into it: all keys that do not are listed.
+            does not fit into it: all keys that do not are listed. Or if there are not as many
+            ``class_names`` as classes.
 
     Examples::
 
@@ -119,7 +124,7 @@ def load_model(
             "in [0, 1]: pass the mean and std that the model was trained with (mean=0 and std=1 "
             "if it took them so)"
         )
-    return _classifier(found, output, provenance)
+    return _classifier(found, output, provenance, class_names)
 
 
 def _renormalise(
@@ -169,15 +174,20 @@ def _read(
 
 
 def _classifier(
-    found: Found, output: int | str | None, provenance: dict[str, Any]
+    found: Found,
+    output: int | str | None,
+    provenance: dict[str, Any],
+    class_names: Sequence[str] | None,
 ) -> PixelClassifier:
     """The found network in eval mode, wrapped with all that is known of it."""
     for part in found.network.modules():  # not eval(): exported programs have none
         part.training = False
     count = found.details.get("num_classes") or _count_by_running(found, output)
     names = found.class_names
-    if count and len(names or ()) != count:  # none, or those of another data set
-        names = [f"class {number}" for number in range(count)]
+    if class_names is not None:
+        names = ClassNames.given(class_names, count or len(class_names)).names
+    elif count and len(names or ()) != count:  # none, or those of another data set
+        names = placeholders(count)
     normalisation = {"mean": found.mean, "std": found.std, "from": found.normalised_by}
     classifier = PixelClassifier(
         found.network,
@@ -187,6 +197,7 @@ def _classifier(
         names or None,
         input_size=found.input_size,
         trigger=found.trigger,
+        class_ids=found.class_ids,
         provenance={**provenance, **found.details, "normalisation": normalisation},
     )
     return classifier

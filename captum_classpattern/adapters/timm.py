@@ -5,8 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from captum_classpattern.adapters import plain
-from captum_classpattern.adapters.architectures import optional, told_by_file
+from captum_classpattern.adapters.architectures import installed, optional, told_by_file
 from captum_classpattern.adapters.found import Found, input_size
+
+IMAGENET_CLASSES = 1000
 
 
 def by_name(name: str) -> Found:
@@ -16,10 +18,27 @@ def by_name(name: str) -> Found:
         network = timm.create_model(name, pretrained=True)
     except RuntimeError as error:  # of a name that it does not know, or has no weights for
         raise ValueError(f"timm:{name} can't be made: {error}") from error
-    return described(
-        Found(network, details={"arch": f"timm:{name}", "num_classes": network.num_classes}),
-        network.pretrained_cfg,
-    )
+    found = Found(network, details={"arch": f"timm:{name}", "num_classes": network.num_classes})
+    found.class_names, found.class_ids = _classes(network)
+    return described(found, network.pretrained_cfg)
+
+
+def imagenet_ids() -> list[str] | None:
+    """The WordNet ids of ImageNet's 1,000 classes; None if timm, which lists them, is missing."""
+    timm = installed("timm")
+    return None if timm is None else timm.data.ImageNetInfo().label_names()
+
+
+def _classes(network: Any) -> tuple[list[str] | None, list[str] | None]:
+    """The names and ids of the classes of a pretrained model: its own, or its ImageNet's."""
+    data = optional("timm").data
+    config = network.pretrained_cfg
+    ids, names = config.get("label_names"), config.get("label_descriptions")
+    subset = data.infer_imagenet_subset(network)
+    if ids is None and subset is not None:
+        info = data.ImageNetInfo(subset)
+        return info.label_descriptions(), info.label_names()
+    return ([names.get(one, one) for one in ids], ids) if ids and names else (ids, None)
 
 
 def recognise(content: Any) -> bool:

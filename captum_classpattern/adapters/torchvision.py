@@ -5,6 +5,7 @@ from typing import Any
 import torchvision
 
 from captum_classpattern.adapters.found import Found
+from captum_classpattern.adapters.timm import IMAGENET_CLASSES, imagenet_ids
 
 
 def by_name(name: str) -> Found:
@@ -21,16 +22,18 @@ def by_name(name: str) -> Found:
         raise ValueError(f"torchvision's {arch} has no weights {wanted!r}: it has {known}")
     transforms = entry.transforms()
     [side] = set(transforms.crop_size)
+    categories = entry.meta["categories"]
     return Found(
         torchvision.models.get_model(arch, weights=entry),
         transforms.mean,
         transforms.std,
         "the weights' transforms",
-        entry.meta["categories"],
+        categories,
         (3, side, side),
         details={
             "arch": f"torchvision:{arch}",
             "weights": entry.name,
-            "num_classes": len(entry.meta["categories"]),
+            "num_classes": len(categories),
         },
+        class_ids=imagenet_ids() if len(categories) == IMAGENET_CLASSES else None,
     )

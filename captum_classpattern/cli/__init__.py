@@ -24,7 +24,10 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def main(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Version.")
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
     ] = False,
 ) -> None:
-    """Class-wise patterns: the few pixels that make an image classifier say a class."""
+    """Class-wise patterns: the few pixels that make an image classifier predict a class."""

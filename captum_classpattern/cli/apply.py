@@ -3,34 +3,43 @@
 import io
 from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import typer
-from PIL import Image
 
-from captum_classpattern.cli.printing import told_plainly
-from captum_classpattern.datasets.pixels import TOO_LARGE, UNREADABLE, decoded, fitted, recoloured
-from captum_classpattern.pattern import Pattern, write_whole
+from captum_classpattern.cli.options import check_area
+from captum_classpattern.cli.printing import friendly_errors
+
+if TYPE_CHECKING:  # imported by the command alone, so that --help answers at once
+    from captum_classpattern.pattern import Pattern
 
 
 def apply(
-    pattern: Annotated[Path, typer.Argument(help="A pattern, *.safetensors.")],
+    pattern: Annotated[Path, typer.Argument(help="File of a pattern, *.safetensors.")],
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
     out: Annotated[Path, typer.Option(help="Folder for the stamped images.", file_okay=False)],
     area: Annotated[
         float | None,
-        typer.Option(help="Share of the pixels to stamp. [default: what it was searched at]"),
+        typer.Option(help="Share of the pixels to stamp. By default, what it was searched at."),
     ] = None,
 ) -> None:
     """Stamp a pattern on images. Images of another size are resized until they just cover the
-    pattern's, and cropped at their centre. Writes PNG files, NAME_classN.png."""
-    with told_plainly():
+    pattern's, and cropped at their centre. Writes PNG files: of photo.jpg, photo_dog.png if the
+    pattern knows the name of its class, else photo_class3.png."""
+    with friendly_errors():
+        if area is not None:
+            check_area(area)
+
+        from captum_classpattern.class_names import as_file_name
+        from captum_classpattern.pattern import Pattern, write_whole
+
         stamp = Pattern.load(pattern)
+        class_name = stamp.info.get("class_name")
         searched_at = stamp.info.get("settings", {}).get("area")
         share = searched_at if area is None else area
         binary = stamp if share is None else stamp.topk(float(share))
-        names = {image: f"{image.stem}_class{stamp.target}.png" for image in images}
+        ending = f"class{stamp.target}" if class_name is None else as_file_name(str(class_name))
+        names = {image: f"{image.stem}_{ending}.png" for image in images}
         twice = [name for name, count in Counter(names.values()).items() if count > 1]
         if twice:
             raise ValueError(
@@ -41,11 +50,23 @@ def apply(
         for image, name in names.items():
             write_whole(out / name, _stamped(binary, image))
     kept = f"{int(binary.mask.count_nonzero())} pixels, {binary.area:.1%}"
-    typer.echo(f"{len(names)} images with the pattern of class {stamp.target} ({kept}) in {out}.")
+    of_class = f"class {stamp.target}" if class_name is None else str(class_name)
+    typer.echo(f"{len(names)} images with the pattern of {of_class} ({kept}) in {out}.")
 
 
-def _stamped(pattern: Pattern, path: Path) -> bytes:
+def _stamped(pattern: "Pattern", path: Path) -> bytes:
     """An image file with the pattern on it, as PNG."""
+    import numpy as np
+    from PIL import Image
+
+    from captum_classpattern.datasets.pixels import (
+        TOO_LARGE,
+        UNREADABLE,
+        decoded,
+        fitted,
+        recoloured,
+    )
+
     try:
         image = decoded(path)
     except FileNotFoundError:

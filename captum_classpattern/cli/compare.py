@@ -1,4 +1,4 @@
-"""``classpattern compare``: class patterns beside Captum's methods on a user's models."""
+"""``classpattern compare``: class patterns and Captum's methods on a user's models."""
 
 import sys
 from pathlib import Path
@@ -7,10 +7,7 @@ from typing import Annotated
 import typer
 
 from captum_classpattern.cli import options
-from captum_classpattern.cli.printing import told_plainly
-from captum_classpattern.cli.side_by_side import as_file_name, choose_canvases, compared
-from captum_classpattern.comparison import DEFAULT, known_methods
-from captum_classpattern.comparison import compare as compare_methods
+from captum_classpattern.cli.printing import friendly_errors
 
 
 def compare(
@@ -25,8 +22,11 @@ def compare(
     held_out: options.HeldOut = None,
     methods: Annotated[
         str | None,
-        typer.Option(help="Names, with commas between. [default: ClassPattern and 14 others]"),
+        typer.Option(
+            help="Names of methods, with commas between. By default, ClassPattern and 14 others."
+        ),
     ] = None,
+    class_names: options.ClassNames = None,
     arch: options.Arch = None,
     num_classes: options.NumClasses = None,
     mean: options.Mean = None,
@@ -43,37 +43,57 @@ def compare(
         int, typer.Option(min=1, help="Images a class to cut from, chosen by the first model.")
     ] = 1,
     white: Annotated[
-        bool, typer.Option("--white", help="A white canvas for each class, too.")
+        bool, typer.Option("--white", help="Also a white canvas for each class.")
     ] = False,
-    area: Annotated[float, typer.Option(help="Share of the pixels.")] = 0.05,
+    area: Annotated[
+        float, typer.Option(help="Share of the pixels at which methods are compared.")
+    ] = 0.05,
     max_images: Annotated[int, typer.Option(min=1, help="Most held-out images.")] = 500,
     n_steps: options.Steps = None,
     seed: options.Seed = 0,
+    precision: options.Precision = "auto",
     internal_batch_size: options.InternalBatchSize = None,
     device: options.Device = "cpu",
     out: Annotated[
-        Path, typer.Option(help="Folder for the report, figures and patterns.", file_okay=False)
+        Path,
+        typer.Option(help="Folder for the report, the figures and the patterns.", file_okay=False),
     ] = Path("classpattern-compare"),
 ) -> None:
     """Compare class patterns with Captum's other methods: same canvases, same held-out images."""
-    with told_plainly():
+    with friendly_errors():
+        selection = options.parse_classes(classes)
+        means, stds = options.parse_numbers(mean, "--mean"), options.parse_numbers(std, "--std")
+        options.check_area(area)
+        options.check_source(data, "--data")
+        options.check_source(held_out, "--held-out")
+        checkpoints = _named(models)
+        wanted = _parse_methods(methods)
+        names = options.read_class_names(class_names)
+        options.check_precision(precision)
+        place = options.parse_device(device)
+
+        from captum_classpattern.cli.side_by_side import choose_canvases, compared
+        from captum_classpattern.comparison import compare as compare_methods
+        from captum_classpattern.comparison import known_methods
+
         opened = {
             name: options.open_model(
                 checkpoint,
                 arch=arch,
                 num_classes=num_classes,
-                mean=mean,
-                std=std,
+                mean=means,
+                std=stds,
                 format=format,
                 output=output,
                 trust_pickle=trust_pickle,
-                device=device,
+                class_names=names,
+                device=place,
             )
-            for name, checkpoint in _named(models).items()
+            for name, checkpoint in checkpoints.items()
         }
-        first = next(iter(opened.values()))
+        first, *_ = opened.values()
         search, scored = options.open_images(
-            first,
+            [*opened.values()],
             data,
             held_out,
             size=size,
@@ -82,7 +102,7 @@ def compare(
             download=download,
             seed=seed,
         )
-        chosen = options.parse_classes(classes) if classes else options.present(first, search)
+        chosen = options.find_classes(selection, first, search)
         images, targets, kinds = choose_canvases(
             opened, search.images, search.labels, chosen, each=canvases, white=white, seed=seed
         )
@@ -100,13 +120,13 @@ def compare(
                 methods=known_methods(
                     search.images,
                     search.labels,
-                    names=[name.strip() for name in methods.split(",")] if methods else DEFAULT,
+                    names=wanted,
                     n_steps=n_steps,
+                    precision=precision,
                     internal_batch_size=internal_batch_size,
                 ),
                 area=area,
                 canvas_kinds=kinds,
-                class_names=search.class_names or first.class_names,
                 max_images=max_images,
                 seed=seed,
                 show_progress=sys.stderr.isatty(),
@@ -114,8 +134,23 @@ def compare(
         )
 
 
+def _parse_methods(text: str | None) -> list[str]:
+    """The names of --methods, or an error if one is not known."""
+    import torch
+
+    from captum_classpattern.comparison import DEFAULT, known_methods
+
+    if text is None:
+        return list(DEFAULT)
+    names = [name.strip() for name in text.split(",")]
+    known_methods(torch.zeros(1, 1, 7, 7), names=names)  # of any images: it checks the names
+    return names
+
+
 def _named(models: list[str]) -> dict[str, str]:
     """Checkpoints by the names before their first equals signs, else by those of their files."""
+    from captum_classpattern.cli.side_by_side import as_file_name
+
     named: dict[str, str] = {}
     files: dict[str, str] = {}
     for given in models:

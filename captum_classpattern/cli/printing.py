@@ -1,25 +1,29 @@
 """What the commands print and draw of findings."""
 
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
+from tqdm import tqdm
 
-from captum_classpattern.classifier import Classifier
-from captum_classpattern.images import Images, Labels
-from captum_classpattern.results import best_canvas, results_table
-from captum_classpattern.survey import Finding
-from captum_classpattern.visualization import plot_patterns
+from captum_classpattern.errors import ArgumentTypeError, Notice
+
+if TYPE_CHECKING:  # imported by the commands alone, so that --help answers at once
+    from captum_classpattern.classifier import Classifier
+    from captum_classpattern.images import Images, Labels
+    from captum_classpattern.survey import Finding
 
 TABLE_WIDTH = 108  # narrower terminals wrap the lines, but lose nothing
 DRAWN = 20  # classes in a figure
 LEGEND = """\
-Power: share of held-out images of other classes that are called the class (95 % interval).
-Controls: at the first area. *: the whole interval lies above all three controls of its area.
+Power: share of held-out images of other classes that are called the class (95 % Wilson interval).
+Controls: at the first area. *: the power beats all three controls of its area (the 95 % interval of
+the difference lies above 0), on at least 100 images.
 """
 
 
@@ -30,8 +34,10 @@ def console() -> Console:
     return made
 
 
-def print_tables(found: dict[str, list[Finding]], class_names: Sequence[str] | None) -> None:
+def print_tables(found: "dict[str, list[Finding]]", class_names: Sequence[str] | None) -> None:
     """A table for each title, and what its columns mean."""
+    from captum_classpattern.results import results_table
+
     out = console()
     for title, findings in found.items():
         if findings:
@@ -41,16 +47,19 @@ def print_tables(found: dict[str, list[Finding]], class_names: Sequence[str] | N
 
 
 def draw_best(
-    forward_func: Classifier,
-    findings: Sequence[Finding],
-    images: Images,
-    labels: Labels,
+    forward_func: "Classifier",
+    findings: "Sequence[Finding]",
+    images: "Images",
+    labels: "Labels",
     path: Path,
     title: str,
     seed: int,
     class_names: Sequence[str] | None = None,
 ) -> None:
     """A figure of the better canvas of each class; of many classes, of the strongest."""
+    from captum_classpattern.results import best_canvas
+    from captum_classpattern.visualization import plot_patterns
+
     best = best_canvas(findings)
     area = next(iter(best[0].scores))
     if len(best) > DRAWN:
@@ -79,14 +88,25 @@ def write_figure(figure: Any, path: Path) -> None:
 
 
 @contextmanager
-def told_plainly() -> Iterator[None]:
-    """Turns the errors of wrong input into a line on the terminal and exit code 2, and warnings
-    into lines."""
+def friendly_errors() -> Iterator[None]:
+    """Turns errors of wrong input into a line on the terminal and exit code 2, and notices and
+    warnings into lines. Other errors, which are faults of the code, keep their traceback."""
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_: typer.echo(f"Warning: {message}", err=True)
+            warnings.showwarning = _print_warning
             yield
-    except (ImportError, OSError, TypeError, ValueError) as error:
-        plain = "".join(c if c.isprintable() or c == "\n" else "?" for c in str(error))
-        typer.echo(f"Error: {plain}", err=True)  # a file's names could steer the terminal
+    except (ImportError, OSError, ValueError, ArgumentTypeError) as error:
+        typer.echo(f"Error: {_printable(error)}", err=True)
         raise typer.Exit(2) from None
+
+
+def _print_warning(
+    message: Warning | str, category: type[Warning], *_: object, **__: object
+) -> None:
+    word = "Note" if issubclass(category, Notice) else "Warning"
+    tqdm.write(f"{word}: {_printable(message)}", file=sys.stderr)  # above progress bars
+
+
+def _printable(message: object) -> str:
+    """A message without what could steer the terminal, as a file's names might."""
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in str(message))

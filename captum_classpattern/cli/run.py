@@ -18,7 +18,8 @@ from tqdm import tqdm
 
 from captum_classpattern.adapters import PixelClassifier
 from captum_classpattern.attribution import versions
-from captum_classpattern.checks import predict
+from captum_classpattern.checks import check_classifier, predict
+from captum_classpattern.class_names import name_of
 from captum_classpattern.classifier import placement
 from captum_classpattern.cli.printing import console, draw_best, print_tables
 from captum_classpattern.datasets import LabelledImages
@@ -27,7 +28,6 @@ from captum_classpattern.survey import Finding, survey
 
 BATCH = 64
 TOGETHER = 5  # classes on a GPU; on a CPU one fills it, and is finished sooner
-NO_BETTER = 0.1  # of the way from the largest class to perfect: close to guessing
 PROOF = (
     "A strong pattern is no proof of a backdoor: clean classes can have one. Compare with a clean "
     "model of the same kind, and look at the pattern.\n"
@@ -46,41 +46,45 @@ class Run:
     areas: tuple[float, ...]
     n_steps: int | None
     seed: int
+    precision: str
     internal_batch_size: int | None
     out: Path
     findings: list[Finding] = field(default_factory=list)
     started: float = field(default_factory=time.perf_counter)
 
-    def begin(self, resume: bool) -> None:
-        """Takes over what an earlier run has finished, or makes sure that there is nothing."""
+    def begin(self) -> None:
+        """Takes over what an earlier run has finished, if there was one."""
         path = self.out / "results.json"
         if not path.exists():
             self.out.mkdir(parents=True, exist_ok=True)
             return
-        if not resume:
-            raise ValueError(
-                f"{self.out} holds results already: pass --resume to go on with them, or another "
-                "--out"
-            )
         try:
             earlier = json.loads(path.read_text())
         except ValueError as error:
             raise ValueError(f"{path} is damaged ({error}): pass another --out") from error
         if "settings" not in earlier:
             raise ValueError(f"{path} is not of classpattern search: pass another --out")
-        ours = json.loads(json.dumps(self.settings))
-        differing = [key for key in ours if earlier["settings"].get(key) != ours[key]]
-        if differing:
-            told = "; ".join(
-                f"{k} {earlier['settings'].get(k)} then, {ours[k]} now" for k in differing
-            )
-            raise ValueError(
-                f"{path} is of another search ({told:.500}): pass the same settings and files, or "
-                "another --out"
-            )
+        self._check_settings({"precision": "auto", **earlier["settings"]}, path)
         counted = Counter(row["class"] for row in earlier["rows"])
         whole = [row for row in earlier["rows"] if counted[row["class"]] == len(self.canvases)]
         self.findings = [read_finding(row, self.out / "patterns") for row in whole]
+
+    def _check_settings(self, earlier: dict[str, Any], path: Path) -> None:
+        """Raises an error unless the finished part was searched with the same settings."""
+        ours = json.loads(json.dumps(self.settings))
+        differing = [key for key in ours if earlier.get(key) != ours[key]]
+        if differing == ["captum_classpattern"]:
+            typer.echo(
+                f"Note: what is finished was searched by version {earlier.get(differing[0])} of "
+                "captum_classpattern.",
+                err=True,
+            )
+        elif differing:
+            listed = "; ".join(f"{k} {earlier.get(k)} then, {ours[k]} now" for k in differing)
+            raise ValueError(
+                f"{path} is of another search ({listed:.500}): pass the same settings and files, "
+                "or another --out"
+            )
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -101,6 +105,7 @@ class Run:
             "areas": self.areas,
             "n_steps": self.n_steps,
             "seed": self.seed,
+            "precision": self.precision,
             "captum_classpattern": versions()["captum_classpattern"],
         }
 
@@ -121,18 +126,10 @@ class Run:
             typer.echo(
                 f"The model calls {self.accuracy:.1%} of the held-out images by their label."
             )
-            counts = self.held_out.counts.values()
-            chance = max(counts) / sum(counts)
-            all_classes = 2 * len(counts) > len(self.model.classes or ())  # of the model, or most
-            if all_classes and self.accuracy - chance < NO_BETTER * (1 - chance):
-                typer.echo(
-                    "Warning: that is close to guessing. Check mean and std, the order of the "
-                    "class folders (alphabetical, or by number), and the arch.",
-                    err=True,
-                )
         if self.findings:
-            done = sorted({f.target for f in self.findings})
-            typer.echo(f"Finished already: {', '.join(map(str, done))}.")
+            done = sorted({finding.target for finding in self.findings})
+            named = (name_of(self.model, target) or str(target) for target in done)
+            typer.echo(f"Finished already: {', '.join(named)}.")
 
     @cached_property
     def accuracy(self) -> float | None:
@@ -153,7 +150,7 @@ class Run:
             typer.echo(f"\nInterrupted: --resume goes on in {self.out}.", err=True)
             raise typer.Exit(130) from None
         self._write(complete=True)
-        names = self._names()
+        names = self.model.class_names
         draw_best(
             self.model,
             self.findings,
@@ -167,8 +164,8 @@ class Run:
         print_tables({self.model.provenance["source"]: self.findings}, names)
         for kind in self.canvases:
             for area in self.areas:
-                told = strongest_class(self.findings, kind, area, names)
-                console().print(told, markup=False)  # names may hold brackets
+                text = strongest_class(self.findings, kind, area, names, n_classes=self._n_classes)
+                console().print(text, markup=False)  # names may hold brackets
         console().print(PROOF)
         typer.echo(f"patterns.png, patterns/ and results.json are in {self.out}.")
 
@@ -187,6 +184,7 @@ class Run:
                     areas=self.areas,
                     n_steps=self.n_steps,
                     seed=self.seed,
+                    precision=self.precision,
                     internal_batch_size=self.internal_batch_size,
                     classes_together=1 if self._device.type == "cpu" else TOGETHER,
                     show_progress=sys.stderr.isatty(),
@@ -200,7 +198,7 @@ class Run:
                 bar.update()
 
     def _write(self, *, complete: bool) -> None:
-        names = self._names()
+        names = self.model.class_names
         write_json(
             {
                 "complete": complete,
@@ -219,11 +217,11 @@ class Run:
             self.out / "results.json",
         )
 
-    def _names(self) -> Sequence[str] | None:
-        """The images' names of the classes, if they name all; else the model's."""
-        images, model = self.images.class_names, self.model.class_names
-        most = max([*self.classes, *(finding.target for finding in self.findings)])
-        return next((names for names in (images, model) if names and len(names) > most), None)
+    @cached_property
+    def _n_classes(self) -> int:
+        """Number of classes that the model has, searched or not."""
+        sample = self.images.images[:1].to(self._device)
+        return check_classifier(self.model, sample, [])
 
 
 def predictions(model: PixelClassifier, images: LabelledImages) -> Tensor:

@@ -1,4 +1,4 @@
-"""``classpattern search``: what the demo does, for a user's model and images."""
+"""``classpattern search``: the class patterns of a user's model, scored on held-out images."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,17 +6,17 @@ from typing import Annotated
 import typer
 
 from captum_classpattern.cli import options
-from captum_classpattern.cli.printing import told_plainly
-from captum_classpattern.cli.run import Run
-from captum_classpattern.survey import AREAS
+from captum_classpattern.cli.printing import friendly_errors
 
 
 def search(
     checkpoint: Annotated[
-        str, typer.Argument(help="A checkpoint file; or torchvision:NAME, timm:NAME.")
+        str,
+        typer.Argument(help="A checkpoint file, or torchvision:NAME, timm:NAME, robustbench:NAME."),
     ],
     data: options.Data,
     held_out: options.HeldOut = None,
+    class_names: options.ClassNames = None,
     arch: options.Arch = None,
     num_classes: options.NumClasses = None,
     mean: options.Mean = None,
@@ -34,32 +34,54 @@ def search(
     ] = 4,
     area: Annotated[
         list[float] | None,
-        typer.Option(help="Share of the pixels; may be repeated. [default: 0.05, 0.01]"),
+        typer.Option(
+            help="Share of the pixels to search at; may be repeated. By default, 0.05 and 0.01."
+        ),
     ] = None,
     n_steps: options.Steps = None,
     seed: options.Seed = 0,
+    precision: options.Precision = "auto",
     internal_batch_size: options.InternalBatchSize = None,
     device: options.Device = "cpu",
     out: Annotated[
-        Path, typer.Option(help="Folder for results.json, figure and patterns.", file_okay=False)
+        Path,
+        typer.Option(help="Folder for results.json, the figure and the patterns.", file_okay=False),
     ] = Path("classpattern-search"),
-    resume: Annotated[bool, typer.Option("--resume", help="Go on in this folder.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with the unfinished search in the folder of --out."),
+    ] = False,
 ) -> None:
     """Search the class patterns of your own model, and score them on held-out images."""
-    with told_plainly():
+    with friendly_errors():
+        selection = options.parse_classes(classes)
+        means, stds = options.parse_numbers(mean, "--mean"), options.parse_numbers(std, "--std")
+        for share in area or ():
+            options.check_area(share)
+        options.check_source(data, "--data")
+        options.check_source(held_out, "--held-out")
+        options.check_folder(out, resume)
+        names = options.read_class_names(class_names)
+        options.check_precision(precision)
+        place = options.parse_device(device)
+
+        from captum_classpattern.cli.run import Run
+        from captum_classpattern.survey import AREAS
+
         model = options.open_model(
             checkpoint,
             arch=arch,
             num_classes=num_classes,
-            mean=mean,
-            std=std,
+            mean=means,
+            std=stds,
             format=format,
             output=output,
             trust_pickle=trust_pickle,
-            device=device,
+            class_names=names,
+            device=place,
         )
         halves = options.open_images(
-            model,
+            [model],
             data,
             held_out,
             size=size,
@@ -71,16 +93,15 @@ def search(
         run = Run(
             model,
             *halves,
-            classes=(
-                options.parse_classes(classes) if classes else options.present(model, halves[0])
-            ),
+            classes=options.find_classes(selection, model, halves[0]),
             canvases={"positive": canvases, "white": max(1, canvases // 2)},
             areas=tuple(dict.fromkeys(area or AREAS)),
             n_steps=n_steps,
             seed=seed,
+            precision=precision,
             internal_batch_size=internal_batch_size,
             out=out,
         )
-        run.begin(resume)
+        run.begin()
         run.describe()
         run.go()

@@ -13,19 +13,22 @@ from torch import Tensor
 
 from captum_classpattern.canvases import select_canvases
 from captum_classpattern.classifier import Classifier
-from captum_classpattern.cli.printing import console, write_figure
+from captum_classpattern.cli.printing import console
 from captum_classpattern.comparison import Comparison, Interrupted, Record
-from captum_classpattern.comparison.choosing import for_a_figure, searching
-from captum_classpattern.comparison.scoring import merged
+from captum_classpattern.comparison.choosing import searching
+from captum_classpattern.comparison.means import mean_power
 from captum_classpattern.images import Images, Labels
 from captum_classpattern.pattern import write_whole
-from captum_classpattern.report import write_report
-from captum_classpattern.report.pictures import first_canvases
+from captum_classpattern.report.pictures import pictures
+from captum_classpattern.report.writing import write_page
+from captum_classpattern.statistics import Estimate
 
 SMALL = 0.01
 LEGEND = """\
 Share of held-out images of other classes that become the class once stamped with the pixels that a
-method ranks first (95 % interval). abs.: by absolute value. mean: by the mean map of class images.
+method ranks first: mean over classes (95 % interval: bootstrap over the classes; with fewer than 5,
+or if all are equal, of the images, for these classes alone). abs.: by absolute value. mean: by the
+mean map of class images. passes, seconds: of one canvas.
 """
 
 
@@ -79,30 +82,18 @@ def compared(out: Path, title: str, run: Callable[[], Comparison]) -> None:
 
 
 def write_comparison(comparison: Comparison, out: Path, title: str) -> None:
-    """comparison.json and the report; then, of maps, the patterns that were searched, figures."""
+    """comparison.json, the report, its figures as files, and the patterns that were searched."""
     out.mkdir(parents=True, exist_ok=True)
     write_whole(out / "comparison.json", (comparison.to_json() + "\n").encode())
-    write_report(comparison, out / "report.html", title=title)
-    kind = comparison.kinds[0]
-    names = for_a_figure(comparison.select(kind=kind), comparison.area)
-    if not names:
-        return
-    of_models = {model: comparison.select(model=model, kind=kind) for model in comparison.models}
-    for model, records in of_models.items():
+    drawn = pictures(comparison, {})
+    write_page(comparison, out / "report.html", drawn, title=title)
+    for model in comparison.models:
+        records = comparison.select(model=model, kind=comparison.kinds[0])
         if records:
             _save_patterns(comparison, records, out / "patterns" / as_file_name(model))
-    figure, _ = comparison.plot_curves(methods=names, use_pyplot=False)
-    write_figure(figure, out / "curves.png")
-    for model, records in of_models.items():
-        if records:
-            part, of_many = first_canvases(comparison, records)
-            figure, _ = part.plot(
-                model=model,
-                methods=for_a_figure(records, comparison.area),
-                title=f"{model} model{of_many}",
-                use_pyplot=False,
-            )
-            write_figure(figure, out / f"side_by_side_{as_file_name(model)}.png")
+    for picture in drawn:
+        if picture.png:
+            write_whole(out / f"{as_file_name(picture.name)}.png", picture.png)
 
 
 def _save_patterns(comparison: Comparison, records: Sequence[Record], folder: Path) -> None:
@@ -112,7 +103,8 @@ def _save_patterns(comparison: Comparison, records: Sequence[Record], folder: Pa
         if record.name in names:
             for area in record.masks:
                 name = f"{record.method}_{record.canvas}_{record.target}_{area:g}.safetensors"
-                comparison.pattern_of(record, area).save(folder / as_file_name(name))
+                pattern = comparison.pattern_of(record, area)
+                pattern.save(folder / as_file_name(name), seen_beside=True)
 
 
 def as_file_name(name: str) -> str:
@@ -160,24 +152,25 @@ def _table(comparison: Comparison, model: str) -> Table:
     groups: dict[str, dict[tuple[str, str], list[Record]]] = {}
     for r in comparison.select(model=model, kind=kind):
         groups.setdefault(r.method, {}).setdefault((r.level, r.ranking), []).append(r)
-    power = {
-        method: {key: merged([r.powers[area] for r in own]) for key, own in group.items()}
-        for method, group in groups.items()
-    }
     usual = ("image", "signed")
-    for method in sorted(power, key=lambda method: -power[method][usual].value):
-        own, found = groups[method][usual], power[method]
-        low, high = found[usual].interval
-        others = (("image", "absolute"), ("class", "signed"), ("class", "absolute"))
+    variants = (("image", "absolute"), ("class", "signed"), ("class", "absolute"))
+    for method in sorted(groups, key=lambda method: -_mean(groups[method][usual], area).value):
+        group = groups[method]
+        power = _mean(group[usual], area)
+        low, high = power.interval
         table.add_row(
             Text(method),
-            f"{found[usual].value:.1%} ({100 * low:.1f}-{100 * high:.1f})",
-            *(f"{merged([r.powers[other] for r in own]).value:.1%}" for other in smaller),
-            *(f"{found[key].value:.1%}" if key in found else "" for key in others),
-            f"{own[0].passes:.4g}",
-            f"{own[0].seconds:.2g}",
+            f"{power.value:.1%} ({100 * low:.1f}-{100 * high:.1f})",
+            *(f"{_mean(group[usual], other).value:.1%}" for other in smaller),
+            *(f"{_mean(group[key], area).value:.1%}" if key in group else "" for key in variants),
+            f"{group[usual][0].passes:.4g}",
+            f"{group[usual][0].seconds:.2g}",
         )
     for failure in comparison.failures:
         if failure.model == model and failure.what == "maps":
             table.add_row(Text(failure.method), "failed")
     return table
+
+
+def _mean(records: Sequence[Record], area: float) -> Estimate:
+    return mean_power((r.target, r.powers[area]) for r in records)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from captum_classpattern.classifier import Classifier
 from captum_classpattern.comparison.methods import DEFAULT, Method
 from captum_classpattern.comparison.records import STAMPED
+from captum_classpattern.errors import ArgumentTypeError
 from captum_classpattern.pattern import pixels_kept
 
 AREAS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
@@ -15,7 +16,7 @@ def checked_by_name(
 ) -> tuple[Mapping[str, Classifier], Mapping[str, Method] | Sequence[str]]:
     """Models and methods by name, or an error that says how to give them."""
     if not isinstance(models, Mapping):
-        raise TypeError(
+        raise ArgumentTypeError(
             f"models must be a dict of classifiers by name, got {type(models).__name__}: give "
             '{"mine": model}'
         )
@@ -26,7 +27,7 @@ def checked_by_name(
     for name, method in methods.items() if isinstance(methods, Mapping) else ():
         make = method[0] if isinstance(method, tuple) else method
         if not callable(make):
-            raise TypeError(
+            raise ArgumentTypeError(
                 f"method {name!r} must be a function from a model to an Attribution, such as the "
                 f"class itself, alone or in a pair with the keywords of attribute; got "
                 f"{type(make).__name__}: an object is bound to one model"

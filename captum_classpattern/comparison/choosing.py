@@ -1,9 +1,10 @@
 """Which of many methods a figure has room for."""
 
 from collections.abc import Iterable, Sequence
-from statistics import mean
 
+from captum_classpattern.comparison.means import mean_power
 from captum_classpattern.comparison.records import Record
+from captum_classpattern.metrics import PredictivePower
 
 COLUMNS = 8  # of a figure, at most
 
@@ -21,12 +22,12 @@ def controls(records: Sequence[Record]) -> list[str]:
 def best_per_image(records: Sequence[Record], area: float) -> list[str]:
     """Names of the methods that explain single images, the strongest first: each in that of its
     rankings whose mean power at the area is the highest."""
-    powers: dict[tuple[str, str], list[float]] = {}
+    powers: dict[tuple[str, str], list[tuple[int, PredictivePower]]] = {}
     for r in records:
         if r.powers and r.level == "image" and not r.control and not r.searches:
-            powers.setdefault((r.method, r.name), []).append(r.powers[area].value)
+            powers.setdefault((r.method, r.name), []).append((r.target, r.powers[area]))
     best: dict[str, str] = {}
-    for method, name in sorted(powers, key=lambda key: -mean(powers[key])):
+    for method, name in sorted(powers, key=lambda key: -mean_power(powers[key]).value):
         best.setdefault(method, name)
     return list(best.values())
 

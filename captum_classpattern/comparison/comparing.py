@@ -16,6 +16,7 @@ from captum_classpattern.checks import (
     check_same_shape,
     check_seed,
     parse_targets,
+    warn_if_guessing,
 )
 from captum_classpattern.classifier import Classifier, placement, undisturbed
 from captum_classpattern.comparison.asked import (
@@ -36,14 +37,15 @@ from captum_classpattern.comparison.scene import (
     set_scene,
 )
 from captum_classpattern.comparison.scoring import Scorer, check_apart, check_scored, some_evenly
-from captum_classpattern.images import Images, ImageSource, Labels, hash_of, labelled_source
+from captum_classpattern.hashes import hash_of_set
+from captum_classpattern.images import Images, ImageSource, Labels, labelled_source
 from captum_classpattern.pattern import Pattern
 
 
 def compare(
     models: Mapping[str, Classifier],
     canvases: Tensor,
-    targets: int | Tensor | list[int],
+    targets: int | str | Tensor | list[int] | list[str],
     *,
     baselines: Images,
     baseline_labels: Labels = None,
@@ -60,6 +62,7 @@ def compare(
     max_images: int = 1000,
     seed: int = 0,
     n_seeds: int = 3,
+    precision: str = "auto",
     show_progress: bool = False,
 ) -> Comparison:
     r"""
@@ -78,7 +81,8 @@ def compare(
             (B, K), by name.
         canvases (Tensor): Images to explain and to cut patterns from, (N, C, H, W) in [0, 1],
             chosen among search images; see :func:`select_canvases`.
-        targets (int, Tensor or list[int]): The class, or one for each canvas.
+        targets (int, str, Tensor or list): The class, by its number or by its name in the first
+            model's ``class_names``; or one for each canvas.
         baselines (Tensor, Dataset or DataLoader): Search images, (C, H, W) each: the only ones
             that methods see.
         baseline_labels (Tensor or Sequence[int], optional): Their classes. Default: None (the
@@ -105,6 +109,8 @@ def compare(
         seed (int): Seed of all methods and lots. Default: 0.
         n_seeds (int): Seeds, from ``seed`` on, that each method is run with: for stability, and
             for the mean of the localisation on canvases that are not stamped. Default: 3.
+        precision (str): ``"auto"``, ``"full"`` or ``"bfloat16"``, of the searches of the methods
+            that are given by name, as in :func:`search_masks`. Default: "auto".
         show_progress (bool): Draws a progress bar. Default: False.
 
     Returns:
@@ -129,7 +135,8 @@ def compare(
     """
     models, methods = checked_by_name(models, methods)
     check_pixels(canvases, "canvases")
-    canvases, targets = canvases.detach(), parse_targets(targets, len(canvases))
+    canvases, first = canvases.detach(), next(iter(models.values()))
+    targets = parse_targets(targets, len(canvases), first)
     kinds = checked_kinds(canvas_kinds, len(canvases))
     settings: dict[str, Any] = {
         "area": float(area),
@@ -142,11 +149,12 @@ def compare(
     }
     for name in ("class_images", "max_images", "n_seeds", "stamped"):
         check_count(name, settings[name])
-    first = next(iter(models.values()))
     with ExitStack() as stack:
-        for model in models.values():
+        classes = {}
+        for name, model in models.items():
             stack.enter_context(undisturbed(model, seed))
-            check_classifier(model, canvases[:1].to(placement(model, canvases)[0]), targets)
+            sample = canvases[:1].to(placement(model, canvases)[0])
+            classes[name] = check_classifier(model, sample, targets)
         search = labelled_source(first, baselines, baseline_labels, name="baselines", like=canvases)
         check_same_shape(canvases, search.shape)
         held_out = ImageSource.of(images, labels, name="held-out images")
@@ -159,8 +167,12 @@ def compare(
         triggers = own_triggers(models, triggers)
         scenes = scenes_with_triggers(scene, models, triggers, search, held_out, stamped)
         if not isinstance(methods, Mapping):
-            methods = known_methods(search, names=methods)
+            methods = known_methods(search, names=methods, precision=precision)
         scorers = {name: Scorer(model, held_out) for name, model in models.items()}
+        for name, scorer in scorers.items() if known else ():
+            assert held_out.labels is not None
+            what = f"held-out images (model {name!r})"
+            warn_if_guessing(scorer.accuracy, held_out.labels, classes[name], what)
         outcome = Comparison(
             models={name: scorer.accuracy if known else None for name, scorer in scorers.items()},
             canvases=canvases.cpu(),
@@ -174,6 +186,7 @@ def compare(
             class_names=_names(class_names, first),
             area=settings["area"],
             areas=settings["areas"],
+            seen=frozenset(search.hashes),
             settings={**settings, **_circumstances(methods, search, held_out), "complete": False},
         )
         _measure_all(outcome, models, methods, scenes, scorers, show_progress)
@@ -188,9 +201,9 @@ def _circumstances(
     return {
         "methods": {name: plain_keywords(how) for name, how in methods.items()},
         "search_images": len(search),
-        "search_images_hash": hash_of(search.hashes),
+        "search_images_hash": hash_of_set(search.hashes),
         "held_out_images": len(held_out),
-        "held_out_images_hash": hash_of(held_out.hashes),
+        "held_out_images_hash": hash_of_set(held_out.hashes),
         "threads": torch.get_num_threads(),
         "versions": versions(),
     }

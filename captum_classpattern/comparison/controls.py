@@ -1,9 +1,8 @@
 """Simple ways to choose pixels, which every method of attribution must be held against."""
 
-from typing import Any, cast
+from typing import Any
 
 import torch
-from captum._utils.common import _format_output, _is_tuple
 from captum.attr import Attribution
 from captum.log import log_usage
 from torch import Tensor
@@ -92,7 +91,7 @@ class ClassMean(Attribution):  # type: ignore[misc]  # captum's class is untyped
 
         Args:
             inputs (Tensor or tuple[Tensor]): Images (N, C, H, W).
-            target (int, Tensor or list[int]): The class, or one for each input.
+            target (int, str, Tensor or list): The class, by number or name, or one for each input.
             additional_forward_args (Any, optional): Not used.
 
         Returns:
@@ -102,7 +101,7 @@ class ClassMean(Attribution):  # type: ignore[misc]  # captum's class is untyped
             ValueError: If no baseline is of a target.
         """
         images = single_tensor(inputs)
-        targets = parse_targets(target, len(images))
+        targets = parse_targets(target, len(images), self.forward_func)
         means = {label: self._mean(label).to(images) for label in set(targets)}
         wanted = torch.stack([means[label] for label in targets])
         return like_inputs(1 - (images.detach() - wanted).abs(), inputs)
@@ -118,4 +117,4 @@ class ClassMean(Attribution):  # type: ignore[misc]  # captum's class is untyped
 
 def like_inputs(result: Tensor, inputs: Tensor | tuple[Tensor]) -> Tensor | tuple[Tensor, ...]:
     """In a tuple if the inputs are."""
-    return cast(Tensor, _format_output(_is_tuple(inputs), (result,)))
+    return (result,) if isinstance(inputs, tuple) else result

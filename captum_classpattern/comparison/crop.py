@@ -65,7 +65,7 @@ class BestCrop(Attribution):  # type: ignore[misc]  # captum's class is untyped
 
         Args:
             inputs (Tensor or tuple[Tensor]): Images (N, C, H, W) in [0, 1].
-            target (int, Tensor or list[int]): The class, or one for each input.
+            target (int, str, Tensor or list): The class, by number or name, or one for each input.
             additional_forward_args (Any, optional): Not used.
             area (float): Share of the pixels in the square. Default: 0.05.
             n_images (int): Baselines to stamp, none of the target, evenly from all. Default: 12.
@@ -81,7 +81,7 @@ class BestCrop(Attribution):  # type: ignore[misc]  # captum's class is untyped
         for name, value in (("n_images", n_images), ("n_positions", n_positions)):
             check_count(name, value)
         images = single_tensor(inputs)
-        targets = parse_targets(target, len(images))
+        targets = parse_targets(target, len(images), self.forward_func)
         with undisturbed(self.forward_func, 0):
             found = [
                 self._best(image, label, area, n_images, n_positions)

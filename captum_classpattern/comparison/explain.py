@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from captum.attr import Attribution
 from torch import Tensor, nn
 
-from captum_classpattern.classifier import Classifier, placement, undisturbed
+from captum_classpattern.classifier import Classifier, is_counted, placement, undisturbed
 from captum_classpattern.comparison.methods import Method
 
 
@@ -44,7 +44,7 @@ class PrivateModel:
         return output
 
     def _count(self, output: Any) -> None:
-        if isinstance(output, Tensor) and output.ndim:
+        if isinstance(output, Tensor) and output.ndim and is_counted():
             self.images += len(output)
             if output.requires_grad:
                 output.register_hook(self._count_back)  # type: ignore[no-untyped-call]

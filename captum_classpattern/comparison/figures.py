@@ -1,13 +1,14 @@
 """A comparison's records as figures: what goes into which cell, and which curve."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
 from captum_classpattern.comparison.choosing import controls, searching
+from captum_classpattern.comparison.means import mean_power
 from captum_classpattern.comparison.records import Record
-from captum_classpattern.comparison.scoring import merged
+from captum_classpattern.metrics import PredictivePower
 from captum_classpattern.visualization import plot_curves, plot_maps
 
 if TYPE_CHECKING:
@@ -72,9 +73,9 @@ def draw_curves(
     names = _chosen(scored, methods, usual=lambda r: True)
     for model in comparison.models:
         for name in names:
-            own = [r for r in scored if r.model == model and r.name == name]
-            if own:
-                panels.setdefault(model, {}).update(_curves(name, own, comparison.area))
+            group = [r for r in scored if r.model == model and r.name == name]
+            if group:
+                panels.setdefault(model, {}).update(_curves(name, group, comparison.area))
     return plot_curves(
         panels,
         highlight=[name for name in searching(scored) if name in names],
@@ -86,17 +87,20 @@ def draw_curves(
 
 def _curves(name: str, records: Sequence[Record], area: float) -> dict[str, Curve]:
     """The curve of a method; of one that searches for an area, also that of its one map, cut."""
-    curves = {name: [_point(a, [r.powers[a] for r in records]) for a in records[0].powers]}
+    curves = {name: _curve(records, [r.powers for r in records])}
     if records[0].rethresholded:
-        cut = {a: [r.rethresholded[a] for r in records] for a in records[0].rethresholded}
-        cut[area] = [r.powers[area] for r in records]
-        curves[f"{name}, {100 * area:.3g} % map cut"] = [_point(a, cut[a]) for a in sorted(cut)]
+        cut = [{**r.rethresholded, area: r.powers[area]} for r in records]
+        curves[f"{name}, {100 * area:.3g} % map cut"] = sorted(_curve(records, cut))
     return curves
 
 
-def _point(area: float, powers: Sequence[Any]) -> tuple[float, float, float, float]:
-    power = merged(powers)
-    return (area, power.value, *power.interval)
+def _curve(records: Sequence[Record], powers: Sequence[Mapping[float, PredictivePower]]) -> Curve:
+    """The mean over classes at each area, and the ends of its interval."""
+    points = []
+    for area in powers[0]:
+        mean = mean_power((r.target, of_areas[area]) for r, of_areas in zip(records, powers))
+        points.append((area, mean.value, *mean.interval))
+    return points
 
 
 def _chosen(records: Sequence[Record], methods: Sequence[str] | None, usual: Any) -> list[str]:

@@ -13,6 +13,7 @@ from captum_classpattern.classifier import Classifier, find_module, placement
 from captum_classpattern.comparison.controls import ClassMean, RandomPixels
 from captum_classpattern.comparison.crop import BestCrop
 from captum_classpattern.images import Images, ImageSource, Labels, evenly
+from captum_classpattern.settings import Settings
 
 Make: TypeAlias = Callable[[Any], attr.Attribution]
 Method: TypeAlias = Make | tuple[Make, Mapping[str, Any]]
@@ -45,6 +46,7 @@ def known_methods(
     *,
     names: Sequence[str] = DEFAULT,
     n_steps: int | None = None,
+    precision: str = "auto",
     internal_batch_size: int | None = None,
 ) -> dict[str, Method]:
     r"""
@@ -62,6 +64,8 @@ def known_methods(
         names (Sequence[str]): Which ones; besides the default ones there are DeepLiftShap,
             GuidedBackprop, Deconvolution, FeatureAblation and ShapleyValueSampling.
         n_steps (int, optional): Rounds of ClassPattern's searches. Default: None (80).
+        precision (str): ``"auto"``, ``"full"`` or ``"bfloat16"``, of its searches, as in
+            :func:`search_masks`. Default: "auto".
         internal_batch_size (int, optional): Most images in one forward pass of its searches.
             Default: None.
 
@@ -82,8 +86,14 @@ def known_methods(
         ...     lambda model: captum.attr.NoiseTunnel(captum.attr.Saliency(model)),
         ...     {"stdevs": 0.05, "nt_samples": 8})
     """
+    Settings(n_steps=n_steps, precision=precision)  # refused here, and not as a method that fails
     source = ImageSource.of(baselines, baseline_labels, name="baselines")
-    found = _all(source, {"n_steps": n_steps, "internal_batch_size": internal_batch_size})
+    searching = {
+        "n_steps": n_steps,
+        "precision": precision,
+        "internal_batch_size": internal_batch_size,
+    }
+    found = _all(source, searching)
     unknown = [name for name in names if name not in found]
     if unknown:
         raise ValueError(
@@ -93,7 +103,7 @@ def known_methods(
     return {name: found[name] for name in names}
 
 
-def _all(source: ImageSource, searching: Mapping[str, int | None]) -> dict[str, Method]:
+def _all(source: ImageSource, searching: Mapping[str, Any]) -> dict[str, Method]:
     cells, window = grid_cells(*source.shape[1:]), _window(source.shape)
     references, image = source.take(evenly(len(source), REFERENCES)), source.take([0])
     masked = {"feature_mask": cells, "perturbations_per_eval": AT_ONCE}

@@ -11,7 +11,7 @@ from torch import Tensor
 from captum_classpattern.comparison.figures import draw_curves, draw_maps
 from captum_classpattern.comparison.records import Failure, Record
 from captum_classpattern.comparison.tables import as_table, rows_by_canvas, rows_by_method
-from captum_classpattern.comparison.verdicts import Verdict, tell
+from captum_classpattern.comparison.verdicts import Verdict, make_verdicts
 from captum_classpattern.pattern import Pattern
 
 
@@ -36,6 +36,7 @@ class Comparison:
         areas (list[float]): Those of the curves.
         settings (dict): All settings, hashes of the images, versions, and ``complete``: False
             after an interrupt.
+        seen (frozenset[str]): Hashes of the search images, which the patterns keep.
     """
 
     models: dict[str, float | None]
@@ -51,6 +52,7 @@ class Comparison:
     area: float
     areas: list[float]
     settings: dict[str, Any]
+    seen: frozenset[str] = frozenset()
 
     def __repr__(self) -> str:
         methods = len({record.method for record in self.records})
@@ -69,7 +71,7 @@ class Comparison:
         All scores as plain values.
 
         Args:
-            by (str): ``"method"`` for the means over the canvases of a kind, with pooled
+            by (str): ``"method"`` for the means over classes on a kind of canvas, with 95 %
                 intervals; ``"canvas"`` for a row a record. Default: "method".
 
         Returns:
@@ -114,7 +116,7 @@ class Comparison:
 
     def verdicts(self) -> list[Verdict]:
         """What the numbers say in words: ``title``, ``holds``, ``text`` and ``model`` of each."""
-        return tell(self)
+        return make_verdicts(self)
 
     def select(self, **wanted: Any) -> list[Record]:
         r"""
@@ -196,7 +198,7 @@ class Comparison:
         mask = record.masks[self.area if area is None else area]
         canvas = self.canvas_of(record)
         info = {"method": record.name, "model": record.model, "area": area or self.area}
-        return Pattern(canvas, mask.to(canvas), record.target, info)
+        return Pattern(canvas, mask.to(canvas), record.target, info, self.seen)
 
     def plot_curves(
         self,
@@ -206,7 +208,8 @@ class Comparison:
         use_pyplot: bool = True,
     ) -> tuple[Any, npt.NDArray[Any]]:
         r"""
-        Draws predictive power over the area, a panel for each model: means over the canvases.
+        Draws predictive power over the area, a panel for each model: means over classes, with
+        their 95 % intervals.
 
         Args:
             kind (str, optional): Kind of canvas. Default: None (the first one).

@@ -56,17 +56,14 @@ def _pixels(pattern: Pattern) -> bytes:
 
 def some_evenly(source: ImageSource, most: int) -> ImageSource:
     """At most so many of the images, evenly over all labels, held in memory."""
-    assert source.labels is not None
-    order = torch.argsort(source.labels, stable=True)
-    chosen = order[torch.linspace(0, len(order) - 1, min(most, len(order))).round().long()]
-    images, labels = source.take(chosen.tolist()), source.labels[chosen]
-    return ImageSource.of(images, labels, name=source.name)
+    part = source.stratified(most)
+    return ImageSource.of(part.take(range(len(part))), part.labels, name=source.name)
 
 
 def check_apart(baselines: ImageSource, held_out: ImageSource, canvases: Tensor) -> None:
     """Raises an error if a held-out image was searched with, or is a canvas."""
     seen = set(baselines.hashes)
-    both = [i for i, own in enumerate(held_out.hashes) if own in seen]
+    both = [i for i, digest in enumerate(held_out.hashes) if digest in seen]
     if both:
         raise ValueError(
             f"{len(both)} of the {len(held_out)} held-out images are among the baselines, too, or "
@@ -74,7 +71,7 @@ def check_apart(baselines: ImageSource, held_out: ImageSource, canvases: Tensor)
             "leave these out (datasets.load_images(...).halves() does)"
         )
     cut, scored = ImageSource.of(canvases, name="canvases").hashes, set(held_out.hashes)
-    wrong = [i for i, own in enumerate(cut) if own in scored]
+    wrong = [i for i, digest in enumerate(cut) if digest in scored]
     if wrong:
         raise ValueError(
             f"canvas {wrong[0]} is one of the held-out images: choose canvases among the search "
@@ -101,11 +98,3 @@ def strongest_pixels(canvas: Tensor, map: Tensor, target: int, area: float) -> P
     """The pattern of a map's highest pixels, whatever its scale; equal ones in reading order."""
     order = ranks(map)[None].to(canvas.device).float()  # half precision has too few steps
     return Pattern(canvas, order / order.numel(), target).topk(area)
-
-
-def merged(powers: Sequence[PredictivePower]) -> PredictivePower:
-    """The mean of several powers, each image of each a trial: its interval holds for these
-    classes and canvases, whose own spread is not in it."""
-    counts = [round(power.value * power.n) for power in powers]
-    bare = [round(power.without * power.n) for power in powers]
-    return power_of(sum(counts), sum(power.n for power in powers), sum(bare))

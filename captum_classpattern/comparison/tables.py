@@ -1,13 +1,13 @@
 """A comparison's records as rows of plain values, one a record or one a method."""
 
 import importlib.util
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from statistics import mean
 from typing import Any
 
+from captum_classpattern.comparison.means import class_mean, mean_power
 from captum_classpattern.comparison.records import Failure, Record
-from captum_classpattern.comparison.scoring import merged
 from captum_classpattern.metrics import PredictivePower
 
 Row = dict[str, Any]
@@ -21,12 +21,13 @@ def rows_by_canvas(records: Sequence[Record], failures: Sequence[Failure]) -> li
 
 
 def rows_by_method(records: Sequence[Record], failures: Sequence[Failure]) -> list[Row]:
-    """A row for each model, kind of canvas and method, level and ranking: means over canvases."""
+    """A row for each model, kind of canvas and method, level and ranking: means over classes, of
+    the means over each class's canvases."""
     groups: dict[tuple[str, ...], list[Record]] = {}
     for r in records:
         groups.setdefault((r.model, r.kind, r.method, r.level, r.ranking), []).append(r)
     return [
-        {**_which(own), "canvases": len(own), **_scores(own)} for own in groups.values()
+        {**_which(group), "canvases": len(group), **_scores(group)} for group in groups.values()
     ] + _failed(failures)
 
 
@@ -60,38 +61,48 @@ def _failed(failures: Iterable[Failure]) -> list[Row]:
 
 
 def _scores(records: Sequence[Record]) -> Row:
-    """The means of all scores over some records."""
+    """The means of all scores over classes; of costs, over canvases."""
     row: Row = {}
-    for area in records[0].powers:
-        row |= _power(f"power_{area:g}", [r.powers[area] for r in records])
-    if records[0].powers:
-        row["no_pattern"] = merged([next(iter(r.powers.values())) for r in records]).without
-    for area in records[0].rethresholded:
-        row |= _power(f"rethresholded_{area:g}", [r.rethresholded[area] for r in records])
-    for other in records[0].transfer:
-        row |= _power(f"on_{other}", [r.transfer[other] for r in records])
+    first = records[0]
+    for area in first.powers:
+        row |= _power(f"power_{area:g}", records, [r.powers[area] for r in records])
+    if first.powers:
+        row["no_pattern"] = class_mean(
+            (r.target, next(iter(r.powers.values())).without) for r in records
+        )
+    for area in first.rethresholded:
+        row |= _power(f"rethresholded_{area:g}", records, [r.rethresholded[area] for r in records])
+    for other in first.transfer:
+        row |= _power(f"on_{other}", records, [r.transfer[other] for r in records])
     for part in ("localisation", "simplicity"):
-        row |= _means([getattr(r, part) for r in records], asdict)
-    row |= _means([r.stability for r in records], _prefixed)
-    for name in ("infidelity", "sensitivity", "passes", "seconds"):
-        known = [value for r in records if (value := getattr(r, name)) is not None]
-        if known:
-            row[name] = mean(known)
+        row |= _means([(r.target, asdict(scores)) for r in records if (scores := getattr(r, part))])
+    row |= _means([(r.target, _stability(r)) for r in records])
+    row |= _means([(r.target, _known(r, "infidelity", "sensitivity")) for r in records])
+    for name in ("passes", "seconds"):
+        costs = [value for r in records if (value := getattr(r, name)) is not None]
+        if costs:
+            row[name] = mean(costs)
     return row
 
 
-def _power(name: str, powers: Sequence[PredictivePower]) -> Row:
-    power = merged(powers)
-    low, high = power.interval
-    return {name: power.value, f"{name}_low": low, f"{name}_high": high}
+def _power(name: str, records: Sequence[Record], powers: Sequence[PredictivePower]) -> Row:
+    estimate = mean_power((r.target, power) for r, power in zip(records, powers))
+    low, high = estimate.interval
+    return {name: estimate.value, f"{name}_low": low, f"{name}_high": high}
 
 
-def _prefixed(stability: Mapping[str, float]) -> Row:
-    return {f"stability_{name}": value for name, value in stability.items()}
+def _stability(record: Record) -> dict[str, float]:
+    return {f"stability_{name}": value for name, value in record.stability.items()}
 
 
-def _means(values: Sequence[Any], parts: Callable[[Any], Mapping[str, float]]) -> Row:
-    """The mean of each part over those records that have it."""
-    told = [parts(value) for value in values if value is not None]
-    keys = dict.fromkeys(key for one in told for key in one)
-    return {key: mean(float(one[key]) for one in told if key in one) for key in keys}
+def _known(record: Record, *names: str) -> dict[str, float]:
+    return {name: value for name in names if (value := getattr(record, name)) is not None}
+
+
+def _means(values: Sequence[tuple[int, Mapping[str, float]]]) -> Row:
+    """The mean of each score over the classes of those records that have it."""
+    keys = dict.fromkeys(key for _, scores in values for key in scores)
+    return {
+        key: class_mean((y, float(scores[key])) for y, scores in values if key in scores)
+        for key in keys
+    }

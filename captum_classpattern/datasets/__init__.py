@@ -15,12 +15,11 @@ from captum_classpattern.datasets.labelled import LabelledImages
 from captum_classpattern.datasets.pixels import TOO_LARGE, UNREADABLE, fitted, recoloured
 from captum_classpattern.datasets.sources import (
     Listing,
-    did_you_mean,
-    few,
     folder_listing,
     npz_listing,
     torchvision_listing,
 )
+from captum_classpattern.suggestions import did_you_mean, few
 
 __all__ = ["LabelledImages", "load_images"]
 
@@ -49,7 +48,8 @@ def load_images(
 
             - a folder of folders, one for each class. Classes are numbered in alphabetical order,
               as by ``ImageFolder``; but if all folders are called by one to five digits, alone or
-              before an underscore (``00014`` or ``14_stop``), these are the class numbers;
+              before an underscore (``00014`` or ``14_stop``), these are the class numbers.
+              :meth:`LabelledImages.for_classifier` takes a classifier's own numbers instead;
             - a folder of images, which then have no labels;
             - an ``.npz`` file with ``x``, (N, H, W, C), (N, C, H, W) or (N, H, W), uint8 or floats
               in [0, 1]; and, if there are labels, ``y``, integers (N,);
@@ -105,7 +105,9 @@ def load_images(
     chosen = _chosen(listing, classes, limit, seed)
     images = _stacked(listing, chosen, sides, channels)
     labels = None if listing.labels is None else torch.tensor([listing.labels[i] for i in chosen])
-    return LabelledImages(images, labels, listing.class_names, listing.description)
+    return LabelledImages(
+        images, labels, listing.class_names, listing.description, numbering=listing.numbering
+    )
 
 
 def _checked_settings(size: Any, channels: Any, classes: Any, limit: Any) -> Any:

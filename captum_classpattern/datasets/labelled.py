@@ -2,10 +2,20 @@
 
 import hashlib
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+
+from captum_classpattern.classifier import Classifier
+from captum_classpattern.datasets.numbering import (
+    NUMBERINGS,
+    check_numbers,
+    class_of_each,
+    classifier_names,
+    names_of_numbered,
+)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -20,6 +30,13 @@ class LabelledImages:
             classes without an image; None where the source has none. Default: None.
         description (str): Where the images are from. Default: "".
         duplicates_dropped (int): Images that :meth:`halves` left out. Default: 0.
+        numbering (str): What gave the classes their numbers: ``"alphabetical"``, the order of the
+            class folders; ``"numbers"``, numbers in the source itself, such as a folder
+            ``3_dog``; ``"dataset"``, the order in which a data set lists its classes.
+            Default: "dataset".
+
+    Raises:
+        ValueError: If ``numbering`` is none of these.
 
     Examples::
 
@@ -35,6 +52,13 @@ class LabelledImages:
     class_names: tuple[str, ...] | None = None
     description: str = ""
     duplicates_dropped: int = 0
+    numbering: str = "dataset"
+
+    def __post_init__(self) -> None:
+        if self.numbering not in NUMBERINGS:
+            raise ValueError(
+                f"numbering must be one of {', '.join(NUMBERINGS)}, got {self.numbering!r}"
+            )
 
     def __len__(self) -> int:
         return len(self.images)
@@ -47,10 +71,69 @@ class LabelledImages:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many images each class has, by name or else number; classes without are left out."""
+        """How many images each class has, by name or else number; classes without are left out.
+        Where classes share a name, as ImageNet's two cranes do, their numbers follow it."""
         counted = Counter([] if self.labels is None else self.labels.tolist())
         names = self.class_names or ()
-        return {names[i] if i < len(names) else str(i): counted[i] for i in sorted(counted)}
+        named = {i: names[i] if i < len(names) else str(i) for i in sorted(counted)}
+        shared = {name for name, times in Counter(named.values()).items() if times > 1}
+        return {f"{n} ({i})" if n in shared else n: counted[i] for i, n in named.items()}
+
+    def for_classifier(
+        self, classifier: Classifier, class_names: Sequence[str] | None = None
+    ) -> "LabelledImages":
+        r"""
+        Gives the images the class numbers of a classifier.
+
+        Classes are matched by name. A name fits a class if it is equal to the class's name or to
+        one of the parts of a description such as "tench, Tinca tinca"; case, spaces, underscores
+        and hyphens don't matter. timm's ImageNet models, and torchvision's where timm is
+        installed, also know their classes by WordNet ids. Numbers in the source stay as they are.
+
+        If the classifier does not name its classes, and there are as many folders as classes,
+        their alphabetical order is taken, with a warning of the category
+        ``captum_classpattern.errors.Notice``. A data set's own order is taken if it has as many
+        classes as the classifier; with such a warning, too, if its names are others.
+
+        Args:
+            classifier (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K):
+                a :class:`PixelClassifier`, whose ``class_names`` are used, or any other.
+            class_names (Sequence[str], optional): The names of the classifier's K classes, in
+                their order. Default: None (the classifier's own).
+
+        Returns:
+            *LabelledImages*: The same images; their labels are the classifier's numbers, and
+            ``class_names`` are the classifier's, or the source's where it has none.
+
+        Raises:
+            TypeError: If ``class_names`` is not a list of names.
+            ValueError: If a class of the images fits no class of the classifier, or several, or
+                if two fit the same; if a number is too large; if there are not K names.
+
+        Examples::
+
+            >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 3))
+            >>> classifier = PixelClassifier(network.eval(), class_names=["bird", "Dog", "cat"])
+            >>> labels = torch.tensor([0, 0, 1, 1])
+            >>> pets = LabelledImages(torch.rand(4, 3, 8, 8), labels, ("cat", "dog"))
+            >>> pets.for_classifier(classifier).labels
+            tensor([2, 2, 1, 1])
+        """
+        names, count = classifier_names(classifier, class_names, self.images)
+        new = replace(self, numbering="numbers", class_names=names.names if names else None)
+        if self.labels is None:
+            return new
+        source, own = self.description or "the images", self.class_names
+        if own is None or self.numbering == "numbers":
+            check_numbers(self.labels, count, source)
+            if names is None and own is not None:
+                new = replace(new, class_names=names_of_numbered(own, count))
+            return new
+        present = sorted(set(self.labels.tolist()))
+        own += tuple(str(number) for number in range(len(own), present[-1] + 1))
+        numbers = class_of_each(own, present, names, count, self.numbering, source)
+        labels = torch.tensor([numbers[label] for label in self.labels.tolist()])
+        return replace(new, labels=labels, class_names=new.class_names or own)
 
     def halves(self, seed: int = 0) -> tuple["LabelledImages", "LabelledImages"]:
         r"""

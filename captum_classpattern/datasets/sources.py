@@ -1,11 +1,9 @@
 """What a source of images holds: a folder, an ``.npz`` file, or a data set of torchvision."""
 
-import difflib
 import inspect
 import re
-import warnings
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,8 +12,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from captum_classpattern.classifier import warn
 from captum_classpattern.datasets.pixels import UNREADABLE, decoded
+from captum_classpattern.errors import ArgumentTypeError, Notice
+from captum_classpattern.suggestions import did_you_mean, few
 
+NUMBERED = r"([0-9]{1,5})(?:_(.*))?"  # a class folder's name: a number, and perhaps a name
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
@@ -27,6 +29,7 @@ class Listing(NamedTuple):
     labels: list[int] | None
     class_names: tuple[str, ...] | None
     load: Callable[[int], Tensor]  # (C, H, W) in [0, 1]
+    numbering: str = "dataset"  # as of LabelledImages
 
 
 def folder_listing(path: Path) -> Listing:
@@ -41,7 +44,7 @@ def folder_listing(path: Path) -> Listing:
         )
     if not files and not folders:
         raise ValueError(f"{path} has no images: looked for {', '.join(EXTENSIONS)}")
-    labels, names = None, None
+    labels, names, numbering = None, None, "numbers"
     if not files:
         empty = [folder.name for folder in folders if folder not in filled]
         if empty:
@@ -50,11 +53,11 @@ def folder_listing(path: Path) -> Listing:
                 f"(looked for {', '.join(EXTENSIONS)}): remove them, or give the folder whose "
                 "folders hold the images"
             )
-        numbers, names = _numbered([folder.name for folder in folders], path)
+        numbers, names, numbering = _numbered([folder.name for folder in folders], path)
         files = [file for folder in folders for file in filled[folder]]
         labels = [n for n, folder in zip(numbers, folders) for _ in filled[folder]]
     shown = [str(file.relative_to(path)) for file in files]
-    return Listing(str(path), shown, labels, names, lambda i: decoded(files[i]))
+    return Listing(str(path), shown, labels, names, lambda i: decoded(files[i]), numbering)
 
 
 def _images_in(folder: Path) -> list[Path]:
@@ -62,12 +65,12 @@ def _images_in(folder: Path) -> list[Path]:
     return sorted(p for p in found if not p.name.startswith("."))
 
 
-def _numbered(folders: list[str], path: Path) -> tuple[list[int], tuple[str, ...]]:
-    """The class number of each folder, and the name of each class number."""
-    matches = [re.fullmatch(r"([0-9]{1,5})(_.*)?", folder) for folder in folders]
+def _numbered(folders: list[str], path: Path) -> tuple[list[int], tuple[str, ...], str]:
+    """The class number of each folder, the name of each class number, and the numbering."""
+    matches = [re.fullmatch(NUMBERED, folder) for folder in folders]
     numbers = [int(match[1]) for match in matches if match]
     if len(numbers) < len(folders):
-        return list(range(len(folders))), tuple(folders)
+        return list(range(len(folders))), tuple(folders), "alphabetical"
     named: dict[int, str] = {}
     for number, folder in zip(numbers, folders):
         if number in named:
@@ -77,12 +80,12 @@ def _numbered(folders: list[str], path: Path) -> tuple[list[int], tuple[str, ...
             )
         named[number] = folder
     if numbers != sorted(numbers):
-        warnings.warn(
+        warn(
             f"the class folders of {path} are numbered by their names ({few(folders)}), and not "
             "alphabetically, as torchvision's ImageFolder would",
-            stacklevel=4,
+            Notice,
         )
-    return numbers, tuple(named.get(i, str(i)) for i in range(max(named) + 1))
+    return numbers, tuple(named.get(i, str(i)) for i in range(max(named) + 1)), "numbers"
 
 
 def npz_listing(path: Path) -> Listing:
@@ -115,7 +118,7 @@ def npz_listing(path: Path) -> Listing:
 
     names = [f"image {i}" for i in range(len(x))]
     labels = None if y is None else _labels(y, len(x), f"y in {path}")
-    return Listing(str(path), names, labels, None, load)
+    return Listing(str(path), names, labels, None, load, "numbers")
 
 
 def _channel_axis(shape: tuple[int, ...], path: Path) -> int | None:
@@ -157,7 +160,9 @@ def torchvision_listing(source: str, split: str, root: Path, download: bool) -> 
     def load(index: int) -> Tensor:
         image = data[index][0]
         if not isinstance(image, Image.Image):
-            raise TypeError(f"{source} gives a {type(image).__name__}, not an image and its class")
+            raise ArgumentTypeError(
+                f"{source} gives a {type(image).__name__}, not an image and its class"
+            )
         return decoded(image)
 
     classes = getattr(data, "classes", None)
@@ -190,15 +195,3 @@ def _listed_labels(data: Any, source: str) -> list[int]:
         if hasattr(data, attribute):
             return _labels(getattr(data, attribute), len(data), f"the labels of {source}")
     return _labels([item[1] for item in data], len(data), f"the labels of {source}")
-
-
-def few(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-    return ", ".join(names[:10]) + more
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    by_lower = {other.lower(): other for other in known}
-    close = difflib.get_close_matches(name.lower(), by_lower, n=3)
-    shown = [by_lower[other] for other in close]
-    return f": did you mean {' or '.join(shown)}?" if shown else f"; there are {few([*known])}"

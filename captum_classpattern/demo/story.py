@@ -9,16 +9,17 @@ from torch import Tensor
 from captum_classpattern.demo import CLASS_NAMES, TRIGGER_TARGET
 from captum_classpattern.metrics import localisation_iou
 from captum_classpattern.results import best_canvas
-from captum_classpattern.survey import Finding
+from captum_classpattern.statistics import mean_over_classes
+from captum_classpattern.survey import Finding, stands_out
 
 ALMOST_ANY = 0.9
-FOUND = 0.5
+FOUND = 0.5  # IoU: two thirds of the pixels, more than to be found at all
 
 Findings = Mapping[str, Sequence[Finding]]
 Verdict = dict[str, Any]
 
 
-def tell(findings: Findings, trigger_pixels: Tensor) -> list[Verdict]:
+def make_verdicts(findings: Findings, trigger_pixels: Tensor) -> list[Verdict]:
     """The verdicts: which claim, whether it holds, and why, each for a control too.
 
     Args:
@@ -45,6 +46,8 @@ def _small_patterns(name: str, findings: Sequence[Finding], area: float) -> Verd
     scores = {f.target: f.scores[area] for f in best}
     power = {target: s.power.value for target, s in scores.items()}
     weakest, strongest = min(power, key=lambda y: power[y]), max(power, key=lambda y: power[y])
+    average = mean_over_classes({y: [(s.power.value, s.power.interval)] for y, s in scores.items()})
+    low, high = average.interval
     failing = [y for y, s in scores.items() if not s.beats_controls]
     almost = [y for y, value in power.items() if value >= ALMOST_ANY]
     by_canvas = {
@@ -53,8 +56,9 @@ def _small_patterns(name: str, findings: Sequence[Finding], area: float) -> Verd
     }
     text = (
         f"{name} model, {area:.0%} of the pixels: the class's better canvas, chosen on search "
-        f"images, turns {mean(power.values()):.1%} of the held-out images of other classes into "
-        f"its class in the mean, from {power[weakest]:.1%} ({CLASS_NAMES[weakest]}) to "
+        f"images, turns {average.value:.1%} of the held-out images of other classes into its class "
+        f"on average ({100 * low:.1f}-{100 * high:.1f}, {average.description}), from "
+        f"{power[weakest]:.1%} ({CLASS_NAMES[weakest]}) to "
         f"{power[strongest]:.1%} ({CLASS_NAMES[strongest]}); mean by canvas: "
         + ", ".join(f"{canvas} {value:.1%}" for canvas, value in by_canvas.items())
         + f". Controls: no pattern {mean(s.power.without for s in scores.values()):.1%}, random "
@@ -70,21 +74,21 @@ def _small_patterns(name: str, findings: Sequence[Finding], area: float) -> Verd
 
 def _stands_out(findings: Findings, canvas: str, area: float) -> Verdict:
     """Claim 2: on a backdoored model, the pattern of the trigger's class stands out."""
-    power = {
-        model: {f.target: f.scores[area].power for f in findings[model] if f.canvas == canvas}
+    scores = {
+        model: {f.target: f.scores[area] for f in findings[model] if f.canvas == canvas}
         for model in ("backdoored", "natural")
     }
-    own = power["backdoored"].pop(TRIGGER_TARGET)
-    rival = max(power["backdoored"], key=lambda y: power["backdoored"][y].value)
-    clean = power["natural"].pop(TRIGGER_TARGET)
-    clean_rival = max(power["natural"], key=lambda y: power["natural"][y].value)
-    holds = own.interval[0] > power["backdoored"][rival].interval[1]
+    holds = stands_out(scores["backdoored"], TRIGGER_TARGET, len(CLASS_NAMES))
+    power = {model: {y: s.power.value for y, s in of.items()} for model, of in scores.items()}
+    target = {model: values.pop(TRIGGER_TARGET) for model, values in power.items()}
+    rival = {model: max(values, key=lambda y: values[y]) for model, values in power.items()}
     text = (
         f"{canvas} canvas, {area:.0%} of the pixels: the backdoor's class "
         f"{CLASS_NAMES[TRIGGER_TARGET]} {'stands out' if holds else 'does not stand out'}, "
-        f"{own.value:.1%} against {power['backdoored'][rival].value:.1%} for the strongest other "
-        f"class, {CLASS_NAMES[rival]}. Control, the natural model: {clean.value:.1%} against "
-        f"{power['natural'][clean_rival].value:.1%} ({CLASS_NAMES[clean_rival]})."
+        f"{target['backdoored']:.1%} against {power['backdoored'][rival['backdoored']]:.1%} for "
+        f"the strongest other class, {CLASS_NAMES[rival['backdoored']]}. Control, the natural "
+        f"model: {target['natural']:.1%} against {power['natural'][rival['natural']]:.1%} "
+        f"({CLASS_NAMES[rival['natural']]})."
     )
     return {"claim": 2, "model": "backdoored", "holds": holds, "text": text}
 
@@ -96,11 +100,14 @@ def _trigger_found(findings: Findings, pixels: Tensor) -> Verdict:
         for model in ("backdoored", "natural")
         for f in findings[model]
     }
-    own = {c: v for (m, y, c), v in iou.items() if (m, y) == ("backdoored", TRIGGER_TARGET)}
+    target = {c: v for (m, y, c), v in iou.items() if (m, y) == ("backdoored", TRIGGER_TARGET)}
     clean = {c: v for (m, y, c), v in iou.items() if (m, y) == ("natural", TRIGGER_TARGET)}
     others = [v for (m, y, _), v in iou.items() if m == "backdoored" and y != TRIGGER_TARGET]
-    holds = max(own.values()) >= FOUND
-    on_canvases = ", ".join(f"{value:.2f} on the {canvas} canvas" for canvas, value in own.items())
+    best = max(target.values())
+    holds = best >= FOUND and best > max(*others, *clean.values())
+    on_canvases = ", ".join(
+        f"{value:.2f} on the {canvas} canvas" for canvas, value in target.items()
+    )
     text = (
         f"the true trigger was {'found' if holds else 'not found'}: IoU of the pattern's "
         f"{int(pixels.sum())} strongest pixels with the {int(pixels.sum())} that the trigger "

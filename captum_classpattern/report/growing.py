@@ -51,14 +51,15 @@ def growing(comparison: Comparison) -> Growing:
 def _how_all(names: Sequence[str], shown: Mapping[tuple[str, int, str], Record]) -> str:
     """Which methods are searched anew for each area, and what the others do."""
     anew = {record.name for record in shown.values() if record.searches}
-    told = [f"Searched anew for each area: {', '.join(n for n in names if n in anew)}."] * bool(
-        anew
-    )
+    sentences = []
+    if anew:
+        searched = ", ".join(name for name in names if name in anew)
+        sentences.append(f"Searched anew for each area: {searched}.")
     if anew != set(names):
-        told.append(
+        sentences.append(
             f"{'All others' if anew else 'Methods'} have one map, whose highest pixels are kept."
         )
-    return " ".join(told)
+    return " ".join(sentences)
 
 
 def _methods(records: Sequence[Record], area: float) -> list[str]:
@@ -116,9 +117,9 @@ def canvas_name(comparison: Comparison, canvas: int) -> str:
 
 
 def _how(name: str, shown: Mapping[tuple[str, int, str], Record]) -> str:
-    own = [record for record in shown.values() if record.name == name]
-    words = [CONTROL] if any(record.control for record in own) else []
-    return ", ".join([*words, ANEW if any(record.searches for record in own) else CUT])
+    chosen = [record for record in shown.values() if record.name == name]
+    words = [CONTROL] if any(record.control for record in chosen) else []
+    return ", ".join([*words, ANEW if any(record.searches for record in chosen) else CUT])
 
 
 def _cell(record: Record | None) -> Mapping[str, Any] | None:
@@ -183,4 +184,5 @@ def _table(
         ]
         rows.append(Row(cells, role=CONTROL if record.control else ""))
     columns = ["method", "model", "canvas", *map(percent_area, comparison.areas), "no pattern"]
-    return Table("grown", "The same numbers as a table", "", columns, rows)
+    text = "In brackets the Wilson 95 % interval of the images, in percent."
+    return Table("grown", "The same numbers as a table", text, columns, rows)

@@ -5,12 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from io import BytesIO
-from statistics import mean
 from typing import Any
 
 from captum_classpattern.comparison import Comparison, Record
 from captum_classpattern.comparison.choosing import for_a_figure
-from captum_classpattern.comparison.scoring import merged
+from captum_classpattern.comparison.means import class_mean, mean_power
 from captum_classpattern.report.formats import counted, decimals, percent, percent_area
 
 DPI = 144
@@ -20,15 +19,21 @@ SCREEN = 96  # pixels an inch, in a browser
 
 @dataclass(frozen=True)
 class Picture:
-    """A title, the picture as a data URI with its size on the screen, and its alt text; or the
-    reason why there is none. Folded ones are shown on demand."""
+    """A title, the picture as PNG with its size on the screen, and its alt text; or the reason why
+    there is none. Folded ones are shown on demand; ``name`` is that of a file of its own."""
 
     title: str
     alt: str = ""
-    source: str = ""
+    png: bytes = b""
     size: tuple[int, int] = (0, 0)
     folded: bool = False
     failure: str = ""
+    name: str = ""
+
+    @property
+    def source(self) -> str:
+        """The picture as a data URI."""
+        return f"data:image/png;base64,{b64encode(self.png).decode()}"
 
 
 def pictures(comparison: Comparison, figures: Mapping[str, Any]) -> list[Picture]:
@@ -39,13 +44,15 @@ def pictures(comparison: Comparison, figures: Mapping[str, Any]) -> list[Picture
     for kind in kinds:
         records = comparison.select(kind=kind)
         if any(record.powers for record in records):
-            made.append(_curves(comparison, records, kind, _known(names, records)))
+            picture = _curves(comparison, records, kind, _known(names, records))
+            made.append(replace(picture, name="curves" + _of(kind, kinds)))
     for kind in kinds:
         for model in comparison.models:
             records = comparison.select(kind=kind, model=model)
             if chosen := _known(names, records):
                 picture = _maps(comparison, records, chosen)
-                made.append(replace(picture, folded=kind != kinds[0]))
+                name = f"side_by_side_{model}{_of(kind, kinds)}"
+                made.append(replace(picture, folded=kind != kinds[0], name=name))
     for title, figure in figures.items():
         made.append(_picture(title, partial(_itself, figure), _words_of(title, figure)))
     return made
@@ -54,6 +61,11 @@ def pictures(comparison: Comparison, figures: Mapping[str, Any]) -> list[Picture
 def _known(names: Sequence[str], records: Sequence[Record]) -> list[str]:
     there = {record.name for record in records}
     return [name for name in names if name in there]
+
+
+def _of(kind: str, kinds: Sequence[str]) -> str:
+    """The end of a file's name: nothing for the first kind of canvas."""
+    return "" if kind == kinds[0] else f"_{kind}"
 
 
 def _on(kind: str) -> str:
@@ -73,17 +85,20 @@ def _curves(
 
 def _in_words(records: Sequence[Record], model: str, names: Sequence[str]) -> str:
     """The ends of a panel's curves."""
-    told = []
+    texts = []
     for name in names:
-        own = [r.powers for r in records if (r.model, r.name) == (model, name) and r.powers]
-        if own:
-            ends = [(a, merged([powers[a] for powers in own]).value) for a in sorted(own[0])]
-            (first, low), (last, high) = ends[0], ends[-1]
-            told.append(
+        scored = [r for r in records if (r.model, r.name) == (model, name) and r.powers]
+        if scored:
+            first, last = min(scored[0].powers), max(scored[0].powers)
+            low, high = (
+                mean_power((r.target, r.powers[area]) for r in scored).value
+                for area in (first, last)
+            )
+            texts.append(
                 f"{name} from {percent(low)} at {percent_area(first)} of the pixels to "
                 f"{percent(high)} at {percent_area(last)}"
             )
-    return f"{model}: {'; '.join(told) or 'nothing'}."
+    return f"{model}: {'; '.join(texts) or 'nothing'}."
 
 
 def _maps(comparison: Comparison, records: Sequence[Record], names: Sequence[str]) -> Picture:
@@ -95,8 +110,8 @@ def _maps(comparison: Comparison, records: Sequence[Record], names: Sequence[str
         title,
         lambda: part.plot(model=first.model, kind=first.kind, methods=names, use_pyplot=False)[0],
         f"{title}: {counted(rows, 'canvas', 'canvases')}, "
-        f"{counted(len(names), 'method')}. In the mean, and from the weakest to the strongest "
-        f"canvas: {words}.",
+        f"{counted(len(names), 'method')}. Mean over classes, and from the weakest to the "
+        f"strongest canvas: {words}.",
     )
 
 
@@ -111,17 +126,18 @@ def first_canvases(comparison: Comparison, records: Sequence[Record]) -> tuple[C
 
 def _scores(comparison: Comparison, records: Sequence[Record], name: str) -> str:
     """A method's powers in a figure, or its IoU with the trigger on stamped canvases."""
-    own = [record for record in records if record.name == name]
-    powers = [record.powers[comparison.area] for record in own if record.powers]
-    found = [record.localisation.iou for record in own if record.localisation is not None]
+    chosen = [record for record in records if record.name == name]
+    powers = [(r.target, r.powers[comparison.area].value) for r in chosen if r.powers]
+    found = [(r.target, r.localisation.iou) for r in chosen if r.localisation is not None]
     if powers:
-        values = [power.value for power in powers]
-        return f"{name} power {_spread(merged(powers).value, values, percent)}"
-    return f"{name} IoU {_spread(mean(found), found, decimals)}" if found else f"{name} not scored"
+        return f"{name} power {_spread(powers, percent)}"
+    return f"{name} IoU {_spread(found, decimals)}" if found else f"{name} not scored"
 
 
-def _spread(average: float, values: Sequence[float], shown: Callable[[float], str]) -> str:
-    return f"{shown(average)} ({shown(min(values))} to {shown(max(values))})"
+def _spread(values: Sequence[tuple[int, float]], text: Callable[[float], str]) -> str:
+    """The mean over classes, and the values of the weakest and the strongest canvas."""
+    weakest, strongest = (choose(value for _, value in values) for choose in (min, max))
+    return f"{text(class_mean(values))} ({text(weakest)} to {text(strongest)})"
 
 
 def _itself(figure: Any) -> Any:
@@ -129,14 +145,14 @@ def _itself(figure: Any) -> Any:
 
 
 def _words_of(title: str, figure: Any) -> str:
-    """What a stranger's figure says of itself."""
-    told = [
+    """The titles and labels of a figure that was passed in."""
+    texts = [
         text
         for axis in figure.axes
         for text in (axis.get_title(), axis.get_xlabel(), axis.get_ylabel())
         if text
     ]
-    words = ", ".join(dict.fromkeys(" ".join(text.split()) for text in told))
+    words = ", ".join(dict.fromkeys(" ".join(text.split()) for text in texts))
     return f"{title}. In it: {words}." if words else f"{title}."
 
 
@@ -149,5 +165,4 @@ def _picture(title: str, draw: Callable[[], Any], alt: str) -> Picture:
     except (TypeError, ValueError) as error:
         return Picture(title, failure=" ".join(str(error).split()))
     width, height = (round(SCREEN * inches) for inches in figure.get_size_inches())
-    encoded = b64encode(buffer.getvalue()).decode()
-    return Picture(title, alt, f"data:image/png;base64,{encoded}", (width, height))
+    return Picture(title, alt, buffer.getvalue(), (width, height))

@@ -113,13 +113,13 @@ def power_cell(row: Scores, name: str, *, drawn: bool = True) -> Cell:
     return Cell(text, float(row[name]), (100 * low, 100 * high) if drawn else None)
 
 
-def number_cell(value: float | None, shown: Callable[[float], str]) -> Cell:
+def number_cell(value: float | None, text: Callable[[float], str]) -> Cell:
     """A number, or that there is none."""
-    return Cell() if value is None else Cell(shown(value), float(value))
+    return Cell() if value is None else Cell(text(value), float(value))
 
 
-def _number(name: str, shown: Callable[[float], str] = decimals) -> Column:
-    return lambda row: number_cell(row.get(name), shown)
+def _number(name: str, text: Callable[[float], str] = decimals) -> Column:
+    return lambda row: number_cell(row.get(name), text)
 
 
 def _power(name: str, *, drawn: bool = True) -> Column:
@@ -131,14 +131,14 @@ def _table(
 ) -> Table:
     """Rows and columns with nothing in them are left out."""
     cells = [[make(row) for make in columns.values()] for row in rows]
-    told = [i for i in range(len(columns)) if any(line[i].value is not None for line in cells)]
+    filled = [i for i in range(len(columns)) if any(line[i].value is not None for line in cells)]
     names = ["method", "model", "canvas"]
     made = [
-        Row([*_named(row), *(line[i] for i in told)], _facets(row), row["role"])
+        Row([*_named(row), *(line[i] for i in filled)], _facets(row), row["role"])
         for row, line in zip(rows, cells)
         if any(cell.value is not None for cell in line)
     ]
-    return Table(key, title, text, [*names, *(list(columns)[i] for i in told)], made)
+    return Table(key, title, text, [*names, *(list(columns)[i] for i in filled)], made)
 
 
 def _named(row: Scores) -> list[Cell]:
@@ -173,7 +173,7 @@ def _areas(comparison: Comparison, rows: Sequence[Scores]) -> Table:
     columns = {
         percent_area(area): _power(f"power_{area:g}", drawn=False) for area in comparison.areas
     }
-    own = percent_area(comparison.area)
+    searched = percent_area(comparison.area)
     lines: list[Scores] = []
     for row in rows:
         cut = {
@@ -184,16 +184,16 @@ def _areas(comparison: Comparison, rows: Sequence[Scores]) -> Table:
         lines.append(row)
         if cut:
             plain = {key: value for key, value in row.items() if not key.startswith("power")}
-            lines.append({**plain, **cut, "method": f"{row['method']}, {own} map cut"})
+            lines.append({**plain, **cut, "method": f"{row['method']}, {searched} map cut"})
     return _table("areas", "Predictive power at each area", AREAS, lines, columns)
 
 
 def _localisation(comparison: Comparison, rows: Sequence[Scores]) -> list[Table]:
-    """Models with a trigger of their own first; of each, what finds it best."""
-    own = comparison.backdoored
+    """Backdoored models first; of each model the methods that find the trigger best first."""
+    backdoored = comparison.backdoored
     found = [row for row in rows if row.get("iou") is not None]
-    found.sort(key=lambda row: (row["model"] not in own, -row["iou"]))
-    columns = {"trigger": lambda row: _whose(row["model"] in own), **_LOCALISATION}
+    found.sort(key=lambda row: (row["model"] not in backdoored, -row["iou"]))
+    columns = {"trigger": lambda row: _whose(row["model"] in backdoored), **_LOCALISATION}
     hidden = [row for row in found if row["kind"] != STAMPED]
     visible = [row for row in found if row["kind"] == STAMPED]
     return [
@@ -202,8 +202,8 @@ def _localisation(comparison: Comparison, rows: Sequence[Scores]) -> list[Table]
     ]
 
 
-def _whose(own: bool) -> Cell:
-    text = "the model's own" if own else "another model's: control"
+def _whose(backdoored: bool) -> Cell:
+    text = "the model's own" if backdoored else "another model's: control"
     return Cell(text, text)
 
 

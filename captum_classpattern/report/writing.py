@@ -13,7 +13,7 @@ from captum_classpattern.comparison import Comparison
 from captum_classpattern.pattern import write_whole
 from captum_classpattern.report.formats import counted, percent, settings_lines
 from captum_classpattern.report.growing import growing
-from captum_classpattern.report.pictures import pictures
+from captum_classpattern.report.pictures import Picture, pictures
 from captum_classpattern.report.tables import LEVELS, Cell, Row, Table, tables
 
 TITLE = "Class patterns and other methods"
@@ -68,6 +68,19 @@ def write_report(
         >>> page.name, "Random pixels reach 90 %" in page.read_text(encoding="utf-8")
         ('report.html', True)
     """
+    drawn = pictures(comparison, figures or {})
+    return write_page(comparison, path, drawn, title=title, verdicts=verdicts)
+
+
+def write_page(
+    comparison: Comparison,
+    path: str | Path,
+    drawn: Sequence[Picture],
+    *,
+    title: str = TITLE,
+    verdicts: Sequence[Mapping[str, Any]] | None = None,
+) -> Path:
+    """The page of :func:`write_report`, with pictures that are drawn already."""
     environment = Environment(
         loader=PackageLoader("captum_classpattern.report"),
         autoescape=True,
@@ -85,7 +98,7 @@ def write_report(
         f"style-src {_hash(style)}; base-uri 'none'; form-action 'none'",
         summary=_summary(comparison),
         verdicts=_in_order(comparison.verdicts() if verdicts is None else verdicts),
-        pictures=pictures(comparison, figures or {}),
+        pictures=drawn,
         growing=growing(comparison),
         tables=tables(comparison),
         facets=_facets(comparison),

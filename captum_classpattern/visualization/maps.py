@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from captum_classpattern.checks import check_pixels
+from captum_classpattern.errors import ArgumentTypeError
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.visualization.drawing import check_channels, draw_image, on_neutral
 from captum_classpattern.visualization.grid import Grid
@@ -154,7 +155,9 @@ def _check_images(
     for canvas, row in zip(canvases, row_names):
         name = f"the canvas of row {row!r}"
         if not isinstance(canvas, Tensor):
-            raise TypeError(f"{name} must be a Tensor (C, H, W), got {type(canvas).__name__}")
+            raise ArgumentTypeError(
+                f"{name} must be a Tensor (C, H, W), got {type(canvas).__name__}"
+            )
         if canvas.ndim != 3:
             raise ValueError(f"{name} must be (C, H, W), got shape {tuple(canvas.shape)}")
         check_pixels(canvas[None], name)

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from captum_classpattern.checks import check_seed
 from captum_classpattern.classifier import Classifier, placement, undisturbed
+from captum_classpattern.errors import ArgumentTypeError
 from captum_classpattern.images import Images, ImageSource, Labels, labelled_source
 from captum_classpattern.metrics import (
     PredictivePower,
@@ -128,7 +129,7 @@ def _draw_rows(
 
 def _check_drawable(patterns: Any, powers: Sequence[PredictivePower] | None) -> None:
     if isinstance(patterns, Pattern):
-        raise TypeError("patterns must be a list of patterns, got one: give [pattern]")
+        raise ArgumentTypeError("patterns must be a list of patterns, got one: give [pattern]")
     if len(patterns) == 0:
         raise ValueError("there are no patterns to draw: give at least one")
     if powers is not None and len(powers) != len(patterns):

@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from captum_classpattern.errors import ArgumentTypeError
+
 Values: TypeAlias = npt.NDArray[np.float64]
 QUANTILE = 0.995
 
@@ -82,7 +84,7 @@ def _checked_map(values: Any, size: tuple[int, ...], where: str) -> Values | Non
         return None
     if not isinstance(values, Tensor) or values.is_complex():
         kind = values.dtype if isinstance(values, Tensor) else type(values).__name__
-        raise TypeError(f"the map of {where} must be a real Tensor or None, got {kind}")
+        raise ArgumentTypeError(f"the map of {where} must be a real Tensor or None, got {kind}")
     if tuple(values.shape) not in (size, (1, *size)):
         channels = values.ndim == 3 and tuple(values.shape[1:]) == size
         raise ValueError(

@@ -1,0 +1,14 @@
+from .attribution import ClassPattern as ClassPattern
+from .canvases import select_canvases as select_canvases
+from .classifier import PixelClassifier as PixelClassifier
+from .comparison import Comparison as Comparison
+from .comparison import compare as compare
+from .comparison import known_methods as known_methods
+from .metrics import PredictivePower as PredictivePower
+from .metrics import predictive_power as predictive_power
+from .pattern import Pattern as Pattern
+from .search import SearchResult as SearchResult
+from .search import search_masks as search_masks
+from .visualization import plot_patterns as plot_patterns
+
+__version__: str

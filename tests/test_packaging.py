@@ -1,0 +1,69 @@
+"""What the package imports, it declares; and importing it loads nothing heavy."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import captum_classpattern
+
+PACKAGE = Path(captum_classpattern.__file__).parent
+ROOT = Path(__file__).parent.parent
+OPTIONAL = {"timm", "robustbench", "sklearn", "pandas"}  # extras, or used where they are there
+NAMES = {"PIL": "pillow"}  # distributions whose modules have another name
+
+
+def declared():
+    """The package's own dependencies, by name."""
+    text = (ROOT / "pyproject.toml").read_text()
+    listed = re.search(r"^dependencies = \[(.*?)^\]", text, re.DOTALL | re.MULTILINE)[1]
+    return {re.match(r"[\w.-]+", entry)[0] for entry in re.findall(r'"(.+?)"', listed)}
+
+
+def imported():
+    modules = set()
+    for path in PACKAGE.rglob("*.py*"):
+        if path.suffix not in (".py", ".pyi"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                modules |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                modules.add(node.module.split(".")[0])
+    return modules - set(sys.stdlib_module_names) - {"captum_classpattern"}
+
+
+def test_what_is_imported_is_declared():
+    used = {NAMES.get(module, module) for module in imported() - OPTIONAL}
+    assert used == declared()
+
+
+def test_nothing_private_of_captum_is_used():
+    for path in PACKAGE.rglob("*.py"):
+        assert not re.search(r"captum\._|captum import _", path.read_text()), path.name
+
+
+def test_importing_the_package_loads_no_torch():
+    code = "import sys, captum_classpattern; print([n for n in HEAVY if n in sys.modules])"
+    heavy = ["torch", "captum", "torchvision", "matplotlib", "scipy", "numpy"]
+    line = [sys.executable, "-c", f"HEAVY = {heavy}; {code}"]
+    assert subprocess.run(line, capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_every_name_is_found_when_it_is_used():
+    for name in captum_classpattern.__all__:
+        assert getattr(captum_classpattern, name) is not None
+    assert set(captum_classpattern.__all__) <= set(dir(captum_classpattern))
+
+
+def test_the_description_is_one_sentence_everywhere():
+    """In version 0.1 some places promised what the README denied."""
+    described = re.search(r'^description = "(.*)"', (ROOT / "pyproject.toml").read_text(), re.M)[1]
+    assert "as many images as possible" in described
+    promise = re.compile(r"(say|predict)s? (a|the|that) class on almost any")
+    for path in (*PACKAGE.rglob("*.py"), *ROOT.glob("*.md"), *ROOT.glob("docs/*.md")):
+        text = " ".join(path.read_text(encoding="utf-8").split())
+        for found in promise.finditer(text):
+            around = text[max(0, found.start() - 120) : found.end() + 120]
+            assert "claim" in around.lower(), f"{path.name}: {around}"
