@@ -86,14 +86,16 @@ def parse_targets(target: Any, count: int, forward_func: Classifier | None = Non
         values = target
     else:
         values = [target]
-    if any(isinstance(value, str) for value in values):
-        values = _classes_named(values, forward_func)
+    names = ClassNames.of(forward_func)
+    if names is not None:
+        values = [names.find(value) if isinstance(value, str) else value for value in values]
     for value in values:
         if not is_whole(value):
             kind = target.dtype if isinstance(target, Tensor) else type(target).__name__
             raise ArgumentTypeError(
                 "target must be an int, a 0-d or 1-d integer Tensor, or a list of ints (the class, "
-                f"or one for each image), got {kind}: {target!r:.80}; names of classes will do, too"
+                f"or one for each image), got {kind}: {target!r:.80}; names will do, too, where "
+                "the model has them: PixelClassifier(model, class_names=[...])"
             )
     if len(values) == 1:
         values = values * count
@@ -105,18 +107,6 @@ def parse_targets(target: Any, count: int, forward_func: Classifier | None = Non
     if min(targets) < 0:
         raise ValueError(f"target {min(targets)} is out of range: classes count from 0")
     return targets
-
-
-def _classes_named(values: list[Any], forward_func: Classifier | None) -> list[Any]:
-    """The values, with the numbers of the classes in place of their names."""
-    names = ClassNames.of(forward_func)
-    if names is None:
-        name = next(value for value in values if isinstance(value, str))
-        raise ValueError(
-            f"target {name!r} is the name of a class, but the model does not name its classes: "
-            "give the number, or wrap the model in PixelClassifier(model, class_names=[...])"
-        )
-    return [names.find(value) if isinstance(value, str) else value for value in values]
 
 
 def check_classifier(

@@ -507,7 +507,7 @@ def test_no_warning_of_captums_reaches_the_caller():
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         compared(models={"conv": conv_net()}, methods=known_methods(SEARCH, LABELS, n_steps=1))
-    assert not caught
+    assert not [w for w in caught if "close to guessing" not in str(w.message)]  # it is random
 
 
 # ---- triggers

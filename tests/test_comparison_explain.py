@@ -9,8 +9,19 @@ from captum.attr import (
     Occlusion,
     Saliency,
 )
-from comparisons import CANVASES, SEARCH, SHAPE, Saying, Searching, conv_net, linear_net, saying
+from comparisons import (
+    CANVASES,
+    LABELS,
+    SEARCH,
+    SHAPE,
+    Saying,
+    Searching,
+    conv_net,
+    linear_net,
+    saying,
+)
 
+from captum_classpattern import ClassPattern, acceleration
 from captum_classpattern.comparison import RandomPixels
 from captum_classpattern.comparison.explain import Explainer, PrivateModel, pixel_maps
 
@@ -63,6 +74,18 @@ def test_forward_without_gradients_is_half_a_pass():
     assert model.passes == 4
     model.forward_func(CANVASES.clone().requires_grad_()).sum().backward()
     assert model.passes == 8
+
+
+@pytest.mark.parametrize("ways", [(), ("bfloat16",), ("bfloat16", "channels_last")])
+def test_a_search_counts_the_passes_of_its_steps_and_no_trial(ways, monkeypatch):
+    """Checks of the model and of its faster copy are none; version 0.1 counted up to 560."""
+    monkeypatch.setattr(acceleration, "ways_for", lambda *_: ways)
+    settings = {"n_steps": 4, "area": 0.1, "seed": 0}
+    targets = [0, 1, 2, 1]
+    searched = explainer((lambda model: ClassPattern(model, SEARCH, LABELS), {"n_steps": 4}))
+    passes = searched(CANVASES, targets, area=0.1, seed=0).passes
+    patterns = ClassPattern(linear_net(), SEARCH, LABELS).search(CANVASES, targets, **settings)
+    assert passes == sum(pattern.info["passes"] for pattern in patterns)
 
 
 # ---- the private model

@@ -91,10 +91,16 @@ def test_an_unknown_name_is_told_with_the_known_ones(demo):
         known_methods(images, labels, names=["SHAP"])
 
 
+def test_a_precision_that_is_none_is_refused_before_a_method_runs():
+    with pytest.raises(ValueError, match="precision must be one of auto, full, bfloat16, got 'x'"):
+        known_methods(torch.rand(30, 1, 28, 28), precision="x")
+
+
 def test_the_keywords():
     images = torch.rand(30, 1, 28, 28)
-    methods = known_methods(images, names=[*DEFAULT, *OTHERS], n_steps=7)
-    assert methods["ClassPattern"][1] == {"n_steps": 7, "internal_batch_size": None}
+    methods = known_methods(images, names=[*DEFAULT, *OTHERS], n_steps=7, precision="full")
+    settings = {"n_steps": 7, "precision": "full", "internal_batch_size": None}
+    assert methods["ClassPattern"][1] == settings
     assert methods["Occlusion"][1]["sliding_window_shapes"] == (1, 4, 4)
     assert methods["Occlusion"][1]["strides"] == (1, 2, 2)
     for name in ("GradientShap", "DeepLiftShap"):

@@ -81,8 +81,8 @@ def test_names_that_are_not_known(model):
         explainer.search(IMAGES[:1], "house dgo")
     for names in (None, ["class 0", "class 1", "class 2"]):
         model.class_names = names
-        text = "target 'eel' is the name of a class, but the model does not name its classes: give"
-        with pytest.raises(ValueError, match=text):
+        text = r"target must be an int, .* got list: \['eel'\]; names will do, too, where the model"
+        with pytest.raises(TypeError, match=text):
             explainer.search(IMAGES[:1], ["eel"])
 
 

@@ -102,7 +102,9 @@ def _save_patterns(comparison: Comparison, records: Sequence[Record], folder: Pa
     for record in records:
         if record.name in names:
             for area in record.masks:
-                name = f"{record.method}_{record.canvas}_{record.target}_{area:g}.safetensors"
+                number, words = str(record.target), comparison.class_name(record.target)
+                named = number if words == number else f"{number}_{words}"
+                name = f"{record.method}_{record.canvas}_{named}_{area:g}.safetensors"
                 pattern = comparison.pattern_of(record, area)
                 pattern.save(folder / as_file_name(name), seen_beside=True)
 
