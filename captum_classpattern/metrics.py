@@ -38,9 +38,9 @@ class PredictivePower:
         return self.value
 
     def __str__(self) -> str:
-        low, high = self.interval
+        low, high = (100 * end for end in self.interval)
         return (
-            f"{self.value:.1%} of {self.n} images (95 % interval {100 * low:.1f}-{100 * high:.1f}), "
+            f"{self.value:.1%} of {self.n} images (95 % interval {low:.1f}-{high:.1f}), "
             f"{self.without:.1%} without the pattern"
         )
 

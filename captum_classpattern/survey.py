@@ -19,7 +19,7 @@ from captum_classpattern.checks import (
     warn_if_guessing,
 )
 from captum_classpattern.classifier import Classifier, placement, undisturbed
-from captum_classpattern.images import Images, ImageSource, Labels, labelled_source
+from captum_classpattern.images import Images, ImageSource, Labels, evenly, labelled_source
 from captum_classpattern.metrics import (
     PredictivePower,
     check_unseen,
@@ -33,17 +33,22 @@ from captum_classpattern.statistics import Interval, newcombe
 
 CANVASES: Mapping[str, int] = {"positive": 2, "white": 2}
 AREAS = (0.05, 0.01)
-DRAWS = 3
+DRAWS, CONTROL_IMAGES = 3, 300  # of random pixels; most images that a control is scored on
 ENOUGH_IMAGES = 100  # below, nothing is said to beat its controls
 
 
 @dataclass(frozen=True)
 class Scores:
-    """A pattern's predictive power at one area, and its controls at the same area."""
+    """A pattern's predictive power at one area, and its controls at the same area.
+
+    ``control_images`` is how many images random pixels and the other canvas were scored on; None
+    where these were all.
+    """
 
     power: PredictivePower
     random_pixels: float
     other_canvas: float
+    control_images: int | None = None
 
     @property
     def strongest_control(self) -> float:
@@ -59,12 +64,15 @@ class Scores:
     def beats_controls(self) -> bool:
         """
         Whether the power beats all three controls, on at least 100 images: the 95 % interval of
-        the difference to each of them lies above 0. They were scored on the same number of images,
-        so that the strongest decides.
+        the difference to each of them lies above 0.
         """
-        return (
-            self.enough_images and self.interval_above(self.strongest_control, self.power.n)[0] > 0
+        fewer = self.control_images or self.power.n
+        controls = (
+            (self.power.without, self.power.n),
+            (self.random_pixels, fewer),
+            (self.other_canvas, fewer),
         )
+        return self.enough_images and all(self.interval_above(*c)[0] > 0 for c in controls)
 
     def interval_above(self, value: float, n: int) -> Interval:
         """
@@ -83,6 +91,7 @@ class Scores:
             "no_pattern": self.power.without,
             "random_pixels": self.random_pixels,
             "other_canvas": self.other_canvas,
+            "control_images": self.control_images or self.power.n,
         }
 
     @classmethod
@@ -90,7 +99,7 @@ class Scores:
         """The scores that :meth:`as_dict` wrote."""
         low, high = row["interval"]
         power = PredictivePower(row["power"], (low, high), row["n"], row["no_pattern"])
-        return cls(power, row["random_pixels"], row["other_canvas"])
+        return cls(power, row["random_pixels"], row["other_canvas"], row.get("control_images"))
 
 
 def stands_out(scores: Mapping[int, Scores], target: int, n_classes: int) -> bool:
@@ -189,7 +198,7 @@ def survey(
     Canvases are chosen among the search images; of each kind, and for each area, the pattern that
     does best on the judging images is kept. The controls are: no pattern; as many random pixels of
     the same canvas (3 draws, each on a third of the images); and the same mask over the positive
-    canvas of the next class.
+    canvas of the next class. The last two are scored on at most 300 of the images.
 
     Args:
         forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
@@ -365,7 +374,8 @@ def _score(
     def hits(stamped: Pattern, images: ImageSource = others) -> int:
         return count_hits(forward_func, stamped, images)
 
-    shares = [others.subset(torch.arange(draw, len(others), DRAWS)) for draw in range(DRAWS)]
+    few = others.subset(torch.tensor(evenly(len(others), CONTROL_IMAGES)))
+    shares = [few.subset(torch.arange(draw, len(few), DRAWS)) for draw in range(DRAWS)]
     with undisturbed(forward_func, seed):
         binary = pattern.topk(area)
         drawn = [
@@ -374,6 +384,7 @@ def _score(
         ]
         return Scores(
             power_of(hits(binary), len(others), without),
-            random_pixels=sum(drawn) / len(others),
-            other_canvas=hits(replace(binary, canvas=other_canvas)) / len(others),
+            random_pixels=sum(drawn) / len(few),
+            other_canvas=hits(replace(binary, canvas=other_canvas), few) / len(few),
+            control_images=len(few),
         )

@@ -291,7 +291,8 @@ def test_what_does_not_fit_is_refused_in_words():
         r"held-out images must have the canvases' shape \(3, 6, 6\), got \(3, 7, 7\)",
         images=torch.rand(60, 3, 7, 7),
     )
-    for name in ("class_images", "stamped", "max_images", "n_seeds"):
+    refused("class_images must be a whole number from 0, got -1", class_images=-1)
+    for name in ("stamped", "max_images", "n_seeds"):
         refused(f"{name} must be a whole number from 1, got 0", **{name: 0})
     refused("seed must be a whole number", seed=-1)
 

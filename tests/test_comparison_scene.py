@@ -70,3 +70,9 @@ def test_a_trigger_adds_stamped_images_of_other_classes_evenly():
     assert plain.trigger_area is None
     assert not any(plain.shows_trigger(target) for target in (0, 1, 2))
     assert with_trigger(plain, TRIGGER, pixels, SOURCE, 99).canvases.shape[0] == 44
+
+
+def test_without_images_of_the_class_there_is_still_another_one():
+    own = scene(class_images=0)
+    assert own.of_class == {}
+    assert list(own.another) == [0, 1, 2]

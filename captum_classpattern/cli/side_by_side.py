@@ -24,6 +24,11 @@ from captum_classpattern.report.writing import write_page
 from captum_classpattern.statistics import Estimate
 
 SMALL = 0.01
+VARIANTS = {
+    ("image", "absolute"): "abs.",
+    ("class", "signed"): "mean",
+    ("class", "absolute"): "mean, abs.",
+}
 LEGEND = """\
 Share of held-out images of other classes that become the class once stamped with the pixels that a
 method ranks first: mean over classes (95 % interval: bootstrap over the classes; with fewer than 5,
@@ -141,21 +146,21 @@ def _table(comparison: Comparison, model: str) -> Table:
     small = min(comparison.areas, key=lambda other: abs(other - SMALL))
     smaller = [small] if small != area else []
     table.add_column("method", no_wrap=True)
+    records = comparison.select(model=model, kind=kind)
+    measured = {(r.level, r.ranking) for r in records}
+    variants = {key: name for key, name in VARIANTS.items() if key in measured}
     for name in (
         f"{100 * area:.3g} % of pixels",
         *(f"{100 * other:.3g} %" for other in smaller),
-        "abs.",
-        "mean",
-        "mean, abs.",
+        *variants.values(),
         "passes",
         "seconds",
     ):
         table.add_column(name, justify="right", no_wrap=True)
     groups: dict[str, dict[tuple[str, str], list[Record]]] = {}
-    for r in comparison.select(model=model, kind=kind):
+    for r in records:
         groups.setdefault(r.method, {}).setdefault((r.level, r.ranking), []).append(r)
     usual = ("image", "signed")
-    variants = (("image", "absolute"), ("class", "signed"), ("class", "absolute"))
     for method in sorted(groups, key=lambda method: -_mean(groups[method][usual], area).value):
         group = groups[method]
         power = _mean(group[usual], area)

@@ -15,6 +15,7 @@ from captum_classpattern.checks import (
     check_pixels,
     check_same_shape,
     check_seed,
+    is_whole,
     parse_targets,
     warn_if_guessing,
 )
@@ -102,7 +103,8 @@ def compare(
             Default: None (each model's ``trigger``, if it has one). A model without one is
             measured with the only trigger that there is, as a control.
         class_names (Sequence[str], optional): Default: None (the first model's ``class_names``).
-        class_images (int): Search images of a class in the mean of the maps. Default: 10.
+        class_images (int): Search images of a class in the mean of the maps; 0 leaves these means
+            out. Default: 10.
         stamped (int): Search images of other classes that are stamped with a trigger and
             explained, too: the trigger is visible to the methods there. Default: 4.
         max_images (int): Most held-out images, of the classes in proportion. Default: 1000.
@@ -147,7 +149,9 @@ def compare(
         "stamped": stamped,
         "seed": check_seed(seed),
     }
-    for name in ("class_images", "max_images", "n_seeds", "stamped"):
+    if not is_whole(class_images) or class_images < 0:
+        raise ValueError(f"class_images must be a whole number from 0, got {class_images!r}")
+    for name in ("max_images", "n_seeds", "stamped"):
         check_count(name, settings[name])
     with ExitStack() as stack:
         classes = {}

@@ -74,14 +74,14 @@ def _runs(
     area: float,
     seeds: Sequence[int],
 ) -> list[Tensor]:
-    """The maps with each seed; where the second changes nothing, the method is taken to be
-    without chance."""
-    runs = [first]
-    for seed in seeds[1:]:
-        runs.append(explainer(images, targets, area=area, seed=seed).by_pixel)
-        if len(runs) == 2 and runs[1].equal(first):
+    """The maps with each seed. A method that takes no seed, and whose map of the first canvas is
+    the same with the second one, is taken to be without chance."""
+    if len(seeds) > 1 and "seed" not in explainer.parameters:
+        again = explainer(images[:1], targets[:1], area=area, seed=seeds[1]).by_pixel
+        if again.equal(first[:1]):
             return [first] * len(seeds)
-    return runs
+    others = (explainer(images, targets, area=area, seed=seed).by_pixel for seed in seeds[1:])
+    return [first, *others]
 
 
 def _for_areas(
@@ -132,7 +132,7 @@ def _of_class(
     explainer: Explainer, scene: Scene, first: Maps, area: float, seed: int
 ) -> dict[int, Tensor]:
     """The mean map of each class, of a method that explains images."""
-    if explainer.searches or is_control(explainer.attribution):
+    if not scene.of_class or explainer.searches or is_control(explainer.attribution):
         return {}
     means = {}
     for target, images in scene.of_class.items():

@@ -12,6 +12,8 @@ from captum_classpattern.images import ImageSource, evenly
 from captum_classpattern.metrics import changed_pixels
 from captum_classpattern.pattern import Pattern
 
+TRIED = 3  # images of a class, for one that is no canvas
+
 
 @dataclass(frozen=True, eq=False)
 class Scene:
@@ -51,7 +53,7 @@ def set_scene(
     class_images: int,
     seed: int,
 ) -> Scene:
-    """The canvases, and the search images of their classes by lot."""
+    """The canvases, and some search images of their classes, chosen at random."""
     of_class, another = {}, {}
     assert baselines.labels is not None
     for target in dict.fromkeys(targets):
@@ -59,8 +61,11 @@ def set_scene(
         lot = own[torch.randperm(len(own), generator=torch.Generator().manual_seed(seed))]
         if not len(lot):
             continue
-        of_class[target] = baselines.take(lot[:class_images].tolist()).to(canvases)
-        fresh = [image for image in of_class[target] if not any(image.equal(c) for c in canvases)]
+        chosen = lot[: max(class_images, TRIED)].tolist()
+        images = baselines.take(chosen).to(canvases)
+        if class_images:
+            of_class[target] = images[:class_images]
+        fresh = [image for image in images if not any(image.equal(c) for c in canvases)]
         if fresh:
             another[target] = fresh[0]
     return Scene(canvases, list(targets), list(kinds), of_class, another)
