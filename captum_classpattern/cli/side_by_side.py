@@ -32,9 +32,10 @@ VARIANTS = {
 LEGEND = """\
 Share of held-out images of other classes that become the class once stamped with the pixels that a
 method ranks first: mean over classes (95 % interval: bootstrap over the classes; with fewer than 5,
-or if all are equal, of the images, for these classes alone). abs.: by absolute value. mean: by the
-mean map of class images. passes, seconds: of one canvas.
+or if all are equal, of the images, for these classes alone). abs.: by absolute value. passes,
+seconds: of one canvas.
 """
+MEAN_LEGEND = "mean: by the mean of the method's maps over images of the class."
 
 
 def choose_canvases(
@@ -133,6 +134,8 @@ def print_comparison(comparison: Comparison) -> None:
         if model in told:
             out.print(_table(comparison, model))
     out.print(LEGEND)
+    if comparison.select(level="class"):
+        out.print(f"{MEAN_LEGEND}\n")
     for verdict in sorted(comparison.verdicts(), key=lambda verdict: verdict["holds"]):
         outcome = "holds" if verdict["holds"] else "FAILS"
         out.print(f"{outcome}: {verdict['title']}. {verdict['text']}\n", markup=False)
