@@ -1,3 +1,12 @@
+from . import adapters as adapters
+from . import comparison as comparison
+from . import datasets as datasets
+from . import demo as demo
+from . import metrics as metrics
+from . import report as report
+from . import survey as survey
+from . import triggers as triggers
+from . import visualization as visualization
 from .attribution import ClassPattern as ClassPattern
 from .canvases import select_canvases as select_canvases
 from .classifier import PixelClassifier as PixelClassifier

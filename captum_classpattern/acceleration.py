@@ -30,7 +30,13 @@ def accelerated(
 
     A copy that fails on the first canvas is not used, as where a network can't run in bfloat16.
     """
-    if precision == "full" or placement(forward_func, canvases)[1] != torch.float32:
+    dtype = placement(forward_func, canvases)[1]
+    if precision == "bfloat16" and dtype not in (torch.float32, torch.bfloat16):
+        raise ValueError(
+            f"precision='bfloat16' is for float32 models, but this one is {dtype}: pass "
+            "precision='auto' or 'full', or model.float()"
+        )
+    if precision == "full" or dtype != torch.float32:
         return forward_func
     first, arguments = first_of(canvases, additional)
     wanted = ways_for(forward_func, canvases.device, precision)
@@ -38,7 +44,9 @@ def accelerated(
         warnings.simplefilter("ignore")  # about ways that will not be taken
         try:
             return _checked(forward_func, wanted, first, arguments)
-        except Exception as error:  # whatever it is: this model can't go all of these ways
+        except torch.OutOfMemoryError:  # how full the device is must not choose the precision
+            raise
+        except Exception as error:  # whatever it is: this model can't do all of that
             chosen, found = _one_by_one(forward_func, wanted, first, arguments)
             if precision == "bfloat16" and "bfloat16" not in chosen:
                 raise ValueError(
@@ -49,7 +57,7 @@ def accelerated(
 
 
 def ways_for(forward_func: Classifier, device: torch.device, precision: str) -> tuple[str, ...]:
-    """The rule: which ways a classifier goes on a device.
+    """The rule: how a classifier is made faster on a device.
 
     Batch norms are folded into the convolutions before them. Networks of convolutions, or whose
     patches are cut by one, work in bfloat16 and channels_last where the device has matrix products
@@ -59,12 +67,9 @@ def ways_for(forward_func: Classifier, device: torch.device, precision: str) -> 
     parts = () if module is None else tuple(module.modules())
     convolves = module is not None and any(weight.ndim == 4 for weight in module.parameters())
     low = precision == "bfloat16" or (convolves and has_bfloat16(device))
-    ways = {
-        "bfloat16": low,
-        "channels_last": low and convolves,
-        "folded": any(isinstance(part, nn.BatchNorm2d) for part in parts),
-    }
-    return tuple(way for way, taken in ways.items() if taken)
+    ways = ["bfloat16"] * low + ["channels_last"] * (low and convolves)
+    ways += ["folded"] * any(isinstance(part, nn.BatchNorm2d) for part in parts)
+    return tuple(ways)
 
 
 def has_bfloat16(device: torch.device) -> bool:
@@ -88,6 +93,8 @@ def _one_by_one(
         try:
             found = _checked(forward_func, (*chosen, way), image, arguments)
             chosen = (*chosen, way)
+        except torch.OutOfMemoryError:
+            raise
         except Exception:  # likewise
             continue
     return chosen, found

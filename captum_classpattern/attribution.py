@@ -105,8 +105,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         """The baselines to fit to and those to judge by; labels are predicted once, if need be."""
         if batch_size is not None:
             check_count("internal_batch_size", batch_size)
-        if self._baselines.labels is None or additional_forward_args is not None:
-            self.accuracy_is_known = True  # as far as it can be
+        if self._baselines.labels is None:
+            self.accuracy_is_known = True  # as far as it can be: they will be predicted
         self._baselines = labelled_source(
             self.forward_func,
             self._baselines,
@@ -119,7 +119,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         return split_for_judging(self._baselines, seed)
 
     def _check_accuracy(self, like: Tensor, batch_size: int | None) -> None:
-        """Warns if the model calls few of up to 100 labelled baselines by their label; once."""
+        """Warns if the model is right on few of up to 100 labelled baselines; once."""
         if self.accuracy_is_known or len(self._baselines) < ENOUGH:
             return
         self.accuracy_is_known = True
@@ -134,7 +134,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             )
         assert some.labels is not None
         accuracy = float((logits.argmax(1) == some.labels).float().mean())
-        warn_if_guessing(accuracy, some.labels, logits.shape[1], "of the baselines")
+        warn_if_guessing(accuracy, some.labels, logits.shape[1], "baselines")
 
     def _seen(self, fit: ImageSource, judge: ImageSource, search: Search) -> frozenset[str]:
         """Hashes of the images that a search was given: of a Tensor all, of others those that it
@@ -231,7 +231,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
                 show_progress,
             )
 
-            self._check_accuracy(canvases, internal_batch_size)
+            if additional_forward_args is None:
+                self._check_accuracy(canvases, internal_batch_size)
 
             def judged(by: ImageSource = judge) -> list[Pattern]:
                 patterns = found_patterns(search)
@@ -349,7 +350,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
                 internal_batch_size,
                 show_progress,
             )
-            self._check_accuracy(canvases, internal_batch_size)
+            if additional_forward_args is None:
+                self._check_accuracy(canvases, internal_batch_size)
             search.advance()
             result = search.result().masks[inverse].to(images.dtype).expand_as(images).contiguous()
             if self.multiplies_by_inputs:

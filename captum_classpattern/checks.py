@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from captum_classpattern.classifier import (
     Classifier,
     LogProbabilities,
     additional_rows,
+    find_module,
     placement,
     uncounted,
     warn,
@@ -19,6 +21,7 @@ from captum_classpattern.classifier import (
 from captum_classpattern.errors import ArgumentTypeError, Notice
 
 ENOUGH = 20  # labelled images, to say whether a model is guessing
+_of_probabilities: WeakSet[Any] = WeakSet()
 BETTER = 0.1  # of the way from chance to perfect: less is close to guessing
 
 
@@ -130,12 +133,17 @@ def logits_of(
 ) -> Classifier:
     """The classifier, checked; or, with a notice, the logarithm of one that ends in a softmax."""
     outputs = _outputs(forward_func, sample, targets, additional)
-    sums, slack = outputs.float().sum(1), 1e-2 if outputs.element_size() < 4 else 1e-4
+    widths = outputs.element_size(), placement(forward_func, sample)[1].itemsize
+    sums, slack = outputs.float().sum(1), 1e-2 if min(widths) < 4 else 1e-4
     if not (bool((outputs >= 0).all()) and bool(((sums - 1).abs() <= slack).all())):
         return forward_func
+    owner: Any = find_module(forward_func) or forward_func
+    if owner in _of_probabilities:
+        return LogProbabilities(forward_func)
+    _of_probabilities.add(owner)  # one notice a model
     warn(
         "the model's outputs are all >= 0 and sum to 1, so they look like probabilities: the "
-        "search takes their logarithm; leave out the softmax to be without this notice",
+        "search takes their logarithm; leave out the softmax to avoid this notice",
         Notice,
     )
     return LogProbabilities(forward_func)
@@ -165,7 +173,7 @@ def _outputs(
 
 
 def warn_if_guessing(accuracy: float, labels: Tensor, classes: int, name: str) -> None:
-    """Warns where a model calls labelled images hardly more often by their label than chance does.
+    """Warns where a model classifies labelled images hardly better than chance.
 
     Chance is the share of the largest class, or, where the images are of less than half of the
     model's classes, one in all classes.
@@ -176,7 +184,7 @@ def warn_if_guessing(accuracy: float, labels: Tensor, classes: int, name: str) -
     if len(labels) < ENOUGH or accuracy - chance >= BETTER * (1 - chance):
         return
     warn(
-        f"the model calls only {accuracy:.1%} of {len(labels)} {name} by their label, which is "
+        f"the model classifies only {accuracy:.1%} of {len(labels)} {name} correctly, which is "
         "close to guessing: check the mean and std that normalise its inputs (wrap a model of "
         "normalised images in PixelClassifier(model, mean, std)), the order of the classes, and "
         "the weights"

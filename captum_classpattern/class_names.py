@@ -29,10 +29,12 @@ class ClassNames:
     @classmethod
     def of(cls, classifier: Any) -> "ClassNames | None":
         """The names that a classifier has; None if it has none, or only placeholders."""
-        names = getattr(classifier, "class_names", None)
+        owner = getattr(classifier, "__self__", classifier)  # of a bound method
+        owner = owner if hasattr(owner, "class_names") else getattr(owner, "module", owner)
+        names = getattr(owner, "class_names", None)  # behind a DataParallel, too
         if not names or list(names) == placeholders(len(names)):
             return None
-        return cls(names, getattr(classifier, "class_ids", None))
+        return cls(names, getattr(owner, "class_ids", None))
 
     @classmethod
     def given(cls, names: Any, count: int, ids: Sequence[str] | None = None) -> "ClassNames":
@@ -110,8 +112,8 @@ def placeholders(count: int) -> list[str]:
 
 def name_of(classifier: Any, number: int) -> str | None:
     """A class's name; None if the classifier has none for it, or only a placeholder."""
-    names = getattr(classifier, "class_names", None) or ()
-    name = str(names[number]) if number < len(names) else None
+    known = ClassNames.of(classifier)
+    name = known.names[number] if known is not None and number < len(known) else None
     return None if name == f"class {number}" else name
 
 

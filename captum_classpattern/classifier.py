@@ -87,6 +87,7 @@ class PixelClassifier(nn.Module):
         self.provenance = dict(provenance or {})
         # no buffers: these are float64, which not every device knows
         self.mean, self.std = _per_channel(mean, 0.0, "mean"), _per_channel(std, 1.0, "std")
+        self._placed: dict[Any, tuple[Tensor, Tensor]] = {}  # by device and precision
         if not bool((self.std > 0).all()):
             raise ValueError(f"std must be positive, got {std}")
         channels = {self.mean.shape[1], self.std.shape[1]} - {1}
@@ -118,9 +119,18 @@ class PixelClassifier(nn.Module):
                 f"images have {images.shape[1]} channels (shape {tuple(images.shape)}), but mean "
                 f"and std are given for {channels}"
             )
-        normalised = (images - self.mean.to(images)) / self.std.to(images)
+        mean, std = self._placed_like(images)
+        normalised = (images - mean) / std
         result = self.model(normalised, *additional)
         return result if self.output is None else _pick(result, self.output)
+
+    def _placed_like(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and std where the images are; copied there once."""
+        key = (images.device, images.dtype)
+        if key not in self._placed:
+            with torch.inference_mode(False):  # its tensors would know no gradients later
+                self._placed[key] = (self.mean.to(*key), self.std.to(*key))
+        return self._placed[key]
 
 
 def _per_channel(value: float | Sequence[float] | None, default: float, name: str) -> Tensor:
@@ -208,12 +218,7 @@ def undisturbed(forward_func: Classifier, seed: int) -> Iterator[None]:
             torch.random.fork_rng(devices),
             torch.inference_mode(False),
             torch.enable_grad(),
-            torch.backends.cudnn.flags(
-                enabled=torch.backends.cudnn.enabled,
-                benchmark=False,
-                deterministic=True,
-                allow_tf32=torch.backends.cudnn.allow_tf32,
-            ),
+            _untimed_kernels(),
         ):
             # torch.manual_seed would also seed what a CUDA device starts with later
             torch.default_generator.manual_seed(seed)
@@ -245,6 +250,18 @@ def uncounted() -> Iterator[None]:
 def is_counted() -> bool:
     """Whether passes through a model count as those of a method."""
     return not _checking.get()
+
+
+@contextmanager
+def _untimed_kernels() -> Iterator[None]:
+    """cuDNN takes its deterministic kernels, and times none."""
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark, cudnn.deterministic
+    cudnn.benchmark, cudnn.deterministic = False, True
+    try:
+        yield
+    finally:
+        cudnn.benchmark, cudnn.deterministic = before
 
 
 def warn(message: str, category: type[UserWarning] = UserWarning) -> None:

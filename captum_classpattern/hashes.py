@@ -23,12 +23,12 @@ def hash_of_set(hashes: Iterable[str]) -> str:
 def pack(hashes: Iterable[str]) -> Tensor:
     """Hashes as bytes for a file, uint8 (N, 6), in order."""
     data = bytearray.fromhex("".join(sorted(hashes)))
-    return torch.frombuffer(data, dtype=torch.uint8).view(-1, BYTES) if data else torch.empty(
-        0, BYTES, dtype=torch.uint8
-    )  # fmt: skip
+    return torch.tensor(list(data), dtype=torch.uint8).view(-1, BYTES)
 
 
 def unpack(packed: Tensor) -> frozenset[str]:
-    """The hashes that :func:`pack` made into bytes."""
+    """The hashes that :func:`pack` made into bytes; an error if these are none."""
+    if packed.dtype != torch.uint8 or packed.shape[1:] != (BYTES,):
+        raise ValueError(f"hashes must be uint8 (N, {BYTES}), got {packed.dtype} {packed.shape}")
     text = packed.numpy().tobytes().hex()
     return frozenset(text[i : i + 2 * BYTES] for i in range(0, len(text), 2 * BYTES))

@@ -1,5 +1,6 @@
 """How far a classifier is from saying the target on stamped images, for many canvases at once."""
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,9 +49,8 @@ class Objective:
         device = masks.device
         picks = [step.picks.get(self.targets[row], []) for row in rows]
         counts = torch.tensor([len(pick) for pick in picks], device=device)
-        owner = torch.arange(len(rows), device=device).repeat_interleave(
-            counts, output_size=sum(map(len, picks))
-        )
+        owners = [place for place, pick in enumerate(picks) for _ in pick]
+        owner = torch.tensor(owners, device=device)
         pick = torch.tensor([i for own in picks for i in own], device=device)
         row = torch.tensor(rows, device=device)[owner]
         value, slopes = torch.zeros(len(rows), device=device), torch.zeros_like(masks)
@@ -66,10 +66,9 @@ class Objective:
                     raise
                 self._halve(size)
                 continue
-            lengths = torch.bincount(owner[part], minlength=len(rows))
-            value += _sums(loss, lengths)
+            _add_runs(value, loss, owners[part])
             if slope is not None:
-                slopes += _sums(slope, lengths)
+                _add_runs(slopes, slope, owners[part])
             start = part.stop
         return value / counts.clamp(min=1), slopes / counts.clamp(min=1).view(-1, 1, 1, 1)
 
@@ -105,7 +104,9 @@ class Objective:
         )
 
 
-def _sums(values: Tensor, lengths: Tensor) -> Tensor:
-    """Sums of runs of rows, each run in its order, so that they are the same on every call: the
-    usual ``index_add_`` adds in any order on CUDA."""
-    return torch.segment_reduce(values, "sum", lengths=lengths, axis=0, unsafe=True)
+def _add_runs(totals: Tensor, values: Tensor, owners: list[int]) -> None:
+    """Adds the sum of each run of values to the total of its owner. Each run is summed in the same
+    order on every call; ``index_add_`` adds in any order on CUDA."""
+    runs = [(owner, len(list(run))) for owner, run in itertools.groupby(owners)]
+    sums = torch.stack([run.sum(0) for run in torch.split(values, [length for _, length in runs])])
+    totals[[owner for owner, _ in runs]] += sums

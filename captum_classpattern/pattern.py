@@ -98,9 +98,10 @@ class Pattern(Perturbation):  # type: ignore[misc]  # captum's class is untyped
     def area(self) -> float:
         """Share of the pixels that the pattern is made of: of a searched one whose pixels have
         weights, the area that it was searched at; else the mean of the mask."""
-        searched_at = self.info.get("settings", {}).get("area")
+        settings = self.info.get("settings")
+        searched_at = settings.get("area") if isinstance(settings, dict) else None
         is_binary = bool(((self.mask == 0) | (self.mask == 1)).all())
-        if searched_at is None or is_binary:
+        if is_binary or not isinstance(searched_at, Real):
             return float(self.mask.detach().cpu().double().mean())
         return float(searched_at)
 
@@ -237,12 +238,14 @@ class Pattern(Perturbation):  # type: ignore[misc]  # captum's class is untyped
         try:
             tensors, metadata = _read(path)
             target, info = int(metadata["target"]), json.loads(metadata["info"])
-            if "seen" in tensors:
-                seen: frozenset[str] | None = unpack(tensors["seen"])
-            else:
-                seen = _read_seen(path.parent, info.get("seen_file"))
+            if not isinstance(info, dict):
+                raise ValueError("its info is no JSON object")
+            seen = unpack(tensors["seen"]) if "seen" in tensors else _read_seen(path.parent, info)
             return cls(tensors["canvas"], tensors["mask"], target, info, seen)
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        except (
+            *(SafetensorError, KeyError, TypeError, ValueError),
+            *(RuntimeError, RecursionError),  # of JSON that is nested a thousand times
+        ) as error:
             raise ValueError(
                 f"{path} is not a pattern written by Pattern.save (a safetensors file "
                 f"whose metadata has format {FORMAT!r}): {error}"
@@ -256,7 +259,9 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         metadata = dict(file.metadata() or {})
         if metadata.get("format") != FORMAT:
             raise ValueError(f"its metadata has format {metadata.get('format')!r}")
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
+    if not {"canvas", "mask"} <= set(tensors) <= {"canvas", "mask", "seen"}:
+        raise ValueError(f"it holds {', '.join(tensors) or 'nothing'}, not canvas and mask")
     unknown = set(metadata) - {"format", "target", "info", "sha256"}
     if unknown:
         raise ValueError(f"its metadata has {', '.join(sorted(unknown))}, which no pattern has")
@@ -283,10 +288,13 @@ def _write_seen(folder: Path, seen: frozenset[str]) -> str:
     return name
 
 
-def _read_seen(folder: Path, name: str | None) -> frozenset[str] | None:
-    """The hashes of a search's images from the file of that name; None if it isn't there."""
-    if name is None:
-        return frozenset()
+def _read_seen(folder: Path, info: dict[str, Any]) -> frozenset[str] | None:
+    """The hashes of a search's images from the file beside; None if that isn't there, or if there
+    was a search, and nothing says what it has seen."""
+    if "seen_file" not in info:
+        known = "search_image_hashes" in info or "search_images_hash" not in info
+        return frozenset() if known else None
+    name = str(info["seen_file"])
     if Path(name).name != name:  # a stranger's file must not choose another folder
         raise ValueError(f"it names {name!r} as the file of its search images")
     if not (folder / name).is_file():

@@ -36,8 +36,14 @@ def pattern_file(
     return folder / f"{label}_{canvas}_{area:g}.safetensors"
 
 
-def find_pattern_file(folder: Path, target: int, canvas: str, area: float) -> Path:
-    """The file of a pattern, whatever its class's name is; in version 0.1 there was none."""
+def find_pattern_file(
+    folder: Path, target: int, canvas: str, area: float, name: str | None = None
+) -> Path:
+    """The file of a pattern: by its class's name, or else with any name, or with none, as in
+    version 0.1."""
+    exact = pattern_file(folder, target, canvas, area, name)
+    if exact.exists():
+        return exact
     plain = pattern_file(folder, target, canvas, area)
     named = sorted(folder.glob(f"{target}_*_{canvas}_{area:g}.safetensors"))
     return named[0] if named else plain
@@ -57,7 +63,9 @@ def read_finding(row: Mapping[str, Any], folder: Path) -> Finding:
     """The finding of a row of results.json, its patterns read from the folder."""
     scores = {float(area): Scores.from_dict(told) for area, told in row["areas"].items()}
     patterns = {
-        area: Pattern.load(find_pattern_file(folder, row["class"], row["canvas"], area))
+        area: Pattern.load(
+            find_pattern_file(folder, row["class"], row["canvas"], area, row.get("class_name"))
+        )
         for area in scores
     }
     return Finding(patterns, row["canvas"], scores)

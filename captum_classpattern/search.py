@@ -118,7 +118,7 @@ def search_masks(
             with AMX or AVX-512 bfloat16); ``"bfloat16"`` asks for it anywhere; ``"full"`` uses
             the model as it is. Default: "auto".
         internal_batch_size (int, optional): Most images in one call of ``forward_func``;
-            changes memory, and the result by no more than rounding (see below). Default: None (32
+            changes memory, and the masks only as rounding does (see above). Default: None (32
             on CPUs, elsewhere all of a step; halved if the device's memory is too small).
         show_progress (bool): Draws a progress bar. Default: False.
 

@@ -34,6 +34,11 @@ class Settings:
             value = getattr(self, name)
             if value not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+        if self.solver == "paper" and self.precision == "bfloat16":
+            raise ValueError(
+                "precision='bfloat16' is for the swap solver: solver='paper' uses the model as it "
+                "is; leave precision out"
+            )
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha must lie in [0, 1], got {self.alpha}")
         if not self.step_size > 0:

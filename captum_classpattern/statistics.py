@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from math import hypot
 from typing import Literal
 
@@ -43,7 +43,7 @@ class Estimate:
         return f"95 % interval of the images, for {these} alone"
 
 
-@cache
+@lru_cache(maxsize=100_000)
 def wilson(hits: int, n: int) -> Interval:
     """
     The 95 % interval of a share (Wilson 1927, doi.org/10.1080/01621459.1927.10502953).

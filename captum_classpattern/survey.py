@@ -91,7 +91,7 @@ class Scores:
             "no_pattern": self.power.without,
             "random_pixels": self.random_pixels,
             "other_canvas": self.other_canvas,
-            "control_images": self.control_images or self.power.n,
+            "control_images": self.control_images,
         }
 
     @classmethod
@@ -167,6 +167,7 @@ class Finding:
                     **scores.as_dict(),
                     "search_power": self.patterns[area].info["search_power"],
                     "passes": self.patterns[area].info["passes"],
+                    "precision": self.patterns[area].info.get("precision"),
                 }
                 for area, scores in self.scores.items()
             },

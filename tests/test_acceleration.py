@@ -161,6 +161,22 @@ def test_bfloat16_that_fails_is_an_error_only_if_it_was_asked_for(with_bfloat16)
         faster(net, precision="bfloat16")
 
 
+def test_bfloat16_that_would_be_ignored_is_refused(with_bfloat16):
+    with pytest.raises(ValueError, match="is for float32 models, but this one is torch.float64"):
+        faster(Net(norm()).double(), CANVASES.double(), precision="bfloat16")
+    with pytest.raises(ValueError, match="solver='paper' uses the model as it is"):
+        search(Net(norm()), precision="bfloat16", solver="paper")
+
+
+def test_a_full_device_does_not_choose_the_precision(with_bfloat16):
+    class Full(Net):
+        def __deepcopy__(self, memo):
+            raise torch.OutOfMemoryError("full")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        faster(Full(norm()))
+
+
 @pytest.mark.parametrize(
     ("capability", "hip", "has"), [((8, 0), None, True), ((7, 5), None, False), ((0, 0), "6", True)]
 )

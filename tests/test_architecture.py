@@ -67,6 +67,7 @@ ALLOWED = {
     "results": {"class_names", "metrics", "pattern", "survey"},
     "visualization": {"checks", "classifier", "images", "metrics", "pattern"},
     "comparison": {
+        "acceleration",
         "attribution",
         "checks",
         "classifier",

@@ -29,7 +29,7 @@ class ByShade(nn.Module):
 
 RAW = ByShade().eval()
 RIGHT = PixelClassifier(RAW, mean=0.5, std=0.03)
-GUESSING = "calls only 33.3% of 60 of the baselines by their label, which is close to guessing"
+GUESSING = "classifies only 33.3% of 60 baselines correctly, which is close to guessing"
 
 
 def test_a_model_of_normalised_images_that_gets_pixels_is_pointed_out():
@@ -58,7 +58,7 @@ def test_a_few_images_show_nothing():
 
 
 def test_compare_names_the_model_that_guesses():
-    with pytest.warns(UserWarning, match=r"60 held-out images \(model 'raw'\) by their label") as w:
+    with pytest.warns(UserWarning, match=r"60 held-out images \(model 'raw'\) correctly") as w:
         compare(
             {"right": RIGHT, "raw": RAW},
             images(2)[:1],

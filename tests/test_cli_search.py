@@ -212,7 +212,7 @@ def test_a_model_that_guesses_is_pointed_out(tmp_path, place):
     line[line.index("images")] = str(tmp_path / "images")
     result = runner.invoke(app, line)
     assert result.exit_code == 0, result.output
-    assert "Warning: the model calls only " in result.output
+    assert "Warning: the model classifies only " in result.output
     assert result.output.count("close to guessing") == 1
 
 
@@ -416,7 +416,7 @@ def test_images_without_labels_are_of_the_class_that_the_model_says(tmp_path, pl
     line[line.index("images")] = str(flat)
     result = runner.invoke(app, line)
     assert result.exit_code == 0, result.output
-    assert "of the held-out images by their label" not in result.output
+    assert "of the held-out images correctly" not in result.output
     written = read(tmp_path / "out")
     assert written["accuracy"] is None
     assert [row["class_name"] for row in written["rows"]] == ["class 1", "class 1"]

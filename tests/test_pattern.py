@@ -486,3 +486,35 @@ def test_images_in_whole_numbers_are_refused():
     pattern = Pattern(torch.rand(1, 4, 4), torch.rand(1, 4, 4), 0)
     with pytest.raises(TypeError, match=r"images must be floating point, .* got torch\.uint8"):
         pattern.stamp(torch.zeros(2, 1, 4, 4, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize(
+    ("info", "more"),
+    [
+        ("[]", {}),
+        ("null", {}),
+        ("[" * 5_000 + "]" * 5_000, {}),
+        ("{}", {"seen": torch.zeros(5, dtype=torch.uint8)}),
+        ("{}", {"seen": torch.zeros(2, 6)}),
+        ("{}", {"other": torch.tensor(1.0)}),
+    ],
+)
+def test_a_strangers_file_is_an_error_and_not_a_crash(tmp_path, info, more):
+    tensors = {"canvas": torch.rand(3, 4, 5), "mask": torch.rand(1, 4, 5), **more}
+    metadata = {"format": FORMAT, "target": "1", "info": info}
+    save_file(tensors, tmp_path / "p.safetensors", metadata)
+    with pytest.raises(ValueError, match="is not a pattern written by"):
+        Pattern.load(tmp_path / "p.safetensors")
+
+
+@pytest.mark.parametrize("settings", [None, [], {"area": "large"}, {"area": None}])
+def test_odd_settings_are_no_area(settings):
+    pattern = random_pattern(info={"settings": settings})
+    assert pattern.area == pytest.approx(float(pattern.mask.mean()))
+
+
+def test_a_searched_pattern_that_has_lost_its_hashes_is_not_scored(tmp_path):
+    tensors = {"canvas": torch.rand(3, 4, 5), "mask": torch.rand(1, 4, 5)}
+    info = json.dumps({"search_images_hash": "a" * 32})
+    save_file(tensors, tmp_path / "p", {"format": FORMAT, "target": "1", "info": info})
+    assert Pattern.load(tmp_path / "p").seen is None

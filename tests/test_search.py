@@ -1,5 +1,7 @@
 """search_masks against plain, slow versions of its two solvers, and its identities."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -625,6 +627,15 @@ def test_of_probabilities_the_logarithm_is_taken(solver):
     expected = search(returns(lambda logits: logits), solver=solver)
     torch.testing.assert_close(found.losses, expected.losses, atol=1e-5, rtol=1e-5)
     assert torch.equal(found.masks > 0, expected.masks > 0)
+
+
+def test_there_is_one_notice_a_model():
+    net = returns(lambda logits: logits.softmax(1))
+    with pytest.warns(Notice):
+        search(net)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        search(net)
 
 
 def test_canvases_of_probabilities_are_chosen_by_their_logarithm():

@@ -221,6 +221,6 @@ def test_the_precision_reaches_each_search(setting):
 def test_a_model_that_guesses_is_pointed_out_once(setting):
     net, search, held_out, labels, _ = setting
     few = {"classes": [0, 1], "canvases": {"white": 2}, "areas": (0.2,), "n_steps": 2}
-    with pytest.warns(UserWarning, match="of 60 held-out images by their label, which is") as w:
+    with pytest.warns(UserWarning, match="of 60 held-out images correctly, which is") as w:
         list(survey(net, search, labels, held_out, labels, **few))
     assert len(w) == 1

@@ -108,7 +108,7 @@ def compare(
         )
         compared(
             out,
-            "Class patterns beside Captum's methods",
+            "Class patterns next to Captum's methods",
             lambda: compare_methods(
                 opened,
                 images,

@@ -20,12 +20,13 @@ COMPARED = (
     *("ClassPattern", "IntegratedGradients", "Saliency", "DeepLift", "GradientShap", "Occlusion"),
     *("RandomPixels", "BestCrop", "ClassMean"),  # controls
 )
+COMPARED_ROUNDS = 10
 SMALL_COMPARISON: dict[str, Any] = {  # classpattern compare has more of all of these
-    "areas": (0.01, 0.05, 0.1),
+    "areas": (0.01, 0.05),
     "class_images": 0,
     "stamped": 1,
     "max_images": 100,
-    "n_seeds": 3,
+    "n_seeds": 2,
 }
 
 
@@ -128,7 +129,7 @@ def _compare(out: Path, seed: int, precision: str) -> None:
     )
     compared(
         out,
-        "Fashion-MNIST: class patterns beside Captum's methods",
+        "Fashion-MNIST: class patterns next to Captum's methods",
         lambda: compare(
             models,
             canvases,
@@ -141,7 +142,7 @@ def _compare(out: Path, seed: int, precision: str) -> None:
                 search.images,
                 search.labels,
                 names=COMPARED,
-                n_steps=ROUNDS,
+                n_steps=COMPARED_ROUNDS,
                 precision=precision,
             ),
             canvas_kinds=kinds,

@@ -96,6 +96,8 @@ def friendly_errors() -> Iterator[None]:
             warnings.showwarning = _print_warning
             yield
     except (ImportError, OSError, ValueError, ArgumentTypeError) as error:
+        if isinstance(error, ImportError) and (error.name or "").startswith("captum_classpattern"):
+            raise  # a fault of the code
         typer.echo(f"Error: {_printable(error)}", err=True)
         raise typer.Exit(2) from None
 

@@ -124,7 +124,7 @@ class Run:
         )
         if self.accuracy is not None:
             typer.echo(
-                f"The model calls {self.accuracy:.1%} of the held-out images by their label."
+                f"The model classifies {self.accuracy:.1%} of the held-out images correctly."
             )
         if self.findings:
             done = sorted({finding.target for finding in self.findings})
@@ -133,7 +133,7 @@ class Run:
 
     @cached_property
     def accuracy(self) -> float | None:
-        """Share of the held-out images that the model calls by their label."""
+        """Share of the held-out images that the model classifies correctly."""
         if self.held_out.labels is None:
             return None
         said = predictions(self.model, self.held_out)

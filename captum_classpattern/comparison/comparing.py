@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from captum_classpattern.acceleration import has_bfloat16
 from captum_classpattern.attribution import versions
 from captum_classpattern.checks import (
     check_classifier,
@@ -191,7 +192,11 @@ def compare(
             area=settings["area"],
             areas=settings["areas"],
             seen=frozenset(search.hashes),
-            settings={**settings, **_circumstances(methods, search, held_out), "complete": False},
+            settings={
+                **settings,
+                **_circumstances(methods, search, held_out, placement(first, canvases)[0]),
+                "complete": False,
+            },
         )
         _measure_all(outcome, models, methods, scenes, scorers, show_progress)
     outcome.settings["complete"] = True
@@ -199,7 +204,10 @@ def compare(
 
 
 def _circumstances(
-    methods: Mapping[str, Method], search: ImageSource, held_out: ImageSource
+    methods: Mapping[str, Method],
+    search: ImageSource,
+    held_out: ImageSource,
+    device: torch.device,
 ) -> dict[str, Any]:
     """What else a result depends on, as JSON can hold it."""
     return {
@@ -209,6 +217,7 @@ def _circumstances(
         "held_out_images": len(held_out),
         "held_out_images_hash": hash_of_set(held_out.hashes),
         "threads": torch.get_num_threads(),
+        "device_has_bfloat16": has_bfloat16(device),
         "versions": versions(),
     }
 

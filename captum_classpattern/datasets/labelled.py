@@ -15,6 +15,7 @@ from captum_classpattern.datasets.numbering import (
     class_of_each,
     classifier_names,
     names_of_numbered,
+    warn_of_other_names,
 )
 
 
@@ -126,6 +127,8 @@ class LabelledImages:
         source, own = self.description or "the images", self.class_names
         if own is None or self.numbering == "numbers":
             check_numbers(self.labels, count, source)
+            if names is not None and own is not None:
+                warn_of_other_names(own, self.labels, names)
             if names is None and own is not None:
                 new = replace(new, class_names=names_of_numbered(own, count))
             return new

@@ -9,7 +9,13 @@ from torch import Tensor
 
 from captum_classpattern.checks import check_logits
 from captum_classpattern.class_names import ClassNames, placeholders
-from captum_classpattern.classifier import Classifier, placement, undisturbed, warn
+from captum_classpattern.classifier import (
+    Classifier,
+    placement,
+    uncounted,
+    undisturbed,
+    warn,
+)
 from captum_classpattern.datasets.sources import NUMBERED
 from captum_classpattern.errors import Notice
 from captum_classpattern.suggestions import few
@@ -31,15 +37,18 @@ def classifier_names(classifier: Classifier, given: Any, images: Tensor) -> tupl
 
 
 def _count(classifier: Classifier, images: Tensor) -> int:
-    """How many classes a classifier has: by its list of names, else by running it once."""
-    names = getattr(classifier, "class_names", None)
-    if names:
-        return len(names)
+    """How many classes a classifier has, by running it once; an error if it names more or fewer."""
     device, dtype = placement(classifier, images)
-    with undisturbed(classifier, 0), torch.no_grad():
+    with undisturbed(classifier, 0), torch.no_grad(), uncounted():
         logits = classifier(images[:1].to(device, dtype))
     check_logits(logits, 1)
-    return int(logits.shape[1])
+    names, count = getattr(classifier, "class_names", None), int(logits.shape[1])
+    if names and len(names) != count:
+        raise ValueError(
+            f"the model names {len(names)} classes, but it has {count} outputs: give a name for "
+            "each output, in their order"
+        )
+    return count
 
 
 def check_numbers(labels: Tensor, count: int, source: str) -> None:
@@ -50,6 +59,23 @@ def check_numbers(labels: Tensor, count: int, source: str) -> None:
             f"{source} has images of class {largest}, but the model has {count:,} classes, "
             f"numbered from 0 to {count - 1}: {HOW}"
         )
+
+
+def warn_of_other_names(folders: Sequence[str], labels: Tensor, names: ClassNames) -> None:
+    """A notice where folders such as ``0_dog`` have the name of another class of the model."""
+    for number in sorted(set(labels.tolist())):
+        match = re.fullmatch(NUMBERED, folders[number]) if number < len(folders) else None
+        try:
+            meant = names.find(match[2]) if match and match[2] else number
+        except ValueError:
+            continue  # no name of the model's
+        if meant != number:
+            warn(
+                f"the folder {folders[number]} is taken for class {number} by its number, but the "
+                f"model calls that class {names.names[number]!r}, and its class {meant} "
+                f"{names.names[meant]!r}: rename the folder if that is wrong",
+                Notice,
+            )
 
 
 def names_of_numbered(folders: Sequence[str], count: int) -> tuple[str, ...] | None:
