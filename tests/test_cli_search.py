@@ -90,7 +90,7 @@ def test_a_strangers_model_from_checkpoint_to_table(tmp_path):
     assert written["provenance"]["opened"] == "weights_only"
     assert written["provenance"]["renamed"]["module.inner.head.weight"] == "inner.head.weight"
     assert written["accuracy"] > 0.85
-    assert f"The model calls {written['accuracy']:.1%} of the held-out images" in result.output
+    assert f"The model classifies {written['accuracy']:.1%} of the held-out images" in result.output
     rows = {(row["class"], row["canvas"]): row for row in written["rows"]}
     assert rows.keys() == {(y, kind) for y in (0, 2, 3) for kind in ("positive", "white")}
     assert rows[3, "white"]["class_name"] == "c3"  # of the folder 3_c3
