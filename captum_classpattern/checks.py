@@ -1,6 +1,7 @@
 """What a user hands in: taken, or refused with an error that says what to do."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from numbers import Integral
 from typing import Any
 from weakref import WeakSet
@@ -21,8 +22,8 @@ from captum_classpattern.classifier import (
 from captum_classpattern.errors import ArgumentTypeError, Notice
 
 ENOUGH = 20  # labelled images, to say whether a model is guessing
-_of_probabilities: WeakSet[Any] = WeakSet()
 BETTER = 0.1  # of the way from chance to perfect: less is close to guessing
+_of_probabilities: WeakSet[Any] = WeakSet()  # models whose softmax was noticed
 
 
 def check_pixels(images: Any, name: str, *, slack: float = 0.0) -> None:
@@ -137,10 +138,12 @@ def logits_of(
     sums, slack = outputs.float().sum(1), 1e-2 if min(widths) < 4 else 1e-4
     if not (bool((outputs >= 0).all()) and bool(((sums - 1).abs() <= slack).all())):
         return forward_func
-    owner: Any = find_module(forward_func) or forward_func
+    module = find_module(forward_func)
+    owner: Any = forward_func if module is None else module
     if owner in _of_probabilities:
         return LogProbabilities(forward_func)
-    _of_probabilities.add(owner)  # one notice a model
+    with suppress(TypeError):  # one notice a model, where it can be remembered
+        _of_probabilities.add(owner)
     warn(
         "the model's outputs are all >= 0 and sum to 1, so they look like probabilities: the "
         "search takes their logarithm; leave out the softmax to avoid this notice",
