@@ -109,7 +109,8 @@ def strongest_class(
     if n_classes is None:
         return f"{text}."
     if len(scores) < n_classes:
-        searched = f"{len(scores)} of {n_classes} classes were searched"
+        verb = "was" if len(scores) == 1 else "were"
+        searched = f"{len(scores)} of {n_classes} classes {verb} searched"
         return f"{text}; {searched}, so whether it stands out is not known."
     if not scores[first].enough_images:
         return f"{text}; {power.n} images are too few to tell whether it stands out."
@@ -153,7 +154,7 @@ def results_table(
     fewest = min((f.scores[area].power.n for f in findings for area in areas), default=0)
     if findings and fewest < ENOUGH_IMAGES:
         table.caption = (
-            f"Too few images: {fewest} were scored. A star, or to stand out, takes {ENOUGH_IMAGES}."
+            f"Too few images: {fewest} were scored. A star and 'stands out' need {ENOUGH_IMAGES}."
         )
         table.caption_justify = "left"
     for finding in findings:
