@@ -70,6 +70,7 @@ ALLOWED = {
         "acceleration",
         "attribution",
         "checks",
+        "class_names",
         "classifier",
         "hashes",
         "images",

@@ -59,6 +59,16 @@ def test_select(comparison):
         comparison.select(colour="red")
 
 
+def test_a_class_is_chosen_by_name_too(comparison):
+    assert comparison.select(target="cat") == comparison.select(target=2) != []
+    by_name, by_number = (
+        comparison.plot(model="one", target=target, use_pyplot=False)[1] for target in ("cat", 2)
+    )
+    assert by_name.shape == by_number.shape
+    with pytest.raises(ValueError, match="the model has no class 'dog'"):
+        comparison.select(target="dog")
+
+
 @pytest.mark.parametrize("area", [None, *AREAS])
 def test_patterns_of_records_score_as_recorded(comparison, area):
     from comparisons import HELD_OUT, LABELS

@@ -90,7 +90,7 @@ def test_two_of_ten_classes_say_nothing_about_standing_out():
         "so whether it stands out is not known."
     )
     assert strongest(90, n_classes=10).endswith(
-        "0, 90.0%; 1 of 10 classes were searched, so whether it stands out is not known."
+        "0, 90.0%; 1 of 10 classes was searched, so whether it stands out is not known."
     )
 
 

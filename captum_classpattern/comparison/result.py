@@ -8,6 +8,7 @@ from typing import Any
 import numpy.typing as npt
 from torch import Tensor
 
+from captum_classpattern.class_names import ClassNames
 from captum_classpattern.comparison.figures import draw_curves, draw_maps
 from captum_classpattern.comparison.records import Failure, Record
 from captum_classpattern.comparison.tables import as_table, rows_by_canvas, rows_by_method
@@ -66,6 +67,14 @@ class Comparison:
         names = self.class_names
         return str(target) if names is None or target >= len(names) else names[target]
 
+    def _class_number(self, target: int | str | None) -> int | None:
+        """The class that a number or a name means."""
+        if not isinstance(target, str):
+            return target
+        if self.class_names is None:
+            raise ValueError(f"the comparison has no names of classes to find {target!r} among")
+        return ClassNames(self.class_names).find(target)
+
     def rows(self, by: str = "method") -> list[dict[str, Any]]:
         r"""
         All scores as plain values.
@@ -123,18 +132,21 @@ class Comparison:
         The records with some values of their fields.
 
         Args:
-            **wanted: Such as ``model="natural", method="Saliency", level="image"``.
+            **wanted: Such as ``model="natural", method="Saliency", level="image"``; a ``target`` by
+                number or name.
 
         Returns:
             *list[Record]*: In order.
         """
+        if "target" in wanted:
+            wanted["target"] = self._class_number(wanted["target"])
         return [r for r in self.records if all(getattr(r, k) == v for k, v in wanted.items())]
 
     def plot(
         self,
         *,
         model: str | None = None,
-        target: int | None = None,
+        target: int | str | None = None,
         methods: Sequence[str] | None = None,
         kind: str | None = None,
         show: str = "both",
@@ -147,7 +159,7 @@ class Comparison:
         Args:
             model (str, optional): Whose maps; the rows are its classes. Default: None (the first
                 model, or, with a ``target``, a row for each model).
-            target (int, optional): Only this class. Default: None (all).
+            target (int or str, optional): Only this class, by number or name. Default: None (all).
             methods (Sequence[str], optional): Names as in :attr:`Record.name`. Default: None
                 (the signed maps of the images).
             kind (str, optional): Kind of canvas. Default: None (the first one).
@@ -162,6 +174,7 @@ class Comparison:
         Raises:
             ValueError: If there is nothing to draw for these choices.
         """
+        target = self._class_number(target)
         everywhere = model is None and target is not None
         chosen = [
             record
