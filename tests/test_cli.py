@@ -84,6 +84,7 @@ def test_demo_writes_tables_verdicts_figures_and_patterns(tmp_path):
         assert f"{name} model" in result.output
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert len(list((out / "patterns" / name).glob("[0-9]_*"))) == 40
+        assert len(list((out / "patterns" / name).glob("seen_*"))) == 1  # of all 40
     row = written["rows"][27]
     for area, scores in row["areas"].items():
         folder = out / "patterns" / row["model"]

@@ -59,6 +59,14 @@ def test_select(comparison):
         comparison.select(colour="red")
 
 
+def test_its_patterns_are_not_scored_on_search_images(comparison):
+    from comparisons import LABELS, SEARCH
+
+    pattern = comparison.pattern_of(comparison.records[0])
+    with pytest.raises(ValueError, match="images were used to search this pattern"):
+        predictive_power(linear_net(1), pattern, SEARCH, LABELS, 0.1)
+
+
 def test_a_class_is_chosen_by_name_too(comparison):
     assert comparison.select(target="cat") == comparison.select(target=2) != []
     by_name, by_number = (
