@@ -44,9 +44,8 @@ def accelerated(
         warnings.simplefilter("ignore")  # about ways that will not be taken
         try:
             return _checked(forward_func, wanted, first, arguments)
-        except torch.OutOfMemoryError:  # how full the device is must not choose the precision
-            raise
         except Exception as error:  # whatever it is: this model can't do all of that
+            _check_memory(error)
             chosen, found = _one_by_one(forward_func, wanted, first, arguments)
             if precision == "bfloat16" and "bfloat16" not in chosen:
                 raise ValueError(
@@ -93,11 +92,18 @@ def _one_by_one(
         try:
             found = _checked(forward_func, (*chosen, way), image, arguments)
             chosen = (*chosen, way)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception:  # likewise
-            continue
+        except Exception as error:  # likewise
+            _check_memory(error)
     return chosen, found
+
+
+def _check_memory(error: Exception) -> None:
+    """Raises an error where memory was short: that must not choose the precision."""
+    if isinstance(error, torch.OutOfMemoryError) or "ALLOC_FAILED" in str(error):
+        raise torch.OutOfMemoryError(
+            "the device has no room for a private copy of the model: pass precision='full' to "
+            "search with the model as it is"
+        ) from error
 
 
 def _checked(

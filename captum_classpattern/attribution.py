@@ -93,6 +93,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         self._baselines = ImageSource.of(baselines, baseline_labels, name="baselines")
         self._multiply_by_inputs = multiply_by_inputs
         self.accuracy_is_known = False
+        self.precision: str | None = None  # what the last search computed in
 
     @property
     def multiplies_by_inputs(self) -> bool:
@@ -353,6 +354,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             if additional_forward_args is None:
                 self._check_accuracy(canvases, internal_batch_size)
             search.advance()
+            self.precision = _precision(search)["precision"]
             result = search.result().masks[inverse].to(images.dtype).expand_as(images).contiguous()
             if self.multiplies_by_inputs:
                 result = result * images.detach()

@@ -14,7 +14,6 @@ from captum_classpattern.classifier import (
     Classifier,
     LogProbabilities,
     additional_rows,
-    find_module,
     placement,
     uncounted,
     warn,
@@ -138,11 +137,10 @@ def logits_of(
     sums, slack = outputs.float().sum(1), 1e-2 if min(widths) < 4 else 1e-4
     if not (bool((outputs >= 0).all()) and bool(((sums - 1).abs() <= slack).all())):
         return forward_func
-    module = find_module(forward_func)
-    owner: Any = forward_func if module is None else module
-    if owner in _of_probabilities:
-        return LogProbabilities(forward_func)
-    with suppress(TypeError):  # one notice a model, where it can be remembered
+    owner: Any = getattr(forward_func, "__self__", forward_func)
+    with suppress(TypeError):  # of what can't be remembered
+        if owner in _of_probabilities:
+            return LogProbabilities(forward_func)
         _of_probabilities.add(owner)
     warn(
         "the model's outputs are all >= 0 and sum to 1, so they look like probabilities: the "

@@ -29,9 +29,8 @@ class ClassNames:
     @classmethod
     def of(cls, classifier: Any) -> "ClassNames | None":
         """The names that a classifier has; None if it has none, or only placeholders."""
-        owner = getattr(classifier, "__self__", classifier)  # of a bound method
-        owner = owner if hasattr(owner, "class_names") else getattr(owner, "module", owner)
-        names = getattr(owner, "class_names", None)  # behind a DataParallel, too
+        owner = owner_of_names(classifier)
+        names = getattr(owner, "class_names", None)
         if not names or list(names) == placeholders(len(names)):
             return None
         return cls(names, getattr(owner, "class_ids", None))
@@ -108,6 +107,12 @@ def _parts(name: str) -> list[str]:
 def placeholders(count: int) -> list[str]:
     """What stands for the names of classes that have none."""
     return [f"class {number}" for number in range(count)]
+
+
+def owner_of_names(classifier: Any) -> Any:
+    """What holds a classifier's names: itself, or the model behind a method or a DataParallel."""
+    owner = getattr(classifier, "__self__", classifier)
+    return owner if hasattr(owner, "class_names") else getattr(owner, "module", owner)
 
 
 def name_of(classifier: Any, number: int) -> str | None:

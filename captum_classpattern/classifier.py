@@ -87,7 +87,6 @@ class PixelClassifier(nn.Module):
         self.provenance = dict(provenance or {})
         # no buffers: these are float64, which not every device knows
         self.mean, self.std = _per_channel(mean, 0.0, "mean"), _per_channel(std, 1.0, "std")
-        self._placed: dict[Any, tuple[Tensor, Tensor]] = {}  # by device and precision
         if not bool((self.std > 0).all()):
             raise ValueError(f"std must be positive, got {std}")
         channels = {self.mean.shape[1], self.std.shape[1]} - {1}
@@ -119,18 +118,9 @@ class PixelClassifier(nn.Module):
                 f"images have {images.shape[1]} channels (shape {tuple(images.shape)}), but mean "
                 f"and std are given for {channels}"
             )
-        mean, std = self._placed_like(images)
-        normalised = (images - mean) / std
+        normalised = (images - self.mean.to(images)) / self.std.to(images)
         result = self.model(normalised, *additional)
         return result if self.output is None else _pick(result, self.output)
-
-    def _placed_like(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and std where the images are; copied there once."""
-        key = (images.device, images.dtype)
-        if key not in self._placed:
-            with torch.inference_mode(False):  # its tensors would know no gradients later
-                self._placed[key] = (self.mean.to(*key), self.std.to(*key))
-        return self._placed[key]
 
 
 def _per_channel(value: float | Sequence[float] | None, default: float, name: str) -> Tensor:

@@ -140,9 +140,9 @@ def check_unseen(pattern: Pattern, source: ImageSource) -> None:
     seen = pattern.seen
     if seen is None:
         raise ValueError(
-            "the images that this pattern was searched on are not known, since "
-            f"{pattern.info.get('seen_file', 'the file with their hashes')} was not beside its "
-            "file: put it there and load the pattern again"
+            "the images that this pattern was searched on are not known: the file with their "
+            f"hashes ({pattern.info.get('seen_file', 'unknown')}) was not beside its own; put it "
+            "there and load the pattern again"
         )
     labelled = enumerate(zip(source.hashes if seen else (), source.labels.tolist()))
     repeated = [i for i, (own, label) in labelled if label != pattern.target and own in seen]

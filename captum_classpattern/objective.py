@@ -50,9 +50,10 @@ class Objective:
         picks = [step.picks.get(self.targets[row], []) for row in rows]
         counts = torch.tensor([len(pick) for pick in picks], device=device)
         owners = [place for place, pick in enumerate(picks) for _ in pick]
-        owner = torch.tensor(owners, device=device)
-        pick = torch.tensor([i for own in picks for i in own], device=device)
-        row = torch.tensor(rows, device=device)[owner]
+        owner, pick, row = (
+            torch.tensor(numbers, dtype=torch.int64, device=device)
+            for numbers in (owners, list(itertools.chain(*picks)), [rows[i] for i in owners])
+        )
         value, slopes = torch.zeros(len(rows), device=device), torch.zeros_like(masks)
         start = 0
         while start < len(owner):

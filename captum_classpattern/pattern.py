@@ -91,7 +91,7 @@ class Pattern(Perturbation):  # type: ignore[misc]  # captum's class is untyped
 
     def __repr__(self) -> str:
         shape, power = tuple(self.canvas.shape), self.info.get("search_power")
-        judged = "" if power is None else f", search_power={power:.3}"
+        judged = f", search_power={power:.3}" if isinstance(power, Real) else ""
         return f"Pattern(target={self.target}, canvas={shape}, area={self.area:.4f}{judged})"
 
     @property
@@ -207,6 +207,8 @@ class Pattern(Perturbation):  # type: ignore[misc]  # captum's class is untyped
             info["seen_file"] = _write_seen(path.parent, self.seen)
         elif self.seen is not None:
             info.pop("seen_file", None)
+        else:  # as little is known of the file as of the pattern
+            info.setdefault("seen_file", "unknown")
         tensors = {  # copies: safetensors refuses tensors that share memory
             name: tensor.detach().clone(memory_format=torch.contiguous_format)
             for name, tensor in (("canvas", self.canvas), ("mask", self.mask))
@@ -242,10 +244,7 @@ class Pattern(Perturbation):  # type: ignore[misc]  # captum's class is untyped
                 raise ValueError("its info is no JSON object")
             seen = unpack(tensors["seen"]) if "seen" in tensors else _read_seen(path.parent, info)
             return cls(tensors["canvas"], tensors["mask"], target, info, seen)
-        except (
-            *(SafetensorError, KeyError, TypeError, ValueError),
-            *(RuntimeError, RecursionError),  # of JSON that is nested a thousand times
-        ) as error:
+        except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(
                 f"{path} is not a pattern written by Pattern.save (a safetensors file "
                 f"whose metadata has format {FORMAT!r}): {error}"

@@ -153,9 +153,8 @@ def results_table(
         table.add_column(name, justify="right", no_wrap=True)
     fewest = min((f.scores[area].power.n for f in findings for area in areas), default=0)
     if findings and fewest < ENOUGH_IMAGES:
-        table.caption = (
-            f"Too few images: {fewest} were scored. A star and 'stands out' need {ENOUGH_IMAGES}."
-        )
+        needed = f"A star and 'stands out' need at least {ENOUGH_IMAGES}."
+        table.caption = f"Too few images: {fewest} were scored. {needed}"
         table.caption_justify = "left"
     for finding in findings:
         controls = finding.scores[areas[0]]

@@ -173,7 +173,7 @@ def test_a_full_device_does_not_choose_the_precision(with_bfloat16):
         def __deepcopy__(self, memo):
             raise torch.OutOfMemoryError("full")
 
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(torch.OutOfMemoryError, match="no room for a private copy of the model"):
         faster(Full(norm()))
 
 

@@ -67,7 +67,6 @@ ALLOWED = {
     "results": {"class_names", "metrics", "pattern", "survey"},
     "visualization": {"checks", "classifier", "images", "metrics", "pattern"},
     "comparison": {
-        "acceleration",
         "attribution",
         "checks",
         "class_names",

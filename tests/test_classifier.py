@@ -257,3 +257,10 @@ def test_what_cuda_will_start_with_is_not_reseeded(monkeypatch):
         first = torch.rand(1)
     assert seeded == []
     assert torch.equal(first, torch.rand(1, generator=torch.Generator().manual_seed(5)))
+
+
+def test_a_new_mean_is_used_at_once():
+    classifier = PixelClassifier(linear_net(), 0.5, 0.25)
+    classifier(IMAGES)
+    classifier.mean = torch.zeros_like(classifier.mean)
+    assert torch.equal(classifier(IMAGES), linear_net()(IMAGES / 0.25))

@@ -84,6 +84,7 @@ def test_a_search_counts_the_passes_of_its_steps_and_no_trial(ways, monkeypatch)
     targets = [0, 1, 2, 1]
     searched = explainer((lambda model: ClassPattern(model, SEARCH, LABELS), {"n_steps": 4}))
     passes = searched(CANVASES, targets, area=0.1, seed=0).passes
+    assert searched.attribution.precision == ("bfloat16" if ways else "float32")
     patterns = ClassPattern(linear_net(), SEARCH, LABELS).search(CANVASES, targets, **settings)
     assert passes == sum(pattern.info["passes"] for pattern in patterns)
 

@@ -195,3 +195,9 @@ def test_a_whole_search_with_little_memory(solver):
     torch.testing.assert_close(found.masks, expected.masks, atol=1e-5, rtol=0)
     torch.testing.assert_close(found.losses, expected.losses, atol=1e-5, rtol=1e-5)
     assert torch.equal(found.passes, expected.passes)
+
+
+def test_targets_without_an_image_in_a_step_have_no_loss():
+    value, slope = objective().value_and_gradient(MASKS, [0, 1, 2], Step(IMAGES, {}))
+    assert torch.equal(value, torch.zeros(3))
+    assert torch.equal(slope, torch.zeros_like(MASKS))

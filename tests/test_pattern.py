@@ -419,7 +419,7 @@ def test_a_pattern_whose_search_images_are_lost_is_not_scored(tmp_path):
     [beside] = tmp_path.glob("seen_*.safetensors")
     beside.unlink()
     source = ImageSource(torch.rand(4, 3, 4, 5), [0, 1, 0, 1], name="images")
-    with pytest.raises(ValueError, match=f"{beside.name} was not beside its file: put it there"):
+    with pytest.raises(ValueError, match=f"hashes .{beside.name}. was not beside its own; put it"):
         check_unseen(Pattern.load(tmp_path / "p.safetensors"), source)
 
 
@@ -518,3 +518,14 @@ def test_a_searched_pattern_that_has_lost_its_hashes_is_not_scored(tmp_path):
     info = json.dumps({"search_images_hash": "a" * 32})
     save_file(tensors, tmp_path / "p", {"format": FORMAT, "target": "1", "info": info})
     assert Pattern.load(tmp_path / "p").seen is None
+
+
+@pytest.mark.parametrize("seen", [None, frozenset(), frozenset(["0" * 12])])
+@pytest.mark.parametrize("beside", [True, False])
+def test_what_is_known_of_the_search_images_survives_a_save(tmp_path, seen, beside):
+    replace(random_pattern(), seen=seen).save(tmp_path / "p", seen_beside=beside)
+    assert Pattern.load(tmp_path / "p").seen == seen
+
+
+def test_an_odd_power_does_not_break_the_repr():
+    assert "search_power" not in repr(random_pattern(info={"search_power": [1]}))

@@ -65,7 +65,7 @@ def test_a_table_of_too_few_images_has_no_star_and_says_so():
         False,
     ]
     assert few.splitlines()[-1].strip() == (
-        "Too few images: 60 were scored. A star and 'stands out' need 100."
+        "Too few images: 60 were scored. A star and 'stands out' need at least 100."
     )
     assert "Too few" not in printed([finding(1, "white", 50)])
     assert "Too few" not in printed([])

@@ -259,7 +259,7 @@ def averaged(first: nn.Module, second: nn.Module) -> nn.Module:
 
 
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Share of images, floats in [0, 1], that the model calls by their label."""
+    """Share of images, floats in [0, 1], that the model classifies correctly."""
     with torch.no_grad():
         said = torch.cat([model(part).argmax(1) for part in images.split(200)])
     return float((said == labels).double().mean())

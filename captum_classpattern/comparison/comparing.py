@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from captum_classpattern.acceleration import has_bfloat16
 from captum_classpattern.attribution import versions
 from captum_classpattern.checks import (
     check_classifier,
@@ -194,7 +193,7 @@ def compare(
             seen=frozenset(search.hashes),
             settings={
                 **settings,
-                **_circumstances(methods, search, held_out, placement(first, canvases)[0]),
+                **_circumstances(methods, search, held_out),
                 "complete": False,
             },
         )
@@ -207,7 +206,6 @@ def _circumstances(
     methods: Mapping[str, Method],
     search: ImageSource,
     held_out: ImageSource,
-    device: torch.device,
 ) -> dict[str, Any]:
     """What else a result depends on, as JSON can hold it."""
     return {
@@ -217,7 +215,6 @@ def _circumstances(
         "held_out_images": len(held_out),
         "held_out_images_hash": hash_of_set(held_out.hashes),
         "threads": torch.get_num_threads(),
-        "device_has_bfloat16": has_bfloat16(device),
         "versions": versions(),
     }
 

@@ -17,7 +17,8 @@ from captum_classpattern.comparison.scene import Scene
 class Explained:
     """Maps by pixel, (H, W) each: of all canvases; of those that are not stamped, with each seed;
     of another image of each class; of the class in the mean; and, of a method that searches for
-    an area, those of each area and, with each seed, of as many pixels as the trigger changes."""
+    an area, those of each area and, with each seed, of as many pixels as the trigger changes.
+    ``precision`` is what a search computed in."""
 
     first: Maps
     runs: Sequence[Tensor]
@@ -26,6 +27,7 @@ class Explained:
     for_area: Mapping[float, Tensor]
     for_trigger: Sequence[Mapping[int, Tensor]]
     metrics: CaptumMetrics
+    precision: str | None = None
 
     @property
     def signed(self) -> bool:
@@ -63,6 +65,7 @@ def explained(
             for own in (seeds if "seed" in explainer.parameters else seeds[:1])
         ],
         captum_metrics(explainer, scene, images, first, area, seed),
+        getattr(explainer.attribution, "precision", None),
     )
 
 

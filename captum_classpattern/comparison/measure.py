@@ -108,6 +108,7 @@ class _One:
             sensitivity=self._metric(metrics.sensitivity),
             passes=first.passes / count if self._of_image else None,
             seconds=first.seconds / count if self._of_image else None,
+            precision=self.told.precision,
         )
 
     def _map_for(self, area: float) -> Tensor:

@@ -43,6 +43,7 @@ class Record:
         sensitivity (float, optional): Captum's ``sensitivity_max``.
         passes (float): That the map took: an image forward and backward.
         seconds (float): That the map took.
+        precision (str, optional): What a search computed in, such as "bfloat16".
     """
 
     model: str
@@ -66,6 +67,7 @@ class Record:
     sensitivity: float | None = None
     passes: float | None = None
     seconds: float | None = None
+    precision: str | None = None
 
     @property
     def name(self) -> str:

@@ -23,7 +23,7 @@ class Comparison:
 
     Args:
         models (dict[str, float or None]): For each model the share of the held-out images that it
-            calls by their label; None where these are the first model's own predictions.
+            classifies correctly; None where these are the first model's own predictions.
         canvases (Tensor): (N, C, H, W).
         targets (list[int]): The class of each canvas.
         kinds (list[str]): The kind of each canvas.

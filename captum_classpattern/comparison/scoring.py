@@ -28,7 +28,7 @@ class Scorer:
 
     @property
     def accuracy(self) -> float:
-        """Share of the held-out images that the model calls by their label."""
+        """Share of the held-out images that the model classifies correctly."""
         assert self.held_out.labels is not None
         return float((self._bare == self.held_out.labels).double().mean())
 

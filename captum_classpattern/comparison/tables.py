@@ -16,7 +16,14 @@ Row = dict[str, Any]
 def rows_by_canvas(records: Sequence[Record], failures: Sequence[Failure]) -> list[Row]:
     """A row for each record, and for each failure."""
     return [
-        {**_which([r]), "canvas": r.canvas, "class": r.target, **_scores([r])} for r in records
+        {
+            **_which([r]),
+            "canvas": r.canvas,
+            "class": r.target,
+            **({"precision": r.precision} if r.precision else {}),
+            **_scores([r]),
+        }
+        for r in records
     ] + _failed(failures)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from captum_classpattern.checks import check_logits
-from captum_classpattern.class_names import ClassNames, placeholders
+from captum_classpattern.class_names import ClassNames, owner_of_names, placeholders
 from captum_classpattern.classifier import (
     Classifier,
     placement,
@@ -33,7 +33,9 @@ def classifier_names(classifier: Classifier, given: Any, images: Tensor) -> tupl
     count = _count(classifier, images)
     if given is None:
         return ClassNames.of(classifier), count
-    return ClassNames.given(given, count, getattr(classifier, "class_ids", None)), count
+    return ClassNames.given(
+        given, count, getattr(owner_of_names(classifier), "class_ids", None)
+    ), count
 
 
 def _count(classifier: Classifier, images: Tensor) -> int:
@@ -42,7 +44,7 @@ def _count(classifier: Classifier, images: Tensor) -> int:
     with undisturbed(classifier, 0), torch.no_grad(), uncounted():
         logits = classifier(images[:1].to(device, dtype))
     check_logits(logits, 1)
-    names, count = getattr(classifier, "class_names", None), int(logits.shape[1])
+    names, count = getattr(owner_of_names(classifier), "class_names", None), int(logits.shape[1])
     if names and len(names) != count:
         raise ValueError(
             f"the model names {len(names)} classes, but it has {count} outputs: give a name for "
@@ -62,7 +64,8 @@ def check_numbers(labels: Tensor, count: int, source: str) -> None:
 
 
 def warn_of_other_names(folders: Sequence[str], labels: Tensor, names: ClassNames) -> None:
-    """A notice where folders such as ``0_dog`` have the name of another class of the model."""
+    """A notice if folders such as ``0_dog`` have the names of other classes of the model."""
+    found = []
     for number in sorted(set(labels.tolist())):
         match = re.fullmatch(NUMBERED, folders[number]) if number < len(folders) else None
         try:
@@ -70,12 +73,13 @@ def warn_of_other_names(folders: Sequence[str], labels: Tensor, names: ClassName
         except ValueError:
             continue  # no name of the model's
         if meant != number:
-            warn(
-                f"the folder {folders[number]} is taken for class {number} by its number, but the "
-                f"model calls that class {names.names[number]!r}, and its class {meant} "
-                f"{names.names[meant]!r}: rename the folder if that is wrong",
-                Notice,
-            )
+            found.append(f"{folders[number]} (the model's class {number} is {names.names[number]})")
+    if found:
+        warn(
+            f"{len(found)} of the numbered folders have the names of other classes of the model, "
+            f"and are taken by their numbers: {few(found)}; rename them if that is wrong",
+            Notice,
+        )
 
 
 def names_of_numbered(folders: Sequence[str], count: int) -> tuple[str, ...] | None:

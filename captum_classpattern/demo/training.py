@@ -120,7 +120,7 @@ def train(images: Tensor, labels: Tensor, settings: dict[str, Any], seed: int) -
 
 
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Share of images that the model calls by their label."""
+    """Share of images that the model classifies correctly."""
     right = 0
     with torch.no_grad():
         for x, y in _batches(images, labels):
