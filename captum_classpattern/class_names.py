@@ -125,4 +125,9 @@ def name_of(classifier: Any, number: int) -> str | None:
 def as_file_name(name: str) -> str:
     """A class's name as a part of the name of a file: of a description the first part."""
     first = next(iter(_parts(name)), name)
-    return "".join(c if c.isalnum() or c in ".-" else "_" for c in first)[:LONGEST]
+    return file_safe(first)[:LONGEST]
+
+
+def file_safe(text: str) -> str:
+    """A text as the name of a file, or as a part of it: what it can't hold becomes "_"."""
+    return "".join(c if c.isalnum() or c in "._-" else "_" for c in text)

@@ -9,10 +9,10 @@ from torch import Tensor
 BYTES = 6  # of one image: among a million images two agree by chance once in 560 cases
 
 
-def hash_of_image(image: Tensor) -> str:
-    """A short hash of an image's pixels in 256 steps, so that an exact copy is recognised."""
+def hash_of_image(image: Tensor, n_bytes: int = BYTES) -> str:
+    """A hash of an image's pixels in 256 steps, so that an exact copy is recognised."""
     pixels = (image.detach().cpu().float() * 255).round().to(torch.uint8).contiguous()
-    return hashlib.blake2b(pixels.numpy().tobytes(), digest_size=BYTES).hexdigest()
+    return hashlib.blake2b(pixels.numpy().tobytes(), digest_size=n_bytes).hexdigest()
 
 
 def hash_of_set(hashes: Iterable[str]) -> str:

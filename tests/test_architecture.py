@@ -20,7 +20,7 @@ ALLOWED = {
     "classifier": {"pattern"},
     "checks": {"class_names", "classifier"},
     "images": {"checks", "classifier", "hashes"},
-    "datasets": {"checks", "class_names", "classifier", "suggestions"},
+    "datasets": {"checks", "class_names", "classifier", "hashes", "suggestions"},
     "settings": {"checks"},
     "schedule": {"images", "settings"},
     "objective": {"classifier", "schedule"},

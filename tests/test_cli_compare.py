@@ -79,12 +79,12 @@ def compared(inputs, tmp_path_factory):
 
 def test_compare_writes_rows_report_figures_and_patterns(compared):
     out, _ = compared
-    told = json.loads((out / "comparison.json").read_text())
-    assert list(told["models"]) == ["natural", "other"]
-    assert told["failures"] == []
+    written = json.loads((out / "comparison.json").read_text())
+    assert list(written["models"]) == ["natural", "other"]
+    assert written["failures"] == []
     image_rows = {
         (r["model"], r["method"], r["kind"], r["class"])
-        for r in told["rows"]
+        for r in written["rows"]
         if r["level"] == "image"
     }
     assert image_rows == {
@@ -184,9 +184,9 @@ def test_classes_and_class_folders_by_name(tmp_path):
     line += ["--methods", "RandomPixels", "--classes", "Trouser", "--out", str(tmp_path / "out")]
     result = runner.invoke(cli.app, line)
     assert result.exit_code == 0, result.output
-    told = json.loads((tmp_path / "out" / "comparison.json").read_text())
-    assert {row["class"] for row in told["rows"]} == {1}
-    assert told["class_names"] == names
+    written = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert {row["class"] for row in written["rows"]} == {1}
+    assert written["class_names"] == names
 
 
 def test_models_that_number_the_classes_differently_are_refused(tmp_path):
@@ -208,8 +208,8 @@ def test_models_that_number_the_classes_differently_are_refused(tmp_path):
 def test_the_precision_is_that_of_the_search(inputs, tmp_path):
     more = ["--classes", "1", "--methods", "ClassPattern", "--precision", "full"]
     assert compare(inputs, tmp_path / "out", *more).exit_code == 0
-    told = json.loads((tmp_path / "out" / "comparison.json").read_text())
-    assert told["settings"]["methods"]["ClassPattern"]["precision"] == "full"
+    written = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert written["settings"]["methods"]["ClassPattern"]["precision"] == "full"
 
 
 def test_two_models_of_one_name_are_refused(inputs, tmp_path):
@@ -276,8 +276,8 @@ def test_a_verdict_is_told_with_its_title(capsys):
     output = " ".join(capsys.readouterr().out.split())
     for verdict in comparison.verdicts():
         outcome = "holds" if verdict["holds"] else "FAILS"
-        told = " ".join(verdict["text"].split())
-        assert f"{outcome}: {verdict['title']}. {told}" in output
+        text = " ".join(verdict["text"].split())
+        assert f"{outcome}: {verdict['title']}. {text}" in output
 
 
 @pytest.mark.parametrize(("area", "columns"), [(0.06, 1), (0.1, 2)])
@@ -329,15 +329,15 @@ def test_images_without_labels_are_of_the_classes_that_the_first_model_says(inpu
     line += ["--held-out", str(tmp_path / "held_out.npz"), "--out", str(tmp_path / "out")]
     result = runner.invoke(cli.app, line)
     assert result.exit_code == 0, result.output
-    told = json.loads((tmp_path / "out" / "comparison.json").read_text())
-    assert {row["class"] for row in told["rows"]} == set(range(10))
+    written = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert {row["class"] for row in written["rows"]} == set(range(10))
 
 
 def test_the_batch_size_is_that_of_the_search(inputs, tmp_path):
     more = ["--classes", "1", "--methods", "ClassPattern", "--internal-batch-size", "3"]
     assert compare(inputs, tmp_path / "out", *more).exit_code == 0
-    told = json.loads((tmp_path / "out" / "comparison.json").read_text())
-    assert told["settings"]["methods"]["ClassPattern"]["internal_batch_size"] == 3
+    written = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert written["settings"]["methods"]["ClassPattern"]["internal_batch_size"] == 3
 
 
 def test_a_white_canvas_is_chosen_for_the_class_of_a_trigger():
@@ -366,9 +366,9 @@ def test_the_demo_ends_with_the_comparison(tmp_path, monkeypatch):
     names = captum_classpattern.demo.CLASS_NAMES
     monkeypatch.setattr(captum_classpattern.demo, "CLASS_NAMES", names[:2])
     demo_module._compare(tmp_path / "comparison", seed=0, precision="auto")
-    told = json.loads((tmp_path / "comparison" / "comparison.json").read_text())
-    assert list(told["models"]) == ["natural", "backdoored", "robust"]
-    assert {r["kind"] for r in told["rows"]} == {"positive", "white", "stamped"}
+    written = json.loads((tmp_path / "comparison" / "comparison.json").read_text())
+    assert list(written["models"]) == ["natural", "backdoored", "robust"]
+    assert {r["kind"] for r in written["rows"]} == {"positive", "white", "stamped"}
     assert (tmp_path / "comparison" / "report.html").exists()
 
 
@@ -384,6 +384,6 @@ def test_an_interrupted_comparison_writes_what_was_finished(inputs, tmp_path, mo
     result = compare(inputs, tmp_path / "out", "--classes", "1", "--methods", "Saliency")
     assert result.exit_code == 130
     assert "Interrupted after" in result.output
-    told = json.loads((tmp_path / "out" / "comparison.json").read_text())
-    assert {(row["model"], row["method"]) for row in told["rows"]} == {("natural", "Saliency")}
+    written = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert {(row["model"], row["method"]) for row in written["rows"]} == {("natural", "Saliency")}
     assert "(interrupted)" in (tmp_path / "out" / "report.html").read_text()

@@ -97,10 +97,10 @@ def test_a_strangers_model_from_checkpoint_to_table(tmp_path):
     # the class of the trigger is the strongest, and the saved pattern has the power of the table
     powers = {y: rows[y, "white"]["areas"]["0.01"] for y in (0, 2, 3)}
     assert powers[0]["interval"][0] > max(powers[y]["interval"][1] for y in (2, 3))
-    told = "white canvas, 0.01 of the pixels: c0, "
-    assert told in result.output
+    start = "white canvas, 0.01 of the pixels: c0, "
+    assert start in result.output
     assert "3 of 10 classes were searched, so whether it stands out is not known." in " ".join(
-        result.output.split(told)[1].split("\n\n")[0].split()
+        result.output.split(start)[1].split("\n\n")[0].split()
     )
     assert "It stands out." not in result.output
     pattern = Pattern.load(tmp_path / "patterns" / "0_c0_white_0.01.safetensors")

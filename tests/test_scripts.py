@@ -215,8 +215,8 @@ def test_paper_prints_all_its_tables_and_draws_its_figures(paper, cifar10, tmp_p
     out = tmp_path / "out"
     given = [str(cifar10), "--out", str(out), "--rounds", "1"]
     paper.main([*given, "--other", str(tmp_path / "own.pth")])
-    printed, told = capsys.readouterr()
-    assert told.count("searching ") == 18
+    printed, logged = capsys.readouterr()
+    assert logged.count("searching ") == 18
     tables = tables_of(printed)
     assert [(head.split(" | ")[0], rows) for head, rows in tables] == [
         ("| model", 6 + 2),  # claim 1: kinds of canvases and areas
@@ -234,16 +234,16 @@ def test_paper_prints_all_its_tables_and_draws_its_figures(paper, cifar10, tmp_p
     for name in ("paper_patterns.png", "paper_trigger.png"):
         assert (out / name).stat().st_size > 5_000
     paper.main([*given, "--only", "by_heart"])
-    printed, told = capsys.readouterr()
-    assert "searching" not in told  # what was found is kept
+    printed, logged = capsys.readouterr()
+    assert "searching" not in logged  # what was found is kept
     assert tables_of(printed) == tables[-1:]
 
 
 def test_paper_leaves_out_what_lacks_a_model(paper, cifar10, tmp_path, capsys):
     write_models(paper, ["natural"])
     paper.main([str(cifar10), "--out", str(tmp_path), "--only", "kinds", "by_heart"])
-    printed, told = capsys.readouterr()
-    assert told == (
+    printed, logged = capsys.readouterr()
+    assert logged == (
         "left out: kinds, for lack of backdoored\n"
         "left out: by_heart, for lack of true_labels, random_labels\n"
     )
@@ -272,8 +272,8 @@ def test_failures_trains_searches_and_prints_its_tables(tiny_demo, monkeypatch, 
     given = [str(tmp_path), "--out", str(out), "--seeds", "1", "--epochs", "1", "--rounds", "1"]
     given += ["--triggers", "BadNets", "WaNet"]
     failures.main(given)
-    printed, told = capsys.readouterr()
-    assert (told.count("training "), told.count("searching ")) == (3, 3 + 3)
+    printed, logged = capsys.readouterr()
+    assert (logged.count("training "), logged.count("searching ")) == (3, 3 + 3)
     overview, *against_others, false_alarms, weak = tables_of(printed)
     assert overview[0].startswith("| trigger | strength | poisoned | seed | accuracy |")
     assert overview[1] == 2 + 3  # the demo's and ours

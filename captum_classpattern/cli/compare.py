@@ -149,7 +149,7 @@ def _parse_methods(text: str | None) -> list[str]:
 
 def _named(models: list[str]) -> dict[str, str]:
     """Checkpoints by the names before their first equals signs, else by those of their files."""
-    from captum_classpattern.cli.side_by_side import as_file_name
+    from captum_classpattern.class_names import file_safe
 
     named: dict[str, str] = {}
     files: dict[str, str] = {}
@@ -157,7 +157,7 @@ def _named(models: list[str]) -> dict[str, str]:
         name, checkpoint = _name_of(given)
         if name in named:
             raise ValueError(f"two models are named {name!r}: name them, as in other={checkpoint}")
-        file = as_file_name(name)
+        file = file_safe(name)
         if file in files:
             raise ValueError(
                 f"models {files[file]!r} and {name!r} would both be written to files named "

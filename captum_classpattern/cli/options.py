@@ -318,15 +318,18 @@ def _check_one_order(
     """Raises an error if two models number the classes of the same images differently."""
     if loaded.labels is None or first.labels is None or other.labels is None:
         return
-    for label, number, its_number in zip(loaded.labels, first.labels, other.labels):
-        if number != its_number:
-            name = (loaded.class_names or ())[int(label)]
-            raise ValueError(
-                f"the models number the classes differently: {name} is class {int(number)} of "
-                f"{first_model.provenance['source']}, but class {int(its_number)} of "
-                f"{model.provenance['source']}; compare models with one order of classes, or give "
-                "the names with --class-names FILE if they are wrong"
-            )
+    differing = (first.labels != other.labels).nonzero().flatten().tolist()
+    if differing:
+        label, number, its_number = (
+            int(labels[differing[0]]) for labels in (loaded.labels, first.labels, other.labels)
+        )
+        name = (loaded.class_names or ())[label]
+        raise ValueError(
+            f"the models number the classes differently: {name} is class {number} of "
+            f"{first_model.provenance['source']}, but class {its_number} of "
+            f"{model.provenance['source']}; compare models with one order of classes, or give "
+            "the names with --class-names FILE if they are wrong"
+        )
 
 
 def find_classes(

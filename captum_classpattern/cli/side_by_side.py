@@ -12,6 +12,7 @@ from rich.text import Text
 from torch import Tensor
 
 from captum_classpattern.canvases import select_canvases
+from captum_classpattern.class_names import file_safe
 from captum_classpattern.classifier import Classifier
 from captum_classpattern.cli.printing import console
 from captum_classpattern.comparison import Comparison, Interrupted, Record
@@ -96,10 +97,10 @@ def write_comparison(comparison: Comparison, out: Path, title: str) -> None:
     for model in comparison.models:
         records = comparison.select(model=model, kind=comparison.kinds[0])
         if records:
-            _save_patterns(comparison, records, out / "patterns" / as_file_name(model))
+            _save_patterns(comparison, records, out / "patterns" / file_safe(model))
     for picture in drawn:
         if picture.png:
-            write_whole(out / f"{as_file_name(picture.name)}.png", picture.png)
+            write_whole(out / f"{file_safe(picture.name)}.png", picture.png)
 
 
 def _save_patterns(comparison: Comparison, records: Sequence[Record], folder: Path) -> None:
@@ -112,12 +113,7 @@ def _save_patterns(comparison: Comparison, records: Sequence[Record], folder: Pa
                 named = number if words == number else f"{number}_{words}"
                 name = f"{record.method}_{record.canvas}_{named}_{area:g}.safetensors"
                 pattern = comparison.pattern_of(record, area)
-                pattern.save(folder / as_file_name(name), seen_beside=True)
-
-
-def as_file_name(name: str) -> str:
-    """A name as that of a file."""
-    return "".join(c if c.isalnum() or c in "._-" else "_" for c in name)
+                pattern.save(folder / file_safe(name), seen_beside=True)
 
 
 def print_comparison(comparison: Comparison) -> None:

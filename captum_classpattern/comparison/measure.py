@@ -33,17 +33,20 @@ class Measure:
 
     def records(self, method: str, explainer: Explainer, scene: Scene) -> list[Record | Failure]:
         """A record for each canvas, level and ranking; and Captum's metrics that failed."""
-        told = explained(explainer, scene, area=self.area, areas=self.areas, seeds=self.seeds)
+        explanations = explained(
+            explainer, scene, area=self.area, areas=self.areas, seeds=self.seeds
+        )
         found: list[Record | Failure] = [
-            Failure(self.model, method, what, why) for what, why in told.metrics.failures.items()
+            Failure(self.model, method, what, why)
+            for what, why in explanations.metrics.failures.items()
         ]
         control = is_control(explainer.attribution)
-        for level in told.levels:
-            for ranking in RANKINGS if told.signed else ["signed"]:
+        for level in explanations.levels:
+            for ranking in RANKINGS if explanations.signed else ["signed"]:
                 for canvas, target in enumerate(scene.targets):
                     key = STAMPED_KEY if scene.kinds[canvas] == STAMPED else target
-                    if level == "image" or key in told.of_class:
-                        one = _One(self, scene, told, level, ranking, canvas, key)
+                    if level == "image" or key in explanations.of_class:
+                        one = _One(self, scene, explanations, level, ranking, canvas, key)
                         found.append(one.record(method, control))
         return found
 
@@ -54,7 +57,7 @@ class _One:
 
     by: Measure
     scene: Scene
-    told: Explained
+    explanations: Explained
     level: str
     ranking: str
     canvas: int
@@ -62,7 +65,7 @@ class _One:
 
     @property
     def _map(self) -> Tensor:
-        return self.told.map(self.level, self.canvas, self.key)
+        return self.explanations.map(self.level, self.canvas, self.key)
 
     @property
     def _of_image(self) -> bool:
@@ -77,7 +80,7 @@ class _One:
         }
         own = patterns[by.area]
         score = by.scorers[by.model].power
-        first, metrics = self.told.first, self.told.metrics
+        first, metrics = self.explanations.first, self.explanations.metrics
         return Record(
             model=by.model,
             method=method,
@@ -90,11 +93,11 @@ class _One:
             map=self._map,
             masks={area: pattern.mask.bool().cpu() for area, pattern in patterns.items()},
             powers={area: score(p) for area, p in patterns.items()} if scored else {},
-            searches=bool(self.told.for_area),
+            searches=bool(self.explanations.for_area),
             rethresholded={
                 area: score(self._pattern(self._map, area))
                 for area in by.areas
-                if scored and self.told.for_area and not control and area != by.area
+                if scored and self.explanations.for_area and not control and area != by.area
             },
             transfer={
                 name: scorer.power(own)
@@ -108,12 +111,12 @@ class _One:
             sensitivity=self._metric(metrics.sensitivity),
             passes=first.passes / count if self._of_image else None,
             seconds=first.seconds / count if self._of_image else None,
-            precision=self.told.precision,
+            precision=self.explanations.precision,
         )
 
     def _map_for(self, area: float) -> Tensor:
         """The map that was searched for an area, or else the one map there is."""
-        searched = self.told.for_area.get(area)
+        searched = self.explanations.for_area.get(area)
         return self._map if searched is None else searched[self.canvas]
 
     def _pattern(self, map: Tensor, area: float) -> Pattern:
@@ -125,20 +128,22 @@ class _One:
         pixels = self.scene.trigger_pixels
         if pixels is None or not self.scene.shows_trigger(self.scene.targets[self.canvas]):
             return None
-        told = self.told
-        if any(told.for_trigger):
-            maps = [run[self.canvas] for run in told.for_trigger]
+        explanations = self.explanations
+        if any(explanations.for_trigger):
+            maps = [run[self.canvas] for run in explanations.for_trigger]
         elif self._of_image and self.canvas < self.scene.given:
-            maps = [run[self.canvas] for run in told.runs]
+            maps = [run[self.canvas] for run in explanations.runs]
         else:
             maps = [self._map]
         found = [astuple(localise(RANKINGS[self.ranking](map), pixels)) for map in maps]
         return Localisation(*(mean(values) for values in zip(*found)))
 
     def _stability(self, own: Pattern) -> dict[str, float]:
-        masks = [self._pattern(run[self.canvas], self.by.area).mask for run in self.told.runs]
+        masks = [
+            self._pattern(run[self.canvas], self.by.area).mask for run in self.explanations.runs
+        ]
         found = {"seeds": mean_pairwise_iou(masks)} if len(masks) > 1 else {}
-        other = self.told.another.get(own.target)
+        other = self.explanations.another.get(own.target)
         if other is not None:
             other_mask = self._pattern(other, self.by.area).mask
             found["canvases"] = mean_pairwise_iou([own.mask, other_mask])

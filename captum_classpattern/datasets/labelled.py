@@ -1,6 +1,5 @@
 """Images in memory, with their classes."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,9 @@ from captum_classpattern.datasets.numbering import (
     names_of_numbered,
     warn_of_other_names,
 )
+from captum_classpattern.hashes import hash_of_image
+
+WHOLE = 16  # bytes of a hash: none of two images that differ is ever dropped by chance
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -179,8 +181,8 @@ class LabelledImages:
         Raises:
             ValueError: If nothing is left.
         """
-        seen = {_hash(image) for image in others.images}
-        left = [i for i, image in enumerate(self.images) if _hash(image) not in seen]
+        seen = {hash_of_image(image, WHOLE) for image in others.images}
+        left = [i for i, image in enumerate(self.images) if hash_of_image(image, WHOLE) not in seen]
         if not left:
             raise ValueError(
                 f"all {len(self)} images of {self.description or 'these'} are copies of images of "
@@ -197,8 +199,3 @@ class LabelledImages:
             labels=None if self.labels is None else self.labels[chosen],
             description=", ".join(filter(None, (self.description, name))),
         )
-
-
-def _hash(image: Tensor) -> bytes:
-    pixels = (image.cpu() * 255).round().to(torch.uint8).contiguous()
-    return hashlib.blake2b(pixels.numpy().tobytes(), digest_size=16).digest()
