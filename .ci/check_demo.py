@@ -7,8 +7,8 @@ from pathlib import Path
 from captum_classpattern import Pattern, predictive_power
 from captum_classpattern.class_names import as_file_name
 from captum_classpattern.demo import demo_images, demo_models
-from captum_classpattern.results import find_pattern_file
-from captum_classpattern.survey import Scores, stands_out
+from captum_classpattern.surveys.results import find_pattern_file
+from captum_classpattern.surveys.survey import Scores, stands_out
 
 out = Path(sys.argv[1])
 results = json.loads((out / "results.json").read_text())

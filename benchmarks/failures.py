@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from captum_classpattern import PixelClassifier
+from captum_classpattern._files import write_whole
 from captum_classpattern.demo import CLASS_NAMES, DATA, demo_images, demo_models
 from captum_classpattern.demo.network import SmallResNet
 from captum_classpattern.demo.training import (
@@ -34,8 +35,7 @@ from captum_classpattern.demo.training import (
     plant,
     train,
 )
-from captum_classpattern.pattern import write_whole
-from captum_classpattern.survey import AREAS, CANVASES, Finding, survey
+from captum_classpattern.surveys.survey import AREAS, CANVASES, Finding, survey
 from captum_classpattern.triggers import BadNets, Blended, Sinusoid, Trigger, Warp
 
 SHAPE = (1, 28, 28)

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from captum_classpattern.results import read_finding, save_patterns, write_json
-from captum_classpattern.survey import Finding, Scores, stands_out
+from captum_classpattern.surveys.results import read_finding, save_patterns, write_json
+from captum_classpattern.surveys.survey import Finding, Scores, stands_out
 
 
 def kept_findings(

@@ -10,8 +10,8 @@ from problems import Problem, row
 
 from captum_classpattern.classifier import Classifier, undisturbed
 from captum_classpattern.images import ImageSource
-from captum_classpattern.search import begin_search
-from captum_classpattern.settings import Settings
+from captum_classpattern.optimization.search import begin_search
+from captum_classpattern.optimization.settings import Settings
 
 STEPS = 30
 

@@ -39,8 +39,8 @@ from problems import SEARCH, train_cifar10
 
 from captum_classpattern.adapters import load_model
 from captum_classpattern.classifier import Classifier
-from captum_classpattern.metrics import changed_pixels
 from captum_classpattern.pattern import Pattern
+from captum_classpattern.scores.localisation import changed_pixels
 
 AREA, SMALL, TARGET = 0.05, 0.01, train_cifar10.TARGET
 Found = dict[tuple[str, str], Seeds]  # by group and model

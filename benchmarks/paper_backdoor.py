@@ -9,7 +9,7 @@ from paper_tables import Seeds, Setting, against_others, by_class, settings, tit
 from torch import Tensor
 
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.survey import Finding, Scores
+from captum_classpattern.surveys.survey import Finding, Scores
 
 
 def suspicious(

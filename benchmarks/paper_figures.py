@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from paper_tables import Seeds
 
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.survey import Finding
+from captum_classpattern.surveys.survey import Finding
 from captum_classpattern.visualization.drawing import draw_image, on_neutral
 
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from captum_classpattern import PixelClassifier, predictive_power
 from captum_classpattern.canvases import STRATEGIES
 from captum_classpattern.classifier import Classifier
-from captum_classpattern.metrics import random_pixels
-from captum_classpattern.survey import Finding, Scores, survey
+from captum_classpattern.scores.power import random_pixels
+from captum_classpattern.surveys.survey import Finding, Scores, survey
 
 CLASS_NAMES = (
     *("airplane", "automobile", "bird", "cat", "deer"),

@@ -8,11 +8,11 @@ from typing import Any
 from findings import head, line
 from torch import Tensor
 
-from captum_classpattern.metrics import random_pixels
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.simplicity import simplicity
-from captum_classpattern.statistics import FEWEST_CLASSES, bootstrap_over_classes
-from captum_classpattern.survey import Finding, Scores
+from captum_classpattern.scores.intervals import FEWEST_CLASSES, bootstrap_over_classes
+from captum_classpattern.scores.power import random_pixels
+from captum_classpattern.scores.shape import simplicity
+from captum_classpattern.surveys.survey import Finding, Scores
 
 ALMOST_ANY = 0.9
 MEASURES = {

@@ -13,19 +13,19 @@ from captum.attr import Attribution
 from captum.log import log_usage
 from torch import Tensor
 
-from captum_classpattern.checks import (
+from captum_classpattern._files import hash_of_set
+from captum_classpattern._validation import as_arguments, check_count, check_pixels
+from captum_classpattern.class_names import name_of, parse_targets
+from captum_classpattern.classifier import (
     ENOUGH,
-    as_arguments,
-    check_count,
-    check_pixels,
-    parse_targets,
+    Classifier,
+    placement,
+    uncounted,
+    undisturbed,
     warn_if_guessing,
 )
-from captum_classpattern.class_names import name_of
-from captum_classpattern.classifier import Classifier, placement, uncounted, undisturbed
-from captum_classpattern.hashes import hash_of_set
 from captum_classpattern.images import Images, ImageSource, Labels, labelled_source
-from captum_classpattern.judging import (
+from captum_classpattern.optimization.holdout import (
     check_judges,
     judge_patterns,
     keep_best,
@@ -34,10 +34,10 @@ from captum_classpattern.judging import (
     some_judges,
     split_for_judging,
 )
-from captum_classpattern.metrics import without_class
+from captum_classpattern.optimization.search import Search, begin_search
+from captum_classpattern.optimization.settings import Settings
 from captum_classpattern.pattern import Pattern, pixels_kept
-from captum_classpattern.search import Search, begin_search
-from captum_classpattern.settings import Settings
+from captum_classpattern.scores.power import without_class
 
 SLACK = 0.25
 CHECKED = 100  # baselines by which the model's accuracy is checked

@@ -3,14 +3,9 @@
 import torch
 from torch import Tensor
 
-from captum_classpattern.checks import (
-    check_count,
-    check_pixels,
-    check_seed,
-    logits_of,
-    parse_targets,
-)
-from captum_classpattern.classifier import Classifier, placement, undisturbed
+from captum_classpattern._validation import check_count, check_pixels, check_seed
+from captum_classpattern.class_names import parse_targets
+from captum_classpattern.classifier import Classifier, logits_of, placement, undisturbed
 from captum_classpattern.images import Images, ImageSource, Labels, labelled_source
 
 PLAIN = {"white": 1.0, "black": 0.0, "grey": 0.5}  # canvases of one colour

@@ -6,16 +6,17 @@ import random
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, TypeAlias
+from weakref import WeakSet
 
 import captum.log
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from captum_classpattern.errors import ArgumentTypeError
+from captum_classpattern._validation import ArgumentTypeError, Notice
 from captum_classpattern.pattern import Pattern
 
 Classifier: TypeAlias = Callable[..., Tensor]
@@ -272,3 +273,132 @@ def additional_rows(additional: tuple[Any, ...], rows: Tensor, count: int) -> tu
         else argument
         for argument in additional
     )
+
+
+ENOUGH = 20  # labelled images, to say whether a model is guessing
+
+
+BETTER = 0.1  # of the way from chance to perfect: less is close to guessing
+
+
+_of_probabilities: WeakSet[Any] = WeakSet()  # models whose softmax was noticed
+
+
+def check_classifier(
+    forward_func: Classifier,
+    sample: Tensor,
+    targets: Sequence[int],
+    additional: tuple[Any, ...] = (),
+) -> int:
+    """Runs a classifier once on a few images, and says what is wrong with it, if anything is.
+
+    Returns the number of classes.
+    """
+    return _outputs(forward_func, sample, targets, additional).shape[1]
+
+
+def logits_of(
+    forward_func: Classifier,
+    sample: Tensor,
+    targets: Sequence[int],
+    additional: tuple[Any, ...] = (),
+) -> Classifier:
+    """The classifier, checked; or, with a notice, the logarithm of one that ends in a softmax."""
+    outputs = _outputs(forward_func, sample, targets, additional)
+    widths = outputs.element_size(), placement(forward_func, sample)[1].itemsize
+    sums, slack = outputs.float().sum(1), 1e-2 if min(widths) < 4 else 1e-4
+    if not (bool((outputs >= 0).all()) and bool(((sums - 1).abs() <= slack).all())):
+        return forward_func
+    owner: Any = getattr(forward_func, "__self__", forward_func)
+    with suppress(TypeError):  # of what can't be remembered
+        if owner in _of_probabilities:
+            return LogProbabilities(forward_func)
+        _of_probabilities.add(owner)
+    warn(
+        "the model's outputs are all >= 0 and sum to 1, so they look like probabilities: the "
+        "search takes their logarithm; leave out the softmax to avoid this notice",
+        Notice,
+    )
+    return LogProbabilities(forward_func)
+
+
+def _outputs(
+    forward_func: Classifier, sample: Tensor, targets: Sequence[int], additional: tuple[Any, ...]
+) -> Tensor:
+    """What a classifier returns for a few images; an error if it is no logits of these classes."""
+    device, dtype = placement(forward_func, sample)
+    if device != sample.device:
+        raise ValueError(
+            f"the images are on {sample.device}, but the model's parameters are on {device}: move "
+            "one of them (a pattern, by pattern.to(device))"
+        )
+    with torch.no_grad(), uncounted():
+        logits = forward_func(sample.to(dtype), *additional)
+    check_logits(logits, len(sample))
+    classes = logits.shape[1]
+    wrong = sorted({t for t in targets if t >= classes})
+    if wrong:
+        raise ValueError(
+            f"target {wrong[0]} is out of range: the model has {classes} classes, so targets go "
+            f"from 0 to {classes - 1}"
+        )
+    return logits
+
+
+def warn_if_guessing(accuracy: float, labels: Tensor, classes: int, name: str) -> None:
+    """Warns where a model classifies labelled images hardly better than chance.
+
+    Chance is the share of the largest class, or, where the images are of less than half of the
+    model's classes, one in all classes.
+    """
+    counts = labels.bincount()
+    present = int((counts > 0).sum())
+    chance = float(counts.max()) / len(labels) if 2 * present > classes else 1 / classes
+    if len(labels) < ENOUGH or accuracy - chance >= BETTER * (1 - chance):
+        return
+    warn(
+        f"the model classifies only {accuracy:.1%} of {len(labels)} {name} correctly, which is "
+        "close to guessing: check the mean and std that normalise its inputs (wrap a model of "
+        "normalised images in PixelClassifier(model, mean, std)), the order of the classes, and "
+        "the weights"
+    )
+
+
+def check_logits(logits: Any, count: int) -> None:
+    """Raises an error unless these are finite logits (count, K) with K >= 2."""
+    if not isinstance(logits, Tensor):
+        raise ArgumentTypeError(
+            f"the model must return logits (N, K) as one Tensor, got a {type(logits).__name__}: "
+            "wrap it in PixelClassifier(model, output=...), where output is the index or key of "
+            "the logits"
+        )
+    if logits.ndim != 2 or len(logits) != count:
+        raise ValueError(
+            f"the model must return logits ({count}, K) for {count} images, got shape "
+            f"{tuple(logits.shape)}"
+        )
+    if logits.shape[1] < 2:
+        raise ValueError(
+            "the model returns one column, but a pattern needs at least two classes: for a binary "
+            "model with logit z, return torch.cat([torch.zeros_like(z), z], dim=1)"
+        )
+    if not bool(logits.isfinite().all()):
+        raise ValueError(
+            "the model's logits are NaN or infinite: check its weights, and the mean and std that "
+            "normalise its inputs"
+        )
+
+
+def predict(forward_func: Classifier, images: Tensor, additional: tuple[Any, ...] = ()) -> Tensor:
+    """The class that a classifier says for each image (N, C, H, W); int64 (N,) on its device."""
+    device, dtype = placement(forward_func, images)
+    with torch.no_grad():
+        logits = forward_func(images.to(device, dtype), *additional)
+    check_logits(logits, len(images))
+    return logits.argmax(1)
+
+
+def first_of(canvases: Tensor, additional: tuple[Any, ...]) -> tuple[Tensor, tuple[Any, ...]]:
+    """The first canvas, and the additional arguments that belong to it."""
+    first = torch.zeros(1, dtype=torch.int64, device=canvases.device)
+    return canvases[:1], additional_rows(additional, first, len(canvases))

@@ -21,10 +21,9 @@ from torch.utils.data import (
     default_collate,
 )
 
-from captum_classpattern.checks import check_pixels, parse_labels, predict
-from captum_classpattern.classifier import Classifier
-from captum_classpattern.errors import ArgumentTypeError
-from captum_classpattern.hashes import hash_of_image
+from captum_classpattern._files import hash_of_image
+from captum_classpattern._validation import ArgumentTypeError, check_pixels, parse_labels
+from captum_classpattern.classifier import Classifier, predict
 
 Images: TypeAlias = "Tensor | Dataset[Any] | DataLoader[Any] | ImageSource"
 Labels: TypeAlias = Tensor | Sequence[int] | None

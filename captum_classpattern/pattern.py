@@ -15,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from captum_classpattern.errors import ArgumentTypeError
-from captum_classpattern.hashes import hash_of_set, pack, unpack
+from captum_classpattern._files import hash_of_set, pack, unpack, write_whole
+from captum_classpattern._validation import ArgumentTypeError
 
 FORMAT = "captum_classpattern.Pattern"
 
@@ -303,16 +303,6 @@ def _read_seen(folder: Path, info: dict[str, Any]) -> frozenset[str] | None:
     if name != f"seen_{hash_of_set(seen)}.safetensors":
         raise ValueError(f"{name}, which holds its search images, has changed")
     return seen
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Writes a file beside its place and renames it, so that a finished one is never half lost."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        beside.write_bytes(data)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def pixels_kept(area: float, size: Sequence[int]) -> int:

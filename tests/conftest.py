@@ -2,7 +2,7 @@
 
 import pytest
 
-from captum_classpattern import acceleration
+from captum_classpattern.optimization import acceleration
 
 
 @pytest.fixture(autouse=True)

@@ -12,10 +12,10 @@ from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
 from captum_classpattern import ClassPattern, Pattern, predictive_power, search_masks
-from captum_classpattern.hashes import hash_of_set
+from captum_classpattern._files import hash_of_set
 from captum_classpattern.images import ImageSource
-from captum_classpattern.judging import split_for_judging
-from captum_classpattern.search import Search
+from captum_classpattern.optimization.holdout import split_for_judging
+from captum_classpattern.optimization.search import Search
 
 IMAGES = torch.rand(60, 1, 5, 5, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(60) % 3

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from captum_classpattern import PixelClassifier
+from captum_classpattern._validation import ArgumentTypeError
 from captum_classpattern.class_names import ClassNames, as_file_name, name_of, placeholders
-from captum_classpattern.errors import ArgumentTypeError
 
 IMAGENET = (
     "tench, Tinca tinca",

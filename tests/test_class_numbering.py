@@ -7,8 +7,8 @@ from PIL import Image
 from torch import nn
 
 from captum_classpattern import PixelClassifier
+from captum_classpattern._validation import ArgumentTypeError, Notice
 from captum_classpattern.datasets import LabelledImages, load_images
-from captum_classpattern.errors import ArgumentTypeError, Notice
 
 LETTERS = list("abcde")
 

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from captum_classpattern import Pattern
 from captum_classpattern.images import ImageSource
-from captum_classpattern.metrics import check_unseen
 from captum_classpattern.pattern import FORMAT, pixels_kept
+from captum_classpattern.scores.power import check_unseen
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 quick = settings(max_examples=40, deadline=None, database=None)

@@ -10,8 +10,8 @@ from typing import Any
 import torchvision
 from torch import nn
 
+from captum_classpattern._validation import ArgumentTypeError
 from captum_classpattern.adapters.cifar import cifar_resnet18, cifar_resnet50, preactresnet18
-from captum_classpattern.errors import ArgumentTypeError
 
 OWN = {f.__name__: f for f in (preactresnet18, cifar_resnet18, cifar_resnet50)}
 FAMILIES = ("timm", "torchvision")

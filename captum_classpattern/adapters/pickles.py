@@ -8,13 +8,7 @@ from collections.abc import Iterator
 from pathlib import PosixPath
 from typing import IO, Any
 
-from captum_classpattern.adapters.arrays import (
-    Array,
-    Kind,
-    NotHarmlessError,
-    reconstruct,
-    scalar,
-)
+from captum_classpattern.adapters.arrays import Array, Kind, NotHarmlessError, reconstruct, scalar
 
 OPERATIONS = 1_000_000
 NAMES_SHOWN = 20

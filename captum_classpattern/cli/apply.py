@@ -30,8 +30,9 @@ def apply(
         if area is not None:
             check_area(area)
 
+        from captum_classpattern._files import write_whole
         from captum_classpattern.class_names import as_file_name
-        from captum_classpattern.pattern import Pattern, write_whole
+        from captum_classpattern.pattern import Pattern
 
         stamp = Pattern.load(pattern)
         class_name = stamp.info.get("class_name")

@@ -12,7 +12,7 @@ from captum_classpattern.cli import options
 from captum_classpattern.cli.printing import console, draw_best, friendly_errors, print_tables
 
 if TYPE_CHECKING:  # imported by the command alone, so that --help answers at once
-    from captum_classpattern.survey import Finding
+    from captum_classpattern.surveys.survey import Finding
 
 ROUNDS = 15  # of the default 80: a search takes a fifth of the time, and is little weaker
 BATCH = 48  # images in one pass: a step of one canvas a class is 40
@@ -51,7 +51,7 @@ def _demo(out: Path, seed: int, precision: str, *, comparison: bool) -> None:
 
     from captum_classpattern.demo import demo_images, demo_trigger
     from captum_classpattern.demo.story import make_verdicts
-    from captum_classpattern.metrics import changed_pixels
+    from captum_classpattern.scores.localisation import changed_pixels
 
     out.mkdir(parents=True, exist_ok=True)
     findings: dict[str, list[Finding]] = {}
@@ -78,8 +78,8 @@ def _demo(out: Path, seed: int, precision: str, *, comparison: bool) -> None:
 def _search_all(findings: "dict[str, list[Finding]]", out: Path, seed: int, precision: str) -> None:
     """Fills the findings, and writes each pattern as soon as it is there, each model's figure."""
     from captum_classpattern.demo import CLASS_NAMES, demo_images, demo_models
-    from captum_classpattern.results import save_patterns
-    from captum_classpattern.survey import CANVASES, survey
+    from captum_classpattern.surveys.results import save_patterns
+    from captum_classpattern.surveys.survey import CANVASES, survey
 
     images, models = demo_images(), demo_models()
     terminal = sys.stderr.isatty()
@@ -165,7 +165,7 @@ def _finish(
     """Writes results.json, and prints the tables and the verdicts."""
     from captum_classpattern.attribution import versions
     from captum_classpattern.demo import CLASS_NAMES, TRIGGER_TARGET
-    from captum_classpattern.results import write_json
+    from captum_classpattern.surveys.results import write_json
 
     seconds = time.perf_counter() - started
     write_json(

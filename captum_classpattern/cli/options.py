@@ -204,7 +204,7 @@ def check_area(area: float) -> None:
 
 def check_precision(precision: str) -> None:
     """Raises an error unless a precision is known."""
-    from captum_classpattern.settings import PRECISIONS
+    from captum_classpattern.optimization.settings import PRECISIONS
 
     if precision not in PRECISIONS:
         raise ValueError(f"--precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")

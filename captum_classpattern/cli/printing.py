@@ -11,12 +11,10 @@ import typer
 from rich.console import Console
 from tqdm import tqdm
 
-from captum_classpattern.errors import ArgumentTypeError, Notice
-
 if TYPE_CHECKING:  # imported by the commands alone, so that --help answers at once
     from captum_classpattern.classifier import Classifier
     from captum_classpattern.images import Images, Labels
-    from captum_classpattern.survey import Finding
+    from captum_classpattern.surveys.survey import Finding
 
 TABLE_WIDTH = 108  # narrower terminals wrap the lines, but lose nothing
 DRAWN = 20  # classes in a figure
@@ -36,7 +34,7 @@ def console() -> Console:
 
 def print_tables(found: "dict[str, list[Finding]]", class_names: Sequence[str] | None) -> None:
     """A table for each title, and what its columns mean."""
-    from captum_classpattern.results import results_table
+    from captum_classpattern.surveys.results import results_table
 
     out = console()
     for title, findings in found.items():
@@ -57,7 +55,7 @@ def draw_best(
     class_names: Sequence[str] | None = None,
 ) -> None:
     """A figure of the better canvas of each class; of many classes, of the strongest."""
-    from captum_classpattern.results import best_canvas
+    from captum_classpattern.surveys.results import best_canvas
     from captum_classpattern.visualization import plot_patterns
 
     best = best_canvas(findings)
@@ -95,7 +93,9 @@ def friendly_errors() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.showwarning = _print_warning
             yield
-    except (ImportError, OSError, ValueError, ArgumentTypeError) as error:
+    except (ImportError, OSError, ValueError, TypeError) as error:
+        if type(error) is TypeError:  # no ArgumentTypeError
+            raise
         if isinstance(error, ImportError) and (error.name or "").startswith("captum_classpattern"):
             raise  # a fault of the code
         typer.echo(f"Error: {_printable(error)}", err=True)
@@ -105,6 +105,8 @@ def friendly_errors() -> Iterator[None]:
 def _print_warning(
     message: Warning | str, category: type[Warning], *_: object, **__: object
 ) -> None:
+    from captum_classpattern._validation import Notice
+
     word = "Note" if issubclass(category, Notice) else "Warning"
     tqdm.write(f"{word}: {_printable(message)}", file=sys.stderr)  # above progress bars
 

@@ -18,13 +18,17 @@ from tqdm import tqdm
 
 from captum_classpattern.adapters import PixelClassifier
 from captum_classpattern.attribution import versions
-from captum_classpattern.checks import check_classifier, predict
 from captum_classpattern.class_names import name_of
-from captum_classpattern.classifier import placement
+from captum_classpattern.classifier import check_classifier, placement, predict
 from captum_classpattern.cli.printing import console, draw_best, print_tables
 from captum_classpattern.datasets import LabelledImages
-from captum_classpattern.results import read_finding, save_patterns, strongest_class, write_json
-from captum_classpattern.survey import Finding, survey
+from captum_classpattern.surveys.results import (
+    read_finding,
+    save_patterns,
+    strongest_class,
+    write_json,
+)
+from captum_classpattern.surveys.survey import Finding, survey
 
 BATCH = 64
 TOGETHER = 5  # classes on a GPU; on a CPU one fills it, and is finished sooner

@@ -66,7 +66,7 @@ def search(
         place = options.parse_device(device)
 
         from captum_classpattern.cli.run import Run
-        from captum_classpattern.survey import AREAS
+        from captum_classpattern.surveys.survey import AREAS
 
         model = options.open_model(
             checkpoint,

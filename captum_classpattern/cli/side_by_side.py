@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
+from captum_classpattern._files import write_whole
 from captum_classpattern.canvases import select_canvases
 from captum_classpattern.class_names import file_safe
 from captum_classpattern.classifier import Classifier
@@ -19,10 +20,9 @@ from captum_classpattern.comparison import Comparison, Interrupted, Record
 from captum_classpattern.comparison.choosing import searching
 from captum_classpattern.comparison.means import mean_power
 from captum_classpattern.images import Images, Labels
-from captum_classpattern.pattern import write_whole
 from captum_classpattern.report.pictures import pictures
 from captum_classpattern.report.writing import write_page
-from captum_classpattern.statistics import Estimate
+from captum_classpattern.scores.intervals import Estimate
 
 SMALL = 0.01
 VARIANTS = {

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
+from captum_classpattern._validation import ArgumentTypeError
 from captum_classpattern.classifier import Classifier
 from captum_classpattern.comparison.methods import DEFAULT, Method
 from captum_classpattern.comparison.records import STAMPED
-from captum_classpattern.errors import ArgumentTypeError
 from captum_classpattern.pattern import pixels_kept
 
 AREAS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)

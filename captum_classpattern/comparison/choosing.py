@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from captum_classpattern.comparison.means import mean_power
 from captum_classpattern.comparison.records import Record
-from captum_classpattern.metrics import PredictivePower
+from captum_classpattern.scores.power import PredictivePower
 
 COLUMNS = 8  # of a figure, at most
 

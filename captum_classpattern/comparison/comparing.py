@@ -8,23 +8,24 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from captum_classpattern.attribution import versions
-from captum_classpattern.checks import (
-    check_classifier,
+from captum_classpattern._files import hash_of_set
+from captum_classpattern._validation import (
     check_count,
     check_pixels,
     check_same_shape,
     check_seed,
     is_whole,
-    parse_targets,
+)
+from captum_classpattern.attribution import versions
+from captum_classpattern.class_names import parse_targets
+from captum_classpattern.classifier import (
+    Classifier,
+    check_classifier,
+    placement,
+    undisturbed,
     warn_if_guessing,
 )
-from captum_classpattern.classifier import Classifier, placement, undisturbed
-from captum_classpattern.comparison.asked import (
-    checked_areas,
-    checked_by_name,
-    checked_kinds,
-)
+from captum_classpattern.comparison.asked import checked_areas, checked_by_name, checked_kinds
 from captum_classpattern.comparison.captum_metrics import told
 from captum_classpattern.comparison.explain import Explainer, PrivateModel
 from captum_classpattern.comparison.measure import Measure
@@ -38,7 +39,6 @@ from captum_classpattern.comparison.scene import (
     set_scene,
 )
 from captum_classpattern.comparison.scoring import Scorer, check_apart, check_scored, some_evenly
-from captum_classpattern.hashes import hash_of_set
 from captum_classpattern.images import Images, ImageSource, Labels, labelled_source
 from captum_classpattern.pattern import Pattern
 

@@ -7,8 +7,9 @@ from captum.attr import Attribution
 from captum.log import log_usage
 from torch import Tensor
 
+from captum_classpattern._validation import check_seed
 from captum_classpattern.attribution import single_tensor
-from captum_classpattern.checks import check_seed, parse_targets
+from captum_classpattern.class_names import parse_targets
 from captum_classpattern.classifier import Classifier
 from captum_classpattern.images import Images, Labels, labelled_source
 

@@ -8,13 +8,14 @@ from captum.attr import Attribution
 from captum.log import log_usage
 from torch import Tensor
 
+from captum_classpattern._validation import check_count
 from captum_classpattern.attribution import single_tensor
-from captum_classpattern.checks import check_count, parse_targets
+from captum_classpattern.class_names import parse_targets
 from captum_classpattern.classifier import Classifier, placement, undisturbed
 from captum_classpattern.comparison.controls import ClassMean, RandomPixels, like_inputs
 from captum_classpattern.images import Images, Labels, evenly, labelled_source
-from captum_classpattern.metrics import without_class
 from captum_classpattern.pattern import pixels_kept
+from captum_classpattern.scores.power import without_class
 
 AT_ONCE = 48  # stamped images in one call
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from captum_classpattern.comparison.choosing import controls, searching
 from captum_classpattern.comparison.means import mean_power
 from captum_classpattern.comparison.records import Record
-from captum_classpattern.metrics import PredictivePower
+from captum_classpattern.scores.power import PredictivePower
 from captum_classpattern.visualization import plot_curves, plot_maps
 
 if TYPE_CHECKING:

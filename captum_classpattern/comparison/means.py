@@ -5,8 +5,8 @@ from statistics import fmean
 from typing import TypeVar
 
 from captum_classpattern.comparison.records import Record
-from captum_classpattern.metrics import PredictivePower
-from captum_classpattern.statistics import Estimate, Measured, mean_over_classes, newcombe
+from captum_classpattern.scores.intervals import Estimate, Measured, mean_over_classes, newcombe
+from captum_classpattern.scores.power import PredictivePower
 
 T = TypeVar("T")
 

@@ -13,10 +13,9 @@ from captum_classpattern.comparison.explained import STAMPED_KEY, Explained, exp
 from captum_classpattern.comparison.records import STAMPED, Failure, Record
 from captum_classpattern.comparison.scene import Scene
 from captum_classpattern.comparison.scoring import Scorer, strongest_pixels
-from captum_classpattern.localisation import Localisation, localise
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.simplicity import simplicity
-from captum_classpattern.stability import mean_pairwise_iou
+from captum_classpattern.scores.localisation import Localisation, localise
+from captum_classpattern.scores.shape import mean_pairwise_iou, simplicity
 
 RANKINGS = {"signed": lambda map: map, "absolute": lambda map: map.abs()}
 

@@ -13,7 +13,7 @@ from captum_classpattern.classifier import Classifier, find_module, placement
 from captum_classpattern.comparison.controls import ClassMean, RandomPixels
 from captum_classpattern.comparison.crop import BestCrop
 from captum_classpattern.images import Images, ImageSource, Labels, evenly
-from captum_classpattern.settings import Settings
+from captum_classpattern.optimization.settings import Settings
 
 Make: TypeAlias = Callable[[Any], attr.Attribution]
 Method: TypeAlias = Make | tuple[Make, Mapping[str, Any]]

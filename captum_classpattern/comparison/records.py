@@ -5,9 +5,9 @@ from typing import Any
 
 from torch import Tensor
 
-from captum_classpattern.localisation import Localisation
-from captum_classpattern.metrics import PredictivePower
-from captum_classpattern.simplicity import Simplicity
+from captum_classpattern.scores.localisation import Localisation
+from captum_classpattern.scores.power import PredictivePower
+from captum_classpattern.scores.shape import Simplicity
 
 STAMPED = "stamped"
 

@@ -9,8 +9,8 @@ from torch import Tensor
 from captum_classpattern.classifier import Classifier
 from captum_classpattern.comparison.records import STAMPED
 from captum_classpattern.images import ImageSource, evenly
-from captum_classpattern.metrics import changed_pixels
 from captum_classpattern.pattern import Pattern
+from captum_classpattern.scores.localisation import changed_pixels
 
 TRIED = 3  # images of a class, for one that is no canvas
 

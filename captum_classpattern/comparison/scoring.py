@@ -7,12 +7,11 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from captum_classpattern.checks import predict
-from captum_classpattern.classifier import Classifier
+from captum_classpattern.classifier import Classifier, predict
 from captum_classpattern.images import ImageSource
-from captum_classpattern.localisation import ranks
-from captum_classpattern.metrics import PredictivePower, count_hits, power_of, without_class
 from captum_classpattern.pattern import Pattern
+from captum_classpattern.scores.localisation import ranks
+from captum_classpattern.scores.power import PredictivePower, count_hits, power_of, without_class
 
 
 class Scorer:

@@ -8,7 +8,7 @@ from typing import Any
 
 from captum_classpattern.comparison.means import class_mean, mean_power
 from captum_classpattern.comparison.records import Failure, Record
-from captum_classpattern.metrics import PredictivePower
+from captum_classpattern.scores.power import PredictivePower
 
 Row = dict[str, Any]
 

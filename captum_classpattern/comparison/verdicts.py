@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from captum_classpattern.comparison.choosing import controls, searching
 from captum_classpattern.comparison.means import class_mean, mean_difference, mean_power
 from captum_classpattern.comparison.records import STAMPED, Failure, Record
-from captum_classpattern.statistics import Estimate
+from captum_classpattern.scores.intervals import Estimate
 
 if TYPE_CHECKING:
     from captum_classpattern.comparison.result import Comparison

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from captum_classpattern._validation import did_you_mean, few
 from captum_classpattern.datasets.labelled import LabelledImages
 from captum_classpattern.datasets.pixels import TOO_LARGE, UNREADABLE, fitted, recoloured
 from captum_classpattern.datasets.sources import (
@@ -19,7 +20,6 @@ from captum_classpattern.datasets.sources import (
     npz_listing,
     torchvision_listing,
 )
-from captum_classpattern.suggestions import did_you_mean, few
 
 __all__ = ["LabelledImages", "load_images"]
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from captum_classpattern.classifier import Classifier
-from captum_classpattern.datasets.numbering import (
+from captum_classpattern._files import hash_of_image
+from captum_classpattern.class_names import (
     NUMBERINGS,
     check_numbers,
     class_of_each,
@@ -16,7 +16,7 @@ from captum_classpattern.datasets.numbering import (
     names_of_numbered,
     warn_of_other_names,
 )
-from captum_classpattern.hashes import hash_of_image
+from captum_classpattern.classifier import Classifier
 
 WHOLE = 16  # bytes of a hash: none of two images that differ is ever dropped by chance
 
@@ -95,7 +95,7 @@ class LabelledImages:
 
         If the classifier does not name its classes, and there are as many folders as classes,
         their alphabetical order is taken, with a warning of the category
-        ``captum_classpattern.errors.Notice``. A data set's own order is taken if it has as many
+        ``captum_classpattern.Notice``. A data set's own order is taken if it has as many
         classes as the classifier; with such a warning, too, if its names are others.
 
         Args:

@@ -12,12 +12,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from captum_classpattern._validation import ArgumentTypeError, Notice, did_you_mean, few
+from captum_classpattern.class_names import NUMBERED
 from captum_classpattern.classifier import warn
 from captum_classpattern.datasets.pixels import UNREADABLE, decoded
-from captum_classpattern.errors import ArgumentTypeError, Notice
-from captum_classpattern.suggestions import did_you_mean, few
 
-NUMBERED = r"([0-9]{1,5})(?:_(.*))?"  # a class folder's name: a number, and perhaps a name
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 

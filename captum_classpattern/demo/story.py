@@ -7,10 +7,10 @@ from typing import Any
 from torch import Tensor
 
 from captum_classpattern.demo import CLASS_NAMES, TRIGGER_TARGET
-from captum_classpattern.metrics import localisation_iou
-from captum_classpattern.results import best_canvas
-from captum_classpattern.statistics import mean_over_classes
-from captum_classpattern.survey import Finding, stands_out
+from captum_classpattern.scores.intervals import mean_over_classes
+from captum_classpattern.scores.localisation import localisation_iou
+from captum_classpattern.surveys.results import best_canvas
+from captum_classpattern.surveys.survey import Finding, stands_out
 
 ALMOST_ANY = 0.9
 FOUND = 0.5  # IoU: two thirds of the pixels, more than to be found at all

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from captum_classpattern.comparison import Comparison, Record
 from captum_classpattern.comparison.choosing import best_per_image, controls, searching
-from captum_classpattern.metrics import PredictivePower
 from captum_classpattern.pattern import pixels_kept
 from captum_classpattern.report.formats import between, counted, percent, percent_area
 from captum_classpattern.report.tables import Cell, Row, Table, number_cell
+from captum_classpattern.scores.power import PredictivePower
 from captum_classpattern.visualization.drawing import NO_PIXEL
 
 MOST = 4_000_000  # characters of masks and canvases in a page

@@ -16,15 +16,7 @@ from captum_classpattern.report.formats import (
     percent_area,
     seconds,
 )
-from captum_classpattern.report.words import (
-    AREAS,
-    CAPTUM,
-    HIDDEN,
-    MAIN,
-    SHAPE,
-    TRANSFER,
-    VISIBLE,
-)
+from captum_classpattern.report.words import AREAS, CAPTUM, HIDDEN, MAIN, SHAPE, TRANSFER, VISIBLE
 
 Scores = Mapping[str, Any]
 LEVELS = {"image": "image", "class": "class mean"}

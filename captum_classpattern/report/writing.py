@@ -9,8 +9,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from captum_classpattern._files import write_whole
 from captum_classpattern.comparison import Comparison
-from captum_classpattern.pattern import write_whole
 from captum_classpattern.report.formats import counted, percent, settings_lines
 from captum_classpattern.report.growing import growing
 from captum_classpattern.report.pictures import Picture, pictures

@@ -10,8 +10,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from captum_classpattern.checks import check_pixels
-from captum_classpattern.errors import ArgumentTypeError
+from captum_classpattern._validation import ArgumentTypeError, check_pixels
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.visualization.drawing import check_channels, draw_image, on_neutral
 from captum_classpattern.visualization.grid import Grid

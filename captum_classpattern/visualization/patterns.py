@@ -11,16 +11,11 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from captum_classpattern.checks import check_seed
+from captum_classpattern._validation import ArgumentTypeError, check_seed
 from captum_classpattern.classifier import Classifier, placement, undisturbed
-from captum_classpattern.errors import ArgumentTypeError
 from captum_classpattern.images import Images, ImageSource, Labels, labelled_source
-from captum_classpattern.metrics import (
-    PredictivePower,
-    check_unseen,
-    predictive_power,
-)
 from captum_classpattern.pattern import Pattern
+from captum_classpattern.scores.power import PredictivePower, check_unseen, predictive_power
 from captum_classpattern.visualization.drawing import (
     check_channels,
     class_name,

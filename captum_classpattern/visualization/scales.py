@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from captum_classpattern.errors import ArgumentTypeError
+from captum_classpattern._validation import ArgumentTypeError
 
 Values: TypeAlias = npt.NDArray[np.float64]
 QUANTILE = 0.995

@@ -1,0 +1,205 @@
+"""A faster way to call a classifier in the many passes of a search; scores never use it.
+
+What is done follows from the device and the network's layers alone. Nothing is timed, so the same
+search gives the same masks on a busy machine.
+"""
+
+import copy
+import types
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from captum_classpattern.classifier import (
+    Classifier,
+    find_module,
+    first_of,
+    placement,
+    uncounted,
+    undisturbed,
+)
+
+
+def accelerated(
+    forward_func: Classifier, canvases: Tensor, additional: tuple[Any, ...], precision: str
+) -> Classifier:
+    """The classifier itself, or a private copy of it that is faster on its device.
+
+    A copy that fails on the first canvas is not used, as where a network can't run in bfloat16.
+    """
+    dtype = placement(forward_func, canvases)[1]
+    if precision == "bfloat16" and dtype not in (torch.float32, torch.bfloat16):
+        raise ValueError(
+            f"precision='bfloat16' is for float32 models, but this one is {dtype}: pass "
+            "precision='auto' or 'full', or model.float()"
+        )
+    if precision == "full" or dtype != torch.float32:
+        return forward_func
+    first, arguments = first_of(canvases, additional)
+    wanted = ways_for(forward_func, canvases.device, precision)
+    with undisturbed(forward_func, 0), uncounted(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about ways that will not be taken
+        try:
+            return _checked(forward_func, wanted, first, arguments)
+        except Exception as error:  # whatever it is: this model can't do all of that
+            _check_memory(error)
+            chosen, found = _one_by_one(forward_func, wanted, first, arguments)
+            if precision == "bfloat16" and "bfloat16" not in chosen:
+                raise ValueError(
+                    f"precision='bfloat16' can't be used, since this model fails in it ({error}): "
+                    "pass precision='auto' or 'full'"
+                ) from error
+    return found
+
+
+def ways_for(forward_func: Classifier, device: torch.device, precision: str) -> tuple[str, ...]:
+    """The rule: how a classifier is made faster on a device.
+
+    Batch norms are folded into the convolutions before them. Networks of convolutions, or whose
+    patches are cut by one, work in bfloat16 and channels_last where the device has matrix products
+    in bfloat16; others are too small to gain. Of plain functions no layer can be seen.
+    """
+    module = find_module(forward_func)
+    parts = () if module is None else tuple(module.modules())
+    convolves = module is not None and any(weight.ndim == 4 for weight in module.parameters())
+    low = precision == "bfloat16" or (convolves and has_bfloat16(device))
+    ways = ["bfloat16"] * low + ["channels_last"] * (low and convolves)
+    ways += ["folded"] * any(isinstance(part, nn.BatchNorm2d) for part in parts)
+    return tuple(ways)
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a device has matrix products in bfloat16: CUDA from compute capability 8.0 and ROCm;
+    CPUs with AMX or AVX-512 bfloat16."""
+    if device.type == "cuda":
+        return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type != "cpu":
+        return False
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, check, lambda: False)() for check in checks)
+
+
+def _one_by_one(
+    forward_func: Classifier, wanted: tuple[str, ...], image: Tensor, arguments: tuple[Any, ...]
+) -> tuple[tuple[str, ...], Classifier]:
+    """Those of the ways that the model can go, and what calls it so."""
+    chosen: tuple[str, ...] = ()
+    found = forward_func
+    for way in wanted:
+        try:
+            found = _checked(forward_func, (*chosen, way), image, arguments)
+            chosen = (*chosen, way)
+        except Exception as error:  # likewise
+            _check_memory(error)
+    return chosen, found
+
+
+def _check_memory(error: Exception) -> None:
+    """Raises an error where memory was short: that must not choose the precision."""
+    if isinstance(error, torch.OutOfMemoryError) or "ALLOC_FAILED" in str(error):
+        raise torch.OutOfMemoryError(
+            "the device has no room for a private copy of the model: pass precision='full' to "
+            "search with the model as it is"
+        ) from error
+
+
+def _checked(
+    forward_func: Classifier, ways: tuple[str, ...], image: Tensor, arguments: tuple[Any, ...]
+) -> Classifier:
+    """What calls the classifier in these ways; an error unless its gradient is finite."""
+    if not ways:
+        return forward_func
+    call = _built(forward_func, ways, image, arguments)
+    leaf = image.detach().clone().requires_grad_()
+    (slope,) = torch.autograd.grad(call(leaf, *arguments).float().logsumexp(1).sum(), leaf)
+    if not bool(slope.isfinite().all()):
+        raise ValueError("its gradient is not finite")
+    return call
+
+
+def _built(
+    forward_func: Classifier, ways: tuple[str, ...], image: Tensor, arguments: tuple[Any, ...]
+) -> Classifier:
+    owner = find_module(forward_func)
+    if ways == ("bfloat16",):  # autocast needs no copy
+        return _Accelerated(forward_func, ways)
+    if owner is None:
+        raise ValueError("only a module can be copied")
+    twin = copy.deepcopy(owner).requires_grad_(False)
+    if "channels_last" in ways:
+        twin.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    call = twin if owner is forward_func else types.MethodType(forward_func.__func__, twin)  # type: ignore[attr-defined]
+    if "folded" in ways:
+        _fold(twin, call, image, arguments)
+    return _Accelerated(call, ways)
+
+
+class _Accelerated(nn.Module):
+    """Calls a classifier under autocast, with images in the memory format that suits it."""
+
+    def __init__(self, call: Classifier, ways: tuple[str, ...]) -> None:
+        super().__init__()
+        self.call, self.ways = call, ways
+        self.module = find_module(call)  # so that its device and precision can be seen
+        self.training = False
+
+    def forward(self, images: Tensor, *additional: Any) -> Tensor:
+        if "channels_last" in self.ways:
+            images = images.contiguous(memory_format=torch.channels_last)
+        enabled = "bfloat16" in self.ways
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=enabled):
+            return self.call(images, *additional)
+
+
+def _fold(module: nn.Module, call: Classifier, image: Tensor, arguments: tuple[Any, ...]) -> None:
+    """Puts each batch norm that directly follows a convolution into it; an error if that
+    changes the logits, as where the convolution's output is also used elsewhere."""
+    with torch.no_grad():
+        before = call(image, *arguments)
+        for convolution, norm in _followed(module, call, image, arguments):
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            convolution.weight, convolution.bias = fuse_conv_bn_weights(
+                convolution.weight,
+                convolution.bias,
+                norm.running_mean,
+                norm.running_var,
+                norm.eps,
+                norm.weight,
+                norm.bias,
+            )
+            for parent in module.modules():
+                for name, child in parent.named_children():
+                    if child is norm:
+                        setattr(parent, name, nn.Identity())
+        after = call(image, *arguments)
+    if not torch.allclose(before, after, atol=1e-3 * float(before.abs().max()), rtol=0):
+        raise ValueError("the batch norms can't be folded")
+
+
+def _followed(
+    module: nn.Module, call: Classifier, image: Tensor, arguments: tuple[Any, ...]
+) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+    """The pairs of convolution and batch norm, by watching one pass."""
+    outputs: list[tuple[nn.Module, Tensor]] = []
+    pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
+
+    def watch(part: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        if type(part) is nn.Conv2d:
+            outputs.append((part, output))
+        elif isinstance(part, nn.BatchNorm2d) and part.running_mean is not None:
+            pairs.extend(
+                (source, part)
+                for source, made in outputs
+                if made is inputs[0] and isinstance(source, nn.Conv2d)
+            )
+
+    hooks = [part.register_forward_hook(watch) for part in module.modules()]
+    call(image, *arguments)
+    for hook in hooks:
+        hook.remove()
+    called = [source for source, _ in outputs]
+    return [pair for pair in pairs if called.count(pair[0]) == 1]

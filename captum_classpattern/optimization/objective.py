@@ -1,0 +1,113 @@
+"""How far a classifier is from saying the target on stamped images, for many canvases at once."""
+
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from captum_classpattern.classifier import Classifier, additional_rows, placement, warn
+from captum_classpattern.optimization.schedule import Step
+
+
+@dataclass
+class Objective:
+    """The mean loss of each canvas's mask over a batch, and its gradient with respect to the mask.
+
+    ``internal_batch_size`` is halved, with a warning, where the device's memory is too small.
+    """
+
+    forward_func: Classifier
+    canvases: Tensor
+    targets: list[int]
+    additional: tuple[Any, ...]
+    internal_batch_size: int | None
+
+    def __post_init__(self) -> None:
+        self._targets = torch.tensor(self.targets, device=self.canvases.device)
+
+    def value(self, masks: Tensor, rows: list[int], step: Step) -> Tensor:
+        """Losses (n,) of the masks (n, 1, H, W) of some canvases: 1 - sqrt(p) of the target's p."""
+        return self._evaluate(masks, rows, step, bounded=True, gradient=False)[0]
+
+    def value_and_gradient(
+        self, masks: Tensor, rows: list[int], step: Step, *, bounded: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Losses, 1 - sqrt(p) or the cross-entropy -log p, and their gradients (n, 1, H, W).
+
+        1 - sqrt(p) is bounded: it gives up images that are far from the class.
+        """
+        return self._evaluate(masks, rows, step, bounded=bounded, gradient=True)
+
+    def _evaluate(
+        self, masks: Tensor, rows: list[int], step: Step, *, bounded: bool, gradient: bool
+    ) -> tuple[Tensor, Tensor]:
+        """The pairs of canvas and image are independent, so that the gradient of their sum with
+        respect to the stamped images holds each mask's own."""
+        device = masks.device
+        picks = [step.picks.get(self.targets[row], []) for row in rows]
+        counts = torch.tensor([len(pick) for pick in picks], device=device)
+        owners = [place for place, pick in enumerate(picks) for _ in pick]
+        owner, pick, row = (
+            torch.tensor(numbers, dtype=torch.int64, device=device)
+            for numbers in (owners, list(itertools.chain(*picks)), [rows[i] for i in owners])
+        )
+        value, slopes = torch.zeros(len(rows), device=device), torch.zeros_like(masks)
+        start = 0
+        while start < len(owner):
+            part = slice(start, start + (self.internal_batch_size or len(owner)))
+            try:
+                mask, image = masks[owner[part]], step.images[pick[part]]
+                loss, slope = self._pairs(mask, image, row[part], bounded, gradient)
+            except torch.OutOfMemoryError:
+                size = len(owner[part])
+                if size == 1:
+                    raise
+                self._halve(size)
+                continue
+            _add_runs(value, loss, owners[part])
+            if slope is not None:
+                _add_runs(slopes, slope, owners[part])
+            start = part.stop
+        return value / counts.clamp(min=1), slopes / counts.clamp(min=1).view(-1, 1, 1, 1)
+
+    def _pairs(
+        self, mask: Tensor, image: Tensor, row: Tensor, bounded: bool, gradient: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """The loss of each pair of mask and image, and its gradient with respect to the mask."""
+        canvas = self.canvases[row]
+        _, dtype = placement(self.forward_func, canvas)
+        mask, canvas, image = mask.to(dtype), canvas.to(dtype), image.to(dtype)
+        stamped = (mask * canvas + (1 - mask) * image).requires_grad_(gradient)
+        additional = additional_rows(self.additional, row, len(self.canvases))
+        targets = self._targets[row]
+        with torch.set_grad_enabled(gradient):
+            logits = self.forward_func(stamped, *additional).float()
+            loss = cross_entropy(logits, targets, reduction="none")
+            loss = -torch.expm1(-loss / 2) if bounded else loss
+        if not gradient:
+            return loss, None
+        if not logits.requires_grad:
+            raise ValueError(
+                "the model's logits carry no gradient: it must not run under torch.no_grad, "
+                "detach its outputs or round them"
+            )
+        (slope,) = torch.autograd.grad(loss.sum(), stamped)
+        return loss.detach(), (slope * (canvas - image)).sum(1, keepdim=True).float()
+
+    def _halve(self, size: int) -> None:
+        self.internal_batch_size = size // 2
+        warn(
+            f"the device has too little memory for {size} images at once: the search goes on with "
+            f"internal_batch_size={size // 2}"
+        )
+
+
+def _add_runs(totals: Tensor, values: Tensor, owners: list[int]) -> None:
+    """Adds the sum of each run of values to the total of its owner. Each run is summed in the same
+    order on every call; ``index_add_`` adds in any order on CUDA."""
+    runs = [(owner, len(list(run))) for owner, run in itertools.groupby(owners)]
+    sums = torch.stack([run.sum(0) for run in torch.split(values, [length for _, length in runs])])
+    totals[[owner for owner, _ in runs]] += sums

@@ -1,0 +1,474 @@
+"""What a comparison says of itself, from records made by hand: titles, outcomes and words."""
+
+from statistics import mean
+
+import pytest
+import torch
+
+from captum_classpattern.comparison import Comparison, Record
+from captum_classpattern.comparison.records import STAMPED, Failure
+from captum_classpattern.scores.intervals import bootstrap_over_classes
+from captum_classpattern.scores.localisation import Localisation
+from captum_classpattern.scores.power import power_of
+
+OURS, OTHER, LAST, CROP = "ClassPattern", "Saliency", "LRP", "BestCrop"
+MISSING = "ImportError: needs scikit-learn: pip install it"
+
+
+def record(method, hits=None, found=None, *, model="net", kind="canvas", bare=5, n=100, **changes):
+    """A map with so many hits of n, and what it finds of a trigger."""
+    how = {"level": "image", "ranking": "signed", "canvas": 0, "target": 0}
+    how |= {"control": method == CROP, "searches": method == OURS}
+    return Record(
+        model=model,
+        method=method,
+        kind=kind,
+        map=torch.zeros(2, 2),
+        masks={},
+        powers={} if kind == STAMPED else {0.05: power_of(hits or 0, n, bare)},
+        localisation=None if found is None else Localisation(*found, 0.0, 0.0, 0.0),
+        **{**how, **changes},
+    )
+
+
+def on_canvases(method, *hits, classes=None, **changes):
+    """A canvas for each number of hits, each of another class but where they are given."""
+    targets = range(len(hits)) if classes is None else classes
+    return [
+        record(method, count, canvas=i, target=y, **changes)
+        for i, (count, y) in enumerate(zip(hits, targets))
+    ]
+
+
+def verdicts(
+    records, failures=(), *, models=("net",), backdoored=(), kinds=("canvas",), **settings
+):
+    return Comparison(
+        models=dict.fromkeys(models, 0.9),
+        canvases=torch.zeros(len(kinds), 1, 2, 2),
+        targets=[0] * len(kinds),
+        kinds=list(kinds),
+        stamped={},
+        triggers={},
+        backdoored=list(backdoored),
+        records=list(records),
+        failures=[Failure(*failure) for failure in failures],
+        class_names=None,
+        area=0.05,
+        areas=[0.05],
+        settings=settings,
+    ).verdicts()
+
+
+def one(told, words):
+    [found] = [verdict for verdict in told if words in verdict["title"]]
+    return found
+
+
+def titles(told):
+    return [verdict["title"] for verdict in told]
+
+
+def power(*records, **more):
+    return one(verdicts(records, **more), "comes first")
+
+
+def hidden(*records, **more):
+    return one(verdicts(records, backdoored=["net"], **more), "hidden")
+
+
+def visible(*found):
+    records = [record(method, found=values, kind=STAMPED) for method, values in found]
+    return one(verdicts(records, backdoored=["net"]), "visible")
+
+
+# power
+
+
+def test_the_first_comes_first_with_all_numbers():
+    told = power(
+        *on_canvases(OURS, 80, 90), *on_canvases(OTHER, 40, 45),
+        *on_canvases(LAST, 10, 10), *on_canvases(CROP, 30, 30),
+        kinds=["canvas"] * 2,
+    )  # fmt: skip
+    assert told == {
+        "title": "ClassPattern comes first",
+        "model": "net",
+        "holds": True,
+        "text": "net model, 5 % of the pixels of 2 canvases, share of held-out images that become "
+        "the class: ClassPattern 85.0 % (76.8-90.6); the best other method, Saliency, 42.5 % "
+        "(33.3-52.3): 2.0 times as much; BestCrop 30.0 % (21.9-39.6); no pattern 5.0 %. "
+        "ClassPattern less Saliency, canvas by canvas: 42.5 points (29.8 to 53.3). In brackets: "
+        "95 % interval of the images, for these 2 classes alone.",
+    }
+
+
+@pytest.mark.parametrize(
+    ("rivals", "bare"),
+    [
+        ([(OTHER, 75)], 5),  # intervals overlap
+        ([(OTHER, 95)], 5),
+        ([(OTHER, 10), (CROP, 75)], 5),  # a control's, too
+        ([(OTHER, 10), ("Another search", 75)], 5),
+        ([(OTHER, 10)], 75),  # no better than no pattern
+    ],
+)
+def test_first_is_only_who_is_clearly_above_all_others_and_no_pattern(rivals, bare):
+    records = [record(m, hits, bare=bare, searches="search" in m) for m, hits in rivals]
+    told = power(record(OURS, 80, bare=bare), *records)
+    assert told["title"] == "ClassPattern comes first"
+    assert not told["holds"]
+
+
+def test_no_pattern_must_be_clearly_below():
+    assert power(record(OURS, 80, bare=67), record(OTHER, 10, bare=67))["holds"]
+    # 70 % is below the interval of 80 % (71.1 to 86.7), but of 100 images, too
+    assert not power(record(OURS, 80, bare=70), record(OTHER, 10, bare=70))["holds"]
+
+
+def test_canvases_of_one_class_that_repeat_add_no_evidence():
+    """Ten canvases on the same images once counted as ten times as many images."""
+    ours = on_canvases(OURS, *[60] * 10, classes=[0] * 10)
+    close = on_canvases(OTHER, *[52] * 10, classes=[0] * 10)
+    verdict = power(*ours, *close, kinds=["canvas"] * 10)
+    assert not verdict["holds"]
+    assert "ClassPattern 60.0 % (50.2-69.1)" in verdict["text"]
+    assert "of the images, for this class alone." in verdict["text"]
+
+
+CLASSES = (2, 5, 10, 15, 20, 30, 40, 50, 70, 90)  # hits of 100, class by class
+
+
+def test_rivals_are_compared_canvas_by_canvas():
+    """Classes differ so much that the means' intervals overlap; the paired difference is clear."""
+    ours, rival = CLASSES, [max(0, hits - 2 - i % 3) for i, hits in enumerate(CLASSES)]
+    verdict = power(
+        *on_canvases(OURS, *ours, bare=0),
+        *on_canvases(OTHER, *rival, bare=0),
+        kinds=["canvas"] * 10,
+    )
+    gaps = {i: [(a - b) / 100] for i, (a, b) in enumerate(zip(ours, rival))}
+    value, (low, high) = mean(map(mean, gaps.values())), bootstrap_over_classes(gaps).interval
+    assert verdict["holds"]
+    assert (
+        f"ClassPattern less Saliency, canvas by canvas: {100 * value:.1f} points "
+        f"({100 * low:.1f} to {100 * high:.1f}). In brackets: 95 % bootstrap interval over 10 "
+        "classes." in verdict["text"]
+    )
+
+
+def test_a_rival_that_wins_on_some_classes_is_not_clearly_beaten():
+    """Of 10,000 images all differences are clear, but those that they are drawn from are not."""
+    rival = [
+        hits + change for hits, change in zip(CLASSES, (9, -2, 30, -10, -9, 20, -25, -20, 9, -30))
+    ]
+    verdict = power(
+        *on_canvases(OURS, *(100 * hits for hits in CLASSES), n=10_000, bare=0),
+        *on_canvases(OTHER, *(100 * hits for hits in rival), n=10_000, bare=0),
+        kinds=["canvas"] * 10,
+    )
+    assert verdict["title"] == "ClassPattern comes first"
+    assert not verdict["holds"]
+
+
+def test_classes_with_more_canvases_have_no_more_weight():
+    classes = [0, 0, 0, 1]
+    verdict = power(
+        *on_canvases(OURS, 90, 90, 90, 10, classes=classes),
+        *on_canvases(OTHER, 5, 5, 5, 5, classes=classes),
+        kinds=["canvas"] * 4,
+    )
+    assert "ClassPattern 50.0 % (" in verdict["text"]
+
+
+def test_where_all_classes_are_equal_the_interval_is_of_the_images():
+    verdict = power(
+        *on_canvases(OURS, *CLASSES, bare=0), *on_canvases(OTHER, *[0] * 10, bare=0),
+        kinds=["canvas"] * 10,
+    )  # fmt: skip
+    assert "Saliency, 0.0 % (0.0-3.7)" in verdict["text"]
+    assert verdict["text"].endswith(
+        "In brackets: 95 % bootstrap interval over 10 classes (of the images where all classes are "
+        "equal)."
+    )
+
+
+def test_without_a_search_the_strongest_that_is_no_control_is_meant():
+    told = power(record(CROP, 90), record(OTHER, 20), record(LAST, 60))
+    assert told["title"] == "LRP comes first"
+    assert not told["holds"]  # the control is stronger
+    assert "LRP 60.0 %" in told["text"]
+    assert "the best other method, Saliency, 20.0 %" in told["text"]
+    assert power(record(CROP, 10), record(LAST, 60))["holds"]
+
+
+def test_another_ranking_of_the_same_method_is_no_rival():
+    told = power(record(LAST, 60, ranking="absolute"), record(LAST, 59), record(OTHER, 20))
+    assert told["title"] == "LRP comes first"
+    assert told["holds"]
+    assert "LRP, absolute 60.0 %" in told["text"]
+    assert "the best other method, Saliency, 20.0 %" in told["text"]
+    assert titles(verdicts([record(LAST, 60), record(LAST, 20, ranking="absolute")])) == [
+        "All methods gave maps"
+    ]
+
+
+@pytest.mark.parametrize("methods", [[OURS], [OTHER], [CROP], [CROP, CROP]])
+def test_without_a_rival_or_with_controls_alone_nothing_comes_first(methods):
+    records = [
+        record(m, 80, (0.5, 0.5), kind=kind, canvas=i)
+        for i, m in enumerate(methods)
+        for kind in ("canvas", STAMPED)
+    ]
+    assert titles(verdicts(records, backdoored=["net"])) == ["All methods gave maps"]
+
+
+def test_a_rival_without_power_is_no_divisor():
+    text = power(record(OURS, 80), record(OTHER, 0))["text"]
+    assert "Saliency, 0.0 %" in text
+    assert "times as much" not in text
+
+
+@pytest.mark.parametrize(
+    ("kind", "count", "words"),
+    [
+        ("canvas", 1, " 1 canvas, "),
+        ("canvas", 3, " 3 canvases, "),
+        ("white", 1, " 1 white canvas, "),
+        ("white", 2, " 2 white canvases, "),
+    ],
+)
+def test_canvases_are_counted_in_good_english(kind, count, words):
+    records = [record(m, 50, kind=kind, canvas=i) for m in (OURS, OTHER) for i in range(count)]
+    assert words in power(*records, kinds=[kind] * count)["text"]
+
+
+# the hidden trigger
+
+
+def test_the_hidden_trigger_is_found_with_all_numbers():
+    records = [
+        record(OURS, found=(0.6, 0.8), kind="positive"),
+        record(OTHER, found=(0.1, 0.2), kind="positive"),
+        record(OURS, found=(0.2, 0.3), kind="white", canvas=1),
+        record(OTHER, found=(0.3, 0.4), kind="white", canvas=1),
+        record(LAST, found=(0.1, 0.7), kind="white", canvas=1),
+        record(OURS, found=(0.05, 0.1), kind="white", canvas=1, model="a"),
+        record(OURS, found=(0.01, 0.2), kind="white", canvas=1, model="b"),
+    ]
+    told = hidden(*records, models=("net", "a", "b"), kinds=("positive", "white"))
+    assert told == {
+        "title": "ClassPattern finds the hidden trigger best",
+        "model": "net",
+        "holds": True,  # its best kind is above the others' best
+        "text": "net model, trigger hidden (IoU and average precision with the pixels that the "
+        "trigger changes, clean images only): 1 positive canvas: ClassPattern 0.600 and 0.800, "
+        "best other Saliency 0.100 and 0.200; 1 white canvas: ClassPattern 0.200 and 0.300, best "
+        "other Saliency 0.300 and 0.400, best other LRP 0.100 and 0.700, ClassPattern on models "
+        "without the trigger at most 0.050 and 0.200.",
+    }
+
+
+@pytest.mark.parametrize(
+    ("rivals", "holds"),
+    [
+        ([(OTHER, (0.5, 0.5), "white")], True),
+        ([(OTHER, (0.5, 0.5), "positive"), (OTHER, (0.7, 0.9), "white")], False),  # other kind
+        ([(OTHER, (0.7, 0.5), "positive")], False),
+        ([(OTHER, (0.5, 0.9), "positive")], False),
+        ([(OTHER, (0.7, 0.1), "white"), (LAST, (0.1, 0.9), "white")], False),
+        ([(OTHER, (0.6, 0.5), "positive")], False),  # a tie
+        ([(OTHER, (0.5, 0.8), "positive")], False),
+        ([(OTHER, (0.1, 0.1), "positive"), (CROP, (0.7, 0.9), "white")], False),  # a control
+    ],
+)
+def test_the_hidden_trigger_is_found_best_only_above_the_best_of_all_others(rivals, holds):
+    ours = [
+        record(OURS, found=(0.6, 0.8), kind="positive"),
+        record(OURS, found=(0, 0), kind="white"),
+    ]
+    others = [record(m, found=values, kind=kind) for m, values, kind in rivals]
+    told = hidden(*ours, *others, kinds=("positive", "white"))
+    assert told["title"] == "ClassPattern finds the hidden trigger best"
+    assert told["holds"] is holds
+
+
+@pytest.mark.parametrize(
+    ("clean", "holds"), [((0.1, 0.1), True), ((0.6, 0.1), False), ((0.1, 0.9), False)]
+)
+def test_what_is_found_as_well_without_the_trigger_is_not_found(clean, holds):
+    found = [record(OURS, found=(0.6, 0.8)), record(OTHER, found=(0.1, 0.1))]
+    control = [
+        record(OURS, found=clean, model="clean"),
+        record(OTHER, found=(0.9, 0.9), model="clean"),  # of another method: no matter
+        record(OURS, found=(0.9, 0.9), model="clean", kind=STAMPED),  # visible: no matter
+        record(OURS, found=(0.9, 0.9), model="worse"),  # has a trigger of its own
+    ]
+    told = verdicts(
+        [*found, *control], models=("net", "clean", "worse"), backdoored=["net", "worse"]
+    )
+    about = one([v for v in told if v.get("model") == "net"], "hidden")
+    assert about["holds"] is holds
+    numbers = f"{clean[0]:.3f} and {clean[1]:.3f}"
+    assert f"ClassPattern on models without the trigger at most {numbers}." in about["text"]
+
+
+@pytest.mark.parametrize("iou", [0.0004, 0.004, 0.099])
+def test_a_hidden_trigger_that_no_method_finds_is_not_found_best(iou):
+    """It held where the IoU was printed as 0.000, as long as those of the others were 0."""
+    verdict = hidden(
+        record(OURS, found=(iou, 0.02)),
+        record(OTHER, found=(0.0, 0.01)),
+        record(OURS, found=(0.0, 0.01), model="clean"),
+        models=("net", "clean"),
+    )
+    assert verdict["title"] == "ClassPattern finds the hidden trigger best"
+    assert not verdict["holds"]
+    assert verdict["text"].endswith(". No method finds the trigger: that takes an IoU of 0.1.")
+
+
+def test_a_hidden_trigger_is_found_from_an_iou_of_a_tenth():
+    verdict = hidden(record(OURS, found=(0.1, 0.2)), record(OTHER, found=(0.05, 0.1)))
+    assert verdict["holds"]
+    assert "that takes" not in verdict["text"]
+
+
+def test_a_trigger_that_only_a_rival_finds_is_not_said_to_be_found_by_none():
+    verdict = hidden(record(OURS, found=(0.05, 0.2)), record(OTHER, found=(0.3, 0.1)))
+    assert not verdict["holds"]
+    assert "ClassPattern does not find the trigger: that takes an IoU of 0.1." in verdict["text"]
+
+
+def test_without_a_search_the_best_that_is_no_control_is_said_to_find():
+    told = hidden(
+        record(CROP, found=(0.9, 0.9)),
+        record(OTHER, found=(0.2, 0.2)),
+        record(LAST, found=(0.5, 0.3), level="class"),
+    )
+    assert told["title"] == "LRP finds the hidden trigger best"
+    assert not told["holds"]
+    assert "1 canvas: LRP, class mean 0.500 and 0.300, best other BestCrop 0.900" in told["text"]
+
+
+def test_what_was_not_measured_is_not_told():
+    records = [record(OURS, 80), record(OTHER, 10)]  # the trigger's class is no canvas
+    told = verdicts(records, backdoored=["net"])
+    assert titles(told) == ["ClassPattern comes first", "All methods gave maps"]
+
+
+# the visible trigger
+
+
+def test_the_visible_trigger_is_told_with_all_numbers():
+    told = visible(
+        (OTHER, (0.5, 0.6)), (LAST, (0.4, 0.3)), ("A", (0.3, 0.3)), ("B", (0.2, 0.3)),
+        (OURS, (0.1, 0.9)),
+    )  # fmt: skip
+    assert told == {
+        "title": "ClassPattern finds the visible trigger best",
+        "model": "net",
+        "holds": False,
+        "text": "net model, trigger visible (images stamped with it; ordered by IoU, then average "
+        "precision): Saliency 0.500 and 0.600, LRP 0.400 and 0.300, A 0.300 and 0.300, "
+        "ClassPattern 0.100 and 0.900.",
+    }
+
+
+@pytest.mark.parametrize(
+    ("ours", "holds"),
+    [((0.6, 0.1), True), ((0.5, 0.7), True), ((0.5, 0.6), False), ((0.5, 0.5), False)],
+)
+def test_the_visible_trigger_is_found_best_only_strictly(ours, holds):
+    for found in ([(OURS, ours), (OTHER, (0.5, 0.6))], [(OTHER, (0.5, 0.6)), (OURS, ours)]):
+        assert visible(*found)["holds"] is holds
+
+
+def test_a_visible_trigger_that_no_method_finds_is_not_found_best():
+    verdict = visible((OURS, (0.004, 0.02)), (OTHER, (0.0, 0.01)))
+    assert verdict["title"] == "ClassPattern finds the visible trigger best"
+    assert not verdict["holds"]
+    assert verdict["text"].endswith(". No method finds the trigger: that takes an IoU of 0.1.")
+    assert visible((OURS, (0.1, 0.02)), (OTHER, (0.0, 0.01)))["holds"]
+
+
+def test_without_a_search_the_best_finds_the_visible_trigger_if_no_control_does():
+    told = visible((OTHER, (0.5, 0.6)), (CROP, (0.1, 0.1)), (LAST, (0.2, 0.2)))
+    assert told["title"] == "Saliency finds the visible trigger best"
+    assert told["holds"]
+    assert not visible((OTHER, (0.5, 0.6)), (CROP, (0.6, 0.1)))["holds"]
+
+
+# what gave no maps
+
+
+def test_all_methods_gave_maps():
+    records = [record(m, 50, model=model) for m in (OURS, OTHER, CROP) for model in ("net", "b")]
+    told = verdicts(records, models=("net", "b"))
+    assert told[-1] == {
+        "title": "All methods gave maps",
+        "holds": True,
+        "text": "6 runs (3 methods on 2 models) gave maps.",
+    }
+    assert verdicts(records[:1])[-1]["text"] == "1 run (1 method on 1 model) gave maps."
+
+
+def test_a_metric_that_failed_is_no_map_that_failed():
+    told = verdicts([record(OURS, 50)], [("net", OURS, "infidelity", "ValueError: no")])
+    assert (told[-1]["title"], told[-1]["holds"]) == ("All methods gave maps", True)
+
+
+def test_a_method_that_failed_is_told():
+    records = [record(OURS, 50), record(OTHER, 10)]
+    told = verdicts(records, [("net", LAST, "maps", "RuntimeError: no rule")])[-1]
+    assert told == {
+        "title": "All methods gave maps",
+        "holds": False,
+        "text": "2 of 3 runs (3 methods on 1 model) gave maps; not so LRP on the net model "
+        "(RuntimeError: no rule).",
+    }
+
+
+@pytest.mark.parametrize("reason", [MISSING, "ModuleNotFoundError: No module named 'sklearn'"])
+def test_what_is_not_installed_does_not_fail(reason):
+    failures = [("net", "Lime", "maps", reason)]
+    told = verdicts([record(OURS, 50)], failures)[-1]
+    assert told == {
+        "title": "All methods that are installed gave maps",
+        "holds": True,
+        "text": f"1 of 2 runs (2 methods on 1 model) gave maps; not so Lime on the net model "
+        f"({reason}).",
+    }
+    failures.append(("net", LAST, "maps", "ImportErrors: of another kind"))
+    told = verdicts([record(OURS, 50)], failures)[-1]
+    assert (told["title"], told["holds"]) == ("All methods that are installed gave maps", False)
+    assert not verdicts([], failures[:1])[-1]["holds"]  # none is
+
+
+def test_an_interrupt_is_told():
+    records = [record(OURS, 80), record(OTHER, 10)]
+    told = verdicts(records, models=("net", "never"), backdoored=["never"], complete=False)
+    assert [v.get("model") for v in told] == ["net", None]  # nothing of the other model
+    assert told[-1] == {
+        "title": "All methods that were finished gave maps",
+        "holds": True,
+        "text": "2 runs (2 methods on 1 model) gave maps (interrupted).",
+    }
+    told = verdicts(records, [("net", "Lime", "maps", MISSING)], complete=False)[-1]
+    assert told["title"] == "All methods that are installed and were finished gave maps"
+    assert "2 of 3 runs (3 methods on 1 model) gave maps (interrupted); not so Lime" in told["text"]
+    assert "interrupted" not in verdicts(records, complete=True)[-1]["text"]
+    assert verdicts([], backdoored=["net"], complete=False) == []
+
+
+def test_a_model_on_which_all_failed_has_no_maps_to_compare():
+    failures = [("net", method, "maps", "RuntimeError: no") for method in (OURS, OTHER)]
+    told = verdicts([], failures, backdoored=["net"])
+    assert told[0] == {
+        "title": "There are maps to compare",
+        "model": "net",
+        "holds": False,
+        "text": "net model: no method gave a map.",
+    }
+    assert titles(told[1:]) == ["All methods gave maps"]
+    assert not told[1]["holds"]
+    assert told[1]["text"].startswith("0 of 2 runs (2 methods on 1 model) gave maps; not so ")

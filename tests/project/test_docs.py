@@ -1,0 +1,91 @@
+"""What the documentation shows runs, and what is public stands in it."""
+
+import importlib
+import inspect
+import re
+from pathlib import Path
+
+import matplotlib
+
+import captum_classpattern
+from captum_classpattern import canvases
+
+DOCS = Path(__file__).parents[2] / "docs"
+PUBLIC = ("", ".adapters", ".comparison", ".datasets", ".report", ".triggers", ".visualization")
+
+
+def documented():
+    """(module, name, options) of every entry of the API reference."""
+    for page in sorted((DOCS / "api").glob("*.rst")):
+        module = ""
+        entry = r"^\.\. (currentmodule|auto\w+):: ([\w.]+)((?:\n   :.*)*)"
+        for kind, name, options in re.findall(entry, page.read_text(), re.MULTILINE):
+            if kind == "currentmodule":
+                module = name
+            else:
+                yield module, name, options
+
+
+def run(page, folder, monkeypatch):
+    """Runs the Python of a page in a folder, and gives the names that it leaves."""
+    monkeypatch.chdir(folder)
+    matplotlib.use("Agg")
+    text = (DOCS / page).read_text()
+    names = {}
+    for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(compile(code, page, "exec"), names)
+    matplotlib.pyplot.close("all")
+    return text, names
+
+
+def test_the_reference_holds_all_that_is_public():
+    entries = [getattr(importlib.import_module(module), name) for module, name, _ in documented()]
+    for suffix in PUBLIC:
+        module = importlib.import_module(captum_classpattern.__name__ + suffix)
+        for name in module.__all__:
+            thing = getattr(module, name)
+            if inspect.isclass(thing) or inspect.isfunction(thing):
+                assert any(entry is thing for entry in entries), f"{module.__name__}.{name}"
+
+
+def test_the_members_that_the_reference_asks_for_are_there():
+    for module, name, options in documented():
+        entry = getattr(importlib.import_module(module), name)
+        for member in re.findall(r"\w+", "".join(re.findall(r":members: (.*)", options))):
+            assert hasattr(entry, member), f"{name}.{member}"
+
+
+def test_the_start_page_finds_the_backdoor_that_it_shows(tmp_path, monkeypatch):
+    _, names = run("index.md", tmp_path, monkeypatch)
+    assert names["power"].interval[0] > names["power"].without
+    assert names["power"].value > 0.5
+    assert (tmp_path / "pattern.png").stat().st_size > 10_000
+
+
+def test_the_page_on_canvases_tries_every_strategy(tmp_path, monkeypatch):
+    text, names = run("choose_canvases.md", tmp_path, monkeypatch)
+    assert tuple(names["found"]) == canvases.STRATEGIES
+    assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == list(canvases.STRATEGIES)
+
+
+def test_the_page_on_patterns_explains_all_that_info_holds(tmp_path, monkeypatch):
+    text, names = run("read_a_pattern.md", tmp_path, monkeypatch)
+    rows = re.findall(r"^\| (`.*?`) \|", text, re.MULTILINE)
+    explained = re.findall(r"`(\w+)`", " ".join(rows))
+    assert sorted(explained) == sorted(names["pattern"].info)
+
+
+def test_the_page_on_comparing_writes_its_report(tmp_path, monkeypatch):
+    _, names = run("compare.md", tmp_path, monkeypatch)
+    assert {"ClassPattern", "Smooth"} <= {record.method for record in names["comparison"].records}
+    assert not names["comparison"].failures
+    assert (tmp_path / "report.html").stat().st_size > 10_000
+
+
+def test_every_claim_stands_in_the_docs_with_its_tables():
+    page = (DOCS / "claims.md").read_text()
+    assert not re.search(r"\{\{|being written|MISSING", page)
+    parts = re.split(r"^## ", page, flags=re.MULTILINE)
+    measured = [part for part in parts if part.startswith(("Claim", "Which", "As", "Random"))]
+    assert len(measured) == 7
+    assert all("\n|---" in part for part in measured)

@@ -1,0 +1,355 @@
+"""The page that write_report makes, read back."""
+
+import base64
+import json
+import re
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+from reports import AREAS, Page, small_comparison
+
+from captum_classpattern.comparison import choosing
+from captum_classpattern.comparison.tables import rows_by_method
+from captum_classpattern.report import growing, pictures, write_report, writing
+from captum_classpattern.scores.power import PredictivePower
+
+VERDICTS = [
+    {"holds": True, "text": "Patterns reach 40.0 %.", "claim": "It works"},
+    {"holds": False, "text": "No class reaches 90 %.", "title": "Almost any image"},
+]
+EVIL = "</script><script>alert('x')</script>\"&{{ 7 * 7 }}<!--"
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Writes a page and reads it back."""
+
+    def write(comparison=None, **keywords):
+        path = write_report(comparison or small_comparison(), tmp_path / "report.html", **keywords)
+        return path.read_text(encoding="utf-8")
+
+    return write
+
+
+@pytest.fixture
+def unillustrated(written, monkeypatch):
+    """The same without figures, which take long."""
+    monkeypatch.setattr(writing, "pictures", lambda comparison, figures: [])
+    return written
+
+
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory):
+    """The page of the small comparison with two verdicts."""
+    path = tmp_path_factory.mktemp("usual") / "report.html"
+    return write_report(small_comparison(), path, verdicts=VERDICTS).read_text(encoding="utf-8")
+
+
+def data_of(html):
+    return json.loads(
+        re.search(r'<script type="application/json" id="data">(.*?)</script>', html)[1]
+    )
+
+
+def test_the_page_needs_nothing_but_itself(usual):
+    html = usual
+    page = Page(html)
+    assert not re.search(r"https?:|url\(|@import|@font-face", html)
+    links = [*page.attributes("src"), *page.attributes("href")]
+    assert all(link.startswith(("#", "data:")) for link in links)
+    ids = page.attributes("id")
+    assert len(ids) == len(set(ids))
+    assert all(link[1:] in ids for link in links if link.startswith("#"))
+    assert ("html", {"lang": "en"}) in page.tags
+    assert "default-src 'none'" in page.attributes("content")[0]
+    assert not page.attributes("style")
+    assert not page.attributes("onclick")
+
+
+def test_headings_leave_no_level_out(usual):
+    levels = [int(tag[1]) for tag, _ in Page(usual).tags if tag[:1] == "h"
+              and tag[1:].isdigit()]  # fmt: skip
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+
+
+def test_what_fails_comes_first_and_is_said_in_words(unillustrated):
+    text = Page(unillustrated(verdicts=VERDICTS, title="Ants & bees")).text
+    parts = [
+        "Ants & bees",
+        "Fails",
+        "Almost any image",
+        "No class",
+        "Holds",
+        "It works",
+        "Patterns",
+    ]
+    places = [text.index(part) for part in parts]
+    assert places == sorted(places)
+    assert places[-1] < text.index("The pattern growing", places[-1])
+
+
+@pytest.mark.parametrize("verdict", [{"text": "x"}, {"holds": "yes", "text": "x"}, {"holds": True}])
+def test_a_verdict_must_hold_or_fail(unillustrated, verdict):
+    with pytest.raises(ValueError, match='verdict 1 must have "holds"'):
+        unillustrated(verdicts=[VERDICTS[0], verdict])
+
+
+def test_without_verdicts_there_is_no_such_part(unillustrated):
+    assert "Verdicts" not in Page(unillustrated(verdicts=())).text
+
+
+def test_by_itself_the_page_tells_the_verdicts_of_the_comparison(unillustrated):
+    text = Page(unillustrated()).text
+    for verdict in small_comparison().verdicts():
+        assert " ".join(f"{verdict['title']} {verdict['text']}".split()) in text
+
+
+def shown(key, value):
+    """As the page writes a score, worked out anew; None for the ends of intervals."""
+    if key.endswith(("_low", "_high")):
+        return None
+    if key.startswith(("power_", "rethresholded_", "on_", "no_pattern")):
+        return f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
+    if key in ("passes", "infidelity", "sensitivity", "components"):
+        return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
+    if key == "seconds":
+        return f"{value:.3g}" if value >= 0.001 else "< 0.001"
+    return f"{value:.3f}"
+
+
+def test_each_number_of_the_table_is_in_a_row_of_its_method(usual):
+    comparison = small_comparison()
+    tables = Page(usual).tables
+    lines = [line for key, table in tables.items() if key != "table-grown" for line in table]
+    for row in rows_by_method(comparison.records, []):
+        name = row["method"] + ", class mean" * (row["level"] == "class")
+        own = [c for line in lines if line[0].startswith(name) for c in line
+               if row["model"] in line and row["kind"] in line]  # fmt: skip
+        scores = {k: v for k, v in row.items() if isinstance(v, float)}
+        if row["kind"] == "stamped":  # cost as much as the others, and stand in no other table
+            scores = {k: v for k, v in scores.items() if k not in ("passes", "seconds")}
+        assert scores
+        for key, value in scores.items():
+            text = shown(key, value)
+            if text is not None:
+                assert any(re.match(rf"{re.escape(text)}( |$)", cell) for cell in own), (name, key)
+
+
+def test_main_table_tells_interval_and_controls(usual):
+    comparison = small_comparison()
+    head, *rows = Page(usual).tables["table-main"]
+    assert head[:5] == ["method", "model", "canvas", "power at 10\xa0%", "no pattern"]
+    [row] = [r for r in rows if r[:3] == ["RandomPixels control", "bad", "white"]]
+    told = rows_by_method(comparison.select(model="bad", method="RandomPixels", kind="white"), [])
+    low, high = (100 * told[0][f"power_0.1_{end}"] for end in ("low", "high"))
+    assert row[3].endswith(f"({low:.1f}\N{EN DASH}{high:.1f})")
+    assert not [r for r in rows if r[2] == "stamped"]
+
+
+def test_triggers_are_told_apart_by_whether_they_are_seen(usual):
+    tables = Page(usual).tables
+    assert {row[2] for row in tables["table-hidden"][1:]} == {"positive", "white"}
+    assert {row[2] for row in tables["table-visible"][1:]} == {"stamped"}
+    whose = {(row[1], row[3]) for row in tables["table-hidden"][1:]}
+    assert whose == {("bad", "the model's own"), ("clean", "another model's: control")}
+    models = [row[1] for row in tables["table-visible"][1:]]
+    assert models == ["bad"] * 5 + ["clean"] * 5
+    assert "ClassPattern searches" in {row[0] for row in tables["table-visible"]}
+    assert tables["table-hidden"][0][3:] == [
+        "trigger",
+        "IoU", "average precision", "pointing game", "relevance mass", "relevance rank"
+    ]  # fmt: skip
+
+
+def test_failures_settings_and_accuracies_are_told(usual):
+    comparison = small_comparison()
+    page = Page(usual)
+    failed = [row[:3] for row in page.tables["table-failures"]]
+    assert ["broken", "bad", "maps"] in failed
+    assert "RuntimeError: no Saliency here" in page.text
+    for name in ("search_images_hash", "held_out_images_hash", "seed", "max_images"):
+        assert f"{name} {comparison.settings[name]}" in page.text
+    assert comparison.settings["versions"]["torch"] in page.text
+    for name, accuracy in comparison.models.items():
+        assert [name, f"{100 * accuracy:.1f}\xa0%"] in page.tables[None]
+
+
+def test_each_picture_says_its_numbers(written):
+    figure = Figure()
+    figure.subplots().set_title("of mine")
+    page = Page(written(figures={"Another one": figure}))
+    alts = [attrs["alt"] for tag, attrs in page.tags if tag == "img"]
+    assert len(alts) == 2 + 2 * 3 + 1  # curves of two kinds, maps of three kinds, and one more
+    assert all("\xa0%" in alt or "IoU" in alt for alt in alts[:-1])
+    assert alts[-1] == "Another one. In it: of mine."
+    power = small_comparison().select(model="bad", method="ClassPattern", kind="white")
+    average = sum(record.powers[0.3].value for record in power) / 2
+    assert f"to {100 * average:.1f}\xa0% at 30\xa0%" in alts[1].split("bad:")[1]
+
+
+def test_what_strangers_call_things_is_only_text(written, usual):
+    names = (f"{EVIL}0", f"{EVIL}1", f"{EVIL}2")
+    comparison = small_comparison(
+        models=(f"a{EVIL}", f"b{EVIL}"), method=f"m{EVIL}", class_names=names
+    )
+    html = written(
+        comparison,
+        title=f"t{EVIL}",
+        verdicts=[{"holds": False, "text": f"v{EVIL}", "claim": f"c{EVIL}"}],
+        figures={f"f{EVIL}": Figure()},
+    )
+    assert len(re.findall("<script", html)) == 2  # the data and the page's own
+    assert len(re.findall("</script", html)) == 2
+    assert not re.findall("<!--", html)
+    page = Page(html)
+    for first in "abmvc":
+        assert f"{first}{EVIL}" in page.text
+    assert f"no m{EVIL} here" in page.text
+    data = data_of(html)
+    assert data["models"] == [f"a{EVIL}", f"b{EVIL}"]
+    assert data["canvases"][0]["name"] == f"{names[0]}, positive canvas"
+    assert {tag for tag, _ in page.tags} == {tag for tag, _ in Page(usual).tags}
+
+
+def test_letters_that_are_none_do_no_harm(unillustrated):
+    comparison = small_comparison()
+    html = unillustrated(replace(comparison, settings={"lone\ud800": "\ud800"}))
+    assert "lone" in Page(html).text
+
+
+def test_the_same_comparison_gives_the_same_file(written, usual):
+    assert written(verdicts=VERDICTS) == usual
+
+
+def test_a_file_is_replaced_and_nothing_left_beside_it(tmp_path, unillustrated):
+    (tmp_path / "report.html").write_text("old")
+    unillustrated()
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_the_slider_gets_masks_and_powers_of_each_area(usual):
+    comparison = small_comparison()
+    data = data_of(usual)
+    assert data["areas"] == ["5\xa0%, 3 of 64", "10\xa0%, 6 of 64", "30\xa0%, 19 of 64"]
+    assert data["start"] == 1
+    names = [method["name"] for method in data["methods"]]
+    assert names == ["ClassPattern", "Saliency", "RandomPixels", "BestCrop"]
+    assert data["methods"][0]["how"] == "searched anew for each area"
+    assert data["methods"][3]["how"] == "control, searched anew for each area"
+    levels = np.frombuffer(base64.b64decode(data["canvases"][1]["pixels"]), dtype=np.uint8)
+    assert np.abs(levels / 255 - comparison.canvases[1].flatten().numpy()).max() < 0.003
+    for record in comparison.select(level="image", kind="white", model="bad"):
+        cell = data["cells"][1][record.canvas][names.index(record.name)]
+        for area, packed, power in zip(AREAS, cell["masks"], cell["powers"]):
+            bits = np.unpackbits(np.frombuffer(base64.b64decode(packed), dtype=np.uint8))
+            assert torch.from_numpy(bits).view(1, 8, 8).bool().equal(record.masks[area])
+            assert power["text"] == f"{100 * record.powers[area].value:.1f}\xa0%"
+        cut = cell["cut"]
+        assert cut[1] is None
+        assert (cut[0] is None) == (record.name != "ClassPattern")
+
+
+def test_without_scripts_the_same_numbers_are_a_table(usual):
+    comparison = small_comparison()
+    head, *rows = Page(usual).tables["table-grown"]
+    assert len(rows) == 2 * 4 * 4
+    [record] = comparison.select(model="clean", method="ClassPattern", canvas=3)
+    [row] = [r for r in rows if r[:3] == ["ClassPattern", "clean", "bee, white canvas"]]
+    assert head[3:] == ["5\xa0%", "10\xa0%", "30\xa0%", "no pattern"]
+    for area, cell in zip(AREAS, row[3:]):
+        assert cell.startswith(f"{100 * record.powers[area].value:.1f}\xa0% (")
+
+
+def test_only_as_many_canvases_as_there_is_room_for(unillustrated, monkeypatch):
+    monkeypatch.setattr(growing, "MOST", 1000)
+    html = unillustrated()
+    assert len(data_of(html)["canvases"]) == 2
+    assert "only 2 of the 4 canvases" in Page(html).text
+
+
+def test_canvases_that_are_no_pictures_still_have_numbers(written):
+    page = Page(written(small_comparison(channels=2)))
+    assert "This figure could not be drawn: only greyscale and colour images" in page.text
+    assert "Only canvases of one or three channels" in page.text
+    assert page.tables["table-main"]
+    assert page.tables["table-grown"]
+
+
+def test_where_all_failed_the_page_says_so(unillustrated):
+    text = Page(unillustrated(replace(small_comparison(), records=[]), verdicts=())).text
+    for part in ("There is nothing to draw.", "No pattern was scored.", "No method gave a map."):
+        assert part in text
+
+
+def test_a_figure_has_room_for_eight_methods():
+    records = list(small_comparison().records)
+    more = [replace(r, method=f"{r.method} {i}") for i in range(9) for r in records
+            if r.method == "Saliency"]  # fmt: skip
+    names = choosing.for_a_figure(records + more, 0.1)
+    assert names[0] == "ClassPattern"
+    assert names[-2:] == ["RandomPixels", "BestCrop"]
+    assert len(names) == 8
+
+
+def test_of_two_rankings_the_better_one_is_shown():
+    own = [r for r in small_comparison().records if r.method == "Saliency" and r.powers]
+
+    def absolute(value):
+        power = replace(own[0].powers[0.1], value=value)
+        return [replace(r, ranking="absolute", powers={0.1: power}) for r in own]
+
+    assert choosing.best_per_image([*absolute(-1.0), *own], 0.1) == ["Saliency"]
+    assert choosing.best_per_image([*own, *absolute(2.0)], 0.1) == ["Saliency, absolute"]
+
+
+def test_held_out_images_are_told_for_what_they_are(usual):
+    text = Page(usual).text
+    assert "scored on 45 held-out images that are not among the search images." in text
+    assert "methods that search an area are told how many pixels the trigger changes" in text
+    assert "a white canvas is blank" in text
+    assert "interrupted" not in text
+
+
+def test_accuracy_that_is_not_known_and_an_interrupt_are_told(unillustrated):
+    comparison = small_comparison()
+    models = {**comparison.models, "bad": None}
+    settings = {**comparison.settings, "complete": False}
+    page = Page(unillustrated(replace(comparison, models=models, settings=settings), verdicts=()))
+    assert ["bad", "not known (no labels)"] in page.tables[None]
+    assert "This comparison was interrupted: it holds only the methods that were finished." in (
+        page.text
+    )
+
+
+def test_only_what_searches_is_said_to_be_searched_anew(unillustrated):
+    comparison = small_comparison()
+    text = Page(unillustrated(comparison, verdicts=())).text
+    assert "Searched anew for each area: ClassPattern, BestCrop. All others have one map" in text
+    own = [replace(r, searches=False) for r in comparison.records if r.method == "Saliency"]
+    text = Page(unillustrated(replace(comparison, records=own), verdicts=())).text
+    assert "Methods have one map, whose highest pixels are kept." in text
+    assert "earched anew for each area" not in text.split("The same numbers")[0]
+
+
+def test_alt_texts_have_the_means_over_classes_that_figures_show():
+    comparison = small_comparison()
+    records = comparison.select(model="bad", kind="white", method="RandomPixels")
+    assert [record.target for record in records] == [0, 1]
+    none = PredictivePower(0.0, (0.0, 0.1), 10, 0.0)
+    all_ = PredictivePower(1.0, (0.9, 1.0), 30, 0.0)
+    first, second = (
+        replace(record, powers=dict.fromkeys(AREAS, power))
+        for record, power in zip(records, (none, all_))
+    )
+    own = [first, second, second, second]  # more canvases give a class no more weight
+    assert "RandomPixels from 50.0\xa0% at 5\xa0% of the pixels to 50.0" in pictures._in_words(
+        own, "bad", ["RandomPixels"]
+    )
+    told = pictures._scores(comparison, own, "RandomPixels")
+    assert told == "RandomPixels power 50.0\xa0% (0.0\xa0% to 100.0\xa0%)"
