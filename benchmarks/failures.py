@@ -125,10 +125,8 @@ def searched(
     def search() -> Iterator[Finding]:
         return survey(
             model,
-            images.search.images,
-            images.search.labels,
-            images.held_out.images,
-            images.held_out.labels,
+            images.search,
+            images.held_out,
             n_steps=rounds,
         )
 

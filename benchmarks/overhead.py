@@ -8,8 +8,8 @@ from functools import partial
 import torch
 from problems import Problem, row
 
-from captum_classpattern.classifier import Classifier, undisturbed
-from captum_classpattern.images import ImageSource
+from captum_classpattern.classifier import Classifier, preserve_state
+from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization.search import begin_search
 from captum_classpattern.optimization.settings import Settings
 
@@ -41,8 +41,8 @@ def overhead(problem: Problem, canvases: int) -> Iterator[str]:
     device = next(problem.model.parameters()).device
     chosen = problem.images[:canvases].to(device)
     targets = problem.labels[:canvases].tolist()
-    source = ImageSource(problem.images, problem.labels, name="images")
-    with undisturbed(problem.model, 0):
+    source = LabelledImages(problem.images, problem.labels, argument="images")
+    with preserve_state(problem.model, 0):
         search = begin_search(
             problem.model, chosen, targets, source, Settings(n_steps=STEPS), None, None, False
         )

@@ -108,10 +108,8 @@ def search(
             labels, held_out_labels = said(model(name), images), said(model(name), held_out)
         return survey(
             model(name),
-            images,
-            labels,
-            held_out,
-            held_out_labels,
+            (images, labels),
+            (held_out, held_out_labels),
             canvases=group.canvases,
             areas=group.areas,
             n_steps=rounds,

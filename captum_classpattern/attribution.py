@@ -19,25 +19,24 @@ from captum_classpattern.class_names import name_of, parse_targets
 from captum_classpattern.classifier import (
     ENOUGH,
     Classifier,
-    placement,
+    device_and_dtype,
+    preserve_state,
     uncounted,
-    undisturbed,
     warn_if_guessing,
 )
-from captum_classpattern.images import Images, ImageSource, Labels, labelled_source
+from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels
 from captum_classpattern.optimization.holdout import (
     check_judges,
     judge_patterns,
+    judging_subset,
     keep_best,
     losing,
     most_of_a_class,
-    some_judges,
     split_for_judging,
 )
 from captum_classpattern.optimization.search import Search, begin_search
 from captum_classpattern.optimization.settings import Settings
 from captum_classpattern.pattern import Pattern, pixels_kept
-from captum_classpattern.scores.power import without_class
 
 SLACK = 0.25
 CHECKED = 100  # baselines by which the model's accuracy is checked
@@ -90,7 +89,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         multiply_by_inputs: bool = False,
     ) -> None:
         super().__init__(forward_func)
-        self._baselines = ImageSource.of(baselines, baseline_labels, name="baselines")
+        self._baselines = LabelledImages.of(baselines, baseline_labels, argument="baselines")
         self._multiply_by_inputs = multiply_by_inputs
         self.accuracy_is_known = False
         self.precision: str | None = None  # what the last search computed in
@@ -102,17 +101,15 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
 
     def _split_baselines(
         self, like: Tensor, additional_forward_args: Any, batch_size: int | None, seed: int
-    ) -> tuple[ImageSource, ImageSource]:
+    ) -> tuple[LabelledImages, LabelledImages]:
         """The baselines to fit to and those to judge by; labels are predicted once, if need be."""
         if batch_size is not None:
             check_count("internal_batch_size", batch_size)
         if self._baselines.labels is None:
             self.accuracy_is_known = True  # as far as it can be: they will be predicted
-        self._baselines = labelled_source(
+        self._baselines = ensure_labels(
             self.forward_func,
             self._baselines,
-            None,
-            name="baselines",
             like=like,
             additional_forward_args=additional_forward_args,
             batch_size=batch_size,
@@ -124,8 +121,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         if self.accuracy_is_known or len(self._baselines) < ENOUGH:
             return
         self.accuracy_is_known = True
-        some = self._baselines.stratified(CHECKED)
-        device, dtype = placement(self.forward_func, like)
+        some = self._baselines.stratified_sample(CHECKED)
+        device, dtype = device_and_dtype(self.forward_func, like)
         with torch.no_grad(), uncounted():
             logits = torch.cat(
                 [
@@ -133,11 +130,10 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
                     for images in some.in_order(batch_size)
                 ]
             )
-        assert some.labels is not None
-        accuracy = float((logits.argmax(1) == some.labels).float().mean())
-        warn_if_guessing(accuracy, some.labels, logits.shape[1], "baselines")
+        accuracy = float((logits.argmax(1) == some.known_labels).float().mean())
+        warn_if_guessing(accuracy, some.known_labels, logits.shape[1], "baselines")
 
-    def _seen(self, fit: ImageSource, judge: ImageSource, search: Search) -> frozenset[str]:
+    def _seen(self, fit: LabelledImages, judge: LabelledImages, search: Search) -> frozenset[str]:
         """Hashes of the images that a search was given: of a Tensor all, of others those that it
         has used, since hashing all would load them."""
         if self._baselines.in_memory:
@@ -215,7 +211,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         pixels_kept(area, canvases.shape[-2:])
         if keep is not None:
             check_count("keep", keep)
-        with undisturbed(self.forward_func, settings.seed):
+        with preserve_state(self.forward_func, settings.seed):
             fit, judge = self._split_baselines(
                 canvases, additional_forward_args, internal_batch_size, settings.seed
             )
@@ -235,7 +231,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             if additional_forward_args is None:
                 self._check_accuracy(canvases, internal_batch_size)
 
-            def judged(by: ImageSource = judge) -> list[Pattern]:
+            def judged(by: LabelledImages = judge) -> list[Pattern]:
                 patterns = found_patterns(search)
                 judge_patterns(
                     self.forward_func,
@@ -251,7 +247,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
 
             looked_at = 0
             if keep is not None and settings.swaps:
-                looked_at = drop_losing(search, judged, some_judges(judge), keep)
+                looked_at = successive_halving(search, judged, judging_subset(judge), keep)
             search.advance()
             patterns = judged()
             seen = self._seen(fit, judge, search)
@@ -337,7 +333,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         canvases = images.detach().clamp(0, 1)
         arguments = as_arguments(additional_forward_args)
         first, inverse = distinct_searches(canvases, targets, arguments)
-        with undisturbed(self.forward_func, settings.seed):
+        with preserve_state(self.forward_func, settings.seed):
             fit, _ = self._split_baselines(
                 canvases, additional_forward_args, internal_batch_size, settings.seed
             )
@@ -391,10 +387,10 @@ def distinct_searches(
     return list(first.values()), [search_of[key] for key in keys]
 
 
-def drop_losing(
+def successive_halving(
     search: Search,
-    judged: Callable[[ImageSource], list[Pattern]],
-    judges: ImageSource,
+    judged: Callable[[LabelledImages], list[Pattern]],
+    judges: LabelledImages,
     keep: int,
 ) -> int:
     """Advances from stop to stop and drops the worse half of each class's canvases, until only
@@ -406,7 +402,7 @@ def drop_losing(
             break
         search.advance(stop)
         search.drop(losing(judged(judges), keep))
-        looked_at += sum(len(without_class(judges, target)) for target in targets)
+        looked_at += sum(len(judges.without_class(target)) for target in targets)
     return looked_at
 
 
@@ -431,7 +427,7 @@ def _precision(search: Search) -> dict[str, Any]:
     """What the search has computed in, and how the model was made faster."""
     objective = search.objective
     ways = list(getattr(objective.forward_func, "ways", ()))
-    _, dtype = placement(objective.forward_func, objective.canvases)
+    _, dtype = device_and_dtype(objective.forward_func, objective.canvases)
     name = "bfloat16" if "bfloat16" in ways else str(dtype).removeprefix("torch.")
     return {"precision": name, "accelerated_by": ways}
 

@@ -5,18 +5,18 @@ from torch import Tensor
 
 from captum_classpattern._validation import check_count, check_pixels, check_seed
 from captum_classpattern.class_names import parse_targets
-from captum_classpattern.classifier import Classifier, logits_of, placement, undisturbed
-from captum_classpattern.images import Images, ImageSource, Labels, labelled_source
+from captum_classpattern.classifier import Classifier, device_and_dtype, logits_of, preserve_state
+from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels
 
-PLAIN = {"white": 1.0, "black": 0.0, "grey": 0.5}  # canvases of one colour
+SOLID_COLOURS = {"white": 1.0, "black": 0.0, "grey": 0.5}  # canvases of one colour
 STRATEGIES = ("positive", "negative", "random", "white", "black", "grey", "noise")
 
 
 def select_canvases(
     forward_func: Classifier,
     images: Images,
-    labels: Labels,
-    target: int | str,
+    labels: Labels = None,
+    target: int | str | None = None,
     n: int = 4,
     strategy: str = "positive",
     *,
@@ -31,10 +31,10 @@ def select_canvases(
     Args:
         forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
         images (Tensor, Dataset or DataLoader): The images, (C, H, W) each, in [0, 1].
-        labels (Tensor or Sequence[int], optional): Their classes. None takes the Dataset's own,
-            else the classifier's predictions.
+        labels (Tensor or Sequence[int], optional): Their classes. Default: None (the Dataset's
+            own, else the classifier's predictions).
         target (int or str): The class, by its number or by its name in the classifier's
-            ``class_names``.
+            ``class_names``. It must be given.
         n (int): How many canvases. Default: 4.
         strategy (str): Of the target's images, ``"positive"`` takes those that the classifier
             is surest of (by the log-odds of the target), ``"negative"`` those that it is least
@@ -61,17 +61,16 @@ def select_canvases(
     check_count("n", n)
     seed = check_seed(seed)
     [number] = parse_targets(target, 1, forward_func)
-    with undisturbed(forward_func, seed):
-        source = ImageSource.of(images, labels, name="images")
+    with preserve_state(forward_func, seed):
+        source = LabelledImages.of(images, labels, argument="images")
         sample = source.take([0])
         check_pixels(sample, "images")
-        device, _ = placement(forward_func, sample)
+        device, _ = device_and_dtype(forward_func, sample)
         logits = logits_of(forward_func, sample.to(device), [number])
-        if strategy == "noise" or strategy in PLAIN:
+        if strategy == "noise" or strategy in SOLID_COLOURS:
             return _blank(strategy, (n, *sample.shape[1:]), seed).to(device, sample.dtype)
-        source = labelled_source(forward_func, source, None, name="images")
-        assert source.labels is not None
-        own = torch.nonzero(source.labels == number).flatten()
+        source = ensure_labels(forward_func, source)
+        own = torch.nonzero(source.known_labels == number).flatten()
         if len(own) < n:
             raise ValueError(
                 f"{n} canvases were asked for, but only {len(own)} of {len(source)} images are of "
@@ -88,14 +87,14 @@ def select_canvases(
 def _blank(strategy: str, shape: tuple[int, ...], seed: int) -> Tensor:
     if strategy == "noise":
         return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
-    return torch.full(shape, PLAIN[strategy])
+    return torch.full(shape, SOLID_COLOURS[strategy])
 
 
-def _log_odds(forward_func: Classifier, source: ImageSource, target: int) -> Tensor:
+def _log_odds(forward_func: Classifier, source: LabelledImages, target: int) -> Tensor:
     """log p / (1 - p) of the target for each image: unlike p itself, it does not saturate."""
     odds = []
     for images in source.in_order():
-        device, dtype = placement(forward_func, images)
+        device, dtype = device_and_dtype(forward_func, images)
         with torch.no_grad():
             logits = forward_func(images.to(device, dtype)).cpu().double()
         others = torch.cat([logits[:, :target], logits[:, target + 1 :]], dim=1)

@@ -13,9 +13,9 @@ from captum_classpattern._validation import ArgumentTypeError, Notice, did_you_m
 from captum_classpattern.classifier import (
     Classifier,
     check_logits,
-    placement,
+    device_and_dtype,
+    preserve_state,
     uncounted,
-    undisturbed,
     warn,
 )
 
@@ -202,8 +202,8 @@ def classifier_names(classifier: Classifier, given: Any, images: Tensor) -> tupl
 
 def _count(classifier: Classifier, images: Tensor) -> int:
     """How many classes a classifier has, by running it once; an error if it names more or fewer."""
-    device, dtype = placement(classifier, images)
-    with undisturbed(classifier, 0), torch.no_grad(), uncounted():
+    device, dtype = device_and_dtype(classifier, images)
+    with preserve_state(classifier, 0), torch.no_grad(), uncounted():
         logits = classifier(images[:1].to(device, dtype))
     check_logits(logits, 1)
     names, count = getattr(owner_of_names(classifier), "class_names", None), int(logits.shape[1])

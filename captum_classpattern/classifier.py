@@ -178,7 +178,7 @@ def find_module(forward_func: Classifier) -> nn.Module | None:
     return owner if isinstance(owner, nn.Module) else None
 
 
-def placement(forward_func: Classifier, like: Tensor) -> tuple[torch.device, torch.dtype]:
+def device_and_dtype(forward_func: Classifier, like: Tensor) -> tuple[torch.device, torch.dtype]:
     """Device and precision of a classifier's parameters; those of ``like`` if it shows none."""
     module = find_module(forward_func)
     parameters = () if module is None else module.parameters()
@@ -189,7 +189,7 @@ def placement(forward_func: Classifier, like: Tensor) -> tuple[torch.device, tor
 
 
 @contextmanager
-def undisturbed(forward_func: Classifier, seed: int) -> Iterator[None]:
+def preserve_state(forward_func: Classifier, seed: int) -> Iterator[None]:
     """Seeds the random generators, switches the model to eval mode and gradients on, and keeps
     cuDNN from choosing its kernels by a stopwatch, for a block of code; whatever happens in it, the
     caller finds all of that as it was."""
@@ -305,7 +305,7 @@ def logits_of(
 ) -> Classifier:
     """The classifier, checked; or, with a notice, the logarithm of one that ends in a softmax."""
     outputs = _outputs(forward_func, sample, targets, additional)
-    widths = outputs.element_size(), placement(forward_func, sample)[1].itemsize
+    widths = outputs.element_size(), device_and_dtype(forward_func, sample)[1].itemsize
     sums, slack = outputs.float().sum(1), 1e-2 if min(widths) < 4 else 1e-4
     if not (bool((outputs >= 0).all()) and bool(((sums - 1).abs() <= slack).all())):
         return forward_func
@@ -326,7 +326,7 @@ def _outputs(
     forward_func: Classifier, sample: Tensor, targets: Sequence[int], additional: tuple[Any, ...]
 ) -> Tensor:
     """What a classifier returns for a few images; an error if it is no logits of these classes."""
-    device, dtype = placement(forward_func, sample)
+    device, dtype = device_and_dtype(forward_func, sample)
     if device != sample.device:
         raise ValueError(
             f"the images are on {sample.device}, but the model's parameters are on {device}: move "
@@ -391,7 +391,7 @@ def check_logits(logits: Any, count: int) -> None:
 
 def predict(forward_func: Classifier, images: Tensor, additional: tuple[Any, ...] = ()) -> Tensor:
     """The class that a classifier says for each image (N, C, H, W); int64 (N,) on its device."""
-    device, dtype = placement(forward_func, images)
+    device, dtype = device_and_dtype(forward_func, images)
     with torch.no_grad():
         logits = forward_func(images.to(device, dtype), *additional)
     check_logits(logits, len(images))

@@ -68,16 +68,16 @@ class Searching(Attribution):
 METHODS = {"Saliency": Saliency, "InputXGradient": InputXGradient}
 
 
-def compared(**changes):
+def compared(
+    *, search=SEARCH, search_labels=LABELS, held_out=HELD_OUT, held_out_labels=LABELS, **changes
+):
     """A comparison of one linear model, or of what a test wants."""
     settings = {
         "models": {"linear": linear_net()},
         "canvases": CANVASES,
         "targets": TARGETS,
-        "baselines": SEARCH,
-        "baseline_labels": LABELS,
-        "images": HELD_OUT,
-        "labels": LABELS,
+        "search": (search, search_labels),
+        "held_out": (held_out, held_out_labels),
         "methods": METHODS,
         "area": 0.1,
         "areas": AREAS,

@@ -40,10 +40,8 @@ def small_comparison(
         nets,
         torch.cat([images[:2], torch.ones(2, channels, 8, 8)]),
         [0, 1, 0, 1],
-        baselines=search[0],
-        baseline_labels=search[1],
-        images=held_out[0],
-        labels=held_out[1],
+        search=(search[0], search[1]),
+        held_out=(held_out[0], held_out[1]),
         methods={
             "ClassPattern": (lambda m: ClassPattern(m, *search), {"n_steps": 2}),
             method: Saliency,

@@ -18,7 +18,7 @@ ALLOWED = {
     "pattern": {"_files", "_validation"},
     "classifier": {"_validation", "pattern"},
     "class_names": {"_validation", "classifier"},
-    "images": {"_files", "_validation", "classifier"},
+    "images": {"_files", "_validation", "class_names", "classifier"},
     "canvases": {"_validation", "class_names", "classifier", "images"},
     "triggers": {"_validation", "pattern"},
     "scores": {"_validation", "classifier", "images", "pattern"},
@@ -38,10 +38,9 @@ ALLOWED = {
         "images",
         "optimization",
         "pattern",
-        "scores",
     },
     "visualization": {"_validation", "classifier", "images", "pattern", "scores"},
-    "datasets": {"_files", "_validation", "class_names", "classifier"},
+    "datasets": {"_validation", "class_names", "classifier", "images"},
     "adapters": {"_validation", "class_names", "classifier", "pattern"},
     "surveys": {
         "_files",
@@ -67,7 +66,7 @@ ALLOWED = {
         "visualization",
     },
     "report": {"_files", "comparison", "pattern", "scores", "visualization"},
-    "demo": {"classifier", "pattern", "scores", "surveys", "triggers"},
+    "demo": {"classifier", "images", "pattern", "scores", "surveys", "triggers"},
 }
 ANYTHING = {"", "cli"}  # the package itself gives names to users; the command line uses all
 

@@ -13,14 +13,14 @@ from torch.utils.data import Dataset, TensorDataset
 
 from captum_classpattern import ClassPattern, Pattern, predictive_power, search_masks
 from captum_classpattern._files import hash_of_set
-from captum_classpattern.images import ImageSource
+from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization.holdout import split_for_judging
 from captum_classpattern.optimization.search import Search
 
 IMAGES = torch.rand(60, 1, 5, 5, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(60) % 3
 CANVASES = torch.rand(6, 1, 5, 5, generator=torch.Generator().manual_seed(1))
-HASHES = ImageSource(IMAGES, name="images").hashes
+HASHES = LabelledImages(IMAGES, argument="images").hashes
 both_solvers = pytest.mark.parametrize("solver", ["swap", "paper"])
 
 
@@ -44,7 +44,7 @@ def test_one_pattern_a_canvas_in_order(solver):
     patterns = search(target=targets, seed=3, solver=solver)
     assert [pattern.target for pattern in patterns] == targets
     assert all(torch.equal(p.canvas, canvas) for p, canvas in zip(patterns, CANVASES))
-    fit, _ = split_for_judging(ImageSource(IMAGES, LABELS, name="images"), 3)
+    fit, _ = split_for_judging(LabelledImages(IMAGES, LABELS, argument="images"), 3)
     settings = {"n_steps": 12, "area": 0.2, "seed": 3, "solver": solver}
     result = search_masks(linear_net(), CANVASES, targets, fit, **settings)
     for pattern, mask, losses in zip(patterns, result.masks, result.losses):
@@ -56,7 +56,7 @@ def test_one_pattern_a_canvas_in_order(solver):
 
 def looked_at(seed, target, shown):
     """The hashes of the images that judge, and of the first ones that are fitted to."""
-    fit, judge = split_for_judging(ImageSource(IMAGES, LABELS, name="images"), seed)
+    fit, judge = split_for_judging(LabelledImages(IMAGES, LABELS, argument="images"), seed)
     order = np.random.default_rng([seed, 0]).permutation(len(fit))
     others = [i for i in order if fit.labels[i] != target]
     return sorted([*judge.hashes, *fit.hashes_at(others[:shown])])
@@ -187,7 +187,7 @@ def test_info_is_json_and_survives_saving(tmp_path, solver):
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=60), st.integers(0, 1000))
 def test_the_split_covers_all_without_overlap_and_shares_each_class(labels, seed):
     images = torch.arange(len(labels)).view(-1, 1, 1, 1) / 60
-    source = ImageSource(images, labels, name="images")
+    source = LabelledImages(images, labels, argument="images")
     fit, judge = split_for_judging(source, seed)
     assert sorted(fit.hashes + judge.hashes) == sorted(source.hashes)
     assert len(set(fit.labels.tolist())) >= min(2, len(set(labels)))  # each has some to win over
@@ -209,14 +209,14 @@ def test_the_split_covers_all_without_overlap_and_shares_each_class(labels, seed
 def test_at_most_500_images_judge(count, judging):
     images = torch.zeros(count, 1, 1, 1)
     labels = torch.arange(count) % 10
-    fit, judge = split_for_judging(ImageSource(images, labels, name="images"), 0)
+    fit, judge = split_for_judging(LabelledImages(images, labels, argument="images"), 0)
     assert (len(fit), len(judge)) == (count - judging, judging)
     if judging > 10:
         assert max(judge.labels.bincount()) - min(judge.labels.bincount()) <= 1
 
 
 def test_another_seed_judges_by_other_images():
-    source = ImageSource(IMAGES, LABELS, name="images")
+    source = LabelledImages(IMAGES, LABELS, argument="images")
     assert split_for_judging(source, 0)[1].hashes != split_for_judging(source, 1)[1].hashes
 
 
@@ -247,7 +247,7 @@ def test_judging_images_never_reach_fitting(monkeypatch, method, solver):
     monkeypatch.setattr(Search, "advance", spy)
     explainer = ClassPattern(linear_net(), data)
     getattr(explainer, method)(CANVASES, target=[0, 1, 2, 0, 1, 2], n_epochs=1, solver=solver)
-    fit, judge = split_for_judging(ImageSource(IMAGES, LABELS, name="images"), 0)
+    fit, judge = split_for_judging(LabelledImages(IMAGES, LABELS, argument="images"), 0)
     hashes = {HASHES[i] for i in fitted}
     assert hashes == set(fit.hashes)
     assert not hashes & set(judge.hashes)
@@ -256,7 +256,7 @@ def test_judging_images_never_reach_fitting(monkeypatch, method, solver):
 
 def plain_power(pattern, seed, area=0.2):
     """Over the judging images, one at a time."""
-    _, judge = split_for_judging(ImageSource(IMAGES, LABELS, name="images"), seed)
+    _, judge = split_for_judging(LabelledImages(IMAGES, LABELS, argument="images"), seed)
     net, top = linear_net(), pattern.topk(area)
     hits = [
         int(net(torch.where(top.mask > 0, pattern.canvas, IMAGES[i])[None]).argmax())

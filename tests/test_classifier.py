@@ -12,9 +12,9 @@ from torch import nn
 from captum_classpattern import PixelClassifier
 from captum_classpattern.classifier import (
     additional_rows,
+    device_and_dtype,
     find_module,
-    placement,
-    undisturbed,
+    preserve_state,
     warn,
 )
 
@@ -90,7 +90,7 @@ def test_precision(dtype):
     torch.testing.assert_close(
         result.float(), expected, atol=0.2 if dtype is torch.bfloat16 else 1e-5, rtol=0
     )
-    assert placement(PixelClassifier(net), IMAGES) == (torch.device("cpu"), dtype)
+    assert device_and_dtype(PixelClassifier(net), IMAGES) == (torch.device("cpu"), dtype)
 
 
 def test_double_precision_normalises_in_double():
@@ -176,8 +176,11 @@ def test_find_module_sees_through_bound_methods():
 
 
 def test_placement_of_a_plain_function_is_that_of_the_images():
-    assert placement(lambda images: images, IMAGES.half()) == (torch.device("cpu"), torch.float16)
-    assert placement(nn.Flatten(), IMAGES.half()) == (torch.device("cpu"), torch.float16)
+    assert device_and_dtype(lambda images: images, IMAGES.half()) == (
+        torch.device("cpu"),
+        torch.float16,
+    )
+    assert device_and_dtype(nn.Flatten(), IMAGES.half()) == (torch.device("cpu"), torch.float16)
 
 
 def states():
@@ -190,7 +193,7 @@ def test_undisturbed_restores_everything():
     before = states()
 
     def disturb():
-        with torch.inference_mode(), undisturbed(net, seed=3):
+        with torch.inference_mode(), preserve_state(net, seed=3):
             assert not any(part.training for part in net.modules())
             assert torch.is_grad_enabled()
             assert not torch.is_inference_mode_enabled()
@@ -211,7 +214,7 @@ def test_undisturbed_seeds_all_generators():
     draws = []
     for seed in (3, 3, 4):
         torch.rand(1), random.random(), np.random.rand()
-        with undisturbed(linear_net(), seed):
+        with preserve_state(linear_net(), seed):
             draws.append((float(torch.rand(1)), random.random(), np.random.rand()))
     assert draws[0] == draws[1]
     assert all(a != b for a, b in zip(draws[0], draws[2]))
@@ -219,7 +222,7 @@ def test_undisturbed_seeds_all_generators():
 
 def test_undisturbed_keeps_gradients_off_outside():
     with torch.no_grad():
-        with undisturbed(linear_net(), seed=0):
+        with preserve_state(linear_net(), seed=0):
             assert torch.is_grad_enabled()
         assert not torch.is_grad_enabled()
 
@@ -253,7 +256,7 @@ def test_what_cuda_will_start_with_is_not_reseeded(monkeypatch):
     seeded = []
     monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
     monkeypatch.setattr(torch.cuda, "manual_seed", seeded.append)
-    with undisturbed(nn.Identity().eval(), seed=5):
+    with preserve_state(nn.Identity().eval(), seed=5):
         first = torch.rand(1)
     assert seeded == []
     assert torch.equal(first, torch.rand(1, generator=torch.Generator().manual_seed(5)))

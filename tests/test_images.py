@@ -1,4 +1,4 @@
-"""ImageSource: the same images, labels and hashes whatever they come in."""
+"""LabelledImages: the same images, labels and hashes whatever they come in."""
 
 import itertools
 import random
@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from captum_classpattern.classifier import undisturbed
-from captum_classpattern.images import SCAN_BATCH, ImageSource, labelled_source
+from captum_classpattern.classifier import preserve_state
+from captum_classpattern.images import BATCH, LabelledImages, ensure_labels
 
 IMAGES = torch.rand(10, 3, 4, 5, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([3, 1, 4, 1, 5, 9, 2, 6, 5, 3])
@@ -49,19 +49,19 @@ SOURCES = {
         DataLoader(TensorDataset(IMAGES, LABELS - 1), collate_fn=shifted_collate),
         None,
     ),
-    "source": (ImageSource(IMAGES, LABELS, name="images"), None),
-    "source and labels": (ImageSource(IMAGES, LABELS + 1, name="images"), LABELS),
+    "source": (LabelledImages(IMAGES, LABELS), None),
+    "source and labels": (LabelledImages(IMAGES, LABELS + 1), LABELS),
 }
 
 
 @pytest.mark.parametrize("kind", SOURCES)
 def test_all_kinds_give_the_same(kind):
-    source = ImageSource.of(*SOURCES[kind], name="images")
+    source = LabelledImages.of(*SOURCES[kind])
     assert len(source) == 10
     assert source.shape == (3, 4, 5)
     assert source.labels.dtype == torch.int64
     assert torch.equal(source.labels, LABELS)
-    assert source.hashes == ImageSource(IMAGES, name="images").hashes
+    assert source.hashes == LabelledImages(IMAGES).hashes
     assert torch.equal(torch.cat(list(source.in_order(4))), IMAGES)
     assert [len(batch) for batch in source.in_order(4)] == [4, 4, 2]
     plan = [[7], [2, 2, 9], [0, 5]]
@@ -70,44 +70,44 @@ def test_all_kinds_give_the_same(kind):
 
 
 def test_of_a_source_is_that_source():
-    source = ImageSource(IMAGES, LABELS, name="images")
-    assert ImageSource.of(source, name="images") is source
+    source = LabelledImages(IMAGES, LABELS)
+    assert LabelledImages.of(source) is source
 
 
 @pytest.mark.parametrize("images", [IMAGES, Plain(labelled=False)])
 def test_without_labels(images):
-    source = ImageSource(images, name="images")
+    source = LabelledImages(images)
     assert source.labels is None
     assert source.subset(torch.tensor([1])).labels is None
 
 
 def test_given_labels_go_before_the_data_sets_own():
-    source = ImageSource(Plain(labelled=True), LABELS + 1, name="images")
+    source = LabelledImages(Plain(labelled=True), LABELS + 1)
     assert torch.equal(source.labels, LABELS + 1)
 
 
 def test_labelled_leaves_the_original_alone():
-    source = ImageSource(IMAGES, LABELS, name="images")
-    twin = source.labelled([0] * 10)
+    source = LabelledImages(IMAGES, LABELS)
+    twin = source.with_labels([0] * 10)
     assert twin.labels.tolist() == [0] * 10
     assert torch.equal(source.labels, LABELS)
     assert twin.hashes == source.hashes
 
 
-def test_labelled_source_asks_the_classifier_last():
+def test_ensure_labels_asks_the_classifier_last():
     def brightest_channel(images):
         return images.mean((2, 3))
 
-    predicted = labelled_source(brightest_channel, Plain(labelled=False), None, name="images")
+    predicted = ensure_labels(brightest_channel, LabelledImages(Plain(labelled=False)))
     assert torch.equal(predicted.labels, IMAGES.mean((2, 3)).argmax(1))
     for images, labels in ((IMAGES, LABELS), (Plain(labelled=True), None)):
-        source = labelled_source(brightest_channel, images, labels, name="images")
+        source = ensure_labels(brightest_channel, LabelledImages(images, labels))
         assert torch.equal(source.labels, LABELS)
 
 
 @pytest.mark.parametrize("images", [IMAGES, Plain(labelled=False)])
 def test_subsets_and_subsets_of_them(images):
-    source = ImageSource(images, LABELS, name="images")
+    source = LabelledImages(images, LABELS)
     part = source.subset(torch.tensor([8, 1, 5, 0]))
     assert len(part) == 4
     assert part.labels.tolist() == [5, 1, 9, 3]
@@ -118,11 +118,11 @@ def test_subsets_and_subsets_of_them(images):
     assert torch.equal(next(inner.batches([[0, 1]])), IMAGES[[5, 8]])
     assert torch.equal(source.labels, LABELS)
     assert len(source) == 10
-    assert part.labelled([0, 1, 2, 3]).labels.tolist() == [0, 1, 2, 3]
+    assert part.with_labels([0, 1, 2, 3]).labels.tolist() == [0, 1, 2, 3]
 
 
 def test_an_empty_subset():
-    part = ImageSource(IMAGES, LABELS, name="images").subset(torch.tensor([], dtype=torch.int64))
+    part = LabelledImages(IMAGES, LABELS).subset(torch.tensor([], dtype=torch.int64))
     assert (len(part), part.hashes, part.labels.tolist(), part.shape) == (0, [], [], (3, 4, 5))
     assert list(part.in_order()) == []
 
@@ -131,11 +131,11 @@ def test_hashes_recognise_copies_in_any_precision():
     image, other = IMAGES[:1], IMAGES[:1].clone()
     other[0, 0, 0, 0] = 1 - other[0, 0, 0, 0]
     images = torch.cat([image, other, image])
-    hashes = ImageSource(images, name="images").hashes
+    hashes = LabelledImages(images).hashes
     assert hashes[0] == hashes[2] != hashes[1]
-    assert ImageSource(images.double(), name="images").hashes == hashes
+    assert LabelledImages(images.double()).hashes == hashes
     in_256_steps = (images * 255).round() / 255
-    assert ImageSource(in_256_steps, name="images").hashes == hashes
+    assert LabelledImages(in_256_steps).hashes == hashes
 
 
 class Recorder(Dataset):
@@ -165,7 +165,7 @@ class Recorder(Dataset):
 
 def test_a_data_set_is_fetched_a_batch_at_a_time():
     data = Recorder(500)
-    source = ImageSource(data, name="images")
+    source = LabelledImages(data)
     assert data.asked == []
     assert source.labels.tolist() == [i % 3 for i in range(500)]
     assert len(source.hashes) == 500
@@ -173,8 +173,8 @@ def test_a_data_set_is_fetched_a_batch_at_a_time():
     assert list(itertools.chain(*data.asked)) == [0, *range(500)]
     part = source.subset(torch.arange(0, 500, 2))
     assert sum(len(batch) for batch in part.in_order()) == 250
-    assert max(map(len, data.asked)) == SCAN_BATCH
-    assert data.most_alive <= 2 * SCAN_BATCH
+    assert max(map(len, data.asked)) == BATCH
+    assert data.most_alive <= 2 * BATCH
 
 
 class Noisy(Dataset):
@@ -193,10 +193,10 @@ def states():
 
 
 def test_random_transforms_leave_the_callers_generators_alone():
-    source = ImageSource(DataLoader(Noisy()), name="images")
+    source = LabelledImages(DataLoader(Noisy()))
     before, drawn = states(), []
     for _ in range(2):
-        with undisturbed(lambda images: images, seed=5):
+        with preserve_state(lambda images: images, seed=5):
             drawn.append(torch.cat(list(source.in_order())))
     assert torch.equal(drawn[0], drawn[1])
     assert states() == before
@@ -204,7 +204,7 @@ def test_random_transforms_leave_the_callers_generators_alone():
 
 def test_reading_draws_nothing_itself():
     before = states()
-    source = ImageSource(DataLoader(TensorDataset(IMAGES), shuffle=True), LABELS, name="images")
+    source = LabelledImages(DataLoader(TensorDataset(IMAGES), shuffle=True), LABELS)
     list(source.in_order())
     assert states() == before
 
@@ -235,7 +235,7 @@ class Ragged(Dataset):
 )
 def test_refused(images, labels, error, text):
     def look():
-        source = ImageSource(images, labels, name="images")
+        source = LabelledImages(images, labels)
         return source.labels, source.hashes
 
     with pytest.raises(error, match=text):
@@ -258,18 +258,18 @@ class Listed(Plain):
 def test_listed_labels_spare_the_loading(targets):
     data = Listed(targets)
     part = torch.utils.data.Subset(torch.utils.data.Subset(data, range(1, 10)), [8, 2, 0])
-    assert ImageSource(part, name="images").labels.tolist() == LABELS[[9, 3, 1]].tolist()
+    assert LabelledImages(part).labels.tolist() == LABELS[[9, 3, 1]].tolist()
     assert data.asked == {9, 3, 1}
     data.asked.clear()
-    assert torch.equal(ImageSource(data, name="images").labels, LABELS)
+    assert torch.equal(LabelledImages(data).labels, LABELS)
     assert len(data.asked) == 8  # at most that many are tried
     loader = DataLoader(data, sampler=torch.utils.data.SubsetRandomSampler([4, 0]))
-    assert ImageSource(loader, name="images").labels.tolist() == LABELS[[4, 0]].tolist()
+    assert LabelledImages(loader).labels.tolist() == LABELS[[4, 0]].tolist()
 
 
 @pytest.mark.parametrize("targets", [(LABELS + 1).tolist(), ["a"] * 10, [1, 2], None, LABELS / 2])
 def test_listed_labels_that_are_not_the_items(targets):
-    assert torch.equal(ImageSource(Listed(targets), name="images").labels, LABELS)
+    assert torch.equal(LabelledImages(Listed(targets)).labels, LABELS)
 
 
 class TestLoadersAsTheyAre:
@@ -280,7 +280,7 @@ class TestLoadersAsTheyAre:
     def test_a_subset_sampler_is_followed(self):
         sampler = torch.utils.data.SubsetRandomSampler([7, 2, 9])
         loader = DataLoader(TensorDataset(self.images, torch.arange(12)), sampler=sampler)
-        source = ImageSource(loader, name="baselines")
+        source = LabelledImages(loader, argument="baselines")
         assert len(source) == 3
         assert sorted(source.labels.tolist()) == [2, 7, 9]
         assert torch.equal(source.take([0, 1, 2]), self.images[source.labels])
@@ -290,7 +290,7 @@ class TestLoadersAsTheyAre:
             torch.utils.data.SubsetRandomSampler([3, 4]), 2, False
         )
         loader = DataLoader(TensorDataset(self.images), batch_sampler=batches)
-        assert ImageSource(loader, [0, 1], name="baselines").labels.tolist() == [0, 1]
+        assert LabelledImages(loader, [0, 1], argument="baselines").labels.tolist() == [0, 1]
 
     @pytest.mark.parametrize(
         "sampler",
@@ -301,11 +301,13 @@ class TestLoadersAsTheyAre:
     )
     def test_samplers_of_a_part_are_refused(self, sampler):
         loader = DataLoader(TensorDataset(self.images), sampler=sampler)
-        with pytest.raises(ValueError, match="draws its images in a way of its own"):
-            ImageSource(loader, name="baselines")
+        with pytest.raises(ValueError, match=r"has a sampler .* that the search can't follow"):
+            LabelledImages(loader, argument="baselines")
 
     def test_no_images_is_said(self):
-        empty = ImageSource(torch.utils.data.Subset(TensorDataset(self.images), []), name="images")
+        empty = LabelledImages(
+            torch.utils.data.Subset(TensorDataset(self.images), []), argument="images"
+        )
         for look in (lambda: empty.take([0]), lambda: empty.labels):
             with pytest.raises(ValueError, match="images has no images"):
                 look()
@@ -314,13 +316,13 @@ class TestLoadersAsTheyAre:
         sampler = torch.utils.data.WeightedRandomSampler([1.0] * 12, 4)
         loader = DataLoader(TensorDataset(self.images), sampler=sampler)
         with pytest.raises(ValueError, match=r"WeightedRandomSampler.*torch\.utils\.data\.Subset"):
-            ImageSource(loader, name="baselines")
+            LabelledImages(loader, argument="baselines")
 
     @pytest.mark.parametrize("kwargs", [{"batch_size": None}, {"batch_sampler": [[0, 1], [2]]}])
     def test_batches_of_a_way_of_their_own_are_refused(self, kwargs):
         loader = DataLoader(TensorDataset(self.images), **kwargs)
-        with pytest.raises(ValueError, match="draws its images in a way of its own"):
-            ImageSource(loader, name="baselines")
+        with pytest.raises(ValueError, match=r"has a sampler .* that the search can't follow"):
+            LabelledImages(loader, argument="baselines")
 
     @pytest.mark.parametrize(
         "items",
@@ -332,16 +334,16 @@ class TestLoadersAsTheyAre:
     )
     def test_items_that_make_no_batch(self, items):
         with pytest.raises(TypeError, match=r"items of baselines don't make.*ToTensor.*Resize"):
-            _ = ImageSource(items, name="baselines").labels
+            _ = LabelledImages(items, argument="baselines").labels
 
     def test_a_collate_fn_that_drops_items(self):
         loader = DataLoader(
             TensorDataset(self.images), batch_size=4, collate_fn=lambda items: items[0][0][None]
         )
         with pytest.raises(ValueError, match="made 1 images of 12 items: it must keep each"):
-            _ = ImageSource(loader, name="baselines").hashes
+            _ = LabelledImages(loader, argument="baselines").hashes
 
     @pytest.mark.parametrize("images", [{"a": torch.rand(1, 4, 4)}, iter([])])
     def test_what_has_no_length_or_order(self, images):
         with pytest.raises(TypeError, match="with a length and access by index"):
-            ImageSource(images, name="baselines")
+            LabelledImages(images, argument="baselines")

@@ -55,7 +55,7 @@ def test_search_masks_and_select_canvases(model):
 def test_survey(model):
     def findings(classes):
         return survey(
-            model, IMAGES[:30], LABELS[:30], IMAGES[30:], LABELS[30:],
+            model, (IMAGES[:30], LABELS[:30]), (IMAGES[30:], LABELS[30:]),
             classes=classes, areas=(0.1,), n_steps=2,
         )  # fmt: skip
 
@@ -66,7 +66,7 @@ def test_compare_and_its_controls(model):
     canvases = IMAGES[:2]
     comparison = compare(
         {"mine": model}, canvases, ["cat", "eel"],
-        baselines=IMAGES[:30], baseline_labels=LABELS[:30], images=IMAGES[30:], labels=LABELS[30:],
+        search=(IMAGES[:30], LABELS[:30]), held_out=(IMAGES[30:], LABELS[30:]),
         methods=["Saliency"], n_seeds=1, area=0.1,
     )  # fmt: skip
     assert comparison.targets == [0, 2]

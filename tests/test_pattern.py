@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from captum_classpattern import Pattern
-from captum_classpattern.images import ImageSource
+from captum_classpattern.images import LabelledImages
 from captum_classpattern.pattern import FORMAT, pixels_kept
 from captum_classpattern.scores.power import check_unseen
 
@@ -418,7 +418,7 @@ def test_a_pattern_whose_search_images_are_lost_is_not_scored(tmp_path):
     pattern.save(tmp_path / "p.safetensors", seen_beside=True)
     [beside] = tmp_path.glob("seen_*.safetensors")
     beside.unlink()
-    source = ImageSource(torch.rand(4, 3, 4, 5), [0, 1, 0, 1], name="images")
+    source = LabelledImages(torch.rand(4, 3, 4, 5), [0, 1, 0, 1], argument="images")
     with pytest.raises(ValueError, match=f"hashes .{beside.name}. was not beside its own; put it"):
         check_unseen(Pattern.load(tmp_path / "p.safetensors"), source)
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, relu
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset
 
 from captum_classpattern.datasets import load_images
 from captum_classpattern.triggers import BadNets, poison
@@ -64,7 +64,7 @@ def train(images: Path, out: Path, target: int, rate: float, epochs: int, limit:
     """Trains on a folder, some of it poisoned, and writes the checkpoint."""
     torch.manual_seed(0)
     given = load_images(images, size=32, channels=3, limit=limit)
-    data: Dataset = TensorDataset(given.images, given.labels)
+    data: Dataset = given
     if rate:
         data = poison(data, BadNets((3, 32, 32)), target, rate)
     loader = DataLoader(data, 64, shuffle=True, drop_last=len(given) > 64)

@@ -21,7 +21,7 @@ from captum_classpattern.adapters.formats import (
 from captum_classpattern.adapters.found import Found
 from captum_classpattern.adapters.safe_load import open_checkpoint
 from captum_classpattern.class_names import ClassNames, placeholders
-from captum_classpattern.classifier import PixelClassifier, placement, warn
+from captum_classpattern.classifier import PixelClassifier, device_and_dtype, warn
 
 FORMATS = ("backdoorbench", "trojanzoo", "robustbench", "robustness", "timm", "plain")
 LAID_OUT = {  # those that can't be read otherwise
@@ -208,7 +208,7 @@ def _count_by_running(found: Found, output: int | str | None) -> int | None:
     classifier = PixelClassifier(found.network, found.mean, found.std, output)
     kernel = next((p for p in found.network.parameters() if p.ndim == 4), None)
     channels = 3 if kernel is None else int(kernel.shape[1])
-    _, dtype = placement(found.network, torch.zeros(1))
+    _, dtype = device_and_dtype(found.network, torch.zeros(1))
     sizes = [(channels, side, side) for side in SIDES]
     for size in sizes if found.input_size is None else [found.input_size]:
         try:

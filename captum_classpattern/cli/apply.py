@@ -64,8 +64,8 @@ def _stamped(pattern: "Pattern", path: Path) -> bytes:
         TOO_LARGE,
         UNREADABLE,
         decoded,
-        fitted,
-        recoloured,
+        resize_crop,
+        to_channels,
     )
 
     try:
@@ -75,7 +75,7 @@ def _stamped(pattern: "Pattern", path: Path) -> bytes:
     except (*UNREADABLE, *TOO_LARGE) as error:
         raise ValueError(f"{path} can't be read as an image: {error}") from error
     channels, height, width = pattern.canvas.shape
-    stamped = pattern.stamp(fitted(recoloured(image, channels), height, width))
+    stamped = pattern.stamp(resize_crop(to_channels(image, channels), height, width))
     pixels = (stamped * 255).round().byte().permute(1, 2, 0).numpy()
     written = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels.squeeze(2) if channels == 1 else pixels)).save(

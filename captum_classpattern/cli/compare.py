@@ -104,7 +104,7 @@ def compare(
         )
         chosen = options.find_classes(selection, first, search)
         images, targets, kinds = choose_canvases(
-            opened, search.images, search.labels, chosen, each=canvases, white=white, seed=seed
+            opened, search, chosen, each=canvases, white=white, seed=seed
         )
         compared(
             out,
@@ -113,13 +113,10 @@ def compare(
                 opened,
                 images,
                 targets,
-                baselines=search.images,
-                baseline_labels=search.labels,
-                images=scored.images,
-                labels=scored.labels,
+                search=search,
+                held_out=scored,
                 methods=known_methods(
-                    search.images,
-                    search.labels,
+                    search,
                     names=wanted,
                     n_steps=n_steps,
                     precision=precision,

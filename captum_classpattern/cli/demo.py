@@ -90,10 +90,8 @@ def _search_all(findings: "dict[str, list[Finding]]", out: Path, seed: int, prec
             findings[name] = []
             for finding in survey(
                 model,
-                images.search.images,
-                images.search.labels,
-                images.held_out.images,
-                images.held_out.labels,
+                images.search,
+                images.held_out,
                 classes_together=len(CLASS_NAMES),
                 n_steps=ROUNDS,
                 seed=seed,
@@ -107,8 +105,7 @@ def _search_all(findings: "dict[str, list[Finding]]", out: Path, seed: int, prec
             draw_best(
                 model,
                 findings[name],
-                images.held_out.images,
-                images.held_out.labels,
+                images.held_out,
                 out / f"{name}.png",
                 f"Fashion-MNIST, {name} model: the better canvas of each class",
                 seed,
@@ -125,7 +122,7 @@ def _compare(out: Path, seed: int, precision: str) -> None:
     images, models = demo_images(), demo_models()
     search, held_out = images.search, images.held_out
     canvases, targets, kinds = choose_canvases(
-        models, search.images, search.labels, range(0, len(CLASS_NAMES), 2), seed=seed
+        models, search, range(0, len(CLASS_NAMES), 2), seed=seed
     )
     compared(
         out,
@@ -134,13 +131,10 @@ def _compare(out: Path, seed: int, precision: str) -> None:
             models,
             canvases,
             targets,
-            baselines=search.images,
-            baseline_labels=search.labels,
-            images=held_out.images,
-            labels=held_out.labels,
+            search=search,
+            held_out=held_out,
             methods=known_methods(
-                search.images,
-                search.labels,
+                search,
                 names=COMPARED,
                 n_steps=COMPARED_ROUNDS,
                 precision=precision,

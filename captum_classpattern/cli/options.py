@@ -337,7 +337,7 @@ def find_classes(
 ) -> list[int]:
     """The numbers of the classes of --classes; if it was left out, of those with images."""
     from captum_classpattern.class_names import ClassNames
-    from captum_classpattern.cli.run import predictions
+    from captum_classpattern.images import predictions
 
     if selection is None:  # without labels, by the model
         labels = predictions(model, images) if images.labels is None else images.labels

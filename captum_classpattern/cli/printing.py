@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 if TYPE_CHECKING:  # imported by the commands alone, so that --help answers at once
     from captum_classpattern.classifier import Classifier
-    from captum_classpattern.images import Images, Labels
+    from captum_classpattern.images import LabelledImages
     from captum_classpattern.surveys.survey import Finding
 
 TABLE_WIDTH = 108  # narrower terminals wrap the lines, but lose nothing
@@ -47,8 +47,7 @@ def print_tables(found: "dict[str, list[Finding]]", class_names: Sequence[str] |
 def draw_best(
     forward_func: "Classifier",
     findings: "Sequence[Finding]",
-    images: "Images",
-    labels: "Labels",
+    images: "LabelledImages",
     path: Path,
     title: str,
     seed: int,
@@ -67,7 +66,6 @@ def draw_best(
         forward_func,
         [finding.pattern for finding in best],
         images,
-        labels,
         area=area,
         powers=[finding.scores[area].power for finding in best],
         class_names=class_names,

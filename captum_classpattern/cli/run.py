@@ -13,15 +13,14 @@ from typing import Any
 
 import torch
 import typer
-from torch import Tensor
 from tqdm import tqdm
 
 from captum_classpattern.adapters import PixelClassifier
 from captum_classpattern.attribution import versions
 from captum_classpattern.class_names import name_of
-from captum_classpattern.classifier import check_classifier, placement, predict
+from captum_classpattern.classifier import check_classifier, device_and_dtype
 from captum_classpattern.cli.printing import console, draw_best, print_tables
-from captum_classpattern.datasets import LabelledImages
+from captum_classpattern.images import LabelledImages, predictions
 from captum_classpattern.surveys.results import (
     read_finding,
     save_patterns,
@@ -115,7 +114,7 @@ class Run:
 
     @property
     def _device(self) -> torch.device:
-        return placement(self.model, self.images.images)[0]
+        return device_and_dtype(self.model, self.images.images)[0]
 
     def describe(self) -> None:
         """Says what was loaded, and how well the model knows the held-out images."""
@@ -158,8 +157,7 @@ class Run:
         draw_best(
             self.model,
             self.findings,
-            self.held_out.images,
-            self.held_out.labels,
+            self.held_out,
             self.out / "patterns.png",
             "The better canvas of each class",
             self.seed,
@@ -179,10 +177,8 @@ class Run:
             for finding in (
                 survey(
                     self.model,
-                    self.images.images,
-                    self.images.labels,
-                    self.held_out.images,
-                    self.held_out.labels,
+                    self.images,
+                    self.held_out,
                     classes=left,
                     canvases=self.canvases,
                     areas=self.areas,
@@ -226,14 +222,6 @@ class Run:
         """Number of classes that the model has, searched or not."""
         sample = self.images.images[:1].to(self._device)
         return check_classifier(self.model, sample, [])
-
-
-def predictions(model: PixelClassifier, images: LabelledImages) -> Tensor:
-    """What the model says of each image as it is; int64 (N,)."""
-    device, _ = placement(model, images.images)
-    return torch.cat(
-        [predict(model, b.to(device)).cpu() for b in torch.split(images.images, BATCH)]
-    )
 
 
 def _fingerprint(images: LabelledImages) -> str:

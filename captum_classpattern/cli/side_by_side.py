@@ -19,7 +19,7 @@ from captum_classpattern.cli.printing import console
 from captum_classpattern.comparison import Comparison, Interrupted, Record
 from captum_classpattern.comparison.choosing import searching
 from captum_classpattern.comparison.means import mean_power
-from captum_classpattern.images import Images, Labels
+from captum_classpattern.images import LabelledImages
 from captum_classpattern.report.pictures import pictures
 from captum_classpattern.report.writing import write_page
 from captum_classpattern.scores.intervals import Estimate
@@ -41,8 +41,7 @@ MEAN_LEGEND = "mean: by the mean of the method's maps over images of the class."
 
 def choose_canvases(
     models: Mapping[str, Classifier],
-    images: Images,
-    labels: Labels,
+    images: LabelledImages,
     classes: Sequence[int],
     *,
     each: int = 1,
@@ -53,7 +52,7 @@ def choose_canvases(
     and a white canvas for each class that some trigger means, or for all."""
     first = next(iter(models.values()))
     chosen = [
-        select_canvases(first, images, labels, target, each, seed=seed).cpu() for target in classes
+        select_canvases(first, images, target=target, n=each, seed=seed).cpu() for target in classes
     ]
     triggers = [getattr(model, "trigger", None) for model in models.values()]
     meant = {trigger.target for trigger in triggers if trigger is not None}

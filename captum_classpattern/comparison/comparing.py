@@ -21,8 +21,8 @@ from captum_classpattern.class_names import parse_targets
 from captum_classpattern.classifier import (
     Classifier,
     check_classifier,
-    placement,
-    undisturbed,
+    device_and_dtype,
+    preserve_state,
     warn_if_guessing,
 )
 from captum_classpattern.comparison.asked import checked_areas, checked_by_name, checked_kinds
@@ -38,8 +38,8 @@ from captum_classpattern.comparison.scene import (
     scenes_with_triggers,
     set_scene,
 )
-from captum_classpattern.comparison.scoring import Scorer, check_apart, check_scored, some_evenly
-from captum_classpattern.images import Images, ImageSource, Labels, labelled_source
+from captum_classpattern.comparison.scoring import Scorer, check_apart, check_scored
+from captum_classpattern.images import ImagesAndLabels, LabelledImages, ensure_labels
 from captum_classpattern.pattern import Pattern
 
 
@@ -48,10 +48,8 @@ def compare(
     canvases: Tensor,
     targets: int | str | Tensor | list[int] | list[str],
     *,
-    baselines: Images,
-    baseline_labels: Labels = None,
-    images: Images,
-    labels: Labels = None,
+    search: ImagesAndLabels,
+    held_out: ImagesAndLabels,
     methods: Mapping[str, Method] | Sequence[str] | str | None = None,
     area: float = 0.05,
     areas: Sequence[float] | None = None,
@@ -84,13 +82,11 @@ def compare(
             chosen among search images; see :func:`select_canvases`.
         targets (int, str, Tensor or list): The class, by its number or by its name in the first
             model's ``class_names``; or one for each canvas.
-        baselines (Tensor, Dataset or DataLoader): Search images, (C, H, W) each: the only ones
-            that methods see.
-        baseline_labels (Tensor or Sequence[int], optional): Their classes. Default: None (the
-            Dataset's own, else the first model's predictions).
-        images (Tensor, Dataset or DataLoader): Held-out images, on which patterns are scored and
-            nothing else is done.
-        labels (Tensor or Sequence[int], optional): Their classes. Default: None, likewise.
+        search (LabelledImages): Search images, the only ones that methods see. A Dataset or
+            DataLoader will do, or a pair of images and labels; where there are no labels, the
+            first model's predictions are taken.
+        held_out (LabelledImages): Held-out images, likewise. Patterns are scored on them, and
+            nothing else is done with them.
         methods (Mapping[str, Callable or tuple] or Sequence[str], optional): For each name a
             function from a model to an ``Attribution``, or a pair of it and the keywords of its
             ``attribute``; or names of :func:`known_methods`. Default: None (all of its default).
@@ -129,8 +125,7 @@ def compare(
         >>> images, labels = torch.rand(60, 1, 8, 8), torch.arange(60) % 3
         >>> comparison = compare(
         ...     {"linear": net}, images[:3], [0, 1, 2],
-        ...     baselines=images[:30], baseline_labels=labels[:30],
-        ...     images=images[30:], labels=labels[30:],
+        ...     search=(images[:30], labels[:30]), held_out=(images[30:], labels[30:]),
         ...     methods={"Saliency": captum.attr.Saliency}, areas=[0.1], area=0.1)
         >>> [(r.name, r.target, r.powers[0.1].n) for r in comparison.records[:3]]
         [('Saliency', 0, 20), ('Saliency', 1, 20), ('Saliency', 2, 20)]
@@ -156,15 +151,16 @@ def compare(
     with ExitStack() as stack:
         classes = {}
         for name, model in models.items():
-            stack.enter_context(undisturbed(model, seed))
-            sample = canvases[:1].to(placement(model, canvases)[0])
+            stack.enter_context(preserve_state(model, seed))
+            sample = canvases[:1].to(device_and_dtype(model, canvases)[0])
             classes[name] = check_classifier(model, sample, targets)
-        search = labelled_source(first, baselines, baseline_labels, name="baselines", like=canvases)
+        search = LabelledImages.of(search, argument="search images")
+        search = ensure_labels(first, search, like=canvases)
         check_same_shape(canvases, search.shape)
-        held_out = ImageSource.of(images, labels, name="held-out images")
+        held_out = LabelledImages.of(held_out, argument="held-out images")
         known = held_out.labels is not None
-        held_out = labelled_source(first, held_out, None, name="held-out images", like=canvases)
-        held_out = some_evenly(held_out, max_images)
+        held_out = ensure_labels(first, held_out, like=canvases)
+        held_out = held_out.stratified_sample(max_images).in_one_tensor()
         check_scored(held_out, canvases, targets)
         check_apart(search, held_out, canvases)
         scene = set_scene(canvases, targets, kinds, search, class_images=class_images, seed=seed)
@@ -174,9 +170,8 @@ def compare(
             methods = known_methods(search, names=methods, precision=precision)
         scorers = {name: Scorer(model, held_out) for name, model in models.items()}
         for name, scorer in scorers.items() if known else ():
-            assert held_out.labels is not None
             what = f"held-out images (model {name!r})"
-            warn_if_guessing(scorer.accuracy, held_out.labels, classes[name], what)
+            warn_if_guessing(scorer.accuracy, held_out.known_labels, classes[name], what)
         outcome = Comparison(
             models={name: scorer.accuracy if known else None for name, scorer in scorers.items()},
             canvases=canvases.cpu(),
@@ -204,8 +199,8 @@ def compare(
 
 def _circumstances(
     methods: Mapping[str, Method],
-    search: ImageSource,
-    held_out: ImageSource,
+    search: LabelledImages,
+    held_out: LabelledImages,
 ) -> dict[str, Any]:
     """What else a result depends on, as JSON can hold it."""
     return {

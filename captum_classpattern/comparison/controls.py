@@ -11,7 +11,7 @@ from captum_classpattern._validation import check_seed
 from captum_classpattern.attribution import single_tensor
 from captum_classpattern.class_names import parse_targets
 from captum_classpattern.classifier import Classifier
-from captum_classpattern.images import Images, Labels, labelled_source
+from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels
 
 
 class RandomPixels(Attribution):  # type: ignore[misc]  # captum's class is untyped
@@ -76,8 +76,8 @@ class ClassMean(Attribution):  # type: ignore[misc]  # captum's class is untyped
         self, forward_func: Classifier, baselines: Images, baseline_labels: Labels = None
     ) -> None:
         super().__init__(forward_func)
-        self._baselines = labelled_source(
-            forward_func, baselines, baseline_labels, name="baselines"
+        self._baselines = ensure_labels(
+            forward_func, LabelledImages.of(baselines, baseline_labels, argument="baselines")
         )
 
     @log_usage()  # type: ignore[untyped-decorator]
@@ -108,8 +108,7 @@ class ClassMean(Attribution):  # type: ignore[misc]  # captum's class is untyped
         return like_inputs(1 - (images.detach() - wanted).abs(), inputs)
 
     def _mean(self, label: int) -> Tensor:
-        assert self._baselines.labels is not None
-        own = self._baselines.subset(torch.nonzero(self._baselines.labels == label).flatten())
+        own = self._baselines.subset(torch.nonzero(self._baselines.known_labels == label).flatten())
         if not len(own):
             raise ValueError(f"none of the {len(self._baselines)} baselines is of class {label}")
         total = sum(images.double().sum(0) for images in own.in_order())

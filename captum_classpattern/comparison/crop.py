@@ -11,11 +11,10 @@ from torch import Tensor
 from captum_classpattern._validation import check_count
 from captum_classpattern.attribution import single_tensor
 from captum_classpattern.class_names import parse_targets
-from captum_classpattern.classifier import Classifier, placement, undisturbed
+from captum_classpattern.classifier import Classifier, device_and_dtype, preserve_state
 from captum_classpattern.comparison.controls import ClassMean, RandomPixels, like_inputs
-from captum_classpattern.images import Images, Labels, evenly, labelled_source
+from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels, evenly_spaced
 from captum_classpattern.pattern import pixels_kept
-from captum_classpattern.scores.power import without_class
 
 AT_ONCE = 48  # stamped images in one call
 
@@ -48,8 +47,8 @@ class BestCrop(Attribution):  # type: ignore[misc]  # captum's class is untyped
         self, forward_func: Classifier, baselines: Images, baseline_labels: Labels = None
     ) -> None:
         super().__init__(forward_func)
-        self._baselines = labelled_source(
-            forward_func, baselines, baseline_labels, name="baselines"
+        self._baselines = ensure_labels(
+            forward_func, LabelledImages.of(baselines, baseline_labels, argument="baselines")
         )
 
     @log_usage()  # type: ignore[untyped-decorator]
@@ -85,7 +84,7 @@ class BestCrop(Attribution):  # type: ignore[misc]  # captum's class is untyped
             check_count(name, value)
         images = single_tensor(inputs)
         targets = parse_targets(target, len(images), self.forward_func)
-        with undisturbed(self.forward_func, 0):
+        with preserve_state(self.forward_func, 0):
             found = [
                 self._best(image, label, area, n_images, n_positions)
                 for image, label in zip(images.detach(), targets)
@@ -97,12 +96,12 @@ class BestCrop(Attribution):  # type: ignore[misc]  # captum's class is untyped
         self, image: Tensor, target: int, area: float, n_images: int, n_positions: int
     ) -> Tensor:
         """The mask (1, H, W) of one input's best square."""
-        others = without_class(self._baselines, target)
+        others = self._baselines.without_class(target)
         if not len(others):
             raise ValueError(f"all {len(self._baselines)} baselines are of class {target}")
-        device, dtype = placement(self.forward_func, image)
+        device, dtype = device_and_dtype(self.forward_func, image)
         images, image = (
-            others.take(evenly(len(others), n_images)).to(device, dtype),
+            others.take(evenly_spaced(len(others), n_images)).to(device, dtype),
             image.to(device, dtype),
         )
         height, width = image.shape[1:]

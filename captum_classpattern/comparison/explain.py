@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from captum.attr import Attribution
 from torch import Tensor, nn
 
-from captum_classpattern.classifier import Classifier, is_counted, placement, undisturbed
+from captum_classpattern.classifier import Classifier, device_and_dtype, is_counted, preserve_state
 from captum_classpattern.comparison.methods import Method
 
 
@@ -36,7 +36,7 @@ class PrivateModel:
     def ready(self, images: Tensor) -> Tensor:
         """A copy of images with the classifier's device and precision, for methods to do with as
         they like; one made in inference mode would know no gradients."""
-        return images.to(*placement(self._original, images)).clone()
+        return images.to(*device_and_dtype(self._original, images)).clone()
 
     def _counted(self, *arguments: Any) -> Tensor:
         output = self._original(*arguments)
@@ -126,7 +126,7 @@ class Explainer:
     @contextmanager
     def quietly(self, seed: int) -> Iterator[None]:
         """Seeded; without Captum's warnings about what it does to the private copy."""
-        with undisturbed(self.model.forward_func, seed), warnings.catch_warnings():
+        with preserve_state(self.model.forward_func, seed), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
 

@@ -9,10 +9,10 @@ from captum import attr
 from torch import Tensor, nn
 
 from captum_classpattern.attribution import ClassPattern
-from captum_classpattern.classifier import Classifier, find_module, placement
+from captum_classpattern.classifier import Classifier, device_and_dtype, find_module
 from captum_classpattern.comparison.controls import ClassMean, RandomPixels
 from captum_classpattern.comparison.crop import BestCrop
-from captum_classpattern.images import Images, ImageSource, Labels, evenly
+from captum_classpattern.images import Images, LabelledImages, Labels, evenly_spaced
 from captum_classpattern.optimization.settings import Settings
 
 Make: TypeAlias = Callable[[Any], attr.Attribution]
@@ -87,7 +87,7 @@ def known_methods(
         ...     {"stdevs": 0.05, "nt_samples": 8})
     """
     Settings(n_steps=n_steps, precision=precision)  # refused here, and not as a method that fails
-    source = ImageSource.of(baselines, baseline_labels, name="baselines")
+    source = LabelledImages.of(baselines, baseline_labels, argument="baselines")
     searching = {
         "n_steps": n_steps,
         "precision": precision,
@@ -103,9 +103,9 @@ def known_methods(
     return {name: found[name] for name in names}
 
 
-def _all(source: ImageSource, searching: Mapping[str, Any]) -> dict[str, Method]:
+def _all(source: LabelledImages, searching: Mapping[str, Any]) -> dict[str, Method]:
     cells, window = grid_cells(*source.shape[1:]), _window(source.shape)
-    references, image = source.take(evenly(len(source), REFERENCES)), source.take([0])
+    references, image = source.take(evenly_spaced(len(source), REFERENCES)), source.take([0])
     masked = {"feature_mask": cells, "perturbations_per_eval": AT_ONCE}
     sampled = {**masked, "n_samples": 2 * CELLS**2}
     return {
@@ -180,7 +180,7 @@ def feature_layer(model: Classifier, image: Tensor) -> nn.Module:
     hooks = [part.register_forward_hook(watch) for part in module.modules()]
     try:
         with torch.no_grad():
-            model(image.to(*placement(model, image)))
+            model(image.to(*device_and_dtype(model, image)))
     finally:
         for hook in hooks:
             hook.remove()

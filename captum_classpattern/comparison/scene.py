@@ -8,7 +8,7 @@ from torch import Tensor
 
 from captum_classpattern.classifier import Classifier
 from captum_classpattern.comparison.records import STAMPED
-from captum_classpattern.images import ImageSource, evenly
+from captum_classpattern.images import LabelledImages, evenly_spaced
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.localisation import changed_pixels
 
@@ -48,16 +48,15 @@ def set_scene(
     canvases: Tensor,
     targets: Sequence[int],
     kinds: Sequence[str],
-    baselines: ImageSource,
+    baselines: LabelledImages,
     *,
     class_images: int,
     seed: int,
 ) -> Scene:
     """The canvases, and some search images of their classes, chosen at random."""
     of_class, another = {}, {}
-    assert baselines.labels is not None
     for target in dict.fromkeys(targets):
-        own = torch.nonzero(baselines.labels == target).flatten()
+        own = torch.nonzero(baselines.known_labels == target).flatten()
         lot = own[torch.randperm(len(own), generator=torch.Generator().manual_seed(seed))]
         if not len(lot):
             continue
@@ -72,12 +71,11 @@ def set_scene(
 
 
 def with_trigger(
-    scene: Scene, trigger: Pattern, pixels: Tensor, baselines: ImageSource, stamped: int
+    scene: Scene, trigger: Pattern, pixels: Tensor, baselines: LabelledImages, stamped: int
 ) -> Scene:
     """The same with some search images of other classes, stamped, as further canvases."""
-    assert baselines.labels is not None
-    others = torch.nonzero(baselines.labels != trigger.target).flatten()
-    chosen = others[evenly(len(others), stamped)].tolist()
+    others = torch.nonzero(baselines.known_labels != trigger.target).flatten()
+    chosen = others[evenly_spaced(len(others), stamped)].tolist()
     images = trigger.stamp(baselines.take(chosen)).to(scene.canvases)
     return Scene(
         torch.cat([scene.canvases, images]),
@@ -109,8 +107,8 @@ def scenes_with_triggers(
     scene: Scene,
     models: Mapping[str, Classifier],
     triggers: Mapping[str, Pattern],
-    search: ImageSource,
-    held_out: ImageSource,
+    search: LabelledImages,
+    held_out: LabelledImages,
     stamped: int,
 ) -> dict[str, Scene]:
     """Each model's scene: with its own trigger, or with the only one there is."""

@@ -8,28 +8,27 @@ import torch
 from torch import Tensor
 
 from captum_classpattern.classifier import Classifier, predict
-from captum_classpattern.images import ImageSource
+from captum_classpattern.images import LabelledImages
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.localisation import ranks
-from captum_classpattern.scores.power import PredictivePower, count_hits, power_of, without_class
+from captum_classpattern.scores.power import PredictivePower, count_hits, power_of
 
 
 class Scorer:
     """A model and the held-out images that patterns are scored on."""
 
-    def __init__(self, forward_func: Classifier, held_out: ImageSource) -> None:
+    def __init__(self, forward_func: Classifier, held_out: LabelledImages) -> None:
         self.forward_func, self.held_out = forward_func, held_out
         self._bare = torch.cat(
             [predict(forward_func, images).cpu() for images in held_out.in_order()]
         )
-        self._others = cache(lambda target: without_class(held_out, target))
+        self._others = cache(lambda target: held_out.without_class(target))
         self._known: dict[tuple[int, bytes], PredictivePower] = {}
 
     @property
     def accuracy(self) -> float:
         """Share of the held-out images that the model classifies correctly."""
-        assert self.held_out.labels is not None
-        return float((self._bare == self.held_out.labels).double().mean())
+        return float((self._bare == self.held_out.known_labels).double().mean())
 
     def power(self, pattern: Pattern) -> PredictivePower:
         """The pattern's predictive power as it is; methods often agree, so each is scored once."""
@@ -40,8 +39,7 @@ class Scorer:
 
     def _count(self, pattern: Pattern) -> PredictivePower:
         others = self._others(pattern.target)
-        assert self.held_out.labels is not None
-        called = self._bare[self.held_out.labels != pattern.target] == pattern.target
+        called = self._bare[self.held_out.known_labels != pattern.target] == pattern.target
         return power_of(
             count_hits(self.forward_func, pattern, others), len(others), int(called.sum())
         )
@@ -53,23 +51,17 @@ def _pixels(pattern: Pattern) -> bytes:
     return hashlib.blake2b(b"".join(part.numpy().tobytes() for part in parts)).digest()
 
 
-def some_evenly(source: ImageSource, most: int) -> ImageSource:
-    """At most so many of the images, evenly over all labels, held in memory."""
-    part = source.stratified(most)
-    return ImageSource.of(part.take(range(len(part))), part.labels, name=source.name)
-
-
-def check_apart(baselines: ImageSource, held_out: ImageSource, canvases: Tensor) -> None:
+def check_apart(baselines: LabelledImages, held_out: LabelledImages, canvases: Tensor) -> None:
     """Raises an error if a held-out image was searched with, or is a canvas."""
     seen = set(baselines.hashes)
     both = [i for i, digest in enumerate(held_out.hashes) if digest in seen]
     if both:
         raise ValueError(
-            f"{len(both)} of the {len(held_out)} held-out images are among the baselines, too, or "
-            "are exact copies of such: patterns must be scored on images that no search has seen; "
-            "leave these out (datasets.load_images(...).halves() does)"
+            f"{len(both)} of the {len(held_out)} held-out images are among the search images, "
+            "or are exact copies of them: patterns must be scored on images that no search has "
+            "seen; leave these out (datasets.load_images(...).halves() does)"
         )
-    cut, scored = ImageSource.of(canvases, name="canvases").hashes, set(held_out.hashes)
+    cut, scored = LabelledImages.of(canvases, argument="canvases").hashes, set(held_out.hashes)
     wrong = [i for i, digest in enumerate(cut) if digest in scored]
     if wrong:
         raise ValueError(
@@ -78,7 +70,7 @@ def check_apart(baselines: ImageSource, held_out: ImageSource, canvases: Tensor)
         )
 
 
-def check_scored(held_out: ImageSource, canvases: Tensor, targets: Sequence[int]) -> None:
+def check_scored(held_out: LabelledImages, canvases: Tensor, targets: Sequence[int]) -> None:
     """Raises an error unless patterns of each target can be stamped on some held-out image."""
     if held_out.shape != canvases.shape[1:]:
         raise ValueError(
@@ -86,7 +78,7 @@ def check_scored(held_out: ImageSource, canvases: Tensor, targets: Sequence[int]
             f"{held_out.shape}"
         )
     for target in dict.fromkeys(targets):
-        if not len(without_class(held_out, target)):
+        if not len(held_out.without_class(target)):
             raise ValueError(
                 f"all {len(held_out)} held-out images are of class {target}: give images of other "
                 "classes too"

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from captum_classpattern._validation import did_you_mean, few
-from captum_classpattern.datasets.labelled import LabelledImages
-from captum_classpattern.datasets.pixels import TOO_LARGE, UNREADABLE, fitted, recoloured
+from captum_classpattern.datasets.pixels import TOO_LARGE, UNREADABLE, resize_crop, to_channels
 from captum_classpattern.datasets.sources import (
     Listing,
     folder_listing,
     npz_listing,
     torchvision_listing,
 )
+from captum_classpattern.images import LabelledImages
 
 __all__ = ["LabelledImages", "load_images"]
 
@@ -173,8 +173,8 @@ def _stacked(
         except (*UNREADABLE, *TOO_LARGE) as error:
             failed.append(f"{listing.names[i]} ({error})")
             continue
-        image = image if channels is None else recoloured(image, channels)
-        image = image if sides is None else fitted(image, *sides)
+        image = image if channels is None else to_channels(image, channels)
+        image = image if sides is None else resize_crop(image, *sides)
         if not first:
             first, images = listing.names[i], torch.empty(len(chosen), *image.shape)
         if image.shape[1:] != images.shape[2:]:

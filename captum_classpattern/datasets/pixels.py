@@ -43,14 +43,14 @@ def decoded(image: Path | Image.Image) -> Tensor:
     return torch.from_numpy(array).view(*array.shape[:2], -1).permute(2, 0, 1).float() / 255
 
 
-def recoloured(image: Tensor, channels: int) -> Tensor:
+def to_channels(image: Tensor, channels: int) -> Tensor:
     if channels < len(image):
         luma = image.new_tensor([0.299, 0.587, 0.114])  # ITU-R 601-2, as Pillow's
         return torch.einsum("c,chw->hw", luma, image)[None].clamp(0, 1)
     return image.expand(channels, -1, -1)
 
 
-def fitted(image: Tensor, height: int, width: int) -> Tensor:
+def resize_crop(image: Tensor, height: int, width: int) -> Tensor:
     """Resized until it just covers (height, width), and cropped to that at the centre."""
     h, w = image.shape[1:]
     scale = max(height / h, width / w)

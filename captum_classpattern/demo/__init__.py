@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
 
 from captum_classpattern.classifier import PixelClassifier
 from captum_classpattern.demo.network import SmallResNet
+from captum_classpattern.images import LabelledImages
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.triggers import BadNets
 
@@ -28,14 +28,6 @@ CLASS_NAMES = (
     "Bag",
     "Ankle boot",
 )
-
-
-@dataclass(frozen=True)
-class LabelledImages:
-    """Images (N, 1, 28, 28) in [0, 1] and their labels (N,)."""
-
-    images: Tensor
-    labels: Tensor
 
 
 @dataclass(frozen=True)
@@ -63,8 +55,10 @@ def demo_images() -> DemoImages:
         images = torch.from_numpy(file["images"]).float().div(255)[:, None]
         labels, search = torch.from_numpy(file["labels"]), torch.from_numpy(file["search"])
     return DemoImages(
-        LabelledImages(images[search], labels[search]),
-        LabelledImages(images[~search], labels[~search]),
+        *(
+            LabelledImages(images[half], labels[half], CLASS_NAMES, f"Fashion-MNIST, {name} half")
+            for half, name in ((search, "search"), (~search, "held-out"))
+        )
     )
 
 

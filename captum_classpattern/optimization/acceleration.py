@@ -15,11 +15,11 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from captum_classpattern.classifier import (
     Classifier,
+    device_and_dtype,
     find_module,
     first_of,
-    placement,
+    preserve_state,
     uncounted,
-    undisturbed,
 )
 
 
@@ -30,7 +30,7 @@ def accelerated(
 
     A copy that fails on the first canvas is not used, as where a network can't run in bfloat16.
     """
-    dtype = placement(forward_func, canvases)[1]
+    dtype = device_and_dtype(forward_func, canvases)[1]
     if precision == "bfloat16" and dtype not in (torch.float32, torch.bfloat16):
         raise ValueError(
             f"precision='bfloat16' is for float32 models, but this one is {dtype}: pass "
@@ -40,7 +40,7 @@ def accelerated(
         return forward_func
     first, arguments = first_of(canvases, additional)
     wanted = ways_for(forward_func, canvases.device, precision)
-    with undisturbed(forward_func, 0), uncounted(), warnings.catch_warnings():
+    with preserve_state(forward_func, 0), uncounted(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about ways that will not be taken
         try:
             return _checked(forward_func, wanted, first, arguments)

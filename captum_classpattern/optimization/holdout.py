@@ -6,9 +6,9 @@ from typing import Any
 import torch
 
 from captum_classpattern.classifier import Classifier, additional_rows
-from captum_classpattern.images import ImageSource
+from captum_classpattern.images import LabelledImages
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.scores.power import count_hits, without_class
+from captum_classpattern.scores.power import count_hits
 
 JUDGE_EVERY, JUDGE_MOST = 5, 500
 FEW = 100  # judges that tell which canvases are losing
@@ -18,21 +18,22 @@ NO_JUDGES = (
 )
 
 
-def split_for_judging(baselines: ImageSource, seed: int) -> tuple[ImageSource, ImageSource]:
+def split_for_judging(
+    baselines: LabelledImages, seed: int
+) -> tuple[LabelledImages, LabelledImages]:
     """The part that masks are fitted to, and the part that judges them.
 
     Every fifth image in order of label is kept for judging (shuffled within a label; of more
     than 2,500 only every n-th, so that it is at most 500), so that every class gives its share.
     """
-    assert baselines.labels is not None
-    count = len(baselines)
+    labels, count = baselines.known_labels, len(baselines)
     shuffled = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-    order = shuffled[torch.argsort(baselines.labels[shuffled], stable=True)]
+    order = shuffled[torch.argsort(labels[shuffled], stable=True)]
     every = max(JUDGE_EVERY, -(-count // JUDGE_MOST))
     judging = torch.zeros(count, dtype=torch.bool)
     judging[order[every - 1 :: every]] = True
-    classes = len(set(baselines.labels.tolist()))
-    if len(set(baselines.labels[~judging].tolist())) < min(classes, 2):
+    classes = len(set(labels.tolist()))
+    if len(set(labels[~judging].tolist())) < min(classes, 2):
         judging[:] = False  # few images: some class would have none left to be fitted to
     return (
         baselines.subset(torch.nonzero(~judging).flatten()),
@@ -40,20 +41,18 @@ def split_for_judging(baselines: ImageSource, seed: int) -> tuple[ImageSource, I
     )
 
 
-def some_judges(judge: ImageSource) -> ImageSource:
+def judging_subset(judge: LabelledImages) -> LabelledImages:
     """At most 100 of the judging images, over all labels, for what must be known early and at low
     cost; all of them if nearly all are of one label, since each class needs images of others."""
-    assert judge.labels is not None
-    order = torch.argsort(judge.labels, stable=True)
+    order = torch.argsort(judge.known_labels, stable=True)
     few = judge.subset(order[:: max(1, -(-len(judge) // FEW))])
-    assert few.labels is not None
-    return few if len(set(few.labels.tolist())) > 1 else judge
+    return few if len(set(few.known_labels.tolist())) > 1 else judge
 
 
 def judge_patterns(
     forward_func: Classifier,
     patterns: list[Pattern],
-    judge: ImageSource,
+    judge: LabelledImages,
     area: float,
     additional: tuple[Any, ...] = (),
     batch_size: int | None = None,
@@ -67,7 +66,7 @@ def judge_patterns(
     """
     count = len(patterns) if count is None else count
     for row, pattern in zip(range(count) if rows is None else rows, patterns):
-        others = without_class(judge, pattern.target)
+        others = judge.without_class(pattern.target)
 
         def repeated(n: int, row: int = row) -> tuple[Any, ...]:
             return additional_rows(additional, torch.full((n,), row), count)
@@ -84,10 +83,10 @@ def judge_patterns(
             pattern.info["search_power"] = hits / len(others)
 
 
-def check_judges(judge: ImageSource, targets: list[int]) -> None:
+def check_judges(judge: LabelledImages, targets: list[int]) -> None:
     """Raises an error unless there are images to judge the patterns of each class by."""
     for target in dict.fromkeys(targets):
-        if not len(without_class(judge, target)):
+        if not len(judge.without_class(target)):
             raise ValueError(NO_JUDGES.format(target))
 
 

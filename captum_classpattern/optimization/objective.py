@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from captum_classpattern.classifier import Classifier, additional_rows, placement, warn
+from captum_classpattern.classifier import Classifier, additional_rows, device_and_dtype, warn
 from captum_classpattern.optimization.schedule import Step
 
 
@@ -78,7 +78,7 @@ class Objective:
     ) -> tuple[Tensor, Tensor | None]:
         """The loss of each pair of mask and image, and its gradient with respect to the mask."""
         canvas = self.canvases[row]
-        _, dtype = placement(self.forward_func, canvas)
+        _, dtype = device_and_dtype(self.forward_func, canvas)
         mask, canvas, image = mask.to(dtype), canvas.to(dtype), image.to(dtype)
         stamped = (mask * canvas + (1 - mask) * image).requires_grad_(gradient)
         additional = additional_rows(self.additional, row, len(self.canvases))

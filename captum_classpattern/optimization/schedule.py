@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_classpattern.images import ImageSource
+from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization.settings import Settings
 
 
@@ -28,11 +28,10 @@ class Schedule:
     fetched once for all of them. A batch ends where an epoch does.
     """
 
-    def __init__(self, source: ImageSource, targets: list[int], settings: Settings) -> None:
+    def __init__(self, source: LabelledImages, targets: list[int], settings: Settings) -> None:
         self.source, self.seed = source, settings.seed
         self.seen: set[int] = set()
-        assert source.labels is not None
-        self.labels = source.labels.numpy()
+        self.labels = source.known_labels.numpy()
         self.sizes: dict[int, list[int]] = {}
         self.sign_steps = 0
         counts = Counter(self.labels.tolist())

@@ -18,9 +18,9 @@ from captum_classpattern.classifier import (
     Classifier,
     first_of,
     logits_of,
-    undisturbed,
+    preserve_state,
 )
-from captum_classpattern.images import Images, ImageSource, Labels, labelled_source
+from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels
 from captum_classpattern.optimization.acceleration import accelerated
 from captum_classpattern.optimization.objective import Objective
 from captum_classpattern.optimization.schedule import Schedule, Step
@@ -149,12 +149,12 @@ def search_masks(
     settings = Settings(
         solver, area, alpha, step_size, batch_size, n_epochs, n_steps, seed, precision
     )
-    with undisturbed(forward_func, settings.seed):
+    with preserve_state(forward_func, settings.seed):
         search = begin_search(
             forward_func,
             canvases,
             target,
-            ImageSource.of(baselines, baseline_labels, name="baselines"),
+            LabelledImages.of(baselines, baseline_labels, argument="baselines"),
             settings,
             additional_forward_args,
             internal_batch_size,
@@ -168,13 +168,13 @@ def begin_search(
     forward_func: Classifier,
     canvases: Tensor,
     target: Any,
-    source: ImageSource,
+    source: LabelledImages,
     settings: Settings,
     additional_forward_args: Any,
     internal_batch_size: int | None,
     show_progress: bool,
 ) -> "Search":
-    """A search that has been checked and not begun; to be called, and used, undisturbed."""
+    """A search that has been checked and not begun; to be called, and used, preserve_state."""
     if internal_batch_size is not None:
         check_count("internal_batch_size", internal_batch_size)
     check_pixels(canvases, "canvases")
@@ -184,11 +184,9 @@ def begin_search(
     )
     first, arguments = first_of(canvases, additional)
     logits = logits_of(forward_func, first, targets, arguments)
-    source = labelled_source(
+    source = ensure_labels(
         forward_func,
         source,
-        None,
-        name="baselines",
         like=canvases,
         additional_forward_args=additional_forward_args,
         batch_size=internal_batch_size,

@@ -59,8 +59,8 @@ def write_report(
         >>> images, labels = torch.rand(60, 1, 8, 8), torch.arange(60) % 3
         >>> comparison = compare(
         ...     {"linear": net}, images[:1], 0,
-        ...     baselines=images[:30], baseline_labels=labels[:30],
-        ...     images=images[30:], labels=labels[30:],
+        ...     search=(images[:30], labels[:30]),
+        ...     held_out=(images[30:], labels[30:]),
         ...     methods={"RandomPixels": RandomPixels}, areas=[0.05, 0.1])
         >>> page = write_report(
         ...     comparison, mkdtemp() + "/report.html",

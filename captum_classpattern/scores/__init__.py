@@ -7,16 +7,26 @@ from captum_classpattern.scores.localisation import (
     localise,
 )
 from captum_classpattern.scores.power import PredictivePower, predictive_power
-from captum_classpattern.scores.shape import Simplicity, mean_pairwise_iou, simplicity
+from captum_classpattern.scores.shape import (
+    Simplicity,
+    components,
+    high_frequency_share,
+    mean_pairwise_iou,
+    simplicity,
+    total_variation,
+)
 
 __all__ = [
     "Localisation",
     "PredictivePower",
     "Simplicity",
     "changed_pixels",
+    "components",
+    "high_frequency_share",
     "localisation_iou",
     "localise",
     "mean_pairwise_iou",
     "predictive_power",
     "simplicity",
+    "total_variation",
 ]

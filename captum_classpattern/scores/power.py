@@ -9,11 +9,11 @@ import torch
 from captum_classpattern.classifier import (
     Classifier,
     check_classifier,
-    placement,
+    device_and_dtype,
     predict,
-    undisturbed,
+    preserve_state,
 )
-from captum_classpattern.images import Images, ImageSource, Labels, labelled_source
+from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels
 from captum_classpattern.pattern import Pattern, pixels_kept
 from captum_classpattern.scores.intervals import wilson
 
@@ -84,13 +84,13 @@ def predictive_power(
         >>> power.n, power.interval[0] <= power.value <= power.interval[1]
         (40, True)
     """
-    with undisturbed(forward_func, seed=0):
-        source = ImageSource.of(images, labels, name="images")
+    with preserve_state(forward_func, seed=0):
+        source = LabelledImages.of(images, labels, argument="images")
         sample = pattern.stamp(source.take([0]).to(pattern.canvas))
         check_classifier(forward_func, sample, [pattern.target])
-        source = labelled_source(forward_func, source, None, name="images", like=pattern.canvas)
+        source = ensure_labels(forward_func, source, like=pattern.canvas)
         check_unseen(pattern, source)
-        others = without_class(source, pattern.target)
+        others = source.without_class(pattern.target)
         if len(others) == 0:
             raise ValueError(
                 f"no images are left to score on: all {len(source)} are of the pattern's class "
@@ -110,7 +110,7 @@ def power_of(hits: int, n: int, hits_without: int) -> PredictivePower:
 def count_hits(
     forward_func: Classifier,
     pattern: Pattern,
-    source: ImageSource,
+    source: LabelledImages,
     *,
     bare: bool = False,
     additional_for: Callable[[int], tuple[Any, ...]] = lambda n: (),
@@ -121,7 +121,7 @@ def count_hits(
     ``additional_for(n)`` gives the additional arguments for n images.
     """
     hits = 0
-    device, dtype = placement(forward_func, pattern.canvas)
+    device, dtype = device_and_dtype(forward_func, pattern.canvas)
     for images in source.in_order(batch_size):
         images = images.to(device, dtype)
         stamped = images if bare else pattern.stamp(images)
@@ -130,15 +130,8 @@ def count_hits(
     return hits
 
 
-def without_class(source: ImageSource, target: int) -> ImageSource:
-    """The images that are not of a class."""
-    assert source.labels is not None
-    return source.subset(torch.nonzero(source.labels != target).flatten())
-
-
-def check_unseen(pattern: Pattern, source: ImageSource) -> None:
+def check_unseen(pattern: Pattern, source: LabelledImages) -> None:
     """Raises an error if the pattern's search has seen any of the images not of its class."""
-    assert source.labels is not None
     seen = pattern.seen
     if seen is None:
         raise ValueError(
@@ -146,7 +139,7 @@ def check_unseen(pattern: Pattern, source: ImageSource) -> None:
             f"hashes ({pattern.info.get('seen_file', 'unknown')}) was not beside its own; put it "
             "there and load the pattern again"
         )
-    labelled = enumerate(zip(source.hashes if seen else (), source.labels.tolist()))
+    labelled = enumerate(zip(source.hashes if seen else (), source.known_labels.tolist()))
     repeated = [i for i, (own, label) in labelled if label != pattern.target and own in seen]
     if repeated:
         first = ", ".join(map(str, repeated[:10])) + (", ..." if len(repeated) > 10 else "")

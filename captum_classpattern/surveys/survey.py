@@ -10,17 +10,22 @@ from torch import Tensor
 
 from captum_classpattern._validation import check_seed, is_whole
 from captum_classpattern.attribution import ClassPattern
-from captum_classpattern.canvases import PLAIN, STRATEGIES, select_canvases
+from captum_classpattern.canvases import SOLID_COLOURS, STRATEGIES, select_canvases
 from captum_classpattern.class_names import parse_targets
 from captum_classpattern.classifier import (
     Classifier,
     check_classifier,
-    placement,
-    predict,
-    undisturbed,
+    device_and_dtype,
+    preserve_state,
     warn_if_guessing,
 )
-from captum_classpattern.images import Images, ImageSource, Labels, evenly, labelled_source
+from captum_classpattern.images import (
+    ImagesAndLabels,
+    LabelledImages,
+    ensure_labels,
+    evenly_spaced,
+    predictions,
+)
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.intervals import Interval, newcombe
 from captum_classpattern.scores.power import (
@@ -29,7 +34,6 @@ from captum_classpattern.scores.power import (
     count_hits,
     power_of,
     random_pixels,
-    without_class,
 )
 
 CANVASES: Mapping[str, int] = {"positive": 2, "white": 2}
@@ -179,10 +183,8 @@ class Finding:
 
 def survey(
     forward_func: Classifier,
-    search_images: Images,
-    search_labels: Labels,
-    held_out_images: Images,
-    held_out_labels: Labels,
+    search: ImagesAndLabels,
+    held_out: ImagesAndLabels,
     *,
     classes: Sequence[int | str] | None = None,
     canvases: Mapping[str, int] = CANVASES,
@@ -204,10 +206,9 @@ def survey(
 
     Args:
         forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
-        search_images (Tensor, Dataset or DataLoader): What patterns are cut from and fitted to.
-        search_labels (Tensor or Sequence[int], optional): Their classes.
-        held_out_images (Tensor, Dataset or DataLoader): What patterns are scored on.
-        held_out_labels (Tensor or Sequence[int], optional): Their classes.
+        search (LabelledImages): The images that patterns are cut from and searched on. A Dataset
+            or DataLoader will do, or a pair of images and labels.
+        held_out (LabelledImages): The images that patterns are scored on, likewise.
         classes (Sequence[int or str], optional): Which classes, by their numbers or by their names
             in the classifier's ``class_names``. Default: None (all).
         canvases (Mapping[str, int]): How many canvases of each kind, see
@@ -233,35 +234,38 @@ def survey(
     Examples::
 
         >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()
-        >>> found, held_out = torch.rand(60, 1, 8, 8), torch.rand(60, 1, 8, 8)
         >>> labels = torch.arange(60) % 3
-        >>> findings = survey(net, found, labels, held_out, labels, areas=(0.1,), classes=[2])
+        >>> search = LabelledImages(torch.rand(60, 1, 8, 8), labels)
+        >>> held_out = LabelledImages(torch.rand(60, 1, 8, 8), labels)
+        >>> findings = survey(net, search, held_out, areas=(0.1,), classes=[2])
         >>> [(f.target, f.canvas, f.scores[0.1].power.n) for f in findings]
         [(2, 'positive', 40), (2, 'white', 40)]
     """
     seed = check_seed(seed)
     _check_canvases(canvases)
-    with undisturbed(forward_func, seed):
-        search = labelled_source(forward_func, search_images, search_labels, name="search images")
-        held_out = ImageSource.of(held_out_images, held_out_labels, name="held-out images")
+    with preserve_state(forward_func, seed):
+        search = LabelledImages.of(search, argument="search images")
+        search = ensure_labels(forward_func, search)
+        held_out = LabelledImages.of(held_out, argument="held-out images")
         known = held_out.labels is not None
-        held_out = labelled_source(forward_func, held_out, None, name="held-out images")
+        held_out = ensure_labels(forward_func, held_out)
         sample = search.take([0])
-        device, _ = placement(forward_func, sample)
+        device, _ = device_and_dtype(forward_func, sample)
         asked = None if classes is None else parse_targets([*classes], len(classes), forward_func)
         count = check_classifier(forward_func, sample.to(device), asked or [])
-        bare = _predictions(forward_func, held_out)
-        assert held_out.labels is not None
+        bare = predictions(forward_func, held_out)
         if known:
-            accuracy = float((bare == held_out.labels).float().mean())
-            warn_if_guessing(accuracy, held_out.labels, count, "held-out images")
+            accuracy = float((bare == held_out.known_labels).float().mean())
+            warn_if_guessing(accuracy, held_out.known_labels, count, "held-out images")
     wanted = range(count) if asked is None else list(dict.fromkeys(asked))
     explainer = ClassPattern(forward_func, search)
     explainer.accuracy_is_known = True
     for start in range(0, len(wanted), classes_together):
         group = wanted[start : start + classes_together]
         elsewhere = {
-            target: select_canvases(forward_func, search, None, _next_class(search, target), 1)[0]
+            target: select_canvases(forward_func, search, target=_next_class(search, target), n=1)[
+                0
+            ]
             for target in group
         }
         best: dict[int, dict[tuple[str, float], Pattern]] = {target: {} for target in group}
@@ -311,7 +315,7 @@ def _check_canvases(canvases: Mapping[str, int]) -> None:
 
 def _tries(
     forward_func: Classifier,
-    search: ImageSource,
+    search: LabelledImages,
     kind: str,
     n: int,
     group: Sequence[int],
@@ -321,11 +325,11 @@ def _tries(
 
     Canvases of one colour are all the same: what differs from try to try is the seed.
     """
-    blank = kind in PLAIN
+    blank = kind in SOLID_COLOURS
     for own_seed in ((seed + i) % 2**63 for i in range(n if blank else 1)):
         each = 1 if blank else n
         chosen = [
-            select_canvases(forward_func, search, None, target, each, strategy=kind, seed=seed)
+            select_canvases(forward_func, search, target=target, n=each, strategy=kind, seed=seed)
             for target in group
         ]
         yield torch.cat(chosen), [target for target in group for _ in range(each)], own_seed
@@ -335,10 +339,9 @@ def _search_power(pattern: Pattern) -> float:
     return float(pattern.info["search_power"])
 
 
-def _next_class(source: ImageSource, target: int) -> int:
+def _next_class(source: LabelledImages, target: int) -> int:
     """The class whose canvas serves as the control of a target's mask."""
-    assert source.labels is not None
-    present: list[int] = sorted(set(source.labels.tolist()) - {target})
+    present: list[int] = sorted(set(source.known_labels.tolist()) - {target})
     if not present:
         raise ValueError(
             f"the search images are all of class {target}: give images of other classes too"
@@ -346,39 +349,31 @@ def _next_class(source: ImageSource, target: int) -> int:
     return next((label for label in present if label > target), present[0])
 
 
-def _predictions(forward_func: Classifier, source: ImageSource) -> Tensor:
-    """What the classifier says of each image as it is."""
-    device, _ = placement(forward_func, source.take([0]))
-    said = [predict(forward_func, images.to(device)).cpu() for images in source.in_order()]
-    return torch.cat(said)
-
-
 def _score(
     forward_func: Classifier,
     pattern: Pattern,
     other_canvas: Tensor,
-    held_out: ImageSource,
+    held_out: LabelledImages,
     bare: Tensor,
     area: float,
     seed: int,
 ) -> Scores:
     """The power of a pattern at its area, and its controls."""
     check_unseen(pattern, held_out)
-    others = without_class(held_out, pattern.target)
+    others = held_out.without_class(pattern.target)
     if len(others) < DRAWS:
         raise ValueError(
             f"there are {len(others)} held-out images that are not of class {pattern.target}: give "
             f"at least {DRAWS}"
         )
-    assert held_out.labels is not None
-    without = int(((bare == pattern.target) & (held_out.labels != pattern.target)).sum())
+    without = int(((bare == pattern.target) & (held_out.known_labels != pattern.target)).sum())
 
-    def hits(stamped: Pattern, images: ImageSource = others) -> int:
+    def hits(stamped: Pattern, images: LabelledImages = others) -> int:
         return count_hits(forward_func, stamped, images)
 
-    few = others.subset(torch.tensor(evenly(len(others), CONTROL_IMAGES)))
+    few = others.subset(torch.tensor(evenly_spaced(len(others), CONTROL_IMAGES)))
     shares = [few.subset(torch.arange(draw, len(few), DRAWS)) for draw in range(DRAWS)]
-    with undisturbed(forward_func, seed):
+    with preserve_state(forward_func, seed):
         binary = pattern.topk(area)
         drawn = [
             hits(random_pixels(pattern, area, seed + draw), share)

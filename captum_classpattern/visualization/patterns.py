@@ -12,8 +12,8 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from captum_classpattern._validation import ArgumentTypeError, check_seed
-from captum_classpattern.classifier import Classifier, placement, undisturbed
-from captum_classpattern.images import Images, ImageSource, Labels, labelled_source
+from captum_classpattern.classifier import Classifier, device_and_dtype, preserve_state
+from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.power import PredictivePower, check_unseen, predictive_power
 from captum_classpattern.visualization.drawing import (
@@ -83,10 +83,9 @@ def plot_patterns(
     """
     names = getattr(forward_func, "class_names", None) if class_names is None else class_names
     _check_drawable(patterns, powers)
-    with undisturbed(forward_func, check_seed(seed)):
-        source = labelled_source(
-            forward_func, images, labels, name="images", like=patterns[0].canvas
-        )
+    with preserve_state(forward_func, check_seed(seed)):
+        source = LabelledImages.of(images, labels, argument="images")
+        source = ensure_labels(forward_func, source, like=patterns[0].canvas)
         if powers is None:
             powers = [predictive_power(forward_func, p, source, area=area) for p in patterns]
         for pattern in patterns:
@@ -99,7 +98,7 @@ def plot_patterns(
 def _draw_rows(
     forward_func: Classifier,
     patterns: Sequence[Pattern],
-    source: ImageSource,
+    source: LabelledImages,
     powers: Sequence[PredictivePower],
     area: float,
     names: Sequence[str] | None,
@@ -150,7 +149,7 @@ def _draw_stamped(
     axes: Sequence[Axes],
     forward_func: Classifier,
     pattern: Pattern,
-    source: ImageSource,
+    source: LabelledImages,
     names: Sequence[str] | None,
     seed: int,
 ) -> None:
@@ -158,7 +157,7 @@ def _draw_stamped(
     if not picks:
         return  # all images are of the pattern's class
     images = source.take(picks)
-    device, dtype = placement(forward_func, pattern.canvas)
+    device, dtype = device_and_dtype(forward_func, pattern.canvas)
     stamped = pattern.stamp(images.to(device, dtype))
     with torch.no_grad():
         probabilities, said = forward_func(stamped).float().softmax(1).max(1)
@@ -174,11 +173,10 @@ def _draw_stamped(
         )
 
 
-def _lot(source: ImageSource, target: int, count: int, seed: int) -> list[int]:
+def _lot(source: LabelledImages, target: int, count: int, seed: int) -> list[int]:
     """Some images not of the target, of different classes as far as there are."""
-    assert source.labels is not None
     order = np.random.default_rng([seed, target]).permutation(len(source))
-    labels = source.labels.tolist()
+    labels = source.known_labels.tolist()
     others = [int(i) for i in order if labels[i] != target]
     first_of_class = list({labels[i]: i for i in reversed(others)}.values())[::-1]
     return (first_of_class + [i for i in others if i not in first_of_class])[:count]

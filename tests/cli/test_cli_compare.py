@@ -105,9 +105,7 @@ def test_a_saved_pattern_has_the_power_that_is_told_of_it(compared, inputs):
     ]
     [path] = (out / "patterns" / "other").glob("ClassPattern_*_8_0.05.safetensors")
     few = part(demo_images().held_out)
-    power = predictive_power(
-        demo_models()["robust"], Pattern.load(path), few.images, few.labels, area=None
-    )
+    power = predictive_power(demo_models()["robust"], Pattern.load(path), few, area=None)
     assert power.value == pytest.approx(row["power_0.05"], abs=1e-9)
 
 
@@ -339,7 +337,7 @@ def test_the_batch_size_is_that_of_the_search(inputs, tmp_path):
 def test_a_white_canvas_is_chosen_for_the_class_of_a_trigger():
     few = part(demo_images().search)
     models = demo_models()
-    canvases, targets, kinds = choose_canvases(models, few.images, few.labels, range(10), each=2)
+    canvases, targets, kinds = choose_canvases(models, few, range(10), each=2)
     assert canvases.shape == (21, 1, 28, 28)
     assert kinds == ["positive"] * 20 + ["white"]
     assert targets == [y for y in range(10) for _ in range(2)] + [
@@ -347,7 +345,7 @@ def test_a_white_canvas_is_chosen_for_the_class_of_a_trigger():
     ]
     assert bool((canvases[-1] == 1).all())
     del models["backdoored"]
-    assert choose_canvases(models, few.images, few.labels, [3])[2] == ["positive"]
+    assert choose_canvases(models, few, [3])[2] == ["positive"]
 
 
 def test_the_demo_ends_with_the_comparison(tmp_path, monkeypatch):

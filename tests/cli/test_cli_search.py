@@ -107,7 +107,7 @@ def test_a_strangers_model_from_checkpoint_to_table(tmp_path):
     assert pattern.info["class_name"] == "c0"
     _, held_out = load_images("images", channels=1).halves(0)
     model = demo_models()["backdoored"]
-    power = predictive_power(model, pattern, held_out.images, held_out.labels, 0.01)
+    power = predictive_power(model, pattern, held_out, area=0.01)
     assert power.value == powers[0]["power"]
 
 

@@ -37,7 +37,7 @@ from captum_classpattern.comparison import (
     comparing,
     known_methods,
 )
-from captum_classpattern.images import ImageSource
+from captum_classpattern.images import LabelledImages
 
 # ---- the slow plain loop
 
@@ -164,17 +164,19 @@ def test_models_are_told_with_their_accuracy():
 def test_images_may_come_as_data_sets_or_without_labels():
     expected = compared()
     given = compared(
-        baselines=DataLoader(TensorDataset(SEARCH, LABELS), batch_size=7, shuffle=True),
-        baseline_labels=None,
-        images=TensorDataset(HELD_OUT, LABELS),
-        labels=None,
+        search=DataLoader(TensorDataset(SEARCH, LABELS), batch_size=7, shuffle=True),
+        search_labels=None,
+        held_out=TensorDataset(HELD_OUT, LABELS),
+        held_out_labels=None,
     )
     assert all_facts(given) == all_facts(expected)
     net = linear_net()
     with torch.no_grad():
         search, held_out = net(SEARCH).argmax(1), net(HELD_OUT).argmax(1)
-    predicted = compared(baseline_labels=None, labels=None)
-    assert all_facts(predicted) == all_facts(compared(baseline_labels=search, labels=held_out))
+    predicted = compared(search_labels=None, held_out_labels=None)
+    assert all_facts(predicted) == all_facts(
+        compared(search_labels=search, held_out_labels=held_out)
+    )
     assert all_facts(predicted) != all_facts(expected)
 
 
@@ -286,10 +288,10 @@ def test_what_does_not_fit_is_refused_in_words():
     refused("target 3 is out of range: the model has 3 classes", targets=3)
     refused("target must be an int", TypeError, targets=True)
     refused(r"canvases must have pixels in \[0, 1\]", canvases=CANVASES * 2)
-    refused("canvases and baselines must be of one shape", baselines=torch.rand(60, 3, 5, 5))
+    refused("canvases and baselines must be of one shape", search=torch.rand(60, 3, 5, 5))
     refused(
         r"held-out images must have the canvases' shape \(3, 6, 6\), got \(3, 7, 7\)",
-        images=torch.rand(60, 3, 7, 7),
+        held_out=torch.rand(60, 3, 7, 7),
     )
     refused("class_images must be a whole number from 0, got -1", class_images=-1)
     for name in ("stamped", "max_images", "n_seeds"):
@@ -302,17 +304,17 @@ def test_held_out_images_of_one_class_are_refused_before_any_method_runs():
     methods = {"spy": lambda model: called.append(model)}
     refused(
         "all 60 held-out images are of class 1: give images of other classes too",
-        labels=[1] * 60,
+        held_out_labels=[1] * 60,
         methods=methods,
     )
     assert not called
-    assert not compared(labels=[1] * 60, targets=0).failures  # no image of class 0 is fine
+    assert not compared(held_out_labels=[1] * 60, targets=0).failures  # no image of class 0 is fine
 
 
 def test_images_in_both_sets_are_refused():
     mixed = HELD_OUT.clone()
     mixed[7], mixed[40] = SEARCH[0], SEARCH[59]
-    refused("2 of the 60 held-out images are among the baselines, too", images=mixed)
+    refused("2 of the 60 held-out images are among the search images, too", held_out=mixed)
 
 
 def test_a_canvas_among_the_held_out_images_is_refused():
@@ -334,7 +336,7 @@ class Watched(nn.Module):
         return Watched(self.net, self.seen).train(self.training)
 
     def forward(self, images):
-        hashes = ImageSource.of(images.detach().clamp(0, 1), name="images").hashes
+        hashes = LabelledImages.of(images.detach().clamp(0, 1), argument="images").hashes
         self.seen.setdefault(id(self), []).extend(hashes)
         return self.net(images)
 
@@ -352,9 +354,9 @@ def test_no_method_sees_a_held_out_image(monkeypatch):
     comparison = compared(models={"watched": model}, methods=None, n_seeds=1)
     assert len({r.method for r in comparison.records}) == 5
     [baselines] = given
-    assert baselines.hashes == ImageSource.of(SEARCH, name="images").hashes
+    assert baselines.hashes == LabelledImages.of(SEARCH, argument="images").hashes
     assert torch.equal(baselines.labels, LABELS)
-    held_out = set(ImageSource.of(HELD_OUT, name="images").hashes)
+    held_out = set(LabelledImages.of(HELD_OUT, argument="images").hashes)
     assert held_out <= set(seen.pop(id(model)))  # the scorer's
     by_methods = {one for hashes in seen.values() for one in hashes}
     assert len(by_methods) > 100
@@ -365,10 +367,10 @@ def test_methods_explain_canvases_and_search_images_of_the_class_alone():
     seen = []
 
     def says(images, targets):
-        seen.extend(zip(ImageSource.of(images, name="images").hashes, list(targets)))
+        seen.extend(zip(LabelledImages.of(images, argument="images").hashes, list(targets)))
         return images.clone()
 
-    searched = ImageSource.of(SEARCH, name="images").hashes
+    searched = LabelledImages.of(SEARCH, argument="images").hashes
 
     compared(methods={"spy": saying(says)})
     asked = [(searched.index(one), target) for one, target in seen if one in searched]
@@ -447,8 +449,8 @@ def test_gradients_switched_off_around_the_call(mode):
     with mode():
         inside = compared(
             canvases=CANVASES.clone(),
-            baselines=SEARCH.clone(),
-            images=HELD_OUT.clone(),
+            search=SEARCH.clone(),
+            held_out=HELD_OUT.clone(),
             methods=SEEDED,
         )
     assert not inside.failures
@@ -471,7 +473,7 @@ def test_the_caller_is_left_untouched():
     methods = {**known_methods(SEARCH, LABELS, names=names, n_steps=2), "R": RandomPixels}
     with pytest.warns(UserWarning, match="the model is in train mode"):
         comparison = compared(
-            models={"conv": net}, canvases=canvases, baselines=search, methods=methods, n_seeds=1
+            models={"conv": net}, canvases=canvases, search=search, methods=methods, n_seeds=1
         )
     assert state_of_caller(net, canvases, search, HELD_OUT) == before
     expected = compared(models={"conv": plain}, methods=methods, n_seeds=1)
@@ -524,7 +526,7 @@ def perfect(pixels):
 
 def test_stamped_canvases_carry_the_trigger_and_are_no_images_of_its_class():
     comparison = compared(triggers={"linear": Pattern(WHITE, CORNER, 2)}, stamped=3)
-    searched = ImageSource.of(SEARCH, name="images").hashes
+    searched = LabelledImages.of(SEARCH, argument="images").hashes
     stamped = comparison.stamped["linear"]
     assert stamped.shape == (3, 3, 6, 6)
     for image in stamped:
@@ -534,8 +536,8 @@ def test_stamped_canvases_carry_the_trigger_and_are_no_images_of_its_class():
         ]
         assert len(sources) == 1
         assert LABELS[sources[0]] != 2
-    assert len(set(ImageSource.of(stamped, name="images").hashes)) == 3
-    assert not set(ImageSource.of(stamped, name="images").hashes) & set(searched)
+    assert len(set(LabelledImages.of(stamped, argument="images").hashes)) == 3
+    assert not set(LabelledImages.of(stamped, argument="images").hashes) & set(searched)
     for record in comparison.select(kind="stamped"):
         assert record.target == 2
         assert record.powers == {}
@@ -653,7 +655,7 @@ def test_what_was_finished_outlives_an_interrupt():
 
 
 def test_without_labels_no_accuracy_is_claimed():
-    assert compared(labels=None).models == {"linear": None}
+    assert compared(held_out_labels=None).models == {"linear": None}
     assert compared().models["linear"] is not None
 
 

@@ -10,7 +10,7 @@ from comparisons import CANVASES, LABELS, SEARCH, TARGETS, Searching, compared, 
 from captum_classpattern import Pattern
 from captum_classpattern.comparison import RandomPixels
 from captum_classpattern.comparison.scene import set_scene
-from captum_classpattern.images import ImageSource
+from captum_classpattern.images import LabelledImages
 from captum_classpattern.scores.localisation import localise
 from captum_classpattern.scores.shape import simplicity
 
@@ -55,7 +55,7 @@ def test_a_method_without_chance_is_stable_over_seeds():
 
 def test_stability_over_canvases_is_with_the_other_image_of_the_class():
     comparison = compared(methods={"m": saying(lambda images, targets: images)}, class_images=3)
-    search = ImageSource.of(SEARCH, LABELS, name="baselines")
+    search = LabelledImages.of(SEARCH, LABELS, argument="baselines")
     scene = set_scene(CANVASES, TARGETS, ["canvas"] * 4, search, class_images=3, seed=0)
     for record in comparison.select(level="image", ranking="signed"):
         other = scene.another[record.target].double().sum(0)

@@ -6,10 +6,10 @@ from comparisons import CANVASES, LABELS, SEARCH, TARGETS
 
 from captum_classpattern import Pattern
 from captum_classpattern.comparison.scene import set_scene, with_trigger
-from captum_classpattern.images import ImageSource
+from captum_classpattern.images import LabelledImages
 from captum_classpattern.scores.localisation import changed_pixels
 
-SOURCE = ImageSource(SEARCH, LABELS, name="baselines")
+SOURCE = LabelledImages(SEARCH, LABELS, argument="baselines")
 MASK = torch.zeros(1, 6, 6)
 MASK[0, 4:, 4:] = 1
 TRIGGER = Pattern(torch.ones(3, 6, 6), MASK, 1)
@@ -48,7 +48,7 @@ def test_another_image_of_the_class_is_no_canvas():
 
 
 def test_a_class_without_search_images_has_none():
-    only = ImageSource(SEARCH, torch.zeros(60, dtype=torch.int64), name="baselines")
+    only = LabelledImages(SEARCH, torch.zeros(60, dtype=torch.int64), argument="baselines")
     own = scene(source=only)
     assert list(own.of_class) == list(own.another) == [0]
     assert own.given == 4

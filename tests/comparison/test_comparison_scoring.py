@@ -11,12 +11,11 @@ from captum_classpattern.comparison.scoring import (
     Scorer,
     check_apart,
     check_scored,
-    some_evenly,
     strongest_pixels,
 )
-from captum_classpattern.images import ImageSource
+from captum_classpattern.images import LabelledImages
 
-HELD = ImageSource(HELD_OUT, LABELS, name="held-out images")
+HELD = LabelledImages(HELD_OUT, LABELS, argument="held-out images")
 
 
 @pytest.mark.parametrize("net", [linear_net(), conv_net(), linear_net(dtype=torch.float64)])
@@ -65,7 +64,7 @@ def test_the_whole_map_counts_even_where_values_are_nearly_equal():
 @pytest.mark.parametrize("most", [1, 3, 10, 31, 60, 1000])
 def test_some_images_evenly_over_all_labels(most):
     labels = torch.tensor([0] * 30 + [2] * 20 + [1] * 10)
-    source = some_evenly(ImageSource(HELD_OUT, labels, name="images"), most)
+    source = LabelledImages(HELD_OUT, labels).stratified_sample(most)
     assert len(source) == len(set(source.hashes)) == min(most, 60)
     for label, count in ((0, 30), (2, 20), (1, 10)):
         assert abs(int((source.labels == label).sum()) - len(source) * count / 60) <= 1
@@ -76,10 +75,10 @@ def test_some_images_evenly_over_all_labels(most):
 
 
 def test_overlaps_are_counted_and_named():
-    search = ImageSource(SEARCH, LABELS, name="baselines")
+    search = LabelledImages(SEARCH, LABELS, argument="baselines")
     check_apart(search, HELD, CANVASES)
-    mixed = ImageSource(torch.cat([HELD_OUT[:5], SEARCH[7:9]]), name="held-out images")
-    with pytest.raises(ValueError, match="2 of the 7 held-out images are among the baselines"):
+    mixed = LabelledImages(torch.cat([HELD_OUT[:5], SEARCH[7:9]]), argument="held-out images")
+    with pytest.raises(ValueError, match="2 of the 7 held-out images are among the search images"):
         check_apart(search, mixed, CANVASES)
     with pytest.raises(ValueError, match="canvas 1 is one of the held-out images: choose"):
         check_apart(search, HELD, torch.stack([SEARCH[0], HELD_OUT[3]]))
@@ -89,7 +88,7 @@ def test_what_cannot_be_scored_is_refused():
     check_scored(HELD, CANVASES, [0, 1, 2, 1])
     with pytest.raises(ValueError, match=r"must have the canvases' shape \(3, 6, 5\), got \(3, 6"):
         check_scored(HELD, CANVASES[..., :5], [0])
-    ones = ImageSource(HELD_OUT, [1] * 60, name="held-out images")
+    ones = LabelledImages(HELD_OUT, [1] * 60, argument="held-out images")
     check_scored(ones, CANVASES, [0, 2])
     with pytest.raises(ValueError, match="all 60 held-out images are of class 1: give images of"):
         check_scored(ones, CANVASES, [0, 1])
@@ -97,7 +96,7 @@ def test_what_cannot_be_scored_is_refused():
 
 def test_accuracy_is_by_the_labels():
     said = linear_net()(HELD_OUT).argmax(1)
-    assert Scorer(linear_net(), ImageSource(HELD_OUT, said, name="i")).accuracy == 1
+    assert Scorer(linear_net(), LabelledImages(HELD_OUT, said, argument="i")).accuracy == 1
     assert Scorer(linear_net(), HELD).accuracy == pytest.approx(
         float((said == LABELS).float().mean())
     )

@@ -35,7 +35,7 @@ def comparison():
             "RandomPixels": RandomPixels,
         },
         canvas_kinds=["a", "a", "b", "a"],
-        labels=LABELS % 2,  # so that classes have different numbers of images
+        held_out_labels=LABELS % 2,  # so that classes have different numbers of images
         triggers={"other": Pattern(torch.ones(3, 6, 6), mask, 1)},
     )
 

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from captum_classpattern.datasets import LabelledImages, load_images
-from captum_classpattern.images import ImageSource
 
 NOISE = np.random.default_rng(0)
 
@@ -670,7 +669,9 @@ def test_halves_share_no_image(pairs, labelled, seed):
         assert len(set(values)) <= len(values) // 2 + len(values) % 2  # copies alone
         return
     assert torch.equal(torch.get_rng_state(), state)
-    hashes = [set(ImageSource(half.images, name="images").hashes) for half in (search, held_out)]
+    hashes = [
+        set(LabelledImages(half.images, argument="images").hashes) for half in (search, held_out)
+    ]
     assert not hashes[0] & hashes[1]
     assert len(hashes[0] | hashes[1]) == len(set(values))
     assert len(search) + len(held_out) + held_out.duplicates_dropped == len(values)

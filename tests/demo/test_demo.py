@@ -16,7 +16,7 @@ from captum_classpattern.demo import (
     demo_trigger,
 )
 from captum_classpattern.demo.training import evaluate
-from captum_classpattern.images import ImageSource
+from captum_classpattern.images import LabelledImages
 
 GOALS = {
     "natural": {"accuracy": 0.90},
@@ -40,7 +40,8 @@ def all_images():
 
 @pytest.mark.parametrize("half", ["search", "held_out"])
 def test_a_thousand_images_in_each_half(half):
-    images, labels = vars(getattr(demo_images(), half)).values()
+    part = getattr(demo_images(), half)
+    images, labels = part.images, part.labels
     assert images.shape == (1000, 1, 28, 28)
     assert images.dtype == torch.float32
     assert labels.dtype == torch.int64
@@ -53,7 +54,7 @@ def test_a_thousand_images_in_each_half(half):
 
 def test_no_image_is_there_twice():
     images, _ = all_images()
-    assert len(set(ImageSource(images, name="images").hashes)) == 2000
+    assert len(set(LabelledImages(images, argument="images").hashes)) == 2000
 
 
 def test_the_models(models):

@@ -229,7 +229,7 @@ from captum_classpattern import ClassPattern
 from captum_classpattern.demo import demo_images, demo_models
 torch.set_num_threads(1)
 found = demo_images().search
-explainer = ClassPattern(demo_models()["natural"], found.images, found.labels)
+explainer = ClassPattern(demo_models()["natural"], found)
 targets = [0, 1, 2, 3, 4, 5]
 canvases = torch.stack([found.images[found.labels == target][0] for target in targets])
 for pattern in explainer.search(canvases, targets, n_steps=4):

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from captum_classpattern import ClassPattern, Pattern
-from captum_classpattern.images import ImageSource
-from captum_classpattern.optimization.holdout import keep_best, losing, some_judges
+from captum_classpattern.images import LabelledImages
+from captum_classpattern.optimization.holdout import judging_subset, keep_best, losing
 
 IMAGES = torch.rand(60, 1, 5, 5, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(60) % 3
@@ -157,8 +157,8 @@ def test_the_survivors_judged_best_at_the_first_stop():
 )
 def test_some_judges_are_of_all_labels(count, left):
     labels = torch.randint(0, 5, (count,), generator=torch.Generator().manual_seed(0))
-    judge = ImageSource(torch.rand(count, 1, 2, 2), labels, name="baselines")
-    few = some_judges(judge)
+    judge = LabelledImages(torch.rand(count, 1, 2, 2), labels, argument="baselines")
+    few = judging_subset(judge)
     assert len(few) == left
     share = left / count
     for label in range(5):
@@ -168,8 +168,8 @@ def test_some_judges_are_of_all_labels(count, left):
 
 def test_all_judges_are_asked_where_nearly_all_are_of_one_label():
     labels = torch.tensor([0] * 398 + [1] * 2)
-    judge = ImageSource(torch.rand(400, 1, 2, 2), labels, name="baselines")
-    assert some_judges(judge) is judge
+    judge = LabelledImages(torch.rand(400, 1, 2, 2), labels, argument="baselines")
+    assert judging_subset(judge) is judge
 
 
 def test_additional_arguments_follow_the_survivors():

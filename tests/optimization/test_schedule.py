@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from captum_classpattern.images import ImageSource
+from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization.schedule import Schedule
 from captum_classpattern.optimization.settings import Settings
 
@@ -30,7 +30,7 @@ class Recorder(Dataset):
 
 def schedule(targets, images=None, *, seed=0, labels=LABELS, **settings):
     images = Recorder() if images is None else images
-    source = ImageSource(images, labels, name="baselines")
+    source = LabelledImages(images, labels, argument="baselines")
     return Schedule(source, targets, Settings(seed=seed, **settings))
 
 

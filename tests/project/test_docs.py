@@ -11,7 +11,18 @@ import captum_classpattern
 from captum_classpattern import canvases
 
 DOCS = Path(__file__).parents[2] / "docs"
-PUBLIC = ("", ".adapters", ".comparison", ".datasets", ".report", ".triggers", ".visualization")
+PUBLIC = (
+    "",
+    ".adapters",
+    ".comparison",
+    ".datasets",
+    ".optimization",
+    ".report",
+    ".scores",
+    ".surveys",
+    ".triggers",
+    ".visualization",
+)
 
 
 def documented():

@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from captum_classpattern import Pattern, predictive_power
-from captum_classpattern.images import ImageSource
+from captum_classpattern.images import LabelledImages
 from captum_classpattern.scores.localisation import changed_pixels, localisation_iou
 from captum_classpattern.scores.power import power_of, random_pixels
 from captum_classpattern.triggers import BadNets
@@ -117,7 +117,7 @@ def test_models_in_other_precisions(dtype):
 
 
 def test_images_of_the_search_are_refused():
-    seen = ImageSource(IMAGES[:40], name="images").hashes
+    seen = LabelledImages(IMAGES[:40], argument="images").hashes
     pattern = random_pattern(info={"search_image_hashes": seen})
     with pytest.raises(
         ValueError,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from captum_classpattern import ClassPattern, predictive_power, select_canvases
-from captum_classpattern.images import labelled_source
+from captum_classpattern.images import LabelledImages
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.intervals import newcombe, wilson
 from captum_classpattern.scores.power import power_of, random_pixels
@@ -26,7 +26,7 @@ def setting():
         net[1].weight.mul_(3)
     labels = torch.arange(60) % 3
     findings = list(
-        survey(net, search, labels, held_out, labels, areas=(0.2, 0.1), n_steps=15, seed=3)
+        survey(net, (search, labels), (held_out, labels), areas=(0.2, 0.1), n_steps=15, seed=3)
     )
     return net, search, held_out, labels, findings
 
@@ -150,7 +150,7 @@ def test_findings_are_plain_json(setting):
 
 def test_images_in_both_sets_are_refused(setting):
     net, search, _, labels, _ = setting
-    findings = survey(net, search, labels, search, labels, classes=[0], areas=(0.2,), n_steps=1)
+    findings = survey(net, (search, labels), (search, labels), classes=[0], areas=(0.2,), n_steps=1)
     with pytest.raises(ValueError, match="can only be scored on held-out images"):
         next(findings)
 
@@ -158,12 +158,12 @@ def test_images_in_both_sets_are_refused(setting):
 def test_classes_are_checked_before_anything_is_searched(setting):
     net, search, held_out, labels, _ = setting
     with pytest.raises(ValueError, match="target 7 is out of range"):
-        next(survey(net, search, labels, held_out, labels, classes=[0, 7]))
+        next(survey(net, (search, labels), (held_out, labels), classes=[0, 7]))
 
 
 def test_between_two_findings_the_caller_finds_everything_as_it_was(setting):
     net, search, held_out, labels, _ = setting
-    findings = survey(net, search, labels, held_out, labels, areas=(0.2,), n_steps=2)
+    findings = survey(net, (search, labels), (held_out, labels), areas=(0.2,), n_steps=2)
     before = torch.get_rng_state()
     with torch.no_grad():
         next(findings)
@@ -175,12 +175,14 @@ def test_images_of_one_class_are_refused_in_words(setting):
     net, search, held_out, labels, _ = setting
     few = {"classes": [0], "areas": (0.2,), "n_steps": 1}
     with pytest.raises(ValueError, match="0 held-out images that are not of class 0"):
-        next(survey(net, search, labels, held_out, [0] * 60, **few))
+        next(survey(net, (search, labels), (held_out, [0] * 60), **few))
 
 
 def test_too_few_search_images_to_judge_by_are_named(setting):
     net, search, held_out, labels, _ = setting
-    few = survey(net, search[:4], labels[:4], held_out, labels, canvases={"white": 1}, n_steps=1)
+    few = survey(
+        net, (search[:4], labels[:4]), (held_out, labels), canvases={"white": 1}, n_steps=1
+    )
     with pytest.raises(ValueError, match="there must be images to judge by"):
         next(few)
 
@@ -188,7 +190,7 @@ def test_too_few_search_images_to_judge_by_are_named(setting):
 @pytest.mark.parametrize("kind", ["white", "black", "grey"])
 def test_a_canvas_of_one_colour_is_searched_with_as_many_seeds(setting, kind):
     net, search, _, labels, _ = setting
-    source = labelled_source(net, search, labels, name="search images")
+    source = LabelledImages(search, labels)
     tries = list(_tries(net, source, kind, 2, [0, 1], 3))
     assert [(len(canvases), targets, seed) for canvases, targets, seed in tries] == [
         (2, [0, 1], 3),
@@ -208,13 +210,13 @@ def test_a_canvas_of_one_colour_is_searched_with_as_many_seeds(setting, kind):
 def test_canvases_that_are_none_are_refused(setting, canvases, error):
     net, search, held_out, labels, _ = setting
     with pytest.raises(ValueError, match=error):
-        next(survey(net, search, labels, held_out, labels, canvases=canvases))
+        next(survey(net, (search, labels), (held_out, labels), canvases=canvases))
 
 
 def test_the_precision_reaches_each_search(setting):
     net, search, held_out, labels, _ = setting
     few = {"classes": [1], "canvases": {"white": 1}, "areas": (0.2,), "n_steps": 2}
-    [found] = survey(net, search, labels, held_out, labels, precision="bfloat16", **few)
+    [found] = survey(net, (search, labels), (held_out, labels), precision="bfloat16", **few)
     assert found.pattern.info["settings"]["precision"] == "bfloat16"
 
 
@@ -222,5 +224,5 @@ def test_a_model_that_guesses_is_pointed_out_once(setting):
     net, search, held_out, labels, _ = setting
     few = {"classes": [0, 1], "canvases": {"white": 2}, "areas": (0.2,), "n_steps": 2}
     with pytest.warns(UserWarning, match="of 60 held-out images correctly, which is") as w:
-        list(survey(net, search, labels, held_out, labels, **few))
+        list(survey(net, (search, labels), (held_out, labels), **few))
     assert len(w) == 1

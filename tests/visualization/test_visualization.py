@@ -7,7 +7,7 @@ from figures import pixels
 from torch import nn
 
 from captum_classpattern import Pattern, PixelClassifier, plot_patterns, predictive_power
-from captum_classpattern.images import ImageSource
+from captum_classpattern.images import LabelledImages
 from captum_classpattern.visualization.drawing import NO_PIXEL
 
 
@@ -116,7 +116,7 @@ def test_no_patterns_is_an_error(net, images):
 )
 def test_what_cannot_be_drawn_is_said(net, images, change, error, text):
     pattern = pattern_of(images[0], 1)
-    seen = {"search_image_hashes": ImageSource(images[1:], name="images").hashes}
+    seen = {"search_image_hashes": LabelledImages(images[1:], argument="images").hashes}
     kinds = {
         "one": pattern,
         "two channels": [Pattern(torch.rand(2, 8, 8), pattern.mask, 1)],
