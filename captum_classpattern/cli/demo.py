@@ -9,10 +9,10 @@ import typer
 from tqdm import tqdm
 
 from captum_classpattern.cli import options
-from captum_classpattern.cli.printing import console, draw_best, friendly_errors, print_tables
+from captum_classpattern.cli.printing import console, friendly_errors, print_tables, write_figure
 
 if TYPE_CHECKING:  # imported by the command alone, so that --help answers at once
-    from captum_classpattern.surveys.survey import Finding
+    from captum_classpattern.surveys import Survey
 
 ROUNDS = 15  # of the default 80: a search takes a fifth of the time, and is little weaker
 BATCH = 48  # images in one pass: a step of one canvas a class is 40
@@ -50,66 +50,54 @@ def _demo(out: Path, seed: int, precision: str, *, comparison: bool) -> None:
     started = time.perf_counter()
 
     from captum_classpattern.demo import demo_images, demo_trigger
-    from captum_classpattern.demo.story import make_verdicts
+    from captum_classpattern.demo.claims import make_verdicts
     from captum_classpattern.scores.localisation import changed_pixels
 
     out.mkdir(parents=True, exist_ok=True)
-    findings: dict[str, list[Finding]] = {}
+    surveys: dict[str, Survey] = {}
     try:
-        _search_all(findings, out, seed, precision)
+        _search_all(surveys, out, seed, precision)
     except KeyboardInterrupt:
-        _finish(findings, [], out, started, seed, complete=False)
-        count = sum(map(len, findings.values()))
+        _finish(surveys, [], out, started, seed, complete=False)
+        count = sum(len(survey.found) for survey in surveys.values())
         kept = (
-            f"the {count} patterns that were finished are in {out / 'patterns'}, their scores in "
-            f"{out / 'results.json'}"
+            f"the {count} patterns that were finished are in {out}; the same command goes on there"
             if count
             else "no pattern was finished yet (all classes of a model are searched together)"
         )
         typer.echo(f"\nInterrupted: {kept}.", err=True)
         raise typer.Exit(130) from None
     pixels = changed_pixels(demo_trigger(), demo_images().held_out.images)
-    verdicts = make_verdicts(findings, pixels)
-    _finish(findings, verdicts, out, started, seed, complete=True)
+    _finish(surveys, make_verdicts(surveys, pixels), out, started, seed, complete=True)
     if comparison:
         _compare(out / "comparison", seed, precision)
 
 
-def _search_all(findings: "dict[str, list[Finding]]", out: Path, seed: int, precision: str) -> None:
-    """Fills the findings, and writes each pattern as soon as it is there, each model's figure."""
+def _search_all(surveys: "dict[str, Survey]", out: Path, seed: int, precision: str) -> None:
+    """Searches all classes of each model in a folder of its own, and draws the model's figure."""
     from captum_classpattern.demo import CLASS_NAMES, demo_images, demo_models
-    from captum_classpattern.surveys.results import save_patterns
-    from captum_classpattern.surveys.survey import CANVASES, survey
+    from captum_classpattern.surveys import survey
 
-    images, models = demo_images(), demo_models()
-    terminal = sys.stderr.isatty()
-    total = len(models) * len(CLASS_NAMES) * len(CANVASES)
-    with tqdm(total=total, desc="patterns", unit="pattern") as bar:
-        for name, model in models.items():
-            bar.set_postfix_str(f"{name} model")
-            findings[name] = []
-            for finding in survey(
-                model,
-                images.search,
-                images.held_out,
-                classes_together=len(CLASS_NAMES),
-                n_steps=ROUNDS,
-                seed=seed,
-                precision=precision,
-                internal_batch_size=BATCH,
-                show_progress=terminal,
-            ):
-                save_patterns(finding, out / "patterns" / name)
-                findings[name].append(finding)
-                bar.update()
-            draw_best(
-                model,
-                findings[name],
-                images.held_out,
-                out / f"{name}.png",
-                f"Fashion-MNIST, {name} model: the better canvas of each class",
-                seed,
-            )
+    images = demo_images()
+    for name, model in demo_models().items():
+        surveys[name] = survey(
+            model,
+            images.search,
+            images.held_out,
+            classes_together=len(CLASS_NAMES),
+            n_steps=ROUNDS,
+            seed=seed,
+            precision=precision,
+            internal_batch_size=BATCH,
+            show_progress=sys.stderr.isatty(),
+            folder=out / name,
+            resume=True,
+        )
+        for _ in tqdm(surveys[name], desc=f"{name} model", unit="pattern"):
+            pass
+        title = f"Fashion-MNIST, {name} model: the best canvas of each class"
+        figure, _ = surveys[name].plot(title=title, seed=seed, use_pyplot=False)
+        write_figure(figure, out / f"{name}.png")
 
 
 def _compare(out: Path, seed: int, precision: str) -> None:
@@ -148,7 +136,7 @@ def _compare(out: Path, seed: int, precision: str) -> None:
 
 
 def _finish(
-    findings: "dict[str, list[Finding]]",
+    surveys: "dict[str, Survey]",
     verdicts: list[dict[str, Any]],
     out: Path,
     started: float,
@@ -158,9 +146,10 @@ def _finish(
 ) -> None:
     """Writes results.json, and prints the tables and the verdicts."""
     from captum_classpattern.attribution import versions
-    from captum_classpattern.demo import CLASS_NAMES, TRIGGER_TARGET
-    from captum_classpattern.surveys.results import write_json
+    from captum_classpattern.demo import TRIGGER_TARGET
+    from captum_classpattern.surveys.store import write_json
 
+    found = {f"{name} model": survey.found for name, survey in surveys.items()}
     seconds = time.perf_counter() - started
     write_json(
         {
@@ -170,20 +159,20 @@ def _finish(
             "versions": versions(),
             "trigger_target": TRIGGER_TARGET,
             "rows": [
-                {"model": name, "class_name": CLASS_NAMES[finding.target], **finding.as_dict()}
-                for name, found in findings.items()
-                for finding in found
+                {"model": name, **finding.as_dict()}
+                for name, survey in surveys.items()
+                for finding in survey.found
             ],
             "verdicts": verdicts,
         },
         out / "results.json",
     )
-    print_tables({f"{name} model": found for name, found in findings.items()}, CLASS_NAMES)
+    print_tables(found)
     for verdict in verdicts:
         outcome = "holds" if verdict["holds"] else "FAILS"
         console().print(f"Claim {verdict['claim']} {outcome}: {verdict['text']}\n")
     if complete:
-        count = sum(map(len, findings.values()))
+        count = sum(map(len, found.values()))
         typer.echo(
             f"{count} patterns in {seconds:.0f} s. Figures, patterns and results.json are in {out}."
         )

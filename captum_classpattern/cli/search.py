@@ -1,12 +1,25 @@
 """``classpattern search``: the class patterns of a user's model, scored on held-out images."""
 
+import itertools
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from tqdm import tqdm
 
 from captum_classpattern.cli import options
-from captum_classpattern.cli.printing import friendly_errors
+from captum_classpattern.cli.printing import console, friendly_errors, print_tables, write_figure
+
+if TYPE_CHECKING:  # imported by the command alone, so that --help answers at once
+    from captum_classpattern.images import LabelledImages
+    from captum_classpattern.surveys import Survey
+
+TOGETHER = 5  # classes in one batch on a GPU; on a CPU one class fills it, and is finished sooner
+PROOF = (
+    "A strong pattern does not prove a backdoor: clean classes can have strong patterns, too. "
+    "Compare with a clean model of the same kind, and look at the pattern.\n"
+)
 
 
 def search(
@@ -65,7 +78,7 @@ def search(
         options.check_precision(precision)
         place = options.parse_device(device)
 
-        from captum_classpattern.cli.run import Run
+        from captum_classpattern.surveys import survey
         from captum_classpattern.surveys.survey import AREAS
 
         model = options.open_model(
@@ -90,18 +103,54 @@ def search(
             download=download,
             seed=seed,
         )
-        run = Run(
+        found = survey(
             model,
             *halves,
             classes=options.find_classes(selection, model, halves[0]),
             canvases={"positive": canvases, "white": max(1, canvases // 2)},
             areas=tuple(dict.fromkeys(area or AREAS)),
+            classes_together=1 if place.type == "cpu" else TOGETHER,
             n_steps=n_steps,
             seed=seed,
             precision=precision,
             internal_batch_size=internal_batch_size,
-            out=out,
+            show_progress=sys.stderr.isatty(),
+            folder=out,
+            resume=resume,
         )
-        run.begin()
-        run.describe()
-        run.go()
+        _describe(model.provenance, *halves, found)
+        try:
+            for _ in tqdm(found, desc="patterns", unit="pattern"):
+                pass
+        except KeyboardInterrupt:
+            typer.echo(f"\nInterrupted: --resume goes on in {out}.", err=True)
+            raise typer.Exit(130) from None
+        figure, _ = found.plot(seed=seed, use_pyplot=False)
+        write_figure(figure, out / "patterns.png")
+        print_tables({model.provenance["source"]: found.findings})
+        for kind, share in itertools.product(found.canvases, found.areas):
+            console().print(found.strongest(kind, share), markup=False)  # names may hold brackets
+        console().print(PROOF)
+        typer.echo(f"patterns.png, patterns/ and results.json are in {out}.")
+
+
+def _describe(
+    provenance: dict[str, Any],
+    images: "LabelledImages",
+    held_out: "LabelledImages",
+    found: "Survey",
+) -> None:
+    """Prints what was loaded, the model's accuracy, and which classes are finished."""
+    typer.echo(
+        f"{provenance['source']}: {provenance['format']}, "
+        f"{provenance.get('arch') or 'the network in it'}; "
+        f"normalised by {provenance['normalisation']['from']}.\n"
+        f"{len(images)} images to search with, {len(held_out)} held out"
+        f" ({held_out.duplicates_dropped} copies dropped)."
+    )
+    accuracy = found.info["accuracy"]
+    if accuracy is not None:
+        typer.echo(f"The model classifies {accuracy:.1%} of the held-out images correctly.")
+    if found.found:
+        finished = dict.fromkeys(finding.label for finding in found.found)
+        typer.echo(f"Finished already: {', '.join(finished)}.")

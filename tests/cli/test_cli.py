@@ -8,13 +8,13 @@ from importlib import import_module
 import pytest
 import torch
 import typer
+from captum_classpattern.surveys.results import find_pattern_file
 from typer.testing import CliRunner
 
 import captum_classpattern
 from captum_classpattern import Pattern, cli
 from captum_classpattern.demo import DemoImages, LabelledImages, demo_images
-from captum_classpattern.surveys.results import find_pattern_file
-from captum_classpattern.surveys.survey import survey
+from captum_classpattern.surveys import survey
 
 runner = CliRunner()
 demo_module = import_module("captum_classpattern.cli.demo")  # the name is the command's, too
