@@ -17,8 +17,6 @@ from captum_classpattern.canvases import SOLID_COLOURS, select_canvases
 from captum_classpattern.class_names import owner_of_names
 from captum_classpattern.classifier import (
     Classifier,
-    PixelClassifier,
-    device_and_dtype,
     find_module,
     preserve_state,
     warn_if_guessing,
@@ -82,11 +80,19 @@ class SurveySearch:
         """The pattern that does best on the judging images, by class, kind of canvas and area."""
         best: dict[tuple[int, str, float], Pattern] = {}
         for kind, n in self.canvases.items():
-            tries = list(_tries(self.forward_func, search, kind, n, group, self.seed))
-            for area, (canvases, targets, seed) in itertools.product(self.areas, tries):
+            solid = kind in SOLID_COLOURS  # all such canvases are the same: only the seeds differ
+            each = 1 if solid else n
+            seeds = [(self.seed + i) % 2**63 for i in range(n if solid else 1)]
+            chosen = [
+                select_canvases(
+                    self.forward_func, search, target=y, n=each, strategy=kind, seed=self.seed
+                )
+                for y in group
+            ]
+            for area, seed in itertools.product(self.areas, seeds):
                 for pattern in explainer.search(
-                    canvases,
-                    targets,
+                    torch.cat(chosen),
+                    [target for target in group for _ in range(each)],
                     area=area,
                     keep=1,
                     n_steps=self.n_steps,
@@ -102,15 +108,15 @@ class SurveySearch:
 
     def _score(self, pattern: Pattern, other_canvas: Tensor, area: float) -> Scores:
         """The power of a pattern at its area, and its controls."""
-        held_out, target = self.scored_on, pattern.target
-        check_unseen(pattern, held_out)
-        others = held_out.without_class(target)
+        target = pattern.target
+        check_unseen(pattern, self.scored_on)
+        others = self.scored_on.without_class(target)
         if len(others) < DRAWS:
             raise ValueError(
                 f"there are {len(others)} held-out images that are not of class {target}: give at "
                 f"least {DRAWS}"
             )
-        without = int(((self.bare == target) & (held_out.known_labels != target)).sum())
+        without = int(((self.bare == target) & (self.scored_on.known_labels != target)).sum())
 
         def hits(stamped: Pattern, images: LabelledImages = others) -> int:
             return count_hits(self.forward_func, stamped, images)
@@ -131,19 +137,15 @@ class SurveySearch:
             )
 
     @cached_property
-    def _held_out_on_device(self) -> LabelledImages:
-        return self.held_out.to(*device_and_dtype(self.forward_func, self.search.take([0])))
-
-    @cached_property
     def bare(self) -> Tensor:
         """The class that the classifier predicts for each held-out image without a pattern."""
         with preserve_state(self.forward_func, self.seed):
-            return predictions(self.forward_func, self._held_out_on_device)
+            return predictions(self.forward_func, self.held_out)
 
     @cached_property
     def scored_on(self) -> LabelledImages:
-        """The held-out images on the classifier's device, with labels or else its predictions."""
-        images = self._held_out_on_device
+        """The held-out images with their labels, or else with the classifier's predictions."""
+        images = self.held_out
         return images.with_labels(self.bare) if images.labels is None else images
 
     @cached_property
@@ -173,27 +175,23 @@ class SurveySearch:
         function, a hash of what it predicts."""
         module = find_module(self.forward_func)
         provenance = getattr(module, "provenance", {})
-        pixels = module if isinstance(module, PixelClassifier) else None
-        normalisation = provenance.get("normalisation") or {
-            name: None if pixels is None else getattr(pixels, name).flatten().tolist()
-            for name in ("mean", "std")
-        }
         known = provenance.get("sha256") or provenance.get("source")
         if known is None:
-            tensors = {"bare": self.bare} if module is None else module.state_dict()
+            state = {"bare": self.bare} if module is None else vars(module) | module.state_dict()
             digest = hashlib.sha256()
-            for name, tensor in tensors.items():
-                if isinstance(tensor, Tensor):
-                    digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-                    data = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+            for name, value in state.items():
+                if isinstance(value, Tensor):
+                    digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+                    data = value.detach().cpu().contiguous().flatten().view(torch.uint8)
                     digest.update(data.numpy().tobytes())
             known = digest.hexdigest()
+        normalisation = provenance.get("normalisation", {})
+        output = getattr(module, "output", None)
         return {
             "model": known,
             **{key: provenance.get(key) for key in ("arch", "weights", "num_classes")},
-            "mean": normalisation["mean"],
-            "std": normalisation["std"],
-            "output": None if pixels is None else pixels.output,
+            **{key: normalisation.get(key) for key in ("mean", "std")},
+            "output": output if isinstance(output, int | str) else None,
         }
 
     @property
@@ -214,28 +212,6 @@ class SurveySearch:
 def search_power(pattern: Pattern) -> float:
     """The power of a pattern on the judging images."""
     return float(pattern.info["search_power"])
-
-
-def _tries(
-    forward_func: Classifier,
-    search: LabelledImages,
-    kind: str,
-    n: int,
-    group: Sequence[int],
-    seed: int,
-) -> Iterator[tuple[Tensor, list[int], int]]:
-    """Canvases, targets and seed of each search of a group of classes on a kind of canvas.
-
-    Canvases of one colour are all the same: the tries differ in their seeds.
-    """
-    blank = kind in SOLID_COLOURS
-    for try_seed in ((seed + i) % 2**63 for i in range(n if blank else 1)):
-        each = 1 if blank else n
-        chosen = [
-            select_canvases(forward_func, search, target=target, n=each, strategy=kind, seed=seed)
-            for target in group
-        ]
-        yield torch.cat(chosen), [target for target in group for _ in range(each)], try_seed
 
 
 def _next_class(images: LabelledImages, target: int) -> int:

@@ -34,17 +34,9 @@ class Store:
         self.settings = None if settings is None else json.loads(json.dumps(settings))
         self.rows: dict[int, list[dict[str, Any]]] = {}
         self._files: set[Path] = set()  # those that were read, or written here
-        self._versions: set[str] = set()
         summary = folder / RESULTS
         self.summary = self._read(summary) if summary.exists() else {}
         self.read_new()
-        others = self._versions - {(self.settings or {}).get(VERSION)}
-        if settings and others:
-            warn(
-                f"some of the classes in {folder} were searched by version "
-                f"{', '.join(sorted(others))} of {VERSION}",
-                Notice,
-            )
 
     def read_new(self) -> bool:
         """Reads the classes that were added since the last call; False if there are none."""
@@ -99,14 +91,18 @@ class Store:
         for target, rows in by_class.items():
             if len(rows) == len(settings.get("canvases", rows)):
                 self.rows[target] = rows
-                self._versions.add(settings.get(VERSION, "unknown"))
         return data
 
     def _check_settings(self, found: Mapping[str, Any], path: Path) -> None:
         """Raises an error unless the file was made with the same settings."""
         ours = self.settings or {}
-        differing = [key for key in ours if found.get(key) != ours[key] and key != VERSION]
-        if differing:
+        differing = [key for key in ours if found.get(key) != ours[key]]
+        if differing == [VERSION]:
+            warn(
+                f"classes in the folder were searched by version {found[VERSION]} of {VERSION}",
+                Notice,
+            )
+        elif differing:
             listed = "; ".join(f"{k} {found.get(k)} then, {ours[k]} now" for k in differing)
             raise ValueError(
                 f"{path} is of another search ({listed:.500}): pass the same settings and files, "
@@ -119,14 +115,6 @@ def pattern_file(
 ) -> Path:
     r"""
     The file of a pattern: ``<class>_<name>_<kind of canvas>_<area>.safetensors``.
-
-    Args:
-        folder (Path): The folder of the patterns.
-        target (int): Number of the class.
-        canvas (str): Kind of canvas.
-        area (float): The area at which the pattern was searched.
-        name (str, optional): The class's name; characters that a file name can't hold become "_".
-            Default: None (left out).
 
     Examples::
 

@@ -65,13 +65,8 @@ class Survey:
 
     def __repr__(self) -> str:
         count = len(self) if len(self.found) == len(self) else f"{len(self.found)} of {len(self)}"
-        if self._search is not None:
-            canvases, areas = [*self._search.canvases], [*self._search.areas]
-        else:
-            canvases = [*dict.fromkeys(f.canvas for f in self.found)]
-            areas = [*self.found[0].scores] if self.found else []
-        listed = ", ".join(f"{area:g}" for area in areas)
-        return f"Survey({count} findings on {', '.join(canvases)} canvases, areas {listed})"
+        areas = ", ".join(f"{area:g}" for area in self.areas)
+        return f"Survey({count} findings on {', '.join(self.canvases)} canvases, areas {areas})"
 
     def _missing(self) -> list[int]:
         """The classes that are still to be searched."""
@@ -117,12 +112,16 @@ class Survey:
     @property
     def canvases(self) -> list[str]:
         """The kinds of canvas."""
-        return list(dict.fromkeys(finding.canvas for finding in self.findings))
+        if self._search is not None:
+            return list(self._search.canvases)
+        return list(dict.fromkeys(finding.canvas for finding in self.found))
 
     @property
     def areas(self) -> list[float]:
         """The areas, first the one of :attr:`Finding.pattern`."""
-        return list(self.findings[0].scores)
+        if self._search is not None:
+            return list(self._search.areas)
+        return list(self.found[0].scores) if self.found else []
 
     def scores(self, canvas: str, area: float) -> dict[int, Scores]:
         r"""
@@ -398,13 +397,13 @@ def survey(
         search = LabelledImages.of(search, argument="search images")
         held_out = LabelledImages.of(held_out, argument="held-out images")
         sample = search.take([0])
-        device, _ = device_and_dtype(forward_func, sample)
+        device, dtype = device_and_dtype(forward_func, sample)
         targets = None if classes is None else parse_targets([*classes], len(classes), forward_func)
         n_classes = check_classifier(forward_func, sample.to(device), targets or [])
     task = SurveySearch(
         forward_func=forward_func,
         search=search,
-        held_out=held_out,
+        held_out=held_out.to(device, dtype),
         classes=list(range(n_classes) if targets is None else dict.fromkeys(targets)),
         n_classes=n_classes,
         canvases=dict(canvases),

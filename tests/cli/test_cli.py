@@ -8,17 +8,16 @@ from importlib import import_module
 import pytest
 import torch
 import typer
-from captum_classpattern.surveys.results import find_pattern_file
 from typer.testing import CliRunner
 
 import captum_classpattern
 from captum_classpattern import Pattern, cli
 from captum_classpattern.demo import DemoImages, LabelledImages, demo_images
-from captum_classpattern.surveys import survey
+from captum_classpattern.surveys.search import SurveySearch
+from captum_classpattern.surveys.store import find_pattern_file
 
 runner = CliRunner()
 demo_module = import_module("captum_classpattern.cli.demo")  # the name is the command's, too
-survey_module = import_module("captum_classpattern.surveys.survey")
 
 
 @pytest.fixture(autouse=True)
@@ -71,23 +70,57 @@ def test_without_a_command_it_says_what_there_is():
     assert "demo" in runner.invoke(cli.app, []).output
 
 
-def test_demo_writes_tables_verdicts_figures_and_patterns(tmp_path):
-    result = runner.invoke(
-        cli.app, ["demo", "--no-comparison", "--out", str(tmp_path / "new" / "out")]
-    )
-    assert result.exit_code == 0, result.output
+def interrupt(monkeypatch, at):
+    """Ctrl+C in the scoring of a pattern, counted from 0; there are four per class."""
+    scored, original = [], SurveySearch._score
+
+    def score(self, *arguments):
+        scored.append(1)
+        if len(scored) == at + 1:
+            raise KeyboardInterrupt
+        return original(self, *arguments)
+
+    monkeypatch.setattr(SurveySearch, "_score", score)
+
+
+def test_an_interrupted_demo_goes_on_and_writes_tables_verdicts_figures_and_patterns(
+    tmp_path, monkeypatch
+):
     out = tmp_path / "new" / "out"
+    line = ["demo", "--no-comparison", "--out", str(out)]
+    with monkeypatch.context() as patch:
+        interrupt(patch, 9)
+        result = runner.invoke(cli.app, line)
+    assert result.exit_code == 130
+    assert "Interrupted: the 4 patterns that were finished are in" in result.output
+    assert str(out) in result.output.replace("\n", "")
+    saved = sorted((out / "natural" / "patterns").glob("[0-9]_*"))
+    assert [path.stem for path in saved] == [
+        f"{name}_{kind}_{area}"
+        for name in ("0_T-shirt", "1_Trouser")
+        for kind in ("positive", "white")
+        for area in (0.01, 0.05)
+    ]
+    for path in saved:
+        Pattern.load(path)
+    interrupted = json.loads((out / "results.json").read_text())
+    assert not interrupted["complete"]
+    assert len(interrupted["rows"]) == 4
+
+    result = runner.invoke(cli.app, line)
+    assert result.exit_code == 0, result.output
     written = json.loads((out / "results.json").read_text())
     assert written["complete"]
     assert len(written["rows"]) == 60
+    assert written["rows"][:4] == interrupted["rows"]
     for name in ("natural", "backdoored", "robust"):
         assert f"{name} model" in result.output
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-        assert len(list((out / "patterns" / name).glob("[0-9]_*"))) == 40
-        assert len(list((out / "patterns" / name).glob("seen_*"))) == 1  # of all 40
+        assert len(list((out / name / "patterns").glob("[0-9]_*"))) == 40
+        assert len(list((out / name / "patterns").glob("seen_*"))) == 1  # of all 40
     row = written["rows"][27]
     for area, scores in row["areas"].items():
-        folder = out / "patterns" / row["model"]
+        folder = out / row["model"] / "patterns"
         pattern = Pattern.load(find_pattern_file(folder, row["class"], row["canvas"], float(area)))
         assert pattern.info["class_name"] == row["class_name"]
         assert pattern.target == row["class"]
@@ -98,36 +131,8 @@ def test_demo_writes_tables_verdicts_figures_and_patterns(tmp_path):
     assert f"{written['seconds']:.0f} s" in result.output
 
 
-def test_ctrl_c_leaves_the_finished_patterns_and_says_so(tmp_path, monkeypatch):
-    def interrupted(*args, **kwargs):
-        for count, finding in enumerate(survey(*args, **kwargs)):
-            if count == 3:
-                raise KeyboardInterrupt
-            yield finding
-
-    monkeypatch.setattr(survey_module, "survey", interrupted)
-    result = runner.invoke(cli.app, ["demo", "--no-comparison", "--out", str(tmp_path)])
-    assert result.exit_code == 130
-    assert "Interrupted: the 3 patterns that were finished are in" in result.output
-    assert str(tmp_path / "patterns") in result.output.replace("\n", "")
-    saved = sorted((tmp_path / "patterns" / "natural").glob("[0-9]_*"))
-    assert [path.stem for path in saved] == [
-        f"{kind}_{area}"
-        for kind in ("0_T-shirt_positive", "0_T-shirt_white", "1_Trouser_positive")
-        for area in (0.01, 0.05)
-    ]
-    for path in saved:
-        Pattern.load(path)
-    written = json.loads((tmp_path / "results.json").read_text())
-    assert not written["complete"]
-    assert len(written["rows"]) == 3
-
-
 def test_ctrl_c_before_anything_is_finished(tmp_path, monkeypatch):
-    def interrupted(*args, **kwargs):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(survey_module, "survey", interrupted)
+    interrupt(monkeypatch, 0)
     result = runner.invoke(cli.app, ["demo", "--no-comparison", "--out", str(tmp_path)])
     assert result.exit_code == 130
     assert "no pattern was finished yet" in result.output

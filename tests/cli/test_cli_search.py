@@ -2,11 +2,11 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -14,14 +14,14 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from captum_classpattern import Pattern, predictive_power
+from captum_classpattern import Pattern, predictive_power, surveys
 from captum_classpattern.class_names import parse_targets
 from captum_classpattern.cli import app
 from captum_classpattern.datasets import load_images
 from captum_classpattern.demo import demo_images, demo_models
+from captum_classpattern.surveys.search import SurveySearch
 
 runner = CliRunner()
-run_module = import_module("captum_classpattern.cli.run")
 SOURCE = """
 from torch import nn
 from captum_classpattern.demo.network import SmallResNet
@@ -111,25 +111,28 @@ def test_a_strangers_model_from_checkpoint_to_table(tmp_path):
     assert power.value == powers[0]["power"]
 
 
-def test_an_interrupted_search_goes_on_without_what_is_finished(tmp_path, monkeypatch):
-    asked = []
-    survey = run_module.survey
+def test_a_resumed_search_keeps_the_finished_classes(tmp_path, monkeypatch):
+    scored, searched, score, find = [], [], SurveySearch._score, SurveySearch.find
 
-    def interrupted(*args, **kwargs):
-        asked.append(kwargs["classes"])
-        for count, finding in enumerate(survey(*args, **kwargs)):
-            if count == 3 and len(asked) == 1:
-                raise KeyboardInterrupt
-            yield finding
+    def interrupted(self, pattern, *arguments):
+        scored.append(pattern.target)
+        if len(scored) == 4:
+            raise KeyboardInterrupt
+        return score(self, pattern, *arguments)
 
-    monkeypatch.setattr(run_module, "survey", interrupted)
+    def noted(self, targets):
+        searched.append(targets)
+        return find(self, targets)
+
+    monkeypatch.setattr(SurveySearch, "_score", interrupted)
+    monkeypatch.setattr(SurveySearch, "find", noted)
     result = runner.invoke(app, arguments(tmp_path, *QUICK))
     assert result.exit_code == 130
     assert "Interrupted: --resume goes on in" in result.output
     first = read(tmp_path)
     assert not first["complete"]
     assert [(row["class"], row["canvas"]) for row in first["rows"]] == [
-        (0, "positive"), (0, "white"), (1, "positive"),
+        (0, "positive"), (0, "white"),
     ]  # fmt: skip
     finished = {path: path.read_bytes() for path in (tmp_path / "patterns").glob("0_*")}
 
@@ -139,7 +142,7 @@ def test_an_interrupted_search_goes_on_without_what_is_finished(tmp_path, monkey
     result = runner.invoke(app, arguments(tmp_path, *QUICK, "--resume"))
     assert result.exit_code == 0, result.output
     assert "Finished already: c0." in result.output
-    assert asked == [list(range(10)), list(range(1, 10))]  # of class 1 one canvas was missing
+    assert searched == [list(range(10)), list(range(1, 10))]  # one canvas of class 1 was missing
     written = read(tmp_path)
     assert written["complete"]
     assert written["rows"][:2] == first["rows"][:2]
@@ -148,7 +151,7 @@ def test_an_interrupted_search_goes_on_without_what_is_finished(tmp_path, monkey
 
     done = runner.invoke(app, arguments(tmp_path, *QUICK, "--resume"))
     assert done.exit_code == 0
-    assert len(asked) == 2  # nothing was left to search
+    assert searched[2:] == [[]]  # nothing was left to search
     assert read(tmp_path)["rows"] == written["rows"]
     other = runner.invoke(app, arguments(tmp_path, *QUICK, "--resume", "--seed", "1"))
     assert other.exit_code == 2
@@ -156,7 +159,7 @@ def test_an_interrupted_search_goes_on_without_what_is_finished(tmp_path, monkey
     assert "seed 0 then, 1 now" in other.output
 
 
-def test_what_is_finished_survives_a_kill(tmp_path):
+def test_finished_classes_survive_a_kill(tmp_path):
     command = [sys.executable, "-c", "from captum_classpattern.cli import app; app()"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
@@ -357,10 +360,12 @@ def test_names_of_classes_that_nothing_names(tmp_path, place):
     assert text in " ".join(result.output.split())
 
 
-def test_a_search_of_version_0_1_is_gone_on_with(tmp_path):
-    """Its files have no names of classes, its settings no precision."""
+@pytest.mark.filterwarnings("default")
+def test_a_search_of_version_0_1_can_be_resumed(tmp_path):
+    """Its files have no names of classes, its settings no precision; each class has no file."""
     first = runner.invoke(app, arguments(tmp_path, *QUICK, "--classes", "1"))
     assert first.exit_code == 0, first.output
+    shutil.rmtree(tmp_path / "findings")
     for path in (tmp_path / "patterns").glob("1_*"):
         path.rename(path.with_name(path.name.replace("_c1", "")))
     old = read(tmp_path)
@@ -369,7 +374,8 @@ def test_a_search_of_version_0_1_is_gone_on_with(tmp_path):
     (tmp_path / "results.json").write_text(json.dumps(old))
     more = runner.invoke(app, arguments(tmp_path, *QUICK, "--classes", "1-2", "--resume"))
     assert more.exit_code == 0, more.output
-    assert "Note: what is finished was searched by version 0.1 of" in more.output
+    note = "Note: classes in the folder were searched by version 0.1 of captum_classpattern"
+    assert " ".join(more.output.split()).count(note) == 1
     assert "Finished already: c1." in more.output
     assert read(tmp_path)["rows"][:2] == old["rows"]
     full = ("--precision", "full", "--resume")
@@ -391,23 +397,23 @@ def test_faults_of_the_code_keep_their_traceback(tmp_path, monkeypatch):
     def faulty(*args, **kwargs):
         raise TypeError("of ours")
 
-    monkeypatch.setattr(run_module, "survey", faulty)
+    monkeypatch.setattr(surveys, "survey", faulty)
     result = runner.invoke(app, arguments(tmp_path, *QUICK, "--classes", "1"))
     assert isinstance(result.exception, TypeError)
-    monkeypatch.setattr(run_module, "survey", lambda *a, **k: parse_targets(0.5, 1))
+    monkeypatch.setattr(surveys, "survey", lambda *a, **k: parse_targets(0.5, 1))
     result = runner.invoke(app, arguments(tmp_path, *QUICK, "--classes", "1", "--resume"))
     assert result.exit_code == 2
     assert "Error: target must be an int" in result.output
 
 
-def test_results_of_the_demo_are_not_gone_on_with(tmp_path):
+def test_results_of_the_demo_can_not_be_resumed(tmp_path):
     (tmp_path / "results.json").write_text('{"rows": []}')
     result = runner.invoke(app, arguments(tmp_path, *QUICK, "--resume"))
     assert result.exit_code == 2
-    assert "is not of classpattern search: pass another --out" in result.output
+    assert "is not from a survey: choose another folder" in result.output
 
 
-def test_images_without_labels_are_of_the_class_that_the_model_says(tmp_path, place):
+def test_images_without_labels_get_the_class_that_the_model_predicts(tmp_path, place):
     flat = tmp_path / "flat"
     flat.mkdir()
     for path in sorted((place / "images").rglob("*.png")):
@@ -447,15 +453,15 @@ def test_modules_in_the_current_folder_run_for_a_factory_alone(tmp_path, monkeyp
 
 
 def test_a_class_at_a_time_on_a_cpu(tmp_path, monkeypatch):
-    asked = []
-    monkeypatch.setattr(run_module, "survey", lambda *a, **k: asked.append(k) or iter(()))
+    given = []
+    monkeypatch.setattr(surveys, "survey", lambda *a, **k: given.append(k) or surveys.Survey())
     line = arguments(tmp_path, *QUICK, "--internal-batch-size", "3", "--classes", "1")
     runner.invoke(app, line)
-    assert asked[0]["internal_batch_size"] == 3
-    assert asked[0]["classes_together"] == 1
+    assert given[0]["internal_batch_size"] == 3
+    assert given[0]["classes_together"] == 1
 
 
-def test_damaged_results_are_told_by_name(tmp_path):
+def test_damaged_results_are_reported(tmp_path):
     (tmp_path / "results.json").write_text('{"rows": [')
     result = runner.invoke(app, arguments(tmp_path, *QUICK, "--resume"))
     assert result.exit_code == 2

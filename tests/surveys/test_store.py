@@ -134,11 +134,9 @@ def test_another_search_in_the_folder_is_an_error(tmp_path):
 
 
 def test_another_version_is_a_notice(tmp_path):
-    for target in range(2):
-        Store(tmp_path, SETTINGS).add(class_of(target))
-    with pytest.warns(Notice, match="were searched by version 1 of captum_classpattern") as w:
+    Store(tmp_path, SETTINGS).add(class_of(0))
+    with pytest.warns(Notice, match="were searched by version 1 of captum_classpattern"):
         Store(tmp_path, {**SETTINGS, "captum_classpattern": "2"})
-    assert len(w) == 1
 
 
 @pytest.mark.parametrize(

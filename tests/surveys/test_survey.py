@@ -15,12 +15,11 @@ from surveyed import finding as made_up
 from torch import nn
 
 from captum_classpattern import ClassPattern, predictive_power, select_canvases
-from captum_classpattern.images import LabelledImages
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.intervals import newcombe, wilson
 from captum_classpattern.scores.power import power_of, random_pixels
 from captum_classpattern.surveys import Scores, Survey, stands_out, survey
-from captum_classpattern.surveys.search import DRAWS, SurveySearch, _tries
+from captum_classpattern.surveys.search import DRAWS, SurveySearch
 
 
 @pytest.fixture(scope="module")
@@ -193,14 +192,18 @@ def test_too_few_search_images_to_judge_by_are_named(setting):
 
 
 @pytest.mark.parametrize("kind", ["white", "black", "grey"])
-def test_a_canvas_of_one_colour_is_searched_with_as_many_seeds(setting, kind):
-    net, search, _, labels, _ = setting
-    source = LabelledImages(search, labels)
-    tries = list(_tries(net, source, kind, 2, [0, 1], 3))
-    assert [(len(canvases), targets, seed) for canvases, targets, seed in tries] == [
-        (2, [0, 1], 3),
-        (2, [0, 1], 4),
-    ]
+def test_a_canvas_of_one_colour_is_searched_with_as_many_seeds(setting, monkeypatch, kind):
+    net, search, held_out, labels, _ = setting
+    searches, original = [], ClassPattern.search
+
+    def noted(self, canvases, targets, **settings):
+        searches.append((len(canvases), targets, settings["seed"]))
+        return original(self, canvases, targets, **settings)
+
+    monkeypatch.setattr(ClassPattern, "search", noted)
+    few = {"classes": [0, 1], "areas": (0.2,), "n_steps": 1, "seed": 3}
+    list(survey(net, (search, labels), (held_out, labels), canvases={kind: 2}, **few))
+    assert searches == [(2, [0, 1], 3), (2, [0, 1], 4)]
 
 
 @pytest.mark.parametrize(
