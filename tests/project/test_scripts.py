@@ -18,6 +18,7 @@ from torch import nn
 
 from captum_classpattern import PixelClassifier
 from captum_classpattern.demo import CLASS_NAMES, MODELS, DemoImages, LabelledImages, training
+from captum_classpattern.surveys import Survey
 
 SCRIPTS = sorted(
     path for folder in ("benchmarks", "tutorials") for path in ROOT.glob(f"{folder}/*.py")
@@ -136,7 +137,8 @@ def test_speed_holds_the_power_against_the_loops(speed, cifar10, capsys):
 def test_speed_times_steps_photographs_and_the_demo(speed, cifar10, monkeypatch, capsys):
     demo = import_module("captum_classpattern.cli.demo")  # the name is the command's, too
     monkeypatch.setattr(demo, "ROUNDS", 1)
-    monkeypatch.setattr(demo, "draw_best", lambda *_: None)
+    monkeypatch.setattr(Survey, "plot", lambda *_, **__: (None, None))
+    monkeypatch.setattr(demo, "write_figure", lambda *_: None)
     problems = imported("benchmarks", "problems")
     photos = problems.demo_problems()[0]._replace(name="photos")
     monkeypatch.setattr(speed, "photo_problem", lambda folder: photos)
