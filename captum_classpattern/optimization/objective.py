@@ -2,14 +2,21 @@
 
 import itertools
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from captum_classpattern.classifier import Classifier, additional_rows, device_and_dtype, warn
-from captum_classpattern.optimization.schedule import Step
+
+
+class Batch(NamedTuple):
+    """The images of one step, which of them each target meets, and the canvases that take part."""
+
+    images: Tensor
+    picks: dict[int, list[int]]
+    rows: list[int]
 
 
 @dataclass
@@ -28,26 +35,27 @@ class Objective:
     def __post_init__(self) -> None:
         self._targets = torch.tensor(self.targets, device=self.canvases.device)
 
-    def value(self, masks: Tensor, rows: list[int], step: Step) -> Tensor:
-        """Losses (n,) of the masks (n, 1, H, W) of some canvases: 1 - sqrt(p) of the target's p."""
-        return self._evaluate(masks, rows, step, bounded=True, gradient=False)[0]
+    def value(self, masks: Tensor, batch: Batch) -> Tensor:
+        """Losses (n,) of the masks (n, 1, H, W) of a batch's canvases: 1 - sqrt(p), where p is the
+        probability of the target."""
+        return self._evaluate(masks, batch, bounded=True, gradient=False)[0]
 
     def value_and_gradient(
-        self, masks: Tensor, rows: list[int], step: Step, *, bounded: bool = False
+        self, masks: Tensor, batch: Batch, *, bounded: bool = False
     ) -> tuple[Tensor, Tensor]:
         """Losses, 1 - sqrt(p) or the cross-entropy -log p, and their gradients (n, 1, H, W).
 
         1 - sqrt(p) is bounded: it gives up images that are far from the class.
         """
-        return self._evaluate(masks, rows, step, bounded=bounded, gradient=True)
+        return self._evaluate(masks, batch, bounded=bounded, gradient=True)
 
     def _evaluate(
-        self, masks: Tensor, rows: list[int], step: Step, *, bounded: bool, gradient: bool
+        self, masks: Tensor, batch: Batch, *, bounded: bool, gradient: bool
     ) -> tuple[Tensor, Tensor]:
         """The pairs of canvas and image are independent, so that the gradient of their sum with
         respect to the stamped images holds each mask's own."""
-        device = masks.device
-        picks = [step.picks.get(self.targets[row], []) for row in rows]
+        device, rows = masks.device, batch.rows
+        picks = [batch.picks[self.targets[row]] for row in rows]
         counts = torch.tensor([len(pick) for pick in picks], device=device)
         owners = [place for place, pick in enumerate(picks) for _ in pick]
         owner, pick, row = (
@@ -59,7 +67,7 @@ class Objective:
         while start < len(owner):
             part = slice(start, start + (self.internal_batch_size or len(owner)))
             try:
-                mask, image = masks[owner[part]], step.images[pick[part]]
+                mask, image = masks[owner[part]], batch.images[pick[part]]
                 loss, slope = self._pairs(mask, image, row[part], bounded, gradient)
             except torch.OutOfMemoryError:
                 size = len(owner[part])

@@ -6,7 +6,7 @@ from torch import nn
 
 from captum_classpattern import ClassPattern, Pattern
 from captum_classpattern.images import LabelledImages
-from captum_classpattern.optimization.holdout import judging_subset, keep_best, losing
+from captum_classpattern.optimization.holdout import judging_subset, keep_best, weakest
 
 IMAGES = torch.rand(60, 1, 5, 5, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(60) % 3
@@ -34,7 +34,7 @@ def judged(*scores):
     ],
 )
 def test_the_worse_half_of_each_class_loses(scores, keep, lost):
-    assert losing(judged(*scores), keep) == lost
+    assert weakest(judged(*scores), keep) == lost
 
 
 def test_those_that_would_be_kept_do_not_lose():
@@ -42,7 +42,7 @@ def test_those_that_would_be_kept_do_not_lose():
     patterns = judged(*scores)
     for keep in (1, 3, 6, 11):
         best = keep_best(patterns, keep, [pattern.target for pattern in patterns])
-        stay = [p for i, p in enumerate(patterns) if i not in losing(patterns, keep)]
+        stay = [p for i, p in enumerate(patterns) if i not in weakest(patterns, keep)]
         assert len(best) == 2 * keep
         assert all(any(pattern is other for other in stay) for pattern in best)
 
@@ -145,7 +145,7 @@ def test_a_survivors_mask_is_that_of_a_search_alone(seed):
 def test_the_survivors_judged_best_at_the_first_stop():
     """Half through the sign steps, which a search of as many by the sign alone repeats."""
     signs, _ = search(solver="paper", n_steps=20)
-    lost = losing(signs, 4)
+    lost = weakest(signs, 4)
     assert len(lost) == 4
     assert len({pattern.info["search_power"] for pattern in signs}) > 2
     kept, _ = search(keep=4)
