@@ -47,11 +47,11 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
     classifier predict the class on as many other images as possible (Zhao et al. 2021, arXiv
     2101.06898, "What Do Deep Nets Learn? Class-wise Patterns Revealed in the Input Space").
 
-    The explanation is one of the class, not of an input: :meth:`search` gives patterns with
-    their evidence, :meth:`attribute` shows them the way Captum's other methods do.
+    It explains the class, not an input: :meth:`search` returns patterns with their evidence,
+    :meth:`attribute` returns masks in the form of Captum's other methods.
 
-    About a fifth of the baselines, at most 500, is kept from fitting and judges the masks. Where
-    there are no labels, the classifier's predictions are taken once, at the first search.
+    About a fifth of the baselines, at most 500, judges the masks, and no mask is fitted to them.
+    Where there are no labels, the classifier's predictions are taken, once, at the first search.
 
     Args:
         forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K):
@@ -65,8 +65,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
 
     Raises:
         TypeError: If the baselines are of a wrong type.
-        ValueError: If their pixels, shapes or labels do not fit (of a Dataset or DataLoader at the
-            first search, which looks at all images once).
+        ValueError: If their pixels, shapes or labels do not fit (for a Dataset or DataLoader, at
+            the first search, which looks at all images once).
 
     Examples::
 
@@ -306,7 +306,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
 
 
 def single_tensor(inputs: Any) -> Any:
-    """The one tensor of Captum's ``inputs``, which may come in a tuple."""
+    """The one Tensor of Captum's ``inputs``, which may be in a tuple."""
     if isinstance(inputs, tuple):
         if len(inputs) != 1:
             raise ValueError(
@@ -320,9 +320,9 @@ def single_tensor(inputs: Any) -> Any:
 def distinct_searches(
     canvases: Tensor, targets: list[int], additional: tuple[Any, ...]
 ) -> tuple[list[int], list[int]]:
-    """Where each distinct (canvas, target) stands first, and the search that serves each row.
+    """The first row of each distinct (canvas, target), and the search that serves each row.
 
-    Additional Tensors may differ from row to row, so with any of them each row has its own.
+    Additional Tensors may differ from row to row; with any of them each row has its own search.
     """
     if any(isinstance(argument, Tensor) for argument in additional):
         return list(range(len(targets))), list(range(len(targets)))
@@ -336,15 +336,15 @@ def distinct_searches(
 
 
 def _precision(search: Search) -> dict[str, Any]:
-    """What the search has computed in, and how the model was made faster."""
+    """The precision that the search used, and how the model was made faster."""
     objective = search.objective
-    ways = list(getattr(objective.forward_func, "ways", ()))
+    speedups = list(getattr(objective.forward_func, "speedups", ()))
     _, dtype = device_and_dtype(objective.forward_func, objective.canvases)
-    name = "bfloat16" if "bfloat16" in ways else str(dtype).removeprefix("torch.")
-    return {"precision": name, "accelerated_by": ways}
+    name = "bfloat16" if "bfloat16" in speedups else str(dtype).removeprefix("torch.")
+    return {"precision": name, "accelerated_by": speedups}
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
+    """Versions of the packages that a result depends on."""
     packages = ("captum_classpattern", "captum", "torch", "numpy")
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}

@@ -1,4 +1,4 @@
-"""How far a classifier is from saying the target on stamped images, for many canvases at once."""
+"""How far a classifier is from predicting the target on stamped images, for many masks at once."""
 
 import itertools
 from dataclasses import dataclass
@@ -45,15 +45,15 @@ class Objective:
     ) -> tuple[Tensor, Tensor]:
         """Losses, 1 - sqrt(p) or the cross-entropy -log p, and their gradients (n, 1, H, W).
 
-        1 - sqrt(p) is bounded: it gives up images that are far from the class.
+        1 - sqrt(p) is bounded: images that are far from the class have almost no gradient.
         """
         return self._evaluate(masks, batch, bounded=bounded, gradient=True)
 
     def _evaluate(
         self, masks: Tensor, batch: Batch, *, bounded: bool, gradient: bool
     ) -> tuple[Tensor, Tensor]:
-        """The pairs of canvas and image are independent, so that the gradient of their sum with
-        respect to the stamped images holds each mask's own."""
+        """The pairs of canvas and image are independent, so the gradient of the sum of their losses
+        with respect to the stamped images holds the gradient of each pair."""
         device, rows = masks.device, batch.rows
         picks = [batch.picks[self.targets[row]] for row in rows]
         counts = torch.tensor([len(pick) for pick in picks], device=device)
@@ -114,8 +114,8 @@ class Objective:
 
 
 def _add_runs(totals: Tensor, values: Tensor, owners: list[int]) -> None:
-    """Adds the sum of each run of values to the total of its owner. Each run is summed in the same
-    order on every call; ``index_add_`` adds in any order on CUDA."""
+    """Adds the sum of each run of values to the total of its owner, always in the same order, which
+    ``index_add_`` does not keep on CUDA."""
     runs = [(owner, len(list(run))) for owner, run in itertools.groupby(owners)]
     sums = torch.stack([run.sum(0) for run in torch.split(values, [length for _, length in runs])])
     totals[[owner for owner, _ in runs]] += sums

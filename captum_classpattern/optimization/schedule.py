@@ -1,4 +1,4 @@
-"""Which baselines each target meets at each step of a search."""
+"""Which baselines each target meets in each step of a search."""
 
 import itertools
 from collections import Counter
@@ -14,7 +14,7 @@ from captum_classpattern.images import LabelledImages
 
 
 class Step(NamedTuple):
-    """The images of one step, and which of them each target meets (none once it has finished)."""
+    """The images of one step, and which of them each target meets, without finished targets."""
 
     images: Tensor
     picks: dict[int, list[int]]
