@@ -41,7 +41,7 @@ def search(canvases=CANVASES, target=0, *, images=IMAGES, labels=LABELS, **kwarg
 
 
 @both_solvers
-def test_one_pattern_a_canvas_in_order(solver):
+def test_one_pattern_per_canvas_in_order(solver):
     targets = [2, 0, 1, 1, 0, 2]
     patterns = search(target=targets, seed=3, solver=solver)
     assert [pattern.target for pattern in patterns] == targets
@@ -117,7 +117,7 @@ def of_a_data_set(*args, **kwargs):
 
 @pytest.mark.parametrize(("solver", "steps", "shown"), [("paper", 3, 12), ("swap", 1, 32)])
 @pytest.mark.parametrize("target", [1, [1, 1]])
-def test_of_a_data_set_only_images_that_were_looked_at_are_recorded(solver, steps, shown, target):
+def test_only_the_images_of_a_data_set_that_were_used_are_recorded(solver, steps, shown, target):
     """Three sign steps of 4; or five, and one round of the 12 that are left of the epoch."""
     for pattern in of_a_data_set(CANVASES[:2], target, seed=2, solver=solver, n_steps=steps):
         looked = looked_at(2, 1, shown)
@@ -126,7 +126,7 @@ def test_of_a_data_set_only_images_that_were_looked_at_are_recorded(solver, step
         assert pattern.info["search_images"] == len(looked)
 
 
-def test_an_image_that_was_only_looked_at_for_another_class_is_recorded():
+def test_an_image_that_was_only_used_for_another_class_is_recorded():
     first, second = of_a_data_set(CANVASES[:2], [0, 1], solver="paper", n_steps=2)
     own = {*looked_at(0, 0, 8), *looked_at(0, 1, 8)}
     assert len(own) > 12 + 8

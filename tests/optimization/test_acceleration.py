@@ -128,12 +128,12 @@ CPU = torch.device("cpu")
     ],
     ids=["norms", "norms, no bfloat16", "no norms", "no norms, no bfloat16", "linear", "function"],
 )
-def test_the_ways_follow_from_the_layers_and_the_device(with_bfloat16, net, has, ways):
+def test_the_speedups_follow_from_the_layers_and_the_device(with_bfloat16, net, has, ways):
     with_bfloat16(has)
     assert RULE(net, CPU, "auto") == ways
 
 
-def test_bfloat16_can_be_asked_for_anywhere(with_bfloat16):
+def test_bfloat16_can_be_demanded_anywhere(with_bfloat16):
     with_bfloat16(False)
     assert RULE(Net(norm()), CPU, "bfloat16") == ALL
     assert RULE(lambda images: images.mean((2, 3)), CPU, "bfloat16") == ("bfloat16",)
@@ -155,7 +155,7 @@ def explained(**kwargs):
     return pattern
 
 
-def test_bfloat16_that_fails_is_an_error_only_if_it_was_asked_for(with_bfloat16):
+def test_bfloat16_that_fails_is_an_error_only_if_it_was_demanded(with_bfloat16):
     net = Fragile(norm())
     assert faster(net).speedups == ("folded",) or faster(net).speedups == (
         "channels_last",
@@ -299,13 +299,13 @@ class Fragile(Net):
         return logits * (torch.nan if features.dtype == torch.bfloat16 else 1)
 
 
-def test_not_a_number_in_bfloat16_is_no_way(with_bfloat16):
+def test_not_a_number_in_bfloat16_is_not_used(with_bfloat16):
     net = Fragile(norm())
     assert faster(net).speedups == ("channels_last", "folded")
     assert search(net).losses.isfinite().all()
 
 
-def test_an_error_in_bfloat16_is_no_way(with_bfloat16):
+def test_an_error_in_bfloat16_is_not_used(with_bfloat16):
     class Strict(Net):
         def logits_of(self, features):
             assert features.dtype == torch.float32
@@ -323,7 +323,7 @@ def test_a_model_that_fails_is_left_to_the_search(with_bfloat16):
     assert faster(net) is net
 
 
-def test_no_warnings_of_ways_that_are_only_tried(with_bfloat16):
+def test_no_warnings_about_speedups_that_are_only_tried(with_bfloat16):
     class Noisy(Fragile):
         def logits_of(self, features):
             if features.dtype == torch.bfloat16:
@@ -430,7 +430,7 @@ def test_one_norm_after_two_convolutions_is_folded_into_both(take):
 
 
 @pytest.mark.parametrize("method", ["forward", "doubled"])
-def test_a_method_becomes_that_of_the_copy(with_bfloat16, method):
+def test_a_bound_method_is_called_on_the_copy(with_bfloat16, method):
     net = Net(norm())
     fast = faster(getattr(net, method))
     assert fast.speedups == ALL
@@ -460,7 +460,7 @@ def test_the_callers_model_stays_as_it_is(with_bfloat16):
     )
 
 
-def test_the_copy_wants_no_gradients_of_its_parameters(with_bfloat16):
+def test_the_copys_parameters_need_no_gradients(with_bfloat16):
     fast = faster(Net(norm()))
     assert not any(parameter.requires_grad for parameter in fast.parameters())
     assert fast.module.conv.weight.is_contiguous(memory_format=torch.channels_last)

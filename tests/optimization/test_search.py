@@ -627,7 +627,7 @@ def test_logits_that_become_nan_half_way(solver, call, step):
 
 
 @pytest.mark.parametrize("solver", ["swap", "paper"])
-def test_of_probabilities_the_logarithm_is_taken(solver):
+def test_the_logarithm_of_probabilities_is_used(solver):
     """A model that ends in a softmax gives the masks of its logits."""
     with pytest.warns(Notice, match="look like probabilities: the search takes their log") as w:
         found = search(returns(lambda logits: logits.softmax(1)), solver=solver)
@@ -637,7 +637,7 @@ def test_of_probabilities_the_logarithm_is_taken(solver):
     assert torch.equal(found.masks > 0, expected.masks > 0)
 
 
-def test_there_is_one_notice_a_model():
+def test_there_is_one_notice_per_model():
     net = returns(lambda logits: logits.softmax(1))
     with pytest.warns(Notice):
         search(net)
@@ -646,7 +646,7 @@ def test_there_is_one_notice_a_model():
         search(net)
 
 
-def test_canvases_of_probabilities_are_chosen_by_their_logarithm():
+def test_canvases_are_chosen_by_the_logarithm_of_probabilities():
     net = returns(lambda logits: 30 * logits)  # the softmax is 1 for many images
     soft = returns(lambda logits: (30 * logits).double().softmax(1))
     images, labels = random_images(30, seed=3), torch.arange(30) % 3
