@@ -12,10 +12,10 @@ from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
 from captum_classpattern import ClassPattern, Pattern, predictive_power, search_masks
-from captum_classpattern._files import hash_of_set
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization.holdout import split_for_judging
 from captum_classpattern.optimization.search import Search
+from captum_classpattern.pattern import combined_hash
 
 IMAGES = torch.rand(60, 1, 5, 5, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(60) % 3
@@ -104,7 +104,7 @@ def test_the_evidence():
     assert pattern.info["search_images"] == 60
     assert pattern.info["precision"] == "float32"
     assert pattern.seen == set(HASHES)
-    assert pattern.info["search_images_hash"] == hash_of_set(HASHES[::-1])
+    assert pattern.info["search_images_hash"] == combined_hash(HASHES[::-1])
     assert pattern.info["versions"]["torch"] == torch.__version__
     assert pattern.info["versions"]["captum_classpattern"] == version("captum_classpattern")
 
@@ -123,7 +123,7 @@ def test_of_a_data_set_only_images_that_were_looked_at_are_recorded(solver, step
     for pattern in of_a_data_set(CANVASES[:2], target, seed=2, solver=solver, n_steps=steps):
         looked = looked_at(2, 1, shown)
         assert pattern.seen == set(looked)
-        assert pattern.info["search_images_hash"] == hash_of_set(looked)
+        assert pattern.info["search_images_hash"] == combined_hash(looked)
         assert pattern.info["search_images"] == len(looked)
 
 

@@ -78,12 +78,12 @@ def test_placeholders_are_no_names():
 
 
 def test_given_names_must_be_a_name_for_each_class():
-    assert ClassNames.given(("a", "b"), 2).names == ("a", "b")
+    assert ClassNames.parse(("a", "b"), 2).names == ("a", "b")
     with pytest.raises(ValueError, match="3 class names were given, but the model has 2 classes"):
-        ClassNames.given(["a", "b", "c"], 2)
+        ClassNames.parse(["a", "b", "c"], 2)
     for wrong in ("ab", 2, [1, 2], {"a": 0}):
         with pytest.raises(ArgumentTypeError, match="class_names must be a list of names, in the"):
-            ClassNames.given(wrong, 2)
+            ClassNames.parse(wrong, 2)
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def test_wordnet_ids(folders):
 
 def test_all_wordnet_ids_are_in_the_order_of_imagenet(folders):
     loaded = folders("n01484850", "n01440764", "n01443537")
-    with pytest.warns(Notice, match="are taken in the order that they have in"):
+    with pytest.warns(Notice, match="keep the order that they have in"):
         matched = loaded.for_classifier(classifier(3, ["tench", "goldfish", "shark"]))
     assert by_place(matched) == [2, 0, 1]
 

@@ -126,11 +126,11 @@ def test_the_weights_alone_are_saved():
         ({"std": [60, 60, 60]}, ValueError, r"std must be in units .*divide it by 255"),
         ({"std": 0.0}, ValueError, "std must be positive, got 0.0"),
         ({"std": [0.2, -0.2, 0.2]}, ValueError, "std must be positive"),
-        ({"mean": float("nan")}, ValueError, "mean must be a number, or one a channel, got nan"),
+        ({"mean": float("nan")}, ValueError, "mean must be a number, or one per channel, got nan"),
         (
             {"mean": [[0.5]]},
             ValueError,
-            r"mean must be a number, or one a channel, got \[\[0.5\]\]",
+            r"mean must be a number, or one per channel, got \[\[0.5\]\]",
         ),
     ],
 )

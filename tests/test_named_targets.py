@@ -81,7 +81,7 @@ def test_names_that_are_not_known(model):
         explainer.search(IMAGES[:1], "house dgo")
     for names in (None, ["class 0", "class 1", "class 2"]):
         model.class_names = names
-        text = r"target must be an int, .* got list: \['eel'\]; names will do, too, where the model"
+        text = r"target must be an int, .* got list: \['eel'\]; names work, too, if the model"
         with pytest.raises(TypeError, match=text):
             explainer.search(IMAGES[:1], ["eel"])
 

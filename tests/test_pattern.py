@@ -419,7 +419,7 @@ def test_a_pattern_whose_search_images_are_lost_is_not_scored(tmp_path):
     [beside] = tmp_path.glob("seen_*.safetensors")
     beside.unlink()
     source = LabelledImages(torch.rand(4, 3, 4, 5), [0, 1, 0, 1], argument="images")
-    with pytest.raises(ValueError, match=f"hashes .{beside.name}. was not beside its own; put it"):
+    with pytest.raises(ValueError, match=f"hashes .{beside.name}. was not in the pattern's folder"):
         check_unseen(Pattern.load(tmp_path / "p.safetensors"), source)
 
 
@@ -484,7 +484,9 @@ def test_integers_of_numpy_are_targets_and_info_is_the_patterns_own():
 
 def test_images_in_whole_numbers_are_refused():
     pattern = Pattern(torch.rand(1, 4, 4), torch.rand(1, 4, 4), 0)
-    with pytest.raises(TypeError, match=r"images must be floating point, .* got torch\.uint8"):
+    with pytest.raises(
+        TypeError, match=r"images must be a floating point Tensor .* got torch\.uint8"
+    ):
         pattern.stamp(torch.zeros(2, 1, 4, 4, dtype=torch.uint8))
 
 

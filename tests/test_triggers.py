@@ -132,7 +132,7 @@ def test_images_of_another_shape(name, shape):
 
 @pytest.mark.parametrize("name", sorted(TRIGGERS))
 def test_images_that_are_no_floats(name):
-    with pytest.raises(TypeError, match=r"images must be floating point|a floating point Tensor"):
+    with pytest.raises(TypeError, match="images must be a floating point Tensor"):
         TRIGGERS[name]((3, 8, 8))(torch.zeros(3, 8, 8, dtype=torch.uint8))
 
 
@@ -179,7 +179,7 @@ def test_an_alpha_that_is_no_weight(alpha):
     ("key", "error", "match"),
     [
         (torch.zeros(3, 2, 2), ValueError, r"key must be .*, got \(3, 2, 2\)"),
-        (torch.zeros(2, 1, 2, 2), ValueError, r"one image \(C, H, W\) .* shape \(2, 1, 2, 2\)"),
+        (torch.zeros(2, 1, 2, 2), ValueError, r"one image \(C, H, W\), got shape \(2, 1, 2, 2\)"),
         (torch.full((1, 2, 2), 255.0), ValueError, "in .0, 1., .* values from 255 to 255"),
         (torch.full((1, 2, 2), float("nan")), ValueError, "values from nan to nan"),
         (torch.zeros(1, 2, 2, dtype=torch.uint8), TypeError, r"key must .*, got torch\.uint8"),
@@ -215,7 +215,7 @@ def test_a_delta_that_is_no_amplitude(delta):
 @pytest.mark.parametrize(("width", "frequency"), [(12, 6), (4, 6), (28, 0), (5, 10)])
 def test_a_signal_that_is_zero_everywhere(width, frequency):
     with pytest.raises(
-        ValueError, match=rf"zero in all {width} columns: .* than {frequency} \(no multiple of"
+        ValueError, match=rf"zero in all {width} columns: .* than {frequency} \(not a multiple of"
     ):
         Sinusoid((1, 8, width), frequency=frequency)
 
@@ -303,7 +303,7 @@ def test_too_few_control_points(grid_size):
 
 @pytest.mark.parametrize("strength", [0, -1, float("nan"), float("inf")])
 def test_a_strength_that_is_none(strength):
-    with pytest.raises(ValueError, match=rf"strength must be a number over 0, got {strength}"):
+    with pytest.raises(ValueError, match=rf"strength must be a number above 0, got {strength}"):
         Warp((1, 8, 8), strength=strength)
 
 

@@ -80,7 +80,9 @@ def test_the_numbers_of_class_folders(tmp_path, folders, labels, names):
 def test_two_folders_of_one_number(tmp_path):
     write(tmp_path / "1_a" / "a.png")
     write(tmp_path / "01_b" / "a.png")
-    with pytest.raises(ValueError, match=r"folders 01_b and 1_a in .* have one number, 1: rename"):
+    with pytest.raises(
+        ValueError, match=r"folders 01_b and 1_a in .* have the same number, 1: rename"
+    ):
         load_images(tmp_path)
 
 
@@ -327,7 +329,7 @@ def test_unreadable_files_are_named(pets):
     with pytest.raises(
         ValueError,
         match=r"2 of 9 images of .*pets can't be read: cat/0\.jpg \(cannot identify .*\), "
-        r"dog/1\.jpg \(.*truncated.*\); mend or remove them",
+        r"dog/1\.jpg \(.*truncated.*\); repair or remove them",
     ):
         load_images(pets)
 
@@ -344,7 +346,9 @@ def test_broken_png_files(tmp_path):
 def test_ten_unreadable_files_are_named_and_the_others_counted(tmp_path):
     for i in range(13):
         (tmp_path / f"{i:02}.png").write_bytes(b"no image")
-    with pytest.raises(ValueError, match=r"13 of 13 .* 09\.png \(.*\) and 3 more; mend") as caught:
+    with pytest.raises(
+        ValueError, match=r"13 of 13 .* 09\.png \(.*\) and 3 more; repair"
+    ) as caught:
         load_images(tmp_path)
     assert "10.png" not in str(caught.value)
 

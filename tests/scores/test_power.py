@@ -203,9 +203,9 @@ def test_localisation_iou(row, iou):
 @pytest.mark.parametrize(
     ("pixels", "text"),
     [
-        (torch.ones(2, 4) > 0, r"must have the mask's shape \(1, 2, 4\), got \(2, 4\)"),
-        (torch.ones(1, 2, 4) > 0, "rounds to none or all"),
-        (torch.zeros(1, 2, 4) > 0, "rounds to none or all"),
+        (torch.ones(2, 4) > 0, r"pixels must be \(1, H, W\), got \(2, 4\)"),
+        (torch.ones(1, 2, 4) > 0, "got all: there is nothing to find"),
+        (torch.zeros(1, 2, 4) > 0, "got none: there is nothing to find"),
     ],
 )
 def test_localisation_needs_some_pixels(pixels, text):

@@ -101,8 +101,8 @@ def test_forms_of_the_masks():
         ),
         ([row(1, 0), row(0.5, 0)], "number 1 has other values: make it binary first, for instance"),
         ([row(float("nan"), 0), row(1, 0)], "number 0 has other values: make it binary first"),
-        ([row(1, 0), row(0, 0)], "masks must keep some pixel each, but number 1 is empty"),
-        ([torch.ones(1, 0, 4)] * 2, "masks must keep some pixel each, but number 0 is empty"),
+        ([row(1, 0), row(0, 0)], "each mask must keep some pixel, but number 1 is empty"),
+        ([torch.ones(1, 0, 4)] * 2, "each mask must keep some pixel, but number 0 is empty"),
     ],
 )
 def test_value_errors(masks, text):
