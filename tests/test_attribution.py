@@ -344,7 +344,7 @@ def test_the_patterns_do_not_share_their_evidence():
 
 
 @both_solvers
-def test_without_labels_the_models_predictions_are_taken(solver):
+def test_without_labels_the_models_predictions_are_used(solver):
     predicted = linear_net()(IMAGES).argmax(1)
     expected, own = search(labels=predicted, solver=solver), search(labels=None, solver=solver)
     assert all(torch.equal(a.mask, b.mask) for a, b in zip(own, expected))

@@ -18,7 +18,7 @@ LABELS = torch.arange(80) % 3
 
 
 def linear_net(dtype=torch.float32):
-    """A net that says each class for some images."""
+    """A net that predicts each class for some images."""
     torch.manual_seed(1)
     net = nn.Sequential(nn.Flatten(), nn.Linear(20, 3)).eval()
     with torch.no_grad():

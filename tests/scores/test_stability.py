@@ -53,7 +53,7 @@ def test_against_sets(case):
 
 @quick
 @given(several_masks(), st.randoms(use_true_random=False))
-def test_neither_the_order_of_masks_nor_that_of_pixels_counts(case, random):
+def test_the_order_of_masks_and_of_pixels_does_not_matter(case, random):
     masks, _ = case
     expected = mean_pairwise_iou(masks)
     assert 0 <= expected <= 1
@@ -71,7 +71,7 @@ def test_copies_agree(case, copies):
     assert mean_pairwise_iou(masks[:1] * copies) == 1.0
 
 
-def test_masks_at_random_agree_as_chance_says():
+def test_random_masks_agree_at_chance():
     generator = torch.Generator().manual_seed(0)
     mask = torch.rand(12, 1, 40, 40, generator=generator)
     masks = [Pattern(one, one, target=0).topk(0.1).mask for one in mask]
