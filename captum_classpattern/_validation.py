@@ -21,7 +21,7 @@ class Notice(UserWarning):
 
 
 def check_float_tensor(value: Any, name: str, form: str) -> None:
-    """Raises an error unless the value is a floating point Tensor; ``form`` describes the rest."""
+    """Raises an error unless this is a floating point Tensor; ``form`` completes the message."""
     if not isinstance(value, Tensor) or not value.is_floating_point():
         kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
         hint = ": divide by 255" if kind is torch.uint8 else ""

@@ -171,15 +171,9 @@ def renumber(
     labels: Tensor, source_names: tuple[str, ...] | None, numbering: str,
     names: ClassNames | None, count: int, source: str,
 ) -> tuple[Tensor, tuple[str, ...] | None]:  # fmt: skip
-    """Labels with a classifier's class numbers, and the names of the classes.
+    """The labels of images with a classifier's class numbers, and the names of the classes.
 
-    Args:
-        labels (Tensor): Class numbers in the source of the images, int64 (N,).
-        source_names (tuple[str, ...] or None): The names of the source's classes.
-        numbering (str): As in :class:`LabelledImages`.
-        names (ClassNames or None): The names of the classifier's classes.
-        count (int): How many classes the classifier has.
-        source (str): Where the images are from, for messages.
+    ``names`` and ``count`` are the classifier's; ``source`` says where the images are from.
     """
     if source_names is None or numbering == "numbers":
         if int(labels.max()) >= count:
@@ -242,20 +236,20 @@ def _match(
 ) -> tuple[dict[int, int], list[str]]:
     """The numbers of the classes whose names fit, and what is wrong with the others."""
     found: dict[int, int] = {}
+    taken: dict[int, int] = {}
     problems = []
     for number in present:
         try:
-            found[number] = names.find(source_names[number])
+            meant = names.find(source_names[number])
         except ValueError as error:
             problems.append(str(error))
-    taken: dict[int, int] = {}
-    for number, meant in found.items():
-        if meant in taken:
+            continue
+        found[number], other = meant, taken.setdefault(meant, number)
+        if other != number:
             problems.append(
-                f"{source_names[taken[meant]]!r} and {source_names[number]!r} are both the model's "
-                f"class {meant} ({names.names[meant]})"
+                f"{source_names[other]!r} and {source_names[number]!r} are both the model's class "
+                f"{meant} ({names.names[meant]})"
             )
-        taken[meant] = number
     return found, problems
 
 

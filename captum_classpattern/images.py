@@ -46,10 +46,10 @@ class LabelledImages(Dataset[Any]):
     labels.
 
     This is a Dataset: item ``i`` is a pair of an image and its label, or only the image if there
-    are no labels. A Dataset or DataLoader inside is read in batches, when its images are needed.
-    Of a DataLoader, the ``dataset``, ``collate_fn`` and workers are used, but not the batch size
-    and the order. Of a SubsetRandomSampler, the indices are used, and labels that are passed in
-    belong to these indices, in their order.
+    are no labels. A Dataset or DataLoader is read in batches, when its images are needed. A
+    DataLoader provides its ``dataset``, ``collate_fn`` and workers; its batch size and order are
+    ignored. Of a SubsetRandomSampler, the indices are used, and labels that are passed in belong
+    to these indices, in their order.
 
     Args:
         images (Tensor, Dataset or DataLoader): (C, H, W) each, in [0, 1].

@@ -73,10 +73,8 @@ def newcombe(hits: int, n: int, other_hits: int, other_n: int) -> Interval:
     correlated, which makes the interval wider than necessary.
 
     Args:
-        hits (int): Successes of the first sample.
-        n (int): Its size.
-        other_hits (int): Successes of the second sample.
-        other_n (int): Its size.
+        hits (int), n (int): Successes and size of the first sample.
+        other_hits (int), other_n (int): Successes and size of the second sample.
 
     Returns:
         *tuple[float, float]*: Lower and upper bound, in [-1, 1].
