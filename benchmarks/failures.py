@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from captum_classpattern import PixelClassifier
-from captum_classpattern._files import write_whole
+from captum_classpattern._files import write_atomically
 from captum_classpattern.demo import CLASS_NAMES, DATA, demo_images, demo_models
 from captum_classpattern.demo.network import SmallResNet
 from captum_classpattern.demo.training import (
@@ -96,7 +96,7 @@ def trained(
         if planted != CLEAN:
             trigger = PLANTED[planted].trigger
             record["attack_success"] = attack_success(network, trigger, *test)
-        write_whole(path, save(state, {"record": json.dumps(record)}))
+        write_atomically(path, save(state, {"record": json.dumps(record)}))
     network = SmallResNet()
     network.load_state_dict(load_file(path))
     network.to(memory_format=torch.channels_last)

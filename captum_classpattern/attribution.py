@@ -12,11 +12,10 @@ from captum.attr import Attribution
 from captum.log import log_usage
 from torch import Tensor
 
-from captum_classpattern._files import hash_of_set
 from captum_classpattern._validation import as_arguments, check_count, check_pixels
 from captum_classpattern.class_names import name_of, parse_targets
 from captum_classpattern.classifier import (
-    ENOUGH,
+    MIN_LABELLED,
     Classifier,
     device_and_dtype,
     preserve_state,
@@ -35,7 +34,7 @@ from captum_classpattern.optimization.holdout import (
 from captum_classpattern.optimization.run import begin_search
 from captum_classpattern.optimization.search import Search, Solver
 from captum_classpattern.optimization.settings import SearchSettings
-from captum_classpattern.pattern import Pattern, pixels_kept
+from captum_classpattern.pattern import Pattern, combined_hash, pixels_kept
 
 SLACK = 0.25
 CHECKED = 100  # baselines by which the model's accuracy is checked
@@ -183,7 +182,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             "passes_together": int(search.passes.sum()) + -(-judged_early // 2),
             **_precision(search),
             "search_images": len(seen),
-            "search_images_hash": hash_of_set(seen),
+            "search_images_hash": combined_hash(seen),
             "versions": versions(),
         }
         for pattern in patterns:
@@ -282,7 +281,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         """Warns, once, if the model is right on few of up to 100 labelled baselines."""
         if self.accuracy_is_known or additional_forward_args is not None:
             return
-        if len(self._baselines) < ENOUGH:
+        if len(self._baselines) < MIN_LABELLED:
             return
         self.accuracy_is_known = True
         sample = self._baselines.stratified_sample(CHECKED)

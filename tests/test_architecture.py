@@ -18,7 +18,7 @@ ALLOWED = {
     "pattern": {"_files", "_validation"},
     "classifier": {"_validation", "pattern"},
     "class_names": {"_validation", "classifier"},
-    "images": {"_files", "_validation", "class_names", "classifier"},
+    "images": {"_validation", "class_names", "classifier", "pattern"},
     "canvases": {"_validation", "class_names", "classifier", "images"},
     "triggers": {"_validation", "pattern"},
     "scores": {"_validation", "classifier", "images", "pattern"},
@@ -31,7 +31,6 @@ ALLOWED = {
         "scores",
     },
     "attribution": {
-        "_files",
         "_validation",
         "class_names",
         "classifier",
@@ -54,7 +53,6 @@ ALLOWED = {
         "scores",
     },
     "comparison": {
-        "_files",
         "_validation",
         "attribution",
         "class_names",

@@ -13,11 +13,11 @@ from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
 from captum_classpattern import ClassPattern, Pattern, predictive_power, search_masks
-from captum_classpattern._files import hash_of_set
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization import SOLVERS, PaperLoop, Swap
 from captum_classpattern.optimization.holdout import split_for_judging
 from captum_classpattern.optimization.schedule import Schedule
+from captum_classpattern.pattern import combined_hash
 
 IMAGES = torch.rand(60, 1, 5, 5, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(60) % 3
@@ -103,7 +103,7 @@ def test_the_evidence():
     assert pattern.info["search_images"] == 60
     assert pattern.info["precision"] == "float32"
     assert pattern.seen == set(HASHES)
-    assert pattern.info["search_images_hash"] == hash_of_set(HASHES[::-1])
+    assert pattern.info["search_images_hash"] == combined_hash(HASHES[::-1])
     assert pattern.info["versions"]["torch"] == torch.__version__
     assert pattern.info["versions"]["captum_classpattern"] == version("captum_classpattern")
 
@@ -122,7 +122,7 @@ def test_only_the_images_of_a_data_set_that_were_used_are_recorded(solver, steps
     for pattern in of_a_data_set(CANVASES[:2], target, seed=2, solver=solver, n_steps=steps):
         looked = looked_at(2, 1, shown)
         assert pattern.seen == set(looked)
-        assert pattern.info["search_images_hash"] == hash_of_set(looked)
+        assert pattern.info["search_images_hash"] == combined_hash(looked)
         assert pattern.info["search_images"] == len(looked)
 
 
@@ -342,7 +342,7 @@ def test_the_patterns_do_not_share_their_evidence():
 
 
 @both_solvers
-def test_without_labels_the_models_predictions_are_taken(solver):
+def test_without_labels_the_models_predictions_are_used(solver):
     predicted = linear_net()(IMAGES).argmax(1)
     expected, own = search(labels=predicted, solver=solver), search(labels=None, solver=solver)
     assert all(torch.equal(a.mask, b.mask) for a, b in zip(own, expected))

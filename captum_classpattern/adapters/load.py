@@ -185,7 +185,7 @@ def _classifier(
     count = found.details.get("num_classes") or _count_by_running(found, output)
     names = found.class_names
     if class_names is not None:
-        names = ClassNames.given(class_names, count or len(class_names)).names
+        names = ClassNames.parse(class_names, count or len(class_names)).names
     elif count and len(names or ()) != count:  # none, or those of another data set
         names = placeholders(count)
     normalisation = {"mean": found.mean, "std": found.std, "from": found.normalised_by}

@@ -30,7 +30,7 @@ def apply(
         if area is not None:
             check_area(area)
 
-        from captum_classpattern._files import write_whole
+        from captum_classpattern._files import write_atomically
         from captum_classpattern.class_names import as_file_name
         from captum_classpattern.pattern import Pattern
 
@@ -49,7 +49,7 @@ def apply(
             )
         out.mkdir(parents=True, exist_ok=True)
         for image, name in names.items():
-            write_whole(out / name, _stamped(binary, image))
+            write_atomically(out / name, _stamped(binary, image))
     kept = f"{int(binary.mask.count_nonzero())} pixels, {binary.area:.1%}"
     of_class = f"class {stamp.target}" if class_name is None else str(class_name)
     typer.echo(f"{len(names)} images with the pattern of {of_class} ({kept}) in {out}.")
@@ -61,18 +61,17 @@ def _stamped(pattern: "Pattern", path: Path) -> bytes:
     from PIL import Image
 
     from captum_classpattern.datasets.pixels import (
-        TOO_LARGE,
-        UNREADABLE,
-        decoded,
+        DECODE_ERRORS,
+        decode,
         resize_crop,
         to_channels,
     )
 
     try:
-        image = decoded(path)
+        image = decode(path)
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no image at {path}") from None
-    except (*UNREADABLE, *TOO_LARGE) as error:
+    except DECODE_ERRORS as error:
         raise ValueError(f"{path} can't be read as an image: {error}") from error
     channels, height, width = pattern.canvas.shape
     stamped = pattern.stamp(resize_crop(to_channels(image, channels), height, width))

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-from captum_classpattern._files import write_whole
+from captum_classpattern._files import write_atomically
 from captum_classpattern.canvases import select_canvases
 from captum_classpattern.class_names import file_safe
 from captum_classpattern.classifier import Classifier
@@ -90,7 +90,7 @@ def compared(out: Path, title: str, run: Callable[[], Comparison]) -> None:
 def write_comparison(comparison: Comparison, out: Path, title: str) -> None:
     """comparison.json, the report, its figures as files, and the patterns that were searched."""
     out.mkdir(parents=True, exist_ok=True)
-    write_whole(out / "comparison.json", (comparison.to_json() + "\n").encode())
+    write_atomically(out / "comparison.json", (comparison.to_json() + "\n").encode())
     drawn = pictures(comparison, {})
     write_page(comparison, out / "report.html", drawn, title=title)
     for model in comparison.models:
@@ -99,7 +99,7 @@ def write_comparison(comparison: Comparison, out: Path, title: str) -> None:
             _save_patterns(comparison, records, out / "patterns" / file_safe(model))
     for picture in drawn:
         if picture.png:
-            write_whole(out / f"{file_safe(picture.name)}.png", picture.png)
+            write_atomically(out / f"{file_safe(picture.name)}.png", picture.png)
 
 
 def _save_patterns(comparison: Comparison, records: Sequence[Record], folder: Path) -> None:

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from captum_classpattern._files import hash_of_set
 from captum_classpattern._validation import (
     check_count,
     check_pixels,
@@ -40,7 +39,7 @@ from captum_classpattern.comparison.scene import (
 )
 from captum_classpattern.comparison.scoring import Scorer, check_apart, check_scored
 from captum_classpattern.images import ImagesAndLabels, LabelledImages, ensure_labels
-from captum_classpattern.pattern import Pattern
+from captum_classpattern.pattern import Pattern, combined_hash
 
 
 def compare(
@@ -206,9 +205,9 @@ def _circumstances(
     return {
         "methods": {name: plain_keywords(how) for name, how in methods.items()},
         "search_images": len(search),
-        "search_images_hash": hash_of_set(search.hashes),
+        "search_images_hash": combined_hash(search.hashes),
         "held_out_images": len(held_out),
-        "held_out_images_hash": hash_of_set(held_out.hashes),
+        "held_out_images_hash": combined_hash(held_out.hashes),
         "threads": torch.get_num_threads(),
         "versions": versions(),
     }

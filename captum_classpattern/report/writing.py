@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from captum_classpattern._files import write_whole
+from captum_classpattern._files import write_atomically
 from captum_classpattern.comparison import Comparison
 from captum_classpattern.report.formats import counted, percent, settings_lines
 from captum_classpattern.report.growing import growing
@@ -108,7 +108,7 @@ def write_page(
         settings=settings_lines(comparison.settings),
     )
     path = Path(path)
-    write_whole(path, page.encode("utf-8", "xmlcharrefreplace"))  # lone surrogates in names
+    write_atomically(path, page.encode("utf-8", "xmlcharrefreplace"))  # lone surrogates in names
     return path
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from captum_classpattern._files import write_whole
+from captum_classpattern._files import write_atomically
 from captum_classpattern.class_names import as_file_name
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.surveys.survey import ENOUGH_IMAGES, Finding, Scores, stands_out
@@ -74,7 +74,7 @@ def read_finding(row: Mapping[str, Any], folder: Path) -> Finding:
 
 def write_json(data: Any, path: Path) -> None:
     """Writes JSON; a file that is there already is replaced whole or not at all."""
-    write_whole(path, (json.dumps(data, indent=2) + "\n").encode())
+    write_atomically(path, (json.dumps(data, indent=2) + "\n").encode())
 
 
 def strongest_class(

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import captum_classpattern
 from captum_classpattern import Pattern, cli, predictive_power
-from captum_classpattern._files import write_whole
+from captum_classpattern._files import write_atomically
 from captum_classpattern.cli.side_by_side import choose_canvases, print_comparison, write_comparison
 from captum_classpattern.cli.side_by_side import compared as told_of
 from captum_classpattern.comparison import RandomPixels
@@ -302,9 +302,9 @@ def test_a_figure_that_fails_costs_neither_report_nor_patterns(tmp_path, monkeyp
     def fail(path, data):
         if path.suffix == ".png":
             raise OSError("no room")
-        write_whole(path, data)
+        write_atomically(path, data)
 
-    monkeypatch.setattr(module, "write_whole", fail)
+    monkeypatch.setattr(module, "write_atomically", fail)
     comparison = small(methods={"RandomPixels": RandomPixels})
     searched = [replace(r, control=False, searches=True) for r in comparison.records]
     with pytest.raises(OSError, match="no room"):
