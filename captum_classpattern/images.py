@@ -242,14 +242,21 @@ class LabelledImages(Dataset[Any]):
 
     def in_one_tensor(self) -> "LabelledImages":
         """The same images, all loaded into memory."""
-        if self.in_memory:
-            return self
+        return self if self.in_memory else self._with_source(self.images)
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> "LabelledImages":
+        """The same images on a device and in a precision, moved once; those of a Dataset stay where
+        they are, since they are loaded a batch at a time."""
+        return self._with_source(self.images.to(device, dtype)) if self.in_memory else self
+
+    def _with_source(self, images: Tensor) -> "LabelledImages":
+        """The same images, labels and hashes, with the pixels in a given Tensor."""
         return self._with(
             _known={"shape": self.shape, "labels": self.labels},
-            _source=self.images,
+            _source=images,
             _loader=None,
             _places=list(range(len(self))),
-            _hashes=dict(enumerate(self.hashes)),
+            _hashes=dict(enumerate(self.hashes)),  # those of the pixels before
         )
 
     @property

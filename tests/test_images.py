@@ -562,3 +562,24 @@ def test_functions_of_two_sets(function):
     expected = function(*pairs[0])
     assert expected
     assert all(function(*pair) == expected for pair in pairs[1:])
+
+
+def test_images_that_were_moved_keep_labels_and_hashes():
+    images = LabelledImages(IMAGES, LABELS).subset([3, 1])
+    moved = images.to(torch.device("cpu"), torch.float16)
+    assert torch.equal(moved.images, IMAGES[[3, 1]].half())
+    assert moved.hashes == images.hashes
+    assert torch.equal(moved.labels, images.labels)
+    assert torch.equal(moved.subset([1]).images, IMAGES[[1]].half())
+    data = LabelledImages(Plain(labelled=True))
+    assert data.to(torch.device("cpu"), torch.float16) is data
+
+
+def test_a_data_set_in_one_tensor_is_read_once():
+    data = LabelledImages(Plain(labelled=True)).subset([4, 2])
+    loaded = data.in_one_tensor()
+    assert loaded.in_memory
+    assert torch.equal(loaded.images, IMAGES[[4, 2]])
+    assert torch.equal(loaded.labels, LABELS[[4, 2]])
+    assert loaded.hashes == data.hashes
+    assert loaded.in_one_tensor() is loaded
