@@ -2,7 +2,8 @@
 
 import difflib
 from collections.abc import Iterable, Sequence
-from numbers import Integral
+from dataclasses import fields
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -83,6 +84,15 @@ def check_seed(seed: Any) -> int:
     if not is_whole(seed) or not 0 <= seed < 2**63:
         raise ValueError(f"seed must be a whole number from 0 to 2**63 - 1, got {seed!r}")
     return int(seed)
+
+
+def to_plain_numbers(settings: Any) -> None:
+    """Makes the numbers of a frozen dataclass Python's own: JSON can't hold NumPy's."""
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if isinstance(value, Real) and not isinstance(value, bool):
+            plain = int(value) if isinstance(value, Integral) else float(value)
+            object.__setattr__(settings, field.name, plain)
 
 
 def check_count(name: str, value: Any) -> None:

@@ -80,7 +80,7 @@ def test_forward_without_gradients_is_half_a_pass():
 @pytest.mark.parametrize("ways", [(), ("bfloat16",), ("bfloat16", "channels_last")])
 def test_a_search_counts_the_passes_of_its_steps_and_no_trial(ways, monkeypatch):
     """Checks of the model and of its faster copy are none; version 0.1 counted up to 560."""
-    monkeypatch.setattr(acceleration, "ways_for", lambda *_: ways)
+    monkeypatch.setattr(acceleration, "choose_speedups", lambda *_: ways)
     settings = {"n_steps": 4, "area": 0.1, "seed": 0}
     targets = [0, 1, 2, 1]
     searched = explainer((lambda model: ClassPattern(model, SEARCH, LABELS), {"n_steps": 4}))
