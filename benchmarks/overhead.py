@@ -43,8 +43,8 @@ def bare_passes(
 
 
 def overhead(problem: Problem, canvases: int) -> Iterator[str]:
-    """Two rows for one problem: sign-gradient steps, and rounds of swaps. The values are medians over
-    steps; each step is timed next to its bare passes."""
+    """Two rows for one problem: sign-gradient steps, and rounds of swaps. The values are medians
+    over steps; each step is timed next to its bare passes."""
     device = next(problem.model.parameters()).device
     chosen = problem.images[:canvases].to(device)
     targets = problem.labels[:canvases].tolist()
