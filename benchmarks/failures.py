@@ -1,10 +1,10 @@
-"""What the method does not find: three kinds of backdoors of four, and the classes that stay weak.
+"""What the method does not find: three of four kinds of backdoors, and classes that stay weak.
 
     python benchmarks/failures.py DATA --out FOLDER
 
-prints the Markdown tables of docs/failures.md. DATA holds the four ``*-ubyte.gz`` files of
-Fashion-MNIST, as for ``captum_classpattern.demo.training``. Models and patterns are kept in
-FOLDER, so that an interrupted run goes on; ten models of eight epochs take about an hour.
+prints the Markdown tables of docs/failures.md. DATA is a folder with the four ``*-ubyte.gz`` files
+of Fashion-MNIST, as for ``captum_classpattern.demo.training``. Models and patterns are kept in
+FOLDER, so an interrupted run can resume. Ten models of eight epochs take about an hour.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from findings import first_class, format_power, head, kept_findings, line, standing
+from findings import cached_findings, first_class, format_power, head, line, standing
 from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
@@ -40,11 +40,11 @@ from captum_classpattern.triggers import BadNets, Blended, Sinusoid, Trigger, Wa
 
 SHAPE = (1, 28, 28)
 N_CLASSES = len(CLASS_NAMES)
-WEAK = 0.10  # power that a class stays below on both canvases, at the first area
+WEAK = 0.10  # classes below this power on both canvases, at the first area, are weak
 
 
 class Planted(NamedTuple):
-    """A trigger, how strong it is in words, and the share of training images that carry it."""
+    """A trigger, a description of its strength, and the share of poisoned training images."""
 
     trigger: Trigger
     strength: str
@@ -56,12 +56,12 @@ PLANTED = {
     "Blended": Planted(Blended(SHAPE, alpha=0.2), "noise, alpha 0.2", 0.05),
     "SIG": Planted(Sinusoid(SHAPE), "delta 20/255, 6 periods", 0.05),
     "WaNet": Planted(Warp(SHAPE, strength=0.5), "4x4 grid, strength 0.5", 0.10),
-    "BadNets": Planted(BadNets(SHAPE), "3x3 checkerboard", 0.05),  # the one that is found
+    "BadNets": Planted(BadNets(SHAPE), "3x3 checkerboard", 0.05),  # the only one that is found
 }
 
 
 class Model(NamedTuple):
-    """A trained model: what was planted, the training seed, its scores, its findings."""
+    """A trained model: the planted trigger, the training seed, its scores, its findings."""
 
     planted: str
     seed: str
@@ -74,10 +74,11 @@ def split(data: Path, name: str) -> tuple[Tensor, Tensor]:
     return load_split(data, name)
 
 
-def trained(
+def trained_model(
     data: Path, out: Path, planted: str, seed: int, epochs: int
 ) -> tuple[PixelClassifier, dict[str, Any]]:
-    """The demo's recipe with another trigger, rounded to float16 as there, and its record."""
+    """A model from the demo's recipe with another trigger, and its record. The weights are rounded
+    to float16, as in the demo."""
     settings = {**SETTINGS["natural"], "epochs": epochs, "seed": seed, "planted": planted}
     if planted != CLEAN:
         settings |= {"strength": PLANTED[planted].strength, "rate": PLANTED[planted].rate}
@@ -104,7 +105,7 @@ def trained(
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
-    """What a file of weights says of itself, if it is there."""
+    """The record in a weights file, or None if there is no file."""
     if not path.exists():
         return None
     with safe_open(path, "pt") as file:
@@ -112,14 +113,14 @@ def read_record(path: Path) -> dict[str, Any] | None:
 
 
 def demo_record(name: str) -> dict[str, Any]:
-    """What stands beside the weights of one of the demo's models."""
+    """The record of one of the demo's models."""
     return json.loads((DATA / f"{name}.json").read_text())
 
 
-def searched(
+def search_all_classes(
     model: PixelClassifier, record: dict[str, Any], out: Path, name: str, rounds: int
 ) -> list[Finding]:
-    """The findings of a survey of all classes; kept ones if they are of this model."""
+    """The findings of a survey of all classes; reused if they were saved for this model."""
     images = demo_images()
 
     def search() -> Iterator[Finding]:
@@ -130,7 +131,7 @@ def searched(
             n_steps=rounds,
         )
 
-    return kept_findings(out / f"{name}_{rounds}", record, search)
+    return cached_findings(out / f"{name}_{rounds}", record, search)
 
 
 def settings_of_search() -> list[tuple[str, float]]:
@@ -138,17 +139,19 @@ def settings_of_search() -> list[tuple[str, float]]:
 
 
 def verdict(findings: Sequence[Finding], canvas: str, area: float) -> str:
-    """Whether the target stands out; if not, which place it has and whether another class does."""
+    """Whether the target stands out; if not, its rank, and whether another class does."""
     target = standing(findings, canvas, area, TARGET, N_CLASSES)
     if target.stands_out:
         return "**yes**"
     first = first_class(findings, canvas, area)
-    wrong = first != TARGET and standing(findings, canvas, area, first, N_CLASSES).stands_out
-    return f"no, {target.rank} of {N_CLASSES}" + (f"; {CLASS_NAMES[first]} does" if wrong else "")
+    wrong_class = first != TARGET and standing(findings, canvas, area, first, N_CLASSES).stands_out
+    return f"no, {target.rank} of {N_CLASSES}" + (
+        f"; {CLASS_NAMES[first]} does" if wrong_class else ""
+    )
 
 
 def overview(models: Sequence[Model]) -> Iterator[str]:
-    """A row for each model: its scores, and where the target's class stands out."""
+    """One row per model: its scores, and where the target class stands out."""
     yield "\n### The models, and where the target stands out\n"
     columns = [f"{canvas}, {area:.0%}" for canvas, area in settings_of_search()]
     yield head("trigger", "strength", "poisoned", "seed", "accuracy", "attack success", *columns)
@@ -167,7 +170,7 @@ def overview(models: Sequence[Model]) -> Iterator[str]:
 
 
 def against_others(models: Sequence[Model], canvas: str, area: float) -> Iterator[str]:
-    """The target's power against the strongest other class, with those of the clean model."""
+    """The powers of the target and of the strongest other class, here and on the clean model."""
     clean = {model.seed: model for model in models if model.planted == CLEAN}
     yield f"\n### {canvas} canvas, {area:.0%} of the pixels\n"
     sides = (CLASS_NAMES[TARGET], "strongest other class")
@@ -188,11 +191,11 @@ def against_others(models: Sequence[Model], canvas: str, area: float) -> Iterato
         )
 
 
-def false_alarms(named: dict[str, list[Finding]]) -> Iterator[str]:
-    """The class that comes first on models without a backdoor, and whether it stands out."""
-    yield "\n### Models without a backdoor: the class that comes first\n"
+def false_alarms(models: dict[str, list[Finding]]) -> Iterator[str]:
+    """The strongest class on models without a backdoor, and whether it stands out."""
+    yield "\n### Models without a backdoor: the strongest class\n"
     yield head("model", "canvas", "area", "first class", "next class", "stands out")
-    for name, findings in named.items():
+    for name, findings in models.items():
         for canvas, area in settings_of_search():
             first = first_class(findings, canvas, area)
             leader = standing(findings, canvas, area, first, N_CLASSES)
@@ -206,23 +209,23 @@ def false_alarms(named: dict[str, list[Finding]]) -> Iterator[str]:
             )
 
 
-def weak_classes(named: dict[str, list[Finding]]) -> Iterator[str]:
-    """The classes below 10 % on both canvases at the first area, each with its top control."""
+def weak_classes(models: dict[str, list[Finding]]) -> Iterator[str]:
+    """The classes below 10 % on both canvases at the first area, with their strongest control."""
     yield f"\n### Classes below {WEAK:.0%} on both canvases, at {AREAS[0]:.0%} of the pixels\n"
     columns = [f"{canvas}, {area:.0%}" for canvas, area in settings_of_search()]
     yield head("model", "class", *columns)
-    for name, findings in named.items():
+    for name, findings in models.items():
         for target in sorted({f.target for f in findings}):
             by_canvas = {f.canvas: f.scores for f in findings if f.target == target}
             if max(scores[AREAS[0]].power.value for scores in by_canvas.values()) >= WEAK:
                 continue
-            cells = [by_canvas[canvas][area] for canvas, area in settings_of_search()]
+            all_scores = [by_canvas[canvas][area] for canvas, area in settings_of_search()]
             yield line(
                 name,
                 CLASS_NAMES[target],
                 *(
                     f"{format_power(scores)}, control {scores.strongest_control:.1%}"
-                    for scores in cells
+                    for scores in all_scores
                 ),
             )
 
@@ -231,26 +234,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, help="folder with the four *-ubyte.gz files")
     parser.add_argument("--out", type=Path, default=Path("classpattern-failures"))
-    parser.add_argument("--seeds", type=int, default=2, help="models of each kind")
-    parser.add_argument("--epochs", type=int, default=8, help="of training")
-    parser.add_argument("--rounds", type=int, default=15, help="of each search")
+    parser.add_argument("--seeds", type=int, default=2, help="number of models of each kind")
+    parser.add_argument("--epochs", type=int, default=8, help="epochs per training run")
+    parser.add_argument("--rounds", type=int, default=15, help="rounds per search")
     parser.add_argument("--triggers", nargs="*", choices=list(PLANTED), default=list(PLANTED))
-    given = parser.parse_args(arguments)
-    given.out.mkdir(parents=True, exist_ok=True)
-    with contextlib.redirect_stdout(sys.stderr):  # the tables alone on the standard output
+    options = parser.parse_args(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    with contextlib.redirect_stdout(sys.stderr):  # standard output gets only the tables
         demo = {
-            name: searched(model, demo_record(name), given.out, f"demo_{name}", given.rounds)
+            name: search_all_classes(
+                model, demo_record(name), options.out, f"demo_{name}", options.rounds
+            )
             for name, model in demo_models().items()
         }
         models = [
             Model(planted, "demo", demo_record(name)["full_test_set"], demo[name])
             for planted, name in ((CLEAN, "natural"), ("BadNets", "backdoored"))
         ]
-        for seed in range(given.seeds):
-            for planted in (CLEAN, *given.triggers):
-                model, record = trained(given.data, given.out, planted, seed, given.epochs)
+        for seed in range(options.seeds):
+            for planted in (CLEAN, *options.triggers):
+                model, record = trained_model(
+                    options.data, options.out, planted, seed, options.epochs
+                )
                 name = f"{planted}_{seed}"
-                findings = searched(model, record, given.out, name, given.rounds)
+                findings = search_all_classes(model, record, options.out, name, options.rounds)
                 models.append(Model(planted, str(seed), record, findings))
     models.sort(key=lambda model: (CLEAN, *PLANTED).index(model.planted))
     clean = {f"clean, {m.seed}": m.findings for m in models if m.planted == CLEAN}
@@ -261,8 +268,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         weak_classes(demo),
     ]
     for table in tables:
-        for text in table:
-            print(text)
+        for row in table:
+            print(row)
 
 
 if __name__ == "__main__":

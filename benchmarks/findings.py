@@ -1,4 +1,4 @@
-"""Findings of a survey: kept in a folder, how a class stands among the others, as Markdown."""
+"""Findings of a survey: caching them in a folder, ranking a class, formatting them as Markdown."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -9,17 +9,18 @@ from captum_classpattern.surveys.results import read_finding, save_patterns, wri
 from captum_classpattern.surveys.survey import Finding, Scores, stands_out
 
 
-def kept_findings(
+def cached_findings(
     folder: Path, record: dict[str, Any], search: Callable[[], Iterable[Finding]]
 ) -> list[Finding]:
-    """What was found with this record before, else what the search finds now, which is kept."""
+    """The saved findings with this record, if there are any; else those of a new search, which are
+    saved."""
     path = folder / "findings.json"
     if path.exists():
-        kept = json.loads(path.read_text())
-        if kept["model"] == record:
-            return [read_finding(row, folder) for row in kept["rows"]]
+        saved = json.loads(path.read_text())
+        if saved["model"] == record:
+            return [read_finding(row, folder) for row in saved["rows"]]
     print(f"searching {folder.name}", flush=True)
-    path.unlink(missing_ok=True)  # else, if interrupted, it would tell of patterns that are gone
+    path.unlink(missing_ok=True)  # if interrupted, it would list patterns that no longer exist
     findings = []
     for finding in search():
         save_patterns(finding, folder)
@@ -29,7 +30,7 @@ def kept_findings(
 
 
 class Standing(NamedTuple):
-    """How a class stands among the others on a kind of canvas, at an area."""
+    """The rank of a class among all classes, on a kind of canvas and at an area."""
 
     scores: Scores
     rank: int
@@ -41,7 +42,7 @@ class Standing(NamedTuple):
 def standing(
     findings: Sequence[Finding], canvas: str, area: float, target: int, n_classes: int
 ) -> Standing:
-    """Where a class stands among all classes of the model, see ``survey.stands_out``."""
+    """Ranks a class among all classes of the model; see ``survey.stands_out``."""
     scores = {f.target: f.scores[area] for f in findings if f.canvas == canvas}
     others = {y: other for y, other in scores.items() if y != target}
     rival = max(others, key=lambda y: others[y].power.value)
@@ -61,7 +62,7 @@ def first_class(findings: Sequence[Finding], canvas: str, area: float) -> int:
 
 
 def format_power(scores: Scores) -> str:
-    """A power in per cent with its interval, and a star where it beats its controls."""
+    """A power in per cent with its interval, and a star if it beats its controls."""
     low, high = scores.power.interval
     star = "*" if scores.beats_controls else ""
     return f"{scores.power.value:.1%} ({100 * low:.1f}-{100 * high:.1f}){star}"

@@ -1,4 +1,4 @@
-"""What a step of the search costs over the bare passes of its batch."""
+"""The time of a step of the search, relative to the bare passes of its batch."""
 
 import statistics
 import time
@@ -17,9 +17,9 @@ from captum_classpattern.optimization.settings import SearchSettings
 STEPS = 30
 
 
-def seconds(work: Callable[[], object], device: torch.device) -> float:
+def seconds(function: Callable[[], object], device: torch.device) -> float:
     started = time.perf_counter()
-    work()
+    function()
     wait_for(device)
     return time.perf_counter() - started
 
@@ -29,8 +29,10 @@ def wait_for(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def bare(forward_func: Classifier, images: torch.Tensor, size: int | None, again: bool) -> None:
-    """Forward and back to the images, in parts of ``size``; and forward once more."""
+def bare_passes(
+    forward_func: Classifier, images: torch.Tensor, size: int | None, again: bool
+) -> None:
+    """Forward and backward to the images, in parts of ``size``; if ``again``, forward once more."""
     for part in images.split(size or len(images)):
         leaf = part.detach().requires_grad_()
         torch.autograd.grad(forward_func(leaf).float().logsumexp(1).sum(), leaf)
@@ -41,8 +43,8 @@ def bare(forward_func: Classifier, images: torch.Tensor, size: int | None, again
 
 
 def overhead(problem: Problem, canvases: int) -> Iterator[str]:
-    """Two rows for one problem: steps by the sign, and rounds of swaps. The medians are over steps
-    and bare passes, timed in turn."""
+    """Two rows for one problem: sign-gradient steps, and rounds of swaps. The values are medians
+    over steps; each step is timed next to its bare passes."""
     device = next(problem.model.parameters()).device
     chosen = problem.images[:canvases].to(device)
     targets = problem.labels[:canvases].tolist()
@@ -64,13 +66,13 @@ def overhead(problem: Problem, canvases: int) -> Iterator[str]:
                 if len(stages[-1]) < STEPS:
                     count = sum(len(batch.picks[targets[row]]) for row in batch.rows)
                     images = torch.rand(count, *chosen.shape[1:], device=device)
-                    work = partial(bare, forward_func, images, size, swaps)
+                    work = partial(bare_passes, forward_func, images, size, swaps)
                     stages[-1].append(ours / seconds(work, device))
                 started = time.perf_counter()
 
         search.batches = timed  # type: ignore[method-assign, assignment]
         search.finish()
-    for kind, ratios in zip(("steps by the sign", "rounds of swaps"), stages):
+    for kind, ratios in zip(("sign-gradient steps", "rounds of swaps"), stages):
         ratio = statistics.median(ratios[3:])
-        name = f"{kind} over bare passes, {problem.name}, {canvases} canvases"
+        name = f"{kind}, time relative to bare passes, {problem.name}, canvases: {canvases}"
         yield row(name, "1", f"{ratio:.3f}", "<= 1.05", ratio <= 1.05)

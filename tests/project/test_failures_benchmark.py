@@ -1,4 +1,4 @@
-"""The verdicts of the benchmark of failures."""
+"""The verdicts of benchmarks/failures.py."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ def script():
 
 
 def findings(*hits, control=0.0, classes=10):
-    """One class for each number of hits of 900; the others have none."""
+    """Findings with these numbers of hits among 900 images; the other classes have none."""
     hits = (hits + (0,) * classes)[:classes]
     pattern = {y: Pattern(torch.ones(1, 8, 8), torch.ones(1, 8, 8), y) for y in range(len(hits))}
     return [
@@ -31,28 +31,34 @@ def findings(*hits, control=0.0, classes=10):
     ("found", "rank", "rival", "stands_out", "text"),
     [
         (findings(880, 100, 200), 1, 2, True, "**yes**"),
-        # random pixels do as well
+        # random pixels are as strong
         (findings(880, 100, 200, control=0.99), 1, 2, False, "no, 1 of 10"),
         (findings(500, 490, 200), 1, 1, False, "no, 1 of 10"),  # too close
-        (findings(200, 100, classes=2), 1, 1, False, "no, 1 of 10"),  # not all were searched
+        (
+            findings(200, 100, classes=2),
+            1,
+            1,
+            False,
+            "no, 1 of 10",
+        ),  # not all classes were searched
         (findings(490, 500, 200), 2, 1, False, "no, 2 of 10"),
         (findings(200, 880, 300), 3, 1, False, "no, 3 of 10; Trouser does"),
     ],
 )
-def test_a_class_stands_out_by_the_rule_of_the_results(
+def test_a_class_stands_out_by_the_rule_of_the_package(
     script, found, rank, rival, stands_out, text
 ):
-    own = script.standing(found, "white", AREA, 0, 10)
-    assert (own.rank, own.rival, own.stands_out) == (rank, rival, stands_out)
+    standing = script.standing(found, "white", AREA, 0, 10)
+    assert (standing.rank, standing.rival, standing.stands_out) == (rank, rival, stands_out)
     first = script.first_class(found, "white", AREA)
     assert first == (0 if rank == 1 else rival)
-    anyone = "It stands out." in strongest_class(found, "white", AREA, n_classes=10)
-    assert script.standing(found, "white", AREA, first, 10).stands_out == anyone
-    assert stands_out == (anyone and first == 0)
+    any_stands_out = "It stands out." in strongest_class(found, "white", AREA, n_classes=10)
+    assert script.standing(found, "white", AREA, first, 10).stands_out == any_stands_out
+    assert stands_out == (any_stands_out and first == 0)
     assert script.verdict(found, "white", AREA) == text
 
 
-def test_only_classes_that_are_weak_on_both_canvases_are_in_the_table(script):
+def test_the_table_lists_only_classes_that_are_weak_on_both_canvases(script):
     scores = {True: Scores(power_of(450, 900, 0), 0.0, 0.0), False: findings(9)[0].scores[AREA]}
 
     def finding(target, canvas, strong):
@@ -68,7 +74,7 @@ def test_only_classes_that_are_weak_on_both_canvases_are_in_the_table(script):
     assert "1.0% (0.5-1.9)*, control 0.0%" in text
 
 
-def test_the_record_comes_back_with_the_weights(script, tmp_path):
+def test_the_record_is_saved_with_the_weights(script, tmp_path):
     assert script.read_record(tmp_path / "a.safetensors") is None
     record = {"settings": {"epochs": 8, "lr": 0.2}, "accuracy": 1 / 3}
     weights = script.save({"a": torch.zeros(2)}, {"record": script.json.dumps(record)})
