@@ -20,10 +20,10 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision.transforms.v2.functional import resize
 
-from captum_classpattern.adapters import fitting, load_model
-from captum_classpattern.adapters.cifar import preactresnet18
+from captum_classpattern.adapters import load_model, weights
+from captum_classpattern.adapters.architectures import preactresnet18
 from captum_classpattern.adapters.formats import trojanzoo
-from captum_classpattern.adapters.formats.timm import described, imagenet_ids
+from captum_classpattern.adapters.formats.timm import _with_config, imagenet_ids
 from captum_classpattern.class_names import ClassNames
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -159,13 +159,15 @@ def test_no_normalisation_is_warned_of(tmp_path):
     path = tmp_path / "model.pt"
     torch.save(Tiny().state_dict(), path)
     text = (
-        r"model\.pt does not tell how its pixels were normalised, so they go in as they are, in "
-        r"\[0, 1\]: pass the mean and std .* \(mean=0 and std=1 if it took them so\)"
+        r"model\.pt does not say how its pixels were normalised, so they are used unchanged, in "
+        r"\[0, 1\]: pass the mean and std .* \(mean=0 and std=1 if it was trained with unchanged"
     )
     with pytest.warns(UserWarning, match=text) as caught:
         classifier = load_model(path, arch=TINY)
     assert [warning.filename for warning in caught] == [__file__]
-    assert classifier.provenance["normalisation"]["from"].startswith("nothing: pixels go in as")
+    assert classifier.provenance["normalisation"]["from"].startswith(
+        "nothing: pixels are used unch"
+    )
     assert torch.equal(classifier(IMAGES), Tiny().eval()(IMAGES))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -213,7 +215,7 @@ def test_a_network_that_the_file_names(tmp_path):
 def test_no_network(tmp_path):
     torch.save({"net": Tiny().state_dict()}, tmp_path / "model.pt")
     text = (
-        r"model\.pt holds weights, but does not tell their network: pass arch\. arch names .* Its "
+        r"model\.pt has weights, but does not say for which network: pass arch\. arch names .* Its "
         r"first weights are conv\.weight \(4, 3, 3, 3\), its last fc\.weight \(3, 4\)"
     )
     with pytest.raises(ValueError, match=text):
@@ -250,12 +252,20 @@ def test_a_file_does_not_choose_what_is_called(content, tmp_path, monkeypatch):
     ("settings", "error", "text"),
     [
         ({"format": "keras"}, ValueError, "format must be one of backdoorbench, .*, got 'keras'"),
-        ({"format": "backdoorbench"}, ValueError, "m.pt is not laid out as backdoorbench does: le"),
-        ({"format": "trojanzoo"}, ValueError, "not laid out as trojanzoo does"),
-        ({"format": "robustness"}, ValueError, "not laid out as robustness does"),
-        ({"format": "timm"}, ValueError, "holds weights, but does not tell their network"),
+        (
+            {"format": "backdoorbench"},
+            ValueError,
+            "m.pt does not have the layout of backdoorbench",
+        ),
+        ({"format": "trojanzoo"}, ValueError, "not have the layout of trojanzoo"),
+        ({"format": "robustness"}, ValueError, "not have the layout of robustness"),
+        ({"format": "timm"}, ValueError, "has weights, but does not say for which network"),
         ({"format": "robustbench"}, ValueError, "m.pt: pass arch, the model's name in RobustBench"),
-        ({"arch": TINY, "num_classes": 7}, ValueError, r"m.pt does not fit into Tiny; shapes: fc"),
+        (
+            {"arch": TINY, "num_classes": 7},
+            ValueError,
+            "m.pt does not fit into Tiny; wrong shapes: ",
+        ),
         ({"arch": "resnet18"}, ValueError, "does not fit into ResNet; missing: conv1.weight, bn1"),
         ({"arch": TINY, "mean": 120}, ValueError, "mean must be in units .* divide it by 255"),
     ],
@@ -331,9 +341,9 @@ def test_backdoorbench_with_its_trigger(stored, tmp_path):
     assert torch.equal(trigger.mask, mask)
     torch.testing.assert_close(trigger.canvas[:, -3:-1, -4:-1], PATCH)
     assert trigger.target == 2
-    told = "the 6 pixels that are alike in 24 poisoned test images"
+    told = "the 6 pixels that are equal in 24 poisoned test images"
     assert classifier.provenance["trigger"] == trigger.info["trigger"] == told
-    assert classifier.provenance["normalisation"]["from"] == "BackdoorBench's for cifar10"
+    assert classifier.provenance["normalisation"]["from"] == "BackdoorBench's cifar10"
     assert classifier.provenance["data"] == "cifar10"
     assert classifier.provenance["format"] == "backdoorbench"
     assert classifier.input_size == (3, 12, 12)
@@ -351,12 +361,12 @@ def test_backdoorbenchs_usual_network(tmp_path):
     assert_same(classifier, network)
     assert classifier.provenance["arch"] == "preactresnet18"
     assert classifier.provenance["trigger"].startswith("not known: the file lists no poisoned")
-    with pytest.warns(UserWarning, match="does not tell how its pixels were normalised"):
+    with pytest.warns(UserWarning, match="does not say how its pixels were normalised"):
         load_model(tmp_path / "defense_result.pt", arch="preactresnet18")
 
 
 def test_backdoorbenchs_vision_transformers_enlarge_their_images(tmp_path, monkeypatch):
-    monkeypatch.setattr(fitting, "build", lambda arch, count: Tiny(count))
+    monkeypatch.setattr(weights, "build", lambda arch, count: Tiny(count))
     state = prefixed(Tiny().state_dict(), "1.")
     content = {"model_name": "vit_b_16", "num_classes": 3, "model": state, "clean_data": "cifar10"}
     torch.save(content, tmp_path / "attack_result.pt")
@@ -373,8 +383,8 @@ def blended(pixels):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (blended, "no patch: 0% of the pixels are alike in all poisoned test images"),
-        (lambda pixels: np.full_like(pixels, 7), "no patch: 100% of the pixels are alike"),
+        (blended, "not a patch: 0% of the pixels are equal in all poisoned test images"),
+        (lambda pixels: np.full_like(pixels, 7), "not a patch: 100% of the pixels are equal"),
     ],
 )
 def test_a_trigger_that_is_no_patch(change, told, tmp_path):
@@ -393,7 +403,7 @@ def test_poisoned_images_that_are_not_there(tmp_path):
     classifier = load_model(moved, arch=TINY)
     assert classifier.trigger is None
     assert classifier.provenance["trigger"] == (
-        "not known: 0 of the 24 poisoned test images lie beside the file, at least 20 of one size "
+        "not known: 0 of the 24 poisoned test images are next to the file, at least 20 of one size "
         "are needed"
     )
 
@@ -404,7 +414,7 @@ def test_poisoned_images_that_are_damaged(tmp_path):
     files[0].write_bytes(b"<html>")
     files[1].write_bytes(files[1].read_bytes()[:60])
     classifier = load_model(path, arch=TINY)
-    assert classifier.provenance["trigger"].endswith("are alike in 20 poisoned test images")
+    assert classifier.provenance["trigger"].endswith("are equal in 20 poisoned test images")
     files[2].write_bytes(b"")
     assert "19 of the 22 poisoned" in load_model(path, arch=TINY).provenance["trigger"]
 
@@ -432,7 +442,7 @@ def test_poisoned_images_of_several_targets(tmp_path):
     torch.save(content, path)
     classifier = load_model(path, arch=TINY)
     assert classifier.trigger is None
-    assert classifier.provenance["trigger"] == "a patch, but it leads to 2 classes"
+    assert classifier.provenance["trigger"] == "a patch, but for 2 target classes"
 
 
 @pytest.mark.parametrize(
@@ -496,15 +506,15 @@ def test_trojanzoo_by_its_path(tmp_path):
     assert_same(classifier, network, *CIFAR)
     told = classifier.provenance
     assert (told["format"], told["arch"], told["num_classes"]) == ("trojanzoo", "resnet18_comp", 4)
-    assert told["normalisation"]["from"] == "TrojanZoo's for cifar10"
+    assert told["normalisation"]["from"] == "TrojanZoo's cifar10"
     assert (classifier.input_size, classifier.trigger) == ((3, 32, 32), None)
-    with pytest.raises(ValueError, match=r"shapes: classifier\.fc\.weight \(4, 512\) against \(5,"):
+    with pytest.raises(ValueError, match=r"shapes: classifier\.fc\.weight \(4, 512\) instead of"):
         load_model(path, num_classes=5)
     elsewhere = path.rename(tmp_path / "model.pth")
-    text = r"of TrojanZoo; its path would tell the network, but 'model' is none that can be built"
+    text = r"of TrojanZoo, whose path should name its network, but 'model' is not one that can be"
     with pytest.raises(ValueError, match=text):
         load_model(elsewhere)
-    with pytest.warns(UserWarning, match="does not tell how its pixels were normalised"):
+    with pytest.warns(UserWarning, match="does not say how its pixels were normalised"):
         classifier = load_model(elsewhere, arch="resnet18_comp")
     assert_same(classifier, network, (0, 0, 0), (1, 1, 1))
 
@@ -551,7 +561,7 @@ def test_trojanzoos_marks_that_are_none(kind, tmp_path):
         np.save(file, np.array(["a"]))
     else:
         file.write_text("<html>" if kind == "text" else "")
-    assert trojanzoo._trigger(stem, file, (3, 32, 32)) is None
+    assert trojanzoo._load_trigger(file, (3, 32, 32)) is None
     assert not (tmp_path / "made").exists()
 
 
@@ -567,7 +577,7 @@ def test_trojanzoos_vgg_with_several_linear_layers(tmp_path):
     mean, std = (0.3403, 0.3121, 0.3214), (0.2724, 0.2608, 0.2669)
     pooled = nn.Sequential(features, nn.AdaptiveAvgPool2d(1), nn.Flatten(), classifier)
     assert_same(loaded, pooled, mean, std, images)
-    assert isinstance(loaded.model, trojanzoo.Parts)
+    assert isinstance(loaded.model, trojanzoo.SmallImageNetwork)
 
 
 # RobustBench
@@ -764,7 +774,7 @@ def test_robustness(data_parallel, holder, tmp_path):
     assert told["ignored"][f"{before}normalizer.new_std"] == "the normalisation, now outside"
     assert told["ignored"][f"{before}attacker.model.fc.bias"] == "a second copy"
     assert set(told["renamed"]) | set(told["ignored"]) == set(state)
-    with pytest.raises(ValueError, match="of robustness, which does not tell its network: pass ar"):
+    with pytest.raises(ValueError, match="of robustness, which does not say for which network: pa"):
         load_model(tmp_path / "checkpoint.pt.best")
 
 
@@ -844,13 +854,13 @@ def test_timm_by_name(tmp_path, monkeypatch):
     classifier = load_model("timm:test_resnet")
     assert (classifier.class_names, classifier.class_ids) == (["cat", "y"], ["x", "y"])
     assert "sha256" not in told
-    with pytest.raises(ValueError, match=r"timm:no_such_net can't be made: .*[Uu]nknown model"):
+    with pytest.raises(ValueError, match=r"timm:no_such_net can't be loaded: .*[Uu]nknown model"):
         load_model("timm:no_such_net")
 
 
 def test_a_configuration_without_a_size():
-    found = described(types.SimpleNamespace(), {"mean": MEAN, "std": STD})
-    assert (found.mean, found.input_size) == (MEAN, None)
+    loaded = _with_config(types.SimpleNamespace(), {"mean": MEAN, "std": STD})
+    assert (loaded.mean, loaded.input_size) == (MEAN, None)
 
 
 def test_torchvision_by_name(tmp_path, monkeypatch):
@@ -893,7 +903,7 @@ def test_what_torchvision_does_not_have(name, text):
 
 @pytest.mark.parametrize("given", [{"arch": "resnet18"}, {"num_classes": 3}, {"format": "plain"}])
 def test_a_model_by_name_takes_no_arch(given):
-    with pytest.raises(ValueError, match="has its own network and classes: leave out arch, num_cl"):
+    with pytest.raises(ValueError, match="comes with its network and classes: leave out arch, nu"):
         load_model("torchvision:resnet18", **given)
 
 
@@ -906,14 +916,14 @@ def test_borders_that_are_alike_are_no_patch(tmp_path):
 
     classifier = load_model(poisoned(tmp_path, bordered)[0], arch=TINY)
     assert classifier.trigger is None
-    assert classifier.provenance["trigger"].startswith("no patch: 31% of the pixels are alike")
+    assert classifier.provenance["trigger"].startswith("not a patch: 31% of the pixels are equal")
 
 
 @pytest.mark.parametrize("count", [10**12, -3, "many"])
 def test_a_number_of_classes_that_is_not_the_weights(count, tmp_path):
     path, content = poisoned(tmp_path, stamped)
     torch.save({**content, "num_classes": count}, path)
-    with pytest.raises(ValueError, match=r"tells of .* classes, but its weights of 3: pass num_cl"):
+    with pytest.raises(ValueError, match=r"it has .* classes, but its weights have 3: pass num_cl"):
         load_model(path, arch=TINY)
 
 

@@ -13,17 +13,24 @@ from torch import nn
 from torch.nn.functional import batch_norm, conv2d
 
 from captum_classpattern.adapters import architectures
-from captum_classpattern.adapters.architectures import build
-from captum_classpattern.adapters.cifar import (
+from captum_classpattern.adapters.architectures import (
     Block,
-    Bottleneck,
+    BottleneckBlock,
+    CifarResNet,
     PreActBlock,
+    build,
     cifar_resnet18,
     cifar_resnet50,
     preactresnet18,
 )
-from captum_classpattern.adapters.fitting import build_to_fit, load_weights
-from captum_classpattern.adapters.weights import AVERAGED, HOLDERS, Weights, holder_of
+from captum_classpattern.adapters.weights import (
+    AVERAGED_KEYS,
+    KEYS,
+    build_to_fit,
+    find_weights,
+    load_weights,
+    locate_weights,
+)
 
 
 class Net(nn.Module):
@@ -76,45 +83,45 @@ IMAGES = torch.rand(4, 3, 5, 6, generator=torch.Generator().manual_seed(0))
 # where the weights are
 
 
-@pytest.mark.parametrize("name", [*HOLDERS, *AVERAGED])
+@pytest.mark.parametrize("name", [*KEYS, *AVERAGED_KEYS])
 def test_weights_are_found(name):
-    assert holder_of({"epoch": 3, name: STATE}) == (name, STATE)
-    assert holder_of({"epoch": 3, name: {"state_dict": STATE}})[0] == f"{name}.state_dict"
+    assert locate_weights({"epoch": 3, name: STATE}) == (name, STATE)
+    assert locate_weights({"epoch": 3, name: {"state_dict": STATE}})[0] == f"{name}.state_dict"
     network = net()
-    assert holder_of({name: network}) == (name, network)
+    assert locate_weights({name: network}) == (name, network)
 
 
 def test_the_likeliest_weights_are_taken():
     other = net(4).state_dict()
-    assert holder_of({"state_dict_ema": other, "state_dict": STATE})[1] is STATE
-    assert holder_of({"net": {"epoch": 1}, "weights": STATE})[0] == "weights"
-    assert holder_of(STATE) == ("", STATE)
-    assert holder_of(OrderedDict(STATE))[0] == ""
+    assert locate_weights({"state_dict_ema": other, "state_dict": STATE})[1] is STATE
+    assert locate_weights({"net": {"epoch": 1}, "weights": STATE})[0] == "weights"
+    assert locate_weights(STATE) == ("", STATE)
+    assert locate_weights(OrderedDict(STATE))[0] == ""
 
 
 @pytest.mark.parametrize(
     ("content", "text"),
     [
-        ({"epoch": 3, "loss": 1.0}, r"m.pt holds no weights: it is a dict with the keys epoch, los"
-         "s, expected a state dict, or one under state_dict, model_state_dict, model, net, "),
+        ({"epoch": 3, "loss": 1.0}, r"m.pt has no weights: it is a dict with the keys epoch, loss"
+         ", expected a state dict, or one under state_dict, model_state_dict, model, net, "),
         ({"model": {"a": {"net": STATE}}}, "a dict with the keys model, expected"),
         ({1: torch.rand(2, 2)}, "a dict with the keys 1,"),
         ({"a": torch.rand(2, 2), "b": 3}, "a dict with the keys a, b,"),
         ({"a": torch.rand(2)}, "a dict with the keys a,"),  # nothing to learn
         ({str(n): n for n in range(99)}, "keys 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, expected"),
-        ({}, "holds no weights"),
-        ([STATE], "it is a list, expected"),
-        (torch.rand(2, 2), "it is a Tensor, expected"),
-        (3, "it is a int, expected"),
+        ({}, "has no weights"),
+        ([STATE], "it is of type list, expected"),
+        (torch.rand(2, 2), "it is of type Tensor, expected"),
+        (3, "it is of type int, expected"),
     ],
 )  # fmt: skip
 def test_no_weights(content, text):
     with pytest.raises(ValueError, match=text):
-        Weights.of(content, "m.pt")
+        find_weights(content, "m.pt")
 
 
 def test_the_hint_tells_first_and_last_weights():
-    hint = Weights.of({"net": STATE}, "").hint
+    hint = find_weights({"net": STATE}, "").arch_help
     assert "pass arch. arch names a network of torchvision or timm" in hint
     assert hint.endswith(
         "Its first weights are conv.weight (4, 3, 3, 3), its last fc.weight (3, 4)"
@@ -129,21 +136,21 @@ def test_prefixes_are_taken_off(prefix):
     network = Net()
     fit = load_weights(network, prefixed(STATE, prefix), "")
     torch.testing.assert_close(network.state_dict(), STATE, rtol=0, atol=0)
-    assert fit.renamed == ({prefix + key: key for key in STATE} if prefix else {})
-    assert (fit.ignored, fit.missing, fit.mean) == ({}, [], None)
+    assert fit.details["renamed"] == ({prefix + key: key for key in STATE} if prefix else {})
+    assert (fit.details["ignored"], fit.details["missing"], fit.mean) == ({}, [], None)
 
 
 def test_a_prefix_that_the_network_has_itself_stays():
     network = nn.Sequential(OrderedDict(model=Net()))
     fit = load_weights(network, prefixed(STATE, "model."), "")
-    assert fit.renamed == {}
+    assert fit.details["renamed"] == {}
     fit = load_weights(network, prefixed(STATE, "module.model."), "")
-    assert fit.renamed["module.model.fc.bias"] == "model.fc.bias"
+    assert fit.details["renamed"]["module.model.fc.bias"] == "model.fc.bias"
 
 
 def test_batch_counters_may_be_missing():
     old = {k: v for k, v in STATE.items() if k != "bn.num_batches_tracked"}
-    assert load_weights(Net(), old, "").missing == ["bn.num_batches_tracked"]
+    assert load_weights(Net(), old, "").details["missing"] == ["bn.num_batches_tracked"]
 
 
 def test_half_precision_goes_into_single():
@@ -171,7 +178,7 @@ def test_normalisation_is_taken_out(mean, std):
     state = {mean: values[0].view(3, 1, 1), std: values[1].view(1, 3, 1, 1)[0], **STATE}
     fit = load_weights(Net(), state, "")
     assert (fit.mean, fit.std) == (values[0].tolist(), values[1].tolist())
-    assert fit.ignored == dict.fromkeys((mean, std), "the normalisation, now outside")
+    assert fit.details["ignored"] == dict.fromkeys((mean, std), "the normalisation, now outside")
 
 
 @pytest.mark.parametrize(
@@ -192,7 +199,7 @@ def test_what_is_no_normalisation_is_unexpected(extra):
 def test_second_copies_are_ignored_if_they_are_copies():
     copies = prefixed(STATE, "attacker.")
     fit = load_weights(Net(), {**STATE, **copies}, "")
-    assert fit.ignored == dict.fromkeys(copies, "a second copy")
+    assert fit.details["ignored"] == dict.fromkeys(copies, "a second copy")
     copies["attacker.fc.bias"] = copies["attacker.fc.bias"] + 1
     with pytest.raises(ValueError, match=r"unexpected: attacker\.conv.*attacker\.fc\.bias\. Check"):
         load_weights(Net(), {**STATE, **copies}, "")
@@ -213,7 +220,7 @@ def test_all_that_does_not_fit_is_listed():
     state |= {"extra.a": torch.rand(1), "extra.b": torch.rand(1), "fc.weight": torch.rand(7, 4)}
     text = (
         r"m\.pt does not fit into Net; missing: conv\.weight, conv\.bias; unexpected: extra\.a, "
-        r"extra\.b; shapes: fc\.weight \(7, 4\) against \(3, 4\)\. Check arch and num_classes"
+        r"extra\.b; wrong shapes: fc\.weight \(7, 4\) instead of \(3, 4\)\. Check arch and nu"
     )
     network = Net()
     before = {key: value.clone() for key, value in network.state_dict().items()}
@@ -255,7 +262,7 @@ def test_a_factory_that_takes_no_classes():
     network, count = build_to_fit(f"{__name__}:fixed", None, STATE)
     assert (network.fc.out_features, count) == (3, None)
     network, _ = build_to_fit(f"{__name__}:fixed", None, net(5).state_dict())
-    with pytest.raises(ValueError, match=r"shapes: fc\.weight \(5, 4\) against \(3, 4\)"):
+    with pytest.raises(ValueError, match=r"shapes: fc\.weight \(5, 4\) instead of \(3, 4\)"):
         load_weights(network, net(5).state_dict(), "")
 
 
@@ -331,7 +338,7 @@ def test_a_module_of_ones_own(tmp_path, monkeypatch):
         (f"{__name__}:Nett", ValueError, f"arch={__name__}:Nett: {__name__} has no function 'Nett"),
         (f"{__name__}:STATE", ValueError, "has no function 'STATE'"),
         (f"{__name__}:", ValueError, "has no function ''"),
-        (f"{__name__}:needs_classes", ValueError, "needs_classes wants a number of classes: pass"),
+        (f"{__name__}:needs_classes", ValueError, "needs_classes needs a number of classes: pass"),
         (f"{__name__}:no_module", TypeError, r"must make a torch\.nn\.Module, got a list"),
         ("no.such:thing", ImportError, r"arch=no.such:thing: there is no module 'no'; run this"),
     ],
@@ -376,7 +383,7 @@ def test_what_a_package_lacks_itself_is_told_as_it_is(monkeypatch):
 
     monkeypatch.setattr(importlib, "import_module", import_module)
     with pytest.raises(ImportError, match=r"is installed, but can't be imported \(No .* 'deeper'"):
-        architectures.optional("broken_package")
+        architectures.import_optional("broken_package")
 
 
 # the networks for small images
@@ -436,11 +443,13 @@ def pre_activated(x, block):
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("channels", [4, 8, 16])
 @pytest.mark.parametrize(
-    ("made", "plain"), [(Block, basic), (Bottleneck, bottleneck), (PreActBlock, pre_activated)]
+    ("made", "plain"), [(Block, basic), (BottleneckBlock, bottleneck), (PreActBlock, pre_activated)]
 )
 def test_blocks_by_their_formula(made, plain, channels, stride):
     torch.manual_seed(0)
-    block = made(channels, 4, stride).eval()
+    network = CifarResNet(made, [1, 1, 1, 1], 2)
+    network.inplanes = channels
+    [block] = network._make_layer(made, 4, 1, stride).eval()
     for part in block.modules():
         if isinstance(part, nn.BatchNorm2d):
             part.running_mean.normal_()
@@ -501,8 +510,8 @@ def test_the_whole_network_by_its_parts(make):
     ids=["expanded", "meta", "sparse"],
 )
 def test_tensors_whose_values_are_not_in_the_file(value):
-    with pytest.raises(ValueError, match=r"model\.pt: fc\.weight is no tensor with all its values"):
-        Weights.of({**STATE, "fc.weight": value}, "model.pt")
+    with pytest.raises(ValueError, match=r"the file does not hold all values of the tensor fc\.we"):
+        find_weights({**STATE, "fc.weight": value}, "model.pt")
 
 
 def test_a_key_that_ends_alike_is_no_copy():
@@ -556,7 +565,7 @@ def test_classes_are_counted_along_the_axis_that_changes():
 
 
 def test_a_factory_of_some_numbers_of_classes_only():
-    with pytest.raises(ValueError, match=r"makes no network for 7 classes .* pass num_classes"):
+    with pytest.raises(ValueError, match=r"can't be built for 7 classes .* pass num_classes"):
         build_to_fit(f"{__name__}:Choosy", None, net(10).state_dict())
     assert build_to_fit(f"{__name__}:Choosy", 10, net(10).state_dict())[0].fc.out_features == 10
 
@@ -572,5 +581,5 @@ def test_a_users_module_is_imported_as_it_is(tmp_path, monkeypatch):
 
 def test_many_tensors_of_one_storage():
     one = torch.zeros(10, 10)
-    with pytest.raises(ValueError, match=r"is no tensor with all its values in the file"):
-        Weights.of({f"fc{i}.weight": one for i in range(5)}, "model.pt")
+    with pytest.raises(ValueError, match=r"the file does not hold all values of the tensor fc"):
+        find_weights({f"fc{i}.weight": one for i in range(5)}, "model.pt")
