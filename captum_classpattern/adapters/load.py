@@ -123,10 +123,10 @@ def _parse_format(format: Any) -> Format | None:
     if format is None:
         return None
     if not isinstance(format, str):
-        if not isinstance(format, Format):
+        if not isinstance(format, Format) or isinstance(format, type):
             raise ArgumentTypeError(
                 "format must be the name of a format, or an object with a name and the methods "
-                f"matches(file, options) and load(file, options), got a {type(format).__name__}"
+                f"matches(file, options) and load(file, options), got {format!r:.80}"
             )
         return format
     by_name = {known.name: known for known in FORMATS}

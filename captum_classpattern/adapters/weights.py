@@ -2,7 +2,7 @@
 
 import contextlib
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,25 +25,19 @@ AVERAGED_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
 NORMALISERS = (("new_mean", "new_std"), ("mean", "std"), ("mu", "sigma"))
 THE_MODEL_ITSELF = "the model itself"  # normalises its pixels
 MAX_CLASSES = 1_000_000
+MAX_CHANNELS = 4
 MAX_SHARING = 4  # how many tensors may share each byte that is stored, on average
 PROBES = 7, 11  # numbers of classes: whatever changes between the two belongs to the classifier
 
 
 @dataclass(frozen=True)
 class Weights:
-    """The weights in a checkpoint.
+    """The weights in a checkpoint."""
 
-    Args:
-        value (Mapping[str, Tensor] or nn.Module): A state dict, or a whole model.
-        path (object): The file, for messages.
-        key (str): Where the weights are in the checkpoint. Default: "" (they are all of it).
-        other_keys (list[str]): Where it has other weights, which are not used. Default: [].
-    """
-
-    value: Any
-    path: object
-    key: str = ""
-    other_keys: list[str] = field(default_factory=list)
+    value: Any  # a state dict, or a whole model
+    path: object  # the file, for messages
+    key: str = ""  # where they are in the checkpoint; "": they are all of it
+    other_keys: list[str] = field(default_factory=list)  # of other weights, which are not used
 
     @property
     def details(self) -> dict[str, Any]:
@@ -178,13 +172,13 @@ def _count_classes(arch: str, state: Mapping[str, Tensor]) -> int | None:
 def _shapes(arch: str, count: int) -> dict[str, tuple[int, ...]]:
     """The shapes of a network's weights; those of known networks without allocating them."""
     import_if_installed("timm")  # not under "meta", where what it makes on import would stay
-    if arch.rpartition(":")[0] in ("", *FAMILIES):
-        with contextlib.suppress(Exception), torch.device("meta"):  # some read their weights
-            return {
-                key: tuple(value.shape) for key, value in build(arch, count).state_dict().items()
-            }
+    state: dict[str, Tensor] = {}
     try:
-        return {key: tuple(value.shape) for key, value in build(arch, count).state_dict().items()}
+        if arch.rpartition(":")[0] in ("", *FAMILIES):
+            with contextlib.suppress(Exception), torch.device("meta"):  # some read their weights
+                state = build(arch, count).state_dict()
+        state = state or build(arch, count).state_dict()
+        return {key: tuple(value.shape) for key, value in state.items()}
     except (ImportError, TypeError, ValueError):
         raise
     except Exception as error:
@@ -211,13 +205,21 @@ def load_weights(
     expected = network.state_dict()
     prefix = _find_prefix(expected, state)
     names = {prefix + name: name for name in expected if prefix + name in state}
-    leftover = [key for key in state if key not in names]
+    leftover = {key: value for key, value in state.items() if key not in names}
     loaded = LoadedNetwork(network)
     ignored: dict[str, str] = {}
-    if _normalises_itself(names.values(), expected):
+    if any(_normalisers({name: expected[name] for name in names.values()})):
         loaded.mean, loaded.std, loaded.normalised_by = (0.0,), (1.0,), THE_MODEL_ITSELF
     else:
-        ignored |= _take_normalisation(loaded, state, leftover)
+        for keys in _normalisers(leftover):
+            both = torch.stack([state[key].detach().float().flatten() for key in keys])
+            in_bytes = float(both.max()) > 1
+            found = (both / 255 if in_bytes else both).tolist()
+            if loaded.mean is None:
+                (loaded.mean, loaded.std), loaded.normalised_by = found, "the checkpoint"
+            if found == [loaded.mean, loaded.std]:
+                units = " (in units of 255)" if in_bytes else ""
+                ignored |= dict.fromkeys(keys, f"the normalisation, now outside{units}")
     ignored |= dict.fromkeys(_second_copies(names, state, leftover), "a second copy")
     absent = [name for name in expected if prefix + name not in state]
     problems = {
@@ -252,57 +254,29 @@ def _find_prefix(expected: Mapping[str, Any], state: Mapping[str, Any]) -> str:
     return max(shortest_first, key=lambda prefix: sum(prefix + name in state for name in expected))
 
 
-def _normalises_itself(names: Iterable[str], expected: Mapping[str, Tensor]) -> bool:
-    """Whether one of the loaded weights is the mean of a normalisation inside the network."""
-    return any(
-        f".{name}".endswith(f".{mean}")
-        and name.removesuffix(mean) + std in expected
-        and expected[name].numel() <= 4
-        for name in names
-        for mean, std in NORMALISERS
-    )
-
-
-def _take_normalisation(
-    loaded: LoadedNetwork, state: Mapping[str, Tensor], leftover: list[str]
-) -> dict[str, str]:
-    """Looks for the pixels' mean and standard deviation among the keys that the network lacks;
-    returns these keys, and why they are ignored."""
-    ignored: dict[str, str] = {}
-    for key, (mean_name, std_name) in itertools.product(leftover, NORMALISERS):
-        other = key.removesuffix(mean_name) + std_name
-        if not f".{key}".endswith(f".{mean_name}") or other not in leftover:
+def _normalisers(state: Mapping[str, Tensor]) -> Iterator[tuple[str, str]]:
+    """Pairs of keys that hold a mean and a standard deviation of pixels."""
+    for key, (mean, std) in itertools.product(state, NORMALISERS):
+        other = key.removesuffix(mean) + std
+        if not f".{key}".endswith(f".{mean}") or other not in state:
             continue
-        mean, std = (state[name].detach().float().flatten() for name in (key, other))
-        if mean.shape != std.shape or not 0 < len(mean) <= 4:
-            continue
-        scale = 255 if float(torch.cat([mean, std]).max()) > 1 else 1
-        found = (mean / scale).tolist(), (std / scale).tolist()
-        if loaded.mean is None:
-            loaded.mean, loaded.std = found
-            loaded.normalised_by = "the checkpoint"
-        if found == (loaded.mean, loaded.std):
-            units = "" if scale == 1 else " (in units of 255)"
-            ignored |= dict.fromkeys((key, other), f"the normalisation, now outside{units}")
-    return ignored
+        if 0 < state[key].numel() == state[other].numel() <= MAX_CHANNELS:
+            yield key, other
 
 
 def _second_copies(
-    names: Mapping[str, str], state: Mapping[str, Tensor], leftover: list[str]
+    names: Mapping[str, str], state: Mapping[str, Tensor], leftover: Mapping[str, Tensor]
 ) -> list[str]:
     """The keys of complete second copies of what was loaded, each with another prefix."""
-    if not names:
-        return []
-    ending = "." + next(iter(names.values()))
+    ending = "." + next(iter(names.values()), "")
     copies: list[str] = []
-    candidates = set(leftover)
-    for first in [key for key in leftover if key.endswith(ending)]:
+    for first in [key for key in leftover if names and key.endswith(ending)]:
         prefix = first.removesuffix(ending) + "."
         originals = {prefix + name: key for key, name in names.items()}
         if all(
-            copy in candidates
-            and state[copy].shape == state[key].shape
-            and torch.equal(state[copy], state[key])
+            copy in leftover
+            and leftover[copy].shape == state[key].shape
+            and torch.equal(leftover[copy], state[key])
             for copy, key in originals.items()
         ):
             copies += originals
