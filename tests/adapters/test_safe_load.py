@@ -1,4 +1,4 @@
-"""Opening checkpoints of strangers: nothing of theirs runs, and what can't be opened is told."""
+"""Opening checkpoints of strangers: none of their code runs, and refusals say why."""
 
 import argparse
 import gzip
@@ -71,14 +71,14 @@ DECOYS = {  # pickles that take up posix.system, among names that they do not ta
 
 
 def naive(data):
-    """What a scanner that takes the last two texts before each STACK_GLOBAL would tell."""
-    seen, told = [], []
+    """What a scanner that takes the last two texts before each STACK_GLOBAL would report."""
+    seen, reported = [], []
     for operation, argument, _ in pickletools.genops(data):
         if isinstance(argument, str):
             seen.append(argument)
         if operation.name == "STACK_GLOBAL":
-            told.append(".".join(seen[-2:]))
-    return told
+            reported.append(".".join(seen[-2:]))
+    return reported
 
 
 def zipped(path, **files):
@@ -101,7 +101,7 @@ def by_pickle(path):
     pickle.loads(path.read_bytes())
 
 
-# each writes a file that would run a command, and tells what would run it
+# each writes a file that would run a command, and returns what would run it
 def saved(around, **settings):
     def write(path, made):
         torch.save(around(Payload(made)), path, **settings)
@@ -169,7 +169,7 @@ EXPLOITS = {
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
 @pytest.mark.parametrize("exploit", EXPLOITS)
-def test_nothing_runs_and_its_names_are_told(exploit, name, tmp_path, monkeypatch):
+def test_nothing_runs_and_the_imports_are_reported(exploit, name, tmp_path, monkeypatch):
     path, made = tmp_path / name, tmp_path / "made"
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     detonate = EXPLOITS[exploit](path, made)
@@ -212,7 +212,7 @@ def test_eval_is_named(tmp_path):
     assert made.exists()
 
 
-def test_what_is_stranger_comes_first_and_the_rest_is_counted(tmp_path):
+def test_suspicious_imports_come_first_and_long_lists_are_shortened(tmp_path):
     names = [f"x{number:02}" for number in range(30)]
     listed = b"".join(f"czzz\n{name}\n0".encode() for name in names)
     path = tmp_path / "model.pkl"
@@ -221,7 +221,7 @@ def test_what_is_stranger_comes_first_and_the_rest_is_counted(tmp_path):
         open_checkpoint(path)
 
 
-def test_names_are_printed_plainly(tmp_path):
+def test_control_characters_are_not_printed(tmp_path):
     path = tmp_path / "model.pkl"
     path.write_bytes(b"\x80\x04" + text("a\x1b[2J") + text("b\n") + b"\x93N.")
     with pytest.raises(ValueError, match=r"imports a\?\[2J\.b\?\. "):
@@ -256,7 +256,7 @@ def test_torch_export_is_refused_and_trusted(tmp_path):
     assert not any(part.training for part in classifier.modules())
 
 
-def test_a_whole_module_is_refused_with_its_names_and_trusted(tmp_path):
+def test_a_whole_module_is_refused_with_its_imports_and_trusted(tmp_path):
     path, net = tmp_path / "model.pt", nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
     for new in (True, False):
         torch.save(net, path, _use_new_zipfile_serialization=new)
@@ -291,7 +291,7 @@ def test_trusted_but_not_importable(kind, tmp_path):
 
 
 class Stub:
-    """Stands for whatever a pickle asks for."""
+    """Replaces whatever a pickle imports."""
 
     def __init__(self, *args, **kwargs): ...
     def __setstate__(self, state): ...
@@ -301,14 +301,14 @@ class Stub:
 
 
 class Recorder(pickle.Unpickler):
-    """Python's own reader, which tells what it is asked for, and gives none of it."""
+    """Python's reader; it records what a pickle imports, and imports nothing."""
 
     def __init__(self, data):
         super().__init__(io.BytesIO(data), fix_imports=False)
-        self.asked = []
+        self.names = []
 
     def find_class(self, module, name):
-        self.asked.append(f"{module}.{name}")
+        self.names.append(f"{module}.{name}")
         return Stub
 
 
@@ -321,20 +321,20 @@ class Recorder(pickle.Unpickler):
         argparse.Namespace(out=pathlib.PurePosixPath("a/b"), lr=1e-3, same=[Payload] * 3),
     ],
 )
-def test_globals_are_those_that_pythons_reader_is_asked_for(held, protocol):
+def test_imported_names_are_those_that_python_imports(held, protocol):
     data = pickle.dumps(held, protocol)
     recorder = Recorder(data)
     recorder.load()
-    assert len(recorder.asked) > 2
-    assert list(imported_names(io.BytesIO(data))) == recorder.asked
+    assert len(recorder.names) > 2
+    assert list(imported_names(io.BytesIO(data))) == recorder.names
 
 
 @pytest.mark.parametrize("decoy", DECOYS)
-def test_globals_follow_the_stack(decoy):
+def test_imported_names_follow_the_stack(decoy):
     data = b"\x80\x04" + DECOYS[decoy] + ending("true")
     recorder = Recorder(data)
     recorder.load()
-    assert list(imported_names(io.BytesIO(data))) == recorder.asked == [SYSTEM]
+    assert list(imported_names(io.BytesIO(data))) == recorder.names == [SYSTEM]
     assert naive(data) != [SYSTEM]
 
 
@@ -347,21 +347,21 @@ def test_globals_follow_the_stack(decoy):
         (b"(ios\nsystem\n", "os.system"),
     ],
 )
-def test_globals_that_are_made_up_while_it_runs(start, named):
+def test_names_computed_while_the_pickle_runs(start, named):
     assert next(imported_names(io.BytesIO(b"\x80\x04" + start + b"."))) == named
 
 
-def test_globals_of_a_computed_module_are_told_as_unknown():
+def test_a_computed_module_is_reported_as_unknown():
     data = b"\x80\x04ccodecs\ndecode\nC\x02os\x85R" + text("system") + b"\x93."
     assert list(imported_names(io.BytesIO(data))) == ["codecs.decode", "?.system"]
 
 
 @pytest.mark.parametrize("data", [b"", b"\x93", b"\x80\x04h\x05\x93", b"\xff\xff", b"0001", b"(1"])
-def test_globals_of_nonsense(data):
+def test_imported_names_of_nonsense(data):
     assert set(imported_names(io.BytesIO(data))) <= {"?.?", "?"}
 
 
-# what does no harm
+# harmless values
 
 
 def checkpoint(tmp_path):
@@ -462,12 +462,12 @@ def test_the_old_format_of_another_protocol(tmp_path):
     assert same(dict(opened.content), dict(state))
 
 
-def test_trusting_does_not_mean_pickle_where_it_is_not_needed(tmp_path):
+def test_a_trusted_file_is_still_read_safely_if_possible(tmp_path):
     torch.save(weights(), tmp_path / "model.pt")
     assert open_checkpoint(tmp_path / "model.pt", trust_pickle=True).how == "weights_only"
 
 
-# what is no checkpoint
+# files that are not checkpoints
 
 
 def tar(data):
@@ -510,7 +510,7 @@ def zip_bytes(names):
         (b"\x10" + b"\0" * 7 + b'{"a": {}', "looks like a safetensors file, but is truncated"),
     ],
 )  # fmt: skip
-def test_no_checkpoint(data, text, tmp_path):
+def test_other_kinds_of_files(data, text, tmp_path):
     path = tmp_path / "model.pt"
     path.write_bytes(data)
     with pytest.raises(ValueError, match=text) as caught:
@@ -521,7 +521,7 @@ def test_no_checkpoint(data, text, tmp_path):
     assert str(path) in result.output
 
 
-def test_no_file(tmp_path):
+def test_a_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"there is no checkpoint file at .*/model\.pt$"):
         open_checkpoint(tmp_path / "model.pt")
     with pytest.raises(FileNotFoundError, match=r"no checkpoint file at .* \(this is a folder\)"):
@@ -551,7 +551,7 @@ def error_of(path):
 
 
 @pytest.mark.parametrize("kind", ["new", "old", "safetensors"])
-def test_damaged_files_are_told_with_their_name(kind, tmp_path):
+def test_errors_on_damaged_files_name_the_file(kind, tmp_path):
     """Whatever is damaged: either an error that begins with the file's name, or nothing."""
     path, state = tmp_path / "model.pt", weights()
     if kind == "safetensors":
@@ -567,10 +567,10 @@ def test_damaged_files_are_told_with_their_name(kind, tmp_path):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             errors.append(error_of(path))
-    told = [error for error in errors if error is not None]
-    assert len(told) > 50
-    assert {type(error) for error in told} == {ValueError}
-    assert all(str(error).startswith(str(path)) for error in told)
+    raised = [error for error in errors if error is not None]
+    assert len(raised) > 50
+    assert {type(error) for error in raised} == {ValueError}
+    assert all(str(error).startswith(str(path)) for error in raised)
 
 
 def test_too_large(tmp_path, monkeypatch):
@@ -614,14 +614,14 @@ def test_an_unreadable_pickle_in_a_zip(tmp_path):
         open_checkpoint(path)
 
 
-def test_json_is_told_as_such_whatever_its_name(tmp_path):
+def test_json_is_recognised_whatever_its_name(tmp_path):
     path = tmp_path / "model.safetensors"
     path.write_text(json.dumps({"weight": [1.0, 2.0]}))
     with pytest.raises(ValueError, match="it is JSON text"):
         load_model(path)
 
 
-# NumPy's own reader trusts what it reads
+# NumPy's pickle code trusts what it reads
 
 
 class Forged:
@@ -681,7 +681,7 @@ def test_forged_arrays_never_reach_numpy(forged, why, tmp_path):
     ],
     ids=str,
 )  # fmt: skip
-def test_numpys_values_come_back_as_they_were(value, tmp_path):
+def test_numpy_values_are_unchanged(value, tmp_path):
     torch.save({"state_dict": weights(), "value": value}, tmp_path / "model.pt")
     read = open_checkpoint(tmp_path / "model.pt").content["value"]
     as_numpy_reads = pickle.loads(pickle.dumps(value, 2))  # in the byte order of the machine
@@ -689,7 +689,7 @@ def test_numpys_values_come_back_as_they_were(value, tmp_path):
     np.testing.assert_array_equal(read, value)
 
 
-def test_few_bytes_that_would_unpack_to_many(tmp_path, monkeypatch):
+def test_a_file_that_would_unpack_to_much_more(tmp_path, monkeypatch):
     path = tmp_path / "model.pt"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", b"N" * 10**6)
@@ -701,7 +701,7 @@ def test_few_bytes_that_would_unpack_to_many(tmp_path, monkeypatch):
         open_checkpoint(path)
 
 
-def test_of_endless_pickles_a_beginning_is_read(tmp_path, monkeypatch):
+def test_only_the_beginning_of_an_endless_pickle_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr(safe_pickle, "MAX_OPERATIONS", 100)
     assert list(imported_names(io.BytesIO(b"cposix\nsystem\n" + b"N" * 200 + b"cos\nlate\n."))) == [
         "posix.system", "os.late",
@@ -721,7 +721,7 @@ def test_an_array_is_filled_once(tmp_path):
 
 
 @pytest.mark.parametrize("state", [{"__class__": 1}, [1], {1: 2}, None])
-def test_a_namespace_takes_names_alone(state, tmp_path):
+def test_a_namespace_takes_only_names(state, tmp_path):
     forged = Forged(argparse.Namespace, (), state if state is not None else (None, {"x": 1}))
     torch.save({"state_dict": weights(), "args": forged}, tmp_path / "model.pt")
     with pytest.raises(ValueError, match=r"a pickle \(with an argparse.Namespace with unusual"):
@@ -729,7 +729,7 @@ def test_a_namespace_takes_names_alone(state, tmp_path):
 
 
 def test_a_zip_of_two_directories(tmp_path):
-    """Python reads the one before the end, torch the one that the end tells."""
+    """Python reads the directory before the end, torch the one that the end points to."""
     path = tmp_path / "model.pt"
     torch.save(weights(), path)
     data = path.read_bytes()
