@@ -7,7 +7,7 @@ from captum_classpattern.adapters.interface import (
     LoadOptions,
 )
 from captum_classpattern.adapters.load import load_model
-from captum_classpattern.adapters.weights import find_weights, load_network
+from captum_classpattern.adapters.weights import Weights, find_weights, load_network
 from captum_classpattern.classifier import PixelClassifier
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "LoadOptions",
     "LoadedNetwork",
     "PixelClassifier",
+    "Weights",
     "find_weights",
     "load_model",
     "load_network",

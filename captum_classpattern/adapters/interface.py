@@ -50,20 +50,30 @@ class LoadOptions:
 
 @dataclass
 class LoadedNetwork:
-    """A network with its weights, and what its source says about it, if anything.
+    """A network with its weights, and what its source says about it.
 
-    The network takes images normalised with ``mean`` and ``std``, and returns logits.
+    Args:
+        network (nn.Module): Takes normalised images, returns logits.
+        mean (Sequence[float], optional): Mean of the pixels, for pixels in [0, 1]. Default: None
+            (not known).
+        std (Sequence[float], optional): Standard deviation, likewise.
+        normalised_by (str): Where mean and std come from. Default: "".
+        class_names (Sequence[str], optional): In the order of the logits. Default: None.
+        class_ids (Sequence[str], optional): Other names, such as WordNet ids. Default: None.
+        input_size (tuple[int, int, int], optional): (C, H, W). Default: None (not known).
+        trigger (Pattern, optional): The true trigger of a backdoored model. Default: None.
+        details (dict): More for the provenance. Default: {}.
     """
 
     network: nn.Module
-    mean: Sequence[float] | None = None  # of pixels in [0, 1]
+    mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
-    normalised_by: str = ""  # where mean and std come from
+    normalised_by: str = ""
     class_names: Sequence[str] | None = None
-    class_ids: Sequence[str] | None = None  # other names, such as WordNet ids
-    input_size: tuple[int, int, int] | None = None  # (C, H, W)
-    trigger: Pattern | None = None  # the true one, of a backdoored model
-    details: dict[str, Any] = field(default_factory=dict)  # for the provenance
+    class_ids: Sequence[str] | None = None
+    input_size: tuple[int, int, int] | None = None
+    trigger: Pattern | None = None
+    details: dict[str, Any] = field(default_factory=dict)
 
 
 @runtime_checkable
@@ -72,6 +82,24 @@ class Format(Protocol):
 
     ``captum_classpattern.adapters.formats.FORMATS`` lists the built-in ones. Any other can be
     passed to :func:`load_model` as ``format``.
+
+    Examples::
+
+        >>> from captum_classpattern.adapters import find_weights, load_model, load_network
+        >>> class Run:
+        ...     name = "run"
+        ...     def matches(self, file, options):
+        ...         return isinstance(file.content, dict) and "run" in file.content
+        ...     def load(self, file, options):
+        ...         run = file.content["run"]
+        ...         loaded = load_network(run["arch"], find_weights(run["weights"], file.path))
+        ...         loaded.mean, loaded.std, loaded.normalised_by = (0.5,), (0.5,), "the run"
+        ...         return loaded
+        >>> path = getfixture("tmp_path") / "run.pt"
+        >>> state = torchvision.models.squeezenet1_1(num_classes=3).state_dict()
+        >>> torch.save({"run": {"arch": "squeezenet1_1", "weights": state}}, path)
+        >>> load_model(path, format=Run())(torch.rand(2, 3, 40, 40)).shape
+        torch.Size([2, 3])
     """
 
     @property

@@ -32,12 +32,19 @@ PROBES = 7, 11  # numbers of classes: whatever changes between the two belongs t
 
 @dataclass(frozen=True)
 class Weights:
-    """The weights in a checkpoint."""
+    """The weights in a checkpoint.
 
-    value: Any  # a state dict, or a whole model
-    path: object  # the file, for messages
-    key: str = ""  # where they are in the checkpoint; "": they are all of it
-    other_keys: list[str] = field(default_factory=list)  # of other weights, which are not used
+    Args:
+        value (Mapping[str, Tensor] or nn.Module): A state dict, or a whole model.
+        path (PathLike): The file, for messages.
+        key (str): Where they are in the checkpoint. Default: "" (they are all of it).
+        other_keys (list[str]): Keys of other weights, which are not used. Default: [].
+    """
+
+    value: Any
+    path: object
+    key: str = ""
+    other_keys: list[str] = field(default_factory=list)
 
     @property
     def details(self) -> dict[str, Any]:

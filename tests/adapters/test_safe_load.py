@@ -338,6 +338,14 @@ def test_imported_names_follow_the_stack(decoy):
     assert naive(data) != [SYSTEM]
 
 
+def test_the_list_of_globals_by_torch_is_not_enough(tmp_path):
+    """It reads no pickles of protocol 4. Once it does, it can replace ours for zip files."""
+    path = tmp_path / "model.pt"
+    torch_zip(path, b"\x80\x04" + DECOYS["popped"] + ending("true"))
+    with pytest.raises(pickle.UnpicklingError, match="Unsupported operand"):
+        torch.serialization.get_unsafe_globals_in_checkpoint(path)
+
+
 @pytest.mark.parametrize(
     ("start", "named"),
     [

@@ -36,7 +36,6 @@ IMAGE_FORMATS = ("PNG", "JPEG")  # by content; EPS, for one, would start another
 MAX_FOLDERS = 16  # of a stored path
 MAX_PATCH = 0.1  # share of the pixels
 
-
 name = "backdoorbench"
 
 

@@ -21,7 +21,6 @@ THREATS = ("Linf", "L2", "corruptions")
 MAY_LACK = ("num_batches_tracked", *(name for pair in NORMALISERS for name in pair))
 CHOICE = ("last", "best")  # of files with two sets of weights RobustBench takes the last
 
-
 name = "robustbench"
 
 

@@ -20,7 +20,6 @@ from captum_classpattern.adapters.interface import (
 
 KEYS = {"arch", "state_dict", "optimizer", "version"}
 
-
 name = "timm"
 
 
