@@ -1,11 +1,13 @@
 """Shared by all figures: their size, images and patterns, wrapped texts, colour scales."""
 
 import re
+from collections.abc import Iterator
 from textwrap import TextWrapper
 from typing import Any
 
 import torch
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
@@ -31,25 +33,27 @@ IMAGE_STYLE: dict[Any, Any] = {
 
 def new_figure(width: float, height: float, use_pyplot: bool) -> Figure:
     """An empty figure of about this size, in inches; :func:`fit_figure` makes it exact."""
-    layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06, wspace=0, hspace=0)
+    layout = ConstrainedLayoutEngine(w_pad=0.05, h_pad=0.06, wspace=0, hspace=0)
     if use_pyplot:
         from matplotlib import pyplot
 
         return pyplot.figure(figsize=(width, height), layout=layout)
-    return Figure(figsize=(width, height), layout=layout)
+    figure = Figure(figsize=(width, height), layout=layout)
+    FigureCanvasAgg(figure)  # measures texts fast
+    return figure
 
 
 def fit_figure(
     figure: Figure, axis: Axes, width: float, height: float, columns: float, rows: int
 ) -> None:
     """Resizes a figure until this axis, one of many of its size, measures this in inches."""
-    for _ in range(3):  # the layout of one pass depends on the size before
-        figure.draw_without_rendering()
+    for _ in range(4):  # the layout depends a little on the size before
+        figure.get_layout_engine().execute(figure)  # type: ignore[union-attr]
         page, box = figure.get_size_inches(), axis.get_position(original=True)
-        figure.set_size_inches(
-            float(page[0] + columns * (width - page[0] * box.width)),
-            float(page[1] + rows * (height - page[1] * box.height)),
-        )
+        wider, higher = width - page[0] * box.width, height - page[1] * box.height
+        figure.set_size_inches(float(page[0] + columns * wider), float(page[1] + rows * higher))
+        if max(abs(wider), abs(higher)) < 0.02:
+            return
 
 
 def draw_image(axis: Axes, image: Tensor) -> None:
@@ -97,24 +101,22 @@ class NameWrapper(TextWrapper):
     )
 
 
-def line_breaks(text: str) -> list[str]:
-    """The text in one line, in two, and so on; in each, the longest line is as short as it gets.
-
-    Words that are longer than the line are broken once there is no other way.
-    """
-    longest_word = max(map(len, NameWrapper.wordsep_re.split(text)))
-    by_lines: dict[int, str] = {}
+def line_breaks(text: str) -> Iterator[str]:
+    """The text as it is, then in one line, in two, and so on, all of about the same length."""
+    yield text
+    by_count: dict[int, list[str]] = {}
+    for width in range(len(text), 0, -1):  # narrower lines of the same count replace wider ones
+        lines = NameWrapper(width, break_long_words=False).wrap(text)
+        by_count[len(lines)] = lines
     for width in range(len(text), 0, -1):
         lines = NameWrapper(width).wrap(text)
-        if width >= longest_word or len(lines) not in by_lines:
-            by_lines[len(lines)] = "\n".join(lines)
-    return list(by_lines.values())
+        by_count.setdefault(len(lines), lines)
+    yield from ("\n".join(by_count[count]) for count in sorted(by_count))
 
 
 def wrap(text: Text, width: float) -> None:
     """Breaks a text of a figure into as few lines as fit in this many inches."""
-    whole = text.get_text()
-    for attempt in (whole, *line_breaks(whole)):
+    for attempt in line_breaks(text.get_text()):
         text.set_text(attempt)
         if text.get_window_extent().width <= width * text.figure.dpi:
             return

@@ -169,7 +169,7 @@ def _check_table(
         check_channels(canvas)
     return [
         [
-            parse_map(values, canvas.shape[1:], f"row {row!r}, column {column!r}")
+            parse_map(values, tuple(canvas.shape[1:]), f"row {row!r}, column {column!r}")
             for column, values in zip(column_names, cells)
         ]
         for canvas, row, cells in zip(canvases, row_names, maps)
@@ -179,9 +179,9 @@ def _check_table(
 def _cell_width(rows: int, columns: int, row_aspect: float) -> float:
     """In inches, so that the figure keeps to a page as long as its cells stay large enough."""
     page_width, page_height = PAGE
-    wide = (page_width - ROW_NAME) / (columns + 1) - 0.12
+    wide = (page_width - ROW_NAME) / (columns + 1) - 0.1
     high = (page_height / rows - 0.4) / row_aspect
-    return float(np.clip(min(wide, max(high, 0.9)), 0.68, 1.3))
+    return float(np.clip(min(wide, max(high, 0.9)), 0.62, 1.3))
 
 
 def _new_axes(
