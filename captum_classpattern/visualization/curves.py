@@ -13,19 +13,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, PercentFormatter
 
-from captum_classpattern.visualization.drawing import (
-    QUIET,
-    fit_figure,
-    new_figure,
-    wrap,
-    write_beside,
-)
+from captum_classpattern.visualization.drawing import QUIET, fit_figure, new_figure, wrap
 
 Point: TypeAlias = tuple[float, float, float, float]  # area, value, and its interval's ends
 Style: TypeAlias = dict[str, Any]
 
 HIGHLIGHTS = ("#e8590c", "#111111", "#1f6feb")
-CONTROL, GRID = "#8c959f", "#e6eaef"
+CONTROL = "#8c959f"
 # Paul Tol's "muted" colours, which colour-blind readers can tell apart, and three more
 OTHERS = (
     "#332288", "#44aa99", "#cc6677", "#88ccee", "#117733", "#aa4499",
@@ -37,7 +31,16 @@ PANEL_WIDTHS, PANEL_HEIGHT = {1: 6.0, 2: 4.4, 3: 3.5}, 3.1  # inches, by the num
 MOST_LABELS, LONGEST_LABEL, LABEL_DISTANCE = 6, 24, 0.065  # at the lines' ends
 ROUNDING = 1e-6  # of an interval's ends
 TICKS = [digit * 10.0**power for power in range(-6, 1) for digit in (1, 2, 5)]
-STYLE: dict[Any, Any] = {"font.size": 10, "axes.titlesize": 11, "axes.titleweight": "bold"}
+STYLE: dict[Any, Any] = {
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e6eaef",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
 
 
 def plot_curves(
@@ -64,8 +67,8 @@ def plot_curves(
         highlight (Collection[str]): Methods in thick, strong colours. Default: ().
         controls (Collection[str]): Methods in dashed grey. Default: ().
         areas_marked (Collection[float]): Areas that get a dotted vertical line. Default: ().
-        use_pyplot (bool): Makes the figure with pyplot, which shows it in notebooks and under
-            ``plt.show()``, as in Captum's visualizer. Default: True.
+        use_pyplot (bool): Makes the figure with pyplot, which shows it in notebooks and with
+            ``plt.show()``, as Captum's visualizer does. Default: True.
 
     Returns:
         *tuple[Figure, ndarray]*: The figure, and its panels' axes, in order.
@@ -193,9 +196,9 @@ def _draw_curve(
     alpha = 0.22 if strong else 0.08
     axis.fill_between(areas, lows, highs, color=style["color"], alpha=alpha, linewidth=0)
     if labelled:
-        weight = "bold" if strong else "normal"
-        end = (areas[-1], values[-1])
-        write_beside(axis, name, end, color=style["color"], fontweight=weight)
+        end, weight = (areas[-1], values[-1]), "bold" if strong else "normal"
+        text = axis.annotate(name, end, (8, 0), textcoords="offset points", va="center")
+        text.set(color=style["color"], fontweight=weight)
 
 
 def _add_legend(figure: Figure, axes: Iterable[Axes], names: list[str], width: float) -> None:
@@ -228,6 +231,3 @@ def _scale_axes(axis: Axes, areas: Sequence[float]) -> None:
     axis.set_ylim(-0.02, 1.02)
     axis.set_yticks(np.linspace(0, 1, 6))
     axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
-    axis.grid(color=GRID, linewidth=0.8)
-    axis.set_axisbelow(True)
-    axis.spines[["top", "right"]].set_visible(False)

@@ -18,11 +18,13 @@ from torch import Tensor
 from captum_classpattern.pattern import Pattern
 
 NO_PIXEL = (0.52, 0.60, 0.74)  # neither black nor white, so that both are visible in a pattern
-QUIET, BORDER = "#57606a", "#c4cad1"
+QUIET = "#57606a"
 IMAGE_STYLE: dict[Any, Any] = {
     "font.size": 10,
-    "axes.edgecolor": BORDER,
+    "axes.edgecolor": "#c4cad1",
     "axes.linewidth": 0.6,
+    "axes.facecolor": "white",
+    "axes.grid": False,
     "axes.labelsize": "medium",
     "axes.titlesize": "medium",
     "figure.titlesize": 13,
@@ -31,15 +33,18 @@ IMAGE_STYLE: dict[Any, Any] = {
 }
 
 
-def new_figure(width: float, height: float, use_pyplot: bool) -> Figure:
-    """An empty figure of about this size, in inches; :func:`fit_figure` makes it exact."""
+def new_figure(width: float, height: float, use_pyplot: bool, title: str | None = None) -> Figure:
+    """A figure of about this size, in inches; :func:`fit_figure` makes it exact."""
     layout = ConstrainedLayoutEngine(w_pad=0.05, h_pad=0.06, wspace=0, hspace=0)
     if use_pyplot:
         from matplotlib import pyplot
 
-        return pyplot.figure(figsize=(width, height), layout=layout)
-    figure = Figure(figsize=(width, height), layout=layout)
-    FigureCanvasAgg(figure)  # measures texts fast
+        figure = pyplot.figure(figsize=(width, height), layout=layout)
+    else:
+        figure = Figure(figsize=(width, height), layout=layout)
+        FigureCanvasAgg(figure)  # the default canvas is slow to measure texts
+    if title is not None:
+        figure.suptitle(title, wrap=True)
     return figure
 
 
@@ -69,19 +74,20 @@ def on_neutral(pattern: Pattern) -> Tensor:
     return mask * canvas + (1 - mask) * torch.tensor(NO_PIXEL).view(3, 1, 1)
 
 
-def add_scale(axis: Axes, colors: str | Colormap, label: str) -> Axes:
-    """A strip of colours below an axis, and the range of its values."""
+def name_row(axis: Axes, name: str) -> Text:
+    """Writes a name to the left of the first axis of a row."""
+    text = axis.set_ylabel(name, rotation=0, ha="right", va="center")
+    wrap(text, 1.4)
+    return text
+
+
+def add_scale(axis: Axes, colors: str | Colormap, label: str, width: float) -> Axes:
+    """A strip of colours below an axis of this width, labelled with the range of its values."""
     place: dict[str, Any] = {"location": "bottom", "fraction": 0.2, "pad": 0.06, "panchor": False}
     bar = axis.figure.colorbar(ScalarMappable(cmap=colors), ax=axis, ticks=[], aspect=14, **place)
     bar.set_label(label, color=QUIET, labelpad=3)
+    wrap(bar.ax.xaxis.label, width)
     return bar.ax
-
-
-def write_beside(
-    axis: Axes, text: str, point: tuple[float, float], xycoords: str = "data", **style: Any
-) -> None:
-    """A line of text to the right of a point."""
-    axis.annotate(text, point, (7, 0), xycoords, "offset points", va="center", **style)
 
 
 def check_channels(canvas: Tensor) -> None:

@@ -19,15 +19,14 @@ from captum_classpattern.visualization.drawing import (
     check_channels,
     draw_image,
     fit_figure,
+    name_row,
     new_figure,
     on_neutral,
     wrap,
-    write_beside,
 )
-from captum_classpattern.visualization.scales import Scales, Values, parse_map
+from captum_classpattern.visualization.scales import Scales, Values, largest, number, parse_map
 
-PAGE = (12.0, 11.0)  # inches
-ROW_NAME = 1.3  # inches, the longest line of a row's name
+PAGE = (10.6, 11.0)  # inches, without the names of the rows
 EMPTY_CELL = "#f0f2f5"
 
 
@@ -70,8 +69,8 @@ def plot_maps(
             maximum if that is 0). Default: "method".
         show (str): ``"maps"``, ``"patterns"``, or ``"both"``, one below the other.
             Default: "both".
-        use_pyplot (bool): Makes the figure with pyplot, which shows it in notebooks and under
-            ``plt.show()``, as in Captum's visualizer. Default: True.
+        use_pyplot (bool): Makes the figure with pyplot, which shows it in notebooks and with
+            ``plt.show()``, as Captum's visualizer does. Default: True.
 
     Returns:
         *tuple[Figure, ndarray]*: The figure, and its axes: first the canvas's, then one per
@@ -102,16 +101,15 @@ def plot_maps(
     aspect = max(canvas.shape[1] / canvas.shape[2] for canvas in canvases)
     width = _cell_width(len(canvases), len(column_names), lines * aspect)
     with rc_context({**IMAGE_STYLE, "font.size": 10 if width > 0.85 else 8}):
-        figure, axes = _new_axes(len(canvases), len(column_names), lines, use_pyplot)
-        if title is not None:
-            figure.suptitle(title, wrap=True)
+        figure, axes = _new_axes(len(canvases), len(column_names), lines, use_pyplot, title)
         for axis, name in zip(axes[0], ("canvas", *column_names)):
             wrap(axis.set_title(name, pad=4), width)
         for row, canvas in enumerate(canvases):
             first, last = axes[row * lines], axes[(row + 1) * lines - 1]
             draw_image(first[0], canvas)
-            name = first[0].set_ylabel(row_names[row], rotation=0, ha="right", va="center")
-            wrap(name, ROW_NAME)
+            label = name_row(first[0], row_names[row])
+            if scale == "row" and show != "patterns":
+                label.set_text(f"{label.get_text()}\n(s = {number(largest(values[row]))})")
             for column, pattern in enumerate(patterns[row], start=1):
                 wrap(last[column].set_xlabel(captions[row][column - 1]), width)
                 if show != "patterns":
@@ -119,7 +117,7 @@ def plot_maps(
                 if show != "maps":
                     _draw_pattern(last[column], pattern, values[row][column - 1])
         if show != "patterns":
-            _state_scales(axes, lines, scales, width)
+            _state_scales(axes[-1, 1:], scales, width)
         fit_figure(figure, axes[0, 1], width, width * aspect, axes.shape[1], axes.shape[0])
     return figure, axes
 
@@ -179,20 +177,20 @@ def _check_table(
 def _cell_width(rows: int, columns: int, row_aspect: float) -> float:
     """In inches, so that the figure keeps to a page as long as its cells stay large enough."""
     page_width, page_height = PAGE
-    wide = (page_width - ROW_NAME) / (columns + 1) - 0.1
+    wide = page_width / (columns + 1) - 0.1
     high = (page_height / rows - 0.4) / row_aspect
     return float(np.clip(min(wide, max(high, 0.9)), 0.62, 1.3))
 
 
 def _new_axes(
-    rows: int, columns: int, lines: int, use_pyplot: bool
+    rows: int, columns: int, lines: int, use_pyplot: bool, title: str | None
 ) -> tuple[Figure, npt.NDArray[Any]]:
     """An axis for each cell, (rows * lines, 1 + columns); a canvas's is as high as its lines."""
     names: Any = [
         [f"canvas {line // lines}", *(f"line {line}, method {i}" for i in range(columns))]
         for line in range(rows * lines)
     ]
-    figure = new_figure(1.4 * columns + 3, 1.7 * len(names) + 2, use_pyplot)
+    figure = new_figure(1.4 * columns + 3, 1.7 * len(names) + 2, use_pyplot, title)
     named = figure.subplot_mosaic(names)
     return figure, np.array([[named[name] for name in line] for line in names], dtype=object)
 
@@ -200,7 +198,7 @@ def _new_axes(
 def _draw_map(axis: Axes, pattern: Pattern | None, scales: Scales, row: int, column: int) -> None:
     values = scales.values[row][column]
     if values is None:
-        _explain_empty(axis, "failed" if pattern is None else "no map")
+        _write(axis, "failed" if pattern is None else "no map", EMPTY_CELL)
         return
     low, high = scales.ends(row, column)
     axis.imshow(values, cmap=scales.colors(column), vmin=low, vmax=high)
@@ -210,32 +208,23 @@ def _draw_map(axis: Axes, pattern: Pattern | None, scales: Scales, row: int, col
 
 def _draw_pattern(axis: Axes, pattern: Pattern | None, values: Values | None) -> None:
     if pattern is None:
-        _explain_empty(axis, "failed" if values is None else "no pattern")
+        _write(axis, "failed" if values is None else "no pattern", EMPTY_CELL)
     else:
         draw_image(axis, on_neutral(pattern))
 
 
-def _explain_empty(axis: Axes, reason: str) -> None:
-    axis.set_facecolor(EMPTY_CELL)
-    _write(axis, reason)
-
-
-def _write(axis: Axes, text: str) -> None:
+def _write(axis: Axes, text: str, background: str = "white") -> None:
+    axis.set_facecolor(background)
     place: dict[str, Any] = {"transform": axis.transAxes, "ha": "center", "va": "center"}
     axis.text(0.5, 0.5, text, color=QUIET, fontstyle="italic", **place)
 
 
-def _state_scales(axes: npt.NDArray[Any], lines: int, scales: Scales, width: float) -> None:
-    """A colour scale below each column and, if rows share a scale, what s is next to each row."""
-    labels = [scales.label(column) for column in range(axes.shape[1] - 1)]
+def _state_scales(axes: npt.NDArray[Any], scales: Scales, width: float) -> None:
+    """A colour scale below each column that has values other than 0."""
     strips = [
-        add_scale(axis, scales.colors(column), label)
-        for column, (axis, label) in enumerate(zip(axes[-1, 1:], labels))
-        if label is not None
+        add_scale(axis, scales.colors(column), label, width)
+        for column, axis in enumerate(axes)
+        if (label := scales.label(column)) is not None
     ]
-    for strip in strips:
-        wrap(strip.xaxis.label, width)
-    if strips:
-        strips[0].set_ylabel("scale", rotation=0, ha="right", va="center", color=QUIET)
-    for axis, note in zip(axes[::lines, -1], scales.notes()):
-        write_beside(axis, note, (1, 0.5), "axes fraction", color=QUIET)
+    for first in strips[:1]:
+        first.set_ylabel("scale", rotation=0, ha="right", va="center", color=QUIET)

@@ -21,12 +21,13 @@ from captum_classpattern.visualization.drawing import (
     check_channels,
     draw_image,
     fit_figure,
+    name_row,
     new_figure,
     on_neutral,
     wrap,
 )
 
-CELL_WIDTH, ROW_NAME = 1.3, 1.6  # inches
+CELL_WIDTH = 1.3  # inches
 COLUMN_WIDTHS = [1.0] * 6 + [1.4]  # canvas, mask, pattern, three stamped images, power
 HIT, MISS, TRACK = "#1a7f37", "#57606a", "#e6eaef"
 MASK_COLORS = "magma"
@@ -66,8 +67,8 @@ def plot_patterns(
             classifier's ``class_names``, else "class 3").
         title (str, optional): Title of the figure. Default: None.
         seed (int): Seed of the choice of images. Default: 0.
-        use_pyplot (bool): Makes the figure with pyplot, which shows it in notebooks and under
-            ``plt.show()``, as in Captum's visualizer. Default: True.
+        use_pyplot (bool): Makes the figure with pyplot, which shows it in notebooks and with
+            ``plt.show()``, as Captum's visualizer does. Default: True.
 
     Returns:
         *tuple[Figure, ndarray]*: The figure, and its axes, a row for each pattern.
@@ -94,15 +95,12 @@ def plot_patterns(
         for pattern in patterns:
             check_unseen(pattern, source)
         with rc_context(IMAGE_STYLE):
-            figure = new_figure(11, 2.0 * len(patterns) + 1, use_pyplot)
+            figure = new_figure(11, 2.0 * len(patterns) + 1, use_pyplot, title)
             axes = figure.subplots(len(patterns), 7, squeeze=False, width_ratios=COLUMN_WIDTHS)
-            if title is not None:
-                figure.suptitle(title, wrap=True)
             for row, pattern, power in zip(axes, patterns, powers):
                 binary = pattern.topk(area)
                 draw_image(row[0], pattern.canvas)
-                name = class_name(names, pattern.target)
-                wrap(row[0].set_ylabel(name, rotation=0, ha="right", va="center"), ROW_NAME)
+                name_row(row[0], class_name(names, pattern.target))
                 mask = pattern.mask[0].float().cpu().numpy()
                 row[1].imshow(mask, cmap=MASK_COLORS, vmin=0, vmax=1)
                 draw_image(row[2], on_neutral(binary))
@@ -186,4 +184,4 @@ def _label_columns(axes: npt.NDArray[Any], area: float) -> None:
     }
     for column, title in titles.items():
         axes[0, column].set_title(title)
-    add_scale(axes[-1, 1], MASK_COLORS, "0 to 1")
+    add_scale(axes[-1, 1], MASK_COLORS, "0 to 1", CELL_WIDTH)

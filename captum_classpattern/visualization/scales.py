@@ -49,12 +49,6 @@ class Scales:
         high = "s" if self.by == "row" else number(self.ends(0, column)[1])
         return f"±{high}" if self.signed(column) else f"0 to {high}"
 
-    def notes(self) -> list[str]:
-        """The value of s for each row; none unless rows share a scale."""
-        if self.by != "row":
-            return []
-        return [f"s = {number(largest(cells))}" for cells in self.values]
-
 
 def largest(cells: Sequence[Values | None]) -> float:
     """The largest 99.5 % quantile of the absolute values; their maximum if that is 0."""

@@ -105,7 +105,7 @@ def test_a_method_looks_the_same_in_all_panels():
         assert len(looks) == 1
 
 
-def test_few_methods_are_named_at_their_ends():
+def test_three_methods_are_named_at_their_ends():
     figure, [axis] = plot_curves({"m": three_methods()}, use_pyplot=False)
     assert not figure.legends
     for text in axis.texts:
@@ -125,7 +125,7 @@ def test_few_methods_are_named_at_their_ends():
     ],
     ids=["too many", "too close", "a long name", "of different lengths"],
 )
-def test_otherwise_one_legend_names_all_below(methods):
+def test_otherwise_one_legend_below_names_all_methods(methods):
     figure, axes = plot_curves({"a": methods, "b": three_methods()}, use_pyplot=False)
     assert not any(axis.texts for axis in axes)
     [legend] = figure.legends
@@ -189,13 +189,13 @@ CHANGES = {
     "title": ({"titles": "natural"}, "1 panels need as many titles, got 'natural'"),
     "highlight": ({"highlight": ["Occlusion"]}, "highlight must be .*'Lime'.*, got 'Occlusion'"),
     "one": ({"highlight": "Lime"}, "highlight must be a list of methods"),
-    "controls": ({"controls": ["lot"]}, "controls must be a list of methods .*, got 'lot'"),
+    "controls": ({"controls": ["unknown"]}, "controls must be a list of methods .*, got 'unknown'"),
     "marked": ({"areas_marked": [5]}, "areas_marked must be shares above 0, up to 1, got 5"),
 }
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_what_cannot_be_drawn_is_said_before_a_figure_is_open(name):
+def test_arguments_are_checked_before_a_figure_is_opened(name):
     change, text = CHANGES[name]
     before = pyplot.get_fignums()
     with pytest.raises(ValueError, match=text):
@@ -203,11 +203,11 @@ def test_what_cannot_be_drawn_is_said_before_a_figure_is_open(name):
     assert pyplot.get_fignums() == before
 
 
-def test_rounded_intervals_are_taken():
+def test_rounded_intervals_are_accepted():
     plot_curves({"m": {"a": [(0.1, 1.0, 0.9, 1 - 1e-12)]}}, use_pyplot=False)
 
 
-def test_random_states_stay_and_pyplot_only_knows_its_own():
+def test_random_states_are_kept_and_pyplot_only_knows_its_figures():
     state, numpy_state, before = torch.get_rng_state(), np.random.get_state(), pyplot.get_fignums()
     plot_curves({"m": three_methods()}, use_pyplot=False)
     assert pyplot.get_fignums() == before

@@ -47,7 +47,7 @@ def quantile(*maps):
 
 
 def texts_in(axis):
-    return [text.get_text() for text in axis.texts if not text.get_text().startswith("s = ")]
+    return [text.get_text() for text in axis.texts]
 
 
 @pytest.mark.parametrize(("show", "lines"), [("maps", 1), ("patterns", 1), ("both", 2)])
@@ -93,12 +93,13 @@ def test_the_maps_of_a_method_share_one_stated_scale():
 def test_the_maps_of_a_row_share_one_stated_scale():
     given = grid(scale="row")
     figure, axes = plot_maps(**given)
-    notes = [text.get_text() for axis in axes[:, -1] for text in axis.texts]
     for row in range(2):
         high = quantile(*given["maps"][row])
         assert limits(axes[2 * row, 1]) == pytest.approx((0, high))
         assert limits(axes[2 * row, 2]) == limits(axes[2 * row, 3]) == pytest.approx((-high, high))
-        assert float(notes[row].removeprefix("s = ")) == pytest.approx(high, rel=0.05)
+        name, note = axes[2 * row, 0].get_ylabel().split("\n")
+        assert name == ROWS[row]
+        assert float(note.removeprefix("(s = ").removesuffix(")")) == pytest.approx(high, rel=0.05)
     assert scale_labels(figure) == ["0 to s", "±s", "±s"]
 
 
@@ -141,7 +142,7 @@ def test_maps_of_zeros_are_drawn_as_zero_and_named(scale):
         image = axis.images[0]
         assert min(image.cmap(image.norm(0.0))[:3]) > 0.95  # white, or nearly
     assert texts_in(axes[1, 1]) == []
-    assert len(scale_labels(figure)) == 2  # nothing to state of the third method
+    assert len(scale_labels(figure)) == 2  # no scale for the third method
 
 
 def test_only_zeros_everywhere():
@@ -161,14 +162,14 @@ def test_tiny_and_huge_maps_are_drawn(recwarn):
     assert scale_labels(figure)[1] == "±1e-30"
 
 
-def test_cells_without_a_map_or_a_pattern_say_so():
+def test_cells_without_a_map_or_a_pattern_give_the_reason():
     given = grid()
     given["maps"][0][0] = given["patterns"][0][0] = None
     given["maps"][0][1] = None
     given["patterns"][0][2] = None
     _, axes = plot_maps(**given)
-    said = [[texts_in(axis) for axis in line] for line in axes[:2, 1:]]
-    assert said == [[["failed"], ["no map"], []], [["failed"], [], ["no pattern"]]]
+    reasons = [[texts_in(axis) for axis in line] for line in axes[:2, 1:]]
+    assert reasons == [[["failed"], ["no map"], []], [["failed"], [], ["no pattern"]]]
     assert not axes[0, 1].images
     assert not axes[1, 3].images
 
@@ -216,7 +217,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_what_cannot_be_drawn_is_said_before_a_figure_is_open(name):
+def test_arguments_are_checked_before_a_figure_is_opened(name):
     change, error, text = CHANGES[name]
     before = pyplot.get_fignums()
     with pytest.raises(error, match=text):
@@ -330,7 +331,7 @@ def test_a_word_longer_than_a_line_is_broken_anywhere():
     assert written.get_window_extent().width <= 70
 
 
-def test_the_caller_is_left_as_it_was():
+def test_arguments_and_random_states_are_unchanged():
     given = grid()
     copies = [[values.clone() for values in row] for row in given["maps"]]
     state, numpy_state, figures = torch.get_rng_state(), np.random.get_state(), pyplot.get_fignums()
@@ -341,7 +342,7 @@ def test_the_caller_is_left_as_it_was():
     assert pyplot.get_fignums() == figures
 
 
-def test_with_pyplot_the_figure_is_pyplots():
+def test_with_pyplot_the_figure_belongs_to_pyplot():
     figure, _ = plot_maps(**grid(use_pyplot=True))
     assert pyplot.gcf() is figure
     pyplot.close(figure)

@@ -88,7 +88,7 @@ def test_colour_images_black_canvases_and_unnamed_classes(images):
     assert pixels(axes[0][0]).max() == 0
 
 
-def test_with_pyplot_the_figure_is_pyplots(net, images):
+def test_with_pyplot_the_figure_belongs_to_pyplot(net, images):
     from matplotlib import pyplot
 
     figure, _ = plot_patterns(net, [pattern_of(images[0])], images[1:])
