@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from figures import pixels
+from figures import badly_placed, pixels, scale_labels
 from torch import nn
 
 from captum_classpattern import Pattern, PixelClassifier, plot_patterns, predictive_power
@@ -39,9 +39,9 @@ def test_a_row_shows_canvas_mask_pattern_stamped_images_and_power(net, images):
         kept = binary.mask[0].bool().numpy()
         grey = np.round(pattern.canvas[0].numpy() * 255)
         assert np.abs(pixels(row[0])[..., 0] - grey).max() <= 1
-        shown = pixels(row[2])
-        assert np.abs(shown[kept][:, 0] - grey[kept]).max() <= 1
-        assert np.abs(shown[~kept] - np.array(NO_PIXEL) * 255).max() <= 1
+        drawn = pixels(row[2])
+        assert np.abs(drawn[kept][:, 0] - grey[kept]).max() <= 1
+        assert np.abs(drawn[~kept] - np.array(NO_PIXEL) * 255).max() <= 1
         for axis in row[3:6]:
             assert np.abs(pixels(axis)[kept][:, 0] - grey[kept]).max() <= 1
         power = predictive_power(net, pattern, images[1:], labels[1:], area=0.25)
@@ -56,13 +56,13 @@ def test_masks_share_one_scale_from_0_to_1(net, images):
     assert pixels(axes[0][1]).max() == pytest.approx(0.1)
 
 
-def test_it_says_what_the_model_says_of_each_stamped_image(net, images):
+def test_stamped_images_are_labelled_with_the_models_predictions(net, images):
     _, axes = plot_patterns(net, [pattern_of(images[0], 1)], images[1:], use_pyplot=False)
     for axis in axes[0][3:6]:
-        shown = torch.tensor(pixels(axis)[..., 0] / 255, dtype=torch.float32)[None, None]
-        said = net.class_names[int(net(shown).argmax())]
-        assert axis.get_xlabel().startswith(said)
-        assert (axis.xaxis.label.get_fontweight() == "bold") == (said == "bee")
+        image = torch.tensor(pixels(axis)[..., 0] / 255, dtype=torch.float32)[None, None]
+        predicted = net.class_names[int(net(image).argmax())]
+        assert axis.get_xlabel().startswith(predicted)
+        assert (axis.xaxis.label.get_fontweight() == "bold") == (predicted == "bee")
 
 
 def test_the_three_images_are_of_other_classes_and_differ_in_class(images):
@@ -88,7 +88,7 @@ def test_colour_images_black_canvases_and_unnamed_classes(images):
     assert pixels(axes[0][0]).max() == 0
 
 
-def test_with_pyplot_the_figure_is_pyplots(net, images):
+def test_with_pyplot_the_figure_belongs_to_pyplot(net, images):
     from matplotlib import pyplot
 
     figure, _ = plot_patterns(net, [pattern_of(images[0])], images[1:])
@@ -114,7 +114,7 @@ def test_no_patterns_is_an_error(net, images):
         ({"patterns": "seen"}, ValueError, "can only be scored on held-out images"),
     ],
 )
-def test_what_cannot_be_drawn_is_said(net, images, change, error, text):
+def test_what_cannot_be_drawn_is_an_error(net, images, change, error, text):
     pattern = pattern_of(images[0], 1)
     seen = {"search_image_hashes": LabelledImages(images[1:], argument="images").hashes}
     kinds = {
@@ -125,6 +125,43 @@ def test_what_cannot_be_drawn_is_said(net, images, change, error, text):
     patterns = kinds.get(change.pop("patterns", None), [pattern])
     with pytest.raises(error, match=text):
         plot_patterns(net, patterns, images[1:], [0] * 11, use_pyplot=False, **change)
+
+
+NAMES = {
+    "short": ["ant", "bee", "cat"],
+    "long": ["tench, Tinca tinca", "American Staffordshire terrier, pit bull terrier", "m" * 60],
+}
+
+
+@pytest.mark.parametrize(
+    ("rows", "names", "size"),
+    [
+        (1, "short", (8, 8)),
+        (1, "long", (8, 16)),
+        (2, "long", (16, 8)),
+        (8, "long", (8, 8)),
+    ],
+)
+def test_no_text_overlaps_another_and_nothing_is_cut_off(rows, names, size):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(size[0] * size[1], 3)).eval()
+    patterns = [Pattern(torch.rand(1, *size), torch.rand(1, *size), i % 3) for i in range(rows)]
+    figure, _ = plot_patterns(
+        net,
+        patterns,
+        torch.rand(9, 1, *size),
+        torch.arange(9) % 3,
+        class_names=NAMES[names],
+        title="A title that is longer than the figure is wide, and therefore has to be broken " * 2,
+        use_pyplot=False,
+    )
+    for dpi in (50, 100):
+        assert badly_placed(figure, dpi) == []
+
+
+def test_the_scale_of_the_masks_is_stated_below_the_last(net, images):
+    figure, _ = plot_patterns(net, [pattern_of(images[0])] * 2, images[1:], use_pyplot=False)
+    assert scale_labels(figure) == ["0 to 1"]
 
 
 def test_classes_beyond_the_names_are_numbered(net, images):
