@@ -88,7 +88,7 @@ def test_verdicts_that_fail_come_first(unillustrated):
         "No class",
         "Holds",
         "It works",
-        "Patterns",
+        "Patterns reach",
     ]
     places = [text.index(part) for part in parts]
     assert places == sorted(places)
