@@ -17,11 +17,11 @@ from captum_classpattern.class_names import file_safe
 from captum_classpattern.classifier import Classifier
 from captum_classpattern.cli.printing import console
 from captum_classpattern.comparison import Comparison, Interrupted, Record
-from captum_classpattern.comparison.choosing import searching
-from captum_classpattern.comparison.means import mean_power
+from captum_classpattern.comparison.records import search_names
+from captum_classpattern.comparison.tables import mean_power
 from captum_classpattern.images import LabelledImages
-from captum_classpattern.report.pictures import pictures
-from captum_classpattern.report.writing import write_page
+from captum_classpattern.report.figures import draw_figures
+from captum_classpattern.report.page import write_page
 from captum_classpattern.scores.intervals import Estimate
 
 SMALL = 0.01
@@ -91,7 +91,7 @@ def write_comparison(comparison: Comparison, out: Path, title: str) -> None:
     """comparison.json, the report, its figures as files, and the patterns that were searched."""
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / "comparison.json", (comparison.to_json() + "\n").encode())
-    drawn = pictures(comparison, {})
+    drawn = draw_figures(comparison, {})
     write_page(comparison, out / "report.html", drawn, title=title)
     for model in comparison.models:
         records = comparison.select(model=model, kind=comparison.kinds[0])
@@ -104,7 +104,7 @@ def write_comparison(comparison: Comparison, out: Path, title: str) -> None:
 
 def _save_patterns(comparison: Comparison, records: Sequence[Record], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    names = searching(records)
+    names = search_names(records)
     for record in records:
         if record.name in names:
             for area in record.masks:
@@ -168,8 +168,8 @@ def _table(comparison: Comparison, model: str) -> Table:
             f"{power.value:.1%} ({100 * low:.1f}-{100 * high:.1f})",
             *(f"{_mean(group[usual], other).value:.1%}" for other in smaller),
             *(f"{_mean(group[key], area).value:.1%}" if key in group else "" for key in variants),
-            f"{group[usual][0].passes:.4g}",
-            f"{group[usual][0].seconds:.2g}",
+            f"{group[usual][0].scores['passes']:.4g}",
+            f"{group[usual][0].scores['seconds']:.2g}",
         )
     for failure in comparison.failures:
         if failure.model == model and failure.what == "maps":

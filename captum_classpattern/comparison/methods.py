@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from captum_classpattern.attribution import ClassPattern
 from captum_classpattern.classifier import Classifier, device_and_dtype, find_module
-from captum_classpattern.comparison.controls import ClassMean, RandomPixels
-from captum_classpattern.comparison.crop import BestCrop
+from captum_classpattern.comparison.controls import BestCrop, ClassMean, RandomPixels
 from captum_classpattern.images import Images, LabelledImages, Labels, evenly_spaced
 from captum_classpattern.optimization.settings import SearchSettings
 

@@ -10,7 +10,7 @@ from matplotlib import pyplot
 
 from captum_classpattern import Pattern, predictive_power
 from captum_classpattern.comparison import RandomPixels
-from captum_classpattern.comparison.means import mean_power
+from captum_classpattern.comparison.tables import mean_power
 
 
 def broken_on_other(model):
@@ -164,16 +164,16 @@ def test_kinds_of_canvases(comparison):
     figure, stamped = comparison.plot(kind="stamped", use_pyplot=False, show="maps")
     assert stamped.shape == (2, 5)
     for record in comparison.select(kind="stamped", model="one", level="image", ranking="signed"):
-        assert f"IoU {record.localisation.iou:.2f}" in texts(figure)
+        assert f"IoU {record.scores['iou']:.2f}" in texts(figure)
 
 
 def test_what_cannot_be_drawn_is_told_in_words(comparison):
-    words = "there is nothing to draw of model 'nobody', class None, canvas None: models are "
+    words = "there is nothing to draw for model 'nobody', class None, canvas None: models are "
     with pytest.raises(ValueError, match=words + r"\['one', 'other'\], classes \[0, 1, 2\]"):
         comparison.plot(model="nobody")
     with pytest.raises(ValueError, match=r"canvases \['photo', 'stamped', 'white'\]"):
         comparison.plot(kind="black")
-    with pytest.raises(ValueError, match="nothing to draw of model None, class 7"):
+    with pytest.raises(ValueError, match="nothing to draw for model None, class 7"):
         comparison.plot(target=7)
     for draw in (comparison.plot, comparison.plot_curves):
         with pytest.raises(ValueError, match=r"there is no record of 'Lime' here: there are \['S"):

@@ -1,4 +1,4 @@
-"""Writing the page: all that is shown goes through one template, which escapes it."""
+"""The page: everything that it shows goes through one template, which escapes it."""
 
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
@@ -11,10 +11,10 @@ from markupsafe import Markup
 
 from captum_classpattern._files import write_atomically
 from captum_classpattern.comparison import Comparison
+from captum_classpattern.report.area_slider import area_slider
+from captum_classpattern.report.figures import PageFigure, draw_figures
 from captum_classpattern.report.formats import counted, percent, settings_lines
-from captum_classpattern.report.growing import growing
-from captum_classpattern.report.pictures import Picture, pictures
-from captum_classpattern.report.tables import LEVELS, Cell, Row, Table, tables
+from captum_classpattern.report.tables import LEVELS, Row, Table, tables, text_cell
 
 TITLE = "Class patterns and other methods"
 
@@ -29,18 +29,18 @@ def write_report(
 ) -> Path:
     r"""
     Writes a comparison as one HTML page: verdicts, figures, a slider over the area, tables that
-    sort and filter, and every setting.
+    can be sorted and filtered, and all settings.
 
-    The page needs no network and no other file. Names and failures are escaped, and a content
-    security policy lets nothing run but the page's own script. The same comparison gives the same
-    file. A file that is there already is replaced whole or not at all.
+    The page needs no network and no other file. Names and error messages are escaped, and a
+    content security policy allows only the page's own script. The same comparison gives the same
+    file. An existing file is replaced as a whole or not at all.
 
     Args:
-        comparison (Comparison): What :func:`~captum_classpattern.compare` has measured.
+        comparison (Comparison): The outcome of :func:`~captum_classpattern.compare`.
         path (str or Path): The file to write.
         title (str): Heading of the page. Default: "Class patterns and other methods".
         verdicts (Sequence[Mapping]): Claims that were tested: ``"holds"`` (bool), ``"text"`` (str,
-            with the numbers) and, if wanted, a ``"claim"`` or ``"title"``. Those that fail come
+            with the numbers) and optionally a ``"claim"`` or ``"title"``. Those that fail come
             first. Default: None (:meth:`Comparison.verdicts`).
         figures (Mapping[str, Figure], optional): Further matplotlib figures by their title.
             Default: None.
@@ -59,28 +59,27 @@ def write_report(
         >>> images, labels = torch.rand(60, 1, 8, 8), torch.arange(60) % 3
         >>> comparison = compare(
         ...     {"linear": net}, images[:1], 0,
-        ...     search=(images[:30], labels[:30]),
-        ...     held_out=(images[30:], labels[30:]),
+        ...     search=(images[:30], labels[:30]), held_out=(images[30:], labels[30:]),
         ...     methods={"RandomPixels": RandomPixels}, areas=[0.05, 0.1])
         >>> page = write_report(
         ...     comparison, mkdtemp() + "/report.html",
-        ...     verdicts=[{"holds": False, "text": "Random pixels reach 90 %: they don't."}])
+        ...     verdicts=[{"holds": False, "text": "Random pixels reach 90 %."}])
         >>> page.name, "Random pixels reach 90 %" in page.read_text(encoding="utf-8")
         ('report.html', True)
     """
-    drawn = pictures(comparison, figures or {})
+    drawn = draw_figures(comparison, figures or {})
     return write_page(comparison, path, drawn, title=title, verdicts=verdicts)
 
 
 def write_page(
     comparison: Comparison,
     path: str | Path,
-    drawn: Sequence[Picture],
+    figures: Sequence[PageFigure],
     *,
     title: str = TITLE,
     verdicts: Sequence[Mapping[str, Any]] | None = None,
 ) -> Path:
-    """The page of :func:`write_report`, with pictures that are drawn already."""
+    """The page of :func:`write_report`, with figures that were already drawn."""
     environment = Environment(
         loader=PackageLoader("captum_classpattern.report"),
         autoescape=True,
@@ -89,7 +88,7 @@ def write_page(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    script, style = (_own(environment, name) for name in ("report.js", "report.css"))
+    script, style = (_read(environment, name) for name in ("report.js", "report.css"))
     page = environment.get_template("report.html").render(
         title=title,
         script=script,
@@ -97,9 +96,9 @@ def write_page(
         policy=f"default-src 'none'; img-src data:; script-src {_hash(script)}; "
         f"style-src {_hash(style)}; base-uri 'none'; form-action 'none'",
         summary=_summary(comparison),
-        verdicts=_in_order(comparison.verdicts() if verdicts is None else verdicts),
-        pictures=drawn,
-        growing=growing(comparison),
+        verdicts=_sorted_verdicts(comparison.verdicts() if verdicts is None else verdicts),
+        figures=figures,
+        slider=area_slider(comparison),
         tables=tables(comparison),
         facets=_facets(comparison),
         failures=_failures(comparison),
@@ -112,8 +111,8 @@ def write_page(
     return path
 
 
-def _own(environment: Environment, name: str) -> Markup:
-    """A file of the package's own, as it is."""
+def _read(environment: Environment, name: str) -> Markup:
+    """A file of this package, unescaped."""
     assert environment.loader is not None
     return Markup(environment.loader.get_source(environment, name)[0])
 
@@ -143,9 +142,9 @@ def _summary(comparison: Comparison) -> str:
     return ", ".join(parts)
 
 
-def _in_order(verdicts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _sorted_verdicts(verdicts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Those that fail first."""
-    told = []
+    checked = []
     for number, verdict in enumerate(verdicts):
         holds, text = verdict.get("holds"), verdict.get("text")
         if not isinstance(holds, bool) or not isinstance(text, str):
@@ -154,33 +153,29 @@ def _in_order(verdicts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 f"{dict(verdict)!r:.200}"
             )
         claim = verdict.get("claim") or verdict.get("title") or ""
-        told.append({"holds": holds, "claim": str(claim), "text": text})
-    return sorted(told, key=lambda verdict: verdict["holds"])
+        checked.append({"holds": holds, "claim": str(claim), "text": text})
+    return sorted(checked, key=lambda verdict: verdict["holds"])
 
 
 def _facets(comparison: Comparison) -> dict[str, list[tuple[str, bool]]]:
-    """What the tables can be filtered by: for each name its values, and whether each is shown."""
+    """What the tables are filtered by: the values of each facet, and whether each is checked."""
     records = comparison.records
     values = {
         "model": dict.fromkeys(record.model for record in records),
         "canvas": dict.fromkeys(record.kind for record in records),
-        "map of": dict.fromkeys(LEVELS.get(record.level, record.level) for record in records),
+        "map of": dict.fromkeys(LEVELS[record.level] for record in records),
         "ranking": dict.fromkeys(record.ranking for record in records),
     }
     return {
-        name: [(value, (name, value) != ("map of", LEVELS["class"])) for value in own]
-        for name, own in values.items()
-        if len(own) > 1
+        name: [(value, (name, value) != ("map of", LEVELS["class"])) for value in of_facet]
+        for name, of_facet in values.items()
+        if len(of_facet) > 1
     }
 
 
 def _failures(comparison: Comparison) -> Table:
     rows = [
-        Row(
-            [Cell(text, text) for text in (f.method, f.model, f.what, f.reason)],
-            {"model": f.model},
-        )
+        Row([text_cell(text) for text in (f.method, f.model, f.what, f.reason)])
         for f in comparison.failures
     ]
-    columns = ["method", "model", "what could not be had", "why"]
-    return Table("failures", "What failed", "", columns, rows)
+    return Table("failures", "Failures", "", ["method", "model", "what failed", "reason"], rows)

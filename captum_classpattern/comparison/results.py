@@ -1,4 +1,4 @@
-"""The outcome of a comparison, as records, tables, JSON and figures."""
+"""The outcome of a comparison, as records, tables, JSON, verdicts and figures."""
 
 import json
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from captum_classpattern.class_names import ClassNames
 from captum_classpattern.comparison.figures import draw_curves, draw_maps
+from captum_classpattern.comparison.metrics import METRICS, Metric
 from captum_classpattern.comparison.records import Failure, Record
 from captum_classpattern.comparison.tables import as_table, rows_by_canvas, rows_by_method
 from captum_classpattern.comparison.verdicts import Verdict, make_verdicts
@@ -19,25 +20,26 @@ from captum_classpattern.pattern import Pattern
 @dataclass(frozen=True, eq=False, repr=False)
 class Comparison:
     r"""
-    What :func:`compare` has measured.
+    The outcome of :func:`compare`.
 
     Args:
         models (dict[str, float or None]): For each model the share of the held-out images that it
-            classifies correctly; None where these are the first model's own predictions.
+            classifies correctly; None if their labels are the first model's predictions.
         canvases (Tensor): (N, C, H, W).
         targets (list[int]): The class of each canvas.
         kinds (list[str]): The kind of each canvas.
         stamped (dict[str, Tensor]): The images stamped with each model's trigger.
-        triggers (dict[str, Pattern]): The trigger that each model was measured with.
-        backdoored (list[str]): The models whose own that trigger is.
+        triggers (dict[str, Pattern]): The trigger that was looked for on each model.
+        backdoored (list[str]): The models that have that trigger.
         records (list[Record]): One for each model, method, level, ranking and canvas.
-        failures (list[Failure]): What could not be had, and why.
+        failures (list[Failure]): What failed, and why.
         class_names (list[str], optional): Name of each class.
         area (float): Share of the pixels at which methods are compared.
-        areas (list[float]): Those of the curves.
+        areas (list[float]): All areas that were scored.
         settings (dict): All settings, hashes of the images, versions, and ``complete``: False
             after an interrupt.
-        seen (frozenset[str]): Hashes of the search images, which the patterns keep.
+        seen (frozenset[str]): Hashes of the search images, which patterns keep.
+        metrics (Sequence[Metric]): What was measured besides predictive power.
     """
 
     models: dict[str, float | None]
@@ -54,6 +56,7 @@ class Comparison:
     areas: list[float]
     settings: dict[str, Any]
     seen: frozenset[str] = frozenset()
+    metrics: Sequence[Metric] = METRICS
 
     def __repr__(self) -> str:
         methods = len({record.method for record in self.records})
@@ -68,11 +71,11 @@ class Comparison:
         return str(target) if names is None or target >= len(names) else names[target]
 
     def _class_number(self, target: int | str | None) -> int | None:
-        """The class that a number or a name means."""
+        """The number of a class that is given by number or name."""
         if not isinstance(target, str):
             return target
         if self.class_names is None:
-            raise ValueError(f"the comparison has no names of classes to find {target!r} among")
+            raise ValueError(f"the comparison has no class names, so it cannot find {target!r}")
         return ClassNames(self.class_names).find(target)
 
     def rows(self, by: str = "method") -> list[dict[str, Any]]:
@@ -80,12 +83,13 @@ class Comparison:
         All scores as plain values.
 
         Args:
-            by (str): ``"method"`` for the means over classes on a kind of canvas, with 95 %
-                intervals; ``"canvas"`` for a row a record. Default: "method".
+            by (str): ``"method"`` for means over classes, with 95 % intervals, one row for each
+                model, kind of canvas, method, level and ranking; ``"canvas"`` for one row per
+                record. Default: "method".
 
         Returns:
-            *list[dict]*: Failures are rows whose ``failure`` says why. What was not measured is
-            left out.
+            *list[dict]*: Predictive powers, and a column for each metric that applies. A failure
+            is a row whose ``failure`` gives the reason.
 
         Raises:
             ValueError: If ``by`` is neither.
@@ -93,7 +97,7 @@ class Comparison:
         makers = {"method": rows_by_method, "canvas": rows_by_canvas}
         if by not in makers:
             raise ValueError(f"by must be 'method' or 'canvas', got {by!r}")
-        return makers[by](self.records, self.failures)
+        return makers[by](self.records, self.failures, self.metrics)
 
     def table(self, by: str = "method") -> Any:
         r"""
@@ -103,7 +107,7 @@ class Comparison:
             by (str): As in :meth:`rows`. Default: "method".
 
         Returns:
-            *pandas.DataFrame* or *list[dict]*: A DataFrame where pandas is installed, else
+            *pandas.DataFrame* or *list[dict]*: A DataFrame if pandas is installed, else
             :meth:`rows`, each with all keys.
 
         Raises:
@@ -112,28 +116,38 @@ class Comparison:
         return as_table(self.rows(by))
 
     def to_json(self) -> str:
-        """All rows a canvas, failures and settings as JSON; no images and no masks."""
-        told = {
+        """Rows by canvas, metrics, verdicts, failures and settings as JSON, without images."""
+        content = {
             "models": self.models,
             "class_names": self.class_names,
             "settings": self.settings,
             "verdicts": self.verdicts(),
-            "rows": rows_by_canvas(self.records, []),
+            "metrics": [metric.as_dict() for metric in self.metrics],
+            "rows": rows_by_canvas(self.records, [], self.metrics),
             "failures": [failure.as_dict() for failure in self.failures],
         }
-        return json.dumps(told, indent=2, allow_nan=False)
+        return json.dumps(content, indent=2, allow_nan=False)
 
     def verdicts(self) -> list[Verdict]:
-        """What the numbers say in words: ``title``, ``holds``, ``text`` and ``model`` of each."""
-        return make_verdicts(self)
+        """Claims tested by the numbers: each has ``title``, ``holds``, ``text`` and mostly
+        ``model``."""
+        return make_verdicts(
+            self.records,
+            self.failures,
+            models=self.models,
+            backdoored=self.backdoored,
+            kind=self.kinds[0],
+            area=self.area,
+            complete=self.settings.get("complete") is not False,
+        )
 
     def select(self, **wanted: Any) -> list[Record]:
         r"""
-        The records with some values of their fields.
+        The records whose fields have the given values.
 
         Args:
-            **wanted: Such as ``model="natural", method="Saliency", level="image"``; a ``target`` by
-                number or name.
+            **wanted: Such as ``model="natural", method="Saliency", level="image"``. The ``target``
+                may be a number or a name.
 
         Returns:
             *list[Record]*: In order.
@@ -154,11 +168,11 @@ class Comparison:
         use_pyplot: bool = True,
     ) -> tuple[Any, npt.NDArray[Any]]:
         r"""
-        Draws maps and patterns, a column for each method.
+        Draws maps and patterns, one column for each method.
 
         Args:
-            model (str, optional): Whose maps; the rows are its classes. Default: None (the first
-                model, or, with a ``target``, a row for each model).
+            model (str, optional): Name of the model; the rows are its canvases. Default: None (the
+                first model; all models, one row each, if a ``target`` is given).
             target (int or str, optional): Only this class, by number or name. Default: None (all).
             methods (Sequence[str], optional): Names as in :attr:`Record.name`. Default: None
                 (the signed maps of the images).
@@ -168,27 +182,37 @@ class Comparison:
             use_pyplot (bool): As in Captum's visualizer. Default: True.
 
         Returns:
-            *tuple[Figure, ndarray]*: The figure and its axes; maps of a column share one scale,
-            which is stated.
+            *tuple[Figure, ndarray]*: The figure and its axes. The maps of a column share one scale,
+            which is shown.
 
         Raises:
             ValueError: If there is nothing to draw for these choices.
         """
         target = self._class_number(target)
-        everywhere = model is None and target is not None
+        all_models = model is None and target is not None
         chosen = [
             record
             for record in self.select(kind=kind or self.kinds[0])
-            if (everywhere or record.model == (model or next(iter(self.models))))
+            if (all_models or record.model == (model or next(iter(self.models))))
             and target in (None, record.target)
         ]
         if not chosen:
             raise ValueError(
-                f"there is nothing to draw of model {model!r}, class {target!r}, canvas {kind!r}: "
+                f"there is nothing to draw for model {model!r}, class {target!r}, canvas {kind!r}: "
                 f"models are {list(self.models)}, classes {sorted(set(self.targets))}, canvases "
                 f"{sorted({record.kind for record in self.records})}"
             )
-        return draw_maps(self, chosen, methods, show=show, title=title, use_pyplot=use_pyplot)
+        several = len({record.model for record in chosen}) > 1
+        return draw_maps(
+            chosen,
+            methods,
+            area=self.area,
+            pattern_of=self.pattern_of,
+            row_name=lambda r: r.model if several else self.class_name(r.target),
+            show=show,
+            title=title,
+            use_pyplot=use_pyplot,
+        )
 
     def canvas_of(self, record: Record) -> Tensor:
         """The image that a record's pattern is cut from, (C, H, W)."""
@@ -199,7 +223,7 @@ class Comparison:
 
     def pattern_of(self, record: Record, area: float | None = None) -> Pattern:
         r"""
-        A record's pattern.
+        The pattern of a record.
 
         Args:
             record (Record): One of ``records``.
@@ -221,7 +245,7 @@ class Comparison:
         use_pyplot: bool = True,
     ) -> tuple[Any, npt.NDArray[Any]]:
         r"""
-        Draws predictive power over the area, a panel for each model: means over classes, with
+        Draws predictive power over the area, one panel for each model: means over classes with
         their 95 % intervals.
 
         Args:
@@ -237,11 +261,11 @@ class Comparison:
             ValueError: If there is nothing to draw for these choices.
         """
         chosen = self.select(kind=kind or self.kinds[0])
-        return draw_curves(self, chosen, methods, use_pyplot)
+        return draw_curves(chosen, methods, area=self.area, use_pyplot=use_pyplot)
 
 
 class Interrupted(KeyboardInterrupt):
-    """An interrupt of :func:`compare`; ``comparison`` holds the methods that were finished."""
+    """An interrupt of :func:`compare`. ``comparison`` holds the methods that were finished."""
 
     def __init__(self, comparison: Comparison) -> None:
         super().__init__("compare was interrupted: .comparison holds what was finished")
