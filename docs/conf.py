@@ -2,13 +2,13 @@
 
 import os
 import re
-import subprocess
-import sys
 from importlib.metadata import version as installed
 from pathlib import Path
 
 from docutils import nodes
 from latex2mathml.converter import convert
+
+from captum_classpattern import cli
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
@@ -99,14 +99,8 @@ def copy_pages(app):
     for page in DOCS.glob("tutorials/*.ipynb"):
         if f"tutorials/{page.name}" not in COPIED:
             page.unlink()  # its notebook is gone
-    command = [sys.executable, "-m", "typer", f"{project}.cli", "utils", "docs"]
-    told = subprocess.run(
-        [*command, "--name", "classpattern", "--title", "Command line"],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    write(DOCS / "project/command_line.md", told.stdout)
+    text = cli.app.generate_docs().replace("# classpattern", "# Command line", 1)
+    write(DOCS / "project/command_line.md", text)
 
 
 def relink_page(app, docname, source):

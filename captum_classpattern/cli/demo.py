@@ -2,16 +2,17 @@
 
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from cyclopts import Parameter
 from tqdm import tqdm
 
-from captum_classpattern.cli import options
-from captum_classpattern.cli.printing import console, draw_best, friendly_errors, print_tables
+from captum_classpattern.cli.options import OUTPUT, ComputeOptions, OutputFolder, SearchOptions
+from captum_classpattern.cli.printing import console, draw_best, print_tables
 
-if TYPE_CHECKING:  # imported by the command alone, so that --help answers at once
+if TYPE_CHECKING:  # imported where they are used, so that --help needs no torch
     from captum_classpattern.surveys.survey import Finding
 
 ROUNDS = 15  # of the default 80: a search takes a fifth of the time, and is little weaker
@@ -31,23 +32,24 @@ SMALL_COMPARISON: dict[str, Any] = {  # classpattern compare has more of all of 
 
 
 def demo(
-    out: Annotated[
-        Path, typer.Option(help="Folder for results.json, figures and patterns.", file_okay=False)
-    ] = Path("classpattern-demo"),
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the searches.")] = 0,
-    comparison: Annotated[
-        bool, typer.Option(help="End with a small comparison with Captum's other methods.")
-    ] = True,
-    precision: options.Precision = "auto",
+    *,
+    searches: ComputeOptions = ComputeOptions(),
+    comparison: Annotated[bool, Parameter(negative="--no-comparison", group=OUTPUT)] = True,
+    out: OutputFolder = Path("classpattern-demo"),
 ) -> None:
-    """Search, check and show the class patterns of three embedded Fashion-MNIST models."""
-    with friendly_errors():
-        options.check_precision(precision)
-        _demo(out, seed, precision, comparison=comparison)
+    """Find, check and show the class patterns of three embedded Fashion-MNIST models.
 
+    For example:
 
-def _demo(out: Path, seed: int, precision: str, *, comparison: bool) -> None:
+        classpattern demo
+        classpattern demo --no-comparison --out my_folder
+
+    Args:
+        comparison: End with a small comparison with Captum's other methods.
+        out: The folder for results.json, the figures and the patterns.
+    """
     started = time.perf_counter()
+    seed, precision = searches.seed, searches.precision
 
     from captum_classpattern.demo import demo_images, demo_trigger
     from captum_classpattern.demo.story import make_verdicts
@@ -61,18 +63,18 @@ def _demo(out: Path, seed: int, precision: str, *, comparison: bool) -> None:
         _finish(findings, [], out, started, seed, complete=False)
         count = sum(map(len, findings.values()))
         kept = (
-            f"the {count} patterns that were finished are in {out / 'patterns'}, their scores in "
+            f"the {count} finished patterns are in {out / 'patterns'}, their scores in "
             f"{out / 'results.json'}"
             if count
             else "no pattern was finished yet (all classes of a model are searched together)"
         )
-        typer.echo(f"\nInterrupted: {kept}.", err=True)
-        raise typer.Exit(130) from None
+        print(f"\nInterrupted: {kept}.", file=sys.stderr)
+        raise SystemExit(130) from None
     pixels = changed_pixels(demo_trigger(), demo_images().held_out.images)
     verdicts = make_verdicts(findings, pixels)
     _finish(findings, verdicts, out, started, seed, complete=True)
     if comparison:
-        _compare(out / "comparison", seed, precision)
+        _compare(out / "comparison", searches)
 
 
 def _search_all(findings: "dict[str, list[Finding]]", out: Path, seed: int, precision: str) -> None:
@@ -112,38 +114,26 @@ def _search_all(findings: "dict[str, list[Finding]]", out: Path, seed: int, prec
             )
 
 
-def _compare(out: Path, seed: int, precision: str) -> None:
-    """Some of Captum's methods and the class pattern side by side on the three models, on every
-    second class."""
-    from captum_classpattern.cli.side_by_side import choose_canvases, compared
-    from captum_classpattern.comparison import compare, known_methods
+def _compare(out: Path, searches: ComputeOptions) -> None:
+    """Compares some methods on the three models, on every second class."""
+    from captum_classpattern.cli.comparing import run_comparison
+    from captum_classpattern.comparison import compare
     from captum_classpattern.demo import CLASS_NAMES, demo_images, demo_models
 
-    images, models = demo_images(), demo_models()
-    search, held_out = images.search, images.held_out
-    canvases, targets, kinds = choose_canvases(
-        models, search, range(0, len(CLASS_NAMES), 2), seed=seed
-    )
-    compared(
-        out,
-        "Fashion-MNIST: class patterns next to Captum's methods",
-        lambda: compare(
-            models,
-            canvases,
-            targets,
-            search=search,
-            held_out=held_out,
-            methods=known_methods(
-                search,
-                names=COMPARED,
-                n_steps=COMPARED_ROUNDS,
-                precision=precision,
-            ),
-            canvas_kinds=kinds,
-            seed=seed,
-            show_progress=True,
-            **SMALL_COMPARISON,
+    images = demo_images()
+    run_comparison(
+        partial(compare, **SMALL_COMPARISON),
+        demo_models(),
+        images.search,
+        images.held_out,
+        range(0, len(CLASS_NAMES), 2),
+        methods=COMPARED,
+        searches=SearchOptions(
+            n_steps=COMPARED_ROUNDS, seed=searches.seed, precision=searches.precision
         ),
+        out=out,
+        title="Fashion-MNIST: class patterns next to Captum's methods",
+        show_progress=True,
     )
 
 
@@ -184,6 +174,6 @@ def _finish(
         console().print(f"Claim {verdict['claim']} {outcome}: {verdict['text']}\n")
     if complete:
         count = sum(map(len, findings.values()))
-        typer.echo(
+        print(
             f"{count} patterns in {seconds:.0f} s. Figures, patterns and results.json are in {out}."
         )

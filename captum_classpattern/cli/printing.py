@@ -1,17 +1,12 @@
 """What the commands print and draw of findings."""
 
-import sys
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
 from rich.console import Console
-from tqdm import tqdm
 
-if TYPE_CHECKING:  # imported by the commands alone, so that --help answers at once
+if TYPE_CHECKING:  # imported where they are used, so that --help needs no torch
     from captum_classpattern.classifier import Classifier
     from captum_classpattern.images import LabelledImages
     from captum_classpattern.surveys.survey import Finding
@@ -81,34 +76,3 @@ def write_figure(figure: Any, path: Path) -> None:
     beside = path.with_name(f".{path.name}.tmp.png")
     figure.savefig(beside, dpi=110)
     beside.replace(path)
-
-
-@contextmanager
-def friendly_errors() -> Iterator[None]:
-    """Turns errors of wrong input into a line on the terminal and exit code 2, and notices and
-    warnings into lines. Other errors, which are faults of the code, keep their traceback."""
-    try:
-        with warnings.catch_warnings():
-            warnings.showwarning = _print_warning
-            yield
-    except (ImportError, OSError, ValueError, TypeError) as error:
-        if type(error) is TypeError:  # no ArgumentTypeError
-            raise
-        if isinstance(error, ImportError) and (error.name or "").startswith("captum_classpattern"):
-            raise  # a fault of the code
-        typer.echo(f"Error: {_printable(error)}", err=True)
-        raise typer.Exit(2) from None
-
-
-def _print_warning(
-    message: Warning | str, category: type[Warning], *_: object, **__: object
-) -> None:
-    from captum_classpattern._validation import Notice
-
-    word = "Note" if issubclass(category, Notice) else "Warning"
-    tqdm.write(f"{word}: {_printable(message)}", file=sys.stderr)  # above progress bars
-
-
-def _printable(message: object) -> str:
-    """A message without what could steer the terminal, as a file's names might."""
-    return "".join(c if c.isprintable() or c == "\n" else "?" for c in str(message))

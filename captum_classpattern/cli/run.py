@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import typer
 from tqdm import tqdm
 
 from captum_classpattern.adapters import PixelClassifier
@@ -77,10 +76,10 @@ class Run:
         ours = json.loads(json.dumps(self.settings))
         differing = [key for key in ours if earlier.get(key) != ours[key]]
         if differing == ["captum_classpattern"]:
-            typer.echo(
+            print(
                 f"Note: what is finished was searched by version {earlier.get(differing[0])} of "
                 "captum_classpattern.",
-                err=True,
+                file=sys.stderr,
             )
         elif differing:
             listed = "; ".join(f"{k} {earlier.get(k)} then, {ours[k]} now" for k in differing)
@@ -119,20 +118,18 @@ class Run:
     def describe(self) -> None:
         """Says what was loaded, and how well the model knows the held-out images."""
         told = self.model.provenance
-        typer.echo(
+        print(
             f"{told['source']}: {told['format']}, {told.get('arch') or 'the network in it'}; "
             f"normalised by {told['normalisation']['from']}.\n"
             f"{len(self.images)} images to search with, {len(self.held_out)} held out"
             f" ({self.held_out.duplicates_dropped} copies dropped)."
         )
         if self.accuracy is not None:
-            typer.echo(
-                f"The model classifies {self.accuracy:.1%} of the held-out images correctly."
-            )
+            print(f"The model classifies {self.accuracy:.1%} of the held-out images correctly.")
         if self.findings:
             done = sorted({finding.target for finding in self.findings})
             named = (name_of(self.model, target) or str(target) for target in done)
-            typer.echo(f"Finished already: {', '.join(named)}.")
+            print(f"Finished already: {', '.join(named)}.")
 
     @cached_property
     def accuracy(self) -> float | None:
@@ -150,8 +147,8 @@ class Run:
             self._search(left)
         except KeyboardInterrupt:
             self._write(complete=False)
-            typer.echo(f"\nInterrupted: --resume goes on in {self.out}.", err=True)
-            raise typer.Exit(130) from None
+            print(f"\nInterrupted: --resume goes on in {self.out}.", file=sys.stderr)
+            raise SystemExit(130) from None
         self._write(complete=True)
         names = self.model.class_names
         draw_best(
@@ -169,7 +166,7 @@ class Run:
                 text = strongest_class(self.findings, kind, area, names, n_classes=self._n_classes)
                 console().print(text, markup=False)  # names may hold brackets
         console().print(PROOF)
-        typer.echo(f"patterns.png, patterns/ and results.json are in {self.out}.")
+        print(f"patterns.png, patterns/ and results.json are in {self.out}.")
 
     def _search(self, left: Sequence[int]) -> None:
         total = len(self.findings) + len(left) * len(self.canvases)

@@ -1,0 +1,32 @@
+"""The command line as the tests run it."""
+
+import contextlib
+import io
+from dataclasses import dataclass
+
+from captum_classpattern.cli import main
+
+
+@dataclass(frozen=True)
+class Result:
+    exit_code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def output(self):
+        return self.stdout + self.stderr
+
+
+def run(arguments):
+    """Runs a command in this process. Errors that are not reported in a line are raised."""
+    code = 0
+    with (
+        contextlib.redirect_stdout(io.StringIO()) as stdout,
+        contextlib.redirect_stderr(io.StringIO()) as stderr,
+    ):
+        try:
+            main(arguments)
+        except SystemExit as stopped:
+            code = stopped.code or 0
+    return Result(code, stdout.getvalue(), stderr.getvalue())
