@@ -2,13 +2,13 @@
 
 import os
 import re
+import subprocess
+import sys
 from importlib.metadata import version as installed
 from pathlib import Path
 
 from docutils import nodes
 from latex2mathml.converter import convert
-
-from captum_classpattern import cli
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
@@ -99,7 +99,11 @@ def copy_pages(app):
     for page in DOCS.glob("tutorials/*.ipynb"):
         if f"tutorials/{page.name}" not in COPIED:
             page.unlink()  # its notebook is gone
-    text = cli.app.generate_docs().replace("# classpattern", "# Command line", 1)
+    code = f"from {project}.cli import app; print(app.generate_docs())"
+    documented = subprocess.run(  # not here: usage lines would name "python -m sphinx"
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    )
+    text = documented.stdout.replace("# classpattern", "# Command line", 1)
     write(DOCS / "project/command_line.md", text)
 
 
