@@ -44,6 +44,10 @@ def _whole_number(text: str, *, least: int) -> int:
     return int(text)
 
 
+def _position_or_name(text: str) -> int | str:
+    return int(text) if re.fullmatch(r"-?\d+", text) else text
+
+
 def _numbers(text: str) -> list[float]:
     try:
         return [float(part) for part in text.split(",")]
@@ -100,8 +104,6 @@ def _selection(text: str) -> list[str | range]:
 
 
 Count: TypeAlias = Annotated[int, read_as(partial(_whole_number, least=1))]
-Classes: TypeAlias = Annotated[int, read_as(partial(_whole_number, least=2))]
-Seed: TypeAlias = Annotated[int, read_as(partial(_whole_number, least=0))]
 Numbers: TypeAlias = Annotated[list[float], read_as(_numbers)]
 Source: TypeAlias = Annotated[str, read_as(_source)]
 Area: TypeAlias = Annotated[float, Parameter(validator=_check_area)]
@@ -116,7 +118,7 @@ class ModelOptions:
     arch: str | None = None
     """The network: a name of torchvision or timm, or package.module:factory. By default, the
     network that the checkpoint names."""
-    num_classes: Classes | None = None
+    num_classes: Annotated[int | None, read_as(partial(_whole_number, least=2))] = None
     """The number of classes. By default, it is found from the weights of the last layer."""
     class_names: Path | None = None
     """A file with the names of the model's classes, in the order of its outputs: one name per line,
@@ -131,7 +133,9 @@ class ModelOptions:
     format: str | None = None
     """The format of the checkpoint: backdoorbench, trojanzoo, robustbench, robustness, timm or
     plain. By default, it is recognised from the contents of the file."""
-    output: Annotated[int | str | None, Parameter(allow_leading_hyphen=True)] = None
+    output: Annotated[
+        int | str | None, read_as(_position_or_name), Parameter(allow_leading_hyphen=True)
+    ] = None
     """Which output holds the logits if the model returns several: a position such as -1 or 0, or a
     name such as logits. By default, the model is expected to return the logits alone."""
     trust_pickle: bool = False
@@ -273,7 +277,7 @@ def _number_classes(
 class ComputeOptions:
     """How any search is computed."""
 
-    seed: Seed = 0
+    seed: Annotated[int, read_as(partial(_whole_number, least=0))] = 0
     """The seed of everything that is random."""
     precision: Literal["auto", "full", "bfloat16"] = "auto"
     """The precision of the searches: full leaves the model as it is, bfloat16 is faster on devices

@@ -25,7 +25,7 @@ def image_file(path, shape=(6, 8, 3), seed=0):
     return path, torch.from_numpy(pixels)
 
 
-def test_the_area_that_was_searched_is_stamped(pattern, tmp_path):
+def test_by_default_the_searched_area_is_stamped(pattern, tmp_path):
     first, pixels = image_file(tmp_path / "a.png")
     second, _ = image_file(tmp_path / "b.bmp", seed=1)
     out = tmp_path / "new" / "out"
@@ -60,7 +60,7 @@ def test_an_area_is_refused_before_anything_is_read(tmp_path):
     assert '"2.0" for --area. It is the share of the pixels, between 0 and 1' in result.output
 
 
-def test_another_area(pattern, tmp_path):
+def test_the_area_can_be_chosen(pattern, tmp_path):
     image, _ = image_file(tmp_path / "a.png")
     line = ["apply", str(pattern), str(image), "--out", str(tmp_path), "--area", "0.5"]
     assert "(24 pixels, 50.0%)" in run(line).output
@@ -76,7 +76,7 @@ def test_images_are_resized_cropped_and_coloured_to_fit(pattern, tmp_path):
 
 def test_a_grey_pattern_writes_grey_images(tmp_path):
     path = tmp_path / "grey.safetensors"
-    Pattern(CANVAS[:1], MASK, 0).save(path)  # without settings the mask is taken as it is
+    Pattern(CANVAS[:1], MASK, 0).save(path)  # without settings, the whole mask is used
     image, pixels = image_file(tmp_path / "a.png", (6, 8))
     result = run(["apply", str(path), str(image), "--out", str(tmp_path)])
     assert result.exit_code == 0, result.output
@@ -93,7 +93,7 @@ def test_a_grey_pattern_writes_grey_images(tmp_path):
         (lambda folder: [folder / "x" / "a.png", folder / "y" / "a.jpg"], "several images would"),
     ],
 )
-def test_wrong_images(make, message, pattern, tmp_path):
+def test_wrong_images_are_refused(make, message, pattern, tmp_path):
     (tmp_path / "text.png").write_text("no picture")
     images = [str(path) for path in make(tmp_path)]
     result = run(["apply", str(pattern), *images, "--out", str(tmp_path / "out")])
@@ -102,7 +102,7 @@ def test_wrong_images(make, message, pattern, tmp_path):
     assert not list((tmp_path / "out").glob("*.png"))
 
 
-def test_no_pattern(tmp_path):
+def test_a_file_that_is_not_a_pattern_is_refused(tmp_path):
     image, _ = image_file(tmp_path / "a.png")
     result = run(["apply", str(image), str(image), "--out", str(tmp_path / "out")])
     assert result.exit_code == 2
