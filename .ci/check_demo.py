@@ -7,8 +7,8 @@ from pathlib import Path
 from captum_classpattern import Pattern, predictive_power
 from captum_classpattern.class_names import as_file_name
 from captum_classpattern.demo import demo_images, demo_models
-from captum_classpattern.surveys.results import find_pattern_file
-from captum_classpattern.surveys.survey import Scores, stands_out
+from captum_classpattern.surveys import Scores, stands_out
+from captum_classpattern.surveys.store import find_pattern_file
 
 out = Path(sys.argv[1])
 results = json.loads((out / "results.json").read_text())
@@ -25,7 +25,7 @@ for name in models:
 # every saved pattern, scored again, gives the number in the table
 for (name, target, canvas), row in rows.items():
     for area, scores in row["areas"].items():
-        path = find_pattern_file(out / "patterns" / name, target, canvas, float(area))
+        path = find_pattern_file(out / name / "patterns", target, canvas, float(area))
         assert as_file_name(row["class_name"]) in path.name, path
         pattern = Pattern.load(path)
         assert pattern.target == target
@@ -35,7 +35,7 @@ for (name, target, canvas), row in rows.items():
         assert abs(power.value - scores["power"]) < 1e-9, (name, target, canvas, area)
         assert abs(power.without - scores["no_pattern"]) < 1e-9, (name, target, canvas, area)
 
-# what the demo is there to show: the trigger's class stands out at 1 % on white, with its control
+# what the demo must show: the trigger's class stands out at 1 % on white, with its control
 at_1_percent = {
     name: {y: rows[name, y, "white"]["areas"]["0.01"] for y in range(10)} for name in models
 }
@@ -46,12 +46,10 @@ assert scores[0].power.value > 10 * at_1_percent["natural"][0]["power"]
 # the comparison at its end, if it was not left out: every method ran, the class pattern comes
 # first on the natural model
 if (out / "comparison").exists():
-    told = json.loads((out / "comparison" / "comparison.json").read_text())
-    assert list(told["models"]) == list(models)
-    assert not [failure for failure in told["failures"] if failure["what"] == "maps"], told[
-        "failures"
-    ]
-    first = next(verdict for verdict in told["verdicts"] if verdict["model"] == "natural")
+    compared = json.loads((out / "comparison" / "comparison.json").read_text())
+    assert list(compared["models"]) == list(models)
+    assert "maps" not in {failure["what"] for failure in compared["failures"]}, compared["failures"]
+    first = next(verdict for verdict in compared["verdicts"] if verdict["model"] == "natural")
     assert first["title"] == "ClassPattern comes first", first
     assert first["holds"], first
     assert (out / "comparison" / "report.html").stat().st_size > 500_000

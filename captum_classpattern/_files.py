@@ -1,7 +1,7 @@
 """Hashes of images, by which a search image is recognised wherever it turns up again."""
 
 import hashlib
-import os
+import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def unpack(packed: Tensor) -> frozenset[str]:
 
 def write_whole(path: Path, data: bytes) -> None:
     """Writes a file beside its place and renames it, so that a finished one is never half lost."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         beside.write_bytes(data)
         beside.replace(path)

@@ -5,6 +5,7 @@ import io
 from dataclasses import dataclass
 
 from captum_classpattern.cli import main
+from captum_classpattern.surveys.search import SurveySearch
 
 
 @dataclass(frozen=True)
@@ -30,3 +31,18 @@ def run(arguments):
         except SystemExit as stopped:
             code = stopped.code or 0
     return Result(code, stdout.getvalue(), stderr.getvalue())
+
+
+def interrupt_searches(monkeypatch, *, after):
+    """Ctrl+C when this many classes of a model are finished. Returns the classes of each search."""
+    find, searched = SurveySearch.find, []
+
+    def interrupted(self, targets):
+        searched.append([*targets])
+        for count, findings in enumerate(find(self, targets)):
+            if count == after:
+                raise KeyboardInterrupt
+            yield findings
+
+    monkeypatch.setattr(SurveySearch, "find", interrupted)
+    return searched

@@ -52,6 +52,7 @@ ALLOWED = {
         "images",
         "pattern",
         "scores",
+        "visualization",
     },
     "comparison": {
         "_files",
@@ -170,7 +171,7 @@ def test_a_pattern_knows_no_model():
         ("torchvision", {"datasets", "adapters"}),
         ("jinja2", {"report"}),
         ("cyclopts", {"cli"}),
-        ("rich", {"cli", "surveys"}),
+        ("rich", {"cli"}),
     ],
 )
 def test_libraries_stay_in_their_place(library, parts):

@@ -10,10 +10,10 @@ from cyclopts import Parameter
 from tqdm import tqdm
 
 from captum_classpattern.cli.options import OUTPUT, ComputeOptions, OutputFolder, SearchOptions
-from captum_classpattern.cli.printing import console, draw_best, print_tables
+from captum_classpattern.cli.printing import console, print_tables, write_figure
 
 if TYPE_CHECKING:  # imported where they are used, so that --help needs no torch
-    from captum_classpattern.surveys.survey import Finding
+    from captum_classpattern.surveys import Survey
 
 ROUNDS = 15  # of the default 80: a search takes a fifth of the time, and is little weaker
 BATCH = 48  # images in one pass: a step of one canvas a class is 40
@@ -49,69 +49,96 @@ def demo(
         out: The folder for results.json, the figures and the patterns.
     """
     started = time.perf_counter()
-    seed, precision = searches.seed, searches.precision
 
     from captum_classpattern.demo import demo_images, demo_trigger
-    from captum_classpattern.demo.story import make_verdicts
+    from captum_classpattern.demo.claims import make_verdicts
     from captum_classpattern.scores.localisation import changed_pixels
 
-    out.mkdir(parents=True, exist_ok=True)
-    findings: dict[str, list[Finding]] = {}
+    surveys: dict[str, Survey] = {}
     try:
-        _search_all(findings, out, seed, precision)
+        _search_all(surveys, out, searches)
     except KeyboardInterrupt:
-        _finish(findings, [], out, started, seed, complete=False)
-        count = sum(map(len, findings.values()))
+        _report(surveys, [], out, started, searches.seed, complete=False)
+        count = sum(len(survey.found) for survey in surveys.values())
         kept = (
-            f"the {count} finished patterns are in {out / 'patterns'}, their scores in "
-            f"{out / 'results.json'}"
+            f"the {count} finished patterns are in {out}; the same command continues from there"
             if count
             else "no pattern was finished yet (all classes of a model are searched together)"
         )
         print(f"\nInterrupted: {kept}.", file=sys.stderr)
         raise SystemExit(130) from None
     pixels = changed_pixels(demo_trigger(), demo_images().held_out.images)
-    verdicts = make_verdicts(findings, pixels)
-    _finish(findings, verdicts, out, started, seed, complete=True)
+    verdicts = make_verdicts(surveys, pixels)
+    _report(surveys, verdicts, out, started, searches.seed, complete=True)
     if comparison:
         _compare(out / "comparison", searches)
 
 
-def _search_all(findings: "dict[str, list[Finding]]", out: Path, seed: int, precision: str) -> None:
-    """Fills the findings, and writes each pattern as soon as it is there, each model's figure."""
+def _search_all(surveys: "dict[str, Survey]", out: Path, searches: ComputeOptions) -> None:
+    """Searches all classes of each model in its own folder, and draws the model's figure."""
     from captum_classpattern.demo import CLASS_NAMES, demo_images, demo_models
-    from captum_classpattern.surveys.results import save_patterns
-    from captum_classpattern.surveys.survey import CANVASES, survey
+    from captum_classpattern.surveys import survey
 
-    images, models = demo_images(), demo_models()
-    terminal = sys.stderr.isatty()
-    total = len(models) * len(CLASS_NAMES) * len(CANVASES)
-    with tqdm(total=total, desc="patterns", unit="pattern") as bar:
-        for name, model in models.items():
-            bar.set_postfix_str(f"{name} model")
-            findings[name] = []
-            for finding in survey(
-                model,
-                images.search,
-                images.held_out,
-                classes_together=len(CLASS_NAMES),
-                n_steps=ROUNDS,
-                seed=seed,
-                precision=precision,
-                internal_batch_size=BATCH,
-                show_progress=terminal,
-            ):
-                save_patterns(finding, out / "patterns" / name)
-                findings[name].append(finding)
-                bar.update()
-            draw_best(
-                model,
-                findings[name],
-                images.held_out,
-                out / f"{name}.png",
-                f"Fashion-MNIST, {name} model: the better canvas of each class",
-                seed,
-            )
+    images = demo_images()
+    for name, model in demo_models().items():
+        surveys[name] = survey(
+            model,
+            images.search,
+            images.held_out,
+            classes_together=len(CLASS_NAMES),
+            n_steps=ROUNDS,
+            seed=searches.seed,
+            precision=searches.precision,
+            internal_batch_size=BATCH,
+            show_progress=sys.stderr.isatty(),
+            folder=out / name,
+            resume=True,
+        )
+        for _ in tqdm(surveys[name], desc=f"{name} model", unit="pattern"):
+            pass
+        title = f"Fashion-MNIST, {name} model: the best canvas of each class"
+        figure, _ = surveys[name].plot(title=title, seed=searches.seed, use_pyplot=False)
+        write_figure(figure, out / f"{name}.png")
+
+
+def _report(
+    surveys: "dict[str, Survey]",
+    verdicts: list[dict[str, Any]],
+    out: Path,
+    started: float,
+    seed: int,
+    *,
+    complete: bool,
+) -> None:
+    """Writes results.json, and prints the tables and the verdicts."""
+    from captum_classpattern.attribution import versions
+    from captum_classpattern.demo import TRIGGER_TARGET
+    from captum_classpattern.surveys.store import write_json
+
+    seconds = time.perf_counter() - started
+    rows = [
+        {"model": name, **finding.as_dict()}
+        for name, survey in surveys.items()
+        for finding in survey.found
+    ]
+    summary = {
+        "complete": complete,
+        "seconds": round(seconds, 1),
+        "seed": seed,
+        "versions": versions(),
+        "trigger_target": TRIGGER_TARGET,
+        "rows": rows,
+        "verdicts": verdicts,
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(summary, out / "results.json")
+    print_tables({f"{name} model": survey.found for name, survey in surveys.items()})
+    for verdict in verdicts:
+        outcome = "holds" if verdict["holds"] else "FAILS"
+        console().print(f"Claim {verdict['claim']} {outcome}: {verdict['text']}\n")
+    if complete:
+        print(f"{len(rows)} patterns in {seconds:.0f} s.")
+        print(f"Figures, patterns and results.json are in {out}.")
 
 
 def _compare(out: Path, searches: ComputeOptions) -> None:
@@ -135,45 +162,3 @@ def _compare(out: Path, searches: ComputeOptions) -> None:
         title="Fashion-MNIST: class patterns next to Captum's methods",
         show_progress=True,
     )
-
-
-def _finish(
-    findings: "dict[str, list[Finding]]",
-    verdicts: list[dict[str, Any]],
-    out: Path,
-    started: float,
-    seed: int,
-    *,
-    complete: bool,
-) -> None:
-    """Writes results.json, and prints the tables and the verdicts."""
-    from captum_classpattern.attribution import versions
-    from captum_classpattern.demo import CLASS_NAMES, TRIGGER_TARGET
-    from captum_classpattern.surveys.results import write_json
-
-    seconds = time.perf_counter() - started
-    write_json(
-        {
-            "complete": complete,
-            "seconds": round(seconds, 1),
-            "seed": seed,
-            "versions": versions(),
-            "trigger_target": TRIGGER_TARGET,
-            "rows": [
-                {"model": name, "class_name": CLASS_NAMES[finding.target], **finding.as_dict()}
-                for name, found in findings.items()
-                for finding in found
-            ],
-            "verdicts": verdicts,
-        },
-        out / "results.json",
-    )
-    print_tables({f"{name} model": found for name, found in findings.items()}, CLASS_NAMES)
-    for verdict in verdicts:
-        outcome = "holds" if verdict["holds"] else "FAILS"
-        console().print(f"Claim {verdict['claim']} {outcome}: {verdict['text']}\n")
-    if complete:
-        count = sum(map(len, findings.values()))
-        print(
-            f"{count} patterns in {seconds:.0f} s. Figures, patterns and results.json are in {out}."
-        )

@@ -1,9 +1,12 @@
 """``classpattern search``: the class patterns of a user's model, scored on held-out images."""
 
+import itertools
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
+from tqdm import tqdm
 
 from captum_classpattern.cli.options import (
     OUTPUT,
@@ -14,6 +17,17 @@ from captum_classpattern.cli.options import (
     ModelOptions,
     OutputFolder,
     SearchOptions,
+)
+from captum_classpattern.cli.printing import console, print_tables, write_figure
+
+if TYPE_CHECKING:  # imported where they are used, so that --help needs no torch
+    from captum_classpattern.images import LabelledImages
+    from captum_classpattern.surveys import Survey
+
+CLASSES_TOGETHER = 5  # on a GPU; on a CPU one class fills a batch, and is finished sooner
+CAUTION = (
+    "A strong pattern does not prove a backdoor: clean classes can have strong patterns, too. "
+    "Compare with a clean model of the same kind, and look at the pattern.\n"
 )
 
 
@@ -50,24 +64,60 @@ def search(
             f"{out} holds results already: pass --resume to continue them, or another --out"
         )
 
-    from captum_classpattern.cli.run import Run
+    from captum_classpattern.surveys import survey
     from captum_classpattern.surveys.survey import AREAS
 
     classifier = model.open(checkpoint)
     search_images, held_out = images.load([classifier], seed=searches.seed)
-    run = Run(
+    found = survey(
         classifier,
         search_images,
         held_out,
         classes=searches.find_classes(classifier, search_images),
         canvases={"positive": canvases, "white": max(1, canvases // 2)},
         areas=tuple(dict.fromkeys(area or AREAS)),
+        classes_together=1 if model.device.startswith("cpu") else CLASSES_TOGETHER,
         n_steps=searches.n_steps,
         seed=searches.seed,
         precision=searches.precision,
         internal_batch_size=searches.internal_batch_size,
-        out=out,
+        show_progress=sys.stderr.isatty(),
+        folder=out,
+        resume=resume,
     )
-    run.begin()
-    run.describe()
-    run.go()
+    _describe(classifier.provenance, search_images, held_out, found)
+    try:
+        for _ in tqdm(found, desc="patterns", unit="pattern"):
+            pass
+    except KeyboardInterrupt:
+        print(f"\nInterrupted: --resume continues the search in {out}.", file=sys.stderr)
+        raise SystemExit(130) from None
+    figure, _ = found.plot(seed=searches.seed, use_pyplot=False)
+    write_figure(figure, out / "patterns.png")
+    print_tables({classifier.provenance["source"]: found.findings})
+    for kind, share in itertools.product(found.canvases, found.areas):
+        console().print(found.strongest(kind, share), markup=False)  # names may hold brackets
+    console().print(CAUTION)
+    print(f"patterns.png, patterns/ and results.json are in {out}.")
+
+
+def _describe(
+    provenance: dict[str, Any],
+    images: "LabelledImages",
+    held_out: "LabelledImages",
+    found: "Survey",
+) -> None:
+    """Prints what was loaded, the model's accuracy, and which classes are finished."""
+    print(
+        f"{provenance['source']}: {provenance['format']}, "
+        f"{provenance.get('arch') or 'the network in it'}; "
+        f"normalised by {provenance['normalisation']['from']}.\n"
+        f"{len(images)} images to search with, {len(held_out)} held out"
+        f" ({held_out.duplicates_dropped} copies dropped)."
+    )
+    accuracy = found.info["accuracy"]
+    if accuracy is not None:
+        print(f"The model classifies {accuracy:.1%} of the held-out images correctly.")
+    if found.found:
+        finished = dict.fromkeys(finding.label for finding in found.found)
+        print(f"Already finished: {', '.join(finished)}.")

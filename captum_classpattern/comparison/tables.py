@@ -1,6 +1,5 @@
 """A comparison's records as rows of plain values, one a record or one a method."""
 
-import importlib.util
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from statistics import mean
@@ -36,17 +35,6 @@ def rows_by_method(records: Sequence[Record], failures: Sequence[Failure]) -> li
     return [
         {**_which(group), "canvases": len(group), **_scores(group)} for group in groups.values()
     ] + _failed(failures)
-
-
-def as_table(rows: list[Row]) -> Any:
-    """A pandas DataFrame where pandas is installed, else the rows, all with the same keys."""
-    keys = list(dict.fromkeys(key for row in rows for key in row))
-    rows = [{key: row.get(key) for key in keys} for row in rows]
-    if importlib.util.find_spec("pandas") is None:
-        return rows
-    import pandas
-
-    return pandas.DataFrame(rows, columns=keys)
 
 
 def _which(records: Sequence[Record]) -> Row:

@@ -10,18 +10,16 @@ from typing import get_args, get_type_hints
 
 import pytest
 import torch
-from command_line import run
+from command_line import interrupt_searches, run
 
 import captum_classpattern
 from captum_classpattern import Pattern, cli
 from captum_classpattern.cli.options import ComputeOptions
 from captum_classpattern.demo import DemoImages, LabelledImages, demo_images
 from captum_classpattern.optimization.settings import PRECISIONS
-from captum_classpattern.surveys.results import find_pattern_file
-from captum_classpattern.surveys.survey import survey
+from captum_classpattern.surveys.store import find_pattern_file
 
 demo_module = import_module("captum_classpattern.cli.demo")  # the name is the command's, too
-survey_module = import_module("captum_classpattern.surveys.survey")
 
 
 @pytest.fixture(autouse=True)
@@ -169,11 +167,11 @@ def test_demo_writes_tables_verdicts_figures_and_patterns(tmp_path):
     for name in ("natural", "backdoored", "robust"):
         assert f"{name} model" in result.output
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-        assert len(list((out / "patterns" / name).glob("[0-9]_*"))) == 40
-        assert len(list((out / "patterns" / name).glob("seen_*"))) == 1  # of all 40
+        assert len(list((out / name / "patterns").glob("[0-9]_*"))) == 40
+        assert len(list((out / name / "patterns").glob("seen_*"))) == 1  # of all 40
     row = written["rows"][27]
     for area, scores in row["areas"].items():
-        folder = out / "patterns" / row["model"]
+        folder = out / row["model"] / "patterns"
         pattern = Pattern.load(find_pattern_file(folder, row["class"], row["canvas"], float(area)))
         assert pattern.info["class_name"] == row["class_name"]
         assert pattern.target == row["class"]
@@ -184,36 +182,36 @@ def test_demo_writes_tables_verdicts_figures_and_patterns(tmp_path):
     assert f"{written['seconds']:.0f} s" in result.output
 
 
-def test_ctrl_c_leaves_the_finished_patterns_and_says_so(tmp_path, monkeypatch):
-    def interrupted(*args, **kwargs):
-        for count, finding in enumerate(survey(*args, **kwargs)):
-            if count == 3:
-                raise KeyboardInterrupt
-            yield finding
-
-    monkeypatch.setattr(survey_module, "survey", interrupted)
-    result = run(["demo", "--no-comparison", "--out", str(tmp_path)])
+def test_ctrl_c_leaves_the_finished_patterns_and_the_demo_continues_from_there(
+    tmp_path, monkeypatch
+):
+    line = ["demo", "--no-comparison", "--out", str(tmp_path)]
+    with monkeypatch.context() as patch:
+        interrupt_searches(patch, after=2)
+        result = run(line)
     assert result.exit_code == 130
-    assert "Interrupted: the 3 finished patterns are in" in result.output
-    assert str(tmp_path / "patterns") in result.output
-    saved = sorted((tmp_path / "patterns" / "natural").glob("[0-9]_*"))
+    assert f"Interrupted: the 4 finished patterns are in {tmp_path};" in result.output
+    saved = sorted((tmp_path / "natural" / "patterns").glob("[0-9]_*"))
     assert [path.stem for path in saved] == [
-        f"{kind}_{area}"
-        for kind in ("0_T-shirt_positive", "0_T-shirt_white", "1_Trouser_positive")
+        f"{name}_{kind}_{area}"
+        for name in ("0_T-shirt", "1_Trouser")
+        for kind in ("positive", "white")
         for area in (0.01, 0.05)
     ]
     for path in saved:
         Pattern.load(path)
+    first = json.loads((tmp_path / "results.json").read_text())
+    assert not first["complete"]
+    assert len(first["rows"]) == 4
+    assert run(line).exit_code == 0
     written = json.loads((tmp_path / "results.json").read_text())
-    assert not written["complete"]
-    assert len(written["rows"]) == 3
+    assert written["complete"]
+    assert len(written["rows"]) == 60
+    assert written["rows"][:4] == first["rows"]
 
 
 def test_ctrl_c_before_anything_is_finished(tmp_path, monkeypatch):
-    def interrupted(*args, **kwargs):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(survey_module, "survey", interrupted)
+    interrupt_searches(monkeypatch, after=0)
     result = run(["demo", "--no-comparison", "--out", str(tmp_path)])
     assert result.exit_code == 130
     assert "no pattern was finished yet" in result.output

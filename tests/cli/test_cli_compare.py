@@ -207,7 +207,7 @@ def test_models_that_number_the_classes_differently_are_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_the_precision_is_that_of_the_search(inputs, tmp_path):
+def test_the_precision_reaches_the_search(inputs, tmp_path):
     more = ["--classes", "1", "--methods", "ClassPattern", "--precision", "full"]
     assert compare(inputs, tmp_path / "out", *more).exit_code == 0
     written = json.loads((tmp_path / "out" / "comparison.json").read_text())
@@ -331,7 +331,7 @@ def test_images_without_labels_get_the_classes_that_the_first_model_predicts(inp
     assert {row["class"] for row in written["rows"]} == set(range(10))
 
 
-def test_the_batch_size_is_that_of_the_search(inputs, tmp_path):
+def test_the_batch_size_reaches_the_search(inputs, tmp_path):
     more = ["--classes", "1", "--methods", "ClassPattern", "--internal-batch-size", "3"]
     assert compare(inputs, tmp_path / "out", *more).exit_code == 0
     written = json.loads((tmp_path / "out" / "comparison.json").read_text())

@@ -1,25 +1,24 @@
-"""``classpattern search``: a checkpoint of a stranger's kind, a folder of images, interruptions."""
+"""``classpattern search``: a checkpoint from elsewhere, a folder of images, interruptions."""
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
-from command_line import run
+from command_line import interrupt_searches, run
 from PIL import Image
 
-from captum_classpattern import Pattern, predictive_power
+from captum_classpattern import Pattern, predictive_power, surveys
 from captum_classpattern.class_names import parse_targets
 from captum_classpattern.datasets import load_images
 from captum_classpattern.demo import demo_images, demo_models
 
-run_module = import_module("captum_classpattern.cli.run")
 SOURCE = """
 from torch import nn
 from captum_classpattern.demo.network import SmallResNet
@@ -76,7 +75,7 @@ def read(out):
     return json.loads((out / "results.json").read_text())
 
 
-def test_a_strangers_model_from_checkpoint_to_table(tmp_path):
+def test_a_foreign_model_from_checkpoint_to_table(tmp_path):
     settings = ("--classes", "0,2-3", "--canvases", "4", "--n-steps", "15", "--area", "0.01")
     result = run(arguments(tmp_path, *settings))
     assert result.exit_code == 0, result.output
@@ -109,44 +108,37 @@ def test_a_strangers_model_from_checkpoint_to_table(tmp_path):
     assert power.value == powers[0]["power"]
 
 
-def test_an_interrupted_search_goes_on_without_what_is_finished(tmp_path, monkeypatch):
-    asked = []
-    survey = run_module.survey
-
-    def interrupted(*args, **kwargs):
-        asked.append(kwargs["classes"])
-        for count, finding in enumerate(survey(*args, **kwargs)):
-            if count == 3 and len(asked) == 1:
-                raise KeyboardInterrupt
-            yield finding
-
-    monkeypatch.setattr(run_module, "survey", interrupted)
-    result = run(arguments(tmp_path, *QUICK))
-    assert result.exit_code == 130
-    assert "Interrupted: --resume goes on in" in result.output
+def test_an_interrupted_search_continues_with_the_unfinished_classes(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        searched = interrupt_searches(patch, after=1)
+        result = run(arguments(tmp_path, *QUICK))
+        assert result.exit_code == 130
+        assert searched == [list(range(10))]
+    assert f"Interrupted: --resume continues the search in {tmp_path}." in result.output
     first = read(tmp_path)
     assert not first["complete"]
     assert [(row["class"], row["canvas"]) for row in first["rows"]] == [
-        (0, "positive"), (0, "white"), (1, "positive"),
+        (0, "positive"), (0, "white"),
     ]  # fmt: skip
     finished = {path: path.read_bytes() for path in (tmp_path / "patterns").glob("0_*")}
 
     again = run(arguments(tmp_path, *QUICK))
     assert again.exit_code == 2
     assert "holds results already: pass --resume" in again.output
+    searched = interrupt_searches(monkeypatch, after=10)
     result = run(arguments(tmp_path, *QUICK, "--resume"))
     assert result.exit_code == 0, result.output
-    assert "Finished already: c0." in result.output
-    assert asked == [list(range(10)), list(range(1, 10))]  # of class 1 one canvas was missing
+    assert "Already finished: c0." in result.output
+    assert searched == [list(range(1, 10))]
     written = read(tmp_path)
     assert written["complete"]
-    assert written["rows"][:2] == first["rows"][:2]
+    assert written["rows"][:2] == first["rows"]
     assert len({(row["class"], row["canvas"]) for row in written["rows"]}) == 20
     assert {path: path.read_bytes() for path in finished} == finished
 
     done = run(arguments(tmp_path, *QUICK, "--resume"))
     assert done.exit_code == 0
-    assert len(asked) == 2  # nothing was left to search
+    assert searched[1:] == [[]]  # nothing was left to search
     assert read(tmp_path)["rows"] == written["rows"]
     other = run(arguments(tmp_path, *QUICK, "--resume", "--seed", "1"))
     assert other.exit_code == 2
@@ -154,7 +146,7 @@ def test_an_interrupted_search_goes_on_without_what_is_finished(tmp_path, monkey
     assert "seed 0 then, 1 now" in other.output
 
 
-def test_what_is_finished_survives_a_kill(tmp_path):
+def test_finished_classes_survive_a_kill(tmp_path):
     command = [sys.executable, "-c", "from captum_classpattern.cli import main; main()"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
@@ -182,7 +174,7 @@ def test_what_is_finished_survives_a_kill(tmp_path):
     assert read(tmp_path)["rows"][: len(kept)] == kept
 
 
-def test_held_out_images_of_their_own_must_be_others(tmp_path, place):
+def test_held_out_images_must_differ_from_the_search_images(tmp_path, place):
     result = run(arguments(tmp_path, *QUICK, "--held-out", "images"))
     assert result.exit_code == 2
     assert "all 400 images of images are copies of images of images" in result.output
@@ -201,7 +193,7 @@ def test_held_out_images_of_their_own_must_be_others(tmp_path, place):
 
 
 @pytest.mark.filterwarnings("default")
-def test_a_model_that_guesses_is_pointed_out(tmp_path, place):
+def test_a_model_that_guesses_gets_a_warning(tmp_path, place):
     for label in range(10):  # the classes in another order
         target = tmp_path / "images" / f"{(label + 1) % 10}_c"
         target.parent.mkdir(exist_ok=True)
@@ -222,7 +214,7 @@ def test_a_model_that_guesses_is_pointed_out(tmp_path, place):
         (("--arch", "own_network:Nothing"), "own_network has no function 'Nothing'"),
     ],
 )
-def test_wrong_input_is_an_error_in_words(more, message, tmp_path):
+def test_wrong_input_is_an_error_in_one_line(more, message, tmp_path):
     result = run(arguments(tmp_path, *QUICK, *more))
     assert result.exit_code == 2
     assert message in " ".join(result.output.split())
@@ -304,11 +296,11 @@ def test_class_folders_are_matched_by_name(as_json, tmp_path, place):
     saved = {path.name for path in (tmp_path / "out" / "patterns").glob("1_*")}
     assert saved == {f"1_Trouser_{kind}_0.05.safetensors" for kind in ("positive", "white")}
     again = run([*line, "--classes", "trouser,2", "--resume"])
-    assert "Finished already: Trouser." in again.output
+    assert "Already finished: Trouser." in again.output
     assert {row["class"] for row in read(tmp_path / "out")["rows"]} == {1, 2}
 
 
-def test_folders_are_not_silently_the_first_classes(tmp_path, place):
+def test_folders_are_not_silently_taken_for_the_first_classes(tmp_path, place):
     line = arguments(tmp_path / "out", *QUICK)
     line[line.index("images")] = named_folders(place, tmp_path / "images", ["cat", "dog"])
     result = run(line)
@@ -342,7 +334,7 @@ def test_as_many_folders_as_classes_are_taken_in_order_with_a_note(tmp_path, pla
         ("a\nb\n", "2 class names were given, but the model has 10 classes"),
     ],
 )
-def test_wrong_files_of_class_names(text, message, tmp_path, place, monkeypatch):
+def test_wrong_files_of_class_names_are_refused(text, message, tmp_path, place, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("names.txt").write_bytes(text if isinstance(text, bytes) else text.encode())
     monkeypatch.syspath_prepend(place)
@@ -354,7 +346,7 @@ def test_wrong_files_of_class_names(text, message, tmp_path, place, monkeypatch)
     assert message in " ".join(result.output.split())
 
 
-def test_names_of_classes_that_nothing_names(tmp_path, place):
+def test_a_class_name_is_refused_if_neither_model_nor_images_name_the_classes(tmp_path, place):
     flat = tmp_path / "flat"
     flat.mkdir()
     for path in (place / "images" / "0_c0").iterdir():
@@ -367,27 +359,29 @@ def test_names_of_classes_that_nothing_names(tmp_path, place):
     assert text in " ".join(result.output.split())
 
 
-def test_a_search_of_version_0_1_is_gone_on_with(tmp_path):
-    """Its files have no names of classes, its settings no precision."""
+@pytest.mark.filterwarnings("default")
+def test_a_search_of_version_0_1_is_continued(tmp_path):
+    """Its file names have no class names, and its settings no precision."""
     first = run(arguments(tmp_path, *QUICK, "--classes", "1"))
     assert first.exit_code == 0, first.output
     for path in (tmp_path / "patterns").glob("1_*"):
         path.rename(path.with_name(path.name.replace("_c1", "")))
     old = read(tmp_path)
+    shutil.rmtree(tmp_path / "findings")
     del old["settings"]["precision"]
     old["settings"]["captum_classpattern"] = "0.1"
     (tmp_path / "results.json").write_text(json.dumps(old))
     more = run(arguments(tmp_path, *QUICK, "--classes", "1-2", "--resume"))
     assert more.exit_code == 0, more.output
-    assert "Note: what is finished was searched by version 0.1 of" in more.output
-    assert "Finished already: c1." in more.output
+    assert "were searched by version 0.1 of captum_classpattern" in more.output
+    assert "Already finished: c1." in more.output
     assert read(tmp_path)["rows"][:2] == old["rows"]
     full = ("--precision", "full", "--resume")
     refused = run(arguments(tmp_path, *QUICK, *full))
     assert "precision auto then, full now" in refused.output
 
 
-def test_the_precision_is_that_of_the_search(tmp_path):
+def test_the_precision_reaches_the_search(tmp_path):
     result = run(arguments(tmp_path, *QUICK, "--classes", "1", "--precision", "full"))
     assert result.exit_code == 0, result.output
     written = read(tmp_path)
@@ -395,27 +389,27 @@ def test_the_precision_is_that_of_the_search(tmp_path):
     assert {row["settings"]["precision"] for row in written["rows"]} == {"full"}
 
 
-def test_faults_of_the_code_keep_their_traceback(tmp_path, monkeypatch):
+def test_bugs_of_the_package_keep_their_traceback(tmp_path, monkeypatch):
     def faulty(*args, **kwargs):
         raise TypeError("of ours")
 
-    monkeypatch.setattr(run_module, "survey", faulty)
+    monkeypatch.setattr(surveys, "survey", faulty)
     with pytest.raises(TypeError, match="of ours"):
         run(arguments(tmp_path, *QUICK, "--classes", "1"))
-    monkeypatch.setattr(run_module, "survey", lambda *a, **k: parse_targets(0.5, 1))
+    monkeypatch.setattr(surveys, "survey", lambda *a, **k: parse_targets(0.5, 1))
     result = run(arguments(tmp_path, *QUICK, "--classes", "1", "--resume"))
     assert result.exit_code == 2
     assert "Error: target must be an int" in result.output
 
 
-def test_results_of_the_demo_are_not_gone_on_with(tmp_path):
+def test_results_of_the_demo_are_not_continued(tmp_path):
     (tmp_path / "results.json").write_text('{"rows": []}')
     result = run(arguments(tmp_path, *QUICK, "--resume"))
     assert result.exit_code == 2
-    assert "is not of classpattern search: pass another --out" in result.output
+    assert "results.json is not from a survey: choose another folder" in result.output
 
 
-def test_images_without_labels_are_of_the_class_that_the_model_says(tmp_path, place):
+def test_images_without_labels_get_the_class_that_the_model_predicts(tmp_path, place):
     flat = tmp_path / "flat"
     flat.mkdir()
     for path in sorted((place / "images").rglob("*.png")):
@@ -430,7 +424,7 @@ def test_images_without_labels_are_of_the_class_that_the_model_says(tmp_path, pl
     assert [row["class_name"] for row in written["rows"]] == ["class 1", "class 1"]
 
 
-def test_a_search_of_other_classes_keeps_what_is_finished(tmp_path):
+def test_a_search_of_other_classes_keeps_the_finished_classes(tmp_path):
     first = run(arguments(tmp_path, *QUICK, "--classes", "1"))
     rows = read(tmp_path)["rows"]
     more = run(arguments(tmp_path, *QUICK, "--classes", "2", "--resume"))
@@ -439,8 +433,8 @@ def test_a_search_of_other_classes_keeps_what_is_finished(tmp_path):
     assert {row["class"] for row in read(tmp_path)["rows"]} == {1, 2}
 
 
-def test_modules_in_the_current_folder_run_for_a_factory_alone(tmp_path, monkeypatch):
-    """A stranger's checkpoint may lie in a stranger's folder."""
+def test_modules_in_the_current_folder_run_only_for_a_factory(tmp_path, monkeypatch):
+    """The folder of an untrusted checkpoint may hold untrusted modules."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "timm.py").write_text("open('ran', 'w')")
     (tmp_path / "robustbench.py").write_text("open('ran', 'w')")
@@ -461,14 +455,14 @@ def test_on_a_cpu_one_class_is_searched_at_a_time(tmp_path, monkeypatch):
         seen.append(kwargs)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run_module, "survey", record)
+    monkeypatch.setattr(surveys, "survey", record)
     line = arguments(tmp_path, *QUICK, "--internal-batch-size", "3", "--classes", "1")
     assert run(line).exit_code == 130
     assert seen[0]["internal_batch_size"] == 3
     assert seen[0]["classes_together"] == 1
 
 
-def test_damaged_results_are_told_by_name(tmp_path):
+def test_damaged_results_are_named(tmp_path):
     (tmp_path / "results.json").write_text('{"rows": [')
     result = run(arguments(tmp_path, *QUICK, "--resume"))
     assert result.exit_code == 2
