@@ -91,28 +91,21 @@ def compare(
 
 
 def _checkpoints_by_name(models: tuple[str, ...]) -> dict[str, str]:
-    """The names of the models are given before an equals sign, or are those of the files."""
+    """The checkpoints by what is before their first equals sign, or by the names of their files,
+    which may contain equals signs, too."""
     from captum_classpattern.class_names import file_safe
 
     named: dict[str, str] = {}
-    files: dict[str, str] = {}
     for given in models:
-        name, checkpoint = _split_name(given)
-        if name in named:
-            raise ValueError(f"two models are named {name!r}: name them, as in other={checkpoint}")
-        file = file_safe(name)
-        if file in files:
-            raise ValueError(
-                f"models {files[file]!r} and {name!r} would both be written to files named "
-                f"{file!r}: give one another name, as in other={checkpoint}"
-            )
-        named[name], files[file] = checkpoint, name
+        name, equals, checkpoint = given.partition("=")
+        if not equals or given.startswith(("torchvision:", "timm:")) or Path(given).exists():
+            name, checkpoint = "", given
+        name = name or Path(checkpoint).stem
+        for other in named:
+            if file_safe(other) == file_safe(name):
+                raise ValueError(
+                    f"the models {other!r} and {name!r} would be written to the same files: give "
+                    f"one another name, as in other={checkpoint}"
+                )
+        named[name] = checkpoint
     return named
-
-
-def _split_name(given: str) -> tuple[str, str]:
-    """A model's name and its checkpoint. The name of a file may contain an equals sign."""
-    name, equals, checkpoint = given.partition("=")
-    if not equals or given.startswith(("torchvision:", "timm:")) or Path(given).exists():
-        name, checkpoint = "", given
-    return name or Path(checkpoint).stem, checkpoint

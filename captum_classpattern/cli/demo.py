@@ -15,14 +15,14 @@ from captum_classpattern.cli.printing import console, print_tables, write_figure
 if TYPE_CHECKING:  # imported where they are used, so that --help needs no torch
     from captum_classpattern.surveys import Survey
 
-ROUNDS = 15  # of the default 80: a search takes a fifth of the time, and is little weaker
-BATCH = 48  # images in one pass: a step of one canvas a class is 40
+ROUNDS = 15  # instead of 80: a search takes a fifth of the time, and is only a little weaker
+BATCH = 48  # images in one pass; a step on one canvas per class takes 40
 COMPARED = (
     *("ClassPattern", "IntegratedGradients", "Saliency", "DeepLift", "GradientShap", "Occlusion"),
     *("RandomPixels", "BestCrop", "ClassMean"),  # controls
 )
 COMPARED_ROUNDS = 10
-SMALL_COMPARISON: dict[str, Any] = {  # classpattern compare has more of all of these
+SMALL_COMPARISON: dict[str, Any] = {  # smaller than in classpattern compare
     "areas": (0.01, 0.05),
     "class_images": 0,
     "stamped": 1,

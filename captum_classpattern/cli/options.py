@@ -1,5 +1,5 @@
-"""The options that commands share, a class for each panel of the help: what each option means, how
-it is checked, and what the options of a panel open."""
+"""The options that commands share, one class per panel of the help: what each option means, how it
+is checked, and what the options of a panel open."""
 
 import json
 import os
@@ -17,12 +17,12 @@ if TYPE_CHECKING:  # imported where they are used, so that --help needs no torch
     from captum_classpattern.adapters import PixelClassifier
     from captum_classpattern.datasets import LabelledImages
 
-MODEL, IMAGES, SEARCH, COMPARISON, OUTPUT, OTHER = (
-    Group(name, sort_key=position)
-    for position, name in enumerate(
-        ("Model", "Images", "Search", "Comparison", "Output", "Other"), start=1
-    )
-)
+MODEL = Group("Model", sort_key=1)  # the panels of the help
+IMAGES = Group("Images", sort_key=2)
+SEARCH = Group("Search", sort_key=3)
+COMPARISON = Group("Comparison", sort_key=4)
+OUTPUT = Group("Output", sort_key=5)
+OTHER = Group("Other", sort_key=6)
 
 
 def read_as(parse: Callable[[str], Any]) -> Parameter:

@@ -219,7 +219,8 @@ def test_two_models_with_the_same_name_are_refused(inputs, tmp_path):
     line = ["compare", natural, natural, "--data", str(inputs / "search.npz"), "--arch", ARCH]
     result = run([*line, "--out", str(tmp_path / "out")])
     assert result.exit_code == 2
-    assert "two models are named 'natural': name them, as in other=" in result.output
+    assert "the models 'natural' and 'natural' would be written to the same" in result.output
+    assert "give one another name, as in other=" in result.output
 
 
 def test_a_file_may_have_an_equals_sign_in_its_name(tmp_path):
@@ -236,7 +237,7 @@ def test_a_file_may_have_an_equals_sign_in_its_name(tmp_path):
 
 
 def test_models_whose_files_would_have_the_same_name_are_refused():
-    with pytest.raises(ValueError, match="models 'a b' and 'a_b' would both be written to files"):
+    with pytest.raises(ValueError, match="the models 'a b' and 'a_b' would be written"):
         compare_module._checkpoints_by_name(("a b=x.pt", "a_b=y.pt"))
 
 
