@@ -7,8 +7,8 @@ from pathlib import Path
 from captum_classpattern import Pattern, predictive_power
 from captum_classpattern.class_names import as_file_name
 from captum_classpattern.demo import demo_images, demo_models
-from captum_classpattern.surveys.results import find_pattern_file
-from captum_classpattern.surveys.survey import Scores, stands_out
+from captum_classpattern.surveys import Scores, stands_out
+from captum_classpattern.surveys.store import find_pattern_file
 
 out = Path(sys.argv[1])
 results = json.loads((out / "results.json").read_text())
@@ -25,7 +25,7 @@ for name in models:
 # every saved pattern reproduces its score in the table
 for (name, target, canvas), row in rows.items():
     for area, scores in row["areas"].items():
-        path = find_pattern_file(out / "patterns" / name, target, canvas, float(area))
+        path = find_pattern_file(out / name / "patterns", target, canvas, float(area))
         assert as_file_name(row["class_name"]) in path.name, path
         pattern = Pattern.load(path)
         assert pattern.target == target

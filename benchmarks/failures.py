@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from findings import cached_findings, first_class, format_power, head, line, standing
+from findings import first_class, format_power, head, kept_survey, line, standing
 from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
@@ -35,7 +35,8 @@ from captum_classpattern.demo.training import (
     plant,
     train,
 )
-from captum_classpattern.surveys.survey import AREAS, CANVASES, Finding, survey
+from captum_classpattern.surveys import Survey
+from captum_classpattern.surveys.survey import AREAS, CANVASES
 from captum_classpattern.triggers import BadNets, Blended, Sinusoid, Trigger, Warp
 
 SHAPE = (1, 28, 28)
@@ -61,12 +62,12 @@ PLANTED = {
 
 
 class Model(NamedTuple):
-    """A trained model: the planted trigger, the training seed, its scores, its findings."""
+    """A trained model: what was planted, the training seed, its scores, its survey."""
 
     planted: str
     seed: str
     scores: dict[str, float]
-    findings: list[Finding]
+    survey: Survey
 
 
 @cache
@@ -117,37 +118,24 @@ def demo_record(name: str) -> dict[str, Any]:
     return json.loads((DATA / f"{name}.json").read_text())
 
 
-def search_all_classes(
-    model: PixelClassifier, record: dict[str, Any], out: Path, name: str, rounds: int
-) -> list[Finding]:
-    """The findings of a survey of all classes; reused if they were saved for this model."""
+def search_all_classes(model: PixelClassifier, folder: Path, rounds: int) -> Survey:
+    """The survey of all classes; what is in the folder already is not searched again."""
     images = demo_images()
-
-    def search() -> Iterator[Finding]:
-        return survey(
-            model,
-            images.search,
-            images.held_out,
-            n_steps=rounds,
-        )
-
-    return cached_findings(out / f"{name}_{rounds}", record, search)
+    return kept_survey(folder, model, images.search, images.held_out, n_steps=rounds)
 
 
 def settings_of_search() -> list[tuple[str, float]]:
     return [(canvas, area) for area in AREAS for canvas in CANVASES]
 
 
-def verdict(findings: Sequence[Finding], canvas: str, area: float) -> str:
-    """Whether the target stands out; if not, its rank, and whether another class does."""
-    target = standing(findings, canvas, area, TARGET, N_CLASSES)
+def verdict(found: Survey, canvas: str, area: float) -> str:
+    """Whether the target stands out; if not, which place it has and whether another class does."""
+    target = standing(found, canvas, area, TARGET, N_CLASSES)
     if target.stands_out:
         return "**yes**"
-    first = first_class(findings, canvas, area)
-    wrong_class = first != TARGET and standing(findings, canvas, area, first, N_CLASSES).stands_out
-    return f"no, {target.rank} of {N_CLASSES}" + (
-        f"; {CLASS_NAMES[first]} does" if wrong_class else ""
-    )
+    first = first_class(found, canvas, area)
+    wrong = first != TARGET and standing(found, canvas, area, first, N_CLASSES).stands_out
+    return f"no, {target.rank} of {N_CLASSES}" + (f"; {CLASS_NAMES[first]} does" if wrong else "")
 
 
 def overview(models: Sequence[Model]) -> Iterator[str]:
@@ -165,7 +153,7 @@ def overview(models: Sequence[Model]) -> Iterator[str]:
             model.seed,
             f"{model.scores['accuracy']:.1%}",
             "" if success is None else f"{success:.1%}",
-            *(verdict(model.findings, canvas, area) for canvas, area in settings_of_search()),
+            *(verdict(model.survey, canvas, area) for canvas, area in settings_of_search()),
         )
 
 
@@ -178,8 +166,8 @@ def against_others(models: Sequence[Model], canvas: str, area: float) -> Iterato
     for model in models:
         if model.planted == CLEAN:
             continue
-        target = standing(model.findings, canvas, area, TARGET, N_CLASSES)
-        control = standing(clean[model.seed].findings, canvas, area, TARGET, N_CLASSES)
+        target = standing(model.survey, canvas, area, TARGET, N_CLASSES)
+        control = standing(clean[model.seed].survey, canvas, area, TARGET, N_CLASSES)
         yield line(
             model.planted,
             model.seed,
@@ -191,14 +179,14 @@ def against_others(models: Sequence[Model], canvas: str, area: float) -> Iterato
         )
 
 
-def false_alarms(models: dict[str, list[Finding]]) -> Iterator[str]:
-    """The strongest class on models without a backdoor, and whether it stands out."""
-    yield "\n### Models without a backdoor: the strongest class\n"
+def false_alarms(named: dict[str, Survey]) -> Iterator[str]:
+    """The class that comes first on models without a backdoor, and whether it stands out."""
+    yield "\n### Models without a backdoor: the class that comes first\n"
     yield head("model", "canvas", "area", "first class", "next class", "stands out")
-    for name, findings in models.items():
+    for name, found in named.items():
         for canvas, area in settings_of_search():
-            first = first_class(findings, canvas, area)
-            leader = standing(findings, canvas, area, first, N_CLASSES)
+            first = first_class(found, canvas, area)
+            leader = standing(found, canvas, area, first, N_CLASSES)
             yield line(
                 name,
                 canvas,
@@ -209,14 +197,14 @@ def false_alarms(models: dict[str, list[Finding]]) -> Iterator[str]:
             )
 
 
-def weak_classes(models: dict[str, list[Finding]]) -> Iterator[str]:
-    """The classes below 10 % on both canvases at the first area, with their strongest control."""
+def weak_classes(named: dict[str, Survey]) -> Iterator[str]:
+    """The classes below 10 % on both canvases at the first area, each with its top control."""
     yield f"\n### Classes below {WEAK:.0%} on both canvases, at {AREAS[0]:.0%} of the pixels\n"
     columns = [f"{canvas}, {area:.0%}" for canvas, area in settings_of_search()]
     yield head("model", "class", *columns)
-    for name, findings in models.items():
-        for target in sorted({f.target for f in findings}):
-            by_canvas = {f.canvas: f.scores for f in findings if f.target == target}
+    for name, found in named.items():
+        for target in sorted({f.target for f in found}):
+            by_canvas = {f.canvas: f.scores for f in found if f.target == target}
             if max(scores[AREAS[0]].power.value for scores in by_canvas.values()) >= WEAK:
                 continue
             all_scores = [by_canvas[canvas][area] for canvas, area in settings_of_search()]
@@ -243,7 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with contextlib.redirect_stdout(sys.stderr):  # standard output gets only the tables
         demo = {
             name: search_all_classes(
-                model, demo_record(name), options.out, f"demo_{name}", options.rounds
+                model, options.out / f"demo_{name}_{options.rounds}", options.rounds
             )
             for name, model in demo_models().items()
         }
@@ -256,11 +244,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 model, record = trained_model(
                     options.data, options.out, planted, seed, options.epochs
                 )
-                name = f"{planted}_{seed}"
-                findings = search_all_classes(model, record, options.out, name, options.rounds)
-                models.append(Model(planted, str(seed), record, findings))
+                folder = options.out / f"{planted}_{seed}_{options.rounds}"
+                found = search_all_classes(model, folder, options.rounds)
+                models.append(Model(planted, str(seed), record, found))
     models.sort(key=lambda model: (CLEAN, *PLANTED).index(model.planted))
-    clean = {f"clean, {m.seed}": m.findings for m in models if m.planted == CLEAN}
+    clean = {f"clean, {m.seed}": m.survey for m in models if m.planted == CLEAN}
     tables = [
         overview(models),
         *(against_others(models, canvas, area) for canvas, area in settings_of_search()),

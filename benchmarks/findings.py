@@ -1,32 +1,18 @@
-"""Findings of a survey: caching them in a folder, ranking a class, formatting them as Markdown."""
+"""Surveys cached in a folder, the rank of a class, lines of Markdown."""
 
-import json
-from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from captum_classpattern.surveys.results import read_finding, save_patterns, write_json
-from captum_classpattern.surveys.survey import Finding, Scores, stands_out
+from captum_classpattern.surveys import Scores, Survey, stands_out, survey
 
 
-def cached_findings(
-    folder: Path, record: dict[str, Any], search: Callable[[], Iterable[Finding]]
-) -> list[Finding]:
-    """The saved findings with this record, if there are any; else those of a new search, which are
-    saved."""
-    path = folder / "findings.json"
-    if path.exists():
-        saved = json.loads(path.read_text())
-        if saved["model"] == record:
-            return [read_finding(row, folder) for row in saved["rows"]]
-    print(f"searching {folder.name}", flush=True)
-    path.unlink(missing_ok=True)  # if interrupted, it would list patterns that no longer exist
-    findings = []
-    for finding in search():
-        save_patterns(finding, folder)
-        findings.append(finding)
-    write_json({"model": record, "rows": [f.as_dict() for f in findings]}, path)
-    return findings
+def kept_survey(folder: Path, *arguments: Any, **settings: Any) -> Survey:
+    """A finished survey. Classes that are in the folder already are not searched again."""
+    kept = survey(*arguments, **settings, folder=folder, resume=True)
+    if len(kept.found) < len(kept):
+        print(f"searching {folder.name}", flush=True)
+        list(kept)  # runs the search
+    return kept
 
 
 class Standing(NamedTuple):
@@ -39,11 +25,9 @@ class Standing(NamedTuple):
     stands_out: bool
 
 
-def standing(
-    findings: Sequence[Finding], canvas: str, area: float, target: int, n_classes: int
-) -> Standing:
-    """Ranks a class among all classes of the model; see ``survey.stands_out``."""
-    scores = {f.target: f.scores[area] for f in findings if f.canvas == canvas}
+def standing(survey: Survey, canvas: str, area: float, target: int, n_classes: int) -> Standing:
+    """Where a class ranks among all classes of the model, see ``surveys.stands_out``."""
+    scores = survey.scores(canvas, area)
     others = {y: other for y, other in scores.items() if y != target}
     rival = max(others, key=lambda y: others[y].power.value)
     return Standing(
@@ -55,10 +39,10 @@ def standing(
     )
 
 
-def first_class(findings: Sequence[Finding], canvas: str, area: float) -> int:
+def first_class(survey: Survey, canvas: str, area: float) -> int:
     """The class with the strongest pattern on a kind of canvas, at an area."""
-    found = [f for f in findings if f.canvas == canvas]
-    return max(found, key=lambda f: f.scores[area].power.value).target
+    scores = survey.scores(canvas, area)
+    return max(scores, key=lambda target: scores[target].power.value)
 
 
 def format_power(scores: Scores) -> str:

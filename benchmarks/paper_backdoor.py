@@ -10,7 +10,7 @@ from paper_tables import Seeds, Setting, against_others, by_class, settings, tit
 from torch import Tensor
 
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.surveys.survey import Finding, Scores
+from captum_classpattern.surveys import Scores, Survey
 
 
 def suspicious(
@@ -38,9 +38,9 @@ def suspicious(
             )
 
 
-def _any_stands_out(findings: Sequence[Finding], setting: Setting, n_classes: int) -> bool:
-    first = first_class(findings, *setting)
-    return standing(findings, *setting, first, n_classes).stands_out
+def _any_stands_out(survey: Survey, setting: Setting, n_classes: int) -> bool:
+    first = first_class(survey, *setting)
+    return standing(survey, *setting, first, n_classes).stands_out
 
 
 def _count(results: Iterable[bool]) -> str:

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from paper_tables import Seeds
 
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.surveys.survey import Finding
+from captum_classpattern.surveys import Survey
 from captum_classpattern.visualization.drawing import draw_image, on_neutral
 
 
@@ -27,7 +27,7 @@ def class_patterns(
 
 
 def trigger_patterns(
-    trigger: Pattern, findings: Sequence[Finding], area: float, canvases: Sequence[str]
+    trigger: Pattern, findings: Survey, area: float, canvases: Sequence[str]
 ) -> Figure:
     """The true trigger, and the patterns of its class on several kinds of canvas."""
     figure = Figure(figsize=(1.5 * (1 + len(canvases)), 1.95), layout="constrained")
@@ -40,10 +40,8 @@ def trigger_patterns(
     return figure
 
 
-def draw_finding(
-    axis: Axes, findings: Sequence[Finding], target: int, canvas: str, area: float
-) -> None:
-    """The pattern of a class on a kind of canvas, with its power below."""
+def draw_finding(axis: Axes, findings: Survey, target: int, canvas: str, area: float) -> None:
+    """The pattern of a class from a kind of canvas, and its power below."""
     [found] = [f for f in findings if (f.target, f.canvas) == (target, canvas)]
     draw_pattern(axis, found.patterns[area].topk(area))
     axis.set_xlabel(f"{found.scores[area].power.value:.0%}", fontsize=10)

@@ -1,13 +1,12 @@
 """The searches for the paper's claims on CIFAR-10: models, canvases and areas."""
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from findings import cached_findings
+from findings import kept_survey
 from problems import Parts, cifar10_parts, train_cifar10
 from torch import Tensor, nn
 
@@ -15,7 +14,7 @@ from captum_classpattern import PixelClassifier, predictive_power
 from captum_classpattern.canvases import STRATEGIES
 from captum_classpattern.classifier import Classifier
 from captum_classpattern.scores.power import random_pixels
-from captum_classpattern.surveys.survey import Finding, Scores, survey
+from captum_classpattern.surveys import Scores, Survey
 
 CLASS_NAMES = (
     *("airplane", "automobile", "bird", "cat", "deer"),
@@ -88,40 +87,26 @@ def predictions(network: PixelClassifier, images: Tensor) -> Tensor:
         return torch.cat([network(batch).argmax(1) for batch in images.split(200)])
 
 
-def search(
-    data: Path, out: Path, group_name: str, name: str, seed: int, rounds: int
-) -> list[Finding]:
-    """The findings of all classes of one model, with one seed."""
+def search(data: Path, out: Path, group_name: str, name: str, seed: int, rounds: int) -> Survey:
+    """The survey of one model with one seed, of all classes; kept in a folder."""
     group = GROUPS[group_name]
-    record = {
-        "weights": hashlib.sha256(weights_file(name).read_bytes()).hexdigest(),
-        "canvases": group.canvases,
-        "areas": list(group.areas),
-        "labels_by_model": group.labels_by_model,
-        "seed": seed,
-        "rounds": rounds,
-    }
-
-    def run() -> Iterator[Finding]:
-        images, labels, held_out, held_out_labels = parts(data, seed)
-        if group.labels_by_model:
-            labels = predictions(model(name), images)
-            held_out_labels = predictions(model(name), held_out)
-        return survey(
-            model(name),
-            (images, labels),
-            (held_out, held_out_labels),
-            canvases=group.canvases,
-            areas=group.areas,
-            n_steps=rounds,
-            seed=seed,
-        )
-
-    return cached_findings(out / f"{group_name}_{name}_{seed}", record, run)
+    images, labels, held_out, held_out_labels = parts(data, seed)
+    if group.labels_by_model:
+        labels, held_out_labels = (predictions(model(name), part) for part in (images, held_out))
+    return kept_survey(
+        out / f"{group_name}_{name}_{seed}",
+        model(name),
+        (images, labels),
+        (held_out, held_out_labels),
+        canvases=group.canvases,
+        areas=group.areas,
+        n_steps=rounds,
+        seed=seed,
+    )
 
 
 def stamped_on_others(
-    data: Path, findings: list[Finding], seed: int, others: Mapping[str, Classifier]
+    data: Path, findings: Survey, seed: int, others: Mapping[str, Classifier]
 ) -> Iterator[dict[str, Any]]:
     """The power of patterns of positive canvases on unseen images, on their own model and on other
     models. The controls are random pixels of the same canvas, and no pattern."""

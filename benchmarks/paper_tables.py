@@ -12,7 +12,7 @@ from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.intervals import FEWEST_CLASSES, bootstrap_over_classes
 from captum_classpattern.scores.power import random_pixels
 from captum_classpattern.scores.shape import simplicity
-from captum_classpattern.surveys.survey import Finding, Scores
+from captum_classpattern.surveys import Scores, Survey
 
 ALMOST_ANY = 0.9
 MEASURES = {
@@ -20,7 +20,7 @@ MEASURES = {
     "high-frequency share": ("high_frequency_share", 3),
     "components": ("components", 1),
 }
-Seeds = Sequence[Sequence[Finding]]  # the findings of one model, by seed
+Seeds = Sequence[Survey]  # of one model, seed by seed
 Setting = tuple[str, float]  # kind of canvas, area
 _PREDICTIVE = (
     *("canvas, area", "power", "weakest", "strongest", "classes at 90 % or more"),
@@ -72,9 +72,8 @@ def powers(seeds: Seeds, setting: Setting) -> dict[int, list[float]]:
 
 
 def settings(seeds: Seeds) -> list[Setting]:
-    """The kinds of canvas and the areas of the searches."""
-    kinds = dict.fromkeys(f.canvas for f in seeds[0])
-    return [(kind, area) for kind in kinds for area in seeds[0][0].scores]
+    """Kinds of canvases and areas that were searched."""
+    return list(itertools.product(seeds[0].canvases, seeds[0].areas))
 
 
 def title(setting: Setting) -> str:
@@ -153,7 +152,7 @@ def shapes(models: Mapping[str, tuple[str, Seeds]], area: float) -> Iterator[str
     """Claim 4: simplicity of the patterns, and of the same number of random pixels as a control."""
     yield head("model", "training", "canvas", "power", "classes above all controls", *MEASURES)
     for model, (training, seeds) in models.items():
-        for canvas in dict.fromkeys(f.canvas for f in seeds[0]):
+        for canvas in seeds[0].canvases:
             yield line(
                 model,
                 training,
@@ -166,7 +165,7 @@ def shapes(models: Mapping[str, tuple[str, Seeds]], area: float) -> Iterator[str
     draws = itertools.count()
     at_random = _simplicity(
         seeds,
-        (seeds[0][0].canvas, area),
+        (seeds[0].canvases[0], area),
         lambda pattern: random_pixels(pattern, area, next(draws)).mask,
     )
     yield line("*random pixels*", "", "", "", "", *at_random)
@@ -177,7 +176,7 @@ def simpler(control: Seeds, models: Mapping[str, Seeds], area: float) -> Iterato
     interval is over the classes, and is valid for these two training runs only."""
     yield head("model minus control", "canvas", *MEASURES)
     for model, seeds in models.items():
-        for canvas in dict.fromkeys(f.canvas for f in seeds[0]):
+        for canvas in seeds[0].canvases:
             cells = []
             for name, digits in MEASURES.values():
                 value = _measured(name, lambda pattern: pattern.topk(area).mask)

@@ -45,7 +45,7 @@ def demo_time() -> Iterator[str]:
 
     with TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         started = time.perf_counter()
-        demo(Path(folder), seed=0, comparison=False)
+        demo(out=Path(folder), comparison=False)
         seconds = time.perf_counter() - started
     name = f"the demo: 3 models, {len(CLASS_NAMES)} classes, 2 areas, {ROUNDS} rounds"
     yield row(name, "", f"{seconds:.0f} s", f"<= {DEMO_LIMIT} s", seconds <= DEMO_LIMIT)

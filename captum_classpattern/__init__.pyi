@@ -20,6 +20,7 @@ from .optimization import search_masks as search_masks
 from .pattern import Pattern as Pattern
 from .scores import PredictivePower as PredictivePower
 from .scores import predictive_power as predictive_power
+from .surveys import Survey as Survey
 from .surveys import survey as survey
 from .visualization import plot_patterns as plot_patterns
 

@@ -99,15 +99,13 @@ def copy_pages(app):
         write(page, adapt_links(original.read_text(encoding="utf-8"), original, page))
     for page in DOCS.glob("tutorials/*.ipynb"):
         if f"tutorials/{page.name}" not in COPIED:
-            page.unlink()  # the notebook no longer exists
-    command = [sys.executable, "-m", "typer", f"{project}.cli", "utils", "docs"]
-    generated = subprocess.run(
-        [*command, "--name", "classpattern", "--title", "Command line"],
-        check=True,
-        capture_output=True,
-        text=True,
+            page.unlink()  # its notebook is gone
+    code = f"from {project}.cli import app; print(app.generate_docs())"
+    documented = subprocess.run(  # not here: usage lines would name "python -m sphinx"
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
     )
-    write(DOCS / "project/command_line.md", generated.stdout)
+    text = documented.stdout.replace("# classpattern", "# Command line", 1)
+    write(DOCS / "project/command_line.md", text)
 
 
 def adapt_page(app, docname, source):

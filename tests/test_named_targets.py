@@ -12,7 +12,7 @@ from captum_classpattern import (
     select_canvases,
 )
 from captum_classpattern.comparison import BestCrop, ClassMean
-from captum_classpattern.surveys.survey import survey
+from captum_classpattern.surveys import survey
 
 NAMES = ["cat", "house dog", "eel"]
 IMAGES = torch.rand(60, 1, 8, 8, generator=torch.Generator().manual_seed(0))

@@ -1,114 +1,83 @@
 """What the commands print and draw of findings."""
 
-import sys
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from tqdm import tqdm
+from rich.table import Table
+from rich.text import Text
 
-if TYPE_CHECKING:  # imported by the commands alone, so that --help answers at once
-    from captum_classpattern.classifier import Classifier
-    from captum_classpattern.images import LabelledImages
-    from captum_classpattern.surveys.survey import Finding
+if TYPE_CHECKING:  # imported where they are used, so that --help needs no torch
+    from captum_classpattern.surveys import Finding, Scores
 
 TABLE_WIDTH = 108  # narrower terminals wrap the lines, but lose nothing
-DRAWN = 20  # classes in a figure
 LEGEND = """\
-Power: share of held-out images of other classes that are called the class (95 % Wilson interval).
-Controls: at the first area. *: the power beats all three controls of its area (the 95 % interval of
-the difference lies above 0), on at least 100 images.
+Power: share of held-out images of other classes that the model assigns to the class once they are
+stamped with the pattern (95 % Wilson interval). Controls: at the first area. *: the power beats all
+three controls of its area, on at least 100 images (95 % interval of each difference above 0).
 """
 
 
 def console() -> Console:
-    """A terminal wide enough for the tables."""
+    """A console wide enough for the tables."""
     made = Console(highlight=False)
     made.width = max(made.width, TABLE_WIDTH)
     return made
 
 
-def print_tables(found: "dict[str, list[Finding]]", class_names: Sequence[str] | None) -> None:
-    """A table for each title, and what its columns mean."""
-    from captum_classpattern.surveys.results import results_table
-
+def print_tables(found: "Mapping[str, Sequence[Finding]]") -> None:
+    """Prints a table for each title, and what the columns mean."""
     out = console()
     for title, findings in found.items():
         if findings:
-            out.print(results_table(title, findings, class_names))
+            out.print(results_table(title, findings))
     if any(found.values()):
         out.print(LEGEND)
 
 
-def draw_best(
-    forward_func: "Classifier",
-    findings: "Sequence[Finding]",
-    images: "LabelledImages",
-    path: Path,
-    title: str,
-    seed: int,
-    class_names: Sequence[str] | None = None,
-) -> None:
-    """A figure of the better canvas of each class; of many classes, of the strongest."""
-    from captum_classpattern.surveys.results import best_canvas
-    from captum_classpattern.visualization import plot_patterns
+def results_table(title: str, findings: "Sequence[Finding]") -> Table:
+    """One row per finding: the power at each area with its 95 % interval, and the controls at the
+    first area. A star marks a power above all controls of its area."""
+    from captum_classpattern.surveys.findings import ENOUGH_IMAGES
 
-    best = best_canvas(findings)
-    area = next(iter(best[0].scores))
-    if len(best) > DRAWN:
-        title += f" ({DRAWN} of {len(best)}, the strongest)"
-        best = sorted(best, key=lambda f: -f.scores[area].power.value)[:DRAWN]
-    figure, _ = plot_patterns(
-        forward_func,
-        [finding.pattern for finding in best],
-        images,
-        area=area,
-        powers=[finding.scores[area].power for finding in best],
-        class_names=class_names,
-        title=title,
-        seed=seed,
-        use_pyplot=False,
-    )
-    write_figure(figure, path)
+    areas = list(findings[0].scores)
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    for name in ("class", "canvas"):
+        table.add_column(name, no_wrap=True)
+    powers = [f"power at {100 * area:.3g} %" for area in areas]
+    for name in (*powers, "no\npattern", "random\npixels", "other\ncanvas"):
+        table.add_column(name, justify="right", no_wrap=True)
+    fewest = min(f.scores[area].power.n for f in findings for area in areas)
+    if fewest < ENOUGH_IMAGES:
+        needed = f"A star and 'stands out' need at least {ENOUGH_IMAGES}."
+        table.caption = f"Too few images: {fewest} were scored. {needed}"
+        table.caption_justify = "left"
+    for finding in findings:
+        controls = finding.scores[areas[0]]
+        table.add_row(
+            Text(finding.label),  # a name may hold brackets
+            finding.canvas,
+            *(_power(scores) for scores in finding.scores.values()),
+            f"{controls.power.without:.1%}",
+            f"{controls.random_pixels:.1%}",
+            f"{controls.other_canvas:.1%}",
+        )
+    return table
+
+
+def _power(scores: "Scores") -> str:
+    low, high = scores.power.interval
+    star = "*" if scores.beats_controls else " "
+    return f"{scores.power.value:.1%} ({100 * low:.1f}-{100 * high:.1f}){star}"
 
 
 def write_figure(figure: Any, path: Path) -> None:
-    """A PNG file, written beside its place and renamed."""
-    beside = path.with_name(f".{path.name}.tmp.png")
-    figure.savefig(beside, dpi=110)
-    beside.replace(path)
+    """A PNG file, whole or not at all."""
+    from captum_classpattern._files import write_atomically
 
-
-@contextmanager
-def friendly_errors() -> Iterator[None]:
-    """Turns errors of wrong input into a line on the terminal and exit code 2, and notices and
-    warnings into lines. Other errors, which are faults of the code, keep their traceback."""
-    try:
-        with warnings.catch_warnings():
-            warnings.showwarning = _print_warning
-            yield
-    except (ImportError, OSError, ValueError, TypeError) as error:
-        if type(error) is TypeError:  # no ArgumentTypeError
-            raise
-        if isinstance(error, ImportError) and (error.name or "").startswith("captum_classpattern"):
-            raise  # a fault of the code
-        typer.echo(f"Error: {_printable(error)}", err=True)
-        raise typer.Exit(2) from None
-
-
-def _print_warning(
-    message: Warning | str, category: type[Warning], *_: object, **__: object
-) -> None:
-    from captum_classpattern._validation import Notice
-
-    word = "Note" if issubclass(category, Notice) else "Warning"
-    tqdm.write(f"{word}: {_printable(message)}", file=sys.stderr)  # above progress bars
-
-
-def _printable(message: object) -> str:
-    """A message without what could steer the terminal, as a file's names might."""
-    return "".join(c if c.isprintable() or c == "\n" else "?" for c in str(message))
+    data = BytesIO()
+    figure.savefig(data, dpi=110)
+    write_atomically(path, data.getvalue())

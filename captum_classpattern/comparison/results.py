@@ -12,9 +12,10 @@ from captum_classpattern.class_names import ClassNames
 from captum_classpattern.comparison.figures import draw_curves, draw_maps
 from captum_classpattern.comparison.metrics import METRICS, Metric
 from captum_classpattern.comparison.records import Failure, Record
-from captum_classpattern.comparison.tables import as_table, rows_by_canvas, rows_by_method
+from captum_classpattern.comparison.tables import rows_by_canvas, rows_by_method
 from captum_classpattern.comparison.verdicts import Verdict, make_verdicts
 from captum_classpattern.pattern import Pattern
+from captum_classpattern.scores.tables import as_table
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -1,6 +1,5 @@
 """Records as rows of plain values: one per record, or one mean over classes per method."""
 
-import importlib.util
 from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean, mean
 from typing import Any, TypeVar
@@ -45,17 +44,6 @@ def rows_by_method(
         {**_identity(group[0]), "canvases": len(group), **_means(group, metrics)}
         for group in groups.values()
     ] + _failure_rows(failures)
-
-
-def as_table(rows: list[Row]) -> Any:
-    """A pandas DataFrame if pandas is installed, else the rows, all with the same keys."""
-    keys = list(dict.fromkeys(key for row in rows for key in row))
-    rows = [{key: row.get(key) for key in keys} for row in rows]
-    if importlib.util.find_spec("pandas") is None:
-        return rows
-    import pandas
-
-    return pandas.DataFrame(rows, columns=keys)
 
 
 def columns_of(metric: Metric, records: Iterable[Record]) -> list[str]:

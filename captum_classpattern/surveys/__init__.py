@@ -1,5 +1,6 @@
-"""All classes of a model: their patterns, scored, in a folder that can be resumed."""
+"""All classes of a model: their patterns, scored, in a folder from which a search can go on."""
 
-from captum_classpattern.surveys.survey import Finding, Scores, stands_out, survey
+from captum_classpattern.surveys.findings import Finding, Scores, stands_out
+from captum_classpattern.surveys.survey import Survey, survey
 
-__all__ = ["Finding", "Scores", "stands_out", "survey"]
+__all__ = ["Finding", "Scores", "Survey", "stands_out", "survey"]

@@ -1,184 +1,319 @@
-"""All classes of one model: search on a few canvases, keep the best, score it and its controls."""
+"""``survey``: the patterns of all classes of one model, with their scores."""
 
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy.typing as npt
 
-from captum_classpattern._validation import check_seed, is_whole
-from captum_classpattern.attribution import ClassPattern
-from captum_classpattern.canvases import SOLID_COLOURS, STRATEGIES, select_canvases
+from captum_classpattern._validation import check_count, check_seed
+from captum_classpattern.canvases import STRATEGIES
 from captum_classpattern.class_names import parse_targets
 from captum_classpattern.classifier import (
     Classifier,
     check_classifier,
     device_and_dtype,
     preserve_state,
-    warn_if_guessing,
 )
-from captum_classpattern.images import (
-    ImagesAndLabels,
-    LabelledImages,
-    ensure_labels,
-    evenly_spaced,
-    predictions,
-)
-from captum_classpattern.pattern import Pattern
-from captum_classpattern.scores.intervals import Interval, newcombe
-from captum_classpattern.scores.power import (
-    PredictivePower,
-    check_unseen,
-    count_hits,
-    power_of,
-    random_pixels,
-)
+from captum_classpattern.images import Images, ImagesAndLabels, LabelledImages, Labels
+from captum_classpattern.scores.tables import as_table
+from captum_classpattern.surveys.findings import Finding, Scores, stands_out
+from captum_classpattern.surveys.search import SurveySearch, search_power
+from captum_classpattern.surveys.store import RESULTS, Store
+from captum_classpattern.visualization import plot_patterns
 
 CANVASES: Mapping[str, int] = {"positive": 2, "white": 2}
 AREAS = (0.05, 0.01)
-DRAWS, CONTROL_IMAGES = 3, 300  # of random pixels; most images that a control is scored on
-ENOUGH_IMAGES = 100  # below, nothing is said to beat its controls
 
 
-@dataclass(frozen=True)
-class Scores:
-    """A pattern's predictive power at one area, and its controls at the same area.
-
-    ``control_images`` is how many images random pixels and the other canvas were scored on; None
-    where these were all.
-    """
-
-    power: PredictivePower
-    random_pixels: float
-    other_canvas: float
-    control_images: int | None = None
-
-    @property
-    def strongest_control(self) -> float:
-        """The largest of no pattern, random pixels, and the same mask over another canvas."""
-        return max(self.power.without, self.random_pixels, self.other_canvas)
-
-    @property
-    def enough_images(self) -> bool:
-        """Whether the images are enough (100) to say that a power beats its controls."""
-        return self.power.n >= ENOUGH_IMAGES
-
-    @property
-    def beats_controls(self) -> bool:
-        """
-        Whether the power beats all three controls, on at least 100 images: the 95 % interval of
-        the difference to each of them lies above 0.
-        """
-        fewer = self.control_images or self.power.n
-        controls = (
-            (self.power.without, self.power.n),
-            (self.random_pixels, fewer),
-            (self.other_canvas, fewer),
-        )
-        return self.enough_images and all(self.interval_above(*c)[0] > 0 for c in controls)
-
-    def interval_above(self, value: float, n: int) -> Interval:
-        """
-        The 95 % interval of the difference of the power to another share, of n images; see
-        :func:`~captum_classpattern.scores.intervals.newcombe`.
-        """
-        power = self.power  # shares of n images are whole numbers of hits
-        return newcombe(round(power.value * power.n), power.n, round(value * n), n)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain numbers, for JSON."""
-        return {
-            "power": self.power.value,
-            "interval": list(self.power.interval),
-            "n": self.power.n,
-            "no_pattern": self.power.without,
-            "random_pixels": self.random_pixels,
-            "other_canvas": self.other_canvas,
-            "control_images": self.control_images,
-        }
-
-    @classmethod
-    def from_dict(cls, row: Mapping[str, Any]) -> "Scores":
-        """The scores that :meth:`as_dict` wrote."""
-        low, high = row["interval"]
-        power = PredictivePower(row["power"], (low, high), row["n"], row["no_pattern"])
-        return cls(power, row["random_pixels"], row["other_canvas"], row.get("control_images"))
-
-
-def stands_out(scores: Mapping[int, Scores], target: int, n_classes: int) -> bool:
+class Survey:
     r"""
-    Whether a class's pattern stands out among those of all classes of the model.
+    The findings of many classes of one model, as :func:`survey` gives them.
 
-    It does if all classes were searched, if its power is above that of every other class (the
-    95 % interval of each difference lies above 0, see
-    :func:`~captum_classpattern.scores.intervals.newcombe`), and if it beats its own controls
-    (:attr:`Scores.beats_controls`, which takes at least 100 images).
-
-    The intervals are over the images. How much another seed or canvas would change is not in them.
+    Iterating runs the search, and gives each finding as soon as its class is finished. Findings are
+    kept: a second iteration repeats them, and an interrupted one goes on with the classes that are
+    missing. Methods that need all findings finish the search first.
 
     Args:
-        scores (Mapping[int, Scores]): The scores of each class that was searched, on one kind of
-            canvas and at one area.
-        target (int): The class.
-        n_classes (int): Number of classes that the model has.
+        findings (Iterable[Finding]): Findings that are there already. Default: none.
+        n_classes (int, optional): Number of classes that the model has. Without it, nothing is said
+            about standing out. Default: None.
 
-    Returns:
-        *bool*: False, too, where too few classes or images were looked at to say so.
-
-    Examples::
-
-        >>> from captum_classpattern.scores.power import power_of
-        >>> strong, weak = power_of(400, 500, 5), power_of(90, 500, 5)
-        >>> scores = {0: Scores(strong, 0.02, 0.02), 1: Scores(weak, 0.02, 0.02)}
-        >>> stands_out(scores, 0, n_classes=2), stands_out(scores, 0, n_classes=10)
-        (True, False)
+    Attributes:
+        found (list[Finding]): The findings so far.
+        n_classes (int or None): Number of classes that the model has.
     """
-    first = scores[target]
-    powers = (other.power for y, other in scores.items() if y != target)
-    return (
-        len(scores) == n_classes > 1
-        and first.beats_controls
-        and all(first.interval_above(power.value, power.n)[0] > 0 for power in powers)
-    )
 
+    def __init__(self, findings: Iterable[Finding] = (), n_classes: int | None = None) -> None:
+        self.found = list(findings)
+        self.n_classes = n_classes
+        self._info: dict[str, Any] = {}
+        self._search: SurveySearch | None = None
+        self._store: Store | None = None
+        self._running: Iterator[bool] | None = None
 
-@dataclass(frozen=True)
-class Finding:
-    """The best pattern of one class on one kind of canvas for each area, and its scores."""
+    def __iter__(self) -> Iterator[Finding]:
+        position = 0
+        while position < len(self.found) or self._find_more():
+            yield self.found[position]
+            position += 1
 
-    patterns: dict[float, Pattern]
-    canvas: str
-    scores: dict[float, Scores]
+    def __len__(self) -> int:
+        kinds = 0 if self._search is None else len(self._search.canvases)
+        return len(self.found) + kinds * len(self._missing())
+
+    def __repr__(self) -> str:
+        count = len(self) if len(self.found) == len(self) else f"{len(self.found)} of {len(self)}"
+        if self._search is not None:
+            canvases, areas = [*self._search.canvases], [*self._search.areas]
+        else:
+            canvases = [*dict.fromkeys(f.canvas for f in self.found)]
+            areas = [*self.found[0].scores] if self.found else []
+        listed = ", ".join(f"{area:g}" for area in areas)
+        return f"Survey({count} findings on {', '.join(canvases)} canvases, areas {listed})"
+
+    def _missing(self) -> list[int]:
+        """The classes that are still to be searched."""
+        done = {finding.target for finding in self.found}
+        wanted = [] if self._search is None else self._search.classes
+        return [target for target in wanted if target not in done]
+
+    def _find_more(self) -> bool:
+        """Searches until one more class is finished; False if there is none."""
+        if self._running is None:
+            self._running = self._find_missing()
+        try:
+            return next(self._running, False)
+        except BaseException:
+            self._running = None  # the next call starts again with what is missing
+            raise
+
+    def _find_missing(self) -> Iterator[bool]:
+        missing = self._missing()
+        self._write_summary()
+        for findings in self._search.find(missing) if self._search else ():
+            if self._store is not None:
+                self._store.add(findings)
+            self.found += findings
+            self._write_summary()
+            yield True
+
+    def _write_summary(self) -> None:
+        if self._store is not None:
+            self._store.write_summary(self.info, complete=not self._missing())
 
     @property
-    def pattern(self) -> Pattern:
-        """The one of the first area."""
-        return next(iter(self.patterns.values()))
+    def findings(self) -> list[Finding]:
+        """All findings: one for each class and kind of canvas."""
+        return list(self)
 
     @property
-    def target(self) -> int:
-        """The patterns' class."""
-        return self.pattern.target
+    def info(self) -> dict[str, Any]:
+        """How the classes were searched: ``settings``, the model's ``provenance`` and ``accuracy``
+        on the held-out images, numbers of images, ``versions`` and ``seconds``."""
+        return self._info if self._search is None else self._search.info
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return {
-            "class": self.target,
-            "canvas": self.canvas,
-            "areas": {
-                str(area): {
-                    **scores.as_dict(),
-                    "search_power": self.patterns[area].info["search_power"],
-                    "passes": self.patterns[area].info["passes"],
-                    "precision": self.patterns[area].info.get("precision"),
+    @property
+    def canvases(self) -> list[str]:
+        """The kinds of canvas."""
+        return list(dict.fromkeys(finding.canvas for finding in self.findings))
+
+    @property
+    def areas(self) -> list[float]:
+        """The areas, first the one of :attr:`Finding.pattern`."""
+        return list(self.findings[0].scores)
+
+    def scores(self, canvas: str, area: float) -> dict[int, Scores]:
+        r"""
+        The scores of each class on a kind of canvas at an area, as :func:`stands_out` takes them.
+
+        Args:
+            canvas (str): Kind of canvas.
+            area (float): One of the areas that were searched.
+
+        Returns:
+            *dict[int, Scores]*: By class.
+
+        Raises:
+            ValueError: If nothing was searched there.
+        """
+        found = {f.target: f.scores for f in self if f.canvas == canvas and area in f.scores}
+        if not found:
+            raise ValueError(f"no class was searched on {canvas!r} canvases at area {area}")
+        return {target: scores[area] for target, scores in found.items()}
+
+    def strongest(self, canvas: str, area: float) -> str:
+        r"""
+        A sentence: which class's pattern is strongest on a kind of canvas, and whether it stands
+        out, see :func:`stands_out`.
+
+        Args:
+            canvas (str): Kind of canvas.
+            area (float): One of the areas that were searched.
+
+        Returns:
+            *str*: For example "white canvas, 0.05 of the pixels: cat, 90.0%; next dog, 50.0%. It
+            stands out."
+        """
+        scores, labels = self.scores(canvas, area), {f.target: f.label for f in self}
+        first, *others = sorted(scores, key=lambda target: -scores[target].power.value)
+        power = scores[first].power
+        text = f"{canvas} canvas, {area:.3g} of the pixels: {labels[first]}, {power.value:.1%}"
+        if others:
+            text += f"; next {labels[others[0]]}, {scores[others[0]].power.value:.1%}"
+        if self.n_classes is None:
+            return f"{text}."
+        if len(scores) < self.n_classes:
+            verb = "was" if len(scores) == 1 else "were"
+            searched = f"{len(scores)} of {self.n_classes} classes {verb} searched"
+            return f"{text}; {searched}, so whether it stands out is not known."
+        if not scores[first].enough_images:
+            return f"{text}; {power.n} images are too few to tell whether it stands out."
+        return text + (". It stands out." if stands_out(scores, first, self.n_classes) else ".")
+
+    def best_canvases(self) -> list[Finding]:
+        """For each class the finding on the canvas that did best on the judging images."""
+        best: dict[int, Finding] = {}
+        for finding in self:
+            rival = best.get(finding.target)
+            if rival is None or search_power(finding.pattern) > search_power(rival.pattern):
+                best[finding.target] = finding
+        return list(best.values())
+
+    def table(self) -> Any:
+        r"""
+        One row for each class and kind of canvas.
+
+        Returns:
+            *pandas.DataFrame* or *list[dict]*: A DataFrame if pandas is installed. The columns are
+            ``class``, ``class_name``, ``canvas``, the number of held-out ``images``,
+            ``no_pattern``, and for each area such as 0.05 ``power_0.05`` with the ends of its 95 %
+            interval (``power_0.05_low``, ``power_0.05_high``), the controls
+            ``random_pixels_0.05`` and ``other_canvas_0.05``, and ``beats_controls_0.05``.
+        """
+        rows = []
+        for finding in self:
+            power = next(iter(finding.scores.values())).power
+            row: dict[str, Any] = {
+                "class": finding.target,
+                "class_name": finding.class_name,
+                "canvas": finding.canvas,
+                "images": power.n,
+                "no_pattern": power.without,
+            }
+            for area, scores in finding.scores.items():
+                low, high = scores.power.interval
+                row |= {
+                    f"power_{area:g}": scores.power.value,
+                    f"power_{area:g}_low": low,
+                    f"power_{area:g}_high": high,
+                    f"random_pixels_{area:g}": scores.random_pixels,
+                    f"other_canvas_{area:g}": scores.other_canvas,
+                    f"beats_controls_{area:g}": scores.beats_controls,
                 }
-                for area, scores in self.scores.items()
-            },
-            "search_images_hash": self.pattern.info["search_images_hash"],
-            "settings": self.pattern.info["settings"],
-        }
+            rows.append(row)
+        return as_table(rows)
+
+    def plot(
+        self,
+        forward_func: Classifier | None = None,
+        images: "Images | None" = None,
+        labels: Labels = None,
+        *,
+        most: int = 20,
+        title: str = "The best canvas of each class",
+        seed: int = 0,
+        use_pyplot: bool = True,
+    ) -> tuple[Any, npt.NDArray[Any]]:
+        r"""
+        Draws the best canvas of each class, see :func:`plot_patterns`; if there are many classes,
+        those with the highest power.
+
+        Args:
+            forward_func (Callable, optional): The classifier. It must be given if the survey was
+                loaded from a folder. Default: None (the one that was searched).
+            images (Tensor, Dataset or DataLoader, optional): The held-out images, likewise.
+                Default: None.
+            labels (Tensor or Sequence[int], optional): Their classes, as in :func:`plot_patterns`.
+                Default: None.
+            most (int): The most classes to draw. Default: 20.
+            title (str): Title of the figure.
+            seed (int): Seed of the choice of held-out images that are shown. Default: 0.
+            use_pyplot (bool): As in :func:`plot_patterns`. Default: True.
+
+        Returns:
+            *tuple[Figure, ndarray]*: The figure and its axes, one row for each class.
+
+        Raises:
+            ValueError: If a classifier and images are needed, or as :func:`plot_patterns`.
+        """
+        best = self.best_canvases()
+        if forward_func is None and self._search is not None:
+            forward_func = self._search.forward_func
+        if images is None and self._search is not None:
+            images = self._search.scored_on
+        if forward_func is None or images is None:
+            raise ValueError(
+                "a survey that was loaded needs a classifier and held-out images to be drawn: call "
+                "plot(classifier, images)"
+            )
+        area = self.areas[0] if best else 0.0
+        if len(best) > most:
+            title += f" ({most} of {len(best)}, the strongest)"
+            best = sorted(best, key=lambda f: -f.scores[area].power.value)[:most]
+        return plot_patterns(
+            forward_func,
+            [finding.pattern for finding in best],
+            images,
+            labels,
+            area=area,
+            powers=[finding.scores[area].power for finding in best],
+            title=title,
+            seed=seed,
+            use_pyplot=use_pyplot,
+        )
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        r"""
+        Writes all findings into a folder, as ``survey(..., folder=...)`` does.
+
+        Args:
+            folder (str or PathLike): The folder. If it holds findings already, they must have been
+                made with the same settings; those of other classes stay.
+        """
+        by_class: dict[int, list[Finding]] = {}
+        for finding in self:
+            by_class.setdefault(finding.target, []).append(finding)
+        store = Store(Path(folder), self.info.get("settings", {}))
+        for findings in by_class.values():
+            store.add(findings)
+        info = {"settings": {}, "n_classes": self.n_classes, **self.info}
+        store.write_summary(info, complete=True)
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> "Survey":
+        r"""
+        Reads the findings in a folder that ``survey(..., folder=...)``, :meth:`save` or
+        ``classpattern search`` wrote, finished or not.
+
+        Args:
+            folder (str or PathLike): The folder.
+
+        Returns:
+            *Survey*: The findings, class by class. To draw them, :meth:`plot` needs the classifier
+            and held-out images.
+
+        Raises:
+            FileNotFoundError: If there is no survey in the folder.
+            ValueError: If a file is damaged.
+        """
+        store = Store(Path(folder))
+        if not store.summary:
+            raise FileNotFoundError(f"there is no {RESULTS} of a survey in {folder}")
+        survey = cls(store.findings(), store.summary.get("n_classes"))
+        survey._info = {key: value for key, value in store.summary.items() if key != "rows"}
+        return survey
 
 
 def survey(
@@ -195,14 +330,18 @@ def survey(
     precision: str = "auto",
     internal_batch_size: int | None = None,
     show_progress: bool = False,
-) -> Iterator[Finding]:
+    folder: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+) -> Survey:
     r"""
     Searches the patterns of many classes, and scores each with its controls on held-out images.
 
-    Canvases are chosen among the search images; of each kind, and for each area, the pattern that
-    does best on the judging images is kept. The controls are: no pattern; as many random pixels of
-    the same canvas (3 draws, each on a third of the images); and the same mask over the positive
-    canvas of the next class. The last two are scored on at most 300 of the images.
+    Canvases are chosen among the search images. For each kind of canvas and each area, the pattern
+    that does best on the judging images is kept. The controls are: no pattern; as many random
+    pixels of the same canvas (3 draws, each on a third of the images); and the same mask over the
+    positive canvas of the next class. The last two are scored on at most 300 of the images.
+
+    The call only checks its arguments. The search runs while the result is iterated.
 
     Args:
         forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
@@ -212,24 +351,31 @@ def survey(
         classes (Sequence[int or str], optional): Which classes, by their numbers or by their names
             in the classifier's ``class_names``. Default: None (all).
         canvases (Mapping[str, int]): How many canvases of each kind, see
-            :func:`select_canvases`; as many searches with seeds in turn on the one canvas that
-            is white, black or grey.
+            :func:`select_canvases`. White, black and grey canvases are all the same: for these it
+            is the number of searches, each with another seed.
             Default: {"positive": 2, "white": 2}.
         areas (Sequence[float]): Areas to search and score at. Default: (0.05, 0.01).
-        classes_together (int): Classes searched in one go. Default: 5.
+        classes_together (int): Number of classes that are searched in one batch. Default: 5.
         n_steps (int, optional): Rounds of each search. Default: None (80).
         seed (int): Seed of the searches and of the random pixels. Default: 0.
         precision (str): ``"auto"``, ``"full"`` or ``"bfloat16"``, as in :func:`search_masks`.
             Default: "auto".
-        internal_batch_size (int, optional): Most images in one forward pass of the searches.
+        internal_batch_size (int, optional): The most images in one forward pass of the searches.
             Default: None.
         show_progress (bool): Draws a progress bar for each group of classes. Default: False.
+        folder (str or PathLike, optional): Where each class is written as soon as it is finished.
+            Default: None (nowhere).
+        resume (bool): Goes on with the search in the folder: its findings come first, and only the
+            classes that are missing are searched. Several processes may share a folder. Each must
+            pass ``resume=True`` and the same settings, and its own ``classes``. Default: False (a
+            folder that holds findings is an error).
 
-    Yields:
-        *Finding*: One for each class and kind of canvas, as soon as its group is done.
+    Returns:
+        *Survey*: An iterable of one :class:`Finding` for each class and kind of canvas.
 
     Raises:
-        TypeError, ValueError: As :func:`search_masks` and :func:`predictive_power`.
+        TypeError, ValueError: As :func:`search_masks` and :func:`predictive_power`; also if the
+            folder holds findings of other settings, or any without ``resume``.
 
     Examples::
 
@@ -237,66 +383,50 @@ def survey(
         >>> labels = torch.arange(60) % 3
         >>> search = LabelledImages(torch.rand(60, 1, 8, 8), labels)
         >>> held_out = LabelledImages(torch.rand(60, 1, 8, 8), labels)
-        >>> findings = survey(net, search, held_out, areas=(0.1,), classes=[2])
-        >>> [(f.target, f.canvas, f.scores[0.1].power.n) for f in findings]
+        >>> found = survey(net, search, held_out, areas=(0.1,), classes=[2], n_steps=10)
+        >>> found
+        Survey(0 of 2 findings on positive, white canvases, areas 0.1)
+        >>> [(f.target, f.canvas, f.scores[0.1].power.n) for f in found]
         [(2, 'positive', 40), (2, 'white', 40)]
     """
     seed = check_seed(seed)
+    check_count("classes_together", classes_together)
     _check_canvases(canvases)
+    if len(areas) == 0:
+        raise ValueError("areas is empty: give at least one, such as 0.05")
     with preserve_state(forward_func, seed):
         search = LabelledImages.of(search, argument="search images")
-        search = ensure_labels(forward_func, search)
         held_out = LabelledImages.of(held_out, argument="held-out images")
-        known = held_out.labels is not None
-        held_out = ensure_labels(forward_func, held_out)
         sample = search.take([0])
         device, _ = device_and_dtype(forward_func, sample)
-        asked = None if classes is None else parse_targets([*classes], len(classes), forward_func)
-        count = check_classifier(forward_func, sample.to(device), asked or [])
-        bare = predictions(forward_func, held_out)
-        if known:
-            accuracy = float((bare == held_out.known_labels).float().mean())
-            warn_if_guessing(accuracy, held_out.known_labels, count, "held-out images")
-    wanted = range(count) if asked is None else list(dict.fromkeys(asked))
-    explainer = ClassPattern(forward_func, search)
-    explainer.accuracy_is_known = True
-    for start in range(0, len(wanted), classes_together):
-        group = wanted[start : start + classes_together]
-        elsewhere = {
-            target: select_canvases(forward_func, search, target=_next_class(search, target), n=1)[
-                0
-            ]
-            for target in group
-        }
-        best: dict[int, dict[tuple[str, float], Pattern]] = {target: {} for target in group}
-        for kind, n in canvases.items():
-            tries = list(_tries(forward_func, search, kind, n, group, seed))
-            for area, (chosen, targets, own_seed) in itertools.product(areas, tries):
-                patterns = explainer.search(
-                    chosen,
-                    targets,
-                    area=area,
-                    keep=1,
-                    n_steps=n_steps,
-                    seed=own_seed,
-                    precision=precision,
-                    internal_batch_size=internal_batch_size,
-                    show_progress=show_progress,
-                )
-                for pattern in patterns:
-                    rival = best[pattern.target].get((kind, area))
-                    if rival is None or _search_power(pattern) > _search_power(rival):
-                        best[pattern.target][kind, area] = pattern
-        for target, found in best.items():
-            for kind in canvases:
-                own = {area: found[kind, area] for area in areas}
-                scores = {
-                    area: _score(
-                        forward_func, pattern, elsewhere[target], held_out, bare, area, seed
-                    )
-                    for area, pattern in own.items()
-                }
-                yield Finding(own, kind, scores)
+        targets = None if classes is None else parse_targets([*classes], len(classes), forward_func)
+        n_classes = check_classifier(forward_func, sample.to(device), targets or [])
+    task = SurveySearch(
+        forward_func=forward_func,
+        search=search,
+        held_out=held_out,
+        classes=list(range(n_classes) if targets is None else dict.fromkeys(targets)),
+        n_classes=n_classes,
+        canvases=dict(canvases),
+        areas=tuple(areas),
+        classes_together=classes_together,
+        n_steps=n_steps,
+        seed=seed,
+        precision=precision,
+        internal_batch_size=internal_batch_size,
+        show_progress=show_progress,
+    )
+    result = Survey(n_classes=n_classes)
+    result._search = task
+    if folder is not None:
+        if (Path(folder) / RESULTS).exists() and not resume:
+            raise ValueError(
+                f"{folder} holds results already: pass resume=True to go on with them, or choose "
+                "another folder"
+            )
+        result._store = Store(Path(folder), task.settings)
+        result.found = result._store.findings()
+    return result
 
 
 def _check_canvases(canvases: Mapping[str, int]) -> None:
@@ -306,82 +436,4 @@ def _check_canvases(canvases: Mapping[str, int]) -> None:
     for kind, n in canvases.items():
         if kind not in STRATEGIES:
             raise ValueError(f"canvases has the kind {kind!r}: choose from {', '.join(STRATEGIES)}")
-        if not is_whole(n) or n < 1:
-            raise ValueError(
-                f"canvases[{kind!r}] must be a whole number from 1, got {n!r}: leave out a kind "
-                "that is not wanted"
-            )
-
-
-def _tries(
-    forward_func: Classifier,
-    search: LabelledImages,
-    kind: str,
-    n: int,
-    group: Sequence[int],
-    seed: int,
-) -> Iterator[tuple[Tensor, list[int], int]]:
-    """Canvases, targets and seed of each search of a group of classes on a kind of canvas.
-
-    Canvases of one colour are all the same: what differs from try to try is the seed.
-    """
-    blank = kind in SOLID_COLOURS
-    for own_seed in ((seed + i) % 2**63 for i in range(n if blank else 1)):
-        each = 1 if blank else n
-        chosen = [
-            select_canvases(forward_func, search, target=target, n=each, strategy=kind, seed=seed)
-            for target in group
-        ]
-        yield torch.cat(chosen), [target for target in group for _ in range(each)], own_seed
-
-
-def _search_power(pattern: Pattern) -> float:
-    return float(pattern.info["search_power"])
-
-
-def _next_class(source: LabelledImages, target: int) -> int:
-    """The class whose canvas serves as the control of a target's mask."""
-    present: list[int] = sorted(set(source.known_labels.tolist()) - {target})
-    if not present:
-        raise ValueError(
-            f"the search images are all of class {target}: give images of other classes too"
-        )
-    return next((label for label in present if label > target), present[0])
-
-
-def _score(
-    forward_func: Classifier,
-    pattern: Pattern,
-    other_canvas: Tensor,
-    held_out: LabelledImages,
-    bare: Tensor,
-    area: float,
-    seed: int,
-) -> Scores:
-    """The power of a pattern at its area, and its controls."""
-    check_unseen(pattern, held_out)
-    others = held_out.without_class(pattern.target)
-    if len(others) < DRAWS:
-        raise ValueError(
-            f"there are {len(others)} held-out images that are not of class {pattern.target}: give "
-            f"at least {DRAWS}"
-        )
-    without = int(((bare == pattern.target) & (held_out.known_labels != pattern.target)).sum())
-
-    def hits(stamped: Pattern, images: LabelledImages = others) -> int:
-        return count_hits(forward_func, stamped, images)
-
-    few = others.subset(torch.tensor(evenly_spaced(len(others), CONTROL_IMAGES)))
-    shares = [few.subset(torch.arange(draw, len(few), DRAWS)) for draw in range(DRAWS)]
-    with preserve_state(forward_func, seed):
-        binary = pattern.topk(area)
-        drawn = [
-            hits(random_pixels(pattern, area, seed + draw), share)
-            for draw, share in enumerate(shares)
-        ]
-        return Scores(
-            power_of(hits(binary), len(others), without),
-            random_pixels=sum(drawn) / len(few),
-            other_canvas=hits(replace(binary, canvas=other_canvas), few) / len(few),
-            control_images=len(few),
-        )
+        check_count(f"canvases[{kind!r}]", n)

@@ -18,17 +18,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command_line import run
 from safetensors.torch import save_file
 from torch import nn
-from typer.testing import CliRunner
 
-from captum_classpattern import cli
 from captum_classpattern.adapters import load_model, safe_load, safe_pickle
 from captum_classpattern.adapters.safe_load import Opened, open_checkpoint
 from captum_classpattern.adapters.safe_pickle import imported_names
 
 SYSTEM = f"{os.system.__module__}.system"  # posix.system
-runner = CliRunner()
 
 
 class Payload:
@@ -178,7 +176,7 @@ def test_nothing_runs_and_the_imports_are_reported(exploit, name, tmp_path, monk
             opened(path)
     with pytest.raises(ValueError, match=SYSTEM):
         load_model(path, arch="resnet18", num_classes=3, mean=0.5, std=0.5, format="plain")
-    result = runner.invoke(cli.app, ["search", str(path), "--data", str(tmp_path)])
+    result = run(["search", str(path), "--data", str(tmp_path)])
     assert result.exit_code == 2
     assert SYSTEM in result.output
     assert not made.exists()
@@ -236,7 +234,7 @@ def test_torchscript_is_refused_and_trusted(tmp_path):
     for opened in (open_checkpoint, load_model):
         with pytest.raises(ValueError, match=text):
             opened(path)
-    result = runner.invoke(cli.app, ["search", str(path), "--data", str(tmp_path)])
+    result = run(["search", str(path), "--data", str(tmp_path)])
     assert (result.exit_code, "TorchScript" in result.output) == (2, True)
     x = torch.rand(4, 2)
     module = open_checkpoint(path, trust_pickle=True).content
@@ -249,7 +247,7 @@ def test_torch_export_is_refused_and_trusted(tmp_path):
     torch.export.save(torch.export.export(net, (x,)), path)
     with pytest.raises(ValueError, match=r"it is a torch\.export archive, which can run"):
         load_model(path)
-    result = runner.invoke(cli.app, ["search", str(path), "--data", str(tmp_path)])
+    result = run(["search", str(path), "--data", str(tmp_path)])
     assert (result.exit_code, "torch.export" in result.output) == (2, True)
     classifier = load_model(path, trust_pickle=True, mean=0, std=1)
     assert torch.equal(classifier.model(x), net(x))
@@ -524,7 +522,7 @@ def test_other_kinds_of_files(data, text, tmp_path):
     with pytest.raises(ValueError, match=text) as caught:
         open_checkpoint(path)
     assert str(path) in str(caught.value)
-    result = runner.invoke(cli.app, ["search", str(path), "--data", str(tmp_path)])
+    result = run(["search", str(path), "--data", str(tmp_path)])
     assert result.exit_code == 2
     assert str(path) in result.output
 

@@ -13,8 +13,9 @@ from comparisons import AREAS, CANVASES, LABELS, Searching, compared, linear_net
 
 from captum_classpattern import Pattern
 from captum_classpattern.comparison import METRICS, RandomPixels
-from captum_classpattern.comparison.tables import as_table, rows_by_method
+from captum_classpattern.comparison.tables import rows_by_method
 from captum_classpattern.scores.power import power_of
+from captum_classpattern.scores.tables import as_table
 
 
 def broken(model):

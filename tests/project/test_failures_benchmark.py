@@ -6,8 +6,7 @@ from scripts import imported
 
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.power import power_of
-from captum_classpattern.surveys.results import strongest_class
-from captum_classpattern.surveys.survey import Finding, Scores
+from captum_classpattern.surveys import Finding, Scores, Survey
 
 AREA = 0.05
 
@@ -17,32 +16,27 @@ def script():
     return imported("benchmarks", "failures")
 
 
-def findings(*hits, control=0.0, classes=10):
-    """Findings with these numbers of hits among 900 images; the other classes have none."""
+def surveyed(*hits, control=0.0, classes=10):
+    """One class for each number of hits of 900; the others have none."""
     hits = (hits + (0,) * classes)[:classes]
     pattern = {y: Pattern(torch.ones(1, 8, 8), torch.ones(1, 8, 8), y) for y in range(len(hits))}
-    return [
+    found = (
         Finding({AREA: pattern[y]}, "white", {AREA: Scores(power_of(count, 900, 0), control, 0.0)})
         for y, count in enumerate(hits)
-    ]
+    )
+    return Survey(found, 10)
 
 
 @pytest.mark.parametrize(
     ("found", "rank", "rival", "stands_out", "text"),
     [
-        (findings(880, 100, 200), 1, 2, True, "**yes**"),
-        # random pixels are as strong
-        (findings(880, 100, 200, control=0.99), 1, 2, False, "no, 1 of 10"),
-        (findings(500, 490, 200), 1, 1, False, "no, 1 of 10"),  # too close
-        (
-            findings(200, 100, classes=2),
-            1,
-            1,
-            False,
-            "no, 1 of 10",
-        ),  # not all classes were searched
-        (findings(490, 500, 200), 2, 1, False, "no, 2 of 10"),
-        (findings(200, 880, 300), 3, 1, False, "no, 3 of 10; Trouser does"),
+        (surveyed(880, 100, 200), 1, 2, True, "**yes**"),
+        # random pixels do as well
+        (surveyed(880, 100, 200, control=0.99), 1, 2, False, "no, 1 of 10"),
+        (surveyed(500, 490, 200), 1, 1, False, "no, 1 of 10"),  # too close
+        (surveyed(200, 100, classes=2), 1, 1, False, "no, 1 of 10"),  # not all were searched
+        (surveyed(490, 500, 200), 2, 1, False, "no, 2 of 10"),
+        (surveyed(200, 880, 300), 3, 1, False, "no, 3 of 10; Trouser does"),
     ],
 )
 def test_a_class_stands_out_by_the_rule_of_the_package(
@@ -52,14 +46,17 @@ def test_a_class_stands_out_by_the_rule_of_the_package(
     assert (standing.rank, standing.rival, standing.stands_out) == (rank, rival, stands_out)
     first = script.first_class(found, "white", AREA)
     assert first == (0 if rank == 1 else rival)
-    any_stands_out = "It stands out." in strongest_class(found, "white", AREA, n_classes=10)
-    assert script.standing(found, "white", AREA, first, 10).stands_out == any_stands_out
-    assert stands_out == (any_stands_out and first == 0)
+    anyone = "It stands out." in found.strongest("white", AREA)
+    assert script.standing(found, "white", AREA, first, 10).stands_out == anyone
+    assert stands_out == (anyone and first == 0)
     assert script.verdict(found, "white", AREA) == text
 
 
-def test_the_table_lists_only_classes_that_are_weak_on_both_canvases(script):
-    scores = {True: Scores(power_of(450, 900, 0), 0.0, 0.0), False: findings(9)[0].scores[AREA]}
+def test_only_classes_that_are_weak_on_both_canvases_are_in_the_table(script):
+    scores = {
+        True: Scores(power_of(450, 900, 0), 0.0, 0.0),
+        False: surveyed(9).found[0].scores[AREA],
+    }
 
     def finding(target, canvas, strong):
         pattern = Pattern(torch.ones(1, 8, 8), torch.ones(1, 8, 8), target)
@@ -69,7 +66,7 @@ def test_the_table_lists_only_classes_that_are_weak_on_both_canvases(script):
         *(finding(y, "positive", strong) for y, strong in enumerate((True, False, False))),
         *(finding(y, "white", strong) for y, strong in enumerate((False, False, True))),
     ]
-    text = "\n".join(script.weak_classes({"a model": found}))
+    text = "\n".join(script.weak_classes({"a model": Survey(found)}))
     assert [name in text for name in script.CLASS_NAMES[:3]] == [False, True, False]
     assert "1.0% (0.5-1.9)*, control 0.0%" in text
 

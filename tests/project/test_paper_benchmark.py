@@ -8,7 +8,7 @@ from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.intervals import bootstrap_over_classes
 from captum_classpattern.scores.power import power_of
 from captum_classpattern.scores.shape import simplicity
-from captum_classpattern.surveys.survey import Finding, Scores
+from captum_classpattern.surveys import Finding, Scores, Survey
 from captum_classpattern.triggers import BadNets
 
 NAMES = ("ant", "bee", "cat")
@@ -58,8 +58,8 @@ def test_the_interval_is_over_the_means_of_the_classes(tables):
 
 def test_power_is_shown_with_its_controls(tables):
     seeds = [
-        [finding(0, 950), finding(1, 200), finding(2, 30)],
-        [finding(0, 900), finding(1, 300), finding(2, 30, control=0.5)],
+        Survey([finding(0, 950), finding(1, 200), finding(2, 30)]),
+        Survey([finding(0, 900), finding(1, 300), finding(2, 30, control=0.5)]),
     ]
     [row] = cells(tables.predictive({"a model": seeds}, NAMES))
     assert row[:2] == ["a model", "white, 6.25 %"]
@@ -74,10 +74,10 @@ def test_power_is_shown_with_its_controls(tables):
 
 def test_the_backdoored_class_is_compared_with_the_others_and_a_clean_model(backdoor):
     suspect = [
-        [finding(0, 900), finding(1, 200), finding(2, 30)],
-        [finding(0, 400), finding(1, 395), finding(2, 30)],
+        Survey([finding(0, 900), finding(1, 200), finding(2, 30)]),
+        Survey([finding(0, 400), finding(1, 395), finding(2, 30)]),
     ]
-    clean = [[finding(0, 20), finding(1, 300), finding(2, 30)]] * 2
+    clean = [Survey([finding(0, 20), finding(1, 300), finding(2, 30)])] * 2
     [row] = cells(backdoor.suspicious({"suspect": suspect}, clean, 0, NAMES))
     assert row[2:6] == ["65.0% (40-90)", "1.0%", "29.8% (20-40) bee", "1 of 2"]
     assert row[6:] == ["2.0% (2-2)", "30.0% (30-30) bee", "2 of 2"]
@@ -88,8 +88,8 @@ def test_a_pattern_is_compared_with_the_trigger_at_its_place_and_anywhere(backdo
     white = trigger.mask * (trigger.canvas > 0)  # the five white pixels
     moved = white.roll((-3, -3), (1, 2))
     pixels = trigger.mask > 0
-    seeds = [[finding(0, 900, mask=white), finding(1, 200, mask=moved), finding(2, 1)]]
-    clean = [[finding(0, 20, mask=corner().flip(2)), finding(1, 1), finding(2, 1)]]
+    seeds = [Survey([finding(0, 900, mask=white), finding(1, 200, mask=moved), finding(2, 1)])]
+    clean = [Survey([finding(0, 20, mask=corner().flip(2)), finding(1, 1), finding(2, 1)])]
     [row] = cells(backdoor.trigger_found({"suspect": seeds}, clean, 0, trigger, pixels))
     assert row[2:4] == ["0.56", "5.00"]  # five of nine
     # class 1 has the five at another place; class 2 a square of four, one of which agrees
@@ -112,7 +112,7 @@ def test_transfer_counts_classes_above_both_controls(tables):
 
 
 def test_shapes_are_shown_with_random_pixels(tables):
-    seeds = [[finding(y, 500) for y in range(5)]]
+    seeds = [Survey(finding(y, 500) for y in range(5))]
     ours, random = cells(tables.shapes({"a model": ("0", seeds)}, AREA))
     square = simplicity(corner())
     assert ours[4] == "5"
@@ -127,8 +127,9 @@ def test_shapes_are_compared_class_by_class(tables):
     two, one = torch.zeros(1, 8, 8), torch.zeros(1, 8, 8)
     two[0, 0, :2] = two[0, 5, :2] = 1.0
     one[0, 0, :4] = 1.0
-    control = [[finding(y, 500, mask=mask) for y, mask in enumerate((two, two, one, one, two))]]
-    seeds = [[finding(y, 500, mask=one) for y in range(5)]]
+    masks = (two, two, one, one, two)
+    control = [Survey(finding(y, 500, mask=mask) for y, mask in enumerate(masks))]
+    seeds = [Survey(finding(y, 500, mask=one) for y in range(5))]
     [row] = cells(tables.simpler(control, {"robust": seeds}, AREA))
     differences = {0: [-1.0], 1: [-1.0], 2: [0.0], 3: [0.0], 4: [-1.0]}
     low, high = bootstrap_over_classes(differences).interval
@@ -136,8 +137,9 @@ def test_shapes_are_compared_class_by_class(tables):
 
 
 def test_each_canvas_epoch_and_kind_of_labels_has_a_row(tables):
-    seeds = [[finding(y, hits, canvas="positive") for y, hits in enumerate((100, 200, 300))]]
-    small = [[Finding({0.01: f.pattern}, f.canvas, {0.01: f.scores[AREA]}) for f in seeds[0]]]
+    found = (finding(y, hits, canvas="positive") for y, hits in enumerate((100, 200, 300)))
+    seeds = [Survey(found)]
+    small = [Survey(Finding({0.01: f.pattern}, f.canvas, {0.01: f.scores[AREA]}) for f in seeds[0])]
     [row] = cells(tables.canvas_kinds(seeds, NAMES, small, 2))
     assert row[0] == "positive"
     assert row[2:] == ["10.0% ant", "30.0% cat", "30.0%", "20.0% bee"]
@@ -150,8 +152,8 @@ def test_each_canvas_epoch_and_kind_of_labels_has_a_row(tables):
 
 
 def synthetic(group):
-    """Findings of all classes on each kind of canvas and at each area of a group."""
-    return [
+    """Findings of all classes on each kind of canvas, at each area of a group."""
+    return Survey(
         Finding(
             {area: Pattern(torch.rand(3, 32, 32), corners(area), y) for area in group.areas},
             kind,
@@ -159,7 +161,7 @@ def synthetic(group):
         )
         for y in range(10)
         for kind in group.canvases
-    ]
+    )
 
 
 def corners(area):
@@ -182,19 +184,3 @@ def test_every_group_has_its_table_and_figures(tmp_path):
     paper.draw_figures(found, tmp_path)
     for name in ("paper_patterns.png", "paper_trigger.png"):
         assert (tmp_path / name).stat().st_size > 5_000
-
-
-def test_an_interrupted_search_leaves_no_scores_of_other_patterns(tmp_path):
-    cached_findings = imported("benchmarks", "findings").cached_findings
-    cached_findings(tmp_path, {"rounds": 1}, lambda: [finding(0, 900)])
-    [again] = cached_findings(tmp_path, {"rounds": 1}, lambda: [])
-    assert again.scores[AREA].power.value == 0.9
-    assert torch.equal(again.pattern.mask, corner())
-
-    def interrupted():
-        yield finding(0, 100, mask=corner().flip(1))
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        cached_findings(tmp_path, {"rounds": 2}, interrupted)
-    assert cached_findings(tmp_path, {"rounds": 1}, lambda: []) == []

@@ -140,7 +140,7 @@ def test_speed_compares_the_power_with_the_loop(speed, cifar10, capsys):
 def test_speed_times_steps_photographs_and_the_demo(speed, cifar10, monkeypatch, capsys):
     demo = import_module("captum_classpattern.cli.demo")  # the command has the same name
     monkeypatch.setattr(demo, "ROUNDS", 1)
-    monkeypatch.setattr(demo, "draw_best", lambda *_: None)
+    monkeypatch.setattr(demo, "write_figure", lambda *_: None)
     problems = imported("benchmarks", "problems")
     photos = problems.demo_problems()[0]._replace(name="photos")
     monkeypatch.setattr(speed, "photo_problem", lambda folder: photos)

@@ -1,11 +1,17 @@
-"""The survey's findings against the public functions that they are made of."""
+"""The survey against the public functions that do the same for one class, and its folder."""
 
 import json
+import os
+import subprocess
+import sys
 
+import matplotlib
+import pandas
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from surveyed import finding as made_up
 from torch import nn
 
 from captum_classpattern import ClassPattern, predictive_power, select_canvases
@@ -13,7 +19,8 @@ from captum_classpattern.images import LabelledImages
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.intervals import newcombe, wilson
 from captum_classpattern.scores.power import power_of, random_pixels
-from captum_classpattern.surveys.survey import DRAWS, Scores, _tries, stands_out, survey
+from captum_classpattern.surveys import Scores, Survey, stands_out, survey
+from captum_classpattern.surveys.search import DRAWS, SurveySearch, _tries
 
 
 @pytest.fixture(scope="module")
@@ -25,10 +32,8 @@ def setting():
     with torch.no_grad():
         net[1].weight.mul_(3)
     labels = torch.arange(60) % 3
-    findings = list(
-        survey(net, (search, labels), (held_out, labels), areas=(0.2, 0.1), n_steps=15, seed=3)
-    )
-    return net, search, held_out, labels, findings
+    found = survey(net, (search, labels), (held_out, labels), areas=(0.2, 0.1), n_steps=15, seed=3)
+    return net, search, held_out, labels, found.findings
 
 
 def test_one_finding_for_each_class_and_kind_of_canvas(setting):
@@ -150,20 +155,20 @@ def test_findings_are_plain_json(setting):
 
 def test_images_in_both_sets_are_refused(setting):
     net, search, _, labels, _ = setting
-    findings = survey(net, (search, labels), (search, labels), classes=[0], areas=(0.2,), n_steps=1)
+    found = survey(net, (search, labels), (search, labels), classes=[0], areas=(0.2,), n_steps=1)
     with pytest.raises(ValueError, match="can only be scored on held-out images"):
-        next(findings)
+        list(found)
 
 
 def test_classes_are_checked_before_anything_is_searched(setting):
     net, search, held_out, labels, _ = setting
     with pytest.raises(ValueError, match="target 7 is out of range"):
-        next(survey(net, (search, labels), (held_out, labels), classes=[0, 7]))
+        survey(net, (search, labels), (held_out, labels), classes=[0, 7])
 
 
 def test_between_two_findings_the_caller_finds_everything_as_it_was(setting):
     net, search, held_out, labels, _ = setting
-    findings = survey(net, (search, labels), (held_out, labels), areas=(0.2,), n_steps=2)
+    findings = iter(survey(net, (search, labels), (held_out, labels), areas=(0.2,), n_steps=2))
     before = torch.get_rng_state()
     with torch.no_grad():
         next(findings)
@@ -175,7 +180,7 @@ def test_images_of_one_class_are_refused_in_words(setting):
     net, search, held_out, labels, _ = setting
     few = {"classes": [0], "areas": (0.2,), "n_steps": 1}
     with pytest.raises(ValueError, match="0 held-out images that are not of class 0"):
-        next(survey(net, (search, labels), (held_out, [0] * 60), **few))
+        list(survey(net, (search, labels), (held_out, [0] * 60), **few))
 
 
 def test_too_few_search_images_to_judge_by_are_named(setting):
@@ -184,7 +189,7 @@ def test_too_few_search_images_to_judge_by_are_named(setting):
         net, (search[:4], labels[:4]), (held_out, labels), canvases={"white": 1}, n_steps=1
     )
     with pytest.raises(ValueError, match="there must be images to judge by"):
-        next(few)
+        list(few)
 
 
 @pytest.mark.parametrize("kind", ["white", "black", "grey"])
@@ -201,16 +206,16 @@ def test_a_canvas_of_one_colour_is_searched_with_as_many_seeds(setting, kind):
 @pytest.mark.parametrize(
     ("canvases", "error"),
     [
-        ({"white": 0}, r"canvases\['white'\] must be a whole number from 1, got 0: leave out a"),
+        ({"white": 0}, r"canvases\['white'\] must be a whole number from 1, got 0"),
         ({"white": True}, "must be a whole number from 1, got True"),
         ({"red": 1}, "canvases has the kind 'red': choose from positive, negative"),
         ({}, "canvases is empty"),
     ],
 )
-def test_canvases_that_are_none_are_refused(setting, canvases, error):
+def test_wrong_canvases_are_refused(setting, canvases, error):
     net, search, held_out, labels, _ = setting
     with pytest.raises(ValueError, match=error):
-        next(survey(net, (search, labels), (held_out, labels), canvases=canvases))
+        survey(net, (search, labels), (held_out, labels), canvases=canvases)
 
 
 def test_the_precision_reaches_each_search(setting):
@@ -226,3 +231,282 @@ def test_a_model_that_guesses_is_pointed_out_once(setting):
     with pytest.warns(UserWarning, match="of 60 held-out images correctly, which is") as w:
         list(survey(net, (search, labels), (held_out, labels), **few))
     assert len(w) == 1
+
+
+# ---- iterating, and the folder
+
+
+@pytest.fixture
+def searched(monkeypatch):
+    """The classes that were searched, in groups; an error on request."""
+    groups, original = [], SurveySearch._search_group
+
+    def search_group(self, explainer, search, group):
+        groups.append(list(group))
+        return original(self, explainer, search, group)
+
+    monkeypatch.setattr(SurveySearch, "_search_group", search_group)
+    return groups
+
+
+def interrupt(monkeypatch, at):
+    """Ctrl+C in the scoring of a pattern, counted from 0."""
+    scored, original = [], SurveySearch._score
+
+    def score(self, *arguments):
+        scored.append(1)
+        if len(scored) == at + 1:
+            raise KeyboardInterrupt
+        return original(self, *arguments)
+
+    monkeypatch.setattr(SurveySearch, "_score", score)
+
+
+def begun(setting, **settings):
+    """A short survey of three classes on two kinds of canvas."""
+    net, search, held_out, labels, _ = setting
+    settings = {"areas": (0.2, 0.1), "n_steps": 1, "classes_together": 1, **settings}
+    kinds = {"positive": 1, "white": 1}
+    return survey(net, (search, labels), (held_out, labels), canvases=kinds, **settings)
+
+
+@pytest.fixture(scope="module")
+def whole(setting):
+    """The findings of that survey, without a folder and without an interrupt."""
+    return begun(setting).findings
+
+
+def same(findings, others):
+    return len(findings) == len(others) and all(
+        (one.target, one.canvas, one.scores, one.class_name)
+        == (other.target, other.canvas, other.scores, other.class_name)
+        and all(torch.equal(one.patterns[a].mask, other.patterns[a].mask) for a in one.patterns)
+        for one, other in zip(findings, others)
+    )
+
+
+def test_a_survey_searches_as_it_is_iterated_and_only_once(setting, searched):
+    found = begun(setting)
+    assert (len(found), found.found, searched) == (6, [], [])
+    assert repr(found) == "Survey(0 of 6 findings on positive, white canvases, areas 0.2, 0.1)"
+    running = iter(found)
+    first = [next(running) for _ in range(3)]
+    assert searched == [[0], [1]]
+    assert repr(found).startswith("Survey(4 of 6 findings")
+    assert found.found[:3] == first
+    assert [(f.target, f.canvas) for f in found] == [
+        (y, kind) for y in range(3) for kind in ("positive", "white")
+    ]
+    assert searched == [[0], [1], [2]]
+    assert found.findings == list(found) == [*first, *running]
+    assert searched == [[0], [1], [2]]
+    assert repr(found) == "Survey(6 findings on positive, white canvases, areas 0.2, 0.1)"
+
+
+def test_methods_that_need_all_findings_run_the_search(setting):
+    for method in (Survey.table, Survey.best_canvases, lambda s: s.scores("white", 0.2)):
+        found = begun(setting, classes=[1, 2])
+        assert len(method(found)) in (4, 2)
+        assert len(found.found) == 4
+
+
+def test_the_held_out_images_are_classified_once(setting, monkeypatch):
+    net, search, held_out, *_ = setting
+    bare = []
+    hook = net.register_forward_pre_hook(
+        lambda _, given: bare.append(torch.equal(given[0], held_out[: len(given[0])]))
+    )
+    found = survey(net, (search, setting[3]), held_out, classes=[0], areas=(0.2,), n_steps=1)
+    assert found.info["accuracy"] is None
+    found.plot(use_pyplot=False)
+    hook.remove()
+    assert sum(bare) == 1
+
+
+@pytest.mark.parametrize("at", range(0, 12, 3))  # of 12 patterns, 4 per class
+def test_an_interrupted_survey_goes_on_to_the_same_findings(
+    setting, whole, monkeypatch, tmp_path, at
+):
+    for folder in (None, tmp_path):
+        with monkeypatch.context() as patch:
+            interrupt(patch, at)
+            found = begun(setting, folder=folder)
+            with pytest.raises(KeyboardInterrupt):
+                list(found)
+        assert len(found.found) == 2 * (at // 4)
+        if folder is not None:
+            kept = Survey.load(folder)
+            assert not kept.info["complete"]
+            assert same(kept.findings, whole[: len(found.found)])
+            again = begun(setting, folder=folder, resume=True)
+            assert same(again.found, whole[: len(found.found)])
+            assert same(again.findings, whole)
+        assert same(found.findings, whole)
+    assert Survey.load(tmp_path).info["complete"]
+
+
+def test_a_finished_survey_in_a_folder_is_not_searched_again(setting, whole, tmp_path, searched):
+    assert same(begun(setting, folder=tmp_path).findings, whole)
+    searched.clear()
+    assert same(begun(setting, folder=tmp_path, resume=True).findings, whole)
+    assert searched == []
+    with pytest.raises(ValueError, match="holds results already: pass resume=True"):
+        begun(setting, folder=tmp_path)
+
+
+def test_what_the_folder_holds_comes_first(setting, tmp_path):
+    list(begun(setting, classes=[2], folder=tmp_path))
+    found = begun(setting, classes=[1, 2], folder=tmp_path, resume=True)
+    assert len(found) == 4
+    assert [f.target for f in found] == [2, 2, 1, 1]
+    rows = json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert [row["class"] for row in rows] == [1, 1, 2, 2]
+
+
+def changed_net(setting):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(36, 3)).eval()
+    return (net, *setting[1:])
+
+
+@pytest.mark.parametrize(
+    ("change", "settings", "key"),
+    [
+        (changed_net, {}, "model"),
+        (lambda s: (s[0], s[1].flip(0), *s[2:]), {}, "search_images"),
+        (lambda s: (s[0], s[1], s[2].flip(0), *s[3:]), {}, "held_out_images"),
+        (lambda s: s, {"n_steps": 3}, "n_steps 1 then, 3 now"),
+        (lambda s: s, {"areas": (0.2,)}, "areas"),
+        (lambda s: (lambda images: s[0](images), *s[1:]), {}, "model"),
+    ],
+)
+def test_other_settings_are_refused_on_resume(setting, tmp_path, change, settings, key):
+    list(begun(setting, classes=[0], folder=tmp_path))
+    with pytest.raises(ValueError, match=rf"is of another search \({key}"):
+        begun(change(setting), folder=tmp_path, resume=True, **settings)
+
+
+def test_plain_functions_can_have_a_folder_too(setting, tmp_path):
+    net = setting[0]
+    function = (lambda images: net(images), *setting[1:])
+    found = begun(function, classes=[0], folder=tmp_path).findings
+    assert same(begun(function, classes=[0], folder=tmp_path, resume=True).found, found)
+
+
+PROCESS = """
+import sys, torch
+from captum_classpattern import survey
+
+generator = torch.Generator().manual_seed(0)
+search, held_out = torch.rand(2, 60, 1, 6, 6, generator=generator)
+torch.manual_seed(0)
+net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(36, 3)).eval()
+with torch.no_grad():
+    net[1].weight.mul_(3)
+labels = torch.arange(60) % 3
+classes = [int(target) for target in sys.argv[2:]]
+list(survey(net, (search, labels), (held_out, labels), canvases={"positive": 1, "white": 1},
+            classes=classes, areas=(0.2, 0.1), n_steps=1, classes_together=1, folder=sys.argv[1],
+            resume=True))
+"""
+
+
+def test_two_processes_share_a_folder(whole, tmp_path):
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROCESS, str(tmp_path), *classes],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        for classes in (("0", "1"), ("1", "2"))
+    ]
+    assert [process.wait() for process in running] == [0, 0]
+    rows = json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert [row["class"] for row in rows] == [0, 0, 1, 1, 2, 2]
+    assert same(Survey.load(tmp_path).findings, whole)
+
+
+def test_a_survey_is_saved_and_loaded(setting, tmp_path):
+    net, _, held_out, labels, _ = setting
+    found = begun(setting)
+    found.save(tmp_path)
+    loaded = Survey.load(tmp_path)
+    assert same(loaded.findings, found.findings)
+    assert len(loaded) == 6
+    assert loaded.info["settings"]["n_steps"] == 1
+    pandas.testing.assert_frame_equal(loaded.table(), found.table())
+    assert loaded.strongest("white", 0.2) == found.strongest("white", 0.2)
+    with pytest.raises(ValueError, match=r"call plot\(classifier, images\)"):
+        loaded.plot()
+    _, axes = loaded.plot(net, held_out, labels, use_pyplot=False)
+    assert axes.shape[0] == 3
+    assert same(begun(setting, folder=tmp_path, resume=True).found, found.findings)
+    loaded.save(tmp_path / "copy")
+    assert same(Survey.load(tmp_path / "copy").findings, found.findings)
+
+
+# ---- what a survey reports
+
+
+def test_the_table_has_a_row_for_each_class_and_kind_of_canvas(setting):
+    table = Survey(setting[-1]).table()
+    assert list(table["class"]) == [0, 0, 1, 1, 2, 2]
+    assert list(table["canvas"]) == ["positive", "white"] * 3
+    for row, found in zip(table.to_dict("records"), setting[-1]):
+        scores = found.scores[0.1]
+        assert (row["power_0.1_low"], row["power_0.1_high"]) == scores.power.interval
+        assert row["power_0.1"] == scores.power.value
+        assert row["random_pixels_0.1"] == scores.random_pixels
+        assert row["beats_controls_0.1"] == scores.beats_controls
+        assert (row["images"], row["no_pattern"]) == (40, scores.power.without)
+
+
+def test_the_figure_has_the_strongest_of_many_classes(setting):
+    matplotlib.use("Agg")
+    net, _, held_out, labels, findings = setting
+    figure, axes = Survey(findings).plot(
+        net, held_out, labels, most=2, title="Three classes", use_pyplot=False
+    )
+    assert axes.shape[0] == 2
+    assert figure.get_suptitle() == "Three classes (2 of 3, the strongest)"
+
+
+def strongest(*powers, n_classes, **changes):
+    found = Survey((made_up(y, "white", n, **changes) for y, n in enumerate(powers)), n_classes)
+    return found.strongest("white", 0.05)
+
+
+def test_the_strongest_class_stands_out_among_all_classes():
+    text = "white canvas, 0.05 of the pixels: 1, 90.0%; next 0, 50.0%"
+    assert strongest(50, 90, n_classes=2) == f"{text}. It stands out."
+    assert strongest(85, 90, n_classes=2).endswith("next 0, 85.0%.")
+    assert strongest(50, 90, n_classes=2, control=0.9) == f"{text}."
+    assert strongest(50, 90, n_classes=None) == f"{text}."
+    assert strongest(50, 90, n_classes=2, class_name="cat").endswith("cat, 50.0%. It stands out.")
+
+
+def test_whether_a_class_stands_out_is_not_known_if_only_some_were_searched():
+    assert strongest(50, 90, n_classes=10) == (
+        "white canvas, 0.05 of the pixels: 1, 90.0%; next 0, 50.0%; 2 of 10 classes were searched, "
+        "so whether it stands out is not known."
+    )
+    assert strongest(90, n_classes=10).endswith(
+        "0, 90.0%; 1 of 10 classes was searched, so whether it stands out is not known."
+    )
+
+
+def test_whether_a_class_stands_out_is_not_known_from_too_few_images():
+    assert strongest(5, 55, n_classes=2, n=60).endswith(
+        "; 60 images are too few to tell whether it stands out."
+    )
+
+
+@pytest.mark.parametrize(("canvas", "area"), [("black", 0.05), ("white", 0.5)])
+def test_scores_of_what_was_not_searched_are_refused(canvas, area):
+    with pytest.raises(ValueError, match=f"no class was searched on '{canvas}' canvases at area"):
+        Survey([made_up(0, "white", 5)]).scores(canvas, area)
+
+
+def test_the_best_canvas_is_chosen_on_the_search_images_not_on_the_held_out_ones():
+    better = made_up(0, "positive", hits=10, search_power=0.9)
+    worse = made_up(0, "white", hits=90, search_power=0.8)
+    other = made_up(1, "white", hits=5, search_power=0.1)
+    assert Survey([worse, better, other]).best_canvases() == [better, other]

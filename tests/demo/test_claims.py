@@ -1,12 +1,12 @@
-"""The demo's words follow from its numbers: change a number and the words change."""
+"""The demo's verdicts follow from its numbers."""
 
 import pytest
 import torch
 
-from captum_classpattern.demo.story import make_verdicts
+from captum_classpattern.demo.claims import make_verdicts
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.power import power_of
-from captum_classpattern.surveys.survey import Finding, Scores
+from captum_classpattern.surveys import Finding, Scores, Survey
 
 AREAS = (0.05, 0.01)
 PIXELS = torch.zeros(1, 28, 28, dtype=torch.bool)
@@ -25,7 +25,7 @@ def finding(target, canvas, hits, control=0.0, mask=None, n=900):
     return Finding({0.05: large, 0.01: small}, canvas, scores)
 
 
-def findings(natural=(800,) * 10, backdoored=(850,) + (100,) * 9, trigger=True):
+def surveys(natural=(800,) * 10, backdoored=(850,) + (100,) * 9, trigger=True):
     found = {"natural": [], "backdoored": [], "robust": []}
     for target in range(10):
         for canvas in ("positive", "white"):
@@ -37,11 +37,11 @@ def findings(natural=(800,) * 10, backdoored=(850,) + (100,) * 9, trigger=True):
                 )
             )
             found["robust"].append(finding(target, canvas, 50, control=0.5))
-    return found
+    return {model: Survey(of_model, 10) for model, of_model in found.items()}
 
 
 def verdicts(**changes):
-    return make_verdicts(findings(**changes), PIXELS)
+    return make_verdicts(surveys(**changes), PIXELS)
 
 
 def claims(found, claim, model):
@@ -58,7 +58,7 @@ def test_claim_1_holds_only_if_every_class_reaches_almost_any_image():
 
 def test_claim_1_names_the_classes_that_do_not_beat_their_controls():
     robust = claims(verdicts(), 1, "robust")[0]
-    assert "0 of 10 classes beat all three controls; not so T-shirt, Trouser" in robust["text"]
+    assert "0 of 10 classes beat all three controls; T-shirt, Trouser" in robust["text"]
     natural = claims(verdicts(), 1, "natural")[0]
     assert "10 of 10 classes beat all three controls. 'Almost any image'" in natural["text"]
     assert "holds for no class." in natural["text"]
@@ -79,11 +79,11 @@ def test_claim_2_needs_a_clear_difference_to_all_others(rival, holds):
 
 
 def test_claim_2_needs_the_controls_to_be_beaten():
-    found = findings()
-    found["backdoored"] = [
+    found = surveys()
+    found["backdoored"] = Survey(
         finding(f.target, f.canvas, 850 if f.target == 0 else 100, control=0.94)
         for f in found["backdoored"]
-    ]
+    )
     verdict = claims(make_verdicts(found, PIXELS), 2, "backdoored")[0]
     assert not verdict["holds"]
     assert "does not stand out" in verdict["text"]
@@ -95,10 +95,10 @@ def test_the_mean_of_claim_1_has_an_interval_over_the_classes():
 
 
 def test_a_trigger_that_a_control_shows_as_well_was_not_found():
-    found = findings()
-    found["natural"] = [
+    found = surveys()
+    found["natural"] = Survey(
         finding(f.target, f.canvas, 800, mask=PIXELS.float()) for f in found["natural"]
-    ]
+    )
     verdict = make_verdicts(found, PIXELS)[-1]
     assert not verdict["holds"]
     assert "was not found" in verdict["text"]

@@ -1,11 +1,10 @@
-"""What ``compare`` and ``demo`` write and print of a comparison."""
+"""The comparison that ``compare`` and ``demo`` run: its canvases, files and tables."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
-import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
@@ -15,8 +14,9 @@ from captum_classpattern._files import write_atomically
 from captum_classpattern.canvases import select_canvases
 from captum_classpattern.class_names import file_safe
 from captum_classpattern.classifier import Classifier
+from captum_classpattern.cli.options import SearchOptions
 from captum_classpattern.cli.printing import console
-from captum_classpattern.comparison import Comparison, Interrupted, Record
+from captum_classpattern.comparison import Comparison, Interrupted, Record, known_methods
 from captum_classpattern.comparison.records import search_names
 from captum_classpattern.comparison.tables import mean_power
 from captum_classpattern.images import LabelledImages
@@ -31,12 +31,54 @@ VARIANTS = {
     ("class", "absolute"): "mean, abs.",
 }
 LEGEND = """\
-Share of held-out images of other classes that become the class once stamped with the pixels that a
-method ranks first: mean over classes (95 % interval: bootstrap over the classes; with fewer than 5,
-or if all are equal, of the images, for these classes alone). abs.: by absolute value. passes,
-seconds: of one canvas.
+Percentages: share of held-out images of other classes that are predicted as the class once they are
+stamped with the pixels that a method ranks first; average over classes (95 % interval: bootstrap
+over the classes, or over the images if there are fewer than 5 classes or all are equal; it then
+holds for these classes alone). abs.: ranked by absolute value. passes, seconds: for one canvas.
 """
-MEAN_LEGEND = "mean: by the mean of the method's maps over images of the class."
+MEAN_LEGEND = "mean: ranked by the mean of the method's maps over images of the class."
+
+
+def run_comparison(
+    compare: Callable[..., Comparison],
+    models: Mapping[str, Classifier],
+    search: LabelledImages,
+    held_out: LabelledImages,
+    classes: Sequence[int],
+    *,
+    methods: Sequence[str],
+    searches: SearchOptions,
+    out: Path,
+    title: str,
+    canvases: int = 1,
+    white: bool = False,
+    show_progress: bool,
+) -> None:
+    """Chooses canvases, compares methods on them with ``compare``, and reports the result."""
+    images, targets, kinds = choose_canvases(
+        models, search, classes, n=canvases, white=white, seed=searches.seed
+    )
+    report_comparison(
+        lambda: compare(
+            models,
+            images,
+            targets,
+            search=search,
+            held_out=held_out,
+            methods=known_methods(
+                search,
+                names=methods,
+                n_steps=searches.n_steps,
+                precision=searches.precision,
+                internal_batch_size=searches.internal_batch_size,
+            ),
+            canvas_kinds=kinds,
+            seed=searches.seed,
+            show_progress=show_progress,
+        ),
+        out,
+        title,
+    )
 
 
 def choose_canvases(
@@ -44,30 +86,30 @@ def choose_canvases(
     images: LabelledImages,
     classes: Sequence[int],
     *,
-    each: int = 1,
+    n: int = 1,
     white: bool = False,
     seed: int = 0,
 ) -> tuple[Tensor, list[int], list[str]]:
-    """Canvases, targets and kinds: the images of each class that the first model is surest of,
-    and a white canvas for each class that some trigger means, or for all."""
+    """Canvases, targets and kinds: the n images of each class with the highest probability by the
+    first model, and a white canvas for each class that is the target of a trigger, or for all."""
     first = next(iter(models.values()))
     chosen = [
-        select_canvases(first, images, target=target, n=each, seed=seed).cpu() for target in classes
+        select_canvases(first, images, target=target, n=n, seed=seed).cpu() for target in classes
     ]
     triggers = [getattr(model, "trigger", None) for model in models.values()]
-    meant = {trigger.target for trigger in triggers if trigger is not None}
-    blank = [target for target in classes if white or target in meant]
+    triggered = {trigger.target for trigger in triggers if trigger is not None}
+    blank = [target for target in classes if white or target in triggered]
     positive = torch.cat(chosen)
     return (
         torch.cat([positive, torch.ones(len(blank), *positive.shape[1:])]),
-        [*(target for target in classes for _ in range(each)), *blank],
+        [*(target for target in classes for _ in range(n)), *blank],
         [*["positive"] * len(positive), *["white"] * len(blank)],
     )
 
 
-def compared(out: Path, title: str, run: Callable[[], Comparison]) -> None:
-    """Compares, writes and prints; after an interrupt, what was finished. Exit code 1 where no
-    method gave a map."""
+def report_comparison(run: Callable[[], Comparison], out: Path, title: str) -> None:
+    """Runs a comparison, writes it and prints it; after an interrupt, the finished part. The exit
+    code is 1 if no method gave a map."""
     started = time.perf_counter()
     try:
         comparison, complete = run(), True
@@ -76,19 +118,20 @@ def compared(out: Path, title: str, run: Callable[[], Comparison]) -> None:
     if comparison.records or comparison.failures:
         write_comparison(comparison, out, title if complete else f"{title} (interrupted)")
         print_comparison(comparison)
-        drawn = "report.html, figures, patterns" if comparison.records else "report.html"
-        typer.echo(f"{drawn} and comparison.json are in {out}.")
+        written = "report.html, figures, patterns" if comparison.records else "report.html"
+        print(f"{written} and comparison.json are in {out}.")
     seconds = time.perf_counter() - started
     if not complete:
-        typer.echo(f"Interrupted after {seconds:.0f} s: the methods that were finished are told.")
-        raise typer.Exit(130)
-    typer.echo(f"Compared in {seconds:.0f} s.")
+        print(f"Interrupted after {seconds:.0f} s. The methods that had finished are reported.")
+        raise SystemExit(130)
+    print(f"Compared in {seconds:.0f} s.")
     if not comparison.records:
-        raise typer.Exit(1)
+        raise SystemExit(1)
 
 
 def write_comparison(comparison: Comparison, out: Path, title: str) -> None:
-    """comparison.json, the report, its figures as files, and the patterns that were searched."""
+    """Writes comparison.json, the report, its figures as files, and the patterns that were
+    searched."""
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / "comparison.json", (comparison.to_json() + "\n").encode())
     drawn = draw_figures(comparison, {})
@@ -104,29 +147,29 @@ def write_comparison(comparison: Comparison, out: Path, title: str) -> None:
 
 def _save_patterns(comparison: Comparison, records: Sequence[Record], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    names = search_names(records)
+    searched = search_names(records)
     for record in records:
-        if record.name in names:
+        if record.name in searched:
+            number, name = str(record.target), comparison.class_name(record.target)
+            label = number if name == number else f"{number}_{name}"
             for area in record.masks:
-                number, words = str(record.target), comparison.class_name(record.target)
-                named = number if words == number else f"{number}_{words}"
-                name = f"{record.method}_{record.canvas}_{named}_{area:g}.safetensors"
+                file = f"{record.method}_{record.canvas}_{label}_{area:g}.safetensors"
                 pattern = comparison.pattern_of(record, area)
-                pattern.save(folder / file_safe(name), seen_beside=True)
+                pattern.save(folder / file_safe(file), seen_beside=True)
 
 
 def print_comparison(comparison: Comparison) -> None:
-    """A table for each model, and the verdicts; where there are no maps, why."""
+    """Prints a table for each model, and the verdicts; if there are no maps, why."""
     out = console()
     if not comparison.records:
         out.print("No method gave a map:")
         for failure in comparison.failures:
-            words = f"{failure.method} on the {failure.model} model: {failure.reason}"
-            out.print(words, markup=False)
+            line = f"{failure.method} on the {failure.model} model: {failure.reason}"
+            out.print(line, markup=False)
         return
-    told = {r.model for r in comparison.records} | {f.model for f in comparison.failures}
+    reached = {r.model for r in comparison.records} | {f.model for f in comparison.failures}
     for model in comparison.models:
-        if model in told:
+        if model in reached:  # an interrupted comparison may not reach all models
             out.print(_table(comparison, model))
     out.print(LEGEND)
     if comparison.select(level="class"):
@@ -137,7 +180,7 @@ def print_comparison(comparison: Comparison) -> None:
 
 
 def _table(comparison: Comparison, model: str) -> Table:
-    """A row for each method, strongest first: image, absolute and class mean beside each other."""
+    """One row per method, strongest first, with a column for each way to rank its map."""
     kind, area = comparison.kinds[0], comparison.area
     title = Text(f"{model} model, {kind} canvases", style="bold")  # names may hold brackets
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
@@ -159,9 +202,9 @@ def _table(comparison: Comparison, model: str) -> Table:
     for r in records:
         groups.setdefault(r.method, {}).setdefault((r.level, r.ranking), []).append(r)
     usual = ("image", "signed")
-    for method in sorted(groups, key=lambda method: -_mean(groups[method][usual], area).value):
-        group = groups[method]
-        power = _mean(group[usual], area)
+    powers = {method: _mean(group[usual], area) for method, group in groups.items()}
+    for method in sorted(groups, key=lambda method: -powers[method].value):
+        group, power = groups[method], powers[method]
         low, high = power.interval
         table.add_row(
             Text(method),

@@ -1,0 +1,258 @@
+"""The search of many classes of one model: a few canvases each, the best is kept and scored with
+its controls."""
+
+import hashlib
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captum_classpattern.attribution import ClassPattern, versions
+from captum_classpattern.canvases import SOLID_COLOURS, select_canvases
+from captum_classpattern.class_names import name_of
+from captum_classpattern.classifier import (
+    Classifier,
+    PixelClassifier,
+    device_and_dtype,
+    find_module,
+    preserve_state,
+    warn_if_guessing,
+)
+from captum_classpattern.images import LabelledImages, ensure_labels, evenly_spaced, predictions
+from captum_classpattern.pattern import Pattern
+from captum_classpattern.scores.power import check_unseen, count_hits, power_of, random_pixels
+from captum_classpattern.surveys.findings import Finding, Scores
+
+DRAWS, CONTROL_IMAGES = 3, 300  # of random pixels; the most images that a control is scored on
+
+
+@dataclass
+class SurveySearch:
+    """What :func:`survey` was given, checked, and the search itself."""
+
+    forward_func: Classifier
+    search: LabelledImages
+    held_out: LabelledImages
+    classes: list[int]
+    n_classes: int
+    canvases: dict[str, int]
+    areas: tuple[float, ...]
+    classes_together: int
+    n_steps: int | None
+    seed: int
+    precision: str
+    internal_batch_size: int | None
+    show_progress: bool
+    started: float = field(default_factory=time.perf_counter)
+
+    def find(self, targets: Sequence[int]) -> Iterator[list[Finding]]:
+        """The findings of each class in turn, one for each kind of canvas."""
+        with preserve_state(self.forward_func, self.seed):
+            search = ensure_labels(self.forward_func, self.search)
+        if self.accuracy is not None:
+            labels = self.held_out.known_labels
+            warn_if_guessing(self.accuracy, labels, self.n_classes, "held-out images")
+        explainer = ClassPattern(self.forward_func, search)
+        explainer.accuracy_is_known = True
+        for start in range(0, len(targets), self.classes_together):
+            group = targets[start : start + self.classes_together]
+            next_canvases = [
+                select_canvases(self.forward_func, search, target=_next_class(search, y), n=1)[0]
+                for y in group
+            ]
+            patterns = self._search_group(explainer, search, group)
+            for target, next_canvas in zip(group, next_canvases):
+                findings = []
+                for kind in self.canvases:
+                    found = {area: patterns[target, kind, area] for area in self.areas}
+                    scores = {area: self._score(p, next_canvas, area) for area, p in found.items()}
+                    name = name_of(self.forward_func, target)
+                    findings.append(Finding(found, kind, scores, name))
+                yield findings
+
+    def _search_group(
+        self, explainer: ClassPattern, search: LabelledImages, group: Sequence[int]
+    ) -> dict[tuple[int, str, float], Pattern]:
+        """The pattern that does best on the judging images, by class, kind of canvas and area."""
+        best: dict[tuple[int, str, float], Pattern] = {}
+        for kind, n in self.canvases.items():
+            tries = list(_tries(self.forward_func, search, kind, n, group, self.seed))
+            for area, (canvases, targets, seed) in itertools.product(self.areas, tries):
+                for pattern in explainer.search(
+                    canvases,
+                    targets,
+                    area=area,
+                    keep=1,
+                    n_steps=self.n_steps,
+                    seed=seed,
+                    precision=self.precision,
+                    internal_batch_size=self.internal_batch_size,
+                    show_progress=self.show_progress,
+                ):
+                    key = pattern.target, kind, area
+                    if key not in best or search_power(pattern) > search_power(best[key]):
+                        best[key] = pattern
+        return best
+
+    def _score(self, pattern: Pattern, other_canvas: Tensor, area: float) -> Scores:
+        """The power of a pattern at its area, and its controls."""
+        held_out, target = self.scored_on, pattern.target
+        check_unseen(pattern, held_out)
+        others = held_out.without_class(target)
+        if len(others) < DRAWS:
+            raise ValueError(
+                f"there are {len(others)} held-out images that are not of class {target}: give at "
+                f"least {DRAWS}"
+            )
+        without = int(((self.bare == target) & (held_out.known_labels != target)).sum())
+
+        def hits(stamped: Pattern, images: LabelledImages = others) -> int:
+            return count_hits(self.forward_func, stamped, images)
+
+        few = others.subset(evenly_spaced(len(others), CONTROL_IMAGES))
+        shares = [few.subset(range(draw, len(few), DRAWS)) for draw in range(DRAWS)]
+        with preserve_state(self.forward_func, self.seed):
+            binary = pattern.topk(area)
+            drawn = [
+                hits(random_pixels(pattern, area, self.seed + draw), share)
+                for draw, share in enumerate(shares)
+            ]
+            return Scores(
+                power_of(hits(binary), len(others), without),
+                random_pixels=sum(drawn) / len(few),
+                other_canvas=hits(replace(binary, canvas=other_canvas), few) / len(few),
+                control_images=len(few),
+            )
+
+    @cached_property
+    def _held_out_on_device(self) -> LabelledImages:
+        return self.held_out.to(*device_and_dtype(self.forward_func, self.search.take([0])))
+
+    @cached_property
+    def bare(self) -> Tensor:
+        """The class that the classifier predicts for each held-out image without a pattern."""
+        with preserve_state(self.forward_func, self.seed):
+            return predictions(self.forward_func, self._held_out_on_device)
+
+    @cached_property
+    def scored_on(self) -> LabelledImages:
+        """The held-out images on the classifier's device, with labels or else its predictions."""
+        images = self._held_out_on_device
+        return images.with_labels(self.bare) if images.labels is None else images
+
+    @cached_property
+    def accuracy(self) -> float | None:
+        """Share of the held-out images that the classifier labels correctly; None if they have no
+        labels."""
+        labels = self.held_out.labels
+        return None if labels is None else float((self.bare == labels).float().mean())
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Everything that the findings depend on."""
+        return {
+            **self._model_identity(),
+            "search_images": _hash_of(self.search),
+            "held_out_images": _hash_of(self.held_out),
+            "canvases": self.canvases,
+            "areas": list(self.areas),
+            "n_steps": self.n_steps,
+            "seed": self.seed,
+            "precision": self.precision,
+            "captum_classpattern": versions()["captum_classpattern"],
+        }
+
+    def _model_identity(self) -> dict[str, Any]:
+        """The file that the classifier was loaded from, or else a hash of its weights; of a plain
+        function, a hash of what it predicts."""
+        module = find_module(self.forward_func)
+        provenance = getattr(module, "provenance", {})
+        pixels = module if isinstance(module, PixelClassifier) else None
+        normalisation = provenance.get("normalisation") or {
+            name: None if pixels is None else getattr(pixels, name).flatten().tolist()
+            for name in ("mean", "std")
+        }
+        known = provenance.get("sha256") or provenance.get("source")
+        if known is None:
+            tensors = {"bare": self.bare} if module is None else module.state_dict()
+            digest = hashlib.sha256()
+            for name, tensor in tensors.items():
+                if isinstance(tensor, Tensor):
+                    digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+                    data = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+                    digest.update(data.numpy().tobytes())
+            known = digest.hexdigest()
+        return {
+            "model": known,
+            **{key: provenance.get(key) for key in ("arch", "weights", "num_classes")},
+            "mean": normalisation["mean"],
+            "std": normalisation["std"],
+            "output": None if pixels is None else pixels.output,
+        }
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """How the classes are searched, for results.json."""
+        return {
+            "seconds": round(time.perf_counter() - self.started, 1),
+            "settings": self.settings,
+            "provenance": getattr(find_module(self.forward_func), "provenance", {}),
+            "accuracy": self.accuracy,
+            "n_classes": self.n_classes,
+            "search_images": self.search.counts,
+            "held_out_images": self.held_out.counts,
+            "versions": versions(),
+        }
+
+
+def search_power(pattern: Pattern) -> float:
+    """The power of a pattern on the judging images."""
+    return float(pattern.info["search_power"])
+
+
+def _tries(
+    forward_func: Classifier,
+    search: LabelledImages,
+    kind: str,
+    n: int,
+    group: Sequence[int],
+    seed: int,
+) -> Iterator[tuple[Tensor, list[int], int]]:
+    """Canvases, targets and seed of each search of a group of classes on a kind of canvas.
+
+    Canvases of one colour are all the same: the tries differ in their seeds.
+    """
+    blank = kind in SOLID_COLOURS
+    for try_seed in ((seed + i) % 2**63 for i in range(n if blank else 1)):
+        each = 1 if blank else n
+        chosen = [
+            select_canvases(forward_func, search, target=target, n=each, strategy=kind, seed=seed)
+            for target in group
+        ]
+        yield torch.cat(chosen), [target for target in group for _ in range(each)], try_seed
+
+
+def _next_class(images: LabelledImages, target: int) -> int:
+    """The class whose canvas serves as the control of a target's mask."""
+    present: list[int] = sorted(set(images.known_labels.tolist()) - {target})
+    if not present:
+        raise ValueError(
+            f"the search images are all of class {target}: give images of other classes too"
+        )
+    return next((label for label in present if label > target), present[0])
+
+
+def _hash_of(images: LabelledImages) -> str:
+    """A hash of images and labels, in their order."""
+    shape = (len(images), *images.shape)
+    digest = hashlib.blake2b(repr(shape).encode(), digest_size=16)
+    for batch in images.in_order():
+        digest.update((batch.cpu() * 255).round().byte().numpy().tobytes())
+    if images.labels is not None:
+        digest.update(images.labels.numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,174 @@
+"""The folder of a survey. Each class is one file, which appears whole or not at all, so that an
+interrupted search can go on, and many processes can write into one folder."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from captum_classpattern._files import write_atomically
+from captum_classpattern._validation import Notice
+from captum_classpattern.class_names import as_file_name
+from captum_classpattern.classifier import warn
+from captum_classpattern.pattern import Pattern
+from captum_classpattern.surveys.findings import Finding, Scores
+
+RESULTS = "results.json"
+VERSION = "captum_classpattern"  # the one setting that may differ on resume
+
+
+class Store:
+    """The finished classes in a folder.
+
+    ``findings/<class>.json`` holds the scores of a class, ``patterns/`` its patterns, and
+    ``results.json`` a summary of all. Version 0.1 wrote only the last two; they are read, too.
+
+    Args:
+        folder (Path): The folder. It is made when there is something to write.
+        settings (Mapping, optional): What the findings depend on. What is in the folder must have
+            been found with the same. Default: None (whatever is there is read).
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any] | None = None) -> None:
+        self.folder = folder
+        self.settings = None if settings is None else json.loads(json.dumps(settings))
+        self.rows: dict[int, list[dict[str, Any]]] = {}
+        self._files: set[Path] = set()  # those that were read, or written here
+        self._versions: set[str] = set()
+        summary = folder / RESULTS
+        self.summary = self._read(summary) if summary.exists() else {}
+        self.read_new()
+        others = self._versions - {(self.settings or {}).get(VERSION)}
+        if settings and others:
+            warn(
+                f"some of the classes in {folder} were searched by version "
+                f"{', '.join(sorted(others))} of {VERSION}",
+                Notice,
+            )
+
+    def read_new(self) -> bool:
+        """Reads the classes that were added since the last call; False if there are none."""
+        new = set(self.folder.glob("findings/*.json")) - self._files
+        for path in new:
+            self._read(path)
+        self._files |= new
+        return bool(new)
+
+    def findings(self) -> list[Finding]:
+        """All findings in the folder, class by class."""
+        return [read_finding(row, self.folder / "patterns") for row in self._sorted_rows()]
+
+    def add(self, findings: Sequence[Finding]) -> None:
+        """Writes all findings of one class."""
+        target = findings[0].target
+        for name in ("patterns", "findings"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        for finding in findings:
+            save_patterns(finding, self.folder / "patterns")
+        self.rows[target] = [finding.as_dict() for finding in findings]
+        path = self.folder / "findings" / f"{target}.json"
+        write_json({"settings": self.settings, "rows": self.rows[target]}, path)
+        self._files.add(path)
+
+    def write_summary(self, info: Mapping[str, Any], *, complete: bool) -> None:
+        """Writes results.json, with the classes that other processes have added."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.read_new()
+        while True:
+            summary = {"complete": complete, **info, "rows": self._sorted_rows()}
+            write_json(summary, self.folder / RESULTS)
+            if not self.read_new():  # else the summary of another process may be lost
+                return
+
+    def _sorted_rows(self) -> list[dict[str, Any]]:
+        return [row for target in sorted(self.rows) for row in self.rows[target]]
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        """Reads a file, and takes over the classes in it of which all kinds of canvas are there."""
+        try:
+            data: dict[str, Any] = json.loads(path.read_text())
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged ({error}): choose another folder") from error
+        if "settings" not in data:
+            raise ValueError(f"{path} is not from a survey: choose another folder")
+        settings = {"precision": "auto", **data["settings"]}  # version 0.1 had no other
+        self._check_settings(settings, path)
+        by_class: dict[int, list[dict[str, Any]]] = {}
+        for row in data["rows"]:
+            by_class.setdefault(row["class"], []).append(row)
+        for target, rows in by_class.items():
+            if len(rows) == len(settings.get("canvases", rows)):
+                self.rows[target] = rows
+                self._versions.add(settings.get(VERSION, "unknown"))
+        return data
+
+    def _check_settings(self, found: Mapping[str, Any], path: Path) -> None:
+        """Raises an error unless the file was made with the same settings."""
+        ours = self.settings or {}
+        differing = [key for key in ours if found.get(key) != ours[key] and key != VERSION]
+        if differing:
+            listed = "; ".join(f"{k} {found.get(k)} then, {ours[k]} now" for k in differing)
+            raise ValueError(
+                f"{path} is of another search ({listed:.500}): pass the same settings and files, "
+                "or choose another folder"
+            )
+
+
+def pattern_file(
+    folder: Path, target: int, canvas: str, area: float, name: str | None = None
+) -> Path:
+    r"""
+    The file of a pattern: ``<class>_<name>_<kind of canvas>_<area>.safetensors``.
+
+    Args:
+        folder (Path): The folder of the patterns.
+        target (int): Number of the class.
+        canvas (str): Kind of canvas.
+        area (float): The area at which the pattern was searched.
+        name (str, optional): The class's name; characters that a file name can't hold become "_".
+            Default: None (left out).
+
+    Examples::
+
+        >>> pattern_file(Path("patterns"), 1, "white", 0.05, "guinea pig, Cavia cobaya").name
+        '1_guinea_pig_white_0.05.safetensors'
+    """
+    label = f"{target}" if name is None else f"{target}_{as_file_name(name)}"
+    return folder / f"{label}_{canvas}_{area:g}.safetensors"
+
+
+def find_pattern_file(
+    folder: Path, target: int, canvas: str, area: float, name: str | None = None
+) -> Path:
+    """The file of a pattern: by its class's name, or else with any name, or with none, as in
+    version 0.1."""
+    exact = pattern_file(folder, target, canvas, area, name)
+    if exact.exists():
+        return exact
+    named = sorted(folder.glob(f"{target}_*_{canvas}_{area:g}.safetensors"))
+    return named[0] if named else pattern_file(folder, target, canvas, area)
+
+
+def save_patterns(finding: Finding, folder: Path) -> None:
+    """Writes a finding's patterns, one file for each area, and once the hashes of the search images
+    that they share."""
+    for area, pattern in finding.patterns.items():
+        name = pattern.info.get("class_name")
+        path = pattern_file(folder, finding.target, finding.canvas, area, name)
+        pattern.save(path, seen_beside=True)
+
+
+def read_finding(row: Mapping[str, Any], folder: Path) -> Finding:
+    """The finding of a row, with its patterns from the folder."""
+    name = row.get("class_name")
+    scores = {float(area): Scores.from_dict(values) for area, values in row["areas"].items()}
+    patterns = {
+        area: Pattern.load(find_pattern_file(folder, row["class"], row["canvas"], area, name))
+        for area in scores
+    }
+    return Finding(patterns, row["canvas"], scores, name)
+
+
+def write_json(data: Any, path: Path) -> None:
+    """Writes JSON; a file that is there already is replaced whole or not at all."""
+    write_atomically(path, (json.dumps(data, indent=2) + "\n").encode())

@@ -1,0 +1,28 @@
+"""Findings that are made up, for tests of what is done with them."""
+
+import torch
+
+from captum_classpattern.pattern import Pattern
+from captum_classpattern.scores.power import power_of
+from captum_classpattern.surveys import Finding, Scores
+
+
+def finding(target, canvas, hits, *, search_power=0.5, control=0.02, n=100, class_name=None):
+    """A finding at two areas, whose first pattern turns ``hits`` of n images."""
+    info = {"search_images_hash": "x", "settings": {}, "passes": 1}
+    if class_name is not None:
+        info["class_name"] = class_name
+    patterns = {
+        area: Pattern(
+            torch.ones(1, 8, 8),
+            torch.full((1, 8, 8), area),
+            target,
+            {**info, "search_power": power},
+        )
+        for area, power in ((0.05, search_power), (0.01, 0.0))
+    }
+    scores = {
+        0.05: Scores(power_of(hits, n, 1), control, 0.03),
+        0.01: Scores(power_of(2, n, 1), 0.0, 0.0),
+    }
+    return Finding(patterns, canvas, scores, class_name)

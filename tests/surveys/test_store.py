@@ -1,0 +1,156 @@
+"""The folder of a survey: its files, and what happens if several write to it."""
+
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from surveyed import finding
+
+from captum_classpattern import Notice, Pattern, Survey
+from captum_classpattern.surveys.store import Store, read_finding, save_patterns, write_json
+
+SETTINGS = {"seed": 0, "canvases": {"positive": 1, "white": 1}, "captum_classpattern": "1"}
+
+
+def class_of(target):
+    return [finding(target, "positive", 10 + target), finding(target, "white", 20)]
+
+
+def targets(store):
+    return [(f.target, f.canvas) for f in store.findings()]
+
+
+def test_patterns_are_saved_under_class_canvas_and_area(tmp_path):
+    save_patterns(finding(3, "white", 5), tmp_path)
+    paths = sorted(tmp_path.iterdir())
+    assert [path.name for path in paths] == ["3_white_0.01.safetensors", "3_white_0.05.safetensors"]
+    for path, area in zip(paths, (0.01, 0.05)):
+        pattern = Pattern.load(path)
+        assert pattern.target == 3
+        assert pattern.area == pytest.approx(area)
+
+
+@pytest.mark.parametrize("name", [None, "guinea pig, Cavia cobaya", "white"])
+def test_a_finding_is_read_back(name, tmp_path):
+    original = finding(3, "white", 5, class_name=name)
+    others = [finding(13, "white", 5), finding(3, "positive", 5), finding(1, "white", 5)]
+    for one in (*others, original):
+        save_patterns(one, tmp_path)
+    read = read_finding(json.loads(json.dumps(original.as_dict())), tmp_path)
+    assert (read.target, read.canvas, read.scores) == (3, "white", original.scores)
+    assert read.class_name == name
+    for area, pattern in original.patterns.items():
+        assert torch.equal(read.patterns[area].mask, pattern.mask)
+        assert read.patterns[area].info == pattern.info
+
+
+def test_names_of_classes_are_in_the_names_of_files(tmp_path):
+    save_patterns(finding(3, "white", 5, class_name="T-shirt/top"), tmp_path)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == [f"3_T-shirt_top_white_{area}.safetensors" for area in (0.01, 0.05)]
+
+
+def test_files_of_version_0_1_had_no_names(tmp_path):
+    original = finding(3, "white", 5)
+    save_patterns(original, tmp_path)
+    row = {**json.loads(json.dumps(original.as_dict())), "class_name": "dog"}
+    assert read_finding(row, tmp_path).patterns.keys() == {0.05, 0.01}
+
+
+def test_json_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path):
+    path = tmp_path / "r.json"
+    write_json({"a": 1}, path)
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        write_json({"a": object()}, path)
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_class_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
+    store = Store(tmp_path, SETTINGS)
+    store.add(class_of(2))
+    saved = []
+
+    def interrupted(pattern, path, **kwargs):
+        saved.append(path)
+        if len(saved) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Pattern, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        store.add(class_of(0))
+    assert targets(Store(tmp_path, SETTINGS)) == [(2, "positive"), (2, "white")]
+
+
+def test_classes_of_which_a_canvas_is_missing_in_an_old_summary_are_left_out(tmp_path):
+    store = Store(tmp_path, SETTINGS)
+    store.add(class_of(0))
+    store.add(class_of(1))
+    store.write_summary({"settings": SETTINGS}, complete=False)
+    shutil.rmtree(tmp_path / "findings")  # as version 0.1 left it
+    summary = json.loads((tmp_path / "results.json").read_text())
+    write_json({**summary, "rows": summary["rows"][:3]}, tmp_path / "results.json")
+    assert targets(Store(tmp_path, SETTINGS)) == [(0, "positive"), (0, "white")]
+
+
+def test_a_summary_has_the_classes_that_others_have_added(tmp_path):
+    one, other = Store(tmp_path, SETTINGS), Store(tmp_path, SETTINGS)
+    other.add(class_of(1))
+    other.write_summary({"settings": SETTINGS}, complete=True)
+    one.add(class_of(0))
+    one.write_summary({"settings": SETTINGS}, complete=True)
+    rows = json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert [row["class"] for row in rows] == [0, 0, 1, 1]
+    assert (
+        targets(one)
+        == targets(Store(tmp_path))
+        == [(y, kind) for y in (0, 1) for kind in ("positive", "white")]
+    )
+
+
+def test_no_class_is_lost_if_summaries_are_written_at_the_same_time(tmp_path):
+    def write(target):
+        store = Store(tmp_path, SETTINGS)
+        store.add(class_of(target))
+        store.write_summary({"settings": SETTINGS}, complete=True)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(16)))
+    rows = json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert [row["class"] for row in rows[::2]] == list(range(16))
+    assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")]
+
+
+def test_another_search_in_the_folder_is_an_error(tmp_path):
+    Store(tmp_path, SETTINGS).add(class_of(0))
+    with pytest.raises(ValueError, match=r"of another search \(seed 0 then, 1 now\): pass"):
+        Store(tmp_path, {**SETTINGS, "seed": 1})
+    one = Store(tmp_path / "new", SETTINGS)
+    Store(tmp_path / "new", {**SETTINGS, "seed": 1}).add(class_of(1))  # both have begun there
+    with pytest.raises(ValueError, match="of another search"):
+        one.write_summary({}, complete=False)
+
+
+def test_another_version_is_a_notice(tmp_path):
+    for target in range(2):
+        Store(tmp_path, SETTINGS).add(class_of(target))
+    with pytest.warns(Notice, match="were searched by version 1 of captum_classpattern") as w:
+        Store(tmp_path, {**SETTINGS, "captum_classpattern": "2"})
+    assert len(w) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [('{"rows": [', "is damaged"), ('{"rows": []}', "is not from a survey")],
+)
+def test_other_files_are_refused(text, message, tmp_path):
+    (tmp_path / "results.json").write_text(text)
+    with pytest.raises(ValueError, match=rf"results.json {message}.*choose another folder"):
+        Store(tmp_path)
+
+
+def test_a_folder_without_a_survey_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"there is no results.json of a survey in"):
+        Survey.load(tmp_path)
