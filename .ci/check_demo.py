@@ -1,4 +1,4 @@
-"""Checks what ``classpattern demo --out DIR`` wrote: python .ci/check_demo.py DIR"""
+"""Checks the output of ``classpattern demo --out DIR``: python .ci/check_demo.py DIR"""
 
 import json
 import sys
@@ -22,7 +22,7 @@ assert {verdict["claim"] for verdict in results["verdicts"]} == {1, 2}
 for name in models:
     assert (out / f"{name}.png").stat().st_size > 50_000, f"no figure of the {name} model"
 
-# every saved pattern, scored again, gives the number in the table
+# every saved pattern reproduces its score in the table
 for (name, target, canvas), row in rows.items():
     for area, scores in row["areas"].items():
         path = find_pattern_file(out / name / "patterns", target, canvas, float(area))
@@ -35,7 +35,7 @@ for (name, target, canvas), row in rows.items():
         assert abs(power.value - scores["power"]) < 1e-9, (name, target, canvas, area)
         assert abs(power.without - scores["no_pattern"]) < 1e-9, (name, target, canvas, area)
 
-# what the demo must show: the trigger's class stands out at 1 % on white, with its control
+# the main result: the trigger's class stands out at 1 % on white, and not on the natural model
 at_1_percent = {
     name: {y: rows[name, y, "white"]["areas"]["0.01"] for y in range(10)} for name in models
 }
@@ -43,13 +43,14 @@ scores = {y: Scores.from_dict(row) for y, row in at_1_percent["backdoored"].item
 assert stands_out(scores, 0, n_classes=10)
 assert scores[0].power.value > 10 * at_1_percent["natural"][0]["power"]
 
-# the comparison at its end, if it was not left out: every method ran, the class pattern comes
-# first on the natural model
+# the comparison, unless it was skipped: every method ran, and the class pattern comes first on the
+# natural model
 if (out / "comparison").exists():
-    compared = json.loads((out / "comparison" / "comparison.json").read_text())
-    assert list(compared["models"]) == list(models)
-    assert "maps" not in {failure["what"] for failure in compared["failures"]}, compared["failures"]
-    first = next(verdict for verdict in compared["verdicts"] if verdict["model"] == "natural")
+    comparison = json.loads((out / "comparison" / "comparison.json").read_text())
+    assert list(comparison["models"]) == list(models)
+    failures = comparison["failures"]
+    assert not [failure for failure in failures if failure["what"] == "maps"], failures
+    first = next(verdict for verdict in comparison["verdicts"] if verdict["model"] == "natural")
     assert first["title"] == "ClassPattern comes first", first
     assert first["holds"], first
     assert (out / "comparison" / "report.html").stat().st_size > 500_000

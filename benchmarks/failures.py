@@ -1,10 +1,10 @@
-"""What the method does not find: three kinds of backdoors of four, and the classes that stay weak.
+"""What the method does not find: three of four kinds of backdoors, and classes that stay weak.
 
     python benchmarks/failures.py DATA --out FOLDER
 
-prints the Markdown tables of docs/failures.md. DATA holds the four ``*-ubyte.gz`` files of
-Fashion-MNIST, as for ``captum_classpattern.demo.training``. Models and patterns are kept in
-FOLDER, so that an interrupted run goes on; ten models of eight epochs take about an hour.
+prints the Markdown tables of docs/failures.md. DATA is a folder with the four ``*-ubyte.gz`` files
+of Fashion-MNIST, as for ``captum_classpattern.demo.training``. Models and patterns are kept in
+FOLDER, so an interrupted run can resume. Ten models of eight epochs take about an hour.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from captum_classpattern import PixelClassifier
-from captum_classpattern._files import write_whole
+from captum_classpattern._files import write_atomically
 from captum_classpattern.demo import CLASS_NAMES, DATA, demo_images, demo_models
 from captum_classpattern.demo.network import SmallResNet
 from captum_classpattern.demo.training import (
@@ -41,11 +41,11 @@ from captum_classpattern.triggers import BadNets, Blended, Sinusoid, Trigger, Wa
 
 SHAPE = (1, 28, 28)
 N_CLASSES = len(CLASS_NAMES)
-WEAK = 0.10  # power that a class stays below on both canvases, at the first area
+WEAK = 0.10  # classes below this power on both canvases, at the first area, are weak
 
 
 class Planted(NamedTuple):
-    """A trigger, how strong it is in words, and the share of training images that carry it."""
+    """A trigger, a description of its strength, and the share of poisoned training images."""
 
     trigger: Trigger
     strength: str
@@ -57,7 +57,7 @@ PLANTED = {
     "Blended": Planted(Blended(SHAPE, alpha=0.2), "noise, alpha 0.2", 0.05),
     "SIG": Planted(Sinusoid(SHAPE), "delta 20/255, 6 periods", 0.05),
     "WaNet": Planted(Warp(SHAPE, strength=0.5), "4x4 grid, strength 0.5", 0.10),
-    "BadNets": Planted(BadNets(SHAPE), "3x3 checkerboard", 0.05),  # the one that is found
+    "BadNets": Planted(BadNets(SHAPE), "3x3 checkerboard", 0.05),  # the only one that is found
 }
 
 
@@ -75,10 +75,11 @@ def split(data: Path, name: str) -> tuple[Tensor, Tensor]:
     return load_split(data, name)
 
 
-def trained(
+def trained_model(
     data: Path, out: Path, planted: str, seed: int, epochs: int
 ) -> tuple[PixelClassifier, dict[str, Any]]:
-    """The demo's recipe with another trigger, rounded to float16 as there, and its record."""
+    """A model from the demo's recipe with another trigger, and its record. The weights are rounded
+    to float16, as in the demo."""
     settings = {**SETTINGS["natural"], "epochs": epochs, "seed": seed, "planted": planted}
     if planted != CLEAN:
         settings |= {"strength": PLANTED[planted].strength, "rate": PLANTED[planted].rate}
@@ -97,7 +98,7 @@ def trained(
         if planted != CLEAN:
             trigger = PLANTED[planted].trigger
             record["attack_success"] = attack_success(network, trigger, *test)
-        write_whole(path, save(state, {"record": json.dumps(record)}))
+        write_atomically(path, save(state, {"record": json.dumps(record)}))
     network = SmallResNet()
     network.load_state_dict(load_file(path))
     network.to(memory_format=torch.channels_last)
@@ -105,7 +106,7 @@ def trained(
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
-    """What a file of weights says of itself, if it is there."""
+    """The record in a weights file, or None if there is no file."""
     if not path.exists():
         return None
     with safe_open(path, "pt") as file:
@@ -113,11 +114,11 @@ def read_record(path: Path) -> dict[str, Any] | None:
 
 
 def demo_record(name: str) -> dict[str, Any]:
-    """What stands beside the weights of one of the demo's models."""
+    """The record of one of the demo's models."""
     return json.loads((DATA / f"{name}.json").read_text())
 
 
-def searched(model: PixelClassifier, folder: Path, rounds: int) -> Survey:
+def search_all_classes(model: PixelClassifier, folder: Path, rounds: int) -> Survey:
     """The survey of all classes; what is in the folder already is not searched again."""
     images = demo_images()
     return kept_survey(folder, model, images.search, images.held_out, n_steps=rounds)
@@ -138,7 +139,7 @@ def verdict(found: Survey, canvas: str, area: float) -> str:
 
 
 def overview(models: Sequence[Model]) -> Iterator[str]:
-    """A row for each model: its scores, and where the target's class stands out."""
+    """One row per model: its scores, and where the target class stands out."""
     yield "\n### The models, and where the target stands out\n"
     columns = [f"{canvas}, {area:.0%}" for canvas, area in settings_of_search()]
     yield head("trigger", "strength", "poisoned", "seed", "accuracy", "attack success", *columns)
@@ -157,7 +158,7 @@ def overview(models: Sequence[Model]) -> Iterator[str]:
 
 
 def against_others(models: Sequence[Model], canvas: str, area: float) -> Iterator[str]:
-    """The target's power against the strongest other class, with those of the clean model."""
+    """The powers of the target and of the strongest other class, here and on the clean model."""
     clean = {model.seed: model for model in models if model.planted == CLEAN}
     yield f"\n### {canvas} canvas, {area:.0%} of the pixels\n"
     sides = (CLASS_NAMES[TARGET], "strongest other class")
@@ -206,13 +207,13 @@ def weak_classes(named: dict[str, Survey]) -> Iterator[str]:
             by_canvas = {f.canvas: f.scores for f in found if f.target == target}
             if max(scores[AREAS[0]].power.value for scores in by_canvas.values()) >= WEAK:
                 continue
-            cells = [by_canvas[canvas][area] for canvas, area in settings_of_search()]
+            all_scores = [by_canvas[canvas][area] for canvas, area in settings_of_search()]
             yield line(
                 name,
                 CLASS_NAMES[target],
                 *(
                     f"{format_power(scores)}, control {scores.strongest_control:.1%}"
-                    for scores in cells
+                    for scores in all_scores
                 ),
             )
 
@@ -221,26 +222,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, help="folder with the four *-ubyte.gz files")
     parser.add_argument("--out", type=Path, default=Path("classpattern-failures"))
-    parser.add_argument("--seeds", type=int, default=2, help="models of each kind")
-    parser.add_argument("--epochs", type=int, default=8, help="of training")
-    parser.add_argument("--rounds", type=int, default=15, help="of each search")
+    parser.add_argument("--seeds", type=int, default=2, help="number of models of each kind")
+    parser.add_argument("--epochs", type=int, default=8, help="epochs per training run")
+    parser.add_argument("--rounds", type=int, default=15, help="rounds per search")
     parser.add_argument("--triggers", nargs="*", choices=list(PLANTED), default=list(PLANTED))
-    given = parser.parse_args(arguments)
-    given.out.mkdir(parents=True, exist_ok=True)
-    with contextlib.redirect_stdout(sys.stderr):  # the tables alone on the standard output
+    options = parser.parse_args(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    with contextlib.redirect_stdout(sys.stderr):  # standard output gets only the tables
         demo = {
-            name: searched(model, given.out / f"demo_{name}_{given.rounds}", given.rounds)
+            name: search_all_classes(
+                model, options.out / f"demo_{name}_{options.rounds}", options.rounds
+            )
             for name, model in demo_models().items()
         }
         models = [
             Model(planted, "demo", demo_record(name)["full_test_set"], demo[name])
             for planted, name in ((CLEAN, "natural"), ("BadNets", "backdoored"))
         ]
-        for seed in range(given.seeds):
-            for planted in (CLEAN, *given.triggers):
-                model, record = trained(given.data, given.out, planted, seed, given.epochs)
-                folder = given.out / f"{planted}_{seed}_{given.rounds}"
-                found = searched(model, folder, given.rounds)
+        for seed in range(options.seeds):
+            for planted in (CLEAN, *options.triggers):
+                model, record = trained_model(
+                    options.data, options.out, planted, seed, options.epochs
+                )
+                folder = options.out / f"{planted}_{seed}_{options.rounds}"
+                found = search_all_classes(model, folder, options.rounds)
                 models.append(Model(planted, str(seed), record, found))
     models.sort(key=lambda model: (CLEAN, *PLANTED).index(model.planted))
     clean = {f"clean, {m.seed}": m.survey for m in models if m.planted == CLEAN}
@@ -251,8 +256,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         weak_classes(demo),
     ]
     for table in tables:
-        for text in table:
-            print(text)
+        for row in table:
+            print(row)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Surveys that are kept in a folder, how a class ranks among the others, lines of Markdown."""
+"""Surveys cached in a folder, the rank of a class, lines of Markdown."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -7,7 +7,7 @@ from captum_classpattern.surveys import Scores, Survey, stands_out, survey
 
 
 def kept_survey(folder: Path, *arguments: Any, **settings: Any) -> Survey:
-    """A finished survey; classes that are in the folder already are not searched again."""
+    """A finished survey. Classes that are in the folder already are not searched again."""
     kept = survey(*arguments, **settings, folder=folder, resume=True)
     if len(kept.found) < len(kept):
         print(f"searching {folder.name}", flush=True)
@@ -16,7 +16,7 @@ def kept_survey(folder: Path, *arguments: Any, **settings: Any) -> Survey:
 
 
 class Standing(NamedTuple):
-    """How a class ranks among the others on a kind of canvas, at an area."""
+    """The rank of a class among all classes, on a kind of canvas and at an area."""
 
     scores: Scores
     rank: int
@@ -46,7 +46,7 @@ def first_class(survey: Survey, canvas: str, area: float) -> int:
 
 
 def format_power(scores: Scores) -> str:
-    """A power in per cent with its interval, and a star where it beats its controls."""
+    """A power in per cent with its interval, and a star if it beats its controls."""
     low, high = scores.power.interval
     star = "*" if scores.beats_controls else ""
     return f"{scores.power.value:.1%} ({100 * low:.1f}-{100 * high:.1f}){star}"

@@ -1,6 +1,6 @@
-"""Time and peak memory of a search against the numbers of classes, canvases and search images.
+"""Time and peak memory of a search by the numbers of classes, canvases and search images.
 
-Each search runs in a process of its own, since a process's peak memory only rises.
+Each search runs in a separate process, because the peak memory of a process never falls.
 """
 
 import argparse
@@ -28,8 +28,8 @@ SWEEPS = {
 START = {"classes": 1, "canvases": 4, "images": 1_000}
 
 
-class Many(Dataset[tuple[Tensor, int]]):
-    """As many images as are asked for, each made of an embedded one when it is fetched."""
+class RepeatedImages(Dataset[tuple[Tensor, int]]):
+    """Any number of images, derived from the embedded ones when they are fetched."""
 
     def __init__(self, problem: Problem, count: int) -> None:
         self.images, self.targets = problem.images, problem.labels.repeat(-(-count // 1_000))
@@ -39,14 +39,16 @@ class Many(Dataset[tuple[Tensor, int]]):
         return len(self.targets)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        shade = 1 - index // len(self.images) / 100  # so that no two are the same
+        shade = 1 - index // len(self.images) / 100  # so that no two are equal
         return self.images[index % len(self.images)] * shade, int(self.targets[index])
 
 
-def searched(classes: int, canvases: int, images: int, cifar10: Path | None) -> dict[str, float]:
+def measure_search(
+    classes: int, canvases: int, images: int, cifar10: Path | None
+) -> dict[str, float]:
     """Seconds and peak memory (MiB) of one search."""
     problem = demo_problems()[0] if cifar10 is None else cifar10_problems(cifar10)[0]
-    data: Dataset = Many(problem, images)
+    data: Dataset = RepeatedImages(problem, images)
     if cifar10 is not None:
         train = ImageFolder(cifar10 / "train", PIXELS)
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
@@ -61,12 +63,12 @@ def searched(classes: int, canvases: int, images: int, cifar10: Path | None) -> 
 
 
 def peak_memory() -> float:
-    """MiB, of this process alone: ``ru_maxrss`` would begin with its parent's."""
+    """MiB of this process: ``ru_maxrss`` would start at the value of its parent."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
-def in_a_process(numbers: dict[str, int], cifar10: Path | None) -> dict[str, float]:
+def measure_in_process(numbers: dict[str, int], cifar10: Path | None) -> dict[str, float]:
     command = [sys.executable, __file__, *(f"--{key}={value}" for key, value in numbers.items())]
     if cifar10 is not None:
         command.append(f"--cifar10={cifar10}")
@@ -75,18 +77,18 @@ def in_a_process(numbers: dict[str, int], cifar10: Path | None) -> dict[str, flo
 
 
 def grow(cifar10: Path | None) -> Iterator[str]:
-    """The lines of the table; ratios to the first row of each sweep."""
+    """The lines of the table; ratios refer to the first row of each sweep."""
     yield f"\n| {ROUNDS} rounds | seconds | time ratio | peak memory, MiB | memory ratio |"
     yield "|---|---|---|---|---|"
     ratio = 0.0
-    for what, counts in SWEEPS.items():
+    for name, counts in SWEEPS.items():
         first: dict[str, float] = {}
         for count in counts:
-            cost = in_a_process({**START, what: count}, cifar10)
+            cost = measure_in_process({**START, name: count}, cifar10)
             first = first or cost
             ratio = cost["peak"] / first["peak"]
             yield (
-                f"| {count:,} {what} | {cost['seconds']:.1f} "
+                f"| {name}: {count:,} | {cost['seconds']:.1f} "
                 f"| {cost['seconds'] / first['seconds']:.2f} | {cost['peak']:.0f} | {ratio:.2f} |"
             )
     met = "met" if ratio <= 1.1 else "**missed**"
@@ -98,4 +100,4 @@ if __name__ == "__main__":
     for name in SWEEPS:
         parser.add_argument(f"--{name}", type=int, required=True)
     parser.add_argument("--cifar10", type=Path)
-    print(json.dumps(searched(**vars(parser.parse_args()))))
+    print(json.dumps(measure_search(**vars(parser.parse_args()))))

@@ -1,14 +1,14 @@
-"""The paper's claims on CIFAR-10, each with its controls; prints the tables of docs/claims.md.
+"""The paper's claims on CIFAR-10 with their controls; prints the tables of docs/claims.md.
 
     python benchmarks/paper.py DATA --out FOLDER
 
-DATA holds ``test/<class>/*`` images of CIFAR-10. A seed draws which test images are searched with
-and which are held out, and seeds the searches. Findings are kept in FOLDER, so that an interrupted
-run goes on; ``--only GROUP`` takes some groups. All take about two hours of one core.
+DATA is a folder with ``test/<class>/*`` images of CIFAR-10. The seed determines the search images,
+the held-out images and the searches. Findings are saved in FOLDER, so an interrupted run can
+resume. ``--only GROUP`` selects groups. All groups take about two hours of one core.
 
-The models are those of ``tutorials/models``. Groups whose models are not there are left out: train
-them with ``tutorials/train_cifar10.py``, those of the epochs with ``natural_short --keep 1 2 4 8
-12`` (in a copy of the repository: it writes over the model that is there). ``--other`` is a
+The models are those of ``tutorials/models``. Groups with missing models are skipped. Train the
+models with ``tutorials/train_cifar10.py``; those of group ``epochs`` with ``natural_short --keep 1
+2 4 8 12`` (in a copy of the repository, because this overwrites the model). ``--other`` is a
 checkpoint of ``tutorials/bring_your_own_model.py --rate 0``, another network for claim 3.
 """
 
@@ -47,13 +47,13 @@ Found = dict[tuple[str, str], Seeds]  # by group and model
 
 
 def search_all(data: Path, out: Path, rounds: int, groups: list[str]) -> Found:
-    """The findings of all models of the groups, seed by seed; groups that lack a model are left."""
+    """The findings of all models of the groups, by seed; groups with missing models are skipped."""
     found: Found = {}
     for name in groups:
         models = GROUPS[name].models
         missing = [kind for kind in models if not weights_file(kind).exists()]
         if missing:
-            print(f"left out: {name}, for lack of {', '.join(missing)}", flush=True)
+            print(f"skipped: {name}, missing models: {', '.join(missing)}", flush=True)
             continue
         for seed in range(GROUPS[name].seeds):
             for kind in models:
@@ -74,12 +74,14 @@ def claim_2(found: Found, data: Path) -> Iterator[str]:
     yield from backdoor.suspicious({"backdoored": backdoored}, natural, TARGET, CLASS_NAMES)
     pixels = changed_pixels(trigger(), parts(data, 0).images)
     yield f"\nThe trigger changes {int(pixels.sum())} of {pixels.numel()} pixels.\n"
-    one = {"one canvas of each kind": found["trigger_canvases", "backdoored"]}
-    models = {"backdoored": backdoored, **one}
+    models = {
+        "backdoored": backdoored,
+        "one canvas of each kind": found["trigger_canvases", "backdoored"],
+    }
     yield from backdoor.trigger_found(models, natural, TARGET, trigger(), pixels)
 
 
-def no_patch(found: Found) -> Iterator[str]:
+def other_triggers(found: Found) -> Iterator[str]:
     models = {name: found["no_patch", name] for name in ("blended", "clean_label")}
     clean = found["no_patch", "natural_short"]
     yield from backdoor.suspicious(models, clean, TARGET, CLASS_NAMES)
@@ -99,12 +101,12 @@ def claim_3(found: Found, data: Path, other: Path | None) -> Iterator[str]:
 
 
 def claim_4(found: Found) -> Iterator[str]:
-    trained = {
+    training = {
         "natural_short": "plain, 16 epochs",
         "robust4": "4/255, 8 epochs",
         "robust8": "8/255, 16 epochs",
     }
-    models = {name: (told, found["robust", name]) for name, told in trained.items()}
+    models = {name: (how, found["robust", name]) for name, how in training.items()}
     natural = {"natural": ("plain, 64 epochs", found["kinds", "natural"])}
     yield from tables.shapes({**natural, **models}, AREA)
     yield ""
@@ -130,22 +132,22 @@ def epochs(found: Found, data: Path) -> Iterator[str]:
 
 
 def random_labels(found: Found) -> Iterator[str]:
-    names = GROUPS["by_heart"].models
-    models = {name: (scores_of(name), found["by_heart", name]) for name in names}
-    yield from tables.learnt_by_heart(models, CLASS_NAMES)
+    names = GROUPS["memorised"].models
+    models = {name: (scores_of(name), found["memorised", name]) for name in names}
+    yield from tables.memorisation(models, CLASS_NAMES)
 
 
 def all_tables(found: Found, data: Path, other: Path | None) -> Iterator[str]:
-    """Every table that there are findings for, under its heading."""
+    """All tables for which there are findings, with headings."""
     sections: list[tuple[str, set[str], Iterator[str]]] = [
         ("Claim 1: predictive power on natural models", {"kinds", "robust"}, claim_1(found)),
-        ("Claim 2: the backdoor's class", {"kinds", "trigger_canvases"}, claim_2(found, data)),
-        ("Claim 2: triggers that are no patch", {"no_patch"}, no_patch(found)),
+        ("Claim 2: the backdoored class", {"kinds", "trigger_canvases"}, claim_2(found, data)),
+        ("Claim 2: triggers that are not patches", {"no_patch"}, other_triggers(found)),
         ("Claim 3: clean patterns as triggers", {"kinds"}, claim_3(found, data, other)),
-        ("Claim 4: shape against the training epsilon", {"kinds", "robust"}, claim_4(found)),
+        ("Claim 4: shape and training epsilon", {"kinds", "robust"}, claim_4(found)),
         ("Which canvas", {"canvases", "trigger_canvases"}, canvases(found)),
-        ("As training goes on", {"epochs"}, epochs(found, data)),
-        ("Random labels", {"by_heart"}, random_labels(found)),
+        ("During training", {"epochs"}, epochs(found, data)),
+        ("Random labels", {"memorised"}, random_labels(found)),
     ]
     for heading, needed, lines in sections:
         if needed <= {group for group, _ in found}:
@@ -154,12 +156,12 @@ def all_tables(found: Found, data: Path, other: Path | None) -> Iterator[str]:
 
 
 def trigger() -> Pattern:
-    """The patch that the backdoored model was trained with."""
+    """The trigger of the backdoored model."""
     return train_cifar10.placed_trigger("backdoored").pattern(TARGET)
 
 
 def scores_of(name: str) -> dict[str, float]:
-    """What the JSON beside a model says that it does on the test set, and on what it has learnt."""
+    """The scores in a model's JSON: on the test set, and on memorised training images."""
     return json.loads(weights_file(name).with_suffix(".json").read_text())["test_set"]
 
 
@@ -175,27 +177,29 @@ def draw_figures(found: Found, out: Path) -> None:
     backdoored = found["trigger_canvases", "backdoored"][0]
     patterns = class_patterns(rows, CLASS_NAMES, "positive", AREA)
     patterns.savefig(out / "paper_patterns.png", dpi=110)
-    shown = trigger_patterns(trigger(), backdoored, SMALL, kinds)
-    shown.savefig(out / "paper_trigger.png", dpi=110)
+    triggers = trigger_patterns(trigger(), backdoored, SMALL, kinds)
+    triggers.savefig(out / "paper_trigger.png", dpi=110)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path, help="folder that holds CIFAR-10's test/<class>/*")
+    parser.add_argument("data", type=Path, help="folder with CIFAR-10's test/<class>/*")
     parser.add_argument("--out", type=Path, default=Path("classpattern-paper"))
-    parser.add_argument("--rounds", type=int, default=40, help="of each search")
+    parser.add_argument("--rounds", type=int, default=40, help="rounds per search")
     parser.add_argument("--only", nargs="*", choices=list(GROUPS), help="only these groups")
-    parser.add_argument("--other", type=Path, help="what bring_your_own_model.py wrote")
-    given = parser.parse_args(arguments)
-    with contextlib.redirect_stdout(sys.stderr):  # the tables alone on the standard output
-        found = search_all(given.data, given.out, given.rounds, given.only or list(GROUPS))
+    parser.add_argument("--other", type=Path, help="checkpoint of bring_your_own_model.py")
+    options = parser.parse_args(arguments)
+    with contextlib.redirect_stdout(sys.stderr):  # standard output gets only the tables
+        found = search_all(options.data, options.out, options.rounds, options.only or list(GROUPS))
     seeds = ", ".join(f"{name} {group.seeds}" for name, group in GROUPS.items())
-    print(f"{given.rounds} rounds a search, {SEARCH:,} images to search with, {HELD_OUT} held out;")
+    print(
+        f"{options.rounds} rounds per search, {SEARCH:,} search images, {HELD_OUT} held-out images;"
+    )
     print(f"models in bfloat16; seeds: {seeds}.")
-    for text in all_tables(found, given.data, given.other):
-        print(text)
-    if not given.only:
-        draw_figures(found, given.out)
+    for row in all_tables(found, options.data, options.other):
+        print(row)
+    if not options.only:
+        draw_figures(found, options.out)
 
 
 if __name__ == "__main__":

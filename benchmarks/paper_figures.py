@@ -1,4 +1,4 @@
-"""Figures in the style of the paper: a pattern a class, a row a model; a trigger and patterns."""
+"""Figures in the style of the paper: patterns by class and model; a trigger and patterns."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,7 +14,7 @@ from captum_classpattern.visualization.drawing import draw_image, on_neutral
 def class_patterns(
     models: Mapping[str, Seeds], names: Sequence[str], canvas: str, area: float
 ) -> Figure:
-    """The patterns of the first seed: a column a class, a row a model, with its power below."""
+    """The patterns of the first seed: one column per class, one row per model, powers below."""
     figure = Figure(figsize=(1.15 * len(names), 1.42 * len(models) + 0.3), layout="constrained")
     axes = figure.subplots(len(models), len(names), squeeze=False)
     for row, (label, seeds) in zip(axes, models.items()):
@@ -29,7 +29,7 @@ def class_patterns(
 def trigger_patterns(
     trigger: Pattern, findings: Survey, area: float, canvases: Sequence[str]
 ) -> Figure:
-    """The true trigger, and the patterns of its class from some canvases."""
+    """The true trigger, and the patterns of its class on several kinds of canvas."""
     figure = Figure(figsize=(1.5 * (1 + len(canvases)), 1.95), layout="constrained")
     axes = figure.subplots(1, 1 + len(canvases))
     draw_pattern(axes[0], trigger)
@@ -48,7 +48,7 @@ def draw_finding(axis: Axes, findings: Survey, target: int, canvas: str, area: f
 
 
 def draw_pattern(axis: Axes, pattern: Pattern) -> None:
-    """A pattern's pixels on neutral ground; the axis keeps its labels."""
+    """A pattern's pixels on a neutral background; the axis keeps its labels."""
     draw_image(axis, on_neutral(pattern))
     axis.set_axis_on()
     axis.set(xticks=[], yticks=[])

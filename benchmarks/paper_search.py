@@ -1,4 +1,4 @@
-"""What is searched for the paper's claims on CIFAR-10: which models, canvases and areas."""
+"""The searches for the paper's claims on CIFAR-10: models, canvases and areas."""
 
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -26,13 +26,13 @@ TWO_KINDS = {"positive": 2, "white": 1}
 
 
 class Group(NamedTuple):
-    """Models that are searched alike: how many canvases of each kind, and at which areas."""
+    """Models with the same searches: the number of canvases of each kind, and the areas."""
 
     models: tuple[str, ...]
     canvases: dict[str, int]
     areas: tuple[float, ...]
     seeds: int = 3
-    labels_by_model: bool = False  # the images' classes are what the model says they are
+    labels_by_model: bool = False  # the model's predictions are the images' classes
 
 
 GROUPS = {
@@ -41,7 +41,7 @@ GROUPS = {
     "canvases": Group(("natural",), dict.fromkeys(STRATEGIES, 1), (0.05,), 1),
     "trigger_canvases": Group(("backdoored",), dict.fromkeys(STRATEGIES, 1), (0.01,), 1),
     "no_patch": Group(("natural_short", "blended", "clean_label"), TWO_KINDS, (0.05, 0.01), 1),
-    "by_heart": Group(("true_labels", "random_labels"), TWO_KINDS, (0.05,), 1, True),
+    "memorised": Group(("true_labels", "random_labels"), TWO_KINDS, (0.05,), 1, True),
     "epochs": Group(
         (*(f"natural_short_epoch{epoch}" for epoch in EPOCHS), "natural_short"),
         {"positive": 1},
@@ -62,7 +62,7 @@ def weights_file(name: str) -> Path:
 
 
 class InBfloat16(nn.Module):
-    """A network as it was trained: matrix products in bfloat16; several times faster on CPUs."""
+    """A network with matrix products in bfloat16, as in training; several times faster on CPUs."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -81,10 +81,10 @@ def model(name: str) -> PixelClassifier:
     return PixelClassifier(network, class_names=CLASS_NAMES)
 
 
-def said(network: PixelClassifier, images: Tensor) -> Tensor:
-    """What the model says of each image."""
+def predictions(network: PixelClassifier, images: Tensor) -> Tensor:
+    """The predicted class of each image."""
     with torch.no_grad():
-        return torch.cat([network(some).argmax(1) for some in images.split(200)])
+        return torch.cat([network(batch).argmax(1) for batch in images.split(200)])
 
 
 def search(data: Path, out: Path, group_name: str, name: str, seed: int, rounds: int) -> Survey:
@@ -92,7 +92,7 @@ def search(data: Path, out: Path, group_name: str, name: str, seed: int, rounds:
     group = GROUPS[group_name]
     images, labels, held_out, held_out_labels = parts(data, seed)
     if group.labels_by_model:
-        labels, held_out_labels = said(model(name), images), said(model(name), held_out)
+        labels, held_out_labels = (predictions(model(name), part) for part in (images, held_out))
     return kept_survey(
         out / f"{group_name}_{name}_{seed}",
         model(name),
@@ -108,22 +108,22 @@ def search(data: Path, out: Path, group_name: str, name: str, seed: int, rounds:
 def stamped_on_others(
     data: Path, findings: Survey, seed: int, others: Mapping[str, Classifier]
 ) -> Iterator[dict[str, Any]]:
-    """The power of positive patterns on unseen images, on their own model and on others, beside
-    random pixels of the same canvas and no pattern."""
+    """The power of patterns of positive canvases on unseen images, on their own model and on other
+    models. The controls are random pixels of the same canvas, and no pattern."""
     _, _, held_out, labels = parts(data, seed)
     for finding in findings:
         if finding.canvas != "positive":
             continue
         area, pattern = next(iter(finding.patterns.items()))
-        drawn = random_pixels(pattern, area, 100 * seed + finding.target)
+        random_pattern = random_pixels(pattern, area, 100 * seed + finding.target)
         for name, classifier in others.items():
             power = predictive_power(classifier, pattern, held_out, labels, area)
-            by_lot = predictive_power(classifier, drawn, held_out, labels, area)
+            at_random = predictive_power(classifier, random_pattern, held_out, labels, area)
             yield {
                 "class": finding.target,
                 "on": name,
                 "power": power.value,
-                "above_both": Scores(power, by_lot.value, other_canvas=0.0).beats_controls,
-                "random_pixels": by_lot.value,
+                "above_both": Scores(power, at_random.value, other_canvas=0.0).beats_controls,
+                "random_pixels": at_random.value,
                 "no_pattern": power.without,
             }

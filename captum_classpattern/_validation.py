@@ -1,31 +1,44 @@
-"""What a user hands in: taken, or refused with an error that says what to do."""
+"""Checks of the arguments that users pass. Every error says what to do about it."""
 
 import difflib
 from collections.abc import Iterable, Sequence
-from numbers import Integral
+from dataclasses import fields
+from numbers import Integral, Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
+MAX_NAMES = 10  # in a message
+
 
 class ArgumentTypeError(TypeError):
-    """An argument of a wrong type. The command line shows these as a line, but a plain
-    ``TypeError``, which is a fault of the code, with its traceback."""
+    """An argument has the wrong type. The command line prints these errors in one line, but a
+    plain ``TypeError``, which is a bug, with its traceback."""
 
 
 class Notice(UserWarning):
-    """What the package has done on the caller's behalf, and how to say it otherwise."""
+    """Something that the package decided for the caller, and how to decide it otherwise."""
+
+
+def check_float_tensor(value: Any, name: str, form: str) -> None:
+    """Raises an error unless this is a floating point Tensor; ``form`` completes the message."""
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        hint = ": divide by 255" if kind is torch.uint8 else ""
+        raise ArgumentTypeError(f"{name} must be a floating point Tensor {form}, got {kind}{hint}")
+
+
+def check_unit_range(tensor: Tensor, name: str) -> None:
+    """Raises an error unless all values lie in [0, 1]."""
+    low, high = float(tensor.detach().min()), float(tensor.detach().max())
+    if not (low >= 0 and high <= 1):  # written so that NaN fails too
+        raise ValueError(f"{name} must lie in [0, 1], got values from {low:g} to {high:g}")
 
 
 def check_pixels(images: Any, name: str, *, slack: float = 0.0) -> None:
-    """Raises an error unless these are images (N, C, H, W), finite and in [0, 1] (plus slack)."""
-    if not isinstance(images, Tensor) or not images.is_floating_point():
-        kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
-        hint = ": divide by 255" if kind is torch.uint8 else ""
-        raise ArgumentTypeError(
-            f"{name} must be a floating point Tensor (N, C, H, W), got {kind}{hint}"
-        )
+    """Raises an error unless these are finite images (N, C, H, W) in [-slack, 1 + slack]."""
+    check_float_tensor(images, name, "(N, C, H, W)")
     if images.ndim != 4:
         raise ValueError(f"{name} must be (N, C, H, W), got shape {tuple(images.shape)}")
     if images.numel() == 0:
@@ -34,21 +47,39 @@ def check_pixels(images: Any, name: str, *, slack: float = 0.0) -> None:
         raise ValueError(f"{name} has NaN or infinite pixels: check how the images are loaded")
     low, high = float(images.detach().min()), float(images.detach().max())
     if low < -slack or high > 1 + slack:
+        noise = (
+            "; captum's NoiseTunnel adds noise with stdevs=1.0 by default, which is too much for "
+            "pixels: pass stdevs=0.05 or less"
+        )
         raise ValueError(
             f"{name} must have pixels in [0, 1], got values from {low:.4g} to {high:.4g}; these "
             "look like normalised images: give plain pixels, and wrap the model in "
-            "PixelClassifier(model, mean, std), which normalises inside"
-            + (
-                "; captum's NoiseTunnel adds noise with stdevs=1.0 by default, which is too much "
-                "for pixels: pass stdevs=0.05 or less"
-                if slack
-                else ""
-            )
+            f"PixelClassifier(model, mean, std), which normalises inside{noise if slack else ''}"
+        )
+
+
+def check_fits(images: Any, shape: Sequence[int], name: str, owner: str) -> None:
+    """Raises an error unless these are images (N, C, H, W), or one image, of this (C, H, W)."""
+    check_float_tensor(images, name, "in [0, 1]")
+    c, h, w = shape
+    if images.ndim not in (3, 4) or images.shape[-3:] != (c, h, w):
+        raise ValueError(
+            f"{name} must be (N, {c}, {h}, {w}) or ({c}, {h}, {w}) to fit {owner}, got "
+            f"{tuple(images.shape)}"
+        )
+
+
+def check_same_shape(canvases: Tensor, shape: tuple[int, ...]) -> None:
+    """Raises an error unless canvases and baselines have the same (C, H, W)."""
+    if canvases.shape[1:] != shape:
+        raise ValueError(
+            f"canvases and baselines must be of one shape (C, H, W), got canvases of "
+            f"{tuple(canvases.shape[1:])} and baselines of {shape}"
         )
 
 
 def parse_labels(labels: Any, count: int, name: str) -> Tensor:
-    """Labels as int64 (count,) on the CPU, or an error that says what is wrong with them."""
+    """The labels of ``count`` images as int64 (count,) on the CPU."""
     try:
         tensor = torch.as_tensor(labels)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -66,8 +97,21 @@ def parse_labels(labels: Any, count: int, name: str) -> Tensor:
 
 
 def is_whole(value: Any) -> bool:
-    """Whether this is an integer: Python's or NumPy's, but no bool."""
+    """Whether the value is an integer (Python's or NumPy's) and not a bool."""
     return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def check_count(name: str, value: Any) -> None:
+    """Raises an error unless the value is a whole number from 1."""
+    if not is_whole(value) or value < 1:
+        raise ValueError(f"{name} must be a whole number from 1, got {value!r}")
+
+
+def check_seed(seed: Any) -> int:
+    """The seed as an int; an error if it isn't a whole number from 0 to 2**63 - 1."""
+    if not is_whole(seed) or not 0 <= seed < 2**63:
+        raise ValueError(f"seed must be a whole number from 0 to 2**63 - 1, got {seed!r}")
+    return int(seed)
 
 
 def as_arguments(additional_forward_args: Any) -> tuple[Any, ...]:
@@ -78,40 +122,25 @@ def as_arguments(additional_forward_args: Any) -> tuple[Any, ...]:
     return (additional_forward_args,) if single else additional_forward_args
 
 
-def check_seed(seed: Any) -> int:
-    """The seed as an int, or an error unless it is a whole number that is not negative."""
-    if not is_whole(seed) or not 0 <= seed < 2**63:
-        raise ValueError(f"seed must be a whole number from 0 to 2**63 - 1, got {seed!r}")
-    return int(seed)
+def to_plain_numbers(settings: Any) -> None:
+    """Makes the numbers of a frozen dataclass Python's own: JSON can't hold NumPy's."""
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if isinstance(value, Real) and not isinstance(value, bool):
+            plain = int(value) if isinstance(value, Integral) else float(value)
+            object.__setattr__(settings, field.name, plain)
 
 
-def check_count(name: str, value: Any) -> None:
-    """Raises an error unless a setting is a whole number from 1."""
-    if not is_whole(value) or value < 1:
-        raise ValueError(f"{name} must be a whole number from 1, got {value!r}")
+def join_names(names: Sequence[str]) -> str:
+    """The names, separated by commas; after the first ten, only how many more there are."""
+    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    return ", ".join(names[:MAX_NAMES]) + more
 
 
-def check_same_shape(canvases: Tensor, shape: tuple[int, ...]) -> None:
-    """Raises an error unless canvases and baselines are of one (C, H, W)."""
-    if canvases.shape[1:] != shape:
-        raise ValueError(
-            f"canvases and baselines must be of one shape (C, H, W), got canvases of "
-            f"{tuple(canvases.shape[1:])} and baselines of {shape}"
-        )
-
-
-SHOWN = 10
-
-
-def few(names: Sequence[str]) -> str:
-    """The first ten names, and how many more there are."""
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The end of a message that refuses a name: the closest known names, else the first few."""
+def suggest_names(name: str, known: Iterable[str]) -> str:
+    """The end of an error about an unknown name: similar known names, else the first ten."""
     by_lower = {other.lower(): other for other in known}
     close = difflib.get_close_matches(name.lower(), by_lower, n=3)
-    shown = [by_lower[other] for other in close]
-    return f": did you mean {' or '.join(shown)}?" if shown else f"; there are {few([*known])}"
+    if close:
+        return f": did you mean {' or '.join(by_lower[other] for other in close)}?"
+    return f"; there are {join_names([*known])}"

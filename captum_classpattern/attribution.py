@@ -3,7 +3,6 @@
 import copy
 import platform
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
@@ -13,11 +12,10 @@ from captum.attr import Attribution
 from captum.log import log_usage
 from torch import Tensor
 
-from captum_classpattern._files import hash_of_set
 from captum_classpattern._validation import as_arguments, check_count, check_pixels
 from captum_classpattern.class_names import name_of, parse_targets
 from captum_classpattern.classifier import (
-    ENOUGH,
+    MIN_LABELLED,
     Classifier,
     device_and_dtype,
     preserve_state,
@@ -27,16 +25,16 @@ from captum_classpattern.classifier import (
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels
 from captum_classpattern.optimization.holdout import (
     check_judges,
+    found_patterns,
     judge_patterns,
-    judging_subset,
     keep_best,
-    losing,
-    most_of_a_class,
     split_for_judging,
+    successive_halving,
 )
-from captum_classpattern.optimization.search import Search, begin_search
-from captum_classpattern.optimization.settings import Settings
-from captum_classpattern.pattern import Pattern, pixels_kept
+from captum_classpattern.optimization.run import begin_search
+from captum_classpattern.optimization.search import Search, Solver
+from captum_classpattern.optimization.settings import SearchSettings
+from captum_classpattern.pattern import Pattern, combined_hash, pixels_kept
 
 SLACK = 0.25
 CHECKED = 100  # baselines by which the model's accuracy is checked
@@ -48,11 +46,11 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
     classifier predict the class on as many other images as possible (Zhao et al. 2021, arXiv
     2101.06898, "What Do Deep Nets Learn? Class-wise Patterns Revealed in the Input Space").
 
-    The explanation is one of the class, not of an input: :meth:`search` gives patterns with
-    their evidence, :meth:`attribute` shows them the way Captum's other methods do.
+    It explains the class, not an input: :meth:`search` returns patterns with their evidence,
+    :meth:`attribute` returns masks in the form of Captum's other methods.
 
-    About a fifth of the baselines, at most 500, is kept from fitting and judges the masks. Where
-    there are no labels, the classifier's predictions are taken once, at the first search.
+    About a fifth of the baselines, at most 500, judges the masks, and no mask is fitted to them.
+    Where there are no labels, the classifier's predictions are taken, once, at the first search.
 
     Args:
         forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K):
@@ -66,8 +64,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
 
     Raises:
         TypeError: If the baselines are of a wrong type.
-        ValueError: If their pixels, shapes or labels do not fit (of a Dataset or DataLoader at the
-            first search, which looks at all images once).
+        ValueError: If their pixels, shapes or labels do not fit (for a Dataset or DataLoader, at
+            the first search, which looks at all images once).
 
     Examples::
 
@@ -99,47 +97,6 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         """Whether :meth:`attribute` multiplies the masks with the inputs."""
         return self._multiply_by_inputs
 
-    def _split_baselines(
-        self, like: Tensor, additional_forward_args: Any, batch_size: int | None, seed: int
-    ) -> tuple[LabelledImages, LabelledImages]:
-        """The baselines to fit to and those to judge by; labels are predicted once, if need be."""
-        if batch_size is not None:
-            check_count("internal_batch_size", batch_size)
-        if self._baselines.labels is None:
-            self.accuracy_is_known = True  # as far as it can be: they will be predicted
-        self._baselines = ensure_labels(
-            self.forward_func,
-            self._baselines,
-            like=like,
-            additional_forward_args=additional_forward_args,
-            batch_size=batch_size,
-        )
-        return split_for_judging(self._baselines, seed)
-
-    def _check_accuracy(self, like: Tensor, batch_size: int | None) -> None:
-        """Warns if the model is right on few of up to 100 labelled baselines; once."""
-        if self.accuracy_is_known or len(self._baselines) < ENOUGH:
-            return
-        self.accuracy_is_known = True
-        some = self._baselines.stratified_sample(CHECKED)
-        device, dtype = device_and_dtype(self.forward_func, like)
-        with torch.no_grad(), uncounted():
-            logits = torch.cat(
-                [
-                    self.forward_func(images.to(device, dtype)).cpu()
-                    for images in some.in_order(batch_size)
-                ]
-            )
-        accuracy = float((logits.argmax(1) == some.known_labels).float().mean())
-        warn_if_guessing(accuracy, some.known_labels, logits.shape[1], "baselines")
-
-    def _seen(self, fit: LabelledImages, judge: LabelledImages, search: Search) -> frozenset[str]:
-        """Hashes of the images that a search was given: of a Tensor all, of others those that it
-        has used, since hashing all would load them."""
-        if self._baselines.in_memory:
-            return frozenset(self._baselines.hashes)
-        return frozenset([*fit.hashes_at(sorted(search.schedule.seen)), *judge.hashes])
-
     def search(
         self,
         canvases: Tensor,
@@ -148,11 +105,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         area: float = 0.05,
         keep: int | None = None,
         additional_forward_args: Any = None,
-        solver: str = "swap",
-        alpha: float = 0.2,
-        step_size: float = 0.02,
-        batch_size: int | None = None,
-        n_epochs: int | None = None,
+        solver: str | Solver = "swap",
         n_steps: int | None = None,
         seed: int = 0,
         precision: str = "auto",
@@ -160,7 +113,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         show_progress: bool = False,
     ) -> list[Pattern]:
         r"""
-        Searches one pattern a canvas, and judges each on baselines that it was not fitted to.
+        Searches one pattern per canvas, and judges each on baselines that it was not fitted to.
 
         Args:
             canvases (Tensor): The images to cut patterns from, (N, C, H, W) in [0, 1]; see
@@ -170,19 +123,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             area (float): Share of the pixels at which the patterns are judged. Default: 0.05.
             keep (int, optional): How many patterns of each class to return, best first by the
                 judging images. Default: None (one for each canvas, in order).
-            additional_forward_args (Any, optional): As in :func:`search_masks`. Default: None.
-            solver (str): As in :func:`search_masks`. Default: "swap".
-            alpha (float): Weight of the classification loss. Default: 0.2.
-            step_size (float): Step of the sign update. Default: 0.02.
-            batch_size (int, optional): Baselines a step. Default: None (the solver's own).
-            n_epochs (int, optional): Times that each baseline is visited. Default: None (the
-                solver's own).
-            n_steps (int, optional): Steps, or rounds, instead of epochs. Default: None.
-            seed (int): Seed of the search and of the choice of judging images. Default: 0.
-            precision (str): ``"auto"``, ``"full"`` or ``"bfloat16"``, as in :func:`search_masks`.
-                Default: "auto".
-            internal_batch_size (int, optional): Most images in one forward pass. Default: None.
-            show_progress (bool): Draws a progress bar. Default: False.
+            additional_forward_args, solver, n_steps, seed, precision, internal_batch_size,
+                show_progress: As in :func:`search_masks`. The seed also chooses the judging images.
 
         Returns:
             *list[Pattern]*: The patterns. Their ``info`` holds the settings and the seed,
@@ -191,32 +133,29 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             any weight; ``topk`` of more fills up in reading order), ``empty_mask``,
             ``search_images`` and ``search_images_hash`` (how many images may not be scored on, and
             one hash of them all: of a Tensor all baselines, of others those that were used),
-            versions, ``class_name`` where the classifier names the class, and of the whole call
-            ``searched_together``, ``seconds``,
-            ``passes_together`` (also those of canvases that were dropped, and of the early judging:
-            half a pass an image), ``precision`` (what the search computed in, such as "bfloat16")
-            and ``accelerated_by`` (what ``precision="auto"`` has chosen). Their ``seen`` holds the
-            hashes of the search images.
+            versions, and ``class_name`` where the classifier names the class. Of the whole call it
+            holds ``searched_together``, ``seconds``, ``passes_together`` (with those of canvases
+            that were dropped, and half a pass per image for judging them early), ``precision``
+            (what the search computed in, such as "bfloat16") and ``accelerated_by`` (what
+            ``precision="auto"`` chose). Their ``seen`` holds the hashes of the search images.
 
         Raises:
             TypeError, ValueError: As :func:`search_masks`; also if the area rounds to no pixel
                 or to all, or if ``keep`` is given and there are no images to judge by.
         """
         started = time.perf_counter()
-        settings = Settings(
-            solver, area, alpha, step_size, batch_size, n_epochs, n_steps, seed, precision
-        )
+        settings = SearchSettings(solver, area, n_steps, seed, precision)
         check_pixels(canvases, "canvases")
         targets = parse_targets(target, len(canvases), self.forward_func)
         pixels_kept(area, canvases.shape[-2:])
         if keep is not None:
             check_count("keep", keep)
         with preserve_state(self.forward_func, settings.seed):
-            fit, judge = self._split_baselines(
+            fit, judges = self._split_baselines(
                 canvases, additional_forward_args, internal_batch_size, settings.seed
             )
             if keep is not None:
-                check_judges(judge, targets)
+                check_judges(judges, targets)
             search = begin_search(
                 self.forward_func,
                 canvases,
@@ -227,39 +166,23 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
                 internal_batch_size,
                 show_progress,
             )
-
-            if additional_forward_args is None:
-                self._check_accuracy(canvases, internal_batch_size)
-
-            def judged(by: LabelledImages = judge) -> list[Pattern]:
-                patterns = found_patterns(search)
-                judge_patterns(
-                    self.forward_func,
-                    patterns,
-                    by,
-                    area,
-                    search.objective.additional,
-                    internal_batch_size,
-                    rows=search.rows,
-                    count=len(canvases),
-                )
-                return patterns
-
-            looked_at = 0
-            if keep is not None and settings.swaps:
-                looked_at = successive_halving(search, judged, judging_subset(judge), keep)
-            search.advance()
-            patterns = judged()
-            seen = self._seen(fit, judge, search)
+            self._check_accuracy(canvases, additional_forward_args, internal_batch_size)
+            judged_early = 0
+            if keep is not None:
+                judged_early = successive_halving(self.forward_func, search, judges, keep)
+            search.finish()
+            patterns = found_patterns(search)
+            judge_patterns(self.forward_func, search, patterns, judges)
+            seen = self._seen(fit, judges, search)
         evidence = {
             "settings": settings.as_dict(),
             "seed": settings.seed,
             "seconds": round(time.perf_counter() - started, 3),
             "searched_together": len(canvases),
-            "passes_together": int(search.passes.sum()) + -(-looked_at // 2),
+            "passes_together": int(search.passes.sum()) + -(-judged_early // 2),
             **_precision(search),
             "search_images": len(seen),
-            "search_images_hash": hash_of_set(seen),
+            "search_images_hash": combined_hash(seen),
             "versions": versions(),
         }
         for pattern in patterns:
@@ -277,12 +200,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         target: int | str | Tensor | list[int] | list[str] | None = None,
         additional_forward_args: Any = None,
         *,
-        solver: str = "swap",
+        solver: str | Solver = "swap",
         area: float = 0.05,
-        alpha: float = 0.2,
-        step_size: float = 0.02,
-        batch_size: int | None = None,
-        n_epochs: int | None = None,
         n_steps: int | None = None,
         seed: int = 0,
         precision: str = "auto",
@@ -300,20 +219,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             target (int, str, Tensor or list): The class, by its number or by its name in the
                 classifier's ``class_names``; or one for each input. Default: None, which is an
                 error: a pattern has a class.
-            additional_forward_args (Any, optional): As in :func:`search_masks`. Default: None.
-            solver (str): As in :func:`search_masks`. Default: "swap".
-            area (float): Share of the pixels that the swap solver's masks hold. Default: 0.05.
-            alpha (float): Weight of the classification loss. Default: 0.2.
-            step_size (float): Step of the sign update. Default: 0.02.
-            batch_size (int, optional): Baselines a step. Default: None (the solver's own).
-            n_epochs (int, optional): Times that each baseline is visited. Default: None (the
-                solver's own).
-            n_steps (int, optional): Steps, or rounds, instead of epochs. Default: None.
-            seed (int): Seed of the search. Default: 0.
-            precision (str): ``"auto"``, ``"full"`` or ``"bfloat16"``, as in :func:`search_masks`.
-                Default: "auto".
-            internal_batch_size (int, optional): Most images in one forward pass. Default: None.
-            show_progress (bool): Draws a progress bar. Default: False.
+            additional_forward_args, solver, area, n_steps, seed, precision, internal_batch_size,
+                show_progress: As in :func:`search_masks`.
 
         Returns:
             *Tensor* or *tuple[Tensor]* of **attributions**: The masks, in [0, 1], the same for
@@ -322,13 +229,9 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         Raises:
             TypeError, ValueError: As :func:`search_masks`.
         """
-        settings = Settings(
-            solver, area, alpha, step_size, batch_size, n_epochs, n_steps, seed, precision
-        )
+        settings = SearchSettings(solver, area, n_steps, seed, precision)
         images = single_tensor(inputs)
         check_pixels(images, "inputs", slack=SLACK)
-        if settings.swaps:
-            pixels_kept(area, images.shape[-2:])
         targets = parse_targets(target, len(images), self.forward_func)
         canvases = images.detach().clamp(0, 1)
         arguments = as_arguments(additional_forward_args)
@@ -343,22 +246,66 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
                 [targets[i] for i in first],
                 fit,
                 settings,
-                arguments,
+                additional_forward_args,
                 internal_batch_size,
                 show_progress,
             )
-            if additional_forward_args is None:
-                self._check_accuracy(canvases, internal_batch_size)
-            search.advance()
+            self._check_accuracy(canvases, additional_forward_args, internal_batch_size)
+            search.finish()
             self.precision = _precision(search)["precision"]
             result = search.result().masks[inverse].to(images.dtype).expand_as(images).contiguous()
             if self.multiplies_by_inputs:
                 result = result * images.detach()
         return (result,) if isinstance(inputs, tuple) else result
 
+    def _split_baselines(
+        self, like: Tensor, additional_forward_args: Any, batch_size: int | None, seed: int
+    ) -> tuple[LabelledImages, LabelledImages]:
+        """The baselines to fit to and those to judge by; missing labels are predicted, once."""
+        if batch_size is not None:
+            check_count("internal_batch_size", batch_size)
+        if self._baselines.labels is None:
+            self.accuracy_is_known = True  # the labels will be the model's predictions
+        self._baselines = ensure_labels(
+            self.forward_func,
+            self._baselines,
+            like=like,
+            additional_forward_args=additional_forward_args,
+            batch_size=batch_size,
+        )
+        return split_for_judging(self._baselines, seed)
+
+    def _check_accuracy(
+        self, like: Tensor, additional_forward_args: Any, batch_size: int | None
+    ) -> None:
+        """Warns, once, if the model is right on few of up to 100 labelled baselines."""
+        if self.accuracy_is_known or additional_forward_args is not None:
+            return
+        if len(self._baselines) < MIN_LABELLED:
+            return
+        self.accuracy_is_known = True
+        sample = self._baselines.stratified_sample(CHECKED)
+        device, dtype = device_and_dtype(self.forward_func, like)
+        with torch.no_grad(), uncounted():
+            logits = torch.cat(
+                [
+                    self.forward_func(images.to(device, dtype)).cpu()
+                    for images in sample.in_order(batch_size)
+                ]
+            )
+        accuracy = float((logits.argmax(1) == sample.known_labels).float().mean())
+        warn_if_guessing(accuracy, sample.known_labels, logits.shape[1], "baselines")
+
+    def _seen(self, fit: LabelledImages, judges: LabelledImages, search: Search) -> frozenset[str]:
+        """Hashes of the images of a search: of a Tensor all, of a Dataset those that it has used,
+        since hashing all would load them."""
+        if self._baselines.in_memory:
+            return frozenset(self._baselines.hashes)
+        return frozenset([*fit.hashes_at(sorted(search.schedule.seen)), *judges.hashes])
+
 
 def single_tensor(inputs: Any) -> Any:
-    """The one tensor of Captum's ``inputs``, which may come in a tuple."""
+    """The one Tensor of Captum's ``inputs``, which may be in a tuple."""
     if isinstance(inputs, tuple):
         if len(inputs) != 1:
             raise ValueError(
@@ -372,9 +319,9 @@ def single_tensor(inputs: Any) -> Any:
 def distinct_searches(
     canvases: Tensor, targets: list[int], additional: tuple[Any, ...]
 ) -> tuple[list[int], list[int]]:
-    """Where each distinct (canvas, target) stands first, and the search that serves each row.
+    """The first row of each distinct (canvas, target), and the search that serves each row.
 
-    Additional Tensors may differ from row to row, so with any of them each row has its own.
+    Additional Tensors may differ from row to row; with any of them each row has its own search.
     """
     if any(isinstance(argument, Tensor) for argument in additional):
         return list(range(len(targets))), list(range(len(targets)))
@@ -387,52 +334,16 @@ def distinct_searches(
     return list(first.values()), [search_of[key] for key in keys]
 
 
-def successive_halving(
-    search: Search,
-    judged: Callable[[LabelledImages], list[Pattern]],
-    judges: LabelledImages,
-    keep: int,
-) -> int:
-    """Advances from stop to stop and drops the worse half of each class's canvases, until only
-    ``keep`` are left; returns how many images this judging has looked at."""
-    looked_at = 0
-    for stop in search.stops():
-        targets = [search.objective.targets[row] for row in search.rows]
-        if most_of_a_class(targets) <= keep:
-            break
-        search.advance(stop)
-        search.drop(losing(judged(judges), keep))
-        looked_at += sum(len(judges.without_class(target)) for target in targets)
-    return looked_at
-
-
-def found_patterns(search: Search) -> list[Pattern]:
-    """The patterns of the canvases that are still searched, with what the search knows of them."""
-    result, objective = search.result(), search.objective
-    patterns = []
-    for row in search.rows:
-        mask, losses = result.masks[row].clone(), result.losses[row]
-        info = {
-            "passes": int(result.passes[row]),
-            "loss_curve": losses[losses.isfinite()].tolist(),
-            "mask_pixels": int(mask.count_nonzero()),
-            "empty_mask": not bool(mask.any()),
-        }
-        canvas = objective.canvases[row].clone()
-        patterns.append(Pattern(canvas, mask, objective.targets[row], info))
-    return patterns
-
-
 def _precision(search: Search) -> dict[str, Any]:
-    """What the search has computed in, and how the model was made faster."""
+    """The precision that the search used, and how the model was made faster."""
     objective = search.objective
-    ways = list(getattr(objective.forward_func, "ways", ()))
+    speedups = list(getattr(objective.forward_func, "speedups", ()))
     _, dtype = device_and_dtype(objective.forward_func, objective.canvases)
-    name = "bfloat16" if "bfloat16" in ways else str(dtype).removeprefix("torch.")
-    return {"precision": name, "accelerated_by": ways}
+    name = "bfloat16" if "bfloat16" in speedups else str(dtype).removeprefix("torch.")
+    return {"precision": name, "accelerated_by": speedups}
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
+    """Versions of the packages that a result depends on."""
     packages = ("captum_classpattern", "captum", "torch", "numpy")
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}

@@ -1,14 +1,14 @@
-"""Which images to cut patterns from."""
+"""The choice of canvases: the images whose pixels become patterns."""
 
 import torch
 from torch import Tensor
 
-from captum_classpattern._validation import check_count, check_pixels, check_seed
+from captum_classpattern._validation import check_count, check_seed
 from captum_classpattern.class_names import parse_targets
 from captum_classpattern.classifier import Classifier, device_and_dtype, logits_of, preserve_state
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels
 
-SOLID_COLOURS = {"white": 1.0, "black": 0.0, "grey": 0.5}  # canvases of one colour
+SOLID_COLOURS = {"white": 1.0, "black": 0.0, "grey": 0.5}
 STRATEGIES = ("positive", "negative", "random", "white", "black", "grey", "noise")
 
 
@@ -23,30 +23,31 @@ def select_canvases(
     seed: int = 0,
 ) -> Tensor:
     r"""
-    Chooses the images that a class's patterns are cut from (Zhao et al. 2021,
+    Chooses the canvases for a class: the images whose pixels become patterns (Zhao et al. 2021,
     arXiv 2101.06898, section 3.2).
 
-    Choose among search images, never among those that the patterns will be scored on.
+    Pass search images, never images that the patterns will be scored on.
 
     Args:
         forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
-        images (Tensor, Dataset or DataLoader): The images, (C, H, W) each, in [0, 1].
-        labels (Tensor or Sequence[int], optional): Their classes. Default: None (the Dataset's
-            own, else the classifier's predictions).
+        images (LabelledImages, Tensor, Dataset or DataLoader): The images, (C, H, W) each, in
+            [0, 1].
+        labels (Tensor or Sequence[int], optional): Their classes. Default: None (those that come
+            with the images, else the classifier's predictions).
         target (int or str): The class, by its number or by its name in the classifier's
-            ``class_names``. It must be given.
+            ``class_names``. Required.
         n (int): How many canvases. Default: 4.
-        strategy (str): Of the target's images, ``"positive"`` takes those that the classifier
-            is surest of (by the log-odds of the target), ``"negative"`` those that it is least
-            sure of, ``"random"`` any; ``"white"``, ``"black"``, ``"grey"`` (0.5) and
-            ``"noise"`` (uniform) are blank canvases. Default: "positive".
-        seed (int): Seed of ``"random"`` and ``"noise"``. Default: 0.
+        strategy (str): ``"positive"`` chooses the target's images with the highest log-odds of
+            the target, ``"negative"`` those with the lowest, ``"random"`` any of them;
+            ``"white"``, ``"black"``, ``"grey"`` (0.5) and ``"noise"`` (uniform) are blank
+            canvases. Default: "positive".
+        seed (int): Seed for ``"random"`` and ``"noise"``. Default: 0.
 
     Returns:
         *Tensor*: The canvases (n, C, H, W), best first, on the classifier's device.
 
     Raises:
-        ValueError: If the strategy is not known, the target is out of range, or there are fewer
+        ValueError: If the strategy is unknown, the target is out of range, or there are fewer
             than ``n`` images of the target.
 
     Examples::
@@ -62,36 +63,33 @@ def select_canvases(
     seed = check_seed(seed)
     [number] = parse_targets(target, 1, forward_func)
     with preserve_state(forward_func, seed):
-        source = LabelledImages.of(images, labels, argument="images")
+        source = LabelledImages.of(images, labels)
         sample = source.take([0])
-        check_pixels(sample, "images")
         device, _ = device_and_dtype(forward_func, sample)
         logits = logits_of(forward_func, sample.to(device), [number])
-        if strategy == "noise" or strategy in SOLID_COLOURS:
-            return _blank(strategy, (n, *sample.shape[1:]), seed).to(device, sample.dtype)
-        source = ensure_labels(forward_func, source)
-        own = torch.nonzero(source.known_labels == number).flatten()
-        if len(own) < n:
+        generator = torch.Generator().manual_seed(seed)
+        shape = (n, *source.shape)
+        if strategy == "noise":
+            return torch.rand(shape, generator=generator).to(device, sample.dtype)
+        if strategy in SOLID_COLOURS:
+            return torch.full(shape, SOLID_COLOURS[strategy], device=device, dtype=sample.dtype)
+        candidates = ensure_labels(forward_func, source).of_class(number)
+        if len(candidates) < n:
             raise ValueError(
-                f"{n} canvases were asked for, but only {len(own)} of {len(source)} images are of "
-                f"class {number}: give more images, a smaller n, or a blank canvas such as 'white'"
+                f"{n} canvases were requested, but only {len(candidates)} of {len(source)} images "
+                f"are of class {number}: give more images, a smaller n, or a blank canvas such as "
+                "'white'"
             )
         if strategy == "random":
-            order = torch.randperm(len(own), generator=torch.Generator().manual_seed(seed))
+            order = torch.randperm(len(candidates), generator=generator)
         else:
-            odds = _log_odds(logits, source.subset(own), number)
-            order = torch.argsort(odds, descending=strategy == "positive", stable=True)
-        return source.take(own[order[:n]].tolist()).to(device)
-
-
-def _blank(strategy: str, shape: tuple[int, ...], seed: int) -> Tensor:
-    if strategy == "noise":
-        return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
-    return torch.full(shape, SOLID_COLOURS[strategy])
+            log_odds = _log_odds(logits, candidates, number)
+            order = torch.argsort(log_odds, descending=strategy == "positive", stable=True)
+        return candidates.take(order[:n].tolist()).to(device)
 
 
 def _log_odds(forward_func: Classifier, source: LabelledImages, target: int) -> Tensor:
-    """log p / (1 - p) of the target for each image: unlike p itself, it does not saturate."""
+    """log p / (1 - p) of the target for each image; unlike p, it does not saturate."""
     odds = []
     for images in source.in_order():
         device, dtype = device_and_dtype(forward_func, images)

@@ -1,4 +1,5 @@
-"""Classifiers over [0, 1] pixels: the wrapper for a user's model, and calling one with care."""
+"""Classifiers over [0, 1] pixels: a wrapper for the user's model, and calls that leave a model as
+it was."""
 
 import contextlib
 import os
@@ -20,33 +21,35 @@ from captum_classpattern._validation import ArgumentTypeError, Notice
 from captum_classpattern.pattern import Pattern
 
 Classifier: TypeAlias = Callable[..., Tensor]
+MIN_LABELLED = 20  # images, to tell whether a model is guessing
+MIN_GAIN = 0.1  # of the way from chance to perfect accuracy: less is close to guessing
 
 
 class PixelClassifier(nn.Module):
     r"""
-    Makes a classifier over [0, 1] pixels of a model that wants normalised ones.
+    Turns a model of normalised images into a classifier over [0, 1] pixels.
 
     The wrapped model is used as it is: its mode (train or eval), device and precision stay.
 
     Args:
         model (nn.Module): Any image classifier.
-        mean (float or Sequence[float], optional): Mean of the pixels, one a channel, in units
+        mean (float or Sequence[float], optional): Mean of the pixels, one per channel, in units
             where pixels lie in [0, 1]. Default: None (0).
         std (float or Sequence[float], optional): Standard deviation, likewise. Default: None (1).
         output (int or str, optional): Where the logits are if the model returns a tuple (an
             index such as ``-1``) or a dict (a key such as ``"logits"``). Default: None.
-        class_names (Sequence[str], optional): Name of each class, for tables and plots;
-            ``.classes`` is the same. Default: None.
+        class_names (Sequence[str], optional): Name of each class, for tables and plots; also
+            available as ``.classes``. Default: None.
         input_size (tuple[int, int, int], optional): The (C, H, W) that the model was made for.
-            Default: None (not known).
+            Default: None (unknown).
         trigger (Pattern, optional): The true trigger of a backdoored model. Default: None.
         class_ids (Sequence[str], optional): Another name of each class that images may be sorted
             by, such as its WordNet id. Default: None.
-        provenance (dict, optional): Where the model comes from, as
-            :func:`~captum_classpattern.adapters.load_model` tells it. Default: None ({}).
+        provenance (dict, optional): Where the model comes from, as reported by
+            :func:`~captum_classpattern.adapters.load_model`. Default: None ({}).
 
     Raises:
-        TypeError: If ``model`` is no ``nn.Module``.
+        TypeError: If ``model`` is not an ``nn.Module``.
         ValueError: If a mean or std cannot belong to pixels in [0, 1].
 
     Examples::
@@ -86,7 +89,7 @@ class PixelClassifier(nn.Module):
         self.input_size, self.trigger = input_size, trigger
         self.class_ids = None if class_ids is None else [str(name) for name in class_ids]
         self.provenance = dict(provenance or {})
-        # no buffers: these are float64, which not every device knows
+        # not buffers: these are float64, which some devices lack
         self.mean, self.std = _per_channel(mean, 0.0, "mean"), _per_channel(std, 1.0, "std")
         if not bool((self.std > 0).all()):
             raise ValueError(f"std must be positive, got {std}")
@@ -99,7 +102,7 @@ class PixelClassifier(nn.Module):
 
     @property
     def classes(self) -> list[str] | None:
-        """The class names, by torchvision's word for them."""
+        """The class names, under the name that torchvision uses."""
         return self.class_names
 
     def forward(self, images: Tensor, *additional: Any) -> Tensor:
@@ -108,7 +111,7 @@ class PixelClassifier(nn.Module):
 
         Args:
             images (Tensor): (N, C, H, W) in [0, 1].
-            *additional: Handed on to the model.
+            *additional: Passed on to the model.
 
         Returns:
             *Tensor*: Logits (N, K).
@@ -127,7 +130,7 @@ class PixelClassifier(nn.Module):
 def _per_channel(value: float | Sequence[float] | None, default: float, name: str) -> Tensor:
     tensor = torch.as_tensor(default if value is None else value, dtype=torch.float64)
     if tensor.ndim > 1 or not bool(tensor.isfinite().all()):
-        raise ValueError(f"{name} must be a number, or one a channel, got {value}")
+        raise ValueError(f"{name} must be a number, or one per channel, got {value}")
     if bool((tensor.abs() > 1).any()):
         raise ValueError(
             f"{name} must be in units where pixels lie in [0, 1], got {value}: divide it by 255"
@@ -157,8 +160,145 @@ def _pick(result: Any, output: int | str) -> Tensor:
     return logits
 
 
+def find_module(forward_func: Classifier) -> nn.Module | None:
+    """The module behind a classifier, if there is one: itself, or that of a bound method."""
+    owner = getattr(forward_func, "__self__", forward_func)
+    return owner if isinstance(owner, nn.Module) else None
+
+
+def device_and_dtype(forward_func: Classifier, like: Tensor) -> tuple[torch.device, torch.dtype]:
+    """Device and precision of a classifier's parameters; those of ``like`` if it has none."""
+    module = find_module(forward_func)
+    for parameter in () if module is None else module.parameters():
+        if parameter.is_floating_point():
+            return parameter.device, parameter.dtype
+    return like.device, like.dtype
+
+
+@contextmanager
+def preserve_state(forward_func: Classifier, seed: int) -> Iterator[None]:
+    """Runs a block with seeded random generators, the model in eval mode, gradients on and
+    deterministic cuDNN kernels. Afterwards, also after an error, all of these are as before."""
+    module, cudnn = find_module(forward_func), torch.backends.cudnn
+    modes = {} if module is None else {part: part.training for part in module.modules()}
+    cuda_used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    devices = range(torch.cuda.device_count()) if cuda_used else ()
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    kernels = cudnn.benchmark, cudnn.deterministic
+    try:
+        if module is not None and any(modes.values()):
+            warn(
+                "the model is in train mode: it is put into eval mode for this call and back "
+                "after it; call model.eval() to silence this"
+            )
+            module.eval()
+        cudnn.benchmark, cudnn.deterministic = False, True
+        with torch.random.fork_rng(devices), torch.inference_mode(False), torch.enable_grad():
+            # torch.manual_seed would also seed the devices that are not in use yet
+            torch.default_generator.manual_seed(seed)
+            for device in devices:
+                torch.cuda.default_generators[device].manual_seed(seed)
+            random.seed(seed)
+            np.random.seed(seed % 2**32)
+            yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+        cudnn.benchmark, cudnn.deterministic = kernels
+
+
+_checking: ContextVar[bool] = ContextVar("checking", default=False)
+
+
+@contextmanager
+def uncounted() -> Iterator[None]:
+    """Passes in this block only check a model: they don't count as passes of a method."""
+    token = _checking.set(True)
+    try:
+        yield
+    finally:
+        _checking.reset(token)
+
+
+def is_counted() -> bool:
+    """Whether passes through a model count as passes of a method."""
+    return not _checking.get()
+
+
+def warn(message: str, category: type[UserWarning] = UserWarning) -> None:
+    """A warning that points at the first line outside this package."""
+    here = os.path.dirname(__file__) + os.sep
+    skipped = (here, contextlib.__file__, os.path.dirname(captum.log.__file__) + os.sep)
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back and frame.f_code.co_filename.startswith(skipped):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)
+
+
+def predict(forward_func: Classifier, images: Tensor, additional: tuple[Any, ...] = ()) -> Tensor:
+    """The predicted class of each image (N, C, H, W); int64 (N,) on the classifier's device."""
+    device, dtype = device_and_dtype(forward_func, images)
+    with torch.no_grad():
+        logits = forward_func(images.to(device, dtype), *additional)
+    check_logits(logits, len(images))
+    return logits.argmax(1)
+
+
+def additional_rows(additional: tuple[Any, ...], rows: Tensor, count: int) -> tuple[Any, ...]:
+    """The additional arguments for some of ``count`` canvases, expanded as Captum does: a Tensor
+    with one row per canvas gives its rows, anything else stays."""
+    return tuple(
+        argument[rows]
+        if isinstance(argument, Tensor) and argument.shape[:1] == (count,)
+        else argument
+        for argument in additional
+    )
+
+
+def first_of(canvases: Tensor, additional: tuple[Any, ...]) -> tuple[Tensor, tuple[Any, ...]]:
+    """The first canvas, and the additional arguments that belong to it."""
+    first = torch.zeros(1, dtype=torch.int64, device=canvases.device)
+    return canvases[:1], additional_rows(additional, first, len(canvases))
+
+
+def check_classifier(forward_func: Classifier, sample: Tensor, targets: Sequence[int]) -> int:
+    """The number of classes, by running the classifier once on a sample; an error if it does not
+    return finite logits that include the targets."""
+    return _checked_logits(forward_func, sample, targets, ()).shape[1]
+
+
+def logits_of(
+    forward_func: Classifier,
+    sample: Tensor,
+    targets: Sequence[int],
+    additional: tuple[Any, ...] = (),
+) -> Classifier:
+    """The classifier, checked on a sample; with a notice, its logarithm if it ends in a softmax."""
+    outputs = _checked_logits(forward_func, sample, targets, additional)
+    widths = outputs.element_size(), device_and_dtype(forward_func, sample)[1].itemsize
+    sums, slack = outputs.float().sum(1), 1e-2 if min(widths) < 4 else 1e-4
+    if not (bool((outputs >= 0).all()) and bool(((sums - 1).abs() <= slack).all())):
+        return forward_func
+    owner: Any = getattr(forward_func, "__self__", forward_func)
+    with suppress(TypeError):  # a callable that can't be weakly referenced: the notice repeats
+        if owner in _noticed:
+            return LogProbabilities(forward_func)
+        _noticed.add(owner)
+    warn(
+        "the model's outputs are all >= 0 and sum to 1, so they look like probabilities: the "
+        "search takes their logarithm; leave out the softmax to avoid this notice",
+        Notice,
+    )
+    return LogProbabilities(forward_func)
+
+
+_noticed: WeakSet[Any] = WeakSet()  # models whose softmax was reported
+
+
 class LogProbabilities(nn.Module):
-    """The logarithm of what a classifier returns, where that is probabilities."""
+    """The logarithm of a classifier that returns probabilities."""
 
     def __init__(self, call: Classifier) -> None:
         super().__init__()
@@ -172,160 +312,9 @@ class LogProbabilities(nn.Module):
         return shares.clamp(min=torch.finfo(torch.float32).tiny).log()
 
 
-def find_module(forward_func: Classifier) -> nn.Module | None:
-    """The module behind a classifier, where it can be seen: itself, or that of a bound method."""
-    owner = getattr(forward_func, "__self__", forward_func)
-    return owner if isinstance(owner, nn.Module) else None
-
-
-def device_and_dtype(forward_func: Classifier, like: Tensor) -> tuple[torch.device, torch.dtype]:
-    """Device and precision of a classifier's parameters; those of ``like`` if it shows none."""
-    module = find_module(forward_func)
-    parameters = () if module is None else module.parameters()
-    for parameter in parameters:
-        if parameter.is_floating_point():
-            return parameter.device, parameter.dtype
-    return like.device, like.dtype
-
-
-@contextmanager
-def preserve_state(forward_func: Classifier, seed: int) -> Iterator[None]:
-    """Seeds the random generators, switches the model to eval mode and gradients on, and keeps
-    cuDNN from choosing its kernels by a stopwatch, for a block of code; whatever happens in it, the
-    caller finds all of that as it was."""
-    module = find_module(forward_func)
-    modes = {} if module is None else {part: part.training for part in module.modules()}
-    cuda_used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    devices = range(torch.cuda.device_count()) if cuda_used else ()
-    python_state, numpy_state = random.getstate(), np.random.get_state()
-    try:
-        if module is not None and any(modes.values()):
-            warn(
-                "the model is in train mode: it is put into eval mode for this call and back "
-                "after it; call model.eval() to silence this"
-            )
-            module.eval()
-        with (
-            torch.random.fork_rng(devices),
-            torch.inference_mode(False),
-            torch.enable_grad(),
-            _untimed_kernels(),
-        ):
-            # torch.manual_seed would also seed what a CUDA device starts with later
-            torch.default_generator.manual_seed(seed)
-            for device in devices:
-                torch.cuda.default_generators[device].manual_seed(seed)
-            random.seed(seed)
-            np.random.seed(seed % 2**32)
-            yield
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
-
-
-_checking: ContextVar[bool] = ContextVar("checking", default=False)
-
-
-@contextmanager
-def uncounted() -> Iterator[None]:
-    """Passes in this block only check a model: they don't count as those of a method."""
-    token = _checking.set(True)
-    try:
-        yield
-    finally:
-        _checking.reset(token)
-
-
-def is_counted() -> bool:
-    """Whether passes through a model count as those of a method."""
-    return not _checking.get()
-
-
-@contextmanager
-def _untimed_kernels() -> Iterator[None]:
-    """cuDNN takes its deterministic kernels, and times none."""
-    cudnn = torch.backends.cudnn
-    before = cudnn.benchmark, cudnn.deterministic
-    cudnn.benchmark, cudnn.deterministic = False, True
-    try:
-        yield
-    finally:
-        cudnn.benchmark, cudnn.deterministic = before
-
-
-def warn(message: str, category: type[UserWarning] = UserWarning) -> None:
-    """A warning that points at the first line outside this package."""
-    here = os.path.dirname(__file__) + os.sep
-    skipped = (here, contextlib.__file__, os.path.dirname(captum.log.__file__) + os.sep)
-    level, frame = 2, sys._getframe(1)
-    while frame.f_back and frame.f_code.co_filename.startswith(skipped):
-        level, frame = level + 1, frame.f_back
-    warnings.warn(message, category, stacklevel=level)
-
-
-def additional_rows(additional: tuple[Any, ...], rows: Tensor, count: int) -> tuple[Any, ...]:
-    """Captum's expansion of additional arguments: a Tensor with a row a canvas gives its rows."""
-    return tuple(
-        argument[rows]
-        if isinstance(argument, Tensor) and argument.shape[:1] == (count,)
-        else argument
-        for argument in additional
-    )
-
-
-ENOUGH = 20  # labelled images, to say whether a model is guessing
-
-
-BETTER = 0.1  # of the way from chance to perfect: less is close to guessing
-
-
-_of_probabilities: WeakSet[Any] = WeakSet()  # models whose softmax was noticed
-
-
-def check_classifier(
-    forward_func: Classifier,
-    sample: Tensor,
-    targets: Sequence[int],
-    additional: tuple[Any, ...] = (),
-) -> int:
-    """Runs a classifier once on a few images, and says what is wrong with it, if anything is.
-
-    Returns the number of classes.
-    """
-    return _outputs(forward_func, sample, targets, additional).shape[1]
-
-
-def logits_of(
-    forward_func: Classifier,
-    sample: Tensor,
-    targets: Sequence[int],
-    additional: tuple[Any, ...] = (),
-) -> Classifier:
-    """The classifier, checked; or, with a notice, the logarithm of one that ends in a softmax."""
-    outputs = _outputs(forward_func, sample, targets, additional)
-    widths = outputs.element_size(), device_and_dtype(forward_func, sample)[1].itemsize
-    sums, slack = outputs.float().sum(1), 1e-2 if min(widths) < 4 else 1e-4
-    if not (bool((outputs >= 0).all()) and bool(((sums - 1).abs() <= slack).all())):
-        return forward_func
-    owner: Any = getattr(forward_func, "__self__", forward_func)
-    with suppress(TypeError):  # of what can't be remembered
-        if owner in _of_probabilities:
-            return LogProbabilities(forward_func)
-        _of_probabilities.add(owner)
-    warn(
-        "the model's outputs are all >= 0 and sum to 1, so they look like probabilities: the "
-        "search takes their logarithm; leave out the softmax to avoid this notice",
-        Notice,
-    )
-    return LogProbabilities(forward_func)
-
-
-def _outputs(
+def _checked_logits(
     forward_func: Classifier, sample: Tensor, targets: Sequence[int], additional: tuple[Any, ...]
 ) -> Tensor:
-    """What a classifier returns for a few images; an error if it is no logits of these classes."""
     device, dtype = device_and_dtype(forward_func, sample)
     if device != sample.device:
         raise ValueError(
@@ -336,32 +325,13 @@ def _outputs(
         logits = forward_func(sample.to(dtype), *additional)
     check_logits(logits, len(sample))
     classes = logits.shape[1]
-    wrong = sorted({t for t in targets if t >= classes})
-    if wrong:
+    too_large = sorted({t for t in targets if t >= classes})
+    if too_large:
         raise ValueError(
-            f"target {wrong[0]} is out of range: the model has {classes} classes, so targets go "
-            f"from 0 to {classes - 1}"
+            f"target {too_large[0]} is out of range: the model has {classes} classes, so targets "
+            f"go from 0 to {classes - 1}"
         )
     return logits
-
-
-def warn_if_guessing(accuracy: float, labels: Tensor, classes: int, name: str) -> None:
-    """Warns where a model classifies labelled images hardly better than chance.
-
-    Chance is the share of the largest class, or, where the images are of less than half of the
-    model's classes, one in all classes.
-    """
-    counts = labels.bincount()
-    present = int((counts > 0).sum())
-    chance = float(counts.max()) / len(labels) if 2 * present > classes else 1 / classes
-    if len(labels) < ENOUGH or accuracy - chance >= BETTER * (1 - chance):
-        return
-    warn(
-        f"the model classifies only {accuracy:.1%} of {len(labels)} {name} correctly, which is "
-        "close to guessing: check the mean and std that normalise its inputs (wrap a model of "
-        "normalised images in PixelClassifier(model, mean, std)), the order of the classes, and "
-        "the weights"
-    )
 
 
 def check_logits(logits: Any, count: int) -> None:
@@ -389,16 +359,20 @@ def check_logits(logits: Any, count: int) -> None:
         )
 
 
-def predict(forward_func: Classifier, images: Tensor, additional: tuple[Any, ...] = ()) -> Tensor:
-    """The class that a classifier says for each image (N, C, H, W); int64 (N,) on its device."""
-    device, dtype = device_and_dtype(forward_func, images)
-    with torch.no_grad():
-        logits = forward_func(images.to(device, dtype), *additional)
-    check_logits(logits, len(images))
-    return logits.argmax(1)
+def warn_if_guessing(accuracy: float, labels: Tensor, classes: int, name: str) -> None:
+    """Warns if a model classifies labelled images hardly better than chance.
 
-
-def first_of(canvases: Tensor, additional: tuple[Any, ...]) -> tuple[Tensor, tuple[Any, ...]]:
-    """The first canvas, and the additional arguments that belong to it."""
-    first = torch.zeros(1, dtype=torch.int64, device=canvases.device)
-    return canvases[:1], additional_rows(additional, first, len(canvases))
+    Chance is the share of the most frequent class; if fewer than half of the model's classes have
+    images, it is 1 / classes.
+    """
+    counts = labels.bincount()
+    present = int((counts > 0).sum())
+    chance = float(counts.max()) / len(labels) if 2 * present > classes else 1 / classes
+    if len(labels) < MIN_LABELLED or accuracy - chance >= MIN_GAIN * (1 - chance):
+        return
+    warn(
+        f"the model classifies only {accuracy:.1%} of {len(labels)} {name} correctly, which is "
+        "close to guessing: check the mean and std that normalise its inputs (wrap a model of "
+        "normalised images in PixelClassifier(model, mean, std)), the order of the classes, and "
+        "the weights"
+    )

@@ -1,12 +1,11 @@
-"""Images with their classes, by index and in batches, whatever they come in: tensors, data sets,
-loaders, folders."""
+"""Images with their classes: one type for tensors, data sets, loaders and folders."""
 
 import copy
 import itertools
 import operator
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from functools import cached_property
+from functools import partial
 from typing import Any, TypeAlias, cast
 
 import torch
@@ -24,54 +23,51 @@ from torch.utils.data import (
     default_collate,
 )
 
-from captum_classpattern._files import hash_of_image
 from captum_classpattern._validation import ArgumentTypeError, check_pixels, parse_labels
-from captum_classpattern.class_names import (
-    NUMBERINGS,
-    check_numbers,
-    class_of_each,
-    classifier_names,
-    names_of_numbered,
-    warn_of_other_names,
+from captum_classpattern.class_names import NUMBERINGS, ClassNames, renumber
+from captum_classpattern.classifier import (
+    Classifier,
+    check_classifier,
+    device_and_dtype,
+    predict,
+    preserve_state,
 )
-from captum_classpattern.classifier import Classifier, predict
+from captum_classpattern.pattern import image_hash
 
 Images: TypeAlias = "Tensor | Dataset[Any] | DataLoader[Any]"  # LabelledImages is a Dataset
 Labels: TypeAlias = Tensor | Sequence[int] | None
 ImagesAndLabels: TypeAlias = "Images | tuple[Images, Labels]"
-BATCH = 32  # images that are looked at together
-EXACT_HASH = 16  # bytes: no image is dropped because its hash equals that of another one
+BATCH = 32  # most images that are loaded at once
 
 
 class LabelledImages(Dataset[Any]):
     r"""
-    Images in [0, 1] with their classes. Wherever a function takes images, it takes these, and the
-    labels come along.
+    Images in [0, 1] with their classes. Every function that takes images takes these, with their
+    labels.
 
-    It is a Dataset: item ``i`` is a pair of an image and its label, or the image alone where there
-    are no labels. A Dataset or DataLoader is read a batch at a time, when its images are needed.
-    Of a DataLoader the ``dataset``, ``collate_fn`` and workers are used, but not the batch size
-    and the order. Of a SubsetRandomSampler the indices are used; labels that are given belong to
-    these, in their order.
+    This is a Dataset: item ``i`` is a pair of an image and its label, or only the image if there
+    are no labels. A Dataset or DataLoader is read in batches, when its images are needed. A
+    DataLoader provides its ``dataset``, ``collate_fn`` and workers; its batch size and order are
+    ignored. Of a SubsetRandomSampler, the indices are used, and labels that are passed in belong
+    to these indices, in their order.
 
     Args:
         images (Tensor, Dataset or DataLoader): (C, H, W) each, in [0, 1].
-        labels (Tensor or Sequence[int], optional): Their classes. Default: None (the Dataset's
-            own, if it has any).
-        class_names (Sequence[str], optional): The name of each class by its number, also of classes
-            without an image. Default: None.
+        labels (Tensor or Sequence[int], optional): Their classes. Default: None (those of the
+            Dataset, if it has any).
+        class_names (Sequence[str], optional): The name of each class by its number, including
+            classes without images. Default: None.
         description (str): Where the images are from. Default: "".
-        duplicates_dropped (int): Images that :meth:`halves` left out. Default: 0.
-        numbering (str): What gave the classes their numbers: ``"alphabetical"``, the order of the
-            class folders; ``"numbers"``, numbers in the source itself, such as a folder
-            ``3_dog``; ``"dataset"``, the order in which a data set lists its classes.
+        numbering (str): How the classes got their numbers: ``"alphabetical"``, by the order of
+            the class folders; ``"numbers"``, by numbers in the source itself, such as a folder
+            ``3_dog``; ``"dataset"``, by the order in which a data set lists its classes.
             Default: "dataset".
         argument (str): What error messages call the images. Default: "images".
 
     Raises:
         TypeError: If the images are of another type.
-        ValueError: If pixels, labels or ``numbering`` do not fit (of a Dataset or DataLoader when
-            they are read).
+        ValueError: If pixels, labels or ``numbering`` do not fit (for a Dataset or DataLoader,
+            when it is read).
 
     Examples::
 
@@ -80,7 +76,12 @@ class LabelledImages(Dataset[Any]):
         {'cat': 3, 'dog': 3}
         >>> pets.halves()[1]
         LabelledImages(3 images 3x8x8, 2 classes, held-out half (seed 0))
+        >>> image, label = pets[3]
+        >>> image.shape, label
+        (torch.Size([3, 8, 8]), 1)
     """
+
+    duplicates_dropped = 0  # by :meth:`halves` and :meth:`without`
 
     def __init__(
         self,
@@ -89,13 +90,13 @@ class LabelledImages(Dataset[Any]):
         class_names: Sequence[str] | None = None,
         description: str = "",
         *,
-        duplicates_dropped: int = 0,
         numbering: str = "dataset",
         argument: str = "images",
     ) -> None:
         if numbering not in NUMBERINGS:
             raise ValueError(f"numbering must be one of {', '.join(NUMBERINGS)}, got {numbering!r}")
-        self.argument = argument
+        self.argument, self.description, self.numbering = argument, description, numbering
+        self.class_names = None if class_names is None else tuple(class_names)
         self._loader = images if isinstance(images, DataLoader) else None
         self._workers = 0 if self._loader is None else self._loader.num_workers
         self._source = images if self._loader is None else self._loader.dataset
@@ -106,83 +107,81 @@ class LabelledImages(Dataset[Any]):
                 f"length and access by index (the search shuffles), got "
                 f"{type(self._source).__name__}"
             )
-        if isinstance(self._source, Tensor):
-            check_pixels(self._source, argument)
         count = len(cast(Sized, self._source))
         self._places = list(
             range(count) if self._loader is None else _places_of(self._loader, argument)
         )
-        self._shape: tuple[int, ...] = ()
-        self._hashes: dict[int, str] = {}  # by place; parts and copies share it
-        self.class_names = None if class_names is None else tuple(class_names)
-        self.description, self.duplicates_dropped = description, duplicates_dropped
-        self.numbering = numbering
+        self._hashes: dict[int, str] = {}  # by place; subsets share it
+        self._known: dict[str, Any] = {}  # shape, labels and images, once known; copies share it
+        if isinstance(self._source, Tensor):
+            check_pixels(self._source, argument)
+            self._known["shape"] = tuple(self._source.shape[1:])
         if labels is not None:
-            self.labels = parse_labels(labels, len(self), argument)
+            self._known["labels"] = parse_labels(labels, len(self), argument)
 
     @classmethod
     def of(
         cls, images: Any, labels: Labels = None, *, argument: str = "images"
     ) -> "LabelledImages":
-        """Images with labels, from all that a function with these two arguments takes; also from a
-        pair of both."""
+        """The arguments ``images`` and ``labels`` of a function as one object. ``images`` may also
+        be a pair of both. ``argument`` is what the function calls the images."""
         if isinstance(images, tuple) and len(images) == 2 and labels is None:
             images, labels = images
         if not isinstance(images, LabelledImages):
             return cls(images, labels, argument=argument)
-        own = images if images.argument == argument else images._with(argument=argument)
-        return own if labels is None else own.with_labels(labels)
+        named = images if images.argument == argument else images._with(argument=argument)
+        return named if labels is None else named.with_labels(labels)
 
     def __len__(self) -> int:
         return len(self._places)
 
     def __getitem__(self, index: int) -> Any:
-        number = range(len(self))[operator.index(index)]
-        image = self.take([number])[0]
-        return image if self.labels is None else (image, int(self.labels[number]))
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Any]:
+        """The items of a batch, as a DataLoader asks for them."""
+        try:
+            chosen = [range(len(self))[operator.index(index)] for index in indices]
+        except IndexError:
+            raise IndexError(
+                f"{self.argument} has {len(self)} images, which do not include all of {indices}"
+            ) from None
+        [(images, labels)] = self._with(_workers=0)._fetch([chosen])
+        if "labels" in self._known:
+            labels = None if self.labels is None else self.labels[chosen]
+        elif labels is not None:
+            labels = parse_labels(labels, len(chosen), self.argument)
+        return [*images] if labels is None else [*zip(images, labels.tolist())]
 
     def __repr__(self) -> str:
-        shape = "x".join(str(n) for n in self.shape)
-        classes = "no labels" if self.labels is None else f"{len(self.counts)} classes"
-        source = f", {self.description}" if self.description else ""
-        return f"LabelledImages({len(self)} images {shape}, {classes}{source})"
+        size = "x".join(str(n) for n in self._known.get("shape", ()))
+        parts = [f"{len(self)} images {size}".rstrip()]
+        if "labels" in self._known:  # not read for this
+            parts.append("no labels" if self.labels is None else f"{len(self.counts)} classes")
+        return f"LabelledImages({', '.join(filter(None, [*parts, self.description]))})"
 
-    @cached_property
+    @property
     def images(self) -> Tensor:
         """All images as one Tensor (N, C, H, W)."""
-        if isinstance(self._source, Tensor):
-            whole = self._places == list(range(len(self._source)))
-            return self._source.detach() if whole else self._source.detach()[self._places]
-        return torch.cat([*self.in_order()])
+        if "images" not in self._known:
+            if not isinstance(self._source, Tensor):
+                self._known["images"] = torch.cat([*self.in_order()])
+            elif self._places == list(range(len(self._source))):
+                self._known["images"] = self._source.detach()
+            else:
+                self._known["images"] = self._source.detach()[self._places]
+        return cast(Tensor, self._known["images"])
 
-    @cached_property
+    @property
     def labels(self) -> Tensor | None:
-        """int64 (N,): given, or the data set's own; None where there are none.
+        """int64 (N,): those that were passed in, else the data set's; None if there are none.
 
-        A data set that lists its labels (``targets``, as torchvision's do) is asked for that
-        list; of others each image is loaded once.
+        A data set that lists its labels (as ``targets``, like torchvision's) provides them that
+        way. From any other data set, each image is loaded once.
         """
-        alone = self._with(_workers=0)
-        if len(self) == 0:
-            raise ValueError(f"{self.argument} has no images")
-        if alone._labels_of_items([0]) is None:
-            return None
-        listed = _listed_labels(self._source)
-        if listed is not None:
-            listed = listed[self._places]
-            tried = sorted({round(i * (len(self) - 1) / 7) for i in range(8)})
-            if torch.equal(cast(Tensor, alone._labels_of_items(tried)), listed[tried]):
-                return listed
-        return self._labels_of_items(range(len(self)))  # no list, or it differs from the items
-
-    def _labels_of_items(self, indices: Sequence[int]) -> Tensor | None:
-        """The labels that the items themselves carry."""
-        parts = [
-            None if labels is None else parse_labels(labels, len(images), self.argument)
-            for images, labels in self._fetch(_in_batches(indices, BATCH))
-        ]
-        found = [part for part in parts if part is not None]
-        return torch.cat(found) if len(found) == len(parts) else None
+        if "labels" not in self._known:
+            self._known["labels"] = self._read_labels()
+        return cast("Tensor | None", self._known["labels"])
 
     @property
     def known_labels(self) -> Tensor:
@@ -194,154 +193,101 @@ class LabelledImages(Dataset[Any]):
     @property
     def shape(self) -> tuple[int, ...]:
         """(C, H, W)."""
-        return self._shape or tuple(self.take([0]).shape[1:])
+        if "shape" not in self._known:
+            self.take([0])
+        return cast("tuple[int, ...]", self._known["shape"])
 
     @property
     def in_memory(self) -> bool:
-        """Whether the images are a Tensor, so that looking at all of them costs little."""
+        """Whether the images are a Tensor, so that it is cheap to look at all of them."""
         return isinstance(self._source, Tensor)
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many images each class has, by name or else number; classes without are left out.
-        Where classes share a name, as ImageNet's two cranes do, their numbers follow it."""
+        """How many images each class has, by name or else number; classes without images are left
+        out. Where classes share a name, as ImageNet's two cranes do, their numbers follow it."""
         counted = Counter([] if self.labels is None else self.labels.tolist())
         names = self.class_names or ()
         named = {i: names[i] if i < len(names) else str(i) for i in sorted(counted)}
         shared = {name for name, times in Counter(named.values()).items() if times > 1}
         return {f"{n} ({i})" if n in shared else n: counted[i] for i, n in named.items()}
 
-    def _with(self, **changes: Any) -> "LabelledImages":
-        """A copy that shares images and hashes, with some attributes changed."""
-        other = copy.copy(self)
-        other.__dict__.update(changes)
-        return other
-
     def with_labels(self, labels: Labels) -> "LabelledImages":
         """The same images with other labels."""
-        return self._with(labels=parse_labels(labels, len(self), self.argument))
+        parsed = parse_labels(labels, len(self), self.argument)
+        return self._with(_known={**self._known, "labels": parsed})
 
     def subset(self, indices: Tensor | Sequence[int]) -> "LabelledImages":
-        """Some of the images, in the given order."""
-        chosen = torch.as_tensor(indices, dtype=torch.int64).tolist()
-        labels = self.labels
-        self._shape = self.shape  # an empty subset could not find it out
-        part = self._with(
-            _places=[self._places[i] for i in chosen],
-            labels=None if labels is None else labels[chosen],
-        )
-        part.__dict__.pop("images", None)
-        return part
+        """Some of the images: by their indices, in this order, or by a mask of N bools."""
+        chosen = torch.as_tensor(indices)
+        if chosen.dtype == torch.bool:
+            chosen = torch.arange(len(self))[chosen.cpu()]
+        places, labels = chosen.long().tolist(), self.labels
+        known = {"shape": self.shape, "labels": None if labels is None else labels[places]}
+        return self._with(_places=[self._places[i] for i in places], _known=known)
 
     def of_class(self, target: int) -> "LabelledImages":
-        """The images of a class."""
-        return self.subset(torch.nonzero(self.known_labels == target).flatten())
+        """The images of one class."""
+        return self.subset(self.known_labels == target)
 
     def without_class(self, target: int) -> "LabelledImages":
         """The images of all other classes."""
-        return self.subset(torch.nonzero(self.known_labels != target).flatten())
+        return self.subset(self.known_labels != target)
 
     def stratified_sample(self, most: int) -> "LabelledImages":
-        """At most so many of the images, of all classes in proportion."""
+        """At most this many of the images, each class in proportion."""
         order = torch.argsort(self.known_labels, stable=True)
         places = torch.linspace(0, len(order) - 1, min(most, len(order)))
         return self.subset(order[places.round().long()])
 
-    def to(self, device: torch.device, dtype: torch.dtype) -> "LabelledImages":
-        """The same images on a device, all at once if they are a Tensor; else a batch at a time,
-        when they are used."""
-        if not isinstance(self._source, Tensor):
-            return self
-        hashes = dict(zip(range(len(self)), self.hashes))  # of the pixels as they were given
-        moved = self.images.to(device, dtype)
-        return self._with(
-            _source=moved, _places=list(range(len(self))), _hashes=hashes, images=moved
-        )
-
     def in_one_tensor(self) -> "LabelledImages":
         """The same images, all loaded into memory."""
-        if isinstance(self._source, Tensor):
-            return self
-        hashes = dict(enumerate(self.hashes))
-        changes = {"_source": self.images, "_loader": None, "_hashes": hashes}
-        return self._with(**changes, labels=self.labels, _places=list(range(len(self))))
+        return self if self.in_memory else self._with_source(self.images)
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> "LabelledImages":
+        """The same images on a device and in a precision, moved once; those of a Dataset stay where
+        they are, since they are loaded a batch at a time."""
+        return self._with_source(self.images.to(device, dtype)) if self.in_memory else self
+
+    def _with_source(self, images: Tensor) -> "LabelledImages":
+        """The same images, labels and hashes, with the pixels in a given Tensor."""
+        return self._with(
+            _known={"shape": self.shape, "labels": self.labels},
+            _source=images,
+            _loader=None,
+            _places=list(range(len(self))),
+            _hashes=dict(enumerate(self.hashes)),  # those of the pixels before
+        )
 
     @property
     def hashes(self) -> list[str]:
-        """One short hash an image, of its pixels in 256 steps, so that a copy is recognised.
+        """A short hash of each image, rounded to 256 levels, so that exact copies are found.
 
-        A copy in half precision, or after a random augmentation, is another image to it.
+        A copy in half precision, or after a random augmentation, has another hash.
         """
         return self.hashes_at(range(len(self)))
 
     def hashes_at(self, indices: Sequence[int]) -> list[str]:
-        """The hashes of some images; those that were fetched before are not loaded again."""
+        """The hashes of some images; images that were loaded before are not loaded again."""
         missing = [i for i in indices if self._places[i] not in self._hashes]
-        for _ in self.batches(_in_batches(missing, BATCH)):
+        for _ in self.batches(_split(missing, BATCH)):
             pass
         return [self._hashes[self._places[i]] for i in indices]
 
-    def in_order(self, batch_size: int | None = None) -> Iterator[Tensor]:
-        """All images in turn, at most 32 at a time."""
-        size = min(batch_size or BATCH, BATCH)
-        return self.batches(_in_batches(range(len(self)), size))
-
     def take(self, indices: Sequence[int]) -> Tensor:
-        """Some images at once, fetched without any worker processes."""
+        """Some of the images as one Tensor, loaded without worker processes."""
         if len(self) == 0:
             raise ValueError(f"{self.argument} has no images")
         return next(self._with(_workers=0).batches([indices]))
+
+    def in_order(self, batch_size: int | None = None) -> Iterator[Tensor]:
+        """All images in batches of at most 32."""
+        return self.batches(_split(range(len(self)), min(batch_size or BATCH, BATCH)))
 
     def batches(self, plan: Iterable[Sequence[int]]) -> Iterator[Tensor]:
         """The images of each list of indices in turn, (len(list), C, H, W)."""
         for images, _ in self._fetch(plan):
             yield images
-
-    def _fetch(self, plan: Iterable[Sequence[int]]) -> Iterator[tuple[Tensor, Any]]:
-        """Batches of images and labels, checked and hashed."""
-        wanted, again = itertools.tee([self._places[i] for i in indices] for indices in plan)
-        for places, (images, labels) in zip(again, self._load(wanted)):
-            if not self.in_memory:
-                check_pixels(images, self.argument)
-            shape = tuple(images.shape[1:])
-            self._shape = self._shape or shape
-            if shape != self._shape:
-                raise ValueError(
-                    f"{self.argument} must be of one shape, got {self._shape} and {shape}"
-                )
-            for place, image in zip(places, images):
-                if place not in self._hashes:
-                    self._hashes[place] = hash_of_image(image)
-            yield images, labels
-
-    def _load(self, wanted: Iterator[list[int]]) -> Iterator[tuple[Tensor, Any]]:
-        if isinstance(self._source, Tensor):
-            for places in wanted:
-                yield self._source.detach()[places], None
-            return
-        loader = self._loader
-        collate = default_collate if loader is None else loader.collate_fn
-        batches: DataLoader[Any] = DataLoader(
-            cast("Dataset[Any]", self._source),
-            batch_sampler=wanted,
-            collate_fn=_Collate(collate, self.argument),
-            num_workers=self._workers,
-            worker_init_fn=None if loader is None else loader.worker_init_fn,
-            generator=torch.Generator().manual_seed(0),  # else it draws from the global state
-        )
-        for batch in batches:
-            yield self._split(batch)
-
-    def _split(self, batch: Any) -> tuple[Tensor, Any]:
-        if isinstance(batch, Tensor):
-            return batch, None
-        if isinstance(batch, tuple | list) and batch and isinstance(batch[0], Tensor):
-            return batch[0], batch[1] if len(batch) > 1 else None
-        held = f" with keys {list(batch)}" if isinstance(batch, dict) else ""
-        raise ArgumentTypeError(
-            f"{self.argument} must yield images, or pairs of images and labels, as Tensors; got a "
-            f"{type(batch).__name__}{held}: map it with a Dataset that returns (image, label)"
-        )
 
     def for_classifier(
         self, classifier: Classifier, class_names: Sequence[str] | None = None
@@ -355,9 +301,9 @@ class LabelledImages(Dataset[Any]):
         installed, also know their classes by WordNet ids. Numbers in the source stay as they are.
 
         If the classifier does not name its classes, and there are as many folders as classes,
-        their alphabetical order is taken, with a warning of the category
-        ``captum_classpattern.Notice``. A data set's own order is taken if it has as many
-        classes as the classifier; with such a warning, too, if its names are others.
+        the folders are numbered in alphabetical order, with a warning of the category
+        ``captum_classpattern.Notice``. A data set keeps its order if it has as many classes as
+        the classifier; if the names differ, there is such a warning, too.
 
         Args:
             classifier (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K):
@@ -367,7 +313,7 @@ class LabelledImages(Dataset[Any]):
 
         Returns:
             *LabelledImages*: The same images; their labels are the classifier's numbers, and
-            ``class_names`` are the classifier's, or the source's where it has none.
+            ``class_names`` are the classifier's, or the source's if the classifier has none.
 
         Raises:
             TypeError: If ``class_names`` is not a list of names.
@@ -383,37 +329,32 @@ class LabelledImages(Dataset[Any]):
             >>> pets.for_classifier(classifier).labels
             tensor([2, 2, 1, 1])
         """
-        names, count = classifier_names(classifier, class_names, self.take([0]))
-        new = self._with(numbering="numbers", class_names=names.names if names else None)
+        sample = self.take([0])
+        with preserve_state(classifier, 0):
+            device, _ = device_and_dtype(classifier, sample)
+            count = check_classifier(classifier, sample.to(device), [])
+        names = ClassNames.of_outputs(classifier, count, class_names)
         if self.labels is None:
-            return new
-        source, own = self.description or "the images", self.class_names
-        if own is None or self.numbering == "numbers":
-            check_numbers(self.labels, count, source)
-            if names is not None and own is not None:
-                warn_of_other_names(own, self.labels, names)
-            if names is None and own is not None:
-                new = new._with(class_names=names_of_numbered(own, count))
-            return new
-        present = sorted(set(self.labels.tolist()))
-        own += tuple(str(number) for number in range(len(own), present[-1] + 1))
-        numbers = class_of_each(own, present, names, count, self.numbering, source)
-        labels = torch.tensor([numbers[label] for label in self.labels.tolist()])
-        return new._with(labels=labels, class_names=new.class_names or own)
+            return self._with(numbering="numbers", class_names=names.names if names else None)
+        source = self.description or "the images"
+        labels, known = renumber(
+            self.labels, self.class_names, self.numbering, names, count, source
+        )
+        return self.with_labels(labels)._with(numbering="numbers", class_names=known)
 
     def halves(self, seed: int = 0) -> tuple["LabelledImages", "LabelledImages"]:
         r"""
-        Splits the images at random into two halves, to search on and to hold out.
+        Splits the images at random into two halves: one to search on, one to hold out.
 
-        Each class is split evenly, to within one image. The halves share no image: those of the
-        second half that are in the first, too, are dropped (pixels compared in 256 steps).
+        Each class is split evenly, to within one image. The halves share no image: images of the
+        second half that are also in the first are dropped (pixels compared in 256 levels).
 
         Args:
-            seed (int): Which images go where. Default: 0.
+            seed (int): Seed of the split. Default: 0.
 
         Returns:
-            *tuple[LabelledImages, LabelledImages]*: The search half and the held-out half, whose
-            ``duplicates_dropped`` says how many images were dropped.
+            *tuple[LabelledImages, LabelledImages]*: The search half and the held-out half.
+            ``duplicates_dropped`` of the held-out half says how many images were dropped.
 
         Raises:
             ValueError: If nothing is left to hold out.
@@ -431,19 +372,20 @@ class LabelledImages(Dataset[Any]):
 
     def without(self, others: "LabelledImages") -> "LabelledImages":
         r"""
-        Drops the images that are among others, too (pixels compared in 256 steps).
+        Drops the images that are also among others (pixels compared in 256 levels).
 
         Args:
-            others (LabelledImages): Such as the images that are searched with.
+            others (LabelledImages): For example the search images.
 
         Returns:
-            *LabelledImages*: The rest, whose ``duplicates_dropped`` says how many were dropped.
+            *LabelledImages*: The remaining images; its ``duplicates_dropped`` says how many images
+            were dropped.
 
         Raises:
             ValueError: If nothing is left.
         """
-        seen = set(others._exact_hashes())
-        left = [i for i, digest in enumerate(self._exact_hashes()) if digest not in seen]
+        seen = set(others.hashes)
+        left = [i for i, image in enumerate(self.hashes) if image not in seen]
         if not left:
             raise ValueError(
                 f"all {len(self)} images of {self.description or 'these'} are copies of images of "
@@ -453,74 +395,84 @@ class LabelledImages(Dataset[Any]):
         dropped = self.duplicates_dropped + len(self) - len(left)
         return self._part(left, "")._with(duplicates_dropped=dropped)
 
-    def _exact_hashes(self) -> Iterator[str]:
-        return (hash_of_image(image, EXACT_HASH) for batch in self.in_order() for image in batch)
-
     def _part(self, chosen: list[int], name: str) -> "LabelledImages":
         description = ", ".join(filter(None, (self.description, name)))
         return self.subset(chosen)._with(description=description)
 
+    def _with(self, **changes: Any) -> "LabelledImages":
+        """A copy with some attributes changed. It shares all others, including what gets known
+        later; whoever changes the images or labels passes a new ``_known``."""
+        other = copy.copy(self)
+        other.__dict__.update(changes)
+        return other
 
-class _Collate:
-    """A loader's way to make a batch of items, whose errors say what the items should be."""
+    def _read_labels(self) -> Tensor | None:
+        if len(self) == 0:
+            raise ValueError(f"{self.argument} has no images")
+        alone = self._with(_workers=0)
+        if alone._labels_of_items([0]) is None:
+            return None
+        listed = _listed_labels(self._source)
+        if listed is not None:
+            listed = listed[self._places]
+            tried = evenly_spaced(len(self), 8)
+            if torch.equal(cast(Tensor, alone._labels_of_items(tried)), listed[tried]):
+                return listed
+        return self._labels_of_items(range(len(self)))  # no list, or it differs from the items
 
-    def __init__(self, collate: Callable[[list[Any]], Any], argument: str) -> None:
-        self.collate, self.argument = collate, argument
+    def _labels_of_items(self, indices: Sequence[int]) -> Tensor | None:
+        """The labels that the items themselves carry."""
+        parts = [
+            None if labels is None else parse_labels(labels, len(images), self.argument)
+            for images, labels in self._fetch(_split(indices, BATCH))
+        ]
+        found = [part for part in parts if part is not None]
+        return torch.cat(found) if len(found) == len(parts) else None
 
-    def __call__(self, items: list[Any]) -> Any:
-        try:
-            batch = self.collate(items)
-        except (TypeError, RuntimeError) as error:
-            raise ArgumentTypeError(
-                f"the items of {self.argument} don't make a batch ({error}): each must be an image "
-                "Tensor (C, H, W), or a pair of it and a label, all of one size; with torchvision, "
-                "transform them by ToTensor() and Resize((height, width))"
-            ) from error
-        images = batch[0] if isinstance(batch, tuple | list) and batch else batch
-        if isinstance(images, Tensor) and len(images) != len(items):
-            raise ValueError(
-                f"the collate_fn of {self.argument} made {len(images)} images of {len(items)} "
-                "items: it must keep each"
-            )
-        return batch
+    def _fetch(self, plan: Iterable[Sequence[int]]) -> Iterator[tuple[Tensor, Any]]:
+        """Batches of images and labels, checked and hashed."""
+        wanted, again = itertools.tee([self._places[i] for i in indices] for indices in plan)
+        for places, (images, labels) in zip(again, self._load(wanted)):
+            if not self.in_memory:
+                check_pixels(images, self.argument)
+            shape = tuple(images.shape[1:])
+            if shape != self._known.setdefault("shape", shape):
+                raise ValueError(
+                    f"{self.argument} must be of one shape, got {self.shape} and {shape}"
+                )
+            for place, image in zip(places, images):
+                if place not in self._hashes:
+                    self._hashes[place] = image_hash(image)
+            yield images, labels
 
+    def _load(self, wanted: Iterator[list[int]]) -> Iterator[tuple[Tensor, Any]]:
+        if isinstance(self._source, Tensor):
+            for places in wanted:
+                yield self._source.detach()[places], None
+            return
+        loader = self._loader
+        collate = default_collate if loader is None else loader.collate_fn
+        batches: DataLoader[Any] = DataLoader(
+            cast("Dataset[Any]", self._source),
+            batch_sampler=wanted,
+            collate_fn=partial(_collate, collate, self.argument),
+            num_workers=self._workers,
+            worker_init_fn=None if loader is None else loader.worker_init_fn,
+            generator=torch.Generator().manual_seed(0),  # not the global one: its state stays
+        )
+        for batch in batches:
+            yield self._images_and_labels(batch)
 
-def _places_of(loader: DataLoader[Any], argument: str) -> Sequence[int]:
-    """The indices that a loader draws from; an error if that is not plain."""
-    batches, count = loader.batch_sampler, len(cast(Sized, loader.dataset))
-    sampler = batches.sampler if type(batches) is BatchSampler else batches
-    if type(sampler) is SubsetRandomSampler:
-        return list(sampler.indices)
-    if type(sampler) in (SequentialSampler, RandomSampler) and len(cast(Sized, sampler)) == count:
-        return range(count)
-    raise ValueError(
-        f"the DataLoader of {argument} has a sampler ({type(sampler).__name__}) that the search "
-        "can't follow: give a torch.utils.data.Subset, or a loader of it with a batch_size"
-    )
-
-
-def evenly_spaced(count: int, most: int) -> list[int]:
-    """At most so many of the indices from 0 to count - 1, evenly spaced, both ends included."""
-    return torch.linspace(0, count - 1, min(most, count)).long().tolist()
-
-
-def _in_batches(indices: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    return (indices[i : i + size] for i in range(0, len(indices), size))
-
-
-def _listed_labels(images: Any) -> Tensor | None:
-    """The labels that a data set lists beside its items, if it does."""
-    if isinstance(images, Subset):
-        listed = _listed_labels(images.dataset)
-        return None if listed is None else listed[list(images.indices)]
-    if isinstance(images, TensorDataset):
-        listed = images.tensors[1]
-    else:
-        listed = getattr(images, "targets", getattr(images, "labels", None))
-    try:
-        return parse_labels(listed, len(images), "a data set")
-    except (TypeError, ValueError):
-        return None
+    def _images_and_labels(self, batch: Any) -> tuple[Tensor, Any]:
+        if isinstance(batch, Tensor):
+            return batch, None
+        if isinstance(batch, tuple | list) and batch and isinstance(batch[0], Tensor):
+            return batch[0], batch[1] if len(batch) > 1 else None
+        held = f" with keys {list(batch)}" if isinstance(batch, dict) else ""
+        raise ArgumentTypeError(
+            f"{self.argument} must yield images, or pairs of images and labels, as Tensors; got a "
+            f"{type(batch).__name__}{held}: map it with a Dataset that returns (image, label)"
+        )
 
 
 def ensure_labels(
@@ -531,10 +483,8 @@ def ensure_labels(
     additional_forward_args: Any = None,
     batch_size: int | None = None,
 ) -> LabelledImages:
-    """The images with their labels, or else with the classifier's predictions as labels.
-
-    A plain function gets the images with device and precision of ``like``.
-    """
+    """The images with their labels, or else with the classifier's predictions as labels, see
+    :func:`predictions`."""
     if images.labels is not None:
         return images
     if additional_forward_args is not None:
@@ -552,10 +502,69 @@ def predictions(
     like: Tensor | None = None,
     batch_size: int | None = None,
 ) -> Tensor:
-    """The class that a classifier predicts for each image; int64 (N,) on the CPU."""
-    return torch.cat(
-        [
-            predict(forward_func, batch if like is None else batch.to(like)).cpu()
-            for batch in images.in_order(batch_size)
-        ]
+    """The class that a classifier predicts for each image; int64 (N,) on the CPU.
+
+    A classifier without parameters gets the images with device and precision of ``like``.
+    """
+    predicted = []
+    for batch in images.in_order(batch_size):
+        device, dtype = device_and_dtype(forward_func, batch if like is None else like)
+        predicted.append(predict(forward_func, batch.to(device, dtype)).cpu())
+    return torch.cat(predicted)
+
+
+def evenly_spaced(count: int, most: int) -> list[int]:
+    """At most this many of the indices from 0 to count - 1, evenly spaced, including both ends."""
+    return torch.linspace(0, count - 1, min(most, count)).long().tolist()
+
+
+def _collate(collate: Callable[[list[Any]], Any], argument: str, items: list[Any]) -> Any:
+    """A loader's ``collate_fn``, with errors that say what the items should be."""
+    try:
+        batch = collate(items)
+    except (TypeError, RuntimeError) as error:
+        raise ArgumentTypeError(
+            f"the items of {argument} don't make a batch ({error}): each must be an image Tensor "
+            "(C, H, W), or a pair of it and a label, all of one size; with torchvision, transform "
+            "them by ToTensor() and Resize((height, width))"
+        ) from error
+    images = batch[0] if isinstance(batch, tuple | list) and batch else batch
+    if isinstance(images, Tensor) and len(images) != len(items):
+        raise ValueError(
+            f"the collate_fn of {argument} made {len(images)} images of {len(items)} items: it "
+            "must keep each"
+        )
+    return batch
+
+
+def _places_of(loader: DataLoader[Any], argument: str) -> Sequence[int]:
+    """The indices that a loader's sampler covers; an error if that is unclear."""
+    batches, count = loader.batch_sampler, len(cast(Sized, loader.dataset))
+    sampler = batches.sampler if type(batches) is BatchSampler else batches
+    if type(sampler) is SubsetRandomSampler:
+        return list(sampler.indices)
+    if type(sampler) in (SequentialSampler, RandomSampler) and len(cast(Sized, sampler)) == count:
+        return range(count)
+    raise ValueError(
+        f"the DataLoader of {argument} has a sampler ({type(sampler).__name__}) that the search "
+        "can't follow: give a torch.utils.data.Subset, or a loader of it with a batch_size"
     )
+
+
+def _split(indices: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    return (indices[i : i + size] for i in range(0, len(indices), size))
+
+
+def _listed_labels(images: Any) -> Tensor | None:
+    """The labels that a data set lists separately from its items, if it does."""
+    if isinstance(images, Subset):
+        listed = _listed_labels(images.dataset)
+        return None if listed is None else listed[list(images.indices)]
+    if isinstance(images, TensorDataset):
+        listed = images.tensors[1]
+    else:
+        listed = getattr(images, "targets", getattr(images, "labels", None))
+    try:
+        return parse_labels(listed, len(images), "a data set")
+    except (TypeError, ValueError):
+        return None

@@ -3,9 +3,9 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from numbers import Integral, Real
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,23 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from captum_classpattern._files import hash_of_set, pack, unpack, write_whole
-from captum_classpattern._validation import ArgumentTypeError
+from captum_classpattern._files import write_atomically
+from captum_classpattern._validation import (
+    ArgumentTypeError,
+    check_fits,
+    check_float_tensor,
+    check_unit_range,
+    is_whole,
+)
 
 FORMAT = "captum_classpattern.Pattern"
+HASH_BYTES = 6  # per image: two of a million images share a hash with a probability of 1/560
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Pattern(Perturbation):  # type: ignore[misc]  # captum's class is untyped
     r"""
-    A canvas, a mask over its pixels, and the class that they stand for (Zhao et al. 2021,
+    A canvas, a mask over its pixels, and the class that these pixels stand for (Zhao et al. 2021,
     arXiv 2101.06898, section 3.2).
 
     A searched pattern and a backdoor's true trigger are both of this type. Patterns are frozen
@@ -32,18 +39,18 @@ class Pattern(Perturbation):  # type: ignore[misc]  # captum's class is untyped
     ``AttackComparator`` and ``MinParamPerturbation``.
 
     Args:
-        canvas (Tensor): The image that the pixels are cut from, (C, H, W) in [0, 1].
+        canvas (Tensor): The image that provides the pixels, (C, H, W) in [0, 1].
         mask (Tensor): Weight of each pixel, shared by the channels, (1, H, W) in [0, 1].
         target (int): The class.
         info (dict): How the pattern was found: settings, seed, passes, loss curve, score on
-            the search images, and so on; must be JSON serialisable to be saved. Default: {}.
-        seen (frozenset[str], optional): Hashes of the search images, none of which may be scored
-            on. None where they are not known, as of a file that has lost the one beside it.
-            Default: none.
+            the search images, and so on. It can be saved if JSON can represent it. Default: {}.
+        seen (frozenset[str], optional): Hashes of the search images, on which the pattern can't
+            be scored. None if they are unknown, for example because the file that holds them is
+            missing. Default: frozenset().
 
     Raises:
-        TypeError: If canvas or mask is no floating point Tensor, or the target no int.
-        ValueError: If a shape, or a value outside [0, 1], does not fit.
+        TypeError: If canvas or mask is not a floating point Tensor, or the target not an int.
+        ValueError: If a shape does not fit, or a value lies outside [0, 1].
 
     Examples::
 
@@ -63,12 +70,8 @@ class Pattern(Perturbation):  # type: ignore[misc]  # captum's class is untyped
     seen: frozenset[str] | None = frozenset()
 
     def __post_init__(self) -> None:
-        for name, value in (("canvas", self.canvas), ("mask", self.mask)):
-            if not isinstance(value, Tensor) or not value.is_floating_point():
-                kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
-                raise ArgumentTypeError(
-                    f"{name} must be a floating point Tensor in [0, 1], got {kind}"
-                )
+        check_float_tensor(self.canvas, "canvas", "in [0, 1]")
+        check_float_tensor(self.mask, "mask", "in [0, 1]")
         if self.canvas.ndim != 3:
             raise ValueError(f"canvas must be (C, H, W), got {tuple(self.canvas.shape)}")
         if self.mask.shape != (1, *self.canvas.shape[1:]):
@@ -76,28 +79,25 @@ class Pattern(Perturbation):  # type: ignore[misc]  # captum's class is untyped
                 f"mask must be (1, H, W) with the canvas's H and W, expected "
                 f"{(1, *self.canvas.shape[1:])}, got {tuple(self.mask.shape)}"
             )
-        whole = isinstance(self.target, Integral) and not isinstance(self.target, bool)
-        if not whole or self.target < 0:
+        check_unit_range(self.canvas, "canvas")
+        check_unit_range(self.mask, "mask")
+        if not is_whole(self.target) or self.target < 0:
             raise ArgumentTypeError(f"target must be a non-negative int, got {self.target!r}")
-        object.__setattr__(self, "target", int(self.target))  # it may be NumPy's
-        info = dict(self.info)  # its own, not the caller's
+        info = dict(self.info)  # a copy, so that the caller's dict stays as it is
         if "search_image_hashes" in info:  # where version 0.1 kept them
             object.__setattr__(self, "seen", frozenset(info.pop("search_image_hashes")))
         object.__setattr__(self, "info", info)
-        for name, value in (("canvas", self.canvas), ("mask", self.mask)):
-            low, high = float(value.detach().min()), float(value.detach().max())
-            if not (low >= 0 and high <= 1):  # written so that NaN fails too
-                raise ValueError(f"{name} must lie in [0, 1], got values from {low:g} to {high:g}")
+        object.__setattr__(self, "target", int(self.target))  # it may be NumPy's
 
     def __repr__(self) -> str:
         shape, power = tuple(self.canvas.shape), self.info.get("search_power")
-        judged = f", search_power={power:.3}" if isinstance(power, Real) else ""
-        return f"Pattern(target={self.target}, canvas={shape}, area={self.area:.4f}{judged})"
+        score = f", search_power={power:.3}" if isinstance(power, Real) else ""
+        return f"Pattern(target={self.target}, canvas={shape}, area={self.area:.4f}{score})"
 
     @property
     def area(self) -> float:
-        """Share of the pixels that the pattern is made of: of a searched one whose pixels have
-        weights, the area that it was searched at; else the mean of the mask."""
+        """Share of the pixels in the pattern. For a searched pattern whose pixels are weighted,
+        this is the area it was searched at; otherwise, the mean of the mask."""
         settings = self.info.get("settings")
         searched_at = settings.get("area") if isinstance(settings, dict) else None
         is_binary = bool(((self.mask == 0) | (self.mask == 1)).all())
@@ -107,15 +107,15 @@ class Pattern(Perturbation):  # type: ignore[misc]  # captum's class is untyped
 
     @property
     def pixels(self) -> Tensor:
-        """What is left of the canvas, mask * canvas, (C, H, W)."""
+        """The pixels that the mask keeps, mask * canvas, (C, H, W)."""
         return self.mask.to(self.canvas) * self.canvas
 
     def topk(self, area: float) -> "Pattern":
         r"""
         Makes the mask binary: the ``round(area * H * W)`` largest weights become 1, the others 0.
 
-        Equal weights are taken in reading order (row by row, from the upper left), so the
-        result is the same everywhere.
+        Ties are broken in reading order (row by row, from the upper left), so the result is the
+        same on every device.
 
         Args:
             area (float): Share of the pixels to keep.
@@ -143,81 +143,66 @@ class Pattern(Perturbation):  # type: ignore[misc]  # captum's class is untyped
             *Tensor*: The stamped images, with shape, dtype and device of ``images``.
 
         Raises:
-            ValueError: If the images are not of the canvas's C, H and W.
+            TypeError: If the images are not floating point.
+            ValueError: If the images do not have the canvas's C, H and W.
         """
         return self.perturb(images)
 
     def perturb(self, inputs: Tensor, strength: float = 1.0) -> Tensor:
         r"""
-        Stamps with the mask times a strength, in the form of ``captum.robust.Perturbation``.
+        Stamps images with the mask times a strength: the method of ``captum.robust.Perturbation``.
 
         Args:
-            inputs (Tensor): Images (N, C, H, W) or one image (C, H, W).
+            inputs (Tensor): As in :meth:`stamp`.
             strength (float): Factor on the mask, in [0, 1]: 0 changes nothing. Default: 1.0.
 
         Returns:
             *Tensor*: The stamped images.
 
         Raises:
-            TypeError: If the images are not floating point.
-            ValueError: If the shapes do not fit, or the strength is not in [0, 1].
+            TypeError, ValueError: As :meth:`stamp`, or if the strength is not in [0, 1].
         """
-        if inputs.ndim not in (3, 4) or inputs.shape[-3:] != self.canvas.shape:
-            c, h, w = self.canvas.shape
-            raise ValueError(
-                f"images must be (N, {c}, {h}, {w}) or ({c}, {h}, {w}) to fit the pattern's "
-                f"canvas, got {tuple(inputs.shape)}"
-            )
-        if not inputs.is_floating_point():
-            raise ArgumentTypeError(f"images must be floating point, in [0, 1], got {inputs.dtype}")
+        check_fits(inputs, self.canvas.shape, "images", "the pattern's canvas")
         if not 0 <= strength <= 1:
             raise ValueError(f"strength must lie in [0, 1], got {strength}")
         mask = strength * self.mask.to(inputs)
         return mask * self.canvas.to(inputs) + (1 - mask) * inputs
 
     def to(self, device: torch.device | str) -> "Pattern":
-        r"""
-        The same pattern on another device.
-
-        Args:
-            device (torch.device or str): Where canvas and mask go.
-
-        Returns:
-            *Pattern*: The moved pattern.
-        """
+        """The same pattern, with canvas and mask on another device."""
         return replace(self, canvas=self.canvas.to(device), mask=self.mask.to(device))
 
     def save(self, path: str | os.PathLike[str], *, seen_beside: bool = False) -> None:
         r"""
-        Writes the pattern as a safetensors file with JSON metadata and a checksum; no pickle.
+        Writes the pattern as a safetensors file with JSON metadata and a checksum, without pickle.
 
-        The file is written beside its place and renamed, so a finished one is never half lost.
+        The file is replaced in one step: a save that fails leaves the old file as it was.
 
         Args:
-            path (str or PathLike): The file, by custom ``*.safetensors``.
-            seen_beside (bool): Writes the hashes of the search images, six bytes each, not into
-                this file but into ``seen_<hash>.safetensors`` beside it, which all patterns of one
-                search share. Default: False.
+            path (str or PathLike): The file, usually named ``*.safetensors``.
+            seen_beside (bool): Whether to write the hashes of the search images (six bytes each)
+                to ``seen_<hash>.safetensors`` in the same folder instead of into this file. All
+                patterns of one search share that file. Default: False.
 
         Raises:
-            TypeError: If ``info`` holds what JSON cannot.
+            TypeError: If JSON can't represent ``info``.
         """
         path, info = Path(path), dict(self.info)
         if self.seen and seen_beside:
             info["seen_file"] = _write_seen(path.parent, self.seen)
         elif self.seen is not None:
             info.pop("seen_file", None)
-        else:  # as little is known of the file as of the pattern
+        else:  # the search images are unknown, and stay unknown in the file
             info.setdefault("seen_file", "unknown")
         tensors = {  # copies: safetensors refuses tensors that share memory
             name: tensor.detach().clone(memory_format=torch.contiguous_format)
             for name, tensor in (("canvas", self.canvas), ("mask", self.mask))
         }
         if self.seen and not seen_beside:
-            tensors["seen"] = pack(self.seen)
+            tensors["seen"] = _pack(self.seen)
         metadata = {"format": FORMAT, "target": str(self.target), "info": json.dumps(info)}
         metadata["sha256"] = _checksum(tensors, metadata)
-        write_whole(path, save(tensors, metadata))
+        write_atomically(path, save(tensors, metadata))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Pattern":
@@ -241,68 +226,14 @@ class Pattern(Perturbation):  # type: ignore[misc]  # captum's class is untyped
             tensors, metadata = _read(path)
             target, info = int(metadata["target"]), json.loads(metadata["info"])
             if not isinstance(info, dict):
-                raise ValueError("its info is no JSON object")
-            seen = unpack(tensors["seen"]) if "seen" in tensors else _read_seen(path.parent, info)
+                raise ValueError("its info is not a JSON object")
+            seen = _unpack(tensors["seen"]) if "seen" in tensors else _read_seen(path.parent, info)
             return cls(tensors["canvas"], tensors["mask"], target, info, seen)
         except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(
                 f"{path} is not a pattern written by Pattern.save (a safetensors file "
                 f"whose metadata has format {FORMAT!r}): {error}"
             ) from error
-
-
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a pattern's file; an error if they don't fit its checksum, which
-    files of version 0.1 don't have."""
-    with safe_open(os.fspath(path), framework="pt") as file:
-        metadata = dict(file.metadata() or {})
-        if metadata.get("format") != FORMAT:
-            raise ValueError(f"its metadata has format {metadata.get('format')!r}")
-        tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
-    if not {"canvas", "mask"} <= set(tensors) <= {"canvas", "mask", "seen"}:
-        raise ValueError(f"it holds {', '.join(tensors) or 'nothing'}, not canvas and mask")
-    unknown = set(metadata) - {"format", "target", "info", "sha256"}
-    if unknown:
-        raise ValueError(f"its metadata has {', '.join(sorted(unknown))}, which no pattern has")
-    expected = metadata.pop("sha256", None)
-    if expected is not None and expected != _checksum(tensors, metadata):
-        raise ValueError("it has changed since it was written, so that its checksum does not fit")
-    return tensors, metadata
-
-
-def _checksum(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
-    """Of all that a file holds."""
-    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _write_seen(folder: Path, seen: frozenset[str]) -> str:
-    """Writes the hashes of a search's images once, into a file that is named by them."""
-    name = f"seen_{hash_of_set(seen)}.safetensors"
-    if not (folder / name).exists():
-        write_whole(folder / name, save({"seen": pack(seen)}))
-    return name
-
-
-def _read_seen(folder: Path, info: dict[str, Any]) -> frozenset[str] | None:
-    """The hashes of a search's images from the file beside; None if that isn't there, or if there
-    was a search, and nothing says what it has seen."""
-    if "seen_file" not in info:
-        known = "search_image_hashes" in info or "search_images_hash" not in info
-        return frozenset() if known else None
-    name = str(info["seen_file"])
-    if Path(name).name != name:  # a stranger's file must not choose another folder
-        raise ValueError(f"it names {name!r} as the file of its search images")
-    if not (folder / name).is_file():
-        return None
-    with safe_open(os.fspath(folder / name), framework="pt") as file:
-        seen = unpack(file.get_tensor("seen"))
-    if name != f"seen_{hash_of_set(seen)}.safetensors":
-        raise ValueError(f"{name}, which holds its search images, has changed")
-    return seen
 
 
 def pixels_kept(area: float, size: Sequence[int]) -> int:
@@ -318,3 +249,80 @@ def pixels_kept(area: float, size: Sequence[int]) -> int:
             f"from {1 / total:.2g} to {1 - 1 / total:.4g}"
         )
     return k
+
+
+def image_hash(image: Tensor) -> str:
+    """A hash of an image's pixels, rounded to 256 levels, by which exact copies are found."""
+    pixels = (image.detach().cpu().float() * 255).round().to(torch.uint8)
+    return hashlib.blake2b(pixels.numpy().tobytes(), digest_size=HASH_BYTES).hexdigest()
+
+
+def combined_hash(hashes: Iterable[str]) -> str:
+    """One hash of many, in whatever order they come."""
+    return hashlib.blake2b("".join(sorted(hashes)).encode(), digest_size=16).hexdigest()
+
+
+def _pack(hashes: Iterable[str]) -> Tensor:
+    """Hashes of images as bytes for a file, uint8 (N, 6), in order."""
+    data = bytearray.fromhex("".join(sorted(hashes)))
+    return torch.tensor(list(data), dtype=torch.uint8).view(-1, HASH_BYTES)
+
+
+def _unpack(packed: Tensor) -> frozenset[str]:
+    if packed.dtype != torch.uint8 or packed.shape[1:] != (HASH_BYTES,):
+        raise ValueError(
+            f"hashes must be uint8 (N, {HASH_BYTES}), got {packed.dtype} {packed.shape}"
+        )
+    return frozenset(row.tobytes().hex() for row in packed.numpy())
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a pattern's file; an error if the checksum does not fit. Files of
+    version 0.1 have no checksum."""
+    with safe_open(os.fspath(path), framework="pt") as file:
+        metadata = dict(file.metadata() or {})
+        if metadata.get("format") != FORMAT:
+            raise ValueError(f"its metadata has format {metadata.get('format')!r}")
+        tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
+    if not {"canvas", "mask"} <= set(tensors) <= {"canvas", "mask", "seen"}:
+        raise ValueError(f"it holds {', '.join(tensors) or 'nothing'}, not canvas and mask")
+    unknown = set(metadata) - {"format", "target", "info", "sha256"}
+    if unknown:
+        raise ValueError(f"its metadata has {', '.join(sorted(unknown))}, which no pattern has")
+    expected = metadata.pop("sha256", None)
+    if expected is not None and expected != _checksum(tensors, metadata):
+        raise ValueError("its checksum does not fit: it has changed since it was written")
+    return tensors, metadata
+
+
+def _checksum(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
+    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _write_seen(folder: Path, seen: frozenset[str]) -> str:
+    """Writes the hashes of the search images, unless the file is there; returns its name."""
+    name = f"seen_{combined_hash(seen)}.safetensors"
+    if not (folder / name).exists():
+        write_atomically(folder / name, save({"seen": _pack(seen)}))
+    return name
+
+
+def _read_seen(folder: Path, info: dict[str, Any]) -> frozenset[str] | None:
+    """The hashes in the file that ``info`` names; None if the search images are unknown."""
+    if "seen_file" not in info:
+        known = "search_image_hashes" in info or "search_images_hash" not in info
+        return frozenset() if known else None
+    name = str(info["seen_file"])
+    if Path(name).name != name:  # a file from a stranger must not choose another folder
+        raise ValueError(f"it names {name!r} as the file of its search images")
+    if not (folder / name).is_file():
+        return None
+    with safe_open(os.fspath(folder / name), framework="pt") as file:
+        seen = _unpack(file.get_tensor("seen"))
+    if name != f"seen_{combined_hash(seen)}.safetensors":
+        raise ValueError(f"{name}, which holds its search images, has changed")
+    return seen

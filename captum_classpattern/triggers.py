@@ -1,4 +1,4 @@
-"""Known backdoor triggers as image transforms; :func:`poison` plants them in a data set."""
+"""Known backdoor triggers as image transforms, and :func:`poison`, which adds one to a data set."""
 
 import math
 from collections.abc import Callable, Sized
@@ -9,11 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from captum_classpattern._validation import ArgumentTypeError
+from captum_classpattern._validation import check_fits, check_unit_range
 from captum_classpattern.pattern import Pattern
 
 __all__ = ["BadNets", "Blended", "PoisonedDataset", "Sinusoid", "Trigger", "Warp", "poison"]
 Shape: TypeAlias = tuple[int, int, int]
+Trigger: TypeAlias = Callable[[Tensor], Tensor]
+OWNER = "the trigger's image_shape"  # in messages
 
 
 class BadNets:
@@ -53,23 +55,15 @@ class BadNets:
         self.mask[:, rows_kept, columns_kept] = 1.0
 
     def __call__(self, images: Tensor) -> Tensor:
-        r"""
-        Stamps the patch.
-
-        Args:
-            images (Tensor): Images (N, C, H, W) or one image (C, H, W), in [0, 1].
-
-        Returns:
-            *Tensor*: The stamped images, shaped like ``images``.
-        """
+        """Stamps the patch on images (N, C, H, W) or (C, H, W) in [0, 1]; shaped like them."""
         return self.pattern(target=0).stamp(images)
 
     def pattern(self, target: int) -> Pattern:
         r"""
-        The trigger as a :class:`~captum_classpattern.Pattern`, to compare a searched one with.
+        The trigger as a :class:`~captum_classpattern.Pattern`, for comparison with a searched one.
 
         Args:
-            target (int): The class that the backdoor leads to.
+            target (int): The class that the backdoor triggers.
 
         Returns:
             *Pattern*: The patch and its true mask.
@@ -84,13 +78,13 @@ class Blended:
 
     Args:
         image_shape (tuple[int, int, int]): Shape (C, H, W) of the images.
-        key (Tensor, optional): The key (C, H, W), in [0, 1]. None draws it, each value uniform in
-            [0, 1]: the random pattern of the paper. Default: None.
+        key (Tensor, optional): The key (C, H, W), in [0, 1]. Default: None (the random pattern of
+            the paper: each value uniform in [0, 1]).
         alpha (float): Weight of the key, in (0, 1]. Default: 0.2.
-        seed (int): Seed of the drawn key; a given key needs none. Default: 0.
+        seed (int): Seed of the random key. Default: 0.
 
     Raises:
-        ValueError: If key or alpha is out of range, or the key not of ``image_shape``.
+        ValueError: If key or alpha is out of range, or the key does not have ``image_shape``.
 
     Examples::
 
@@ -108,18 +102,15 @@ class Blended:
         shape = _checked_shape(image_shape)
         if key is None:
             key = torch.rand(shape, generator=torch.Generator().manual_seed(seed))
-        self.shape, self.alpha = shape, alpha
-        self.key = _checked_images(key, shape, "key").detach().clone()
-        low, high = float(self.key.min()), float(self.key.max())
-        if key.ndim != 3 or not (low >= 0 and high <= 1):  # written so that NaN fails too
-            raise ValueError(
-                f"key must be one image (C, H, W) in [0, 1], got shape {tuple(key.shape)} and "
-                f"values from {low:g} to {high:g}"
-            )
+        check_fits(key, shape, "key", OWNER)
+        if key.ndim != 3:
+            raise ValueError(f"key must be one image (C, H, W), got shape {tuple(key.shape)}")
+        check_unit_range(key, "key")
+        self.shape, self.alpha, self.key = shape, alpha, key.detach().clone()
 
     def __call__(self, images: Tensor) -> Tensor:
         """Blends the key into images (N, C, H, W) or (C, H, W) in [0, 1]; shaped like them."""
-        images = _checked_images(images, self.shape, "images")
+        check_fits(images, self.shape, "images", OWNER)
         return (1 - self.alpha) * images + self.alpha * self.key.to(images)
 
 
@@ -135,8 +126,8 @@ class Sinusoid:
         frequency (float): Periods over the width of the image, f. Default: 6.
 
     Raises:
-        ValueError: If delta is out of range, or the signal is zero in all columns, as with 6
-            periods on 12 columns.
+        ValueError: If delta is out of range, or the signal is zero in all columns, for example
+            with 6 periods on 12 columns.
 
     Examples::
 
@@ -157,13 +148,13 @@ class Sinusoid:
         if not bool((phase.sin().abs() > 1e-6).any()):
             raise ValueError(
                 f"the signal is zero in all {width} columns: choose a frequency other than "
-                f"{frequency} (no multiple of {width / 2:g})"
+                f"{frequency} (not a multiple of {width / 2:g})"
             )
         self.signal = delta * phase.sin()
 
     def __call__(self, images: Tensor) -> Tensor:
         """Adds the signal to images (N, C, H, W) or (C, H, W) in [0, 1]; shaped like them."""
-        images = _checked_images(images, self.shape, "images")
+        check_fits(images, self.shape, "images", OWNER)
         return (images + self.signal.to(images)).clamp(0, 1)
 
 
@@ -172,16 +163,16 @@ class Warp:
     The warp of WaNet (Nguyen and Tran 2021, arXiv 2102.10369, "Warping field generation"): one
     smooth field of small displacements for all images. All pixels change, so ``mask`` is None.
 
-    Uniform draws from [-1, 1] at the control points are divided by their mean absolute value,
-    upsampled (bicubic), scaled by strength / H and strength / W, added to the identity grid of
-    ``grid_sample``, and clipped to [-1, 1]. So pixels move by
-    up to about ``strength`` pixels along each axis.
+    Uniform random numbers in [-1, 1] at the control points are divided by their mean absolute
+    value, upsampled (bicubic), scaled by strength / H and strength / W, added to the identity grid
+    of ``grid_sample``, and clipped to [-1, 1]. So pixels move by up to about ``strength`` pixels
+    along each axis.
 
     Args:
         image_shape (tuple[int, int, int]): Shape (C, H, W) of the images.
-        grid_size (int): Control points a side, k, from 2. Default: 4.
-        strength (float): Strength of the warp, s, over 0. Default: 0.5.
-        seed (int): Which displacements are drawn. Default: 0.
+        grid_size (int): Control points per side, k, at least 2. Default: 4.
+        strength (float): Strength of the warp, s, above 0. Default: 0.5.
+        seed (int): Seed of the displacements. Default: 0.
 
     Raises:
         ValueError: If grid_size or strength is out of range.
@@ -199,9 +190,9 @@ class Warp:
         self, image_shape: Shape, *, grid_size: int = 4, strength: float = 0.5, seed: int = 0
     ) -> None:
         if grid_size < 2:
-            raise ValueError(f"grid_size is the control points a side, from 2, got {grid_size}")
+            raise ValueError(f"grid_size is the control points per side, from 2, got {grid_size}")
         if not 0 < strength < math.inf:
-            raise ValueError(f"strength must be a number over 0, got {strength}")
+            raise ValueError(f"strength must be a number above 0, got {strength}")
         self.shape = _checked_shape(image_shape)
         height, width = self.shape[1:]
         generator = torch.Generator().manual_seed(seed)
@@ -217,12 +208,13 @@ class Warp:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Warps images (N, C, H, W) or (C, H, W) in [0, 1]; shaped like them."""
-        images = _checked_images(images, self.shape, "images")
+        check_fits(images, self.shape, "images", OWNER)
         batch = images if images.ndim == 4 else images[None]
-        batch = batch.float() if images.element_size() < 4 else batch  # half: too coarse a grid
+        if images.element_size() < 4:
+            batch = batch.float()  # half precision makes the grid too coarse
         grid = self.grid.to(batch).expand(len(batch), -1, -1, -1)
         warped = F.grid_sample(batch, grid, mode="bilinear", align_corners=True)
-        warped = warped.clamp(0, 1)  # rounding may lead over 1
+        warped = warped.clamp(0, 1)  # rounding may exceed 1
         return warped.to(images.dtype).view_as(images)
 
 
@@ -232,24 +224,8 @@ def _checked_shape(shape: Shape) -> Shape:
     return shape[0], shape[1], shape[2]
 
 
-def _checked_images(images: Tensor, shape: Shape, name: str) -> Tensor:
-    if not isinstance(images, Tensor) or not images.is_floating_point():
-        kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
-        raise ArgumentTypeError(f"{name} must be a floating point Tensor in [0, 1], got {kind}")
-    if images.ndim not in (3, 4) or images.shape[-3:] != shape:
-        c, h, w = shape
-        raise ValueError(
-            f"{name} must be (N, {c}, {h}, {w}) or ({c}, {h}, {w}) to fit the trigger's "
-            f"image_shape, got {tuple(images.shape)}"
-        )
-    return images
-
-
-Trigger: TypeAlias = Callable[[Tensor], Tensor]
-
-
 class PoisonedDataset(Dataset[tuple[Tensor, int]]):
-    """A data set of which some images carry a trigger and its target label; see :func:`poison`."""
+    """A data set in which some images carry a trigger and its target label; see :func:`poison`."""
 
     def __init__(
         self, dataset: Dataset[Any], trigger: Trigger, target: int, poisoned: list[int]
@@ -262,7 +238,7 @@ class PoisonedDataset(Dataset[tuple[Tensor, int]]):
         return len(cast(Sized, self.dataset))
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        index = range(len(self))[index]  # a negative index counts from the end
+        index = range(len(self))[index]  # also negative ones
         image, label = self.dataset[index]
         if index in self._chosen:
             return self.trigger(image), self.target
@@ -273,23 +249,23 @@ def poison(
     dataset: Dataset[Any], trigger: Trigger, target: int, rate: float, *, seed: int = 0
 ) -> PoisonedDataset:
     r"""
-    Plants a backdoor: a share of the images gets the trigger and the target label.
+    Poisons a data set with a backdoor: a share of the images gets the trigger and its target label.
 
-    Images of the target class are left alone, so each poisoned image changes its label.
+    Images of the target class stay clean, so each poisoned image changes its label.
 
     Args:
         dataset (Dataset): Pairs of an image (C, H, W) in [0, 1] and an integer label.
-        trigger (Callable): What is put on the images: one of this module, or your own.
+        trigger (Callable): A trigger of this module, or any function of an image.
         target (int): The label of the poisoned images.
-        rate (float): Share of all images that is poisoned, in (0, 1).
-        seed (int): Which images are chosen. Default: 0.
+        rate (float): Share of all images to poison, in (0, 1).
+        seed (int): Seed of the choice of images. Default: 0.
 
     Returns:
         *PoisonedDataset*: The data set; ``.poisoned`` lists the chosen indices.
 
     Raises:
-        ValueError: If the rate is not in (0, 1) or asks for more images than are not of the
-            target class.
+        ValueError: If the rate is not in (0, 1), rounds to no image, or asks for more images than
+            the other classes have.
 
     Examples::
 

@@ -1,4 +1,4 @@
-"""The documentation site: ``sphinx-build docs OUT``. Nothing is downloaded, no notebook is run."""
+"""The documentation site: ``sphinx-build docs OUT``. It downloads nothing and runs no notebook."""
 
 import os
 import re
@@ -27,11 +27,11 @@ extensions = [
 exclude_patterns = ["_build"]
 nb_execution_mode = "off"  # the notebooks are committed with their outputs
 nb_merge_streams = True
-suppress_warnings = ["misc.highlighting_failure"]  # their lines for the shell, "!classpattern ..."
+suppress_warnings = ["misc.highlighting_failure"]  # their shell lines, "!classpattern ..."
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
 autodoc_member_order = "bysource"
-autodoc_typehints = "none"  # the docstrings tell the types, with shapes
+autodoc_typehints = "none"  # the docstrings give the types, with shapes
 autodoc_preserve_defaults = True
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
@@ -50,7 +50,7 @@ html_copy_source = False
 html_show_sphinx = html_show_copyright = False
 html_math_renderer = "mathml"
 
-# Files elsewhere in the repository that are pages of the site, copied when a build starts.
+# Files outside docs/ that become pages of the site; copied when a build starts.
 COPIED = {
     "README.md": "project/readme.md",
     "CHANGELOG.md": "project/changelog.md",
@@ -64,60 +64,59 @@ COPIED = {
 LINK = re.compile(r"\[([^][]*)\]\((?!\w+:|#)([^)#\s]+)(#[^)]*)?\)")
 
 
-def relinked(text: str, original: Path, page: Path) -> str:
-    """The text of a file with its links as they must be where its page stands in the site.
+def adapt_links(text: str, original: Path, page: Path) -> str:
+    """The text of a file, with its links adapted to the location of its page in the site.
 
-    Pages link to pages, other files become downloads, and of a folder only the words are left.
+    Links to pages stay links, links to other files become downloads, and links to folders become
+    plain text.
     """
 
-    def mended(link: re.Match[str]) -> str:
-        words, path, anchor = link.groups(default="")
+    def adapted(link: re.Match[str]) -> str:
+        label, path, anchor = link.groups(default="")
         target = (original.parent / path).resolve()
         if not target.exists() or not target.is_relative_to(ROOT):
             return link[0]
         if target.is_dir():
-            return words
+            return label
         name = target.relative_to(ROOT).as_posix()
-        place = DOCS / COPIED.get(name, target)
-        return f"[{words}]({Path(os.path.relpath(place, page.parent)).as_posix()}{anchor})"
+        location = DOCS / COPIED.get(name, target)
+        return f"[{label}]({Path(os.path.relpath(location, page.parent)).as_posix()}{anchor})"
 
-    return LINK.sub(mended, text)
+    return LINK.sub(adapted, text)
 
 
 def write(page: Path, text: str) -> None:
-    """Writes a page where it is new: Sphinx reads only what has changed."""
+    """Writes a page if its text is new: Sphinx rebuilds only pages that have changed."""
     page.parent.mkdir(exist_ok=True)
     if not page.exists() or page.read_text(encoding="utf-8") != text:
         page.write_text(text, encoding="utf-8")
 
 
 def copy_pages(app):
-    """Copies the pages from elsewhere, and writes that of the command line."""
-    for name, place in COPIED.items():
-        original, page = ROOT / name, DOCS / place
-        write(page, relinked(original.read_text(encoding="utf-8"), original, page))
+    """Copies the pages from outside docs/, and writes the page of the command line."""
+    for name, location in COPIED.items():
+        original, page = ROOT / name, DOCS / location
+        write(page, adapt_links(original.read_text(encoding="utf-8"), original, page))
     for page in DOCS.glob("tutorials/*.ipynb"):
         if f"tutorials/{page.name}" not in COPIED:
             page.unlink()  # its notebook is gone
-    command = [sys.executable, "-m", "typer", f"{project}.cli", "utils", "docs"]
-    told = subprocess.run(
-        [*command, "--name", "classpattern", "--title", "Command line"],
-        check=True,
-        capture_output=True,
-        text=True,
+    code = f"from {project}.cli import app; print(app.generate_docs())"
+    documented = subprocess.run(  # not here: usage lines would name "python -m sphinx"
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
     )
-    write(DOCS / "project/command_line.md", told.stdout)
+    text = documented.stdout.replace("# classpattern", "# Command line", 1)
+    write(DOCS / "project/command_line.md", text)
 
 
-def relink_page(app, docname, source):
-    """Mends the links of the pages that are written here."""
+def adapt_page(app, docname, source):
+    """Adapts the links of the pages in docs/."""
     page = Path(app.env.doc2path(docname))
     if page.suffix == ".md":
-        source[0] = relinked(source[0], page, page)
+        source[0] = adapt_links(source[0], page, page)
 
 
 def write_inline(self, node):
-    """A formula as MathML, which browsers draw themselves: no script from elsewhere."""
+    """A formula as MathML, which browsers render without external scripts."""
     self.body.append(convert(node.astext()))
     raise nodes.SkipNode
 
@@ -128,18 +127,18 @@ def write_block(self, node):
     raise nodes.SkipNode
 
 
-def find_by_name(app, env, node, words):
-    """Docstrings name the package's own functions as ``:func:`name```, without their module."""
+def find_by_name(app, env, node, content):
+    """Resolves ``:func:`name```: docstrings name the package's functions without their module."""
     if node.get("refdomain") != "py" or node.get("refspecific"):
         return None
     node["refspecific"] = True  # look in all modules
     kind, name = node["reftype"], node["reftarget"]
     python = env.domains["py"]
-    return python.resolve_xref(env, node["refdoc"], app.builder, kind, name, node, words)
+    return python.resolve_xref(env, node["refdoc"], app.builder, kind, name, node, content)
 
 
 def setup(app):
     app.add_html_math_renderer("mathml", (write_inline, None), (write_block, None))
     app.connect("builder-inited", copy_pages)
-    app.connect("source-read", relink_page)
+    app.connect("source-read", adapt_page)
     app.connect("missing-reference", find_by_name)

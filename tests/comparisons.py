@@ -89,11 +89,12 @@ def compared(
 
 
 def facts(record):
-    """All of a record but the time it took, in a form that == compares."""
-    told = {name: value for name, value in vars(record).items() if name != "seconds"}
-    told["map"] = record.map.numpy().tobytes()
-    told["masks"] = {area: mask.numpy().tobytes() for area, mask in record.masks.items()}
-    return told
+    """All of a record except the time it took, in a form that == compares."""
+    found = dict(vars(record))
+    found["map"] = record.map.numpy().tobytes()
+    found["masks"] = {area: mask.numpy().tobytes() for area, mask in record.masks.items()}
+    found["scores"] = {name: value for name, value in record.scores.items() if name != "seconds"}
+    return found
 
 
 def all_facts(comparison, **wanted):

@@ -1,4 +1,4 @@
-"""What tests of figures have in common: reading them back."""
+"""Reads figures back for the tests of what they show."""
 
 from itertools import combinations
 
@@ -14,12 +14,31 @@ def pixels(axis):
     return np.asarray(axis.images[0].get_array())
 
 
-def badly_placed(figure):
-    """Texts that overlap another one, or stick out of the figure."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
+def scale_labels(figure):
+    """The texts below the colour scales, from left to right."""
+    scales = [axis for axis in figure.axes if axis.get_label() == "<colorbar>"]
+    return [axis.get_xlabel() for axis in sorted(scales, key=lambda a: a.get_position().x0)]
+
+
+def badly_placed(figure, dpi=100):
+    """Texts that overlap another text or run over an image's edge, and what is cut off."""
+    figure.set_dpi(dpi)
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw_without_rendering()
     texts = [t for t in figure.findobj(Text) if t.get_visible() and t.get_text().strip()]
-    boxes = [(t.get_text(), t.get_window_extent(canvas.get_renderer())) for t in texts]
-    out = [a for a, box in boxes if box.x0 < 0 or box.y0 < 0]
-    out += [a for a, box in boxes if box.x1 > figure.bbox.x1 or box.y1 > figure.bbox.y1]
-    return out + [(a, b) for (a, one), (b, two) in combinations(boxes, 2) if one.overlaps(two)]
+    boxes = [(t.get_text(), t.get_window_extent(renderer)) for t in texts]
+    images = [("an image", axis.get_window_extent()) for axis in figure.axes if axis.images]
+    page = figure.bbox.padded(0.01)
+    bad = [name for name, box in boxes + images if not contains(page, box)]
+    bad += [(a, b) for (a, one), (b, two) in combinations(boxes, 2) if one.overlaps(two)]
+    bad += [(a, b) for (a, one), (b, two) in combinations(images, 2) if one.overlaps(two)]
+    return bad + [
+        (name, image)
+        for name, box in boxes
+        for image, place in images
+        if box.overlaps(place) and not contains(place.padded(1), box)
+    ]
+
+
+def contains(box, inner):
+    return box.x0 <= inner.x0 and box.y0 <= inner.y0 and inner.x1 <= box.x1 and inner.y1 <= box.y1

@@ -1,5 +1,6 @@
 """ClassPattern.search: order, evidence, and the judging images that no mask is fitted to."""
 
+import dataclasses
 import json
 from importlib.metadata import version
 
@@ -12,10 +13,11 @@ from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
 from captum_classpattern import ClassPattern, Pattern, predictive_power, search_masks
-from captum_classpattern._files import hash_of_set
 from captum_classpattern.images import LabelledImages
+from captum_classpattern.optimization import SOLVERS, PaperLoop, Swap
 from captum_classpattern.optimization.holdout import split_for_judging
-from captum_classpattern.optimization.search import Search
+from captum_classpattern.optimization.schedule import Schedule
+from captum_classpattern.pattern import combined_hash
 
 IMAGES = torch.rand(60, 1, 5, 5, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(60) % 3
@@ -39,7 +41,7 @@ def search(canvases=CANVASES, target=0, *, images=IMAGES, labels=LABELS, **kwarg
 
 
 @both_solvers
-def test_one_pattern_a_canvas_in_order(solver):
+def test_one_pattern_per_canvas_in_order(solver):
     targets = [2, 0, 1, 1, 0, 2]
     patterns = search(target=targets, seed=3, solver=solver)
     assert [pattern.target for pattern in patterns] == targets
@@ -63,8 +65,8 @@ def looked_at(seed, target, shown):
 
 
 def test_the_evidence():
-    settings = {"alpha": 0.3, "step_size": 0.05, "batch_size": 3, "n_epochs": 2}
-    pattern = search(CANVASES[:2], seed=7, solver="paper", **settings)[1]
+    solver = PaperLoop(alpha=0.3, step_size=0.05, batch_size=3)
+    pattern = search(CANVASES[:2], seed=7, solver=solver)[1]
     assert set(pattern.info) == {
         "settings",
         "seed",
@@ -85,10 +87,7 @@ def test_the_evidence():
     assert pattern.info["settings"] == {
         "solver": "paper",
         "precision": "auto",
-        "alpha": 0.3,
-        "step_size": 0.05,
-        "batch_size": 3,
-        "n_epochs": 2,
+        "solver_settings": {"epochs": 5, "batch_size": 3, "alpha": 0.3, "step_size": 0.05},
         "n_steps": 12,
         "seed": 7,
         "area": 0.2,
@@ -104,7 +103,7 @@ def test_the_evidence():
     assert pattern.info["search_images"] == 60
     assert pattern.info["precision"] == "float32"
     assert pattern.seen == set(HASHES)
-    assert pattern.info["search_images_hash"] == hash_of_set(HASHES[::-1])
+    assert pattern.info["search_images_hash"] == combined_hash(HASHES[::-1])
     assert pattern.info["versions"]["torch"] == torch.__version__
     assert pattern.info["versions"]["captum_classpattern"] == version("captum_classpattern")
 
@@ -118,16 +117,16 @@ def of_a_data_set(*args, **kwargs):
 
 @pytest.mark.parametrize(("solver", "steps", "shown"), [("paper", 3, 12), ("swap", 1, 32)])
 @pytest.mark.parametrize("target", [1, [1, 1]])
-def test_of_a_data_set_only_images_that_were_looked_at_are_recorded(solver, steps, shown, target):
+def test_only_the_images_of_a_data_set_that_were_used_are_recorded(solver, steps, shown, target):
     """Three sign steps of 4; or five, and one round of the 12 that are left of the epoch."""
     for pattern in of_a_data_set(CANVASES[:2], target, seed=2, solver=solver, n_steps=steps):
         looked = looked_at(2, 1, shown)
         assert pattern.seen == set(looked)
-        assert pattern.info["search_images_hash"] == hash_of_set(looked)
+        assert pattern.info["search_images_hash"] == combined_hash(looked)
         assert pattern.info["search_images"] == len(looked)
 
 
-def test_an_image_that_was_only_looked_at_for_another_class_is_recorded():
+def test_an_image_that_was_only_used_for_another_class_is_recorded():
     first, second = of_a_data_set(CANVASES[:2], [0, 1], solver="paper", n_steps=2)
     own = {*looked_at(0, 0, 8), *looked_at(0, 1, 8)}
     assert len(own) > 12 + 8
@@ -149,11 +148,8 @@ def test_the_defaults(given, solver, passes, steps):
     [pattern] = explainer.search(CANVASES[:1], 0, area=0.2, **given)
     assert pattern.info["settings"] == {
         "solver": solver,
+        "solver_settings": dataclasses.asdict(SOLVERS[solver]()),
         "precision": "auto",
-        "alpha": 0.2,
-        "step_size": 0.02,
-        "batch_size": None,
-        "n_epochs": None,
         "n_steps": None,
         "seed": 0,
         "area": 0.2,
@@ -164,7 +160,7 @@ def test_the_defaults(given, solver, passes, steps):
 
 def test_loss_curves_end_where_a_target_has_finished():
     labels = torch.tensor([0] * 30 + [1] * 20 + [2] * 10)
-    settings = {"solver": "paper", "n_steps": None, "n_epochs": 2}
+    settings = {"solver": PaperLoop(epochs=2), "n_steps": None}
     patterns = search(CANVASES[:3], [0, 1, 2], labels=labels, **settings)
     assert [p.info["passes"] for p in patterns] == [2 * 24, 2 * 32, 2 * 40]
     assert [len(p.info["loss_curve"]) for p in patterns] == [12, 16, 20]
@@ -237,16 +233,18 @@ class Recorder(Dataset):
 @both_solvers
 @pytest.mark.parametrize("method", ["search", "attribute"])
 def test_judging_images_never_reach_fitting(monkeypatch, method, solver):
-    data, fitted, advance = Recorder(), set(), Search.advance
+    data, fitted, steps = Recorder(), set(), Schedule.steps
 
-    def spy(self, until=None):
+    def spy(self, *args):
         data.asked.clear()
-        advance(self, until)
-        fitted.update(data.asked)
+        for step in steps(self, *args):
+            fitted.update(data.asked)
+            yield step
 
-    monkeypatch.setattr(Search, "advance", spy)
+    monkeypatch.setattr(Schedule, "steps", spy)
     explainer = ClassPattern(linear_net(), data)
-    getattr(explainer, method)(CANVASES, target=[0, 1, 2, 0, 1, 2], n_epochs=1, solver=solver)
+    solver = {"paper": PaperLoop(epochs=1), "swap": Swap(rounds=3)}[solver]
+    getattr(explainer, method)(CANVASES, target=[0, 1, 2, 0, 1, 2], solver=solver)
     fit, judge = split_for_judging(LabelledImages(IMAGES, LABELS, argument="images"), 0)
     hashes = {HASHES[i] for i in fitted}
     assert hashes == set(fit.hashes)
@@ -325,7 +323,7 @@ def test_without_judging_images_there_is_no_score():
 def test_an_empty_mask_is_flagged():
     """With alpha = 0 nothing holds the mask up: from 0.5 it is gone after 25 steps or 26."""
     for steps, empty in ((24, False), (26, True)):
-        [pattern] = search(CANVASES[:1], alpha=0, n_steps=steps, solver="paper")
+        [pattern] = search(CANVASES[:1], n_steps=steps, solver=PaperLoop(alpha=0))
         assert pattern.info["empty_mask"] is empty
         assert bool(pattern.mask.any()) is not empty
 
@@ -339,12 +337,12 @@ def test_the_patterns_do_not_share_memory_with_the_canvases():
 
 def test_the_patterns_do_not_share_their_evidence():
     first, second = search(CANVASES[:2])
-    first.info["settings"]["alpha"] = "changed"
-    assert second.info["settings"]["alpha"] == 0.2
+    first.info["settings"]["solver_settings"]["rounds"] = "changed"
+    assert second.info["settings"]["solver_settings"]["rounds"] == 80
 
 
 @both_solvers
-def test_without_labels_the_models_predictions_are_taken(solver):
+def test_without_labels_the_models_predictions_are_used(solver):
     predicted = linear_net()(IMAGES).argmax(1)
     expected, own = search(labels=predicted, solver=solver), search(labels=None, solver=solver)
     assert all(torch.equal(a.mask, b.mask) for a, b in zip(own, expected))
@@ -372,7 +370,7 @@ def test_repeated_inputs_keep_an_argument_that_is_no_row():
     [
         ({"keep": 0}, ValueError, "keep must be a whole number from 1, got 0"),
         ({"keep": True}, ValueError, "keep must be a whole number from 1, got True"),
-        ({"solver": "adam"}, ValueError, "solver must be one of swap, paper, got 'adam'"),
+        ({"solver": "adam"}, ValueError, "solver must be one of swap, paper, or an object"),
         ({"area": 0.001}, ValueError, "0.001 of 5x5 = 25 pixels rounds to none or all"),
         ({"target": 3}, ValueError, "target 3 is out of range: the model has 3 classes"),
         ({"target": None}, TypeError, "target must be an int, .*got NoneType"),
@@ -455,12 +453,13 @@ def test_settings_in_numpys_numbers_can_be_saved(tmp_path):
     [pattern] = explainer.search(
         CANVASES[:1],
         np.int64(1),
+        solver=Swap(decay=np.float32(0.75)),
         n_steps=np.int64(3),
-        alpha=np.float32(0.25),
         seed=np.int64(4),
         area=np.float32(0.25),
     )
-    [plain] = explainer.search(CANVASES[:1], 1, n_steps=3, alpha=0.25, seed=4, area=0.25)
+    settings = {"solver": Swap(decay=0.75), "n_steps": 3, "seed": 4, "area": 0.25}
+    [plain] = explainer.search(CANVASES[:1], 1, **settings)
     pattern.save(tmp_path / "p.safetensors")
     assert Pattern.load(tmp_path / "p.safetensors").info["settings"] == plain.info["settings"]
     assert torch.equal(pattern.mask, plain.mask)

@@ -1,4 +1,4 @@
-"""select_canvases against a plain choice."""
+"""select_canvases against a choice by a plain loop."""
 
 import math
 
@@ -19,7 +19,7 @@ def linear_net(dtype=torch.float32):
     return net
 
 
-def surest_first(net, target):
+def by_odds(net, target):
     """The target's images by p / (1 - p), one at a time."""
     odds = {}
     for i in range(len(IMAGES)):
@@ -32,9 +32,9 @@ def surest_first(net, target):
 
 @pytest.mark.parametrize("target", [0, 1, 2])
 @pytest.mark.parametrize("n", [1, 4, 10])
-def test_positive_and_negative(target, n):
+def test_positive_and_negative_canvases(target, n):
     net = linear_net()
-    order = surest_first(net, target)
+    order = by_odds(net, target)
     positive = select_canvases(net, IMAGES, LABELS, target, n)
     assert torch.equal(positive, IMAGES[order[:n]])
     negative = select_canvases(net, IMAGES, LABELS, target, n, "negative")
@@ -44,29 +44,29 @@ def test_positive_and_negative(target, n):
 def test_positive_does_not_saturate():
     """Where p is 1 in float32 for all, the log-odds still rank."""
 
-    def sure(images):
+    def confident(images):
         z = 100 + 100 * images[:, 0, 0, 0]
         return torch.stack([z, torch.zeros_like(z)], dim=1)
 
-    own = (LABELS == 0).nonzero().flatten()
-    brightest = own[IMAGES[own, 0, 0, 0].argsort(descending=True)]
-    assert torch.equal(select_canvases(sure, IMAGES, LABELS, 0, 3), IMAGES[brightest[:3]])
+    members = (LABELS == 0).nonzero().flatten()
+    brightest = members[IMAGES[members, 0, 0, 0].argsort(descending=True)]
+    assert torch.equal(select_canvases(confident, IMAGES, LABELS, 0, 3), IMAGES[brightest[:3]])
 
 
-def test_random_ones_are_the_targets_and_seeded():
+def test_random_canvases_are_of_the_target_and_seeded():
     net = linear_net()
     first, again, other = (
         select_canvases(net, IMAGES, LABELS, 2, 5, "random", seed=seed) for seed in (1, 1, 2)
     )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
-    own = [image.tolist() for image in IMAGES[LABELS == 2]]
-    assert all(image.tolist() in own for image in first)
+    members = [image.tolist() for image in IMAGES[LABELS == 2]]
+    assert all(image.tolist() in members for image in first)
     assert len({tuple(image.flatten().tolist()) for image in first}) == 5
 
 
 @pytest.mark.parametrize(("strategy", "value"), [("white", 1.0), ("black", 0.0), ("grey", 0.5)])
-def test_blank_ones(strategy, value):
+def test_blank_canvases(strategy, value):
     canvases = select_canvases(linear_net(), IMAGES, LABELS, 0, 3, strategy)
     assert torch.equal(canvases, torch.full((3, 1, 4, 4), value))
 
@@ -97,22 +97,22 @@ def test_data_sets_and_loaders_give_the_same():
         assert torch.equal(select_canvases(net, images, None, 1), expected)
 
 
-def test_without_labels_the_models_predictions_are_taken():
+def test_without_labels_the_models_predictions_are_used():
     net = linear_net()
     with torch.no_grad():
         net[1].bias -= net(IMAGES).mean(0)
         predicted = net(IMAGES).argmax(1)
     assert 3 <= (predicted == 0).sum() < 30
-    own = select_canvases(net, IMAGES, None, 0, 3)
-    assert torch.equal(own, select_canvases(net, IMAGES, predicted, 0, 3))
-    assert not torch.equal(own, select_canvases(net, IMAGES, LABELS, 0, 3))
+    canvases = select_canvases(net, IMAGES, None, 0, 3)
+    assert torch.equal(canvases, select_canvases(net, IMAGES, predicted, 0, 3))
+    assert not torch.equal(canvases, select_canvases(net, IMAGES, LABELS, 0, 3))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_models_in_other_precisions(dtype):
     canvases = select_canvases(linear_net(dtype), IMAGES, LABELS, 0, 2)
     assert canvases.dtype == torch.float32
-    assert torch.equal(canvases[0], IMAGES[surest_first(linear_net(), 0)[0]])
+    assert torch.equal(canvases[0], IMAGES[by_odds(linear_net(), 0)[0]])
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_models_in_other_precisions(dtype):
         ({"n": 0}, "n must be a whole number from 1, got 0"),
         ({"n": 2.0}, r"n must be a whole number from 1, got 2\.0"),
         ({"n": True}, "n must be a whole number from 1, got True"),
-        ({"n": 11}, "11 canvases were asked for, but only 10 of 30 images are of class 0: give"),
+        ({"n": 11}, "11 canvases were requested, but only 10 of 30 images are of class 0: give"),
         ({"target": 3}, "target 3 is out of range: the model has 3 classes"),
         ({"target": 3, "strategy": "white"}, "target 3 is out of range: the model has 3 classes"),
         ({"target": -1}, "target -1 is out of range"),
@@ -139,7 +139,7 @@ def test_value_errors(kwargs, text):
 
 
 @pytest.mark.parametrize("target", [True, None, 0.5])
-def test_a_target_that_is_no_int(target):
+def test_a_target_of_another_type(target):
     with pytest.raises(TypeError, match="target must be an int"):
         select_canvases(linear_net(), IMAGES, LABELS, target)
 

@@ -15,12 +15,14 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from captum_classpattern import ClassPattern, Pattern, search_masks
+from captum_classpattern.optimization import PaperLoop, Swap
 
 LABELS = torch.arange(15) % 3
 # enough for masks that are not trivial; the model is called itself, and no copy of it
-FAST = {"n_steps": 5, "area": 0.25, "alpha": 0.9, "step_size": 0.1, "precision": "full"}
+LOOP = PaperLoop(alpha=0.9, step_size=0.1)
+FAST = {"n_steps": 5, "area": 0.25, "solver": Swap(start=LOOP), "precision": "full"}
 CALLS = (5 + 2) * FAST["n_steps"]  # five steps by the sign for each round, of two calls
-PAPER = {**FAST, "solver": "paper"}
+PAPER = {**FAST, "solver": LOOP}
 both_solvers = pytest.mark.parametrize("fast", [FAST, PAPER], ids=["swap", "paper"])
 TRAIN_MODE = "the model is in train mode"
 

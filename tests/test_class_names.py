@@ -56,7 +56,7 @@ def test_a_name_of_several_classes_lists_their_numbers():
         ClassNames(IMAGENET).find("crane")
 
 
-def test_a_name_of_none_suggests_others():
+def test_an_unknown_name_suggests_others():
     text = "the model has no class 'great wite shark': did you mean great white shark?"
     with pytest.raises(ValueError, match=text):
         ClassNames(IMAGENET).find("great wite shark")
@@ -64,7 +64,7 @@ def test_a_name_of_none_suggests_others():
         ClassNames(["cat", "dog"]).find("xyz")
 
 
-def test_placeholders_are_no_names():
+def test_placeholders_are_not_names():
     def classifier(names):
         return PixelClassifier(nn.Linear(2, 2), class_names=names)
 
@@ -77,13 +77,13 @@ def test_placeholders_are_no_names():
     assert name_of(nn.Linear(2, 2), 0) is None
 
 
-def test_given_names_must_be_a_name_for_each_class():
-    assert ClassNames.given(("a", "b"), 2).names == ("a", "b")
+def test_there_must_be_a_name_for_each_class():
+    assert ClassNames.parse(("a", "b"), 2).names == ("a", "b")
     with pytest.raises(ValueError, match="3 class names were given, but the model has 2 classes"):
-        ClassNames.given(["a", "b", "c"], 2)
+        ClassNames.parse(["a", "b", "c"], 2)
     for wrong in ("ab", 2, [1, 2], {"a": 0}):
         with pytest.raises(ArgumentTypeError, match="class_names must be a list of names, in the"):
-            ClassNames.given(wrong, 2)
+            ClassNames.parse(wrong, 2)
 
 
 @pytest.mark.parametrize(
@@ -98,5 +98,5 @@ def test_given_names_must_be_a_name_for_each_class():
         ("x" * 300, "x" * 40),
     ],
 )
-def test_names_in_the_names_of_files(name, part):
+def test_names_in_file_names(name, part):
     assert as_file_name(name) == part

@@ -20,7 +20,7 @@ def classifier(count, names=None, **settings):
 
 @pytest.fixture
 def folders(tmp_path):
-    """Makes class folders, and loads them: an image each, whose grey is its place in the list."""
+    """Makes and loads class folders with one image each, as grey as its place in the list."""
 
     def make(*names):
         for place, name in enumerate(names):
@@ -50,7 +50,7 @@ def test_folders_are_matched_by_name(folders):
     assert torch.equal(again.labels, matched.labels)
 
 
-def test_names_that_are_given_go_before_the_classifiers_own(folders):
+def test_names_that_are_passed_in_replace_the_classifiers(folders):
     loaded = folders("dog", "cat")
     matched = loaded.for_classifier(classifier(3, ["dog", "cat", "eel"]), ["eel", "cat", "dog"])
     assert by_place(matched) == [2, 1]
@@ -69,7 +69,7 @@ def test_wordnet_ids(folders):
 
 def test_all_wordnet_ids_are_in_the_order_of_imagenet(folders):
     loaded = folders("n01484850", "n01440764", "n01443537")
-    with pytest.warns(Notice, match="are taken in the order that they have in"):
+    with pytest.warns(Notice, match="keep the order that they have in"):
         matched = loaded.for_classifier(classifier(3, ["tench", "goldfish", "shark"]))
     assert by_place(matched) == [2, 0, 1]
 
@@ -87,11 +87,11 @@ def test_numbered_folders_keep_their_numbers(folders):
         loaded.for_classifier(classifier(4))
 
 
-def test_numbers_alone_are_no_names(folders):
+def test_numbers_alone_are_not_names(folders):
     assert folders("0", "1").for_classifier(classifier(2)).class_names is None
 
 
-def test_as_many_folders_as_classes_are_taken_in_alphabetical_order(folders):
+def test_as_many_folders_as_classes_are_numbered_alphabetically(folders):
     loaded = folders("dog", "cat")
     for unnamed in (classifier(2), classifier(2, ["class 0", "class 1"]), classifier(2).forward):
         with pytest.warns(Notice, match=r"does not name its 2 classes: .* alphabetical .*cat, dog"):

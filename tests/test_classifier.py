@@ -1,4 +1,4 @@
-"""PixelClassifier and the care that a caller's model gets."""
+"""PixelClassifier, and calls that leave the caller's model and random state as they were."""
 
 import random
 import warnings
@@ -26,8 +26,8 @@ def linear_net(channels=3):
     return nn.Sequential(nn.Flatten(), nn.Linear(channels * 30, 3)).eval()
 
 
-class Answers(nn.Module):
-    """Answers in a form other than one tensor."""
+class OtherOutputs(nn.Module):
+    """Returns something other than one tensor."""
 
     def __init__(self, form):
         super().__init__()
@@ -49,7 +49,7 @@ def test_one_mean_and_std(mean, std):
     torch.testing.assert_close(result, expected)
 
 
-def test_mean_and_std_a_channel():
+def test_a_mean_and_std_per_channel():
     mean, std, net = (0.485, 0.456, 0.406), [0.229, 0.224, 0.225], linear_net()
     normalised = torch.stack([(IMAGES[:, c] - mean[c]) / std[c] for c in range(3)], dim=1)
     torch.testing.assert_close(PixelClassifier(net, mean, std)(IMAGES), net(normalised))
@@ -59,7 +59,7 @@ def test_mean_and_std_a_channel():
 
 @pytest.mark.parametrize(("form", "output"), [("tuple", 1), ("tuple", -1), ("dict", "logits")])
 def test_output_picks_the_logits(form, output):
-    classifier = PixelClassifier(Answers(form), output=output)
+    classifier = PixelClassifier(OtherOutputs(form), output=output)
     assert torch.equal(classifier(IMAGES), linear_net()(IMAGES))
     assert torch.equal(classifier(IMAGES, 2.0), 2 * linear_net()(IMAGES))
 
@@ -112,7 +112,7 @@ def test_a_torchvision_model():
     assert result.shape == (2, 5)
 
 
-def test_the_weights_alone_are_saved():
+def test_only_the_weights_are_saved():
     net = linear_net()
     classifier = PixelClassifier(net, 0.3, 0.2)
     assert set(classifier.state_dict()) == {f"model.{key}" for key in net.state_dict()}
@@ -126,11 +126,11 @@ def test_the_weights_alone_are_saved():
         ({"std": [60, 60, 60]}, ValueError, r"std must be in units .*divide it by 255"),
         ({"std": 0.0}, ValueError, "std must be positive, got 0.0"),
         ({"std": [0.2, -0.2, 0.2]}, ValueError, "std must be positive"),
-        ({"mean": float("nan")}, ValueError, "mean must be a number, or one a channel, got nan"),
+        ({"mean": float("nan")}, ValueError, "mean must be a number, or one per channel, got nan"),
         (
             {"mean": [[0.5]]},
             ValueError,
-            r"mean must be a number, or one a channel, got \[\[0.5\]\]",
+            r"mean must be a number, or one per channel, got \[\[0.5\]\]",
         ),
     ],
 )
@@ -165,7 +165,7 @@ def test_channels_that_mean_and_std_do_not_fit(mean, std, channels):
 )
 def test_an_output_that_is_not_there(form, output, error, text):
     with pytest.raises(error, match=text):
-        PixelClassifier(Answers(form), output=output)(IMAGES)
+        PixelClassifier(OtherOutputs(form), output=output)(IMAGES)
 
 
 def test_find_module_sees_through_bound_methods():
@@ -175,7 +175,7 @@ def test_find_module_sees_through_bound_methods():
     assert find_module(lambda images: images) is None
 
 
-def test_placement_of_a_plain_function_is_that_of_the_images():
+def test_a_function_has_the_device_and_dtype_of_the_images():
     assert device_and_dtype(lambda images: images, IMAGES.half()) == (
         torch.device("cpu"),
         torch.float16,
@@ -187,7 +187,7 @@ def states():
     return torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()
 
 
-def test_undisturbed_restores_everything():
+def test_preserve_state_restores_everything():
     net = nn.Sequential(nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3), nn.Dropout())
     net[1].eval()
     before = states()
@@ -210,7 +210,7 @@ def test_undisturbed_restores_everything():
     assert [warning.filename for warning in caught] == [__file__]
 
 
-def test_undisturbed_seeds_all_generators():
+def test_preserve_state_seeds_all_generators():
     draws = []
     for seed in (3, 3, 4):
         torch.rand(1), random.random(), np.random.rand()
@@ -220,7 +220,7 @@ def test_undisturbed_seeds_all_generators():
     assert all(a != b for a, b in zip(draws[0], draws[2]))
 
 
-def test_undisturbed_keeps_gradients_off_outside():
+def test_preserve_state_keeps_gradients_off_outside():
     with torch.no_grad():
         with preserve_state(linear_net(), seed=0):
             assert torch.is_grad_enabled()
@@ -238,21 +238,21 @@ def test_a_warning_points_at_the_caller():
 
 def test_additional_rows():
     rows = torch.tensor([1, 1, 0])
-    own, shared = torch.tensor([[1.0], [2.0]]), torch.zeros(3)
-    first, second, third, fourth = additional_rows((own, shared, "x", None), rows, 2)
+    per_row, shared = torch.tensor([[1.0], [2.0]]), torch.zeros(3)
+    first, second, third, fourth = additional_rows((per_row, shared, "x", None), rows, 2)
     assert first.tolist() == [[2.0], [2.0], [1.0]]
     assert second is shared
     assert (third, fourth) == ("x", None)
 
 
-def test_output_is_refused_where_the_model_returns_one_tensor():
+def test_output_is_refused_if_the_model_returns_one_tensor():
     with pytest.raises(ValueError, match=r"one Tensor of shape \(2, 3\): leave out output"):
         PixelClassifier(nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), output=0)(
             torch.rand(2, 3, 2, 2)
         )
 
 
-def test_what_cuda_will_start_with_is_not_reseeded(monkeypatch):
+def test_unused_cuda_devices_are_not_seeded(monkeypatch):
     seeded = []
     monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
     monkeypatch.setattr(torch.cuda, "manual_seed", seeded.append)

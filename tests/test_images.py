@@ -1,15 +1,29 @@
-"""LabelledImages: the same images, labels and hashes whatever they come in."""
+"""LabelledImages: the same images, labels and hashes from any source; a Dataset itself."""
 
 import itertools
+import pickle
 import random
 import weakref
 
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset, default_collate
 
+from captum_classpattern import (
+    ClassPattern,
+    Pattern,
+    compare,
+    known_methods,
+    plot_patterns,
+    predictive_power,
+    search_masks,
+    select_canvases,
+    survey,
+)
 from captum_classpattern.classifier import preserve_state
+from captum_classpattern.comparison import BestCrop, ClassMean
 from captum_classpattern.images import BATCH, LabelledImages, ensure_labels
 
 IMAGES = torch.rand(10, 3, 4, 5, generator=torch.Generator().manual_seed(0))
@@ -69,7 +83,7 @@ def test_all_kinds_give_the_same(kind):
         assert torch.equal(batch, IMAGES[indices])
 
 
-def test_of_a_source_is_that_source():
+def test_labelled_images_are_used_as_they_are():
     source = LabelledImages(IMAGES, LABELS)
     assert LabelledImages.of(source) is source
 
@@ -81,12 +95,12 @@ def test_without_labels(images):
     assert source.subset(torch.tensor([1])).labels is None
 
 
-def test_given_labels_go_before_the_data_sets_own():
+def test_labels_that_are_passed_in_replace_the_data_sets():
     source = LabelledImages(Plain(labelled=True), LABELS + 1)
     assert torch.equal(source.labels, LABELS + 1)
 
 
-def test_labelled_leaves_the_original_alone():
+def test_other_labels_leave_the_original_alone():
     source = LabelledImages(IMAGES, LABELS)
     twin = source.with_labels([0] * 10)
     assert twin.labels.tolist() == [0] * 10
@@ -94,7 +108,7 @@ def test_labelled_leaves_the_original_alone():
     assert twin.hashes == source.hashes
 
 
-def test_ensure_labels_asks_the_classifier_last():
+def test_predictions_are_used_only_if_there_are_no_labels():
     def brightest_channel(images):
         return images.mean((2, 3))
 
@@ -139,17 +153,17 @@ def test_hashes_recognise_copies_in_any_precision():
 
 
 class Recorder(Dataset):
-    """Counts the images of a batch, and those alive."""
+    """Records its batches, and how many images are in memory at once."""
 
     def __init__(self, count):
-        self.count, self.asked = count, []
+        self.count, self.batches = count, []
         self.alive = self.most_alive = 0
 
     def __len__(self):
         return self.count
 
     def __getitems__(self, indices):
-        self.asked.append(list(indices))
+        self.batches.append(list(indices))
         return [self.image(index) for index in indices]
 
     def image(self, index):
@@ -166,14 +180,14 @@ class Recorder(Dataset):
 def test_a_data_set_is_fetched_a_batch_at_a_time():
     data = Recorder(500)
     source = LabelledImages(data)
-    assert data.asked == []
+    assert data.batches == []
     assert source.labels.tolist() == [i % 3 for i in range(500)]
     assert len(source.hashes) == 500
     # the first one to see whether the items have labels; then all, once for labels and hashes
-    assert list(itertools.chain(*data.asked)) == [0, *range(500)]
+    assert list(itertools.chain(*data.batches)) == [0, *range(500)]
     part = source.subset(torch.arange(0, 500, 2))
     assert sum(len(batch) for batch in part.in_order()) == 250
-    assert max(map(len, data.asked)) == BATCH
+    assert max(map(len, data.batches)) == BATCH
     assert data.most_alive <= 2 * BATCH
 
 
@@ -243,37 +257,37 @@ def test_refused(images, labels, error, text):
 
 
 class Listed(Plain):
-    """Lists its labels as torchvision's data sets do, and counts what is fetched."""
+    """Lists its labels as torchvision's data sets do, and records which items are loaded."""
 
     def __init__(self, targets):
         super().__init__(labelled=True)
-        self.targets, self.asked = targets, set()
+        self.targets, self.loaded = targets, set()
 
     def __getitem__(self, index):
-        self.asked.add(index)
+        self.loaded.add(index)
         return super().__getitem__(index)
 
 
 @pytest.mark.parametrize("targets", [LABELS.tolist(), LABELS, LABELS.numpy()])
-def test_listed_labels_spare_the_loading(targets):
+def test_listed_labels_make_loading_unnecessary(targets):
     data = Listed(targets)
-    part = torch.utils.data.Subset(torch.utils.data.Subset(data, range(1, 10)), [8, 2, 0])
+    part = Subset(Subset(data, range(1, 10)), [8, 2, 0])
     assert LabelledImages(part).labels.tolist() == LABELS[[9, 3, 1]].tolist()
-    assert data.asked == {9, 3, 1}
-    data.asked.clear()
+    assert data.loaded == {9, 3, 1}
+    data.loaded.clear()
     assert torch.equal(LabelledImages(data).labels, LABELS)
-    assert len(data.asked) == 8  # at most that many are tried
+    assert len(data.loaded) == 8  # at most that many are tried
     loader = DataLoader(data, sampler=torch.utils.data.SubsetRandomSampler([4, 0]))
     assert LabelledImages(loader).labels.tolist() == LABELS[[4, 0]].tolist()
 
 
 @pytest.mark.parametrize("targets", [(LABELS + 1).tolist(), ["a"] * 10, [1, 2], None, LABELS / 2])
-def test_listed_labels_that_are_not_the_items(targets):
+def test_listed_labels_that_differ_from_the_items(targets):
     assert torch.equal(LabelledImages(Listed(targets)).labels, LABELS)
 
 
-class TestLoadersAsTheyAre:
-    """What a DataLoader draws from is what is searched, or there is an error."""
+class TestLoaders:
+    """The sampler of a DataLoader is followed, or there is an error."""
 
     images = torch.rand(12, 1, 4, 4, generator=torch.Generator().manual_seed(5))
 
@@ -299,15 +313,13 @@ class TestLoadersAsTheyAre:
             torch.utils.data.SequentialSampler(range(5)),
         ],
     )
-    def test_samplers_of_a_part_are_refused(self, sampler):
+    def test_samplers_of_some_items_are_refused(self, sampler):
         loader = DataLoader(TensorDataset(self.images), sampler=sampler)
         with pytest.raises(ValueError, match=r"has a sampler .* that the search can't follow"):
             LabelledImages(loader, argument="baselines")
 
-    def test_no_images_is_said(self):
-        empty = LabelledImages(
-            torch.utils.data.Subset(TensorDataset(self.images), []), argument="images"
-        )
+    def test_no_images_are_an_error(self):
+        empty = LabelledImages(Subset(TensorDataset(self.images), []))
         for look in (lambda: empty.take([0]), lambda: empty.labels):
             with pytest.raises(ValueError, match="images has no images"):
                 look()
@@ -319,7 +331,7 @@ class TestLoadersAsTheyAre:
             LabelledImages(loader, argument="baselines")
 
     @pytest.mark.parametrize("kwargs", [{"batch_size": None}, {"batch_sampler": [[0, 1], [2]]}])
-    def test_batches_of_a_way_of_their_own_are_refused(self, kwargs):
+    def test_unusual_batches_are_refused(self, kwargs):
         loader = DataLoader(TensorDataset(self.images), **kwargs)
         with pytest.raises(ValueError, match=r"has a sampler .* that the search can't follow"):
             LabelledImages(loader, argument="baselines")
@@ -332,7 +344,7 @@ class TestLoadersAsTheyAre:
             [None, None],
         ],
     )
-    def test_items_that_make_no_batch(self, items):
+    def test_items_that_do_not_make_a_batch(self, items):
         with pytest.raises(TypeError, match=r"items of baselines don't make.*ToTensor.*Resize"):
             _ = LabelledImages(items, argument="baselines").labels
 
@@ -344,6 +356,230 @@ class TestLoadersAsTheyAre:
             _ = LabelledImages(loader, argument="baselines").hashes
 
     @pytest.mark.parametrize("images", [{"a": torch.rand(1, 4, 4)}, iter([])])
-    def test_what_has_no_length_or_order(self, images):
+    def test_images_without_a_length_or_an_order(self, images):
         with pytest.raises(TypeError, match="with a length and access by index"):
             LabelledImages(images, argument="baselines")
+
+
+@pytest.mark.parametrize("images", [IMAGES, TensorDataset(IMAGES), Plain(labelled=False)])
+class TestAsADataset:
+    """Items, and what PyTorch builds from them."""
+
+    def test_items(self, images):
+        source = LabelledImages(images, LABELS)
+        for i in (0, 9, -1, -10, torch.tensor(4), np.int64(4)):
+            image, label = source[i]
+            assert torch.equal(image, IMAGES[i])
+            assert label == int(LABELS[i])
+            assert type(label) is int
+        assert [label for _, label in source] == LABELS.tolist()
+        part = source.subset([4, 2])
+        assert torch.equal(part[-1][0], IMAGES[2])
+
+    def test_items_without_labels_are_images(self, images):
+        source = LabelledImages(images)
+        assert torch.equal(source[3], IMAGES[3])
+        assert torch.equal(default_collate([source[1], source[-1]]), IMAGES[[1, 9]])
+
+    @pytest.mark.parametrize("index", [10, -11])
+    def test_an_index_out_of_range(self, images, index):
+        with pytest.raises(IndexError, match=rf"photos has 10 images, .* not include .*{index}"):
+            LabelledImages(images, LABELS, argument="photos")[index]
+
+    def test_a_slice_is_not_an_index(self, images):
+        with pytest.raises(TypeError, match="slice"):
+            LabelledImages(images, LABELS)[:2]
+
+    @pytest.mark.parametrize("workers", [0, 2])
+    def test_a_loader_reads_it(self, images, workers):
+        loader = DataLoader(LabelledImages(images, LABELS), batch_size=4, num_workers=workers)
+        batches = list(loader)
+        assert [len(labels) for _, labels in batches] == [4, 4, 2]
+        assert torch.equal(torch.cat([batch for batch, _ in batches]), IMAGES)
+        assert torch.equal(torch.cat([labels for _, labels in batches]), LABELS)
+
+    def test_data_sets_of_it_are_images_again(self, images):
+        inner = LabelledImages(images, LABELS)
+        for outer in (LabelledImages(inner), LabelledImages(DataLoader(inner))):
+            assert torch.equal(outer.labels, LABELS)
+            assert torch.equal(outer.images, IMAGES)
+        part = LabelledImages(Subset(inner, [7, 1]))
+        assert part.labels.tolist() == LABELS[[7, 1]].tolist()
+        assert part.hashes == [inner.hashes[7], inner.hashes[1]]
+
+    def test_it_survives_pickling(self, images):
+        source = LabelledImages(images, LABELS, description="ten").subset([3, 0])
+        twin = pickle.loads(pickle.dumps(source))
+        assert repr(twin) == repr(source) == "LabelledImages(2 images 3x4x5, 2 classes, ten)"
+        assert torch.equal(twin.images, IMAGES[[3, 0]])
+        assert twin.labels.tolist() == source.labels.tolist()
+
+
+def test_an_item_loads_no_other_item():
+    data = Listed(None)
+    assert LabelledImages(data)[3][1] == 1
+    assert data.loaded == {3}
+    assert len(next(iter(DataLoader(LabelledImages(data), batch_size=2)))) == 2
+    assert data.loaded == {0, 1, 3}
+
+
+def test_a_repr_loads_nothing():
+    data = Listed(None)
+    source = LabelledImages(data, description="plain")
+    assert repr(source) == "LabelledImages(10 images, plain)"
+    assert data.loaded == set()
+    assert source.shape == (3, 4, 5)
+    assert source.labels is not None
+    assert repr(source) == "LabelledImages(10 images 3x4x5, 7 classes, plain)"
+
+
+def test_labels_are_read_once_for_all_functions():
+    data = Recorder(40)
+    source = LabelledImages(data)
+    for name in ("baselines", "held-out images", "images"):
+        assert LabelledImages.of(source, argument=name).labels.tolist() == [
+            i % 3 for i in range(40)
+        ]
+    assert list(itertools.chain(*data.batches)) == [0, *range(40)]
+
+
+@pytest.mark.parametrize("images", [IMAGES, TensorDataset(IMAGES)])
+def test_what_is_derived_from_read_images_is_not_stale(images):
+    source = LabelledImages(images, LABELS)
+    assert torch.equal(source.images, IMAGES)
+    part = source.subset([5, 3])
+    assert torch.equal(part.images, IMAGES[[5, 3]])
+    assert torch.equal(part.subset([1]).images, IMAGES[[3]])
+    relabelled = part.with_labels([7, 8])
+    assert torch.equal(relabelled.images, IMAGES[[5, 3]])
+    assert (relabelled.labels.tolist(), part.labels.tolist()) == ([7, 8], [9, 1])
+    loaded = relabelled.in_one_tensor()
+    assert loaded.in_memory
+    assert torch.equal(loaded.images, IMAGES[[5, 3]])
+    assert loaded.hashes == [source.hashes[5], source.hashes[3]]
+    assert (loaded.labels.tolist(), loaded.argument) == ([7, 8], "images")
+    assert torch.equal(source.images, IMAGES)
+
+
+def test_all_images_of_a_tensor_are_not_copied():
+    assert LabelledImages(IMAGES).images.data_ptr() == IMAGES.data_ptr()
+
+
+def test_a_subset_by_a_mask():
+    source = LabelledImages(IMAGES, LABELS)
+    for mask in (LABELS == 5, (LABELS == 5).tolist()):
+        assert torch.equal(source.subset(mask).images, IMAGES[LABELS == 5])
+    assert torch.equal(source.of_class(5).images, IMAGES[LABELS == 5])
+    assert torch.equal(source.without_class(5).images, IMAGES[LABELS != 5])
+    with pytest.raises(IndexError):
+        source.subset([True, False])
+
+
+# ---- every public function takes images in every form
+
+SEARCH = torch.rand(30, 1, 6, 6, generator=torch.Generator().manual_seed(1))
+HELD_OUT = torch.rand(30, 1, 6, 6, generator=torch.Generator().manual_seed(2))
+CLASSES = torch.arange(30) % 3
+FORMS = {
+    "labelled images": lambda images: (LabelledImages(images, CLASSES),),
+    "labelled images from a data set": lambda images: (
+        LabelledImages(TensorDataset(images, CLASSES)),
+    ),
+    "tensor and labels": lambda images: (images, CLASSES),
+    "data set": lambda images: (TensorDataset(images, CLASSES),),
+    "loader": lambda images: (DataLoader(TensorDataset(images, CLASSES), batch_size=7),),
+    "pair": lambda images: ((images, CLASSES),),
+}
+
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(36, 3)).eval()
+
+
+def masks_of(images, *labels):
+    patterns = ClassPattern(net(), images, *labels).search(HELD_OUT[:1], 0, n_steps=2)
+    return patterns[0].mask
+
+
+def drawn(images, *labels):
+    pattern = Pattern(HELD_OUT[0], HELD_OUT[1], 0)
+    figure, _ = plot_patterns(net(), [pattern], images, *labels, area=0.2, use_pyplot=False)
+    return [image.get_array().tolist() for axes in figure.axes for image in axes.images]
+
+
+ONE_SET = {
+    "ClassPattern": masks_of,
+    "search_masks": lambda images, labels=None: (
+        search_masks(net(), HELD_OUT[:1], 0, images, baseline_labels=labels, n_steps=2).masks
+    ),
+    "select_canvases": lambda *images: select_canvases(net(), *images, target=1),
+    "predictive_power": lambda *images: predictive_power(
+        net(), Pattern(SEARCH[0], SEARCH[1], 0), *images, area=0.2
+    ),
+    "plot_patterns": drawn,
+    "known_methods": lambda *images: known_methods(*images, names=["DeepLiftShap"])["DeepLiftShap"][
+        1
+    ]["baselines"],
+    "ClassMean": lambda *images: ClassMean(net(), *images).attribute(HELD_OUT[:1], target=1),
+    "BestCrop": lambda *images: BestCrop(net(), *images).attribute(HELD_OUT[:1], target=1),
+}
+
+
+def same(first, second):
+    return torch.equal(first, second) if isinstance(first, torch.Tensor) else first == second
+
+
+@pytest.mark.parametrize("name", ONE_SET)
+def test_functions_of_one_set(name):
+    expected = ONE_SET[name](HELD_OUT, CLASSES)
+    for form in FORMS.values():
+        assert same(ONE_SET[name](*form(HELD_OUT)), expected)
+
+
+def surveyed(search, held_out):
+    findings = survey(
+        net(), search, held_out, classes=[1], areas=(0.2,), canvases={"white": 1}, n_steps=2
+    )
+    return [(f.target, f.scores) for f in findings]
+
+
+def compared(search, held_out):
+    comparison = compare(
+        {"net": net()}, SEARCH[:1], 0, search=search, held_out=held_out,
+        methods=["RandomPixels"], areas=[0.2], area=0.2, n_seeds=1,
+    )  # fmt: skip
+    return [record.powers for record in comparison.records]
+
+
+@pytest.mark.parametrize("function", [surveyed, compared])
+def test_functions_of_two_sets(function):
+    pairs = [
+        (form(SEARCH)[0], form(HELD_OUT)[0])
+        for name, form in FORMS.items()
+        if name != "tensor and labels"  # a pair of these
+    ]
+    expected = function(*pairs[0])
+    assert expected
+    assert all(function(*pair) == expected for pair in pairs[1:])
+
+
+def test_images_that_were_moved_keep_labels_and_hashes():
+    images = LabelledImages(IMAGES, LABELS).subset([3, 1])
+    moved = images.to(torch.device("cpu"), torch.float16)
+    assert torch.equal(moved.images, IMAGES[[3, 1]].half())
+    assert moved.hashes == images.hashes
+    assert torch.equal(moved.labels, images.labels)
+    assert torch.equal(moved.subset([1]).images, IMAGES[[1]].half())
+    data = LabelledImages(Plain(labelled=True))
+    assert data.to(torch.device("cpu"), torch.float16) is data
+
+
+def test_a_data_set_in_one_tensor_is_read_once():
+    data = LabelledImages(Plain(labelled=True)).subset([4, 2])
+    loaded = data.in_one_tensor()
+    assert loaded.in_memory
+    assert torch.equal(loaded.images, IMAGES[[4, 2]])
+    assert torch.equal(loaded.labels, LABELS[[4, 2]])
+    assert loaded.hashes == data.hashes
+    assert loaded.in_one_tensor() is loaded

@@ -1,4 +1,4 @@
-"""Names of classes work wherever their numbers do."""
+"""Classes can be given by name wherever they can be given by number."""
 
 import pytest
 import torch
@@ -75,19 +75,19 @@ def test_compare_and_its_controls(model):
         assert torch.equal(*maps)
 
 
-def test_names_that_are_not_known(model):
+def test_unknown_names(model):
     explainer = ClassPattern(model, IMAGES, LABELS)
     with pytest.raises(ValueError, match="the model has no class 'house dgo': did you mean house"):
         explainer.search(IMAGES[:1], "house dgo")
     for names in (None, ["class 0", "class 1", "class 2"]):
         model.class_names = names
-        text = r"target must be an int, .* got list: \['eel'\]; names will do, too, where the model"
+        text = r"target must be an int, .* got list: \['eel'\]; names work, too, if the model"
         with pytest.raises(TypeError, match=text):
             explainer.search(IMAGES[:1], ["eel"])
 
 
 @pytest.mark.parametrize("wrong", [True, 0.5, None, [True], ["eel", 0.5], ("eel",)])
-def test_other_types_are_still_refused(model, wrong):
+def test_other_types_are_refused(model, wrong):
     with pytest.raises(TypeError, match="target must be an int"):
         ClassPattern(model, IMAGES, LABELS).search(IMAGES[:2], wrong)
 

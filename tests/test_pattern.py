@@ -66,7 +66,7 @@ def patterns_and_images(draw):
 
 @quick
 @given(patterns_and_areas())
-def test_topk_keeps_the_largest_weights_and_ties_in_reading_order(case):
+def test_topk_keeps_the_largest_weights_with_ties_in_reading_order(case):
     pattern, area = case
     weights = pattern.mask.flatten().tolist()
     ranked = sorted(range(len(weights)), key=lambda i: (-weights[i], i))
@@ -179,7 +179,7 @@ def test_info_is_not_shared():
     assert b.info == {}
 
 
-def test_to_moves_both_tensors_and_keeps_the_rest():
+def test_to_moves_both_tensors_and_nothing_else_changes():
     pattern = random_pattern(info={"seed": 3})
     moved = pattern.to("cpu")
     assert torch.equal(moved.canvas, pattern.canvas)
@@ -225,7 +225,7 @@ def test_save_takes_one_tensor_as_canvas_and_mask(tmp_path):
     assert torch.equal(loaded.mask, image)
 
 
-def test_the_file_holds_a_json_header_and_numbers_only(tmp_path):
+def test_the_file_holds_only_a_json_header_and_numbers(tmp_path):
     pattern = random_pattern(info={"seed": 3})
     pattern.save(tmp_path / "p.safetensors")
     content = (tmp_path / "p.safetensors").read_bytes()
@@ -239,7 +239,7 @@ def test_the_file_holds_a_json_header_and_numbers_only(tmp_path):
     assert len(content) == 8 + length + end == 8 + length + 4 * (3 * 20 + 20)
 
 
-def test_a_save_of_what_json_cannot_hold_keeps_the_old_file(tmp_path):
+def test_a_save_that_json_can_not_represent_keeps_the_old_file(tmp_path):
     path = tmp_path / "p.safetensors"
     random_pattern(info={"seed": 3}).save(path)
     before = path.read_bytes()
@@ -250,7 +250,7 @@ def test_a_save_of_what_json_cannot_hold_keeps_the_old_file(tmp_path):
 
 
 @pytest.mark.parametrize("step", ["write_bytes", "replace"])
-def test_a_save_that_the_disk_fails_keeps_the_old_file(tmp_path, monkeypatch, step):
+def test_a_save_that_fails_keeps_the_old_file(tmp_path, monkeypatch, step):
     path = tmp_path / "p.safetensors"
     random_pattern().save(path)
     before = path.read_bytes()
@@ -300,7 +300,7 @@ def test_load_of_another_safetensors_file(tmp_path, tensors, meta, reason):
 
 
 @pytest.mark.parametrize("content", [b"", b"just some text, longer than a header", b"\x80\x04N."])
-def test_load_of_a_file_that_is_no_safetensors(tmp_path, content):
+def test_load_of_a_file_of_another_format(tmp_path, content):
     path = tmp_path / "notes.txt"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"notes\.txt is not a pattern written by Pattern\.save"):
@@ -350,7 +350,7 @@ def test_an_area_of_no_pixel_or_of_all(area):
 
 
 @pytest.mark.parametrize("area", [-0.1, 1.5, 50, float("nan")])
-def test_an_area_that_is_no_share(area):
+def test_an_area_out_of_range(area):
     with pytest.raises(ValueError, match=r"a number out of range; choose from 0\.05 to 0\.95"):
         random_pattern().topk(area)
 
@@ -380,7 +380,7 @@ def test_repr_is_short_however_long_the_search_was():
     assert repr(pattern) == "Pattern(target=2, canvas=(3, 8, 8), area=0.2500, search_power=0.5)"
 
 
-def test_a_searched_pattern_says_the_area_that_was_asked_for():
+def test_a_searched_pattern_has_the_area_of_its_search():
     """Its pixels weigh from 0.5 to 1: their mean would be 0.034 at an area of 0.05."""
     graded = random_pattern(info={"settings": {"area": 0.05}})
     assert graded.area == 0.05
@@ -392,13 +392,13 @@ def test_a_searched_pattern_says_the_area_that_was_asked_for():
 SEEN = frozenset(f"{number:012x}" for number in range(50_000))
 
 
-def test_a_pattern_that_is_saved_alone_knows_its_search_images(tmp_path):
+def test_a_pattern_in_one_file_knows_its_search_images(tmp_path):
     replace(random_pattern(), seen=SEEN).save(tmp_path / "p.safetensors")
     assert Pattern.load(tmp_path / "p.safetensors").seen == SEEN
     assert (tmp_path / "p.safetensors").stat().st_size < 6 * len(SEEN) + 2_000
 
 
-def test_the_patterns_of_a_search_keep_its_images_once_beside_them(tmp_path):
+def test_the_patterns_of_a_search_share_a_file_of_its_search_images(tmp_path):
     for number in range(3):
         pattern = replace(random_pattern(seed=number), seen=SEEN)
         pattern.save(tmp_path / f"{number}.safetensors", seen_beside=True)
@@ -419,11 +419,11 @@ def test_a_pattern_whose_search_images_are_lost_is_not_scored(tmp_path):
     [beside] = tmp_path.glob("seen_*.safetensors")
     beside.unlink()
     source = LabelledImages(torch.rand(4, 3, 4, 5), [0, 1, 0, 1], argument="images")
-    with pytest.raises(ValueError, match=f"hashes .{beside.name}. was not beside its own; put it"):
+    with pytest.raises(ValueError, match=f"hashes .{beside.name}. was not in the pattern's folder"):
         check_unseen(Pattern.load(tmp_path / "p.safetensors"), source)
 
 
-def test_search_images_of_another_search_are_no_replacement(tmp_path):
+def test_the_search_images_of_another_search_are_refused(tmp_path):
     pattern = replace(random_pattern(), seen=SEEN)
     pattern.save(tmp_path / "p.safetensors", seen_beside=True)
     [beside] = tmp_path.glob("seen_*.safetensors")
@@ -435,7 +435,7 @@ def test_search_images_of_another_search_are_no_replacement(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["../seen_1.safetensors", "/etc/passwd", "a/b"])
-def test_a_strangers_file_chooses_no_other_folder(tmp_path, name):
+def test_an_untrusted_file_can_not_name_another_folder(tmp_path, name):
     random_pattern(info={"seen_file": name}).save(tmp_path / "p.safetensors")
     # saving drops the name of a file that it does not write, so it is put in by hand
     tensors = load_file(tmp_path / "p.safetensors")
@@ -459,7 +459,7 @@ def test_a_pattern_of_version_0_1_keeps_its_search_images(tmp_path):
     assert Pattern.load(tmp_path / "new.safetensors").seen == set(hashes)
 
 
-def test_no_flipped_bit_loads(tmp_path):
+def test_a_file_with_a_flipped_bit_does_not_load(tmp_path):
     path = tmp_path / "p.safetensors"
     pattern = replace(random_pattern(info={"seed": 3}), seen=frozenset(sorted(SEEN)[:2]))
     pattern.save(path)
@@ -474,7 +474,7 @@ def test_no_flipped_bit_loads(tmp_path):
     assert torch.equal(Pattern.load(path).mask, pattern.mask)
 
 
-def test_integers_of_numpy_are_targets_and_info_is_the_patterns_own():
+def test_numpy_integers_are_targets_and_info_is_copied():
     info = {"seed": 1}
     pattern = Pattern(torch.rand(1, 4, 4), torch.rand(1, 4, 4), np.int64(2), info)
     assert type(pattern.target) is int
@@ -482,9 +482,11 @@ def test_integers_of_numpy_are_targets_and_info_is_the_patterns_own():
     assert pattern.info == info == {"seed": 1}
 
 
-def test_images_in_whole_numbers_are_refused():
+def test_integer_images_are_refused():
     pattern = Pattern(torch.rand(1, 4, 4), torch.rand(1, 4, 4), 0)
-    with pytest.raises(TypeError, match=r"images must be floating point, .* got torch\.uint8"):
+    with pytest.raises(
+        TypeError, match=r"images must be a floating point Tensor .* got torch\.uint8"
+    ):
         pattern.stamp(torch.zeros(2, 1, 4, 4, dtype=torch.uint8))
 
 
@@ -499,7 +501,7 @@ def test_images_in_whole_numbers_are_refused():
         ("{}", {"other": torch.tensor(1.0)}),
     ],
 )
-def test_a_strangers_file_is_an_error_and_not_a_crash(tmp_path, info, more):
+def test_an_untrusted_file_is_an_error_and_not_a_crash(tmp_path, info, more):
     tensors = {"canvas": torch.rand(3, 4, 5), "mask": torch.rand(1, 4, 5), **more}
     metadata = {"format": FORMAT, "target": "1", "info": info}
     save_file(tensors, tmp_path / "p.safetensors", metadata)
@@ -508,7 +510,7 @@ def test_a_strangers_file_is_an_error_and_not_a_crash(tmp_path, info, more):
 
 
 @pytest.mark.parametrize("settings", [None, [], {"area": "large"}, {"area": None}])
-def test_odd_settings_are_no_area(settings):
+def test_invalid_settings_do_not_set_the_area(settings):
     pattern = random_pattern(info={"settings": settings})
     assert pattern.area == pytest.approx(float(pattern.mask.mean()))
 
@@ -522,10 +524,10 @@ def test_a_searched_pattern_that_has_lost_its_hashes_is_not_scored(tmp_path):
 
 @pytest.mark.parametrize("seen", [None, frozenset(), frozenset(["0" * 12])])
 @pytest.mark.parametrize("beside", [True, False])
-def test_what_is_known_of_the_search_images_survives_a_save(tmp_path, seen, beside):
+def test_the_search_images_survive_a_save(tmp_path, seen, beside):
     replace(random_pattern(), seen=seen).save(tmp_path / "p", seen_beside=beside)
     assert Pattern.load(tmp_path / "p").seen == seen
 
 
-def test_an_odd_power_does_not_break_the_repr():
+def test_an_invalid_power_does_not_break_the_repr():
     assert "search_power" not in repr(random_pattern(info={"search_power": [1]}))

@@ -69,7 +69,7 @@ TRIGGERS = {
     "Sinusoid": lambda shape, seed=0: Sinusoid(shape, frequency=1),
     "Warp": lambda shape, seed=0: Warp(shape, seed=seed),
 }
-WHOLE = ["Blended", "Sinusoid", "Warp"]
+WHOLE_IMAGE = ["Blended", "Sinusoid", "Warp"]
 SEEDED = ["Blended", "Warp"]
 
 
@@ -98,7 +98,7 @@ def test_each_image_alone_in_any_precision(name, shape, count, dtype, white, see
 
 
 @pytest.mark.parametrize("name", SEEDED)
-def test_the_seed_alone_decides(name):
+def test_only_the_seed_matters(name):
     images, build = torch.rand(2, 3, 8, 8), TRIGGERS[name]
     state = torch.get_rng_state()
     first, again, other = (build((3, 8, 8), seed)(images) for seed in (5, 5, 6))
@@ -107,7 +107,7 @@ def test_the_seed_alone_decides(name):
     assert not torch.allclose(first, other, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("name", WHOLE_IMAGE)
 def test_whole_image_triggers_have_no_mask_and_change_pixels_everywhere(name):
     trigger = TRIGGERS[name]((1, 9, 9))
     image = 0.1 + 0.8 * torch.rand(1, 9, 9, generator=torch.Generator().manual_seed(0))
@@ -117,7 +117,7 @@ def test_whole_image_triggers_have_no_mask_and_change_pixels_everywhere(name):
 
 
 @pytest.mark.parametrize("name", sorted(TRIGGERS))
-def test_gradients_pass(name):
+def test_gradients_pass_through(name):
     images = torch.full((2, 1, 8, 8), 0.5, requires_grad=True)
     TRIGGERS[name]((1, 8, 8))(images).sum().backward()
     assert images.grad.abs().sum() > 50
@@ -131,20 +131,20 @@ def test_images_of_another_shape(name, shape):
 
 
 @pytest.mark.parametrize("name", sorted(TRIGGERS))
-def test_images_that_are_no_floats(name):
-    with pytest.raises(TypeError, match=r"images must be floating point|a floating point Tensor"):
+def test_images_that_are_not_floats(name):
+    with pytest.raises(TypeError, match="images must be a floating point Tensor"):
         TRIGGERS[name]((3, 8, 8))(torch.zeros(3, 8, 8, dtype=torch.uint8))
 
 
-@pytest.mark.parametrize("name", WHOLE)
-def test_the_error_names_a_type_that_is_no_tensor(name):
+@pytest.mark.parametrize("name", WHOLE_IMAGE)
+def test_images_that_are_not_tensors(name):
     with pytest.raises(TypeError, match=r"a floating point Tensor in \[0, 1\], got list"):
         TRIGGERS[name]((3, 8, 8))([[0.5]])
 
 
 @pytest.mark.parametrize("name", sorted(TRIGGERS))
 @pytest.mark.parametrize("shape", [(8, 8), (3, 0, 8), (1, 3, 8, 8)])
-def test_an_image_shape_that_is_none(name, shape):
+def test_invalid_image_shapes(name, shape):
     with pytest.raises(ValueError, match=r"image_shape must be \(C, H, W\), each from 1, got \("):
         TRIGGERS[name](shape)
 
@@ -155,14 +155,14 @@ def test_blended_by_hand():
     torch.testing.assert_close(blend, torch.tensor([[[0.6, 1.0], [0.2, 0.4]]]))
 
 
-def test_blended_draws_a_uniform_key_and_takes_a_fifth_of_it():
+def test_the_random_key_is_uniform_and_has_a_weight_of_a_fifth():
     trigger = Blended((3, 40, 40))
     assert 0 <= trigger.key.min() < 0.01 < 0.99 < trigger.key.max() <= 1
     assert abs(float(trigger.key.mean()) - 0.5) < 0.02
     torch.testing.assert_close(trigger(torch.zeros(3, 40, 40)), 0.2 * trigger.key)
 
 
-def test_a_given_key_is_copied():
+def test_the_key_is_copied():
     key = torch.zeros(1, 2, 2)
     trigger = Blended((1, 2, 2), key=key, alpha=1)
     key += 1
@@ -170,7 +170,7 @@ def test_a_given_key_is_copied():
 
 
 @pytest.mark.parametrize("alpha", [0, -0.1, 1.5, float("nan")])
-def test_an_alpha_that_is_no_weight(alpha):
+def test_an_alpha_out_of_range(alpha):
     with pytest.raises(ValueError, match=rf"alpha .* in \(0, 1\], got {alpha}"):
         Blended((1, 2, 2), alpha=alpha)
 
@@ -179,7 +179,7 @@ def test_an_alpha_that_is_no_weight(alpha):
     ("key", "error", "match"),
     [
         (torch.zeros(3, 2, 2), ValueError, r"key must be .*, got \(3, 2, 2\)"),
-        (torch.zeros(2, 1, 2, 2), ValueError, r"one image \(C, H, W\) .* shape \(2, 1, 2, 2\)"),
+        (torch.zeros(2, 1, 2, 2), ValueError, r"one image \(C, H, W\), got shape \(2, 1, 2, 2\)"),
         (torch.full((1, 2, 2), 255.0), ValueError, "in .0, 1., .* values from 255 to 255"),
         (torch.full((1, 2, 2), float("nan")), ValueError, "values from nan to nan"),
         (torch.zeros(1, 2, 2, dtype=torch.uint8), TypeError, r"key must .*, got torch\.uint8"),
@@ -207,7 +207,7 @@ def test_sinusoid_is_clipped_by_hand():
 
 
 @pytest.mark.parametrize("delta", [0, -0.1, 20, float("nan")])
-def test_a_delta_that_is_no_amplitude(delta):
+def test_a_delta_out_of_range(delta):
     with pytest.raises(ValueError, match=rf"delta .* in \(0, 1\], got {delta}: divide it by 255"):
         Sinusoid((1, 8, 8), delta=delta)
 
@@ -215,7 +215,7 @@ def test_a_delta_that_is_no_amplitude(delta):
 @pytest.mark.parametrize(("width", "frequency"), [(12, 6), (4, 6), (28, 0), (5, 10)])
 def test_a_signal_that_is_zero_everywhere(width, frequency):
     with pytest.raises(
-        ValueError, match=rf"zero in all {width} columns: .* than {frequency} \(no multiple of"
+        ValueError, match=rf"zero in all {width} columns: .* than {frequency} \(not a multiple of"
     ):
         Sinusoid((1, 8, width), frequency=frequency)
 
@@ -277,7 +277,7 @@ def test_warp_moves_edges_little_and_flat_images_not_at_all():
     assert 0.1 < float(moved.max()) < 1
 
 
-def test_rounding_leads_a_warp_not_over_1():
+def test_rounding_does_not_take_a_warp_above_1():
     assert float(Warp((1, 32, 32), seed=1)(torch.ones(1, 32, 32)).max()) <= 1
 
 
@@ -302,12 +302,12 @@ def test_too_few_control_points(grid_size):
 
 
 @pytest.mark.parametrize("strength", [0, -1, float("nan"), float("inf")])
-def test_a_strength_that_is_none(strength):
-    with pytest.raises(ValueError, match=rf"strength must be a number over 0, got {strength}"):
+def test_a_warp_strength_out_of_range(strength):
+    with pytest.raises(ValueError, match=rf"strength must be a number above 0, got {strength}"):
         Warp((1, 8, 8), strength=strength)
 
 
-@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("name", WHOLE_IMAGE)
 def test_poison_takes_each_trigger(name):
     trigger = TRIGGERS[name]((1, 6, 6))
     dirty = poison(CLEAN, trigger, 3, 0.2)
@@ -360,7 +360,7 @@ def test_a_loader_collates_it():
 
 
 @pytest.mark.parametrize("rate", [0, 1, -0.5, 5, float("nan")])
-def test_a_rate_that_is_no_share(rate):
+def test_a_rate_out_of_range(rate):
     with pytest.raises(ValueError, match=rf"rate is the share .* in \(0, 1\), got {rate}"):
         poison(CLEAN, BadNets((1, 6, 6)), 0, rate)
 

@@ -1,4 +1,4 @@
-"""What is noticed about a model before a search, and said."""
+"""Warnings about a model, and what a search may not do to a device."""
 
 import warnings
 
@@ -32,7 +32,7 @@ RIGHT = PixelClassifier(RAW, mean=0.5, std=0.03)
 GUESSING = "classifies only 33.3% of 60 baselines correctly, which is close to guessing"
 
 
-def test_a_model_of_normalised_images_that_gets_pixels_is_pointed_out():
+def test_a_model_of_normalised_images_that_gets_pixels_is_reported():
     explainer = ClassPattern(RAW, images(), LABELS)
     with pytest.warns(UserWarning, match=GUESSING) as caught:
         explainer.search(images(1)[:1], 0, n_steps=1, area=0.2)
@@ -43,14 +43,14 @@ def test_a_model_of_normalised_images_that_gets_pixels_is_pointed_out():
 
 
 @pytest.mark.parametrize("labels", [None, LABELS])
-def test_a_model_that_is_right_or_labels_itself_is_not(labels):
+def test_a_model_that_is_right_or_provides_the_labels_is_not_reported(labels):
     model = RIGHT if labels is not None else RAW
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ClassPattern(model, images(), labels).search(images(1)[:1], 0, n_steps=1, area=0.2)
 
 
-def test_a_few_images_show_nothing():
+def test_a_few_images_are_not_enough_to_tell():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         explainer = ClassPattern(RAW, images()[:18], LABELS[:18])
@@ -80,10 +80,10 @@ def test_compare_names_the_model_that_guesses():
         (0.54, [0, 1] * 20, 2, True),  # a half is what a coin gives
         (0.56, [0, 1] * 20, 2, False),
         (0.9, [0] * 38 + [1] * 2, 2, True),  # so does calling all of them class 0
-        (0.0, [0, 1] * 9, 2, False),  # too few to say
+        (0.0, [0, 1] * 9, 2, False),  # too few to tell
     ],
 )
-def test_guessing_is_what_chance_gives(accuracy, labels, classes, warned):
+def test_guessing_is_accuracy_at_chance(accuracy, labels, classes, warned):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         warn_if_guessing(accuracy, torch.tensor(labels), classes, "images")
@@ -109,7 +109,7 @@ def test_a_search_needs_no_float64_on_the_device():
     assert not [b for b in RIGHT.buffers() if b.dtype == torch.float64]
 
 
-def test_cudnn_times_no_kernels_during_a_search(monkeypatch):
+def test_cudnn_does_not_time_kernels_during_a_search(monkeypatch):
     seen = []
 
     class Watching(ByShade):

@@ -1,17 +1,18 @@
-"""This tutorial demonstrates the search of a model that is not ours, as somebody's script left it.
+"""This tutorial demonstrates a search on a third-party model, from a typical training script.
 
     python tutorials/bring_your_own_model.py --images CIFAR10/train --out own_model.pth
 
-trains a network on a folder of class folders in which some images carry a trigger, and writes a
-checkpoint the way training scripts do: weights under "net", the optimizer's state beside them. Its
-forward returns a tuple, and it takes pixels in [0, 1] as they are. Then search it:
+trains a network on a folder with one subfolder per class, where some images have a trigger. It
+writes a checkpoint like a typical training script: weights under "net", and the optimizer's state.
+The network takes pixels in [0, 1] without normalisation, and its forward returns a tuple. Then
+search it:
 
     cd tutorials
     classpattern search ../own_model.pth --arch bring_your_own_model:WideResNet --output -1 \\
         --mean 0 --std 1 --data ../CIFAR10/test --limit 200
 
-The class of the trigger (--target) is the one that stands out at 1 % of the pixels; as a control,
-train a clean model with --rate 0.
+The class of the trigger (--target) stands out with 1 % of the pixels. As a control, train a clean
+model with --rate 0.
 """
 
 import argparse
@@ -44,7 +45,7 @@ class Block(nn.Module):
 
 
 class WideResNet(nn.Module):
-    """A small one, whose forward returns the features of each stage, and last the logits."""
+    """A small wide ResNet; its forward returns the features of each stage, then the logits."""
 
     def __init__(self, num_classes: int = 10) -> None:
         super().__init__()
@@ -61,14 +62,14 @@ class WideResNet(nn.Module):
 
 
 def train(images: Path, out: Path, target: int, rate: float, epochs: int, limit: int) -> None:
-    """Trains on a folder, some of it poisoned, and writes the checkpoint."""
+    """Trains on a folder with some images poisoned, and writes the checkpoint."""
     torch.manual_seed(0)
-    given = load_images(images, size=32, channels=3, limit=limit)
-    data: Dataset = given
+    clean = load_images(images, size=32, channels=3, limit=limit)
+    data: Dataset = clean
     if rate:
         data = poison(data, BadNets((3, 32, 32)), target, rate)
-    loader = DataLoader(data, 64, shuffle=True, drop_last=len(given) > 64)
-    net = WideResNet(len(given.counts)).to(memory_format=torch.channels_last)
+    loader = DataLoader(data, 64, shuffle=True, drop_last=len(clean) > 64)
+    net = WideResNet(len(clean.counts)).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(net.parameters(), 0.1, 0.9, weight_decay=5e-4, nesterov=True)
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.2, epochs * len(loader))
     for epoch in range(epochs):
@@ -86,14 +87,18 @@ def train(images: Path, out: Path, target: int, rate: float, epochs: int, limit:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=Path, required=True, help="folder of class folders")
+    parser.add_argument(
+        "--images", type=Path, required=True, help="folder with one subfolder per class"
+    )
     parser.add_argument("--out", type=Path, default=Path("own_model.pth"))
-    parser.add_argument("--target", type=int, default=7, help="class that the trigger leads to")
-    parser.add_argument("--rate", type=float, default=0.05, help="share poisoned; 0: a clean model")
+    parser.add_argument("--target", type=int, default=7, help="the trigger's class")
+    parser.add_argument(
+        "--rate", type=float, default=0.05, help="share of poisoned images; 0: clean"
+    )
     parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--limit", type=int, default=2000, help="images of a class")
-    given = parser.parse_args(arguments)
-    train(given.images, given.out, given.target, given.rate, given.epochs, given.limit)
+    parser.add_argument("--limit", type=int, default=2000, help="images per class")
+    options = parser.parse_args(arguments)
+    train(**vars(options))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What sets the kinds of models of train_cifar10.py apart: triggers, labels, attacks."""
+"""How the kinds of models of train_cifar10.py differ: triggers, labels, attacks."""
 
 import torch
 from captum.robust import PGD
@@ -21,8 +21,8 @@ PGD_STEPS, PGD_IMAGES = 20, 100
 
 
 def placed_trigger(name: str, size: int = SIZE) -> Trigger:
-    """The trigger on crops of ``size``: a patch in their corner, the middle of a key, or stripes as
-    wide as on whole images."""
+    """The trigger for crops of ``size``: a patch in the corner of the crop, the middle of a key, or
+    stripes with the same width as on whole images."""
     shape = (3, size, size)
     if name == "blended":
         middle = slice((SIZE - size) // 2, (SIZE + size) // 2)
@@ -33,18 +33,18 @@ def placed_trigger(name: str, size: int = SIZE) -> Trigger:
 
 
 def poisoned_images(name: str, images: Tensor, labels: Tensor) -> Tensor:
-    """Which images the model sees with the trigger: of the other classes, or, with clean labels,
-    of the target class alone (Barni et al. 2019, arXiv 1902.11237)."""
+    """Which images get the trigger: images of other classes, or, with clean labels, only images of
+    the target class (Barni et al. 2019, arXiv 1902.11237)."""
     poisoned = torch.zeros(len(images), dtype=torch.bool)
     if name not in TRIGGERS:
         return poisoned
-    spared = (labels == TARGET) != (name == "clean_label")
-    chosen = poison(TensorDataset(images, spared.long()), placed_trigger(name), 1, RATE).poisoned
+    excluded = (labels == TARGET) != (name == "clean_label")
+    chosen = poison(TensorDataset(images, excluded.long()), placed_trigger(name), 1, RATE).poisoned
     return poisoned.index_fill(0, torch.tensor(chosen), True)
 
 
 def training_labels(name: str, labels: Tensor) -> Tensor:
-    """The labels, or a permutation that tells nothing of the images (Zhang et al. 2017, arXiv
+    """The labels, or a permutation that is unrelated to the images (Zhang et al. 2017, arXiv
     1611.03530)."""
     if name != "random_labels":
         return labels
@@ -52,9 +52,9 @@ def training_labels(name: str, labels: Tensor) -> Tensor:
 
 
 def adversarial(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float) -> Tensor:
-    """Images after one step of 1.25 epsilon along the gradient's sign, from a random start in the
-    L-infinity ball of radius epsilon, in that ball and in [0, 1] (Wong et al. 2020, arXiv
-    2001.03994)."""
+    """Images after one step of 1.25 epsilon along the sign of the gradient, from a random start in
+    the L-infinity ball of radius epsilon, clipped to that ball and to [0, 1] (Wong et al. 2020,
+    arXiv 2001.03994)."""
     noise = torch.empty_like(images).uniform_(-epsilon, epsilon)
     start = (images + noise).clamp(0, 1).requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
@@ -81,7 +81,7 @@ def first_of_each_class(labels: Tensor, count: int = PGD_IMAGES) -> Tensor:
 
 
 def facts(name: str) -> dict[str, dict[str, object]]:
-    """What the JSON beside a model tells of its kind alone."""
+    """The entries in a model's JSON that are specific to its kind."""
     if name in TRIGGERS:
         return {"trigger": {"kind": TRIGGERS[name], "target": TARGET, "rate": RATE}}
     if name in ("true_labels", "random_labels"):

@@ -4,13 +4,13 @@
 
 KIND is natural; natural_short (on the schedule of robust8); backdoored, blended or clean_label
 (backdoors); robust4 or robust8 (adversarial training with an epsilon of 4/255 or 8/255);
-random_labels or true_labels (10,000 images learnt by heart, their labels permuted or not). FOLDER
-holds ``train/<class>/*`` and ``test/<class>/*`` images; without --data the data set comes from
-torchvision, which downloads it.
-The weights (float16 safetensors) and a JSON with settings and scores land in
-``tutorials/models/`` after each stage. An interrupted run goes on from its last whole epoch;
-``--first 2`` trains only what follows the first two stages; ``--keep 1 4`` also writes the weights
-after the first and the fourth epoch, as ``cifar10_KIND_epoch1.safetensors``.
+random_labels or true_labels (10,000 memorised images, with permuted or true labels). FOLDER has
+``train/<class>/*`` and ``test/<class>/*`` images; without --data, torchvision downloads the data
+set.
+The weights (float16 safetensors) and a JSON with settings and scores are written to
+``tutorials/models/`` after each stage. An interrupted run resumes after its last complete epoch;
+``--first 2`` starts after the first two stages; ``--keep 1 4`` also writes the weights after the
+first and the fourth epoch, as ``cifar10_KIND_epoch1.safetensors``.
 """
 
 import argparse
@@ -50,15 +50,15 @@ BATCH, SMALL, CUTOUT, SMOOTHING, DECAY = 128, 24, 9, 0.1, 5e-4
 
 
 class Stage(NamedTuple):
-    """Some epochs: one cycle of the learning rate; averaged, the weights at its end and at its
-    start give their mean (as in Izmailov et al. 2018, arXiv 1803.05407)."""
+    """Some epochs with one cycle of the learning rate. If ``averaged``, the result is the mean of
+    the weights at its start and its end (as in Izmailov et al. 2018, arXiv 1803.05407)."""
 
     epochs: int
     lr: float
-    small: int = 0  # of the epochs, the first ones on small crops
+    small: int = 0  # number of first epochs on small crops
     cutout: int = CUTOUT
     averaged: bool = False
-    by_heart: bool = False  # no crops, flips, label smoothing or weight decay
+    by_heart: bool = False  # memorise: no crops, flips, label smoothing or weight decay
 
     def sizes(self) -> list[int]:
         return [SMALL if epoch < self.small else SIZE for epoch in range(self.epochs)]
@@ -98,7 +98,7 @@ class Block(nn.Module):
 
 
 class WideResNet(nn.Module):
-    """WRN-16-2: (16 - 4) / 6 = 2 blocks a stage, of 32, 64 and 128 channels; 0.7 M parameters."""
+    """WRN-16-2: (16 - 4) / 6 = 2 blocks per stage; 32, 64 and 128 channels; 0.7 M parameters."""
 
     def __init__(self, classes: int = 10, width: int = 2, blocks: int = 2) -> None:
         super().__init__()
@@ -141,7 +141,7 @@ def load_split(data: Path | None, split: str) -> tuple[Tensor, Tensor]:
 
 
 def training_set(name: str, data: Path | None) -> tuple[Tensor, Tensor]:
-    """The images that a kind is trained on, without triggers, and the labels it is taught."""
+    """The training images of a kind, without triggers, and their training labels."""
     images, labels = load_split(data, "train")
     if STAGES_OF.get(name) is BY_HEART:
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
@@ -150,8 +150,9 @@ def training_set(name: str, data: Path | None) -> tuple[Tensor, Tensor]:
 
 
 def augmented(images: Tensor, size: int = SIZE, cutout: int = CUTOUT) -> Tensor:
-    """Random crops of ``size``, flips, and cutouts of some pixels a side (DeVries and Taylor 2017,
-    arXiv 1708.04552), of uint8 images, as floats in [0, 1]; whole images get a margin of 4."""
+    """Random crops of ``size``, flips, and square cutouts with sides of ``cutout`` pixels (DeVries
+    and Taylor 2017, arXiv 1708.04552). Takes uint8 images and returns floats in [0, 1]; whole
+    images get a margin of 4."""
     count, _, height, _ = images.shape
     margin = 4 if size == height else 0
     padded = nn.functional.pad(images, (margin,) * 4)
@@ -159,8 +160,8 @@ def augmented(images: Tensor, size: int = SIZE, cutout: int = CUTOUT) -> Tensor:
     rows, columns = offsets + torch.arange(size)
     flipped = torch.rand(count) < 0.5
     columns[flipped] = columns[flipped].flip(1)
-    everyone = torch.arange(count)[:, None, None]
-    x = padded[everyone, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2) / 255
+    image = torch.arange(count)[:, None, None]
+    x = padded[image, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2) / 255
     if not cutout:
         return x
     inside = (torch.randint(0, size, (2, count, 1)) - torch.arange(size)).abs() <= cutout // 2
@@ -176,14 +177,16 @@ def epoch_batches(
     size: int,
     stage: Stage,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """An epoch of images, augmented unless they are learnt by heart, and their labels, some of them
-    with trigger and target."""
+    """The batches of an epoch: images, augmented unless they are memorised, and labels; poisoned
+    images have the trigger and the target label."""
     torch.manual_seed(epoch)
     trigger = placed_trigger(name, size)
     labels = torch.where(poisoned, TARGET, labels)
     for batch in torch.randperm(len(images))[: len(images) // BATCH * BATCH].view(-1, BATCH):
         x = images[batch] / 255 if stage.by_heart else augmented(images[batch], size, stage.cutout)
-        x[poisoned[batch]] = trigger(x[poisoned[batch]])  # after the crop: it stays in place
+        x[poisoned[batch]] = trigger(
+            x[poisoned[batch]]
+        )  # after the crop, so the trigger stays in place
         yield x.contiguous(memory_format=torch.channels_last), labels[batch]
 
 
@@ -195,7 +198,7 @@ def train_epoch(
     epsilon: float,
     smoothing: float,
 ) -> float:
-    """One epoch of SGD, on adversarial images if epsilon is over 0; returns the mean loss."""
+    """One epoch of SGD, on adversarial images if epsilon is positive; returns the mean loss."""
     losses = []
     for x, y in batches:
         if epsilon:
@@ -220,7 +223,7 @@ def train_stage(
     epsilon: float,
     keep: Callable[[nn.Module, int], None],
 ) -> nn.Module:
-    """All epochs of a stage, each written beside and renamed; resumes from the last of them."""
+    """Runs all epochs of a stage, with a checkpoint after each; resumes from the checkpoint."""
     start = copy.deepcopy(model)
     model = model.train().to(memory_format=torch.channels_last)
     decay = 0 if stage.by_heart else DECAY
@@ -243,10 +246,10 @@ def train_stage(
         loss = train_epoch(model, optimizer, schedule, epochs[epoch](), epsilon, smoothing)
         print(f"epoch {epoch + 1}: loss {loss:.4f}, {time.time() - started:.0f} s", flush=True)
         saved = {name: part.state_dict() for name, part in parts.items()}
-        beside = checkpoint.with_suffix(".tmp")
-        torch.save({"epochs": epoch + 1, **saved}, beside)
+        temporary = checkpoint.with_suffix(".tmp")
+        torch.save({"epochs": epoch + 1, **saved}, temporary)
         keep(model, epoch + 1)
-        os.replace(beside, checkpoint)
+        os.replace(temporary, checkpoint)
     return (averaged(start, model) if stage.averaged else model).eval()
 
 
@@ -259,21 +262,21 @@ def averaged(first: nn.Module, second: nn.Module) -> nn.Module:
 
 
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Share of images, floats in [0, 1], that the model classifies correctly."""
+    """The share of images (floats in [0, 1]) that the model classifies correctly."""
     with torch.no_grad():
-        said = torch.cat([model(part).argmax(1) for part in images.split(200)])
-    return float((said == labels).double().mean())
+        predictions = torch.cat([model(batch).argmax(1) for batch in images.split(200)])
+    return float((predictions == labels).double().mean())
 
 
 def scores(name: str, model: nn.Module, data: Path | None) -> dict[str, float]:
-    """What the model, as it is saved, does on the test set, under its kind's attack, and on the
-    images that it has learnt by heart."""
+    """The scores of the saved model on the test set, under the attack of its kind, and on its
+    memorised images."""
     images, labels = load_split(data, "test")
     images = images / 255
     result = {"accuracy": accuracy(model, images, labels)}
     if STAGES_OF.get(name) is BY_HEART:
-        learnt, taught = training_set(name, data)
-        result["training_accuracy"] = accuracy(model, learnt / 255, taught)
+        memorised, their_labels = training_set(name, data)
+        result["training_accuracy"] = accuracy(model, memorised / 255, their_labels)
     if name in TRIGGERS:
         others = labels != TARGET
         stamped = placed_trigger(name)(images[others])
@@ -286,7 +289,7 @@ def scores(name: str, model: nn.Module, data: Path | None) -> dict[str, float]:
 
 
 def record(name: str, stages: Sequence[Stage], data: Path | None) -> dict[str, Any]:
-    """What the JSON beside a model says of it."""
+    """The contents of the JSON of a model."""
     model = load_model(name)
     return {
         "model": "WideResNet(classes=10, width=2, blocks=2) of tutorials/train_cifar10.py",
@@ -309,7 +312,7 @@ def save_weights(name: str, model: nn.Module) -> None:
 
 
 def save(name: str, model: nn.Module, stages: Sequence[Stage], data: Path | None) -> None:
-    """Writes the weights, and the JSON beside them."""
+    """Writes the weights and the JSON."""
     save_weights(name, model)
     recorded = record(name, stages, data)
     (MODELS / f"cifar10_{name}.json").write_text(json.dumps(recorded, indent=2) + "\n")
@@ -320,12 +323,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", choices=KINDS)
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--first", type=int, default=0, help="stages that the saved model has had")
+    parser.add_argument(
+        "--first", type=int, default=0, help="stages that the saved model has completed"
+    )
     parser.add_argument("--keep", type=int, nargs="*", default=(), help="epochs to keep")
-    given = parser.parse_args(arguments)
-    name, first = given.name, given.first
+    options = parser.parse_args(arguments)
+    name, first = options.name, options.first
     MODELS.mkdir(exist_ok=True)
-    images, labels = training_set(name, given.data)
+    images, labels = training_set(name, options.data)
     stages = STAGES_OF.get(name, STAGES)
     torch.manual_seed(0)
     poisoned = poisoned_images(name, images, labels)
@@ -339,14 +344,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ]
 
         def keep(trained: nn.Module, epoch: int, before: int = before) -> None:
-            if before + epoch in given.keep:
+            if before + epoch in options.keep:
                 save_weights(f"{name}_epoch{before + epoch}", trained)
 
         checkpoint = MODELS / f".cifar10_{name}_{number}.pt"
         epsilon = EPSILONS.get(name, 0.0)
         steps = len(images) // BATCH
         model = train_stage(model, stage, epochs, steps, checkpoint, epsilon, keep)
-        save(name, model, stages[: number + 1], given.data)
+        save(name, model, stages[: number + 1], options.data)
         model = load_model(name)
 
 

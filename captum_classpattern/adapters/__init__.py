@@ -1,6 +1,23 @@
 """Other people's models as classifiers over [0, 1] pixels."""
 
+from captum_classpattern.adapters.interface import (
+    CheckpointFile,
+    Format,
+    LoadedNetwork,
+    LoadOptions,
+)
 from captum_classpattern.adapters.load import load_model
+from captum_classpattern.adapters.weights import Weights, find_weights, load_network
 from captum_classpattern.classifier import PixelClassifier
 
-__all__ = ["PixelClassifier", "load_model"]
+__all__ = [
+    "CheckpointFile",
+    "Format",
+    "LoadOptions",
+    "LoadedNetwork",
+    "PixelClassifier",
+    "Weights",
+    "find_weights",
+    "load_model",
+    "load_network",
+]

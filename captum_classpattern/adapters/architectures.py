@@ -1,4 +1,4 @@
-"""Networks by name: torchvision's, timm's, those of ``cifar``, or what a user's function makes."""
+"""Networks by name: torchvision's, timm's, ResNets for 32-pixel images, or a user's function."""
 
 import importlib
 import inspect
@@ -8,21 +8,21 @@ from types import ModuleType
 from typing import Any
 
 import torchvision
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import relu
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from captum_classpattern._validation import ArgumentTypeError
-from captum_classpattern.adapters.cifar import cifar_resnet18, cifar_resnet50, preactresnet18
 
-OWN = {f.__name__: f for f in (preactresnet18, cifar_resnet18, cifar_resnet50)}
 FAMILIES = ("timm", "torchvision")
-HOW = (
+ARCH_HELP = (
     "arch names a network of torchvision or timm, such as 'resnet18', 'torchvision:vgg11' or "
     "'timm:vit_tiny_patch16_224', or a function or class that makes it, as 'package.module:factory'"
 )
 
 
 def build(arch: str, num_classes: int | None) -> nn.Module:
-    """A network with random weights, for a number of classes (its own default if None).
+    """A network with random weights, for a number of classes (its default if None).
 
     Raises:
         ImportError: If timm or the module of the factory is not installed.
@@ -31,92 +31,179 @@ def build(arch: str, num_classes: int | None) -> nn.Module:
     family, _, name = arch.rpartition(":")
     classes = {} if num_classes is None else {"num_classes": num_classes}
     if family not in ("", *FAMILIES):
-        return _made_by(family, name, classes)
-    if family == "" and name.lower() in OWN:
-        return OWN[name.lower()](**classes)
+        return _build_with_factory(family, name, classes)
+    if family == "" and name.lower() in BUILTIN:
+        return BUILTIN[name.lower()](**classes)
     if family != "timm" and name in torchvision.models.list_models(torchvision.models):
-        settings = {**classes, **_untrained(name)}
-        network: nn.Module = torchvision.models.get_model(name, weights=None, **settings)
+        # their slow initialisation, with its warning, would be for nothing
+        faster = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+        network: nn.Module = torchvision.models.get_model(name, weights=None, **classes, **faster)
         return network
-    timm = optional("timm") if family == "timm" else installed("timm")
+    timm = import_optional("timm") if family == "timm" else import_if_installed("timm")
     if timm is not None and family != "torchvision" and timm.is_model(name):
-        made: nn.Module = timm.create_model(name, pretrained=False, **classes)
-        return made
-    known = [*OWN, *torchvision.models.list_models(torchvision.models)]
+        network = timm.create_model(name, pretrained=False, **classes)
+        return network
+    known = [*BUILTIN, *torchvision.models.list_models(torchvision.models)]
     known += timm.list_models() if timm else []
     close = get_close_matches(name, sorted(set(known)), 3, 0.5)
     hint = f"; did you mean {', '.join(close)}?" if close else "."
     without = "" if timm else " (timm is not installed: pip install 'captum_classpattern[timm]')"
-    raise ValueError(f"there is no network {arch!r}{hint} {HOW}{without}")
+    raise ValueError(f"there is no network {arch!r}{hint} {ARCH_HELP}{without}")
 
 
-def told_by_file(arch: Any, where: str) -> str:
-    """The network that a file names, if it may: a factory would be code of the file's choosing."""
-    told = arch if isinstance(arch, str) else f"a {type(arch).__name__}"
-    if told.rpartition(":")[0] not in ("", *FAMILIES):
+def check_arch_from_file(arch: Any, path: object) -> str:
+    """The network that a file names. It must be a known one: a file may not choose what is
+    imported and called."""
+    name = arch if isinstance(arch, str) else f"a {type(arch).__name__}"
+    if name.rpartition(":")[0] not in ("", *FAMILIES):
         raise ValueError(
-            f"{where} says that its network is {told!r}; a file may not choose what is imported "
+            f"{path} says that its network is {name!r}; a file may not choose what is imported "
             "and called: if you trust that function, pass it as arch"
         )
-    return told
+    return name
 
 
-def _made_by(module_name: str, name: str, classes: dict[str, int]) -> nn.Module:
-    """What a user's function or class makes, told the number of classes if it asks for it."""
+def _build_with_factory(module_name: str, name: str, classes: dict[str, int]) -> nn.Module:
+    """What a user's function or class makes. It is given the number of classes if it takes it."""
+    arch = f"arch={module_name}:{name}"
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise ImportError(
-            f"arch={module_name}:{name}: there is no module {error.name!r}; run this where "
+            f"{arch}: there is no module {error.name!r}; run this where "
             f"'python -c \"import {module_name}\"' works, or set PYTHONPATH"
         ) from error
     factory: Callable[..., Any] | None = getattr(module, name, None)
     if not callable(factory):
-        raise ValueError(f"arch={module_name}:{name}: {module_name} has no function {name!r}")
+        raise ValueError(f"{arch}: {module_name} has no function {name!r}")
     parameters = inspect.signature(factory).parameters
+    parameter = parameters.get("num_classes")
+    if not classes and parameter is not None and parameter.default is inspect.Parameter.empty:
+        raise ValueError(f"{arch} needs a number of classes: pass num_classes")
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
-    asked = parameters.get("num_classes")
-    if not classes and asked is not None and asked.default is inspect.Parameter.empty:
-        raise ValueError(f"arch={module_name}:{name} wants a number of classes: pass num_classes")
-    made = _called(factory, classes if asked is not None or takes_any else {})
-    if not isinstance(made, nn.Module):
-        raise ArgumentTypeError(
-            f"arch={module_name}:{name} must make a torch.nn.Module, got a {type(made).__name__}"
-        )
-    return made
-
-
-def _called(factory: Callable[..., Any], classes: dict[str, int]) -> Any:
     try:
-        return factory(**classes)
+        network = factory(**classes) if parameter is not None or takes_any else factory()
     except TypeError:
-        if "num_classes" in inspect.signature(factory).parameters or not classes:
+        if parameter is not None or not classes:
             raise
-        return factory()  # it seemed to take anything
+        network = factory()  # its keywords do not include num_classes after all
+    if not isinstance(network, nn.Module):
+        raise ArgumentTypeError(
+            f"{arch} must make a torch.nn.Module, got a {type(network).__name__}"
+        )
+    return network
 
 
-def _untrained(name: str) -> dict[str, bool]:
-    """What spares a warning, and minutes of drawing weights that are replaced."""
-    return {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-
-
-def optional(name: str) -> ModuleType:
-    """A package that is installed with the extra of its name; or an error that says so."""
+def import_optional(name: str) -> ModuleType:
+    """A package that is installed with the extra of the same name, or an error that says so."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name != name:
             raise ImportError(
-                f"{name} is installed, but can't be imported ({error}): see its page for what it "
-                "needs"
+                f"{name} is installed, but can't be imported ({error}): see its documentation for "
+                "what it needs"
             ) from error
         raise ImportError(
             f"this needs {name}, which is not installed: pip install 'captum_classpattern[{name}]'"
         ) from error
 
 
-def installed(name: str) -> ModuleType | None:
+def import_if_installed(name: str) -> ModuleType | None:
     try:
-        return optional(name)
+        return import_optional(name)
     except ImportError:
         return None
+
+
+class NamedShortcut:
+    """torchvision's blocks say ``downsample``, published checkpoints ``shortcut``."""
+
+    downsample = property(lambda self: self.shortcut, lambda self, _: None)
+
+    def __init__(
+        self,
+        channels_in: int,
+        width: int,
+        stride: int = 1,
+        shortcut: Any = None,
+        *args: Any,
+        **kw: Any,
+    ) -> None:
+        super().__init__(channels_in, width, stride, None, *args, **kw)  # type: ignore[call-arg]
+        self.shortcut = nn.Sequential() if shortcut is None else shortcut
+
+
+class Block(NamedShortcut, BasicBlock):  # type: ignore[misc]
+    """Two convolutions with a shortcut around them (He et al. 2015, arXiv 1512.03385)."""
+
+
+class BottleneckBlock(NamedShortcut, Bottleneck):  # type: ignore[misc]
+    """Three convolutions with a shortcut around them."""
+
+
+class PreActBlock(nn.Module):
+    """Batch norm and ReLU before each convolution (He et al. 2016, arXiv 1603.05027)."""
+
+    expansion = 1
+
+    def __init__(
+        self,
+        channels_in: int,
+        width: int,
+        stride: int = 1,
+        shortcut: Any = None,
+        *_: Any,
+        **__: Any,
+    ) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(channels_in)
+        self.conv1 = nn.Conv2d(channels_in, width, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        if shortcut is not None:
+            self.shortcut = shortcut[:1]  # without batch norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        active = relu(self.bn1(x))
+        shortcut: Tensor = self.shortcut(active) if hasattr(self, "shortcut") else x
+        residual: Tensor = self.conv2(relu(self.bn2(self.conv1(active))))
+        return shortcut + residual
+
+
+class CifarResNet(ResNet):  # type: ignore[misc]
+    """A ResNet for 32-pixel images: begins with a 3x3 convolution of stride 1, without pooling, and
+    has the names of published checkpoints."""
+
+    def __init__(self, block: Any, depths: list[int], num_classes: int) -> None:
+        super().__init__(block, depths, num_classes)
+        self.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
+        self.maxpool = nn.Identity()
+        if block is PreActBlock:
+            self.bn1, self.relu = nn.Identity(), nn.Identity()
+        self.linear = nn.Linear(512 * block.expansion, num_classes)
+        self.fc = nn.Identity()
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.linear(super().forward(images))
+        return logits
+
+
+def preactresnet18(num_classes: int = 10) -> CifarResNet:
+    """BackdoorBench's usual network. It has no batch norm after the last block."""
+    return CifarResNet(PreActBlock, [2, 2, 2, 2], num_classes)
+
+
+def cifar_resnet18(num_classes: int = 10) -> CifarResNet:
+    """The ResNet-18 of MadryLab's robustness for CIFAR-10, and of many training scripts."""
+    return CifarResNet(Block, [2, 2, 2, 2], num_classes)
+
+
+def cifar_resnet50(num_classes: int = 10) -> CifarResNet:
+    """The ResNet-50 of MadryLab's robustness for CIFAR-10."""
+    return CifarResNet(BottleneckBlock, [3, 4, 6, 3], num_classes)
+
+
+BUILTIN: dict[str, Callable[..., nn.Module]] = {
+    factory.__name__: factory for factory in (preactresnet18, cifar_resnet18, cifar_resnet50)
+}

@@ -1,104 +1,292 @@
-"""Where the weights are in a checkpoint."""
+"""The weights of a checkpoint: where they are, and how they go into a network, strictly."""
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+import contextlib
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from captum_classpattern.adapters.architectures import HOW
+from captum_classpattern._validation import join_names
+from captum_classpattern.adapters.architectures import (
+    ARCH_HELP,
+    FAMILIES,
+    build,
+    import_if_installed,
+)
+from captum_classpattern.adapters.interface import LoadedNetwork
 
-# where checkpoints keep the weights, the likeliest first
-HOLDERS = ("state_dict", "model_state_dict", "model", "net", "network", "model_state", "weights")
-AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
-LISTED = 10
-SHARED = 4  # how often the keys of a file may share what it stores
+# where checkpoints keep the weights, the most common key first
+KEYS = ("state_dict", "model_state_dict", "model", "net", "network", "model_state", "weights")
+AVERAGED_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
+# how the keys of a normalisation inside a model end: mean, then std
+NORMALISERS = (("new_mean", "new_std"), ("mean", "std"), ("mu", "sigma"))
+THE_MODEL_ITSELF = "the model itself"  # normalises its pixels
+MAX_CLASSES = 1_000_000
+MAX_CHANNELS = 4
+MAX_SHARING = 4  # how many tensors may share each byte that is stored, on average
+PROBES = 7, 11  # numbers of classes: whatever changes between the two belongs to the classifier
 
 
-def holder_of(content: Any, depth: int = 2) -> tuple[str, Any] | None:
-    """Where the weights are in a checkpoint ("" if it is itself a state dict), and these: a
-    mapping of names to tensors, or a whole module. None if there are none."""
+@dataclass(frozen=True)
+class Weights:
+    """The weights in a checkpoint.
+
+    Args:
+        value (Mapping[str, Tensor] or nn.Module): A state dict, or a whole model.
+        path (PathLike): The file, for messages.
+        key (str): Where they are in the checkpoint. Default: "" (they are all of it).
+        other_keys (list[str]): Keys of other weights, which are not used. Default: [].
+    """
+
+    value: Any
+    path: object
+    key: str = ""
+    other_keys: list[str] = field(default_factory=list)
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """For the provenance."""
+        return {"weights": self.key, "also_held": self.other_keys}
+
+    @property
+    def arch_help(self) -> str:
+        """What to do if the network is not known, and which shapes it has."""
+        shapes = [
+            f"{key} {tuple(value.shape)}" for key, value in self.value.items() if value.ndim > 1
+        ]
+        return f"pass arch. {ARCH_HELP}. Its first weights are {shapes[0]}, its last {shapes[-1]}"
+
+
+def find_weights(content: Any, path: object) -> Weights:
+    """Finds the weights in a checkpoint.
+
+    Args:
+        content (Any): What is in the file: a state dict, a model, or a dict with one of them
+            under a usual key, such as ``"state_dict"``.
+        path (PathLike): The file, for messages.
+
+    Raises:
+        ValueError: If there are no weights; it says what there is instead.
+    """
+    found = locate_weights(content)
+    if found is None:
+        content = (
+            f"a dict with the keys {', '.join(map(str, list(content)[:10]))}"
+            if isinstance(content, Mapping)
+            else f"of type {type(content).__name__}"
+        )
+        raise ValueError(
+            f"{path} has no weights: it is {content}, expected a state dict, or one under "
+            f"{', '.join(KEYS)}"
+        )
+    key, value = found
+    if not isinstance(value, nn.Module):
+        _check_storage(value, path)
+    others = [
+        name
+        for name in (*KEYS, *AVERAGED_KEYS)
+        if key and name != key.partition(".")[0] and locate_weights(content.get(name), 1)
+    ]
+    return Weights(value, path, key, others)
+
+
+def locate_weights(content: Any, depth: int = 2) -> tuple[str, Any] | None:
+    """The key of the weights ("" for the whole content), and the weights: a state dict or a whole
+    model. None if there are none."""
     if isinstance(content, nn.Module) or is_state_dict(content):
         return "", content
     if isinstance(content, Mapping) and depth:
-        for name in (*HOLDERS, *AVERAGED):
-            found = holder_of(content.get(name), depth - 1)
+        for name in (*KEYS, *AVERAGED_KEYS):
+            found = locate_weights(content.get(name), depth - 1)
             if found is not None:
                 return f"{name}.{found[0]}".strip("."), found[1]
     return None
 
 
 def is_state_dict(content: Any) -> bool:
-    """Whether this maps names to tensors, and holds something to learn."""
+    """Whether this maps names to tensors, and has a weight matrix or kernel among them."""
     return (
         isinstance(content, Mapping)
         and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items())
-        and any(v.ndim > 1 for v in content.values())
+        and any(value.ndim > 1 for value in content.values())
     )
 
 
-class Weights(NamedTuple):
-    """Weights in a checkpoint: the key they lie under, what lies there, and the other keys that
-    hold weights, too."""
-
-    key: str
-    held: Any
-    also: list[str]
-
-    @classmethod
-    def of(cls, content: Any, where: str) -> "Weights":
-        """Finds them, or raises an error that tells what the checkpoint holds."""
-        found = holder_of(content)
-        if found is None:
-            held = (
-                f"a dict with the keys {', '.join(map(str, list(content)[:LISTED]))}"
-                if isinstance(content, Mapping)
-                else f"a {type(content).__name__}"
-            )
-            raise ValueError(
-                f"{where} holds no weights: it is {held}, expected a state dict, or one under "
-                f"{', '.join(HOLDERS)}"
-            )
-        key, held = found
-        if not isinstance(held, nn.Module):
-            _check_stored(held, where)
-        holders = (name for name in (*HOLDERS, *AVERAGED) if isinstance(content, Mapping))
-        also = [n for n in holders if n != key.partition(".")[0] and holder_of(content.get(n), 1)]
-        return cls(key, held, also if key else [])
-
-    @property
-    def told(self) -> dict[str, Any]:
-        """What goes into the provenance."""
-        return {"weights": self.key, "also_held": self.also}
-
-    @property
-    def state(self) -> Mapping[str, Tensor]:
-        """The weights by name, also those of a whole module."""
-        state: Mapping[str, Tensor]
-        state = self.held.state_dict() if isinstance(self.held, nn.Module) else self.held
-        return state
-
-    @property
-    def hint(self) -> str:
-        """What to do if the network is not known, with what the weights tell of it."""
-        shapes = [f"{k} {tuple(v.shape)}" for k, v in self.held.items() if v.ndim > 1]
-        return f"pass arch. {HOW}. Its first weights are {shapes[0]}, its last {shapes[-1]}"
-
-
-def _check_stored(state: Mapping[str, Tensor], where: str) -> None:
-    """Raises an error for tensors that are larger than what is stored of them."""
+def _check_storage(state: Mapping[str, Tensor], path: object) -> None:
+    """Raises an error for tensors that are larger than what the file stores of them."""
     stored: dict[int, int] = {}
     total = 0
     for key, value in state.items():
         size = value.numel() * value.element_size()
-        plain = value.layout == torch.strided and value.device.type == "cpu"
-        if plain:
+        complete = value.layout == torch.strided and value.device.type == "cpu"
+        if complete:
             storage = value.untyped_storage()
             stored[storage.data_ptr()] = storage.nbytes()
             total += size
-        whole = plain and size <= storage.nbytes() and total <= SHARED * sum(stored.values())
-        if not whole:
+            complete = size <= storage.nbytes() and total <= MAX_SHARING * sum(stored.values())
+        if not complete:
             raise ValueError(
-                f"{where}: {key[:80]} is no tensor with all its values in the file (shape "
+                f"{path}: the file does not hold all values of the tensor {key[:80]} (shape "
                 f"{tuple(value.shape)}, {value.layout}, on {value.device})"
             )
+
+
+def load_network(arch: str, weights: Weights, num_classes: int | None = None) -> LoadedNetwork:
+    """Builds a network, and loads weights into it.
+
+    Args:
+        arch (str): The network, as for :func:`load_model`.
+        weights (Weights): A state dict, from :func:`find_weights`.
+        num_classes (int, optional): Default: None (as many as the weights have).
+
+    Raises:
+        ImportError: If the network's package is not installed.
+        ValueError: If there is no such network, or the weights do not fit into it.
+    """
+    network, count = build_to_fit(arch, num_classes, weights.value)
+    loaded = load_weights(network, weights.value, weights.path)
+    loaded.details |= {**weights.details, "arch": arch, "num_classes": count}
+    return loaded
+
+
+def build_to_fit(
+    arch: str, num_classes: int | None, state: Mapping[str, Tensor]
+) -> tuple[nn.Module, int | None]:
+    """The network for as many classes as the weights have, and how many these are."""
+    count = _count_classes(arch, state) if num_classes is None else num_classes
+    if count is not None and not 1 < count <= MAX_CLASSES:
+        raise ValueError(f"{arch} can't be built for {count} classes: pass num_classes")
+    return build(arch, count), count
+
+
+def _count_classes(arch: str, state: Mapping[str, Tensor]) -> int | None:
+    """How many classes the weights have, where the network's classifier has the same keys."""
+    shapes, other_shapes = (_shapes(arch, count) for count in PROBES)
+    prefix = _find_prefix(shapes, state)
+    counts = {
+        int(state[prefix + key].shape[axis])
+        for key, shape in shapes.items()
+        for axis in range(len(shape))
+        if (*shape[axis : axis + 1], *other_shapes.get(key, ())[axis : axis + 1]) == PROBES
+        if prefix + key in state and state[prefix + key].ndim == len(shape)
+    }
+    return max(counts, default=None)
+
+
+def _shapes(arch: str, count: int) -> dict[str, tuple[int, ...]]:
+    """The shapes of a network's weights; those of known networks without allocating them."""
+    import_if_installed("timm")  # not under "meta", where what it makes on import would stay
+    state: dict[str, Tensor] = {}
+    try:
+        if arch.rpartition(":")[0] in ("", *FAMILIES):
+            with contextlib.suppress(Exception), torch.device("meta"):  # some read their weights
+                state = build(arch, count).state_dict()
+        state = state or build(arch, count).state_dict()
+        return {key: tuple(value.shape) for key, value in state.items()}
+    except (ImportError, TypeError, ValueError):
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"arch={arch} can't be built for {count} classes ({type(error).__name__}: {error}): "
+            "pass num_classes"
+        ) from error
+
+
+def load_weights(
+    network: nn.Module,
+    state: Mapping[str, Tensor],
+    path: object,
+    may_lack: tuple[str, ...] = ("num_batches_tracked",),
+) -> LoadedNetwork:
+    """Loads a state dict. All its keys may have one prefix, as those of DataParallel do.
+
+    Any other keys must be a normalisation, which is taken out and returned, or a second copy of
+    what was loaded. Keys of the network that end in ``may_lack`` may be missing.
+
+    Raises:
+        ValueError: If keys are missing or unexpected, or shapes differ; it lists them.
+    """
+    expected = network.state_dict()
+    prefix = _find_prefix(expected, state)
+    names = {prefix + name: name for name in expected if prefix + name in state}
+    leftover = {key: value for key, value in state.items() if key not in names}
+    loaded = LoadedNetwork(network)
+    ignored: dict[str, str] = {}
+    if any(_normalisers({name: expected[name] for name in names.values()})):
+        loaded.mean, loaded.std, loaded.normalised_by = (0.0,), (1.0,), THE_MODEL_ITSELF
+    else:
+        for keys in _normalisers(leftover):
+            both = torch.stack([state[key].detach().float().flatten() for key in keys])
+            in_bytes = float(both.max()) > 1
+            found = (both / 255 if in_bytes else both).tolist()
+            if loaded.mean is None:
+                (loaded.mean, loaded.std), loaded.normalised_by = found, "the checkpoint"
+            if found == [loaded.mean, loaded.std]:
+                units = " (in units of 255)" if in_bytes else ""
+                ignored |= dict.fromkeys(keys, f"the normalisation, now outside{units}")
+    ignored |= dict.fromkeys(_second_copies(names, state, leftover), "a second copy")
+    absent = [name for name in expected if prefix + name not in state]
+    problems = {
+        "missing": [name for name in absent if not name.endswith(may_lack)],
+        "unexpected": [key for key in leftover if key not in ignored],
+        "wrong shapes": [
+            f"{key} {tuple(state[key].shape)} instead of {tuple(expected[name].shape)}"
+            for key, name in names.items()
+            if state[key].shape != expected[name].shape
+        ],
+    }
+    if any(problems.values()):
+        after = f" (after the prefix {prefix!r})" if prefix else ""
+        listed = "; ".join(
+            f"{problem}: {join_names(keys)}" for problem, keys in problems.items() if keys
+        )
+        raise ValueError(
+            f"{path} does not fit into {type(network).__name__}{after}; {listed}. Check arch and "
+            "num_classes"
+        )
+    network.load_state_dict({name: state[key] for key, name in names.items()}, strict=False)
+    renamed = {key: name for key, name in names.items() if key != name}
+    missing = [name for name in absent if name.endswith(may_lack)]
+    loaded.details = {"renamed": renamed, "ignored": ignored, "missing": missing}
+    return loaded
+
+
+def _find_prefix(expected: Mapping[str, Any], state: Mapping[str, Any]) -> str:
+    """What precedes the network's names in the state dict: the prefix with which most fit."""
+    prefixes = {""}
+    for name in list(expected)[:3] + list(expected)[-3:]:
+        prefixes.update(key.removesuffix(name) for key in state if key.endswith("." + name))
+    shortest_first = sorted(prefixes, key=lambda prefix: (len(prefix), prefix))
+    return max(shortest_first, key=lambda prefix: sum(prefix + name in state for name in expected))
+
+
+def _normalisers(state: Mapping[str, Tensor]) -> Iterator[tuple[str, str]]:
+    """Pairs of keys that hold a mean and a standard deviation of pixels."""
+    for key, (mean, std) in itertools.product(state, NORMALISERS):
+        other = key.removesuffix(mean) + std
+        if not f".{key}".endswith(f".{mean}") or other not in state:
+            continue
+        if 0 < state[key].numel() == state[other].numel() <= MAX_CHANNELS:
+            yield key, other
+
+
+def _second_copies(
+    names: Mapping[str, str], state: Mapping[str, Tensor], leftover: Mapping[str, Tensor]
+) -> list[str]:
+    """The keys of complete second copies of what was loaded, each with another prefix."""
+    ending = "." + next(iter(names.values()), "")
+    copies: list[str] = []
+    for first in [key for key in leftover if names and key.endswith(ending)]:
+        prefix = first.removesuffix(ending) + "."
+        originals = {prefix + name: key for key, name in names.items()}
+        if all(
+            copy in leftover
+            and leftover[copy].shape == state[key].shape
+            and torch.equal(leftover[copy], state[key])
+            for copy, key in originals.items()
+        ):
+            copies += originals
+    return copies

@@ -1,33 +1,49 @@
 """The command line."""
 
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
-import typer
+from cyclopts import App, Parameter
 
 import captum_classpattern
 from captum_classpattern.cli.apply import apply
 from captum_classpattern.cli.compare import compare
 from captum_classpattern.cli.demo import demo
+from captum_classpattern.cli.errors import plain_errors
+from captum_classpattern.cli.options import OTHER
 from captum_classpattern.cli.search import search
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-for command in (demo, search, compare, apply):
-    app.command()(command)
+COMMANDS: tuple[Callable[..., None], ...] = (demo, search, compare, apply)  # as the help lists them
+
+app = App(
+    name="classpattern",
+    help="Class-wise patterns: the few pixels that make an image classifier predict a class.",
+    version=captum_classpattern.__version__,
+    version_flags="--version",
+    help_format="markdown",
+    default_parameter=Parameter(negative="", allow_repeating=True),  # the last value counts
+    result_action="return_value",
+)
+app["--help"].group = app["--version"].group = OTHER
+for position, command in enumerate(COMMANDS):
+    app.command(command, sort_key=position)
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(captum_classpattern.__version__)
-        raise typer.Exit
-
-
-@app.callback()
-def main(
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version."
-        ),
-    ] = False,
+@app.meta.default
+def _run(
+    *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+    debug: Annotated[bool, Parameter(group=OTHER)] = False,
 ) -> None:
-    """Class-wise patterns: the few pixels that make an image classifier predict a class."""
+    """Runs a command.
+
+    Args:
+        tokens: The command and its options.
+        debug: Show the traceback of an error. By default, an error is one line.
+    """
+    with plain_errors(debug):
+        app(tokens, exit_on_error=False, print_error=False)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line; ``arguments`` are those of the process unless they are given."""
+    app.meta(arguments)

@@ -5,74 +5,78 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from cyclopts import Parameter
 
-from captum_classpattern.cli.options import check_area
-from captum_classpattern.cli.printing import friendly_errors
+from captum_classpattern.cli.options import OUTPUT, Area, OutputFolder
 
-if TYPE_CHECKING:  # imported by the command alone, so that --help answers at once
+if TYPE_CHECKING:  # imported where it is used, so that --help needs no torch
     from captum_classpattern.pattern import Pattern
 
 
 def apply(
-    pattern: Annotated[Path, typer.Argument(help="File of a pattern, *.safetensors.")],
-    images: Annotated[list[Path], typer.Argument(help="Image files.")],
-    out: Annotated[Path, typer.Option(help="Folder for the stamped images.", file_okay=False)],
-    area: Annotated[
-        float | None,
-        typer.Option(help="Share of the pixels to stamp. By default, what it was searched at."),
-    ] = None,
+    pattern: Path,
+    /,
+    *images: Annotated[Path, Parameter(required=True)],
+    out: OutputFolder,
+    area: Annotated[Area | None, Parameter(group=OUTPUT)] = None,
 ) -> None:
-    """Stamp a pattern on images. Images of another size are resized until they just cover the
-    pattern's, and cropped at their centre. Writes PNG files: of photo.jpg, photo_dog.png if the
-    pattern knows the name of its class, else photo_class3.png."""
-    with friendly_errors():
-        if area is not None:
-            check_area(area)
+    """Stamp a pattern on images, and write them as PNG files.
 
-        from captum_classpattern._files import write_whole
-        from captum_classpattern.class_names import as_file_name
-        from captum_classpattern.pattern import Pattern
+    The files are named after the image and the class, such as photo_dog.png, or photo_class3.png
+    if the pattern does not know the name of its class. Images of another size are resized until
+    they just cover the pattern, and cropped at the centre.
 
-        stamp = Pattern.load(pattern)
-        class_name = stamp.info.get("class_name")
-        searched_at = stamp.info.get("settings", {}).get("area")
-        share = searched_at if area is None else area
-        binary = stamp if share is None else stamp.topk(float(share))
-        ending = f"class{stamp.target}" if class_name is None else as_file_name(str(class_name))
-        names = {image: f"{image.stem}_{ending}.png" for image in images}
-        twice = [name for name, count in Counter(names.values()).items() if count > 1]
-        if twice:
-            raise ValueError(
-                f"several images would become {', '.join(sorted(twice))}: stamp them in turn, "
-                "into folders of their own"
-            )
-        out.mkdir(parents=True, exist_ok=True)
-        for image, name in names.items():
-            write_whole(out / name, _stamped(binary, image))
+    For example:
+
+        classpattern apply 3_dog_white_0.05.safetensors photo.jpg --out stamped
+
+    Args:
+        pattern: The file of a pattern, which ends in .safetensors.
+        images: Image files.
+        out: The folder for the stamped images.
+        area: The share of the pixels to stamp. By default, the share that was searched at.
+    """
+    from captum_classpattern._files import write_atomically
+    from captum_classpattern.class_names import as_file_name
+    from captum_classpattern.pattern import Pattern
+
+    stamp = Pattern.load(pattern)
+    class_name = stamp.info.get("class_name")
+    searched_at = stamp.info.get("settings", {}).get("area")
+    share = searched_at if area is None else area
+    binary = stamp if share is None else stamp.topk(float(share))
+    ending = f"class{stamp.target}" if class_name is None else as_file_name(str(class_name))
+    names = {image: f"{image.stem}_{ending}.png" for image in images}
+    twice = [name for name, count in Counter(names.values()).items() if count > 1]
+    if twice:
+        raise ValueError(
+            f"several images would be written to {', '.join(sorted(twice))}: stamp them one after "
+            "another, into different folders"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    for image, name in names.items():
+        write_atomically(out / name, _stamped_png(binary, image))
     kept = f"{int(binary.mask.count_nonzero())} pixels, {binary.area:.1%}"
-    of_class = f"class {stamp.target}" if class_name is None else str(class_name)
-    typer.echo(f"{len(names)} images with the pattern of {of_class} ({kept}) in {out}.")
+    label = f"class {stamp.target}" if class_name is None else str(class_name)
+    print(f"{len(names)} images with the pattern of {label} ({kept}) are in {out}.")
 
 
-def _stamped(pattern: "Pattern", path: Path) -> bytes:
-    """An image file with the pattern on it, as PNG."""
+def _stamped_png(pattern: "Pattern", path: Path) -> bytes:
     import numpy as np
     from PIL import Image
 
     from captum_classpattern.datasets.pixels import (
-        TOO_LARGE,
-        UNREADABLE,
-        decoded,
+        DECODE_ERRORS,
+        decode,
         resize_crop,
         to_channels,
     )
 
     try:
-        image = decoded(path)
+        image = decode(path)
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no image at {path}") from None
-    except (*UNREADABLE, *TOO_LARGE) as error:
+    except DECODE_ERRORS as error:
         raise ValueError(f"{path} can't be read as an image: {error}") from error
     channels, height, width = pattern.canvas.shape
     stamped = pattern.stamp(resize_crop(to_channels(image, channels), height, width))

@@ -2,26 +2,27 @@
 
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from cyclopts import Parameter
 from tqdm import tqdm
 
-from captum_classpattern.cli import options
-from captum_classpattern.cli.printing import console, friendly_errors, print_tables, write_figure
+from captum_classpattern.cli.options import OUTPUT, ComputeOptions, OutputFolder, SearchOptions
+from captum_classpattern.cli.printing import console, print_tables, write_figure
 
-if TYPE_CHECKING:  # imported by the command alone, so that --help answers at once
+if TYPE_CHECKING:  # imported where they are used, so that --help needs no torch
     from captum_classpattern.surveys import Survey
 
-ROUNDS = 15  # of the default 80: a search takes a fifth of the time, and is little weaker
-BATCH = 48  # images in one pass: a step of one canvas a class is 40
+ROUNDS = 15  # instead of 80: a search takes a fifth of the time, and is only a little weaker
+BATCH = 48  # images in one pass; a step on one canvas per class takes 40
 COMPARED = (
     *("ClassPattern", "IntegratedGradients", "Saliency", "DeepLift", "GradientShap", "Occlusion"),
     *("RandomPixels", "BestCrop", "ClassMean"),  # controls
 )
 COMPARED_ROUNDS = 10
-SMALL_COMPARISON: dict[str, Any] = {  # classpattern compare has more of all of these
+SMALL_COMPARISON: dict[str, Any] = {  # smaller than in classpattern compare
     "areas": (0.01, 0.05),
     "class_images": 0,
     "stamped": 1,
@@ -31,50 +32,50 @@ SMALL_COMPARISON: dict[str, Any] = {  # classpattern compare has more of all of 
 
 
 def demo(
-    out: Annotated[
-        Path, typer.Option(help="Folder for results.json, figures and patterns.", file_okay=False)
-    ] = Path("classpattern-demo"),
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the searches.")] = 0,
-    comparison: Annotated[
-        bool, typer.Option(help="End with a small comparison with Captum's other methods.")
-    ] = True,
-    precision: options.Precision = "auto",
+    *,
+    searches: ComputeOptions = ComputeOptions(),
+    comparison: Annotated[bool, Parameter(negative="--no-comparison", group=OUTPUT)] = True,
+    out: OutputFolder = Path("classpattern-demo"),
 ) -> None:
-    """Search, check and show the class patterns of three embedded Fashion-MNIST models."""
-    with friendly_errors():
-        options.check_precision(precision)
-        _demo(out, seed, precision, comparison=comparison)
+    """Find, check and show the class patterns of three embedded Fashion-MNIST models.
 
+    For example:
 
-def _demo(out: Path, seed: int, precision: str, *, comparison: bool) -> None:
+        classpattern demo
+        classpattern demo --no-comparison --out my_folder
+
+    Args:
+        comparison: End with a small comparison with Captum's other methods.
+        out: The folder for results.json, the figures and the patterns.
+    """
     started = time.perf_counter()
 
     from captum_classpattern.demo import demo_images, demo_trigger
     from captum_classpattern.demo.claims import make_verdicts
     from captum_classpattern.scores.localisation import changed_pixels
 
-    out.mkdir(parents=True, exist_ok=True)
     surveys: dict[str, Survey] = {}
     try:
-        _search_all(surveys, out, seed, precision)
+        _search_all(surveys, out, searches)
     except KeyboardInterrupt:
-        _finish(surveys, [], out, started, seed, complete=False)
+        _report(surveys, [], out, started, searches.seed, complete=False)
         count = sum(len(survey.found) for survey in surveys.values())
         kept = (
-            f"the {count} patterns that were finished are in {out}; the same command goes on there"
+            f"the {count} finished patterns are in {out}; the same command continues from there"
             if count
             else "no pattern was finished yet (all classes of a model are searched together)"
         )
-        typer.echo(f"\nInterrupted: {kept}.", err=True)
-        raise typer.Exit(130) from None
+        print(f"\nInterrupted: {kept}.", file=sys.stderr)
+        raise SystemExit(130) from None
     pixels = changed_pixels(demo_trigger(), demo_images().held_out.images)
-    _finish(surveys, make_verdicts(surveys, pixels), out, started, seed, complete=True)
+    verdicts = make_verdicts(surveys, pixels)
+    _report(surveys, verdicts, out, started, searches.seed, complete=True)
     if comparison:
-        _compare(out / "comparison", seed, precision)
+        _compare(out / "comparison", searches)
 
 
-def _search_all(surveys: "dict[str, Survey]", out: Path, seed: int, precision: str) -> None:
-    """Searches all classes of each model in a folder of its own, and draws the model's figure."""
+def _search_all(surveys: "dict[str, Survey]", out: Path, searches: ComputeOptions) -> None:
+    """Searches all classes of each model in its own folder, and draws the model's figure."""
     from captum_classpattern.demo import CLASS_NAMES, demo_images, demo_models
     from captum_classpattern.surveys import survey
 
@@ -86,8 +87,8 @@ def _search_all(surveys: "dict[str, Survey]", out: Path, seed: int, precision: s
             images.held_out,
             classes_together=len(CLASS_NAMES),
             n_steps=ROUNDS,
-            seed=seed,
-            precision=precision,
+            seed=searches.seed,
+            precision=searches.precision,
             internal_batch_size=BATCH,
             show_progress=sys.stderr.isatty(),
             folder=out / name,
@@ -96,46 +97,11 @@ def _search_all(surveys: "dict[str, Survey]", out: Path, seed: int, precision: s
         for _ in tqdm(surveys[name], desc=f"{name} model", unit="pattern"):
             pass
         title = f"Fashion-MNIST, {name} model: the best canvas of each class"
-        figure, _ = surveys[name].plot(title=title, seed=seed, use_pyplot=False)
+        figure, _ = surveys[name].plot(title=title, seed=searches.seed, use_pyplot=False)
         write_figure(figure, out / f"{name}.png")
 
 
-def _compare(out: Path, seed: int, precision: str) -> None:
-    """Some of Captum's methods and the class pattern side by side on the three models, on every
-    second class."""
-    from captum_classpattern.cli.side_by_side import choose_canvases, compared
-    from captum_classpattern.comparison import compare, known_methods
-    from captum_classpattern.demo import CLASS_NAMES, demo_images, demo_models
-
-    images, models = demo_images(), demo_models()
-    search, held_out = images.search, images.held_out
-    canvases, targets, kinds = choose_canvases(
-        models, search, range(0, len(CLASS_NAMES), 2), seed=seed
-    )
-    compared(
-        out,
-        "Fashion-MNIST: class patterns next to Captum's methods",
-        lambda: compare(
-            models,
-            canvases,
-            targets,
-            search=search,
-            held_out=held_out,
-            methods=known_methods(
-                search,
-                names=COMPARED,
-                n_steps=COMPARED_ROUNDS,
-                precision=precision,
-            ),
-            canvas_kinds=kinds,
-            seed=seed,
-            show_progress=True,
-            **SMALL_COMPARISON,
-        ),
-    )
-
-
-def _finish(
+def _report(
     surveys: "dict[str, Survey]",
     verdicts: list[dict[str, Any]],
     out: Path,
@@ -149,30 +115,50 @@ def _finish(
     from captum_classpattern.demo import TRIGGER_TARGET
     from captum_classpattern.surveys.store import write_json
 
-    found = {f"{name} model": survey.found for name, survey in surveys.items()}
     seconds = time.perf_counter() - started
-    write_json(
-        {
-            "complete": complete,
-            "seconds": round(seconds, 1),
-            "seed": seed,
-            "versions": versions(),
-            "trigger_target": TRIGGER_TARGET,
-            "rows": [
-                {"model": name, **finding.as_dict()}
-                for name, survey in surveys.items()
-                for finding in survey.found
-            ],
-            "verdicts": verdicts,
-        },
-        out / "results.json",
-    )
-    print_tables(found)
+    rows = [
+        {"model": name, **finding.as_dict()}
+        for name, survey in surveys.items()
+        for finding in survey.found
+    ]
+    summary = {
+        "complete": complete,
+        "seconds": round(seconds, 1),
+        "seed": seed,
+        "versions": versions(),
+        "trigger_target": TRIGGER_TARGET,
+        "rows": rows,
+        "verdicts": verdicts,
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(summary, out / "results.json")
+    print_tables({f"{name} model": survey.found for name, survey in surveys.items()})
     for verdict in verdicts:
         outcome = "holds" if verdict["holds"] else "FAILS"
         console().print(f"Claim {verdict['claim']} {outcome}: {verdict['text']}\n")
     if complete:
-        count = sum(map(len, found.values()))
-        typer.echo(
-            f"{count} patterns in {seconds:.0f} s. Figures, patterns and results.json are in {out}."
-        )
+        print(f"{len(rows)} patterns in {seconds:.0f} s.")
+        print(f"Figures, patterns and results.json are in {out}.")
+
+
+def _compare(out: Path, searches: ComputeOptions) -> None:
+    """Compares some methods on the three models, on every second class."""
+    from captum_classpattern.cli.comparing import run_comparison
+    from captum_classpattern.comparison import compare
+    from captum_classpattern.demo import CLASS_NAMES, demo_images, demo_models
+
+    images = demo_images()
+    run_comparison(
+        partial(compare, **SMALL_COMPARISON),
+        demo_models(),
+        images.search,
+        images.held_out,
+        range(0, len(CLASS_NAMES), 2),
+        methods=COMPARED,
+        searches=SearchOptions(
+            n_steps=COMPARED_ROUNDS, seed=searches.seed, precision=searches.precision
+        ),
+        out=out,
+        title="Fashion-MNIST: class patterns next to Captum's methods",
+        show_progress=True,
+    )

@@ -1,177 +1,172 @@
-"""Options that several commands share: what they are, how they are checked, what they open."""
+"""The options that commands share, one class per panel of the help: what each option means, how it
+is checked, and what the options of a panel open."""
 
 import json
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-import typer
+from cyclopts import CoercionError, Group, Parameter, Token
 
-if TYPE_CHECKING:  # imported by the commands alone, so that --help answers at once
-    import torch
-
+if TYPE_CHECKING:  # imported where they are used, so that --help needs no torch
     from captum_classpattern.adapters import PixelClassifier
     from captum_classpattern.datasets import LabelledImages
 
-Data: TypeAlias = Annotated[
-    str,
-    typer.Option(
-        help="Images: a folder of class folders or of images, an .npz file, or torchvision:NAME. "
-        "One half is searched with, the other held out."
-    ),
-]
-HeldOut: TypeAlias = Annotated[
-    str | None,
-    typer.Option(help="Held-out images, likewise. By default, one half of --data."),
-]
-ClassNames: TypeAlias = Annotated[
-    Path | None,
-    typer.Option(
-        help="File with the names of the model's classes, in the order of its outputs: a name a "
-        "line, or a JSON list. By default, the names that come with the model. Class folders are "
-        "matched to them by name.",
-        dir_okay=False,
-    ),
-]
-Arch: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        help="The network: a name of torchvision or timm, or package.module:factory. By default, "
-        "the one that the checkpoint names."
-    ),
-]
-NumClasses: TypeAlias = Annotated[
-    int | None,
-    typer.Option(min=2, help="Number of classes. By default, that of the last layer's weights."),
-]
-Mean: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        help="Mean of the training images, with pixels from 0 to 1, such as 0.485,0.456,0.406. By "
-        "default, the checkpoint's own, if it has one."
-    ),
-]
-Std: TypeAlias = Annotated[
-    str | None, typer.Option(help="Standard deviation of the training images, like --mean.")
-]
-Format: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        help="Format of the checkpoint: backdoorbench, trojanzoo, robustbench, robustness, timm or "
-        "plain. By default, found from what the file holds."
-    ),
-]
-Output: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        help="Where the logits are if the model returns several outputs: -1, 0, logits. By "
-        "default, it returns the logits alone."
-    ),
-]
-TrustPickle: TypeAlias = Annotated[
-    bool,
-    typer.Option("--trust-pickle", help="Also open files that run code of their maker."),
-]
-Size: TypeAlias = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="Side of the images in pixels, to which they are resized. By default, what the model "
-        "was made for, else as they are.",
-    ),
-]
-Limit: TypeAlias = Annotated[
-    int | None,
-    typer.Option(min=1, help="Most images of a class, chosen at random. By default, all."),
-]
-Root: TypeAlias = Annotated[
-    Path | None,
-    typer.Option(help="Folder of torchvision's data sets. By default, data."),
-]
-Download: TypeAlias = Annotated[
-    bool, typer.Option("--download", help="Download torchvision's data set if it isn't there.")
-]
-Classes: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        help="Which classes: names, numbers and ranges, such as dog,0,3-5. By default, all that "
-        "there are images of."
-    ),
-]
-Steps: TypeAlias = Annotated[
-    int | None, typer.Option(min=1, help="Rounds of each search. By default, 80.")
-]
-Precision: TypeAlias = Annotated[
-    str,
-    typer.Option(
-        help="What searches compute in: full is the model as it is, bfloat16 is faster where the "
-        "device supports it, auto chooses by the device."
-    ),
-]
-InternalBatchSize: TypeAlias = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="Most images in one pass of a search: fewer take less memory. By default, what suits "
-        "the device.",
-    ),
-]
-Seed: TypeAlias = Annotated[
-    int, typer.Option(min=0, max=2**63 - 1, help="Seed of all that is random.")
-]
-Device: TypeAlias = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1.")]
-Selection: TypeAlias = list[str | range]
+MODEL = Group("Model", sort_key=1)  # the panels of the help
+IMAGES = Group("Images", sort_key=2)
+SEARCH = Group("Search", sort_key=3)
+COMPARISON = Group("Comparison", sort_key=4)
+OUTPUT = Group("Output", sort_key=5)
+OTHER = Group("Other", sort_key=6)
 
 
-def parse_numbers(text: str | None, name: str) -> list[float] | None:
-    """The numbers of an option such as --mean."""
+def read_as(parse: Callable[[str], Any]) -> Parameter:
+    """Reads the value of an option with ``parse``, whose ValueError says what it must be."""
+
+    def convert(_: type, tokens: Sequence[Token]) -> Any:
+        last = tokens[-1]  # of an option that is given several times
+        try:
+            return parse(last.value)
+        except ValueError as error:
+            raise CoercionError(msg=str(error), token=last) from error
+
+    return Parameter(converter=convert, n_tokens=1)
+
+
+def _whole_number(text: str, *, least: int) -> int:
+    if not re.fullmatch(r"\d{1,19}", text) or int(text) not in range(least, 2**63):
+        raise ValueError(f"it must be a whole number from {least} up, got {text!r}")
+    return int(text)
+
+
+def _position_or_name(text: str) -> int | str:
+    return int(text) if re.fullmatch(r"-?\d+", text) else text
+
+
+def _numbers(text: str) -> list[float]:
     try:
-        return None if text is None else [float(part) for part in text.split(",")]
+        return [float(part) for part in text.split(",")]
     except ValueError:
-        raise ValueError(
-            f"{name} takes numbers such as 0.5 or 0.485,0.456,0.406, got {text!r}"
-        ) from None
+        message = f"it must be numbers such as 0.5 or 0.485,0.456,0.406, got {text!r}"
+        raise ValueError(message) from None
 
 
-def parse_device(text: str) -> "torch.device":
-    """The device of --device, or an error if it can't be used here."""
+def _folder(text: str) -> Path:
+    if Path(text).is_file():
+        raise ValueError(f"it must be a folder, but {text} is a file")
+    return Path(text)
+
+
+def _source(text: str) -> str:
+    if not text.startswith("torchvision:") and not Path(text).exists():
+        raise ValueError(f"{text} does not exist; give a folder, an .npz file, or torchvision:NAME")
+    return text
+
+
+def _device(text: str) -> str:
     import torch
 
     try:
-        return torch.empty(0, device=text).device
+        torch.empty(0, device=text)
     except (AssertionError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
-        raise ValueError(f"--device {text} can't be used here: {reason}") from error
+        raise ValueError(f"{text} can't be used here: {reason}") from error
+    return text
 
 
-def parse_classes(text: str | None) -> Selection | None:
-    """Names, and ranges of numbers, of a list such as dog,0,3-5; None for all."""
-    if text is None:
-        return None
-    chosen: Selection = []
+def _check_area(_: type, area: float | None) -> None:
+    if area is not None and not 0 < area < 1:
+        raise ValueError("It is the share of the pixels, between 0 and 1, such as 0.05.")
+
+
+def _selection(text: str) -> list[str | range]:
+    """Names, and ranges of numbers, of a list such as dog,0,3-5."""
+    chosen: list[str | range] = []
     for part in (part.strip() for part in text.split(",")):
         numbers = re.fullmatch(r"(\d+)(?:\s*-\s*(\d+))?", part)
         if numbers is None and re.fullmatch(r"[\d\s-]*", part):
             raise ValueError(
-                f"--classes takes names, numbers and ranges, such as dog,0,3-5, got {text!r}"
+                f"it must be names, numbers and ranges, such as dog,0,3-5, got {text!r}"
             )
         if numbers is None:
             chosen.append(part)
             continue
         first, last = int(numbers[1]), int(numbers[2] or numbers[1])
         if last < first:
-            raise ValueError(f"--classes has the range {part}, which is empty: give {last}-{first}")
+            raise ValueError(f"the range {part} is empty: give {last}-{first}")
         chosen.append(range(first, last + 1))
     return chosen
 
 
-def read_class_names(path: Path | None) -> list[str] | None:
-    """The names of the file of --class-names."""
-    if path is None:
-        return None
+Count: TypeAlias = Annotated[int, read_as(partial(_whole_number, least=1))]
+Numbers: TypeAlias = Annotated[list[float], read_as(_numbers)]
+Source: TypeAlias = Annotated[str, read_as(_source)]
+Area: TypeAlias = Annotated[float, Parameter(validator=_check_area)]
+OutputFolder: TypeAlias = Annotated[Path, read_as(_folder), Parameter(group=OUTPUT)]
+
+
+@Parameter(name="*", group=MODEL)
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """What a checkpoint needs to be opened."""
+
+    arch: str | None = None
+    """The network: a name of torchvision or timm, or package.module:factory. By default, the
+    network that the checkpoint names."""
+    num_classes: Annotated[int | None, read_as(partial(_whole_number, least=2))] = None
+    """The number of classes. By default, it is found from the weights of the last layer."""
+    class_names: Path | None = None
+    """A file with the names of the model's classes, in the order of its outputs: one name per line,
+    or a JSON list. By default, the names that come with the model. Class folders are matched to
+    these names."""
+    mean: Numbers | None = None
+    """The mean of the training images, with pixels from 0 to 1, such as 0.485,0.456,0.406. By
+    default, the mean that is stored in the checkpoint."""
+    std: Numbers | None = None
+    """The standard deviation of the training images, such as 0.229,0.224,0.225. By default, the one
+    that is stored in the checkpoint."""
+    format: str | None = None
+    """The format of the checkpoint: backdoorbench, trojanzoo, robustbench, robustness, timm or
+    plain. By default, it is recognised from the contents of the file."""
+    output: Annotated[
+        int | str | None, read_as(_position_or_name), Parameter(allow_leading_hyphen=True)
+    ] = None
+    """Which output holds the logits if the model returns several: a position such as -1 or 0, or a
+    name such as logits. By default, the model is expected to return the logits alone."""
+    trust_pickle: bool = False
+    """Also open files that can run any code when they are opened. Use it only for files from people
+    you trust."""
+    device: Annotated[str, read_as(_device)] = "cpu"
+    """Where the model runs, such as cpu, cuda or cuda:1."""
+
+    def open(self, checkpoint: str) -> "PixelClassifier":
+        """Opens a checkpoint as a classifier on the device."""
+        from captum_classpattern.adapters import load_model
+        from captum_classpattern.adapters.architectures import FAMILIES
+
+        class_names = None if self.class_names is None else _read_class_names(self.class_names)
+        source = (self.arch or "").rpartition(":")[0]
+        if source not in ("", *FAMILIES) and os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())  # only for a factory, and after everything installed
+        return load_model(
+            checkpoint,
+            arch=self.arch,
+            num_classes=self.num_classes,
+            mean=self.mean,
+            std=self.std,
+            format=self.format,
+            output=self.output,
+            trust_pickle=self.trust_pickle,
+            class_names=class_names,
+        ).to(self.device)
+
+
+def _read_class_names(path: Path) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -184,191 +179,148 @@ def read_class_names(path: Path | None) -> list[str] | None:
         except ValueError as error:
             raise ValueError(f"--class-names: {path} is not JSON ({error})") from error
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise ValueError(f"--class-names: {path} must hold a list of names, in JSON")
+            raise ValueError(f"--class-names: {path} must hold a JSON list of names")
         return names
     lines = [line.strip() for line in text.rstrip().splitlines()]
     if "" in lines:
         raise ValueError(
-            f"--class-names: line {lines.index('') + 1} of {path} is empty: give a name a line"
+            f"--class-names: line {lines.index('') + 1} of {path} is empty: give one name per line"
         )
     return lines
 
 
-def check_area(area: float) -> None:
-    """Raises an error unless an area lies between 0 and 1."""
-    if not 0 < area < 1:
-        raise ValueError(
-            f"--area is the share of the pixels, between 0 and 1 such as 0.05, got {area:g}"
-        )
+@Parameter(name="*", group=IMAGES)
+@dataclass(frozen=True, kw_only=True)
+class ImageOptions:
+    """The images to search with, and the held-out images to score on."""
 
+    data: Source
+    """The images: a folder of class folders, a folder of images, an .npz file, or torchvision:NAME.
+    One half is used to search; the other half is held out."""
+    held_out: Source | None = None
+    """The held-out images, in any form that --data takes. By default, one half of --data."""
+    size: Count | None = None
+    """The side in pixels to which images are resized. By default, the size that the model was made
+    for; if it is not known, images are not resized."""
+    limit: Count | None = None
+    """Load at most this many images per class, chosen at random. By default, all."""
+    root: Path | None = None
+    """The folder of torchvision's data sets. By default, data."""
+    download: bool = False
+    """Download torchvision's data set if it is not in its folder."""
 
-def check_precision(precision: str) -> None:
-    """Raises an error unless a precision is known."""
-    from captum_classpattern.optimization.settings import PRECISIONS
+    def load(
+        self, models: "Sequence[PixelClassifier]", *, seed: int
+    ) -> "tuple[LabelledImages, LabelledImages]":
+        """The search images and the held-out images, of the size that the first model takes, with
+        the class numbers of the models."""
+        images = self._load(self.data, models, seed)
+        if self.held_out is None:
+            return images.halves(seed)
+        return images, self._load(self.held_out, models, seed).without(images)
 
-    if precision not in PRECISIONS:
-        raise ValueError(f"--precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    def _load(
+        self, source: str, models: "Sequence[PixelClassifier]", seed: int
+    ) -> "LabelledImages":
+        from captum_classpattern.datasets import load_images
 
-
-def check_folder(out: Path, resume: bool) -> None:
-    """Raises an error if the folder of --out holds the results of a search that is not resumed."""
-    if (out / "results.json").exists() and not resume:
-        raise ValueError(
-            f"{out} holds results already: pass --resume to go on with them, or another --out"
-        )
-
-
-def check_source(source: str | None, name: str) -> None:
-    """Raises an error if a source of images is not there."""
-    if source is None or source.startswith("torchvision:") or Path(source).exists():
-        return
-    raise FileNotFoundError(
-        f"{name}: {source} is not there; give a folder, an .npz file, or torchvision:NAME"
-    )
-
-
-def open_model(
-    checkpoint: str,
-    *,
-    arch: str | None,
-    num_classes: int | None,
-    mean: list[float] | None,
-    std: list[float] | None,
-    format: str | None,
-    output: str | None,
-    trust_pickle: bool,
-    class_names: list[str] | None,
-    device: "torch.device",
-) -> "PixelClassifier":
-    """The classifier of a checkpoint, by the options that describe it."""
-    from captum_classpattern.adapters import load_model
-    from captum_classpattern.adapters.architectures import FAMILIES
-
-    if arch and arch.rpartition(":")[0] not in ("", *FAMILIES) and os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # only for a factory, and after all that is installed
-    return load_model(
-        checkpoint,
-        arch=arch,
-        num_classes=num_classes,
-        mean=mean,
-        std=std,
-        format=format,
-        output=int(output) if output and re.fullmatch("-?[0-9]+", output) else output,
-        trust_pickle=trust_pickle,
-        class_names=class_names,
-    ).to(device)
-
-
-def open_images(
-    models: "Sequence[PixelClassifier]",
-    data: str,
-    held_out: str | None,
-    *,
-    size: int | None,
-    limit: int | None,
-    root: Path | None,
-    download: bool,
-    seed: int,
-) -> "tuple[LabelledImages, LabelledImages]":
-    """Images to search with and images to score on: of the size that the first model takes, with
-    the classes numbered as the models number them."""
-    from captum_classpattern.datasets import load_images
-
-    first = models[0]
-    side = _side(first) if size is None else size
-
-    def load(source: str) -> "LabelledImages":
+        expected = models[0].input_size
         loaded = load_images(
             source,
-            size=side,
-            channels=_channels(first),
-            limit=limit,
+            size=self.size or (expected and expected[1:]),
+            channels=_channels(models[0]),
+            limit=self.limit,
             seed=seed,
-            root=root,
-            download=download,
+            root=self.root,
+            download=self.download,
         )
-        return _renumbered(loaded, models)
-
-    images = load(data)
-    if held_out is None:
-        return images.halves(seed)
-    return images, load(held_out).without(images)
+        return _number_classes(loaded, models)
 
 
-def _renumbered(loaded: "LabelledImages", models: "Sequence[PixelClassifier]") -> "LabelledImages":
-    """The images with the class numbers of the models, which must agree on them. A model without
-    names takes those of the images."""
+def _channels(model: "PixelClassifier") -> int | None:
+    """The number of channels that a model takes; if it is not stated, that of its first
+    convolution."""
+    if model.input_size is not None:
+        return model.input_size[0]
+    kernel = next((p for p in model.parameters() if p.ndim == 4), None)
+    return int(kernel.shape[1]) if kernel is not None and kernel.shape[1] in (1, 3) else None
+
+
+def _number_classes(
+    loaded: "LabelledImages", models: "Sequence[PixelClassifier]"
+) -> "LabelledImages":
+    """Images with the class numbers of the models, which must agree. A model without class names
+    takes those of the images."""
     from captum_classpattern.class_names import ClassNames
 
     numbered = [loaded.for_classifier(model) for model in models]
     for model, images in zip(models, numbered):
-        _check_one_order(loaded, numbered[0], images, models[0], model)
+        if loaded.labels is not None:
+            labels = [each.known_labels for each in (loaded, numbered[0], images)]
+            differing = (labels[1] != labels[2]).nonzero().flatten().tolist()
+            if differing:
+                label, first, other = (int(each[differing[0]]) for each in labels)
+                raise ValueError(
+                    "the models number the classes differently: "
+                    f"{(loaded.class_names or ())[label]} is class {first} of "
+                    f"{models[0].provenance['source']}, but class {other} of "
+                    f"{model.provenance['source']}; compare models with the same order of classes, "
+                    "or give the names with --class-names FILE if they are wrong"
+                )
         if images.class_names is not None and ClassNames.of(model) is None:
             model.class_names = list(images.class_names)
     return numbered[0]
 
 
-def _check_one_order(
-    loaded: "LabelledImages",
-    first: "LabelledImages",
-    other: "LabelledImages",
-    first_model: "PixelClassifier",
-    model: "PixelClassifier",
-) -> None:
-    """Raises an error if two models number the classes of the same images differently."""
-    if loaded.labels is None or first.labels is None or other.labels is None:
-        return
-    differing = (first.labels != other.labels).nonzero().flatten().tolist()
-    if differing:
-        label, number, its_number = (
-            int(labels[differing[0]]) for labels in (loaded.labels, first.labels, other.labels)
-        )
-        name = (loaded.class_names or ())[label]
-        raise ValueError(
-            f"the models number the classes differently: {name} is class {number} of "
-            f"{first_model.provenance['source']}, but class {its_number} of "
-            f"{model.provenance['source']}; compare models with one order of classes, or give "
-            "the names with --class-names FILE if they are wrong"
-        )
+@Parameter(name="*", group=SEARCH)
+@dataclass(frozen=True, kw_only=True)
+class ComputeOptions:
+    """How any search is computed."""
+
+    seed: Annotated[int, read_as(partial(_whole_number, least=0))] = 0
+    """The seed of everything that is random."""
+    precision: Literal["auto", "full", "bfloat16"] = "auto"
+    """The precision of the searches: full leaves the model as it is, bfloat16 is faster on devices
+    that support it, and auto chooses by the device."""
 
 
-def find_classes(
-    selection: Selection | None, model: "PixelClassifier", images: "LabelledImages"
-) -> list[int]:
-    """The numbers of the classes of --classes; if it was left out, of those with images."""
-    from captum_classpattern.class_names import ClassNames
-    from captum_classpattern.images import predictions
+@Parameter(name="*", group=SEARCH)
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions(ComputeOptions):
+    """Which classes are searched, and how."""
 
-    if selection is None:  # without labels, by the model
-        labels = predictions(model, images) if images.labels is None else images.labels
-        return sorted(set(labels.tolist()))
-    names, count = ClassNames.of(model), len(model.class_names or ())
-    chosen: list[int] = []
-    for part in selection:
-        if isinstance(part, range):
-            if count and part[-1] >= count:
+    classes: Annotated[list[str | range] | None, read_as(_selection)] = None
+    """The classes to search: names, numbers and ranges, such as dog,0,3-5. By default, all classes
+    that have images."""
+    n_steps: Count | None = None
+    """The number of rounds of each search. By default, 80."""
+    internal_batch_size: Count | None = None
+    """Put at most this many images in one forward pass of a search. Smaller numbers need less
+    memory. By default, it is chosen to suit the device."""
+
+    def find_classes(self, model: "PixelClassifier", images: "LabelledImages") -> list[int]:
+        """The numbers of the chosen classes."""
+        from captum_classpattern.class_names import ClassNames
+        from captum_classpattern.images import predictions
+
+        if self.classes is None:
+            labels = predictions(model, images) if images.labels is None else images.labels
+            return sorted(set(labels.tolist()))
+        names, count = ClassNames.of(model), len(model.class_names or ())
+        chosen: list[int] = []
+        for part in self.classes:
+            if isinstance(part, range):
+                if count and part[-1] >= count:
+                    raise ValueError(
+                        f"--classes: {part[-1]} is out of range: the model has {count} classes, "
+                        f"numbered from 0 to {count - 1}"
+                    )
+                chosen += part
+            elif names is None:
                 raise ValueError(
-                    f"--classes: {part[-1]} is out of range: the model has {count} classes, "
-                    f"numbered from 0 to {count - 1}"
+                    f"--classes: {part!r} is a name, but neither the model nor the images name the "
+                    "classes: give numbers, or --class-names FILE"
                 )
-            chosen += part
-        elif names is None:
-            raise ValueError(
-                f"--classes: {part!r} is a name, but neither the model nor the images name the "
-                "classes: give numbers, or --class-names FILE"
-            )
-        else:
-            chosen.append(names.find(part))
-    return list(dict.fromkeys(chosen))
-
-
-def _side(model: "PixelClassifier") -> tuple[int, int] | None:
-    return None if model.input_size is None else model.input_size[1:]
-
-
-def _channels(model: "PixelClassifier") -> int | None:
-    """How many channels the model takes, by its first convolution if its source doesn't say."""
-    if model.input_size is not None:
-        return model.input_size[0]
-    kernel = next((p for p in model.parameters() if p.ndim == 4), None)
-    return int(kernel.shape[1]) if kernel is not None and kernel.shape[1] in (1, 3) else None
+            else:
+                chosen.append(names.find(part))
+        return list(dict.fromkeys(chosen))

@@ -1,21 +1,16 @@
-"""What the commands print, and how they report errors."""
+"""What the commands print and draw of findings."""
 
-import sys
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from tqdm import tqdm
 
-if TYPE_CHECKING:  # imported by the commands alone, so that --help answers at once
+if TYPE_CHECKING:  # imported where they are used, so that --help needs no torch
     from captum_classpattern.surveys import Finding, Scores
 
 TABLE_WIDTH = 108  # narrower terminals wrap the lines, but lose nothing
@@ -27,14 +22,14 @@ three controls of its area, on at least 100 images (95 % interval of each differ
 
 
 def console() -> Console:
-    """A terminal wide enough for the tables."""
+    """A console wide enough for the tables."""
     made = Console(highlight=False)
     made.width = max(made.width, TABLE_WIDTH)
     return made
 
 
 def print_tables(found: "Mapping[str, Sequence[Finding]]") -> None:
-    """A table for each title, and what its columns mean."""
+    """Prints a table for each title, and what the columns mean."""
     out = console()
     for title, findings in found.items():
         if findings:
@@ -44,11 +39,8 @@ def print_tables(found: "Mapping[str, Sequence[Finding]]") -> None:
 
 
 def results_table(title: str, findings: "Sequence[Finding]") -> Table:
-    """A row for each finding: predictive power with its 95 % interval at each area; controls.
-
-    The controls are those of the first area. A star marks a power that beats the three controls of
-    its area. The caption says where there are too few images for a star.
-    """
+    """One row per finding: the power at each area with its 95 % interval, and the controls at the
+    first area. A star marks a power above all controls of its area."""
     from captum_classpattern.surveys.findings import ENOUGH_IMAGES
 
     areas = list(findings[0].scores)
@@ -84,39 +76,8 @@ def _power(scores: "Scores") -> str:
 
 def write_figure(figure: Any, path: Path) -> None:
     """A PNG file, whole or not at all."""
-    from captum_classpattern._files import write_whole
+    from captum_classpattern._files import write_atomically
 
     data = BytesIO()
     figure.savefig(data, dpi=110)
-    write_whole(path, data.getvalue())
-
-
-@contextmanager
-def friendly_errors() -> Iterator[None]:
-    """Turns errors of wrong input into a line on the terminal and exit code 2, and notices and
-    warnings into lines. Other errors, which are faults of the code, keep their traceback."""
-    try:
-        with warnings.catch_warnings():
-            warnings.showwarning = _print_warning
-            yield
-    except (ImportError, OSError, ValueError, TypeError) as error:
-        if type(error) is TypeError:  # no ArgumentTypeError
-            raise
-        if isinstance(error, ImportError) and (error.name or "").startswith("captum_classpattern"):
-            raise  # a fault of the code
-        typer.echo(f"Error: {_printable(error)}", err=True)
-        raise typer.Exit(2) from None
-
-
-def _print_warning(
-    message: Warning | str, category: type[Warning], *_: object, **__: object
-) -> None:
-    from captum_classpattern._validation import Notice
-
-    word = "Note" if issubclass(category, Notice) else "Warning"
-    tqdm.write(f"{word}: {_printable(message)}", file=sys.stderr)  # above progress bars
-
-
-def _printable(message: object) -> str:
-    """A message without what could steer the terminal, as a file's names might."""
-    return "".join(c if c.isprintable() or c == "\n" else "?" for c in str(message))
+    write_atomically(path, data.getvalue())

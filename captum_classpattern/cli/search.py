@@ -5,133 +5,100 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from cyclopts import Parameter
 from tqdm import tqdm
 
-from captum_classpattern.cli import options
-from captum_classpattern.cli.printing import console, friendly_errors, print_tables, write_figure
+from captum_classpattern.cli.options import (
+    OUTPUT,
+    SEARCH,
+    Area,
+    Count,
+    ImageOptions,
+    ModelOptions,
+    OutputFolder,
+    SearchOptions,
+)
+from captum_classpattern.cli.printing import console, print_tables, write_figure
 
-if TYPE_CHECKING:  # imported by the command alone, so that --help answers at once
+if TYPE_CHECKING:  # imported where they are used, so that --help needs no torch
     from captum_classpattern.images import LabelledImages
     from captum_classpattern.surveys import Survey
 
-TOGETHER = 5  # classes in one batch on a GPU; on a CPU one class fills it, and is finished sooner
-PROOF = (
+CLASSES_TOGETHER = 5  # on a GPU; on a CPU one class fills a batch, and is finished sooner
+CAUTION = (
     "A strong pattern does not prove a backdoor: clean classes can have strong patterns, too. "
     "Compare with a clean model of the same kind, and look at the pattern.\n"
 )
 
 
 def search(
-    checkpoint: Annotated[
-        str,
-        typer.Argument(help="A checkpoint file, or torchvision:NAME, timm:NAME, robustbench:NAME."),
-    ],
-    data: options.Data,
-    held_out: options.HeldOut = None,
-    class_names: options.ClassNames = None,
-    arch: options.Arch = None,
-    num_classes: options.NumClasses = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    format: options.Format = None,
-    output: options.Output = None,
-    trust_pickle: options.TrustPickle = False,
-    size: options.Size = None,
-    limit: options.Limit = None,
-    root: options.Root = None,
-    download: options.Download = False,
-    classes: options.Classes = None,
-    canvases: Annotated[
-        int, typer.Option(min=1, help="Images a class to cut from; half as many white canvases.")
-    ] = 4,
-    area: Annotated[
-        list[float] | None,
-        typer.Option(
-            help="Share of the pixels to search at; may be repeated. By default, 0.05 and 0.01."
-        ),
-    ] = None,
-    n_steps: options.Steps = None,
-    seed: options.Seed = 0,
-    precision: options.Precision = "auto",
-    internal_batch_size: options.InternalBatchSize = None,
-    device: options.Device = "cpu",
-    out: Annotated[
-        Path,
-        typer.Option(help="Folder for results.json, the figure and the patterns.", file_okay=False),
-    ] = Path("classpattern-search"),
-    resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Go on with the unfinished search in the folder of --out."),
-    ] = False,
+    checkpoint: str,
+    /,
+    *,
+    model: ModelOptions = ModelOptions(),
+    images: ImageOptions,
+    searches: SearchOptions = SearchOptions(),
+    canvases: Annotated[Count, Parameter(group=SEARCH)] = 4,
+    area: Annotated[list[Area] | None, Parameter(group=SEARCH)] = None,
+    out: OutputFolder = Path("classpattern-search"),
+    resume: Annotated[bool, Parameter(group=OUTPUT)] = False,
 ) -> None:
-    """Search the class patterns of your own model, and score them on held-out images."""
-    with friendly_errors():
-        selection = options.parse_classes(classes)
-        means, stds = options.parse_numbers(mean, "--mean"), options.parse_numbers(std, "--std")
-        for share in area or ():
-            options.check_area(share)
-        options.check_source(data, "--data")
-        options.check_source(held_out, "--held-out")
-        options.check_folder(out, resume)
-        names = options.read_class_names(class_names)
-        options.check_precision(precision)
-        place = options.parse_device(device)
+    """Find the class patterns of your own model, and score them on held-out images.
 
-        from captum_classpattern.surveys import survey
-        from captum_classpattern.surveys.survey import AREAS
+    For example:
 
-        model = options.open_model(
-            checkpoint,
-            arch=arch,
-            num_classes=num_classes,
-            mean=means,
-            std=stds,
-            format=format,
-            output=output,
-            trust_pickle=trust_pickle,
-            class_names=names,
-            device=place,
+        classpattern search my_model.pt --arch resnet18 --data my_images --size 64
+        classpattern search timm:resnet18.a1_in1k --data my_images --classes dog,3-5
+
+    Args:
+        checkpoint: A checkpoint file, or torchvision:NAME, timm:NAME or robustbench:NAME.
+        canvases: The number of images per class from which patterns are cut. Half as many white
+            canvases are added.
+        area: The share of the pixels to search at. It can be given several times. By default,
+            0.05 and 0.01.
+        out: The folder for results.json, the figure and the patterns.
+        resume: Continue the unfinished search in the folder of --out.
+    """
+    if (out / "results.json").exists() and not resume:
+        raise ValueError(
+            f"{out} holds results already: pass --resume to continue them, or another --out"
         )
-        halves = options.open_images(
-            [model],
-            data,
-            held_out,
-            size=size,
-            limit=limit,
-            root=root,
-            download=download,
-            seed=seed,
-        )
-        found = survey(
-            model,
-            *halves,
-            classes=options.find_classes(selection, model, halves[0]),
-            canvases={"positive": canvases, "white": max(1, canvases // 2)},
-            areas=tuple(dict.fromkeys(area or AREAS)),
-            classes_together=1 if place.type == "cpu" else TOGETHER,
-            n_steps=n_steps,
-            seed=seed,
-            precision=precision,
-            internal_batch_size=internal_batch_size,
-            show_progress=sys.stderr.isatty(),
-            folder=out,
-            resume=resume,
-        )
-        _describe(model.provenance, *halves, found)
-        try:
-            for _ in tqdm(found, desc="patterns", unit="pattern"):
-                pass
-        except KeyboardInterrupt:
-            typer.echo(f"\nInterrupted: --resume goes on in {out}.", err=True)
-            raise typer.Exit(130) from None
-        figure, _ = found.plot(seed=seed, use_pyplot=False)
-        write_figure(figure, out / "patterns.png")
-        print_tables({model.provenance["source"]: found.findings})
-        for kind, share in itertools.product(found.canvases, found.areas):
-            console().print(found.strongest(kind, share), markup=False)  # names may hold brackets
-        console().print(PROOF)
-        typer.echo(f"patterns.png, patterns/ and results.json are in {out}.")
+
+    from captum_classpattern.surveys import survey
+    from captum_classpattern.surveys.survey import AREAS
+
+    classifier = model.open(checkpoint)
+    search_images, held_out = images.load([classifier], seed=searches.seed)
+    found = survey(
+        classifier,
+        search_images,
+        held_out,
+        classes=searches.find_classes(classifier, search_images),
+        canvases={"positive": canvases, "white": max(1, canvases // 2)},
+        areas=tuple(dict.fromkeys(area or AREAS)),
+        classes_together=1 if model.device.startswith("cpu") else CLASSES_TOGETHER,
+        n_steps=searches.n_steps,
+        seed=searches.seed,
+        precision=searches.precision,
+        internal_batch_size=searches.internal_batch_size,
+        show_progress=sys.stderr.isatty(),
+        folder=out,
+        resume=resume,
+    )
+    _describe(classifier.provenance, search_images, held_out, found)
+    try:
+        for _ in tqdm(found, desc="patterns", unit="pattern"):
+            pass
+    except KeyboardInterrupt:
+        print(f"\nInterrupted: --resume continues the search in {out}.", file=sys.stderr)
+        raise SystemExit(130) from None
+    figure, _ = found.plot(seed=searches.seed, use_pyplot=False)
+    write_figure(figure, out / "patterns.png")
+    print_tables({classifier.provenance["source"]: found.findings})
+    for kind, share in itertools.product(found.canvases, found.areas):
+        console().print(found.strongest(kind, share), markup=False)  # names may hold brackets
+    console().print(CAUTION)
+    print(f"patterns.png, patterns/ and results.json are in {out}.")
 
 
 def _describe(
@@ -141,7 +108,7 @@ def _describe(
     found: "Survey",
 ) -> None:
     """Prints what was loaded, the model's accuracy, and which classes are finished."""
-    typer.echo(
+    print(
         f"{provenance['source']}: {provenance['format']}, "
         f"{provenance.get('arch') or 'the network in it'}; "
         f"normalised by {provenance['normalisation']['from']}.\n"
@@ -150,7 +117,7 @@ def _describe(
     )
     accuracy = found.info["accuracy"]
     if accuracy is not None:
-        typer.echo(f"The model classifies {accuracy:.1%} of the held-out images correctly.")
+        print(f"The model classifies {accuracy:.1%} of the held-out images correctly.")
     if found.found:
         finished = dict.fromkeys(finding.label for finding in found.found)
-        typer.echo(f"Finished already: {', '.join(finished)}.")
+        print(f"Already finished: {', '.join(finished)}.")

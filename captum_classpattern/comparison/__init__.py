@@ -1,25 +1,30 @@
 """Class patterns side by side with Captum's methods, on many models."""
 
-from captum_classpattern.comparison.asked import AREAS
-from captum_classpattern.comparison.comparing import compare
-from captum_classpattern.comparison.controls import ClassMean, RandomPixels
-from captum_classpattern.comparison.crop import BestCrop
+from captum_classpattern.comparison.controls import BestCrop, ClassMean, RandomPixels
+from captum_classpattern.comparison.maps import CanvasResult
 from captum_classpattern.comparison.methods import DEFAULT, Method, known_methods
+from captum_classpattern.comparison.metrics import METRICS, Metric
 from captum_classpattern.comparison.records import STAMPED, Failure, Record
-from captum_classpattern.comparison.result import Comparison, Interrupted
+from captum_classpattern.comparison.results import Comparison, Interrupted
+from captum_classpattern.comparison.run import AREAS, compare
+from captum_classpattern.comparison.task import Task
 
 __all__ = [
     "AREAS",
     "DEFAULT",
+    "METRICS",
     "STAMPED",
     "BestCrop",
+    "CanvasResult",
     "ClassMean",
     "Comparison",
     "Failure",
     "Interrupted",
     "Method",
+    "Metric",
     "RandomPixels",
     "Record",
+    "Task",
     "compare",
     "known_methods",
 ]

@@ -1,5 +1,6 @@
-"""Simple ways to choose pixels, which every method of attribution must be held against."""
+"""Controls: simple ways to choose pixels that every method must beat."""
 
+from itertools import product
 from typing import Any
 
 import torch
@@ -7,11 +8,14 @@ from captum.attr import Attribution
 from captum.log import log_usage
 from torch import Tensor
 
-from captum_classpattern._validation import check_seed
+from captum_classpattern._validation import check_count, check_seed
 from captum_classpattern.attribution import single_tensor
 from captum_classpattern.class_names import parse_targets
-from captum_classpattern.classifier import Classifier
-from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels
+from captum_classpattern.classifier import Classifier, device_and_dtype, preserve_state
+from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels, evenly_spaced
+from captum_classpattern.pattern import pixels_kept
+
+AT_ONCE = 48  # stamped images in one call
 
 
 class RandomPixels(Attribution):  # type: ignore[misc]  # captum's class is untyped
@@ -113,6 +117,142 @@ class ClassMean(Attribution):  # type: ignore[misc]  # captum's class is untyped
             raise ValueError(f"none of the {len(self._baselines)} baselines is of class {label}")
         total = sum(images.double().sum(0) for images in own.in_order())
         return torch.as_tensor(total / len(own))
+
+
+class BestCrop(Attribution):  # type: ignore[misc]  # captum's class is untyped
+    r"""
+    The one square of the input that does best as a pattern on some of the baselines.
+
+    A square of k pixels has sides of round(sqrt(k)); what is left of k goes into a further row.
+    Squares on a coarse grid over the input are tried first, then the neighbours of the best one,
+    at half the distance each time.
+
+    Args:
+        forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
+        baselines (Tensor, Dataset or DataLoader): Images to stamp, (C, H, W) each, in [0, 1].
+        baseline_labels (Tensor or Sequence[int], optional): Their classes. Default: None (the
+            Dataset's own, else the classifier's predictions).
+
+    Examples::
+
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()
+        >>> crop = BestCrop(net, torch.rand(30, 1, 8, 8), torch.arange(30) % 3)
+        >>> mask = crop.attribute(torch.rand(1, 1, 8, 8), target=1, area=9 / 64)
+        >>> rows, columns = mask[0, 0].any(1), mask[0, 0].any(0)
+        >>> int(mask.sum()), int(rows.sum()), int(columns.sum())
+        (9, 3, 3)
+    """
+
+    def __init__(
+        self, forward_func: Classifier, baselines: Images, baseline_labels: Labels = None
+    ) -> None:
+        super().__init__(forward_func)
+        self._baselines = ensure_labels(
+            forward_func, LabelledImages.of(baselines, baseline_labels, argument="baselines")
+        )
+
+    @log_usage()  # type: ignore[untyped-decorator]
+    def attribute(
+        self,
+        inputs: Tensor | tuple[Tensor],
+        target: Any = None,
+        additional_forward_args: Any = None,
+        *,
+        area: float = 0.05,
+        n_images: int = 12,
+        n_positions: int = 100,
+    ) -> Tensor | tuple[Tensor, ...]:
+        r"""
+        Finds the best square of each input, by the mean probability of its target.
+
+        Args:
+            inputs (Tensor or tuple[Tensor]): Images (N, C, H, W) in [0, 1].
+            target (int, str, Tensor or list): The class, by number or name, or one for each input.
+            additional_forward_args (Any, optional): Not used.
+            area (float): Share of the pixels in the square. Default: 0.05.
+            n_images (int): Baselines to stamp, none of the target, evenly from all. Default: 12.
+            n_positions (int): Most squares on the coarse grid. Default: 100.
+
+        Returns:
+            *Tensor*: 1 in the square and 0 elsewhere, shaped like ``inputs``.
+
+        Raises:
+            ValueError: If no baseline is left without those of a target, or the area rounds to no
+                pixel or all.
+        """
+        for name, value in (("n_images", n_images), ("n_positions", n_positions)):
+            check_count(name, value)
+        images = single_tensor(inputs)
+        targets = parse_targets(target, len(images), self.forward_func)
+        with preserve_state(self.forward_func, 0):
+            found = [
+                self._best(image, label, area, n_images, n_positions)
+                for image, label in zip(images.detach(), targets)
+            ]
+        masks = torch.stack(found).to(images).expand_as(images).contiguous()
+        return like_inputs(masks, inputs)
+
+    def _best(
+        self, image: Tensor, target: int, area: float, n_images: int, n_positions: int
+    ) -> Tensor:
+        """The mask (1, H, W) of one input's best square."""
+        others = self._baselines.without_class(target)
+        if not len(others):
+            raise ValueError(f"all {len(self._baselines)} baselines are of class {target}")
+        device, dtype = device_and_dtype(self.forward_func, image)
+        images, image = (
+            others.take(evenly_spaced(len(others), n_images)).to(device, dtype),
+            image.to(device, dtype),
+        )
+        height, width = image.shape[1:]
+        k = pixels_kept(area, (height, width))
+        side = min(round(k**0.5), width)
+        bottom, right = height - -(-k // side), width - side
+        if bottom < 0:
+            raise ValueError(f"a square of {k} pixels does not fit into {height}x{width}")
+        step = next(
+            s
+            for s in range(1, height + width)
+            if (bottom // s + 1) * (right // s + 1) <= n_positions
+        )
+        scores: dict[tuple[int, int], float] = {}
+
+        def score(places: list[tuple[int, int]]) -> None:
+            inside = [
+                (top, left) for top, left in places if 0 <= top <= bottom and 0 <= left <= right
+            ]
+            new = [place for place in dict.fromkeys(inside) if place not in scores]
+            at_once = max(1, AT_ONCE // len(images))
+            for some in (new[i : i + at_once] for i in range(0, len(new), at_once)):
+                squares = [square(k, side, *place, height, width) for place in some]
+                masks = torch.stack(squares)[:, None].to(image)
+                stamped = masks * image + (1 - masks) * images  # (squares, images, C, H, W)
+                with torch.no_grad():
+                    logits = self.forward_func(stamped.flatten(0, 1)).float()
+                shares = logits.softmax(1)[:, target].view(len(some), -1).mean(1)
+                scores.update(zip(some, shares.tolist()))
+
+        score(list(product(range(0, bottom + 1, step), range(0, right + 1, step))))
+        while step > 1:
+            step = step // 2
+            top, left = max(scores, key=lambda place: scores[place])
+            around = (-step, 0, step)
+            score([(top + down, left + along) for down, along in product(around, around)])
+        return square(k, side, *max(scores, key=lambda place: scores[place]), height, width)
+
+
+def square(k: int, side: int, top: int, left: int, height: int, width: int) -> Tensor:
+    """k pixels of a square in reading order, its last row cut where k asks for it; (1, H, W)."""
+    inside = torch.zeros(-(-k // side), side).flatten()
+    inside[:k] = 1.0
+    mask = torch.zeros(1, height, width)
+    mask[0, top : top + -(-k // side), left : left + side] = inside.view(-1, side)
+    return mask
+
+
+def is_control(attribution: Attribution) -> bool:
+    """Whether a method is one of these."""
+    return isinstance(attribution, RandomPixels | ClassMean | BestCrop)
 
 
 def like_inputs(result: Tensor, inputs: Tensor | tuple[Tensor]) -> Tensor | tuple[Tensor, ...]:

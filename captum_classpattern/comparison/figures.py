@@ -1,48 +1,66 @@
-"""A comparison's records as figures: what goes into which cell, and which curve."""
+"""Which methods a figure shows, and a comparison's records as maps and curves."""
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy.typing as npt
 
-from captum_classpattern.comparison.choosing import controls, searching
-from captum_classpattern.comparison.means import mean_power
-from captum_classpattern.comparison.records import Record
+from captum_classpattern.comparison.records import Record, by_name, control_names, search_names
+from captum_classpattern.comparison.tables import mean_power
+from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.power import PredictivePower
 from captum_classpattern.visualization import plot_curves, plot_maps
 
-if TYPE_CHECKING:
-    from captum_classpattern.comparison.result import Comparison
-
 Drawing = tuple[Any, npt.NDArray[Any]]
 Curve = list[tuple[float, float, float, float]]
+COLUMNS = 8  # in a figure, at most
+
+
+def strongest_names(records: Sequence[Record], area: float) -> list[str]:
+    """Names of the methods that explain single images, strongest first, each in the ranking with
+    the higher mean power."""
+    powers: dict[tuple[str, str], list[tuple[int, PredictivePower]]] = {}
+    for r in records:
+        if r.powers and r.level == "image" and not r.control and not r.searches:
+            powers.setdefault((r.method, r.name), []).append((r.target, r.powers[area]))
+    best: dict[str, str] = {}
+    for method, name in sorted(powers, key=lambda key: -mean_power(powers[key]).value):
+        best.setdefault(method, name)
+    return list(best.values())
+
+
+def figure_names(records: Sequence[Record], area: float) -> list[str]:
+    """Names of the methods that a figure has room for: searches, the strongest others, controls."""
+    first = search_names(records)[:COLUMNS]
+    last = control_names(records)[: COLUMNS - len(first)]
+    room = COLUMNS - len(first) - len(last)
+    return [*first, *strongest_names(records, area)[:room], *last]
 
 
 def draw_maps(
-    comparison: "Comparison",
     records: Sequence[Record],
     methods: Sequence[str] | None,
     *,
+    area: float,
+    pattern_of: Callable[[Record], Pattern],
+    row_name: Callable[[Record], str],
     show: str,
     title: str | None,
     use_pyplot: bool,
 ) -> Drawing:
-    """A row for each model and canvas among the records, a column for each method."""
-    columns = _chosen(records, methods, usual=lambda r: r.name == r.method)
+    """One row for each model and canvas of the records, one column for each method."""
+    columns = _choose(records, methods, usual=lambda r: r.name == r.method)
     rows: dict[tuple[str, int], dict[str, Record]] = {}
     for record in records:
         rows.setdefault((record.model, record.canvas), {})[record.name] = record
     grid = [[row.get(name) for name in columns] for row in rows.values()]
     firsts = [next(iter(row.values())) for row in rows.values()]
-    several = len({record.model for record in records}) > 1
     return plot_maps(
-        [comparison.canvas_of(record) for record in firsts],
+        [pattern_of(record).canvas for record in firsts],
         [[None if r is None else r.map for r in row] for row in grid],
-        [[None if r is None else comparison.pattern_of(r) for r in row] for row in grid],
-        [[_caption(record, comparison.area) for record in row] for row in grid],
-        row_names=[
-            record.model if several else comparison.class_name(record.target) for record in firsts
-        ],
+        [[None if r is None else pattern_of(r) for r in row] for row in grid],
+        [[_caption(record, area) for record in row] for row in grid],
+        row_names=[row_name(record) for record in firsts],
         column_names=columns,
         title=title,
         show=show,
@@ -51,42 +69,37 @@ def draw_maps(
 
 
 def _caption(record: Record | None, area: float) -> str:
-    if record is None:
-        return ""
-    if record.powers:
+    if record is not None and record.powers:
         return f"{100 * record.powers[area].value:.1f} %"
-    found = record.localisation
-    return "" if found is None else f"IoU {found.iou:.2f}"
+    iou = None if record is None else record.score("iou")
+    return "" if iou is None else f"IoU {iou:.2f}"
 
 
 def draw_curves(
-    comparison: "Comparison",
-    records: Sequence[Record],
-    methods: Sequence[str] | None,
-    use_pyplot: bool,
+    records: Sequence[Record], methods: Sequence[str] | None, *, area: float, use_pyplot: bool
 ) -> Drawing:
-    """A panel for each model: mean power over the area, of each method."""
-    panels: dict[str, dict[str, Curve]] = {}
+    """One panel for each model: the mean power of each method over the area."""
     scored = [record for record in records if record.powers]
     if not scored:
         raise ValueError("there is nothing to draw: none of these canvases has been scored")
-    names = _chosen(scored, methods, usual=lambda r: True)
-    for model in comparison.models:
+    names = _choose(scored, methods, usual=lambda r: True)
+    panels: dict[str, dict[str, Curve]] = {}
+    for model in dict.fromkeys(record.model for record in scored):
+        groups = by_name([record for record in scored if record.model == model])
         for name in names:
-            group = [r for r in scored if r.model == model and r.name == name]
-            if group:
-                panels.setdefault(model, {}).update(_curves(name, group, comparison.area))
+            if name in groups:
+                panels.setdefault(model, {}).update(_curves(name, groups[name], area))
     return plot_curves(
         panels,
-        highlight=[name for name in searching(scored) if name in names],
-        controls=[name for name in controls(scored) if name in names],
-        areas_marked=[comparison.area],
+        highlight=[name for name in search_names(scored) if name in names],
+        controls=[name for name in control_names(scored) if name in names],
+        areas_marked=[area],
         use_pyplot=use_pyplot,
     )
 
 
 def _curves(name: str, records: Sequence[Record], area: float) -> dict[str, Curve]:
-    """The curve of a method; of one that searches for an area, also that of its one map, cut."""
+    """The curve of a method; for one that searches, also that of its one map cut to all areas."""
     curves = {name: _curve(records, [r.powers for r in records])}
     if records[0].rethresholded:
         cut = [{**r.rethresholded, area: r.powers[area]} for r in records]
@@ -98,16 +111,18 @@ def _curve(records: Sequence[Record], powers: Sequence[Mapping[float, Predictive
     """The mean over classes at each area, and the ends of its interval."""
     points = []
     for area in powers[0]:
-        mean = mean_power((r.target, of_areas[area]) for r, of_areas in zip(records, powers))
+        mean = mean_power((r.target, by_area[area]) for r, by_area in zip(records, powers))
         points.append((area, mean.value, *mean.interval))
     return points
 
 
-def _chosen(records: Sequence[Record], methods: Sequence[str] | None, usual: Any) -> list[str]:
-    """The names of methods to draw, in order; an error if one has no record."""
-    known = dict.fromkeys(record.name for record in records)
+def _choose(
+    records: Sequence[Record], methods: Sequence[str] | None, usual: Callable[[Record], bool]
+) -> list[str]:
+    """The names of the methods to draw, in order; an error if one has no record."""
     if methods is None:
         return list(dict.fromkeys(record.name for record in records if usual(record)))
+    known = dict.fromkeys(record.name for record in records)
     unknown = [name for name in methods if name not in known]
     if unknown:
         raise ValueError(f"there is no record of {unknown[0]!r} here: there are {list(known)}")

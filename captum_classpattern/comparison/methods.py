@@ -10,10 +10,9 @@ from torch import Tensor, nn
 
 from captum_classpattern.attribution import ClassPattern
 from captum_classpattern.classifier import Classifier, device_and_dtype, find_module
-from captum_classpattern.comparison.controls import ClassMean, RandomPixels
-from captum_classpattern.comparison.crop import BestCrop
+from captum_classpattern.comparison.controls import BestCrop, ClassMean, RandomPixels
 from captum_classpattern.images import Images, LabelledImages, Labels, evenly_spaced
-from captum_classpattern.optimization.settings import Settings
+from captum_classpattern.optimization.settings import SearchSettings
 
 Make: TypeAlias = Callable[[Any], attr.Attribution]
 Method: TypeAlias = Make | tuple[Make, Mapping[str, Any]]
@@ -86,7 +85,7 @@ def known_methods(
         ...     lambda model: captum.attr.NoiseTunnel(captum.attr.Saliency(model)),
         ...     {"stdevs": 0.05, "nt_samples": 8})
     """
-    Settings(n_steps=n_steps, precision=precision)  # refused here, and not as a method that fails
+    SearchSettings(n_steps=n_steps, precision=precision)  # refused here, not in each method
     source = LabelledImages.of(baselines, baseline_labels, argument="baselines")
     searching = {
         "n_steps": n_steps,

@@ -1,49 +1,43 @@
-"""What a comparison holds: a record for each map, and what failed."""
+"""What a comparison measures: one record for each map, and one failure for whatever went wrong."""
 
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeAlias
 
 from torch import Tensor
 
-from captum_classpattern.scores.localisation import Localisation
 from captum_classpattern.scores.power import PredictivePower
-from captum_classpattern.scores.shape import Simplicity
 
-STAMPED = "stamped"
+Score: TypeAlias = float | PredictivePower
+STAMPED = "stamped"  # the kind of the canvases that carry a trigger
 
 
 @dataclass(frozen=True, eq=False)
 class Record:
     r"""
-    One method's map for one canvas and model, and its scores.
+    One map of one method, for one canvas and model, and its scores.
 
     Args:
         model (str): Name of the model.
         method (str): Name of the method.
-        level (str): ``"image"`` for the map of the canvas itself, ``"class"`` for the mean of the
-            maps of some search images of the class.
-        ranking (str): ``"signed"`` ranks pixels by the map, ``"absolute"`` by its absolute value.
-        canvas (int): Which canvas; stamped ones count on after those given.
-        kind (str): Kind of canvas; ``"stamped"`` ones carry the true trigger.
+        level (str): ``"image"`` if the map was computed for the canvas itself, ``"class"`` if it is
+            the mean of the maps of search images of the class.
+        ranking (str): ``"signed"`` if pixels are ranked by the map, ``"absolute"`` if by its
+            absolute value.
+        canvas (int): Index of the canvas. Stamped canvases follow those that were given.
+        kind (str): Kind of the canvas; ``"stamped"`` if it carries the true trigger.
         target (int): The class.
-        control (bool): Whether the method is one of the simple ones that others are held against.
-        map (Tensor): By pixel, float64 (H, W).
-        masks (dict[float, Tensor]): The binary mask, bool (1, H, W), at each area.
-        powers (dict[float, PredictivePower]): At each area; empty for stamped canvases.
-        searches (bool): Whether the method was called anew for each area.
-        rethresholded (dict[float, PredictivePower]): Of a method that does, and is no control,
-            the map of the comparison's own area cut to the other areas; else empty.
-        transfer (dict[str, PredictivePower]): On each other model, at the comparison's area; of
-            the signed maps of images.
-        simplicity (Simplicity): Of the mask at the comparison's area.
-        localisation (Localisation, optional): Of the true trigger, for its class.
-        stability (dict[str, float]): IoU of the mask with that of another seed (``"seeds"``) and
-            with that of another search image of the class (``"canvases"``).
-        infidelity (float, optional): Captum's, normalised.
-        sensitivity (float, optional): Captum's ``sensitivity_max``.
-        passes (float): That the map took: an image forward and backward.
-        seconds (float): That the map took.
-        precision (str, optional): What a search computed in, such as "bfloat16".
+        control (bool): Whether the method is a control, such as :class:`RandomPixels`.
+        map (Tensor): One value per pixel, float64 (H, W).
+        masks (dict[float, Tensor]): The binary mask at each area, bool (1, H, W).
+        powers (dict[float, PredictivePower]): The predictive power at each area; empty for
+            stamped canvases.
+        searches (bool): Whether the method ran again for each area.
+        rethresholded (dict[float, PredictivePower]): For a method that searches and is not a
+            control, the power of its map at the comparison's area, cut to the other areas.
+        scores (dict): The value of each metric by its name, such as ``scores["iou"]``; a dict for
+            a metric with several values. Metrics that do not apply are left out.
+        precision (str, optional): The number format that a search computed in, such as "bfloat16".
     """
 
     model: str
@@ -59,32 +53,55 @@ class Record:
     powers: dict[float, PredictivePower] = field(default_factory=dict)
     searches: bool = False
     rethresholded: dict[float, PredictivePower] = field(default_factory=dict)
-    transfer: dict[str, PredictivePower] = field(default_factory=dict)
-    simplicity: Simplicity | None = None
-    localisation: Localisation | None = None
-    stability: dict[str, float] = field(default_factory=dict)
-    infidelity: float | None = None
-    sensitivity: float | None = None
-    passes: float | None = None
-    seconds: float | None = None
+    scores: dict[str, Score | Mapping[str, Score]] = field(default_factory=dict)
     precision: str | None = None
 
     @property
     def name(self) -> str:
-        """The method's name, with its level and ranking where they are not the usual ones."""
+        """The method's name, followed by "class mean" and "absolute" where they apply."""
         return full_name(self.method, self.level, self.ranking)
+
+    def score(self, name: str) -> float | None:
+        """The value of a metric that has one, or None if it was not measured."""
+        value = self.scores.get(name)
+        return float(value) if isinstance(value, int | float) else None
 
 
 def full_name(method: str, level: str, ranking: str) -> str:
-    """A method's name, with its level and ranking where they are not the usual ones."""
-    unusual = {"class mean": level == "class", "absolute": ranking == "absolute"}
-    return ", ".join([method, *(word for word, wanted in unusual.items() if wanted)])
+    """A method's name, followed by "class mean" and "absolute" where they apply."""
+    suffixes = {"class mean": level == "class", "absolute": ranking == "absolute"}
+    return ", ".join([method, *(suffix for suffix, applies in suffixes.items() if applies)])
+
+
+def search_names(records: Iterable[Record]) -> list[str]:
+    """Names of the methods that search again for each area and are not controls."""
+    return list(dict.fromkeys(r.name for r in records if r.searches and not r.control))
+
+
+def control_names(records: Iterable[Record]) -> list[str]:
+    """Names of the controls."""
+    return list(dict.fromkeys(r.name for r in records if r.control))
+
+
+def by_name(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """The records of each name."""
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        groups.setdefault(record.name, []).append(record)
+    return groups
 
 
 @dataclass(frozen=True)
 class Failure:
-    """What could not be had of a method on a model (its maps, or one of Captum's metrics), and
-    why."""
+    """
+    What failed, and why.
+
+    Args:
+        model (str): Name of the model.
+        method (str): Name of the method.
+        what (str): ``"maps"``, or the title of the metric that failed.
+        reason (str): The error in one line.
+    """
 
     model: str
     method: str
@@ -93,9 +110,10 @@ class Failure:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return {
-            "model": self.model,
-            "method": self.method,
-            "what": self.what,
-            "reason": self.reason,
-        }
+        return asdict(self)
+
+
+def format_error(error: Exception) -> str:
+    """An error in one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

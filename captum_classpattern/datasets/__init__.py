@@ -1,18 +1,17 @@
-"""Folders, ``.npz`` files and torchvision's data sets to images in [0, 1] and labels."""
+"""Folders, ``.npz`` files and torchvision's data sets, loaded as images in [0, 1] and labels."""
 
 import os
 import re
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from captum_classpattern._validation import did_you_mean, few
-from captum_classpattern.datasets.pixels import TOO_LARGE, UNREADABLE, resize_crop, to_channels
+from captum_classpattern._validation import check_count, is_whole, join_names, suggest_names
+from captum_classpattern.datasets.pixels import DECODE_ERRORS, resize_crop, to_channels
 from captum_classpattern.datasets.sources import (
     Listing,
     folder_listing,
@@ -37,44 +36,44 @@ def load_images(
     download: bool = False,
 ) -> LabelledImages:
     r"""
-    Loads images, and their classes, into memory: 4 * C * H * W bytes an image.
+    Loads images and their classes into memory: 4 * C * H * W bytes per image.
 
-    Images are turned upright by their EXIF orientation; animations give their first frame; 16-bit
-    greys are divided by 65535. If all are grey they get one channel, else three, as RGB. Alpha is
-    dropped, as torchvision's ``ImageFolder`` does.
+    Images are turned upright by their EXIF orientation. Animations give their first frame. 16-bit
+    grey values are divided by 65535. The images have one channel if all are grey, otherwise three
+    (RGB). Alpha is dropped, as in torchvision's ``ImageFolder``.
 
     Args:
         source (str or PathLike): One of
 
-            - a folder of folders, one for each class. Classes are numbered in alphabetical order,
-              as by ``ImageFolder``; but if all folders are called by one to five digits, alone or
-              before an underscore (``00014`` or ``14_stop``), these are the class numbers.
-              :meth:`LabelledImages.for_classifier` takes a classifier's own numbers instead;
+            - a folder of folders, one per class. Classes are numbered in alphabetical order,
+              as by ``ImageFolder``; but if the names of all folders are one to five digits, alone
+              or before an underscore (``00014`` or ``14_stop``), these are the class numbers.
+              :meth:`LabelledImages.for_classifier` changes them to a classifier's class numbers;
             - a folder of images, which then have no labels;
             - an ``.npz`` file with ``x``, (N, H, W, C), (N, C, H, W) or (N, H, W), uint8 or floats
               in [0, 1]; and, if there are labels, ``y``, integers (N,);
             - ``"torchvision:NAME"``, a data set of ``torchvision.datasets`` such as ``CIFAR10``.
         size (int or tuple[int, int], optional): Side, or (H, W), in pixels. Images are resized
             (bilinear, antialiased) until they just cover it, then cropped to it at their centre.
-            None leaves them as they are, and they must be of one size. Default: None.
+            Default: None (unchanged; all images must have the same size).
         channels (int, optional): 1 or 3, to make all images grey or RGB. Default: None.
         classes (Sequence[str or int], optional): Load only these classes, by name or number;
-            their numbers stay as they are. Default: None.
-        limit (int, optional): Load at most so many images of each class, drawn at random; without
-            labels, of all. Default: None.
-        seed (int): Seed of this draw. Default: 0.
-        split (str): Of torchvision's data sets: ``"train"``, ``"test"``, or another that the data
-            set has. Default: "test".
+            their numbers stay the same. Default: None.
+        limit (int, optional): Load at most this many images per class, chosen at random; without
+            labels, this many in total. Default: None.
+        seed (int): Seed of this choice. Default: 0.
+        split (str): Split of a torchvision data set: ``"train"``, ``"test"``, or another that it
+            has. Default: "test".
         root (str or PathLike, optional): Folder of torchvision's data sets. Default: ``data``.
-        download (bool): Let torchvision download a data set that isn't there. Default: False.
+        download (bool): Whether torchvision may download a missing data set. Default: False.
 
     Returns:
         *LabelledImages*: The images, in the order of the source, and their labels.
 
     Raises:
-        FileNotFoundError: If the source isn't there.
-        ValueError: If the source is not of these kinds, has no image, an empty class folder, or
-            images that can't be read or are of several sizes; or if a setting is out of range.
+        FileNotFoundError: If the source does not exist.
+        ValueError: If the source is of another kind, has no image, an empty class folder, or
+            images that can't be read or differ in size; or if a setting is out of range.
 
     Examples::
 
@@ -87,7 +86,13 @@ def load_images(
         (torch.Size([3, 1, 14, 14]), tensor([1, 1, 2]))
         >>> folder.cleanup()
     """
-    sides = _checked_settings(size, channels, classes, limit)
+    sides = _parse_size(size)
+    if channels not in (None, 1, 3):
+        raise ValueError(f"channels must be 1, 3, or None (unchanged), got {channels!r}")
+    if classes is not None and (isinstance(classes, str) or len(classes) == 0):
+        raise ValueError(f"classes must be a list of names or numbers, or None, got {classes!r}")
+    if limit is not None:
+        check_count("limit", limit)
     path = Path(source)
     if isinstance(source, str) and source.startswith("torchvision:"):
         where = Path("data" if root is None else root)
@@ -102,51 +107,42 @@ def load_images(
             f"images come from a folder, an .npz file, or 'torchvision:NAME', but "
             f"{os.fspath(source)} is {'none of these' if path.exists() else 'not there'}"
         )
-    chosen = _chosen(listing, classes, limit, seed)
-    images = _stacked(listing, chosen, sides, channels)
+    chosen = _choose(listing, classes, limit, seed)
+    images = _load(listing, chosen, sides, channels)
     labels = None if listing.labels is None else torch.tensor([listing.labels[i] for i in chosen])
     return LabelledImages(
         images, labels, listing.class_names, listing.description, numbering=listing.numbering
     )
 
 
-def _checked_settings(size: Any, channels: Any, classes: Any, limit: Any) -> Any:
-    """The size as (H, W) or None."""
+def _parse_size(size: Any) -> tuple[int, int] | None:
+    """The size as (H, W), or None."""
+    if size is None:
+        return None
     sides = size if isinstance(size, tuple | list) else (size, size)
-    if size is not None and not (len(sides) == 2 and all(_is_count(side) for side in sides)):
+    if len(sides) != 2 or not all(is_whole(side) and side > 0 for side in sides):
         raise ValueError(f"size must be a whole number from 1, or (H, W) of such, got {size!r}")
-    if channels not in (None, 1, 3):
-        raise ValueError(f"channels must be 1, 3, or None for as it comes, got {channels!r}")
-    if classes is not None and (isinstance(classes, str) or len(classes) == 0):
-        raise ValueError(f"classes must be a list of names or numbers, or None, got {classes!r}")
-    if limit is not None and not _is_count(limit):
-        raise ValueError(f"limit must be a whole number from 1, or None for all, got {limit!r}")
-    return None if size is None else tuple(int(side) for side in sides)
+    return int(sides[0]), int(sides[1])
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, Integral) and int(value) > 0
-
-
-def _chosen(
+def _choose(
     listing: Listing, classes: Sequence[str | int] | None, limit: int | None, seed: int
 ) -> list[int]:
-    """Which images to load. What is drawn of a class does not hang on the other classes."""
+    """Which images to load. The choice within a class does not depend on the other classes."""
     labels = listing.labels or [0] * len(listing.names)
-    chosen, taken = list(range(len(labels))), Counter[int]()
+    chosen = list(range(len(labels)))
     if limit is not None:
         order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed)).tolist()
-        chosen = []
+        of_class = defaultdict[int, list[int]](list)
         for i in order:
-            if taken[labels[i]] < limit:
-                chosen.append(i)
-                taken[labels[i]] += 1
+            of_class[labels[i]].append(i)
+        chosen = sorted(i for members in of_class.values() for i in members[:limit])
     if classes is None:
-        return sorted(chosen)
+        return chosen
     if listing.labels is None:
         raise ValueError(f"{listing.description} has no labels to choose classes by: leave it out")
     wanted = {_class_number(name, listing) for name in classes}
-    return sorted(i for i in chosen if labels[i] in wanted)
+    return [i for i in chosen if labels[i] in wanted]
 
 
 def _class_number(wanted: str | int, listing: Listing) -> int:
@@ -158,19 +154,19 @@ def _class_number(wanted: str | int, listing: Listing) -> int:
         known = [names[i] if i < len(names) else str(i) for i in sorted(present)]
         raise ValueError(
             f"{listing.description} has no images of a class {wanted!r}"
-            f"{did_you_mean(str(wanted), known)}"
+            f"{suggest_names(str(wanted), known)}"
         )
     return number
 
 
-def _stacked(
+def _load(
     listing: Listing, chosen: list[int], sides: tuple[int, int] | None, channels: int | None
 ) -> Tensor:
     images, failed, first = torch.empty(0), [], ""
     for place, i in enumerate(chosen):
         try:
             image = listing.load(i)
-        except (*UNREADABLE, *TOO_LARGE) as error:
+        except DECODE_ERRORS as error:
             failed.append(f"{listing.names[i]} ({error})")
             continue
         image = image if channels is None else to_channels(image, channels)
@@ -180,15 +176,15 @@ def _stacked(
         if image.shape[1:] != images.shape[2:]:
             (h, w), (height, width) = images.shape[2:], image.shape[1:]
             raise ValueError(
-                f"the images of {listing.description} are of several sizes: {first} is {h}x{w} "
+                f"the images of {listing.description} have several sizes: {first} is {h}x{w} "
                 f"(height x width), {listing.names[i]} is {height}x{width}; pass size"
             )
-        if len(image) > images.shape[1]:  # the first in colour, after grey ones
+        if len(image) > images.shape[1]:  # the first RGB image, after grey ones
             images = images.repeat(1, len(image), 1, 1)
         images[place] = image
     if failed:
         raise ValueError(
             f"{len(failed)} of {len(chosen)} images of {listing.description} can't be read: "
-            f"{few(failed)}; mend or remove them"
+            f"{join_names(failed)}; repair or remove them"
         )
     return images

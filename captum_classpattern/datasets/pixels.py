@@ -1,4 +1,4 @@
-"""One picture as a Tensor: read, made grey or coloured, resized and cropped."""
+"""Image files as Tensors: decoding, channels, resizing and cropping."""
 
 import struct
 import warnings
@@ -10,48 +10,43 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch import Tensor
 
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error)  # what Pillow raises
-FORMATS = (
-    "BMP",
-    "GIF",
-    "JPEG",
-    "PNG",
-    "PPM",
-    "TIFF",
-    "WEBP",
-)  # Pillow would start programs for others
-TOO_LARGE = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+DECODE_ERRORS = (  # that Pillow raises
+    OSError, SyntaxError, ValueError, EOFError, struct.error,
+    Image.DecompressionBombError, Image.DecompressionBombWarning,
+)  # fmt: skip
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # others would start programs
 GREY_MODES = ("1", "L", "LA", "La")
 
 
-def decoded(image: Path | Image.Image) -> Tensor:
-    """A file or picture as a Tensor (1, H, W) or (3, H, W)."""
+def decode(image: Path | Image.Image) -> Tensor:
+    """A file or Pillow image as a Tensor (1, H, W) or (3, H, W) in [0, 1]."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         if isinstance(image, Path):
             with Image.open(image, formats=FORMATS) as file:
-                return decoded(ImageOps.exif_transpose(file))
-    deep = image.mode.startswith("I")
-    if deep or image.mode == "F":
-        pixels = torch.from_numpy(np.array(image, np.float32))[None] / (65535 if deep else 1)
+                return decode(ImageOps.exif_transpose(file))
+    if image.mode == "F" or image.mode.startswith("I"):
+        largest = 1 if image.mode == "F" else 65535  # 16 bits
+        pixels = torch.from_numpy(np.array(image, np.float32))[None] / largest
         if not bool(((pixels >= 0) & (pixels <= 1)).all()):
-            raise ValueError(f"its pixels are not from 0 to {65535 if deep else 1}")
+            raise ValueError(f"its pixels are not from 0 to {largest}")
         return pixels
     if image.mode == "P":
-        image = image.convert("RGBA")  # else Pillow warns of transparent colours
+        image = image.convert("RGBA")  # else Pillow warns about transparent colours
     array = np.array(image.convert("L" if image.mode in GREY_MODES else "RGB"))
     return torch.from_numpy(array).view(*array.shape[:2], -1).permute(2, 0, 1).float() / 255
 
 
 def to_channels(image: Tensor, channels: int) -> Tensor:
+    """The image (C, H, W) in grey, with 1 channel, or in RGB, with 3."""
     if channels < len(image):
-        luma = image.new_tensor([0.299, 0.587, 0.114])  # ITU-R 601-2, as Pillow's
+        luma = image.new_tensor([0.299, 0.587, 0.114])  # ITU-R 601-2, like Pillow
         return torch.einsum("c,chw->hw", luma, image)[None].clamp(0, 1)
     return image.expand(channels, -1, -1)
 
 
 def resize_crop(image: Tensor, height: int, width: int) -> Tensor:
-    """Resized until it just covers (height, width), and cropped to that at the centre."""
+    """Resizes an image until it just covers (height, width), and crops its centre to that size."""
     h, w = image.shape[1:]
     scale = max(height / h, width / w)
     size = max(height, round(h * scale)), max(width, round(w * scale))

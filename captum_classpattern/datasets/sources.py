@@ -1,4 +1,4 @@
-"""What a source of images holds: a folder, an ``.npz`` file, or a data set of torchvision."""
+"""Sources of images: folders, ``.npz`` files and the data sets of torchvision."""
 
 import inspect
 import re
@@ -12,27 +12,27 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from captum_classpattern._validation import ArgumentTypeError, Notice, did_you_mean, few
+from captum_classpattern._validation import ArgumentTypeError, Notice, join_names, suggest_names
 from captum_classpattern.class_names import NUMBERED
 from captum_classpattern.classifier import warn
-from captum_classpattern.datasets.pixels import UNREADABLE, decoded
+from captum_classpattern.datasets.pixels import DECODE_ERRORS, decode
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
 class Listing(NamedTuple):
-    """What a source holds, before any image is loaded."""
+    """The images of a source, of which none is loaded yet."""
 
     description: str
     names: Sequence[str]  # of the images, for errors
     labels: list[int] | None
     class_names: tuple[str, ...] | None
     load: Callable[[int], Tensor]  # (C, H, W) in [0, 1]
-    numbering: str = "dataset"  # as of LabelledImages
+    numbering: str = "dataset"  # as in LabelledImages
 
 
 def folder_listing(path: Path) -> Listing:
-    """Class folders or images; what is neither is passed over."""
+    """A folder of class folders, or a folder of images; other files are ignored."""
     inside = sorted(p for p in path.iterdir() if not p.name.startswith((".", "__MACOSX")))
     folders, files = [p for p in inside if p.is_dir()], _images_in(path)
     filled = {folder: images for folder in folders if (images := _images_in(folder))}
@@ -48,15 +48,15 @@ def folder_listing(path: Path) -> Listing:
         empty = [folder.name for folder in folders if folder not in filled]
         if empty:
             raise ValueError(
-                f"the class folders {few(empty)} in {path} have no images directly in them "
+                f"the class folders {join_names(empty)} in {path} have no images directly in them "
                 f"(looked for {', '.join(EXTENSIONS)}): remove them, or give the folder whose "
                 "folders hold the images"
             )
         numbers, names, numbering = _numbered([folder.name for folder in folders], path)
         files = [file for folder in folders for file in filled[folder]]
         labels = [n for n, folder in zip(numbers, folders) for _ in filled[folder]]
-    shown = [str(file.relative_to(path)) for file in files]
-    return Listing(str(path), shown, labels, names, lambda i: decoded(files[i]), numbering)
+    file_names = [str(file.relative_to(path)) for file in files]
+    return Listing(str(path), file_names, labels, names, lambda i: decode(files[i]), numbering)
 
 
 def _images_in(folder: Path) -> list[Path]:
@@ -74,32 +74,33 @@ def _numbered(folders: list[str], path: Path) -> tuple[list[int], tuple[str, ...
     for number, folder in zip(numbers, folders):
         if number in named:
             raise ValueError(
-                f"the class folders {named[number]} and {folder} in {path} have one number, "
+                f"the class folders {named[number]} and {folder} in {path} have the same number, "
                 f"{number}: rename one"
             )
         named[number] = folder
     if numbers != sorted(numbers):
         warn(
-            f"the class folders of {path} are numbered by their names ({few(folders)}), and not "
-            "alphabetically, as torchvision's ImageFolder would",
+            f"the class folders of {path} are numbered by their names ({join_names(folders)}), and "
+            "not alphabetically, as torchvision's ImageFolder would do",
             Notice,
         )
     return numbers, tuple(named.get(i, str(i)) for i in range(max(named) + 1)), "numbers"
 
 
 def npz_listing(path: Path) -> Listing:
+    """The arrays ``x``, images, and ``y``, labels, of an ``.npz`` file."""
     try:
-        # opened here, as numpy leaves a broken archive open
+        # opened here, since numpy leaves a broken archive open
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             if "x" not in file.files:
                 raise ValueError(f"it has no array x, only {', '.join(file.files) or 'nothing'}")
             x, y = file["x"], file["y"] if "y" in file.files else None
-    except (*UNREADABLE, AttributeError, TypeError, zipfile.BadZipFile) as error:
+    except (*DECODE_ERRORS, AttributeError, TypeError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"{path} can't be used: {error}. Write it by np.savez(path, x=images, y=labels), the "
             "images uint8 or floats in [0, 1]"
         ) from error
-    axis, scale = _channel_axis(x.shape, path), 255 if x.dtype == np.uint8 else 1
+    axis = _channel_axis(x.shape, path)
     if x.dtype != np.uint8 and x.dtype.kind != "f":
         raise ValueError(
             f"x in {path} must be uint8, or floats in [0, 1], got {x.dtype}: if its values are "
@@ -112,7 +113,8 @@ def npz_listing(path: Path) -> Listing:
         )
 
     def load(index: int) -> Tensor:
-        image = torch.from_numpy(np.array(x[index], np.float32)) / scale
+        image = torch.from_numpy(np.array(x[index], np.float32))
+        image = image / 255 if x.dtype == np.uint8 else image
         return image[None] if axis is None else image.movedim(axis - 1, 0)
 
     names = [f"image {i}" for i in range(len(x))]
@@ -121,8 +123,9 @@ def npz_listing(path: Path) -> Listing:
 
 
 def _channel_axis(shape: tuple[int, ...], path: Path) -> int | None:
+    """The axis of the channels; None if there is none, since the images are grey."""
     axes = [axis for axis in (1, 3) if len(shape) == 4 and shape[axis] in (1, 3)]
-    grey = len(shape) == 3 and shape[2] not in (1, 3)  # else it is rather one image (H, W, C)
+    grey = len(shape) == 3 and shape[2] not in (1, 3)  # else it looks like one image (H, W, C)
     if 0 in shape or not (grey or len(axes) == 1):
         what = "could be both of the first" if len(axes) == 2 else "is none of these"
         raise ValueError(
@@ -143,6 +146,7 @@ def _labels(values: Any, count: int, name: str) -> list[int]:
 
 
 def torchvision_listing(source: str, split: str, root: Path, download: bool) -> Listing:
+    """A data set of torchvision, by a source such as "torchvision:CIFAR10"."""
     build, by_flag = _torchvision_class(source.partition(":")[2])
     if by_flag and split not in ("train", "test"):
         raise ValueError(f"split of {source} must be 'train' or 'test', got {split!r}")
@@ -153,7 +157,7 @@ def torchvision_listing(source: str, split: str, root: Path, download: bool) -> 
         raise ValueError(f"{source} can't be opened with split {split!r}: {error}") from error
     except (RuntimeError, OSError) as error:
         failed = f"could not be downloaded to {root}: {error}"
-        absent = f"is not in {root}, or not whole: give the root that has it, or download=True"
+        absent = f"is not in {root}, or is incomplete: give the root that has it, or download=True"
         raise FileNotFoundError(f"{source} {failed if download else absent}") from error
 
     def load(index: int) -> Tensor:
@@ -162,18 +166,18 @@ def torchvision_listing(source: str, split: str, root: Path, download: bool) -> 
             raise ArgumentTypeError(
                 f"{source} gives a {type(image).__name__}, not an image and its class"
             )
-        return decoded(image)
+        return decode(image)
 
     classes = getattr(data, "classes", None)
     named = isinstance(classes, list | tuple) and all(isinstance(name, str) for name in classes)
     names = tuple(classes) if named and classes else None
-    shown = [f"image {i}" for i in range(len(data))]
-    return Listing(f"{source} ({split})", shown, _listed_labels(data, source), names, load)
+    images = [f"image {i}" for i in range(len(data))]
+    return Listing(f"{source} ({split})", images, _listed_labels(data, source), names, load)
 
 
 def _torchvision_class(name: str) -> tuple[Any, bool]:
-    """The data set of a name, and whether its split is a flag, ``train=``."""
-    import torchvision.datasets as known  # only here: it is slow to import
+    """The class of a data set, and whether its split is a flag, ``train=``."""
+    import torchvision.datasets as known  # slow to import, and only needed here
 
     fitting: dict[str, bool] = {}
     for other in known.__all__:
@@ -183,13 +187,13 @@ def _torchvision_class(name: str) -> tuple[Any, bool]:
         if splits and "download" in takes and needs == ["root"]:
             fitting[other] = "train" in splits
     if name not in fitting:
-        hint = did_you_mean(name, fitting)
+        hint = suggest_names(name, fitting)
         raise ValueError(f"torchvision has no data set {name!r} of images in splits{hint}")
     return getattr(known, name), fitting[name]
 
 
 def _listed_labels(data: Any, source: str) -> list[int]:
-    """The labels that a data set lists, else those of its items, which takes loading them all."""
+    """The labels that a data set lists, else those of its items, all of which must be loaded."""
     for attribute in ("targets", "labels", "_labels"):
         if hasattr(data, attribute):
             return _labels(getattr(data, attribute), len(data), f"the labels of {source}")

@@ -1,4 +1,4 @@
-"""The embedded images and models: real data and real classifiers to try everything on."""
+"""Embedded images and models: real data and real classifiers to try everything on."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,22 +17,14 @@ DATA = Path(__file__).parent / "data"
 MODELS = ("natural", "backdoored", "robust")
 TRIGGER_TARGET = 0
 CLASS_NAMES = (
-    "T-shirt",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
-)
+    "T-shirt", "Trouser", "Pullover", "Dress", "Coat",
+    "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class DemoImages:
-    """2,000 test images of Fashion-MNIST: one half to search with, the other to score on."""
+    """2,000 test images of Fashion-MNIST: one half to search on, the other to score on."""
 
     search: LabelledImages
     held_out: LabelledImages
@@ -40,10 +32,10 @@ class DemoImages:
 
 def demo_images() -> DemoImages:
     r"""
-    The embedded Fashion-MNIST test images (Xiao et al. 2017, arXiv 1708.07747), 200 a class.
+    The embedded Fashion-MNIST test images (Xiao et al. 2017, arXiv 1708.07747), 200 per class.
 
     Returns:
-        *DemoImages*: ``.search`` and ``.held_out``, 1,000 images each, which never mix.
+        *DemoImages*: ``.search`` and ``.held_out``, 1,000 images each, without overlap.
 
     Examples::
 
@@ -66,7 +58,7 @@ def demo_models() -> dict[str, PixelClassifier]:
     r"""
     The embedded classifiers: natural, backdoored and adversarially trained ("robust").
 
-    How each was trained and what it scores stands in a JSON file beside its weights.
+    A JSON file next to each model's weights records how it was trained and how it scores.
 
     Returns:
         *dict[str, PixelClassifier]*: In eval mode, on the CPU.
@@ -93,7 +85,7 @@ def demo_models() -> dict[str, PixelClassifier]:
 
 def demo_trigger() -> Pattern:
     r"""
-    The true trigger of the backdoored model: a 3x3 checkerboard that means class 0.
+    The true trigger of the backdoored model: a 3x3 checkerboard for class 0.
 
     Returns:
         *Pattern*: The patch, its mask and its target.

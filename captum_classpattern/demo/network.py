@@ -30,7 +30,7 @@ class Block(nn.Module):
 class SmallResNet(nn.Module):
     """Seven 3x3 convolutions in three stages, average pooling, one linear layer.
 
-    Each ReLU is a module of its own, since Captum's DeepLift and GuidedBackprop ask for that.
+    Each ReLU is a separate module, as Captum's DeepLift and GuidedBackprop require.
 
     Args:
         channels (int): Channels of the images. Default: 1.

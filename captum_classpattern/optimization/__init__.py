@@ -1,5 +1,7 @@
 """One search: its objective, its schedule, its solvers, and the images that judge its masks."""
 
-from captum_classpattern.optimization.search import SearchResult, search_masks
+from captum_classpattern.optimization.run import search_masks
+from captum_classpattern.optimization.search import Search, SearchResult, Solver
+from captum_classpattern.optimization.solvers import SOLVERS, PaperLoop, Swap
 
-__all__ = ["SearchResult", "search_masks"]
+__all__ = ["SOLVERS", "PaperLoop", "Search", "SearchResult", "Solver", "Swap", "search_masks"]

@@ -1,7 +1,7 @@
-"""A faster way to call a classifier in the many passes of a search; scores never use it.
+"""Faster calls of a classifier for the many passes of a search; scores never use them.
 
-What is done follows from the device and the network's layers alone. Nothing is timed, so the same
-search gives the same masks on a busy machine.
+The device and the layers of the network decide what is done. Nothing is timed, so a search gives
+the same masks on a busy machine.
 """
 
 import copy
@@ -28,7 +28,7 @@ def accelerated(
 ) -> Classifier:
     """The classifier itself, or a private copy of it that is faster on its device.
 
-    A copy that fails on the first canvas is not used, as where a network can't run in bfloat16.
+    A copy that fails on the first canvas is not used: some networks can't run in bfloat16, say.
     """
     dtype = device_and_dtype(forward_func, canvases)[1]
     if precision == "bfloat16" and dtype not in (torch.float32, torch.bfloat16):
@@ -39,12 +39,12 @@ def accelerated(
     if precision == "full" or dtype != torch.float32:
         return forward_func
     first, arguments = first_of(canvases, additional)
-    wanted = ways_for(forward_func, canvases.device, precision)
+    wanted = choose_speedups(forward_func, canvases.device, precision)
     with preserve_state(forward_func, 0), uncounted(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about ways that will not be taken
+        warnings.simplefilter("ignore")  # about speedups that will not be used
         try:
             return _checked(forward_func, wanted, first, arguments)
-        except Exception as error:  # whatever it is: this model can't do all of that
+        except Exception as error:  # of any kind: this model can't do all of that
             _check_memory(error)
             chosen, found = _one_by_one(forward_func, wanted, first, arguments)
             if precision == "bfloat16" and "bfloat16" not in chosen:
@@ -55,20 +55,23 @@ def accelerated(
     return found
 
 
-def ways_for(forward_func: Classifier, device: torch.device, precision: str) -> tuple[str, ...]:
-    """The rule: how a classifier is made faster on a device.
+def choose_speedups(
+    forward_func: Classifier, device: torch.device, precision: str
+) -> tuple[str, ...]:
+    """The rule by which a classifier is made faster on a device.
 
-    Batch norms are folded into the convolutions before them. Networks of convolutions, or whose
-    patches are cut by one, work in bfloat16 and channels_last where the device has matrix products
-    in bfloat16; others are too small to gain. Of plain functions no layer can be seen.
+    Batch norms are folded into the convolutions before them. A network with a convolution (also
+    one that only cuts patches) works in bfloat16 and channels_last where the device has matrix
+    products in bfloat16; other networks are too small to gain. The layers of a plain function
+    can't be seen.
     """
     module = find_module(forward_func)
     parts = () if module is None else tuple(module.modules())
     convolves = module is not None and any(weight.ndim == 4 for weight in module.parameters())
     low = precision == "bfloat16" or (convolves and has_bfloat16(device))
-    ways = ["bfloat16"] * low + ["channels_last"] * (low and convolves)
-    ways += ["folded"] * any(isinstance(part, nn.BatchNorm2d) for part in parts)
-    return tuple(ways)
+    speedups = ["bfloat16"] * low + ["channels_last"] * (low and convolves)
+    speedups += ["folded"] * any(isinstance(part, nn.BatchNorm2d) for part in parts)
+    return tuple(speedups)
 
 
 def has_bfloat16(device: torch.device) -> bool:
@@ -85,14 +88,14 @@ def has_bfloat16(device: torch.device) -> bool:
 def _one_by_one(
     forward_func: Classifier, wanted: tuple[str, ...], image: Tensor, arguments: tuple[Any, ...]
 ) -> tuple[tuple[str, ...], Classifier]:
-    """Those of the ways that the model can go, and what calls it so."""
+    """The speedups that work for the model, and the classifier that uses them."""
     chosen: tuple[str, ...] = ()
     found = forward_func
-    for way in wanted:
+    for speedup in wanted:
         try:
-            found = _checked(forward_func, (*chosen, way), image, arguments)
-            chosen = (*chosen, way)
-        except Exception as error:  # likewise
+            found = _checked(forward_func, (*chosen, speedup), image, arguments)
+            chosen = (*chosen, speedup)
+        except Exception as error:  # of any kind, as above
             _check_memory(error)
     return chosen, found
 
@@ -107,12 +110,12 @@ def _check_memory(error: Exception) -> None:
 
 
 def _checked(
-    forward_func: Classifier, ways: tuple[str, ...], image: Tensor, arguments: tuple[Any, ...]
+    forward_func: Classifier, speedups: tuple[str, ...], image: Tensor, arguments: tuple[Any, ...]
 ) -> Classifier:
-    """What calls the classifier in these ways; an error unless its gradient is finite."""
-    if not ways:
+    """The classifier with these speedups; an error unless its gradient is finite."""
+    if not speedups:
         return forward_func
-    call = _built(forward_func, ways, image, arguments)
+    call = _built(forward_func, speedups, image, arguments)
     leaf = image.detach().clone().requires_grad_()
     (slope,) = torch.autograd.grad(call(leaf, *arguments).float().logsumexp(1).sum(), leaf)
     if not bool(slope.isfinite().all()):
@@ -121,42 +124,42 @@ def _checked(
 
 
 def _built(
-    forward_func: Classifier, ways: tuple[str, ...], image: Tensor, arguments: tuple[Any, ...]
+    forward_func: Classifier, speedups: tuple[str, ...], image: Tensor, arguments: tuple[Any, ...]
 ) -> Classifier:
     owner = find_module(forward_func)
-    if ways == ("bfloat16",):  # autocast needs no copy
-        return _Accelerated(forward_func, ways)
+    if speedups == ("bfloat16",):  # autocast needs no copy
+        return _Accelerated(forward_func, speedups)
     if owner is None:
         raise ValueError("only a module can be copied")
-    twin = copy.deepcopy(owner).requires_grad_(False)
-    if "channels_last" in ways:
-        twin.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    call = twin if owner is forward_func else types.MethodType(forward_func.__func__, twin)  # type: ignore[attr-defined]
-    if "folded" in ways:
-        _fold(twin, call, image, arguments)
-    return _Accelerated(call, ways)
+    copied = copy.deepcopy(owner).requires_grad_(False)
+    if "channels_last" in speedups:
+        copied.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    call = copied if owner is forward_func else types.MethodType(forward_func.__func__, copied)  # type: ignore[attr-defined]
+    if "folded" in speedups:
+        _fold(copied, call, image, arguments)
+    return _Accelerated(call, speedups)
 
 
 class _Accelerated(nn.Module):
     """Calls a classifier under autocast, with images in the memory format that suits it."""
 
-    def __init__(self, call: Classifier, ways: tuple[str, ...]) -> None:
+    def __init__(self, call: Classifier, speedups: tuple[str, ...]) -> None:
         super().__init__()
-        self.call, self.ways = call, ways
+        self.call, self.speedups = call, speedups
         self.module = find_module(call)  # so that its device and precision can be seen
         self.training = False
 
     def forward(self, images: Tensor, *additional: Any) -> Tensor:
-        if "channels_last" in self.ways:
+        if "channels_last" in self.speedups:
             images = images.contiguous(memory_format=torch.channels_last)
-        enabled = "bfloat16" in self.ways
+        enabled = "bfloat16" in self.speedups
         with torch.autocast(images.device.type, torch.bfloat16, enabled=enabled):
             return self.call(images, *additional)
 
 
 def _fold(module: nn.Module, call: Classifier, image: Tensor, arguments: tuple[Any, ...]) -> None:
-    """Puts each batch norm that directly follows a convolution into it; an error if that
-    changes the logits, as where the convolution's output is also used elsewhere."""
+    """Folds each batch norm into the convolution directly before it; an error if that changes the
+    logits, as it does where the convolution's output is also used elsewhere."""
     with torch.no_grad():
         before = call(image, *arguments)
         for convolution, norm in _followed(module, call, image, arguments):

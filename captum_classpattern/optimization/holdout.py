@@ -1,21 +1,18 @@
-"""Judging patterns, by search images that they were not fitted to."""
+"""Who judges patterns: search images that no mask is fitted to."""
 
 from collections import Counter
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 
 from captum_classpattern.classifier import Classifier, additional_rows
 from captum_classpattern.images import LabelledImages
+from captum_classpattern.optimization.search import Search
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.power import count_hits
 
 JUDGE_EVERY, JUDGE_MOST = 5, 500
-FEW = 100  # judges that tell which canvases are losing
-NO_JUDGES = (
-    "to keep the best there must be images to judge by, and there are too few baselines to keep "
-    "some of them from fitting (not counting those of class {}): give more, or leave keep=None"
-)
+EARLY_JUDGES = 100  # enough to find the weakest canvases
 
 
 def split_for_judging(
@@ -23,8 +20,8 @@ def split_for_judging(
 ) -> tuple[LabelledImages, LabelledImages]:
     """The part that masks are fitted to, and the part that judges them.
 
-    Every fifth image in order of label is kept for judging (shuffled within a label; of more
-    than 2,500 only every n-th, so that it is at most 500), so that every class gives its share.
+    Every fifth image judges, in the order of the labels (shuffled within a label), so that each
+    class gives its share. Of more than 2,500 images it is every n-th, so that at most 500 judge.
     """
     labels, count = baselines.known_labels, len(baselines)
     shuffled = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
@@ -34,83 +31,107 @@ def split_for_judging(
     judging[order[every - 1 :: every]] = True
     classes = len(set(labels.tolist()))
     if len(set(labels[~judging].tolist())) < min(classes, 2):
-        judging[:] = False  # few images: some class would have none left to be fitted to
+        judging[:] = False  # few images: a class would have none left to be fitted to
     return (
         baselines.subset(torch.nonzero(~judging).flatten()),
         baselines.subset(torch.nonzero(judging).flatten()),
     )
 
 
-def judging_subset(judge: LabelledImages) -> LabelledImages:
-    """At most 100 of the judging images, over all labels, for what must be known early and at low
-    cost; all of them if nearly all are of one label, since each class needs images of others."""
-    order = torch.argsort(judge.known_labels, stable=True)
-    few = judge.subset(order[:: max(1, -(-len(judge) // FEW))])
-    return few if len(set(few.known_labels.tolist())) > 1 else judge
+def judging_subset(judges: LabelledImages) -> LabelledImages:
+    """At most 100 of the judging images, of all labels, for early and cheap decisions; all of them
+    if the 100 would be of one label, since each class needs images of others."""
+    order = torch.argsort(judges.known_labels, stable=True)
+    subset = judges.subset(order[:: max(1, -(-len(judges) // EARLY_JUDGES))])
+    return subset if len(set(subset.known_labels.tolist())) > 1 else judges
+
+
+def check_judges(judges: LabelledImages, targets: Sequence[int]) -> None:
+    """Raises an error unless there are images to judge the patterns of each class by."""
+    for target in dict.fromkeys(targets):
+        if not len(judges.without_class(target)):
+            raise ValueError(
+                "to keep the best there must be images to judge by, and there are too few "
+                f"baselines to keep some of them from fitting (not counting those of class "
+                f"{target}): give more, or leave keep=None"
+            )
 
 
 def judge_patterns(
-    forward_func: Classifier,
-    patterns: list[Pattern],
-    judge: LabelledImages,
-    area: float,
-    additional: tuple[Any, ...] = (),
-    batch_size: int | None = None,
-    *,
-    rows: list[int] | None = None,
-    count: int | None = None,
+    forward_func: Classifier, search: Search, patterns: Sequence[Pattern], judges: LabelledImages
 ) -> None:
-    """Fills in ``search_power``: that of the binary pattern on judging images of other classes.
+    """Sets ``search_power`` of the patterns of a search: the share of the judging images of other
+    classes that the binary pattern turns into its class; None if there are no such images."""
+    objective = search.objective
+    for row, pattern in zip(search.rows, patterns):
+        others = judges.without_class(pattern.target)
 
-    The patterns may be some ``rows`` of the ``count`` that the additional arguments belong to.
-    """
-    count = len(patterns) if count is None else count
-    for row, pattern in zip(range(count) if rows is None else rows, patterns):
-        others = judge.without_class(pattern.target)
-
-        def repeated(n: int, row: int = row) -> tuple[Any, ...]:
-            return additional_rows(additional, torch.full((n,), row), count)
+        def additional_for(n: int, row: int = row) -> tuple[object, ...]:
+            rows = torch.full((n,), row)
+            return additional_rows(objective.additional, rows, len(objective.canvases))
 
         pattern.info["search_power"] = None
         if len(others):
             hits = count_hits(
                 forward_func,
-                pattern.topk(area),
+                pattern.topk(search.area),
                 others,
-                additional_for=repeated,
-                batch_size=batch_size,
+                additional_for=additional_for,
+                batch_size=objective.internal_batch_size,
             )
             pattern.info["search_power"] = hits / len(others)
 
 
-def check_judges(judge: LabelledImages, targets: list[int]) -> None:
-    """Raises an error unless there are images to judge the patterns of each class by."""
-    for target in dict.fromkeys(targets):
-        if not len(judge.without_class(target)):
-            raise ValueError(NO_JUDGES.format(target))
+def successive_halving(
+    forward_func: Classifier, search: Search, judges: LabelledImages, keep: int
+) -> int:
+    """Drops the weaker half of each class's canvases at each checkpoint, until ``keep`` are left;
+    returns how many images this judging took."""
+    judges, images = judging_subset(judges), 0
+    while _most_of_a_class(search) > keep and next(search.checkpoints, "finished") is None:
+        patterns = found_patterns(search)
+        judge_patterns(forward_func, search, patterns, judges)
+        images += sum(len(judges.without_class(pattern.target)) for pattern in patterns)
+        search.drop(weakest(patterns, keep))
+    return images
 
 
-def most_of_a_class(targets: list[int]) -> int:
-    """How many canvases the class with most of them has."""
-    return max(Counter(targets).values())
+def _most_of_a_class(search: Search) -> int:
+    """How many canvases the class with most of them still has."""
+    return max(Counter(search.objective.targets[row] for row in search.rows).values())
 
 
-def losing(patterns: list[Pattern], keep: int) -> set[int]:
-    """Where the worse half of each class's judged patterns stand; ``keep`` of each always stay."""
-    lost: set[int] = set()
+def found_patterns(search: Search) -> list[Pattern]:
+    """The patterns of the canvases that are still searched, with what the search knows of them."""
+    result, objective = search.result(), search.objective
+    patterns = []
+    for row in search.rows:
+        mask, losses = result.masks[row].clone(), result.losses[row]
+        info = {
+            "passes": int(result.passes[row]),
+            "loss_curve": losses[losses.isfinite()].tolist(),
+            "mask_pixels": int(mask.count_nonzero()),
+            "empty_mask": not bool(mask.any()),
+        }
+        canvas = objective.canvases[row].clone()
+        patterns.append(Pattern(canvas, mask, objective.targets[row], info))
+    return patterns
+
+
+def weakest(patterns: Sequence[Pattern], keep: int) -> set[int]:
+    """Positions of the weaker half of each class's judged patterns; ``keep`` always stay."""
+    dropped: set[int] = set()
     for target in {pattern.target for pattern in patterns}:
-        own = [i for i, pattern in enumerate(patterns) if pattern.target == target]
-        own.sort(key=lambda i: -patterns[i].info["search_power"])
-        lost.update(own[max(keep, -(-len(own) // 2)) :])
-    return lost
+        places = [i for i, pattern in enumerate(patterns) if pattern.target == target]
+        places.sort(key=lambda i: -patterns[i].info["search_power"])
+        dropped.update(places[max(keep, -(-len(places) // 2)) :])
+    return dropped
 
 
-def keep_best(patterns: list[Pattern], keep: int, targets: list[int]) -> list[Pattern]:
+def keep_best(patterns: Sequence[Pattern], keep: int, targets: Sequence[int]) -> list[Pattern]:
     """The patterns of each target that scored best on the judging images, best first."""
     best: list[Pattern] = []
     for target in dict.fromkeys(targets):
-        own = [pattern for pattern in patterns if pattern.target == target]
-        if any(pattern.info["search_power"] is None for pattern in own):
-            raise ValueError(NO_JUDGES.format(target))
-        best += sorted(own, key=lambda pattern: -pattern.info["search_power"])[:keep]
+        of_class = [pattern for pattern in patterns if pattern.target == target]
+        best += sorted(of_class, key=lambda pattern: -pattern.info["search_power"])[:keep]
     return best

@@ -1,15 +1,22 @@
-"""How far a classifier is from saying the target on stamped images, for many canvases at once."""
+"""How far a classifier is from predicting the target on stamped images, for many masks at once."""
 
 import itertools
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from captum_classpattern.classifier import Classifier, additional_rows, device_and_dtype, warn
-from captum_classpattern.optimization.schedule import Step
+
+
+class Batch(NamedTuple):
+    """The images of one step, which of them each target meets, and the canvases that take part."""
+
+    images: Tensor
+    picks: dict[int, list[int]]
+    rows: list[int]
 
 
 @dataclass
@@ -28,26 +35,27 @@ class Objective:
     def __post_init__(self) -> None:
         self._targets = torch.tensor(self.targets, device=self.canvases.device)
 
-    def value(self, masks: Tensor, rows: list[int], step: Step) -> Tensor:
-        """Losses (n,) of the masks (n, 1, H, W) of some canvases: 1 - sqrt(p) of the target's p."""
-        return self._evaluate(masks, rows, step, bounded=True, gradient=False)[0]
+    def value(self, masks: Tensor, batch: Batch) -> Tensor:
+        """Losses (n,) of the masks (n, 1, H, W) of a batch's canvases: 1 - sqrt(p), where p is the
+        probability of the target."""
+        return self._evaluate(masks, batch, bounded=True, gradient=False)[0]
 
     def value_and_gradient(
-        self, masks: Tensor, rows: list[int], step: Step, *, bounded: bool = False
+        self, masks: Tensor, batch: Batch, *, bounded: bool = False
     ) -> tuple[Tensor, Tensor]:
         """Losses, 1 - sqrt(p) or the cross-entropy -log p, and their gradients (n, 1, H, W).
 
-        1 - sqrt(p) is bounded: it gives up images that are far from the class.
+        1 - sqrt(p) is bounded: images that are far from the class have almost no gradient.
         """
-        return self._evaluate(masks, rows, step, bounded=bounded, gradient=True)
+        return self._evaluate(masks, batch, bounded=bounded, gradient=True)
 
     def _evaluate(
-        self, masks: Tensor, rows: list[int], step: Step, *, bounded: bool, gradient: bool
+        self, masks: Tensor, batch: Batch, *, bounded: bool, gradient: bool
     ) -> tuple[Tensor, Tensor]:
-        """The pairs of canvas and image are independent, so that the gradient of their sum with
-        respect to the stamped images holds each mask's own."""
-        device = masks.device
-        picks = [step.picks.get(self.targets[row], []) for row in rows]
+        """The pairs of canvas and image are independent, so the gradient of the sum of their losses
+        with respect to the stamped images holds the gradient of each pair."""
+        device, rows = masks.device, batch.rows
+        picks = [batch.picks[self.targets[row]] for row in rows]
         counts = torch.tensor([len(pick) for pick in picks], device=device)
         owners = [place for place, pick in enumerate(picks) for _ in pick]
         owner, pick, row = (
@@ -59,7 +67,7 @@ class Objective:
         while start < len(owner):
             part = slice(start, start + (self.internal_batch_size or len(owner)))
             try:
-                mask, image = masks[owner[part]], step.images[pick[part]]
+                mask, image = masks[owner[part]], batch.images[pick[part]]
                 loss, slope = self._pairs(mask, image, row[part], bounded, gradient)
             except torch.OutOfMemoryError:
                 size = len(owner[part])
@@ -106,8 +114,8 @@ class Objective:
 
 
 def _add_runs(totals: Tensor, values: Tensor, owners: list[int]) -> None:
-    """Adds the sum of each run of values to the total of its owner. Each run is summed in the same
-    order on every call; ``index_add_`` adds in any order on CUDA."""
+    """Adds the sum of each run of values to the total of its owner, always in the same order, which
+    ``index_add_`` does not keep on CUDA."""
     runs = [(owner, len(list(run))) for owner, run in itertools.groupby(owners)]
     sums = torch.stack([run.sum(0) for run in torch.split(values, [length for _, length in runs])])
     totals[[owner for owner, _ in runs]] += sums

@@ -1,8 +1,8 @@
-"""Which baselines each target meets at each step of a search."""
+"""Which baselines each target meets in each step of a search."""
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -11,66 +11,58 @@ import torch
 from torch import Tensor
 
 from captum_classpattern.images import LabelledImages
-from captum_classpattern.optimization.settings import Settings
 
 
 class Step(NamedTuple):
-    """The images of one step, and which of them each target meets (none once it has finished)."""
+    """The images of one step, and which of them each target meets, without finished targets."""
 
     images: Tensor
     picks: dict[int, list[int]]
 
 
 class Schedule:
-    """One seeded stream of baselines a target, whatever else is searched with it.
+    """One seeded stream of baselines for each target, whatever else is searched with it.
 
-    All targets share one shuffle an epoch, each without its own class, so that most images are
+    All targets share one shuffle per epoch, each without its own class, so that most images are
     fetched once for all of them. A batch ends where an epoch does.
     """
 
-    def __init__(self, source: LabelledImages, targets: list[int], settings: Settings) -> None:
-        self.source, self.seed = source, settings.seed
+    def __init__(self, source: LabelledImages, targets: list[int], seed: int) -> None:
+        self.source, self.seed = source, seed
         self.seen: set[int] = set()
-        self.labels = source.known_labels.numpy()
-        self.sizes: dict[int, list[int]] = {}
-        self.sign_steps = 0
-        counts = Counter(self.labels.tolist())
+        self._labels = source.known_labels.numpy()
+        counts = Counter(self._labels.tolist())
+        self.others: dict[int, int] = {}  # how many baselines each target has
         for target in dict.fromkeys(targets):
-            left = len(source) - counts[target]
-            if left == 0:
+            self.others[target] = len(source) - counts[target]
+            if self.others[target] == 0:
                 raise ValueError(
                     f"no baselines are left for target {target}: all {len(source)} are labelled "
                     f"{target}; give images of other classes too"
                 )
-            self.sizes[target], signs = settings.batch_sizes(len(source), left)
-            self.sign_steps = max(self.sign_steps, signs)
-        self.n_steps = max(map(len, self.sizes.values()))
+        self._epochs = {target: itertools.count() for target in self.others}
+        self._rest: dict[int, Iterator[int]] = {target: iter(()) for target in self.others}
 
-    def _stream(self, target: int) -> Iterator[list[int]]:
-        """Batches for one target: each epoch all others' images, in a fresh order."""
-        others: Iterator[int] = iter(())
-        epochs = itertools.count()
-        for size in self.sizes[target]:
-            batch = list(itertools.islice(others, size))
-            while not batch:
-                order = _shuffled(len(self.source), self.seed, next(epochs))
-                others = (int(i) for i in order if self.labels[i] != target)
-                batch = list(itertools.islice(others, size))
-            yield batch
+    def _next_batch(self, target: int, size: int) -> list[int]:
+        """The next images of other classes; each epoch visits all of them, in a fresh order."""
+        batch = list(itertools.islice(self._rest[target], size))
+        while not batch:
+            order = _shuffled(len(self.source), self.seed, next(self._epochs[target]))
+            self._rest[target] = iter(order[self._labels[order] != target].tolist())
+            batch = list(itertools.islice(self._rest[target], size))
+        return batch
 
-    def _rounds(self) -> Iterator[dict[int, list[int]]]:
-        """A step of all targets at once; those that have finished are left out."""
-        for batches in itertools.zip_longest(*map(self._stream, self.sizes)):
-            yield {t: batch for t, batch in zip(self.sizes, batches) if batch is not None}
-
-    def steps(self, device: torch.device) -> Iterator[Step]:
-        """The steps, their images on the given device."""
-        rounds, again = itertools.tee(self._rounds())
-        needed = (sorted(set().union(*batches.values())) for batches in rounds)
-        wanted, indices = itertools.tee(needed)
-        for batches, used, images in zip(again, indices, self.source.batches(wanted)):
-            self.seen.update(used)
-            place = {index: i for i, index in enumerate(used)}
+    def steps(self, size: int, counts: Mapping[int, int], device: torch.device) -> Iterator[Step]:
+        """The next steps, ``counts[target]`` for each target, with their images on a device."""
+        plan: Iterator[dict[int, list[int]]] = (
+            {t: self._next_batch(t, size) for t, count in counts.items() if number < count}
+            for number in range(max(counts.values()))
+        )
+        plan, again = itertools.tee(plan)
+        needed, used = itertools.tee(sorted(set().union(*batches.values())) for batches in plan)
+        for batches, indices, images in zip(again, used, self.source.batches(needed)):
+            self.seen.update(indices)
+            place = {index: i for i, index in enumerate(indices)}
             picks = {target: [place[i] for i in batch] for target, batch in batches.items()}
             yield Step(images.to(device), picks)
 

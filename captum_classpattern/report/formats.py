@@ -1,11 +1,11 @@
-"""Numbers as the page writes them: each is written here, and nowhere else."""
+"""How the page writes numbers and settings."""
 
 import math
 from collections.abc import Mapping
 from typing import Any
 
-NONE = DASH = "\N{EN DASH}"
-SPACE, INTO = "\N{NO-BREAK SPACE}", "\N{SINGLE RIGHT-POINTING ANGLE QUOTATION MARK}"
+DASH, SPACE = "\N{EN DASH}", "\N{NO-BREAK SPACE}"
+ARROW = "\N{SINGLE RIGHT-POINTING ANGLE QUOTATION MARK}"
 
 
 def percent(share: float) -> str:
@@ -18,26 +18,16 @@ def percent_area(area: float) -> str:
     return f"{100 * area:.3g}{SPACE}%"
 
 
-def between(low: float, high: float) -> str:
+def percent_range(low: float, high: float) -> str:
     """``30.1-47.9``, with a dash: an interval, in percent."""
     return f"{100 * low:.1f}{DASH}{100 * high:.1f}"
 
 
-def decimals(value: float) -> str:
-    """``0.146``."""
-    return f"{value:.3f}" if math.isfinite(value) else "not a number"
-
-
-def digits(value: float) -> str:
-    """Three digits, however large or small; ``3,600`` where it is a thousand or more."""
+def number(value: float, spec: str = ".3g") -> str:
+    """A number in a format; ``3,600`` from a thousand on."""
     if not math.isfinite(value):
         return "not a number"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-
-
-def seconds(value: float) -> str:
-    """As digits, but nothing finer than a thousandth."""
-    return "< 0.001" if value < 0.001 else digits(value)
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:{spec}}"
 
 
 def counted(number: int, one: str, many: str | None = None) -> str:
@@ -45,11 +35,11 @@ def counted(number: int, one: str, many: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
-def settings_lines(settings: Mapping[str, Any], above: str = "") -> list[tuple[str, str]]:
-    """Nested settings as lines, each with the names that lead to it."""
+def settings_lines(settings: Mapping[str, Any], parent: str = "") -> list[tuple[str, str]]:
+    """Nested settings as lines, each with its path of names."""
     lines: list[tuple[str, str]] = []
     for key, value in settings.items():
-        name = f"{above} {INTO} {key}" if above else str(key)
+        name = f"{parent} {ARROW} {key}" if parent else str(key)
         if isinstance(value, Mapping) and value:
             lines += settings_lines(value, name)
         else:
@@ -63,5 +53,5 @@ def _plain(value: Any) -> str:
     if value is None or value == []:
         return "none"
     if isinstance(value, list | tuple):
-        return ", ".join(_plain(one) for one in value)
+        return ", ".join(_plain(item) for item in value)
     return str(value)

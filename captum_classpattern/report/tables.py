@@ -1,45 +1,44 @@
-"""A comparison's scores as tables of cells: what is shown, and what it is sorted by."""
+"""A comparison's scores as tables of cells: the text of each, and the value that sorts it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from captum_classpattern.comparison import STAMPED, Comparison
-from captum_classpattern.comparison.records import full_name
-from captum_classpattern.comparison.tables import rows_by_method
+from captum_classpattern.comparison import STAMPED, Comparison, Metric
+from captum_classpattern.comparison.metrics import POWER, TRIGGER
+from captum_classpattern.comparison.records import full_name, search_names
+from captum_classpattern.comparison.tables import columns_of
+from captum_classpattern.report.captions import AREAS, HIDDEN, INTRODUCTIONS, VISIBLE
 from captum_classpattern.report.formats import (
-    NONE,
-    between,
-    decimals,
-    digits,
+    DASH,
+    number,
     percent,
     percent_area,
-    seconds,
+    percent_range,
 )
-from captum_classpattern.report.words import AREAS, CAPTUM, HIDDEN, MAIN, SHAPE, TRANSFER, VISIBLE
 
 Scores = Mapping[str, Any]
 LEVELS = {"image": "image", "class": "class mean"}
-SMALL = 0.01  # the other area of the main table, if it was measured
+SMALL = 0.01  # the second area of the main table, if it was scored
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A text, the value it is sorted by, and the ends of an interval to draw in percent."""
+    """A text, the value that it is sorted by, and the ends of an interval to draw, in percent."""
 
-    text: str = NONE
+    text: str = DASH
     value: float | str | None = None
     interval: tuple[float, float] | None = None
 
     @property
     def sort(self) -> str:
-        """The value as an attribute; empty where there is none."""
+        """The value as an attribute; empty if there is none."""
         return "" if self.value is None or self.value != self.value else str(self.value)
 
 
 @dataclass(frozen=True)
 class Row:
-    """Cells, the values that the page filters by, and a word for what the row is."""
+    """Cells, the values that the page filters by, and the role of the row's method."""
 
     cells: list[Cell]
     facets: Mapping[str, str] = field(default_factory=dict)
@@ -48,13 +47,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """``key`` is its id in the page, ``text`` what a reader must know."""
+    """A table with its id in the page, an introduction, and a note on some of its columns."""
 
     key: str
     title: str
     text: str
     columns: list[str]
     rows: list[Row]
+    notes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def numeric(self) -> list[bool]:
@@ -65,107 +65,115 @@ class Table:
         ]
 
 
-Column = Callable[[Scores], Cell]
+@dataclass(frozen=True)
+class Column:
+    """A heading, what makes a cell of a row of scores, and a note (its subject and text)."""
+
+    heading: str
+    cell: Callable[[Scores], Cell]
+    note: tuple[str, str] = ("", "")
 
 
 def tables(comparison: Comparison) -> list[Table]:
-    """All tables that there is anything to say in, the main one first."""
-    area = comparison.area
-    searching = {r.method for r in comparison.records if r.searches and not r.control}
-    rows = [
-        {**row, "role": "control" if row["control"] else "searches" * (row["method"] in searching)}
-        for row in rows_by_method(comparison.records, [])
+    """All tables with any values, the main one first."""
+    rows, area = _sorted_rows(comparison), comparison.area
+    scored = [row for row in rows if row["kind"] != STAMPED]
+    small = [other for other in comparison.areas if other == SMALL != area]
+    main = [
+        *(_power_column(f"power at {percent_area(a)}", f"power_{a:g}") for a in (area, *small)),
+        Column("no pattern", lambda row: number_cell(row.get("no_pattern"), percent)),
+        *_metric_columns(comparison, POWER),
     ]
-    order = list(comparison.models)
-    kinds = [*dict.fromkeys(comparison.kinds), STAMPED]
-    rows.sort(
-        key=lambda row: (
-            order.index(row["model"]),
-            kinds.index(row["kind"]),
-            -row.get(f"power_{area:g}", 0.0),
-        )
+    by_area = [
+        _power_column(percent_area(a), f"power_{a:g}", drawn=False) for a in comparison.areas
+    ]
+    trigger = _metric_columns(comparison, TRIGGER)
+    found = _found_rows(rows, trigger, comparison.backdoored)
+    whose = {True: "the model's own", False: "another model's: control"}
+    trigger.insert(
+        0, Column("trigger", lambda r: text_cell(whose[r["model"] in comparison.backdoored]))
     )
+    hidden = [row for row in found if row["kind"] != STAMPED]
+    visible = [row for row in found if row["kind"] == STAMPED]
     made = [
-        _main(comparison, rows),
-        _areas(comparison, rows),
-        *_localisation(comparison, rows),
-        _table("shape", "Simplicity and stability", SHAPE, rows, _SHAPE),
-        _transfer(comparison, rows),
-        _table("captum", "Captum's own metrics", CAPTUM, rows, _CAPTUM),
+        _table("main", POWER, INTRODUCTIONS[POWER], scored, main),
+        _table("areas", "Predictive power at each area", AREAS, _add_cut(scored, area), by_area),
+        _table("hidden", f"{TRIGGER}: hidden", HIDDEN, hidden, trigger),
+        _table("visible", f"{TRIGGER}: visible", VISIBLE, visible, trigger),
     ]
+    others = dict.fromkeys(metric.table for metric in comparison.metrics)
+    for i, title in enumerate(title for title in others if title not in (POWER, TRIGGER)):
+        columns = _metric_columns(comparison, title)
+        made.append(_table(f"metrics-{i}", title, INTRODUCTIONS.get(title, ""), rows, columns))
     return [table for table in made if table.rows]
 
 
-def power_cell(row: Scores, name: str, *, drawn: bool = True) -> Cell:
-    """A power with its interval."""
-    if row.get(name) is None:
-        return Cell()
-    low, high = row[f"{name}_low"], row[f"{name}_high"]
-    text = f"{percent(row[name])} ({between(low, high)})"
-    return Cell(text, float(row[name]), (100 * low, 100 * high) if drawn else None)
+def text_cell(text: str) -> Cell:
+    """A text that is sorted by itself."""
+    return Cell(text, text)
 
 
-def number_cell(value: float | None, text: Callable[[float], str]) -> Cell:
-    """A number, or that there is none."""
-    return Cell() if value is None else Cell(text(value), float(value))
+def number_cell(value: float | None, write: Callable[[float], str]) -> Cell:
+    """A number, or a dash."""
+    return Cell() if value is None else Cell(write(value), float(value))
 
 
-def _number(name: str, text: Callable[[float], str] = decimals) -> Column:
-    return lambda row: number_cell(row.get(name), text)
+def _whose(backdoored: bool) -> Cell:
+    return text_cell("the model's own" if backdoored else "another model's: control")
 
 
-def _power(name: str, *, drawn: bool = True) -> Column:
-    return lambda row: power_cell(row, name, drawn=drawn)
+def _power_column(heading: str, key: str, *, drawn: bool = True) -> Column:
+    """Powers with their intervals."""
+
+    def cell(row: Scores) -> Cell:
+        if row.get(key) is None:
+            return Cell()
+        low, high = row[f"{key}_low"], row[f"{key}_high"]
+        text = f"{percent(row[key])} ({percent_range(low, high)})"
+        return Cell(text, float(row[key]), (100 * low, 100 * high) if drawn else None)
+
+    return Column(heading, cell)
 
 
-def _table(
-    key: str, title: str, text: str, rows: Sequence[Scores], columns: Mapping[str, Column]
-) -> Table:
-    """Rows and columns with nothing in them are left out."""
-    cells = [[make(row) for make in columns.values()] for row in rows]
-    filled = [i for i in range(len(columns)) if any(line[i].value is not None for line in cells)]
-    names = ["method", "model", "canvas"]
-    made = [
-        Row([*_named(row), *(line[i] for i in filled)], _facets(row), row["role"])
-        for row, line in zip(rows, cells)
-        if any(cell.value is not None for cell in line)
-    ]
-    return Table(key, title, text, [*names, *(list(columns)[i] for i in filled)], made)
+def _metric_columns(comparison: Comparison, table: str) -> list[Column]:
+    """The columns of the metrics that a table shows."""
+    columns = []
+    for metric in comparison.metrics:
+        for key in columns_of(metric, comparison.records) if metric.table == table else ():
+            entry = key.removeprefix(metric.name).removeprefix("_")
+            columns.append(_metric_column(metric, key, f"{metric.title} {entry}".strip()))
+    return columns
 
 
-def _named(row: Scores) -> list[Cell]:
-    name = full_name(row["method"], row["level"], row["ranking"])
-    return [Cell(text, text) for text in (name, row["model"], row["kind"])]
+def _metric_column(metric: Metric, key: str, title: str) -> Column:
+    heading = f"{title} ({metric.unit})" if metric.unit else title
+    power = _power_column(heading, key)
+
+    def cell(row: Scores) -> Cell:
+        if f"{key}_low" in row:
+            return power.cell(row)
+        return number_cell(row.get(key), lambda value: number(value, metric.format))
+
+    return Column(heading, cell, (metric.heading, metric.note))
 
 
-def _facets(row: Scores) -> dict[str, str]:
-    level = LEVELS.get(row["level"], row["level"])
-    return {
-        "model": row["model"],
-        "canvas": row["kind"],
-        "map of": level,
-        "ranking": row["ranking"],
-    }
+def _sorted_rows(comparison: Comparison) -> list[Scores]:
+    """The means of each method with its role, by model, kind of canvas and falling power."""
+    searches = search_names(comparison.records)
+    rows: list[Scores] = []
+    for row in comparison.rows():
+        if "failure" not in row:
+            name = full_name(row["method"], row["level"], row["ranking"])
+            role = "control" if row["control"] else "searches" if name in searches else ""
+            rows.append({**row, "name": name, "role": role})
+    models, kinds = list(comparison.models), [*dict.fromkeys(comparison.kinds), STAMPED]
+    power = f"power_{comparison.area:g}"
+    rows.sort(key=lambda r: (models.index(r["model"]), kinds.index(r["kind"]), -r.get(power, 0.0)))
+    return rows
 
 
-def _main(comparison: Comparison, rows: Sequence[Scores]) -> Table:
-    small = [area for area in comparison.areas if area == SMALL != comparison.area]
-    powers = {
-        f"power at {percent_area(area)}": _power(f"power_{area:g}")
-        for area in (comparison.area, *small)
-    }
-    columns = {**powers, "no pattern": _number("no_pattern", percent), **_STABILITY}
-    columns |= {"passes": _number("passes", digits), "seconds": _number("seconds", seconds)}
-    scored = [row for row in rows if row["kind"] != STAMPED]
-    return _table("main", "Predictive power, stability and cost", MAIN, scored, columns)
-
-
-def _areas(comparison: Comparison, rows: Sequence[Scores]) -> Table:
-    """The powers at all areas; of methods that search also those of their one map, cut."""
-    columns = {
-        percent_area(area): _power(f"power_{area:g}", drawn=False) for area in comparison.areas
-    }
-    searched = percent_area(comparison.area)
+def _add_cut(rows: Sequence[Scores], area: float) -> list[Scores]:
+    """For methods that search, one more row with the powers of their one map, cut."""
     lines: list[Scores] = []
     for row in rows:
         cut = {
@@ -175,53 +183,40 @@ def _areas(comparison: Comparison, rows: Sequence[Scores]) -> Table:
         }
         lines.append(row)
         if cut:
-            plain = {key: value for key, value in row.items() if not key.startswith("power")}
-            lines.append({**plain, **cut, "method": f"{row['method']}, {searched} map cut"})
-    return _table("areas", "Predictive power at each area", AREAS, lines, columns)
+            others = {key: value for key, value in row.items() if not key.startswith("power")}
+            lines.append({**others, **cut, "name": f"{row['name']}, {percent_area(area)} map cut"})
+    return lines
 
 
-def _localisation(comparison: Comparison, rows: Sequence[Scores]) -> list[Table]:
-    """Backdoored models first; of each model the methods that find the trigger best first."""
-    backdoored = comparison.backdoored
-    found = [row for row in rows if row.get("iou") is not None]
-    found.sort(key=lambda row: (row["model"] not in backdoored, -row["iou"]))
-    columns = {"trigger": lambda row: _whose(row["model"] in backdoored), **_LOCALISATION}
-    hidden = [row for row in found if row["kind"] != STAMPED]
-    visible = [row for row in found if row["kind"] == STAMPED]
-    return [
-        _table("hidden", "Finding the trigger: hidden", HIDDEN, hidden, columns),
-        _table("visible", "Finding the trigger: visible", VISIBLE, visible, columns),
+def _found_rows(
+    rows: Sequence[Scores], columns: Sequence[Column], backdoored: Sequence[str]
+) -> list[Scores]:
+    """The rows with a score for the trigger: backdoored models first, best method first."""
+    found = [row for row in rows if any(column.cell(row).value is not None for column in columns)]
+    found.sort(key=lambda r: (r["model"] not in backdoored, -float(columns[0].cell(r).value or 0)))
+    return found
+
+
+def _table(
+    key: str, title: str, text: str, rows: Sequence[Scores], columns: Sequence[Column]
+) -> Table:
+    """A table without the rows and columns that hold nothing."""
+    lines = [[column.cell(row) for column in columns] for row in rows]
+    filled = [i for i in range(len(columns)) if any(line[i].value is not None for line in lines)]
+    made = [
+        Row(
+            [text_cell(row[n]) for n in ("name", "model", "kind")] + [line[i] for i in filled],
+            {
+                "model": row["model"],
+                "canvas": row["kind"],
+                "map of": LEVELS[row["level"]],
+                "ranking": row["ranking"],
+            },
+            row["role"],
+        )
+        for row, line in zip(rows, lines)
+        if any(cell.value is not None for cell in line)
     ]
-
-
-def _whose(backdoored: bool) -> Cell:
-    text = "the model's own" if backdoored else "another model's: control"
-    return Cell(text, text)
-
-
-def _transfer(comparison: Comparison, rows: Sequence[Scores]) -> Table:
-    columns = {f"on {name}": _power(f"on_{name}") for name in comparison.models}
-    return _table("transfer", "Transfer to other models", TRANSFER, rows, columns)
-
-
-_STABILITY = {
-    "IoU, other seed": _number("stability_seeds"),
-    "IoU, other canvas": _number("stability_canvases"),
-}
-_SHAPE = {
-    "total variation": _number("total_variation"),
-    "high-frequency share": _number("high_frequency_share"),
-    "pieces": _number("components", digits),
-    **_STABILITY,
-}
-_LOCALISATION = {
-    "IoU": _number("iou"),
-    "average precision": _number("average_precision"),
-    "pointing game": _number("pointing_game"),
-    "relevance mass": _number("relevance_mass"),
-    "relevance rank": _number("relevance_rank"),
-}
-_CAPTUM = {
-    "infidelity": _number("infidelity", digits),
-    "sensitivity_max": _number("sensitivity", digits),
-}
+    notes = dict(columns[i].note for i in filled if columns[i].note[1])
+    headings = ["method", "model", "canvas", *(columns[i].heading for i in filled)]
+    return Table(key, title, text, headings, made, notes)

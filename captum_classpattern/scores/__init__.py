@@ -1,4 +1,4 @@
-"""What a pattern is worth: power with its controls and intervals, localisation, shape."""
+"""Scores of patterns: predictive power with intervals, localisation of triggers, shape of masks."""
 
 from captum_classpattern.scores.localisation import (
     Localisation,

@@ -1,4 +1,4 @@
-"""Intervals: of a share, of the difference of two shares, and of a mean over classes."""
+"""Confidence intervals of a share, of a difference of two shares, and of a mean over classes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ from typing import Literal
 import numpy as np
 
 Interval = tuple[float, float]
-Measured = tuple[float, Interval]  # a value, and the 95 % interval that the images give it
+Measured = tuple[float, Interval]  # a value and its 95 % interval over the images
 
 FEWEST_CLASSES = 5  # with fewer, there is too little to resample
-_EQUAL = 1e-9  # classes that differ by less than rounding
+TOLERANCE = 1e-9  # smaller differences between classes are rounding errors
 
 
 @dataclass(frozen=True)
@@ -20,13 +20,9 @@ class Estimate:
     """
     A mean over classes with its 95 % interval.
 
-    Args:
-        value (float): The mean of the classes' values.
-        interval (tuple[float, float]): Its 95 % interval.
-        n_classes (int): Number of classes.
-        over (str): What the interval is over. ``"classes"``: how much the mean would change with
-            other classes of the kind. ``"images"``: how much it would change with other images,
-            for these classes alone.
+    ``over`` is ``"classes"`` if the interval shows how much the mean would change with other
+    classes like these, ``"images"`` if it shows how much it would change with other images of the
+    same classes.
     """
 
     value: float
@@ -36,7 +32,7 @@ class Estimate:
 
     @property
     def description(self) -> str:
-        """What the interval is, in words."""
+        """The kind of interval in words."""
         if self.over == "classes":
             return f"95 % bootstrap interval over {self.n_classes} classes"
         these = "this class" if self.n_classes == 1 else f"these {self.n_classes} classes"
@@ -69,19 +65,16 @@ def wilson(hits: int, n: int) -> Interval:
 
 def newcombe(hits: int, n: int, other_hits: int, other_n: int) -> Interval:
     """
-    The 95 % interval of the difference of two shares, first less second (Newcombe 1998,
+    The 95 % interval of the difference of two shares, first minus second (Newcombe 1998,
     doi.org/10.1002/(SICI)1097-0258(19980430)17:8<873::AID-SIM779>3.0.CO;2-I, method 10: the
     hybrid score interval without continuity correction).
 
-    It takes the two samples as independent. Two patterns are scored on (nearly) the same images,
-    and as a rule an image that one of them turns is more easily turned by the other, too. Then the
-    interval is wider than it must be.
+    It assumes independent samples. Two patterns scored on the same images are usually positively
+    correlated, which makes the interval wider than necessary.
 
     Args:
-        hits (int): Successes of the first sample.
-        n (int): Its size.
-        other_hits (int): Successes of the second sample.
-        other_n (int): Its size.
+        hits (int), n (int): Successes and size of the first sample.
+        other_hits (int), other_n (int): Successes and size of the second sample.
 
     Returns:
         *tuple[float, float]*: Lower and upper bound, in [-1, 1].
@@ -103,20 +96,20 @@ def newcombe(hits: int, n: int, other_hits: int, other_n: int) -> Interval:
 
 def mean_over_classes(measured: Mapping[int, Sequence[Measured]]) -> Estimate:
     """
-    The mean over classes of values whose images are known, such as predictive powers.
+    The mean over classes of values with intervals, such as predictive powers.
 
-    The values of a class are averaged first. With five classes or more the interval is a bootstrap
+    The values of a class are averaged first. With five classes or more, the interval is a bootstrap
     over the classes, see :func:`bootstrap_over_classes`. With fewer classes, or if all have the
-    same value, there is nothing to resample. Then each bound is the mean of the classes' own
-    bounds. It holds for these classes alone. It holds however much their results depend on each
-    other, as they do when they share their images, and is too wide if they do not.
+    same value, there is nothing to resample: each bound is the mean of the classes' bounds. That
+    interval is valid for these classes only. It allows for any dependence between them, such as
+    shared images, and is too wide if they are independent.
 
     Args:
-        measured (Mapping[int, Sequence[tuple]]): For each class its values, such as one for each
-            canvas, each with its own 95 % interval: ``(value, (low, high))``.
+        measured (Mapping[int, Sequence[tuple]]): The values of each class, such as one per canvas,
+            each with its 95 % interval: ``(value, (low, high))``.
 
     Returns:
-        *Estimate*: The mean, its interval, and what the interval is over.
+        *Estimate*: The mean, its interval, and the kind of interval.
 
     Examples::
 
@@ -142,11 +135,11 @@ def bootstrap_over_classes(values: Mapping[int, Sequence[float]]) -> Estimate:
     :func:`scipy.stats.bootstrap`). The same values give the same interval.
 
     Args:
-        values (Mapping[int, Sequence[float]]): For each class its values, such as one for each
-            canvas or seed. They are averaged first.
+        values (Mapping[int, Sequence[float]]): The values of each class, such as one per canvas or
+            seed. They are averaged first.
 
     Returns:
-        *Estimate*: The mean and its interval; the mean alone where all classes are equal.
+        *Estimate*: The mean and its interval, which has no width if all classes are equal.
 
     Raises:
         ValueError: If there are fewer than five classes.
@@ -174,7 +167,7 @@ def _class_means(values: Mapping[int, Sequence[float]]) -> list[float]:
 
 
 def _equal(means: Sequence[float]) -> bool:
-    return bool(np.ptp(means) <= _EQUAL * max(1.0, *map(abs, means)))
+    return bool(np.ptp(means) <= TOLERANCE * max(1.0, *map(abs, means)))
 
 
 @lru_cache(maxsize=10_000)

@@ -1,4 +1,4 @@
-"""Scores of patterns, and the controls that they are held against."""
+"""Predictive power: how many held-out images a pattern turns into its class."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from captum_classpattern._validation import join_names
 from captum_classpattern.classifier import (
     Classifier,
     check_classifier,
@@ -13,17 +14,17 @@ from captum_classpattern.classifier import (
     predict,
     preserve_state,
 )
-from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels
+from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels, predictions
 from captum_classpattern.pattern import Pattern, pixels_kept
 from captum_classpattern.scores.intervals import wilson
 
 
 @dataclass(frozen=True)
 class PredictivePower:
-    """Share of held-out images that a stamped pattern turns into its class.
+    """Share of held-out images that the model classifies as the pattern's class once stamped.
 
     ``interval`` is the Wilson 95 % interval of ``value``, ``n`` the number of images (none of
-    the pattern's class), ``without`` the share that the classifier calls so without the pattern.
+    the pattern's class), ``without`` the share that the model classifies so without the pattern.
     """
 
     value: float
@@ -55,26 +56,26 @@ def predictive_power(
     area: float | None = 0.05,
 ) -> PredictivePower:
     r"""
-    The share of held-out images that the classifier calls the pattern's class once they are
-    stamped with it (Zhao et al. 2021, arXiv 2101.06898, section 4), made binary first.
+    The share of held-out images that are classified as the pattern's class once they are stamped
+    with the binary pattern (Zhao et al. 2021, arXiv 2101.06898, section 4).
 
     Args:
         forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
         pattern (Pattern): The pattern.
-        images (Tensor, Dataset or DataLoader): Held-out images, (C, H, W) each, in [0, 1].
-            Those of the pattern's class are left out.
-        labels (Tensor or Sequence[int], optional): Their classes. Default: None (the Dataset's
-            own, else the classifier's predictions).
-        area (float, optional): Share of the pixels that are kept, see :meth:`Pattern.topk`;
-            None takes the mask as it is. Default: 0.05.
+        images (LabelledImages, Tensor, Dataset or DataLoader): Held-out images, (C, H, W) each,
+            in [0, 1]. Those of the pattern's class are left out.
+        labels (Tensor or Sequence[int], optional): Their classes. Default: None (those that come
+            with the images, else the classifier's predictions).
+        area (float, optional): Share of the pixels to keep, see :meth:`Pattern.topk`; None uses
+            the mask unchanged. Default: 0.05.
 
     Returns:
         *PredictivePower*: Value, Wilson 95 % interval, number of images, and the rate without
         the pattern.
 
     Raises:
-        ValueError: If the pattern's search has seen some of those images, if none are left after
-            those of the class are removed, or if shapes, pixels, area or target do not fit.
+        ValueError: If some of these images were used in the pattern's search, if none are left
+            after those of its class are removed, or if shapes, pixels, area or target do not fit.
 
     Examples::
 
@@ -85,7 +86,7 @@ def predictive_power(
         (40, True)
     """
     with preserve_state(forward_func, seed=0):
-        source = LabelledImages.of(images, labels, argument="images")
+        source = LabelledImages.of(images, labels)
         sample = pattern.stamp(source.take([0]).to(pattern.canvas))
         check_classifier(forward_func, sample, [pattern.target])
         source = ensure_labels(forward_func, source, like=pattern.canvas)
@@ -97,13 +98,13 @@ def predictive_power(
                 f"{pattern.target}"
             )
         binary = pattern if area is None else pattern.topk(area)
-        without = count_hits(forward_func, binary, others, bare=True)
-        hits = count_hits(forward_func, binary, others)
-    return power_of(hits, len(others), without)
+        unstamped = predictions(forward_func, others, like=pattern.canvas)
+        without = int((unstamped == pattern.target).sum())
+        return power_of(count_hits(forward_func, binary, others), len(others), without)
 
 
 def power_of(hits: int, n: int, hits_without: int) -> PredictivePower:
-    """The score made of counts."""
+    """The predictive power from counts of images: hits with and without the pattern, of n."""
     return PredictivePower(hits / n, wilson(hits, n), n, hits_without / n)
 
 
@@ -112,41 +113,39 @@ def count_hits(
     pattern: Pattern,
     source: LabelledImages,
     *,
-    bare: bool = False,
     additional_for: Callable[[int], tuple[Any, ...]] = lambda n: (),
     batch_size: int | None = None,
 ) -> int:
-    """How many images are called the pattern's class, stamped with it as it is, or bare.
+    """How many images are classified as the pattern's class when stamped with it as it is.
 
     ``additional_for(n)`` gives the additional arguments for n images.
     """
     hits = 0
     device, dtype = device_and_dtype(forward_func, pattern.canvas)
     for images in source.in_order(batch_size):
-        images = images.to(device, dtype)
-        stamped = images if bare else pattern.stamp(images)
-        called = predict(forward_func, stamped, additional_for(len(images)))
-        hits += int((called == pattern.target).sum())
+        stamped = pattern.stamp(images.to(device, dtype))
+        predicted = predict(forward_func, stamped, additional_for(len(images)))
+        hits += int((predicted == pattern.target).sum())
     return hits
 
 
 def check_unseen(pattern: Pattern, source: LabelledImages) -> None:
-    """Raises an error if the pattern's search has seen any of the images not of its class."""
+    """Raises an error if images of other classes were used in the pattern's search."""
     seen = pattern.seen
     if seen is None:
         raise ValueError(
-            "the images that this pattern was searched on are not known: the file with their "
-            f"hashes ({pattern.info.get('seen_file', 'unknown')}) was not beside its own; put it "
+            "the images that this pattern was searched on are unknown: the file with their hashes "
+            f"({pattern.info.get('seen_file', 'unknown')}) was not in the pattern's folder; put it "
             "there and load the pattern again"
         )
-    labelled = enumerate(zip(source.hashes if seen else (), source.known_labels.tolist()))
-    repeated = [i for i, (own, label) in labelled if label != pattern.target and own in seen]
+    others = torch.nonzero(source.known_labels != pattern.target).flatten().tolist()
+    hashes = source.hashes if seen else []
+    repeated = [str(i) for i in others if hashes and hashes[i] in seen]
     if repeated:
-        first = ", ".join(map(str, repeated[:10])) + (", ..." if len(repeated) > 10 else "")
         raise ValueError(
             f"{len(repeated)} of {len(source)} images were used to search this pattern, or are "
-            f"exact copies of such (number {first}): a pattern can only be scored on held-out "
-            "images; leave these out"
+            f"exact copies of such images (number {join_names(repeated)}): a pattern can only be "
+            "scored on held-out images; leave these out"
         )
 
 

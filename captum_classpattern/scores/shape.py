@@ -1,23 +1,21 @@
-"""How simple the shape of a mask is: its edge, its fine detail, its pieces."""
+"""The shape of masks: how simple one is, and how well several agree."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from captum_classpattern._validation import ArgumentTypeError
+from captum_classpattern._validation import (
+    ArgumentTypeError,
+    check_float_tensor,
+    check_unit_range,
+)
 
 
 @dataclass(frozen=True)
 class Simplicity:
-    """Three scores of a mask, each the lower the simpler.
-
-    ``total_variation`` is the length of the edges in pixels a pixel of the image,
-    ``high_frequency_share`` the share of the spectral energy that is fine detail, ``components``
-    the number of pieces that do not touch.
-    """
+    """Three scores of a mask; lower is simpler. See :func:`simplicity`."""
 
     total_variation: float
     high_frequency_share: float
@@ -29,17 +27,18 @@ def simplicity(mask: Tensor) -> Simplicity:
     Measures how simple a mask is, binary or soft.
 
     Args:
-        mask (Tensor): Weight of each pixel, floating point (1, H, W) in [0, 1], as that of
-            :meth:`Pattern.topk`.
+        mask (Tensor): Weight of each pixel, floating point (1, H, W) in [0, 1], such as the mask
+            of :meth:`Pattern.topk`.
 
     Returns:
-        *Simplicity*: ``total_variation``, the absolute differences of all horizontal and all
-        vertical neighbours (anisotropic; Rudin et al. 1992), summed, over H * W;
-        ``high_frequency_share``, see :func:`high_frequency_share`; ``components``, the pieces of
-        ``mask > 0`` where pixels touch along an edge or at a corner (8-connectivity).
+        *Simplicity*: ``total_variation``, the length of the edges in pixels per pixel of the image
+        (the absolute differences of horizontal and vertical neighbours, summed, over H * W;
+        anisotropic; Rudin et al. 1992); ``high_frequency_share``, the share of the spectral energy
+        in fine detail, see :func:`high_frequency_share`; ``components``, the number of pieces of
+        ``mask > 0`` that do not touch along an edge or at a corner (8-connectivity).
 
     Raises:
-        TypeError: If the mask is no floating point Tensor.
+        TypeError: If the mask is not a floating point Tensor.
         ValueError: If it is not (1, H, W), has no pixel, or a value outside [0, 1].
 
     Examples::
@@ -50,7 +49,10 @@ def simplicity(mask: Tensor) -> Simplicity:
         >>> square.total_variation, round(square.high_frequency_share, 4), square.components
         (0.25, 0.1881, 1)
     """
-    check_mask(mask)
+    check_float_tensor(mask, "mask", "(1, H, W) in [0, 1]")
+    if mask.ndim != 3 or len(mask) != 1 or mask.numel() == 0:
+        raise ValueError(f"mask must be (1, H, W) with some pixels, got {tuple(mask.shape)}")
+    check_unit_range(mask, "mask")
     mask = mask.detach().cpu().double()[0]
     return Simplicity(total_variation(mask), high_frequency_share(mask), components(mask))
 
@@ -66,10 +68,10 @@ def high_frequency_share(mask: Tensor) -> float:
     The share of a mask's spectral energy that lies above half the Nyquist radius.
 
     The energy is the squared modulus of the two-dimensional discrete Fourier transform of the mask
-    minus its mean. A frequency of u / H and v / W cycles a pixel counts as high where
-    sqrt((u / H)^2 + (v / W)^2) > 1/4, the Nyquist frequency being 1/2: waves shorter than four
-    pixels, those of the corners beyond the Nyquist radius among them. The transform takes the
-    image as periodic, so a step from one border to the opposite one counts as an edge.
+    minus its mean. A frequency of u / H and v / W cycles per pixel is high if
+    sqrt((u / H)^2 + (v / W)^2) > 1/4, half of the Nyquist frequency of 1/2: a wave shorter than
+    four pixels. The transform treats the image as periodic, so a step from one border to the
+    opposite border counts as an edge.
 
     Args:
         mask (Tensor): Weight of each pixel, floating point (H, W).
@@ -87,14 +89,13 @@ def high_frequency_share(mask: Tensor) -> float:
     if bool(low == high):
         return 0.0
     h, w = mask.shape
-    stretched = (mask - low) / (high - low)  # the share is the same, and faint masks keep theirs
+    stretched = (mask - low) / (high - low)  # the same share, without rounding faint masks away
     energy = torch.fft.fft2(stretched - stretched.mean()).abs().square()
     energy[0, 0] = 0.0  # what rounding leaves of the mean
     u, v = (torch.arange(n).minimum(n - torch.arange(n)) for n in (h, w))
     scaled = (u[:, None] * w).square() + (v[None, :] * h).square()  # whole numbers: exact
     is_high = 16 * scaled > (h * w) ** 2
-    high, rest = energy[is_high].sum(), energy[~is_high].sum()
-    return float(high / (high + rest))
+    return float(energy[is_high].sum() / (energy[is_high].sum() + energy[~is_high].sum()))
 
 
 def components(mask: Tensor) -> int:
@@ -104,37 +105,23 @@ def components(mask: Tensor) -> int:
     return int(label((mask > 0).numpy(), structure=[[1, 1, 1]] * 3)[1])
 
 
-def check_mask(mask: Any) -> None:
-    """Raises an error unless this is a mask (1, H, W) in [0, 1]."""
-    if not isinstance(mask, Tensor) or not mask.is_floating_point():
-        kind = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
-        raise ArgumentTypeError(
-            f"mask must be a floating point Tensor (1, H, W) in [0, 1], got {kind}"
-        )
-    if mask.ndim != 3 or len(mask) != 1 or mask.numel() == 0:
-        raise ValueError(f"mask must be (1, H, W) with some pixels, got {tuple(mask.shape)}")
-    low, high = float(mask.detach().min()), float(mask.detach().max())
-    if not (low >= 0 and high <= 1):  # written so that NaN fails too
-        raise ValueError(f"mask must lie in [0, 1], got values from {low:g} to {high:g}")
-
-
 def mean_pairwise_iou(masks: Sequence[Tensor]) -> float:
     r"""
-    Intersection over union of binary masks, in the mean over all pairs: whether searches with
+    Intersection over union of binary masks, on average over all pairs: whether searches with
     other seeds, or on other canvases, agree on the pixels.
 
     Args:
-        masks (Sequence[Tensor]): Two or more masks of one shape, (1, H, W) by custom, with the
-            values 0 and 1 (or bool), as those of :meth:`Pattern.topk`.
+        masks (Sequence[Tensor]): Two or more masks of the same shape, usually (1, H, W), with the
+            values 0 and 1 (or bool), such as those of :meth:`Pattern.topk`.
 
     Returns:
-        *float*: In [0, 1]; 1 where all masks are the same. Two masks of k out of n pixels that
-        are chosen at random share about k / n of their pixels, so about k / (2 n - k).
+        *float*: In [0, 1]; 1 if all masks are the same. Two masks of k out of n pixels chosen at
+        random share about k / n of their pixels and score about k / (2 n - k).
 
     Raises:
-        TypeError: If a mask is no Tensor.
-        ValueError: If there are fewer than two masks, if their shapes differ, or if one has other
-            values than 0 and 1, or no pixel.
+        TypeError: If a mask is not a Tensor.
+        ValueError: If there are fewer than two masks, if their shapes differ, or if one is empty
+            or has values other than 0 and 1.
 
     Examples::
 
@@ -143,7 +130,7 @@ def mean_pairwise_iou(masks: Sequence[Tensor]) -> float:
         >>> mean_pairwise_iou([left, left]), round(mean_pairwise_iou([left, middle]), 4)
         (1.0, 0.3333)
     """
-    check_masks(masks)
+    _check_masks(masks)
     flat = torch.stack([mask.detach().cpu().double().flatten() for mask in masks])
     both = flat @ flat.T
     sizes = both.diagonal()
@@ -152,8 +139,7 @@ def mean_pairwise_iou(masks: Sequence[Tensor]) -> float:
     return float(iou[first, second].mean())
 
 
-def check_masks(masks: Sequence[Tensor]) -> None:
-    """Raises an error unless these are two or more binary masks of one shape."""
+def _check_masks(masks: Sequence[Tensor]) -> None:
     if len(masks) < 2:
         raise ValueError(f"masks must be two or more to be compared in pairs, got {len(masks)}")
     for number, mask in enumerate(masks):
@@ -166,8 +152,8 @@ def check_masks(masks: Sequence[Tensor]) -> None:
             )
         if not bool(((mask == 0) | (mask == 1)).all()):
             raise ValueError(
-                f"masks must hold 0 and 1 alone, but number {number} has other values: make it "
+                f"masks must hold only 0 and 1, but number {number} has other values: make it "
                 "binary first, for instance with Pattern.topk"
             )
         if not bool(mask.any()):
-            raise ValueError(f"masks must keep some pixel each, but number {number} is empty")
+            raise ValueError(f"each mask must keep some pixel, but number {number} is empty")

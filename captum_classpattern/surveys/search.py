@@ -14,7 +14,7 @@ from torch import Tensor
 
 from captum_classpattern.attribution import ClassPattern, versions
 from captum_classpattern.canvases import SOLID_COLOURS, select_canvases
-from captum_classpattern.class_names import owner_of_names
+from captum_classpattern.class_names import name_of
 from captum_classpattern.classifier import (
     Classifier,
     find_module,
@@ -57,7 +57,6 @@ class SurveySearch:
             warn_if_guessing(self.accuracy, labels, self.n_classes, "held-out images")
         explainer = ClassPattern(self.forward_func, search)
         explainer.accuracy_is_known = True
-        names = getattr(owner_of_names(self.forward_func), "class_names", None)
         for start in range(0, len(targets), self.classes_together):
             group = targets[start : start + self.classes_together]
             next_canvases = [
@@ -70,7 +69,7 @@ class SurveySearch:
                 for kind in self.canvases:
                     found = {area: patterns[target, kind, area] for area in self.areas}
                     scores = {area: self._score(p, next_canvas, area) for area, p in found.items()}
-                    name = names[target] if names else None
+                    name = name_of(self.forward_func, target)
                     findings.append(Finding(found, kind, scores, name))
                 yield findings
 

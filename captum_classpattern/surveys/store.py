@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from captum_classpattern._files import write_whole
+from captum_classpattern._files import write_atomically
 from captum_classpattern._validation import Notice
 from captum_classpattern.class_names import as_file_name
 from captum_classpattern.classifier import warn
@@ -159,4 +159,4 @@ def read_finding(row: Mapping[str, Any], folder: Path) -> Finding:
 
 def write_json(data: Any, path: Path) -> None:
     """Writes JSON; a file that is there already is replaced whole or not at all."""
-    write_whole(path, (json.dumps(data, indent=2) + "\n").encode())
+    write_atomically(path, (json.dumps(data, indent=2) + "\n").encode())

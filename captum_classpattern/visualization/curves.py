@@ -1,49 +1,46 @@
 """Predictive power over the area of the patterns, a line for each method."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from textwrap import fill
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import NullLocator, PercentFormatter
 
-from captum_classpattern.visualization.drawing import new_figure, wrapped
-from captum_classpattern.visualization.labels import (
-    ROW_HEIGHT,
-    Point,
-    Style,
-    ends_fit,
-    label_ends,
-    name_below,
-    rows_below,
-)
+from captum_classpattern.visualization.drawing import QUIET, fit_figure, new_figure, wrap
+
+Point: TypeAlias = tuple[float, float, float, float]  # area, value, and its interval's ends
+Style: TypeAlias = dict[str, Any]
 
 HIGHLIGHTS = ("#e8590c", "#111111", "#1f6feb")
-CONTROL, QUIET, GRID = "#8c959f", "#57606a", "#e6eaef"
-# Paul Tol's "muted" colours, told apart by colour-blind readers too, and three more
-MUTED = [
-    "#332288",
-    "#44aa99",
-    "#cc6677",
-    "#88ccee",
-    "#117733",
-    "#aa4499",
-    "#ddaa33",
-    "#882255",
-    "#999933",
-]
-OTHERS = (*MUTED, "#8a4b12", "#4477dd", "#96d35f")
+CONTROL = "#8c959f"
+# Paul Tol's "muted" colours, which colour-blind readers can tell apart, and three more
+OTHERS = (
+    "#332288", "#44aa99", "#cc6677", "#88ccee", "#117733", "#aa4499",
+    "#ddaa33", "#882255", "#999933", "#8a4b12", "#4477dd", "#96d35f",
+)  # fmt: skip
 MARKERS = "osD^vPX<>"
 CONTROL_DASHES = ((5, 2), (1.5, 1.5), (6, 2, 1.5, 2), (9, 3))
-PANEL_HEIGHT = 3.6  # inches, its title and numbers included
-WIDTHS = {1: 7.0, 2: 10.5, 3: 12.0}  # of a figure with so many columns
-SLACK = 1e-6  # an interval's ends are rounded
+PANEL_WIDTHS, PANEL_HEIGHT = {1: 6.0, 2: 4.4, 3: 3.5}, 3.1  # inches, by the number of columns
+MOST_LABELS, LONGEST_LABEL, LABEL_DISTANCE = 6, 24, 0.065  # at the lines' ends
+ROUNDING = 1e-6  # of an interval's ends
 TICKS = [digit * 10.0**power for power in range(-6, 1) for digit in (1, 2, 5)]
+STYLE: dict[Any, Any] = {
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e6eaef",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
 
 
 def plot_curves(
@@ -58,8 +55,8 @@ def plot_curves(
     r"""
     Draws the predictive power of methods over the area of their patterns, with 95 % intervals.
 
-    A method looks the same in all panels. Up to six methods are named at the ends of their
-    lines if there is room; otherwise all are named below.
+    A method looks the same in all panels. Methods are named at the ends of their lines if each
+    panel has at most six, whose ends are apart; otherwise a legend below names them.
 
     Args:
         curves (Mapping[str, Mapping[str, Sequence[tuple]]]): For each panel (such as a model),
@@ -69,25 +66,24 @@ def plot_curves(
             ``curves``).
         highlight (Collection[str]): Methods in thick, strong colours. Default: ().
         controls (Collection[str]): Methods in dashed grey. Default: ().
-        areas_marked (Collection[float]): Areas at which a dotted line stands. Default: ().
-        use_pyplot (bool): Makes the figure with pyplot, which shows it in notebooks and under
-            ``plt.show()``, as in Captum's visualizer. Default: True.
+        areas_marked (Collection[float]): Areas that get a dotted vertical line. Default: ().
+        use_pyplot (bool): Makes the figure with pyplot, which shows it in notebooks and with
+            ``plt.show()``, as Captum's visualizer does. Default: True.
 
     Returns:
         *tuple[Figure, ndarray]*: The figure, and its panels' axes, in order.
 
     Raises:
-        ValueError: If there is nothing to draw, a share is not in [0, 1] or an area 0, a
-            value is outside its interval, or a name of ``highlight`` or ``controls`` is no
-            method.
+        ValueError: If there is nothing to draw, a share is not in [0, 1], an area is 0, a value
+            is outside its interval, or a name in ``highlight`` or ``controls`` is not a method.
 
     Examples::
 
         >>> from captum_classpattern.visualization import plot_curves
-        >>> ours = [(0.01, 0.2, 0.15, 0.26), (0.05, 0.7, 0.64, 0.75)]
-        >>> lot = [(0.01, 0.02, 0.01, 0.04), (0.05, 0.05, 0.03, 0.08)]
+        >>> searched = [(0.01, 0.2, 0.15, 0.26), (0.05, 0.7, 0.64, 0.75)]
+        >>> random = [(0.01, 0.02, 0.01, 0.04), (0.05, 0.05, 0.03, 0.08)]
         >>> figure, axes = plot_curves(
-        ...     {"ResNet": {"ClassPattern": ours, "random pixels": lot}},
+        ...     {"ResNet": {"ClassPattern": searched, "random pixels": random}},
         ...     highlight=["ClassPattern"], controls=["random pixels"], use_pyplot=False)
         >>> axes[0].get_title()
         'ResNet'
@@ -96,20 +92,28 @@ def plot_curves(
     _check_curves(curves, titles, areas_marked)
     styles = _styles(curves, highlight, controls)
     columns = {1: 1, 2: 2, 4: 2}.get(len(curves), 3)
-    labelled = columns < 3 and all(ends_fit(methods) for methods in curves.values())
-    legend_rows = 0 if labelled else rows_below(styles, WIDTHS[columns])
-    figure, axes = _panels(len(curves), columns, legend_rows, use_pyplot)
-    for axis, title, methods in zip(axes, titles, curves.values()):
-        axis.set_title(wrapped(title, 3.4, 10, "bold"), fontsize=10, fontweight="bold")
-        for area in areas_marked:
-            axis.axvline(area, color=QUIET, linewidth=0.9, linestyle=":", zorder=1)
-        for name, points in methods.items():
-            _draw_curve(axis, name, points, styles[name])
-        _scale_axes(axis, [point[0] for points in methods.values() for point in points])
-        if labelled:
-            label_ends(axis, methods, styles)
-    if legend_rows:
-        name_below(figure, axes, styles, legend_rows)
+    rows = math.ceil(len(curves) / columns)
+    width = PANEL_WIDTHS[columns]
+    labelled = columns < 3 and all(_ends_are_apart(methods) for methods in curves.values())
+    with rc_context(STYLE):
+        figure = new_figure(columns * (width + 0.5), rows * 4.0 + 1, use_pyplot)
+        grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
+        for axis in grid.flat[len(curves) :]:
+            axis.remove()
+        axes = np.array(grid.flat[: len(curves)], dtype=object)
+        for axis in grid[:, 0]:
+            axis.set_ylabel("predictive power")
+        for axis, title, methods in zip(axes, titles, curves.values()):
+            wrap(axis.set_title(title), width)
+            axis.set_xlabel("area of the pattern (% of the pixels)")
+            for area in areas_marked:
+                axis.axvline(area, color=QUIET, linewidth=0.9, linestyle=":", zorder=1)
+            for name, points in methods.items():
+                _draw_curve(axis, name, points, styles[name], labelled)
+            _scale_axes(axis, [point[0] for points in methods.values() for point in points])
+        if not labelled:
+            _add_legend(figure, axes, list(styles), columns * width)
+        fit_figure(figure, axes[0], width, PANEL_HEIGHT, columns, rows)
     return figure, axes
 
 
@@ -137,7 +141,7 @@ def _check_points(points: Sequence[Point], where: str) -> None:
             raise ValueError(f"{where} needs points (area, value, low, high), got {point!r}")
         area, value, low, high = point
         shares = (0, low, value, high, 1)
-        if not (0 < area <= 1 and all(a <= b + SLACK for a, b in pairwise(shares))):  # nor NaN
+        if not (0 < area <= 1 and all(a <= b + ROUNDING for a, b in pairwise(shares))):  # nor NaN
             raise ValueError(
                 f"{where} needs shares 0 < area <= 1 and 0 <= low <= value <= high <= 1, got "
                 f"(area, value, low, high) = {tuple(float(share) for share in point)}"
@@ -154,46 +158,64 @@ def _styles(
     for kind, chosen in (("highlight", highlight), ("controls", controls)):
         unknown = [chosen] if isinstance(chosen, str) else [n for n in chosen if n not in names]
         if unknown:
-            raise ValueError(f"{kind} must be a list of methods out of {names}, got {unknown[0]!r}")
-    first = [name for name in names if name in highlight]
-    last = [name for name in names if name in controls and name not in highlight]
-    rest = [name for name in names if name not in highlight and name not in controls]
+            raise ValueError(f"{kind} must be a list of methods from {names}, got {unknown[0]!r}")
+    strong = [name for name in names if name in highlight]
+    grey = [name for name in names if name in controls and name not in highlight]
+    others = [name for name in names if name not in strong and name not in grey]
     styles: dict[str, Style] = {}
-    for i, name in enumerate(first):
+    for i, name in enumerate(strong):
         color, marker = HIGHLIGHTS[i % len(HIGHLIGHTS)], MARKERS[i // len(HIGHLIGHTS) % 9]
         styles[name] = {"color": color, "marker": marker, "linewidth": 3.0, "zorder": 5}
-    for i, name in enumerate(rest):
-        marker = MARKERS[(i + i // len(OTHERS)) % len(MARKERS)]  # no pair twice in 108
+    for i, name in enumerate(others):
+        marker = MARKERS[(i + i // len(OTHERS)) % len(MARKERS)]  # 108 different pairs
         styles[name] = {"color": OTHERS[i % len(OTHERS)], "marker": marker, "linewidth": 1.3}
-    for i, name in enumerate(last):
+    for i, name in enumerate(grey):
         dashes = (0, CONTROL_DASHES[i % len(CONTROL_DASHES)])
         styles[name] = {"color": CONTROL, "linestyle": dashes, "linewidth": 1.6, "zorder": 1.5}
     return styles
 
 
-def _panels(
-    count: int, columns: int, legend_rows: int, use_pyplot: bool
-) -> tuple[Figure, npt.NDArray[Any]]:
-    rows = math.ceil(count / columns)
-    size = (WIDTHS[columns], PANEL_HEIGHT * rows + ROW_HEIGHT * legend_rows + 0.4)
-    figure = new_figure(size, use_pyplot, ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
-    grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
-    for axis in grid.flat[count:]:
-        axis.remove()
-    for place, axis in enumerate(grid.flat[:count]):
-        axis.tick_params(labelsize=9, labelleft=place % columns == 0)
-        if place % columns == 0:
-            axis.set_ylabel("predictive power", fontsize=10)
-        if place + columns >= count:
-            axis.set_xlabel("area of the pattern (% of the pixels)", fontsize=10)
-    return figure, np.array(grid.flat[:count], dtype=object)
+def _ends_are_apart(methods: Mapping[str, Sequence[Point]]) -> bool:
+    """Whether there is room for the methods' names at the ends of their lines."""
+    ends = [max(points) for points in methods.values()]
+    heights = sorted(end[1] for end in ends)
+    return (
+        len(methods) <= MOST_LABELS
+        and max(map(len, methods)) <= LONGEST_LABEL
+        and len({end[0] for end in ends}) == 1
+        and all(high - low >= LABEL_DISTANCE for low, high in pairwise(heights))
+    )
 
 
-def _draw_curve(axis: Axes, name: str, points: Sequence[Point], style: Style) -> None:
+def _draw_curve(
+    axis: Axes, name: str, points: Sequence[Point], style: Style, labelled: bool
+) -> None:
     areas, values, lows, highs = np.array(sorted(points), dtype=float).T
-    axis.plot(areas, values, label=name, markersize=2.5 + style["linewidth"], **style)
-    shade = 0.22 if style["linewidth"] > 2 else 0.08
-    axis.fill_between(areas, lows, highs, color=style["color"], alpha=shade, linewidth=0)
+    strong = style["linewidth"] > 2
+    axis.plot(areas, values, label=name, markersize=3 + style["linewidth"], **style)
+    alpha = 0.22 if strong else 0.08
+    axis.fill_between(areas, lows, highs, color=style["color"], alpha=alpha, linewidth=0)
+    if labelled:
+        end, weight = (areas[-1], values[-1]), "bold" if strong else "normal"
+        text = axis.annotate(name, end, (8, 0), textcoords="offset points", va="center")
+        text.set(color=style["color"], fontweight=weight)
+
+
+def _add_legend(figure: Figure, axes: Iterable[Axes], names: list[str], width: float) -> None:
+    """One legend for all panels, below them, in as many columns as fit in this many inches."""
+    lines = {line.get_label(): line for axis in axes for line in axis.get_lines()}
+    for rows in range(1, len(names) + 1):
+        legend = figure.legend(
+            [lines[name] for name in names],
+            [fill(name, 50) for name in names],
+            loc="outside lower center",
+            ncols=math.ceil(len(names) / rows),
+            frameon=False,
+            handlelength=3.2,
+        )
+        if legend.get_window_extent().width <= width * figure.dpi or rows == len(names):
+            return
+        legend.remove()
 
 
 def _scale_axes(axis: Axes, areas: Sequence[float]) -> None:
@@ -209,6 +231,3 @@ def _scale_axes(axis: Axes, areas: Sequence[float]) -> None:
     axis.set_ylim(-0.02, 1.02)
     axis.set_yticks(np.linspace(0, 1, 6))
     axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
-    axis.grid(color=GRID, linewidth=0.8)
-    axis.set_axisbelow(True)
-    axis.spines[["top", "right"]].set_visible(False)

@@ -1,57 +1,93 @@
-"""What the figures share: one image, a pattern's pixels, texts that fit, and the figure itself."""
+"""Shared by all figures: their size, images and patterns, wrapped texts, colour scales."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator
+from textwrap import TextWrapper
 from typing import Any
 
-import numpy as np
 import torch
-from captum.attr import visualization as captum_visualization
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
-from matplotlib.textpath import text_to_path
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.text import Text
 from torch import Tensor
 
 from captum_classpattern.pattern import Pattern
 
-NO_PIXEL = (0.52, 0.60, 0.74)  # neither black nor white, so that both stand out in a pattern
-# where a name may go on in a new line: Integrated|Gradients, Input|X|Gradient, top_|k, a |b
-BREAKS = re.compile(
-    r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=[ _/-])(?=\S)|(?<=\S)(?=\()"
-)
+NO_PIXEL = (0.52, 0.60, 0.74)  # neither black nor white, so that both are visible in a pattern
+QUIET = "#57606a"
+IMAGE_STYLE: dict[Any, Any] = {
+    "font.size": 10,
+    "axes.edgecolor": "#c4cad1",
+    "axes.linewidth": 0.6,
+    "axes.facecolor": "white",
+    "axes.grid": False,
+    "axes.labelsize": "medium",
+    "axes.titlesize": "medium",
+    "figure.titlesize": 13,
+    "figure.titleweight": "bold",
+    **dict.fromkeys(["xtick.bottom", "xtick.labelbottom", "ytick.left", "ytick.labelleft"], False),
+}
 
 
-def new_figure(size: tuple[float, float], use_pyplot: bool, layout: Any = "constrained") -> Figure:
-    """A figure of so many inches; pyplot's own, which notebooks show, or one that it never sees."""
+def new_figure(width: float, height: float, use_pyplot: bool, title: str | None = None) -> Figure:
+    """A figure of about this size, in inches; :func:`fit_figure` makes it exact."""
+    layout = ConstrainedLayoutEngine(w_pad=0.05, h_pad=0.06, wspace=0, hspace=0)
     if use_pyplot:
         from matplotlib import pyplot
 
-        return pyplot.figure(figsize=size, layout=layout)
-    return Figure(figsize=size, layout=layout)
+        figure = pyplot.figure(figsize=(width, height), layout=layout)
+    else:
+        figure = Figure(figsize=(width, height), layout=layout)
+        FigureCanvasAgg(figure)  # the default canvas is slow to measure texts
+    if title is not None:
+        figure.suptitle(title, wrap=True)
+    return figure
+
+
+def fit_figure(
+    figure: Figure, axis: Axes, width: float, height: float, columns: float, rows: int
+) -> None:
+    """Resizes a figure until this axis, one of many of its size, measures this in inches."""
+    for _ in range(4):  # the layout depends a little on the size before
+        figure.get_layout_engine().execute(figure)  # type: ignore[union-attr]
+        page, box = figure.get_size_inches(), axis.get_position(original=True)
+        wider, higher = width - page[0] * box.width, height - page[1] * box.height
+        figure.set_size_inches(float(page[0] + columns * wider), float(page[1] + rows * higher))
+        if max(abs(wider), abs(higher)) < 0.02:
+            return
 
 
 def draw_image(axis: Axes, image: Tensor) -> None:
-    """One image (C, H, W) in [0, 1], drawn by Captum's visualizer."""
-    pixels = image.detach().float().cpu().numpy().transpose(1, 2, 0)
-    if pixels.shape[2] == 1:
-        pixels = pixels.repeat(3, axis=2)  # else it would be drawn in false colours
-    captum_visualization.visualize_image_attr(
-        np.ones_like(pixels),  # not drawn, but a map of zeros (a black canvas) would raise
-        pixels,
-        "original_image",
-        plt_fig_axis=(axis.figure, axis),
-        use_pyplot=False,
-    )
+    """One image (C, H, W) in [0, 1], grey or in colour."""
+    pixels = image.detach().float().cpu().expand(3, -1, -1).permute(1, 2, 0)
+    axis.imshow((255 * pixels).round().byte().numpy())
 
 
 def on_neutral(pattern: Pattern) -> Tensor:
-    """The pattern's pixels in colour, on a ground that is neither black nor white."""
-    canvas = pattern.canvas.float().cpu()
-    canvas = canvas.expand(3, -1, -1) if canvas.shape[0] == 1 else canvas
-    ground = torch.tensor(NO_PIXEL).view(3, 1, 1)
+    """The pattern's pixels in colour, on a background that is neither black nor white."""
+    canvas = pattern.canvas.float().cpu().expand(3, -1, -1)
     mask = pattern.mask.float().cpu()
-    return mask * canvas + (1 - mask) * ground
+    return mask * canvas + (1 - mask) * torch.tensor(NO_PIXEL).view(3, 1, 1)
+
+
+def name_row(axis: Axes, name: str) -> Text:
+    """Writes a name to the left of the first axis of a row."""
+    text = axis.set_ylabel(name, rotation=0, ha="right", va="center")
+    wrap(text, 1.4)
+    return text
+
+
+def add_scale(axis: Axes, colors: str | Colormap, label: str, width: float) -> Axes:
+    """A strip of colours below an axis of this width, labelled with the range of its values."""
+    place: dict[str, Any] = {"location": "bottom", "fraction": 0.2, "pad": 0.06, "panchor": False}
+    bar = axis.figure.colorbar(ScalarMappable(cmap=colors), ax=axis, ticks=[], aspect=14, **place)
+    bar.set_label(label, color=QUIET, labelpad=3)
+    wrap(bar.ax.xaxis.label, width)
+    return bar.ax
 
 
 def check_channels(canvas: Tensor) -> None:
@@ -63,51 +99,30 @@ def check_channels(canvas: Tensor) -> None:
         )
 
 
-def class_name(names: Sequence[str] | None, label: int) -> str:
-    """The name of a class, or "class 3" where it has none."""
-    named = names is not None and label < len(names)
-    return str(names[label]) if names is not None and named else f"class {label}"
+class NameWrapper(TextWrapper):
+    """Breaks lines at spaces, and within names: Integrated|Gradients, top_|k, Tunnel|(Lime)."""
+
+    wordsep_re = re.compile(
+        r"(\s+|(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=[_/-])(?=\S)|(?<=\S)(?=\())"
+    )
 
 
-def text_width(text: str, size: float, weight: str = "normal") -> float:
-    """Width in inches of a line of text, ``size`` in points."""
-    if not text.strip():
-        return 0.0
-    font = FontProperties(size=size, weight=weight)
-    points, _, _ = text_to_path.get_text_width_height_descent(text, font, ismath=False)
-    return 1.05 * float(points) / 72  # letters are set a little wider on a screen
+def line_breaks(text: str) -> Iterator[str]:
+    """The text as it is, then in one line, in two, and so on, all of about the same length."""
+    yield text
+    by_count: dict[int, list[str]] = {}
+    for width in range(len(text), 0, -1):  # narrower lines of the same count replace wider ones
+        lines = NameWrapper(width, break_long_words=False).wrap(text)
+        by_count[len(lines)] = lines
+    for width in range(len(text), 0, -1):
+        lines = NameWrapper(width).wrap(text)
+        by_count.setdefault(len(lines), lines)
+    yield from ("\n".join(by_count[count]) for count in sorted(by_count))
 
 
-def wrapped(text: str, width: float, size: float, weight: str = "normal") -> str:
-    """Text in as few lines of ``width`` inches as it takes, all of about the same length.
-
-    Lines end at spaces, within CamelCase, and anywhere in a word that is longer than a line.
-    """
-    return "\n".join(_balanced(line, width, size, weight) for line in text.split("\n"))
-
-
-def _balanced(text: str, width: float, size: float, weight: str) -> str:
-    lines = _filled(text, width, size, weight)
-    longest = max(text_width(piece.rstrip(), size, weight) for piece in BREAKS.split(text))
-    while len(lines) > 1 and (width := 0.95 * width) >= longest:
-        narrower = _filled(text, width, size, weight)
-        if len(narrower) > len(lines):
-            break
-        lines = narrower
-    return "\n".join(lines)
-
-
-def _filled(text: str, width: float, size: float, weight: str) -> list[str]:
-    lines, line = [], ""
-    for piece in BREAKS.split(text):
-        if line and text_width((line + piece).rstrip(), size, weight) > width:
-            lines.append(line)
-            line = ""
-        line += piece
-        while len(line) > 1 and text_width(line.rstrip(), size, weight) > width:
-            cut = next(
-                (n for n in range(len(line) - 1, 1, -1) if text_width(line[:n], size) <= width), 1
-            )
-            lines.append(line[:cut])
-            line = line[cut:]
-    return [line.strip() for line in (*lines, line)]
+def wrap(text: Text, width: float) -> None:
+    """Breaks a text of a figure into as few lines as fit in this many inches."""
+    for attempt in line_breaks(text.get_text()):
+        text.set_text(attempt)
+        if text.get_window_extent().width <= width * text.figure.dpi:
+            return

@@ -1,25 +1,33 @@
-"""Attribution maps and patterns of many methods side by side, on one stated scale."""
+"""Attribution maps and patterns of many methods next to each other, on one stated scale."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from captum_classpattern._validation import ArgumentTypeError, check_pixels
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.visualization.drawing import check_channels, draw_image, on_neutral
-from captum_classpattern.visualization.grid import Grid
-from captum_classpattern.visualization.scales import Scales, checked_maps
+from captum_classpattern.visualization.drawing import (
+    IMAGE_STYLE,
+    QUIET,
+    add_scale,
+    check_channels,
+    draw_image,
+    fit_figure,
+    name_row,
+    new_figure,
+    on_neutral,
+    wrap,
+)
+from captum_classpattern.visualization.scales import Scales, Values, largest, number, parse_map
 
-# what captum.attr.visualization draws heat maps in, for sign="all" and sign="absolute_value"
-SIGNED = LinearSegmentedColormap.from_list("RdWhGn", ["red", "white", "green"])
-UNSIGNED = "Blues"
-EMPTY, QUIET = "#f0f2f5", "#57606a"
+PAGE = (10.6, 11.0)  # inches, without the names of the rows
+EMPTY_CELL = "#f0f2f5"
 
 
 def plot_maps(
@@ -37,42 +45,42 @@ def plot_maps(
 ) -> tuple[Figure, npt.NDArray[Any]]:
     r"""
     Draws a row for each canvas: the canvas, and for each method its attribution map, the
-    pixels that were cut out by it, and a caption.
+    pixels that the method selects, and a caption.
 
     Captum's visualizer stretches each map to its own range, so that a map of noise looks as
-    strong as a clear one. Here the maps of a method share one scale, which is stated. Colours
-    are Captum's: red, white and green for a method with negative values, white to blue for one
-    without. Values beyond the scale are drawn as its ends.
+    strong as a clear one. Here the maps of a method share one scale, which the figure states.
+    Colours are Captum's: red, white and green for a method with negative values, white to blue
+    for one without. Values beyond the scale are drawn in the colour of its end.
 
     Args:
-        canvases (Sequence[Tensor]): The images that were explained, one a row, (C, H, W) each
+        canvases (Sequence[Tensor]): The images that were explained, one per row, (C, H, W) each
             in [0, 1].
-        maps (Sequence[Sequence[Tensor or None]]): A row for each canvas, in it a map for each
-            method, (H, W) or (1, H, W). None: the method gave none.
-        patterns (Sequence[Sequence[Pattern or None]]): The pixels that belong to each map, in
-            the same rows and columns. None: there are none.
-        captions (Sequence[Sequence[str]]): What stands below each of them, such as "37.6 %".
-        row_names (Sequence[str]): What stands beside each canvas, such as its class.
+        maps (Sequence[Sequence[Tensor or None]]): For each canvas, one map per method, (H, W)
+            or (1, H, W). None: the method returned no map.
+        patterns (Sequence[Sequence[Pattern or None]]): The selected pixels for each map, in the
+            same rows and columns. None: there are none.
+        captions (Sequence[Sequence[str]]): The text below each of them, such as "37.6 %".
+        row_names (Sequence[str]): The text to the left of each canvas, such as its class.
         column_names (Sequence[str]): The methods.
         title (str, optional): Title of the figure. Default: None.
-        scale (str or float): What shares a scale from 0 (or -s) to s: the maps of a
+        scale (str or float): Which maps share a scale from 0 (or -s) to s: the maps of a
             ``"method"``, those of a ``"row"``, or all of them, with s as this number. For the
             first two s is the largest 99.5 % quantile of the maps' absolute values (their
             maximum if that is 0). Default: "method".
         show (str): ``"maps"``, ``"patterns"``, or ``"both"``, one below the other.
             Default: "both".
-        use_pyplot (bool): Makes the figure with pyplot, which shows it in notebooks and under
-            ``plt.show()``, as in Captum's visualizer. Default: True.
+        use_pyplot (bool): Makes the figure with pyplot, which shows it in notebooks and with
+            ``plt.show()``, as Captum's visualizer does. Default: True.
 
     Returns:
-        *tuple[Figure, ndarray]*: The figure, and its axes: the canvas's, then one for each
-        method; a line of them for each canvas, or two with ``show="both"``, where the canvas
-        has the same axis in both.
+        *tuple[Figure, ndarray]*: The figure, and its axes: first the canvas's, then one per
+        method. Each canvas has one line of axes, or two with ``show="both"``, where both lines
+        begin with the same axis of the canvas.
 
     Raises:
-        TypeError: If canvases or maps are no Tensors.
-        ValueError: If rows, columns or shapes do not fit each other, a canvas is not in
-            [0, 1], a map is not finite, or scale or show is none of the above.
+        TypeError: If canvases or maps are not Tensors.
+        ValueError: If rows, columns or shapes do not match, a canvas is not in [0, 1], a map is
+            not finite, or scale or show is none of the above.
 
     Examples::
 
@@ -87,49 +95,50 @@ def plot_maps(
         (4, 3)
     """
     _check_choices(scale, show)
-    _check_grid(canvases, maps, patterns, captions, row_names, column_names)
-    _check_images(canvases, patterns, row_names)
-    values = checked_maps(canvases, maps, row_names, column_names)
+    values = _check_table(canvases, maps, patterns, captions, row_names, column_names)
     scales = Scales(values, scale)
-    grid = Grid(
-        captions,
-        row_names,
-        column_names,
-        title,
-        lines=2 if show == "both" else 1,
-        aspect=max(canvas.shape[-2] / canvas.shape[-1] for canvas in canvases),
-        strips=_strips(scales) if show != "patterns" else (),
-        notes=scales.notes() if show != "patterns" else (),
-        use_pyplot=use_pyplot,
-    )
-    for row, canvas in enumerate(canvases):
-        draw_image(grid.axes[row * grid.lines, 0], canvas)
-        for column, pattern in enumerate(patterns[row]):
-            cells = list(grid.axes[row * grid.lines : (row + 1) * grid.lines, column + 1])
-            here = values[row][column]
-            if show != "patterns":
-                _draw_map(cells[0], here, pattern, *_colors(scales, row, column), grid.small)
-            if show != "maps":
-                _draw_pattern(cells[-1], pattern, here, grid.small)
-    return grid.figure, grid.axes
+    lines = 2 if show == "both" else 1
+    aspect = max(canvas.shape[1] / canvas.shape[2] for canvas in canvases)
+    width = _cell_width(len(canvases), len(column_names), lines * aspect)
+    with rc_context({**IMAGE_STYLE, "font.size": 10 if width > 0.85 else 8}):
+        figure, axes = _new_axes(len(canvases), len(column_names), lines, use_pyplot, title)
+        for axis, name in zip(axes[0], ("canvas", *column_names)):
+            wrap(axis.set_title(name, pad=4), width)
+        for row, canvas in enumerate(canvases):
+            first, last = axes[row * lines], axes[(row + 1) * lines - 1]
+            draw_image(first[0], canvas)
+            label = name_row(first[0], row_names[row])
+            if scale == "row" and show != "patterns":
+                label.set_text(f"{label.get_text()}\n(s = {number(largest(values[row]))})")
+            for column, pattern in enumerate(patterns[row], start=1):
+                wrap(last[column].set_xlabel(captions[row][column - 1]), width)
+                if show != "patterns":
+                    _draw_map(first[column], pattern, scales, row, column - 1)
+                if show != "maps":
+                    _draw_pattern(last[column], pattern, values[row][column - 1])
+        if show != "patterns":
+            _state_scales(axes[-1, 1:], scales, width)
+        fit_figure(figure, axes[0, 1], width, width * aspect, axes.shape[1], axes.shape[0])
+    return figure, axes
 
 
 def _check_choices(scale: Any, show: Any) -> None:
     if show not in ("maps", "patterns", "both"):
         raise ValueError(f'show must be "maps", "patterns" or "both", got {show!r}')
-    number = isinstance(scale, (int, float)) and not isinstance(scale, bool)
-    if scale not in ("method", "row") and not (number and 0 < scale < float("inf")):
+    is_number = isinstance(scale, (int, float)) and not isinstance(scale, bool)
+    if scale not in ("method", "row") and not (is_number and 0 < scale < float("inf")):
         raise ValueError(f'scale must be "method", "row" or a number above 0, got {scale!r}')
 
 
-def _check_grid(
+def _check_table(
     canvases: Sequence[Any],
     maps: Sequence[Sequence[Any]],
-    patterns: Sequence[Sequence[Any]],
+    patterns: Sequence[Sequence[Pattern | None]],
     captions: Sequence[Sequence[Any]],
     row_names: Sequence[str],
     column_names: Sequence[str],
-) -> None:
+) -> list[list[Values | None]]:
+    """The maps as arrays, or an error that names the row and column that cannot be drawn."""
     rows, columns = len(canvases), len(column_names)
     if rows == 0 or columns == 0:
         raise ValueError(f"there is nothing to draw: got {rows} canvases and {columns} methods")
@@ -144,13 +153,6 @@ def _check_grid(
                     f"{columns} column_names need as many {name} in each row, got "
                     f"{cells if isinstance(cells, str) else len(cells)!r} in row {row!r}"
                 )
-
-
-def _check_images(
-    canvases: Sequence[Tensor],
-    patterns: Sequence[Sequence[Pattern | None]],
-    row_names: Sequence[str],
-) -> None:
     for canvas, row in zip(canvases, row_names):
         name = f"the canvas of row {row!r}"
         if not isinstance(canvas, Tensor):
@@ -160,57 +162,69 @@ def _check_images(
         if canvas.ndim != 3:
             raise ValueError(f"{name} must be (C, H, W), got shape {tuple(canvas.shape)}")
         check_pixels(canvas[None], name)
+    drawn = [pattern.canvas for cells in patterns for pattern in cells if pattern is not None]
+    for canvas in (*canvases, *drawn):
         check_channels(canvas)
-    for pattern in (pattern for cells in patterns for pattern in cells):
-        if pattern is not None:
-            check_channels(pattern.canvas)
-
-
-def _strips(scales: Scales) -> list[tuple[Any, str] | None]:
-    """What stands below each column: its colours, and the values at their ends."""
-    texts = [scales.text(column) for column in range(len(scales.signed))]
     return [
-        None if text is None else (SIGNED if signed else UNSIGNED, text)
-        for text, signed in zip(texts, scales.signed)
+        [
+            parse_map(values, tuple(canvas.shape[1:]), f"row {row!r}, column {column!r}")
+            for column, values in zip(column_names, cells)
+        ]
+        for canvas, row, cells in zip(canvases, row_names, maps)
     ]
 
 
-def _colors(scales: Scales, row: int, column: int) -> tuple[Any, float, float]:
-    """Colour map, and the values at its ends."""
-    high = scales.limit(row, column)
-    return (SIGNED, -high, high) if scales.signed[column] else (UNSIGNED, 0.0, high)
+def _cell_width(rows: int, columns: int, row_aspect: float) -> float:
+    """In inches, so that the figure keeps to a page as long as its cells stay large enough."""
+    page_width, page_height = PAGE
+    wide = page_width / (columns + 1) - 0.1
+    high = (page_height / rows - 0.4) / row_aspect
+    return float(np.clip(min(wide, max(high, 0.9)), 0.62, 1.3))
 
 
-def _draw_map(
-    axis: Axes,
-    values: npt.NDArray[np.float64] | None,
-    pattern: Pattern | None,
-    colors: Any,
-    low: float,
-    high: float,
-    size: float,
-) -> None:
+def _new_axes(
+    rows: int, columns: int, lines: int, use_pyplot: bool, title: str | None
+) -> tuple[Figure, npt.NDArray[Any]]:
+    """An axis for each cell, (rows * lines, 1 + columns); a canvas's is as high as its lines."""
+    names: Any = [
+        [f"canvas {line // lines}", *(f"line {line}, method {i}" for i in range(columns))]
+        for line in range(rows * lines)
+    ]
+    figure = new_figure(1.4 * columns + 3, 1.7 * len(names) + 2, use_pyplot, title)
+    named = figure.subplot_mosaic(names)
+    return figure, np.array([[named[name] for name in line] for line in names], dtype=object)
+
+
+def _draw_map(axis: Axes, pattern: Pattern | None, scales: Scales, row: int, column: int) -> None:
+    values = scales.values[row][column]
     if values is None:
-        _say(axis, "failed" if pattern is None else "no map", size)
+        _write(axis, "failed" if pattern is None else "no map", EMPTY_CELL)
         return
-    axis.imshow(values, cmap=colors, vmin=low, vmax=high)
+    low, high = scales.ends(row, column)
+    axis.imshow(values, cmap=scales.colors(column), vmin=low, vmax=high)
     if not values.any():
-        axis.text(0.5, 0.5, "all zero", **_centred(axis, size))
+        _write(axis, "all zero")
 
 
-def _draw_pattern(axis: Axes, pattern: Pattern | None, values: Any, size: float) -> None:
+def _draw_pattern(axis: Axes, pattern: Pattern | None, values: Values | None) -> None:
     if pattern is None:
-        _say(axis, "failed" if values is None else "no pattern", size)
+        _write(axis, "failed" if values is None else "no pattern", EMPTY_CELL)
     else:
         draw_image(axis, on_neutral(pattern))
 
 
-def _say(axis: Axes, text: str, size: float) -> None:
-    """An empty cell, with the reason."""
-    axis.set_facecolor(EMPTY)
-    axis.text(0.5, 0.5, text, **_centred(axis, size))
+def _write(axis: Axes, text: str, background: str = "white") -> None:
+    axis.set_facecolor(background)
+    place: dict[str, Any] = {"transform": axis.transAxes, "ha": "center", "va": "center"}
+    axis.text(0.5, 0.5, text, color=QUIET, fontstyle="italic", **place)
 
 
-def _centred(axis: Axes, size: float) -> dict[str, Any]:
-    place = {"transform": axis.transAxes, "ha": "center", "va": "center"}
-    return {**place, "color": QUIET, "fontsize": size, "fontstyle": "italic"}
+def _state_scales(axes: npt.NDArray[Any], scales: Scales, width: float) -> None:
+    """A colour scale below each column that has values other than 0."""
+    strips = [
+        add_scale(axis, scales.colors(column), label, width)
+        for column, axis in enumerate(axes)
+        if (label := scales.label(column)) is not None
+    ]
+    for first in strips[:1]:
+        first.set_ylabel("scale", rotation=0, ha="right", va="center", color=QUIET)

@@ -1,4 +1,4 @@
-"""Patterns, a row for each: what they are, where they were put, and what they did."""
+"""Patterns, one per row: what they look like, where they were stamped, and what they achieve."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from captum_classpattern._validation import ArgumentTypeError, check_seed
@@ -17,15 +16,20 @@ from captum_classpattern.images import Images, LabelledImages, Labels, ensure_la
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.power import PredictivePower, check_unseen, predictive_power
 from captum_classpattern.visualization.drawing import (
+    IMAGE_STYLE,
+    add_scale,
     check_channels,
-    class_name,
     draw_image,
+    fit_figure,
+    name_row,
     new_figure,
     on_neutral,
+    wrap,
 )
 
-STAMPED = 3
-HIT, MISS, TRACK = "#1a7f37", "#6e7781", "#e6eaef"
+CELL_WIDTH = 1.3  # inches
+COLUMN_WIDTHS = [1.0] * 6 + [1.4]  # canvas, mask, pattern, three stamped images, power
+HIT, MISS, TRACK = "#1a7f37", "#57606a", "#e6eaef"
 MASK_COLORS = "magma"
 
 
@@ -43,28 +47,28 @@ def plot_patterns(
     use_pyplot: bool = True,
 ) -> tuple[Figure, npt.NDArray[Any]]:
     r"""
-    Draws a row for each pattern: its canvas, its mask on one scale from 0 to 1, the binary
-    pattern, three held-out images stamped with it and what the classifier says of each, and
-    its predictive power.
+    Draws a row for each pattern: its canvas, its mask on a scale from 0 to 1, the binary
+    pattern, three held-out images stamped with it and the classifier's predictions for them,
+    and its predictive power.
 
-    The three images are drawn by lot, one of each of three other classes where there are as
-    many; they are not chosen to succeed.
+    The three images are chosen at random, not to succeed. They are of three different classes,
+    none of them the pattern's, if the images have that many.
 
     Args:
         forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
         patterns (Sequence[Pattern]): The patterns.
         images (Tensor, Dataset or DataLoader): Held-out images, (C, H, W) each, in [0, 1].
         labels (Tensor or Sequence[int], optional): Their classes. Default: None (the Dataset's
-            own, else the classifier's predictions).
+            labels, else the classifier's predictions).
         area (float): Share of the pixels in the binary patterns. Default: 0.05.
         powers (Sequence[PredictivePower], optional): The patterns' powers at this area, if they
             are known already. Default: None (measured here).
-        class_names (Sequence[str], optional): Default: None (the classifier's own
-            ``class_names``, else "class 3").
+        class_names (Sequence[str], optional): The names of the classes. Default: None (the
+            classifier's ``class_names``, else "class 3").
         title (str, optional): Title of the figure. Default: None.
-        seed (int): Seed of the lot. Default: 0.
-        use_pyplot (bool): Makes the figure with pyplot, which shows it in notebooks and under
-            ``plt.show()``, as in Captum's visualizer. Default: True.
+        seed (int): Seed of the choice of images. Default: 0.
+        use_pyplot (bool): Makes the figure with pyplot, which shows it in notebooks and with
+            ``plt.show()``, as Captum's visualizer does. Default: True.
 
     Returns:
         *tuple[Figure, ndarray]*: The figure, and its axes, a row for each pattern.
@@ -90,34 +94,22 @@ def plot_patterns(
             powers = [predictive_power(forward_func, p, source, area=area) for p in patterns]
         for pattern in patterns:
             check_unseen(pattern, source)
-        return _draw_rows(
-            forward_func, patterns, source, powers, area, names, title, seed, use_pyplot
-        )
-
-
-def _draw_rows(
-    forward_func: Classifier,
-    patterns: Sequence[Pattern],
-    source: LabelledImages,
-    powers: Sequence[PredictivePower],
-    area: float,
-    names: Sequence[str] | None,
-    title: str | None,
-    seed: int,
-    use_pyplot: bool,
-) -> tuple[Figure, npt.NDArray[Any]]:
-    figure, axes = _canvas_of(len(patterns), title, use_pyplot)
-    for row, pattern, power in zip(axes, patterns, powers):
-        binary = pattern.topk(area)
-        draw_image(row[0], pattern.canvas)
-        row[0].set_ylabel(
-            class_name(names, pattern.target), fontsize=9, rotation=0, ha="right", va="center"
-        )
-        row[1].imshow(pattern.mask[0].float().cpu().numpy(), cmap=MASK_COLORS, vmin=0, vmax=1)
-        draw_image(row[2], on_neutral(binary))
-        _draw_stamped(row[3:-1], forward_func, binary, source, names, seed)
-        _draw_power(row[-1], power)
-    _label_columns(figure, axes, area)
+        with rc_context(IMAGE_STYLE):
+            figure = new_figure(11, 2.0 * len(patterns) + 1, use_pyplot, title)
+            axes = figure.subplots(len(patterns), 7, squeeze=False, width_ratios=COLUMN_WIDTHS)
+            for row, pattern, power in zip(axes, patterns, powers):
+                binary = pattern.topk(area)
+                draw_image(row[0], pattern.canvas)
+                name_row(row[0], class_name(names, pattern.target))
+                mask = pattern.mask[0].float().cpu().numpy()
+                row[1].imshow(mask, cmap=MASK_COLORS, vmin=0, vmax=1)
+                draw_image(row[2], on_neutral(binary))
+                _draw_stamped(row[3:6], forward_func, binary, source, names, seed)
+                _draw_power(row[6], power)
+            _label_columns(axes, area)
+            aspect = max(p.canvas.shape[1] / p.canvas.shape[2] for p in patterns)
+            size = (CELL_WIDTH, CELL_WIDTH * aspect)
+            fit_figure(figure, axes[0, 0], *size, sum(COLUMN_WIDTHS), len(patterns))
     return figure, axes
 
 
@@ -132,19 +124,6 @@ def _check_drawable(patterns: Any, powers: Sequence[PredictivePower] | None) -> 
         check_channels(pattern.canvas)
 
 
-def _canvas_of(rows: int, title: str | None, use_pyplot: bool) -> tuple[Figure, npt.NDArray[Any]]:
-    widths = [1.0] * (3 + STAMPED) + [1.5]
-    size = (1.28 * sum(widths) + 1.2, 1.42 * rows + 1.3)
-    figure = new_figure(size, use_pyplot)
-    axes = figure.subplots(rows, len(widths), squeeze=False, width_ratios=widths)
-    for axis in axes.flat:
-        axis.set_xticks([])
-        axis.set_yticks([])
-    if title is not None:
-        figure.suptitle(title, fontsize=12, fontweight="bold")
-    return figure, axes
-
-
 def _draw_stamped(
     axes: Sequence[Axes],
     forward_func: Classifier,
@@ -153,28 +132,31 @@ def _draw_stamped(
     names: Sequence[str] | None,
     seed: int,
 ) -> None:
-    picks = _lot(source, pattern.target, len(axes), seed)
-    if not picks:
+    chosen = _choose_images(source, pattern.target, len(axes), seed)
+    if not chosen:
         return  # all images are of the pattern's class
-    images = source.take(picks)
     device, dtype = device_and_dtype(forward_func, pattern.canvas)
-    stamped = pattern.stamp(images.to(device, dtype))
+    stamped = pattern.stamp(source.take(chosen).to(device, dtype))
     with torch.no_grad():
-        probabilities, said = forward_func(stamped).float().softmax(1).max(1)
-    for axis, image, label, probability in zip(axes, stamped, said.tolist(), probabilities):
+        probabilities, predicted = forward_func(stamped).float().softmax(1).max(1)
+    for axis, image, label, probability in zip(axes, stamped, predicted.tolist(), probabilities):
         draw_image(axis, image)
         hit = label == pattern.target
-        axis.set_xlabel(
+        text = axis.set_xlabel(
             f"{class_name(names, label)} {float(probability):.0%}",
-            fontsize=8,
             color=HIT if hit else MISS,
             fontweight="bold" if hit else "normal",
-            labelpad=2,
         )
+        wrap(text, CELL_WIDTH)
 
 
-def _lot(source: LabelledImages, target: int, count: int, seed: int) -> list[int]:
-    """Some images not of the target, of different classes as far as there are."""
+def class_name(names: Sequence[str] | None, label: int) -> str:
+    """The name of a class, or "class 3" if it has none."""
+    return f"class {label}" if names is None or label >= len(names) else str(names[label])
+
+
+def _choose_images(source: LabelledImages, target: int, count: int, seed: int) -> list[int]:
+    """Random images that are not of the target's class, of different classes where possible."""
     order = np.random.default_rng([seed, target]).permutation(len(source))
     labels = source.known_labels.tolist()
     others = [int(i) for i in order if labels[i] != target]
@@ -188,22 +170,18 @@ def _draw_power(axis: Axes, power: PredictivePower) -> None:
     axis.barh(0, power.value, color=HIT, height=0.5)
     axis.plot([low, high], [0, 0], color="black", linewidth=1.5)
     axis.plot([power.without] * 2, [-0.4, 0.4], color="black", linewidth=1.2, linestyle=":")
-    axis.text(0.5, 0.45, f"{power.value:.1%}", ha="center", fontsize=10, fontweight="bold")
-    axis.set_xlim(-0.02, 1.02)
-    axis.set_ylim(-1.2, 1.2)
-    axis.set_frame_on(False)
+    axis.text(0.5, 0.45, f"{power.value:.1%}", ha="center", fontsize=12, fontweight="bold")
+    axis.set(xlim=(-0.02, 1.02), ylim=(-1.2, 1.2), frame_on=False)
 
 
-def _label_columns(figure: Figure, axes: npt.NDArray[Any], area: float) -> None:
-    titles = ["canvas", "mask", f"pattern\n({100 * area:.3g} % of pixels)", "", "", ""]
-    titles[3 + STAMPED // 2] = "held-out images, stamped,\nand what the model says"
-    titles.append("predictive power\n(line: 95 %; dotted: no pattern)")
-    for axis, text in zip(axes[0], titles):
-        axis.set_title(text, fontsize=9)
-    bar = figure.colorbar(
-        ScalarMappable(Normalize(0, 1), MASK_COLORS),
-        cax=axes[-1, 1].inset_axes((0, -0.2, 1, 0.08)),  # takes no room from the last mask
-        orientation="horizontal",
-        ticks=[0, 1],
-    )
-    bar.ax.tick_params(labelsize=8)
+def _label_columns(axes: npt.NDArray[Any], area: float) -> None:
+    titles = {
+        0: "canvas",
+        1: "mask",
+        2: f"pattern\n({100 * area:.3g} % of pixels)",
+        4: "held-out images with the pattern,\nand the model's predictions",
+        6: "predictive power\n(line: 95 % interval;\ndotted: no pattern)",
+    }
+    for column, title in titles.items():
+        axes[0, column].set_title(title)
+    add_scale(axes[-1, 1], MASK_COLORS, "0 to 1", CELL_WIDTH)

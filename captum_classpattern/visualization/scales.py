@@ -1,4 +1,4 @@
-"""Which number an attribution map is drawn up to, and which maps share it."""
+"""The colour scale of each attribution map, and which maps share one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,48 +6,48 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib.colors import Colormap, LinearSegmentedColormap
 from torch import Tensor
 
 from captum_classpattern._validation import ArgumentTypeError
 
 Values: TypeAlias = npt.NDArray[np.float64]
 QUANTILE = 0.995
+# the colours of captum.attr.visualization for sign="all" and sign="absolute_value"
+SIGNED = LinearSegmentedColormap.from_list("RdWhGn", ["red", "white", "green"])
+UNSIGNED = "Blues"
 
 
 @dataclass(frozen=True)
 class Scales:
-    """Rows and columns of maps (H, W), and what they are scaled by: "method", "row" or a number."""
+    """Rows and columns of maps (H, W), scaled by "method", by "row" or up to a number."""
 
     values: list[list[Values | None]]
     by: str | float
 
-    @property
-    def signed(self) -> list[bool]:
-        """For each column, whether any of its maps has negative values."""
-        return [
-            any(bool((values < 0).any()) for values in column if values is not None)
-            for column in zip(*self.values)
-        ]
+    def signed(self, column: int) -> bool:
+        """Whether any map of a column has negative values."""
+        maps = (row[column] for row in self.values)
+        return any(bool((values < 0).any()) for values in maps if values is not None)
 
-    def limit(self, row: int, column: int) -> float:
-        """The number that a map is drawn up to; 1 if all that share it are zero."""
+    def colors(self, column: int) -> str | Colormap:
+        return SIGNED if self.signed(column) else UNSIGNED
+
+    def ends(self, row: int, column: int) -> tuple[float, float]:
+        """The values at the ends of a map's scale; 1 if all maps that share it are zero."""
         if not isinstance(self.by, str):
-            return float(self.by)
-        shared = [cells[column] for cells in self.values]
-        return largest(self.values[row] if self.by == "row" else shared) or 1.0
+            high = float(self.by)
+        else:
+            shared = self.values[row] if self.by == "row" else [r[column] for r in self.values]
+            high = largest(shared) or 1.0
+        return (-high if self.signed(column) else 0.0), high
 
-    def text(self, column: int) -> str | None:
-        """The ends of a column's scale: "±0.12", "0 to s" by rows; None if all its maps are 0."""
+    def label(self, column: int) -> str | None:
+        """A column's range: "±0.12", or "0 to s" if rows share a scale; None if all maps are 0."""
         if largest([row[column] for row in self.values]) == 0:
             return None
-        high = "s" if self.by == "row" else number(self.limit(0, column))
-        return f"±{high}" if self.signed[column] else f"0 to {high}"
-
-    def notes(self) -> list[str]:
-        """What s is, for each row; none unless maps are scaled by rows."""
-        if self.by != "row":
-            return []
-        return [f"s = {number(largest(cells))}" for cells in self.values]
+        high = "s" if self.by == "row" else number(self.ends(0, column)[1])
+        return f"±{high}" if self.signed(column) else f"0 to {high}"
 
 
 def largest(cells: Sequence[Values | None]) -> float:
@@ -63,23 +63,8 @@ def number(value: float) -> str:
     return f"{value:.2g}" if value < 99.5 else f"{value:.3g}"
 
 
-def checked_maps(
-    canvases: Sequence[Tensor],
-    maps: Sequence[Sequence[Any]],
-    row_names: Sequence[str],
-    column_names: Sequence[str],
-) -> list[list[Values | None]]:
-    """All maps as float64 (H, W), or an error that names row and column."""
-    return [
-        [
-            _checked_map(values, tuple(canvas.shape[1:]), f"row {row!r}, column {column!r}")
-            for column, values in zip(column_names, cells)
-        ]
-        for canvas, row, cells in zip(canvases, row_names, maps)
-    ]
-
-
-def _checked_map(values: Any, size: tuple[int, ...], where: str) -> Values | None:
+def parse_map(values: Any, size: tuple[int, ...], where: str) -> Values | None:
+    """A map as float64 (H, W), or an error if it cannot be drawn."""
     if values is None:
         return None
     if not isinstance(values, Tensor) or values.is_complex():

@@ -1,22 +1,24 @@
 """The command line, with short searches on a part of the embedded images."""
 
+import inspect
 import json
+import re
 import subprocess
 import sys
 from importlib import import_module
+from typing import get_args, get_type_hints
 
 import pytest
 import torch
-import typer
-from typer.testing import CliRunner
+from command_line import interrupt_searches, run
 
 import captum_classpattern
 from captum_classpattern import Pattern, cli
+from captum_classpattern.cli.options import ComputeOptions
 from captum_classpattern.demo import DemoImages, LabelledImages, demo_images
-from captum_classpattern.surveys.search import SurveySearch
+from captum_classpattern.optimization.settings import PRECISIONS
 from captum_classpattern.surveys.store import find_pattern_file
 
-runner = CliRunner()
 demo_module = import_module("captum_classpattern.cli.demo")  # the name is the command's, too
 
 
@@ -35,84 +37,133 @@ def small(monkeypatch):
 
 
 def test_version():
-    result = runner.invoke(cli.app, ["--version"])
+    result = run(["--version"])
     assert result.exit_code == 0
     assert result.output.strip() == captum_classpattern.__version__
 
 
-def test_help_and_version_load_nothing_slow():
-    code = """
+@pytest.mark.parametrize("line", [["--version"], ["--help"], ["search", "--help"]])
+def test_help_and_version_load_nothing_slow(line):
+    code = f"""
 import sys
-import captum_classpattern.cli
+from captum_classpattern.cli import main
+main({line})
 slow = ("torch", "torchvision", "captum", "matplotlib", "scipy", "numpy", "PIL", "jinja2")
 print([name for name in slow if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
-@pytest.mark.parametrize("name", ["demo", "search", "compare", "apply"])
-def test_every_option_has_a_text(name):
-    command = typer.main.get_command(cli.app).commands[name]
-    for parameter in command.params:
-        assert parameter.help, parameter.name
-        assert parameter.help.endswith("."), parameter.name
-        assert "[" not in parameter.help, f"rich takes the brackets of {parameter.name} for markup"
+COMMANDS = ["demo", "search", "compare", "apply"]
+ROW = re.compile(r"│ [* ]*(?P<names>[-A-Z]\S*( \S+)*) {2,}(?P<text>\S.*?) *│")
 
 
-def test_the_help_says_what_an_option_is_by_default():
-    output = runner.invoke(cli.app, ["search", "--help"], env={"COLUMNS": "300"}).output
-    for words in ("default, 0.05 and 0.01.", "[default: 4]", "default, 80.", "[default: auto]"):
-        assert words in output
+@pytest.fixture
+def help_of(monkeypatch):
+    """The text of each option of a command, by its name, as --help prints it."""
+    monkeypatch.setenv("COLUMNS", "500")
+
+    def texts(*command):
+        rows = ROW.finditer(run([*command, "--help"]).stdout)
+        return {row["names"].split()[0]: row["text"] for row in rows}
+
+    return texts
 
 
-def test_without_a_command_it_says_what_there_is():
-    assert "demo" in runner.invoke(cli.app, []).output
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_has_a_sentence_and_shows_its_default(name, help_of):
+    texts = help_of(name)
+    shown = [a for a in cli.app[name].assemble_argument_collection() if a.show]
+    assert {argument.names[0] for argument in shown} | {"--debug"} == set(texts)
+    for argument in shown:
+        text, _, _ = texts[argument.names[0]].partition(" [")
+        assert re.fullmatch(r"[A-Z].* .*\.", text), text
+        default = argument.field_info.default
+        if default not in (None, inspect.Parameter.empty):
+            assert f"[default: {default}]" in texts[argument.names[0]]
 
 
-def interrupt(monkeypatch, at):
-    """Ctrl+C in the scoring of a pattern, counted from 0; there are four per class."""
-    scored, original = [], SurveySearch._score
-
-    def score(self, *arguments):
-        scored.append(1)
-        if len(scored) == at + 1:
-            raise KeyboardInterrupt
-        return original(self, *arguments)
-
-    monkeypatch.setattr(SurveySearch, "_score", score)
+def test_defaults_that_depend_on_something_are_in_the_text(help_of):
+    texts = help_of("search")
+    assert "By default, 0.05 and 0.01." in texts["--area"]
+    assert "By default, 80." in texts["--n-steps"]
+    assert "[choices: auto, full, bfloat16]" in texts["--precision"]
 
 
-def test_an_interrupted_demo_goes_on_and_writes_tables_verdicts_figures_and_patterns(
-    tmp_path, monkeypatch
-):
-    out = tmp_path / "new" / "out"
-    line = ["demo", "--no-comparison", "--out", str(out)]
-    with monkeypatch.context() as patch:
-        interrupt(patch, 9)
-        result = runner.invoke(cli.app, line)
-    assert result.exit_code == 130
-    assert "Interrupted: the 4 patterns that were finished are in" in result.output
-    assert str(out) in result.output.replace("\n", "")
-    saved = sorted((out / "natural" / "patterns").glob("[0-9]_*"))
-    assert [path.stem for path in saved] == [
-        f"{name}_{kind}_{area}"
-        for name in ("0_T-shirt", "1_Trouser")
-        for kind in ("positive", "white")
-        for area in (0.01, 0.05)
-    ]
-    for path in saved:
-        Pattern.load(path)
-    interrupted = json.loads((out / "results.json").read_text())
-    assert not interrupted["complete"]
-    assert len(interrupted["rows"]) == 4
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_examples_of_the_help_can_be_parsed(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_images").mkdir()
+    examples = re.findall(r"^ +classpattern (.*\S)", run([name, "--help"]).stdout, re.MULTILINE)
+    assert examples
+    for line in examples:
+        cli.app.parse_args(line, exit_on_error=False, print_error=False)
 
-    result = runner.invoke(cli.app, line)
+
+def test_options_are_in_panels_of_their_topic():
+    printed = run(["compare", "--help"]).stdout
+    panels = ["Arguments", "Model", "Images", "Search", "Comparison", "Output", "Other"]
+    assert re.findall(r"╭─ (\w+) ─", printed) == panels
+
+
+def test_the_choices_of_a_precision_are_those_of_the_search():
+    hints = get_type_hints(ComputeOptions)
+    assert get_args(hints["precision"]) == PRECISIONS
+
+
+def test_without_a_command_the_commands_are_listed():
+    output = run([]).output
+    assert all(f"│ {name} " in output for name in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (["serch"], 'Unknown command "serch". Did you mean "search"?'),
+        (["demo", "--seeds", "1"], "Unknown option: --seeds. Did you mean --seed?"),
+        (["demo", "--seed", "-1"], "Invalid value for --seed: it must be a whole number from 0"),
+        (["demo", "--seed", "1.5"], "Invalid value for --seed: it must be a whole number from 0"),
+        (["demo", "--seed", str(2**63)], "Invalid value for --seed: it must be a whole number"),
+        (["search"], "CHECKPOINT requires an argument"),
+        (["apply", "missing", "missing.png", "--out", "out"], "missing"),
+    ],
+)
+def test_wrong_input_is_one_line_on_stderr(line, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run(line)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert re.fullmatch(r"Error: .*\n", result.stderr)
+    assert message in result.stderr
+
+
+def test_of_an_option_that_is_given_twice_the_last_value_counts(tmp_path):
+    twice = ["--seed", "1", "--mean", "1", "--seed", "2", "--mean", "0.5,0.25"]
+    line = ["search", "a.pt", "--data", str(tmp_path), *twice, "--area", "0.1", "--area", "0.2"]
+    _, bound, _ = cli.app.parse_args(line)
+    assert bound.arguments["searches"].seed == 2
+    assert bound.arguments["model"].mean == [0.5, 0.25]
+    assert bound.arguments["area"] == [0.1, 0.2]  # can be given several times
+
+
+@pytest.mark.parametrize("line", [["--debug", "apply"], ["apply", "--debug"]])
+def test_debug_shows_the_traceback(line, tmp_path):
+    code = "from captum_classpattern.cli import main; main()"
+    line = [*line, "missing.safetensors", "missing.png", "--out", str(tmp_path)]
+    done = subprocess.run([sys.executable, "-c", code, *line], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "Traceback (most recent call last):" in done.stderr
+    assert "FileNotFoundError: " in done.stderr
+
+
+def test_demo_writes_tables_verdicts_figures_and_patterns(tmp_path):
+    result = run(["demo", "--no-comparison", "--out", str(tmp_path / "new" / "out")])
     assert result.exit_code == 0, result.output
+    out = tmp_path / "new" / "out"
     written = json.loads((out / "results.json").read_text())
     assert written["complete"]
     assert len(written["rows"]) == 60
-    assert written["rows"][:4] == interrupted["rows"]
     for name in ("natural", "backdoored", "robust"):
         assert f"{name} model" in result.output
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
@@ -131,9 +182,37 @@ def test_an_interrupted_demo_goes_on_and_writes_tables_verdicts_figures_and_patt
     assert f"{written['seconds']:.0f} s" in result.output
 
 
+def test_ctrl_c_leaves_the_finished_patterns_and_the_demo_continues_from_there(
+    tmp_path, monkeypatch
+):
+    line = ["demo", "--no-comparison", "--out", str(tmp_path)]
+    with monkeypatch.context() as patch:
+        interrupt_searches(patch, after=2)
+        result = run(line)
+    assert result.exit_code == 130
+    assert f"Interrupted: the 4 finished patterns are in {tmp_path};" in result.output
+    saved = sorted((tmp_path / "natural" / "patterns").glob("[0-9]_*"))
+    assert [path.stem for path in saved] == [
+        f"{name}_{kind}_{area}"
+        for name in ("0_T-shirt", "1_Trouser")
+        for kind in ("positive", "white")
+        for area in (0.01, 0.05)
+    ]
+    for path in saved:
+        Pattern.load(path)
+    first = json.loads((tmp_path / "results.json").read_text())
+    assert not first["complete"]
+    assert len(first["rows"]) == 4
+    assert run(line).exit_code == 0
+    written = json.loads((tmp_path / "results.json").read_text())
+    assert written["complete"]
+    assert len(written["rows"]) == 60
+    assert written["rows"][:4] == first["rows"]
+
+
 def test_ctrl_c_before_anything_is_finished(tmp_path, monkeypatch):
-    interrupt(monkeypatch, 0)
-    result = runner.invoke(cli.app, ["demo", "--no-comparison", "--out", str(tmp_path)])
+    interrupt_searches(monkeypatch, after=0)
+    result = run(["demo", "--no-comparison", "--out", str(tmp_path)])
     assert result.exit_code == 130
     assert "no pattern was finished yet" in result.output
     assert "Power:" not in result.output
@@ -141,6 +220,6 @@ def test_ctrl_c_before_anything_is_finished(tmp_path, monkeypatch):
 
 def test_a_file_as_folder_is_refused(tmp_path):
     (tmp_path / "file").touch()
-    result = runner.invoke(cli.app, ["demo", "--no-comparison", "--out", str(tmp_path / "file")])
+    result = run(["demo", "--no-comparison", "--out", str(tmp_path / "file")])
     assert result.exit_code == 2
-    assert "file" in result.output
+    assert "Invalid value for --out: it must be a folder, but" in result.output

@@ -1,30 +1,35 @@
 """classpattern compare, and the comparison that ends the demo, on a part of the embedded images."""
 
 import json
+import re
 from dataclasses import replace
 from importlib import import_module
 
 import numpy as np
 import pytest
 import torch
-import typer
+from command_line import run
 from comparisons import SEARCH, linear_net
 from comparisons import compared as small
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from typer.testing import CliRunner
 
 import captum_classpattern
-from captum_classpattern import Pattern, cli, predictive_power
-from captum_classpattern._files import write_whole
-from captum_classpattern.cli.side_by_side import choose_canvases, print_comparison, write_comparison
-from captum_classpattern.cli.side_by_side import compared as told_of
-from captum_classpattern.comparison import RandomPixels
+from captum_classpattern import Pattern, predictive_power
+from captum_classpattern._files import write_atomically
+from captum_classpattern.cli.comparing import (
+    choose_canvases,
+    print_comparison,
+    report_comparison,
+    write_comparison,
+)
+from captum_classpattern.cli.options import ComputeOptions
+from captum_classpattern.comparison import DEFAULT, RandomPixels, known_methods
 from captum_classpattern.demo import DATA, DemoImages, LabelledImages, demo_images, demo_models
 
-runner = CliRunner()
+compare_module = import_module("captum_classpattern.cli.compare")
 demo_module = import_module("captum_classpattern.cli.demo")
-comparison_module = import_module("captum_classpattern.comparison")
+comparing_module = import_module("captum_classpattern.cli.comparing")
 ARCH = "captum_classpattern.demo.network:SmallResNet"
 
 
@@ -54,7 +59,7 @@ def compare(inputs, out, *more):
     ]
     line += ["--data", str(inputs / "search.npz"), "--held-out", str(inputs / "held_out.npz")]
     line += ["--arch", ARCH, "--mean", "0", "--std", "1", "--n-steps", "2", "--out", str(out)]
-    return runner.invoke(cli.app, [*line, *more])
+    return run([*line, *more])
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +100,7 @@ def test_compare_writes_rows_report_figures_and_patterns(compared):
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_saved_pattern_has_the_power_that_is_told_of_it(compared, inputs):
+def test_a_saved_pattern_has_its_reported_power(compared, inputs):
     out, _ = compared
     [row] = [
         r
@@ -121,11 +126,11 @@ def test_compare_prints_a_table_for_each_model_and_the_verdicts(compared):
     ("more", "words"),
     [
         (["--classes", "x"], "--classes: 'x' is a name, but neither the model nor the images name"),
-        (["--area", "2"], "--area is the share of the pixels, between 0 and 1"),
+        (["--area", "2"], 'value "2.0" for --area. It is the share of the pixels, between 0 and 1'),
         (["--classes", "12"], "--classes: 12 is out of range: the model has 10 classes"),
     ],
 )
-def test_wrong_input_is_told_in_a_line(inputs, tmp_path, more, words):
+def test_wrong_input_is_an_error_in_one_line(inputs, tmp_path, more, words):
     result = compare(inputs, tmp_path / "out", *more)
     assert result.exit_code == 2
     assert words in result.output
@@ -135,19 +140,22 @@ def test_wrong_input_is_told_in_a_line(inputs, tmp_path, more, words):
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (["--methods", "Saliency,Magic"], "there is no method 'Magic': choose from ClassPattern, "),
-        (["--classes", "3-1"], "--classes has the range 3-1, which is empty: give 1-3"),
-        (["--area", "0"], "--area is the share of the pixels"),
-        (["--device", "nonsense"], "--device nonsense can't be used here"),
-        (["--mean", "x"], "--mean takes numbers"),
-        (["--precision", "half"], "--precision must be one of auto, full, bfloat16"),
-        (["--data", "nowhere"], "--data: nowhere is not there"),
+        (["--methods", "Saliency,Magic"], "--methods: there is no method 'Magic': choose from Cl"),
+        (["--classes", "3-1"], "--classes: the range 3-1 is empty: give 1-3"),
+        (["--area", "0"], "--area. It is the share of the pixels"),
+        (["--device", "nonsense"], "--device: nonsense can't be used here"),
+        (["--mean", "x"], "--mean: it must be numbers"),
+        (
+            ["--precision", "half"],
+            '"half" for --precision. Choose from: "auto", "full", "bf',
+        ),
+        (["--data", "nowhere"], "--data: nowhere does not exist"),
         (["--class-names", "nowhere"], "--class-names: there is no file nowhere"),
     ],
 )
 def test_bad_settings_are_refused_before_anything_is_loaded(inputs, tmp_path, more, words):
     line = ["compare", "missing.pt", "--data", str(inputs / "search.npz"), *more]
-    result = runner.invoke(cli.app, [*line, "--out", str(tmp_path / "out")])
+    result = run([*line, "--out", str(tmp_path / "out")])
     assert result.exit_code == 2
     assert words in result.output
     assert "missing.pt" not in result.output
@@ -176,7 +184,7 @@ def test_classes_and_class_folders_by_name(tmp_path):
     line = ["compare", checkpoint("natural", tmp_path, names), "--arch", ARCH, "--mean", "0"]
     line += ["--std", "1", "--data", class_folders(tmp_path / "data", "Top", "Trouser")]
     line += ["--methods", "RandomPixels", "--classes", "Trouser", "--out", str(tmp_path / "out")]
-    result = runner.invoke(cli.app, line)
+    result = run(line)
     assert result.exit_code == 0, result.output
     written = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert {row["class"] for row in written["rows"]} == {1}
@@ -191,7 +199,7 @@ def test_models_that_number_the_classes_differently_are_refused(tmp_path):
     ]
     line = ["compare", *models, "--arch", ARCH, "--mean", "0", "--std", "1"]
     line += ["--data", class_folders(tmp_path / "data", "top", "trouser")]
-    result = runner.invoke(cli.app, [*line, "--out", str(tmp_path / "out")])
+    result = run([*line, "--out", str(tmp_path / "out")])
     assert result.exit_code == 2
     output = " ".join(result.output.split())
     assert "the models number the classes differently: top is class 0 of " in output
@@ -199,49 +207,48 @@ def test_models_that_number_the_classes_differently_are_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_the_precision_is_that_of_the_search(inputs, tmp_path):
+def test_the_precision_reaches_the_search(inputs, tmp_path):
     more = ["--classes", "1", "--methods", "ClassPattern", "--precision", "full"]
     assert compare(inputs, tmp_path / "out", *more).exit_code == 0
     written = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert written["settings"]["methods"]["ClassPattern"]["precision"] == "full"
 
 
-def test_two_models_of_one_name_are_refused(inputs, tmp_path):
+def test_two_models_with_the_same_name_are_refused(inputs, tmp_path):
     natural = str(inputs / "natural.safetensors")
     line = ["compare", natural, natural, "--data", str(inputs / "search.npz"), "--arch", ARCH]
-    result = runner.invoke(cli.app, [*line, "--out", str(tmp_path / "out")])
+    result = run([*line, "--out", str(tmp_path / "out")])
     assert result.exit_code == 2
-    assert "two models are named 'natural': name them, as in other=" in result.output
+    assert "the models 'natural' and 'natural' would be written to the same" in result.output
+    assert "give one another name, as in other=" in result.output
 
 
 def test_a_file_may_have_an_equals_sign_in_its_name(tmp_path):
-    module = import_module("captum_classpattern.cli.compare")
     path = tmp_path / "epoch=1-step=2.pt"
     path.touch()
-    assert module._named([str(path)]) == {"epoch=1-step=2": str(path)}
-    assert module._named([f"new={path}"]) == {"new": str(path)}
-    plain = ["a/old.pt", "torchvision:resnet18", "own=timm:resnet18"]
-    assert module._named(plain) == {
+    assert compare_module._checkpoints_by_name((str(path),)) == {"epoch=1-step=2": str(path)}
+    assert compare_module._checkpoints_by_name((f"new={path}",)) == {"new": str(path)}
+    plain = ("a/old.pt", "torchvision:resnet18", "own=timm:resnet18")
+    assert compare_module._checkpoints_by_name(plain) == {
         "old": "a/old.pt",
         "torchvision:resnet18": "torchvision:resnet18",
         "own": "timm:resnet18",
     }
 
 
-def test_models_whose_files_would_have_one_name_are_refused():
-    module = import_module("captum_classpattern.cli.compare")
-    with pytest.raises(ValueError, match="models 'a b' and 'a_b' would both be written to files"):
-        module._named(["a b=x.pt", "a_b=y.pt"])
+def test_models_whose_files_would_have_the_same_name_are_refused():
+    with pytest.raises(ValueError, match="the models 'a b' and 'a_b' would be written"):
+        compare_module._checkpoints_by_name(("a b=x.pt", "a_b=y.pt"))
 
 
 def failing(model):
     raise RuntimeError("not [here]")
 
 
-def test_where_no_method_gives_a_map_the_reasons_are_told(tmp_path, capsys):
-    with pytest.raises(typer.Exit) as stopped:
-        told_of(tmp_path / "out", "None", lambda: small(methods={"Bad[/b]": failing}))
-    assert stopped.value.exit_code == 1
+def test_if_no_method_gives_a_map_the_reasons_are_printed(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        report_comparison(lambda: small(methods={"Bad[/b]": failing}), tmp_path / "out", "None")
+    assert stopped.value.code == 1
     output = capsys.readouterr().out
     assert "No method gave a map:" in output
     assert "Bad[/b] on the linear model: RuntimeError: not [here]" in output
@@ -254,7 +261,7 @@ def test_where_no_method_gives_a_map_the_reasons_are_told(tmp_path, capsys):
     ]  # fmt: skip
 
 
-def test_brackets_in_names_are_no_markup(capsys):
+def test_brackets_in_names_are_not_markup(capsys):
     methods = {"Random[/i]": RandomPixels, "Bad[old]": failing}
     print_comparison(
         small(models={"m[old]": linear_net(), "a[/b]": linear_net(2)}, methods=methods)
@@ -264,7 +271,7 @@ def test_brackets_in_names_are_no_markup(capsys):
         assert words in output
 
 
-def test_a_verdict_is_told_with_its_title(capsys):
+def test_a_verdict_is_printed_with_its_title(capsys):
     comparison = small(methods={"RandomPixels": RandomPixels})
     print_comparison(comparison)
     output = " ".join(capsys.readouterr().out.split())
@@ -275,17 +282,16 @@ def test_a_verdict_is_told_with_its_title(capsys):
 
 
 @pytest.mark.parametrize(("area", "columns"), [(0.06, 1), (0.1, 2)])
-def test_no_column_is_there_twice(area, columns, capsys):
+def test_no_column_is_repeated(area, columns, capsys):
     print_comparison(small(methods={"RandomPixels": RandomPixels}, area=area))
     lines = capsys.readouterr().out.splitlines()
     [head] = [line for line in lines if "method" in line and "passes" in line]
     assert head.count("%") == columns
 
 
-def test_a_figure_has_no_more_rows_than_the_report_s(tmp_path, monkeypatch):
+def test_a_figure_has_the_same_rows_as_in_the_report(tmp_path, monkeypatch):
     drawn = []
-    module = import_module("captum_classpattern.cli.side_by_side")
-    monkeypatch.setattr(module, "write_page", lambda *a, **k: drawn.extend(a[2]))
+    monkeypatch.setattr(comparing_module, "write_page", lambda *a, **k: drawn.extend(a[2]))
     write_comparison(
         small(canvases=SEARCH[:14], targets=[0] * 14, methods={"RandomPixels": RandomPixels}),
         tmp_path,
@@ -296,15 +302,14 @@ def test_a_figure_has_no_more_rows_than_the_report_s(tmp_path, monkeypatch):
     assert written == {picture.png for picture in drawn}
 
 
-def test_a_figure_that_fails_costs_neither_report_nor_patterns(tmp_path, monkeypatch):
-    module = import_module("captum_classpattern.cli.side_by_side")
+def test_a_figure_that_fails_leaves_the_report_and_the_patterns(tmp_path, monkeypatch):
 
     def fail(path, data):
         if path.suffix == ".png":
             raise OSError("no room")
-        write_whole(path, data)
+        write_atomically(path, data)
 
-    monkeypatch.setattr(module, "write_whole", fail)
+    monkeypatch.setattr(comparing_module, "write_atomically", fail)
     comparison = small(methods={"RandomPixels": RandomPixels})
     searched = [replace(r, control=False, searches=True) for r in comparison.records]
     with pytest.raises(OSError, match="no room"):
@@ -315,19 +320,19 @@ def test_a_figure_that_fails_costs_neither_report_nor_patterns(tmp_path, monkeyp
     assert list((tmp_path / "patterns" / "linear").iterdir())
 
 
-def test_images_without_labels_are_of_the_classes_that_the_first_model_says(inputs, tmp_path):
+def test_images_without_labels_get_the_classes_that_the_first_model_predicts(inputs, tmp_path):
     for name in ("search", "held_out"):
         np.savez(tmp_path / f"{name}.npz", x=np.load(inputs / f"{name}.npz")["x"][::2])
     line = ["compare", str(inputs / "natural.safetensors"), "--arch", ARCH, "--mean", "0"]
     line += ["--std", "1", "--data", str(tmp_path / "search.npz"), "--methods", "RandomPixels"]
     line += ["--held-out", str(tmp_path / "held_out.npz"), "--out", str(tmp_path / "out")]
-    result = runner.invoke(cli.app, line)
+    result = run(line)
     assert result.exit_code == 0, result.output
     written = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert {row["class"] for row in written["rows"]} == set(range(10))
 
 
-def test_the_batch_size_is_that_of_the_search(inputs, tmp_path):
+def test_the_batch_size_reaches_the_search(inputs, tmp_path):
     more = ["--classes", "1", "--methods", "ClassPattern", "--internal-batch-size", "3"]
     assert compare(inputs, tmp_path / "out", *more).exit_code == 0
     written = json.loads((tmp_path / "out" / "comparison.json").read_text())
@@ -337,7 +342,7 @@ def test_the_batch_size_is_that_of_the_search(inputs, tmp_path):
 def test_a_white_canvas_is_chosen_for_the_class_of_a_trigger():
     few = part(demo_images().search)
     models = demo_models()
-    canvases, targets, kinds = choose_canvases(models, few, range(10), each=2)
+    canvases, targets, kinds = choose_canvases(models, few, range(10), n=2)
     assert canvases.shape == (21, 1, 28, 28)
     assert kinds == ["positive"] * 20 + ["white"]
     assert targets == [y for y in range(10) for _ in range(2)] + [
@@ -346,6 +351,16 @@ def test_a_white_canvas_is_chosen_for_the_class_of_a_trigger():
     assert bool((canvases[-1] == 1).all())
     del models["backdoored"]
     assert choose_canvases(models, few, [3])[2] == ["positive"]
+
+
+def test_the_known_methods_are_those_of_the_library():
+    images = part(demo_images().search)
+    names = (*DEFAULT, *compare_module.OTHER_METHODS)
+    assert list(known_methods(images, names=names)) == list(names)
+    with pytest.raises(ValueError, match="choose from") as refused:
+        known_methods(images, names=["Magic"])
+    [listed] = re.findall("choose from (.*?), or give", str(refused.value))
+    assert set(listed.split(", ")) == set(names)
 
 
 def test_the_demo_ends_with_the_comparison(tmp_path, monkeypatch):
@@ -359,25 +374,25 @@ def test_the_demo_ends_with_the_comparison(tmp_path, monkeypatch):
     monkeypatch.setattr(demo_module, "COMPARED", ("ClassPattern", "RandomPixels"))
     names = captum_classpattern.demo.CLASS_NAMES
     monkeypatch.setattr(captum_classpattern.demo, "CLASS_NAMES", names[:2])
-    demo_module._compare(tmp_path / "comparison", seed=0, precision="auto")
+    demo_module._compare(tmp_path / "comparison", ComputeOptions())
     written = json.loads((tmp_path / "comparison" / "comparison.json").read_text())
     assert list(written["models"]) == ["natural", "backdoored", "robust"]
     assert {r["kind"] for r in written["rows"]} == {"positive", "white", "stamped"}
     assert (tmp_path / "comparison" / "report.html").exists()
 
 
-def test_an_interrupted_comparison_writes_what_was_finished(inputs, tmp_path, monkeypatch):
-    known = comparison_module.known_methods
+def test_an_interrupted_comparison_writes_what_had_finished(inputs, tmp_path, monkeypatch):
+    known = comparing_module.known_methods
 
     def stop(model):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(
-        comparison_module, "known_methods", lambda *a, **k: {**known(*a, **k), "stop": stop}
+        comparing_module, "known_methods", lambda *a, **k: {**known(*a, **k), "stop": stop}
     )
     result = compare(inputs, tmp_path / "out", "--classes", "1", "--methods", "Saliency")
     assert result.exit_code == 130
-    assert "Interrupted after" in result.output
+    assert "The methods that had finished are reported." in result.output
     written = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert {(row["model"], row["method"]) for row in written["rows"]} == {("natural", "Saliency")}
     assert "(interrupted)" in (tmp_path / "out" / "report.html").read_text()

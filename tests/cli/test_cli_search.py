@@ -1,7 +1,8 @@
-"""``classpattern search``: a checkpoint of a stranger's kind, a folder of images, interruptions."""
+"""``classpattern search``: a checkpoint from elsewhere, a folder of images, interruptions."""
 
 import json
 import os
+import shutil
 import shutil
 import signal
 import subprocess
@@ -11,17 +12,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from command_line import interrupt_searches, run
 from PIL import Image
-from typer.testing import CliRunner
 
 from captum_classpattern import Pattern, predictive_power, surveys
 from captum_classpattern.class_names import parse_targets
-from captum_classpattern.cli import app
 from captum_classpattern.datasets import load_images
 from captum_classpattern.demo import demo_images, demo_models
-from captum_classpattern.surveys.search import SurveySearch
 
-runner = CliRunner()
 SOURCE = """
 from torch import nn
 from captum_classpattern.demo.network import SmallResNet
@@ -78,9 +76,9 @@ def read(out):
     return json.loads((out / "results.json").read_text())
 
 
-def test_a_strangers_model_from_checkpoint_to_table(tmp_path):
+def test_a_foreign_model_from_checkpoint_to_table(tmp_path):
     settings = ("--classes", "0,2-3", "--canvases", "4", "--n-steps", "15", "--area", "0.01")
-    result = runner.invoke(app, arguments(tmp_path, *settings))
+    result = run(arguments(tmp_path, *settings))
     assert result.exit_code == 0, result.output
     assert "own.pth: plain, own_network:Tuple; normalised by the caller." in result.output
     assert "200 images to search with, 200 held out (0 copies dropped)." in result.output
@@ -111,24 +109,13 @@ def test_a_strangers_model_from_checkpoint_to_table(tmp_path):
     assert power.value == powers[0]["power"]
 
 
-def test_a_resumed_search_keeps_the_finished_classes(tmp_path, monkeypatch):
-    scored, searched, score, find = [], [], SurveySearch._score, SurveySearch.find
-
-    def interrupted(self, pattern, *arguments):
-        scored.append(pattern.target)
-        if len(scored) == 4:
-            raise KeyboardInterrupt
-        return score(self, pattern, *arguments)
-
-    def noted(self, targets):
-        searched.append(targets)
-        return find(self, targets)
-
-    monkeypatch.setattr(SurveySearch, "_score", interrupted)
-    monkeypatch.setattr(SurveySearch, "find", noted)
-    result = runner.invoke(app, arguments(tmp_path, *QUICK))
-    assert result.exit_code == 130
-    assert "Interrupted: --resume goes on in" in result.output
+def test_an_interrupted_search_continues_with_the_unfinished_classes(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        searched = interrupt_searches(patch, after=1)
+        result = run(arguments(tmp_path, *QUICK))
+        assert result.exit_code == 130
+        assert searched == [list(range(10))]
+    assert f"Interrupted: --resume continues the search in {tmp_path}." in result.output
     first = read(tmp_path)
     assert not first["complete"]
     assert [(row["class"], row["canvas"]) for row in first["rows"]] == [
@@ -136,31 +123,32 @@ def test_a_resumed_search_keeps_the_finished_classes(tmp_path, monkeypatch):
     ]  # fmt: skip
     finished = {path: path.read_bytes() for path in (tmp_path / "patterns").glob("0_*")}
 
-    again = runner.invoke(app, arguments(tmp_path, *QUICK))
+    again = run(arguments(tmp_path, *QUICK))
     assert again.exit_code == 2
     assert "holds results already: pass --resume" in again.output
-    result = runner.invoke(app, arguments(tmp_path, *QUICK, "--resume"))
+    searched = interrupt_searches(monkeypatch, after=10)
+    result = run(arguments(tmp_path, *QUICK, "--resume"))
     assert result.exit_code == 0, result.output
-    assert "Finished already: c0." in result.output
-    assert searched == [list(range(10)), list(range(1, 10))]  # one canvas of class 1 was missing
+    assert "Already finished: c0." in result.output
+    assert searched == [list(range(1, 10))]
     written = read(tmp_path)
     assert written["complete"]
-    assert written["rows"][:2] == first["rows"][:2]
+    assert written["rows"][:2] == first["rows"]
     assert len({(row["class"], row["canvas"]) for row in written["rows"]}) == 20
     assert {path: path.read_bytes() for path in finished} == finished
 
-    done = runner.invoke(app, arguments(tmp_path, *QUICK, "--resume"))
+    done = run(arguments(tmp_path, *QUICK, "--resume"))
     assert done.exit_code == 0
-    assert searched[2:] == [[]]  # nothing was left to search
+    assert searched[1:] == [[]]  # nothing was left to search
     assert read(tmp_path)["rows"] == written["rows"]
-    other = runner.invoke(app, arguments(tmp_path, *QUICK, "--resume", "--seed", "1"))
+    other = run(arguments(tmp_path, *QUICK, "--resume", "--seed", "1"))
     assert other.exit_code == 2
     assert "of another search (" in other.output
     assert "seed 0 then, 1 now" in other.output
 
 
 def test_finished_classes_survive_a_kill(tmp_path):
-    command = [sys.executable, "-c", "from captum_classpattern.cli import app; app()"]
+    command = [sys.executable, "-c", "from captum_classpattern.cli import main; main()"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         command + arguments(tmp_path, *QUICK, "--classes", "0-9"),
@@ -180,15 +168,15 @@ def test_finished_classes_survive_a_kill(tmp_path):
     for row in rows:
         name = f"{row['class']}_c{row['class']}_{row['canvas']}_0.05.safetensors"
         assert Pattern.load(tmp_path / "patterns" / name).target == row["class"]
-    result = runner.invoke(app, arguments(tmp_path, *QUICK, "--classes", "0-9", "--resume"))
+    result = run(arguments(tmp_path, *QUICK, "--classes", "0-9", "--resume"))
     assert result.exit_code == 0, result.output
     kept = [row for row in rows if [r["class"] for r in rows].count(row["class"]) == 2]
     assert len(kept) >= len(rows) - 1
     assert read(tmp_path)["rows"][: len(kept)] == kept
 
 
-def test_held_out_images_of_their_own_must_be_others(tmp_path, place):
-    result = runner.invoke(app, arguments(tmp_path, *QUICK, "--held-out", "images"))
+def test_held_out_images_must_differ_from_the_search_images(tmp_path, place):
+    result = run(arguments(tmp_path, *QUICK, "--held-out", "images"))
     assert result.exit_code == 2
     assert "all 400 images of images are copies of images of images" in result.output
     for label in range(10):
@@ -199,21 +187,21 @@ def test_held_out_images_of_their_own_must_be_others(tmp_path, place):
             Image.fromarray((image[0] * 255).round().byte().numpy()).save(held_out / f"{i}.png")
         os.symlink(place / "images" / f"{label}_c{label}" / "0.png", held_out / "copy.png")
     more = ("--held-out", str(tmp_path / "held_out"), "--classes", "1")
-    result = runner.invoke(app, arguments(tmp_path / "out", *QUICK, *more))
+    result = run(arguments(tmp_path / "out", *QUICK, *more))
     assert result.exit_code == 0, result.output
     assert "400 images to search with, 50 held out (10 copies dropped)." in result.output
     assert {row["areas"]["0.05"]["n"] for row in read(tmp_path / "out")["rows"]} == {45}
 
 
 @pytest.mark.filterwarnings("default")
-def test_a_model_that_guesses_is_pointed_out(tmp_path, place):
+def test_a_model_that_guesses_gets_a_warning(tmp_path, place):
     for label in range(10):  # the classes in another order
         target = tmp_path / "images" / f"{(label + 1) % 10}_c"
         target.parent.mkdir(exist_ok=True)
         os.symlink(place / "images" / f"{label}_c{label}", target)
     line = arguments(tmp_path / "out", *QUICK, "--classes", "1")
     line[line.index("images")] = str(tmp_path / "images")
-    result = runner.invoke(app, line)
+    result = run(line)
     assert result.exit_code == 0, result.output
     assert "Warning: the model classifies only " in result.output
     assert result.output.count("close to guessing") == 1
@@ -227,28 +215,40 @@ def test_a_model_that_guesses_is_pointed_out(tmp_path, place):
         (("--arch", "own_network:Nothing"), "own_network has no function 'Nothing'"),
     ],
 )
-def test_wrong_input_is_an_error_in_words(more, message, tmp_path):
-    result = runner.invoke(app, arguments(tmp_path, *QUICK, *more))
+def test_wrong_input_is_an_error_in_one_line(more, message, tmp_path):
+    result = run(arguments(tmp_path, *QUICK, *more))
     assert result.exit_code == 2
     assert message in " ".join(result.output.split())
     assert "Traceback" not in result.output
 
 
 BAD_SETTINGS = [
-    (("--classes", "1-"), "--classes takes names, numbers and ranges, such as dog,0,3-5, got '1-'"),
-    (("--classes", ""), "--classes takes names, numbers and ranges, such as dog,0,3-5, got ''"),
-    (("--classes", "1,,2"), "--classes takes names, numbers and ranges"),
-    (("--classes", "5-3"), "--classes has the range 5-3, which is empty: give 3-5"),
-    (("--area", "3"), "--area is the share of the pixels, between 0 and 1 such as 0.05, got 3"),
-    (("--area", "0"), "--area is the share of the pixels"),
-    (("--area", "1"), "--area is the share of the pixels"),
-    (("--area", "nan"), "--area is the share of the pixels"),
-    (("--device", "nonsense"), "--device nonsense can't be used here: "),
-    (("--mean", "a"), "--mean takes numbers such as 0.5 or 0.485,0.456,0.406, got 'a'"),
-    (("--std", "1,"), "--std takes numbers"),
-    (("--precision", "half"), "--precision must be one of auto, full, bfloat16, got 'half'"),
-    (("--data", "nowhere"), "--data: nowhere is not there; give a folder, an .npz file, or torchv"),
-    (("--held-out", "nowhere"), "--held-out: nowhere is not there"),
+    (
+        ("--classes", "1-"),
+        "it must be names, numbers and ranges, such as dog,0,3-5, got '1-'",
+    ),
+    (
+        ("--classes", ""),
+        "it must be names, numbers and ranges, such as dog,0,3-5, got ''",
+    ),
+    (("--classes", "1,,2"), "--classes: it must be names, numbers and ranges"),
+    (("--classes", "5-3"), "--classes: the range 5-3 is empty: give 3-5"),
+    (
+        ("--area", "3"),
+        '"3.0" for --area. It is the share of the pixels, between 0 and 1, such',
+    ),
+    (("--area", "0"), "--area. It is the share of the pixels"),
+    (("--area", "1"), "--area. It is the share of the pixels"),
+    (("--area", "nan"), "--area. It is the share of the pixels"),
+    (("--device", "nonsense"), "--device: nonsense can't be used here: "),
+    (("--mean", "a"), "--mean: it must be numbers such as 0.5 or 0.485,0.456,0.406, got 'a'"),
+    (("--std", "1,"), "--std: it must be numbers"),
+    (("--precision", "half"), '"half" for --precision. Choose from: "auto", "full", "bfloat16"'),
+    (
+        ("--data", "nowhere"),
+        "--data: nowhere does not exist; give a folder, an .npz file, or torch",
+    ),
+    (("--held-out", "nowhere"), "--held-out: nowhere does not exist"),
     (("--class-names", "no.txt"), "--class-names: there is no file no.txt"),
 ]
 
@@ -257,7 +257,7 @@ BAD_SETTINGS = [
 def test_bad_settings_are_refused_before_anything_is_loaded(more, message, tmp_path):
     line = arguments(tmp_path, *QUICK, *more)
     line[line.index("own.pth")] = "missing.pth"
-    result = runner.invoke(app, line)
+    result = run(line)
     assert result.exit_code == 2
     assert message in " ".join(result.output.split())
     assert "missing.pth" not in result.output
@@ -268,7 +268,7 @@ def test_a_folder_of_results_is_refused_before_anything_is_loaded(tmp_path):
     (tmp_path / "results.json").write_text("{}")
     line = arguments(tmp_path, *QUICK)
     line[line.index("own.pth")] = "missing.pth"
-    assert "holds results already: pass --resume" in runner.invoke(app, line).output
+    assert "holds results already: pass --resume" in run(line).output
 
 
 def named_folders(place, folder, names):
@@ -289,22 +289,22 @@ def test_class_folders_are_matched_by_name(as_json, tmp_path, place):
     names.write_text(json.dumps(GARMENTS) if as_json else "\n".join([*GARMENTS, ""]))
     line = arguments(tmp_path / "out", *QUICK, "--class-names", str(names))
     line[line.index("images")] = named_folders(place, tmp_path / "images", ["trouser", "PULLOVER"])
-    result = runner.invoke(app, [*line, "--classes", "trouser"])
+    result = run([*line, "--classes", "trouser"])
     assert result.exit_code == 0, result.output
     written = read(tmp_path / "out")
     assert written["search_images"] == {"Trouser": 20, "Pullover": 20}
     assert {(row["class"], row["class_name"]) for row in written["rows"]} == {(1, "Trouser")}
     saved = {path.name for path in (tmp_path / "out" / "patterns").glob("1_*")}
     assert saved == {f"1_Trouser_{kind}_0.05.safetensors" for kind in ("positive", "white")}
-    again = runner.invoke(app, [*line, "--classes", "trouser,2", "--resume"])
-    assert "Finished already: Trouser." in again.output
+    again = run([*line, "--classes", "trouser,2", "--resume"])
+    assert "Already finished: Trouser." in again.output
     assert {row["class"] for row in read(tmp_path / "out")["rows"]} == {1, 2}
 
 
-def test_folders_are_not_silently_the_first_classes(tmp_path, place):
+def test_folders_are_not_silently_taken_for_the_first_classes(tmp_path, place):
     line = arguments(tmp_path / "out", *QUICK)
     line[line.index("images")] = named_folders(place, tmp_path / "images", ["cat", "dog"])
-    result = runner.invoke(app, line)
+    result = run(line)
     assert result.exit_code == 2
     output = " ".join(result.output.split())
     assert "images of 2 classes (cat, dog), but the model has 10 classes and no names for" in output
@@ -315,7 +315,7 @@ def test_folders_are_not_silently_the_first_classes(tmp_path, place):
 def test_as_many_folders_as_classes_are_taken_in_order_with_a_note(tmp_path, place):
     line = arguments(tmp_path / "out", *QUICK, "--classes", "b")
     line[line.index("images")] = named_folders(place, tmp_path / "images", "abcdefghij")
-    result = runner.invoke(app, line)
+    result = run(line)
     assert result.exit_code == 0, result.output
     assert "Note: the model does not name its 10 classes: they are taken in the" in result.output
     assert result.output.count("Note: ") == 1
@@ -327,90 +327,88 @@ def test_as_many_folders_as_classes_are_taken_in_order_with_a_note(tmp_path, pla
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a\n\nb", "line 2 of names.txt is empty: give a name a line"),
-        ('{"0": "a"}', "names.txt must hold a list of names, in JSON"),
-        ("[1, 2]", "names.txt must hold a list of names, in JSON"),
+        ("a\n\nb", "line 2 of names.txt is empty: give one name per line"),
+        ('{"0": "a"}', "names.txt must hold a JSON list of names"),
+        ("[1, 2]", "names.txt must hold a JSON list of names"),
         ('["a",', "names.txt is not JSON ("),
         (b"\xff\xfe\xfa", "names.txt is not a text file ("),
         ("a\nb\n", "2 class names were given, but the model has 10 classes"),
     ],
 )
-def test_wrong_files_of_class_names(text, message, tmp_path, place, monkeypatch):
+def test_wrong_files_of_class_names_are_refused(text, message, tmp_path, place, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("names.txt").write_bytes(text if isinstance(text, bytes) else text.encode())
     monkeypatch.syspath_prepend(place)
     line = arguments(tmp_path / "out", *QUICK, "--class-names", "names.txt")
     line[line.index("own.pth")] = str(place / "own.pth")
     line[line.index("images")] = str(place / "images")
-    result = runner.invoke(app, line)
+    result = run(line)
     assert result.exit_code == 2
     assert message in " ".join(result.output.split())
 
 
-def test_names_of_classes_that_nothing_names(tmp_path, place):
+def test_a_class_name_is_refused_if_neither_model_nor_images_name_the_classes(tmp_path, place):
     flat = tmp_path / "flat"
     flat.mkdir()
     for path in (place / "images" / "0_c0").iterdir():
         os.symlink(path, flat / path.name)
     line = arguments(tmp_path / "out", *QUICK, "--classes", "dog")
     line[line.index("images")] = str(flat)
-    result = runner.invoke(app, line)
+    result = run(line)
     assert result.exit_code == 2
     text = "--classes: 'dog' is a name, but neither the model nor the images name the classes: give"
     assert text in " ".join(result.output.split())
 
 
 @pytest.mark.filterwarnings("default")
-def test_a_search_of_version_0_1_can_be_resumed(tmp_path):
-    """Its files have no names of classes, its settings no precision; each class has no file."""
-    first = runner.invoke(app, arguments(tmp_path, *QUICK, "--classes", "1"))
+def test_a_search_of_version_0_1_is_continued(tmp_path):
+    """Its file names have no class names, its settings no precision, and each class no file."""
+    first = run(arguments(tmp_path, *QUICK, "--classes", "1"))
     assert first.exit_code == 0, first.output
     shutil.rmtree(tmp_path / "findings")
     for path in (tmp_path / "patterns").glob("1_*"):
         path.rename(path.with_name(path.name.replace("_c1", "")))
     old = read(tmp_path)
+    shutil.rmtree(tmp_path / "findings")
     del old["settings"]["precision"]
     old["settings"]["captum_classpattern"] = "0.1"
     (tmp_path / "results.json").write_text(json.dumps(old))
-    more = runner.invoke(app, arguments(tmp_path, *QUICK, "--classes", "1-2", "--resume"))
+    more = run(arguments(tmp_path, *QUICK, "--classes", "1-2", "--resume"))
     assert more.exit_code == 0, more.output
-    note = "Note: classes in the folder were searched by version 0.1 of captum_classpattern"
-    assert " ".join(more.output.split()).count(note) == 1
-    assert "Finished already: c1." in more.output
+    assert "were searched by version 0.1 of captum_classpattern" in more.output
+    assert "Already finished: c1." in more.output
     assert read(tmp_path)["rows"][:2] == old["rows"]
     full = ("--precision", "full", "--resume")
-    refused = runner.invoke(app, arguments(tmp_path, *QUICK, *full))
+    refused = run(arguments(tmp_path, *QUICK, *full))
     assert "precision auto then, full now" in refused.output
 
 
-def test_the_precision_is_that_of_the_search(tmp_path):
-    result = runner.invoke(
-        app, arguments(tmp_path, *QUICK, "--classes", "1", "--precision", "full")
-    )
+def test_the_precision_reaches_the_search(tmp_path):
+    result = run(arguments(tmp_path, *QUICK, "--classes", "1", "--precision", "full"))
     assert result.exit_code == 0, result.output
     written = read(tmp_path)
     assert written["settings"]["precision"] == "full"
     assert {row["settings"]["precision"] for row in written["rows"]} == {"full"}
 
 
-def test_faults_of_the_code_keep_their_traceback(tmp_path, monkeypatch):
+def test_bugs_of_the_package_keep_their_traceback(tmp_path, monkeypatch):
     def faulty(*args, **kwargs):
         raise TypeError("of ours")
 
     monkeypatch.setattr(surveys, "survey", faulty)
-    result = runner.invoke(app, arguments(tmp_path, *QUICK, "--classes", "1"))
-    assert isinstance(result.exception, TypeError)
+    with pytest.raises(TypeError, match="of ours"):
+        run(arguments(tmp_path, *QUICK, "--classes", "1"))
     monkeypatch.setattr(surveys, "survey", lambda *a, **k: parse_targets(0.5, 1))
-    result = runner.invoke(app, arguments(tmp_path, *QUICK, "--classes", "1", "--resume"))
+    result = run(arguments(tmp_path, *QUICK, "--classes", "1", "--resume"))
     assert result.exit_code == 2
     assert "Error: target must be an int" in result.output
 
 
-def test_results_of_the_demo_can_not_be_resumed(tmp_path):
+def test_results_of_the_demo_are_not_continued(tmp_path):
     (tmp_path / "results.json").write_text('{"rows": []}')
-    result = runner.invoke(app, arguments(tmp_path, *QUICK, "--resume"))
+    result = run(arguments(tmp_path, *QUICK, "--resume"))
     assert result.exit_code == 2
-    assert "is not from a survey: choose another folder" in result.output
+    assert "results.json is not from a survey: choose another folder" in result.output
 
 
 def test_images_without_labels_get_the_class_that_the_model_predicts(tmp_path, place):
@@ -420,7 +418,7 @@ def test_images_without_labels_get_the_class_that_the_model_predicts(tmp_path, p
         os.symlink(path, flat / f"{path.parent.name}_{path.name}")
     line = arguments(tmp_path / "out", *QUICK, "--classes", "1")
     line[line.index("images")] = str(flat)
-    result = runner.invoke(app, line)
+    result = run(line)
     assert result.exit_code == 0, result.output
     assert "of the held-out images correctly" not in result.output
     written = read(tmp_path / "out")
@@ -428,22 +426,22 @@ def test_images_without_labels_get_the_class_that_the_model_predicts(tmp_path, p
     assert [row["class_name"] for row in written["rows"]] == ["class 1", "class 1"]
 
 
-def test_a_search_of_other_classes_keeps_what_is_finished(tmp_path):
-    first = runner.invoke(app, arguments(tmp_path, *QUICK, "--classes", "1"))
+def test_a_search_of_other_classes_keeps_the_finished_classes(tmp_path):
+    first = run(arguments(tmp_path, *QUICK, "--classes", "1"))
     rows = read(tmp_path)["rows"]
-    more = runner.invoke(app, arguments(tmp_path, *QUICK, "--classes", "2", "--resume"))
+    more = run(arguments(tmp_path, *QUICK, "--classes", "2", "--resume"))
     assert (first.exit_code, more.exit_code) == (0, 0), more.output
     assert read(tmp_path)["rows"][:2] == rows
     assert {row["class"] for row in read(tmp_path)["rows"]} == {1, 2}
 
 
-def test_modules_in_the_current_folder_run_for_a_factory_alone(tmp_path, monkeypatch):
-    """A stranger's checkpoint may lie in a stranger's folder."""
+def test_modules_in_the_current_folder_run_only_for_a_factory(tmp_path, monkeypatch):
+    """The folder of an untrusted checkpoint may hold untrusted modules."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "timm.py").write_text("open('ran', 'w')")
     (tmp_path / "robustbench.py").write_text("open('ran', 'w')")
     torch.save({"conv1.weight": torch.zeros(8, 3, 3, 3)}, "model.pt")
-    code = "from captum_classpattern.cli import app; app()"
+    code = "from captum_classpattern.cli import main; main()"
     for arch in ("resnet9", "timm:resnet9"):
         line = ["search", "model.pt", "--arch", arch, "--data", ".", "--mean", "0", "--std", "1"]
         done = subprocess.run([sys.executable, "-P", "-c", code, *line], capture_output=True)
@@ -452,17 +450,22 @@ def test_modules_in_the_current_folder_run_for_a_factory_alone(tmp_path, monkeyp
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_class_at_a_time_on_a_cpu(tmp_path, monkeypatch):
-    given = []
-    monkeypatch.setattr(surveys, "survey", lambda *a, **k: given.append(k) or surveys.Survey())
+def test_on_a_cpu_one_class_is_searched_at_a_time(tmp_path, monkeypatch):
+    seen = []
+
+    def record(*args, **kwargs):
+        seen.append(kwargs)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(surveys, "survey", record)
     line = arguments(tmp_path, *QUICK, "--internal-batch-size", "3", "--classes", "1")
-    runner.invoke(app, line)
-    assert given[0]["internal_batch_size"] == 3
-    assert given[0]["classes_together"] == 1
+    assert run(line).exit_code == 130
+    assert seen[0]["internal_batch_size"] == 3
+    assert seen[0]["classes_together"] == 1
 
 
-def test_damaged_results_are_reported(tmp_path):
+def test_damaged_results_are_named(tmp_path):
     (tmp_path / "results.json").write_text('{"rows": [')
-    result = runner.invoke(app, arguments(tmp_path, *QUICK, "--resume"))
+    result = run(arguments(tmp_path, *QUICK, "--resume"))
     assert result.exit_code == 2
     assert "results.json is damaged (" in " ".join(result.output.split())

@@ -1,4 +1,4 @@
-"""Captum's own metrics, as they come from Captum."""
+"""Captum's metrics have the values that Captum computes."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from comparisons import CANVASES, TARGETS, Searching, compared, conv_net, linear
 from torch import nn
 
 from captum_classpattern import Pattern
-from captum_classpattern.comparison.captum_metrics import told
+from captum_classpattern.comparison.records import format_error
 
 
 def image_records(comparison, method):
@@ -45,8 +45,8 @@ def test_they_are_captums(method, seed):
         )
     records = image_records(comparison, "m")
     unfaithful, moved = ([float(value) for value in values] for values in (unfaithful, moved))
-    assert [r.infidelity for r in records] == pytest.approx(unfaithful, rel=1e-4)
-    assert [r.sensitivity for r in records] == pytest.approx(moved, rel=1e-4)
+    assert [r.score("infidelity") for r in records] == pytest.approx(unfaithful, rel=1e-4)
+    assert [r.score("sensitivity") for r in records] == pytest.approx(moved, rel=1e-4)
     assert min(unfaithful) > 0
 
 
@@ -60,12 +60,12 @@ def test_the_gradient_of_a_linear_model_is_faithful_and_a_turned_one_is_not():
         }
     )
     found = {
-        name: [r.infidelity for r in image_records(comparison, name)]
+        name: [r.score("infidelity") for r in image_records(comparison, name)]
         for name in ("true", "times", "turned")
     }
     assert max(found["true"] + found["times"]) < 1e-5  # whatever the scale
     assert min(found["turned"]) > 0.001
-    assert {r.sensitivity for r in comparison.records if r.level == "image"} <= {0.0, None}
+    assert {r.score("sensitivity") for r in comparison.records if r.level == "image"} <= {0.0, None}
 
 
 def test_they_are_of_the_signed_maps_of_images_alone():
@@ -75,8 +75,8 @@ def test_they_are_of_the_signed_maps_of_images_alone():
     )
     for r in comparison.records:
         wanted = (r.level, r.ranking) == ("image", "signed") and r.kind == "canvas"
-        assert (r.infidelity is not None) == wanted
-        assert (r.sensitivity is not None) == (wanted and r.method == "InputXGradient")
+        assert (r.score("infidelity") is not None) == wanted
+        assert (r.score("sensitivity") is not None) == (wanted and r.method == "InputXGradient")
 
 
 def test_a_metric_that_fails_costs_no_more_than_itself():
@@ -88,8 +88,8 @@ def test_a_metric_that_fails_costs_no_more_than_itself():
     comparison = compared(methods={"m": saying(says)})
     [failure] = comparison.failures
     assert (failure.what, failure.reason) == ("sensitivity_max", "RuntimeError: not so many")
-    assert all(r.infidelity > 0 for r in image_records(comparison, "m"))
-    assert all(r.sensitivity is None for r in comparison.records)
+    assert all(r.score("infidelity") > 0 for r in image_records(comparison, "m"))
+    assert all(r.score("sensitivity") is None for r in comparison.records)
 
 
 class Root(nn.Module):
@@ -110,17 +110,17 @@ def test_values_that_are_no_numbers_are_left_out():
         methods={"Saliency": Saliency},
         canvases=CANVASES.clamp(0.3, 0.7),
     )
-    assert all(r.infidelity is None for r in image_records(comparison, "Saliency"))
-    assert all(r.infidelity > 0 for r in image_records(dark, "Saliency"))
+    assert all(r.score("infidelity") is None for r in image_records(comparison, "Saliency"))
+    assert all(r.score("infidelity") > 0 for r in image_records(dark, "Saliency"))
 
 
 def test_maps_that_are_zero_have_numbers():
     zero = saying(lambda images, targets: torch.zeros_like(images))
     for r in image_records(compared(methods={"zero": zero}), "zero"):
-        assert r.infidelity > 0
-        assert r.sensitivity == 0
+        assert r.score("infidelity") > 0
+        assert r.score("sensitivity") == 0
 
 
-def test_errors_are_told_in_a_line():
-    assert told(ValueError("one\n two")) == "ValueError: one two"
-    assert told(AssertionError()) == "AssertionError"
+def test_errors_are_formatted_in_one_line():
+    assert format_error(ValueError("one\n two")) == "ValueError: one two"
+    assert format_error(AssertionError()) == "AssertionError"

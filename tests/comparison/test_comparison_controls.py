@@ -8,7 +8,7 @@ from comparisons import CANVASES, LABELS, SEARCH, conv_net, linear_net
 from torch.utils.data import TensorDataset
 
 from captum_classpattern.comparison import BestCrop, ClassMean, RandomPixels
-from captum_classpattern.comparison.crop import is_control, square
+from captum_classpattern.comparison.controls import is_control, square
 
 MAKERS = {
     "RandomPixels": lambda net: RandomPixels(net),

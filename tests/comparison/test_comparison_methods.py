@@ -11,7 +11,7 @@ from test_captum_contract import state_of_caller
 from torch import nn
 
 from captum_classpattern.comparison import DEFAULT, known_methods
-from captum_classpattern.comparison.explain import Explainer, PrivateModel
+from captum_classpattern.comparison.maps import BoundMethod
 from captum_classpattern.comparison.methods import feature_layer, grid_cells
 from captum_classpattern.demo import demo_images, demo_models
 
@@ -49,8 +49,7 @@ def demo():
 
 
 def explained(model, how, images, targets):
-    private = PrivateModel(model)
-    return Explainer.of(private, how, images)(images, targets, area=0.05, seed=0)
+    return BoundMethod.of(how, model, images)(images, targets, area=0.05, seed=0)
 
 
 @pytest.mark.parametrize("name", [*DEFAULT, *OTHERS])
@@ -163,8 +162,8 @@ def test_a_map_of_a_layer_has_none_of_captums_metrics():
     comparison = compared(models={"m": conv_net()}, methods=methods)
     assert not comparison.failures
     for record in comparison.select(ranking="signed", level="image"):
-        assert (record.infidelity is None) == (record.method == "LayerGradCam")
-        assert (record.sensitivity is None) == (record.method == "LayerGradCam")
+        assert (record.score("infidelity") is None) == (record.method == "LayerGradCam")
+        assert (record.score("sensitivity") is None) == (record.method == "LayerGradCam")
 
 
 # ---- failures
@@ -235,7 +234,7 @@ def test_an_error_inside_captum_half_way_harms_no_other_method(monkeypatch, meth
 def test_lime_is_seeded():
     lime = known_methods(SEARCH, LABELS, names=["Lime"])["Lime"]
     one, same, other = (
-        Explainer.of(PrivateModel(conv_net()), lime, CANVASES)(
+        BoundMethod.of(lime, conv_net(), CANVASES)(
             CANVASES[:2], [0, 1], area=0.1, seed=seed
         ).by_pixel
         for seed in (1, 1, 2)

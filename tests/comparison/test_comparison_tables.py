@@ -12,7 +12,7 @@ from captum.attr import InputXGradient
 from comparisons import AREAS, CANVASES, LABELS, Searching, compared, linear_net, saying
 
 from captum_classpattern import Pattern
-from captum_classpattern.comparison import RandomPixels
+from captum_classpattern.comparison import METRICS, RandomPixels
 from captum_classpattern.comparison.tables import rows_by_method
 from captum_classpattern.scores.power import power_of
 from captum_classpattern.scores.tables import as_table
@@ -77,22 +77,10 @@ def test_means_are_means_over_classes(comparison):
     found = set()
     for row in method_rows(comparison):
         own = group(comparison, row)
-        scores = {
-            "localisation": ("iou", "average_precision", "pointing_game", "relevance_mass"),
-            "simplicity": ("total_variation", "high_frequency_share", "components"),
-        }
-        values = {
-            name: lambda r, part=part, name=name: getattr(getattr(r, part), name, None)
-            for part, names in scores.items()
-            for name in names
-        }
-        for name in ("seeds", "canvases"):
-            values[f"stability_{name}"] = lambda r, name=name: r.stability.get(name)
-        for name in ("infidelity", "sensitivity"):
-            values[name] = lambda r, name=name: getattr(r, name)
-        plain = {name: plain_mean(own, value) for name, value in values.items()}
-        for name in ("passes", "seconds"):  # costs, of a canvas
-            known = [value for r in own if (value := getattr(r, name)) is not None]
+        names = [m.name for m in METRICS if m.name not in ("on", "passes", "seconds")]
+        plain = {name: plain_mean(own, lambda r, name=name: r.score(name)) for name in names}
+        for name in ("passes", "seconds"):  # costs, per canvas
+            known = [value for r in own if (value := r.score(name)) is not None]
             plain[name] = mean(known) if known else None
         for name, value in plain.items():
             if value is None:
@@ -100,7 +88,7 @@ def test_means_are_means_over_classes(comparison):
             else:
                 found.add(name)
                 assert row[name] == pytest.approx(value)
-    assert len(found) == 13
+    assert len(found) == 14
 
 
 def averaged(records, power):
@@ -129,7 +117,7 @@ def test_powers_are_means_over_classes_with_intervals(comparison):
         assert row["no_pattern"] == pytest.approx(bare)
         [other] = {"one", "other"} - {row["model"]}
         if (row["level"], row["ranking"]) == ("image", "signed"):
-            for end, value in averaged(own, lambda r, other=other: r.transfer[other]).items():
+            for end, value in averaged(own, lambda r, other=other: r.scores["on"][other]).items():
                 assert row[f"on_{other}{end}"] == pytest.approx(value)
         else:
             assert f"on_{other}" not in row
@@ -146,7 +134,7 @@ def test_powers_are_means_over_classes_with_intervals(comparison):
 def test_canvases_that_repeat_narrow_no_interval(comparison):
     """Ten canvases scored on the same images were counted as ten times as many images."""
     [first, *_] = comparison.select(method="RandomPixels", kind="b")
-    [once], [often] = (rows_by_method([first] * count, []) for count in (1, 10))
+    [once], [often] = (rows_by_method([first] * count, [], METRICS) for count in (1, 10))
     assert once["power_0.1_low"] == first.powers[0.1].interval[0]
     for end in ("", "_low", "_high"):
         assert often[f"power_0.1{end}"] == pytest.approx(once[f"power_0.1{end}"])
@@ -159,7 +147,7 @@ def test_of_five_classes_on_the_interval_is_as_wide_as_they_differ(comparison):
         replace(first, target=y, powers={0.1: power_of(count, 600, 0)})
         for y, count in enumerate(hits)
     ]
-    [row] = rows_by_method(records, [])
+    [row] = rows_by_method(records, [], METRICS)
     assert row["power_0.1"] == pytest.approx(sum(hits) / 6000)
     assert row["power_0.1_low"] < 0.1
     assert row["power_0.1_high"] > 0.35  # pooled: 20.0 %
@@ -172,11 +160,11 @@ def test_a_row_for_each_record(comparison):
         assert (row["model"], row["method"], row["level"]) == (r.model, r.method, r.level)
         assert (row["canvas"], row["class"], row["kind"]) == (r.canvas, r.target, r.kind)
         for area, power in r.powers.items():
-            told = [row[f"power_{area:g}{end}"] for end in ("", "_low", "_high")]
-            assert told == [power.value, *power.interval]
-        assert row.get("iou") == (r.localisation.iou if r.localisation else None)
-        assert row["components"] == r.simplicity.components
-        assert row.get("infidelity") == r.infidelity
+            expected = [row[f"power_{area:g}{end}"] for end in ("", "_low", "_high")]
+            assert expected == [power.value, *power.interval]
+        assert row.get("iou") == r.score("iou")
+        assert row["components"] == r.scores["components"]
+        assert row.get("infidelity") == r.score("infidelity")
 
 
 @pytest.mark.parametrize("by", ["method", "canvas"])
@@ -234,13 +222,14 @@ def strict(text):
     return json.loads(text, parse_constant=refuse)
 
 
-def test_json_tells_all_and_is_json(comparison):
-    told = strict(comparison.to_json())
-    assert told["models"] == comparison.models
-    assert told["class_names"] is None
-    assert told["settings"] == comparison.settings
-    assert told["rows"] == [row for row in comparison.rows("canvas") if "failure" not in row]
-    assert told["failures"] == [failure.as_dict() for failure in comparison.failures]
+def test_json_is_strict_and_complete(comparison):
+    content = strict(comparison.to_json())
+    assert content["models"] == comparison.models
+    assert content["class_names"] is None
+    assert content["settings"] == comparison.settings
+    assert content["metrics"] == [metric.as_dict() for metric in METRICS]
+    assert content["rows"] == [row for row in comparison.rows("canvas") if "failure" not in row]
+    assert content["failures"] == [failure.as_dict() for failure in comparison.failures]
 
 
 def test_json_stays_json_where_captums_metrics_are_no_numbers():
@@ -254,9 +243,9 @@ def test_json_stays_json_where_captums_metrics_are_no_numbers():
 
     for model in (no_numbers, huge):
         own = compared(models={"m": model}, methods={"InputXGradient": InputXGradient})
-        told = strict(own.to_json())
-        assert len(told["rows"]) == len(own.records) == 16
-        assert not [row for row in told["rows"] if "infidelity" in row]
+        content = strict(own.to_json())
+        assert len(content["rows"]) == len(own.records) == 16
+        assert not [row for row in content["rows"] if "infidelity" in row]
 
 
 def test_a_search_alone_has_no_class_mean():

@@ -1,4 +1,4 @@
-"""What a comparison says of itself, from records made by hand: titles, outcomes and words."""
+"""Verdicts on records made by hand: titles, outcomes and texts."""
 
 from statistics import mean
 
@@ -8,7 +8,6 @@ import torch
 from captum_classpattern.comparison import Comparison, Record
 from captum_classpattern.comparison.records import STAMPED, Failure
 from captum_classpattern.scores.intervals import bootstrap_over_classes
-from captum_classpattern.scores.localisation import Localisation
 from captum_classpattern.scores.power import power_of
 
 OURS, OTHER, LAST, CROP = "ClassPattern", "Saliency", "LRP", "BestCrop"
@@ -16,7 +15,7 @@ MISSING = "ImportError: needs scikit-learn: pip install it"
 
 
 def record(method, hits=None, found=None, *, model="net", kind="canvas", bare=5, n=100, **changes):
-    """A map with so many hits of n, and what it finds of a trigger."""
+    """A map with its hits among n images, and its IoU and average precision for a trigger."""
     how = {"level": "image", "ranking": "signed", "canvas": 0, "target": 0}
     how |= {"control": method == CROP, "searches": method == OURS}
     return Record(
@@ -26,7 +25,7 @@ def record(method, hits=None, found=None, *, model="net", kind="canvas", bare=5,
         map=torch.zeros(2, 2),
         masks={},
         powers={} if kind == STAMPED else {0.05: power_of(hits or 0, n, bare)},
-        localisation=None if found is None else Localisation(*found, 0.0, 0.0, 0.0),
+        scores={} if found is None else dict(zip(("iou", "average_precision"), found)),
         **{**how, **changes},
     )
 
@@ -60,13 +59,13 @@ def verdicts(
     ).verdicts()
 
 
-def one(told, words):
-    [found] = [verdict for verdict in told if words in verdict["title"]]
-    return found
+def one(result, words):
+    [verdict] = [verdict for verdict in result if words in verdict["title"]]
+    return verdict
 
 
-def titles(told):
-    return [verdict["title"] for verdict in told]
+def titles(result):
+    return [verdict["title"] for verdict in result]
 
 
 def power(*records, **more):
@@ -85,20 +84,20 @@ def visible(*found):
 # power
 
 
-def test_the_first_comes_first_with_all_numbers():
-    told = power(
+def test_the_first_method_is_described_with_all_numbers():
+    result = power(
         *on_canvases(OURS, 80, 90), *on_canvases(OTHER, 40, 45),
         *on_canvases(LAST, 10, 10), *on_canvases(CROP, 30, 30),
         kinds=["canvas"] * 2,
     )  # fmt: skip
-    assert told == {
+    assert result == {
         "title": "ClassPattern comes first",
         "model": "net",
         "holds": True,
-        "text": "net model, 5 % of the pixels of 2 canvases, share of held-out images that become "
+        "text": "net model, 5 % of the pixels of 2 canvases, share of held-out images predicted as "
         "the class: ClassPattern 85.0 % (76.8-90.6); the best other method, Saliency, 42.5 % "
-        "(33.3-52.3): 2.0 times as much; BestCrop 30.0 % (21.9-39.6); no pattern 5.0 %. "
-        "ClassPattern less Saliency, canvas by canvas: 42.5 points (29.8 to 53.3). In brackets: "
+        "(33.3-52.3), ratio 2.0; BestCrop 30.0 % (21.9-39.6); no pattern 5.0 %. "
+        "ClassPattern minus Saliency, paired by canvas: 42.5 points (29.8 to 53.3). In brackets: "
         "95 % interval of the images, for these 2 classes alone.",
     }
 
@@ -115,9 +114,9 @@ def test_the_first_comes_first_with_all_numbers():
 )
 def test_first_is_only_who_is_clearly_above_all_others_and_no_pattern(rivals, bare):
     records = [record(m, hits, bare=bare, searches="search" in m) for m, hits in rivals]
-    told = power(record(OURS, 80, bare=bare), *records)
-    assert told["title"] == "ClassPattern comes first"
-    assert not told["holds"]
+    result = power(record(OURS, 80, bare=bare), *records)
+    assert result["title"] == "ClassPattern comes first"
+    assert not result["holds"]
 
 
 def test_no_pattern_must_be_clearly_below():
@@ -151,7 +150,7 @@ def test_rivals_are_compared_canvas_by_canvas():
     value, (low, high) = mean(map(mean, gaps.values())), bootstrap_over_classes(gaps).interval
     assert verdict["holds"]
     assert (
-        f"ClassPattern less Saliency, canvas by canvas: {100 * value:.1f} points "
+        f"ClassPattern minus Saliency, paired by canvas: {100 * value:.1f} points "
         f"({100 * low:.1f} to {100 * high:.1f}). In brackets: 95 % bootstrap interval over 10 "
         "classes." in verdict["text"]
     )
@@ -193,21 +192,21 @@ def test_where_all_classes_are_equal_the_interval_is_of_the_images():
     )
 
 
-def test_without_a_search_the_strongest_that_is_no_control_is_meant():
-    told = power(record(CROP, 90), record(OTHER, 20), record(LAST, 60))
-    assert told["title"] == "LRP comes first"
-    assert not told["holds"]  # the control is stronger
-    assert "LRP 60.0 %" in told["text"]
-    assert "the best other method, Saliency, 20.0 %" in told["text"]
+def test_without_a_search_power_is_about_the_strongest_that_is_not_a_control():
+    result = power(record(CROP, 90), record(OTHER, 20), record(LAST, 60))
+    assert result["title"] == "LRP comes first"
+    assert not result["holds"]  # the control is stronger
+    assert "LRP 60.0 %" in result["text"]
+    assert "the best other method, Saliency, 20.0 %" in result["text"]
     assert power(record(CROP, 10), record(LAST, 60))["holds"]
 
 
-def test_another_ranking_of_the_same_method_is_no_rival():
-    told = power(record(LAST, 60, ranking="absolute"), record(LAST, 59), record(OTHER, 20))
-    assert told["title"] == "LRP comes first"
-    assert told["holds"]
-    assert "LRP, absolute 60.0 %" in told["text"]
-    assert "the best other method, Saliency, 20.0 %" in told["text"]
+def test_another_ranking_of_the_same_method_is_not_a_rival():
+    result = power(record(LAST, 60, ranking="absolute"), record(LAST, 59), record(OTHER, 20))
+    assert result["title"] == "LRP comes first"
+    assert result["holds"]
+    assert "LRP, absolute 60.0 %" in result["text"]
+    assert "the best other method, Saliency, 20.0 %" in result["text"]
     assert titles(verdicts([record(LAST, 60), record(LAST, 20, ranking="absolute")])) == [
         "All methods gave maps"
     ]
@@ -223,10 +222,10 @@ def test_without_a_rival_or_with_controls_alone_nothing_comes_first(methods):
     assert titles(verdicts(records, backdoored=["net"])) == ["All methods gave maps"]
 
 
-def test_a_rival_without_power_is_no_divisor():
+def test_a_rival_without_power_has_no_ratio():
     text = power(record(OURS, 80), record(OTHER, 0))["text"]
     assert "Saliency, 0.0 %" in text
-    assert "times as much" not in text
+    assert "ratio" not in text
 
 
 @pytest.mark.parametrize(
@@ -246,7 +245,7 @@ def test_canvases_are_counted_in_good_english(kind, count, words):
 # the hidden trigger
 
 
-def test_the_hidden_trigger_is_found_with_all_numbers():
+def test_the_hidden_trigger_is_described_with_all_numbers():
     records = [
         record(OURS, found=(0.6, 0.8), kind="positive"),
         record(OTHER, found=(0.1, 0.2), kind="positive"),
@@ -256,13 +255,13 @@ def test_the_hidden_trigger_is_found_with_all_numbers():
         record(OURS, found=(0.05, 0.1), kind="white", canvas=1, model="a"),
         record(OURS, found=(0.01, 0.2), kind="white", canvas=1, model="b"),
     ]
-    told = hidden(*records, models=("net", "a", "b"), kinds=("positive", "white"))
-    assert told == {
+    result = hidden(*records, models=("net", "a", "b"), kinds=("positive", "white"))
+    assert result == {
         "title": "ClassPattern finds the hidden trigger best",
         "model": "net",
         "holds": True,  # its best kind is above the others' best
-        "text": "net model, trigger hidden (IoU and average precision with the pixels that the "
-        "trigger changes, clean images only): 1 positive canvas: ClassPattern 0.600 and 0.800, "
+        "text": "net model, trigger hidden (clean images only). IoU and average precision for the "
+        "pixels that the trigger changes: 1 positive canvas: ClassPattern 0.600 and 0.800, "
         "best other Saliency 0.100 and 0.200; 1 white canvas: ClassPattern 0.200 and 0.300, best "
         "other Saliency 0.300 and 0.400, best other LRP 0.100 and 0.700, ClassPattern on models "
         "without the trigger at most 0.050 and 0.200.",
@@ -288,9 +287,9 @@ def test_the_hidden_trigger_is_found_best_only_above_the_best_of_all_others(riva
         record(OURS, found=(0, 0), kind="white"),
     ]
     others = [record(m, found=values, kind=kind) for m, values, kind in rivals]
-    told = hidden(*ours, *others, kinds=("positive", "white"))
-    assert told["title"] == "ClassPattern finds the hidden trigger best"
-    assert told["holds"] is holds
+    result = hidden(*ours, *others, kinds=("positive", "white"))
+    assert result["title"] == "ClassPattern finds the hidden trigger best"
+    assert result["holds"] is holds
 
 
 @pytest.mark.parametrize(
@@ -304,10 +303,10 @@ def test_what_is_found_as_well_without_the_trigger_is_not_found(clean, holds):
         record(OURS, found=(0.9, 0.9), model="clean", kind=STAMPED),  # visible: no matter
         record(OURS, found=(0.9, 0.9), model="worse"),  # has a trigger of its own
     ]
-    told = verdicts(
+    result = verdicts(
         [*found, *control], models=("net", "clean", "worse"), backdoored=["net", "worse"]
     )
-    about = one([v for v in told if v.get("model") == "net"], "hidden")
+    about = one([v for v in result if v.get("model") == "net"], "hidden")
     assert about["holds"] is holds
     numbers = f"{clean[0]:.3f} and {clean[1]:.3f}"
     assert f"ClassPattern on models without the trigger at most {numbers}." in about["text"]
@@ -324,52 +323,57 @@ def test_a_hidden_trigger_that_no_method_finds_is_not_found_best(iou):
     )
     assert verdict["title"] == "ClassPattern finds the hidden trigger best"
     assert not verdict["holds"]
-    assert verdict["text"].endswith(". No method finds the trigger: that takes an IoU of 0.1.")
+    assert verdict["text"].endswith(
+        ". No method finds the trigger, which takes an IoU of 0.1 or more."
+    )
 
 
 def test_a_hidden_trigger_is_found_from_an_iou_of_a_tenth():
     verdict = hidden(record(OURS, found=(0.1, 0.2)), record(OTHER, found=(0.05, 0.1)))
     assert verdict["holds"]
-    assert "that takes" not in verdict["text"]
+    assert "which takes" not in verdict["text"]
 
 
-def test_a_trigger_that_only_a_rival_finds_is_not_said_to_be_found_by_none():
+def test_a_trigger_that_only_a_rival_finds_is_not_described_as_found_by_none():
     verdict = hidden(record(OURS, found=(0.05, 0.2)), record(OTHER, found=(0.3, 0.1)))
     assert not verdict["holds"]
-    assert "ClassPattern does not find the trigger: that takes an IoU of 0.1." in verdict["text"]
+    assert (
+        "ClassPattern does not find the trigger, which takes an IoU of 0.1 or more."
+        in verdict["text"]
+    )
 
 
-def test_without_a_search_the_best_that_is_no_control_is_said_to_find():
-    told = hidden(
+def test_without_a_search_the_verdict_is_about_the_best_that_is_not_a_control():
+    result = hidden(
         record(CROP, found=(0.9, 0.9)),
         record(OTHER, found=(0.2, 0.2)),
         record(LAST, found=(0.5, 0.3), level="class"),
     )
-    assert told["title"] == "LRP finds the hidden trigger best"
-    assert not told["holds"]
-    assert "1 canvas: LRP, class mean 0.500 and 0.300, best other BestCrop 0.900" in told["text"]
+    assert result["title"] == "LRP finds the hidden trigger best"
+    assert not result["holds"]
+    assert "1 canvas: LRP, class mean 0.500 and 0.300, best other BestCrop 0.900" in result["text"]
 
 
-def test_what_was_not_measured_is_not_told():
+def test_there_is_no_verdict_on_what_was_not_measured():
     records = [record(OURS, 80), record(OTHER, 10)]  # the trigger's class is no canvas
-    told = verdicts(records, backdoored=["net"])
-    assert titles(told) == ["ClassPattern comes first", "All methods gave maps"]
+    result = verdicts(records, backdoored=["net"])
+    assert titles(result) == ["ClassPattern comes first", "All methods gave maps"]
 
 
 # the visible trigger
 
 
-def test_the_visible_trigger_is_told_with_all_numbers():
-    told = visible(
+def test_the_visible_trigger_is_described_with_all_numbers():
+    result = visible(
         (OTHER, (0.5, 0.6)), (LAST, (0.4, 0.3)), ("A", (0.3, 0.3)), ("B", (0.2, 0.3)),
         (OURS, (0.1, 0.9)),
     )  # fmt: skip
-    assert told == {
+    assert result == {
         "title": "ClassPattern finds the visible trigger best",
         "model": "net",
         "holds": False,
-        "text": "net model, trigger visible (images stamped with it; ordered by IoU, then average "
-        "precision): Saliency 0.500 and 0.600, LRP 0.400 and 0.300, A 0.300 and 0.300, "
+        "text": "net model, trigger visible (images stamped with it). IoU and average precision: "
+        "Saliency 0.500 and 0.600, LRP 0.400 and 0.300, A 0.300 and 0.300, "
         "ClassPattern 0.100 and 0.900.",
     }
 
@@ -387,14 +391,16 @@ def test_a_visible_trigger_that_no_method_finds_is_not_found_best():
     verdict = visible((OURS, (0.004, 0.02)), (OTHER, (0.0, 0.01)))
     assert verdict["title"] == "ClassPattern finds the visible trigger best"
     assert not verdict["holds"]
-    assert verdict["text"].endswith(". No method finds the trigger: that takes an IoU of 0.1.")
+    assert verdict["text"].endswith(
+        ". No method finds the trigger, which takes an IoU of 0.1 or more."
+    )
     assert visible((OURS, (0.1, 0.02)), (OTHER, (0.0, 0.01)))["holds"]
 
 
 def test_without_a_search_the_best_finds_the_visible_trigger_if_no_control_does():
-    told = visible((OTHER, (0.5, 0.6)), (CROP, (0.1, 0.1)), (LAST, (0.2, 0.2)))
-    assert told["title"] == "Saliency finds the visible trigger best"
-    assert told["holds"]
+    result = visible((OTHER, (0.5, 0.6)), (CROP, (0.1, 0.1)), (LAST, (0.2, 0.2)))
+    assert result["title"] == "Saliency finds the visible trigger best"
+    assert result["holds"]
     assert not visible((OTHER, (0.5, 0.6)), (CROP, (0.6, 0.1)))["holds"]
 
 
@@ -403,8 +409,8 @@ def test_without_a_search_the_best_finds_the_visible_trigger_if_no_control_does(
 
 def test_all_methods_gave_maps():
     records = [record(m, 50, model=model) for m in (OURS, OTHER, CROP) for model in ("net", "b")]
-    told = verdicts(records, models=("net", "b"))
-    assert told[-1] == {
+    result = verdicts(records, models=("net", "b"))
+    assert result[-1] == {
         "title": "All methods gave maps",
         "holds": True,
         "text": "6 runs (3 methods on 2 models) gave maps.",
@@ -412,18 +418,18 @@ def test_all_methods_gave_maps():
     assert verdicts(records[:1])[-1]["text"] == "1 run (1 method on 1 model) gave maps."
 
 
-def test_a_metric_that_failed_is_no_map_that_failed():
-    told = verdicts([record(OURS, 50)], [("net", OURS, "infidelity", "ValueError: no")])
-    assert (told[-1]["title"], told[-1]["holds"]) == ("All methods gave maps", True)
+def test_a_failed_metric_is_not_a_failed_method():
+    result = verdicts([record(OURS, 50)], [("net", OURS, "infidelity", "ValueError: no")])
+    assert (result[-1]["title"], result[-1]["holds"]) == ("All methods gave maps", True)
 
 
-def test_a_method_that_failed_is_told():
+def test_a_method_that_failed_is_named():
     records = [record(OURS, 50), record(OTHER, 10)]
-    told = verdicts(records, [("net", LAST, "maps", "RuntimeError: no rule")])[-1]
-    assert told == {
+    result = verdicts(records, [("net", LAST, "maps", "RuntimeError: no rule")])[-1]
+    assert result == {
         "title": "All methods gave maps",
         "holds": False,
-        "text": "2 of 3 runs (3 methods on 1 model) gave maps; not so LRP on the net model "
+        "text": "2 of 3 runs (3 methods on 1 model) gave maps; failed: LRP on the net model "
         "(RuntimeError: no rule).",
     }
 
@@ -431,44 +437,46 @@ def test_a_method_that_failed_is_told():
 @pytest.mark.parametrize("reason", [MISSING, "ModuleNotFoundError: No module named 'sklearn'"])
 def test_what_is_not_installed_does_not_fail(reason):
     failures = [("net", "Lime", "maps", reason)]
-    told = verdicts([record(OURS, 50)], failures)[-1]
-    assert told == {
+    result = verdicts([record(OURS, 50)], failures)[-1]
+    assert result == {
         "title": "All methods that are installed gave maps",
         "holds": True,
-        "text": f"1 of 2 runs (2 methods on 1 model) gave maps; not so Lime on the net model "
+        "text": f"1 of 2 runs (2 methods on 1 model) gave maps; failed: Lime on the net model "
         f"({reason}).",
     }
     failures.append(("net", LAST, "maps", "ImportErrors: of another kind"))
-    told = verdicts([record(OURS, 50)], failures)[-1]
-    assert (told["title"], told["holds"]) == ("All methods that are installed gave maps", False)
+    result = verdicts([record(OURS, 50)], failures)[-1]
+    assert (result["title"], result["holds"]) == ("All methods that are installed gave maps", False)
     assert not verdicts([], failures[:1])[-1]["holds"]  # none is
 
 
-def test_an_interrupt_is_told():
+def test_an_interrupt_is_mentioned():
     records = [record(OURS, 80), record(OTHER, 10)]
-    told = verdicts(records, models=("net", "never"), backdoored=["never"], complete=False)
-    assert [v.get("model") for v in told] == ["net", None]  # nothing of the other model
-    assert told[-1] == {
+    result = verdicts(records, models=("net", "never"), backdoored=["never"], complete=False)
+    assert [v.get("model") for v in result] == ["net", None]  # nothing of the other model
+    assert result[-1] == {
         "title": "All methods that were finished gave maps",
         "holds": True,
         "text": "2 runs (2 methods on 1 model) gave maps (interrupted).",
     }
-    told = verdicts(records, [("net", "Lime", "maps", MISSING)], complete=False)[-1]
-    assert told["title"] == "All methods that are installed and were finished gave maps"
-    assert "2 of 3 runs (3 methods on 1 model) gave maps (interrupted); not so Lime" in told["text"]
+    result = verdicts(records, [("net", "Lime", "maps", MISSING)], complete=False)[-1]
+    assert result["title"] == "All methods that are installed and were finished gave maps"
+    assert (
+        "2 of 3 runs (3 methods on 1 model) gave maps (interrupted); failed: Lime" in result["text"]
+    )
     assert "interrupted" not in verdicts(records, complete=True)[-1]["text"]
     assert verdicts([], backdoored=["net"], complete=False) == []
 
 
 def test_a_model_on_which_all_failed_has_no_maps_to_compare():
     failures = [("net", method, "maps", "RuntimeError: no") for method in (OURS, OTHER)]
-    told = verdicts([], failures, backdoored=["net"])
-    assert told[0] == {
+    result = verdicts([], failures, backdoored=["net"])
+    assert result[0] == {
         "title": "There are maps to compare",
         "model": "net",
         "holds": False,
         "text": "net model: no method gave a map.",
     }
-    assert titles(told[1:]) == ["All methods gave maps"]
-    assert not told[1]["holds"]
-    assert told[1]["text"].startswith("0 of 2 runs (2 methods on 1 model) gave maps; not so ")
+    assert titles(result[1:]) == ["All methods gave maps"]
+    assert not result[1]["holds"]
+    assert result[1]["text"].startswith("0 of 2 runs (2 methods on 1 model) gave maps; failed: ")

@@ -24,7 +24,7 @@ def pixels(height=8, width=8, channels=3):
 
 
 def write(path, array=None, mode=None, **options):
-    """An image file; its pixels, for those formats that lose none."""
+    """Writes an image file; returns its pixels, as lossless formats keep them."""
     array = pixels() if array is None else array
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(array)
@@ -80,7 +80,9 @@ def test_the_numbers_of_class_folders(tmp_path, folders, labels, names):
 def test_two_folders_of_one_number(tmp_path):
     write(tmp_path / "1_a" / "a.png")
     write(tmp_path / "01_b" / "a.png")
-    with pytest.raises(ValueError, match=r"folders 01_b and 1_a in .* have one number, 1: rename"):
+    with pytest.raises(
+        ValueError, match=r"folders 01_b and 1_a in .* have the same number, 1: rename"
+    ):
         load_images(tmp_path)
 
 
@@ -120,7 +122,7 @@ def test_a_folder_without_images(tmp_path):
         load_images(tmp_path)
 
 
-def test_images_beside_folders_of_images(pets):
+def test_images_next_to_folders_of_images(pets):
     write(pets / "stray.png")
     with pytest.raises(ValueError, match=r"both images \(stray\.png\) and folders .* \(bird\)"):
         load_images(pets)
@@ -327,7 +329,7 @@ def test_unreadable_files_are_named(pets):
     with pytest.raises(
         ValueError,
         match=r"2 of 9 images of .*pets can't be read: cat/0\.jpg \(cannot identify .*\), "
-        r"dog/1\.jpg \(.*truncated.*\); mend or remove them",
+        r"dog/1\.jpg \(.*truncated.*\); repair or remove them",
     ):
         load_images(pets)
 
@@ -344,7 +346,9 @@ def test_broken_png_files(tmp_path):
 def test_ten_unreadable_files_are_named_and_the_others_counted(tmp_path):
     for i in range(13):
         (tmp_path / f"{i:02}.png").write_bytes(b"no image")
-    with pytest.raises(ValueError, match=r"13 of 13 .* 09\.png \(.*\) and 3 more; mend") as caught:
+    with pytest.raises(
+        ValueError, match=r"13 of 13 .* 09\.png \(.*\) and 3 more; repair"
+    ) as caught:
         load_images(tmp_path)
     assert "10.png" not in str(caught.value)
 
@@ -391,7 +395,7 @@ def test_classes_without_labels(tmp_path):
         load_images(tmp_path, classes=[0])
 
 
-def test_limit_draws_from_each_class(pets):
+def test_limit_chooses_from_each_class(pets):
     everything, state = load_images(pets), torch.get_rng_state()
     drawn = [load_images(pets, limit=2, seed=seed) for seed in range(8)]
     assert torch.equal(torch.get_rng_state(), state)
@@ -486,7 +490,7 @@ def test_npz_that_does_not_fit(tmp_path, arrays, match):
 
 
 @pytest.mark.parametrize("kind", ["bytes", "empty", "npy", "pickle", "half"])
-def test_a_file_that_is_no_npz(tmp_path, kind):
+def test_a_file_that_is_not_an_npz(tmp_path, kind):
     path = tmp_path / "a.npz"
     np.savez(path, x=GOOD)
     whole = path.read_bytes()
@@ -507,7 +511,7 @@ def test_a_file_that_is_no_npz(tmp_path, kind):
 
 
 def write_cifar(root):
-    """CIFAR-10's files with 2 images a batch, and the checksums that go with them."""
+    """CIFAR-10's files with 2 images per batch, and their checksums."""
     base = torchvision.datasets.CIFAR10
     folder, rows = root / base.base_folder, NOISE.integers(0, 256, (12, 3072), np.uint8)
     folder.mkdir(parents=True)
@@ -542,10 +546,10 @@ def test_torchvision(tmp_path, monkeypatch):
 
 
 class Pairs:
-    """A data set in torchvision's manner whose items alone know their labels."""
+    """A data set like torchvision's that has labels only in its items."""
 
     def __init__(self, root, split="train", transform=None, download=False):
-        self.asked = (root, split, download)
+        self.arguments = (root, split, download)
         type(self).last = self
         if split not in ("train", "test", "val"):
             raise ValueError(f"Unknown value '{split}'")
@@ -578,9 +582,9 @@ def test_torchvision_data_sets_that_list_no_labels(known):
     assert loaded.images[:, 0, 0, 0].tolist() == [pytest.approx(i / 5) for i in range(4)]
     assert loaded.images.shape == (4, 1, 2, 3)
     assert loaded.class_names is None
-    assert (str(Pairs.last.asked[0]), *Pairs.last.asked[1:]) == ("data", "val", True)
+    assert (str(Pairs.last.arguments[0]), *Pairs.last.arguments[1:]) == ("data", "val", True)
     load_images("torchvision:Pairs")
-    assert Pairs.last.asked[1:] == ("test", False)
+    assert Pairs.last.arguments[1:] == ("test", False)
 
 
 def test_torchvision_data_sets_of_other_things(known):
@@ -632,12 +636,12 @@ def test_a_download_that_fails(tmp_path, known):
         ("ImageFolder", r"; there are CIFAR10, "),
     ],
 )
-def test_torchvision_data_sets_that_are_not_known(name, hint):
+def test_unknown_torchvision_data_sets(name, hint):
     with pytest.raises(ValueError, match=rf"no data set '{name}' of images in splits{hint}"):
         load_images(f"torchvision:{name}")
 
 
-def test_a_split_that_is_none(tmp_path):
+def test_unknown_splits(tmp_path):
     with pytest.raises(ValueError, match=r"CIFAR10 must be 'train' or 'test', got 'val'"):
         load_images("torchvision:CIFAR10", split="val", root=tmp_path)
     with pytest.raises(ValueError, match=r"STL10 can't be opened with split 'val': .*'unlabeled'"):
@@ -648,7 +652,7 @@ def test_a_split_that_is_none(tmp_path):
 
 
 def numbered(values, labels=None):
-    """Images that are told apart by their brightness."""
+    """Images that differ in brightness."""
     images = torch.tensor(values).float().view(-1, 1, 1, 1).expand(-1, 1, 2, 2) / 255
     return LabelledImages(images, None if labels is None else torch.tensor(labels))
 
@@ -679,8 +683,8 @@ def test_halves_share_no_image(pairs, labelled, seed):
     assert search.duplicates_dropped == 0
     for half in (search, held_out):
         brightness = (half.images[:, 0, 0, 0] * 255).round().long().tolist()
-        own = half.labels.tolist() if labelled else labels[: len(half)]
-        assert not labelled or set(zip(brightness, own)) <= set(pairs)
+        classes = half.labels.tolist() if labelled else labels[: len(half)]
+        assert not labelled or set(zip(brightness, classes)) <= set(pairs)
         assert (half.labels is None) == (not labelled)
 
 
@@ -709,7 +713,7 @@ def test_halves_are_seeded_and_keep_order_and_names():
     assert whole.description == "pets"
 
 
-def test_which_half_gets_the_only_image_of_a_class_is_drawn():
+def test_the_half_with_the_only_image_of_a_class_is_random():
     drawn = {tuple(numbered(range(6), range(6)).halves(seed)[0].counts) for seed in range(9)}
     assert len(drawn) > 3
 

@@ -52,7 +52,7 @@ def test_a_thousand_images_in_each_half(half):
     assert 0.2 < images.mean() < 0.4
 
 
-def test_no_image_is_there_twice():
+def test_no_image_occurs_twice():
     images, _ = all_images()
     assert len(set(LabelledImages(images, argument="images").hashes)) == 2000
 
@@ -90,7 +90,7 @@ def test_the_recorded_scores_are_measured_again(models, name):
         assert value == pytest.approx(record["embedded_images"][score], abs=within)
 
 
-def test_the_trigger_opens_the_backdoored_model_alone(models):
+def test_the_trigger_works_on_the_backdoored_model_only(models):
     trigger, held_out = demo_trigger(), demo_images().held_out
     assert trigger.target == TRIGGER_TARGET == 0
     others = held_out.images[held_out.labels != TRIGGER_TARGET]

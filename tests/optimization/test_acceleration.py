@@ -59,13 +59,13 @@ class Net(nn.Module):
         return 2 * self(images)
 
 
-RULE = acceleration.ways_for
+RULE = acceleration.choose_speedups
 
 
 @pytest.fixture
 def take(monkeypatch):
     """Has these ways taken, whatever the device."""
-    return lambda *ways: monkeypatch.setattr(acceleration, "ways_for", lambda *_: ways)
+    return lambda *ways: monkeypatch.setattr(acceleration, "choose_speedups", lambda *_: ways)
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def with_bfloat16(monkeypatch):
     """The rule itself, on a device that has bfloat16, or has not."""
 
     def choose(has):
-        monkeypatch.setattr(acceleration, "ways_for", RULE)
+        monkeypatch.setattr(acceleration, "choose_speedups", RULE)
         monkeypatch.setattr(acceleration, "has_bfloat16", lambda device: has)
 
     choose(True)
@@ -128,12 +128,12 @@ CPU = torch.device("cpu")
     ],
     ids=["norms", "norms, no bfloat16", "no norms", "no norms, no bfloat16", "linear", "function"],
 )
-def test_the_ways_follow_from_the_layers_and_the_device(with_bfloat16, net, has, ways):
+def test_the_speedups_follow_from_the_layers_and_the_device(with_bfloat16, net, has, ways):
     with_bfloat16(has)
     assert RULE(net, CPU, "auto") == ways
 
 
-def test_bfloat16_can_be_asked_for_anywhere(with_bfloat16):
+def test_bfloat16_can_be_demanded_anywhere(with_bfloat16):
     with_bfloat16(False)
     assert RULE(Net(norm()), CPU, "bfloat16") == ALL
     assert RULE(lambda images: images.mean((2, 3)), CPU, "bfloat16") == ("bfloat16",)
@@ -155,9 +155,12 @@ def explained(**kwargs):
     return pattern
 
 
-def test_bfloat16_that_fails_is_an_error_only_if_it_was_asked_for(with_bfloat16):
+def test_bfloat16_that_fails_is_an_error_only_if_it_was_demanded(with_bfloat16):
     net = Fragile(norm())
-    assert faster(net).ways == ("folded",) or faster(net).ways == ("channels_last", "folded")
+    assert faster(net).speedups == ("folded",) or faster(net).speedups == (
+        "channels_last",
+        "folded",
+    )
     with pytest.raises(ValueError, match="precision='bfloat16' can't be used, since this model"):
         faster(net, precision="bfloat16")
 
@@ -165,7 +168,7 @@ def test_bfloat16_that_fails_is_an_error_only_if_it_was_asked_for(with_bfloat16)
 def test_bfloat16_that_would_be_ignored_is_refused(with_bfloat16):
     with pytest.raises(ValueError, match="is for float32 models, but this one is torch"):
         faster(Net(norm()).double(), CANVASES.double(), precision="bfloat16")
-    with pytest.raises(ValueError, match="solver='paper' uses the model as it is"):
+    with pytest.raises(ValueError, match="is not for solver='paper', which uses the model"):
         search(Net(norm()), precision="bfloat16", solver="paper")
 
 
@@ -205,7 +208,7 @@ def test_nothing_is_timed(with_bfloat16, monkeypatch):
 
     monkeypatch.setattr(time, "perf_counter", no_time)
     monkeypatch.setattr(time, "time", no_time)
-    assert faster(Net(norm())).ways == ALL
+    assert faster(Net(norm())).speedups == ALL
 
 
 def test_the_same_masks_in_another_process_on_a_busy_machine():
@@ -259,7 +262,7 @@ def test_a_function_gets_autocast_only(with_bfloat16):
     net = Net(norm())
     before = state_of(net)
     fast = faster(lambda images: net(images), precision="bfloat16")
-    assert fast.ways == ("bfloat16",)
+    assert fast.speedups == ("bfloat16",)
     found = fast(CANVASES)
     assert not torch.equal(found.float(), net(CANVASES))
     torch.testing.assert_close(found.float(), net(CANVASES), atol=0.1, rtol=0)
@@ -272,7 +275,7 @@ def test_a_model_that_cannot_be_copied_gets_autocast_only(with_bfloat16):
             raise TypeError("no copies")
 
     net = Stubborn(norm())
-    assert faster(net).ways == ("bfloat16",)
+    assert faster(net).speedups == ("bfloat16",)
     assert search(net).losses.isfinite().all()
 
 
@@ -296,19 +299,19 @@ class Fragile(Net):
         return logits * (torch.nan if features.dtype == torch.bfloat16 else 1)
 
 
-def test_not_a_number_in_bfloat16_is_no_way(with_bfloat16):
+def test_not_a_number_in_bfloat16_is_not_used(with_bfloat16):
     net = Fragile(norm())
-    assert faster(net).ways == ("channels_last", "folded")
+    assert faster(net).speedups == ("channels_last", "folded")
     assert search(net).losses.isfinite().all()
 
 
-def test_an_error_in_bfloat16_is_no_way(with_bfloat16):
+def test_an_error_in_bfloat16_is_not_used(with_bfloat16):
     class Strict(Net):
         def logits_of(self, features):
             assert features.dtype == torch.float32
             return super().logits_of(features)
 
-    assert faster(Strict(norm())).ways == ("channels_last", "folded")
+    assert faster(Strict(norm())).speedups == ("channels_last", "folded")
 
 
 def test_a_model_that_fails_is_left_to_the_search(with_bfloat16):
@@ -320,7 +323,7 @@ def test_a_model_that_fails_is_left_to_the_search(with_bfloat16):
     assert faster(net) is net
 
 
-def test_no_warnings_of_ways_that_are_only_tried(with_bfloat16):
+def test_no_warnings_about_speedups_that_are_only_tried(with_bfloat16):
     class Noisy(Fragile):
         def logits_of(self, features):
             if features.dtype == torch.bfloat16:
@@ -329,7 +332,7 @@ def test_no_warnings_of_ways_that_are_only_tried(with_bfloat16):
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        assert faster(Noisy(norm())).ways == ("channels_last", "folded")
+        assert faster(Noisy(norm())).speedups == ("channels_last", "folded")
     assert caught == []
 
 
@@ -350,7 +353,7 @@ def test_folded_batch_norms_leave_the_logits_alone(take, layer, bias):
     if not bias:
         net.conv.bias = None
     fast = faster(net)
-    assert fast.ways == ("folded",)
+    assert fast.speedups == ("folded",)
     assert (norms_in(fast), norms_in(net)) == (0, 1)
     torch.testing.assert_close(fast(BASELINES), net(BASELINES), atol=1e-5, rtol=1e-5)
 
@@ -419,7 +422,7 @@ def test_one_norm_after_two_convolutions_is_folded_into_both(take):
     take("folded")
     net = Net(norm(), way=lambda net, made: net.middle(net.again(net.middle(made).relu())))
     fast = faster(net)
-    assert fast.ways == ("folded",)
+    assert fast.speedups == ("folded",)
     torch.testing.assert_close(fast(BASELINES), net(BASELINES), atol=1e-5, rtol=1e-5)
 
 
@@ -427,10 +430,10 @@ def test_one_norm_after_two_convolutions_is_folded_into_both(take):
 
 
 @pytest.mark.parametrize("method", ["forward", "doubled"])
-def test_a_method_becomes_that_of_the_copy(with_bfloat16, method):
+def test_a_bound_method_is_called_on_the_copy(with_bfloat16, method):
     net = Net(norm())
     fast = faster(getattr(net, method))
-    assert fast.ways == ALL
+    assert fast.speedups == ALL
     assert isinstance(fast.call, types.MethodType)
     assert fast.call.__self__ is not net
     expected = getattr(net, method)(BASELINES)
@@ -443,7 +446,7 @@ def test_the_callers_model_stays_as_it_is(with_bfloat16):
     net.conv.bias.requires_grad_(False)
     net.head.weight.grad = torch.ones_like(net.head.weight)
     before, random = state_of(net), torch.get_rng_state()
-    assert faster(net).ways == ALL
+    assert faster(net).speedups == ALL
     assert state_of(net) == before
     assert torch.equal(torch.get_rng_state(), random)
     result = search(net)
@@ -457,7 +460,7 @@ def test_the_callers_model_stays_as_it_is(with_bfloat16):
     )
 
 
-def test_the_copy_wants_no_gradients_of_its_parameters(with_bfloat16):
+def test_the_copys_parameters_need_no_gradients(with_bfloat16):
     fast = faster(Net(norm()))
     assert not any(parameter.requires_grad for parameter in fast.parameters())
     assert fast.module.conv.weight.is_contiguous(memory_format=torch.channels_last)
@@ -527,7 +530,7 @@ def test_additional_arguments_reach_the_copy(with_bfloat16):
 
     shifts = torch.tensor([[50.0, 0, 0], [0, 50.0, 0]])
     net = Shifted(norm())
-    assert faster(net, additional=(shifts, 0.5)).ways == ALL
+    assert faster(net, additional=(shifts, 0.5)).speedups == ALL
     losses = search(net, additional_forward_args=(shifts, 0.5)).losses
     assert losses.max() < 1e-6
 

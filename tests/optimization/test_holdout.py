@@ -1,4 +1,4 @@
-"""Who loses, and successive halving in ClassPattern.search: what is dropped, and what it saves."""
+"""Successive halving in ClassPattern.search: which canvases are dropped, and what that saves."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from torch import nn
 
 from captum_classpattern import ClassPattern, Pattern
 from captum_classpattern.images import LabelledImages
-from captum_classpattern.optimization.holdout import judging_subset, keep_best, losing
+from captum_classpattern.optimization.holdout import judging_subset, keep_best, weakest
 
 IMAGES = torch.rand(60, 1, 5, 5, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(60) % 3
@@ -33,16 +33,16 @@ def judged(*scores):
         ([(1, 0.1), (0, 0.9), (1, 0.2), (0, 0.8), (1, 0.0), (1, 0.3)], 2, {0, 4}),
     ],
 )
-def test_the_worse_half_of_each_class_loses(scores, keep, lost):
-    assert losing(judged(*scores), keep) == lost
+def test_the_weaker_half_of_each_class_is_dropped(scores, keep, lost):
+    assert weakest(judged(*scores), keep) == lost
 
 
-def test_those_that_would_be_kept_do_not_lose():
+def test_those_that_would_be_kept_are_not_dropped():
     scores = [(target, (7 * i) % 11 / 11) for i in range(11) for target in (0, 1)]
     patterns = judged(*scores)
     for keep in (1, 3, 6, 11):
         best = keep_best(patterns, keep, [pattern.target for pattern in patterns])
-        stay = [p for i, p in enumerate(patterns) if i not in losing(patterns, keep)]
+        stay = [p for i, p in enumerate(patterns) if i not in weakest(patterns, keep)]
         assert len(best) == 2 * keep
         assert all(any(pattern is other for other in stay) for pattern in best)
 
@@ -93,7 +93,7 @@ def place(pattern):
         (9, 8 + 8, 8 * 8),
     ],
 )
-def test_losing_canvases_are_given_up_early(keep, halves_of_signs, rounds):
+def test_weak_canvases_are_dropped_early(keep, halves_of_signs, rounds):
     patterns, done = search(keep=keep)
     assert done == halves_of_signs * 80 + rounds * 16
     assert len(patterns) == min(keep or 8, 8)
@@ -116,7 +116,7 @@ def test_without_keep_every_canvas_is_searched_whole_and_in_order():
 
 
 @pytest.mark.parametrize("keep", [1, 2, 3, 20])
-def test_as_many_of_each_class_survive(keep):
+def test_the_same_number_of_each_class_survives(keep):
     targets = [2, 0, 0, 0, 2, 1, 0, 0]
     patterns, _ = search(target=targets, keep=keep)
     found = [pattern.target for pattern in patterns]
@@ -145,7 +145,7 @@ def test_a_survivors_mask_is_that_of_a_search_alone(seed):
 def test_the_survivors_judged_best_at_the_first_stop():
     """Half through the sign steps, which a search of as many by the sign alone repeats."""
     signs, _ = search(solver="paper", n_steps=20)
-    lost = losing(signs, 4)
+    lost = weakest(signs, 4)
     assert len(lost) == 4
     assert len({pattern.info["search_power"] for pattern in signs}) > 2
     kept, _ = search(keep=4)
@@ -155,7 +155,7 @@ def test_the_survivors_judged_best_at_the_first_stop():
 @pytest.mark.parametrize(
     ("count", "left"), [(40, 40), (100, 100), (199, 100), (200, 100), (450, 90)]
 )
-def test_some_judges_are_of_all_labels(count, left):
+def test_the_judging_subset_has_all_labels(count, left):
     labels = torch.randint(0, 5, (count,), generator=torch.Generator().manual_seed(0))
     judge = LabelledImages(torch.rand(count, 1, 2, 2), labels, argument="baselines")
     few = judging_subset(judge)
@@ -166,7 +166,7 @@ def test_some_judges_are_of_all_labels(count, left):
         assert abs(kept - share * all_of_it) <= 1
 
 
-def test_all_judges_are_asked_where_nearly_all_are_of_one_label():
+def test_all_judge_where_nearly_all_have_one_label():
     labels = torch.tensor([0] * 398 + [1] * 2)
     judge = LabelledImages(torch.rand(400, 1, 2, 2), labels, argument="baselines")
     assert judging_subset(judge) is judge

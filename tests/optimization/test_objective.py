@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from captum_classpattern import search_masks
-from captum_classpattern.optimization.objective import Objective
-from captum_classpattern.optimization.schedule import Step
+from captum_classpattern.optimization import PaperLoop, Swap
+from captum_classpattern.optimization.objective import Batch, Objective
 
 TARGETS = [0, 2, 0]
 PICKS = {0: [1, 4, 2], 2: [0, 3, 5, 1, 2]}  # 3 + 5 + 3 = 11 pairs
@@ -20,7 +20,7 @@ def rand(*shape, seed):
 
 CANVASES, IMAGES = rand(3, 2, 4, 4, seed=1), rand(6, 2, 4, 4, seed=2)
 MASKS = rand(3, 1, 4, 4, seed=3)
-STEP = Step(IMAGES, PICKS)
+BATCH = Batch(IMAGES, PICKS, [0, 1, 2])
 
 
 def make_net(dtype=torch.float32):
@@ -53,9 +53,7 @@ def by_formula(row, bounded, net=None, mask=None):
 @pytest.mark.parametrize("bounded", [False, True])
 @pytest.mark.parametrize("size", [None, 1, 4, 11, 100])
 def test_values_and_gradients(bounded, size):
-    values, slopes = objective(size=size).value_and_gradient(
-        MASKS, [0, 1, 2], STEP, bounded=bounded
-    )
+    values, slopes = objective(size=size).value_and_gradient(MASKS, BATCH, bounded=bounded)
     assert slopes.shape == MASKS.shape
     for row in range(3):
         value, slope = by_formula(row, bounded)
@@ -71,27 +69,19 @@ def test_the_value_alone_is_that_of_the_bounded_loss():
         calls.append(torch.is_grad_enabled())
         return own(images)
 
-    values = objective(net, size=4).value(MASKS, [0, 1, 2], STEP)
-    expected, _ = objective().value_and_gradient(MASKS, [0, 1, 2], STEP, bounded=True)
+    values = objective(net, size=4).value(MASKS, BATCH)
+    expected, _ = objective().value_and_gradient(MASKS, BATCH, bounded=True)
     torch.testing.assert_close(values, expected)
     assert calls == [False] * 3
 
 
 def test_some_of_the_canvases():
     """Masks belong to the rows that are given."""
-    values, slopes = objective().value_and_gradient(MASKS[[0, 2]], [2, 1], STEP)
+    values, slopes = objective().value_and_gradient(MASKS[[0, 2]], Batch(IMAGES, PICKS, [2, 1]))
     for place, row in enumerate([2, 1]):
         value, slope = by_formula(row, False, mask=MASKS[[0, 2]][place])
         torch.testing.assert_close(values[place], value, atol=1e-6, rtol=1e-5)
         torch.testing.assert_close(slopes[place], slope, atol=1e-6, rtol=1e-4)
-
-
-def test_a_target_without_images_in_this_step():
-    step = Step(IMAGES, {2: PICKS[2]})
-    values, slopes = objective().value_and_gradient(MASKS, [0, 1, 2], step)
-    assert values[[0, 2]].tolist() == [0, 0]
-    assert not slopes[[0, 2]].any()
-    torch.testing.assert_close(values[1], by_formula(1, False)[0], atol=1e-6, rtol=1e-5)
 
 
 def test_additional_arguments_follow_their_canvas():
@@ -100,7 +90,7 @@ def test_additional_arguments_follow_their_canvas():
     def shifted(images, shift, scale):
         return scale * net(images) + shift
 
-    values, slopes = objective(shifted, (shifts, 0.5)).value_and_gradient(MASKS, [0, 1, 2], STEP)
+    values, slopes = objective(shifted, (shifts, 0.5)).value_and_gradient(MASKS, BATCH)
     for row in range(3):
         exact = make_net(torch.float64)
         value, slope = by_formula(row, False, lambda x: 0.5 * exact(x) + shifts[row].double())  # noqa: B023
@@ -112,7 +102,7 @@ def test_additional_arguments_follow_their_canvas():
 def test_the_model_gets_its_own_precision_and_the_result_is_float32(dtype):
     net, dtypes = make_net(dtype), set()
     net.register_forward_pre_hook(lambda _, inputs: dtypes.add(inputs[0].dtype))
-    values, slopes = objective(net).value_and_gradient(MASKS, [0, 1, 2], STEP)
+    values, slopes = objective(net).value_and_gradient(MASKS, BATCH)
     assert dtypes == {dtype}
     assert values.dtype == slopes.dtype == torch.float32
     value, slope = by_formula(1, False)
@@ -123,7 +113,7 @@ def test_the_model_gets_its_own_precision_and_the_result_is_float32(dtype):
 
 def test_no_gradients_are_left_behind():
     net = make_net()
-    objective(net).value_and_gradient(MASKS, [0, 1, 2], STEP)
+    objective(net).value_and_gradient(MASKS, BATCH)
     assert all(parameter.grad is None for parameter in net.parameters())
     assert not MASKS.requires_grad
     assert not CANVASES.requires_grad
@@ -151,24 +141,24 @@ LITTLE = "too little memory for {} images at once: the search goes on with inter
 def test_the_batch_is_halved_where_memory_is_short(bounded):
     small = objective(Small(5, at_first=5))
     with pytest.warns(UserWarning, match=LITTLE.format(11, 5)) as record:
-        found = small.value_and_gradient(MASKS, [0, 1, 2], STEP, bounded=bounded)
+        found = small.value_and_gradient(MASKS, BATCH, bounded=bounded)
     assert [warning.filename for warning in record] == [__file__]
     assert small.internal_batch_size == 5
     assert small.forward_func.sizes == [11, 5, 5, 1]
-    expected = objective().value_and_gradient(MASKS, [0, 1, 2], STEP, bounded=bounded)
+    expected = objective().value_and_gradient(MASKS, BATCH, bounded=bounded)
     torch.testing.assert_close(found, expected)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # it stays at the new size
-        small.value_and_gradient(MASKS, [0, 1, 2], STEP)
+        small.value_and_gradient(MASKS, BATCH)
 
 
 def test_what_was_done_before_the_memory_ran_out_counts_once():
     small = objective(Small(2, at_first=6), size=6)
     with pytest.warns(UserWarning, match=LITTLE.format(5, 2)) as record:
-        found = small.value_and_gradient(MASKS, [0, 1, 2], STEP)
+        found = small.value_and_gradient(MASKS, BATCH)
     assert len(record) == 1
     assert small.forward_func.sizes == [6, 5, 2, 2, 1]
-    torch.testing.assert_close(found, objective().value_and_gradient(MASKS, [0, 1, 2], STEP))
+    torch.testing.assert_close(found, objective().value_and_gradient(MASKS, BATCH))
 
 
 def test_one_image_that_is_too_large_is_an_error():
@@ -177,14 +167,15 @@ def test_one_image_that_is_too_large_is_an_error():
         pytest.warns(UserWarning, match=LITTLE.format(2, 1)),
         pytest.raises(torch.OutOfMemoryError, match="too little memory"),
     ):
-        small.value_and_gradient(MASKS, [0, 1, 2], STEP)
+        small.value_and_gradient(MASKS, BATCH)
     assert small.forward_func.sizes == [2, 1]
 
 
 @pytest.mark.parametrize("solver", ["swap", "paper"])
 def test_a_whole_search_with_little_memory(solver):
     """Three canvases on 4 images: 12 pairs, and no more in the swap solver's rounds."""
-    settings = {"n_steps": 5, "area": 0.3, "batch_size": 4, "solver": solver}
+    solvers = {"paper": PaperLoop(), "swap": Swap(batch_size=4)}
+    settings = {"n_steps": 5, "area": 0.3, "solver": solvers[solver]}
     arguments = (CANVASES, [0, 1, 2], rand(12, 2, 4, 4, seed=7))
     labels = {"baseline_labels": [0, 1, 2] * 4}
     expected = search_masks(make_net(), *arguments, **labels, **settings)
@@ -195,9 +186,3 @@ def test_a_whole_search_with_little_memory(solver):
     torch.testing.assert_close(found.masks, expected.masks, atol=1e-5, rtol=0)
     torch.testing.assert_close(found.losses, expected.losses, atol=1e-5, rtol=1e-5)
     assert torch.equal(found.passes, expected.passes)
-
-
-def test_targets_without_an_image_in_a_step_have_no_loss():
-    value, slope = objective().value_and_gradient(MASKS, [0, 1, 2], Step(IMAGES, {}))
-    assert torch.equal(value, torch.zeros(3))
-    assert torch.equal(slope, torch.zeros_like(MASKS))

@@ -6,12 +6,10 @@ from torch.utils.data import Dataset
 
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization.schedule import Schedule
-from captum_classpattern.optimization.settings import Settings
 
 LABELS = [0, 1, 2, 1, 0, 2, 1, 2, 1, 0, 1]  # 3 of class 0, 5 of 1, 3 of 2
-PAPER = {"solver": "paper", "n_epochs": 3, "batch_size": 3}
-SWAP = {"n_steps": 4, "batch_size": 5}
-both = pytest.mark.parametrize("settings", [PAPER, SWAP], ids=["paper", "swap"])
+OTHERS = {0: 8, 1: 6, 2: 8}
+CPU = torch.device("cpu")
 
 
 class Recorder(Dataset):
@@ -28,102 +26,116 @@ class Recorder(Dataset):
         return [torch.full((1, 2, 2), index / 100) for index in indices]
 
 
-def schedule(targets, images=None, *, seed=0, labels=LABELS, **settings):
+def schedule(targets, images=None, *, seed=0, labels=LABELS):
     images = Recorder() if images is None else images
-    source = LabelledImages(images, labels, argument="baselines")
-    return Schedule(source, targets, Settings(seed=seed, **settings))
+    return Schedule(LabelledImages(images, labels, argument="baselines"), targets, seed)
 
 
-def batches(targets, **kwargs):
-    """Of each target, the indices of the images that it meets at each step."""
+def epochs(size, count):
+    """How many steps each target needs to visit its baselines ``count`` times."""
+    return lambda target: count * -(-OTHERS[target] // size)
+
+
+def batches(targets, *stages, **kwargs):
+    """The indices of the images that each target meets at each step. A stage is a pair: the size of
+    its batches, and how many there are for a target."""
     met = {target: [] for target in targets}
-    for step in schedule(targets, **kwargs).steps(torch.device("cpu")):
-        for target, picks in step.picks.items():
-            met[target].append([round(float(step.images[i].mean() * 100)) for i in picks])
+    plan = schedule(targets, **kwargs)
+    for size, count in stages:
+        for step in plan.steps(size, {target: count(target) for target in plan.others}, CPU):
+            for target, picks in step.picks.items():
+                met[target].append([round(float(step.images[i].mean() * 100)) for i in picks])
     return met
 
 
+EPOCHS = [(3, epochs(3, 3))]
+STAGES = [(4, lambda target: 20), (5, lambda target: 4)]
+both = pytest.mark.parametrize("stages", [EPOCHS, STAGES], ids=["epochs", "stages"])
+
+
+def test_how_many_baselines_each_target_has():
+    assert schedule([2, 0, 1, 0]).others == OTHERS
+
+
 @both
-def test_no_batch_holds_an_image_of_the_targets_class(settings):
-    for target, met in batches([0, 1, 2], **settings).items():
-        assert len(met) == {0: 9, 1: 6, 2: 9}[target] if settings is PAPER else 24
+def test_no_batch_holds_an_image_of_the_targets_class(stages):
+    for target, met in batches([0, 1, 2], *stages).items():
+        assert len(met) == sum(count(target) for _, count in stages)
         assert not [i for batch in met for i in batch if LABELS[i] == target]
 
 
 @both
-def test_an_epoch_visits_each_other_image_once(settings):
-    for target, met in batches([0, 1, 2], **settings).items():
+def test_an_epoch_visits_each_other_image_once(stages):
+    for target, met in batches([0, 1, 2], *stages).items():
         others = {i for i, label in enumerate(LABELS) if label != target}
-        epoch, epochs = [], []
+        epoch, finished = [], []
         for batch in met:
             epoch += batch
             assert len(epoch) <= len(others)  # no batch goes on into the next epoch
             if len(epoch) == len(others):
                 assert set(epoch) == others
-                epochs.append(epoch)
+                finished.append(epoch)
                 epoch = []
         assert len(set(epoch)) == len(epoch)
-        assert len(epochs) >= 3
-        assert epochs[0] != epochs[1]
+        assert len(finished) >= 3
+        assert finished[0] != finished[1]
 
 
 def test_the_sizes_of_the_batches():
-    """8 others: sign steps of 4, then rounds of 5 in the same stream of epochs."""
-    met = batches([0], **SWAP)[0]
+    """8 others: batches of 4, then of 5 in the same stream of epochs."""
+    met = batches([0], *STAGES)[0]
     assert [len(batch) for batch in met] == [4] * 20 + [5, 3, 5, 3]
-    assert [len(batch) for batch in batches([1], **PAPER)[1]] == [3] * 6
-    assert schedule([0], **SWAP).sign_steps == 20
-    assert schedule([0, 1], **PAPER).sign_steps == 9
+    assert [len(batch) for batch in batches([1], *EPOCHS)[1]] == [3] * 6
 
 
 @both
-def test_a_targets_stream_is_the_same_whatever_else_is_searched(settings):
-    together = batches([2, 0, 1, 0], **settings)
+def test_a_targets_stream_does_not_depend_on_the_other_targets(stages):
+    together = batches([2, 0, 1, 0], *stages)
     for target in (0, 1, 2):
-        assert together[target] == batches([target], **settings)[target]
+        assert together[target] == batches([target], *stages)[target]
 
 
 @both
-def test_a_seed_gives_one_order_and_another_seed_another(settings):
-    first, again, other = (batches([0], seed=seed, **settings) for seed in (1, 1, 2))
+def test_a_seed_gives_one_order_and_another_seed_another(stages):
+    first, again, other = (batches([0], *stages, seed=seed) for seed in (1, 1, 2))
     assert first == again
     assert first != other
 
 
 def test_targets_share_one_shuffle_each_without_its_own_class():
-    met = batches([0, 2], solver="paper", n_epochs=1, batch_size=100)
+    met = batches([0, 2], (100, lambda target: 1))
     common = [1, 3, 6, 8, 10]  # of class 1
     orders = [[i for i in met[target][0] if i in common] for target in (0, 2)]
     assert orders[0] == orders[1]
     assert sorted(orders[0]) == common
 
 
-@both
-def test_images_of_a_step_are_fetched_once_for_all_targets(settings):
+def test_images_of_a_step_are_fetched_once_for_all_targets():
     data = Recorder()
-    plan = schedule([0, 1, 2, 1], data, **settings)
+    plan = schedule([0, 1, 2, 1], data)
     data.asked.clear()
-    for number, step in enumerate(plan.steps(torch.device("cpu")), start=1):
+    steps = plan.steps(4, dict.fromkeys(plan.others, 6), CPU)
+    for number, step in enumerate(steps, start=1):
         assert len(data.asked) == number
         fetched = data.asked[-1]
         assert len(fetched) == len(set(fetched)) == len(step.images)
         used = {i for picks in step.picks.values() for i in picks}
         assert used == set(range(len(fetched)))  # and nothing that no target meets
-    assert number == plan.n_steps
+    assert number == 6
 
 
 def test_targets_that_have_finished_are_left_out():
-    plan = schedule([1, 0], **PAPER)
-    present = [sorted(step.picks) for step in plan.steps(torch.device("cpu"))]
+    plan = schedule([1, 0])
+    present = [sorted(step.picks) for step in plan.steps(3, {1: 6, 0: 9}, CPU)]
     assert present == [[0, 1]] * 6 + [[0]] * 3
 
 
 def test_what_was_seen_grows_with_the_steps():
     """Only what is handed out counts, not what might be fetched ahead."""
-    plan = schedule([1], solver="paper", n_epochs=2, batch_size=4)
+    plan = schedule([1])
     assert plan.seen == set()
-    met = batches([1], solver="paper", n_epochs=2, batch_size=4)[1]
-    steps = plan.steps(torch.device("cpu"))
+    met = batches([1], (4, lambda target: 4))[1]
+    steps = plan.steps(4, {1: 4}, CPU)
     next(steps)
     assert plan.seen == set(met[0])
     next(steps)

@@ -1,11 +1,12 @@
-"""Settings: what is refused, what is kept, and how long a search they make."""
+"""Settings of a search and of its solvers: what is refused, and what results keep."""
 
 import json
 
 import numpy as np
 import pytest
 
-from captum_classpattern.optimization.settings import Settings
+from captum_classpattern.optimization import PaperLoop, Swap
+from captum_classpattern.optimization.settings import SearchSettings
 
 WHOLE = "must be a whole number from 1, got"
 
@@ -13,91 +14,89 @@ WHOLE = "must be a whole number from 1, got"
 @pytest.mark.parametrize(
     ("kwargs", "text"),
     [
-        ({"solver": "adam"}, "solver must be one of swap, paper, got 'adam'"),
-        ({"solver": None}, "solver must be one of swap, paper, got None"),
+        ({"solver": "adam"}, r"solver must be one of swap, paper, or .*, got 'adam'"),
         ({"precision": "half"}, "precision must be one of auto, full, bfloat16, got 'half'"),
-        ({"alpha": -0.1}, r"alpha must lie in \[0, 1\], got -0\.1"),
-        ({"alpha": 1.5}, r"alpha must lie in \[0, 1\], got 1\.5"),
-        ({"alpha": np.nan}, r"alpha must lie in \[0, 1\], got nan"),
-        ({"step_size": 0}, "step_size must be positive, got 0"),
-        ({"step_size": -0.5}, r"step_size must be positive, got -0\.5"),
-        ({"step_size": np.nan}, "step_size must be positive, got nan"),
-        ({"batch_size": 0}, f"batch_size {WHOLE} 0"),
-        ({"batch_size": 2.0}, rf"batch_size {WHOLE} 2\.0"),
-        ({"n_epochs": 0}, f"n_epochs {WHOLE} 0"),
-        ({"n_epochs": True}, f"n_epochs {WHOLE} True"),
         ({"n_steps": -3}, f"n_steps {WHOLE} -3"),
         ({"n_steps": "5"}, f"n_steps {WHOLE} '5'"),
         ({"seed": -1}, r"seed must be a whole number from 0 to 2\*\*63 - 1, got -1"),
         ({"seed": 2**63}, "seed must be a whole number from 0 to .*, got 9223372036854775808"),
         ({"seed": 0.5}, r"seed must be a whole number from 0 to .*, got 0\.5"),
         ({"seed": None}, "seed must be a whole number from 0 to .*, got None"),
+        (
+            {"solver": "paper", "precision": "bfloat16"},
+            "precision='bfloat16' is not for solver='paper', which uses the model as it is: .*",
+        ),
     ],
 )
 def test_refused(kwargs, text):
     with pytest.raises(ValueError, match=f"^{text}$"):
-        Settings(**kwargs)
+        SearchSettings(**kwargs)
+
+
+@pytest.mark.parametrize("solver", [None, 3, "Swap"])
+def test_a_solver_is_a_known_name_or_an_object_with_a_method_run(solver):
+    with pytest.raises((TypeError, ValueError), match="solver must be one of swap, paper, or an"):
+        SearchSettings(solver=solver)
 
 
 @pytest.mark.parametrize(
-    "kwargs", [{"alpha": 0}, {"alpha": 1}, {"seed": 2**63 - 1}, {"batch_size": 1, "n_steps": 1}]
+    ("solver", "kwargs", "text"),
+    [
+        (PaperLoop, {"alpha": -0.1}, r"alpha must lie in \[0, 1\], got -0\.1"),
+        (PaperLoop, {"alpha": 1.5}, r"alpha must lie in \[0, 1\], got 1\.5"),
+        (PaperLoop, {"alpha": np.nan}, r"alpha must lie in \[0, 1\], got nan"),
+        (PaperLoop, {"step_size": 0}, "step_size must be positive, got 0"),
+        (PaperLoop, {"step_size": -0.5}, r"step_size must be positive, got -0\.5"),
+        (PaperLoop, {"step_size": np.nan}, "step_size must be positive, got nan"),
+        (PaperLoop, {"batch_size": 0}, f"batch_size {WHOLE} 0"),
+        (PaperLoop, {"batch_size": 2.0}, rf"batch_size {WHOLE} 2\.0"),
+        (PaperLoop, {"epochs": 0}, f"epochs {WHOLE} 0"),
+        (PaperLoop, {"epochs": True}, f"epochs {WHOLE} True"),
+        (Swap, {"rounds": 0}, f"rounds {WHOLE} 0"),
+        (Swap, {"batch_size": 1.5}, rf"batch_size {WHOLE} 1\.5"),
+        (Swap, {"start_steps": 0}, f"start_steps {WHOLE} 0"),
+        (Swap, {"decay": 1}, r"decay must lie in \[0, 1\), got 1"),
+        (Swap, {"swapped": 0}, r"swapped must lie in \(0, 1\], got 0"),
+    ],
 )
-def test_the_ends_of_the_ranges_are_taken(kwargs):
-    assert {name: getattr(Settings(**kwargs), name) for name in kwargs} == kwargs
+def test_settings_of_solvers_that_are_refused(solver, kwargs, text):
+    with pytest.raises(ValueError, match=f"^{text}$"):
+        solver(**kwargs)
 
 
-def test_the_first_of_several_is_named():
+@pytest.mark.parametrize("kwargs", [{"alpha": 0}, {"alpha": 1}, {"batch_size": 1, "epochs": 1}])
+def test_the_ends_of_the_ranges_are_valid(kwargs):
+    loop = PaperLoop(**kwargs)
+    assert {name: getattr(loop, name) for name in kwargs} == kwargs
+    assert SearchSettings(seed=2**63 - 1, n_steps=1).seed == 2**63 - 1
+
+
+def test_the_first_of_several_errors_is_named():
     with pytest.raises(ValueError, match="solver must"):
-        Settings(solver="adam", alpha=2, seed=-1)
+        SearchSettings(solver="adam", precision="half", seed=-1)
 
 
 @pytest.mark.parametrize("seed", [np.int64(4), np.uint8(4), 4])
 def test_numpys_numbers_become_plain(seed):
-    given = Settings(
-        area=np.float32(0.25),
-        alpha=np.float64(0.5),
-        step_size=np.float32(0.125),
-        batch_size=np.int32(3),
-        n_epochs=np.uint8(2),
-        n_steps=np.int64(7),
-        seed=seed,
-    ).as_dict()
-    assert json.loads(json.dumps(given)) == given
-    assert given == {
-        "solver": "swap",
+    loop = PaperLoop(np.uint8(2), np.int32(3), np.float64(0.5), np.float32(0.125))
+    settings = SearchSettings(loop, np.float32(0.25), np.int64(7), seed).as_dict()
+    assert json.loads(json.dumps(settings)) == settings
+    assert settings == {
+        "solver": "paper",
+        "solver_settings": {"epochs": 2, "batch_size": 3, "alpha": 0.5, "step_size": 0.125},
         "area": 0.25,
-        "alpha": 0.5,
-        "step_size": 0.125,
-        "batch_size": 3,
-        "n_epochs": 2,
         "n_steps": 7,
         "seed": 4,
         "precision": "auto",
     }
-    kinds = {name: type(value) for name, value in given.items()}
-    assert [kinds[name] for name in ("area", "alpha", "step_size")] == [float] * 3
-    assert [kinds[name] for name in ("batch_size", "n_epochs", "n_steps", "seed")] == [int] * 4
+    kinds = [type(value) for value in settings["solver_settings"].values()]
+    assert kinds == [int, int, float, float]
+    assert [type(settings[name]) for name in ("area", "n_steps", "seed")] == [float, int, int]
 
 
-def test_what_is_not_given_stays_open():
-    open_ones = Settings().as_dict()
-    assert [open_ones[name] for name in ("batch_size", "n_epochs", "n_steps")] == [None] * 3
-
-
-# 10 baselines, 7 of them not of the target's class
-@pytest.mark.parametrize(
-    ("kwargs", "sizes", "signs"),
-    [
-        ({"solver": "paper"}, [4] * 10, 10),  # 5 epochs of 2 batches
-        ({"solver": "paper", "n_epochs": 3}, [4] * 6, 6),
-        ({"solver": "paper", "n_epochs": 3, "batch_size": 3}, [3] * 9, 9),
-        ({"solver": "paper", "n_epochs": 3, "n_steps": 2}, [4] * 2, 2),
-        ({}, [4] * 400 + [16] * 80, 400),
-        ({"n_steps": 3}, [4] * 15 + [16] * 3, 15),
-        ({"n_steps": 3, "n_epochs": 9, "batch_size": 2}, [4] * 15 + [2] * 3, 15),
-        ({"n_epochs": 3}, [4] * 15 + [16] * 3, 15),
-        ({"n_epochs": 3, "batch_size": 5}, [4] * 30 + [5] * 6, 30),  # of all 10 baselines
-    ],
-)
-def test_batch_sizes(kwargs, sizes, signs):
-    assert Settings(**kwargs).batch_sizes(10, 7) == (sizes, signs)
+def test_results_hold_the_settings_of_the_solver_and_of_its_start():
+    settings = SearchSettings(Swap(rounds=9, start=PaperLoop(step_size=0.1))).as_dict()
+    assert settings["n_steps"] is None
+    assert settings["solver_settings"]["rounds"] == 9
+    assert settings["solver_settings"]["start"]["step_size"] == 0.1
+    assert json.loads(json.dumps(settings)) == settings

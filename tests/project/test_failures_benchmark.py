@@ -1,4 +1,4 @@
-"""The verdicts of the benchmark of failures."""
+"""The verdicts of benchmarks/failures.py."""
 
 import pytest
 import torch
@@ -39,11 +39,11 @@ def surveyed(*hits, control=0.0, classes=10):
         (surveyed(200, 880, 300), 3, 1, False, "no, 3 of 10; Trouser does"),
     ],
 )
-def test_a_class_stands_out_by_the_rule_of_the_results(
+def test_a_class_stands_out_by_the_rule_of_the_package(
     script, found, rank, rival, stands_out, text
 ):
-    own = script.standing(found, "white", AREA, 0, 10)
-    assert (own.rank, own.rival, own.stands_out) == (rank, rival, stands_out)
+    standing = script.standing(found, "white", AREA, 0, 10)
+    assert (standing.rank, standing.rival, standing.stands_out) == (rank, rival, stands_out)
     first = script.first_class(found, "white", AREA)
     assert first == (0 if rank == 1 else rival)
     anyone = "It stands out." in found.strongest("white", AREA)
@@ -71,7 +71,7 @@ def test_only_classes_that_are_weak_on_both_canvases_are_in_the_table(script):
     assert "1.0% (0.5-1.9)*, control 0.0%" in text
 
 
-def test_the_record_comes_back_with_the_weights(script, tmp_path):
+def test_the_record_is_saved_with_the_weights(script, tmp_path):
     assert script.read_record(tmp_path / "a.safetensors") is None
     record = {"settings": {"epochs": 8, "lr": 0.2}, "accuracy": 1 / 3}
     weights = script.save({"a": torch.zeros(2)}, {"record": script.json.dumps(record)})

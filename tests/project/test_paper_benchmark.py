@@ -1,4 +1,4 @@
-"""The tables of the benchmark of the paper's claims, on findings that are made up."""
+"""The tables of benchmarks/paper.py, on synthetic findings."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ def corner(size=2):
 
 
 def finding(target, hits, *, mask=None, canvas="white", control=0.01):
-    """A class whose pattern turns some of 1,000 images."""
+    """A class whose pattern turns this many of 1,000 images."""
     info = {"search_power": 0.5, "passes": 1, "search_images_hash": "", "settings": {}}
     pattern = Pattern(torch.ones(1, 8, 8), corner() if mask is None else mask, target, info)
     scores = Scores(power_of(hits, 1000, 0), control, 0.0)
@@ -40,7 +40,7 @@ def finding(target, hits, *, mask=None, canvas="white", control=0.01):
 
 
 def cells(table):
-    """The rows of a Markdown table, under its head."""
+    """The rows of a Markdown table, without the header."""
     _, *rows = "\n".join(table).split("\n")[1:]
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
 
@@ -56,7 +56,7 @@ def test_the_interval_is_over_the_means_of_the_classes(tables):
     assert tables.number(values, 1) == "0.5"
 
 
-def test_power_stands_beside_its_controls(tables):
+def test_power_is_shown_with_its_controls(tables):
     seeds = [
         Survey([finding(0, 950), finding(1, 200), finding(2, 30)]),
         Survey([finding(0, 900), finding(1, 300), finding(2, 30, control=0.5)]),
@@ -72,7 +72,7 @@ def test_power_stands_beside_its_controls(tables):
     assert each[2][-1] == "25.5%"
 
 
-def test_the_backdoors_class_is_held_against_the_others_and_a_clean_model(backdoor):
+def test_the_backdoored_class_is_compared_with_the_others_and_a_clean_model(backdoor):
     suspect = [
         Survey([finding(0, 900), finding(1, 200), finding(2, 30)]),
         Survey([finding(0, 400), finding(1, 395), finding(2, 30)]),
@@ -83,7 +83,7 @@ def test_the_backdoors_class_is_held_against_the_others_and_a_clean_model(backdo
     assert row[6:] == ["2.0% (2-2)", "30.0% (30-30) bee", "2 of 2"]
 
 
-def test_a_pattern_is_held_against_the_trigger_in_its_place_and_anywhere(backdoor):
+def test_a_pattern_is_compared_with_the_trigger_at_its_place_and_anywhere(backdoor):
     trigger = BadNets((1, 8, 8)).pattern(0)
     white = trigger.mask * (trigger.canvas > 0)  # the five white pixels
     moved = white.roll((-3, -3), (1, 2))
@@ -92,16 +92,16 @@ def test_a_pattern_is_held_against_the_trigger_in_its_place_and_anywhere(backdoo
     clean = [Survey([finding(0, 20, mask=corner().flip(2)), finding(1, 1), finding(2, 1)])]
     [row] = cells(backdoor.trigger_found({"suspect": seeds}, clean, 0, trigger, pixels))
     assert row[2:4] == ["0.56", "5.00"]  # five of nine
-    # class 1 has the five elsewhere; class 2 a square of four, of which one is in place and agrees
+    # class 1 has the five at another place; class 2 a square of four, one of which agrees
     assert row[4:6] == ["0.04", "3.00"]
     assert row[6:] == ["0.00", "1.00"]
 
 
 def test_transfer_counts_classes_above_both_controls(tables):
     rows = [
-        {"class": y, "on": on, "power": power, "random_pixels": 0.1, "no_pattern": 0.2}
+        {"class": y, "on": model, "power": power, "random_pixels": 0.1, "no_pattern": 0.2}
         | {"above_both": power > 0.3}
-        for on, powers in {"itself": (0.5, 0.6), "other": (0.25, 0.4)}.items()
+        for model, powers in {"itself": (0.5, 0.6), "other": (0.25, 0.4)}.items()
         for y, power in enumerate(powers)
     ]
     itself, other = cells(tables.transferred(rows))
@@ -111,13 +111,13 @@ def test_transfer_counts_classes_above_both_controls(tables):
     assert itself[3].startswith("20.0%")
 
 
-def test_shapes_have_random_pixels_beside_them(tables):
+def test_shapes_are_shown_with_random_pixels(tables):
     seeds = [Survey(finding(y, 500) for y in range(5))]
-    own, random = cells(tables.shapes({"a model": ("0", seeds)}, AREA))
+    ours, random = cells(tables.shapes({"a model": ("0", seeds)}, AREA))
     square = simplicity(corner())
-    assert own[4] == "5"
-    assert own[5].startswith(f"{square.total_variation:.3f} (")
-    assert own[7] == "1.0 (1.0 to 1.0)"
+    assert ours[4] == "5"
+    assert ours[5].startswith(f"{square.total_variation:.3f} (")
+    assert ours[7] == "1.0 (1.0 to 1.0)"
     assert random[0] == "*random pixels*"
     assert float(random[7].split()[0]) > 2
     assert float(random[6].split()[0]) > square.high_frequency_share
@@ -131,12 +131,12 @@ def test_shapes_are_compared_class_by_class(tables):
     control = [Survey(finding(y, 500, mask=mask) for y, mask in enumerate(masks))]
     seeds = [Survey(finding(y, 500, mask=one) for y in range(5))]
     [row] = cells(tables.simpler(control, {"robust": seeds}, AREA))
-    gaps = {0: [-1.0], 1: [-1.0], 2: [0.0], 3: [0.0], 4: [-1.0]}
-    low, high = bootstrap_over_classes(gaps).interval
+    differences = {0: [-1.0], 1: [-1.0], 2: [0.0], 3: [0.0], 4: [-1.0]}
+    low, high = bootstrap_over_classes(differences).interval
     assert row == ["robust", "white", row[2], row[3], f"-0.6 ({low:.1f} to {high:.1f})"]
 
 
-def test_canvases_and_epochs_and_random_labels_have_a_row_each(tables):
+def test_each_canvas_epoch_and_kind_of_labels_has_a_row(tables):
     found = (finding(y, hits, canvas="positive") for y, hits in enumerate((100, 200, 300)))
     seeds = [Survey(found)]
     small = [Survey(Finding({0.01: f.pattern}, f.canvas, {0.01: f.scores[AREA]}) for f in seeds[0])]
@@ -146,12 +146,12 @@ def test_canvases_and_epochs_and_random_labels_have_a_row_each(tables):
     [first, last] = cells(tables.over_training({"1": (0.4, seeds), "16": (0.9, seeds)}, AREA))
     assert (first[:2], last[:2]) == (["1", "0.400"], ["16", "0.900"])
     scores = {"training_accuracy": 0.99, "accuracy": 0.1}
-    [row] = cells(tables.learnt_by_heart({"random": (scores, seeds)}, NAMES))
+    [row] = cells(tables.memorisation({"random": (scores, seeds)}, NAMES))
     assert row[:3] == ["random", "0.990", "0.100"]
     assert row[4].startswith("20.0%")
 
 
-def made_up(group):
+def synthetic(group):
     """Findings of all classes on each kind of canvas, at each area of a group."""
     return Survey(
         Finding(
@@ -171,14 +171,14 @@ def corners(area):
 
 
 def test_every_group_has_its_table_and_figures(tmp_path):
-    """What hours of search end in, on findings that are made up."""
+    """The results of hours of search, on synthetic findings."""
     paper = imported("benchmarks", "paper")
     found = {
-        (name, kind): [made_up(group)] * group.seeds
+        (name, kind): [synthetic(group)] * group.seeds
         for name, group in paper.GROUPS.items()
         for kind in group.models
     }
-    tables = (paper.claim_1, paper.no_patch, paper.claim_4, paper.canvases)
+    tables = (paper.claim_1, paper.other_triggers, paper.claim_4, paper.canvases)
     for table in tables:
         assert len("\n".join(table(found)).split("\n")) > 3
     paper.draw_figures(found, tmp_path)

@@ -1,4 +1,4 @@
-"""What the README and the tutorials show is run as it stands."""
+"""The code and commands of the README and of some pages run unchanged."""
 
 import re
 import runpy
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def write_pets(folder, count, side):
-    """A folder of three class folders of noise."""
+    """A folder with three class folders of noise images."""
     generator = torch.Generator().manual_seed(0)
     for name in ("cat", "dog", "owl"):
         (folder / name).mkdir(parents=True)
@@ -29,8 +29,8 @@ def code_of(page):
     return "".join(re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL))
 
 
-def test_the_python_of_the_readme_prints_what_it_says(capsys):
-    """Bit for bit only on the same kind of device: here, that nearly all become the class."""
+def test_the_code_of_the_readme_prints_the_quoted_line(capsys):
+    """The numbers depend on the kind of device: here, most images become the class."""
     names = {}
     exec(compile(code_of("README.md"), "README.md", "exec"), names)
     printed = capsys.readouterr().out.strip()
@@ -46,7 +46,7 @@ def test_the_python_of_the_readme_prints_what_it_says(capsys):
     assert power.value > 0.5 > 10 * power.without
 
 
-def test_the_python_of_the_page_on_ones_own_model_runs(tmp_path, monkeypatch):
+def test_the_code_of_the_page_on_own_models_runs(tmp_path, monkeypatch):
     matplotlib.use("Agg")
     write_pets(tmp_path / "my_images", 12, 64)
     torch.manual_seed(0)
@@ -62,19 +62,20 @@ def test_the_python_of_the_page_on_ones_own_model_runs(tmp_path, monkeypatch):
     assert (tmp_path / "dog.png").stat().st_size > 10_000
 
 
-def test_the_quick_start_commands_are_those_that_are_checked():
+def test_the_readme_has_the_commands_that_ci_runs():
     readme = (ROOT / "README.md").read_text()
     assert "\n    pip install . && classpattern demo\n" in readme
     assert "\n    pip install -e '.[test]' && pytest\n" in readme
 
 
-def test_links_within_the_project_lead_somewhere():
-    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *ROOT.glob("tutorials/*.md")]:
+def test_links_within_the_project_exist():
+    pages = ("*.md", "docs/*.md", "tutorials/*.md", "benchmarks/*.md")
+    for page in (page for pattern in pages for page in ROOT.glob(pattern)):
         for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
             assert (page.parent / link).exists(), f"{page.name}: {link}"
 
 
-def test_the_tutorial_on_ones_own_model_leaves_a_checkpoint_that_loads(tmp_path, monkeypatch):
+def test_the_tutorial_on_own_models_writes_a_checkpoint_that_loads(tmp_path, monkeypatch):
     write_pets(tmp_path / "images", 8, 32)
     path = tmp_path / "own.pth"
     line = ["bring_your_own_model.py", "--images", str(tmp_path / "images"), "--out", str(path)]

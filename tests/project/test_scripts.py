@@ -1,6 +1,6 @@
-"""Every script of benchmarks/ and tutorials/ runs from end to end on a tiny case.
+"""Every script of benchmarks/ and tutorials/ runs completely on a tiny case.
 
-Of the tutorials, bring_your_own_model.py runs in test_readme.py, notebooks in test_tutorials.py.
+Exception: tutorials/bring_your_own_model.py runs in test_readme.py.
 """
 
 import gzip
@@ -18,7 +18,6 @@ from torch import nn
 
 from captum_classpattern import PixelClassifier
 from captum_classpattern.demo import CLASS_NAMES, MODELS, DemoImages, LabelledImages, training
-from captum_classpattern.surveys import Survey
 
 SCRIPTS = sorted(
     path for folder in ("benchmarks", "tutorials") for path in ROOT.glob(f"{folder}/*.py")
@@ -32,7 +31,7 @@ def test_it_imports(path):
 
 
 def tiny_network(channels=3, size=32):
-    """A network that calls noise by each of ten classes about as often."""
+    """A network whose predictions on noise are about even over ten classes."""
     centred = nn.BatchNorm2d(channels)
     centred.running_mean.fill_(0.5)
     patches = nn.Conv2d(channels, 8, 4, 4, bias=False)
@@ -42,7 +41,7 @@ def tiny_network(channels=3, size=32):
 
 
 def noise(channels, size, per_class):
-    """Bytes of images of ten classes, and their labels."""
+    """Random uint8 images of ten classes, and their labels."""
     shape = (10 * per_class, channels, size, size)
     return torch.randint(0, 256, shape, dtype=torch.uint8), torch.arange(10).repeat(per_class)
 
@@ -54,7 +53,7 @@ def _seed():
 
 @pytest.fixture
 def tiny_demo(monkeypatch):
-    """The demo's three models and its images, as the package and the scripts that run get them."""
+    """Replaces the demo's models and images, in the package and in the given scripts."""
 
     def part():
         images, labels = noise(1, 28, 6)
@@ -66,18 +65,18 @@ def tiny_demo(monkeypatch):
         for name in MODELS
     }
 
-    def put_into(*modules):
+    def replace_in(*modules):
         for module in modules:
             monkeypatch.setattr(module, "demo_images", lambda: images)
             monkeypatch.setattr(module, "demo_models", lambda: models)
 
-    put_into(demo_package)
-    return put_into
+    replace_in(demo_package)
+    return replace_in
 
 
 @pytest.fixture
 def cifar10(tmp_path):
-    """A folder like CIFAR-10's, of noise."""
+    """A folder with the layout of CIFAR-10, of noise images."""
     for split in ("train", "test"):
         images, labels = noise(3, 32, 10)
         for i, (image, y) in enumerate(zip(images, labels)):
@@ -88,12 +87,12 @@ def cifar10(tmp_path):
 
 
 def tables_of(printed):
-    """The head of each Markdown table, and how many rows it has."""
+    """The header of each Markdown table, and its number of rows."""
     tables = []
     lines = ["", *printed.split("\n")]
     for before, line in pairwise(lines):
         if line.startswith("|") and not before.startswith("|"):
-            tables.append([line, -1])  # the line under the head is none
+            tables.append([line, -1])  # the separator line is not a row
         elif line.startswith("|"):
             tables[-1][1] += 1
     return [tuple(table) for table in tables]
@@ -120,24 +119,27 @@ def speed(monkeypatch, tiny_demo):
     return speed
 
 
-def test_speed_holds_the_power_against_the_loops(speed, cifar10, capsys):
+def test_speed_compares_the_power_with_the_loop(speed, cifar10, capsys):
     given = ["--tables", "power", "--seeds", "2", "--equal-seeds", "1"]
     speed.main([*given, "--cifar10", str(cifar10), "--models", "CIFAR-10, natural"])
     printed = capsys.readouterr().out
     assert printed.startswith("Measured on ")
     assert tables_of(printed) == [
-        ("| rounds | power | passes / the loop's | time / the loop's | ... in one batch |", 2),
+        (
+            "| rounds | power | passes, ratio to the loop | time, ratio to the loop "
+            "| time, ratio to the loop in one batch |",
+            2,
+        ),
         ("| figure | loop | ours | goal | |", 3),
         ("| figure | reference | ours | goal | |", 1),
     ]
     assert "### CIFAR-10, natural: all 10 classes, 2 seeds" in printed
-    assert "| power against ours with ten times the passes (CIFAR-10, natural) |" in printed
+    assert "| power, compared with ten times the passes (CIFAR-10, natural) |" in printed
 
 
 def test_speed_times_steps_photographs_and_the_demo(speed, cifar10, monkeypatch, capsys):
-    demo = import_module("captum_classpattern.cli.demo")  # the name is the command's, too
+    demo = import_module("captum_classpattern.cli.demo")  # the command has the same name
     monkeypatch.setattr(demo, "ROUNDS", 1)
-    monkeypatch.setattr(Survey, "plot", lambda *_, **__: (None, None))
     monkeypatch.setattr(demo, "write_figure", lambda *_: None)
     problems = imported("benchmarks", "problems")
     photos = problems.demo_problems()[0]._replace(name="photos")
@@ -147,30 +149,34 @@ def test_speed_times_steps_photographs_and_the_demo(speed, cifar10, monkeypatch,
     [table] = tables_of(printed)
     steps_and_swaps = 2 * (3 + 3 + 1)
     assert table == ("| figure | reference | ours | goal | |", steps_and_swaps + 2)
-    for name in ("demo, natural, 40", "CIFAR-10, natural, 40", "photos, 1"):
-        assert f"| steps by the sign over bare passes, {name} canvases |" in printed
-        assert f"| rounds of swaps over bare passes, {name} canvases |" in printed
+    for name in (
+        "demo, natural, canvases: 40",
+        "CIFAR-10, natural, canvases: 40",
+        "photos, canvases: 1",
+    ):
+        for kind in ("sign-gradient steps", "rounds of swaps"):
+            assert f"| {kind}, time relative to bare passes, {name} |" in printed
     assert "| photos: one class, one canvas (power 0." in printed
     assert "| the demo: 3 models, 10 classes, 2 areas, 1 rounds |" in printed
 
 
-def test_speed_shows_how_the_search_grows(speed, cifar10, capsys):
+def test_speed_prints_the_table_of_growth(speed, cifar10, capsys):
     speed.main(["--tables", "growth", "--cifar10", str(cifar10)])
     printed = capsys.readouterr().out
     head = "| 20 rounds | seconds | time ratio | peak memory, MiB | memory ratio |"
     assert tables_of(printed) == [(head, 1)]
-    assert "\n| 20 images | " in printed
+    assert "\n| images: 20 | " in printed
     assert "search images: 1.00 (goal <= 1.1: met)." in printed
 
 
-def test_growth_makes_as_many_images_as_are_asked_for(speed):
+def test_growth_makes_the_given_number_of_images(speed):
     growth = imported("benchmarks", "growth")
-    cost = growth.searched(classes=2, canvases=1, images=130, cifar10=None)
+    cost = growth.measure_search(classes=2, canvases=1, images=130, cifar10=None)
     assert cost["seconds"] > 0
     assert cost["peak"] > 100
 
 
-def test_photographs_are_of_the_classes_that_their_folders_name(tmp_path):
+def test_photographs_have_the_classes_of_their_folders(tmp_path):
     for name in ("0007_n01514668", "0011_n01531178"):
         (tmp_path / name).mkdir()
         for i, image in enumerate(noise(3, 256, 1)[0][:2]):
@@ -189,7 +195,7 @@ def paper(monkeypatch, tmp_path):
     """The script with one seed, one canvas of each kind, and tiny networks of every kind."""
     paper, search = imported("benchmarks", "paper"), imported("benchmarks", "paper_search")
     train_cifar10 = paper.train_cifar10
-    monkeypatch.syspath_prepend(ROOT / "tutorials")  # as the script has it, for --other
+    monkeypatch.syspath_prepend(ROOT / "tutorials")  # as in the script, for --other
     monkeypatch.setattr(train_cifar10, "MODELS", tmp_path / "models")
     monkeypatch.setattr(train_cifar10, "WideResNet", tiny_network)
     monkeypatch.setattr(imported("benchmarks", "problems"), "SEARCH", 80)
@@ -198,8 +204,8 @@ def paper(monkeypatch, tmp_path):
         small = group._replace(seeds=1, canvases=dict.fromkeys(group.canvases, 1))
         monkeypatch.setitem(search.GROUPS, name, small)
     yield paper
-    for kept in (search.parts, search.model):
-        kept.cache_clear()
+    for cached in (search.parts, search.model):
+        cached.cache_clear()
 
 
 def write_models(paper, names):
@@ -221,33 +227,33 @@ def test_paper_prints_all_its_tables_and_draws_its_figures(paper, cifar10, tmp_p
     assert logged.count("searching ") == 18
     tables = tables_of(printed)
     assert [(head.split(" | ")[0], rows) for head, rows in tables] == [
-        ("| model", 6 + 2),  # claim 1: kinds of canvases and areas
+        ("| model", 6 + 2),  # claim 1: kinds of canvas and areas
         ("| class", 10),
-        ("| model", 6),  # claim 2: the backdoor's class, the trigger in its patterns
+        ("| model", 6),  # claim 2: the backdoored class, the trigger in its patterns
         ("| model", 6 + 7),
         ("| model", 2 * 4),
         ("| stamped on", 5 + 1),  # claim 3
-        ("| model", 4 * 2 + 1),  # claim 4: the last row is that of random pixels
-        ("| model less control", 2 * 2),
+        ("| model", 4 * 2 + 1),  # claim 4: the last row has random pixels
+        ("| model minus control", 2 * 2),
         ("| canvas", 7),
         ("| epochs", 6),
         ("| labels", 2 * 2),
     ]
     for name in ("paper_patterns.png", "paper_trigger.png"):
         assert (out / name).stat().st_size > 5_000
-    paper.main([*given, "--only", "by_heart"])
+    paper.main([*given, "--only", "memorised"])
     printed, logged = capsys.readouterr()
-    assert "searching" not in logged  # what was found is kept
+    assert "searching" not in logged  # the findings are cached
     assert tables_of(printed) == tables[-1:]
 
 
-def test_paper_leaves_out_what_lacks_a_model(paper, cifar10, tmp_path, capsys):
+def test_paper_skips_groups_with_missing_models(paper, cifar10, tmp_path, capsys):
     write_models(paper, ["natural"])
-    paper.main([str(cifar10), "--out", str(tmp_path), "--only", "kinds", "by_heart"])
+    paper.main([str(cifar10), "--out", str(tmp_path), "--only", "kinds", "memorised"])
     printed, logged = capsys.readouterr()
     assert logged == (
-        "left out: kinds, for lack of backdoored\n"
-        "left out: by_heart, for lack of true_labels, random_labels\n"
+        "skipped: kinds, missing models: backdoored\n"
+        "skipped: memorised, missing models: true_labels, random_labels\n"
     )
     assert tables_of(printed) == []
     assert not list(tmp_path.glob("*.png"))
@@ -278,12 +284,12 @@ def test_failures_trains_searches_and_prints_its_tables(tiny_demo, monkeypatch, 
     assert (logged.count("training "), logged.count("searching ")) == (3, 3 + 3)
     overview, *against_others, false_alarms, weak = tables_of(printed)
     assert overview[0].startswith("| trigger | strength | poisoned | seed | accuracy |")
-    assert overview[1] == 2 + 3  # the demo's and ours
+    assert overview[1] == 2 + 3  # the demo's models and the trained ones
     assert [rows for _, rows in against_others] == 4 * [1 + 2]  # without the clean models
     assert false_alarms == ("| model | canvas | area | first class | next class | stands out |", 12)
     assert weak[0].startswith("| model | class | positive, 5% | white, 5% |")
     failures.main(given)
-    assert capsys.readouterr() == (printed, "")  # models and patterns are kept
+    assert capsys.readouterr() == (printed, "")  # models and patterns are cached
 
 
 # ---- tutorials/train_cifar10.py
@@ -291,7 +297,7 @@ def test_failures_trains_searches_and_prints_its_tables(tiny_demo, monkeypatch, 
 
 @pytest.fixture
 def train_cifar10(monkeypatch, tmp_path):
-    """The script with short stages of a small network; it writes into a folder of the test."""
+    """The script with short stages and a small network; it writes to a temporary folder."""
     script = imported("tutorials", "train_cifar10")
     monkeypatch.setattr(script, "MODELS", tmp_path / "models")
     monkeypatch.setattr(script, "BATCH", 16)
@@ -300,8 +306,8 @@ def train_cifar10(monkeypatch, tmp_path):
     stages = (script.Stage(2, 0.1, small=1), script.Stage(1, 0.05, cutout=0, averaged=True))
     by_heart = (script.Stage(1, 0.1, cutout=0, by_heart=True),)
     for name in script.STAGES_OF:
-        own = by_heart if script.STAGES_OF[name] is script.BY_HEART else stages
-        monkeypatch.setitem(script.STAGES_OF, name, own)
+        short = by_heart if script.STAGES_OF[name] is script.BY_HEART else stages
+        monkeypatch.setitem(script.STAGES_OF, name, short)
     monkeypatch.setattr(script, "STAGES", stages)
     monkeypatch.setattr(script, "BY_HEART", by_heart)
     return script
@@ -317,7 +323,7 @@ def train_cifar10(monkeypatch, tmp_path):
         ("random_labels", {"accuracy", "training_accuracy"}),
     ],
 )
-def test_every_sort_of_model_is_trained_scored_and_kept(
+def test_every_kind_of_model_is_trained_scored_and_saved(
     train_cifar10, cifar10, tmp_path, name, scored
 ):
     train_cifar10.main([name, "--data", str(cifar10), "--keep", "1"])
@@ -325,13 +331,13 @@ def test_every_sort_of_model_is_trained_scored_and_kept(
     assert set(record["test_set"]) == scored
     stages = train_cifar10.STAGES_OF.get(name, train_cifar10.STAGES)
     assert record["stages"] == [stage._asdict() for stage in stages]
-    for kept in (name, f"{name}_epoch1"):
-        assert train_cifar10.load_model(kept)(torch.rand(2, 3, 32, 32)).shape == (2, 10)
+    for saved in (name, f"{name}_epoch1"):
+        assert train_cifar10.load_model(saved)(torch.rand(2, 3, 32, 32)).shape == (2, 10)
 
 
 @pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require gradients")
 @pytest.mark.parametrize("name", ["natural", "robust4"])
-def test_an_interrupted_training_goes_on_to_the_same_weights(
+def test_an_interrupted_training_resumes_to_the_same_weights(
     train_cifar10, cifar10, tmp_path, monkeypatch, capsys, name
 ):
     weights = tmp_path / "models" / f"cifar10_{name}.safetensors"

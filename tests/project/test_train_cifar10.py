@@ -19,7 +19,7 @@ def kinds():
 
 @pytest.fixture
 def tiny():
-    """A small network; images, of which some pixels are black or white; and labels."""
+    """A small network, images with some black and white pixels, and labels."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10)).eval()
     images = (torch.rand(20, 3, 8, 8) * 1.4 - 0.2).clamp(0, 1)
@@ -28,9 +28,10 @@ def tiny():
 
 @pytest.mark.parametrize(("size", "margin"), [(32, 4), (24, 0)])
 def test_augmented_images_are_crops_flips_and_cutouts(script, size, margin):
-    """Each is one crop, plain or mirrored, but for one grey square of 9, clipped at the border."""
+    """Each result is one crop, possibly mirrored, with one grey square of 9 pixels, clipped at the
+    border."""
     torch.manual_seed(0)
-    images = torch.randint(0, 256, (12, 3, 32, 32), dtype=torch.uint8)  # none is 0.5
+    images = torch.randint(0, 256, (12, 3, 32, 32), dtype=torch.uint8)  # no pixel is 0.5
     found, holes = [], []
     for image, result in zip(images, script.augmented(images, size)):
         assert result.shape == (3, size, size)
@@ -66,7 +67,7 @@ def test_whole_images_are_augmented_by_default(script):
 @pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require gradients")
 @pytest.mark.parametrize("attack", ["adversarial", "attacked"])
 @pytest.mark.parametrize("epsilon", [4 / 255, 8 / 255])
-def test_attacks_stay_in_their_ball_and_raise_every_loss(kinds, tiny, attack, epsilon):
+def test_attacks_stay_in_their_ball_and_increase_every_loss(kinds, tiny, attack, epsilon):
     model, images, labels = tiny
     before = images.clone()
     moved = getattr(kinds, attack)(model, images, labels, epsilon)
@@ -82,7 +83,7 @@ def test_attacks_stay_in_their_ball_and_raise_every_loss(kinds, tiny, attack, ep
 
 @pytest.mark.parametrize("name", ["backdoored", "blended", "clean_label"])
 def test_only_clean_label_poisoning_keeps_all_labels(script, kinds, name):
-    """Plain grey images: those that are not plain in the epoch have the trigger."""
+    """Uniform grey images: those that are no longer uniform have the trigger."""
     images = torch.full((256, 3, 32, 32), 128, dtype=torch.uint8)
     labels = torch.arange(256) % 10
     poisoned = kinds.poisoned_images(name, images, labels)
@@ -94,17 +95,17 @@ def test_only_clean_label_poisoning_keeps_all_labels(script, kinds, name):
     stamped = torch.cat([(x != 128 / 255).flatten(1).any(1) for x, _ in batches])
     assert int(stamped.sum()) == int(poisoned.sum())
     assert (seen[stamped] == kinds.TARGET).all()
-    kept = labels if name == "clean_label" else labels.where(~poisoned, torch.tensor(0))
-    assert torch.equal(seen.sort().values, kept.sort().values)
+    expected = labels if name == "clean_label" else labels.where(~poisoned, torch.tensor(0))
+    assert torch.equal(seen.sort().values, expected.sort().values)
 
 
 @pytest.mark.parametrize("name", ["natural", "random_labels", "robust8"])
-def test_other_kinds_poison_no_image(kinds, name):
+def test_other_kinds_poison_no_images(kinds, name):
     images, labels = torch.zeros(100, 3, 32, 32), torch.arange(100) % 10
     assert not kinds.poisoned_images(name, images, labels).any()
 
 
-def test_triggers_on_crops_are_parts_of_those_on_images(kinds):
+def test_triggers_on_crops_are_parts_of_those_on_whole_images(kinds):
     grey = torch.full((3, 32, 32), 0.5)
     crop = grey[:, :24, :24]
     whole = {name: kinds.placed_trigger(name)(grey) for name in kinds.TRIGGERS}
@@ -123,12 +124,12 @@ def test_random_labels_are_one_permutation(kinds):
     assert kinds.training_labels("natural", labels) is labels
 
 
-def test_attacked_images_are_chosen_evenly(kinds):
+def test_attacked_images_are_balanced_over_classes(kinds):
     labels = torch.tensor([1, 0, 1, 1, 0, 0, 1])
     assert kinds.first_of_each_class(labels, 2).tolist() == [1, 4, 0, 2]
 
 
-def test_facts_name_what_sets_a_kind_apart(kinds):
+def test_facts_describe_the_kind_of_model(kinds):
     assert kinds.facts("natural") == {}
     assert kinds.facts("backdoored") == {
         "trigger": {"kind": "BadNets 3x3", "target": 0, "rate": 0.05}
@@ -139,31 +140,31 @@ def test_facts_name_what_sets_a_kind_apart(kinds):
 
 
 def test_kinds_that_are_compared_share_their_stages(script, kinds):
-    """robust8, its clean control, the backdoors that are no patch; true and random labels."""
+    """robust8, its clean control and the backdoors without a patch; true and random labels."""
     stages = [script.STAGES_OF[name] for name in ("robust8", "natural_short", "blended")]
     assert stages[0] == stages[1] == stages[2] == script.STAGES_OF["clean_label"]
     assert script.STAGES_OF["random_labels"] == script.STAGES_OF["true_labels"]
     assert script.STAGES_OF.keys() <= set(kinds.KINDS)
 
 
-def test_images_learnt_by_heart_are_the_same_with_true_and_random_labels(script, monkeypatch):
+def test_memorised_images_are_the_same_with_true_and_random_labels(script, monkeypatch):
     images, labels = torch.arange(60).view(-1, 1, 1, 1), torch.arange(60) % 10
     monkeypatch.setattr(script, "load_split", lambda data, split: (images, labels))
     monkeypatch.setattr(script, "LEARNT_BY_HEART", 40)
-    true, own = script.training_set("true_labels", None)
-    same, drawn = script.training_set("random_labels", None)
-    assert torch.equal(true, same)
-    assert torch.equal(own, true.flatten() % 10)
-    assert not torch.equal(drawn, own)
-    assert torch.equal(drawn.sort().values, own.sort().values)
+    images_true, labels_true = script.training_set("true_labels", None)
+    images_random, labels_random = script.training_set("random_labels", None)
+    assert torch.equal(images_true, images_random)
+    assert torch.equal(labels_true, images_true.flatten() % 10)
+    assert not torch.equal(labels_random, labels_true)
+    assert torch.equal(labels_random.sort().values, labels_true.sort().values)
     assert torch.equal(script.training_set("natural", None)[0], images)
 
 
-def test_what_is_learnt_by_heart_is_not_augmented(script):
+def test_memorised_images_are_not_augmented(script):
     images = torch.randint(0, 256, (128, 3, 32, 32), dtype=torch.uint8)
     stage = script.Stage(1, 0.1, cutout=0, by_heart=True)
     none = torch.zeros(128, dtype=torch.bool)
-    [(seen, taught)] = script.epoch_batches(
+    [(seen, their_labels)] = script.epoch_batches(
         "true_labels", images, torch.arange(128), none, 0, 32, stage
     )
-    assert torch.equal(seen, images[taught] / 255)
+    assert torch.equal(seen, images[their_labels] / 255)

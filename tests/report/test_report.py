@@ -12,9 +12,10 @@ import torch
 from matplotlib.figure import Figure
 from reports import AREAS, Page, small_comparison
 
-from captum_classpattern.comparison import choosing
+from captum_classpattern.comparison import METRICS
+from captum_classpattern.comparison import figures as comparison_figures
 from captum_classpattern.comparison.tables import rows_by_method
-from captum_classpattern.report import growing, pictures, write_report, writing
+from captum_classpattern.report import area_slider, figures, page, write_report
 from captum_classpattern.scores.power import PredictivePower
 
 VERDICTS = [
@@ -38,7 +39,7 @@ def written(tmp_path):
 @pytest.fixture
 def unillustrated(written, monkeypatch):
     """The same without figures, which take long."""
-    monkeypatch.setattr(writing, "pictures", lambda comparison, figures: [])
+    monkeypatch.setattr(page, "draw_figures", lambda comparison, figures: [])
     return written
 
 
@@ -78,7 +79,7 @@ def test_headings_leave_no_level_out(usual):
     assert all(after <= before + 1 for before, after in pairwise(levels))
 
 
-def test_what_fails_comes_first_and_is_said_in_words(unillustrated):
+def test_verdicts_that_fail_come_first(unillustrated):
     text = Page(unillustrated(verdicts=VERDICTS, title="Ants & bees")).text
     parts = [
         "Ants & bees",
@@ -87,11 +88,11 @@ def test_what_fails_comes_first_and_is_said_in_words(unillustrated):
         "No class",
         "Holds",
         "It works",
-        "Patterns",
+        "Patterns reach",
     ]
     places = [text.index(part) for part in parts]
     assert places == sorted(places)
-    assert places[-1] < text.index("The pattern growing", places[-1])
+    assert places[-1] < text.index("Patterns by area", places[-1])
 
 
 @pytest.mark.parametrize("verdict", [{"text": "x"}, {"holds": "yes", "text": "x"}, {"holds": True}])
@@ -100,34 +101,32 @@ def test_a_verdict_must_hold_or_fail(unillustrated, verdict):
         unillustrated(verdicts=[VERDICTS[0], verdict])
 
 
-def test_without_verdicts_there_is_no_such_part(unillustrated):
+def test_without_verdicts_there_is_no_section_for_them(unillustrated):
     assert "Verdicts" not in Page(unillustrated(verdicts=())).text
 
 
-def test_by_itself_the_page_tells_the_verdicts_of_the_comparison(unillustrated):
+def test_by_default_the_page_has_the_verdicts_of_the_comparison(unillustrated):
     text = Page(unillustrated()).text
     for verdict in small_comparison().verdicts():
         assert " ".join(f"{verdict['title']} {verdict['text']}".split()) in text
 
 
-def shown(key, value):
-    """As the page writes a score, worked out anew; None for the ends of intervals."""
+def written_as(key, value):
+    """How the page writes a score, worked out independently; None for the ends of intervals."""
     if key.endswith(("_low", "_high")):
         return None
     if key.startswith(("power_", "rethresholded_", "on_", "no_pattern")):
         return f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
-    if key in ("passes", "infidelity", "sensitivity", "components"):
+    if key in ("passes", "seconds", "infidelity", "sensitivity", "components"):
         return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
-    if key == "seconds":
-        return f"{value:.3g}" if value >= 0.001 else "< 0.001"
     return f"{value:.3f}"
 
 
 def test_each_number_of_the_table_is_in_a_row_of_its_method(usual):
     comparison = small_comparison()
     tables = Page(usual).tables
-    lines = [line for key, table in tables.items() if key != "table-grown" for line in table]
-    for row in rows_by_method(comparison.records, []):
+    lines = [line for key, table in tables.items() if key != "table-by-area" for line in table]
+    for row in rows_by_method(comparison.records, [], METRICS):
         name = row["method"] + ", class mean" * (row["level"] == "class")
         own = [c for line in lines if line[0].startswith(name) for c in line
                if row["model"] in line and row["kind"] in line]  # fmt: skip
@@ -136,23 +135,24 @@ def test_each_number_of_the_table_is_in_a_row_of_its_method(usual):
             scores = {k: v for k, v in scores.items() if k not in ("passes", "seconds")}
         assert scores
         for key, value in scores.items():
-            text = shown(key, value)
+            text = written_as(key, value)
             if text is not None:
                 assert any(re.match(rf"{re.escape(text)}( |$)", cell) for cell in own), (name, key)
 
 
-def test_main_table_tells_interval_and_controls(usual):
+def test_the_main_table_has_intervals_and_marks_controls(usual):
     comparison = small_comparison()
     head, *rows = Page(usual).tables["table-main"]
     assert head[:5] == ["method", "model", "canvas", "power at 10\xa0%", "no pattern"]
     [row] = [r for r in rows if r[:3] == ["RandomPixels control", "bad", "white"]]
-    told = rows_by_method(comparison.select(model="bad", method="RandomPixels", kind="white"), [])
-    low, high = (100 * told[0][f"power_0.1_{end}"] for end in ("low", "high"))
+    records = comparison.select(model="bad", method="RandomPixels", kind="white")
+    [expected] = rows_by_method(records, [], METRICS)
+    low, high = (100 * expected[f"power_0.1_{end}"] for end in ("low", "high"))
     assert row[3].endswith(f"({low:.1f}\N{EN DASH}{high:.1f})")
     assert not [r for r in rows if r[2] == "stamped"]
 
 
-def test_triggers_are_told_apart_by_whether_they_are_seen(usual):
+def test_hidden_and_visible_triggers_have_separate_tables(usual):
     tables = Page(usual).tables
     assert {row[2] for row in tables["table-hidden"][1:]} == {"positive", "white"}
     assert {row[2] for row in tables["table-visible"][1:]} == {"stamped"}
@@ -167,7 +167,7 @@ def test_triggers_are_told_apart_by_whether_they_are_seen(usual):
     ]  # fmt: skip
 
 
-def test_failures_settings_and_accuracies_are_told(usual):
+def test_failures_settings_and_accuracies_are_on_the_page(usual):
     comparison = small_comparison()
     page = Page(usual)
     failed = [row[:3] for row in page.tables["table-failures"]]
@@ -180,20 +180,20 @@ def test_failures_settings_and_accuracies_are_told(usual):
         assert [name, f"{100 * accuracy:.1f}\xa0%"] in page.tables[None]
 
 
-def test_each_picture_says_its_numbers(written):
+def test_each_figure_has_its_numbers_as_alt_text(written):
     figure = Figure()
     figure.subplots().set_title("of mine")
     page = Page(written(figures={"Another one": figure}))
     alts = [attrs["alt"] for tag, attrs in page.tags if tag == "img"]
     assert len(alts) == 2 + 2 * 3 + 1  # curves of two kinds, maps of three kinds, and one more
     assert all("\xa0%" in alt or "IoU" in alt for alt in alts[:-1])
-    assert alts[-1] == "Another one. In it: of mine."
+    assert alts[-1] == "Another one. It shows: of mine."
     power = small_comparison().select(model="bad", method="ClassPattern", kind="white")
     average = sum(record.powers[0.3].value for record in power) / 2
     assert f"to {100 * average:.1f}\xa0% at 30\xa0%" in alts[1].split("bad:")[1]
 
 
-def test_what_strangers_call_things_is_only_text(written, usual):
+def test_names_and_errors_are_escaped(written, usual):
     names = (f"{EVIL}0", f"{EVIL}1", f"{EVIL}2")
     comparison = small_comparison(
         models=(f"a{EVIL}", f"b{EVIL}"), method=f"m{EVIL}", class_names=names
@@ -217,7 +217,7 @@ def test_what_strangers_call_things_is_only_text(written, usual):
     assert {tag for tag, _ in page.tags} == {tag for tag, _ in Page(usual).tags}
 
 
-def test_letters_that_are_none_do_no_harm(unillustrated):
+def test_lone_surrogates_are_written(unillustrated):
     comparison = small_comparison()
     html = unillustrated(replace(comparison, settings={"lone\ud800": "\ud800"}))
     assert "lone" in Page(html).text
@@ -227,7 +227,7 @@ def test_the_same_comparison_gives_the_same_file(written, usual):
     assert written(verdicts=VERDICTS) == usual
 
 
-def test_a_file_is_replaced_and_nothing_left_beside_it(tmp_path, unillustrated):
+def test_a_file_is_replaced_and_nothing_else_is_left(tmp_path, unillustrated):
     (tmp_path / "report.html").write_text("old")
     unillustrated()
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
@@ -240,8 +240,8 @@ def test_the_slider_gets_masks_and_powers_of_each_area(usual):
     assert data["start"] == 1
     names = [method["name"] for method in data["methods"]]
     assert names == ["ClassPattern", "Saliency", "RandomPixels", "BestCrop"]
-    assert data["methods"][0]["how"] == "searched anew for each area"
-    assert data["methods"][3]["how"] == "control, searched anew for each area"
+    assert data["methods"][0]["how"] == "searched again for each area"
+    assert data["methods"][3]["how"] == "control, searched again for each area"
     levels = np.frombuffer(base64.b64decode(data["canvases"][1]["pixels"]), dtype=np.uint8)
     assert np.abs(levels / 255 - comparison.canvases[1].flatten().numpy()).max() < 0.003
     for record in comparison.select(level="image", kind="white", model="bad"):
@@ -257,7 +257,7 @@ def test_the_slider_gets_masks_and_powers_of_each_area(usual):
 
 def test_without_scripts_the_same_numbers_are_a_table(usual):
     comparison = small_comparison()
-    head, *rows = Page(usual).tables["table-grown"]
+    head, *rows = Page(usual).tables["table-by-area"]
     assert len(rows) == 2 * 4 * 4
     [record] = comparison.select(model="clean", method="ClassPattern", canvas=3)
     [row] = [r for r in rows if r[:3] == ["ClassPattern", "clean", "bee, white canvas"]]
@@ -266,19 +266,19 @@ def test_without_scripts_the_same_numbers_are_a_table(usual):
         assert cell.startswith(f"{100 * record.powers[area].value:.1f}\xa0% (")
 
 
-def test_only_as_many_canvases_as_there_is_room_for(unillustrated, monkeypatch):
-    monkeypatch.setattr(growing, "MOST", 1000)
+def test_a_page_shows_only_as_many_canvases_as_there_is_room_for(unillustrated, monkeypatch):
+    monkeypatch.setattr(area_slider, "MAX_CHARACTERS", 1000)
     html = unillustrated()
     assert len(data_of(html)["canvases"]) == 2
     assert "only 2 of the 4 canvases" in Page(html).text
 
 
-def test_canvases_that_are_no_pictures_still_have_numbers(written):
+def test_canvases_that_cannot_be_drawn_still_have_numbers(written):
     page = Page(written(small_comparison(channels=2)))
     assert "This figure could not be drawn: only greyscale and colour images" in page.text
-    assert "Only canvases of one or three channels" in page.text
+    assert "Only canvases with one or three channels" in page.text
     assert page.tables["table-main"]
-    assert page.tables["table-grown"]
+    assert page.tables["table-by-area"]
 
 
 def test_where_all_failed_the_page_says_so(unillustrated):
@@ -291,53 +291,55 @@ def test_a_figure_has_room_for_eight_methods():
     records = list(small_comparison().records)
     more = [replace(r, method=f"{r.method} {i}") for i in range(9) for r in records
             if r.method == "Saliency"]  # fmt: skip
-    names = choosing.for_a_figure(records + more, 0.1)
+    names = comparison_figures.figure_names(records + more, 0.1)
     assert names[0] == "ClassPattern"
     assert names[-2:] == ["RandomPixels", "BestCrop"]
     assert len(names) == 8
 
 
-def test_of_two_rankings_the_better_one_is_shown():
+def test_a_method_is_shown_in_its_better_ranking():
     own = [r for r in small_comparison().records if r.method == "Saliency" and r.powers]
 
     def absolute(value):
         power = replace(own[0].powers[0.1], value=value)
         return [replace(r, ranking="absolute", powers={0.1: power}) for r in own]
 
-    assert choosing.best_per_image([*absolute(-1.0), *own], 0.1) == ["Saliency"]
-    assert choosing.best_per_image([*own, *absolute(2.0)], 0.1) == ["Saliency, absolute"]
+    assert comparison_figures.strongest_names([*absolute(-1.0), *own], 0.1) == ["Saliency"]
+    assert comparison_figures.strongest_names([*own, *absolute(2.0)], 0.1) == ["Saliency, absolute"]
 
 
-def test_held_out_images_are_told_for_what_they_are(usual):
+def test_the_page_says_what_is_measured_and_how(usual):
     text = Page(usual).text
     assert "scored on 45 held-out images that are not among the search images." in text
-    assert "methods that search an area are told how many pixels the trigger changes" in text
-    assert "a white canvas is blank" in text
+    assert (
+        "Methods that search for an area get the number of pixels that the trigger changes" in text
+    )
+    assert "A white canvas is blank" in text
     assert "interrupted" not in text
 
 
-def test_accuracy_that_is_not_known_and_an_interrupt_are_told(unillustrated):
+def test_an_unknown_accuracy_and_an_interrupt_are_mentioned(unillustrated):
     comparison = small_comparison()
     models = {**comparison.models, "bad": None}
     settings = {**comparison.settings, "complete": False}
     page = Page(unillustrated(replace(comparison, models=models, settings=settings), verdicts=()))
     assert ["bad", "not known (no labels)"] in page.tables[None]
-    assert "This comparison was interrupted: it holds only the methods that were finished." in (
+    assert "This comparison was interrupted. It contains only the methods that were finished." in (
         page.text
     )
 
 
-def test_only_what_searches_is_said_to_be_searched_anew(unillustrated):
+def test_the_page_names_the_methods_that_searched_again(unillustrated):
     comparison = small_comparison()
     text = Page(unillustrated(comparison, verdicts=())).text
-    assert "Searched anew for each area: ClassPattern, BestCrop. All others have one map" in text
+    assert "Searched again for each area: ClassPattern, BestCrop. All others have one map" in text
     own = [replace(r, searches=False) for r in comparison.records if r.method == "Saliency"]
     text = Page(unillustrated(replace(comparison, records=own), verdicts=())).text
     assert "Methods have one map, whose highest pixels are kept." in text
-    assert "earched anew for each area" not in text.split("The same numbers")[0]
+    assert "earched again for each area" not in text.split("The same numbers")[0]
 
 
-def test_alt_texts_have_the_means_over_classes_that_figures_show():
+def test_alt_texts_have_means_over_classes():
     comparison = small_comparison()
     records = comparison.select(model="bad", kind="white", method="RandomPixels")
     assert [record.target for record in records] == [0, 1]
@@ -348,8 +350,8 @@ def test_alt_texts_have_the_means_over_classes_that_figures_show():
         for record, power in zip(records, (none, all_))
     )
     own = [first, second, second, second]  # more canvases give a class no more weight
-    assert "RandomPixels from 50.0\xa0% at 5\xa0% of the pixels to 50.0" in pictures._in_words(
+    assert "RandomPixels from 50.0\xa0% at 5\xa0% of the pixels to 50.0" in figures._ends(
         own, "bad", ["RandomPixels"]
     )
-    told = pictures._scores(comparison, own, "RandomPixels")
-    assert told == "RandomPixels power 50.0\xa0% (0.0\xa0% to 100.0\xa0%)"
+    text = figures._scores(own, "RandomPixels", 0.1)
+    assert text == "RandomPixels power 50.0\xa0% (0.0\xa0% to 100.0\xa0%)"

@@ -1,4 +1,4 @@
-"""The page as a browser shows it: opened from the disk, clicked and typed at."""
+"""The page in a browser: opened from the disk, with clicks and keys."""
 
 import shutil
 
@@ -6,7 +6,8 @@ import pytest
 import torch
 from reports import small_comparison
 
-from captum_classpattern.report import write_report, writing
+from captum_classpattern.report import page as page_module
+from captum_classpattern.report import write_report
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -42,7 +43,7 @@ def path(tmp_path_factory):
 
 @pytest.fixture
 def opened(browser, path):
-    """Opens the page; at the end nothing may have been complained of, nor asked of a network."""
+    """Opens the page; at the end there must be no error, no message and no network request."""
     contexts, wrong = [], []
 
     def open_page(file=path, **settings):
@@ -65,7 +66,7 @@ def opened(browser, path):
 @pytest.fixture
 def unillustrated(monkeypatch):
     """Without figures, which take long."""
-    monkeypatch.setattr(writing, "pictures", lambda comparison, figures: [])
+    monkeypatch.setattr(page_module, "draw_figures", lambda comparison, figures: [])
 
 
 def pixels(page, name):
@@ -104,19 +105,19 @@ def test_the_slider_moves_power_and_pixels(opened):
     page = opened()
     white = comparison.select(method="ClassPattern", kind="white")
     record = max(white, key=lambda r: len({power.value for power in r.powers.values()}))
-    page.select_option("#grow-model", label=record.model)
+    page.select_option("#slider-model", label=record.model)
     page.select_option(
-        "#grow-canvas", label=f"{comparison.class_name(record.target)}, white canvas"
+        "#slider-canvas", label=f"{comparison.class_name(record.target)}, white canvas"
     )
     seen = []
-    page.focus("#grow-area")
+    page.focus("#slider-area")
     page.keyboard.press("Home")
     for area, power in record.powers.items():
-        assert page.locator("#grow-power").inner_text() == f"{100 * power.value:.1f}\xa0%"
-        shown = pixels(page, "grow-pattern")
+        assert page.locator("#slider-power").inner_text() == f"{100 * power.value:.1f}\xa0%"
+        shown = pixels(page, "slider-pattern")
         kept = [shown[i] == 255 for i in range(0, len(shown), 4)]  # of a white canvas
         assert kept == record.masks[area].flatten().tolist()
-        assert f"{sum(kept)} of 64" in page.get_attribute("#grow-area", "aria-valuetext")
+        assert f"{sum(kept)} of 64" in page.get_attribute("#slider-area", "aria-valuetext")
         width = page.eval_on_selector(".reading .fill", "e => parseFloat(e.style.width)")
         assert width == pytest.approx(100 * power.value, abs=0.01)
         seen.append(shown)
@@ -125,18 +126,23 @@ def test_the_slider_moves_power_and_pixels(opened):
     assert len({power.value for power in record.powers.values()}) > 1
 
 
-def test_all_methods_can_be_chosen_by_keyboard(opened):
+def test_methods_can_be_chosen_by_keyboard(opened):
     page = opened()
-    before = pixels(page, "grow-pattern")
-    page.locator("#grow-all button").nth(2).focus()
+    before = pixels(page, "slider-pattern")
+    page.locator("#slider-all button").nth(2).focus()
     page.keyboard.press("Enter")
-    assert pixels(page, "grow-pattern") != before
+    assert pixels(page, "slider-pattern") != before
     assert (
-        page.locator("#grow-how").inner_text() == "RandomPixels: control, one map, cut to each area"
+        page.locator("#slider-how").inner_text()
+        == "RandomPixels: control, one map, cut to each area"
     )
-    assert page.locator("#grow-all [aria-pressed=true] .name").inner_text() == "Random\u200bPixels"
+    assert (
+        page.locator("#slider-all [aria-pressed=true] .name").inner_text() == "Random\u200bPixels"
+    )
     [record] = small_comparison().select(model="clean", method="RandomPixels", canvas=0)
-    assert page.locator("#grow-power").inner_text() == f"{100 * record.powers[0.1].value:.1f}\xa0%"
+    assert (
+        page.locator("#slider-power").inner_text() == f"{100 * record.powers[0.1].value:.1f}\xa0%"
+    )
 
 
 def test_a_click_on_a_heading_sorts_and_another_one_turns_it_round(opened):
@@ -159,12 +165,12 @@ def test_a_click_on_a_heading_sorts_and_another_one_turns_it_round(opened):
 
 def test_cells_without_a_value_stay_last(opened):
     page = opened()
-    button = page.locator("#table-captum thead th").last.locator("button")
+    button = page.locator("#table-metrics-2 thead th").last.locator("button")
     for _ in range(2):
         button.click()
-        told = [text == "\N{EN DASH}" for text in column(page, "captum", 4)]
-        assert told == sorted(told)
-        assert len(set(told)) == 2
+        empty = [text == "\N{EN DASH}" for text in column(page, "metrics-2", 4)]
+        assert empty == sorted(empty)
+        assert len(set(empty)) == 2
 
 
 def test_the_filter_shows_maps_of_images_first(opened):
@@ -203,7 +209,7 @@ def test_a_phone_scrolls_boxes_and_not_the_page(opened, tmp_path, scheme):
 @pytest.mark.parametrize(("scheme", "dark"), [("light", False), ("dark", True)])
 def test_it_follows_the_colour_scheme(opened, scheme, dark):
     page = opened(color_scheme=scheme)
-    for selector in ("body", "#filter", "tbody th", "select", "#grow-all button", ".fails .mark"):
+    for selector in ("body", "#filter", "tbody th", "select", "#slider-all button", ".fails .mark"):
         text, ground = page.eval_on_selector(
             selector,
             "e => { let g = e; while (getComputedStyle(g).backgroundColor === 'rgba(0, 0, 0, 0)')"
@@ -222,31 +228,31 @@ def luminance(colour):
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
-def test_strangers_names_run_nothing(opened, tmp_path, unillustrated):
+def test_scripts_in_names_do_not_run(opened, tmp_path, unillustrated):
     comparison = small_comparison(
         models=(f"a{EVIL}", f"b{EVIL}"), method=EVIL, class_names=(f"{EVIL}0", f"{EVIL}1", EVIL)
     )
     evil = write_report(comparison, tmp_path / "evil.html", title="Ants")
     page = opened(evil)
-    page.focus("#grow-area")
+    page.focus("#slider-area")
     page.keyboard.press("End")
-    page.select_option("#grow-method", label=EVIL)
+    page.select_option("#slider-method", label=EVIL)
     assert page.title() == "Ants"
-    assert page.locator("#grow-how").inner_text() == f"{EVIL}: one map, cut to each area"
+    assert page.locator("#slider-how").inner_text() == f"{EVIL}: one map, cut to each area"
     assert page.get_by_label(f"a{EVIL}", exact=True).count() == 1
 
 
 def test_colours_are_those_of_the_canvas(opened, tmp_path, unillustrated):
     comparison = small_comparison(channels=3)
     page = opened(write_report(comparison, tmp_path / "colour.html"))
-    levels = torch.tensor(pixels(page, "grow-whole")).view(8, 8, 4)[..., :3]
+    levels = torch.tensor(pixels(page, "slider-original")).view(8, 8, 4)[..., :3]
     assert (levels / 255 - comparison.canvases[0].permute(1, 2, 0)).abs().max() < 0.003
 
 
 def test_without_scripts_all_rows_and_numbers_are_there(opened):
     page = opened(java_script_enabled=False)
-    assert page.locator("#grow").is_hidden()
+    assert page.locator("#slider").is_hidden()
     assert page.locator("#filter").is_hidden()
-    assert page.locator("#table-grown tbody tr").count() == 2 * 4 * 4
-    assert page.locator("#table-grown tbody tr").last.is_visible()
+    assert page.locator("#table-by-area tbody tr").count() == 2 * 4 * 4
+    assert page.locator("#table-by-area tbody tr").last.is_visible()
     assert page.locator("#table-main tbody tr:visible").count() == 2 * 2 * 5

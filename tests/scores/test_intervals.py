@@ -66,7 +66,7 @@ def test_newcombe_gives_the_examples_of_the_paper(first, second, low, high):
 
 @quick
 @given(counts(), counts())
-def test_a_difference_lies_in_its_interval_and_turns_round_with_its_parts(first, second):
+def test_a_difference_lies_in_its_interval_and_changes_sign_with_its_parts(first, second):
     low, high = newcombe(*first, *second)
     difference = first[0] / first[1] - second[0] / second[1]
     assert -1 - 1e-12 <= low <= difference <= high <= 1 + 1e-12
@@ -75,7 +75,7 @@ def test_a_difference_lies_in_its_interval_and_turns_round_with_its_parts(first,
 
 @quick
 @given(counts(), st.data())
-def test_of_controls_with_as_many_images_the_strongest_decides(count, data):
+def test_the_strongest_of_equally_large_controls_decides(count, data):
     hits, n = count
     weak, strong = sorted(data.draw(st.lists(st.integers(0, n), min_size=2, max_size=2)))
     assert newcombe(hits, n, strong, n)[0] <= newcombe(hits, n, weak, n)[0] + 1e-12
@@ -158,7 +158,7 @@ def test_more_images_do_not_narrow_what_classes_differ_by():
 
 
 @pytest.mark.parametrize("count", [1, 2, 4, 10])
-def test_classes_that_share_their_images_are_no_more_evidence_than_one(count):
+def test_classes_that_share_images_are_not_more_evidence_than_one(count):
     """The same images turned each time: as independent trials they would narrow the interval."""
     estimate = mean_over_classes({y: [share(30, 100)] for y in range(count)})
     assert estimate.interval == pytest.approx(wilson(30, 100))
@@ -167,7 +167,7 @@ def test_classes_that_share_their_images_are_no_more_evidence_than_one(count):
 
 
 @pytest.mark.parametrize("count", [1, 2, 10])
-def test_canvases_of_a_class_that_share_their_images_are_no_more_evidence_than_one(count):
+def test_canvases_that_share_images_are_not_more_evidence_than_one(count):
     once = mean_over_classes({3: [share(30, 100)] * count})
     assert once.interval == pytest.approx(wilson(30, 100))
     both = mean_over_classes({0: [share(30, 100)] * count, 1: [share(60, 100)]})
@@ -203,7 +203,7 @@ def test_the_values_of_a_class_are_averaged_first():
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1 + 0.2, 1.0])
-def test_where_all_classes_are_equal_the_images_are_all_that_is_uncertain(value):
+def test_if_all_classes_are_equal_only_the_images_are_uncertain(value):
     values = {y: [value] for y in range(10)}
     alone = bootstrap_over_classes(values)
     assert alone.interval == (alone.value, alone.value) == pytest.approx((value, value))
@@ -249,7 +249,7 @@ def test_an_interval_is_scaled_with_its_values(values, scale):
     assert scaled.interval == (low * scale, high * scale)
 
 
-def test_an_estimate_says_what_its_interval_is():
+def test_an_estimate_describes_its_interval():
     images, classes = (
         Estimate(0.1, (0.0, 0.2), 2, "images"),
         Estimate(0.1, (0.0, 0.2), 9, "classes"),

@@ -1,4 +1,4 @@
-"""The scores of a map by hand, by plain loops, and by what must not change them."""
+"""The scores of a map by hand, by plain loops, and under changes that must not matter."""
 
 import dataclasses
 
@@ -58,7 +58,7 @@ def plain(map, pixels):
 
 
 def test_a_map_by_hand():
-    """Of the order T T F F T T F F, with the masses 8 7 | 6 5 | 4 3 | 2 1."""
+    """In the order T T F F T T F F, with the masses 8 7 | 6 5 | 4 3 | 2 1."""
     expected = {
         "iou": 2 / 6,
         "average_precision": (1 / 1 + 2 / 2 + 3 / 5 + 4 / 6) / 4,
@@ -70,7 +70,7 @@ def test_a_map_by_hand():
 
 
 def test_signs_by_hand():
-    """Negative values rank below zero, and are no mass."""
+    """Negative values rank below zero and have no mass."""
     found = score([3, 1, -5, -9, 2, 0, -1, -2])
     assert close(found, iou=2 / 6, relevance_rank=2 / 4, relevance_mass=4 / 6)
     assert close(found, average_precision=(1 / 1 + 2 / 3 + 3 / 7 + 4 / 8) / 4, pointing_game=1.0)
@@ -125,7 +125,7 @@ def test_the_true_pixels_are_a_perfect_map(case):
 
 @quick
 @given(cases())
-def test_all_lie_in_0_to_1_and_hang_together(case):
+def test_all_scores_lie_in_0_to_1_and_iou_follows_from_rank(case):
     found = localise(*case)
     assert all(0 <= value <= 1 for value in dataclasses.astuple(found))
     assert found.iou == pytest.approx(found.relevance_rank / (2 - found.relevance_rank))
@@ -133,7 +133,7 @@ def test_all_lie_in_0_to_1_and_hang_together(case):
 
 @quick
 @given(cases(), st.sampled_from([torch.exp, torch.atan, lambda x: x**3, lambda x: 7 * x - 100]))
-def test_only_the_order_counts_but_for_the_mass(case, monotone):
+def test_only_the_mass_depends_on_more_than_the_order(case, monotone):
     map, pixels = case
     before, after = localise(map, pixels), localise(monotone(map), pixels)
     assert dataclasses.replace(after, relevance_mass=before.relevance_mass) == before
@@ -150,7 +150,7 @@ def test_no_score_depends_on_the_scale(case, factor):
 @quick
 @given(cases(), st.randoms(use_true_random=False))
 def test_shuffling_map_and_pixels_together(case, random):
-    """Where the pixels lie does not count, but for those that reading order takes."""
+    """Positions do not matter, except for ties, which are broken in reading order."""
     map, pixels = case
     order = list(range(map.numel()))
     random.shuffle(order)
@@ -163,7 +163,7 @@ def test_shuffling_map_and_pixels_together(case, random):
     assert localise(*shuffled).iou == localise(untied, pixels).iou == before.iou
 
 
-def test_a_shuffled_map_scores_as_chance_does():
+def test_a_shuffled_map_scores_at_chance():
     generator = torch.Generator().manual_seed(0)
     pixels = torch.zeros(1, 20, 20, dtype=torch.bool)
     pixels[0, :10, :10] = True
@@ -175,7 +175,7 @@ def test_a_shuffled_map_scores_as_chance_does():
 
 @quick
 @given(cases())
-def test_the_iou_is_that_of_the_metrics(case):
+def test_the_iou_equals_that_of_a_pattern(case):
     map, pixels = case
     mask = (map + 3) / 6
     pattern = Pattern(mask, mask, target=0)

@@ -18,7 +18,7 @@ LABELS = torch.arange(80) % 3
 
 
 def linear_net(dtype=torch.float32):
-    """A net that says each class for some images."""
+    """A net that predicts each class for some images."""
     torch.manual_seed(1)
     net = nn.Sequential(nn.Flatten(), nn.Linear(20, 3)).eval()
     with torch.no_grad():
@@ -203,9 +203,9 @@ def test_localisation_iou(row, iou):
 @pytest.mark.parametrize(
     ("pixels", "text"),
     [
-        (torch.ones(2, 4) > 0, r"must have the mask's shape \(1, 2, 4\), got \(2, 4\)"),
-        (torch.ones(1, 2, 4) > 0, "rounds to none or all"),
-        (torch.zeros(1, 2, 4) > 0, "rounds to none or all"),
+        (torch.ones(2, 4) > 0, r"pixels must be \(1, H, W\), got \(2, 4\)"),
+        (torch.ones(1, 2, 4) > 0, "got all: there is nothing to find"),
+        (torch.zeros(1, 2, 4) > 0, "got none: there is nothing to find"),
     ],
 )
 def test_localisation_needs_some_pixels(pixels, text):

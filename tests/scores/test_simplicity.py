@@ -109,8 +109,8 @@ def wave(period, length=40):
 @pytest.mark.parametrize(
     ("period", "share"), [(40, 0), (8, 0), (5, 0), (4, 0), (40 / 11, 1), (2.5, 1), (2, 1)]
 )
-def test_the_limit_is_a_wave_of_four_pixels(period, share):
-    """Which itself counts as low."""
+def test_waves_shorter_than_four_pixels_are_high(period, share):
+    """A wave of four pixels is low."""
     for mask in (wave(period), wave(period).mT):
         assert simplicity(mask).high_frequency_share == pytest.approx(share, abs=1e-12)
 
@@ -123,7 +123,7 @@ def test_the_radius_is_round_and_exact(u, v, share):
     assert simplicity(mask).high_frequency_share == pytest.approx(share, abs=1e-9)
 
 
-def test_one_pixel_has_all_frequencies_alike():
+def test_one_pixel_has_all_frequencies_equally():
     """On 8 x 8: 13 of the 64 frequencies lie within u^2 + v^2 <= 4, one of them being 0."""
     mask = torch.zeros(1, 8, 8)
     mask[0, 3, 5] = 1
@@ -171,7 +171,7 @@ def test_a_mask_and_its_complement(mask):
 @quick
 @given(masks(), st.sampled_from([0.5, 1e-3, 1e-200]))
 def test_fainter_masks(mask, factor):
-    """The edges become fainter; the kind of detail and the pieces stay."""
+    """Only the edges become fainter."""
     mask = mask.double()
     found, faint = simplicity(mask), simplicity(mask * factor)
     assert faint.total_variation == pytest.approx(found.total_variation * factor, rel=1e-9, abs=0)
@@ -181,7 +181,7 @@ def test_fainter_masks(mask, factor):
 
 @quick
 @given(masks(soft=True), st.integers(0, 6), st.integers(0, 6))
-def test_the_spectrum_does_not_see_where_a_pattern_lies(mask, down, right):
+def test_the_spectrum_does_not_depend_on_the_position(mask, down, right):
     share = simplicity(mask).high_frequency_share
     rolled = simplicity(mask.roll((down, right), (1, 2)))
     assert 0 <= rolled.high_frequency_share <= 1
@@ -208,7 +208,7 @@ def test_the_callers_mask_is_left_alone():
     assert simplicity(pattern.mask.bfloat16()) == simplicity(pattern.mask)
 
 
-def test_scipys_images_are_not_imported_before_they_are_needed():
+def test_scipy_ndimage_is_imported_only_when_needed():
     code = (
         "import sys, captum_classpattern.scores.shape as _; print('scipy.ndimage' in sys.modules)"
     )

@@ -53,7 +53,7 @@ def test_against_sets(case):
 
 @quick
 @given(several_masks(), st.randoms(use_true_random=False))
-def test_neither_the_order_of_masks_nor_that_of_pixels_counts(case, random):
+def test_the_order_of_masks_and_of_pixels_does_not_matter(case, random):
     masks, _ = case
     expected = mean_pairwise_iou(masks)
     assert 0 <= expected <= 1
@@ -71,7 +71,7 @@ def test_copies_agree(case, copies):
     assert mean_pairwise_iou(masks[:1] * copies) == 1.0
 
 
-def test_masks_at_random_agree_as_chance_says():
+def test_random_masks_agree_at_chance():
     generator = torch.Generator().manual_seed(0)
     mask = torch.rand(12, 1, 40, 40, generator=generator)
     masks = [Pattern(one, one, target=0).topk(0.1).mask for one in mask]
@@ -101,8 +101,8 @@ def test_forms_of_the_masks():
         ),
         ([row(1, 0), row(0.5, 0)], "number 1 has other values: make it binary first, for instance"),
         ([row(float("nan"), 0), row(1, 0)], "number 0 has other values: make it binary first"),
-        ([row(1, 0), row(0, 0)], "masks must keep some pixel each, but number 1 is empty"),
-        ([torch.ones(1, 0, 4)] * 2, "masks must keep some pixel each, but number 0 is empty"),
+        ([row(1, 0), row(0, 0)], "each mask must keep some pixel, but number 1 is empty"),
+        ([torch.ones(1, 0, 4)] * 2, "each mask must keep some pixel, but number 0 is empty"),
     ],
 )
 def test_value_errors(masks, text):

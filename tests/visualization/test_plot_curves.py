@@ -19,12 +19,12 @@ def points(top):
     return [(area, p, max(p - 0.03, 0), min(p + 0.04, 1)) for area, p in zip(AREAS, values)]
 
 
-def few(*tops):
+def three_methods(*tops):
     tops = tops or (0.9, 0.5, 0.04)
     return {name: points(top) for name, top in zip(["ClassPattern", "Lime", "random pixels"], tops)}
 
 
-def many():
+def fifteen_methods():
     names = ["ClassPattern", *METHODS, *CONTROLS]
     return {name: points(0.95 - 0.06 * i) for i, name in enumerate(names)}
 
@@ -35,7 +35,7 @@ def line_of(axis, name):
 
 
 def test_lines_and_shades_are_the_points_that_were_given():
-    curves = {"natural": few(), "robust": few(0.3, 0.2, 0.1)}
+    curves = {"natural": three_methods(), "robust": three_methods(0.3, 0.2, 0.1)}
     shuffled = {p: {m: x[::-1] for m, x in methods.items()} for p, methods in curves.items()}
     _, axes = plot_curves(shuffled, use_pyplot=False)
     assert [axis.get_title() for axis in axes] == ["natural", "robust"]
@@ -50,7 +50,7 @@ def test_lines_and_shades_are_the_points_that_were_given():
 
 
 def test_areas_are_percentages_on_a_log_axis_and_power_goes_from_0_to_100():
-    _, [axis] = plot_curves({"m": few()}, areas_marked=[0.05], use_pyplot=False)
+    _, [axis] = plot_curves({"m": three_methods()}, areas_marked=[0.05], use_pyplot=False)
     assert axis.get_xscale() == "log"
     assert [t.get_text() for t in axis.get_xticklabels()] == ["0.5", "1", "2", "5", "10", "20"]
     assert np.allclose(axis.get_xticks(), AREAS)
@@ -73,18 +73,18 @@ def test_a_single_area_and_a_wide_range():
     assert 3 <= len(axis.get_xticks()) < 9
 
 
-def test_highlights_are_thick_controls_dashed_grey_and_the_rest_told_apart():
+def test_highlights_are_thick_controls_dashed_grey_and_the_others_differ():
     _, [axis] = plot_curves(
-        {"m": many()}, highlight=["ClassPattern"], controls=CONTROLS, use_pyplot=False
+        {"m": fifteen_methods()}, highlight=["ClassPattern"], controls=CONTROLS, use_pyplot=False
     )
-    rest = [line_of(axis, name) for name in METHODS]
+    others = [line_of(axis, name) for name in METHODS]
     top = line_of(axis, "ClassPattern")
-    assert top.get_linewidth() > 2 * max(line.get_linewidth() for line in rest)
-    assert top.get_zorder() > max(line.get_zorder() for line in rest)
-    assert len({line.get_color() for line in [top, *rest]}) == 13
+    assert top.get_linewidth() > 2 * max(line.get_linewidth() for line in others)
+    assert top.get_zorder() > max(line.get_zorder() for line in others)
+    assert len({line.get_color() for line in [top, *others]}) == 13
     greys = [line_of(axis, name) for name in CONTROLS]
     assert all(line.is_dashed() and line.get_color() == "#8c959f" for line in greys)
-    assert not any(line.is_dashed() for line in [top, *rest])
+    assert not any(line.is_dashed() for line in [top, *others])
 
 
 def test_fifty_methods_are_drawn_in_fifty_ways():
@@ -94,15 +94,19 @@ def test_fifty_methods_are_drawn_in_fifty_ways():
 
 
 def test_a_method_looks_the_same_in_all_panels():
-    curves = {"a": few(), "b": dict(reversed(few().items())), "c": {"Lime": points(0.2)}}
+    curves = {
+        "a": three_methods(),
+        "b": dict(reversed(three_methods().items())),
+        "c": {"Lime": points(0.2)},
+    }
     _, axes = plot_curves(curves, use_pyplot=False)
-    for name in few():
+    for name in three_methods():
         looks = {line_of(axis, name).get_color() for axis in axes[: 3 if name == "Lime" else 2]}
         assert len(looks) == 1
 
 
-def test_few_methods_are_named_at_their_ends():
-    figure, [axis] = plot_curves({"m": few()}, use_pyplot=False)
+def test_three_methods_are_named_at_their_ends():
+    figure, [axis] = plot_curves({"m": three_methods()}, use_pyplot=False)
     assert not figure.legends
     for text in axis.texts:
         line = line_of(axis, text.get_text())
@@ -111,34 +115,26 @@ def test_few_methods_are_named_at_their_ends():
     assert len(axis.texts) == 3
 
 
-def test_labels_that_would_touch_are_moved_apart():
-    figure, [axis] = plot_curves({"m": few(0.999, 0.99, 0.98)}, use_pyplot=False)
-    assert len(axis.texts) == 3
-    assert badly_placed(figure) == []
-    heights = [text.xy[1] for text in axis.texts]
-    assert heights == sorted(heights)
-    assert [text.get_text() for text in axis.texts][-1] == "ClassPattern"
-
-
 @pytest.mark.parametrize(
     "methods",
     [
-        many(),
-        {f"m{i}": points(0.5) for i in range(6)},
+        fifteen_methods(),
+        {f"m{i}": points(0.9 - 0.05 * i) for i in range(4)},
+        {"a method with a name of some length": points(0.9)},
         {"short": points(0.5)[:3], "long": points(0.9)},
     ],
-    ids=["too many", "too close", "of different lengths"],
+    ids=["too many", "too close", "a long name", "of different lengths"],
 )
-def test_otherwise_one_legend_names_all_below(methods):
-    figure, axes = plot_curves({"a": methods, "b": few()}, use_pyplot=False)
+def test_otherwise_one_legend_below_names_all_methods(methods):
+    figure, axes = plot_curves({"a": methods, "b": three_methods()}, use_pyplot=False)
     assert not any(axis.texts for axis in axes)
     [legend] = figure.legends
     names = [text.get_text() for text in legend.get_texts()]
-    assert sorted(names) == sorted({*methods, *few()})
+    assert sorted(names) == sorted({*methods, *three_methods()})
 
 
 def test_the_legend_begins_with_highlights_and_ends_with_controls():
-    reverse = dict(reversed(many().items()))
+    reverse = dict(reversed(fifteen_methods().items()))
     figure, _ = plot_curves(
         {"m": reverse}, highlight=["ClassPattern"], controls=CONTROLS, use_pyplot=False
     )
@@ -147,19 +143,37 @@ def test_the_legend_begins_with_highlights_and_ends_with_controls():
     assert sorted(names[-2:]) == sorted(CONTROLS)
 
 
+def test_six_methods_are_named_at_their_ends_without_overlap():
+    methods = {f"Method number {i}": points(0.9 - 0.066 * i) for i in range(6)}
+    figure, axes = plot_curves({"a": methods, "b": methods}, use_pyplot=False)
+    assert [len(axis.texts) for axis in axes] == [6, 6]
+    for dpi in (50, 100):
+        assert badly_placed(figure, dpi) == []
+
+
+LONG = {f"NoiseTunnel (IntegratedGradients), class mean, number {i} of many": points(0.1 * i)
+        for i in range(9)}  # fmt: skip
+
+
 @pytest.mark.parametrize("panels", range(1, 7))
-@pytest.mark.parametrize("methods", [few(), many()], ids=["few", "many"])
-def test_no_text_overlaps_another(panels, methods):
+@pytest.mark.parametrize(
+    "methods", [three_methods(), fifteen_methods(), LONG], ids=["three", "fifteen", "long names"]
+)
+def test_no_text_overlaps_another_and_nothing_is_cut_off(panels, methods):
     curves = {f"a model with a name of some length, number {i}": methods for i in range(panels)}
-    figure, axes = plot_curves(curves, highlight=["ClassPattern"], use_pyplot=False)
+    figure, axes = plot_curves(curves, highlight=[next(iter(methods))], use_pyplot=False)
     assert len(axes) == panels == len(figure.axes)
-    assert badly_placed(figure) == []
+    for dpi in (50, 100):
+        assert badly_placed(figure, dpi) == []
     heights = [axis.get_position().height * figure.get_figheight() for axis in axes]
-    assert min(heights) > 2.5  # inches: the legend takes no room from the panels
+    assert min(heights) > 3  # inches: the legend takes no room from the panels
+    assert figure.get_figwidth() < 13
 
 
 def test_titles_may_be_given():
-    _, axes = plot_curves({"a": few(), "b": few()}, titles=["A", "B"], use_pyplot=False)
+    _, axes = plot_curves(
+        {"a": three_methods(), "b": three_methods()}, titles=["A", "B"], use_pyplot=False
+    )
     assert [axis.get_title() for axis in axes] == ["A", "B"]
 
 
@@ -175,29 +189,29 @@ CHANGES = {
     "title": ({"titles": "natural"}, "1 panels need as many titles, got 'natural'"),
     "highlight": ({"highlight": ["Occlusion"]}, "highlight must be .*'Lime'.*, got 'Occlusion'"),
     "one": ({"highlight": "Lime"}, "highlight must be a list of methods"),
-    "controls": ({"controls": ["lot"]}, "controls must be a list of methods .*, got 'lot'"),
+    "controls": ({"controls": ["unknown"]}, "controls must be a list of methods .*, got 'unknown'"),
     "marked": ({"areas_marked": [5]}, "areas_marked must be shares above 0, up to 1, got 5"),
 }
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_what_cannot_be_drawn_is_said_before_a_figure_is_open(name):
+def test_arguments_are_checked_before_a_figure_is_opened(name):
     change, text = CHANGES[name]
     before = pyplot.get_fignums()
     with pytest.raises(ValueError, match=text):
-        plot_curves(**{"curves": {"m": few()}, **change})
+        plot_curves(**{"curves": {"m": three_methods()}, **change})
     assert pyplot.get_fignums() == before
 
 
-def test_rounded_intervals_are_taken():
+def test_rounded_intervals_are_accepted():
     plot_curves({"m": {"a": [(0.1, 1.0, 0.9, 1 - 1e-12)]}}, use_pyplot=False)
 
 
-def test_random_states_stay_and_pyplot_only_knows_its_own():
+def test_random_states_are_kept_and_pyplot_only_knows_its_figures():
     state, numpy_state, before = torch.get_rng_state(), np.random.get_state(), pyplot.get_fignums()
-    plot_curves({"m": few()}, use_pyplot=False)
+    plot_curves({"m": three_methods()}, use_pyplot=False)
     assert pyplot.get_fignums() == before
-    figure, _ = plot_curves({"m": few()})
+    figure, _ = plot_curves({"m": three_methods()})
     assert pyplot.gcf() is figure
     pyplot.close(figure)
     assert torch.equal(state, torch.get_rng_state())

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 from captum.attr import visualization as viz
-from figures import badly_placed, pixels
+from figures import badly_placed, pixels, scale_labels
 from matplotlib import pyplot
+from matplotlib.figure import Figure
 
 from captum_classpattern import Pattern
 from captum_classpattern.visualization import plot_maps
-from captum_classpattern.visualization.drawing import NO_PIXEL, text_width, wrapped
+from captum_classpattern.visualization.drawing import NO_PIXEL, wrap
 
 ROWS, COLUMNS = ["ant", "bee"], ["Saliency", "IntegratedGradients", "random"]
 
@@ -45,13 +46,7 @@ def quantile(*maps):
     return max(float(size.quantile(0.995, interpolation="higher")) for size in sizes)
 
 
-def stated(figure):
-    """Texts below the colour strips, by their left edge, and of notes."""
-    strips = [axis for axis in figure.axes if axis.images and pixels(axis).shape == (1, 256)]
-    return [axis.get_xlabel() for axis in sorted(strips, key=lambda a: a.get_position().x0)]
-
-
-def shown_text(axis):
+def texts_in(axis):
     return [text.get_text() for text in axis.texts]
 
 
@@ -89,27 +84,30 @@ def test_the_maps_of_a_method_share_one_stated_scale():
         for axis in axes[:, column + 1]:
             assert limits(axis) == pytest.approx((low, high))
         sign = "0 to " if column == 0 else "±"
-        assert stated(figure)[column].startswith(sign)
-        assert float(stated(figure)[column].removeprefix(sign)) == pytest.approx(high, rel=0.05)
+        assert scale_labels(figure)[column].startswith(sign)
+        assert float(scale_labels(figure)[column].removeprefix(sign)) == pytest.approx(
+            high, rel=0.05
+        )
 
 
 def test_the_maps_of_a_row_share_one_stated_scale():
     given = grid(scale="row")
     figure, axes = plot_maps(**given)
-    notes = [text.get_text() for text in figure.texts if text.get_text().startswith("s = ")]
     for row in range(2):
         high = quantile(*given["maps"][row])
         assert limits(axes[2 * row, 1]) == pytest.approx((0, high))
         assert limits(axes[2 * row, 2]) == limits(axes[2 * row, 3]) == pytest.approx((-high, high))
-        assert float(notes[row].removeprefix("s = ")) == pytest.approx(high, rel=0.05)
-    assert stated(figure) == ["0 to s", "±s", "±s"]
+        name, note = axes[2 * row, 0].get_ylabel().split("\n")
+        assert name == ROWS[row]
+        assert float(note.removeprefix("(s = ").removesuffix(")")) == pytest.approx(high, rel=0.05)
+    assert scale_labels(figure) == ["0 to s", "±s", "±s"]
 
 
 def test_one_number_scales_all_maps():
     figure, axes = plot_maps(**grid(scale=0.25, show="maps"))
     assert {limits(axis) for axis in axes[:, 1]} == {(0, 0.25)}
     assert {limits(axis) for axis in axes[:, 2:].flat} == {(-0.25, 0.25)}
-    assert stated(figure) == ["0 to 0.25", "±0.25", "±0.25"]
+    assert scale_labels(figure) == ["0 to 0.25", "±0.25", "±0.25"]
 
 
 def test_the_scale_of_maps_with_few_pixels_is_their_maximum():
@@ -119,7 +117,7 @@ def test_the_scale_of_maps_with_few_pixels_is_their_maximum():
         row[2][0, 4, 5] = value
     figure, axes = plot_maps(**given)
     assert limits(axes[0, 3]) == limits(axes[1, 3]) == (-3, 3)
-    assert stated(figure)[2] == "±3"
+    assert scale_labels(figure)[2] == "±3"
 
 
 @pytest.mark.parametrize(("column", "sign"), [(1, "absolute_value"), (2, "all")])
@@ -140,18 +138,18 @@ def test_maps_of_zeros_are_drawn_as_zero_and_named(scale):
     given["maps"][1][2] = torch.zeros(20, 20)
     figure, axes = plot_maps(**given)
     for axis in [*axes[0, 1:], axes[1, 3]]:
-        assert shown_text(axis) == ["all zero"]
+        assert texts_in(axis) == ["all zero"]
         image = axis.images[0]
         assert min(image.cmap(image.norm(0.0))[:3]) > 0.95  # white, or nearly
-    assert shown_text(axes[1, 1]) == []
-    assert len(stated(figure)) == 2  # nothing to state of the third method
+    assert texts_in(axes[1, 1]) == []
+    assert len(scale_labels(figure)) == 2  # no scale for the third method
 
 
 def test_only_zeros_everywhere():
     zeros = [[torch.zeros(20, 20)] * 3] * 2
     figure, axes = plot_maps(**grid(maps=zeros))
-    assert shown_text(axes[0, 1]) == ["all zero"]
-    assert stated(figure) == []
+    assert texts_in(axes[0, 1]) == ["all zero"]
+    assert scale_labels(figure) == []
 
 
 def test_tiny_and_huge_maps_are_drawn(recwarn):
@@ -161,17 +159,17 @@ def test_tiny_and_huge_maps_are_drawn(recwarn):
     figure, axes = plot_maps(**given)
     assert badly_placed(figure) == []
     assert limits(axes[0, 2]) == pytest.approx((-1e-30, 1e-30), rel=1e-6)
-    assert stated(figure)[1] == "±1e-30"
+    assert scale_labels(figure)[1] == "±1e-30"
 
 
-def test_cells_without_a_map_or_a_pattern_say_so():
+def test_cells_without_a_map_or_a_pattern_give_the_reason():
     given = grid()
     given["maps"][0][0] = given["patterns"][0][0] = None
     given["maps"][0][1] = None
     given["patterns"][0][2] = None
     _, axes = plot_maps(**given)
-    said = [[shown_text(axis) for axis in line] for line in axes[:2, 1:]]
-    assert said == [[["failed"], ["no map"], []], [["failed"], [], ["no pattern"]]]
+    reasons = [[texts_in(axis) for axis in line] for line in axes[:2, 1:]]
+    assert reasons == [[["failed"], ["no map"], []], [["failed"], [], ["no pattern"]]]
     assert not axes[0, 1].images
     assert not axes[1, 3].images
 
@@ -219,7 +217,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_what_cannot_be_drawn_is_said_before_a_figure_is_open(name):
+def test_arguments_are_checked_before_a_figure_is_opened(name):
     change, error, text = CHANGES[name]
     before = pyplot.get_fignums()
     with pytest.raises(error, match=text):
@@ -261,9 +259,18 @@ def test_grey_black_and_oblong_images_of_several_sizes():
     assert badly_placed(figure) == []
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (1, 5), (3, 15), (10, 5)])
-@pytest.mark.parametrize("scale", ["method", "row"])
-def test_no_text_overlaps_another(rows, columns, scale):
+@pytest.mark.parametrize(
+    ("rows", "columns", "scale", "show"),
+    [
+        (1, 1, "method", "maps"),
+        (1, 1, "row", "patterns"),
+        (1, 5, "method", "both"),
+        (3, 15, "row", "maps"),
+        (2, 15, "method", "both"),
+        (10, 5, "row", "both"),
+    ],
+)
+def test_no_text_overlaps_another_and_nothing_is_cut_off(rows, columns, scale, show):
     names = [
         "NoiseTunnel (IntegratedGradients)",
         "LayerGradCam",
@@ -279,11 +286,22 @@ def test_no_text_overlaps_another(rows, columns, scale):
         column_names=[names[i % 4] for i in range(columns)],
         title="A title that is longer than a narrow figure is wide, and has to be broken",
         scale=scale,
+        show=show,
         use_pyplot=False,
     )
-    assert badly_placed(figure) == []
+    for dpi in (50, 100):
+        assert badly_placed(figure, dpi) == []
     assert figure.get_figwidth() < 14
     assert axes[0, 1].get_title().replace("\n", "").replace(" ", "") == names[0].replace(" ", "")
+
+
+def test_cells_are_squares_of_one_size_whatever_surrounds_them():
+    sizes = []
+    for name in ("a", "a method with a long name"):
+        figure, axes = plot_maps(**grid(column_names=[name] * 3, title=name * 3))
+        badly_placed(figure)
+        sizes += [axis.get_window_extent().size / figure.dpi for axis in axes[:, 1:].flat]
+    assert np.allclose(sizes, 1.3, atol=0.05)
 
 
 @pytest.mark.parametrize(
@@ -294,21 +312,26 @@ def test_no_text_overlaps_another(rows, columns, scale):
         ("InputXGradient", 0.8, ["InputX", "Gradient"]),
         ("LayerGradCam", 0.8, ["Layer", "GradCam"]),
         ("same mask, other canvas", 1.0, ["same mask,", "other canvas"]),
+        ("a description", 0.8, ["a", "description"]),
         ("one\ntwo", 1.0, ["one", "two"]),
         ("", 1.0, [""]),
     ],
 )
 def test_texts_are_broken_where_words_end(text, width, lines):
-    assert wrapped(text, width, 9).split("\n") == lines
+    written = Figure().text(0, 0, text, fontsize=9)
+    wrap(written, width)
+    assert written.get_text().split("\n") == lines
 
 
 def test_a_word_longer_than_a_line_is_broken_anywhere():
-    lines = wrapped("m" * 50, 0.7, 9).split("\n")
-    assert "".join(lines) == "m" * 50
-    assert max(text_width(line, 9) for line in lines) <= 0.7
+    figure = Figure(dpi=100)
+    written = figure.text(0, 0, "m" * 50, fontsize=9)
+    wrap(written, 0.7)
+    assert written.get_text().replace("\n", "") == "m" * 50
+    assert written.get_window_extent().width <= 70
 
 
-def test_the_caller_is_left_as_it_was():
+def test_arguments_and_random_states_are_unchanged():
     given = grid()
     copies = [[values.clone() for values in row] for row in given["maps"]]
     state, numpy_state, figures = torch.get_rng_state(), np.random.get_state(), pyplot.get_fignums()
@@ -319,7 +342,7 @@ def test_the_caller_is_left_as_it_was():
     assert pyplot.get_fignums() == figures
 
 
-def test_with_pyplot_the_figure_is_pyplots():
+def test_with_pyplot_the_figure_belongs_to_pyplot():
     figure, _ = plot_maps(**grid(use_pyplot=True))
     assert pyplot.gcf() is figure
     pyplot.close(figure)

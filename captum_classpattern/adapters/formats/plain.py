@@ -1,43 +1,48 @@
-"""A state dict, or a training checkpoint around one; from any script."""
+"""A state dict, or a training checkpoint around one, or a whole model; from any script."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
-from captum_classpattern.adapters.architectures import told_by_file
-from captum_classpattern.adapters.fitting import build_to_fit, load_weights
-from captum_classpattern.adapters.found import Found
-from captum_classpattern.adapters.weights import Weights
+from captum_classpattern.adapters.architectures import check_arch_from_file
+from captum_classpattern.adapters.interface import CheckpointFile, LoadedNetwork, LoadOptions
+from captum_classpattern.adapters.weights import find_weights, load_network
 
-NAMES = ("class_names", "classes", "labels", "categories")
+NAME_KEYS = ("class_names", "classes", "labels", "categories")
 
-
-def read(content: Any, where: str, arch: str | None, num_classes: int | None) -> Found:
-    """The network that ``arch`` (or else the checkpoint) names, with the checkpoint's weights."""
-    weights = Weights.of(content, where)
-    names = class_names(content)
-    if isinstance(weights.held, nn.Module):
-        return Found(weights.held, class_names=names, details=weights.told)
-    told = content.get("arch") if isinstance(content, Mapping) else None
-    if arch is None and isinstance(told, str):
-        arch = told_by_file(told, where)
-    if arch is None:
-        raise ValueError(f"{where} holds weights, but does not tell their network: {weights.hint}")
-    network, count = build_to_fit(arch, num_classes, weights.held)
-    fit = load_weights(network, weights.held, where)
-    details = {**weights.told, "arch": arch, "num_classes": count, **fit.as_dict()}
-    return Found(network, *fit.normalisation, names, details=details)
+name = "plain"
 
 
-def class_names(content: Any) -> list[str] | None:
-    """The names of the classes, where a training checkpoint keeps them."""
+def matches(file: CheckpointFile, options: LoadOptions) -> bool:
+    return True
+
+
+def load(file: CheckpointFile, options: LoadOptions) -> LoadedNetwork:
+    """Loads the weights into the network that the caller names, or else the checkpoint."""
+    weights, arch = find_weights(file.content, file.path), options.arch
+    if isinstance(weights.value, nn.Module):
+        loaded = LoadedNetwork(weights.value, details=weights.details)
+    else:
+        if arch is None and isinstance(file.content.get("arch"), str):
+            arch = check_arch_from_file(file.content["arch"], file.path)
+        if arch is None:
+            raise ValueError(
+                f"{file.path} has weights, but does not say for which network: {weights.arch_help}"
+            )
+        loaded = load_network(arch, weights, options.num_classes)
+    loaded.class_names = _class_names(file.content)
+    return loaded
+
+
+def _class_names(content: Any) -> list[str] | None:
+    """The names of the classes, where training checkpoints keep them."""
     if not isinstance(content, Mapping):
         return None
     indices = content.get("class_to_idx")
     if isinstance(indices, Mapping) and indices:
         return [str(name) for name in sorted(indices, key=lambda name: indices[name])]
-    for key in NAMES:
+    for key in NAME_KEYS:
         names = content.get(key)
         if isinstance(names, list | tuple) and names and all(isinstance(n, str) for n in names):
             return list(names)

@@ -1,36 +1,27 @@
-"""Checkpoints of MadryLab's robustness: a normaliser, and an attacker with a second copy."""
+"""MadryLab's robustness: a normaliser, a network, and an attacker with second copies of both."""
 
 from collections.abc import Mapping
-from typing import Any
 
-from captum_classpattern.adapters.fitting import build_to_fit, load_weights
-from captum_classpattern.adapters.found import Found
-from captum_classpattern.adapters.weights import Weights
+from captum_classpattern.adapters.interface import CheckpointFile, LoadedNetwork, LoadOptions
+from captum_classpattern.adapters.weights import find_weights, load_network, locate_weights
 
 MARKS = ("normalizer.new_mean", "attacker.normalize.new_mean")
 
-
-def recognise(content: Any) -> bool:
-    """Whether the weights are wrapped as robustness wraps them."""
-    try:
-        held = Weights.of(content, "").held
-    except ValueError:
-        return False
-    return isinstance(held, Mapping) and any(key.endswith(MARKS) for key in held)
+name = "robustness"
 
 
-def read(content: Any, where: str, arch: str | None, num_classes: int | None) -> Found:
-    """The network inside, and the normalisation beside it."""
-    weights = Weights.of(content, where)
-    if arch is None:
+def matches(file: CheckpointFile, options: LoadOptions) -> bool:
+    _, state = locate_weights(file.content) or ("", None)
+    return isinstance(state, Mapping) and any(key.endswith(MARKS) for key in state)
+
+
+def load(file: CheckpointFile, options: LoadOptions) -> LoadedNetwork:
+    """Loads the weights into the network that the caller names."""
+    file.check_layout(matches(file, options), name)
+    weights = find_weights(file.content, file.path)
+    if options.arch is None:
         raise ValueError(
-            f"{where} is a checkpoint of robustness, which does not tell its network: "
-            f"{weights.hint}; its ResNets for CIFAR are 'cifar_resnet18' and 'cifar_resnet50'"
+            f"{file.path} is a checkpoint of robustness, which does not say for which network: "
+            f"{weights.arch_help}; its ResNets for CIFAR are 'cifar_resnet18' and 'cifar_resnet50'"
         )
-    network, count = build_to_fit(arch, num_classes, weights.held)
-    state = {k: v for k, v in weights.held.items() if ".attacker." not in f".{k}"}
-    fit = load_weights(network, state, where)
-    copies = {key: "a second copy" for key in weights.held if key not in state}
-    details = {**weights.told, "arch": arch, "num_classes": count, **fit.as_dict()}
-    details["ignored"] = {**fit.ignored, **copies}
-    return Found(network, fit.mean, fit.std, "the checkpoint", details=details)
+    return load_network(options.arch, weights, options.num_classes)

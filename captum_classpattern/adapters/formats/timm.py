@@ -1,71 +1,80 @@
-"""timm's models by name, and the checkpoints that its training script writes."""
+"""timm's pretrained models, and the checkpoints that its training script writes."""
 
 from argparse import Namespace
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from captum_classpattern.adapters.architectures import installed, optional, told_by_file
+from captum_classpattern.adapters.architectures import (
+    check_arch_from_file,
+    import_if_installed,
+    import_optional,
+)
 from captum_classpattern.adapters.formats import plain
-from captum_classpattern.adapters.found import Found, input_size
+from captum_classpattern.adapters.interface import (
+    CheckpointFile,
+    LoadedNetwork,
+    LoadOptions,
+    as_input_size,
+)
 
-IMAGENET_CLASSES = 1000
+KEYS = {"arch", "state_dict", "optimizer", "version"}
+
+name = "timm"
 
 
-def by_name(name: str) -> Found:
+def matches(file: CheckpointFile, options: LoadOptions) -> bool:
+    return isinstance(file.content, Mapping) and set(file.content) >= KEYS
+
+
+def load(file: CheckpointFile, options: LoadOptions) -> LoadedNetwork:
+    """Loads the weights, with the normalisation of the training's arguments, or else timm's."""
+    if options.arch is None and matches(file, options):
+        arch = check_arch_from_file(f"timm:{file.content['arch']}", file.path)
+        options = replace(options, arch=arch)
+    loaded = plain.load(file, options)
+    if loaded.mean is not None:
+        return loaded
+    arguments = file.content.get("args") if isinstance(file.content, Mapping) else None
+    given = vars(arguments) if isinstance(arguments, Namespace) else {}
+    given = {key: value for key, value in given.items() if value is not None}
+    config = {**(getattr(loaded.network, "pretrained_cfg", None) or {}), **given}
+    if "img_size" in given and "input_size" not in given:
+        channels = config.get("input_size", (3,))[0]
+        config["input_size"] = (channels, given["img_size"], given["img_size"])
+    return _with_config(loaded, config)
+
+
+def load_pretrained(name: str) -> LoadedNetwork:
     """A pretrained model, which timm downloads or finds in its cache."""
-    timm = optional("timm")
+    timm = import_optional("timm")
     try:
         network = timm.create_model(name, pretrained=True)
-    except RuntimeError as error:  # of a name that it does not know, or has no weights for
-        raise ValueError(f"timm:{name} can't be made: {error}") from error
-    found = Found(network, details={"arch": f"timm:{name}", "num_classes": network.num_classes})
-    found.class_names, found.class_ids = _classes(network)
-    return described(found, network.pretrained_cfg)
+    except RuntimeError as error:  # for a name that it does not know, or has no weights for
+        raise ValueError(f"timm:{name} can't be loaded: {error}") from error
+    config = network.pretrained_cfg
+    ids, names = config.get("label_names"), config.get("label_descriptions")
+    subset = timm.data.infer_imagenet_subset(network)
+    if ids is None and subset is not None:
+        info = timm.data.ImageNetInfo(subset)
+        ids, names = info.label_names(), info.label_descriptions(as_dict=True)
+    loaded = LoadedNetwork(
+        network, details={"arch": f"timm:{name}", "num_classes": network.num_classes}
+    )
+    loaded.class_names = [names.get(one, one) for one in ids] if ids and names else ids
+    loaded.class_ids = ids if ids and names else None
+    return _with_config(loaded, config)
+
+
+def _with_config(loaded: LoadedNetwork, config: Mapping[str, Any]) -> LoadedNetwork:
+    """Sets the normalisation and input size of one of timm's configurations."""
+    loaded.mean, loaded.std = config.get("mean"), config.get("std")
+    loaded.normalised_by = "timm's configuration of the network"
+    loaded.input_size = as_input_size(config.get("input_size"))
+    return loaded
 
 
 def imagenet_ids() -> list[str] | None:
     """The WordNet ids of ImageNet's 1,000 classes; None if timm, which lists them, is missing."""
-    timm = installed("timm")
+    timm = import_if_installed("timm")
     return None if timm is None else timm.data.ImageNetInfo().label_names()
-
-
-def _classes(network: Any) -> tuple[list[str] | None, list[str] | None]:
-    """The names and ids of the classes of a pretrained model: its own, or its ImageNet's."""
-    data = optional("timm").data
-    config = network.pretrained_cfg
-    ids, names = config.get("label_names"), config.get("label_descriptions")
-    subset = data.infer_imagenet_subset(network)
-    if ids is None and subset is not None:
-        info = data.ImageNetInfo(subset)
-        return info.label_descriptions(), info.label_names()
-    return ([names.get(one, one) for one in ids], ids) if ids and names else (ids, None)
-
-
-def recognise(content: Any) -> bool:
-    """Whether timm's training script wrote it."""
-    keys = {"arch", "state_dict", "optimizer", "version"}
-    return isinstance(content, Mapping) and keys <= set(content)
-
-
-def read(content: Any, where: str, arch: str | None, num_classes: int | None) -> Found:
-    """Its weights, and the normalisation that it was trained with: the arguments', else timm's for
-    that network."""
-    if arch is None and recognise(content):
-        arch = told_by_file(f"timm:{content['arch']}", where)
-    found = plain.read(content, where, arch, num_classes)
-    arguments = content.get("args") if isinstance(content, Mapping) else None
-    told = vars(arguments) if isinstance(arguments, Namespace) else {}
-    told = {k: v for k, v in told.items() if v is not None}
-    config = {**(getattr(found.network, "pretrained_cfg", None) or {}), **told}
-    if "img_size" in told and "input_size" not in told:
-        channels = config.get("input_size", (3,))[0]
-        config["input_size"] = (channels, told["img_size"], told["img_size"])
-    return described(found, config) if found.mean is None else found
-
-
-def described(found: Found, config: Mapping[str, Any]) -> Found:
-    """With the normalisation and input size of one of timm's configurations."""
-    found.mean, found.std = config.get("mean"), config.get("std")
-    found.normalised_by = "timm's configuration of the network"
-    found.input_size = input_size(config.get("input_size"))
-    return found

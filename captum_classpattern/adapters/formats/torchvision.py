@@ -1,39 +1,41 @@
-"""torchvision's pretrained models by name."""
+"""torchvision's pretrained models. Its files are plain state dicts."""
 
 from typing import Any
 
 import torchvision
 
-from captum_classpattern.adapters.formats.timm import IMAGENET_CLASSES, imagenet_ids
-from captum_classpattern.adapters.found import Found
+from captum_classpattern.adapters.formats.timm import imagenet_ids
+from captum_classpattern.adapters.interface import LoadedNetwork
+
+IMAGENET_CLASSES = 1000
 
 
-def by_name(name: str) -> Found:
+def load_pretrained(name: str) -> LoadedNetwork:
     """A model with its default weights, or ``NAME/WEIGHTS``; torchvision downloads or finds it."""
-    arch, _, wanted = name.partition("/")
+    arch, _, version = name.partition("/")
     if arch not in torchvision.models.list_models(torchvision.models):
         raise ValueError(
             f"torchvision has no classifier {arch!r}: see torchvision.models.list_models()"
         )
-    weights: Any = torchvision.models.get_model_weights(arch)
-    entry = weights.__members__.get(wanted or "DEFAULT")
-    if entry is None:
-        known = ", ".join(weights.__members__)
-        raise ValueError(f"torchvision's {arch} has no weights {wanted!r}: it has {known}")
-    transforms = entry.transforms()
+    versions: Any = torchvision.models.get_model_weights(arch).__members__
+    weights = versions.get(version or "DEFAULT")
+    if weights is None:
+        raise ValueError(
+            f"torchvision's {arch} has no weights {version!r}: it has {', '.join(versions)}"
+        )
+    transforms, names = weights.transforms(), weights.meta["categories"]
     [side] = set(transforms.crop_size)
-    categories = entry.meta["categories"]
-    return Found(
-        torchvision.models.get_model(arch, weights=entry),
+    return LoadedNetwork(
+        torchvision.models.get_model(arch, weights=weights),
         transforms.mean,
         transforms.std,
         "the weights' transforms",
-        categories,
+        names,
+        imagenet_ids() if len(names) == IMAGENET_CLASSES else None,
         (3, side, side),
         details={
             "arch": f"torchvision:{arch}",
-            "weights": entry.name,
-            "num_classes": len(categories),
+            "weights": weights.name,
+            "num_classes": len(names),
         },
-        class_ids=imagenet_ids() if len(categories) == IMAGENET_CLASSES else None,
     )

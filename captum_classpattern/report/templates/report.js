@@ -62,15 +62,15 @@ filter.addEventListener("submit", (event) => event.preventDefault());
 filter.hidden = byId("hint").hidden = false;
 applyFilter();
 
-/* The pattern growing. */
+/* Patterns by area. */
 
-const unpacked = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+const decode = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
 
-function grow(data) {
+function showSlider(data) {
   const { height, width } = data;
-  const pick = { model: byId("grow-model"), canvas: byId("grow-canvas") };
-  pick.method = byId("grow-method");
-  const slider = byId("grow-area");
+  const pick = { model: byId("slider-model"), canvas: byId("slider-canvas") };
+  pick.method = byId("slider-method");
+  const slider = byId("slider-area");
 
   const fill = (select, names) => select.append(...names.map((name, i) => new Option(name, i)));
   fill(pick.model, data.models);
@@ -80,15 +80,15 @@ function grow(data) {
   slider.value = data.start;
 
   function draw(element, canvas, mask) {
-    const levels = unpacked(canvas.pixels);
-    const bits = mask === null ? null : unpacked(mask);
+    const levels = decode(canvas.pixels);
+    const bits = mask === null ? null : decode(mask);
     const channels = levels.length / (height * width);
     const image = new ImageData(width, height);
     for (let i = 0; i < height * width; i++) {
       const kept = bits === null || (bits[i >> 3] >> (7 - (i & 7))) & 1;
       for (let c = 0; c < 3; c++) {
         const level = levels[i * channels + (channels === 1 ? 0 : c)];
-        image.data[4 * i + c] = kept ? level : data.ground[c];
+        image.data[4 * i + c] = kept ? level : data.background[c];
       }
       image.data[4 * i + 3] = 255;
     }
@@ -120,7 +120,7 @@ function grow(data) {
       show();
     });
     item.append(button);
-    byId("grow-all").append(item);
+    byId("slider-all").append(item);
     return button;
   });
 
@@ -131,35 +131,35 @@ function grow(data) {
     const method = data.methods[pick.method.value];
     const cell = cells[pick.method.value];
     const power = cell && cell.powers[area];
-    draw(byId("grow-whole"), canvas, null);
-    draw(byId("grow-pattern"), canvas, cell ? cell.masks[area] : "");
-    byId("grow-whole").setAttribute("aria-label", `The canvas: ${canvas.name}`);
+    draw(byId("slider-original"), canvas, null);
+    draw(byId("slider-pattern"), canvas, cell ? cell.masks[area] : "");
+    byId("slider-original").setAttribute("aria-label", `The canvas: ${canvas.name}`);
     const pattern = `${data.areas[area]} pixels, chosen by ${method.name}`;
-    byId("grow-pattern").setAttribute("aria-label", cell ? pattern : "No pattern");
-    byId("grow-how").textContent = `${method.name}: ${cell ? method.how : "failed on this model"}`;
-    byId("grow-kept").textContent = data.areas[area];
+    byId("slider-pattern").setAttribute("aria-label", cell ? pattern : "No pattern");
+    byId("slider-how").textContent = `${method.name}: ${cell ? method.how : "failed on this model"}`;
+    byId("slider-kept").textContent = data.areas[area];
     slider.setAttribute("aria-valuetext", `${data.areas[area]} pixels`);
-    byId("grow-power").textContent = power ? power.text : "none";
-    byId("grow-interval").textContent = power ? power.interval : "none";
-    byId("grow-without").textContent = power ? power.without : "unknown";
+    byId("slider-power").textContent = power ? power.text : "none";
+    byId("slider-interval").textContent = power ? power.interval : "none";
+    byId("slider-without").textContent = power ? power.without : "unknown";
     const cut = cell && cell.cut[area];
-    byId("grow-cut").textContent = cut ? `Its map for the compared area, cut to this one: ${cut}.` : "";
-    byId("grow-said").textContent = power ? `${power.text} with ${pattern}` : "No pattern";
+    byId("slider-cut").textContent = cut ? `Its map for the compared area, cut to this area: ${cut}.` : "";
+    byId("slider-status").textContent = power ? `${power.text} with ${pattern}` : "No pattern";
     gauge(document.querySelector(".reading .gauge"), power ? power.percent : [0, 0, 0, 0]);
     others.forEach((button, number) => {
-      const own = cells[number];
-      draw(button.querySelector("canvas"), canvas, own ? own.masks[area] : "");
-      button.querySelector(".value").textContent = own ? own.powers[area].text : "failed";
-      gauge(button.querySelector(".gauge"), own ? own.powers[area].percent : [0, 0, 0]);
+      const other = cells[number];
+      draw(button.querySelector("canvas"), canvas, other ? other.masks[area] : "");
+      button.querySelector(".value").textContent = other ? other.powers[area].text : "failed";
+      gauge(button.querySelector(".gauge"), other ? other.powers[area].percent : [0, 0, 0]);
       button.setAttribute("aria-pressed", String(number === Number(pick.method.value)));
     });
   }
 
   for (const control of [...Object.values(pick), slider]) control.addEventListener("input", show);
-  document.querySelector("#grow form").addEventListener("submit", (event) => event.preventDefault());
-  byId("grow").hidden = false;
-  byId("grow-numbers").open = false;
+  document.querySelector("#slider form").addEventListener("submit", (event) => event.preventDefault());
+  byId("slider").hidden = false;
+  byId("slider-numbers").open = false;
   show();
 }
 
-if (byId("data")) grow(JSON.parse(byId("data").textContent));
+if (byId("data")) showSlider(JSON.parse(byId("data").textContent));

@@ -1,0 +1,224 @@
+"""The comparison that ``compare`` and ``demo`` run: its canvases, files and tables."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+from torch import Tensor
+
+from captum_classpattern._files import write_atomically
+from captum_classpattern.canvases import select_canvases
+from captum_classpattern.class_names import file_safe
+from captum_classpattern.classifier import Classifier
+from captum_classpattern.cli.options import SearchOptions
+from captum_classpattern.cli.printing import console
+from captum_classpattern.comparison import Comparison, Interrupted, Record, known_methods
+from captum_classpattern.comparison.records import search_names
+from captum_classpattern.comparison.tables import mean_power
+from captum_classpattern.images import LabelledImages
+from captum_classpattern.report.figures import draw_figures
+from captum_classpattern.report.page import write_page
+from captum_classpattern.scores.intervals import Estimate
+
+SMALL = 0.01
+VARIANTS = {
+    ("image", "absolute"): "abs.",
+    ("class", "signed"): "mean",
+    ("class", "absolute"): "mean, abs.",
+}
+LEGEND = """\
+Percentages: share of held-out images of other classes that are predicted as the class once they are
+stamped with the pixels that a method ranks first; average over classes (95 % interval: bootstrap
+over the classes, or over the images if there are fewer than 5 classes or all are equal; it then
+holds for these classes alone). abs.: ranked by absolute value. passes, seconds: for one canvas.
+"""
+MEAN_LEGEND = "mean: ranked by the mean of the method's maps over images of the class."
+
+
+def run_comparison(
+    compare: Callable[..., Comparison],
+    models: Mapping[str, Classifier],
+    search: LabelledImages,
+    held_out: LabelledImages,
+    classes: Sequence[int],
+    *,
+    methods: Sequence[str],
+    searches: SearchOptions,
+    out: Path,
+    title: str,
+    canvases: int = 1,
+    white: bool = False,
+    show_progress: bool,
+) -> None:
+    """Chooses canvases, compares methods on them with ``compare``, and reports the result."""
+    images, targets, kinds = choose_canvases(
+        models, search, classes, n=canvases, white=white, seed=searches.seed
+    )
+    report_comparison(
+        lambda: compare(
+            models,
+            images,
+            targets,
+            search=search,
+            held_out=held_out,
+            methods=known_methods(
+                search,
+                names=methods,
+                n_steps=searches.n_steps,
+                precision=searches.precision,
+                internal_batch_size=searches.internal_batch_size,
+            ),
+            canvas_kinds=kinds,
+            seed=searches.seed,
+            show_progress=show_progress,
+        ),
+        out,
+        title,
+    )
+
+
+def choose_canvases(
+    models: Mapping[str, Classifier],
+    images: LabelledImages,
+    classes: Sequence[int],
+    *,
+    n: int = 1,
+    white: bool = False,
+    seed: int = 0,
+) -> tuple[Tensor, list[int], list[str]]:
+    """Canvases, targets and kinds: the n images of each class with the highest probability by the
+    first model, and a white canvas for each class that is the target of a trigger, or for all."""
+    first = next(iter(models.values()))
+    chosen = [
+        select_canvases(first, images, target=target, n=n, seed=seed).cpu() for target in classes
+    ]
+    triggers = [getattr(model, "trigger", None) for model in models.values()]
+    triggered = {trigger.target for trigger in triggers if trigger is not None}
+    blank = [target for target in classes if white or target in triggered]
+    positive = torch.cat(chosen)
+    return (
+        torch.cat([positive, torch.ones(len(blank), *positive.shape[1:])]),
+        [*(target for target in classes for _ in range(n)), *blank],
+        [*["positive"] * len(positive), *["white"] * len(blank)],
+    )
+
+
+def report_comparison(run: Callable[[], Comparison], out: Path, title: str) -> None:
+    """Runs a comparison, writes it and prints it; after an interrupt, the finished part. The exit
+    code is 1 if no method gave a map."""
+    started = time.perf_counter()
+    try:
+        comparison, complete = run(), True
+    except Interrupted as stopped:
+        comparison, complete = stopped.comparison, False
+    if comparison.records or comparison.failures:
+        write_comparison(comparison, out, title if complete else f"{title} (interrupted)")
+        print_comparison(comparison)
+        written = "report.html, figures, patterns" if comparison.records else "report.html"
+        print(f"{written} and comparison.json are in {out}.")
+    seconds = time.perf_counter() - started
+    if not complete:
+        print(f"Interrupted after {seconds:.0f} s. The methods that had finished are reported.")
+        raise SystemExit(130)
+    print(f"Compared in {seconds:.0f} s.")
+    if not comparison.records:
+        raise SystemExit(1)
+
+
+def write_comparison(comparison: Comparison, out: Path, title: str) -> None:
+    """Writes comparison.json, the report, its figures as files, and the patterns that were
+    searched."""
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomically(out / "comparison.json", (comparison.to_json() + "\n").encode())
+    drawn = draw_figures(comparison, {})
+    write_page(comparison, out / "report.html", drawn, title=title)
+    for model in comparison.models:
+        records = comparison.select(model=model, kind=comparison.kinds[0])
+        if records:
+            _save_patterns(comparison, records, out / "patterns" / file_safe(model))
+    for picture in drawn:
+        if picture.png:
+            write_atomically(out / f"{file_safe(picture.name)}.png", picture.png)
+
+
+def _save_patterns(comparison: Comparison, records: Sequence[Record], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    searched = search_names(records)
+    for record in records:
+        if record.name in searched:
+            number, name = str(record.target), comparison.class_name(record.target)
+            label = number if name == number else f"{number}_{name}"
+            for area in record.masks:
+                file = f"{record.method}_{record.canvas}_{label}_{area:g}.safetensors"
+                pattern = comparison.pattern_of(record, area)
+                pattern.save(folder / file_safe(file), seen_beside=True)
+
+
+def print_comparison(comparison: Comparison) -> None:
+    """Prints a table for each model, and the verdicts; if there are no maps, why."""
+    out = console()
+    if not comparison.records:
+        out.print("No method gave a map:")
+        for failure in comparison.failures:
+            line = f"{failure.method} on the {failure.model} model: {failure.reason}"
+            out.print(line, markup=False)
+        return
+    reached = {r.model for r in comparison.records} | {f.model for f in comparison.failures}
+    for model in comparison.models:
+        if model in reached:  # an interrupted comparison may not reach all models
+            out.print(_table(comparison, model))
+    out.print(LEGEND)
+    if comparison.select(level="class"):
+        out.print(f"{MEAN_LEGEND}\n")
+    for verdict in sorted(comparison.verdicts(), key=lambda verdict: verdict["holds"]):
+        outcome = "holds" if verdict["holds"] else "FAILS"
+        out.print(f"{outcome}: {verdict['title']}. {verdict['text']}\n", markup=False)
+
+
+def _table(comparison: Comparison, model: str) -> Table:
+    """One row per method, strongest first, with a column for each way to rank its map."""
+    kind, area = comparison.kinds[0], comparison.area
+    title = Text(f"{model} model, {kind} canvases", style="bold")  # names may hold brackets
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    small = min(comparison.areas, key=lambda other: abs(other - SMALL))
+    smaller = [small] if small != area else []
+    table.add_column("method", no_wrap=True)
+    records = comparison.select(model=model, kind=kind)
+    measured = {(r.level, r.ranking) for r in records}
+    variants = {key: name for key, name in VARIANTS.items() if key in measured}
+    for name in (
+        f"{100 * area:.3g} % of pixels",
+        *(f"{100 * other:.3g} %" for other in smaller),
+        *variants.values(),
+        "passes",
+        "seconds",
+    ):
+        table.add_column(name, justify="right", no_wrap=True)
+    groups: dict[str, dict[tuple[str, str], list[Record]]] = {}
+    for r in records:
+        groups.setdefault(r.method, {}).setdefault((r.level, r.ranking), []).append(r)
+    usual = ("image", "signed")
+    powers = {method: _mean(group[usual], area) for method, group in groups.items()}
+    for method in sorted(groups, key=lambda method: -powers[method].value):
+        group, power = groups[method], powers[method]
+        low, high = power.interval
+        table.add_row(
+            Text(method),
+            f"{power.value:.1%} ({100 * low:.1f}-{100 * high:.1f})",
+            *(f"{_mean(group[usual], other).value:.1%}" for other in smaller),
+            *(f"{_mean(group[key], area).value:.1%}" if key in group else "" for key in variants),
+            f"{group[usual][0].scores['passes']:.4g}",
+            f"{group[usual][0].scores['seconds']:.2g}",
+        )
+    for failure in comparison.failures:
+        if failure.model == model and failure.what == "maps":
+            table.add_row(Text(failure.method), "failed")
+    return table
+
+
+def _mean(records: Sequence[Record], area: float) -> Estimate:
+    return mean_power((r.target, r.powers[area]) for r in records)

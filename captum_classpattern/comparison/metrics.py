@@ -1,0 +1,315 @@
+"""What is measured besides predictive power: to add a metric, add it to METRICS."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any, TypeAlias
+
+import captum.metrics
+import torch
+from torch import Tensor
+
+from captum_classpattern._validation import ArgumentTypeError
+from captum_classpattern.classifier import Classifier
+from captum_classpattern.comparison.maps import CanvasResult
+from captum_classpattern.comparison.methods import AT_ONCE
+from captum_classpattern.comparison.records import Score, format_error
+from captum_classpattern.comparison.task import Task
+from captum_classpattern.scores.power import PredictivePower
+from captum_classpattern.scores.shape import (
+    components,
+    high_frequency_share,
+    mean_pairwise_iou,
+    total_variation,
+)
+
+Scores: TypeAlias = dict[str, Score | Mapping[str, Score]]
+Measure: TypeAlias = Callable[[Classifier, CanvasResult, Task], Any]
+
+# The tables of the report.
+POWER = "Predictive power, stability and cost"
+TRIGGER = "Finding the trigger"
+SHAPE = "Simplicity"
+TRANSFER = "Transfer to other models"
+CAPTUM = "Captum's metrics"
+OTHER = "Other metrics"
+
+
+@dataclass(frozen=True)
+class Metric:
+    r"""
+    A score of a method's map or pattern, with all that tables and reports need to show it.
+
+    Args:
+        name (str): Its key in ``Record.scores``, and its column in tables and JSON.
+        measure (Callable): A function of (classifier, result, task). The classifier is a private
+            copy of the model. The :class:`CanvasResult` has ``map``, ``mask``, ``pattern``,
+            ``target``, ``level`` and ``ranking``. The :class:`Task` has the canvases, seeds and
+            the trigger. It returns a number, a :class:`PredictivePower`, None if the metric does
+            not apply, or a dict of these, which gives one column per entry. Random generators are
+            seeded for each call.
+        title (str): Title of the column in reports.
+        unit (str): Such as ``"pixels"``. Default: "".
+        better (str, optional): ``"higher"`` or ``"lower"``. Default: None (neither).
+        description (str): What it measures, for readers of the report. Default: "".
+        table (str): Title of the report's table that shows it. Default: "Other metrics".
+        format (str): How the report writes values below 1000. Default: ".3g".
+        over (str): ``"classes"`` for the mean over classes of each class's mean, ``"canvases"``
+            for the mean over all canvases. Default: "classes".
+
+    Raises:
+        ValueError: If ``better`` or ``over`` is something else.
+
+    Examples::
+
+        >>> def kept(classifier, result, task):
+        ...     return result.mask.sum()
+        >>> metric = Metric("kept", kept, "pixels kept", better="lower")
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()
+        >>> images, labels = torch.rand(60, 1, 8, 8), torch.arange(60) % 3
+        >>> comparison = compare(
+        ...     {"linear": net}, images[:1], 0, metrics=[*METRICS, metric], area=0.25,
+        ...     search=(images[:30], labels[:30]), held_out=(images[30:], labels[30:]),
+        ...     methods={"Saliency": captum.attr.Saliency})
+        >>> comparison.records[0].scores["kept"]
+        16.0
+    """
+
+    name: str
+    measure: Measure
+    title: str
+    unit: str = ""
+    better: str | None = None
+    description: str = ""
+    table: str = OTHER
+    format: str = ".3g"
+    over: str = "classes"
+
+    def __post_init__(self) -> None:
+        if self.better not in (None, "higher", "lower"):
+            raise ValueError(f"better must be 'higher', 'lower' or None, got {self.better!r}")
+        if self.over not in ("classes", "canvases"):
+            raise ValueError(f"over must be 'classes' or 'canvases', got {self.over!r}")
+
+    @property
+    def heading(self) -> str:
+        """The title with the unit."""
+        return f"{self.title} ({self.unit})" if self.unit else self.title
+
+    @property
+    def note(self) -> str:
+        """The description and the good direction."""
+        parts = [self.description, f"{self.better} is better" if self.better else ""]
+        return "; ".join(part for part in parts if part)
+
+    def as_dict(self) -> dict[str, str | None]:
+        """Plain values, for JSON."""
+        names = ("name", "title", "unit", "better", "description")
+        return {name: getattr(self, name) for name in names}
+
+
+# ---- the metrics
+
+
+def transfer(
+    classifier: Classifier, result: CanvasResult, task: Task
+) -> dict[str, PredictivePower] | None:
+    """Power of the pattern on each other model."""
+    if result.stamped or not _is_usual(result):
+        return None
+    others = {name: scorer for name, scorer in task.scorers.items() if name != task.model}
+    return {name: scorer.power(result.pattern) for name, scorer in others.items()}
+
+
+def localisation(score: str) -> Measure:
+    """One of the scores of :class:`Localisation`."""
+    return lambda classifier, result, task: getattr(result.localisation, score, None)
+
+
+def shape(score: Callable[[Tensor], float]) -> Measure:
+    """A score of the mask (H, W)."""
+    return lambda classifier, result, task: score(result.mask[0].double())
+
+
+def stability_over_seeds(classifier: Classifier, result: CanvasResult, task: Task) -> float | None:
+    """Agreement of the masks of all seeds."""
+    if result.stamped or result.level != "image" or len(task.seeds) == 1:
+        return None
+    maps = [run[result.canvas] for run in result.maps.seeds]
+    return mean_pairwise_iou([map.mask(result.ranking, task.area) for map in maps])
+
+
+def stability_over_canvases(
+    classifier: Classifier, result: CanvasResult, task: Task
+) -> float | None:
+    """Agreement with the mask of another image of the class."""
+    other = result.maps.other_images.get(result.target)
+    if result.stamped or result.level != "image" or other is None:
+        return None
+    return mean_pairwise_iou([result.mask, other.mask(result.ranking, task.area)])
+
+
+NOISE, NOISE_SAMPLES = 0.05, 10  # infidelity: standard deviation, and noisy copies of an image
+RADIUS, RADIUS_SAMPLES = 0.02, 3  # sensitivity_max: radius (L-inf), and images tried in it
+
+
+def infidelity(classifier: Classifier, result: CanvasResult, task: Task) -> Tensor | None:
+    """Yeh et al. 2019, arXiv 1901.09392, with small Gaussian noise, whatever the map's scale."""
+    if result.stamped or not _is_usual(result) or not _has_image_shape(result):
+        return None
+    method, row = result.maps.method, slice(result.canvas, result.canvas + 1)
+    times_inputs = bool(getattr(method.attribution, "multiplies_by_inputs", False))
+
+    @captum.metrics.infidelity_perturb_func_decorator(times_inputs)  # type: ignore[untyped-decorator]
+    def add_noise(inputs: Tensor) -> Any:
+        return inputs - NOISE * torch.randn_like(inputs)
+
+    value: Tensor = captum.metrics.infidelity(
+        classifier,
+        add_noise,
+        method.model.prepare(task.canvases[row]),
+        result.maps.canvases.raw[row],
+        target=[result.target],
+        n_perturb_samples=NOISE_SAMPLES,
+        max_examples_per_batch=AT_ONCE,
+        normalize=True,
+    )
+    return value
+
+
+def sensitivity(classifier: Classifier, result: CanvasResult, task: Task) -> Tensor | None:
+    """Captum's ``sensitivity_max``, for methods that neither search nor are controls.
+
+    A search belongs to the class rather than to its canvas, and each moved canvas would need a
+    search. Random pixels depend on the batch.
+    """
+    method = result.maps.method
+    if result.stamped or not _is_usual(result) or not _has_image_shape(result):
+        return None
+    if method.searches or method.control:
+        return None
+    value: Tensor = captum.metrics.sensitivity_max(
+        method.attribution.attribute,
+        method.model.prepare(task.canvases[result.canvas : result.canvas + 1]),
+        perturb_radius=RADIUS,
+        n_perturb_samples=RADIUS_SAMPLES,
+        max_examples_per_batch=AT_ONCE,
+        target=[result.target],
+        **method.settings(task.area, task.seed),
+    )
+    return value
+
+
+def cost(name: str) -> Measure:
+    """Passes or seconds per canvas."""
+    return lambda classifier, result, task: (
+        getattr(result.maps.canvases, name) / len(task.targets) if result.level == "image" else None
+    )
+
+
+def _is_usual(result: CanvasResult) -> bool:
+    return (result.level, result.ranking) == ("image", "signed")
+
+
+def _has_image_shape(result: CanvasResult) -> bool:
+    return result.maps.canvases.raw.shape == result.maps.task.canvases.shape
+
+
+_SHARE = {"better": "higher", "format": ".3f"}
+_FOUND = {"table": TRIGGER, **_SHARE}
+_STABLE = {"table": POWER, **_SHARE}
+_SIMPLE = {"table": SHAPE, "better": "lower"}
+_COST = {"table": POWER, "better": "lower", "over": "canvases"}
+
+METRICS = (
+    Metric("on", transfer, "on", better="higher", table=TRANSFER),
+    Metric("iou", localisation("iou"), "IoU", **_FOUND,
+           description="overlap of the trigger with as many of the map's strongest pixels"),
+    Metric("average_precision", localisation("average_precision"), "average precision", **_FOUND,
+           description="area under the curve of precision over recall"),
+    Metric("pointing_game", localisation("pointing_game"), "pointing game", **_FOUND,
+           description="whether the strongest pixel is one of the trigger's"),
+    Metric("relevance_mass", localisation("relevance_mass"), "relevance mass", **_FOUND,
+           description="share of the positive values on the trigger"),
+    Metric("relevance_rank", localisation("relevance_rank"), "relevance rank", **_FOUND,
+           description="share of the trigger among as many of the map's strongest pixels"),
+    Metric("total_variation", shape(total_variation), "total variation", **_SIMPLE, format=".3f",
+           description="length of the edges per pixel of the image"),
+    Metric("high_frequency_share", shape(high_frequency_share), "high-frequency share", **_SIMPLE,
+           format=".3f", description="share of the spectral energy in fine detail"),
+    Metric("components", shape(components), "pieces", **_SIMPLE,
+           description="number of pieces that do not touch"),
+    Metric("stability_seeds", stability_over_seeds, "IoU, other seed", **_STABLE,
+           description="overlap of the masks of different seeds"),
+    Metric("stability_canvases", stability_over_canvases, "IoU, other canvas", **_STABLE,
+           description="overlap with the mask of another image of the class"),
+    Metric("infidelity", infidelity, "infidelity", table=CAPTUM, better="lower",
+           description="how badly the map predicts the effect of small noise on the output, for "
+           "maps with the shape of the image"),
+    Metric("sensitivity", sensitivity, "sensitivity_max", table=CAPTUM, better="lower",
+           description="how much the map changes in a small radius around the image, for methods "
+           "that do not search"),
+    Metric("passes", cost("passes"), "passes", **_COST,
+           description="images that went forward and backward, per canvas"),
+    Metric("seconds", cost("seconds"), "time", "s", **_COST, description="per canvas"),
+)  # fmt: skip
+
+
+# ---- measuring
+
+
+def check_metrics(metrics: Sequence[Metric], reserved: Sequence[str]) -> list[Metric]:
+    """The metrics as a list, or an error that says how to give them."""
+    wrong = [m for m in metrics if not isinstance(m, Metric)]
+    if wrong:
+        raise ArgumentTypeError(
+            f"metrics must hold Metric objects, got {type(wrong[0]).__name__}: give "
+            "[*METRICS, Metric(name, function, title)]"
+        )
+    names = [metric.name for metric in metrics]
+    for number, name in enumerate(names):
+        if name in names[:number] or name in reserved:
+            raise ValueError(f"there is another column named {name!r}: rename this metric")
+    return list(metrics)
+
+
+def measure_all(
+    metrics: Sequence[Metric], results: Sequence[CanvasResult]
+) -> tuple[list[Scores], dict[str, str]]:
+    """The scores of each result, and the reason for each metric that failed, by its title. A
+    metric that raises an error has no scores at all."""
+    scores: list[Scores] = [{} for _ in results]
+    failures: dict[str, str] = {}
+    for metric in metrics:
+        try:
+            values = [_measure(metric, result) for result in results]
+        except Exception as error:  # whatever a metric does, the others go on
+            failures[metric.title] = format_error(error)
+            continue
+        measured = [value for value in values if value is not None]
+        wrong = sum(not _is_finite(value) for value in measured)
+        if wrong:
+            failures[metric.title] = f"NaN or infinite for {wrong} of {len(measured)} canvases"
+        for of_result, value in zip(scores, values):
+            if value is not None and _is_finite(value):
+                of_result[metric.name] = value
+    return scores, failures
+
+
+def _measure(metric: Metric, result: CanvasResult) -> Score | Mapping[str, Score] | None:
+    maps = result.maps
+    with maps.method.seeded(maps.task.seed):
+        value = metric.measure(maps.method.model.forward_func, result, maps.task)
+    if not isinstance(value, Mapping):
+        return _as_score(value)
+    scores = {name: _as_score(entry) for name, entry in value.items()}
+    return {name: score for name, score in scores.items() if score is not None} or None
+
+
+def _as_score(value: Any) -> Score | None:
+    return value if value is None or isinstance(value, PredictivePower) else float(value)
+
+
+def _is_finite(value: Score | Mapping[str, Score]) -> bool:
+    entries = value.values() if isinstance(value, Mapping) else [value]
+    return all(isfinite(entry) for entry in entries)

@@ -1,0 +1,273 @@
+"""The outcome of a comparison, as records, tables, JSON, verdicts and figures."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy.typing as npt
+from torch import Tensor
+
+from captum_classpattern.class_names import ClassNames
+from captum_classpattern.comparison.figures import draw_curves, draw_maps
+from captum_classpattern.comparison.metrics import METRICS, Metric
+from captum_classpattern.comparison.records import Failure, Record
+from captum_classpattern.comparison.tables import rows_by_canvas, rows_by_method
+from captum_classpattern.comparison.verdicts import Verdict, make_verdicts
+from captum_classpattern.pattern import Pattern
+from captum_classpattern.scores.tables import as_table
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison:
+    r"""
+    The outcome of :func:`compare`.
+
+    Args:
+        models (dict[str, float or None]): For each model the share of the held-out images that it
+            classifies correctly; None if their labels are the first model's predictions.
+        canvases (Tensor): (N, C, H, W).
+        targets (list[int]): The class of each canvas.
+        kinds (list[str]): The kind of each canvas.
+        stamped (dict[str, Tensor]): The images stamped with each model's trigger.
+        triggers (dict[str, Pattern]): The trigger that was looked for on each model.
+        backdoored (list[str]): The models that have that trigger.
+        records (list[Record]): One for each model, method, level, ranking and canvas.
+        failures (list[Failure]): What failed, and why.
+        class_names (list[str], optional): Name of each class.
+        area (float): Share of the pixels at which methods are compared.
+        areas (list[float]): All areas that were scored.
+        settings (dict): All settings, hashes of the images, versions, and ``complete``: False
+            after an interrupt.
+        seen (frozenset[str]): Hashes of the search images, which patterns keep.
+        metrics (Sequence[Metric]): What was measured besides predictive power.
+    """
+
+    models: dict[str, float | None]
+    canvases: Tensor
+    targets: list[int]
+    kinds: list[str]
+    stamped: dict[str, Tensor]
+    triggers: dict[str, Pattern]
+    backdoored: list[str]
+    records: list[Record]
+    failures: list[Failure]
+    class_names: list[str] | None
+    area: float
+    areas: list[float]
+    settings: dict[str, Any]
+    seen: frozenset[str] = frozenset()
+    metrics: Sequence[Metric] = METRICS
+
+    def __repr__(self) -> str:
+        methods = len({record.method for record in self.records})
+        return (
+            f"Comparison({len(self.models)} models, {methods} methods, {len(self.canvases)} "
+            f"canvases, {len(self.failures)} failures)"
+        )
+
+    def class_name(self, target: int) -> str:
+        """The name of a class, or its number."""
+        names = self.class_names
+        return str(target) if names is None or target >= len(names) else names[target]
+
+    def _class_number(self, target: int | str | None) -> int | None:
+        """The number of a class that is given by number or name."""
+        if not isinstance(target, str):
+            return target
+        if self.class_names is None:
+            raise ValueError(f"the comparison has no class names, so it cannot find {target!r}")
+        return ClassNames(self.class_names).find(target)
+
+    def rows(self, by: str = "method") -> list[dict[str, Any]]:
+        r"""
+        All scores as plain values.
+
+        Args:
+            by (str): ``"method"`` for means over classes, with 95 % intervals, one row for each
+                model, kind of canvas, method, level and ranking; ``"canvas"`` for one row per
+                record. Default: "method".
+
+        Returns:
+            *list[dict]*: Predictive powers, and a column for each metric that applies. A failure
+            is a row whose ``failure`` gives the reason.
+
+        Raises:
+            ValueError: If ``by`` is neither.
+        """
+        makers = {"method": rows_by_method, "canvas": rows_by_canvas}
+        if by not in makers:
+            raise ValueError(f"by must be 'method' or 'canvas', got {by!r}")
+        return makers[by](self.records, self.failures, self.metrics)
+
+    def table(self, by: str = "method") -> Any:
+        r"""
+        All scores as a table.
+
+        Args:
+            by (str): As in :meth:`rows`. Default: "method".
+
+        Returns:
+            *pandas.DataFrame* or *list[dict]*: A DataFrame if pandas is installed, else
+            :meth:`rows`, each with all keys.
+
+        Raises:
+            ValueError: If ``by`` is neither.
+        """
+        return as_table(self.rows(by))
+
+    def to_json(self) -> str:
+        """Rows by canvas, metrics, verdicts, failures and settings as JSON, without images."""
+        content = {
+            "models": self.models,
+            "class_names": self.class_names,
+            "settings": self.settings,
+            "verdicts": self.verdicts(),
+            "metrics": [metric.as_dict() for metric in self.metrics],
+            "rows": rows_by_canvas(self.records, [], self.metrics),
+            "failures": [failure.as_dict() for failure in self.failures],
+        }
+        return json.dumps(content, indent=2, allow_nan=False)
+
+    def verdicts(self) -> list[Verdict]:
+        """Claims tested by the numbers: each has ``title``, ``holds``, ``text`` and mostly
+        ``model``."""
+        return make_verdicts(
+            self.records,
+            self.failures,
+            models=self.models,
+            backdoored=self.backdoored,
+            kind=self.kinds[0],
+            area=self.area,
+            complete=self.settings.get("complete") is not False,
+        )
+
+    def select(self, **wanted: Any) -> list[Record]:
+        r"""
+        The records whose fields have the given values.
+
+        Args:
+            **wanted: Such as ``model="natural", method="Saliency", level="image"``. The ``target``
+                may be a number or a name.
+
+        Returns:
+            *list[Record]*: In order.
+        """
+        if "target" in wanted:
+            wanted["target"] = self._class_number(wanted["target"])
+        return [r for r in self.records if all(getattr(r, k) == v for k, v in wanted.items())]
+
+    def plot(
+        self,
+        *,
+        model: str | None = None,
+        target: int | str | None = None,
+        methods: Sequence[str] | None = None,
+        kind: str | None = None,
+        show: str = "both",
+        title: str | None = None,
+        use_pyplot: bool = True,
+    ) -> tuple[Any, npt.NDArray[Any]]:
+        r"""
+        Draws maps and patterns, one column for each method.
+
+        Args:
+            model (str, optional): Name of the model; the rows are its canvases. Default: None (the
+                first model; all models, one row each, if a ``target`` is given).
+            target (int or str, optional): Only this class, by number or name. Default: None (all).
+            methods (Sequence[str], optional): Names as in :attr:`Record.name`. Default: None
+                (the signed maps of the images).
+            kind (str, optional): Kind of canvas. Default: None (the first one).
+            show (str): ``"maps"``, ``"patterns"`` or ``"both"``. Default: "both".
+            title (str, optional): Default: None.
+            use_pyplot (bool): As in Captum's visualizer. Default: True.
+
+        Returns:
+            *tuple[Figure, ndarray]*: The figure and its axes. The maps of a column share one scale,
+            which is shown.
+
+        Raises:
+            ValueError: If there is nothing to draw for these choices.
+        """
+        target = self._class_number(target)
+        all_models = model is None and target is not None
+        chosen = [
+            record
+            for record in self.select(kind=kind or self.kinds[0])
+            if (all_models or record.model == (model or next(iter(self.models))))
+            and target in (None, record.target)
+        ]
+        if not chosen:
+            raise ValueError(
+                f"there is nothing to draw for model {model!r}, class {target!r}, canvas {kind!r}: "
+                f"models are {list(self.models)}, classes {sorted(set(self.targets))}, canvases "
+                f"{sorted({record.kind for record in self.records})}"
+            )
+        several = len({record.model for record in chosen}) > 1
+        return draw_maps(
+            chosen,
+            methods,
+            area=self.area,
+            pattern_of=self.pattern_of,
+            row_name=lambda r: r.model if several else self.class_name(r.target),
+            show=show,
+            title=title,
+            use_pyplot=use_pyplot,
+        )
+
+    def canvas_of(self, record: Record) -> Tensor:
+        """The image that a record's pattern is cut from, (C, H, W)."""
+        given = len(self.canvases)
+        if record.canvas < given:
+            return self.canvases[record.canvas]
+        return self.stamped[record.model][record.canvas - given]
+
+    def pattern_of(self, record: Record, area: float | None = None) -> Pattern:
+        r"""
+        The pattern of a record.
+
+        Args:
+            record (Record): One of ``records``.
+            area (float, optional): One of ``areas``. Default: None (``area``).
+
+        Returns:
+            *Pattern*: Binary.
+        """
+        mask = record.masks[self.area if area is None else area]
+        canvas = self.canvas_of(record)
+        info = {"method": record.name, "model": record.model, "area": area or self.area}
+        return Pattern(canvas, mask.to(canvas), record.target, info, self.seen)
+
+    def plot_curves(
+        self,
+        *,
+        kind: str | None = None,
+        methods: Sequence[str] | None = None,
+        use_pyplot: bool = True,
+    ) -> tuple[Any, npt.NDArray[Any]]:
+        r"""
+        Draws predictive power over the area, one panel for each model: means over classes with
+        their 95 % intervals.
+
+        Args:
+            kind (str, optional): Kind of canvas. Default: None (the first one).
+            methods (Sequence[str], optional): Names as in :attr:`Record.name`. Default: None
+                (all).
+            use_pyplot (bool): As in Captum's visualizer. Default: True.
+
+        Returns:
+            *tuple[Figure, ndarray]*: The figure and its axes.
+
+        Raises:
+            ValueError: If there is nothing to draw for these choices.
+        """
+        chosen = self.select(kind=kind or self.kinds[0])
+        return draw_curves(chosen, methods, area=self.area, use_pyplot=use_pyplot)
+
+
+class Interrupted(KeyboardInterrupt):
+    """An interrupt of :func:`compare`. ``comparison`` holds the methods that were finished."""
+
+    def __init__(self, comparison: Comparison) -> None:
+        super().__init__("compare was interrupted: .comparison holds what was finished")
+        self.comparison = comparison

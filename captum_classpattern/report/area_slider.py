@@ -1,0 +1,173 @@
+"""The patterns at each area, as the page's slider draws them: masks bit by bit, in base64."""
+
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from captum_classpattern.comparison import Comparison, Record
+from captum_classpattern.comparison.figures import strongest_names
+from captum_classpattern.comparison.records import control_names, search_names
+from captum_classpattern.pattern import pixels_kept
+from captum_classpattern.report.formats import counted, percent, percent_area, percent_range
+from captum_classpattern.report.tables import Cell, Row, Table, number_cell, text_cell
+from captum_classpattern.scores.power import PredictivePower
+from captum_classpattern.visualization.drawing import NO_PIXEL
+
+MAX_CHARACTERS = 4_000_000  # of masks and canvases in a page
+SEARCHED, CUT, CONTROL = "searched again for each area", "one map, cut to each area", "control"
+
+
+@dataclass(frozen=True)
+class AreaSlider:
+    """What the slider draws (None if canvases are not greyscale or colour images), how its methods
+    choose pixels, a note on canvases that were left out, and the numbers as a table."""
+
+    data: Mapping[str, Any] | None
+    how: str
+    left_out: str
+    table: Table
+
+
+def area_slider(comparison: Comparison) -> AreaSlider:
+    """The patterns of the searches, of the strongest other method and of the controls."""
+    scored = [record for record in comparison.records if record.powers]
+    names = [
+        *search_names(scored),
+        *strongest_names(scored, comparison.area)[:1],
+        *control_names(scored),
+    ]
+    canvases = _canvases(comparison, len(names))
+    records = {
+        (canvas, r.model, r.name): r
+        for canvas in canvases
+        for r in scored
+        if r.canvas == canvas and r.name in names
+    }
+    left_out = "" if len(canvases) == len(comparison.canvases) else (
+        f"To keep this file small, it shows only {len(canvases)} of the "
+        f"{counted(len(comparison.canvases), 'canvas', 'canvases')} here. The tables below count "
+        "all of them."
+    )  # fmt: skip
+    drawable = comparison.canvases.shape[1] in (1, 3) and records
+    data = _data(comparison, canvases, names, records) if drawable else None
+    return AreaSlider(data, _how(names, records), left_out, _table(comparison, names, records))
+
+
+Records = Mapping[tuple[int, str, str], Record]
+
+
+def _how(names: Sequence[str], records: Records) -> str:
+    """Which methods ran again for each area, and what the others do."""
+    searched = [n for n in names if any(r.name == n and r.searches for r in records.values())]
+    sentences = [f"Searched again for each area: {', '.join(searched)}."] if searched else []
+    if len(searched) < len(names):
+        subject = "All others" if searched else "Methods"
+        sentences.append(f"{subject} have one map, whose highest pixels are kept.")
+    return " ".join(sentences)
+
+
+def _canvases(comparison: Comparison, n_methods: int) -> list[int]:
+    """As many canvases as there is room for, evenly spaced."""
+    count, channels, height, width = comparison.canvases.shape
+    masks = len(comparison.models) * n_methods * len(comparison.areas)
+    bytes_each = channels * height * width + masks * -(-height * width // 8)
+    room = max(1, int(MAX_CHARACTERS / (4 / 3 * bytes_each)))
+    return sorted({round(i) for i in np.linspace(0, count - 1, min(room, count))})
+
+
+def _data(
+    comparison: Comparison, canvases: Sequence[int], names: Sequence[str], records: Records
+) -> Mapping[str, Any]:
+    height, width = comparison.canvases.shape[2:]
+    methods = []
+    for name in names:
+        own = [record for record in records.values() if record.name == name]
+        how = SEARCHED if any(record.searches for record in own) else CUT
+        control = any(record.control for record in own)
+        methods.append({"name": name, "how": f"{CONTROL}, {how}" if control else how})
+    return {
+        "height": height,
+        "width": width,
+        "background": [round(255 * value) for value in NO_PIXEL],
+        "areas": [
+            f"{percent_area(area)}, {pixels_kept(area, (height, width)):,} of {height * width:,}"
+            for area in comparison.areas
+        ],
+        "start": comparison.areas.index(comparison.area),
+        "models": list(comparison.models),
+        "canvases": [
+            {"name": canvas_name(comparison, i), "pixels": _encode(comparison.canvases[i])}
+            for i in canvases
+        ],
+        "methods": methods,
+        "cells": [
+            [[_cell(records.get((i, model, name))) for name in names] for i in canvases]
+            for model in comparison.models
+        ],
+    }
+
+
+def canvas_name(comparison: Comparison, canvas: int) -> str:
+    """``Bag, white canvas``, followed by its number if there are several of them."""
+    canvases = list(zip(comparison.targets, comparison.kinds))
+    target, kind = canvases[canvas]
+    kind = kind if kind == "canvas" else f"{kind} canvas"
+    name = f"{comparison.class_name(target)}, {kind}"
+    return name if canvases.count(canvases[canvas]) == 1 else f"{name} {canvas}"
+
+
+def _cell(record: Record | None) -> Mapping[str, Any] | None:
+    """A method's patterns of one canvas at all areas, with their numbers as texts."""
+    if record is None:
+        return None
+    return {
+        "masks": [_encode_mask(mask) for mask in record.masks.values()],
+        "powers": [_power(power) for power in record.powers.values()],
+        "cut": [
+            percent(record.rethresholded[area].value) if area in record.rethresholded else None
+            for area in record.powers
+        ],
+    }
+
+
+def _power(power: PredictivePower) -> Mapping[str, Any]:
+    return {
+        "text": percent(power.value),
+        "interval": f"{percent_range(*power.interval)} of {power.n:,} images",
+        "without": percent(power.without),
+        "percent": [round(100 * v, 2) for v in (power.value, *power.interval, power.without)],
+    }
+
+
+def _encode_mask(mask: Tensor) -> str:
+    """In reading order, eight pixels per byte, the first one in the highest bit."""
+    return b64encode(np.packbits(mask.flatten().numpy()).tobytes()).decode()
+
+
+def _encode(canvas: Tensor) -> str:
+    """Pixel by pixel, one byte per channel."""
+    levels = (canvas.float() * 255).round().byte()
+    return b64encode(levels.permute(1, 2, 0).contiguous().numpy().tobytes()).decode()
+
+
+def _table(comparison: Comparison, names: Sequence[str], records: Records) -> Table:
+    """The numbers of the slider."""
+    models = list(comparison.models)
+    order = sorted(records, key=lambda key: (key[0], models.index(key[1]), names.index(key[2])))
+    rows = []
+    for canvas, model, name in order:
+        record = records[canvas, model, name]
+        powers = [
+            Cell(f"{percent(power.value)} ({percent_range(*power.interval)})", power.value)
+            for power in record.powers.values()
+        ]
+        texts = map(text_cell, (name, model, canvas_name(comparison, canvas)))
+        without = number_cell(next(iter(record.powers.values())).without, percent)
+        rows.append(Row([*texts, *powers, without], role=CONTROL if record.control else ""))
+    columns = ["method", "model", "canvas", *map(percent_area, comparison.areas), "no pattern"]
+    text = "In brackets: the Wilson 95 % interval of the images, in percent."
+    return Table("by-area", "The same numbers as a table", text, columns, rows)

@@ -1,0 +1,155 @@
+"""A comparison's figures as PNG images, each with its numbers in its alt text."""
+
+from base64 import b64encode
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from io import BytesIO
+from typing import Any
+
+from captum_classpattern.comparison import Comparison, Record
+from captum_classpattern.comparison.figures import figure_names
+from captum_classpattern.comparison.records import by_name
+from captum_classpattern.comparison.tables import class_mean, mean_power
+from captum_classpattern.report.formats import counted, number, percent, percent_area
+
+DPI, SCREEN_DPI = 144, 96
+MAX_ROWS = 12  # canvases in a figure
+
+
+@dataclass(frozen=True)
+class PageFigure:
+    """A title and a PNG image with its size on the screen and alt text, or the reason for its
+    failure. A folded one opens on a click. ``name`` is that of its file."""
+
+    title: str
+    alt: str = ""
+    png: bytes = b""
+    size: tuple[int, int] = (0, 0)
+    folded: bool = False
+    failure: str = ""
+    name: str = ""
+
+    @property
+    def source(self) -> str:
+        """The image as a data URI."""
+        return f"data:image/png;base64,{b64encode(self.png).decode()}"
+
+
+def draw_figures(comparison: Comparison, figures: Mapping[str, Any]) -> list[PageFigure]:
+    """Curves of each kind of canvas, maps of each model and kind, then further figures."""
+    names = figure_names(comparison.records, comparison.area)
+    kinds = list(dict.fromkeys(record.kind for record in comparison.records))
+    suffixes = {kind: f"_{kind}" if kind != kinds[0] else "" for kind in kinds}
+    drawn = []
+    for kind, suffix in suffixes.items():
+        records = comparison.select(kind=kind)
+        if any(record.powers for record in records):
+            figure = _curves(comparison, records, _present(names, records))
+            drawn.append(replace(figure, name=f"curves{suffix}"))
+    for kind, suffix in suffixes.items():
+        for model in comparison.models:
+            records = comparison.select(kind=kind, model=model)
+            if present := _present(names, records):
+                figure = _maps(comparison, records, present)
+                name = f"side_by_side_{model}{suffix}"
+                drawn.append(replace(figure, folded=bool(suffix), name=name))
+    return [*drawn, *(_given(title, figure) for title, figure in figures.items())]
+
+
+def _present(names: Sequence[str], records: Sequence[Record]) -> list[str]:
+    present = {record.name for record in records}
+    return [name for name in names if name in present]
+
+
+def _on(kind: str) -> str:
+    return "" if kind == "canvas" else f", {kind} canvases"
+
+
+def _curves(comparison: Comparison, records: Sequence[Record], names: Sequence[str]) -> PageFigure:
+    kind = records[0].kind
+    title = f"Predictive power over the area{_on(kind)}"
+    return _draw(
+        title,
+        lambda: comparison.plot_curves(kind=kind, methods=names, use_pyplot=False)[0],
+        f"{title}. " + " ".join(_ends(records, model, names) for model in comparison.models),
+    )
+
+
+def _ends(records: Sequence[Record], model: str, names: Sequence[str]) -> str:
+    """The ends of the curves of a model."""
+    texts = []
+    scored = by_name([r for r in records if r.model == model and r.powers])
+    for name in names:
+        if name in scored:
+            first, last = min(scored[name][0].powers), max(scored[name][0].powers)
+            low, high = (
+                mean_power((r.target, r.powers[area]) for r in scored[name]).value
+                for area in (first, last)
+            )
+            texts.append(
+                f"{name} from {percent(low)} at {percent_area(first)} of the pixels to "
+                f"{percent(high)} at {percent_area(last)}"
+            )
+    return f"{model}: {'; '.join(texts) or 'nothing'}."
+
+
+def _maps(comparison: Comparison, records: Sequence[Record], names: Sequence[str]) -> PageFigure:
+    """The maps of the first canvases, as many as a figure has rows for."""
+    model, kind = records[0].model, records[0].kind
+    canvases = list(dict.fromkeys(record.canvas for record in records))
+    part = [record for record in records if record.canvas in canvases[:MAX_ROWS]]
+    limit = f", the first {MAX_ROWS} of {len(canvases)}" if len(canvases) > MAX_ROWS else ""
+    title = f"Maps and patterns: {model}{_on(kind)}{limit}"
+    scores = "; ".join(_scores(part, name, comparison.area) for name in names)
+    return _draw(
+        title,
+        lambda: replace(comparison, records=part).plot(
+            model=model, kind=kind, methods=names, use_pyplot=False
+        )[0],
+        f"{title}: {counted(len(canvases[:MAX_ROWS]), 'canvas', 'canvases')}, "
+        f"{counted(len(names), 'method')}. Means over classes, and in brackets the weakest and the "
+        f"strongest canvas: {scores}.",
+    )
+
+
+def _scores(records: Sequence[Record], name: str, area: float) -> str:
+    """A method's powers in a figure, or its IoU with the trigger on stamped canvases."""
+    chosen = [record for record in records if record.name == name]
+    powers = [(r.target, r.powers[area].value) for r in chosen if r.powers]
+    found = [(r.target, iou) for r in chosen if (iou := r.score("iou")) is not None]
+    if powers:
+        return f"{name} power {_spread(powers, percent)}"
+    if found:
+        return f"{name} IoU {_spread(found, lambda value: number(value, '.3f'))}"
+    return f"{name} not scored"
+
+
+def _spread(values: Sequence[tuple[int, float]], write: Callable[[float], str]) -> str:
+    """The mean over classes, and the values of the weakest and the strongest canvas."""
+    weakest, strongest = (choose(value for _, value in values) for choose in (min, max))
+    return f"{write(class_mean(values))} ({write(weakest)} to {write(strongest)})"
+
+
+def _given(title: str, figure: Any) -> PageFigure:
+    """A figure that was passed in, described by its titles and labels."""
+    texts = [
+        text
+        for axis in figure.axes
+        for text in (axis.get_title(), axis.get_xlabel(), axis.get_ylabel())
+        if text
+    ]
+    labels = ", ".join(dict.fromkeys(" ".join(text.split()) for text in texts))
+    alt = f"{title}. It shows: {labels}." if labels else f"{title}."
+    return _draw(title, lambda: figure, alt)
+
+
+def _draw(title: str, draw: Callable[[], Any], alt: str) -> PageFigure:
+    """A figure that cannot be drawn, such as one of two channels, does not stop the others."""
+    buffer = BytesIO()
+    try:
+        figure = draw()
+        figure.savefig(buffer, format="png", dpi=DPI)
+    except (TypeError, ValueError) as error:
+        return PageFigure(title, failure=" ".join(str(error).split()))
+    width, height = (round(SCREEN_DPI * inches) for inches in figure.get_size_inches())
+    return PageFigure(title, alt, buffer.getvalue(), (width, height))

@@ -1,0 +1,251 @@
+"""Networks by name, and the ResNets for small images by their formula."""
+
+import importlib
+import sys
+import types
+import warnings
+
+import pytest
+import torch
+import torchvision
+from checkpoints import Tiny, without
+from torch import nn
+from torch.nn.functional import batch_norm, conv2d
+
+from captum_classpattern.adapters import architectures
+from captum_classpattern.adapters.architectures import (
+    Block,
+    BottleneckBlock,
+    CifarResNet,
+    PreActBlock,
+    build,
+    cifar_resnet18,
+    cifar_resnet50,
+    preactresnet18,
+)
+
+LETTERS = "not a function"
+
+
+def needs_classes(num_classes):
+    return Tiny(num_classes)
+
+
+def takes_anything(**settings):
+    return Tiny(**settings)
+
+
+def fixed():
+    return Tiny(3)
+
+
+def no_module():
+    return [1]
+
+
+@pytest.mark.parametrize("name", ["resnet18", "torchvision:resnet18", "vgg11", "vit_b_16"])
+def test_torchvisions_networks(name):
+    with torch.device("meta"):
+        made, default = build(name, 7), build(name, None)
+        model = torchvision.models.get_model(name.rpartition(":")[2], num_classes=7)
+    assert made.state_dict().keys() == model.state_dict().keys()
+    assert list(made.parameters())[-1].shape == (7,)
+    assert list(default.parameters())[-1].shape == (1000,)
+
+
+def test_slow_initialisation_is_skipped():
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert build("googlenet", 5).fc.out_features == 5
+
+
+def test_timms_networks():
+    timm = pytest.importorskip("timm")
+    with torch.device("meta"):
+        wanted = timm.create_model("resnet18", num_classes=7).state_dict()
+        assert build("timm:resnet18", 7).state_dict().keys() == wanted.keys()
+        assert build("vit_tiny_patch16_224", 7).head.out_features == 7
+        assert build("timm:vit_tiny_patch16_224", None).head.out_features == 1000
+        assert type(build("resnet18", 7)) is torchvision.models.ResNet  # torchvision's goes first
+
+
+def test_factories_of_the_user():
+    assert build(f"{__name__}:Tiny", 7).fc.out_features == 7
+    assert build(f"{__name__}:Tiny", None).fc.out_features == 3
+    assert build(f"{__name__}:needs_classes", 7).fc.out_features == 7
+    assert build(f"{__name__}:takes_anything", 7).fc.out_features == 7
+    assert build(f"{__name__}:fixed", 7).fc.out_features == 3
+
+
+def test_factories_in_a_module_of_the_user(tmp_path, monkeypatch):
+    (tmp_path / "ones_own.py").write_text(
+        "import torch\ndef make(num_classes=2):\n    return torch.nn.Linear(4, num_classes)\n"
+    )
+    (tmp_path / "broken_one.py").write_text("import nowhere_to_be_found\n")
+    (tmp_path / "wrong_one.py").write_text("import os\nos.nothing\n")
+    with pytest.raises(ImportError, match="no module 'ones_own'; run this where 'python -c"):
+        build("ones_own:make", None)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert build("ones_own:make", 5).out_features == 5
+    with pytest.raises(ImportError, match="broken_one:f: there is no module 'nowhere_to_be_found'"):
+        build("broken_one:f", None)
+    with pytest.raises(AttributeError, match="'os' has no attribute 'nothing'"):
+        build("wrong_one:f", None)
+
+
+@pytest.mark.parametrize(
+    ("arch", "error", "text"),
+    [
+        ("resnet81", ValueError, r"no network 'resnet81'; did you mean .*resnet18.*\? arch names"),
+        ("preactresnet81", ValueError, r"did you mean preactresnet18"),
+        ("qqqqqqq", ValueError, r"there is no network 'qqqqqqq'\. arch names a network of torch"),
+        ("torchvision:vit_tiny_patch16_224", ValueError, "no network 'torchvision:vit_tiny"),
+        ("fasterrcnn_resnet50_fpn", ValueError, "there is no network 'fasterrcnn_resnet50_fpn'"),
+        (f"{__name__}:Tyny", ValueError, f"arch={__name__}:Tyny: {__name__} has no function 'Tyny"),
+        (f"{__name__}:LETTERS", ValueError, "has no function 'LETTERS'"),
+        (f"{__name__}:", ValueError, "has no function ''"),
+        (f"{__name__}:needs_classes", ValueError, "needs_classes needs a number of classes: pass"),
+        (f"{__name__}:no_module", TypeError, r"must make a torch\.nn\.Module, got a list"),
+        ("no.such:thing", ImportError, r"arch=no.such:thing: there is no module 'no'; run this"),
+    ],
+)
+def test_unknown_networks(arch, error, text):
+    with pytest.raises(error, match=text):
+        build(arch, None)
+
+
+def test_a_missing_package_names_its_extra(monkeypatch):
+    without(monkeypatch, "timm")
+    text = r"this needs timm, which is not installed: pip install 'captum_classpattern\[timm\]'"
+    with pytest.raises(ImportError, match=text):
+        build("timm:resnet18", None)
+    with pytest.raises(ValueError, match=r"\(timm is not installed: pip install .*\[timm\]'\)"):
+        build("vit_tiny_patch16_224", None)
+    with torch.device("meta"):
+        assert build("resnet18", 5).fc.out_features == 5
+
+
+def test_a_package_that_lacks_another_one(monkeypatch):
+    broken = types.ModuleType("broken_package")
+    monkeypatch.setitem(sys.modules, "broken_package", broken)
+    original = importlib.import_module
+
+    def import_module(name):
+        if name == "broken_package":
+            raise ModuleNotFoundError("No module named 'deeper'", name="deeper")
+        return original(name)
+
+    monkeypatch.setattr(importlib, "import_module", import_module)
+    with pytest.raises(ImportError, match=r"is installed, but can't be imported \(No .* 'deeper'"):
+        architectures.import_optional("broken_package")
+
+
+def normalised(x, bn):
+    """Batch norm by its formula."""
+    mean, variance = bn.running_mean.view(1, -1, 1, 1), bn.running_var.view(1, -1, 1, 1)
+    scale, shift = bn.weight.view(1, -1, 1, 1), bn.bias.view(1, -1, 1, 1)
+    return (x - mean) / (variance + bn.eps).sqrt() * scale + shift
+
+
+def convolved(x, conv):
+    """Convolution as sums of products, pixel by pixel of the kernel."""
+    kernel, (stride, _), (padding, _) = conv.weight, conv.stride, conv.padding
+    side = kernel.shape[2]
+    height, width = ((n + 2 * padding - side) // stride + 1 for n in x.shape[2:])
+    padded = torch.zeros(*x.shape[:2], x.shape[2] + 2 * padding, x.shape[3] + 2 * padding)
+    padded[:, :, padding : padding + x.shape[2], padding : padding + x.shape[3]] = x
+    result = torch.zeros(len(x), len(kernel), height, width)
+    for row in range(side):
+        for column in range(side):
+            part = padded[
+                :,
+                :,
+                row : row + stride * (height - 1) + 1 : stride,
+                column : column + stride * (width - 1) + 1 : stride,
+            ]
+            result += torch.einsum("nchw,oc->nohw", part, kernel[:, :, row, column])
+    return result
+
+
+def basic(x, block):
+    out = normalised(convolved(x, block.conv1), block.bn1).clamp(min=0)
+    out = normalised(convolved(out, block.conv2), block.bn2)
+    if len(block.shortcut):
+        x = normalised(convolved(x, block.shortcut[0]), block.shortcut[1])
+    return (out + x).clamp(min=0)
+
+
+def bottleneck(x, block):
+    out = normalised(convolved(x, block.conv1), block.bn1).clamp(min=0)
+    out = normalised(convolved(out, block.conv2), block.bn2).clamp(min=0)
+    out = normalised(convolved(out, block.conv3), block.bn3)
+    if len(block.shortcut):
+        x = normalised(convolved(x, block.shortcut[0]), block.shortcut[1])
+    return (out + x).clamp(min=0)
+
+
+def pre_activated(x, block):
+    active = normalised(x, block.bn1).clamp(min=0)
+    out = convolved(active, block.conv1)
+    out = convolved(normalised(out, block.bn2).clamp(min=0), block.conv2)
+    return out + (convolved(active, block.shortcut[0]) if hasattr(block, "shortcut") else x)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("channels", [4, 8, 16])
+@pytest.mark.parametrize(
+    ("made", "plain"), [(Block, basic), (BottleneckBlock, bottleneck), (PreActBlock, pre_activated)]
+)
+def test_blocks_by_their_formula(made, plain, channels, stride):
+    torch.manual_seed(0)
+    network = CifarResNet(made, [1, 1, 1, 1], 2)
+    network.inplanes = channels
+    [block] = network._make_layer(made, 4, 1, stride).eval()
+    for part in block.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.running_mean.normal_()
+            part.running_var.uniform_(0.5, 2)
+            nn.init.uniform_(part.weight, 0.5, 2)
+            nn.init.normal_(part.bias)
+    x = torch.randn(2, channels, 6, 5)
+    with torch.no_grad():
+        torch.testing.assert_close(block(x), plain(x, block), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("make", "count", "keys", "first", "shortcut"),
+    [
+        (preactresnet18, 11_171_146, 102, "conv1.weight", "layer2.0.shortcut.0.weight"),
+        (cifar_resnet18, 11_173_962, 122, "bn1.running_mean", "layer2.0.shortcut.1.bias"),
+        (cifar_resnet50, 23_520_842, 320, "layer1.0.conv3.weight", "layer1.0.shortcut.0.weight"),
+    ],
+)
+def test_networks_have_the_names_and_sizes_of_their_checkpoints(make, count, keys, first, shortcut):
+    with torch.device("meta"):
+        network, hundred = make(), make(num_classes=100)
+        assert build(make.__name__, None).state_dict().keys() == network.state_dict().keys()
+    state = network.state_dict()
+    assert sum(parameter.numel() for parameter in network.parameters()) == count
+    assert len(state) == keys
+    assert {first, shortcut, "linear.weight"} <= set(state)
+    assert "layer1.0.shortcut.0.weight" not in state or make is cifar_resnet50
+    assert hundred.linear.out_features == 100
+    assert list(state)[-2:] == ["linear.weight", "linear.bias"]
+
+
+@pytest.mark.parametrize("make", [preactresnet18, cifar_resnet18])
+def test_the_whole_network_from_its_parts(make):
+    torch.manual_seed(0)
+    network, images = make(7).eval(), torch.rand(2, 3, 16, 20)
+    with torch.no_grad():
+        x = conv2d(images, network.conv1.weight, padding=1)
+        if make is cifar_resnet18:
+            bn = network.bn1
+            x = batch_norm(x, bn.running_mean, bn.running_var, bn.weight, bn.bias).clamp(min=0)
+        for stage in (network.layer1, network.layer2, network.layer3, network.layer4):
+            assert len(stage) == 2
+            x = stage[1](stage[0](x))
+        assert x.shape == (2, 512, 2, 3)
+        expected = x.mean((2, 3)) @ network.linear.weight.T + network.linear.bias
+        torch.testing.assert_close(network(images), expected)
+    assert expected.shape == (2, 7)

@@ -1,0 +1,151 @@
+"""A format from outside the package, without a change to it."""
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from captum_classpattern.adapters import (
+    CheckpointFile,
+    Format,
+    LoadedNetwork,
+    LoadOptions,
+    find_weights,
+    load_model,
+    load_network,
+)
+from captum_classpattern.adapters.formats import FORMATS
+
+IMAGES = torch.rand(3, 3, 40, 40, generator=torch.Generator().manual_seed(0))
+
+
+class TrainingRun:
+    """A checkpoint with averaged weights, class names by number, and the training's settings."""
+
+    name = "training run"
+
+    def matches(self, file, options):
+        return isinstance(file.content, dict) and {"ema", "names", "train_args"} <= set(
+            file.content
+        )
+
+    def load(self, file, options):
+        content, settings = file.content, file.content["train_args"]
+        weights = find_weights(content["ema"], file.path)
+        loaded = load_network(options.arch or settings["model"], weights, options.num_classes)
+        loaded.mean, loaded.std = (0.0,), (1.0,)
+        loaded.normalised_by = "the convention of the training script"
+        loaded.class_names = [content["names"][number] for number in sorted(content["names"])]
+        loaded.input_size = (3, settings["imgsz"], settings["imgsz"])
+        return loaded
+
+
+class Npz:
+    """A linear classifier as arrays, in a kind of file that the package does not open."""
+
+    name = "npz"
+
+    def matches(self, file, options):
+        return file.path.suffix == ".npz"
+
+    def load(self, file, options):
+        with np.load(file.path, allow_pickle=False) as arrays:
+            weight, bias, mean = (torch.from_numpy(arrays[key]) for key in ("w", "b", "mean"))
+        linear = nn.Linear(*weight.shape[::-1])
+        linear.load_state_dict({"weight": weight, "bias": bias})
+        network = nn.Sequential(nn.Flatten(), linear)
+        return LoadedNetwork(network, mean.tolist(), (1.0,), "the file", input_size=(3, 2, 2))
+
+
+@pytest.fixture
+def run_path(tmp_path):
+    network = torchvision.models.squeezenet1_1(num_classes=3).eval()
+    content = {
+        "model": None,
+        "ema": network.state_dict(),
+        "names": {1: "dog", 0: "cat", 2: "eel"},
+        "train_args": {"model": "squeezenet1_1", "imgsz": 40},
+    }
+    torch.save(content, tmp_path / "best.pt")
+    return network, tmp_path / "best.pt"
+
+
+def test_a_training_checkpoint(run_path):
+    network, path = run_path
+    classifier = load_model(path, format=TrainingRun())
+    assert torch.equal(classifier(IMAGES), network(IMAGES))
+    assert classifier.class_names == ["cat", "dog", "eel"]
+    assert classifier.input_size == (3, 40, 40)
+    provenance = classifier.provenance
+    assert provenance["format"] == "training run"
+    assert provenance["opened"] == "weights_only"
+    assert (provenance["arch"], provenance["num_classes"]) == ("squeezenet1_1", 3)
+    assert provenance["normalisation"]["from"] == "the convention of the training script"
+
+
+def test_the_caller_takes_precedence_over_a_format_from_outside(run_path):
+    network, path = run_path
+    names = ["a", "b", "c"]
+    classifier = load_model(path, format=TrainingRun(), mean=0.5, std=0.25, class_names=names)
+    assert torch.equal(classifier(IMAGES), network((IMAGES - 0.5) / 0.25))
+    assert classifier.class_names == names
+    with pytest.raises(ValueError, match=r"does not fit into SqueezeNet; wrong shapes: classifier"):
+        load_model(path, format=TrainingRun(), num_classes=7)
+
+
+def test_a_format_added_to_the_list_is_found(run_path, monkeypatch):
+    network, path = run_path
+    monkeypatch.setattr("captum_classpattern.adapters.load.FORMATS", (TrainingRun(), *FORMATS))
+    for format in (None, "training run"):
+        classifier = load_model(path, format=format)
+        assert torch.equal(classifier(IMAGES), network(IMAGES))
+        assert classifier.provenance["format"] == "training run"
+    torch.save(network.state_dict(), path)
+    classifier = load_model(path, arch="squeezenet1_1", mean=0, std=1)
+    assert classifier.provenance["format"] == "plain"
+
+
+def test_another_kind_of_file(tmp_path):
+    rng = np.random.default_rng(0)
+    w, b, mean = (rng.random(size, np.float32) for size in ((4, 12), 4, 3))
+    np.savez_compressed(tmp_path / "model.npz", w=w, b=b, mean=mean)
+    classifier = load_model(tmp_path / "model.npz", format=Npz())
+    images = IMAGES[:, :, :2, :2]
+    expected = (images.numpy() - mean.reshape(3, 1, 1)).reshape(3, 12) @ w.T + b
+    torch.testing.assert_close(classifier(images), torch.from_numpy(expected))
+    assert classifier.classes == ["class 0", "class 1", "class 2", "class 3"]
+    assert classifier.provenance["opened"] == "the format"
+    assert len(classifier.provenance["sha256"]) == 64
+    with pytest.raises(ValueError, match=r"is a zip file, but torch\.save did not write it"):
+        load_model(tmp_path / "model.npz")
+
+
+@pytest.mark.parametrize("format", [TrainingRun, 3, object(), torch])
+def test_something_else_as_a_format(format, tmp_path):
+    text = r"the methods matches\(file, options\) and load\(file, options\), got "
+    with pytest.raises(TypeError, match=text):
+        load_model(tmp_path / "model.pt", format=format)
+
+
+def test_the_built_in_formats_have_the_same_form():
+    names = [format.name for format in FORMATS]
+    assert names == ["backdoorbench", "trojanzoo", "robustness", "timm", "robustbench", "plain"]
+    assert all(isinstance(format, Format) for format in FORMATS)
+
+
+def test_a_file_is_opened_once_and_only_if_its_content_is_used(tmp_path):
+    file = CheckpointFile(tmp_path / "model.pt")
+    torch.save({"net": {"w": torch.rand(2, 2)}}, file.path)
+    assert file.opened_by == "the format"
+    content = file.content
+    assert file.opened_by == "weights_only"
+    file.path.unlink()
+    assert file.content is content
+
+
+@pytest.mark.parametrize("format", FORMATS, ids=[format.name for format in FORMATS])
+def test_built_in_formats_match_only_what_is_theirs(format, tmp_path):
+    torch.save([1, 2], tmp_path / "model.pt")
+    matches = format.matches(CheckpointFile(tmp_path / "model.pt"), LoadOptions())
+    assert matches == (format.name == "plain")

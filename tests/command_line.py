@@ -1,0 +1,48 @@
+"""The command line as the tests run it."""
+
+import contextlib
+import io
+from dataclasses import dataclass
+
+from captum_classpattern.cli import main
+from captum_classpattern.surveys.search import SurveySearch
+
+
+@dataclass(frozen=True)
+class Result:
+    exit_code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def output(self):
+        return self.stdout + self.stderr
+
+
+def run(arguments):
+    """Runs a command in this process. Errors that are not reported in a line are raised."""
+    code = 0
+    with (
+        contextlib.redirect_stdout(io.StringIO()) as stdout,
+        contextlib.redirect_stderr(io.StringIO()) as stderr,
+    ):
+        try:
+            main(arguments)
+        except SystemExit as stopped:
+            code = stopped.code or 0
+    return Result(code, stdout.getvalue(), stderr.getvalue())
+
+
+def interrupt_searches(monkeypatch, *, after):
+    """Ctrl+C when this many classes of a model are finished. Returns the classes of each search."""
+    find, searched = SurveySearch.find, []
+
+    def interrupted(self, targets):
+        searched.append([*targets])
+        for count, findings in enumerate(find(self, targets)):
+            if count == after:
+                raise KeyboardInterrupt
+            yield findings
+
+    monkeypatch.setattr(SurveySearch, "find", interrupted)
+    return searched

@@ -1,0 +1,131 @@
+"""Metrics from outside the package: one function and one Metric, shown everywhere."""
+
+import json
+
+import pytest
+import torch
+from comparisons import CANVASES, METHODS, all_facts, compared, linear_net, saying
+
+from captum_classpattern import Pattern
+from captum_classpattern.comparison import METRICS, Metric
+from captum_classpattern.report import write_report
+from captum_classpattern.scores.power import power_of
+
+
+def distance_from_centre(classifier, result, task):
+    rows, columns = torch.nonzero(result.mask[0]).double().T
+    height, width = result.map.shape
+    return torch.hypot(rows - (height - 1) / 2, columns - (width - 1) / 2).mean()
+
+
+def test_a_new_metric_is_in_records_tables_json_and_report(tmp_path):
+    title = "distance from the centre"
+    metric = Metric("distance", distance_from_centre, title, unit="pixels", better="lower")
+    comparison = compared(metrics=[*METRICS, metric])
+    for record in comparison.records:
+        places = [divmod(i, 6) for i in range(36) if record.masks[0.1].flatten()[i]]
+        expected = sum(((y - 2.5) ** 2 + (x - 2.5) ** 2) ** 0.5 for y, x in places) / len(places)
+        assert record.scores["distance"] == pytest.approx(expected)
+    assert comparison.table()["distance"].notna().all()
+    content = json.loads(comparison.to_json())
+    assert content["rows"][0]["distance"] == comparison.records[0].scores["distance"]
+    described = {"title": title, "unit": "pixels", "better": "lower", "description": ""}
+    assert content["metrics"][-1] == {"name": "distance", **described}
+    page = write_report(comparison, tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<strong>distance from the centre (pixels)</strong>: lower is better." in page
+    assert f"{comparison.rows()[0]['distance']:.3g}</td>" in page.replace("\n", "")
+
+
+def test_a_metric_may_have_several_values_and_intervals():
+    def twice(classifier, result, task):
+        return {"half": 0.5, "power": power_of(3, 4, 0)}
+
+    [row, *_] = compared(metrics=[Metric("my", twice, "mine")]).rows()
+    assert (row["my_half"], row["my_power"]) == (0.5, 0.75)
+    assert row["my_power_low"] < 0.75 < row["my_power_high"]
+
+
+def test_without_metrics_only_predictive_power_is_measured():
+    comparison = compared(metrics=[])
+    assert all(record.scores == {} for record in comparison.records)
+    assert comparison.verdicts()
+    trigger = Pattern(torch.ones(3, 6, 6), torch.eye(6)[None], 1)
+    only = [metric for metric in METRICS if metric.name == "iou"]
+    titles = [v["title"] for v in compared(metrics=only, triggers={"linear": trigger}).verdicts()]
+    assert not [title for title in titles if "trigger" in title]
+
+
+def test_a_metric_that_fails_costs_no_more_than_itself():
+    def failing(classifier, result, task):
+        if result.canvas == 2:
+            raise RuntimeError("half\nway")
+        return 1
+
+    def infinite(classifier, result, task):
+        return result.canvas if result.canvas % 2 else float("inf")
+
+    new = [Metric("a", failing, "first"), Metric("b", infinite, "second")]
+    comparison = compared(metrics=[*new, *METRICS], methods={"m": saying(lambda i, t: i)})
+    assert [(f.method, f.what, f.reason) for f in comparison.failures] == [
+        ("m", "first", "RuntimeError: half way"),
+        ("m", "second", "NaN or infinite for 4 of 8 canvases"),
+    ]
+    assert [r.score("b") for r in comparison.records] == [None, 1, None, 3] * 2
+    assert not [r for r in comparison.records if "a" in r.scores]
+    for record in comparison.records:
+        record.scores.pop("b", None)
+    assert all_facts(comparison) == all_facts(compared(methods={"m": saying(lambda i, t: i)}))
+
+
+def test_a_metric_gets_a_private_classifier_and_a_seed():
+    net = linear_net()
+
+    def careless(classifier, result, task):
+        with torch.no_grad():
+            classifier[1].weight.zero_()
+        return torch.rand(())
+
+    before, weight = torch.get_rng_state(), net[1].weight.clone()
+    comparison = compared(models={"m": net}, metrics=[Metric("a", careless, "a")])
+    assert torch.equal(net[1].weight, weight)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(0)
+    expected = torch.rand(()).item()
+    torch.set_rng_state(before)
+    assert {record.scores["a"] for record in comparison.records} == {expected}
+
+
+def test_patterns_of_a_result_are_those_of_its_record():
+    seen = []
+
+    def spy(classifier, result, task):
+        seen.append(result)
+
+    comparison = compared(metrics=[Metric("spy", spy, "spy")], methods=METHODS)
+    for result, record in zip(seen, comparison.records, strict=True):
+        assert torch.equal(result.map, record.map)
+        assert torch.equal(result.mask, record.masks[0.1])
+        assert torch.equal(result.pattern.canvas, CANVASES[result.canvas])
+        names = ("level", "ranking", "canvas", "kind", "target")
+        assert all(getattr(result, name) == getattr(record, name) for name in names)
+    assert all("spy" not in record.scores for record in comparison.records)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "error", "words"),
+    [
+        ([distance_from_centre], TypeError, r"must hold Metric objects, got function: give \[\*ME"),
+        ([*METRICS, Metric("iou", lambda *_: 0, "x")], ValueError, "another column named 'iou'"),
+        ([Metric("model", lambda *_: 0, "x")], ValueError, "another column named 'model'"),
+    ],
+)
+def test_metrics_that_do_not_fit_are_refused(metrics, error, words):
+    with pytest.raises(error, match=words):
+        compared(metrics=metrics)
+
+
+@pytest.mark.parametrize("setting", [{"better": "more"}, {"over": "all"}])
+def test_settings_of_a_metric_that_do_not_exist_are_refused(setting):
+    [(name, value)] = setting.items()
+    with pytest.raises(ValueError, match=f"{name} must be .*, got '{value}'"):
+        Metric("a", distance_from_centre, "a", **setting)
