@@ -1,4 +1,4 @@
-"""All classes of a model: their patterns, scored, in a folder from which a search can go on."""
+"""All classes of a model: their patterns, scored, in a folder that a search can resume from."""
 
 from captum_classpattern.surveys.findings import Finding, Scores, stands_out
 from captum_classpattern.surveys.survey import Survey, survey

@@ -1,5 +1,5 @@
 """The folder of a survey. Each class is one file, which appears whole or not at all, so that an
-interrupted search can go on, and many processes can write into one folder."""
+interrupted search can continue, and many processes can write into one folder."""
 
 import json
 from collections.abc import Mapping, Sequence

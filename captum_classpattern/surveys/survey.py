@@ -32,7 +32,7 @@ class Survey:
     The findings of many classes of one model, as :func:`survey` gives them.
 
     Iterating runs the search, and gives each finding as soon as its class is finished. Findings are
-    kept: a second iteration repeats them, and an interrupted one goes on with the classes that are
+    kept: a second iteration repeats them, and an interrupted one continues with the classes that are
     missing. Methods that need all findings finish the search first.
 
     Args:
@@ -364,7 +364,7 @@ def survey(
         show_progress (bool): Draws a progress bar for each group of classes. Default: False.
         folder (str or PathLike, optional): Where each class is written as soon as it is finished.
             Default: None (nowhere).
-        resume (bool): Goes on with the search in the folder: its findings come first, and only the
+        resume (bool): Continues the search in the folder: its findings come first, and only the
             classes that are missing are searched. Several processes may share a folder. Each must
             pass ``resume=True`` and the same settings, and its own ``classes``. Default: False (a
             folder that holds findings is an error).
@@ -420,7 +420,7 @@ def survey(
     if folder is not None:
         if (Path(folder) / RESULTS).exists() and not resume:
             raise ValueError(
-                f"{folder} holds results already: pass resume=True to go on with them, or choose "
+                f"{folder} holds results already: pass resume=True to continue, or choose "
                 "another folder"
             )
         result._store = Store(Path(folder), task.settings)
