@@ -126,7 +126,7 @@ def _hidden(model: str, records: Sequence[Record], clean: Sequence[Record]) -> V
         if kind in without:
             most = tuple(map(max, zip(*without[kind])))
             part.append(f"{first} on models without the trigger at most {_numbers(most)}")
-        parts.append(f"{_canvases([r for r in records if r.kind == kind])}: {', '.join(part)}")
+        parts.append(f"on {_canvases([r for r in records if r.kind == kind])}, {', '.join(part)}")
     beaten = [scores[name] for scores in found.values() for name in rivals if name in scores]
     beaten += [value for values in without.values() for value in values]
     better = all(best[first][0] > v[0] and best[first][1] > v[1] for v in beaten)

@@ -12,7 +12,7 @@ from captum_classpattern.comparison import Comparison, Record
 from captum_classpattern.comparison.figures import strongest_names
 from captum_classpattern.comparison.records import control_names, search_names
 from captum_classpattern.pattern import pixels_kept
-from captum_classpattern.report.formats import counted, percent, percent_area, percent_range
+from captum_classpattern.report.formats import SPACE, counted, percent, percent_area, percent_range
 from captum_classpattern.report.tables import Cell, Row, Table, number_cell, text_cell
 from captum_classpattern.scores.power import PredictivePower
 from captum_classpattern.visualization.drawing import NO_PIXEL
@@ -137,7 +137,7 @@ def _cell(record: Record | None) -> Mapping[str, Any] | None:
 def _power(power: PredictivePower) -> Mapping[str, Any]:
     return {
         "text": percent(power.value),
-        "interval": f"{percent_range(*power.interval)} of {power.n:,} images",
+        "interval": f"{percent_range(*power.interval)}{SPACE}% of {power.n:,} images",
         "without": percent(power.without),
         "percent": [round(100 * v, 2) for v in (power.value, *power.interval, power.without)],
     }

@@ -117,7 +117,9 @@ def written_as(key, value):
         return None
     if key.startswith(("power_", "rethresholded_", "on_", "no_pattern")):
         return f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
-    if key in ("passes", "seconds", "infidelity", "sensitivity", "components"):
+    if key == "seconds":
+        return f"{value:.2g}"
+    if key in ("passes", "infidelity", "sensitivity", "components"):
         return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
     return f"{value:.3f}"
 
