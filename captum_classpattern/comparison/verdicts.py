@@ -39,9 +39,9 @@ def make_verdicts(
     clean = [r for r in records if r.model not in backdoored]
     verdicts = [
         *(
-            _no_maps(model, own, failures)
-            or _power(model, [r for r in own if r.kind == kind], area)
-            for model, own in of_model.items()
+            _no_maps(model, group, failures)
+            or _power(model, [r for r in group if r.kind == kind], area)
+            for model, group in of_model.items()
         ),
         *(_hidden(model, of_model[model], clean) for model in backdoored),
         *(_visible(model, of_model[model]) for model in backdoored),
@@ -213,10 +213,9 @@ def _without_trigger(name: str, clean: Sequence[Record]) -> dict[str, list[Found
     found: dict[str, list[Found]] = {}
     records = [r for r in clean if r.name == name and r.kind != STAMPED]
     for model in dict.fromkeys(r.model for r in records):
-        own = [r for r in records if r.model == model]
-        for kind in _kinds(own):
-            localised = _localised([r for r in own if r.kind == kind])
-            if localised:
+        for kind in _kinds(records):
+            group = [r for r in records if (r.model, r.kind) == (model, kind)]
+            if localised := _localised(group):
                 found.setdefault(kind, []).append(localised[name])
     return found
 

@@ -85,9 +85,9 @@ def _data(
     height, width = comparison.canvases.shape[2:]
     methods = []
     for name in names:
-        own = [record for record in records.values() if record.name == name]
-        how = SEARCHED if any(record.searches for record in own) else CUT
-        control = any(record.control for record in own)
+        named = [record for record in records.values() if record.name == name]
+        how = SEARCHED if any(record.searches for record in named) else CUT
+        control = any(record.control for record in named)
         methods.append({"name": name, "how": f"{CONTROL}, {how}" if control else how})
     return {
         "height": height,

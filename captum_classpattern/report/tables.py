@@ -89,10 +89,9 @@ def tables(comparison: Comparison) -> list[Table]:
     ]
     trigger = _metric_columns(comparison, TRIGGER)
     found = _found_rows(rows, trigger, comparison.backdoored)
-    whose = {True: "the model's own", False: "another model's: control"}
-    trigger.insert(
-        0, Column("trigger", lambda r: text_cell(whose[r["model"] in comparison.backdoored]))
-    )
+    owner = {True: "this model's", False: "another model's (control)"}
+    backdoored = comparison.backdoored
+    trigger.insert(0, Column("trigger", lambda row: text_cell(owner[row["model"] in backdoored])))
     hidden = [row for row in found if row["kind"] != STAMPED]
     visible = [row for row in found if row["kind"] == STAMPED]
     made = [
@@ -116,10 +115,6 @@ def text_cell(text: str) -> Cell:
 def number_cell(value: float | None, write: Callable[[float], str]) -> Cell:
     """A number, or a dash."""
     return Cell() if value is None else Cell(write(value), float(value))
-
-
-def _whose(backdoored: bool) -> Cell:
-    return text_cell("the model's own" if backdoored else "another model's: control")
 
 
 def _power_column(heading: str, key: str, *, drawn: bool = True) -> Column:

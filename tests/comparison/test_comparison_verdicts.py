@@ -263,8 +263,8 @@ def test_the_hidden_trigger_is_described_with_all_numbers():
         "text": "net model, trigger hidden (clean images only). IoU and average precision for the "
         "pixels that the trigger changes: on 1 positive canvas, ClassPattern 0.600 and 0.800, "
         "best other Saliency 0.100 and 0.200; on 1 white canvas, ClassPattern 0.200 and 0.300, "
-        "best other Saliency 0.300 and 0.400, best other LRP 0.100 and 0.700, ClassPattern on models "
-        "without the trigger at most 0.050 and 0.200.",
+        "best other Saliency 0.300 and 0.400, best other LRP 0.100 and 0.700, ClassPattern on "
+        "models without the trigger at most 0.050 and 0.200.",
     }
 
 
