@@ -1,5 +1,4 @@
-"""What tests of comparisons have in common: a tiny setting, quick to run, and methods that say
-what a test wants them to say."""
+"""Shared by tests of comparisons: a tiny, fast setting, and methods with chosen maps."""
 
 import torch
 from captum.attr import Attribution, InputXGradient, Saliency
@@ -15,7 +14,7 @@ CANVASES, TARGETS = SEARCH[:4], [0, 1, 2, 1]  # the last one is of another class
 
 
 def linear_net(seed=1, dtype=torch.float32):
-    """Says all three classes, and is moved by few pixels."""
+    """Predicts all three classes, and changes its prediction with a few pixels."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         net = nn.Sequential(nn.Flatten(), nn.Linear(108, 3)).eval()
@@ -41,25 +40,25 @@ def conv_net(seed=1):
     return net
 
 
-class Saying(Attribution):
-    """Its maps are what a function says of images and their classes."""
+class FunctionMethod(Attribution):
+    """Its maps are the result of a function of images and their classes."""
 
-    def __init__(self, model, says):
+    def __init__(self, model, function):
         super().__init__(model)
-        self.says = says
+        self.function = function
 
     def attribute(self, inputs, target=None, additional_forward_args=None):
         in_tuple = isinstance(inputs, tuple)
-        result = self.says(inputs[0] if in_tuple else inputs, target)
+        result = self.function(inputs[0] if in_tuple else inputs, target)
         return (result,) if in_tuple else result
 
 
-def saying(says):
-    return lambda model: Saying(model, says)
+def from_function(function):
+    return lambda model: FunctionMethod(model, function)
 
 
 class Searching(Attribution):
-    """A map that is made for an area and a seed: the image, turned by the area's pixels."""
+    """A map for an area and a seed: the image, rolled by the number of pixels plus the seed."""
 
     def attribute(self, inputs, target=None, additional_forward_args=None, *, area, seed=0):
         return inputs.roll(round(area * 36) + seed, -1)
@@ -71,7 +70,7 @@ METHODS = {"Saliency": Saliency, "InputXGradient": InputXGradient}
 def compared(
     *, search=SEARCH, search_labels=LABELS, held_out=HELD_OUT, held_out_labels=LABELS, **changes
 ):
-    """A comparison of one linear model, or of what a test wants."""
+    """A comparison of one linear model, with the changes that a test needs."""
     settings = {
         "models": {"linear": linear_net()},
         "canvases": CANVASES,

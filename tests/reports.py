@@ -1,4 +1,4 @@
-"""What tests of reports have in common: a small comparison, and a page read back."""
+"""Shared by tests of reports: a small comparison, and a parser of the page."""
 
 from functools import cache
 from html.parser import HTMLParser
@@ -17,7 +17,7 @@ VOID = {"meta", "link", "img", "input", "rect", "br"}
 def small_comparison(
     *, models=("clean", "bad"), method="Saliency", class_names=("ant", "bee", "cat"), channels=1
 ):
-    """Two models, four methods that work and one that does not, two classes on two canvases."""
+    """Two models, four methods that work and one that fails, two classes on two canvases each."""
     torch.manual_seed(0)
     images, labels = torch.rand(90, channels, 8, 8), torch.arange(90) % 3
     nets = {

@@ -58,15 +58,25 @@ class RandomPixels(Attribution):  # type: ignore[misc]  # captum's class is unty
         return like_inputs(drawn.to(images).expand_as(images).contiguous(), inputs)
 
 
-class ClassMean(Attribution):  # type: ignore[misc]  # captum's class is untyped
+class _WithBaselines(Attribution):  # type: ignore[misc]  # captum's class is untyped
+    def __init__(
+        self, forward_func: Classifier, baselines: Images, baseline_labels: Labels = None
+    ) -> None:
+        super().__init__(forward_func)
+        self._baselines = ensure_labels(
+            forward_func, LabelledImages.of(baselines, baseline_labels, argument="baselines")
+        )
+
+
+class ClassMean(_WithBaselines):
     r"""
-    How near each value of the input is to its mean over the class's images: 1 - abs(x - mean).
+    How close each value of the input is to its mean over images of the class: 1 - abs(x - mean).
 
     Args:
-        forward_func (Callable): Only asked for labels, where the images have none.
+        forward_func (Callable): Only used to label the images if they have no labels.
         baselines (Tensor, Dataset or DataLoader): Images (C, H, W) each, in [0, 1].
-        baseline_labels (Tensor or Sequence[int], optional): Their classes. Default: None (the
-            Dataset's own, else the classifier's predictions).
+        baseline_labels (Tensor or Sequence[int], optional): Their classes. Default: None (those of
+            the Dataset, else the classifier's predictions).
 
     Examples::
 
@@ -75,14 +85,6 @@ class ClassMean(Attribution):  # type: ignore[misc]  # captum's class is untyped
         >>> near.attribute(torch.tensor([[[[0.5, 0.6], [0.0, 1.0]]]]), target=4)
         tensor([[[[1.0000, 0.9000], [0.5000, 0.5000]]]])
     """
-
-    def __init__(
-        self, forward_func: Classifier, baselines: Images, baseline_labels: Labels = None
-    ) -> None:
-        super().__init__(forward_func)
-        self._baselines = ensure_labels(
-            forward_func, LabelledImages.of(baselines, baseline_labels, argument="baselines")
-        )
 
     @log_usage()  # type: ignore[untyped-decorator]
     def attribute(
@@ -112,26 +114,26 @@ class ClassMean(Attribution):  # type: ignore[misc]  # captum's class is untyped
         return like_inputs(1 - (images.detach() - wanted).abs(), inputs)
 
     def _mean(self, label: int) -> Tensor:
-        own = self._baselines.subset(torch.nonzero(self._baselines.known_labels == label).flatten())
-        if not len(own):
+        of_class = self._baselines.of_class(label)
+        if not len(of_class):
             raise ValueError(f"none of the {len(self._baselines)} baselines is of class {label}")
-        total = sum(images.double().sum(0) for images in own.in_order())
-        return torch.as_tensor(total / len(own))
+        total = sum(images.double().sum(0) for images in of_class.in_order())
+        return torch.as_tensor(total / len(of_class))
 
 
-class BestCrop(Attribution):  # type: ignore[misc]  # captum's class is untyped
+class BestCrop(_WithBaselines):
     r"""
-    The one square of the input that does best as a pattern on some of the baselines.
+    The square of the input that works best as a pattern on some of the baselines.
 
-    A square of k pixels has sides of round(sqrt(k)); what is left of k goes into a further row.
+    A square of k pixels has sides of round(sqrt(k)); the remaining pixels form one more row.
     Squares on a coarse grid over the input are tried first, then the neighbours of the best one,
     at half the distance each time.
 
     Args:
         forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
         baselines (Tensor, Dataset or DataLoader): Images to stamp, (C, H, W) each, in [0, 1].
-        baseline_labels (Tensor or Sequence[int], optional): Their classes. Default: None (the
-            Dataset's own, else the classifier's predictions).
+        baseline_labels (Tensor or Sequence[int], optional): Their classes. Default: None (those of
+            the Dataset, else the classifier's predictions).
 
     Examples::
 
@@ -142,14 +144,6 @@ class BestCrop(Attribution):  # type: ignore[misc]  # captum's class is untyped
         >>> int(mask.sum()), int(rows.sum()), int(columns.sum())
         (9, 3, 3)
     """
-
-    def __init__(
-        self, forward_func: Classifier, baselines: Images, baseline_labels: Labels = None
-    ) -> None:
-        super().__init__(forward_func)
-        self._baselines = ensure_labels(
-            forward_func, LabelledImages.of(baselines, baseline_labels, argument="baselines")
-        )
 
     @log_usage()  # type: ignore[untyped-decorator]
     def attribute(
@@ -170,15 +164,15 @@ class BestCrop(Attribution):  # type: ignore[misc]  # captum's class is untyped
             target (int, str, Tensor or list): The class, by number or name, or one for each input.
             additional_forward_args (Any, optional): Not used.
             area (float): Share of the pixels in the square. Default: 0.05.
-            n_images (int): Baselines to stamp, none of the target, evenly from all. Default: 12.
-            n_positions (int): Most squares on the coarse grid. Default: 100.
+            n_images (int): Number of baselines of other classes to stamp. Default: 12.
+            n_positions (int): At most this many squares on the coarse grid. Default: 100.
 
         Returns:
             *Tensor*: 1 in the square and 0 elsewhere, shaped like ``inputs``.
 
         Raises:
-            ValueError: If no baseline is left without those of a target, or the area rounds to no
-                pixel or all.
+            ValueError: If all baselines are of a target's class, or the area rounds to no pixel or
+                to all.
         """
         for name, value in (("n_images", n_images), ("n_positions", n_positions)):
             check_count(name, value)
@@ -207,42 +201,43 @@ class BestCrop(Attribution):  # type: ignore[misc]  # captum's class is untyped
         height, width = image.shape[1:]
         k = pixels_kept(area, (height, width))
         side = min(round(k**0.5), width)
-        bottom, right = height - -(-k // side), width - side
-        if bottom < 0:
+        last_top, last_left = height - -(-k // side), width - side
+        if last_top < 0:
             raise ValueError(f"a square of {k} pixels does not fit into {height}x{width}")
         step = next(
             s
             for s in range(1, height + width)
-            if (bottom // s + 1) * (right // s + 1) <= n_positions
+            if (last_top // s + 1) * (last_left // s + 1) <= n_positions
         )
         scores: dict[tuple[int, int], float] = {}
 
         def score(places: list[tuple[int, int]]) -> None:
-            inside = [
-                (top, left) for top, left in places if 0 <= top <= bottom and 0 <= left <= right
+            new = [
+                (top, left)
+                for top, left in dict.fromkeys(places)
+                if 0 <= top <= last_top and 0 <= left <= last_left and (top, left) not in scores
             ]
-            new = [place for place in dict.fromkeys(inside) if place not in scores]
             at_once = max(1, AT_ONCE // len(images))
-            for some in (new[i : i + at_once] for i in range(0, len(new), at_once)):
-                squares = [square(k, side, *place, height, width) for place in some]
+            for batch in (new[i : i + at_once] for i in range(0, len(new), at_once)):
+                squares = [square(k, side, *place, height, width) for place in batch]
                 masks = torch.stack(squares)[:, None].to(image)
                 stamped = masks * image + (1 - masks) * images  # (squares, images, C, H, W)
                 with torch.no_grad():
                     logits = self.forward_func(stamped.flatten(0, 1)).float()
-                shares = logits.softmax(1)[:, target].view(len(some), -1).mean(1)
-                scores.update(zip(some, shares.tolist()))
+                probabilities = logits.softmax(1)[:, target].view(len(batch), -1).mean(1)
+                scores.update(zip(batch, probabilities.tolist()))
 
-        score(list(product(range(0, bottom + 1, step), range(0, right + 1, step))))
+        score(list(product(range(0, last_top + 1, step), range(0, last_left + 1, step))))
         while step > 1:
             step = step // 2
             top, left = max(scores, key=lambda place: scores[place])
-            around = (-step, 0, step)
-            score([(top + down, left + along) for down, along in product(around, around)])
+            steps = (-step, 0, step)
+            score([(top + down, left + right) for down, right in product(steps, steps)])
         return square(k, side, *max(scores, key=lambda place: scores[place]), height, width)
 
 
 def square(k: int, side: int, top: int, left: int, height: int, width: int) -> Tensor:
-    """k pixels of a square in reading order, its last row cut where k asks for it; (1, H, W)."""
+    """The first k pixels of a square in reading order, (1, H, W)."""
     inside = torch.zeros(-(-k // side), side).flatten()
     inside[:k] = 1.0
     mask = torch.zeros(1, height, width)
@@ -251,10 +246,10 @@ def square(k: int, side: int, top: int, left: int, height: int, width: int) -> T
 
 
 def is_control(attribution: Attribution) -> bool:
-    """Whether a method is one of these."""
+    """Whether a method is one of the controls."""
     return isinstance(attribution, RandomPixels | ClassMean | BestCrop)
 
 
 def like_inputs(result: Tensor, inputs: Tensor | tuple[Tensor]) -> Tensor | tuple[Tensor, ...]:
-    """In a tuple if the inputs are."""
+    """The result in a tuple if the inputs are in one."""
     return (result,) if isinstance(inputs, tuple) else result

@@ -34,8 +34,8 @@ DEFAULT = (
     "BestCrop",
     "ClassMean",
 )
-CELLS = 7  # superpixels a side
-REFERENCES = 20  # search images that GradientShap and DeepLiftShap compare with
+CELLS = 7  # superpixels per side
+REFERENCES = 20  # baselines of GradientShap and DeepLiftShap
 AT_ONCE = 64
 
 
@@ -51,30 +51,29 @@ def known_methods(
     r"""
     Methods to compare, by the names of their classes.
 
-    Lime, KernelShap (98 samples each), FeatureAblation and ShapleyValueSampling see superpixels,
-    7 x 7 cells of a grid; Occlusion slides a window of the size of a cell by half of it;
-    GradientShap and DeepLiftShap compare with 20 of the baselines; the Grad-CAMs look at the
-    model's last feature map (:func:`feature_layer`). All else is as in Captum's defaults.
+    Lime, KernelShap (98 samples each), FeatureAblation and ShapleyValueSampling use superpixels,
+    the 7 x 7 cells of a grid. Occlusion slides a window with the size of a cell by half its size.
+    GradientShap and DeepLiftShap use 20 of the baselines. The Grad-CAMs use the model's last
+    feature map (:func:`feature_layer`). Everything else follows Captum's defaults.
 
     Args:
         baselines (Tensor, Dataset or DataLoader): Search images, (C, H, W) each, in [0, 1].
-        baseline_labels (Tensor or Sequence[int], optional): Their classes. Default: None (the
-            Dataset's own, else the classifier's predictions).
-        names (Sequence[str]): Which ones; besides the default ones there are DeepLiftShap,
+        baseline_labels (Tensor or Sequence[int], optional): Their classes. Default: None (those of
+            the Dataset, else the classifier's predictions).
+        names (Sequence[str]): Which methods. Besides the default ones there are DeepLiftShap,
             GuidedBackprop, Deconvolution, FeatureAblation and ShapleyValueSampling.
         n_steps (int, optional): Rounds of ClassPattern's searches. Default: None (80).
-        precision (str): ``"auto"``, ``"full"`` or ``"bfloat16"``, of its searches, as in
-            :func:`search_masks`. Default: "auto".
-        internal_batch_size (int, optional): Most images in one forward pass of its searches.
-            Default: None.
+        precision (str): ``"auto"``, ``"full"`` or ``"bfloat16"``, for ClassPattern's searches, as
+            in :func:`search_masks`. Default: "auto".
+        internal_batch_size (int, optional): At most this many images in one forward pass of
+            ClassPattern's searches. Default: None.
 
     Returns:
         *dict[str, tuple[Callable, dict]]*: For each name a function from a model to the
-        attribution object, and the keywords of its ``attribute``: what :func:`compare` takes as
-        ``methods``.
+        attribution object, and the keywords of its ``attribute``, as :func:`compare` takes them.
 
     Raises:
-        ValueError: If a name is not known.
+        ValueError: If a name is unknown.
 
     Examples::
 
@@ -85,7 +84,9 @@ def known_methods(
         ...     lambda model: captum.attr.NoiseTunnel(captum.attr.Saliency(model)),
         ...     {"stdevs": 0.05, "nt_samples": 8})
     """
-    SearchSettings(n_steps=n_steps, precision=precision)  # refused here, not in each method
+    SearchSettings(
+        n_steps=n_steps, precision=precision
+    )  # errors are raised here
     source = LabelledImages.of(baselines, baseline_labels, argument="baselines")
     searching = {
         "n_steps": n_steps,
@@ -139,7 +140,7 @@ def _all(source: LabelledImages, searching: Mapping[str, Any]) -> dict[str, Meth
 
 
 def _regressing(method: Make, model: Classifier) -> attr.Attribution:
-    """A method that fits a regression, which Captum leaves to scikit-learn."""
+    """A method that fits a regression, for which Captum uses scikit-learn."""
     if importlib.util.find_spec("sklearn") is None:
         raise ImportError("needs scikit-learn: pip install 'captum_classpattern[lime]'")
     return method(model)
@@ -147,18 +148,18 @@ def _regressing(method: Make, model: Classifier) -> attr.Attribution:
 
 def feature_layer(model: Classifier, image: Tensor) -> nn.Module:
     r"""
-    The layer that Grad-CAM looks at: the last one whose output is a map of features, such as
-    ``layer4`` of torchvision's ResNets or ``features`` of its VGGs.
+    The layer that Grad-CAM uses: the last one whose output is a feature map, such as ``layer4`` of
+    torchvision's ResNets or ``features`` of its VGGs.
 
     Args:
         model (nn.Module): The classifier.
-        image (Tensor): One image (1, C, H, W) that is passed through it.
+        image (Tensor): One image (1, C, H, W) to pass through the classifier.
 
     Returns:
-        *nn.Module*: Of the layers with an output (1, C, h, w), h * w > 1, the last to finish.
+        *nn.Module*: The last layer to finish whose output is (1, C, h, w) with h * w > 1.
 
     Raises:
-        ValueError: If there is none, or none but the patches of a vision transformer.
+        ValueError: If there is no such layer, or only the patch embedding of a vision transformer.
 
     Examples::
 
@@ -169,7 +170,7 @@ def feature_layer(model: Classifier, image: Tensor) -> nn.Module:
     """
     module = find_module(model)
     if module is None:
-        raise ValueError("Grad-CAM needs a torch.nn.Module, to look at one of its layers")
+        raise ValueError("Grad-CAM needs a torch.nn.Module, because it uses one of its layers")
     found: list[nn.Module] = []
 
     def watch(part: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
@@ -185,7 +186,7 @@ def feature_layer(model: Classifier, image: Tensor) -> nn.Module:
             hook.remove()
     if not found or _cuts_patches(found[-1]):
         raise ValueError(
-            "Grad-CAM needs a layer whose output is a map of features (1, C, h, w), but the model "
+            "Grad-CAM needs a layer whose output is a feature map (1, C, h, w), but the model "
             f"has {'only patches of the image' if found else 'none'}"
         )
     return found[-1]
@@ -198,7 +199,7 @@ def _cuts_patches(layer: nn.Module) -> bool:
 
 def grid_cells(height: int, width: int) -> Tensor:
     r"""
-    Superpixels: a grid of 7 x 7 cells (fewer where there are fewer pixels), numbered from 0.
+    Superpixels: a grid of 7 x 7 cells (fewer if there are fewer pixels), numbered from 0.
 
     Args:
         height (int): H of the images.
@@ -221,7 +222,7 @@ def _window(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def plain_keywords(method: Method) -> dict[str, Any]:
-    """A method's keywords as JSON can hold them."""
+    """A method's keywords as plain values, for JSON."""
     keywords = method[1] if isinstance(method, tuple) else {}
     plain = (bool, int, float, str, type(None))
     return {

@@ -221,10 +221,12 @@ _STABLE = {"table": POWER, **_SHARE}
 _SIMPLE = {"table": SHAPE, "better": "lower"}
 _COST = {"table": POWER, "better": "lower", "over": "canvases"}
 
+#: The built-in metrics, in the order of their columns.
 METRICS = (
-    Metric("on", transfer, "on", better="higher", table=TRANSFER),
+    Metric("on", transfer, "on", better="higher", table=TRANSFER,
+           description="predictive power on another model"),
     Metric("iou", localisation("iou"), "IoU", **_FOUND,
-           description="overlap of the trigger with as many of the map's strongest pixels"),
+           description="overlap of the trigger with the same number of the map's strongest pixels"),
     Metric("average_precision", localisation("average_precision"), "average precision", **_FOUND,
            description="area under the curve of precision over recall"),
     Metric("pointing_game", localisation("pointing_game"), "pointing game", **_FOUND,
@@ -232,7 +234,7 @@ METRICS = (
     Metric("relevance_mass", localisation("relevance_mass"), "relevance mass", **_FOUND,
            description="share of the positive values on the trigger"),
     Metric("relevance_rank", localisation("relevance_rank"), "relevance rank", **_FOUND,
-           description="share of the trigger among as many of the map's strongest pixels"),
+           description="share of the trigger that is among the same number of strongest pixels"),
     Metric("total_variation", shape(total_variation), "total variation", **_SIMPLE, format=".3f",
            description="length of the edges per pixel of the image"),
     Metric("high_frequency_share", shape(high_frequency_share), "high-frequency share", **_SIMPLE,
@@ -240,7 +242,7 @@ METRICS = (
     Metric("components", shape(components), "pieces", **_SIMPLE,
            description="number of pieces that do not touch"),
     Metric("stability_seeds", stability_over_seeds, "IoU, other seed", **_STABLE,
-           description="overlap of the masks of different seeds"),
+           description="overlap of the masks that different seeds give"),
     Metric("stability_canvases", stability_over_canvases, "IoU, other canvas", **_STABLE,
            description="overlap with the mask of another image of the class"),
     Metric("infidelity", infidelity, "infidelity", table=CAPTUM, better="lower",
@@ -251,7 +253,8 @@ METRICS = (
            "that do not search"),
     Metric("passes", cost("passes"), "passes", **_COST,
            description="images that went forward and backward, per canvas"),
-    Metric("seconds", cost("seconds"), "time", "s", **_COST, description="per canvas"),
+    Metric("seconds", cost("seconds"), "time", "s", **_COST, format=".2g",
+           description="computing time per canvas"),
 )  # fmt: skip
 
 

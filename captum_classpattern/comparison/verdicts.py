@@ -37,29 +37,17 @@ def make_verdicts(
     no verdict on what was not measured or has no rival."""
     of_model = {model: [r for r in records if r.model == model] for model in models}
     clean = [r for r in records if r.model not in backdoored]
-    verdicts = [
-        *(
-            _no_maps(model, own, failures)
-            or _power(model, [r for r in own if r.kind == kind], area)
-            for model, own in of_model.items()
-        ),
-        *(_hidden(model, of_model[model], clean) for model in backdoored),
-        *(_visible(model, of_model[model]) for model in backdoored),
-        _failed(records, failures, complete),
-    ]
+    verdicts: list[Verdict | None] = []
+    for model, group in of_model.items():
+        verdicts.append(_power(model, [r for r in group if r.kind == kind], area))
+        if not group and any(f.model == model for f in failures):
+            text = f"{model} model: no method gave a map."
+            title = "There are maps to compare"
+            verdicts.append({"title": title, "model": model, "holds": False, "text": text})
+    verdicts += [_hidden(model, of_model[model], clean) for model in backdoored]
+    verdicts += [_visible(model, of_model[model]) for model in backdoored]
+    verdicts.append(_failed(records, failures, complete))
     return [verdict for verdict in verdicts if verdict is not None]
-
-
-def _no_maps(model: str, records: Sequence[Record], failures: Sequence[Failure]) -> Verdict | None:
-    """Fails if all methods failed on a model."""
-    if records or not any(f.model == model for f in failures):
-        return None
-    return {
-        "title": "There are maps to compare",
-        "model": model,
-        "holds": False,
-        "text": f"{model} model: no method gave a map.",
-    }
 
 
 def _power(model: str, records: Sequence[Record], area: float) -> Verdict | None:
@@ -126,14 +114,14 @@ def _hidden(model: str, records: Sequence[Record], clean: Sequence[Record]) -> V
         if kind in without:
             most = tuple(map(max, zip(*without[kind])))
             part.append(f"{first} on models without the trigger at most {_numbers(most)}")
-        parts.append(f"{_canvases([r for r in records if r.kind == kind])}: {', '.join(part)}")
+        parts.append(f"on {_canvases([r for r in records if r.kind == kind])}, {', '.join(part)}")
     beaten = [scores[name] for scores in found.values() for name in rivals if name in scores]
     beaten += [value for values in without.values() for value in values]
     better = all(best[first][0] > v[0] and best[first][1] > v[1] for v in beaten)
     return {
         "title": f"{_method(records, first)} finds the hidden trigger best",
         "model": model,
-        "holds": better and _is_found(best[first]),
+        "holds": better and best[first][0] >= FOUND_AT_ALL,
         "text": f"{model} model, trigger hidden (clean images only). IoU and average precision "
         f"for the pixels that the trigger changes: {'; '.join(parts)}." + _not_found(first, best),
     }
@@ -153,22 +141,19 @@ def _visible(model: str, records: Sequence[Record]) -> Verdict | None:
     return {
         "title": f"{_method(records, first)} finds the visible trigger best",
         "model": model,
-        "holds": found[first] > found[rivals[0]] and _is_found(found[first]),
+        "holds": found[first] > found[rivals[0]] and found[first][0] >= FOUND_AT_ALL,
         "text": f"{model} model, trigger visible (images stamped with it). IoU and average "
         f"precision: {', '.join(f'{name} {_numbers(found[name])}' for name in listed)}."
         + _not_found(first, found),
     }
 
 
-def _is_found(found: Found) -> bool:
-    return found[0] >= FOUND_AT_ALL
-
-
 def _not_found(first: str, found: Mapping[str, Found]) -> str:
     """Says so if no method finds the trigger, or if the first one does not."""
-    if _is_found(found[first]):
+    if found[first][0] >= FOUND_AT_ALL:
         return ""
-    subject = f"{first} does not find" if any(map(_is_found, found.values())) else "No method finds"
+    most = max(iou for iou, _ in found.values())
+    subject = "No method finds" if most < FOUND_AT_ALL else f"{first} does not find"
     return f" {subject} the trigger, which takes an IoU of {FOUND_AT_ALL:g} or more."
 
 
@@ -213,10 +198,9 @@ def _without_trigger(name: str, clean: Sequence[Record]) -> dict[str, list[Found
     found: dict[str, list[Found]] = {}
     records = [r for r in clean if r.name == name and r.kind != STAMPED]
     for model in dict.fromkeys(r.model for r in records):
-        own = [r for r in records if r.model == model]
-        for kind in _kinds(own):
-            localised = _localised([r for r in own if r.kind == kind])
-            if localised:
+        for kind in _kinds(records):
+            group = [r for r in records if (r.model, r.kind) == (model, kind)]
+            if localised := _localised(group):
                 found.setdefault(kind, []).append(localised[name])
     return found
 

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from captum_classpattern.comparison import Comparison, Record
 from captum_classpattern.comparison.figures import strongest_names
-from captum_classpattern.comparison.records import control_names, search_names
+from captum_classpattern.comparison.records import control_names, full_name, search_names
+from captum_classpattern.comparison.tables import rows_by_canvas
 from captum_classpattern.pattern import pixels_kept
-from captum_classpattern.report.formats import counted, percent, percent_area, percent_range
-from captum_classpattern.report.tables import Cell, Row, Table, number_cell, text_cell
+from captum_classpattern.report.formats import SPACE, counted, percent, percent_area, percent_range
+from captum_classpattern.report.tables import Table, make_table, no_pattern_column, power_column
 from captum_classpattern.scores.power import PredictivePower
 from captum_classpattern.visualization.drawing import NO_PIXEL
 
@@ -85,9 +86,9 @@ def _data(
     height, width = comparison.canvases.shape[2:]
     methods = []
     for name in names:
-        own = [record for record in records.values() if record.name == name]
-        how = SEARCHED if any(record.searches for record in own) else CUT
-        control = any(record.control for record in own)
+        named = [record for record in records.values() if record.name == name]
+        how = SEARCHED if any(record.searches for record in named) else CUT
+        control = any(record.control for record in named)
         methods.append({"name": name, "how": f"{CONTROL}, {how}" if control else how})
     return {
         "height": height,
@@ -137,7 +138,7 @@ def _cell(record: Record | None) -> Mapping[str, Any] | None:
 def _power(power: PredictivePower) -> Mapping[str, Any]:
     return {
         "text": percent(power.value),
-        "interval": f"{percent_range(*power.interval)} of {power.n:,} images",
+        "interval": f"{percent_range(*power.interval)}{SPACE}% of {power.n:,} images",
         "without": percent(power.without),
         "percent": [round(100 * v, 2) for v in (power.value, *power.interval, power.without)],
     }
@@ -159,15 +160,14 @@ def _table(comparison: Comparison, names: Sequence[str], records: Records) -> Ta
     models = list(comparison.models)
     order = sorted(records, key=lambda key: (key[0], models.index(key[1]), names.index(key[2])))
     rows = []
-    for canvas, model, name in order:
-        record = records[canvas, model, name]
-        powers = [
-            Cell(f"{percent(power.value)} ({percent_range(*power.interval)})", power.value)
-            for power in record.powers.values()
-        ]
-        texts = map(text_cell, (name, model, canvas_name(comparison, canvas)))
-        without = number_cell(next(iter(record.powers.values())).without, percent)
-        rows.append(Row([*texts, *powers, without], role=CONTROL if record.control else ""))
-    columns = ["method", "model", "canvas", *map(percent_area, comparison.areas), "no pattern"]
+    for row in rows_by_canvas([records[key] for key in order], [], ()):
+        name = full_name(row["method"], row["level"], row["ranking"])
+        role = CONTROL if row["control"] else ""
+        kind = canvas_name(comparison, row["canvas"])
+        rows.append({**row, "name": name, "role": role, "kind": kind})
+    columns = [
+        *(power_column(percent_area(a), f"power_{a:g}", drawn=False) for a in comparison.areas),
+        no_pattern_column(),
+    ]
     text = "In brackets: the Wilson 95 % interval of the images, in percent."
-    return Table("by-area", "The same numbers as a table", text, columns, rows)
+    return make_table("by-area", "The same numbers as a table", text, rows, columns)

@@ -20,8 +20,8 @@ VISIBLE = "The canvases are images stamped with the trigger, so it is there to s
 INTRODUCTIONS = {
     POWER: (
         "Predictive power is the share of held-out images of other classes that the model predicts "
-        "as the class once they are stamped with the pattern. “No pattern” is that share without "
-        "any. Each row is a mean over classes, and each class's value is the mean over its "
+        "as the class once they are stamped with the pattern. “No pattern” is the share without "
+        "a pattern. Each row is a mean over classes, and each class's value is the mean over its "
         "canvases of one kind. The 95 % interval is given in brackets, in percent. With five "
         "classes or more it is a bootstrap over the classes: how much the mean would change with "
         "other classes. With fewer classes, or if all have the same power, it comes from the "

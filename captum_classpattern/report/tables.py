@@ -80,31 +80,30 @@ def tables(comparison: Comparison) -> list[Table]:
     scored = [row for row in rows if row["kind"] != STAMPED]
     small = [other for other in comparison.areas if other == SMALL != area]
     main = [
-        *(_power_column(f"power at {percent_area(a)}", f"power_{a:g}") for a in (area, *small)),
-        Column("no pattern", lambda row: number_cell(row.get("no_pattern"), percent)),
+        *(power_column(f"power at {percent_area(a)}", f"power_{a:g}") for a in (area, *small)),
+        no_pattern_column(),
         *_metric_columns(comparison, POWER),
     ]
-    by_area = [
-        _power_column(percent_area(a), f"power_{a:g}", drawn=False) for a in comparison.areas
-    ]
+    by_area = [power_column(percent_area(a), f"power_{a:g}", drawn=False) for a in comparison.areas]
     trigger = _metric_columns(comparison, TRIGGER)
     found = _found_rows(rows, trigger, comparison.backdoored)
-    whose = {True: "the model's own", False: "another model's: control"}
-    trigger.insert(
-        0, Column("trigger", lambda r: text_cell(whose[r["model"] in comparison.backdoored]))
-    )
+    owner = {True: "this model's", False: "another model's (control)"}
+    backdoored = comparison.backdoored
+    trigger.insert(0, Column("trigger", lambda row: text_cell(owner[row["model"] in backdoored])))
     hidden = [row for row in found if row["kind"] != STAMPED]
     visible = [row for row in found if row["kind"] == STAMPED]
     made = [
-        _table("main", POWER, INTRODUCTIONS[POWER], scored, main),
-        _table("areas", "Predictive power at each area", AREAS, _add_cut(scored, area), by_area),
-        _table("hidden", f"{TRIGGER}: hidden", HIDDEN, hidden, trigger),
-        _table("visible", f"{TRIGGER}: visible", VISIBLE, visible, trigger),
+        make_table("main", POWER, INTRODUCTIONS[POWER], scored, main),
+        make_table(
+            "areas", "Predictive power at each area", AREAS, _add_cut(scored, area), by_area
+        ),
+        make_table("hidden", f"{TRIGGER}: hidden", HIDDEN, hidden, trigger),
+        make_table("visible", f"{TRIGGER}: visible", VISIBLE, visible, trigger),
     ]
     others = dict.fromkeys(metric.table for metric in comparison.metrics)
     for i, title in enumerate(title for title in others if title not in (POWER, TRIGGER)):
         columns = _metric_columns(comparison, title)
-        made.append(_table(f"metrics-{i}", title, INTRODUCTIONS.get(title, ""), rows, columns))
+        made.append(make_table(f"metrics-{i}", title, INTRODUCTIONS.get(title, ""), rows, columns))
     return [table for table in made if table.rows]
 
 
@@ -113,16 +112,7 @@ def text_cell(text: str) -> Cell:
     return Cell(text, text)
 
 
-def number_cell(value: float | None, write: Callable[[float], str]) -> Cell:
-    """A number, or a dash."""
-    return Cell() if value is None else Cell(write(value), float(value))
-
-
-def _whose(backdoored: bool) -> Cell:
-    return text_cell("the model's own" if backdoored else "another model's: control")
-
-
-def _power_column(heading: str, key: str, *, drawn: bool = True) -> Column:
+def power_column(heading: str, key: str, *, drawn: bool = True) -> Column:
     """Powers with their intervals."""
 
     def cell(row: Scores) -> Cell:
@@ -131,6 +121,18 @@ def _power_column(heading: str, key: str, *, drawn: bool = True) -> Column:
         low, high = row[f"{key}_low"], row[f"{key}_high"]
         text = f"{percent(row[key])} ({percent_range(low, high)})"
         return Cell(text, float(row[key]), (100 * low, 100 * high) if drawn else None)
+
+    return Column(heading, cell)
+
+
+def no_pattern_column() -> Column:
+    """The share of images that are predicted as the class without a pattern."""
+    return _number_column("no pattern", "no_pattern", percent)
+
+
+def _number_column(heading: str, key: str, write: Callable[[float], str]) -> Column:
+    def cell(row: Scores) -> Cell:
+        return Cell() if row.get(key) is None else Cell(write(row[key]), float(row[key]))
 
     return Column(heading, cell)
 
@@ -147,12 +149,11 @@ def _metric_columns(comparison: Comparison, table: str) -> list[Column]:
 
 def _metric_column(metric: Metric, key: str, title: str) -> Column:
     heading = f"{title} ({metric.unit})" if metric.unit else title
-    power = _power_column(heading, key)
+    power = power_column(heading, key)
+    plain = _number_column(heading, key, lambda value: number(value, metric.format))
 
     def cell(row: Scores) -> Cell:
-        if f"{key}_low" in row:
-            return power.cell(row)
-        return number_cell(row.get(key), lambda value: number(value, metric.format))
+        return (power if f"{key}_low" in row else plain).cell(row)
 
     return Column(heading, cell, (metric.heading, metric.note))
 
@@ -197,7 +198,7 @@ def _found_rows(
     return found
 
 
-def _table(
+def make_table(
     key: str, title: str, text: str, rows: Sequence[Scores], columns: Sequence[Column]
 ) -> Table:
     """A table without the rows and columns that hold nothing."""

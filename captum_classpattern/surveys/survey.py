@@ -32,8 +32,8 @@ class Survey:
     The findings of many classes of one model, as :func:`survey` gives them.
 
     Iterating runs the search, and gives each finding as soon as its class is finished. Findings are
-    kept: a second iteration repeats them, and an interrupted one continues with the classes that are
-    missing. Methods that need all findings finish the search first.
+    kept: a second iteration repeats them, and an interrupted one continues with the missing
+    classes. Methods that need all findings finish the search first.
 
     Args:
         findings (Iterable[Finding]): Findings that are there already. Default: none.

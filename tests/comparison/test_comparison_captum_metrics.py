@@ -4,7 +4,7 @@ import pytest
 import torch
 from captum.attr import InputXGradient, Saliency
 from captum.metrics import infidelity, infidelity_perturb_func_decorator, sensitivity_max
-from comparisons import CANVASES, TARGETS, Searching, compared, conv_net, linear_net, saying
+from comparisons import CANVASES, TARGETS, Searching, compared, conv_net, from_function, linear_net
 from torch import nn
 
 from captum_classpattern import Pattern
@@ -21,7 +21,7 @@ def image_records(comparison, method):
 def test_they_are_captums(method, seed):
     net = conv_net()
     comparison = compared(models={"conv": net}, methods={"m": method}, seed=seed)
-    own, images = method(net), CANVASES.clone()
+    attribution, images = method(net), CANVASES.clone()
 
     @infidelity_perturb_func_decorator(method is InputXGradient)
     def noisy(inputs):
@@ -34,14 +34,14 @@ def test_they_are_captums(method, seed):
             net,
             noisy,
             image,
-            own.attribute(image, target).detach(),
+            attribution.attribute(image, target).detach(),
             target=target,
             n_perturb_samples=10,
             normalize=True,
         )
         torch.manual_seed(seed)
         moved += sensitivity_max(
-            own.attribute, image, perturb_radius=0.02, n_perturb_samples=3, target=target
+            attribution.attribute, image, perturb_radius=0.02, n_perturb_samples=3, target=target
         )
     records = image_records(comparison, "m")
     unfaithful, moved = ([float(value) for value in values] for values in (unfaithful, moved))
@@ -54,9 +54,9 @@ def test_the_gradient_of_a_linear_model_is_faithful_and_a_turned_one_is_not():
     weight = linear_net()[1].weight.detach().view(3, 3, 6, 6)
     comparison = compared(
         methods={
-            "true": saying(lambda images, targets: weight[list(targets)].clone()),
-            "times": saying(lambda images, targets: 7 * weight[list(targets)]),
-            "turned": saying(lambda images, targets: weight[list(targets)].flip(-1)),
+            "true": from_function(lambda images, targets: weight[list(targets)].clone()),
+            "times": from_function(lambda images, targets: 7 * weight[list(targets)]),
+            "turned": from_function(lambda images, targets: weight[list(targets)].flip(-1)),
         }
     )
     found = {
@@ -80,12 +80,12 @@ def test_they_are_of_the_signed_maps_of_images_alone():
 
 
 def test_a_metric_that_fails_costs_no_more_than_itself():
-    def says(images, targets):
+    def function(images, targets):
         if len(images) > 1:
             raise RuntimeError("not\n  so many")
         return images
 
-    comparison = compared(methods={"m": saying(says)})
+    comparison = compared(methods={"m": from_function(function)})
     [failure] = comparison.failures
     assert (failure.what, failure.reason) == ("sensitivity_max", "RuntimeError: not so many")
     assert all(r.score("infidelity") > 0 for r in image_records(comparison, "m"))
@@ -115,7 +115,7 @@ def test_values_that_are_no_numbers_are_left_out():
 
 
 def test_maps_that_are_zero_have_numbers():
-    zero = saying(lambda images, targets: torch.zeros_like(images))
+    zero = from_function(lambda images, targets: torch.zeros_like(images))
     for r in image_records(compared(methods={"zero": zero}), "zero"):
         assert r.score("infidelity") > 0
         assert r.score("sensitivity") == 0

@@ -18,7 +18,7 @@ MAKERS = {
 each = pytest.mark.parametrize("name", list(MAKERS))
 
 
-# ---- what they say
+# ---- maps
 
 
 def test_random_pixels_are_seeded_uniform_and_alike_in_all_channels():
@@ -42,8 +42,8 @@ def test_random_pixels_are_seeded_uniform_and_alike_in_all_channels():
 
 
 def plain_nearness(image, target):
-    own = [one for one, label in zip(SEARCH, LABELS.tolist()) if label == target]
-    return 1 - (image - sum(own) / len(own)).abs()
+    images = [one for one, label in zip(SEARCH, LABELS.tolist()) if label == target]
+    return 1 - (image - sum(images) / len(images)).abs()
 
 
 def test_class_mean_is_that_of_a_plain_loop():
@@ -74,8 +74,13 @@ def plain_crop(net, image, target, k, n_images=12):
             mask = torch.zeros(6, 6, dtype=torch.bool)
             for number in range(k):
                 mask[top + number // side, left + number % side] = True
-            said = [net(torch.where(mask, image, one)[None]).softmax(1) for one in stamped_on]
-            scores[top, left] = (float(sum(one[0, target] for one in said)) / n_images, mask)
+            probabilities = [
+                net(torch.where(mask, image, one)[None]).softmax(1) for one in stamped_on
+            ]
+            scores[top, left] = (
+                float(sum(one[0, target] for one in probabilities)) / n_images,
+                mask,
+            )
     return scores
 
 
@@ -154,10 +159,13 @@ def test_best_crop_stamps_no_image_of_the_target():
 
     white = torch.ones(1, 3, 6, 6)
     BestCrop(net, SEARCH, LABELS).attribute(white, 1, area=1 / 36, n_images=6)
-    rest = [(one, (one != 1).all(0)) for one in seen]
-    assert all(int(kept.sum()) == 35 for _, kept in rest)
+    stamped = [(one, (one != 1).all(0)) for one in seen]
+    assert all(int(kept.sum()) == 35 for _, kept in stamped)
     sources = {
-        i for i in range(60) for one, kept in rest if torch.equal(SEARCH[i][:, kept], one[:, kept])
+        i
+        for i in range(60)
+        for one, kept in stamped
+        if torch.equal(SEARCH[i][:, kept], one[:, kept])
     }
     assert len(sources) == 6
     assert all(LABELS[i] != 1 for i in sources)

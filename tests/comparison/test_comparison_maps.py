@@ -14,12 +14,12 @@ from comparisons import (
     LABELS,
     SEARCH,
     SHAPE,
-    Saying,
+    FunctionMethod,
     Searching,
     conv_net,
+    from_function,
     linear_net,
     plain_mask,
-    saying,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -72,9 +72,9 @@ def test_passes(model, how, an_image):
 
 
 def test_passes_of_one_call_alone():
-    own = bound(Saliency)
-    assert [own(CANVASES[:n], [0] * n, area=0.1, seed=0).passes for n in (1, 3, 2)] == [1, 3, 2]
-    assert own.model.passes == 6
+    method = bound(Saliency)
+    assert [method(CANVASES[:n], [0] * n, area=0.1, seed=0).passes for n in (1, 3, 2)] == [1, 3, 2]
+    assert method.model.passes == 6
 
 
 def test_forward_without_gradients_is_half_a_pass():
@@ -128,14 +128,14 @@ def test_images_are_copied_in_the_models_precision():
 def test_tensors_among_the_keywords_go_where_the_model_is():
     seen = {}
 
-    class Noted(Saying):
+    class Noted(FunctionMethod):
         def attribute(self, inputs, target=None, **keywords):
             seen.update(keywords)
             return inputs
 
     keywords = {"baselines": SEARCH[:2], "mask": torch.arange(36).view(6, 6), "n": 3}
-    own = bound((lambda m: Noted(m, None), keywords), linear_net(dtype=torch.float64))
-    own(CANVASES, [0] * 4, area=0.1, seed=0)
+    method = bound((lambda m: Noted(m, None), keywords), linear_net(dtype=torch.float64))
+    method(CANVASES, [0] * 4, area=0.1, seed=0)
     assert seen["baselines"].dtype == torch.float64
     assert torch.equal(seen["baselines"], SEARCH[:2].double())
     assert seen["mask"].dtype == torch.int64
@@ -149,14 +149,14 @@ def test_tensors_among_the_keywords_go_where_the_model_is():
 def test_each_image_is_explained_alone():
     sizes = []
 
-    def says(images, targets):
+    def function(images, targets):
         sizes.append((len(images), targets))
         return images * torch.tensor(targets).view(-1, 1, 1, 1)
 
     targets = [i % 3 for i in range(40)]
-    maps = bound(saying(says))(SEARCH[:40], targets, area=0.1, seed=0)
+    maps = bound(from_function(function))(SEARCH[:40], targets, area=0.1, seed=0)
     assert [size for size, _ in sizes] == [1] * 40
-    assert [target for _, own in sizes for target in own] == targets
+    assert [target for _, given in sizes for target in given] == targets
     expected = SEARCH[:40] * torch.tensor(targets).view(-1, 1, 1, 1)
     assert torch.equal(maps.raw, expected)
 
@@ -201,8 +201,8 @@ def test_each_call_is_seeded_and_the_callers_random_state_stays():
     def noisy(images, targets):
         return torch.rand_like(images)
 
-    own, before = bound(saying(noisy)), torch.get_rng_state()
-    one, same, other = (own(CANVASES, [0] * 4, area=0.1, seed=s).raw for s in (3, 3, 4))
+    method, before = bound(from_function(noisy)), torch.get_rng_state()
+    one, same, other = (method(CANVASES, [0] * 4, area=0.1, seed=s).raw for s in (3, 3, 4))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
     assert torch.equal(torch.get_rng_state(), before)
@@ -268,10 +268,10 @@ def test_the_whole_map_counts_even_where_values_are_nearly_equal():
 def test_a_map_is_sorted_once_for_each_ranking(monkeypatch):
     calls, argsort = [], torch.argsort
     monkeypatch.setattr(torch, "argsort", lambda *a, **k: calls.append(1) or argsort(*a, **k))
-    own = PixelMap(torch.randn(6, 6))
+    pixel_map = PixelMap(torch.randn(6, 6))
     for area in (0.1, 0.2, 0.5):
         for ranking in ("signed", "absolute"):
-            own.mask(ranking, area)
+            pixel_map.mask(ranking, area)
     assert len(calls) == 2
 
 

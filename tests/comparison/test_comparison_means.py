@@ -18,7 +18,7 @@ CANVASES = st.lists(st.tuples(st.integers(0, 7), HITS, HITS), min_size=1, max_si
 
 
 def records(drawn):
-    """A canvas for each class and its hits; with its own hits of no pattern."""
+    """A canvas for each class with its hits, and its hits without a pattern."""
     return [
         Record(
             "net", "A", "image", "signed", i, "canvas", y, False,

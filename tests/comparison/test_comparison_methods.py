@@ -188,8 +188,8 @@ class Reused(nn.Module):
 
     def __init__(self):
         super().__init__()
-        own = conv_net()
-        self.first, self.relu, self.last = own[:2], nn.ReLU(), own[3:]
+        net = conv_net()
+        self.first, self.relu, self.last = net[:2], nn.ReLU(), net[3:]
         self.middle = nn.Conv2d(4, 4, 1)
         nn.init.dirac_(self.middle.weight)
 

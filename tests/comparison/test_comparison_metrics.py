@@ -5,7 +5,16 @@ from statistics import mean
 
 import pytest
 import torch
-from comparisons import CANVASES, LABELS, SEARCH, TARGETS, Searching, compared, plain_mask, saying
+from comparisons import (
+    CANVASES,
+    LABELS,
+    SEARCH,
+    TARGETS,
+    Searching,
+    compared,
+    from_function,
+    plain_mask,
+)
 
 from captum_classpattern import Pattern
 from captum_classpattern.comparison import RandomPixels
@@ -64,7 +73,9 @@ def test_a_method_without_chance_is_stable_over_seeds():
 
 
 def test_stability_over_canvases_is_with_the_other_image_of_the_class():
-    comparison = compared(methods={"m": saying(lambda images, targets: images)}, class_images=3)
+    comparison = compared(
+        methods={"m": from_function(lambda images, targets: images)}, class_images=3
+    )
     search = LabelledImages.of(SEARCH, LABELS, argument="baselines")
     settings = {"class_images": 3, "area": 0.1, "areas": [0.1], "seeds": [0], "scorers": {}}
     task = build_task(CANVASES, TARGETS, ["canvas"] * 4, search, **settings)
@@ -104,7 +115,7 @@ def test_localisation_of_a_search_is_at_the_triggers_area():
 @pytest.mark.parametrize("ranking", ["signed", "absolute"])
 def test_each_ranking_is_localised_by_itself(ranking):
     comparison = compared(
-        methods={"minus": saying(lambda images, targets: -ROW.expand_as(images).clone())},
+        methods={"minus": from_function(lambda images, targets: -ROW.expand_as(images).clone())},
         triggers={"linear": TRIGGER},
     )
     records = [r for r in comparison.select(ranking=ranking) if "iou" in r.scores]
@@ -117,13 +128,17 @@ def test_each_ranking_is_localised_by_itself(ranking):
 
 
 def test_maps_without_negative_values_have_no_absolute_ranking():
-    both = compared(methods={"plus": saying(lambda i, t: i), "minus": saying(lambda i, t: -i)})
+    both = compared(
+        methods={"plus": from_function(lambda i, t: i), "minus": from_function(lambda i, t: -i)}
+    )
     found = {(r.method, r.ranking) for r in both.records}
     assert found == {("plus", "signed"), ("minus", "signed"), ("minus", "absolute")}
 
 
 def test_the_mean_over_stamped_canvases_is_their_class_map():
-    comparison = compared(methods={"m": saying(lambda i, t: i)}, triggers={"linear": TRIGGER})
+    comparison = compared(
+        methods={"m": from_function(lambda i, t: i)}, triggers={"linear": TRIGGER}
+    )
     images = comparison.stamped["linear"].double().sum(1).mean(0)
     records = comparison.select(kind="stamped", level="class")
     assert [r.canvas for r in records] == [4, 5]

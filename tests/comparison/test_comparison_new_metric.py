@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from comparisons import CANVASES, METHODS, all_facts, compared, linear_net, saying
+from comparisons import CANVASES, METHODS, all_facts, compared, from_function, linear_net
 
 from captum_classpattern import Pattern
 from captum_classpattern.comparison import METRICS, Metric
@@ -65,7 +65,7 @@ def test_a_metric_that_fails_costs_no_more_than_itself():
         return result.canvas if result.canvas % 2 else float("inf")
 
     new = [Metric("a", failing, "first"), Metric("b", infinite, "second")]
-    comparison = compared(metrics=[*new, *METRICS], methods={"m": saying(lambda i, t: i)})
+    comparison = compared(metrics=[*new, *METRICS], methods={"m": from_function(lambda i, t: i)})
     assert [(f.method, f.what, f.reason) for f in comparison.failures] == [
         ("m", "first", "RuntimeError: half way"),
         ("m", "second", "NaN or infinite for 4 of 8 canvases"),
@@ -74,7 +74,9 @@ def test_a_metric_that_fails_costs_no_more_than_itself():
     assert not [r for r in comparison.records if "a" in r.scores]
     for record in comparison.records:
         record.scores.pop("b", None)
-    assert all_facts(comparison) == all_facts(compared(methods={"m": saying(lambda i, t: i)}))
+    assert all_facts(comparison) == all_facts(
+        compared(methods={"m": from_function(lambda i, t: i)})
+    )
 
 
 def test_a_metric_gets_a_private_classifier_and_a_seed():

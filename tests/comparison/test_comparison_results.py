@@ -97,11 +97,11 @@ def test_patterns_of_records_score_as_recorded(comparison, area):
 
 def test_canvases_of_records(comparison):
     for record in comparison.records:
-        own = comparison.canvas_of(record)
+        canvas = comparison.canvas_of(record)
         if record.kind == "stamped":
-            assert torch.equal(own, comparison.stamped[record.model][record.canvas - 4])
+            assert torch.equal(canvas, comparison.stamped[record.model][record.canvas - 4])
         else:
-            assert torch.equal(own, CANVASES[record.canvas])
+            assert torch.equal(canvas, CANVASES[record.canvas])
 
 
 # ---- maps
@@ -209,12 +209,14 @@ def test_curves_are_the_records(comparison):
         scored = comparison.select(kind="photo", model=model)
         assert set(drawn) - {"Searching, 10 % map cut"} == {r.name for r in scored}
         for name in {r.name for r in scored}:
-            own = [r for r in scored if r.name == name]
-            assert len(own) == 3
-            expected = [(a, mean_power((r.target, r.powers[a]) for r in own).value) for a in AREAS]
+            chosen = [r for r in scored if r.name == name]
+            assert len(chosen) == 3
+            expected = [
+                (a, mean_power((r.target, r.powers[a]) for r in chosen).value) for a in AREAS
+            ]
             np.testing.assert_allclose(drawn[name], expected)
-        own = [r for r in scored if r.name == "Searching"]
-        powers = [(r.target, {**r.rethresholded, 0.1: r.powers[0.1]}) for r in own]
+        chosen = [r for r in scored if r.name == "Searching"]
+        powers = [(r.target, {**r.rethresholded, 0.1: r.powers[0.1]}) for r in chosen]
         cut = [(a, mean_power((y, of_areas[a]) for y, of_areas in powers).value) for a in AREAS]
         np.testing.assert_allclose(drawn["Searching, 10 % map cut"], cut)
 

@@ -14,16 +14,16 @@ from comparisons import (
     METHODS,
     SEARCH,
     TARGETS,
-    Saying,
+    FunctionMethod,
     Searching,
     all_facts,
     compared,
     conv_net,
     facts,
+    from_function,
     linear_net,
     plain_hits,
     plain_mask,
-    saying,
 )
 from test_captum_contract import lived_in_inputs, state_of_caller
 from torch import nn
@@ -42,11 +42,11 @@ from captum_classpattern.images import LabelledImages
 # ---- the slow plain loop
 
 
-def plain_lot(target, class_images=3, seed=0):
-    """Search images of a class, by lot."""
-    own = [i for i in range(60) if LABELS[i] == target]
-    lot = torch.randperm(len(own), generator=torch.Generator().manual_seed(seed)).tolist()
-    return [SEARCH[own[place]] for place in lot[:class_images]]
+def plain_choice(target, class_images=3, seed=0):
+    """Random search images of a class."""
+    indices = [i for i in range(60) if LABELS[i] == target]
+    order = torch.randperm(len(indices), generator=torch.Generator().manual_seed(seed)).tolist()
+    return [SEARCH[indices[place]] for place in order[:class_images]]
 
 
 def plain_maps(net, image, target):
@@ -67,8 +67,8 @@ def plain_comparison(models, area=0.1):
                     if method == "Saliency" and ranking == "absolute":
                         continue
                     for canvas, (image, target) in enumerate(zip(CANVASES, TARGETS)):
-                        own = [image] if level == "image" else plain_lot(target)
-                        maps = [plain_maps(net, one, target)[method] for one in own]
+                        images = [image] if level == "image" else plain_choice(target)
+                        maps = [plain_maps(net, one, target)[method] for one in images]
                         map = sum(maps) / len(maps)
                         ranked = map.abs() if ranking == "absolute" else map
                         masks = {a: plain_mask(ranked, a) for a in AREAS}
@@ -131,9 +131,9 @@ def test_a_method_with_an_area_is_called_anew_for_each():
         maps = {a: image.double().sum(0).roll(round(a * 36) + 4, -1) for a in AREAS}
         torch.testing.assert_close(r.map, maps[0.1])
         for area in AREAS:
-            own, cut = plain_mask(maps[area], area), plain_mask(maps[0.1], area)
-            assert torch.equal(r.masks[area][0], own)
-            hits, n = plain_hits(net, image, own, r.target)
+            searched, cut = plain_mask(maps[area], area), plain_mask(maps[0.1], area)
+            assert torch.equal(r.masks[area][0], searched)
+            hits, n = plain_hits(net, image, searched, r.target)
             assert r.powers[area].value == hits / n
             if area != 0.1:
                 hits, n = plain_hits(net, image, cut, r.target)
@@ -221,9 +221,9 @@ SEEDED = {
 @pytest.mark.parametrize("left_out", list(SEEDED))
 def test_no_method_depends_on_another(left_out):
     together = compared(methods=SEEDED)
-    rest = {name: how for name, how in reversed(SEEDED.items()) if name != left_out}
-    apart = compared(methods=rest)
-    for name in rest:
+    others = {name: how for name, how in reversed(SEEDED.items()) if name != left_out}
+    apart = compared(methods=others)
+    for name in others:
         assert all_facts(apart, method=name) == all_facts(together, method=name)
     assert not apart.select(method=left_out)
 
@@ -373,17 +373,17 @@ def test_no_method_sees_a_held_out_image(monkeypatch):
 def test_methods_explain_canvases_and_search_images_of_the_class_alone():
     seen = []
 
-    def says(images, targets):
+    def function(images, targets):
         seen.extend(zip(LabelledImages.of(images, argument="images").hashes, list(targets)))
         return images.clone()
 
     searched = LabelledImages.of(SEARCH, argument="images").hashes
 
-    compared(methods={"spy": saying(says)})
-    asked = [(searched.index(one), target) for one, target in seen if one in searched]
+    compared(methods={"spy": from_function(function)})
+    explained = [(searched.index(one), target) for one, target in seen if one in searched]
     canvases = set(enumerate(TARGETS))
-    of_class = {pair for pair in asked if pair not in canvases}
-    assert canvases <= set(asked)
+    of_class = {pair for pair in explained if pair not in canvases}
+    assert canvases <= set(explained)
     assert all(int(LABELS[index]) == target for index, target in of_class)
     assert 3 <= len(of_class) <= 9
 
@@ -391,7 +391,7 @@ def test_methods_explain_canvases_and_search_images_of_the_class_alone():
 # ---- nobody is harmed
 
 
-class Careless(Saying):
+class Careless(FunctionMethod):
     """Doubles the model's weights, leaves a hook in it and changes its inputs in place."""
 
     def attribute(self, inputs, target=None, additional_forward_args=None):
@@ -416,23 +416,25 @@ def failing_in_a_metric(images, targets):
     return images
 
 
-@pytest.mark.parametrize("says", [spoiling, failing, failing_in_a_metric])
-def test_a_careless_method_harms_no_other_one(says):
+@pytest.mark.parametrize("function", [spoiling, failing, failing_in_a_metric])
+def test_a_careless_method_harms_no_other_one(function):
     net = linear_net()
     before = state_of_caller(net, CANVASES)
     expected = compared(models={"linear": net})
     careless = compared(
-        models={"linear": net}, methods={"careless": lambda m: Careless(m, says), **METHODS}
+        models={"linear": net}, methods={"careless": lambda m: Careless(m, function), **METHODS}
     )
     assert state_of_caller(net, CANVASES) == before
     kept = [record for record in careless.records if record.method != "careless"]
     assert [facts(record) for record in kept] == all_facts(expected)
-    what = {spoiling: [], failing: ["maps"], failing_in_a_metric: ["sensitivity_max"]}[says]
+    what = {spoiling: [], failing: ["maps"], failing_in_a_metric: ["sensitivity_max"]}[function]
     assert [(f.method, f.what) for f in careless.failures] == [("careless", one) for one in what]
 
 
 def test_a_failure_gives_the_reason_and_the_others_go_on():
-    comparison = compared(methods={"broken": saying(failing), "no": lambda m: 1 / 0, **METHODS})
+    comparison = compared(
+        methods={"broken": from_function(failing), "no": lambda m: 1 / 0, **METHODS}
+    )
     assert [f.as_dict() for f in comparison.failures] == [
         {
             "model": "linear",
@@ -495,9 +497,11 @@ def test_a_model_of_double_precision_and_its_forward_alone():
     references = SEARCH[:5]
     methods = {**METHODS, "ours": SEEDED["ClassPattern"]}
     for model in (net, net.forward, lambda images: net(images.double())):
-        own = compared(models={"linear": model}, methods=methods)
-        assert not own.failures
-        for ours, theirs in zip(own.select(method="Saliency"), expected.select(method="Saliency")):
+        found = compared(models={"linear": model}, methods=methods)
+        assert not found.failures
+        for ours, theirs in zip(
+            found.select(method="Saliency"), expected.select(method="Saliency")
+        ):
             torch.testing.assert_close(ours.map, theirs.map)
     shap = {"IG": (IntegratedGradients, {"baselines": references[:1]})}
     assert not compared(models={"linear": net}, methods=shap).failures
@@ -505,10 +509,10 @@ def test_a_model_of_double_precision_and_its_forward_alone():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_canvases_of_another_precision(dtype):
-    own = compared(canvases=CANVASES.to(dtype), methods=SEEDED)
+    found = compared(canvases=CANVASES.to(dtype), methods=SEEDED)
     expected = compared(canvases=CANVASES.to(dtype).float(), methods=SEEDED)
-    assert not own.failures
-    for ours, theirs in zip(own.records, expected.records, strict=True):
+    assert not found.failures
+    for ours, theirs in zip(found.records, expected.records, strict=True):
         assert all(torch.equal(ours.masks[area], theirs.masks[area]) for area in AREAS)
         assert ours.powers == theirs.powers
 
@@ -531,7 +535,7 @@ WHITE = torch.ones(3, 6, 6)
 
 
 def perfect(pixels):
-    return saying(lambda images, targets: pixels.expand_as(images).clone())
+    return from_function(lambda images, targets: pixels.expand_as(images).clone())
 
 
 def test_stamped_canvases_carry_the_trigger_and_are_no_images_of_its_class():
@@ -555,8 +559,8 @@ def test_stamped_canvases_carry_the_trigger_and_are_no_images_of_its_class():
             record.scores
         )
         assert list(record.masks) == [0.1]
-        own = comparison.canvas_of(record)
-        assert torch.equal(own, stamped[record.canvas - 4])
+        canvas = comparison.canvas_of(record)
+        assert torch.equal(canvas, stamped[record.canvas - 4])
         if record.method == "Saliency" and record.level == "image":
             weight = linear_net()[1].weight[2].detach().view(3, 6, 6).abs().double().sum(0)
             assert torch.equal(record.map, weight)
@@ -627,15 +631,15 @@ def test_a_trigger_for_an_unknown_model_is_refused():
 
 
 def test_a_search_is_localised_at_the_triggers_own_area():
-    asked = []
+    calls = []
 
-    class Asked(Searching):
+    class Noted(Searching):
         def attribute(self, inputs, target=None, additional_forward_args=None, *, area, seed=0):
-            asked.append((round(area * 36, 6), seed, list(target)))
+            calls.append((round(area * 36, 6), seed, list(target)))
             return super().attribute(inputs, target, area=area, seed=seed)
 
-    compared(methods={"asked": Asked}, triggers={"linear": Pattern(WHITE, EDGE, 1)}, seed=7)
-    assert [one for one in asked if one[0] == 6] == [(6, 7, [1, 1, 1, 1]), (6, 8, [1, 1, 1, 1])]
+    compared(methods={"noted": Noted}, triggers={"linear": Pattern(WHITE, EDGE, 1)}, seed=7)
+    assert [one for one in calls if one[0] == 6] == [(6, 7, [1, 1, 1, 1]), (6, 8, [1, 1, 1, 1])]
 
 
 def test_controls_are_marked():

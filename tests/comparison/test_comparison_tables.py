@@ -9,7 +9,7 @@ import pandas
 import pytest
 import torch
 from captum.attr import InputXGradient
-from comparisons import AREAS, CANVASES, LABELS, Searching, compared, linear_net, saying
+from comparisons import AREAS, CANVASES, LABELS, Searching, compared, from_function, linear_net
 
 from captum_classpattern import Pattern
 from captum_classpattern.comparison import METRICS, RandomPixels
@@ -53,9 +53,9 @@ def method_rows(comparison):
 def test_a_row_for_each_method_model_level_ranking_and_kind(comparison):
     rows = method_rows(comparison)
     groups = [group(comparison, row) for row in rows]
-    assert {id(r) for own in groups for r in own} == {id(r) for r in comparison.records}
+    assert {id(r) for group in groups for r in group} == {id(r) for r in comparison.records}
     assert sum(map(len, groups)) == len(comparison.records)
-    assert [row["canvases"] for row in rows] == [len(own) for own in groups]
+    assert [row["canvases"] for row in rows] == [len(group) for group in groups]
     assert {row["kind"] for row in rows} == {"a", "b", "stamped"}
     assert {(row["method"], row["control"]) for row in rows} == {
         ("InputXGradient", False),
@@ -76,11 +76,11 @@ def plain_mean(records, value):
 def test_means_are_means_over_classes(comparison):
     found = set()
     for row in method_rows(comparison):
-        own = group(comparison, row)
+        records = group(comparison, row)
         names = [m.name for m in METRICS if m.name not in ("on", "passes", "seconds")]
-        plain = {name: plain_mean(own, lambda r, name=name: r.score(name)) for name in names}
+        plain = {name: plain_mean(records, lambda r, name=name: r.score(name)) for name in names}
         for name in ("passes", "seconds"):  # costs, per canvas
-            known = [value for r in own if (value := r.score(name)) is not None]
+            known = [value for r in records if (value := r.score(name)) is not None]
             plain[name] = mean(known) if known else None
         for name, value in plain.items():
             if value is None:
@@ -92,7 +92,7 @@ def test_means_are_means_over_classes(comparison):
 
 
 def averaged(records, power):
-    """Value and ends of the interval: of these two or three classes, the means of their own."""
+    """Value and ends of the interval; for so few classes, the means of theirs."""
     return {
         "": plain_mean(records, lambda r: power(r).value),
         "_low": plain_mean(records, lambda r: power(r).interval[0]),
@@ -105,19 +105,21 @@ def test_powers_are_means_over_classes_with_intervals(comparison):
     assert sizes == {20, 40, 60}  # 40 images are of class 0, 20 of class 1, none of class 2
     scored = 0
     for row in method_rows(comparison):
-        own = group(comparison, row)
+        records = group(comparison, row)
         if row["kind"] == "stamped":
             assert not [key for key in row if key.startswith(("power", "on_", "no_pattern"))]
             continue
         scored += 1
         for area in AREAS:
-            for end, value in averaged(own, lambda r, area=area: r.powers[area]).items():
+            for end, value in averaged(records, lambda r, area=area: r.powers[area]).items():
                 assert row[f"power_{area:g}{end}"] == pytest.approx(value)
-        bare = plain_mean(own, lambda r: r.powers[0.1].without)
+        bare = plain_mean(records, lambda r: r.powers[0.1].without)
         assert row["no_pattern"] == pytest.approx(bare)
         [other] = {"one", "other"} - {row["model"]}
         if (row["level"], row["ranking"]) == ("image", "signed"):
-            for end, value in averaged(own, lambda r, other=other: r.scores["on"][other]).items():
+            for end, value in averaged(
+                records, lambda r, other=other: r.scores["on"][other]
+            ).items():
                 assert row[f"on_{other}{end}"] == pytest.approx(value)
         else:
             assert f"on_{other}" not in row
@@ -125,7 +127,7 @@ def test_powers_are_means_over_classes_with_intervals(comparison):
         assert ("rethresholded_0.3" in row) == (row["method"] == "Searching")
         if row["method"] == "Searching":
             for area in (0.06, 0.3):
-                cut = averaged(own, lambda r, area=area: r.rethresholded[area])
+                cut = averaged(records, lambda r, area=area: r.rethresholded[area])
                 for end, value in cut.items():
                     assert row[f"rethresholded_{area:g}{end}"] == pytest.approx(value)
     assert scored == 24
@@ -242,14 +244,14 @@ def test_json_stays_json_where_captums_metrics_are_no_numbers():
         return net(images) * 1e30  # its square is infinite
 
     for model in (no_numbers, huge):
-        own = compared(models={"m": model}, methods={"InputXGradient": InputXGradient})
-        content = strict(own.to_json())
-        assert len(content["rows"]) == len(own.records) == 16
+        comparison = compared(models={"m": model}, methods={"InputXGradient": InputXGradient})
+        content = strict(comparison.to_json())
+        assert len(content["rows"]) == len(comparison.records) == 16
         assert not [row for row in content["rows"] if "infidelity" in row]
 
 
 def test_a_search_alone_has_no_class_mean():
-    rows = compared(methods={"Searching": Searching, "plus": saying(lambda i, t: i)}).rows()
+    rows = compared(methods={"Searching": Searching, "plus": from_function(lambda i, t: i)}).rows()
     assert [(row["method"], row["level"]) for row in rows] == [
         ("Searching", "image"),
         ("plus", "image"),

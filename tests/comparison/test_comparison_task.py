@@ -35,55 +35,55 @@ def places(images):
 
 @pytest.mark.parametrize("count", [1, 7, 20, 50])
 def test_images_of_each_class_are_chosen_at_random(count):
-    own = task(class_images=count)
-    assert list(own.class_images) == [0, 1, 2]
-    for target, images in own.class_images.items():
+    built = task(class_images=count)
+    assert list(built.class_images) == [0, 1, 2]
+    for target, images in built.class_images.items():
         chosen = places(images)
         assert len(chosen) == len(set(chosen)) == min(count, 20)
         assert all(LABELS[i] == target for i in chosen)
     again, other = task(class_images=count), task(class_images=count, seed=1)
-    for target, images in own.class_images.items():
+    for target, images in built.class_images.items():
         assert torch.equal(images, again.class_images[target])
         assert not torch.equal(images, other.class_images[target])
 
 
 def test_the_other_image_of_a_class_is_not_a_canvas():
-    own = task(canvases=SEARCH[:57], targets=LABELS[:57].tolist(), class_images=20)
-    assert sorted(places(own.other_images.values())) == [57, 58, 59]
-    for target, image in own.other_images.items():
+    built = task(canvases=SEARCH[:57], targets=LABELS[:57].tolist(), class_images=20)
+    assert sorted(places(built.other_images.values())) == [57, 58, 59]
+    for target, image in built.other_images.items():
         assert LABELS[places([image])[0]] == target
     assert not task(canvases=SEARCH, targets=LABELS.tolist(), class_images=20).other_images
 
 
 def test_a_class_without_search_images_has_none():
     only = LabelledImages(SEARCH, torch.zeros(60, dtype=torch.int64), argument="baselines")
-    own = task(source=only)
-    assert list(own.class_images) == list(own.other_images) == [0]
-    assert own.n_unstamped == 4
+    built = task(source=only)
+    assert list(built.class_images) == list(built.other_images) == [0]
+    assert built.n_unstamped == 4
 
 
 def test_a_trigger_adds_evenly_spaced_stamped_images_of_other_classes():
     pixels = changed_pixels(TRIGGER, SEARCH)
     plain = task()
-    own = add_trigger(plain, TRIGGER, pixels, SOURCE, 4)
-    assert own.n_unstamped == 4
-    assert own.kinds == ["canvas"] * 4 + ["stamped"] * 4
-    assert own.targets == [*TARGETS, 1, 1, 1, 1]
-    assert torch.equal(own.canvases[:4], CANVASES)
+    built = add_trigger(plain, TRIGGER, pixels, SOURCE, 4)
+    assert built.n_unstamped == 4
+    assert built.kinds == ["canvas"] * 4 + ["stamped"] * 4
+    assert built.targets == [*TARGETS, 1, 1, 1, 1]
+    assert torch.equal(built.canvases[:4], CANVASES)
     others = [i for i in range(60) if LABELS[i] != 1]
     expected = [others[place] for place in (0, 13, 26, 39)]
-    assert torch.equal(own.canvases[4:], TRIGGER.stamp(SEARCH[expected]))
-    assert own.trigger_area == 4 / 36
-    assert [own.has_trigger_for(target) for target in (0, 1, 2)] == [False, True, False]
+    assert torch.equal(built.canvases[4:], TRIGGER.stamp(SEARCH[expected]))
+    assert built.trigger_area == 4 / 36
+    assert [built.has_trigger_for(target) for target in (0, 1, 2)] == [False, True, False]
     assert plain.trigger_area is None
     assert not any(plain.has_trigger_for(target) for target in (0, 1, 2))
     assert add_trigger(plain, TRIGGER, pixels, SOURCE, 99).canvases.shape[0] == 44
 
 
 def test_without_class_images_there_is_still_another_image():
-    own = task(class_images=0)
-    assert own.class_images == {}
-    assert list(own.other_images) == [0, 1, 2]
+    built = task(class_images=0)
+    assert built.class_images == {}
+    assert list(built.other_images) == [0, 1, 2]
 
 
 # ---- scores

@@ -261,10 +261,10 @@ def test_the_hidden_trigger_is_described_with_all_numbers():
         "model": "net",
         "holds": True,  # its best kind is above the others' best
         "text": "net model, trigger hidden (clean images only). IoU and average precision for the "
-        "pixels that the trigger changes: 1 positive canvas: ClassPattern 0.600 and 0.800, "
-        "best other Saliency 0.100 and 0.200; 1 white canvas: ClassPattern 0.200 and 0.300, best "
-        "other Saliency 0.300 and 0.400, best other LRP 0.100 and 0.700, ClassPattern on models "
-        "without the trigger at most 0.050 and 0.200.",
+        "pixels that the trigger changes: on 1 positive canvas, ClassPattern 0.600 and 0.800, "
+        "best other Saliency 0.100 and 0.200; on 1 white canvas, ClassPattern 0.200 and 0.300, "
+        "best other Saliency 0.300 and 0.400, best other LRP 0.100 and 0.700, ClassPattern on "
+        "models without the trigger at most 0.050 and 0.200.",
     }
 
 
@@ -351,7 +351,9 @@ def test_without_a_search_the_verdict_is_about_the_best_that_is_not_a_control():
     )
     assert result["title"] == "LRP finds the hidden trigger best"
     assert not result["holds"]
-    assert "1 canvas: LRP, class mean 0.500 and 0.300, best other BestCrop 0.900" in result["text"]
+    assert (
+        "on 1 canvas, LRP, class mean 0.500 and 0.300, best other BestCrop 0.900" in result["text"]
+    )
 
 
 def test_there_is_no_verdict_on_what_was_not_measured():

@@ -117,7 +117,9 @@ def written_as(key, value):
         return None
     if key.startswith(("power_", "rethresholded_", "on_", "no_pattern")):
         return f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
-    if key in ("passes", "seconds", "infidelity", "sensitivity", "components"):
+    if key == "seconds":
+        return f"{value:.2g}"
+    if key in ("passes", "infidelity", "sensitivity", "components"):
         return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
     return f"{value:.3f}"
 
@@ -156,8 +158,8 @@ def test_hidden_and_visible_triggers_have_separate_tables(usual):
     tables = Page(usual).tables
     assert {row[2] for row in tables["table-hidden"][1:]} == {"positive", "white"}
     assert {row[2] for row in tables["table-visible"][1:]} == {"stamped"}
-    whose = {(row[1], row[3]) for row in tables["table-hidden"][1:]}
-    assert whose == {("bad", "the model's own"), ("clean", "another model's: control")}
+    owners = {(row[1], row[3]) for row in tables["table-hidden"][1:]}
+    assert owners == {("bad", "this model's"), ("clean", "another model's (control)")}
     models = [row[1] for row in tables["table-visible"][1:]]
     assert models == ["bad"] * 5 + ["clean"] * 5
     assert "ClassPattern searches" in {row[0] for row in tables["table-visible"]}
