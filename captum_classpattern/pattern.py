@@ -237,7 +237,7 @@ class Pattern(Perturbation):  # type: ignore[misc]  # captum's class is untyped
 
 
 def pixels_kept(area: float, size: Sequence[int]) -> int:
-    """How many pixels of an H x W mask an area keeps; an error if that is none or all."""
+    """How many pixels of an H x W mask an area keeps; an error if that is 0 or all of them."""
     if isinstance(area, bool) or not isinstance(area, Real):
         raise ArgumentTypeError(f"area must be a number, the share of pixels to keep, got {area!r}")
     total = size[0] * size[1]

@@ -84,9 +84,7 @@ def known_methods(
         ...     lambda model: captum.attr.NoiseTunnel(captum.attr.Saliency(model)),
         ...     {"stdevs": 0.05, "nt_samples": 8})
     """
-    SearchSettings(
-        n_steps=n_steps, precision=precision
-    )  # errors are raised here
+    SearchSettings(n_steps=n_steps, precision=precision)  # errors are raised here
     source = LabelledImages.of(baselines, baseline_labels, argument="baselines")
     searching = {
         "n_steps": n_steps,

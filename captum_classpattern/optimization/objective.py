@@ -108,8 +108,8 @@ class Objective:
     def _halve(self, size: int) -> None:
         self.internal_batch_size = size // 2
         warn(
-            f"the device has too little memory for {size} images at once: the search goes on with "
-            f"internal_batch_size={size // 2}"
+            f"the device has too little memory for {size} images at once: the search continues "
+            f"with internal_batch_size={size // 2}"
         )
 
 

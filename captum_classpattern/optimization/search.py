@@ -81,7 +81,7 @@ class Search:
 
     @property
     def kept_pixels(self) -> int:
-        """How many pixels a pattern may have; an error if that is none or all."""
+        """How many pixels a pattern may have; an error if that is 0 or all of them."""
         return pixels_kept(self.area, self.masks.shape[-2:])
 
     def finish(self) -> None:
@@ -92,7 +92,7 @@ class Search:
 
     def batches(self, batch_size: int, n_steps: int | None, *, epochs: int = 1) -> Iterator[Batch]:
         """That many batches of baselines for each target; if ``n_steps`` is None, as many as visit
-        each baseline ``epochs`` times. Each call goes on where the last one ended."""
+        each baseline ``epochs`` times. Each call continues where the last one ended."""
         counts = {
             target: n_steps or epochs * -(-others // batch_size)
             for target, others in self.schedule.others.items()

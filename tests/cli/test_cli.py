@@ -11,6 +11,7 @@ from typing import get_args, get_type_hints
 import pytest
 import torch
 from command_line import interrupt_searches, run
+from rich.console import Console
 
 import captum_classpattern
 from captum_classpattern import Pattern, cli
@@ -62,7 +63,7 @@ ROW = re.compile(r"│ [* ]*(?P<names>[-A-Z]\S*( \S+)*) {2,}(?P<text>\S.*?) *│
 @pytest.fixture
 def help_of(monkeypatch):
     """The text of each option of a command, by its name, as --help prints it."""
-    monkeypatch.setenv("COLUMNS", "500")
+    monkeypatch.setattr(cli.app, "_console", Console(width=500))
 
     def texts(*command):
         rows = ROW.finditer(run([*command, "--help"]).stdout)

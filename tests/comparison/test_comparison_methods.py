@@ -82,7 +82,7 @@ def test_all_names_are_known_and_the_default_is_in_order(demo):
             assert type(make(linear_net())).__name__ == name
 
 
-def test_an_unknown_name_is_told_with_the_known_ones(demo):
+def test_the_error_about_an_unknown_name_lists_the_known_ones(demo):
     _, images, labels = demo
     with pytest.raises(ValueError, match=r"there is no method 'SHAP': choose from ClassPattern, "):
         known_methods(images, labels, names=["Saliency", "SHAP"])

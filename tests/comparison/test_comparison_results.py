@@ -167,7 +167,7 @@ def test_kinds_of_canvases(comparison):
         assert f"IoU {record.scores['iou']:.2f}" in texts(figure)
 
 
-def test_what_cannot_be_drawn_is_told_in_words(comparison):
+def test_the_error_says_what_can_be_drawn(comparison):
     words = "there is nothing to draw for model 'nobody', class None, canvas None: models are "
     with pytest.raises(ValueError, match=words + r"\['one', 'other'\], classes \[0, 1, 2\]"):
         comparison.plot(model="nobody")

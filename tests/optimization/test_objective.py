@@ -134,7 +134,9 @@ class Small(nn.Module):
         return self.net(images)
 
 
-LITTLE = "too little memory for {} images at once: the search goes on with internal_batch_size={}$"
+LITTLE = (
+    "too little memory for {} images at once: the search continues with internal_batch_size={}$"
+)
 
 
 @pytest.mark.parametrize("bounded", [False, True])
