@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from extend import TrainingRun
 from torch import nn
 
 from captum_classpattern.adapters import (
@@ -11,34 +12,11 @@ from captum_classpattern.adapters import (
     Format,
     LoadedNetwork,
     LoadOptions,
-    find_weights,
     load_model,
-    load_network,
 )
 from captum_classpattern.adapters.formats import FORMATS
 
 IMAGES = torch.rand(3, 3, 40, 40, generator=torch.Generator().manual_seed(0))
-
-
-class TrainingRun:
-    """A checkpoint with averaged weights, class names by number, and the training's settings."""
-
-    name = "training run"
-
-    def matches(self, file, options):
-        return isinstance(file.content, dict) and {"ema", "names", "train_args"} <= set(
-            file.content
-        )
-
-    def load(self, file, options):
-        content, settings = file.content, file.content["train_args"]
-        weights = find_weights(content["ema"], file.path)
-        loaded = load_network(options.arch or settings["model"], weights, options.num_classes)
-        loaded.mean, loaded.std = (0.0,), (1.0,)
-        loaded.normalised_by = "the convention of the training script"
-        loaded.class_names = [content["names"][number] for number in sorted(content["names"])]
-        loaded.input_size = (3, settings["imgsz"], settings["imgsz"])
-        return loaded
 
 
 class Npz:

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from comparisons import CANVASES, METHODS, all_facts, compared, from_function, linear_net
+from extend import DISTANCE
 
 from captum_classpattern import Pattern
 from captum_classpattern.comparison import METRICS, Metric
@@ -12,16 +13,8 @@ from captum_classpattern.report import write_report
 from captum_classpattern.scores.power import power_of
 
 
-def distance_from_centre(classifier, result, task):
-    rows, columns = torch.nonzero(result.mask[0]).double().T
-    height, width = result.map.shape
-    return torch.hypot(rows - (height - 1) / 2, columns - (width - 1) / 2).mean()
-
-
 def test_a_new_metric_is_in_records_tables_json_and_report(tmp_path):
-    title = "distance from the centre"
-    metric = Metric("distance", distance_from_centre, title, unit="pixels", better="lower")
-    comparison = compared(metrics=[*METRICS, metric])
+    comparison = compared(metrics=[*METRICS, DISTANCE])
     for record in comparison.records:
         places = [divmod(i, 6) for i in range(36) if record.masks[0.1].flatten()[i]]
         expected = sum(((y - 2.5) ** 2 + (x - 2.5) ** 2) ** 0.5 for y, x in places) / len(places)
@@ -29,7 +22,7 @@ def test_a_new_metric_is_in_records_tables_json_and_report(tmp_path):
     assert comparison.table()["distance"].notna().all()
     content = json.loads(comparison.to_json())
     assert content["rows"][0]["distance"] == comparison.records[0].scores["distance"]
-    described = {"title": title, "unit": "pixels", "better": "lower", "description": ""}
+    described = {"title": DISTANCE.title, "unit": "pixels", "better": "lower", "description": ""}
     assert content["metrics"][-1] == {"name": "distance", **described}
     page = write_report(comparison, tmp_path / "report.html").read_text(encoding="utf-8")
     assert "<strong>distance from the centre (pixels)</strong>: lower is better." in page
@@ -116,7 +109,7 @@ def test_patterns_of_a_result_are_those_of_its_record():
 @pytest.mark.parametrize(
     ("metrics", "error", "words"),
     [
-        ([distance_from_centre], TypeError, r"must hold Metric objects, got function: give \[\*ME"),
+        ([DISTANCE.measure], TypeError, r"must hold Metric objects, got function: give \[\*ME"),
         ([*METRICS, Metric("iou", lambda *_: 0, "x")], ValueError, "another column named 'iou'"),
         ([Metric("model", lambda *_: 0, "x")], ValueError, "another column named 'model'"),
     ],
@@ -130,4 +123,4 @@ def test_metrics_that_do_not_fit_are_refused(metrics, error, words):
 def test_settings_of_a_metric_that_do_not_exist_are_refused(setting):
     [(name, value)] = setting.items()
     with pytest.raises(ValueError, match=f"{name} must be .*, got '{value}'"):
-        Metric("a", distance_from_centre, "a", **setting)
+        Metric("a", DISTANCE.measure, "a", **setting)

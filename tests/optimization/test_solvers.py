@@ -1,39 +1,12 @@
 """A solver is an object: one from outside works wherever a name does."""
 
-from dataclasses import dataclass
-from typing import ClassVar
-
 import pytest
 import torch
+from extend import RandomSwaps
 
 from captum_classpattern import ClassPattern, predictive_power, search_masks
 from captum_classpattern.demo import demo_images, demo_models
 from captum_classpattern.optimization import SOLVERS, PaperLoop, Solver, Swap
-
-
-@dataclass(frozen=True)
-class RandomSwaps:
-    """Swaps one random pixel at a time, and keeps the swap if the loss falls."""
-
-    tries: int = 40
-    name: ClassVar[str] = "random swaps"
-    accelerates: ClassVar[bool] = True
-
-    def run(self, search):
-        order = torch.rand(search.masks.flatten(1).shape).argsort(1).argsort(1)
-        search.masks = (order < search.kept_pixels).float().view_as(search.masks)
-        for batch in search.batches(16, search.n_steps or self.tries):
-            masks = search.masks[batch.rows]
-            swapped = masks.flatten(1).clone()
-            for mask in swapped:
-                inside, outside = (torch.nonzero(mask == value) for value in (1, 0))
-                mask[inside[torch.randint(len(inside), (1,))]] = 0
-                mask[outside[torch.randint(len(outside), (1,))]] = 1
-            swapped, loss = swapped.view_as(masks), search.loss(masks, batch)
-            better = search.loss(swapped, batch) < loss
-            search.masks[batch.rows] = swapped.where(better.view(-1, 1, 1, 1), masks)
-            search.record(batch, loss)
-        yield from ()
 
 
 def test_a_solver_from_outside_finds_a_pattern_better_than_its_start():

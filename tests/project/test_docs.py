@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import matplotlib
+from extend import DEFINITIONS
 
 import captum_classpattern
 from captum_classpattern import canvases
@@ -100,3 +101,13 @@ def test_every_claim_has_its_table_in_the_docs():
     measured = [part for part in parts if part.startswith(("Claim", "Which", "During", "Random"))]
     assert len(measured) == 7
     assert all("\n|---" in part for part in measured)
+
+
+def test_the_page_on_extensions_runs_and_each_extension_is_short(tmp_path, monkeypatch, capsys):
+    _, names = run("extend.md", tmp_path, monkeypatch)
+    assert names["pattern"].info["settings"]["solver"] == "random swaps"
+    assert names["classifier"].provenance["format"] == "training run"
+    assert names["comparison"].table()["distance"].notna().all()
+    assert "distance from the centre (pixels)" in (tmp_path / "report.html").read_text()
+    for definition in DEFINITIONS:
+        assert len(definition.strip().splitlines()) < 30
