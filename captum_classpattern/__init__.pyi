@@ -15,6 +15,7 @@ from .classifier import PixelClassifier as PixelClassifier
 from .comparison import Comparison as Comparison
 from .comparison import compare as compare
 from .comparison import known_methods as known_methods
+from .images import LabelledImages as LabelledImages
 from .optimization import SearchResult as SearchResult
 from .optimization import search_masks as search_masks
 from .pattern import Pattern as Pattern
