@@ -122,6 +122,12 @@ def as_arguments(additional_forward_args: Any) -> tuple[Any, ...]:
     return (additional_forward_args,) if single else additional_forward_args
 
 
+def check_area(area: Any) -> None:
+    """Raises an error unless an area is a number."""
+    if isinstance(area, bool) or not isinstance(area, Real):
+        raise ArgumentTypeError(f"area must be a number, the share of pixels to keep, got {area!r}")
+
+
 def to_plain_numbers(settings: Any) -> None:
     """Makes the numbers of a frozen dataclass Python's own: JSON can't hold NumPy's."""
     for field in fields(settings):

@@ -7,7 +7,6 @@ from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
-import torch
 from captum.attr import Attribution
 from captum.log import log_usage
 from torch import Tensor
@@ -17,12 +16,13 @@ from captum_classpattern.class_names import name_of, parse_targets
 from captum_classpattern.classifier import (
     MIN_LABELLED,
     Classifier,
+    check_classifier,
     device_and_dtype,
     preserve_state,
     uncounted,
     warn_if_guessing,
 )
-from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels
+from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels, predictions
 from captum_classpattern.optimization.holdout import (
     check_judges,
     found_patterns,
@@ -55,8 +55,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
     Args:
         forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K):
             a :class:`PixelClassifier`, or any callable that behaves so.
-        baselines (Tensor, Dataset or DataLoader): The images that a pattern must win over,
-            (C, H, W) each, in [0, 1]. Images of the target are left out.
+        baselines (LabelledImages, Tensor, Dataset or DataLoader): The images that a pattern is
+            stamped on, (C, H, W) each, in [0, 1]. Images of the target are left out.
         baseline_labels (Tensor or Sequence[int], optional): Their classes. Default: None (the
             Dataset's own, else the classifier's predictions).
         multiply_by_inputs (bool): Whether :meth:`attribute` multiplies the masks with the
@@ -144,27 +144,20 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
                 or to all, or if ``keep`` is given and there are no images to judge by.
         """
         started = time.perf_counter()
-        settings = SearchSettings(solver, area, n_steps, seed, precision)
+        settings = SearchSettings(
+            solver, area, n_steps, seed, precision, internal_batch_size, show_progress
+        )
         check_pixels(canvases, "canvases")
         targets = parse_targets(target, len(canvases), self.forward_func)
         pixels_kept(area, canvases.shape[-2:])
         if keep is not None:
             check_count("keep", keep)
         with preserve_state(self.forward_func, settings.seed):
-            fit, judges = self._split_baselines(
-                canvases, additional_forward_args, internal_batch_size, settings.seed
-            )
+            fit, judges = self._split_baselines(canvases, additional_forward_args, settings)
             if keep is not None:
                 check_judges(judges, targets)
             search = begin_search(
-                self.forward_func,
-                canvases,
-                targets,
-                fit,
-                settings,
-                additional_forward_args,
-                internal_batch_size,
-                show_progress,
+                self.forward_func, canvases, targets, fit, settings, additional_forward_args
             )
             self._check_accuracy(canvases, additional_forward_args, internal_batch_size)
             judged_early = 0
@@ -229,7 +222,9 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         Raises:
             TypeError, ValueError: As :func:`search_masks`.
         """
-        settings = SearchSettings(solver, area, n_steps, seed, precision)
+        settings = SearchSettings(
+            solver, area, n_steps, seed, precision, internal_batch_size, show_progress
+        )
         images = single_tensor(inputs)
         check_pixels(images, "inputs", slack=SLACK)
         targets = parse_targets(target, len(images), self.forward_func)
@@ -237,9 +232,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         arguments = as_arguments(additional_forward_args)
         first, inverse = distinct_searches(canvases, targets, arguments)
         with preserve_state(self.forward_func, settings.seed):
-            fit, _ = self._split_baselines(
-                canvases, additional_forward_args, internal_batch_size, settings.seed
-            )
+            fit, _ = self._split_baselines(canvases, additional_forward_args, settings)
             search = begin_search(
                 self.forward_func,
                 canvases[first],
@@ -247,8 +240,6 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
                 fit,
                 settings,
                 additional_forward_args,
-                internal_batch_size,
-                show_progress,
             )
             self._check_accuracy(canvases, additional_forward_args, internal_batch_size)
             search.finish()
@@ -259,11 +250,9 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         return (result,) if isinstance(inputs, tuple) else result
 
     def _split_baselines(
-        self, like: Tensor, additional_forward_args: Any, batch_size: int | None, seed: int
+        self, like: Tensor, additional_forward_args: Any, settings: SearchSettings
     ) -> tuple[LabelledImages, LabelledImages]:
         """The baselines to fit to and those to judge by; missing labels are predicted, once."""
-        if batch_size is not None:
-            check_count("internal_batch_size", batch_size)
         if self._baselines.labels is None:
             self.accuracy_is_known = True  # the labels will be the model's predictions
         self._baselines = ensure_labels(
@@ -271,9 +260,9 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             self._baselines,
             like=like,
             additional_forward_args=additional_forward_args,
-            batch_size=batch_size,
+            batch_size=settings.internal_batch_size,
         )
-        return split_for_judging(self._baselines, seed)
+        return split_for_judging(self._baselines, settings.seed)
 
     def _check_accuracy(
         self, like: Tensor, additional_forward_args: Any, batch_size: int | None
@@ -285,16 +274,11 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             return
         self.accuracy_is_known = True
         sample = self._baselines.stratified_sample(CHECKED)
-        device, dtype = device_and_dtype(self.forward_func, like)
-        with torch.no_grad(), uncounted():
-            logits = torch.cat(
-                [
-                    self.forward_func(images.to(device, dtype)).cpu()
-                    for images in sample.in_order(batch_size)
-                ]
-            )
-        accuracy = float((logits.argmax(1) == sample.known_labels).float().mean())
-        warn_if_guessing(accuracy, sample.known_labels, logits.shape[1], "baselines")
+        with uncounted():
+            predicted = predictions(self.forward_func, sample, like=like, batch_size=batch_size)
+            n_classes = check_classifier(self.forward_func, like[:1], [])
+        accuracy = float((predicted == sample.known_labels).float().mean())
+        warn_if_guessing(accuracy, sample.known_labels, n_classes, "baselines")
 
     def _seen(self, fit: LabelledImages, judges: LabelledImages, search: Search) -> frozenset[str]:
         """Hashes of the images of a search: of a Tensor all, of a Dataset those that it has used,

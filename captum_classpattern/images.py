@@ -245,9 +245,14 @@ class LabelledImages(Dataset[Any]):
         return self if self.in_memory else self._with_source(self.images)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "LabelledImages":
-        """The same images on a device and in a precision, moved once; those of a Dataset stay where
-        they are, since they are loaded a batch at a time."""
-        return self._with_source(self.images.to(device, dtype)) if self.in_memory else self
+        """The same images on a device and in a precision, moved once. They stay where they are if
+        they are a Dataset or too large for the device; batches are then moved when they are used."""
+        if not self.in_memory:
+            return self
+        try:
+            return self._with_source(self.images.to(device, dtype))
+        except torch.OutOfMemoryError:
+            return self
 
     def _with_source(self, images: Tensor) -> "LabelledImages":
         """The same images, labels and hashes, with the pixels in a given Tensor."""
@@ -372,7 +377,8 @@ class LabelledImages(Dataset[Any]):
 
     def without(self, others: "LabelledImages") -> "LabelledImages":
         r"""
-        Drops the images that are also among others (pixels compared in 256 levels).
+        Drops the images that are also among others: those with the same hash of their pixels in
+        256 levels. Two different images of a million share a hash in one of 560 cases.
 
         Args:
             others (LabelledImages): For example the search images.

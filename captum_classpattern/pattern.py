@@ -18,6 +18,7 @@ from torch import Tensor
 from captum_classpattern._files import write_atomically
 from captum_classpattern._validation import (
     ArgumentTypeError,
+    check_area,
     check_fits,
     check_float_tensor,
     check_unit_range,
@@ -238,8 +239,7 @@ class Pattern(Perturbation):  # type: ignore[misc]  # captum's class is untyped
 
 def pixels_kept(area: float, size: Sequence[int]) -> int:
     """How many pixels of an H x W mask an area keeps; an error if that is 0 or all of them."""
-    if isinstance(area, bool) or not isinstance(area, Real):
-        raise ArgumentTypeError(f"area must be a number, the share of pixels to keep, got {area!r}")
+    check_area(area)
     total = size[0] * size[1]
     k = round(area * total) if 0 <= area <= 1 else -1
     if not 0 < k < total:

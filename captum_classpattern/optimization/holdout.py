@@ -1,4 +1,4 @@
-"""Who judges patterns: search images that no mask is fitted to."""
+"""The search images that judge patterns: no mask is fitted to them."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from captum_classpattern.optimization.search import Search
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.power import count_hits
 
-JUDGE_EVERY, JUDGE_MOST = 5, 500
+JUDGING_STRIDE, MAX_JUDGES = 5, 500
 EARLY_JUDGES = 100  # enough to find the weakest canvases
 
 
@@ -26,7 +26,7 @@ def split_for_judging(
     labels, count = baselines.known_labels, len(baselines)
     shuffled = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     order = shuffled[torch.argsort(labels[shuffled], stable=True)]
-    every = max(JUDGE_EVERY, -(-count // JUDGE_MOST))
+    every = max(JUDGING_STRIDE, -(-count // MAX_JUDGES))
     judging = torch.zeros(count, dtype=torch.bool)
     judging[order[every - 1 :: every]] = True
     classes = len(set(labels.tolist()))

@@ -35,25 +35,16 @@ class Objective:
     def __post_init__(self) -> None:
         self._targets = torch.tensor(self.targets, device=self.canvases.device)
 
-    def value(self, masks: Tensor, batch: Batch) -> Tensor:
-        """Losses (n,) of the masks (n, 1, H, W) of a batch's canvases: 1 - sqrt(p), where p is the
-        probability of the target."""
-        return self._evaluate(masks, batch, bounded=True, gradient=False)[0]
-
-    def value_and_gradient(
-        self, masks: Tensor, batch: Batch, *, bounded: bool = False
-    ) -> tuple[Tensor, Tensor]:
-        """Losses, 1 - sqrt(p) or the cross-entropy -log p, and their gradients (n, 1, H, W).
-
-        1 - sqrt(p) is bounded: images that are far from the class have almost no gradient.
-        """
-        return self._evaluate(masks, batch, bounded=bounded, gradient=True)
-
-    def _evaluate(
+    def evaluate(
         self, masks: Tensor, batch: Batch, *, bounded: bool, gradient: bool
     ) -> tuple[Tensor, Tensor]:
-        """The pairs of canvas and image are independent, so the gradient of the sum of their losses
-        with respect to the stamped images holds the gradient of each pair."""
+        """Losses (n,) of the masks (n, 1, H, W) of a batch's canvases, and their gradients.
+
+        The loss is the cross-entropy -log p, p being the probability of the target; or 1 - sqrt(p)
+        if ``bounded``, so that images that are far from the class have almost no gradient. The
+        pairs of canvas and image are independent, so the gradient of the sum of their losses with
+        respect to the stamped images holds the gradient of each pair.
+        """
         device, rows = masks.device, batch.rows
         picks = [batch.picks[self.targets[row]] for row in rows]
         counts = torch.tensor([len(pick) for pick in picks], device=device)

@@ -6,7 +6,6 @@ from torch import Tensor
 
 from captum_classpattern._validation import (
     as_arguments,
-    check_count,
     check_pixels,
     check_same_shape,
 )
@@ -62,16 +61,17 @@ def search_masks(
         canvases (Tensor): The images to cut patterns from, (N, C, H, W) in [0, 1].
         target (int, str, Tensor or list): The class, by its number or by its name in the
             classifier's ``class_names``; or one for each canvas.
-        baselines (Tensor, Dataset or DataLoader): The images to win over, (C, H, W) each, in
-            [0, 1]; a Dataset or DataLoader gives images or pairs of image and label. A batch at
-            a time is moved to the canvases' device.
+        baselines (LabelledImages, Tensor, Dataset or DataLoader): The images that the masks are
+            stamped on, (C, H, W) each, in [0, 1]; a Dataset or DataLoader gives images or pairs
+            of image and label. A batch at a time is moved to the canvases' device.
         baseline_labels (Tensor or Sequence[int], optional): Their classes. Default: None (the
             Dataset's own, else the classifier's predictions).
         additional_forward_args (Any, optional): Passed to ``forward_func`` after the images; of
             a Tensor with N rows, each canvas gets its row. Default: None.
         solver (str or Solver): ``"swap"``, ``"paper"``, or a solver with settings, such as
             ``PaperLoop(epochs=2)``. Default: "swap".
-        area (float): Share of the pixels that the pattern may have. Default: 0.05.
+        area (float): Share of the pixels that the masks of the swap solver have. The paper's loop
+            does not use it. Default: 0.05.
         n_steps (int, optional): Rounds of the swap solver, or steps of the paper's loop. Default:
             None (80 rounds; or the loop's 5 epochs).
         seed (int): Seed of the order of the baselines. Default: 0.
@@ -81,8 +81,8 @@ def search_masks(
             AVX-512 bfloat16); ``"bfloat16"`` demands it anywhere; ``"full"`` uses the model as it
             is. Default: "auto".
         internal_batch_size (int, optional): Most images in one call of ``forward_func``. It
-            changes memory, and masks only by rounding (see above). Default: None (32 on CPUs,
-            elsewhere all of a step; halved if the device's memory is too small).
+            changes memory, and masks only by rounding (see above). Default: None (32 on CPUs, on
+            other devices all images of a step; halved if the memory is too small).
         show_progress (bool): Draws a progress bar. Default: False.
 
     Returns:
@@ -105,20 +105,15 @@ def search_masks(
         >>> masks.shape, masks.count_nonzero((1, 2, 3)).tolist(), losses.shape
         (torch.Size([2, 1, 8, 8]), [3, 3], torch.Size([2, 10]))
     """
-    settings = SearchSettings(solver, area, n_steps, seed, precision)
+    settings = SearchSettings(
+        solver, area, n_steps, seed, precision, internal_batch_size, show_progress
+    )
     source = LabelledImages.of(baselines, baseline_labels, argument="baselines")
     check_pixels(canvases, "canvases")
     targets = parse_targets(target, len(canvases), forward_func)
     with preserve_state(forward_func, settings.seed):
         search = begin_search(
-            forward_func,
-            canvases,
-            targets,
-            source,
-            settings,
-            additional_forward_args,
-            internal_batch_size,
-            show_progress,
+            forward_func, canvases, targets, source, settings, additional_forward_args
         )
         search.finish()
         return search.result()
@@ -131,12 +126,8 @@ def begin_search(
     source: LabelledImages,
     settings: SearchSettings,
     additional_forward_args: Any = None,
-    internal_batch_size: int | None = None,
-    show_progress: bool = False,
 ) -> Search:
     """A search of canvases that has not begun; to be called and used under ``preserve_state``."""
-    if internal_batch_size is not None:
-        check_count("internal_batch_size", internal_batch_size)
     check_same_shape(canvases, source.shape)
     canvases = canvases.detach().clone()  # out of inference mode, which allows no gradients
     additional = tuple(
@@ -150,18 +141,18 @@ def begin_search(
         source,
         like=canvases,
         additional_forward_args=additional_forward_args,
-        batch_size=internal_batch_size,
+        batch_size=settings.internal_batch_size,
     )
-    if internal_batch_size is None and canvases.device.type == "cpu":
-        internal_batch_size = CPU_BATCH
-    solver = settings.chosen_solver
-    if solver.accelerates:
+    batch_size = settings.internal_batch_size
+    if batch_size is None and canvases.device.type == "cpu":
+        batch_size = CPU_BATCH
+    if settings.solver.accelerates:
         classifier = accelerated(classifier, canvases, additional, settings.precision)
     return Search(
-        solver,
-        Objective(classifier, canvases, targets, additional, internal_batch_size),
+        settings.solver,
+        Objective(classifier, canvases, targets, additional, batch_size),
         Schedule(source, targets, settings.seed),
         settings.area,
         settings.n_steps,
-        show_progress,
+        settings.show_progress,
     )

@@ -1,23 +1,15 @@
-"""Which baselines each target meets in each step of a search."""
+"""Which baselines the patterns of each target are stamped on, step by step."""
 
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from captum_classpattern.images import LabelledImages
-
-
-class Step(NamedTuple):
-    """The images of one step, and which of them each target meets, without finished targets."""
-
-    images: Tensor
-    picks: dict[int, list[int]]
 
 
 class Schedule:
@@ -41,19 +33,24 @@ class Schedule:
                     f"{target}; give images of other classes too"
                 )
         self._epochs = {target: itertools.count() for target in self.others}
-        self._rest: dict[int, Iterator[int]] = {target: iter(()) for target in self.others}
+        self._remaining: dict[int, Iterator[int]] = {target: iter(()) for target in self.others}
 
     def _next_batch(self, target: int, size: int) -> list[int]:
         """The next images of other classes; each epoch visits all of them, in a fresh order."""
-        batch = list(itertools.islice(self._rest[target], size))
+        batch = list(itertools.islice(self._remaining[target], size))
         while not batch:
             order = _shuffled(len(self.source), self.seed, next(self._epochs[target]))
-            self._rest[target] = iter(order[self._labels[order] != target].tolist())
-            batch = list(itertools.islice(self._rest[target], size))
+            self._remaining[target] = iter(order[self._labels[order] != target].tolist())
+            batch = list(itertools.islice(self._remaining[target], size))
         return batch
 
-    def steps(self, size: int, counts: Mapping[int, int], device: torch.device) -> Iterator[Step]:
-        """The next steps, ``counts[target]`` for each target, with their images on a device."""
+    def steps(
+        self, size: int, counts: Mapping[int, int], device: torch.device
+    ) -> Iterator[tuple[Tensor, dict[int, list[int]]]]:
+        """The images of the next steps on a device, and which of them each target meets.
+
+        Each target takes part in ``counts[target]`` steps, and is left out afterwards.
+        """
         plan: Iterator[dict[int, list[int]]] = (
             {t: self._next_batch(t, size) for t, count in counts.items() if number < count}
             for number in range(max(counts.values()))
@@ -64,7 +61,7 @@ class Schedule:
             self.seen.update(indices)
             place = {index: i for i, index in enumerate(indices)}
             picks = {target: [place[i] for i in batch] for target, batch in batches.items()}
-            yield Step(images.to(device), picks)
+            yield images.to(device), picks
 
 
 @lru_cache(maxsize=2)

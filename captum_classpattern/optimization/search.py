@@ -97,11 +97,11 @@ class Search:
             target: n_steps or epochs * -(-others // batch_size)
             for target, others in self.schedule.others.items()
         }
-        targets = self.objective.targets
+        targets, device = self.objective.targets, self.objective.canvases.device
         self._bar.total += max(counts.values())
-        for step in self.schedule.steps(batch_size, counts, self.masks.device):
-            rows = [row for row in self.rows if targets[row] in step.picks]
-            yield Batch(step.images, step.picks, rows)
+        for images, picks in self.schedule.steps(batch_size, counts, device):
+            rows = [row for row in self.rows if targets[row] in picks]
+            yield Batch(images, picks, rows)
             self._steps_done += 1
             self._bar.update()
             if self._steps_done % CHECK_EVERY == 0:
@@ -112,7 +112,7 @@ class Search:
         """Losses (n,) of masks (n, 1, H, W) of the canvases ``batch.rows``: 1 - sqrt(p), where p is
         the probability of the target; half a pass per image."""
         self._count(batch, 1)
-        return self.objective.value(masks, batch)
+        return self.objective.evaluate(masks, batch, bounded=True, gradient=False)[0]
 
     def loss_and_gradient(
         self, masks: Tensor, batch: Batch, *, bounded: bool = False
@@ -120,7 +120,7 @@ class Search:
         """Losses (n,), the cross-entropy or, if ``bounded``, 1 - sqrt(p), and their gradients
         (n, 1, H, W); one pass per image."""
         self._count(batch, 2)
-        return self.objective.value_and_gradient(masks, batch, bounded=bounded)
+        return self.objective.evaluate(masks, batch, bounded=bounded, gradient=True)
 
     def record(self, batch: Batch, losses: Tensor) -> None:
         """Keeps the losses of a step; the search stops with an error where they are not finite."""
@@ -136,11 +136,13 @@ class Search:
     @property
     def passes(self) -> Tensor:
         """Passes of each canvas, int64 (N,)."""
-        return torch.tensor([-(-halves // 2) for halves in self._half_passes])
+        return torch.tensor([-(-count // 2) for count in self._half_passes])
 
     def result(self) -> SearchResult:
         """What has been found so far."""
-        return SearchResult(self.masks, torch.stack(self.losses, 1), self.passes)
+        empty = self.masks.new_empty(len(self.masks), 0)
+        losses = torch.stack(self.losses, 1) if self.losses else empty
+        return SearchResult(self.masks, losses, self.passes)
 
     def _count(self, batch: Batch, half_passes: int) -> None:
         for row in batch.rows:

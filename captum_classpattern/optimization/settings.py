@@ -1,16 +1,14 @@
 """The settings of a search, validated once."""
 
-from dataclasses import asdict, dataclass
-from numbers import Real
-from typing import Any, cast
+from dataclasses import asdict, dataclass, is_dataclass
+from typing import Any
 
 from captum_classpattern._validation import (
-    ArgumentTypeError,
+    check_area,
     check_count,
     check_seed,
     to_plain_numbers,
 )
-from captum_classpattern.optimization.search import Solver
 from captum_classpattern.optimization.solvers import find_solver
 
 PRECISIONS = ("auto", "full", "bfloat16")
@@ -18,47 +16,42 @@ PRECISIONS = ("auto", "full", "bfloat16")
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """What decides a search's result; described in :func:`search_masks`."""
+    """What decides a search's result, and how it is run; described in :func:`search_masks`."""
 
-    solver: "str | Solver" = "swap"
+    solver: Any = "swap"  # a name, which becomes the solver
     area: float = 0.05
     n_steps: int | None = None
     seed: int = 0
     precision: str = "auto"
+    internal_batch_size: int | None = None
+    show_progress: bool = False
 
     def __post_init__(self) -> None:
         """Raises an error that names the first setting out of range; keeps plain numbers."""
-        object.__setattr__(self, "solver", find_solver(self.solver))
+        solver = find_solver(self.solver)
+        object.__setattr__(self, "solver", solver)
         if self.precision not in PRECISIONS:
             raise ValueError(
                 f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}"
             )
-        if self.precision == "bfloat16" and not self.chosen_solver.accelerates:
+        if self.precision == "bfloat16" and not solver.accelerates:
             raise ValueError(
-                f"precision='bfloat16' is not for solver={self.chosen_solver.name!r}, which uses "
-                "the model as it is: leave precision out"
+                f"precision='bfloat16' is not for solver={solver.name!r}, which uses the model as "
+                "it is: leave precision out"
             )
-        if isinstance(self.area, bool) or not isinstance(self.area, Real):
-            raise ArgumentTypeError(
-                f"area must be a number, the share of pixels, got {self.area!r}"
-            )
-        if self.n_steps is not None:
-            check_count("n_steps", self.n_steps)
+        check_area(self.area)
+        for name in ("n_steps", "internal_batch_size"):
+            if getattr(self, name) is not None:
+                check_count(name, getattr(self, name))
         check_seed(self.seed)
         to_plain_numbers(self)
 
-    @property
-    def chosen_solver(self) -> Solver:
-        """The solver as an object."""
-        return cast(Solver, self.solver)
-
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        solver = self.chosen_solver
-        settings: dict[str, Any] = asdict(solver) if hasattr(solver, "__dataclass_fields__") else {}  # type: ignore[call-overload]
+        """What decides the result, as plain values for JSON."""
+        solver = self.solver
         return {
             "solver": solver.name,
-            "solver_settings": settings,
+            "solver_settings": asdict(solver) if is_dataclass(solver) else {},  # type: ignore[arg-type]
             "area": self.area,
             "n_steps": self.n_steps,
             "seed": self.seed,

@@ -57,7 +57,8 @@ def plot_patterns(
     Args:
         forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
         patterns (Sequence[Pattern]): The patterns.
-        images (Tensor, Dataset or DataLoader): Held-out images, (C, H, W) each, in [0, 1].
+        images (LabelledImages, Tensor, Dataset or DataLoader): Held-out images, (C, H, W) each, in
+            [0, 1].
         labels (Tensor or Sequence[int], optional): Their classes. Default: None (the Dataset's
             labels, else the classifier's predictions).
         area (float): Share of the pixels in the binary patterns. Default: 0.05.

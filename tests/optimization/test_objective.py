@@ -53,7 +53,7 @@ def by_formula(row, bounded, net=None, mask=None):
 @pytest.mark.parametrize("bounded", [False, True])
 @pytest.mark.parametrize("size", [None, 1, 4, 11, 100])
 def test_values_and_gradients(bounded, size):
-    values, slopes = objective(size=size).value_and_gradient(MASKS, BATCH, bounded=bounded)
+    values, slopes = objective(size=size).evaluate(MASKS, BATCH, bounded=bounded, gradient=True)
     assert slopes.shape == MASKS.shape
     for row in range(3):
         value, slope = by_formula(row, bounded)
@@ -69,15 +69,17 @@ def test_the_value_alone_is_that_of_the_bounded_loss():
         calls.append(torch.is_grad_enabled())
         return own(images)
 
-    values = objective(net, size=4).value(MASKS, BATCH)
-    expected, _ = objective().value_and_gradient(MASKS, BATCH, bounded=True)
+    values = objective(net, size=4).evaluate(MASKS, BATCH, bounded=True, gradient=False)[0]
+    expected, _ = objective().evaluate(MASKS, BATCH, bounded=True, gradient=True)
     torch.testing.assert_close(values, expected)
     assert calls == [False] * 3
 
 
 def test_some_of_the_canvases():
     """Masks belong to the rows that are given."""
-    values, slopes = objective().value_and_gradient(MASKS[[0, 2]], Batch(IMAGES, PICKS, [2, 1]))
+    values, slopes = objective().evaluate(
+        MASKS[[0, 2]], Batch(IMAGES, PICKS, [2, 1]), bounded=False, gradient=True
+    )
     for place, row in enumerate([2, 1]):
         value, slope = by_formula(row, False, mask=MASKS[[0, 2]][place])
         torch.testing.assert_close(values[place], value, atol=1e-6, rtol=1e-5)
@@ -90,7 +92,9 @@ def test_additional_arguments_follow_their_canvas():
     def shifted(images, shift, scale):
         return scale * net(images) + shift
 
-    values, slopes = objective(shifted, (shifts, 0.5)).value_and_gradient(MASKS, BATCH)
+    values, slopes = objective(shifted, (shifts, 0.5)).evaluate(
+        MASKS, BATCH, bounded=False, gradient=True
+    )
     for row in range(3):
         exact = make_net(torch.float64)
         value, slope = by_formula(row, False, lambda x: 0.5 * exact(x) + shifts[row].double())  # noqa: B023
@@ -102,7 +106,7 @@ def test_additional_arguments_follow_their_canvas():
 def test_the_model_gets_its_own_precision_and_the_result_is_float32(dtype):
     net, dtypes = make_net(dtype), set()
     net.register_forward_pre_hook(lambda _, inputs: dtypes.add(inputs[0].dtype))
-    values, slopes = objective(net).value_and_gradient(MASKS, BATCH)
+    values, slopes = objective(net).evaluate(MASKS, BATCH, bounded=False, gradient=True)
     assert dtypes == {dtype}
     assert values.dtype == slopes.dtype == torch.float32
     value, slope = by_formula(1, False)
@@ -113,7 +117,7 @@ def test_the_model_gets_its_own_precision_and_the_result_is_float32(dtype):
 
 def test_no_gradients_are_left_behind():
     net = make_net()
-    objective(net).value_and_gradient(MASKS, BATCH)
+    objective(net).evaluate(MASKS, BATCH, bounded=False, gradient=True)
     assert all(parameter.grad is None for parameter in net.parameters())
     assert not MASKS.requires_grad
     assert not CANVASES.requires_grad
@@ -143,24 +147,26 @@ LITTLE = (
 def test_the_batch_is_halved_where_memory_is_short(bounded):
     small = objective(Small(5, at_first=5))
     with pytest.warns(UserWarning, match=LITTLE.format(11, 5)) as record:
-        found = small.value_and_gradient(MASKS, BATCH, bounded=bounded)
+        found = small.evaluate(MASKS, BATCH, bounded=bounded, gradient=True)
     assert [warning.filename for warning in record] == [__file__]
     assert small.internal_batch_size == 5
     assert small.forward_func.sizes == [11, 5, 5, 1]
-    expected = objective().value_and_gradient(MASKS, BATCH, bounded=bounded)
+    expected = objective().evaluate(MASKS, BATCH, bounded=bounded, gradient=True)
     torch.testing.assert_close(found, expected)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # it stays at the new size
-        small.value_and_gradient(MASKS, BATCH)
+        small.evaluate(MASKS, BATCH, bounded=False, gradient=True)
 
 
 def test_what_was_done_before_the_memory_ran_out_counts_once():
     small = objective(Small(2, at_first=6), size=6)
     with pytest.warns(UserWarning, match=LITTLE.format(5, 2)) as record:
-        found = small.value_and_gradient(MASKS, BATCH)
+        found = small.evaluate(MASKS, BATCH, bounded=False, gradient=True)
     assert len(record) == 1
     assert small.forward_func.sizes == [6, 5, 2, 2, 1]
-    torch.testing.assert_close(found, objective().value_and_gradient(MASKS, BATCH))
+    torch.testing.assert_close(
+        found, objective().evaluate(MASKS, BATCH, bounded=False, gradient=True)
+    )
 
 
 def test_one_image_that_is_too_large_is_an_error():
@@ -169,7 +175,7 @@ def test_one_image_that_is_too_large_is_an_error():
         pytest.warns(UserWarning, match=LITTLE.format(2, 1)),
         pytest.raises(torch.OutOfMemoryError, match="too little memory"),
     ):
-        small.value_and_gradient(MASKS, BATCH)
+        small.evaluate(MASKS, BATCH, bounded=False, gradient=True)
     assert small.forward_func.sizes == [2, 1]
 
 

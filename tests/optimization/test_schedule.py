@@ -42,9 +42,10 @@ def batches(targets, *stages, **kwargs):
     met = {target: [] for target in targets}
     plan = schedule(targets, **kwargs)
     for size, count in stages:
-        for step in plan.steps(size, {target: count(target) for target in plan.others}, CPU):
-            for target, picks in step.picks.items():
-                met[target].append([round(float(step.images[i].mean() * 100)) for i in picks])
+        counts = {target: count(target) for target in plan.others}
+        for images, picks in plan.steps(size, counts, CPU):
+            for target, chosen in picks.items():
+                met[target].append([round(float(images[i].mean() * 100)) for i in chosen])
     return met
 
 
@@ -115,18 +116,18 @@ def test_images_of_a_step_are_fetched_once_for_all_targets():
     plan = schedule([0, 1, 2, 1], data)
     data.asked.clear()
     steps = plan.steps(4, dict.fromkeys(plan.others, 6), CPU)
-    for number, step in enumerate(steps, start=1):
+    for number, (step_images, picks) in enumerate(steps, start=1):
         assert len(data.asked) == number
         fetched = data.asked[-1]
-        assert len(fetched) == len(set(fetched)) == len(step.images)
-        used = {i for picks in step.picks.values() for i in picks}
+        assert len(fetched) == len(set(fetched)) == len(step_images)
+        used = {i for chosen in picks.values() for i in chosen}
         assert used == set(range(len(fetched)))  # and nothing that no target meets
     assert number == 6
 
 
 def test_targets_that_have_finished_are_left_out():
     plan = schedule([1, 0])
-    present = [sorted(step.picks) for step in plan.steps(3, {1: 6, 0: 9}, CPU)]
+    present = [sorted(picks) for _, picks in plan.steps(3, {1: 6, 0: 9}, CPU)]
     assert present == [[0, 1]] * 6 + [[0]] * 3
 
 

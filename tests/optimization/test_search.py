@@ -563,7 +563,7 @@ LABELS_0_TO_2 = torch.tensor(LABELS)
 @pytest.mark.parametrize(
     ("kwargs", "text"),
     [
-        ({"area": None}, "area must be a number, the share of pixels, got None"),
+        ({"area": None}, "area must be a number, the share of pixels to keep, got None"),
         ({"target": None}, "target must be an int, .*got NoneType"),
         ({"target": 1.0}, "target must be an int, .*got float"),
         ({"target": True}, "target must be an int, .*got bool"),

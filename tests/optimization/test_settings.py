@@ -33,9 +33,16 @@ def test_refused(kwargs, text):
         SearchSettings(**kwargs)
 
 
-@pytest.mark.parametrize("solver", [None, 3, "Swap"])
-def test_a_solver_is_a_known_name_or_an_object_with_a_method_run(solver):
-    with pytest.raises((TypeError, ValueError), match="solver must be one of swap, paper, or an"):
+class Unnamed:
+    def run(self, search):
+        yield
+
+
+@pytest.mark.parametrize("solver", [None, 3, "Swap", Swap, Unnamed()])
+def test_a_solver_is_a_known_name_or_an_object_with_all_parts(solver):
+    with pytest.raises(
+        (TypeError, ValueError), match="solver must be one of swap, paper, or an object with name"
+    ):
         SearchSettings(solver=solver)
 
 

@@ -51,3 +51,23 @@ def test_the_default_settings_are_those_of_the_name(name):
 def test_solvers_have_what_the_protocol_asks_for():
     solvers: list[Solver] = [Swap(), PaperLoop(), RandomSwaps()]
     assert [solver.accelerates for solver in solvers] == [True, False, True]
+
+
+def test_a_solver_need_not_record_losses():
+    class Fixed:
+        name, accelerates = "fixed", False
+
+        def run(self, search):
+            search.masks = torch.zeros_like(search.masks)
+            search.masks[..., 0] = 1
+            yield
+
+    model, images = demo_models()["natural"], demo_images()
+    canvases = images.search.images[:3]
+    result = search_masks(model, canvases, 3, images.search, solver=Fixed())
+    assert result.losses.shape == (3, 0)
+    assert result.passes.tolist() == [0, 0, 0]
+    explainer = ClassPattern(model, images.search)
+    [pattern] = explainer.search(canvases, 3, solver=Fixed(), keep=1)
+    assert pattern.info["loss_curve"] == []
+    assert pattern.info["settings"]["solver_settings"] == {}
