@@ -245,8 +245,8 @@ class LabelledImages(Dataset[Any]):
         return self if self.in_memory else self._with_source(self.images)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "LabelledImages":
-        """The same images on a device and in a precision, moved once. They stay where they are if
-        they are a Dataset or too large for the device; batches are then moved when they are used."""
+        """The same images, moved once to a device and a precision. They stay where they are if they
+        are a Dataset, or too large for the device; each batch is moved when it is used."""
         if not self.in_memory:
             return self
         try:
