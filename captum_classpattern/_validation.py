@@ -69,12 +69,12 @@ def check_fits(images: Any, shape: Sequence[int], name: str, owner: str) -> None
         )
 
 
-def check_same_shape(canvases: Tensor, shape: tuple[int, ...]) -> None:
-    """Raises an error unless canvases and baselines have the same (C, H, W)."""
+def check_same_shape(canvases: Tensor, shape: tuple[int, ...], name: str = "baselines") -> None:
+    """Raises an error unless canvases and other images have the same (C, H, W)."""
     if canvases.shape[1:] != shape:
         raise ValueError(
-            f"canvases and baselines must be of one shape (C, H, W), got canvases of "
-            f"{tuple(canvases.shape[1:])} and baselines of {shape}"
+            f"canvases and {name} must be of one shape (C, H, W), got canvases of "
+            f"{tuple(canvases.shape[1:])} and {name} of {shape}"
         )
 
 

@@ -370,7 +370,7 @@ def test_repeated_inputs_keep_an_argument_that_is_no_row():
     [
         ({"keep": 0}, ValueError, "keep must be a whole number from 1, got 0"),
         ({"keep": True}, ValueError, "keep must be a whole number from 1, got True"),
-        ({"solver": "adam"}, ValueError, "solver must be one of swap, paper, or an object"),
+        ({"solver": "adam"}, ValueError, "solver must be one of swap, paper.*, or an object"),
         ({"area": 0.001}, ValueError, "0.001 of 5x5 = 25 pixels rounds to none or all"),
         ({"target": 3}, ValueError, "target 3 is out of range: the model has 3 classes"),
         ({"target": None}, TypeError, "target must be an int, .*got NoneType"),

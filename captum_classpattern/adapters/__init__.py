@@ -1,5 +1,6 @@
 """Other people's models as classifiers over [0, 1] pixels."""
 
+from captum_classpattern.adapters.architectures import check_arch_from_file
 from captum_classpattern.adapters.interface import (
     CheckpointFile,
     Format,
@@ -17,6 +18,7 @@ __all__ = [
     "LoadedNetwork",
     "PixelClassifier",
     "Weights",
+    "check_arch_from_file",
     "find_weights",
     "load_model",
     "load_network",

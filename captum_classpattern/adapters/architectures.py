@@ -52,8 +52,25 @@ def build(arch: str, num_classes: int | None) -> nn.Module:
 
 
 def check_arch_from_file(arch: Any, path: object) -> str:
-    """The network that a file names. It must be a known one: a file may not choose what is
-    imported and called."""
+    """
+    The network that a file names, for :func:`load_network`: a file may not choose what is imported
+    and called.
+
+    Args:
+        arch (Any): What the file says, such as "resnet18" or "timm:vit_tiny_patch16_224".
+        path (PathLike): The file, for the message.
+
+    Returns:
+        *str*: The name.
+
+    Raises:
+        ValueError: If it is not a name of a network, such as "package.module:function".
+
+    Examples::
+
+        >>> check_arch_from_file("resnet18", "model.pt")
+        'resnet18'
+    """
     name = arch if isinstance(arch, str) else f"a {type(arch).__name__}"
     if name.rpartition(":")[0] not in ("", *FAMILIES):
         raise ValueError(
@@ -116,6 +133,12 @@ def import_if_installed(name: str) -> ModuleType | None:
         return None
 
 
+def use_functional_relu(network: Any) -> None:
+    """Replaces a ReLU module that is called several times, which Captum's DeepLift refuses."""
+    del network.relu
+    network.relu = relu
+
+
 class NamedShortcut:
     """torchvision's blocks say ``downsample``, published checkpoints ``shortcut``."""
 
@@ -132,6 +155,7 @@ class NamedShortcut:
     ) -> None:
         super().__init__(channels_in, width, stride, None, *args, **kw)  # type: ignore[call-arg]
         self.shortcut = nn.Sequential() if shortcut is None else shortcut
+        use_functional_relu(self)
 
 
 class Block(NamedShortcut, BasicBlock):  # type: ignore[misc]
@@ -179,6 +203,7 @@ class CifarResNet(ResNet):  # type: ignore[misc]
         super().__init__(block, depths, num_classes)
         self.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
         self.maxpool = nn.Identity()
+        use_functional_relu(self)
         if block is PreActBlock:
             self.bn1, self.relu = nn.Identity(), nn.Identity()
         self.linear = nn.Linear(512 * block.expansion, num_classes)

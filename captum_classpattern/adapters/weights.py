@@ -52,11 +52,16 @@ class Weights:
         return {"weights": self.key, "also_held": self.other_keys}
 
     @property
+    def state(self) -> Mapping[str, Tensor]:
+        """The state dict, also that of a whole model."""
+        is_model = isinstance(self.value, nn.Module)
+        state: Mapping[str, Tensor] = self.value.state_dict() if is_model else self.value
+        return state
+
+    @property
     def arch_help(self) -> str:
         """What to do if the network is not known, and which shapes it has."""
-        shapes = [
-            f"{key} {tuple(value.shape)}" for key, value in self.value.items() if value.ndim > 1
-        ]
+        shapes = [f"{key} {tuple(v.shape)}" for key, v in self.state.items() if v.ndim > 1]
         return f"pass arch. {ARCH_HELP}. Its first weights are {shapes[0]}, its last {shapes[-1]}"
 
 
@@ -146,8 +151,10 @@ def load_network(arch: str, weights: Weights, num_classes: int | None = None) ->
         ImportError: If the network's package is not installed.
         ValueError: If there is no such network, or the weights do not fit into it.
     """
-    network, count = build_to_fit(arch, num_classes, weights.value)
-    loaded = load_weights(network, weights.value, weights.path)
+    if not isinstance(arch, str):
+        raise ValueError(f"{weights.path} does not name its network: {weights.arch_help}")
+    network, count = build_to_fit(arch, num_classes, weights.state)
+    loaded = load_weights(network, weights.state, weights.path)
     loaded.details |= {**weights.details, "arch": arch, "num_classes": count}
     return loaded
 

@@ -5,6 +5,7 @@ import sys
 import types
 import warnings
 
+import captum.attr
 import pytest
 import torch
 import torchvision
@@ -249,3 +250,15 @@ def test_the_whole_network_from_its_parts(make):
         expected = x.mean((2, 3)) @ network.linear.weight.T + network.linear.bias
         torch.testing.assert_close(network(images), expected)
     assert expected.shape == (2, 7)
+
+
+@pytest.mark.parametrize("make", [preactresnet18, cifar_resnet18, cifar_resnet50])
+def test_deep_lift_can_explain_them(make):
+    """It refuses a ReLU module that is called several times."""
+    network = make(3).eval()
+    image = torch.rand(1, 3, 32, 32, requires_grad=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # DeepLift sets hooks
+        map = captum.attr.DeepLift(network).attribute(image, target=1)
+    assert bool(map.isfinite().all())
+    assert bool(map.any())

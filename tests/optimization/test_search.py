@@ -525,7 +525,7 @@ def test_leaves_model_inputs_and_randomness_alone(solver):
         ({"baselines": torch.rand(12, 6, 6)}, r"baselines must be \(N, C, H, W\)"),
         ({"baseline_labels": [0] * 12}, "no baselines are left for target 0: all 12 are labelled"),
         ({"baseline_labels": LABELS[:-1]}, r"has 12 images, .* shape \(12,\), got \(11,\)"),
-        ({"solver": "adam"}, "solver must be one of swap, paper, or .*, got 'adam'"),
+        ({"solver": "adam"}, "solver must be one of swap, paper.*, or .*, got 'adam'"),
         ({"precision": "half"}, "precision must be one of auto, full, bfloat16, got 'half'"),
         ({"area": 0.01}, "0.01 of 6x6 = 36 pixels rounds to none or all"),
         ({"area": 1.5}, "1.5 of 6x6 = 36 pixels rounds to a number out of range"),

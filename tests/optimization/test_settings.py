@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from captum_classpattern.optimization import PaperLoop, Swap
+from captum_classpattern.optimization import SOLVERS, PaperLoop, Swap
 from captum_classpattern.optimization.settings import SearchSettings
 
 WHOLE = "must be a whole number from 1, got"
@@ -14,7 +14,7 @@ WHOLE = "must be a whole number from 1, got"
 @pytest.mark.parametrize(
     ("kwargs", "text"),
     [
-        ({"solver": "adam"}, r"solver must be one of swap, paper, or .*, got 'adam'"),
+        ({"solver": "adam"}, rf"solver must be one of {', '.join(SOLVERS)}, or .*, got 'adam'"),
         ({"precision": "half"}, "precision must be one of auto, full, bfloat16, got 'half'"),
         ({"n_steps": -3}, f"n_steps {WHOLE} -3"),
         ({"n_steps": "5"}, f"n_steps {WHOLE} '5'"),
@@ -41,7 +41,7 @@ class Unnamed:
 @pytest.mark.parametrize("solver", [None, 3, "Swap", Swap, Unnamed()])
 def test_a_solver_is_a_known_name_or_an_object_with_all_parts(solver):
     with pytest.raises(
-        (TypeError, ValueError), match="solver must be one of swap, paper, or an object with name"
+        (TypeError, ValueError), match="or an object with name, accelerates, run such as"
     ):
         SearchSettings(solver=solver)
 

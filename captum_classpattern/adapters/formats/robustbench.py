@@ -51,9 +51,7 @@ def load(file: CheckpointFile, options: LoadOptions) -> LoadedNetwork:
         parts = (content.get(key) for key in CHOICE)
         content = next((part for part in parts if isinstance(part, Mapping)), content)
     weights = find_weights(content, path)
-    state = weights.value
-    state = state.state_dict() if isinstance(state, nn.Module) else state
-    state = {key.removeprefix("module."): value for key, value in state.items()}
+    state = {key.removeprefix("module."): value for key, value in weights.state.items()}
     inner: Any = getattr(network, "model", None)
     has_outer = inner is None or any(key.startswith("model.") for key in state)
     loaded = load_weights(network if has_outer else inner, state, path, MAY_LACK)
