@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 from rich.table import Table
 from rich.text import Text
 
@@ -24,7 +24,7 @@ three controls of its area, on at least 100 images (95 % interval of each differ
 def console() -> Console:
     """A console wide enough for the tables."""
     made = Console(highlight=False)
-    made.width = max(made.width, TABLE_WIDTH)
+    made.size = ConsoleDimensions(max(made.width, TABLE_WIDTH), made.height)
     return made
 
 

@@ -4,7 +4,7 @@ import pytest
 from rich.console import Console
 from surveyed import finding
 
-from captum_classpattern.cli.printing import results_table
+from captum_classpattern.cli.printing import TABLE_WIDTH, console, results_table
 
 
 def printed(*findings):
@@ -40,3 +40,9 @@ def test_a_table_of_too_few_images_has_no_star_and_says_so():
         "Too few images: 60 were scored. A star and 'stands out' need at least 100."
     )
     assert "Too few" not in printed(finding(1, "white", 50))
+
+
+def test_a_terminal_without_colours_is_wide_enough_for_the_tables(monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes the output for a terminal
+    assert console().width >= TABLE_WIDTH
