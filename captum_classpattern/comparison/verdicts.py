@@ -70,7 +70,9 @@ def _power(model: str, records: Sequence[Record], area: float) -> Verdict | None
     for name in best:
         parts.append(f"the best other method, {name}, {_percent(powers[name])}")
         if powers[name].value > 0:
-            parts[-1] += f", ratio {powers[first].value / powers[name].value:.1f}"
+            parts[-1] += (
+                f", so {first} is {powers[first].value / powers[name].value:.1f} times as high"
+            )
     parts += [f"{name} {_percent(powers[name])}" for name in simple]
     without = class_mean((r.target, r.powers[area].without) for r in groups[first])
     parts.append(f"no pattern {100 * without:.1f} %")
@@ -143,7 +145,7 @@ def _visible(model: str, records: Sequence[Record]) -> Verdict | None:
         "model": model,
         "holds": found[first] > found[rivals[0]] and found[first][0] >= FOUND_AT_ALL,
         "text": f"{model} model, trigger visible (images stamped with it). IoU and average "
-        f"precision: {', '.join(f'{name} {_numbers(found[name])}' for name in listed)}."
+        f"precision, ordered by IoU, then average precision: {', '.join(f'{name} {_numbers(found[name])}' for name in listed)}."
         + _not_found(first, found),
     }
 
@@ -229,7 +231,7 @@ def _class_mean(score: str, records: Sequence[Record]) -> float:
 
 
 def _method(records: Sequence[Record], name: str) -> str:
-    """The method of a name, whatever its level and ranking."""
+    """The method in a full name such as "Saliency, absolute"."""
     return next(r.method for r in records if r.name == name)
 
 

@@ -17,7 +17,7 @@ from captum_classpattern.report.formats import (
     percent_range,
 )
 
-Scores = Mapping[str, Any]
+RowValues = Mapping[str, Any]
 LEVELS = {"image": "image", "class": "class mean"}
 SMALL = 0.01  # the second area of the main table, if it was scored
 
@@ -70,7 +70,7 @@ class Column:
     """A heading, what makes a cell of a row of scores, and a note (its subject and text)."""
 
     heading: str
-    cell: Callable[[Scores], Cell]
+    cell: Callable[[RowValues], Cell]
     note: tuple[str, str] = ("", "")
 
 
@@ -115,7 +115,7 @@ def text_cell(text: str) -> Cell:
 def power_column(heading: str, key: str, *, drawn: bool = True) -> Column:
     """Powers with their intervals."""
 
-    def cell(row: Scores) -> Cell:
+    def cell(row: RowValues) -> Cell:
         if row.get(key) is None:
             return Cell()
         low, high = row[f"{key}_low"], row[f"{key}_high"]
@@ -131,7 +131,7 @@ def no_pattern_column() -> Column:
 
 
 def _number_column(heading: str, key: str, write: Callable[[float], str]) -> Column:
-    def cell(row: Scores) -> Cell:
+    def cell(row: RowValues) -> Cell:
         return Cell() if row.get(key) is None else Cell(write(row[key]), float(row[key]))
 
     return Column(heading, cell)
@@ -141,7 +141,9 @@ def _metric_columns(comparison: Comparison, table: str) -> list[Column]:
     """The columns of the metrics that a table shows."""
     columns = []
     for metric in comparison.metrics:
-        for key in columns_of(metric, comparison.records) if metric.table == table else ():
+        keys = columns_of(metric, comparison.records) if metric.table == table else []
+        by_model = [f"{metric.name}_{model}" for model in comparison.models]
+        for key in sorted(keys, key=lambda k: by_model.index(k) if k in by_model else -1):
             entry = key.removeprefix(metric.name).removeprefix("_")
             columns.append(_metric_column(metric, key, f"{metric.title} {entry}".strip()))
     return columns
@@ -150,18 +152,18 @@ def _metric_columns(comparison: Comparison, table: str) -> list[Column]:
 def _metric_column(metric: Metric, key: str, title: str) -> Column:
     heading = f"{title} ({metric.unit})" if metric.unit else title
     power = power_column(heading, key)
-    plain = _number_column(heading, key, lambda value: number(value, metric.format))
+    plain = _number_column(heading, key, lambda value: number(value, metric.format, metric.unit))
 
-    def cell(row: Scores) -> Cell:
+    def cell(row: RowValues) -> Cell:
         return (power if f"{key}_low" in row else plain).cell(row)
 
     return Column(heading, cell, (metric.heading, metric.note))
 
 
-def _sorted_rows(comparison: Comparison) -> list[Scores]:
+def _sorted_rows(comparison: Comparison) -> list[RowValues]:
     """The means of each method with its role, by model, kind of canvas and falling power."""
     searches = search_names(comparison.records)
-    rows: list[Scores] = []
+    rows: list[RowValues] = []
     for row in comparison.rows():
         if "failure" not in row:
             name = full_name(row["method"], row["level"], row["ranking"])
@@ -173,9 +175,9 @@ def _sorted_rows(comparison: Comparison) -> list[Scores]:
     return rows
 
 
-def _add_cut(rows: Sequence[Scores], area: float) -> list[Scores]:
+def _add_cut(rows: Sequence[RowValues], area: float) -> list[RowValues]:
     """For methods that search, one more row with the powers of their one map, cut."""
-    lines: list[Scores] = []
+    lines: list[RowValues] = []
     for row in rows:
         cut = {
             key.replace("rethresholded", "power"): value
@@ -190,8 +192,8 @@ def _add_cut(rows: Sequence[Scores], area: float) -> list[Scores]:
 
 
 def _found_rows(
-    rows: Sequence[Scores], columns: Sequence[Column], backdoored: Sequence[str]
-) -> list[Scores]:
+    rows: Sequence[RowValues], columns: Sequence[Column], backdoored: Sequence[str]
+) -> list[RowValues]:
     """The rows with a score for the trigger: backdoored models first, best method first."""
     found = [row for row in rows if any(column.cell(row).value is not None for column in columns)]
     found.sort(key=lambda r: (r["model"] not in backdoored, -float(columns[0].cell(r).value or 0)))
@@ -199,7 +201,7 @@ def _found_rows(
 
 
 def make_table(
-    key: str, title: str, text: str, rows: Sequence[Scores], columns: Sequence[Column]
+    key: str, title: str, text: str, rows: Sequence[RowValues], columns: Sequence[Column]
 ) -> Table:
     """A table without the rows and columns that hold nothing."""
     lines = [[column.cell(row) for column in columns] for row in rows]
