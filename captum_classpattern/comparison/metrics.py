@@ -236,8 +236,8 @@ METRICS = (
            description="predictive power on another model"),
     Metric("iou", partial(localisation, score="iou"), "IoU", **_FOUND,
            description="overlap of the trigger with the same number of the map's strongest pixels"),
-    Metric("average_precision", partial(localisation, score="average_precision"), "average precision",
-           **_FOUND,
+    Metric("average_precision", partial(localisation, score="average_precision"),
+           "average precision", **_FOUND,
            description="area under the curve of precision over recall"),
     Metric("pointing_game", partial(localisation, score="pointing_game"), "pointing game", **_FOUND,
            description="whether the strongest pixel is one of the trigger's"),
@@ -250,9 +250,9 @@ METRICS = (
     Metric("total_variation", partial(shape, score=total_variation), "total variation",
            **_SIMPLE, format=".3f",
            description="length of the edges per pixel of the image"),
-    Metric("high_frequency_share", partial(shape, score=high_frequency_share), "high-frequency share",
-           **_SIMPLE,
-           format=".3f", description="share of the spectral energy in fine detail"),
+    Metric("high_frequency_share", partial(shape, score=high_frequency_share),
+           "high-frequency share", **_SIMPLE, format=".3f",
+           description="share of the spectral energy in fine detail"),
     Metric("components", partial(shape, score=components), "pieces", **_SIMPLE,
            description="number of pieces that do not touch"),
     Metric("stability_seeds", stability_over_seeds, "IoU, other seed", **_STABLE,
@@ -327,19 +327,19 @@ def _measure(
     maps = results[0].maps
     classifier, task = maps.method.model.forward_func, maps.task
     values: list[Score | Mapping[str, Score] | None] = []
-    types: dict[str | None, type] = {}
+    types: dict[str, type] = {}
     with maps.method.seeded(task.seed):
         for result in results:
             seed_generators(task.seed)
             value = metric.measure(classifier, result, task)
-            entries = value if isinstance(value, Mapping) else {None: value}
+            entries = value if isinstance(value, Mapping) else {"": value}
             scores = {k: _as_score(v) for k, v in entries.items() if v is not None}
             for entry, score in scores.items():
                 if types.setdefault(entry, type(score)) is not type(score):
                     raise TypeError(
                         "it returned a number for one canvas and a PredictivePower for another"
                     )
-            values.append((scores or None) if isinstance(value, Mapping) else scores.get(None))
+            values.append((scores or None) if isinstance(value, Mapping) else scores.get(""))
     return values
 
 

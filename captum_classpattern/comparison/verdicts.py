@@ -70,9 +70,8 @@ def _power(model: str, records: Sequence[Record], area: float) -> Verdict | None
     for name in best:
         parts.append(f"the best other method, {name}, {_percent(powers[name])}")
         if powers[name].value > 0:
-            parts[-1] += (
-                f", so {first} is {powers[first].value / powers[name].value:.1f} times as high"
-            )
+            ratio = powers[first].value / powers[name].value
+            parts[-1] += f", so {first} is {ratio:.1f} times as high"
     parts += [f"{name} {_percent(powers[name])}" for name in simple]
     without = class_mean((r.target, r.powers[area].without) for r in groups[first])
     parts.append(f"no pattern {100 * without:.1f} %")
@@ -140,13 +139,13 @@ def _visible(model: str, records: Sequence[Record]) -> Verdict | None:
     first, rivals = first_and_rivals
     order = sorted(found, key=lambda name: found[name], reverse=True)
     listed = dict.fromkeys([*order[:3], first])
+    scores = ", ".join(f"{name} {_numbers(found[name])}" for name in listed)
     return {
         "title": f"{_method(records, first)} finds the visible trigger best",
         "model": model,
         "holds": found[first] > found[rivals[0]] and found[first][0] >= FOUND_AT_ALL,
         "text": f"{model} model, trigger visible (images stamped with it). IoU and average "
-        f"precision, ordered by IoU, then average precision: {', '.join(f'{name} {_numbers(found[name])}' for name in listed)}."
-        + _not_found(first, found),
+        f"precision, ordered by IoU, then average precision: {scores}." + _not_found(first, found),
     }
 
 
