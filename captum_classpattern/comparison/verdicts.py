@@ -9,6 +9,7 @@ from captum_classpattern.comparison.records import (
     Record,
     by_name,
     control_names,
+    counted,
     search_names,
 )
 from captum_classpattern.comparison.tables import class_mean, mean_difference, mean_power
@@ -175,8 +176,8 @@ def _failed(
         "title": f"All methods that {limits} gave maps" if limits else "All methods gave maps",
         "holds": bool(ran) and len(missing) == len(failed),
         "text": (f"{len(ran)} of " if failed else "")
-        + f"{_count(len(runs), 'run')} ({_count(len(methods), 'method')} on "
-        + f"{_count(len(models), 'model')}) gave maps"
+        + f"{counted(len(runs), 'run')} ({counted(len(methods), 'method')} on "
+        + f"{counted(len(models), 'model')}) gave maps"
         + ("" if complete else " (interrupted)")
         + (f"; failed: {reasons}." if failed else "."),
     }
@@ -241,11 +242,7 @@ def _kinds(records: Sequence[Record]) -> list[str]:
 def _canvases(records: Sequence[Record]) -> str:
     """``1 white canvas``, ``6 canvases``: of records of one kind."""
     kind = "" if records[0].kind == "canvas" else f"{records[0].kind} "
-    return _count(len({r.canvas for r in records}), f"{kind}canvas", f"{kind}canvases")
-
-
-def _count(number: int, one: str, many: str | None = None) -> str:
-    return f"{number} {one if number == 1 else many or one + 's'}"
+    return counted(len({r.canvas for r in records}), f"{kind}canvas", f"{kind}canvases")
 
 
 def _percent(power: Estimate) -> str:

@@ -32,11 +32,6 @@ def number(value: float, spec: str = ".3g", unit: str = "") -> str:
     return f"{value:,.0f}" if abs(value) >= 99.5 else f"{value:{spec}}"
 
 
-def counted(number: int, one: str, many: str | None = None) -> str:
-    """``1 canvas``, ``6 canvases``."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
 def settings_lines(settings: Mapping[str, Any], parent: str = "") -> list[tuple[str, str]]:
     """Nested settings as lines, each with its path of names."""
     lines: list[tuple[str, str]] = []

@@ -12,6 +12,7 @@ from extend import DISTANCE
 
 from captum_classpattern import Pattern
 from captum_classpattern.comparison import METRICS, Metric
+from captum_classpattern.comparison.maps import BoundMethod
 from captum_classpattern.report import write_report
 from captum_classpattern.scores.power import power_of
 
@@ -101,6 +102,17 @@ def test_random_numbers_are_the_same_for_each_map():
 
     comparison = compared(metrics=[Metric("a", draws, "a")], methods=METHODS)
     assert len({tuple(record.scores["a"].values()) for record in comparison.records}) == 1
+
+
+def test_the_state_is_saved_once_per_metric(monkeypatch):
+    entered, usual = [], BoundMethod.seeded
+    monkeypatch.setattr(
+        BoundMethod, "seeded", lambda self, seed: entered.append(seed) or usual(self, seed)
+    )
+    compared(metrics=[])
+    without = len(entered)
+    compared(metrics=[DISTANCE])
+    assert len(entered) == 2 * without + len(METHODS)
 
 
 def test_a_metric_that_changes_maps_and_canvases_in_place_changes_nothing_else():
