@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import random
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from functools import cached_property
 from statistics import mean
 from typing import Any, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from captum.attr import Attribution
@@ -174,6 +176,15 @@ class BoundMethod:
             yield
 
 
+def seed_generators(seed: int) -> None:
+    """Seeds all generators once more, within :meth:`BoundMethod.seeded`."""
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.manual_seed_all(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+
+
 def sum_channels(raw: Tensor, shape: Sequence[int]) -> Tensor:
     """Attributions (N, C, h, w) summed over the channels, float64 (N, H, W) on the CPU.
 
@@ -332,15 +343,15 @@ class CanvasResult:
 
     @property
     def map(self) -> Tensor:
-        """One value per pixel, float64 (H, W)."""
-        return self.pixel_map.values
+        """A copy of the map: one value per pixel, float64 (H, W)."""
+        return self.pixel_map.values.clone()
 
     @property
     def mask(self) -> Tensor:
         """The pixels at the comparison's area, bool (1, H, W)."""
         return self.pixel_map.mask(self.ranking, self.maps.task.area)
 
-    @cached_property
+    @property
     def pattern(self) -> Pattern:
         """The pattern at the comparison's area."""
         return self.cut(self.pixel_map, self.maps.task.area)
@@ -352,7 +363,7 @@ class CanvasResult:
 
     def cut(self, pixel_map: PixelMap, area: float) -> Pattern:
         """The pattern of a map's highest pixels, cut from the canvas."""
-        canvas = self.maps.task.canvases[self.canvas]
+        canvas = self.maps.task.canvases[self.canvas].clone()
         return Pattern(canvas, pixel_map.mask(self.ranking, area).to(canvas), self.target)
 
     @cached_property

@@ -1,7 +1,8 @@
 """What is measured besides predictive power: to add a metric, add it to METRICS."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import isfinite
 from typing import Any, TypeAlias
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from captum_classpattern._validation import ArgumentTypeError
 from captum_classpattern.classifier import Classifier
-from captum_classpattern.comparison.maps import CanvasResult
+from captum_classpattern.comparison.maps import CanvasResult, seed_generators
 from captum_classpattern.comparison.methods import AT_ONCE
 from captum_classpattern.comparison.records import Score, format_error
 from captum_classpattern.comparison.task import Task
@@ -23,7 +24,7 @@ from captum_classpattern.scores.shape import (
     total_variation,
 )
 
-Scores: TypeAlias = dict[str, Score | Mapping[str, Score]]
+MetricValues: TypeAlias = dict[str, Score | Mapping[str, Score]]
 Measure: TypeAlias = Callable[[Classifier, CanvasResult, Task], Any]
 
 # The tables of the report.
@@ -45,20 +46,18 @@ class Metric:
         measure (Callable): A function of (classifier, result, task). The classifier is a private
             copy of the model. The :class:`CanvasResult` has ``map``, ``mask``, ``pattern``,
             ``target``, ``level`` and ``ranking``. The :class:`Task` has the canvases, seeds and
-            the trigger. It returns a number, a :class:`PredictivePower`, None if the metric does
-            not apply, or a dict of these, which gives one column per entry. Random generators are
-            seeded for each call.
+            the trigger. Do not change it in place. The function returns a number, a
+            :class:`PredictivePower`, None if the metric does not apply, or a dict of these, which
+            gives one column per entry. Random generators are seeded for each call.
         title (str): Title of the column in reports.
         unit (str): Such as ``"pixels"``. Default: "".
         better (str, optional): ``"higher"`` or ``"lower"``. Default: None (neither).
         description (str): What it measures, for readers of the report. Default: "".
         table (str): Title of the report's table that shows it. Default: "Other metrics".
-        format (str): How the report writes values below 1000. Default: ".3g".
-        over (str): ``"classes"`` for the mean over classes of each class's mean, ``"canvases"``
-            for the mean over all canvases. Default: "classes".
+        format (str): How the report writes values below 100. Default: ".3g".
 
     Raises:
-        ValueError: If ``better`` or ``over`` is something else.
+        ValueError: If ``better`` is something else, or ``format`` is not a format of numbers.
 
     Examples::
 
@@ -83,13 +82,16 @@ class Metric:
     description: str = ""
     table: str = OTHER
     format: str = ".3g"
-    over: str = "classes"
 
     def __post_init__(self) -> None:
         if self.better not in (None, "higher", "lower"):
             raise ValueError(f"better must be 'higher', 'lower' or None, got {self.better!r}")
-        if self.over not in ("classes", "canvases"):
-            raise ValueError(f"over must be 'classes' or 'canvases', got {self.over!r}")
+        try:
+            format(0.0, self.format)
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"format must be a format of numbers such as '.3g', got {self.format!r}"
+            ) from None
 
     @property
     def heading(self) -> str:
@@ -121,14 +123,19 @@ def transfer(
     return {name: scorer.power(result.pattern) for name, scorer in others.items()}
 
 
-def localisation(score: str) -> Measure:
+def localisation(
+    classifier: Classifier, result: CanvasResult, task: Task, *, score: str
+) -> float | None:
     """One of the scores of :class:`Localisation`."""
-    return lambda classifier, result, task: getattr(result.localisation, score, None)
+    value: float | None = getattr(result.localisation, score, None)
+    return value
 
 
-def shape(score: Callable[[Tensor], float]) -> Measure:
+def shape(
+    classifier: Classifier, result: CanvasResult, task: Task, *, score: Callable[[Tensor], float]
+) -> float:
     """A score of the mask (H, W)."""
-    return lambda classifier, result, task: score(result.mask[0].double())
+    return score(result.mask[0].double())
 
 
 def stability_over_seeds(classifier: Classifier, result: CanvasResult, task: Task) -> float | None:
@@ -154,7 +161,8 @@ RADIUS, RADIUS_SAMPLES = 0.02, 3  # sensitivity_max: radius (L-inf), and images 
 
 
 def infidelity(classifier: Classifier, result: CanvasResult, task: Task) -> Tensor | None:
-    """Yeh et al. 2019, arXiv 1901.09392, with small Gaussian noise, whatever the map's scale."""
+    """Yeh et al. 2019, arXiv 1901.09392, with small Gaussian noise; normalised, so the map's
+    scale does not matter."""
     if result.stamped or not _is_usual(result) or not _has_image_shape(result):
         return None
     method, row = result.maps.method, slice(result.canvas, result.canvas + 1)
@@ -200,11 +208,12 @@ def sensitivity(classifier: Classifier, result: CanvasResult, task: Task) -> Ten
     return value
 
 
-def cost(name: str) -> Measure:
+def cost(classifier: Classifier, result: CanvasResult, task: Task, *, name: str) -> float | None:
     """Passes or seconds per canvas."""
-    return lambda classifier, result, task: (
-        getattr(result.maps.canvases, name) / len(task.targets) if result.level == "image" else None
-    )
+    if result.level != "image":
+        return None
+    total: float = getattr(result.maps.canvases, name)
+    return total / len(task.targets)
 
 
 def _is_usual(result: CanvasResult) -> bool:
@@ -219,27 +228,32 @@ _SHARE = {"better": "higher", "format": ".3f"}
 _FOUND = {"table": TRIGGER, **_SHARE}
 _STABLE = {"table": POWER, **_SHARE}
 _SIMPLE = {"table": SHAPE, "better": "lower"}
-_COST = {"table": POWER, "better": "lower", "over": "canvases"}
+_COST = {"table": POWER, "better": "lower"}
 
 #: The built-in metrics, in the order of their columns.
 METRICS = (
-    Metric("on", transfer, "on", better="higher", table=TRANSFER,
+    Metric("on", transfer, "power on", better="higher", table=TRANSFER,
            description="predictive power on another model"),
-    Metric("iou", localisation("iou"), "IoU", **_FOUND,
+    Metric("iou", partial(localisation, score="iou"), "IoU", **_FOUND,
            description="overlap of the trigger with the same number of the map's strongest pixels"),
-    Metric("average_precision", localisation("average_precision"), "average precision", **_FOUND,
+    Metric("average_precision", partial(localisation, score="average_precision"),
+           "average precision", **_FOUND,
            description="area under the curve of precision over recall"),
-    Metric("pointing_game", localisation("pointing_game"), "pointing game", **_FOUND,
+    Metric("pointing_game", partial(localisation, score="pointing_game"), "pointing game", **_FOUND,
            description="whether the strongest pixel is one of the trigger's"),
-    Metric("relevance_mass", localisation("relevance_mass"), "relevance mass", **_FOUND,
+    Metric("relevance_mass", partial(localisation, score="relevance_mass"), "relevance mass",
+           **_FOUND,
            description="share of the positive values on the trigger"),
-    Metric("relevance_rank", localisation("relevance_rank"), "relevance rank", **_FOUND,
+    Metric("relevance_rank", partial(localisation, score="relevance_rank"), "relevance rank",
+           **_FOUND,
            description="share of the trigger that is among the same number of strongest pixels"),
-    Metric("total_variation", shape(total_variation), "total variation", **_SIMPLE, format=".3f",
+    Metric("total_variation", partial(shape, score=total_variation), "total variation",
+           **_SIMPLE, format=".3f",
            description="length of the edges per pixel of the image"),
-    Metric("high_frequency_share", shape(high_frequency_share), "high-frequency share", **_SIMPLE,
-           format=".3f", description="share of the spectral energy in fine detail"),
-    Metric("components", shape(components), "pieces", **_SIMPLE,
+    Metric("high_frequency_share", partial(shape, score=high_frequency_share),
+           "high-frequency share", **_SIMPLE, format=".3f",
+           description="share of the spectral energy in fine detail"),
+    Metric("components", partial(shape, score=components), "pieces", **_SIMPLE,
            description="number of pieces that do not touch"),
     Metric("stability_seeds", stability_over_seeds, "IoU, other seed", **_STABLE,
            description="overlap of the masks that different seeds give"),
@@ -251,9 +265,9 @@ METRICS = (
     Metric("sensitivity", sensitivity, "sensitivity_max", table=CAPTUM, better="lower",
            description="how much the map changes in a small radius around the image, for methods "
            "that do not search"),
-    Metric("passes", cost("passes"), "passes", **_COST,
+    Metric("passes", partial(cost, name="passes"), "passes", **_COST,
            description="images that went forward and backward, per canvas"),
-    Metric("seconds", cost("seconds"), "time", "s", **_COST, format=".2g",
+    Metric("seconds", partial(cost, name="seconds"), "time", "s", **_COST, format=".2g",
            description="computing time per canvas"),
 )  # fmt: skip
 
@@ -261,32 +275,39 @@ METRICS = (
 # ---- measuring
 
 
-def check_metrics(metrics: Sequence[Metric], reserved: Sequence[str]) -> list[Metric]:
+def check_metrics(metrics: Iterable[Metric], reserved: Sequence[str]) -> list[Metric]:
     """The metrics as a list, or an error that says how to give them."""
+    usage = "give [*METRICS, Metric(name, function, title)]"
+    if not isinstance(metrics, Iterable):
+        raise ArgumentTypeError(
+            f"metrics must be a list of Metric objects, got {type(metrics).__name__}: {usage}"
+        )
+    metrics = list(metrics)
     wrong = [m for m in metrics if not isinstance(m, Metric)]
     if wrong:
         raise ArgumentTypeError(
-            f"metrics must hold Metric objects, got {type(wrong[0]).__name__}: give "
-            "[*METRICS, Metric(name, function, title)]"
+            f"metrics must hold Metric objects, got {type(wrong[0]).__name__}: {usage}"
         )
     names = [metric.name for metric in metrics]
+    intervals = {f"{name}_{end}" for name in names for end in ("low", "high")}
     for number, name in enumerate(names):
-        if name in names[:number] or name in reserved:
+        of_powers = f"{name}_".startswith(("power_", "rethresholded_"))
+        if name in names[:number] or name in reserved or name in intervals or of_powers:
             raise ValueError(f"there is another column named {name!r}: rename this metric")
-    return list(metrics)
+    return metrics
 
 
 def measure_all(
     metrics: Sequence[Metric], results: Sequence[CanvasResult]
-) -> tuple[list[Scores], dict[str, str]]:
+) -> tuple[list[MetricValues], dict[str, str]]:
     """The scores of each result, and the reason for each metric that failed, by its title. A
     metric that raises an error has no scores at all."""
-    scores: list[Scores] = [{} for _ in results]
+    scores: list[MetricValues] = [{} for _ in results]
     failures: dict[str, str] = {}
     for metric in metrics:
         try:
-            values = [_measure(metric, result) for result in results]
-        except Exception as error:  # whatever a metric does, the others go on
+            values = _measure(metric, results)
+        except Exception as error:  # an error must not stop the others
             failures[metric.title] = format_error(error)
             continue
         measured = [value for value in values if value is not None]
@@ -299,18 +320,31 @@ def measure_all(
     return scores, failures
 
 
-def _measure(metric: Metric, result: CanvasResult) -> Score | Mapping[str, Score] | None:
-    maps = result.maps
-    with maps.method.seeded(maps.task.seed):
-        value = metric.measure(maps.method.model.forward_func, result, maps.task)
-    if not isinstance(value, Mapping):
-        return _as_score(value)
-    scores = {name: _as_score(entry) for name, entry in value.items()}
-    return {name: score for name, score in scores.items() if score is not None} or None
+def _measure(
+    metric: Metric, results: Sequence[CanvasResult]
+) -> list[Score | Mapping[str, Score] | None]:
+    """The value of each result; an error if those of one column are of several types."""
+    maps = results[0].maps
+    classifier, task = maps.method.model.forward_func, maps.task
+    values: list[Score | Mapping[str, Score] | None] = []
+    types: dict[str, type] = {}
+    with maps.method.seeded(task.seed):
+        for result in results:
+            seed_generators(task.seed)
+            value = metric.measure(classifier, result, task)
+            entries = value if isinstance(value, Mapping) else {"": value}
+            scores = {k: _as_score(v) for k, v in entries.items() if v is not None}
+            for entry, score in scores.items():
+                if types.setdefault(entry, type(score)) is not type(score):
+                    raise TypeError(
+                        "it returned a number for one canvas and a PredictivePower for another"
+                    )
+            values.append((scores or None) if isinstance(value, Mapping) else scores.get(""))
+    return values
 
 
-def _as_score(value: Any) -> Score | None:
-    return value if value is None or isinstance(value, PredictivePower) else float(value)
+def _as_score(value: Any) -> Score:
+    return value if isinstance(value, PredictivePower) else float(value)
 
 
 def _is_finite(value: Score | Mapping[str, Score]) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -30,7 +31,6 @@ from captum_classpattern.comparison.methods import DEFAULT, Method, known_method
 from captum_classpattern.comparison.metrics import (
     METRICS,
     Metric,
-    Scores,
     check_metrics,
     measure_all,
 )
@@ -248,13 +248,17 @@ def _run_all(
             for name, method in methods.items():
                 bar.set_postfix_str(f"{name}, {model}")
                 try:
-                    bound = BoundMethod.of(method, classifier, tasks[model].canvases)
-                    results = MapSet(bound, tasks[model]).results()
+                    # metrics get a copy of the canvases, and come after the powers
+                    task = replace(tasks[model], canvases=tasks[model].canvases.clone())
+                    bound = BoundMethod.of(method, classifier, task.canvases)
+                    results = MapSet(bound, task).results()
+                    records = [_record(name, result) for result in results]
                     scores, reasons = measure_all(comparison.metrics, results)
-                    records = [_record(name, *pair) for pair in zip(results, scores)]
+                    for record, values in zip(records, scores):
+                        record.scores.update(values)
                 except KeyboardInterrupt as error:
                     raise Interrupted(comparison) from error
-                except Exception as error:  # whatever a method does, the others go on
+                except Exception as error:  # an error must not stop the others
                     records, reasons = [], {"maps": format_error(error)}
                 comparison.records.extend(records)
                 comparison.failures.extend(
@@ -263,7 +267,7 @@ def _run_all(
                 bar.update()
 
 
-def _record(method: str, result: CanvasResult, scores: Scores) -> Record:
+def _record(method: str, result: CanvasResult) -> Record:
     """The record of one map, with its predictive powers."""
     task, bound = result.maps.task, result.maps.method
     power = task.scorers[task.model].power
@@ -288,7 +292,6 @@ def _record(method: str, result: CanvasResult, scores: Scores) -> Record:
             for area in (task.areas if cut else ())
             if area != task.area
         },
-        scores=scores,
         precision=getattr(bound.attribution, "precision", None),
     )
 

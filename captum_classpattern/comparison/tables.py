@@ -1,7 +1,7 @@
 """Records as rows of plain values: one per record, or one mean over classes per method."""
 
 from collections.abc import Callable, Iterable, Sequence
-from statistics import fmean, mean
+from statistics import fmean
 from typing import Any, TypeVar
 
 from captum_classpattern.comparison.metrics import Metric
@@ -88,17 +88,17 @@ def _means(records: Sequence[Record], metrics: Sequence[Metric]) -> Row:
                 for key, score in _columns(metric.name, r.scores[metric.name]).items():
                     columns.setdefault(key, []).append((r.target, score))
         for key, scores in columns.items():
-            row |= _mean(key, scores, metric.over)
+            row |= _mean(key, scores)
     return row
 
 
-def _mean(key: str, scores: Sequence[tuple[int, Any]], over: str = "classes") -> Row:
+def _mean(key: str, scores: Sequence[tuple[int, Any]]) -> Row:
     """The mean of one column; with an interval if the scores are powers."""
     if isinstance(scores[0][1], PredictivePower):
         power = mean_power(scores)
         low, high = power.interval
         return {key: power.value, f"{key}_low": low, f"{key}_high": high}
-    return {key: class_mean(scores) if over == "classes" else mean(score for _, score in scores)}
+    return {key: class_mean(scores)}
 
 
 # ---- means over classes

@@ -1,4 +1,4 @@
-"""What a comparison asks of every method on a model, and the images that patterns are scored on."""
+"""What every method gets on a model, and the images that patterns are scored on."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -56,7 +56,7 @@ def _hash_of_pixels(pattern: Pattern) -> bytes:
 @dataclass(frozen=True, eq=False)
 class Task:
     r"""
-    What a comparison asks of every method on one model.
+    The canvases, areas, seeds and trigger that every method gets on one model.
 
     Args:
         model (str): Name of the model.

@@ -9,6 +9,7 @@ from captum_classpattern.comparison.records import (
     Record,
     by_name,
     control_names,
+    counted,
     search_names,
 )
 from captum_classpattern.comparison.tables import class_mean, mean_difference, mean_power
@@ -70,7 +71,8 @@ def _power(model: str, records: Sequence[Record], area: float) -> Verdict | None
     for name in best:
         parts.append(f"the best other method, {name}, {_percent(powers[name])}")
         if powers[name].value > 0:
-            parts[-1] += f", ratio {powers[first].value / powers[name].value:.1f}"
+            ratio = powers[first].value / powers[name].value
+            parts[-1] += f", so {first} is {ratio:.1f} times as high"
     parts += [f"{name} {_percent(powers[name])}" for name in simple]
     without = class_mean((r.target, r.powers[area].without) for r in groups[first])
     parts.append(f"no pattern {100 * without:.1f} %")
@@ -138,13 +140,13 @@ def _visible(model: str, records: Sequence[Record]) -> Verdict | None:
     first, rivals = first_and_rivals
     order = sorted(found, key=lambda name: found[name], reverse=True)
     listed = dict.fromkeys([*order[:3], first])
+    scores = ", ".join(f"{name} {_numbers(found[name])}" for name in listed)
     return {
         "title": f"{_method(records, first)} finds the visible trigger best",
         "model": model,
         "holds": found[first] > found[rivals[0]] and found[first][0] >= FOUND_AT_ALL,
         "text": f"{model} model, trigger visible (images stamped with it). IoU and average "
-        f"precision: {', '.join(f'{name} {_numbers(found[name])}' for name in listed)}."
-        + _not_found(first, found),
+        f"precision, ordered by IoU, then average precision: {scores}." + _not_found(first, found),
     }
 
 
@@ -174,8 +176,8 @@ def _failed(
         "title": f"All methods that {limits} gave maps" if limits else "All methods gave maps",
         "holds": bool(ran) and len(missing) == len(failed),
         "text": (f"{len(ran)} of " if failed else "")
-        + f"{_count(len(runs), 'run')} ({_count(len(methods), 'method')} on "
-        + f"{_count(len(models), 'model')}) gave maps"
+        + f"{counted(len(runs), 'run')} ({counted(len(methods), 'method')} on "
+        + f"{counted(len(models), 'model')}) gave maps"
         + ("" if complete else " (interrupted)")
         + (f"; failed: {reasons}." if failed else "."),
     }
@@ -229,7 +231,7 @@ def _class_mean(score: str, records: Sequence[Record]) -> float:
 
 
 def _method(records: Sequence[Record], name: str) -> str:
-    """The method of a name, whatever its level and ranking."""
+    """The method in a full name such as "Saliency, absolute"."""
     return next(r.method for r in records if r.name == name)
 
 
@@ -240,11 +242,7 @@ def _kinds(records: Sequence[Record]) -> list[str]:
 def _canvases(records: Sequence[Record]) -> str:
     """``1 white canvas``, ``6 canvases``: of records of one kind."""
     kind = "" if records[0].kind == "canvas" else f"{records[0].kind} "
-    return _count(len({r.canvas for r in records}), f"{kind}canvas", f"{kind}canvases")
-
-
-def _count(number: int, one: str, many: str | None = None) -> str:
-    return f"{number} {one if number == 1 else many or one + 's'}"
+    return counted(len({r.canvas for r in records}), f"{kind}canvas", f"{kind}canvases")
 
 
 def _percent(power: Estimate) -> str:

@@ -23,16 +23,13 @@ def percent_range(low: float, high: float) -> str:
     return f"{100 * low:.1f}{DASH}{100 * high:.1f}"
 
 
-def number(value: float, spec: str = ".3g") -> str:
-    """A number in a format; ``3,600`` from a thousand on."""
+def number(value: float, spec: str = ".3g", unit: str = "") -> str:
+    """A number in a format; ``150`` and ``3,600`` from a hundred on."""
     if not math.isfinite(value):
         return "not a number"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:{spec}}"
-
-
-def counted(number: int, one: str, many: str | None = None) -> str:
-    """``1 canvas``, ``6 canvases``."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
+    if unit == "s" and value < 0.001:
+        return "< 0.001"
+    return f"{value:,.0f}" if abs(value) >= 99.5 else f"{value:{spec}}"
 
 
 def settings_lines(settings: Mapping[str, Any], parent: str = "") -> list[tuple[str, str]]:

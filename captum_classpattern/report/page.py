@@ -11,9 +11,10 @@ from markupsafe import Markup
 
 from captum_classpattern._files import write_atomically
 from captum_classpattern.comparison import Comparison
+from captum_classpattern.comparison.records import counted
 from captum_classpattern.report.area_slider import area_slider
 from captum_classpattern.report.figures import PageFigure, draw_figures
-from captum_classpattern.report.formats import counted, percent, settings_lines
+from captum_classpattern.report.formats import percent, settings_lines
 from captum_classpattern.report.tables import LEVELS, Row, Table, tables, text_cell
 
 TITLE = "Class patterns and other methods"

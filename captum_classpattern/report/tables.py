@@ -5,10 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from captum_classpattern.comparison import STAMPED, Comparison, Metric
-from captum_classpattern.comparison.metrics import POWER, TRIGGER
+from captum_classpattern.comparison.metrics import CAPTUM, POWER, SHAPE, TRANSFER, TRIGGER
 from captum_classpattern.comparison.records import full_name, search_names
 from captum_classpattern.comparison.tables import columns_of
-from captum_classpattern.report.captions import AREAS, HIDDEN, INTRODUCTIONS, VISIBLE
 from captum_classpattern.report.formats import (
     DASH,
     number,
@@ -17,9 +16,44 @@ from captum_classpattern.report.formats import (
     percent_range,
 )
 
-Scores = Mapping[str, Any]
+RowValues = Mapping[str, Any]
 LEVELS = {"image": "image", "class": "class mean"}
 SMALL = 0.01  # the second area of the main table, if it was scored
+
+# The texts above the tables.
+AREAS = (
+    "Methods that search ran again for each area; “map cut” is their map for the compared area, "
+    "cut to the other ones. All other methods have one map. Means and intervals are those of the "
+    "first table."
+)
+LOCALISED = (
+    " All scores of the built-in metrics lie in [0, 1], and 1 is perfect. If there is only one "
+    "trigger, it is also looked for on models without it, as a control: there is nothing to find."
+)
+HIDDEN = (
+    "The canvases do not show the trigger, so a method can only find it in the model. Methods that "
+    "search for an area get the number of pixels that the trigger changes. A white canvas is "
+    "blank: white pixels of a trigger cannot be seen on it." + LOCALISED
+)
+VISIBLE = "The canvases are images stamped with the trigger, so it is there to see." + LOCALISED
+INTRODUCTIONS = {
+    POWER: (
+        "Predictive power is the share of held-out images of other classes that the model predicts "
+        "as the class once they are stamped with the pattern. “No pattern” is the share without "
+        "a pattern. Each row is a mean over classes, and each class's value is the mean over its "
+        "canvases of one kind. The 95 % interval is given in brackets, in percent. With five "
+        "classes or more it is a bootstrap over the classes: how much the mean would change with "
+        "other classes. With fewer classes, or if all have the same power, it comes from the "
+        "classes' Wilson intervals: how much the mean would change with other images of these "
+        "classes."
+    ),
+    SHAPE: "The shape of the masks at the compared area.",
+    TRANSFER: (
+        "Predictive power, on another model, of the pattern found on the row's model. Means and "
+        "intervals are those of the first table."
+    ),
+    CAPTUM: "Computed by captum.metrics. They cannot be compared with predictive power.",
+}
 
 
 @dataclass(frozen=True)
@@ -70,7 +104,7 @@ class Column:
     """A heading, what makes a cell of a row of scores, and a note (its subject and text)."""
 
     heading: str
-    cell: Callable[[Scores], Cell]
+    cell: Callable[[RowValues], Cell]
     note: tuple[str, str] = ("", "")
 
 
@@ -115,7 +149,7 @@ def text_cell(text: str) -> Cell:
 def power_column(heading: str, key: str, *, drawn: bool = True) -> Column:
     """Powers with their intervals."""
 
-    def cell(row: Scores) -> Cell:
+    def cell(row: RowValues) -> Cell:
         if row.get(key) is None:
             return Cell()
         low, high = row[f"{key}_low"], row[f"{key}_high"]
@@ -131,7 +165,7 @@ def no_pattern_column() -> Column:
 
 
 def _number_column(heading: str, key: str, write: Callable[[float], str]) -> Column:
-    def cell(row: Scores) -> Cell:
+    def cell(row: RowValues) -> Cell:
         return Cell() if row.get(key) is None else Cell(write(row[key]), float(row[key]))
 
     return Column(heading, cell)
@@ -141,7 +175,9 @@ def _metric_columns(comparison: Comparison, table: str) -> list[Column]:
     """The columns of the metrics that a table shows."""
     columns = []
     for metric in comparison.metrics:
-        for key in columns_of(metric, comparison.records) if metric.table == table else ():
+        keys = columns_of(metric, comparison.records) if metric.table == table else []
+        by_model = [f"{metric.name}_{model}" for model in comparison.models]
+        for key in sorted(keys, key=lambda k: by_model.index(k) if k in by_model else -1):
             entry = key.removeprefix(metric.name).removeprefix("_")
             columns.append(_metric_column(metric, key, f"{metric.title} {entry}".strip()))
     return columns
@@ -150,18 +186,18 @@ def _metric_columns(comparison: Comparison, table: str) -> list[Column]:
 def _metric_column(metric: Metric, key: str, title: str) -> Column:
     heading = f"{title} ({metric.unit})" if metric.unit else title
     power = power_column(heading, key)
-    plain = _number_column(heading, key, lambda value: number(value, metric.format))
+    plain = _number_column(heading, key, lambda value: number(value, metric.format, metric.unit))
 
-    def cell(row: Scores) -> Cell:
+    def cell(row: RowValues) -> Cell:
         return (power if f"{key}_low" in row else plain).cell(row)
 
     return Column(heading, cell, (metric.heading, metric.note))
 
 
-def _sorted_rows(comparison: Comparison) -> list[Scores]:
+def _sorted_rows(comparison: Comparison) -> list[RowValues]:
     """The means of each method with its role, by model, kind of canvas and falling power."""
     searches = search_names(comparison.records)
-    rows: list[Scores] = []
+    rows: list[RowValues] = []
     for row in comparison.rows():
         if "failure" not in row:
             name = full_name(row["method"], row["level"], row["ranking"])
@@ -173,9 +209,9 @@ def _sorted_rows(comparison: Comparison) -> list[Scores]:
     return rows
 
 
-def _add_cut(rows: Sequence[Scores], area: float) -> list[Scores]:
+def _add_cut(rows: Sequence[RowValues], area: float) -> list[RowValues]:
     """For methods that search, one more row with the powers of their one map, cut."""
-    lines: list[Scores] = []
+    lines: list[RowValues] = []
     for row in rows:
         cut = {
             key.replace("rethresholded", "power"): value
@@ -190,8 +226,8 @@ def _add_cut(rows: Sequence[Scores], area: float) -> list[Scores]:
 
 
 def _found_rows(
-    rows: Sequence[Scores], columns: Sequence[Column], backdoored: Sequence[str]
-) -> list[Scores]:
+    rows: Sequence[RowValues], columns: Sequence[Column], backdoored: Sequence[str]
+) -> list[RowValues]:
     """The rows with a score for the trigger: backdoored models first, best method first."""
     found = [row for row in rows if any(column.cell(row).value is not None for column in columns)]
     found.sort(key=lambda r: (r["model"] not in backdoored, -float(columns[0].cell(r).value or 0)))
@@ -199,7 +235,7 @@ def _found_rows(
 
 
 def make_table(
-    key: str, title: str, text: str, rows: Sequence[Scores], columns: Sequence[Column]
+    key: str, title: str, text: str, rows: Sequence[RowValues], columns: Sequence[Column]
 ) -> Table:
     """A table without the rows and columns that hold nothing."""
     lines = [[column.cell(row) for column in columns] for row in rows]

@@ -1,7 +1,10 @@
 """Metrics from outside the package: one function and one Metric, shown everywhere."""
 
 import json
+import pickle
+import random
 
+import numpy as np
 import pytest
 import torch
 from comparisons import CANVASES, METHODS, all_facts, compared, from_function, linear_net
@@ -9,8 +12,11 @@ from extend import DISTANCE
 
 from captum_classpattern import Pattern
 from captum_classpattern.comparison import METRICS, Metric
+from captum_classpattern.comparison.maps import BoundMethod
 from captum_classpattern.report import write_report
 from captum_classpattern.scores.power import power_of
+
+TWO_MODELS = {"linear": linear_net(), "other": linear_net(2)}
 
 
 def test_a_new_metric_is_in_records_tables_json_and_report(tmp_path):
@@ -90,6 +96,80 @@ def test_a_metric_gets_a_private_classifier_and_a_seed():
     assert {record.scores["a"] for record in comparison.records} == {expected}
 
 
+def test_random_numbers_are_the_same_for_each_map():
+    def draws(classifier, result, task):
+        return {"torch": torch.rand(()), "numpy": np.random.rand(), "python": random.random()}
+
+    comparison = compared(metrics=[Metric("a", draws, "a")], methods=METHODS)
+    assert len({tuple(record.scores["a"].values()) for record in comparison.records}) == 1
+
+
+def test_the_state_is_saved_once_per_metric(monkeypatch):
+    entered, usual = [], BoundMethod.seeded
+    monkeypatch.setattr(
+        BoundMethod, "seeded", lambda self, seed: entered.append(seed) or usual(self, seed)
+    )
+    compared(metrics=[])
+    without = len(entered)
+    compared(metrics=[DISTANCE])
+    assert len(entered) == 2 * without + len(METHODS)
+
+
+def test_a_metric_that_changes_maps_and_canvases_in_place_changes_nothing_else():
+    def careless(classifier, result, task):
+        result.map.neg_()
+        result.mask.logical_not_()
+        result.pattern.mask.zero_()
+        result.pattern.canvas.zero_()
+        task.canvases.fill_(0.5)
+        result.maps.canvases.by_pixel.zero_()
+
+    given = CANVASES.clone()
+    comparison = compared(
+        canvases=given, metrics=[Metric("a", careless, "a")], models=TWO_MODELS, methods=METHODS
+    )
+    expected = compared(metrics=[], models=TWO_MODELS, methods=METHODS)
+    assert torch.equal(given, CANVASES)
+    assert torch.equal(comparison.canvases, CANVASES)
+    for record, other in zip(comparison.records, expected.records, strict=True):
+        assert torch.equal(record.map, other.map)
+        assert (record.powers, record.name) == (other.powers, other.name)
+
+
+def test_a_metric_sees_the_same_pattern_after_it_was_changed():
+    def twice(classifier, result, task):
+        before = result.pattern.mask.sum()
+        result.pattern.mask.zero_()
+        return result.pattern.mask.sum() == before
+
+    comparison = compared(metrics=[Metric("a", twice, "a")])
+    assert {record.scores["a"] for record in comparison.records} == {1.0}
+
+
+@pytest.mark.parametrize("value", [lambda score: score, lambda score: {"b": score}])
+def test_numbers_and_powers_in_one_column_are_refused(value):
+    def mixed(classifier, result, task):
+        return value(0.5 if result.canvas else power_of(3, 4, 0))
+
+    comparison = compared(metrics=[Metric("a", mixed, "mine"), DISTANCE])
+    assert {(f.what, f.reason) for f in comparison.failures} == {
+        ("mine", "TypeError: it returned a number for one canvas and a PredictivePower for another")
+    }
+    assert len(comparison.table())
+    assert all(set(record.scores) == {"distance"} for record in comparison.records)
+
+
+def test_metrics_may_come_from_a_generator():
+    comparison = compared(metrics=(metric for metric in [DISTANCE]))
+    assert all("distance" in record.scores for record in comparison.records)
+    assert comparison.metrics == [DISTANCE]
+
+
+def test_a_comparison_can_be_pickled():
+    comparison = compared(models=TWO_MODELS)
+    assert all_facts(pickle.loads(pickle.dumps(comparison))) == all_facts(comparison)
+
+
 def test_patterns_of_a_result_are_those_of_its_record():
     seen = []
 
@@ -109,9 +189,18 @@ def test_patterns_of_a_result_are_those_of_its_record():
 @pytest.mark.parametrize(
     ("metrics", "error", "words"),
     [
+        (DISTANCE, TypeError, r"must be a list of Metric objects, got Metric: give \[\*METRICS"),
         ([DISTANCE.measure], TypeError, r"must hold Metric objects, got function: give \[\*ME"),
         ([*METRICS, Metric("iou", lambda *_: 0, "x")], ValueError, "another column named 'iou'"),
         ([Metric("model", lambda *_: 0, "x")], ValueError, "another column named 'model'"),
+        ([Metric("power_0.1", lambda *_: 0, "x")], ValueError, "column named 'power_0.1'"),
+        ([Metric("power", lambda *_: 0, "x")], ValueError, "another column named 'power'"),
+        ([Metric("rethresholded_1", lambda *_: 0, "x")], ValueError, "named 'rethresholded_1'"),
+        (
+            [DISTANCE, Metric("distance_low", lambda *_: 0, "x")],
+            ValueError,
+            "another column named 'distance_low'",
+        ),
     ],
 )
 def test_metrics_that_do_not_fit_are_refused(metrics, error, words):
@@ -119,8 +208,8 @@ def test_metrics_that_do_not_fit_are_refused(metrics, error, words):
         compared(metrics=metrics)
 
 
-@pytest.mark.parametrize("setting", [{"better": "more"}, {"over": "all"}])
+@pytest.mark.parametrize("setting", [{"better": "more"}, {"format": ".3q"}, {"format": "d"}])
 def test_settings_of_a_metric_that_do_not_exist_are_refused(setting):
     [(name, value)] = setting.items()
-    with pytest.raises(ValueError, match=f"{name} must be .*, got '{value}'"):
+    with pytest.raises(ValueError, match=f"{name} must be .*, got {value!r}"):
         Metric("a", DISTANCE.measure, "a", **setting)

@@ -96,9 +96,9 @@ def test_the_first_method_is_described_with_all_numbers():
         "holds": True,
         "text": "net model, 5 % of the pixels of 2 canvases, share of held-out images predicted as "
         "the class: ClassPattern 85.0 % (76.8-90.6); the best other method, Saliency, 42.5 % "
-        "(33.3-52.3), ratio 2.0; BestCrop 30.0 % (21.9-39.6); no pattern 5.0 %. "
-        "ClassPattern minus Saliency, paired by canvas: 42.5 points (29.8 to 53.3). In brackets: "
-        "95 % interval of the images, for these 2 classes alone.",
+        "(33.3-52.3), so ClassPattern is 2.0 times as high; BestCrop 30.0 % (21.9-39.6); "
+        "no pattern 5.0 %. ClassPattern minus Saliency, paired by canvas: 42.5 points (29.8 to "
+        "53.3). In brackets: 95 % interval of the images, for these 2 classes alone.",
     }
 
 
@@ -374,7 +374,8 @@ def test_the_visible_trigger_is_described_with_all_numbers():
         "title": "ClassPattern finds the visible trigger best",
         "model": "net",
         "holds": False,
-        "text": "net model, trigger visible (images stamped with it). IoU and average precision: "
+        "text": "net model, trigger visible (images stamped with it). IoU and average precision, "
+        "ordered by IoU, then average precision: "
         "Saliency 0.500 and 0.600, LRP 0.400 and 0.300, A 0.300 and 0.300, "
         "ClassPattern 0.100 and 0.900.",
     }

@@ -16,6 +16,8 @@ from captum_classpattern.comparison import METRICS
 from captum_classpattern.comparison import figures as comparison_figures
 from captum_classpattern.comparison.tables import rows_by_method
 from captum_classpattern.report import area_slider, figures, page, write_report
+from captum_classpattern.report.formats import number
+from captum_classpattern.report.tables import tables
 from captum_classpattern.scores.power import PredictivePower
 
 VERDICTS = [
@@ -117,10 +119,10 @@ def written_as(key, value):
         return None
     if key.startswith(("power_", "rethresholded_", "on_", "no_pattern")):
         return f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
-    if key == "seconds":
-        return f"{value:.2g}"
-    if key in ("passes", "infidelity", "sensitivity", "components"):
-        return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
+    if key == "seconds" and value < 99.5:
+        return "< 0.001" if value < 0.001 else f"{value:.2g}"
+    if key in ("seconds", "passes", "infidelity", "sensitivity", "components"):
+        return f"{value:.3g}" if value < 99.5 else f"{value:,.0f}"
     return f"{value:.3f}"
 
 
@@ -357,3 +359,36 @@ def test_alt_texts_have_means_over_classes():
     )
     text = figures._scores(own, "RandomPixels", 0.1)
     assert text == "RandomPixels power 50.0\xa0% (0.0\xa0% to 100.0\xa0%)"
+
+
+@pytest.mark.parametrize(
+    ("value", "spec", "unit", "text"),
+    [
+        (123.4, ".2g", "s", "123"),
+        (99.5, ".2g", "s", "100"),
+        (99.4, ".2g", "s", "99"),
+        (3600.0, ".2g", "s", "3,600"),
+        (-1234.5, ".3f", "", "-1,234"),
+        (0.0009, ".2g", "s", "< 0.001"),
+        (0.0009, ".2g", "", "0.0009"),
+        (0.0012, ".2g", "s", "0.0012"),
+    ],
+)
+def test_numbers_are_written_without_exponents(value, spec, unit, text):
+    assert number(value, spec, unit) == text
+
+
+def test_short_times_are_written_as_bounds():
+    comparison = small_comparison()
+    for record in comparison.records:
+        if "seconds" in record.scores:
+            record.scores["seconds"] = 0.0001
+    [main, *_] = tables(comparison)
+    times = main.columns.index("time (s)")
+    assert {row.cells[times].text for row in main.rows} == {"< 0.001", "\N{EN DASH}"}
+
+
+def test_powers_on_other_models_are_in_the_order_of_the_models():
+    comparison = small_comparison(models=("one", "two", "three"))
+    [transfer] = [table for table in tables(comparison) if table.title.startswith("Transfer")]
+    assert transfer.columns[3:] == ["power on one", "power on two", "power on three"]
