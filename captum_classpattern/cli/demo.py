@@ -59,7 +59,7 @@ def demo(
         _search_all(surveys, out, searches)
     except KeyboardInterrupt:
         _report(surveys, [], out, started, searches.seed, complete=False)
-        count = sum(len(survey.found) for survey in surveys.values())
+        count = sum(len(survey.finished) for survey in surveys.values())
         kept = (
             f"the {count} finished patterns are in {out}; the same command continues from there"
             if count
@@ -119,7 +119,7 @@ def _report(
     rows = [
         {"model": name, **finding.as_dict()}
         for name, survey in surveys.items()
-        for finding in survey.found
+        for finding in survey.finished
     ]
     summary = {
         "complete": complete,
@@ -132,7 +132,7 @@ def _report(
     }
     out.mkdir(parents=True, exist_ok=True)
     write_json(summary, out / "results.json")
-    print_tables({f"{name} model": survey.found for name, survey in surveys.items()})
+    print_tables({f"{name} model": survey.finished for name, survey in surveys.items()})
     for verdict in verdicts:
         outcome = "holds" if verdict["holds"] else "FAILS"
         console().print(f"Claim {verdict['claim']} {outcome}: {verdict['text']}\n")

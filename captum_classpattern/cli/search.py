@@ -65,7 +65,7 @@ def search(
         )
 
     from captum_classpattern.surveys import survey
-    from captum_classpattern.surveys.survey import AREAS
+    from captum_classpattern.surveys.results import AREAS
 
     classifier = model.open(checkpoint)
     search_images, held_out = images.load([classifier], seed=searches.seed)
@@ -118,6 +118,6 @@ def _describe(
     accuracy = found.info["accuracy"]
     if accuracy is not None:
         print(f"The model classifies {accuracy:.1%} of the held-out images correctly.")
-    if found.found:
-        finished = dict.fromkeys(finding.label for finding in found.found)
+    if found.finished:
+        finished = dict.fromkeys(finding.label for finding in found.finished)
         print(f"Already finished: {', '.join(finished)}.")

@@ -290,13 +290,13 @@ def same(findings, others):
 
 def test_a_survey_searches_as_it_is_iterated_and_only_once(setting, searched):
     found = begun(setting)
-    assert (len(found), found.found, searched) == (6, [], [])
+    assert (len(found), found.finished, searched) == (6, [], [])
     assert repr(found) == "Survey(0 of 6 findings on positive, white canvases, areas 0.2, 0.1)"
     running = iter(found)
     first = [next(running) for _ in range(3)]
     assert searched == [[0], [1]]
     assert repr(found).startswith("Survey(4 of 6 findings")
-    assert found.found[:3] == first
+    assert found.finished[:3] == first
     assert [(f.target, f.canvas) for f in found] == [
         (y, kind) for y in range(3) for kind in ("positive", "white")
     ]
@@ -310,7 +310,7 @@ def test_methods_that_need_all_findings_run_the_search(setting):
     for method in (Survey.table, Survey.best_canvases, lambda s: s.scores("white", 0.2)):
         found = begun(setting, classes=[1, 2])
         assert len(method(found)) in (4, 2)
-        assert len(found.found) == 4
+        assert len(found.finished) == 4
 
 
 def test_the_held_out_images_are_classified_once(setting, monkeypatch):
@@ -336,13 +336,13 @@ def test_an_interrupted_survey_goes_on_to_the_same_findings(
             found = begun(setting, folder=folder)
             with pytest.raises(KeyboardInterrupt):
                 list(found)
-        assert len(found.found) == 2 * (at // 4)
+        assert len(found.finished) == 2 * (at // 4)
         if folder is not None:
             kept = Survey.load(folder)
             assert not kept.info["complete"]
-            assert same(kept.findings, whole[: len(found.found)])
+            assert same(kept.findings, whole[: len(found.finished)])
             again = begun(setting, folder=folder, resume=True)
-            assert same(again.found, whole[: len(found.found)])
+            assert same(again.finished, whole[: len(found.finished)])
             assert same(again.findings, whole)
         assert same(found.findings, whole)
     assert Survey.load(tmp_path).info["complete"]
@@ -392,7 +392,7 @@ def test_plain_functions_can_have_a_folder_too(setting, tmp_path):
     net = setting[0]
     function = (lambda images: net(images), *setting[1:])
     found = begun(function, classes=[0], folder=tmp_path).findings
-    assert same(begun(function, classes=[0], folder=tmp_path, resume=True).found, found)
+    assert same(begun(function, classes=[0], folder=tmp_path, resume=True).finished, found)
 
 
 PROCESS = """
@@ -441,7 +441,7 @@ def test_a_survey_is_saved_and_loaded(setting, tmp_path):
         loaded.plot()
     _, axes = loaded.plot(net, held_out, labels, use_pyplot=False)
     assert axes.shape[0] == 3
-    assert same(begun(setting, folder=tmp_path, resume=True).found, found.findings)
+    assert same(begun(setting, folder=tmp_path, resume=True).finished, found.findings)
     loaded.save(tmp_path / "copy")
     assert same(Survey.load(tmp_path / "copy").findings, found.findings)
 

@@ -41,12 +41,12 @@ class Survey:
             about standing out. Default: None.
 
     Attributes:
-        found (list[Finding]): The findings so far.
+        finished (list[Finding]): The findings so far.
         n_classes (int or None): Number of classes that the model has.
     """
 
     def __init__(self, findings: Iterable[Finding] = (), n_classes: int | None = None) -> None:
-        self.found = list(findings)
+        self.finished = list(findings)
         self.n_classes = n_classes
         self._info: dict[str, Any] = {}
         self._search: SurveySearch | None = None
@@ -55,22 +55,22 @@ class Survey:
 
     def __iter__(self) -> Iterator[Finding]:
         position = 0
-        while position < len(self.found) or self._find_more():
-            yield self.found[position]
+        while position < len(self.finished) or self._find_more():
+            yield self.finished[position]
             position += 1
 
     def __len__(self) -> int:
         kinds = 0 if self._search is None else len(self._search.canvases)
-        return len(self.found) + kinds * len(self._missing())
+        return len(self.finished) + kinds * len(self._missing())
 
     def __repr__(self) -> str:
-        count = len(self) if len(self.found) == len(self) else f"{len(self.found)} of {len(self)}"
+        count = len(self) if len(self.finished) == len(self) else f"{len(self.finished)} of {len(self)}"
         areas = ", ".join(f"{area:g}" for area in self.areas)
         return f"Survey({count} findings on {', '.join(self.canvases)} canvases, areas {areas})"
 
     def _missing(self) -> list[int]:
         """The classes that are still to be searched."""
-        done = {finding.target for finding in self.found}
+        done = {finding.target for finding in self.finished}
         wanted = [] if self._search is None else self._search.classes
         return [target for target in wanted if target not in done]
 
@@ -90,7 +90,7 @@ class Survey:
         for findings in self._search.find(missing) if self._search else ():
             if self._store is not None:
                 self._store.add(findings)
-            self.found += findings
+            self.finished += findings
             self._write_summary()
             yield True
 
@@ -114,14 +114,14 @@ class Survey:
         """The kinds of canvas."""
         if self._search is not None:
             return list(self._search.canvases)
-        return list(dict.fromkeys(finding.canvas for finding in self.found))
+        return list(dict.fromkeys(finding.canvas for finding in self.finished))
 
     @property
     def areas(self) -> list[float]:
         """The areas, first the one of :attr:`Finding.pattern`."""
         if self._search is not None:
             return list(self._search.areas)
-        return list(self.found[0].scores) if self.found else []
+        return list(self.finished[0].scores) if self.finished else []
 
     def scores(self, canvas: str, area: float) -> dict[int, Scores]:
         r"""
@@ -424,7 +424,7 @@ def survey(
                 "another folder"
             )
         result._store = Store(Path(folder), task.settings)
-        result.found = result._store.findings()
+        result.finished = result._store.findings()
     return result
 
 
