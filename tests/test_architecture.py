@@ -49,6 +49,7 @@ ALLOWED = {
         "class_names",
         "classifier",
         "images",
+        "optimization",
         "pattern",
         "scores",
         "visualization",

@@ -75,7 +75,7 @@ def search(
         held_out,
         classes=searches.find_classes(classifier, search_images),
         canvases={"positive": canvases, "white": max(1, canvases // 2)},
-        areas=tuple(dict.fromkeys(area or AREAS)),
+        areas=area or AREAS,
         classes_together=1 if model.device.startswith("cpu") else CLASSES_TOGETHER,
         n_steps=searches.n_steps,
         seed=searches.seed,
