@@ -134,7 +134,9 @@ class ModelOptions:
     """The format of the checkpoint: backdoorbench, trojanzoo, robustbench, robustness, timm or
     plain. By default, it is recognised from the contents of the file."""
     output: Annotated[
-        int | str | None, read_as(_position_or_name), Parameter(allow_leading_hyphen=True)
+        int | str | None,
+        read_as(_position_or_name),
+        Parameter(allow_leading_hyphen=True, metavar="INDEX|NAME"),
     ] = None
     """Which output holds the logits if the model returns several: a position such as -1 or 0, or a
     name such as logits. By default, the model is expected to return the logits alone."""
@@ -289,7 +291,9 @@ class ComputeOptions:
 class SearchOptions(ComputeOptions):
     """Which classes are searched, and how."""
 
-    classes: Annotated[list[str | range] | None, read_as(_selection)] = None
+    classes: Annotated[list[str | range] | None, read_as(_selection), Parameter(metavar="LIST")] = (
+        None
+    )
     """The classes to search: names, numbers and ranges, such as dog,0,3-5. By default, all classes
     that have images."""
     n_steps: Count | None = None

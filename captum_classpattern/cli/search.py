@@ -39,7 +39,7 @@ def search(
     images: ImageOptions,
     searches: SearchOptions = SearchOptions(),
     canvases: Annotated[Count, Parameter(group=SEARCH)] = 4,
-    area: Annotated[list[Area] | None, Parameter(group=SEARCH)] = None,
+    area: Annotated[list[Area] | None, Parameter(group=SEARCH, metavar="FLOAT")] = None,
     out: OutputFolder = Path("classpattern-search"),
     resume: Annotated[bool, Parameter(group=OUTPUT)] = False,
 ) -> None:

@@ -114,6 +114,12 @@ class Store:
             )
 
 
+def remove_findings(folder: Path) -> None:
+    """Removes the summary and the scores of a survey, so that the folder can hold another."""
+    for path in (folder / RESULTS, *folder.glob("findings/*.json")):
+        path.unlink(missing_ok=True)
+
+
 def pattern_file(
     folder: Path, target: int, canvas: str, area: float, name: str | None = None
 ) -> Path:
