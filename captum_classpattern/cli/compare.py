@@ -17,6 +17,8 @@ from captum_classpattern.cli.options import (
     read_as,
 )
 
+PANEL = Parameter(group=COMPARISON)  # of the help
+
 
 def _methods(text: str) -> list[str]:
     from captum_classpattern.comparison.methods import NAMES
@@ -33,13 +35,11 @@ def compare(
     model: ModelOptions = ModelOptions(),
     images: ImageOptions,
     searches: SearchOptions = SearchOptions(),
-    methods: Annotated[
-        list[str] | None, read_as(_methods), Parameter(group=COMPARISON, metavar="LIST")
-    ] = None,
-    canvases: Annotated[Count, Parameter(group=COMPARISON)] = 1,
-    white: Annotated[bool, Parameter(group=COMPARISON)] = False,
-    area: Annotated[Area, Parameter(group=COMPARISON)] = 0.05,
-    max_images: Annotated[Count, Parameter(group=COMPARISON)] = 500,
+    methods: Annotated[list[str] | None, read_as(_methods, "LIST"), PANEL] = None,
+    canvases: Annotated[Count, PANEL] = 1,
+    white: Annotated[bool, PANEL] = False,
+    area: Annotated[Area, PANEL] = 0.05,
+    max_images: Annotated[Count, PANEL] = 500,
     out: OutputFolder = Path("classpattern-compare"),
 ) -> None:
     """Compare class patterns with Captum's other methods on the same canvases and images.

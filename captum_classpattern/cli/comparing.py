@@ -178,8 +178,7 @@ def _table(comparison: Comparison, model: str) -> Table:
     kind, area = comparison.kinds[0], comparison.area
     title = Text(f"{model} model, {kind} canvases", style="bold")  # names may hold brackets
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
-    small = min(comparison.areas, key=lambda other: abs(other - SMALL_AREA))
-    smaller = [small] if small != area else []
+    smaller = {min(comparison.areas, key=lambda other: abs(other - SMALL_AREA))} - {area}
     table.add_column("method", no_wrap=True)
     records = comparison.select(model=model, kind=kind)
     measured = {(r.level, r.ranking) for r in records}

@@ -87,16 +87,16 @@ def _prepare(out: Path, settings: dict[str, Any]) -> None:
     from captum_classpattern.surveys.store import remove_findings, write_json
 
     path = out / "results.json"
-    previous = json.loads(path.read_text()) if path.exists() else None
-    if previous is not None and "verdicts" not in previous:
-        raise ValueError(f"{path} is not from a demo: pass another --out")
     unfinished = {"complete": False, **settings, "rows": [], "verdicts": []}
-    if previous is not None:
+    if path.exists():
+        previous = json.loads(path.read_text())
+        if "verdicts" not in previous:
+            raise ValueError(f"{path} is not from a demo: pass another --out")
         if {**previous, "rows": []}.items() >= unfinished.items():
             print(f"Continuing the unfinished demo in {out}.")
-        else:
-            for name in MODELS:
-                remove_findings(out / name)
+            return
+        for name in MODELS:
+            remove_findings(out / name)
     out.mkdir(parents=True, exist_ok=True)
     write_json(unfinished, path)
 

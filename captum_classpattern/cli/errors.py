@@ -29,11 +29,9 @@ def plain_errors(debug: bool) -> Iterator[None]:
 
 
 def _is_bug(error: Exception) -> bool:
-    missing = error.name if isinstance(error, ImportError) else None
-    return (
-        type(error) is TypeError  # wrong input raises its subclass ArgumentTypeError
-        or (missing or "").startswith("captum_classpattern")
-    )
+    missing = str(error.name) if isinstance(error, ImportError) else ""
+    # wrong input raises ArgumentTypeError, a subclass of TypeError
+    return type(error) is TypeError or missing.startswith("captum_classpattern")
 
 
 def _print_warning(

@@ -3,7 +3,7 @@
 import itertools
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 from tqdm import tqdm
@@ -19,10 +19,6 @@ from captum_classpattern.cli.options import (
     SearchOptions,
 )
 from captum_classpattern.cli.printing import console, print_tables, write_figure
-
-if TYPE_CHECKING:  # imported where they are used, so that --help needs no torch
-    from captum_classpattern.images import LabelledImages
-    from captum_classpattern.surveys import Survey
 
 CLASSES_TOGETHER = 5  # on a GPU; on a CPU one class fills a batch, and is finished sooner
 CAUTION = (
@@ -85,7 +81,19 @@ def search(
         folder=out,
         resume=resume,
     )
-    _describe(classifier.provenance, search_images, held_out, found)
+    provenance, accuracy = classifier.provenance, found.info["accuracy"]
+    print(
+        f"{provenance['source']}: {provenance['format']}, "
+        f"{provenance.get('arch') or 'the network in it'}; "
+        f"normalised by {provenance['normalisation']['from']}.\n"
+        f"{len(search_images)} images to search with, {len(held_out)} held out"
+        f" ({held_out.duplicates_dropped} copies dropped)."
+    )
+    if accuracy is not None:
+        print(f"The model classifies {accuracy:.1%} of the held-out images correctly.")
+    if found.finished:
+        finished = dict.fromkeys(finding.label for finding in found.finished)
+        print(f"Already finished: {', '.join(finished)}.")
     try:
         for _ in tqdm(found, desc="patterns", unit="pattern"):
             pass
@@ -94,30 +102,8 @@ def search(
         raise SystemExit(130) from None
     figure, _ = found.plot(seed=searches.seed, use_pyplot=False)
     write_figure(figure, out / "patterns.png")
-    print_tables({classifier.provenance["source"]: found.findings})
+    print_tables({provenance["source"]: found.findings})
     for kind, share in itertools.product(found.canvases, found.areas):
         console().print(found.strongest(kind, share), markup=False)  # names may hold brackets
     console().print(CAUTION)
     print(f"patterns.png, patterns/ and results.json are in {out}.")
-
-
-def _describe(
-    provenance: dict[str, Any],
-    images: "LabelledImages",
-    held_out: "LabelledImages",
-    found: "Survey",
-) -> None:
-    """Prints what was loaded, the model's accuracy, and which classes are finished."""
-    print(
-        f"{provenance['source']}: {provenance['format']}, "
-        f"{provenance.get('arch') or 'the network in it'}; "
-        f"normalised by {provenance['normalisation']['from']}.\n"
-        f"{len(images)} images to search with, {len(held_out)} held out"
-        f" ({held_out.duplicates_dropped} copies dropped)."
-    )
-    accuracy = found.info["accuracy"]
-    if accuracy is not None:
-        print(f"The model classifies {accuracy:.1%} of the held-out images correctly.")
-    if found.finished:
-        finished = dict.fromkeys(finding.label for finding in found.finished)
-        print(f"Already finished: {', '.join(finished)}.")

@@ -21,7 +21,7 @@ from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.pattern import pixels_kept
 from captum_classpattern.scores.tables import as_table
 from captum_classpattern.surveys.findings import Finding, Scores, stands_out
-from captum_classpattern.surveys.search import SurveySearch, search_power
+from captum_classpattern.surveys.search import SurveySearch
 from captum_classpattern.surveys.store import RESULTS, Store
 from captum_classpattern.visualization import plot_patterns
 
@@ -100,18 +100,14 @@ class Survey:
 
     def _find_missing(self) -> Iterator[bool]:
         missing = self._missing()
-        if not missing:
-            self._write_summary()
-        for findings in self._search.find(missing) if self._search else ():
-            if self._store is not None:
-                self._store.add(findings)
-            self.finished += findings
-            self._write_summary()
-            yield True
-
-    def _write_summary(self) -> None:
-        if self._store is not None:
+        if self._store and not missing:
             self._store.write_summary(self.info)
+        for findings in self._search.find(missing) if self._search else ():
+            if self._store:
+                self._store.add(findings)
+                self._store.write_summary(self.info)
+            self.finished += findings
+            yield True
 
     @property
     def findings(self) -> list[Finding]:
@@ -177,7 +173,8 @@ class Survey:
         best: dict[int, Finding] = {}
         for finding in self:
             rival = best.get(finding.target)
-            if rival is None or search_power(finding.pattern) > search_power(rival.pattern):
+            power = finding.pattern.info["search_power"]
+            if rival is None or power > rival.pattern.info["search_power"]:
                 best[finding.target] = finding
         return list(best.values())
 
@@ -284,13 +281,10 @@ class Survey:
         Raises:
             ValueError: If the folder holds findings of other settings.
         """
-        by_class: dict[int, list[Finding]] = {}
-        for finding in self:
-            by_class.setdefault(finding.target, []).append(finding)
         info = {"settings": {}, "n_classes": self.n_classes, "classes": self.classes, **self.info}
         store = Store(Path(folder), info["settings"])
-        for findings in by_class.values():
-            store.add(findings)
+        for target in dict.fromkeys(finding.target for finding in self):
+            store.add([finding for finding in self.finished if finding.target == target])
         store.write_summary(info)
 
     @classmethod
@@ -342,9 +336,8 @@ def survey(
     pixels of the same canvas (3 draws, each on a third of the images); and the same mask over the
     positive canvas of the next class. The last two are scored on at most 300 of the images.
 
-    The call only checks its arguments. The search runs while the result is iterated. With a folder,
-    the call also reads all images and classifies the held-out ones, to see whether what the folder
-    holds is of the same search.
+    The call only checks its arguments. With a folder, it also reads all images and classifies the
+    held-out ones, to compare them with what is there. The search runs while the result is iterated.
 
     Args:
         forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
@@ -396,7 +389,12 @@ def survey(
     check_count("classes_together", classes_together)
     if internal_batch_size is not None:
         check_count("internal_batch_size", internal_batch_size)
-    _check_canvases(canvases)
+    if not canvases:
+        raise ValueError('canvases is empty: give how many of each kind, such as {"white": 2}')
+    for kind, n in canvases.items():
+        if kind not in STRATEGIES:
+            raise ValueError(f"canvases has the kind {kind!r}: choose from {', '.join(STRATEGIES)}")
+        check_count(f"canvases[{kind!r}]", n)
     if len(areas) == 0:
         raise ValueError("areas is empty: give at least one, such as 0.05")
     if classes is not None and len(classes) == 0:
@@ -427,25 +425,13 @@ def survey(
         n_steps=settings.n_steps,
         seed=settings.seed,
         precision=precision,
-        internal_batch_size=internal_batch_size,
-        show_progress=show_progress,
+        more_options={"internal_batch_size": internal_batch_size, "show_progress": show_progress},
     )
     if folder is None:
         return Survey(n_classes=n_classes, search=task)
-    if (Path(folder) / RESULTS).exists() and not resume:
+    if not resume and (Path(folder) / RESULTS).exists():
         raise ValueError(
-            f"{folder} holds results already: pass resume=True to continue, or choose "
-            "another folder"
+            f"{folder} holds results already: pass resume=True to continue, or another folder"
         )
     store = Store(Path(folder), task.settings)
     return Survey(store.findings(), n_classes, search=task, store=store)
-
-
-def _check_canvases(canvases: Mapping[str, int]) -> None:
-    """Raises an error unless there is at least one kind of canvas, and one canvas of each kind."""
-    if not canvases:
-        raise ValueError('canvases is empty: give how many of each kind, such as {"white": 2}')
-    for kind, n in canvases.items():
-        if kind not in STRATEGIES:
-            raise ValueError(f"canvases has the kind {kind!r}: choose from {', '.join(STRATEGIES)}")
-        check_count(f"canvases[{kind!r}]", n)

@@ -44,8 +44,7 @@ class SurveySearch:
     n_steps: int | None
     seed: int
     precision: str
-    internal_batch_size: int | None
-    show_progress: bool
+    more_options: dict[str, Any]  # of each search: these do not change what it finds
     started: float = field(default_factory=time.perf_counter)
 
     def find(self, targets: Sequence[int]) -> Iterator[list[Finding]]:
@@ -53,8 +52,8 @@ class SurveySearch:
         with preserve_state(self.forward_func, self.seed):
             search = ensure_labels(self.forward_func, self.search)
         if self.accuracy is not None:
-            labels = self.held_out.known_labels
-            warn_if_guessing(self.accuracy, labels, self.n_classes, "held-out images")
+            known = self.held_out.known_labels
+            warn_if_guessing(self.accuracy, known, self.n_classes, "held-out images")
         explainer = ClassPattern(self.forward_func, search)
         explainer.accuracy_is_known = True
         for start in range(0, len(targets), self.classes_together):
@@ -97,11 +96,11 @@ class SurveySearch:
                     n_steps=self.n_steps,
                     seed=seed,
                     precision=self.precision,
-                    internal_batch_size=self.internal_batch_size,
-                    show_progress=self.show_progress,
+                    **self.more_options,
                 ):
                     key = pattern.target, kind, area
-                    if key not in best or search_power(pattern) > search_power(best[key]):
+                    power = pattern.info["search_power"]
+                    if key not in best or power > best[key].info["search_power"]:
                         best[key] = pattern
         return best
 
@@ -118,25 +117,20 @@ class SurveySearch:
             )
         is_other = held_out.known_labels != target
         without = int((self.clean_predictions[is_other] == target).sum())
-
-        def hits(stamped: Pattern, images: LabelledImages = others) -> int:
-            return count_hits(self.forward_func, stamped, images)
-
         control_images = others.subset(evenly_spaced(len(others), CONTROL_IMAGES))
         n = len(control_images)
+        draws = [control_images.subset(range(draw, n, DRAWS)) for draw in range(DRAWS)]
         with preserve_state(self.forward_func, self.seed):
             binary = pattern.topk(area)
+            moved = replace(binary, canvas=other_canvas)
             hits_per_draw = [
-                hits(
-                    random_pixels(pattern, area, self.seed + draw),
-                    control_images.subset(range(draw, n, DRAWS)),
-                )
-                for draw in range(DRAWS)
+                count_hits(self.forward_func, random_pixels(pattern, area, self.seed + i), images)
+                for i, images in enumerate(draws)
             ]
             return Scores(
-                power_of(hits(binary), len(others), without),
+                power_of(count_hits(self.forward_func, binary, others), len(others), without),
                 random_pixels=sum(hits_per_draw) / n,
-                other_canvas=hits(replace(binary, canvas=other_canvas), control_images) / n,
+                other_canvas=count_hits(self.forward_func, moved, control_images) / n,
                 control_images=n,
             )
 
@@ -191,11 +185,6 @@ class SurveySearch:
         }
 
 
-def search_power(pattern: Pattern) -> float:
-    """The power of a pattern on the judging images."""
-    return float(pattern.info["search_power"])
-
-
 def _next_class(images: LabelledImages, target: int) -> int:
     """The class whose canvas serves as the control of a target's mask."""
     present: list[int] = sorted(set(images.known_labels.tolist()) - {target})
@@ -210,15 +199,14 @@ def _hash_of_model(module: nn.Module | None) -> str | None:
     """A hash of the types, the weights and all other tensors of a model's layers."""
     if module is None:
         return None
-    tensors: dict[str, Any] = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-    for name, layer in module.named_modules():
-        tensors |= {f"{name}.{key}": value for key, value in vars(layer).items()}
-    digest = hashlib.sha256(repr([type(layer).__name__ for layer in module.modules()]).encode())
-    for name, tensor in tensors.items():
-        if isinstance(tensor, Tensor):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            data = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
-            digest.update(data.numpy().tobytes())
+    digest = hashlib.sha256()
+    for layer in module.modules():
+        digest.update(type(layer).__name__.encode())
+        for name, value in {**layer._parameters, **layer._buffers, **vars(layer)}.items():
+            if isinstance(value, Tensor):
+                digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+                data = value.detach().cpu().contiguous().flatten().view(torch.uint8)
+                digest.update(data.numpy().tobytes())
     return digest.hexdigest()
 
 

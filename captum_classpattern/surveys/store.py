@@ -71,9 +71,8 @@ class Store:
         while True:
             if path.exists():
                 classes.update(json.loads(path.read_text()).get("classes", ()))
-            complete = classes <= self.rows.keys()
-            requested = {"complete": complete, **info, "classes": sorted(classes)}
-            write_json({**requested, "rows": self._sorted_rows()}, path)
+            summary = {"complete": classes <= self.rows.keys(), **info, "classes": sorted(classes)}
+            write_json({**summary, "rows": self._sorted_rows()}, path)
             if not self.read_new():  # else the summary of another process may be lost
                 return
 
@@ -99,9 +98,8 @@ class Store:
 
     def _check_settings(self, found: Mapping[str, Any], path: Path) -> None:
         """Raises an error unless the file was made with the same settings."""
-        if self.settings is None:
+        if (ours := self.settings) is None:
             return
-        ours = self.settings
         differing = [key for key in {**ours, **found} if found.get(key) != ours.get(key)]
         if differing == [VERSION]:
             version = found.get(VERSION)
