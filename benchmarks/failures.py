@@ -36,7 +36,7 @@ from captum_classpattern.demo.training import (
     train,
 )
 from captum_classpattern.surveys import Survey
-from captum_classpattern.surveys.survey import AREAS, CANVASES
+from captum_classpattern.surveys.results import AREAS, CANVASES
 from captum_classpattern.triggers import BadNets, Blended, Sinusoid, Trigger, Warp
 
 SHAPE = (1, 28, 28)

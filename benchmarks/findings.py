@@ -9,7 +9,7 @@ from captum_classpattern.surveys import Scores, Survey, stands_out, survey
 def kept_survey(folder: Path, *arguments: Any, **settings: Any) -> Survey:
     """A finished survey. Classes that are in the folder already are not searched again."""
     kept = survey(*arguments, **settings, folder=folder, resume=True)
-    if len(kept.found) < len(kept):
+    if len(kept.finished) < len(kept):
         print(f"searching {folder.name}", flush=True)
         list(kept)  # runs the search
     return kept

@@ -50,6 +50,7 @@ ALLOWED = {
         "class_names",
         "classifier",
         "images",
+        "optimization",
         "pattern",
         "scores",
         "visualization",

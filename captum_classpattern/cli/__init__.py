@@ -21,7 +21,11 @@ app = App(
     version=captum_classpattern.__version__,
     version_flags="--version",
     help_format="markdown",
-    default_parameter=Parameter(negative="", allow_repeating=True),  # the last value counts
+    default_parameter=Parameter(
+        negative="",
+        allow_repeating=True,  # the last value counts
+        show_default=lambda value: None if value is False else value,
+    ),
     result_action="return_value",
 )
 app["--help"].group = app["--version"].group = OTHER

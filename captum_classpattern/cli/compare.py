@@ -1,7 +1,6 @@
 """``classpattern compare``: class patterns and Captum's methods on a user's models."""
 
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -18,20 +17,16 @@ from captum_classpattern.cli.options import (
     read_as,
 )
 
-OTHER_METHODS = (  # which are not compared by default
-    *("DeepLiftShap", "GuidedBackprop", "Deconvolution"),
-    *("FeatureAblation", "ShapleyValueSampling"),
-)
+PANEL = Parameter(group=COMPARISON)  # of the help
 
 
 def _methods(text: str) -> list[str]:
-    from captum_classpattern.comparison import DEFAULT
+    from captum_classpattern.comparison.methods import NAMES
 
     names = [name.strip() for name in text.split(",")]
-    known = (*DEFAULT, *OTHER_METHODS)
-    unknown = [name for name in names if name not in known]
+    unknown = [name for name in names if name not in NAMES]
     if unknown:
-        raise ValueError(f"there is no method {unknown[0]!r}: choose from {', '.join(known)}")
+        raise ValueError(f"there is no method {unknown[0]!r}: choose from {', '.join(NAMES)}")
     return names
 
 
@@ -40,11 +35,11 @@ def compare(
     model: ModelOptions = ModelOptions(),
     images: ImageOptions,
     searches: SearchOptions = SearchOptions(),
-    methods: Annotated[list[str] | None, read_as(_methods), Parameter(group=COMPARISON)] = None,
-    canvases: Annotated[Count, Parameter(group=COMPARISON)] = 1,
-    white: Annotated[bool, Parameter(group=COMPARISON)] = False,
-    area: Annotated[Area, Parameter(group=COMPARISON)] = 0.05,
-    max_images: Annotated[Count, Parameter(group=COMPARISON)] = 500,
+    methods: Annotated[list[str] | None, read_as(_methods, "LIST"), PANEL] = None,
+    canvases: Annotated[Count, PANEL] = 1,
+    white: Annotated[bool, PANEL] = False,
+    area: Annotated[Area, PANEL] = 0.05,
+    max_images: Annotated[Count, PANEL] = 500,
     out: OutputFolder = Path("classpattern-compare"),
 ) -> None:
     """Compare class patterns with Captum's other methods on the same canvases and images.
@@ -68,25 +63,26 @@ def compare(
     """
     checkpoints = _checkpoints_by_name(models)
 
-    from captum_classpattern import comparison
     from captum_classpattern.cli.comparing import run_comparison
+    from captum_classpattern.comparison import DEFAULT
 
     opened = {name: model.open(checkpoint) for name, checkpoint in checkpoints.items()}
     classifiers = [*opened.values()]
     search, held_out = images.load(classifiers, seed=searches.seed)
     run_comparison(
-        partial(comparison.compare, area=area, max_images=max_images),
         opened,
         search,
         held_out,
         searches.find_classes(classifiers[0], search),
-        methods=methods or comparison.DEFAULT,
+        methods=methods or DEFAULT,
         searches=searches,
         out=out,
         title="Class patterns next to Captum's methods",
         canvases=canvases,
         white=white,
         show_progress=sys.stderr.isatty(),
+        area=area,
+        max_images=max_images,
     )
 
 

@@ -1,8 +1,9 @@
 """The comparison that ``compare`` and ``demo`` run: its canvases, files and tables."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.box import SIMPLE_HEAD
@@ -16,7 +17,7 @@ from captum_classpattern.class_names import file_safe
 from captum_classpattern.classifier import Classifier
 from captum_classpattern.cli.options import SearchOptions
 from captum_classpattern.cli.printing import console
-from captum_classpattern.comparison import Comparison, Interrupted, Record, known_methods
+from captum_classpattern.comparison import Comparison, Interrupted, Record, compare, known_methods
 from captum_classpattern.comparison.records import search_names
 from captum_classpattern.comparison.tables import mean_power
 from captum_classpattern.images import LabelledImages
@@ -24,7 +25,7 @@ from captum_classpattern.report.figures import draw_figures
 from captum_classpattern.report.page import write_page
 from captum_classpattern.scores.intervals import Estimate
 
-SMALL = 0.01
+SMALL_AREA = 0.01  # shown next to the area of the comparison
 VARIANTS = {
     ("image", "absolute"): "abs.",
     ("class", "signed"): "mean",
@@ -40,7 +41,6 @@ MEAN_LEGEND = "mean: ranked by the mean of the method's maps over images of the 
 
 
 def run_comparison(
-    compare: Callable[..., Comparison],
     models: Mapping[str, Classifier],
     search: LabelledImages,
     held_out: LabelledImages,
@@ -52,33 +52,49 @@ def run_comparison(
     title: str,
     canvases: int = 1,
     white: bool = False,
-    show_progress: bool,
+    **settings: Any,
 ) -> None:
-    """Chooses canvases, compares methods on them with ``compare``, and reports the result."""
+    """Chooses canvases, compares methods on them with these settings of ``compare``, and writes
+    and prints the result; after an interrupt, the finished part. The exit code is 1 if no method
+    gave a map."""
     images, targets, kinds = choose_canvases(
         models, search, classes, n=canvases, white=white, seed=searches.seed
     )
-    report_comparison(
-        lambda: compare(
+    known = known_methods(
+        search,
+        names=methods,
+        n_steps=searches.n_steps,
+        precision=searches.precision,
+        internal_batch_size=searches.internal_batch_size,
+    )
+    started = time.perf_counter()
+    complete = True
+    try:
+        comparison = compare(
             models,
             images,
             targets,
             search=search,
             held_out=held_out,
-            methods=known_methods(
-                search,
-                names=methods,
-                n_steps=searches.n_steps,
-                precision=searches.precision,
-                internal_batch_size=searches.internal_batch_size,
-            ),
+            methods=known,
             canvas_kinds=kinds,
             seed=searches.seed,
-            show_progress=show_progress,
-        ),
-        out,
-        title,
-    )
+            **settings,
+        )
+    except Interrupted as stopped:
+        comparison, complete = stopped.comparison, False
+    if comparison.records or comparison.failures:
+        write_comparison(comparison, out, title if complete else f"{title} (interrupted)")
+        print_comparison(comparison)
+        written = "report.html, figures, patterns" if comparison.records else "report.html"
+        print(f"{written} and comparison.json are in {out}.")
+    seconds = time.perf_counter() - started
+    if not complete:
+        print(f"Interrupted after {seconds:.0f} s. The methods that had finished are reported.")
+        raise SystemExit(130)
+    print(f"Compared in {seconds:.0f} s.")
+    if not comparison.records:
+        raise SystemExit(1)
 
 
 def choose_canvases(
@@ -105,28 +121,6 @@ def choose_canvases(
         [*(target for target in classes for _ in range(n)), *blank],
         [*["positive"] * len(positive), *["white"] * len(blank)],
     )
-
-
-def report_comparison(run: Callable[[], Comparison], out: Path, title: str) -> None:
-    """Runs a comparison, writes it and prints it; after an interrupt, the finished part. The exit
-    code is 1 if no method gave a map."""
-    started = time.perf_counter()
-    try:
-        comparison, complete = run(), True
-    except Interrupted as stopped:
-        comparison, complete = stopped.comparison, False
-    if comparison.records or comparison.failures:
-        write_comparison(comparison, out, title if complete else f"{title} (interrupted)")
-        print_comparison(comparison)
-        written = "report.html, figures, patterns" if comparison.records else "report.html"
-        print(f"{written} and comparison.json are in {out}.")
-    seconds = time.perf_counter() - started
-    if not complete:
-        print(f"Interrupted after {seconds:.0f} s. The methods that had finished are reported.")
-        raise SystemExit(130)
-    print(f"Compared in {seconds:.0f} s.")
-    if not comparison.records:
-        raise SystemExit(1)
 
 
 def write_comparison(comparison: Comparison, out: Path, title: str) -> None:
@@ -167,9 +161,9 @@ def print_comparison(comparison: Comparison) -> None:
             line = f"{failure.method} on the {failure.model} model: {failure.reason}"
             out.print(line, markup=False)
         return
-    reached = {r.model for r in comparison.records} | {f.model for f in comparison.failures}
+    with_results = {r.model for r in comparison.records} | {f.model for f in comparison.failures}
     for model in comparison.models:
-        if model in reached:  # an interrupted comparison may not reach all models
+        if model in with_results:  # an interrupted comparison may not reach all models
             out.print(_table(comparison, model))
     out.print(LEGEND)
     if comparison.select(level="class"):
@@ -184,8 +178,7 @@ def _table(comparison: Comparison, model: str) -> Table:
     kind, area = comparison.kinds[0], comparison.area
     title = Text(f"{model} model, {kind} canvases", style="bold")  # names may hold brackets
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
-    small = min(comparison.areas, key=lambda other: abs(other - SMALL))
-    smaller = [small] if small != area else []
+    smaller = {min(comparison.areas, key=lambda other: abs(other - SMALL_AREA))} - {area}
     table.add_column("method", no_wrap=True)
     records = comparison.select(model=model, kind=kind)
     measured = {(r.level, r.ranking) for r in records}
@@ -201,18 +194,18 @@ def _table(comparison: Comparison, model: str) -> Table:
     groups: dict[str, dict[tuple[str, str], list[Record]]] = {}
     for r in records:
         groups.setdefault(r.method, {}).setdefault((r.level, r.ranking), []).append(r)
-    usual = ("image", "signed")
-    powers = {method: _mean(group[usual], area) for method, group in groups.items()}
+    standard = ("image", "signed")
+    powers = {method: _mean(group[standard], area) for method, group in groups.items()}
     for method in sorted(groups, key=lambda method: -powers[method].value):
         group, power = groups[method], powers[method]
         low, high = power.interval
         table.add_row(
             Text(method),
             f"{power.value:.1%} ({100 * low:.1f}-{100 * high:.1f})",
-            *(f"{_mean(group[usual], other).value:.1%}" for other in smaller),
+            *(f"{_mean(group[standard], other).value:.1%}" for other in smaller),
             *(f"{_mean(group[key], area).value:.1%}" if key in group else "" for key in variants),
-            f"{group[usual][0].scores['passes']:.4g}",
-            f"{group[usual][0].scores['seconds']:.2g}",
+            f"{group[standard][0].scores['passes']:.4g}",
+            f"{group[standard][0].scores['seconds']:.2g}",
         )
     for failure in comparison.failures:
         if failure.model == model and failure.what == "maps":

@@ -1,8 +1,8 @@
 """``classpattern demo``: the patterns of the embedded models, and the paper's claims."""
 
+import json
 import sys
 import time
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,6 +39,9 @@ def demo(
 ) -> None:
     """Find, check and show the class patterns of three embedded Fashion-MNIST models.
 
+    If the folder holds an interrupted demo with the same options, it is continued. The results of
+    any other demo in the folder are replaced.
+
     For example:
 
         classpattern demo
@@ -50,16 +53,19 @@ def demo(
     """
     started = time.perf_counter()
 
+    from captum_classpattern.attribution import versions
     from captum_classpattern.demo import demo_images, demo_trigger
     from captum_classpattern.demo.claims import make_verdicts
     from captum_classpattern.scores.localisation import changed_pixels
 
+    settings = {"seed": searches.seed, "precision": searches.precision, "versions": versions()}
+    _prepare(out, settings)
     surveys: dict[str, Survey] = {}
     try:
         _search_all(surveys, out, searches)
     except KeyboardInterrupt:
-        _report(surveys, [], out, started, searches.seed, complete=False)
-        count = sum(len(survey.found) for survey in surveys.values())
+        _report(surveys, [], out, started, settings, complete=False)
+        count = sum(len(survey.finished) for survey in surveys.values())
         kept = (
             f"the {count} finished patterns are in {out}; the same command continues from there"
             if count
@@ -69,9 +75,30 @@ def demo(
         raise SystemExit(130) from None
     pixels = changed_pixels(demo_trigger(), demo_images().held_out.images)
     verdicts = make_verdicts(surveys, pixels)
-    _report(surveys, verdicts, out, started, searches.seed, complete=True)
+    _report(surveys, verdicts, out, started, settings, complete=True)
     if comparison:
         _compare(out / "comparison", searches)
+
+
+def _prepare(out: Path, settings: dict[str, Any]) -> None:
+    """Keeps the findings in the folder if they are of an unfinished demo with these settings, and
+    removes those of any other demo."""
+    from captum_classpattern.demo import MODELS
+    from captum_classpattern.surveys.store import remove_findings, write_json
+
+    path = out / "results.json"
+    unfinished = {"complete": False, **settings, "rows": [], "verdicts": []}
+    if path.exists():
+        previous = json.loads(path.read_text())
+        if "verdicts" not in previous:
+            raise ValueError(f"{path} is not from a demo: pass another --out")
+        if {**previous, "rows": []}.items() >= unfinished.items():
+            print(f"Continuing the unfinished demo in {out}.")
+            return
+        for name in MODELS:
+            remove_findings(out / name)
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(unfinished, path)
 
 
 def _search_all(surveys: "dict[str, Survey]", out: Path, searches: ComputeOptions) -> None:
@@ -106,12 +133,11 @@ def _report(
     verdicts: list[dict[str, Any]],
     out: Path,
     started: float,
-    seed: int,
+    settings: dict[str, Any],
     *,
     complete: bool,
 ) -> None:
     """Writes results.json, and prints the tables and the verdicts."""
-    from captum_classpattern.attribution import versions
     from captum_classpattern.demo import TRIGGER_TARGET
     from captum_classpattern.surveys.store import write_json
 
@@ -119,20 +145,18 @@ def _report(
     rows = [
         {"model": name, **finding.as_dict()}
         for name, survey in surveys.items()
-        for finding in survey.found
+        for finding in survey.finished
     ]
     summary = {
         "complete": complete,
         "seconds": round(seconds, 1),
-        "seed": seed,
-        "versions": versions(),
+        **settings,
         "trigger_target": TRIGGER_TARGET,
         "rows": rows,
         "verdicts": verdicts,
     }
-    out.mkdir(parents=True, exist_ok=True)
     write_json(summary, out / "results.json")
-    print_tables({f"{name} model": survey.found for name, survey in surveys.items()})
+    print_tables({f"{name} model": survey.finished for name, survey in surveys.items()})
     for verdict in verdicts:
         outcome = "holds" if verdict["holds"] else "FAILS"
         console().print(f"Claim {verdict['claim']} {outcome}: {verdict['text']}\n")
@@ -144,12 +168,10 @@ def _report(
 def _compare(out: Path, searches: ComputeOptions) -> None:
     """Compares some methods on the three models, on every second class."""
     from captum_classpattern.cli.comparing import run_comparison
-    from captum_classpattern.comparison import compare
     from captum_classpattern.demo import CLASS_NAMES, demo_images, demo_models
 
     images = demo_images()
     run_comparison(
-        partial(compare, **SMALL_COMPARISON),
         demo_models(),
         images.search,
         images.held_out,
@@ -161,4 +183,5 @@ def _compare(out: Path, searches: ComputeOptions) -> None:
         out=out,
         title="Fashion-MNIST: class patterns next to Captum's methods",
         show_progress=True,
+        **SMALL_COMPARISON,
     )

@@ -1,6 +1,7 @@
 """How commands report what goes wrong."""
 
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,24 +13,25 @@ from tqdm import tqdm
 @contextmanager
 def plain_errors(debug: bool) -> Iterator[None]:
     """Turns the errors of wrong input into one line on stderr and exit code 2, and warnings into
-    lines. With ``debug``, and for bugs of this package, the traceback stays."""
+    lines. With ``debug``, the traceback is printed instead. Bugs of this package are raised."""
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _print_warning
             yield
     except (CycloptsError, ImportError, OSError, ValueError, TypeError) as error:
-        if debug or _is_bug(error):
+        if _is_bug(error):
             raise
-        print(f"Error: {_printable(error)}", file=sys.stderr)
+        if debug:
+            traceback.print_exc()
+        else:
+            print(f"Error: {_printable(error)}", file=sys.stderr)
         raise SystemExit(2) from None
 
 
 def _is_bug(error: Exception) -> bool:
-    missing = error.name if isinstance(error, ImportError) else None
-    return (
-        type(error) is TypeError  # wrong input raises its subclass ArgumentTypeError
-        or (missing or "").startswith("captum_classpattern")
-    )
+    missing = str(error.name) if isinstance(error, ImportError) else ""
+    # wrong input raises ArgumentTypeError, a subclass of TypeError
+    return type(error) is TypeError or missing.startswith("captum_classpattern")
 
 
 def _print_warning(

@@ -25,7 +25,7 @@ OUTPUT = Group("Output", sort_key=5)
 OTHER = Group("Other", sort_key=6)
 
 
-def read_as(parse: Callable[[str], Any]) -> Parameter:
+def read_as(parse: Callable[[str], Any], metavar: str | None = None) -> Parameter:
     """Reads the value of an option with ``parse``, whose ValueError says what it must be."""
 
     def convert(_: type, tokens: Sequence[Token]) -> Any:
@@ -35,7 +35,7 @@ def read_as(parse: Callable[[str], Any]) -> Parameter:
         except ValueError as error:
             raise CoercionError(msg=str(error), token=last) from error
 
-    return Parameter(converter=convert, n_tokens=1)
+    return Parameter(converter=convert, n_tokens=1, metavar=metavar)
 
 
 def _whole_number(text: str, *, least: int) -> int:
@@ -134,7 +134,9 @@ class ModelOptions:
     """The format of the checkpoint: backdoorbench, trojanzoo, robustbench, robustness, timm or
     plain. By default, it is recognised from the contents of the file."""
     output: Annotated[
-        int | str | None, read_as(_position_or_name), Parameter(allow_leading_hyphen=True)
+        int | str | None,
+        read_as(_position_or_name, "INDEX|NAME"),
+        Parameter(allow_leading_hyphen=True),
     ] = None
     """Which output holds the logits if the model returns several: a position such as -1 or 0, or a
     name such as logits. By default, the model is expected to return the logits alone."""
@@ -289,7 +291,7 @@ class ComputeOptions:
 class SearchOptions(ComputeOptions):
     """Which classes are searched, and how."""
 
-    classes: Annotated[list[str | range] | None, read_as(_selection)] = None
+    classes: Annotated[list[str | range] | None, read_as(_selection, "LIST")] = None
     """The classes to search: names, numbers and ranges, such as dog,0,3-5. By default, all classes
     that have images."""
     n_steps: Count | None = None

@@ -23,9 +23,9 @@ three controls of its area, on at least 100 images (95 % interval of each differ
 
 def console() -> Console:
     """A console wide enough for the tables."""
-    made = Console(highlight=False)
-    made.size = ConsoleDimensions(max(made.width, TABLE_WIDTH), made.height)
-    return made
+    wide = Console(highlight=False)
+    wide.size = ConsoleDimensions(max(wide.width, TABLE_WIDTH), wide.height)
+    return wide
 
 
 def print_tables(found: "Mapping[str, Sequence[Finding]]") -> None:

@@ -3,7 +3,7 @@
 import itertools
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 from tqdm import tqdm
@@ -20,10 +20,6 @@ from captum_classpattern.cli.options import (
 )
 from captum_classpattern.cli.printing import console, print_tables, write_figure
 
-if TYPE_CHECKING:  # imported where they are used, so that --help needs no torch
-    from captum_classpattern.images import LabelledImages
-    from captum_classpattern.surveys import Survey
-
 CLASSES_TOGETHER = 5  # on a GPU; on a CPU one class fills a batch, and is finished sooner
 CAUTION = (
     "A strong pattern does not prove a backdoor: clean classes can have strong patterns, too. "
@@ -39,7 +35,7 @@ def search(
     images: ImageOptions,
     searches: SearchOptions = SearchOptions(),
     canvases: Annotated[Count, Parameter(group=SEARCH)] = 4,
-    area: Annotated[list[Area] | None, Parameter(group=SEARCH)] = None,
+    area: Annotated[list[Area] | None, Parameter(group=SEARCH, metavar="FLOAT")] = None,
     out: OutputFolder = Path("classpattern-search"),
     resume: Annotated[bool, Parameter(group=OUTPUT)] = False,
 ) -> None:
@@ -65,7 +61,7 @@ def search(
         )
 
     from captum_classpattern.surveys import survey
-    from captum_classpattern.surveys.survey import AREAS
+    from captum_classpattern.surveys.results import AREAS
 
     classifier = model.open(checkpoint)
     search_images, held_out = images.load([classifier], seed=searches.seed)
@@ -75,7 +71,7 @@ def search(
         held_out,
         classes=searches.find_classes(classifier, search_images),
         canvases={"positive": canvases, "white": max(1, canvases // 2)},
-        areas=tuple(dict.fromkeys(area or AREAS)),
+        areas=area or AREAS,
         classes_together=1 if model.device.startswith("cpu") else CLASSES_TOGETHER,
         n_steps=searches.n_steps,
         seed=searches.seed,
@@ -85,7 +81,19 @@ def search(
         folder=out,
         resume=resume,
     )
-    _describe(classifier.provenance, search_images, held_out, found)
+    provenance, accuracy = classifier.provenance, found.info["accuracy"]
+    print(
+        f"{provenance['source']}: {provenance['format']}, "
+        f"{provenance.get('arch') or 'the network in it'}; "
+        f"normalised by {provenance['normalisation']['from']}.\n"
+        f"{len(search_images)} images to search with, {len(held_out)} held out"
+        f" ({held_out.duplicates_dropped} copies dropped)."
+    )
+    if accuracy is not None:
+        print(f"The model classifies {accuracy:.1%} of the held-out images correctly.")
+    if found.finished:
+        finished = dict.fromkeys(finding.label for finding in found.finished)
+        print(f"Already finished: {', '.join(finished)}.")
     try:
         for _ in tqdm(found, desc="patterns", unit="pattern"):
             pass
@@ -94,30 +102,8 @@ def search(
         raise SystemExit(130) from None
     figure, _ = found.plot(seed=searches.seed, use_pyplot=False)
     write_figure(figure, out / "patterns.png")
-    print_tables({classifier.provenance["source"]: found.findings})
+    print_tables({provenance["source"]: found.findings})
     for kind, share in itertools.product(found.canvases, found.areas):
         console().print(found.strongest(kind, share), markup=False)  # names may hold brackets
     console().print(CAUTION)
     print(f"patterns.png, patterns/ and results.json are in {out}.")
-
-
-def _describe(
-    provenance: dict[str, Any],
-    images: "LabelledImages",
-    held_out: "LabelledImages",
-    found: "Survey",
-) -> None:
-    """Prints what was loaded, the model's accuracy, and which classes are finished."""
-    print(
-        f"{provenance['source']}: {provenance['format']}, "
-        f"{provenance.get('arch') or 'the network in it'}; "
-        f"normalised by {provenance['normalisation']['from']}.\n"
-        f"{len(images)} images to search with, {len(held_out)} held out"
-        f" ({held_out.duplicates_dropped} copies dropped)."
-    )
-    accuracy = found.info["accuracy"]
-    if accuracy is not None:
-        print(f"The model classifies {accuracy:.1%} of the held-out images correctly.")
-    if found.found:
-        finished = dict.fromkeys(finding.label for finding in found.found)
-        print(f"Already finished: {', '.join(finished)}.")

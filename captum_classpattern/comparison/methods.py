@@ -34,6 +34,10 @@ DEFAULT = (
     "BestCrop",
     "ClassMean",
 )
+NAMES = (  # of all known methods
+    *DEFAULT,
+    *("DeepLiftShap", "GuidedBackprop", "Deconvolution", "FeatureAblation", "ShapleyValueSampling"),
+)
 CELLS = 7  # superpixels per side
 REFERENCES = 20  # baselines of GradientShap and DeepLiftShap
 AT_ONCE = 64

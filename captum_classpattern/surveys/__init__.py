@@ -1,6 +1,6 @@
 """All classes of a model: their patterns, scored, in a folder that a search can resume from."""
 
 from captum_classpattern.surveys.findings import Finding, Scores, stands_out
-from captum_classpattern.surveys.survey import Survey, survey
+from captum_classpattern.surveys.results import Survey, survey
 
 __all__ = ["Finding", "Scores", "Survey", "stands_out", "survey"]

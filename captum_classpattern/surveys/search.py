@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from captum_classpattern.attribution import ClassPattern, versions
 from captum_classpattern.canvases import SOLID_COLOURS, select_canvases
@@ -44,8 +44,7 @@ class SurveySearch:
     n_steps: int | None
     seed: int
     precision: str
-    internal_batch_size: int | None
-    show_progress: bool
+    more_options: dict[str, Any]  # of each search: these do not change what it finds
     started: float = field(default_factory=time.perf_counter)
 
     def find(self, targets: Sequence[int]) -> Iterator[list[Finding]]:
@@ -53,8 +52,8 @@ class SurveySearch:
         with preserve_state(self.forward_func, self.seed):
             search = ensure_labels(self.forward_func, self.search)
         if self.accuracy is not None:
-            labels = self.held_out.known_labels
-            warn_if_guessing(self.accuracy, labels, self.n_classes, "held-out images")
+            known = self.held_out.known_labels
+            warn_if_guessing(self.accuracy, known, self.n_classes, "held-out images")
         explainer = ClassPattern(self.forward_func, search)
         explainer.accuracy_is_known = True
         for start in range(0, len(targets), self.classes_together):
@@ -80,117 +79,94 @@ class SurveySearch:
         best: dict[tuple[int, str, float], Pattern] = {}
         for kind, n in self.canvases.items():
             solid = kind in SOLID_COLOURS  # all such canvases are the same: only the seeds differ
-            each = 1 if solid else n
+            canvases_per_class = 1 if solid else n
             seeds = [(self.seed + i) % 2**63 for i in range(n if solid else 1)]
             chosen = [
                 select_canvases(
-                    self.forward_func, search, target=y, n=each, strategy=kind, seed=self.seed
+                    self.forward_func, search, None, y, canvases_per_class, kind, seed=self.seed
                 )
                 for y in group
             ]
             for area, seed in itertools.product(self.areas, seeds):
                 for pattern in explainer.search(
                     torch.cat(chosen),
-                    [target for target in group for _ in range(each)],
+                    [target for target in group for _ in range(canvases_per_class)],
                     area=area,
                     keep=1,
                     n_steps=self.n_steps,
                     seed=seed,
                     precision=self.precision,
-                    internal_batch_size=self.internal_batch_size,
-                    show_progress=self.show_progress,
+                    **self.more_options,
                 ):
                     key = pattern.target, kind, area
-                    if key not in best or search_power(pattern) > search_power(best[key]):
+                    power = pattern.info["search_power"]
+                    if key not in best or power > best[key].info["search_power"]:
                         best[key] = pattern
         return best
 
     def _score(self, pattern: Pattern, other_canvas: Tensor, area: float) -> Scores:
         """The power of a pattern at its area, and its controls."""
         target = pattern.target
-        check_unseen(pattern, self.scored_on)
-        others = self.scored_on.without_class(target)
+        held_out = self.labelled_held_out
+        check_unseen(pattern, held_out)
+        others = held_out.without_class(target)
         if len(others) < DRAWS:
             raise ValueError(
                 f"there are {len(others)} held-out images that are not of class {target}: give at "
                 f"least {DRAWS}"
             )
-        without = int(((self.bare == target) & (self.scored_on.known_labels != target)).sum())
-
-        def hits(stamped: Pattern, images: LabelledImages = others) -> int:
-            return count_hits(self.forward_func, stamped, images)
-
-        few = others.subset(evenly_spaced(len(others), CONTROL_IMAGES))
-        shares = [few.subset(range(draw, len(few), DRAWS)) for draw in range(DRAWS)]
+        is_other = held_out.known_labels != target
+        without = int((self.clean_predictions[is_other] == target).sum())
+        control_images = others.subset(evenly_spaced(len(others), CONTROL_IMAGES))
+        n = len(control_images)
+        draws = [control_images.subset(range(draw, n, DRAWS)) for draw in range(DRAWS)]
         with preserve_state(self.forward_func, self.seed):
             binary = pattern.topk(area)
-            drawn = [
-                hits(random_pixels(pattern, area, self.seed + draw), share)
-                for draw, share in enumerate(shares)
+            moved = replace(binary, canvas=other_canvas)
+            hits_per_draw = [
+                count_hits(self.forward_func, random_pixels(pattern, area, self.seed + i), images)
+                for i, images in enumerate(draws)
             ]
             return Scores(
-                power_of(hits(binary), len(others), without),
-                random_pixels=sum(drawn) / len(few),
-                other_canvas=hits(replace(binary, canvas=other_canvas), few) / len(few),
-                control_images=len(few),
+                power_of(count_hits(self.forward_func, binary, others), len(others), without),
+                random_pixels=sum(hits_per_draw) / n,
+                other_canvas=count_hits(self.forward_func, moved, control_images) / n,
+                control_images=n,
             )
 
     @cached_property
-    def bare(self) -> Tensor:
+    def clean_predictions(self) -> Tensor:
         """The class that the classifier predicts for each held-out image without a pattern."""
         with preserve_state(self.forward_func, self.seed):
             return predictions(self.forward_func, self.held_out)
 
     @cached_property
-    def scored_on(self) -> LabelledImages:
+    def labelled_held_out(self) -> LabelledImages:
         """The held-out images with their labels, or else with the classifier's predictions."""
         images = self.held_out
-        return images.with_labels(self.bare) if images.labels is None else images
+        return images.with_labels(self.clean_predictions) if images.labels is None else images
 
     @cached_property
     def accuracy(self) -> float | None:
         """Share of the held-out images that the classifier labels correctly; None if they have no
         labels."""
         labels = self.held_out.labels
-        return None if labels is None else float((self.bare == labels).float().mean())
+        return None if labels is None else float((self.clean_predictions == labels).float().mean())
 
     @cached_property
     def settings(self) -> dict[str, Any]:
         """Everything that the findings depend on."""
         return {
-            **self._model_identity(),
+            "model": _hash_of_model(find_module(self.forward_func)),
             "search_images": _hash_of(self.search),
             "held_out_images": _hash_of(self.held_out),
+            "predictions": _hash(self.clean_predictions.tolist()),
             "canvases": self.canvases,
             "areas": list(self.areas),
             "n_steps": self.n_steps,
             "seed": self.seed,
             "precision": self.precision,
             "captum_classpattern": versions()["captum_classpattern"],
-        }
-
-    def _model_identity(self) -> dict[str, Any]:
-        """The file that the classifier was loaded from, or else a hash of its weights; of a plain
-        function, a hash of what it predicts."""
-        module = find_module(self.forward_func)
-        provenance = getattr(module, "provenance", {})
-        known = provenance.get("sha256") or provenance.get("source")
-        if known is None:
-            state = {"bare": self.bare} if module is None else vars(module) | module.state_dict()
-            digest = hashlib.sha256()
-            for name, value in state.items():
-                if isinstance(value, Tensor):
-                    digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-                    data = value.detach().cpu().contiguous().flatten().view(torch.uint8)
-                    digest.update(data.numpy().tobytes())
-            known = digest.hexdigest()
-        normalisation = provenance.get("normalisation", {})
-        output = getattr(module, "output", None)
-        return {
-            "model": known,
-            **{key: provenance.get(key) for key in ("arch", "weights", "num_classes")},
-            **{key: normalisation.get(key) for key in ("mean", "std")},
-            "output": output if isinstance(output, int | str) else None,
         }
 
     @property
@@ -202,15 +178,11 @@ class SurveySearch:
             "provenance": getattr(find_module(self.forward_func), "provenance", {}),
             "accuracy": self.accuracy,
             "n_classes": self.n_classes,
+            "classes": self.classes,
             "search_images": self.search.counts,
             "held_out_images": self.held_out.counts,
             "versions": versions(),
         }
-
-
-def search_power(pattern: Pattern) -> float:
-    """The power of a pattern on the judging images."""
-    return float(pattern.info["search_power"])
 
 
 def _next_class(images: LabelledImages, target: int) -> int:
@@ -223,12 +195,26 @@ def _next_class(images: LabelledImages, target: int) -> int:
     return next((label for label in present if label > target), present[0])
 
 
+def _hash_of_model(module: nn.Module | None) -> str | None:
+    """A hash of the types, the weights and all other tensors of a model's layers."""
+    if module is None:
+        return None
+    digest = hashlib.sha256()
+    for layer in module.modules():
+        digest.update(type(layer).__name__.encode())
+        for name, value in {**layer._parameters, **layer._buffers, **vars(layer)}.items():
+            if isinstance(value, Tensor):
+                digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+                data = value.detach().cpu().contiguous().flatten().view(torch.uint8)
+                digest.update(data.numpy().tobytes())
+    return digest.hexdigest()
+
+
 def _hash_of(images: LabelledImages) -> str:
     """A hash of images and labels, in their order."""
-    shape = (len(images), *images.shape)
-    digest = hashlib.blake2b(repr(shape).encode(), digest_size=16)
-    for batch in images.in_order():
-        digest.update((batch.cpu() * 255).round().byte().numpy().tobytes())
-    if images.labels is not None:
-        digest.update(images.labels.numpy().tobytes())
-    return digest.hexdigest()
+    labels = None if images.labels is None else images.labels.tolist()
+    return _hash((images.shape, images.hashes, labels))
+
+
+def _hash(value: Any) -> str:
+    return hashlib.blake2b(repr(value).encode(), digest_size=16).hexdigest()

@@ -62,13 +62,17 @@ class Store:
         write_json({"settings": self.settings, "rows": self.rows[target]}, path)
         self._files.add(path)
 
-    def write_summary(self, info: Mapping[str, Any], *, complete: bool) -> None:
-        """Writes results.json, with the classes that other processes have added."""
+    def write_summary(self, info: Mapping[str, Any]) -> None:
+        """Writes results.json, with the classes that other processes search or have added. It is
+        complete when all of these are there."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.read_new()
+        path, classes = self.folder / RESULTS, set(info["classes"])
         while True:
-            summary = {"complete": complete, **info, "rows": self._sorted_rows()}
-            write_json(summary, self.folder / RESULTS)
+            if path.exists():
+                classes.update(json.loads(path.read_text()).get("classes", ()))
+            summary = {"complete": classes <= self.rows.keys(), **info, "classes": sorted(classes)}
+            write_json({**summary, "rows": self._sorted_rows()}, path)
             if not self.read_new():  # else the summary of another process may be lost
                 return
 
@@ -83,31 +87,35 @@ class Store:
             raise ValueError(f"{path} is damaged ({error}): choose another folder") from error
         if "settings" not in data:
             raise ValueError(f"{path} is not from a survey: choose another folder")
-        settings = {"precision": "auto", **data["settings"]}  # version 0.1 had no other
-        self._check_settings(settings, path)
+        self._check_settings(data["settings"], path)
         by_class: dict[int, list[dict[str, Any]]] = {}
         for row in data["rows"]:
             by_class.setdefault(row["class"], []).append(row)
         for target, rows in by_class.items():
-            if len(rows) == len(settings.get("canvases", rows)):
+            if len(rows) == len(data["settings"].get("canvases", rows)):
                 self.rows[target] = rows
         return data
 
     def _check_settings(self, found: Mapping[str, Any], path: Path) -> None:
         """Raises an error unless the file was made with the same settings."""
-        ours = self.settings or {}
-        differing = [key for key in ours if found.get(key) != ours[key]]
+        if (ours := self.settings) is None:
+            return
+        differing = [key for key in {**ours, **found} if found.get(key) != ours.get(key)]
         if differing == [VERSION]:
-            warn(
-                f"classes in the folder were searched by version {found[VERSION]} of {VERSION}",
-                Notice,
-            )
+            version = found.get(VERSION)
+            warn(f"classes in the folder were searched by version {version} of {VERSION}", Notice)
         elif differing:
-            listed = "; ".join(f"{k} {found.get(k)} then, {ours[k]} now" for k in differing)
+            listed = "; ".join(f"{k} {found.get(k)} then, {ours.get(k)} now" for k in differing)
             raise ValueError(
                 f"{path} is of another search ({listed:.500}): pass the same settings and files, "
                 "or choose another folder"
             )
+
+
+def remove_findings(folder: Path) -> None:
+    """Removes the summary and the scores of a survey, so that the folder can hold another."""
+    for path in (folder / RESULTS, *folder.glob("findings/*.json")):
+        path.unlink(missing_ok=True)
 
 
 def pattern_file(

@@ -81,8 +81,17 @@ def test_every_option_has_a_sentence_and_shows_its_default(name, help_of):
         text, _, _ = texts[argument.names[0]].partition(" [")
         assert re.fullmatch(r"[A-Z].* .*\.", text), text
         default = argument.field_info.default
-        if default not in (None, inspect.Parameter.empty):
+        if default is None or default is False or default is inspect.Parameter.empty:
+            assert "[default: " not in texts[argument.names[0]]
+        else:
             assert f"[default: {default}]" in texts[argument.names[0]]
+
+
+def test_what_an_option_takes_is_in_plain_words():
+    printed = " ".join(run(["search", "--help"]).stdout.split())
+    assert "--classes LIST " in printed
+    assert "--output INDEX|NAME " in printed
+    assert "--area FLOAT " in printed
 
 
 def test_defaults_that_depend_on_something_are_in_the_text(help_of):
@@ -153,7 +162,7 @@ def test_debug_shows_the_traceback(line, tmp_path):
     code = "from captum_classpattern.cli import main; main()"
     line = [*line, "missing.safetensors", "missing.png", "--out", str(tmp_path)]
     done = subprocess.run([sys.executable, "-c", code, *line], capture_output=True, text=True)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "Traceback (most recent call last):" in done.stderr
     assert "FileNotFoundError: " in done.stderr
 
@@ -204,11 +213,28 @@ def test_ctrl_c_leaves_the_finished_patterns_and_the_demo_continues_from_there(
     first = json.loads((tmp_path / "results.json").read_text())
     assert not first["complete"]
     assert len(first["rows"]) == 4
-    assert run(line).exit_code == 0
+    again = run(line)
+    assert again.exit_code == 0
+    assert f"Continuing the unfinished demo in {tmp_path}." in again.output
     written = json.loads((tmp_path / "results.json").read_text())
     assert written["complete"]
     assert len(written["rows"]) == 60
     assert written["rows"][:4] == first["rows"]
+
+    for more in ([], ["--seed", "1"]):  # a finished demo, and one with other options
+        with monkeypatch.context() as patch:
+            searched = interrupt_searches(patch, after=1)
+            result = run([*line, *more])
+        assert result.exit_code == 130
+        assert "Continuing" not in result.output
+        assert searched == [list(range(10))]
+
+
+def test_a_folder_of_other_results_is_refused(tmp_path):
+    (tmp_path / "results.json").write_text('{"rows": []}')
+    result = run(["demo", "--out", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "results.json is not from a demo: pass another --out" in result.output
 
 
 def test_ctrl_c_before_anything_is_finished(tmp_path, monkeypatch):

@@ -20,11 +20,11 @@ from captum_classpattern._files import write_atomically
 from captum_classpattern.cli.comparing import (
     choose_canvases,
     print_comparison,
-    report_comparison,
     write_comparison,
 )
 from captum_classpattern.cli.options import ComputeOptions
-from captum_classpattern.comparison import DEFAULT, RandomPixels, known_methods
+from captum_classpattern.comparison import RandomPixels, known_methods
+from captum_classpattern.comparison.methods import NAMES
 from captum_classpattern.demo import DATA, DemoImages, LabelledImages, demo_images, demo_models
 
 compare_module = import_module("captum_classpattern.cli.compare")
@@ -245,15 +245,15 @@ def failing(model):
     raise RuntimeError("not [here]")
 
 
-def test_if_no_method_gives_a_map_the_reasons_are_printed(tmp_path, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        report_comparison(lambda: small(methods={"Bad[/b]": failing}), tmp_path / "out", "None")
-    assert stopped.value.code == 1
-    output = capsys.readouterr().out
+def test_if_no_method_gives_a_map_the_reasons_are_printed(inputs, tmp_path, monkeypatch):
+    monkeypatch.setattr(comparing_module, "known_methods", lambda *a, **k: {"Bad[/b]": failing})
+    result = compare(inputs, tmp_path / "out", "--classes", "1")
+    assert result.exit_code == 1
+    output = result.stdout
     assert "No method gave a map:" in output
-    assert "Bad[/b] on the linear model: RuntimeError: not [here]" in output
+    assert "Bad[/b] on the natural model: RuntimeError: not [here]" in output
     assert f"report.html and comparison.json are in {tmp_path / 'out'}." in output
-    [failure] = json.loads((tmp_path / "out" / "comparison.json").read_text())["failures"]
+    failure, _ = json.loads((tmp_path / "out" / "comparison.json").read_text())["failures"]
     assert failure["reason"] == "RuntimeError: not [here]"
     assert "not [here]" in (tmp_path / "out" / "report.html").read_text()
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
@@ -355,12 +355,11 @@ def test_a_white_canvas_is_chosen_for_the_class_of_a_trigger():
 
 def test_the_known_methods_are_those_of_the_library():
     images = part(demo_images().search)
-    names = (*DEFAULT, *compare_module.OTHER_METHODS)
-    assert list(known_methods(images, names=names)) == list(names)
+    assert list(known_methods(images, names=NAMES)) == list(NAMES)
     with pytest.raises(ValueError, match="choose from") as refused:
         known_methods(images, names=["Magic"])
     [listed] = re.findall("choose from (.*?), or give", str(refused.value))
-    assert set(listed.split(", ")) == set(names)
+    assert set(listed.split(", ")) == set(NAMES)
 
 
 def test_the_demo_ends_with_the_comparison(tmp_path, monkeypatch):

@@ -359,26 +359,24 @@ def test_a_class_name_is_refused_if_neither_model_nor_images_name_the_classes(tm
     assert text in " ".join(result.output.split())
 
 
-@pytest.mark.filterwarnings("default")
-def test_a_search_of_version_0_1_is_continued(tmp_path):
-    """Its file names have no class names, and its settings no precision."""
+def test_a_search_of_version_0_1_is_loaded_but_not_continued(tmp_path):
+    """Its file names have no class names, and its settings neither precision nor predictions."""
     first = run(arguments(tmp_path, *QUICK, "--classes", "1"))
     assert first.exit_code == 0, first.output
     for path in (tmp_path / "patterns").glob("1_*"):
         path.rename(path.with_name(path.name.replace("_c1", "")))
     old = read(tmp_path)
     shutil.rmtree(tmp_path / "findings")
-    del old["settings"]["precision"]
+    del old["settings"]["precision"], old["settings"]["predictions"], old["classes"]
     old["settings"]["captum_classpattern"] = "0.1"
     (tmp_path / "results.json").write_text(json.dumps(old))
+    assert [(f.target, f.canvas) for f in surveys.Survey.load(tmp_path)] == [
+        (1, "positive"), (1, "white"),
+    ]  # fmt: skip
     more = run(arguments(tmp_path, *QUICK, "--classes", "1-2", "--resume"))
-    assert more.exit_code == 0, more.output
-    assert "were searched by version 0.1 of captum_classpattern" in more.output
-    assert "Already finished: c1." in more.output
-    assert read(tmp_path)["rows"][:2] == old["rows"]
-    full = ("--precision", "full", "--resume")
-    refused = run(arguments(tmp_path, *QUICK, *full))
-    assert "precision auto then, full now" in refused.output
+    assert more.exit_code == 2
+    assert "of another search (" in more.output
+    assert read(tmp_path) == old
 
 
 def test_the_precision_reaches_the_search(tmp_path):

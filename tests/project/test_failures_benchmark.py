@@ -55,7 +55,7 @@ def test_a_class_stands_out_by_the_rule_of_the_package(
 def test_only_classes_that_are_weak_on_both_canvases_are_in_the_table(script):
     scores = {
         True: Scores(power_of(450, 900, 0), 0.0, 0.0),
-        False: surveyed(9).found[0].scores[AREA],
+        False: surveyed(9).finished[0].scores[AREA],
     }
 
     def finding(target, canvas, strong):

@@ -88,7 +88,7 @@ def test_classes_of_which_a_canvas_is_missing_in_an_old_summary_are_left_out(tmp
     store = Store(tmp_path, SETTINGS)
     store.add(class_of(0))
     store.add(class_of(1))
-    store.write_summary({"settings": SETTINGS}, complete=False)
+    store.write_summary({"settings": SETTINGS, "classes": [0, 1, 2]})
     shutil.rmtree(tmp_path / "findings")  # as version 0.1 left it
     summary = json.loads((tmp_path / "results.json").read_text())
     write_json({**summary, "rows": summary["rows"][:3]}, tmp_path / "results.json")
@@ -98,9 +98,9 @@ def test_classes_of_which_a_canvas_is_missing_in_an_old_summary_are_left_out(tmp
 def test_a_summary_has_the_classes_that_others_have_added(tmp_path):
     one, other = Store(tmp_path, SETTINGS), Store(tmp_path, SETTINGS)
     other.add(class_of(1))
-    other.write_summary({"settings": SETTINGS}, complete=True)
+    other.write_summary({"settings": SETTINGS, "classes": [1]})
     one.add(class_of(0))
-    one.write_summary({"settings": SETTINGS}, complete=True)
+    one.write_summary({"settings": SETTINGS, "classes": [0]})
     rows = json.loads((tmp_path / "results.json").read_text())["rows"]
     assert [row["class"] for row in rows] == [0, 0, 1, 1]
     assert (
@@ -114,7 +114,7 @@ def test_no_class_is_lost_if_summaries_are_written_at_the_same_time(tmp_path):
     def write(target):
         store = Store(tmp_path, SETTINGS)
         store.add(class_of(target))
-        store.write_summary({"settings": SETTINGS}, complete=True)
+        store.write_summary({"settings": SETTINGS, "classes": [target]})
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(write, range(16)))
@@ -130,7 +130,20 @@ def test_another_search_in_the_folder_is_an_error(tmp_path):
     one = Store(tmp_path / "new", SETTINGS)
     Store(tmp_path / "new", {**SETTINGS, "seed": 1}).add(class_of(1))  # both have begun there
     with pytest.raises(ValueError, match="of another search"):
-        one.write_summary({}, complete=False)
+        one.write_summary({"classes": [0]})
+
+
+def test_settings_without_a_version_are_read(tmp_path):
+    Store(tmp_path, {"seed": 0}).add(class_of(0))
+    with pytest.warns(Notice, match="were searched by version None of captum_classpattern"):
+        Store(tmp_path, {"seed": 0, "captum_classpattern": "1"})
+
+
+@pytest.mark.parametrize("settings", [{}, {**SETTINGS, "added_later": 1}])
+def test_a_setting_that_only_one_side_has_differs(settings, tmp_path):
+    Store(tmp_path, SETTINGS).add(class_of(0))
+    with pytest.raises(ValueError, match="of another search"):
+        Store(tmp_path, settings)
 
 
 def test_another_version_is_a_notice(tmp_path):

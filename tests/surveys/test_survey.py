@@ -1,11 +1,13 @@
 """The survey against the public functions that do the same for one class, and its folder."""
 
+import copy
 import json
 import os
 import subprocess
 import sys
 
 import matplotlib
+import numpy as np
 import pandas
 import pytest
 import torch
@@ -162,7 +164,7 @@ def test_images_in_both_sets_are_refused(setting):
 def test_classes_are_checked_before_anything_is_searched(setting):
     net, search, held_out, labels, _ = setting
     with pytest.raises(ValueError, match="target 7 is out of range"):
-        survey(net, (search, labels), (held_out, labels), classes=[0, 7])
+        survey(net, (search, labels), (held_out, labels), classes=[0, 7], areas=(0.2,))
 
 
 def test_between_two_findings_the_caller_finds_everything_as_it_was(setting):
@@ -185,7 +187,7 @@ def test_images_of_one_class_are_refused_in_words(setting):
 def test_too_few_search_images_to_judge_by_are_named(setting):
     net, search, held_out, labels, _ = setting
     few = survey(
-        net, (search[:4], labels[:4]), (held_out, labels), canvases={"white": 1}, n_steps=1
+        net, (search[:4], labels[:4]), (held_out, labels), canvases={"white": 1}, areas=(0.2,)
     )
     with pytest.raises(ValueError, match="there must be images to judge by"):
         list(few)
@@ -290,13 +292,13 @@ def same(findings, others):
 
 def test_a_survey_searches_as_it_is_iterated_and_only_once(setting, searched):
     found = begun(setting)
-    assert (len(found), found.found, searched) == (6, [], [])
+    assert (len(found), found.finished, searched) == (6, [], [])
     assert repr(found) == "Survey(0 of 6 findings on positive, white canvases, areas 0.2, 0.1)"
     running = iter(found)
     first = [next(running) for _ in range(3)]
     assert searched == [[0], [1]]
     assert repr(found).startswith("Survey(4 of 6 findings")
-    assert found.found[:3] == first
+    assert found.finished[:3] == first
     assert [(f.target, f.canvas) for f in found] == [
         (y, kind) for y in range(3) for kind in ("positive", "white")
     ]
@@ -310,7 +312,7 @@ def test_methods_that_need_all_findings_run_the_search(setting):
     for method in (Survey.table, Survey.best_canvases, lambda s: s.scores("white", 0.2)):
         found = begun(setting, classes=[1, 2])
         assert len(method(found)) in (4, 2)
-        assert len(found.found) == 4
+        assert len(found.finished) == 4
 
 
 def test_the_held_out_images_are_classified_once(setting, monkeypatch):
@@ -336,13 +338,14 @@ def test_an_interrupted_survey_goes_on_to_the_same_findings(
             found = begun(setting, folder=folder)
             with pytest.raises(KeyboardInterrupt):
                 list(found)
-        assert len(found.found) == 2 * (at // 4)
+        assert len(found.finished) == 2 * (at // 4)
         if folder is not None:
-            kept = Survey.load(folder)
-            assert not kept.info["complete"]
-            assert same(kept.findings, whole[: len(found.found)])
+            if found.finished:
+                kept = Survey.load(folder)
+                assert not kept.info["complete"]
+                assert same(kept.findings, whole[: len(found.finished)])
             again = begun(setting, folder=folder, resume=True)
-            assert same(again.found, whole[: len(found.found)])
+            assert same(again.finished, whole[: len(found.finished)])
             assert same(again.findings, whole)
         assert same(found.findings, whole)
     assert Survey.load(tmp_path).info["complete"]
@@ -366,9 +369,131 @@ def test_what_the_folder_holds_comes_first(setting, tmp_path):
     assert [row["class"] for row in rows] == [1, 1, 2, 2]
 
 
+def test_a_search_that_failed_does_not_lock_its_folder(setting, tmp_path):
+    net, search, held_out, labels, _ = setting
+    found = survey(
+        net,
+        (search, labels),
+        (held_out, labels),
+        canvases={"positive": 21},
+        areas=(0.2,),
+        folder=tmp_path,
+    )
+    with pytest.raises(ValueError, match="21 canvases were requested"):
+        list(found)
+    assert len(begun(setting, classes=[0], folder=tmp_path).findings) == 2
+
+
+def test_a_folder_is_complete_if_all_classes_that_were_requested_are_there(setting, tmp_path):
+    first = begun(setting, classes=[0, 1], folder=tmp_path)
+    next(iter(first))
+    assert not Survey.load(tmp_path).info["complete"]
+    list(begun(setting, classes=[2], folder=tmp_path, resume=True))
+    assert not Survey.load(tmp_path).info["complete"]  # class 1 is missing
+    list(first)
+    info = Survey.load(tmp_path).info
+    assert (info["complete"], info["classes"]) == (True, [0, 1, 2])
+
+
 def changed_net(setting):
     net = nn.Sequential(nn.Flatten(), nn.Linear(36, 3)).eval()
     return (net, *setting[1:])
+
+
+class Shift(nn.Module):
+    """A layer whose tensor is neither a parameter nor a buffer."""
+
+    def __init__(self, by):
+        super().__init__()
+        self.by = torch.tensor(by)
+
+    def forward(self, images):
+        return images - self.by
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(Shift(0.0), Shift(1e-6)), (nn.ReLU(), nn.Tanh())],
+    ids=["a plain tensor", "the activation"],
+)
+def test_a_model_that_changed_is_refused_on_resume(setting, tmp_path, before, after):
+    def begun_with(layer, **more):
+        net = nn.Sequential(layer, *setting[0]).eval()
+        net.provenance = {"sha256": "of the file, which is the same"}
+        return begun((net, *setting[1:]), classes=[0], folder=tmp_path, **more)
+
+    list(begun_with(before))
+    assert len(begun_with(before, resume=True).finished) == 2
+    with pytest.raises(ValueError, match=r"is of another search \(model"):
+        begun_with(after, resume=True)
+
+
+def test_a_loaded_model_whose_weights_changed_is_refused_on_resume(setting, tmp_path):
+    net = nn.Sequential(*copy.deepcopy(setting[0])).eval()
+    net.provenance = {"sha256": "of the file"}
+    changed = (net, *setting[1:])
+    list(begun(changed, classes=[0], folder=tmp_path))
+    with torch.no_grad():
+        net[1].weight[0, 0] += 1e-6
+    with pytest.raises(ValueError, match=r"is of another search \(model"):
+        begun(changed, folder=tmp_path, resume=True)
+
+
+def test_a_model_in_another_precision_sees_the_same_held_out_images(setting):
+    settings = [
+        begun((copy.deepcopy(setting[0]).to(dtype), *setting[1:])).info["settings"]
+        for dtype in (torch.float32, torch.bfloat16)
+    ]
+    assert settings[0]["held_out_images"] == settings[1]["held_out_images"]
+
+
+def test_another_survey_is_not_overwritten(setting, tmp_path):
+    list(begun(setting, classes=[0], folder=tmp_path))
+    before = (tmp_path / "results.json").read_bytes()
+    with pytest.raises(ValueError, match="of another search"):
+        Survey([made_up(0, "white", 5)], 3).save(tmp_path)
+    assert (tmp_path / "results.json").read_bytes() == before
+
+
+def test_numbers_of_numpy_can_be_written(setting, tmp_path):
+    net, search, held_out, labels, _ = setting
+    settings = {
+        "canvases": {"white": np.int64(1)},
+        "areas": np.array([0.25], np.float32),
+        "n_steps": np.int64(1),
+        "seed": np.int64(2),
+        "classes": [np.int64(1)],
+    }
+    found = survey(net, (search, labels), (held_out, labels), folder=tmp_path, **settings)
+    assert len(found.findings) == 1
+    assert Survey.load(tmp_path).info["settings"]["canvases"] == {"white": 1}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"areas": (0.2, 0.0)}, "rounds to none or all"),
+        ({"areas": ()}, "areas is empty"),
+        ({"classes": []}, "classes is empty: leave it out to search all"),
+        ({"precision": "fast"}, "precision must be one of"),
+        ({"n_steps": 0}, "n_steps must be a whole number"),
+        ({"seed": -1}, "seed must be a whole number"),
+        ({"classes_together": 0}, "classes_together must be a whole number"),
+        ({"internal_batch_size": 0}, "internal_batch_size must be a whole number"),
+    ],
+)
+def test_settings_are_checked_before_anything_is_searched(setting, tmp_path, settings, message):
+    with pytest.raises(ValueError, match=message):
+        begun(setting, folder=tmp_path, **settings)
+    assert not list(tmp_path.iterdir())
+
+
+def test_held_out_images_of_another_shape_are_refused(setting):
+    net, search, held_out, labels, _ = setting
+    with pytest.raises(
+        ValueError, match=r"must have the same shape .* \(1, 6, 6\) and \(1, 6, 5\)"
+    ):
+        survey(net, (search, labels), (held_out[..., :5], labels))
 
 
 @pytest.mark.parametrize(
@@ -392,7 +517,7 @@ def test_plain_functions_can_have_a_folder_too(setting, tmp_path):
     net = setting[0]
     function = (lambda images: net(images), *setting[1:])
     found = begun(function, classes=[0], folder=tmp_path).findings
-    assert same(begun(function, classes=[0], folder=tmp_path, resume=True).found, found)
+    assert same(begun(function, classes=[0], folder=tmp_path, resume=True).finished, found)
 
 
 PROCESS = """
@@ -441,7 +566,7 @@ def test_a_survey_is_saved_and_loaded(setting, tmp_path):
         loaded.plot()
     _, axes = loaded.plot(net, held_out, labels, use_pyplot=False)
     assert axes.shape[0] == 3
-    assert same(begun(setting, folder=tmp_path, resume=True).found, found.findings)
+    assert same(begun(setting, folder=tmp_path, resume=True).finished, found.findings)
     loaded.save(tmp_path / "copy")
     assert same(Survey.load(tmp_path / "copy").findings, found.findings)
 
@@ -466,7 +591,7 @@ def test_the_figure_has_the_strongest_of_many_classes(setting):
     matplotlib.use("Agg")
     net, _, held_out, labels, findings = setting
     figure, axes = Survey(findings).plot(
-        net, held_out, labels, most=2, title="Three classes", use_pyplot=False
+        net, held_out, labels, max_classes=2, title="Three classes", use_pyplot=False
     )
     assert axes.shape[0] == 2
     assert figure.get_suptitle() == "Three classes (2 of 3, the strongest)"

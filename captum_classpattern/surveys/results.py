@@ -1,4 +1,4 @@
-"""``survey``: the patterns of all classes of one model, with their scores."""
+"""``survey`` and ``Survey``: the patterns of all classes of one model, with their scores."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from captum_classpattern._validation import check_count, check_seed
+from captum_classpattern._validation import check_count
 from captum_classpattern.canvases import STRATEGIES
 from captum_classpattern.class_names import parse_targets
 from captum_classpattern.classifier import (
@@ -17,9 +17,11 @@ from captum_classpattern.classifier import (
     preserve_state,
 )
 from captum_classpattern.images import Images, ImagesAndLabels, LabelledImages, Labels
+from captum_classpattern.optimization.settings import SearchSettings
+from captum_classpattern.pattern import pixels_kept
 from captum_classpattern.scores.tables import as_table
 from captum_classpattern.surveys.findings import Finding, Scores, stands_out
-from captum_classpattern.surveys.search import SurveySearch, search_power
+from captum_classpattern.surveys.search import SurveySearch
 from captum_classpattern.surveys.store import RESULTS, Store
 from captum_classpattern.visualization import plot_patterns
 
@@ -41,38 +43,50 @@ class Survey:
             about standing out. Default: None.
 
     Attributes:
-        found (list[Finding]): The findings so far.
+        finished (list[Finding]): The findings so far.
         n_classes (int or None): Number of classes that the model has.
+        classes (list[int]): The classes that were searched or will be.
+        canvases (list[str]): The kinds of canvas.
+        areas (list[float]): The areas, first the one of :attr:`Finding.pattern`.
     """
 
-    def __init__(self, findings: Iterable[Finding] = (), n_classes: int | None = None) -> None:
-        self.found = list(findings)
+    def __init__(
+        self,
+        findings: Iterable[Finding] = (),
+        n_classes: int | None = None,
+        *,
+        search: SurveySearch | None = None,
+        store: Store | None = None,
+        info: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.finished = list(findings)
         self.n_classes = n_classes
-        self._info: dict[str, Any] = {}
-        self._search: SurveySearch | None = None
-        self._store: Store | None = None
+        self._search, self._store, self._info = search, store, dict(info or {})
         self._running: Iterator[bool] | None = None
+        found = self.finished
+        self.classes = search.classes if search else list(dict.fromkeys(f.target for f in found))
+        self.canvases = list(search.canvases if search else dict.fromkeys(f.canvas for f in found))
+        self.areas = list(search.areas if search else found[0].scores if found else ())
 
     def __iter__(self) -> Iterator[Finding]:
         position = 0
-        while position < len(self.found) or self._find_more():
-            yield self.found[position]
+        while position < len(self.finished) or self._find_more():
+            yield self.finished[position]
             position += 1
 
     def __len__(self) -> int:
-        kinds = 0 if self._search is None else len(self._search.canvases)
-        return len(self.found) + kinds * len(self._missing())
+        return len(self.finished) + len(self.canvases) * len(self._missing())
 
     def __repr__(self) -> str:
-        count = len(self) if len(self.found) == len(self) else f"{len(self.found)} of {len(self)}"
+        done, total = len(self.finished), len(self)
+        count = total if done == total else f"{done} of {total}"
         areas = ", ".join(f"{area:g}" for area in self.areas)
         return f"Survey({count} findings on {', '.join(self.canvases)} canvases, areas {areas})"
 
     def _missing(self) -> list[int]:
         """The classes that are still to be searched."""
-        done = {finding.target for finding in self.found}
-        wanted = [] if self._search is None else self._search.classes
-        return [target for target in wanted if target not in done]
+        done = {finding.target for finding in self.finished}
+        return [target for target in self.classes if target not in done]
 
     def _find_more(self) -> bool:
         """Searches until one more class is finished; False if there is none."""
@@ -86,17 +100,14 @@ class Survey:
 
     def _find_missing(self) -> Iterator[bool]:
         missing = self._missing()
-        self._write_summary()
+        if self._store and not missing:
+            self._store.write_summary(self.info)
         for findings in self._search.find(missing) if self._search else ():
-            if self._store is not None:
+            if self._store:
                 self._store.add(findings)
-            self.found += findings
-            self._write_summary()
+                self._store.write_summary(self.info)
+            self.finished += findings
             yield True
-
-    def _write_summary(self) -> None:
-        if self._store is not None:
-            self._store.write_summary(self.info, complete=not self._missing())
 
     @property
     def findings(self) -> list[Finding]:
@@ -108,20 +119,6 @@ class Survey:
         """How the classes were searched: ``settings``, the model's ``provenance`` and ``accuracy``
         on the held-out images, numbers of images, ``versions`` and ``seconds``."""
         return self._info if self._search is None else self._search.info
-
-    @property
-    def canvases(self) -> list[str]:
-        """The kinds of canvas."""
-        if self._search is not None:
-            return list(self._search.canvases)
-        return list(dict.fromkeys(finding.canvas for finding in self.found))
-
-    @property
-    def areas(self) -> list[float]:
-        """The areas, first the one of :attr:`Finding.pattern`."""
-        if self._search is not None:
-            return list(self._search.areas)
-        return list(self.found[0].scores) if self.found else []
 
     def scores(self, canvas: str, area: float) -> dict[int, Scores]:
         r"""
@@ -176,7 +173,8 @@ class Survey:
         best: dict[int, Finding] = {}
         for finding in self:
             rival = best.get(finding.target)
-            if rival is None or search_power(finding.pattern) > search_power(rival.pattern):
+            power = finding.pattern.info["search_power"]
+            if rival is None or power > rival.pattern.info["search_power"]:
                 best[finding.target] = finding
         return list(best.values())
 
@@ -220,7 +218,7 @@ class Survey:
         images: "Images | None" = None,
         labels: Labels = None,
         *,
-        most: int = 20,
+        max_classes: int = 20,
         title: str = "The best canvas of each class",
         seed: int = 0,
         use_pyplot: bool = True,
@@ -236,7 +234,7 @@ class Survey:
                 Default: None.
             labels (Tensor or Sequence[int], optional): Their classes, as in :func:`plot_patterns`.
                 Default: None.
-            most (int): The most classes to draw. Default: 20.
+            max_classes (int): Draw at most this many classes. Default: 20.
             title (str): Title of the figure.
             seed (int): Seed of the choice of held-out images that are shown. Default: 0.
             use_pyplot (bool): As in :func:`plot_patterns`. Default: True.
@@ -248,19 +246,18 @@ class Survey:
             ValueError: If a classifier and images are needed, or as :func:`plot_patterns`.
         """
         best = self.best_canvases()
-        if forward_func is None and self._search is not None:
-            forward_func = self._search.forward_func
-        if images is None and self._search is not None:
-            images = self._search.scored_on
+        if self._search is not None:
+            forward_func = self._search.forward_func if forward_func is None else forward_func
+            images = self._search.labelled_held_out if images is None else images
         if forward_func is None or images is None:
             raise ValueError(
                 "a survey that was loaded needs a classifier and held-out images to be drawn: call "
                 "plot(classifier, images)"
             )
         area = self.areas[0] if best else 0.0
-        if len(best) > most:
-            title += f" ({most} of {len(best)}, the strongest)"
-            best = sorted(best, key=lambda f: -f.scores[area].power.value)[:most]
+        if len(best) > max_classes:
+            title += f" ({max_classes} of {len(best)}, the strongest)"
+            best = sorted(best, key=lambda f: -f.scores[area].power.value)[:max_classes]
         return plot_patterns(
             forward_func,
             [finding.pattern for finding in best],
@@ -280,15 +277,15 @@ class Survey:
         Args:
             folder (str or PathLike): The folder. If it holds findings already, they must have been
                 made with the same settings; those of other classes stay.
+
+        Raises:
+            ValueError: If the folder holds findings of other settings.
         """
-        by_class: dict[int, list[Finding]] = {}
-        for finding in self:
-            by_class.setdefault(finding.target, []).append(finding)
-        store = Store(Path(folder), self.info.get("settings", {}))
-        for findings in by_class.values():
-            store.add(findings)
-        info = {"settings": {}, "n_classes": self.n_classes, **self.info}
-        store.write_summary(info, complete=True)
+        info = {"settings": {}, "n_classes": self.n_classes, "classes": self.classes, **self.info}
+        store = Store(Path(folder), info["settings"])
+        for target in dict.fromkeys(finding.target for finding in self):
+            store.add([finding for finding in self.finished if finding.target == target])
+        store.write_summary(info)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> "Survey":
@@ -310,9 +307,8 @@ class Survey:
         store = Store(Path(folder))
         if not store.summary:
             raise FileNotFoundError(f"there is no {RESULTS} of a survey in {folder}")
-        survey = cls(store.findings(), store.summary.get("n_classes"))
-        survey._info = {key: value for key, value in store.summary.items() if key != "rows"}
-        return survey
+        info = {key: value for key, value in store.summary.items() if key != "rows"}
+        return cls(store.findings(), info.get("n_classes"), info=info)
 
 
 def survey(
@@ -340,7 +336,8 @@ def survey(
     pixels of the same canvas (3 draws, each on a third of the images); and the same mask over the
     positive canvas of the next class. The last two are scored on at most 300 of the images.
 
-    The call only checks its arguments. The search runs while the result is iterated.
+    The call only checks its arguments. With a folder, it also reads all images and classifies the
+    held-out ones, to compare them with what is there. The search runs while the result is iterated.
 
     Args:
         forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
@@ -388,14 +385,30 @@ def survey(
         >>> [(f.target, f.canvas, f.scores[0.1].power.n) for f in found]
         [(2, 'positive', 40), (2, 'white', 40)]
     """
-    seed = check_seed(seed)
+    settings = SearchSettings(n_steps=n_steps, seed=seed, precision=precision)
     check_count("classes_together", classes_together)
-    _check_canvases(canvases)
+    if internal_batch_size is not None:
+        check_count("internal_batch_size", internal_batch_size)
+    if not canvases:
+        raise ValueError('canvases is empty: give how many of each kind, such as {"white": 2}')
+    for kind, n in canvases.items():
+        if kind not in STRATEGIES:
+            raise ValueError(f"canvases has the kind {kind!r}: choose from {', '.join(STRATEGIES)}")
+        check_count(f"canvases[{kind!r}]", n)
     if len(areas) == 0:
         raise ValueError("areas is empty: give at least one, such as 0.05")
-    with preserve_state(forward_func, seed):
+    if classes is not None and len(classes) == 0:
+        raise ValueError("classes is empty: leave it out to search all")
+    with preserve_state(forward_func, settings.seed):
         search = LabelledImages.of(search, argument="search images")
         held_out = LabelledImages.of(held_out, argument="held-out images")
+        if search.shape != held_out.shape:
+            raise ValueError(
+                "search images and held-out images must have the same shape (C, H, W), got "
+                f"{search.shape} and {held_out.shape}"
+            )
+        for area in areas:
+            pixels_kept(area, search.shape[1:])
         sample = search.take([0])
         device, dtype = device_and_dtype(forward_func, sample)
         targets = None if classes is None else parse_targets([*classes], len(classes), forward_func)
@@ -406,33 +419,19 @@ def survey(
         held_out=held_out.to(device, dtype),
         classes=list(range(n_classes) if targets is None else dict.fromkeys(targets)),
         n_classes=n_classes,
-        canvases=dict(canvases),
-        areas=tuple(areas),
+        canvases={kind: int(n) for kind, n in canvases.items()},
+        areas=tuple(dict.fromkeys(float(area) for area in areas)),
         classes_together=classes_together,
-        n_steps=n_steps,
-        seed=seed,
+        n_steps=settings.n_steps,
+        seed=settings.seed,
         precision=precision,
-        internal_batch_size=internal_batch_size,
-        show_progress=show_progress,
+        more_options={"internal_batch_size": internal_batch_size, "show_progress": show_progress},
     )
-    result = Survey(n_classes=n_classes)
-    result._search = task
-    if folder is not None:
-        if (Path(folder) / RESULTS).exists() and not resume:
-            raise ValueError(
-                f"{folder} holds results already: pass resume=True to continue, or choose "
-                "another folder"
-            )
-        result._store = Store(Path(folder), task.settings)
-        result.found = result._store.findings()
-    return result
-
-
-def _check_canvases(canvases: Mapping[str, int]) -> None:
-    """Raises an error unless there is at least one kind of canvas, and one canvas of each kind."""
-    if not canvases:
-        raise ValueError('canvases is empty: give how many of each kind, such as {"white": 2}')
-    for kind, n in canvases.items():
-        if kind not in STRATEGIES:
-            raise ValueError(f"canvases has the kind {kind!r}: choose from {', '.join(STRATEGIES)}")
-        check_count(f"canvases[{kind!r}]", n)
+    if folder is None:
+        return Survey(n_classes=n_classes, search=task)
+    if not resume and (Path(folder) / RESULTS).exists():
+        raise ValueError(
+            f"{folder} holds results already: pass resume=True to continue, or another folder"
+        )
+    store = Store(Path(folder), task.settings)
+    return Survey(store.findings(), n_classes, search=task, store=store)
