@@ -244,7 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 model, record = trained_model(
                     options.data, options.out, planted, seed, options.epochs
                 )
-                folder = options.out / f"{planted}_{seed}_{options.rounds}"
+                folder = options.out / f"{planted}_{seed}_{options.epochs}_{options.rounds}"
                 found = search_all_classes(model, folder, options.rounds)
                 models.append(Model(planted, str(seed), record, found))
     models.sort(key=lambda model: (CLEAN, *PLANTED).index(model.planted))

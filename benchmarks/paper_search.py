@@ -94,7 +94,7 @@ def search(data: Path, out: Path, group_name: str, name: str, seed: int, rounds:
     if group.labels_by_model:
         labels, held_out_labels = (predictions(model(name), part) for part in (images, held_out))
     return kept_survey(
-        out / f"{group_name}_{name}_{seed}",
+        out / f"{group_name}_{name}_{seed}_{rounds}",
         model(name),
         (images, labels),
         (held_out, held_out_labels),
