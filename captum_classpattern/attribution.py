@@ -123,8 +123,13 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             area (float): Share of the pixels at which the patterns are judged. Default: 0.05.
             keep (int, optional): How many patterns of each class to return, best first by the
                 judging images. Default: None (one for each canvas, in order).
-            additional_forward_args, solver, n_steps, seed, precision, internal_batch_size,
-                show_progress: As in :func:`search_masks`. The seed also chooses the judging images.
+            additional_forward_args (Any, optional): As in :func:`search_masks`. Default: None.
+            solver (str or Solver): As in :func:`search_masks`. Default: "swap".
+            n_steps (int, optional): As in :func:`search_masks`. Default: None.
+            seed (int): Seed of the search, and of the choice of judging images. Default: 0.
+            precision (str): As in :func:`search_masks`. Default: "auto".
+            internal_batch_size (int, optional): As in :func:`search_masks`. Default: None.
+            show_progress (bool): Draws a progress bar. Default: False.
 
         Returns:
             *list[Pattern]*: The patterns. Their ``info`` holds the settings and the seed,
@@ -212,8 +217,14 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             target (int, str, Tensor or list): The class, by its number or by its name in the
                 classifier's ``class_names``; or one for each input. Default: None, which is an
                 error: a pattern has a class.
-            additional_forward_args, solver, area, n_steps, seed, precision, internal_batch_size,
-                show_progress: As in :func:`search_masks`.
+            additional_forward_args (Any, optional): As in :func:`search_masks`. Default: None.
+            solver (str or Solver): As in :func:`search_masks`. Default: "swap".
+            area (float): As in :func:`search_masks`. Default: 0.05.
+            n_steps (int, optional): As in :func:`search_masks`. Default: None.
+            seed (int): Seed of the search. Default: 0.
+            precision (str): As in :func:`search_masks`. Default: "auto".
+            internal_batch_size (int, optional): As in :func:`search_masks`. Default: None.
+            show_progress (bool): Draws a progress bar. Default: False.
 
         Returns:
             *Tensor* or *tuple[Tensor]* of **attributions**: The masks, in [0, 1], the same for
