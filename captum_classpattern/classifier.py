@@ -194,12 +194,7 @@ def preserve_state(forward_func: Classifier, seed: int) -> Iterator[None]:
             module.eval()
         cudnn.benchmark, cudnn.deterministic = False, True
         with torch.random.fork_rng(devices), torch.inference_mode(False), torch.enable_grad():
-            # torch.manual_seed would also seed the devices that are not in use yet
-            torch.default_generator.manual_seed(seed)
-            for device in devices:
-                torch.cuda.default_generators[device].manual_seed(seed)
-            random.seed(seed)
-            np.random.seed(seed % 2**32)
+            seed_generators(seed)
             yield
     finally:
         for part, mode in modes.items():
@@ -207,6 +202,17 @@ def preserve_state(forward_func: Classifier, seed: int) -> Iterator[None]:
         random.setstate(python_state)
         np.random.set_state(numpy_state)
         cudnn.benchmark, cudnn.deterministic = kernels
+
+
+def seed_generators(seed: int) -> None:
+    """Seeds the random generators of Python, NumPy, torch and the CUDA devices in use."""
+    # torch.manual_seed would also seed the devices that are not in use yet
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        for generator in torch.cuda.default_generators:
+            generator.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
 
 
 _checking: ContextVar[bool] = ContextVar("checking", default=False)

@@ -2,7 +2,6 @@
 
 import copy
 import inspect
-import random
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +11,6 @@ from functools import cached_property
 from statistics import mean
 from typing import Any, cast
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from captum.attr import Attribution
@@ -174,15 +172,6 @@ class BoundMethod:
         with preserve_state(self.model.forward_func, seed), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
-
-
-def seed_generators(seed: int) -> None:
-    """Seeds all generators once more, within :meth:`BoundMethod.seeded`."""
-    torch.default_generator.manual_seed(seed)
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        torch.cuda.manual_seed_all(seed)
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
 
 
 def sum_channels(raw: Tensor, shape: Sequence[int]) -> Tensor:

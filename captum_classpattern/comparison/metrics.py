@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from captum_classpattern._validation import ArgumentTypeError
-from captum_classpattern.classifier import Classifier
-from captum_classpattern.comparison.maps import CanvasResult, seed_generators
+from captum_classpattern.classifier import Classifier, seed_generators
+from captum_classpattern.comparison.maps import CanvasResult
 from captum_classpattern.comparison.methods import AT_ONCE
 from captum_classpattern.comparison.records import Score, format_error
 from captum_classpattern.comparison.task import Task
