@@ -141,7 +141,7 @@ def _report(
     from captum_classpattern.demo import TRIGGER_TARGET
     from captum_classpattern.surveys.store import write_json
 
-    seconds = time.perf_counter() - started
+    seconds = round(time.perf_counter() - started)
     rows = [
         {"model": name, **finding.as_dict()}
         for name, survey in surveys.items()
@@ -149,7 +149,7 @@ def _report(
     ]
     summary = {
         "complete": complete,
-        "seconds": round(seconds, 1),
+        "seconds": seconds,
         **settings,
         "trigger_target": TRIGGER_TARGET,
         "rows": rows,
@@ -161,7 +161,7 @@ def _report(
         outcome = "holds" if verdict["holds"] else "FAILS"
         console().print(f"Claim {verdict['claim']} {outcome}: {verdict['text']}\n")
     if complete:
-        print(f"{len(rows)} patterns in {seconds:.0f} s.")
+        print(f"{len(rows)} patterns in {seconds} s.")
         print(f"Figures, patterns and results.json are in {out}.")
 
 
