@@ -107,6 +107,12 @@ def check_count(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be a whole number from 1, got {value!r}")
 
 
+def check_positive(name: str, value: Any) -> None:
+    """Raises an error unless the value is a number above 0."""
+    if not isinstance(value, Real) or isinstance(value, bool) or not float(value) > 0:
+        raise ValueError(f"{name} must be a number above 0, got {value!r}")
+
+
 def check_seed(seed: Any) -> int:
     """The seed as an int; an error if it isn't a whole number from 0 to 2**63 - 1."""
     if not is_whole(seed) or not 0 <= seed < 2**63:

@@ -3,10 +3,10 @@
 import copy
 import platform
 import time
-from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
+import torch
 from captum.attr import Attribution
 from captum.log import log_usage
 from torch import Tensor
@@ -16,6 +16,7 @@ from captum_classpattern.class_names import name_of, parse_targets
 from captum_classpattern.classifier import (
     MIN_LABELLED,
     Classifier,
+    additional_rows,
     check_classifier,
     device_and_dtype,
     preserve_state,
@@ -23,14 +24,8 @@ from captum_classpattern.classifier import (
     warn_if_guessing,
 )
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels, predictions
-from captum_classpattern.optimization.holdout import (
-    check_judges,
-    found_patterns,
-    judge_patterns,
-    keep_best,
-    split_for_judging,
-    successive_halving,
-)
+from captum_classpattern.optimization.holdout import check_judges, split_for_judging
+from captum_classpattern.optimization.pool import Pool
 from captum_classpattern.optimization.run import begin_search
 from captum_classpattern.optimization.search import Search, Solver
 from captum_classpattern.optimization.settings import SearchSettings
@@ -104,9 +99,11 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         *,
         area: float = 0.05,
         keep: int | None = None,
+        budget: int | None = None,
         additional_forward_args: Any = None,
         solver: str | Solver = "swap",
         n_steps: int | None = None,
+        max_seconds: float | None = None,
         seed: int = 0,
         precision: str = "auto",
         internal_batch_size: int | None = None,
@@ -150,7 +147,15 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         """
         started = time.perf_counter()
         settings = SearchSettings(
-            solver, area, n_steps, seed, precision, internal_batch_size, show_progress
+            solver=solver,
+            area=area,
+            budget=budget,
+            n_steps=n_steps,
+            max_seconds=max_seconds,
+            seed=seed,
+            precision=precision,
+            internal_batch_size=internal_batch_size,
+            show_progress=show_progress,
         )
         check_pixels(canvases, "canvases")
         targets = parse_targets(target, len(canvases), self.forward_func)
@@ -158,38 +163,31 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         if keep is not None:
             check_count("keep", keep)
         with preserve_state(self.forward_func, settings.seed):
-            fit, judges = self._split_baselines(canvases, additional_forward_args, settings)
-            if keep is not None:
-                check_judges(judges, targets)
-            search = begin_search(
-                self.forward_func, canvases, targets, fit, settings, additional_forward_args
+            pool, search, seen = self._search_pool(
+                canvases, targets, keep, additional_forward_args, settings, started
             )
-            self._check_accuracy(canvases, additional_forward_args, internal_batch_size)
-            judged_early = 0
-            if keep is not None:
-                judged_early = successive_halving(self.forward_func, search, judges, keep)
-            search.finish()
-            patterns = found_patterns(search)
-            judge_patterns(self.forward_func, search, patterns, judges)
-            seen = self._seen(fit, judges, search)
         evidence = {
-            "settings": settings.as_dict(),
+            "settings": {**settings.as_dict(), "n_steps": search.n_steps},
             "seed": settings.seed,
             "seconds": round(time.perf_counter() - started, 3),
+            "stopped_early": search.stopped_early,
             "searched_together": len(canvases),
-            "passes_together": int(search.passes.sum()) + -(-judged_early // 2),
+            "passes_together": int(search.passes.sum()) + -(-pool.images_judged // 2),
             **_precision(search),
             "search_images": len(seen),
             "search_images_hash": combined_hash(seen),
             "versions": versions(),
         }
-        for pattern in patterns:
-            pattern.info.update(copy.deepcopy(evidence))
-            name = name_of(self.forward_func, pattern.target)
+        patterns = []
+        for row in pool.winners(search):
+            info = {**pool.info(search, row), **copy.deepcopy(evidence)}
+            mask, objective = search.masks[row].clone(), search.objective
+            name = name_of(self.forward_func, objective.targets[row])
             if name is not None:
-                pattern.info["class_name"] = name
-        patterns = [replace(pattern, seen=seen) for pattern in patterns]
-        return patterns if keep is None else keep_best(patterns, keep, targets)
+                info["class_name"] = name
+            canvas = objective.canvases[row].clone()
+            patterns.append(Pattern(canvas, mask, objective.targets[row], info, seen=seen))
+        return patterns
 
     @log_usage()  # type: ignore[untyped-decorator]  # NoiseTunnel calls attribute.__wrapped__
     def attribute(
@@ -200,7 +198,9 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         *,
         solver: str | Solver = "swap",
         area: float = 0.05,
+        budget: int | None = None,
         n_steps: int | None = None,
+        max_seconds: float | None = None,
         seed: int = 0,
         precision: str = "auto",
         internal_batch_size: int | None = None,
@@ -233,8 +233,17 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         Raises:
             TypeError, ValueError: As :func:`search_masks`.
         """
+        started = time.perf_counter()
         settings = SearchSettings(
-            solver, area, n_steps, seed, precision, internal_batch_size, show_progress
+            solver=solver,
+            area=area,
+            budget=budget,
+            n_steps=n_steps,
+            max_seconds=max_seconds,
+            seed=seed,
+            precision=precision,
+            internal_batch_size=internal_batch_size,
+            show_progress=show_progress,
         )
         images = single_tensor(inputs)
         check_pixels(images, "inputs", slack=SLACK)
@@ -243,22 +252,52 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         arguments = as_arguments(additional_forward_args)
         first, inverse = distinct_searches(canvases, targets, arguments)
         with preserve_state(self.forward_func, settings.seed):
-            fit, _ = self._split_baselines(canvases, additional_forward_args, settings)
-            search = begin_search(
-                self.forward_func,
+            pool, search, _ = self._search_pool(
                 canvases[first],
                 [targets[i] for i in first],
-                fit,
-                settings,
+                None,
                 additional_forward_args,
+                settings,
+                started,
             )
-            self._check_accuracy(canvases, additional_forward_args, internal_batch_size)
-            search.finish()
             self.precision = _precision(search)["precision"]
-            result = search.result().masks[inverse].to(images.dtype).expand_as(images).contiguous()
+            masks = search.masks[pool.winners(search)]
+            result = masks[inverse].to(images.dtype).expand_as(images).contiguous()
             if self.multiplies_by_inputs:
                 result = result * images.detach()
         return (result,) if isinstance(inputs, tuple) else result
+
+    def _search_pool(
+        self,
+        canvases: Tensor,
+        targets: list[int],
+        keep: int | None,
+        additional_forward_args: Any,
+        settings: SearchSettings,
+        started: float,
+    ) -> tuple[Pool, Search, frozenset[str]]:
+        """A finished search of canvases, who competed in it, and the hashes of its images."""
+        fit, judges = self._split_baselines(canvases, additional_forward_args, settings)
+        if keep is not None:
+            check_judges(judges, targets)
+        pool = Pool(canvases, targets, keep, judges)
+        rows = [entrant.canvas for entrant in pool.entrants]
+        additional = additional_rows(
+            as_arguments(additional_forward_args), torch.tensor(rows), len(canvases)
+        )
+        search = begin_search(
+            self.forward_func,
+            canvases[rows],
+            [entrant.stream for entrant in pool.entrants],
+            fit,
+            settings,
+            additional,
+            n_steps=pool.steps(settings, keep),
+            deadline=None if settings.max_seconds is None else started + settings.max_seconds,
+        )
+        self._check_accuracy(canvases, additional_forward_args, settings.internal_batch_size)
+        pool.run(self.forward_func, search)
+        return pool, search, self._seen(fit, judges, search)
 
     def _split_baselines(
         self, like: Tensor, additional_forward_args: Any, settings: SearchSettings

@@ -1,6 +1,5 @@
 """The search images that judge patterns: no mask is fitted to them."""
 
-from collections import Counter
 from collections.abc import Sequence
 
 import torch
@@ -12,7 +11,6 @@ from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.power import count_hits
 
 JUDGING_STRIDE, MAX_JUDGES = 5, 500
-EARLY_JUDGES = 100  # enough to find the weakest canvases
 
 
 def split_for_judging(
@@ -38,11 +36,11 @@ def split_for_judging(
     )
 
 
-def judging_subset(judges: LabelledImages) -> LabelledImages:
-    """At most 100 of the judging images, of all labels, for early and cheap decisions; all of them
-    if the 100 would be of one label, since each class needs images of others."""
+def judging_subset(judges: LabelledImages, most: int) -> LabelledImages:
+    """At most this many of the judging images, of all labels, for early and cheap decisions; all of
+    them if those would be of one label, since each class needs images of others."""
     order = torch.argsort(judges.known_labels, stable=True)
-    subset = judges.subset(order[:: max(1, -(-len(judges) // EARLY_JUDGES))])
+    subset = judges.subset(order[:: max(1, -(-len(judges) // most))])
     return subset if len(set(subset.known_labels.tolist())) > 1 else judges
 
 
@@ -57,81 +55,30 @@ def check_judges(judges: LabelledImages, targets: Sequence[int]) -> None:
             )
 
 
-def judge_patterns(
-    forward_func: Classifier, search: Search, patterns: Sequence[Pattern], judges: LabelledImages
-) -> None:
-    """Sets ``search_power`` of the patterns of a search: the share of the judging images of other
-    classes that the binary pattern turns into its class; None if there are no such images."""
+def judge_masks(
+    forward_func: Classifier, search: Search, judges: LabelledImages
+) -> dict[int, tuple[int, int]]:
+    """For each canvas that is still searched, how many of the judging images of other classes its
+    binary mask turns into its class, and how many there are."""
     objective = search.objective
-    for row, pattern in zip(search.rows, patterns):
-        others = judges.without_class(pattern.target)
+    counts: dict[int, tuple[int, int]] = {}
+    for row in search.rows:
+        canvas, target = objective.canvases[row], objective.targets[row]
+        binary = Pattern(canvas, search.masks[row], target).topk(search.area)
+        others = judges.without_class(target)
 
         def additional_for(n: int, row: int = row) -> tuple[object, ...]:
             rows = torch.full((n,), row)
             return additional_rows(objective.additional, rows, len(objective.canvases))
 
-        pattern.info["search_power"] = None
+        hits = 0
         if len(others):
             hits = count_hits(
                 forward_func,
-                pattern.topk(search.area),
+                binary,
                 others,
                 additional_for=additional_for,
                 batch_size=objective.internal_batch_size,
             )
-            pattern.info["search_power"] = hits / len(others)
-
-
-def successive_halving(
-    forward_func: Classifier, search: Search, judges: LabelledImages, keep: int
-) -> int:
-    """Drops the weaker half of each class's canvases at each checkpoint, until ``keep`` are left;
-    returns how many images this judging took."""
-    judges, images = judging_subset(judges), 0
-    while _most_of_a_class(search) > keep and next(search.checkpoints, "finished") is None:
-        patterns = found_patterns(search)
-        judge_patterns(forward_func, search, patterns, judges)
-        images += sum(len(judges.without_class(pattern.target)) for pattern in patterns)
-        search.drop(weakest(patterns, keep))
-    return images
-
-
-def _most_of_a_class(search: Search) -> int:
-    """How many canvases the class with most of them still has."""
-    return max(Counter(search.objective.targets[row] for row in search.rows).values())
-
-
-def found_patterns(search: Search) -> list[Pattern]:
-    """The patterns of the canvases that are still searched, with what the search knows of them."""
-    result, objective = search.result(), search.objective
-    patterns = []
-    for row in search.rows:
-        mask, losses = result.masks[row].clone(), result.losses[row]
-        info = {
-            "passes": int(result.passes[row]),
-            "loss_curve": losses[losses.isfinite()].tolist(),
-            "mask_pixels": int(mask.count_nonzero()),
-            "empty_mask": not bool(mask.any()),
-        }
-        canvas = objective.canvases[row].clone()
-        patterns.append(Pattern(canvas, mask, objective.targets[row], info))
-    return patterns
-
-
-def weakest(patterns: Sequence[Pattern], keep: int) -> set[int]:
-    """Positions of the weaker half of each class's judged patterns; ``keep`` always stay."""
-    dropped: set[int] = set()
-    for target in {pattern.target for pattern in patterns}:
-        places = [i for i, pattern in enumerate(patterns) if pattern.target == target]
-        places.sort(key=lambda i: -patterns[i].info["search_power"])
-        dropped.update(places[max(keep, -(-len(places) // 2)) :])
-    return dropped
-
-
-def keep_best(patterns: Sequence[Pattern], keep: int, targets: Sequence[int]) -> list[Pattern]:
-    """The patterns of each target that scored best on the judging images, best first."""
-    best: list[Pattern] = []
-    for target in dict.fromkeys(targets):
-        of_class = [pattern for pattern in patterns if pattern.target == target]
-        best += sorted(of_class, key=lambda pattern: -pattern.info["search_power"])[:keep]
-    return best
+        counts[row] = hits, len(others)
+    return counts

@@ -2,21 +2,39 @@
 
 import itertools
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from captum_classpattern.classifier import Classifier, additional_rows, device_and_dtype, warn
 
 
-class Batch(NamedTuple):
-    """The images of one step, which of them each target meets, and the canvases that take part."""
+@dataclass(eq=False)
+class Batch:
+    """The images of one step, the canvases that take part, and which images each of them meets."""
 
     images: Tensor
-    picks: dict[int, list[int]]
     rows: list[int]
+    picks: list[list[int]]
+
+    @cached_property
+    def places(self) -> list[int]:
+        """For each pair of canvas and image, the place of its canvas in ``rows``."""
+        return [place for place, pick in enumerate(self.picks) for _ in pick]
+
+    @cached_property
+    def pairs(self) -> Tensor:
+        """For each pair: the place of its canvas in ``rows``, the canvas and the image."""
+        rows = [self.rows[place] for place in self.places]
+        numbers = [self.places, rows, list(itertools.chain(*self.picks))]
+        return torch.tensor(numbers, dtype=torch.int64, device=self.images.device)
+
+    @cached_property
+    def counts(self) -> Tensor:
+        """How many images each canvas meets."""
+        return torch.tensor([max(1, len(pick)) for pick in self.picks], device=self.images.device)
 
 
 @dataclass
@@ -34,6 +52,7 @@ class Objective:
 
     def __post_init__(self) -> None:
         self._targets = torch.tensor(self.targets, device=self.canvases.device)
+        self._dtype = device_and_dtype(self.forward_func, self.canvases)[1]
 
     def evaluate(
         self, masks: Tensor, batch: Batch, *, bounded: bool, gradient: bool
@@ -45,47 +64,41 @@ class Objective:
         pairs of canvas and image are independent, so the gradient of the sum of their losses with
         respect to the stamped images holds the gradient of each pair.
         """
-        device, rows = masks.device, batch.rows
-        picks = [batch.picks[self.targets[row]] for row in rows]
-        counts = torch.tensor([len(pick) for pick in picks], device=device)
-        owners = [place for place, pick in enumerate(picks) for _ in pick]
-        owner, pick, row = (
-            torch.tensor(numbers, dtype=torch.int64, device=device)
-            for numbers in (owners, list(itertools.chain(*picks)), [rows[i] for i in owners])
-        )
-        value, slopes = torch.zeros(len(rows), device=device), torch.zeros_like(masks)
-        start = 0
-        while start < len(owner):
-            part = slice(start, start + (self.internal_batch_size or len(owner)))
+        value = torch.zeros(len(batch.rows), device=masks.device)
+        slopes = torch.zeros_like(masks)
+        start, end = 0, len(batch.places)
+        while start < end:
+            part = slice(start, start + (self.internal_batch_size or end))
             try:
-                mask, image = masks[owner[part]], batch.images[pick[part]]
-                loss, slope = self._pairs(mask, image, row[part], bounded, gradient)
+                loss, slope = self._pairs(masks, batch, part, bounded, gradient)
             except torch.OutOfMemoryError:
-                size = len(owner[part])
+                size = min(part.stop, end) - start
                 if size == 1:
                     raise
                 self._halve(size)
                 continue
-            _add_runs(value, loss, owners[part])
+            _add_runs(value, loss, batch.places[part])
             if slope is not None:
-                _add_runs(slopes, slope, owners[part])
+                _add_runs(slopes, slope, batch.places[part])
             start = part.stop
-        return value / counts.clamp(min=1), slopes / counts.clamp(min=1).view(-1, 1, 1, 1)
+        return value / batch.counts, slopes / batch.counts.view(-1, 1, 1, 1)
 
     def _pairs(
-        self, mask: Tensor, image: Tensor, row: Tensor, bounded: bool, gradient: bool
+        self, masks: Tensor, batch: Batch, part: slice, bounded: bool, gradient: bool
     ) -> tuple[Tensor, Tensor | None]:
         """The loss of each pair of mask and image, and its gradient with respect to the mask."""
-        canvas = self.canvases[row]
-        _, dtype = device_and_dtype(self.forward_func, canvas)
-        mask, canvas, image = mask.to(dtype), canvas.to(dtype), image.to(dtype)
-        stamped = (mask * canvas + (1 - mask) * image).requires_grad_(gradient)
+        place, row, pick = batch.pairs[:, part]
+        image = batch.images[pick].to(self._dtype)
+        difference = self.canvases[row].to(self._dtype) - image
+        stamped = torch.addcmul(image, masks[place].to(self._dtype), difference)
+        stamped.requires_grad_(gradient)
         additional = additional_rows(self.additional, row, len(self.canvases))
-        targets = self._targets[row]
         with torch.set_grad_enabled(gradient):
-            logits = self.forward_func(stamped, *additional).float()
-            loss = cross_entropy(logits, targets, reduction="none")
-            loss = -torch.expm1(-loss / 2) if bounded else loss
+            logits = self.forward_func(stamped, *additional)
+        target = self._targets[row][:, None]
+        log_probabilities = logits.detach().float().log_softmax(1)
+        entropy = -log_probabilities.gather(1, target).squeeze(1)
+        loss = -torch.expm1(-entropy / 2) if bounded else entropy
         if not gradient:
             return loss, None
         if not logits.requires_grad:
@@ -93,8 +106,12 @@ class Objective:
                 "the model's logits carry no gradient: it must not run under torch.no_grad, "
                 "detach its outputs or round them"
             )
-        (slope,) = torch.autograd.grad(loss.sum(), stamped)
-        return loss.detach(), (slope * (canvas - image)).sum(1, keepdim=True).float()
+        # of -log p with respect to the logits: the softmax minus one at the target
+        slope = log_probabilities.exp().scatter_add_(1, target, -torch.ones_like(entropy)[:, None])
+        if bounded:  # the chain rule: sqrt(p) / 2 times as much
+            slope = slope * (torch.exp(-entropy / 2) / 2)[:, None]
+        (slope,) = torch.autograd.grad(logits, stamped, slope.to(logits.dtype))
+        return loss, (slope * difference).sum(1, keepdim=True).float()
 
     def _halve(self, size: int) -> None:
         self.internal_batch_size = size // 2
@@ -104,9 +121,11 @@ class Objective:
         )
 
 
-def _add_runs(totals: Tensor, values: Tensor, owners: list[int]) -> None:
-    """Adds the sum of each run of values to the total of its owner, always in the same order, which
+def _add_runs(totals: Tensor, values: Tensor, places: list[int]) -> None:
+    """Adds the sum of each run of values to the total of its place, always in the same order, which
     ``index_add_`` does not keep on CUDA."""
-    runs = [(owner, len(list(run))) for owner, run in itertools.groupby(owners)]
-    sums = torch.stack([run.sum(0) for run in torch.split(values, [length for _, length in runs])])
-    totals[[owner for owner, _ in runs]] += sums
+    start = 0
+    for place, run in itertools.groupby(places):
+        end = start + len(list(run))
+        totals[place] += values[start:end].sum(0)
+        start = end

@@ -14,7 +14,7 @@ from captum_classpattern.classifier import Classifier, first_of, logits_of, pres
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels
 from captum_classpattern.optimization.acceleration import accelerated
 from captum_classpattern.optimization.objective import Objective
-from captum_classpattern.optimization.schedule import Schedule
+from captum_classpattern.optimization.schedule import Schedule, Stream
 from captum_classpattern.optimization.search import Search, SearchResult, Solver
 from captum_classpattern.optimization.settings import SearchSettings
 
@@ -106,14 +106,21 @@ def search_masks(
         (torch.Size([2, 1, 8, 8]), [3, 3], torch.Size([2, 10]))
     """
     settings = SearchSettings(
-        solver, area, n_steps, seed, precision, internal_batch_size, show_progress
+        solver=solver,
+        area=area,
+        n_steps=n_steps,
+        seed=seed,
+        precision=precision,
+        internal_batch_size=internal_batch_size,
+        show_progress=show_progress,
     )
     source = LabelledImages.of(baselines, baseline_labels, argument="baselines")
     check_pixels(canvases, "canvases")
     targets = parse_targets(target, len(canvases), forward_func)
     with preserve_state(forward_func, settings.seed):
+        streams = [Stream(target) for target in targets]
         search = begin_search(
-            forward_func, canvases, targets, source, settings, additional_forward_args
+            forward_func, canvases, streams, source, settings, additional_forward_args
         )
         search.finish()
         return search.result()
@@ -122,10 +129,13 @@ def search_masks(
 def begin_search(
     forward_func: Classifier,
     canvases: Tensor,
-    targets: list[int],
+    streams: list[Stream],
     source: LabelledImages,
     settings: SearchSettings,
     additional_forward_args: Any = None,
+    *,
+    n_steps: int | None = None,
+    deadline: float | None = None,
 ) -> Search:
     """A search of canvases that has not begun; to be called and used under ``preserve_state``."""
     check_same_shape(canvases, source.shape)
@@ -134,6 +144,7 @@ def begin_search(
         argument.clone() if isinstance(argument, Tensor) and argument.is_inference() else argument
         for argument in as_arguments(additional_forward_args)
     )
+    targets = [stream.target for stream in streams]
     first, arguments = first_of(canvases, additional)
     classifier = logits_of(forward_func, first, targets, arguments)
     source = ensure_labels(
@@ -151,8 +162,10 @@ def begin_search(
     return Search(
         settings.solver,
         Objective(classifier, canvases, targets, additional, batch_size),
-        Schedule(source, targets, settings.seed),
+        Schedule(source, streams, settings.seed),
+        streams,
         settings.area,
-        settings.n_steps,
-        settings.show_progress,
+        n_steps=n_steps or settings.n_steps,
+        deadline=deadline,
+        show_progress=settings.show_progress,
     )

@@ -1,9 +1,10 @@
-"""Which baselines the patterns of each target are stamped on, step by step."""
+"""Which baselines the patterns are stamped on, step by step."""
 
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,47 +13,62 @@ from torch import Tensor
 from captum_classpattern.images import LabelledImages
 
 
-class Schedule:
-    """One seeded stream of baselines for each target, whatever else is searched with it.
+class Stream(NamedTuple):
+    """An endless stream of baselines: those that are not of the target's class, in the order of one
+    of its starts."""
 
-    All targets share one shuffle per epoch, each without its own class, so that most images are
-    fetched once for all of them. A batch ends where an epoch does.
+    target: int
+    start: int = 0
+
+
+class Schedule:
+    """A seeded stream of baselines for each target and start, whatever else is searched with it.
+
+    Streams of the same start share one shuffle per epoch, each without its target's class, so that
+    most images are fetched once for all of them. A batch ends where an epoch does.
     """
 
-    def __init__(self, source: LabelledImages, targets: list[int], seed: int) -> None:
+    def __init__(self, source: LabelledImages, streams: list[Stream], seed: int) -> None:
         self.source, self.seed = source, seed
         self.seen: set[int] = set()
         self._labels = source.known_labels.numpy()
         counts = Counter(self._labels.tolist())
-        self.others: dict[int, int] = {}  # how many baselines each target has
-        for target in dict.fromkeys(targets):
-            self.others[target] = len(source) - counts[target]
-            if self.others[target] == 0:
+        self.others: dict[Stream, int] = {}  # how many baselines each stream has
+        for stream in dict.fromkeys(streams):
+            self.others[stream] = len(source) - counts[stream.target]
+            if self.others[stream] == 0:
                 raise ValueError(
-                    f"no baselines are left for target {target}: all {len(source)} are labelled "
-                    f"{target}; give images of other classes too"
+                    f"no baselines are left for target {stream.target}: all {len(source)} are "
+                    f"labelled {stream.target}; give images of other classes too"
                 )
-        self._epochs = {target: itertools.count() for target in self.others}
-        self._remaining: dict[int, Iterator[int]] = {target: iter(()) for target in self.others}
+        self._epochs = {stream: itertools.count() for stream in self.others}
+        self._remaining: dict[Stream, Iterator[int]] = {stream: iter(()) for stream in self.others}
 
-    def _next_batch(self, target: int, size: int) -> list[int]:
+    def again(self) -> "Schedule":
+        """The same streams from their beginning; what they show counts as seen here, too."""
+        other = Schedule(self.source, list(self.others), self.seed)
+        other.seen = self.seen
+        return other
+
+    def _next_batch(self, stream: Stream, size: int) -> list[int]:
         """The next images of other classes; each epoch visits all of them, in a fresh order."""
-        batch = list(itertools.islice(self._remaining[target], size))
+        batch = list(itertools.islice(self._remaining[stream], size))
         while not batch:
-            order = _shuffled(len(self.source), self.seed, next(self._epochs[target]))
-            self._remaining[target] = iter(order[self._labels[order] != target].tolist())
-            batch = list(itertools.islice(self._remaining[target], size))
+            key = (self.seed, next(self._epochs[stream]), stream.start)
+            order = _shuffled(len(self.source), key if stream.start else key[:2])
+            self._remaining[stream] = iter(order[self._labels[order] != stream.target].tolist())
+            batch = list(itertools.islice(self._remaining[stream], size))
         return batch
 
     def steps(
-        self, size: int, counts: Mapping[int, int], device: torch.device
-    ) -> Iterator[tuple[Tensor, dict[int, list[int]]]]:
-        """The images of the next steps on a device, and which of them each target meets.
+        self, size: int, counts: Mapping[Stream, int], device: torch.device
+    ) -> Iterator[tuple[Tensor, dict[Stream, list[int]]]]:
+        """The images of the next steps on a device, and which of them each stream meets.
 
-        Each target takes part in ``counts[target]`` steps, and is left out afterwards.
+        Each stream takes part in ``counts[stream]`` steps, and is left out afterwards.
         """
-        plan: Iterator[dict[int, list[int]]] = (
-            {t: self._next_batch(t, size) for t, count in counts.items() if number < count}
+        plan: Iterator[dict[Stream, list[int]]] = (
+            {each: self._next_batch(each, size) for each, count in counts.items() if number < count}
             for number in range(max(counts.values()))
         )
         plan, again = itertools.tee(plan)
@@ -60,10 +76,10 @@ class Schedule:
         for batches, indices, images in zip(again, used, self.source.batches(needed)):
             self.seen.update(indices)
             place = {index: i for i, index in enumerate(indices)}
-            picks = {target: [place[i] for i in batch] for target, batch in batches.items()}
+            picks = {each: [place[i] for i in batch] for each, batch in batches.items()}
             yield images.to(device), picks
 
 
-@lru_cache(maxsize=2)
-def _shuffled(count: int, seed: int, epoch: int) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
-    return np.random.default_rng([seed, epoch]).permutation(count)
+@lru_cache(maxsize=4)
+def _shuffled(count: int, key: tuple[int, ...]) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+    return np.random.default_rng(key).permutation(count)

@@ -1,7 +1,8 @@
 """The state of a search that a solver works on: its masks, its batches, its losses."""
 
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from captum_classpattern.optimization.objective import Batch, Objective
-from captum_classpattern.optimization.schedule import Schedule
+from captum_classpattern.optimization.schedule import Schedule, Stream
 from captum_classpattern.pattern import pixels_kept
 
 CHECK_EVERY = 16  # steps between looks at the losses: each look waits for the device
@@ -27,7 +28,8 @@ class Solver(Protocol):
     """What finds the masks: a frozen dataclass that owns its settings and defaults will do.
 
     Results call it ``name``. Where it ``accelerates``, its passes may run on a faster copy of the
-    model (see ``precision`` of :func:`search_masks`).
+    model (see ``precision`` of :func:`search_masks`). To be used with ``budget``, it also has
+    ``passes(n_steps)``: how many passes one canvas has taken at each ``yield`` and at the end.
     """
 
     @property
@@ -50,21 +52,28 @@ class Search:
         solver (Solver): What improves the masks.
         objective (Objective): The classifier, the canvases and their targets.
         schedule (Schedule): The baselines that each target meets.
+        streams (list[Stream]): Which of the schedule's streams each canvas meets.
         area (float): Share of the pixels that a pattern may have.
         n_steps (int, optional): How long the search is; None leaves it to the solver.
+        deadline (float, optional): When to stop, by ``time.perf_counter()``.
         show_progress (bool): Draws progress bars.
 
     Attributes:
         masks (Tensor): float32 (N, 1, H, W) in [0, 1], 0.5 at first: the masks found so far.
         rows (list[int]): The canvases that are still searched; the weakest may be dropped.
         losses (list[Tensor]): The losses (N,) of each step, NaN for masks that it left alone.
+        trend (Tensor or None): What a solver knows of the pixels for a search at another area:
+            (N, 1, H, W), lowest where a pixel helps most.
+        stopped_early (bool): Whether the deadline ended the search.
     """
 
     solver: Solver
     objective: Objective
     schedule: Schedule
+    streams: list[Stream]
     area: float
     n_steps: int | None = None
+    deadline: float | None = None
     show_progress: bool = False
 
     def __post_init__(self) -> None:
@@ -73,6 +82,8 @@ class Search:
         self.masks = torch.full((count, 1, height, width), 0.5, device=device)
         self.rows = list(range(count))
         self.losses: list[Tensor] = []
+        self.trend: Tensor | None = None
+        self.stopped_early = False
         self._half_passes = [0] * count
         self._steps_done = 0
         self._unchecked: list[Tensor] = []  # whether the losses of the last steps are finite
@@ -91,17 +102,21 @@ class Search:
         self._bar.close()
 
     def batches(self, batch_size: int, n_steps: int | None, *, epochs: int = 1) -> Iterator[Batch]:
-        """That many batches of baselines for each target; if ``n_steps`` is None, as many as visit
-        each baseline ``epochs`` times. Each call continues where the last one ended."""
+        """That many batches of baselines for each canvas; if ``n_steps`` is None, as many as visit
+        each baseline ``epochs`` times. Each call continues where the last one ended. There are
+        none after the deadline."""
         counts = {
-            target: n_steps or epochs * -(-others // batch_size)
-            for target, others in self.schedule.others.items()
+            stream: n_steps or epochs * -(-self.schedule.others[stream] // batch_size)
+            for stream in dict.fromkeys(self.streams[row] for row in self.rows)
         }
-        targets, device = self.objective.targets, self.objective.canvases.device
+        steps = self.schedule.steps(batch_size, counts, self.objective.canvases.device)
         self._bar.total += max(counts.values())
-        for images, picks in self.schedule.steps(batch_size, counts, device):
-            rows = [row for row in self.rows if targets[row] in picks]
-            yield Batch(images, picks, rows)
+        while not self._is_late():
+            images, picks = next(steps, (None, {}))
+            if images is None:
+                break
+            rows = [row for row in self.rows if self.streams[row] in picks]
+            yield Batch(images, rows, [picks[self.streams[row]] for row in rows])
             self._steps_done += 1
             self._bar.update()
             if self._steps_done % CHECK_EVERY == 0:
@@ -129,9 +144,26 @@ class Search:
         self.losses.append(step)
         self._unchecked.append(losses.isfinite().all())
 
-    def drop(self, weakest: set[int]) -> None:
-        """Searches no longer for some canvases, given by their positions in ``rows``."""
-        self.rows = [row for place, row in enumerate(self.rows) if place not in weakest]
+    def anew(self, solver: Solver, rows: list[int]) -> "Search":
+        """A search of some of the canvases by another solver, from the beginning."""
+        other = replace(self, solver=solver, schedule=self.schedule.again(), n_steps=None)
+        other.keep(rows)
+        return other
+
+    def at_area(self, area: float, rows: list[int], n_steps: int | None) -> "Search":
+        """A search at another area that goes on from the masks of this one."""
+        other = replace(self, area=area, n_steps=n_steps)
+        other.keep(rows)
+        other.masks, other.trend = self.masks.clone(), self.trend
+        return other
+
+    def add_passes(self, other: "Search") -> None:
+        """Counts the passes of another search of the same canvases, too."""
+        self._half_passes = [a + b for a, b in zip(self._half_passes, other._half_passes)]
+
+    def keep(self, rows: list[int]) -> None:
+        """Goes on with some of the canvases alone."""
+        self.rows = rows
 
     @property
     def passes(self) -> Tensor:
@@ -144,10 +176,14 @@ class Search:
         losses = torch.stack(self.losses, 1) if self.losses else empty
         return SearchResult(self.masks, losses, self.passes)
 
+    def _is_late(self) -> bool:
+        if self.deadline is not None and time.perf_counter() >= self.deadline:
+            self.stopped_early = True
+        return self.stopped_early
+
     def _count(self, batch: Batch, half_passes: int) -> None:
-        for row in batch.rows:
-            images = batch.picks[self.objective.targets[row]]
-            self._half_passes[row] += half_passes * len(images)
+        for row, pick in zip(batch.rows, batch.picks):
+            self._half_passes[row] += half_passes * len(pick)
 
     def _check_losses(self) -> None:
         finite = torch.stack(self._unchecked) if self._unchecked else torch.ones(1)

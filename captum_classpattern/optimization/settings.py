@@ -6,6 +6,7 @@ from typing import Any
 from captum_classpattern._validation import (
     check_area,
     check_count,
+    check_positive,
     check_seed,
     to_plain_numbers,
 )
@@ -25,6 +26,8 @@ class SearchSettings:
     precision: str = "auto"
     internal_batch_size: int | None = None
     show_progress: bool = False
+    budget: int | None = None
+    max_seconds: float | None = None
 
     def __post_init__(self) -> None:
         """Raises an error that names the first setting out of range; keeps plain numbers."""
@@ -40,9 +43,11 @@ class SearchSettings:
                 "it is: leave precision out"
             )
         check_area(self.area)
-        for name in ("n_steps", "internal_batch_size"):
+        for name in ("budget", "n_steps", "internal_batch_size"):
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name))
+        if self.max_seconds is not None:
+            check_positive("max_seconds", self.max_seconds)
         check_seed(self.seed)
         to_plain_numbers(self)
 
@@ -53,7 +58,9 @@ class SearchSettings:
             "solver": solver.name,
             "solver_settings": asdict(solver) if is_dataclass(solver) else {},  # type: ignore[arg-type]
             "area": self.area,
+            "budget": self.budget,
             "n_steps": self.n_steps,
+            "max_seconds": self.max_seconds,
             "seed": self.seed,
             "precision": self.precision,
         }

@@ -20,7 +20,7 @@ def rand(*shape, seed):
 
 CANVASES, IMAGES = rand(3, 2, 4, 4, seed=1), rand(6, 2, 4, 4, seed=2)
 MASKS = rand(3, 1, 4, 4, seed=3)
-BATCH = Batch(IMAGES, PICKS, [0, 1, 2])
+BATCH = Batch(IMAGES, [0, 1, 2], [PICKS[target] for target in TARGETS])
 
 
 def make_net(dtype=torch.float32):
@@ -78,7 +78,7 @@ def test_the_value_alone_is_that_of_the_bounded_loss():
 def test_some_of_the_canvases():
     """Masks belong to the rows that are given."""
     values, slopes = objective().evaluate(
-        MASKS[[0, 2]], Batch(IMAGES, PICKS, [2, 1]), bounded=False, gradient=True
+        MASKS[[0, 2]], Batch(IMAGES, [2, 1], [PICKS[0], PICKS[2]]), bounded=False, gradient=True
     )
     for place, row in enumerate([2, 1]):
         value, slope = by_formula(row, False, mask=MASKS[[0, 2]][place])

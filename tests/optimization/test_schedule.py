@@ -5,7 +5,7 @@ import torch
 from torch.utils.data import Dataset
 
 from captum_classpattern.images import LabelledImages
-from captum_classpattern.optimization.schedule import Schedule
+from captum_classpattern.optimization.schedule import Schedule, Stream
 
 LABELS = [0, 1, 2, 1, 0, 2, 1, 2, 1, 0, 1]  # 3 of class 0, 5 of 1, 3 of 2
 OTHERS = {0: 8, 1: 6, 2: 8}
@@ -28,7 +28,8 @@ class Recorder(Dataset):
 
 def schedule(targets, images=None, *, seed=0, labels=LABELS):
     images = Recorder() if images is None else images
-    return Schedule(LabelledImages(images, labels, argument="baselines"), targets, seed)
+    streams = [target if isinstance(target, Stream) else Stream(target) for target in targets]
+    return Schedule(LabelledImages(images, labels, argument="baselines"), streams, seed)
 
 
 def epochs(size, count):
@@ -42,9 +43,10 @@ def batches(targets, *stages, **kwargs):
     met = {target: [] for target in targets}
     plan = schedule(targets, **kwargs)
     for size, count in stages:
-        counts = {target: count(target) for target in plan.others}
+        counts = {stream: count(stream.target) for stream in plan.others}
         for images, picks in plan.steps(size, counts, CPU):
-            for target, chosen in picks.items():
+            for stream, chosen in picks.items():
+                target = stream if stream in met else stream.target
                 met[target].append([round(float(images[i].mean() * 100)) for i in chosen])
     return met
 
@@ -55,7 +57,8 @@ both = pytest.mark.parametrize("stages", [EPOCHS, STAGES], ids=["epochs", "stage
 
 
 def test_how_many_baselines_each_target_has():
-    assert schedule([2, 0, 1, 0]).others == OTHERS
+    others = schedule([2, 0, 1, 0]).others
+    assert others == {Stream(target): count for target, count in OTHERS.items()}
 
 
 @both
@@ -103,6 +106,29 @@ def test_a_seed_gives_one_order_and_another_seed_another(stages):
     assert first != other
 
 
+def test_another_start_is_another_stream_of_the_same_target():
+    first, second = Stream(0), Stream(0, start=1)
+    met = batches([first, second], *STAGES)
+    assert met[first] == batches([0], *STAGES)[0]
+    assert met[second] == batches([second], *STAGES)[second]
+    assert met[first] != met[second]
+    epochs = [{*each[0], *each[1]} for each in met.values()]
+    assert epochs[0] == epochs[1]
+
+
+def test_a_schedule_begins_again_and_counts_what_is_seen_once():
+    plan = schedule([0])
+    counts = {Stream(0): 1}
+    [(_, picks)] = plan.steps(4, counts, CPU)
+    again = plan.again()
+    images, other = next(again.steps(4, counts, CPU))
+    assert other == picks
+    assert [round(float(image.mean() * 100)) for image in images] == sorted(plan.seen)
+    list(again.steps(4, counts, CPU))
+    assert plan.seen == again.seen
+    assert len(plan.seen) == 8
+
+
 def test_targets_share_one_shuffle_each_without_its_own_class():
     met = batches([0, 2], (100, lambda target: 1))
     common = [1, 3, 6, 8, 10]  # of class 1
@@ -127,7 +153,8 @@ def test_images_of_a_step_are_fetched_once_for_all_targets():
 
 def test_targets_that_have_finished_are_left_out():
     plan = schedule([1, 0])
-    present = [sorted(picks) for _, picks in plan.steps(3, {1: 6, 0: 9}, CPU)]
+    counts = {Stream(1): 6, Stream(0): 9}
+    present = [sorted(stream.target for stream in picks) for _, picks in plan.steps(3, counts, CPU)]
     assert present == [[0, 1]] * 6 + [[0]] * 3
 
 
@@ -136,7 +163,7 @@ def test_what_was_seen_grows_with_the_steps():
     plan = schedule([1])
     assert plan.seen == set()
     met = batches([1], (4, lambda target: 4))[1]
-    steps = plan.steps(4, {1: 4}, CPU)
+    steps = plan.steps(4, {Stream(1): 4}, CPU)
     next(steps)
     assert plan.seen == set(met[0])
     next(steps)

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from captum_classpattern import PixelClassifier, search_masks, select_canvases
 from captum_classpattern._validation import Notice
 from captum_classpattern.optimization import PaperLoop, Swap
-from captum_classpattern.optimization.solvers.swap import _unit
+from captum_classpattern.optimization.masks import unit
 
 LABELS = [0, 1, 2, 1, 0, 2, 1, 2, 1, 0, 1, 2]  # 3 of class 0, 5 of 1, 4 of 2
 both_solvers = pytest.mark.parametrize("solver", ["swap", "paper"])
@@ -138,7 +138,7 @@ def plain_slope(net, canvas, target, baselines, batch, mask, loss_of):
 
 
 def plain_swaps(
-    net, canvas, target, baselines, labels, rounds, *, area, batch_size=16, seed, step_size=0.02
+    net, canvas, target, baselines, labels, rounds, *, area, batch_size=16, proposals=3, seed
 ):
     """The swap solver with one canvas: mask, losses of the rounds, passes, and swaps refused.
 
@@ -149,50 +149,58 @@ def plain_swaps(
 
     def evaluate(mask, batch, loss_of):
         mask = np.asarray(mask).reshape(height, width)
-        return plain_slope(net, canvas, target, baselines, batch, mask, loss_of)
+        loss, slope = plain_slope(net, canvas, target, baselines, batch, mask, loss_of)
+        return loss, slope.flatten()
 
-    def binary():
+    def binary(held):
         return [float(i in held) for i in range(pixels)]
 
     def miss(p):
         return 1 - p.sqrt()
 
-    sizes = [4] * (5 * rounds) + [batch_size] * rounds
-    batches = plain_batches(sizes, labels, target, seed)
+    def norm(slope):
+        return np.sqrt((slope**2).sum())
+
+    steps = min(100, max(25, 5 * rounds))
+    batches = plain_batches([4] * steps + [batch_size] * rounds, labels, target, seed)
     soft = np.full(pixels, 0.5, dtype=np.float32)
-    for batch in batches[: 5 * rounds]:
+    for batch in batches[:steps]:
         _, slope = evaluate(soft, batch, lambda p: -p.log())
-        signs = np.sign(0.2 * slope.flatten() + 0.8 / (pixels / 2)).astype(np.float32)
-        soft = np.clip(soft - np.float32(step_size) * signs, 0, 1)
+        signs = np.sign(0.2 * slope + 0.8 / (pixels / 2)).astype(np.float32)
+        soft = np.clip(soft - np.float32(4 / steps) * signs, 0, 1)
     kept = round(area * pixels)
     held = set(sorted(range(pixels), key=lambda i: (-soft[i].round(5), i))[:kept])
-    trend = (0.5 - soft.astype(np.float64)) / np.sqrt(((soft - 0.5) ** 2).sum())
+    trend = (0.5 - soft.astype(np.float64)) / norm(soft - 0.5)
     losses, refused = [], 0
-    for r, batch in enumerate(batches[5 * rounds :]):
-        loss, slope = evaluate(binary(), batch, miss)
+    for r, batch in enumerate(batches[steps:]):
+        count = max(1, round(min(kept, pixels - kept) / 8 * (1 - r / (0.7 * rounds))))
+        loss, slope = evaluate(binary(held), batch, miss)
         losses.append(loss)
-        trend = 0.8 * trend + 0.2 * slope.flatten() / np.sqrt((slope**2).sum())
-        count = max(1, round(min(kept, pixels - kept) / 8 * (rounds - r) / rounds))
-        out = sorted(held, key=lambda i: (-trend[i], i))[:count]
-        into = sorted(set(range(pixels)) - held, key=lambda i: (trend[i], i))[:count]
-        before = held
-        for leaving, coming in zip(out, into):
-            if trend[leaving] > trend[coming]:
-                held = held - {leaving} | {coming}
-        if held != before and evaluate(binary(), batch, miss)[0] >= loss:
-            held, refused = before, refused + 1
+        trend = 0.9 * trend + 0.1 * slope / norm(slope)
+        for _ in range(proposals):
+            out = sorted(held, key=lambda i: (-trend[i], i))[:count]
+            into = sorted(set(range(pixels)) - held, key=lambda i: (trend[i], i))[:count]
+            tried = held
+            for leaving, coming in zip(out, into):
+                if trend[leaving] > trend[coming]:
+                    tried = tried - {leaving} | {coming}
+            loss_tried, slope_tried = evaluate(binary(tried), batch, miss)
+            worth = 0.45 * (slope + slope_tried) / 2 / max(norm(slope), norm(slope_tried))
+            for i in tried ^ held:
+                trend[i] = (trend[i] + worth[i]) / 2
+            if loss_tried < loss:
+                held, loss, slope = tried, loss_tried, slope_tried
+                trend = 0.8 * trend + 0.2 * slope / norm(slope)
+            elif tried != held:
+                refused += 1
     helps = {i: -trend[i] for i in held}
     low, high = min(helps.values()), max(helps.values())
     weights = np.zeros(pixels)
     for i in held:
         weights[i] = 0.5 + 0.5 * (helps[i] - low) / (high - low)
     shown = [len(batch) for batch in batches]
-    passes = sum(shown[: 5 * rounds]) + -(-3 * sum(shown[5 * rounds :]) // 2)
+    passes = sum(shown[:steps]) + (1 + proposals) * sum(shown[steps:])
     return weights.reshape(height, width), losses, passes, refused
-
-
-def swap(*, batch_size=16, step_size=0.02):
-    return Swap(batch_size=batch_size, start=PaperLoop(step_size=step_size))
 
 
 @pytest.mark.parametrize("seed", [0, 3, 8])
@@ -204,8 +212,8 @@ def swap(*, batch_size=16, step_size=0.02):
         (2, 0.1, {}),
         (7, 0.45, {"batch_size": 5}),
         (12, 0.1, {"batch_size": 3}),
-        (30, 0.25, {"batch_size": 4}),
-        (6, 0.8, {"step_size": 0.1}),
+        (30, 0.25, {"batch_size": 4, "proposals": 1}),
+        (6, 0.8, {"proposals": 5}),
     ],
 )
 def test_equals_the_plain_swaps(rounds, area, settings, channels, seed):
@@ -221,7 +229,7 @@ def test_equals_the_plain_swaps(rounds, area, settings, channels, seed):
         0,
         baselines,
         baseline_labels=LABELS,
-        solver=swap(**settings),
+        solver=Swap(**settings),
         n_steps=rounds,
         area=area,
         seed=seed,
@@ -235,22 +243,22 @@ def test_equals_the_plain_swaps(rounds, area, settings, channels, seed):
 
 
 def test_the_swaps_change_pixels_lower_the_loss_and_are_refused_at_times():
-    """So that the comparison above is one of swaps; hardly any is made by the sign."""
+    """So that the comparison above is one of swaps."""
     net, canvases, baselines = conv_net(gain=4.0), random_images(4, seed=5), random_images(12)
     settings = {"area": 0.3, "seed": 1}
-    given = {"baseline_labels": LABELS, "solver": swap(step_size=1e-6), **settings}
+    given = {"baseline_labels": LABELS, **settings}
     short, long = (search_masks(net, canvases, 0, baselines, n_steps=n, **given) for n in (1, 30))
     assert ((short.masks > 0) != (long.masks > 0)).sum() >= 4
     assert (long.losses[:, -3:].mean(1) < long.losses[:, :3].mean(1)).all()
     arguments = (canvases[0].double(), 0, baselines.double(), LABELS, 30)
-    *_, refused = plain_swaps(net.double(), *arguments, batch_size=3, step_size=1e-6, **settings)
-    assert 0 < refused < 30
+    *_, refused = plain_swaps(net.double(), *arguments, batch_size=3, **settings)
+    assert 0 < refused < 90
 
 
 def test_tiny_gradients_are_normalised_too():
     slope = torch.zeros(3, 1, 2, 2)
     slope[0], slope[1, 0, 0] = 1e-30, torch.tensor([3e10, -4e10])
-    norms = _unit(slope).flatten(1).norm(dim=1)
+    norms = unit(slope).flatten(1).norm(dim=1)
     torch.testing.assert_close(norms, torch.tensor([1.0, 1.0, 0.0]))
 
 
@@ -356,21 +364,20 @@ def test_five_epochs_of_batches_of_four_by_default_of_the_papers_solver(target, 
 
 def test_steps_count_their_passes():
     assert search(solver="paper", n_steps=4).passes.tolist() == [4 + 4 + 1 + 4] * 2
-    # 20 sign steps: 4, 4, 1 of six epochs, 4 and 4 of the seventh; then its rest, and whole ones
-    assert search(n_steps=4).passes.tolist() == [6 * 9 + 8 + -(-3 * (1 + 3 * 9) // 2)] * 2
+    # 25 sign steps: 4, 4, 1 of eight epochs, 4 of the ninth; then its rest, and whole ones
+    assert search(n_steps=4).passes.tolist() == [8 * 9 + 4 + 4 * (5 + 3 * 9)] * 2
 
 
 @pytest.mark.parametrize("target", [0, 1, 2])
-def test_eighty_rounds_of_batches_of_16_by_default(target):
-    labels, images = LABELS * 4, random_images(48, seed=6)
-    given = {"target": target, "baselines": images, "baseline_labels": labels}
-    result = search(n_steps=None, **given)
-    assert result.losses.shape == (2, 80)
-    shown = [len(batch) for batch in plain_batches([4] * 400 + [16] * 80, labels, target, 0)]
-    assert result.passes.tolist() == [sum(shown[:400]) + -(-3 * sum(shown[400:]) // 2)] * 2
-    assert torch.equal(
-        result.masks, search(solver=Swap(rounds=80, batch_size=16), n_steps=None, **given).masks
-    )
+def test_the_passes_of_a_search_are_those_that_were_promised(target):
+    """Where no epoch ends: of 2,000 other images."""
+    labels = [(target + 1) % 3] * 2000
+    given = {"target": target, "baselines": random_images(2000), "baseline_labels": labels}
+    for n_steps in (None, 1, 7):
+        result = search(n_steps=n_steps, **given)
+        assert result.losses.shape == (2, n_steps or Swap().rounds)
+        assert result.passes.tolist() == [Swap().passes(n_steps)[-1]] * 2
+    assert search(n_steps=7, solver="paper", **given).passes.tolist() == PaperLoop().passes(7) * 2
 
 
 @both_solvers

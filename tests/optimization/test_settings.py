@@ -7,6 +7,7 @@ import pytest
 
 from captum_classpattern.optimization import SOLVERS, PaperLoop, Swap
 from captum_classpattern.optimization.settings import SearchSettings
+from captum_classpattern.optimization.solvers.shrink import Shrink
 
 WHOLE = "must be a whole number from 1, got"
 
@@ -18,6 +19,10 @@ WHOLE = "must be a whole number from 1, got"
         ({"precision": "half"}, "precision must be one of auto, full, bfloat16, got 'half'"),
         ({"n_steps": -3}, f"n_steps {WHOLE} -3"),
         ({"n_steps": "5"}, f"n_steps {WHOLE} '5'"),
+        ({"budget": 0}, f"budget {WHOLE} 0"),
+        ({"max_seconds": 0}, "max_seconds must be a number above 0, got 0"),
+        ({"max_seconds": "1"}, "max_seconds must be a number above 0, got '1'"),
+        ({"max_seconds": np.nan}, "max_seconds must be a number above 0, got nan"),
         ({"seed": -1}, r"seed must be a whole number from 0 to 2\*\*63 - 1, got -1"),
         ({"seed": 2**63}, "seed must be a whole number from 0 to .*, got 9223372036854775808"),
         ({"seed": 0.5}, r"seed must be a whole number from 0 to .*, got 0\.5"),
@@ -61,7 +66,9 @@ def test_a_solver_is_a_known_name_or_an_object_with_all_parts(solver):
         (PaperLoop, {"epochs": True}, f"epochs {WHOLE} True"),
         (Swap, {"rounds": 0}, f"rounds {WHOLE} 0"),
         (Swap, {"batch_size": 1.5}, rf"batch_size {WHOLE} 1\.5"),
-        (Swap, {"start_steps": 0}, f"start_steps {WHOLE} 0"),
+        (Swap, {"proposals": 0}, f"proposals {WHOLE} 0"),
+        (Shrink, {"steps": 0}, f"steps {WHOLE} 0"),
+        (Shrink, {"decay": 1.5}, r"decay must lie in \[0, 1\), got 1\.5"),
         (Swap, {"decay": 1}, r"decay must lie in \[0, 1\), got 1"),
         (Swap, {"swapped": 0}, r"swapped must lie in \(0, 1\], got 0"),
     ],
@@ -92,7 +99,9 @@ def test_numpys_numbers_become_plain(seed):
         "solver": "paper",
         "solver_settings": {"epochs": 2, "batch_size": 3, "alpha": 0.5, "step_size": 0.125},
         "area": 0.25,
+        "budget": None,
         "n_steps": 7,
+        "max_seconds": None,
         "seed": 4,
         "precision": "auto",
     }
@@ -101,9 +110,9 @@ def test_numpys_numbers_become_plain(seed):
     assert [type(settings[name]) for name in ("area", "n_steps", "seed")] == [float, int, int]
 
 
-def test_results_hold_the_settings_of_the_solver_and_of_its_start():
-    settings = SearchSettings(Swap(rounds=9, start=PaperLoop(step_size=0.1))).as_dict()
+def test_results_hold_the_settings_of_the_solver_and_the_limits():
+    settings = SearchSettings(Swap(rounds=9), budget=500, max_seconds=np.float32(2)).as_dict()
     assert settings["n_steps"] is None
     assert settings["solver_settings"]["rounds"] == 9
-    assert settings["solver_settings"]["start"]["step_size"] == 0.1
+    assert (settings["budget"], settings["max_seconds"]) == (500, 2.0)
     assert json.loads(json.dumps(settings)) == settings

@@ -1,6 +1,6 @@
 """The loop of the paper."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -48,6 +48,10 @@ class PaperLoop:
         if not self.step_size > 0:
             raise ValueError(f"step_size must be positive, got {self.step_size}")
         to_plain_numbers(self)
+
+    def passes(self, n_steps: int) -> Sequence[int]:
+        """The passes of one canvas, with whole batches."""
+        return [n_steps * self.batch_size]
 
     def run(self, search: Search) -> Iterator[None]:
         """All steps; no canvas is ever dropped."""

@@ -1,17 +1,21 @@
 """Swaps of pixels, tried on the binary mask itself."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from captum_classpattern._validation import check_count, to_plain_numbers
+from captum_classpattern.optimization.masks import TINY, norms, strongest, swap_pixels, unit, weigh
+from captum_classpattern.optimization.objective import Batch
 from captum_classpattern.optimization.search import Search
 from captum_classpattern.optimization.solvers.paper import PaperLoop
 
-TINY = torch.finfo().tiny
+TRAVEL = 4.0  # how far a weight can move in all steps of the start
+SINGLE = 0.7  # of the rounds; the others swap a single pixel
+PROPOSED = 0.45  # the weight of a proposal's gradients in the trend
 
 
 @dataclass(frozen=True)
@@ -22,35 +26,36 @@ class Swap:
     The strongest pixels of the area make a binary mask, which is what is used in the end. In each
     round, the pixels in the mask that help least are swapped for as many others that would help
     most, judged by a running mean of the gradient of 1 - sqrt(p), where p is the probability of
-    the class. The swap is kept if that loss falls on the same batch. The first round swaps an
-    eighth of the pixels, the last one a single pixel. The masks hold the pixels of the area alone,
-    with weights from 0.5 to 1 by how much each helps.
+    the class. The swap is kept if that loss falls on the same batch. Also if it is not: the mean of
+    the gradients before and after it says what each of the swapped pixels was worth (as in the
+    trapezoidal rule), and the next proposal of the round makes use of that. The first round swaps
+    an eighth of the pixels, the last ones a single pixel. The masks hold the pixels of the area
+    alone, with weights from 0.5 to 1 by how much each helps.
 
     Args:
-        rounds (int): Rounds of swaps, unless ``n_steps`` is given. Default: 80.
+        rounds (int): Rounds of swaps, unless ``n_steps`` or a budget is given. Default: 40.
         batch_size (int): Baselines per round. Default: 16.
-        start (PaperLoop): The loop that it starts with. Default: the paper's.
-        start_steps (int): Steps of that loop per round. Default: 5.
-        decay (float): Of the running mean of the gradients, in [0, 1). Default: 0.8.
+        proposals (int): Swaps that are tried per round. Default: 3.
         swapped (float): Share of the pixels that the first round swaps, in (0, 1].
             Default: 0.125.
+        decay (float): Of the running mean of the gradients, in [0, 1). Default: 0.9.
 
     Raises:
         ValueError: If a setting is out of range.
     """
 
-    rounds: int = 80
+    rounds: int = 40
     batch_size: int = 16
-    start: PaperLoop = field(default_factory=PaperLoop)
-    start_steps: int = 5
-    decay: float = 0.8
+    proposals: int = 3
     swapped: float = 0.125
+    decay: float = 0.9
 
     name: ClassVar[str] = "swap"
     accelerates: ClassVar[bool] = True
+    pool_budget: ClassVar[int] = 7_000  # passes per class and kept pattern of a pool
 
     def __post_init__(self) -> None:
-        for name in ("rounds", "batch_size", "start_steps"):
+        for name in ("rounds", "batch_size", "proposals"):
             check_count(name, getattr(self, name))
         if not 0 <= self.decay < 1:
             raise ValueError(f"decay must lie in [0, 1), got {self.decay}")
@@ -58,70 +63,68 @@ class Swap:
             raise ValueError(f"swapped must lie in (0, 1], got {self.swapped}")
         to_plain_numbers(self)
 
+    def passes(self, n_steps: int | None = None) -> Sequence[int]:
+        """The passes of one canvas at the two checkpoints and at the end, with whole batches."""
+        rounds = n_steps or self.rounds
+        start = PaperLoop().batch_size * _start_steps(rounds)
+        per_round = self.batch_size * (1 + self.proposals)
+        return [start + per_round * done for done in (*_checkpoints(rounds), rounds)]
+
     def run(self, search: Search) -> Iterator[None]:
-        """Yields halfway through the start, after it, and after each quarter of the rounds."""
+        """Yields after an eighth and after half of the rounds."""
         rounds, kept = search.n_steps or self.rounds, search.kept_pixels
-        steps = self.start_steps * rounds
-        for number, batch in enumerate(search.batches(self.start.batch_size, steps), start=1):
-            search.record(batch, self.start.step(search, batch))
-            if number == steps // 2:
-                yield
-        yield
-        search.losses.clear()  # a search reports the losses of its rounds
-
-        most = self.swapped * min(kept, search.masks[0].numel() - kept)
-        gradient_ema = _unit(0.5 - search.masks)
-        binary = _strongest(search.masks, kept)
-        checkpoints = {rounds * quarter // 4 for quarter in (1, 2, 3)}
+        if search.trend is None:
+            self._start(search, _start_steps(rounds))
+            trend = unit(0.5 - search.masks)
+            binary = strongest(search.masks, kept)
+        else:
+            trend = search.trend.clone()
+            binary = strongest((search.masks > 0).float() - trend / (2 * trend.abs().amax()), kept)
+        search.masks = weigh(binary, trend)
+        most = self.swapped * min(kept, binary[0].numel() - kept)
+        checkpoints = _checkpoints(rounds)
         for number, batch in enumerate(search.batches(self.batch_size, rounds), start=1):
-            rows, masks = batch.rows, binary[batch.rows]
-            loss, gradient = search.loss_and_gradient(masks, batch, bounded=True)
-            gradient_ema[rows] = ema = self.decay * gradient_ema[rows] + (1 - self.decay) * _unit(
-                gradient
-            )
-            count = max(1, round(most * ((rounds - number + 1) / rounds)))
-            swapped = _swap(masks, ema, count)
-            better = search.loss(swapped, batch) < loss
-            binary[rows] = swapped.where(better.view(-1, 1, 1, 1), masks)
-            search.record(batch, loss)
-            if number in checkpoints:
-                search.masks = _weigh(binary, gradient_ema)
+            count = max(1, round(most * (1 - (number - 1) / (SINGLE * rounds))))
+            self._round(search, batch, binary, trend, count)
+            for _ in range(checkpoints.count(number)):
+                search.masks = weigh(binary, trend)
                 yield
-        search.masks = _weigh(binary, gradient_ema)
+        search.masks, search.trend = weigh(binary, trend), trend
+
+    def _start(self, search: Search, steps: int) -> None:
+        """Steps of the paper's loop, whose losses are not reported."""
+        loop = PaperLoop(step_size=TRAVEL / steps)
+        for batch in search.batches(loop.batch_size, steps):
+            search.record(batch, loop.step(search, batch))
+        search.losses.clear()
+
+    def _round(
+        self, search: Search, batch: Batch, binary: Tensor, trend: Tensor, count: int
+    ) -> None:
+        """One round, of the rows of ``binary`` and ``trend`` that the batch holds, in place."""
+        masks, mean = binary[batch.rows], trend[batch.rows]
+        loss, gradient = search.loss_and_gradient(masks, batch, bounded=True)
+        search.record(batch, loss)
+        mean = self.decay * mean + (1 - self.decay) * unit(gradient)
+        for _ in range(self.proposals):
+            tried = swap_pixels(masks, mean, count)
+            loss_tried, gradient_tried = search.loss_and_gradient(tried, batch, bounded=True)
+            larger = torch.maximum(norms(gradient), norms(gradient_tried)).clamp(min=TINY)
+            worth = PROPOSED * (gradient + gradient_tried) / (2 * larger)
+            mean = torch.where(tried != masks, (mean + worth) / 2, mean)
+            better = loss_tried < loss
+            loss = loss_tried.where(better, loss)
+            better = better.view(-1, 1, 1, 1)
+            masks, gradient = tried.where(better, masks), gradient_tried.where(better, gradient)
+            mean = torch.where(better, 0.8 * mean + 0.2 * unit(gradient), mean)
+        binary[batch.rows], trend[batch.rows] = masks, mean
 
 
-def _unit(gradient: Tensor) -> Tensor:
-    """Each one divided by its norm; first by its largest entry, since tiny squares vanish."""
-    gradient = gradient / gradient.abs().amax((1, 2, 3), keepdim=True).clamp(min=TINY)
-    return gradient / gradient.square().sum((1, 2, 3), keepdim=True).sqrt().clamp(min=TINY)
+def _start_steps(rounds: int) -> int:
+    """The steps of the paper's loop before so many rounds."""
+    return min(100, max(25, 5 * rounds))
 
 
-def _strongest(masks: Tensor, kept: int) -> Tensor:
-    """Binary masks of the largest values; of ties (after rounding) the first in reading order."""
-    order = (masks * 1e5).round().flatten(1).argsort(dim=1, descending=True, stable=True)
-    binary = torch.zeros_like(masks).flatten(1).scatter_(1, order[:, :kept], 1.0)
-    return binary.view(masks.shape)
-
-
-def _swap(masks: Tensor, gradient: Tensor, count: int) -> Tensor:
-    """Binary masks with up to ``count`` pixels swapped, where the gradient says that it helps.
-
-    Held pixels with a large gradient raise the loss, others with a low one would lower it. The
-    sorts are stable, so that ties fall the same way on every run.
-    """
-    held, gradient = masks.flatten(1) > 0, gradient.flatten(1)
-    leaving = gradient.where(held, -torch.inf).argsort(dim=1, descending=True, stable=True)
-    entering = gradient.where(~held, torch.inf).argsort(dim=1, stable=True)
-    leaving, entering = leaving[:, :count], entering[:, :count]
-    gains = (gradient.gather(1, leaving) > gradient.gather(1, entering)).to(masks.dtype)
-    swapped = masks.flatten(1).scatter(1, leaving, 1 - gains).scatter(1, entering, gains)
-    return swapped.view(masks.shape)
-
-
-def _weigh(masks: Tensor, gradient: Tensor) -> Tensor:
-    """Binary masks whose pixels weigh from 0.5 to 1, by how much they lower the loss."""
-    helps = -gradient
-    low = helps.where(masks > 0, torch.inf).amin((1, 2, 3), keepdim=True)
-    high = helps.where(masks > 0, -torch.inf).amax((1, 2, 3), keepdim=True)
-    span = (high - low).clamp(min=TINY)
-    return masks * (1 - 0.5 * ((high - helps) / span).clamp(0, 1))
+def _checkpoints(rounds: int) -> tuple[int, int]:
+    """After how many rounds weak canvases may be dropped."""
+    return -(-rounds // 8), -(-rounds // 2)

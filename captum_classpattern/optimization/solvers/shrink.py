@@ -1,0 +1,66 @@
+"""A quick look at many canvases: the mask shrinks to its area within ten steps."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from captum_classpattern._validation import check_count
+from captum_classpattern.optimization.masks import strongest, unit
+from captum_classpattern.optimization.search import Search
+
+
+@dataclass(frozen=True)
+class Shrink:
+    r"""
+    Shrinks the mask from half of the pixels to its area, in a geometric series, each time to the
+    pixels with the lowest running mean of the gradient.
+
+    The masks are weak, but tell strong canvases from weak ones at little cost: a pool of canvases
+    is screened with it. The first two steps follow the cross-entropy, the others 1 - sqrt(p), where
+    p is the probability of the class.
+
+    Args:
+        steps (int): Steps, unless ``n_steps`` is given. Default: 10.
+        batch_size (int): Baselines per step. Default: 4.
+        decay (float): Of the running mean, in [0, 1). Default: 0.8.
+
+    Raises:
+        ValueError: If a setting is out of range.
+    """
+
+    steps: int = 10
+    batch_size: int = 4
+    decay: float = 0.8
+
+    name: ClassVar[str] = "shrink"
+    accelerates: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size"):
+            check_count(name, getattr(self, name))
+        if not 0 <= self.decay < 1:
+            raise ValueError(f"decay must lie in [0, 1), got {self.decay}")
+
+    def passes(self, n_steps: int | None) -> Sequence[int]:
+        """The passes of one canvas."""
+        return [(n_steps or self.steps) * self.batch_size]
+
+    def run(self, search: Search) -> Iterator[None]:
+        """All steps at once; no canvas is dropped."""
+        steps, kept, half = (
+            search.n_steps or self.steps,
+            search.kept_pixels,
+            search.masks[0].numel() / 2,
+        )
+        trend = torch.zeros_like(search.masks)
+        for number, batch in enumerate(search.batches(self.batch_size, steps)):
+            rows = batch.rows
+            loss, gradient = search.loss_and_gradient(search.masks[rows], batch, bounded=number > 1)
+            trend[rows] = self.decay * trend[rows] + (1 - self.decay) * unit(gradient)
+            left = round(half * (kept / half) ** (number / max(1, steps - 1)))
+            search.masks[rows] = strongest(-trend[rows], max(kept, left) if kept < half else kept)
+            search.record(batch, loss)
+        search.masks = strongest(search.masks, kept)
+        yield from ()
