@@ -3,6 +3,8 @@
 import copy
 import platform
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -24,6 +26,7 @@ from captum_classpattern.classifier import (
     warn_if_guessing,
 )
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels, predictions
+from captum_classpattern.optimization.contest import Contest
 from captum_classpattern.optimization.holdout import check_judges, split_for_judging
 from captum_classpattern.optimization.pool import Pool
 from captum_classpattern.optimization.run import begin_search
@@ -98,6 +101,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         target: int | str | Tensor | list[int] | list[str],
         *,
         area: float = 0.05,
+        areas: Sequence[float] | None = None,
         keep: int | None = None,
         budget: int | None = None,
         additional_forward_args: Any = None,
@@ -108,31 +112,48 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         precision: str = "auto",
         internal_batch_size: int | None = None,
         show_progress: bool = False,
-    ) -> list[Pattern]:
+    ) -> Any:
         r"""
-        Searches one pattern per canvas, and judges each on baselines that it was not fitted to.
+        Searches one pattern per canvas, or with ``keep`` the best of a pool of canvases, and judges
+        each on baselines that it was not fitted to.
 
         Args:
             canvases (Tensor): The images to cut patterns from, (N, C, H, W) in [0, 1]; see
                 :func:`select_canvases`.
             target (int, str, Tensor or list): The class, by its number or by its name in the
                 classifier's ``class_names``; or one for each canvas.
-            area (float): Share of the pixels at which the patterns are judged. Default: 0.05.
+            area (float): Share of the pixels at which the patterns are searched and judged.
+                Default: 0.05.
+            areas (Sequence[float], optional): Several areas, which share the work. The largest is
+                searched as usual. At each smaller one the search goes on from the patterns of the
+                next larger one, with two thirds of the rounds. Default: None.
             keep (int, optional): How many patterns of each class to return, best first by the
-                judging images. Default: None (one for each canvas, in order).
+                judging images. The canvases of a class compete: more than six per pattern are
+                screened, and the weaker ones are dropped on the way. Default: None (one for each
+                canvas, in order).
+            budget (int, optional): Passes per class, for all its canvases and their judging at the
+                largest area. Default: None (7,000 for each pattern with ``keep``; otherwise the
+                solver's own length, which for "swap" is about 1,000 per canvas).
             additional_forward_args (Any, optional): As in :func:`search_masks`. Default: None.
             solver (str or Solver): As in :func:`search_masks`. Default: "swap".
-            n_steps (int, optional): As in :func:`search_masks`. Default: None.
+            n_steps (int, optional): Steps on each canvas that is searched to the end, as in
+                :func:`search_masks`. It overrides the budget. Default: None.
+            max_seconds (float, optional): Stops the search after that time, at the next step. The
+                patterns are those found so far, and other runs stop elsewhere. Default: None.
             seed (int): Seed of the search, and of the choice of judging images. Default: 0.
             precision (str): As in :func:`search_masks`. Default: "auto".
             internal_batch_size (int, optional): As in :func:`search_masks`. Default: None.
             show_progress (bool): Draws a progress bar. Default: False.
 
         Returns:
-            *list[Pattern]*: The patterns. Their ``info`` holds the settings and the seed,
-            ``passes``, ``loss_curve``, ``search_power`` (on the judging images at ``area``; None
-            if there are too few images to keep some for judging), ``mask_pixels`` (how many have
-            any weight; ``topk`` of more fills up in reading order), ``empty_mask``,
+            *list[Pattern]*, or with ``areas`` a dict of such lists by area: The patterns. Their
+            ``info`` holds the settings and the seed, ``passes``, ``loss_curve``, ``power_curve``
+            (pairs of passes and power on judging images, see
+            :func:`~captum_classpattern.visualization.plot_search`), ``search_power`` (the last of
+            these; None if there are too few images to keep some for judging), ``mask_pixels`` (how
+            many have any weight; ``topk`` of more fills up in reading order), ``empty_mask``,
+            ``stopped_early`` (whether by ``max_seconds``), ``starts_iou`` (a blank canvas starts
+            twice: the IoU with the other start, as it was when it was dropped),
             ``search_images`` and ``search_images_hash`` (how many images may not be scored on, and
             one hash of them all: of a Tensor all baselines, of others those that were used),
             versions, and ``class_name`` where the classifier names the class. Of the whole call it
@@ -146,9 +167,11 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
                 or to all, or if ``keep`` is given and there are no images to judge by.
         """
         started = time.perf_counter()
+        distinct = [area] if areas is None else distinct_areas(areas)
+        largest, *smaller = sorted(distinct, reverse=True)
         settings = SearchSettings(
             solver=solver,
-            area=area,
+            area=largest,
             budget=budget,
             n_steps=n_steps,
             max_seconds=max_seconds,
@@ -159,34 +182,55 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         )
         check_pixels(canvases, "canvases")
         targets = parse_targets(target, len(canvases), self.forward_func)
-        pixels_kept(area, canvases.shape[-2:])
+        for each in distinct:
+            pixels_kept(each, canvases.shape[-2:])
         if keep is not None:
             check_count("keep", keep)
         with preserve_state(self.forward_func, settings.seed):
-            pool, search, seen = self._search_pool(
+            contest, fit = self._hold_contest(
                 canvases, targets, keep, additional_forward_args, settings, started
             )
+            contests = {largest: contest}
+            for each in smaller:
+                contest = contests[each] = contest.at_area(each)
+            seen = self._seen(fit, contest)
         evidence = {
-            "settings": {**settings.as_dict(), "n_steps": search.n_steps},
             "seed": settings.seed,
             "seconds": round(time.perf_counter() - started, 3),
-            "stopped_early": search.stopped_early,
             "searched_together": len(canvases),
-            "passes_together": int(search.passes.sum()) + -(-pool.images_judged // 2),
-            **_precision(search),
+            "passes_together": sum(each.passes for each in contests.values()),
+            **_precision(contest.search),
             "search_images": len(seen),
             "search_images_hash": combined_hash(seen),
             "versions": versions(),
         }
-        patterns = []
-        for row in pool.winners(search):
-            info = {**pool.info(search, row), **copy.deepcopy(evidence)}
-            mask, objective = search.masks[row].clone(), search.objective
-            name = name_of(self.forward_func, objective.targets[row])
+        found = {
+            each: self._patterns(contests[each], settings, evidence, seen) for each in distinct
+        }
+        return found[area] if areas is None else found
+
+    def _patterns(
+        self,
+        contest: Contest,
+        settings: SearchSettings,
+        evidence: dict[str, Any],
+        seen: frozenset[str],
+    ) -> list[Pattern]:
+        """The patterns that won, with their evidence."""
+        search, patterns = contest.search, []
+        settings = replace(settings, area=search.area, n_steps=search.n_steps)
+        for row in contest.winners:
+            target, canvas = search.objective.targets[row], search.objective.canvases[row]
+            info = {
+                "settings": settings.as_dict(),
+                **contest.info(row),
+                **copy.deepcopy(evidence),
+            }
+            name = name_of(self.forward_func, target)
             if name is not None:
                 info["class_name"] = name
-            canvas = objective.canvases[row].clone()
-            patterns.append(Pattern(canvas, mask, objective.targets[row], info, seen=seen))
+            mask = search.masks[row].clone()
+            patterns.append(Pattern(canvas.clone(), mask, target, info, seen=seen))
         return patterns
 
     @log_usage()  # type: ignore[untyped-decorator]  # NoiseTunnel calls attribute.__wrapped__
@@ -252,7 +296,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         arguments = as_arguments(additional_forward_args)
         first, inverse = distinct_searches(canvases, targets, arguments)
         with preserve_state(self.forward_func, settings.seed):
-            pool, search, _ = self._search_pool(
+            contest, _ = self._hold_contest(
                 canvases[first],
                 [targets[i] for i in first],
                 None,
@@ -260,14 +304,14 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
                 settings,
                 started,
             )
-            self.precision = _precision(search)["precision"]
-            masks = search.masks[pool.winners(search)]
+            self.precision = _precision(contest.search)["precision"]
+            masks = contest.search.masks[contest.winners]
             result = masks[inverse].to(images.dtype).expand_as(images).contiguous()
             if self.multiplies_by_inputs:
                 result = result * images.detach()
         return (result,) if isinstance(inputs, tuple) else result
 
-    def _search_pool(
+    def _hold_contest(
         self,
         canvases: Tensor,
         targets: list[int],
@@ -275,29 +319,28 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         additional_forward_args: Any,
         settings: SearchSettings,
         started: float,
-    ) -> tuple[Pool, Search, frozenset[str]]:
-        """A finished search of canvases, who competed in it, and the hashes of its images."""
+    ) -> tuple[Contest, LabelledImages]:
+        """A finished search of canvases, and the baselines that the masks were fitted to."""
         fit, judges = self._split_baselines(canvases, additional_forward_args, settings)
         if keep is not None:
             check_judges(judges, targets)
         pool = Pool(canvases, targets, keep, judges)
         rows = [entrant.canvas for entrant in pool.entrants]
-        additional = additional_rows(
-            as_arguments(additional_forward_args), torch.tensor(rows), len(canvases)
-        )
+        arguments = as_arguments(additional_forward_args)
         search = begin_search(
             self.forward_func,
             canvases[rows],
             [entrant.stream for entrant in pool.entrants],
             fit,
             settings,
-            additional,
+            additional_rows(arguments, torch.tensor(rows), len(canvases)),
             n_steps=pool.steps(settings, keep),
             deadline=None if settings.max_seconds is None else started + settings.max_seconds,
         )
         self._check_accuracy(canvases, additional_forward_args, settings.internal_batch_size)
-        pool.run(self.forward_func, search)
-        return pool, search, self._seen(fit, judges, search)
+        contest = Contest(self.forward_func, pool, search)
+        contest.run()
+        return contest, fit
 
     def _split_baselines(
         self, like: Tensor, additional_forward_args: Any, settings: SearchSettings
@@ -330,12 +373,13 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         accuracy = float((predicted == sample.known_labels).float().mean())
         warn_if_guessing(accuracy, sample.known_labels, n_classes, "baselines")
 
-    def _seen(self, fit: LabelledImages, judges: LabelledImages, search: Search) -> frozenset[str]:
+    def _seen(self, fit: LabelledImages, contest: Contest) -> frozenset[str]:
         """Hashes of the images of a search: of a Tensor all, of a Dataset those that it has used,
         since hashing all would load them."""
         if self._baselines.in_memory:
             return frozenset(self._baselines.hashes)
-        return frozenset([*fit.hashes_at(sorted(search.schedule.seen)), *judges.hashes])
+        used = sorted(contest.search.schedule.seen)
+        return frozenset([*fit.hashes_at(used), *contest.pool.judges.hashes])
 
 
 def single_tensor(inputs: Any) -> Any:
@@ -348,6 +392,13 @@ def single_tensor(inputs: Any) -> Any:
             )
         return inputs[0]
     return inputs
+
+
+def distinct_areas(areas: Sequence[float]) -> list[float]:
+    """The areas without repeats; an error if there are none."""
+    if len(areas) == 0:
+        raise ValueError("areas is empty: give at least one, such as 0.05")
+    return list(dict.fromkeys(areas))
 
 
 def distinct_searches(

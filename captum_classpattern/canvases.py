@@ -9,7 +9,8 @@ from captum_classpattern.classifier import Classifier, device_and_dtype, logits_
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels
 
 SOLID_COLOURS = {"white": 1.0, "black": 0.0, "grey": 0.5}
-STRATEGIES = ("positive", "negative", "random", "white", "black", "grey", "noise")
+BLANK = (*SOLID_COLOURS, "noise")  # these need no image of the class
+STRATEGIES = ("positive", "negative", "confident", "random", "white", "black", "grey", "noise")
 
 
 def select_canvases(
@@ -37,14 +38,19 @@ def select_canvases(
         target (int or str): The class, by its number or by its name in the classifier's
             ``class_names``. Required.
         n (int): How many canvases. Default: 4.
-        strategy (str): ``"positive"`` chooses the target's images with the highest log-odds of
-            the target, ``"negative"`` those with the lowest, ``"random"`` any of them;
+        strategy (str): ``"positive"`` chooses correctly classified images of the target, spread
+            evenly over the model's confidence; ``"confident"`` chooses the target's images with the
+            highest log-odds, ``"negative"`` those with the lowest, ``"random"`` any of them;
             ``"white"``, ``"black"``, ``"grey"`` (0.5) and ``"noise"`` (uniform) are blank
             canvases. Default: "positive".
         seed (int): Seed for ``"random"`` and ``"noise"``. Default: 0.
 
+    The model's confidence in an image says little about the pattern on it. To find the best canvas,
+    search a pool with ``keep``, see :meth:`ClassPattern.search`.
+
     Returns:
-        *Tensor*: The canvases (n, C, H, W), best first, on the classifier's device.
+        *Tensor*: The canvases (n, C, H, W) on the classifier's device, the most confident first
+        (``"negative"``: the least confident).
 
     Raises:
         ValueError: If the strategy is unknown, the target is out of range, or there are fewer
@@ -83,18 +89,26 @@ def select_canvases(
         if strategy == "random":
             order = torch.randperm(len(candidates), generator=generator)
         else:
-            log_odds = _log_odds(logits, candidates, number)
-            order = torch.argsort(log_odds, descending=strategy == "positive", stable=True)
+            log_odds, right = _log_odds(logits, candidates, number)
+            order = torch.argsort(log_odds, descending=strategy != "negative", stable=True)
+        if strategy == "positive":
+            order = torch.cat([order[right[order]], order[~right[order]]])
+            count = max(n, int(right.sum()))  # others fill up if too few are right
+            order = order[[(2 * i + 1) * count // (2 * n) for i in range(n)]]
         return candidates.take(order[:n].tolist()).to(device)
 
 
-def _log_odds(forward_func: Classifier, source: LabelledImages, target: int) -> Tensor:
-    """log p / (1 - p) of the target for each image; unlike p, it does not saturate."""
-    odds = []
+def _log_odds(
+    forward_func: Classifier, source: LabelledImages, target: int
+) -> tuple[Tensor, Tensor]:
+    """log p / (1 - p) of the target for each image (unlike p, it does not saturate), and whether
+    the image is classified as the target."""
+    odds, right = [], []
     for images in source.in_order():
         device, dtype = device_and_dtype(forward_func, images)
         with torch.no_grad():
             logits = forward_func(images.to(device, dtype)).cpu().double()
         others = torch.cat([logits[:, :target], logits[:, target + 1 :]], dim=1)
         odds.append(logits[:, target] - others.logsumexp(1))
-    return torch.cat(odds)
+        right.append(logits[:, target] > others.amax(1))
+    return torch.cat(odds), torch.cat(right)

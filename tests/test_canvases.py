@@ -32,25 +32,54 @@ def by_odds(net, target):
 
 @pytest.mark.parametrize("target", [0, 1, 2])
 @pytest.mark.parametrize("n", [1, 4, 10])
-def test_positive_and_negative_canvases(target, n):
+def test_confident_and_negative_canvases(target, n):
     net = linear_net()
     order = by_odds(net, target)
-    positive = select_canvases(net, IMAGES, LABELS, target, n)
-    assert torch.equal(positive, IMAGES[order[:n]])
+    confident = select_canvases(net, IMAGES, LABELS, target, n, "confident")
+    assert torch.equal(confident, IMAGES[order[:n]])
     negative = select_canvases(net, IMAGES, LABELS, target, n, "negative")
     assert torch.equal(negative, IMAGES[order[::-1][:n]])
 
 
-def test_positive_does_not_saturate():
-    """Where p is 1 in float32 for all, the log-odds still rank."""
+def brightness(images):
+    """Class 0 where the first pixel is brighter than 0.3."""
+    z = 100 * (images[:, 0, 0, 0] - 0.3)
+    return torch.stack([z, torch.zeros_like(z)], dim=1)
 
-    def confident(images):
-        z = 100 + 100 * images[:, 0, 0, 0]
-        return torch.stack([z, torch.zeros_like(z)], dim=1)
 
-    members = (LABELS == 0).nonzero().flatten()
-    brightest = members[IMAGES[members, 0, 0, 0].argsort(descending=True)]
-    assert torch.equal(select_canvases(confident, IMAGES, LABELS, 0, 3), IMAGES[brightest[:3]])
+def brightest_first():
+    images = IMAGES[LABELS == 0]
+    return images[images[:, 0, 0, 0].argsort(descending=True)]
+
+
+def test_the_most_confident_where_probabilities_saturate():
+    """p is 1 in float32 for most, but the log-odds still rank."""
+    found = select_canvases(brightness, IMAGES, LABELS, 0, 3, "confident")
+    assert torch.equal(found, brightest_first()[:3])
+
+
+@pytest.mark.parametrize(
+    ("n", "places"), [(1, [2]), (2, [1, 3]), (3, [0, 2, 4]), (5, range(5)), (7, range(7))]
+)
+def test_positive_canvases_are_spread_over_the_right_ones(n, places):
+    """5 of the 10 images are right; the most confident of the others fill up."""
+    images = brightest_first().clone()
+    images[:5, 0, 0, 0] = torch.linspace(0.9, 0.5, 5)
+    images[5:, 0, 0, 0] = torch.linspace(0.2, 0.1, 5)
+    found = select_canvases(brightness, images.flip(0), [0] * 10, 0, n)
+    assert torch.equal(found, images[list(places)])
+
+
+def test_an_image_is_right_if_its_class_has_the_highest_logit():
+    """Also with p below a half."""
+    images = torch.zeros(2, 1, 4, 4)
+    images[1] = 0.5
+
+    def three(images):
+        z = images[:, 0, 0, 0]
+        return torch.stack([z, z * 0.9, z * 0.9 + 0.01], dim=1)
+
+    assert torch.equal(select_canvases(three, images, [0, 0], 0, 1), images[1:])
 
 
 def test_random_canvases_are_of_the_target_and_seeded():
@@ -110,7 +139,7 @@ def test_without_labels_the_models_predictions_are_used():
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_models_in_other_precisions(dtype):
-    canvases = select_canvases(linear_net(dtype), IMAGES, LABELS, 0, 2)
+    canvases = select_canvases(linear_net(dtype), IMAGES, LABELS, 0, 2, "confident")
     assert canvases.dtype == torch.float32
     assert torch.equal(canvases[0], IMAGES[by_odds(linear_net(), 0)[0]])
 

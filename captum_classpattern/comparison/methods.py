@@ -41,6 +41,7 @@ NAMES = (  # of all known methods
 CELLS = 7  # superpixels per side
 REFERENCES = 20  # baselines of GradientShap and DeepLiftShap
 AT_ONCE = 64
+BUDGET = 3_500  # passes of ClassPattern on one canvas
 
 
 def known_methods(
@@ -66,7 +67,8 @@ def known_methods(
             the Dataset, else the classifier's predictions).
         names (Sequence[str]): Which methods. Besides the default ones there are DeepLiftShap,
             GuidedBackprop, Deconvolution, FeatureAblation and ShapleyValueSampling.
-        n_steps (int, optional): Rounds of ClassPattern's searches. Default: None (80).
+        n_steps (int, optional): Rounds of ClassPattern's searches. Default: None (a budget of
+            3,500 passes per canvas).
         precision (str): ``"auto"``, ``"full"`` or ``"bfloat16"``, for ClassPattern's searches, as
             in :func:`search_masks`. Default: "auto".
         internal_batch_size (int, optional): At most this many images in one forward pass of
@@ -91,6 +93,7 @@ def known_methods(
     SearchSettings(n_steps=n_steps, precision=precision)  # errors are raised here
     source = LabelledImages.of(baselines, baseline_labels, argument="baselines")
     searching = {
+        "budget": BUDGET if n_steps is None else None,
         "n_steps": n_steps,
         "precision": precision,
         "internal_batch_size": internal_batch_size,

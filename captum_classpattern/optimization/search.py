@@ -84,6 +84,7 @@ class Search:
         self.losses: list[Tensor] = []
         self.trend: Tensor | None = None
         self.stopped_early = False
+        self._goes_on = False  # from the masks of another area
         self._half_passes = [0] * count
         self._steps_done = 0
         self._unchecked: list[Tensor] = []  # whether the losses of the last steps are finite
@@ -150,11 +151,17 @@ class Search:
         other.keep(rows)
         return other
 
-    def at_area(self, area: float, rows: list[int], n_steps: int | None) -> "Search":
-        """A search at another area that goes on from the masks of this one."""
-        other = replace(self, area=area, n_steps=n_steps)
+    def at_area(self, area: float, rows: list[int]) -> "Search":
+        """A search of some of the canvases at a smaller area. If the solver keeps a trend, it goes
+        on from these masks and takes two thirds of the steps; otherwise it begins anew."""
+        if self.trend is None:
+            other = replace(self, area=area, schedule=self.schedule.again())
+        else:
+            other = replace(self, area=area)
+            other.masks, other.trend, other._goes_on = self.masks.clone(), self.trend, True
+            if not self._goes_on:
+                other.n_steps = max(1, -(-2 * len(self.losses) // 3))
         other.keep(rows)
-        other.masks, other.trend = self.masks.clone(), self.trend
         return other
 
     def add_passes(self, other: "Search") -> None:

@@ -25,7 +25,7 @@ from captum_classpattern.surveys.search import SurveySearch
 from captum_classpattern.surveys.store import RESULTS, Store
 from captum_classpattern.visualization import plot_patterns
 
-CANVASES: Mapping[str, int] = {"positive": 2, "white": 2}
+CANVASES: Mapping[str, int] = {"positive": 32, "white": 2}
 AREAS = (0.05, 0.01)
 
 
@@ -320,7 +320,9 @@ def survey(
     canvases: Mapping[str, int] = CANVASES,
     areas: Sequence[float] = AREAS,
     classes_together: int = 5,
+    budget: int | None = None,
     n_steps: int | None = None,
+    max_seconds: float | None = None,
     seed: int = 0,
     precision: str = "auto",
     internal_batch_size: int | None = None,
@@ -332,7 +334,8 @@ def survey(
     Searches the patterns of many classes, and scores each with its controls on held-out images.
 
     Canvases are chosen among the search images. For each kind of canvas and each area, the pattern
-    that does best on the judging images is kept. The controls are: no pattern; as many random
+    that does best on the judging images is kept, see ``keep`` and ``areas`` of
+    :meth:`ClassPattern.search`. The controls are: no pattern; as many random
     pixels of the same canvas (3 draws, each on a third of the images); and the same mask over the
     positive canvas of the next class. The last two are scored on at most 300 of the images.
 
@@ -346,13 +349,17 @@ def survey(
         held_out (LabelledImages): The images that patterns are scored on, likewise.
         classes (Sequence[int or str], optional): Which classes, by their numbers or by their names
             in the classifier's ``class_names``. Default: None (all).
-        canvases (Mapping[str, int]): How many canvases of each kind, see
-            :func:`select_canvases`. White, black and grey canvases are all the same: for these it
-            is the number of searches, each with another seed.
-            Default: {"positive": 2, "white": 2}.
+        canvases (Mapping[str, int]): At most how many canvases of each kind and class, see
+            :func:`select_canvases`. Equal canvases, such as white ones, are several starts.
+            Default: {"positive": 32, "white": 2}.
         areas (Sequence[float]): Areas to search and score at. Default: (0.05, 0.01).
         classes_together (int): Number of classes that are searched in one batch. Default: 5.
-        n_steps (int, optional): Rounds of each search. Default: None (80).
+        budget (int, optional): Passes per class and kind of canvas at the largest area, as in
+            :meth:`ClassPattern.search`. Default: None (7,000).
+        n_steps (int, optional): Rounds on each canvas that is searched to the end, instead of a
+            budget. Default: None.
+        max_seconds (float, optional): Stops each group of classes and kind of canvas after that
+            time, with what was found. Default: None.
         seed (int): Seed of the searches and of the random pixels. Default: 0.
         precision (str): ``"auto"``, ``"full"`` or ``"bfloat16"``, as in :func:`search_masks`.
             Default: "auto".
@@ -385,7 +392,9 @@ def survey(
         >>> [(f.target, f.canvas, f.scores[0.1].power.n) for f in found]
         [(2, 'positive', 40), (2, 'white', 40)]
     """
-    settings = SearchSettings(n_steps=n_steps, seed=seed, precision=precision)
+    settings = SearchSettings(
+        n_steps=n_steps, seed=seed, precision=precision, budget=budget, max_seconds=max_seconds
+    )
     check_count("classes_together", classes_together)
     if internal_batch_size is not None:
         check_count("internal_batch_size", internal_batch_size)
@@ -422,7 +431,9 @@ def survey(
         canvases={kind: int(n) for kind, n in canvases.items()},
         areas=tuple(dict.fromkeys(float(area) for area in areas)),
         classes_together=classes_together,
+        budget=settings.budget,
         n_steps=settings.n_steps,
+        max_seconds=settings.max_seconds,
         seed=settings.seed,
         precision=precision,
         more_options={"internal_batch_size": internal_batch_size, "show_progress": show_progress},

@@ -1,8 +1,7 @@
-"""The search of many classes of one model: a few canvases each, the best is kept and scored with
-its controls."""
+"""The search of many classes of one model: of each pool of canvases the best is kept, and scored
+with its controls."""
 
 import hashlib
-import itertools
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_classpattern.attribution import ClassPattern, versions
-from captum_classpattern.canvases import SOLID_COLOURS, select_canvases
+from captum_classpattern.canvases import BLANK, select_canvases
 from captum_classpattern.class_names import name_of
 from captum_classpattern.classifier import (
     Classifier,
@@ -41,7 +40,9 @@ class SurveySearch:
     canvases: dict[str, int]
     areas: tuple[float, ...]
     classes_together: int
+    budget: int | None
     n_steps: int | None
+    max_seconds: float | None
     seed: int
     precision: str
     more_options: dict[str, Any]  # of each search: these do not change what it finds
@@ -78,30 +79,30 @@ class SurveySearch:
         """The pattern that does best on the judging images, by class, kind of canvas and area."""
         best: dict[tuple[int, str, float], Pattern] = {}
         for kind, n in self.canvases.items():
-            solid = kind in SOLID_COLOURS  # all such canvases are the same: only the seeds differ
-            canvases_per_class = 1 if solid else n
-            seeds = [(self.seed + i) % 2**63 for i in range(n if solid else 1)]
-            chosen = [
-                select_canvases(
-                    self.forward_func, search, None, y, canvases_per_class, kind, seed=self.seed
+            canvases, targets = [], []
+            for target in group:
+                if kind not in BLANK:
+                    n = max(1, min(n, len(search.of_class(target))))
+                canvases.append(
+                    select_canvases(
+                        self.forward_func, search, None, target, n, kind, seed=self.seed
+                    )
                 )
-                for y in group
-            ]
-            for area, seed in itertools.product(self.areas, seeds):
-                for pattern in explainer.search(
-                    torch.cat(chosen),
-                    [target for target in group for _ in range(canvases_per_class)],
-                    area=area,
-                    keep=1,
-                    n_steps=self.n_steps,
-                    seed=seed,
-                    precision=self.precision,
-                    **self.more_options,
-                ):
-                    key = pattern.target, kind, area
-                    power = pattern.info["search_power"]
-                    if key not in best or power > best[key].info["search_power"]:
-                        best[key] = pattern
+                targets += [target] * n
+            found = explainer.search(
+                torch.cat(canvases),
+                targets,
+                areas=self.areas,
+                keep=1,
+                budget=self.budget,
+                n_steps=self.n_steps,
+                max_seconds=self.max_seconds,
+                seed=self.seed,
+                precision=self.precision,
+                **self.more_options,
+            )
+            for area, patterns in found.items():
+                best.update({(pattern.target, kind, area): pattern for pattern in patterns})
         return best
 
     def _score(self, pattern: Pattern, other_canvas: Tensor, area: float) -> Scores:
@@ -163,7 +164,9 @@ class SurveySearch:
             "predictions": _hash(self.clean_predictions.tolist()),
             "canvases": self.canvases,
             "areas": list(self.areas),
+            "budget": self.budget,
             "n_steps": self.n_steps,
+            "max_seconds": self.max_seconds,
             "seed": self.seed,
             "precision": self.precision,
             "captum_classpattern": versions()["captum_classpattern"],

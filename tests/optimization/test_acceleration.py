@@ -478,11 +478,11 @@ class Counter(Net):
         return super().forward(images)
 
 
-# a call checks the model, then come 15 sign steps and 3 rounds of
-# two calls, by the model itself or by its copy
+# a call checks the model, then come 25 sign steps and 3 rounds of
+# four calls, by the model itself or by its copy
 @pytest.mark.parametrize(
     ("settings", "calls"),
-    [({"precision": "full"}, 1 + 15 + 6), ({"solver": "paper"}, 1 + 3), ({}, 1)],
+    [({"precision": "full"}, 1 + 25 + 12), ({"solver": "paper"}, 1 + 3), ({}, 1)],
     ids=["full", "paper", "swap"],
 )
 def test_who_calls_the_model_itself(take, settings, calls):
@@ -505,12 +505,11 @@ def test_judging_never_uses_the_copy(take):
     pattern, _ = ClassPattern(net, BASELINES, LABELS).search(CANVASES, 0, n_steps=2, area=0.2)
     searched = calls[calls.index((False, True)) :]
     assert pattern.info["accelerated_by"] == list(ALL)
-    check, signs, rounds = (
-        [(False, True)],
-        [(False, True)] * 10,
-        [(False, True), (False, False)] * 2,
-    )
-    assert searched == check + signs + rounds + [(True, False)] * 2  # one for each pattern
+    check, signs, rounds = ([(False, True)] * count for count in (1, 25, 4))
+    judging = [
+        (True, False)
+    ] * 2  # of each pattern; both checkpoints are after round 1
+    assert searched == check + signs + rounds + judging * 2 + rounds + judging
 
 
 def test_a_copy_follows_the_models_weights(take):

@@ -11,6 +11,7 @@ from torch import nn
 from captum_classpattern import ClassPattern, search_masks
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization import PaperLoop, Swap
+from captum_classpattern.optimization.contest import Contest
 from captum_classpattern.optimization.holdout import judging_subset, split_for_judging
 from captum_classpattern.optimization.pool import Pool
 from captum_classpattern.optimization.settings import SearchSettings
@@ -256,17 +257,17 @@ def test_those_with_the_lowest_loss_on_judging_images_pass_the_screening():
     passed = sorted(sorted(range(8), key=losses.__getitem__)[:6])
     explainer = ClassPattern(net, IMAGES, LABELS)
     seen = []
-    original = Pool._judge
+    original = Contest._judge
 
-    def spy(self, forward_func, search, images):
-        seen.append(list(search.rows))
-        return original(self, forward_func, search, images)
+    def spy(self, images):
+        seen.append(list(self.search.rows))
+        return original(self, images)
 
-    Pool._judge = spy
+    Contest._judge = spy
     try:
         explainer.search(CANVASES, 0, keep=1, area=0.2, n_steps=4, precision="full")
     finally:
-        Pool._judge = original
+        Contest._judge = original
     assert seen[0] == passed
     assert [len(rows) for rows in seen] == [6, 2, 1]
 
@@ -320,17 +321,17 @@ def test_a_blank_canvas_gives_the_better_of_its_two_starts():
 
 
 def test_the_overlap_of_two_starts():
-    contest = pool(blank(1.0), [0], None)
     masks = torch.zeros(2, 1, 5, 5)
     masks[0, 0, 0, :5], masks[1, 0, 0, 2:5], masks[1, 0, 1, :2] = 1, 1, 1
 
     class Finished:
-        kept_pixels = 5
+        kept_pixels, rows = 5, [0]
 
     finished = Finished()
     finished.masks = masks
+    contest = Contest(Counter(), pool(blank(1.0), [0], None), finished)
     contest.curves = {0: [(1, 0.5)], 1: [(1, 0.4)]}
-    assert contest._overlap(finished, 0) == pytest.approx(3 / 7)
+    assert contest._overlap(0) == pytest.approx(3 / 7)
 
 
 def test_attribute_gives_the_masks_of_search():
@@ -372,3 +373,61 @@ def test_a_pool_that_is_stopped_early_gives_its_patterns():
     assert pattern.info["stopped_early"]
     assert pattern.info["passes"] == 0
     assert pattern.topk(0.2).mask.sum() == 5
+
+
+AREAS = (0.2, 0.48, 0.08)
+
+
+def test_areas_go_from_the_largest_to_the_smaller_ones():
+    patterns, done = search(keep=1, areas=AREAS, n_steps=6)
+    assert list(patterns) == list(AREAS)
+    for area, found in patterns.items():
+        [pattern] = found
+        assert pattern.info["settings"]["area"] == area
+        assert pattern.info["mask_pixels"] == round(25 * area)
+        assert pattern.info["settings"]["n_steps"] == (6 if area == 0.48 else 4)
+        assert len(pattern.info["loss_curve"]) == (6 if area == 0.48 else 4)
+        assert pattern.info["search_power"] == pattern.info["power_curve"][-1][1]
+    [largest], first = search(keep=1, area=0.48, n_steps=6)
+    assert torch.equal(patterns[0.48][0].mask, largest.mask)
+    assert len({place(found[0]) for found in patterns.values()}) == 1
+    assert done == first + 2 * 4 * 64  # the start is not repeated
+    together = {found[0].info["passes_together"] for found in patterns.values()}
+    assert together == {largest.info["passes_together"] + 2 * 4 * 64}
+
+
+def test_masks_of_smaller_areas_begin_inside_those_of_larger_ones():
+    patterns, _ = search(CANVASES[:3], areas=[0.48, 0.2], n_steps=1)
+    for large, small in zip(patterns[0.48], patterns[0.2]):
+        changed = ((small.mask > 0) & (large.mask == 0)).sum()
+        assert changed <= 3  # three proposals of one pixel each
+
+
+def test_the_power_at_an_area_is_that_of_its_binary_mask():
+    patterns, _ = search(CANVASES[:2], areas=AREAS)
+    net = Counter()
+    for area, found in patterns.items():
+        for pattern in found:
+            others, binary = JUDGES.without_class(0), pattern.topk(area)
+            with torch.no_grad():
+                hits = net(binary.stamp(others.images)).argmax(1) == 0
+            assert pattern.info["search_power"] == hits.sum() / len(others)
+
+
+def test_the_papers_loop_is_repeated_at_each_area():
+    patterns, done = search(CANVASES[:1], areas=AREAS, solver="paper", n_steps=5)
+    assert done == 3 * 20
+    assert torch.equal(patterns[0.2][0].mask, patterns[0.08][0].mask)
+
+
+@pytest.mark.parametrize(
+    ("areas", "text"),
+    [
+        ([], "areas is empty: give at least one, such as 0.05"),
+        ([0.2, 0.001], "0.001 of 5x5 = 25 pixels rounds to none or all"),
+        ([0.2, 1.2], "1.2 of 5x5 = 25 pixels rounds to a number out of range"),
+    ],
+)
+def test_areas_that_are_refused(areas, text):
+    with pytest.raises(ValueError, match=text):
+        search(areas=areas)

@@ -1,0 +1,131 @@
+"""A search whose canvases compete: the weak ones are dropped, and the passes go to the others."""
+
+from typing import Any
+
+import torch
+
+from captum_classpattern.classifier import Classifier
+from captum_classpattern.images import LabelledImages
+from captum_classpattern.optimization.holdout import judge_masks
+from captum_classpattern.optimization.masks import strongest
+from captum_classpattern.optimization.objective import Batch
+from captum_classpattern.optimization.pool import SCREENED, SCREENING, STAGES, Pool
+from captum_classpattern.optimization.search import Search
+
+
+class Contest:
+    r"""
+    The search of a pool. Only the judging images decide who goes on.
+
+    Args:
+        forward_func (Callable): The classifier as it is, which judges.
+        pool (Pool): Who competes.
+        search (Search): A search of the pool's entrants, in their order.
+
+    Attributes:
+        curves (dict[int, list[tuple[int, float]]]): For each entrant its power on judging images,
+            after how many passes.
+        images_judged (int): How many images were judged before the end.
+    """
+
+    def __init__(self, forward_func: Classifier, pool: Pool, search: Search) -> None:
+        self.forward_func, self.pool, self.search = forward_func, pool, search
+        self.curves: dict[int, list[tuple[int, float]]] = {row: [] for row in search.rows}
+        self.images_judged = 0
+
+    def run(self) -> None:
+        """Runs the search to its end."""
+        self._screen()
+        for places in STAGES:
+            if next(self.search.checkpoints, "finished") == "finished":
+                break
+            self.images_judged += self._judge(self.pool.early_judges)
+            best = self.pool.best(self.search.rows, self._powers, places)
+            self.search.keep(sorted(best))
+        self.search.finish()
+        self._judge(self.pool.judges)
+
+    def at_area(self, area: float) -> "Contest":
+        """The finished search of the winners at a smaller area, which goes on from their masks."""
+        search = self.search.at_area(area, self.winners)
+        other = Contest(self.forward_func, self.pool, search)
+        search.finish()
+        other._judge(self.pool.judges)
+        return other
+
+    @property
+    def passes(self) -> int:
+        """The passes of all entrants, and half a pass for each image that was judged early."""
+        return int(self.search.passes.sum()) + -(-self.images_judged // 2)
+
+    @property
+    def winners(self) -> list[int]:
+        """The entrants whose patterns are kept: group by group, the best of each group first."""
+        return self.pool.best(self.search.rows, self._powers)
+
+    def info(self, row: int) -> dict[str, Any]:
+        """What the search knows of the pattern of an entrant."""
+        result, curve = self.search.result(), self.curves[row]
+        mask, losses = result.masks[row], result.losses[row]
+        info = {
+            "passes": int(result.passes[row]),
+            "loss_curve": losses[losses.isfinite()].tolist(),
+            "power_curve": [list(point) for point in curve],
+            "search_power": curve[-1][1] if curve else None,
+            "mask_pixels": int(mask.count_nonzero()),
+            "empty_mask": not bool(mask.any()),
+            "stopped_early": self.search.stopped_early,
+        }
+        overlap = self._overlap(row)
+        return info if overlap is None else {**info, "starts_iou": overlap}
+
+    def _screen(self) -> None:
+        """Leaves the most promising entrants of each large group to the search."""
+        rows = self.pool.to_screen()
+        if not rows:
+            return
+        quick = self.search.anew(SCREENING, rows)
+        quick.finish()
+        self.search.add_passes(quick)
+        scores = {row: -loss for row, loss in self._losses(quick).items()}
+        self.search.keep(sorted(self.pool.best(self.search.rows, scores, SCREENED)))
+
+    def _losses(self, search: Search) -> dict[int, float]:
+        """The losses of a search's masks on some of the judging images."""
+        judges = self.pool.screening_judges
+        targets = [self.pool.entrants[row].stream.target for row in search.rows]
+        picks = [torch.nonzero(judges.known_labels != t).flatten().tolist() for t in targets]
+        images = judges.in_one_tensor().images.to(search.masks.device)
+        self.images_judged += sum(map(len, picks))
+        batch, masks = Batch(images, search.rows, picks), search.masks[search.rows]
+        losses, _ = search.objective.evaluate(masks, batch, bounded=True, gradient=False)
+        return dict(zip(search.rows, losses.tolist()))
+
+    def _judge(self, judges: LabelledImages) -> int:
+        """Extends the curves of those that are still searched; returns how many images it took."""
+        counts = judge_masks(self.forward_func, self.search, judges)
+        passes = self.search.passes.tolist()
+        for row, (hits, n) in counts.items():
+            if n:
+                self.curves[row].append((passes[row], hits / n))
+        return sum(n for _, n in counts.values())
+
+    @property
+    def _powers(self) -> dict[int, float]:
+        """The last known power of each entrant."""
+        return {row: curve[-1][1] for row, curve in self.curves.items() if curve}
+
+    def _overlap(self, row: int) -> float | None:
+        """The IoU of a pattern and the strongest other start on its image, if there is one."""
+        entrants, powers = self.pool.entrants, self._powers
+        group, image = entrants[row].group, entrants[row].image
+        others = [
+            other
+            for other in powers
+            if other != row and entrants[other].group == group and entrants[other].image == image
+        ]
+        if not others:
+            return None
+        other = max(others, key=lambda other: powers[other])
+        binary = strongest(self.search.masks[[row, other]], self.search.kept_pixels) > 0
+        return float((binary[0] & binary[1]).sum() / (binary[0] | binary[1]).sum())
