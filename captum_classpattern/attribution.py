@@ -264,7 +264,10 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             additional_forward_args (Any, optional): As in :func:`search_masks`. Default: None.
             solver (str or Solver): As in :func:`search_masks`. Default: "swap".
             area (float): As in :func:`search_masks`. Default: 0.05.
+            budget (int, optional): Passes per input. Default: None (the solver's own length, for
+                "swap" about 1,000).
             n_steps (int, optional): As in :func:`search_masks`. Default: None.
+            max_seconds (float, optional): As in :meth:`search`. Default: None.
             seed (int): Seed of the search. Default: 0.
             precision (str): As in :func:`search_masks`. Default: "auto".
             internal_batch_size (int, optional): As in :func:`search_masks`. Default: None.
@@ -303,6 +306,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
                 additional_forward_args,
                 settings,
                 started,
+                per_canvas=True,
             )
             self.precision = _precision(contest.search)["precision"]
             masks = contest.search.masks[contest.winners]
@@ -319,6 +323,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         additional_forward_args: Any,
         settings: SearchSettings,
         started: float,
+        *,
+        per_canvas: bool = False,
     ) -> tuple[Contest, LabelledImages]:
         """A finished search of canvases, and the baselines that the masks were fitted to."""
         fit, judges = self._split_baselines(canvases, additional_forward_args, settings)
@@ -334,7 +340,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             fit,
             settings,
             additional_rows(arguments, torch.tensor(rows), len(canvases)),
-            n_steps=pool.steps(settings, keep),
+            n_steps=pool.steps(settings, keep, per_canvas=per_canvas),
             deadline=None if settings.max_seconds is None else started + settings.max_seconds,
         )
         self._check_accuracy(canvases, additional_forward_args, settings.internal_batch_size)

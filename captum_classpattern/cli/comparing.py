@@ -63,7 +63,9 @@ def run_comparison(
     known = known_methods(
         search,
         names=methods,
+        budget=searches.budget,
         n_steps=searches.n_steps,
+        max_seconds=searches.max_seconds,
         precision=searches.precision,
         internal_batch_size=searches.internal_batch_size,
     )
@@ -106,8 +108,8 @@ def choose_canvases(
     white: bool = False,
     seed: int = 0,
 ) -> tuple[Tensor, list[int], list[str]]:
-    """Canvases, targets and kinds: the n images of each class with the highest probability by the
-    first model, and a white canvas for each class that is the target of a trigger, or for all."""
+    """Canvases, targets and kinds: n images of each class that the first model classifies
+    correctly, and a white canvas for each class that is the target of a trigger, or for all."""
     first = next(iter(models.values()))
     chosen = [
         select_canvases(first, images, target=target, n=n, seed=seed).cpu() for target in classes

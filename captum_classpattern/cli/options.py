@@ -84,6 +84,11 @@ def _check_area(_: type, area: float | None) -> None:
         raise ValueError("It is the share of the pixels, between 0 and 1, such as 0.05.")
 
 
+def _check_seconds(_: type, seconds: float | None) -> None:
+    if seconds is not None and not seconds > 0:
+        raise ValueError("It is a number of seconds above 0, such as 60.")
+
+
 def _selection(text: str) -> list[str | range]:
     """Names, and ranges of numbers, of a list such as dog,0,3-5."""
     chosen: list[str | range] = []
@@ -294,8 +299,13 @@ class SearchOptions(ComputeOptions):
     classes: Annotated[list[str | range] | None, read_as(_selection, "LIST")] = None
     """The classes to search: names, numbers and ranges, such as dog,0,3-5. By default, all classes
     that have images."""
+    budget: Count | None = None
+    """The passes of the model per class and kind of canvas: more passes find stronger patterns. By
+    default, 7000 (in compare 3500 per canvas)."""
     n_steps: Count | None = None
-    """The number of rounds of each search. By default, 80."""
+    """The number of rounds on each canvas that is searched to the end. It overrides --budget."""
+    max_seconds: Annotated[float | None, Parameter(validator=_check_seconds)] = None
+    """Stop each search after this time, and use what was found. By default, there is no limit."""
     internal_batch_size: Count | None = None
     """Put at most this many images in one forward pass of a search. Smaller numbers need less
     memory. By default, it is chosen to suit the device."""

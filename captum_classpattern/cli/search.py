@@ -34,7 +34,7 @@ def search(
     model: ModelOptions = ModelOptions(),
     images: ImageOptions,
     searches: SearchOptions = SearchOptions(),
-    canvases: Annotated[Count, Parameter(group=SEARCH)] = 4,
+    canvases: Annotated[Count, Parameter(group=SEARCH)] = 32,
     area: Annotated[list[Area] | None, Parameter(group=SEARCH, metavar="FLOAT")] = None,
     out: OutputFolder = Path("classpattern-search"),
     resume: Annotated[bool, Parameter(group=OUTPUT)] = False,
@@ -48,8 +48,8 @@ def search(
 
     Args:
         checkpoint: A checkpoint file, or torchvision:NAME, timm:NAME or robustbench:NAME.
-        canvases: The number of images per class from which patterns are cut. Half as many white
-            canvases are added.
+        canvases: At most this many images per class compete to be the canvas of its pattern. A
+            white canvas is searched, too.
         area: The share of the pixels to search at. It can be given several times. By default,
             0.05 and 0.01.
         out: The folder for results.json, the figure and the patterns.
@@ -70,10 +70,12 @@ def search(
         search_images,
         held_out,
         classes=searches.find_classes(classifier, search_images),
-        canvases={"positive": canvases, "white": max(1, canvases // 2)},
+        canvases={"positive": canvases, "white": 1},
         areas=area or AREAS,
         classes_together=1 if model.device.startswith("cpu") else CLASSES_TOGETHER,
+        budget=searches.budget,
         n_steps=searches.n_steps,
+        max_seconds=searches.max_seconds,
         seed=searches.seed,
         precision=searches.precision,
         internal_batch_size=searches.internal_batch_size,

@@ -49,7 +49,9 @@ def known_methods(
     baseline_labels: Labels = None,
     *,
     names: Sequence[str] = DEFAULT,
+    budget: int | None = None,
     n_steps: int | None = None,
+    max_seconds: float | None = None,
     precision: str = "auto",
     internal_batch_size: int | None = None,
 ) -> dict[str, Method]:
@@ -67,8 +69,9 @@ def known_methods(
             the Dataset, else the classifier's predictions).
         names (Sequence[str]): Which methods. Besides the default ones there are DeepLiftShap,
             GuidedBackprop, Deconvolution, FeatureAblation and ShapleyValueSampling.
-        n_steps (int, optional): Rounds of ClassPattern's searches. Default: None (a budget of
-            3,500 passes per canvas).
+        budget (int, optional): Passes per canvas of ClassPattern's searches. Default: None (3,500).
+        n_steps (int, optional): Rounds of these searches, instead of a budget. Default: None.
+        max_seconds (float, optional): Stops each of these searches after that time. Default: None.
         precision (str): ``"auto"``, ``"full"`` or ``"bfloat16"``, for ClassPattern's searches, as
             in :func:`search_masks`. Default: "auto".
         internal_batch_size (int, optional): At most this many images in one forward pass of
@@ -90,11 +93,14 @@ def known_methods(
         ...     lambda model: captum.attr.NoiseTunnel(captum.attr.Saliency(model)),
         ...     {"stdevs": 0.05, "nt_samples": 8})
     """
-    SearchSettings(n_steps=n_steps, precision=precision)  # errors are raised here
+    SearchSettings(  # errors are raised here
+        n_steps=n_steps, precision=precision, budget=budget, max_seconds=max_seconds
+    )
     source = LabelledImages.of(baselines, baseline_labels, argument="baselines")
     searching = {
-        "budget": BUDGET if n_steps is None else None,
+        "budget": BUDGET if budget is None and n_steps is None else budget,
         "n_steps": n_steps,
+        "max_seconds": max_seconds,
         "precision": precision,
         "internal_batch_size": internal_batch_size,
     }

@@ -71,40 +71,40 @@ class Pool:
                 Entrant(canvas, Stream(target, start), group, image) for start in starts
             ]
 
-    def steps(self, settings: SearchSettings, keep: int | None) -> int | None:
-        """How many steps the solver takes on each canvas; None leaves it to the solver."""
+    def steps(
+        self, settings: SearchSettings, keep: int | None = None, *, per_canvas: bool = False
+    ) -> int | None:
+        """How many steps the solver takes on each canvas; None leaves it to the solver. A budget is
+        for each class, or for each canvas."""
         if settings.n_steps is not None:
             return settings.n_steps
         if settings.budget is not None:
-            return self.steps_within(settings.budget, settings.solver)
+            return self.steps_within(settings.budget, settings.solver, per_canvas=per_canvas)
         budget: int | None = getattr(settings.solver, "pool_budget", None)
         if keep is None or budget is None:
             return None
         return self.steps_within(budget * keep, settings.solver)
 
-    def steps_within(self, budget: int, solver: Solver) -> int:
-        """The most steps of a solver that keep each class within a budget of passes."""
+    def steps_within(self, budget: int, solver: Solver, *, per_canvas: bool = False) -> int:
+        """The most steps of a solver that stay within a budget of passes."""
         if not hasattr(solver, "passes"):
             raise ValueError(
                 f"solver={solver.name!r} does not say how many passes its steps take, so it has no "
                 "budget: give n_steps instead, or the solver a method passes(n_steps)"
             )
-        groups: dict[int, Counter[int]] = {}  # by class: the entrants of each group
-        for entrant in self.entrants:
-            groups.setdefault(entrant.stream.target, Counter())[entrant.group] += 1
+        groups = Counter((entrant.stream.target, entrant.group) for entrant in self.entrants)
 
         def cost(n_steps: int) -> int:
-            passes = solver.passes(n_steps)
-            return max(
-                sum(self._passes(passes, target, group, size) for group, size in sizes.items())
-                for target, sizes in groups.items()
-            )
+            passes, costs = solver.passes(n_steps), Counter[int]()
+            for (target, group), size in groups.items():
+                costs[group if per_canvas else target] += self._passes(passes, target, group, size)
+            return max(costs.values())
 
         steps = bisect_right(range(1, budget + 1), budget, key=cost)
         if steps == 0:
             raise ValueError(
-                f"budget={budget} is too small: one step on each canvas takes {cost(1)} passes per "
-                "class; give a larger budget or fewer canvases"
+                f"budget={budget} is too small: one step on each canvas takes {cost(1)} passes"
+                f"{'' if per_canvas else ' per class'}; give a larger budget or fewer canvases"
             )
         return steps
 

@@ -25,7 +25,7 @@ from captum_classpattern.surveys.search import SurveySearch
 from captum_classpattern.surveys.store import RESULTS, Store
 from captum_classpattern.visualization import plot_patterns
 
-CANVASES: Mapping[str, int] = {"positive": 32, "white": 2}
+CANVASES: Mapping[str, int] = {"positive": 32, "white": 1}
 AREAS = (0.05, 0.01)
 
 
@@ -350,8 +350,8 @@ def survey(
         classes (Sequence[int or str], optional): Which classes, by their numbers or by their names
             in the classifier's ``class_names``. Default: None (all).
         canvases (Mapping[str, int]): At most how many canvases of each kind and class, see
-            :func:`select_canvases`. Equal canvases, such as white ones, are several starts.
-            Default: {"positive": 32, "white": 2}.
+            :func:`select_canvases`. White canvases are all the same: each beyond the second is one
+            more start of the search. Default: {"positive": 32, "white": 1}.
         areas (Sequence[float]): Areas to search and score at. Default: (0.05, 0.01).
         classes_together (int): Number of classes that are searched in one batch. Default: 5.
         budget (int, optional): Passes per class and kind of canvas at the largest area, as in

@@ -140,12 +140,28 @@ def test_a_budget_is_for_each_class():
     assert done > 2 * 3_000
 
 
+def test_the_budget_of_attribute_is_for_each_input():
+    counter = Counter()
+    explainer = ClassPattern(counter, IMAGES, LABELS)
+    explainer.attribute(CANVASES[:3], 0, area=0.2, budget=1_000, precision="full")
+    assert 3 * (1_000 - 64 - 20 - 100) < counter.passes <= 3 * 1_000
+    one = Counter()
+    ClassPattern(one, IMAGES, LABELS).attribute(
+        CANVASES[:1], 0, area=0.2, budget=1_000, precision="full"
+    )
+    assert counter.passes == 3 * one.passes
+    with pytest.raises(
+        ValueError, match=r"one step on each canvas takes \d+ passes; give a larger"
+    ):
+        explainer.attribute(CANVASES[:3], 0, area=0.2, budget=10)
+
+
 def test_the_default_budget_is_that_of_the_solver_for_each_pattern_that_is_kept():
     for keep in (1, 2):
         settings = SearchSettings()
         steps = pool(CANVASES, [0] * 8, keep).steps(settings, keep)
         assert steps == pool(CANVASES, [0] * 8, keep).steps_within(7_000 * keep, settings.solver)
-    assert pool(CANVASES, [0] * 8, None).steps(settings, None) is None
+    assert pool(CANVASES, [0] * 8, None).steps(settings) is None
     loop = SearchSettings(solver="paper")
     assert pool(CANVASES, [0] * 8, 1).steps(loop, 1) is None  # its length is the published one
 
