@@ -11,6 +11,7 @@ import numpy.typing as npt
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import NullLocator, PercentFormatter
 
 from captum_classpattern.visualization.drawing import QUIET, fit_figure, new_figure, wrap
@@ -90,11 +91,11 @@ def plot_curves(
     """
     titles = list(curves) if titles is None else titles
     _check_curves(curves, titles, areas_marked)
-    styles = _styles(curves, highlight, controls)
+    styles = line_styles(curves, highlight, controls)
     columns = {1: 1, 2: 2, 4: 2}.get(len(curves), 3)
     rows = math.ceil(len(curves) / columns)
     width = PANEL_WIDTHS[columns]
-    labelled = columns < 3 and all(_ends_are_apart(methods) for methods in curves.values())
+    labelled = columns < 3 and all(ends_are_apart(methods) for methods in curves.values())
     with rc_context(STYLE):
         figure = new_figure(columns * (width + 0.5), rows * 4.0 + 1, use_pyplot)
         grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
@@ -112,7 +113,7 @@ def plot_curves(
                 _draw_curve(axis, name, points, styles[name], labelled)
             _scale_axes(axis, [point[0] for points in methods.values() for point in points])
         if not labelled:
-            _add_legend(figure, axes, list(styles), columns * width)
+            add_legend(figure, axes, list(styles), columns * width)
         fit_figure(figure, axes[0], width, PANEL_HEIGHT, columns, rows)
     return figure, axes
 
@@ -148,7 +149,7 @@ def _check_points(points: Sequence[Point], where: str) -> None:
             )
 
 
-def _styles(
+def line_styles(
     curves: Mapping[str, Mapping[str, Any]],
     highlight: Collection[str],
     controls: Collection[str],
@@ -175,13 +176,13 @@ def _styles(
     return styles
 
 
-def _ends_are_apart(methods: Mapping[str, Sequence[Point]]) -> bool:
-    """Whether there is room for the methods' names at the ends of their lines."""
-    ends = [max(points) for points in methods.values()]
+def ends_are_apart(lines: Mapping[str, Sequence[tuple[float, ...]]]) -> bool:
+    """Whether there is room for the lines' names at their ends; the points begin with x and y."""
+    ends = [max(points) for points in lines.values()]
     heights = sorted(end[1] for end in ends)
     return (
-        len(methods) <= MOST_LABELS
-        and max(map(len, methods)) <= LONGEST_LABEL
+        len(lines) <= MOST_LABELS
+        and max(map(len, lines)) <= LONGEST_LABEL
         and len({end[0] for end in ends}) == 1
         and all(high - low >= LABEL_DISTANCE for low, high in pairwise(heights))
     )
@@ -196,12 +197,18 @@ def _draw_curve(
     alpha = 0.22 if strong else 0.08
     axis.fill_between(areas, lows, highs, color=style["color"], alpha=alpha, linewidth=0)
     if labelled:
-        end, weight = (areas[-1], values[-1]), "bold" if strong else "normal"
-        text = axis.annotate(name, end, (8, 0), textcoords="offset points", va="center")
-        text.set(color=style["color"], fontweight=weight)
+        text = name_end(axis, name, (areas[-1], values[-1]), style["color"])
+        text.set_fontweight("bold" if strong else "normal")
 
 
-def _add_legend(figure: Figure, axes: Iterable[Axes], names: list[str], width: float) -> None:
+def name_end(axis: Axes, name: str, end: tuple[float, float], color: str) -> Text:
+    """Writes a line's name to the right of its last point, in its colour."""
+    text = axis.annotate(name, end, (8, 0), textcoords="offset points", va="center")
+    text.set_color(color)
+    return text
+
+
+def add_legend(figure: Figure, axes: Iterable[Axes], names: list[str], width: float) -> None:
     """One legend for all panels, below them, in as many columns as fit in this many inches."""
     lines = {line.get_label(): line for axis in axes for line in axis.get_lines()}
     for rows in range(1, len(names) + 1):
@@ -228,6 +235,11 @@ def _scale_axes(axis: Axes, areas: Sequence[float]) -> None:
     axis.xaxis.set_minor_locator(NullLocator())
     pad = max(1.12, (high / low) ** 0.04)
     axis.set_xlim(low / pad, high * pad)
+    scale_power(axis)
+
+
+def scale_power(axis: Axes) -> None:
+    """Power from 0 to 100 % on the y axis."""
     axis.set_ylim(-0.02, 1.02)
     axis.set_yticks(np.linspace(0, 1, 6))
     axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
