@@ -1,6 +1,7 @@
 """The models and images of the benchmarks: the demo, CIFAR-10 and photographs."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,13 +72,12 @@ def cifar10_parts(folder: Path, seed: int, n_held_out: int) -> Parts:
     return Parts(images(search), labels[search], images(held_out), labels[held_out])
 
 
-def cifar10_problems(folder: Path) -> list[Problem]:
-    """The two CIFAR-10 models on the parts of seed 0."""
+def cifar10_problems(
+    folder: Path, names: Sequence[str] = ("natural", "backdoored")
+) -> list[Problem]:
+    """CIFAR-10 models on the parts of seed 0."""
     parts = cifar10_parts(folder, 0, HELD_OUT)
-    return [
-        Problem(f"CIFAR-10, {name}", train_cifar10.load_model(name), *parts)
-        for name in ("natural", "backdoored")
-    ]
+    return [Problem(f"CIFAR-10, {name}", train_cifar10.load_model(name), *parts) for name in names]
 
 
 def photo_problem(folder: Path) -> Problem:

@@ -194,7 +194,10 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             for each in smaller:
                 contest = contests[each] = contest.at_area(each)
             seen = self._seen(fit, contest)
+        settings = replace(settings, n_steps=contests[largest].search.n_steps)
+        together = {} if areas is None else {"areas": distinct}
         evidence = {
+            "settings": {**settings.as_dict(), **together},
             "seed": settings.seed,
             "seconds": round(time.perf_counter() - started, 3),
             "searched_together": len(canvases),
@@ -204,28 +207,18 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             "search_images_hash": combined_hash(seen),
             "versions": versions(),
         }
-        found = {
-            each: self._patterns(contests[each], settings, evidence, seen) for each in distinct
-        }
+        found = {each: self._patterns(contests[each], evidence, seen) for each in distinct}
         return found[area] if areas is None else found
 
     def _patterns(
-        self,
-        contest: Contest,
-        settings: SearchSettings,
-        evidence: dict[str, Any],
-        seen: frozenset[str],
+        self, contest: Contest, evidence: dict[str, Any], seen: frozenset[str]
     ) -> list[Pattern]:
         """The patterns that won, with their evidence."""
         search, patterns = contest.search, []
-        settings = replace(settings, area=search.area, n_steps=search.n_steps)
         for row in contest.winners:
             target, canvas = search.objective.targets[row], search.objective.canvases[row]
-            info = {
-                "settings": settings.as_dict(),
-                **contest.info(row),
-                **copy.deepcopy(evidence),
-            }
+            info = {**contest.info(row), **copy.deepcopy(evidence)}
+            info["settings"]["area"] = search.area
             name = name_of(self.forward_func, target)
             if name is not None:
                 info["class_name"] = name

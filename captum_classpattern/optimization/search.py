@@ -169,7 +169,7 @@ class Search:
         self._half_passes = [a + b for a, b in zip(self._half_passes, other._half_passes)]
 
     def keep(self, rows: list[int]) -> None:
-        """Goes on with some of the canvases alone."""
+        """Continues with some of the canvases alone."""
         self.rows = rows
 
     @property

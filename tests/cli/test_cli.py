@@ -35,6 +35,7 @@ def small(monkeypatch):
     few = DemoImages(part(images.search), part(images.held_out))
     monkeypatch.setattr(captum_classpattern.demo, "demo_images", lambda: few)
     monkeypatch.setattr(demo_module, "ROUNDS", 4)
+    monkeypatch.setattr(demo_module, "CANVASES", {"positive": 2, "white": 1})
 
 
 def test_version():
@@ -97,7 +98,7 @@ def test_what_an_option_takes_is_in_plain_words():
 def test_defaults_that_depend_on_something_are_in_the_text(help_of):
     texts = help_of("search")
     assert "By default, 0.05 and 0.01." in texts["--area"]
-    assert "By default, 80." in texts["--n-steps"]
+    assert "By default, 7000 (in compare 3500 per canvas)." in texts["--budget"]
     assert "[choices: auto, full, bfloat16]" in texts["--precision"]
 
 

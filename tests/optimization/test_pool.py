@@ -401,7 +401,8 @@ def test_areas_go_from_the_largest_to_the_smaller_ones():
         [pattern] = found
         assert pattern.info["settings"]["area"] == area
         assert pattern.info["mask_pixels"] == round(25 * area)
-        assert pattern.info["settings"]["n_steps"] == (6 if area == 0.48 else 4)
+        assert pattern.info["settings"]["n_steps"] == 6
+        assert pattern.info["settings"]["areas"] == list(AREAS)
         assert len(pattern.info["loss_curve"]) == (6 if area == 0.48 else 4)
         assert pattern.info["search_power"] == pattern.info["power_curve"][-1][1]
     [largest], first = search(keep=1, area=0.48, n_steps=6)

@@ -1,0 +1,154 @@
+"""The default solver compared with that of version 0.1, at equal passes on one canvas.
+
+    python benchmarks/solvers.py --cifar10 FOLDER --out benchmarks/results/solvers.jsonl
+
+searches one canvas per class and adds a line of JSON for each model, kind of canvas, area, number
+of passes, solver and seed to the file; what is in the file already is not searched again. It
+prints a Markdown table of the power on held-out images. CIFAR-10 is ``test/<class>/*``.
+"""
+
+import argparse
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any, NamedTuple
+
+import torch
+from problems import Problem, cifar10_problems, demo_problems
+from swap_01 import Swap01
+
+from captum_classpattern import LabelledImages, search_masks, select_canvases
+from captum_classpattern.classifier import preserve_state
+from captum_classpattern.optimization import Solver, Swap
+from captum_classpattern.pattern import Pattern
+from captum_classpattern.scores.power import count_hits
+
+SOLVERS: dict[str, Any] = {"0.1": Swap01(), "new": Swap()}
+PASSES, AREAS, KINDS = (500, 1_000, 2_000, 3_500), (0.05, 0.01), ("positive", "white")
+HELD_OUT = 500
+TOLERANCE = 0.02
+
+
+class Case(NamedTuple):
+    """One search of all classes."""
+
+    model: str
+    canvas: str
+    area: float
+    passes: int
+    solver: str
+    seed: int
+
+
+def steps_for(solver: Solver, passes: int) -> int:
+    """The steps of a solver that take about this many passes."""
+    costs: Any = solver
+    return min(range(1, passes), key=lambda steps: abs(costs.passes(steps)[-1] - passes))
+
+
+def powers(problem: Problem, case: Case, classes: Sequence[int]) -> dict[int, float]:
+    """The power of each class's pattern on held-out images. The seed also chooses the canvas, among
+    the correctly classified images."""
+    canvases = torch.cat(
+        [
+            select_canvases(problem.model, problem.images, problem.labels, y, 8, case.canvas)[
+                2 * case.seed : 2 * case.seed + 1
+            ]
+            for y in classes
+        ]
+    )
+    solver = SOLVERS[case.solver]
+    masks = search_masks(
+        problem.model,
+        canvases,
+        list(classes),
+        problem.images,
+        baseline_labels=problem.labels,
+        solver=solver,
+        n_steps=steps_for(solver, case.passes),
+        area=case.area,
+        seed=case.seed,
+    ).masks
+    held_out = LabelledImages.of(problem.held_out, problem.held_out_labels).subset(range(HELD_OUT))
+    found = {}
+    with preserve_state(problem.model, 0):
+        for target, canvas, mask in zip(classes, canvases, masks):
+            others = held_out.without_class(target)
+            pattern = Pattern(canvas, mask, target).topk(case.area)
+            found[target] = count_hits(problem.model, pattern, others) / len(others)
+    return found
+
+
+def search_all(
+    problems: Sequence[Problem], out: Path, seeds: int, classes: int
+) -> Iterator[tuple[Case, dict[int, float]]]:
+    """All cases with their powers; those that are not in the file are searched."""
+    known: dict[Case, dict[int, float]] = {}
+    for line in out.read_text().splitlines() if out.exists() else ():
+        row = json.loads(line)
+        known[Case(*row["case"])] = {int(y): power for y, power in row["powers"].items()}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    for seed, area, kind, passes, problem, name in itertools.product(
+        range(seeds), AREAS, KINDS, PASSES, problems, SOLVERS
+    ):
+        case = Case(problem.name, kind, area, passes, name, seed)
+        if case not in known:
+            chosen = sorted(set(problem.labels.tolist()))
+            known[case] = powers(problem, case, chosen[:: max(1, len(chosen) // classes)])
+            with out.open("a") as file:
+                file.write(json.dumps({"case": case, "powers": known[case]}) + "\n")
+        yield case, known[case]
+
+
+def table(found: dict[Case, dict[int, float]]) -> Iterator[str]:
+    """A row for each model, kind of canvas and area: power of 0.1 and of the new solver."""
+    yield f"| model | canvas | area | seeds | {' | '.join(f'{p:,} passes' for p in PASSES)} | |"
+    yield "|---|---|---|---|" + "---|" * (len(PASSES) + 1)
+    gains: list[float] = []
+    for model, kind, area in dict.fromkeys((case.model, case.canvas, case.area) for case in found):
+        cells, worst, seeds = [], 0.0, set()
+        for passes in PASSES:
+            pairs = [
+                (mean(found[case].values()), mean(found[case._replace(solver="new")].values()))
+                for case in found
+                if case[:5] == (model, kind, area, passes, "0.1")
+                and case._replace(solver="new") in found
+            ]
+            if not pairs:
+                cells.append("")
+                continue
+            seeds.add(len(pairs))
+            old, new = (mean(values) for values in zip(*pairs))
+            gains.append(new - old)
+            worst = min(worst, new - old)
+            cells.append(f"{old:.3f} -> {new:.3f}")
+        verdict = "**worse**" if worst < -TOLERANCE else ""
+        count = "-".join(map(str, sorted({min(seeds), max(seeds)}))) if seeds else "0"
+        yield f"| {model} | {kind} | {area:.0%} | {count} | {' | '.join(cells)} | {verdict} |"
+    if gains:
+        yield f"\nMean difference: {mean(gains):+.3f}; smallest {min(gains):+.3f}."
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cifar10", type=Path, help="folder with test/")
+    parser.add_argument("--out", type=Path, required=True, help="file for the results")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--classes", type=int, default=5, help="how many classes of each model")
+    parser.add_argument("--models", default="", help="only models with this text in their name")
+    options = parser.parse_args(arguments)
+    problems = demo_problems()
+    if options.cifar10:
+        problems += cifar10_problems(options.cifar10, ("natural", "backdoored", "robust8"))
+    problems = [problem for problem in problems if options.models in problem.name]
+    found: dict[Case, dict[int, float]] = {}
+    for case, of_classes in search_all(problems, options.out, options.seeds, options.classes):
+        found[case] = of_classes
+    for line in table(found):
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
