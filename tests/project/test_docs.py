@@ -84,7 +84,8 @@ def test_the_page_on_patterns_explains_all_keys_of_info(tmp_path, monkeypatch):
     text, names = run("read_a_pattern.md", tmp_path, monkeypatch)
     rows = re.findall(r"^\| (`.*?`) \|", text, re.MULTILINE)
     explained = re.findall(r"`(\w+)`", " ".join(rows))
-    assert sorted(explained) == sorted(names["pattern"].info)
+    [pattern] = names["found"][0.05]
+    assert sorted(explained) == sorted(pattern.info)
 
 
 def test_the_page_on_comparing_writes_its_report(tmp_path, monkeypatch):
