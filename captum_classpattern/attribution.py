@@ -194,19 +194,19 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             for each in smaller:
                 contest = contests[each] = contest.at_area(each)
             seen = self._seen(fit, contest)
-        evidence = {
-            "seed": settings.seed,
-            "seconds": round(time.perf_counter() - started, 3),
-            "searched_together": len(canvases),
-            "passes_together": sum(each.passes for each in contests.values()),
-            **_precision(contest.search),
-            "search_images": len(seen),
-            "search_images_hash": combined_hash(seen),
-            "versions": versions(),
-        }
-        found = {
-            each: self._patterns(contests[each], settings, evidence, seen) for each in distinct
-        }
+            evidence = {
+                "seed": settings.seed,
+                "seconds": round(time.perf_counter() - started, 3),
+                "searched_together": len(canvases),
+                "passes_together": sum(each.passes for each in contests.values()),
+                **_precision(contest.search),
+                "search_images": len(seen),
+                "search_images_hash": combined_hash(seen),
+                "versions": versions(),
+            }
+            found = {
+                each: self._patterns(contests[each], settings, evidence, seen) for each in distinct
+            }
         return found[area] if areas is None else found
 
     def _patterns(
@@ -264,7 +264,9 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             additional_forward_args (Any, optional): As in :func:`search_masks`. Default: None.
             solver (str or Solver): As in :func:`search_masks`. Default: "swap".
             area (float): As in :func:`search_masks`. Default: 0.05.
+            budget (int, optional): As in :meth:`search`. Default: None.
             n_steps (int, optional): As in :func:`search_masks`. Default: None.
+            max_seconds (float, optional): As in :meth:`search`. Default: None.
             seed (int): Seed of the search. Default: 0.
             precision (str): As in :func:`search_masks`. Default: "auto".
             internal_batch_size (int, optional): As in :func:`search_masks`. Default: None.
@@ -303,6 +305,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
                 additional_forward_args,
                 settings,
                 started,
+                curves=False,
             )
             self.precision = _precision(contest.search)["precision"]
             masks = contest.search.masks[contest.winners]
@@ -319,6 +322,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         additional_forward_args: Any,
         settings: SearchSettings,
         started: float,
+        *,
+        curves: bool = True,
     ) -> tuple[Contest, LabelledImages]:
         """A finished search of canvases, and the baselines that the masks were fitted to."""
         fit, judges = self._split_baselines(canvases, additional_forward_args, settings)
@@ -338,7 +343,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             deadline=None if settings.max_seconds is None else started + settings.max_seconds,
         )
         self._check_accuracy(canvases, additional_forward_args, settings.internal_batch_size)
-        contest = Contest(self.forward_func, pool, search)
+        contest = Contest(self.forward_func, pool, search, curves=curves)
         contest.run()
         return contest, fit
 

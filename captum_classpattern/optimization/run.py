@@ -73,7 +73,7 @@ def search_masks(
         area (float): Share of the pixels that the masks of the swap solver have. The paper's loop
             does not use it. Default: 0.05.
         n_steps (int, optional): Rounds of the swap solver, or steps of the paper's loop. Default:
-            None (80 rounds; or the loop's 5 epochs).
+            None (12 rounds; or the loop's 5 epochs).
         seed (int): Seed of the order of the baselines. Default: 0.
         precision (str): ``"auto"`` lets the swap solver work on a private copy of the model with
             its batch norms folded, and in bfloat16 and channels_last where a convolutional network

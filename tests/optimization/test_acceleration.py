@@ -506,9 +506,7 @@ def test_judging_never_uses_the_copy(take):
     searched = calls[calls.index((False, True)) :]
     assert pattern.info["accelerated_by"] == list(ALL)
     check, signs, rounds = ([(False, True)] * count for count in (1, 25, 4))
-    judging = [
-        (True, False)
-    ] * 2  # of each pattern; both checkpoints are after round 1
+    judging = [(True, False)] * 2  # of each pattern; both checkpoints are after round 1
     assert searched == check + signs + rounds + judging * 2 + rounds + judging
 
 
