@@ -194,20 +194,20 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             for each in smaller:
                 contest = contests[each] = contest.at_area(each)
             seen = self._seen(fit, contest)
-        settings = replace(settings, n_steps=contests[largest].search.n_steps)
-        together = {} if areas is None else {"areas": distinct}
-        evidence = {
-            "settings": {**settings.as_dict(), **together},
-            "seed": settings.seed,
-            "seconds": round(time.perf_counter() - started, 3),
-            "searched_together": len(canvases),
-            "passes_together": sum(each.passes for each in contests.values()),
-            **_precision(contest.search),
-            "search_images": len(seen),
-            "search_images_hash": combined_hash(seen),
-            "versions": versions(),
-        }
-        found = {each: self._patterns(contests[each], evidence, seen) for each in distinct}
+            settings = replace(settings, n_steps=contests[largest].search.n_steps)
+            together = {} if areas is None else {"areas": distinct}
+            evidence = {
+                "settings": {**settings.as_dict(), **together},
+                "seed": settings.seed,
+                "seconds": round(time.perf_counter() - started, 3),
+                "searched_together": len(canvases),
+                "passes_together": sum(each.passes for each in contests.values()),
+                **_precision(contest.search),
+                "search_images": len(seen),
+                "search_images_hash": combined_hash(seen),
+                "versions": versions(),
+            }
+            found = {each: self._patterns(contests[each], evidence, seen) for each in distinct}
         return found[area] if areas is None else found
 
     def _patterns(
@@ -299,7 +299,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
                 additional_forward_args,
                 settings,
                 started,
-                per_canvas=True,
+                masks_only=True,
             )
             self.precision = _precision(contest.search)["precision"]
             masks = contest.search.masks[contest.winners]
@@ -317,9 +317,10 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         settings: SearchSettings,
         started: float,
         *,
-        per_canvas: bool = False,
+        masks_only: bool = False,
     ) -> tuple[Contest, LabelledImages]:
-        """A finished search of canvases, and the baselines that the masks were fitted to."""
+        """A finished search of canvases, and the baselines that the masks were fitted to. If only
+        the masks are wanted, a budget is for each canvas, and no curves are made."""
         fit, judges = self._split_baselines(canvases, additional_forward_args, settings)
         if keep is not None:
             check_judges(judges, targets)
@@ -333,11 +334,11 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             fit,
             settings,
             additional_rows(arguments, torch.tensor(rows), len(canvases)),
-            n_steps=pool.steps(settings, keep, per_canvas=per_canvas),
+            n_steps=pool.steps(settings, keep, per_canvas=masks_only),
             deadline=None if settings.max_seconds is None else started + settings.max_seconds,
         )
         self._check_accuracy(canvases, additional_forward_args, settings.internal_batch_size)
-        contest = Contest(self.forward_func, pool, search)
+        contest = Contest(self.forward_func, pool, search, curves=not masks_only)
         contest.run()
         return contest, fit
 

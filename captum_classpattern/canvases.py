@@ -80,6 +80,11 @@ def select_canvases(
         if strategy in SOLID_COLOURS:
             return torch.full(shape, SOLID_COLOURS[strategy], device=device, dtype=sample.dtype)
         candidates = ensure_labels(forward_func, source).of_class(number)
+        if not len(candidates):
+            raise ValueError(
+                f"none of the {len(source)} images is of class {number}: give images of it, or "
+                "choose a blank canvas such as 'white'"
+            )
         if len(candidates) < n:
             raise ValueError(
                 f"{n} canvases were requested, but only {len(candidates)} of {len(source)} images "

@@ -152,6 +152,7 @@ def test_models_in_other_precisions(dtype):
         ({"n": 2.0}, r"n must be a whole number from 1, got 2\.0"),
         ({"n": True}, "n must be a whole number from 1, got True"),
         ({"n": 11}, "11 canvases were requested, but only 10 of 30 images are of class 0: give"),
+        ({"labels": [1, 2] * 15}, "none of the 30 images is of class 0: give images of it, or"),
         ({"target": 3}, "target 3 is out of range: the model has 3 classes"),
         ({"target": 3, "strategy": "white"}, "target 3 is out of range: the model has 3 classes"),
         ({"target": -1}, "target -1 is out of range"),

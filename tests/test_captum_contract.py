@@ -15,13 +15,14 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from captum_classpattern import ClassPattern, Pattern, search_masks
-from captum_classpattern.optimization import PaperLoop, Swap
+from captum_classpattern.optimization import PaperLoop
 
 LABELS = torch.arange(15) % 3
 # enough for masks that are not trivial; the model is called itself, and no copy of it
 LOOP = PaperLoop(alpha=0.9, step_size=0.1)
-FAST = {"n_steps": 5, "area": 0.25, "solver": Swap(start=LOOP), "precision": "full"}
-CALLS = (5 + 2) * FAST["n_steps"]  # five steps by the sign for each round, of two calls
+FAST = {"n_steps": 5, "area": 0.25, "precision": "full"}
+START, ROUND = 25, 4  # calls of the model: all steps of the start, and each round
+CHECKPOINT = 1 + START + ROUND  # calls before any mask is judged; the first call is a check
 PAPER = {**FAST, "solver": LOOP}
 both_solvers = pytest.mark.parametrize("fast", [FAST, PAPER], ids=["swap", "paper"])
 TRAIN_MODE = "the model is in train mode"
@@ -184,6 +185,17 @@ def test_attribute_gives_the_masks_of_search(explainer, images, seed, fast):
     assert torch.equal(result[:, :1], torch.stack([pattern.mask for pattern in patterns]))
     other = explainer.attribute(images, [0, 1, 2], seed=seed + 1, **fast)
     assert not torch.equal(result, other)
+
+
+@pytest.mark.parametrize("solver", ["swap", "paper"])
+def test_attribute_gives_the_masks_of_search_within_a_budget(explainer, images, solver):
+    """Also on a blank canvas, of whose two starts the judging images choose one."""
+    images[1] = 1.0
+    settings = {"area": 0.25, "solver": solver, "budget": 1_500, "precision": "full"}
+    result = explainer.attribute(images, [0, 1, 2], **settings)
+    patterns = explainer.search(images, [0, 1, 2], **settings)
+    assert torch.equal(result[:, :1], torch.stack([pattern.mask for pattern in patterns]))
+    assert ["starts_iou" in pattern.info for pattern in patterns] == [False, True, False]
 
 
 def test_multiply_by_inputs(net, baselines, images, explainer):
@@ -806,7 +818,9 @@ class Failing(nn.Module):
         ("attribute", 4),
         ("search", 1),
         ("search", 4),
-        ("search", 2 + CALLS),  # while judging
+        ("attribute", 1 + START + 5 * ROUND),  # the last swap
+        ("search", CHECKPOINT),  # the last swap before the masks are judged
+        ("search", CHECKPOINT + 1),  # while judging
     ],
 )
 def test_a_call_that_fails_half_way_changes_nothing(net, images, baselines, call, k, how, kind):
@@ -822,8 +836,7 @@ def test_a_call_that_fails_half_way_changes_nothing(net, images, baselines, call
     }[how]
     with pytest.raises(error, match=message):
         getattr(explainer, call)(images, target=1, **FAST)
-    judging = k == 2 + CALLS
-    slow = how == "nan" and k > 1 and not judging  # losses are not looked at after each step
+    slow = how == "nan" and 1 < k < CHECKPOINT  # losses are not looked at after each step
     assert k < failing.calls <= k + 16 if slow else failing.calls == k
     assert state_of_caller(failing, images, baselines) == before
 

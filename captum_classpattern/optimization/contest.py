@@ -21,6 +21,8 @@ class Contest:
         forward_func (Callable): The classifier as it is, which judges.
         pool (Pool): Who competes.
         search (Search): A search of the pool's entrants, in their order.
+        curves (bool): Whether all are judged, for their curves. Otherwise only those are that may
+            be dropped.
 
     Attributes:
         curves (dict[int, list[tuple[int, float]]]): For each entrant its power on judging images,
@@ -28,8 +30,11 @@ class Contest:
         images_judged (int): How many images were judged before the end.
     """
 
-    def __init__(self, forward_func: Classifier, pool: Pool, search: Search) -> None:
+    def __init__(
+        self, forward_func: Classifier, pool: Pool, search: Search, *, curves: bool = True
+    ) -> None:
         self.forward_func, self.pool, self.search = forward_func, pool, search
+        self.judges_all = curves
         self.curves: dict[int, list[tuple[int, float]]] = {row: [] for row in search.rows}
         self.images_judged = 0
 
@@ -39,7 +44,7 @@ class Contest:
         for places in STAGES:
             if next(self.search.checkpoints, "finished") == "finished":
                 break
-            self.images_judged += self._judge(self.pool.early_judges)
+            self.images_judged += self._judge(self.pool.early_judges, places)
             best = self.pool.best(self.search.rows, self._powers, places)
             self.search.keep(sorted(best))
         self.search.finish()
@@ -48,7 +53,7 @@ class Contest:
     def at_area(self, area: float) -> "Contest":
         """The finished search of the winners at a smaller area, which goes on from their masks."""
         search = self.search.at_area(area, self.winners)
-        other = Contest(self.forward_func, self.pool, search)
+        other = Contest(self.forward_func, self.pool, search, curves=self.judges_all)
         search.finish()
         other._judge(self.pool.judges)
         return other
@@ -81,7 +86,7 @@ class Contest:
 
     def _screen(self) -> None:
         """Leaves the most promising entrants of each large group to the search."""
-        rows = self.pool.to_screen()
+        rows = self.pool.crowded(self.search.rows, SCREENED)
         if not rows:
             return
         quick = self.search.anew(SCREENING, rows)
@@ -101,9 +106,12 @@ class Contest:
         losses, _ = search.objective.evaluate(masks, batch, bounded=True, gradient=False)
         return dict(zip(search.rows, losses.tolist()))
 
-    def _judge(self, judges: LabelledImages) -> int:
+    def _judge(self, judges: LabelledImages, places: int = 1) -> int:
         """Extends the curves of those that are still searched; returns how many images it took."""
-        counts = judge_masks(self.forward_func, self.search, judges)
+        rows = self.search.rows
+        if not self.judges_all:
+            rows = self.pool.crowded(rows, places)
+        counts = judge_masks(self.forward_func, self.search, judges, rows)
         passes = self.search.passes.tolist()
         for row, (hits, n) in counts.items():
             if n:

@@ -56,13 +56,13 @@ def check_judges(judges: LabelledImages, targets: Sequence[int]) -> None:
 
 
 def judge_masks(
-    forward_func: Classifier, search: Search, judges: LabelledImages
+    forward_func: Classifier, search: Search, judges: LabelledImages, rows: Sequence[int]
 ) -> dict[int, tuple[int, int]]:
-    """For each canvas that is still searched, how many of the judging images of other classes its
-    binary mask turns into its class, and how many there are."""
+    """For some canvases of a search, how many of the judging images of other classes the binary
+    mask turns into the class, and how many there are."""
     objective = search.objective
     counts: dict[int, tuple[int, int]] = {}
-    for row in search.rows:
+    for row in rows:
         canvas, target = objective.canvases[row], objective.targets[row]
         binary = Pattern(canvas, search.masks[row], target).topk(search.area)
         others = judges.without_class(target)

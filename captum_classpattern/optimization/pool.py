@@ -122,11 +122,12 @@ class Pool:
             entrants = min(entrants, places * kept)
         return total + entrants * (end - (checkpoints or [0])[-1]) + -(-judged // 2)
 
-    def to_screen(self) -> list[int]:
-        """The entrants of the groups that are large enough to be screened."""
-        sizes = Counter(entrant.group for entrant in self.entrants)
-        large = {group for group, size in sizes.items() if size > SCREENED * self.kept[group]}
-        return [row for row, entrant in enumerate(self.entrants) if entrant.group in large]
+    def crowded(self, entrants: Sequence[int], places: int = 1) -> list[int]:
+        """Of some entrants those of the groups that have more of them than places, ``places`` per
+        pattern that is kept."""
+        sizes = Counter(self.entrants[row].group for row in entrants)
+        large = {group for group, size in sizes.items() if size > places * self.kept[group]}
+        return [row for row in entrants if self.entrants[row].group in large]
 
     def best(
         self, entrants: Sequence[int], scores: Mapping[int, float], places: int = 1

@@ -87,9 +87,9 @@ class Search:
         self._goes_on = False  # from the masks of another area
         self._half_passes = [0] * count
         self._steps_done = 0
-        self._unchecked: list[Tensor] = []  # whether the losses of the last steps are finite
+        self._unchecked: list[tuple[int, Tensor]] = []  # steps, and whether losses are finite
         self._bar = tqdm(desc="search", total=0, disable=not self.show_progress)
-        self.checkpoints = self.solver.run(self)
+        self.checkpoints = self._run()
 
     @property
     def kept_pixels(self) -> int:
@@ -128,7 +128,9 @@ class Search:
         """Losses (n,) of masks (n, 1, H, W) of the canvases ``batch.rows``: 1 - sqrt(p), where p is
         the probability of the target; half a pass per image."""
         self._count(batch, 1)
-        return self.objective.evaluate(masks, batch, bounded=True, gradient=False)[0]
+        losses, _ = self.objective.evaluate(masks, batch, bounded=True, gradient=False)
+        self._note(losses)
+        return losses
 
     def loss_and_gradient(
         self, masks: Tensor, batch: Batch, *, bounded: bool = False
@@ -136,14 +138,16 @@ class Search:
         """Losses (n,), the cross-entropy or, if ``bounded``, 1 - sqrt(p), and their gradients
         (n, 1, H, W); one pass per image."""
         self._count(batch, 2)
-        return self.objective.evaluate(masks, batch, bounded=bounded, gradient=True)
+        losses, gradient = self.objective.evaluate(masks, batch, bounded=bounded, gradient=True)
+        self._note(losses)
+        return losses, gradient
 
     def record(self, batch: Batch, losses: Tensor) -> None:
         """Keeps the losses of a step; the search stops with an error where they are not finite."""
         step = torch.full((len(self.masks),), torch.nan, device=self.masks.device)
         step[batch.rows] = losses
         self.losses.append(step)
-        self._unchecked.append(losses.isfinite().all())
+        self._note(losses)
 
     def anew(self, solver: Solver, rows: list[int]) -> "Search":
         """A search of some of the canvases by another solver, from the beginning."""
@@ -192,10 +196,22 @@ class Search:
         for row, pick in zip(batch.rows, batch.picks):
             self._half_passes[row] += half_passes * len(pick)
 
+    def _run(self) -> Iterator[None]:
+        """Runs the solver; where it yields, the losses are looked at before masks are judged."""
+        for _ in self.solver.run(self):
+            self._check_losses()
+            yield
+
+    def _note(self, losses: Tensor) -> None:
+        self._unchecked.append((self._steps_done, losses.isfinite().all()))
+
     def _check_losses(self) -> None:
-        finite = torch.stack(self._unchecked) if self._unchecked else torch.ones(1)
-        if not bool(finite.all()):
-            step = self._steps_done - len(finite) + int(finite.int().argmin())
+        if not self._unchecked:
+            return
+        steps, finite = zip(*self._unchecked)
+        together = torch.stack(finite)
+        if not bool(together.all()):
+            step = steps[int(together.int().argmin())]
             raise ValueError(
                 f"the loss is NaN or infinite at step {step}: the model's logits are, for images "
                 "stamped with a mask; check the model's precision and normalisation"

@@ -78,11 +78,12 @@ class SurveySearch:
     ) -> dict[tuple[int, str, float], Pattern]:
         """The pattern that does best on the judging images, by class, kind of canvas and area."""
         best: dict[tuple[int, str, float], Pattern] = {}
-        for kind, n in self.canvases.items():
+        for kind, most in self.canvases.items():
             canvases, targets = [], []
             for target in group:
+                n = most
                 if kind not in BLANK:
-                    n = max(1, min(n, len(search.of_class(target))))
+                    n = max(1, min(most, len(search.of_class(target))))
                 canvases.append(
                     select_canvases(
                         self.forward_func, search, None, target, n, kind, seed=self.seed

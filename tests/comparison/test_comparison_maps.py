@@ -101,6 +101,16 @@ def test_a_search_counts_the_passes_of_its_steps_but_no_checks(speedups, monkeyp
     assert passes == sum(pattern.info["passes"] for pattern in patterns)
 
 
+def test_of_a_search_only_the_two_starts_of_a_blank_canvas_are_judged():
+    searched = bound((lambda model: ClassPattern(model, SEARCH, LABELS), {"n_steps": 4}))
+    white = torch.ones(1, *SHAPE)
+    passes = searched(white, [0], area=0.1, seed=0).passes
+    # 25 steps of 4 images, then rounds of 16 that take four passes; one of them, which ends an
+    # epoch of the 32 images, has 12. After two of four rounds one start is dropped, by 8 images
+    # that only go forward.
+    assert passes == 2 * (25 * 4 + (16 + 12) * 4) + 2 * 8 / 2 + (16 + 16) * 4
+
+
 # ---- the private model
 
 

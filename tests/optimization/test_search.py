@@ -633,6 +633,17 @@ def test_logits_that_become_nan_half_way(solver, call, step):
     assert len(calls) < call + 16  # it is seen before long
 
 
+def test_logits_that_are_nan_for_the_last_swap_alone():
+    calls = []
+
+    def spoil(logits):
+        calls.append(1)
+        return logits * torch.nan if len(calls) == 1 + 40 + 8 * 4 else logits
+
+    with pytest.raises(ValueError, match="the loss is NaN or infinite at step 47:"):
+        search(returns(spoil), precision="full", n_steps=8)
+
+
 @pytest.mark.parametrize("solver", ["swap", "paper"])
 def test_the_logarithm_of_probabilities_is_used(solver):
     """A model that ends in a softmax gives the masks of its logits."""
