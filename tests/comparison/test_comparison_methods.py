@@ -98,8 +98,13 @@ def test_a_precision_that_is_none_is_refused_before_a_method_runs():
 def test_the_keywords():
     images = torch.rand(30, 1, 28, 28)
     methods = known_methods(images, names=[*DEFAULT, *OTHERS], n_steps=7, precision="full")
-    settings = {"budget": None, "n_steps": 7, "precision": "full", "internal_batch_size": None}
-    assert methods["ClassPattern"][1] == settings
+    assert methods["ClassPattern"][1] == {
+        "budget": None,
+        "n_steps": 7,
+        "max_seconds": None,
+        "precision": "full",
+        "internal_batch_size": None,
+    }
     default = known_methods(images, names=["ClassPattern"])["ClassPattern"][1]
     assert (default["budget"], default["n_steps"]) == (3_500, None)
     assert methods["Occlusion"][1]["sliding_window_shapes"] == (1, 4, 4)
