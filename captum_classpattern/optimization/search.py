@@ -157,9 +157,12 @@ class Search:
 
     def at_area(self, area: float, rows: list[int]) -> "Search":
         """A search of some of the canvases at a smaller area. If the solver keeps a trend, it goes
-        on from these masks and takes two thirds of the steps; otherwise it begins anew."""
+        on from these masks and takes two thirds of the steps; otherwise it begins anew, unless no
+        time is left."""
         if self.trend is None:
             other = replace(self, area=area, schedule=self.schedule.again())
+            if self._deadline_has_passed:
+                other.masks = self.masks.clone()  # no step will be taken
         else:
             other = replace(self, area=area)
             other.masks, other.trend, other._goes_on = self.masks.clone(), self.trend, True
@@ -187,8 +190,12 @@ class Search:
         losses = torch.stack(self.losses, 1) if self.losses else empty
         return SearchResult(self.masks, losses, self.passes)
 
+    @property
+    def _deadline_has_passed(self) -> bool:
+        return self.deadline is not None and time.perf_counter() >= self.deadline
+
     def _is_late(self) -> bool:
-        if self.deadline is not None and time.perf_counter() >= self.deadline:
+        if self._deadline_has_passed:
             self.stopped_early = True
         return self.stopped_early
 

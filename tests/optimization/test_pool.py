@@ -437,6 +437,24 @@ def test_the_papers_loop_is_repeated_at_each_area():
     assert torch.equal(patterns[0.2][0].mask, patterns[0.08][0].mask)
 
 
+@pytest.mark.parametrize("solver", ["swap", "paper"])
+def test_areas_that_no_time_is_left_for_take_the_pixels_of_the_largest(solver, monkeypatch):
+    """The clock moves on by a second at each look."""
+    ticks = iter(range(10_000))
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(ticks)))
+    found, _ = search(CANVASES[:1], areas=AREAS, solver=solver, n_steps=20, max_seconds=10)
+    [largest] = found[0.48]
+    assert largest.info["passes"] > 0
+    for area in (0.2, 0.08):
+        [pattern] = found[area]
+        assert (pattern.info["stopped_early"], pattern.info["passes"]) == (True, 0)
+        taken, of_largest = pattern.topk(area).mask, largest.topk(0.48).mask
+        assert int(taken.sum()) == round(area * 25)
+        assert not (taken * (1 - of_largest)).any()
+        if solver == "paper":
+            assert torch.equal(pattern.mask, largest.mask)
+
+
 @pytest.mark.parametrize(
     ("areas", "text"),
     [
