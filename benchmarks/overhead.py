@@ -12,6 +12,7 @@ from captum_classpattern.classifier import Classifier, preserve_state
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization.objective import Batch
 from captum_classpattern.optimization.run import begin_search
+from captum_classpattern.optimization.schedule import Stream
 from captum_classpattern.optimization.settings import SearchSettings
 
 STEPS = 30
@@ -30,16 +31,13 @@ def wait_for(device: torch.device) -> None:
 
 
 def bare_passes(
-    forward_func: Classifier, images: torch.Tensor, size: int | None, again: bool
+    forward_func: Classifier, images: torch.Tensor, size: int | None, times: int
 ) -> None:
-    """Forward and backward to the images, in parts of ``size``; if ``again``, forward once more."""
-    for part in images.split(size or len(images)):
-        leaf = part.detach().requires_grad_()
-        torch.autograd.grad(forward_func(leaf).float().logsumexp(1).sum(), leaf)
-    if again:
-        with torch.no_grad():
-            for part in images.split(size or len(images)):
-                forward_func(part)
+    """Forward and backward to the images, in parts of ``size``, several times."""
+    for _ in range(times):
+        for part in images.split(size or len(images)):
+            leaf = part.detach().requires_grad_()
+            torch.autograd.grad(forward_func(leaf).float().logsumexp(1).sum(), leaf)
 
 
 def overhead(problem: Problem, canvases: int) -> Iterator[str]:
@@ -51,12 +49,14 @@ def overhead(problem: Problem, canvases: int) -> Iterator[str]:
     source = LabelledImages(problem.images, problem.labels, argument="images")
     stages: list[list[float]] = []  # the ratios of each stage of the solver
     with preserve_state(problem.model, 0):
-        search = begin_search(problem.model, chosen, targets, source, SearchSettings(n_steps=STEPS))
+        streams = [Stream(target) for target in targets]
+        settings = SearchSettings(n_steps=STEPS)
+        search = begin_search(problem.model, chosen, streams, source, settings)
         forward_func, size = search.objective.forward_func, search.objective.internal_batch_size
         batches = search.batches
 
         def timed(batch_size: int, n_steps: int | None) -> Iterator[Batch]:
-            swaps = len(stages) == 1
+            times = 1 if not stages else 1 + settings.solver.proposals
             stages.append([])
             started = time.perf_counter()
             for batch in batches(batch_size, n_steps):
@@ -64,9 +64,9 @@ def overhead(problem: Problem, canvases: int) -> Iterator[str]:
                 wait_for(device)
                 ours = time.perf_counter() - started
                 if len(stages[-1]) < STEPS:
-                    count = sum(len(batch.picks[targets[row]]) for row in batch.rows)
+                    count = len(batch.places)
                     images = torch.rand(count, *chosen.shape[1:], device=device)
-                    work = partial(bare_passes, forward_func, images, size, swaps)
+                    work = partial(bare_passes, forward_func, images, size, times)
                     stages[-1].append(ours / seconds(work, device))
                 started = time.perf_counter()
 

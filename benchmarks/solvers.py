@@ -28,6 +28,7 @@ from captum_classpattern.scores.power import count_hits
 SOLVERS: dict[str, Any] = {"0.1": Swap01(), "new": Swap()}
 PASSES, AREAS, KINDS = (500, 1_000, 2_000, 3_500), (0.05, 0.01), ("positive", "white")
 HELD_OUT = 500
+SPREAD = 8  # correctly classified images per class, of which each seed takes another
 TOLERANCE = 0.02
 
 
@@ -53,7 +54,7 @@ def powers(problem: Problem, case: Case, classes: Sequence[int]) -> dict[int, fl
     the correctly classified images."""
     canvases = torch.cat(
         [
-            select_canvases(problem.model, problem.images, problem.labels, y, 8, case.canvas)[
+            select_canvases(problem.model, problem.images, problem.labels, y, SPREAD, case.canvas)[
                 2 * case.seed : 2 * case.seed + 1
             ]
             for y in classes

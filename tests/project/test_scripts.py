@@ -110,9 +110,12 @@ def speed(monkeypatch, tiny_demo):
     monkeypatch.setattr(problems, "SEARCH", 40)
     monkeypatch.setattr(problems, "HELD_OUT", 20)
     monkeypatch.setattr(problems.train_cifar10, "load_model", lambda name: tiny_network().eval())
-    monkeypatch.setattr(equal_power, "ROUNDS", (1, 2))
+    monkeypatch.setattr(equal_power, "BUDGETS", (600, 800))
     monkeypatch.setattr(equal_power, "CANVASES", 1)
-    monkeypatch.setattr(equal_power, "MANY", 3)
+    monkeypatch.setattr(equal_power, "POOL", 2)
+    monkeypatch.setattr(equal_power, "LATENCY", 1)
+    monkeypatch.setattr(equal_power, "MORE", 2)
+    monkeypatch.setattr(speed, "PHOTO_BUDGET", 400)
     monkeypatch.setattr(overhead, "STEPS", 4)
     monkeypatch.setattr(growth, "START", {"classes": 1, "canvases": 1, "images": 20})
     monkeypatch.setattr(growth, "SWEEPS", {"images": (20,)})
@@ -126,20 +129,22 @@ def test_speed_compares_the_power_with_the_loop(speed, cifar10, capsys):
     assert printed.startswith("Measured on ")
     assert tables_of(printed) == [
         (
-            "| rounds | power | passes, ratio to the loop | time, ratio to the loop "
+            "| budget | power | passes, ratio to the loop | time, ratio to the loop "
             "| time, ratio to the loop in one batch |",
             2,
         ),
         ("| figure | loop | ours | goal | |", 3),
-        ("| figure | reference | ours | goal | |", 1),
+        ("| figure | reference | ours | goal | |", 2),
     ]
     assert "### CIFAR-10, natural: all 10 classes, 2 seeds" in printed
-    assert "| power, compared with ten times the passes (CIFAR-10, natural) |" in printed
+    assert "), CIFAR-10, natural | 1 | 1/" in printed  # the latency
+    assert "| power of the default, compared with ten times the passes (CIFAR-10, nat" in printed
 
 
 def test_speed_times_steps_photographs_and_the_demo(speed, cifar10, monkeypatch, capsys):
     demo = import_module("captum_classpattern.cli.demo")  # the command has the same name
     monkeypatch.setattr(demo, "ROUNDS", 1)
+    monkeypatch.setattr(demo, "CANVASES", {"positive": 1, "white": 1})
     monkeypatch.setattr(demo, "write_figure", lambda *_: None)
     problems = imported("benchmarks", "problems")
     photos = problems.demo_problems()[0]._replace(name="photos")
@@ -187,6 +192,45 @@ def test_photographs_have_the_classes_of_their_folders(tmp_path):
         assert problem.model(problem.images).shape == (2, 1000)
 
 
+# ---- benchmarks/solvers.py
+
+
+def test_solvers_compares_searches_and_keeps_what_it_has(tiny_demo, tmp_path, monkeypatch, capsys):
+    solvers, problems = imported("benchmarks", "solvers"), imported("benchmarks", "problems")
+    tiny_demo(problems)
+    monkeypatch.setattr(solvers, "PASSES", (150, 300))
+    monkeypatch.setattr(solvers, "AREAS", (0.05,))
+    monkeypatch.setattr(solvers, "HELD_OUT", 40)
+    monkeypatch.setattr(solvers, "SPREAD", 2)
+    out = tmp_path / "results" / "solvers.jsonl"
+    given = ["--out", str(out), "--seeds", "1", "--classes", "2", "--models", "natural"]
+    solvers.main(given)
+    printed = capsys.readouterr().out
+    head = "| model | canvas | area | seeds | 150 passes | 300 passes | |"
+    assert tables_of(printed) == [(head, 2)]
+    assert "Mean difference: " in printed
+    lines = out.read_text().splitlines()
+    assert len(lines) == 2 * 2 * 2  # passes, kinds of canvas, solvers
+    changed = [line.replace('"powers": {"0": ', '"powers": {"0": 9') for line in lines]
+    out.write_text("\n".join(changed) + "\n")
+    solvers.main(given)  # nothing is searched again
+    assert out.read_text().splitlines() == changed
+    assert capsys.readouterr().out != printed
+
+
+def test_the_solver_of_version_01_takes_the_passes_that_it_promises():
+    from captum_classpattern import search_masks
+
+    old = imported("benchmarks", "swap_01").Swap01()
+    images = torch.rand(800, 1, 8, 8)
+    net = tiny_network(1, 8).eval()
+    result = search_masks(
+        net, images[:1], 0, images, baseline_labels=[1] * 800, solver=old, n_steps=3
+    )
+    assert result.passes.tolist() == old.passes(3) == [3 * 44]
+    assert result.losses.shape == (1, 3)
+
+
 # ---- benchmarks/paper.py
 
 
@@ -230,12 +274,12 @@ def test_paper_prints_all_its_tables_and_draws_its_figures(paper, cifar10, tmp_p
         ("| model", 6 + 2),  # claim 1: kinds of canvas and areas
         ("| class", 10),
         ("| model", 6),  # claim 2: the backdoored class, the trigger in its patterns
-        ("| model", 6 + 7),
+        ("| model", 6 + 8),
         ("| model", 2 * 4),
         ("| stamped on", 5 + 1),  # claim 3
         ("| model", 4 * 2 + 1),  # claim 4: the last row has random pixels
         ("| model minus control", 2 * 2),
-        ("| canvas", 7),
+        ("| canvas", 8),
         ("| epochs", 6),
         ("| labels", 2 * 2),
     ]
