@@ -128,7 +128,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
                 searched as usual. At each smaller one the search goes on from the patterns of the
                 next larger one, with two thirds of the rounds. Default: None.
             keep (int, optional): How many patterns of each class to return, best first by the
-                judging images. The canvases of a class compete: more than six per pattern are
+                judging images. The canvases of a class compete: more than four per pattern are
                 screened, and the weaker ones are dropped on the way. Default: None (one for each
                 canvas, in order).
             budget (int, optional): Passes per class, for all its canvases and their judging at the

@@ -15,7 +15,7 @@ from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.optimization.solvers.shrink import Shrink
 
 STARTS = 2  # of a blank canvas
-SCREENING, SCREENED = Shrink(), 6  # and how many pass it, per pattern that is kept
+SCREENING, SCREENED = Shrink(), 4  # and how many pass it, per pattern that is kept
 STAGES = (2, 1)  # how many pass each checkpoint, per pattern that is kept
 SCREENING_JUDGES, EARLY_JUDGES = 16, 100
 
@@ -34,7 +34,7 @@ class Pool:
     r"""
     The entrants of a search, how many of each group are kept, and the images that decide.
 
-    A group of more than six entrants per kept pattern is screened. At the solver's first checkpoint
+    A group of more than four entrants per kept pattern is screened. At the solver's first checkpoint
     two go on per kept pattern, at the second one (successive halving; Jamieson and Talwalkar 2016,
     arXiv 1502.07943). Without ``keep``, each canvas is a group of its own.
 

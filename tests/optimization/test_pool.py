@@ -103,17 +103,17 @@ def test_no_more_patterns_than_canvases():
 # a round is 4 batches of 16, after 25 batches of 4; judged after 1 and 2 of 4 rounds
 @pytest.mark.parametrize(
     ("keep", "rounds"),
-    [(None, 8 * 4), (1, 6 + 2 + 1 + 1), (2, 8 + 4 + 2 + 2), (3, 8 + 6 + 3 + 3), (8, 8 * 4)],
+    [(None, 8 * 4), (1, 4 + 2 + 1 + 1), (2, 8 + 4 + 2 + 2), (3, 8 + 6 + 3 + 3), (8, 8 * 4)],
 )
 def test_weak_canvases_are_dropped_early(keep, rounds):
     patterns, done = search(keep=keep)
     screened = 8 if keep == 1 else 0
-    starts = 6 if keep == 1 else 8
+    starts = 4 if keep == 1 else 8
     assert done == screened * 40 + starts * 100 + rounds * 64
     assert len(patterns) == (keep or 8)
     passes = 100 + 4 * 64 + 40 * (keep == 1)
     assert [pattern.info["passes"] for pattern in patterns] == [passes] * len(patterns)
-    first, second = {None: (8, 8), 1: (6, 2), 2: (8, 4), 3: (8, 6), 8: (8, 8)}[keep]
+    first, second = {None: (8, 8), 1: (4, 2), 2: (8, 4), 3: (8, 6), 8: (8, 8)}[keep]
     few = len(judging_subset(JUDGES, 100).without_class(0))
     screening = 8 * len(judging_subset(JUDGES, 16).without_class(0)) if keep == 1 else 0
     together = done + ((first + second) * few + screening + 1) // 2
@@ -126,7 +126,7 @@ def test_weak_canvases_are_dropped_early(keep, rounds):
 def test_a_budget_is_used_and_not_exceeded(budget, keep):
     patterns, _ = search(keep=keep, budget=budget)
     steps = patterns[0].info["settings"]["n_steps"]
-    per_step = {None: 8 * 84, 1: 6 * 84, 2: 8 * 84}[keep]
+    per_step = {None: 8 * 84, 1: 4 * 84, 2: 8 * 84}[keep]
     assert budget - per_step < patterns[0].info["passes_together"] <= budget
     again, _ = search(keep=keep, n_steps=steps)
     assert [torch.equal(a.mask, b.mask) for a, b in zip(patterns, again)] == [True] * len(patterns)
@@ -270,7 +270,7 @@ def test_those_with_the_lowest_loss_on_judging_images_pass_the_screening():
         with torch.no_grad():
             p = net(torch.where(mask > 0, canvas, few.images)).softmax(1)[:, 0]
         losses.append(float((1 - p.sqrt()).mean()))
-    passed = sorted(sorted(range(8), key=losses.__getitem__)[:6])
+    passed = sorted(sorted(range(8), key=losses.__getitem__)[:4])
     explainer = ClassPattern(net, IMAGES, LABELS)
     seen = []
     original = Contest._judge
@@ -285,12 +285,12 @@ def test_those_with_the_lowest_loss_on_judging_images_pass_the_screening():
     finally:
         Contest._judge = original
     assert seen[0] == passed
-    assert [len(rows) for rows in seen] == [6, 2, 1]
+    assert [len(rows) for rows in seen] == [4, 2, 1]
 
 
 def test_the_papers_solver_searches_what_was_screened_to_the_end():
     [_], done = search(keep=1, solver="paper", n_steps=16)
-    assert done == 8 * 40 + 6 * 64
+    assert done == 8 * 40 + 4 * 64
 
 
 @pytest.mark.parametrize(
