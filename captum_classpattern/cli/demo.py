@@ -15,8 +15,8 @@ from captum_classpattern.cli.printing import console, print_tables, write_figure
 if TYPE_CHECKING:  # imported where they are used, so that --help needs no torch
     from captum_classpattern.surveys import Survey
 
-ROUNDS = 8  # of each search: with 16 canvases about half of the default's passes
-CANVASES = {"positive": 16, "white": 1}
+ROUNDS = 6  # of each search: with 8 canvases about a quarter of the default's passes
+CANVASES = {"positive": 8, "white": 1}
 BATCH = 48  # images in one pass; a step on one canvas per class takes 40
 COMPARED = (
     *("ClassPattern", "IntegratedGradients", "Saliency", "DeepLift", "GradientShap", "Occlusion"),
