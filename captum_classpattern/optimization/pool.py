@@ -34,9 +34,9 @@ class Pool:
     r"""
     The entrants of a search, how many of each group are kept, and the images that decide.
 
-    A group of more than four entrants per kept pattern is screened. At the solver's first checkpoint
-    two go on per kept pattern, at the second one (successive halving; Jamieson and Talwalkar 2016,
-    arXiv 1502.07943). Without ``keep``, each canvas is a group of its own.
+    A group of more than four entrants per kept pattern is screened. At the solver's first
+    checkpoint two go on per kept pattern, at the second one (successive halving; Jamieson and
+    Talwalkar 2016, arXiv 1502.07943). Without ``keep``, each canvas is a group of its own.
 
     A blank canvas starts twice: its pixels favour no place, so a small pattern may settle at a
     wrong one.
