@@ -131,8 +131,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
                 judging images. The canvases of a class compete: more than four per pattern are
                 screened, and the weaker ones are dropped on the way. Default: None (one for each
                 canvas, in order).
-            budget (int, optional): Passes per class, for all its canvases and their judging at the
-                largest area. Default: None (7,000 for each pattern with ``keep``; otherwise the
+            budget (int, optional): Passes per class, for all its canvases and for judging them early,
+                at the largest area. Default: None (7,000 for each pattern with ``keep``; otherwise the
                 solver's own length, which for "swap" is about 1,000 per canvas).
             additional_forward_args (Any, optional): As in :func:`search_masks`. Default: None.
             solver (str or Solver): As in :func:`search_masks`. Default: "swap".
@@ -153,7 +153,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             these; None if there are too few images to keep some for judging), ``mask_pixels`` (how
             many have any weight; ``topk`` of more fills up in reading order), ``empty_mask``,
             ``stopped_early`` (whether by ``max_seconds``), ``starts_iou`` (a blank canvas starts
-            twice: the IoU with the other start, as it was when it was dropped),
+            twice: the IoU with the other start, as it was when it was dropped; at the largest area
+            only),
             ``search_images`` and ``search_images_hash`` (how many images may not be scored on, and
             one hash of them all: of a Tensor all baselines, of others those that were used),
             versions, and ``class_name`` where the classifier names the class. Of the whole call it
