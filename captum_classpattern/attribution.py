@@ -131,9 +131,9 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
                 judging images. The canvases of a class compete: more than four per pattern are
                 screened, and the weaker ones are dropped on the way. Default: None (one for each
                 canvas, in order).
-            budget (int, optional): Passes per class, for all its canvases and for judging them early,
-                at the largest area. Default: None (7,000 for each pattern with ``keep``; otherwise the
-                solver's own length, which for "swap" is about 1,000 per canvas).
+            budget (int, optional): Passes per class, for all its canvases and for judging them
+                early, at the largest area. Default: None (7,000 for each pattern with ``keep``;
+                otherwise the solver's own length, which for "swap" is about 1,000 per canvas).
             additional_forward_args (Any, optional): As in :func:`search_masks`. Default: None.
             solver (str or Solver): As in :func:`search_masks`. Default: "swap".
             n_steps (int, optional): Steps on each canvas that is searched to the end, as in
