@@ -11,6 +11,7 @@ import torch
 from problems import Problem, row
 
 from captum_classpattern import ClassPattern, Pattern, predictive_power, select_canvases
+from captum_classpattern.optimization import Swap
 
 CANVASES, POOL, AREA = 4, 32, 0.05  # canvases per class of the loop, of ours
 BUDGETS = (2_000, 2_500, 3_000, 3_500, 5_000, 7_000)
@@ -177,7 +178,7 @@ def latency(problem: Problem) -> Iterator[str]:
 def saturation(problem: Problem) -> Iterator[str]:
     """The power of the default, compared with ten times the passes."""
     bench = Bench(problem, 0)
-    default, more = (bench.search_pool(budget=n * 7_000).power for n in (1, MORE))
+    default, more = (bench.search_pool(budget=n * Swap.pool_budget).power for n in (1, MORE))
     yield row(
         f"power of the default, compared with ten times the passes ({problem.name})",
         f"{more:.3f}", f"{default:.3f}", ">= 0.97", default / more >= 0.97,

@@ -333,9 +333,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             canvases[rows],
             [entrant.stream for entrant in pool.entrants],
             fit,
-            settings,
+            replace(settings, n_steps=pool.steps(settings, keep, per_canvas=masks_only)),
             additional_rows(arguments, torch.tensor(rows), len(canvases)),
-            n_steps=pool.steps(settings, keep, per_canvas=masks_only),
             deadline=None if settings.max_seconds is None else started + settings.max_seconds,
         )
         self._check_accuracy(canvases, additional_forward_args, settings.internal_batch_size)

@@ -62,7 +62,7 @@ class Pool:
             group = canvas if keep is None else target
             self.kept[group] += keep is None or self.kept[group] < keep
             starts, image = range(1), canvas
-            if blank[canvas] and len(judges.without_class(target)):
+            if blank[canvas] and _others(judges, target):
                 key = (group, *canvases[canvas, :, 0, 0].tolist())
                 image, copy = copies.setdefault(key, (canvas, 0))
                 copies[key] = image, copy + 1
@@ -113,12 +113,12 @@ class Pool:
         kept, judged, total = self.kept[group], 0, 0
         if entrants > SCREENED * kept:
             total += entrants * SCREENING.passes(None)[-1]
-            judged += entrants * len(self.screening_judges.without_class(target))
+            judged += entrants * _others(self.screening_judges, target)
             entrants = SCREENED * kept
         *checkpoints, end = passes
         for before, now, places in zip([0, *checkpoints], checkpoints, STAGES):
             total += entrants * (now - before)
-            judged += entrants * len(self.early_judges.without_class(target))
+            judged += entrants * _others(self.early_judges, target)
             entrants = min(entrants, places * kept)
         return total + entrants * (end - (checkpoints or [0])[-1]) + -(-judged // 2)
 
@@ -140,3 +140,8 @@ class Pool:
             of_group.sort(key=lambda row: -scores.get(row, 0.0))
             best += of_group[: places * kept]
         return best
+
+
+def _others(judges: LabelledImages, target: int) -> int:
+    """How many of the judging images are of other classes."""
+    return int((judges.known_labels != target).sum())

@@ -134,7 +134,6 @@ def begin_search(
     settings: SearchSettings,
     additional_forward_args: Any = None,
     *,
-    n_steps: int | None = None,
     deadline: float | None = None,
 ) -> Search:
     """A search of canvases that has not begun; to be called and used under ``preserve_state``."""
@@ -165,7 +164,7 @@ def begin_search(
         Schedule(source, streams, settings.seed),
         streams,
         settings.area,
-        n_steps=n_steps or settings.n_steps,
+        n_steps=settings.n_steps,
         deadline=deadline,
         show_progress=settings.show_progress,
     )

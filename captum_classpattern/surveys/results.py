@@ -8,6 +8,7 @@ from typing import Any
 import numpy.typing as npt
 
 from captum_classpattern._validation import check_count
+from captum_classpattern.attribution import distinct_areas
 from captum_classpattern.canvases import STRATEGIES
 from captum_classpattern.class_names import parse_targets
 from captum_classpattern.classifier import (
@@ -404,8 +405,7 @@ def survey(
         if kind not in STRATEGIES:
             raise ValueError(f"canvases has the kind {kind!r}: choose from {', '.join(STRATEGIES)}")
         check_count(f"canvases[{kind!r}]", n)
-    if len(areas) == 0:
-        raise ValueError("areas is empty: give at least one, such as 0.05")
+    areas = distinct_areas(areas)
     if classes is not None and len(classes) == 0:
         raise ValueError("classes is empty: leave it out to search all")
     with preserve_state(forward_func, settings.seed):
@@ -429,7 +429,7 @@ def survey(
         classes=list(range(n_classes) if targets is None else dict.fromkeys(targets)),
         n_classes=n_classes,
         canvases={kind: int(n) for kind, n in canvases.items()},
-        areas=tuple(dict.fromkeys(float(area) for area in areas)),
+        areas=tuple(map(float, areas)),
         classes_together=classes_together,
         budget=settings.budget,
         n_steps=settings.n_steps,
