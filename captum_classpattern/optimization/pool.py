@@ -17,7 +17,7 @@ from captum_classpattern.optimization.solvers.shrink import Shrink
 STARTS = 2  # of a blank canvas
 SCREENING, SCREENED = Shrink(), 4  # and how many pass it, per pattern that is kept
 STAGES = (2, 1)  # how many pass each checkpoint, per pattern that is kept
-SCREENING_JUDGES, EARLY_JUDGES = 16, 100
+SCREENING_JUDGES, EARLY_JUDGES = 48, 100
 
 
 class Entrant(NamedTuple):

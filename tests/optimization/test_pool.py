@@ -13,7 +13,7 @@ from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization import PaperLoop, Swap
 from captum_classpattern.optimization.contest import Contest
 from captum_classpattern.optimization.holdout import judging_subset, split_for_judging
-from captum_classpattern.optimization.pool import Pool
+from captum_classpattern.optimization.pool import SCREENING_JUDGES, Pool
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.optimization.solvers.shrink import Shrink
 
@@ -115,7 +115,7 @@ def test_weak_canvases_are_dropped_early(keep, rounds):
     assert [pattern.info["passes"] for pattern in patterns] == [passes] * len(patterns)
     first, second = {None: (8, 8), 1: (4, 2), 2: (8, 4), 3: (8, 6), 8: (8, 8)}[keep]
     few = len(judging_subset(JUDGES, 100).without_class(0))
-    screening = 8 * len(judging_subset(JUDGES, 16).without_class(0)) if keep == 1 else 0
+    screening = 8 * len(judging_subset(JUDGES, SCREENING_JUDGES).without_class(0)) if keep == 1 else 0
     together = done + ((first + second) * few + screening + 1) // 2
     assert [pattern.info["passes_together"] for pattern in patterns] == [together] * len(patterns)
     assert [len(pattern.info["loss_curve"]) for pattern in patterns] == [4] * len(patterns)
@@ -243,7 +243,7 @@ def plain_shrink(net, canvas, target, baselines, labels, *, kept):
             p = net(stamped[None].double())[0].softmax(0)[target]
             total = total + (-p.log() if step < 2 else 1 - p.sqrt()) / 4
         (slope,) = torch.autograd.grad(total, m)
-        trend = 0.8 * trend + 0.2 * slope / slope.norm()
+        trend = trend + slope / slope.norm()
         left = round(half * (kept / half) ** (step / 9))
         mask = torch.zeros(pixels).double()
         mask[sorted(range(pixels), key=lambda i: (trend[i], i))[:left]] = 1
@@ -263,7 +263,7 @@ def test_the_screening_equals_a_plain_one():
 def test_those_with_the_lowest_loss_on_judging_images_pass_the_screening():
     net = Counter()
     fit, judges = split_for_judging(LabelledImages.of(IMAGES, LABELS), 0)
-    few = judging_subset(judges, 16).without_class(0)
+    few = judging_subset(judges, SCREENING_JUDGES).without_class(0)
     masks = search_masks(net, CANVASES, 0, fit, solver=Shrink(), area=0.2).masks
     losses = []
     for canvas, mask in zip(CANVASES, masks):

@@ -15,7 +15,7 @@ from captum_classpattern.optimization.search import Search
 class Shrink:
     r"""
     Shrinks the mask from half of the pixels to its area, in a geometric series, each time to the
-    pixels with the lowest running mean of the gradient.
+    pixels with the lowest sum of the normalised gradients so far.
 
     The masks are weak, but tell strong canvases from weak ones at little cost: a pool of canvases
     is screened with it. The first two steps follow the cross-entropy, the others 1 - sqrt(p), where
@@ -24,7 +24,6 @@ class Shrink:
     Args:
         steps (int): Steps, unless ``n_steps`` is given. Default: 10.
         batch_size (int): Baselines per step. Default: 4.
-        decay (float): Of the running mean, in [0, 1). Default: 0.8.
 
     Raises:
         ValueError: If a setting is out of range.
@@ -32,7 +31,6 @@ class Shrink:
 
     steps: int = 10
     batch_size: int = 4
-    decay: float = 0.8
 
     name: ClassVar[str] = "shrink"
     accelerates: ClassVar[bool] = True
@@ -40,8 +38,6 @@ class Shrink:
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size"):
             check_count(name, getattr(self, name))
-        if not 0 <= self.decay < 1:
-            raise ValueError(f"decay must lie in [0, 1), got {self.decay}")
 
     def passes(self, n_steps: int | None) -> Sequence[int]:
         """The passes of one canvas."""
@@ -58,7 +54,7 @@ class Shrink:
         for number, batch in enumerate(search.batches(self.batch_size, steps)):
             rows = batch.rows
             loss, gradient = search.loss_and_gradient(search.masks[rows], batch, bounded=number > 1)
-            trend[rows] = self.decay * trend[rows] + (1 - self.decay) * unit(gradient)
+            trend[rows] += unit(gradient)
             left = round(half * (kept / half) ** (number / max(1, steps - 1)))
             search.masks[rows] = strongest(-trend[rows], max(kept, left) if kept < half else kept)
             search.record(batch, loss)
