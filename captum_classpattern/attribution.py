@@ -128,8 +128,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
                 searched as usual. At each smaller one the search goes on from the patterns of the
                 next larger one, with two thirds of the rounds. Default: None.
             keep (int, optional): How many patterns of each class to return, best first by the
-                judging images. The canvases of a class compete: more than four per pattern are
-                screened, and the weaker ones are dropped on the way. Default: None (one for each
+                judging images. The canvases of a class compete: a quick screening leaves two per
+                pattern, and the weaker one is dropped half-way. Default: None (one for each
                 canvas, in order).
             budget (int, optional): Passes per class, for all its canvases and for judging them
                 early, at the largest area. Default: None (7,000 for each pattern with ``keep``;

@@ -15,8 +15,9 @@ from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.optimization.solvers.shrink import Shrink
 
 STARTS = 2  # of a blank canvas
-SCREENING, SCREENED = Shrink(), 4  # and how many pass it, per pattern that is kept
+SCREENING, SCREENED = Shrink(), 2  # and how many pass it, per pattern that is kept
 STAGES = (2, 1)  # how many pass each checkpoint, per pattern that is kept
+PASSES_PER_CANVAS = 200  # of a budget: with less, a search of fewer canvases is stronger
 SCREENING_JUDGES, EARLY_JUDGES = 48, 100
 
 
@@ -34,9 +35,9 @@ class Pool:
     r"""
     The entrants of a search, how many of each group are kept, and the images that decide.
 
-    A group of more than four entrants per kept pattern is screened. At the solver's first
-    checkpoint two go on per kept pattern, at the second one (successive halving; Jamieson and
-    Talwalkar 2016, arXiv 1502.07943). Without ``keep``, each canvas is a group of its own.
+    A group of more than two entrants per kept pattern is screened, which leaves two of them. Of
+    these, the solver's second checkpoint leaves one (successive halving; Jamieson and Talwalkar
+    2016, arXiv 1502.07943). Without ``keep``, each canvas is a group of its own.
 
     A blank canvas starts twice: its pixels favour no place, so a small pattern may settle at a
     wrong one.

@@ -21,6 +21,7 @@ from captum_classpattern.classifier import (
     warn_if_guessing,
 )
 from captum_classpattern.images import LabelledImages, ensure_labels, evenly_spaced, predictions
+from captum_classpattern.optimization.pool import PASSES_PER_CANVAS
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.power import check_unseen, count_hits, power_of, random_pixels
 from captum_classpattern.surveys.findings import Finding, Scores
@@ -80,6 +81,8 @@ class SurveySearch:
         best: dict[tuple[int, str, float], Pattern] = {}
         for kind, most in self.canvases.items():
             canvases, targets = [], []
+            if self.budget is not None and self.n_steps is None:
+                most = min(most, max(1, self.budget // PASSES_PER_CANVAS))
             for target in group:
                 n = most
                 if kind not in BLANK:

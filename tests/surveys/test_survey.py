@@ -228,6 +228,21 @@ def test_noise_takes_no_image_of_the_class(setting, searches):
     assert [targets for targets, *_ in searches] == [[2] * 5]
 
 
+@pytest.mark.parametrize(("budget", "n"), [(400, 2), (1_399, 6), (3_000, 15), (8_000, 20)])
+def test_a_small_budget_takes_fewer_canvases(setting, budget, n):
+    net, search, held_out, labels, _ = setting
+    few = {"classes": [1], "canvases": {"positive": 32}, "areas": (0.2,), "budget": budget}
+    [found] = survey(net, (search, labels), (held_out, labels), **few)
+    assert found.pattern.info["searched_together"] == n  # the class has 20
+
+
+def test_the_steps_override_the_budget_and_its_number_of_canvases(setting):
+    net, search, held_out, labels, _ = setting
+    few = {"classes": [1], "canvases": {"positive": 5}, "areas": (0.2,), "budget": 400}
+    [found] = survey(net, (search, labels), (held_out, labels), n_steps=2, **few)
+    assert found.pattern.info["searched_together"] == 5
+
+
 def test_the_budget_is_for_each_class_and_kind(setting):
     net, search, held_out, labels, _ = setting
     few = {"canvases": {"positive": 4, "white": 2}, "areas": (0.2,), "classes": [0, 2]}
