@@ -21,11 +21,12 @@ from equal_power import compare, latency, saturation
 from growth import grow
 from overhead import overhead
 from problems import Problem, cifar10_problems, demo_problems, photo_problem, row
+from strength import strength
 
 from captum_classpattern import ClassPattern, predictive_power
 from captum_classpattern.demo import CLASS_NAMES
 
-TABLES = ("power", "overhead", "growth")
+TABLES = ("power", "strength", "overhead", "growth")
 HEAD = "| figure | reference | ours | goal | |\n|---|---|---|---|---|"
 DEMO_LIMIT, PHOTO_LIMIT = 60, 60  # seconds
 PHOTO_BUDGET = 3_500  # passes
@@ -90,8 +91,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         natural = [problem for problem in small if "natural" in problem.name]
         lines += [latency(problem) for problem in natural]
         lines += [saturation(problem) for problem in natural]
+    if "strength" in options.tables:
+        more = cifar10_problems(options.cifar10, ("robust8",)) if options.cifar10 else []
+        more = [problem.to(options.device) for problem in more if options.models in problem.name]
+        lines += [iter(["", HEAD])] + [strength(problem, options.seeds) for problem in small + more]
     if "overhead" in options.tables:
-        lines += [iter([HEAD])] if "power" not in options.tables else []
+        lines += [iter(["", HEAD])]
         lines += [overhead(p, n) for p in small if "natural" in p.name for n in (1, 10, 40)]
         lines += [overhead(p, 1) for p in photos] + [photo_time(p, options.device) for p in photos]
         lines += [demo_time()] if options.device.type == "cpu" and not options.models else []

@@ -104,8 +104,10 @@ def tables_of(printed):
 @pytest.fixture
 def speed(monkeypatch, tiny_demo):
     """The script with few images, rounds and steps, and tiny networks."""
-    names = ("speed", "problems", "equal_power", "overhead", "growth")
-    speed, problems, equal_power, overhead, growth = (imported("benchmarks", n) for n in names)
+    names = ("speed", "problems", "equal_power", "strength", "overhead", "growth")
+    speed, problems, equal_power, strength, overhead, growth = (
+        imported("benchmarks", name) for name in names
+    )
     tiny_demo(problems)
     monkeypatch.setattr(problems, "SEARCH", 40)
     monkeypatch.setattr(problems, "HELD_OUT", 20)
@@ -115,6 +117,10 @@ def speed(monkeypatch, tiny_demo):
     monkeypatch.setattr(equal_power, "POOL", 2)
     monkeypatch.setattr(equal_power, "LATENCY", 1)
     monkeypatch.setattr(equal_power, "MORE", 2)
+    goals = [(model, canvas, 500, goal) for model, canvas, _, goal in strength.GOALS]
+    monkeypatch.setattr(strength, "GOALS", goals)
+    monkeypatch.setattr(strength, "POOL", 2)
+    monkeypatch.setattr(strength, "TRIGGER_SEEDS", 2)
     monkeypatch.setattr(speed, "PHOTO_BUDGET", 400)
     monkeypatch.setattr(overhead, "STEPS", 4)
     monkeypatch.setattr(growth, "START", {"classes": 1, "canvases": 1, "images": 20})
@@ -139,6 +145,22 @@ def test_speed_compares_the_power_with_the_loop(speed, cifar10, capsys):
     assert "### CIFAR-10, natural: all 10 classes, 2 seeds" in printed
     assert "), CIFAR-10, natural | 1 | 1/" in printed  # the latency
     assert "| power of the default, compared with ten times the passes (CIFAR-10, nat" in printed
+
+
+def test_speed_measures_how_strong_the_search_is(speed, cifar10, capsys):
+    speed.main(["--tables", "strength", "--seeds", "1", "--cifar10", str(cifar10)])
+    printed = capsys.readouterr().out
+    assert tables_of(printed) == [("| figure | reference | ours | goal | |", 7)]
+    for name in (
+        "CIFAR-10, natural, positive, 500 passes a class, 10 classes, 1 seeds (",
+        "CIFAR-10, natural, white, 500 passes a class, 10 classes, 1 seeds (",
+        "CIFAR-10, robust8, positive, 500 passes a class, 10 classes, 1 seeds (",
+        "demo, backdoored, white, 10 pixels, worst of 2 seeds (mean ",
+        "CIFAR-10, backdoored, white, 10 pixels, worst of 2 seeds (mean ",
+        "demo, natural: IoU of two searches of the same positive canvas",
+        "CIFAR-10, natural: IoU of two searches of the same positive canvas",
+    ):
+        assert f"| {name}" in printed
 
 
 def test_speed_times_steps_photographs_and_the_demo(speed, cifar10, monkeypatch, capsys):
