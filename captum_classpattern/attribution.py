@@ -8,17 +8,15 @@ from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
-import torch
 from captum.attr import Attribution
 from captum.log import log_usage
 from torch import Tensor
 
-from captum_classpattern._validation import as_arguments, check_count, check_pixels
+from captum_classpattern._validation import as_arguments, check_area, check_count, check_pixels
 from captum_classpattern.class_names import name_of, parse_targets
 from captum_classpattern.classifier import (
     MIN_LABELLED,
     Classifier,
-    additional_rows,
     check_classifier,
     device_and_dtype,
     preserve_state,
@@ -152,13 +150,12 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             :func:`~captum_classpattern.visualization.plot_search`), ``search_power`` (the last of
             these; None if there are too few images to keep some for judging), ``mask_pixels`` (how
             many have any weight; ``topk`` of more fills up in reading order), ``empty_mask``,
-            ``stopped_early`` (whether by ``max_seconds``), ``starts_iou`` (a blank canvas starts
-            twice: the IoU with the other start, as it was when it was dropped; at the largest area
-            only),
-            ``search_images`` and ``search_images_hash`` (how many images may not be scored on, and
-            one hash of them all: of a Tensor all baselines, of others those that were used),
-            versions, and ``class_name`` where the classifier names the class. Of the whole call it
-            holds ``searched_together``, ``seconds``, ``passes_together`` (with those of canvases
+            ``stopped_early`` (whether by ``max_seconds``), ``starts_iou`` (a canvas of one colour
+            starts twice: the IoU with the other start, as it was when it was dropped; at the
+            largest area only), ``search_images`` and ``search_images_hash`` (how many images may
+            not be scored on, and one hash of them all: of a Tensor all baselines, of others those
+            that were used), versions, and ``class_name`` where the classifier names the class. Of
+            the whole call it holds ``searched_together``, ``seconds``, ``passes_together`` (with those of canvases
             that were dropped, and half a pass per image for judging them early), ``precision``
             (what the search computed in, such as "bfloat16") and ``accelerated_by`` (what
             ``precision="auto"`` chose). Their ``seen`` holds the hashes of the search images.
@@ -325,16 +322,17 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         fit, judges = self._split_baselines(canvases, additional_forward_args, settings)
         if keep is not None:
             check_judges(judges, targets)
-        pool = Pool(canvases, targets, keep, judges)
-        rows = [entrant.canvas for entrant in pool.entrants]
         arguments = as_arguments(additional_forward_args)
+        per_canvas = any(isinstance(argument, Tensor) for argument in arguments)
+        pool = Pool(canvases, targets, keep, judges, one_start=per_canvas)
+        rows = [entrant.canvas for entrant in pool.entrants]
         search = begin_search(
             self.forward_func,
             canvases[rows],
             [entrant.stream for entrant in pool.entrants],
             fit,
             replace(settings, n_steps=pool.steps(settings, keep, per_canvas=masks_only)),
-            additional_rows(arguments, torch.tensor(rows), len(canvases)),
+            arguments,
             deadline=None if settings.max_seconds is None else started + settings.max_seconds,
         )
         self._check_accuracy(canvases, additional_forward_args, settings.internal_batch_size)
@@ -395,10 +393,12 @@ def single_tensor(inputs: Any) -> Any:
 
 
 def distinct_areas(areas: Sequence[float]) -> list[float]:
-    """The areas without repeats; an error if there are none."""
-    if len(areas) == 0:
-        raise ValueError("areas is empty: give at least one, such as 0.05")
-    return list(dict.fromkeys(areas))
+    """The areas as floats, without repeats; an error if there are none."""
+    if isinstance(areas, (int, float)) or len(areas) == 0:
+        raise ValueError(f"areas must hold at least one area, as in [0.05], got {areas!r}")
+    for area in areas:
+        check_area(area)
+    return list(dict.fromkeys(map(float, areas)))
 
 
 def distinct_searches(

@@ -3,13 +3,14 @@
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from captum_classpattern.classifier import Classifier
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization.holdout import judge_masks
 from captum_classpattern.optimization.masks import strongest
 from captum_classpattern.optimization.objective import Batch
-from captum_classpattern.optimization.pool import SCREENED, SCREENING, STAGES, Pool
+from captum_classpattern.optimization.pool import SCREENED, SCREENING, Pool
 from captum_classpattern.optimization.search import Search
 
 
@@ -18,11 +19,11 @@ class Contest:
     The search of a pool. Only the judging images decide who goes on.
 
     Args:
-        forward_func (Callable): The classifier as it is, which judges.
+        forward_func (Callable): The classifier as it is, which judges after the screening.
         pool (Pool): Who competes.
         search (Search): A search of the pool's entrants, in their order.
-        curves (bool): Whether all are judged, for their curves. Otherwise only those are that may
-            be dropped.
+        curves (bool): Whether all are judged, for their curves. Otherwise only canvases that may be
+            dropped are judged.
 
     Attributes:
         curves (dict[int, list[tuple[int, float]]]): For each entrant its power on judging images,
@@ -40,14 +41,15 @@ class Contest:
 
     def run(self) -> None:
         """Runs the search to its end."""
-        self._screen()
-        for places in STAGES:
-            if next(self.search.checkpoints, "finished") == "finished":
-                break
-            self.images_judged += self._judge(self.pool.early_judges, places)
-            best = self.pool.best(self.search.rows, self._powers, places)
-            self.search.keep(sorted(best))
+        screened = self._screen()
+        before = self.search.passes
+        if next(self.search.checkpoints, "finished") != "finished":
+            self.images_judged += self._judge(self.pool.early_judges)
+            self.search.keep(sorted(self.winners))
         self.search.finish()
+        if screened is not None:  # what there was no time for keeps the mask of the screening
+            untouched = (self.search.passes == before).to(screened.device).view(-1, 1, 1, 1)
+            self.search.masks = screened.where(untouched, self.search.masks)
         self._judge(self.pool.judges)
 
     def at_area(self, area: float) -> "Contest":
@@ -84,33 +86,37 @@ class Contest:
         overlap = self._overlap(row)
         return info if overlap is None else {**info, "starts_iou": overlap}
 
-    def _screen(self) -> None:
-        """Leaves the most promising entrants of each large group to the search."""
+    def _screen(self) -> Tensor | None:
+        """Leaves the most promising entrants of each large group to the search. The masks of the
+        screening, if there is one."""
         rows = self.pool.crowded(self.search.rows, SCREENED)
         if not rows:
-            return
+            return None
         quick = self.search.anew(SCREENING, rows)
         quick.finish()
         self.search.add_passes(quick)
         scores = {row: -loss for row, loss in self._losses(quick).items()}
         self.search.keep(sorted(self.pool.best(self.search.rows, scores, SCREENED)))
+        return quick.masks
 
     def _losses(self, search: Search) -> dict[int, float]:
         """The losses of a search's masks on some of the judging images."""
         judges = self.pool.screening_judges
-        targets = [self.pool.entrants[row].stream.target for row in search.rows]
-        picks = [torch.nonzero(judges.known_labels != t).flatten().tolist() for t in targets]
         images = judges.in_one_tensor().images.to(search.masks.device)
-        self.images_judged += sum(map(len, picks))
-        batch, masks = Batch(images, search.rows, picks), search.masks[search.rows]
-        losses, _ = search.objective.evaluate(masks, batch, bounded=True, gradient=False)
-        return dict(zip(search.rows, losses.tolist()))
+        losses: dict[int, Tensor] = {}
+        for row in search.rows:
+            others = judges.known_labels != self.pool.entrants[row].stream.target
+            batch = Batch(images, [row], [torch.nonzero(others).flatten().tolist()])
+            self.images_judged += len(batch.places)
+            mask = search.masks[row : row + 1]
+            losses[row], _ = search.objective.evaluate(mask, batch, bounded=True, gradient=False)
+        return {row: float(loss.nan_to_num(torch.inf)) for row, loss in losses.items()}
 
-    def _judge(self, judges: LabelledImages, places: int = 1) -> int:
+    def _judge(self, judges: LabelledImages) -> int:
         """Extends the curves of those that are still searched; returns how many images it took."""
         rows = self.search.rows
         if not self.judges_all:
-            rows = self.pool.crowded(rows, places)
+            rows = self.pool.crowded(rows)
         counts = judge_masks(self.forward_func, self.search, judges, rows)
         passes = self.search.passes.tolist()
         for row, (hits, n) in counts.items():

@@ -16,8 +16,7 @@ from captum_classpattern.optimization.solvers.shrink import Shrink
 
 STARTS = 2  # of a blank canvas
 SCREENING, SCREENED = Shrink(), 2  # and how many pass it, per pattern that is kept
-STAGES = (2, 1)  # how many pass each checkpoint, per pattern that is kept
-PASSES_PER_CANVAS = 200  # of a budget: with less, a search of fewer canvases is stronger
+PASSES_PER_CANVAS = 210  # of a budget: with less, a search of fewer canvases is stronger
 SCREENING_JUDGES, EARLY_JUDGES = 48, 100
 
 
@@ -35,22 +34,29 @@ class Pool:
     r"""
     The entrants of a search, how many of each group are kept, and the images that decide.
 
-    A group of more than two entrants per kept pattern is screened, which leaves two of them. Of
-    these, the solver's second checkpoint leaves one (successive halving; Jamieson and Talwalkar
-    2016, arXiv 1502.07943). Without ``keep``, each canvas is a group of its own.
+    A group of more than two entrants per kept pattern is screened, which leaves two of them. The
+    solver's checkpoint leaves one. This is a short form of successive halving (Jamieson and
+    Talwalkar 2016, arXiv 1502.07943). Without ``keep``, each canvas is a group of its own.
 
-    A blank canvas starts twice: its pixels favour no place, so a small pattern may settle at a
-    wrong one.
+    A canvas of one colour starts twice: its pixels favour no place, so a small pattern may settle
+    at a wrong one.
 
     Args:
         canvases (Tensor): (N, C, H, W).
         targets (list[int]): The class of each.
         keep (int, optional): How many patterns of each class to keep. None: one of each canvas.
         judges (LabelledImages): The judging images.
+        one_start (bool): Whether all canvases start once. Default: False.
     """
 
     def __init__(
-        self, canvases: Tensor, targets: list[int], keep: int | None, judges: LabelledImages
+        self,
+        canvases: Tensor,
+        targets: list[int],
+        keep: int | None,
+        judges: LabelledImages,
+        *,
+        one_start: bool = False,
     ) -> None:
         self.entrants: list[Entrant] = []
         self.kept: Counter[int] = Counter()  # of each group
@@ -63,7 +69,7 @@ class Pool:
             group = canvas if keep is None else target
             self.kept[group] += keep is None or self.kept[group] < keep
             starts, image = range(1), canvas
-            if blank[canvas] and _others(judges, target):
+            if blank[canvas] and not one_start and len(judges.without_class(target)):
                 key = (group, *canvases[canvas, :, 0, 0].tolist())
                 image, copy = copies.setdefault(key, (canvas, 0))
                 copies[key] = image, copy + 1
@@ -84,7 +90,7 @@ class Pool:
         budget: int | None = getattr(settings.solver, "pool_budget", None)
         if keep is None or budget is None:
             return None
-        return self.steps_within(budget * keep, settings.solver)
+        return self.steps_within(budget * max(self.kept.values()), settings.solver)
 
     def steps_within(self, budget: int, solver: Solver, *, per_canvas: bool = False) -> int:
         """The most steps of a solver that stay within a budget of passes."""
@@ -98,7 +104,7 @@ class Pool:
         def cost(n_steps: int) -> int:
             passes, costs = solver.passes(n_steps), Counter[int]()
             for (target, group), size in groups.items():
-                costs[group if per_canvas else target] += self._passes(passes, target, group, size)
+                costs[group if per_canvas else target] += self._passes(passes, group, size)
             return max(costs.values())
 
         steps = bisect_right(range(1, budget + 1), budget, key=cost)
@@ -109,19 +115,17 @@ class Pool:
             )
         return steps
 
-    def _passes(self, passes: Sequence[int], target: int, group: int, entrants: int) -> int:
-        """The passes of a group, from those of one canvas at the checkpoints and at the end."""
-        kept, judged, total = self.kept[group], 0, 0
+    def _passes(self, passes: Sequence[int], group: int, entrants: int) -> int:
+        """The most passes that a group can take, from those of one canvas at the checkpoint and at
+        the end. It does not depend on how many of the judging images are of the target's class, so
+        that classes with as many canvases are searched alike."""
+        kept, judged, screening = self.kept[group], 0, 0
         if entrants > SCREENED * kept:
-            total += entrants * SCREENING.passes(None)[-1]
-            judged += entrants * _others(self.screening_judges, target)
+            screening = entrants * SCREENING.passes(None)[-1]
+            judged = entrants * len(self.screening_judges)
             entrants = SCREENED * kept
-        *checkpoints, end = passes
-        for before, now, places in zip([0, *checkpoints], checkpoints, STAGES):
-            total += entrants * (now - before)
-            judged += entrants * _others(self.early_judges, target)
-            entrants = min(entrants, places * kept)
-        return total + entrants * (end - (checkpoints or [0])[-1]) + -(-judged // 2)
+        judged += entrants * len(self.early_judges) * (len(passes) > 1)
+        return screening + entrants * passes[0] + kept * (passes[-1] - passes[0]) + -(-judged // 2)
 
     def crowded(self, entrants: Sequence[int], places: int = 1) -> list[int]:
         """Of some entrants those of the groups that have more of them than places, ``places`` per
@@ -141,8 +145,3 @@ class Pool:
             of_group.sort(key=lambda row: -scores.get(row, 0.0))
             best += of_group[: places * kept]
         return best
-
-
-def _others(judges: LabelledImages, target: int) -> int:
-    """How many of the judging images are of other classes."""
-    return int((judges.known_labels != target).sum())

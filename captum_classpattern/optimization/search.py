@@ -29,7 +29,8 @@ class Solver(Protocol):
 
     Results call it ``name``. Where it ``accelerates``, its passes may run on a faster copy of the
     model (see ``precision`` of :func:`search_masks`). To be used with ``budget``, it also has
-    ``passes(n_steps)``: how many passes one canvas has taken at each ``yield`` and at the end.
+    ``passes(n_steps)``: how many passes one canvas has taken at the ``yield``, if there is one, and
+    at the end. ``pool_budget`` may say how many passes a pool takes without a budget.
     """
 
     @property
@@ -39,8 +40,8 @@ class Solver(Protocol):
     def accelerates(self) -> bool: ...
 
     def run(self, search: "Search") -> Iterator[None]:
-        """Improves ``search.masks``, over ``search.batches(...)``. It yields where the masks may be
-        judged and the weakest canvases dropped."""
+        """Improves ``search.masks``, over ``search.batches(...)``. It may yield once, where the
+        masks are judged and the weaker canvases dropped."""
 
 
 @dataclass(eq=False)
@@ -166,6 +167,7 @@ class Search:
         else:
             other = replace(self, area=area)
             other.masks, other.trend, other._goes_on = self.masks.clone(), self.trend, True
+            other.stopped_early = self.stopped_early
             if not self._goes_on:
                 other.n_steps = max(1, -(-2 * len(self.losses) // 3))
         other.keep(rows)

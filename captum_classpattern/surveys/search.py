@@ -2,6 +2,7 @@
 with its controls."""
 
 import hashlib
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,7 @@ from captum_classpattern.classifier import (
     warn_if_guessing,
 )
 from captum_classpattern.images import LabelledImages, ensure_labels, evenly_spaced, predictions
+from captum_classpattern.optimization import Swap
 from captum_classpattern.optimization.pool import PASSES_PER_CANVAS
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.power import check_unseen, count_hits, power_of, random_pixels
@@ -56,6 +58,7 @@ class SurveySearch:
         if self.accuracy is not None:
             known = self.held_out.known_labels
             warn_if_guessing(self.accuracy, known, self.n_classes, "held-out images")
+        self._check_canvases(search, targets)
         explainer = ClassPattern(self.forward_func, search)
         explainer.accuracy_is_known = True
         for start in range(0, len(targets), self.classes_together):
@@ -74,28 +77,36 @@ class SurveySearch:
                     findings.append(Finding(found, kind, scores, name))
                 yield findings
 
+    def _check_canvases(self, search: LabelledImages, targets: Sequence[int]) -> None:
+        """Raises an error, before the first search, if a class has no image to cut from."""
+        missing = [str(y) for y in targets if not len(search.of_class(y))]
+        if missing and any(kind not in BLANK for kind in self.canvases):
+            raise ValueError(
+                f"none of the {len(search)} images is of class {', '.join(missing)}: give "
+                'images of it, leave it out of classes, or take canvases={"white": 1}'
+            )
+
     def _search_group(
         self, explainer: ClassPattern, search: LabelledImages, group: Sequence[int]
     ) -> dict[tuple[int, str, float], Pattern]:
-        """The pattern that does best on the judging images, by class, kind of canvas and area."""
+        """The pattern that does best on the judging images, by class, kind of canvas and area.
+
+        Classes with equally many canvases are searched together: so they take the same number of
+        rounds, whichever other classes are in the group.
+        """
         best: dict[tuple[int, str, float], Pattern] = {}
-        for kind, most in self.canvases.items():
-            canvases, targets = [], []
-            if self.budget is not None and self.n_steps is None:
-                most = min(most, max(1, self.budget // PASSES_PER_CANVAS))
-            for target in group:
-                n = most
-                if kind not in BLANK:
-                    n = max(1, min(most, len(search.of_class(target))))
-                canvases.append(
-                    select_canvases(
-                        self.forward_func, search, None, target, n, kind, seed=self.seed
-                    )
-                )
-                targets += [target] * n
+        by_size: dict[tuple[str, int], list[int]] = {}
+        for kind, target in itertools.product(self.canvases, group):
+            size = self._pool_size(search, kind, target)
+            by_size.setdefault((kind, size), []).append(target)
+        for (kind, size), targets in by_size.items():
+            canvases = [
+                select_canvases(self.forward_func, search, None, y, size, kind, seed=self.seed)
+                for y in targets
+            ]
             found = explainer.search(
                 torch.cat(canvases),
-                targets,
+                [target for target in targets for _ in range(size)],
                 areas=self.areas,
                 keep=1,
                 budget=self.budget,
@@ -108,6 +119,14 @@ class SurveySearch:
             for area, patterns in found.items():
                 best.update({(pattern.target, kind, area): pattern for pattern in patterns})
         return best
+
+    def _pool_size(self, search: LabelledImages, kind: str, target: int) -> int:
+        """How many canvases compete: no more than the budget can make use of, and than the class
+        has images."""
+        most = self.canvases[kind]
+        if self.n_steps is None:
+            most = min(most, max(1, (self.budget or Swap.pool_budget) // PASSES_PER_CANVAS))
+        return most if kind in BLANK else max(1, min(most, len(search.of_class(target))))
 
     def _score(self, pattern: Pattern, other_canvas: Tensor, area: float) -> Scores:
         """The power of a pattern at its area, and its controls."""

@@ -506,8 +506,8 @@ def test_judging_never_uses_the_copy(take):
     searched = calls[calls.index((False, True)) :]
     assert pattern.info["accelerated_by"] == list(ALL)
     check, signs, rounds = ([(False, True)] * count for count in (1, 25, 4))
-    judging = [(True, False)] * 2  # of each pattern; both checkpoints are after round 1
-    assert searched == check + signs + rounds + judging * 2 + rounds + judging
+    judging = [(True, False)] * 2  # of each pattern, after the first round and at the end
+    assert searched == check + signs + rounds + judging + rounds + judging
 
 
 def test_a_copy_follows_the_models_weights(take):

@@ -58,5 +58,5 @@ class Shrink:
             left = round(half * (kept / half) ** (number / max(1, steps - 1)))
             search.masks[rows] = strongest(-trend[rows], max(kept, left) if kept < half else kept)
             search.record(batch, loss)
-        search.masks = strongest(search.masks, kept)
+        search.masks = strongest(-trend, kept)
         yield from ()

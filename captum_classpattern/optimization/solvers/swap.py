@@ -26,9 +26,9 @@ class Swap:
     The strongest pixels of the area make a binary mask, which is what is used in the end. In each
     round, the pixels in the mask that help least are swapped for as many others that would help
     most, judged by a running mean of the gradient of 1 - sqrt(p), where p is the probability of
-    the class. The swap is kept if that loss falls on the same batch. Also if it is not: the mean of
-    the gradients before and after it says what each of the swapped pixels was worth (as in the
-    trapezoidal rule), and the next proposal of the round makes use of that. The first round swaps
+    the class. The swap is kept if that loss falls on the same batch. Rejected swaps teach, too: the
+    mean of the gradients before and after says what each swapped pixel was worth (as in the
+    trapezoidal rule), and the next proposal of the round uses it. The first round swaps
     an eighth of the pixels, the last ones a single pixel. The masks hold the pixels of the area
     alone, with weights from 0.5 to 1 by how much each helps.
 
@@ -64,14 +64,14 @@ class Swap:
         to_plain_numbers(self)
 
     def passes(self, n_steps: int | None = None) -> Sequence[int]:
-        """The passes of one canvas at the two checkpoints and at the end, with whole batches."""
+        """The passes of one canvas after half of the rounds and at the end, with whole batches."""
         rounds = n_steps or self.rounds
         start = PaperLoop().batch_size * _start_steps(rounds)
         per_round = self.batch_size * (1 + self.proposals)
-        return [start + per_round * done for done in (*_checkpoints(rounds), rounds)]
+        return [start + per_round * done for done in (-(-rounds // 2), rounds)]
 
     def run(self, search: Search) -> Iterator[None]:
-        """Yields after an eighth and after half of the rounds."""
+        """Yields after half of the rounds."""
         rounds, kept = search.n_steps or self.rounds, search.kept_pixels
         if search.trend is None:
             self._start(search, _start_steps(rounds))
@@ -79,14 +79,14 @@ class Swap:
             binary = strongest(search.masks, kept)
         else:
             trend = search.trend.clone()
-            binary = strongest((search.masks > 0).float() - trend / (2 * trend.abs().amax()), kept)
+            largest = trend.abs().amax((1, 2, 3), keepdim=True).clamp(min=TINY)
+            binary = strongest((search.masks > 0).float() - trend / (2 * largest), kept)
         search.masks = weigh(binary, trend)
         most = self.swapped * min(kept, binary[0].numel() - kept)
-        checkpoints = _checkpoints(rounds)
         for number, batch in enumerate(search.batches(self.batch_size, rounds), start=1):
             count = max(1, round(most * (1 - (number - 1) / (SINGLE * rounds))))
             self._round(search, batch, binary, trend, count)
-            for _ in range(checkpoints.count(number)):
+            if number == -(-rounds // 2):
                 search.masks = weigh(binary, trend)
                 yield
         search.masks, search.trend = weigh(binary, trend), trend
@@ -95,8 +95,7 @@ class Swap:
         """Steps of the paper's loop, whose losses are not reported."""
         loop = PaperLoop(step_size=TRAVEL / steps)
         for batch in search.batches(loop.batch_size, steps):
-            search.record(batch, loop.step(search, batch))
-        search.losses.clear()
+            loop.step(search, batch)
 
     def _round(
         self, search: Search, batch: Batch, binary: Tensor, trend: Tensor, count: int
@@ -123,8 +122,3 @@ class Swap:
 def _start_steps(rounds: int) -> int:
     """The steps of the paper's loop before so many rounds."""
     return min(100, max(25, 5 * rounds))
-
-
-def _checkpoints(rounds: int) -> tuple[int, int]:
-    """After how many rounds weak canvases may be dropped."""
-    return -(-rounds // 8), -(-rounds // 2)
