@@ -1,6 +1,7 @@
 """The default solver compared with that of version 0.1, at equal passes on one canvas.
 
-    python benchmarks/solvers.py --cifar10 FOLDER --out benchmarks/results/solvers.jsonl
+    python benchmarks/solvers.py --out FILE --models demo --classes 10
+    python benchmarks/solvers.py --out FILE --models CIFAR --classes 5 --cifar10 FOLDER
 
 searches one canvas per class and adds a line of JSON for each model, kind of canvas, area, number
 of passes, solver and seed to the file; what is in the file already is not searched again. It
@@ -28,7 +29,7 @@ from captum_classpattern.scores.power import count_hits
 SOLVERS: dict[str, Any] = {"0.1": Swap01(), "new": Swap()}
 PASSES, AREAS, KINDS = (500, 1_000, 2_000, 3_500), (0.05, 0.01), ("positive", "white")
 HELD_OUT = 500
-SPREAD = 8  # correctly classified images per class, of which each seed takes another
+SPREAD = 8  # correctly classified images per class, of which each seed takes every second one
 TOLERANCE = 0.02
 
 

@@ -155,8 +155,9 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             largest area only), ``search_images`` and ``search_images_hash`` (how many images may
             not be scored on, and one hash of them all: of a Tensor all baselines, of others those
             that were used), versions, and ``class_name`` where the classifier names the class. Of
-            the whole call it holds ``searched_together``, ``seconds``, ``passes_together`` (with those of canvases
-            that were dropped, and half a pass per image for judging them early), ``precision``
+            the whole call it holds ``searched_together``, ``seconds``, ``passes_together`` (with
+            those of canvases that were dropped, and half a pass per image for judging them early),
+            ``precision``
             (what the search computed in, such as "bfloat16") and ``accelerated_by`` (what
             ``precision="auto"`` chose). Their ``seen`` holds the hashes of the search images.
 

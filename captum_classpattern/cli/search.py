@@ -49,7 +49,7 @@ def search(
     Args:
         checkpoint: A checkpoint file, or torchvision:NAME, timm:NAME or robustbench:NAME.
         canvases: At most this many images per class compete to be the canvas of its pattern, and
-            at most one for each 200 passes of --budget. A white canvas is searched, too.
+            at most one for each 215 passes of --budget. A white canvas is searched, too.
         area: The share of the pixels to search at. It can be given several times. By default,
             0.05 and 0.01.
         out: The folder for results.json, the figure and the patterns.

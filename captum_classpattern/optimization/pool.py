@@ -16,7 +16,7 @@ from captum_classpattern.optimization.solvers.shrink import Shrink
 
 STARTS = 2  # of a blank canvas
 SCREENING, SCREENED = Shrink(), 2  # and how many pass it, per pattern that is kept
-PASSES_PER_CANVAS = 210  # of a budget: with less, a search of fewer canvases is stronger
+PASSES_PER_CANVAS = 215  # of a budget: with less, a search of fewer canvases is stronger
 SCREENING_JUDGES, EARLY_JUDGES = 48, 100
 
 
@@ -138,7 +138,7 @@ class Pool:
         self, entrants: Sequence[int], scores: Mapping[int, float], places: int = 1
     ) -> list[int]:
         """Of some entrants those with the highest scores, ``places`` per pattern that is kept:
-        group by group, the best of each group first, of equals in their order."""
+        group by group, the best of each group first; ties keep their order."""
         best: list[int] = []
         for group, kept in self.kept.items():
             of_group = [row for row in entrants if self.entrants[row].group == group]

@@ -351,9 +351,9 @@ def survey(
         classes (Sequence[int or str], optional): Which classes, by their numbers or by their names
             in the classifier's ``class_names``. Default: None (all).
         canvases (Mapping[str, int]): At most how many canvases of each kind and class, see
-            :func:`select_canvases`. White canvases are all the same: each beyond the second is one
-            more start of the search. A budget has at most one for each 200 passes. Default:
-            {"positive": 32, "white": 1}.
+            :func:`select_canvases`; also at most one for each 215 passes of the budget. White
+            canvases are all the same: each beyond the second is one more start of the search.
+            Default: {"positive": 32, "white": 1}.
         areas (Sequence[float]): Areas to search and score at. Default: (0.05, 0.01).
         classes_together (int): Number of classes that are searched in one batch. Default: 5.
         budget (int, optional): Passes per class and kind of canvas at the largest area, as in

@@ -13,7 +13,7 @@ from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization import PaperLoop, Swap
 from captum_classpattern.optimization.contest import Contest
 from captum_classpattern.optimization.holdout import judging_subset, split_for_judging
-from captum_classpattern.optimization.pool import SCREENING_JUDGES, Pool
+from captum_classpattern.optimization.pool import PASSES_PER_CANVAS, SCREENING_JUDGES, Pool
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.optimization.solvers.shrink import Shrink
 
@@ -133,6 +133,64 @@ def test_a_budget_is_used_and_not_exceeded(budget, keep):
     again, _ = search(keep=keep, n_steps=steps)
     assert [torch.equal(a.mask, b.mask) for a, b in zip(patterns, again)] == [True] * len(patterns)
     assert [p.info["settings"]["budget"] for p in patterns] == [budget] * len(patterns)
+
+
+@pytest.mark.parametrize("budget", [430, 500, 645, 650, 860, 1_000, 2_000, 7_000])
+def test_a_budget_suffices_for_its_number_of_canvases(budget):
+    """With 100 judging images, which is the most."""
+    n = max(1, budget // PASSES_PER_CANVAS)
+    for canvases in (CANVASES[:1].expand(n, -1, -1, -1), blank(1.0)):
+        found = pool(canvases, [0] * len(canvases), 1)
+        assert found.steps_within(budget, Swap()) >= 1
+
+
+def test_the_number_of_steps_is_that_of_each_class_alone():
+    """Whatever share of the images is of the class."""
+    few = LabelledImages(JUDGES.images, torch.arange(len(JUDGES.images)) % 10 // 9)
+    for budget in (2_000, 7_000):
+        alone = [Pool(CANVASES, [y] * 8, 1, few).steps_within(budget, Swap()) for y in (0, 1)]
+        targets = [0] * 8 + [1] * 8
+        both = Pool(torch.cat([CANVASES, CANVASES]), targets, 1, few).steps_within(budget, Swap())
+        assert alone == [both, both]
+
+
+def test_a_budget_is_for_as_many_patterns_as_can_be_kept():
+    settings = SearchSettings()
+    three = pool(CANVASES[:3], [0] * 3, 3).steps(settings, 3)
+    assert pool(CANVASES[:3], [0] * 3, 10).steps(settings, 10) == three
+
+
+class Shifted(Counter):
+    """Adds a further argument to the logits."""
+
+    def forward(self, images, shift):
+        return super().forward(images) + shift
+
+
+@pytest.mark.parametrize("shape", [(2,), (3,), (1, 3)])
+def test_a_shared_tensor_stays_whole_on_a_blank_canvas(shape):
+    shift = torch.zeros(shape)
+    explainer = ClassPattern(Shifted() if shape[-1] == 3 else Summed(), IMAGES, LABELS)
+    [pattern] = explainer.search(
+        blank(1.0), 0, area=0.2, n_steps=2, additional_forward_args=shift, precision="full"
+    )
+    assert pattern.topk(0.2).mask.sum() == 5
+    assert "starts_iou" not in pattern.info  # Tensors may differ from canvas to canvas
+
+
+class Summed(Counter):
+    def forward(self, images, shift):
+        return super().forward(images) + shift.sum()
+
+
+def test_copies_of_a_blank_canvas_with_rows_of_their_own_all_compete():
+    shift = torch.tensor([[-100.0, 0, 0], [100.0, 0, 0]])
+    explainer = ClassPattern(Shifted(), IMAGES, LABELS)
+    [best] = explainer.search(
+        blank(1.0, 1.0), 0, keep=1, area=0.2, n_steps=2, additional_forward_args=shift,
+        precision="full",
+    )  # fmt: skip
+    assert best.info["search_power"] == 1
 
 
 def test_a_budget_is_for_each_class():

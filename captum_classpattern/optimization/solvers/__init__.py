@@ -1,4 +1,5 @@
-"""Solvers: how the masks of a search are found. Each is one file, and one entry of ``SOLVERS``."""
+"""Solvers: how the masks of a search are found. Each is one file, and those in ``SOLVERS`` can be
+chosen by name."""
 
 from typing import Any
 
