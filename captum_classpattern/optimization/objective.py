@@ -25,16 +25,22 @@ class Batch:
         return [place for place, pick in enumerate(self.picks) for _ in pick]
 
     @cached_property
+    def index(self) -> Tensor:
+        """The canvases that take part, on the device."""
+        return on_device(torch.tensor(self.rows, dtype=torch.int64), self.images.device)
+
+    @cached_property
     def pairs(self) -> Tensor:
         """For each pair: the place of its canvas in ``rows``, the canvas and the image."""
         rows = [self.rows[place] for place in self.places]
         numbers = [self.places, rows, list(itertools.chain(*self.picks))]
-        return torch.tensor(numbers, dtype=torch.int64, device=self.images.device)
+        return on_device(torch.tensor(numbers, dtype=torch.int64), self.images.device)
 
     @cached_property
     def counts(self) -> Tensor:
         """How many images each canvas meets."""
-        return torch.tensor([max(1, len(pick)) for pick in self.picks], device=self.images.device)
+        counts = torch.tensor([max(1, len(pick)) for pick in self.picks])
+        return on_device(counts, self.images.device)
 
 
 @dataclass
@@ -119,6 +125,13 @@ class Objective:
             f"the device has too little memory for {size} images at once: the search continues "
             f"with internal_batch_size={size // 2}"
         )
+
+
+def on_device(values: Tensor, device: torch.device) -> Tensor:
+    """The values on a device, without waiting for what a CUDA device is doing."""
+    if device.type == "cuda" and values.device.type == "cpu":
+        return values.pin_memory().to(device, non_blocking=True)
+    return values.to(device)
 
 
 def _add_runs(totals: Tensor, values: Tensor, places: list[int]) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from captum_classpattern.images import LabelledImages
+from captum_classpattern.optimization.objective import on_device
 
 
 class Stream(NamedTuple):
@@ -77,7 +78,7 @@ class Schedule:
             self.seen.update(indices)
             place = {index: i for i, index in enumerate(indices)}
             picks = {each: [place[i] for i in batch] for each, batch in batches.items()}
-            yield images.to(device), picks
+            yield on_device(images, device), picks
 
 
 @lru_cache(maxsize=4)

@@ -146,7 +146,7 @@ class Search:
     def record(self, batch: Batch, losses: Tensor) -> None:
         """Keeps the losses of a step; the search stops with an error where they are not finite."""
         step = torch.full((len(self.masks),), torch.nan, device=self.masks.device)
-        step[batch.rows] = losses
+        step[batch.index] = losses
         self.losses.append(step)
         self._note(losses)
 

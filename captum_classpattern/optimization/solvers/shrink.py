@@ -52,7 +52,7 @@ class Shrink:
         )
         trend = torch.zeros_like(search.masks)
         for number, batch in enumerate(search.batches(self.batch_size, steps)):
-            rows = batch.rows
+            rows = batch.index
             loss, gradient = search.loss_and_gradient(search.masks[rows], batch, bounded=number > 1)
             trend[rows] += unit(gradient)
             left = round(half * (kept / half) ** (number / max(1, steps - 1)))

@@ -15,7 +15,8 @@ from captum_classpattern.optimization.solvers.paper import PaperLoop
 
 TRAVEL = 4.0  # how far a weight can move in all steps of the start
 SINGLE = 0.7  # of the rounds; the others swap a single pixel
-PROPOSED = 0.45  # the weight of a proposal's gradients in the trend
+PROPOSED = 0.45  # the weight of a proposal's gradients in the trend, at the swapped pixels
+ACCEPTED = 0.2  # the weight of the gradient after a swap that is kept, at all pixels
 
 
 @dataclass(frozen=True)
@@ -101,22 +102,25 @@ class Swap:
         self, search: Search, batch: Batch, binary: Tensor, trend: Tensor, count: int
     ) -> None:
         """One round, of the rows of ``binary`` and ``trend`` that the batch holds, in place."""
-        masks, mean = binary[batch.rows], trend[batch.rows]
+        masks, mean = binary[batch.index], trend[batch.index]
         loss, gradient = search.loss_and_gradient(masks, batch, bounded=True)
         search.record(batch, loss)
-        mean = self.decay * mean + (1 - self.decay) * unit(gradient)
+        size = norms(gradient).clamp(min=TINY)
+        mean = self.decay * mean + (1 - self.decay) * (gradient / size)
         for _ in range(self.proposals):
             tried = swap_pixels(masks, mean, count)
             loss_tried, gradient_tried = search.loss_and_gradient(tried, batch, bounded=True)
-            larger = torch.maximum(norms(gradient), norms(gradient_tried)).clamp(min=TINY)
+            size_tried = norms(gradient_tried).clamp(min=TINY)
+            larger = torch.maximum(size, size_tried)
             worth = PROPOSED * (gradient + gradient_tried) / (2 * larger)
             mean = torch.where(tried != masks, (mean + worth) / 2, mean)
             better = loss_tried < loss
             loss = loss_tried.where(better, loss)
             better = better.view(-1, 1, 1, 1)
             masks, gradient = tried.where(better, masks), gradient_tried.where(better, gradient)
-            mean = torch.where(better, 0.8 * mean + 0.2 * unit(gradient), mean)
-        binary[batch.rows], trend[batch.rows] = masks, mean
+            size = size_tried.where(better, size)
+            mean = torch.where(better, (1 - ACCEPTED) * mean + ACCEPTED * (gradient / size), mean)
+        binary[batch.index], trend[batch.index] = masks, mean
 
 
 def _start_steps(rounds: int) -> int:
