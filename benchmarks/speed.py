@@ -29,7 +29,8 @@ from captum_classpattern.demo import CLASS_NAMES
 TABLES = ("power", "strength", "overhead", "growth")
 HEAD = "| figure | reference | ours | goal | |\n|---|---|---|---|---|"
 DEMO_LIMIT, PHOTO_LIMIT = 60, 60  # seconds
-PHOTO_BUDGET = 3_500  # passes
+ZEBRA, PHOTO_BUDGET = 340, 2_000  # the class of the photographs; passes
+PHOTO_POWER = 0.35  # at least
 
 
 def machine(device: torch.device) -> str:
@@ -55,15 +56,16 @@ def demo_time() -> Iterator[str]:
 
 def photo_time(problem: Problem, device: torch.device) -> Iterator[str]:
     """The time of one class of a large model, and its power."""
-    target = int(problem.labels[0])
+    canvas = problem.images[problem.labels == ZEBRA][:1].to(device)
     explainer = ClassPattern(problem.model, problem.images, problem.labels)
     started = time.perf_counter()
-    [pattern] = explainer.search(problem.images[:1].to(device), target, budget=PHOTO_BUDGET)
+    [pattern] = explainer.search(canvas, ZEBRA, budget=PHOTO_BUDGET)
     seconds = time.perf_counter() - started
     power = predictive_power(problem.model, pattern, problem.held_out, problem.held_out_labels)
     yield row(
         f"{problem.name}: one class, one canvas (power {power.value:.3f} on {power.n} photographs)",
-        "", f"{seconds:.0f} s", f"<= {PHOTO_LIMIT} s", seconds <= PHOTO_LIMIT,
+        "", f"{seconds:.0f} s", f"<= {PHOTO_LIMIT} s, power >= {PHOTO_POWER}",
+        seconds <= PHOTO_LIMIT and power.value >= PHOTO_POWER,
     )  # fmt: skip
 
 

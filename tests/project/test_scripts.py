@@ -121,6 +121,7 @@ def speed(monkeypatch, tiny_demo):
     monkeypatch.setattr(strength, "GOALS", goals)
     monkeypatch.setattr(strength, "POOL", 2)
     monkeypatch.setattr(strength, "TRIGGER_SEEDS", 2)
+    monkeypatch.setattr(speed, "ZEBRA", 0)
     monkeypatch.setattr(speed, "PHOTO_BUDGET", 400)
     monkeypatch.setattr(overhead, "STEPS", 4)
     monkeypatch.setattr(growth, "START", {"classes": 1, "canvases": 1, "images": 20})
