@@ -290,6 +290,23 @@ def test_a_survivors_mask_is_that_of_a_search_alone(targets, seed):
         assert pattern.info["loss_curve"] == pytest.approx(alone.info["loss_curve"], abs=1e-5)
 
 
+@pytest.mark.parametrize("size", [7, 64])
+def test_a_pool_finds_the_same_for_any_internal_batch_size(size):
+    [one], _ = search(keep=1, seed=1)
+    [other], _ = search(keep=1, seed=1, internal_batch_size=size)
+    assert place(one) == place(other)
+    torch.testing.assert_close(one.mask, other.mask, atol=1e-5, rtol=0)
+
+
+def test_smaller_areas_are_the_same_alone_and_together():
+    settings = {"areas": (0.48, 0.2, 0.08), "n_steps": 4}
+    together, _ = search(CANVASES[:3], [0, 1, 0], **settings)
+    for i, target in enumerate([0, 1, 0]):
+        alone, _ = search(CANVASES[i : i + 1], target, **settings)
+        for area, [pattern] in alone.items():
+            torch.testing.assert_close(pattern.mask, together[area][i].mask, atol=1e-5, rtol=0)
+
+
 def plain_shrink(net, canvas, target, baselines, labels, *, kept):
     """The screening of one canvas, image by image."""
     order = np.random.default_rng([0, 0]).permutation(len(baselines))
@@ -394,6 +411,27 @@ def test_a_blank_canvas_gives_the_better_of_its_two_starts():
     assert "starts_iou" not in other.info
     assert 0 <= first.info["starts_iou"] <= 1
     assert first.info["settings"]["n_steps"] == 4
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_start_that_is_kept_is_the_better_one_half_way(seed, monkeypatch):
+    contests = []
+    run = Contest.run
+
+    def spy(self):
+        contests.append(self)
+        run(self)
+
+    monkeypatch.setattr(Contest, "run", spy)
+    [pattern], _ = search(blank(0.8), keep=1, seed=seed)
+    [contest] = contests
+    half_way = {row: curve[0][1] for row, curve in contest.curves.items()}
+    assert set(half_way) == {0, 1}
+    kept = max(half_way, key=lambda row: half_way[row])
+    assert contest.winners[0] == kept
+    assert torch.equal(pattern.mask, contest.search.masks[kept])
+    assert len(contest.curves[kept]) == 2
+    assert len(contest.curves[1 - kept]) == 1
 
 
 def test_the_overlap_of_two_starts():
