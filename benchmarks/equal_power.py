@@ -11,7 +11,7 @@ from problems import Problem, row
 
 from captum_classpattern import ClassPattern, Pattern, predictive_power, select_canvases
 from captum_classpattern.optimization import Swap
-from captum_classpattern.optimization.pool import PASSES_PER_CANVAS
+from captum_classpattern.optimization.pool import PASSES_PER_CANVAS, most_canvases
 
 CANVASES, POOL, AREA = 4, 32, 0.05  # canvases per class of the loop; the most of ours
 BUDGETS = (500, 800, 1_200, 1_600, 2_000, 3_000, 4_000, 7_000)
@@ -56,7 +56,7 @@ class Bench:
 
     def search_pool(self, budget: int) -> Outcome:
         """Our default: the best canvas of a pool for each class."""
-        n = min(POOL, max(1, budget // PASSES_PER_CANVAS))
+        n = min(POOL, most_canvases(budget))
         targets = [target for target in self.classes for _ in range(n)]
         return self.outcome(*self._timed(self._choose(n), targets, keep=1, budget=budget))
 

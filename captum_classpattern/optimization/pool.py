@@ -145,3 +145,8 @@ class Pool:
             of_group.sort(key=lambda row: -scores.get(row, 0.0))
             best += of_group[: places * kept]
         return best
+
+
+def most_canvases(budget: int) -> int:
+    """How many canvases of a class a budget of passes can make use of."""
+    return max(1, budget // PASSES_PER_CANVAS)

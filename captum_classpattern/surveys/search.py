@@ -23,7 +23,7 @@ from captum_classpattern.classifier import (
 )
 from captum_classpattern.images import LabelledImages, ensure_labels, evenly_spaced, predictions
 from captum_classpattern.optimization import Swap
-from captum_classpattern.optimization.pool import PASSES_PER_CANVAS
+from captum_classpattern.optimization.pool import most_canvases
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.power import check_unseen, count_hits, power_of, random_pixels
 from captum_classpattern.surveys.findings import Finding, Scores
@@ -125,7 +125,7 @@ class SurveySearch:
         has images."""
         most = self.canvases[kind]
         if self.n_steps is None:
-            most = min(most, max(1, (self.budget or Swap.pool_budget) // PASSES_PER_CANVAS))
+            most = min(most, most_canvases(self.budget or Swap.pool_budget))
         return most if kind in BLANK else max(1, min(most, len(search.of_class(target))))
 
     def _score(self, pattern: Pattern, other_canvas: Tensor, area: float) -> Scores:

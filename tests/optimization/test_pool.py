@@ -13,7 +13,7 @@ from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization import PaperLoop, Swap
 from captum_classpattern.optimization.contest import Contest
 from captum_classpattern.optimization.holdout import judging_subset, split_for_judging
-from captum_classpattern.optimization.pool import PASSES_PER_CANVAS, SCREENING_JUDGES, Pool
+from captum_classpattern.optimization.pool import SCREENING_JUDGES, Pool, most_canvases
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.optimization.solvers.shrink import Shrink
 
@@ -138,7 +138,7 @@ def test_a_budget_is_used_and_not_exceeded(budget, keep):
 @pytest.mark.parametrize("budget", [430, 500, 645, 650, 860, 1_000, 2_000, 7_000])
 def test_a_budget_suffices_for_its_number_of_canvases(budget):
     """With 100 judging images, which is the most."""
-    n = max(1, budget // PASSES_PER_CANVAS)
+    n = most_canvases(budget)
     for canvases in (CANVASES[:1].expand(n, -1, -1, -1), blank(1.0)):
         found = pool(canvases, [0] * len(canvases), 1)
         assert found.steps_within(budget, Swap()) >= 1
