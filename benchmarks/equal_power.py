@@ -14,7 +14,7 @@ from captum_classpattern.optimization import Swap
 from captum_classpattern.optimization.pool import PASSES_PER_CANVAS, most_canvases
 
 CANVASES, POOL, AREA = 4, 32, 0.05  # canvases per class of the loop; the most of ours
-BUDGETS = (500, 800, 1_200, 1_600, 2_000, 3_000, 4_000, 7_000)
+BUDGETS = (500, 800, 1_200, 1_400, 1_600, 2_000, 3_000, 4_000, 7_000)
 MORE = 10  # times the default budget
 TIMED = 2  # canvases that the loop searches one at a time, to measure the time per canvas
 LATENCY = 10  # canvases that are searched one in a call

@@ -3,7 +3,7 @@
 import copy
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
@@ -122,22 +122,26 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
                 classifier's ``class_names``; or one for each canvas.
             area (float): Share of the pixels at which the patterns are searched and judged.
                 Default: 0.05.
-            areas (Sequence[float], optional): Several areas, which share the work. The largest is
-                searched as usual. At each smaller one the search goes on from the patterns of the
-                next larger one, with two thirds of the rounds. Default: None.
-            keep (int, optional): How many patterns of each class to return, best first by the
-                judging images. The canvases of a class compete: a quick screening leaves two per
-                pattern, and the weaker one is dropped half-way. Default: None (one for each
+            areas (Sequence[float], optional): Several areas, instead of ``area``. The largest is
+                searched as usual. At each smaller one the search starts from the patterns of the
+                next larger one, with two thirds of the rounds. A pool that is screened is searched
+                anew at each area, since other canvases are good at another area. Default: None.
+            keep (int, optional): The most patterns of each class to return, best first by the
+                judging images. The different canvases of a class compete: a quick screening leaves
+                two per pattern, and the weaker one is dropped half-way. Default: None (one for each
                 canvas, in order).
             budget (int, optional): Passes per class, for all its canvases and for judging them
-                early, at the largest area. Default: None (7,000 for each pattern with ``keep``;
-                otherwise the solver's own length, which for "swap" is about 1,000 per canvas).
+                early, at the largest area, or at each area of a pool that is screened. All classes
+                of a call take the rounds of the one with the most canvases, so that others take
+                fewer passes. Default: None ("swap" with ``keep``: 7,000 for each pattern; otherwise
+                the solver's own length, which for "swap" is about 1,000 per canvas).
             additional_forward_args (Any, optional): As in :func:`search_masks`. Default: None.
             solver (str or Solver): As in :func:`search_masks`. Default: "swap".
             n_steps (int, optional): Steps on each canvas that is searched to the end, as in
                 :func:`search_masks`. It overrides the budget. Default: None.
-            max_seconds (float, optional): Stops the search after that time, at the next step. The
-                patterns are those found so far, and other runs stop elsewhere. Default: None.
+            max_seconds (float, optional): Stops the search after that time, at the next step, but
+                not before the first. The patterns are those found so far. Another run may stop at
+                another step. Default: None.
             seed (int): Seed of the search, and of the choice of judging images. Default: 0.
             precision (str): As in :func:`search_masks`. Default: "auto".
             internal_batch_size (int, optional): As in :func:`search_masks`. Default: None.
@@ -146,7 +150,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         Returns:
             *list[Pattern]*, or with ``areas`` a dict of such lists by area: The patterns. Their
             ``info`` holds the settings and the seed, ``passes``, ``loss_curve``, ``power_curve``
-            (pairs of passes and power on judging images, see
+            (pairs of passes and power on judging images, half-way and at the end, see
             :func:`~captum_classpattern.visualization.plot_search`), ``search_power`` (the last of
             these; None if there are too few images to keep some for judging), ``mask_pixels`` (how
             many have any weight; ``topk`` of more fills up in reading order), ``empty_mask``,
@@ -191,9 +195,19 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             )
             contests = {largest: contest}
             for each in smaller:
-                contest = contests[each] = contest.at_area(each)
-            seen = self._seen(fit, contest)
-            settings = replace(settings, n_steps=contests[largest].search.n_steps)
+                if contest.screened and not contest.search.stopped_early:
+                    contest, _ = self._hold_contest(
+                        canvases,
+                        targets,
+                        keep,
+                        additional_forward_args,
+                        replace(settings, area=each),
+                        started,
+                    )
+                else:
+                    contest = contest.at_area(each)
+                contests[each] = contest
+            seen = self._seen(fit, contests.values())
             together = {} if areas is None else {"areas": distinct}
             evidence = {
                 "settings": {**settings.as_dict(), **together},
@@ -217,7 +231,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         for row in contest.winners:
             target, canvas = search.objective.targets[row], search.objective.canvases[row]
             info = {**contest.info(row), **copy.deepcopy(evidence)}
-            info["settings"]["area"] = search.area
+            info["settings"] |= {"area": search.area, "n_steps": search.n_steps}
             name = name_of(self.forward_func, target)
             if name is not None:
                 info["class_name"] = name
@@ -324,20 +338,20 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         if keep is not None:
             check_judges(judges, targets)
         arguments = as_arguments(additional_forward_args)
-        per_canvas = any(isinstance(argument, Tensor) for argument in arguments)
-        pool = Pool(canvases, targets, keep, judges, one_start=per_canvas)
+        has_rows = any(isinstance(argument, Tensor) for argument in arguments)
+        pool = Pool(canvases, targets, keep, judges, all_differ=has_rows)
         rows = [entrant.canvas for entrant in pool.entrants]
         search = begin_search(
             self.forward_func,
             canvases[rows],
             [entrant.stream for entrant in pool.entrants],
             fit,
-            replace(settings, n_steps=pool.steps(settings, keep, per_canvas=masks_only)),
+            replace(settings, n_steps=pool.steps(settings, per_canvas=masks_only)),
             arguments,
             deadline=None if settings.max_seconds is None else started + settings.max_seconds,
         )
         self._check_accuracy(canvases, additional_forward_args, settings.internal_batch_size)
-        contest = Contest(self.forward_func, pool, search, curves=not masks_only)
+        contest = Contest(self.forward_func, pool, search, judges_all=not masks_only)
         contest.run()
         return contest, fit
 
@@ -372,13 +386,16 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         accuracy = float((predicted == sample.known_labels).float().mean())
         warn_if_guessing(accuracy, sample.known_labels, n_classes, "baselines")
 
-    def _seen(self, fit: LabelledImages, contest: Contest) -> frozenset[str]:
+    def _seen(self, fit: LabelledImages, contests: Iterable[Contest]) -> frozenset[str]:
         """Hashes of the images of a search: of a Tensor all, of a Dataset those that it has used,
         since hashing all would load them."""
         if self._baselines.in_memory:
             return frozenset(self._baselines.hashes)
-        used = sorted(contest.search.schedule.seen)
-        return frozenset([*fit.hashes_at(used), *contest.pool.judges.hashes])
+        used, judges = set[int](), set[str]()
+        for contest in contests:
+            used |= contest.search.schedule.seen
+            judges.update(contest.pool.judges.hashes)
+        return frozenset([*fit.hashes_at(sorted(used)), *judges])
 
 
 def single_tensor(inputs: Any) -> Any:

@@ -39,7 +39,7 @@ def select_canvases(
             ``class_names``. Required.
         n (int): How many canvases. Default: 4.
         strategy (str): ``"positive"`` chooses correctly classified images of the target, spread
-            evenly over the model's confidence; ``"confident"`` chooses the target's images with the
+            evenly over the model's confidence (others follow if there are too few); ``"confident"`` chooses the target's images with the
             highest log-odds, ``"negative"`` those with the lowest, ``"random"`` any of them;
             ``"white"``, ``"black"``, ``"grey"`` (0.5) and ``"noise"`` (uniform) are blank
             canvases. Default: "positive".
@@ -50,7 +50,7 @@ def select_canvases(
 
     Returns:
         *Tensor*: The canvases (n, C, H, W) on the classifier's device, the most confident first
-        (``"negative"``: the least confident).
+        (``"negative"``: the least confident; ``"random"``: in random order).
 
     Raises:
         ValueError: If the strategy is unknown, the target is out of range, or there are fewer

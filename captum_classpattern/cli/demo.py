@@ -15,9 +15,9 @@ from captum_classpattern.cli.printing import console, print_tables, write_figure
 if TYPE_CHECKING:  # imported where they are used, so that --help needs no torch
     from captum_classpattern.surveys import Survey
 
-ROUNDS = 6  # of each search: with 8 canvases about a fifth of the default's passes
+ROUNDS = 6  # of each search: with 8 canvases about a sixth of the default's passes
 CANVASES = {"positive": 8, "white": 1}
-BATCH = 48  # images in one pass; a step on one canvas per class takes 40
+BATCH = 48  # images in one pass
 COMPARED = (
     *("ClassPattern", "IntegratedGradients", "Saliency", "DeepLift", "GradientShap", "Occlusion"),
     *("RandomPixels", "BestCrop", "ClassMean"),  # controls

@@ -22,48 +22,51 @@ class Contest:
         forward_func (Callable): The classifier as it is, which judges after the screening.
         pool (Pool): Who competes.
         search (Search): A search of the pool's entrants, in their order.
-        curves (bool): Whether all are judged, for their curves. Otherwise only canvases that may be
-            dropped are judged.
+        judges_all (bool): Whether all are judged, for their curves. Otherwise only canvases that
+            may be dropped are judged.
 
     Attributes:
         curves (dict[int, list[tuple[int, float]]]): For each entrant its power on judging images,
             after how many passes.
         images_judged (int): How many images were judged before the end.
+        screened (bool): Whether there were so many canvases that they were screened.
     """
 
     def __init__(
-        self, forward_func: Classifier, pool: Pool, search: Search, *, curves: bool = True
+        self, forward_func: Classifier, pool: Pool, search: Search, *, judges_all: bool = True
     ) -> None:
         self.forward_func, self.pool, self.search = forward_func, pool, search
-        self.judges_all = curves
+        self.judges_all = judges_all
         self.curves: dict[int, list[tuple[int, float]]] = {row: [] for row in search.rows}
         self.images_judged = 0
+        self.screened = False
 
     def run(self) -> None:
         """Runs the search to its end."""
-        screened = self._screen()
+        first_masks = self._screen()
         before = self.search.passes
-        if next(self.search.checkpoints, "finished") != "finished":
+        for _ in self.search.checkpoints:
             self.images_judged += self._judge(self.pool.early_judges)
             self.search.keep(sorted(self.winners))
         self.search.finish()
-        if screened is not None:  # what there was no time for keeps the mask of the screening
-            untouched = (self.search.passes == before).to(screened.device).view(-1, 1, 1, 1)
-            self.search.masks = screened.where(untouched, self.search.masks)
+        # what there was no time for keeps the mask of the screening, or has none
+        untouched = (self.search.passes == before).to(first_masks.device).view(-1, 1, 1, 1)
+        self.search.masks = first_masks.where(untouched, self.search.masks)
         self._judge(self.pool.judges)
 
     def at_area(self, area: float) -> "Contest":
-        """The finished search of the winners at a smaller area, which goes on from their masks."""
-        search = self.search.at_area(area, self.winners)
-        other = Contest(self.forward_func, self.pool, search, curves=self.judges_all)
+        """The finished search of the winners at a smaller area, which starts from their masks."""
+        search = self.search.at_area(area, sorted(self.winners))
+        other = Contest(self.forward_func, self.pool, search, judges_all=self.judges_all)
         search.finish()
         other._judge(self.pool.judges)
         return other
 
     @property
     def passes(self) -> int:
-        """The passes of all entrants, and half a pass for each image that was judged early."""
-        return int(self.search.passes.sum()) + -(-self.images_judged // 2)
+        """The passes of all entrants at this area, and half a pass for each image that was judged
+        early."""
+        return self.search.passes_here + -(-self.images_judged // 2)
 
     @property
     def winners(self) -> list[int]:
@@ -86,18 +89,21 @@ class Contest:
         overlap = self._overlap(row)
         return info if overlap is None else {**info, "starts_iou": overlap}
 
-    def _screen(self) -> Tensor | None:
+    def _screen(self) -> Tensor:
         """Leaves the most promising entrants of each large group to the search. The masks of the
-        screening, if there is one."""
+        screening; they are empty where there was none."""
         rows = self.pool.crowded(self.search.rows, SCREENED)
         if not rows:
-            return None
+            return torch.zeros_like(self.search.masks)
+        self.screened = True
         quick = self.search.anew(SCREENING, rows)
         quick.finish()
         self.search.add_passes(quick)
         scores = {row: -loss for row, loss in self._losses(quick).items()}
         self.search.keep(sorted(self.pool.best(self.search.rows, scores, SCREENED)))
-        return quick.masks
+        masks = torch.zeros_like(quick.masks)
+        masks[rows] = quick.masks[rows]
+        return masks
 
     def _losses(self, search: Search) -> dict[int, float]:
         """The losses of a search's masks on some of the judging images."""

@@ -15,8 +15,10 @@ from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.optimization.solvers.shrink import Shrink
 
 STARTS = 2  # of a blank canvas
-SCREENING, SCREENED = Shrink(), 2  # and how many pass it, per pattern that is kept
+SCREENING = Shrink()
+SCREENED = 2  # how many pass the screening, per pattern that is kept
 PASSES_PER_CANVAS = 215  # of a budget: with less, a search of fewer canvases is stronger
+LEAST_BUDGET = STARTS * PASSES_PER_CANVAS  # suffices for any one canvas
 SCREENING_JUDGES, EARLY_JUDGES = 48, 100
 
 
@@ -46,7 +48,8 @@ class Pool:
         targets (list[int]): The class of each.
         keep (int, optional): How many patterns of each class to keep. None: one of each canvas.
         judges (LabelledImages): The judging images.
-        one_start (bool): Whether all canvases start once. Default: False.
+        all_differ (bool): Whether equal canvases are different entrants, with one start each, as
+            those with additional arguments of their own are. Default: False.
     """
 
     def __init__(
@@ -56,31 +59,35 @@ class Pool:
         keep: int | None,
         judges: LabelledImages,
         *,
-        one_start: bool = False,
+        all_differ: bool = False,
     ) -> None:
         self.entrants: list[Entrant] = []
         self.kept: Counter[int] = Counter()  # of each group
         self.judges = judges
         self.early_judges = judging_subset(judges, EARLY_JUDGES)
         self.screening_judges = judging_subset(judges, SCREENING_JUDGES)
-        copies: dict[tuple[float, ...], tuple[int, int]] = {}  # the first of them; how many so far
+        self.keeps_best = keep is not None
         blank = (canvases == canvases[..., :1, :1]).flatten(1).all(1).tolist()
+        pixels = canvases.detach().cpu().double().numpy()
+        first: dict[tuple[int, bytes], int] = {}  # of equal canvases of a group
+        copies = Counter[int]()
         for canvas, target in enumerate(targets):
-            group = canvas if keep is None else target
-            self.kept[group] += keep is None or self.kept[group] < keep
-            starts, image = range(1), canvas
-            if blank[canvas] and not one_start and len(judges.without_class(target)):
-                key = (group, *canvases[canvas, :, 0, 0].tolist())
-                image, copy = copies.setdefault(key, (canvas, 0))
-                copies[key] = image, copy + 1
-                starts = range(STARTS) if copy == 0 else range(max(STARTS, copy), copy + 1)
+            group = target if self.keeps_best else canvas
+            key = (group, str(canvas).encode() if all_differ else pixels[canvas].tobytes())
+            image = first.setdefault(key, canvas)
+            before = copies[image]
+            copies[image] += 1
+            if blank[canvas] and not all_differ and len(judges.without_class(target)):
+                starts = range(0 if before == 0 else max(STARTS, before), max(STARTS, before + 1))
+            else:
+                starts = range(0 if before else 1)
             self.entrants += [
                 Entrant(canvas, Stream(target, start), group, image) for start in starts
             ]
+            counts = before == 0 or blank[canvas]
+            self.kept[group] += counts and (keep is None or self.kept[group] < keep)
 
-    def steps(
-        self, settings: SearchSettings, keep: int | None = None, *, per_canvas: bool = False
-    ) -> int | None:
+    def steps(self, settings: SearchSettings, *, per_canvas: bool = False) -> int | None:
         """How many steps the solver takes on each canvas; None leaves it to the solver. A budget is
         for each class, or for each canvas."""
         if settings.n_steps is not None:
@@ -88,7 +95,7 @@ class Pool:
         if settings.budget is not None:
             return self.steps_within(settings.budget, settings.solver, per_canvas=per_canvas)
         budget: int | None = getattr(settings.solver, "pool_budget", None)
-        if keep is None or budget is None:
+        if not self.keeps_best or budget is None:
             return None
         return self.steps_within(budget * max(self.kept.values()), settings.solver)
 
@@ -111,7 +118,8 @@ class Pool:
         if steps == 0:
             raise ValueError(
                 f"budget={budget} is too small: one step on each canvas takes {cost(1)} passes"
-                f"{'' if per_canvas else ' per class'}; give a larger budget or fewer canvases"
+                f"{'' if per_canvas else ' per class'}; give a larger budget"
+                f"{'' if per_canvas else ' or fewer canvases'}"
             )
         return steps
 

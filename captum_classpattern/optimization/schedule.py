@@ -66,13 +66,14 @@ class Schedule:
     ) -> Iterator[tuple[Tensor, dict[Stream, list[int]]]]:
         """The images of the next steps on a device, and which of them each stream meets.
 
-        Each stream takes part in ``counts[stream]`` steps, and is left out afterwards.
+        Each stream takes part in ``counts[stream]`` steps, and is left out afterwards, or once it is
+        removed from ``counts``.
         """
-        plan: Iterator[dict[Stream, list[int]]] = (
+        plans: Iterator[dict[Stream, list[int]]] = (
             {each: self._next_batch(each, size) for each, count in counts.items() if number < count}
             for number in range(max(counts.values()))
         )
-        plan, again = itertools.tee(plan)
+        plan, again = itertools.tee(itertools.takewhile(bool, plans))
         needed, used = itertools.tee(sorted(set().union(*batches.values())) for batches in plan)
         for batches, indices, images in zip(again, used, self.source.batches(needed)):
             self.seen.update(indices)

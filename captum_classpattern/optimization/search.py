@@ -87,6 +87,8 @@ class Search:
         self.stopped_early = False
         self._goes_on = False  # from the masks of another area
         self._half_passes = [0] * count
+        self._earlier = [0] * count  # at larger areas
+        self._counts: dict[Stream, int] = {}  # how many batches each stream still may have
         self._steps_done = 0
         self._unchecked: list[tuple[int, Tensor]] = []  # steps, and whether losses are finite
         self._bar = tqdm(desc="search", total=0, disable=not self.show_progress)
@@ -106,17 +108,17 @@ class Search:
     def batches(self, batch_size: int, n_steps: int | None, *, epochs: int = 1) -> Iterator[Batch]:
         """That many batches of baselines for each canvas; if ``n_steps`` is None, as many as visit
         each baseline ``epochs`` times. Each call continues where the last one ended. There are
-        none after the deadline."""
-        counts = {
+        none after the deadline, except for the first of a search."""
+        self._counts = counts = {
             stream: n_steps or epochs * -(-self.schedule.others[stream] // batch_size)
-            for stream in dict.fromkeys(self.streams[row] for row in self.rows)
+            for stream in self._active
         }
         steps = self.schedule.steps(batch_size, counts, self.objective.canvases.device)
         self._bar.total += max(counts.values())
-        while not self._is_late():
-            images, picks = next(steps, (None, {}))
-            if images is None:
+        for _ in range(max(counts.values())):
+            if self._is_late() or (step := next(steps, None)) is None:
                 break
+            images, picks = step
             rows = [row for row in self.rows if self.streams[row] in picks]
             yield Batch(images, rows, [picks[self.streams[row]] for row in rows])
             self._steps_done += 1
@@ -170,6 +172,7 @@ class Search:
             other.stopped_early = self.stopped_early
             if not self._goes_on:
                 other.n_steps = max(1, -(-2 * len(self.losses) // 3))
+        other._earlier = [a + b for a, b in zip(self._earlier, self._half_passes)]
         other.keep(rows)
         return other
 
@@ -180,11 +183,19 @@ class Search:
     def keep(self, rows: list[int]) -> None:
         """Continues with some of the canvases alone."""
         self.rows = rows
+        for stream in self._counts.keys() - set(self._active):
+            del self._counts[stream]  # so that no more of its baselines are loaded
 
     @property
     def passes(self) -> Tensor:
-        """Passes of each canvas, int64 (N,)."""
-        return torch.tensor([-(-count // 2) for count in self._half_passes])
+        """Passes of each canvas, int64 (N,), with those at larger areas."""
+        halves = zip(self._earlier, self._half_passes)
+        return torch.tensor([-(-(earlier + here) // 2) for earlier, here in halves])
+
+    @property
+    def passes_here(self) -> int:
+        """Passes of all canvases at this area."""
+        return sum(-(-count // 2) for count in self._half_passes)
 
     def result(self) -> SearchResult:
         """What has been found so far."""
@@ -193,11 +204,17 @@ class Search:
         return SearchResult(self.masks, losses, self.passes)
 
     @property
+    def _active(self) -> dict[Stream, None]:
+        """The streams of the canvases that are still searched."""
+        return dict.fromkeys(self.streams[row] for row in self.rows)
+
+    @property
     def _deadline_has_passed(self) -> bool:
         return self.deadline is not None and time.perf_counter() >= self.deadline
 
     def _is_late(self) -> bool:
-        if self._deadline_has_passed:
+        has_begun = any(self._half_passes) or any(self._earlier)
+        if has_begun and self._deadline_has_passed:
             self.stopped_early = True
         return self.stopped_early
 

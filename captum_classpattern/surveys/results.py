@@ -18,6 +18,7 @@ from captum_classpattern.classifier import (
     preserve_state,
 )
 from captum_classpattern.images import Images, ImagesAndLabels, LabelledImages, Labels
+from captum_classpattern.optimization.pool import LEAST_BUDGET
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.pattern import pixels_kept
 from captum_classpattern.scores.tables import as_table
@@ -334,11 +335,11 @@ def survey(
     r"""
     Searches the patterns of many classes, and scores each with its controls on held-out images.
 
-    Canvases are chosen among the search images. For each kind of canvas and each area, the pattern
-    that does best on the judging images is kept, see ``keep`` and ``areas`` of
-    :meth:`ClassPattern.search`. The controls are: no pattern; as many random
-    pixels of the same canvas (3 draws, each on a third of the images); and the same mask over the
-    positive canvas of the next class. The last two are scored on at most 300 of the images.
+    Canvases are chosen among the search images. For each kind of canvas, the pattern that does best
+    on the judging images is kept, see ``keep`` and ``areas`` of :meth:`ClassPattern.search`. The
+    controls are: no pattern; as many random pixels of the same canvas (3 draws, each on a third of
+    the images); and the same mask over the positive canvas of the next class. The last two are
+    scored on at most 300 of the images.
 
     The call only checks its arguments. With a folder, it also reads all images and classifies the
     held-out ones, to compare them with what is there. The search runs while the result is iterated.
@@ -356,8 +357,8 @@ def survey(
             Default: {"positive": 32, "white": 1}.
         areas (Sequence[float]): Areas to search and score at. Default: (0.05, 0.01).
         classes_together (int): Number of classes that are searched in one batch. Default: 5.
-        budget (int, optional): Passes per class and kind of canvas at the largest area, as in
-            :meth:`ClassPattern.search`. Default: None (7,000).
+        budget (int, optional): Passes per class and kind of canvas, at the largest area or at each
+            area of a pool, as in :meth:`ClassPattern.search`; at least 430. Default: None (7,000).
         n_steps (int, optional): Rounds on each canvas that is searched to the end, instead of a
             budget. Default: None.
         max_seconds (float, optional): Stops each group of classes and kind of canvas after that
@@ -398,6 +399,11 @@ def survey(
         n_steps=n_steps, seed=seed, precision=precision, budget=budget, max_seconds=max_seconds
     )
     check_count("classes_together", classes_together)
+    if n_steps is None and budget is not None and budget < LEAST_BUDGET:
+        raise ValueError(
+            f"budget={budget} is too small: give at least {LEAST_BUDGET} passes per class and kind "
+            "of canvas"
+        )
     if internal_batch_size is not None:
         check_count("internal_batch_size", internal_batch_size)
     if not canvases:
@@ -430,7 +436,7 @@ def survey(
         classes=list(range(n_classes) if targets is None else dict.fromkeys(targets)),
         n_classes=n_classes,
         canvases={kind: int(n) for kind, n in canvases.items()},
-        areas=tuple(map(float, areas)),
+        areas=tuple(areas),
         classes_together=classes_together,
         budget=settings.budget,
         n_steps=settings.n_steps,

@@ -14,6 +14,7 @@ from captum_classpattern.optimization import PaperLoop, Swap
 from captum_classpattern.optimization.contest import Contest
 from captum_classpattern.optimization.holdout import judging_subset, split_for_judging
 from captum_classpattern.optimization.pool import SCREENING_JUDGES, Pool, most_canvases
+from captum_classpattern.optimization.search import Search
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.optimization.solvers.shrink import Shrink
 
@@ -87,6 +88,15 @@ def test_copies_of_a_blank_canvas_are_further_starts_where_they_compete():
     assert alone == [(canvas, start) for canvas in range(5) for start in (0, 1)]
 
 
+def test_copies_of_a_photo_do_not_compete():
+    canvases = CANVASES[[0, 0, 1, 0]]
+    assert entrants(canvases, [0] * 4, 2) == [(0, 0), (2, 0)]
+    assert entrants(canvases, [0, 1, 0, 1], 2) == [(0, 0), (1, 0), (2, 0)]
+    assert entrants(canvases, [0] * 4, None) == [(0, 0), (1, 0), (2, 0), (3, 0)]
+    patterns, _ = search(CANVASES[[0, 0]], keep=2)
+    assert len(patterns) == 1
+
+
 def test_a_blank_canvas_starts_once_where_nothing_could_judge():
     without = LabelledImages.of(IMAGES[:4], torch.zeros(4, dtype=torch.int64))
     found = Pool(blank(1.0, 1.0), [0, 1], None, without).entrants
@@ -156,8 +166,8 @@ def test_the_number_of_steps_is_that_of_each_class_alone():
 
 def test_a_budget_is_for_as_many_patterns_as_can_be_kept():
     settings = SearchSettings()
-    three = pool(CANVASES[:3], [0] * 3, 3).steps(settings, 3)
-    assert pool(CANVASES[:3], [0] * 3, 10).steps(settings, 10) == three
+    three = pool(CANVASES[:3], [0] * 3, 3).steps(settings)
+    assert pool(CANVASES[:3], [0] * 3, 10).steps(settings) == three
 
 
 class Shifted(Counter):
@@ -219,11 +229,11 @@ def test_the_budget_of_attribute_is_for_each_input():
 def test_the_default_budget_is_that_of_the_solver_for_each_pattern_that_is_kept():
     for keep in (1, 2):
         settings = SearchSettings()
-        steps = pool(CANVASES, [0] * 8, keep).steps(settings, keep)
+        steps = pool(CANVASES, [0] * 8, keep).steps(settings)
         assert steps == pool(CANVASES, [0] * 8, keep).steps_within(7_000 * keep, settings.solver)
     assert pool(CANVASES, [0] * 8, None).steps(settings) is None
     loop = SearchSettings(solver="paper")
-    assert pool(CANVASES, [0] * 8, 1).steps(loop, 1) is None  # its length is the published one
+    assert pool(CANVASES, [0] * 8, 1).steps(loop) is None  # its length is the published one
 
 
 def test_the_steps_override_the_budget():
@@ -482,11 +492,48 @@ def test_max_seconds_stops_with_a_valid_pattern(solver, monkeypatch):
             assert pattern.info["settings"]["max_seconds"] == limit
 
 
-def test_a_pool_that_is_stopped_after_its_screening_gives_the_masks_of_the_screening(monkeypatch):
-    """The clock moves on by a second at each look: the screening takes eleven looks."""
+@pytest.mark.parametrize("solver", ["swap", "paper"])
+def test_a_search_that_ends_in_time_is_not_stopped_early(solver, monkeypatch):
+    """The clock stands still until the last step has begun."""
+    now, steps = [0.0], []
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    record = Search.record
+
+    def late(self, *given):
+        steps.append(record(self, *given))
+        now[0] = 10.0 * (len(steps) == 3)
+
+    monkeypatch.setattr(Search, "record", late)
+    [pattern], _ = search(CANVASES[:1], solver=solver, n_steps=3, max_seconds=5)
+    assert len(pattern.info["loss_curve"]) == 3
+    assert not pattern.info["stopped_early"]
+
+
+@pytest.mark.parametrize("keep", [None, 1])
+def test_a_search_without_time_takes_one_step(keep):
+    patterns, done = search(CANVASES[:4], keep=keep, max_seconds=1e-9)
+    assert done == 4 * 4
+    for pattern in patterns:
+        assert pattern.info["stopped_early"]
+        assert pattern.info["passes"] == 4
+        assert pattern.info["mask_pixels"] == 5
+
+
+def test_a_canvas_that_no_time_is_left_for_has_an_empty_mask(monkeypatch):
+    """The clock moves on by a second at each look: the screening of one class takes all the time."""
     ticks = iter(range(10_000))
     monkeypatch.setattr(time, "perf_counter", lambda: float(next(ticks)))
-    [pattern], _ = search(keep=1, max_seconds=11.5)
+    patterns, _ = search(CANVASES[:4], [0, 0, 0, 1], keep=1, max_seconds=5)
+    assert [pattern.info["empty_mask"] for pattern in patterns] == [False, True]
+    assert patterns[1].info["passes"] == 0
+
+
+def test_a_pool_that_is_stopped_after_its_screening_gives_the_masks_of_the_screening(monkeypatch):
+    """The clock moves on by a second at each look: the screening looks before each step but
+    the first."""
+    ticks = iter(range(10_000))
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(ticks)))
+    [pattern], _ = search(keep=1, max_seconds=9.5)
     monkeypatch.undo()
     assert (pattern.info["stopped_early"], pattern.info["passes"]) == (True, 40)
     fit, _ = split_for_judging(LabelledImages.of(IMAGES, LABELS), 0)
@@ -509,22 +556,38 @@ AREAS = (0.2, 0.48, 0.08)
 
 
 def test_areas_go_from_the_largest_to_the_smaller_ones():
-    patterns, done = search(keep=1, areas=AREAS, n_steps=6)
+    patterns, done = search(CANVASES[:2], keep=1, areas=AREAS, n_steps=6)
     assert list(patterns) == list(AREAS)
+    earlier = {0.48: 0, 0.2: 1, 0.08: 2}
+    [largest], first = search(CANVASES[:2], keep=1, area=0.48, n_steps=6)
     for area, found in patterns.items():
         [pattern] = found
+        rounds = 6 if area == 0.48 else 4
         assert pattern.info["settings"]["area"] == area
         assert pattern.info["mask_pixels"] == round(25 * area)
-        assert pattern.info["settings"]["n_steps"] == 6
+        assert pattern.info["settings"]["n_steps"] == len(pattern.info["loss_curve"]) == rounds
         assert pattern.info["settings"]["areas"] == list(AREAS)
-        assert len(pattern.info["loss_curve"]) == (6 if area == 0.48 else 4)
         assert pattern.info["search_power"] == pattern.info["power_curve"][-1][1]
-    [largest], first = search(keep=1, area=0.48, n_steps=6)
+        assert pattern.info["passes"] == largest.info["passes"] + earlier[area] * 4 * 64
+        assert pattern.info["power_curve"][-1][0] == pattern.info["passes"]
     assert torch.equal(patterns[0.48][0].mask, largest.mask)
     assert len({place(found[0]) for found in patterns.values()}) == 1
     assert done == first + 2 * 4 * 64  # the start is not repeated
     together = {found[0].info["passes_together"] for found in patterns.values()}
     assert together == {largest.info["passes_together"] + 2 * 4 * 64}
+
+
+def test_a_pool_that_is_screened_is_searched_anew_at_each_area():
+    patterns, done = search(keep=1, areas=AREAS, n_steps=6)
+    alone = {area: search(keep=1, area=area, n_steps=6) for area in AREAS}
+    assert done == sum(passes for _, passes in alone.values())
+    for area, found in patterns.items():
+        [pattern], ([expected], _) = found, alone[area]
+        assert torch.equal(pattern.canvas, expected.canvas)
+        assert torch.equal(pattern.mask, expected.mask)
+        assert pattern.info["power_curve"] == expected.info["power_curve"]
+    together = sum(pattern.info["passes_together"] for [pattern], _ in alone.values())
+    assert patterns[0.2][0].info["passes_together"] == together
 
 
 def test_masks_of_smaller_areas_begin_inside_those_of_larger_ones():
@@ -561,7 +624,8 @@ def test_areas_that_no_time_is_left_for_take_the_pixels_of_the_largest(solver, m
     assert largest.info["passes"] > 0
     for area in (0.2, 0.08):
         [pattern] = found[area]
-        assert (pattern.info["stopped_early"], pattern.info["passes"]) == (True, 0)
+        assert pattern.info["stopped_early"]
+        assert pattern.info["passes"] == largest.info["passes"]  # none were added
         taken, of_largest = pattern.topk(area).mask, largest.topk(0.48).mask
         assert int(taken.sum()) == round(area * 25)
         assert not (taken * (1 - of_largest)).any()

@@ -176,7 +176,7 @@ def test_speed_times_steps_photographs_and_the_demo(speed, cifar10, monkeypatch,
     printed = capsys.readouterr().out
     [table] = tables_of(printed)
     steps_and_swaps = 2 * (3 + 3 + 1)
-    assert table == ("| figure | reference | ours | goal | |", steps_and_swaps + 2)
+    assert table == ("| figure | reference | ours | goal | |", steps_and_swaps + 3)
     for name in (
         "demo, natural, canvases: 40",
         "CIFAR-10, natural, canvases: 40",
@@ -185,6 +185,7 @@ def test_speed_times_steps_photographs_and_the_demo(speed, cifar10, monkeypatch,
         for kind in ("sign-gradient steps", "rounds of swaps"):
             assert f"| {kind}, time relative to bare passes, {name} |" in printed
     assert "| photos: one class, one canvas (power 0." in printed
+    assert "| photos: 10 classes, white, 400 passes a class, power 0." in printed
     assert "| the demo: 3 models, 10 classes, 2 areas, 1 rounds |" in printed
 
 

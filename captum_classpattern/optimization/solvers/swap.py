@@ -34,7 +34,8 @@ class Swap:
     alone, with weights from 0.5 to 1 by how much each helps.
 
     Args:
-        rounds (int): Rounds of swaps, unless ``n_steps`` or a budget is given. Default: 12.
+        rounds (int): Rounds of swaps, unless ``n_steps``, a budget or ``keep`` is given.
+            Default: 12.
         batch_size (int): Baselines per round. Default: 16.
         proposals (int): Swaps that are tried per round. Default: 3.
         swapped (float): Share of the pixels that the first round swaps, in (0, 1].
