@@ -36,10 +36,11 @@ from captum_classpattern.demo.training import (
     train,
 )
 from captum_classpattern.surveys import Survey
-from captum_classpattern.surveys.results import AREAS, CANVASES
+from captum_classpattern.surveys.results import AREAS
 from captum_classpattern.triggers import BadNets, Blended, Sinusoid, Trigger, Warp
 
 SHAPE = (1, 28, 28)
+CANVASES = {"positive": 2, "white": 2}
 N_CLASSES = len(CLASS_NAMES)
 WEAK = 0.10  # classes below this power on both canvases, at the first area, are weak
 
@@ -121,7 +122,9 @@ def demo_record(name: str) -> dict[str, Any]:
 def search_all_classes(model: PixelClassifier, folder: Path, rounds: int) -> Survey:
     """The survey of all classes; what is in the folder already is not searched again."""
     images = demo_images()
-    return kept_survey(folder, model, images.search, images.held_out, n_steps=rounds)
+    return kept_survey(
+        folder, model, images.search, images.held_out, canvases=CANVASES, n_steps=rounds
+    )
 
 
 def settings_of_search() -> list[tuple[str, float]]:

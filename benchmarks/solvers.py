@@ -137,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cifar10", type=Path, help="folder with test/")
     parser.add_argument("--out", type=Path, required=True, help="file for the results")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, choices=range(1, 1 + SPREAD // 2), default=3)
     parser.add_argument("--classes", type=int, default=5, help="how many classes of each model")
     parser.add_argument("--models", default="", help="only models with this text in their name")
     options = parser.parse_args(arguments)

@@ -39,10 +39,10 @@ def select_canvases(
             ``class_names``. Required.
         n (int): How many canvases. Default: 4.
         strategy (str): ``"positive"`` chooses correctly classified images of the target, spread
-            evenly over the model's confidence (others follow if there are too few); ``"confident"`` chooses the target's images with the
-            highest log-odds, ``"negative"`` those with the lowest, ``"random"`` any of them;
-            ``"white"``, ``"black"``, ``"grey"`` (0.5) and ``"noise"`` (uniform) are blank
-            canvases. Default: "positive".
+            evenly over the model's confidence (others follow if there are too few);
+            ``"confident"`` chooses the target's images with the highest log-odds, ``"negative"``
+            those with the lowest, ``"random"`` any of them; ``"white"``, ``"black"``, ``"grey"``
+            (0.5) and ``"noise"`` (uniform) are blank canvases. Default: "positive".
         seed (int): Seed for ``"random"`` and ``"noise"``. Default: 0.
 
     The model's confidence in an image says little about the pattern on it. To find the best canvas,

@@ -66,7 +66,7 @@ class Schedule:
     ) -> Iterator[tuple[Tensor, dict[Stream, list[int]]]]:
         """The images of the next steps on a device, and which of them each stream meets.
 
-        Each stream takes part in ``counts[stream]`` steps, and is left out afterwards, or once it is
+        Each stream takes part in ``counts[stream]`` steps. It is left out afterwards, or once it is
         removed from ``counts``.
         """
         plans: Iterator[dict[Stream, list[int]]] = (

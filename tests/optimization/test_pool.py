@@ -520,7 +520,7 @@ def test_a_search_without_time_takes_one_step(keep):
 
 
 def test_a_canvas_that_no_time_is_left_for_has_an_empty_mask(monkeypatch):
-    """The clock moves on by a second at each look: the screening of one class takes all the time."""
+    """The clock moves on by a second at each look: one class's screening takes all the time."""
     ticks = iter(range(10_000))
     monkeypatch.setattr(time, "perf_counter", lambda: float(next(ticks)))
     patterns, _ = search(CANVASES[:4], [0, 0, 0, 1], keep=1, max_seconds=5)

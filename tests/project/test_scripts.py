@@ -120,6 +120,7 @@ def speed(monkeypatch, tiny_demo):
     goals = [(model, canvas, 500, goal) for model, canvas, _, goal in strength.GOALS]
     monkeypatch.setattr(strength, "GOALS", goals)
     monkeypatch.setattr(strength, "POOL", 2)
+    monkeypatch.setattr(strength, "AREAS_BUDGET", 500)
     monkeypatch.setattr(strength, "TRIGGER_SEEDS", 2)
     monkeypatch.setattr(speed, "ZEBRA", 0)
     monkeypatch.setattr(speed, "PHOTO_BUDGET", 400)
@@ -151,7 +152,7 @@ def test_speed_compares_the_power_with_the_loop(speed, cifar10, capsys):
 def test_speed_measures_how_strong_the_search_is(speed, cifar10, capsys):
     speed.main(["--tables", "strength", "--seeds", "1", "--cifar10", str(cifar10)])
     printed = capsys.readouterr().out
-    assert tables_of(printed) == [("| figure | reference | ours | goal | |", 7)]
+    assert tables_of(printed) == [("| figure | reference | ours | goal | |", 15)]
     for name in (
         "CIFAR-10, natural, positive, 500 passes a class, 10 classes, 1 seeds (",
         "CIFAR-10, natural, white, 500 passes a class, 10 classes, 1 seeds (",
@@ -160,6 +161,8 @@ def test_speed_measures_how_strong_the_search_is(speed, cifar10, capsys):
         "CIFAR-10, backdoored, white, 10 pixels, worst of 2 seeds (mean ",
         "demo, natural: IoU of two searches of the same positive canvas",
         "CIFAR-10, natural: IoU of two searches of the same positive canvas",
+        "demo, natural, one positive canvas, 1%, from 5%; alone (1 seeds)",
+        "CIFAR-10, backdoored, one white canvas, 1%, from 5%; alone (1 seeds)",
     ):
         assert f"| {name}" in printed
 
