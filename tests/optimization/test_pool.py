@@ -6,6 +6,9 @@ import time
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from plain_swaps import plain_areas
 from torch import nn
 
 from captum_classpattern import ClassPattern, search_masks
@@ -13,7 +16,13 @@ from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization import PaperLoop, Swap
 from captum_classpattern.optimization.contest import Contest
 from captum_classpattern.optimization.holdout import judging_subset, split_for_judging
-from captum_classpattern.optimization.pool import SCREENING_JUDGES, Pool, most_canvases
+from captum_classpattern.optimization.pool import (
+    SCREENED,
+    SCREENING_JUDGES,
+    Pool,
+    most_canvases,
+)
+from captum_classpattern.optimization.run import begin_search
 from captum_classpattern.optimization.search import Search
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.optimization.solvers.shrink import Shrink
@@ -61,6 +70,51 @@ def place(pattern, canvases=CANVASES):
     """Which canvas it is on."""
     [found] = [i for i, canvas in enumerate(canvases) if torch.equal(pattern.canvas, canvas)]
     return found
+
+
+def conv_net():
+    """In float64, so that sums in another order make no difference to a mask."""
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        layers = [nn.Conv2d(1, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(36, 3)]
+    net = nn.Sequential(*layers).double().eval()
+    with torch.no_grad():
+        net[0].weight.mul_(4)
+        net[3].weight.mul_(4)
+        net[3].bias -= net(IMAGES.double()).mean(0)
+    return net
+
+
+CONV_NET = conv_net()
+FEW = LabelledImages.of(IMAGES[:600], LABELS[:600])
+
+
+def conv_search(canvases, target, **kwargs):
+    kwargs = {"area": 0.2, "n_steps": 4, "precision": "full", **kwargs}
+    return ClassPattern(CONV_NET, FEW).search(canvases, target, **kwargs)
+
+
+def plain_search(canvas, target, rounds, seed, **kwargs):
+    """What plain swaps find, area by area."""
+    fit, _ = split_for_judging(FEW, seed)
+    images, labels = fit.images.double(), fit.known_labels.tolist()
+    return plain_areas(
+        CONV_NET, canvas.double(), target, images, labels, rounds, seed=seed, **kwargs
+    )
+
+
+def assert_same(found, expected):
+    """Of two lists of patterns."""
+    assert [pattern.target for pattern in found] == [pattern.target for pattern in expected]
+    for one, other in zip(found, expected):
+        assert torch.equal(one.canvas, other.canvas)
+        assert same_masks(one.mask, other.mask)
+
+
+def same_masks(one, other):
+    """The same pixels, and the same weights up to rounding."""
+    other = torch.as_tensor(other, dtype=one.dtype).view(one.shape)
+    return torch.equal(one > 0, other > 0) and torch.allclose(one, other, atol=1e-4, rtol=0)
 
 
 def pool(canvases, targets, keep):
@@ -308,6 +362,82 @@ def test_a_pool_finds_the_same_for_any_internal_batch_size(size):
     torch.testing.assert_close(one.mask, other.mask, atol=1e-5, rtol=0)
 
 
+PICTURES = torch.cat([CANVASES[:4], blank(0.0, 0.8)])
+
+
+@st.composite
+def pools(draw, fewest_classes=1):
+    """Canvases of up to three classes, some of them blank, some of them equal, and settings."""
+    classes = draw(st.integers(fewest_classes, 3))
+    count = draw(st.integers(classes, 6))
+    length = {"min_size": count - classes, "max_size": count - classes}
+    targets = [*range(classes), *draw(st.lists(st.integers(0, classes - 1), **length))]
+    pictures = draw(st.lists(st.integers(0, 5), min_size=count, max_size=count))
+    kwargs = {
+        "keep": draw(st.sampled_from([1, 2, None])),
+        "n_steps": draw(st.integers(1, 3)),
+        "seed": draw(st.integers(0, 5)),
+        "internal_batch_size": draw(st.sampled_from([None, 7, 16, 100])),
+    }
+    return PICTURES[pictures], targets, kwargs
+
+
+some_pools = settings(max_examples=12, deadline=None, derandomize=True)
+
+
+@some_pools
+@given(drawn=pools(2), areas=st.sampled_from([(0.48, 0.2), (0.2,)]))
+def test_classes_together_give_the_patterns_of_each_class_alone(drawn, areas):
+    canvases, targets, kwargs = drawn
+    classes = {y: canvases[torch.tensor(targets) == y] for y in targets}
+    if len({is_screened(own, [y] * len(own), kwargs["keep"]) for y, own in classes.items()}) > 1:
+        areas = areas[:1]  # at a smaller one, those that are not screened would not go on
+    together = conv_search(canvases, targets, areas=areas, **kwargs)
+    for target, own in classes.items():
+        alone = conv_search(own, target, areas=areas, **kwargs)
+        for area in areas:
+            assert_same([p for p in together[area] if p.target == target], alone[area])
+
+
+def is_screened(canvases, targets, keep):
+    found = pool(canvases, targets, keep)
+    return found.crowded(range(len(found.entrants)), SCREENED) != []
+
+
+@some_pools
+@given(drawn=pools(), size=st.sampled_from([5, 40]))
+def test_any_pool_is_the_same_for_any_internal_batch_size(drawn, size):
+    canvases, targets, kwargs = drawn
+    other = {**kwargs, "internal_batch_size": size}
+    assert_same(conv_search(canvases, targets, **kwargs), conv_search(canvases, targets, **other))
+
+
+@some_pools
+@given(drawn=pools())
+def test_each_pattern_of_a_pool_is_that_of_one_of_its_entrants_alone(drawn):
+    canvases, targets, kwargs = drawn
+    keep = kwargs.pop("keep")
+    left = pool(canvases, targets, keep).entrants
+    for pattern in conv_search(canvases, targets, keep=keep, **kwargs):
+        found = next(
+            entrant
+            for entrant in left
+            if entrant.stream.target == pattern.target
+            and torch.equal(canvases[entrant.canvas], pattern.canvas)
+            and same_masks(pattern.mask, mask_of(pattern.canvas, entrant.stream, kwargs))
+        )
+        left.remove(found)
+
+
+def mask_of(canvas, stream, kwargs):
+    """The mask of one canvas that meets one stream of baselines."""
+    fit, _ = split_for_judging(FEW, kwargs["seed"])
+    chosen = SearchSettings(area=0.2, precision="full", **kwargs)
+    search = begin_search(CONV_NET, canvas[None], [stream], fit, chosen)
+    search.finish()
+    return search.masks[0]
+
+
 def test_smaller_areas_are_the_same_alone_and_together():
     settings = {"areas": (0.48, 0.2, 0.08), "n_steps": 4}
     together, _ = search(CANVASES[:3], [0, 1, 0], **settings)
@@ -315,6 +445,24 @@ def test_smaller_areas_are_the_same_alone_and_together():
         alone, _ = search(CANVASES[i : i + 1], target, **settings)
         for area, [pattern] in alone.items():
             torch.testing.assert_close(pattern.mask, together[area][i].mask, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("kind", ["photos", "blank"])
+def test_a_survivors_masks_at_all_areas_are_those_of_a_search_alone(kind, seed):
+    """Where no canvas is screened: two photos of each of two classes, or two and a blank one."""
+    settings = {"areas": (0.48, 0.2), "seed": seed}
+    if kind == "photos":
+        found = conv_search(CANVASES[:4], [0, 0, 1, 1], keep=1, **settings)
+    else:
+        found = conv_search(torch.cat([CANVASES[:2], blank(0.0)]), 0, keep=2, **settings)
+        assert sum(not pattern.canvas.any() for pattern in found[0.2]) == 1
+    for area, patterns in found.items():
+        assert len(patterns) == 2
+        for pattern in patterns:
+            assert len(pattern.info["loss_curve"]) == {0.48: 4, 0.2: 3}[area]
+            alone = conv_search(pattern.canvas[None], pattern.target, **settings)
+            assert_same([pattern], alone[area])
 
 
 def plain_shrink(net, canvas, target, baselines, labels, *, kept):
@@ -423,25 +571,42 @@ def test_a_blank_canvas_gives_the_better_of_its_two_starts():
     assert first.info["settings"]["n_steps"] == 4
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_the_start_that_is_kept_is_the_better_one_half_way(seed, monkeypatch):
-    contests = []
-    run = Contest.run
+def plain_power(mask, canvas, target, judges):
+    """The share of the images of other classes that the mask's pixels turn into the target."""
+    hits = []
+    for image, label in zip(judges.images, judges.known_labels):
+        if label != target:
+            stamped = torch.where(torch.from_numpy(mask > 0), canvas, image)
+            hits.append(int(CONV_NET(stamped[None].double()).argmax()) == target)
+    return sum(hits) / len(hits)
 
-    def spy(self):
-        contests.append(self)
-        run(self)
 
-    monkeypatch.setattr(Contest, "run", spy)
-    [pattern], _ = search(blank(0.8), keep=1, seed=seed)
-    [contest] = contests
-    half_way = {row: curve[0][1] for row, curve in contest.curves.items()}
-    assert set(half_way) == {0, 1}
-    kept = max(half_way, key=lambda row: half_way[row])
-    assert contest.winners[0] == kept
-    assert torch.equal(pattern.mask, contest.search.masks[kept])
-    assert len(contest.curves[kept]) == 2
-    assert len(contest.curves[1 - kept]) == 1
+@pytest.mark.parametrize(
+    ("kind", "target", "seed", "better"),
+    [
+        ("photos", 0, 4, 0),
+        ("photos", 1, 0, 0),  # the other one would be better at the end
+        ("photos", 2, 0, 1),
+        ("photos", 0, 5, 1),
+        ("blank", 1, 3, 0),
+        ("blank", 1, 2, 1),  # the other one would be better at the end
+        ("blank", 0, 6, 1),  # the other one would be better at the end
+        ("blank", 1, 6, 0),  # they are equal, so the first one stays
+    ],
+)
+def test_what_survives_is_the_better_one_half_way(kind, target, seed, better):
+    """Of two photos, or of the two starts of a blank canvas."""
+    canvases = CANVASES[:2] if kind == "photos" else blank(0.8)
+    few, powers, masks = judging_subset(split_for_judging(FEW, seed)[1], 100), [], []
+    for canvas, start in zip(canvases.expand(2, -1, -1, -1), [0, int(kind == "blank")]):
+        [plain] = plain_search(canvas, target, 4, seed, areas=[0.2], start=start)
+        powers.append(plain_power(plain.half_way, canvas, target, few))
+        masks.append(plain.mask)
+    assert powers.index(max(powers)) == better
+    [survivor] = conv_search(canvases, target, keep=1, seed=seed)
+    assert [same_masks(survivor.mask, mask) for mask in masks].count(True) == 1
+    assert same_masks(survivor.mask, masks[better])
+    assert survivor.info["power_curve"][0][1] == powers[better]
 
 
 def test_the_overlap_of_two_starts():
@@ -595,6 +760,26 @@ def test_masks_of_smaller_areas_begin_inside_those_of_larger_ones():
     for large, small in zip(patterns[0.48], patterns[0.2]):
         changed = ((small.mask > 0) & (large.mask == 0)).sum()
         assert changed <= 3  # three proposals of one pixel each
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+@pytest.mark.parametrize(
+    ("rounds", "areas", "kwargs"),
+    [
+        (1, (0.48, 0.2), {}),
+        (5, (0.6, 0.12), {"batch_size": 9, "proposals": 2}),
+        (6, (0.48, 0.2, 0.08), {}),
+        (16, (0.48, 0.44), {"batch_size": 2}),  # the trend alone would choose others
+    ],
+)
+def test_a_smaller_area_equals_plain_swaps_that_go_on(rounds, areas, kwargs, seed):
+    given = {"areas": areas, "seed": seed}
+    found = conv_search(CANVASES[:1], 1, n_steps=rounds, solver=Swap(**kwargs), **given)
+    for area, plain in zip(areas, plain_search(CANVASES[0], 1, rounds, **given, **kwargs)):
+        [pattern] = found[area]
+        assert same_masks(pattern.mask, plain.mask)
+        assert pattern.info["loss_curve"] == pytest.approx(plain.losses, abs=1e-5)
+        assert pattern.info["passes"] == plain.passes
 
 
 def test_the_power_at_an_area_is_that_of_its_binary_mask():

@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from plain_swaps import plain_swaps
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
@@ -115,94 +116,6 @@ def test_equals_the_papers_loop_with_other_settings():
     assert result.losses[0].tolist() == pytest.approx(losses, abs=1e-5)
 
 
-def plain_batches(sizes, labels, target, seed):
-    """Epoch after epoch; a batch ends where its epoch does."""
-    batches, left, epoch = [], [], 0
-    for size in sizes:
-        if not left:
-            order = np.random.default_rng([seed, epoch]).permutation(len(labels))
-            left, epoch = [i for i in order if labels[i] != target], epoch + 1
-        batches.append(left[:size])
-        left = left[size:]
-    return batches
-
-
-def plain_slope(net, canvas, target, baselines, batch, mask, loss_of):
-    """Mean loss over a batch, image by image, and its gradient with respect to the mask."""
-    m, total = torch.from_numpy(mask).double().requires_grad_(), 0.0
-    for i in batch:
-        logits = net((m * canvas + (1 - m) * baselines[i])[None])[0]
-        total = total + loss_of(logits.softmax(0)[target]) / len(batch)
-    (slope,) = torch.autograd.grad(total, m)
-    return float(total.detach()), slope.numpy()
-
-
-def plain_swaps(
-    net, canvas, target, baselines, labels, rounds, *, area, batch_size=16, proposals=3, seed
-):
-    """The swap solver with one canvas: mask, losses of the rounds, passes, and swaps refused.
-
-    Only the mask of the sign steps is in float32: its rounding tells apart what would be ties.
-    """
-    height, width = canvas.shape[1:]
-    pixels = height * width
-
-    def evaluate(mask, batch, loss_of):
-        mask = np.asarray(mask).reshape(height, width)
-        loss, slope = plain_slope(net, canvas, target, baselines, batch, mask, loss_of)
-        return loss, slope.flatten()
-
-    def binary(held):
-        return [float(i in held) for i in range(pixels)]
-
-    def miss(p):
-        return 1 - p.sqrt()
-
-    def norm(slope):
-        return np.sqrt((slope**2).sum())
-
-    steps = min(100, max(25, 5 * rounds))
-    batches = plain_batches([4] * steps + [batch_size] * rounds, labels, target, seed)
-    soft = np.full(pixels, 0.5, dtype=np.float32)
-    for batch in batches[:steps]:
-        _, slope = evaluate(soft, batch, lambda p: -p.log())
-        signs = np.sign(0.2 * slope + 0.8 / (pixels / 2)).astype(np.float32)
-        soft = np.clip(soft - np.float32(4 / steps) * signs, 0, 1)
-    kept = round(area * pixels)
-    held = set(sorted(range(pixels), key=lambda i: (-soft[i].round(5), i))[:kept])
-    trend = (0.5 - soft.astype(np.float64)) / norm(soft - 0.5)
-    losses, refused = [], 0
-    for r, batch in enumerate(batches[steps:]):
-        count = max(1, round(min(kept, pixels - kept) / 8 * (1 - r / (0.7 * rounds))))
-        loss, slope = evaluate(binary(held), batch, miss)
-        losses.append(loss)
-        trend = 0.9 * trend + 0.1 * slope / norm(slope)
-        for _ in range(proposals):
-            out = sorted(held, key=lambda i: (-trend[i], i))[:count]
-            into = sorted(set(range(pixels)) - held, key=lambda i: (trend[i], i))[:count]
-            tried = held
-            for leaving, coming in zip(out, into):
-                if trend[leaving] > trend[coming]:
-                    tried = tried - {leaving} | {coming}
-            loss_tried, slope_tried = evaluate(binary(tried), batch, miss)
-            worth = 0.45 * (slope + slope_tried) / 2 / max(norm(slope), norm(slope_tried))
-            for i in tried ^ held:
-                trend[i] = (trend[i] + worth[i]) / 2
-            if loss_tried < loss:
-                held, loss, slope = tried, loss_tried, slope_tried
-                trend = 0.8 * trend + 0.2 * slope / norm(slope)
-            elif tried != held:
-                refused += 1
-    helps = {i: -trend[i] for i in held}
-    low, high = min(helps.values()), max(helps.values())
-    weights = np.zeros(pixels)
-    for i in held:
-        weights[i] = 0.5 + 0.5 * (helps[i] - low) / (high - low)
-    shown = [len(batch) for batch in batches]
-    passes = sum(shown[:steps]) + (1 + proposals) * sum(shown[steps:])
-    return weights.reshape(height, width), losses, passes, refused
-
-
 @pytest.mark.parametrize("seed", [0, 3, 8])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(
@@ -220,9 +133,7 @@ def test_equals_the_plain_swaps(rounds, area, settings, channels, seed):
     net = conv_net(channels, gain=4.0).double()
     [canvas] = random_images(1, channels, 5, torch.float64)
     baselines = random_images(12, channels, 6, torch.float64)
-    weights, losses, passes, _ = plain_swaps(
-        net, canvas, 0, baselines, LABELS, rounds, area=area, seed=seed, **settings
-    )
+    plain = plain_swaps(net, canvas, 0, baselines, LABELS, rounds, area=area, seed=seed, **settings)
     result = search_masks(
         net,
         canvas[None],
@@ -235,11 +146,11 @@ def test_equals_the_plain_swaps(rounds, area, settings, channels, seed):
         seed=seed,
     )
     found = result.masks[0, 0].numpy()
-    assert ((found > 0) == (weights > 0)).all()
-    np.testing.assert_allclose(found, weights, atol=1e-4)
+    assert ((found > 0) == (plain.mask > 0)).all()
+    np.testing.assert_allclose(found, plain.mask, atol=1e-4)
     assert result.losses.shape == (1, rounds)
-    assert result.losses[0].tolist() == pytest.approx(losses, abs=1e-5)
-    assert result.passes.tolist() == [passes]
+    assert result.losses[0].tolist() == pytest.approx(plain.losses, abs=1e-5)
+    assert result.passes.tolist() == [plain.passes]
 
 
 def test_the_swaps_change_pixels_lower_the_loss_and_are_refused_at_times():
@@ -251,8 +162,8 @@ def test_the_swaps_change_pixels_lower_the_loss_and_are_refused_at_times():
     assert ((short.masks > 0) != (long.masks > 0)).sum() >= 4
     assert (long.losses[:, -3:].mean(1) < long.losses[:, :3].mean(1)).all()
     arguments = (canvases[0].double(), 0, baselines.double(), LABELS, 30)
-    *_, refused = plain_swaps(net.double(), *arguments, batch_size=3, **settings)
-    assert 0 < refused < 90
+    plain = plain_swaps(net.double(), *arguments, batch_size=3, **settings)
+    assert 0 < plain.refused < 90
 
 
 def test_tiny_gradients_are_normalised_too():
