@@ -125,7 +125,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             areas (Sequence[float], optional): Several areas, instead of ``area``. The largest is
                 searched as usual. At each smaller one the search starts from the patterns of the
                 next larger one, with two thirds of the rounds. A pool that is screened is searched
-                anew at each area, since other canvases are good at another area. Default: None.
+                anew at each area, since other canvases are good at another area; so are the other
+                classes of such a call. Default: None.
             keep (int, optional): The most patterns of each class to return, best first by the
                 judging images. The different canvases of a class compete: a quick screening leaves
                 two per pattern, and the weaker one is dropped half-way. Default: None (one for each

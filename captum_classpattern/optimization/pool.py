@@ -70,13 +70,13 @@ class Pool:
         blank = (canvases == canvases[..., :1, :1]).flatten(1).all(1).tolist()
         pixels = canvases.detach().cpu().double().numpy()
         first: dict[tuple[int, bytes], int] = {}  # of equal canvases of a group
-        copies = Counter[int]()
+        self.copies = Counter[int]()  # of each image
         for canvas, target in enumerate(targets):
             group = target if self.keeps_best else canvas
             key = (group, str(canvas).encode() if all_differ else pixels[canvas].tobytes())
             image = first.setdefault(key, canvas)
-            before = copies[image]
-            copies[image] += 1
+            before = self.copies[image]
+            self.copies[image] += 1
             if blank[canvas] and not all_differ and len(judges.without_class(target)):
                 starts = range(0 if before == 0 else max(STARTS, before), max(STARTS, before + 1))
             else:
@@ -146,12 +146,20 @@ class Pool:
         self, entrants: Sequence[int], scores: Mapping[int, float], places: int = 1
     ) -> list[int]:
         """Of some entrants those with the highest scores, ``places`` per pattern that is kept:
-        group by group, the best of each group first; ties keep their order."""
+        group by group, the best of each group first; ties keep their order. More starts on an image
+        than it has copies come last."""
         best: list[int] = []
         for group, kept in self.kept.items():
             of_group = [row for row in entrants if self.entrants[row].group == group]
             of_group.sort(key=lambda row: -scores.get(row, 0.0))
-            best += of_group[: places * kept]
+            seen = Counter[int]()
+            first: list[int] = []
+            last: list[int] = []
+            for row in of_group:
+                image = self.entrants[row].image
+                (first if seen[image] < self.copies[image] else last).append(row)
+                seen[image] += 1
+            best += (first + last)[: places * kept]
         return best
 
 

@@ -829,3 +829,12 @@ def test_areas_that_no_time_is_left_for_take_the_pixels_of_the_largest(solver, m
 def test_areas_that_are_refused(areas, text):
     with pytest.raises(ValueError, match=text):
         search(areas=areas)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_starts_of_a_blank_canvas_do_not_push_out_a_photo(seed):
+    canvases = torch.cat([CANVASES[:2], blank(0.0)])
+    patterns, _ = search(canvases, 1, keep=2, seed=seed)
+    assert len({place(pattern, canvases) for pattern in patterns}) == 2
+    copies = torch.cat([blank(0.0, 0.0), CANVASES[:1]])
+    assert Pool(copies, [1] * 3, 3, JUDGES).best([0, 1, 2], {0: 0.1, 1: 0.2, 2: 0.15}) == [1, 2, 0]
