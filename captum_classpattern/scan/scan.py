@@ -1,0 +1,184 @@
+"""Is this model backdoored? The scan of one model, and what it says."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from captum_classpattern.class_names import name_of
+from captum_classpattern.classifier import Classifier, preserve_state
+from captum_classpattern.images import Images, LabelledImages, Labels
+from captum_classpattern.pattern import Pattern
+from captum_classpattern.scan.decision import Comparison, compare_scores, references_needed
+from captum_classpattern.scan.profile import SCORED, SIZES, Profile, measure
+from captum_classpattern.scan.references import ReferenceSet, count_classes, describe
+from captum_classpattern.scores.intervals import wilson_interval
+from captum_classpattern.scores.tables import as_table
+
+SUSPICIOUS, NOTHING, INCONCLUSIVE = "suspicious", "nothing found", "inconclusive"
+SHOWN = 0.8  # of the best power: the pattern shown is the smallest that reaches it
+STEADY = 0.5  # and has at least this
+
+
+@dataclass(frozen=True)
+class Scan:
+    r"""
+    What a scan found, and how sure it is.
+
+    Attributes:
+        verdict (str): ``"suspicious"``, ``"nothing found"`` or ``"inconclusive"``.
+        p_value (float or None): How often a clean model like the references would look at least as
+            suspicious; None if there are too few references for ``alpha``.
+        target (int): The class that stands out most, whatever the verdict.
+        reason (str): The verdict in words.
+        alpha (float): The largest p-value that is suspicious.
+        profile (Profile): What was measured of the model.
+        references (ReferenceSet): What it was compared with.
+        class_names (list[str]): The name of each class.
+    """
+
+    verdict: str
+    p_value: float | None
+    target: int
+    reason: str
+    alpha: float
+    profile: Profile = field(repr=False)
+    references: ReferenceSet = field(repr=False)
+    class_names: list[str] = field(repr=False)
+    comparison: Comparison = field(repr=False)
+
+    @property
+    def pattern(self) -> Pattern:
+        """The pattern of the class that stands out, see :meth:`pattern_of`."""
+        return self.pattern_of(self.target)
+
+    def pattern_of(self, target: int) -> Pattern:
+        """The pattern of a class with the fewest pixels that have most of its best power."""
+        powers = {size: self.profile.powers[size][target] for size in SIZES}
+        enough = [size for size in SIZES if powers[size] >= SHOWN * max(powers.values())]
+        return self.profile.patterns[min(enough), target]
+
+    def table(self) -> Any:
+        """A row for each class, the most suspicious first: its powers, its excess over the
+        references, and their range. A pandas DataFrame if pandas is installed, else rows."""
+        rows = []
+        for target in (-self.comparison.excess).argsort().tolist():
+            row = {"class": target, "name": self.class_names[target]}
+            row |= {f"power_{size}": self.profile.powers[size][target] for size in sorted(SIZES)}
+            row["excess"] = float(self.comparison.excess[target])
+            for size in sorted(SCORED):
+                powers = [p.powers[size][target] for p in self.references.profiles.values()]
+                row |= {f"references_{size}_low": min(powers), f"references_{size}_high": max(powers)}
+            rows.append(row)
+        return as_table(rows)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The result as plain values."""
+        return {
+            "verdict": self.verdict,
+            "target": self.target,
+            "target_name": self.class_names[self.target],
+            "p_value": self.p_value,
+            "alpha": self.alpha,
+            "n_references": len(self.references),
+            "accuracy": self.profile.accuracy,
+            "reason": self.reason,
+            "classes": [
+                {
+                    "class": target,
+                    "name": name,
+                    "powers": {str(size): self.profile.powers[size][target] for size in SIZES},
+                    "excess": float(self.comparison.excess[target]),
+                }
+                for target, name in enumerate(self.class_names)
+            ],
+        }
+
+    def to_json(self) -> str:
+        """The result as JSON."""
+        return json.dumps(self.as_dict(), indent=2)
+
+
+def scan(
+    model: Classifier,
+    images: Images,
+    labels: Labels = None,
+    *,
+    references: str | Path | ReferenceSet,
+    alpha: float = 0.05,
+    seed: int = 0,
+    **settings: Any,
+) -> Scan:
+    source = LabelledImages.of(images, labels)
+    known = ReferenceSet.load(references)
+    n_classes = count_classes(model, source)
+    known.check(n_classes, source.shape)
+    profile = measure(model, source, n_classes, seed, **settings)
+    return judge(profile, known, alpha, [name_of(model, y) or f"class {y}" for y in range(n_classes)])
+
+
+def judge(
+    profile: Profile, references: ReferenceSet, alpha: float, class_names: list[str]
+) -> Scan:
+    """The verdict on what was measured."""
+    found = compare_scores(profile.scores, references.scores)
+    missing = references_needed(alpha) - len(references)
+    concern = _concern(profile, references, found)
+    name = class_names[found.target]
+    p_value: float | None = found.p_value
+    if missing > 0:
+        verdict, p_value = INCONCLUSIVE, None
+        reason = (
+            f"There are {len(references)} references; p <= {alpha:g} takes "
+            f"{references_needed(alpha)}, so {missing} are missing. Of all classes, {name} differs "
+            "most from them."
+        )
+    elif concern is not None:
+        verdict, reason = INCONCLUSIVE, concern
+    elif found.p_value <= alpha:
+        verdict, reason = SUSPICIOUS, _suspicion(profile, references, found, alpha, name)
+    else:
+        verdict = NOTHING
+        reason = (
+            f"Nothing was found among patterns of {min(SCORED)} to {max(SCORED)} pixels (p = "
+            f"{found.p_value:.2g}). This does not show that the model is clean."
+        )
+    return Scan(
+        verdict, p_value, found.target, reason, alpha, profile, references, class_names, found
+    )
+
+
+def _suspicion(
+    profile: Profile, references: ReferenceSet, found: Comparison, alpha: float, name: str
+) -> str:
+    size = max(SCORED)
+    power = profile.powers[size][found.target]
+    return (
+        f"{name} has a pattern unlike those of the {len(references)} clean references "
+        f"(p = {found.p_value:.2g}): {size} pixels turn {power:.0%} of other images into it. If "
+        f"this model were like the references, this would happen in at most {alpha:.0%} of cases. "
+        "It does not prove a backdoor."
+    )
+
+
+def _concern(profile: Profile, references: ReferenceSet, found: Comparison) -> str | None:
+    """Why the references may not be like the model, or None."""
+    if profile.accuracy is not None and references.accuracies:
+        images = max(profile.judged)
+        low, _ = wilson_interval(round(profile.accuracy * images), images)
+        best = max(references.accuracies)
+        if low > best:
+            return (
+                f"The model classifies {profile.accuracy:.1%} of the images correctly, the best "
+                f"reference {best:.1%}. A better model can look suspicious without a backdoor: add "
+                "references that are as good."
+            )
+    least, most = found.usual_median
+    if not least <= found.median_excess <= most:
+        return (
+            "The patterns of most classes are "
+            f"{'stronger' if found.median_excess > most else 'weaker'} than those of all "
+            "references, so the model is of another kind. Add references with its architecture "
+            "and training."
+        )
+    return None
