@@ -12,7 +12,7 @@ from captum_classpattern.pattern import Pattern
 from captum_classpattern.scan.decision import Comparison, compare_scores, references_needed
 from captum_classpattern.scan.profile import SCORED, SIZES, Profile, measure
 from captum_classpattern.scan.references import ReferenceSet, count_classes, describe
-from captum_classpattern.scores.intervals import wilson_interval
+from captum_classpattern.scores.intervals import wilson
 from captum_classpattern.scores.tables import as_table
 
 SUSPICIOUS, NOTHING, INCONCLUSIVE = "suspicious", "nothing found", "inconclusive"
@@ -165,7 +165,7 @@ def _concern(profile: Profile, references: ReferenceSet, found: Comparison) -> s
     """Why the references may not be like the model, or None."""
     if profile.accuracy is not None and references.accuracies:
         images = max(profile.judged)
-        low, _ = wilson_interval(round(profile.accuracy * images), images)
+        low, _ = wilson(round(profile.accuracy * images), images)
         best = max(references.accuracies)
         if low > best:
             return (
