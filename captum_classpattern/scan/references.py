@@ -48,27 +48,42 @@ class ReferenceSet:
         return len(self.profiles)
 
     @classmethod
-    def measure(
-        cls,
-        models: Mapping[str, Classifier],
+    def for_models(cls, model: Classifier, images: Images, labels: Labels = None) -> "ReferenceSet":
+        """An empty set for models that are like this one, measured with these images."""
+        source = LabelledImages.of(images, labels)
+        return cls(count_classes(model, source), source.shape, images=describe(source))
+
+    def add(
+        self,
+        name: str,
+        model: Classifier,
         images: Images,
         labels: Labels = None,
         *,
         seed: int = 0,
-        **settings: Any,
-    ) -> "ReferenceSet":
-        """Measures clean models one after the other, with the same images."""
+        **compute: Any,
+    ) -> None:
+        r"""
+        Measures a clean model.
+
+        Args:
+            name (str): The model's name in the set. One of the same name is replaced.
+            model (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
+            images (LabelledImages, Tensor, Dataset or DataLoader): Images of all classes.
+            labels (Tensor or Sequence[int], optional): Their classes. Default: None (those that
+                come with the images, else the classifier's predictions).
+            seed (int): Seed of the searches. Default: 0.
+            compute (Any): ``precision``, ``internal_batch_size`` and ``show_progress``, as in
+                :meth:`ClassPattern.search`.
+
+        Raises:
+            ValueError: If the model has another number of classes than the set, or the images are
+                of another size.
+        """
         source = LabelledImages.of(images, labels)
-        found: ReferenceSet | None = None
-        for name, model in models.items():
-            n_classes = count_classes(model, source)
-            if found is None:
-                found = cls(n_classes, source.shape, images=describe(source))
-            found.check(n_classes, source.shape)
-            found.profiles[name] = measure(model, source, n_classes, seed, **settings)
-        if found is None:
-            raise ValueError("models must hold at least one clean model")
-        return found
+        n_classes = count_classes(model, source)
+        self.check(n_classes, source.shape)
+        self.profiles[name] = measure(model, source, n_classes, seed, **compute)
 
     @classmethod
     def load(cls, source: "str | Path | ReferenceSet") -> "ReferenceSet":

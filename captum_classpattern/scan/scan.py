@@ -5,19 +5,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from captum_classpattern._files import write_atomically
 from captum_classpattern.class_names import name_of
-from captum_classpattern.classifier import Classifier, preserve_state
+from captum_classpattern.classifier import Classifier
 from captum_classpattern.images import Images, LabelledImages, Labels
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scan.decision import Comparison, compare_scores, references_needed
 from captum_classpattern.scan.profile import SCORED, SIZES, Profile, measure
-from captum_classpattern.scan.references import ReferenceSet, count_classes, describe
+from captum_classpattern.scan.references import ReferenceSet, count_classes
 from captum_classpattern.scores.intervals import wilson
 from captum_classpattern.scores.tables import as_table
 
 SUSPICIOUS, NOTHING, INCONCLUSIVE = "suspicious", "nothing found", "inconclusive"
 SHOWN = 0.8  # of the best power: the pattern shown is the smallest that reaches it
-STEADY = 0.5  # and has at least this
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,21 @@ class Scan:
             ],
         }
 
+    def save(self, folder: str | Path) -> None:
+        """Writes scan.json and the patterns of all classes."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for (size, target), pattern in self.profile.patterns.items():
+            pattern.save(folder / f"{target}_{size}_pixels.safetensors", seen_beside=True)
+        write_atomically(folder / "scan.json", (self.to_json() + "\n").encode())
+
+    def plot(self, *, use_pyplot: bool = True) -> tuple[Any, Any]:
+        """The patterns of the most suspicious classes, and the power of all classes over the number
+        of pixels; a figure and its axes."""
+        from captum_classpattern.scan.figure import plot_scan
+
+        return plot_scan(self, use_pyplot)
+
     def to_json(self) -> str:
         """The result as JSON."""
         return json.dumps(self.as_dict(), indent=2)
@@ -107,14 +122,47 @@ def scan(
     references: str | Path | ReferenceSet,
     alpha: float = 0.05,
     seed: int = 0,
-    **settings: Any,
+    **compute: Any,
 ) -> Scan:
+    r"""
+    Asks whether a model is backdoored, by comparing it with clean models.
+
+    For each class it searches a few pixels, their places and their colours, that turn other images
+    into the class (see :class:`~captum_classpattern.optimization.Learned`). A backdoored class needs
+    fewer pixels than the same class of clean models. The search costs the same for every model, and
+    the model and its references are treated alike, so the p-value is exact for models that are like
+    the references. It says nothing about other models.
+
+    Args:
+        model (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
+        images (LabelledImages, Tensor, Dataset or DataLoader): Clean images of all classes, of which
+            50 a class are used; best not the model's training images.
+        labels (Tensor or Sequence[int], optional): Their classes. Default: None (those that come
+            with the images, else the classifier's predictions).
+        references (ReferenceSet, str or Path): The clean models, a file of them, or the set
+            ``"demo"`` or ``"cifar10"`` that comes with the package.
+        alpha (float): The largest p-value that is suspicious. It takes at least 1 / alpha - 1
+            references. Default: 0.05.
+        seed (int): Seed of the searches. Default: 0.
+        compute (Any): ``precision``, ``internal_batch_size`` and ``show_progress``, as in
+            :meth:`ClassPattern.search`.
+
+    Returns:
+        *Scan*: The verdict, with the p-value, the class and its pattern.
+
+    Raises:
+        ValueError: If the references are of another number of classes, size of images or version
+            of the search; or if the model predicts one class for all images.
+    """
+    if not 0 < alpha < 1:
+        raise ValueError(f"alpha must be between 0 and 1, got {alpha}")
     source = LabelledImages.of(images, labels)
     known = ReferenceSet.load(references)
     n_classes = count_classes(model, source)
     known.check(n_classes, source.shape)
-    profile = measure(model, source, n_classes, seed, **settings)
-    return judge(profile, known, alpha, [name_of(model, y) or f"class {y}" for y in range(n_classes)])
+    profile = measure(model, source, n_classes, seed, **compute)
+    names = [name_of(model, y) or f"class {y}" for y in range(n_classes)]
+    return judge(profile, known, alpha, names)
 
 
 def judge(
