@@ -250,8 +250,11 @@ def train(entry: Entry, data: Path) -> nn.Module:
     if recipe.optimizer == "adam":
         peak, optimizer = 0.005, torch.optim.AdamW(network.parameters(), 0.005)
     else:
-        peak, optimizer = 0.2, torch.optim.SGD(
-            network.parameters(), 0.2, momentum=0.9, weight_decay=5e-4, nesterov=True
+        peak, optimizer = (
+            0.2,
+            torch.optim.SGD(
+                network.parameters(), 0.2, momentum=0.9, weight_decay=5e-4, nesterov=True
+            ),
         )
     steps = len(images) // BATCH
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, recipe.epochs * steps)

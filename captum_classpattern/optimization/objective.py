@@ -11,7 +11,6 @@ from torch import Tensor
 
 from captum_classpattern.classifier import Classifier, additional_rows, device_and_dtype, warn
 
-
 Reduction = Callable[[Tensor, Tensor, Tensor], Tensor]  # of gradients, images, differences
 
 

@@ -83,9 +83,7 @@ class Pool:
                 new = range(0 if before == 0 else max(starts, before), max(starts, before + 1))
             else:
                 new = range(0 if before else 1)
-            self.entrants += [
-                Entrant(canvas, Stream(target, start), group, image) for start in new
-            ]
+            self.entrants += [Entrant(canvas, Stream(target, start), group, image) for start in new]
             counts = before == 0 or blank[canvas]
             self.kept[group] += counts and (keep is None or self.kept[group] < keep)
 

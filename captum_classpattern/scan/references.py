@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from captum_classpattern._files import write_atomically
-from captum_classpattern._validation import check_seed
 from captum_classpattern.classifier import Classifier, check_classifier, preserve_state
 from captum_classpattern.images import Images, LabelledImages, Labels
 from captum_classpattern.pattern import combined_hash

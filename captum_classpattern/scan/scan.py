@@ -68,7 +68,10 @@ class Scan:
             row["excess"] = float(self.comparison.excess[target])
             for size in sorted(SCORED):
                 powers = [p.powers[size][target] for p in self.references.profiles.values()]
-                row |= {f"references_{size}_low": min(powers), f"references_{size}_high": max(powers)}
+                row |= {
+                    f"references_{size}_low": min(powers),
+                    f"references_{size}_high": max(powers),
+                }
             rows.append(row)
         return as_table(rows)
 
@@ -165,9 +168,7 @@ def scan(
     return judge(profile, known, alpha, names)
 
 
-def judge(
-    profile: Profile, references: ReferenceSet, alpha: float, class_names: list[str]
-) -> Scan:
+def judge(profile: Profile, references: ReferenceSet, alpha: float, class_names: list[str]) -> Scan:
     """The verdict on what was measured."""
     found = compare_scores(profile.scores, references.scores)
     missing = references_needed(alpha) - len(references)

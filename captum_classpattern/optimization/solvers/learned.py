@@ -32,9 +32,10 @@ class Learned:
 
     The start minimises the cross-entropy plus a weight times the sum of the soft mask, over the
     mask and its colours, with Adam. The weight grows while the class is predicted, and shrinks
-    while it is not. The strongest pixels make a binary mask. In each round, the colours take a step,
-    and some pixels are swapped for others, in the colours 0 or 1 a channel that promise most; the
-    swap is kept if 1 - sqrt(p) falls on the same batch, where p is the probability of the class.
+    while it is not. The strongest pixels make a binary mask. In each round, the colours take a
+    step, and some pixels are swapped for others, in the colours 0 or 1 a channel that promise most.
+    The swap is kept if 1 - sqrt(p) falls on the same batch, where p is the probability of the
+    class.
 
     Search several ``areas``, from some 25 pixels down to three: each goes on from the larger one.
 
@@ -77,12 +78,12 @@ class Learned:
         rounds = search.n_steps or self.rounds
         if search.trend is None:
             soft = self._soft_masks(search, _soft_steps(rounds))
-            contrast = (search.canvases[rows] - 0.5).abs().clamp(min=CONTRAST).amax(1, keepdim=True)
-            trend, masks = None, strongest(soft * contrast, kept)
+            contrast = (search.canvases[rows].float() - 0.5).abs().clamp(min=CONTRAST)
+            trend, masks = None, strongest(soft * contrast.amax(1, keepdim=True), kept)
         else:
             trend, held = search.trend[rows], search.masks[rows] > 0
             masks = strongest((-trend).where(held, -torch.inf), kept)
-        colours = search.canvases[rows].requires_grad_()
+        colours = search.canvases[rows].float().requires_grad_()
         adam = torch.optim.Adam([colours], self.rate, BETAS)
         for number, batch in enumerate(search.batches(self.batch_size, rounds)):
             loss, slope, at_images = search.loss_and_colour_gradients(masks, batch, bounded=True)
@@ -95,7 +96,7 @@ class Learned:
             tried = swap_pixels(masks, trend, count)
             with torch.no_grad():
                 colours.copy_(brightest.where(tried > masks, colours.clamp(0, 1)))
-            search.canvases[rows] = colours.detach()
+            _paint(search, colours)
             better = search.loss(tried, batch) < loss
             masks = tried.where(better.view(-1, 1, 1, 1), masks)
         search.masks[rows] = masks
@@ -111,34 +112,48 @@ class Learned:
         places = torch.zeros_like(search.masks[rows], requires_grad=True)
         shades = search.canvases[rows].float().clamp(INSIDE, 1 - INSIDE).logit().requires_grad_()
         adam = torch.optim.Adam([places, shades], self.rate, BETAS)
-        weight = torch.full((len(rows),), self.weight, device=places.device)
-        streak, mean = torch.zeros_like(weight), torch.full_like(weight, torch.inf)
-        smallest = places.detach().sigmoid()
-        first_colours = search.canvases[rows].clone()
-        found = torch.full_like(weight, torch.inf)
-        best_colours = first_colours
+        weight = _Weight(self.weight, len(rows), places.device)
+        mean = smallest = torch.full((len(rows),), torch.inf, device=places.device)
+        best = places.detach().sigmoid(), shades.detach().sigmoid()
         for batch in search.batches(self.soft_batch_size, steps):
             masks, colours = places.sigmoid(), shades.sigmoid()
-            search.canvases[rows] = colours.detach().to(search.canvases.dtype)
-            loss, slope, at_images = search.loss_and_colour_gradients(masks.detach(), batch)
+            now = masks.detach(), colours.detach()
+            _paint(search, colours)
+            loss, slope, at_images = search.loss_and_colour_gradients(now[0], batch)
             mean = loss.where(mean.isinf(), SMOOTHED * mean + (1 - SMOOTHED) * loss)
-            size = masks.detach().sum((1, 2, 3))
-            better = ((mean < EASY) & (size < found)) | found.isinf()
-            found = size.where(better & (mean < EASY), found)
-            wide = better.view(-1, 1, 1, 1)
-            smallest = masks.detach().where(wide, smallest)
-            best_colours = colours.detach().where(wide, best_colours)
-            easy = loss < EASY
-            streak = (streak.clamp(min=0) + 1).where(easy, streak.clamp(max=0) - 1)
-            moves = streak.abs() == PATIENCE
-            factor = torch.where(streak > 0, FACTOR, FACTOR**-1.5)
-            weight, streak = weight * factor.where(moves, 1.0), streak * ~moves
+            size = now[0].sum((1, 2, 3))
+            smaller = (mean < EASY) & (size < smallest)
+            better = (smaller | smallest.isinf()).view(-1, 1, 1, 1)  # the last one, if none is good
+            best = now[0].where(better, best[0]), now[1].where(better, best[1])
+            smallest = size.where(smaller, smallest)
+            of_masks = (slope * now[1] - at_images).sum(1, keepdim=True) + weight.values
+            weight.update(loss)
             adam.zero_grad()
-            of_masks = (slope * colours - at_images).sum(1, keepdim=True) + weight.view(-1, 1, 1, 1)
-            torch.autograd.backward([masks, colours], [of_masks.detach(), slope * masks.detach()])
+            torch.autograd.backward([masks, colours], [of_masks, slope * now[0]])
             adam.step()
-        search.canvases[rows] = best_colours.to(search.canvases.dtype)
-        return smallest
+        _paint(search, best[1])
+        return best[0]
+
+
+class _Weight:
+    """What the size of each mask costs: more while its class is predicted, less while it is not."""
+
+    def __init__(self, weight: float, count: int, device: torch.device) -> None:
+        self.values = torch.full((count, 1, 1, 1), weight, device=device)
+        self.streak = torch.zeros(count, device=device)  # of easy batches, or below 0 of others
+
+    def update(self, loss: Tensor) -> None:
+        """Moves the weights of masks with as many batches of one kind in a row."""
+        longer = (self.streak.clamp(min=0) + 1).where(loss < EASY, self.streak.clamp(max=0) - 1)
+        moves = longer.abs() == PATIENCE
+        factor = torch.where(longer > 0, FACTOR, FACTOR**-1.5).where(moves, 1.0)
+        self.values = self.values * factor.view(-1, 1, 1, 1)
+        self.streak = longer * ~moves
+
+
+def _paint(search: Search, colours: Tensor) -> None:
+    """Gives the canvases that are searched their colours."""
+    search.canvases[search.rows] = colours.detach().to(search.canvases.dtype)
 
 
 def _worth(
