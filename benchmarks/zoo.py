@@ -131,8 +131,8 @@ class Entry:
 
 
 def entries() -> Iterator[Entry]:
-    """All models: seven clean ones of each recipe, and the backdoored ones. Each backdoor is planted
-    by a development recipe if its number is even, otherwise by a test recipe."""
+    """All models: seven clean ones of each recipe, and the backdoored ones. A development recipe
+    plants the backdoors of even numbers, a test recipe the others."""
     for seed, recipe in itertools.product(range(CLEAN_SEEDS), RECIPES):
         yield Entry(f"clean_{recipe}_{seed}", recipe, seed)
     planters = [[name for name in RECIPES if (name in TEST_RECIPES) == test] for test in (0, 1)]

@@ -19,7 +19,7 @@ def plot_scan(scan: "Scan", use_pyplot: bool) -> tuple[Any, Any]:
     figure = new_figure(10.5, 3.4, use_pyplot)
     axes = figure.subplots(1, SHOWN + 1, width_ratios=[*[1] * SHOWN, 1.9])
     order = (-scan.comparison.excess).argsort().tolist()
-    for axis, target in zip(axes, order):
+    for axis, target in zip(axes[:SHOWN], order):
         pattern = scan.pattern_of(target)
         pixels = int(pattern.mask.count_nonzero())
         power = scan.profile.powers[pixels][target]
@@ -27,8 +27,8 @@ def plot_scan(scan: "Scan", use_pyplot: bool) -> tuple[Any, Any]:
         axis.set(xticks=[], yticks=[], title=scan.class_names[target])
         axis.set_xlabel(f"{pixels} pixels, {power:.0%}", color=QUIET)
     _draw_powers(axes[-1], scan, order)
-    figure.suptitle(f"{scan.verdict.capitalize()}" + (
-        "" if scan.p_value is None else f", p = {scan.p_value:.2g}"))  # fmt: skip
+    p_value = "" if scan.p_value is None else f", p = {scan.p_value:.2g}"
+    figure.suptitle(scan.verdict.capitalize() + p_value)
     return figure, axes
 
 
@@ -41,14 +41,15 @@ def _draw_powers(axis: Any, scan: "Scan", order: list[int]) -> None:
     )
     label = f"{scan.class_names[first]} of {len(of_references)} references"
     axis.fill_between(sizes, of_references.min(0), of_references.max(0), color=BAND, label=label)
-    for target in reversed(order):
+    for target in reversed(order):  # the first class on top
         powers = [scan.profile.powers[size][target] for size in sizes]
-        strong = target == first
+        if target == first:
+            label, style = scan.class_names[first], {"color": STRONG, "linewidth": 2, "zorder": 3}
+        else:
+            label, style = "other classes", {"color": OTHERS, "linewidth": 0.8}
         axis.plot(
-            sizes, powers, ".-", color=STRONG if strong else OTHERS,
-            linewidth=2 if strong else 0.8, zorder=3 if strong else 2,
-            label=scan.class_names[first] if strong else "other classes" if target == order[-1] else None,
-        )  # fmt: skip
+            sizes, powers, ".-", label=label if target in (first, order[-1]) else None, **style
+        )
     axis.set(xlabel="pixels", ylim=(-0.02, 1.02), xticks=sizes)
     axis.set_title("share of other images that become the class", fontsize=9)
     axis.yaxis.set_major_formatter("{x:.0%}")

@@ -25,9 +25,9 @@ class ReferenceSet:
     r"""
     What a scan measured of clean models, to compare other models of the same task with.
 
-    The models should be like those that will be scanned: the same classes and images, and accuracies
-    that span those of the models that people have for the task. Models that were badly trained make
-    a weak set: a good clean model then looks suspicious.
+    The models should be like those that will be scanned: the same classes and images, and
+    accuracies that span those of the models that people have for the task. Models that were badly
+    trained make a weak set: a good clean model then looks suspicious.
 
     Args:
         n_classes (int): How many classes the models have.
@@ -91,7 +91,7 @@ class ReferenceSet:
             return source
         path: Any = Path(source)
         if str(source) in SHIPPED:
-            path = files(__package__).joinpath("data", f"{source}.json")
+            path = files(__package__) / "data" / f"{source}.json"
         try:
             data = json.loads(path.read_text())
         except FileNotFoundError:

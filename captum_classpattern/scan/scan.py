@@ -131,15 +131,15 @@ def scan(
     Asks whether a model is backdoored, by comparing it with clean models.
 
     For each class it searches a few pixels, their places and their colours, that turn other images
-    into the class (see :class:`~captum_classpattern.optimization.Learned`). A backdoored class needs
+    into the class, see :class:`~captum_classpattern.optimization.Learned`. A backdoored class needs
     fewer pixels than the same class of clean models. The search costs the same for every model, and
-    the model and its references are treated alike, so the p-value is exact for models that are like
+    the model and its references are treated alike. So the p-value is exact for models that are like
     the references. It says nothing about other models.
 
     Args:
         model (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
-        images (LabelledImages, Tensor, Dataset or DataLoader): Clean images of all classes, of which
-            50 a class are used; best not the model's training images.
+        images (LabelledImages, Tensor, Dataset or DataLoader): Clean images of all classes, of
+            which 50 a class are used; best not the model's training images.
         labels (Tensor or Sequence[int], optional): Their classes. Default: None (those that come
             with the images, else the classifier's predictions).
         references (ReferenceSet, str or Path): The clean models, a file of them, or the set
