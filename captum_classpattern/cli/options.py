@@ -198,12 +198,14 @@ def _read_class_names(path: Path) -> list[str]:
 
 @Parameter(name="*", group=IMAGES)
 @dataclass(frozen=True, kw_only=True)
-class SourceOptions:
-    """Images of any source."""
+class ImageOptions:
+    """The images to search with, and the held-out images to score on."""
 
     data: Source
     """The images: a folder of class folders, a folder of images, an .npz file, or torchvision:NAME.
-    """
+    One half is used to search; the other half is held out."""
+    held_out: Source | None = None
+    """The held-out images, in any form that --data takes. By default, one half of --data."""
     size: Count | None = None
     """The side in pixels to which images are resized. By default, the size that the model was made
     for; if it is not known, images are not resized."""
@@ -214,10 +216,15 @@ class SourceOptions:
     download: bool = False
     """Download torchvision's data set if it is not in its folder."""
 
-    def load_all(self, models: "Sequence[PixelClassifier]", *, seed: int) -> "LabelledImages":
-        """All images, of the size that the first model takes, with the class numbers of the
-        models."""
-        return self._load(self.data, models, seed)
+    def load(
+        self, models: "Sequence[PixelClassifier]", *, seed: int
+    ) -> "tuple[LabelledImages, LabelledImages]":
+        """The search images and the held-out images, of the size that the first model takes, with
+        the class numbers of the models."""
+        images = self._load(self.data, models, seed)
+        if self.held_out is None:
+            return images.halves(seed)
+        return images, self._load(self.held_out, models, seed).without(images)
 
     def _load(
         self, source: str, models: "Sequence[PixelClassifier]", seed: int
@@ -235,25 +242,6 @@ class SourceOptions:
             download=self.download,
         )
         return _number_classes(loaded, models)
-
-
-@Parameter(name="*", group=IMAGES)
-@dataclass(frozen=True, kw_only=True)
-class ImageOptions(SourceOptions):
-    """The images to search with, and the held-out images to score on."""
-
-    held_out: Source | None = None
-    """The held-out images, in any form that --data takes. By default, one half of --data: the other
-    half is used to search."""
-
-    def load(
-        self, models: "Sequence[PixelClassifier]", *, seed: int
-    ) -> "tuple[LabelledImages, LabelledImages]":
-        """The search images and the held-out images."""
-        images = self.load_all(models, seed=seed)
-        if self.held_out is None:
-            return images.halves(seed)
-        return images, self._load(self.held_out, models, seed).without(images)
 
 
 def _channels(model: "PixelClassifier") -> int | None:
@@ -348,24 +336,3 @@ class SearchOptions(ComputeOptions):
             else:
                 chosen.append(names.find(part))
         return list(dict.fromkeys(chosen))
-
-
-def checkpoints_by_name(models: tuple[str, ...]) -> dict[str, str]:
-    """The checkpoints by what is before their first equals sign, or by the names of their files,
-    which may contain equals signs, too."""
-    from captum_classpattern.class_names import file_safe
-
-    named: dict[str, str] = {}
-    for given in models:
-        name, equals, checkpoint = given.partition("=")
-        if not equals or given.startswith(("torchvision:", "timm:")) or Path(given).exists():
-            name, checkpoint = "", given
-        name = name or Path(checkpoint).stem
-        for other in named:
-            if file_safe(other) == file_safe(name):
-                raise ValueError(
-                    f"the models {other!r} and {name!r} would be written to the same files: give "
-                    f"one another name, as in other={checkpoint}"
-                )
-        named[name] = checkpoint
-    return named

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from captum_classpattern.pattern import combined_hash
 from captum_classpattern.scan.profile import SETTINGS, Profile, measure
 
 FORMAT = "captum_classpattern references"
-SHIPPED = ("demo", "cifar10")
 
 
 @dataclass
@@ -86,23 +84,20 @@ class ReferenceSet:
 
     @classmethod
     def load(cls, source: "str | Path | ReferenceSet") -> "ReferenceSet":
-        """Reads a file, or the shipped set "demo" or "cifar10"."""
+        """Reads a file that :meth:`save` wrote. A set is returned as it is."""
         if isinstance(source, ReferenceSet):
             return source
-        path: Any = Path(source)
-        if str(source) in SHIPPED:
-            path = files(__package__) / "data" / f"{source}.json"
         try:
-            data = json.loads(path.read_text())
+            data = json.loads(Path(source).read_text())
         except FileNotFoundError:
-            raise ValueError(
-                f"references: {source} is neither a file nor one of {', '.join(SHIPPED)}; make "
-                "one from clean models with `classpattern reference`"
+            raise FileNotFoundError(
+                f"references: there is no file {source}; make one from clean models with "
+                "ReferenceSet.add and save"
             ) from None
         except ValueError as error:
             raise ValueError(f"references: {source} is not JSON ({error})") from error
         if not isinstance(data, dict) or data.get("format") != FORMAT:
-            raise ValueError(f"references: {source} is not a file of `classpattern reference`")
+            raise ValueError(f"references: {source} is not a file of ReferenceSet.save")
         profiles = {
             model["name"]: Profile(
                 {int(size): powers for size, powers in model["powers"].items()},
@@ -161,7 +156,7 @@ class ReferenceSet:
         if self.settings != SETTINGS:
             raise ValueError(
                 f"the references were searched with {dict(self.settings)}, this version searches "
-                f"with {SETTINGS}: make them again with `classpattern reference`"
+                f"with {SETTINGS}: make them again"
             )
 
 

@@ -17,6 +17,7 @@ from captum_classpattern.scores.intervals import wilson
 from captum_classpattern.scores.tables import as_table
 
 SUSPICIOUS, NOTHING, INCONCLUSIVE = "suspicious", "nothing found", "inconclusive"
+DRAWN = 3  # patterns in the figure
 SHOWN = 0.8  # of the best power: the pattern shown is the smallest that reaches it
 
 
@@ -108,9 +109,23 @@ class Scan:
     def plot(self, *, use_pyplot: bool = True) -> tuple[Any, Any]:
         """The patterns of the most suspicious classes, and the power of all classes over the number
         of pixels; a figure and its axes."""
-        from captum_classpattern.scan.figure import plot_scan
+        from captum_classpattern.scan.figure import draw_scan
 
-        return plot_scan(self, use_pyplot)
+        order, sizes = (-self.comparison.excess).argsort().tolist(), sorted(SIZES)
+        powers = {y: [self.profile.powers[size][y] for size in sizes] for y in order}
+        shown = [self.pattern_of(y) for y in order[:DRAWN]]
+        return draw_scan(
+            self.verdict.capitalize()
+            + ("" if self.p_value is None else f", p = {self.p_value:.2g}"),
+            [(p, self.profile.powers[int(p.mask.count_nonzero())][p.target]) for p in shown],
+            sizes,
+            {self.class_names[y]: values for y, values in powers.items()},
+            [
+                [profile.powers[size][order[0]] for size in sizes]
+                for profile in self.references.profiles.values()
+            ],
+            use_pyplot,
+        )
 
     def to_json(self) -> str:
         """The result as JSON."""
@@ -142,8 +157,7 @@ def scan(
             which 50 a class are used; best not the model's training images.
         labels (Tensor or Sequence[int], optional): Their classes. Default: None (those that come
             with the images, else the classifier's predictions).
-        references (ReferenceSet, str or Path): The clean models, a file of them, or the set
-            ``"demo"`` or ``"cifar10"`` that comes with the package.
+        references (ReferenceSet, str or Path): The clean models, or a file of them.
         alpha (float): The largest p-value that is suspicious. It takes at least 1 / alpha - 1
             references. Default: 0.05.
         seed (int): Seed of the searches. Default: 0.
@@ -155,7 +169,20 @@ def scan(
 
     Raises:
         ValueError: If the references are of another number of classes, size of images or version
-            of the search; or if the model predicts one class for all images.
+            of the search.
+
+    Examples::
+
+        >>> from captum_classpattern.scan import ReferenceSet
+        >>> images, labels = torch.rand(60, 1, 8, 8), torch.arange(60) % 3
+        >>> nets = [torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()
+        ...         for _ in range(3)]
+        >>> clean = ReferenceSet.for_models(nets[0], images, labels)
+        >>> for number, net in enumerate(nets[:2]):
+        ...     clean.add(f"clean {number}", net, images, labels)
+        >>> found = scan(nets[2], images, labels, references=clean)
+        >>> found.verdict, found.p_value  # two references are too few
+        ('inconclusive', None)
     """
     if not 0 < alpha < 1:
         raise ValueError(f"alpha must be between 0 and 1, got {alpha}")
@@ -164,7 +191,8 @@ def scan(
     n_classes = count_classes(model, source)
     known.check(n_classes, source.shape)
     profile = measure(model, source, n_classes, seed, **compute)
-    names = [name_of(model, y) or f"class {y}" for y in range(n_classes)]
+    of_images = dict(enumerate(source.class_names or ()))
+    names = [name_of(model, y) or of_images.get(y, f"class {y}") for y in range(n_classes)]
     return judge(profile, known, alpha, names)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from captum_classpattern import LabelledImages
+from captum_classpattern import LabelledImages, Pattern
 from captum_classpattern.scan import ReferenceSet, scan
 from captum_classpattern.scan.profile import PER_CLASS, SCORED, SIZES, Profile
 from captum_classpattern.scan.scan import judge
@@ -185,7 +185,7 @@ def test_the_result_as_json(references):
     [
         ({"n_classes": 4}, "the model has 3 classes, the references have 4"),
         ({"shape": (1, 9, 9)}, r"the images are of \(1, 12, 12\), those of the references of"),
-        ({"settings": {"statistic": 0}}, "make them again with `classpattern reference`"),
+        ({"settings": {"statistic": 0}}, "make them again"),
     ],
 )
 def test_references_that_do_not_fit(references, change, text):
@@ -194,13 +194,13 @@ def test_references_that_do_not_fit(references, change, text):
 
 
 def test_references_that_are_no_references(tmp_path):
-    with pytest.raises(ValueError, match="neither a file nor one of"):
+    with pytest.raises(FileNotFoundError, match="there is no file"):
         ReferenceSet.load(tmp_path / "none.json")
     (tmp_path / "bad.json").write_text("{")
     with pytest.raises(ValueError, match="is not JSON"):
         ReferenceSet.load(tmp_path / "bad.json")
     (tmp_path / "other.json").write_text("{}")
-    with pytest.raises(ValueError, match="is not a file of `classpattern reference`"):
+    with pytest.raises(ValueError, match=r"is not a file of ReferenceSet\.save"):
         ReferenceSet.load(tmp_path / "other.json")
 
 
@@ -214,3 +214,22 @@ def test_at_most_fifty_images_a_class_are_used(references):
     assert PER_CLASS == 50
     found = scan(Net(9).eval(), random_images(600), references=references)
     assert found.profile.judged == [20, 20, 20]
+
+
+def test_the_figure_shows_the_most_suspicious_class_first(references):
+    found = scan(Net(9, backdoor=2).eval(), random_images(), references=references)
+    figure, axes = found.plot(use_pyplot=False)
+    assert axes[0].get_title() == "owl"
+    labels = [text.get_text() for text in axes[-1].get_legend().get_texts()]
+    assert labels == ["owl, 4 references", "other classes", "owl"]
+    line = axes[-1].lines[-1]
+    assert line.get_ydata().tolist() == [found.profile.powers[size][2] for size in sorted(SIZES)]
+    assert figure.get_suptitle() == "Inconclusive"
+
+
+def test_a_scan_is_saved_with_its_patterns(references, tmp_path):
+    found = scan(Net(9, backdoor=2).eval(), random_images(), references=references)
+    found.save(tmp_path / "scan")
+    assert json.loads((tmp_path / "scan" / "scan.json").read_text()) == found.as_dict()
+    pattern = Pattern.load(tmp_path / "scan" / "2_3_pixels.safetensors")
+    assert torch.equal(pattern.mask, found.profile.patterns[3, 2].mask)
