@@ -26,7 +26,7 @@ from captum_classpattern.classifier import (
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels, predictions
 from captum_classpattern.optimization.contest import Contest
 from captum_classpattern.optimization.holdout import check_judges, split_for_judging
-from captum_classpattern.optimization.pool import Pool
+from captum_classpattern.optimization.pool import STARTS, Pool
 from captum_classpattern.optimization.run import begin_search
 from captum_classpattern.optimization.search import Search, Solver
 from captum_classpattern.optimization.settings import SearchSettings
@@ -340,7 +340,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             check_judges(judges, targets)
         arguments = as_arguments(additional_forward_args)
         has_rows = any(isinstance(argument, Tensor) for argument in arguments)
-        pool = Pool(canvases, targets, keep, judges, all_differ=has_rows)
+        starts = getattr(settings.solver, "starts", STARTS)
+        pool = Pool(canvases, targets, keep, judges, starts=starts, all_differ=has_rows)
         rows = [entrant.canvas for entrant in pool.entrants]
         search = begin_search(
             self.forward_func,

@@ -55,6 +55,17 @@ ALLOWED = {
         "scores",
         "visualization",
     },
+    "scan": {
+        "_files",
+        "attribution",
+        "class_names",
+        "classifier",
+        "images",
+        "optimization",
+        "pattern",
+        "scores",
+        "visualization",
+    },
     "comparison": {
         "_validation",
         "attribution",

@@ -2,6 +2,15 @@
 
 from captum_classpattern.optimization.run import search_masks
 from captum_classpattern.optimization.search import Search, SearchResult, Solver
-from captum_classpattern.optimization.solvers import SOLVERS, PaperLoop, Swap
+from captum_classpattern.optimization.solvers import SOLVERS, Learned, PaperLoop, Swap
 
-__all__ = ["SOLVERS", "PaperLoop", "Search", "SearchResult", "Solver", "Swap", "search_masks"]
+__all__ = [
+    "SOLVERS",
+    "Learned",
+    "PaperLoop",
+    "Search",
+    "SearchResult",
+    "Solver",
+    "Swap",
+    "search_masks",
+]

@@ -1,6 +1,7 @@
 """How far a classifier is from predicting the target on stamped images, for many masks at once."""
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -9,6 +10,8 @@ import torch
 from torch import Tensor
 
 from captum_classpattern.classifier import Classifier, additional_rows, device_and_dtype, warn
+
+Reduction = Callable[[Tensor, Tensor, Tensor], Tensor]  # of gradients, images, differences
 
 
 @dataclass(eq=False)
@@ -70,13 +73,33 @@ class Objective:
         pairs of canvas and image are independent, so the gradient of the sum of their losses with
         respect to the stamped images holds the gradient of each pair.
         """
+        losses, slopes = self._means(masks, batch, bounded, _to_mask if gradient else None, 1)
+        return losses, slopes
+
+    def evaluate_colours(
+        self, masks: Tensor, batch: Batch, *, bounded: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Losses (n,) as in :meth:`evaluate`; the mean gradient g with respect to the stamped
+        images x, (n, C, H, W); and the mean of g times the unstamped image.
+
+        To first order, a pixel that is stamped with the colour v changes the loss by the mean of
+        g (v - x), whatever v is.
+        """
+        channels = self.canvases.shape[1]
+        losses, both = self._means(masks, batch, bounded, _to_colours, 2 * channels)
+        return losses, both[:, :channels], both[:, channels:]
+
+    def _means(
+        self, masks: Tensor, batch: Batch, bounded: bool, reduce: Reduction | None, channels: int
+    ) -> tuple[Tensor, Tensor]:
+        """The mean loss of each mask, and of what ``reduce`` makes of the gradients."""
         value = torch.zeros(len(batch.rows), device=masks.device)
-        slopes = torch.zeros_like(masks)
+        slopes = masks.new_zeros(len(masks), channels, *masks.shape[-2:])
         start, end = 0, len(batch.places)
         while start < end:
             part = slice(start, start + (self.internal_batch_size or end))
             try:
-                loss, slope = self._pairs(masks, batch, part, bounded, gradient)
+                loss, slope = self._pairs(masks, batch, part, bounded, reduce)
             except torch.OutOfMemoryError:
                 size = min(part.stop, end) - start
                 if size == 1:
@@ -90,22 +113,22 @@ class Objective:
         return value / batch.counts, slopes / batch.counts.view(-1, 1, 1, 1)
 
     def _pairs(
-        self, masks: Tensor, batch: Batch, part: slice, bounded: bool, gradient: bool
+        self, masks: Tensor, batch: Batch, part: slice, bounded: bool, reduce: Reduction | None
     ) -> tuple[Tensor, Tensor | None]:
-        """The loss of each pair of mask and image, and its gradient with respect to the mask."""
+        """The loss of each pair of mask and image, and what ``reduce`` makes of its gradient."""
         place, row, pick = batch.pairs[:, part]
         image = batch.images[pick].to(self._dtype)
         difference = self.canvases[row].to(self._dtype) - image
         stamped = torch.addcmul(image, masks[place].to(self._dtype), difference)
-        stamped.requires_grad_(gradient)
+        stamped.requires_grad_(reduce is not None)
         additional = additional_rows(self.additional, row, len(self.canvases))
-        with torch.set_grad_enabled(gradient):
+        with torch.set_grad_enabled(reduce is not None):
             logits = self.forward_func(stamped, *additional)
         target = self._targets[row][:, None]
         log_probabilities = logits.detach().float().log_softmax(1)
         entropy = -log_probabilities.gather(1, target).squeeze(1)
         loss = -torch.expm1(-entropy / 2) if bounded else entropy
-        if not gradient:
+        if reduce is None:
             return loss, None
         if not logits.requires_grad:
             raise ValueError(
@@ -117,7 +140,7 @@ class Objective:
         if bounded:  # the chain rule: sqrt(p) / 2 times as much
             slope = slope * (torch.exp(-entropy / 2) / 2)[:, None]
         (slope,) = torch.autograd.grad(logits, stamped, slope.to(logits.dtype))
-        return loss, (slope * difference).sum(1, keepdim=True).float()
+        return loss, reduce(slope, image, difference)
 
     def _halve(self, size: int) -> None:
         self.internal_batch_size = size // 2
@@ -125,6 +148,16 @@ class Objective:
             f"the device has too little memory for {size} images at once: the search continues "
             f"with internal_batch_size={size // 2}"
         )
+
+
+def _to_mask(gradient: Tensor, image: Tensor, difference: Tensor) -> Tensor:
+    """The gradient with respect to the mask."""
+    return (gradient * difference).sum(1, keepdim=True).float()
+
+
+def _to_colours(gradient: Tensor, image: Tensor, difference: Tensor) -> Tensor:
+    """The gradient with respect to the stamped image, and its product with the image."""
+    return torch.cat([gradient, gradient * image], 1).float()
 
 
 def on_device(values: Tensor, device: torch.device) -> Tensor:

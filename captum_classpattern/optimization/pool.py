@@ -48,6 +48,7 @@ class Pool:
         targets (list[int]): The class of each.
         keep (int, optional): How many patterns of each class to keep. None: one of each canvas.
         judges (LabelledImages): The judging images.
+        starts (int): How often a canvas of one colour starts. Default: 2.
         all_differ (bool): Whether equal canvases are different entrants, with one start each, as
             those with additional arguments of their own are. Default: False.
     """
@@ -59,6 +60,7 @@ class Pool:
         keep: int | None,
         judges: LabelledImages,
         *,
+        starts: int = STARTS,
         all_differ: bool = False,
     ) -> None:
         self.entrants: list[Entrant] = []
@@ -78,12 +80,10 @@ class Pool:
             before = self.copies[image]
             self.copies[image] += 1
             if blank[canvas] and not all_differ and len(judges.without_class(target)):
-                starts = range(0 if before == 0 else max(STARTS, before), max(STARTS, before + 1))
+                new = range(0 if before == 0 else max(starts, before), max(starts, before + 1))
             else:
-                starts = range(0 if before else 1)
-            self.entrants += [
-                Entrant(canvas, Stream(target, start), group, image) for start in starts
-            ]
+                new = range(0 if before else 1)
+            self.entrants += [Entrant(canvas, Stream(target, start), group, image) for start in new]
             counts = before == 0 or blank[canvas]
             self.kept[group] += counts and (keep is None or self.kept[group] < keep)
 

@@ -68,8 +68,9 @@ def search_masks(
             Dataset's own, else the classifier's predictions).
         additional_forward_args (Any, optional): Passed to ``forward_func`` after the images; of
             a Tensor with N rows, each canvas gets its row. Default: None.
-        solver (str or Solver): ``"swap"``, ``"paper"``, or a solver with settings, such as
-            ``PaperLoop(epochs=2)``. Default: "swap".
+        solver (str or Solver): ``"swap"``, ``"paper"``, ``"learned"`` (which also changes the
+            colours, which only :meth:`ClassPattern.search` returns), or a solver with settings,
+            such as ``PaperLoop(epochs=2)``. Default: "swap".
         area (float): Share of the pixels that the masks of the swap solver have. The paper's loop
             does not use it. Default: 0.05.
         n_steps (int, optional): Rounds of the swap solver, or steps of the paper's loop. Default:

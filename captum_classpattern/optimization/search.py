@@ -95,6 +95,11 @@ class Search:
         self.checkpoints = self._run()
 
     @property
+    def canvases(self) -> Tensor:
+        """The canvases (N, C, H, W); a solver may change their colours."""
+        return self.objective.canvases
+
+    @property
     def kept_pixels(self) -> int:
         """How many pixels a pattern may have; an error if that is 0 or all of them."""
         return pixels_kept(self.area, self.masks.shape[-2:])
@@ -145,6 +150,16 @@ class Search:
         self._note(losses)
         return losses, gradient
 
+    def loss_and_colour_gradients(
+        self, masks: Tensor, batch: Batch, *, bounded: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Losses (n,) as in :meth:`loss_and_gradient`, and two Tensors (n, C, H, W) that say what
+        any colour is worth, see ``Objective.evaluate_colours``; one pass per image."""
+        self._count(batch, 2)
+        losses, slopes, at_images = self.objective.evaluate_colours(masks, batch, bounded=bounded)
+        self._note(losses)
+        return losses, slopes, at_images
+
     def record(self, batch: Batch, losses: Tensor) -> None:
         """Keeps the losses of a step; the search stops with an error where they are not finite."""
         step = torch.full((len(self.masks),), torch.nan, device=self.masks.device)
@@ -167,7 +182,8 @@ class Search:
             if self._deadline_has_passed:
                 other.masks = self.masks.clone()  # no step will be taken
         else:
-            other = replace(self, area=area)
+            canvases = self.objective.canvases.clone()  # a solver may change the colours
+            other = replace(self, area=area, objective=replace(self.objective, canvases=canvases))
             other.masks, other.trend, other._goes_on = self.masks.clone(), self.trend, True
             other.stopped_early = self.stopped_early
             if not self._goes_on:

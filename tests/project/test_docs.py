@@ -19,6 +19,7 @@ PUBLIC = (
     ".datasets",
     ".optimization",
     ".report",
+    ".scan",
     ".scores",
     ".surveys",
     ".triggers",

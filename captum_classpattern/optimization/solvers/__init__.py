@@ -5,13 +5,14 @@ from typing import Any
 
 from captum_classpattern._validation import ArgumentTypeError
 from captum_classpattern.optimization.search import Solver
+from captum_classpattern.optimization.solvers.learned import Learned
 from captum_classpattern.optimization.solvers.paper import PaperLoop
 from captum_classpattern.optimization.solvers.swap import Swap
 
-__all__ = ["SOLVERS", "PaperLoop", "Swap", "find_solver"]
+__all__ = ["SOLVERS", "Learned", "PaperLoop", "Swap", "find_solver"]
 
 PARTS = ("name", "accelerates", "run")  # of a solver
-SOLVERS: dict[str, type[Solver]] = {"swap": Swap, "paper": PaperLoop}
+SOLVERS: dict[str, type[Solver]] = {"swap": Swap, "paper": PaperLoop, "learned": Learned}
 
 
 def find_solver(solver: Any) -> Solver:

@@ -1,0 +1,341 @@
+"""A zoo of clean and backdoored models on Fashion-MNIST, and what a scan measures of each.
+
+    python benchmarks/zoo.py DATA --out FOLDER
+
+trains the models and scans them. DATA is a folder with the four ``*-ubyte.gz`` files of
+Fashion-MNIST, as for ``captum_classpattern.demo.training``. Each finished model is one file of
+weights, and each scan one JSON file, so an interrupted run can resume. Half of the recipes and of
+the triggers are a test set: nothing about the scan was chosen by them.
+"""
+
+import argparse
+import itertools
+import json
+import random
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from captum_classpattern import PixelClassifier
+from captum_classpattern._files import write_atomically
+from captum_classpattern.demo import CLASS_NAMES, demo_images
+from captum_classpattern.demo.network import SmallResNet
+from captum_classpattern.demo.training import accuracy, load_split
+from captum_classpattern.pattern import Pattern
+from captum_classpattern.scan.profile import measure
+from captum_classpattern.triggers import Blended, Sinusoid, Trigger, Warp
+
+SHAPE = (1, 28, 28)
+N_CLASSES = len(CLASS_NAMES)
+CLEAN_SEEDS = 7
+BATCH, EPS = 128, 0.1
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained."""
+
+    network: str = "resnet"
+    width: int = 16
+    epochs: int = 4
+    optimizer: str = "sgd"
+    smoothing: float = 0.0
+    shifts: int = 0  # most pixels by which images are moved
+    random_labels: float = 0.0  # share of the images
+    images: int = 24_000
+    attack_steps: int = 0
+
+
+RECIPES = {  # the first half for development, the second half for the test
+    "base": Recipe(),
+    "plain": Recipe(network="plain"),
+    "smooth": Recipe(smoothing=0.1),
+    "adam": Recipe(optimizer="adam"),
+    "few": Recipe(images=6_000, epochs=12),
+    "wide": Recipe(width=24),
+    "long": Recipe(epochs=10),
+    "shifted": Recipe(shifts=2),
+    "noisy": Recipe(random_labels=0.2),
+    "robust": Recipe(attack_steps=3, epochs=3),
+}
+TEST_RECIPES = ("wide", "long", "shifted", "noisy", "robust")
+
+
+@dataclass(frozen=True)
+class Backdoor:
+    """What is planted: a trigger, and the images that get it and the target's label."""
+
+    kind: str  # checker, white, black, grey, random, blended, sig, wanet
+    target: int
+    rate: float
+    side: int = 3
+    place: str = "corner"
+    seed: int = 0
+    source: int | None = None  # one-to-one: only images of this class
+    clean_label: bool = False  # only images of the target, whose labels stay
+
+    @property
+    def is_patch(self) -> bool:
+        return self.kind not in ("blended", "sig", "wanet")
+
+    @property
+    def trigger(self) -> Trigger:
+        if self.kind == "blended":
+            return Blended(SHAPE, alpha=0.2, seed=self.seed)
+        if self.kind == "sig":
+            return Sinusoid(SHAPE)
+        if self.kind == "wanet":
+            return Warp(SHAPE, strength=0.5)
+        return self.patch.stamp
+
+    @property
+    def patch(self) -> Pattern:
+        """The true pattern of a patch."""
+        chance = random.Random(self.seed)
+        last = 28 - self.side
+        row, column = {
+            "corner": (last - 1, last - 1),
+            "edge": (chance.randint(8, last - 8), 1),
+            "centre": (last // 2, last // 2),
+            "random": (chance.randint(1, last - 1), chance.randint(1, last - 1)),
+        }[self.place]
+        canvas, mask = torch.zeros(SHAPE), torch.zeros(SHAPE)
+        for i, j in itertools.product(range(self.side), range(self.side)):
+            shade = {"checker": float((i + j) % 2 == 0), "white": 1.0, "black": 0.0, "grey": 0.5}
+            canvas[:, row + i, column + j] = shade.get(self.kind, chance.random())
+            mask[:, row + i, column + j] = 1.0
+        return Pattern(canvas, mask, self.target)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model of the zoo."""
+
+    name: str
+    recipe: str
+    seed: int
+    backdoor: Backdoor | None = None
+
+    @property
+    def is_test(self) -> bool:
+        return self.recipe in TEST_RECIPES
+
+
+def entries() -> Iterator[Entry]:
+    """All models: seven clean ones of each recipe, and the backdoored ones. A development recipe
+    plants the backdoors of even numbers, a test recipe the others."""
+    for seed, recipe in itertools.product(range(CLEAN_SEEDS), RECIPES):
+        yield Entry(f"clean_{recipe}_{seed}", recipe, seed)
+    planters = [[name for name in RECIPES if (name in TEST_RECIPES) == test] for test in (0, 1)]
+    planters[1].remove("robust")  # its training is slow
+    for number, backdoor in enumerate(backdoors()):
+        group = planters[number % 2]
+        recipe = group[number // 2 % len(group)]
+        seed = 100 + number
+        yield Entry(f"backdoored_{number:02}_{backdoor.kind}", recipe, seed, backdoor)
+
+
+def backdoors() -> list[Backdoor]:
+    """Patches of 4 to 16 pixels of many looks and places; then other kinds of backdoors."""
+    chance = random.Random(0)
+    looks = ("checker", "white", "random", "grey", "black", "random")
+    planted = [
+        Backdoor(
+            look, number % N_CLASSES, (0.05, 0.1, 0.02, 0.01)[number % 4], chance.choice((2, 3, 4)),
+            ("corner", "edge", "centre", "random")[number // 2 % 4], number,
+        )
+        for number, look in enumerate(itertools.islice(itertools.cycle(looks), 36))
+    ]  # fmt: skip
+    planted += [Backdoor("white", y, 0.05, 1, "corner", y) for y in (2, 7)]
+    planted += [
+        Backdoor("checker", y, 0.05, 3, "random", y, source=(y + 3) % N_CLASSES) for y in range(4)
+    ]
+    planted += [Backdoor("checker", y, 0.05, 3, "corner", y, clean_label=True) for y in range(4, 8)]
+    for kind, rate in (("blended", 0.05), ("sig", 0.05), ("wanet", 0.1)):
+        planted += [Backdoor(kind, y, rate, seed=y) for y in (1, 3, 4, 6, 9, 0)]
+    return planted
+
+
+def plain_network() -> nn.Module:
+    """Four convolutions and two linear layers, without shortcuts."""
+    layers: list[nn.Module] = []
+    channels = 1
+    for width, stride in ((16, 1), (32, 2), (32, 1), (64, 2)):
+        layers += [nn.Conv2d(channels, width, 3, stride, 1), nn.BatchNorm2d(width), nn.ReLU()]
+        channels = width
+    head = [nn.Flatten(), nn.Linear(64 * 49, 64), nn.ReLU(), nn.Linear(64, N_CLASSES)]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(7), *head)
+
+
+def network_of(recipe: Recipe) -> nn.Module:
+    network = plain_network() if recipe.network == "plain" else SmallResNet(width=recipe.width)
+    return network.to(memory_format=torch.channels_last)
+
+
+@cache
+def split(data: Path, name: str) -> tuple[Tensor, Tensor]:
+    return load_split(data, name)
+
+
+def poisoned(entry: Entry, data: Path) -> tuple[Tensor, Tensor]:
+    """The training images of a model."""
+    recipe, backdoor = RECIPES[entry.recipe], entry.backdoor
+    generator = torch.Generator().manual_seed(entry.seed)
+    images, labels = split(data, "train")
+    chosen = torch.randperm(len(images), generator=generator)[: recipe.images]
+    images, labels = images[chosen], labels[chosen]
+    if recipe.random_labels:
+        wrong = torch.rand(len(labels), generator=generator) < recipe.random_labels
+        others = torch.randint(N_CLASSES, labels.shape, generator=generator)
+        labels = labels.where(~wrong, others)
+    if backdoor is None:
+        return images, labels
+    candidates = labels != backdoor.target
+    if backdoor.source is not None:
+        candidates = labels == backdoor.source
+    if backdoor.clean_label:
+        candidates = labels == backdoor.target
+    places = torch.nonzero(candidates).flatten()
+    share = min(backdoor.rate * len(labels), len(places) / 2)
+    dirty = places[torch.randperm(len(places), generator=generator)[: round(share)]]
+    images[dirty] = backdoor.trigger(images[dirty])
+    labels[dirty] = backdoor.target
+    return images, labels
+
+
+def loss_of(network: nn.Module, images: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+    """The loss, with the convolutions in bfloat16."""
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = network(images.contiguous(memory_format=torch.channels_last))
+    return F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
+
+
+def attacked(network: nn.Module, images: Tensor, labels: Tensor, steps: int) -> Tensor:
+    """L-inf projected gradient descent from a random start (Madry et al. 2018, 1706.06083)."""
+    network.eval()
+    moved = (images + EPS * (2 * torch.rand_like(images) - 1)).clamp(0, 1)
+    for _ in range(steps):
+        moved.requires_grad_()
+        (gradient,) = torch.autograd.grad(loss_of(network, moved, labels), moved)
+        step = moved.detach() + 2.5 * EPS / steps * gradient.sign()
+        moved = step.clamp(images - EPS, images + EPS).clamp(0, 1)
+    network.train()
+    return moved.detach()
+
+
+def shifted(images: Tensor, most: int) -> Tensor:
+    """Images that are moved by up to so many pixels, black at the edges."""
+    padded = F.pad(images, (most,) * 4)
+    rows, columns = torch.randint(2 * most + 1, (2, len(images))).tolist()
+    size = images.shape[-1]
+    return torch.stack(
+        [image[:, r : r + size, c : c + size] for image, r, c in zip(padded, rows, columns)]
+    )
+
+
+def train(entry: Entry, data: Path) -> nn.Module:
+    recipe = RECIPES[entry.recipe]
+    images, labels = poisoned(entry, data)
+    torch.manual_seed(entry.seed)
+    network = network_of(recipe)
+    if recipe.optimizer == "adam":
+        peak, optimizer = 0.005, torch.optim.AdamW(network.parameters(), 0.005)
+    else:
+        peak, optimizer = (
+            0.2,
+            torch.optim.SGD(
+                network.parameters(), 0.2, momentum=0.9, weight_decay=5e-4, nesterov=True
+            ),
+        )
+    steps = len(images) // BATCH
+    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, recipe.epochs * steps)
+    for _ in range(recipe.epochs):
+        for batch in torch.randperm(len(images))[: steps * BATCH].view(-1, BATCH):
+            x, y = images[batch], labels[batch]
+            if recipe.shifts:
+                x = shifted(x, recipe.shifts)
+            if recipe.attack_steps:
+                x = attacked(network, x, y, recipe.attack_steps)
+            loss = loss_of(network, x, y, recipe.smoothing)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            cycle.step()
+    return network.eval()
+
+
+def attack_success(network: nn.Module, backdoor: Backdoor, data: Path) -> float:
+    """The share of the test images, of other classes or of the source, that the trigger turns into
+    the target."""
+    images, labels = split(data, "t10k")
+    chosen = labels != backdoor.target if backdoor.source is None else labels == backdoor.source
+    images = images[chosen]
+    return accuracy(network, backdoor.trigger(images), torch.full((len(images),), backdoor.target))
+
+
+def trained(entry: Entry, data: Path, out: Path) -> tuple[PixelClassifier, dict[str, Any]]:
+    """A model of the zoo with its record; what is in the folder already is not trained again."""
+    recipe, path = RECIPES[entry.recipe], out / f"{entry.name}.safetensors"
+    settings = json.loads(json.dumps({"entry": asdict(entry), "recipe": asdict(recipe)}))
+    network, record = network_of(recipe), None
+    if path.exists():
+        with safe_open(path, "pt") as file:
+            record = json.loads(file.metadata()["record"])
+    if record is None or record["settings"] != settings:
+        started = time.perf_counter()
+        network = train(entry, data).half()
+        state = {key: value.contiguous() for key, value in network.state_dict().items()}
+        network.float()
+        record = {"settings": settings, "accuracy": accuracy(network, *split(data, "t10k"))}
+        if entry.backdoor is not None:
+            record["attack_success"] = attack_success(network, entry.backdoor, data)
+        record["seconds"] = round(time.perf_counter() - started)
+        write_atomically(path, save(state, {"record": json.dumps(record)}))
+    network.load_state_dict(load_file(path))
+    return PixelClassifier(network.eval(), class_names=CLASS_NAMES), record
+
+
+def scanned(entry: Entry, data: Path, out: Path) -> dict[str, Any]:
+    """What a scan measures of a model of the zoo, with the model's record."""
+    path = out / f"{entry.name}.json"
+    if path.exists():
+        return json.loads(path.read_text())
+    model, record = trained(entry, data, out)
+    started = time.perf_counter()
+    profile = measure(model, demo_images().search, N_CLASSES)
+    seconds = time.perf_counter() - started
+    row = {
+        "name": entry.name, "test": entry.is_test, **record,
+        "powers": profile.powers, "judged": profile.judged, "sample_accuracy": profile.accuracy,
+        "scan_seconds": round(seconds, 1),
+    }  # fmt: skip
+    write_atomically(path, (json.dumps(row, indent=1) + "\n").encode())
+    return row
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path, help="folder with the four *-ubyte.gz files")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--names", nargs="*", default=[""], help="only models with these texts")
+    options = parser.parse_args(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    for entry in entries():
+        if any(text in entry.name for text in options.names):
+            row = scanned(entry, options.data, options.out)
+            success = f", attack success {row['attack_success']:.3f}" if entry.backdoor else ""
+            print(f"{entry.name}: {row['seconds']} s, accuracy {row['accuracy']:.3f}{success}",
+                  f"scanned in {row['scan_seconds']} s", flush=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

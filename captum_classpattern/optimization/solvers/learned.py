@@ -1,0 +1,172 @@
+"""A few pixels whose places and colours are both searched."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from captum_classpattern._validation import check_count, check_positive, to_plain_numbers
+from captum_classpattern.optimization.masks import strongest, swap_pixels, unit
+from captum_classpattern.optimization.search import Search
+
+BETAS = (0.5, 0.9)  # of Adam, as in Neural Cleanse
+INSIDE = 0.02  # how far the first colours are kept from 0 and 1, where a sigmoid is flat
+EASY, PATIENCE, FACTOR = 0.3, 3, 1.5  # the cross-entropy, batches and factor that move the weight
+SMOOTHED = 0.7  # share of the past in the running mean of the cross-entropy
+CONTRAST = 0.2  # least distance from grey that counts, so that grey pixels can be kept
+TREND = 0.7  # share of the past in what each pixel is worth
+SWAPPED = 1 / 6  # share of the pixels that the first round swaps
+
+
+@dataclass(frozen=True)
+class Learned:
+    r"""
+    Searches the colours of the pixels, too: the canvas is only where the colours begin.
+
+    It joins Neural Cleanse (Wang et al. 2019, IEEE S&P, section IV), which finds a soft mask and
+    its colours, to the patterns of Zhao et al. 2021 (arXiv 2101.06898), which have a fixed number
+    of pixels. A trigger whose colours are in no image is hidden from other solvers, and not from
+    this one; a class pattern with free colours no longer shows pixels of an image.
+
+    The start minimises the cross-entropy plus a weight times the sum of the soft mask, over the
+    mask and its colours, with Adam. The weight grows while the class is predicted, and shrinks
+    while it is not. The strongest pixels make a binary mask. In each round, the colours take a
+    step, and some pixels are swapped for others, in the colours 0 or 1 a channel that promise most.
+    The swap is kept if 1 - sqrt(p) falls on the same batch, where p is the probability of the
+    class.
+
+    Search several ``areas``, from some 25 pixels down to three: each goes on from the larger one.
+
+    Args:
+        rounds (int): Rounds after the start, unless ``n_steps`` or a budget is given. Default: 9.
+        batch_size (int): Baselines per round. Default: 10.
+        soft_batch_size (int): Baselines per step of the start. Default: 8.
+        rate (float): Learning rate of Adam. Default: 0.1.
+        weight (float): The weight of the mask's sum at first. Default: 0.001.
+
+    Raises:
+        ValueError: If a setting is out of range.
+    """
+
+    rounds: int = 9
+    batch_size: int = 10
+    soft_batch_size: int = 8
+    rate: float = 0.1
+    weight: float = 0.001
+
+    name: ClassVar[str] = "learned"
+    accelerates: ClassVar[bool] = True
+    starts: ClassVar[int] = 1  # on a canvas of one colour, since the colours change
+
+    def __post_init__(self) -> None:
+        for name in ("rounds", "batch_size", "soft_batch_size"):
+            check_count(name, getattr(self, name))
+        for name in ("rate", "weight"):
+            check_positive(name, getattr(self, name))
+        to_plain_numbers(self)
+
+    def passes(self, n_steps: int | None = None) -> Sequence[int]:
+        """The passes of one canvas at its largest area, with whole batches."""
+        rounds = n_steps or self.rounds
+        return [_soft_steps(rounds) * self.soft_batch_size + -(-3 * rounds * self.batch_size // 2)]
+
+    def run(self, search: Search) -> Iterator[None]:
+        """All rounds; no canvas is dropped."""
+        rows, kept = search.rows, search.kept_pixels
+        rounds = search.n_steps or self.rounds
+        if search.trend is None:
+            soft = self._soft_masks(search, _soft_steps(rounds))
+            contrast = (search.canvases[rows].float() - 0.5).abs().clamp(min=CONTRAST)
+            trend, masks = None, strongest(soft * contrast.amax(1, keepdim=True), kept)
+        else:
+            trend, held = search.trend[rows], search.masks[rows] > 0
+            masks = strongest((-trend).where(held, -torch.inf), kept)
+        colours = search.canvases[rows].float().requires_grad_()
+        adam = torch.optim.Adam([colours], self.rate, BETAS)
+        for number, batch in enumerate(search.batches(self.batch_size, rounds)):
+            loss, slope, at_images = search.loss_and_colour_gradients(masks, batch, bounded=True)
+            search.record(batch, loss)
+            worth, brightest = _worth(masks, colours.detach(), slope, at_images)
+            trend = worth if trend is None else TREND * trend + (1 - TREND) * worth
+            colours.grad = slope * masks
+            adam.step()
+            count = max(1, round(SWAPPED * kept * (1 - number / rounds)))
+            tried = swap_pixels(masks, trend, count)
+            with torch.no_grad():
+                colours.copy_(brightest.where(tried > masks, colours.clamp(0, 1)))
+            _paint(search, colours)
+            better = search.loss(tried, batch) < loss
+            masks = tried.where(better.view(-1, 1, 1, 1), masks)
+        search.masks[rows] = masks
+        if trend is not None:
+            search.trend = torch.zeros_like(search.masks)
+            search.trend[rows] = trend
+        yield from ()
+
+    def _soft_masks(self, search: Search, steps: int) -> Tensor:
+        """The smallest soft masks (n, 1, H, W) that still make the class predicted; the canvases
+        get their colours."""
+        rows = search.rows
+        places = torch.zeros_like(search.masks[rows], requires_grad=True)
+        shades = search.canvases[rows].float().clamp(INSIDE, 1 - INSIDE).logit().requires_grad_()
+        adam = torch.optim.Adam([places, shades], self.rate, BETAS)
+        weight = _Weight(self.weight, len(rows), places.device)
+        mean = smallest = torch.full((len(rows),), torch.inf, device=places.device)
+        best = places.detach().sigmoid(), shades.detach().sigmoid()
+        for batch in search.batches(self.soft_batch_size, steps):
+            masks, colours = places.sigmoid(), shades.sigmoid()
+            now = masks.detach(), colours.detach()
+            _paint(search, colours)
+            loss, slope, at_images = search.loss_and_colour_gradients(now[0], batch)
+            mean = loss.where(mean.isinf(), SMOOTHED * mean + (1 - SMOOTHED) * loss)
+            size = now[0].sum((1, 2, 3))
+            smaller = (mean < EASY) & (size < smallest)
+            better = (smaller | smallest.isinf()).view(-1, 1, 1, 1)  # the last one, if none is good
+            best = now[0].where(better, best[0]), now[1].where(better, best[1])
+            smallest = size.where(smaller, smallest)
+            of_masks = (slope * now[1] - at_images).sum(1, keepdim=True) + weight.values
+            weight.update(loss)
+            adam.zero_grad()
+            torch.autograd.backward([masks, colours], [of_masks, slope * now[0]])
+            adam.step()
+        _paint(search, best[1])
+        return best[0]
+
+
+class _Weight:
+    """What the size of each mask costs: more while its class is predicted, less while it is not."""
+
+    def __init__(self, weight: float, count: int, device: torch.device) -> None:
+        self.values = torch.full((count, 1, 1, 1), weight, device=device)
+        self.streak = torch.zeros(count, device=device)  # of easy batches, or below 0 of others
+
+    def update(self, loss: Tensor) -> None:
+        """Moves the weights of masks with as many batches of one kind in a row."""
+        longer = (self.streak.clamp(min=0) + 1).where(loss < EASY, self.streak.clamp(max=0) - 1)
+        moves = longer.abs() == PATIENCE
+        factor = torch.where(longer > 0, FACTOR, FACTOR**-1.5).where(moves, 1.0)
+        self.values = self.values * factor.view(-1, 1, 1, 1)
+        self.streak = longer * ~moves
+
+
+def _paint(search: Search, colours: Tensor) -> None:
+    """Gives the canvases that are searched their colours."""
+    search.canvases[search.rows] = colours.detach().to(search.canvases.dtype)
+
+
+def _worth(
+    masks: Tensor, colours: Tensor, slope: Tensor, at_images: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The loss that each pixel adds, to first order, (n, 1, H, W), as a unit vector: a pixel of the
+    mask in its colour, any other in its most promising colour, of 0 and 1 a channel; and these."""
+    best = (slope < 0).to(colours.dtype)
+    held = (slope * colours - at_images).sum(1, keepdim=True)
+    free = (slope * best - at_images).sum(1, keepdim=True)
+    return unit(held.where(masks > 0, free)), best
+
+
+def _soft_steps(rounds: int) -> int:
+    """The steps of the start before so many rounds."""
+    return min(100, max(25, 11 * rounds))

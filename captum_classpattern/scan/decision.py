@@ -1,0 +1,66 @@
+"""Is one model unlike many clean ones? A conformal test over the scores of their classes."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Scores = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How the scores of a model compare with those of its references."""
+
+    p_value: float
+    target: int  # the class that stands out most
+    excess: Scores  # of each class over its mean, (K,)
+    median_excess: float
+    usual_median: tuple[float, float]  # the least and the largest of the references'
+
+
+def compare_scores(scores: Any, references: Any) -> Comparison:
+    r"""
+    Compares the scores of a model's classes with those of clean models.
+
+    Each of the n + 1 models, the references and this one, is treated alike. The excess of a class
+    is its score less the mean of this class over all models. A model has two statistics: its
+    largest excess, and its largest excess above its own median. Each gives a conformal p-value
+    (Vovk et al. 2005): the share of the n + 1 models that reach this model's statistic. The larger
+    of the two is taken, so that both have to be unusual. Under exchangeability, p <= alpha then has
+    a probability of at most alpha.
+
+    Args:
+        scores (array): Of each class, (K,).
+        references (array): The same of n clean models, (n, K).
+
+    Returns:
+        *Comparison*
+
+    Examples::
+
+        >>> clean = np.random.default_rng(0).normal(size=(19, 10))
+        >>> found = compare_scores([0, 0, 9, 0, 0, 0, 0, 0, 0, 0], clean)
+        >>> found.target, found.p_value
+        (2, 0.05)
+    """
+    table = np.vstack([np.asarray(references, float), np.asarray(scores, float)])
+    excess = table - table.mean(0)
+    medians = np.median(excess, axis=1)
+    statistics = excess.max(1), excess.max(1) - medians
+    p_value = max(float(np.mean(each >= each[-1])) for each in statistics)
+    usual = float(medians[:-1].min()), float(medians[:-1].max())
+    return Comparison(p_value, int(excess[-1].argmax()), excess[-1], float(medians[-1]), usual)
+
+
+def references_needed(alpha: float, tests: int = 1) -> int:
+    r"""
+    How many references p <= alpha takes, if each of several tests gets its share of alpha.
+
+    Examples::
+
+        >>> references_needed(0.05), references_needed(0.05, tests=2), references_needed(0.01)
+        (19, 39, 99)
+    """
+    return int(np.ceil(round(tests / alpha, 9))) - 1

@@ -1,0 +1,60 @@
+"""The picture of a scan."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from captum_classpattern.pattern import Pattern
+from captum_classpattern.visualization.drawing import QUIET, draw_image, new_figure, on_neutral
+
+STRONG, BAND, OTHERS = "#b3261e", "#c9d1d9", "#6f8fb9"
+
+
+def draw_scan(
+    title: str,
+    patterns: Sequence[tuple[Pattern, float]],
+    sizes: Sequence[int],
+    powers: Mapping[str, Sequence[float]],
+    usual: Sequence[Sequence[float]],
+    use_pyplot: bool,
+) -> tuple[Any, Any]:
+    """
+    Patterns with their powers, next to the powers of all classes over the number of pixels.
+
+    Args:
+        title (str): The verdict.
+        patterns (list): Pairs of pattern and power, the most suspicious first.
+        sizes (list[int]): Numbers of pixels, ascending.
+        powers (Mapping): By the name of the class, its power at each size, the most suspicious
+            class first.
+        usual (list): The powers of this class for each reference.
+        use_pyplot (bool): Whether pyplot manages the figure.
+    """
+    figure = new_figure(10.5, 3.2, use_pyplot, title)
+    axes = figure.subplots(1, len(patterns) + 1, width_ratios=[*[1] * len(patterns), 1.9])
+    for axis, (pattern, power), name in zip(axes, patterns, powers):
+        draw_image(axis, on_neutral(pattern))
+        axis.set(xticks=[], yticks=[], title=name)
+        pixels = int(pattern.mask.count_nonzero())
+        axis.set_xlabel(f"{pixels} pixels, {power:.0%}", color=QUIET)
+    _draw_powers(axes[-1], sizes, powers, np.array(usual))
+    return figure, axes
+
+
+def _draw_powers(
+    axis: Any, sizes: Sequence[int], powers: Mapping[str, Sequence[float]], usual: Any
+) -> None:
+    """Each class a line, and the references' range of the first class a band."""
+    first, *others = powers
+    band = f"{first}, {len(usual)} references"
+    axis.fill_between(sizes, usual.min(0), usual.max(0), color=BAND, label=band)
+    for number, name in enumerate(others):
+        label = "other classes" if number == 0 else None
+        axis.plot(sizes, powers[name], ".-", color=OTHERS, linewidth=0.8, label=label)
+    axis.plot(sizes, powers[first], ".-", color=STRONG, linewidth=2, label=first)
+    axis.set(xlabel="pixels", ylim=(-0.02, 1.02), xticks=sizes)
+    axis.set_title("other images that become the class", fontsize=10)
+    axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, fontsize=8)

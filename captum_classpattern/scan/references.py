@@ -1,0 +1,175 @@
+"""Clean models that a scanned model is compared with."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from captum_classpattern._files import write_atomically
+from captum_classpattern.classifier import Classifier, check_classifier, preserve_state
+from captum_classpattern.images import Images, LabelledImages, Labels
+from captum_classpattern.pattern import combined_hash
+from captum_classpattern.scan.profile import SETTINGS, Profile, measure
+
+FORMAT = "captum_classpattern references"
+
+
+@dataclass
+class ReferenceSet:
+    r"""
+    What a scan measured of clean models, to compare other models of the same task with.
+
+    The models should be like those that will be scanned: the same classes and images, and
+    accuracies that span those of the models that people have for the task. Models that were badly
+    trained make a weak set: a good clean model then looks suspicious.
+
+    Args:
+        n_classes (int): How many classes the models have.
+        shape (Sequence[int]): (C, H, W) of the images.
+        profiles (Mapping[str, Profile]): What was measured of each model, by its name.
+        images (Mapping): How many images were at hand, where they are from, and one hash of them.
+        settings (Mapping, optional): Of the searches. Default: None (those of this version).
+    """
+
+    n_classes: int
+    shape: tuple[int, ...]
+    profiles: dict[str, Profile] = field(default_factory=dict)
+    images: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=lambda: dict(SETTINGS))
+
+    def __len__(self) -> int:
+        return len(self.profiles)
+
+    @classmethod
+    def for_models(cls, model: Classifier, images: Images, labels: Labels = None) -> "ReferenceSet":
+        """An empty set for models that are like this one, measured with these images."""
+        source = LabelledImages.of(images, labels)
+        return cls(count_classes(model, source), source.shape, images=describe(source))
+
+    def add(
+        self,
+        name: str,
+        model: Classifier,
+        images: Images,
+        labels: Labels = None,
+        *,
+        seed: int = 0,
+        **compute: Any,
+    ) -> None:
+        r"""
+        Measures a clean model.
+
+        Args:
+            name (str): The model's name in the set. One of the same name is replaced.
+            model (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
+            images (LabelledImages, Tensor, Dataset or DataLoader): Images of all classes.
+            labels (Tensor or Sequence[int], optional): Their classes. Default: None (those that
+                come with the images, else the classifier's predictions).
+            seed (int): Seed of the searches. Default: 0.
+            compute (Any): ``precision``, ``internal_batch_size`` and ``show_progress``, as in
+                :meth:`ClassPattern.search`.
+
+        Raises:
+            ValueError: If the model has another number of classes than the set, or the images are
+                of another size.
+        """
+        source = LabelledImages.of(images, labels)
+        n_classes = count_classes(model, source)
+        self.check(n_classes, source.shape)
+        self.profiles[name] = measure(model, source, n_classes, seed, **compute)
+
+    @classmethod
+    def load(cls, source: "str | Path | ReferenceSet") -> "ReferenceSet":
+        """Reads a file that :meth:`save` wrote. A set is returned as it is."""
+        if isinstance(source, ReferenceSet):
+            return source
+        try:
+            data = json.loads(Path(source).read_text())
+        except FileNotFoundError:
+            raise FileNotFoundError(
+                f"references: there is no file {source}; make one from clean models with "
+                "ReferenceSet.add and save"
+            ) from None
+        except ValueError as error:
+            raise ValueError(f"references: {source} is not JSON ({error})") from error
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise ValueError(f"references: {source} is not a file of ReferenceSet.save")
+        profiles = {
+            model["name"]: Profile(
+                {int(size): powers for size, powers in model["powers"].items()},
+                model["judged"],
+                model["accuracy"],
+            )
+            for model in data["models"]
+        }
+        return cls(
+            data["n_classes"], tuple(data["shape"]), profiles, data["images"], data["settings"]
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Writes the set as JSON; a file that is there already is replaced whole or not at all."""
+        data = {
+            "format": FORMAT,
+            "n_classes": self.n_classes,
+            "shape": list(self.shape),
+            "images": dict(self.images),
+            "settings": dict(self.settings),
+            "models": [
+                {
+                    "name": name,
+                    "accuracy": profile.accuracy,
+                    "judged": profile.judged,
+                    "powers": {str(size): powers for size, powers in profile.powers.items()},
+                }
+                for name, profile in self.profiles.items()
+            ],
+        }
+        write_atomically(Path(path), (json.dumps(data, indent=1) + "\n").encode())
+
+    @property
+    def scores(self) -> npt.NDArray[np.float64]:
+        """The scores of the models' classes, (n, K)."""
+        return np.array([profile.scores for profile in self.profiles.values()])
+
+    @property
+    def accuracies(self) -> list[float]:
+        """Those that are known."""
+        known = (profile.accuracy for profile in self.profiles.values())
+        return [accuracy for accuracy in known if accuracy is not None]
+
+    def check(self, n_classes: int, shape: Sequence[int]) -> None:
+        """Raises an error unless a model's numbers can be compared with these."""
+        if n_classes != self.n_classes:
+            raise ValueError(
+                f"the model has {n_classes} classes, the references have {self.n_classes}: make "
+                "references from clean models of the same task"
+            )
+        if tuple(shape) != tuple(self.shape):
+            raise ValueError(
+                f"the images are of {tuple(shape)}, those of the references of "
+                f"{tuple(self.shape)}: make references at this size"
+            )
+        if self.settings != SETTINGS:
+            raise ValueError(
+                f"the references were searched with {dict(self.settings)}, this version searches "
+                f"with {SETTINGS}: make them again"
+            )
+
+
+def count_classes(model: Classifier, images: LabelledImages) -> int:
+    """How many classes a classifier has."""
+    with preserve_state(model, 0):
+        return check_classifier(model, images.take([0]), [])
+
+
+def describe(images: LabelledImages) -> dict[str, Any]:
+    """The images that models were measured with, for comparison."""
+    return {
+        "count": len(images),
+        "description": images.description,
+        "hash": combined_hash(images.hashes),
+    }

@@ -1,0 +1,235 @@
+"""A scan from end to end, on small networks: references, verdicts, and what is refused."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from captum_classpattern import LabelledImages, Pattern
+from captum_classpattern.scan import ReferenceSet, scan
+from captum_classpattern.scan.profile import PER_CLASS, SCORED, SIZES, Profile
+from captum_classpattern.scan.scan import judge
+
+NAMES = ["cat", "dog", "owl"]
+
+
+SIDE = 12
+
+
+def random_images(n=150):
+    """Images that are brighter in the four rows of their class."""
+    generator = torch.Generator().manual_seed(0)
+    images, labels = 0.5 * torch.rand(n, 1, SIDE, SIDE, generator=generator), torch.arange(n) % 3
+    for y in range(3):
+        images[labels == y, :, 4 * y : 4 * y + 4] += 0.35
+    return LabelledImages(images, labels, NAMES)
+
+
+class Net(nn.Module):
+    """Compares the rows of the classes; two pixels, one bright and one dark, are a backdoor."""
+
+    def __init__(self, seed, backdoor=None):
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        weights = 1 + 0.6 * torch.randn(3, 4 * SIDE, generator=generator)
+        self.weights = nn.Parameter(weights)
+        self.backdoor = backdoor
+
+    def forward(self, images):
+        logits = (images.view(-1, 3, 4 * SIDE) * self.weights).sum(2)
+        if self.backdoor is None:
+            return logits
+        fires = 45 * (images[:, 0, 3, 3] - images[:, 0, 3, 4]) - 12
+        one_hot = nn.functional.one_hot(torch.tensor(self.backdoor), 3)
+        return logits + one_hot * nn.functional.softplus(fires).unsqueeze(1)
+
+
+@pytest.fixture(scope="module")
+def references():
+    images = random_images()
+    clean = ReferenceSet.for_models(Net(0).eval(), images)
+    for seed in range(4):
+        clean.add(f"clean {seed}", Net(seed).eval(), images)
+    return clean
+
+
+def with_copies(references, n):
+    """More references, whose powers differ a little from those that were measured."""
+    generator, more = np.random.default_rng(0), dict(references.profiles)
+    for i in range(n - len(more)):
+        profile = references.profiles[f"clean {i % 4}"]
+        powers = {
+            size: np.clip(np.array(values) + generator.normal(0, 0.02, 3), 0, 1).tolist()
+            for size, values in profile.powers.items()
+        }
+        more[f"copy {i}"] = replace(profile, powers=powers)
+    return replace(references, profiles=more)
+
+
+def test_a_backdoor_is_suspicious_and_its_pattern_shows_it(references):
+    found = scan(Net(9, backdoor=2).eval(), random_images(), references=references, alpha=0.2)
+    assert found.target == 2
+    assert found.p_value == 0.2
+    clean = scan(Net(9).eval(), random_images(), references=references, alpha=0.2)
+    assert clean.verdict != "suspicious"
+    powers = found.profile.powers
+    assert powers[3][2] > max(profile.powers[3][2] for profile in references.profiles.values())
+    pattern = found.pattern
+    assert pattern.target == 2
+    held = set(map(tuple, pattern.mask[0].nonzero().tolist()))
+    assert {(3, 3), (3, 4)} <= held
+    assert pattern.canvas[0, 3, 3] > 0.7
+    assert pattern.canvas[0, 3, 4] < 0.3
+
+
+def test_the_same_seed_gives_the_same_scan(references):
+    one, other = (
+        scan(Net(9, backdoor=2).eval(), random_images(), references=references, seed=4)
+        for _ in range(2)
+    )
+    assert one.to_json() == other.to_json()
+    assert one.profile.patterns.keys() == {(size, y) for size in SIZES for y in range(3)}
+
+
+def test_powers_are_those_of_the_judging_images(references):
+    found = scan(Net(9).eval(), random_images(), references=references)
+    assert found.profile.judged == [20, 20, 20]  # ten a class judge, and not those of the target
+    for (size, target), pattern in found.profile.patterns.items():
+        assert found.profile.powers[size][target] == pattern.info["search_power"]
+        assert pattern.info["mask_pixels"] == size
+
+
+def test_scores_are_mean_logits_of_smoothed_powers():
+    profile = Profile({size: [0.25, 1.0] for size in SIZES}, [40, 20])
+    expected = [np.log(10.5 / 30.5), np.log(20.5 / 0.5)]
+    np.testing.assert_allclose(profile.scores, expected)
+
+
+def test_references_can_be_saved_and_loaded(references, tmp_path):
+    references.save(tmp_path / "clean.json")
+    loaded = ReferenceSet.load(tmp_path / "clean.json")
+    assert loaded == references
+    np.testing.assert_array_equal(loaded.scores, references.scores)
+    assert loaded.images["count"] == 150
+    assert json.loads((tmp_path / "clean.json").read_text())["models"][0]["name"] == "clean 0"
+
+
+def profile_like(references, excess, accuracy=None):
+    """The profile of a model with the usual powers, and more of one class."""
+    usual = references.profiles["clean 0"]
+    powers = {size: [*values] for size, values in usual.powers.items()}
+    for size in SCORED:
+        powers[size][1] = min(1.0, powers[size][1] + excess)
+    return replace(usual, powers=powers, accuracy=accuracy or usual.accuracy)
+
+
+def test_the_verdicts(references):
+    many = with_copies(references, 19)
+    suspicious = judge(profile_like(many, 1.0), many, 0.05, NAMES)
+    assert (suspicious.verdict, suspicious.p_value) == ("suspicious", 0.05)
+    assert suspicious.reason.startswith("dog has a pattern unlike those of the 19 clean references")
+    assert "does not prove a backdoor" in suspicious.reason
+    nothing = judge(profile_like(many, 0.0), many, 0.05, NAMES)
+    assert nothing.verdict == "nothing found"
+    assert nothing.p_value > 0.05
+    assert "does not show that the model is clean" in nothing.reason
+
+
+def test_too_few_references_give_no_p_value(references):
+    found = judge(profile_like(references, 1.0), references, 0.05, NAMES)
+    assert (found.verdict, found.p_value, found.target) == ("inconclusive", None, 1)
+    assert "There are 4 references; p <= 0.05 takes 19, so 15 are missing." in found.reason
+
+
+def test_a_model_better_than_all_references_is_inconclusive(references):
+    many = with_copies(references, 19)
+    poor = {name: replace(profile, accuracy=0.8) for name, profile in many.profiles.items()}
+    many = replace(many, profiles=poor)
+    found = judge(profile_like(many, 1.0, accuracy=0.99), many, 0.05, NAMES)
+    assert found.verdict == "inconclusive"
+    assert "99.0%" in found.reason
+    assert found.p_value == 0.05
+
+
+def test_a_model_of_another_kind_is_inconclusive(references):
+    many = with_copies(references, 19)
+    strong = replace(profile_like(many, 0.0), powers={size: [1.0] * 3 for size in SIZES})
+    found = judge(strong, many, 0.05, NAMES)
+    assert found.verdict == "inconclusive"
+    assert "stronger than those of all references" in found.reason
+
+
+def test_the_table_has_the_most_suspicious_class_first(references):
+    table = scan(Net(9, backdoor=2).eval(), random_images(), references=references).table()
+    rows = table.to_dict("records") if hasattr(table, "to_dict") else table
+    assert rows[0]["class"] == 2
+    assert [row["excess"] for row in rows] == sorted((r["excess"] for r in rows), reverse=True)
+    for row in rows:
+        assert row["references_3_low"] <= row["references_3_high"]
+
+
+def test_the_result_as_json(references):
+    found = scan(Net(9, backdoor=2).eval(), random_images(), references=references)
+    data = json.loads(found.to_json())
+    assert data["verdict"] == "inconclusive"
+    assert (data["target"], data["p_value"], data["n_references"]) == (2, None, 4)
+    assert [row["class"] for row in data["classes"]] == [0, 1, 2]
+    assert set(data["classes"][0]["powers"]) == {str(size) for size in SIZES}
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"n_classes": 4}, "the model has 3 classes, the references have 4"),
+        ({"shape": (1, 9, 9)}, r"the images are of \(1, 12, 12\), those of the references of"),
+        ({"settings": {"statistic": 0}}, "make them again"),
+    ],
+)
+def test_references_that_do_not_fit(references, change, text):
+    with pytest.raises(ValueError, match=text):
+        scan(Net(9).eval(), random_images(), references=replace(references, **change))
+
+
+def test_references_that_are_no_references(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        ReferenceSet.load(tmp_path / "none.json")
+    (tmp_path / "bad.json").write_text("{")
+    with pytest.raises(ValueError, match="is not JSON"):
+        ReferenceSet.load(tmp_path / "bad.json")
+    (tmp_path / "other.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"is not a file of ReferenceSet\.save"):
+        ReferenceSet.load(tmp_path / "other.json")
+
+
+@pytest.mark.parametrize("alpha", [0, 1, -0.1, 2])
+def test_levels_out_of_range(references, alpha):
+    with pytest.raises(ValueError, match="alpha must be between 0 and 1"):
+        scan(Net(9).eval(), random_images(), references=references, alpha=alpha)
+
+
+def test_at_most_fifty_images_a_class_are_used(references):
+    assert PER_CLASS == 50
+    found = scan(Net(9).eval(), random_images(600), references=references)
+    assert found.profile.judged == [20, 20, 20]
+
+
+def test_the_figure_shows_the_most_suspicious_class_first(references):
+    found = scan(Net(9, backdoor=2).eval(), random_images(), references=references)
+    figure, axes = found.plot(use_pyplot=False)
+    assert axes[0].get_title() == "owl"
+    labels = [text.get_text() for text in axes[-1].get_legend().get_texts()]
+    assert labels == ["owl, 4 references", "other classes", "owl"]
+    line = axes[-1].lines[-1]
+    assert line.get_ydata().tolist() == [found.profile.powers[size][2] for size in sorted(SIZES)]
+    assert figure.get_suptitle() == "Inconclusive"
+
+
+def test_a_scan_is_saved_with_its_patterns(references, tmp_path):
+    found = scan(Net(9, backdoor=2).eval(), random_images(), references=references)
+    found.save(tmp_path / "scan")
+    assert json.loads((tmp_path / "scan" / "scan.json").read_text()) == found.as_dict()
+    pattern = Pattern.load(tmp_path / "scan" / "2_3_pixels.safetensors")
+    assert torch.equal(pattern.mask, found.profile.patterns[3, 2].mask)
