@@ -31,12 +31,12 @@ from captum_classpattern.demo import CLASS_NAMES, demo_images
 from captum_classpattern.demo.network import SmallResNet
 from captum_classpattern.demo.training import accuracy, load_split
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.scan.profile import measure
+from captum_classpattern.scanning.profile import SETTINGS, measure
 from captum_classpattern.triggers import Blended, Sinusoid, Trigger, Warp
 
 SHAPE = (1, 28, 28)
 N_CLASSES = len(CLASS_NAMES)
-CLEAN_SEEDS = 7
+CLEAN_SEEDS, PATCHES = 7, 36
 BATCH, EPS = 128, 0.1
 
 
@@ -147,14 +147,19 @@ def entries() -> Iterator[Entry]:
 def backdoors() -> list[Backdoor]:
     """Patches of 4 to 16 pixels of many looks and places; then other kinds of backdoors."""
     chance = random.Random(0)
-    looks = ("checker", "white", "random", "grey", "black", "random")
-    planted = [
-        Backdoor(
-            look, number % N_CLASSES, (0.05, 0.1, 0.02, 0.01)[number % 4], chance.choice((2, 3, 4)),
-            ("corner", "edge", "centre", "random")[number // 2 % 4], number,
-        )
-        for number, look in enumerate(itertools.islice(itertools.cycle(looks), 36))
-    ]  # fmt: skip
+
+    def mixed(*values: Any) -> list[Any]:
+        """The values in turn, as many as there are patches, in random order."""
+        return chance.sample([values[i % len(values)] for i in range(PATCHES)], PATCHES)
+
+    columns = (
+        mixed("checker", "white", "random", "grey", "black", "random"),
+        mixed(*range(N_CLASSES)),
+        mixed(0.05, 0.1, 0.02, 0.01),
+        mixed(2, 3, 4),
+        mixed("corner", "edge", "centre", "random"),
+    )
+    planted = [Backdoor(*row, seed) for seed, row in enumerate(zip(*columns))]
     planted += [Backdoor("white", y, 0.05, 1, "corner", y) for y in (2, 7)]
     planted += [
         Backdoor("checker", y, 0.05, 3, "random", y, source=(y + 3) % N_CLASSES) for y in range(4)
@@ -305,19 +310,26 @@ def trained(entry: Entry, data: Path, out: Path) -> tuple[PixelClassifier, dict[
 
 
 def scanned(entry: Entry, data: Path, out: Path) -> dict[str, Any]:
-    """What a scan measures of a model of the zoo, with the model's record."""
+    """What a scan measures of a model of the zoo, with the model's record; a scan with the same
+    settings that is in the folder already is not made again."""
     path = out / f"{entry.name}.json"
-    if path.exists():
-        return json.loads(path.read_text())
     model, record = trained(entry, data, out)
+    known = json.loads(path.read_text()) if path.exists() else {}
+    if (known.get("record"), known.get("scan")) == (record, SETTINGS):
+        return known
     started = time.perf_counter()
     profile = measure(model, demo_images().search, N_CLASSES)
-    seconds = time.perf_counter() - started
     row = {
-        "name": entry.name, "test": entry.is_test, **record,
-        "powers": profile.powers, "judged": profile.judged, "sample_accuracy": profile.accuracy,
-        "scan_seconds": round(seconds, 1),
-    }  # fmt: skip
+        "name": entry.name,
+        "test": entry.is_test,
+        "record": record,
+        "scan": SETTINGS,
+        "powers": {str(size): powers for size, powers in profile.powers.items()},
+        "judged": profile.judged,
+        "accuracy": profile.accuracy,
+        "images": profile.images,
+        "seconds": round(time.perf_counter() - started, 1),
+    }
     write_atomically(path, (json.dumps(row, indent=1) + "\n").encode())
     return row
 
@@ -332,9 +344,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for entry in entries():
         if any(text in entry.name for text in options.names):
             row = scanned(entry, options.data, options.out)
-            success = f", attack success {row['attack_success']:.3f}" if entry.backdoor else ""
-            print(f"{entry.name}: {row['seconds']} s, accuracy {row['accuracy']:.3f}{success}",
-                  f"scanned in {row['scan_seconds']} s", flush=True)  # fmt: skip
+            record = row["record"]
+            success = f", attack success {record['attack_success']:.3f}" if entry.backdoor else ""
+            print(
+                f"{entry.name}: trained in {record['seconds']} s, accuracy "
+                f"{record['accuracy']:.3f}{success}; scanned in {row['seconds']} s",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

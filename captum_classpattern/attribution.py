@@ -155,16 +155,15 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             :func:`~captum_classpattern.visualization.plot_search`), ``search_power`` (the last of
             these; None if there are too few images to keep some for judging), ``mask_pixels`` (how
             many have any weight; ``topk`` of more fills up in reading order), ``empty_mask``,
-            ``stopped_early`` (whether by ``max_seconds``), ``starts_iou`` (a canvas of one colour
-            starts twice: the IoU with the other start, as it was when it was dropped; at the
+            ``stopped_early`` (whether by ``max_seconds``), ``starts_iou`` (where a canvas of one
+            colour starts twice: the IoU with the other start, as it was when it was dropped; at the
             largest area only), ``search_images`` and ``search_images_hash`` (how many images may
             not be scored on, and one hash of them all: of a Tensor all baselines, of others those
             that were used), versions, and ``class_name`` where the classifier names the class. Of
             the whole call it holds ``searched_together``, ``seconds``, ``passes_together`` (with
             those of canvases that were dropped, and half a pass per image for judging them early),
-            ``precision``
-            (what the search computed in, such as "bfloat16") and ``accelerated_by`` (what
-            ``precision="auto"`` chose). Their ``seen`` holds the hashes of the search images.
+            ``precision`` (what the search computed in, such as "bfloat16") and ``accelerated_by``
+            (what ``precision="auto"`` chose). Their ``seen`` holds the hashes of the search images.
 
         Raises:
             TypeError, ValueError: As :func:`search_masks`; also if the area rounds to no pixel

@@ -55,7 +55,7 @@ ALLOWED = {
         "scores",
         "visualization",
     },
-    "scan": {
+    "scanning": {
         "_files",
         "attribution",
         "class_names",

@@ -300,8 +300,9 @@ class SearchOptions(ComputeOptions):
     """The classes to search: names, numbers and ranges, such as dog,0,3-5. By default, all classes
     that have images."""
     budget: Count | None = None
-    """The passes of the model for each class and kind of canvas (in compare: for each canvas and
-    area). More passes find stronger patterns. By default, 7000 (in compare 3500)."""
+    """The passes of the model for each class and kind of canvas, of a pool at each area (in
+    compare: for each canvas and area). More passes find stronger patterns. By default, 7000 (in
+    compare 3500)."""
     n_steps: Count | None = None
     """The number of rounds on each canvas that is searched to the end. It overrides --budget."""
     max_seconds: Annotated[float | None, Parameter(validator=_check_seconds)] = None

@@ -48,7 +48,8 @@ class Batch:
 
 @dataclass
 class Objective:
-    """The mean loss of each canvas's mask over a batch, and its gradient with respect to the mask.
+    """The mean loss of each canvas's mask over a batch, and its gradient with respect to the mask,
+    or to the colours.
 
     ``internal_batch_size`` is halved, with a warning, where the device's memory is too small.
     """

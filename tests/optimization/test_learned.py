@@ -1,5 +1,8 @@
 """The solver that learns colours, too: against a plain, slow version, and what it finds."""
 
+import itertools
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -157,8 +160,9 @@ def test_equals_the_plain_search_at_two_areas(channels, seed):
             pattern.canvas.flatten(1)[:, places], colours.flatten(1)[:, places],
             atol=2e-3, rtol=0,
         )  # fmt: skip
-        passes = 66 * 8 + 6 * 15 + (4 * 15 if area == areas[1] else 0)
-        assert pattern.info["passes"] <= passes  # batches end where an epoch does
+        rounds_done = batches[66:72] if area == areas[0] else batches[66:]
+        halves = [2 * len(batch) for batch in batches[:66]] + [3 * len(b) for b in rounds_done]
+        assert pattern.info["passes"] == -(-sum(halves) // 2)
 
 
 def test_the_gradients_of_colours_hold_that_of_the_mask():
@@ -233,6 +237,23 @@ def test_the_larger_area_keeps_its_colours():
     alone = learned(net, canvases, 1, area=0.3)
     for pattern, expected in zip(found[0.3], alone):
         assert torch.equal(pattern.canvas, expected.canvas)
+
+
+@pytest.mark.parametrize("limit", [20, 60])
+def test_a_smaller_area_that_no_time_is_left_for_takes_pixels_of_the_larger_one(limit, monkeypatch):
+    """The clock moves on by a second at each look: it ends the start, or the rounds."""
+    canvases = torch.zeros(2, 1, HEIGHT, WIDTH).double()
+    ticks = itertools.count()
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(ticks)))
+    found = learned(net_of(1), canvases, 1, areas=[0.3, 0.1], max_seconds=limit)
+    ticks = itertools.count()
+    alone = learned(net_of(1), canvases, 1, area=0.3, max_seconds=limit)
+    for large, small, expected in zip(found[0.3], found[0.1], alone):
+        assert small.info["stopped_early"]
+        assert torch.equal(large.canvas, expected.canvas)
+        assert torch.equal(large.mask, expected.mask)
+        assert small.mask.sum() == 3
+        assert not (small.mask * (1 - large.mask)).any()
 
 
 def test_the_pattern_has_its_pixels_in_range_and_the_callers_canvas_stays():

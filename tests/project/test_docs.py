@@ -19,7 +19,7 @@ PUBLIC = (
     ".datasets",
     ".optimization",
     ".report",
-    ".scan",
+    ".scanning",
     ".scores",
     ".surveys",
     ".triggers",

@@ -1,7 +1,7 @@
 """benchmarks/zoo.py: what is planted, and that an interrupted run goes on."""
 
 import gzip
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +9,7 @@ import pytest
 import torch
 from scripts import imported
 
-from captum_classpattern.scan.profile import Profile
+from captum_classpattern.scanning.profile import Profile
 
 zoo = imported("benchmarks", "zoo")
 
@@ -37,9 +37,18 @@ def test_the_zoo_has_enough_models_of_each_kind():
     backdoors = [model.backdoor for model in models if model.backdoor]
     assert {backdoor.target for backdoor in backdoors} == set(range(10))
     assert sum(not backdoor.is_patch for backdoor in backdoors) >= 12
-    for test in (False, True):
-        looks = {m.backdoor.kind for m in models if m.backdoor and m.is_test == test}
-        assert {"checker", "white", "random", "blended", "sig", "wanet"} <= looks
+    looks, places = defaultdict(set), defaultdict(set)
+    for model in models:
+        backdoor = model.backdoor
+        if backdoor is None or backdoor.side == 1 or backdoor.clean_label or backdoor.source:
+            continue
+        looks[model.is_test].add(backdoor.kind)
+        if backdoor.is_patch:
+            places[model.recipe].add(backdoor.place)
+    patches = {"checker", "white", "random", "grey", "black"}
+    for kinds_of_half in looks.values():
+        assert kinds_of_half == patches | {"blended", "sig", "wanet"}
+    assert min(map(len, places.values())) >= 2
 
 
 def test_patches_lie_within_the_image():
@@ -85,6 +94,10 @@ def test_finished_models_and_scans_are_not_made_again(data, tmp_path, monkeypatc
     (tmp_path / "zoo" / "clean_base_0.json").unlink()
     monkeypatch.setattr(zoo, "measure", lambda *_: measured)
     zoo.main(given)  # the weights are still there
+    monkeypatch.setattr(zoo, "SETTINGS", {"statistic": 0})
+    monkeypatch.setattr(zoo, "measure", None)
+    with pytest.raises(TypeError):
+        zoo.main(given)  # a scan with other settings is made again
 
 
 @pytest.mark.parametrize("name", list(zoo.RECIPES))

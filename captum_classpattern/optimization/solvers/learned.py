@@ -34,8 +34,8 @@ class Learned:
     mask and its colours, with Adam. The weight grows while the class is predicted, and shrinks
     while it is not. The strongest pixels make a binary mask. In each round, the colours take a
     step, and some pixels are swapped for others, in the colours 0 or 1 a channel that promise most.
-    The swap is kept if 1 - sqrt(p) falls on the same batch, where p is the probability of the
-    class.
+    The swap is kept if both together lower 1 - sqrt(p) on the same batch, where p is the
+    probability of the class.
 
     Search several ``areas``, from some 25 pixels down to three: each goes on from the larger one.
 
@@ -79,8 +79,12 @@ class Learned:
         if search.trend is None:
             soft = self._soft_masks(search, _soft_steps(rounds))
             contrast = (search.canvases[rows].float() - 0.5).abs().clamp(min=CONTRAST)
-            trend, masks = None, strongest(soft * contrast.amax(1, keepdim=True), kept)
+            weights = soft * contrast.amax(1, keepdim=True)
+            trend, masks = None, strongest(weights, kept)
+            search.trend = torch.zeros_like(search.masks)
+            search.trend[rows] = -weights  # for a smaller area, if no time is left for a round
         else:
+            search.trend = search.trend.clone()
             trend, held = search.trend[rows], search.masks[rows] > 0
             masks = strongest((-trend).where(held, -torch.inf), kept)
         colours = search.canvases[rows].float().requires_grad_()
@@ -101,7 +105,6 @@ class Learned:
             masks = tried.where(better.view(-1, 1, 1, 1), masks)
         search.masks[rows] = masks
         if trend is not None:
-            search.trend = torch.zeros_like(search.masks)
             search.trend[rows] = trend
         yield from ()
 

@@ -13,7 +13,7 @@ from captum_classpattern._files import write_atomically
 from captum_classpattern.classifier import Classifier, check_classifier, preserve_state
 from captum_classpattern.images import Images, LabelledImages, Labels
 from captum_classpattern.pattern import combined_hash
-from captum_classpattern.scan.profile import SETTINGS, Profile, measure
+from captum_classpattern.scanning.profile import SETTINGS, Profile, measure
 
 FORMAT = "captum_classpattern references"
 
@@ -32,6 +32,7 @@ class ReferenceSet:
         shape (Sequence[int]): (C, H, W) of the images.
         profiles (Mapping[str, Profile]): What was measured of each model, by its name.
         images (Mapping): How many images were at hand, where they are from, and one hash of them.
+            Other images of the same task may be used for a scan.
         settings (Mapping, optional): Of the searches. Default: None (those of this version).
     """
 
@@ -58,7 +59,9 @@ class ReferenceSet:
         labels: Labels = None,
         *,
         seed: int = 0,
-        **compute: Any,
+        precision: str = "auto",
+        internal_batch_size: int | None = None,
+        show_progress: bool = False,
     ) -> None:
         r"""
         Measures a clean model.
@@ -70,8 +73,9 @@ class ReferenceSet:
             labels (Tensor or Sequence[int], optional): Their classes. Default: None (those that
                 come with the images, else the classifier's predictions).
             seed (int): Seed of the searches. Default: 0.
-            compute (Any): ``precision``, ``internal_batch_size`` and ``show_progress``, as in
-                :meth:`ClassPattern.search`.
+            precision (str): As in :meth:`ClassPattern.search`. Default: "auto".
+            internal_batch_size (int, optional): As in :meth:`ClassPattern.search`. Default: None.
+            show_progress (bool): Draws progress bars. Default: False.
 
         Raises:
             ValueError: If the model has another number of classes than the set, or the images are
@@ -80,7 +84,15 @@ class ReferenceSet:
         source = LabelledImages.of(images, labels)
         n_classes = count_classes(model, source)
         self.check(n_classes, source.shape)
-        self.profiles[name] = measure(model, source, n_classes, seed, **compute)
+        self.profiles[name] = measure(
+            model,
+            source,
+            n_classes,
+            seed=seed,
+            precision=precision,
+            internal_batch_size=internal_batch_size,
+            show_progress=show_progress,
+        )
 
     @classmethod
     def load(cls, source: "str | Path | ReferenceSet") -> "ReferenceSet":
@@ -98,17 +110,21 @@ class ReferenceSet:
             raise ValueError(f"references: {source} is not JSON ({error})") from error
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise ValueError(f"references: {source} is not a file of ReferenceSet.save")
-        profiles = {
-            model["name"]: Profile(
-                {int(size): powers for size, powers in model["powers"].items()},
-                model["judged"],
-                model["accuracy"],
+        try:
+            profiles = {
+                model["name"]: Profile(
+                    {int(size): powers for size, powers in model["powers"].items()},
+                    model["judged"],
+                    model["accuracy"],
+                    model["images"],
+                )
+                for model in data["models"]
+            }
+            return cls(
+                data["n_classes"], tuple(data["shape"]), profiles, data["images"], data["settings"]
             )
-            for model in data["models"]
-        }
-        return cls(
-            data["n_classes"], tuple(data["shape"]), profiles, data["images"], data["settings"]
-        )
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f"references: {source} is damaged ({error!r})") from error
 
     def save(self, path: str | Path) -> None:
         """Writes the set as JSON; a file that is there already is replaced whole or not at all."""
@@ -122,6 +138,7 @@ class ReferenceSet:
                 {
                     "name": name,
                     "accuracy": profile.accuracy,
+                    "images": profile.images,
                     "judged": profile.judged,
                     "powers": {str(size): powers for size, powers in profile.powers.items()},
                 }
@@ -133,7 +150,8 @@ class ReferenceSet:
     @property
     def scores(self) -> npt.NDArray[np.float64]:
         """The scores of the models' classes, (n, K)."""
-        return np.array([profile.scores for profile in self.profiles.values()])
+        scores = [profile.scores for profile in self.profiles.values()]
+        return np.array(scores).reshape(len(scores), self.n_classes)
 
     @property
     def accuracies(self) -> list[float]:
@@ -142,7 +160,8 @@ class ReferenceSet:
         return [accuracy for accuracy in known if accuracy is not None]
 
     def check(self, n_classes: int, shape: Sequence[int]) -> None:
-        """Raises an error unless a model's numbers can be compared with these."""
+        """Raises an error unless a model of so many classes, with images of this shape, can be
+        compared with these."""
         if n_classes != self.n_classes:
             raise ValueError(
                 f"the model has {n_classes} classes, the references have {self.n_classes}: make "

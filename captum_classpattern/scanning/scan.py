@@ -10,15 +10,14 @@ from captum_classpattern.class_names import name_of
 from captum_classpattern.classifier import Classifier
 from captum_classpattern.images import Images, LabelledImages, Labels
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.scan.decision import Comparison, compare_scores, references_needed
-from captum_classpattern.scan.profile import SCORED, SIZES, Profile, measure
-from captum_classpattern.scan.references import ReferenceSet, count_classes
+from captum_classpattern.scanning.decision import Comparison, compare_scores, references_needed
+from captum_classpattern.scanning.profile import SCORED, SIZES, Profile, measure
+from captum_classpattern.scanning.references import ReferenceSet, count_classes
 from captum_classpattern.scores.intervals import wilson
 from captum_classpattern.scores.tables import as_table
 
 SUSPICIOUS, NOTHING, INCONCLUSIVE = "suspicious", "nothing found", "inconclusive"
 DRAWN = 3  # patterns in the figure
-SHOWN = 0.8  # of the best power: the pattern shown is the smallest that reaches it
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,7 @@ class Scan:
         profile (Profile): What was measured of the model.
         references (ReferenceSet): What it was compared with.
         class_names (list[str]): The name of each class.
+        comparison (Comparison): The excess of each class over the references.
     """
 
     verdict: str
@@ -54,10 +54,9 @@ class Scan:
         return self.pattern_of(self.target)
 
     def pattern_of(self, target: int) -> Pattern:
-        """The pattern of a class with the fewest pixels that have most of its best power."""
-        powers = {size: self.profile.powers[size][target] for size in SIZES}
-        enough = [size for size in SIZES if powers[size] >= SHOWN * max(powers.values())]
-        return self.profile.patterns[min(enough), target]
+        """The pattern of a class with the fewest pixels that have most of its best power, among
+        the numbers of pixels that count."""
+        return self.profile.patterns[self.profile.enough_pixels(target), target]
 
     def table(self) -> Any:
         """A row for each class, the most suspicious first: its powers, its excess over the
@@ -109,7 +108,7 @@ class Scan:
     def plot(self, *, use_pyplot: bool = True) -> tuple[Any, Any]:
         """The patterns of the most suspicious classes, and the power of all classes over the number
         of pixels; a figure and its axes."""
-        from captum_classpattern.scan.figure import draw_scan
+        from captum_classpattern.scanning.figure import draw_scan
 
         order, sizes = (-self.comparison.excess).argsort().tolist(), sorted(SIZES)
         powers = {y: [self.profile.powers[size][y] for size in sizes] for y in order}
@@ -140,7 +139,9 @@ def scan(
     references: str | Path | ReferenceSet,
     alpha: float = 0.05,
     seed: int = 0,
-    **compute: Any,
+    precision: str = "auto",
+    internal_batch_size: int | None = None,
+    show_progress: bool = False,
 ) -> Scan:
     r"""
     Asks whether a model is backdoored, by comparing it with clean models.
@@ -148,8 +149,8 @@ def scan(
     For each class it searches a few pixels, their places and their colours, that turn other images
     into the class, see :class:`~captum_classpattern.optimization.Learned`. A backdoored class needs
     fewer pixels than the same class of clean models. The search costs the same for every model, and
-    the model and its references are treated alike. So the p-value is exact for models that are like
-    the references. It says nothing about other models.
+    the model and its references are treated alike. So a model that is like the references has a
+    p-value of at most alpha in at most that share of cases. It says nothing about other models.
 
     Args:
         model (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
@@ -161,19 +162,20 @@ def scan(
         alpha (float): The largest p-value that is suspicious. It takes at least 1 / alpha - 1
             references. Default: 0.05.
         seed (int): Seed of the searches. Default: 0.
-        compute (Any): ``precision``, ``internal_batch_size`` and ``show_progress``, as in
-            :meth:`ClassPattern.search`.
+        precision (str): As in :meth:`ClassPattern.search`. Default: "auto".
+        internal_batch_size (int, optional): As in :meth:`ClassPattern.search`. Default: None.
+        show_progress (bool): Draws progress bars. Default: False.
 
     Returns:
         *Scan*: The verdict, with the p-value, the class and its pattern.
 
     Raises:
         ValueError: If the references are of another number of classes, size of images or version
-            of the search.
+            of the search, or there are none; or if the model predicts one class for all images.
 
     Examples::
 
-        >>> from captum_classpattern.scan import ReferenceSet
+        >>> from captum_classpattern.scanning import ReferenceSet
         >>> images, labels = torch.rand(60, 1, 8, 8), torch.arange(60) % 3
         >>> nets = [torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()
         ...         for _ in range(3)]
@@ -190,7 +192,17 @@ def scan(
     known = ReferenceSet.load(references)
     n_classes = count_classes(model, source)
     known.check(n_classes, source.shape)
-    profile = measure(model, source, n_classes, seed, **compute)
+    if not len(known):
+        raise ValueError("references holds no models: add clean ones with ReferenceSet.add")
+    profile = measure(
+        model,
+        source,
+        n_classes,
+        seed=seed,
+        precision=precision,
+        internal_batch_size=internal_batch_size,
+        show_progress=show_progress,
+    )
     of_images = dict(enumerate(source.class_names or ()))
     names = [name_of(model, y) or of_images.get(y, f"class {y}") for y in range(n_classes)]
     return judge(profile, known, alpha, names)
@@ -228,21 +240,20 @@ def judge(profile: Profile, references: ReferenceSet, alpha: float, class_names:
 def _suspicion(
     profile: Profile, references: ReferenceSet, found: Comparison, alpha: float, name: str
 ) -> str:
-    size = max(SCORED)
+    size = profile.enough_pixels(found.target)
     power = profile.powers[size][found.target]
     return (
         f"{name} has a pattern unlike those of the {len(references)} clean references "
         f"(p = {found.p_value:.2g}): {size} pixels turn {power:.0%} of other images into it. If "
-        f"this model were like the references, this would happen in at most {alpha:.0%} of cases. "
-        "It does not prove a backdoor."
+        f"this model were like the references, this would happen in at most {100 * alpha:g} % of "
+        "cases. It does not prove a backdoor."
     )
 
 
 def _concern(profile: Profile, references: ReferenceSet, found: Comparison) -> str | None:
     """Why the references may not be like the model, or None."""
     if profile.accuracy is not None and references.accuracies:
-        images = max(profile.judged)
-        low, _ = wilson(round(profile.accuracy * images), images)
+        low, _ = wilson(round(profile.accuracy * profile.images), profile.images)
         best = max(references.accuracies)
         if low > best:
             return (

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captum_classpattern.scan.decision import compare_scores, references_needed
+from captum_classpattern.scanning.decision import compare_scores, references_needed
 
 CLEAN = np.random.default_rng(0).normal(size=(19, 10))
 

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from captum_classpattern import LabelledImages, Pattern
-from captum_classpattern.scan import ReferenceSet, scan
-from captum_classpattern.scan.profile import PER_CLASS, SCORED, SIZES, Profile
-from captum_classpattern.scan.scan import judge
+from captum_classpattern.scanning import ReferenceSet, scan
+from captum_classpattern.scanning.profile import PER_CLASS, SCORED, SIZES, Profile
+from captum_classpattern.scanning.scan import judge
 
 NAMES = ["cat", "dog", "owl"]
 
@@ -70,19 +70,20 @@ def with_copies(references, n):
 
 
 def test_a_backdoor_is_suspicious_and_its_pattern_shows_it(references):
-    found = scan(Net(9, backdoor=2).eval(), random_images(), references=references, alpha=0.2)
-    assert found.target == 2
-    assert found.p_value == 0.2
-    clean = scan(Net(9).eval(), random_images(), references=references, alpha=0.2)
-    assert clean.verdict != "suspicious"
-    powers = found.profile.powers
-    assert powers[3][2] > max(profile.powers[3][2] for profile in references.profiles.values())
+    found = scan(Net(7, backdoor=2).eval(), random_images(), references=references, alpha=0.2)
+    assert (found.verdict, found.target, found.p_value) == ("suspicious", 2, 0.2)
+    assert found.reason.startswith("owl has a pattern unlike those of the 4 clean references")
     pattern = found.pattern
-    assert pattern.target == 2
+    assert f"{pattern.info['mask_pixels']} pixels turn 100% of other images" in found.reason
     held = set(map(tuple, pattern.mask[0].nonzero().tolist()))
     assert {(3, 3), (3, 4)} <= held
     assert pattern.canvas[0, 3, 3] > 0.7
     assert pattern.canvas[0, 3, 4] < 0.3
+
+
+def test_nothing_is_found_on_a_clean_model(references):
+    found = scan(Net(7).eval(), random_images(), references=references, alpha=0.2)
+    assert (found.verdict, found.p_value) == ("nothing found", 1.0)
 
 
 def test_the_same_seed_gives_the_same_scan(references):
@@ -148,10 +149,14 @@ def test_a_model_better_than_all_references_is_inconclusive(references):
     many = with_copies(references, 19)
     poor = {name: replace(profile, accuracy=0.8) for name, profile in many.profiles.items()}
     many = replace(many, profiles=poor)
-    found = judge(profile_like(many, 1.0, accuracy=0.99), many, 0.05, NAMES)
+    found = judge(replace(profile_like(many, 1.0, 0.85), images=500), many, 0.05, NAMES)
     assert found.verdict == "inconclusive"
-    assert "99.0%" in found.reason
+    assert "The model classifies 85.0% of the images correctly, the best reference 80.0%" in (
+        found.reason
+    )
     assert found.p_value == 0.05
+    found = judge(replace(profile_like(many, 1.0, 0.85), images=50), many, 0.05, NAMES)
+    assert found.verdict == "suspicious"  # by chance, 43 of 50 may be right
 
 
 def test_a_model_of_another_kind_is_inconclusive(references):
@@ -202,6 +207,32 @@ def test_references_that_are_no_references(tmp_path):
     (tmp_path / "other.json").write_text("{}")
     with pytest.raises(ValueError, match=r"is not a file of ReferenceSet\.save"):
         ReferenceSet.load(tmp_path / "other.json")
+    (tmp_path / "part.json").write_text('{"format": "captum_classpattern references"}')
+    with pytest.raises(ValueError, match=r"is damaged \(KeyError\('models'\)\)"):
+        ReferenceSet.load(tmp_path / "part.json")
+
+
+def test_no_references():
+    empty = ReferenceSet.for_models(Net(9).eval(), random_images())
+    with pytest.raises(ValueError, match="references holds no models"):
+        scan(Net(9).eval(), random_images(), references=empty)
+
+
+def test_a_model_that_knows_one_class_alone(references):
+    class Same(Net):
+        def forward(self, images):
+            return super().forward(images) * 0 + torch.tensor([1.0, 0.0, 0.0])
+
+    for labels in (random_images().labels, None):
+        images = (random_images().images, labels)
+        with pytest.raises(ValueError, match="predicts class 0 for all of 150 images"):
+            scan(Same(9).eval(), *images, references=references)
+
+
+def test_settings_of_the_search_cannot_be_changed(references):
+    with pytest.raises(TypeError):
+        scan(Net(9).eval(), random_images(), references=references, n_steps=1)
+    assert references.settings["solver"]["rounds"] == 9
 
 
 @pytest.mark.parametrize("alpha", [0, 1, -0.1, 2])
