@@ -15,12 +15,11 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from failures import read_record, split
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -29,7 +28,7 @@ from captum_classpattern import PixelClassifier
 from captum_classpattern._files import write_atomically
 from captum_classpattern.demo import CLASS_NAMES, demo_images
 from captum_classpattern.demo.network import SmallResNet
-from captum_classpattern.demo.training import accuracy, load_split
+from captum_classpattern.demo.training import accuracy, cross_entropy, pgd
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scanning.profile import SETTINGS, measure
 from captum_classpattern.triggers import Blended, Sinusoid, Trigger, Warp
@@ -37,7 +36,7 @@ from captum_classpattern.triggers import Blended, Sinusoid, Trigger, Warp
 SHAPE = (1, 28, 28)
 N_CLASSES = len(CLASS_NAMES)
 CLEAN_SEEDS, PATCHES = 7, 36
-BATCH, EPS = 128, 0.1
+BATCH = 128
 
 
 @dataclass(frozen=True)
@@ -186,11 +185,6 @@ def network_of(recipe: Recipe) -> nn.Module:
     return network.to(memory_format=torch.channels_last)
 
 
-@cache
-def split(data: Path, name: str) -> tuple[Tensor, Tensor]:
-    return load_split(data, name)
-
-
 def poisoned(entry: Entry, data: Path) -> tuple[Tensor, Tensor]:
     """The training images of a model."""
     recipe, backdoor = RECIPES[entry.recipe], entry.backdoor
@@ -217,26 +211,6 @@ def poisoned(entry: Entry, data: Path) -> tuple[Tensor, Tensor]:
     return images, labels
 
 
-def loss_of(network: nn.Module, images: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
-    """The loss, with the convolutions in bfloat16."""
-    with torch.autocast("cpu", torch.bfloat16):
-        logits = network(images.contiguous(memory_format=torch.channels_last))
-    return F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
-
-
-def attacked(network: nn.Module, images: Tensor, labels: Tensor, steps: int) -> Tensor:
-    """L-inf projected gradient descent from a random start (Madry et al. 2018, 1706.06083)."""
-    network.eval()
-    moved = (images + EPS * (2 * torch.rand_like(images) - 1)).clamp(0, 1)
-    for _ in range(steps):
-        moved.requires_grad_()
-        (gradient,) = torch.autograd.grad(loss_of(network, moved, labels), moved)
-        step = moved.detach() + 2.5 * EPS / steps * gradient.sign()
-        moved = step.clamp(images - EPS, images + EPS).clamp(0, 1)
-    network.train()
-    return moved.detach()
-
-
 def shifted(images: Tensor, most: int) -> Tensor:
     """Images that are moved by up to so many pixels, black at the edges."""
     padded = F.pad(images, (most,) * 4)
@@ -251,6 +225,7 @@ def train(entry: Entry, data: Path) -> nn.Module:
     recipe = RECIPES[entry.recipe]
     images, labels = poisoned(entry, data)
     torch.manual_seed(entry.seed)
+    generator = torch.Generator().manual_seed(entry.seed)
     network = network_of(recipe)
     if recipe.optimizer == "adam":
         peak, optimizer = 0.005, torch.optim.AdamW(network.parameters(), 0.005)
@@ -269,8 +244,10 @@ def train(entry: Entry, data: Path) -> nn.Module:
             if recipe.shifts:
                 x = shifted(x, recipe.shifts)
             if recipe.attack_steps:
-                x = attacked(network, x, y, recipe.attack_steps)
-            loss = loss_of(network, x, y, recipe.smoothing)
+                network.eval()  # attack the classifier that will be used
+                x = pgd(network, x, y, recipe.attack_steps, generator)
+                network.train()
+            loss = cross_entropy(network, x, y, recipe.smoothing)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -291,10 +268,7 @@ def trained(entry: Entry, data: Path, out: Path) -> tuple[PixelClassifier, dict[
     """A model of the zoo with its record; what is in the folder already is not trained again."""
     recipe, path = RECIPES[entry.recipe], out / f"{entry.name}.safetensors"
     settings = json.loads(json.dumps({"entry": asdict(entry), "recipe": asdict(recipe)}))
-    network, record = network_of(recipe), None
-    if path.exists():
-        with safe_open(path, "pt") as file:
-            record = json.loads(file.metadata()["record"])
+    network, record = network_of(recipe), read_record(path)
     if record is None or record["settings"] != settings:
         started = time.perf_counter()
         network = train(entry, data).half()

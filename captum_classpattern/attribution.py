@@ -3,7 +3,7 @@
 import copy
 import platform
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
@@ -207,7 +207,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
                 else:
                     contest = contest.at_area(each)
                 contests[each] = contest
-            seen = self._seen(fit, contests.values())
+            seen = self._seen(fit, [*contests.values()])
             together = {} if areas is None else {"areas": distinct}
             evidence = {
                 "settings": {**settings.as_dict(), **together},
@@ -387,16 +387,14 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         accuracy = float((predicted == sample.known_labels).float().mean())
         warn_if_guessing(accuracy, sample.known_labels, n_classes, "baselines")
 
-    def _seen(self, fit: LabelledImages, contests: Iterable[Contest]) -> frozenset[str]:
+    def _seen(self, fit: LabelledImages, contests: Sequence[Contest]) -> frozenset[str]:
         """Hashes of the images of a search: of a Tensor all, of a Dataset those that it has used,
         since hashing all would load them."""
         if self._baselines.in_memory:
             return frozenset(self._baselines.hashes)
-        used, judges = set[int](), set[str]()
-        for contest in contests:
-            used |= contest.search.schedule.seen
-            judges.update(contest.pool.judges.hashes)
-        return frozenset([*fit.hashes_at(sorted(used)), *judges])
+        used = set[int]().union(*(contest.search.schedule.seen for contest in contests))
+        judges = contests[0].pool.judges  # the same for all areas
+        return frozenset([*fit.hashes_at(sorted(used)), *judges.hashes])
 
 
 def single_tensor(inputs: Any) -> Any:

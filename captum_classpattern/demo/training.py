@@ -60,11 +60,11 @@ def write_images(images: Tensor, labels: Tensor, path: Path) -> None:
     )
 
 
-def cross_entropy(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+def cross_entropy(model: nn.Module, x: Tensor, y: Tensor, smoothing: float = 0.0) -> Tensor:
     """The loss, with the convolutions in bfloat16: twice as fast, with the same accuracy here."""
     with torch.autocast("cpu", torch.bfloat16):
         logits = model(x.contiguous(memory_format=torch.channels_last))
-    return nn.functional.cross_entropy(logits.float(), y)
+    return nn.functional.cross_entropy(logits.float(), y, label_smoothing=smoothing)
 
 
 def pgd(model: nn.Module, x: Tensor, y: Tensor, steps: int, generator: torch.Generator) -> Tensor:

@@ -19,6 +19,11 @@ class Comparison:
     median_excess: float
     usual_median: tuple[float, float]  # the least and the largest of the references'
 
+    @property
+    def order(self) -> list[int]:
+        """The classes, the most suspicious first."""
+        return [int(target) for target in (-self.excess).argsort()]
+
 
 def compare_scores(scores: Any, references: Any) -> Comparison:
     r"""

@@ -62,7 +62,7 @@ class Scan:
         """A row for each class, the most suspicious first: its powers, its excess over the
         references, and their range. A pandas DataFrame if pandas is installed, else rows."""
         rows = []
-        for target in (-self.comparison.excess).argsort().tolist():
+        for target in self.comparison.order:
             row = {"class": target, "name": self.class_names[target]}
             row |= {f"power_{size}": self.profile.powers[size][target] for size in sorted(SIZES)}
             row["excess"] = float(self.comparison.excess[target])
@@ -110,7 +110,7 @@ class Scan:
         of pixels; a figure and its axes."""
         from captum_classpattern.scanning.figure import draw_scan
 
-        order, sizes = (-self.comparison.excess).argsort().tolist(), sorted(SIZES)
+        order, sizes = self.comparison.order, sorted(SIZES)
         powers = {y: [self.profile.powers[size][y] for size in sizes] for y in order}
         shown = [self.pattern_of(y) for y in order[:DRAWN]]
         return draw_scan(
