@@ -81,18 +81,20 @@ class ReferenceSet:
             ValueError: If the model has another number of classes than the set, or the images are
                 of another size.
         """
-        source = LabelledImages.of(images, labels)
-        n_classes = count_classes(model, source)
-        self.check(n_classes, source.shape)
-        self.profiles[name] = measure(
+        self.profiles[name] = self.measure(
             model,
-            source,
-            n_classes,
+            LabelledImages.of(images, labels),
             seed=seed,
             precision=precision,
             internal_batch_size=internal_batch_size,
             show_progress=show_progress,
         )
+
+    def measure(self, model: Classifier, images: LabelledImages, **settings: Any) -> Profile:
+        """Measures a model without adding it; an error if it cannot be compared with these."""
+        n_classes = count_classes(model, images)
+        self.check(n_classes, images.shape)
+        return measure(model, images, n_classes, **settings)
 
     @classmethod
     def load(cls, source: "str | Path | ReferenceSet") -> "ReferenceSet":

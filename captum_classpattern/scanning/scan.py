@@ -11,8 +11,8 @@ from captum_classpattern.classifier import Classifier
 from captum_classpattern.images import Images, LabelledImages, Labels
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scanning.decision import Comparison, compare_scores, references_needed
-from captum_classpattern.scanning.profile import SCORED, SIZES, Profile, measure
-from captum_classpattern.scanning.references import ReferenceSet, count_classes
+from captum_classpattern.scanning.profile import SCORED, SIZES, Profile
+from captum_classpattern.scanning.references import ReferenceSet
 from captum_classpattern.scores.intervals import wilson
 from captum_classpattern.scores.tables import as_table
 
@@ -190,21 +190,18 @@ def scan(
         raise ValueError(f"alpha must be between 0 and 1, got {alpha}")
     source = LabelledImages.of(images, labels)
     known = ReferenceSet.load(references)
-    n_classes = count_classes(model, source)
-    known.check(n_classes, source.shape)
     if not len(known):
         raise ValueError("references holds no models: add clean ones with ReferenceSet.add")
-    profile = measure(
+    profile = known.measure(
         model,
         source,
-        n_classes,
         seed=seed,
         precision=precision,
         internal_batch_size=internal_batch_size,
         show_progress=show_progress,
     )
     of_images = dict(enumerate(source.class_names or ()))
-    names = [name_of(model, y) or of_images.get(y, f"class {y}") for y in range(n_classes)]
+    names = [name_of(model, y) or of_images.get(y, f"class {y}") for y in range(known.n_classes)]
     return judge(profile, known, alpha, names)
 
 
