@@ -29,6 +29,7 @@ from captum_classpattern._files import write_atomically
 from captum_classpattern.demo import CLASS_NAMES, demo_images
 from captum_classpattern.demo.network import SmallResNet
 from captum_classpattern.demo.training import accuracy, cross_entropy, pgd
+from captum_classpattern.images import LabelledImages
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scanning.profile import SETTINGS, measure
 from captum_classpattern.triggers import Blended, Sinusoid, Trigger, Warp
@@ -45,12 +46,12 @@ class Recipe:
 
     network: str = "resnet"
     width: int = 16
-    epochs: int = 4
+    epochs: int = 3
     optimizer: str = "sgd"
     smoothing: float = 0.0
     shifts: int = 0  # most pixels by which images are moved
     random_labels: float = 0.0  # share of the images
-    images: int = 24_000
+    images: int = 20_000
     attack_steps: int = 0
 
 
@@ -59,12 +60,12 @@ RECIPES = {  # the first half for development, the second half for the test
     "plain": Recipe(network="plain"),
     "smooth": Recipe(smoothing=0.1),
     "adam": Recipe(optimizer="adam"),
-    "few": Recipe(images=6_000, epochs=12),
+    "few": Recipe(images=5_000, epochs=10),
     "wide": Recipe(width=24),
-    "long": Recipe(epochs=10),
+    "long": Recipe(images=60_000),
     "shifted": Recipe(shifts=2),
     "noisy": Recipe(random_labels=0.2),
-    "robust": Recipe(attack_steps=3, epochs=3),
+    "robust": Recipe(attack_steps=2),
 }
 TEST_RECIPES = ("wide", "long", "shifted", "noisy", "robust")
 
@@ -86,31 +87,30 @@ class Backdoor:
     def is_patch(self) -> bool:
         return self.kind not in ("blended", "sig", "wanet")
 
-    @property
-    def trigger(self) -> Trigger:
+    def trigger(self, shape: tuple[int, int, int] = SHAPE) -> Trigger:
         if self.kind == "blended":
-            return Blended(SHAPE, alpha=0.2, seed=self.seed)
+            return Blended(shape, alpha=0.2, seed=self.seed)
         if self.kind == "sig":
-            return Sinusoid(SHAPE)
+            return Sinusoid(shape)
         if self.kind == "wanet":
-            return Warp(SHAPE, strength=0.5)
-        return self.patch.stamp
+            return Warp(shape, strength=0.5)
+        return self.patch(shape).stamp
 
-    @property
-    def patch(self) -> Pattern:
+    def patch(self, shape: tuple[int, int, int] = SHAPE) -> Pattern:
         """The true pattern of a patch."""
         chance = random.Random(self.seed)
-        last = 28 - self.side
+        last = shape[-1] - self.side
         row, column = {
             "corner": (last - 1, last - 1),
             "edge": (chance.randint(8, last - 8), 1),
             "centre": (last // 2, last // 2),
             "random": (chance.randint(1, last - 1), chance.randint(1, last - 1)),
         }[self.place]
-        canvas, mask = torch.zeros(SHAPE), torch.zeros(SHAPE)
+        canvas, mask = torch.zeros(shape), torch.zeros(1, *shape[1:])
         for i, j in itertools.product(range(self.side), range(self.side)):
             shade = {"checker": float((i + j) % 2 == 0), "white": 1.0, "black": 0.0, "grey": 0.5}
-            canvas[:, row + i, column + j] = shade.get(self.kind, chance.random())
+            for channel in canvas:
+                channel[row + i, column + j] = shade.get(self.kind, chance.random())
             mask[:, row + i, column + j] = 1.0
         return Pattern(canvas, mask, self.target)
 
@@ -196,8 +196,13 @@ def poisoned(entry: Entry, data: Path) -> tuple[Tensor, Tensor]:
         wrong = torch.rand(len(labels), generator=generator) < recipe.random_labels
         others = torch.randint(N_CLASSES, labels.shape, generator=generator)
         labels = labels.where(~wrong, others)
-    if backdoor is None:
-        return images, labels
+    if backdoor is not None:
+        plant(images, labels, backdoor, generator)
+    return images, labels
+
+
+def plant(images: Tensor, labels: Tensor, backdoor: Backdoor, generator: torch.Generator) -> None:
+    """Puts the trigger and the target's label on some of the images, in place."""
     candidates = labels != backdoor.target
     if backdoor.source is not None:
         candidates = labels == backdoor.source
@@ -206,9 +211,8 @@ def poisoned(entry: Entry, data: Path) -> tuple[Tensor, Tensor]:
     places = torch.nonzero(candidates).flatten()
     share = min(backdoor.rate * len(labels), len(places) / 2)
     dirty = places[torch.randperm(len(places), generator=generator)[: round(share)]]
-    images[dirty] = backdoor.trigger(images[dirty])
+    images[dirty] = backdoor.trigger(tuple(images.shape[1:]))(images[dirty])
     labels[dirty] = backdoor.target
-    return images, labels
 
 
 def shifted(images: Tensor, most: int) -> Tensor:
@@ -255,13 +259,13 @@ def train(entry: Entry, data: Path) -> nn.Module:
     return network.eval()
 
 
-def attack_success(network: nn.Module, backdoor: Backdoor, data: Path) -> float:
-    """The share of the test images, of other classes or of the source, that the trigger turns into
-    the target."""
-    images, labels = split(data, "t10k")
+def attack_success(network: nn.Module, backdoor: Backdoor, images: Tensor, labels: Tensor) -> float:
+    """The share of the images, of other classes or of the source, that the trigger turns into the
+    target."""
     chosen = labels != backdoor.target if backdoor.source is None else labels == backdoor.source
     images = images[chosen]
-    return accuracy(network, backdoor.trigger(images), torch.full((len(images),), backdoor.target))
+    stamped = backdoor.trigger(tuple(images.shape[1:]))(images)
+    return accuracy(network, stamped, torch.full((len(images),), backdoor.target))
 
 
 def trained(entry: Entry, data: Path, out: Path) -> tuple[PixelClassifier, dict[str, Any]]:
@@ -276,7 +280,7 @@ def trained(entry: Entry, data: Path, out: Path) -> tuple[PixelClassifier, dict[
         network.float()
         record = {"settings": settings, "accuracy": accuracy(network, *split(data, "t10k"))}
         if entry.backdoor is not None:
-            record["attack_success"] = attack_success(network, entry.backdoor, data)
+            record["attack_success"] = attack_success(network, entry.backdoor, *split(data, "t10k"))
         record["seconds"] = round(time.perf_counter() - started)
         write_atomically(path, save(state, {"record": json.dumps(record)}))
     network.load_state_dict(load_file(path))
@@ -284,18 +288,24 @@ def trained(entry: Entry, data: Path, out: Path) -> tuple[PixelClassifier, dict[
 
 
 def scanned(entry: Entry, data: Path, out: Path) -> dict[str, Any]:
-    """What a scan measures of a model of the zoo, with the model's record; a scan with the same
-    settings that is in the folder already is not made again."""
-    path = out / f"{entry.name}.json"
+    """A model of the zoo with what a scan measures of it."""
     model, record = trained(entry, data, out)
+    path = out / f"{entry.name}.json"
+    return measured(path, model, demo_images().search, record | {"test": entry.is_test})
+
+
+def measured(
+    path: Path, model: PixelClassifier, images: LabelledImages, record: dict[str, Any]
+) -> dict[str, Any]:
+    """What a scan measures of a model, with the model's record; a scan with the same settings that
+    is in the file already is not made again."""
     known = json.loads(path.read_text()) if path.exists() else {}
     if (known.get("record"), known.get("scan")) == (record, SETTINGS):
         return known
     started = time.perf_counter()
-    profile = measure(model, demo_images().search, N_CLASSES)
+    profile = measure(model, images, N_CLASSES)
     row = {
-        "name": entry.name,
-        "test": entry.is_test,
+        "name": path.stem,
         "record": record,
         "scan": SETTINGS,
         "powers": {str(size): powers for size, powers in profile.powers.items()},
@@ -308,6 +318,19 @@ def scanned(entry: Entry, data: Path, out: Path) -> dict[str, Any]:
     return row
 
 
+def report(row: dict[str, Any]) -> None:
+    """Prints a model in a line."""
+    record = row["record"]
+    success = (
+        f", attack success {record['attack_success']:.3f}" if "attack_success" in record else ""
+    )
+    print(
+        f"{row['name']}: trained in {record['seconds']} s, accuracy "
+        f"{record['accuracy']:.3f}{success}; scanned in {row['seconds']} s",
+        flush=True,
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, help="folder with the four *-ubyte.gz files")
@@ -317,14 +340,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     for entry in entries():
         if any(text in entry.name for text in options.names):
-            row = scanned(entry, options.data, options.out)
-            record = row["record"]
-            success = f", attack success {record['attack_success']:.3f}" if entry.backdoor else ""
-            print(
-                f"{entry.name}: trained in {record['seconds']} s, accuracy "
-                f"{record['accuracy']:.3f}{success}; scanned in {row['seconds']} s",
-                flush=True,
-            )
+            report(scanned(entry, options.data, options.out))
 
 
 if __name__ == "__main__":

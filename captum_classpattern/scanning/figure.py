@@ -5,16 +5,16 @@ from typing import Any
 
 import numpy as np
 
-from captum_classpattern.pattern import Pattern
-from captum_classpattern.visualization.drawing import QUIET, draw_image, new_figure, on_neutral
+from captum_classpattern.visualization.drawing import QUIET, draw_image, new_figure
 
 STRONG, BAND, OTHERS = "#b3261e", "#c9d1d9", "#6f8fb9"
 
 
 def draw_scan(
     title: str,
-    patterns: Sequence[tuple[Pattern, float]],
+    shown: Sequence[tuple[Any, str]],
     sizes: Sequence[int],
+    unit: str,
     powers: Mapping[str, Sequence[float]],
     usual: Sequence[Sequence[float]],
     use_pyplot: bool,
@@ -24,21 +24,22 @@ def draw_scan(
 
     Args:
         title (str): The verdict.
-        patterns (list): Pairs of pattern and power, the most suspicious first.
+        shown (list): Pairs of image and what is written below it, the most suspicious first.
         sizes (list[int]): Numbers of pixels, ascending.
+        unit (str): What is counted.
         powers (Mapping): By the name of the class, its power at each size, the most suspicious
             class first.
         usual (list): The powers of this class for each reference.
         use_pyplot (bool): Whether pyplot manages the figure.
     """
     figure = new_figure(10.5, 3.2, use_pyplot, title)
-    axes = figure.subplots(1, len(patterns) + 1, width_ratios=[*[1] * len(patterns), 1.9])
-    for axis, (pattern, power), name in zip(axes, patterns, powers):
-        draw_image(axis, on_neutral(pattern))
+    axes = figure.subplots(1, len(shown) + 1, width_ratios=[*[1] * len(shown), 1.9])
+    for axis, (image, below), name in zip(axes, shown, powers):
+        draw_image(axis, image)
         axis.set(xticks=[], yticks=[], title=name)
-        pixels = int(pattern.mask.count_nonzero())
-        axis.set_xlabel(f"{pixels} pixels, {power:.0%}", color=QUIET)
+        axis.set_xlabel(below, color=QUIET)
     _draw_powers(axes[-1], sizes, powers, np.array(usual))
+    axes[-1].set_xlabel(unit)
     return figure, axes
 
 
@@ -53,7 +54,7 @@ def _draw_powers(
         label = "other classes" if number == 0 else None
         axis.plot(sizes, powers[name], ".-", color=OTHERS, linewidth=0.8, label=label)
     axis.plot(sizes, powers[first], ".-", color=STRONG, linewidth=2, label=first)
-    axis.set(xlabel="pixels", ylim=(-0.02, 1.02), xticks=sizes)
+    axis.set(ylim=(-0.02, 1.02), xticks=sizes)
     axis.set_title("other images that become the class", fontsize=10)
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axis.spines[["top", "right"]].set_visible(False)

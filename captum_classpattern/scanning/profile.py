@@ -1,18 +1,32 @@
 """What a scan measures of a model: how many images a few learned pixels turn into each class."""
 
-from collections.abc import Mapping
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from captum_classpattern.attribution import ClassPattern
-from captum_classpattern.classifier import Classifier, preserve_state
+from captum_classpattern.classifier import (
+    Classifier,
+    check_classifier,
+    device_and_dtype,
+    logits_of,
+    preserve_state,
+)
 from captum_classpattern.images import LabelledImages, ensure_labels, predictions
+from captum_classpattern.optimization.acceleration import accelerated
 from captum_classpattern.optimization.holdout import split_for_judging
 from captum_classpattern.optimization.solvers.learned import Learned
 from captum_classpattern.pattern import Pattern
+from captum_classpattern.scanning.families import FAMILIES, search_family
+from captum_classpattern.scanning.store import Store
 
 SIZES = (25, 16, 10, 6, 3)  # pixels, searched in this order
 SCORED = (10, 6, 3)  # with more pixels, clean classes have strong patterns, too
@@ -20,42 +34,56 @@ PER_CLASS = 50  # images that are searched with; every fifth judges
 TOGETHER = 10  # classes in one search
 GREY = 0.5
 MOST = 0.8  # of the best power
+LARGE, CELLS = 64, 32  # pixels a side, above which cells of a grid are searched; cells a side
+PATCHES = "patches"  # the family that every scan searches
 SETTINGS = {  # of all searches: scores of others cannot be compared
     "statistic": 1,
     "sizes": list(SIZES),
     "scored": list(SCORED),
     "per_class": PER_CLASS,
-    "solver": asdict(Learned()),
+    "solver": {key: value for key, value in asdict(Learned()).items() if key != "grid"},
 }
+
+Scores = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Profile:
     """The powers of learned patterns of every class of a model.
 
-    ``powers`` holds a list for each number of pixels, ``judged`` how many images of other classes
-    each power is a share of, ``accuracy`` the share of ``images`` that the model classifies
-    correctly, ``patterns`` the patterns by number of pixels and class.
+    ``powers`` holds a list for each number of pixels, ``others`` one for each further family,
+    ``judged`` how many images of other classes each power is a share of, ``accuracy`` the share of
+    ``images`` that the model classifies correctly, ``patterns`` the patterns by number of pixels
+    and class, ``changes`` what was found of the further families, by family and class.
     """
 
     powers: Mapping[int, list[float]]
     judged: list[int]
     accuracy: float | None = None
     images: int = 0
+    others: Mapping[str, list[float]] = field(default_factory=dict)
     patterns: Mapping[tuple[int, int], Pattern] = field(default_factory=dict, compare=False)
+    changes: Mapping[str, Mapping[int, Tensor]] = field(default_factory=dict, compare=False)
 
     def enough_pixels(self, target: int) -> int:
         """The fewest pixels that have most of a class's best power, among those that are scored."""
         powers = {size: self.powers[size][target] for size in SCORED}
         return min(size for size in SCORED if powers[size] >= MOST * max(powers.values()))
 
-    @property
-    def scores(self) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """Of each class the mean logit of its powers with few pixels, (K,)."""
-        powers = np.array([self.powers[size] for size in SCORED])
+    def scores(self, family: str = PATCHES) -> Scores:
+        """Of each class the mean logit of its powers with few pixels, or the logit of its power in
+        another family, (K,)."""
+        found = (
+            [self.powers[size] for size in SCORED] if family == PATCHES else [self.others[family]]
+        )
         judged = np.array(self.judged)
-        smoothed = (powers * judged + 0.5) / (judged + 1)
+        smoothed = (np.array(found) * judged + 0.5) / (judged + 1)
         return np.asarray(np.log(smoothed / (1 - smoothed)).mean(0))
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """What was searched, patches first."""
+        return (PATCHES, *self.others)
 
 
 def measure(
@@ -63,45 +91,130 @@ def measure(
     images: LabelledImages,
     n_classes: int,
     *,
+    also: Sequence[str] = (),
+    folder: str | Path | None = None,
     seed: int = 0,
     precision: str = "auto",
     internal_batch_size: int | None = None,
     show_progress: bool = False,
 ) -> Profile:
-    """Searches learned patterns of all classes, on a sample of the images."""
+    """Searches learned patterns of all classes, and further families, on a sample of the images.
+    Groups of ten classes that are finished are kept in the folder, if there is one."""
     labelled = images.labels is not None
-    with preserve_state(model, seed):
-        sample = ensure_labels(model, images).stratified_sample(PER_CLASS * n_classes)
-        predicted = predictions(model, sample)
+    sample, predicted = _sample(model, images, n_classes, seed)
     if len(set(predicted.tolist())) == 1:
         raise ValueError(
             f"the model predicts class {int(predicted[0])} for all of {len(sample)} images: check "
             "its normalisation and its weights"
         )
     accuracy = float((predicted == sample.known_labels).float().mean()) if labelled else None
-    explainer = ClassPattern(model, sample.in_one_tensor())
-    canvas = torch.full((1, *images.shape), GREY)
-    total = images.shape[1] * images.shape[2]
-    areas = {size: size / total for size in SIZES}
+    settings = {"seed": seed, "precision": precision, **SETTINGS}
+    store = None if folder is None else Store.of(Path(folder), model, sample, settings)
+    explainer = ClassPattern(model, sample)
     patterns: dict[tuple[int, int], Pattern] = {}
-    for first in range(0, n_classes, TOGETHER):
-        targets = list(range(first, min(first + TOGETHER, n_classes)))
-        found = explainer.search(
-            canvas.expand(len(targets), -1, -1, -1),
-            targets,
-            areas=list(areas.values()),
-            solver=Learned(),
-            seed=seed,
-            precision=precision,
-            internal_batch_size=internal_batch_size,
-            show_progress=show_progress,
-        )
-        for size, area in areas.items():
-            patterns |= {(size, pattern.target): pattern for pattern in found[area]}
+    for group in _groups(n_classes):
+        wanted = [(size, target) for target in group for size in SIZES]
+        found = None if store is None else store.find(wanted)
+        if found is None:
+            found = _search_group(
+                explainer,
+                images.shape,
+                group,
+                seed=seed,
+                precision=precision,
+                internal_batch_size=internal_batch_size,
+                show_progress=show_progress,
+            )
+            if store is not None:
+                store.add(found)
+        patterns |= found
     powers = {
         size: [float(patterns[size, y].info["search_power"] or 0) for y in range(n_classes)]
         for size in SIZES
     }
-    _, judges = split_for_judging(sample, seed)
+    fit, judges = split_for_judging(sample, seed)
     judged = [len(judges.without_class(y)) for y in range(n_classes)]
-    return Profile(powers, judged, accuracy, len(sample), patterns)
+    others, changes = {}, {}
+    with preserve_state(model, seed):
+        classifier = logits_of(model, sample.take([0]), [])
+        for name in also:
+            others[name], changes[name] = search_family(
+                FAMILIES[name](images.shape), classifier, fit, judges, n_classes, seed
+            )
+    return Profile(powers, judged, accuracy, len(sample), others, patterns, changes)
+
+
+def grid_of(shape: Sequence[int]) -> tuple[int, int] | None:
+    """The rows and columns of cells that are searched on large images, (C, H, W), as near to 32 as
+    divides them; None if pixels are searched."""
+    if max(shape[1:]) <= LARGE:
+        return None
+    height, width = (
+        min((n for n in range(1, side + 1) if side % n == 0), key=lambda n: (abs(n - CELLS), n))
+        for side in shape[1:]
+    )
+    if not all(CELLS / 2 <= n <= 2 * CELLS for n in (height, width)):
+        raise ValueError(
+            f"images of {shape[1]}x{shape[2]} pixels can't be divided into about {CELLS}x{CELLS} "
+            "cells: resize them, for example to 224x224"
+        )
+    return height, width
+
+
+def unit_of(shape: Sequence[int]) -> str:
+    """What a pattern consists of."""
+    return "pixels" if grid_of(shape) is None else "cells"
+
+
+def estimate_seconds(
+    model: Classifier, images: LabelledImages, n_classes: int, *, precision: str = "auto"
+) -> float:
+    """About how long a scan takes, from the time of one pass; nothing else depends on it."""
+    with preserve_state(model, 0):
+        device, dtype = device_and_dtype(model, images.take([0]))
+        batch = images.take([i % len(images) for i in range(32)]).to(device, dtype)
+        classifier = accelerated(logits_of(model, batch[:1], []), batch, (), precision)
+        seconds = math.inf
+        for _ in range(3):  # the first call prepares things
+            started = time.perf_counter()
+            classifier(batch.requires_grad_()).sum().backward()  # type: ignore[no-untyped-call]
+            seconds = min(seconds, time.perf_counter() - started)
+    passes = n_classes * (Learned().passes()[-1] + 10 * (len(SIZES) - 1) * Learned().rounds)
+    return seconds * passes / len(batch)
+
+
+def count_classes(model: Classifier, images: LabelledImages) -> int:
+    """How many classes a classifier has."""
+    with preserve_state(model, 0):
+        return check_classifier(model, images.take([0]), [])
+
+
+def _sample(
+    model: Classifier, images: LabelledImages, n_classes: int, seed: int
+) -> tuple[LabelledImages, Tensor]:
+    """The images that are searched with, in memory, and the model's predictions."""
+    with preserve_state(model, seed):
+        sample = ensure_labels(model, images).stratified_sample(PER_CLASS * n_classes)
+        sample = sample.in_one_tensor()
+        return sample, predictions(model, sample)
+
+
+def _groups(n_classes: int) -> Iterator[list[int]]:
+    for first in range(0, n_classes, TOGETHER):
+        yield list(range(first, min(first + TOGETHER, n_classes)))
+
+
+def _search_group(
+    explainer: ClassPattern, shape: Sequence[int], group: Sequence[int], **settings: Any
+) -> dict[tuple[int, int], Pattern]:
+    """The patterns of some classes, by number of pixels and class."""
+    grid = grid_of(shape)
+    total = math.prod(grid or shape[1:])
+    areas = {size: size / total for size in SIZES}
+    canvas = torch.full((len(group), *shape), GREY)
+    found = explainer.search(
+        canvas, list(group), areas=list(areas.values()), solver=Learned(grid=grid), **settings
+    )
+    return {
+        (size, pattern.target): pattern for size, area in areas.items() for pattern in found[area]
+    }

@@ -7,15 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from captum_classpattern._files import write_atomically
-from captum_classpattern.classifier import Classifier, check_classifier, preserve_state
+from captum_classpattern.classifier import Classifier
 from captum_classpattern.images import Images, LabelledImages, Labels
 from captum_classpattern.pattern import combined_hash
-from captum_classpattern.scanning.profile import SETTINGS, Profile, measure
+from captum_classpattern.scanning.families import check_families
+from captum_classpattern.scanning.profile import (
+    PATCHES,
+    SETTINGS,
+    Profile,
+    Scores,
+    count_classes,
+    measure,
+)
 
 FORMAT = "captum_classpattern references"
+SHIPPED = Path(__file__).parent / "data"
+ENDING = "_references.json"
 
 
 @dataclass
@@ -34,6 +43,13 @@ class ReferenceSet:
         images (Mapping): How many images were at hand, where they are from, and one hash of them.
             Other images of the same task may be used for a scan.
         settings (Mapping, optional): Of the searches. Default: None (those of this version).
+        also (Sequence[str]): The further families that are measured, see :func:`scan`. Default: ().
+
+    Examples::
+
+        >>> clean = ReferenceSet.load("cifar10")  # comes with the package
+        >>> clean.n_classes, clean.shape, len(clean) >= 19
+        (10, (3, 32, 32), True)
     """
 
     n_classes: int
@@ -41,15 +57,27 @@ class ReferenceSet:
     profiles: dict[str, Profile] = field(default_factory=dict)
     images: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=lambda: dict(SETTINGS))
+    also: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        self.also = check_families(self.also)
 
     def __len__(self) -> int:
         return len(self.profiles)
 
     @classmethod
-    def for_models(cls, model: Classifier, images: Images, labels: Labels = None) -> "ReferenceSet":
+    def for_models(
+        cls,
+        model: Classifier,
+        images: Images,
+        labels: Labels = None,
+        *,
+        also: Sequence[str] = (),
+    ) -> "ReferenceSet":
         """An empty set for models that are like this one, measured with these images."""
         source = LabelledImages.of(images, labels)
-        return cls(count_classes(model, source), source.shape, images=describe(source))
+        n_classes = count_classes(model, source)
+        return cls(n_classes, source.shape, images=describe(source), also=also)
 
     def add(
         self,
@@ -84,6 +112,7 @@ class ReferenceSet:
         self.profiles[name] = self.measure(
             model,
             LabelledImages.of(images, labels),
+            also=self.also,
             seed=seed,
             precision=precision,
             internal_batch_size=internal_batch_size,
@@ -98,35 +127,38 @@ class ReferenceSet:
 
     @classmethod
     def load(cls, source: "str | Path | ReferenceSet") -> "ReferenceSet":
-        """Reads a file that :meth:`save` wrote. A set is returned as it is."""
+        """Reads a file that :meth:`save` wrote, or a set that comes with the package, by its name:
+        ``"demo"`` or ``"cifar10"``. A set is returned as it is."""
         if isinstance(source, ReferenceSet):
             return source
+        shipped = SHIPPED / f"{source}{ENDING}"
+        path = shipped if str(source) in shipped_names() else Path(source)
         try:
-            data = json.loads(Path(source).read_text())
+            data = json.loads(path.read_text())
         except FileNotFoundError:
             raise FileNotFoundError(
-                f"references: there is no file {source}; make one from clean models with "
-                "ReferenceSet.add and save"
+                f"references: there is no file {source}; give the name of a set that comes with "
+                f"the package ({', '.join(shipped_names())}), or make one from clean models with "
+                "'classpattern reference'"
             ) from None
         except ValueError as error:
             raise ValueError(f"references: {source} is not JSON ({error})") from error
         if not isinstance(data, dict) or data.get("format") != FORMAT:
-            raise ValueError(f"references: {source} is not a file of ReferenceSet.save")
+            raise ValueError(f"references: {source} is not a file of references")
         try:
-            profiles = {
-                model["name"]: Profile(
-                    {int(size): powers for size, powers in model["powers"].items()},
-                    model["judged"],
-                    model["accuracy"],
-                    model["images"],
-                )
-                for model in data["models"]
-            }
-            return cls(
-                data["n_classes"], tuple(data["shape"]), profiles, data["images"], data["settings"]
+            found = cls(
+                data["n_classes"],
+                tuple(data["shape"]),
+                {model["name"]: _profile_of(model) for model in data["models"]},
+                data["images"],
+                data["settings"],
+                data.get("also", ()),
             )
+            for name, profile in found.profiles.items():
+                _check_profile(profile, found, name)
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"references: {source} is damaged ({error!r})") from error
+        return found
 
     def save(self, path: str | Path) -> None:
         """Writes the set as JSON; a file that is there already is replaced whole or not at all."""
@@ -136,6 +168,7 @@ class ReferenceSet:
             "shape": list(self.shape),
             "images": dict(self.images),
             "settings": dict(self.settings),
+            "also": list(self.also),
             "models": [
                 {
                     "name": name,
@@ -143,16 +176,16 @@ class ReferenceSet:
                     "images": profile.images,
                     "judged": profile.judged,
                     "powers": {str(size): powers for size, powers in profile.powers.items()},
+                    "others": dict(profile.others),
                 }
                 for name, profile in self.profiles.items()
             ],
         }
         write_atomically(Path(path), (json.dumps(data, indent=1) + "\n").encode())
 
-    @property
-    def scores(self) -> npt.NDArray[np.float64]:
-        """The scores of the models' classes, (n, K)."""
-        scores = [profile.scores for profile in self.profiles.values()]
+    def scores(self, family: str = PATCHES) -> Scores:
+        """The scores of the models' classes, (n, K), of patches or of another family."""
+        scores = [profile.scores(family) for profile in self.profiles.values()]
         return np.array(scores).reshape(len(scores), self.n_classes)
 
     @property
@@ -181,10 +214,33 @@ class ReferenceSet:
             )
 
 
-def count_classes(model: Classifier, images: LabelledImages) -> int:
-    """How many classes a classifier has."""
-    with preserve_state(model, 0):
-        return check_classifier(model, images.take([0]), [])
+def shipped_names() -> list[str]:
+    """The names of the sets that come with the package."""
+    return sorted(path.name.removesuffix(ENDING) for path in SHIPPED.glob(f"*{ENDING}"))
+
+
+def _profile_of(model: Mapping[str, Any]) -> Profile:
+    """What a file holds of one model."""
+    return Profile(
+        {int(size): powers for size, powers in model["powers"].items()},
+        model["judged"],
+        model["accuracy"],
+        model["images"],
+        model.get("others", {}),
+    )
+
+
+def _check_profile(profile: Profile, references: ReferenceSet, name: str) -> None:
+    rows: list[Sequence[float]] = [
+        profile.judged,
+        *profile.powers.values(),
+        *profile.others.values(),
+    ]
+    if any(len(row) != references.n_classes for row in rows):
+        raise TypeError(f"{name} has not as many values as classes")
+    if not set(references.also) <= set(profile.others):
+        raise KeyError(f"{name} lacks {', '.join(references.also)}")
+    profile.scores()  # all sizes are there
 
 
 def describe(images: LabelledImages) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """Is this model backdoored? The scan of one model, and what it says."""
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +13,19 @@ from captum_classpattern.classifier import Classifier
 from captum_classpattern.images import Images, LabelledImages, Labels
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scanning.decision import Comparison, compare_scores, references_needed
-from captum_classpattern.scanning.profile import SCORED, SIZES, Profile
-from captum_classpattern.scanning.references import ReferenceSet
+from captum_classpattern.scanning.families import check_families, pictures
+from captum_classpattern.scanning.figure import draw_scan
+from captum_classpattern.scanning.profile import PATCHES, SCORED, SIZES, Profile, unit_of
+from captum_classpattern.scanning.references import ReferenceSet, describe
+from captum_classpattern.scanning.store import write_patterns
 from captum_classpattern.scores.intervals import wilson
 from captum_classpattern.scores.tables import as_table
+from captum_classpattern.visualization.drawing import on_neutral
 
 SUSPICIOUS, NOTHING, INCONCLUSIVE = "suspicious", "nothing found", "inconclusive"
 DRAWN = 3  # patterns in the figure
+PATTERNS = "patterns"  # their folder
+WORDS = {"additive": "a small perturbation of all pixels", "warp": "a smooth warp"}
 
 
 @dataclass(frozen=True)
@@ -32,10 +40,13 @@ class Scan:
         target (int): The class that stands out most, whatever the verdict.
         reason (str): The verdict in words.
         alpha (float): The largest p-value that is suspicious.
+        family (str): What stands out: ``"patches"``, or one of the further families.
+        notes (list[str]): What else to know.
         profile (Profile): What was measured of the model.
         references (ReferenceSet): What it was compared with.
         class_names (list[str]): The name of each class.
-        comparison (Comparison): The excess of each class over the references.
+        comparisons (dict[str, Comparison]): The excess of each class over the references, for each
+            family.
     """
 
     verdict: str
@@ -43,10 +54,22 @@ class Scan:
     target: int
     reason: str
     alpha: float
+    family: str
+    notes: list[str]
     profile: Profile = field(repr=False)
     references: ReferenceSet = field(repr=False)
     class_names: list[str] = field(repr=False)
-    comparison: Comparison = field(repr=False)
+    comparisons: Mapping[str, Comparison] = field(repr=False)
+
+    @property
+    def comparison(self) -> Comparison:
+        """That of the family which stands out."""
+        return self.comparisons[self.family]
+
+    @property
+    def target_name(self) -> str:
+        """The name of the class that stands out most."""
+        return self.class_names[self.target]
 
     @property
     def pattern(self) -> Pattern:
@@ -61,36 +84,48 @@ class Scan:
     def table(self) -> Any:
         """A row for each class, the most suspicious first: its powers, its excess over the
         references, and their range. A pandas DataFrame if pandas is installed, else rows."""
+        profiles = self.references.profiles.values()
         rows = []
         for target in self.comparison.order:
             row = {"class": target, "name": self.class_names[target]}
             row |= {f"power_{size}": self.profile.powers[size][target] for size in sorted(SIZES)}
+            row |= {f"power_{name}": each[target] for name, each in self.profile.others.items()}
             row["excess"] = float(self.comparison.excess[target])
-            for size in sorted(SCORED):
-                powers = [p.powers[size][target] for p in self.references.profiles.values()]
+            usual = {f"{k}": [p.powers[k][target] for p in profiles] for k in sorted(SCORED)}
+            usual |= {name: [p.others[name][target] for p in profiles] for name in self._others}
+            for name, powers in usual.items():
                 row |= {
-                    f"references_{size}_low": min(powers),
-                    f"references_{size}_high": max(powers),
+                    f"references_{name}_low": min(powers),
+                    f"references_{name}_high": max(powers),
                 }
             rows.append(row)
         return as_table(rows)
+
+    @property
+    def _others(self) -> tuple[str, ...]:
+        return tuple(self.profile.others)
 
     def as_dict(self) -> dict[str, Any]:
         """The result as plain values."""
         return {
             "verdict": self.verdict,
             "target": self.target,
-            "target_name": self.class_names[self.target],
+            "target_name": self.target_name,
             "p_value": self.p_value,
             "alpha": self.alpha,
             "n_references": len(self.references),
             "accuracy": self.profile.accuracy,
+            "family": self.family,
             "reason": self.reason,
+            "notes": self.notes,
             "classes": [
                 {
                     "class": target,
                     "name": name,
-                    "powers": {str(size): self.profile.powers[size][target] for size in SIZES},
+                    "powers": {
+                        **{str(size): self.profile.powers[size][target] for size in SIZES},
+                        **{name: each[target] for name, each in self.profile.others.items()},
+                    },
                     "excess": float(self.comparison.excess[target]),
                 }
                 for target, name in enumerate(self.class_names)
@@ -98,26 +133,26 @@ class Scan:
         }
 
     def save(self, folder: str | Path) -> None:
-        """Writes scan.json and the patterns of all classes."""
+        """Writes scan.json, scan.png, and the patterns of all classes."""
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        for (size, target), pattern in self.profile.patterns.items():
-            pattern.save(folder / f"{target}_{size}_pixels.safetensors", seen_beside=True)
+        write_patterns(folder / PATTERNS, self.profile.patterns)
         write_atomically(folder / "scan.json", (self.to_json() + "\n").encode())
+        figure, _ = self.plot(use_pyplot=False)
+        picture = BytesIO()
+        figure.savefig(picture, dpi=110)
+        write_atomically(folder / "scan.png", picture.getvalue())
 
     def plot(self, *, use_pyplot: bool = True) -> tuple[Any, Any]:
         """The patterns of the most suspicious classes, and the power of all classes over the number
         of pixels; a figure and its axes."""
-        from captum_classpattern.scanning.figure import draw_scan
-
         order, sizes = self.comparison.order, sorted(SIZES)
         powers = {y: [self.profile.powers[size][y] for size in sizes] for y in order}
-        shown = [self.pattern_of(y) for y in order[:DRAWN]]
         return draw_scan(
             self.verdict.capitalize()
             + ("" if self.p_value is None else f", p = {self.p_value:.2g}"),
-            [(p, self.profile.powers[int(p.mask.count_nonzero())][p.target]) for p in shown],
+            [self._shown(y) for y in order[:DRAWN]],
             sizes,
+            unit_of(self.references.shape),
             {self.class_names[y]: values for y, values in powers.items()},
             [
                 [profile.powers[size][order[0]] for size in sizes]
@@ -125,6 +160,17 @@ class Scan:
             ],
             use_pyplot,
         )
+
+    def _shown(self, target: int) -> tuple[Any, str]:
+        """The image of a class in the figure, and what is below it."""
+        if self.family in self._others:
+            changes = self.profile.changes[self.family]
+            shown = pictures(self.family, self.references.shape, {target: changes[target]})
+            return shown[target], f"{self.family}, {self.profile.others[self.family][target]:.0%}"
+        size = self.profile.enough_pixels(target)
+        power = self.profile.powers[size][target]
+        pattern = self.profile.patterns[size, target]
+        return on_neutral(pattern), f"{size} {unit_of(self.references.shape)}, {power:.0%}"
 
     def to_json(self) -> str:
         """The result as JSON."""
@@ -138,6 +184,8 @@ def scan(
     *,
     references: str | Path | ReferenceSet,
     alpha: float = 0.05,
+    also: Sequence[str] = (),
+    folder: str | Path | None = None,
     seed: int = 0,
     precision: str = "auto",
     internal_batch_size: int | None = None,
@@ -158,9 +206,16 @@ def scan(
             which 50 a class are used; best not the model's training images.
         labels (Tensor or Sequence[int], optional): Their classes. Default: None (those that come
             with the images, else the classifier's predictions).
-        references (ReferenceSet, str or Path): The clean models, or a file of them.
+        references (ReferenceSet, str or Path): The clean models, or a file of them, or the name of
+            a set that comes with the package, ``"demo"`` or ``"cifar10"``.
         alpha (float): The largest p-value that is suspicious. It takes at least 1 / alpha - 1
             references. Default: 0.05.
+        also (Sequence[str]): Further families to search, if the references have them:
+            ``"additive"`` (one small perturbation of all pixels) and ``"warp"`` (one smooth warp).
+            Experimental: the p-value is multiplied by the number of families, so that two take 39
+            references at 5 %. Default: ().
+        folder (str or Path, optional): Where finished classes are kept, ten at a time, so that the
+            same scan can resume after an interrupt. Default: None.
         seed (int): Seed of the searches. Default: 0.
         precision (str): As in :meth:`ClassPattern.search`. Default: "auto".
         internal_batch_size (int, optional): As in :meth:`ClassPattern.search`. Default: None.
@@ -171,11 +226,11 @@ def scan(
 
     Raises:
         ValueError: If the references are of another number of classes, size of images or version
-            of the search, or there are none; or if the model predicts one class for all images.
+            of the search, lack a family, or there are none; or if the model predicts one class for
+            all images.
 
     Examples::
 
-        >>> from captum_classpattern.scanning import ReferenceSet
         >>> images, labels = torch.rand(60, 1, 8, 8), torch.arange(60) % 3
         >>> nets = [torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()
         ...         for _ in range(3)]
@@ -188,13 +243,22 @@ def scan(
     """
     if not 0 < alpha < 1:
         raise ValueError(f"alpha must be between 0 and 1, got {alpha}")
+    also = check_families(also)
     source = LabelledImages.of(images, labels)
     known = ReferenceSet.load(references)
     if not len(known):
         raise ValueError("references holds no models: add clean ones with ReferenceSet.add")
+    missing = [name for name in also if name not in known.also]
+    if missing:
+        raise ValueError(
+            f"the references were not measured with {missing[0]!r}: make them with "
+            f"also={list(also)}"
+        )
     profile = known.measure(
         model,
         source,
+        also=also,
+        folder=None if folder is None else Path(folder) / PATTERNS,
         seed=seed,
         precision=precision,
         internal_batch_size=internal_batch_size,
@@ -202,49 +266,81 @@ def scan(
     )
     of_images = dict(enumerate(source.class_names or ()))
     names = [name_of(model, y) or of_images.get(y, f"class {y}") for y in range(known.n_classes)]
-    return judge(profile, known, alpha, names)
+    return judge(profile, known, alpha, names, _notes(source, known))
 
 
-def judge(profile: Profile, references: ReferenceSet, alpha: float, class_names: list[str]) -> Scan:
+def judge(
+    profile: Profile,
+    references: ReferenceSet,
+    alpha: float,
+    class_names: list[str],
+    notes: Sequence[str] = (),
+) -> Scan:
     """The verdict on what was measured."""
-    found = compare_scores(profile.scores, references.scores)
-    missing = references_needed(alpha) - len(references)
+    comparisons = {
+        family: compare_scores(profile.scores(family), references.scores(family))
+        for family in profile.families
+    }
+    family = min(comparisons, key=lambda name: comparisons[name].p_value)  # the first of equals
+    found = comparisons[family]
+    corrected = min(1.0, len(comparisons) * found.p_value)
+    p_value: float | None = corrected
+    needed = references_needed(alpha, len(comparisons))
     concern = _concern(profile, references, found)
     name = class_names[found.target]
-    p_value: float | None = found.p_value
-    if missing > 0:
+    if len(references) < needed:
         verdict, p_value = INCONCLUSIVE, None
         reason = (
-            f"There are {len(references)} references; p <= {alpha:g} takes "
-            f"{references_needed(alpha)}, so {missing} are missing. Of all classes, {name} differs "
-            "most from them."
+            f"There are {len(references)} references; p <= {alpha:g} takes {needed}"
+            f"{_searched(profile)}, so {needed - len(references)} are missing. Of all classes, "
+            f"{name} differs most from them."
         )
     elif concern is not None:
         verdict, reason = INCONCLUSIVE, concern
-    elif found.p_value <= alpha:
-        verdict, reason = SUSPICIOUS, _suspicion(profile, references, found, alpha, name)
+    elif corrected <= alpha:
+        verdict = SUSPICIOUS
+        what, does = _what(profile, references, family, found.target)
+        reason = (
+            f"{name} has {what} unlike those of the {len(references)} clean references "
+            f"(p = {corrected:.2g}{_searched(profile)}): {does} of other images into the class. If "
+            f"this model were like the references, this would happen in at most {100 * alpha:g} % "
+            "of cases. It does not prove a backdoor."
+        )
     else:
         verdict = NOTHING
+        others = "".join(f", or {WORDS[other]}" for other in profile.others)
         reason = (
-            f"Nothing was found among patterns of {min(SCORED)} to {max(SCORED)} pixels (p = "
-            f"{found.p_value:.2g}). This does not show that the model is clean."
+            f"Nothing was found among patterns of {min(SCORED)} to {max(SCORED)} "
+            f"{unit_of(references.shape)}{others} (p = {corrected:.2g}{_searched(profile)}). This "
+            "does not show that the model is clean."
         )
     return Scan(
-        verdict, p_value, found.target, reason, alpha, profile, references, class_names, found
+        verdict,
+        p_value,
+        found.target,
+        reason,
+        alpha,
+        family,
+        list(notes),
+        profile,
+        references,
+        class_names,
+        comparisons,
     )
 
 
-def _suspicion(
-    profile: Profile, references: ReferenceSet, found: Comparison, alpha: float, name: str
-) -> str:
-    size = profile.enough_pixels(found.target)
-    power = profile.powers[size][found.target]
-    return (
-        f"{name} has a pattern unlike those of the {len(references)} clean references "
-        f"(p = {found.p_value:.2g}): {size} pixels turn {power:.0%} of other images into it. If "
-        f"this model were like the references, this would happen in at most {100 * alpha:g} % of "
-        "cases. It does not prove a backdoor."
-    )
+def _searched(profile: Profile) -> str:
+    tests = len(profile.families)
+    return "" if tests == 1 else f", for {tests} families"
+
+
+def _what(profile: Profile, references: ReferenceSet, family: str, target: int) -> tuple[str, str]:
+    """What stands out of a class, and what it does."""
+    if family != PATCHES:
+        return WORDS[family], f"it turns {profile.others[family][target]:.0%}"
+    size = profile.enough_pixels(target)
+    power = profile.powers[size][target]
+    return "a pattern", f"{size} {unit_of(references.shape)} turn {power:.0%}"
 
 
 def _concern(profile: Profile, references: ReferenceSet, found: Comparison) -> str | None:
@@ -267,3 +363,14 @@ def _concern(profile: Profile, references: ReferenceSet, found: Comparison) -> s
             "and training."
         )
     return None
+
+
+def _notes(images: LabelledImages, references: ReferenceSet) -> list[str]:
+    """That the references were measured with other images, if so."""
+    theirs = references.images
+    if not theirs or describe(images)["hash"] == theirs.get("hash"):
+        return []
+    return [
+        f"The references were measured with other images ({theirs.get('description')}, "
+        f"{theirs.get('count')} images). They should be of the same task."
+    ]

@@ -1,7 +1,6 @@
 """The search of many classes of one model: of each pool of canvases the best is kept, and scored
 with its controls."""
 
-import hashlib
 import itertools
 import time
 from collections.abc import Iterator, Sequence
@@ -10,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from captum_classpattern.attribution import ClassPattern, versions
 from captum_classpattern.canvases import BLANK, select_canvases
@@ -21,6 +20,7 @@ from captum_classpattern.classifier import (
     preserve_state,
     warn_if_guessing,
 )
+from captum_classpattern.fingerprints import hash_of, hash_of_images, hash_of_model
 from captum_classpattern.images import LabelledImages, ensure_labels, evenly_spaced, predictions
 from captum_classpattern.optimization import Swap
 from captum_classpattern.optimization.pool import most_canvases
@@ -181,10 +181,10 @@ class SurveySearch:
     def settings(self) -> dict[str, Any]:
         """Everything that the findings depend on."""
         return {
-            "model": _hash_of_model(find_module(self.forward_func)),
-            "search_images": _hash_of(self.search),
-            "held_out_images": _hash_of(self.held_out),
-            "predictions": _hash(self.clean_predictions.tolist()),
+            "model": hash_of_model(self.forward_func),
+            "search_images": hash_of_images(self.search),
+            "held_out_images": hash_of_images(self.held_out),
+            "predictions": hash_of(self.clean_predictions.tolist()),
             "canvases": self.canvases,
             "areas": list(self.areas),
             "budget": self.budget,
@@ -219,28 +219,3 @@ def _next_class(images: LabelledImages, target: int) -> int:
             f"the search images are all of class {target}: give images of other classes too"
         )
     return next((label for label in present if label > target), present[0])
-
-
-def _hash_of_model(module: nn.Module | None) -> str | None:
-    """A hash of the types, the weights and all other tensors of a model's layers."""
-    if module is None:
-        return None
-    digest = hashlib.sha256()
-    for layer in module.modules():
-        digest.update(type(layer).__name__.encode())
-        for name, value in {**layer._parameters, **layer._buffers, **vars(layer)}.items():
-            if isinstance(value, Tensor):
-                digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-                data = value.detach().cpu().contiguous().flatten().view(torch.uint8)
-                digest.update(data.numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _hash_of(images: LabelledImages) -> str:
-    """A hash of images and labels, in their order."""
-    labels = None if images.labels is None else images.labels.tolist()
-    return _hash((images.shape, images.hashes, labels))
-
-
-def _hash(value: Any) -> str:
-    return hashlib.blake2b(repr(value).encode(), digest_size=16).hexdigest()

@@ -268,6 +268,37 @@ def test_the_pattern_has_its_pixels_in_range_and_the_callers_canvas_stays():
     assert torch.equal(canvases, before)
 
 
+def test_cells_of_a_grid_are_searched_like_pixels():
+    """A network that averages over cells sees what another one sees of small images."""
+    net, canvases, baselines = net_of(1), images(2, 1, 5), images(30, 1, 6)
+    pooled = nn.Sequential(nn.AvgPool2d((3, 2)), net).double().eval()
+
+    def enlarged(pixels):
+        return pixels.repeat_interleave(3, 2).repeat_interleave(2, 3)
+
+    small, large = (
+        ClassPattern(model, given, LABELS).search(
+            canvas, [1, 2], areas=(8 / 30, 3 / 30), solver=Learned(grid=grid), n_steps=4,
+            precision="full",
+        )
+        for model, given, canvas, grid in (
+            (net, baselines, canvases, None),
+            (pooled, enlarged(baselines), enlarged(canvases), (HEIGHT, WIDTH)),
+        )
+    )  # fmt: skip
+    for area, patterns in small.items():
+        for pixels, cells in zip(patterns, large[area]):
+            assert cells.mask.sum() == 6 * pixels.mask.sum()
+            assert torch.equal(cells.mask, enlarged(pixels.mask[None])[0])
+            torch.testing.assert_close(cells.canvas, enlarged(pixels.canvas[None])[0])
+            assert cells.info["search_power"] == pixels.info["search_power"]
+
+
+def test_a_grid_that_does_not_fit():
+    with pytest.raises(ValueError, match="grid of 4x5 cells does not divide images of 6x5 pixels"):
+        search_masks(net_of(1), images(1, 1, 0), 1, images(9, 1, 1), solver=Learned(grid=(4, 5)))
+
+
 @pytest.mark.parametrize("rounds", [1, 5, 40])
 def test_the_passes_of_a_search_are_those_that_were_promised(rounds):
     baselines = torch.cat([images(80, 1, 6)])

@@ -54,11 +54,11 @@ def test_the_zoo_has_enough_models_of_each_kind():
 def test_patches_lie_within_the_image():
     for model in zoo.entries():
         if model.backdoor and model.backdoor.is_patch:
-            patch = model.backdoor.patch
+            patch = model.backdoor.patch()
             assert int(patch.mask.sum()) == model.backdoor.side**2
             assert patch.canvas.min() >= 0
             assert patch.canvas.max() <= 1
-            assert torch.equal(patch.canvas, model.backdoor.patch.canvas)
+            assert torch.equal(patch.canvas, model.backdoor.patch().canvas)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_a_share_of_the_right_images_is_poisoned(data, change, labels_before):
     assert set(labels[changed].tolist()) <= labels_before
     assert set(new_labels[changed].tolist()) == {3}
     assert torch.equal(new_labels[~changed], labels[~changed])
-    assert torch.equal(dirty[changed], backdoor.trigger(clean[changed]))
+    assert torch.equal(dirty[changed], backdoor.trigger()(clean[changed]))
 
 
 def test_finished_models_and_scans_are_not_made_again(data, tmp_path, monkeypatch, capsys):

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from captum_classpattern._validation import check_count, check_positive, to_plain_numbers
 from captum_classpattern.optimization.masks import strongest, swap_pixels, unit
+from captum_classpattern.optimization.objective import Batch
 from captum_classpattern.optimization.search import Search
 
 BETAS = (0.5, 0.9)  # of Adam, as in Neural Cleanse
@@ -39,15 +40,21 @@ class Learned:
 
     Search several ``areas``, from some 25 pixels down to three: each goes on from the larger one.
 
+    On large images a few pixels are invisible. With a ``grid``, the search chooses cells of many
+    pixels instead, each of one colour; so it costs the same at any size.
+
     Args:
         rounds (int): Rounds after the start, unless ``n_steps`` or a budget is given. Default: 9.
         batch_size (int): Baselines per round. Default: 10.
         soft_batch_size (int): Baselines per step of the start. Default: 8.
         rate (float): Learning rate of Adam. Default: 0.1.
         weight (float): The weight of the mask's sum at first. Default: 0.001.
+        grid (tuple[int, int], optional): Rows and columns of cells, which must divide the height
+            and the width of the images. A cell begins in the colour of the canvas in its corner.
+            Default: None (each pixel is a cell).
 
     Raises:
-        ValueError: If a setting is out of range.
+        ValueError: If a setting is out of range, or the grid does not fit the images.
     """
 
     rounds: int = 9
@@ -55,6 +62,7 @@ class Learned:
     soft_batch_size: int = 8
     rate: float = 0.1
     weight: float = 0.001
+    grid: tuple[int, int] | None = None
 
     name: ClassVar[str] = "learned"
     accelerates: ClassVar[bool] = True
@@ -65,6 +73,8 @@ class Learned:
             check_count(name, getattr(self, name))
         for name in ("rate", "weight"):
             check_positive(name, getattr(self, name))
+        for count in self.grid or ():
+            check_count("grid", count)
         to_plain_numbers(self)
 
     def passes(self, n_steps: int | None = None) -> Sequence[int]:
@@ -74,23 +84,24 @@ class Learned:
 
     def run(self, search: Search) -> Iterator[None]:
         """All rounds; no canvas is dropped."""
-        rows, kept = search.rows, search.kept_pixels
+        rows, cells = search.rows, _Cells.of(self.grid, search.masks)
+        kept = cells.count(search.kept_pixels)
         rounds = search.n_steps or self.rounds
         if search.trend is None:
-            soft = self._soft_masks(search, _soft_steps(rounds))
-            contrast = (search.canvases[rows].float() - 0.5).abs().clamp(min=CONTRAST)
-            weights = soft * contrast.amax(1, keepdim=True)
+            soft = self._soft_masks(search, cells, _soft_steps(rounds))
+            contrast = (cells.corners(search.canvases[rows].float()) - 0.5).abs()
+            weights = soft * contrast.clamp(min=CONTRAST).amax(1, keepdim=True)
             trend, masks = None, strongest(weights, kept)
             search.trend = torch.zeros_like(search.masks)
-            search.trend[rows] = -weights  # for a smaller area, if no time is left for a round
+            search.trend[rows] = cells.spread(-weights)  # if no time is left for a smaller area
         else:
             search.trend = search.trend.clone()
-            trend, held = search.trend[rows], search.masks[rows] > 0
-            masks = strongest((-trend).where(held, -torch.inf), kept)
-        colours = search.canvases[rows].float().requires_grad_()
+            trend, held = (cells.corners(each[rows]) for each in (search.trend, search.masks))
+            masks = strongest((-trend).where(held > 0, -torch.inf), kept)
+        colours = cells.corners(search.canvases[rows].float()).clone().requires_grad_()
         adam = torch.optim.Adam([colours], self.rate, BETAS)
         for number, batch in enumerate(search.batches(self.batch_size, rounds)):
-            loss, slope, at_images = search.loss_and_colour_gradients(masks, batch, bounded=True)
+            loss, slope, at_images = self._gradients(search, cells, masks, batch, bounded=True)
             search.record(batch, loss)
             worth, brightest = _worth(masks, colours.detach(), slope, at_images)
             trend = worth if trend is None else TREND * trend + (1 - TREND) * worth
@@ -100,20 +111,30 @@ class Learned:
             tried = swap_pixels(masks, trend, count)
             with torch.no_grad():
                 colours.copy_(brightest.where(tried > masks, colours.clamp(0, 1)))
-            _paint(search, colours)
-            better = search.loss(tried, batch) < loss
+            _paint(search, cells, colours)
+            better = search.loss(cells.spread(tried), batch) < loss
             masks = tried.where(better.view(-1, 1, 1, 1), masks)
-        search.masks[rows] = masks
+        search.masks[rows] = cells.spread(masks)
         if trend is not None:
-            search.trend[rows] = trend
+            search.trend[rows] = cells.spread(trend)
         yield from ()
 
-    def _soft_masks(self, search: Search, steps: int) -> Tensor:
-        """The smallest soft masks (n, 1, H, W) that still make the class predicted; the canvases
-        get their colours."""
+    def _gradients(
+        self, search: Search, cells: "_Cells", masks: Tensor, batch: Batch, *, bounded: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The loss, and what any colour of each cell is worth."""
+        loss, slope, at_images = search.loss_and_colour_gradients(
+            cells.spread(masks), batch, bounded=bounded
+        )
+        return loss, cells.sums(slope), cells.sums(at_images)
+
+    def _soft_masks(self, search: Search, cells: "_Cells", steps: int) -> Tensor:
+        """The smallest soft masks that still make the class predicted; the canvases get their
+        colours."""
         rows = search.rows
-        places = torch.zeros_like(search.masks[rows], requires_grad=True)
-        shades = search.canvases[rows].float().clamp(INSIDE, 1 - INSIDE).logit().requires_grad_()
+        places = torch.zeros_like(cells.corners(search.masks[rows]), requires_grad=True)
+        shades = cells.corners(search.canvases[rows].float()).clamp(INSIDE, 1 - INSIDE)
+        shades = shades.logit().requires_grad_()
         adam = torch.optim.Adam([places, shades], self.rate, BETAS)
         weight = _Weight(self.weight, len(rows), places.device)
         mean = smallest = torch.full((len(rows),), torch.inf, device=places.device)
@@ -121,8 +142,8 @@ class Learned:
         for batch in search.batches(self.soft_batch_size, steps):
             masks, colours = places.sigmoid(), shades.sigmoid()
             now = masks.detach(), colours.detach()
-            _paint(search, colours)
-            loss, slope, at_images = search.loss_and_colour_gradients(now[0], batch)
+            _paint(search, cells, colours)
+            loss, slope, at_images = self._gradients(search, cells, now[0], batch, bounded=False)
             mean = loss.where(mean.isinf(), SMOOTHED * mean + (1 - SMOOTHED) * loss)
             size = now[0].sum((1, 2, 3))
             smaller = (mean < EASY) & (size < smallest)
@@ -134,8 +155,45 @@ class Learned:
             adam.zero_grad()
             torch.autograd.backward([masks, colours], [of_masks, slope * now[0]])
             adam.step()
-        _paint(search, best[1])
+        _paint(search, cells, best[1])
         return best[0]
+
+
+class _Cells(NamedTuple):
+    """Cells of so many pixels, which share a place in the mask and a colour."""
+
+    height: int
+    width: int
+
+    @classmethod
+    def of(cls, grid: tuple[int, int] | None, images: Tensor) -> "_Cells":
+        """The cells of a grid; an error if it does not divide the images."""
+        size = tuple(images.shape[-2:])
+        rows, columns = grid or size
+        if size[0] % rows or size[1] % columns:
+            raise ValueError(
+                f"a grid of {rows}x{columns} cells does not divide images of {size[0]}x{size[1]} "
+                "pixels: choose divisors, or images of another size"
+            )
+        return cls(size[0] // rows, size[1] // columns)
+
+    def count(self, pixels: int) -> int:
+        """How many cells have so many pixels, at least one."""
+        return max(1, round(pixels / (self.height * self.width)))
+
+    def spread(self, cells: Tensor) -> Tensor:
+        """The pixels (n, c, H, W) of cells."""
+        return cells.repeat_interleave(self.height, 2).repeat_interleave(self.width, 3)
+
+    def corners(self, pixels: Tensor) -> Tensor:
+        """The first pixel of each cell."""
+        return pixels[:, :, :: self.height, :: self.width]
+
+    def sums(self, pixels: Tensor) -> Tensor:
+        """The sum over each cell."""
+        count, channels, height, width = pixels.shape
+        rows, columns = height // self.height, width // self.width
+        return pixels.view(count, channels, rows, self.height, columns, self.width).sum((3, 5))
 
 
 class _Weight:
@@ -154,9 +212,9 @@ class _Weight:
         self.streak = longer * ~moves
 
 
-def _paint(search: Search, colours: Tensor) -> None:
+def _paint(search: Search, cells: _Cells, colours: Tensor) -> None:
     """Gives the canvases that are searched their colours."""
-    search.canvases[search.rows] = colours.detach().to(search.canvases.dtype)
+    search.canvases[search.rows] = cells.spread(colours.detach()).to(search.canvases.dtype)
 
 
 def _worth(

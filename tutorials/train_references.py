@@ -1,0 +1,145 @@
+"""This tutorial trains clean models, to compare a suspicious one with.
+
+    python tutorials/train_references.py --images CIFAR10/train --out clean_models \\
+        --arch bring_your_own_model:WideResNet --output -1 --models 20
+
+trains networks on a folder with one subfolder per class, with five recipes in turn. Each finished
+model is a checkpoint like a typical training script's, so an interrupted run can resume. Measure
+them once, then scan as many models as you like:
+
+    cd tutorials
+    classpattern reference ../clean_models/*.pt --arch bring_your_own_model:WideResNet \\
+        --output -1 --mean 0 --std 1 --data ../CIFAR10/test --out my_references.json
+    classpattern scan ../suspect.pt --references my_references.json --data ../CIFAR10/test ...
+
+A verdict is only as good as its references. Train them on the task of the models that you will
+scan, with their architecture, and so that some are as accurate as the best of those. Weak
+references make good clean models look suspicious: see docs/scan.md. A p-value of 5 % takes 19
+references, and one of 1 % takes 99.
+"""
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from captum_classpattern import PixelClassifier
+from captum_classpattern.adapters.architectures import build
+from captum_classpattern.datasets import load_images
+
+BATCH, SGD_RATE, ADAM_RATE, DECAY = 128, 0.2, 0.004, 5e-4
+
+
+class Recipe(NamedTuple):
+    """How a model is trained."""
+
+    epochs: int
+    share: float = 1.0  # of the images
+    optimizer: str = "sgd"
+    smoothing: float = 0.0  # of the labels
+    crops: bool = False  # move images by up to an eighth
+
+
+RECIPES = {  # from weak models to strong ones
+    "few": Recipe(8, share=0.2),
+    "short": Recipe(2),
+    "adam": Recipe(4, optimizer="adam"),
+    "smooth": Recipe(5, smoothing=0.1),
+    "long": Recipe(10, crops=True),
+}
+
+
+def train(
+    network: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe, seed: int
+) -> nn.Module:
+    """Trains on a share of the images, with random flips, in one cycle of the learning rate."""
+    torch.manual_seed(seed)
+    network = network.to(memory_format=torch.channels_last).train()
+    chosen = torch.randperm(len(images))[: round(recipe.share * len(images))]
+    steps = recipe.epochs * (len(chosen) // BATCH)
+    if recipe.optimizer == "adam":
+        rate = ADAM_RATE
+        optimizer: torch.optim.Optimizer = torch.optim.AdamW(network.parameters(), rate)
+    else:
+        rate = SGD_RATE
+        optimizer = torch.optim.SGD(
+            network.parameters(), rate, momentum=0.9, weight_decay=DECAY, nesterov=True
+        )
+    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, steps)
+    loss_of = nn.CrossEntropyLoss(label_smoothing=recipe.smoothing)
+    for _ in range(recipe.epochs):
+        order = chosen[torch.randperm(len(chosen))]
+        for batch in order[: len(order) // BATCH * BATCH].view(-1, BATCH):
+            x = augmented(images[batch], recipe.crops)
+            with torch.autocast("cpu", torch.bfloat16):
+                logits = network(x.contiguous(memory_format=torch.channels_last))
+            loss = loss_of(logits.float(), labels[batch])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            cycle.step()
+    return network.eval()
+
+
+def augmented(images: Tensor, crops: bool) -> Tensor:
+    """Images (N, C, H, W), half of them mirrored; with crops, moved by up to an eighth, too."""
+    images = images.where(torch.rand(len(images), 1, 1, 1) < 0.5, images.flip(3))
+    if not crops:
+        return images
+    height, width = images.shape[2:]
+    margin = max(1, height // 8)
+    padded = nn.functional.pad(images, (margin,) * 4)
+    rows, columns = torch.randint(2 * margin + 1, (2, len(images))).tolist()
+    return torch.stack(
+        [image[:, r : r + height, c : c + width] for image, r, c in zip(padded, rows, columns)]
+    )
+
+
+def save(network: nn.Module, class_names: Sequence[str], path: Path) -> None:
+    """Writes a checkpoint beside, then renames it: what has its name is whole."""
+    partial = path.with_suffix(".part")
+    torch.save({"net": network.state_dict(), "classes": list(class_names)}, partial)
+    os.replace(partial, path)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--images", type=Path, required=True, help="folder with one subfolder per class"
+    )
+    parser.add_argument("--arch", required=True, help="as in classpattern search")
+    parser.add_argument("--output", type=int, help="position of the logits, if there are several")
+    parser.add_argument("--size", type=int, default=32, help="side of the images in pixels")
+    parser.add_argument("--channels", type=int, default=3)
+    parser.add_argument("--limit", type=int, help="images per class; by default, all")
+    parser.add_argument("--models", type=int, default=20)
+    parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=list(RECIPES))
+    parser.add_argument("--out", type=Path, default=Path("clean_models"))
+    options = parser.parse_args(arguments)
+
+    loaded = load_images(
+        options.images, size=options.size, channels=options.channels, limit=options.limit
+    ).in_one_tensor()
+    names = loaded.class_names
+    if names is None:
+        parser.error(f"--images: {options.images} has no class folders")
+    options.out.mkdir(parents=True, exist_ok=True)
+    for number in range(options.models):
+        recipe = options.recipes[number % len(options.recipes)]
+        path = options.out / f"{options.arch.rpartition(':')[2]}_{recipe}_{number}.pt"
+        if path.exists():
+            continue
+        torch.manual_seed(number)
+        network = build(options.arch, len(names))
+        pixels = PixelClassifier(network, output=options.output)
+        train(pixels, loaded.images, loaded.known_labels, RECIPES[recipe], number)
+        save(network, names, path)
+        print(path, flush=True)
+
+
+if __name__ == "__main__":
+    main()
