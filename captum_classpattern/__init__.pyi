@@ -4,6 +4,7 @@ from . import datasets as datasets
 from . import demo as demo
 from . import optimization as optimization
 from . import report as report
+from . import scanning as scanning
 from . import scores as scores
 from . import surveys as surveys
 from . import triggers as triggers
@@ -19,6 +20,9 @@ from .images import LabelledImages as LabelledImages
 from .optimization import SearchResult as SearchResult
 from .optimization import search_masks as search_masks
 from .pattern import Pattern as Pattern
+from .scanning import ReferenceSet as ReferenceSet
+from .scanning import Scan as Scan
+from .scanning import scan as scan
 from .scores import PredictivePower as PredictivePower
 from .scores import predictive_power as predictive_power
 from .surveys import Survey as Survey

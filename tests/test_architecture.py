@@ -59,6 +59,7 @@ ALLOWED = {
     },
     "scanning": {
         "_files",
+        "_validation",
         "attribution",
         "class_names",
         "classifier",

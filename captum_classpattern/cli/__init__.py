@@ -11,9 +11,11 @@ from captum_classpattern.cli.compare import compare
 from captum_classpattern.cli.demo import demo
 from captum_classpattern.cli.errors import plain_errors
 from captum_classpattern.cli.options import OTHER
+from captum_classpattern.cli.scan import reference, scan
 from captum_classpattern.cli.search import search
 
-COMMANDS: tuple[Callable[..., None], ...] = (demo, search, compare, apply)  # as the help lists them
+# as the help lists them
+COMMANDS: tuple[Callable[..., None], ...] = (demo, search, scan, reference, compare, apply)
 
 app = App(
     name="classpattern",

@@ -14,6 +14,7 @@ from captum_classpattern.cli.options import (
     ModelOptions,
     OutputFolder,
     SearchOptions,
+    checkpoints_by_name,
     read_as,
 )
 
@@ -61,7 +62,7 @@ def compare(
         max_images: Score on at most this many held-out images.
         out: The folder for the report, the figures and the patterns.
     """
-    checkpoints = _checkpoints_by_name(models)
+    checkpoints = checkpoints_by_name(models)
 
     from captum_classpattern.cli.comparing import run_comparison
     from captum_classpattern.comparison import DEFAULT
@@ -84,24 +85,3 @@ def compare(
         area=area,
         max_images=max_images,
     )
-
-
-def _checkpoints_by_name(models: tuple[str, ...]) -> dict[str, str]:
-    """The checkpoints by what is before their first equals sign, or by the names of their files,
-    which may contain equals signs, too."""
-    from captum_classpattern.class_names import file_safe
-
-    named: dict[str, str] = {}
-    for given in models:
-        name, equals, checkpoint = given.partition("=")
-        if not equals or given.startswith(("torchvision:", "timm:")) or Path(given).exists():
-            name, checkpoint = "", given
-        name = name or Path(checkpoint).stem
-        for other in named:
-            if file_safe(other) == file_safe(name):
-                raise ValueError(
-                    f"the models {other!r} and {name!r} would be written to the same files: give "
-                    f"one another name, as in other={checkpoint}"
-                )
-        named[name] = checkpoint
-    return named

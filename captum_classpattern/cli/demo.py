@@ -77,6 +77,7 @@ def demo(
     pixels = changed_pixels(demo_trigger(), demo_images().held_out.images)
     verdicts = make_verdicts(surveys, pixels)
     _report(surveys, verdicts, out, started, settings, complete=True)
+    _scan(out / "scan", searches)
     if comparison:
         _compare(out / "comparison", searches)
 
@@ -165,6 +166,27 @@ def _report(
     if complete:
         print(f"{len(rows)} patterns in {seconds} s.")
         print(f"Figures, patterns and results.json are in {out}.")
+
+
+def _scan(out: Path, searches: ComputeOptions) -> None:
+    """Asks of each model whether it is backdoored, and prints the verdicts."""
+    from captum_classpattern.demo import demo_images, demo_models
+    from captum_classpattern.scanning import ReferenceSet, scan
+
+    images, references = demo_images(), ReferenceSet.load("demo")
+    print(f"\nIs a model backdoored? Each one is compared with {len(references)} clean models.\n")
+    for name, model in demo_models().items():
+        found = scan(
+            model,
+            images.search,
+            references=references,
+            seed=searches.seed,
+            precision=searches.precision,
+            show_progress=sys.stderr.isatty(),
+        )
+        found.save(out / name)
+        console().print(f"{name} model: {found.verdict}. {found.reason}\n", markup=False)
+    print(f"The figures and patterns of the scans are in {out}.\n")
 
 
 def _compare(out: Path, searches: ComputeOptions) -> None:

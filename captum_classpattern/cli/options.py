@@ -21,6 +21,7 @@ MODEL = Group("Model", sort_key=1)  # the panels of the help
 IMAGES = Group("Images", sort_key=2)
 SEARCH = Group("Search", sort_key=3)
 COMPARISON = Group("Comparison", sort_key=4)
+SCAN = Group("Scan", sort_key=4)
 OUTPUT = Group("Output", sort_key=5)
 OTHER = Group("Other", sort_key=6)
 
@@ -173,6 +174,27 @@ class ModelOptions:
         ).to(self.device)
 
 
+def checkpoints_by_name(models: tuple[str, ...]) -> dict[str, str]:
+    """The checkpoints by what is before their first equals sign, or by the names of their files,
+    which may contain equals signs, too."""
+    from captum_classpattern.class_names import file_safe
+
+    named: dict[str, str] = {}
+    for given in models:
+        name, equals, checkpoint = given.partition("=")
+        if not equals or given.startswith(("torchvision:", "timm:")) or Path(given).exists():
+            name, checkpoint = "", given
+        name = name or Path(checkpoint).stem
+        for other in named:
+            if file_safe(other) == file_safe(name):
+                raise ValueError(
+                    f"the models {other!r} and {name!r} would be written to the same files: give "
+                    f"one another name, as in other={checkpoint}"
+                )
+        named[name] = checkpoint
+    return named
+
+
 def _read_class_names(path: Path) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8")
@@ -198,14 +220,12 @@ def _read_class_names(path: Path) -> list[str]:
 
 @Parameter(name="*", group=IMAGES)
 @dataclass(frozen=True, kw_only=True)
-class ImageOptions:
-    """The images to search with, and the held-out images to score on."""
+class SourceOptions:
+    """The images of a command."""
 
     data: Source
-    """The images: a folder of class folders, a folder of images, an .npz file, or torchvision:NAME.
-    One half is used to search; the other half is held out."""
-    held_out: Source | None = None
-    """The held-out images, in any form that --data takes. By default, one half of --data."""
+    """The images: a folder of class folders, a folder of images, an .npz file, or
+    torchvision:NAME."""
     size: Count | None = None
     """The side in pixels to which images are resized. By default, the size that the model was made
     for; if it is not known, images are not resized."""
@@ -216,25 +236,30 @@ class ImageOptions:
     download: bool = False
     """Download torchvision's data set if it is not in its folder."""
 
-    def load(
-        self, models: "Sequence[PixelClassifier]", *, seed: int
-    ) -> "tuple[LabelledImages, LabelledImages]":
-        """The search images and the held-out images, of the size that the first model takes, with
+    def load_all(
+        self,
+        models: "Sequence[PixelClassifier]",
+        *,
+        seed: int,
+        shape: tuple[int, int, int] | None = None,
+    ) -> "LabelledImages":
+        """The images of --data, of this shape, or else of the size that the first model takes, with
         the class numbers of the models."""
-        images = self._load(self.data, models, seed)
-        if self.held_out is None:
-            return images.halves(seed)
-        return images, self._load(self.held_out, models, seed).without(images)
+        return self._load(self.data, models, seed, shape)
 
     def _load(
-        self, source: str, models: "Sequence[PixelClassifier]", seed: int
+        self,
+        source: str,
+        models: "Sequence[PixelClassifier]",
+        seed: int,
+        shape: tuple[int, int, int] | None = None,
     ) -> "LabelledImages":
         from captum_classpattern.datasets import load_images
 
-        expected = models[0].input_size
+        shape = shape or models[0].input_size
         loaded = load_images(
             source,
-            size=self.size or (expected and expected[1:]),
+            size=self.size or (shape and shape[1:]),
             channels=_channels(models[0]),
             limit=self.limit,
             seed=seed,
@@ -242,6 +267,26 @@ class ImageOptions:
             download=self.download,
         )
         return _number_classes(loaded, models)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageOptions(SourceOptions):
+    """The images to search with, and the held-out images to score on."""
+
+    data: Source
+    """The images: a folder of class folders, a folder of images, an .npz file, or torchvision:NAME.
+    One half is used to search; the other half is held out."""
+    held_out: Source | None = None
+    """The held-out images, in any form that --data takes. By default, one half of --data."""
+
+    def load(
+        self, models: "Sequence[PixelClassifier]", *, seed: int
+    ) -> "tuple[LabelledImages, LabelledImages]":
+        """The search images and the held-out images, as :meth:`load_all` gives them."""
+        images = self.load_all(models, seed=seed)
+        if self.held_out is None:
+            return images.halves(seed)
+        return images, self._load(self.held_out, models, seed).without(images)
 
 
 def _channels(model: "PixelClassifier") -> int | None:

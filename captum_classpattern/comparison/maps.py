@@ -68,10 +68,11 @@ class PrivateModel:
 
 
 class PixelMap:
-    """A map (H, W) that is ranked once, however many masks are cut from it."""
+    """A map (H, W) that is ranked once, however many masks are cut from it; with the image
+    (C, H, W) of its pixels, if that is not the canvas."""
 
-    def __init__(self, values: Tensor) -> None:
-        self.values = values
+    def __init__(self, values: Tensor, colours: Tensor | None = None) -> None:
+        self.values, self.colours = values, colours
         self._orders: dict[str, Tensor] = {}
 
     def ranked_by(self, ranking: str) -> Tensor:
@@ -90,17 +91,20 @@ class PixelMap:
 
 @dataclass(frozen=True)
 class Explanation:
-    """A method's attributions (N, ...), their sums over the channels (N, H, W), and the cost."""
+    """A method's attributions (N, ...), their sums over the channels (N, H, W), the cost, and the
+    images (N, C, H, W) of its pixels, if these are not the canvases."""
 
     raw: Tensor
     by_pixel: Tensor
     passes: float
     seconds: float
+    colours: Tensor | None = None
 
     @property
     def maps(self) -> list[PixelMap]:
         """One map per image."""
-        return [PixelMap(values) for values in self.by_pixel]
+        colours = [None] * len(self.by_pixel) if self.colours is None else [*self.colours]
+        return [PixelMap(values, image) for values, image in zip(self.by_pixel, colours)]
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,12 @@ class BoundMethod:
     def parameters(self) -> Sequence[str]:
         """The names of the parameters of ``attribute``."""
         return list(inspect.signature(self.attribution.attribute).parameters)
+
+    @property
+    def has_colours(self) -> bool:
+        """Whether its pixels have colours of their own, so that it explains the class and no
+        image."""
+        return hasattr(self.attribution, "colours")
 
     @property
     def searches(self) -> bool:
@@ -158,7 +168,8 @@ class BoundMethod:
         raw = torch.cat(parts)
         by_pixel = sum_channels(raw, images.shape)  # also waits for the device
         seconds = time.perf_counter() - started
-        return Explanation(raw, by_pixel, self.model.passes - passes, seconds)
+        colours = getattr(self.attribution, "colours", None)
+        return Explanation(raw, by_pixel, self.model.passes - passes, seconds, colours)
 
     def settings(self, area: float, seed: int) -> dict[str, Any]:
         """The keywords, with area and seed if the method takes them."""
@@ -232,7 +243,8 @@ class MapSet:
             )
         self.class_means: dict[int, PixelMap] = {}
         self.stamped_mean: PixelMap | None = None
-        if task.class_images and not method.searches and not method.control:
+        explains_images = not (method.searches or method.control or method.has_colours)
+        if task.class_images and explains_images:
             for target, images in task.class_images.items():
                 maps = self._run(images, [target] * len(images)).by_pixel
                 self.class_means[target] = PixelMap(maps.mean(0))
@@ -351,8 +363,10 @@ class CanvasResult:
         return self.cut(self.pixel_map if searched is None else searched[self.canvas], area)
 
     def cut(self, pixel_map: PixelMap, area: float) -> Pattern:
-        """The pattern of a map's highest pixels, cut from the canvas."""
+        """The pattern of a map's highest pixels, cut from the canvas, or in their own colours."""
         canvas = self.maps.task.canvases[self.canvas].clone()
+        if pixel_map.colours is not None:
+            canvas = pixel_map.colours.to(canvas)
         return Pattern(canvas, pixel_map.mask(self.ranking, area).to(canvas), self.target)
 
     @cached_property

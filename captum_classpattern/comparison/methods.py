@@ -11,6 +11,11 @@ from torch import Tensor, nn
 from captum_classpattern.attribution import ClassPattern
 from captum_classpattern.classifier import Classifier, device_and_dtype, find_module
 from captum_classpattern.comparison.controls import BestCrop, ClassMean, RandomPixels
+from captum_classpattern.comparison.inversions import (
+    LearnedPattern,
+    NeuralCleanse,
+    PixelInversion,
+)
 from captum_classpattern.images import Images, LabelledImages, Labels, evenly_spaced
 from captum_classpattern.optimization.settings import SearchSettings
 
@@ -37,6 +42,7 @@ DEFAULT = (
 NAMES = (  # of all known methods
     *DEFAULT,
     *("DeepLiftShap", "GuidedBackprop", "Deconvolution", "FeatureAblation", "ShapleyValueSampling"),
+    *("LearnedPattern", "NeuralCleanse", "PixelInversion"),  # they search colours, too
 )
 CELLS = 7  # superpixels per side
 REFERENCES = 20  # baselines of GradientShap and DeepLiftShap
@@ -68,7 +74,8 @@ def known_methods(
         baseline_labels (Tensor or Sequence[int], optional): Their classes. Default: None (those of
             the Dataset, else the classifier's predictions).
         names (Sequence[str]): Which methods. Besides the default ones there are DeepLiftShap,
-            GuidedBackprop, Deconvolution, FeatureAblation and ShapleyValueSampling.
+            GuidedBackprop, Deconvolution, FeatureAblation, ShapleyValueSampling, and three that
+            search colours, too: LearnedPattern, NeuralCleanse and PixelInversion.
         budget (int, optional): Passes per canvas of ClassPattern's searches. Default: None (3,500).
         n_steps (int, optional): Rounds of these searches, instead of a budget. Default: None.
         max_seconds (float, optional): Stops each of these searches after that time. Default: None.
@@ -104,7 +111,7 @@ def known_methods(
         "precision": precision,
         "internal_batch_size": internal_batch_size,
     }
-    found = _all(source, searching)
+    found = _all(source, searching, {**searching, "budget": budget})
     unknown = [name for name in names if name not in found]
     if unknown:
         raise ValueError(
@@ -114,7 +121,9 @@ def known_methods(
     return {name: found[name] for name in names}
 
 
-def _all(source: LabelledImages, searching: Mapping[str, Any]) -> dict[str, Method]:
+def _all(
+    source: LabelledImages, searching: Mapping[str, Any], learning: Mapping[str, Any]
+) -> dict[str, Method]:
     cells, window = grid_cells(*source.shape[1:]), _window(source.shape)
     references, image = source.take(evenly_spaced(len(source), REFERENCES)), source.take([0])
     masked = {"feature_mask": cells, "perturbations_per_eval": AT_ONCE}
@@ -147,6 +156,9 @@ def _all(source: LabelledImages, searching: Mapping[str, Any]) -> dict[str, Meth
         "RandomPixels": (RandomPixels, {}),
         "BestCrop": (lambda m: BestCrop(m, source), {}),
         "ClassMean": (lambda m: ClassMean(m, source), {}),
+        "LearnedPattern": (lambda m: LearnedPattern(m, source), learning),
+        "NeuralCleanse": (lambda m: NeuralCleanse(m, source), {}),
+        "PixelInversion": (lambda m: PixelInversion(m, source), {}),
     }
 
 

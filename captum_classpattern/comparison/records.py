@@ -38,6 +38,8 @@ class Record:
         scores (dict): The value of each metric by its name, such as ``scores["iou"]``; a dict for
             a metric with several values. Metrics that do not apply are left out.
         precision (str, optional): The number format that a search computed in, such as "bfloat16".
+        colours (dict[float, Tensor]): For a method that searches colours, too, the image (C, H, W)
+            of its pixels at each area; otherwise they are cut from the canvas.
     """
 
     model: str
@@ -55,6 +57,7 @@ class Record:
     rethresholded: dict[float, PredictivePower] = field(default_factory=dict)
     scores: dict[str, Score | Mapping[str, Score]] = field(default_factory=dict)
     precision: str | None = None
+    colours: dict[float, Tensor] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

@@ -233,9 +233,9 @@ class Comparison:
         Returns:
             *Pattern*: Binary.
         """
-        mask = record.masks[self.area if area is None else area]
-        canvas = self.canvas_of(record)
-        info = {"method": record.name, "model": record.model, "area": area or self.area}
+        area = self.area if area is None else area
+        mask, canvas = record.masks[area], record.colours.get(area, self.canvas_of(record))
+        info = {"method": record.name, "model": record.model, "area": area}
         return Pattern(canvas, mask.to(canvas), record.target, info, self.seen)
 
     def plot_curves(

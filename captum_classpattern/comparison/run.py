@@ -293,6 +293,9 @@ def _record(method: str, result: CanvasResult) -> Record:
             if area != task.area
         },
         precision=getattr(bound.attribution, "precision", None),
+        colours={area: pattern.canvas.cpu() for area, pattern in patterns.items()}
+        if bound.has_colours
+        else {},
     )
 
 

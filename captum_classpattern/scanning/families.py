@@ -16,7 +16,15 @@ from captum_classpattern.optimization.masks import norms, unit
 
 STEPS, BATCH, TOGETHER = 30, 8, 4  # steps of a search, images in each, classes at once
 RATE = 0.25  # of the bound, for the first step; it falls to a tenth of that
-SIDE, RADIUS, SHIFT, POINTS = 28, 1.5, 1.5, 5  # bounds at images of that side; control points
+SIDE, RADIUS, SHIFT, POINTS = 28, 1.5, 1.0, 5  # bounds at images of that side; control points
+SETTINGS = {  # powers of others cannot be compared
+    "steps": STEPS,
+    "batch_size": BATCH,
+    "rate": RATE,
+    "radius": RADIUS,
+    "shift": SHIFT,
+    "points": POINTS,
+}
 
 
 class Family(Protocol):
@@ -61,7 +69,7 @@ class Additive:
 
 @dataclass(frozen=True)
 class Warping:
-    """A smooth field of displacements, of at most 1.5 pixels for images of 28x28 pixels and more
+    """A smooth field of displacements, of at most one pixel for images of 28x28 pixels and more
     for larger ones, like the trigger of WaNet (Nguyen and Tran 2021, arXiv 2102.10369)."""
 
     shape: tuple[int, ...]

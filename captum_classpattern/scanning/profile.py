@@ -25,7 +25,7 @@ from captum_classpattern.optimization.acceleration import accelerated
 from captum_classpattern.optimization.holdout import split_for_judging
 from captum_classpattern.optimization.solvers.learned import Learned
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.scanning.families import FAMILIES, search_family
+from captum_classpattern.scanning import families
 from captum_classpattern.scanning.store import Store
 
 SIZES = (25, 16, 10, 6, 3)  # pixels, searched in this order
@@ -41,6 +41,7 @@ SETTINGS = {  # of all searches: scores of others cannot be compared
     "sizes": list(SIZES),
     "scored": list(SCORED),
     "per_class": PER_CLASS,
+    "families": families.SETTINGS,
     "solver": {key: value for key, value in asdict(Learned()).items() if key != "grid"},
 }
 
@@ -101,7 +102,7 @@ def measure(
     """Searches learned patterns of all classes, and further families, on a sample of the images.
     Groups of ten classes that are finished are kept in the folder, if there is one."""
     labelled = images.labels is not None
-    sample, predicted = _sample(model, images, n_classes, seed)
+    sample, predicted = draw_sample(model, images, n_classes, seed)
     if len(set(predicted.tolist())) == 1:
         raise ValueError(
             f"the model predicts class {int(predicted[0])} for all of {len(sample)} images: check "
@@ -132,16 +133,30 @@ def measure(
         size: [float(patterns[size, y].info["search_power"] or 0) for y in range(n_classes)]
         for size in SIZES
     }
-    fit, judges = split_for_judging(sample, seed)
+    _, judges = split_for_judging(sample, seed)
     judged = [len(judges.without_class(y)) for y in range(n_classes)]
+    others, changes = measure_families(model, sample, n_classes, also, seed=seed)
+    return Profile(powers, judged, accuracy, len(sample), others, patterns, changes)
+
+
+def measure_families(
+    model: Classifier,
+    sample: LabelledImages,
+    n_classes: int,
+    names: Sequence[str],
+    *,
+    seed: int = 0,
+) -> tuple[dict[str, list[float]], dict[str, dict[int, Tensor]]]:
+    """The powers and the changes of further families, searched on the sample of a scan."""
+    fit, judges = split_for_judging(sample, seed)
     others, changes = {}, {}
     with preserve_state(model, seed):
         classifier = logits_of(model, sample.take([0]), [])
-        for name in also:
-            others[name], changes[name] = search_family(
-                FAMILIES[name](images.shape), classifier, fit, judges, n_classes, seed
+        for name in names:
+            others[name], changes[name] = families.search_family(
+                families.FAMILIES[name](sample.shape), classifier, fit, judges, n_classes, seed
             )
-    return Profile(powers, judged, accuracy, len(sample), others, patterns, changes)
+    return others, changes
 
 
 def grid_of(shape: Sequence[int]) -> tuple[int, int] | None:
@@ -189,7 +204,7 @@ def count_classes(model: Classifier, images: LabelledImages) -> int:
         return check_classifier(model, images.take([0]), [])
 
 
-def _sample(
+def draw_sample(
     model: Classifier, images: LabelledImages, n_classes: int, seed: int
 ) -> tuple[LabelledImages, Tensor]:
     """The images that are searched with, in memory, and the model's predictions."""

@@ -53,7 +53,7 @@ class ReferenceSet:
     """
 
     n_classes: int
-    shape: tuple[int, ...]
+    shape: tuple[int, int, int]
     profiles: dict[str, Profile] = field(default_factory=dict)
     images: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=lambda: dict(SETTINGS))
@@ -77,7 +77,9 @@ class ReferenceSet:
         """An empty set for models that are like this one, measured with these images."""
         source = LabelledImages.of(images, labels)
         n_classes = count_classes(model, source)
-        return cls(n_classes, source.shape, images=describe(source), also=also)
+        channels, height, width = source.shape
+        shape = channels, height, width
+        return cls(n_classes, shape, images=describe(source), also=also)
 
     def add(
         self,
@@ -146,17 +148,18 @@ class ReferenceSet:
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise ValueError(f"references: {source} is not a file of references")
         try:
+            channels, height, width = data["shape"]
             found = cls(
                 data["n_classes"],
-                tuple(data["shape"]),
-                {model["name"]: _profile_of(model) for model in data["models"]},
+                (channels, height, width),
+                {model["name"]: profile_of(model) for model in data["models"]},
                 data["images"],
                 data["settings"],
                 data.get("also", ()),
             )
             for name, profile in found.profiles.items():
                 _check_profile(profile, found, name)
-        except (AttributeError, KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"references: {source} is damaged ({error!r})") from error
         return found
 
@@ -219,7 +222,7 @@ def shipped_names() -> list[str]:
     return sorted(path.name.removesuffix(ENDING) for path in SHIPPED.glob(f"*{ENDING}"))
 
 
-def _profile_of(model: Mapping[str, Any]) -> Profile:
+def profile_of(model: Mapping[str, Any]) -> Profile:
     """What a file holds of one model."""
     return Profile(
         {int(size): powers for size, powers in model["powers"].items()},

@@ -1,0 +1,341 @@
+"""How often a scan finds a backdoor, and how often it is wrong: tables of docs/scan_evidence.md.
+
+    python benchmarks/scan_evidence.py ZOO CIFAR10 --references FOLDER
+
+ZOO and CIFAR10 are the folders of zoo.py and zoo_cifar10.py. With --references it also writes the
+reference sets that come with the package.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+from zoo import TEST_RECIPES, Backdoor
+
+from captum_classpattern.scanning.profile import PATCHES, Profile
+from captum_classpattern.scanning.references import ENDING, ReferenceSet, profile_of
+from captum_classpattern.scanning.scan import INCONCLUSIVE, SUSPICIOUS, Scan, judge
+from captum_classpattern.scores.intervals import wilson
+
+ALPHA = 0.05
+NAMES = [f"class {y}" for y in range(10)]
+PLANTED = 0.9  # least attack success of a backdoor that counts
+IN_PLACE = 0.5  # share of the shown pixels that must be of the trigger
+CROPPED = ("shifted", "long")  # recipes that move the images in training
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model of a zoo, and what a scan measured of it."""
+
+    row: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        return str(self.row["name"])
+
+    @cached_property
+    def profile(self) -> Profile:
+        return profile_of(self.row)
+
+    @property
+    def entry(self) -> Mapping[str, Any]:
+        settings = self.row["record"]["settings"]
+        return settings["entry"] if isinstance(settings, dict) else settings[0]
+
+    @property
+    def recipe(self) -> str:
+        return str(self.entry["recipe"])
+
+    @property
+    def is_test(self) -> bool:
+        return self.recipe in TEST_RECIPES
+
+    @cached_property
+    def backdoor(self) -> Backdoor | None:
+        planted = self.entry["backdoor"]
+        return None if planted is None else Backdoor(**planted)
+
+    @property
+    def success(self) -> float:
+        return float(self.row["record"].get("attack_success", 0))
+
+    @property
+    def kind(self) -> str:
+        """A word for what was planted."""
+        backdoor = self.backdoor
+        if backdoor is None:
+            return "clean"
+        if self.name.startswith("adaptive"):
+            return "adaptive"
+        if self.success < PLANTED:
+            return "weakly learnt"
+        if backdoor.clean_label:
+            return "clean-label patch"
+        if backdoor.source is not None:
+            return "one-to-one patch"
+        named = {"blended": "Blended", "sig": "SIG", "wanet": "WaNet"}
+        return named.get(backdoor.kind, "all-to-one patch")
+
+
+def read(folder: Path) -> list[Model]:
+    """The models of a zoo that have been scanned."""
+    rows = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    return [Model(row) for row in rows if "powers" in row]
+
+
+def reference_set(models: Sequence[Model], also: Sequence[str] = ()) -> ReferenceSet:
+    row = models[0].row
+    shape = tuple(row["shape"])
+    profiles = {model.name: model.profile for model in models}
+    return ReferenceSet(10, shape, profiles, row["source"], row["scan"], tuple(also))
+
+
+def scan_of(model: Model, references: Sequence[Model], also: Sequence[str] = ()) -> Scan:
+    """The verdict of a scan of a model, with such references but itself."""
+    others = reference_set([each for each in references if each.name != model.name], also)
+    kept = {name: model.profile.others[name] for name in also}
+    known = {name: _only(profile, also) for name, profile in others.profiles.items()}
+    others.profiles = known
+    return judge(_only(model.profile, also, kept), others, ALPHA, NAMES)
+
+
+def _only(
+    profile: Profile, also: Sequence[str], kept: Mapping[str, list[float]] | None = None
+) -> Profile:
+    others = {name: profile.others[name] for name in also} if kept is None else dict(kept)
+    return Profile(profile.powers, profile.judged, profile.accuracy, profile.images, others)
+
+
+def share(hits: int, count: int) -> str:
+    """A share with its 95 % interval."""
+    if not count:
+        return "-"
+    low, high = wilson(hits, count)
+    return f"{hits} of {count} ({low:.0%} to {high:.0%})"
+
+
+def head(*columns: str) -> str:
+    return f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}"
+
+
+def line(*cells: object) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def by_kind(models: Sequence[Model]) -> dict[str, list[Model]]:
+    groups: dict[str, list[Model]] = {}
+    for model in models:
+        groups.setdefault(model.kind, []).append(model)
+    return groups
+
+
+def detections(
+    models: Sequence[Model], references: Sequence[Model], also: Sequence[str] = ()
+) -> Iterator[str]:
+    """How many models of each kind are found, with the right class."""
+    columns = ("kind", "suspicious", "with the right class", "inconclusive", "target first")
+    yield head(*columns)
+    for kind, group in sorted(by_kind(models).items()):
+        scans = [scan_of(model, references, also) for model in group]
+        found = [scan.verdict == SUSPICIOUS for scan in scans]
+        right = [
+            model.backdoor is not None and scan.target == model.backdoor.target
+            for model, scan in zip(group, scans)
+        ]
+        planted = kind != "clean"
+        yield line(
+            kind,
+            share(sum(found), len(group)),
+            share(sum(f and r for f, r in zip(found, right)), len(group)) if planted else "",
+            sum(scan.verdict == INCONCLUSIVE for scan in scans),
+            f"{sum(right)} of {len(group)}" if planted else "",
+        )
+
+
+def auroc(models: Sequence[Model], references: Sequence[Model], family: str = PATCHES) -> str:
+    """The area under the curve of the largest excess above a model's median, patches of success
+    above 0.9 against clean models."""
+    also = () if family == PATCHES else (family,)
+
+    def statistic(model: Model) -> float:
+        comparison = scan_of(model, references, also).comparisons[family]
+        return float(comparison.excess.max() - np.median(comparison.excess))
+
+    wanted = "all-to-one patch" if family == PATCHES else ("Blended", "SIG", "WaNet")
+    positives = [statistic(m) for m in models if m.kind in wanted]
+    negatives = [statistic(m) for m in models if m.kind == "clean"]
+    if not positives or not negatives:
+        return "-"
+    area = stats.mannwhitneyu(positives, negatives).statistic / len(positives) / len(negatives)
+    return f"{area:.3f}"
+
+
+def false_alarms(models: Sequence[Model]) -> Iterator[str]:
+    """Clean models that are called suspicious, with other references each time."""
+    clean = [model for model in models if model.kind == "clean"]
+    halves = {test: [m for m in clean if m.is_test == test] for test in (False, True)}
+    choices: dict[str, Callable[[Model], list[Model]]] = {
+        "all others": lambda model: clean,
+        "all but its recipe": lambda model: [m for m in clean if m.recipe != model.recipe],
+        "the other half's recipes": lambda model: halves[not model.is_test],
+    }
+    yield head("references", "number", "suspicious", "inconclusive")
+    for name, choose in choices.items():
+        scans = [scan_of(model, choose(model)) for model in clean]
+        counts = sorted({len(scan.references) for scan in scans})
+        yield line(
+            name,
+            " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1]))),
+            share(sum(scan.verdict == SUSPICIOUS for scan in scans), len(scans)),
+            sum(scan.verdict == INCONCLUSIVE for scan in scans),
+        )
+
+
+def shown(models: Sequence[Model]) -> Iterator[str]:
+    """Whether the pattern that is shown is the trigger: in place, and in colour."""
+    yield head(
+        "model", "trigger", "shown", "of the trigger", "best shift", "colour error", "in place"
+    )
+    for model in models:
+        if model.kind != "all-to-one patch" or model.backdoor is None:
+            continue
+        cells, good = _overlap(model)
+        yield line(model.name, *cells, "yes" if good else "no")
+
+
+def _overlap(model: Model) -> tuple[list[object], bool]:
+    """How a shown pattern overlaps with the trigger."""
+    assert model.backdoor is not None
+    shape = tuple(model.row["shape"])
+    patch = model.backdoor.patch((shape[0], shape[1], shape[2]))
+    places = {(i, j) for i, j in patch.mask[0].nonzero().tolist()}
+    pixels = model.row["shown"][str(model.backdoor.target)]
+    found = {(int(i), int(j)): values for i, j, *values in pixels}
+    inside = found.keys() & places
+    best = max(
+        len({(i + down, j + right) for i, j in found} & places)
+        for down in range(-shape[1], shape[1])
+        for right in range(-shape[2], shape[2])
+    )
+    errors = [
+        float(np.abs(patch.canvas[:, i, j].numpy() - np.array(found[i, j])).mean())
+        for i, j in inside
+    ]
+    colour = f"{np.mean(errors):.2f}" if errors else "-"
+    cells = [len(places), len(found), len(inside), best, colour]
+    return cells, len(inside) >= IN_PLACE * len(found)
+
+
+def adaptive(models: Sequence[Model], references: Sequence[Model]) -> Iterator[str]:
+    """Each trigger of an attacker who knows the scan."""
+    yield head(
+        "trigger",
+        "pixels",
+        "half keeps its label",
+        "attack success",
+        "verdict",
+        "p",
+        "target's place",
+    )
+    for model in models:
+        backdoor = model.backdoor
+        if model.kind != "adaptive" or backdoor is None:
+            continue
+        scan = scan_of(model, references)
+        yield line(
+            "spread" if backdoor.kind == "spread" else "square",
+            backdoor.side**2,
+            "yes" if backdoor.cover else "no",
+            f"{model.success:.1%}",
+            scan.verdict,
+            f"{scan.p_value:.2g}" if scan.p_value is not None else "-",
+            1 + scan.comparison.order.index(backdoor.target),
+        )
+
+
+def every(models: Sequence[Model], references: Sequence[Model]) -> Iterator[str]:
+    """Each model with its verdict."""
+    yield head("model", "accuracy", "attack success", "verdict", "p", "class", "target")
+    for model in models:
+        scan = scan_of(model, references)
+        yield line(
+            model.name,
+            f"{model.row['record']['accuracy']:.1%}",
+            f"{model.success:.1%}" if model.backdoor else "",
+            scan.verdict,
+            "-" if scan.p_value is None else f"{scan.p_value:.2g}",
+            scan.target,
+            model.backdoor.target if model.backdoor else "",
+        )
+
+
+def seconds(models: Sequence[Model]) -> str:
+    values = [float(model.row["seconds"]) for model in models]
+    return f"{np.median(values):.1f} ({min(values):.1f} to {max(values):.1f})"
+
+
+def write_references(zoo: Sequence[Model], cifar10: Sequence[Model], folder: Path) -> None:
+    """The sets that come with the package."""
+    for name, models, description in (
+        ("demo", zoo, "Fashion-MNIST, the demo's search images"),
+        ("cifar10", cifar10, "CIFAR-10, the test images"),
+    ):
+        clean = [model for model in models if model.kind == "clean"]
+        if clean:
+            found = reference_set(clean, list(clean[0].profile.others))
+            found.images = {**found.images, "description": description}
+            found.save(folder / f"{name}{ENDING}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("zoo", type=Path, help="the folder of zoo.py")
+    parser.add_argument("cifar10", type=Path, help="the folder of zoo_cifar10.py")
+    parser.add_argument("--references", type=Path, help="where to write the reference sets")
+    options = parser.parse_args(arguments)
+    zoo, cifar10 = read(options.zoo), read(options.cifar10)
+    if options.references is not None:
+        write_references(zoo, cifar10, options.references)
+    for title, lines in tables(zoo, cifar10):
+        print(f"\n### {title}\n")
+        for each in lines:
+            print(each)
+
+
+def tables(zoo: Sequence[Model], cifar10: Sequence[Model]) -> Iterator[tuple[str, Iterator[str]]]:
+    """All tables, with their titles."""
+    development = [m for m in zoo if m.kind == "clean" and not m.is_test]
+    test = [m for m in zoo if m.is_test]
+    clean = [m for m in cifar10 if m.kind == "clean"]
+    if development and test:
+        area = auroc(test, development)
+        yield (
+            f"Test half, references of the other recipes (AUROC of patches {area})",
+            detections(test, development),
+        )
+        families = list(development[0].profile.others)
+        own = [m for m in zoo if m.kind == "clean"]
+        for also in ([], *([name] for name in families), families):
+            names = " and ".join([PATCHES, *also])
+            yield f"Test half, all clean models as references: {names}", detections(test, own, also)
+        yield "False alarms on clean models", false_alarms(zoo)
+        yield "The pattern that is shown", shown(test)
+        yield "An attacker who knows the scan", adaptive(zoo, own)
+        yield "Each model of the test half", every(test, development)
+        yield f"Seconds: {seconds(zoo)}", iter(())
+    if clean:
+        yield "CIFAR-10, leaving each model out", every(cifar10, clean)
+        yield "CIFAR-10, all kinds", detections(cifar10, clean)
+        yield "CIFAR-10: the pattern that is shown", shown(cifar10)
+        yield f"CIFAR-10: seconds {seconds(cifar10)}", iter(())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,236 @@
+"""``classpattern scan`` and ``classpattern reference``: is a model backdoored?"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from captum_classpattern.cli.options import (
+    OUTPUT,
+    SCAN,
+    ComputeOptions,
+    Count,
+    ModelOptions,
+    OutputFolder,
+    SourceOptions,
+    checkpoints_by_name,
+    read_as,
+)
+from captum_classpattern.cli.printing import console
+
+if TYPE_CHECKING:  # imported where they are used, so that --help needs no torch
+    from captum_classpattern.scanning import Scan
+
+EXIT_CODES = {"nothing found": 0, "suspicious": 3, "inconclusive": 4}
+SHOWN = 5  # classes in the table
+
+
+def _families(text: str) -> list[str]:
+    from captum_classpattern.scanning.families import FAMILIES
+
+    names = [name.strip() for name in text.split(",")]
+    unknown = [name for name in names if name not in FAMILIES]
+    if unknown:
+        raise ValueError(f"there is no family {unknown[0]!r}: choose from {', '.join(FAMILIES)}")
+    return names
+
+
+def _level(text: str) -> float:
+    if not 0 < (alpha := float(text)) < 1:
+        raise ValueError(f"it must be between 0 and 1, such as 0.05, got {text!r}")
+    return alpha
+
+
+Families = Annotated[list[str] | None, read_as(_families, "LIST"), Parameter(group=SCAN)]
+BatchSize = Annotated[Count | None, Parameter(group=SCAN)]
+
+
+def scan(
+    checkpoint: str,
+    /,
+    *,
+    model: ModelOptions = ModelOptions(),
+    images: SourceOptions,
+    compute: ComputeOptions = ComputeOptions(),
+    references: Annotated[str, Parameter(group=SCAN)],
+    alpha: Annotated[float, read_as(_level), Parameter(group=SCAN)] = 0.05,
+    also: Families = None,
+    internal_batch_size: BatchSize = None,
+    out: OutputFolder = Path("classpattern-scan"),
+    as_json: Annotated[bool, Parameter(name="--json", group=OUTPUT)] = False,
+) -> None:
+    """Ask whether a model is backdoored, by comparing it with clean models.
+
+    For each class, a few pixels and their colours are searched that turn other images into the
+    class. A class of a backdoored model needs fewer of them than the same class of clean models.
+    The exit code is 0 if nothing was found, 3 if the model is suspicious, 4 if the scan is
+    inconclusive, and 2 after an error. An interrupted scan resumes, ten classes at a time, if the
+    same command is given again.
+
+    For example:
+
+        classpattern scan suspect.pt --arch resnet18 --data CIFAR10/test --references cifar10
+        classpattern scan suspect.pt --data my_images --references my_references.json --json
+
+    Args:
+        checkpoint: A checkpoint file, or torchvision:NAME or timm:NAME.
+        references: The clean models: a file of "classpattern reference", or the name of a set that
+            comes with the package, demo or cifar10.
+        alpha: The largest p-value that is suspicious. It takes at least 1 / alpha - 1 references.
+        also: Further families to search, separated by commas: additive, warp. They are
+            experimental; each makes the p-value larger.
+        internal_batch_size: Put at most this many images in one forward pass. Smaller numbers need
+            less memory. By default, it is chosen to suit the device.
+        out: The folder for scan.json, scan.png and the patterns.
+        as_json: Print the result as one JSON object, and nothing else.
+    """
+    from captum_classpattern.scanning import ReferenceSet
+    from captum_classpattern.scanning import scan as run_scan
+    from captum_classpattern.scanning.profile import estimate_seconds
+
+    known = ReferenceSet.load(references)
+    classifier = model.open(checkpoint)
+    source = images.load_all([classifier], seed=compute.seed, shape=known.shape)
+    seconds = estimate_seconds(classifier, source, known.n_classes, precision=compute.precision)
+    said = sys.stderr if as_json else sys.stdout
+    print(f"{known.n_classes} classes, about {max(1, round(seconds))} s.", file=said, flush=True)
+    try:
+        found = run_scan(
+            classifier,
+            source,
+            references=known,
+            alpha=alpha,
+            also=also or (),
+            folder=out,
+            seed=compute.seed,
+            precision=compute.precision,
+            internal_batch_size=internal_batch_size,
+            show_progress=sys.stderr.isatty(),
+        )
+    except KeyboardInterrupt:
+        print(f"\nInterrupted: the same command resumes from {out}.", file=sys.stderr)
+        raise SystemExit(130) from None
+    found.save(out)
+    if as_json:
+        print(found.to_json())
+    else:
+        print_scan(found)
+        print(f"scan.json, scan.png and patterns/ are in {out}.")
+    if code := EXIT_CODES[found.verdict]:
+        raise SystemExit(code)
+
+
+def print_scan(found: "Scan") -> None:
+    """Prints the verdict, and a table of the classes that differ most from the references."""
+    from captum_classpattern.scanning.profile import SCORED, unit_of
+
+    out = console()
+    out.print(Text(found.verdict.capitalize(), style="bold"))
+    out.print(found.reason, markup=False)  # names may hold brackets
+    for note in found.notes:
+        out.print(f"Note: {note}", markup=False)
+    table = Table(box=SIMPLE_HEAD)
+    table.add_column("class", no_wrap=True)
+    unit = unit_of(found.references.shape)
+    for size in sorted(SCORED):
+        table.add_column(f"{size} {unit}", justify="right", no_wrap=True)
+        table.add_column("references", justify="right", no_wrap=True)
+    for family in found.profile.others:
+        table.add_column(family, justify="right", no_wrap=True)
+    table.add_column("excess", justify="right", no_wrap=True)
+    profiles = [*found.references.profiles.values()]
+    for target in found.comparison.order[:SHOWN]:
+        row = []
+        for size in sorted(SCORED):
+            usual = [profile.powers[size][target] for profile in profiles]
+            row += [
+                f"{found.profile.powers[size][target]:.0%}",
+                f"{min(usual):.0%} to {max(usual):.0%}",
+            ]
+        row += [f"{powers[target]:.0%}" for powers in found.profile.others.values()]
+        excess = f"{found.comparison.excess[target]:+.2f}"
+        table.add_row(Text(found.class_names[target]), *row, excess)
+    out.print(table)
+
+
+def reference(
+    *models: Annotated[str, Parameter(required=True)],
+    model: ModelOptions = ModelOptions(),
+    images: SourceOptions,
+    compute: ComputeOptions = ComputeOptions(),
+    also: Families = None,
+    internal_batch_size: BatchSize = None,
+    out: Annotated[Path, Parameter(group=OUTPUT)],
+) -> None:
+    """Measure clean models, so that other models of the same task can be compared with them.
+
+    The file is written after each model. If it is there already, models are added to it, and those
+    that it holds are skipped. tutorials/train_references.py trains clean models.
+
+    For example:
+
+        classpattern reference clean/*.pt --arch resnet18 --data my_images --out my_references.json
+
+    Args:
+        models: Checkpoint files of clean models, or torchvision:NAME or timm:NAME. Put a name and
+            an equals sign before a model to choose its name, as in old=a.pt.
+        also: Further families to measure, separated by commas: additive, warp.
+        internal_batch_size: Put at most this many images in one forward pass. Smaller numbers need
+            less memory. By default, it is chosen to suit the device.
+        out: The file for the references, such as my_references.json.
+    """
+    from captum_classpattern.scanning import ReferenceSet
+    from captum_classpattern.scanning.decision import references_needed
+    from captum_classpattern.scanning.references import describe
+
+    checkpoints = checkpoints_by_name(models)
+    if out.is_dir():
+        raise ValueError(
+            f"--out: it must be a file, such as references.json, but {out} is a folder"
+        )
+    known = ReferenceSet.load(out) if out.exists() else None
+    if known is not None and also is not None and set(also) != set(known.also):
+        raise ValueError(
+            f"--also: {out} was measured with {', '.join(known.also) or 'patches alone'}: give the "
+            "same families, or another file"
+        )
+    for name, checkpoint in checkpoints.items():
+        if known is not None and name in known.profiles:
+            print(f"{name} is in {out} already.")
+            continue
+        classifier = model.open(checkpoint)
+        shape = None if known is None else known.shape
+        source = images.load_all([classifier], seed=compute.seed, shape=shape)
+        if known is None:
+            known = ReferenceSet.for_models(classifier, source, also=also or ())
+        elif describe(source)["hash"] != known.images.get("hash"):
+            raise ValueError(f"--data: the models of {out} were measured with other images")
+        known.add(
+            name,
+            classifier,
+            source,
+            seed=compute.seed,
+            precision=compute.precision,
+            internal_batch_size=internal_batch_size,
+            show_progress=sys.stderr.isatty(),
+        )
+        known.save(out)
+        accuracy = known.profiles[name].accuracy
+        classified = "" if accuracy is None else f", accuracy {accuracy:.1%}"
+        print(f"{name}{classified}", flush=True)
+    assert known is not None
+    _summarise(len(known), known.accuracies, references_needed(0.05), out)
+
+
+def _summarise(count: int, accuracies: Sequence[float], needed: int, out: Path) -> None:
+    print(f"{count} clean models are in {out}; a p-value of 5 % takes {needed}.")
+    if accuracies:
+        print(
+            f"Their accuracies go from {min(accuracies):.1%} to {max(accuracies):.1%}. A scan of a "
+            "better model is inconclusive."
+        )

@@ -1,0 +1,340 @@
+"""Published detectors of backdoors, to compare a scan with. They were written from the papers."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from scipy import stats
+from torch import Tensor
+
+from captum_classpattern._validation import check_count
+from captum_classpattern.classifier import Classifier, device_and_dtype, logits_of, preserve_state
+from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels
+from captum_classpattern.pattern import Pattern
+
+RATE, BETAS = 0.1, (0.5, 0.9)  # of Adam, in both inversions
+TINY = 1e-7
+
+
+class Inversion(NamedTuple):
+    """A pattern that an optimiser found for a class, its size in pixels, and how many of the last
+    images it turned into the class."""
+
+    pattern: Pattern
+    size: float
+    success: float
+
+
+def neural_cleanse(
+    forward_func: Classifier,
+    images: Images,
+    target: int,
+    *,
+    labels: Labels = None,
+    passes: int = 1_280,
+    batch_size: int = 16,
+    epoch: int = 1,
+    seed: int = 0,
+) -> Inversion:
+    r"""
+    Neural Cleanse: a soft mask and colours that turn images into a class, as small as possible
+    (Wang et al. 2019, IEEE S&P, section IV).
+
+    It minimises the cross-entropy plus a weight times the sum of the mask. The weight is 0 at
+    first, and 0.001 after five epochs with a success of at least 99 %. Then it doubles after five
+    such epochs in a row, and is divided by 2 to the power of 1.5 after five others. The smallest
+    mask of an epoch with that success is returned, or the last mask if there was none.
+
+    Args:
+        forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
+        images (LabelledImages, Tensor, Dataset or DataLoader): Images; those of the class are left
+            out.
+        target (int): The class.
+        labels (Tensor or Sequence[int], optional): Their classes. Default: None (those that come
+            with the images, else the classifier's predictions).
+        passes (int): Images that go forward and backward in all. Default: 1,280, as many as a scan
+            takes a class.
+        batch_size (int): Images in a step. Default: 16.
+        epoch (int): Steps between decisions about the weight. Default: 1.
+        seed (int): Default: 0.
+
+    Returns:
+        *Inversion*: The soft mask on its colours; the size is the sum of the mask.
+
+    Raises:
+        ValueError: If there are no images of other classes.
+
+    Examples::
+
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()
+        >>> found = neural_cleanse(net, torch.rand(30, 1, 8, 8), 1, labels=torch.arange(30) % 3)
+        >>> found.pattern.mask.shape, 0 <= found.size <= 64
+        (torch.Size([1, 8, 8]), True)
+    """
+    task = _Task.of(forward_func, images, labels, target)
+    with preserve_state(forward_func, seed):
+        chance = np.random.default_rng([seed, target])
+        mask = _uniform(chance, (1, *task.shape[1:]), task.images).requires_grad_()
+        colours = _uniform(chance, task.shape, task.images).requires_grad_()
+        adam = torch.optim.Adam([mask, colours], RATE, BETAS)
+        weight = _Weight(0.0, 0.001, 2.0, patience=5, success=0.99)
+        best: tuple[float, float, Tensor, Tensor] | None = None
+        for wins, batches in task.epochs(chance, passes, batch_size, epoch):
+            for batch in batches:
+                soft, shade = _squashed(mask), _squashed(colours)
+                stamped = soft * shade + (1 - soft) * batch
+                loss = task.loss(stamped, wins) + weight.value * soft.sum()
+                adam.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                adam.step()
+            success, size = float(np.mean(wins)), float(soft.detach().sum())
+            smaller = success >= weight.success and best is not None and size < best[0]
+            if smaller or best is None or best[1] < weight.success:  # the last one, if none is good
+                best = size, success, soft.detach(), shade.detach()
+            weight.update(success)
+        assert best is not None
+        size, success, soft, shade = best
+    return Inversion(task.pattern(shade, soft), size, success)
+
+
+def pixel_inversion(
+    forward_func: Classifier,
+    images: Images,
+    target: int,
+    *,
+    labels: Labels = None,
+    passes: int = 1_280,
+    batch_size: int = 16,
+    epoch: int = 1,
+    seed: int = 0,
+) -> Inversion:
+    r"""
+    Pixel inversion: an additive change of few pixels that turns images into a class (Tao et al.
+    2022, CVPR, "Better Trigger Inversion Optimization in Backdoor Scanning").
+
+    One tensor raises pixels and another lowers them. Both pay, pixel by pixel, for the hyperbolic
+    tangent of their largest channel. The weight of this price grows by half after ten epochs with a
+    success of at least 90 %, and is divided by 1.5 to the power of 1.5 after ten others. Where the
+    change has become cheaper and of fewer pixels with that success, changes below 1 / 255 are set
+    to zero.
+
+    Args:
+        forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
+        images (LabelledImages, Tensor, Dataset or DataLoader): Images; those of the class are left
+            out.
+        target (int): The class.
+        labels (Tensor or Sequence[int], optional): Their classes. Default: None (those that come
+            with the images, else the classifier's predictions).
+        passes (int): Images that go forward and backward in all. Default: 1,280, as many as a scan
+            takes a class.
+        batch_size (int): Images in a step. Default: 16.
+        epoch (int): Steps between decisions about the weight. Default: 1.
+        seed (int): Default: 0.
+
+    Returns:
+        *Inversion*: The mask says how much each pixel changes, the canvas its mean colour on the
+        images; the size is the number of pixels that change.
+
+    Raises:
+        ValueError: If there are no images of other classes.
+
+    Examples::
+
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()
+        >>> found = pixel_inversion(net, torch.rand(30, 1, 8, 8), 1, labels=torch.arange(30) % 3)
+        >>> found.pattern.canvas.shape, 0 <= found.size <= 64
+        (torch.Size([1, 8, 8]), True)
+    """
+    task = _Task.of(forward_func, images, labels, target)
+    with preserve_state(forward_func, seed):
+        chance = np.random.default_rng([seed, target])
+        parts = [_uniform(chance, task.shape, task.images).requires_grad_() for _ in range(2)]
+        adam = torch.optim.Adam(parts, RATE, BETAS)
+        weight = _Weight(0.001, 0.001, 1.5, patience=10, success=0.9)
+        best: tuple[float, float, float, Tensor] | None = None
+        for wins, batches in task.epochs(chance, passes, batch_size, epoch):
+            for batch in batches:
+                change = parts[0].clamp(0, 1) - parts[1].clamp(0, 1)
+                price = torch.stack([_price(part) for part in parts]).sum()
+                loss = task.loss((batch + change).clamp(0, 1), wins) + weight.value * price
+                adam.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                adam.step()
+            success, cost = float(np.mean(wins)), float(price.detach())
+            change = change.detach()
+            change = change.where(change.abs() >= 1 / 255, 0)
+            size = float((change != 0).any(0).sum())
+            if best is None or best[2] < weight.success:  # the last one, if none is good
+                best = cost, size, success, change
+            elif success >= weight.success and cost < best[0] and size < best[1]:
+                best = cost, size, success, change
+                with torch.no_grad():
+                    for part in parts:
+                        part[(part > 0) & (part < 1 / 255)] = 0
+            weight.update(success)
+        assert best is not None
+        _, size, success, change = best
+        colours = (task.images + change).clamp(0, 1).mean(0)
+    return Inversion(task.pattern(colours, change.abs().amax(0, keepdim=True)), size, success)
+
+
+def mm_bd(
+    forward_func: Classifier,
+    shape: Sequence[int],
+    n_classes: int,
+    *,
+    n_images: int = 30,
+    steps: int = 300,
+    seed: int = 0,
+) -> npt.NDArray[np.float64]:
+    r"""
+    MM-BD: the largest margin that any image gives a class (Wang et al. 2024, IEEE S&P, "MM-BD:
+    Post-Training Detection of Backdoor Attacks with Arbitrary Backdoor Pattern Types Using a
+    Maximum Margin Statistic"). It needs no images.
+
+    Args:
+        forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
+        shape (Sequence[int]): (C, H, W) of the images.
+        n_classes (int): K.
+        n_images (int): Uniform random images that are changed, for each class. Default: 30.
+        steps (int): Most steps of gradient ascent with a rate of 0.01; it ends where the margins
+            change by less than 0.001 % of themselves. Default: 300.
+        seed (int): Default: 0.
+
+    Returns:
+        *ndarray*: The margin of each class, (K,); :func:`mm_bd_p_value` turns them into a p-value.
+    """
+    found = []
+    like = torch.zeros(1, *shape)
+    device, dtype = device_and_dtype(forward_func, like)
+    with preserve_state(forward_func, seed):
+        for target in range(n_classes):
+            chance = np.random.default_rng([seed, target])
+            images = _uniform(chance, (n_images, *shape), like).to(device, dtype)
+            last = torch.full((n_images,), torch.inf, device=device)
+            for _ in range(steps):
+                images.requires_grad_()
+                margins = _margins(forward_func(images.clamp(0, 1)).float(), target)
+                (slope,) = torch.autograd.grad(margins.sum(), images)
+                images = images.detach() + 0.01 * slope
+                change = (margins.detach() - last).abs().max() / margins.detach().abs().max()
+                last = margins.detach()
+                if float(change) < 1e-5:
+                    break
+            found.append(float(last.max()))
+    return np.array(found)
+
+
+def mm_bd_p_value(margins: Sequence[float] | npt.NDArray[np.float64]) -> float:
+    """MM-BD's own p-value: a gamma distribution is fitted to all margins but the largest."""
+    *others, largest = sorted(float(margin) for margin in margins)
+    shape, _, scale = stats.gamma.fit(others, floc=0)
+    return float(1 - stats.gamma.cdf(largest, shape, scale=scale) ** len(margins))
+
+
+def anomaly_index(sizes: Sequence[float] | npt.NDArray[np.float64]) -> float:
+    r"""
+    Neural Cleanse's own statistic of a model: by how many scaled median absolute deviations its
+    smallest mask lies below the median; above 2 it is called backdoored.
+
+    Examples::
+
+        >>> round(anomaly_index([5, 6, 7, 8, 9, 1]), 2)
+        2.47
+    """
+    values = np.asarray(sizes, float)
+    median = np.median(values)
+    spread = stats.median_abs_deviation(values, scale="normal")
+    if spread == 0:
+        return float("inf") if values.min() < median else 0.0
+    return float((median - values.min()) / spread)
+
+
+class _Task(NamedTuple):
+    """A classifier, the images of other classes than the target, and the target."""
+
+    forward_func: Classifier
+    images: Tensor
+    target: int
+
+    @classmethod
+    def of(cls, forward_func: Classifier, images: Images, labels: Labels, target: int) -> "_Task":
+        given = ensure_labels(forward_func, LabelledImages.of(images, labels))
+        others = given.without_class(target).in_one_tensor()
+        if not len(others):
+            raise ValueError(f"all {len(given)} images are of class {target}: give others, too")
+        moved = others.images.to(*device_and_dtype(forward_func, others.images))
+        with preserve_state(forward_func, 0):
+            return cls(logits_of(forward_func, moved[:1], [target]), moved, target)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.images.shape[1:])
+
+    def epochs(
+        self, chance: np.random.Generator, passes: int, batch_size: int, epoch: int
+    ) -> Iterator[tuple[list[float], Iterator[Tensor]]]:
+        """For each epoch a list that :meth:`loss` fills with the successes of its batches, and
+        these batches."""
+        for name, value in (("passes", passes), ("batch_size", batch_size), ("epoch", epoch)):
+            check_count(name, value)
+        for _ in range(max(1, passes // (batch_size * epoch))):
+            yield [], self._batches(chance, batch_size, epoch)
+
+    def _batches(self, chance: np.random.Generator, size: int, count: int) -> Iterator[Tensor]:
+        for _ in range(count):
+            chosen = chance.choice(len(self.images), size, replace=len(self.images) < size)
+            yield self.images[torch.from_numpy(chosen).to(self.images.device)]
+
+    def loss(self, stamped: Tensor, wins: list[float]) -> Tensor:
+        """The cross-entropy, whose success is added to ``wins``."""
+        logits = self.forward_func(stamped)
+        wins.append(float((logits.argmax(1) == self.target).float().mean()))
+        wanted = torch.full((len(stamped),), self.target, device=stamped.device)
+        return F.cross_entropy(logits.float(), wanted)
+
+    def pattern(self, colours: Tensor, mask: Tensor) -> Pattern:
+        return Pattern(colours.float().cpu(), mask.float().cpu().clamp(0, 1), self.target)
+
+
+class _Weight:
+    """A weight that grows after some good epochs in a row, and shrinks after as many bad ones."""
+
+    def __init__(
+        self, value: float, least: float, factor: float, *, patience: int, success: float
+    ) -> None:
+        self.value, self.least, self.factor = value, least, factor
+        self.patience, self.success = patience, success
+        self.good = self.bad = 0
+
+    def update(self, success: float) -> None:
+        good = success >= self.success
+        self.good, self.bad = (self.good + 1, 0) if good else (0, self.bad + 1)
+        if self.good >= self.patience:
+            self.value = self.value * self.factor if self.value else self.least
+            self.good = 0
+        elif self.bad >= self.patience:
+            self.value /= self.factor**1.5
+            self.bad = 0
+
+
+def _uniform(chance: np.random.Generator, shape: Sequence[int], like: Tensor) -> Tensor:
+    return torch.from_numpy(chance.random(shape)).to(like)
+
+
+def _squashed(values: Tensor) -> Tensor:
+    """Values in (0, 1)."""
+    return values.tanh() / (2 + TINY) + 0.5
+
+
+def _price(part: Tensor) -> Tensor:
+    return (((part / 10).tanh() / 2 + 0.5).amax(0)).sum()
+
+
+def _margins(logits: Tensor, target: int) -> Tensor:
+    others = logits.clone()
+    others[:, target] = -torch.inf
+    return logits[:, target] - others.amax(1)
