@@ -55,9 +55,8 @@ def entries() -> Iterator[Entry]:
     seed = 0
     for networks, recipes in (
         (("small", "plain", "wide", "short"), ("few", "short", "adam")),
-        (("small", "plain", "short"), ("smooth",)),
-        (("small", "plain"), ("long",)),
-        (("small",), tuple(RECIPES)),
+        (("small", "plain"), ("smooth",)),
+        (("small",), ("long", "smooth", "long", "adam", "short", "few", "long", "adam")),
     ):
         for recipe in recipes:
             for network in networks:

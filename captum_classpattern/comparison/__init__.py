@@ -1,6 +1,11 @@
 """Class patterns side by side with Captum's methods, on many models."""
 
 from captum_classpattern.comparison.controls import BestCrop, ClassMean, RandomPixels
+from captum_classpattern.comparison.inversions import (
+    LearnedPattern,
+    NeuralCleanse,
+    PixelInversion,
+)
 from captum_classpattern.comparison.maps import CanvasResult
 from captum_classpattern.comparison.methods import DEFAULT, Method, known_methods
 from captum_classpattern.comparison.metrics import METRICS, Metric
@@ -20,8 +25,11 @@ __all__ = [
     "Comparison",
     "Failure",
     "Interrupted",
+    "LearnedPattern",
     "Method",
     "Metric",
+    "NeuralCleanse",
+    "PixelInversion",
     "RandomPixels",
     "Record",
     "Task",
