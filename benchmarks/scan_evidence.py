@@ -9,7 +9,7 @@ reference sets that come with the package.
 import argparse
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,18 @@ import numpy as np
 from scipy import stats
 from zoo import TEST_RECIPES, Backdoor
 
+from captum_classpattern.demo import CLASS_NAMES
 from captum_classpattern.scanning.profile import PATCHES, Profile
-from captum_classpattern.scanning.references import ENDING, ReferenceSet, profile_of
+from captum_classpattern.scanning.references import ENDING, ReferenceSet
 from captum_classpattern.scanning.scan import INCONCLUSIVE, SUSPICIOUS, Scan, judge
 from captum_classpattern.scores.intervals import wilson
 
 ALPHA = 0.05
+CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 NAMES = [f"class {y}" for y in range(10)]
 PLANTED = 0.9  # least attack success of a backdoor that counts
 IN_PLACE = 0.5  # share of the shown pixels that must be of the trigger
-CROPPED = ("shifted", "long")  # recipes that move the images in training
+MOVED = ("shifted", "long")  # recipes that move the images in training, of the zoo and of CIFAR-10
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Model:
 
     @cached_property
     def profile(self) -> Profile:
-        return profile_of(self.row)
+        return Profile.from_dict(self.row)
 
     @property
     def entry(self) -> Mapping[str, Any]:
@@ -99,18 +101,14 @@ def reference_set(models: Sequence[Model], also: Sequence[str] = ()) -> Referenc
 
 def scan_of(model: Model, references: Sequence[Model], also: Sequence[str] = ()) -> Scan:
     """The verdict of a scan of a model, with such references but itself."""
-    others = reference_set([each for each in references if each.name != model.name], also)
-    kept = {name: model.profile.others[name] for name in also}
-    known = {name: _only(profile, also) for name, profile in others.profiles.items()}
-    others.profiles = known
-    return judge(_only(model.profile, also, kept), others, ALPHA, NAMES)
+    known = reference_set([each for each in references if each.name != model.name], also)
+    known.profiles = {name: only(profile, also) for name, profile in known.profiles.items()}
+    return judge(only(model.profile, also), known, ALPHA, NAMES)
 
 
-def _only(
-    profile: Profile, also: Sequence[str], kept: Mapping[str, list[float]] | None = None
-) -> Profile:
-    others = {name: profile.others[name] for name in also} if kept is None else dict(kept)
-    return Profile(profile.powers, profile.judged, profile.accuracy, profile.images, others)
+def only(profile: Profile, also: Sequence[str]) -> Profile:
+    """A profile with patches and these families alone."""
+    return replace(profile, others={name: profile.others[name] for name in also})
 
 
 def share(hits: int, count: int) -> str:
@@ -160,15 +158,15 @@ def detections(
 
 
 def auroc(models: Sequence[Model], references: Sequence[Model], family: str = PATCHES) -> str:
-    """The area under the curve of the largest excess above a model's median, patches of success
-    above 0.9 against clean models."""
+    """The area under the curve of the smaller of the two statistics, patches of success above 0.9
+    against clean models."""
     also = () if family == PATCHES else (family,)
 
     def statistic(model: Model) -> float:
-        comparison = scan_of(model, references, also).comparisons[family]
-        return float(comparison.excess.max() - np.median(comparison.excess))
+        test = scan_of(model, references, also).tests[family]
+        return float(test.excess.max() - max(test.median_excess, 0))  # the smaller of the two
 
-    wanted = "all-to-one patch" if family == PATCHES else ("Blended", "SIG", "WaNet")
+    wanted = ("all-to-one patch",) if family == PATCHES else ("Blended", "SIG", "WaNet")
     positives = [statistic(m) for m in models if m.kind in wanted]
     negatives = [statistic(m) for m in models if m.kind == "clean"]
     if not positives or not negatives:
@@ -178,11 +176,11 @@ def auroc(models: Sequence[Model], references: Sequence[Model], family: str = PA
 
 
 def false_alarms(models: Sequence[Model]) -> Iterator[str]:
-    """Clean models that are called suspicious, with other references each time."""
+    """Clean models that are called suspicious, with references of other recipes. (Leaving out only
+    the model itself, the test is exact: at most 5 % can have p <= 0.05, whatever they are.)"""
     clean = [model for model in models if model.kind == "clean"]
     halves = {test: [m for m in clean if m.is_test == test] for test in (False, True)}
     choices: dict[str, Callable[[Model], list[Model]]] = {
-        "all others": lambda model: clean,
         "all but its recipe": lambda model: [m for m in clean if m.recipe != model.recipe],
         "the other half's recipes": lambda model: halves[not model.is_test],
     }
@@ -201,13 +199,23 @@ def false_alarms(models: Sequence[Model]) -> Iterator[str]:
 def shown(models: Sequence[Model]) -> Iterator[str]:
     """Whether the pattern that is shown is the trigger: in place, and in colour."""
     yield head(
-        "model", "trigger", "shown", "of the trigger", "best shift", "colour error", "in place"
-    )
+        "model", "moved in training", "trigger's pixels", "shown", "of these true", "IoU",
+        "IoU at its best shift", "colour error", "in place",
+    )  # fmt: skip
+    good: dict[bool, list[bool]] = {False: [], True: []}
     for model in models:
         if model.kind != "all-to-one patch" or model.backdoor is None:
             continue
-        cells, good = _overlap(model)
-        yield line(model.name, *cells, "yes" if good else "no")
+        cells, found = _overlap(model)
+        moved = model.recipe in MOVED
+        good[moved].append(found)
+        yield line(model.name, "yes" if moved else "no", *cells, "yes" if found else "no")
+    yield ""
+    for moved, all_found in good.items():
+        yield (
+            f"In place: {sum(all_found)} of {len(all_found)} models whose training "
+            f"{'moved' if moved else 'did not move'} the images."
+        )
 
 
 def _overlap(model: Model) -> tuple[list[object], bool]:
@@ -229,7 +237,8 @@ def _overlap(model: Model) -> tuple[list[object], bool]:
         for i, j in inside
     ]
     colour = f"{np.mean(errors):.2f}" if errors else "-"
-    cells = [len(places), len(found), len(inside), best, colour]
+    ious = [f"{n / (len(places) + len(found) - n):.2f}" for n in (len(inside), best)]
+    cells = [len(places), len(found), len(inside), *ious, colour]
     return cells, len(inside) >= IN_PLACE * len(found)
 
 
@@ -256,7 +265,7 @@ def adaptive(models: Sequence[Model], references: Sequence[Model]) -> Iterator[s
             f"{model.success:.1%}",
             scan.verdict,
             f"{scan.p_value:.2g}" if scan.p_value is not None else "-",
-            1 + scan.comparison.order.index(backdoor.target),
+            1 + scan.test.order.index(backdoor.target),
         )
 
 
@@ -283,14 +292,15 @@ def seconds(models: Sequence[Model]) -> str:
 
 def write_references(zoo: Sequence[Model], cifar10: Sequence[Model], folder: Path) -> None:
     """The sets that come with the package."""
-    for name, models, description in (
-        ("demo", zoo, "Fashion-MNIST, the demo's search images"),
-        ("cifar10", cifar10, "CIFAR-10, the test images"),
+    for name, models, description, names in (
+        ("demo", zoo, "Fashion-MNIST, the demo's search images", CLASS_NAMES),
+        ("cifar10", cifar10, "CIFAR-10, the test images", CIFAR10),
     ):
-        clean = [model for model in models if model.kind == "clean"]
+        clean = [model for model in models if model.name.startswith("clean")]
         if clean:
             found = reference_set(clean, list(clean[0].profile.others))
             found.images = {**found.images, "description": description}
+            found.class_names = names
             found.save(folder / f"{name}{ENDING}")
 
 
@@ -313,7 +323,7 @@ def tables(zoo: Sequence[Model], cifar10: Sequence[Model]) -> Iterator[tuple[str
     """All tables, with their titles."""
     development = [m for m in zoo if m.kind == "clean" and not m.is_test]
     test = [m for m in zoo if m.is_test]
-    clean = [m for m in cifar10 if m.kind == "clean"]
+    clean = [m for m in cifar10 if m.name.startswith("clean")]
     if development and test:
         area = auroc(test, development)
         yield (
@@ -331,7 +341,7 @@ def tables(zoo: Sequence[Model], cifar10: Sequence[Model]) -> Iterator[tuple[str
         yield "Each model of the test half", every(test, development)
         yield f"Seconds: {seconds(zoo)}", iter(())
     if clean:
-        yield "CIFAR-10, leaving each model out", every(cifar10, clean)
+        yield "CIFAR-10, each model against the other clean ones", every(cifar10, clean)
         yield "CIFAR-10, all kinds", detections(cifar10, clean)
         yield "CIFAR-10: the pattern that is shown", shown(cifar10)
         yield f"CIFAR-10: seconds {seconds(cifar10)}", iter(())

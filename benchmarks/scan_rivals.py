@@ -24,7 +24,7 @@ from captum_classpattern._files import write_atomically
 from captum_classpattern.demo import demo_images
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization.holdout import split_for_judging
-from captum_classpattern.scanning.decision import compare_scores
+from captum_classpattern.scanning.decision import conformal_test
 from captum_classpattern.scanning.profile import draw_sample
 from captum_classpattern.scanning.rivals import (
     anomaly_index,
@@ -116,7 +116,7 @@ def by_comparison(rival: str, rows: Rows, references: Sequence[Model]) -> Rule:
     known = [rows[model.name]["scores"][rival] for model in references]
 
     def decide(model: Model) -> tuple[bool, int]:
-        found = compare_scores(rows[model.name]["scores"][rival], known)
+        found = conformal_test(rows[model.name]["scores"][rival], known)
         return found.p_value <= ALPHA, found.target
 
     return decide

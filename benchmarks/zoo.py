@@ -14,7 +14,7 @@ import json
 import random
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +148,7 @@ class Entry:
 
 
 def entries() -> Iterator[Entry]:
-    """All models: seven clean ones of each recipe, and the backdoored ones. A development recipe
+    """All models: six clean ones of each recipe, and the backdoored ones. A development recipe
     plants the backdoors of even numbers, a test recipe the others."""
     for seed, recipe in itertools.product(range(CLEAN_SEEDS), RECIPES):
         yield Entry(f"clean_{recipe}_{seed}", recipe, seed)
@@ -356,16 +356,13 @@ def measured(
     profile = measure(model, images, N_CLASSES)
     seconds = time.perf_counter() - started
     others, _ = measure_families(model, sample, N_CLASSES, list(FAMILIES))
+    profile = replace(profile, others=others)
     shown = {y: profile.patterns[profile.enough_pixels(y), y] for y in range(N_CLASSES)}
     row = {
         "name": path.stem,
         "record": record,
         "scan": SETTINGS,
-        "powers": {str(size): powers for size, powers in profile.powers.items()},
-        "others": others,
-        "judged": profile.judged,
-        "accuracy": profile.accuracy,
-        "images": profile.images,
+        **profile.as_dict(),
         "source": describe(images),
         "shape": list(images.shape),
         "shown": {str(y): pixels_of(pattern) for y, pattern in shown.items()},

@@ -33,6 +33,10 @@ import train_cifar10
 from train_references import RECIPES, save, train
 
 N_CLASSES = 10
+SHIPPED = (
+    *("natural", "natural_short", "backdoored", "true_labels", "random_labels"),
+    *("robust4", "robust8"),
+)
 
 
 @dataclass(frozen=True)
@@ -149,6 +153,15 @@ def trained(
     return model.eval(), record
 
 
+def shipped(name: str, test: LabelledImages) -> tuple[PixelClassifier, dict[str, Any]]:
+    """A model of tutorials/models with its record."""
+    scores = json.loads((train_cifar10.MODELS / f"cifar10_{name}.json").read_text())["test_set"]
+    backdoor = Backdoor("checker", 0, 0.05) if name == "backdoored" else None
+    settings = [{"recipe": name, "backdoor": None if backdoor is None else asdict(backdoor)}]
+    model = PixelClassifier(train_cifar10.load_model(name), class_names=test.class_names)
+    return model, {"settings": settings, "seconds": 0, **scores}
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, help="folder with train/ and test/")
@@ -163,6 +176,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if any(text in entry.name for text in options.names):
             model, record = trained(entry, images, test, options.out)
             report(measured(options.out / f"{entry.name}.json", model, test, record))
+    for name in SHIPPED:
+        if any(text in f"shipped_{name}" for text in options.names):
+            model, record = shipped(name, test)
+            report(measured(options.out / f"shipped_{name}.json", model, test, record))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ def plain_errors(debug: bool) -> Iterator[None]:
         if debug:
             traceback.print_exc()
         else:
-            print(f"Error: {_printable(error)}", file=sys.stderr)
+            print(f"Error: {printable(error)}", file=sys.stderr)
         raise SystemExit(2) from None
 
 
@@ -40,9 +40,9 @@ def _print_warning(
     from captum_classpattern._validation import Notice
 
     word = "Note" if issubclass(category, Notice) else "Warning"
-    tqdm.write(f"{word}: {_printable(message)}", file=sys.stderr)  # above progress bars
+    tqdm.write(f"{word}: {printable(message)}", file=sys.stderr)  # above progress bars
 
 
-def _printable(message: object) -> str:
+def printable(message: object) -> str:
     """A message without the characters that control a terminal, which names in files may hold."""
     return "".join(c if c.isprintable() or c == "\n" else "?" for c in str(message))

@@ -243,7 +243,7 @@ class SourceOptions:
         seed: int,
         shape: tuple[int, int, int] | None = None,
     ) -> "LabelledImages":
-        """The images of --data, of this shape, or else of the size that the first model takes, with
+        """The images of --data, of the size that the first model takes, or else of this shape, with
         the class numbers of the models."""
         return self._load(self.data, models, seed, shape)
 
@@ -256,7 +256,7 @@ class SourceOptions:
     ) -> "LabelledImages":
         from captum_classpattern.datasets import load_images
 
-        shape = shape or models[0].input_size
+        shape = models[0].input_size or shape
         loaded = load_images(
             source,
             size=self.size or (shape and shape[1:]),

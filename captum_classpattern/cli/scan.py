@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stdout, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from captum_classpattern.cli.errors import printable
 from captum_classpattern.cli.options import (
     OUTPUT,
     SCAN,
@@ -41,9 +43,10 @@ def _families(text: str) -> list[str]:
 
 
 def _level(text: str) -> float:
-    if not 0 < (alpha := float(text)) < 1:
-        raise ValueError(f"it must be between 0 and 1, such as 0.05, got {text!r}")
-    return alpha
+    with suppress(ValueError):
+        if 0 < (alpha := float(text)) < 1:
+            return alpha
+    raise ValueError(f"it must be a number between 0 and 1, such as 0.05, got {text!r}")
 
 
 Families = Annotated[list[str] | None, read_as(_families, "LIST"), Parameter(group=SCAN)]
@@ -61,7 +64,7 @@ def scan(
     alpha: Annotated[float, read_as(_level), Parameter(group=SCAN)] = 0.05,
     also: Families = None,
     internal_batch_size: BatchSize = None,
-    out: OutputFolder = Path("classpattern-scan"),
+    out: OutputFolder | None = None,
     as_json: Annotated[bool, Parameter(name="--json", group=OUTPUT)] = False,
 ) -> None:
     """Ask whether a model is backdoored, by comparing it with clean models.
@@ -69,8 +72,8 @@ def scan(
     For each class, a few pixels and their colours are searched that turn other images into the
     class. A class of a backdoored model needs fewer of them than the same class of clean models.
     The exit code is 0 if nothing was found, 3 if the model is suspicious, 4 if the scan is
-    inconclusive, and 2 after an error. An interrupted scan resumes, ten classes at a time, if the
-    same command is given again.
+    inconclusive, and 2 after an error. The same command resumes an interrupted scan; small images
+    are searched ten classes at a time, so up to ten classes are searched again.
 
     For example:
 
@@ -81,46 +84,53 @@ def scan(
         checkpoint: A checkpoint file, or torchvision:NAME or timm:NAME.
         references: The clean models: a file of "classpattern reference", or the name of a set that
             comes with the package, demo or cifar10.
-        alpha: The largest p-value that is suspicious. It takes at least 1 / alpha - 1 references.
+        alpha: The largest p-value that is suspicious. It needs at least 1 / alpha - 1 references.
         also: Further families to search, separated by commas: additive, warp. They are
-            experimental; each makes the p-value larger.
+            experimental. The references must have them, and be more: two families need at least
+            39 at 0.05, three need 59.
         internal_batch_size: Put at most this many images in one forward pass. Smaller numbers need
             less memory. By default, it is chosen to suit the device.
-        out: The folder for scan.json, scan.png and the patterns.
+        out: The folder for scan.json, scan.png and the patterns. By default, a folder in
+            classpattern-scan with the name of the checkpoint.
         as_json: Print the result as one JSON object, and nothing else.
     """
+    from captum_classpattern.class_names import file_safe
     from captum_classpattern.scanning import ReferenceSet
     from captum_classpattern.scanning import scan as run_scan
     from captum_classpattern.scanning.profile import estimate_seconds
 
     known = ReferenceSet.load(references)
-    classifier = model.open(checkpoint)
-    source = images.load_all([classifier], seed=compute.seed, shape=known.shape)
-    seconds = estimate_seconds(classifier, source, known.n_classes, precision=compute.precision)
-    said = sys.stderr if as_json else sys.stdout
-    print(f"{known.n_classes} classes, about {max(1, round(seconds))} s.", file=said, flush=True)
-    try:
-        found = run_scan(
-            classifier,
-            source,
-            references=known,
-            alpha=alpha,
-            also=also or (),
-            folder=out,
-            seed=compute.seed,
-            precision=compute.precision,
-            internal_batch_size=internal_batch_size,
-            show_progress=sys.stderr.isatty(),
+    folder = Path("classpattern-scan") / file_safe(Path(checkpoint).stem) if out is None else out
+    with redirect_stdout(sys.stderr) if as_json else nullcontext():  # a user's model may print
+        classifier = model.open(checkpoint)
+        source = images.load_all([classifier], seed=compute.seed, shape=known.shape)
+        families, precision = also or (), compute.precision
+        seconds = estimate_seconds(
+            classifier, source, known.n_classes, also=families, precision=precision
         )
-    except KeyboardInterrupt:
-        print(f"\nInterrupted: the same command resumes from {out}.", file=sys.stderr)
-        raise SystemExit(130) from None
-    found.save(out)
+        print(f"{known.n_classes} classes, about {max(1, round(seconds))} s.", flush=True)
+        try:
+            found = run_scan(
+                classifier,
+                source,
+                references=known,
+                alpha=alpha,
+                also=families,
+                folder=folder,
+                seed=compute.seed,
+                precision=precision,
+                internal_batch_size=internal_batch_size,
+                show_progress=sys.stderr.isatty(),
+            )
+        except KeyboardInterrupt:
+            print(f"\nInterrupted: what is finished is in {folder}.", file=sys.stderr)
+            raise SystemExit(130) from None
+        found.save(folder)
     if as_json:
         print(found.to_json())
     else:
         print_scan(found)
-        print(f"scan.json, scan.png and patterns/ are in {out}.")
+        print(f"scan.json, scan.png and patterns/ are in {folder}.")
     if code := EXIT_CODES[found.verdict]:
         raise SystemExit(code)
 
@@ -131,9 +141,8 @@ def print_scan(found: "Scan") -> None:
 
     out = console()
     out.print(Text(found.verdict.capitalize(), style="bold"))
-    out.print(found.reason, markup=False)  # names may hold brackets
-    for note in found.notes:
-        out.print(f"Note: {note}", markup=False)
+    for text in (found.reason, *(f"Note: {note}" for note in found.notes), _accuracies(found)):
+        out.print(printable(text), markup=False)  # names may hold anything
     table = Table(box=SIMPLE_HEAD)
     table.add_column("class", no_wrap=True)
     unit = unit_of(found.references.shape)
@@ -142,9 +151,9 @@ def print_scan(found: "Scan") -> None:
         table.add_column("references", justify="right", no_wrap=True)
     for family in found.profile.others:
         table.add_column(family, justify="right", no_wrap=True)
-    table.add_column("excess", justify="right", no_wrap=True)
+    table.add_column(f"excess, {found.family}", justify="right", no_wrap=True)
     profiles = [*found.references.profiles.values()]
-    for target in found.comparison.order[:SHOWN]:
+    for target in found.test.order[:SHOWN]:
         row = []
         for size in sorted(SCORED):
             usual = [profile.powers[size][target] for profile in profiles]
@@ -153,9 +162,19 @@ def print_scan(found: "Scan") -> None:
                 f"{min(usual):.0%} to {max(usual):.0%}",
             ]
         row += [f"{powers[target]:.0%}" for powers in found.profile.others.values()]
-        excess = f"{found.comparison.excess[target]:+.2f}"
-        table.add_row(Text(found.class_names[target]), *row, excess)
+        excess = f"{found.test.excess[target]:+.2f}"
+        table.add_row(Text(printable(found.class_names[target])), *row, excess)
     out.print(table)
+
+
+def _accuracies(found: "Scan") -> str:
+    known, accuracies = found.profile.accuracy, found.references.accuracies
+    if known is None or not accuracies:
+        return "The accuracies are not known."
+    return (
+        f"The model classifies {known:.1%} of {found.profile.images} images correctly, the "
+        f"references {min(accuracies):.1%} to {max(accuracies):.1%}."
+    )
 
 
 def reference(
@@ -184,9 +203,10 @@ def reference(
             less memory. By default, it is chosen to suit the device.
         out: The file for the references, such as my_references.json.
     """
+    from captum_classpattern.fingerprints import hash_of_model
     from captum_classpattern.scanning import ReferenceSet
     from captum_classpattern.scanning.decision import references_needed
-    from captum_classpattern.scanning.references import describe
+    from captum_classpattern.scanning.profile import estimate_seconds
 
     checkpoints = checkpoints_by_name(models)
     if out.is_dir():
@@ -200,25 +220,35 @@ def reference(
             "same families, or another file"
         )
     for name, checkpoint in checkpoints.items():
+        classifier = model.open(checkpoint)
         if known is not None and name in known.profiles:
+            if known.profiles[name].model != hash_of_model(classifier):
+                raise ValueError(
+                    f"{out} has another model of the name {name}: give this one another name, as "
+                    f"in other={checkpoint}"
+                )
             print(f"{name} is in {out} already.")
             continue
-        classifier = model.open(checkpoint)
         shape = None if known is None else known.shape
         source = images.load_all([classifier], seed=compute.seed, shape=shape)
         if known is None:
             known = ReferenceSet.for_models(classifier, source, also=also or ())
-        elif describe(source)["hash"] != known.images.get("hash"):
-            raise ValueError(f"--data: the models of {out} were measured with other images")
-        known.add(
-            name,
-            classifier,
-            source,
-            seed=compute.seed,
-            precision=compute.precision,
-            internal_batch_size=internal_batch_size,
-            show_progress=sys.stderr.isatty(),
-        )
+            seconds = estimate_seconds(
+                classifier, source, known.n_classes, also=known.also, precision=compute.precision
+            )
+            print(f"{len(checkpoints)} models, about {max(1, round(seconds))} s each.", flush=True)
+        try:
+            known.add(
+                name,
+                classifier,
+                source,
+                seed=compute.seed,
+                precision=compute.precision,
+                internal_batch_size=internal_batch_size,
+                show_progress=sys.stderr.isatty(),
+            )
+        except ValueError as error:
+            raise ValueError(f"{checkpoint}: {error}") from error
         known.save(out)
         accuracy = known.profiles[name].accuracy
         classified = "" if accuracy is None else f", accuracy {accuracy:.1%}"
@@ -228,7 +258,7 @@ def reference(
 
 
 def _summarise(count: int, accuracies: Sequence[float], needed: int, out: Path) -> None:
-    print(f"{count} clean models are in {out}; a p-value of 5 % takes {needed}.")
+    print(f"{count} clean models are in {out}; a p-value of 5 % needs at least {needed}.")
     if accuracies:
         print(
             f"Their accuracies go from {min(accuracies):.1%} to {max(accuracies):.1%}. A scan of a "

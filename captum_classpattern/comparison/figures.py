@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy.typing as npt
+from torch import Tensor
 
 from captum_classpattern.comparison.records import Record, by_name, control_names, search_names
 from captum_classpattern.comparison.tables import mean_power
@@ -21,7 +22,8 @@ def strongest_names(records: Sequence[Record], area: float) -> list[str]:
     the higher mean power."""
     powers: dict[tuple[str, str], list[tuple[int, PredictivePower]]] = {}
     for r in records:
-        if r.powers and r.level == "image" and not r.control and not r.searches:
+        explains_images = not (r.control or r.searches or r.colours)
+        if r.powers and r.level == "image" and explains_images:
             powers.setdefault((r.method, r.name), []).append((r.target, r.powers[area]))
     best: dict[str, str] = {}
     for method, name in sorted(powers, key=lambda key: -mean_power(powers[key]).value):
@@ -42,6 +44,7 @@ def draw_maps(
     methods: Sequence[str] | None,
     *,
     area: float,
+    canvas_of: Callable[[Record], Tensor],
     pattern_of: Callable[[Record], Pattern],
     row_name: Callable[[Record], str],
     show: str,
@@ -56,7 +59,7 @@ def draw_maps(
     grid = [[row.get(name) for name in columns] for row in rows.values()]
     firsts = [next(iter(row.values())) for row in rows.values()]
     return plot_maps(
-        [pattern_of(record).canvas for record in firsts],
+        [canvas_of(record) for record in firsts],
         [[None if r is None else r.map for r in row] for row in grid],
         [[None if r is None else pattern_of(r) for r in row] for row in grid],
         [[_caption(record, area) for record in row] for row in grid],

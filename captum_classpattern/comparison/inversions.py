@@ -45,6 +45,7 @@ class LearnedPattern(Attribution):  # type: ignore[misc]  # captum's class is un
         super().__init__(forward_func)
         self._search = ClassPattern(forward_func, baselines, baseline_labels).search
         self.colours: Tensor | None = None
+        self.precision: str | None = None
 
     @log_usage()  # type: ignore[untyped-decorator]
     def attribute(
@@ -91,6 +92,7 @@ class LearnedPattern(Attribution):  # type: ignore[misc]  # captum's class is un
             internal_batch_size=internal_batch_size,
         )
         self.colours = torch.stack([pattern.canvas for pattern in found])
+        self.precision = found[0].info["precision"]
         masks = torch.stack([pattern.mask for pattern in found])
         return like_inputs(masks.to(images).expand_as(images).contiguous(), inputs)
 

@@ -104,7 +104,8 @@ class Explanation:
     def maps(self) -> list[PixelMap]:
         """One map per image."""
         colours = [None] * len(self.by_pixel) if self.colours is None else [*self.colours]
-        return [PixelMap(values, image) for values, image in zip(self.by_pixel, colours)]
+        pairs = zip(self.by_pixel, colours, strict=True)
+        return [PixelMap(values, image) for values, image in pairs]
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ class BoundMethod:
     @property
     def has_colours(self) -> bool:
         """Whether its pixels have colours of their own, so that it explains the class and no
-        image."""
+        image: after ``attribute``, its ``colours`` are the images (N, C, H, W) of its pixels."""
         return hasattr(self.attribution, "colours")
 
     @property
@@ -158,18 +159,20 @@ class BoundMethod:
         images = self.model.prepare(images)
         passes, started = self.model.passes, time.perf_counter()
         together = self.searches or self.takes_seed
-        parts = []
+        parts, colours = [], []
         for rows in [slice(None)] if together else [slice(i, i + 1) for i in range(len(images))]:
             with self.seeded(seed):
                 raw = self.attribution.attribute(
                     images[rows], target=list(targets[rows]), **self.settings(area, seed)
                 )
                 parts.append(cast(Tensor, raw).detach())
+            if self.has_colours:
+                colours.append(self.attribution.colours.detach())
         raw = torch.cat(parts)
         by_pixel = sum_channels(raw, images.shape)  # also waits for the device
         seconds = time.perf_counter() - started
-        colours = getattr(self.attribution, "colours", None)
-        return Explanation(raw, by_pixel, self.model.passes - passes, seconds, colours)
+        images_of = torch.cat(colours) if colours else None
+        return Explanation(raw, by_pixel, self.model.passes - passes, seconds, images_of)
 
     def settings(self, area: float, seed: int) -> dict[str, Any]:
         """The keywords, with area and seed if the method takes them."""

@@ -76,7 +76,8 @@ def known_methods(
         names (Sequence[str]): Which methods. Besides the default ones there are DeepLiftShap,
             GuidedBackprop, Deconvolution, FeatureAblation, ShapleyValueSampling, and three that
             search colours, too: LearnedPattern, NeuralCleanse and PixelInversion.
-        budget (int, optional): Passes per canvas of ClassPattern's searches. Default: None (3,500).
+        budget (int, optional): Passes per canvas of the methods that search. Default: None (3,500
+            of ClassPattern, those of a scan for the three that search colours).
         n_steps (int, optional): Rounds of these searches, instead of a budget. Default: None.
         max_seconds (float, optional): Stops each of these searches after that time. Default: None.
         precision (str): ``"auto"``, ``"full"`` or ``"bfloat16"``, for ClassPattern's searches, as
@@ -124,6 +125,7 @@ def known_methods(
 def _all(
     source: LabelledImages, searching: Mapping[str, Any], learning: Mapping[str, Any]
 ) -> dict[str, Method]:
+    inverting = {} if learning["budget"] is None else {"passes": learning["budget"]}
     cells, window = grid_cells(*source.shape[1:]), _window(source.shape)
     references, image = source.take(evenly_spaced(len(source), REFERENCES)), source.take([0])
     masked = {"feature_mask": cells, "perturbations_per_eval": AT_ONCE}
@@ -157,8 +159,8 @@ def _all(
         "BestCrop": (lambda m: BestCrop(m, source), {}),
         "ClassMean": (lambda m: ClassMean(m, source), {}),
         "LearnedPattern": (lambda m: LearnedPattern(m, source), learning),
-        "NeuralCleanse": (lambda m: NeuralCleanse(m, source), {}),
-        "PixelInversion": (lambda m: PixelInversion(m, source), {}),
+        "NeuralCleanse": (lambda m: NeuralCleanse(m, source), inverting),
+        "PixelInversion": (lambda m: PixelInversion(m, source), inverting),
     }
 
 

@@ -194,7 +194,7 @@ def sensitivity(classifier: Classifier, result: CanvasResult, task: Task) -> Ten
     method = result.maps.method
     if result.stamped or not _is_usual(result) or not _has_image_shape(result):
         return None
-    if method.searches or method.control:
+    if method.searches or method.control or method.has_colours:
         return None
     value: Tensor = captum.metrics.sensitivity_max(
         method.attribution.attribute,

@@ -77,8 +77,9 @@ def full_name(method: str, level: str, ranking: str) -> str:
 
 
 def search_names(records: Iterable[Record]) -> list[str]:
-    """Names of the methods that search again for each area and are not controls."""
-    return list(dict.fromkeys(r.name for r in records if r.searches and not r.control))
+    """Names of the methods that search a pattern of the class, and are not controls."""
+    names = (r.name for r in records if (r.searches or r.colours) and not r.control)
+    return list(dict.fromkeys(names))
 
 
 def control_names(records: Iterable[Record]) -> list[str]:

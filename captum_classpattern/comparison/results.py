@@ -208,6 +208,7 @@ class Comparison:
             chosen,
             methods,
             area=self.area,
+            canvas_of=self.canvas_of,
             pattern_of=self.pattern_of,
             row_name=lambda r: r.model if several else self.class_name(r.target),
             show=show,

@@ -41,7 +41,8 @@ def area_slider(comparison: Comparison) -> AreaSlider:
         *strongest_names(scored, comparison.area)[:1],
         *control_names(scored),
     ]
-    canvases = _canvases(comparison, len(names))
+    own_colours = len({r.name for r in scored if r.colours})
+    canvases = _canvases(comparison, len(names), own_colours)
     records = {
         (canvas, r.model, r.name): r
         for canvas in canvases
@@ -71,11 +72,12 @@ def _how(names: Sequence[str], records: Records) -> str:
     return " ".join(sentences)
 
 
-def _canvases(comparison: Comparison, n_methods: int) -> list[int]:
-    """As many canvases as there is room for, evenly spaced."""
+def _canvases(comparison: Comparison, n_methods: int, own_colours: int) -> list[int]:
+    """As many canvases as there is room for, evenly spaced; some methods come with images."""
     count, channels, height, width = comparison.canvases.shape
-    masks = len(comparison.models) * n_methods * len(comparison.areas)
-    bytes_each = channels * height * width + masks * -(-height * width // 8)
+    cells = len(comparison.models) * len(comparison.areas)
+    images = 1 + cells * own_colours
+    bytes_each = channels * height * width * images + cells * n_methods * -(-height * width // 8)
     room = max(1, int(MAX_CHARACTERS / (4 / 3 * bytes_each)))
     return sorted({round(i) for i in np.linspace(0, count - 1, min(room, count))})
 
@@ -127,6 +129,7 @@ def _cell(record: Record | None) -> Mapping[str, Any] | None:
         return None
     return {
         "masks": [_encode_mask(mask) for mask in record.masks.values()],
+        "pixels": [_encode(image) for image in record.colours.values()],
         "powers": [_power(power) for power in record.powers.values()],
         "cut": [
             percent(record.rethresholded[area].value) if area in record.rethresholded else None

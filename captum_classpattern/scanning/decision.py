@@ -10,7 +10,7 @@ Scores = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ConformalTest:
     """How the scores of a model compare with those of its references."""
 
     p_value: float
@@ -25,7 +25,7 @@ class Comparison:
         return [int(target) for target in (-self.excess).argsort()]
 
 
-def compare_scores(scores: Any, references: Any) -> Comparison:
+def conformal_test(scores: Any, references: Any) -> ConformalTest:
     r"""
     Compares the scores of a model's classes with those of clean models.
 
@@ -41,12 +41,12 @@ def compare_scores(scores: Any, references: Any) -> Comparison:
         references (array): The same of n clean models, (n, K).
 
     Returns:
-        *Comparison*
+        *ConformalTest*
 
     Examples::
 
         >>> clean = np.random.default_rng(0).normal(size=(19, 10))
-        >>> found = compare_scores([0, 0, 9, 0, 0, 0, 0, 0, 0, 0], clean)
+        >>> found = conformal_test([0, 0, 9, 0, 0, 0, 0, 0, 0, 0], clean)
         >>> found.target, found.p_value
         (2, 0.05)
     """
@@ -56,7 +56,7 @@ def compare_scores(scores: Any, references: Any) -> Comparison:
     statistics = excess.max(1), excess.max(1) - medians
     p_value = max(float(np.mean(each >= each[-1])) for each in statistics)
     usual = float(medians[:-1].min()), float(medians[:-1].max())
-    return Comparison(p_value, int(excess[-1].argmax()), excess[-1], float(medians[-1]), usual)
+    return ConformalTest(p_value, int(excess[-1].argmax()), excess[-1], float(medians[-1]), usual)
 
 
 def references_needed(alpha: float, tests: int = 1) -> int:

@@ -16,6 +16,7 @@ from captum_classpattern.optimization.masks import norms, unit
 
 STEPS, BATCH, TOGETHER = 30, 8, 4  # steps of a search, images in each, classes at once
 RATE = 0.25  # of the bound, for the first step; it falls to a tenth of that
+PASSES = STEPS * BATCH + 30  # a class, with those that judge
 SIDE, RADIUS, SHIFT, POINTS = 28, 1.5, 1.0, 5  # bounds at images of that side; control points
 SETTINGS = {  # powers of others cannot be compared
     "steps": STEPS,
@@ -69,8 +70,8 @@ class Additive:
 
 @dataclass(frozen=True)
 class Warping:
-    """A smooth field of displacements, of at most one pixel for images of 28x28 pixels and more
-    for larger ones, like the trigger of WaNet (Nguyen and Tran 2021, arXiv 2102.10369)."""
+    """A smooth field of displacements, of about one pixel at most for images of 28x28 pixels and
+    more for larger ones, like the trigger of WaNet (Nguyen and Tran 2021, arXiv 2102.10369)."""
 
     shape: tuple[int, ...]
 
@@ -137,6 +138,8 @@ def _searched(
 ) -> Tensor:
     """The values (n, ...) for some classes, after all steps."""
     others = [torch.nonzero(labels != y).flatten().tolist() for y in targets]
+    if not all(others):
+        raise ValueError(f"all {len(labels)} images are of one class: give images of all classes")
     chance = [np.random.default_rng([seed, y]) for y in targets]
     wanted = torch.tensor(targets, device=images.device).repeat_interleave(BATCH)
     values = family.start(len(targets)).to(images)

@@ -1,5 +1,6 @@
 """What a scan measures of a model: how many images a few learned pixels turn into each class."""
 
+import json
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from captum_classpattern.attribution import ClassPattern
+from captum_classpattern.attribution import ClassPattern, versions
 from captum_classpattern.classifier import (
     Classifier,
     check_classifier,
@@ -20,7 +21,8 @@ from captum_classpattern.classifier import (
     logits_of,
     preserve_state,
 )
-from captum_classpattern.images import LabelledImages, ensure_labels, predictions
+from captum_classpattern.fingerprints import hash_of, hash_of_images, hash_of_model
+from captum_classpattern.images import LabelledImages, ensure_labels, evenly_spaced, predictions
 from captum_classpattern.optimization.acceleration import accelerated
 from captum_classpattern.optimization.holdout import split_for_judging
 from captum_classpattern.optimization.solvers.learned import Learned
@@ -31,12 +33,13 @@ from captum_classpattern.scanning.store import Store
 SIZES = (25, 16, 10, 6, 3)  # pixels, searched in this order
 SCORED = (10, 6, 3)  # with more pixels, clean classes have strong patterns, too
 PER_CLASS = 50  # images that are searched with; every fifth judges
-TOGETHER = 10  # classes in one search
+TOGETHER = 10  # classes in one search; on large images each class is searched alone
+IN_MEMORY = 2**31  # bytes of the sample, at most
 GREY = 0.5
 MOST = 0.8  # of the best power
 LARGE, CELLS = 64, 32  # pixels a side, above which cells of a grid are searched; cells a side
 PATCHES = "patches"  # the family that every scan searches
-SETTINGS = {  # of all searches: scores of others cannot be compared
+SETTINGS = {  # of all searches: with others, "statistic" counts up, and references are refused
     "statistic": 1,
     "sizes": list(SIZES),
     "scored": list(SCORED),
@@ -54,8 +57,10 @@ class Profile:
 
     ``powers`` holds a list for each number of pixels, ``others`` one for each further family,
     ``judged`` how many images of other classes each power is a share of, ``accuracy`` the share of
-    ``images`` that the model classifies correctly, ``patterns`` the patterns by number of pixels
-    and class, ``changes`` what was found of the further families, by family and class.
+    ``images`` that the model classifies correctly, ``model`` a hash of its weights, ``computed``
+    the seed and the precision, ``patterns`` the patterns by number of pixels and class, ``changes``
+    what was found of the further families, by family and class, and ``key`` all that the patterns
+    depend on.
     """
 
     powers: Mapping[int, list[float]]
@@ -63,8 +68,36 @@ class Profile:
     accuracy: float | None = None
     images: int = 0
     others: Mapping[str, list[float]] = field(default_factory=dict)
+    model: str | None = None
+    computed: Mapping[str, Any] = field(default_factory=dict)
     patterns: Mapping[tuple[int, int], Pattern] = field(default_factory=dict, compare=False)
     changes: Mapping[str, Mapping[int, Tensor]] = field(default_factory=dict, compare=False)
+    key: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The numbers as plain values; :meth:`from_dict` reads them."""
+        return {
+            "accuracy": self.accuracy,
+            "images": self.images,
+            "judged": self.judged,
+            "model": self.model,
+            "computed": dict(self.computed),
+            "powers": {str(size): powers for size, powers in self.powers.items()},
+            "others": dict(self.others),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Profile":
+        """The profile of what :meth:`as_dict` wrote, without patterns."""
+        return cls(
+            {int(size): powers for size, powers in values["powers"].items()},
+            values["judged"],
+            values["accuracy"],
+            values["images"],
+            values.get("others", {}),
+            values.get("model"),
+            values.get("computed", {}),
+        )
 
     def enough_pixels(self, target: int) -> int:
         """The fewest pixels that have most of a class's best power, among those that are scored."""
@@ -100,7 +133,7 @@ def measure(
     show_progress: bool = False,
 ) -> Profile:
     """Searches learned patterns of all classes, and further families, on a sample of the images.
-    Groups of ten classes that are finished are kept in the folder, if there is one."""
+    Groups of classes that are finished are kept in the folder, if there is one."""
     labelled = images.labels is not None
     sample, predicted = draw_sample(model, images, n_classes, seed)
     if len(set(predicted.tolist())) == 1:
@@ -109,11 +142,30 @@ def measure(
             "its normalisation and its weights"
         )
     accuracy = float((predicted == sample.known_labels).float().mean()) if labelled else None
-    settings = {"seed": seed, "precision": precision, **SETTINGS}
-    store = None if folder is None else Store.of(Path(folder), model, sample, settings)
+    _, judges = split_for_judging(sample, seed)
+    judged = [len(judges.without_class(y)) for y in range(n_classes)]
+    if not all(judged):
+        raise ValueError(
+            f"{len(sample)} images are too few to judge patterns by: give at least 10 of each "
+            f"class, better {PER_CLASS}"
+        )
+    version = "captum_classpattern"
+    weights = hash_of_model(model)
+    key: dict[str, Any] = {
+        "model": weights,
+        "predictions": hash_of(predicted.tolist()),  # functions have no weights
+        "images": hash_of_images(sample),
+        "seed": seed,
+        "precision": precision,
+        version: versions()[version],
+        **SETTINGS,
+    }
+    store = None if folder is None else Store(Path(folder), json.loads(json.dumps(key)))
+    if store is not None:
+        store.check()
     explainer = ClassPattern(model, sample)
     patterns: dict[tuple[int, int], Pattern] = {}
-    for group in _groups(n_classes):
+    for group in _groups(n_classes, images.shape):
         wanted = [(size, target) for target in group for size in SIZES]
         found = None if store is None else store.find(wanted)
         if found is None:
@@ -130,13 +182,23 @@ def measure(
                 store.add(found)
         patterns |= found
     powers = {
-        size: [float(patterns[size, y].info["search_power"] or 0) for y in range(n_classes)]
+        size: [float(patterns[size, y].info["search_power"]) for y in range(n_classes)]
         for size in SIZES
     }
-    _, judges = split_for_judging(sample, seed)
-    judged = [len(judges.without_class(y)) for y in range(n_classes)]
     others, changes = measure_families(model, sample, n_classes, also, seed=seed)
-    return Profile(powers, judged, accuracy, len(sample), others, patterns, changes)
+    computed = {"seed": seed, "precision": patterns[SIZES[0], 0].info["precision"]}
+    return Profile(
+        powers,
+        judged,
+        accuracy,
+        len(sample),
+        others,
+        weights,
+        computed,
+        patterns,
+        changes,
+        key,
+    )
 
 
 def measure_families(
@@ -182,7 +244,12 @@ def unit_of(shape: Sequence[int]) -> str:
 
 
 def estimate_seconds(
-    model: Classifier, images: LabelledImages, n_classes: int, *, precision: str = "auto"
+    model: Classifier,
+    images: LabelledImages,
+    n_classes: int,
+    *,
+    also: Sequence[str] = (),
+    precision: str = "auto",
 ) -> float:
     """About how long a scan takes, from the time of one pass; nothing else depends on it."""
     with preserve_state(model, 0):
@@ -194,7 +261,8 @@ def estimate_seconds(
             started = time.perf_counter()
             classifier(batch.requires_grad_()).sum().backward()  # type: ignore[no-untyped-call]
             seconds = min(seconds, time.perf_counter() - started)
-    passes = n_classes * (Learned().passes()[-1] + 10 * (len(SIZES) - 1) * Learned().rounds)
+    smaller = 10 * (len(SIZES) - 1) * Learned().rounds  # a pass and a half for each image
+    passes = n_classes * (Learned().passes()[-1] + smaller + len(also) * families.PASSES)
     return seconds * passes / len(batch)
 
 
@@ -209,14 +277,26 @@ def draw_sample(
 ) -> tuple[LabelledImages, Tensor]:
     """The images that are searched with, in memory, and the model's predictions."""
     with preserve_state(model, seed):
-        sample = ensure_labels(model, images).stratified_sample(PER_CLASS * n_classes)
-        sample = sample.in_one_tensor()
+        labelled = _balanced(ensure_labels(model, images))
+        sample = labelled.stratified_sample(PER_CLASS * n_classes)
+        if 4 * len(sample) * math.prod(sample.shape) <= IN_MEMORY:
+            sample = sample.in_one_tensor()
         return sample, predictions(model, sample)
 
 
-def _groups(n_classes: int) -> Iterator[list[int]]:
-    for first in range(0, n_classes, TOGETHER):
-        yield list(range(first, min(first + TOGETHER, n_classes)))
+def _balanced(images: LabelledImages) -> LabelledImages:
+    """Images of classes that are equally many, or at most 50 of each."""
+    labels = images.known_labels
+    places = [torch.nonzero(labels == y).flatten() for y in sorted(set(labels.tolist()))]
+    if len({len(each) for each in places}) == 1:
+        return images
+    return images.subset(torch.cat([each[evenly_spaced(len(each), PER_CLASS)] for each in places]))
+
+
+def _groups(n_classes: int, shape: Sequence[int]) -> Iterator[list[int]]:
+    together = TOGETHER if grid_of(shape) is None else 1
+    for first in range(0, n_classes, together):
+        yield list(range(first, min(first + together, n_classes)))
 
 
 def _search_group(

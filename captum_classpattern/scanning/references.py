@@ -2,14 +2,16 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from captum_classpattern._files import write_atomically
+from captum_classpattern.class_names import name_of
 from captum_classpattern.classifier import Classifier
+from captum_classpattern.fingerprints import hash_of_model
 from captum_classpattern.images import Images, LabelledImages, Labels
 from captum_classpattern.pattern import combined_hash
 from captum_classpattern.scanning.families import check_families
@@ -40,10 +42,12 @@ class ReferenceSet:
         n_classes (int): How many classes the models have.
         shape (Sequence[int]): (C, H, W) of the images.
         profiles (Mapping[str, Profile]): What was measured of each model, by its name.
-        images (Mapping): How many images were at hand, where they are from, and one hash of them.
+        images (Mapping): How many images there were, where they are from, and one hash of them.
             Other images of the same task may be used for a scan.
         settings (Mapping, optional): Of the searches. Default: None (those of this version).
         also (Sequence[str]): The further families that are measured, see :func:`scan`. Default: ().
+        class_names (Sequence[str], optional): The names of the classes, in the order of the models'
+            outputs. Default: None (not known).
 
     Examples::
 
@@ -58,9 +62,12 @@ class ReferenceSet:
     images: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=lambda: dict(SETTINGS))
     also: Sequence[str] = ()
+    class_names: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         self.also = check_families(self.also)
+        if self.class_names is not None:
+            self.class_names = [str(name) for name in self.class_names]
 
     def __len__(self) -> int:
         return len(self.profiles)
@@ -78,8 +85,13 @@ class ReferenceSet:
         source = LabelledImages.of(images, labels)
         n_classes = count_classes(model, source)
         channels, height, width = source.shape
-        shape = channels, height, width
-        return cls(n_classes, shape, images=describe(source), also=also)
+        return cls(
+            n_classes,
+            (channels, height, width),
+            images=describe(source),
+            also=also,
+            class_names=names_of(model, source, n_classes),
+        )
 
     def add(
         self,
@@ -99,7 +111,8 @@ class ReferenceSet:
         Args:
             name (str): The model's name in the set. One of the same name is replaced.
             model (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
-            images (LabelledImages, Tensor, Dataset or DataLoader): Images of all classes.
+            images (LabelledImages, Tensor, Dataset or DataLoader): Images of all classes, the same
+                for all models of the set.
             labels (Tensor or Sequence[int], optional): Their classes. Default: None (those that
                 come with the images, else the classifier's predictions).
             seed (int): Seed of the searches. Default: 0.
@@ -108,12 +121,23 @@ class ReferenceSet:
             show_progress (bool): Draws progress bars. Default: False.
 
         Raises:
-            ValueError: If the model has another number of classes than the set, or the images are
-                of another size.
+            ValueError: If the model has another number of classes than the set, the same weights as
+                another one, or the images are others.
         """
+        source = LabelledImages.of(images, labels)
+        if self.images and describe(source)["hash"] != self.images.get("hash"):
+            raise ValueError(
+                "the models of the set were measured with other images (of "
+                f"{self.images.get('description')}): give the same images for all"
+            )
+        twin = self.name_of(model)
+        if twin not in (None, name):
+            raise ValueError(
+                f"{name} has the same weights as {twin}: each reference must be another model"
+            )
         self.profiles[name] = self.measure(
             model,
-            LabelledImages.of(images, labels),
+            source,
             also=self.also,
             seed=seed,
             precision=precision,
@@ -152,11 +176,14 @@ class ReferenceSet:
             found = cls(
                 data["n_classes"],
                 (channels, height, width),
-                {model["name"]: profile_of(model) for model in data["models"]},
+                {model["name"]: Profile.from_dict(model) for model in data["models"]},
                 data["images"],
                 data["settings"],
                 data.get("also", ()),
+                data.get("class_names"),
             )
+            if len(found) != len(data["models"]):
+                raise ValueError("two models have the same name")
             for name, profile in found.profiles.items():
                 _check_profile(profile, found, name)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -165,23 +192,17 @@ class ReferenceSet:
 
     def save(self, path: str | Path) -> None:
         """Writes the set as JSON; a file that is there already is replaced whole or not at all."""
+        names = None if self.class_names is None else list(self.class_names)
         data = {
             "format": FORMAT,
             "n_classes": self.n_classes,
+            "class_names": names,
             "shape": list(self.shape),
             "images": dict(self.images),
             "settings": dict(self.settings),
             "also": list(self.also),
             "models": [
-                {
-                    "name": name,
-                    "accuracy": profile.accuracy,
-                    "images": profile.images,
-                    "judged": profile.judged,
-                    "powers": {str(size): powers for size, powers in profile.powers.items()},
-                    "others": dict(profile.others),
-                }
-                for name, profile in self.profiles.items()
+                {"name": name, **profile.as_dict()} for name, profile in self.profiles.items()
             ],
         }
         write_atomically(Path(path), (json.dumps(data, indent=1) + "\n").encode())
@@ -197,6 +218,12 @@ class ReferenceSet:
         known = (profile.accuracy for profile in self.profiles.values())
         return [accuracy for accuracy in known if accuracy is not None]
 
+    def name_of(self, model: Classifier) -> str | None:
+        """The name of the reference with the weights of this model, or None."""
+        weights = hash_of_model(model)
+        same = (name for name, each in self.profiles.items() if each.model == weights)
+        return None if weights is None else next(same, None)
+
     def check(self, n_classes: int, shape: Sequence[int]) -> None:
         """Raises an error unless a model of so many classes, with images of this shape, can be
         compared with these."""
@@ -211,39 +238,29 @@ class ReferenceSet:
                 f"{tuple(self.shape)}: make references at this size"
             )
         if self.settings != SETTINGS:
-            raise ValueError(
-                f"the references were searched with {dict(self.settings)}, this version searches "
-                f"with {SETTINGS}: make them again"
+            differing = sorted(
+                name
+                for name in {**self.settings, **SETTINGS}
+                if self.settings.get(name) != SETTINGS.get(name)
             )
+            raise ValueError(
+                f"the references were searched with other settings ({', '.join(differing)}) than "
+                "this version uses: make them again with 'classpattern reference'"
+            )
+
+    def in_order(self, class_names: Sequence[str]) -> "ReferenceSet":
+        """The set with the classes in this order, if its names are the same."""
+        names = self.class_names
+        if names is None or sorted(names) != sorted(class_names) or list(names) == [*class_names]:
+            return self
+        order = [list(names).index(name) for name in class_names]
+        profiles = {name: _reordered(each, order) for name, each in self.profiles.items()}
+        return replace(self, profiles=profiles, class_names=list(class_names))
 
 
 def shipped_names() -> list[str]:
     """The names of the sets that come with the package."""
     return sorted(path.name.removesuffix(ENDING) for path in SHIPPED.glob(f"*{ENDING}"))
-
-
-def profile_of(model: Mapping[str, Any]) -> Profile:
-    """What a file holds of one model."""
-    return Profile(
-        {int(size): powers for size, powers in model["powers"].items()},
-        model["judged"],
-        model["accuracy"],
-        model["images"],
-        model.get("others", {}),
-    )
-
-
-def _check_profile(profile: Profile, references: ReferenceSet, name: str) -> None:
-    rows: list[Sequence[float]] = [
-        profile.judged,
-        *profile.powers.values(),
-        *profile.others.values(),
-    ]
-    if any(len(row) != references.n_classes for row in rows):
-        raise TypeError(f"{name} has not as many values as classes")
-    if not set(references.also) <= set(profile.others):
-        raise KeyError(f"{name} lacks {', '.join(references.also)}")
-    profile.scores()  # all sizes are there
 
 
 def describe(images: LabelledImages) -> dict[str, Any]:
@@ -253,3 +270,39 @@ def describe(images: LabelledImages) -> dict[str, Any]:
         "description": images.description,
         "hash": combined_hash(images.hashes),
     }
+
+
+def names_of(model: Classifier, images: LabelledImages, n_classes: int) -> list[str] | None:
+    """The names of all classes, from the model or else from the images; None if one is missing."""
+    of_images = dict(enumerate(images.class_names or ()))
+    names = [name_of(model, y) or of_images.get(y) for y in range(n_classes)]
+    return None if None in names else [str(name) for name in names]
+
+
+def _reordered(profile: Profile, order: Sequence[int]) -> Profile:
+    def chosen(values: Sequence[Any]) -> list[Any]:
+        return [values[y] for y in order]
+
+    return replace(
+        profile,
+        powers={size: chosen(values) for size, values in profile.powers.items()},
+        others={name: chosen(values) for name, values in profile.others.items()},
+        judged=chosen(profile.judged),
+    )
+
+
+def _check_profile(profile: Profile, references: ReferenceSet, name: str) -> None:
+    """Raises an error unless all numbers of a model are there and possible."""
+    shares: list[list[float]] = [*profile.powers.values(), *profile.others.values()]
+    lengths = {len(profile.judged), *map(len, shares)}
+    if lengths != {references.n_classes}:
+        raise ValueError(f"{name} has not as many values as classes")
+    if not all(0 <= share <= 1 for row in shares for share in row):
+        raise ValueError(f"a power of {name} is not between 0 and 1")
+    if not all(isinstance(count, int) and count > 0 for count in profile.judged):
+        raise ValueError(f"{name} was not judged by images")
+    if profile.accuracy is not None and not 0 <= profile.accuracy <= 1:
+        raise ValueError(f"the accuracy of {name} is not between 0 and 1")
+    if not set(references.also) <= set(profile.others):
+        raise ValueError(f"{name} lacks {', '.join(references.also)}")
+    profile.scores()  # all sizes are there

@@ -229,8 +229,9 @@ def mm_bd(
 
 
 def mm_bd_p_value(margins: Sequence[float] | npt.NDArray[np.float64]) -> float:
-    """MM-BD's own p-value: a gamma distribution is fitted to all margins but the largest."""
-    *others, largest = sorted(float(margin) for margin in margins)
+    """MM-BD's own p-value: a gamma distribution is fitted to all margins but the largest. Margins
+    below 0, which it has not, count as nearly 0."""
+    *others, largest = sorted(max(float(margin), 1e-6) for margin in margins)
     shape, _, scale = stats.gamma.fit(others, floc=0)
     return float(1 - stats.gamma.cdf(largest, shape, scale=scale) ** len(margins))
 

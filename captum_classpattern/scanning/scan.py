@@ -7,17 +7,30 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from captum_classpattern._files import write_atomically
-from captum_classpattern.class_names import name_of
-from captum_classpattern.classifier import Classifier
+from captum_classpattern._validation import join_names
+from captum_classpattern.classifier import MIN_GAIN, Classifier
 from captum_classpattern.images import Images, LabelledImages, Labels
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.scanning.decision import Comparison, compare_scores, references_needed
+from captum_classpattern.scanning.decision import (
+    ConformalTest,
+    conformal_test,
+    references_needed,
+)
 from captum_classpattern.scanning.families import check_families, pictures
 from captum_classpattern.scanning.figure import draw_scan
-from captum_classpattern.scanning.profile import PATCHES, SCORED, SIZES, Profile, unit_of
-from captum_classpattern.scanning.references import ReferenceSet, describe
-from captum_classpattern.scanning.store import write_patterns
+from captum_classpattern.scanning.profile import (
+    PATCHES,
+    PER_CLASS,
+    SCORED,
+    SIZES,
+    Profile,
+    unit_of,
+)
+from captum_classpattern.scanning.references import ReferenceSet, describe, names_of
+from captum_classpattern.scanning.store import Store
 from captum_classpattern.scores.intervals import wilson
 from captum_classpattern.scores.tables import as_table
 from captum_classpattern.visualization.drawing import on_neutral
@@ -25,6 +38,7 @@ from captum_classpattern.visualization.drawing import on_neutral
 SUSPICIOUS, NOTHING, INCONCLUSIVE = "suspicious", "nothing found", "inconclusive"
 DRAWN = 3  # patterns in the figure
 PATTERNS = "patterns"  # their folder
+FACTOR = 2  # by which the number of judging images may differ from the references'
 WORDS = {"additive": "a small perturbation of all pixels", "warp": "a smooth warp"}
 
 
@@ -41,12 +55,12 @@ class Scan:
         reason (str): The verdict in words.
         alpha (float): The largest p-value that is suspicious.
         family (str): What stands out: ``"patches"``, or one of the further families.
-        notes (list[str]): What else to know.
+        notes (list[str]): In which ways the references may differ from the model.
         profile (Profile): What was measured of the model.
         references (ReferenceSet): What it was compared with.
         class_names (list[str]): The name of each class.
-        comparisons (dict[str, Comparison]): The excess of each class over the references, for each
-            family.
+        tests (dict[str, ConformalTest]): The excess of each class over the references, and the
+            p-value, for each family.
     """
 
     verdict: str
@@ -59,12 +73,12 @@ class Scan:
     profile: Profile = field(repr=False)
     references: ReferenceSet = field(repr=False)
     class_names: list[str] = field(repr=False)
-    comparisons: Mapping[str, Comparison] = field(repr=False)
+    tests: Mapping[str, ConformalTest] = field(repr=False)
 
     @property
-    def comparison(self) -> Comparison:
-        """That of the family which stands out."""
-        return self.comparisons[self.family]
+    def test(self) -> ConformalTest:
+        """The test of the family that stands out."""
+        return self.tests[self.family]
 
     @property
     def target_name(self) -> str:
@@ -73,7 +87,8 @@ class Scan:
 
     @property
     def pattern(self) -> Pattern:
-        """The pattern of the class that stands out, see :meth:`pattern_of`."""
+        """The pattern of the class that stands out, see :meth:`pattern_of`. What another family has
+        found is in ``profile.changes``."""
         return self.pattern_of(self.target)
 
     def pattern_of(self, target: int) -> Pattern:
@@ -86,11 +101,11 @@ class Scan:
         references, and their range. A pandas DataFrame if pandas is installed, else rows."""
         profiles = self.references.profiles.values()
         rows = []
-        for target in self.comparison.order:
+        for target in self.test.order:
             row = {"class": target, "name": self.class_names[target]}
             row |= {f"power_{size}": self.profile.powers[size][target] for size in sorted(SIZES)}
             row |= {f"power_{name}": each[target] for name, each in self.profile.others.items()}
-            row["excess"] = float(self.comparison.excess[target])
+            row["excess"] = float(self.test.excess[target])
             usual = {f"{k}": [p.powers[k][target] for p in profiles] for k in sorted(SCORED)}
             usual |= {name: [p.others[name][target] for p in profiles] for name in self._others}
             for name, powers in usual.items():
@@ -126,16 +141,17 @@ class Scan:
                         **{str(size): self.profile.powers[size][target] for size in SIZES},
                         **{name: each[target] for name, each in self.profile.others.items()},
                     },
-                    "excess": float(self.comparison.excess[target]),
+                    "excess": float(self.test.excess[target]),
                 }
                 for target, name in enumerate(self.class_names)
             ],
         }
 
     def save(self, folder: str | Path) -> None:
-        """Writes scan.json, scan.png, and the patterns of all classes."""
+        """Writes scan.json, scan.png, and the patterns of all classes, in place of those of any
+        other scan in the folder."""
         folder = Path(folder)
-        write_patterns(folder / PATTERNS, self.profile.patterns)
+        Store(folder / PATTERNS, self.profile.key).replace(self.profile.patterns)
         write_atomically(folder / "scan.json", (self.to_json() + "\n").encode())
         figure, _ = self.plot(use_pyplot=False)
         picture = BytesIO()
@@ -145,15 +161,16 @@ class Scan:
     def plot(self, *, use_pyplot: bool = True) -> tuple[Any, Any]:
         """The patterns of the most suspicious classes, and the power of all classes over the number
         of pixels; a figure and its axes."""
-        order, sizes = self.comparison.order, sorted(SIZES)
-        powers = {y: [self.profile.powers[size][y] for size in sizes] for y in order}
+        order, sizes = self.test.order, sorted(SIZES)
+        powers = [[self.profile.powers[size][y] for size in sizes] for y in order]
         return draw_scan(
             self.verdict.capitalize()
             + ("" if self.p_value is None else f", p = {self.p_value:.2g}"),
             [self._shown(y) for y in order[:DRAWN]],
             sizes,
             unit_of(self.references.shape),
-            {self.class_names[y]: values for y, values in powers.items()},
+            [self.class_names[y] for y in order],
+            powers,
             [
                 [profile.powers[size][order[0]] for size in sizes]
                 for profile in self.references.profiles.values()
@@ -251,8 +268,8 @@ def scan(
     missing = [name for name in also if name not in known.also]
     if missing:
         raise ValueError(
-            f"the references were not measured with {missing[0]!r}: make them with "
-            f"also={list(also)}"
+            f"the references were not measured with {missing[0]!r}: make them with it, or leave it "
+            "out of also"
         )
     profile = known.measure(
         model,
@@ -264,9 +281,13 @@ def scan(
         internal_batch_size=internal_batch_size,
         show_progress=show_progress,
     )
-    of_images = dict(enumerate(source.class_names or ()))
-    names = [name_of(model, y) or of_images.get(y, f"class {y}") for y in range(known.n_classes)]
-    return judge(profile, known, alpha, names, _notes(source, known))
+    names = names_of(model, source, known.n_classes)
+    notes = _notes(profile, source, known, names, known.name_of(model))
+    if names is not None:
+        known = known.in_order(names)
+    return judge(
+        profile, known, alpha, names or [f"class {y}" for y in range(known.n_classes)], notes
+    )
 
 
 def judge(
@@ -276,43 +297,49 @@ def judge(
     class_names: list[str],
     notes: Sequence[str] = (),
 ) -> Scan:
-    """The verdict on what was measured."""
-    comparisons = {
-        family: compare_scores(profile.scores(family), references.scores(family))
+    """The verdict on what was measured.
+
+    Each family is tested alone, and its p-value multiplied by their number. The model is suspicious
+    if a family with nothing against its references is.
+    """
+    tests = {
+        family: conformal_test(profile.scores(family), references.scores(family))
         for family in profile.families
     }
-    family = min(comparisons, key=lambda name: comparisons[name].p_value)  # the first of equals
-    found = comparisons[family]
-    corrected = min(1.0, len(comparisons) * found.p_value)
+    concern = _concern(profile, references)
+    concerns = {family: concern or _other_kind(test) for family, test in tests.items()}
+    # the first of the most significant, among those without a concern if there are any
+    family = min(tests, key=lambda name: (concerns[name] is not None, tests[name].p_value))
+    found = tests[family]
+    corrected = min(1.0, len(tests) * found.p_value)
     p_value: float | None = corrected
-    needed = references_needed(alpha, len(comparisons))
-    concern = _concern(profile, references, found)
-    name = class_names[found.target]
-    if len(references) < needed:
+    needed = references_needed(alpha, len(tests))
+    name, n = class_names[found.target], len(references)
+    searched = "" if len(tests) == 1 else f", for {len(tests)} families"
+    if n < needed:
         verdict, p_value = INCONCLUSIVE, None
         reason = (
-            f"There are {len(references)} references; p <= {alpha:g} takes {needed}"
-            f"{_searched(profile)}, so {needed - len(references)} are missing. Of all classes, "
-            f"{name} differs most from them."
+            f"A p-value of {alpha:g} needs at least {needed} references{searched}; there are {n}, "
+            f"so {needed - n} are missing. Of all classes, {name} differs most from them."
         )
-    elif concern is not None:
-        verdict, reason = INCONCLUSIVE, concern
+    elif concerns[family] is not None:
+        verdict, reason = INCONCLUSIVE, str(concerns[family])
     elif corrected <= alpha:
         verdict = SUSPICIOUS
         what, does = _what(profile, references, family, found.target)
         reason = (
-            f"{name} has {what} unlike those of the {len(references)} clean references "
-            f"(p = {corrected:.2g}{_searched(profile)}): {does} of other images into the class. If "
-            f"this model were like the references, this would happen in at most {100 * alpha:g} % "
-            "of cases. It does not prove a backdoor."
+            f"{name} has {what} unlike those of the {n} clean references (p = {corrected:.2g}"
+            f"{searched}): {does} of other images into the class. If this model were like the "
+            f"references, this would happen in at most {100 * alpha:g} % of cases. It does not "
+            "prove a backdoor."
         )
     else:
         verdict = NOTHING
         others = "".join(f", or {WORDS[other]}" for other in profile.others)
         reason = (
             f"Nothing was found among patterns of {min(SCORED)} to {max(SCORED)} "
-            f"{unit_of(references.shape)}{others} (p = {corrected:.2g}{_searched(profile)}). This "
-            "does not show that the model is clean."
+            f"{unit_of(references.shape)}{others} (p = {corrected:.2g}{searched}). This does not "
+            "show that the model is clean."
         )
     return Scan(
         verdict,
@@ -325,13 +352,8 @@ def judge(
         profile,
         references,
         class_names,
-        comparisons,
+        tests,
     )
-
-
-def _searched(profile: Profile) -> str:
-    tests = len(profile.families)
-    return "" if tests == 1 else f", for {tests} families"
 
 
 def _what(profile: Profile, references: ReferenceSet, family: str, target: int) -> tuple[str, str]:
@@ -343,34 +365,75 @@ def _what(profile: Profile, references: ReferenceSet, family: str, target: int) 
     return "a pattern", f"{size} {unit_of(references.shape)} turn {power:.0%}"
 
 
-def _concern(profile: Profile, references: ReferenceSet, found: Comparison) -> str | None:
+def _concern(profile: Profile, references: ReferenceSet) -> str | None:
     """Why the references may not be like the model, or None."""
-    if profile.accuracy is not None and references.accuracies:
-        low, _ = wilson(round(profile.accuracy * profile.images), profile.images)
-        best = max(references.accuracies)
-        if low > best:
-            return (
-                f"The model classifies {profile.accuracy:.1%} of the images correctly, the best "
-                f"reference {best:.1%}. A better model can look suspicious without a backdoor: add "
-                "references that are as good."
-            )
-    least, most = found.usual_median
-    if not least <= found.median_excess <= most:
+    usual = np.median([each.judged for each in references.profiles.values()])
+    if not usual / FACTOR <= np.median(profile.judged) <= FACTOR * usual:
         return (
-            "The patterns of most classes are "
-            f"{'stronger' if found.median_excess > most else 'weaker'} than those of all "
-            "references, so the model is of another kind. Add references with its architecture "
-            "and training."
+            f"Each power was measured on {np.median(profile.judged):.0f} images, and those of the "
+            f"references on {usual:.0f}, so the scores cannot be compared. Give as many images of "
+            f"each class as for the references, {PER_CLASS} if possible."
+        )
+    if profile.accuracy is None:
+        return None
+    correct = f"The model classifies {profile.accuracy:.1%} of the images correctly"
+    chance = 1 / references.n_classes
+    if profile.accuracy < chance + MIN_GAIN * (1 - chance):
+        return (
+            f"{correct}, hardly more than by guessing. Check its mean and standard deviation, its "
+            "classes and its weights."
+        )
+    low, _ = wilson(round(profile.accuracy * profile.images), profile.images)
+    best = max(references.accuracies, default=1.0)
+    if low > best:
+        return (
+            f"{correct}, the best reference {best:.1%}. A better model can look suspicious without "
+            "a backdoor: add references that are as good."
         )
     return None
 
 
-def _notes(images: LabelledImages, references: ReferenceSet) -> list[str]:
-    """That the references were measured with other images, if so."""
-    theirs = references.images
-    if not theirs or describe(images)["hash"] == theirs.get("hash"):
-        return []
-    return [
-        f"The references were measured with other images ({theirs.get('description')}, "
-        f"{theirs.get('count')} images). They should be of the same task."
-    ]
+def _other_kind(test: ConformalTest) -> str | None:
+    """That most classes are stronger than those of all references, or None. Weaker ones need no
+    caution: they lower the largest excess."""
+    if test.median_excess <= test.usual_median[1]:
+        return None
+    return (
+        "The patterns of most classes are stronger than those of all references, so the model is "
+        "of another kind. Add references with its architecture and training."
+    )
+
+
+def _notes(
+    profile: Profile,
+    images: LabelledImages,
+    references: ReferenceSet,
+    class_names: Sequence[str] | None,
+    twin: str | None,
+) -> list[str]:
+    """What else a user should know about the comparison."""
+    notes, theirs = [], references.images
+    if theirs and describe(images)["hash"] != theirs.get("hash"):
+        notes.append(
+            f"The references were measured with other images ({theirs.get('description')}, "
+            f"{theirs.get('count')} images). They should be of the same task."
+        )
+    known = references.class_names
+    if known is not None and class_names is not None and sorted(known) != sorted(class_names):
+        notes.append(
+            "The references have other names for the classes "
+            f"({join_names(list(known))}). Their order should be the same."
+        )
+    precisions = {each.computed.get("precision") for each in references.profiles.values()} - {None}
+    if precisions - {profile.computed.get("precision")}:
+        notes.append(
+            f"The references were searched in {' and '.join(sorted(map(str, precisions)))}, this "
+            f"model in {profile.computed.get('precision')}."
+        )
+    if profile.accuracy is None or not references.accuracies:
+        notes.append(
+            "Without labels, nobody knows whether the model is better than the references."
+        )
+    if twin is not None:
+        notes.append(f"This model is one of the references, {twin}.")
+    return notes

@@ -7,64 +7,63 @@ from pathlib import Path
 from typing import Any
 
 from captum_classpattern._files import write_atomically
-from captum_classpattern.attribution import versions
-from captum_classpattern.classifier import Classifier
-from captum_classpattern.fingerprints import hash_of_images, hash_of_model
-from captum_classpattern.images import LabelledImages
 from captum_classpattern.pattern import Pattern
 
-SEARCH = "search.json"
+SEARCH = "search.json"  # what the patterns in a folder depend on
 
 
 @dataclass(frozen=True)
 class Store:
-    """The patterns of one model, images and settings, by number of pixels and class."""
+    """The patterns of one search, by number of pixels and class.
+
+    Args:
+        folder (Path): The folder. It is made when there is something to write.
+        key (Mapping): All that the patterns depend on.
+    """
 
     folder: Path
+    key: Mapping[str, Any]
 
-    @classmethod
-    def of(
-        cls, folder: Path, model: Classifier, images: LabelledImages, settings: Mapping[str, Any]
-    ) -> "Store":
-        """The store in a folder; an error if it holds the patterns of another search."""
-        name = "captum_classpattern"
-        key = {
-            "model": hash_of_model(model),
-            "images": hash_of_images(images),
-            name: versions()[name],
-            **settings,
-        }
-        path = folder / SEARCH
-        if path.exists():
-            known = json.loads(path.read_text())
-            differing = sorted(k for k in {**known, **key} if known.get(k) != key.get(k))
-            if differing:
-                raise ValueError(
-                    f"{folder} holds the patterns of another scan (another "
-                    f"{', '.join(differing)}): choose another folder"
-                )
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, (json.dumps(key, indent=1) + "\n").encode())
-        return cls(folder)
+    def check(self) -> None:
+        """Raises an error if the folder holds the patterns of another search."""
+        path = self.folder / SEARCH
+        if not path.exists():
+            return
+        try:
+            known = dict(json.loads(path.read_text()))
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"{path} is damaged ({error}): remove it, or choose another folder"
+            ) from error
+        differing = sorted(k for k in {**known, **self.key} if known.get(k) != self.key.get(k))
+        if differing:
+            raise ValueError(
+                f"{self.folder} holds the patterns of another scan (another "
+                f"{', '.join(differing)}): choose another folder"
+            )
 
     def find(self, keys: Iterable[tuple[int, int]]) -> dict[tuple[int, int], Pattern] | None:
         """These patterns, or None unless all are there."""
-        paths = {key: pattern_path(self.folder, *key) for key in keys}
-        if not all(path.exists() for path in paths.values()):
+        paths = {key: self._path(*key) for key in keys}
+        if not (self.folder / SEARCH).exists() or not all(path.exists() for path in paths.values()):
             return None
         return {key: Pattern.load(path) for key, path in paths.items()}
 
     def add(self, patterns: Mapping[tuple[int, int], Pattern]) -> None:
-        """Writes patterns."""
-        write_patterns(self.folder, patterns)
+        """Writes patterns, next to others of the same search."""
+        self.check()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / SEARCH
+        if not path.exists():
+            write_atomically(path, (json.dumps(self.key, indent=1) + "\n").encode())
+        for key, pattern in patterns.items():
+            pattern.save(self._path(*key), seen_beside=True)
 
+    def replace(self, patterns: Mapping[tuple[int, int], Pattern]) -> None:
+        """Writes patterns in place of those of any other search."""
+        (self.folder / SEARCH).unlink(missing_ok=True)  # first, so that none of these is kept
+        self.add(patterns)
 
-def pattern_path(folder: Path, size: int, target: int) -> Path:
-    return folder / f"{target}_{size}.safetensors"
-
-
-def write_patterns(folder: Path, patterns: Mapping[tuple[int, int], Pattern]) -> None:
-    """A file for each pattern, named after its class and its number of pixels."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for key, pattern in patterns.items():
-        pattern.save(pattern_path(folder, *key), seen_beside=True)
+    def _path(self, size: int, target: int) -> Path:
+        """The file of a pattern, named after its class and its number of pixels."""
+        return self.folder / f"{target}_{size}.safetensors"

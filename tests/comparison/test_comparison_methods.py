@@ -86,7 +86,9 @@ def test_the_error_about_an_unknown_name_lists_the_known_ones(demo):
     _, images, labels = demo
     with pytest.raises(ValueError, match=r"there is no method 'SHAP': choose from ClassPattern, "):
         known_methods(images, labels, names=["Saliency", "SHAP"])
-    with pytest.raises(ValueError, match="PixelInversion, or give a function from a model to an Attr"):
+    with pytest.raises(
+        ValueError, match="PixelInversion, or give a function from a model to an Attr"
+    ):
         known_methods(images, labels, names=["SHAP"])
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captum_classpattern.scanning.decision import compare_scores, references_needed
+from captum_classpattern.scanning.decision import conformal_test, references_needed
 
 CLEAN = np.random.default_rng(0).normal(size=(19, 10))
 
@@ -33,26 +33,26 @@ def plain(scores, references):
 def test_equals_a_plain_computation(n, classes, seed):
     generator = np.random.default_rng(seed)
     references, scores = generator.normal(size=(n, classes)), generator.normal(size=classes)
-    found = compare_scores(scores, references)
+    found = conformal_test(scores, references)
     assert (found.p_value, found.target) == plain(scores, references)
 
 
 def test_a_class_far_above_all_references_has_the_lowest_p_value():
     scores = np.zeros(10)
     scores[3] = 9
-    found = compare_scores(scores, CLEAN)
+    found = conformal_test(scores, CLEAN)
     assert (found.target, found.p_value) == (3, 1 / 20)
 
 
 def test_a_model_with_stronger_patterns_of_all_classes_is_not_suspicious():
     """A larger excess everywhere is no sign of a backdoor: the excess above the median is usual."""
-    assert compare_scores(CLEAN[0] + 9, CLEAN[1:]).p_value > 0.05
-    assert compare_scores(CLEAN[0] + 9, CLEAN[1:]).median_excess > 5
+    assert conformal_test(CLEAN[0] + 9, CLEAN[1:]).p_value > 0.05
+    assert conformal_test(CLEAN[0] + 9, CLEAN[1:]).median_excess > 5
 
 
 def test_the_order_of_the_references_does_not_matter():
     scores = CLEAN.max(0)
-    one, other = compare_scores(scores, CLEAN), compare_scores(scores, CLEAN[::-1])
+    one, other = conformal_test(scores, CLEAN), conformal_test(scores, CLEAN[::-1])
     assert one.p_value == other.p_value
     assert np.allclose(one.excess, other.excess)
 
@@ -63,7 +63,7 @@ def test_few_false_alarms_among_models_that_are_alike(n):
     for seed in range(20):
         models = np.random.default_rng(seed).standard_cauchy(size=(n + 1, 10))
         p_values = [
-            compare_scores(models[i], np.delete(models, i, axis=0)).p_value for i in range(n + 1)
+            conformal_test(models[i], np.delete(models, i, axis=0)).p_value for i in range(n + 1)
         ]
         assert np.mean(np.array(p_values) <= 0.05) <= 0.05
 

@@ -79,6 +79,11 @@ function showSlider(data) {
   slider.max = data.areas.length - 1;
   slider.value = data.start;
 
+  // the image that a pattern is cut from: some methods have colours of their own
+  function paint(canvas, cell, area) {
+    return cell && cell.pixels.length ? { pixels: cell.pixels[area] } : canvas;
+  }
+
   function draw(element, canvas, mask) {
     const levels = decode(canvas.pixels);
     const bits = mask === null ? null : decode(mask);
@@ -132,7 +137,7 @@ function showSlider(data) {
     const cell = cells[pick.method.value];
     const power = cell && cell.powers[area];
     draw(byId("slider-original"), canvas, null);
-    draw(byId("slider-pattern"), canvas, cell ? cell.masks[area] : "");
+    draw(byId("slider-pattern"), paint(canvas, cell, area), cell ? cell.masks[area] : "");
     byId("slider-original").setAttribute("aria-label", `The canvas: ${canvas.name}`);
     const pattern = `${data.areas[area]} pixels, chosen by ${method.name}`;
     byId("slider-pattern").setAttribute("aria-label", cell ? pattern : "No pattern");
@@ -148,7 +153,7 @@ function showSlider(data) {
     gauge(document.querySelector(".reading .gauge"), power ? power.percent : [0, 0, 0, 0]);
     others.forEach((button, number) => {
       const other = cells[number];
-      draw(button.querySelector("canvas"), canvas, other ? other.masks[area] : "");
+      draw(button.querySelector("canvas"), paint(canvas, other, area), other ? other.masks[area] : "");
       button.querySelector(".value").textContent = other ? other.powers[area].text : "failed";
       gauge(button.querySelector(".gauge"), other ? other.powers[area].percent : [0, 0, 0]);
       button.setAttribute("aria-pressed", String(number === Number(pick.method.value)));
