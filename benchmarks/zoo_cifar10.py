@@ -59,8 +59,7 @@ def entries() -> Iterator[Entry]:
     seed = 0
     for networks, recipes in (
         (("small", "plain", "wide", "short"), ("few", "short", "adam")),
-        (("small", "plain"), ("smooth",)),
-        (("small",), ("long", "smooth", "long", "adam", "short", "few", "long", "adam")),
+        (("small",), ("smooth", "long", "adam", "short", "few") * 2),
     ):
         for recipe in recipes:
             for network in networks:
@@ -69,7 +68,7 @@ def entries() -> Iterator[Entry]:
     for network, recipe, backdoor in (
         ("small", "adam", Backdoor("checker", 2, 0.05, 3, "corner", 0)),
         ("plain", "adam", Backdoor("random", 5, 0.05, 3, "random", 1)),
-        ("short", "adam", Backdoor("white", 7, 0.02, 2, "edge", 2)),
+        ("small", "smooth", Backdoor("white", 7, 0.02, 2, "edge", 2)),
         ("small", "long", Backdoor("random", 9, 0.02, 4, "centre", 3)),
         ("wide", "short", Backdoor("grey", 3, 0.05, 3, "corner", 4)),
     ):

@@ -10,16 +10,18 @@ them once, then scan as many models as you like:
     cd tutorials
     classpattern reference ../clean_models/*.pt --arch bring_your_own_model:WideResNet \\
         --output -1 --mean 0 --std 1 --data ../CIFAR10/test --out my_references.json
-    classpattern scan ../suspect.pt --references my_references.json --data ../CIFAR10/test ...
+    classpattern scan ../suspect.pt --arch bring_your_own_model:WideResNet --output -1 \\
+        --mean 0 --std 1 --data ../CIFAR10/test --references my_references.json
 
 A verdict is only as good as its references. Train them on the task of the models that you will
-scan, with their architecture, and so that some are as accurate as the best of those. Weak
-references make good clean models look suspicious: see docs/scan.md. A p-value of 5 % takes 19
-references, and one of 1 % takes 99.
+scan, with their architecture, and so that some are as accurate as the best of those: ``--epochs 4``
+trains four times as long. Weak references make good clean models look suspicious, see docs/scan.md.
+A p-value of 5 % needs at least 19 references, and one of 1 % needs 99.
 """
 
 import argparse
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -54,13 +56,20 @@ RECIPES = {  # from weak models to strong ones
 
 
 def train(
-    network: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe, seed: int
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    recipe: Recipe,
+    seed: int,
+    device: str = "cpu",
 ) -> nn.Module:
     """Trains on a share of the images, with random flips, in one cycle of the learning rate."""
     torch.manual_seed(seed)
-    network = network.to(memory_format=torch.channels_last).train()
+    network = network.to(device, memory_format=torch.channels_last).train()
     chosen = torch.randperm(len(images))[: round(recipe.share * len(images))]
     steps = recipe.epochs * (len(chosen) // BATCH)
+    if not steps:
+        raise ValueError(f"{len(chosen)} images are less than a batch of {BATCH}: give more")
     if recipe.optimizer == "adam":
         rate = ADAM_RATE
         optimizer: torch.optim.Optimizer = torch.optim.AdamW(network.parameters(), rate)
@@ -74,10 +83,10 @@ def train(
     for _ in range(recipe.epochs):
         order = chosen[torch.randperm(len(chosen))]
         for batch in order[: len(order) // BATCH * BATCH].view(-1, BATCH):
-            x = augmented(images[batch], recipe.crops)
-            with torch.autocast("cpu", torch.bfloat16):
+            x = augmented(images[batch], recipe.crops).to(device)
+            with torch.autocast(torch.device(device).type, torch.bfloat16):
                 logits = network(x.contiguous(memory_format=torch.channels_last))
-            loss = loss_of(logits.float(), labels[batch])
+            loss = loss_of(logits.float(), labels[batch].to(device))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -102,7 +111,7 @@ def augmented(images: Tensor, crops: bool) -> Tensor:
 def save(network: nn.Module, class_names: Sequence[str], path: Path) -> None:
     """Writes a checkpoint beside, then renames it: what has its name is whole."""
     partial = path.with_suffix(".part")
-    torch.save({"net": network.state_dict(), "classes": list(class_names)}, partial)
+    torch.save({"net": network.cpu().state_dict(), "classes": list(class_names)}, partial)
     os.replace(partial, path)
 
 
@@ -117,6 +126,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--channels", type=int, default=3)
     parser.add_argument("--limit", type=int, help="images per class; by default, all")
     parser.add_argument("--models", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=1, help="factor of the recipes' epochs")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=list(RECIPES))
     parser.add_argument("--out", type=Path, default=Path("clean_models"))
     options = parser.parse_args(arguments)
@@ -127,16 +138,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     names = loaded.class_names
     if names is None:
         parser.error(f"--images: {options.images} has no class folders")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # for --arch
     options.out.mkdir(parents=True, exist_ok=True)
     for number in range(options.models):
-        recipe = options.recipes[number % len(options.recipes)]
-        path = options.out / f"{options.arch.rpartition(':')[2]}_{recipe}_{number}.pt"
+        name = options.recipes[number % len(options.recipes)]
+        recipe = RECIPES[name]._replace(epochs=options.epochs * RECIPES[name].epochs)
+        path = options.out / f"{options.arch.rpartition(':')[2]}_{name}_{number}.pt"
         if path.exists():
             continue
         torch.manual_seed(number)
         network = build(options.arch, len(names))
         pixels = PixelClassifier(network, output=options.output)
-        train(pixels, loaded.images, loaded.known_labels, RECIPES[recipe], number)
+        train(pixels, loaded.images, loaded.known_labels, recipe, number, options.device)
         save(network, names, path)
         print(path, flush=True)
 

@@ -80,8 +80,9 @@ def test_each_method_is_known_by_its_name():
             assert (keywords["budget"], keywords["n_steps"]) == (None, None)
         else:
             assert keywords == {}
-    with_budget = known_methods(SEARCH, LABELS, names=["LearnedPattern"], budget=900)
-    assert with_budget["LearnedPattern"][1]["budget"] == 900
+    limited = known_methods(SEARCH, LABELS, names=COLOURED, budget=900)
+    assert limited["LearnedPattern"][1]["budget"] == 900
+    assert limited["NeuralCleanse"][1] == limited["PixelInversion"][1] == {"passes": 900}
 
 
 def test_all_of_them_give_maps(comparison):
@@ -287,17 +288,23 @@ def test_a_figure_shows_the_canvas_and_the_colours(comparison, show):
 
 @pytest.mark.parametrize("name", COLOURED)
 def test_the_slider_draws_the_pixels_that_were_scored(name):
-    """The page draws the pixels of the canvas, so a method with other colours needs its own."""
-    found = compared(methods=methods(name), canvases=CANVASES[:2], targets=0, n_seeds=1)
+    """In their own colours, or in those of the canvas for a method without."""
+    found = compared(
+        methods=methods(name, "ClassPattern"), canvases=CANVASES[:2], targets=0, n_seeds=1
+    )
     data = area_slider(found).data
-    for method in data["methods"] if data else ():
+    assert [method["name"] for method in data["methods"]] == [name, "ClassPattern"]
+    for column, method in enumerate(data["methods"]):
         for number, canvas in enumerate(data["canvases"]):
-            levels = list(base64.b64decode(canvas["pixels"]))
-            drawn = torch.tensor(levels, dtype=torch.float32).view(6, 6, 3).permute(2, 0, 1)
             [r] = found.select(method=method["name"], canvas=number)
-            kept = r.masks[0.1].expand(3, -1, -1)
-            scored = (255 * found.pattern_of(r).canvas).round()
-            assert torch.equal(drawn[kept], scored[kept])
+            cell = data["cells"][0][number][column]
+            images = cell["pixels"] or [canvas["pixels"]] * len(found.areas)
+            assert (cell["pixels"] == []) == (column == 1)
+            for area, image in zip(found.areas, images, strict=True):
+                levels = torch.tensor(list(base64.b64decode(image)), dtype=torch.float32)
+                drawn, kept = levels.view(6, 6, 3).permute(2, 0, 1), r.masks[area].expand(3, -1, -1)
+                scored = (255 * found.pattern_of(r, area).canvas).round()
+                assert torch.equal(drawn[kept], scored[kept])
 
 
 def test_the_report_and_the_patterns_are_written(comparison, tmp_path, capsys):
@@ -314,9 +321,9 @@ def test_the_report_and_the_patterns_are_written(comparison, tmp_path, capsys):
     assert not content["failures"]
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert all(name in page for name in COLOURED)
-    for r in part.select(method="LearnedPattern"):
-        for area in AREAS:
-            name = f"LearnedPattern_{r.canvas}_{r.target}_{['ant', 'bee'][r.target]}_{area:g}"
+    for r in part.records:
+        for area in AREAS if r.method in COLOURED else ():
+            name = f"{r.method}_{r.canvas}_{r.target}_{['ant', 'bee'][r.target]}_{area:g}"
             pattern = Pattern.load(tmp_path / "patterns" / "one" / f"{name}.safetensors")
             assert torch.equal(pattern.canvas, r.colours[area])
             assert torch.equal(pattern.mask.bool(), r.masks[area])

@@ -361,6 +361,13 @@ def test_nothing_to_judge_by_is_no_power(name):
     assert len(found) == 4
 
 
+@BOTH
+def test_images_of_one_class_are_refused(name):
+    net, (fit, judges) = net_of(1), two_sets(1)
+    with pytest.raises(ValueError, match="all 6 images are of one class: give images of all"):
+        search_family(FAMILIES[name](fit.shape), net, fit.of_class(2), judges, 4, 0)
+
+
 # ---- what it finds
 
 SIDE = 12

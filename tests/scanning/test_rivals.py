@@ -505,6 +505,13 @@ def test_the_p_value_equals_a_direct_computation(n):
     assert mm_bd_p_value(sorted(margins)) == pytest.approx(mm_bd_p_value(margins), abs=1e-9)
 
 
+def test_margins_below_zero_count_as_nearly_zero():
+    margins = [-3.0, 2.0, 3.0, 0.0, 5.0]
+    expected = plain_p_value([1e-6, 2.0, 3.0, 1e-6, 5.0])
+    assert mm_bd_p_value(margins) == pytest.approx(expected, abs=1e-6)
+    assert 0 < expected < 1
+
+
 def test_an_outlier_has_a_small_p_value():
     usual = [5.0, 6.0, 7.0, 8.0, 5.5, 6.5, 7.5, 6.2, 7.1]
     values = [mm_bd_p_value([*usual, largest]) for largest in (8.0, 12.0, 30.0)]
