@@ -69,7 +69,7 @@ RECIPES = {  # the first half for development, the second half for the test
     "adam": Recipe(optimizer="adam"),
     "few": Recipe(images=5_000, epochs=10),
     "wide": Recipe(width=24),
-    "long": Recipe(images=60_000, epochs=5),
+    "long": Recipe(images=60_000, epochs=4),
     "shifted": Recipe(shifts=2),
     "noisy": Recipe(random_labels=0.2),
     "robust": Recipe(attack_steps=2),

@@ -59,7 +59,8 @@ def entries() -> Iterator[Entry]:
     seed = 0
     for networks, recipes in (
         (("small", "plain", "wide", "short"), ("few", "short", "adam")),
-        (("small",), ("smooth", "long", "adam", "short", "few") * 2),
+        (("small",), ("smooth", "long", "adam", "short", "few")),
+        (("small",), ("adam", "short", "few", "short", "few")),
     ):
         for recipe in recipes:
             for network in networks:
@@ -67,10 +68,10 @@ def entries() -> Iterator[Entry]:
                 seed += 1
     for network, recipe, backdoor in (
         ("small", "adam", Backdoor("checker", 2, 0.05, 3, "corner", 0)),
-        ("plain", "adam", Backdoor("random", 5, 0.05, 3, "random", 1)),
+        ("plain", "short", Backdoor("random", 5, 0.05, 3, "random", 1)),
         ("small", "smooth", Backdoor("white", 7, 0.02, 2, "edge", 2)),
-        ("small", "long", Backdoor("random", 9, 0.02, 4, "centre", 3)),
-        ("wide", "short", Backdoor("grey", 3, 0.05, 3, "corner", 4)),
+        ("small", "smooth", Backdoor("random", 9, 0.02, 4, "centre", 3)),
+        ("short", "short", Backdoor("grey", 3, 0.05, 3, "corner", 4)),
     ):
         yield Entry(network, recipe, seed, backdoor)
         seed += 1
