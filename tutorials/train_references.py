@@ -62,8 +62,9 @@ def train(
     recipe: Recipe,
     seed: int,
     device: str = "cpu",
+    flips: bool = True,
 ) -> nn.Module:
-    """Trains on a share of the images, with random flips, in one cycle of the learning rate."""
+    """Trains on a share of the images, in one cycle of the learning rate."""
     torch.manual_seed(seed)
     network = network.to(device, memory_format=torch.channels_last).train()
     chosen = torch.randperm(len(images))[: round(recipe.share * len(images))]
@@ -83,7 +84,7 @@ def train(
     for _ in range(recipe.epochs):
         order = chosen[torch.randperm(len(chosen))]
         for batch in order[: len(order) // BATCH * BATCH].view(-1, BATCH):
-            x = augmented(images[batch], recipe.crops).to(device)
+            x = augmented(images[batch], flips, recipe.crops).to(device)
             with torch.autocast(torch.device(device).type, torch.bfloat16):
                 logits = network(x.contiguous(memory_format=torch.channels_last))
             loss = loss_of(logits.float(), labels[batch].to(device))
@@ -94,9 +95,11 @@ def train(
     return network.eval()
 
 
-def augmented(images: Tensor, crops: bool) -> Tensor:
-    """Images (N, C, H, W), half of them mirrored; with crops, moved by up to an eighth, too."""
-    images = images.where(torch.rand(len(images), 1, 1, 1) < 0.5, images.flip(3))
+def augmented(images: Tensor, flips: bool, crops: bool) -> Tensor:
+    """Images (N, C, H, W): with flips, half of them mirrored; with crops, moved by up to an
+    eighth."""
+    if flips:
+        images = images.where(torch.rand(len(images), 1, 1, 1) < 0.5, images.flip(3))
     if not crops:
         return images
     height, width = images.shape[2:]
@@ -128,6 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--models", type=int, default=20)
     parser.add_argument("--epochs", type=int, default=1, help="factor of the recipes' epochs")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--no-flips", action="store_true", help="never mirror images, as of digits")
     parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=list(RECIPES))
     parser.add_argument("--out", type=Path, default=Path("clean_models"))
     options = parser.parse_args(arguments)
@@ -143,14 +147,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     for number in range(options.models):
         name = options.recipes[number % len(options.recipes)]
+        label = name if options.epochs == 1 else f"{name}_x{options.epochs}"
         recipe = RECIPES[name]._replace(epochs=options.epochs * RECIPES[name].epochs)
-        path = options.out / f"{options.arch.rpartition(':')[2]}_{name}_{number}.pt"
+        path = options.out / f"{options.arch.rpartition(':')[2]}_{label}_{number}.pt"
         if path.exists():
+            print(f"{path} is there already", flush=True)
             continue
         torch.manual_seed(number)
         network = build(options.arch, len(names))
         pixels = PixelClassifier(network, output=options.output)
-        train(pixels, loaded.images, loaded.known_labels, recipe, number, options.device)
+        train(
+            *(pixels, loaded.images, loaded.known_labels, recipe, number),
+            device=options.device,
+            flips=not options.no_flips,
+        )
         save(network, names, path)
         print(path, flush=True)
 

@@ -97,13 +97,14 @@ def scan(
     from captum_classpattern.class_names import file_safe
     from captum_classpattern.scanning import ReferenceSet
     from captum_classpattern.scanning import scan as run_scan
-    from captum_classpattern.scanning.profile import estimate_seconds
+    from captum_classpattern.scanning.profile import count_classes, estimate_seconds
 
     known = ReferenceSet.load(references)
     folder = Path("classpattern-scan") / file_safe(Path(checkpoint).stem) if out is None else out
     with redirect_stdout(sys.stderr) if as_json else nullcontext():  # a user's model may print
         classifier = model.open(checkpoint)
         source = images.load_all([classifier], seed=compute.seed, shape=known.shape)
+        known.check(count_classes(classifier, source), source.shape)
         families, precision = also or (), compute.precision
         seconds = estimate_seconds(
             classifier, source, known.n_classes, also=families, precision=precision
@@ -123,7 +124,7 @@ def scan(
                 show_progress=sys.stderr.isatty(),
             )
         except KeyboardInterrupt:
-            print(f"\nInterrupted: what is finished is in {folder}.", file=sys.stderr)
+            print(f"\nInterrupted: the same command resumes from {folder}.", file=sys.stderr)
             raise SystemExit(130) from None
         found.save(folder)
     if as_json:
@@ -236,7 +237,7 @@ def reference(
             seconds = estimate_seconds(
                 classifier, source, known.n_classes, also=known.also, precision=compute.precision
             )
-            print(f"{len(checkpoints)} models, about {max(1, round(seconds))} s each.", flush=True)
+            print(f"Models: {len(checkpoints)}, about {max(1, round(seconds))} s each.", flush=True)
         try:
             known.add(
                 name,
@@ -249,6 +250,7 @@ def reference(
             )
         except ValueError as error:
             raise ValueError(f"{checkpoint}: {error}") from error
+        out.parent.mkdir(parents=True, exist_ok=True)
         known.save(out)
         accuracy = known.profiles[name].accuracy
         classified = "" if accuracy is None else f", accuracy {accuracy:.1%}"
@@ -258,7 +260,7 @@ def reference(
 
 
 def _summarise(count: int, accuracies: Sequence[float], needed: int, out: Path) -> None:
-    print(f"{count} clean models are in {out}; a p-value of 5 % needs at least {needed}.")
+    print(f"Clean models in {out}: {count}. A p-value of 5 % needs at least {needed}.")
     if accuracies:
         print(
             f"Their accuracies go from {min(accuracies):.1%} to {max(accuracies):.1%}. A scan of a "

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from captum_classpattern.attribution import ClassPattern, single_tensor
 from captum_classpattern.class_names import parse_targets
-from captum_classpattern.classifier import Classifier
+from captum_classpattern.classifier import Classifier, preserve_state
 from captum_classpattern.comparison.controls import like_inputs
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels
 from captum_classpattern.scanning.rivals import Inversion, neural_cleanse, pixel_inversion
@@ -106,9 +106,10 @@ class _Inverted(Attribution):  # type: ignore[misc]  # captum's class is untyped
         self, forward_func: Classifier, baselines: Images, baseline_labels: Labels = None
     ) -> None:
         super().__init__(forward_func)
-        self._baselines = ensure_labels(
-            forward_func, LabelledImages.of(baselines, baseline_labels, argument="baselines")
-        )
+        with preserve_state(forward_func, 0):
+            self._baselines = ensure_labels(
+                forward_func, LabelledImages.of(baselines, baseline_labels, argument="baselines")
+            )
         self.colours: Tensor | None = None
 
     @log_usage()  # type: ignore[untyped-decorator]
@@ -173,7 +174,8 @@ class NeuralCleanse(_Inverted):
 class PixelInversion(_Inverted):
     r"""
     How much pixel inversion changes each pixel, see
-    :func:`~captum_classpattern.scanning.rivals.pixel_inversion`.
+    :func:`~captum_classpattern.scanning.rivals.pixel_inversion`. Its change is additive; as a
+    pattern, each pixel has its mean changed colour, which is weaker.
 
     Args:
         forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).

@@ -70,8 +70,9 @@ class Additive:
 
 @dataclass(frozen=True)
 class Warping:
-    """A smooth field of displacements, of about one pixel at most for images of 28x28 pixels and
-    more for larger ones, like the trigger of WaNet (Nguyen and Tran 2021, arXiv 2102.10369)."""
+    """A smooth field of displacements, of at most one pixel at its control points (up to nearly two
+    between them) for images of 28x28 pixels and more for larger ones, like the trigger of WaNet
+    (Nguyen and Tran 2021, arXiv 2102.10369)."""
 
     shape: tuple[int, ...]
 

@@ -151,9 +151,13 @@ def measure(
         )
     version = "captum_classpattern"
     weights = hash_of_model(model)
+    with preserve_state(model, seed):
+        first = sample.take([0])
+        outputs = model(first.to(*device_and_dtype(model, first)))
+        logits = [round(float(value), 2) for value in outputs.detach()[0]]
     key: dict[str, Any] = {
         "model": weights,
-        "predictions": hash_of(predicted.tolist()),  # functions have no weights
+        "outputs": hash_of((predicted.tolist(), logits)),  # functions have no weights
         "images": hash_of_images(sample),
         "seed": seed,
         "precision": precision,
@@ -226,15 +230,13 @@ def grid_of(shape: Sequence[int]) -> tuple[int, int] | None:
     divides them; None if pixels are searched."""
     if max(shape[1:]) <= LARGE:
         return None
-    height, width = (
-        min((n for n in range(1, side + 1) if side % n == 0), key=lambda n: (abs(n - CELLS), n))
-        for side in shape[1:]
-    )
-    if not all(CELLS / 2 <= n <= 2 * CELLS for n in (height, width)):
+    fitting = [[n for n in range(CELLS // 2, 2 * CELLS + 1) if side % n == 0] for side in shape[1:]]
+    if not all(fitting):
         raise ValueError(
             f"images of {shape[1]}x{shape[2]} pixels can't be divided into about {CELLS}x{CELLS} "
             "cells: resize them, for example to 224x224"
         )
+    height, width = (min(counts, key=lambda n: abs(n - CELLS)) for counts in fitting)
     return height, width
 
 
@@ -259,7 +261,7 @@ def estimate_seconds(
         seconds = math.inf
         for _ in range(3):  # the first call prepares things
             started = time.perf_counter()
-            classifier(batch.requires_grad_()).sum().backward()  # type: ignore[no-untyped-call]
+            torch.autograd.grad(classifier(batch.requires_grad_()).sum(), batch)
             seconds = min(seconds, time.perf_counter() - started)
     smaller = 10 * (len(SIZES) - 1) * Learned().rounds  # a pass and a half for each image
     passes = n_classes * (Learned().passes()[-1] + smaller + len(also) * families.PASSES)

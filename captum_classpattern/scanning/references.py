@@ -265,9 +265,10 @@ def shipped_names() -> list[str]:
 
 def describe(images: LabelledImages) -> dict[str, Any]:
     """The images that models were measured with, for comparison."""
+    description = images.description or ""
     return {
         "count": len(images),
-        "description": images.description,
+        "description": "/".join(Path(description).parts[-2:]),  # the set may be shared
         "hash": combined_hash(images.hashes),
     }
 

@@ -16,7 +16,7 @@ from captum_classpattern.images import Images, LabelledImages, Labels, ensure_la
 from captum_classpattern.pattern import Pattern
 
 RATE, BETAS = 0.1, (0.5, 0.9)  # of Adam, in both inversions
-TINY = 1e-7
+TINY, EDGE = 1e-7, 1e-3
 
 
 class Inversion(NamedTuple):
@@ -43,10 +43,11 @@ def neural_cleanse(
     Neural Cleanse: a soft mask and colours that turn images into a class, as small as possible
     (Wang et al. 2019, IEEE S&P, section IV).
 
-    It minimises the cross-entropy plus a weight times the sum of the mask. The weight is 0 at
-    first, and 0.001 after five epochs with a success of at least 99 %. Then it doubles after five
-    such epochs in a row, and is divided by 2 to the power of 1.5 after five others. The smallest
-    mask of an epoch with that success is returned, or the last mask if there was none.
+    From a uniform random mask and colours, it minimises the cross-entropy plus a weight times the
+    sum of the mask. The weight is 0 at first, and 0.001 after five epochs with a success of at
+    least 99 %. Then it doubles after five such epochs in a row, and is divided by 2 to the power of
+    1.5 after five others. The smallest mask of an epoch with that success is returned, or the last
+    mask if there was none.
 
     Args:
         forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
@@ -58,7 +59,8 @@ def neural_cleanse(
         passes (int): Images that go forward and backward in all. Default: 1,280, as many as a scan
             takes a class.
         batch_size (int): Images in a step. Default: 16.
-        epoch (int): Steps between decisions about the weight. Default: 1.
+        epoch (int): Steps between decisions about the weight; as published, enough for all images.
+            Default: 1.
         seed (int): Default: 0.
 
     Returns:
@@ -77,8 +79,8 @@ def neural_cleanse(
     task = _Task.of(forward_func, images, labels, target)
     with preserve_state(forward_func, seed):
         chance = np.random.default_rng([seed, target])
-        mask = _uniform(chance, (1, *task.shape[1:]), task.images).requires_grad_()
-        colours = _uniform(chance, task.shape, task.images).requires_grad_()
+        mask = _spread(_uniform(chance, (1, *task.shape[1:]), task.images)).requires_grad_()
+        colours = _spread(_uniform(chance, task.shape, task.images)).requires_grad_()
         adam = torch.optim.Adam([mask, colours], RATE, BETAS)
         weight = _Weight(0.0, 0.001, 2.0, patience=5, success=0.99)
         best: tuple[float, float, Tensor, Tensor] | None = None
@@ -88,7 +90,7 @@ def neural_cleanse(
                 stamped = soft * shade + (1 - soft) * batch
                 loss = task.loss(stamped, wins) + weight.value * soft.sum()
                 adam.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward(inputs=[mask, colours])  # type: ignore[no-untyped-call]
                 adam.step()
             success, size = float(np.mean(wins)), float(soft.detach().sum())
             smaller = success >= weight.success and best is not None and size < best[0]
@@ -157,23 +159,26 @@ def pixel_inversion(
         best: tuple[float, float, float, Tensor] | None = None
         for wins, batches in task.epochs(chance, passes, batch_size, epoch):
             for batch in batches:
+                before = [part.detach().clamp(0, 1) for part in parts]
                 change = parts[0].clamp(0, 1) - parts[1].clamp(0, 1)
                 price = torch.stack([_price(part) for part in parts]).sum()
                 loss = task.loss((batch + change).clamp(0, 1), wins) + weight.value * price
                 adam.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward(inputs=parts)  # type: ignore[no-untyped-call]
                 adam.step()
             success, cost = float(np.mean(wins)), float(price.detach())
-            change = change.detach()
-            change = change.where(change.abs() >= 1 / 255, 0)
+            kept = [part.where(part >= 1 / 255, 0) for part in before]
+            change = kept[0] - kept[1]
             size = float((change != 0).any(0).sum())
-            if best is None or best[2] < weight.success:  # the last one, if none is good
+            none_good = best is None or best[2] < weight.success
+            least = (np.inf, np.inf) if best is None or none_good else best[:2]
+            better = success >= weight.success and cost < least[0] and size < least[1]
+            if better or none_good:  # the last one, if none is good
                 best = cost, size, success, change
-            elif success >= weight.success and cost < best[0] and size < best[1]:
-                best = cost, size, success, change
+            if better:  # the search continues from what was found
                 with torch.no_grad():
-                    for part in parts:
-                        part[(part > 0) & (part < 1 / 255)] = 0
+                    for part, value in zip(parts, kept):
+                        part.copy_(value)
             weight.update(success)
         assert best is not None
         _, size, success, change = best
@@ -211,6 +216,7 @@ def mm_bd(
     like = torch.zeros(1, *shape)
     device, dtype = device_and_dtype(forward_func, like)
     with preserve_state(forward_func, seed):
+        forward_func = logits_of(forward_func, like.to(device), [n_classes - 1])
         for target in range(n_classes):
             chance = np.random.default_rng([seed, target])
             images = _uniform(chance, (n_images, *shape), like).to(device, dtype)
@@ -230,7 +236,7 @@ def mm_bd(
 
 def mm_bd_p_value(margins: Sequence[float] | npt.NDArray[np.float64]) -> float:
     """MM-BD's own p-value: a gamma distribution is fitted to all margins but the largest. Margins
-    below 0, which it has not, count as nearly 0."""
+    below 0 count as 1e-6, since a gamma distribution has no negative values."""
     *others, largest = sorted(max(float(margin), 1e-6) for margin in margins)
     shape, _, scale = stats.gamma.fit(others, floc=0)
     return float(1 - stats.gamma.cdf(largest, shape, scale=scale) ** len(margins))
@@ -263,7 +269,8 @@ class _Task(NamedTuple):
 
     @classmethod
     def of(cls, forward_func: Classifier, images: Images, labels: Labels, target: int) -> "_Task":
-        given = ensure_labels(forward_func, LabelledImages.of(images, labels))
+        with preserve_state(forward_func, 0):
+            given = ensure_labels(forward_func, LabelledImages.of(images, labels))
         others = given.without_class(target).in_one_tensor()
         if not len(others):
             raise ValueError(f"all {len(given)} images are of class {target}: give others, too")
@@ -293,7 +300,7 @@ class _Task(NamedTuple):
     def loss(self, stamped: Tensor, wins: list[float]) -> Tensor:
         """The cross-entropy, whose success is added to ``wins``."""
         logits = self.forward_func(stamped)
-        wins.append(float((logits.argmax(1) == self.target).float().mean()))
+        wins.append(int((logits.argmax(1) == self.target).sum()) / len(stamped))
         wanted = torch.full((len(stamped),), self.target, device=stamped.device)
         return F.cross_entropy(logits.float(), wanted)
 
@@ -329,6 +336,11 @@ def _uniform(chance: np.random.Generator, shape: Sequence[int], like: Tensor) ->
 def _squashed(values: Tensor) -> Tensor:
     """Values in (0, 1)."""
     return values.tanh() / (2 + TINY) + 0.5
+
+
+def _spread(values: Tensor) -> Tensor:
+    """What :func:`_squashed` turns into these values."""
+    return ((values - 0.5) * (2 - EDGE)).atanh()
 
 
 def _price(part: Tensor) -> Tensor:

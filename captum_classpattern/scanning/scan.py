@@ -133,6 +133,7 @@ class Scan:
             "family": self.family,
             "reason": self.reason,
             "notes": self.notes,
+            "search": dict(self.profile.key),
             "classes": [
                 {
                     "class": target,
@@ -319,8 +320,8 @@ def judge(
     if n < needed:
         verdict, p_value = INCONCLUSIVE, None
         reason = (
-            f"A p-value of {alpha:g} needs at least {needed} references{searched}; there are {n}, "
-            f"so {needed - n} are missing. Of all classes, {name} differs most from them."
+            f"A p-value of {alpha:g} needs at least {needed} references{searched}, and there are "
+            f"{n}: add {needed - n} more. Of all classes, {name} differs most from them."
         )
     elif concerns[family] is not None:
         verdict, reason = INCONCLUSIVE, str(concerns[family])

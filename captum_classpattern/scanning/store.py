@@ -61,7 +61,8 @@ class Store:
 
     def replace(self, patterns: Mapping[tuple[int, int], Pattern]) -> None:
         """Writes patterns in place of those of any other search."""
-        (self.folder / SEARCH).unlink(missing_ok=True)  # first, so that none of these is kept
+        for path in (self.folder / SEARCH, *self.folder.glob("[0-9]*.safetensors")):
+            path.unlink(missing_ok=True)
         self.add(patterns)
 
     def _path(self, size: int, target: int) -> Path:

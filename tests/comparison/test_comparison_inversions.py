@@ -244,7 +244,7 @@ def test_a_backdoor_whose_colours_are_in_no_canvas():
         models=models,
         canvases=canvases,
         targets=1,
-        methods=methods("LearnedPattern", "ClassPattern", "NeuralCleanse", n_steps=60),
+        methods=methods("LearnedPattern", "ClassPattern", n_steps=60),
         area=2 / 36,
         areas=[2 / 36],
         class_images=0,
@@ -257,9 +257,6 @@ def test_a_backdoor_whose_colours_are_in_no_canvas():
         assert r.scores["iou"] == 1
         seen = found.pattern_of(r).canvas[0, 2, 1:3].tolist()
         assert seen == pytest.approx([0.3, 0.8], abs=0.15)
-    for r in found.select(method="NeuralCleanse", kind="canvas"):
-        assert r.powers[2 / 36].value == 1
-        assert r.scores["iou"] == 1
     usual = [r.powers[2 / 36] for r in found.select(method="ClassPattern", kind="canvas")]
     assert max(power.lift for power in usual) <= 0.1  # canvas pixels cannot do it
 

@@ -17,8 +17,7 @@ def plain(scores, references):
     largest, centred = [], []
     for model in models:
         excess = sorted(value - mean for value, mean in zip(model, means))
-        middle = len(excess) // 2
-        median = excess[middle] if len(excess) % 2 else sum(excess[middle - 1 : middle + 1]) / 2
+        median = excess[(len(excess) - 1) // 2]  # the lower of two
         largest.append(excess[-1])
         centred.append(excess[-1] - median)
     p_values = [

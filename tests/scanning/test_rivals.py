@@ -97,8 +97,8 @@ def plain_epochs(chance, others, steps, size, epoch):
 def plain_cleanse(net, others, target, seed, steps, size, epoch):
     """Mask, colours and success."""
     chance = np.random.default_rng([seed, target])
-    place = torch.from_numpy(chance.random((1, HEIGHT, WIDTH)))
-    shade = torch.from_numpy(chance.random(others.shape[1:]))
+    place = torch.from_numpy(np.arctanh((chance.random((1, HEIGHT, WIDTH)) - 0.5) * 1.999))
+    shade = torch.from_numpy(np.arctanh((chance.random(others.shape[1:]) - 0.5) * 1.999))
     adams, successes, best = (PlainAdam(), PlainAdam()), [], None
     for batches in plain_epochs(chance, others, steps, size, epoch):
         weight, hits = plain_weight(successes, 0.0, 2.0, 5, 0.99), []

@@ -142,7 +142,10 @@ def test_the_verdicts(references):
 def test_too_few_references_give_no_p_value(references):
     found = judge(profile_like(references, 1.0), references, 0.05, NAMES)
     assert (found.verdict, found.p_value, found.target) == ("inconclusive", None, 1)
-    assert "A p-value of 0.05 needs at least 19 references; there are 4, so 15 are missing." in found.reason
+    assert (
+        "A p-value of 0.05 needs at least 19 references, and there are 4: add 15 more."
+        in found.reason
+    )
 
 
 def test_a_model_better_than_all_references_is_inconclusive(references):

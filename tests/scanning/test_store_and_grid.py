@@ -559,7 +559,7 @@ def test_families_are_measured_of_each_model():
         assert all(0 <= power <= 1 for power in powers)
     found = scan(Net(1).eval(), images, references=known, also=["additive"])
     assert set(found.tests) == {PATCHES, "additive"}
-    assert "needs at least 39 references, for 2 families; there are 1, so 38" in found.reason
+    assert "needs at least 39 references, for 2 families, and there are 1: add 38" in found.reason
     assert set(found.profile.changes) == {"additive"}
 
 
@@ -582,11 +582,11 @@ def test_two_families_take_39_references():
     both = {PATCHES: True, "additive": True}
     found = judge(profile_with(**both), made_up(38, also=("additive",)), 0.05, NAMES)
     assert (found.verdict, found.p_value) == ("inconclusive", None)
-    assert "at least 39 references, for 2 families; there are 38, so 1 " in found.reason
+    assert "at least 39 references, for 2 families, and there are 38: add 1 more" in found.reason
     three = judge(
         profile_with(**both, warp=True), made_up(58, also=("additive", "warp")), 0.05, NAMES
     )
-    assert "at least 59 references, for 3 families; there are 58, so 1 " in three.reason
+    assert "at least 59 references, for 3 families, and there are 58: add 1 more" in three.reason
 
 
 def test_the_p_value_of_many_families_is_at_most_one():
