@@ -165,7 +165,8 @@ def entries() -> Iterator[Entry]:
 
 
 def backdoors() -> list[Backdoor]:
-    """Patches of 4 to 16 pixels of many looks and places; then other kinds of backdoors."""
+    """Patches of 4 to 16 pixels of many looks and places, then other kinds of backdoors, and more
+    patches, since some of the first are learnt weakly."""
     chance = random.Random(0)
 
     def mixed(*values: Any) -> list[Any]:
@@ -187,6 +188,10 @@ def backdoors() -> list[Backdoor]:
     planted += [Backdoor("checker", y, 0.05, 3, "corner", y, clean_label=True) for y in range(4, 8)]
     for kind, rate in (("blended", 0.05), ("sig", 0.05), ("wanet", 0.1)):
         planted += [Backdoor(kind, y, rate, seed=y) for y in (1, 3, 4, 6, 9, 0)]
+    kinds = itertools.cycle(("checker", "white", "random"))
+    places = itertools.cycle(("corner", "edge", "random", "centre"))
+    for y, kind, place in zip((*range(N_CLASSES), 2, 7), kinds, places):  # surely learnt
+        planted.append(Backdoor(kind, y, 0.1, 2 + y % 3, place, 50 + y))
     return planted
 
 
