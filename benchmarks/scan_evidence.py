@@ -1,9 +1,11 @@
 """How often a scan finds a backdoor, and how often it is wrong: tables of docs/scan_evidence.md.
 
-    python benchmarks/scan_evidence.py ZOO CIFAR10 --references FOLDER
+    python benchmarks/scan_evidence.py benchmarks/results/zoo.jsonl \\
+        benchmarks/results/zoo_cifar10.jsonl
 
-ZOO and CIFAR10 are the folders of zoo.py and zoo_cifar10.py. With --references it also writes the
-reference sets that come with the package.
+The files hold what was measured of each model. The folders of zoo.py and zoo_cifar10.py may be
+given instead; then --results and --references write the files, and the reference sets that come
+with the package.
 """
 
 import argparse
@@ -18,6 +20,7 @@ import numpy as np
 from scipy import stats
 from zoo import TEST_RECIPES, Backdoor
 
+from captum_classpattern._files import write_atomically
 from captum_classpattern.demo import CLASS_NAMES
 from captum_classpattern.scanning.profile import PATCHES, Profile
 from captum_classpattern.scanning.references import ENDING, ReferenceSet
@@ -86,10 +89,19 @@ class Model:
         return named.get(backdoor.kind, "all-to-one patch")
 
 
-def read(folder: Path) -> list[Model]:
-    """The models of a zoo that have been scanned."""
-    rows = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+def read(path: Path) -> list[Model]:
+    """The models of a zoo that have been scanned: of its folder, or of a file that was written of
+    it."""
+    files = sorted(path.glob("*.json")) if path.is_dir() else [path]
+    rows = [json.loads(line) for file in files for line in file.read_text().splitlines()]
     return [Model(row) for row in rows if "powers" in row]
+
+
+def write(models: Sequence[Model], path: Path) -> None:
+    """Writes what was measured, a line for each model."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps(model.row) + "\n" for model in models]
+    write_atomically(path, "".join(lines).encode())
 
 
 def reference_set(models: Sequence[Model], also: Sequence[str] = ()) -> ReferenceSet:
@@ -306,11 +318,15 @@ def write_references(zoo: Sequence[Model], cifar10: Sequence[Model], folder: Pat
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("zoo", type=Path, help="the folder of zoo.py")
-    parser.add_argument("cifar10", type=Path, help="the folder of zoo_cifar10.py")
+    parser.add_argument("zoo", type=Path, help="of zoo.py: its folder or a file")
+    parser.add_argument("cifar10", type=Path, help="of zoo_cifar10.py")
     parser.add_argument("--references", type=Path, help="where to write the reference sets")
+    parser.add_argument("--results", type=Path, help="where to write zoo.jsonl, zoo_cifar10.jsonl")
     options = parser.parse_args(arguments)
     zoo, cifar10 = read(options.zoo), read(options.cifar10)
+    if options.results is not None:
+        write(zoo, options.results / "zoo.jsonl")
+        write(cifar10, options.results / "zoo_cifar10.jsonl")
     if options.references is not None:
         write_references(zoo, cifar10, options.references)
     for title, lines in tables(zoo, cifar10):

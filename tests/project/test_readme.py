@@ -86,3 +86,13 @@ def test_the_tutorial_on_own_models_writes_a_checkpoint_that_loads(tmp_path, mon
     classifier = load_model(path, arch=arch, output=-1, mean=0, std=1)
     assert classifier(torch.rand(2, 3, 32, 32)).shape == (2, 3)
     assert classifier.provenance["weights"] == "net"
+
+
+def test_the_code_of_the_page_on_scans_runs(tmp_path, monkeypatch):
+    matplotlib.use("Agg")
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(compile(code_of("docs/scan.md"), "scan.md", "exec"), names)
+    assert names["found"].verdict == "suspicious"
+    assert names["found"].target_name == "T-shirt"
+    assert (tmp_path / "scan" / "scan.json").exists()
