@@ -77,8 +77,8 @@ def scan(
 
     For example:
 
-        classpattern scan suspect.pt --arch resnet18 --data CIFAR10/test --references cifar10
-        classpattern scan suspect.pt --data my_images --references my_references.json --json
+        classpattern scan bad.pt --data CIFAR10/test --references cifar10
+        classpattern scan bad.pt --data images --references mine.json --json
 
     Args:
         checkpoint: A checkpoint file, or torchvision:NAME or timm:NAME.
@@ -194,7 +194,7 @@ def reference(
 
     For example:
 
-        classpattern reference clean/*.pt --arch resnet18 --data my_images --out my_references.json
+        classpattern reference clean/*.pt --data images --out mine.json
 
     Args:
         models: Checkpoint files of clean models, or torchvision:NAME or timm:NAME. Put a name and

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from functools import partial
 from importlib import import_module
 from typing import get_args, get_type_hints
 
@@ -17,7 +18,9 @@ import captum_classpattern
 from captum_classpattern import Pattern, cli
 from captum_classpattern.cli.options import ComputeOptions
 from captum_classpattern.demo import DemoImages, LabelledImages, demo_images
+from captum_classpattern.optimization import Learned
 from captum_classpattern.optimization.settings import PRECISIONS
+from captum_classpattern.scanning import profile
 from captum_classpattern.surveys.store import find_pattern_file
 
 demo_module = import_module("captum_classpattern.cli.demo")  # the name is the command's, too
@@ -36,6 +39,8 @@ def small(monkeypatch):
     monkeypatch.setattr(captum_classpattern.demo, "demo_images", lambda: few)
     monkeypatch.setattr(demo_module, "ROUNDS", 4)
     monkeypatch.setattr(demo_module, "CANVASES", {"positive": 2, "white": 1})
+    short = partial(Learned, rounds=1, soft_batch_size=1, batch_size=1)
+    monkeypatch.setattr(profile, "Learned", short)
 
 
 def test_version():
@@ -57,7 +62,7 @@ print([name for name in slow if name in sys.modules])
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-COMMANDS = ["demo", "search", "compare", "apply"]
+COMMANDS = ["demo", "search", "scan", "reference", "compare", "apply"]
 ROW = re.compile(r"│ [* ]*(?P<names>[-A-Z]\S*( \S+)*) {2,}(?P<text>\S.*?) *│")
 
 
@@ -192,6 +197,10 @@ def test_demo_writes_tables_verdicts_figures_and_patterns(tmp_path):
     for verdict in written["verdicts"]:
         assert verdict["text"][:60] in " ".join(result.output.split())
     assert f"{written['seconds']} s" in result.output
+    for name in ("natural", "backdoored", "robust"):
+        found = json.loads((out / "scan" / name / "scan.json").read_text())
+        assert f"{name} model: {found['verdict']}. " in result.output
+        assert found["reason"][:40] in " ".join(result.output.split())
 
 
 def test_ctrl_c_leaves_the_finished_patterns_and_the_demo_continues_from_there(
