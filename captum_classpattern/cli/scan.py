@@ -77,8 +77,8 @@ def scan(
 
     For example:
 
-        classpattern scan bad.pt --data CIFAR10/test --references cifar10
-        classpattern scan bad.pt --data images --references mine.json --json
+        classpattern scan model.pt --data my_images --references cifar10
+        classpattern scan model.pt --data my_images --references my.json
 
     Args:
         checkpoint: A checkpoint file, or torchvision:NAME or timm:NAME.
@@ -194,7 +194,7 @@ def reference(
 
     For example:
 
-        classpattern reference clean/*.pt --data images --out mine.json
+        classpattern reference clean/*.pt --data my_images --out my.json
 
     Args:
         models: Checkpoint files of clean models, or torchvision:NAME or timm:NAME. Put a name and
