@@ -76,7 +76,7 @@ class Model:
         """A word for what was planted."""
         backdoor = self.backdoor
         if backdoor is None:
-            return "clean"
+            return "clean, ships" if self.name.startswith("shipped") else "clean"
         if self.name.startswith("adaptive"):
             return "adaptive"
         if self.success < PLANTED:
@@ -308,7 +308,7 @@ def write_references(zoo: Sequence[Model], cifar10: Sequence[Model], folder: Pat
         ("demo", zoo, "Fashion-MNIST, the demo's search images", CLASS_NAMES),
         ("cifar10", cifar10, "CIFAR-10, the test images", CIFAR10),
     ):
-        clean = [model for model in models if model.name.startswith("clean")]
+        clean = [model for model in models if model.kind == "clean"]
         if clean:
             found = reference_set(clean, list(clean[0].profile.others))
             found.images = {**found.images, "description": description}
@@ -339,7 +339,7 @@ def tables(zoo: Sequence[Model], cifar10: Sequence[Model]) -> Iterator[tuple[str
     """All tables, with their titles."""
     development = [m for m in zoo if m.kind == "clean" and not m.is_test]
     test = [m for m in zoo if m.is_test]
-    clean = [m for m in cifar10 if m.name.startswith("clean")]
+    clean = [m for m in cifar10 if m.kind == "clean"]
     if development and test:
         area = auroc(test, development)
         yield (

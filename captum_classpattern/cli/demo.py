@@ -185,7 +185,7 @@ def _scan(out: Path, searches: ComputeOptions) -> None:
             show_progress=sys.stderr.isatty(),
         )
         found.save(out / name)
-        console().print(f"{name} model: {found.verdict}. {found.reason}\n", markup=False)
+        console().print(f"{name} model, {found.verdict}: {found.reason}\n", markup=False)
     print(f"The figures and patterns of the scans are in {out}.\n")
 
 

@@ -336,11 +336,11 @@ def judge(
         )
     else:
         verdict = NOTHING
-        others = "".join(f", or {WORDS[other]}" for other in profile.others)
+        looked = [f"patterns of {min(SCORED)} to {max(SCORED)} {unit_of(references.shape)}"]
+        looked += [WORDS[other] for other in profile.others]
         reason = (
-            f"Nothing was found among patterns of {min(SCORED)} to {max(SCORED)} "
-            f"{unit_of(references.shape)}{others} (p = {corrected:.2g}{searched}). This does not "
-            "show that the model is clean."
+            f"No class stands out by {' or '.join(looked)} (p = {corrected:.2g}{searched}). This "
+            "does not show that the model is clean."
         )
     return Scan(
         verdict,

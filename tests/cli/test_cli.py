@@ -199,7 +199,7 @@ def test_demo_writes_tables_verdicts_figures_and_patterns(tmp_path):
     assert f"{written['seconds']} s" in result.output
     for name in ("natural", "backdoored", "robust"):
         found = json.loads((out / "scan" / name / "scan.json").read_text())
-        assert f"{name} model: {found['verdict']}. " in result.output
+        assert f"{name} model, {found['verdict']}: " in result.output
         assert found["reason"][:40] in " ".join(result.output.split())
 
 
