@@ -54,4 +54,8 @@ if (out / "comparison").exists():
     assert first["title"] == "ClassPattern comes first", first
     assert first["holds"], first
     assert (out / "comparison" / "report.html").stat().st_size > 500_000
+# the verdicts: the backdoored model alone is suspicious, and the class is the trigger's
+scans = {name: json.loads((out / "scan" / name / "scan.json").read_text()) for name in models}
+assert (scans["backdoored"]["verdict"], scans["backdoored"]["target"]) == ("suspicious", 0)
+assert not [n for n in models if n != "backdoored" and scans[n]["verdict"] == "suspicious"]
 print(f"demo: {len(rows)} rows, {results['seconds']} s, all scores reproduced")
