@@ -22,12 +22,11 @@ from captum_classpattern.cli.comparing import (
     print_comparison,
     write_comparison,
 )
-from captum_classpattern.cli.options import ComputeOptions
+from captum_classpattern.cli.options import ComputeOptions, checkpoints_by_name
 from captum_classpattern.comparison import RandomPixels, known_methods
 from captum_classpattern.comparison.methods import NAMES
 from captum_classpattern.demo import DATA, DemoImages, LabelledImages, demo_images, demo_models
 
-compare_module = import_module("captum_classpattern.cli.compare")
 demo_module = import_module("captum_classpattern.cli.demo")
 comparing_module = import_module("captum_classpattern.cli.comparing")
 ARCH = "captum_classpattern.demo.network:SmallResNet"
@@ -226,10 +225,10 @@ def test_two_models_with_the_same_name_are_refused(inputs, tmp_path):
 def test_a_file_may_have_an_equals_sign_in_its_name(tmp_path):
     path = tmp_path / "epoch=1-step=2.pt"
     path.touch()
-    assert compare_module._checkpoints_by_name((str(path),)) == {"epoch=1-step=2": str(path)}
-    assert compare_module._checkpoints_by_name((f"new={path}",)) == {"new": str(path)}
+    assert checkpoints_by_name((str(path),)) == {"epoch=1-step=2": str(path)}
+    assert checkpoints_by_name((f"new={path}",)) == {"new": str(path)}
     plain = ("a/old.pt", "torchvision:resnet18", "own=timm:resnet18")
-    assert compare_module._checkpoints_by_name(plain) == {
+    assert checkpoints_by_name(plain) == {
         "old": "a/old.pt",
         "torchvision:resnet18": "torchvision:resnet18",
         "own": "timm:resnet18",
@@ -238,7 +237,7 @@ def test_a_file_may_have_an_equals_sign_in_its_name(tmp_path):
 
 def test_models_whose_files_would_have_the_same_name_are_refused():
     with pytest.raises(ValueError, match="the models 'a b' and 'a_b' would be written"):
-        compare_module._checkpoints_by_name(("a b=x.pt", "a_b=y.pt"))
+        checkpoints_by_name(("a b=x.pt", "a_b=y.pt"))
 
 
 def failing(model):

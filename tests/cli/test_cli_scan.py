@@ -249,9 +249,7 @@ def test_a_backdoored_model_is_suspicious(tmp_path, monkeypatch):
 def test_nothing_is_found_on_a_clean_model(tmp_path):
     result = scan("good.pt", tmp_path)
     assert result.exit_code == 0
-    assert "Nothing found No class stands out by patterns of 3 to 10 pixels" in plain(
-        result.stdout
-    )
+    assert "Nothing found No class stands out by patterns of 3 to 10 pixels" in plain(result.stdout)
     assert read(tmp_path)["verdict"] == "nothing found"
 
 
