@@ -100,7 +100,10 @@ def read(path: Path) -> list[Model]:
 def write(models: Sequence[Model], path: Path) -> None:
     """Writes what was measured, a line for each model."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(model.row) + "\n" for model in models]
+    rows = [
+        {**model.row, "source": {**model.row["source"], "description": None}} for model in models
+    ]
+    lines = [json.dumps(row) + "\n" for row in rows]
     write_atomically(path, "".join(lines).encode())
 
 

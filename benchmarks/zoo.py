@@ -368,7 +368,7 @@ def measured(
         "record": record,
         "scan": SETTINGS,
         **profile.as_dict(),
-        "source": describe(images),
+        "source": {**describe(images), "description": None},  # rows are shared
         "shape": list(images.shape),
         "shown": {str(y): pixels_of(pattern) for y, pattern in shown.items()},
         "seconds": round(seconds, 1),
