@@ -162,7 +162,7 @@ def detections(
             model.backdoor is not None and scan.target == model.backdoor.target
             for model, scan in zip(group, scans)
         ]
-        planted = kind != "clean"
+        planted = not kind.startswith("clean")
         yield line(
             kind,
             share(sum(found), len(group)),

@@ -250,7 +250,7 @@ def test_the_models_of_the_tutorials_have_a_record(name, ten_classes):
     assert 0.1 <= record["accuracy"] <= 1
     made = scan_evidence.Model({"name": f"shipped_{name}", "record": record})
     assert made.recipe == name
-    assert made.kind == ("all-to-one patch" if name == "backdoored" else "clean")
+    assert made.kind == ("all-to-one patch" if name == "backdoored" else "clean, ships")
     if made.backdoor is not None:
         planted, trigger = made.backdoor.patch((3, 32, 32)), BadNets((3, 32, 32))
         assert torch.equal(planted.mask, trigger.mask)
@@ -575,7 +575,8 @@ def test_cifar10_models_are_compared_with_the_other_clean_ones(tables):
     assert {tuple(found[f"clean_{i}"][2:4]) for i in range(20)} == {("nothing found", "1")}
     assert tables["CIFAR-10, all kinds"] == [
         ["all-to-one patch", "1 of 1 (21% to 100%)", "1 of 1 (21% to 100%)", "0", "1 of 1"],
-        ["clean", "1 of 21 (1% to 23%)", "", "0", ""],
+        ["clean", "0 of 20 (0% to 16%)", "", "0", ""],
+        ["clean, ships", "1 of 1 (21% to 100%)", "", "0", ""],
     ]
 
 

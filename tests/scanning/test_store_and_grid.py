@@ -596,7 +596,7 @@ def test_the_p_value_of_many_families_is_at_most_one():
     )  # fmt: skip
     assert found.verdict == "nothing found"
     assert found.p_value == 1.0
-    assert "or a small perturbation of all pixels, or a smooth warp (p = 1, for 3 f" in found.reason
+    assert "or a small perturbation of all pixels or a smooth warp (p = 1, for 3 f" in found.reason
 
 
 def test_families_that_the_references_lack_are_refused(monkeypatch):
