@@ -15,6 +15,7 @@ from captum_classpattern.cli.options import (
     OutputFolder,
     SearchOptions,
     checkpoints_by_name,
+    names_among,
     read_as,
 )
 
@@ -24,11 +25,7 @@ PANEL = Parameter(group=COMPARISON)  # of the help
 def _methods(text: str) -> list[str]:
     from captum_classpattern.comparison.methods import NAMES
 
-    names = [name.strip() for name in text.split(",")]
-    unknown = [name for name in names if name not in NAMES]
-    if unknown:
-        raise ValueError(f"there is no method {unknown[0]!r}: choose from {', '.join(NAMES)}")
-    return names
+    return names_among(text, NAMES, "method")
 
 
 def compare(

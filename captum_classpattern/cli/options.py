@@ -5,7 +5,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,6 +37,15 @@ def read_as(parse: Callable[[str], Any], metavar: str | None = None) -> Paramete
             raise CoercionError(msg=str(error), token=last) from error
 
     return Parameter(converter=convert, n_tokens=1, metavar=metavar)
+
+
+def names_among(text: str, known: Collection[str], what: str) -> list[str]:
+    """The names of a list such as Saliency,LRP; an error if one is not known."""
+    names = [name.strip() for name in text.split(",")]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ValueError(f"there is no {what} {unknown[0]!r}: choose from {', '.join(known)}")
+    return names
 
 
 def _whole_number(text: str, *, least: int) -> int:

@@ -21,6 +21,7 @@ from captum_classpattern.cli.options import (
     OutputFolder,
     SourceOptions,
     checkpoints_by_name,
+    names_among,
     read_as,
 )
 from captum_classpattern.cli.printing import console
@@ -35,11 +36,7 @@ SHOWN = 5  # classes in the table
 def _families(text: str) -> list[str]:
     from captum_classpattern.scanning.families import FAMILIES
 
-    names = [name.strip() for name in text.split(",")]
-    unknown = [name for name in names if name not in FAMILIES]
-    if unknown:
-        raise ValueError(f"there is no family {unknown[0]!r}: choose from {', '.join(FAMILIES)}")
-    return names
+    return names_among(text, FAMILIES, "family")
 
 
 def _level(text: str) -> float:

@@ -58,17 +58,20 @@ class RandomPixels(Attribution):  # type: ignore[misc]  # captum's class is unty
         return like_inputs(drawn.to(images).expand_as(images).contiguous(), inputs)
 
 
-class _WithBaselines(Attribution):  # type: ignore[misc]  # captum's class is untyped
+class WithBaselines(Attribution):  # type: ignore[misc]  # captum's class is untyped
+    """What methods have in common that use images and their classes."""
+
     def __init__(
         self, forward_func: Classifier, baselines: Images, baseline_labels: Labels = None
     ) -> None:
         super().__init__(forward_func)
-        self._baselines = ensure_labels(
-            forward_func, LabelledImages.of(baselines, baseline_labels, argument="baselines")
-        )
+        with preserve_state(forward_func, 0):
+            self._baselines = ensure_labels(
+                forward_func, LabelledImages.of(baselines, baseline_labels, argument="baselines")
+            )
 
 
-class ClassMean(_WithBaselines):
+class ClassMean(WithBaselines):
     r"""
     How close each value of the input is to its mean over images of the class: 1 - abs(x - mean).
 
@@ -121,7 +124,7 @@ class ClassMean(_WithBaselines):
         return torch.as_tensor(total / len(of_class))
 
 
-class BestCrop(_WithBaselines):
+class BestCrop(WithBaselines):
     r"""
     The square of the input that works best as a pattern on some of the baselines.
 

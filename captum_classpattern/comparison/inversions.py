@@ -10,9 +10,9 @@ from torch import Tensor
 
 from captum_classpattern.attribution import ClassPattern, single_tensor
 from captum_classpattern.class_names import parse_targets
-from captum_classpattern.classifier import Classifier, preserve_state
-from captum_classpattern.comparison.controls import like_inputs
-from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels
+from captum_classpattern.classifier import Classifier
+from captum_classpattern.comparison.controls import WithBaselines, like_inputs
+from captum_classpattern.images import Images, Labels
 from captum_classpattern.scanning.rivals import Inversion, neural_cleanse, pixel_inversion
 
 
@@ -97,7 +97,7 @@ class LearnedPattern(Attribution):  # type: ignore[misc]  # captum's class is un
         return like_inputs(masks.to(images).expand_as(images).contiguous(), inputs)
 
 
-class _Inverted(Attribution):  # type: ignore[misc]  # captum's class is untyped
+class _Inverted(WithBaselines):
     """What the two inversions have in common: one pattern for each class, whatever the input."""
 
     invert: Callable[..., Inversion]
@@ -105,11 +105,7 @@ class _Inverted(Attribution):  # type: ignore[misc]  # captum's class is untyped
     def __init__(
         self, forward_func: Classifier, baselines: Images, baseline_labels: Labels = None
     ) -> None:
-        super().__init__(forward_func)
-        with preserve_state(forward_func, 0):
-            self._baselines = ensure_labels(
-                forward_func, LabelledImages.of(baselines, baseline_labels, argument="baselines")
-            )
+        super().__init__(forward_func, baselines, baseline_labels)
         self.colours: Tensor | None = None
 
     @log_usage()  # type: ignore[untyped-decorator]

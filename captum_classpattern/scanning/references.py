@@ -130,7 +130,7 @@ class ReferenceSet:
                 "the models of the set were measured with other images (of "
                 f"{self.images.get('description')}): give the same images for all"
             )
-        twin = self.name_of(model)
+        twin = self.name_of(hash_of_model(model))
         if twin not in (None, name):
             raise ValueError(
                 f"{name} has the same weights as {twin}: each reference must be another model"
@@ -218,9 +218,8 @@ class ReferenceSet:
         known = (profile.accuracy for profile in self.profiles.values())
         return [accuracy for accuracy in known if accuracy is not None]
 
-    def name_of(self, model: Classifier) -> str | None:
-        """The name of the reference with the weights of this model, or None."""
-        weights = hash_of_model(model)
+    def name_of(self, weights: str | None) -> str | None:
+        """The name of the reference with the weights of this hash, or None."""
         same = (name for name, each in self.profiles.items() if each.model == weights)
         return None if weights is None else next(same, None)
 

@@ -283,7 +283,7 @@ def scan(
         show_progress=show_progress,
     )
     names = names_of(model, source, known.n_classes)
-    notes = _notes(profile, source, known, names, known.name_of(model))
+    notes = _notes(profile, source, known, names, known.name_of(profile.model))
     if names is not None:
         known = known.in_order(names)
     return judge(
