@@ -39,6 +39,7 @@ SUSPICIOUS, NOTHING, INCONCLUSIVE = "suspicious", "nothing found", "inconclusive
 DRAWN = 3  # patterns in the figure
 PATTERNS = "patterns"  # their folder
 FACTOR = 2  # by which the number of judging images may differ from the references'
+SHARED = 0.5  # of the largest excess; less of it in most classes does not make another kind
 WORDS = {"additive": "a small perturbation of all pixels", "warp": "a smooth warp"}
 
 
@@ -395,9 +396,10 @@ def _concern(profile: Profile, references: ReferenceSet) -> str | None:
 
 
 def _other_kind(test: ConformalTest) -> str | None:
-    """That most classes are stronger than those of all references, or None. Weaker ones need no
-    caution: they lower the largest excess."""
-    if test.median_excess <= test.usual_median[1]:
+    """That most classes are stronger than those of all references, by half of what sets the
+    first class apart, or None. Weaker ones need no caution: they lower the largest excess."""
+    shared = test.median_excess
+    if shared <= test.usual_median[1] or shared < SHARED * test.excess.max():
         return None
     return (
         "The patterns of most classes are stronger than those of all references, so the model is "

@@ -170,6 +170,19 @@ def test_a_model_of_another_kind_is_inconclusive(references):
     assert "stronger than those of all references" in found.reason
 
 
+def test_a_class_far_above_strong_ones_is_suspicious(references):
+    many = with_copies(references, 19)
+    found = profile_like(many, 1.0)
+    powers = {
+        size: [min(1.0, value + 0.05 * (y != 1)) for y, value in enumerate(values)]
+        for size, values in found.powers.items()
+    }
+    found = judge(replace(found, powers=powers), many, 0.05, NAMES)
+    test = found.tests["patches"]
+    assert test.median_excess > test.usual_median[1]
+    assert (found.verdict, found.target) == ("suspicious", 1)
+
+
 def test_the_table_has_the_most_suspicious_class_first(references):
     table = scan(Net(9, backdoor=2).eval(), random_images(), references=references).table()
     rows = table.to_dict("records") if hasattr(table, "to_dict") else table
