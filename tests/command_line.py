@@ -3,6 +3,7 @@
 import contextlib
 import io
 from dataclasses import dataclass
+from itertools import islice
 
 from captum_classpattern.cli import main
 from captum_classpattern.surveys.search import SurveySearch
@@ -34,15 +35,15 @@ def run(arguments):
 
 
 def interrupt_searches(monkeypatch, *, after):
-    """Ctrl+C when this many classes of a model are finished. Returns the classes of each search."""
+    """Ctrl+C when this many classes of a model are finished, or never if None. Returns the classes
+    of each search."""
     find, searched = SurveySearch.find, []
 
     def interrupted(self, targets):
         searched.append([*targets])
-        for count, findings in enumerate(find(self, targets)):
-            if count == after:
-                raise KeyboardInterrupt
-            yield findings
+        yield from islice(find(self, targets), after)
+        if after is not None:
+            raise KeyboardInterrupt
 
     monkeypatch.setattr(SurveySearch, "find", interrupted)
     return searched

@@ -28,17 +28,17 @@ demo_module = import_module("captum_classpattern.cli.demo")  # the name is the c
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    """Eight images a class and four rounds: what is written does not depend on them."""
+    """Four images a class and four rounds: what is written does not depend on them."""
     images = demo_images()
 
     def part(half):
-        chosen = torch.cat([torch.nonzero(half.labels == y).flatten()[:8] for y in range(10)])
+        chosen = torch.cat([torch.nonzero(half.labels == y).flatten()[:4] for y in range(10)])
         return LabelledImages(half.images[chosen], half.labels[chosen])
 
     few = DemoImages(part(images.search), part(images.held_out))
     monkeypatch.setattr(captum_classpattern.demo, "demo_images", lambda: few)
     monkeypatch.setattr(demo_module, "ROUNDS", 4)
-    monkeypatch.setattr(demo_module, "CANVASES", {"positive": 2, "white": 1})
+    monkeypatch.setattr(demo_module, "CANVASES", {"positive": 1, "white": 1})
     short = partial(Learned, rounds=1, soft_batch_size=1, batch_size=1)
     monkeypatch.setattr(profile, "Learned", short)
 
@@ -173,15 +173,49 @@ def test_debug_shows_the_traceback(line, tmp_path):
     assert "FileNotFoundError: " in done.stderr
 
 
-def test_demo_writes_tables_verdicts_figures_and_patterns(tmp_path):
-    result = run(["demo", "--no-comparison", "--out", str(tmp_path / "new" / "out")])
-    assert result.exit_code == 0, result.output
+def test_an_interrupted_demo_keeps_its_patterns_and_continues(tmp_path, monkeypatch):
     out = tmp_path / "new" / "out"
+    line = ["demo", "--no-comparison", "--out", str(out)]
+    with monkeypatch.context() as patch:
+        interrupt_searches(patch, after=2)
+        result = run(line)
+    assert result.exit_code == 130
+    assert f"Interrupted: the 4 finished patterns are in {out};" in result.output
+    saved = sorted((out / "natural" / "patterns").glob("[0-9]_*"))
+    assert [path.stem for path in saved] == [
+        f"{name}_{kind}_{area}"
+        for name in ("0_T-shirt", "1_Trouser")
+        for kind in ("positive", "white")
+        for area in (0.01, 0.05)
+    ]
+    for path in saved:
+        Pattern.load(path)
+    first = json.loads((out / "results.json").read_text())
+    assert not first["complete"]
+    assert len(first["rows"]) == 4
+
+    again = run(line)
+    assert again.exit_code == 0, again.output
+    assert f"Continuing the unfinished demo in {out}." in again.output
     written = json.loads((out / "results.json").read_text())
+    assert written["rows"][:4] == first["rows"]
+    check_the_demo(out, written, again.output)
+
+    for more in ([], ["--seed", "1"]):  # a finished demo, and one with other options
+        with monkeypatch.context() as patch:
+            searched = interrupt_searches(patch, after=0)
+            result = run([*line, *more])
+        assert result.exit_code == 130
+        assert "Continuing" not in result.output
+        assert searched == [list(range(10))]
+
+
+def check_the_demo(out, written, output):
+    """Tables, verdicts, figures and patterns."""
     assert written["complete"]
     assert len(written["rows"]) == 60
     for name in ("natural", "backdoored", "robust"):
-        assert f"{name} model" in result.output
+        assert f"{name} model" in output
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert len(list((out / name / "patterns").glob("[0-9]_*"))) == 40
         assert len(list((out / name / "patterns").glob("seen_*"))) == 1  # of all 40
@@ -194,51 +228,14 @@ def test_demo_writes_tables_verdicts_figures_and_patterns(tmp_path):
         assert pattern.info["search_power"] == scores["search_power"]
         rounds = 4 if float(area) == 0.05 else 3  # the smaller area starts from the larger one
         assert pattern.info["settings"]["n_steps"] == rounds
+    words = " ".join(output.split())
     for verdict in written["verdicts"]:
-        assert verdict["text"][:60] in " ".join(result.output.split())
-    assert f"{written['seconds']} s" in result.output
+        assert verdict["text"][:60] in words
+    assert f"{written['seconds']} s" in output
     for name in ("natural", "backdoored", "robust"):
         found = json.loads((out / "scan" / name / "scan.json").read_text())
-        assert f"{name} model, {found['verdict']}: " in result.output
-        assert found["reason"][:40] in " ".join(result.output.split())
-
-
-def test_ctrl_c_leaves_the_finished_patterns_and_the_demo_continues_from_there(
-    tmp_path, monkeypatch
-):
-    line = ["demo", "--no-comparison", "--out", str(tmp_path)]
-    with monkeypatch.context() as patch:
-        interrupt_searches(patch, after=2)
-        result = run(line)
-    assert result.exit_code == 130
-    assert f"Interrupted: the 4 finished patterns are in {tmp_path};" in result.output
-    saved = sorted((tmp_path / "natural" / "patterns").glob("[0-9]_*"))
-    assert [path.stem for path in saved] == [
-        f"{name}_{kind}_{area}"
-        for name in ("0_T-shirt", "1_Trouser")
-        for kind in ("positive", "white")
-        for area in (0.01, 0.05)
-    ]
-    for path in saved:
-        Pattern.load(path)
-    first = json.loads((tmp_path / "results.json").read_text())
-    assert not first["complete"]
-    assert len(first["rows"]) == 4
-    again = run(line)
-    assert again.exit_code == 0
-    assert f"Continuing the unfinished demo in {tmp_path}." in again.output
-    written = json.loads((tmp_path / "results.json").read_text())
-    assert written["complete"]
-    assert len(written["rows"]) == 60
-    assert written["rows"][:4] == first["rows"]
-
-    for more in ([], ["--seed", "1"]):  # a finished demo, and one with other options
-        with monkeypatch.context() as patch:
-            searched = interrupt_searches(patch, after=1)
-            result = run([*line, *more])
-        assert result.exit_code == 130
-        assert "Continuing" not in result.output
-        assert searched == [list(range(10))]
+        assert f"{name} model, {found['verdict']}: " in output
+        assert found["reason"][:40] in words
 
 
 def test_a_folder_of_other_results_is_refused(tmp_path):

@@ -368,8 +368,7 @@ def test_the_demo_ends_with_the_comparison(tmp_path, monkeypatch):
         "demo_images",
         lambda: DemoImages(part(images.search), part(images.held_out)),
     )
-    monkeypatch.setattr(demo_module, "ROUNDS", 2)
-    monkeypatch.setattr(demo_module, "CANVASES", {"positive": 1, "white": 1})
+    monkeypatch.setattr(demo_module, "COMPARED_ROUNDS", 2)
     monkeypatch.setattr(demo_module, "COMPARED", ("ClassPattern", "RandomPixels"))
     names = captum_classpattern.demo.CLASS_NAMES
     monkeypatch.setattr(captum_classpattern.demo, "CLASS_NAMES", names[:2])
