@@ -31,7 +31,7 @@ ALPHA = 0.05
 CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 NAMES = [f"class {y}" for y in range(10)]
 PLANTED = 0.9  # least attack success of a backdoor that counts
-IN_PLACE = 0.5  # share of the shown pixels that must be of the trigger
+IN_PLACE = 0.5  # share of the shown pixels, or of the trigger if it has fewer, that must agree
 MOVED = ("shifted", "long")  # recipes that move the images in training, of the zoo and of CIFAR-10
 
 
@@ -149,14 +149,12 @@ def by_kind(models: Sequence[Model]) -> dict[str, list[Model]]:
     return groups
 
 
-def detections(
-    models: Sequence[Model], references: Sequence[Model], also: Sequence[str] = ()
-) -> Iterator[str]:
+def detections(models: Sequence[Model], references: Sequence[Model]) -> Iterator[str]:
     """How many models of each kind are found, with the right class."""
     columns = ("kind", "suspicious", "with the right class", "inconclusive", "target first")
     yield head(*columns)
     for kind, group in sorted(by_kind(models).items()):
-        scans = [scan_of(model, references, also) for model in group]
+        scans = [scan_of(model, references) for model in group]
         found = [scan.verdict == SUSPICIOUS for scan in scans]
         right = [
             model.backdoor is not None and scan.target == model.backdoor.target
@@ -170,6 +168,25 @@ def detections(
             sum(scan.verdict == INCONCLUSIVE for scan in scans),
             f"{sum(right)} of {len(group)}" if planted else "",
         )
+
+
+def with_families(models: Sequence[Model], references: Sequence[Model]) -> Iterator[str]:
+    """How many models of each kind are found, with the right class, if further families are
+    searched, too; of the clean ones, how many are suspicious."""
+    families = list(references[0].profile.others)
+    choices = [[], *([name] for name in families), families]
+    yield head("kind", *(" and ".join([PATCHES, *also]) for also in choices))
+    for kind, group in sorted(by_kind(models).items()):
+        yield line(kind, *(share(hits(group, references, also), len(group)) for also in choices))
+
+
+def hits(models: Sequence[Model], references: Sequence[Model], also: Sequence[str]) -> int:
+    """How many models are suspicious, if they are backdoored with the right class."""
+    scans = [(model.backdoor, scan_of(model, references, also)) for model in models]
+    return sum(
+        scan.verdict == SUSPICIOUS and (planted is None or scan.target == planted.target)
+        for planted, scan in scans
+    )
 
 
 def auroc(models: Sequence[Model], references: Sequence[Model], family: str = PATCHES) -> str:
@@ -191,11 +208,12 @@ def auroc(models: Sequence[Model], references: Sequence[Model], family: str = PA
 
 
 def false_alarms(models: Sequence[Model]) -> Iterator[str]:
-    """Clean models that are called suspicious, with references of other recipes. (Leaving out only
-    the model itself, the test is exact: at most 5 % can have p <= 0.05, whatever they are.)"""
+    """Clean models that are called suspicious, with references of their own recipe or of others.
+    (Leaving out only the model itself, at most 5 % can have p <= 0.05, whatever they are.)"""
     clean = [model for model in models if model.kind == "clean"]
     halves = {test: [m for m in clean if m.is_test == test] for test in (False, True)}
     choices: dict[str, Callable[[Model], list[Model]]] = {
+        "all but itself": lambda model: clean,
         "all but its recipe": lambda model: [m for m in clean if m.recipe != model.recipe],
         "the other half's recipes": lambda model: halves[not model.is_test],
     }
@@ -214,23 +232,28 @@ def false_alarms(models: Sequence[Model]) -> Iterator[str]:
 def shown(models: Sequence[Model]) -> Iterator[str]:
     """Whether the pattern that is shown is the trigger: in place, and in colour."""
     yield head(
-        "model", "moved in training", "trigger's pixels", "shown", "of these true", "IoU",
+        "model", "recipe", "trigger's pixels", "shown", "of these true", "IoU",
         "IoU at its best shift", "colour error", "in place",
     )  # fmt: skip
-    good: dict[bool, list[bool]] = {False: [], True: []}
+    good: dict[str, list[bool]] = {}
     for model in models:
         if model.kind != "all-to-one patch" or model.backdoor is None:
             continue
         cells, found = _overlap(model)
-        moved = model.recipe in MOVED
-        good[moved].append(found)
-        yield line(model.name, "yes" if moved else "no", *cells, "yes" if found else "no")
+        good.setdefault(_kind_of_network(model), []).append(found)
+        yield line(model.name, model.recipe, *cells, "yes" if found else "no")
     yield ""
-    for moved, all_found in good.items():
-        yield (
-            f"In place: {sum(all_found)} of {len(all_found)} models whose training "
-            f"{'moved' if moved else 'did not move'} the images."
-        )
+    for kind, all_found in sorted(good.items()):
+        yield f"In place, {kind}: {sum(all_found)} of {len(all_found)}."
+
+
+def _kind_of_network(model: Model) -> str:
+    """Whether a network can know where a trigger was."""
+    if model.recipe in MOVED:
+        return "images moved in training"
+    settings = model.row["record"]["settings"]
+    flat = isinstance(settings, dict) and model.recipe == "plain"  # of zoo.py, see plain_network
+    return "linear layers that see places" if flat else "pooling over all places"
 
 
 def _overlap(model: Model) -> tuple[list[object], bool]:
@@ -254,7 +277,7 @@ def _overlap(model: Model) -> tuple[list[object], bool]:
     colour = f"{np.mean(errors):.2f}" if errors else "-"
     ious = [f"{n / (len(places) + len(found) - n):.2f}" for n in (len(inside), best)]
     cells = [len(places), len(found), len(inside), *ious, colour]
-    return cells, len(inside) >= IN_PLACE * len(found)
+    return cells, len(inside) >= IN_PLACE * min(len(found), len(places))
 
 
 def adaptive(models: Sequence[Model], references: Sequence[Model]) -> Iterator[str]:
@@ -274,7 +297,7 @@ def adaptive(models: Sequence[Model], references: Sequence[Model]) -> Iterator[s
             continue
         scan = scan_of(model, references)
         yield line(
-            "spread" if backdoor.kind == "spread" else "square",
+            "spread thin" if backdoor.kind == "spread" else "square",
             backdoor.side**2,
             "yes" if backdoor.cover else "no",
             f"{model.success:.1%}",
@@ -349,13 +372,10 @@ def tables(zoo: Sequence[Model], cifar10: Sequence[Model]) -> Iterator[tuple[str
             f"Test half, references of the other recipes (AUROC of patches {area})",
             detections(test, development),
         )
-        families = list(development[0].profile.others)
         own = [m for m in zoo if m.kind == "clean"]
-        for also in ([], *([name] for name in families), families):
-            names = " and ".join([PATCHES, *also])
-            yield f"Test half, all clean models as references: {names}", detections(test, own, also)
+        yield "Test half, all clean models as references", with_families(test, own)
         yield "False alarms on clean models", false_alarms(zoo)
-        yield "The pattern that is shown", shown(test)
+        yield "The pattern that is shown", shown(zoo)
         yield "An attacker who knows the scan", adaptive(zoo, own)
         yield "Each model of the test half", every(test, development)
         yield f"Seconds: {seconds(zoo)}", iter(())

@@ -509,30 +509,24 @@ def test_detections_with_references_of_the_other_recipes(tables):
     ]
 
 
-def test_detections_with_all_clean_models(tables):
-    """Of 49 references, one has more power than the strongest clean model: p = 2/50."""
-    found = tables["Test half, all clean models as references: patches"]
-    assert found[3] == ["clean", "1 of 20 (1% to 24%)", "", "1", ""]
-    assert [row[1][:6] for row in found] == ["0 of 1", "1 of 2", "2 of 3", "1 of 20"[:6], "1 of 1"]
-
-
 def test_detections_with_further_families(tables):
-    """With two families the lowest p is 2/51; three would take 59 references."""
-    found = tables["Test half, all clean models as references: patches and additive"]
-    assert found[0] == ["Blended", "1 of 1 (21% to 100%)", "1 of 1 (21% to 100%)", "0", "1 of 1"]
-    assert found[2][1:3] == ["2 of 3 (21% to 94%)", "1 of 3 (6% to 79%)"]
-    assert found[3] == ["clean", "0 of 20 (0% to 16%)", "", "1", ""]  # p = 4/50
-    found = tables["Test half, all clean models as references: patches and warp"]
-    assert found[0][1] == "0 of 1 (0% to 79%)"
-    found = tables["Test half, all clean models as references: patches and additive and warp"]
-    assert [row[1][:4] for row in found] == ["0 of"] * 5
-    assert [row[3] for row in found] == ["1", "2", "3", "20", "1"]  # all are inconclusive
+    """With one family, of 49 or 50 references one has more power than the strongest clean model: p
+    = 2/50. With two the lowest p is 2/51, and three would take 59 references."""
+    found = tables["Test half, all clean models as references"]
+    assert found == [
+        ["Blended", "0 of 1 (0% to 79%)", "1 of 1 (21% to 100%)", *["0 of 1 (0% to 79%)"] * 2],
+        ["adaptive", "1 of 2 (9% to 91%)", *["0 of 2 (0% to 66%)"] * 3],
+        ["all-to-one patch", *["1 of 3 (6% to 79%)"] * 3, "0 of 3 (0% to 56%)"],
+        ["clean", "1 of 20 (1% to 24%)", *["0 of 20 (0% to 16%)"] * 3],
+        ["weakly learnt", *["1 of 1 (21% to 100%)"] * 3, "0 of 1 (0% to 79%)"],
+    ]
 
 
 def test_false_alarms(tables):
-    """Without their own recipe, the two strong models have p = 1/41 and 2/41, and with the other
-    half's, 1/21 and 2/31. The best model is inconclusive."""
+    """The two strong models have p = 1/50 and 2/50; without their own recipe, 1/41 and 2/41, and
+    with the other half's, 1/21 and 2/31. The best model is inconclusive."""
     assert tables["False alarms on clean models"] == [
+        ["all but itself", "49", "2 of 50 (1% to 13%)", "1"],
         ["all but its recipe", "40", "2 of 50 (1% to 13%)", "1"],
         ["the other half's recipes", "20 to 30", "1 of 50 (0% to 10%)", "1"],
     ]
@@ -541,18 +535,18 @@ def test_false_alarms(tables):
 def test_whether_the_shown_pattern_is_the_trigger(tables):
     assert tables["The pattern that is shown"] == [
         # pixels of the trigger, shown, and in place; IoU in place and shifted; error of the colours
-        ["backdoored_0", "no", "9", "6", "4", "0.36", "0.67", "0.10", "yes"],  # 4/11, 6/9
-        ["backdoored_1", "no", "9", "3", "0", "0.00", "0.33", "-", "no"],  # 3/9
-        ["backdoored_2", "yes", "9", "6", "3", "0.25", "0.25", "0.20", "yes"],  # half is enough
+        ["backdoored_0", "noisy", "9", "6", "4", "0.36", "0.67", "0.10", "yes"],  # 4/11, 6/9
+        ["backdoored_1", "noisy", "9", "3", "0", "0.00", "0.33", "-", "no"],  # 3/9
+        ["backdoored_2", "shifted", "9", "6", "3", "0.25", "0.25", "0.20", "yes"],  # half is enough
         "",
-        "In place: 1 of 2 models whose training did not move the images.",
-        "In place: 1 of 1 models whose training moved the images.",
+        "In place, images moved in training: 1 of 1.",
+        "In place, pooling over all places: 1 of 2.",
     ]
 
 
 def test_adaptive_attackers(tables):
     assert tables["An attacker who knows the scan"] == [
-        ["spread", "9", "no", "95.0%", "suspicious", "0.039", "1"],  # p = 2/51
+        ["spread thin", "9", "no", "95.0%", "suspicious", "0.039", "1"],  # p = 2/51
         ["square", "16", "yes", "50.0%", "nothing found", "1", "10"],
     ]
 
