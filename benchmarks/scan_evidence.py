@@ -32,7 +32,6 @@ CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 NAMES = [f"class {y}" for y in range(10)]
 PLANTED = 0.9  # least attack success of a backdoor that counts
 IN_PLACE = 0.5  # share of the shown pixels, or of the trigger if it has fewer, that must agree
-MOVED = ("shifted", "long")  # recipes that move the images in training, of the zoo and of CIFAR-10
 
 
 @dataclass(frozen=True)
@@ -249,10 +248,11 @@ def shown(models: Sequence[Model]) -> Iterator[str]:
 
 def _kind_of_network(model: Model) -> str:
     """Whether a network can know where a trigger was."""
-    if model.recipe in MOVED:
-        return "images moved in training"
-    settings = model.row["record"]["settings"]
-    flat = isinstance(settings, dict) and model.recipe == "plain"  # of zoo.py, see plain_network
+    of_zoo = isinstance(model.row["record"]["settings"], dict)
+    mirrored = not of_zoo and not model.name.startswith("shipped")  # by train_references.py
+    if mirrored or model.recipe == "shifted":
+        return "images moved or mirrored in training"
+    flat = of_zoo and model.recipe == "plain"  # see plain_network
     return "linear layers that see places" if flat else "pooling over all places"
 
 

@@ -539,7 +539,7 @@ def test_whether_the_shown_pattern_is_the_trigger(tables):
         ["backdoored_1", "noisy", "9", "3", "0", "0.00", "0.33", "-", "no"],  # 3/9
         ["backdoored_2", "shifted", "9", "6", "3", "0.25", "0.25", "0.20", "yes"],  # half is enough
         "",
-        "In place, images moved in training: 1 of 1.",
+        "In place, images moved or mirrored in training: 1 of 1.",
         "In place, pooling over all places: 1 of 2.",
     ]
 
