@@ -77,9 +77,7 @@ def entries() -> Iterator[Entry]:
     ):
         yield Entry(network, recipe, seed, backdoor)
         seed += 1
-    for _ in range(3):  # as good as the models that people have
-        yield Entry("small", "longest", seed)
-        seed += 1
+    yield Entry("small", "longest", seed)  # nearly as good as the models that people have
 
 
 def convolution(channels_in: int, channels_out: int, stride: int = 1) -> nn.Module:

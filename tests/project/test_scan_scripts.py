@@ -498,14 +498,15 @@ def test_detections_with_references_of_the_other_recipes(tables):
     """The references are 30 models. The first of them has more power than the strongest clean model
     of the test half, and than the spread trigger, so that these have p = 2/31."""
     # area: the two strong patches beat all 20 clean models, the third ties with 19 and loses once
-    title = "Test half, references of the other recipes (AUROC of patches 0.825)"
     assert (2 * 20 + 19 / 2) / 60 == 0.825
-    assert tables[title] == [
+    assert tables["Test half, references of the other recipes"] == [
         ["Blended", "0 of 1 (0% to 79%)", "0 of 1 (0% to 79%)", "0", "0 of 1"],
         ["adaptive", "0 of 2 (0% to 66%)", "0 of 2 (0% to 66%)", "0", "1 of 2"],
         ["all-to-one patch", "2 of 3 (21% to 94%)", "1 of 3 (6% to 79%)", "0", "1 of 3"],
         ["clean", "0 of 20 (0% to 16%)", "", "1", ""],
         ["weakly learnt", "1 of 1 (21% to 100%)", "1 of 1 (21% to 100%)", "0", "1 of 1"],
+        "",
+        "AUROC of all-to-one patches: 0.825",
     ]
 
 
@@ -562,8 +563,10 @@ def test_each_model_has_a_row(tables):
 
 def test_cifar10_models_are_compared_with_the_other_clean_ones(tables):
     """A model of the tutorials is no reference, but it is judged."""
-    found = {row[0]: row[1:] for row in tables["CIFAR-10, each model against the other clean ones"]}
-    assert len(found) == 22
+    clean = tables["CIFAR-10, each clean model"]
+    others = tables["CIFAR-10, the backdoored models and those of the tutorials"]
+    assert (len(clean), len(others)) == (20, 2)
+    found = {row[0]: row[1:] for row in clean + others}
     assert found["backdoored_0"] == ["90.0%", "97.0%", "suspicious", "0.048", "2", "2"]  # 1/21
     assert found["shipped_natural"] == ["90.0%", "", "suspicious", "0.048", "4", ""]
     assert {tuple(found[f"clean_{i}"][2:4]) for i in range(20)} == {("nothing found", "1")}
