@@ -562,12 +562,12 @@ def test_each_model_has_a_row(tables):
 
 
 def test_cifar10_models_are_compared_with_the_other_clean_ones(tables):
-    """A model of the tutorials is no reference, but it is judged."""
-    clean = tables["CIFAR-10, each clean model"]
+    """A clean model of the tutorials is a reference, too, and is judged without itself."""
+    clean = tables["CIFAR-10, each other clean model"]
     others = tables["CIFAR-10, the backdoored models and those of the tutorials"]
     assert (len(clean), len(others)) == (20, 2)
     found = {row[0]: row[1:] for row in clean + others}
-    assert found["backdoored_0"] == ["90.0%", "97.0%", "suspicious", "0.048", "2", "2"]  # 1/21
+    assert found["backdoored_0"] == ["90.0%", "97.0%", "suspicious", "0.045", "2", "2"]  # 1/22
     assert found["shipped_natural"] == ["90.0%", "", "suspicious", "0.048", "4", ""]
     assert {tuple(found[f"clean_{i}"][2:4]) for i in range(20)} == {("nothing found", "1")}
     assert tables["CIFAR-10, all kinds"] == [
@@ -592,7 +592,7 @@ def test_the_script_prints_all_tables_and_writes_the_references(folders, tables,
     )
     clean = {row["name"] for row in made_up_zoo() if row["name"].startswith("clean")}
     assert set(demo.profiles) == clean
-    assert set(cifar10.profiles) == {f"clean_{i}" for i in range(20)}
+    assert set(cifar10.profiles) == {*(f"clean_{i}" for i in range(20)), "shipped_natural"}
     assert demo.class_names[0] == "T-shirt"
     assert cifar10.class_names[9] == "truck"
     demo.check(10, (1, 28, 28))
