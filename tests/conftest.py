@@ -1,19 +1,10 @@
 """What all tests have in common."""
 
-import os
-
 import pytest
-import torch
 
 from captum_classpattern.optimization import acceleration
 
 AS_USERS_DO = ("cli", "project")  # folders of tests that run commands, scripts and tutorials
-
-# a process a core, each with its own thread, and so the processes that they start
-workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-threads = max(1, torch.get_num_threads() // workers)
-torch.set_num_threads(threads)
-os.environ.setdefault("OMP_NUM_THREADS", str(threads))
 
 
 @pytest.fixture(autouse=True)
