@@ -7,7 +7,7 @@ import torch
 
 from captum_classpattern.optimization import acceleration
 
-AS_USERS_DO = ("cli", "project")  # folders of tests that run commands, scripts and tutorials
+AS_USERS_DO = ("cli", "project", "sweeps")  # folders of tests that run commands or processes
 
 # a process a core, each with its own thread, and so the processes that they start
 workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))

@@ -1,0 +1,185 @@
+"""Where units run: in this process, or on a Ray cluster. Both yield outcomes as they come."""
+
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import lru_cache, partial
+from typing import Any, Protocol
+
+from captum_classpattern.classifier import warn
+from captum_classpattern.sweeps.units import Outcome, Unit
+
+ENGINES = ("local", "ray")
+RETRIES = 3  # of a unit whose worker or node dies
+UNITS_AHEAD = 2  # in flight for each that can run: a worker never waits for the next
+
+
+class Work(Protocol):
+    """What runs a unit; it travels to the workers once."""
+
+    def run(self, unit: Unit) -> Outcome: ...
+
+
+def run_locally(work: Work, units: Iterator[Unit]) -> Iterator[tuple[Unit, Outcome]]:
+    """Runs unit after unit in this process."""
+    for unit in units:
+        yield unit, work.run(unit)
+
+
+def run_on_ray(
+    work: Work,
+    units: Iterator[Unit],
+    *,
+    address: str | None = None,
+    workers: int | None = None,
+    threads: int = 1,
+    gpus_per_task: float | None = None,
+) -> Iterator[tuple[Unit, Outcome]]:
+    """Runs units as tasks of a Ray cluster. A cluster that is not connected yet is connected, or
+    else started here, and left at the end."""
+    ray = import_ray()
+    joined = not ray.is_initialized()
+    if joined:
+        _start(ray, address, workers, threads)
+    try:
+        check_resources(ray, threads, gpus_per_task or 0)
+        yield from _run_tasks(ray, work, units, threads, gpus_per_task or 0)
+    finally:
+        if joined:
+            ray.shutdown()
+
+
+def import_ray() -> Any:
+    """Ray, or an error that names the extra."""
+    try:
+        import ray
+    except ImportError as error:
+        raise ImportError(
+            "engine='ray' needs Ray: pip install 'captum_classpattern[ray]'"
+        ) from error
+    return ray
+
+
+def usable_cores() -> int:
+    """The cores that this process may use. Ray would count those of the whole machine, also where
+    a job or a container has only some."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _start(ray: Any, address: str | None, workers: int | None, threads: int) -> None:
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
+    if (address or os.environ.get("RAY_ADDRESS") or "local") != "local":
+        if workers is not None:
+            raise ValueError(
+                f"workers={workers} is for a cluster that is started here: leave it out with an "
+                "address, whose cores are all used"
+            )
+        ray.init(address=address, **options)
+        return
+    ray.init(
+        address="local",
+        num_cpus=workers * threads if workers else max(threads, usable_cores()),
+        include_dashboard=False,
+        _system_config={"task_oom_retries": RETRIES},  # Ray would try for ever
+        **options,
+    )
+
+
+def _run_tasks(
+    ray: Any, work: Work, units: Iterator[Unit], threads: int, gpus: float
+) -> Iterator[tuple[Unit, Outcome]]:
+    task = ray.remote(_run_in_worker).options(
+        num_cpus=threads, num_gpus=gpus, max_retries=RETRIES, retry_exceptions=False
+    )
+    shared = [ray.put(work)]  # in a list, so that workers get it once and not with every task
+    given: dict[str, Any] = {}  # the model that units are being submitted for, as a reference
+    pending: dict[Any, Unit] = {}
+    upcoming = iter(units)
+    try:
+        while True:
+            while len(pending) < _most_pending(ray, threads, gpus):
+                unit = next(upcoming, None)
+                if unit is None:
+                    break
+                pending[task.remote(shared, _by_reference(ray, unit, given))] = unit
+            if not pending:
+                return
+            ready, _ = ray.wait([*pending], num_returns=1)
+            ready, _ = ray.wait([*pending], num_returns=len(pending), timeout=0)
+            for finished in ready:
+                outcome = _outcome(ray, finished)
+                yield pending.pop(finished), outcome
+            del ready, finished
+    finally:
+        for unfinished in pending:
+            ray.cancel(unfinished, force=True)
+
+
+def _most_pending(ray: Any, threads: int, gpus: float) -> int:
+    """How many units may be in flight: more as nodes join."""
+    resources = ray.cluster_resources()
+    places = resources.get("CPU", 0) // threads
+    if gpus:
+        places = min(places, resources.get("GPU", 0) // gpus)
+    return UNITS_AHEAD * max(1, int(places))
+
+
+def check_resources(ray: Any, threads: int, gpus: float) -> None:
+    """Warns if no node of the cluster has what a unit needs, so that it would wait for ever."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if any(n.get("CPU", 0) >= threads and n.get("GPU", 0) >= gpus for n in nodes):
+        return
+    needed = f"{threads} cores" + (f" and {gpus:g} GPUs" if gpus else "")
+    warn(
+        f"no machine of the Ray cluster has the {needed} that a unit needs: the sweep waits until "
+        "one joins; pass a smaller threads or gpus_per_task"
+    )
+
+
+def _by_reference(ray: Any, unit: Unit, given: dict[str, Any]) -> Unit:
+    """The unit; a model that was given as it is becomes a reference to Ray's object store, where it
+    is put once."""
+    source = unit.source
+    if source.fetch is None:
+        return unit
+    if source.name not in given:
+        given.clear()  # units come model by model; tasks in flight keep their own reference
+        given[source.name] = ray.put(source.fetch())
+    return replace(unit, source=replace(source, fetch=partial(_get, given[source.name])))
+
+
+def _outcome(ray: Any, finished: Any) -> Outcome:
+    """The outcome of a task, also of one whose worker died each time."""
+    try:
+        outcome: Outcome = ray.get(finished)
+        return outcome
+    except ray.exceptions.OutOfMemoryError:
+        return Outcome(
+            f"its worker ran out of memory, {RETRIES + 1} times: give fewer workers, a smaller "
+            "internal_batch_size, or more memory"
+        )
+    except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError):
+        return Outcome(f"its worker died, {RETRIES + 1} times")
+    except ray.exceptions.RayError as error:
+        return Outcome(f"{type(error).__name__}: {str(error).strip()[-500:]}")
+
+
+def _run_in_worker(shared: list[Any], unit: Unit) -> Outcome:
+    """The task."""
+    return _kept(shared[0]).run(unit)
+
+
+@lru_cache(maxsize=1)
+def _kept(reference: Any) -> Work:
+    """The work, fetched once by each worker."""
+    work: Work = _get(reference)
+    return work
+
+
+def _get(reference: Any) -> Any:
+    import ray
+
+    return ray.get(reference)
