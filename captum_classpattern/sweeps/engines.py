@@ -2,16 +2,18 @@
 
 import logging
 import os
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache, partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from captum_classpattern.classifier import warn
 from captum_classpattern.sweeps.units import Outcome, Unit
 
 ENGINES = ("local", "ray")
 RETRIES = 3  # of a unit whose worker or node dies
+Result: TypeAlias = tuple[Outcome, tuple[tuple[type[UserWarning], str], ...]]
 UNITS_AHEAD = 2  # in flight for each that can run: a worker never waits for the next
 
 
@@ -97,6 +99,7 @@ def _run_tasks(
     shared = [ray.put(work)]  # in a list, so that workers get it once and not with every task
     given: dict[str, Any] = {}  # the model that units are being submitted for, as a reference
     pending: dict[Any, Unit] = {}
+    warned: set[tuple[str, str]] = set()
     upcoming = iter(units)
     try:
         while True:
@@ -110,9 +113,14 @@ def _run_tasks(
             ready, _ = ray.wait([*pending], num_returns=1)
             ready, _ = ray.wait([*pending], num_returns=len(pending), timeout=0)
             for finished in ready:
-                outcome = _outcome(ray, finished)
-                yield pending.pop(finished), outcome
-            del ready, finished
+                unit = pending.pop(finished)
+                outcome, messages = _result(ray, finished)
+                for category, text in messages:
+                    if (unit.source.name, text) not in warned:
+                        warned.add((unit.source.name, text))
+                        warn(f"{text} (model {unit.source.name!r})", category)
+                yield unit, outcome
+            del ready, finished  # a reference keeps its result in the object store
     finally:
         for unfinished in pending:
             ray.cancel(unfinished, force=True)
@@ -151,25 +159,30 @@ def _by_reference(ray: Any, unit: Unit, given: dict[str, Any]) -> Unit:
     return replace(unit, source=replace(source, fetch=partial(_get, given[source.name])))
 
 
-def _outcome(ray: Any, finished: Any) -> Outcome:
-    """The outcome of a task, also of one whose worker died each time."""
+def _result(ray: Any, finished: Any) -> Result:
+    """The result of a task, also of one whose worker died each time."""
     try:
-        outcome: Outcome = ray.get(finished)
-        return outcome
+        result: Result = ray.get(finished)
+        return result
     except ray.exceptions.OutOfMemoryError:
-        return Outcome(
+        reason = (
             f"its worker ran out of memory, {RETRIES + 1} times: give fewer workers, a smaller "
             "internal_batch_size, or more memory"
         )
     except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError):
-        return Outcome(f"its worker died, {RETRIES + 1} times")
+        reason = f"its worker died, {RETRIES + 1} times"
     except ray.exceptions.RayError as error:
-        return Outcome(f"{type(error).__name__}: {str(error).strip()[-500:]}")
+        reason = f"{type(error).__name__}: {str(error).strip()[-500:]}"
+    return Outcome(reason), ()
 
 
-def _run_in_worker(shared: list[Any], unit: Unit) -> Outcome:
-    """The task."""
-    return _kept(shared[0]).run(unit)
+def _run_in_worker(shared: list[Any], unit: Unit) -> Result:
+    """The task: the outcome, and what a user should be warned of."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        outcome = _kept(shared[0]).run(unit)
+    messages = [(w.category, str(w.message)) for w in caught]
+    return outcome, tuple(m for m in messages if issubclass(m[0], UserWarning))
 
 
 @lru_cache(maxsize=1)

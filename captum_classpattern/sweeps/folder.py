@@ -161,7 +161,7 @@ class SweepFolder:
         those of earlier sweeps."""
         store = Store(self.path / source.folder)
         if store.summary:
-            info = {key: value for key, value in store.summary.items() if key != "rows"}
+            info = {k: v for k, v in store.summary.items() if k not in ("complete", "rows")}
             store.settings = info["settings"]
             info["seconds"] = round(info.get("seconds", 0.0) + seconds, 1)
             store.write_summary(info)

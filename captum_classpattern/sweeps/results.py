@@ -125,9 +125,10 @@ class Sweep:
             ``beats_controls`` (see :attr:`Scores.beats_controls`), the further columns of the
             manifest, and ``error``: why a unit failed.
         """
-        return as_table([*self._table_rows()])
+        return as_table([*self.rows()])
 
-    def _table_rows(self) -> Iterator[dict[str, Any]]:
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """The rows of :meth:`table`, one at a time."""
         columns = dict.fromkeys(key for row in self._rows.values() for key in further_columns(row))
         failed: dict[str, list[dict[str, Any]]] = {}
         for failure in self.failures:

@@ -77,8 +77,8 @@ class ModelSource:
         if self.path is None:
             row |= {"hash": None if self.fetch is None else hash_of_model(self.fetch())}
         else:
-            row |= {"path": self.path, **self.options}
-            row.pop("trust_pickle", None)
+            options = {k: v for k, v in self.options.items() if k in LOADING and v is not None}
+            row |= {"path": self.path, **options}
         return {**row, **self.columns}
 
     @classmethod
@@ -143,6 +143,8 @@ def read_models(models: Models, options: Mapping[str, Any] | None = None) -> lis
 
 def _describe(name: str, given: Any, defaults: Mapping[str, Any]) -> ModelSource:
     """The model of a dict's entry."""
+    if isinstance(given, ModelSource):
+        return given
     if isinstance(given, str | os.PathLike):
         return ModelSource(name, _absolute(os.fspath(given)), defaults)
     if isinstance(given, Mapping):
