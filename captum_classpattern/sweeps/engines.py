@@ -18,7 +18,10 @@ UNITS_AHEAD = 2  # in flight for each that can run: a worker never waits for the
 
 
 class Work(Protocol):
-    """What runs a unit; it travels to the workers once."""
+    """What runs the units; it travels to each worker once."""
+
+    @property
+    def classes(self) -> list[int]: ...
 
     def run(self, unit: Unit) -> Outcome: ...
 
@@ -43,7 +46,7 @@ def run_on_ray(
     ray = import_ray()
     joined = not ray.is_initialized()
     if joined:
-        _start(ray, address, workers, threads)
+        start_ray(ray, address, workers, threads)
     try:
         check_resources(ray, threads, gpus_per_task or 0)
         yield from _run_tasks(ray, work, units, threads, gpus_per_task or 0)
@@ -71,7 +74,8 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _start(ray: Any, address: str | None, workers: int | None, threads: int) -> None:
+def start_ray(ray: Any, address: str | None, workers: int | None, threads: int) -> None:
+    """Connects to a cluster, or starts one on this machine."""
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
     if (address or os.environ.get("RAY_ADDRESS") or "local") != "local":
         if workers is not None:

@@ -170,7 +170,7 @@ def sweep(
         chosen = None
         if first_look:
             chosen = _look(task, sources, run_units, keep, show_progress)
-        _run(files, task, sources, run_units, "sweep", show_progress, chosen)
+        run_missing(files, task, sources, run_units, "sweep", show_progress, chosen)
     return Sweep(folder, given)
 
 
@@ -264,17 +264,17 @@ def _look(
             f"unit, {duration(seconds * ratio * keep * count)} of one worker in all."
         )
 
-    _run(files, look, sources, run_units, "first look", show, forecast=forecast)
+    run_missing(files, look, sources, run_units, "first look", show, forecast=forecast)
     return choose(files, keep)
 
 
-def _run(
+def run_missing(
     files: SweepFolder,
-    task: SurveyWork,
+    task: Work,
     sources: Sequence[ModelSource],
     run_units: Engine,
-    name: str,
-    show: bool,
+    name: str = "sweep",
+    show: bool = False,
     chosen: set[tuple[str, int]] | None = None,
     forecast: Callable[[float], str] | None = None,
 ) -> None:

@@ -9,7 +9,7 @@ import time
 
 import pytest
 import torch
-from swept import CLASSES, HELD_OUT, QUICK, SEARCH, findings_of, network, times_of, units_in
+from swept import HELD_OUT, QUICK, SEARCH, findings_of, network, times_of, units_in
 from torch import nn
 
 from captum_classpattern import sweep
