@@ -1,4 +1,4 @@
-"""Where units run: in this process, or on a Ray cluster. Both yield outcomes as they come."""
+"""Where units run: in this process, or on a Ray cluster. Both yield each outcome at once."""
 
 import logging
 import os
