@@ -135,10 +135,10 @@ class SweepFolder:
         files = (self.path / FAILED).glob("*.json")
         rows = [json.loads(file.read_text(encoding="utf-8")) for file in files]
         known = {row["name"]: row["folder"] for row in self.data["models"]}
-        order = [*known]
+        order = {name: number for number, name in enumerate(known)}
         return sorted(
             (r for r in rows if not self.has_found(known[r["model"]], r["class"])),
-            key=lambda r: (order.index(r["model"]), r["class"]),
+            key=lambda r: (order[r["model"]], r["class"]),
         )
 
     def has_found(self, model_folder: str, target: int) -> bool:

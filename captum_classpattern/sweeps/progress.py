@@ -43,11 +43,12 @@ class Progress:
 
     def line(self) -> str:
         """Units done, failed and left, and the time left."""
-        left = self.total - self.done
-        passed = time.monotonic() - self.started
+        left, passed = self.total - self.done, time.monotonic() - self.started
         text = f"{self.name}: {self.done} of {self.total} units done"
         text += f" ({self.failed} failed)" if self.failed else ""
-        return f"{text}, {left} left, about {duration(passed / max(1, self.done) * left)}"
+        if left:
+            text += f", {left} left, about {duration(passed / max(1, self.done) * left)}"
+        return text
 
     def write(self, text: str) -> None:
         """A line above the bar, or in the log."""

@@ -110,8 +110,6 @@ def sweep(
 
     Examples::
 
-        >>> torch.manual_seed(0)
-        <torch._C.Generator object at ...>
         >>> nets = {name: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()
         ...         for name in ("old", "new")}
         >>> labels = torch.arange(60) % 3
@@ -164,6 +162,11 @@ def sweep(
         "cuda" if device is None and gpus_per_task else device,
     )
     given = {source.name: source.fetch() for source in sources if source.fetch is not None}
+    if given and device is not None and engine == "local":
+        raise ValueError(
+            f"device={device!r} is for checkpoints: move the model {next(iter(given))!r} there "
+            "yourself, and leave device out"
+        )
     files = SweepFolder(Path(folder))
     with files.locked():
         _begin(files, task, sources)
@@ -321,10 +324,9 @@ def _record(files: SweepFolder, unit: Unit, outcome: Outcome) -> None:
 
 def _write_forecast(progress: Progress, forecast: Callable[[float], str] | None) -> None:
     """What the sweep will cost, from the time of its first units."""
-    seconds = progress.seconds_per_unit
-    if seconds is None:
+    seconds, left = progress.seconds_per_unit, progress.total - progress.done
+    if seconds is None or not left:
         return
-    left = progress.total - progress.done
     progress.write(
         f"{progress.name}: {left} units left, about {duration(seconds)} each: "
         f"{duration(seconds * left)} of one worker."

@@ -257,6 +257,7 @@ def test_a_folder_is_refused_while_another_sweep_writes(tmp_path):
     [
         ({"engine": "dask"}, "engine must be one of local, ray, got 'dask'"),
         ({"workers": 2}, "workers is for engine='ray'"),
+        ({"device": "cpu"}, "device='cpu' is for checkpoints: move the model 'old' there yourself"),
         ({"threads": 0}, "threads must be a whole number from 1, got 0"),
         ({"keep": 0}, "keep must be a share above 0 and up to 1, got 0"),
         ({"classes": []}, "classes is empty"),

@@ -232,3 +232,26 @@ def test_a_cluster_that_can_not_run_a_unit_is_reported(cluster):
         engines.check_resources(ray, 64, 0)
     with pytest.warns(UserWarning, match="1 cores and 0.5 GPUs"):
         engines.check_resources(ray, 1, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ray.exceptions.OutOfMemoryError("killed"), "its worker ran out of memory, 4 times: give"),
+        (ray.exceptions.WorkerCrashedError(), "its worker died, 4 times"),
+        (ray.exceptions.RaySystemError("no module"), "RaySystemError: "),
+    ],
+)
+def test_why_a_task_was_lost_is_in_words(monkeypatch, error, reason):
+    def get(_):
+        raise error
+
+    monkeypatch.setattr(ray, "get", get)
+    outcome, messages = engines._result(ray, None)
+    assert outcome.error.startswith(reason)
+    assert messages == ()
+
+
+def test_workers_are_for_a_cluster_that_is_started_here():
+    with pytest.raises(ValueError, match="workers=2 is for a cluster that is started here"):
+        engines.start_ray(ray, "auto", 2, 1)
