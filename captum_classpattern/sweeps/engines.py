@@ -185,8 +185,11 @@ def _run_in_worker(shared: list[Any], unit: Unit) -> Result:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         outcome = _kept(shared[0]).run(unit)
-    messages = [(w.category, str(w.message)) for w in caught]
-    return outcome, tuple(m for m in messages if issubclass(m[0], UserWarning))
+    return outcome, tuple(
+        (warning.category, str(warning.message))
+        for warning in caught
+        if issubclass(warning.category, UserWarning)
+    )
 
 
 @lru_cache(maxsize=1)
