@@ -7,6 +7,7 @@ from . import report as report
 from . import scanning as scanning
 from . import scores as scores
 from . import surveys as surveys
+from . import sweeps as sweeps
 from . import triggers as triggers
 from . import visualization as visualization
 from ._validation import Notice as Notice
@@ -27,6 +28,8 @@ from .scores import PredictivePower as PredictivePower
 from .scores import predictive_power as predictive_power
 from .surveys import Survey as Survey
 from .surveys import survey as survey
+from .sweeps import Sweep as Sweep
+from .sweeps import sweep as sweep
 from .visualization import plot_patterns as plot_patterns
 
 __version__: str

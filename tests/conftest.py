@@ -4,7 +4,7 @@ import pytest
 
 from captum_classpattern.optimization import acceleration
 
-AS_USERS_DO = ("cli", "project")  # folders of tests that run commands, scripts and tutorials
+AS_USERS_DO = ("cli", "project", "sweeps")  # folders of tests that run commands or processes
 
 
 @pytest.fixture(autouse=True)

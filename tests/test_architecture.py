@@ -57,6 +57,20 @@ ALLOWED = {
         "scores",
         "visualization",
     },
+    "sweeps": {
+        "_validation",
+        "adapters",
+        "attribution",
+        "class_names",
+        "classifier",
+        "fingerprints",
+        "images",
+        "optimization",
+        "pattern",
+        "scores",
+        "surveys",
+        "visualization",
+    },
     "scanning": {
         "_files",
         "_validation",
@@ -199,6 +213,7 @@ def test_the_core_needs_few_libraries(name):
         ("jinja2", {"report"}),
         ("cyclopts", {"cli"}),
         ("rich", {"cli"}),
+        ("ray", {"sweeps"}),
     ],
 )
 def test_libraries_stay_in_their_place(library, parts):

@@ -10,7 +10,7 @@ import captum_classpattern
 
 PACKAGE = Path(captum_classpattern.__file__).parent
 ROOT = Path(__file__).parent.parent
-OPTIONAL = {"timm", "robustbench", "sklearn", "pandas"}  # extras, or used where they are there
+OPTIONAL = {"timm", "robustbench", "sklearn", "pandas", "ray"}  # extras, or used if installed
 NAMES = {"PIL": "pillow"}  # distributions whose modules have another name
 
 

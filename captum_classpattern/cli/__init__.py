@@ -13,9 +13,12 @@ from captum_classpattern.cli.errors import plain_errors
 from captum_classpattern.cli.options import OTHER
 from captum_classpattern.cli.scan import reference, scan
 from captum_classpattern.cli.search import search
+from captum_classpattern.cli.sweep import sweep
 
 # as the help lists them
-COMMANDS: tuple[Callable[..., None], ...] = (demo, search, scan, reference, compare, apply)
+COMMANDS: tuple[Callable[..., None], ...] = (
+    *(demo, search, sweep, scan, reference, compare, apply),
+)
 
 app = App(
     name="classpattern",

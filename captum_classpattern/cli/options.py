@@ -22,6 +22,7 @@ IMAGES = Group("Images", sort_key=2)
 SEARCH = Group("Search", sort_key=3)
 COMPARISON = Group("Comparison", sort_key=4)
 SCAN = Group("Scan", sort_key=4)
+SWEEP = Group("Sweep", sort_key=4)
 OUTPUT = Group("Output", sort_key=5)
 OTHER = Group("Other", sort_key=6)
 
@@ -166,21 +167,30 @@ class ModelOptions:
         from captum_classpattern.adapters import load_model
         from captum_classpattern.adapters.architectures import FAMILIES
 
-        class_names = None if self.class_names is None else _read_class_names(self.class_names)
         source = (self.arch or "").rpartition(":")[0]
-        if source not in ("", *FAMILIES) and os.getcwd() not in sys.path:
-            sys.path.append(os.getcwd())  # only for a factory, and after everything installed
-        return load_model(
-            checkpoint,
-            arch=self.arch,
-            num_classes=self.num_classes,
-            mean=self.mean,
-            std=self.std,
-            format=self.format,
-            output=self.output,
-            trust_pickle=self.trust_pickle,
-            class_names=class_names,
-        ).to(self.device)
+        if source not in ("", *FAMILIES):
+            import_from_here()
+        return load_model(checkpoint, **self.loading()).to(self.device)
+
+    def loading(self) -> dict[str, Any]:
+        """The options as load_model takes them."""
+        class_names = None if self.class_names is None else _read_class_names(self.class_names)
+        return {
+            "arch": self.arch,
+            "num_classes": self.num_classes,
+            "mean": self.mean,
+            "std": self.std,
+            "format": self.format,
+            "output": self.output,
+            "trust_pickle": self.trust_pickle,
+            "class_names": class_names,
+        }
+
+
+def import_from_here() -> None:
+    """Finds a user's package.module:factory in the working folder, after everything installed."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
 
 
 def checkpoints_by_name(models: tuple[str, ...]) -> dict[str, str]:

@@ -395,10 +395,48 @@ def survey(
         >>> [(f.target, f.canvas, f.scores[0.1].power.n) for f in found]
         [(2, 'positive', 40), (2, 'white', 40)]
     """
+    task = plan_search(
+        forward_func,
+        search,
+        held_out,
+        classes=classes,
+        canvases=canvases,
+        areas=areas,
+        classes_together=classes_together,
+        budget=budget,
+        n_steps=n_steps,
+        max_seconds=max_seconds,
+        seed=seed,
+        precision=precision,
+        internal_batch_size=internal_batch_size,
+        show_progress=show_progress,
+    )
+    if folder is None:
+        return Survey(n_classes=task.n_classes, search=task)
+    if not resume and (Path(folder) / RESULTS).exists():
+        raise ValueError(
+            f"{folder} holds results already: pass resume=True to continue, or another folder"
+        )
+    store = Store(Path(folder), task.settings)
+    return Survey(store.findings(), task.n_classes, search=task, store=store)
+
+
+def check_settings(
+    *,
+    canvases: Mapping[str, int],
+    areas: Sequence[float],
+    budget: int | None,
+    n_steps: int | None,
+    max_seconds: float | None,
+    seed: int,
+    precision: str,
+    internal_batch_size: int | None,
+) -> tuple[SearchSettings, list[float]]:
+    """The settings of a survey and its distinct areas; an error if one is out of range. No model
+    or image is looked at."""
     settings = SearchSettings(
         n_steps=n_steps, seed=seed, precision=precision, budget=budget, max_seconds=max_seconds
     )
-    check_count("classes_together", classes_together)
     if n_steps is None and budget is not None and budget < LEAST_BUDGET:
         raise ValueError(
             f"budget={budget} is too small: give at least {LEAST_BUDGET} passes per class and kind "
@@ -413,6 +451,38 @@ def survey(
             raise ValueError(f"canvases has the kind {kind!r}: choose from {', '.join(STRATEGIES)}")
         check_count(f"canvases[{kind!r}]", n)
     areas = distinct_areas(areas)
+    return settings, areas
+
+
+def plan_search(
+    forward_func: Classifier,
+    search: ImagesAndLabels,
+    held_out: ImagesAndLabels,
+    *,
+    classes: Sequence[int | str] | None = None,
+    canvases: Mapping[str, int] = CANVASES,
+    areas: Sequence[float] = AREAS,
+    classes_together: int = 5,
+    budget: int | None = None,
+    n_steps: int | None = None,
+    max_seconds: float | None = None,
+    seed: int = 0,
+    precision: str = "auto",
+    internal_batch_size: int | None = None,
+    show_progress: bool = False,
+) -> SurveySearch:
+    """The search of a survey, with the arguments of :func:`survey` checked; nothing is searched."""
+    settings, areas = check_settings(
+        canvases=canvases,
+        areas=areas,
+        budget=budget,
+        n_steps=n_steps,
+        max_seconds=max_seconds,
+        seed=seed,
+        precision=precision,
+        internal_batch_size=internal_batch_size,
+    )
+    check_count("classes_together", classes_together)
     if classes is not None and len(classes) == 0:
         raise ValueError("classes is empty: leave it out to search all")
     with preserve_state(forward_func, settings.seed):
@@ -429,7 +499,7 @@ def survey(
         device, dtype = device_and_dtype(forward_func, sample)
         targets = None if classes is None else parse_targets([*classes], len(classes), forward_func)
         n_classes = check_classifier(forward_func, sample.to(device), targets or [])
-    task = SurveySearch(
+    return SurveySearch(
         forward_func=forward_func,
         search=search,
         held_out=held_out.to(device, dtype),
@@ -445,11 +515,3 @@ def survey(
         precision=precision,
         more_options={"internal_batch_size": internal_batch_size, "show_progress": show_progress},
     )
-    if folder is None:
-        return Survey(n_classes=n_classes, search=task)
-    if not resume and (Path(folder) / RESULTS).exists():
-        raise ValueError(
-            f"{folder} holds results already: pass resume=True to continue, or another folder"
-        )
-    store = Store(Path(folder), task.settings)
-    return Survey(store.findings(), n_classes, search=task, store=store)

@@ -50,12 +50,14 @@ class SurveySearch:
     precision: str
     more_options: dict[str, Any]  # of each search: these do not change what it finds
     started: float = field(default_factory=time.perf_counter)
+    accuracy_is_known: bool = False  # so that one that is close to guessing is reported once
 
     def find(self, targets: Sequence[int]) -> Iterator[list[Finding]]:
         """The findings of each class in turn, one for each kind of canvas."""
         with preserve_state(self.forward_func, self.seed):
             search = ensure_labels(self.forward_func, self.search)
-        if self.accuracy is not None:
+        if self.accuracy is not None and not self.accuracy_is_known:
+            self.accuracy_is_known = True
             known = self.held_out.known_labels
             warn_if_guessing(self.accuracy, known, self.n_classes, "held-out images")
         self._check_canvases(search, targets)

@@ -22,6 +22,7 @@ PUBLIC = (
     ".scanning",
     ".scores",
     ".surveys",
+    ".sweeps",
     ".triggers",
     ".visualization",
 )
@@ -113,3 +114,9 @@ def test_the_page_on_extensions_runs_and_each_extension_is_short(tmp_path, monke
     assert "distance from the centre (pixels)" in (tmp_path / "report.html").read_text()
     for definition in DEFINITIONS:
         assert len(definition.strip().splitlines()) < 30
+
+
+def test_the_page_on_sweeps_runs(tmp_path, monkeypatch):
+    _, names = run("sweep.md", tmp_path, monkeypatch)
+    assert len(names["found"].table()) == 3 * 2
+    assert (tmp_path / "power.png").stat().st_size > 5_000

@@ -1,0 +1,211 @@
+"""Sweeps on Ray: throughput, overhead, time to continue after a kill, and memory.
+
+    python benchmarks/sweep.py
+
+Each measurement runs in a separate process, because the peak memory of a process never falls. The
+processes have one thread each; nothing else should run on the machine.
+"""
+
+import argparse
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from captum_classpattern import sweep
+from captum_classpattern.demo import demo_images, demo_models
+from captum_classpattern.sweeps.engines import import_ray, run_locally, run_on_ray, start_ray
+from captum_classpattern.sweeps.folder import SweepFolder
+from captum_classpattern.sweeps.run import run_missing
+from captum_classpattern.sweeps.sources import ModelSource
+from captum_classpattern.sweeps.units import Outcome, Unit
+
+WORKERS = 2
+LONG_UNIT = 20.0  # seconds: what the overhead is compared with
+GOALS = {"throughput": ">= 1.8", "overhead": "<= 3 %", "lost": "0", "memory": "<= 1.2"}
+
+
+@dataclass
+class Sleeping:
+    """Units that only sleep."""
+
+    seconds: float
+    classes: list[int] = field(default_factory=list)
+
+    def run(self, unit: Unit) -> Outcome:
+        time.sleep(self.seconds)
+        return Outcome(seconds=self.seconds)
+
+
+def search_demo(folder: Path, units: int, rounds: int, workers: int | None) -> None:
+    """A sweep of the demo's models; ``workers`` None is serial."""
+    models, images = demo_models(), demo_images()
+    per_model = -(-units // len(models))
+    sweep(
+        models,
+        images.search,
+        images.held_out,
+        folder=folder,
+        classes=range(min(10, per_model)),
+        canvases={"white": 1},
+        areas=(0.05,),
+        n_steps=rounds,
+        engine="local" if workers is None else "ray",
+    )
+
+
+def sleep_units(count: int, seconds: float, workers: int | None) -> float:
+    """Seconds for units that only sleep, through all that a sweep does with each."""
+    with tempfile.TemporaryDirectory() as folder:
+        files, source = SweepFolder(Path(folder)), ModelSource("sleeping", "sleeping.pt")
+        files.begin({}, [source], range(count))
+        work = Sleeping(seconds, [*range(count)])
+        engine = run_locally if workers is None else run_on_ray
+        started = time.perf_counter()
+        run_missing(files, work, [source], engine)
+        return time.perf_counter() - started
+
+
+def warm_up(workers: int) -> float:
+    """Starts Ray and its workers; returns the seconds that took."""
+    started = time.perf_counter()
+    start_ray(import_ray(), "local", workers, 1)
+    sleep_units(2 * workers, 1.0, workers)
+    return time.perf_counter() - started
+
+
+def measure(given: dict[str, Any]) -> dict[str, float]:
+    """One measurement, in this process."""
+    workers, found = given["workers"], {}
+    if workers is not None:
+        found["start"] = warm_up(workers)
+    started = time.perf_counter()
+    if "folder" in given:
+        search_demo(Path(given["folder"]), given["units"], given["rounds"], workers)
+    else:
+        sleep_units(given["units"], given["seconds"], workers)
+    found["seconds"] = time.perf_counter() - started
+    found["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if workers is not None:
+        ray = import_ray()
+        total, free = ray.cluster_resources(), ray.available_resources()
+        used = total["object_store_memory"] - free.get("object_store_memory", 0.0)
+        found["store"] = used / 2**20
+        ray.shutdown()
+    return found
+
+
+def begin(**given: Any) -> "subprocess.Popen[str]":
+    """A measurement in a new process."""
+    line = [sys.executable, __file__, "--measure", json.dumps(given)]
+    return subprocess.Popen(
+        line, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+
+
+def run(**given: Any) -> dict[str, float]:
+    with begin(**given) as process:
+        printed = process.stdout.read() if process.stdout else ""
+    if process.returncode:
+        raise RuntimeError(f"the measurement {given} failed")
+    measured: dict[str, float] = json.loads(printed.splitlines()[-1])
+    return measured
+
+
+def files_in(folder: Path) -> dict[str, int]:
+    return {str(p): p.stat().st_mtime_ns for p in folder.glob("*/findings/*.json")}
+
+
+def wait_for_more(folder: Path, than: int, process: "subprocess.Popen[str]") -> None:
+    """Returns when more units are finished."""
+    while len(files_in(folder)) <= than:
+        if process.poll() is not None:
+            return
+        time.sleep(0.05)
+
+
+def kill_and_continue(folder: Path, units: int, rounds: int) -> tuple[float, int]:
+    """Seconds from a kill of the driver until the next unit is finished by the same command, and
+    how many units were lost or repeated."""
+    given = {"folder": str(folder), "units": units, "rounds": rounds, "workers": WORKERS}
+    with begin(**given) as process:
+        wait_for_more(folder, 0, process)
+        process.send_signal(signal.SIGKILL)
+    killed = time.perf_counter()
+    before = files_in(folder)
+    with begin(**given) as process:
+        wait_for_more(folder, len(before), process)
+        seconds = time.perf_counter() - killed
+        process.wait()
+    after = files_in(folder)
+    return seconds, sum(after.get(name) != written for name, written in before.items())
+
+
+def throughput_rows(folder: Path, units: int, rounds: int) -> list[str]:
+    """Serial, one worker and several on the same units."""
+    searched = {"units": units, "rounds": rounds}
+    serial = run(**searched, folder=str(folder / "serial"), workers=None)["seconds"]
+    rows = [f"| serial | {serial:.1f} s | 1 | | |"]
+    for workers in (1, WORKERS):
+        found = run(**searched, folder=str(folder / f"ray{workers}"), workers=workers)
+        goal = GOALS["throughput"] if workers == WORKERS else ""
+        ratio = serial / found["seconds"]
+        start = f"{found['start']:.1f} s"
+        rows.append(
+            f"| Ray, {workers} | {found['seconds']:.1f} s | {ratio:.2f} | {goal} | {start} |"
+        )
+    return rows
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--units", type=int, default=12, help="units of the demo's models")
+    parser.add_argument("--rounds", type=int, default=400, help="rounds of each")
+    parser.add_argument("--sleeping", type=int, default=60, help="units that sleep a second")
+    parser.add_argument("--seconds", type=float, default=1.0, help="how long they sleep")
+    parser.add_argument("--counts", type=int, nargs="+", default=[10, 100, 10_000])
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    given = parser.parse_args(arguments)
+    if given.measure:
+        print(json.dumps(measure(json.loads(given.measure))))
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        print("| engine, workers | time | throughput over serial | goal | start of Ray |")
+        print("|---|---|---|---|---|")
+        for row in throughput_rows(folder, given.units, given.rounds):
+            print(row, flush=True)
+        slept = run(units=given.sleeping, seconds=given.seconds, workers=WORKERS)["seconds"]
+        each = slept * WORKERS / given.sleeping - given.seconds
+        seconds, wrong = kill_and_continue(folder / "killed", given.units, given.rounds)
+    print("\n| figure | measured | goal |\n|---|---|---|")
+    print(f"| Ray's overhead a unit | {1000 * each:.0f} ms | |")
+    print(f"| of units of {LONG_UNIT:.0f} s | {each / LONG_UNIT:.2%} | {GOALS['overhead']} |")
+    print(f"| from a kill to the next finished unit | {seconds:.1f} s | |")
+    print(f"| finished units lost or repeated | {wrong} | {GOALS['lost']} |", flush=True)
+    print("\n| units that only sleep | driver's peak memory | object store | time |")
+    print("|---|---|---|---|")
+    peaks = {}
+    for count in given.counts:
+        found = run(units=count, seconds=0.0, workers=WORKERS)
+        peaks[count] = found["memory"]
+        print(
+            f"| {count:,} | {found['memory']:.0f} MiB | {found['store']:.1f} MiB | "
+            f"{found['seconds']:.1f} s |",
+            flush=True,
+        )
+    most, usual = given.counts[-1], given.counts[-2]
+    ratio = peaks[most] / peaks[usual]
+    print(f"\nMemory of {most:,} units over {usual:,}: {ratio:.2f} (goal {GOALS['memory']}).")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,232 @@
+"""``classpattern sweep``: the class patterns of many models, on one machine or many."""
+
+import csv
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from captum_classpattern.cli.errors import printable
+from captum_classpattern.cli.options import (
+    SEARCH,
+    SWEEP,
+    Area,
+    Count,
+    ImageOptions,
+    ModelOptions,
+    OutputFolder,
+    SearchOptions,
+    import_from_here,
+)
+from captum_classpattern.cli.printing import console, write_figure
+
+if TYPE_CHECKING:  # imported where they are used, so that --help needs no torch
+    from captum_classpattern.adapters import PixelClassifier
+    from captum_classpattern.sweeps import Sweep
+    from captum_classpattern.sweeps.sources import ModelSource
+
+PANEL = Parameter(group=SWEEP)  # of the help
+SHOWN = 20  # models, and units that failed
+
+
+def _check_share(_: type, share: float) -> None:
+    if not 0 < share <= 1:
+        raise ValueError("It is a share above 0 and up to 1, such as 0.2.")
+
+
+def _check_gpus(_: type, gpus: float | None) -> None:
+    if gpus is not None and not gpus > 0:
+        raise ValueError("It is a number above 0, such as 1 or 0.25.")
+
+
+def sweep(
+    *models: Annotated[str, Parameter(required=True)],
+    model: ModelOptions = ModelOptions(),
+    images: ImageOptions,
+    searches: SearchOptions = SearchOptions(),
+    canvases: Annotated[Count, Parameter(group=SEARCH)] = 32,
+    area: Annotated[list[Area] | None, Parameter(group=SEARCH, metavar="FLOAT")] = None,
+    first_look: Annotated[bool, PANEL] = False,
+    keep: Annotated[float, Parameter(validator=_check_share), PANEL] = 0.2,
+    ray: Annotated[bool | str, Parameter(metavar="[ADDRESS]"), PANEL] = False,
+    workers: Annotated[Count | None, PANEL] = None,
+    threads: Annotated[Count, PANEL] = 1,
+    gpus_per_task: Annotated[float | None, Parameter(validator=_check_gpus), PANEL] = None,
+    out: OutputFolder,
+) -> None:
+    """Find the class patterns of many models, on one machine or on a Ray cluster.
+
+    Each class of each model is written as soon as it is finished. The same command resumes an
+    interrupted sweep, and tries again what failed.
+
+    For example:
+
+        classpattern sweep zoo.csv --data my_images --out zoo --first-look
+        classpattern sweep a.pt b.pt --arch resnet18 --data my_images --out two --ray
+
+    Args:
+        models: Checkpoint files, folders of them, torchvision:NAME or timm:NAME, or a manifest: a
+            CSV or JSON Lines file with the columns path, name, arch, mean, std and any others,
+            which travel into the tables. Put a name and an equals sign before a checkpoint to
+            choose its name, as in old=a.pt.
+        canvases: At most this many images per class compete to be the canvas of its pattern, and
+            at most one for each 215 passes of --budget. A white canvas is searched, too.
+        area: The share of the pixels to search at. It can be given several times. By default,
+            0.05 and 0.01.
+        first_look: Search all classes of all models with a tenth of the passes first, and then
+            only the best of them fully.
+        keep: The share of all classes of all models that --first-look leaves.
+        ray: Run on Ray: on the cluster at this address, such as --ray=auto, or on the cores of
+            this machine. It needs pip install 'captum_classpattern[ray]'.
+        workers: How many classes to search at a time on this machine, with --ray and no address.
+            By default, one for each core.
+        threads: The threads of each search. Another number changes results in the last digits.
+        gpus_per_task: The GPUs of each search, with --ray, such as 1 or 0.25. Models then run on
+            cuda.
+        out: The folder for everything that is found.
+    """
+    from captum_classpattern.sweeps import sweep as run_sweep
+    from captum_classpattern.sweeps.engines import import_ray
+    from captum_classpattern.sweeps.sources import read_models
+
+    if ray:
+        import_ray()  # before anything takes long
+    elif workers is not None or gpus_per_task is not None:
+        option = "--workers" if workers is not None else "--gpus-per-task"
+        raise ValueError(f"{option} is for Ray: pass --ray, too")
+    sources = read_models(models, model.loading())
+    import_from_here()
+    classifier = _open_first(sources)
+    search_images, held_out = images.load([classifier], seed=searches.seed)
+    classes = searches.find_classes(classifier, search_images)
+    print(
+        f"{len(sources)} models, {len(classes)} classes. {len(search_images)} images to search "
+        f"with, {len(held_out)} held out ({held_out.duplicates_dropped} copies dropped).",
+        flush=True,
+    )
+    try:
+        found = run_sweep(
+            {source.name: source for source in sources},
+            search_images,
+            held_out,
+            folder=out,
+            classes=classes,
+            canvases={"positive": canvases, "white": 1},
+            areas=area or _default_areas(),
+            budget=searches.budget,
+            n_steps=searches.n_steps,
+            max_seconds=searches.max_seconds,
+            seed=searches.seed,
+            precision=searches.precision,
+            internal_batch_size=searches.internal_batch_size,
+            first_look=first_look,
+            keep=keep,
+            engine="ray" if ray else "local",
+            address=ray if isinstance(ray, str) else None,
+            workers=workers,
+            threads=threads,
+            gpus_per_task=gpus_per_task,
+            device=None if gpus_per_task and model.device == "cpu" else model.device,
+            show_progress=True,
+        )
+    except KeyboardInterrupt:
+        print(f"\nInterrupted: the same command resumes the sweep in {out}.", file=sys.stderr)
+        raise SystemExit(130) from None
+    if found.first_look is not None:
+        print_sweep(found.first_look, "First look")
+    rows = print_sweep(found, "Sweep")
+    _write_table(rows, out / "table.csv")
+    if any(row["error"] is None for row in rows):
+        figure, _ = found.plot(use_pyplot=False)
+        write_figure(figure, out / "power.png")
+    print(f"table.csv, power.png and a folder for each model are in {out}.")
+    if not any(row["error"] is None for row in rows):
+        raise SystemExit(1)
+
+
+def _default_areas() -> Sequence[float]:
+    from captum_classpattern.surveys.results import AREAS
+
+    return AREAS
+
+
+def _open_first(sources: "Sequence[ModelSource]") -> "PixelClassifier":
+    """The first model that can be opened, which says how the images are loaded and numbered."""
+    from captum_classpattern.sweeps.units import reason_of
+
+    reasons = []
+    for source in sources:
+        try:
+            return source.open()  # type: ignore[return-value]  # a checkpoint
+        except Exception as error:  # it fails again, in its units
+            reasons.append(f"{source.name}: {reason_of(error)}")
+    raise ValueError("none of the models can be opened. " + "; ".join(reasons[:3]))
+
+
+def print_sweep(found: "Sweep", title: str) -> list[dict[str, Any]]:
+    """Prints a row for each model, and the units that failed; returns the rows of the table."""
+    rows = [*found.rows()]
+    out = console()
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    for name, justify in (
+        *(("model", "left"), ("classes", "right"), ("failed", "right")),
+        *(("mean power", "right"), ("above controls", "right"), ("strongest class", "left")),
+    ):
+        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    first = float(found.settings["areas"][0])
+    summaries = [_summary(name, rows, first) for name in found.models]
+    summaries.sort(key=lambda summary: -summary[0])
+    for _, *cells in summaries[:SHOWN]:
+        table.add_row(*(Text(printable(cell)) for cell in cells))
+    if len(summaries) > SHOWN:
+        table.caption = f"{SHOWN} of {len(summaries)} models, the strongest"
+    out.print(table)
+    out.print(
+        f"Powers: at {first:.3g} of the pixels, of the strongest canvas of each class. Above "
+        "controls: classes whose power beats all three, on at least 100 images."
+    )
+    failed = [row for row in rows if row["error"] is not None]
+    for row in failed[:SHOWN]:
+        line = f"Failed: {row['model']}, class {row['class']}: {row['error']}"
+        out.print(printable(line), markup=False)
+    if len(failed) > SHOWN:
+        out.print(f"and {len(failed) - SHOWN} more, in table.csv")
+    return rows
+
+
+def _summary(model: str, rows: Sequence[dict[str, Any]], area: float) -> tuple[Any, ...]:
+    """A model's mean power, to sort by, and the cells of its row."""
+    own = [row for row in rows if row["model"] == model]
+    failed = sum(row["error"] is not None for row in own)
+    best: dict[int, dict[str, Any]] = {}
+    for row in own:
+        if row["error"] is None and row["area"] == area:
+            before = best.get(row["class"])
+            if before is None or row["power"] > before["power"]:
+                best[row["class"]] = row
+    if not best:
+        return (-1.0, model, "0", str(failed), "", "", "")
+    mean = fmean(row["power"] for row in best.values())
+    strongest = max(best.values(), key=lambda row: row["power"])
+    label = strongest["class_name"] or f"class {strongest['class']}"
+    above = sum(row["beats_controls"] for row in best.values())
+    cells = (model, str(len(best)), str(failed), f"{mean:.1%}", str(above))
+    return (mean, *cells, f"{label}, {strongest['power']:.1%}")
+
+
+def _write_table(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """The table as a CSV file, whole or not at all."""
+    from captum_classpattern._files import write_atomically
+
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [*dict.fromkeys(key for row in rows for key in row)])
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue().encode())

@@ -1,0 +1,167 @@
+"""The folder of a sweep: which units are finished, which failed, and that only one sweep writes."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from captum_classpattern._validation import Notice
+from captum_classpattern.classifier import warn
+from captum_classpattern.surveys.store import RESULTS, VERSION, Store, write_json
+from captum_classpattern.sweeps.sources import FAILED, ModelSource
+
+FORMAT = "captum_classpattern sweep"
+
+
+def findings_file(folder: Path, model_folder: str, target: int) -> Path:
+    """The file of a finished unit."""
+    return folder / model_folder / "findings" / f"{target}.json"
+
+
+class SweepFolder:
+    """``sweep.json``, a survey's folder for each model, and ``failed/``.
+
+    Args:
+        path (Path): The folder.
+
+    Attributes:
+        data (dict): What sweep.json holds; {} if it is not there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.file = path, path / "sweep.json"
+        self.data: dict[str, Any] = {}
+        if self.file.exists():
+            try:
+                self.data = json.loads(self.file.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise ValueError(
+                    f"{self.file} is damaged ({error}): choose another folder"
+                ) from error
+            if not isinstance(self.data, dict) or self.data.get("format") != FORMAT:
+                raise ValueError(f"{self.file} is not from a sweep: choose another folder")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Refuses other sweeps while the block runs. The operating system lifts the lock when the
+        process ends, however it ends."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise ValueError(
+                f"another sweep is writing into {self.path}: wait until it is finished, stop it, "
+                "or choose another folder"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def begin(
+        self, settings: Mapping[str, Any], sources: Sequence[ModelSource], classes: Sequence[int]
+    ) -> None:
+        """Writes sweep.json. Models and classes are added to those that are there; settings and
+        models of the same name must be the same."""
+        settings = json.loads(json.dumps(settings))
+        if self.data:
+            self._check_settings(settings)
+        elif (self.path / RESULTS).exists():
+            raise ValueError(f"{self.path} holds a survey of one model: choose another folder")
+        known = {row["name"]: row for row in self.data.get("models", ())}
+        folders = {row["folder"].casefold(): name for name, row in known.items()}
+        for source in sources:
+            row = json.loads(json.dumps(source.as_dict()))
+            before = known.get(source.name, row)
+            for key in {**before, **row}:
+                if before.get(key) != row.get(key):
+                    raise ValueError(
+                        f"{self.path} holds another model {source.name!r} ({key} "
+                        f"{before.get(key)!r} then, {row.get(key)!r} now): give this one another "
+                        "name, or choose another folder"
+                    )
+            other = folders.setdefault(source.folder.casefold(), source.name)
+            if other != source.name:
+                raise ValueError(
+                    f"{self.path} holds a model {other!r}, and {source.name!r} would be written to "
+                    "the same folder: give it another name"
+                )
+            known[source.name] = row
+        self.data = {
+            "format": FORMAT,
+            "settings": settings,
+            "classes": sorted({*self.data.get("classes", ()), *classes}),
+            "models": [*known.values()],
+        }
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_json(self.data, self.file)
+
+    def _check_settings(self, settings: Mapping[str, Any]) -> None:
+        before = self.data["settings"]
+        differing = [k for k in {**before, **settings} if before.get(k) != settings.get(k)]
+        if differing == [VERSION]:
+            version = before.get(VERSION)
+            warn(f"units in the folder were searched by version {version} of {VERSION}", Notice)
+        elif differing:
+            listed = "; ".join(
+                f"{k} {before.get(k)} then, {settings.get(k)} now" for k in differing
+            )
+            raise ValueError(
+                f"{self.file} is of another sweep ({listed:.500}): pass the same settings and "
+                "images, or choose another folder"
+            )
+
+    def finished(self, source: ModelSource) -> set[int]:
+        """The classes of a model whose units are finished."""
+        files = (self.path / source.folder / "findings").glob("[0-9]*.json")
+        return {int(file.stem) for file in files if file.stem.isdigit()}
+
+    def fail(self, source: ModelSource, target: int, reason: str) -> None:
+        """Keeps why a unit failed. The next sweep tries it again."""
+        file = self._failed_file(source, target)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json({"model": source.name, "class": target, "error": reason}, file)
+
+    def succeed(self, source: ModelSource, target: int) -> None:
+        """Forgets that a unit failed before."""
+        self._failed_file(source, target).unlink(missing_ok=True)
+
+    def failures(self) -> list[dict[str, Any]]:
+        """The units that failed, and why, by model and class."""
+        files = (self.path / FAILED).glob("*.json")
+        rows = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+        known = {row["name"]: row["folder"] for row in self.data["models"]}
+        order = {name: number for number, name in enumerate(known)}
+        return sorted(
+            (r for r in rows if not self.has_found(known[r["model"]], r["class"])),
+            key=lambda r: (order[r["model"]], r["class"]),
+        )
+
+    def has_found(self, model_folder: str, target: int) -> bool:
+        """Whether a unit is finished."""
+        return findings_file(self.path, model_folder, target).exists()
+
+    def _failed_file(self, source: ModelSource, target: int) -> Path:
+        return self.path / FAILED / f"{source.folder}_{target}.json"
+
+    def summary_is_old(self, source: ModelSource) -> bool:
+        """Whether a model has findings that its results.json may lack."""
+        results = self.path / source.folder / RESULTS
+        findings = self.path / source.folder / "findings"
+        if not results.exists() or not findings.exists():
+            return False
+        return results.stat().st_mtime_ns <= findings.stat().st_mtime_ns
+
+    def summarise(self, source: ModelSource, seconds: float) -> None:
+        """Writes a model's results.json, if a unit of it has begun one. ``seconds`` are added to
+        those of earlier sweeps."""
+        store = Store(self.path / source.folder)
+        if store.summary:
+            info = {k: v for k, v in store.summary.items() if k not in ("complete", "rows")}
+            store.settings = info["settings"]
+            info["seconds"] = round(info.get("seconds", 0.0) + seconds, 1)
+            store.write_summary(info)

@@ -1,0 +1,167 @@
+"""A unit of a sweep: one class of one model, on all its canvases. It is found, or it says why
+not."""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+
+from captum_classpattern._validation import ArgumentTypeError
+from captum_classpattern.class_names import ClassNames
+from captum_classpattern.classifier import Classifier, preserve_state
+from captum_classpattern.images import LabelledImages, ensure_labels
+from captum_classpattern.surveys.results import plan_search
+from captum_classpattern.surveys.search import SurveySearch
+from captum_classpattern.surveys.store import RESULTS, Store
+from captum_classpattern.sweeps.folder import findings_file
+from captum_classpattern.sweeps.sources import ModelSource
+
+MODELS_KEPT = 2  # by a worker
+OUR_ERRORS = (ValueError, OSError, ImportError, ArgumentTypeError)  # whose words suffice
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One class of one model."""
+
+    source: ModelSource
+    target: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a unit: the reason if it failed, and how long it took."""
+
+    error: str | None = None
+    seconds: float = 0.0
+
+
+@dataclass
+class SurveyWork:
+    """What all units share. A worker keeps it, with the last models that it opened.
+
+    Args:
+        folder (Path): The sweep's folder.
+        search (LabelledImages): The images to search with.
+        held_out (LabelledImages): The images to score on.
+        classes (list[int]): The classes of the sweep.
+        options (dict): The settings of each search, as :func:`survey` takes them.
+        threads (int): Threads of a unit. Default: 1.
+        device (str, optional): Where models are moved to. Default: None (they stay).
+    """
+
+    folder: Path
+    search: LabelledImages
+    held_out: LabelledImages
+    classes: list[int]
+    options: dict[str, Any]
+    threads: int = 1
+    device: str | None = None
+    _opened: "OrderedDict[str, OpenedModel | str]" = field(default_factory=OrderedDict)
+
+    def run(self, unit: Unit) -> Outcome:
+        """Searches a unit and writes it, unless it is there already. An error is the outcome."""
+        started = perf_counter()
+        try:
+            if not findings_file(self.folder, unit.source.folder, unit.target).exists():
+                with threads(self.threads):
+                    self._open(unit.source).find(unit.target)
+        except Exception as error:
+            return Outcome(reason_of(error), perf_counter() - started)
+        return Outcome(seconds=perf_counter() - started)
+
+    def _open(self, source: ModelSource) -> "OpenedModel":
+        """The model, opened once. One that can't be opened is not tried for each of its classes."""
+        if source.name not in self._opened:
+            while len(self._opened) >= MODELS_KEPT:
+                self._opened.popitem(last=False)
+            try:
+                self._opened[source.name] = OpenedModel.of(source, self)
+            except Exception as error:
+                self._opened[source.name] = reason_of(error)
+        self._opened.move_to_end(source.name)
+        opened = self._opened[source.name]
+        if isinstance(opened, str):
+            raise ValueError(opened)
+        return opened
+
+
+@dataclass
+class OpenedModel:
+    """A model that is ready to be searched, and the folder of its findings."""
+
+    search: SurveySearch
+    store: Store
+
+    @classmethod
+    def of(cls, source: ModelSource, work: SurveyWork) -> "OpenedModel":
+        model = source.open(work.device)
+        use_names(model, work.search)
+        task = plan_search(model, work.search, work.held_out, classes_together=1, **work.options)
+        task.classes = [target for target in work.classes if target < task.n_classes]
+        store = Store(work.folder / source.folder, task.settings)
+        if not (store.folder / RESULTS).exists():
+            store.write_summary({**task.info, "seconds": 0.0})
+        with preserve_state(model, task.seed):  # predicted once, not for each class
+            task.search = ensure_labels(model, task.search)
+        return cls(task, store)
+
+    def find(self, target: int) -> None:
+        """Searches a class and writes its findings."""
+        if target >= self.search.n_classes:
+            raise ValueError(
+                f"class {target} is out of range: the model has {self.search.n_classes} classes, "
+                f"numbered from 0 to {self.search.n_classes - 1}"
+            )
+        [findings] = self.search.find([target])
+        self.store.add(findings)
+
+
+def use_names(model: Classifier, images: LabelledImages) -> None:
+    """Gives a model without class names those of the images; an error if a class of the images is
+    another one of the model's."""
+    names, given = ClassNames.of(model), images.class_names
+    if given is None:
+        return
+    if names is None:
+        if isinstance(getattr(model, "class_names", None), list) and len(
+            model.class_names  # type: ignore[attr-defined]
+        ) == len(given):
+            model.class_names = list(given)  # type: ignore[attr-defined]
+        return
+    present = [] if images.labels is None else sorted(set(images.labels.tolist()))
+    for target in present:
+        try:
+            meant = names.find(given[target]) if target < len(given) else target
+        except ValueError:
+            continue  # not a name of the model's
+        if meant != target:
+            raise ValueError(
+                f"the model numbers the classes differently: class {target} of the images, "
+                f"{given[target]}, is its class {meant}; give its class names if they are wrong, "
+                "or sweep it with images numbered like it"
+            )
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a unit failed, in words."""
+    text = str(error).strip()
+    if isinstance(error, OUR_ERRORS) and text:
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Runs a block with this many threads of torch: sums depend on it in the last bit."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

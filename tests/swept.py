@@ -1,0 +1,50 @@
+"""Tiny networks and images to sweep, and what tests compare of the folders."""
+
+import json
+
+import torch
+from torch import nn
+
+from captum_classpattern.pattern import Pattern
+
+CLASSES = 3
+QUICK = {"canvases": {"positive": 2, "white": 1}, "areas": (0.1,), "n_steps": 2}
+
+
+def network(seed):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, CLASSES)).eval()
+
+
+def images(seed, count=45):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(count, 1, 8, 8, generator=generator), torch.arange(count) % CLASSES
+
+
+SEARCH, HELD_OUT = images(0), images(1)
+
+
+def units_in(folder):
+    """The finished units: (model's folder, class)."""
+    return {(path.parts[-3], int(path.stem)) for path in folder.glob("*/findings/[0-9]*.json")}
+
+
+def findings_of(folder):
+    """What was found, by unit: scores and pixels, all that two equal sweeps share."""
+    found = {}
+    for path in sorted(folder.glob("*/findings/*.json")):
+        rows = json.loads(path.read_text())["rows"]
+        found[path.parts[-3], path.stem] = rows
+    for path in sorted(folder.glob("*/patterns/[0-9]*.safetensors")):
+        pattern = Pattern.load(path)
+        pixels = [tensor.numpy().tobytes() for tensor in (pattern.canvas, pattern.mask)]
+        found[path.parts[-3], path.name] = (*pixels, pattern.target, pattern.seen)
+    return found
+
+
+def times_of(folder):
+    """When each unit was written: a unit that is searched again would be written again."""
+    return {
+        path.relative_to(folder): path.stat().st_mtime_ns
+        for path in folder.glob("*/findings/*.json")
+    }
