@@ -10,12 +10,15 @@ from captum_classpattern.cli.apply import apply
 from captum_classpattern.cli.compare import compare
 from captum_classpattern.cli.demo import demo
 from captum_classpattern.cli.errors import plain_errors
+from captum_classpattern.cli.gallery import gallery
 from captum_classpattern.cli.options import OTHER
 from captum_classpattern.cli.scan import reference, scan
 from captum_classpattern.cli.search import search
 
 # as the help lists them
-COMMANDS: tuple[Callable[..., None], ...] = (demo, search, scan, reference, compare, apply)
+COMMANDS: tuple[Callable[..., None], ...] = (
+    *(demo, search, scan, reference, compare, gallery, apply),
+)
 
 app = App(
     name="classpattern",

@@ -17,6 +17,7 @@ PUBLIC = (
     ".adapters",
     ".comparison",
     ".datasets",
+    ".gallery",
     ".optimization",
     ".report",
     ".scanning",
