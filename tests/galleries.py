@@ -8,11 +8,10 @@ from surveyed import finding
 from captum_classpattern import Pattern, Survey
 from captum_classpattern.surveys import Finding
 
-SETTINGS = {"seed": 0, "canvases": {"positive": 1, "white": 1}}
 NAMES = ("ant", "bee", "crane", "crane", "elk, Alces alces")  # two classes with one name
 
 
-def found(target, canvas, hits, *, name, size=8, seed=0):
+def found(target, canvas, hits, *, name, size=8, seed=0, areas=(0.05, 0.01)):
     """A finding on a random canvas in colour, whose pixels all differ from black."""
     one = finding(target, canvas, hits, search_power=hits / 100, class_name=name)
     generator = torch.Generator().manual_seed(100 * seed + 10 * target + len(canvas))
@@ -21,20 +20,24 @@ def found(target, canvas, hits, *, name, size=8, seed=0):
     patterns = {
         area: Pattern(image, weights, target, pattern.info, frozenset(["00112233aabb"]))
         for area, pattern in one.patterns.items()
+        if area in areas
     }
-    return Finding(patterns, canvas, one.scores, name)
+    return Finding(patterns, canvas, {area: one.scores[area] for area in areas}, name)
 
 
-def write_survey(folder, names=NAMES, *, n_classes=None, seed=0, size=8):
-    """A survey of classes on two kinds of canvas."""
+def write_survey(
+    folder, names=NAMES, *, seed=0, areas=(0.05, 0.01), canvases=("positive", "white")
+):
+    """A survey of all classes, whose powers all differ."""
     findings = [
         found(target, canvas, (17 * target + 31 * seed + 40 * (canvas == "white")) % 101,
-              name=name, size=size, seed=seed)
+              name=name, seed=seed, areas=areas)
         for target, name in enumerate(names)
-        for canvas in ("positive", "white")
+        for canvas in canvases
     ]  # fmt: skip
-    info = {"settings": SETTINGS, "accuracy": 0.875, "versions": {"torch": "2"}}
-    Survey(findings, n_classes or len(names), info=info).save(folder)
+    settings = {"seed": 0, "canvases": dict.fromkeys(canvases, 1)}
+    info = {"settings": settings, "accuracy": 0.875, "versions": {"torch": "2"}}
+    Survey(findings, len(names), info=info).save(folder)
     return folder
 
 

@@ -42,7 +42,7 @@ class ClassEntry:
         """The scores of the pattern that stands for the class: best canvas, first area."""
         return self.scores[self.best][self.area]
 
-    @property
+    @cached_property
     def stem(self) -> str:
         """How the names of the class's files begin: ``12_house_finch``."""
         return f"{self.target}" if self.name is None else f"{self.target}_{as_file_name(self.name)}"
