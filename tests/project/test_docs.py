@@ -76,6 +76,12 @@ def test_the_start_page_finds_the_backdoor(tmp_path, monkeypatch):
     assert (tmp_path / "pattern.png").stat().st_size > 10_000
 
 
+def test_the_page_on_the_gallery_makes_one(tmp_path, monkeypatch):
+    _, names = run("gallery.md", tmp_path, monkeypatch)
+    pages = {path.name for path in names["index"].parent.glob("models/backdoored/*.html")}
+    assert pages == {"0_T-shirt.html", "8_Bag.html"}
+
+
 def test_the_page_on_canvases_tries_every_strategy(tmp_path, monkeypatch):
     text, names = run("choose_canvases.md", tmp_path, monkeypatch)
     assert tuple(names["found"]) == canvases.STRATEGIES
