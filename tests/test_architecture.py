@@ -85,6 +85,7 @@ ALLOWED = {
     "report": {"_files", "comparison", "pattern", "scores", "visualization"},
     "gallery": {
         "_files",
+        "_validation",
         "class_names",
         "pattern",
         "report",

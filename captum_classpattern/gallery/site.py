@@ -11,7 +11,7 @@ from tqdm import tqdm
 from captum_classpattern._files import replace_folder
 from captum_classpattern.gallery.images import canvas_png, pattern_png
 from captum_classpattern.gallery.pages import Pages
-from captum_classpattern.gallery.source import Model, read_models
+from captum_classpattern.gallery.source import ClassEntry, Model, read_models
 from captum_classpattern.surveys import Finding
 from captum_classpattern.surveys.store import Store
 from captum_classpattern.visualization.drawing import check_channels
@@ -95,8 +95,8 @@ def write_gallery(
         for name, text in pages.assets.items():
             _write(new / "assets" / name, text.encode())
         for model in models:
-            for finding in _findings(model):
-                _write_patterns(new, pages, model, finding)
+            for entry, finding in _findings(model):
+                _write_patterns(new, pages, model, entry, finding)
             for entry in model.classes.values():
                 page = pages.class_page(model, entry)
                 _write(new / pages.address(model, entry), page)
@@ -123,16 +123,18 @@ def _check_replaceable(out: Path, folder: Path) -> None:
         )
 
 
-def _findings(model: Model) -> Iterator[Finding]:
+def _findings(model: Model) -> Iterator[tuple[ClassEntry, Finding]]:
     """The findings of a model, with the patterns of one class at a time."""
     store = Store(model.survey)
-    for target in model.classes:
-        yield from store.findings_of(target)
+    for target, entry in model.classes.items():
+        for finding in store.findings_of(target):
+            yield entry, finding
 
 
-def _write_patterns(new: Path, pages: Pages, model: Model, finding: Finding) -> None:
+def _write_patterns(
+    new: Path, pages: Pages, model: Model, entry: ClassEntry, finding: Finding
+) -> None:
     """The images of a finding's patterns and of its canvas, and the patterns to download."""
-    entry = model.classes[finding.target]
     check_channels(finding.pattern.canvas)
     if pages.show_canvases:
         _write(new / pages.canvas_image(model, entry, finding.canvas), canvas_png(finding.pattern))

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from captum_classpattern._validation import is_whole
 from captum_classpattern.class_names import as_file_name, file_safe
 from captum_classpattern.surveys import Scores, stands_out
 from captum_classpattern.surveys.store import RESULTS, Store
@@ -142,6 +143,9 @@ def _folder_names(names: Iterable[str]) -> list[str]:
 def _read_model(folder: Path, row: Mapping[str, Any], name: str) -> Model:
     survey = folder / row["folder"]
     store = Store(survey)
+    for target in store.classes:
+        if not is_whole(target):  # it becomes a part of the names of files
+            raise ValueError(f"{survey} is damaged: it has a class {target!r}, which is no number")
     classes = {target: _read_class(store.rows[target]) for target in store.classes}
     size = (0, 0)
     if classes:
@@ -161,4 +165,5 @@ def _read_class(rows: Iterable[Mapping[str, Any]]) -> ClassEntry:
         searched[row["canvas"]] = next(iter(areas.values()))["search_power"]
         target, name = row["class"], row.get("class_name")
     best = max(searched, key=lambda canvas: searched[canvas])
+    name = None if name is None else str(name)
     return ClassEntry(target, name, scores, best, searched[best])

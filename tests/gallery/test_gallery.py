@@ -322,6 +322,14 @@ def test_names_from_strangers_are_escaped(tmp_path):
     assert EVIL in Page((made / "index.html").read_text()).text
 
 
+def test_class_numbers_from_strangers_are_no_paths(tmp_path):
+    folder = write_survey(tmp_path / "a", NAMES[:1])
+    for path in (folder / "results.json", folder / "findings/0.json"):
+        path.write_text(path.read_text().replace('"class": 0', '"class": "../../up"'))
+    with pytest.raises(ValueError, match=r"has a class '\.\./\.\./up', which is no number"):
+        write_gallery(folder, tmp_path / "site")
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
