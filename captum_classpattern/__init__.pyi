@@ -2,6 +2,7 @@ from . import adapters as adapters
 from . import comparison as comparison
 from . import datasets as datasets
 from . import demo as demo
+from . import gallery as gallery
 from . import optimization as optimization
 from . import report as report
 from . import scanning as scanning

@@ -1,6 +1,9 @@
-"""Files that are either complete or not there."""
+"""Files and folders that are either complete or not there."""
 
 import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -13,3 +16,25 @@ def write_atomically(path: Path, data: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replace_folder(folder: Path) -> Iterator[Path]:
+    """Gives an empty folder next to ``folder``, which takes its place when the block ends without
+    an error. A killed process leaves it there, with a dot before its name."""
+    token = secrets.token_hex(8)
+    new, old = (folder.with_name(f".{folder.name}.{token}.{end}") for end in ("new", "old"))
+    new.mkdir(parents=True)
+    try:
+        yield new
+        if folder.exists():
+            folder.rename(old)
+        try:
+            new.rename(folder)
+        except BaseException:
+            if old.exists():
+                old.rename(folder)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)

@@ -97,6 +97,16 @@ ALLOWED = {
         "visualization",
     },
     "report": {"_files", "comparison", "pattern", "scores", "visualization"},
+    "gallery": {
+        "_files",
+        "_validation",
+        "class_names",
+        "pattern",
+        "report",
+        "scores",
+        "surveys",
+        "visualization",
+    },
     "demo": {"classifier", "images", "pattern", "scores", "surveys", "triggers"},
 }
 ANYTHING = {"", "cli"}  # the package itself gives names to users; the command line uses all

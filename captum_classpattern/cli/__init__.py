@@ -10,6 +10,7 @@ from captum_classpattern.cli.apply import apply
 from captum_classpattern.cli.compare import compare
 from captum_classpattern.cli.demo import demo
 from captum_classpattern.cli.errors import plain_errors
+from captum_classpattern.cli.gallery import gallery
 from captum_classpattern.cli.options import OTHER
 from captum_classpattern.cli.scan import reference, scan
 from captum_classpattern.cli.search import search
@@ -17,7 +18,7 @@ from captum_classpattern.cli.sweep import sweep
 
 # as the help lists them
 COMMANDS: tuple[Callable[..., None], ...] = (
-    *(demo, search, sweep, scan, reference, compare, apply),
+    *(demo, search, sweep, scan, reference, compare, gallery, apply),
 )
 
 app = App(

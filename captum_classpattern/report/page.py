@@ -6,7 +6,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from captum_classpattern._files import write_atomically
@@ -16,6 +15,7 @@ from captum_classpattern.report.area_slider import area_slider
 from captum_classpattern.report.figures import PageFigure, draw_figures
 from captum_classpattern.report.formats import percent, settings_lines
 from captum_classpattern.report.tables import LEVELS, Row, Table, tables, text_cell
+from captum_classpattern.report.templating import encode, new_environment, read_template
 
 TITLE = "Class patterns and other methods"
 
@@ -81,15 +81,9 @@ def write_page(
     verdicts: Sequence[Mapping[str, Any]] | None = None,
 ) -> Path:
     """The page of :func:`write_report`, with figures that were already drawn."""
-    environment = Environment(
-        loader=PackageLoader("captum_classpattern.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    script, style = (_read(environment, name) for name in ("report.js", "report.css"))
+    environment = new_environment()
+    script = Markup(read_template(environment, "report.js"))
+    style = Markup("".join(read_template(environment, name) for name in ("base.css", "report.css")))
     page = environment.get_template("report.html").render(
         title=title,
         script=script,
@@ -108,14 +102,8 @@ def write_page(
         settings=settings_lines(comparison.settings),
     )
     path = Path(path)
-    write_atomically(path, page.encode("utf-8", "xmlcharrefreplace"))  # lone surrogates in names
+    write_atomically(path, encode(page))
     return path
-
-
-def _read(environment: Environment, name: str) -> Markup:
-    """A file of this package, unescaped."""
-    assert environment.loader is not None
-    return Markup(environment.loader.get_source(environment, name)[0])
 
 
 def _hash(text: str) -> str:

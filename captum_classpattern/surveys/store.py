@@ -46,9 +46,18 @@ class Store:
         self._files |= new
         return bool(new)
 
+    @property
+    def classes(self) -> list[int]:
+        """The classes in the folder, in order."""
+        return sorted(self.rows)
+
     def findings(self) -> list[Finding]:
         """All findings in the folder, class by class."""
-        return [read_finding(row, self.folder / "patterns") for row in self._sorted_rows()]
+        return [finding for target in self.classes for finding in self.findings_of(target)]
+
+    def findings_of(self, target: int) -> list[Finding]:
+        """The findings of one class, on each kind of canvas."""
+        return [read_finding(row, self.folder / "patterns") for row in self.rows[target]]
 
     def add(self, findings: Sequence[Finding]) -> None:
         """Writes all findings of one class."""
@@ -77,7 +86,7 @@ class Store:
                 return
 
     def _sorted_rows(self) -> list[dict[str, Any]]:
-        return [row for target in sorted(self.rows) for row in self.rows[target]]
+        return [row for target in self.classes for row in self.rows[target]]
 
     def _read(self, path: Path) -> dict[str, Any]:
         """Reads a file, and takes over the classes in it of which all kinds of canvas are there."""

@@ -62,7 +62,7 @@ print([name for name in slow if name in sys.modules])
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-COMMANDS = ["demo", "search", "sweep", "scan", "reference", "compare", "apply"]
+COMMANDS = ["demo", "search", "sweep", "scan", "reference", "compare", "gallery", "apply"]
 ROW = re.compile(r"│ [* ]*(?P<names>[-A-Z]\S*( \S+)*) {2,}(?P<text>\S.*?) *│")
 
 

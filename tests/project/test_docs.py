@@ -17,6 +17,7 @@ PUBLIC = (
     ".adapters",
     ".comparison",
     ".datasets",
+    ".gallery",
     ".optimization",
     ".report",
     ".scanning",
@@ -74,6 +75,12 @@ def test_the_start_page_finds_the_backdoor(tmp_path, monkeypatch):
     assert names["power"].interval[0] > names["power"].without
     assert names["power"].value > 0.5
     assert (tmp_path / "pattern.png").stat().st_size > 10_000
+
+
+def test_the_page_on_the_gallery_makes_one(tmp_path, monkeypatch):
+    _, names = run("gallery.md", tmp_path, monkeypatch)
+    pages = {path.name for path in names["index"].parent.glob("models/backdoored/*.html")}
+    assert pages == {"0_T-shirt.html", "8_Bag.html"}
 
 
 def test_the_page_on_canvases_tries_every_strategy(tmp_path, monkeypatch):

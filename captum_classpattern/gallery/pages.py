@@ -1,0 +1,267 @@
+"""The pages of a gallery: their addresses, and what the templates fill in."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from captum_classpattern.class_names import file_safe
+from captum_classpattern.gallery.source import ClassEntry, Model
+from captum_classpattern.pattern import pixels_kept
+from captum_classpattern.report.formats import (
+    SPACE,
+    percent,
+    percent_area,
+    percent_range,
+    settings_lines,
+)
+from captum_classpattern.report.templating import encode, new_environment, read_template
+from captum_classpattern.scores.intervals import Interval, wilson
+from captum_classpattern.surveys import Scores
+from captum_classpattern.surveys.findings import ENOUGH_IMAGES
+
+SMALL = 128  # pixels: up to this size, thumbnails show each pixel as a square
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A share of images with its 95 % interval, as one line of a chart."""
+
+    label: str
+    value: float
+    interval: Interval
+
+
+@dataclass(frozen=True)
+class Card:
+    """A pattern among others: the page that it links to, its image, a name, its scores."""
+
+    address: str
+    image: str
+    size: tuple[int, int]
+    small: bool
+    label: str
+    target: int
+    area: float
+    scores: Scores
+    note: str = ""
+    current: bool = False
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The pattern of a class on one kind of canvas at one area."""
+
+    canvas: str
+    area: float
+    kept: str
+    image: str
+    canvas_image: str | None
+    download: str | None
+    scores: Scores
+    stands_out: bool
+    shown: bool
+
+    @property
+    def name(self) -> str:
+        """``white canvas, 5 % of the pixels``."""
+        return f"{self.canvas} canvas, {percent_area(self.area)} of the pixels"
+
+    @property
+    def bars(self) -> list[Bar]:
+        """The power and its controls."""
+        power = self.scores.power
+        n = self.scores.control_images or power.n
+        controls = {
+            "No pattern": (power.without, power.n),
+            "Random pixels": (self.scores.random_pixels, n),
+            "Same mask, other canvas": (self.scores.other_canvas, n),
+        }
+        return [
+            Bar("This pattern", power.value, power.interval),
+            *(Bar(k, v, wilson(round(v * m), m)) for k, (v, m) in controls.items()),
+        ]
+
+
+class Pages:
+    """Renders the pages of a gallery, each as bytes.
+
+    Args:
+        models (Sequence[Model]): The models, in their order.
+        title (str, optional): Heading of the index. Default: None (it names the model, or their
+            number).
+        show_canvases (bool): Whether canvases are shown.
+        downloads (bool): Whether patterns can be downloaded.
+    """
+
+    def __init__(
+        self, models: Sequence[Model], title: str | None, show_canvases: bool, downloads: bool
+    ) -> None:
+        self.models, self.show_canvases, self.downloads = models, show_canvases, downloads
+        many = len(models) > 1
+        of = f"{len(models)} models" if many else models[0].name
+        self.title = f"Class patterns of {of}" if title is None else title
+        environment = new_environment(Path(__file__).with_name("templates"))
+        environment.filters |= {
+            "percent": percent,
+            "percent_area": percent_area,
+            "percent_range": lambda interval: f"{percent_range(*interval)}{SPACE}%",
+            "axis": lambda share: f"{100 * share:.4g}",
+        }
+        environment.globals |= {"title": self.title, "enough": ENOUGH_IMAGES, "many": many}
+        self._index = environment.get_template("gallery_index.html")
+        self._page = environment.get_template("gallery_class.html")
+        self._same: dict[tuple[int, str | None], list[tuple[Model, ClassEntry]]] = {}
+        for model in models:
+            for entry in model.classes.values():
+                self._same.setdefault((entry.target, entry.name), []).append((model, entry))
+        texts = {name: read_template(environment, name) for name in ("base.css", "gallery.css")}
+        self.assets = {
+            "gallery.css": "".join(texts.values()),
+            "gallery.js": read_template(environment, "gallery.js"),
+        }
+
+    def address(self, model: Model, entry: ClassEntry | None = None) -> str:
+        """The page of a class, or of a model."""
+        return f"models/{model.folder}/{'index' if entry is None else entry.stem}.html"
+
+    def image(self, model: Model, entry: ClassEntry, canvas: str, area: float) -> str:
+        """The image of a pattern."""
+        return f"{self._pattern(model, entry, canvas)}_{area:g}.png"
+
+    def canvas_image(self, model: Model, entry: ClassEntry, canvas: str) -> str:
+        """The image of a canvas."""
+        return f"{self._pattern(model, entry, canvas)}_canvas.png"
+
+    def download(self, model: Model, entry: ClassEntry, canvas: str, area: float) -> str:
+        """The file of a pattern."""
+        return f"{self._pattern(model, entry, canvas)}_{area:g}.safetensors"
+
+    @staticmethod
+    def _pattern(model: Model, entry: ClassEntry, canvas: str) -> str:
+        return f"models/{model.folder}/patterns/{entry.stem}_{file_safe(canvas)}"
+
+    def index(self) -> bytes:
+        """All classes, each with its pattern of the model that did best on the judging images."""
+        cards = []
+        for same in self._same.values():
+            model, entry = max(same, key=lambda pair: pair[1].search_power)
+            note = model.name if len(self.models) > 1 else ""
+            cards.append(self._card(model, entry, entry.label, note))
+        return self._render_index(cards, None)
+
+    def model_index(self, model: Model) -> bytes:
+        """All classes of one of several models."""
+        cards = [self._card(model, entry, entry.label) for entry in model.classes.values()]
+        return self._render_index(cards, model)
+
+    def _render_index(self, cards: Sequence[Card], model: Model | None) -> bytes:
+        shown = self.models if model is None else [model]
+        several = len(shown) > 1
+        page = self._index.render(
+            root="" if model is None else "../../",
+            model=model,
+            cards=sorted(cards, key=lambda card: (-card.scores.power.value, card.target)),
+            areas=list(dict.fromkeys(card.area for card in cards)),
+            above=sum(card.scores.beats_controls for card in cards),
+            few=any(not card.scores.enough_images for card in cards),
+            columns=list(dict.fromkeys(key for m in shown for key in m.columns)) if several else [],
+            rows=[self._model_row(m) for m in shown] if several else [],
+            unfinished=[m.name for m in shown if m.info.get("complete") is False],
+            facts=[] if several else facts(shown[0]),
+        )
+        return encode(page)
+
+    def _model_row(self, model: Model) -> dict[str, Any]:
+        entries = list(model.classes.values())
+        strongest = max(entries, key=lambda entry: entry.shown.power.value)
+        accuracy = model.info.get("accuracy")
+        return {
+            "name": model.name,
+            "address": self.address(model),
+            "accuracy": "" if accuracy is None else percent(accuracy),
+            "classes": len(entries),
+            "above": sum(entry.shown.beats_controls for entry in entries),
+            "strongest": strongest.label,
+            "strongest_address": self.address(model, strongest),
+            "power": percent(strongest.shown.power.value),
+            "columns": model.columns,
+        }
+
+    def _card(
+        self,
+        model: Model,
+        entry: ClassEntry,
+        label: str,
+        note: str = "",
+        current: bool = False,
+    ) -> Card:
+        return Card(
+            address=self.address(model, entry),
+            image=self.image(model, entry, entry.best, entry.area),
+            size=model.size,
+            small=max(model.size) <= SMALL,
+            label=label,
+            target=entry.target,
+            area=entry.area,
+            scores=entry.shown,
+            note=note,
+            current=current,
+        )
+
+    def class_page(self, model: Model, entry: ClassEntry) -> bytes:
+        """The page of a class of a model."""
+        order = list(model.classes)
+        place = order.index(entry.target)
+        before = model.classes[order[place - 1]] if place else None
+        after = model.classes[order[place + 1]] if place + 1 < len(order) else None
+        same = self._same[entry.target, entry.name]
+        page = self._page.render(
+            root="../../",
+            model=model,
+            entry=entry,
+            variants=list(self._variants(model, entry)),
+            canvases=list(entry.scores),
+            before=before and (self.address(model, before), before.label),
+            after=after and (self.address(model, after), after.label),
+            others=[self._card(m, e, m.name, "", m is model) for m, e in same]
+            if len(same) > 1
+            else [],
+            index=self.address(model) if len(self.models) > 1 else "index.html",
+            facts=facts(model),
+        )
+        return encode(page)
+
+    def _variants(self, model: Model, entry: ClassEntry) -> Iterator[Variant]:
+        """Canvas by canvas, with the areas in the order of the slider."""
+        height, width = model.size
+        for canvas, areas in entry.scores.items():
+            for area in sorted(areas):
+                yield Variant(
+                    canvas=canvas,
+                    area=area,
+                    kept=f"{percent_area(area)} of the pixels, "
+                    f"{pixels_kept(area, model.size):,} of {height * width:,}",
+                    image=self.image(model, entry, canvas, area),
+                    canvas_image=self.canvas_image(model, entry, canvas)
+                    if self.show_canvases
+                    else None,
+                    download=self.download(model, entry, canvas, area) if self.downloads else None,
+                    scores=areas[area],
+                    stands_out=(entry.target, canvas, area) in model.outstanding,
+                    shown=(canvas, area) == (entry.best, entry.area),
+                )
+
+
+def facts(model: Model) -> list[tuple[str, str]]:
+    """How a model was searched, as lines. Paths, which ``provenance`` may hold, are left out."""
+    info = model.info
+    accuracy = info.get("accuracy")
+    known: Mapping[str, Any] = {
+        **model.columns,
+        "accuracy on the held-out images": None if accuracy is None else percent(accuracy),
+        "classes of the model": info.get("n_classes"),
+        "settings": info.get("settings") or None,
+        "versions": info.get("versions"),
+    }
+    return settings_lines({key: value for key, value in known.items() if value is not None})

@@ -1,0 +1,181 @@
+"""The gallery in a browser: opened from the disk, with clicks and keys."""
+
+import shutil
+
+import pytest
+from galleries import write_survey, write_sweep
+
+from captum_classpattern import Survey
+from captum_classpattern.gallery import write_gallery
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+FOUND = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(FOUND is None, reason=f"none of {', '.join(BROWSERS)} is on PATH"),
+]
+LONG = "a_name_without_a_single_space_" * 4
+EVIL = "</script><script>document.title='taken'</script><img src=x onerror=\"document.title=1\">"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=FOUND, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_sweep(tmp_path_factory.mktemp("sweep"))
+
+
+@pytest.fixture(scope="module")
+def index(folder, tmp_path_factory):
+    return write_gallery(folder, tmp_path_factory.mktemp("site") / "site")
+
+
+@pytest.fixture
+def opened(browser, index):
+    """Opens an index; at the end there must be no error, no message and no request elsewhere."""
+    contexts, wrong = [], []
+
+    def open_page(file=index, **settings):
+        context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **settings})
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: wrong.append(message.text))
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        own = (index.parent.as_uri(), file.parent.as_uri(), "data:")
+        page.on("request", lambda r: r.url.startswith(own) or wrong.append(r.url))
+        page.goto(file.as_uri())
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not wrong
+
+
+def names(page):
+    return page.locator(".cards li:visible .name").all_inner_texts()
+
+
+def test_search_sort_open_slide_and_go_back(opened, folder):
+    page = opened()
+    assert page.locator("#count").inner_text() == "5 of 5 classes"
+    page.get_by_role("searchbox", name="Search").fill("CRANE")
+    assert names(page) == ["crane", "crane"]
+    assert page.locator("#count").inner_text() == "2 of 5 classes"
+    page.get_by_role("searchbox", name="Search").fill("3")
+    assert names(page) == ["crane"]
+    page.get_by_role("searchbox", name="Search").fill("")
+    page.get_by_role("combobox", name="Sort by").select_option("name")
+    assert names(page) == ["ant", "bee", "crane", "crane", "elk, Alces alces"]
+    page.get_by_role("combobox", name="Sort by").select_option("weakest")
+    powers = [float(text.split("\xa0")[0]) for text in page.locator(".cards b").all_inner_texts()]
+    assert powers == sorted(powers)
+    page.get_by_role("combobox", name="Sort by").select_option("class")
+
+    page.locator(".cards a").nth(1).focus()
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/1_bee.html")
+    assert page.locator("h1").inner_text() == "bee"
+    model = page.locator(".path a").last.inner_text()
+    findings = Survey.load(folder / {"clean": "m0", "bad": "m1"}[model]).findings
+    for finding in (finding for finding in findings if finding.target == 1):
+        page.get_by_label(finding.canvas, exact=True).check()
+        page.focus("#area")
+        page.keyboard.press("Home")
+        for area in sorted(finding.scores):
+            power = finding.scores[area].power
+            assert page.locator(".variant:visible").count() == 1
+            assert page.locator(".power:visible").inner_text() == f"{100 * power.value:.1f}\xa0%"
+            kept = page.get_attribute("#area", "aria-valuetext")
+            assert f"{round(64 * area)} of 64" in kept
+            source = page.locator(".variant:visible .pattern img").get_attribute("src")
+            assert source.endswith(f"1_bee_{finding.canvas}_{area:g}.png")
+            page.keyboard.press("ArrowRight")
+
+    page.locator("header").get_by_role("link", name="Next class").click()
+    assert page.locator("h1").inner_text() == "crane"
+    page.go_back()
+    page.go_back()
+    assert page.locator("#count").inner_text() == "5 of 5 classes"
+    assert names(page)[:2] == ["ant", "bee"]  # still sorted by class number
+
+
+def test_images_load_and_pixels_stay_sharp(opened):
+    page = opened()
+    page.wait_for_load_state("networkidle")
+    assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
+    drawn = page.eval_on_selector(".cards img", "e => getComputedStyle(e).imageRendering")
+    assert drawn == "pixelated"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_does_not_scroll_sideways(opened, tmp_path, scheme):
+    sweep = write_sweep(tmp_path / "sweep", models=(LONG, f"{LONG}2"), names=(f"{LONG}0", LONG))
+    long = write_gallery(sweep, tmp_path / "site")
+    phone = {"viewport": {"width": 360, "height": 740}, "color_scheme": scheme}
+    page = opened(long, **phone)
+    for file in (long, next(long.parent.glob("models/*/0_*.html"))):
+        page.goto(file.as_uri())
+        page.eval_on_selector_all("details", "all => all.forEach(one => { one.open = true; })")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+@pytest.mark.parametrize(("scheme", "dark"), [("light", False), ("dark", True)])
+def test_it_follows_the_colour_scheme(opened, index, scheme, dark):
+    page = opened(color_scheme=scheme)
+    for address, selectors in (
+        (index, ("body", ".cards .name", ".legend li", "select", "thead th")),
+        (next(index.parent.glob("models/clean/4_*.html")), ("h1", ".verdict", ".bars dt")),
+    ):
+        page.goto(address.as_uri())
+        for selector in selectors:
+            text, ground = page.eval_on_selector(
+                f"{selector} >> visible=true",
+                "e => { let g = e; while (getComputedStyle(g).backgroundColor ==="
+                " 'rgba(0, 0, 0, 0)') g = g.parentElement;"
+                " return [getComputedStyle(e).color, getComputedStyle(g).backgroundColor]; }",
+            )
+            text, ground = (luminance(colour) for colour in (text, ground))
+            assert (text > ground) is dark
+            assert (max(text, ground) + 0.05) / (min(text, ground) + 0.05) >= 4.5  # WCAG AA
+
+
+def luminance(colour):
+    """Relative luminance of ``rgb(1, 2, 3)``, by WCAG 2."""
+    levels = [int(part) / 255 for part in colour[4:-1].split(",")]
+    red, green, blue = (x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in levels)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def test_scripts_in_names_do_not_run(opened, tmp_path):
+    sweep = write_sweep(tmp_path / "sweep", models=(EVIL, "b"), names=(EVIL, "bee"))
+    made = write_gallery(sweep, tmp_path / "site", title="Ants")
+    page = opened(made)
+    assert page.title() == "Ants"
+    page.get_by_text(EVIL, exact=True).first.click()
+    assert page.locator("h1").inner_text() == EVIL
+
+
+def test_without_scripts_all_patterns_are_shown(opened, index):
+    page = opened(java_script_enabled=False)
+    assert page.locator("#find").is_hidden()
+    assert page.locator(".cards li:visible").count() == 5
+    page.goto((index.parent / "models/clean/0_ant.html").as_uri())
+    assert page.locator("#choices").is_hidden()
+    assert page.locator(".variant:visible").count() == 4
+
+
+def test_one_pattern_needs_no_slider(opened, tmp_path):
+    folder = write_survey(tmp_path / "mine", areas=(0.05,), canvases=("white",))
+    page = opened(write_gallery(folder, tmp_path / "site"))
+    page.locator(".cards a").first.click()
+    assert page.locator("#choices").is_hidden()
+    assert page.locator(".variant:visible").count() == 1
