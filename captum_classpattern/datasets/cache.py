@@ -33,12 +33,12 @@ def cache_folder(cache: Any) -> Path | None:
             f"cache must be True, False or a folder, got {type(cache).__name__}"
         )
     if not isinstance(cache, bool):
-        return Path(cache)
+        return Path(cache).absolute()
     chosen = os.environ.get(VARIABLE, "")
     if not cache or chosen.lower() == "off":
         return None
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(chosen) if chosen else caches / "captum_classpattern"
+    return (Path(chosen) if chosen else caches / "captum_classpattern").absolute()
 
 
 def cache_file(folder: Path, images: Sequence[Path], settings: Any) -> Path | None:

@@ -39,7 +39,7 @@ class ImageFiles(Dataset[Tensor]):
         channels: int | None = None,
         cache: Path | None = None,
     ) -> None:
-        self.folder, self.names = folder, names
+        self.folder, self.names = folder.absolute(), names  # the working directory may change
         self.sides, self.channels, self.cache = sides, channels, cache
         self.shape: tuple[int, ...] | None = None  # (C, H, W), once all files were read
         self._length = PART_OF_UNKNOWN_SIZE
@@ -174,5 +174,5 @@ def unreadable_files(errors: Mapping[str, str], count: int, source: object) -> V
     listed = join_names([f"{name} ({error})" for name, error in errors.items()])
     return ValueError(
         f"{len(errors)} of {count} images of {source} can't be read: {listed}; repair or remove "
-        "them, or skip them (on_error='skip')"
+        "them, or skip them (on_error='skip', on the command line --on-error skip)"
     )

@@ -589,6 +589,24 @@ def test_torchvision_data_sets_that_list_no_labels(known):
     assert Pairs.last.arguments[1:] == ("test", False)
 
 
+def test_images_of_a_torchvision_data_set_that_can_not_be_read(known):
+    class Broken(Pairs):
+        targets = (0, 1, 0, 1)
+
+        def __getitem__(self, index):
+            if index == 2:
+                raise OSError("image file is truncated")
+            return super().__getitem__(index)
+
+    known("Broken", Broken)
+    with pytest.raises(ValueError, match=r"1 of 4 images .* image 2 \(.*truncated\); repair"):
+        load_images("torchvision:Broken")
+    with pytest.warns(UserWarning, match=r"1 of 4 images of .* are skipped: image 2"):
+        loaded = load_images("torchvision:Broken", on_error="skip")
+    assert (*loaded.labels.tolist(), len(loaded.images)) == (0, 1, 1, 3)
+    assert loaded.images[:, 0, 0, 0].tolist() == [0.0, *(pytest.approx(i / 5) for i in (1, 3))]
+
+
 def test_torchvision_data_sets_of_other_things(known):
     class Boxes(Pairs):
         def __getitem__(self, index):

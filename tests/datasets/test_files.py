@@ -126,6 +126,15 @@ def test_without_a_cache_nothing_is_written_and_little_is_kept(photos, tmp_path,
         _ = loaded.images
 
 
+def test_the_working_directory_may_change(photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    loaded = load_images("photos", cache="kept")
+    assert loaded.description == "photos"
+    monkeypatch.chdir("/")
+    assert torch.equal(loaded.images, by_hand(photos))
+    assert (tmp_path / "kept").exists()
+
+
 def test_a_small_folder_is_decoded_once_without_a_cache(photos, no_decoding):
     loaded = load_images(photos, cache=False)
     first = loaded.take([3])
@@ -376,7 +385,7 @@ def test_unreadable_files_are_named_before_anything_else(photos, cache, cached):
         with pytest.raises(
             ValueError,
             match=r"2 of 10 images of .* can't be read: a/0\.png \(cannot .*\), b/9\.png \(.*\); "
-            r"repair or remove them, or skip them \(on_error='skip'\)",
+            r"repair or remove them, or skip them \(on_error='skip', .* --on-error skip\)",
         ):
             look()
 
