@@ -47,6 +47,7 @@ class ImageFiles(Dataset[Tensor]):
             fitting = PART_BYTES // (3 * sides[0] * sides[1])
             self._length = max(1, min(LONGEST_PART, fitting))
         self._parts: dict[int, Tensor | None] = {}  # by their first image; None: not kept
+        self._unreadable: dict[int, str] = {}  # the errors of images, which are blank in their part
 
     def __len__(self) -> int:
         return len(self.names)
@@ -66,26 +67,24 @@ class ImageFiles(Dataset[Tensor]):
         return as_floats(torch.stack(images)).expand(-1, *self.shape).contiguous()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_parts": {}}
+        return {**self.__dict__, "_parts": {}, "_unreadable": {}}
 
     def first_pass(self) -> dict[str, str]:
         """Reads all files, and returns the errors of those that can't be read, by name."""
         sizes: dict[str, tuple[int, ...]] = {}
-        errors: dict[int, str] = {}
         channels = 1
         starts = list(range(0, len(self), self._length))
         random.Random().shuffle(starts)  # processes that start together share the work
         for start in tqdm(starts, "Reading images", delay=5, disable=None, leave=False):
-            images, failed = self._load(start)
-            errors |= failed
-            whole = next((i for i in self._part(start) if i not in failed), None)
+            images = self._load(start)
+            whole = next((i for i in self._part(start) if i not in self._unreadable), None)
             if whole is not None:
                 sizes[self.names[whole]] = images.shape[2:]
                 channels = max(channels, images.shape[1])
                 check_sizes(sizes, self.folder)
         if sizes:
             self.shape = (channels, *next(iter(sizes.values())))
-        return {self.names[i]: errors[i] for i in sorted(errors)}
+        return {self.names[i]: error for i, error in sorted(self._unreadable.items())}
 
     def _part(self, start: int) -> range:
         """The images of a part."""
@@ -94,9 +93,8 @@ class ImageFiles(Dataset[Tensor]):
     def _decode(self, index: int) -> Tensor:
         return fit(decode(self.folder / self.names[index]), self.sides, self.channels)
 
-    def _load(self, start: int) -> tuple[Tensor, dict[int, str]]:
-        """The images of a part, from the cache, or else decoded and kept; and the errors of those
-        that can't be read, which are blank."""
+    def _load(self, start: int) -> Tensor:
+        """The images of a part, from the cache, or else decoded and kept."""
         part, path = self._part(start), None
         if self.cache is not None:
             files = [self.folder / self.names[i] for i in part]
@@ -108,8 +106,10 @@ class ImageFiles(Dataset[Tensor]):
             _, errors = decode_all(self._decode, unread, self.names, self.folder)
             if len(errors) == len(unread):  # still, and not only when the part was written
                 self._parts[start] = images
-                return images, errors
+                self._unreadable |= errors
+                return images
         images, errors = decode_all(self._decode, part, self.names, self.folder)
+        self._unreadable |= errors
         self._parts[start] = images if len(part) == len(self) else None
         if path is not None and len(errors) < len(part):
             readable = torch.tensor([i not in errors for i in part])
@@ -117,7 +117,7 @@ class ImageFiles(Dataset[Tensor]):
                 self.cache = None
             elif mapped := read_cached(path, len(part)):
                 self._parts[start] = images = mapped[0]
-        return images, errors
+        return images
 
     def _pixels(self, index: int) -> Tensor:
         """An image as it was kept, else decoded again."""
@@ -125,7 +125,7 @@ class ImageFiles(Dataset[Tensor]):
         if start not in self._parts and (self.cache is not None or self._length >= len(self)):
             self._load(start)
         images = self._parts.get(start)
-        if images is not None:
+        if images is not None and index not in self._unreadable:
             return images[index - start]
         try:
             return self._decode(index)

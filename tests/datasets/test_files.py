@@ -318,6 +318,19 @@ def test_a_copy_where_the_cache_is_not_fills_it_part_by_part(photos, cache):
     assert len([*cache.iterdir()]) == 1
 
 
+@pytest.mark.usefixtures("parts_of_three")
+def test_a_file_that_broke_before_another_process_reads_it_is_never_blank(photos, cache):
+    loaded = load_images(photos, cache=cache)
+    expected, sent = loaded.images, pickle.dumps(loaded)
+    (photos / "a" / "2.png").write_bytes(b"no image")
+    os.utime(photos / "a" / "2.png", (0, 0))
+    for _ in range(2):  # the part is decoded, and found in the cache
+        twin = pickle.loads(sent)
+        assert torch.equal(twin.take([0, 2]), expected[[0, 2]])
+        with pytest.raises(ValueError, match=r"a/2\.png could be read before, but not now"):
+            twin.take([1])
+
+
 # What is in the files
 
 
