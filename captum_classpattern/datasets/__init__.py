@@ -3,7 +3,7 @@
 import os
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -143,22 +143,14 @@ def load_images(
             f"{os.fspath(source)} is {'none of these' if path.exists() else 'not there'}"
         )
     chosen = _choose(listing, classes, limit, seed)
-    names = [listing.names[i] for i in chosen]
     images: Tensor | DataLoader[Tensor]
     if isinstance(listing.load, Path):
-        files = ImageFiles(listing.load, names, sides, channels, folder)
-        unreadable = files.first_pass() if on_error == "skip" else {}
-        kept = [i for i, name in enumerate(names) if name not in unreadable]
-        # the collate_fn takes batches as they are: ImageFiles stacks them itself
-        images = DataLoader(files, sampler=SubsetRandomSampler(kept), collate_fn=_unchanged)
-    else:
-        load = listing.load
-        pixels, errors = decode_all(
-            lambda i: fit(load(i), sides, channels), chosen, listing.names, listing.description
+        files = ImageFiles(
+            listing.load, [listing.names[i] for i in chosen], sides, channels, folder
         )
-        unreadable = {listing.names[i]: error for i, error in errors.items()}
-        kept = [place for place, i in enumerate(chosen) if i not in errors]
-        images = as_floats(pixels if len(kept) == len(chosen) else pixels[kept])
+        images, kept, unreadable = _from_files(files, on_error)
+    else:
+        images, kept, unreadable = _in_memory(listing, listing.load, chosen, sides, channels)
     if unreadable and (on_error == "raise" or not kept):
         raise unreadable_files(unreadable, len(chosen), listing.description)
     description = listing.description
@@ -177,8 +169,36 @@ def load_images(
     )
 
 
+def _from_files(
+    files: ImageFiles, on_error: str
+) -> tuple[DataLoader[Tensor], list[int], dict[str, str]]:
+    """Image files, which are read if some may be skipped; the places of those that are kept; and
+    the errors of the others, by name."""
+    unreadable = files.first_pass() if on_error == "skip" else {}
+    kept = [i for i, name in enumerate(files.names) if name not in unreadable]
+    sampler = SubsetRandomSampler(kept)
+    return DataLoader(files, sampler=sampler, collate_fn=_unchanged), kept, unreadable
+
+
 def _unchanged(batch: Any) -> Any:
+    """The ``collate_fn`` of ImageFiles, which stacks the images itself."""
     return batch
+
+
+def _in_memory(
+    listing: Listing,
+    load: Callable[[int], Tensor],
+    chosen: list[int],
+    sides: tuple[int, int] | None,
+    channels: int | None,
+) -> tuple[Tensor, list[int], dict[str, str]]:
+    """The images of another source, likewise."""
+    images, errors = decode_all(
+        lambda i: fit(load(i), sides, channels), chosen, listing.names, listing.description
+    )
+    kept = [place for place, i in enumerate(chosen) if i not in errors]
+    unreadable = {listing.names[i]: error for i, error in errors.items()}
+    return as_floats(images if not errors else images[kept]), kept, unreadable
 
 
 def _parse_size(size: Any) -> tuple[int, int] | None:

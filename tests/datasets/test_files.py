@@ -259,7 +259,7 @@ def start(photos, cache, before=""):
 
 @pytest.mark.usefixtures("parts_of_three")
 def test_processes_fill_one_cache_at_once(photos, cache):
-    processes = [start(photos, cache) for _ in range(3)]
+    processes = [start(photos, cache) for _ in range(2)]
     for process in processes:
         process.stdin.write("go\n")
     expected = LabelledImages(by_hand(photos)).hashes
