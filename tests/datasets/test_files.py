@@ -248,18 +248,18 @@ print(*load_images(sys.argv[1], cache=sys.argv[2]).hashes)
 
 
 def start(photos, cache, before=""):
-    """A process that is ready to read the images."""
+    """A process that will read the images."""
     command = [sys.executable, "-c", PROCESS.format(before=before), str(photos), str(cache)]
-    process = subprocess.Popen(
+    return subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
     )
-    assert process.stdout.readline() == "ready\n"
-    return process
 
 
 @pytest.mark.usefixtures("parts_of_three")
 def test_processes_fill_one_cache_at_once(photos, cache):
     processes = [start(photos, cache) for _ in range(2)]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
     for process in processes:
         process.stdin.write("go\n")
     expected = LabelledImages(by_hand(photos)).hashes
