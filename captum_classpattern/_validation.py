@@ -1,6 +1,7 @@
 """Checks of the arguments that users pass. Every error says what to do about it."""
 
 import difflib
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from numbers import Integral, Real
@@ -43,9 +44,9 @@ def check_pixels(images: Any, name: str, *, slack: float = 0.0) -> None:
         raise ValueError(f"{name} must be (N, C, H, W), got shape {tuple(images.shape)}")
     if images.numel() == 0:
         raise ValueError(f"{name} has no images or no pixels, got shape {tuple(images.shape)}")
-    if not bool(torch.isfinite(images).all()):
+    low, high = map(float, images.detach().aminmax())  # one pass; NaN if any is
+    if not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError(f"{name} has NaN or infinite pixels: check how the images are loaded")
-    low, high = float(images.detach().min()), float(images.detach().max())
     if low < -slack or high > 1 + slack:
         noise = (
             "; captum's NoiseTunnel adds noise with stdevs=1.0 by default, which is too much for "

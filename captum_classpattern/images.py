@@ -1,6 +1,5 @@
 """Images with their classes: one type for tensors, data sets, loaders and folders."""
 
-import copy
 import itertools
 import operator
 from collections import Counter
@@ -100,6 +99,8 @@ class LabelledImages(Dataset[Any]):
         self._loader = images if isinstance(images, DataLoader) else None
         self._workers = 0 if self._loader is None else self._loader.num_workers
         self._source = images if self._loader is None else self._loader.dataset
+        # pixels of Tensors are checked here, others when they are read
+        self._is_checked = getattr(self._source, "in_unit_range", isinstance(images, Tensor))
         indexed = hasattr(self._source, "__getitem__") and hasattr(self._source, "__len__")
         if isinstance(self._source, IterableDataset | Mapping) or not indexed:
             raise ArgumentTypeError(
@@ -165,7 +166,7 @@ class LabelledImages(Dataset[Any]):
         """All images as one Tensor (N, C, H, W)."""
         if "images" not in self._known:
             if not isinstance(self._source, Tensor):
-                self._known["images"] = torch.cat([*self.in_order()])
+                self._known["images"] = self._read_images()
             elif self._places == list(range(len(self._source))):
                 self._known["images"] = self._source.detach()
             else:
@@ -259,6 +260,7 @@ class LabelledImages(Dataset[Any]):
         return self._with(
             _known={"shape": self.shape, "labels": self.labels},
             _source=images,
+            _is_checked=True,
             _loader=None,
             _places=list(range(len(self))),
             _hashes=dict(enumerate(self.hashes)),  # those of the pixels before
@@ -408,9 +410,25 @@ class LabelledImages(Dataset[Any]):
     def _with(self, **changes: Any) -> "LabelledImages":
         """A copy with some attributes changed. It shares all others, including what gets known
         later; whoever changes the images or labels passes a new ``_known``."""
-        other = copy.copy(self)
-        other.__dict__.update(changes)
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__, **changes)
         return other
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled: images that were read stay here, since their source goes along."""
+        known = {key: value for key, value in self._known.items() if key != "images"}
+        return {**self.__dict__, "_known": known}
+
+    def _read_images(self) -> Tensor:
+        if len(self) == 0:
+            return torch.empty(0, *self.shape)
+        images, start = torch.empty(0), 0
+        for batch in self.in_order():  # torch.cat would need twice the memory
+            if start == 0:
+                images = batch.new_empty(len(self), *batch.shape[1:])
+            images[start : start + len(batch)] = batch
+            start += len(batch)
+        return images
 
     def _read_labels(self) -> Tensor | None:
         if len(self) == 0:
@@ -439,7 +457,7 @@ class LabelledImages(Dataset[Any]):
         """Batches of images and labels, checked and hashed."""
         wanted, again = itertools.tee([self._places[i] for i in indices] for indices in plan)
         for places, (images, labels) in zip(again, self._load(wanted)):
-            if not self.in_memory:
+            if not self._is_checked:
                 check_pixels(images, self.argument)
             shape = tuple(images.shape[1:])
             if shape != self._known.setdefault("shape", shape):

@@ -65,22 +65,16 @@ def _stamped_png(pattern: "Pattern", path: Path) -> bytes:
     import numpy as np
     from PIL import Image
 
-    from captum_classpattern.datasets.pixels import (
-        DECODE_ERRORS,
-        decode,
-        resize_crop,
-        to_channels,
-    )
+    from captum_classpattern.datasets.pixels import DECODE_ERRORS, as_floats, decode, fit
 
+    channels, *sides = pattern.canvas.shape
     try:
-        image = decode(path)
+        image = as_floats(fit(decode(path), (sides[0], sides[1]), channels))
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no image at {path}") from None
     except DECODE_ERRORS as error:
         raise ValueError(f"{path} can't be read as an image: {error}") from error
-    channels, height, width = pattern.canvas.shape
-    stamped = pattern.stamp(resize_crop(to_channels(image, channels), height, width))
-    pixels = (stamped * 255).round().byte().permute(1, 2, 0).numpy()
+    pixels = (pattern.stamp(image) * 255).round().byte().permute(1, 2, 0).numpy()
     written = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels.squeeze(2) if channels == 1 else pixels)).save(
         written, "png"

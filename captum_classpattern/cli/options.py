@@ -254,6 +254,8 @@ class SourceOptions:
     """The folder of torchvision's data sets. By default, data."""
     download: bool = False
     """Download torchvision's data set if it is not in its folder."""
+    on_error: Literal["raise", "skip"] = "raise"
+    """What to do about images that can't be read: raise an error that names them, or skip them."""
 
     def load_all(
         self,
@@ -284,6 +286,7 @@ class SourceOptions:
             seed=seed,
             root=self.root,
             download=self.download,
+            on_error=self.on_error,
         )
         return _number_classes(loaded, models)
 

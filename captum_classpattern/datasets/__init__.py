@@ -1,17 +1,27 @@
-"""Folders, ``.npz`` files and torchvision's data sets, loaded as images in [0, 1] and labels."""
+"""Folders, ``.npz`` files and torchvision's data sets as images in [0, 1] and labels."""
 
 import os
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, SubsetRandomSampler
 
-from captum_classpattern._validation import check_count, is_whole, join_names, suggest_names
-from captum_classpattern.datasets.pixels import DECODE_ERRORS, resize_crop, to_channels
+from captum_classpattern._validation import (
+    Notice,
+    check_count,
+    is_whole,
+    join_names,
+    suggest_names,
+)
+from captum_classpattern.classifier import warn
+from captum_classpattern.datasets.cache import cache_folder
+from captum_classpattern.datasets.files import ImageFiles, decode_all, unreadable_files
+from captum_classpattern.datasets.pixels import as_floats, fit
 from captum_classpattern.datasets.sources import (
     Listing,
     folder_listing,
@@ -34,13 +44,25 @@ def load_images(
     split: str = "test",
     root: str | os.PathLike[str] | None = None,
     download: bool = False,
+    cache: bool | str | os.PathLike[str] = True,
+    on_error: str = "raise",
 ) -> LabelledImages:
     r"""
-    Loads images and their classes into memory: 4 * C * H * W bytes per image.
+    Finds images and their classes. Image files are decoded when they are needed, a batch at a time,
+    so a folder need not fit into memory; the other sources are loaded, 4 * C * H * W bytes per
+    image. ``.images`` or ``.in_one_tensor()`` of the result loads a folder, too.
 
-    Images are turned upright by their EXIF orientation. Animations give their first frame. 16-bit
-    grey values are divided by 65535. The images have one channel if all are grey, otherwise three
-    (RGB). Alpha is dropped, as in torchvision's ``ImageFolder``.
+    The labels of a folder are known without opening a file. The first image that is needed makes a
+    pass over all files, which names those that can't be read. The decoded pixels are kept in a
+    cache on disk, one byte per value, and later runs read them from there. A changed file is
+    decoded again. Several processes can use one cache at once. It can be deleted at any time, and
+    does not shrink by itself.
+
+    Images are turned upright by their EXIF orientation. Animations give their first frame. The
+    images have one channel if all are grey, otherwise three (RGB). Alpha is dropped, as in
+    torchvision's ``ImageFolder``. Images of 8 bits are rounded to 256 levels after they are resized
+    or made grey, as if they had been saved, whether there is a cache or not. Those of 16 bits are
+    divided by 65535 and not rounded; the cache keeps them exactly, with four bytes per value.
 
     Args:
         source (str or PathLike): One of
@@ -66,14 +88,24 @@ def load_images(
             has. Default: "test".
         root (str or PathLike, optional): Folder of torchvision's data sets. Default: ``data``.
         download (bool): Whether torchvision may download a missing data set. Default: False.
+        cache (bool, str or PathLike): Whether decoded image files are kept on disk, or the folder
+            for them. Default: True (in ``$XDG_CACHE_HOME/captum_classpattern``, or
+            ``~/.cache/captum_classpattern``; the environment variable ``CLASSPATTERN_CACHE`` names
+            another folder, or is ``off``).
+        on_error (str): What to do about images that can't be read: ``"raise"`` an error that names
+            them, or ``"skip"`` them, with a warning of the category
+            ``captum_classpattern.Notice``; the result's ``description`` says how many. To skip
+            them, all files are read at once. Default: "raise".
 
     Returns:
         *LabelledImages*: The images, in the order of the source, and their labels.
 
     Raises:
         FileNotFoundError: If the source does not exist.
+        TypeError: If ``cache`` is of another type.
         ValueError: If the source is of another kind, has no image, an empty class folder, or
-            images that can't be read or differ in size; or if a setting is out of range.
+            images that can't be read or differ in size (of a folder, when the first image is
+            needed); or if a setting is out of range.
 
     Examples::
 
@@ -93,6 +125,9 @@ def load_images(
         raise ValueError(f"classes must be a list of names or numbers, or None, got {classes!r}")
     if limit is not None:
         check_count("limit", limit)
+    if on_error not in ("raise", "skip"):
+        raise ValueError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
+    folder = cache_folder(cache)
     path = Path(source)
     if isinstance(source, str) and source.startswith("torchvision:"):
         where = Path("data" if root is None else root)
@@ -108,11 +143,62 @@ def load_images(
             f"{os.fspath(source)} is {'none of these' if path.exists() else 'not there'}"
         )
     chosen = _choose(listing, classes, limit, seed)
-    images = _load(listing, chosen, sides, channels)
-    labels = None if listing.labels is None else torch.tensor([listing.labels[i] for i in chosen])
+    images: Tensor | DataLoader[Tensor]
+    if isinstance(listing.load, Path):
+        files = ImageFiles(
+            listing.load, [listing.names[i] for i in chosen], sides, channels, folder
+        )
+        images, kept, unreadable = _from_files(files, on_error)
+    else:
+        images, kept, unreadable = _in_memory(listing, listing.load, chosen, sides, channels)
+    if unreadable and (on_error == "raise" or not kept):
+        raise unreadable_files(unreadable, len(chosen), listing.description)
+    description = listing.description
+    if unreadable:
+        description += f" ({len(unreadable)} unreadable images skipped)"
+        warn(
+            f"{len(unreadable)} of {len(chosen)} images of {listing.description} can't be read and "
+            f"are skipped: {join_names([*unreadable])}",
+            Notice,
+        )
+    labels = None
+    if listing.labels is not None:
+        labels = torch.tensor([listing.labels[chosen[place]] for place in kept])
     return LabelledImages(
-        images, labels, listing.class_names, listing.description, numbering=listing.numbering
+        images, labels, listing.class_names, description, numbering=listing.numbering
     )
+
+
+def _from_files(
+    files: ImageFiles, on_error: str
+) -> tuple[DataLoader[Tensor], list[int], dict[str, str]]:
+    """Image files, which are read if some may be skipped; the places of those that are kept; and
+    the errors of the others, by name."""
+    unreadable = files.first_pass() if on_error == "skip" else {}
+    kept = [i for i, name in enumerate(files.names) if name not in unreadable]
+    sampler = SubsetRandomSampler(kept)
+    return DataLoader(files, sampler=sampler, collate_fn=_unchanged), kept, unreadable
+
+
+def _unchanged(batch: Any) -> Any:
+    """The ``collate_fn`` of ImageFiles, which stacks the images itself."""
+    return batch
+
+
+def _in_memory(
+    listing: Listing,
+    load: Callable[[int], Tensor],
+    chosen: list[int],
+    sides: tuple[int, int] | None,
+    channels: int | None,
+) -> tuple[Tensor, list[int], dict[str, str]]:
+    """The images of another source, likewise."""
+    images, errors = decode_all(
+        lambda i: fit(load(i), sides, channels), chosen, listing.names, listing.description
+    )
+    kept = [place for place, i in enumerate(chosen) if i not in errors]
+    unreadable = {listing.names[i]: error for i, error in errors.items()}
+    return as_floats(images if not errors else images[kept]), kept, unreadable
 
 
 def _parse_size(size: Any) -> tuple[int, int] | None:
@@ -157,34 +243,3 @@ def _class_number(wanted: str | int, listing: Listing) -> int:
             f"{suggest_names(str(wanted), known)}"
         )
     return number
-
-
-def _load(
-    listing: Listing, chosen: list[int], sides: tuple[int, int] | None, channels: int | None
-) -> Tensor:
-    images, failed, first = torch.empty(0), [], ""
-    for place, i in enumerate(chosen):
-        try:
-            image = listing.load(i)
-        except DECODE_ERRORS as error:
-            failed.append(f"{listing.names[i]} ({error})")
-            continue
-        image = image if channels is None else to_channels(image, channels)
-        image = image if sides is None else resize_crop(image, *sides)
-        if not first:
-            first, images = listing.names[i], torch.empty(len(chosen), *image.shape)
-        if image.shape[1:] != images.shape[2:]:
-            (h, w), (height, width) = images.shape[2:], image.shape[1:]
-            raise ValueError(
-                f"the images of {listing.description} have several sizes: {first} is {h}x{w} "
-                f"(height x width), {listing.names[i]} is {height}x{width}; pass size"
-            )
-        if len(image) > images.shape[1]:  # the first RGB image, after grey ones
-            images = images.repeat(1, len(image), 1, 1)
-        images[place] = image
-    if failed:
-        raise ValueError(
-            f"{len(failed)} of {len(chosen)} images of {listing.description} can't be read: "
-            f"{join_names(failed)}; repair or remove them"
-        )
-    return images

@@ -19,7 +19,8 @@ GREY_MODES = ("1", "L", "LA", "La")
 
 
 def decode(image: Path | Image.Image) -> Tensor:
-    """A file or Pillow image as a Tensor (1, H, W) or (3, H, W) in [0, 1]."""
+    """A file or Pillow image as a Tensor (1, H, W) or (3, H, W): uint8, or float32 in [0, 1] if its
+    pixels have more than 8 bits."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         if isinstance(image, Path):
@@ -34,7 +35,21 @@ def decode(image: Path | Image.Image) -> Tensor:
     if image.mode == "P":
         image = image.convert("RGBA")  # else Pillow warns about transparent colours
     array = np.array(image.convert("L" if image.mode in GREY_MODES else "RGB"))
-    return torch.from_numpy(array).view(*array.shape[:2], -1).permute(2, 0, 1).float() / 255
+    return torch.from_numpy(array).view(*array.shape[:2], -1).permute(2, 0, 1)
+
+
+def as_floats(pixels: Tensor) -> Tensor:
+    """Pixels as float32 in [0, 1]; uint8 is divided by 255."""
+    return pixels.float().div_(255) if pixels.dtype == torch.uint8 else pixels
+
+
+def fit(image: Tensor, sides: tuple[int, int] | None, channels: int | None) -> Tensor:
+    """The image with this (H, W) and number of channels (None: unchanged). An image of uint8 stays
+    one: it is rounded to 256 levels, as if it had been saved."""
+    changed = as_floats(image)
+    changed = changed if channels is None else to_channels(changed, channels)
+    changed = changed if sides is None else resize_crop(changed, *sides)
+    return (changed * 255).round().to(torch.uint8) if image.dtype == torch.uint8 else changed
 
 
 def to_channels(image: Tensor, channels: int) -> Tensor:

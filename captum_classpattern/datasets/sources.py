@@ -27,7 +27,7 @@ class Listing(NamedTuple):
     names: Sequence[str]  # of the images, for errors
     labels: list[int] | None
     class_names: tuple[str, ...] | None
-    load: Callable[[int], Tensor]  # (C, H, W) in [0, 1]
+    load: Callable[[int], Tensor] | Path  # (C, H, W), uint8 or floats; or the folder of the files
     numbering: str = "dataset"  # as in LabelledImages
 
 
@@ -56,7 +56,7 @@ def folder_listing(path: Path) -> Listing:
         files = [file for folder in folders for file in filled[folder]]
         labels = [n for n, folder in zip(numbers, folders) for _ in filled[folder]]
     file_names = [str(file.relative_to(path)) for file in files]
-    return Listing(str(path), file_names, labels, names, lambda i: decode(files[i]), numbering)
+    return Listing(str(path), file_names, labels, names, path, numbering)
 
 
 def _images_in(folder: Path) -> list[Path]:
@@ -113,8 +113,7 @@ def npz_listing(path: Path) -> Listing:
         )
 
     def load(index: int) -> Tensor:
-        image = torch.from_numpy(np.array(x[index], np.float32))
-        image = image / 255 if x.dtype == np.uint8 else image
+        image = torch.from_numpy(x[index].astype(np.uint8 if x.dtype == np.uint8 else np.float32))
         return image[None] if axis is None else image.movedim(axis - 1, 0)
 
     names = [f"image {i}" for i in range(len(x))]

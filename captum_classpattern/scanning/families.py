@@ -116,12 +116,13 @@ def search_family(
 ) -> tuple[list[float], dict[int, Tensor]]:
     """Of each class the share of the judging images of other classes that the change found on the
     other images turns into it, and the change (by class)."""
-    device, dtype = device_and_dtype(forward_func, fit.images)
-    images, labels = fit.images.to(device, dtype), fit.known_labels.to(device)
+    like = fit.take([0])
+    device, dtype = device_and_dtype(forward_func, like)
+    images, like = fit.to(device, dtype), like.to(device, dtype)
     found: dict[int, Tensor] = {}
     for first in range(0, n_classes, TOGETHER):
         targets = range(first, min(first + TOGETHER, n_classes))
-        values = _searched(family, forward_func, images, labels, targets, seed)
+        values = _searched(family, forward_func, images, like, targets, seed)
         found.update(zip(targets, values))
     powers = [
         _power(family, forward_func, found[y], judges.without_class(y), y) for y in range(n_classes)
@@ -132,21 +133,23 @@ def search_family(
 def _searched(
     family: Family,
     forward_func: Classifier,
-    images: Tensor,
-    labels: Tensor,
+    images: LabelledImages,
+    like: Tensor,
     targets: Sequence[int],
     seed: int,
 ) -> Tensor:
-    """The values (n, ...) for some classes, after all steps."""
+    """The values (n, ...) for some classes, after all steps, on the device of ``like``."""
+    labels = images.known_labels
     others = [torch.nonzero(labels != y).flatten().tolist() for y in targets]
     if not all(others):
         raise ValueError(f"all {len(labels)} images are of one class: give images of all classes")
     chance = [np.random.default_rng([seed, y]) for y in targets]
-    wanted = torch.tensor(targets, device=images.device).repeat_interleave(BATCH)
-    values = family.start(len(targets)).to(images)
+    wanted = torch.tensor(targets, device=like.device).repeat_interleave(BATCH)
+    values = family.start(len(targets)).to(like)
     for number in range(STEPS):
         chosen = [each.choice(places, BATCH) for each, places in zip(chance, others)]
-        batch = images[torch.from_numpy(np.stack(chosen)).to(images.device)]
+        batch = images.take(np.concatenate(chosen).tolist()).to(like)
+        batch = batch.view(len(targets), BATCH, *batch.shape[1:])
         values.requires_grad_()
         logits = forward_func(family.apply(values, batch).flatten(0, 1))
         loss = F.cross_entropy(logits.float(), wanted, reduction="sum")

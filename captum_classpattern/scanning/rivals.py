@@ -1,6 +1,6 @@
 """Published detectors of backdoors, to compare a scan with. They were written from the papers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -79,8 +79,8 @@ def neural_cleanse(
     task = _Task.of(forward_func, images, labels, target)
     with preserve_state(forward_func, seed):
         chance = np.random.default_rng([seed, target])
-        mask = _spread(_uniform(chance, (1, *task.shape[1:]), task.images)).requires_grad_()
-        colours = _spread(_uniform(chance, task.shape, task.images)).requires_grad_()
+        mask = _spread(_uniform(chance, (1, *task.shape[1:]), task.first)).requires_grad_()
+        colours = _spread(_uniform(chance, task.shape, task.first)).requires_grad_()
         adam = torch.optim.Adam([mask, colours], RATE, BETAS)
         weight = _Weight(0.0, 0.001, 2.0, patience=5, success=0.99)
         best: tuple[float, float, Tensor, Tensor] | None = None
@@ -153,7 +153,7 @@ def pixel_inversion(
     task = _Task.of(forward_func, images, labels, target)
     with preserve_state(forward_func, seed):
         chance = np.random.default_rng([seed, target])
-        parts = [_uniform(chance, task.shape, task.images).requires_grad_() for _ in range(2)]
+        parts = [_uniform(chance, task.shape, task.first).requires_grad_() for _ in range(2)]
         adam = torch.optim.Adam(parts, RATE, BETAS)
         weight = _Weight(0.001, 0.001, 1.5, patience=10, success=0.9)
         best: tuple[float, float, float, Tensor] | None = None
@@ -182,7 +182,7 @@ def pixel_inversion(
             weight.update(success)
         assert best is not None
         _, size, success, change = best
-        colours = (task.images + change).clamp(0, 1).mean(0)
+        colours = task.mean_of(lambda images: (images + change).clamp(0, 1))
     return Inversion(task.pattern(colours, change.abs().amax(0, keepdim=True)), size, success)
 
 
@@ -261,26 +261,30 @@ def anomaly_index(sizes: Sequence[float] | npt.NDArray[np.float64]) -> float:
 
 
 class _Task(NamedTuple):
-    """A classifier, the images of other classes than the target, and the target."""
+    """A classifier, the images of other classes than the target, the first of them on its device,
+    and the target."""
 
     forward_func: Classifier
-    images: Tensor
+    images: LabelledImages
+    first: Tensor
     target: int
 
     @classmethod
     def of(cls, forward_func: Classifier, images: Images, labels: Labels, target: int) -> "_Task":
         with preserve_state(forward_func, 0):
             given = ensure_labels(forward_func, LabelledImages.of(images, labels))
-        others = given.without_class(target).in_one_tensor()
+        others = given.without_class(target)
         if not len(others):
             raise ValueError(f"all {len(given)} images are of class {target}: give others, too")
-        moved = others.images.to(*device_and_dtype(forward_func, others.images))
+        first = others.take([0])
+        device, dtype = device_and_dtype(forward_func, first)
+        others, first = others.to(device, dtype), first.to(device, dtype)
         with preserve_state(forward_func, 0):
-            return cls(logits_of(forward_func, moved[:1], [target]), moved, target)
+            return cls(logits_of(forward_func, first, [target]), others, first, target)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return tuple(self.images.shape[1:])
+        return self.images.shape
 
     def epochs(
         self, chance: np.random.Generator, passes: int, batch_size: int, epoch: int
@@ -295,7 +299,13 @@ class _Task(NamedTuple):
     def _batches(self, chance: np.random.Generator, size: int, count: int) -> Iterator[Tensor]:
         for _ in range(count):
             chosen = chance.choice(len(self.images), size, replace=len(self.images) < size)
-            yield self.images[torch.from_numpy(chosen).to(self.images.device)]
+            yield self.images.take(chosen.tolist()).to(self.first)
+
+    def mean_of(self, change: Callable[[Tensor], Tensor]) -> Tensor:
+        """The mean of all images, each changed."""
+        batches = (change(images.to(self.first)) for images in self.images.in_order())
+        total: Tensor = sum(batch.double().sum(0) for batch in batches)  # type: ignore[assignment]
+        return total / len(self.images)
 
     def loss(self, stamped: Tensor, wins: list[float]) -> Tensor:
         """The cross-entropy, whose success is added to ``wins``."""

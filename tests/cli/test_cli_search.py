@@ -193,6 +193,26 @@ def test_held_out_images_must_differ_from_the_search_images(tmp_path, place):
 
 
 @pytest.mark.filterwarnings("default")
+def test_unreadable_images_are_named_before_the_search_or_skipped(tmp_path, place, monkeypatch):
+    shutil.copytree(place / "images", tmp_path / "images")
+    (tmp_path / "images" / "4_c4" / "7.png").write_bytes(b"no image")
+    line = arguments(tmp_path / "out", *QUICK, "--classes", "1")
+    line[line.index("images")] = str(tmp_path / "images")
+    with monkeypatch.context() as patch:
+        searched = interrupt_searches(patch, after=0)
+        result = run(line)
+    assert (result.exit_code, searched) == (2, [])
+    assert "1 of 400 images of " in result.output
+    assert "can't be read: 4_c4/7.png (cannot identify" in result.output
+    assert not (tmp_path / "out").exists()
+    result = run([*line, "--on-error", "skip"])
+    assert result.exit_code == 0, result.output
+    assert "Note: 1 of 400 images of " in result.output
+    assert "are skipped: 4_c4/7.png" in result.output
+    assert "200 images to search with, 199 held out" in result.output
+
+
+@pytest.mark.filterwarnings("default")
 def test_a_model_that_guesses_gets_a_warning(tmp_path, place):
     for label in range(10):  # the classes in another order
         target = tmp_path / "images" / f"{(label + 1) % 10}_c"

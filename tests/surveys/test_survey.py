@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 
 import matplotlib
 import numpy as np
@@ -708,3 +709,23 @@ def test_the_best_canvas_is_chosen_on_the_search_images_not_on_the_held_out_ones
     worse = made_up(0, "white", hits=90, search_power=0.8)
     other = made_up(1, "white", hits=5, search_power=0.1)
     assert Survey([worse, better, other]).best_canvases() == [better, other]
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+@pytest.mark.parametrize("classes", [[1], [0, 1, 2], [0, 1, 2, 3, 4, 5]])
+def test_held_out_images_are_predicted_once_whatever_the_number_of_classes(classes, labelled):
+    """Without a pattern: for the accuracy, for missing labels, and as the control of each class."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(36, 6, bias=False)).eval()
+    given = Counter()
+
+    def classifier(images):
+        given.update(image.numpy().tobytes() for image in images.detach())
+        return network(images - 0.5)
+
+    search, held_out = torch.rand(2, 120, 1, 6, 6)
+    labels = torch.arange(120) % 6 if labelled else None
+    sets = (search, labels), (held_out, labels)
+    found = survey(classifier, *sets, classes=classes, areas=(0.2, 0.1), n_steps=3)
+    assert len(found.findings) == 2 * len(classes)
+    assert {given[image.numpy().tobytes()] for image in held_out} == {1}
