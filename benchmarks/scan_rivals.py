@@ -2,9 +2,13 @@
 
     python benchmarks/scan_rivals.py DATA --zoo ZOO --out FOLDER
 
-runs Neural Cleanse, pixel inversion, MM-BD and a search on a white canvas on the clean models of
-the development half and on all models of the test half, and prints a table. DATA and ZOO are the
-data and the folder of zoo.py. Each model is one JSON file, so an interrupted run can resume.
+runs Neural Cleanse, pixel inversion, MM-BD and a search on a white canvas on the patches of the
+test half and on four clean models of each recipe, and prints a table. DATA and ZOO are the data
+and the folder of zoo.py. Each model is one JSON file, so an interrupted run can resume. The table
+of what was measured before is printed by
+
+    python benchmarks/scan_rivals.py --zoo benchmarks/results/zoo.jsonl \\
+        --out benchmarks/results/scan_rivals.jsonl
 """
 
 import argparse
@@ -39,6 +43,7 @@ PASSES = 1_290  # of each rival and class, as many as a scan takes
 MM_IMAGES = 30
 WHITE_AREA = 0.01
 KINDS = ("all-to-one patch", "clean")
+SEEDS = 4  # clean models of each recipe
 
 Rows: TypeAlias = dict[str, dict[str, Any]]  # what the rivals measured, by model
 Rule: TypeAlias = Callable[[Model], tuple[bool, int]]  # whether a model is flagged, and the class
@@ -79,7 +84,8 @@ def rivals_of(
 def measured(name: str, data: Path, zoo: Path, out: Path) -> dict[str, Any]:
     """All rivals on one model; what is in the folder already is not run again."""
     path = out / f"{name}.json"
-    row = json.loads(path.read_text()) if path.exists() else {"scores": {}, "seconds": {}}
+    row = json.loads(path.read_text()) if path.exists() else {}
+    row = {"name": name, "scores": {}, "seconds": {}, **row}
     [entry] = [entry for entry in entries() if entry.name == name]
     model, _ = trained(entry, data, zoo)
     sample, _ = draw_sample(model, demo_images().search, N_CLASSES, 0)
@@ -135,7 +141,7 @@ def table(models: Sequence[Model], rows: Rows) -> Iterator[str]:
     references = [m for m in models if m.kind == "clean" and not m.is_test]
     groups = by_kind([m for m in models if m.is_test])
     patches, clean = (groups.get(kind, []) for kind in KINDS)
-    seconds = {"scan": [float(m.row["seconds"]) for m in models if m.is_test]}
+    seconds = {"scan": [float(m.row["seconds"]) for m in models]}
     rules: list[tuple[str, str, Rule]] = [("scan", "calibrated", by_scan(references))]
     for rival in next(iter(rows.values()))["scores"]:
         seconds[rival] = [row["seconds"][rival] for row in rows.values()]
@@ -157,18 +163,30 @@ def table(models: Sequence[Model], rows: Rows) -> Iterator[str]:
         )
 
 
+def chosen(models: Sequence[Model]) -> list[Model]:
+    """The models on which all detectors are compared."""
+    return [
+        m
+        for m in models
+        if (m.kind == KINDS[0] and m.is_test) or (m.kind == KINDS[1] and m.entry["seed"] < SEEDS)
+    ]
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path, help="folder with the four *-ubyte.gz files")
-    parser.add_argument("--zoo", type=Path, required=True, help="the folder of zoo.py")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("data", type=Path, nargs="?", help="folder with the four *-ubyte.gz files")
+    parser.add_argument("--zoo", type=Path, required=True, help="the folder of zoo.py, or its rows")
+    parser.add_argument("--out", type=Path, required=True, help="a folder, or a file of rows")
     options = parser.parse_args(arguments)
-    options.out.mkdir(parents=True, exist_ok=True)
-    models = [m for m in read(options.zoo) if m.kind in KINDS and (m.is_test or m.kind == "clean")]
-    rows = {}
-    for model in models:
-        rows[model.name] = measured(model.name, options.data, options.zoo, options.out)
-        print(model.name, rows[model.name]["seconds"], flush=True)
+    models, rows = chosen(read(options.zoo)), {}
+    if options.data is None:
+        lines = options.out.read_text().splitlines()
+        rows = {row["name"]: row for row in map(json.loads, lines)}
+    else:
+        options.out.mkdir(parents=True, exist_ok=True)
+        for model in models:
+            rows[model.name] = measured(model.name, options.data, options.zoo, options.out)
+            print(model.name, rows[model.name]["seconds"], flush=True)
     for each in table(models, rows):
         print(each)
 

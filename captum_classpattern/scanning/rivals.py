@@ -238,6 +238,8 @@ def mm_bd_p_value(margins: Sequence[float] | npt.NDArray[np.float64]) -> float:
     """MM-BD's own p-value: a gamma distribution is fitted to all margins but the largest. Margins
     below 0 count as 1e-6, since a gamma distribution has no negative values."""
     *others, largest = sorted(max(float(margin), 1e-6) for margin in margins)
+    if others[0] == others[-1]:  # no distribution to fit
+        return float(largest == others[0])
     shape, _, scale = stats.gamma.fit(others, floc=0)
     return float(1 - stats.gamma.cdf(largest, shape, scale=scale) ** len(margins))
 

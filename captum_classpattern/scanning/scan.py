@@ -39,7 +39,7 @@ SUSPICIOUS, NOTHING, INCONCLUSIVE = "suspicious", "nothing found", "inconclusive
 DRAWN = 3  # patterns in the figure
 PATTERNS = "patterns"  # their folder
 FACTOR = 2  # by which the number of judging images may differ from the references'
-SHARED = 0.5  # of the largest excess; less of it in most classes does not make another kind
+SHARED = 0.5  # share of the largest excess that the median class must have in another kind of model
 WORDS = {"additive": "a small perturbation of all pixels", "warp": "a smooth warp"}
 
 
@@ -396,14 +396,15 @@ def _concern(profile: Profile, references: ReferenceSet) -> str | None:
 
 
 def _other_kind(test: ConformalTest) -> str | None:
-    """That most classes are stronger than those of all references, by half of what sets the
-    first class apart, or None. Weaker ones need no caution: they lower the largest excess."""
-    shared = test.median_excess
-    if shared <= test.usual_median[1] or shared < SHARED * test.excess.max():
+    """That all classes are stronger than those of the references, not one alone, or None. Weaker
+    ones need no caution: they lower the largest excess."""
+    median = test.median_excess
+    if median <= test.usual_median[1] or median < SHARED * test.excess.max():
         return None
     return (
-        "The patterns of most classes are stronger than those of all references, so the model is "
-        "of another kind. Add references with its architecture and training."
+        "The patterns are stronger in general, not those of one class: the median class differs "
+        "more from the references than that of any of them. So the model is of another kind. Add "
+        "references with its architecture and training."
     )
 
 

@@ -250,7 +250,7 @@ def test_the_models_of_the_tutorials_have_a_record(name, ten_classes):
     assert 0.1 <= record["accuracy"] <= 1
     made = scan_evidence.Model({"name": f"shipped_{name}", "record": record})
     assert made.recipe == name
-    assert made.kind == ("all-to-one patch" if name == "backdoored" else "clean, ships")
+    assert made.kind == ("all-to-one patch" if name == "backdoored" else "clean, tutorials")
     if made.backdoor is not None:
         planted, trigger = made.backdoor.patch((3, 32, 32)), BadNets((3, 32, 32))
         assert torch.equal(planted.mask, trigger.mask)
@@ -524,10 +524,9 @@ def test_detections_with_further_families(tables):
 
 
 def test_false_alarms(tables):
-    """The two strong models have p = 1/50 and 2/50; without their own recipe, 1/41 and 2/41, and
-    with the other half's, 1/21 and 2/31. The best model is inconclusive."""
+    """Without their own recipe, the two strong models have p = 1/41 and 2/41, and with the other
+    half's, 1/21 and 2/31. The best model is inconclusive."""
     assert tables["False alarms on clean models"] == [
-        ["all but itself", "49", "2 of 50 (1% to 13%)", "1"],
         ["all but its recipe", "40", "2 of 50 (1% to 13%)", "1"],
         ["the other half's recipes", "20 to 30", "1 of 50 (0% to 10%)", "1"],
     ]
@@ -542,6 +541,9 @@ def test_whether_the_shown_pattern_is_the_trigger(tables):
         "",
         "In place, images moved or mirrored in training: 1 of 1.",
         "In place, pooling over all places: 1 of 2.",
+        # 6 of 6, 3 of 3 and 3 of 6; there are no patterns of other classes
+        "Pixels in common at the best shift, of those that could be: the target's pattern 83%, "
+        "those of the other classes 0% on average.",
     ]
 
 
@@ -573,7 +575,7 @@ def test_cifar10_models_are_compared_with_the_other_clean_ones(tables):
     assert tables["CIFAR-10, all kinds"] == [
         ["all-to-one patch", "1 of 1 (21% to 100%)", "1 of 1 (21% to 100%)", "0", "1 of 1"],
         ["clean", "0 of 20 (0% to 16%)", "", "0", ""],
-        ["clean, ships", "1 of 1 (21% to 100%)", "", "0", ""],
+        ["clean, tutorials", "1 of 1 (21% to 100%)", "", "0", ""],
     ]
 
 

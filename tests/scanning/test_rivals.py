@@ -512,6 +512,12 @@ def test_margins_below_zero_count_as_nearly_zero():
     assert 0 < expected < 1
 
 
+def test_margins_that_are_all_negative_but_one():
+    """There is no distribution to fit."""
+    assert mm_bd_p_value([-1.0, -3.0, 2.0, -0.5]) == 0
+    assert mm_bd_p_value([-1.0, -3.0, -2.0, -0.5]) == 1
+
+
 def test_an_outlier_has_a_small_p_value():
     usual = [5.0, 6.0, 7.0, 8.0, 5.5, 6.5, 7.5, 6.2, 7.1]
     values = [mm_bd_p_value([*usual, largest]) for largest in (8.0, 12.0, 30.0)]

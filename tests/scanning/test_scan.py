@@ -167,7 +167,7 @@ def test_a_model_of_another_kind_is_inconclusive(references):
     strong = replace(profile_like(many, 0.0), powers={size: [1.0] * 3 for size in SIZES})
     found = judge(strong, many, 0.05, NAMES)
     assert found.verdict == "inconclusive"
-    assert "stronger than those of all references" in found.reason
+    assert "The patterns are stronger in general" in found.reason
 
 
 def test_a_class_far_above_strong_ones_is_suspicious(references):
