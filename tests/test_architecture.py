@@ -66,7 +66,6 @@ ALLOWED = {
         "fingerprints",
         "images",
         "optimization",
-        "pattern",
         "scores",
         "surveys",
         "visualization",

@@ -454,21 +454,37 @@ def check_settings(
     return settings, areas
 
 
+def check_images(
+    search: ImagesAndLabels, held_out: ImagesAndLabels, areas: Sequence[float]
+) -> tuple[LabelledImages, LabelledImages]:
+    """The images of a survey; an error if they differ in shape, or have no pixel at an area."""
+    search = LabelledImages.of(search, argument="search images")
+    held_out = LabelledImages.of(held_out, argument="held-out images")
+    if search.shape != held_out.shape:
+        raise ValueError(
+            "search images and held-out images must have the same shape (C, H, W), got "
+            f"{search.shape} and {held_out.shape}"
+        )
+    for area in areas:
+        pixels_kept(area, search.shape[1:])
+    return search, held_out
+
+
 def plan_search(
     forward_func: Classifier,
     search: ImagesAndLabels,
     held_out: ImagesAndLabels,
     *,
+    canvases: Mapping[str, int],
+    areas: Sequence[float],
+    classes_together: int,
+    budget: int | None,
+    n_steps: int | None,
+    max_seconds: float | None,
+    seed: int,
+    precision: str,
+    internal_batch_size: int | None,
     classes: Sequence[int | str] | None = None,
-    canvases: Mapping[str, int] = CANVASES,
-    areas: Sequence[float] = AREAS,
-    classes_together: int = 5,
-    budget: int | None = None,
-    n_steps: int | None = None,
-    max_seconds: float | None = None,
-    seed: int = 0,
-    precision: str = "auto",
-    internal_batch_size: int | None = None,
     show_progress: bool = False,
 ) -> SurveySearch:
     """The search of a survey, with the arguments of :func:`survey` checked; nothing is searched."""
@@ -486,15 +502,7 @@ def plan_search(
     if classes is not None and len(classes) == 0:
         raise ValueError("classes is empty: leave it out to search all")
     with preserve_state(forward_func, settings.seed):
-        search = LabelledImages.of(search, argument="search images")
-        held_out = LabelledImages.of(held_out, argument="held-out images")
-        if search.shape != held_out.shape:
-            raise ValueError(
-                "search images and held-out images must have the same shape (C, H, W), got "
-                f"{search.shape} and {held_out.shape}"
-            )
-        for area in areas:
-            pixels_kept(area, search.shape[1:])
+        search, held_out = check_images(search, held_out, areas)
         sample = search.take([0])
         device, dtype = device_and_dtype(forward_func, sample)
         targets = None if classes is None else parse_targets([*classes], len(classes), forward_func)

@@ -13,8 +13,7 @@ from captum_classpattern.attribution import versions
 from captum_classpattern.class_names import ClassNames
 from captum_classpattern.fingerprints import hash_of_images
 from captum_classpattern.images import ImagesAndLabels, LabelledImages
-from captum_classpattern.pattern import pixels_kept
-from captum_classpattern.surveys.results import AREAS, CANVASES, check_settings
+from captum_classpattern.surveys.results import AREAS, CANVASES, check_images, check_settings
 from captum_classpattern.surveys.store import VERSION
 from captum_classpattern.sweeps.engines import ENGINES, Work, import_ray, run_locally, run_on_ray
 from captum_classpattern.sweeps.first_look import cheap, choose, relative_cost
@@ -142,15 +141,7 @@ def sweep(
     if not 0 < keep <= 1:
         raise ValueError(f"keep must be a share above 0 and up to 1, got {keep!r}")
     run_units = _find_engine(engine, address, workers, threads, gpus_per_task)
-    search = LabelledImages.of(search, argument="search images")
-    held_out = LabelledImages.of(held_out, argument="held-out images")
-    if search.shape != held_out.shape:
-        raise ValueError(
-            "search images and held-out images must have the same shape (C, H, W), got "
-            f"{search.shape} and {held_out.shape}"
-        )
-    for area in options["areas"]:
-        pixels_kept(area, search.shape[1:])
+    search, held_out = check_images(search, held_out, options["areas"])
     targets = _find_classes(classes, search)
     task = SurveyWork(
         Path(folder),

@@ -1,22 +1,14 @@
 """The page in a browser: opened from the disk, with clicks and keys."""
 
-import shutil
-
 import pytest
 import torch
+from browsers import MARKS, check_colours, started_browser, watched_pages
 from reports import small_comparison
 
 from captum_classpattern.report import page as page_module
 from captum_classpattern.report import write_report
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-FOUND = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(FOUND is None, reason=f"none of {', '.join(BROWSERS)} is on PATH"),
-]
+pytestmark = MARKS
 EVIL = (
     "</script><script>document.title='taken'</script>\"'&<img src=x onerror=\"document.title=1\">"
 )
@@ -25,10 +17,8 @@ LONG = "a_name_without_a_single_space_" * 4
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=FOUND, args=["--no-sandbox"])
+    with started_browser() as started:
         yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")
@@ -44,23 +34,8 @@ def path(tmp_path_factory):
 @pytest.fixture
 def opened(browser, path):
     """Opens the page; at the end there must be no error, no message and no network request."""
-    contexts, wrong = [], []
-
-    def open_page(file=path, **settings):
-        context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **settings})
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda message: wrong.append(message.text))
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        own = (file.as_uri(), "data:")
-        page.on("request", lambda r: r.url.startswith(own) or wrong.append(r.url))
-        page.goto(file.as_uri())
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert not wrong
+    with watched_pages(browser, lambda file: (file.as_uri(),)) as open_page:
+        yield lambda file=path, **settings: open_page(file, **settings)
 
 
 @pytest.fixture
@@ -210,22 +185,7 @@ def test_a_phone_scrolls_boxes_and_not_the_page(opened, tmp_path, scheme):
 def test_it_follows_the_colour_scheme(opened, scheme, dark):
     page = opened(color_scheme=scheme)
     for selector in ("body", "#filter", "tbody th", "select", "#slider-all button", ".fails .mark"):
-        text, ground = page.eval_on_selector(
-            selector,
-            "e => { let g = e; while (getComputedStyle(g).backgroundColor === 'rgba(0, 0, 0, 0)')"
-            " g = g.parentElement;"
-            " return [getComputedStyle(e).color, getComputedStyle(g).backgroundColor]; }",
-        )
-        text, ground = (luminance(colour) for colour in (text, ground))
-        assert (text > ground) is dark
-        assert (max(text, ground) + 0.05) / (min(text, ground) + 0.05) >= 4.5  # WCAG AA
-
-
-def luminance(colour):
-    """Relative luminance of ``rgb(1, 2, 3)``, by WCAG 2."""
-    levels = [int(part) / 255 for part in colour[4:-1].split(",")]
-    red, green, blue = (x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in levels)
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+        check_colours(page, selector, dark=dark)
 
 
 def test_scripts_in_names_do_not_run(opened, tmp_path, unillustrated):
