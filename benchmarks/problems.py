@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torchvision.datasets import ImageFolder
+from torchvision.models import ResNet18_Weights
 from torchvision.transforms.v2 import CenterCrop, Compose, Resize, ToDtype, ToImage
 
 from captum_classpattern import PixelClassifier
@@ -17,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tutorials"))
 import train_cifar10
 
 SEARCH, HELD_OUT = 2_000, 1_000  # images of the CIFAR-10 test set
+IMAGENET_CLASSES = ResNet18_Weights.IMAGENET1K_V1.meta["categories"]
 PIXELS = Compose([ToImage(), ToDtype(torch.float32, scale=True)])
 PHOTO = Compose([PIXELS, Resize(256), CenterCrop(224)])
 
@@ -97,7 +99,7 @@ def photo_problem(folder: Path) -> Problem:
     labels = torch.tensor([int(photos.classes[y].split("_")[0]) for y in photos.targets])
     return Problem(
         "EfficientNet-lite0, 224 px",
-        PixelClassifier(net.eval(), mean=127 / 255, std=128 / 255),
+        PixelClassifier(net.eval(), 127 / 255, 128 / 255, class_names=IMAGENET_CLASSES),
         *(images[::2], labels[::2], images[1::2], labels[1::2]),
     )
 

@@ -1,0 +1,139 @@
+"""A gallery of an ImageNet classifier: EfficientNet-lite0, 224 pixels, white canvases.
+
+    pip install '.[benchmarks,ray]'
+    python benchmarks/gallery.py --photos FOLDER --workers 2
+
+searches the pattern of every tenth class, about a minute each on two cores, and writes the gallery
+``imagenet-gallery/site``, which shows no photo, and a picture of the strongest patterns. The same
+command continues after an interruption. The tables are printed from the rows of ``--rows``:
+
+    python benchmarks/gallery.py --rows benchmarks/results/gallery.jsonl
+"""
+
+import argparse
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+from matplotlib.figure import Figure
+from problems import photo_problem
+
+from captum_classpattern import LabelledImages, Sweep, sweep
+from captum_classpattern.gallery import write_gallery
+from captum_classpattern.scores.intervals import wilson
+from captum_classpattern.visualization.drawing import draw_image, on_neutral
+
+MODEL, N_CLASSES, AREA = "EfficientNet-lite0", 1_000, 0.05
+SHOWN = 10  # of the strongest and of the weakest, in the table
+COLUMNS, ROWS, INCHES = 6, 4, 1.5  # of the picture, and the side of a pattern
+CONTROLS = ("no_pattern", "random_pixels", "other_canvas")
+
+Row = Mapping[str, Any]
+
+
+def search(photos: Path, folder: Path, every: int, budget: int, workers: int | None) -> Sweep:
+    """The patterns of every so many classes."""
+    problem = photo_problem(photos)
+    return sweep(
+        {MODEL: problem.model},
+        LabelledImages(problem.images, problem.labels),
+        LabelledImages(problem.held_out, problem.held_out_labels),
+        folder=folder,
+        classes=range(0, N_CLASSES, every),
+        canvases={"white": 1},
+        areas=(AREA,),
+        budget=budget,
+        engine="ray" if workers else "local",
+        workers=workers,
+        show_progress=True,
+    )
+
+
+def sorted_rows(found: Sweep) -> list[Row]:
+    """One row for each class, the strongest first."""
+    return sorted((row for row in found.rows() if row["error"] is None), key=strength)
+
+
+def strength(row: Row) -> tuple[float, int]:
+    """The order of the tables: by power, then by number."""
+    return -row["power"], row["class"]
+
+
+def share(hits: int, n: int) -> str:
+    """A share in percent with its 95 % interval."""
+    low, high = wilson(hits, n)
+    return f"{hits / n:.0%} ({low:.0%} to {high:.0%})"
+
+
+def table(rows: Sequence[Row]) -> Iterator[str]:
+    """What was found in all classes, and the strongest and weakest classes."""
+    above = sum(row["beats_controls"] for row in rows)
+    found_some = sum(row["power"] > 0 for row in rows)
+    powers = [row["power"] for row in rows]
+    yield "| figure | value |"
+    yield "|---|---|"
+    yield f"| classes searched | {len(rows)} |"
+    yield f"| classes whose pattern is above its controls | {above}: {share(above, len(rows))} |"
+    yield f"| classes whose pattern works on any photo | {found_some} |"
+    yield f"| power, mean over the classes | {fmean(powers):.1%} |"
+    yield f"| power, median | {median(powers):.1%} |"
+    for name in CONTROLS:
+        yield f"| {name.replace('_', ' ')}, mean | {fmean(row[name] for row in rows):.1%} |"
+    yield ""
+    yield "| class | power (95 % interval) | strongest control | above its controls |"
+    yield "|---|---|---|---|"
+    for row in rows[:SHOWN]:
+        yield _class_row(row)
+    yield "| ... | | | |"
+    for row in rows[max(SHOWN, len(rows) - SHOWN) :]:
+        yield _class_row(row)
+
+
+def _class_row(row: Row) -> str:
+    power = share(round(row["power"] * row["images"]), row["images"])
+    control = max(row[name] for name in CONTROLS)
+    above = "yes" if row["beats_controls"] else "no"
+    return f"| {row['class_name']} ({row['class']}) | {power} | {control:.0%} | {above} |"
+
+
+def montage(found: Sweep, rows: Iterable[Row]) -> Figure:
+    """The strongest patterns with their powers."""
+    patterns = {finding.target: finding.pattern for finding in found.survey(MODEL)}
+    figure = Figure((COLUMNS * INCHES, ROWS * (INCHES + 0.35)), layout="constrained")
+    axes = figure.subplots(ROWS, COLUMNS)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for axis, row in zip(axes.flat, rows):
+        draw_image(axis, on_neutral(patterns[row["class"]].topk(AREA)))
+        axis.set_title(f"{row['class_name']}\n{row['power']:.0%}", fontsize=9)
+    return figure
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--photos", type=Path, help="folders NNNN_wnid of ImageNet photos")
+    parser.add_argument("--out", type=Path, default=Path("imagenet-gallery"))
+    parser.add_argument("--every", type=int, default=10, help="search every so many classes")
+    parser.add_argument("--budget", type=int, default=2_000, help="passes for each class")
+    parser.add_argument("--workers", type=int, help="search on so many workers, with Ray")
+    parser.add_argument("--rows", type=Path, help="print the tables of these rows, search nothing")
+    given = parser.parse_args(arguments)
+    if given.rows:
+        lines = given.rows.read_text(encoding="utf-8").splitlines()
+        print(*table([json.loads(line) for line in lines]), sep="\n")
+        return
+    if not given.photos:
+        parser.error("--photos or --rows is needed")
+    found = search(given.photos, given.out / "sweep", given.every, given.budget, given.workers)
+    rows = sorted_rows(found)
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (given.out / "rows.jsonl").write_text(lines, encoding="utf-8")
+    print(*table(rows), sep="\n")
+    montage(found, rows).savefig(given.out / "strongest.png", dpi=150)
+    print(write_gallery(given.out / "sweep", given.out / "site", canvases="hide"))
+
+
+if __name__ == "__main__":
+    main()

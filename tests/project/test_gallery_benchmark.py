@@ -1,0 +1,91 @@
+"""benchmarks/gallery.py on a tiny network, and its tables by hand."""
+
+import json
+
+import pytest
+import torch
+from scripts import imported
+from torch import nn
+
+from captum_classpattern import PixelClassifier
+
+gallery = imported("benchmarks", "gallery")
+NAMES = [f"name {i}" for i in range(10)]
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """Ten classes of 16 pixels, and a picture of two patterns."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 10)).eval()
+    images, labels = torch.rand(40, 3, 16, 16), torch.arange(40) % 10
+    problem = imported("benchmarks", "problems").Problem(
+        "tiny", PixelClassifier(network, class_names=NAMES),
+        images[:20], labels[:20], images[20:], labels[20:],
+    )  # fmt: skip
+    monkeypatch.setattr(gallery, "photo_problem", lambda folder: problem)
+    monkeypatch.setattr(gallery, "N_CLASSES", 10)
+    monkeypatch.setattr(gallery, "ROWS", 1)
+    monkeypatch.setattr(gallery, "COLUMNS", 2)
+
+
+def times_of_patterns(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.glob("sweep/*/patterns/*")}
+
+
+def test_one_command_makes_the_gallery_the_picture_and_the_tables(tiny, tmp_path, capsys):
+    given = ["--photos", "photos", "--out", str(tmp_path), "--every", "4", "--budget", "430"]
+    gallery.main(given)
+    printed = capsys.readouterr().out
+    assert "| classes searched | 3 |" in printed
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert sorted(row["class"] for row in rows) == [0, 4, 8]
+    powers = [row["power"] for row in rows]
+    assert powers == sorted(powers, reverse=True)
+    assert (tmp_path / "strongest.png").stat().st_size > 1_000
+    pages = sorted(path.name for path in (tmp_path / "site" / "models").glob("*/*.html"))
+    assert pages == ["0_name_0.html", "4_name_4.html", "8_name_8.html"]
+    assert not [*(tmp_path / "site").rglob("*canvas*")]
+
+    written = times_of_patterns(tmp_path)
+    gallery.main(given)  # searches nothing again
+    assert capsys.readouterr().out == printed
+    assert times_of_patterns(tmp_path) == written
+
+    gallery.main(["--rows", str(tmp_path / "rows.jsonl")])
+    assert printed.startswith(capsys.readouterr().out)
+
+
+def row(number, hits, control, above):
+    controls = {"no_pattern": 0.0, "random_pixels": control, "other_canvas": 0.0}
+    return {"class": number, "class_name": f"c{number}", "power": hits / 100, "images": 100,
+            "beats_controls": above, **controls}  # fmt: skip
+
+
+def test_the_tables_by_hand(monkeypatch):
+    monkeypatch.setattr(gallery, "SHOWN", 1)
+    rows = [row(7, 40, 0.02, True), row(2, 20, 0.01, True), row(5, 0, 0.0, False)]
+    assert list(gallery.table(rows)) == [
+        "| figure | value |",
+        "|---|---|",
+        "| classes searched | 3 |",
+        "| classes whose pattern is above its controls | 2: 67% (21% to 94%) |",
+        "| classes whose pattern works on any photo | 2 |",
+        "| power, mean over the classes | 20.0% |",
+        "| power, median | 20.0% |",
+        "| no pattern, mean | 0.0% |",
+        "| random pixels, mean | 1.0% |",
+        "| other canvas, mean | 0.0% |",
+        "",
+        "| class | power (95 % interval) | strongest control | above its controls |",
+        "|---|---|---|---|",
+        "| c7 (7) | 40% (31% to 50%) | 2% | yes |",
+        "| ... | | | |",
+        "| c5 (5) | 0% (0% to 4%) | 0% | no |",
+    ]
+
+
+def test_photos_or_rows_are_needed(capsys):
+    with pytest.raises(SystemExit):
+        gallery.main([])
+    assert "--photos or --rows is needed" in capsys.readouterr().err
