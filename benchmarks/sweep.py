@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -39,6 +40,9 @@ class Sleeping:
 
     seconds: float
     classes: list[int] = field(default_factory=list)
+
+    def wanted(self, source: ModelSource) -> list[int]:
+        return self.classes
 
     def run(self, unit: Unit) -> Outcome:
         time.sleep(self.seconds)
@@ -82,11 +86,30 @@ def warm_up(workers: int) -> float:
     return time.perf_counter() - started
 
 
+class StorePeak(threading.Thread):
+    """The peak of Ray's object store in MiB, looked at ten times a second."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.value = 0.0
+
+    def run(self) -> None:
+        ray = import_ray()
+        while ray.is_initialized():
+            total, free = ray.cluster_resources(), ray.available_resources()
+            used = total["object_store_memory"] - free.get("object_store_memory", 0.0)
+            self.value = max(self.value, used / 2**20)
+            time.sleep(0.1)
+
+
 def measure(given: dict[str, Any]) -> dict[str, float]:
     """One measurement, in this process."""
     workers, found = given["workers"], {}
+    store = StorePeak()
     if workers is not None:
         found["start"] = warm_up(workers)
+        if "folder" not in given:  # it would take time from the throughput
+            store.start()
     started = time.perf_counter()
     if "folder" in given:
         search_demo(Path(given["folder"]), given["units"], given["rounds"], workers)
@@ -94,12 +117,9 @@ def measure(given: dict[str, Any]) -> dict[str, float]:
         sleep_units(given["units"], given["seconds"], workers)
     found["seconds"] = time.perf_counter() - started
     found["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    found["store"] = store.value
     if workers is not None:
-        ray = import_ray()
-        total, free = ray.cluster_resources(), ray.available_resources()
-        used = total["object_store_memory"] - free.get("object_store_memory", 0.0)
-        found["store"] = used / 2**20
-        ray.shutdown()
+        import_ray().shutdown()
     return found
 
 
@@ -191,7 +211,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"| of units of {LONG_UNIT:.0f} s | {each / LONG_UNIT:.2%} | {GOALS['overhead']} |")
     print(f"| from a kill to the next finished unit | {seconds:.1f} s | |")
     print(f"| finished units lost or repeated | {wrong} | {GOALS['lost']} |", flush=True)
-    print("\n| units that only sleep | driver's peak memory | object store | time |")
+    print("\n| units that only sleep | driver's peak memory | object store, peak | time |")
     print("|---|---|---|---|")
     peaks = {}
     for count in given.counts:
@@ -202,7 +222,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"{found['seconds']:.1f} s |",
             flush=True,
         )
-    most, usual = given.counts[-1], given.counts[-2]
+    most, usual = given.counts[-1], given.counts[-2:][0]
     ratio = peaks[most] / peaks[usual]
     print(f"\nMemory of {most:,} units over {usual:,}: {ratio:.2f} (goal {GOALS['memory']}).")
 

@@ -7,15 +7,22 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Writes a temporary file in the same folder and renames it, so that ``path`` never holds
-    half a file."""
+@contextmanager
+def replace_file(path: Path) -> Iterator[Path]:
+    """Gives the path of a temporary file in the same folder, which is renamed when the block ends
+    without an error, so that ``path`` never holds half a file."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
-        temporary.write_bytes(data)
+        yield temporary
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Writes a file, see :func:`replace_file`."""
+    with replace_file(path) as temporary:
+        temporary.write_bytes(data)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Tiny networks and images to sweep, and what tests compare of the folders."""
 
 import json
+import time
 
 import torch
 from torch import nn
@@ -14,6 +15,19 @@ QUICK = {"canvases": {"positive": 2, "white": 1}, "areas": (0.1,), "n_steps": 2}
 def network(seed):
     torch.manual_seed(seed)
     return nn.Sequential(nn.Flatten(), nn.Linear(64, CLASSES)).eval()
+
+
+class Wait(nn.Module):
+    """Makes a network slow, so that it can be interrupted in the middle."""
+
+    def forward(self, logits):
+        time.sleep(0.02)
+        return logits
+
+
+def slow():
+    """Two networks that find what ``network(0)`` and ``network(1)`` find."""
+    return {"old": network(0).append(Wait()), "new": network(1).append(Wait())}
 
 
 def images(seed, count=45):

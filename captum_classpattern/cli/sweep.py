@@ -1,10 +1,9 @@
 """``classpattern sweep``: the class patterns of many models, on one machine or many."""
 
 import csv
-import io
 import sys
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from statistics import fmean
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +12,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from captum_classpattern._files import replace_file
 from captum_classpattern.cli.errors import printable
 from captum_classpattern.cli.options import (
     SEARCH,
@@ -80,11 +80,12 @@ def sweep(
             at most one for each 215 passes of --budget. A white canvas is searched, too.
         area: The share of the pixels to search at. It can be given several times. By default,
             0.05 and 0.01.
-        first_look: Search all classes of all models with a tenth of the passes first, and then
-            only the best of them fully.
+        first_look: Search all classes of all models with a tenth of the passes at the first area,
+            and then only the best of them fully.
         keep: The share of all classes of all models that --first-look leaves.
-        ray: Run on Ray: on the cluster at this address, such as --ray=auto, or on the cores of
-            this machine. It needs pip install 'captum_classpattern[ray]'.
+        ray: Run on Ray: on the cluster at this address, such as --ray=auto, or without an
+            address on the cores of this machine; put it last, then. It needs
+            pip install 'captum_classpattern[ray]'.
         workers: How many classes to search at a time on this machine, with --ray and no address.
             By default, one for each core.
         threads: The threads of each search. Another number changes results in the last digits.
@@ -107,7 +108,7 @@ def sweep(
     search_images, held_out = images.load([classifier], seed=searches.seed)
     classes = searches.find_classes(classifier, search_images)
     print(
-        f"{len(sources)} models, {len(classes)} classes. {len(search_images)} images to search "
+        f"Models: {len(sources)}. Classes: {len(classes)}. {len(search_images)} images to search "
         f"with, {len(held_out)} held out ({held_out.duplicates_dropped} copies dropped).",
         flush=True,
     )
@@ -141,13 +142,13 @@ def sweep(
         raise SystemExit(130) from None
     if found.first_look is not None:
         print_sweep(found.first_look, "First look")
-    rows = print_sweep(found, "Sweep")
-    _write_table(rows, out / "table.csv")
-    if any(row["error"] is None for row in rows):
+    written = ["table.csv"]
+    if found_some := print_sweep(found, "Sweep"):
         figure, _ = found.plot(use_pyplot=False)
         write_figure(figure, out / "power.png")
-    print(f"table.csv, power.png and a folder for each model are in {out}.")
-    if not any(row["error"] is None for row in rows):
+        written.append("power.png")
+    print(f"{', '.join(written)} and a folder for each model are in {out}.")
+    if not found_some:
         raise SystemExit(1)
 
 
@@ -170,9 +171,20 @@ def _open_first(sources: "Sequence[ModelSource]") -> "PixelClassifier":
     raise ValueError("none of the models can be opened. " + "; ".join(reasons[:3]))
 
 
-def print_sweep(found: "Sweep", title: str) -> list[dict[str, Any]]:
-    """Prints a row for each model, and the units that failed; returns the rows of the table."""
-    rows = [*found.rows()]
+def print_sweep(found: "Sweep", title: str) -> bool:
+    """Prints a row for each model, and the units that failed; writes all rows into table.csv.
+    Returns whether anything was found. Rows are read one at a time: there may be millions."""
+    first = float(found.settings["areas"][0])
+    failed: list[str] = []
+    summaries = []
+    with (
+        replace_file(found.folder / "table.csv") as path,
+        path.open("w", encoding="utf-8", newline="") as file,
+    ):
+        writer = csv.DictWriter(file, found.columns)
+        writer.writeheader()
+        for model, rows in groupby(_written(found.rows(), writer), lambda row: row["model"]):
+            summaries.append(_summary(model, rows, first, failed))
     out = console()
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
     for name, justify in (
@@ -180,8 +192,6 @@ def print_sweep(found: "Sweep", title: str) -> list[dict[str, Any]]:
         *(("mean power", "right"), ("above controls", "right"), ("strongest class", "left")),
     ):
         table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
-    first = float(found.settings["areas"][0])
-    summaries = [_summary(name, rows, first) for name in found.models]
     summaries.sort(key=lambda summary: -summary[0])
     for _, *cells in summaries[:SHOWN]:
         table.add_row(*(Text(printable(cell)) for cell in cells))
@@ -189,44 +199,45 @@ def print_sweep(found: "Sweep", title: str) -> list[dict[str, Any]]:
         table.caption = f"{SHOWN} of {len(summaries)} models, the strongest"
     out.print(table)
     out.print(
-        f"Powers: at {first:.3g} of the pixels, of the strongest canvas of each class. Above "
-        "controls: classes whose power beats all three, on at least 100 images."
+        f"Powers: at {first:.3g} of the pixels of the canvas that did best on the judging images. "
+        "Above controls: classes whose power beats all three, on at least 100 images."
     )
-    failed = [row for row in rows if row["error"] is not None]
-    for row in failed[:SHOWN]:
-        line = f"Failed: {row['model']}, class {row['class']}: {row['error']}"
-        out.print(printable(line), markup=False)
+    for line in failed[:SHOWN]:
+        out.print(printable(f"Failed: {line}"), markup=False)
     if len(failed) > SHOWN:
-        out.print(f"and {len(failed) - SHOWN} more, in table.csv")
-    return rows
+        out.print(f"and {len(failed) - SHOWN} more, in {found.folder / 'table.csv'}")
+    return any(mean >= 0 for mean, *_ in summaries)
 
 
-def _summary(model: str, rows: Sequence[dict[str, Any]], area: float) -> tuple[Any, ...]:
-    """A model's mean power, to sort by, and the cells of its row."""
-    own = [row for row in rows if row["model"] == model]
-    failed = sum(row["error"] is not None for row in own)
-    best: dict[int, dict[str, Any]] = {}
-    for row in own:
-        if row["error"] is None and row["area"] == area:
+def _written(
+    rows: Iterable[dict[str, Any]], writer: "csv.DictWriter[str]"
+) -> Iterator[dict[str, Any]]:
+    """The rows, each written into a file on its way."""
+    for row in rows:
+        writer.writerow(row)
+        yield row
+
+
+def _summary(
+    model: str, rows: Iterable[dict[str, Any]], area: float, failed: list[str]
+) -> tuple[Any, ...]:
+    """A model's mean power, to sort by, and the cells of its row. Its failures are added to
+    ``failed``."""
+    failed_before = len(failed)
+    best: dict[int, dict[str, Any]] = {}  # of each class the canvas that did best when judged
+    for row in rows:
+        if row["error"] is not None:
+            failed.append(f"{model}, class {row['class']}: {row['error']}")
+        elif row["area"] == area:
             before = best.get(row["class"])
-            if before is None or row["power"] > before["power"]:
+            if before is None or row["search_power"] > before["search_power"]:
                 best[row["class"]] = row
+    count = str(len(failed) - failed_before)
     if not best:
-        return (-1.0, model, "0", str(failed), "", "", "")
+        return (-1.0, model, "0", count, "", "", "")
     mean = fmean(row["power"] for row in best.values())
     strongest = max(best.values(), key=lambda row: row["power"])
     label = strongest["class_name"] or f"class {strongest['class']}"
     above = sum(row["beats_controls"] for row in best.values())
-    cells = (model, str(len(best)), str(failed), f"{mean:.1%}", str(above))
+    cells = (model, str(len(best)), count, f"{mean:.1%}", str(above))
     return (mean, *cells, f"{label}, {strongest['power']:.1%}")
-
-
-def _write_table(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """The table as a CSV file, whole or not at all."""
-    from captum_classpattern._files import write_atomically
-
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [*dict.fromkeys(key for row in rows for key in row)])
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(path, text.getvalue().encode())

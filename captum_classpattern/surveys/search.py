@@ -51,6 +51,7 @@ class SurveySearch:
     more_options: dict[str, Any]  # of each search: these do not change what it finds
     started: float = field(default_factory=time.perf_counter)
     accuracy_is_known: bool = False  # so that one that is close to guessing is reported once
+    seconds_searching: float = 0.0  # without the scoring
 
     def find(self, targets: Sequence[int]) -> Iterator[list[Finding]]:
         """The findings of each class in turn, one for each kind of canvas."""
@@ -69,7 +70,9 @@ class SurveySearch:
                 select_canvases(self.forward_func, search, target=_next_class(search, y), n=1)[0]
                 for y in group
             ]
+            begun = time.perf_counter()
             patterns = self._search_group(explainer, search, group)
+            self.seconds_searching += time.perf_counter() - begun
             for target, next_canvas in zip(group, next_canvases):
                 findings = []
                 for kind in self.canvases:

@@ -6,22 +6,24 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 from captum_classpattern.classifier import warn
+from captum_classpattern.sweeps.sources import ModelSource
 from captum_classpattern.sweeps.units import Outcome, Unit
 
 ENGINES = ("local", "ray")
 RETRIES = 3  # of a unit whose worker or node dies
 Result: TypeAlias = tuple[Outcome, tuple[tuple[type[UserWarning], str], ...]]
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container: microseconds, and of how many
 UNITS_AHEAD = 2  # in flight for each that can run: a worker never waits for the next
 
 
 class Work(Protocol):
     """What runs the units; it travels to each worker once."""
 
-    @property
-    def classes(self) -> list[int]: ...
+    def wanted(self, source: ModelSource) -> list[int]: ...
 
     def run(self, unit: Unit) -> Outcome: ...
 
@@ -47,6 +49,11 @@ def run_on_ray(
     joined = not ray.is_initialized()
     if joined:
         start_ray(ray, address, workers, threads)
+    elif workers is not None:
+        raise ValueError(
+            f"workers={workers} is for a cluster that is started here, but this process is "
+            "connected to one already: leave workers out, or call ray.shutdown() first"
+        )
     try:
         check_resources(ray, threads, gpus_per_task or 0)
         yield from _run_tasks(ray, work, units, threads, gpus_per_task or 0)
@@ -67,21 +74,28 @@ def import_ray() -> Any:
 
 
 def usable_cores() -> int:
-    """The cores that this process may use. Ray would count those of the whole machine, also where
-    a job or a container has only some."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """The cores that this process may use: those of its job, and no more than its container's
+    quota."""
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0))
+    try:
+        quota, period = map(int, CPU_QUOTA.read_text().split())
+    except (OSError, ValueError):  # there is none
+        return cores
+    return max(1, min(cores, quota // period))
 
 
 def start_ray(ray: Any, address: str | None, workers: int | None, threads: int) -> None:
     """Connects to a cluster, or starts one on this machine."""
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
-    if (address or os.environ.get("RAY_ADDRESS") or "local") != "local":
+    variable = os.environ.get("RAY_ADDRESS")
+    if (address or variable or "local") != "local":
         if workers is not None:
+            given = "an address" if address else f"the address in RAY_ADDRESS ({variable})"
             raise ValueError(
-                f"workers={workers} is for a cluster that is started here: leave it out with an "
-                "address, whose cores are all used"
+                f"workers={workers} is for a cluster that is started here: leave it out with "
+                f"{given}, since all cores of that cluster are used"
             )
         ray.init(address=address, **options)
         return
@@ -89,7 +103,7 @@ def start_ray(ray: Any, address: str | None, workers: int | None, threads: int) 
         address="local",
         num_cpus=workers * threads if workers else max(threads, usable_cores()),
         include_dashboard=False,
-        _system_config={"task_oom_retries": RETRIES},  # Ray would try for ever
+        _system_config={"task_oom_retries": RETRIES},  # Ray would try forever
         **options,
     )
 
@@ -114,17 +128,15 @@ def _run_tasks(
                 pending[task.remote(shared, _by_reference(ray, unit, given))] = unit
             if not pending:
                 return
-            ready, _ = ray.wait([*pending], num_returns=1)
-            ready, _ = ray.wait([*pending], num_returns=len(pending), timeout=0)
-            for finished in ready:
-                unit = pending.pop(finished)
-                outcome, messages = _result(ray, finished)
-                for category, text in messages:
-                    if (unit.source.name, text) not in warned:
-                        warned.add((unit.source.name, text))
-                        warn(f"{text} (model {unit.source.name!r})", category)
-                yield unit, outcome
-            del ready, finished  # a reference keeps its result in the object store
+            [finished], _ = ray.wait([*pending], num_returns=1)
+            unit = pending.pop(finished)
+            outcome, messages = _result(ray, finished)
+            del finished  # a reference keeps its result in the object store
+            for category, text in messages:
+                if (unit.source.name, text) not in warned:
+                    warned.add((unit.source.name, text))
+                    warn(f"{text} (model {unit.source.name!r})", category)
+            yield unit, outcome
     finally:
         for unfinished in pending:
             ray.cancel(unfinished, force=True)
@@ -140,7 +152,7 @@ def _most_pending(ray: Any, threads: int, gpus: float) -> int:
 
 
 def check_resources(ray: Any, threads: int, gpus: float) -> None:
-    """Warns if no node of the cluster has what a unit needs, so that it would wait for ever."""
+    """Warns if no node of the cluster has what a unit needs, so that it would wait forever."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if any(n.get("CPU", 0) >= threads and n.get("GPU", 0) >= gpus for n in nodes):
         return

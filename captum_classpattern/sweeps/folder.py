@@ -1,4 +1,5 @@
-"""The folder of a sweep: which units are finished, which failed, and that only one sweep writes."""
+"""The folder of a sweep: which units are finished, which failed, and the lock that lets only one
+sweep write."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,9 +12,10 @@ from filelock import FileLock, Timeout
 from captum_classpattern._validation import Notice
 from captum_classpattern.classifier import warn
 from captum_classpattern.surveys.store import RESULTS, VERSION, Store, write_json
-from captum_classpattern.sweeps.sources import FAILED, ModelSource
+from captum_classpattern.sweeps.sources import FAILED, LOADING, ModelSource
 
 FORMAT = "captum_classpattern sweep"
+IDENTITY = ("folder", "path", "hash", *LOADING)  # of a model: its other columns may change
 
 
 def findings_file(folder: Path, model_folder: str, target: int) -> Path:
@@ -33,16 +35,18 @@ class SweepFolder:
 
     def __init__(self, path: Path) -> None:
         self.path, self.file = path, path / "sweep.json"
-        self.data: dict[str, Any] = {}
-        if self.file.exists():
-            try:
-                self.data = json.loads(self.file.read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise ValueError(
-                    f"{self.file} is damaged ({error}): choose another folder"
-                ) from error
-            if not isinstance(self.data, dict) or self.data.get("format") != FORMAT:
-                raise ValueError(f"{self.file} is not from a sweep: choose another folder")
+        self.data = self._read()
+
+    def _read(self) -> dict[str, Any]:
+        if not self.file.exists():
+            return {}
+        try:
+            data = json.loads(self.file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{self.file} is damaged ({error}): choose another folder") from error
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise ValueError(f"{self.file} is not from a sweep: choose another folder")
+        return data
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -58,6 +62,7 @@ class SweepFolder:
                 "or choose another folder"
             ) from None
         try:
+            self.data = self._read()  # what the last sweep left
             yield
         finally:
             lock.release()
@@ -77,7 +82,7 @@ class SweepFolder:
         for source in sources:
             row = json.loads(json.dumps(source.as_dict()))
             before = known.get(source.name, row)
-            for key in {**before, **row}:
+            for key in IDENTITY:
                 if before.get(key) != row.get(key):
                     raise ValueError(
                         f"{self.path} holds another model {source.name!r} ({key} "
@@ -132,14 +137,17 @@ class SweepFolder:
 
     def failures(self) -> list[dict[str, Any]]:
         """The units that failed, and why, by model and class."""
-        files = (self.path / FAILED).glob("*.json")
-        rows = [json.loads(file.read_text(encoding="utf-8")) for file in files]
         known = {row["name"]: row["folder"] for row in self.data["models"]}
         order = {name: number for number, name in enumerate(known)}
-        return sorted(
-            (r for r in rows if not self.has_found(known[r["model"]], r["class"])),
-            key=lambda r: (order[r["model"]], r["class"]),
-        )
+        rows = []
+        for file in (self.path / FAILED).glob("*.json"):
+            try:
+                row = json.loads(file.read_text(encoding="utf-8"))
+            except FileNotFoundError:  # a running sweep has found it now
+                continue
+            if row["model"] in known and not self.has_found(known[row["model"]], row["class"]):
+                rows.append(row)
+        return sorted(rows, key=lambda row: (order[row["model"]], row["class"]))
 
     def has_found(self, model_folder: str, target: int) -> bool:
         """Whether a unit is finished."""
@@ -157,8 +165,8 @@ class SweepFolder:
         return results.stat().st_mtime_ns <= findings.stat().st_mtime_ns
 
     def summarise(self, source: ModelSource, seconds: float) -> None:
-        """Writes a model's results.json, if a unit of it has begun one. ``seconds`` are added to
-        those of earlier sweeps."""
+        """Writes a model's results.json again, if a unit of it has begun one. ``seconds`` are added
+        to those of earlier sweeps."""
         store = Store(self.path / source.folder)
         if store.summary:
             info = {k: v for k, v in store.summary.items() if k not in ("complete", "rows")}

@@ -22,7 +22,7 @@ class Progress:
     def __init__(self, total: int, name: str, show: bool) -> None:
         self.total, self.name, self.show = total, name, show
         self.done = self.failed = 0
-        self.seconds = 0.0  # of the units that were found
+        self._seconds = self._searching = self._scoring = 0.0  # of the units that were found
         self.started = self._written = time.monotonic()
         bar = show and total > 0 and sys.stderr.isatty()
         self._bar = tqdm(total=total, desc=name, unit="unit", disable=not bar)
@@ -31,7 +31,9 @@ class Progress:
         """Counts a unit."""
         self.done += 1
         if outcome.error is None:
-            self.seconds += outcome.seconds
+            self._seconds += outcome.seconds
+            self._searching += outcome.searching
+            self._scoring += outcome.scoring
         else:
             self.failed += 1
             self._bar.set_postfix(failed=self.failed, refresh=False)
@@ -56,10 +58,24 @@ class Progress:
             tqdm.write(text, file=sys.stderr)
 
     @property
-    def seconds_per_unit(self) -> float | None:
-        """The mean time of a unit on its worker; None if none was found yet."""
-        found = self.done - self.failed
-        return self.seconds / found if found else None
+    def found(self) -> int:
+        """Units that did not fail."""
+        return self.done - self.failed
+
+    @property
+    def seconds(self) -> float:
+        """The mean time of a unit on its worker."""
+        return self._seconds / self.found
+
+    @property
+    def searching(self) -> float:
+        """The mean time of a unit's search."""
+        return self._searching / self.found
+
+    @property
+    def scoring(self) -> float:
+        """The mean time of a unit's scoring."""
+        return self._scoring / self.found
 
     def close(self) -> None:
         self._bar.close()

@@ -1,6 +1,7 @@
 """``Sweep``: the findings of many models, as a table, a figure, and a matrix of what transfers."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -12,7 +13,7 @@ from captum_classpattern.classifier import Classifier, device_and_dtype
 from captum_classpattern.images import Images, LabelledImages, Labels
 from captum_classpattern.scores.power import predictive_power
 from captum_classpattern.scores.tables import as_table
-from captum_classpattern.surveys.findings import Finding, Scores
+from captum_classpattern.surveys.findings import Scores
 from captum_classpattern.surveys.results import Survey
 from captum_classpattern.surveys.store import Store, read_finding
 from captum_classpattern.sweeps.folder import SweepFolder
@@ -28,8 +29,8 @@ class Sweep:
 
     Args:
         folder (str or PathLike): The folder.
-        models (Mapping[str, Classifier], optional): The models that were given as they are, by
-            name, for :meth:`transfer`. Default: None ({}).
+        sources (Mapping[str, ModelSource], optional): The models of the sweep that was just run,
+            by name, for :meth:`transfer`. Default: None (as they are described in the folder).
 
     Attributes:
         folder (Path): The folder.
@@ -43,14 +44,14 @@ class Sweep:
     """
 
     def __init__(
-        self, folder: str | os.PathLike[str], models: Mapping[str, Classifier] | None = None
+        self, folder: str | os.PathLike[str], sources: Mapping[str, ModelSource] | None = None
     ) -> None:
         self.folder = Path(folder)
         self._files = SweepFolder(self.folder)
         if not self._files.data:
             raise FileNotFoundError(f"there is no sweep.json of a sweep in {folder}")
         self._rows: dict[str, Any] = {row["name"]: row for row in self._files.data["models"]}
-        self._given = dict(models or {})
+        self._sources = dict(sources or {})
         self.settings: dict[str, Any] = self._files.data["settings"]
         self.classes: list[int] = self._files.data["classes"]
         self.models = [*self._rows]
@@ -85,9 +86,9 @@ class Sweep:
             known = {(row["model"], row["class"]) for row in found}
             for row in self.first_look.failures:
                 unit = row["model"], row["class"]
-                if unit not in known and not self._files.has_found(
-                    self._rows[unit[0]]["folder"], unit[1]
-                ):
+                if unit in known or unit[0] not in self._rows:
+                    continue
+                if not self._files.has_found(self._rows[unit[0]]["folder"], unit[1]):
                     found.append(row)
         return found
 
@@ -95,7 +96,7 @@ class Sweep:
     def first_look(self) -> "Sweep | None":
         """The cheap search of all units, if there was one."""
         folder = self.folder / FIRST_LOOK
-        return Sweep(folder, self._given) if (folder / "sweep.json").exists() else None
+        return Sweep(folder, self._sources) if (folder / "sweep.json").exists() else None
 
     def survey(self, model: str) -> Survey:
         r"""
@@ -122,14 +123,26 @@ class Sweep:
             ``model``, ``class``, ``class_name``, ``canvas``, ``area``, ``power`` with the ends of
             its 95 % interval (``power_low``, ``power_high``), the number of held-out ``images``,
             the controls ``no_pattern``, ``random_pixels`` and ``other_canvas``,
-            ``beats_controls`` (see :attr:`Scores.beats_controls`), the further columns of the
-            manifest, and ``error``: why a unit failed.
+            ``beats_controls`` (see :attr:`Scores.beats_controls`), the power on the judging images
+            (``search_power``), the further columns of the manifest, and ``error``: why a unit
+            failed.
         """
         return as_table([*self.rows()])
 
+    @property
+    def columns(self) -> list[str]:
+        """The columns of :meth:`table`."""
+        return [*COLUMNS, *self._further_columns, "error"]
+
+    @property
+    def _further_columns(self) -> list[str]:
+        """Those of the manifest."""
+        rows = self._rows.values()
+        return [*dict.fromkeys(key for row in rows for key in further_columns(row))]
+
     def rows(self) -> Iterator[dict[str, Any]]:
         """The rows of :meth:`table`, one at a time."""
-        columns = dict.fromkeys(key for row in self._rows.values() for key in further_columns(row))
+        columns = self._further_columns
         failed: dict[str, list[dict[str, Any]]] = {}
         for failure in self.failures:
             failed.setdefault(failure["model"], []).append(failure)
@@ -139,9 +152,10 @@ class Sweep:
                 unit = {"model": name, **{k: row[k] for k in ("class", "class_name", "canvas")}}
                 for area, values in row["areas"].items():
                     scores = _columns_of(Scores.from_dict(values))
+                    scores["search_power"] = values["search_power"]
                     yield {**unit, "area": float(area), **scores, **further, "error": None}
             for failure in failed.get(name, ()):
-                yield {**dict.fromkeys(COLUMNS), **further, **failure}
+                yield {**dict.fromkeys(self.columns), **further, **failure}
 
     def plot(
         self, *, area: float | None = None, canvas: str | None = None, use_pyplot: bool = True
@@ -162,18 +176,25 @@ class Sweep:
             ValueError: If nothing was found on that canvas at that area.
         """
         key = str(float(self.settings["areas"][0] if area is None else area))
-        values: dict[str, dict[str, float]] = {name: {} for name in self.models}
+        values: dict[str, dict[int, float]] = {name: {} for name in self.models}
+        names: dict[int, str] = {}  # of the classes
         for name in self.models:
             for row in self._best(name, canvas):
                 if key in row["areas"]:
-                    label = row["class_name"] or str(row["class"])
-                    values[name][label] = row["areas"][key]["power"]
+                    values[name][row["class"]] = row["areas"][key]["power"]
+                    if row["class_name"]:
+                        names.setdefault(row["class"], row["class_name"])
         if not any(values.values()):
             on = "" if canvas is None else f" on {canvas!r} canvases"
             raise ValueError(f"nothing was found{on} at area {key}")
         kind = "the best canvas" if canvas is None else f"a {canvas} canvas"
+        labels = _distinct(names)
         return plot_heat_map(
-            {name: row for name, row in values.items() if row},
+            {
+                name: {labels.get(target, str(target)): power for target, power in row.items()}
+                for name, row in values.items()
+                if row
+            },
             title=f"Predictive power of {float(key):.3g} of the pixels of {kind}",
             use_pyplot=use_pyplot,
         )
@@ -189,10 +210,11 @@ class Sweep:
         device: str | None = None,
     ) -> Any:
         r"""
-        Which model's patterns work on which other model: mean predictive powers over the classes.
+        Which model's patterns work on which other model: mean predictive powers over the classes of
+        which all models have a pattern.
 
-        Each pattern is scored on each model. For M models with K classes and N images, that takes
-        M x M x K x N passes: give some of the images and classes.
+        Each pattern is scored on each model, with and without it. For M models with K classes and N
+        images, that takes 2 x M x M x K x N forward passes: give some of the images and classes.
 
         Args:
             images (LabelledImages, Tensor, Dataset or DataLoader): Held-out images, in the class
@@ -209,30 +231,32 @@ class Sweep:
         Returns:
             *pandas.DataFrame* or *list[dict]*: A DataFrame if pandas is installed. One row for the
             patterns of each model (``patterns_of``), with one column for each model that they are
-            stamped for. The patterns are those of the canvas that did best on the judging images.
+            stamped for. The patterns are those of the canvas that did best on the judging images
+            at the first area. Models without findings are left out.
 
         Raises:
-            ValueError: If a model was given as it is and is not here, or as
-                :func:`predictive_power`.
+            ValueError: If there is no class of which all models have a pattern, a model was given
+                as it is and is not here, or as :func:`predictive_power`.
         """
         source = LabelledImages.of(images, labels, argument="held-out images")
         share = float(self.settings["areas"][0] if area is None else area)
-        found = {
-            name: [
-                f
-                for f in self._best_findings(name, share)
-                if classes is None or f.target in classes
-            ]
-            for name in self.models
-        }
-        found = {name: findings for name, findings in found.items() if findings}
+        found = {name: self._best_at(name, share) for name in self.models}
+        found = {name: best for name, best in found.items() if best}
+        common = sorted(set.intersection(*(set(best) for best in found.values()))) if found else []
+        targets = [target for target in common if classes is None or target in classes]
+        if not targets:
+            raise ValueError(
+                f"there is no class of which all models have a pattern at area {share:g}: finish "
+                "the sweep, or choose other classes"
+            )
         rows: dict[str, dict[str, Any]] = {name: {"patterns_of": name} for name in found}
         for tested in found:
             classifier = self._open(tested, models or {}, device)
-            for name, findings in found.items():
+            for name, best in found.items():
                 powers = []
-                for finding in findings:
-                    pattern = finding.patterns[share]
+                for target in targets:
+                    folder = self._model_folder(name) / "patterns"
+                    pattern = read_finding(best[target], folder).pattern
                     there, _ = device_and_dtype(classifier, pattern.canvas)
                     moved = pattern.to(there)
                     powers.append(predictive_power(classifier, moved, source, area=share).value)
@@ -240,9 +264,12 @@ class Sweep:
         return as_table([*rows.values()])
 
     def _open(self, name: str, models: Mapping[str, Classifier], device: str | None) -> Classifier:
-        if name in models or name in self._given:
-            return models[name] if name in models else self._given[name]
-        return ModelSource.from_dict(self._rows[name], self._files.file).open(device)
+        if name in models:
+            return models[name]
+        source = self._sources.get(name)
+        if source is None:
+            source = ModelSource.from_dict(self._rows[name], self._files.file)
+        return source.open(device) if source.fetch is None else source.fetch()
 
     def _model_folder(self, model: str) -> Path:
         if model not in self._rows:
@@ -267,10 +294,17 @@ class Sweep:
                 best[row["class"]] = row
         return [*best.values()]
 
-    def _best_findings(self, model: str, area: float) -> list[Finding]:
-        patterns = self._model_folder(model) / "patterns"
-        findings = [read_finding(row, patterns) for row in self._best(model)]
-        return [finding for finding in findings if area in finding.patterns]
+    def _best_at(self, model: str, area: float) -> dict[int, dict[str, Any]]:
+        """The best rows with one area alone, by class."""
+        key = str(area)
+        rows = (row for row in self._best(model) if key in row["areas"])
+        return {row["class"]: {**row, "areas": {key: row["areas"][key]}} for row in rows}
+
+
+def _distinct(names: Mapping[int, str]) -> dict[int, str]:
+    """The names of classes, with their numbers where two have the same."""
+    times = Counter(names.values())
+    return {y: name if times[name] == 1 else f"{name} ({y})" for y, name in names.items()}
 
 
 def _search_power(row: Mapping[str, Any]) -> float:

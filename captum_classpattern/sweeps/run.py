@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,13 @@ from captum_classpattern.images import ImagesAndLabels, LabelledImages
 from captum_classpattern.surveys.results import AREAS, CANVASES, check_images, check_settings
 from captum_classpattern.surveys.store import VERSION
 from captum_classpattern.sweeps.engines import ENGINES, Work, import_ray, run_locally, run_on_ray
-from captum_classpattern.sweeps.first_look import cheap, choose, relative_cost
+from captum_classpattern.sweeps.first_look import (
+    SCORED_ON,
+    cheap,
+    choose,
+    scoring_cost,
+    search_cost,
+)
 from captum_classpattern.sweeps.folder import SweepFolder
 from captum_classpattern.sweeps.progress import Progress, duration
 from captum_classpattern.sweeps.results import Sweep
@@ -161,11 +168,10 @@ def sweep(
     files = SweepFolder(Path(folder))
     with files.locked():
         _begin(files, task, sources)
-        chosen = None
         if first_look:
-            chosen = _look(task, sources, run_units, keep, show_progress)
-        run_missing(files, task, sources, run_units, "sweep", show_progress, chosen)
-    return Sweep(folder, given)
+            task.chosen = _look(task, sources, run_units, keep, show_progress)
+        run_missing(files, task, sources, run_units, "sweep", show_progress)
+    return Sweep(folder, {source.name: source for source in sources})
 
 
 def _find_engine(
@@ -237,29 +243,25 @@ def _look(
     task: SurveyWork, sources: Sequence[ModelSource], run_units: Engine, keep: float, show: bool
 ) -> set[tuple[str, int]]:
     """Searches all units cheaply; returns those that are worth a full search."""
-    options = cheap(task.options)
-    look = SurveyWork(
-        task.folder / FIRST_LOOK,
-        task.search,
-        task.held_out,
-        task.classes,
-        options,
-        task.threads,
-        task.device,
-    )
+    options, held_out = cheap(task.options), task.held_out
+    if held_out.labels is not None:
+        held_out = held_out.stratified_sample(SCORED_ON)
+    look = replace(task, folder=task.folder / FIRST_LOOK, held_out=held_out, options=options)
     files = SweepFolder(look.folder)
     _begin(files, look, sources)
-    ratio = relative_cost(task.options) / relative_cost(options)
+    searching = search_cost(task.options) / search_cost(options)  # times as much
+    scoring = scoring_cost(task.options, task.held_out) / scoring_cost(options, held_out)
     count = len(sources) * len(task.classes)
 
-    def forecast(seconds: float) -> str:
+    def forecast(progress: Progress) -> str:
+        each = progress.searching * searching + progress.scoring * scoring
         return (
-            f"The full search of the best {keep:.0%} takes about {duration(seconds * ratio)} a "
-            f"unit, {duration(seconds * ratio * keep * count)} of one worker in all."
+            f"The full search of the best {keep:.0%} takes at most about {duration(each)} a unit, "
+            f"{duration(each * keep * count)} of one worker in all."
         )
 
-    run_missing(files, look, sources, run_units, "first look", show, forecast=forecast)
-    return choose(files, keep)
+    run_missing(files, look, sources, run_units, "first look", show, forecast)
+    return choose(files, sources, task.classes, keep)
 
 
 def run_missing(
@@ -269,15 +271,13 @@ def run_missing(
     run_units: Engine,
     name: str = "sweep",
     show: bool = False,
-    chosen: set[tuple[str, int]] | None = None,
-    forecast: Callable[[float], str] | None = None,
+    forecast: Callable[[Progress], str] | None = None,
 ) -> None:
     """Runs the units that are missing, and keeps what becomes of them."""
 
     def missing(source: ModelSource) -> list[int]:
         done = files.finished(source)
-        wanted = (y for y in task.classes if chosen is None or (source.name, y) in chosen)
-        return [target for target in wanted if target not in done]
+        return [target for target in task.wanted(source) if target not in done]
 
     left: Counter[str] = Counter()
     for source in sources:
@@ -298,10 +298,10 @@ def run_missing(
                 if not left[unit.source.name]:
                     files.summarise(unit.source, seconds.pop(unit.source.name))
                 progress.add(outcome)
-                if progress.done == min(FORECAST_AFTER, progress.total):
+                if progress.found == FORECAST_AFTER and outcome.error is None:
                     _write_forecast(progress, forecast)
-        if forecast and progress.seconds_per_unit is not None:
-            progress.write(forecast(progress.seconds_per_unit))
+        if forecast and progress.found:
+            progress.write(forecast(progress))
     finally:
         progress.close()
 
@@ -313,14 +313,14 @@ def _record(files: SweepFolder, unit: Unit, outcome: Outcome) -> None:
         files.fail(unit.source, unit.target, outcome.error)
 
 
-def _write_forecast(progress: Progress, forecast: Callable[[float], str] | None) -> None:
+def _write_forecast(progress: Progress, forecast: Callable[[Progress], str] | None) -> None:
     """What the sweep will cost, from the time of its first units."""
-    seconds, left = progress.seconds_per_unit, progress.total - progress.done
-    if seconds is None or not left:
+    seconds, left = progress.seconds, progress.total - progress.done
+    if not left:
         return
     progress.write(
-        f"{progress.name}: {left} units left, about {duration(seconds)} each: "
+        f"{progress.name}: {left} unit{'s' * (left > 1)} left, about {duration(seconds)} each: "
         f"{duration(seconds * left)} of one worker."
     )
     if forecast:
-        progress.write(forecast(seconds))
+        progress.write(forecast(progress))

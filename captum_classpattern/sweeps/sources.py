@@ -24,9 +24,9 @@ CHECKPOINTS = (".pt", ".pth", ".safetensors", ".ckpt", ".bin", ".tar")
 LOADING = (  # of load_model, and allowed in a manifest
     *("arch", "num_classes", "mean", "std", "format", "output", "class_names"),
 )
-COLUMNS = (  # of Sweep.table
+COLUMNS = (  # of Sweep.table, before those of the manifest and the error
     *("model", "class", "class_name", "canvas", "area", "power", "power_low", "power_high"),
-    *("images", "no_pattern", "random_pixels", "other_canvas", "beats_controls", "error"),
+    *("images", "no_pattern", "random_pixels", "other_canvas", "beats_controls", "search_power"),
 )
 FIRST_LOOK, FAILED = "first_look", "failed"  # folders that no model can have
 
@@ -247,6 +247,8 @@ def _of_row(
 ) -> ModelSource:
     """The model of a manifest's row; ``where`` says which row it is."""
     row = {str(key).strip(): value for key, value in row.items()}
+    if "" in row:
+        raise ValueError(f"{where}: a column has no name: give each a name in the header")
     cells = {key: value for key, value in row.items() if value is not None and value != ""}
     if "trust_pickle" in cells:
         raise ValueError(
@@ -264,7 +266,7 @@ def _of_row(
     for key in LOADING:
         if key in cells:
             options[key] = _option(key, cells.pop(key), where)
-    if taken := sorted(cells.keys() & {*COLUMNS, "folder", "hash"}):
+    if taken := sorted(cells.keys() & {*COLUMNS, "error", "folder", "hash"}):
         raise ValueError(f"{where}: the column {taken[0]!r} has the name of one of the tables'")
     columns = {key: None if row[key] == "" else row[key] for key in row if key in cells}
     empty = {key: None for key in row if key not in {*cells, "path", "name", *LOADING}}

@@ -1,8 +1,9 @@
 """A unit of a sweep: one class of one model, on all its canvases. It is found, or it says why
 not."""
 
+import copy
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from captum_classpattern.classifier import Classifier, preserve_state
 from captum_classpattern.images import LabelledImages, ensure_labels
 from captum_classpattern.surveys.results import plan_search
 from captum_classpattern.surveys.search import SurveySearch
-from captum_classpattern.surveys.store import RESULTS, Store
+from captum_classpattern.surveys.store import Store
 from captum_classpattern.sweeps.folder import findings_file
 from captum_classpattern.sweeps.sources import ModelSource
 
@@ -35,10 +36,13 @@ class Unit:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a unit: the reason if it failed, and how long it took."""
+    """What became of a unit: the reason if it failed, and how long it took, with its search and
+    its scoring apart."""
 
     error: str | None = None
     seconds: float = 0.0
+    searching: float = 0.0
+    scoring: float = 0.0
 
 
 @dataclass
@@ -53,6 +57,8 @@ class SurveyWork:
         options (dict): The settings of each search, as :func:`survey` takes them.
         threads (int): Threads of a unit. Default: 1.
         device (str, optional): Where models are moved to. Default: None (they stay).
+        chosen (Collection[tuple[str, int]], optional): The models and classes that are searched.
+            Default: None (all).
     """
 
     folder: Path
@@ -62,26 +68,36 @@ class SurveyWork:
     options: dict[str, Any]
     threads: int = 1
     device: str | None = None
-    _opened: "OrderedDict[str, OpenedModel | str]" = field(default_factory=OrderedDict)
+    chosen: Collection[tuple[str, int]] | None = None
+    _opened: "OrderedDict[str, OpenedModel | str]" = field(init=False, default_factory=OrderedDict)
+
+    def wanted(self, source: ModelSource) -> list[int]:
+        """The classes of a model that are searched."""
+        if self.chosen is None:
+            return self.classes
+        return [target for target in self.classes if (source.name, target) in self.chosen]
 
     def run(self, unit: Unit) -> Outcome:
         """Searches a unit and writes it, unless it is there already. An error is the outcome."""
-        started = perf_counter()
+        started, searching, scoring = perf_counter(), 0.0, 0.0
         try:
             if not findings_file(self.folder, unit.source.folder, unit.target).exists():
                 with threads(self.threads):
-                    self._open(unit.source).find(unit.target)
+                    searching, scoring = self._open(unit.source).find(unit.target)
         except Exception as error:
             return Outcome(reason_of(error), perf_counter() - started)
-        return Outcome(seconds=perf_counter() - started)
+        return Outcome(None, perf_counter() - started, searching, scoring)
 
     def _open(self, source: ModelSource) -> "OpenedModel":
-        """The model, opened once. One that can't be opened is not tried for each of its classes."""
+        """The model, opened once. One that can't be opened is not tried for each of its classes,
+        unless the reason may pass."""
         if source.name not in self._opened:
             while len(self._opened) >= MODELS_KEPT:
                 self._opened.popitem(last=False)
             try:
                 self._opened[source.name] = OpenedModel.of(source, self)
+            except (OSError, torch.OutOfMemoryError):
+                raise
             except Exception as error:
                 self._opened[source.name] = reason_of(error)
         self._opened.move_to_end(source.name)
@@ -100,40 +116,44 @@ class OpenedModel:
 
     @classmethod
     def of(cls, source: ModelSource, work: SurveyWork) -> "OpenedModel":
-        model = source.open(work.device)
-        use_names(model, work.search)
+        model = with_names(source.open(work.device), work.search)
         task = plan_search(model, work.search, work.held_out, classes_together=1, **work.options)
-        task.classes = [target for target in work.classes if target < task.n_classes]
+        task.classes = [target for target in work.wanted(source) if target < task.n_classes]
         store = Store(work.folder / source.folder, task.settings)
-        if not (store.folder / RESULTS).exists():
-            store.write_summary({**task.info, "seconds": 0.0})
+        if not {*task.classes} <= {*store.summary.get("classes", ())} or not store.summary:
+            store.write_summary({**task.info, "seconds": store.summary.get("seconds", 0.0)})
         with preserve_state(model, task.seed):  # predicted once, not for each class
             task.search = ensure_labels(model, task.search)
         return cls(task, store)
 
-    def find(self, target: int) -> None:
-        """Searches a class and writes its findings."""
+    def find(self, target: int) -> tuple[float, float]:
+        """Searches a class and writes its findings; returns the seconds of the search, and of the
+        scoring."""
         if target >= self.search.n_classes:
             raise ValueError(
                 f"class {target} is out of range: the model has {self.search.n_classes} classes, "
                 f"numbered from 0 to {self.search.n_classes - 1}"
             )
+        started, before = perf_counter(), self.search.seconds_searching
         [findings] = self.search.find([target])
+        searching = self.search.seconds_searching - before
+        scoring = perf_counter() - started - searching
         self.store.add(findings)
+        return searching, scoring
 
 
-def use_names(model: Classifier, images: LabelledImages) -> None:
-    """Gives a model without class names those of the images; an error if a class of the images is
-    another one of the model's."""
+def with_names(model: Classifier, images: LabelledImages) -> Classifier:
+    """A model without class names with those of the images; an error if a class of the images is
+    another one of the model's. The caller's model stays as it is."""
     names, given = ClassNames.of(model), images.class_names
     if given is None:
-        return
+        return model
     if names is None:
-        if isinstance(getattr(model, "class_names", None), list) and len(
-            model.class_names  # type: ignore[attr-defined]
-        ) == len(given):
+        placeholders = getattr(model, "class_names", None)
+        if isinstance(placeholders, list) and len(placeholders) == len(given):
+            model = copy.copy(model)
             model.class_names = list(given)  # type: ignore[attr-defined]
-        return
+        return model
     present = [] if images.labels is None else sorted(set(images.labels.tolist()))
     for target in present:
         try:
@@ -146,6 +166,7 @@ def use_names(model: Classifier, images: LabelledImages) -> None:
                 f"{given[target]}, is its class {meant}; give its class names if they are wrong, "
                 "or sweep it with images numbered like it"
             )
+    return model
 
 
 def reason_of(error: BaseException) -> str:

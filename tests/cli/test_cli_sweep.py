@@ -11,6 +11,7 @@ from PIL import Image
 from torch import nn
 
 from captum_classpattern import Sweep
+from captum_classpattern.cli.sweep import _summary
 
 NAMES = ("cat", "dog", "owl")
 
@@ -64,7 +65,7 @@ def swept(out, *more, models=("models.csv",)):
 def test_a_manifest_becomes_a_table_and_says_what_failed(tmp_path):
     result = swept(tmp_path, "--classes", "dog,2")
     assert result.exit_code == 0, result.output
-    assert "3 models, 2 classes. 30 images to search with, 30 held out" in result.output
+    assert "Models: 3. Classes: 2. 30 images to search with, 30 held out" in result.output
     printed = " ".join(result.stdout.split())
     assert "Failed: broken, class 1: " in printed
     assert "strongest class" in printed
@@ -104,9 +105,31 @@ def test_a_first_look_prints_its_cost_and_its_table(tmp_path):
     given = ("--mean", "0", "--std", "1", "--first-look", "--keep", "0.2")
     result = swept(tmp_path, *given, models=models)
     assert result.exit_code == 0, result.output
-    assert "The full search of the best 20% takes about" in result.stderr
+    assert "The full search of the best 20% takes at most about" in result.stderr
     assert result.stdout.index("First look") < result.stdout.index("Sweep")
     assert len({(row["model"], row["class"]) for row in Sweep.load(tmp_path).rows()}) == 2
+    assert len((tmp_path / "first_look" / "table.csv").read_text().splitlines()) == 1 + 2 * 3 * 2
+    assert "table.csv, power.png and a folder for each model are in" in result.stdout
+
+
+def test_a_models_row_is_of_the_canvases_that_did_best_when_judged():
+    def row(target, canvas, power, search_power, area=0.1, error=None):
+        return {"class": target, "class_name": f"name {target}", "power": power, "area": area,
+                "search_power": search_power, "beats_controls": power == 0.4, "error": error,
+                "canvas": canvas}  # fmt: skip
+
+    rows = [
+        row(0, "positive", 0.2, 0.9),
+        row(0, "white", 0.8, 0.1),  # the strongest on held-out images
+        row(1, "positive", 0.4, 0.5),
+        row(1, "positive", 0.9, 0.9, area=0.01),
+        row(2, None, None, None, None, "it is gone"),
+    ]
+    failed = []
+    mean, *cells = _summary("m", rows, 0.1, failed)
+    assert mean == pytest.approx(0.3)
+    assert cells == ["m", "2", "1", "30.0%", "1", "name 1, 40.0%"]
+    assert failed == ["m, class 2: it is gone"]
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,7 @@ def test_json_lines(tmp_path):
         ("m.csv", "path,power\na.pt,3\n", "the column 'power' has the name of one of the tables'"),
         ("m.csv", "path,trust_pickle\na.pt,yes\n", "a manifest can't say that pickle is trusted"),
         ("m.csv", "path,class_names\na.pt,x\n", "it must be a list of names"),
+        ("m.csv", "path,,year\na.pt,,2020\n", "line 2: a column has no name"),
         ("m.jsonl", "{path}", "line 1: it is not JSON"),
         ("m.jsonl", '["a.pt"]', "line 1: it must be an object such as"),
     ],

@@ -1,6 +1,7 @@
 """Sweeps in this process: what a unit writes, what is searched again, what fails."""
 
 import contextlib
+import importlib
 import json
 import os
 import signal
@@ -18,16 +19,24 @@ from torch import nn
 
 import captum_classpattern as cp
 from captum_classpattern import LabelledImages, Sweep, sweep
+from captum_classpattern.class_names import placeholders
 from captum_classpattern.surveys import Survey, survey
 from captum_classpattern.surveys.search import SurveySearch
 from captum_classpattern.sweeps.first_look import cheap, choose
 from captum_classpattern.sweeps.folder import SweepFolder
 from captum_classpattern.sweeps.progress import Progress
+from captum_classpattern.sweeps.sources import read_models
 from captum_classpattern.sweeps.units import Outcome
+
+sweeping = importlib.import_module("captum_classpattern.sweeps.run")
 
 
 def run(folder, models, **more):
     return sweep(models, SEARCH, HELD_OUT, folder=folder, **{**QUICK, **more})
+
+
+def make(num_classes=CLASSES):
+    return network(0)
 
 
 def two():
@@ -115,6 +124,46 @@ def test_a_folder_can_get_more_models_and_classes(tmp_path):
     assert found.classes == [0, 1]
     assert units_in(tmp_path) == {("old", 1), ("new", 0)}
     assert before.items() <= times_of(tmp_path).items()
+
+
+def test_a_model_with_more_classes_is_complete_when_all_are_there(tmp_path, monkeypatch):
+    run(tmp_path, {"old": network(0)}, classes=[1])
+    find = SurveySearch.find
+
+    def interrupted(self, targets):
+        if [*targets] == [2]:
+            raise KeyboardInterrupt
+        return find(self, targets)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SurveySearch, "find", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, {"old": network(0)}, classes=[0, 2])
+    info = Survey.load(tmp_path / "old").info
+    assert (info["complete"], info["classes"]) == (False, [0, 1, 2])
+    run(tmp_path, {"old": network(0)}, classes=[0, 2])
+    info = Survey.load(tmp_path / "old").info
+    assert (info["complete"], info["classes"]) == (True, [0, 1, 2])
+
+
+def test_the_remarks_on_a_model_may_change(tmp_path):
+    torch.save(network(0).state_dict(), tmp_path / "a.pt")
+    described = {"path": tmp_path / "a.pt", "arch": f"{__name__}:make", "mean": 0, "std": 1}
+    run(tmp_path / "out", {"a": described}, classes=[0])
+    found = run(tmp_path / "out", {"a": {**described, "year": 2020}}, classes=[0])
+    assert {*found.table()["year"]} == {2020}
+    with pytest.raises(ValueError, match="holds another model 'a' \\(mean 0 then, 1 now\\)"):
+        run(tmp_path / "out", {"a": {**described, "mean": 1}}, classes=[0])
+    table = found.transfer(*HELD_OUT)  # it can be opened again, also by its factory
+    assert [*table.columns] == ["patterns_of", "a"]
+
+
+def test_a_sweep_that_waited_for_another_sees_what_that_wrote(tmp_path):
+    early = SweepFolder(tmp_path)
+    run(tmp_path, {"old": network(0)}, classes=[0])
+    assert early.data == {}
+    with early.locked():
+        assert early.data["classes"] == [0]
 
 
 def test_a_sweep_of_other_settings_images_or_models_is_refused(swept, tmp_path):
@@ -283,9 +332,11 @@ def test_without_ray_the_error_names_the_extra(tmp_path, monkeypatch):
 def test_classes_can_be_named_and_models_get_the_names_of_the_images(tmp_path):
     names = ("cat", "dog", "owl")
     search, held_out = (LabelledImages(*pair, names) for pair in (SEARCH, HELD_OUT))
-    model = cp.PixelClassifier(network(0))
+    model = cp.PixelClassifier(network(0), class_names=placeholders(CLASSES))
     found = sweep({"m": model}, search, held_out, folder=tmp_path / "a", classes=["owl"], **QUICK)
     assert set(found.table()["class"]) == {2}
+    assert set(found.table()["class_name"]) == {"owl"}
+    assert model.class_names == placeholders(CLASSES)  # the caller's own is unchanged
     other = cp.PixelClassifier(network(0), class_names=["dog", "cat", "owl"])
     found = sweep({"m": other}, search, held_out, folder=tmp_path / "b", classes=[2], **QUICK)
     [failure] = found.failures
@@ -322,11 +373,40 @@ def test_a_first_look_leaves_the_best_share_and_keeps_its_own_findings(tmp_path,
     assert look.settings["n_steps"] == 2
     printed = capsys.readouterr().err
     first = printed.index("first look: 3 units left")
-    assert first < printed.index("The full search of the best 34% takes about")
+    assert first < printed.index("The full search of the best 34% takes at most about")
     assert printed.index("The full search") < printed.index("sweep: ")
     before = times_of(tmp_path)
     assert run(tmp_path, two(), first_look=True, keep=0.34, n_steps=8).failures == []
     assert times_of(tmp_path) == before
+    for name, _ in best:  # a model is complete with the classes that were chosen
+        info = Survey.load(tmp_path / name).info
+        assert info["complete"]
+        assert info["classes"] == sorted(y for n, y in best if n == name)
+
+
+def test_a_first_look_is_scored_on_few_images(tmp_path, monkeypatch):
+    monkeypatch.setattr(sweeping, "SCORED_ON", 9)
+    found = run(tmp_path, two(), first_look=True, keep=0.1, n_steps=8)
+    assert {*found.first_look.table()["images"]} == {6}  # of three classes, without the pattern's
+    assert {*found.table()["images"]} == {30}
+
+
+def test_the_share_is_of_the_models_and_classes_of_the_call(tmp_path):
+    run(tmp_path, two(), first_look=True, keep=0.01, n_steps=8)
+    found = run(tmp_path, {"third": network(2)}, first_look=True, keep=0.01, n_steps=8)
+    assert len([unit for unit in units_in(tmp_path) if unit[0] == "third"]) == 1
+    assert found.models == ["old", "new", "third"]
+
+
+def test_what_it_costs_is_said_after_three_units_that_were_found(tmp_path, capsys):
+    run(tmp_path, {"bad": Broken().eval(), **two()}, show_progress=True)
+    assert "sweep: 3 units left, about " in capsys.readouterr().err
+    progress = Progress(4, "first look", show=False)
+    progress.add(Outcome("why", 100.0))
+    progress.add(Outcome(None, 8.0, 5.0, 2.0))
+    progress.add(Outcome(None, 4.0, 3.0, 1.0))
+    assert (progress.found, progress.seconds) == (2, 6.0)
+    assert (progress.searching, progress.scoring) == (4.0, 1.5)
 
 
 def test_a_first_look_is_cheap():
@@ -343,12 +423,14 @@ def test_a_first_look_is_cheap():
 
 
 def test_the_best_share_is_chosen_by_search_images_alone(swept):
-    files = SweepFolder(swept.folder)
-    everything = choose(files, 1.0)
+    files, sources = SweepFolder(swept.folder), read_models(two())
+    everything = choose(files, sources, range(CLASSES), 1.0)
     assert len(everything) == 6
-    assert len(choose(files, 0.5)) == 3
-    assert len(choose(files, 0.01)) == 1
-    assert choose(files, 0.5) < everything
+    half = choose(files, sources, range(CLASSES), 0.5)
+    assert len(half) == 3
+    assert half < everything
+    assert len(choose(files, sources, range(CLASSES), 0.01)) == 1
+    assert choose(files, sources[1:], [2], 0.01) == {("new", 2)}
 
 
 # ---- what is shown
@@ -377,6 +459,24 @@ def test_transfer_scores_each_models_patterns_on_each_model(swept):
             assert row[name] == pytest.approx(np.mean(powers))
     with pytest.raises(ValueError, match="search this pattern"):
         swept.transfer(*SEARCH)
+    with pytest.raises(ValueError, match=r"there is no class of which all .* at area 0\.1: finish"):
+        swept.transfer(*HELD_OUT, classes=[9])
+
+
+def test_transfer_is_over_the_classes_that_all_models_have(tmp_path):
+    run(tmp_path, {"old": network(0)}, classes=[0, 1])
+    found = run(tmp_path, {"new": network(1)}, classes=[1, 2])
+    assert found.transfer(*HELD_OUT, models=two()).equals(
+        found.transfer(*HELD_OUT, models=two(), classes=[1])
+    )
+
+
+def test_classes_that_share_a_name_have_a_column_each(tmp_path):
+    named = cp.PixelClassifier(network(0), class_names=["crane", "dog", "crane"])
+    found = run(tmp_path, {"named": named, "plain": network(1)})
+    _, [axis] = found.plot(use_pyplot=False)
+    labels = {text.get_text() for text in axis.get_xticklabels()}
+    assert labels == {"crane (0)", "dog", "crane (2)"}
 
 
 def test_a_loaded_sweep_is_the_same_but_for_its_models(swept):
