@@ -27,7 +27,7 @@ class Wait(nn.Module):
 
 def slow():
     """Two networks that find what ``network(0)`` and ``network(1)`` find."""
-    return {"old": network(0).append(Wait()), "new": network(1).append(Wait())}
+    return {"old": network(0).append(Wait()).eval(), "new": network(1).append(Wait()).eval()}
 
 
 def images(seed, count=45):
