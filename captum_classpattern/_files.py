@@ -1,5 +1,6 @@
 """Files and folders that are either complete or not there."""
 
+import os
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -8,11 +9,14 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Writes a temporary file in the same folder and renames it, so that ``path`` never holds
-    half a file."""
+    """Writes a temporary file in the same folder and renames it once it is on the disk, so that
+    ``path`` never holds half a file, even after a power failure."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
-        temporary.write_bytes(data)
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
