@@ -1,28 +1,33 @@
 """Files and folders that are either complete or not there."""
 
+import os
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 
 @contextmanager
-def replace_file(path: Path) -> Iterator[Path]:
-    """Gives the path of a temporary file in the same folder, which is renamed when the block ends
-    without an error, so that ``path`` never holds half a file."""
+def replace_file(path: Path) -> Iterator[IO[bytes]]:
+    """Opens a temporary file in the same folder, which is renamed once it is on the disk, so that
+    ``path`` never holds half a file, even after a power failure. An error leaves no file."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
-        yield temporary
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Writes a file, see :func:`replace_file`."""
-    with replace_file(path) as temporary:
-        temporary.write_bytes(data)
+    """Writes a whole file, see :func:`replace_file`."""
+    with replace_file(path) as file:
+        file.write(data)
 
 
 @contextmanager

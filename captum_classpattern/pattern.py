@@ -252,7 +252,8 @@ def pixels_kept(area: float, size: Sequence[int]) -> int:
 
 
 def image_hash(image: Tensor) -> str:
-    """A hash of an image's pixels, rounded to 256 levels, by which exact copies are found."""
+    """A hash of an image's pixels, rounded to 256 levels, by which exact copies are found. The
+    cache of decoded images keeps it: see PIXELS_VERSION there."""
     pixels = (image.detach().cpu().float() * 255).round_().to(torch.uint8)
     return hashlib.blake2b(pixels.numpy().tobytes(), digest_size=HASH_BYTES).hexdigest()
 

@@ -41,7 +41,7 @@ ALLOWED = {
         "pattern",
     },
     "visualization": {"_validation", "classifier", "images", "pattern", "scores"},
-    "datasets": {"_files", "_validation", "class_names", "classifier", "images"},
+    "datasets": {"_files", "_validation", "class_names", "classifier", "images", "pattern"},
     "adapters": {"_validation", "class_names", "classifier", "pattern"},
     "surveys": {
         "_files",

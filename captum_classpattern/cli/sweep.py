@@ -1,5 +1,6 @@
 """``classpattern sweep``: the class patterns of many models, on one machine or many."""
 
+import codecs
 import csv
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -177,11 +178,8 @@ def print_sweep(found: "Sweep", title: str) -> bool:
     first = float(found.settings["areas"][0])
     failed: list[str] = []
     summaries = []
-    with (
-        replace_file(found.folder / "table.csv") as path,
-        path.open("w", encoding="utf-8", newline="") as file,
-    ):
-        writer = csv.DictWriter(file, found.columns)
+    with replace_file(found.folder / "table.csv") as file:
+        writer = csv.DictWriter(codecs.getwriter("utf-8")(file), found.columns)
         writer.writeheader()
         for model, rows in groupby(_written(found.rows(), writer), lambda row: row["model"]):
             summaries.append(_summary(model, rows, first, failed))

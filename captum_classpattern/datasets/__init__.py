@@ -19,7 +19,7 @@ from captum_classpattern._validation import (
     suggest_names,
 )
 from captum_classpattern.classifier import warn
-from captum_classpattern.datasets.cache import cache_folder
+from captum_classpattern.datasets.cache import cache_folder, check_cache
 from captum_classpattern.datasets.files import ImageFiles, decode_all, unreadable_files
 from captum_classpattern.datasets.pixels import as_floats, fit
 from captum_classpattern.datasets.sources import (
@@ -52,11 +52,12 @@ def load_images(
     so a folder need not fit into memory; the other sources are loaded, 4 * C * H * W bytes per
     image. ``.images`` or ``.in_one_tensor()`` of the result loads a folder, too.
 
-    The labels of a folder are known without opening a file. The first image that is needed makes a
-    pass over all files, which names those that can't be read. The decoded pixels are kept in a
-    cache on disk, one byte per value, and later runs read them from there. A changed file is
-    decoded again. Several processes can use one cache at once. It can be deleted at any time, and
-    does not shrink by itself.
+    The labels of a folder are known without opening a file. All files are read once when the first
+    image is needed; an error names those that can't be read. The decoded pixels are kept in a
+    cache on disk, one byte per value, with their hashes, and later runs read them from there. A
+    changed file is decoded again; one that changed in the last two seconds is not kept yet.
+    Several processes can use one cache at once. It can be deleted at any time, and does not shrink
+    by itself.
 
     Images are turned upright by their EXIF orientation. Animations give their first frame. The
     images have one channel if all are grey, otherwise three (RGB). Alpha is dropped, as in
@@ -127,7 +128,7 @@ def load_images(
         check_count("limit", limit)
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
-    folder = cache_folder(cache)
+    check_cache(cache)
     path = Path(source)
     if isinstance(source, str) and source.startswith("torchvision:"):
         where = Path("data" if root is None else root)
@@ -145,9 +146,8 @@ def load_images(
     chosen = _choose(listing, classes, limit, seed)
     images: Tensor | DataLoader[Tensor]
     if isinstance(listing.load, Path):
-        files = ImageFiles(
-            listing.load, [listing.names[i] for i in chosen], sides, channels, folder
-        )
+        names = [listing.names[i] for i in chosen]
+        files = ImageFiles(listing.load, names, sides, channels, cache_folder(cache))
         images, kept, unreadable = _from_files(files, on_error)
     else:
         images, kept, unreadable = _in_memory(listing, listing.load, chosen, sides, channels)

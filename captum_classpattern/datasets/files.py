@@ -1,6 +1,7 @@
 """Image files as a Dataset that decodes them when they are needed."""
 
 import random
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,17 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from captum_classpattern._validation import join_names
-from captum_classpattern.datasets.cache import cache_file, read_cached, write_cached
-from captum_classpattern.datasets.pixels import DECODE_ERRORS, as_floats, decode, fit
+from captum_classpattern.datasets.cache import (
+    SETTLED,
+    Decoded,
+    cache_file,
+    hashed,
+    read_cached,
+    write_cached,
+)
+from captum_classpattern.datasets.pixels import DECODE_ERRORS, area, as_floats, decode, fit
 
 PART_BYTES, LONGEST_PART = 2**26, 1024  # decoded together, kept in one file: bytes, images
-PART_OF_UNKNOWN_SIZE = 128  # images
 
 
 class ImageFiles(Dataset[Tensor]):
@@ -24,7 +31,8 @@ class ImageFiles(Dataset[Tensor]):
     The first image that is asked for makes a pass over all files, part by part, since all must be
     readable and of one size, and since one RGB image makes all of them RGB. What was decoded is
     kept in the cache. A part that can't be kept there is decoded again whenever it is needed,
-    unless it is the only one: then it stays in memory.
+    unless it is the only one: then it stays in memory. A part with a file that changed just now is
+    kept when it is needed later.
 
     A copy that is sent to another process has the names of the files, and no pixels.
     """
@@ -42,11 +50,9 @@ class ImageFiles(Dataset[Tensor]):
         self.folder, self.names = folder.absolute(), names  # the working directory may change
         self.sides, self.channels, self.cache = sides, channels, cache
         self.shape: tuple[int, ...] | None = None  # (C, H, W), once all files were read
-        self._length = PART_OF_UNKNOWN_SIZE
-        if sides is not None:
-            fitting = PART_BYTES // (3 * sides[0] * sides[1])
-            self._length = max(1, min(LONGEST_PART, fitting))
-        self._parts: dict[int, Tensor | None] = {}  # by their first image; None: not kept
+        self._length = 0  # images of a part, once it is known
+        self._parts: dict[int, Decoded | None] = {}  # by their first image; None: not kept
+        self._retries: dict[int, float] = {}  # when to try again to keep a part
         self._unreadable: dict[int, str] = {}  # the errors of images, which are blank in their part
 
     def __len__(self) -> int:
@@ -57,34 +63,61 @@ class ImageFiles(Dataset[Tensor]):
 
     def __getitems__(self, indices: Sequence[int]) -> Tensor:
         """The images of a batch (len(indices), C, H, W)."""
+        shape = self._known_shape()
+        images = [self._pixels(i) for i in indices]
+        if len({(image.dtype, len(image)) for image in images}) > 1:
+            images = [as_floats(image).expand(shape) for image in images]
+        return as_floats(torch.stack(images)).expand(-1, *shape).contiguous()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_parts": {}, "_retries": {}, "_unreadable": {}}
+
+    def stored_hashes(self, indices: Sequence[int]) -> dict[int, str]:
+        """The hashes of images that are kept, by index. A grey image that others make RGB has
+        none, since its hash would be that of one channel."""
+        channels, found = self._known_shape()[0], dict[int, str]()
+        for index in indices:
+            kept, place = self._kept(index)
+            if kept is not None and kept.images.shape[1] == channels:
+                found[index] = bytes(kept.hashes[place].tolist()).hex()
+        return found
+
+    def _known_shape(self) -> tuple[int, ...]:
+        """(C, H, W) of all images, which are read for it once."""
         if self.shape is None and (unreadable := self.first_pass()):
             self.shape = None  # the next call raises the error, too
             raise unreadable_files(unreadable, len(self), self.folder)
         assert self.shape is not None
-        images = [self._pixels(i) for i in indices]
-        if len({(image.dtype, len(image)) for image in images}) > 1:
-            images = [as_floats(image).expand(self.shape) for image in images]
-        return as_floats(torch.stack(images)).expand(-1, *self.shape).contiguous()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_parts": {}, "_unreadable": {}}
+        return self.shape
 
     def first_pass(self) -> dict[str, str]:
         """Reads all files, and returns the errors of those that can't be read, by name."""
         sizes: dict[str, tuple[int, ...]] = {}
         channels = 1
+        self._length = self._length or self._part_length()
         starts = list(range(0, len(self), self._length))
         random.Random().shuffle(starts)  # processes that start together share the work
         for start in tqdm(starts, "Reading images", delay=5, disable=None, leave=False):
-            images = self._load(start)
+            shape = self._load(start)
             whole = next((i for i in self._part(start) if i not in self._unreadable), None)
             if whole is not None:
-                sizes[self.names[whole]] = images.shape[2:]
-                channels = max(channels, images.shape[1])
+                sizes[self.names[whole]] = shape[1:]
+                channels = max(channels, shape[0])
                 check_sizes(sizes, self.folder)
         if sizes:
             self.shape = (channels, *next(iter(sizes.values())))
         return {self.names[i]: error for i, error in sorted(self._unreadable.items())}
+
+    def _part_length(self) -> int:
+        """How many images are decoded together, so that they need little memory."""
+        pixels = 1 if self.sides is None else self.sides[0] * self.sides[1]
+        for name in self.names if self.sides is None else ():
+            try:
+                pixels = area(self.folder / name)  # all have one size
+                break
+            except DECODE_ERRORS:  # the pass over all files names it
+                continue
+        return max(1, min(LONGEST_PART, PART_BYTES // (3 * pixels)))
 
     def _part(self, start: int) -> range:
         """The images of a part."""
@@ -93,40 +126,58 @@ class ImageFiles(Dataset[Tensor]):
     def _decode(self, index: int) -> Tensor:
         return fit(decode(self.folder / self.names[index]), self.sides, self.channels)
 
-    def _load(self, start: int) -> Tensor:
-        """The images of a part, from the cache, or else decoded and kept."""
-        part, path = self._part(start), None
-        if self.cache is not None:
-            files = [self.folder / self.names[i] for i in part]
-            path = cache_file(self.cache, files, (self.sides, self.channels))
+    def _cache_file(self, start: int) -> Path | None:
+        """Where a part can be kept now."""
+        if self.cache is None:
+            return None
+        files = [self.folder / self.names[i] for i in self._part(start)]
+        return cache_file(self.cache, files, (self.sides, self.channels))
+
+    def _load(self, start: int) -> torch.Size:
+        """Finds a part in the cache, or else decodes and keeps it. Returns its (C, H, W)."""
+        part, path = self._part(start), self._cache_file(start)
         cached = None if path is None else read_cached(path, len(part))
         if cached is not None:
-            images, readable = cached
-            unread = [i for i in part if not readable[i - start]]
+            unread = [i for i in part if not cached.readable[i - start]]
             _, errors = decode_all(self._decode, unread, self.names, self.folder)
             if len(errors) == len(unread):  # still, and not only when the part was written
-                self._parts[start] = images
+                self._parts[start] = cached
                 self._unreadable |= errors
-                return images
+                return cached.images.shape[1:]
         images, errors = decode_all(self._decode, part, self.names, self.folder)
         self._unreadable |= errors
-        self._parts[start] = images if len(part) == len(self) else None
-        if path is not None and len(errors) < len(part):
-            readable = torch.tensor([i not in errors for i in part])
-            if not write_cached(path, images, readable):
+        self._parts[start] = None
+        self._retries[start] = time.time() + SETTLED
+        only = len(part) == len(self)
+        if len(errors) < len(part) and (only or path is not None):
+            decoded = hashed(images, torch.tensor([i not in errors for i in part]))
+            self._parts[start] = decoded if only else None
+            if path is not None and not write_cached(path, decoded):
                 self.cache = None
-            elif mapped := read_cached(path, len(part)):
-                self._parts[start] = images = mapped[0]
-        return images
+            elif path is not None:
+                self._parts[start] = read_cached(path, len(part)) or self._parts[start]
+        return images.shape[1:]
+
+    def _kept(self, index: int) -> tuple[Decoded | None, int]:
+        """The part of an image, if it can be kept and the image could be read; and its place."""
+        start = index - index % self._length
+        if start not in self._parts:
+            wanted = self.cache is not None or self._length >= len(self)
+        else:  # perhaps a file was too young
+            wanted = self._parts[start] is None and time.time() > self._retries[start]
+            if wanted:
+                self._retries[start] = time.time() + SETTLED
+                wanted = self._cache_file(start) is not None
+        if wanted:
+            self._load(start)
+        kept = None if index in self._unreadable else self._parts.get(start)
+        return kept, index - start
 
     def _pixels(self, index: int) -> Tensor:
         """An image as it was kept, else decoded again."""
-        start = index - index % self._length
-        if start not in self._parts and (self.cache is not None or self._length >= len(self)):
-            self._load(start)
-        images = self._parts.get(start)
-        if images is not None and index not in self._unreadable:
-            return images[index - start]
+        kept, place = self._kept(index)
+        if kept is not None:
+            return kept.images[place]
         try:
             return self._decode(index)
         except DECODE_ERRORS as error:

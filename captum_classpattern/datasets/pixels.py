@@ -2,18 +2,27 @@
 
 import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 from torch import Tensor
 
-DECODE_ERRORS = (  # that Pillow raises
+PIXELS_VERSION = 1  # raise it when decode, fit, resize_crop or image_hash return something else
+DECODE_ERRORS = (  # about a file that can't be read
     OSError, SyntaxError, ValueError, EOFError, struct.error,
     Image.DecompressionBombError, Image.DecompressionBombWarning,
 )  # fmt: skip
+OTHER_ERRORS = TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError  # of Pillow
+UPRIGHT = {  # by the EXIF orientation; 1 is upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # others would start programs
 GREY_MODES = ("1", "L", "LA", "La")
 
@@ -21,11 +30,11 @@ GREY_MODES = ("1", "L", "LA", "La")
 def decode(image: Path | Image.Image) -> Tensor:
     """A file or Pillow image as a Tensor (1, H, W) or (3, H, W): uint8, or float32 in [0, 1] if its
     pixels have more than 8 bits."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        if isinstance(image, Path):
-            with Image.open(image, formats=FORMATS) as file:
-                return decode(ImageOps.exif_transpose(file))
+    if isinstance(image, Path):
+        with _opened(image) as file:
+            file.load()  # turns a TIFF upright
+            turn = UPRIGHT.get(file.getexif().get(ExifTags.Base.Orientation, 1))
+            return decode(file if turn is None else file.transpose(turn))
     if image.mode == "F" or image.mode.startswith("I"):
         largest = 1 if image.mode == "F" else 65535  # 16 bits
         pixels = torch.from_numpy(np.array(image, np.float32))[None] / largest
@@ -38,6 +47,26 @@ def decode(image: Path | Image.Image) -> Tensor:
     return torch.from_numpy(array).view(*array.shape[:2], -1).permute(2, 0, 1)
 
 
+def area(path: Path) -> int:
+    """The number of pixels of an image file, which is not decoded."""
+    with _opened(path) as file:
+        return file.width * file.height
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """An image file. All errors of Pillow in the block are DECODE_ERRORS."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            with Image.open(path, formats=FORMATS) as file:
+                yield file
+        except DECODE_ERRORS:
+            raise
+        except OTHER_ERRORS as error:
+            raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
 def as_floats(pixels: Tensor) -> Tensor:
     """Pixels as float32 in [0, 1]; uint8 is divided by 255."""
     return pixels.float().div_(255) if pixels.dtype == torch.uint8 else pixels
@@ -46,6 +75,8 @@ def as_floats(pixels: Tensor) -> Tensor:
 def fit(image: Tensor, sides: tuple[int, int] | None, channels: int | None) -> Tensor:
     """The image with this (H, W) and number of channels (None: unchanged). An image of uint8 stays
     one: it is rounded to 256 levels, as if it had been saved."""
+    if sides is None and channels is None:
+        return image
     changed = as_floats(image)
     changed = changed if channels is None else to_channels(changed, channels)
     changed = changed if sides is None else resize_crop(changed, *sides)

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import pickle
+import struct
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ import torch
 import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from captum_classpattern.datasets import LabelledImages, load_images
 
@@ -244,6 +245,32 @@ def test_exif_orientation(tmp_path):
     assert float(turned[:, 17:].max()) < 0.1
 
 
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.webp"])
+@pytest.mark.parametrize("orientation", range(10))
+def test_orientations_as_pillow_turns_them(tmp_path, name, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    write(tmp_path / name, pixels(4, 7), exif=exif, lossless=True)
+    with Image.open(tmp_path / name) as file:
+        upright = np.array(ImageOps.exif_transpose(file))
+    assert torch.equal(one(tmp_path / name), torch.from_numpy(upright).permute(2, 0, 1) / 255)
+
+
+def exif_with_a_text_as_resolution(orientation):
+    """XResolution must be a fraction, and Pillow can't write it again as one."""
+    entries = struct.pack("<HHHIHH", 2, 0x0112, 3, 1, orientation, 0)
+    entries += struct.pack("<HHI4s", 0x011A, 2, 4, b"abc\0")
+    return b"Exif\0\0II*\0\x08\0\0\0" + entries + bytes(4)
+
+
+def test_other_exif_values_do_not_matter(tmp_path):
+    exif = exif_with_a_text_as_resolution(6)
+    write(tmp_path / "a.jpg", pixels(4, 7), exif=exif)
+    with Image.open(tmp_path / "a.jpg") as file, pytest.raises(TypeError):
+        ImageOps.exif_transpose(file)
+    assert one(tmp_path / "a.jpg").shape == (3, 7, 4)
+
+
 def test_an_animation_gives_its_first_frame(tmp_path):
     frames = [Image.new("L", (4, 4), grey) for grey in (255, 0)]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
@@ -343,6 +370,25 @@ def test_broken_png_files(tmp_path):
         (tmp_path / "a.png").write_bytes(whole[:cut])
         with pytest.raises(ValueError, match=r"1 of 1 images .* can't be read: a\.png \("):
             _ = load_images(tmp_path).images
+
+
+@pytest.mark.parametrize("error", [TypeError, KeyError, ZeroDivisionError])
+def test_any_error_of_pillow_names_the_file(tmp_path, monkeypatch, error):
+    for name in ("a.png", "b.png"):
+        write(tmp_path / name)
+
+    def fail(path, **kwargs):
+        if path.name == "a.png":
+            raise error("of an odd file")
+        return opened(path, **kwargs)
+
+    opened = Image.open
+    monkeypatch.setattr(Image, "open", fail)
+    named = rf"a\.png \({error.__name__}: .*of an odd file"
+    with pytest.raises(ValueError, match=f"1 of 2 images .* can't be read: {named}"):
+        _ = load_images(tmp_path, cache=False).images
+    with pytest.warns(UserWarning, match=r"are skipped: a\.png"):
+        assert len(load_images(tmp_path, cache=False, on_error="skip")) == 1
 
 
 def test_ten_unreadable_files_are_named_and_the_others_counted(tmp_path):

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, ImageFile
 
+from captum_classpattern import Notice, images
 from captum_classpattern.datasets import LabelledImages, files, load_images
 from captum_classpattern.datasets.cache import SETTLED
+from captum_classpattern.datasets.pixels import fit
 
 NOISE = np.random.default_rng(0)
 
@@ -45,19 +47,20 @@ def cache(tmp_path):
 
 @pytest.fixture
 def parts_of_three(monkeypatch):
-    monkeypatch.setattr(files, "PART_OF_UNKNOWN_SIZE", 3)
     monkeypatch.setattr(files, "LONGEST_PART", 3)
 
 
 @pytest.fixture
 def no_decoding(monkeypatch):
-    """Lets a test forbid that images are decoded from now on."""
+    """Lets a test forbid that images are decoded from now on, or even that files are opened."""
 
-    def forbid():
+    def forbid(*, opening=False):
         def fail(*args, **kwargs):
-            raise AssertionError("an image file was opened")
+            raise AssertionError("an image file was read")
 
-        monkeypatch.setattr(Image, "open", fail)
+        monkeypatch.setattr(ImageFile.ImageFile, "load", fail)
+        if opening:
+            monkeypatch.setattr(Image, "open", fail)
 
     return forbid
 
@@ -81,7 +84,7 @@ def by_hand(folder, size=None):
 def test_labels_are_known_without_opening_a_file(photos, cache, no_decoding):
     for path in photos.rglob("*.png"):
         path.write_bytes(b"no image")
-    no_decoding()
+    no_decoding(opening=True)
     loaded = load_images(photos, cache=cache)
     assert (len(loaded), loaded.counts) == (10, {"a": 5, "b": 5})
     assert loaded.labels.tolist() == [0] * 5 + [1] * 5
@@ -162,6 +165,25 @@ def test_the_folder_of_the_cache(photos, tmp_path, monkeypatch, named):
 def test_a_cache_of_another_type(photos):
     with pytest.raises(TypeError, match="cache must be True, False or a folder, got int"):
         load_images(photos, cache=3)
+    with pytest.raises(ValueError, match=r"a folder, got '': .* '\.' for the working directory"):
+        load_images(photos, cache="")
+
+
+def test_a_user_without_a_home_folder(photos, tmp_path, monkeypatch):
+    for variable in ("CLASSPATTERN_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    expected = by_hand(photos)
+    message = (
+        r"can't be kept anywhere \(this user has no home folder\), .* give a folder \(cache=, "
+    )
+    with pytest.warns(Notice, match=message) as warned:
+        loaded = load_images(photos)
+    assert len(warned) == 1
+    assert torch.equal(loaded.images, expected)
+    np.savez(tmp_path / "a.npz", x=np.zeros((2, 4, 4), np.uint8))
+    assert len(load_images(tmp_path / "a.npz")) == 2
+    assert len(load_images(photos, cache=False)) == len(load_images(photos, cache=tmp_path)) == 10
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux")
@@ -200,11 +222,144 @@ def test_a_file_that_changed_is_decoded_again(tmp_path, cache, age):
     assert not torch.equal(after, before)
 
 
-def test_a_file_that_could_still_change_unnoticed_is_not_kept(photos, cache):
+@pytest.mark.parametrize("how", ["overwritten", "replaced"])
+def test_a_file_that_changed_and_kept_its_time_and_size(tmp_path, cache, how):
+    """As after ``cp -p`` or ``rsync -t``."""
+    path = tmp_path / "photos" / "a.bmp"
+    write(path)
+    load_images(path.parent, cache=cache).take([0])
+    before = path.stat()
+    time.sleep(0.02)  # a step of the clock of the file system
+    other = path if how == "overwritten" else tmp_path / "other.bmp"
+    array = write(other)
+    os.utime(other, ns=(before.st_atime_ns, before.st_mtime_ns))
+    other.replace(path)
+    after = path.stat()
+    assert (after.st_mtime_ns, after.st_size) == (before.st_mtime_ns, before.st_size)
+    expected = torch.from_numpy(array).permute(2, 0, 1)[None] / 255
+    assert torch.equal(load_images(path.parent, cache=cache).images, expected)
+
+
+@pytest.mark.parametrize("of", ["this package", "Pillow", "libjpeg"])
+def test_other_decoders_do_not_read_the_cache(photos, cache, monkeypatch, of):
+    load_images(photos, cache=cache).take([0])
+    if of == "this package":
+        monkeypatch.setattr("captum_classpattern.datasets.cache.PIXELS_VERSION", 0)
+    elif of == "Pillow":
+        monkeypatch.setattr("PIL.__version__", "another")
+    else:
+        monkeypatch.setattr("PIL.features.version", lambda name: f"another {name}")
+    for _ in range(2):
+        load_images(photos, cache=cache).take([0])
+    assert len([*cache.iterdir()]) == 2
+
+
+@pytest.mark.usefixtures("parts_of_three")
+def test_a_file_that_could_still_change_unnoticed_is_kept_later(
+    photos, cache, monkeypatch, no_decoding
+):
     write(photos / "a" / "0.png", age=SETTLED / 2)
     expected = by_hand(photos)
+    loaded = load_images(photos, cache=cache)
+    assert torch.equal(loaded.images, expected)
+    assert torch.equal(loaded.take([0]), expected[:1])
+    assert len([*cache.iterdir()]) == 3
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + SETTLED + 1)
+    assert torch.equal(loaded.take([1]), expected[1:2])
+    assert len([*cache.iterdir()]) == 4
+    no_decoding()
+    assert torch.equal(torch.cat([*loaded.in_order()]), expected)
+
+
+@pytest.mark.usefixtures("parts_of_three")
+def test_a_file_that_is_gone_does_not_decode_its_part_again_and_again(photos, monkeypatch, cache):
+    write(photos / "a" / "0.png", age=SETTLED / 2)
+    loaded, expected = load_images(photos, cache=cache), by_hand(photos)
+    loaded.take([0])
+    (photos / "a" / "0.png").unlink()
+    opened, decode = [], files.decode
+    monkeypatch.setattr(files, "decode", lambda path: (opened.append(path.name), decode(path))[1])
+    now = time.time()
+    for later in (now + 10, now + 20):
+        monkeypatch.setattr(time, "time", lambda later=later: later)
+        assert torch.equal(loaded.take([1]), expected[1:2])
+    assert opened == ["2.png"] * 2
+
+
+def test_a_file_from_the_future_is_kept(photos, cache):
+    """The clock of a file server can be ahead."""
+    write(photos / "a" / "0.png", age=-3600)
+    load_images(photos, cache=cache).take([0])
+    assert len([*cache.iterdir()]) == 1
+
+
+def test_a_cached_file_that_is_deleted_while_it_is_opened(photos, cache, monkeypatch):
+    expected = load_images(photos, cache=cache).images
+    [path] = cache.iterdir()
+    mapped, deleted = torch.UntypedStorage.from_file, []
+
+    def delete_and_map(*args, **kwargs):
+        if not deleted:
+            path.unlink()
+            deleted.append(path)
+        return mapped(*args, **kwargs)
+
+    monkeypatch.setattr(torch.UntypedStorage, "from_file", delete_and_map)
     assert torch.equal(load_images(photos, cache=cache).images, expected)
-    assert not cache.exists()
+    assert deleted == [path]
+    assert path.exists()
+
+
+@pytest.mark.usefixtures("parts_of_three")
+def test_hashes_are_kept_with_the_pixels(photos, cache, monkeypatch):
+    write(photos / "a" / "0.png", (12, 16))  # grey, in a part with colours
+    for name in ("3", "5", "7"):
+        write(photos / "b" / f"{name}.png", (12, 16))  # a part of grey ones, from image 6 on
+    for name in ("1", "9"):
+        write(photos / "b" / f"{name}.png", (12, 16, 3))
+    hashed = []
+    for options in ({}, {"channels": 1, "size": 6}, {"channels": 3}):
+        expected = LabelledImages(load_images(photos, cache=False, **options).images).hashes
+        assert load_images(photos, cache=cache, **options).hashes == expected
+        hashed.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(images, "image_hash", lambda image: hashed.append(image) or "")
+            again = load_images(photos, cache=cache, **options)
+            _ = again.images
+            known = again.hashes
+        grey = [] if options else [6, 7, 8]  # of which all become RGB
+        assert len(hashed) == len(grey)
+        assert [h for i, h in enumerate(known) if i not in grey] == [
+            h for i, h in enumerate(expected) if i not in grey
+        ]
+
+
+# Without a size
+
+
+def test_large_images_are_decoded_in_small_parts(tmp_path, cache, monkeypatch):
+    """The first file that can be read tells their size."""
+    folder = tmp_path / "photos"
+    arrays = [write(folder / f"{i}.bmp", (20, 30, 3)) for i in range(7)]
+    (folder / "00.bmp").write_bytes(b"no image")
+    os.utime(folder / "00.bmp", (0, 0))
+    monkeypatch.setattr(files, "PART_BYTES", 3 * 20 * 30 * 3 + 10)
+    together, decode_all = [], files.decode_all
+    monkeypatch.setattr(
+        files,
+        "decode_all",
+        lambda d, chosen, *_: together.append(len(chosen)) or decode_all(d, chosen, *_),
+    )
+    with pytest.warns(UserWarning, match=r"1 of 8 images .* are skipped: 00\.bmp"):
+        loaded = load_images(folder, cache=cache, on_error="skip")
+    assert sorted(together) == [2, 3, 3]
+    assert torch.equal(loaded.images, torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2) / 255)
+
+
+def test_images_that_need_no_change_stay_as_they_are():
+    for image in (torch.zeros(3, 4, 5, dtype=torch.uint8), torch.rand(1, 4, 5)):
+        assert fit(image, None, None) is image
 
 
 @pytest.mark.parametrize("damage", ["empty", "half", "garbage", "header"])
@@ -239,7 +394,7 @@ def test_a_folder_that_can_not_be_written(photos, tmp_path):
 PROCESS = """
 import os, signal, sys
 from captum_classpattern.datasets import files, load_images
-files.PART_OF_UNKNOWN_SIZE = 3
+files.LONGEST_PART = 3
 {before}
 print("ready", flush=True)
 sys.stdin.readline()
@@ -249,7 +404,13 @@ print(*load_images(sys.argv[1], cache=sys.argv[2]).hashes)
 
 def start(photos, cache, before=""):
     """A process that will read the images."""
-    command = [sys.executable, "-c", PROCESS.format(before=before), str(photos), str(cache)]
+    command = [
+        sys.executable,
+        "-c",
+        PROCESS.format(before=before),
+        str(photos),
+        str(cache),
+    ]
     return subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
     )
@@ -274,15 +435,14 @@ def test_processes_fill_one_cache_at_once(photos, cache):
 @pytest.mark.usefixtures("parts_of_three")
 def test_a_process_that_is_killed_while_it_writes_leaves_nothing_half(photos, cache):
     killed_in_the_third_file = """
-from pathlib import Path
-write, count = Path.write_bytes, [0]
-def write_half(path, data):
+finish, count = os.fsync, [0]
+def write_half(file):
     count[0] += 1
     if count[0] == 3:
-        write(path, data[: len(data) // 2])
+        os.ftruncate(file, os.fstat(file).st_size // 2)
         os.kill(os.getpid(), signal.SIGKILL)
-    return write(path, data)
-Path.write_bytes = write_half
+    finish(file)
+os.fsync = write_half
 """
     process = start(photos, cache, killed_in_the_third_file)
     process.communicate("go\n")
