@@ -4,8 +4,8 @@
     python benchmarks/gallery.py --photos FOLDER --workers 2
 
 searches the pattern of every tenth class, about a minute each on two cores, and writes the gallery
-``imagenet-gallery/site``, which shows no photo, and a picture of the strongest patterns. The same
-command continues after an interruption. The tables are printed from the rows of ``--rows``:
+``imagenet-gallery/site`` and a picture of the strongest patterns. The same command continues after
+an interruption. The tables are printed from the rows that it leaves:
 
     python benchmarks/gallery.py --rows benchmarks/results/gallery.jsonl
 """
@@ -22,19 +22,18 @@ from problems import photo_problem
 
 from captum_classpattern import LabelledImages, Sweep, sweep
 from captum_classpattern.gallery import write_gallery
-from captum_classpattern.scores.intervals import wilson
-from captum_classpattern.visualization.drawing import draw_image, on_neutral
+from captum_classpattern.scores.intervals import mean_over_classes, wilson
 
 MODEL, N_CLASSES, AREA = "EfficientNet-lite0", 1_000, 0.05
 SHOWN = 10  # of the strongest and of the weakest, in the table
-COLUMNS, ROWS, INCHES = 6, 4, 1.5  # of the picture, and the side of a pattern
+COLUMNS, ROWS, INCHES = 4, 2, 2.5  # of the picture, and the side of a pattern
 CONTROLS = ("no_pattern", "random_pixels", "other_canvas")
 
 Row = Mapping[str, Any]
 
 
 def search(photos: Path, folder: Path, every: int, budget: int, workers: int | None) -> Sweep:
-    """The patterns of every so many classes."""
+    """The patterns of every ``every``-th class."""
     problem = photo_problem(photos)
     return sweep(
         {MODEL: problem.model},
@@ -52,8 +51,10 @@ def search(photos: Path, folder: Path, every: int, budget: int, workers: int | N
 
 
 def sorted_rows(found: Sweep) -> list[Row]:
-    """One row for each class, the strongest first."""
-    return sorted((row for row in found.rows() if row["error"] is None), key=strength)
+    """One row for each class, the strongest first; an error if a class failed."""
+    if found.failures:
+        raise RuntimeError(f"{len(found.failures)} classes failed: {found.failures[0]['error']}")
+    return sorted(found.rows(), key=strength)
 
 
 def strength(row: Row) -> tuple[float, int]:
@@ -70,15 +71,17 @@ def share(hits: int, n: int) -> str:
 def table(rows: Sequence[Row]) -> Iterator[str]:
     """What was found in all classes, and the strongest and weakest classes."""
     above = sum(row["beats_controls"] for row in rows)
-    found_some = sum(row["power"] > 0 for row in rows)
-    powers = [row["power"] for row in rows]
+    on_one = sum(row["power"] > 0 for row in rows)
+    mean = mean_over_classes(
+        {row["class"]: [(row["power"], (row["power_low"], row["power_high"]))] for row in rows}
+    )
     yield "| figure | value |"
     yield "|---|---|"
     yield f"| classes searched | {len(rows)} |"
-    yield f"| classes whose pattern is above its controls | {above}: {share(above, len(rows))} |"
-    yield f"| classes whose pattern works on any photo | {found_some} |"
-    yield f"| power, mean over the classes | {fmean(powers):.1%} |"
-    yield f"| power, median | {median(powers):.1%} |"
+    yield f"| pattern above its controls | {above}: {share(above, len(rows))} of the classes |"
+    yield f"| pattern works on at least one photo | {on_one} |"
+    yield f"| mean power | {mean.value:.1%} ({mean.interval[0]:.1%} to {mean.interval[1]:.1%}) |"
+    yield f"| median power | {median(row['power'] for row in rows):.1%} |"
     for name in CONTROLS:
         yield f"| {name.replace('_', ' ')}, mean | {fmean(row[name] for row in rows):.1%} |"
     yield ""
@@ -99,15 +102,16 @@ def _class_row(row: Row) -> str:
 
 
 def montage(found: Sweep, rows: Iterable[Row]) -> Figure:
-    """The strongest patterns with their powers."""
+    """The strongest patterns with their powers: white pixels, on black."""
     patterns = {finding.target: finding.pattern for finding in found.survey(MODEL)}
     figure = Figure((COLUMNS * INCHES, ROWS * (INCHES + 0.35)), layout="constrained")
     axes = figure.subplots(ROWS, COLUMNS)
     for axis in axes.flat:
         axis.set_axis_off()
     for axis, row in zip(axes.flat, rows):
-        draw_image(axis, on_neutral(patterns[row["class"]].topk(AREA)))
-        axis.set_title(f"{row['class_name']}\n{row['power']:.0%}", fontsize=9)
+        white = patterns[row["class"]].topk(AREA).mask[0].numpy()
+        axis.imshow(white, cmap="gray", vmin=0, vmax=1)
+        axis.set_title(f"{row['class_name']}  {row['power']:.0%}", fontsize=11)
     return figure
 
 
@@ -115,9 +119,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--photos", type=Path, help="folders NNNN_wnid of ImageNet photos")
     parser.add_argument("--out", type=Path, default=Path("imagenet-gallery"))
-    parser.add_argument("--every", type=int, default=10, help="search every so many classes")
+    parser.add_argument(
+        "--every", type=int, default=10, help="search every N-th class", metavar="N"
+    )
     parser.add_argument("--budget", type=int, default=2_000, help="passes for each class")
-    parser.add_argument("--workers", type=int, help="search on so many workers, with Ray")
+    parser.add_argument("--workers", type=int, help="workers of Ray; by default, without Ray")
     parser.add_argument("--rows", type=Path, help="print the tables of these rows, search nothing")
     given = parser.parse_args(arguments)
     if given.rows:
@@ -132,7 +138,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     (given.out / "rows.jsonl").write_text(lines, encoding="utf-8")
     print(*table(rows), sep="\n")
     montage(found, rows).savefig(given.out / "strongest.png", dpi=150)
-    print(write_gallery(given.out / "sweep", given.out / "site", canvases="hide"))
+    each = found.survey(MODEL).info["seconds"] / len(rows)
+    print(f"\nA class takes {each:.0f} s of one worker; 1,000 take {1000 * each / 3600:.0f} hours.")
+    print(write_gallery(given.out / "sweep", given.out / "site"))
 
 
 if __name__ == "__main__":
