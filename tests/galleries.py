@@ -1,13 +1,15 @@
 """Small surveys and sweeps for tests of galleries, without a search."""
 
-import json
-
 import torch
 from surveyed import finding
 
 from captum_classpattern import Pattern, Survey
+from captum_classpattern.gallery.source import ClassEntry, Model
 from captum_classpattern.surveys import Finding
+from captum_classpattern.sweeps.folder import SweepFolder
+from captum_classpattern.sweeps.sources import ModelSource
 
+PRIVATE = "/home/someone/private/zoo"  # where checkpoints are, for no page to say
 NAMES = ("ant", "bee", "crane", "crane", "elk, Alces alces")  # two classes with one name
 
 
@@ -26,7 +28,7 @@ def found(target, canvas, hits, *, name, size=8, seed=0, areas=(0.05, 0.01)):
 
 
 def write_survey(
-    folder, names=NAMES, *, seed=0, areas=(0.05, 0.01), canvases=("positive", "white")
+    folder, names=NAMES, *, seed=0, areas=(0.05, 0.01), canvases=("positive", "white"), info=None
 ):
     """A survey of all classes, whose powers all differ."""
     findings = [
@@ -36,17 +38,45 @@ def write_survey(
         for canvas in canvases
     ]  # fmt: skip
     settings = {"seed": 0, "canvases": dict.fromkeys(canvases, 1)}
-    info = {"settings": settings, "accuracy": 0.875, "versions": {"torch": "2"}}
-    Survey(findings, len(names), info=info).save(folder)
+    known = {"settings": settings, "accuracy": 0.875, "versions": {"torch": "2"}}
+    Survey(findings, len(names), info={**known, **(info or {})}).save(folder)
     return folder
 
 
-def write_sweep(folder, models=("clean", "bad"), names=NAMES):
-    """A sweep of models whose folders are numbered."""
-    rows = []
+def source(name, **columns):
+    """A checkpoint, as a manifest lists it."""
+    options = {"arch": "resnet18", "mean": 0.25, "std": [0.125, 0.5], "num_classes": 5}
+    return ModelSource(name, f"{PRIVATE}/{name}.pt", options, columns)
+
+
+def write_sweep(folder, models=("clean", "bad"), names=NAMES, *, failing=()):
+    """A sweep of models, with a further column that one of them doesn't have. For those that are
+    failing, only the row is written."""
+    sources = [
+        source(name, width=None if number == 1 else 64 + number)
+        for number, name in enumerate([*models, *failing])
+    ]
+    SweepFolder(folder).begin({"areas": [0.05, 0.01]}, sources, range(len(names)))
     for number, name in enumerate(models):
-        write_survey(folder / f"m{number}", names, seed=number)
-        rows.append({"name": name, "folder": f"m{number}", "width": 64 + number})
-    data = {"format": "captum_classpattern sweep", "models": rows}
-    (folder / "sweep.json").write_text(json.dumps(data))
+        provenance = {"source": f"{PRIVATE}/{name}.pt"}
+        write_survey(
+            folder / source(name).folder, names, seed=number, info={"provenance": provenance}
+        )
     return folder
+
+
+def fail(folder, name, *targets):
+    """Notes that classes of a model failed, as a sweep does."""
+    for target in targets:
+        SweepFolder(folder).fail(source(name), target, f"no file at {PRIVATE}/{name}.pt")
+
+
+def thousand_classes():
+    """A model of 1,000 classes with long names, without its patterns."""
+    name = "a name as long as those of ImageNet, with a synonym, Genus species"
+    scores = found(0, "white", 57, name=name).scores
+    classes = {
+        target: ClassEntry(target, f"{name} {target}", {"white": scores}, "white", 0.5)
+        for target in range(1000)
+    }
+    return Model("a model", "a_model", None, {}, {"n_classes": 1000}, classes, (224, 224))

@@ -104,6 +104,7 @@ ALLOWED = {
         "report",
         "scores",
         "surveys",
+        "sweeps",
         "visualization",
     },
     "demo": {"classifier", "images", "pattern", "scores", "surveys", "triggers"},

@@ -25,14 +25,15 @@ def gallery(
     For example:
 
         classpattern gallery classpattern-search --out site
-        classpattern gallery my_sweep --canvases hide --out site
+        classpattern gallery sweep --canvases hide --out site
 
     Args:
         folder: The folder that classpattern search or classpattern sweep wrote, finished or not.
         canvases: Show each canvas next to its pattern, or hide all pixels outside of the patterns,
             for photos that must not be published.
         downloads: Offer each pattern as a file. A pattern of 224 x 224 pixels has 0.8 MB.
-        title: The heading of the index. By default, it names the model, or the number of models.
+        title: The heading of the index, to which all pages link by it. By default, it names the
+            model, by its checkpoint if it came from one, or the number of models.
         out: The folder for the site. It must be new, empty, or a gallery, which is replaced.
     """
     from captum_classpattern.gallery import write_gallery

@@ -41,6 +41,7 @@ class Card:
     size: tuple[int, int]
     small: bool
     label: str
+    named: bool
     target: int
     area: float
     scores: Scores
@@ -88,8 +89,8 @@ class Pages:
 
     Args:
         models (Sequence[Model]): The models, in their order.
-        title (str, optional): Heading of the index. Default: None (it names the model, or their
-            number).
+        title (str, optional): Heading of the index, to which all pages link by it. Default: None
+            (it names the model, or the number of models).
         show_canvases (bool): Whether canvases are shown.
         downloads (bool): Whether patterns can be downloaded.
     """
@@ -99,7 +100,8 @@ class Pages:
     ) -> None:
         self.models, self.show_canvases, self.downloads = models, show_canvases, downloads
         many = len(models) > 1
-        of = f"{len(models)} models" if many else models[0].name
+        found = [model for model in models if model.classes]
+        of = found[0].name if len(found) == 1 else f"{len(found)} models"
         self.title = f"Class patterns of {of}" if title is None else title
         environment = new_environment(Path(__file__).with_name("templates"))
         environment.filters |= {
@@ -108,7 +110,12 @@ class Pages:
             "percent_range": lambda interval: f"{percent_range(*interval)}{SPACE}%",
             "axis": lambda share: f"{100 * share:.4g}",
         }
-        environment.globals |= {"title": self.title, "enough": ENOUGH_IMAGES, "many": many}
+        environment.globals |= {
+            "title": self.title,
+            "enough": ENOUGH_IMAGES,
+            "many": many,
+            "names_model": many or title is None,
+        }
         self._index = environment.get_template("gallery_index.html")
         self._page = environment.get_template("gallery_class.html")
         self._same: dict[tuple[int, str | None], list[tuple[Model, ClassEntry]]] = {}
@@ -158,35 +165,48 @@ class Pages:
     def _render_index(self, cards: Sequence[Card], model: Model | None) -> bytes:
         shown = self.models if model is None else [model]
         several = len(shown) > 1
+        rows = [self._model_row(m) for m in shown] if several else []
         page = self._index.render(
             root="" if model is None else "../../",
             model=model,
             cards=sorted(cards, key=lambda card: (-card.scores.power.value, card.target)),
             areas=list(dict.fromkeys(card.area for card in cards)),
+            compared=sum(card.scores.enough_images for card in cards),
             above=sum(card.scores.beats_controls for card in cards),
-            few=any(not card.scores.enough_images for card in cards),
             columns=list(dict.fromkeys(key for m in shown for key in m.columns)) if several else [],
-            rows=[self._model_row(m) for m in shown] if several else [],
-            unfinished=[m.name for m in shown if m.info.get("complete") is False],
+            rows=rows,
+            remark="" if several else remark(shown[0]),
+            any_remark=any(row["remark"] for row in rows),
             facts=[] if several else facts(shown[0]),
         )
         return encode(page)
 
     def _model_row(self, model: Model) -> dict[str, Any]:
+        """A model's line in the table of models. One without a finished class has no page."""
         entries = list(model.classes.values())
-        strongest = max(entries, key=lambda entry: entry.shown.power.value)
         accuracy = model.info.get("accuracy")
-        return {
+        row: dict[str, Any] = {
             "name": model.name,
-            "address": self.address(model),
+            "address": None,
             "accuracy": "" if accuracy is None else percent(accuracy),
             "classes": len(entries),
-            "above": sum(entry.shown.beats_controls for entry in entries),
-            "strongest": strongest.label,
-            "strongest_address": self.address(model, strongest),
-            "power": percent(strongest.shown.power.value),
-            "columns": model.columns,
+            "above": "",
+            "strongest": "",
+            "columns": {key: cell(value) for key, value in model.columns.items()},
+            "remark": remark(model),
         }
+        if entries:
+            strongest = max(entries, key=lambda entry: entry.shown.power.value)
+            row |= {
+                "address": self.address(model),
+                "above": sum(entry.shown.beats_controls for entry in entries)
+                if any(entry.shown.enough_images for entry in entries)
+                else "too few images",
+                "strongest": strongest.label,
+                "strongest_address": self.address(model, strongest),
+                "power": percent(strongest.shown.power.value),
+            }
+        return row
 
     def _card(
         self,
@@ -202,6 +222,7 @@ class Pages:
             size=model.size,
             small=max(model.size) <= SMALL,
             label=label,
+            named=entry.name is not None,
             target=entry.target,
             area=entry.area,
             scores=entry.shown,
@@ -253,12 +274,30 @@ class Pages:
                 )
 
 
+def remark(model: Model) -> str:
+    """What a model lacks: ``2 classes failed, 1 class not searched``. Reasons are left out, since
+    they may hold the names of files."""
+    if model.failed and not model.opened:
+        return "could not be opened"
+    parts = {"failed": model.failed, "not searched": model.missing}
+    return ", ".join(
+        f"{n:,} class{'' if n == 1 else 'es'} {what}" for what, n in parts.items() if n
+    )
+
+
+def cell(value: Any) -> str:
+    """A value of a further column of a sweep, as a cell of a table."""
+    if isinstance(value, list):
+        return ", ".join(map(cell, value))
+    return "" if value is None else str(value)
+
+
 def facts(model: Model) -> list[tuple[str, str]]:
-    """How a model was searched, as lines. Paths, which ``provenance`` may hold, are left out."""
+    """How a model was searched, as lines. ``provenance`` is left out, since it holds paths."""
     info = model.info
     accuracy = info.get("accuracy")
     known: Mapping[str, Any] = {
-        **model.columns,
+        **{key: cell(value) or None for key, value in model.columns.items()},
         "accuracy on the held-out images": None if accuracy is None else percent(accuracy),
         "classes of the model": info.get("n_classes"),
         "settings": info.get("settings") or None,

@@ -19,6 +19,7 @@ from captum_classpattern.visualization.drawing import check_channels
 CANVASES = ("show", "hide")
 MARKER, FORMAT = "gallery.json", "captum_classpattern gallery"
 PARTS = {"index.html", MARKER, "assets", "models"}  # all that a gallery's folder holds
+LEFT_BY_FILE_MANAGERS = {".ds_store", "thumbs.db", "desktop.ini"}
 
 
 def write_gallery(
@@ -35,23 +36,25 @@ def write_gallery(
     be searched and sorted, and one page per model and class.
 
     The site opens from the disk and from any web server, and loads nothing from the network. The
-    same folder gives the same addresses: ``models/<model>/<class number>_<name>.html``. Names are
-    escaped, and a content security policy allows only the site's own script. Patterns are read one
-    class at a time.
+    address of a class is ``models/<model>/<class number>_<name>.html``. It stays when other classes
+    and models are added to the folder. Names are escaped, and a content security policy allows only
+    the site's own script. Patterns are read one class at a time. Neither the paths of checkpoints
+    nor why a class failed are published, since they may hold the names of your folders.
 
     The site is written next to ``out`` and renamed when it is complete.
 
     Args:
         folder (str or PathLike): What ``survey(..., folder=...)``, :meth:`Survey.save` or
-            ``classpattern search`` wrote, finished or not; or a folder with a ``sweep.json``, which
-            lists the name and the folder of each model.
+            ``classpattern search`` wrote, or what :func:`sweep` or ``classpattern sweep`` wrote,
+            finished or not. ``<model>`` is the model's folder in the sweep; for a survey it is the
+            name of the checkpoint, or of ``folder`` if the model did not come from one.
         out (str or PathLike): The folder of the site. It must be new, empty, or a gallery, which
             is replaced.
         canvases (str): ``"show"`` shows each canvas next to its pattern. ``"hide"`` is for photos
             that must not be published: no file then holds any pixel of a canvas outside of its
             pattern, and downloaded patterns are binary. Default: "show".
-        title (str, optional): Heading of the index. Default: None (it names the model, or their
-            number).
+        title (str, optional): Heading of the index, to which all pages link by it. Default: None
+            (it names the model, or the number of models).
         downloads (bool): Whether each pattern can be downloaded, as a file for
             :meth:`Pattern.load`. At 224 x 224 pixels such a file has 0.8 MB. Default: True.
         show_progress (bool): Draws a progress bar. Default: False.
@@ -101,7 +104,7 @@ def write_gallery(
                 page = pages.class_page(model, entry)
                 _write(new / pages.address(model, entry), page)
                 progress.update()
-            if len(models) > 1:
+            if len(models) > 1 and model.classes:
                 _write(new / pages.address(model), pages.model_index(model))
         _write(new / "index.html", pages.index())
     return out / "index.html"
@@ -113,7 +116,8 @@ def _check_replaceable(out: Path, folder: Path) -> None:
         raise ValueError(f"{out} is a file: give a folder for the gallery")
     if folder.resolve().is_relative_to(out.resolve()):
         raise ValueError(f"{folder} lies in {out}, which is replaced: give another folder")
-    entries = {path.name for path in out.iterdir()} if out.exists() else set()
+    found = {path.name for path in out.iterdir()} if out.exists() else set()
+    entries = {name for name in found if name.lower() not in LEFT_BY_FILE_MANAGERS}
     others = sorted(entries - PARTS)
     if others or (entries and MARKER not in entries):
         held = ", ".join((others or sorted(entries))[:3])

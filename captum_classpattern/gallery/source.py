@@ -1,20 +1,19 @@
 """What a gallery shows: the models of a folder and the scores of their classes. Patterns are read
 later, one class at a time."""
 
-import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from captum_classpattern._validation import is_whole
 from captum_classpattern.class_names import as_file_name, file_safe
 from captum_classpattern.surveys import Scores, stands_out
 from captum_classpattern.surveys.store import RESULTS, Store
-
-SWEEP, SWEEP_FORMAT = "sweep.json", "captum_classpattern sweep"
-MAX_LENGTH = 60  # characters of a model's name in the name of its folder
+from captum_classpattern.sweeps import Sweep
+from captum_classpattern.sweeps.folder import SweepFolder
+from captum_classpattern.sweeps.sources import FIRST_LOOK, PRETRAINED, further_columns
 
 
 @dataclass(frozen=True)
@@ -51,8 +50,20 @@ class ClassEntry:
 
 @dataclass(frozen=True)
 class Model:
-    """A model: its name, its folder in the site, the folder of its survey, the columns that a sweep
-    adds, how it was searched, its classes by number, and height and width of its patterns."""
+    """A model and what was found of it.
+
+    Args:
+        name (str): What pages call it.
+        folder (str): Its folder in the site, a part of the addresses of its pages.
+        survey (Path): The folder of its survey.
+        columns (Mapping): What a manifest says about it beyond how it is opened.
+        info (Mapping): How it was searched, from results.json.
+        classes (Mapping[int, ClassEntry]): Its finished classes, by number.
+        size (tuple[int, int]): Height and width of its patterns.
+        failed (int): How many classes failed. Default: 0.
+        missing (int): How many classes were neither finished nor failed. Default: 0.
+        opened (bool): Whether it could be opened. Default: True.
+    """
 
     name: str
     folder: str
@@ -61,6 +72,9 @@ class Model:
     info: Mapping[str, Any]
     classes: Mapping[int, ClassEntry]
     size: tuple[int, int]
+    failed: int = 0
+    missing: int = 0
+    opened: bool = True
 
     @cached_property
     def outstanding(self) -> Collection[tuple[int, str, float]]:
@@ -79,81 +93,133 @@ class Model:
 
 
 def read_models(folder: Path) -> list[Model]:
-    """The models of a sweep's folder, or the one of a survey's. Models of which no class is
-    finished are left out."""
-    if (folder / SWEEP).is_file():
-        rows = _read_sweep(folder / SWEEP)
+    """All models of a sweep's folder, also those of which no class is finished; or the one of a
+    survey's folder."""
+    files = SweepFolder(folder)
+    if files.data:
+        models = _read_sweep(files)
     elif (folder / RESULTS).is_file():
-        rows = [{"name": folder.resolve().name, "folder": "."}]
+        models = [_read_survey(folder)]
     else:
         raise FileNotFoundError(
-            f"there is no survey and no sweep in {folder}: it has neither {RESULTS} nor {SWEEP}. "
-            "Give the folder that classpattern search or classpattern sweep wrote"
+            f"there is no survey and no sweep in {folder}: it has neither {RESULTS} nor "
+            f"{files.file.name}. Give the folder that classpattern search or classpattern sweep "
+            "wrote"
         )
-    rows = [row for row in rows if (folder / row["folder"] / RESULTS).is_file()]
-    names = _folder_names(row["name"] for row in rows)
-    models = [_read_model(folder, row, name) for row, name in zip(rows, names)]
-    models = [model for model in models if model.classes]
-    if not models:
+    if not any(model.classes for model in models):
         raise ValueError(f"no class in {folder} is finished yet: there is nothing to show")
     return models
 
 
-def _read_sweep(path: Path) -> list[dict[str, Any]]:
-    """The rows of a sweep's models, checked: the file may come from a stranger."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    if not isinstance(data, dict) or data.get("format") != SWEEP_FORMAT:
-        raise ValueError(f"{path} is not from a sweep: its format must be {SWEEP_FORMAT!r}")
-    rows = data.get("models")
-    if not isinstance(rows, list):
-        raise ValueError(f"{path} must list its models, got {rows!r:.100}")
+def _read_sweep(files: SweepFolder) -> list[Model]:
+    """The models of a sweep, in its order."""
+    folder, rows = files.path, _check_rows(files)
+    failed: dict[str, set[int]] = {row["name"]: set() for row in rows}
+    for failure in Sweep(folder).failures:
+        failed[failure["model"]].add(failure["class"])
+    models = []
+    for row in rows:
+        looked_at = folder / FIRST_LOOK / row["folder"] / RESULTS
+        model = _read_model(
+            Store(folder / row["folder"]),
+            row["name"],
+            row["folder"],
+            columns=further_columns(row),
+            wanted=files.data["classes"],
+            failed=failed[row["name"]],
+            opened=looked_at.exists(),
+        )
+        models.append(model)
+    return models
+
+
+def _check_rows(files: SweepFolder) -> list[dict[str, Any]]:
+    """The rows of a sweep's models. The file may come from a stranger, and folders become parts of
+    paths."""
+    rows = files.data.get("models")
+    if not isinstance(rows, list) or not {"settings", "classes"} <= files.data.keys():
+        raise ValueError(f"{files.file} must hold settings, classes and a list of models")
+    taken = set()
     for row in rows:
         named = isinstance(row, dict) and all(
             isinstance(row.get(key), str) for key in ("name", "folder")
         )
         if not named:
-            raise ValueError(f"each model in {path} needs a name and a folder, got {row!r:.200}")
-        inner = Path(row["folder"])
-        if inner.is_absolute() or ".." in inner.parts:
             raise ValueError(
-                f"{path} names the folder {row['folder']!r}, which is not inside {path.parent}"
+                f"each model in {files.file} needs a name and a folder, got {row!r:.200}"
             )
+        folder = row["folder"]
+        if folder != file_safe(folder) or folder.startswith(".") or not folder:
+            raise ValueError(
+                f"{files.file} names the folder {folder!r:.200}, which is not the name of a folder "
+                "next to it"
+            )
+        if folder.casefold() in taken:  # some file systems ignore upper and lower case
+            raise ValueError(f"{files.file} names the folder {folder!r} twice")
+        taken.add(folder.casefold())
     return rows
 
 
-def _folder_names(names: Iterable[str]) -> list[str]:
-    """A folder for each name. No two differ by upper and lower case alone, since some file systems
-    take these for the same."""
-    taken: set[str] = set()
-    chosen = []
-    for name in names:
-        stem = file_safe(name)[:MAX_LENGTH].strip("._") or "model"
-        folder, number = stem, 1
-        while folder.casefold() in taken:
-            number += 1
-            folder = f"{stem}_{number}"
-        taken.add(folder.casefold())
-        chosen.append(folder)
-    return chosen
+def _read_survey(folder: Path) -> Model:
+    """The model of a survey, by the name of its checkpoint, or else of the folder."""
+    store = Store(folder)
+    name = _name_of(store.summary.get("provenance")) or folder.resolve().name
+    in_site = file_safe(name).strip(".") or "model"
+    return _read_model(store, name, in_site, wanted=store.summary.get("classes", ()))
 
 
-def _read_model(folder: Path, row: Mapping[str, Any], name: str) -> Model:
-    survey = folder / row["folder"]
-    store = Store(survey)
+def _name_of(provenance: Any) -> str | None:
+    """A name for a model that was loaded by :func:`load_model`: that of its file, without the
+    folders, which are private, or of its architecture.
+
+    Examples::
+
+        >>> _name_of({"source": "/home/kim/resnet18.pt", "arch": "timm:resnet18"})
+        'resnet18'
+        >>> _name_of({"source": "timm:resnet18.a1_in1k"}), _name_of({"arch": "timm:resnet18"})
+        ('resnet18.a1_in1k', 'resnet18')
+    """
+    known = provenance if isinstance(provenance, Mapping) else {}
+    source, arch = known.get("source"), known.get("arch")
+    if isinstance(source, str) and not source.startswith(PRETRAINED):
+        return PureWindowsPath(source).stem  # separated by / or \
+    given = source if isinstance(source, str) else arch
+    return PureWindowsPath(given.rpartition(":")[2]).name if isinstance(given, str) else None
+
+
+def _read_model(
+    store: Store,
+    name: str,
+    folder: str,
+    *,
+    columns: Mapping[str, Any] | None = None,
+    wanted: Collection[int] = (),
+    failed: Collection[int] = (),
+    opened: bool = True,
+) -> Model:
+    """A model from the store of its survey, which may be empty."""
     for target in store.classes:
         if not is_whole(target):  # it becomes a part of the names of files
-            raise ValueError(f"{survey} is damaged: it has a class {target!r}, which is no number")
+            raise ValueError(
+                f"{store.folder} is damaged: it has a class {target!r}, which is no number"
+            )
     classes = {target: _read_class(store.rows[target]) for target in store.classes}
     size = (0, 0)
     if classes:
         height, width = store.findings_of(next(iter(classes)))[0].pattern.mask.shape[1:]
         size = (height, width)
-    columns = {key: value for key, value in row.items() if key not in ("name", "folder")}
-    info = {key: value for key, value in store.summary.items() if key != "rows"}
-    return Model(row["name"], name, survey, columns, info, classes, size)
+    return Model(
+        name,
+        folder,
+        store.folder,
+        columns or {},
+        {key: value for key, value in store.summary.items() if key != "rows"},
+        classes,
+        size,
+        failed=len(failed),
+        missing=len({*wanted} - {*classes} - {*failed}),
+        opened=opened or bool(store.summary),
+    )
 
 
 def _read_class(rows: Iterable[Mapping[str, Any]]) -> ClassEntry:

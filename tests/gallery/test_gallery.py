@@ -9,7 +9,16 @@ from weakref import WeakSet
 
 import pytest
 import torch
-from galleries import NAMES, found, write_survey, write_sweep
+from galleries import (
+    NAMES,
+    PRIVATE,
+    fail,
+    found,
+    source,
+    thousand_classes,
+    write_survey,
+    write_sweep,
+)
 from PIL import Image
 from reports import Page
 from torchvision.transforms.functional import pil_to_tensor
@@ -17,11 +26,13 @@ from torchvision.transforms.functional import pil_to_tensor
 from captum_classpattern import Pattern, Survey
 from captum_classpattern.gallery import site, write_gallery
 from captum_classpattern.gallery.pages import Pages
-from captum_classpattern.gallery.source import ClassEntry, Model, read_models
+from captum_classpattern.gallery.source import read_models
+from captum_classpattern.scores.power import power_of
 from captum_classpattern.surveys import Scores, stands_out
+from captum_classpattern.sweeps.folder import SweepFolder
 
 EVIL = "</script><script>alert('x')</script>\"&{{ 7 * 7 }}<!--"
-SWEEP = {"format": "captum_classpattern sweep"}
+SWEEP = {"format": "captum_classpattern sweep", "settings": {}, "classes": []}
 
 
 @pytest.fixture(scope="module")
@@ -120,8 +131,8 @@ def test_pages_are_well_formed(sweep):
 
 def test_powers_and_controls_are_those_of_the_survey(sweep):
     folder, made = sweep
-    for number, name in enumerate(("clean", "bad")):
-        for finding in Survey.load(folder / f"m{number}"):
+    for name in ("clean", "bad"):
+        for finding in Survey.load(folder / name):
             [path] = (made / "models" / name).glob(f"{finding.target}_*.html")
             page = Page(path.read_text())
             for area, scores in finding.scores.items():
@@ -138,12 +149,13 @@ def test_powers_and_controls_are_those_of_the_survey(sweep):
                 row = [text.replace(" %", "\xa0%") for text in row]
                 assert row in page.tables[None]
                 kind = f"{finding.canvas} canvas, {100 * area:g}\xa0% of the pixels"
-                assert f"{row[2]} with {kind}" in page.attributes("data-status")
+                [said] = [a["data-status"] for _, a in page.tags if a.get("aria-label") == kind]
+                assert said == f"Power {row[2]}"
 
 
 def test_a_class_is_shown_by_what_did_best_on_the_judging_images(sweep):
     folder, made = sweep
-    surveys = [Survey.load(folder / f"m{number}") for number in range(2)]
+    surveys = [Survey.load(folder / name) for name in ("clean", "bad")]
     shown = {target: (power, link) for power, target, link in
              cards_of(pages_of(made)[made / "index.html"])}  # fmt: skip
     for target in range(len(NAMES)):
@@ -166,11 +178,25 @@ def test_the_table_of_models_has_the_columns_of_the_sweep(sweep):
     head, first, second = Page((made / "index.html").read_text()).tables[None]
     assert head == ["model", "accuracy", "classes", "above controls", "strongest class", "width"]
     assert [first[0], second[0]] == ["clean", "bad"]
-    assert [first[-1], second[-1]] == ["64", "65"]
+    assert [first[-1], second[-1]] == ["64", ""]  # the second has no width
     assert first[1] == "87.5\xa0%"
     models = read_models(sweep[0])
     above = [sum(e.shown.beats_controls for e in m.classes.values()) for m in models]
     assert [first[3], second[3]] == [str(count) for count in above]
+
+
+def test_no_file_says_where_checkpoints_are(tmp_path):
+    folder = write_sweep(tmp_path / "sweep", failing=("lost",))
+    fail(folder, "lost", *range(len(NAMES)))
+    fail(folder, "clean", 7)
+    assert PRIVATE in (folder / "sweep.json").read_text()
+    made = write_gallery(folder, tmp_path / "site").parent
+    for name, data in files_of(made).items():
+        assert b"private" not in data, name
+        if name.endswith(".html"):  # nor how they are opened
+            assert not re.search(r"\b(num_classes|0\.125|resnet18)\b|>None<", data.decode()), name
+    pages = [Page((made / f"models/{name}/0_ant.html").read_text()) for name in ("clean", "bad")]
+    assert ["width 64" in page.text for page in pages] == [True, False]
 
 
 def test_the_same_class_of_other_models_is_on_the_page(sweep):
@@ -180,6 +206,31 @@ def test_the_same_class_of_other_models_is_on_the_page(sweep):
     assert links == [f"../../models/{name}/2_crane.html" for name in ("clean", "bad")]
     assert page.attributes("aria-current") == ["page"]
     assert "The same class in 2 models" in page.text
+
+
+def test_a_class_of_many_models_can_be_folded(tmp_path):
+    for count, folded in ((20, 1), (21, 2)):  # one is on how patterns were searched
+        folder = write_sweep(tmp_path / f"{count}", [f"m{i}" for i in range(count)], NAMES[:1])
+        made = write_gallery(folder, tmp_path / f"site{count}", downloads=False).parent
+        page = Page((made / "models/m3/0_ant.html").read_text())
+        assert len(cards_of(page)) == count
+        assert len([tag for tag, _ in page.tags if tag == "details"]) == folded
+        assert ("Show all 21 models" in page.text) is (folded == 2)
+
+
+@pytest.mark.parametrize(
+    "file", ["index.html", "models/clean/index.html", "models/bad/2_crane.html"]
+)
+def test_every_page_says_how_patterns_were_searched(file, sweep):
+    text = Page((sweep[1] / file).read_text()).text
+    assert "How the patterns were searched and scored" in text
+    assert "None of these images was used in the search." in text
+
+
+def test_a_card_is_read_by_its_class_first(sweep):
+    page = (sweep[1] / "index.html").read_text()
+    for card in re.findall("<li data-power.*?</li>", page):
+        assert card.index('class="name"') < card.index("alt=") < card.index("<b>")
 
 
 def test_previous_and_next_follow_the_class_numbers(survey):
@@ -199,6 +250,54 @@ def test_a_survey_is_one_model_named_after_its_folder(survey):
     assert [path.name for path in (made / "models").iterdir()] == ["mine"]
     assert not (made / "models/mine/index.html").exists()
     assert "Class patterns of mine" in Page((made / "index.html").read_text()).text
+
+
+@pytest.mark.parametrize(
+    ("provenance", "name", "folder"),
+    [
+        ({"source": f"{PRIVATE}/bad net.v2.pt", "arch": "resnet18"}, "bad net.v2", "bad_net.v2"),
+        ({"source": "D:\\private\\net.pth"}, "net", "net"),
+        ({"source": "timm:resnet18.a1_in1k"}, "resnet18.a1_in1k", "resnet18.a1_in1k"),
+        ({"source": f"timm:local-dir:{PRIVATE}/net"}, "net", "net"),
+        ({"arch": "timm:resnet18"}, "resnet18", "resnet18"),
+        ({"source": ".."}, "..", "model"),
+        ({"source": 3}, "mine", "mine"),
+        (None, "mine", "mine"),
+    ],
+)
+def test_a_survey_is_named_by_its_checkpoint(provenance, name, folder, tmp_path):
+    made = write_survey(tmp_path / "mine", NAMES[:1], info={"provenance": provenance})
+    site = write_gallery(made, tmp_path / "site").parent
+    assert [path.name for path in (site / "models").iterdir()] == [folder]
+    index, page = (
+        Page((site / file).read_text()) for file in ("index.html", f"models/{folder}/0_ant.html")
+    )
+    assert f"Class patterns of {name}" in index.text
+    assert f"Class 0 of {name}" in page.text
+    for text in (index.text, page.text):
+        assert "private" not in text
+
+
+def test_a_title_takes_the_place_of_the_models_name(tmp_path):
+    folder = write_survey(tmp_path / "mine", NAMES[:1])
+    made = write_gallery(folder, tmp_path / "site", title="What it learnt").parent
+    index = (made / "index.html").read_text()
+    assert "<h1>What it learnt</h1>" in index
+    assert "<title>What it learnt</title>" in index
+    page = (made / "models/mine/0_ant.html").read_text()
+    assert '<a href="../../index.html">What it learnt</a>' in page
+    assert "<title>ant \N{EN DASH} What it learnt</title>" in page
+    assert "mine" not in Page(index).text + Page(page).text
+
+
+def test_a_title_of_several_models_leaves_them_their_names(tmp_path):
+    made = write_gallery(
+        write_sweep(tmp_path / "sweep"), tmp_path / "site", title="Two nets"
+    ).parent
+    page = (made / "models/clean/0_ant.html").read_text()
+    assert "<title>ant \N{EN DASH} clean \N{EN DASH} Two nets</title>" in page
+    assert "Class 0 of clean" in Page(page).text
+    assert "<h1>clean</h1>" in (made / "models/clean/index.html").read_text()
 
 
 def test_standing_out_is_the_verdict_of_the_survey(tmp_path):
@@ -302,7 +401,7 @@ def test_grey_patterns_and_no_downloads(tmp_path):
 def test_names_from_strangers_are_escaped(tmp_path):
     names = [EVIL, f"{EVIL}2", "../../up", "a\ud800b", "é?#%20.html"]
     folder = write_sweep(
-        tmp_path / "sweep", models=(EVIL, "../..", "A", "a", "con/é?#"), names=names
+        tmp_path / "sweep", models=(EVIL, "up/../..", "A", "b", "con/é?#"), names=names
     )
     data = json.loads((folder / "sweep.json").read_text())
     data["models"][0][EVIL] = EVIL
@@ -333,8 +432,10 @@ def test_class_numbers_from_strangers_are_no_paths(tmp_path):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"name": "a", "folder": "../m0"}, r"names the folder '../m0', which is not inside"),
-        ({"name": "a", "folder": "/m0"}, "which is not inside"),
+        *(
+            ({"name": "a", "folder": folder}, f"names the folder '{folder}', which is not the name")
+            for folder in ("../m0", "/m0", "m0/inner", "..", ".", "", ".hidden")
+        ),
         ({"name": "a"}, r"needs a name and a folder, got \{'name': 'a'\}"),
         ("a", "needs a name and a folder, got 'a'"),
     ],
@@ -349,10 +450,15 @@ def test_a_sweep_stays_in_its_folder(row, message, tmp_path):
     ("text", "message"),
     [
         ("{", "is damaged"),
-        ("[]", "is not from a sweep: its format must be 'captum_classpattern sweep'"),
+        ("[]", "is not from a sweep"),
         ('{"format": "other", "models": []}', "is not from a sweep"),
-        (json.dumps({**SWEEP, "models": 3}), "must list its models, got 3"),
+        (json.dumps({**SWEEP, "models": 3}), "must hold settings, classes and a list of models"),
+        ('{"format": "captum_classpattern sweep", "models": []}', "must hold settings, classes"),
         (json.dumps({**SWEEP, "models": []}), "no class in .* is finished yet"),
+        (
+            json.dumps({**SWEEP, "models": [{"name": n, "folder": n} for n in "aA"]}),
+            "names the folder 'A' twice",
+        ),
     ],
 )
 def test_a_wrong_sweep_is_refused(text, message, tmp_path):
@@ -366,28 +472,131 @@ def test_a_folder_without_findings_is_refused(tmp_path):
         write_gallery(tmp_path, tmp_path / "site")
 
 
-def test_models_that_are_not_finished_are_left_out_or_said_so(tmp_path):
+def remarks_of(made):
+    """What the table of models says at the end of each row, by model."""
+    head, *rows = Page((made / "index.html").read_text()).tables[None]
+    assert head[-1] == "remarks"
+    return {row[0]: row[-1] for row in rows}
+
+
+def forget(folder, *targets):
+    """Removes classes, as if they were still to be searched."""
+    for target in targets:
+        (folder / f"findings/{target}.json").unlink()
+    results = folder / "results.json"
+    data = json.loads(results.read_text())
+    rows = [row for row in data["rows"] if row["class"] not in targets]
+    results.write_text(json.dumps({**data, "complete": False, "rows": rows}))
+
+
+def test_what_failed_or_is_missing_is_said_for_each_model(tmp_path):
+    folder = write_sweep(tmp_path / "sweep", models=("clean", "bad"), failing=("lost", "late"))
+    fail(folder, "lost", *range(len(NAMES)))
+    forget(folder / "bad", 1, 2, 3)
+    fail(folder, "bad", 1, 2)
+    made = write_gallery(folder, tmp_path / "site").parent
+    assert remarks_of(made) == {
+        "clean": "",
+        "bad": "2 classes failed, 1 class not searched",
+        "lost": "could not be opened",
+        "late": "5 classes not searched",
+    }
+    page = Page((made / "models/bad/index.html").read_text())
+    text = "Only finished classes are shown: 2 classes failed, 1 class not searched."
+    assert text in page.text
+    assert "Only finished" not in Page((made / "models/clean/index.html").read_text()).text
+    assert sorted(path.name for path in (made / "models").iterdir()) == ["bad", "clean"]
+    assert "Class patterns of 2 models" in Page((made / "index.html").read_text()).text
+
+
+def test_a_failure_in_the_first_look_is_said_too(tmp_path):
+    folder = write_sweep(tmp_path / "sweep", failing=("lost", "weak"))
+    look = write_sweep(folder / "first_look", models=(), failing=("clean", "bad", "lost", "weak"))
+    fail(look, "lost", *range(len(NAMES)))
+    fail(look, "weak", *range(len(NAMES)))
+    write_survey(look / "weak")  # it could be opened
+    forget(look / "weak", *range(len(NAMES)))
+    made = write_gallery(folder, tmp_path / "site").parent
+    remarks = remarks_of(made)
+    assert remarks["lost"] == "could not be opened"
+    assert remarks["weak"] == "5 classes failed"
+
+
+def test_a_failure_that_was_mended_is_not_said(tmp_path):
     folder = write_sweep(tmp_path / "sweep")
-    data = json.loads((folder / "sweep.json").read_text())
-    data["models"].append({"name": "failed", "folder": "m9", "error": "does not load"})
-    (folder / "sweep.json").write_text(json.dumps(data))
-    results = json.loads((folder / "m1/results.json").read_text())
-    (folder / "m1/results.json").write_text(json.dumps({**results, "complete": False}))
+    fail(folder, "clean", 0)
+    made = write_gallery(folder, tmp_path / "site").parent
+    assert "failed" not in Page((made / "index.html").read_text()).text
+
+
+def test_a_survey_that_is_not_finished_says_so(tmp_path):
+    folder = write_survey(tmp_path / "mine")
+    forget(folder, 2, 4)
     made = write_gallery(folder, tmp_path / "site").parent
     text = Page((made / "index.html").read_text()).text
-    assert "The search is not finished for bad. Only finished classes are shown." in text
-    assert sorted(path.name for path in (made / "models").iterdir()) == ["bad", "clean"]
+    assert "3 classes. For" in text
+    assert "Only finished classes are shown: 2 classes not searched." in text
+
+
+def test_addresses_stay_when_other_models_and_classes_are_added(tmp_path):
+    folder = write_sweep(tmp_path / "sweep", models=("b net",), failing=("a net", "B*net2"))
+    forget(folder / "b_net", 3)
+    before = set(files_of(write_gallery(folder, tmp_path / "one").parent))
+    write_sweep(folder, models=("b net", "a net", "B*net2"))
+    after = set(files_of(write_gallery(folder, tmp_path / "two").parent))
+    assert before < after
+    assert {"models/b_net/3_crane.html", "models/B_net2/0_ant.html"} <= after - before
+
+
+def test_long_names_that_end_differently_have_addresses_of_their_own(tmp_path):
+    models = [f"{'long' * 20}{end}" for end in "ab"]
+    made = write_gallery(write_sweep(tmp_path / "sweep", models), tmp_path / "site").parent
+    assert sorted(path.name for path in (made / "models").iterdir()) == models
+
+
+def write_scored(folder, *powers):
+    """A survey of classes on white canvases with these powers: (hits, images)."""
+    findings = []
+    for target, (hits, n) in enumerate(powers):
+        one = found(target, "white", 9, name=f"c{target}")
+        scores = {area: Scores(power_of(hits, n, 0), 0, 0) for area in one.scores}
+        findings.append(type(one)(one.patterns, "white", scores, one.class_name))
+    info = {"settings": {"canvases": {"white": 1}}}
+    Survey(findings, len(findings), info=info).save(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("powers", "text", "absent"),
+    [
+        ([(9, 10)], "1 class. Too few images to compare it with its controls: at least 100", "For"),
+        ([(9, 10)] * 2, "2 classes. Too few images to compare them with their controls", "For"),
+        ([(90, 100)], "1 class. Its pattern is stronger than all its controls.", "100 are"),
+        ([(0, 100)], "1 class. Its pattern is not stronger than all its controls.", "100 are"),
+        ([(90, 100), (0, 100)], "2 classes. For 1 of them, the pattern shown is", "100 are"),
+        (
+            [(90, 100), (0, 100), (9, 10)],
+            "3 classes. For 1 of the 2 with enough images, the pattern shown is stronger than all "
+            "its controls. Some patterns were scored on too few images",
+            "of them",
+        ),
+    ],
+)
+def test_the_index_counts_only_what_can_be_compared(powers, text, absent, tmp_path):
+    made = write_gallery(write_scored(tmp_path / "s", *powers), tmp_path / "site").parent
+    summary = Page((made / "index.html").read_text()).text.partition("Each class is")[0]
+    assert text in summary
+    assert absent not in summary
 
 
 def test_few_images_are_said_to_be_few(tmp_path):
-    one = found(0, "white", 9, name="ant")
-    scores = {area: Scores(type(s.power)(0.9, (0.5, 1), 10, 0.0), 0, 0) for area, s in
-              one.scores.items()}  # fmt: skip
-    few = type(one)(one.patterns, "white", scores, "ant")
-    Survey([few], 1, info={"settings": {"canvases": {"white": 1}}}).save(tmp_path / "s")
-    made = write_gallery(tmp_path / "s", tmp_path / "site").parent
-    assert "fewer than 100 images" in Page((made / "index.html").read_text()).text
-    assert "at least 100 are needed" in Page((made / "models/s/0_ant.html").read_text()).text
+    folder = write_sweep(tmp_path / "sweep")
+    write_scored(folder / "few", (9, 10))
+    SweepFolder(folder).begin({"areas": [0.05, 0.01]}, [source("few")], range(len(NAMES)))
+    made = write_gallery(folder, tmp_path / "site").parent
+    _, *rows = Page((made / "index.html").read_text()).tables[None]
+    assert [row[3] for row in rows][-1] == "too few images"
+    assert "at least 100 are needed" in Page((made / "models/few/0_c0.html").read_text()).text
 
 
 def test_a_gallery_is_replaced_as_a_whole(tmp_path):
@@ -463,6 +672,16 @@ def test_a_folder_with_anything_else_is_refused(tmp_path):
     assert write_gallery(folder, tmp_path / "empty").is_file()
 
 
+@pytest.mark.parametrize("name", [".DS_Store", "Thumbs.db", "desktop.ini"])
+def test_what_file_managers_leave_does_not_matter(name, tmp_path):
+    folder = write_survey(tmp_path / "a", NAMES[:1])
+    (tmp_path / "site").mkdir()
+    for _ in range(2):
+        (tmp_path / "site" / name).touch()
+        made = write_gallery(folder, tmp_path / "site").parent
+    assert not (made / name).exists()
+
+
 def test_canvases_must_be_shown_or_hidden(tmp_path):
     with pytest.raises(ValueError, match="canvases must be 'show' or 'hide', got 'no'"):
         write_gallery(tmp_path, tmp_path / "site", canvases="no")
@@ -477,13 +696,7 @@ def test_a_missing_pattern_is_named_and_nothing_is_written(tmp_path):
 
 
 def test_the_index_of_a_thousand_classes_is_small_and_lazy():
-    name = "a name as long as those of ImageNet, with a synonym, Genus species"
-    scores = found(0, "white", 57, name=name).scores
-    classes = {
-        target: ClassEntry(target, f"{name} {target}", {"white": scores}, "white", 0.5)
-        for target in range(1000)
-    }
-    model = Model("a model", "a_model", Path(), {}, {"n_classes": 1000}, classes, (224, 224))
+    model = thousand_classes()
     html = Pages([model], None, True, True).index()
     assert len(html) < 1_000_000
     page = Page(html.decode())

@@ -2,10 +2,12 @@
 
 import pytest
 from browsers import MARKS, check_colours, started_browser, watched_pages
-from galleries import write_survey, write_sweep
+from galleries import found, thousand_classes, write_survey, write_sweep
 
 from captum_classpattern import Survey
 from captum_classpattern.gallery import write_gallery
+from captum_classpattern.gallery.images import pattern_png
+from captum_classpattern.gallery.pages import Pages
 
 pytestmark = MARKS
 LONG = "a_name_without_a_single_space_" * 4
@@ -64,7 +66,8 @@ def test_search_sort_open_slide_and_go_back(opened, folder):
     page.wait_for_url("**/1_bee.html")
     assert page.locator("h1").inner_text() == "bee"
     model = page.locator(".path a").last.inner_text()
-    findings = Survey.load(folder / {"clean": "m0", "bad": "m1"}[model]).findings
+    findings = Survey.load(folder / model).findings
+    assert page.locator("#status").inner_text() == ""  # nothing has changed yet
     for finding in (finding for finding in findings if finding.target == 1):
         page.get_by_label(finding.canvas, exact=True).check()
         page.focus("#area")
@@ -75,6 +78,8 @@ def test_search_sort_open_slide_and_go_back(opened, folder):
             assert page.locator(".power:visible").inner_text() == f"{100 * power.value:.1f}\xa0%"
             kept = page.get_attribute("#area", "aria-valuetext")
             assert f"{round(64 * area)} of 64" in kept
+            assert page.locator("#kept").inner_text() == kept
+            assert page.locator("#status").inner_text() == f"Power {100 * power.value:.1f}\xa0%"
             source = page.locator(".variant:visible .pattern img").get_attribute("src")
             assert source.endswith(f"1_bee_{finding.canvas}_{area:g}.png")
             page.keyboard.press("ArrowRight")
@@ -85,6 +90,56 @@ def test_search_sort_open_slide_and_go_back(opened, folder):
     page.go_back()
     assert page.locator("#count").inner_text() == "5 of 5 classes"
     assert names(page)[:2] == ["ant", "bee"]  # still sorted by class number
+
+
+def test_a_number_is_that_of_a_class_or_a_word_of_its_name(opened, tmp_path):
+    classes = ["area 51", "route 1", "b1b 12th", None, "ant", "10-speed bike"]
+    folder = write_sweep(tmp_path / "sweep", models=("resnet-1", "resnet 51"), names=classes)
+    page = opened(write_gallery(folder, tmp_path / "site"))
+    page.get_by_role("combobox", name="Sort by").select_option("class")
+
+    def search(text):
+        page.get_by_role("searchbox", name="Search").fill(text)
+        return names(page)
+
+    assert search("51") == ["area 51"]  # no model's name
+    assert search("1") == ["route 1"]  # class 1, and not 51, 10, 12th or b1b
+    assert search("3") == ["class 3"]
+    assert search("class") == ["class 3"]
+    assert search("12") == []
+    assert search("12th") == ["b1b 12th"]
+    assert search("10") == ["10-speed bike"]
+    assert search("bike 5") == ["10-speed bike"]
+    assert search("4") == ["ant"]
+    assert len(search("resnet")) == len(classes)
+
+
+def test_the_slider_is_named_once(opened):
+    page = opened()
+    page.locator(".cards a").first.click()
+    assert page.get_by_role("slider", name="Pixels kept", exact=True).count() == 1
+    assert page.locator("output, [aria-live]").count() == 1  # the slider says its value itself
+
+
+def test_a_thousand_classes_load_lazily(opened, tmp_path):
+    model = thousand_classes()
+    pages = Pages([model], None, True, False)
+    index = tmp_path / "index.html"
+    index.write_bytes(pages.index())
+    assert index.stat().st_size < 1_000_000
+    image = pattern_png(found(0, "white", 1, name="ant").pattern.topk(0.05))
+    files = {f"assets/{name}": text.encode() for name, text in pages.assets.items()}
+    files |= {pages.image(model, entry, "white", 0.05): image for entry in model.classes.values()}
+    for name, data in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    page = opened(index)
+    page.wait_for_load_state("networkidle")
+    loaded = page.evaluate("[...document.images].filter(i => i.naturalWidth > 0).length")
+    assert 0 < loaded < 300
+    assert page.locator("#count").inner_text() == "1000 of 1000 classes"
+    page.get_by_role("searchbox", name="Search").fill("765")
+    assert page.locator(".cards li:visible").count() == 1
 
 
 def test_images_load_and_pixels_stay_sharp(opened):
@@ -143,3 +198,16 @@ def test_one_pattern_needs_no_slider(opened, tmp_path):
     page.locator(".cards a").first.click()
     assert page.locator("#choices").is_hidden()
     assert page.locator(".variant:visible").count() == 1
+
+
+@pytest.mark.parametrize(("canvases", "columns"), [("show", 3), ("hide", 2)])
+def test_without_a_canvas_the_pattern_and_its_power_are_two_columns(
+    opened, tmp_path, canvases, columns
+):
+    folder = write_survey(tmp_path / "mine", ("ant",))
+    page = opened(write_gallery(folder, tmp_path / "site", canvases=canvases))
+    page.locator(".cards a").first.click()
+    stage = page.locator(".stage:visible")
+    assert len(stage.evaluate("e => getComputedStyle(e).gridTemplateColumns").split()) == columns
+    tops = {round(stage.locator(part).bounding_box()["y"]) for part in (".pattern", ".reading")}
+    assert len(tops) == 1  # side by side

@@ -2,7 +2,8 @@
 
 const byId = (id) => document.getElementById(id);
 
-/* The index: cards whose name or class number fits, in the chosen order. */
+/* The index: cards whose name or class number fits, in the chosen order. A number is that of a
+   class or a whole word of its name, so that "3" does not find "13" and "resnet34". */
 
 function startIndex() {
   const list = document.querySelector(".cards");
@@ -11,6 +12,7 @@ function startIndex() {
     power: Number(item.dataset.power),
     number: Number(item.dataset.class),
     name: item.querySelector(".name").textContent,
+    words: "unnamed" in item.dataset ? [] : item.querySelector(".name").textContent.split(/[^\p{L}\p{N}]+/u),
     text: [...item.querySelectorAll(".name, small")].map((e) => e.textContent.toLowerCase()).join(" "),
   }));
   const orders = {
@@ -21,13 +23,18 @@ function startIndex() {
   };
   let order = "strongest"; // as the page has them
 
+  function fits(card, word) {
+    if (!/^\d+$/.test(word)) return card.text.includes(word);
+    return word === String(card.number) || card.words.includes(word);
+  }
+
   function search() {
     const words = byId("search").value.trim().toLowerCase().split(/\s+/);
     let count = 0;
     for (const card of cards) {
-      const fits = words.every((word) => card.text.includes(word) || word === String(card.number));
-      card.item.hidden = !fits;
-      count += fits;
+      const shown = words.every((word) => fits(card, word));
+      card.item.hidden = !shown;
+      count += shown;
     }
     byId("count").textContent = `${count} of ${cards.length} classes`;
   }
@@ -61,7 +68,7 @@ function startClass() {
     for (const other of variants) other.hidden = other !== variant;
     byId("kept").textContent = variant.dataset.kept;
     slider.setAttribute("aria-valuetext", variant.dataset.kept);
-    byId("status").textContent = variant.dataset.status;
+    return variant;
   }
 
   const first = variants.find((variant) => "first" in variant.dataset);
@@ -70,7 +77,9 @@ function startClass() {
   slider.max = siblings.length - 1;
   slider.value = siblings.indexOf(first);
   byId("choice-area").hidden = variants.every((v) => ofCanvas(v.dataset.canvas).length === 1);
-  byId("choices").addEventListener("input", show);
+  byId("choices").addEventListener("input", () => {
+    byId("status").textContent = show().dataset.status; // the slider itself says the area
+  });
   byId("choices").addEventListener("submit", (event) => event.preventDefault());
   byId("choices").hidden = radios.length === 1 && byId("choice-area").hidden;
   show();
