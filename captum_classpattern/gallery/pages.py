@@ -43,6 +43,7 @@ class Card:
     label: str
     named: bool
     target: int
+    canvas: str
     area: float
     scores: Scores
     note: str = ""
@@ -224,6 +225,7 @@ class Pages:
             label=label,
             named=entry.name is not None,
             target=entry.target,
+            canvas=entry.best,
             area=entry.area,
             scores=entry.shown,
             note=note,

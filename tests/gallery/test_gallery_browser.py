@@ -45,6 +45,23 @@ def names(page):
     return page.locator(".cards li:visible .name").all_inner_texts()
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_white_pixels_lie_on_dark_and_black_ones_on_light(tmp_path, opened, scheme):
+    write_survey(tmp_path / "survey", canvases=("white", "black", "positive"))
+    site = write_gallery(tmp_path / "survey", tmp_path / "site")
+    page = opened(site, color_scheme=scheme)
+    page.get_by_role("link", name="bee").click()
+    ground = "e => getComputedStyle(e).background"
+    seen = {
+        image.get_attribute("data-canvas"): image.evaluate(ground)
+        for image in page.locator(".pattern img").all()
+    }
+    assert seen.keys() == {"white", "black", "positive"}
+    assert seen["white"].startswith("rgb(16, 21, 28)")
+    assert seen["black"].startswith("rgb(238, 241, 244)")
+    assert "conic-gradient" in seen["positive"]
+
+
 def test_search_sort_open_slide_and_go_back(opened, folder):
     page = opened()
     assert page.locator("#count").inner_text() == "5 of 5 classes"
