@@ -42,7 +42,7 @@ def opened(browser, index):
 
 
 def names(page):
-    return page.locator(".cards li:visible .name").all_inner_texts()
+    return page.locator(".cards li:visible .name").all_text_contents()  # rendered or not
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
