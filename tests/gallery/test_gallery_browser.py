@@ -74,7 +74,7 @@ def test_search_sort_open_slide_and_go_back(opened, folder):
     page.get_by_role("combobox", name="Sort by").select_option("name")
     assert names(page) == ["ant", "bee", "crane", "crane", "elk, Alces alces"]
     page.get_by_role("combobox", name="Sort by").select_option("weakest")
-    powers = [float(text.split("\xa0")[0]) for text in page.locator(".cards b").all_inner_texts()]
+    powers = [float(text.split("\xa0")[0]) for text in page.locator(".cards b").all_text_contents()]
     assert powers == sorted(powers)
     page.get_by_role("combobox", name="Sort by").select_option("class")
 
