@@ -3,6 +3,7 @@ from . import comparison as comparison
 from . import datasets as datasets
 from . import demo as demo
 from . import gallery as gallery
+from . import invariance as invariance
 from . import optimization as optimization
 from . import report as report
 from . import scanning as scanning
@@ -19,6 +20,8 @@ from .comparison import Comparison as Comparison
 from .comparison import compare as compare
 from .comparison import known_methods as known_methods
 from .images import LabelledImages as LabelledImages
+from .invariance import InvarianceProfile as InvarianceProfile
+from .invariance import invariance_profile as invariance_profile
 from .optimization import SearchResult as SearchResult
 from .optimization import search_masks as search_masks
 from .pattern import Pattern as Pattern

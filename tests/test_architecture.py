@@ -41,6 +41,7 @@ ALLOWED = {
         "pattern",
     },
     "visualization": {"_validation", "classifier", "images", "pattern", "scores"},
+    "invariance": {"_validation", "classifier", "images", "pattern", "scores", "visualization"},
     "datasets": {"_files", "_validation", "class_names", "classifier", "images", "pattern"},
     "adapters": {"_validation", "class_names", "classifier", "pattern"},
     "surveys": {
@@ -205,7 +206,7 @@ def test_a_pattern_knows_no_model():
 
 
 CORE = {"_validation", "_files", "pattern", "classifier", "class_names", "images", "canvases"}
-CORE |= {"triggers", "scores", "optimization", "attribution"}
+CORE |= {"triggers", "scores", "optimization", "attribution", "invariance"}
 CORE_LIBRARIES = {"torch", "captum", "numpy", "scipy", "safetensors", "tqdm"}
 
 

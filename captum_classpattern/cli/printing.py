@@ -41,7 +41,7 @@ def print_tables(found: "Mapping[str, Sequence[Finding]]") -> None:
 def results_table(title: str, findings: "Sequence[Finding]") -> Table:
     """One row per finding: the power at each area with its 95 % interval, and the controls at the
     first area. A star marks a power above all controls of its area."""
-    from captum_classpattern.surveys.findings import ENOUGH_IMAGES
+    from captum_classpattern.scores.power import ENOUGH_IMAGES
 
     areas = list(findings[0].scores)
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)

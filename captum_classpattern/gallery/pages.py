@@ -17,8 +17,8 @@ from captum_classpattern.report.formats import (
 )
 from captum_classpattern.report.templating import encode, new_environment, read_template
 from captum_classpattern.scores.intervals import Interval, wilson
+from captum_classpattern.scores.power import ENOUGH_IMAGES
 from captum_classpattern.surveys import Scores
-from captum_classpattern.surveys.findings import ENOUGH_IMAGES
 
 SMALL = 128  # pixels: up to this size, thumbnails show each pixel as a square
 

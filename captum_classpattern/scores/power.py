@@ -18,6 +18,8 @@ from captum_classpattern.images import Images, LabelledImages, Labels, ensure_la
 from captum_classpattern.pattern import Pattern, pixels_kept
 from captum_classpattern.scores.intervals import wilson
 
+ENOUGH_IMAGES = 100  # with fewer, no power is said to beat its controls
+
 
 @dataclass(frozen=True)
 class PredictivePower:
@@ -86,21 +88,30 @@ def predictive_power(
         (40, True)
     """
     with preserve_state(forward_func, seed=0):
-        source = LabelledImages.of(images, labels)
-        sample = pattern.stamp(source.take([0]).to(pattern.canvas))
-        check_classifier(forward_func, sample, [pattern.target])
-        source = ensure_labels(forward_func, source, like=pattern.canvas)
-        check_unseen(pattern, source)
-        others = source.without_class(pattern.target)
-        if len(others) == 0:
-            raise ValueError(
-                f"no images are left to score on: all {len(source)} are of the pattern's class "
-                f"{pattern.target}"
-            )
+        others = images_to_score(forward_func, pattern, images, labels)
         binary = pattern if area is None else pattern.topk(area)
         unstamped = predictions(forward_func, others, like=pattern.canvas)
         without = int((unstamped == pattern.target).sum())
         return power_of(count_hits(forward_func, binary, others), len(others), without)
+
+
+def images_to_score(
+    forward_func: Classifier, pattern: Pattern, images: Images, labels: Labels
+) -> LabelledImages:
+    """The held-out images that are not of the pattern's class; an error if there are none, if some
+    were used in its search, or if classifier, pattern and images do not fit."""
+    source = LabelledImages.of(images, labels)
+    sample = pattern.stamp(source.take([0]).to(pattern.canvas))
+    check_classifier(forward_func, sample, [pattern.target])
+    source = ensure_labels(forward_func, source, like=pattern.canvas)
+    check_unseen(pattern, source)
+    others = source.without_class(pattern.target)
+    if len(others) == 0:
+        raise ValueError(
+            f"no images are left to score on: all {len(source)} are of the pattern's class "
+            f"{pattern.target}"
+        )
+    return others
 
 
 def power_of(hits: int, n: int, hits_without: int) -> PredictivePower:

@@ -6,9 +6,7 @@ from typing import Any
 
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.intervals import Interval, newcombe
-from captum_classpattern.scores.power import PredictivePower
-
-ENOUGH_IMAGES = 100  # with fewer, no power is said to beat its controls
+from captum_classpattern.scores.power import ENOUGH_IMAGES, PredictivePower
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ PUBLIC = (
     ".comparison",
     ".datasets",
     ".gallery",
+    ".invariance",
     ".optimization",
     ".report",
     ".scanning",
@@ -95,6 +96,15 @@ def test_the_page_on_patterns_explains_all_keys_of_info(tmp_path, monkeypatch):
     explained = re.findall(r"`(\w+)`", " ".join(rows))
     [pattern] = names["found"][0.05]
     assert sorted(explained) == sorted(pattern.info)
+
+
+def test_the_page_on_invariance_runs(tmp_path, monkeypatch):
+    _, names = run("invariance.md", tmp_path, monkeypatch)
+    assert names["profile"].power.value > 0.5
+    assert {*names["profile"].curves} == {"shift", "pixel loss"}
+    assert names["profile"].curves["shift"].half_power_range.high < 12
+    assert names["of_pattern"].curves["brightness of the pattern"].transform.of == "canvas"
+    assert (tmp_path / "invariance.png").stat().st_size > 5_000
 
 
 def test_the_page_on_comparing_writes_its_report(tmp_path, monkeypatch):

@@ -1,0 +1,223 @@
+"""Invariance profiles of the patterns of all classes: natural, backdoored and robust models.
+
+    python benchmarks/invariance.py --cifar10 FOLDER --out invariance.jsonl
+
+searches the strongest pattern of each class of the CIFAR-10 models, profiles it on held-out images,
+and prints a table for each transform. A backdoored model's trigger is profiled, too. Without
+``--cifar10``, it takes the demo's models. Each finished class is appended to the file, so that the
+same command continues after an interruption, and prints the tables of a finished file at once.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+from findings import head, line
+from problems import Problem, cifar10_problems, demo_problems
+from strength import TARGETS, strongest
+
+from captum_classpattern import (
+    InvarianceProfile,
+    LabelledImages,
+    Pattern,
+    invariance_profile,
+)
+from captum_classpattern.invariance import known_transforms
+from captum_classpattern.scores.intervals import FEWEST_CLASSES, bootstrap_over_classes
+from captum_classpattern.triggers import BadNets
+
+CIFAR10_MODELS = ("natural", "backdoored", "robust8")
+AREA = 0.05  # of the searched patterns
+SETTINGS = ("canvas", "budget", "most_images")  # rows of other settings are left alone
+
+Row = Mapping[str, Any]
+Key = tuple[str, int, bool]  # model, class, whether it is the true trigger
+
+
+def rows_of(profile: InvarianceProfile, key: Key, settings: Mapping[str, Any]) -> Iterator[Row]:
+    """A row for each transform."""
+    model, target, is_trigger = key
+    for name, curve in profile.curves.items():
+        half, points = curve.half_power_range, curve.points
+        yield {
+            "model": model,
+            "class": target,
+            "is_trigger": is_trigger,
+            **settings,
+            "transform": name,
+            "unit": curve.transform.unit,
+            "rest": curve.transform.rest,
+            "images": profile.power.n,
+            "values": [point.value for point in points],
+            "power": [point.power.value for point in points],
+            "random_pixels": [point.random_pixels.value for point in points],
+            "no_pattern": [point.no_pattern for point in points],
+            "kept": [curve.kept(point) for point in points],
+            "half_power": half
+            and {
+                "low": half.low,
+                "high": half.high,
+                "open_low": half.open_low,
+                "open_high": half.open_high,
+            },
+        }
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a file; none if there is no file."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [json.loads(row) for row in lines]
+
+
+def key_of(row: Row) -> Key:
+    return row["model"], row["class"], row["is_trigger"]
+
+
+def keys(problem: Problem, classes: int | None) -> list[Key]:
+    """The patterns of a model: one for each class, and its trigger."""
+    found: list[Key] = [(problem.name, y, False) for y in sorted(set(problem.labels.tolist()))]
+    backdoor = TARGETS.get(problem.name)
+    return found[:classes] + ([] if backdoor is None else [(problem.name, backdoor, True)])
+
+
+def pattern_of(problem: Problem, key: Key, canvas: str, budget: int | None) -> Pattern:
+    """The true trigger, or the strongest pattern of a class."""
+    _, target, is_trigger = key
+    if is_trigger:
+        trigger = BadNets(tuple(problem.images.shape[1:])).pattern(target)
+        return trigger.to(next(problem.model.parameters()).device)
+    return strongest(problem, target, canvas, budget=budget, area=AREA)
+
+
+def measure(
+    problems: Sequence[Problem],
+    out: Path,
+    settings: Mapping[str, Any],
+    transforms: Sequence[str] | None,
+    classes: int | None,
+) -> None:
+    """Appends the rows that the file lacks."""
+    known = known_transforms()
+    done: dict[Key, set[str]] = {}
+    for row in read_rows(out):
+        if all(row[name] == settings[name] for name in SETTINGS):
+            done.setdefault(key_of(row), set()).add(row["transform"])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    for problem in problems:
+        fitting = [n for n in transforms or known if known[n].fits(problem.images.shape[1])]
+        for key in keys(problem, classes):
+            missing = [name for name in fitting if name not in done.get(key, ())]
+            if not missing:
+                continue
+            print(f"profiling {key[0]}, {'trigger' if key[2] else f'class {key[1]}'}", flush=True)
+            pattern = pattern_of(problem, key, settings["canvas"], settings["budget"])
+            held_out = LabelledImages(problem.held_out, problem.held_out_labels)
+            profile = invariance_profile(
+                problem.model,
+                pattern,
+                held_out.stratified_sample(settings["most_images"]),
+                transforms=missing,
+                area=None if key[2] else AREA,
+            )
+            with out.open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps(row) + "\n" for row in rows_of(profile, key, settings))
+
+
+def tables(rows: Sequence[Row]) -> Iterator[str]:
+    """A table for each transform: each model is a row, a backdoor's class and trigger two more."""
+    for transform in dict.fromkeys(row["transform"] for row in rows):
+        of_transform = [row for row in rows if row["transform"] == transform]
+        first = of_transform[0]
+        values = [value for value in first["values"] if value != first["rest"]]
+        yield f"\n### {transform} ({first['unit']})\n"
+        yield head(
+            "patterns", "above controls", "half stays: from", "to", "width (95 %)", "open",
+            *(f"{value:g}" for value in values),
+        )  # fmt: skip
+        for name, group in groups(of_transform):
+            yield line(name, *cells(group, values))
+
+
+def groups(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
+    """The rows of each model, those of a backdoor apart."""
+    for model in dict.fromkeys(row["model"] for row in rows):
+        of_model = [row for row in rows if row["model"] == model]
+        searched = [row for row in of_model if not row["is_trigger"]]
+        backdoor = TARGETS.get(model)
+        others = [row for row in searched if row["class"] != backdoor]
+        if others:
+            yield f"{model}{'' if backdoor is None else ', other classes'}", others
+        if backdoor is not None:
+            yield f"{model}, class {backdoor}", [r for r in searched if r["class"] == backdoor]
+            yield f"{model}, its trigger", [row for row in of_model if row["is_trigger"]]
+
+
+def cells(rows: Sequence[Row], values: Sequence[float]) -> Iterator[str]:
+    """How many patterns are above their controls, and the means over these: the range over which
+    half of the power stays, and at each value the share that stays and, in brackets, the power of
+    random pixels."""
+    above = [row for row in rows if row["half_power"] is not None]
+    yield f"{len(above)} of {len(rows)}"
+    if not above:
+        yield from [""] * (4 + len(values))
+        return
+    ends = [row["half_power"] for row in above]
+    yield f"{fmean(half['low'] for half in ends):.2f}"
+    yield f"{fmean(half['high'] for half in ends):.2f}"
+    yield width(above)
+    yield f"{sum(half['open_low'] or half['open_high'] for half in ends)}"
+    for value in values:
+        places = [(row, row["values"].index(value)) for row in above]
+        kept = fmean(row["kept"][place] for row, place in places)
+        random = fmean(row["random_pixels"][place] for row, place in places)
+        yield f"{kept:.0%} ({random:.1%})"
+
+
+def width(rows: Sequence[Row]) -> str:
+    """The mean width of the ranges, with its interval over classes if there are five or more. Open
+    ranges count with the width that was tested."""
+    widths = {row["class"]: [row["half_power"]["high"] - row["half_power"]["low"]] for row in rows}
+    if len(widths) < FEWEST_CLASSES:
+        return f"{fmean(value for [value] in widths.values()):.2f}"
+    mean = bootstrap_over_classes(widths)
+    return f"{mean.value:.2f} ({mean.interval[0]:.2f} to {mean.interval[1]:.2f})"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--cifar10", type=Path, help="folder with test/<class>/; else the demo")
+    parser.add_argument("--out", type=Path, default=Path("invariance.jsonl"))
+    parser.add_argument("--models", nargs="+", help="some of the models; by default, all")
+    parser.add_argument("--canvas", default="positive", help="kind of canvas, such as white")
+    parser.add_argument("--budget", type=int, help="passes per class; by default, the solver's")
+    parser.add_argument("--images", type=int, default=500, help="held-out images, at most")
+    parser.add_argument("--classes", type=int, help="the first classes alone", metavar="N")
+    parser.add_argument("--transforms", nargs="+", choices=list(known_transforms()))
+    parser.add_argument("--device", type=torch.device, default="cpu")
+    given = parser.parse_args(arguments)
+    if given.cifar10:
+        problems = cifar10_problems(given.cifar10, given.models or CIFAR10_MODELS)
+    else:
+        problems = [
+            problem
+            for problem in demo_problems()
+            if not given.models or problem.name.removeprefix("demo, ") in given.models
+        ]
+    settings = {"canvas": given.canvas, "budget": given.budget, "most_images": given.images}
+    problems = [problem.to(given.device) for problem in problems]
+    measure(problems, given.out, settings, given.transforms, given.classes)
+    names = {problem.name for problem in problems}
+    rows = [
+        row
+        for row in read_rows(given.out)
+        if row["model"] in names and all(row[name] == settings[name] for name in SETTINGS)
+    ]
+    print(*tables(rows), sep="\n")
+
+
+if __name__ == "__main__":
+    main()

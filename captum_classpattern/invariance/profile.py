@@ -1,0 +1,359 @@
+"""The invariance profile: how predictive power changes under many transforms."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from captum_classpattern._validation import ArgumentTypeError, suggest_names
+from captum_classpattern.classifier import (
+    Classifier,
+    device_and_dtype,
+    predict,
+    preserve_state,
+)
+from captum_classpattern.images import Images, LabelledImages, Labels
+from captum_classpattern.invariance.curves import InvarianceCurve, InvariancePoint
+from captum_classpattern.invariance.transforms import Transform, known_transforms
+from captum_classpattern.pattern import Pattern
+from captum_classpattern.scores.intervals import Interval, wilson
+from captum_classpattern.scores.power import (
+    ENOUGH_IMAGES,
+    PredictivePower,
+    images_to_score,
+    random_pixels,
+)
+from captum_classpattern.scores.tables import as_table
+
+if TYPE_CHECKING:
+    from captum_classpattern.visualization.profiles import Panel
+
+DRAWS = 3  # of random pixels
+LINES = ("pattern", "random pixels", "no pattern")  # of a figure
+WHAT = {"pattern": "pattern", "canvas": "pattern's pixels", "image": "stamped images"}
+UNCHANGED = ("", 0.0)  # the transform and the value of what no transform changes
+
+
+@dataclass(frozen=True, eq=False)
+class InvarianceProfile:
+    """
+    A pattern's predictive power under many transforms: what :func:`invariance_profile` returns.
+
+    ``pattern`` is the binary pattern, and ``curves`` has an :class:`InvarianceCurve` for each
+    transform, by its name.
+    """
+
+    pattern: Pattern
+    curves: dict[str, InvarianceCurve]
+
+    @property
+    def power(self) -> PredictivePower:
+        """The power where nothing is changed, as :func:`~captum_classpattern.predictive_power`
+        measures it."""
+        return self._any_curve.at_rest.power
+
+    @property
+    def random_pixels(self) -> PredictivePower:
+        """The power of as many random pixels of the same canvas, where nothing is changed."""
+        return self._any_curve.at_rest.random_pixels
+
+    @property
+    def _any_curve(self) -> InvarianceCurve:
+        return next(iter(self.curves.values()))
+
+    def table(self) -> Any:
+        """A row for each transform and value: the power, its controls, their Wilson 95 % intervals,
+        and ``kept``, the share of the power that stays (:meth:`InvarianceCurve.kept`). A pandas
+        DataFrame if pandas is installed, else a list of dicts."""
+        return as_table(
+            [
+                {
+                    "transform": name,
+                    "of": curve.transform.of,
+                    "value": point.value,
+                    "unit": curve.transform.unit,
+                    **_with_interval("power", point.power.value, point.power.interval),
+                    **_with_interval(
+                        "random_pixels", point.random_pixels.value, point.random_pixels.interval
+                    ),
+                    **_with_interval("no_pattern", point.no_pattern, point.no_pattern_interval),
+                    "kept": curve.kept(point),
+                    "images": point.power.n,
+                }
+                for name, curve in self.curves.items()
+                for point in curve.points
+            ]
+        )
+
+    def ranges(self) -> Any:
+        """A row for each transform: the range over which at least half of the power stays
+        (:attr:`InvarianceCurve.half_power_range`), and whether its ends are open. All of these are
+        None if the power at rest does not beat its controls."""
+        ends = ("low", "high", "width", "open_low", "open_high")
+        return as_table(
+            [
+                {
+                    "transform": name,
+                    "unit": curve.transform.unit,
+                    "rest": curve.transform.rest,
+                    **{end: getattr(curve.half_power_range, end, None) for end in ends},
+                }
+                for name, curve in self.curves.items()
+            ]
+        )
+
+    def plot(self, *, use_pyplot: bool = True) -> tuple[Any, npt.NDArray[Any]]:
+        r"""
+        Draws a panel for each transform: the power of the pattern, of random pixels, and the rate
+        without a pattern, with their 95 % intervals. The range over which half of the power stays
+        is shaded.
+
+        Args:
+            use_pyplot (bool): As in :func:`plot_patterns`. Default: True.
+
+        Returns:
+            *tuple[Figure, ndarray]*: The figure, and its panels' axes, in order.
+        """
+        from captum_classpattern.visualization.profiles import plot_profiles
+
+        name = self.pattern.info.get("class_name", f"class {self.pattern.target}")
+        return plot_profiles(
+            [_panel(curve) for curve in self.curves.values()],
+            title=f"{name}: {self.power}",
+            use_pyplot=use_pyplot,
+        )
+
+
+def _with_interval(name: str, value: float, interval: Interval) -> dict[str, float]:
+    low, high = interval
+    return {name: value, f"{name}_low": low, f"{name}_high": high}
+
+
+def _panel(curve: InvarianceCurve) -> "Panel":
+    """What a figure shows of a curve."""
+    half, beats = curve.half_power_range, curve.at_rest.beats_controls
+    few = curve.at_rest.power.n < ENOUGH_IMAGES
+    reason = f"under {ENOUGH_IMAGES} images" if few else "not above its controls"
+    lines: dict[str, list[tuple[float, float, float, float]]] = {name: [] for name in LINES}
+    for p in curve.points:
+        lines["pattern"].append((p.value, p.power.value, *p.power.interval))
+        random = p.random_pixels
+        lines["random pixels"].append((p.value, random.value, *random.interval))
+        lines["no pattern"].append((p.value, p.no_pattern, *p.no_pattern_interval))
+    return {
+        "title": curve.transform.name,
+        "note": f"half stays: {half}" if beats else reason,
+        "x_label": f"{curve.transform.unit} ({WHAT[curve.transform.of]})",
+        "lines": lines,
+        "rest": curve.transform.rest,
+        "marked": None if half is None else (half.low, half.high),
+    }
+
+
+def invariance_profile(
+    forward_func: Classifier,
+    pattern: Pattern,
+    images: Images,
+    labels: Labels = None,
+    transforms: Iterable[str | Transform] | None = None,
+    *,
+    area: float | None = 0.05,
+    show_progress: bool = False,
+) -> InvarianceProfile:
+    r"""
+    Measures to what a class's pattern is invariant: its predictive power on held-out images while
+    the pattern is shifted, scaled, rotated or thinned out, or while the stamped images get
+    brighter, blurred and so on.
+
+    Each value of each transform has two controls: as many random pixels of the same canvas (3
+    draws) under the same transform, and the images without a pattern (transformed, if the transform
+    changes images). Hits are averaged over the variants of a transform, such as the directions of a
+    shift, and over the draws. The intervals are those of as many images, not of as many trials,
+    because all variants see the same images. The same arguments give the same profile.
+
+    One number sums up each curve: the range over which at least half of the power stays, see
+    :attr:`InvarianceCurve.half_power_range`.
+
+    Args:
+        forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
+        pattern (Pattern): The pattern.
+        images (LabelledImages, Tensor, Dataset or DataLoader): Held-out images, (C, H, W) each,
+            in [0, 1]. Those of the pattern's class are left out.
+        labels (Tensor or Sequence[int], optional): Their classes. Default: None (those that come
+            with the images, else the classifier's predictions).
+        transforms (Iterable[str or Transform], optional): Names from :func:`known_transforms`, or
+            your own. Default: None (all known ones that take images with this number of channels:
+            hue takes colour images alone).
+        area (float, optional): Share of the pixels to keep, as in :func:`predictive_power`. None
+            uses the mask unchanged; then the random pixels are as many as have any weight.
+            Default: 0.05.
+        show_progress (bool): Draws a progress bar. All known transforms take about 400 forward
+            passes for each image. Default: False.
+
+    Returns:
+        *InvarianceProfile*: A curve for each transform, with a table and a figure.
+
+    Raises:
+        TypeError: If a transform is neither a name nor a :class:`Transform`, or returns something
+            else than it was given.
+        ValueError: As :func:`predictive_power`; also if a transform is unknown, given twice, or
+            takes another number of channels; or if the mask has none or all of the pixels.
+
+    Examples::
+
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()
+        >>> with torch.no_grad():  # one bright pixel decides
+        ...     _ = net[1].weight.zero_()
+        ...     net[1].weight[0, 27], net[1].bias[:] = 10.0, torch.tensor([-8.0, 0.0, 0.0])
+        >>> mask = torch.zeros(1, 8, 8)
+        >>> mask[0, 3, 3] = 1
+        >>> pattern = Pattern(torch.ones(1, 8, 8), mask, target=0)
+        >>> images, labels = 0.5 * torch.rand(120, 1, 8, 8), [1] * 120
+        >>> profile = invariance_profile(
+        ...     net, pattern, images, labels, ["shift", "brightness"], area=None)
+        >>> profile.power.value, str(profile.curves["shift"].half_power_range)
+        (1.0, '0 to 0.5')
+        >>> [point.power.value for point in profile.curves["brightness"].points][:4]
+        [0.0, 0.0, 0.0, 1.0]
+    """
+    chosen = _chosen(transforms, pattern.canvas.shape[0])
+    with preserve_state(forward_func, seed=0):
+        others = images_to_score(forward_func, pattern, images, labels)
+        binary = pattern if area is None else pattern.topk(area)
+        trials = list(_trials(binary, _random_patterns(binary), chosen))
+        hits = _count_hits(forward_func, trials, others, binary, show_progress)
+    curves = {
+        t.name: InvarianceCurve(
+            t, tuple(_point(t, value, hits, len(others)) for value in sorted((*t.values, t.rest)))
+        )
+        for t in chosen
+    }
+    return InvarianceProfile(binary, curves)
+
+
+def _chosen(transforms: Iterable[str | Transform] | None, channels: int) -> list[Transform]:
+    known = known_transforms()
+    if transforms is None:
+        return [t for t in known.values() if t.fits(channels)]
+    chosen = [transforms] if isinstance(transforms, str | Transform) else list(transforms)
+    found: dict[str, Transform] = {}
+    for given in chosen:
+        if not isinstance(given, str | Transform):
+            raise ArgumentTypeError(
+                f"transforms must be names or Transform objects, got {given!r:.80}"
+            )
+        if isinstance(given, str) and given not in known:
+            raise ValueError(f"there is no transform {given!r}{suggest_names(given, known)}")
+        transform = known[given] if isinstance(given, str) else given
+        if transform.name in found:
+            raise ValueError(
+                f"transform {transform.name!r} is given twice: leave one out, or rename it"
+            )
+        if not transform.fits(channels):
+            takes = " or ".join(map(str, transform.channels or ()))
+            raise ValueError(
+                f"transform {transform.name!r} takes images with {takes} channels, but the "
+                f"pattern has {channels}: leave it out"
+            )
+        found[transform.name] = transform
+    if not found:
+        raise ValueError("transforms must have at least one transform; None takes all")
+    return list(found.values())
+
+
+def _random_patterns(binary: Pattern) -> list[Pattern]:
+    """The first control: as many pixels of the same canvas, chosen at random."""
+    kept, total = int((binary.mask > 0).sum()), binary.mask.numel()
+    if kept in (0, total):
+        raise ValueError(
+            f"the pattern's mask has weight on {'none' if kept == 0 else 'all'} of its {total} "
+            "pixels, so random pixels can't be compared with it: give an area"
+        )
+    return [random_pixels(binary, kept / total, seed) for seed in range(DRAWS)]
+
+
+class _Trial(NamedTuple):
+    """What is stamped (None: nothing), and how the stamped images are changed."""
+
+    transform: str
+    value: float
+    what: str
+    pattern: Pattern | None
+    change: Callable[[Tensor], Tensor]
+
+
+def _trials(
+    binary: Pattern, controls: Sequence[Pattern], transforms: Sequence[Transform]
+) -> Iterator[_Trial]:
+    """Everything that is to be counted. The variants of a transform and the draws of random pixels
+    are paired, so that each occurs, but not each with each."""
+    yield _Trial(*UNCHANGED, "pattern", binary, _unchanged)
+    yield _Trial(*UNCHANGED, "no pattern", None, _unchanged)
+    for control in controls:
+        yield _Trial(*UNCHANGED, "random pixels", control, _unchanged)
+    for transform, value in ((t, value) for t in transforms for value in t.values):
+        trial = partial(_Trial, transform.name, value)
+        changes = [
+            partial(transform.of_images, value=value, variant=variant)
+            for variant in range(transform.variants)
+        ]
+        for variant, change in enumerate(changes):
+            yield trial("pattern", transform.of_pattern(binary, value, variant), change)
+            if transform.of == "image":
+                yield trial("no pattern", None, change)
+        for i in range(max(transform.variants, len(controls))):
+            variant, control = i % transform.variants, controls[i % len(controls)]
+            changed = transform.of_pattern(control, value, variant)
+            yield trial("random pixels", changed, changes[variant])
+
+
+def _unchanged(images: Tensor) -> Tensor:
+    return images
+
+
+Hits = dict[tuple[str, float], dict[str, float]]  # by transform and value, then by what is stamped
+
+
+def _count_hits(
+    forward_func: Classifier,
+    trials: Sequence[_Trial],
+    source: LabelledImages,
+    pattern: Pattern,
+    show_progress: bool,
+) -> Hits:
+    """How many images become the pattern's class, on average over the trials of the same kind.
+    Each batch of images is loaded once."""
+    device, dtype = device_and_dtype(forward_func, pattern.canvas)
+    counts = torch.zeros(len(trials), dtype=torch.int64, device=device)
+    bar = tqdm(desc="profile", total=len(trials) * len(source), disable=not show_progress)
+    with bar:
+        for batch in source.in_order():
+            images = batch.to(device, dtype)
+            for i, trial in enumerate(trials):
+                stamped = images if trial.pattern is None else trial.pattern.stamp(images)
+                predicted = predict(forward_func, trial.change(stamped))
+                counts[i] += (predicted == pattern.target).sum()
+                bar.update(len(images))
+    by_kind: dict[tuple[str, float], dict[str, list[int]]] = {}
+    for trial, count in zip(trials, counts.tolist()):
+        kinds = by_kind.setdefault((trial.transform, trial.value), {})
+        kinds.setdefault(trial.what, []).append(count)
+    return {
+        key: {what: fmean(found) for what, found in kinds.items()} for key, kinds in by_kind.items()
+    }
+
+
+def _point(transform: Transform, value: float, hits: Hits, n: int) -> InvariancePoint:
+    key = UNCHANGED if value == transform.rest else (transform.name, value)
+    found = {**hits[UNCHANGED], **hits[key]}  # no pattern is unchanged if only patterns change
+    power, random = (
+        PredictivePower(found[what] / n, wilson(round(found[what]), n), n, found["no pattern"] / n)
+        for what in ("pattern", "random pixels")
+    )
+    return InvariancePoint(value, power, random)
