@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from scripts import imported
+from scripts import ROOT, imported
 from torch import nn
 
 from captum_classpattern import PixelClassifier
@@ -92,3 +92,10 @@ def test_photos_or_rows_are_needed(capsys):
     with pytest.raises(SystemExit):
         gallery.main([])
     assert "--photos or --rows is needed" in capsys.readouterr().err
+
+
+def test_the_page_has_the_tables_of_the_committed_rows(capsys):
+    gallery.main(["--rows", str(ROOT / "benchmarks" / "results" / "gallery.jsonl")])
+    page = (ROOT / "docs" / "gallery.md").read_text()
+    for table in capsys.readouterr().out.strip().split("\n\n"):
+        assert table in page
