@@ -1,7 +1,7 @@
 """Names of classes: which class a name means, and how images get the class numbers of a model."""
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -111,6 +111,13 @@ class ClassNames:
             _index([[_simplified(name) for name in names_of_class] for names_of_class in names]),
             _index([[_simplified(part) for part in _parts(name)] for name in self.names]),
         )
+
+
+def distinct_names(names: Mapping[int, str]) -> dict[int, str]:
+    """The names of classes, with their numbers where some share a name, as ImageNet's two cranes
+    do."""
+    times = Counter(names.values())
+    return {i: name if times[name] == 1 else f"{name} ({i})" for i, name in names.items()}
 
 
 def placeholders(count: int) -> list[str]:

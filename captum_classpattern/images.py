@@ -23,7 +23,7 @@ from torch.utils.data import (
 )
 
 from captum_classpattern._validation import ArgumentTypeError, check_pixels, parse_labels
-from captum_classpattern.class_names import NUMBERINGS, ClassNames, renumber
+from captum_classpattern.class_names import NUMBERINGS, ClassNames, distinct_names, renumber
 from captum_classpattern.classifier import (
     Classifier,
     check_classifier,
@@ -210,8 +210,7 @@ class LabelledImages(Dataset[Any]):
         counted = Counter([] if self.labels is None else self.labels.tolist())
         names = self.class_names or ()
         named = {i: names[i] if i < len(names) else str(i) for i in sorted(counted)}
-        shared = {name for name, times in Counter(named.values()).items() if times > 1}
-        return {f"{n} ({i})" if n in shared else n: counted[i] for i, n in named.items()}
+        return {name: counted[i] for i, name in distinct_names(named).items()}
 
     def with_labels(self, labels: Labels) -> "LabelledImages":
         """The same images with other labels."""

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from captum_classpattern.invariance.transforms import Transform
-from captum_classpattern.scores.intervals import Interval, newcombe, wilson
-from captum_classpattern.scores.power import ENOUGH_IMAGES, PredictivePower
+from captum_classpattern.scores.intervals import Interval, wilson
+from captum_classpattern.scores.power import PredictivePower, beats
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class InvariancePoint:
     @property
     def no_pattern_interval(self) -> Interval:
         """Its Wilson 95 % interval."""
-        return wilson(self._hits(self.no_pattern), self.power.n)
+        return wilson(round(self.no_pattern * self.power.n), self.power.n)
 
     @property
     def margin(self) -> float:
@@ -40,12 +40,8 @@ class InvariancePoint:
     def beats_controls(self) -> bool:
         """Whether the power is above both controls, on at least 100 images: the 95 % interval of
         each difference (:func:`~captum_classpattern.scores.intervals.newcombe`) is above 0."""
-        n, hits = self.power.n, self._hits(self.power.value)
-        controls = map(self._hits, (self.random_pixels.value, self.no_pattern))
-        return n >= ENOUGH_IMAGES and all(newcombe(hits, n, c, n)[0] > 0 for c in controls)
-
-    def _hits(self, share: float) -> int:
-        return round(share * self.power.n)
+        controls = self.random_pixels.value, self.no_pattern
+        return beats(self.power, ((share, self.power.n) for share in controls))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Predictive power: how many held-out images a pattern turns into its class."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from captum_classpattern.classifier import (
 )
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels, predictions
 from captum_classpattern.pattern import Pattern, pixels_kept
-from captum_classpattern.scores.intervals import wilson
+from captum_classpattern.scores.intervals import Interval, newcombe, wilson
 
 ENOUGH_IMAGES = 100  # with fewer, no power is said to beat its controls
 
@@ -112,6 +112,20 @@ def images_to_score(
             f"{pattern.target}"
         )
     return others
+
+
+def beats(power: PredictivePower, controls: Iterable[tuple[float, int]]) -> bool:
+    """Whether a power is above each control, a share of n images: the 95 % interval of each
+    difference is above 0. With fewer than 100 images, it is not said of any power."""
+    return power.n >= ENOUGH_IMAGES and all(
+        interval_above(power, share, n)[0] > 0 for share, n in controls
+    )
+
+
+def interval_above(power: PredictivePower, share: float, n: int) -> Interval:
+    """The 95 % interval of the difference between a power and a share of n images, see
+    :func:`~captum_classpattern.scores.intervals.newcombe`. Shares are whole numbers of hits."""
+    return newcombe(round(power.value * power.n), power.n, round(share * n), n)
 
 
 def power_of(hits: int, n: int, hits_without: int) -> PredictivePower:

@@ -5,8 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.scores.intervals import Interval, newcombe
-from captum_classpattern.scores.power import ENOUGH_IMAGES, PredictivePower
+from captum_classpattern.scores.intervals import Interval
+from captum_classpattern.scores.power import (
+    ENOUGH_IMAGES,
+    PredictivePower,
+    beats,
+    interval_above,
+)
 
 
 @dataclass(frozen=True)
@@ -44,15 +49,14 @@ class Scores:
             (self.random_pixels, n),
             (self.other_canvas, n),
         )
-        return self.enough_images and all(self.interval_above(*c)[0] > 0 for c in controls)
+        return beats(self.power, controls)
 
     def interval_above(self, value: float, n: int) -> Interval:
         """
         The 95 % interval of the difference between the power and another share, of n images; see
         :func:`~captum_classpattern.scores.intervals.newcombe`.
         """
-        power = self.power  # a share of n images is a whole number of hits
-        return newcombe(round(power.value * power.n), power.n, round(value * n), n)
+        return interval_above(self.power, value, n)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers, for JSON."""

@@ -1,7 +1,6 @@
 """``Sweep``: the findings of many models, as a table, a figure, and a matrix of what transfers."""
 
 import os
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -9,6 +8,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from captum_classpattern.class_names import distinct_names
 from captum_classpattern.classifier import Classifier, device_and_dtype
 from captum_classpattern.images import Images, LabelledImages, Labels
 from captum_classpattern.scores.power import predictive_power
@@ -82,9 +82,9 @@ class Sweep:
     def failures(self) -> list[dict[str, Any]]:
         """The units that failed: their ``model``, their ``class``, and why (``error``)."""
         found = self._files.failures()
-        if self.first_look is not None:
+        if (look := self.first_look) is not None:
             known = {(row["model"], row["class"]) for row in found}
-            for row in self.first_look.failures:
+            for row in look.failures:
                 unit = row["model"], row["class"]
                 if unit in known or unit[0] not in self._rows:
                     continue
@@ -188,7 +188,7 @@ class Sweep:
             on = "" if canvas is None else f" on {canvas!r} canvases"
             raise ValueError(f"nothing was found{on} at area {key}")
         kind = "the best canvas" if canvas is None else f"a {canvas} canvas"
-        labels = _distinct(names)
+        labels = distinct_names(names)
         return plot_heat_map(
             {
                 name: {labels.get(target, str(target)): power for target, power in row.items()}
@@ -299,12 +299,6 @@ class Sweep:
         key = str(area)
         rows = (row for row in self._best(model) if key in row["areas"])
         return {row["class"]: {**row, "areas": {key: row["areas"][key]}} for row in rows}
-
-
-def _distinct(names: Mapping[int, str]) -> dict[int, str]:
-    """The names of classes, with their numbers where two have the same."""
-    times = Counter(names.values())
-    return {y: name if times[name] == 1 else f"{name} ({y})" for y, name in names.items()}
 
 
 def _search_power(row: Mapping[str, Any]) -> float:

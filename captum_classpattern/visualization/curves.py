@@ -98,12 +98,7 @@ def plot_curves(
     labelled = columns < 3 and all(ends_are_apart(methods) for methods in curves.values())
     with rc_context(STYLE):
         figure = new_figure(columns * (width + 0.5), rows * 4.0 + 1, use_pyplot)
-        grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
-        for axis in grid.flat[len(curves) :]:
-            axis.remove()
-        axes = np.array(grid.flat[: len(curves)], dtype=object)
-        for axis in grid[:, 0]:
-            axis.set_ylabel("predictive power")
+        axes = add_panels(figure, len(curves), columns)
         for axis, title, methods in zip(axes, titles, curves.values()):
             wrap(axis.set_title(title), width)
             axis.set_xlabel("area of the pattern (% of the pixels)")
@@ -116,6 +111,16 @@ def plot_curves(
             add_legend(figure, axes, list(styles), columns * width)
         fit_figure(figure, axes[0], width, PANEL_HEIGHT, columns, rows)
     return figure, axes
+
+
+def add_panels(figure: Figure, count: int, columns: int) -> npt.NDArray[Any]:
+    """The axes of so many panels of predictive power, row by row, with one scale."""
+    grid = figure.subplots(math.ceil(count / columns), columns, squeeze=False, sharey=True)
+    for axis in grid.flat[count:]:
+        axis.remove()
+    for axis in grid[:, 0]:
+        axis.set_ylabel("predictive power")
+    return np.array(grid.flat[:count], dtype=object)
 
 
 def _check_curves(curves: Any, titles: Sequence[str], areas: Collection[float]) -> None:

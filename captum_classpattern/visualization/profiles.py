@@ -16,6 +16,7 @@ from captum_classpattern.visualization.curves import (
     Point,
     Style,
     add_legend,
+    add_panels,
     line_styles,
     scale_power,
 )
@@ -51,12 +52,7 @@ def plot_profiles(
     with rc_context(SMALL):
         figure = new_figure(columns * (WIDTH + 0.4), rows * (HEIGHT + 0.9) + 1, use_pyplot, title)
         figure.get_layout_engine().set(wspace=GAP, hspace=GAP)  # type: ignore[union-attr, call-arg]
-        grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
-        for axis in grid.flat[len(panels) :]:
-            axis.remove()
-        axes = np.array(grid.flat[: len(panels)], dtype=object)
-        for axis in grid[:, 0]:
-            axis.set_ylabel("predictive power")
+        axes = add_panels(figure, len(panels), columns)
         for axis, panel in zip(axes, panels):
             _draw_panel(axis, panel, styles)
         add_legend(figure, axes[:1], names, columns * WIDTH)
