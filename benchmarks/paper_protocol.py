@@ -1,0 +1,235 @@
+"""How much of the published power is the protocol? The authors' protocol beside ours, by steps.
+
+The authors search on a random fifth of the test images and score on all of them, the class's own
+and the searched ones included; the canvases are the class's first test images. Ours scores on
+unseen images of other classes. All scores of a pattern come from one count of the test images,
+by whether they are of the class and whether they were searched.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from findings import head, line
+from paper_search import model
+from problems import PIXELS, SEARCH
+from torch import Tensor
+from torchvision.datasets import ImageFolder
+
+from captum_classpattern import ClassPattern, Pattern, PixelClassifier, search_masks
+from captum_classpattern.canvases import select_canvases
+from captum_classpattern.classifier import predict
+from captum_classpattern.optimization import PaperLoop
+from captum_classpattern.scores.intervals import Estimate, bootstrap_over_classes
+from captum_classpattern.scores.power import random_pixels
+
+MODELS = ("natural", "backdoored", "robust8")
+PIXELS_KEPT, N_PIXELS = 50, 1_024  # as the authors: 4.9 %
+AREA = PIXELS_KEPT / N_PIXELS
+CANVASES = 2  # of each class
+ROUNDS = 12  # of our solver, as in the other tables
+EVERY = 5  # random pixels are scored on each fifth test image
+BATCH = 200
+SCORES = ("power", "random pixels", "no pattern")
+
+Row = dict[str, Any]
+Counts = dict[str, list[int]]  # hits and images, by group
+
+
+class Search(NamedTuple):
+    """What is searched: on which canvases, and by which solver."""
+
+    canvases: str
+    solver: str
+
+
+AUTHORS, OUR_SOLVER, OURS = (
+    Search("first", "paper"),
+    Search("first", "swap"),
+    Search("positive", "swap"),
+)
+ALL = ("own, searched", "own, unseen", "others, searched", "others, unseen")
+
+
+class Step(NamedTuple):
+    """A row of the table: whose patterns are scored on which groups of test images."""
+
+    title: str
+    search: Search
+    groups: Sequence[str]
+
+
+STEPS = (
+    Step("the authors' protocol: all test images", AUTHORS, ALL),
+    Step("... without the class's own images", AUTHORS, ALL[2:]),
+    Step("... and without the searched images", AUTHORS, ALL[3:]),
+    Step("our solver, the same canvases", OUR_SOLVER, ALL[3:]),
+    Step("our protocol: the better of two positive canvases", OURS, ALL[3:]),
+    Step("*for comparison: the authors' patterns on the searched images*", AUTHORS, ALL[2:3]),
+)
+
+
+class TestSet(NamedTuple):
+    """All test images, and which of them are searched."""
+
+    images: Tensor
+    labels: Tensor
+    searched: Tensor
+
+    @classmethod
+    def read(cls, folder: Path) -> "TestSet":
+        """The CIFAR-10 test set; a random fifth is searched, the same as in the other tables."""
+        test = ImageFolder(folder / "test", PIXELS)
+        order = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))
+        searched = torch.zeros(len(test), dtype=torch.bool)
+        searched[order[:SEARCH]] = True
+        images = torch.stack([image for image, _ in test])
+        return cls(images, torch.tensor(test.targets), searched)
+
+    def part(self, chosen: Tensor) -> "TestSet":
+        """Some of the images."""
+        return TestSet(*(values[chosen] for values in self))
+
+    def counts(self, predicted: Tensor, target: int) -> Counts:
+        """How many images are predicted as the class, and how many there are, by group."""
+        own = self.labels == target
+        return {
+            f"{who}, {when}": [int((predicted[group] == target).sum()), int(group.sum())]
+            for who, of_class in (("own", own), ("others", ~own))
+            for when, seen in (("searched", self.searched), ("unseen", ~self.searched))
+            for group in (of_class & seen,)
+        }
+
+
+def predictions(network: PixelClassifier, images: Tensor, pattern: Pattern | None) -> Tensor:
+    """The predicted class of each image, stamped with a pattern if there is one."""
+    batches = images.split(BATCH)
+    stamped = batches if pattern is None else (pattern.stamp(batch) for batch in batches)
+    return torch.cat([predict(network, batch) for batch in stamped])
+
+
+def measure(data: Path, out: Path, names: Sequence[str] = MODELS) -> list[Row]:
+    """The rows of all models; those that the file has already are not made again."""
+    rows, test = read_rows(out), TestSet.read(data)
+    done = {(row["model"], row["canvases"], row["solver"], row["class"]) for row in rows}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        network = model(name)
+        missing = [
+            (search, target)
+            for search in (AUTHORS, OUR_SOLVER, OURS)
+            for target in sorted(set(test.labels.tolist()))
+            if (name, *search, target) not in done
+        ]
+        unstamped = predictions(network, test.images, None) if missing else None
+        for search, target in missing:
+            print(f"{name}, {search.canvases} canvases, {search.solver}, class {target}")
+            found = [
+                {"model": name, **search._asdict(), "class": target, "canvas": i} | scores
+                for i, pattern in enumerate(patterns(network, test, search, target))
+                for scores in (score(network, test, pattern, unstamped, search),)
+            ]
+            with out.open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps(row) + "\n" for row in found)
+            rows += found
+    return rows
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a file; none if there is no file."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [json.loads(row) for row in lines]
+
+
+def patterns(
+    network: PixelClassifier, test: TestSet, search: Search, target: int
+) -> Sequence[Pattern]:
+    """The binary patterns of a class."""
+    images, labels = test.images[test.searched], test.labels[test.searched]
+    if search == OURS:
+        canvases = select_canvases(network, images, labels, target, n=CANVASES)
+        found = ClassPattern(network, images, labels).search(
+            canvases, target, area=AREA, keep=1, n_steps=ROUNDS
+        )
+        return [pattern.topk(AREA) for pattern in found]
+    canvases = test.images[test.labels == target][:CANVASES]
+    solver = PaperLoop() if search == AUTHORS else search.solver
+    steps = ROUNDS if search == OUR_SOLVER else published_steps(int((labels != target).sum()))
+    masks, _, _ = search_masks(
+        network,
+        canvases,
+        target,
+        images,
+        baseline_labels=labels,
+        solver=solver,
+        area=AREA,
+        n_steps=steps,
+    )
+    return [Pattern(canvas, mask, target).topk(AREA) for canvas, mask in zip(canvases, masks)]
+
+
+def published_steps(n: int) -> int:
+    """The steps of the authors' loop over n images: the mask is stored before its last update."""
+    loop = PaperLoop()
+    return loop.epochs * -(-n // loop.batch_size) - 1
+
+
+def score(
+    network: PixelClassifier, test: TestSet, pattern: Pattern, unstamped: Tensor, search: Search
+) -> dict[str, Counts]:
+    """The counts of a pattern and its controls. Only the authors' patterns need the images that
+    were searched; the others are scored on each fifth unseen image."""
+    some = torch.arange(len(test.labels)) % EVERY == 0
+    chosen = torch.ones_like(some) if search == AUTHORS else some & ~test.searched
+    part, control = test.part(chosen), test.part(some)
+    random = random_pixels(pattern, AREA, seed=pattern.target)
+    found = (
+        part.counts(predictions(network, part.images, pattern), pattern.target),
+        control.counts(predictions(network, control.images, random), pattern.target),
+        test.counts(unstamped, pattern.target),
+    )
+    return dict(zip(SCORES, found))
+
+
+def table(rows: Sequence[Row]) -> Iterator[str]:
+    """A row for each step, and for each model its power and its controls."""
+    names = list(dict.fromkeys(row["model"] for row in rows))
+    yield head(
+        "searched with, scored on",
+        *(f"{name}: {what}" for name in names for what in ("power", "random pixels, no pattern")),
+    )
+    for step in STEPS:
+        cells = []
+        for name in names:
+            power, *controls = (bootstrap_over_classes(shares(rows, name, step, s)) for s in SCORES)
+            cells += [interval(power, "%"), ", ".join(f"{mean.value:.1%}" for mean in controls)]
+        yield line(step.title, *cells)
+    gains = (bootstrap_over_classes(differences(rows, name)) for name in names)
+    yield line(
+        "**what the protocol adds** (the first row minus the third, paired by class)",
+        *(cell for gain in gains for cell in (interval(gain, " points"), "")),
+    )
+
+
+def shares(rows: Sequence[Row], name: str, step: Step, score: str) -> dict[int, list[float]]:
+    """For each class the share of the step's images that its patterns turn, one per canvas."""
+    found: dict[int, list[float]] = {}
+    for row in rows:
+        if (row["model"], row["canvases"], row["solver"]) == (name, *step.search):
+            hits, n = (sum(row[score][group][i] for group in step.groups) for i in (0, 1))
+            found.setdefault(row["class"], []).append(hits / n)
+    return found
+
+
+def differences(rows: Sequence[Row], name: str) -> dict[int, list[float]]:
+    """For each class what the authors' images add to the power on unseen images of others."""
+    theirs, unseen = (shares(rows, name, step, "power") for step in (STEPS[0], STEPS[2]))
+    return {y: [a - b for a, b in zip(theirs[y], unseen[y])] for y in theirs}
+
+
+def interval(mean: Estimate, unit: str) -> str:
+    """A mean in percent with its interval over classes."""
+    low, high = (100 * end for end in mean.interval)
+    return f"{100 * mean.value:.1f}{unit} ({low:.1f} to {high:.1f})"
