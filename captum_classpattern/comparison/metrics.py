@@ -20,9 +20,9 @@ from captum_classpattern.scores.power import PredictivePower
 from captum_classpattern.scores.shape import (
     components,
     high_frequency_share,
-    mean_pairwise_iou,
     total_variation,
 )
+from captum_classpattern.scores.stability import mean_pairwise_iou
 
 MetricValues: TypeAlias = dict[str, Score | Mapping[str, Score]]
 Measure: TypeAlias = Callable[[Classifier, CanvasResult, Task], Any]

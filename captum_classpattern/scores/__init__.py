@@ -1,4 +1,5 @@
-"""Scores of patterns: predictive power with intervals, localisation of triggers, shape of masks."""
+"""Scores of patterns: predictive power with intervals, localisation of triggers, shape of masks,
+agreement of several searches."""
 
 from captum_classpattern.scores.localisation import (
     Localisation,
@@ -11,10 +12,10 @@ from captum_classpattern.scores.shape import (
     Simplicity,
     components,
     high_frequency_share,
-    mean_pairwise_iou,
     simplicity,
     total_variation,
 )
+from captum_classpattern.scores.stability import consensus, mean_pairwise_iou
 
 __all__ = [
     "Localisation",
@@ -22,6 +23,7 @@ __all__ = [
     "Simplicity",
     "changed_pixels",
     "components",
+    "consensus",
     "high_frequency_share",
     "localisation_iou",
     "localise",

@@ -1,16 +1,11 @@
-"""The shape of masks: how simple one is, and how well several agree."""
+"""The shape of masks: how simple one is."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from captum_classpattern._validation import (
-    ArgumentTypeError,
-    check_float_tensor,
-    check_unit_range,
-)
+from captum_classpattern._validation import check_float_tensor, check_unit_range
 
 
 @dataclass(frozen=True)
@@ -103,57 +98,3 @@ def components(mask: Tensor) -> int:
     from scipy.ndimage import label  # slow to import, and only needed here
 
     return int(label((mask > 0).numpy(), structure=[[1, 1, 1]] * 3)[1])
-
-
-def mean_pairwise_iou(masks: Sequence[Tensor]) -> float:
-    r"""
-    Intersection over union of binary masks, on average over all pairs: whether searches with
-    other seeds, or on other canvases, agree on the pixels.
-
-    Args:
-        masks (Sequence[Tensor]): Two or more masks of the same shape, usually (1, H, W), with the
-            values 0 and 1 (or bool), such as those of :meth:`Pattern.topk`.
-
-    Returns:
-        *float*: In [0, 1]; 1 if all masks are the same. Two masks of k out of n pixels chosen at
-        random share about k / n of their pixels and score about k / (2 n - k).
-
-    Raises:
-        TypeError: If a mask is not a Tensor.
-        ValueError: If there are fewer than two masks, if their shapes differ, or if one is empty
-            or has values other than 0 and 1.
-
-    Examples::
-
-        >>> left = torch.tensor([[[1.0, 1.0, 0.0, 0.0]]])
-        >>> middle = torch.tensor([[[0.0, 1.0, 1.0, 0.0]]])
-        >>> mean_pairwise_iou([left, left]), round(mean_pairwise_iou([left, middle]), 4)
-        (1.0, 0.3333)
-    """
-    _check_masks(masks)
-    flat = torch.stack([mask.detach().cpu().double().flatten() for mask in masks])
-    both = flat @ flat.T
-    sizes = both.diagonal()
-    iou = both / (sizes[:, None] + sizes[None, :] - both)
-    first, second = torch.triu_indices(len(flat), len(flat), offset=1)
-    return float(iou[first, second].mean())
-
-
-def _check_masks(masks: Sequence[Tensor]) -> None:
-    if len(masks) < 2:
-        raise ValueError(f"masks must be two or more to be compared in pairs, got {len(masks)}")
-    for number, mask in enumerate(masks):
-        if not isinstance(mask, Tensor):
-            raise ArgumentTypeError(f"masks must be Tensors, but number {number} is {mask!r:.80}")
-        if mask.shape != masks[0].shape:
-            raise ValueError(
-                f"masks must all have one shape: number 0 has {tuple(masks[0].shape)}, number "
-                f"{number} has {tuple(mask.shape)}"
-            )
-        if not bool(((mask == 0) | (mask == 1)).all()):
-            raise ValueError(
-                f"masks must hold only 0 and 1, but number {number} has other values: make it "
-                "binary first, for instance with Pattern.topk"
-            )
-        if not bool(mask.any()):
-            raise ValueError(f"each mask must keep some pixel, but number {number} is empty")

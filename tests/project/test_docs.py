@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import matplotlib
+import pytest
 from extend import DEFINITIONS
 
 import captum_classpattern
@@ -137,3 +138,10 @@ def test_the_page_on_sweeps_runs(tmp_path, monkeypatch):
     _, names = run("sweep.md", tmp_path, monkeypatch)
     assert len(names["found"].table()) == 3 * 2
     assert (tmp_path / "power.png").stat().st_size > 5_000
+
+
+def test_the_page_on_quantus_runs(tmp_path, monkeypatch):
+    pytest.importorskip("quantus", exc_type=ImportError)  # OpenCV needs libGL
+    _, names = run("quantus.md", tmp_path, monkeypatch)
+    assert list(names["scores"]) == list(names["metrics"])
+    assert all(len(values) == 2 for values in names["scores"].values())

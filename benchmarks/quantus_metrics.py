@@ -1,0 +1,176 @@
+"""Metrics of Quantus for class patterns, Integrated Gradients and random pixels.
+
+    pip install -e '.[quantus]'
+    python benchmarks/quantus_metrics.py --out quantus.jsonl
+
+explains one canvas per class of the demo's natural model and prints the table of docs/quantus.md.
+Each finished metric is appended to the file, so that the same command continues after an
+interruption, and the table of a finished file is printed at once:
+
+    python benchmarks/quantus_metrics.py --rows benchmarks/results/quantus.jsonl
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from captum.attr import IntegratedGradients
+from findings import head, line
+from problems import Problem, demo_problems
+from torch import Tensor, nn
+
+from captum_classpattern import (
+    ClassPattern,
+    LabelledImages,
+    Pattern,
+    predictive_power,
+    select_canvases,
+)
+from captum_classpattern.comparison import RandomPixels
+from captum_classpattern.scores.intervals import bootstrap_over_classes
+
+IMAGES = 300  # held-out images of the predictive power, at most
+AREA, NOISY = 0.05, 5  # noisy copies of a canvas
+METRICS = {  # in the order of the table, with the better direction and the possible values
+    "predictive power": ("higher", "0 to 1"),
+    "PixelFlipping": ("lower", "0 to 1"),
+    "Sparseness": ("higher", "0 to 1"),
+    "RandomLogit": ("lower", "-1 to 1"),
+    "MPRT": ("lower", "-1 to 1"),
+    "MaxSensitivity": ("lower", "from 0"),
+}
+
+Row = Mapping[str, Any]
+Method = Callable[[nn.Module, Tensor, list[int]], Tensor]
+
+
+def methods_of(images: LabelledImages, n_steps: int | None) -> dict[str, Method]:
+    """The map of each canvas, by each method."""
+
+    def class_pattern(model: nn.Module, inputs: Tensor, targets: list[int]) -> Tensor:
+        return ClassPattern(model, images).attribute(inputs, targets, area=AREA, n_steps=n_steps)
+
+    def integrated_gradients(model: nn.Module, inputs: Tensor, targets: list[int]) -> Tensor:
+        return IntegratedGradients(model).attribute(inputs, target=targets).detach()
+
+    def random_pixels(model: nn.Module, inputs: Tensor, targets: list[int]) -> Tensor:
+        return RandomPixels(model).attribute(inputs)
+
+    return {
+        "ClassPattern": class_pattern,
+        "IntegratedGradients": integrated_gradients,
+        "random pixels": random_pixels,
+    }
+
+
+def for_quantus(method: Method) -> Callable[..., Any]:
+    """A method as Quantus calls it: with arrays, and with arguments that we have no use for."""
+
+    def explain(model: nn.Module, inputs: Any, targets: Any, **_: Any) -> Any:
+        images = torch.as_tensor(inputs, dtype=torch.float32)
+        return method(model, images, targets.tolist()).numpy()
+
+    return explain
+
+
+def quantus_metrics(n_classes: int) -> dict[str, Any]:
+    """Each metric with the settings of the table."""
+    import quantus  # an extra
+
+    quiet = {"disable_warnings": True}
+    return {
+        "PixelFlipping": quantus.PixelFlipping(features_in_step=28, **quiet),
+        "Sparseness": quantus.Sparseness(**quiet),
+        "RandomLogit": quantus.RandomLogit(num_classes=n_classes, **quiet),
+        "MPRT": quantus.MPRT(skip_layers=True, return_last_correlation=True, **quiet),
+        "MaxSensitivity": quantus.MaxSensitivity(nr_samples=NOISY, lower_bound=0.02, **quiet),
+    }
+
+
+def powers(problem: Problem, method: Method, canvases: Tensor, classes: list[int]) -> list[float]:
+    """The predictive power of the pixels that a map ranks highest."""
+    held_out = LabelledImages(problem.held_out, problem.held_out_labels).stratified_sample(IMAGES)
+    found, seen = [], frozenset(LabelledImages(problem.images).hashes)
+    for canvas, ranks, y in zip(canvases, method(problem.model, canvases, classes), classes):
+        low, high = ranks.aminmax()
+        mask = ((ranks - low) / (high - low).clamp(min=1e-12)).mean(0, keepdim=True)
+        pattern = Pattern(canvas, mask.clamp(0, 1), y, seen=seen)
+        found.append(predictive_power(problem.model, pattern, held_out, area=AREA).value)
+    return found
+
+
+def values_of(
+    problem: Problem, metric: str, method: Method, canvases: Tensor, classes: list[int]
+) -> list[float]:
+    """The value of each canvas."""
+    if metric == "predictive power":
+        return powers(problem, method, canvases, classes)
+    np.random.seed(0)  # Quantus draws its noise from there
+    measured = quantus_metrics(len(classes))[metric](
+        model=problem.model,
+        x_batch=canvases.numpy(),
+        y_batch=np.array(classes),
+        explain_func=for_quantus(method),
+        softmax=metric == "PixelFlipping",
+    )
+    return [float(np.mean(value)) for value in measured]  # of PixelFlipping, a curve each
+
+
+def measure(problem: Problem, out: Path, n_steps: int | None) -> None:
+    """Appends the rows that the file lacks."""
+    classes = sorted(set(problem.labels.tolist()))
+    images = LabelledImages(problem.images, problem.labels)
+    canvases = torch.cat([select_canvases(problem.model, images, target=y, n=1) for y in classes])
+    done = {(row["metric"], row["method"]) for row in read_rows(out)}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    for metric in METRICS:
+        for name, method in methods_of(images, n_steps).items():
+            if (metric, name) in done:
+                continue
+            print(f"{metric} of {name}", flush=True)
+            values = values_of(problem, metric, method, canvases, classes)
+            row = {"metric": metric, "method": name, "classes": classes, "values": values}
+            with out.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a file; none if there is no file."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [json.loads(row) for row in lines]
+
+
+def table(rows: Sequence[Row]) -> Iterator[str]:
+    """A row for each metric: the means over classes, with their intervals."""
+    by_name = {(row["metric"], row["method"]): row for row in rows}
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    yield head("metric", "values", "better", *methods)
+    for metric, (better, values) in METRICS.items():
+        cells = [mean(by_name[metric, method]) for method in methods]
+        yield line(metric, values, better, *cells)
+
+
+def mean(row: Row) -> str:
+    """The mean over classes with its interval."""
+    found = bootstrap_over_classes({y: [v] for y, v in zip(row["classes"], row["values"])})
+    return f"{found.value:.2f} ({found.interval[0]:.2f} to {found.interval[1]:.2f})"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--out", type=Path, default=Path("quantus.jsonl"))
+    parser.add_argument("--rows", type=Path, help="print the table of these rows, measure nothing")
+    parser.add_argument("--steps", type=int, help="rounds of a search; by default, the solver's")
+    given = parser.parse_args(arguments)
+    if given.rows is None:
+        [problem] = [each for each in demo_problems() if each.name == "demo, natural"]
+        measure(problem, given.out, given.steps)
+    print(*table(read_rows(given.rows or given.out)), sep="\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,443 @@
+"""Do two searches find the same pattern? IoU between seeds, canvases and networks, and consensus.
+
+    python benchmarks/stability.py --cifar10 FOLDER --out stability.jsonl
+
+searches each class of the CIFAR-10 models with several seeds on the same canvas, and scores the
+consensus of five seeds next to one search with five times the passes. Without ``--cifar10``, it
+takes the demo's natural model. Each finished search of all classes is appended to the file, so that
+the same command continues after an interruption. The tables and the picture are made from the rows:
+
+    python benchmarks/stability.py --rows benchmarks/results/stability.jsonl --figure stability.png
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any, NamedTuple
+
+import paper_search
+import torch
+from findings import head, line
+from matplotlib.figure import Figure
+from problems import Problem, cifar10_parts, demo_problems
+from torch import Tensor
+
+from captum_classpattern import (
+    ClassPattern,
+    LabelledImages,
+    Pattern,
+    predictive_power,
+    select_canvases,
+)
+from captum_classpattern.demo import demo_images
+from captum_classpattern.scores import consensus, mean_pairwise_iou
+from captum_classpattern.scores.intervals import Estimate, bootstrap_over_classes
+from captum_classpattern.scores.power import random_pixels
+
+AREA, IMAGES = 0.05, 300  # held-out images, at most
+GROUP = 4  # seeds of a consensus; a long search takes as many passes
+
+
+class Plan(NamedTuple):
+    """The searches of a model on a kind of canvas, and the sizes of their consensuses."""
+
+    model: str
+    canvas: str
+    seeds: int
+    sizes: tuple[int, ...] = (GROUP,)
+
+
+PLANS = (  # the demo is for development
+    Plan("demo, natural", "positive", 8, (2, GROUP, 8)),
+    Plan("demo, natural", "second positive", 2),
+    Plan("demo, natural", "white", 2),
+    Plan("CIFAR-10, natural", "positive", 8),
+    Plan("CIFAR-10, natural", "white", 8),
+    Plan("CIFAR-10, robust8", "positive", 8),
+    Plan("CIFAR-10, natural", "second positive", 2),
+    Plan("CIFAR-10, natural_short", "white", 2),
+)
+SINGLE, LONG, CONSENSUS, RANDOM = "one search", "one long search", "consensus", "random pixels"
+NETWORKS = ("CIFAR-10, natural", "CIFAR-10, natural_short")  # of the same first weights
+
+SHOWN = ("CIFAR-10, natural", "white", (0, 1, 2, 3))  # model, canvas and classes of the picture
+SIDE = 1.6  # of a mask in the picture, in inches
+
+Row = Mapping[str, Any]
+Key = tuple[str, str, str, int, int]  # model, canvas, kind, seeds that it was made of, number
+
+
+def key_of(row: Row) -> Key:
+    return row["model"], row["canvas"], row["kind"], row["size"], row["number"]
+
+
+def canvases_of(problem: Problem, kind: str, classes: Sequence[int]) -> Tensor:
+    """One canvas of each class."""
+    _, model, images, labels, *_ = problem
+    if kind == "white":
+        return torch.ones(len(classes), *images.shape[1:])
+    place = ("positive", "second positive").index(kind)
+    return torch.stack(
+        [select_canvases(model, images, labels, y, n=2)[place].cpu() for y in classes]
+    )
+
+
+def to_lists(mask: Tensor) -> dict[str, list[float]]:
+    """The pixels of a mask (1, H, W), in reading order, and their weights, for a row of a file."""
+    [pixels] = mask.flatten().nonzero(as_tuple=True)
+    weights = [round(weight, 3) for weight in mask.flatten()[pixels].tolist()]
+    return {"pixels": pixels.tolist(), "weights": weights}
+
+
+def mask_of(row: Row) -> Tensor:
+    """The mask (1, H, W) of a row."""
+    mask = torch.zeros(row["shape"])
+    mask.view(-1)[row["pixels"]] = torch.tensor(row["weights"])
+    return mask[None]
+
+
+class Study:
+    """The searches of one model on one kind of canvas, and what is scored of them."""
+
+    def __init__(self, problem: Problem, plan: Plan, done: Sequence[Row]) -> None:
+        self.problem, self.plan = problem, plan
+        self.classes = sorted(set(problem.labels.tolist()))
+        self.canvases = canvases_of(problem, plan.canvas, self.classes)
+        self.images = LabelledImages(problem.images, problem.labels)
+        self.seen = frozenset(self.images.hashes)
+        held_out = LabelledImages(problem.held_out, problem.held_out_labels)
+        self.held_out = held_out.stratified_sample(IMAGES)
+        self.rows = [r for r in done if (r["model"], r["canvas"]) == plan[:2]]
+
+    def missing(self) -> Iterator[list[Row]]:
+        """The rows that are not done yet, those of one search or of one consensus at a time."""
+        for seed in range(self.plan.seeds):
+            yield from self._unless_done(SINGLE, 1, seed, self._searched)
+        for group in range(self.plan.seeds // GROUP):
+            yield from self._unless_done(LONG, GROUP, group, self._searched)
+        for size in self.plan.sizes:
+            for group in range(self.plan.seeds // size):
+                yield from self._unless_done(CONSENSUS, size, group, self._consensus)
+        yield from self._unless_done(RANDOM, 1, 0, self._random)
+
+    def _unless_done(
+        self, kind: str, size: int, number: int, make: Callable[[int, int], Iterator[Any]]
+    ) -> Iterator[list[Row]]:
+        key = self.plan.model, self.plan.canvas, kind, size, number
+        if any(key_of(row) == key for row in self.rows):
+            return
+        names = ("model", "canvas", "kind", "size", "number")
+        rows: list[Row] = []
+        for pattern, found in make(size, number):
+            power = predictive_power(self.problem.model, pattern, self.held_out, area=AREA)
+            rows.append({
+                **dict(zip(names, key)),
+                "class": pattern.target,
+                **found,
+                "power": power.value,
+                "no_pattern": power.without,
+                "images": power.n,
+                "shape": list(pattern.mask.shape[1:]),
+                **to_lists(pattern.mask),
+            })  # fmt: skip
+        self.rows += rows
+        yield rows
+
+    def _searched(self, size: int, number: int) -> Iterator[Any]:
+        """One pattern of each class. A long search has the passes of ``size`` others, and a seed
+        of its own."""
+        budget = None
+        seed = number
+        if size > 1:
+            seed += self.plan.seeds
+            budget = size * max(row["passes"] for row in self.rows if row["kind"] == SINGLE)
+        explainer = ClassPattern(self.problem.model, self.images)
+        patterns = explainer.search(
+            self.canvases, self.classes, area=AREA, budget=budget, seed=seed
+        )
+        for pattern in patterns:
+            passes = pattern.info["passes_together"] // len(patterns)
+            yield pattern, {"passes": passes, "search_power": pattern.info["search_power"]}
+
+    def _consensus(self, size: int, number: int) -> Iterator[Any]:
+        for place, y in enumerate(self.classes):
+            rows = [
+                row
+                for row in self.rows
+                if (row["kind"], row["class"]) == (SINGLE, y) and row["number"] // size == number
+            ]
+            canvas = self.canvases[place]
+            patterns = [Pattern(canvas, mask_of(row), y, seen=self.seen) for row in rows]
+            yield consensus(patterns, AREA), {"passes": sum(row["passes"] for row in rows)}
+
+    def _random(self, size: int, number: int) -> Iterator[Any]:
+        for place, y in enumerate(self.classes):
+            canvas = self.canvases[place]
+            blank = Pattern(canvas, torch.zeros(1, *canvas.shape[1:]), y, seen=self.seen)
+            yield random_pixels(blank, AREA, y), {"passes": 0}
+
+
+def name_of(model: str, y: int) -> str:
+    """The name of a class."""
+    names = demo_images().search.class_names if model.startswith("demo") else None
+    return (names or paper_search.CLASS_NAMES)[y]
+
+
+def problems_of(cifar10: Path | None) -> Iterator[Problem]:
+    """The models, each when it is needed."""
+    if cifar10 is None:
+        yield from (problem for problem in demo_problems() if problem.name == "demo, natural")
+        return
+    parts = cifar10_parts(cifar10, 0, paper_search.HELD_OUT)
+    for name in dict.fromkeys(plan.model for plan in PLANS):
+        if name.startswith("CIFAR-10, "):
+            yield Problem(name, paper_search.model(name.removeprefix("CIFAR-10, ")), *parts)
+
+
+def measure(problems: Sequence[Problem], out: Path) -> None:
+    """Appends the rows that the file lacks."""
+    by_name = {problem.name: problem for problem in problems}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    for plan in PLANS:
+        if plan.model not in by_name:
+            continue
+        for rows in Study(by_name[plan.model], plan, read_rows(out)).missing():
+            with out.open("a", encoding="utf-8") as file:
+                file.write("".join(json.dumps(row) + "\n" for row in rows))
+            first = rows[0]
+            power = fmean(row["power"] for row in rows)
+            print(
+                f"{plan.model}, {plan.canvas}, {first['kind']} {first['number']}: {power:.3f}",
+                flush=True,
+            )
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a file; none if there is no file."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [json.loads(row) for row in lines]
+
+
+class Rows:
+    """The rows of one model on one kind of canvas: masks and powers by class."""
+
+    def __init__(self, rows: Sequence[Row], model: str, canvas: str) -> None:
+        self.rows = [row for row in rows if (row["model"], row["canvas"]) == (model, canvas)]
+        self.classes = sorted({row["class"] for row in self.rows})
+
+    def of(self, kind: str, y: int, size: int | None = None) -> list[Row]:
+        """The rows of a kind and a class, in the order of their numbers."""
+        found = [row for row in self.rows if (row["kind"], row["class"]) == (kind, y)]
+        found = [row for row in found if size is None or row["size"] == size]
+        return sorted(found, key=lambda row: row["number"])
+
+    def masks(self, kind: str, y: int, size: int | None = None) -> list[Tensor]:
+        """Their binary masks."""
+        return [(mask_of(row) > 0).float() for row in self.of(kind, y, size)]
+
+    def powers(self, kind: str, y: int, size: int | None = None) -> list[float]:
+        return [row["power"] for row in self.of(kind, y, size)]
+
+    def iou(self, kind: str, size: int | None = None) -> Estimate:
+        """Between the patterns of a kind, of the same class."""
+        pairs = {y: [mean_pairwise_iou(self.masks(kind, y, size))] for y in self.classes}
+        return bootstrap_over_classes(pairs)
+
+    def iou_of_classes(self) -> Estimate:
+        """Between patterns of two classes, with the same seed."""
+        masks = {y: self.masks(SINGLE, y) for y in self.classes}
+        return bootstrap_over_classes({
+            y: [
+                mean_pairwise_iou(pair)
+                for other in self.classes
+                if other != y
+                for pair in zip(masks[y], masks[other])
+            ]
+            for y in self.classes
+        })  # fmt: skip
+
+    def best_of_group(self, y: int) -> list[float]:
+        """The power of the search that the judging images prefer, in each group of seeds."""
+        rows = self.of(SINGLE, y)
+        groups = [rows[start : start + GROUP] for start in range(0, len(rows), GROUP)]
+        return [max(group, key=lambda row: row["search_power"])["power"] for group in groups]
+
+    def contenders(self, y: int) -> dict[str, list[float]]:
+        """The powers of what is compared with a consensus."""
+        return {
+            SINGLE: self.powers(SINGLE, y),
+            "best of four": self.best_of_group(y),
+            LONG: self.powers(LONG, y),
+        }
+
+    def gain(self, contender: str) -> Estimate:
+        """The power of a consensus minus that of a contender, paired by class."""
+        return bootstrap_over_classes({
+            y: [fmean(self.powers(CONSENSUS, y, GROUP)) - fmean(self.contenders(y)[contender])]
+            for y in self.classes
+        })  # fmt: skip
+
+
+def studies(rows: Sequence[Row]) -> Iterator[tuple[str, Rows]]:
+    """Each model and kind of canvas that has consensuses."""
+    for model, canvas in dict.fromkeys((row["model"], row["canvas"]) for row in rows):
+        study = Rows(rows, model, canvas)
+        if any(row["kind"] == CONSENSUS for row in study.rows):
+            yield f"{model}, {canvas}", study
+
+
+def share(estimate: Estimate, form: str = ".2f") -> str:
+    low, high = estimate.interval
+    return f"{estimate.value:{form}} ({low:{form}} to {high:{form}})"
+
+
+def tables(rows: Sequence[Row]) -> Iterator[str]:
+    """Agreement; agreement across canvases and networks; powers; what a consensus gains; sizes."""
+    yield from agreement(rows)
+    yield ""
+    yield from across(rows)
+    yield ""
+    yield from powers(rows)
+    yield ""
+    yield from gains(rows)
+    yield ""
+    yield from sizes(rows)
+
+
+def agreement(rows: Sequence[Row]) -> Iterator[str]:
+    """IoU between seeds, with the controls: other classes, and chance."""
+    yield head("IoU of two ...", "searches", "long searches", "consensuses", "classes", "chance")
+    for name, study in studies(rows):
+        row = study.rows[0]
+        kept, total = len(row["pixels"]), row["shape"][0] * row["shape"][1]
+        yield line(
+            name,
+            share(study.iou(SINGLE)),
+            share(study.iou(LONG)),
+            share(study.iou(CONSENSUS, GROUP)),
+            share(study.iou_of_classes()),
+            f"{kept / (2 * total - kept):.3f}",
+        )
+
+
+def across(rows: Sequence[Row]) -> Iterator[str]:
+    """IoU of patterns of a class with the same seed, on two canvases or of two networks."""
+    yield head("IoU of a class's patterns on ...", "IoU")
+    for model in dict.fromkeys(row["model"] for row in rows):
+        for pair in (("positive", "second positive"), ("positive", "white")):
+            studies = [Rows(rows, model, canvas) for canvas in pair]
+            if all(study.rows for study in studies):
+                yield line(f"{model}: {' and '.join(pair)} canvas", share(between(*studies)))
+    networks = [Rows(rows, model, "white") for model in NETWORKS]
+    if all(study.rows for study in networks):
+        yield line(f"white canvas: {' and '.join(NETWORKS)}", share(between(*networks)))
+
+
+def between(one: Rows, other: Rows) -> Estimate:
+    """The IoU of patterns of the same class and seed."""
+    return bootstrap_over_classes({
+        y: [mean_pairwise_iou(p) for p in zip(one.masks(SINGLE, y), other.masks(SINGLE, y))]
+        for y in one.classes
+    })  # fmt: skip
+
+
+def powers(rows: Sequence[Row]) -> Iterator[str]:
+    """Mean powers, with the controls."""
+    yield head(
+        "power", "one search", "its spread", "best of four", "consensus of four",
+        "one search, four times as long", "random pixels", "no pattern",
+    )  # fmt: skip
+    for name, study in studies(rows):
+        by_class = {y: study.contenders(y) for y in study.classes}
+        means = {
+            kind: bootstrap_over_classes({y: by_class[y][kind] for y in study.classes})
+            for kind in by_class[study.classes[0]]
+        }
+        of_four = {y: study.powers(CONSENSUS, y, GROUP) for y in study.classes}
+        yield line(
+            name,
+            share(means[SINGLE], ".1%"),
+            f"{fmean(stdev(by_class[y][SINGLE]) for y in study.classes):.1%}",
+            share(means["best of four"], ".1%"),
+            share(bootstrap_over_classes(of_four), ".1%"),
+            share(means[LONG], ".1%"),
+            f"{fmean(row['power'] for row in study.rows if row['kind'] == RANDOM):.1%}",
+            f"{fmean(row['no_pattern'] for row in study.rows if row['kind'] == RANDOM):.1%}",
+        )
+
+
+def gains(rows: Sequence[Row]) -> Iterator[str]:
+    """Paired differences over classes, in percentage points."""
+    names = {SINGLE: "one search", "best of four": "the best of four", LONG: "one long search"}
+    yield head("points that a consensus gains over ...", *names.values())
+    for name, study in studies(rows):
+        cells = [study.gain(contender) for contender in names]
+        yield line(name, *(points(cell) for cell in cells))
+
+
+def points(estimate: Estimate) -> str:
+    value, low, high = (100 * each for each in (estimate.value, *estimate.interval))
+    return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
+
+
+def sizes(rows: Sequence[Row]) -> Iterator[str]:
+    """Power of consensuses of several sizes, and the IoU between those of the same size."""
+    yield head("consensus of ...", "power", "IoU of two")
+    for name, study in studies(rows):
+        found = sorted({row["size"] for row in study.rows if row["kind"] == CONSENSUS})
+        if len(found) == 1:
+            continue
+        for size in found:
+            power = {y: study.powers(CONSENSUS, y, size) for y in study.classes}
+            several = len(power[study.classes[0]]) > 1
+            iou = share(study.iou(CONSENSUS, size)) if several else ""
+            yield line(f"{size}: {name}", share(bootstrap_over_classes(power), ".1%"), iou)
+
+
+def picture(rows: Sequence[Row], model: str, canvas: str, shown: Sequence[int]) -> Figure:
+    """For some classes: the masks of a group of searches, how often each pixel was found, and the
+    consensus."""
+    study = Rows(rows, model, canvas)
+    columns = [f"search {n + 1}" for n in range(GROUP)] + ["how often", "consensus"]
+    figure = Figure((len(columns) * SIDE, len(shown) * (SIDE + 0.3)), layout="constrained")
+    axes = figure.subplots(len(shown), len(columns), squeeze=False)
+    for place, (y, of_class) in enumerate(zip(shown, axes)):
+        singles, [first, *_] = study.of(SINGLE, y)[:GROUP], study.of(CONSENSUS, y, GROUP)
+        binary = [(mask_of(row) > 0).float()[0] for row in (*singles, first)]
+        often = torch.stack(binary[:GROUP]).mean(0)
+        for axis, image in zip(of_class, [*binary[:GROUP], often, binary[GROUP]]):
+            colours = "viridis" if image is often else "gray"
+            drawn = axis.imshow(image.numpy(), cmap=colours, vmin=0, vmax=1)
+            axis.set(xticks=[], yticks=[])
+            if image is often:
+                frequent = drawn
+        for axis, row in zip((*of_class[:GROUP], of_class[-1]), (*singles, first)):
+            axis.set_xlabel(f"{row['power']:.0%}", fontsize=13)
+        of_class[0].set_ylabel(name_of(model, y), fontsize=13)
+        if place == 0:
+            for axis, name in zip(of_class, columns):
+                axis.set_title(name, fontsize=13)
+    bar = figure.colorbar(frequent, ax=axes[:, -2].tolist(), location="bottom", ticks=[0, 0.5, 1])
+    bar.ax.set_xticklabels(["none", "half", "all"])
+    return figure
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--cifar10", type=Path, help="folder with test/<class>/; else the demo")
+    parser.add_argument("--out", type=Path, default=Path("stability.jsonl"))
+    parser.add_argument("--rows", type=Path, help="print the tables of these rows, search nothing")
+    parser.add_argument("--figure", type=Path, help="also draw the picture of these rows")
+    given = parser.parse_args(arguments)
+    if given.rows is None:
+        measure(list(problems_of(given.cifar10)), given.out)
+    rows = read_rows(given.rows or given.out)
+    print(*tables(rows), sep="\n")
+    if given.figure:
+        picture(rows, *SHOWN).savefig(given.figure, dpi=150)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""Several searches of one class: how well their masks agree, and what is common to them."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from captum_classpattern._validation import ArgumentTypeError
+from captum_classpattern.pattern import Pattern
+
+
+def mean_pairwise_iou(masks: Sequence[Tensor]) -> float:
+    r"""
+    Intersection over union of binary masks, on average over all pairs: whether searches with
+    other seeds, or on other canvases, agree on the pixels.
+
+    Args:
+        masks (Sequence[Tensor]): Two or more masks of the same shape, usually (1, H, W), with the
+            values 0 and 1 (or bool), such as those of :meth:`Pattern.topk`.
+
+    Returns:
+        *float*: In [0, 1]; 1 if all masks are the same. Two masks of k out of n pixels chosen at
+        random share about k / n of their pixels and score about k / (2 n - k).
+
+    Raises:
+        TypeError: If a mask is not a Tensor.
+        ValueError: If there are fewer than two masks, if their shapes differ, or if one is empty
+            or has values other than 0 and 1.
+
+    Examples::
+
+        >>> left = torch.tensor([[[1.0, 1.0, 0.0, 0.0]]])
+        >>> middle = torch.tensor([[[0.0, 1.0, 1.0, 0.0]]])
+        >>> mean_pairwise_iou([left, left]), round(mean_pairwise_iou([left, middle]), 4)
+        (1.0, 0.3333)
+    """
+    _check_masks(masks)
+    flat = torch.stack([mask.detach().cpu().double().flatten() for mask in masks])
+    both = flat @ flat.T
+    sizes = both.diagonal()
+    iou = both / (sizes[:, None] + sizes[None, :] - both)
+    first, second = torch.triu_indices(len(flat), len(flat), offset=1)
+    return float(iou[first, second].mean())
+
+
+def consensus(patterns: Sequence[Pattern], area: float = 0.05) -> Pattern:
+    r"""
+    What several patterns have in common: the mean of their masks, made binary by
+    :meth:`Pattern.topk`.
+
+    Masks of :meth:`ClassPattern.search` weigh each pixel, so among pixels that equally many
+    patterns keep, those come first that the searches found more helpful.
+
+    Args:
+        patterns (Sequence[Pattern]): One or more patterns of the same canvas and target, such as
+            those of :meth:`ClassPattern.search` with several seeds.
+        area (float): Share of the pixels to keep, as in :meth:`Pattern.topk`. Default: 0.05.
+
+    Returns:
+        *Pattern*: A pattern of exactly that many pixels. Its ``seen`` holds the search images of
+        all patterns. Its ``info`` holds ``consensus_of``, the number of patterns, their ``seeds``
+        and ``passes_together``, the sum of their passes (None where a pattern has none), and
+        ``class_name`` if they have one.
+
+    Raises:
+        TypeError: If one is not a Pattern.
+        ValueError: If there is none, if their canvases or targets differ, or if the area rounds to
+            no pixel or to all of them.
+
+    Examples::
+
+        >>> canvas = torch.rand(3, 1, 4)
+        >>> masks = torch.tensor([[1.0, 0, 0, 1], [0, 1, 0, 1], [0, 1, 1, 0]]).view(3, 1, 1, 4)
+        >>> patterns = [Pattern(canvas, mask, target=2) for mask in masks]
+        >>> consensus(patterns, area=0.5).mask
+        tensor([[[0., 1., 0., 1.]]])
+    """
+    _check_patterns(patterns)
+    first = patterns[0]
+    masks = torch.stack([pattern.mask.detach().cpu().double() for pattern in patterns])
+    mean = Pattern(first.canvas, masks.mean(0), first.target)
+    mask = mean.topk(area).mask.to(first.mask)
+    return Pattern(first.canvas, mask, first.target, _info(patterns), _seen(patterns))
+
+
+def _check_masks(masks: Sequence[Tensor]) -> None:
+    if len(masks) < 2:
+        raise ValueError(f"masks must be two or more to be compared in pairs, got {len(masks)}")
+    for number, mask in enumerate(masks):
+        if not isinstance(mask, Tensor):
+            raise ArgumentTypeError(f"masks must be Tensors, but number {number} is {mask!r:.80}")
+        if mask.shape != masks[0].shape:
+            raise ValueError(
+                f"masks must all have one shape: number 0 has {tuple(masks[0].shape)}, number "
+                f"{number} has {tuple(mask.shape)}"
+            )
+        if not bool(((mask == 0) | (mask == 1)).all()):
+            raise ValueError(
+                f"masks must hold only 0 and 1, but number {number} has other values: make it "
+                "binary first, for instance with Pattern.topk"
+            )
+        if not bool(mask.any()):
+            raise ValueError(f"each mask must keep some pixel, but number {number} is empty")
+
+
+def _check_patterns(patterns: Sequence[Pattern]) -> None:
+    if len(patterns) == 0:
+        raise ValueError("patterns must be one or more, got 0")
+    for number, pattern in enumerate(patterns):
+        if not isinstance(pattern, Pattern):
+            raise ArgumentTypeError(
+                f"patterns must be Patterns, but number {number} is {pattern!r:.80}"
+            )
+        first = patterns[0]
+        if pattern.target != first.target:
+            raise ValueError(
+                f"patterns must all be of one target: number 0 is of {first.target}, number "
+                f"{number} of {pattern.target}"
+            )
+        if not torch.equal(pattern.canvas.cpu(), first.canvas.cpu()):
+            raise ValueError(
+                f"patterns must all be of one canvas, but number {number} has another one than "
+                "number 0: search the same canvas with several seeds"
+            )
+
+
+def _info(patterns: Sequence[Pattern]) -> dict[str, object]:
+    """What a consensus was made of."""
+    passes = [pattern.info.get("passes_together") for pattern in patterns]
+    known = [each for each in passes if isinstance(each, int)]
+    info: dict[str, object] = {
+        "consensus_of": len(patterns),
+        "seeds": [pattern.info.get("seed") for pattern in patterns],
+        "passes_together": sum(known) if len(known) == len(passes) else None,
+    }
+    names = {pattern.info.get("class_name") for pattern in patterns} - {None}
+    return {**info, "class_name": names.pop()} if len(names) == 1 else info
+
+
+def _seen(patterns: Sequence[Pattern]) -> frozenset[str] | None:
+    """The search images of all patterns; None if those of one are unknown."""
+    known = [pattern.seen for pattern in patterns if pattern.seen is not None]
+    return frozenset[str]().union(*known) if len(known) == len(patterns) else None
