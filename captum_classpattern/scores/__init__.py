@@ -12,6 +12,7 @@ from captum_classpattern.scores.shape import (
     components,
     high_frequency_share,
     mean_pairwise_iou,
+    rank_correlation,
     simplicity,
     total_variation,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "localise",
     "mean_pairwise_iou",
     "predictive_power",
+    "rank_correlation",
     "simplicity",
     "total_variation",
 ]
