@@ -138,8 +138,8 @@ def sanity_check(
                 sample = canvases[:1].to(*device_and_dtype(model, canvases))
                 check_classifier(model, sample, targets)
         search = LabelledImages.of(search, argument="search images")
-        search = ensure_labels(forward_func, search, like=canvases)
         check_same_shape(canvases, search.shape)
+        search = ensure_labels(forward_func, search, like=canvases)
         if not isinstance(chosen, Mapping):
             chosen = known_methods(search, names=chosen, precision=precision)
         scorer = _scorer(forward_func, held_out, search, canvases, targets, max_images)
