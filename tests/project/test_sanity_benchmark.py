@@ -39,7 +39,7 @@ def test_one_command_makes_the_tables_and_the_figure_and_continues(tiny, tmp_pat
     out, figure = tmp_path / "results" / "rows.jsonl", tmp_path / "sanity.png"
     given = ["--cifar10", "folder", "--out", str(out), "--figure", str(figure)]
     given += ["--methods", "InputXGradient", "LRP", "ClassPattern", "RandomPixels"]
-    given += ["--budget", "60"]
+    given += ["--budget", "430"]
     sanity.main(given)
     printed = capsys.readouterr().out
     assert printed.count("checking ") == 8
@@ -53,7 +53,7 @@ def test_one_command_makes_the_tables_and_the_figure_and_continues(tiny, tmp_pat
     text = out.read_text()
     rows = [json.loads(line) for line in text.splitlines()]
     assert sum("finished" in row for row in rows) == 8
-    assert {row["budget"] for row in rows} == {60}
+    assert {row["budget"] for row in rows} == {430}
     shares = [row for row in rows if "iou" in row]
     assert {len(row["iou"]) for row in shares} == {5}
     assert {(row["test"], row["randomised"]) for row in shares} == {
