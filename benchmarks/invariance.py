@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from findings import head, line
+from paper_search import InBfloat16
 from problems import Problem, cifar10_problems, demo_problems
 from strength import TARGETS, strongest
 
@@ -200,7 +201,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", type=torch.device, default="cpu")
     given = parser.parse_args(arguments)
     if given.cifar10:
-        problems = cifar10_problems(given.cifar10, given.models or CIFAR10_MODELS)
+        problems = [  # in bfloat16, as they were trained
+            problem._replace(model=InBfloat16(problem.model).eval())
+            for problem in cifar10_problems(given.cifar10, given.models or CIFAR10_MODELS)
+        ]
     else:
         problems = [
             problem

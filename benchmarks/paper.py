@@ -12,7 +12,7 @@ models with ``tutorials/train_cifar10.py``; those of group ``epochs`` with ``nat
 checkpoint of ``tutorials/bring_your_own_model.py --rate 0``, another network for claim 3.
 
 ``--protocol authors`` searches and scores as the authors' scripts do, beside our protocol on the
-same models, and prints that table alone: about 40 minutes of one core.
+same models, and prints that table alone: about half an hour of one core.
 """
 
 import argparse

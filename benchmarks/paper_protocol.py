@@ -25,7 +25,7 @@ from captum_classpattern.optimization import PaperLoop
 from captum_classpattern.scores.intervals import Estimate, bootstrap_over_classes
 from captum_classpattern.scores.power import random_pixels
 
-MODELS = ("natural", "backdoored", "robust8")
+MODELS = ("natural", "robust8")
 PIXELS_KEPT, N_PIXELS = 50, 1_024  # as the authors: 4.9 %
 AREA = PIXELS_KEPT / N_PIXELS
 CANVASES = 2  # of each class

@@ -17,8 +17,10 @@ from .attribution import ClassPattern as ClassPattern
 from .canvases import select_canvases as select_canvases
 from .classifier import PixelClassifier as PixelClassifier
 from .comparison import Comparison as Comparison
+from .comparison import SanityCheck as SanityCheck
 from .comparison import compare as compare
 from .comparison import known_methods as known_methods
+from .comparison import sanity_check as sanity_check
 from .images import LabelledImages as LabelledImages
 from .invariance import InvarianceProfile as InvarianceProfile
 from .invariance import invariance_profile as invariance_profile

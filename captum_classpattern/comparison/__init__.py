@@ -1,5 +1,6 @@
 """Class patterns side by side with Captum's methods, on many models."""
 
+from captum_classpattern.comparison.agreement import Agreement, SanityCheck
 from captum_classpattern.comparison.controls import BestCrop, ClassMean, RandomPixels
 from captum_classpattern.comparison.inversions import (
     LearnedPattern,
@@ -12,6 +13,7 @@ from captum_classpattern.comparison.metrics import METRICS, Metric
 from captum_classpattern.comparison.records import STAMPED, Failure, Record
 from captum_classpattern.comparison.results import Comparison, Interrupted
 from captum_classpattern.comparison.run import AREAS, compare
+from captum_classpattern.comparison.sanity import sanity_check
 from captum_classpattern.comparison.task import Task
 
 __all__ = [
@@ -19,6 +21,7 @@ __all__ = [
     "DEFAULT",
     "METRICS",
     "STAMPED",
+    "Agreement",
     "BestCrop",
     "CanvasResult",
     "ClassMean",
@@ -32,7 +35,9 @@ __all__ = [
     "PixelInversion",
     "RandomPixels",
     "Record",
+    "SanityCheck",
     "Task",
     "compare",
     "known_methods",
+    "sanity_check",
 ]

@@ -145,7 +145,7 @@ def compare(
         [('Saliency', 0, 20), ('Saliency', 1, 20), ('Saliency', 2, 20)]
     """
     _check_models(models)
-    methods = _check_methods(methods)
+    methods = check_methods(methods)
     metrics = check_metrics(metrics, RESERVED)
     check_pixels(canvases, "canvases")
     canvases, first = canvases.detach(), next(iter(models.values()))
@@ -312,7 +312,7 @@ def _check_models(models: Mapping[str, Classifier]) -> None:
         raise ValueError("models is empty: give a dict of classifiers by name")
 
 
-def _check_methods(
+def check_methods(
     methods: Mapping[str, Method] | Sequence[str] | str | None,
 ) -> Mapping[str, Method] | Sequence[str]:
     """Methods, or their names, or an error that says how to give them."""

@@ -15,7 +15,7 @@ from captum_classpattern.scores.shape import (
     simplicity,
     total_variation,
 )
-from captum_classpattern.scores.stability import consensus, mean_pairwise_iou
+from captum_classpattern.scores.stability import consensus, mean_pairwise_iou, rank_correlation
 
 __all__ = [
     "Localisation",
@@ -29,6 +29,7 @@ __all__ = [
     "localise",
     "mean_pairwise_iou",
     "predictive_power",
+    "rank_correlation",
     "simplicity",
     "total_variation",
 ]

@@ -1,4 +1,4 @@
-"""Several searches of one class: how well their masks agree, and what is common to them."""
+"""How well masks and maps agree, and what several patterns of a class have in common."""
 
 from collections.abc import Sequence
 
@@ -41,6 +41,43 @@ def mean_pairwise_iou(masks: Sequence[Tensor]) -> float:
     iou = both / (sizes[:, None] + sizes[None, :] - both)
     first, second = torch.triu_indices(len(flat), len(flat), offset=1)
     return float(iou[first, second].mean())
+
+
+def rank_correlation(first: Tensor, second: Tensor) -> float:
+    r"""
+    Spearman's rank correlation of two maps: whether they put the pixels in the same order.
+
+    Equal values share the mean of their ranks. A constant map has no order, so its correlation with
+    any other map is taken to be 0.
+
+    Args:
+        first (Tensor): One value per pixel, floating point (H, W).
+        second (Tensor): Of the same shape.
+
+    Returns:
+        *float*: In [-1, 1]; 1 if the maps are equal.
+
+    Raises:
+        ValueError: If the shapes differ.
+
+    Examples::
+
+        >>> map = torch.tensor([[0.1, 0.4], [0.2, 0.9]])
+        >>> rank_correlation(map, map.exp()), rank_correlation(map, -map)
+        (1.0, -1.0)
+    """
+    from scipy.stats import rankdata  # slow to import
+
+    if first.shape != second.shape:
+        raise ValueError(
+            f"maps must have one shape, got {tuple(first.shape)} and {tuple(second.shape)}"
+        )
+    if first.equal(second):
+        return 1.0
+    ranks = [rankdata(map.detach().cpu().double().flatten()) for map in (first, second)]
+    a, b = (torch.from_numpy(rank - rank.mean()) for rank in ranks)
+    lengths = float(a.square().sum() * b.square().sum()) ** 0.5
+    return max(-1.0, min(1.0, float(a @ b) / lengths)) if lengths else 0.0
 
 
 def consensus(patterns: Sequence[Pattern], area: float = 0.05) -> Pattern:

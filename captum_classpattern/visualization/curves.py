@@ -113,13 +113,15 @@ def plot_curves(
     return figure, axes
 
 
-def add_panels(figure: Figure, count: int, columns: int) -> npt.NDArray[Any]:
-    """The axes of so many panels of predictive power, row by row, with one scale."""
+def add_panels(
+    figure: Figure, count: int, columns: int, y_label: str = "predictive power"
+) -> npt.NDArray[Any]:
+    """The axes of so many panels, row by row, with one scale."""
     grid = figure.subplots(math.ceil(count / columns), columns, squeeze=False, sharey=True)
     for axis in grid.flat[count:]:
         axis.remove()
     for axis in grid[:, 0]:
-        axis.set_ylabel("predictive power")
+        axis.set_ylabel(y_label)
     return np.array(grid.flat[:count], dtype=object)
 
 

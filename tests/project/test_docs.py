@@ -108,6 +108,17 @@ def test_the_page_on_invariance_runs(tmp_path, monkeypatch):
     assert (tmp_path / "invariance.png").stat().st_size > 5_000
 
 
+def test_the_page_on_sanity_checks_runs(tmp_path, monkeypatch):
+    _, names = run("sanity_checks.md", tmp_path, monkeypatch)
+    check = names["check"]
+    assert check.steps == [0, 1, 19]
+    verdicts = {(row["method"], row["ranking"]): row["verdict"] for row in check.verdicts()}
+    assert verdicts["RandomPixels", "signed"] == "random"
+    assert verdicts["Saliency", "signed"] in ("part stays", "gone")
+    assert not check.failures
+    assert (tmp_path / "sanity.png").stat().st_size > 5_000
+
+
 def test_the_page_on_comparing_writes_its_report(tmp_path, monkeypatch):
     _, names = run("compare.md", tmp_path, monkeypatch)
     assert {"ClassPattern", "Smooth"} <= {record.method for record in names["comparison"].records}

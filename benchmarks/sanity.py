@@ -1,0 +1,267 @@
+"""Do the maps depend on the model? The sanity checks of Adebayo et al. (2018, arXiv 1810.03292).
+
+    python benchmarks/sanity.py --cifar10 FOLDER --out sanity.jsonl --figure sanity.png
+
+randomises the demo's natural model layer by layer, and compares the CIFAR-10 model ``true_labels``
+with ``random_labels``, which has memorised permuted labels. One canvas per class, all methods of
+``known_methods`` but the slowest. It prints a table for each test, and draws the demo's curves.
+Each finished method is appended to the file, so that the same command continues after an
+interruption. ``--rows FILE`` prints the tables of a finished file at once.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from findings import head, line
+from paper_search import InBfloat16
+from problems import Problem, cifar10_problems, demo_problems, train_cifar10
+from torch import Tensor, nn
+
+from captum_classpattern import known_methods, sanity_check, select_canvases
+from captum_classpattern.comparison import Agreement, Failure, SanityCheck
+from captum_classpattern.comparison.methods import NAMES
+
+# the first two ablate the same cells as Lime, the others search colours, at the cost of a scan
+LEFT_OUT = (
+    *("FeatureAblation", "ShapleyValueSampling"),
+    *("LearnedPattern", "NeuralCleanse", "PixelInversion"),
+)
+AREA, IMAGES, STEPS, SEED = 0.05, 200, 6, 0
+BUDGET = 1_000  # passes per canvas of a search
+OTHER = "random_labels"
+BY_CANVAS = ("target", "seed", "iou", "correlation", "power")
+
+Row = Mapping[str, Any]
+
+
+class Case(NamedTuple):
+    """A model with its images, and what it is compared with: itself with random layers, in this
+    number of steps, or a second model with other labels."""
+
+    problem: Problem
+    n_steps: int = 0
+    other: nn.Module | None = None
+
+    @property
+    def classes(self) -> list[int]:
+        return sorted(set(self.problem.labels.tolist()))
+
+    def canvases(self) -> Tensor:
+        """A correctly classified image of middle confidence for each class."""
+        model, images, labels = self.problem[1:4]
+        return torch.cat(
+            [select_canvases(model, images, labels, target=y, n=1) for y in self.classes]
+        )
+
+
+def cases(cifar10: Path | None) -> list[Case]:
+    natural = next(p for p in demo_problems() if p.name == "demo, natural")
+    demo = Case(natural, STEPS)
+    if cifar10 is None:
+        return [demo]
+    [true] = cifar10_problems(cifar10, ["true_labels"])
+    true = true._replace(model=InBfloat16(true.model).eval())
+    other = InBfloat16(train_cifar10.load_model(OTHER)).eval()
+    return [demo, Case(true, other=other)]
+
+
+def check_of(case: Case, canvases: Tensor, name: str, budget: int) -> SanityCheck:
+    """The check of one method on one case."""
+    problem = case.problem
+    search = (problem.images, problem.labels)
+    return sanity_check(
+        problem.model,
+        canvases,
+        case.classes,
+        search=search,
+        held_out=(problem.held_out, problem.held_out_labels),
+        methods=known_methods(*search, names=[name], budget=budget),
+        other=case.other,
+        area=AREA,
+        n_steps=case.n_steps,
+        max_images=IMAGES,
+        seed=SEED,
+    )
+
+
+def rows_of(check: SanityCheck, model: str, method: str, budget: int) -> Iterator[Row]:
+    """A row for each ranking, test and number of random layers, with a value for each canvas; and
+    one for each failure."""
+    shared = {"model": model, "method": method, "budget": budget}
+    facts = {
+        "layers": check.layers,
+        "steps": check.steps,
+        "chance": check.chance,
+        "random_pixels": check.random_pixels,
+        "no_pattern": check.no_pattern,
+    }
+    groups: dict[tuple[str, str, int], list[Agreement]] = {}
+    for a in check.agreements:
+        groups.setdefault((a.ranking, a.test, a.randomised), []).append(a)
+    for (ranking, test, randomised), group in groups.items():
+        values = {name: [getattr(a, name) for a in group] for name in BY_CANVAS}
+        values = {name: [rounded(value) for value in found] for name, found in values.items()}
+        yield {**shared, "ranking": ranking, "test": test, "randomised": randomised, **values}
+    for failure in check.failures:
+        yield {**shared, "failed_at": failure.model, "reason": failure.reason}
+    yield {**shared, "finished": True, **facts}
+
+
+def rounded(value: float) -> float:
+    return value if isinstance(value, int) else round(value, 5)
+
+
+def checks(rows: Sequence[Row]) -> dict[str, SanityCheck]:
+    """The check of each model, with all finished methods."""
+    found: dict[str, SanityCheck] = {}
+    finished = [row for row in rows if "finished" in row]
+    for row in finished:
+        by_class = ("random_pixels", "no_pattern")
+        found[row["model"]] = SanityCheck(
+            [tuple(layer) for layer in row["layers"]],
+            row["steps"],
+            [],
+            [],
+            row["chance"],
+            **{name: {int(y): value for y, value in row[name].items()} for name in by_class},
+        )
+    done = {(row["model"], row["method"]) for row in finished}
+    for row in rows:
+        if (row["model"], row["method"]) not in done:
+            continue
+        check = found[row["model"]]
+        if "failed_at" in row:
+            check.failures.append(Failure(row["failed_at"], row["method"], "maps", row["reason"]))
+        for canvas, values in enumerate(zip(*(row[name] for name in BY_CANVAS if name in row))):
+            check.agreements.append(
+                Agreement(
+                    *(row[name] for name in ("method", "ranking", "test", "randomised")),
+                    canvas=canvas,
+                    **dict(zip(BY_CANVAS, values)),
+                )
+            )
+    return found
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a file; none if there is no file."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [json.loads(row) for row in lines]
+
+
+def measure(found: Sequence[Case], out: Path, names: Sequence[str], budget: int) -> None:
+    """Appends the rows of the methods that the file lacks."""
+    done = {(row["model"], row["method"]) for row in read_rows(out) if "finished" in row}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    for case in found:
+        model = case.problem.name
+        missing = [name for name in names if (model, name) not in done]
+        canvases = case.canvases() if missing else torch.empty(0)
+        for name in missing:
+            print(f"checking {name} on {model}", flush=True)
+            rows = list(rows_of(check_of(case, canvases, name, budget), model, name, budget))
+            with out.open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+# ---- tables
+
+
+def tables(found: Mapping[str, SanityCheck]) -> Iterator[str]:
+    """A table for each model and test."""
+    for model, check in found.items():
+        verdicts = {(v["test"], v["method"], v["ranking"]): v for v in check.verdicts()}
+        for test in dict.fromkeys(test for test, _, _ in verdicts):
+            methods = [
+                method for t, method, ranking in verdicts if (t, ranking) == (test, "signed")
+            ]
+            methods.sort(key=lambda method: -verdicts[test, method, "signed"]["after"])
+            yield f"\n### {model}: {test}\n"
+            shown = steps_shown(check) if test == "layers" else []
+            after = "all" if test == "layers" else "other labels"
+            yield head(
+                "method", "between seeds", *(name for name, _ in shown), f"{after} (95 %)",
+                "verdict", "absolute: verdict", "power", "power after", "above random pixels",
+            )  # fmt: skip
+            for method in methods:
+                signed = verdicts[test, method, "signed"]
+                absolute = verdicts.get((test, method, "absolute"))
+                yield line(
+                    method,
+                    f"{signed['between_seeds']:.2f}",
+                    *(f"{iou_at(check, method, count):.2f}" for _, count in shown),
+                    with_interval(signed, "after", "{:.2f}"),
+                    signed["verdict"],
+                    f"{absolute['after']:.2f}: {absolute['verdict']}" if absolute else "",
+                    f"{signed['power']:.1%}",
+                    f"{signed['power_after']:.1%}",
+                    points(signed),
+                )
+            yield f"\n{controls(check)}"
+        for failure in check.failures:
+            yield f"\n{failure.method} fails ({failure.model}): {failure.reason}"
+
+
+def steps_shown(check: SanityCheck) -> list[tuple[str, int]]:
+    """The first step, and the one that is closest to half of the layers."""
+    half = min(check.steps[1:], key=lambda count: abs(count - len(check.layers) / 2))
+    return [("last layer", check.steps[1]), (f"{half} of {len(check.layers)} layers", half)]
+
+
+def iou_at(check: SanityCheck, method: str, count: int) -> float:
+    """The mean IoU of a method's signed maps when this many layers are random."""
+    wanted = {"method": method, "ranking": "signed", "test": "layers", "layers": count}
+    rows = (r for r in check.rows() if all(r.get(name) == value for name, value in wanted.items()))
+    return float(next((row["iou"] for row in rows), float("nan")))
+
+
+def with_interval(row: Row, name: str, form: str) -> str:
+    """A mean with its interval, if it has one."""
+    value, low, high = (row[f"{name}{end}"] for end in ("", "_low", "_high"))
+    text = form.format(value)
+    return text if low is None else f"{text} ({form.format(low)} to {form.format(high)})"
+
+
+def points(row: Row) -> str:
+    """How many points of power the pixels have above random ones; a star if the interval is."""
+    values = [row[f"power_above_random{end}"] for end in ("", "_low", "_high")]
+    if None in values:
+        return f"{100 * values[0]:.1f}"
+    value, low, high = (100 * value for value in values)
+    return f"{value:.1f} ({low:.1f} to {high:.1f}){'*' if low > 0 else ''}"
+
+
+def controls(check: SanityCheck) -> str:
+    """What the numbers are compared with."""
+    row = check.rows()[0]
+    return (
+        f"Random masks have an IoU of {check.chance:.3f}; random pixels a power of "
+        f"{row['random_pixels']:.1%}, no pattern {row['no_pattern']:.1%}."
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--cifar10", type=Path, help="folder with test/<class>/; else the demo")
+    parser.add_argument("--out", type=Path, default=Path("sanity.jsonl"))
+    parser.add_argument("--rows", type=Path, help="only print the tables of this file")
+    parser.add_argument("--figure", type=Path, help="file of the first model's curves")
+    parser.add_argument("--methods", nargs="+", help="names of known_methods")
+    parser.add_argument("--budget", type=int, default=BUDGET, help="passes of a search")
+    given = parser.parse_args(arguments)
+    if not given.rows:
+        names = given.methods or [name for name in NAMES if name not in LEFT_OUT]
+        measure(cases(given.cifar10), given.out, names, given.budget)
+    found = checks(read_rows(given.rows or given.out))
+    print(*tables(found), sep="\n")
+    if given.figure:
+        figure, _ = next(iter(found.values())).plot(use_pyplot=False)
+        figure.savefig(given.figure, dpi=150)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,270 @@
+"""How well maps agree with those of the original model: records, rows, verdicts and a figure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any
+
+import numpy.typing as npt
+
+from captum_classpattern.comparison.randomisation import Layer
+from captum_classpattern.comparison.records import Failure, counted
+from captum_classpattern.scores.intervals import FEWEST_CLASSES, bootstrap_over_classes
+from captum_classpattern.scores.tables import as_table
+
+MEASURES = ("iou", "correlation")
+
+
+@dataclass(frozen=True)
+class Agreement:
+    r"""
+    One map of one canvas, compared with the map that the method gave for the original model.
+
+    Args:
+        method (str): Name of the method.
+        ranking (str): ``"signed"`` if pixels are ranked by the map, ``"absolute"`` if by its
+            absolute value.
+        test (str): ``"layers"`` if the map is of the model with random layers, ``"labels"`` if it
+            is of the other model.
+        randomised (int): How many layers are random; 0 if only the seed differs.
+        seed (int): Seed of the weights and of the method.
+        canvas (int): Index of the canvas.
+        target (int): The class.
+        iou (float): Intersection over union of the highest pixels of the two maps.
+        correlation (float): Their rank correlation, see
+            :func:`~captum_classpattern.scores.rank_correlation`.
+        power (float, optional): Predictive power of the map's highest pixels on the original model;
+            None without held-out images.
+    """
+
+    method: str
+    ranking: str
+    test: str
+    randomised: int
+    seed: int
+    canvas: int
+    target: int
+    iou: float
+    correlation: float
+    power: float | None = None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SanityCheck:
+    r"""
+    The outcome of :func:`sanity_check`.
+
+    Args:
+        layers (list[tuple[str, ...]]): The layers from the output to the input, each by the names
+            of its modules.
+        steps (list[int]): How many of them are random at each step, from 0 on.
+        agreements (list[Agreement]): One for each method, ranking, step, seed and canvas.
+        failures (list[Failure]): What failed, and why. ``model`` is the step.
+        chance (float): The IoU of two random masks of this area, about k / (2 n - k) for k of n
+            pixels.
+        random_pixels (dict[int, list[float]]): For each class the power of as many random pixels of
+            its canvases; empty without held-out images.
+        no_pattern (dict[int, float]): For each class the share of images of other classes that are
+            classified as the class without a pattern; empty without held-out images.
+        settings (dict): All settings, hashes of the images, and versions.
+    """
+
+    layers: list[Layer]
+    steps: list[int]
+    agreements: list[Agreement]
+    failures: list[Failure]
+    chance: float
+    random_pixels: dict[int, list[float]] = field(default_factory=dict)
+    no_pattern: dict[int, float] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        methods = len({a.method for a in self.agreements})
+        canvases = len({a.canvas for a in self.agreements})
+        return (
+            f"SanityCheck({counted(methods, 'method')}, {counted(canvases, 'canvas', 'canvases')}, "
+            f"{counted(len(self.layers), 'layer')} in {counted(len(self.steps) - 1, 'step')}, "
+            f"{counted(len(self.failures), 'failure')})"
+        )
+
+    def rows(self) -> list[dict[str, Any]]:
+        r"""
+        The agreement at each step as plain values.
+
+        Returns:
+            *list[dict]*: One row for each method, ranking and step, with means over classes and
+            their 95 % intervals (:term:`bootstrap over classes`; None with fewer than five
+            classes). ``layers`` is how many layers are random, ``lowest`` is the last of them. The
+            row of 0 layers is the agreement between seeds. With held-out images there are the
+            ``power`` of each map's pixels on the original model, and its controls. A failure is a
+            row whose ``failure`` gives the reason.
+        """
+        rows = []
+        for (method, ranking, test, count), group in self._groups().items():
+            row: dict[str, Any] = {
+                "method": method,
+                "ranking": ranking,
+                "test": test,
+                "layers": count,
+                "lowest": self.layers[count - 1][0] if count else None,
+                "canvases": len({a.canvas for a in group}),
+            }
+            for measure in MEASURES:
+                row |= _mean(measure, _by_class(group, measure))
+            if self.random_pixels:
+                row |= _mean("power", _by_class(group, "power"))
+                row["random_pixels"] = fmean(map(fmean, self.random_pixels.values()))
+                row["no_pattern"] = fmean(self.no_pattern.values())
+            rows.append(row)
+        return rows + [
+            {"method": f.method, "failure": f"{f.model}: {f.reason}"} for f in self.failures
+        ]
+
+    def table(self) -> Any:
+        """:meth:`rows` as a pandas DataFrame if pandas is installed, else as a list of dicts, each
+        with all keys."""
+        return as_table(self.rows())
+
+    def verdicts(self, measure: str = "iou") -> list[dict[str, Any]]:
+        r"""
+        Which methods' maps change, by one rule.
+
+        Three means over classes are compared by their 95 % intervals (:term:`bootstrap over
+        classes`). *Between seeds* is the agreement of two maps of the unchanged model; it is 1 for
+        a method without randomness. *After* is the agreement of the original map with the one of
+        the model whose layers are all random, or of the other model. *Lost* is the difference of
+        the two, canvas by canvas.
+
+        - ``"random"``: between seeds is not above chance. The maps of the unchanged model do not
+          agree with each other, so the test is not applicable.
+        - ``"no change"``: lost is not above 0.
+        - ``"part stays"``: lost is above 0, and after is above chance.
+        - ``"gone"``: lost is above 0, and after is not above chance.
+
+        Args:
+            measure (str): ``"iou"``, whose chance is :attr:`chance`, or ``"correlation"``, whose
+                chance is 0. Default: "iou".
+
+        Returns:
+            *list[dict]*: One row for each method, ranking and test. With fewer than five classes,
+            intervals and verdicts are None. With held-out images, ``power_above_random`` is how
+            much more power the pixels have after than as many random ones, canvas by canvas.
+
+        Raises:
+            ValueError: If ``measure`` is neither.
+        """
+        if measure not in MEASURES:
+            raise ValueError(f"measure must be 'iou' or 'correlation', got {measure!r}")
+        groups = self._groups()
+        rows = []
+        for (method, ranking, test, count), group in groups.items():
+            before = groups.get((method, ranking, "layers", 0))
+            if before is None or (test == "layers" and count in (0, *self.steps[:-1])):
+                continue
+            rows.append(
+                {
+                    "method": method,
+                    "ranking": ranking,
+                    "test": test,
+                    **self._verdict(before, group, measure),
+                }
+            )
+        return rows
+
+    def _verdict(
+        self, before: Sequence[Agreement], group: Sequence[Agreement], measure: str
+    ) -> dict[str, Any]:
+        chance = self.chance if measure == "iou" else 0.0
+        seeds, after = (_by_class(part, measure) for part in (before, group))
+        lost = {y: [fmean(seeds[y]) - fmean(after[y])] for y in after}
+        row: dict[str, Any] = {
+            **_mean("between_seeds", seeds),
+            **_mean("after", after),
+            **_mean("lost", lost),
+        }
+        lows = [row[f"{name}_low"] for name in ("between_seeds", "lost", "after")]
+        row["verdict"] = None if None in lows else _verdict(*lows, chance=chance)
+        if self.random_pixels:
+            powers = _by_class(group, "power")
+            row |= _mean("power", _by_class(before, "power"))
+            row |= _mean("power_after", powers)
+            above = {y: [fmean(powers[y]) - fmean(self.random_pixels[y])] for y in powers}
+            row |= _mean("power_above_random", above)
+        return row
+
+    def _groups(self) -> dict[tuple[str, str, str, int], list[Agreement]]:
+        """The agreements of each method, ranking, test and number of random layers."""
+        groups: dict[tuple[str, str, str, int], list[Agreement]] = {}
+        for a in self.agreements:
+            groups.setdefault((a.method, a.ranking, a.test, a.randomised), []).append(a)
+        return groups
+
+    def plot(
+        self, *, ranking: str = "signed", title: str | None = None, use_pyplot: bool = True
+    ) -> tuple[Any, npt.NDArray[Any]]:
+        r"""
+        Draws a panel for each method: the agreement with the original map, over the share of the
+        layers that are random. The left end is the agreement between seeds.
+
+        Args:
+            ranking (str): ``"signed"``, or ``"absolute"`` for the methods whose maps have negative
+                values. Default: "signed".
+            title (str, optional): Default: None.
+            use_pyplot (bool): As in Captum's visualizer. Default: True.
+
+        Returns:
+            *tuple[Figure, ndarray]*: The figure, and its panels' axes, in order.
+
+        Raises:
+            ValueError: If no layer was randomised, or no method has this ranking.
+        """
+        from captum_classpattern.visualization.agreement import plot_agreement
+
+        panels: dict[str, dict[str, list[tuple[float, float, float, float]]]] = {}
+        for row in self.rows():
+            if row.get("ranking") == ranking and row["test"] == "layers" and self.layers:
+                panel = panels.setdefault(row["method"], {measure: [] for measure in MEASURES})
+                for measure in MEASURES:
+                    value, low, high = (row[f"{measure}{end}"] for end in ("", "_low", "_high"))
+                    ends = (value, value) if low is None else (low, high)
+                    panel[measure].append((row["layers"] / len(self.layers), value, *ends))
+        if not panels:
+            raise ValueError(
+                "there is nothing to draw: no layer was randomised, or no method has the ranking "
+                f"{ranking!r}"
+            )
+        notes = {
+            row["method"]: row["verdict"] or ""
+            for row in self.verdicts()
+            if row["ranking"] == ranking and row["test"] == "layers"
+        }
+        return plot_agreement(
+            panels, notes=notes, chance=self.chance, title=title, use_pyplot=use_pyplot
+        )
+
+
+def _verdict(between_seeds: float, lost: float, after: float, *, chance: float) -> str:
+    """The verdict from the lower ends of three intervals, see :meth:`SanityCheck.verdicts`."""
+    if between_seeds <= chance:
+        return "random"
+    if lost <= 0:
+        return "no change"
+    return "part stays" if after > chance else "gone"
+
+
+def _by_class(group: Iterable[Agreement], name: str) -> dict[int, list[float]]:
+    """The values of a field for each class."""
+    found: dict[int, list[float]] = {}
+    for a in group:
+        found.setdefault(a.target, []).append(getattr(a, name))
+    return found
+
+
+def _mean(name: str, values: Mapping[int, Sequence[float]]) -> dict[str, float | None]:
+    """The mean over classes and the ends of its interval; None with fewer than five classes."""
+    if len(values) < FEWEST_CLASSES:
+        mean, low, high = fmean(map(fmean, values.values())), None, None
+    else:
+        estimate = bootstrap_over_classes(values)
+        mean, (low, high) = estimate.value, estimate.interval
+    return {name: mean, f"{name}_low": low, f"{name}_high": high}

@@ -1,0 +1,338 @@
+"""Do the maps depend on the model? Random layers, and a second model with other labels."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from statistics import fmean
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from captum_classpattern._validation import (
+    ArgumentTypeError,
+    check_area,
+    check_pixels,
+    check_same_shape,
+    check_seed,
+    is_whole,
+)
+from captum_classpattern.attribution import versions
+from captum_classpattern.class_names import parse_targets
+from captum_classpattern.classifier import (
+    Classifier,
+    check_classifier,
+    device_and_dtype,
+    preserve_state,
+)
+from captum_classpattern.comparison.agreement import Agreement, SanityCheck
+from captum_classpattern.comparison.maps import RANKINGS, BoundMethod, CanvasResult, MapSet
+from captum_classpattern.comparison.methods import Method, known_methods, plain_keywords
+from captum_classpattern.comparison.randomisation import Layer, layers_from_top, randomised
+from captum_classpattern.comparison.records import Failure, format_error
+from captum_classpattern.comparison.run import check_methods
+from captum_classpattern.comparison.task import Scorer, Task, check_held_out, check_separate
+from captum_classpattern.images import ImagesAndLabels, LabelledImages, ensure_labels
+from captum_classpattern.pattern import Pattern, combined_hash, pixels_kept
+from captum_classpattern.scores.power import random_pixels
+from captum_classpattern.scores.stability import mean_pairwise_iou, rank_correlation
+
+DRAWS = 3  # of random pixels
+
+
+def sanity_check(
+    forward_func: Classifier,
+    canvases: Tensor,
+    targets: int | str | Tensor | list[int] | list[str],
+    *,
+    search: ImagesAndLabels,
+    methods: Mapping[str, Method] | Sequence[str] | str | None = None,
+    held_out: "ImagesAndLabels | None" = None,
+    other: Classifier | None = None,
+    area: float = 0.05,
+    n_steps: int = 6,
+    seed: int = 0,
+    n_seeds: int = 2,
+    max_images: int = 1000,
+    precision: str = "auto",
+    show_progress: bool = False,
+) -> SanityCheck:
+    r"""
+    Do a method's maps depend on the model? The sanity checks of Adebayo et al. (2018, arXiv
+    1810.03292), for the methods of :func:`compare`.
+
+    - **Layers**: the weights are randomised layer by layer from the output to the input, and stay
+      random ("cascading"). The first step is the last layer alone. The others share the remaining
+      layers evenly. A batch norm loses its running statistics, too.
+    - **Labels**: the maps of a second model, such as one that was trained on permuted labels.
+
+    At each step each method's map of each canvas is compared with its map of the original model,
+    by the IoU of the highest pixels and by the rank correlation of all. Random methods and searches
+    give other maps with another seed, too. So the maps that are compared always have different
+    seeds, and the first row, without a random layer, is the agreement between seeds. "Changes"
+    means: agrees less than that. With held-out images, the highest pixels of each map are also
+    stamped on images for the *original* model: pixels chosen on a random network should have no
+    more power than random pixels. :meth:`SanityCheck.verdicts` has the rule.
+
+    Args:
+        forward_func (nn.Module): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K). It
+            is not changed: layers are randomised on copies. Without ``n_steps`` it can be any
+            function.
+        canvases (Tensor): Images to explain, (N, C, H, W) in [0, 1]. Intervals and verdicts need
+            five classes.
+        targets (int, str, Tensor or list): The class, by number or name, or one for each canvas.
+        search (LabelledImages): Search images, the only ones that methods see, as in
+            :func:`compare`.
+        methods (Mapping[str, Callable or tuple] or Sequence[str], optional): As in
+            :func:`compare`. Default: None (the default methods of :func:`known_methods`).
+        held_out (LabelledImages, optional): Held-out images, to measure power. Default: None (no
+            power).
+        other (Callable, optional): The second model. Default: None (no test of labels).
+        area (float): Share of the pixels whose IoU and power is measured. Default: 0.05.
+        n_steps (int): Number of steps of the randomisation, at most one for each layer; 0 leaves it
+            out. Default: 6.
+        seed (int): Seed of the original maps. Default: 0.
+        n_seeds (int): Number of seeds from ``seed`` on. Each one after the first has its own
+            random weights, and is compared with the original map. Default: 2.
+        max_images (int): At most this many held-out images, in proportion to the classes.
+            Default: 1000.
+        precision (str): As in :func:`compare`. Default: "auto".
+        show_progress (bool): Draws a progress bar. Default: False.
+
+    Returns:
+        *SanityCheck*: Rows, verdicts and a figure. A method that fails at a step becomes a row with
+        the reason.
+
+    Raises:
+        TypeError, ValueError: If the model has no layers to randomise, there is nothing to test, or
+            images, targets, methods or areas do not fit, as in :func:`compare`.
+
+    Examples::
+
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 16), torch.nn.ReLU(),
+        ...                           torch.nn.Linear(16, 5)).eval()
+        >>> images, labels = torch.rand(40, 1, 8, 8), torch.arange(40) % 5
+        >>> class Itself(captum.attr.Attribution):
+        ...     def attribute(self, inputs, target=None):
+        ...         return inputs.clone()  # whatever the model is
+        >>> check = sanity_check(
+        ...     net, images[:5], [0, 1, 2, 3, 4], search=(images, labels), area=0.1,
+        ...     methods={"Saliency": captum.attr.Saliency, "Itself": Itself})
+        >>> check
+        SanityCheck(2 methods, 5 canvases, 2 layers in 2 steps, 0 failures)
+        >>> [(row["method"], row["verdict"]) for row in check.verdicts()]
+        [('Saliency', 'gone'), ('Itself', 'no change')]
+    """
+    chosen = check_methods(methods)
+    check_pixels(canvases, "canvases")
+    canvases = canvases.detach()
+    targets = parse_targets(targets, len(canvases), forward_func)
+    check_area(area)
+    k = pixels_kept(float(area), canvases.shape[-2:])
+    seeds = _seeds(seed, n_seeds)
+    _check_tests(forward_func, n_steps, other)
+    with ExitStack() as stack:
+        for model in (forward_func, other):
+            if model is not None:
+                stack.enter_context(preserve_state(model, seed))
+                sample = canvases[:1].to(*device_and_dtype(model, canvases))
+                check_classifier(model, sample, targets)
+        search = LabelledImages.of(search, argument="search images")
+        check_same_shape(canvases, search.shape)
+        search = ensure_labels(forward_func, search, like=canvases)
+        if not isinstance(chosen, Mapping):
+            chosen = known_methods(search, names=chosen, precision=precision)
+        scorer = _scorer(forward_func, held_out, search, canvases, targets, max_images)
+        layers = _layers(forward_func, canvases) if n_steps else []
+        steps = [0, *_steps(len(layers), n_steps)]
+        check = SanityCheck(
+            layers=layers,
+            steps=steps,
+            agreements=[],
+            failures=[],
+            chance=k / (2 * canvases[0, 0].numel() - k),
+            settings={
+                "area": float(area),
+                "n_steps": n_steps,
+                "seed": seeds[0],
+                "n_seeds": n_seeds,
+                "methods": {name: plain_keywords(method) for name, method in chosen.items()},
+                "search_images": len(search),
+                "search_images_hash": combined_hash(search.hashes),
+                "held_out_images": 0 if scorer is None else len(scorer.held_out),
+                "versions": versions(),
+            },
+        )
+        if scorer is not None:
+            _measure_controls(check, scorer, canvases, targets, area, seeds)
+        task = Task(
+            "original",
+            canvases,
+            targets,
+            ["canvas"] * len(targets),
+            class_images={},
+            other_images={},
+            area=float(area),
+            areas=[float(area)],
+            seeds=seeds,
+        )
+        _Run(check, chosen, task, scorer, show_progress).all(forward_func, other)
+    return check
+
+
+def _measure_controls(
+    check: SanityCheck,
+    scorer: Scorer,
+    canvases: Tensor,
+    targets: Sequence[int],
+    area: float,
+    seeds: Sequence[int],
+) -> None:
+    """The power of random pixels of each canvas, and the rate without a pattern."""
+    for canvas, target in zip(canvases, targets):
+        whole = Pattern(canvas, torch.ones_like(canvas[:1]), target)
+        draws = [scorer.power(random_pixels(whole, area, seeds[0] + i)) for i in range(DRAWS)]
+        check.random_pixels.setdefault(target, []).append(fmean(d.value for d in draws))
+        check.no_pattern[target] = draws[0].without
+
+
+class _Run:
+    """All methods on the original model, on copies with random layers, and on the other model."""
+
+    def __init__(
+        self,
+        check: SanityCheck,
+        methods: Mapping[str, Method],
+        task: Task,
+        scorer: Scorer | None,
+        show_progress: bool,
+    ) -> None:
+        self.check, self.methods, self.task, self.scorer = check, methods, task, scorer
+        self.show_progress = show_progress
+        self.originals: dict[str, MapSet] = {}
+
+    def all(self, forward_func: Classifier, other: Classifier | None) -> None:
+        """Runs all steps."""
+        others = self.task.seeds[1:]
+        total = 1 + len(others) * (len(self.check.steps) - 1 + (other is not None))
+        with tqdm(
+            total=total * len(self.methods), disable=not self.show_progress, desc="sanity check"
+        ) as bar:
+            for name, method in self.methods.items():
+                maps = self._maps("original", name, method, forward_func, self.task.seeds)
+                if maps is not None:
+                    self.originals[name] = maps
+                    for number, seed in enumerate(others, 1):
+                        self._compare(name, maps, number, "layers", 0, seed)
+                bar.update()
+            for where, test, count, seed, model in self._models(forward_func, other):
+                for name, method in self.methods.items():
+                    bar.set_postfix_str(f"{name}, {where}")
+                    if name in self.originals:
+                        maps = self._maps(where, name, method, model, [seed])
+                        if maps is not None:
+                            self._compare(name, maps, 0, test, count, seed)
+                    bar.update()
+
+    def _models(
+        self, forward_func: Classifier, other: Classifier | None
+    ) -> Iterator[tuple[str, str, int, int, Classifier]]:
+        """Each model to compare with: its name, the test, the number of random layers, the seed."""
+        layers = self.check.layers
+        for count in self.check.steps[1:]:
+            for seed in self.task.seeds[1:]:
+                assert isinstance(forward_func, nn.Module)  # checked above
+                model = randomised(forward_func, layers[:count], seed)
+                yield f"{count} of {len(layers)} layers", "layers", count, seed, model
+        for seed in self.task.seeds[1:]:
+            if other is not None:
+                yield "other model", "labels", 0, seed, other
+
+    def _maps(
+        self, where: str, name: str, method: Method, model: Classifier, seeds: Sequence[int]
+    ) -> MapSet | None:
+        """The maps of a method on a model; None, and a failure, if it fails."""
+        try:
+            task = replace(self.task, canvases=self.task.canvases.clone(), seeds=seeds)
+            return MapSet(BoundMethod.of(method, model, task.canvases), task)
+        except Exception as error:  # an error must not stop the others
+            self.check.failures.append(Failure(where, name, "maps", format_error(error)))
+            return None
+
+    def _compare(
+        self, name: str, maps: MapSet, number: int, test: str, count: int, seed: int
+    ) -> None:
+        """Compares the maps of one seed with the original ones, canvas by canvas."""
+        originals = self.originals[name].images
+        signed = any(bool((map.values < 0).any()) for map in originals)
+        for ranking in RANKINGS if signed else RANKINGS[:1]:
+            for canvas, (first, second) in enumerate(zip(originals, maps.seeds[number])):
+                pair = first, second
+                pattern = CanvasResult(maps, "image", ranking, canvas, second).pattern
+                self.check.agreements.append(
+                    Agreement(
+                        *(name, ranking, test, count, seed, canvas, self.task.targets[canvas]),
+                        iou=mean_pairwise_iou([m.mask(ranking, self.task.area) for m in pair]),
+                        correlation=rank_correlation(*(m.ranked_by(ranking) for m in pair)),
+                        power=None if self.scorer is None else self.scorer.power(pattern).value,
+                    )
+                )
+
+
+# ---- arguments
+
+
+def _seeds(seed: int, n_seeds: int) -> list[int]:
+    if not is_whole(n_seeds) or n_seeds < 2:
+        raise ValueError(
+            f"n_seeds must be a whole number from 2, got {n_seeds!r}: one for the original maps, "
+            "and one for those that are compared with them"
+        )
+    return [(check_seed(seed) + i) % 2**63 for i in range(n_seeds)]
+
+
+def _check_tests(forward_func: Classifier, n_steps: int, other: Classifier | None) -> None:
+    if not is_whole(n_steps) or n_steps < 0:
+        raise ValueError(f"n_steps must be a whole number from 0, got {n_steps!r}")
+    if not n_steps and other is None:
+        raise ValueError("there is nothing to test: give n_steps, another model, or both")
+    if n_steps and not isinstance(forward_func, nn.Module):
+        raise ArgumentTypeError(
+            "only the layers of a torch.nn.Module can be randomised, got "
+            f"{type(forward_func).__name__}: give the module, or n_steps=0 and another model"
+        )
+
+
+def _layers(forward_func: Classifier, canvases: Tensor) -> list[Layer]:
+    assert isinstance(forward_func, nn.Module)  # checked above
+    sample = canvases[:1].to(*device_and_dtype(forward_func, canvases))
+    layers = layers_from_top(forward_func, sample)
+    if not layers:
+        raise ValueError("the model has no layers with parameters, so none can be randomised")
+    return layers
+
+
+def _steps(n_layers: int, n_steps: int) -> list[int]:
+    """How many layers are random at each step: one, then evenly spaced up to all of them."""
+    n = min(n_layers, n_steps)
+    if n < 2:
+        return [n_layers] * n
+    return [1 + round(i * (n_layers - 1) / (n - 1)) for i in range(n)]
+
+
+def _scorer(
+    forward_func: Classifier,
+    held_out: "ImagesAndLabels | None",
+    search: LabelledImages,
+    canvases: Tensor,
+    targets: Sequence[int],
+    max_images: int,
+) -> Scorer | None:
+    if held_out is None:
+        return None
+    held_out = LabelledImages.of(held_out, argument="held-out images")
+    held_out = ensure_labels(forward_func, held_out, like=canvases)
+    held_out = held_out.stratified_sample(max_images).in_one_tensor()
+    check_held_out(held_out, canvases, targets)
+    check_separate(search, held_out, canvases)
+    return Scorer(forward_func, held_out, canvases)

@@ -1,0 +1,124 @@
+"""benchmarks/sanity.py on tiny networks, and its tables by hand."""
+
+import json
+
+import pytest
+import torch
+from scripts import imported
+from torch import nn
+
+from captum_classpattern.comparison import Agreement, SanityCheck
+
+sanity = imported("benchmarks", "sanity")
+Problem = imported("benchmarks", "problems").Problem
+
+
+def network(seed):
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(100, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 5)
+    ).eval()
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """Five classes of 10 x 10 pixels that the first network predicts; the demo and a pair."""
+    net, images = network(0), torch.rand(400, 1, 10, 10)
+    with torch.no_grad():
+        net[5].bias -= net(images).mean(0)
+    labels = net(images).argmax(1)
+    parts = images[:200], labels[:200], images[200:], labels[200:]
+    found = [
+        sanity.Case(Problem("demo, natural", net, *parts), 2),
+        sanity.Case(Problem("CIFAR-10, true_labels", net, *parts), other=network(1)),
+    ]
+    monkeypatch.setattr(sanity, "cases", lambda folder: found if folder else found[:1])
+
+
+def test_one_command_makes_the_tables_and_the_figure_and_continues(tiny, tmp_path, capsys):
+    out, figure = tmp_path / "results" / "rows.jsonl", tmp_path / "sanity.png"
+    given = ["--cifar10", "folder", "--out", str(out), "--figure", str(figure)]
+    given += ["--methods", "InputXGradient", "LRP", "ClassPattern", "RandomPixels"]
+    given += ["--budget", "430"]
+    sanity.main(given)
+    printed = capsys.readouterr().out
+    assert printed.count("checking ") == 8
+    tables = printed[printed.index("\n### demo, natural: layers") :]
+    assert "\n### CIFAR-10, true_labels: labels" in tables
+    lines = tables.split("\n")
+    for name in ("InputXGradient", "ClassPattern", "RandomPixels"):
+        assert sum(line.startswith(f"| {name} |") for line in lines) == 2
+    assert figure.stat().st_size > 1_000
+
+    text = out.read_text()
+    rows = [json.loads(line) for line in text.splitlines()]
+    assert sum("finished" in row for row in rows) == 8
+    assert {row["budget"] for row in rows} == {430}
+    shares = [row for row in rows if "iou" in row]
+    assert {len(row["iou"]) for row in shares} == {5}
+    assert {(row["test"], row["randomised"]) for row in shares} == {
+        ("layers", 0), ("layers", 1), ("layers", 3), ("labels", 0)
+    }  # fmt: skip
+
+    sanity.main(given)  # checks nothing again
+    assert capsys.readouterr().out == tables
+    kept = [line for line in text.splitlines() if '"RandomPixels"' not in line]
+    interrupted = [line for line in text.splitlines() if '"RandomPixels"' in line][:1]
+    out.write_text("".join(f"{line}\n" for line in kept + interrupted))
+    sanity.main(["--rows", str(out)])  # a method that was not finished is left out
+    assert "RandomPixels" not in capsys.readouterr().out
+
+
+def test_a_check_is_read_as_it_was_written(tiny):
+    [case] = sanity.cases(None)
+    check = sanity.check_of(case, case.canvases(), "InputXGradient", 60)
+    rows = [json.loads(json.dumps(row)) for row in sanity.rows_of(check, "m", "InputXGradient", 60)]
+    read = sanity.checks(rows)["m"]
+    assert (read.layers, read.steps, read.chance) == (check.layers, check.steps, check.chance)
+    assert (read.random_pixels, read.no_pattern) == (check.random_pixels, check.no_pattern)
+    for ours, theirs in zip(read.agreements, check.agreements, strict=True):
+        for name, value in vars(ours).items():
+            assert value == pytest.approx(getattr(theirs, name), abs=1e-5)
+
+
+def agreements(method, test, randomised, ious, power, ranking="signed"):
+    return [
+        Agreement(method, ranking, test, randomised, 1, y, y, iou, 0.5, power)
+        for y, iou in enumerate(ious)
+    ]
+
+
+def test_the_tables_by_hand():
+    found = [
+        *agreements("A", "layers", 0, [1] * 5, 0.5),
+        *agreements("A", "layers", 1, [0.5] * 5, 0.4),
+        *agreements("A", "layers", 3, [0.3] * 5, 0.2),
+        *agreements("A", "layers", 4, [0.0] * 5, 0.03),
+        *agreements("B", "layers", 0, [1] * 5, 0.5),
+        *agreements("B", "layers", 1, [1] * 5, 0.5),
+        *agreements("B", "layers", 3, [1] * 5, 0.5),
+        *agreements("B", "layers", 4, [1] * 5, 0.5),
+        *agreements("B", "layers", 0, [1] * 5, 0.5, "absolute"),
+        *agreements("B", "layers", 4, [0.5] * 5, 0.5, "absolute"),
+        *agreements("A", "labels", 0, [0.25] * 5, 0.04),
+    ]
+    check = SanityCheck(
+        [("d",), ("c",), ("b",), ("a",)], [0, 1, 3, 4], found, [], 0.026,
+        {y: [0.04] for y in range(5)}, dict.fromkeys(range(5), 0.01),
+    )  # fmt: skip
+    assert list(sanity.tables({"m": check})) == [
+        "\n### m: layers\n",
+        "| method | between seeds | last layer | 1 of 4 layers | all (95 %) | verdict | "
+        "absolute: verdict | power | power after | above random pixels |\n"
+        "|---|---|---|---|---|---|---|---|---|---|",
+        "| B | 1.00 | 1.00 | 1.00 | 1.00 (1.00 to 1.00) | no change | 0.50: part stays | 50.0% | "
+        "50.0% | 46.0 (46.0 to 46.0)* |",
+        "| A | 1.00 | 0.50 | 0.50 | 0.00 (0.00 to 0.00) | gone |  | 50.0% | 3.0% | "
+        "-1.0 (-1.0 to -1.0) |",
+        "\nRandom masks have an IoU of 0.026; random pixels a power of 4.0%, no pattern 1.0%.",
+        "\n### m: labels\n",
+        "| method | between seeds | other labels (95 %) | verdict | absolute: verdict | power | "
+        "power after | above random pixels |\n|---|---|---|---|---|---|---|---|",
+        "| A | 1.00 | 0.25 (0.25 to 0.25) | part stays |  | 50.0% | 4.0% | 0.0 (0.0 to 0.0) |",
+        "\nRandom masks have an IoU of 0.026; random pixels a power of 4.0%, no pattern 1.0%.",
+    ]
