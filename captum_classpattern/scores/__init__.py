@@ -15,6 +15,7 @@ from captum_classpattern.scores.shape import (
     simplicity,
     total_variation,
 )
+from captum_classpattern.scores.transfer import transfer_powers
 
 __all__ = [
     "Localisation",
@@ -29,4 +30,5 @@ __all__ = [
     "predictive_power",
     "simplicity",
     "total_variation",
+    "transfer_powers",
 ]
