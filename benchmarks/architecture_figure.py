@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from architecture_rows import LABELS, WHITE, Found
 from architecture_tables import RANDOM, iou_by_chance, mean_of, random_masks
-from invariance import Row
+from findings import Row
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from invariance import Row, read_rows
+from findings import Row, read_rows
 from torch import Tensor
 
 from captum_classpattern._files import write_atomically

@@ -6,8 +6,7 @@ from statistics import fmean
 import torch
 from architecture_models import TEACHER
 from architecture_rows import LABELS, POSITIVE, WHITE, ByClass, Found, pooled
-from findings import head, line
-from invariance import Row
+from findings import Row, head, line
 from torch import Tensor
 
 from captum_classpattern.scores import simplicity

@@ -24,7 +24,7 @@ from architecture_models import NETWORKS, TEACHER, softened, trained
 from architecture_rows import POSITIVE, WHITE, Rows, packed, unpacked
 from architecture_tables import tables
 from failures import split
-from invariance import Row, read_rows
+from findings import Row, read_rows
 from torch import Tensor
 from torch.nn import functional as F
 
