@@ -1,9 +1,13 @@
-"""Surveys cached in a folder, the rank of a class, lines of Markdown."""
+"""Surveys cached in a folder, the rank of a class, rows of results, lines of Markdown."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from captum_classpattern.surveys import Scores, Survey, stands_out, survey
+
+Row = Mapping[str, Any]
 
 
 def kept_survey(folder: Path, *arguments: Any, **settings: Any) -> Survey:
@@ -58,3 +62,9 @@ def head(*columns: str) -> str:
 
 def line(*cells: object) -> str:
     return f"| {' | '.join(map(str, cells))} |"
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a file; none if there is no file."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [json.loads(row) for row in lines]

@@ -16,7 +16,7 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from findings import head, line
+from findings import Row, head, line, read_rows
 from paper_search import InBfloat16
 from problems import Problem, cifar10_problems, demo_problems
 from strength import TARGETS, strongest
@@ -35,7 +35,6 @@ CIFAR10_MODELS = ("natural", "backdoored", "robust8")
 AREA = 0.05  # of the searched patterns
 SETTINGS = ("canvas", "budget", "most_images")  # rows of other settings are left alone
 
-Row = Mapping[str, Any]
 Key = tuple[str, int, bool]  # model, class, whether it is the true trigger
 
 
@@ -66,12 +65,6 @@ def rows_of(profile: InvarianceProfile, key: Key, settings: Mapping[str, Any]) -
                 "open_high": half.open_high,
             },
         }
-
-
-def read_rows(path: Path) -> list[Row]:
-    """The rows of a file; none if there is no file."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [json.loads(row) for row in lines]
 
 
 def key_of(row: Row) -> Key:

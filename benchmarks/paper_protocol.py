@@ -9,10 +9,10 @@ by whether they are of the class and whether they were searched.
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from findings import head, line
+from findings import Row, head, line, read_rows
 from paper_search import model
 from problems import PIXELS, SEARCH
 from torch import Tensor
@@ -34,7 +34,6 @@ EVERY = 5  # random pixels are scored on each fifth test image
 BATCH = 200
 SCORES = ("power", "random pixels", "no pattern")
 
-Row = dict[str, Any]
 Counts = dict[str, list[int]]  # hits and images, by group
 
 
@@ -135,12 +134,6 @@ def measure(data: Path, out: Path, names: Sequence[str] = MODELS) -> list[Row]:
                 file.writelines(json.dumps(row) + "\n" for row in found)
             rows += found
     return rows
-
-
-def read_rows(path: Path) -> list[Row]:
-    """The rows of a file; none if there is no file."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [json.loads(row) for row in lines]
 
 
 def patterns(

@@ -12,14 +12,14 @@ interruption, and the table of a finished file is printed at once:
 
 import argparse
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from captum.attr import IntegratedGradients
-from findings import head, line
+from findings import Row, head, line, read_rows
 from problems import Problem, demo_problems
 from torch import Tensor, nn
 
@@ -44,7 +44,6 @@ METRICS = {  # in the order of the table, with the better direction and the poss
     "MaxSensitivity": ("lower", "from 0"),
 }
 
-Row = Mapping[str, Any]
 Method = Callable[[nn.Module, Tensor, list[int]], Tensor]
 
 
@@ -136,12 +135,6 @@ def measure(problem: Problem, out: Path, n_steps: int | None) -> None:
             row = {"metric": metric, "method": name, "classes": classes, "values": values}
             with out.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
-
-
-def read_rows(path: Path) -> list[Row]:
-    """The rows of a file; none if there is no file."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [json.loads(row) for row in lines]
 
 
 def table(rows: Sequence[Row]) -> Iterator[str]:

@@ -13,10 +13,10 @@ import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from findings import head, line
+from findings import Row, head, line, read_rows
 from paper_search import InBfloat16
 from problems import Problem, cifar10_problems, demo_problems, train_cifar10
 from torch import Tensor, nn
@@ -34,8 +34,6 @@ AREA, IMAGES, STEPS, SEED = 0.05, 200, 6, 0
 BUDGET = 1_000  # passes per canvas of a search
 OTHER = "random_labels"
 BY_CANVAS = ("target", "seed", "iou", "correlation", "power")
-
-Row = Mapping[str, Any]
 
 
 class Case(NamedTuple):
@@ -145,12 +143,6 @@ def checks(rows: Sequence[Row]) -> dict[str, SanityCheck]:
                 )
             )
     return found
-
-
-def read_rows(path: Path) -> list[Row]:
-    """The rows of a file; none if there is no file."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [json.loads(row) for row in lines]
 
 
 def measure(found: Sequence[Case], out: Path, names: Sequence[str], budget: int) -> None:

@@ -12,14 +12,14 @@ the same command continues after an interruption. The tables and the picture are
 
 import argparse
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 import paper_search
 import torch
-from findings import head, line
+from findings import Row, head, line, read_rows
 from matplotlib.figure import Figure
 from problems import Problem, cifar10_parts, demo_problems
 from torch import Tensor
@@ -65,7 +65,6 @@ NETWORKS = ("CIFAR-10, natural", "CIFAR-10, natural_short")  # of the same first
 SHOWN = ("CIFAR-10, natural", "white", (0, 1, 2, 3))  # model, canvas and classes of the picture
 SIDE = 1.6  # of a mask in the picture, in inches
 
-Row = Mapping[str, Any]
 Key = tuple[str, str, str, int, int]  # model, canvas, kind, seeds that it was made of, number
 
 
@@ -212,12 +211,6 @@ def measure(problems: Sequence[Problem], out: Path) -> None:
                 f"{plan.model}, {plan.canvas}, {first['kind']} {first['number']}: {power:.3f}",
                 flush=True,
             )
-
-
-def read_rows(path: Path) -> list[Row]:
-    """The rows of a file; none if there is no file."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [json.loads(row) for row in lines]
 
 
 class Rows:

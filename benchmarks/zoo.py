@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from failures import read_record, split
+from one_cycle import fit
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -44,7 +45,6 @@ from captum_classpattern.triggers import Blended, Sinusoid, Trigger, Warp
 SHAPE = (1, 28, 28)
 N_CLASSES = len(CLASS_NAMES)
 CLEAN_SEEDS, PATCHES = 6, 36
-BATCH = 128
 
 
 @dataclass(frozen=True)
@@ -285,31 +285,23 @@ def train(entry: Entry, data: Path) -> nn.Module:
     torch.manual_seed(entry.seed)
     generator = torch.Generator().manual_seed(entry.seed)
     network = network_of(recipe)
+    weights = network.parameters()
     if recipe.optimizer == "adam":
-        peak, optimizer = 0.005, torch.optim.AdamW(network.parameters(), 0.005)
+        optimizer: torch.optim.Optimizer = torch.optim.AdamW(weights, 0.005)
     else:
-        peak, optimizer = (
-            0.2,
-            torch.optim.SGD(
-                network.parameters(), 0.2, momentum=0.9, weight_decay=5e-4, nesterov=True
-            ),
-        )
-    steps = len(images) // BATCH
-    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, recipe.epochs * steps)
-    for _ in range(recipe.epochs):
-        for batch in torch.randperm(len(images))[: steps * BATCH].view(-1, BATCH):
-            x, y = images[batch], labels[batch]
-            if recipe.shifts:
-                x = shifted(x, recipe.shifts)
-            if recipe.attack_steps:
-                network.eval()  # attack the classifier that will be used
-                x = pgd(network, x, y, recipe.attack_steps, generator)
-                network.train()
-            loss = cross_entropy(network, x, y, recipe.smoothing)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            cycle.step()
+        optimizer = torch.optim.SGD(weights, 0.2, momentum=0.9, weight_decay=5e-4, nesterov=True)
+
+    def loss_of(batch: Tensor) -> Tensor:
+        x, y = images[batch], labels[batch]
+        if recipe.shifts:
+            x = shifted(x, recipe.shifts)
+        if recipe.attack_steps:
+            network.eval()  # attack the classifier that will be used
+            x = pgd(network, x, y, recipe.attack_steps, generator)
+            network.train()
+        return cross_entropy(network, x, y, recipe.smoothing)
+
+    fit(optimizer, loss_of, len(images), recipe.epochs)
     return network.eval()
 
 

@@ -16,6 +16,7 @@ from captum_classpattern.scores.shape import (
     total_variation,
 )
 from captum_classpattern.scores.stability import consensus, mean_pairwise_iou, rank_correlation
+from captum_classpattern.scores.transfer import transfer_powers
 
 __all__ = [
     "Localisation",
@@ -32,4 +33,5 @@ __all__ = [
     "rank_correlation",
     "simplicity",
     "total_variation",
+    "transfer_powers",
 ]

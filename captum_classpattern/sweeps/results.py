@@ -9,10 +9,10 @@ from typing import Any
 import numpy.typing as npt
 
 from captum_classpattern.class_names import distinct_names
-from captum_classpattern.classifier import Classifier, device_and_dtype
+from captum_classpattern.classifier import Classifier
 from captum_classpattern.images import Images, LabelledImages, Labels
-from captum_classpattern.scores.power import predictive_power
 from captum_classpattern.scores.tables import as_table
+from captum_classpattern.scores.transfer import transfer_powers
 from captum_classpattern.surveys.findings import Scores
 from captum_classpattern.surveys.results import Survey
 from captum_classpattern.surveys.store import Store, read_finding
@@ -213,8 +213,9 @@ class Sweep:
         Which model's patterns work on which other model: mean predictive powers over the classes of
         which all models have a pattern.
 
-        Each pattern is scored on each model, with and without it. For M models with K classes and N
-        images, that takes 2 x M x M x K x N forward passes: give some of the images and classes.
+        Each pattern is scored on each model, see
+        :func:`~captum_classpattern.scores.transfer_powers`. For M models with K classes and N
+        images, that takes M x M x (K + 1) x N forward passes: give some of the images and classes.
 
         Args:
             images (LabelledImages, Tensor, Dataset or DataLoader): Held-out images, in the class
@@ -253,14 +254,10 @@ class Sweep:
         for tested in found:
             classifier = self._open(tested, models or {}, device)
             for name, best in found.items():
-                powers = []
-                for target in targets:
-                    folder = self._model_folder(name) / "patterns"
-                    pattern = read_finding(best[target], folder).pattern
-                    there, _ = device_and_dtype(classifier, pattern.canvas)
-                    moved = pattern.to(there)
-                    powers.append(predictive_power(classifier, moved, source, area=share).value)
-                rows[name][tested] = fmean(powers)
+                folder = self._model_folder(name) / "patterns"
+                patterns = [read_finding(best[target], folder).pattern for target in targets]
+                powers = transfer_powers(classifier, patterns, source, area=share)
+                rows[name][tested] = fmean(power.value for power in powers)
         return as_table([*rows.values()])
 
     def _open(self, name: str, models: Mapping[str, Classifier], device: str | None) -> Classifier:
