@@ -1,10 +1,11 @@
 """benchmarks/sanity.py on tiny networks, and its tables by hand."""
 
 import json
+import re
 
 import pytest
 import torch
-from scripts import imported
+from scripts import ROOT, imported
 from torch import nn
 
 from captum_classpattern.comparison import Agreement, SanityCheck
@@ -129,3 +130,10 @@ def test_the_tables_by_hand():
         "| A | 1.00 | 0.25 (0.25 to 0.25) | part stays |  | 50.0% | 4.0% | 0.0 (0.0 to 0.0) |",
         "\nRandom masks have an IoU of 0.026; random pixels a power of 4.0%, no pattern 1.0%.",
     ]
+
+
+def test_the_page_has_the_tables_of_the_committed_rows(capsys):
+    sanity.main(["--rows", str(ROOT / "benchmarks" / "results" / "sanity.jsonl")])
+    page = (ROOT / "docs" / "sanity_checks.md").read_text()
+    for table in re.split(r"\n+### .*\n+", capsys.readouterr().out)[1:]:
+        assert table.strip() in page
