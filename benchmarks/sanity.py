@@ -33,7 +33,8 @@ LEFT_OUT = (
 AREA, IMAGES, STEPS, SEED = 0.05, 200, 6, 0
 BUDGET = 1_000  # passes per canvas of a search
 OTHER = "random_labels"
-BY_CANVAS = ("target", "seed", "iou", "correlation", "power")
+OF_GROUP = ("ranking", "test", "randomised")
+OF_CANVAS = ("target", "seed", "iou", "correlation", "power")
 
 
 class Case(NamedTuple):
@@ -86,27 +87,28 @@ def check_of(case: Case, canvases: Tensor, name: str, budget: int) -> SanityChec
     )
 
 
-def rows_of(check: SanityCheck, model: str, method: str, budget: int) -> Iterator[Row]:
-    """A row for each ranking, test and number of random layers, with a value for each canvas; and
-    one for each failure."""
-    shared = {"model": model, "method": method, "budget": budget}
-    facts = {
+def row_of(check: SanityCheck, model: str, method: str, budget: int) -> Row:
+    """All of a check in one row: for each ranking, test and number of random layers the values of
+    the canvases."""
+    groups: dict[tuple[str, str, int], list[Agreement]] = {}
+    for a in check.agreements:
+        groups.setdefault((a.ranking, a.test, a.randomised), []).append(a)
+    return {
+        "model": model,
+        "method": method,
+        "budget": budget,
         "layers": check.layers,
         "steps": check.steps,
         "chance": check.chance,
         "random_pixels": check.random_pixels,
         "no_pattern": check.no_pattern,
+        "maps": [
+            dict(zip(OF_GROUP, key))
+            | {name: [rounded(getattr(a, name)) for a in group] for name in OF_CANVAS}
+            for key, group in groups.items()
+        ],
+        "failures": [{"at": f.model, "reason": f.reason} for f in check.failures],
     }
-    groups: dict[tuple[str, str, int], list[Agreement]] = {}
-    for a in check.agreements:
-        groups.setdefault((a.ranking, a.test, a.randomised), []).append(a)
-    for (ranking, test, randomised), group in groups.items():
-        values = {name: [getattr(a, name) for a in group] for name in BY_CANVAS}
-        values = {name: [rounded(value) for value in found] for name, found in values.items()}
-        yield {**shared, "ranking": ranking, "test": test, "randomised": randomised, **values}
-    for failure in check.failures:
-        yield {**shared, "failed_at": failure.model, "reason": failure.reason}
-    yield {**shared, "finished": True, **facts}
 
 
 def rounded(value: float) -> float:
@@ -114,40 +116,36 @@ def rounded(value: float) -> float:
 
 
 def checks(rows: Sequence[Row]) -> dict[str, SanityCheck]:
-    """The check of each model, with all finished methods."""
+    """The check of each model, with all methods."""
     found: dict[str, SanityCheck] = {}
-    finished = [row for row in rows if "finished" in row]
-    for row in finished:
-        by_class = ("random_pixels", "no_pattern")
-        found[row["model"]] = SanityCheck(
-            [tuple(layer) for layer in row["layers"]],
-            row["steps"],
-            [],
-            [],
-            row["chance"],
-            **{name: {int(y): value for y, value in row[name].items()} for name in by_class},
-        )
-    done = {(row["model"], row["method"]) for row in finished}
     for row in rows:
-        if (row["model"], row["method"]) not in done:
-            continue
-        check = found[row["model"]]
-        if "failed_at" in row:
-            check.failures.append(Failure(row["failed_at"], row["method"], "maps", row["reason"]))
-        for canvas, values in enumerate(zip(*(row[name] for name in BY_CANVAS if name in row))):
-            check.agreements.append(
-                Agreement(
-                    *(row[name] for name in ("method", "ranking", "test", "randomised")),
-                    canvas=canvas,
-                    **dict(zip(BY_CANVAS, values)),
-                )
+        model, method = row["model"], row["method"]
+        if model not in found:
+            controls = ("random_pixels", "no_pattern")
+            found[model] = SanityCheck(
+                *([tuple(layer) for layer in row["layers"]], row["steps"], [], [], row["chance"]),
+                **{name: {int(y): value for y, value in row[name].items()} for name in controls},
             )
+        for group in row["maps"]:
+            shared = {name: group[name] for name in OF_GROUP}
+            for canvas, values in enumerate(zip(*(group[name] for name in OF_CANVAS))):
+                own = dict(zip(OF_CANVAS, values))
+                found[model].agreements.append(
+                    Agreement(method=method, canvas=canvas, **shared, **own)
+                )
+        for failure in row["failures"]:
+            found[model].failures.append(Failure(failure["at"], method, "maps", failure["reason"]))
     return found
+
+
+def rows_with(path: Path, budget: int) -> list[Row]:
+    """The rows of a file with this budget; none if there is no file."""
+    return [row for row in read_rows(path) if row["budget"] == budget]
 
 
 def measure(found: Sequence[Case], out: Path, names: Sequence[str], budget: int) -> None:
     """Appends the rows of the methods that the file lacks."""
-    done = {(row["model"], row["method"]) for row in read_rows(out) if "finished" in row}
+    done = {(row["model"], row["method"]) for row in rows_with(out, budget)}
     out.parent.mkdir(parents=True, exist_ok=True)
     for case in found:
         model = case.problem.name
@@ -155,9 +153,9 @@ def measure(found: Sequence[Case], out: Path, names: Sequence[str], budget: int)
         canvases = case.canvases() if missing else torch.empty(0)
         for name in missing:
             print(f"checking {name} on {model}", flush=True)
-            rows = list(rows_of(check_of(case, canvases, name, budget), model, name, budget))
+            row = row_of(check_of(case, canvases, name, budget), model, name, budget)
             with out.open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(row) + "\n" for row in rows)
+                file.write(json.dumps(row) + "\n")
 
 
 # ---- tables
@@ -248,7 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not given.rows:
         names = given.methods or [name for name in NAMES if name not in LEFT_OUT]
         measure(cases(given.cifar10), given.out, names, given.budget)
-    found = checks(read_rows(given.rows or given.out))
+    found = checks(rows_with(given.rows or given.out, given.budget))
     print(*tables(found), sep="\n")
     if given.figure:
         figure, _ = next(iter(found.values())).plot(use_pyplot=False)
