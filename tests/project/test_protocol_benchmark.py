@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from scripts import imported
+from scripts import ROOT, imported
 from torch import nn
 
 from captum_classpattern import PixelClassifier
@@ -109,3 +109,8 @@ def test_the_table_by_hand():
         "60.0% (60.0 to 60.0)",
         "18.3 points (18.3 to 18.3)",
     ]
+
+
+def test_the_page_has_the_table_of_the_committed_rows():
+    rows = protocol.read_rows(ROOT / "benchmarks" / "results" / "protocol.jsonl")
+    assert "\n".join(protocol.table(rows)) in (ROOT / "docs" / "claims.md").read_text()
