@@ -40,7 +40,7 @@ WHAT = {"pattern": "pattern", "canvas": "pattern's pixels", "image": "stamped im
 UNCHANGED = ("", 0.0)  # the transform and the value of what no transform changes
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class InvarianceProfile:
     """
     A pattern's predictive power under many transforms: what :func:`invariance_profile` returns.
@@ -108,6 +108,26 @@ class InvarianceProfile:
             ]
         )
 
+    def __repr__(self) -> str:
+        return f"InvarianceProfile({self._name}: {self.power}; {', '.join(self.curves)})"
+
+    @property
+    def _name(self) -> str:
+        return str(self.pattern.info.get("class_name", f"class {self.pattern.target}"))
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the pattern, the curves, and how long half of the power stays."""
+        from captum_classpattern.visualization import html
+
+        figure, _ = self.plot(use_pyplot=False)
+        ranges = [(name, _range_text(curve)) for name, curve in self.curves.items()]
+        return html.fragment(
+            f"Invariance of {self._name}: power {html.power_text(self.power)}",
+            html.side_by_side(html.pattern_picture(self.pattern, f"pattern of {self._name}")),
+            html.drawing(figure, f"power of {self._name} under each transform"),
+            html.table(("transform", "half of the power stays"), ranges),
+        )
+
     def plot(self, *, use_pyplot: bool = True) -> tuple[Any, npt.NDArray[Any]]:
         r"""
         Draws a panel for each transform: the power of the pattern, of random pixels, and the rate
@@ -122,12 +142,16 @@ class InvarianceProfile:
         """
         from captum_classpattern.visualization.profiles import plot_profiles
 
-        name = self.pattern.info.get("class_name", f"class {self.pattern.target}")
         return plot_profiles(
             [_panel(curve) for curve in self.curves.values()],
-            title=f"{name}: {self.power}",
+            title=f"{self._name}: {self.power}",
             use_pyplot=use_pyplot,
         )
+
+
+def _range_text(curve: InvarianceCurve) -> str:
+    half = curve.half_power_range
+    return "not above its controls" if half is None else f"{half} {curve.transform.unit}"
 
 
 def _with_interval(name: str, value: float, interval: Interval) -> dict[str, float]:

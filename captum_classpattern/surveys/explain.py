@@ -40,7 +40,7 @@ def explain_class(
     labels: Labels = None,
     target: int | str | None = None,
     *,
-    held_out: ImagesAndLabels | None = None,
+    held_out: "ImagesAndLabels | None" = None,
     mean: float | Sequence[float] | None = None,
     std: float | Sequence[float] | None = None,
     class_names: Sequence[str] | None = None,
@@ -252,7 +252,8 @@ def _progress(
     show = seconds > LONG if show_progress is None else show_progress
     about = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
     text = f"{label}: about {passes:,} passes, {about}"
-    with tqdm(total=passes, desc=text, unit=" passes", unit_scale=True, disable=not show) as bar:
+    options = {"mininterval": 1.0, "disable": not show}
+    with tqdm(total=passes, desc=text, unit=" passes", unit_scale=True, **options) as bar:
         with passes_on(bar):
             yield
         bar.update(bar.total - bar.n)

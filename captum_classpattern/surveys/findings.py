@@ -25,7 +25,7 @@ from captum_classpattern.visualization.html import (
     paragraph,
     pattern_picture,
     picture,
-    pictures,
+    side_by_side,
     table,
     write_page,
 )
@@ -297,9 +297,11 @@ class Finding:
             pattern_picture(binary, f"pattern of {name}", kept),
         ]
         if self.examples is not None:
-            for image, caption in zip(self.examples.images, self.examples.captions):
-                alt = f"held-out image with the pattern of {name}"
-                shown.append(picture(image, alt, f"held-out image: {caption}", most=SMALL))
+            for image, label, caption in zip(
+                self.examples.images, self.examples.labels, self.examples.captions
+            ):
+                alt = f"{label} with the pattern of {name}"
+                shown.append(picture(image, alt, f"{label}, predicted: {caption}", most=SMALL))
         rows = [
             (f"{f.canvas} canvas, {percent_area(area)}", *scores_row(scores))
             for f in (self, *self.others)
@@ -307,7 +309,7 @@ class Finding:
         ]
         chosen = " The judging images chose the first canvas." if self.others else ""
         return [
-            pictures(*shown),
+            side_by_side(*shown),
             table(("", *SCORE_COLUMNS), rows),
             paragraph(f"{SCORES_NOTE}{chosen}"),
         ]

@@ -22,7 +22,7 @@ NOT_ABOVE = "grey: not above its controls"
 
 
 def plot_grid(
-    found: Mapping[str, Found] | Found,
+    found: "Mapping[str, Found] | Found",
     *,
     area: float | None = None,
     canvas: str | None = None,
@@ -81,7 +81,7 @@ def plot_grid(
 
 
 def plot_powers(
-    found: Mapping[str, Found] | Found,
+    found: "Mapping[str, Found] | Found",
     *,
     area: float | None = None,
     canvas: str | None = None,

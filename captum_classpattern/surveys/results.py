@@ -40,7 +40,7 @@ from captum_classpattern.visualization.html import (
     fragment,
     paragraph,
     pattern_picture,
-    pictures,
+    side_by_side,
     table,
     write_page,
 )
@@ -317,7 +317,7 @@ class Survey:
                 f"{counts} Pictures: {percent_area(area)} of the pixels of the canvas that did "
                 "best on the judging images."
             ),
-            pictures(*(_pictured(finding, area) for finding in shown)),
+            side_by_side(*(_pictured(finding, area) for finding in shown)),
             folded(
                 "Scores",
                 table(

@@ -30,13 +30,16 @@ SIDE, MOST_PIXELS = 128, 224  # of a picture: small ones are enlarged, large one
 THUMBNAIL = 112  # pixels of a photo that is only shown for comparison
 DPI = 80  # of figures
 FIGURE = "display:inline-block;margin:0 12px 8px 0;vertical-align:top;max-width:{}px"
+EDGE = "outline:1px solid #c4cad1"  # so that a white canvas shows
 STYLE = """body { font: 1rem/1.5 system-ui, sans-serif; color: #1f2328; background: #fff;
-  max-width: 64rem; margin: 2rem auto; padding: 0 1rem; overflow-wrap: anywhere; }
-img { max-width: 100%; height: auto; }
+  max-width: 64rem; margin: 2rem auto; padding: 0 1rem; }
+h1, p, figcaption { overflow-wrap: anywhere; }
+img { max-width: 100%; height: auto; vertical-align: top; }
 div { max-width: 100%; overflow-x: auto; }
 table { border-collapse: collapse; margin: .6rem 0; font-size: .92rem; }
 th, td { padding: .3rem .7rem; border-bottom: 1px solid #d0d7de; text-align: right; }
 th:first-child, td:first-child { text-align: left; }
+td { white-space: nowrap; }
 figcaption { font-size: .88rem; }
 """
 PAGE = Markup(
@@ -78,9 +81,9 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Markup:
     body = Markup("\n").join(
         Markup("<tr><td>{}</td></tr>").format(Markup("</td><td>").join(row)) for row in rows
     )
-    return Markup("<table>\n<thead><tr>{}</tr></thead>\n<tbody>\n{}\n</tbody></table>").format(
-        head, body
-    )
+    return Markup(
+        "<div><table>\n<thead><tr>{}</tr></thead>\n<tbody>\n{}\n</tbody></table></div>"
+    ).format(head, body)
 
 
 def folded(summary: str, *parts: Markup) -> Markup:
@@ -90,7 +93,7 @@ def folded(summary: str, *parts: Markup) -> Markup:
     )
 
 
-def pictures(*captioned: Markup) -> Markup:
+def side_by_side(*captioned: Markup) -> Markup:
     """Pictures next to each other."""
     return Markup("<div>{}</div>").format(Markup("\n").join(captioned))
 
@@ -121,8 +124,8 @@ def drawing(figure: Any, alt: str) -> Markup:
 
 def _figure(data: bytes, width: int, height: int, alt: str, caption: str) -> Markup:
     source = f"data:image/png;base64,{b64encode(data).decode()}"
-    image = Markup('<img src="{}" width="{}" height="{}" alt="{}">').format(
-        source, width, height, alt
+    image = Markup('<img src="{}" width="{}" height="{}" alt="{}" style="{}">').format(
+        source, width, height, alt, EDGE
     )
     text = Markup("\n<figcaption>{}</figcaption>").format(caption) if caption else ""
     style = FIGURE.format(max(width, SIDE))
@@ -176,7 +179,7 @@ def pattern_html(pattern: Pattern) -> str:
         facts.append(f"power {percent(power)} on the judging images, which chose it")
     return fragment(
         f"Pattern of {name}",
-        pictures(
+        side_by_side(
             pattern_picture(pattern.at_own_area(), f"pattern of {name}", "pattern"),
             picture(pattern.canvas, f"canvas of {name}", "canvas", most=THUMBNAIL),
         ),

@@ -113,12 +113,14 @@ class StampedImages:
 
     Args:
         images (Tensor): The stamped images, (N, C, H, W).
+        labels (tuple[str, ...]): The name of the class of each.
         predicted (tuple[int, ...]): The class that the model predicts for each.
         names (tuple[str, ...]): The names of these classes.
         probabilities (tuple[float, ...]): The model's probabilities of these classes.
     """
 
     images: Tensor
+    labels: tuple[str, ...]
     predicted: tuple[int, ...]
     names: tuple[str, ...]
     probabilities: tuple[float, ...]
@@ -156,9 +158,14 @@ def stamp_examples(
     stamped = binary.stamp(source.take(chosen).to(device, dtype))
     with torch.no_grad():
         probabilities, predicted = forward_func(stamped).float().softmax(1).max(1)
-    labels = tuple(predicted.tolist())
-    named = tuple(class_name(names, label) for label in labels)
-    return StampedImages(stamped.cpu(), labels, named, tuple(probabilities.tolist()))
+    labels = source.known_labels[chosen].tolist()
+    return StampedImages(
+        images=stamped.cpu(),
+        labels=tuple(class_name(names, label) for label in labels),
+        predicted=tuple(predicted.tolist()),
+        names=tuple(class_name(names, label) for label in predicted.tolist()),
+        probabilities=tuple(probabilities.tolist()),
+    )
 
 
 def draw_patterns(
