@@ -32,7 +32,8 @@ def plot_grid(
 ) -> Drawing:
     r"""
     Draws patterns as a grid, as in the paper: a row for each model, a column for each class, and
-    the predictive power below each pattern. A power that is not above its controls is grey.
+    the predictive power below each pattern: bold if it is above its controls, grey if not. With
+    fewer than 100 images it is neither, since they are too few to say so.
 
     Args:
         found (Mapping[str, Survey]): For each model, by its name, what was found: a
@@ -92,7 +93,7 @@ def plot_powers(
     r"""
     Draws the predictive power of each class as a dot with its 95 % interval, next to its controls.
     The class with the highest power is at the top. A power that is not above its controls is a
-    circle.
+    circle, unless there are fewer than 100 images, which are too few to say so.
 
     Args:
         found (Mapping[str, Survey]): For each model, by its name, what was found: a
@@ -209,8 +210,8 @@ def _cell(one: Finding | Pattern, area: float | None) -> Cell:
     if isinstance(one, Pattern):
         return Cell(one.at_own_area() if area is None else one.topk(area))
     share, scores = one.area if area is None else area, _scores(one, area)
-    caption = f"{scores.power.value:.0%}"
-    return Cell(one.patterns[share].topk(share), caption, scores.beats_controls)
+    caption = f"{100 * scores.power.value:.0f} %"
+    return Cell(one.patterns[share].topk(share), caption, _beats_controls(scores))
 
 
 def _scores(finding: Finding, area: float | None) -> Scores:
@@ -224,7 +225,12 @@ def _dot(one: Any, area: float | None) -> Dot:
         "random pixels": scores.random_pixels,
         "other canvas": scores.other_canvas,
     }
-    return Dot(scores.power, controls, scores.beats_controls)
+    return Dot(scores.power, controls, _beats_controls(scores))
+
+
+def _beats_controls(scores: Scores) -> bool | None:
+    """None if there are too few images to say so."""
+    return scores.beats_controls if scores.enough_images else None
 
 
 def _with_note(title: str | None, left_out: int) -> str | None:

@@ -378,18 +378,19 @@ def best_of_each(findings: Iterable[Finding]) -> list[Finding]:
     """For each class the finding on the canvas that did best on the judging images."""
     best: dict[int, Finding] = {}
     for finding in findings:
-        rival = best.get(finding.target)
-        power = finding.pattern.info["search_power"]
-        if rival is None or power > rival.pattern.info["search_power"]:
-            best[finding.target] = finding
+        rival = best.setdefault(finding.target, finding)
+        if rival is not finding:
+            powers = [each.pattern.info["search_power"] for each in (rival, finding)]
+            best[finding.target] = finding if powers[1] > powers[0] else rival
     return list(best.values())
 
 
 def _pictured(finding: Finding, area: float) -> Markup:
     """A pattern with its name and its power."""
     scores = finding.scores[area]
-    star = "" if scores.beats_controls else ", not above its controls"
-    caption = f"{finding.label}, {finding.canvas} canvas: {percent(scores.power.value)}{star}"
+    note = "" if scores.beats_controls else ", not above its controls"
+    note = note if scores.enough_images else ", too few images"
+    caption = f"{finding.label}, {finding.canvas} canvas: {percent(scores.power.value)}{note}"
     binary = finding.patterns[area].topk(area)
     return pattern_picture(binary, f"pattern of {finding.label}", caption)
 

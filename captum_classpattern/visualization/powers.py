@@ -79,7 +79,7 @@ def _draw_dot(axis: Axes, y: float, dot: Dot, color: str, name: str, alone: bool
         clip_on=False,
         zorder=4,
     )
-    text = f"{power.value:.0%}" if alone else name
+    text = f"{100 * power.value:.0f} %" if alone else name
     if text:
         end = max(power.interval[1], power.value)
         label = axis.annotate(text, (end, y), (7, 0), textcoords="offset points", va="center")
