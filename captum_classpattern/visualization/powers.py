@@ -115,6 +115,6 @@ def _add_key(figure: Figure, dots: Sequence[Dot], note: str) -> None:
         mark.set_color(LIGHT)
         marks.append(mark)
     figure.legend(
-        handles=marks, loc="outside lower center", ncols=len(marks), frameon=False, fontsize=9,
+        handles=marks, loc="outside lower center", ncols=min(len(marks), 3), frameon=False, fontsize=9,
         handletextpad=0.4, columnspacing=1.4, title=note or None, title_fontsize=9,
     )  # fmt: skip

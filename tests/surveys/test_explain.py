@@ -248,9 +248,9 @@ def test_a_class_without_images_is_named(net, images):
 
 
 def test_what_is_no_model_is_refused(net, images):
-    with pytest.raises(TypeError, match="model must be a classifier .*, got str"):
+    with pytest.raises(TypeError, match=r"model must be a classifier .*, got str"):
         explain_class("resnet18", images, target=1, **QUICK)
-    with pytest.raises(TypeError, match="mean and std need an nn.Module, got function"):
+    with pytest.raises(TypeError, match=r"mean and std need an nn.Module, got function"):
         explain_class(lambda pixels: net(pixels), images, target=1, mean=0.5, **QUICK)
     with pytest.raises(ValueError, match="which normalises its images itself: leave out mean"):
         explain_class(PixelClassifier(net), images, target=1, std=0.5, **QUICK)
