@@ -196,7 +196,7 @@ def test_the_examples_are_held_out_images_with_the_pattern(net, images, found):
             if torch.equal(other[:, ~kept], image[:, ~kept])
         ]
         assert label == f"class {held_out.labels[place]}" != "class 1"
-        chances = net(image[None]).softmax(1)[0]
+        chances = net(image[None]).softmax(1)[0].detach()
         assert predicted == int(chances.argmax())
         assert probability == pytest.approx(float(chances.max()), abs=1e-6)
 
