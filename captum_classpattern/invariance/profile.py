@@ -151,7 +151,13 @@ class InvarianceProfile:
 
 def _range_text(curve: InvarianceCurve) -> str:
     half = curve.half_power_range
-    return "not above its controls" if half is None else f"{half} {curve.transform.unit}"
+    return _why_none(curve) if half is None else f"{half} {curve.transform.unit}"
+
+
+def _why_none(curve: InvarianceCurve) -> str:
+    """Why a curve has no half-power range."""
+    few = curve.at_rest.power.n < ENOUGH_IMAGES
+    return f"under {ENOUGH_IMAGES} images" if few else "not above its controls"
 
 
 def _with_interval(name: str, value: float, interval: Interval) -> dict[str, float]:
@@ -162,8 +168,6 @@ def _with_interval(name: str, value: float, interval: Interval) -> dict[str, flo
 def _panel(curve: InvarianceCurve) -> "Panel":
     """What a figure shows of a curve."""
     half, beats = curve.half_power_range, curve.at_rest.beats_controls
-    few = curve.at_rest.power.n < ENOUGH_IMAGES
-    reason = f"under {ENOUGH_IMAGES} images" if few else "not above its controls"
     lines: dict[str, list[tuple[float, float, float, float]]] = {name: [] for name in LINES}
     for p in curve.points:
         lines["pattern"].append((p.value, p.power.value, *p.power.interval))
@@ -172,7 +176,7 @@ def _panel(curve: InvarianceCurve) -> "Panel":
         lines["no pattern"].append((p.value, p.no_pattern, *p.no_pattern_interval))
     return {
         "title": curve.transform.name,
-        "note": f"half stays: {half}" if beats else reason,
+        "note": f"half stays: {half}" if beats else _why_none(curve),
         "x_label": f"{curve.transform.unit} ({WHAT[curve.transform.of]})",
         "lines": lines,
         "rest": curve.transform.rest,

@@ -36,7 +36,6 @@ def draw_powers(
     rows: Mapping[str, Mapping[str, Dot]],
     *,
     title: str | None = None,
-    note: str = "",
     use_pyplot: bool = True,
 ) -> tuple[Figure, npt.NDArray[Any]]:
     """Draws the dots of each class, from top to bottom, one line for each model. If there are
@@ -55,7 +54,7 @@ def draw_powers(
                 named.add(model)
                 _draw_dot(axis, y, dot, colors[model], name, len(models) == 1)
         _scale(axis, list(rows), len(models))
-        _add_key(figure, [dot for dots in rows.values() for dot in dots.values()], note)
+        _add_key(figure, [dot for dots in rows.values() for dot in dots.values()])
         fit_figure(figure, axis, WIDTH, height, 1, 1)
     axes = np.empty(1, dtype=object)
     axes[0] = axis
@@ -102,7 +101,7 @@ def _scale(axis: Axes, names: Sequence[str], models: int) -> None:
     axis.spines["left"].set_visible(False)
 
 
-def _add_key(figure: Figure, dots: Sequence[Dot], note: str) -> None:
+def _add_key(figure: Figure, dots: Sequence[Dot]) -> None:
     """What the marks mean, below the axis."""
     style: dict[str, Any] = {"color": QUIET, "markersize": 6}
     marks = [Line2D([0, 0.01], [0, 0], marker="o", linewidth=1.8, **style, label="95 % interval")]
@@ -115,6 +114,11 @@ def _add_key(figure: Figure, dots: Sequence[Dot], note: str) -> None:
         mark.set_color(LIGHT)
         marks.append(mark)
     figure.legend(
-        handles=marks, loc="outside lower center", ncols=min(len(marks), 3), frameon=False, fontsize=9,
-        handletextpad=0.4, columnspacing=1.4, title=note or None, title_fontsize=9,
-    )  # fmt: skip
+        handles=marks,
+        loc="outside lower center",
+        ncols=min(len(marks), 3),
+        frameon=False,
+        fontsize=9,
+        handletextpad=0.4,
+        columnspacing=1.4,
+    )

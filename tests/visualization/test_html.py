@@ -177,8 +177,7 @@ def test_of_many_classes_the_strongest_are_shown():
 
 def test_an_unfinished_survey_is_not_searched_for_it(monkeypatch):
     class Search:
-        classes, canvases, areas = [0, 1], {"white": 1}, (0.05, 0.01)
-        info = {}
+        classes, canvases, areas = (0, 1), ("white",), (0.05, 0.01)
 
         def find(self, missing):
             for target in missing:
