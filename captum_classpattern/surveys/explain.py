@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from captum_classpattern._validation import ArgumentTypeError
@@ -26,12 +26,12 @@ from captum_classpattern.optimization import Swap
 from captum_classpattern.optimization.pool import STARTS, passes_of_group
 from captum_classpattern.optimization.progress import passes_on
 from captum_classpattern.surveys.findings import Finding
-from captum_classpattern.surveys.results import survey
+from captum_classpattern.surveys.results import check_settings, survey
 from captum_classpattern.surveys.search import CONTROL_IMAGES
-from captum_classpattern.visualization.patterns import stamp_examples
+from captum_classpattern.visualization.patterns import class_name, stamp_examples
 
 CANVASES: Mapping[str, int] = {"positive": 32, "white": 1, "black": 1}
-LONG, TIMED = 5.0, 16  # seconds from which there is a progress bar; images in the timed batch
+LONG, TIMED = 5.0, 8  # seconds from which there is a progress bar; images in the timed batch
 
 
 def explain_class(
@@ -120,53 +120,37 @@ def explain_class(
     """
     if target is None:
         raise ValueError('target is missing: give the class to explain, such as target="dog"')
+    settings: dict[str, Any] = {
+        "canvases": canvases,
+        "areas": [area],
+        "budget": budget,
+        "n_steps": n_steps,
+        "max_seconds": max_seconds,
+        "seed": seed,
+        "precision": precision,
+        "internal_batch_size": internal_batch_size,
+    }
+    check_settings(**settings)
     classifier = _as_classifier(model, mean, std, class_names)
-    search = LabelledImages.of(images, labels, argument="images")
-    renumbered = labels is None and search.class_names is not None
-    with preserve_state(classifier, seed):
-        sample = search.take([0])
-        device, _ = device_and_dtype(classifier, sample)
-        count = check_classifier(classifier, sample.to(device), [])
-        _check_labels(search)
-    if renumbered:
-        search = search.for_classifier(classifier, class_names)
-    names = ClassNames.of_outputs(classifier, count, class_names)
-    if names is None and search.class_names is not None:
-        names = ClassNames(search.class_names)
+    search, unseen = _split(classifier, images, labels, held_out, class_names, seed)
+    names = _names(classifier, search, class_names)
     number = _class_number(target, names, classifier)
-    if held_out is None:
-        search, unseen = search.halves(seed)
-    else:
-        unseen = LabelledImages.of(held_out, argument="held-out images")
-        _check_labels(unseen)
-        if renumbered and unseen.class_names is not None:
-            unseen = unseen.for_classifier(classifier, class_names)
-    found = survey(
-        classifier,
-        search,
-        unseen,
-        classes=[number],
-        canvases=canvases,
-        areas=[area],
-        budget=budget,
-        n_steps=n_steps,
-        max_seconds=max_seconds,
-        seed=seed,
-        precision=precision,
-        internal_batch_size=internal_batch_size,
-    )
-    label = str(number) if names is None or number >= len(names) else names.names[number]
+    found = survey(classifier, search, unseen, classes=[number], **settings)
+    listed = None if names is None else names.names
     passes = _passes(search, unseen, number, canvases, budget, n_steps)
     limit = None if max_seconds is None else max_seconds * len(canvases)
-    with _progress(classifier, search, number, label, passes, limit, show_progress):
+    timed = search.subset(range(min(TIMED, internal_batch_size or TIMED, len(search))))
+    label = class_name(listed, number)
+    with _progress(classifier, timed, number, label, passes, limit, show_progress):
         [best] = found.best_canvases()
-    binary = best.pattern.topk(area)
-    listed = None if names is None else names.names
     with preserve_state(classifier, seed):
-        examples = stamp_examples(classifier, binary, unseen, listed, seed)
-    named = [replace(f, class_name=None if listed is None else label) for f in found]
-    others = tuple(f for f in named if f.canvas != best.canvas)
-    [own] = [f for f in named if f.canvas == best.canvas]
+        examples = stamp_examples(classifier, best.pattern.topk(area), unseen, listed, seed)
+    if listed is None:
+        named = found.findings
+    else:
+        named = [replace(finding, class_name=label) for finding in found]
+    others = tuple(finding for finding in named if finding.canvas != best.canvas)
+    [own] = [finding for finding in named if finding.canvas == best.canvas]
     return replace(own, others=others, examples=examples)
 
 
@@ -192,6 +176,43 @@ def _as_classifier(model: Any, mean: Any, std: Any, class_names: Any) -> Classif
         return PixelClassifier(model, mean, std, class_names=class_names)
     classifier: Classifier = model
     return classifier
+
+
+def _split(
+    classifier: Classifier,
+    images: Images,
+    labels: Labels,
+    held_out: Any,
+    class_names: Sequence[str] | None,
+    seed: int,
+) -> tuple[LabelledImages, LabelledImages]:
+    """The images to search on and those to score on, in the class numbers of the model."""
+    search = LabelledImages.of(images, labels, argument="images")
+    _check_labels(search)
+    by_name = labels is None and search.class_names is not None
+    if by_name:
+        search = search.for_classifier(classifier, class_names)
+    if held_out is None:
+        return search.halves(seed)
+    unseen = LabelledImages.of(held_out, argument="held-out images")
+    _check_labels(unseen)
+    if by_name and unseen.class_names is not None:
+        unseen = unseen.for_classifier(classifier, class_names)
+    return search, unseen
+
+
+def _names(
+    classifier: Classifier, images: LabelledImages, class_names: Sequence[str] | None
+) -> ClassNames | None:
+    """The names of the classes: those that were given, else the model's, else the images'."""
+    sample = images.take([0])
+    with preserve_state(classifier, 0):
+        device, _ = device_and_dtype(classifier, sample)
+        count = check_classifier(classifier, sample.to(device), [])
+    names = ClassNames.of_outputs(classifier, count, class_names)
+    if names is None and images.class_names is not None:
+        return ClassNames(images.class_names)
+    return names
 
 
 def _check_labels(images: LabelledImages) -> None:
@@ -236,7 +257,7 @@ def _passes(
 @contextmanager
 def _progress(
     classifier: Classifier,
-    search: LabelledImages,
+    timed: LabelledImages,
     target: int,
     label: str,
     passes: int,
@@ -247,7 +268,7 @@ def _progress(
     if show_progress is False:
         yield
         return
-    seconds = passes * _seconds_per_pass(classifier, search, target)
+    seconds = passes * _seconds_per_pass(classifier, timed.images, target)
     seconds = seconds if limit is None else min(seconds, limit)
     show = seconds > LONG if show_progress is None else show_progress
     about = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
@@ -259,9 +280,8 @@ def _progress(
         bar.update(bar.total - bar.n)
 
 
-def _seconds_per_pass(classifier: Classifier, search: LabelledImages, target: int) -> float:
+def _seconds_per_pass(classifier: Classifier, batch: Tensor, target: int) -> float:
     """How long a pass takes here, by one batch; only the progress bar depends on it."""
-    batch = search.take(list(range(min(TIMED, len(search)))))
     started = 0.0
     with preserve_state(classifier, 0), uncounted():
         device, dtype = device_and_dtype(classifier, batch)

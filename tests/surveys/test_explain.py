@@ -263,7 +263,7 @@ def test_progress_is_drawn_if_it_takes_long(net, images, capsys, monkeypatch):
     slow = explain_class(net, images, target=1, **QUICK)
     out, err = capsys.readouterr()
     assert out == ""
-    passes, minutes = re.search(r"1: about ([\d,]+) passes, (\d+) min: ", err).groups()
+    passes, minutes = re.search(r"class 1: about ([\d,]+) passes, (\d+) min: ", err).groups()
     assert round(int(passes.replace(",", "")) / 60) == int(minutes)
     assert "100%" in err
     explain_class(net, images, target=1, show_progress=False, **QUICK)
