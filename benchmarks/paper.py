@@ -179,10 +179,10 @@ def draw_figures(found: Found, out: Path) -> None:
     }
     kinds = ["positive", "white", "black", "grey", "noise"]
     backdoored = found["trigger_canvases", "backdoored"][0]
-    patterns = class_patterns(rows, CLASS_NAMES, "positive", AREA)
+    patterns = class_patterns(rows, "positive", AREA)
     patterns.savefig(out / "paper_patterns.png", dpi=110)
     two = {name: rows[name] for name in ("natural", "robust, 8/255")}
-    above = class_patterns(two, CLASS_NAMES, "positive", AREA)
+    above = class_patterns(two, "positive", AREA)
     above.savefig(out / "natural_above_robust.png", dpi=110)
     triggers = trigger_patterns(trigger(), backdoored, SMALL, kinds)
     triggers.savefig(out / "paper_trigger.png", dpi=110)

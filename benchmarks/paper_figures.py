@@ -7,23 +7,14 @@ from matplotlib.figure import Figure
 from paper_tables import Seeds
 
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.surveys import Survey
+from captum_classpattern.surveys import Survey, plot_grid
 from captum_classpattern.visualization.drawing import draw_image, on_neutral
 
 
-def class_patterns(
-    models: Mapping[str, Seeds], names: Sequence[str], canvas: str, area: float
-) -> Figure:
+def class_patterns(models: Mapping[str, Seeds], canvas: str, area: float) -> Figure:
     """The patterns of the first seed: one column per class, one row per model, powers below."""
-    figure = Figure(figsize=(1.15 * len(names), 1.42 * len(models) + 0.3), layout="constrained")
-    axes = figure.subplots(len(models), len(names), squeeze=False)
-    for row, (label, seeds) in zip(axes, models.items()):
-        row[0].set_ylabel(label, fontsize=10)
-        for y, axis in enumerate(row):
-            draw_finding(axis, seeds[0], y, canvas, area)
-    for axis, name in zip(axes[0], names):
-        axis.set_title(name, fontsize=10)
-    return figure
+    first = {label: seeds[0] for label, seeds in models.items()}
+    return plot_grid(first, area=area, canvas=canvas, use_pyplot=False)[0]
 
 
 def trigger_patterns(

@@ -13,6 +13,7 @@ from . import sweeps as sweeps
 from . import triggers as triggers
 from . import visualization as visualization
 from ._validation import Notice as Notice
+from .adapters import load_model as load_model
 from .attribution import ClassPattern as ClassPattern
 from .canvases import select_canvases as select_canvases
 from .classifier import PixelClassifier as PixelClassifier
@@ -21,6 +22,7 @@ from .comparison import SanityCheck as SanityCheck
 from .comparison import compare as compare
 from .comparison import known_methods as known_methods
 from .comparison import sanity_check as sanity_check
+from .datasets import load_images as load_images
 from .images import LabelledImages as LabelledImages
 from .invariance import InvarianceProfile as InvarianceProfile
 from .invariance import invariance_profile as invariance_profile
@@ -32,7 +34,11 @@ from .scanning import Scan as Scan
 from .scanning import scan as scan
 from .scores import PredictivePower as PredictivePower
 from .scores import predictive_power as predictive_power
+from .surveys import Finding as Finding
 from .surveys import Survey as Survey
+from .surveys import explain_class as explain_class
+from .surveys import plot_grid as plot_grid
+from .surveys import plot_powers as plot_powers
 from .surveys import survey as survey
 from .sweeps import Sweep as Sweep
 from .sweeps import sweep as sweep

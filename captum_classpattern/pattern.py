@@ -133,6 +133,37 @@ class Pattern(Perturbation):  # type: ignore[misc]  # captum's class is untyped
         binary[order[:k]] = 1.0
         return replace(self, mask=binary.view_as(self.mask))
 
+    def at_own_area(self) -> "Pattern":
+        """The binary pattern at :attr:`area`; unchanged if that is no pixel, or all of them."""
+        k = round(self.area * self.mask.numel())
+        return self.topk(self.area) if 0 < k < self.mask.numel() else self
+
+    def plot(self, *, use_pyplot: bool = True) -> tuple[Any, Any]:
+        r"""
+        Draws the canvas, the mask on a scale from 0 to 1, and the binary pattern at :attr:`area`.
+        :func:`plot_patterns` also draws images that are stamped with it, and its power.
+
+        Args:
+            use_pyplot (bool): As in :func:`plot_patterns`. Default: True.
+
+        Returns:
+            *tuple[Figure, ndarray]*: The figure and its axes (1, 3).
+
+        Raises:
+            ValueError: If the canvas has neither one nor three channels.
+        """
+        from captum_classpattern.visualization.patterns import PatternRow, draw_patterns
+
+        name = str(self.info.get("class_name", f"class {self.target}"))
+        row = PatternRow(name, self, self.at_own_area())
+        return draw_patterns([row], area=self.area, use_pyplot=use_pyplot)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from captum_classpattern.visualization.html import pattern_html
+
+        return pattern_html(self)
+
     def stamp(self, images: Tensor) -> Tensor:
         r"""
         Puts the pattern on images: mask * canvas + (1 - mask) * image.

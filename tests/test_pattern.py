@@ -530,3 +530,14 @@ def test_the_search_images_survive_a_save(tmp_path, seen, beside):
 
 def test_an_invalid_power_does_not_break_the_repr():
     assert "search_power" not in repr(random_pattern(info={"search_power": [1]}))
+
+
+def test_a_pattern_draws_itself():
+    pattern = random_pattern()
+    _, axes = pattern.plot(use_pyplot=False)
+    assert [axis.get_title() for axis in axes[0]][:2] == ["canvas", "mask"]
+    assert axes[0, 0].get_ylabel() == f"class {pattern.target}"
+    kept = pattern.at_own_area().mask[0] > 0
+    drawn = torch.from_numpy(axes[0, 2].images[0].get_array().data)
+    canvas = (255 * pattern.canvas).round().byte().permute(1, 2, 0)
+    assert torch.equal(drawn[kept], canvas[kept])

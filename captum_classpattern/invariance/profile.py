@@ -40,7 +40,7 @@ WHAT = {"pattern": "pattern", "canvas": "pattern's pixels", "image": "stamped im
 UNCHANGED = ("", 0.0)  # the transform and the value of what no transform changes
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class InvarianceProfile:
     """
     A pattern's predictive power under many transforms: what :func:`invariance_profile` returns.
@@ -108,6 +108,26 @@ class InvarianceProfile:
             ]
         )
 
+    def __repr__(self) -> str:
+        return f"InvarianceProfile({self._name}: {self.power}; {', '.join(self.curves)})"
+
+    @property
+    def _name(self) -> str:
+        return str(self.pattern.info.get("class_name", f"class {self.pattern.target}"))
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the pattern, the curves, and how long half of the power stays."""
+        from captum_classpattern.visualization import html
+
+        figure, _ = self.plot(use_pyplot=False)
+        ranges = [(name, _range_text(curve)) for name, curve in self.curves.items()]
+        return html.fragment(
+            f"Invariance of {self._name}: power {html.power_text(self.power)}",
+            html.side_by_side(html.pattern_picture(self.pattern, f"pattern of {self._name}")),
+            html.drawing(figure, f"power of {self._name} under each transform"),
+            html.table(("transform", "half of the power stays"), ranges),
+        )
+
     def plot(self, *, use_pyplot: bool = True) -> tuple[Any, npt.NDArray[Any]]:
         r"""
         Draws a panel for each transform: the power of the pattern, of random pixels, and the rate
@@ -122,12 +142,22 @@ class InvarianceProfile:
         """
         from captum_classpattern.visualization.profiles import plot_profiles
 
-        name = self.pattern.info.get("class_name", f"class {self.pattern.target}")
         return plot_profiles(
             [_panel(curve) for curve in self.curves.values()],
-            title=f"{name}: {self.power}",
+            title=f"{self._name}: {self.power}",
             use_pyplot=use_pyplot,
         )
+
+
+def _range_text(curve: InvarianceCurve) -> str:
+    half = curve.half_power_range
+    return _why_none(curve) if half is None else f"{half} {curve.transform.unit}"
+
+
+def _why_none(curve: InvarianceCurve) -> str:
+    """Why a curve has no half-power range."""
+    few = curve.at_rest.power.n < ENOUGH_IMAGES
+    return f"under {ENOUGH_IMAGES} images" if few else "not above its controls"
 
 
 def _with_interval(name: str, value: float, interval: Interval) -> dict[str, float]:
@@ -138,8 +168,6 @@ def _with_interval(name: str, value: float, interval: Interval) -> dict[str, flo
 def _panel(curve: InvarianceCurve) -> "Panel":
     """What a figure shows of a curve."""
     half, beats = curve.half_power_range, curve.at_rest.beats_controls
-    few = curve.at_rest.power.n < ENOUGH_IMAGES
-    reason = f"under {ENOUGH_IMAGES} images" if few else "not above its controls"
     lines: dict[str, list[tuple[float, float, float, float]]] = {name: [] for name in LINES}
     for p in curve.points:
         lines["pattern"].append((p.value, p.power.value, *p.power.interval))
@@ -148,7 +176,7 @@ def _panel(curve: InvarianceCurve) -> "Panel":
         lines["no pattern"].append((p.value, p.no_pattern, *p.no_pattern_interval))
     return {
         "title": curve.transform.name,
-        "note": f"half stays: {half}" if beats else reason,
+        "note": f"half stays: {half}" if beats else _why_none(curve),
         "x_label": f"{curve.transform.unit} ({WHAT[curve.transform.of]})",
         "lines": lines,
         "rest": curve.transform.rest,

@@ -127,13 +127,8 @@ class Pool:
         """The most passes that a group can take, from those of one canvas at the checkpoint and at
         the end. It does not depend on how many of the judging images are of the target's class, so
         that classes with as many canvases are searched alike."""
-        kept, judged, screening = self.kept[group], 0, 0
-        if entrants > SCREENED * kept:
-            screening = entrants * SCREENING.passes(None)[-1]
-            judged = entrants * len(self.screening_judges)
-            entrants = SCREENED * kept
-        judged += entrants * len(self.early_judges) * (len(passes) > 1)
-        return screening + entrants * passes[0] + kept * (passes[-1] - passes[0]) + -(-judged // 2)
+        judges = len(self.screening_judges), len(self.early_judges)
+        return passes_of_group(passes, entrants, self.kept[group], *judges)
 
     def crowded(self, entrants: Sequence[int], places: int = 1) -> list[int]:
         """Of some entrants those of the groups that have more of them than places, ``places`` per
@@ -161,6 +156,24 @@ class Pool:
                 seen[image] += 1
             best += (first + last)[: places * kept]
         return best
+
+
+def passes_of_group(
+    passes: Sequence[int],
+    entrants: int,
+    kept: int = 1,
+    screening_judges: int = SCREENING_JUDGES,
+    early_judges: int = EARLY_JUDGES,
+) -> int:
+    """The most passes of entrants that compete, of which this many are kept, from those of one of
+    them at the solver's checkpoint and at the end."""
+    judged, screening = 0, 0
+    if entrants > SCREENED * kept:
+        screening = entrants * SCREENING.passes(None)[-1]
+        judged = entrants * screening_judges
+        entrants = SCREENED * kept
+    judged += entrants * early_judges * (len(passes) > 1)
+    return screening + entrants * passes[0] + kept * (passes[-1] - passes[0]) + -(-judged // 2)
 
 
 def most_canvases(budget: int) -> int:

@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from captum_classpattern.optimization.objective import Batch, Objective
+from captum_classpattern.optimization.progress import note_half_passes
 from captum_classpattern.optimization.schedule import Schedule, Stream
 from captum_classpattern.pattern import pixels_kept
 
@@ -238,6 +239,7 @@ class Search:
     def _count(self, batch: Batch, half_passes: int) -> None:
         for row, pick in zip(batch.rows, batch.picks):
             self._half_passes[row] += half_passes * len(pick)
+        note_half_passes(half_passes * sum(map(len, batch.picks)))
 
     def _run(self) -> Iterator[None]:
         """Runs the solver; where it yields, the losses are looked at before masks are judged."""

@@ -4,23 +4,13 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-DASH, SPACE = "\N{EN DASH}", "\N{NO-BREAK SPACE}"
+from captum_classpattern.visualization.formats import DASH as DASH
+from captum_classpattern.visualization.formats import SPACE as SPACE
+from captum_classpattern.visualization.formats import percent as percent
+from captum_classpattern.visualization.formats import percent_area as percent_area
+from captum_classpattern.visualization.formats import percent_range as percent_range
+
 ARROW = "\N{SINGLE RIGHT-POINTING ANGLE QUOTATION MARK}"
-
-
-def percent(share: float) -> str:
-    """``38.7 %``."""
-    return f"{100 * share:.1f}{SPACE}%"
-
-
-def percent_area(area: float) -> str:
-    """``5 %``, ``0.5 %``: an area as it was given."""
-    return f"{100 * area:.3g}{SPACE}%"
-
-
-def percent_range(low: float, high: float) -> str:
-    """``30.1-47.9``, with a dash: an interval, in percent."""
-    return f"{100 * low:.1f}{DASH}{100 * high:.1f}"
 
 
 def number(value: float, spec: str = ".3g", unit: str = "") -> str:

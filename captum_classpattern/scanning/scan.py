@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
 from captum_classpattern._files import write_atomically
 from captum_classpattern._validation import join_names
@@ -34,9 +35,18 @@ from captum_classpattern.scanning.store import Store
 from captum_classpattern.scores.intervals import wilson
 from captum_classpattern.scores.tables import as_table
 from captum_classpattern.visualization.drawing import on_neutral
+from captum_classpattern.visualization.formats import percent
+from captum_classpattern.visualization.html import (
+    fragment,
+    paragraph,
+    picture,
+    side_by_side,
+    table,
+    write_page,
+)
 
 SUSPICIOUS, NOTHING, INCONCLUSIVE = "suspicious", "nothing found", "inconclusive"
-DRAWN = 3  # patterns in the figure
+DRAWN, ROWS = 3, 10  # patterns in the figure; classes that a notebook shows
 PATTERNS = "patterns"  # their folder
 FACTOR = 2  # by which the number of judging images may differ from the references'
 SHARED = 0.5  # share of the largest excess that the median class must have in another kind of model
@@ -179,6 +189,57 @@ class Scan:
             ],
             use_pyplot,
         )
+
+    def to_html(self, path: str | Path) -> Path:
+        r"""
+        Writes what a notebook shows as an HTML page that needs no other file.
+
+        Args:
+            path (str or PathLike): The file. It is replaced as a whole or not at all.
+
+        Returns:
+            *Path*: The file.
+        """
+        return write_page(path, self._title, *self._parts())
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the verdict, patterns, and the powers of the classes."""
+        return fragment(self._title, *self._parts())
+
+    @property
+    def _title(self) -> str:
+        p_value = "" if self.p_value is None else f", p = {self.p_value:.2g}"
+        return f"{self.verdict.capitalize()}{p_value}"
+
+    def _parts(self) -> list[Markup]:
+        order, sizes, unit = self.test.order, sorted(SIZES), unit_of(self.references.shape)
+        shown = []
+        for target in order[:DRAWN]:
+            image, below = self._shown(target)
+            name = self.class_names[target]
+            shown.append(picture(image, f"pattern of {name}", f"{name}: {below}"))
+        columns = [f"power, {size} {unit}" for size in sizes]
+        columns += [f"power, {name}" for name in self._others]
+        rows = [
+            (
+                self.class_names[target],
+                *(percent(self.profile.powers[size][target]) for size in sizes),
+                *(percent(self.profile.others[name][target]) for name in self._others),
+                f"{float(self.test.excess[target]):.2f}",
+            )
+            for target in order[:ROWS]
+        ]
+        left_out = f" The {ROWS} most suspicious of {len(order):,} classes are shown."
+        return [
+            paragraph(self.reason),
+            *map(paragraph, self.notes),
+            side_by_side(*shown),
+            table(("class", *columns, "excess"), rows),
+            paragraph(
+                f"Compared with {len(self.references)} clean models. Excess: how far the class is "
+                f"above them.{left_out if len(order) > ROWS else ''}"
+            ),
+        ]
 
     def _shown(self, target: int) -> tuple[Any, str]:
         """The image of a class in the figure, and what is below it."""

@@ -39,6 +39,27 @@ class PredictivePower:
         """What the pattern adds, ``value - without``."""
         return self.value - self.without
 
+    def plot(self, *, use_pyplot: bool = True) -> tuple[Any, Any]:
+        r"""
+        Draws the power with its interval, and the share without the pattern.
+
+        Args:
+            use_pyplot (bool): As in :func:`plot_patterns`. Default: True.
+
+        Returns:
+            *tuple[Figure, ndarray]*: The figure, and an array of its one axis.
+        """
+        from captum_classpattern.visualization.powers import Dot, draw_powers
+
+        dot = Dot(self, {"no pattern": self.without})
+        return draw_powers({"": {"": dot}}, use_pyplot=use_pyplot)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from captum_classpattern.visualization.html import power_html
+
+        return power_html(self)
+
     def __float__(self) -> float:
         return self.value
 

@@ -1,6 +1,17 @@
 """All classes of a model: their patterns, scored, in a folder that a search can resume from."""
 
+from captum_classpattern.surveys.explain import explain_class
 from captum_classpattern.surveys.findings import Finding, Scores, stands_out
+from captum_classpattern.surveys.overviews import plot_grid, plot_powers
 from captum_classpattern.surveys.results import Survey, survey
 
-__all__ = ["Finding", "Scores", "Survey", "stands_out", "survey"]
+__all__ = [
+    "Finding",
+    "Scores",
+    "Survey",
+    "explain_class",
+    "plot_grid",
+    "plot_powers",
+    "stands_out",
+    "survey",
+]

@@ -2,7 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
 from typing import Any
+
+from markupsafe import Markup
+from torch import Tensor
 
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.intervals import Interval
@@ -12,6 +17,43 @@ from captum_classpattern.scores.power import (
     beats,
     interval_above,
 )
+from captum_classpattern.scores.tables import as_table
+from captum_classpattern.visualization.formats import percent, percent_area, percent_range
+from captum_classpattern.visualization.html import THUMBNAIL as SMALL
+from captum_classpattern.visualization.html import (
+    fragment,
+    paragraph,
+    pattern_picture,
+    picture,
+    side_by_side,
+    table,
+    write_page,
+)
+from captum_classpattern.visualization.patterns import PatternRow, StampedImages, draw_patterns
+
+SCORE_COLUMNS = (
+    "power", "95 % interval", "images", "no pattern", "random pixels", "other canvas",
+    "above its controls",
+)  # fmt: skip
+SCORES_NOTE = (
+    "Power: the share of held-out images of other classes that the model predicts as the class "
+    "once they are stamped with the pattern. Controls: the same images without a pattern, as many "
+    "random pixels of the same canvas, and the same mask over the canvas of another class."
+)
+
+
+def scores_row(scores: "Scores") -> tuple[str, ...]:
+    """The cells of :data:`SCORE_COLUMNS`."""
+    beats = ("yes" if scores.beats_controls else "no") if scores.enough_images else "too few images"
+    return (
+        percent(scores.power.value),
+        percent_range(*scores.power.interval),
+        f"{scores.power.n:,}",
+        percent(scores.power.without),
+        percent(scores.random_pixels),
+        percent(scores.other_canvas),
+        beats,
+    )
 
 
 @dataclass(frozen=True)
@@ -116,19 +158,43 @@ def stands_out(scores: Mapping[int, Scores], target: int, n_classes: int) -> boo
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Finding:
-    """The best pattern of one class on one kind of canvas for each area, and its scores."""
+    r"""
+    The best pattern of one class on one kind of canvas for each area, and its scores.
+
+    Args:
+        patterns (dict[float, Pattern]): The pattern of each area, as it was searched.
+        canvas (str): The kind of canvas.
+        scores (dict[float, Scores]): Its power at each area, and its controls.
+        class_name (str, optional): The name of the class. Default: None.
+        others (tuple[Finding, ...]): The findings of the class on the other kinds of canvas, from
+            :func:`explain_class`. Default: ().
+        examples (StampedImages, optional): Some held-out images with the binary pattern of the
+            first area, and what the model predicts for them, from :func:`explain_class`.
+            Default: None.
+    """
 
     patterns: dict[float, Pattern]
     canvas: str
     scores: dict[float, Scores]
     class_name: str | None = None
+    others: tuple["Finding", ...] = ()
+    examples: StampedImages | None = None
+
+    def __repr__(self) -> str:
+        powers = ", ".join(f"{a:g}: {s.power.value:.1%}" for a, s in self.scores.items())
+        return f"Finding({self.label}, {self.canvas} canvas, power at area {powers})"
 
     @property
     def pattern(self) -> Pattern:
         """The pattern of the first area."""
         return next(iter(self.patterns.values()))
+
+    @property
+    def area(self) -> float:
+        """The first area."""
+        return next(iter(self.patterns))
 
     @property
     def target(self) -> int:
@@ -139,6 +205,114 @@ class Finding:
     def label(self) -> str:
         """The name of the class, or its number."""
         return str(self.target) if self.class_name is None else self.class_name
+
+    def stamp(self, images: Tensor) -> Tensor:
+        r"""
+        Puts the binary pattern of the first area on images, see :meth:`Pattern.stamp`.
+
+        Args:
+            images (Tensor): (N, C, H, W), or one image (C, H, W), on any device.
+
+        Returns:
+            *Tensor*: The stamped images, with shape, dtype and device of ``images``.
+
+        Raises:
+            TypeError, ValueError: As :meth:`Pattern.stamp`.
+        """
+        return self.pattern.topk(self.area).stamp(images)
+
+    def table(self) -> Any:
+        r"""
+        One row for each kind of canvas, this one first, and area.
+
+        Returns:
+            *pandas.DataFrame* or *list[dict]*: A DataFrame if pandas is installed. The columns are
+            ``class``, ``class_name``, ``canvas``, ``area``, ``power`` with the ends of its 95 %
+            interval (``power_low``, ``power_high``), the number of held-out ``images``, the
+            controls ``no_pattern``, ``random_pixels`` and ``other_canvas``, and
+            ``beats_controls``, see :attr:`Scores.beats_controls`.
+        """
+        rows = []
+        for finding in (self, *self.others):
+            for area, scores in finding.scores.items():
+                low, high = scores.power.interval
+                rows.append(
+                    {
+                        "class": finding.target,
+                        "class_name": finding.class_name,
+                        "canvas": finding.canvas,
+                        "area": area,
+                        "power": scores.power.value,
+                        "power_low": low,
+                        "power_high": high,
+                        "images": scores.power.n,
+                        "no_pattern": scores.power.without,
+                        "random_pixels": scores.random_pixels,
+                        "other_canvas": scores.other_canvas,
+                        "beats_controls": scores.beats_controls,
+                    }
+                )
+        return as_table(rows)
+
+    def plot(self, *, title: str | None = None, use_pyplot: bool = True) -> tuple[Any, Any]:
+        r"""
+        Draws the canvas, the mask, the binary pattern of the first area, the :attr:`examples`, if
+        there are any, and the power.
+
+        Args:
+            title (str, optional): Title of the figure. Default: None.
+            use_pyplot (bool): As in :func:`plot_patterns`. Default: True.
+
+        Returns:
+            *tuple[Figure, ndarray]*: The figure and its axes, in one row.
+
+        Raises:
+            ValueError: If the canvas has neither one nor three channels.
+        """
+        binary, power = self.pattern.topk(self.area), self.scores[self.area].power
+        row = PatternRow(self.label, self.pattern, binary, self.examples, power)
+        return draw_patterns([row], area=self.area, title=title, use_pyplot=use_pyplot)
+
+    def to_html(self, path: str | PathLike[str]) -> Path:
+        r"""
+        Writes what a notebook shows as an HTML page that needs no other file.
+
+        Args:
+            path (str or PathLike): The file. It is replaced as a whole or not at all.
+
+        Returns:
+            *Path*: The file.
+        """
+        return write_page(path, f"Class pattern: {self.label}", *self._parts())
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the pattern, stamped images, and the power with its controls."""
+        return fragment(f"Class pattern: {self.label}", *self._parts())
+
+    def _parts(self) -> list[Markup]:
+        name, binary = self.label, self.pattern.topk(self.area)
+        kept = f"pattern, {percent_area(self.area)} of the pixels"
+        shown = [
+            picture(self.pattern.canvas, f"canvas of {name}", f"{self.canvas} canvas", most=SMALL),
+            pattern_picture(binary, f"pattern of {name}", kept),
+        ]
+        if self.examples is not None:
+            for image, label, caption in zip(
+                self.examples.images, self.examples.labels, self.examples.captions
+            ):
+                alt = f"{label} with the pattern of {name}"
+                shown.append(picture(image, alt, f"{label}, predicted: {caption}", most=SMALL))
+        rows = [
+            (f"{f.canvas} canvas, {percent_area(area)}", *scores_row(scores))
+            for f in (self, *self.others)
+            for area, scores in f.scores.items()
+        ]
+        chosen = " The judging images chose the first canvas." if self.others else ""
+        return [
+            side_by_side(*shown),
+            table(("", *SCORE_COLUMNS), rows),
+            paragraph(f"{SCORES_NOTE}{chosen}"),
+        ]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
+from markupsafe import Markup
 
 from captum_classpattern._validation import check_count
 from captum_classpattern.attribution import distinct_areas
@@ -22,10 +23,27 @@ from captum_classpattern.optimization.pool import LEAST_BUDGET
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.pattern import pixels_kept
 from captum_classpattern.scores.tables import as_table
-from captum_classpattern.surveys.findings import Finding, Scores, stands_out
+from captum_classpattern.surveys.findings import (
+    SCORE_COLUMNS,
+    SCORES_NOTE,
+    Finding,
+    Scores,
+    scores_row,
+    stands_out,
+)
 from captum_classpattern.surveys.search import SurveySearch
 from captum_classpattern.surveys.store import RESULTS, Store
 from captum_classpattern.visualization import plot_patterns
+from captum_classpattern.visualization.formats import percent, percent_area
+from captum_classpattern.visualization.html import (
+    folded,
+    fragment,
+    paragraph,
+    pattern_picture,
+    side_by_side,
+    table,
+    write_page,
+)
 
 CANVASES: Mapping[str, int] = {"positive": 32, "white": 1}
 AREAS = (0.05, 0.01)
@@ -172,13 +190,7 @@ class Survey:
 
     def best_canvases(self) -> list[Finding]:
         """For each class the finding on the canvas that did best on the judging images."""
-        best: dict[int, Finding] = {}
-        for finding in self:
-            rival = best.get(finding.target)
-            power = finding.pattern.info["search_power"]
-            if rival is None or power > rival.pattern.info["search_power"]:
-                best[finding.target] = finding
-        return list(best.values())
+        return best_of_each(self)
 
     def table(self) -> Any:
         r"""
@@ -272,6 +284,55 @@ class Survey:
             use_pyplot=use_pyplot,
         )
 
+    def to_html(self, path: str | os.PathLike[str]) -> Path:
+        r"""
+        Writes the findings so far as an HTML page that needs no other file: the best pattern of
+        each class, at most 100, and a table of all.
+
+        Args:
+            path (str or PathLike): The file. It is replaced as a whole or not at all.
+
+        Returns:
+            *Path*: The file.
+        """
+        return write_page(path, "Class patterns", *self._parts(100))
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows of the findings so far; nothing is searched for it."""
+        return fragment("Class patterns", *self._parts(20))
+
+    def _parts(self, most: int) -> list[Markup]:
+        done, best = len(self.finished), best_of_each(self.finished)
+        done_of = f"{done:,}" if done == len(self) else f"{done:,} of {len(self):,}"
+        counts = f"{done_of} findings on {', '.join(self.canvases)} canvases."
+        if not best:
+            return [paragraph(f"{counts} The search runs when the survey is iterated.")]
+        area = self.areas[0]
+        shown = best
+        if len(best) > most:
+            shown = sorted(best, key=lambda f: -f.scores[area].power.value)[:most]
+            counts += f" The {most} strongest of {len(best):,} classes are shown."
+        return [
+            paragraph(
+                f"{counts} Pictures: {percent_area(area)} of the pixels of the canvas that did "
+                "best on the judging images."
+            ),
+            side_by_side(*(_pictured(finding, area) for finding in shown)),
+            folded(
+                "Scores",
+                table(
+                    ("class", "canvas", "area", *SCORE_COLUMNS),
+                    [
+                        (f.label, f.canvas, percent_area(a), *scores_row(scores))
+                        for f in self.finished
+                        if f.target in {finding.target for finding in shown}
+                        for a, scores in f.scores.items()
+                    ],
+                ),
+            ),
+            paragraph(SCORES_NOTE),
+        ]
+
     def save(self, folder: str | os.PathLike[str]) -> None:
         r"""
         Writes all findings into a folder, as ``survey(..., folder=...)`` does.
@@ -311,6 +372,27 @@ class Survey:
             raise FileNotFoundError(f"there is no {RESULTS} of a survey in {folder}")
         info = {key: value for key, value in store.summary.items() if key != "rows"}
         return cls(store.findings(), info.get("n_classes"), info=info)
+
+
+def best_of_each(findings: Iterable[Finding]) -> list[Finding]:
+    """For each class the finding on the canvas that did best on the judging images."""
+    best: dict[int, Finding] = {}
+    for finding in findings:
+        rival = best.setdefault(finding.target, finding)
+        if rival is not finding:
+            powers = [each.pattern.info["search_power"] for each in (rival, finding)]
+            best[finding.target] = finding if powers[1] > powers[0] else rival
+    return list(best.values())
+
+
+def _pictured(finding: Finding, area: float) -> Markup:
+    """A pattern with its name and its power."""
+    scores = finding.scores[area]
+    note = "" if scores.beats_controls else ", not above its controls"
+    note = note if scores.enough_images else ", too few images"
+    caption = f"{finding.label}, {finding.canvas} canvas: {percent(scores.power.value)}{note}"
+    binary = finding.patterns[area].topk(area)
+    return pattern_picture(binary, f"pattern of {finding.label}", caption)
 
 
 def survey(

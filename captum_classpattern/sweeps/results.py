@@ -7,6 +7,7 @@ from statistics import fmean
 from typing import Any
 
 import numpy.typing as npt
+from markupsafe import Markup
 
 from captum_classpattern.class_names import distinct_names
 from captum_classpattern.classifier import Classifier
@@ -19,6 +20,16 @@ from captum_classpattern.surveys.store import Store, read_finding
 from captum_classpattern.sweeps.folder import SweepFolder
 from captum_classpattern.sweeps.sources import COLUMNS, FIRST_LOOK, ModelSource, further_columns
 from captum_classpattern.visualization import plot_heat_map
+from captum_classpattern.visualization.formats import percent, percent_area
+from captum_classpattern.visualization.html import (
+    drawing,
+    fragment,
+    paragraph,
+    table,
+    write_page,
+)
+
+MOST_MODELS = 50  # in the table that a notebook shows
 
 
 class Sweep:
@@ -76,7 +87,7 @@ class Sweep:
     def __repr__(self) -> str:
         failed = len(self.failures)
         text = f"{len(self.models)} models, {len(self.classes)} classes"
-        return f"Sweep({text}{f', {failed} units failed' if failed else ''}, {self.folder})"
+        return f"Sweep({text}{f', {failed} units failed' if failed else ''}, {self.folder.name})"
 
     @property
     def failures(self) -> list[dict[str, Any]]:
@@ -198,6 +209,64 @@ class Sweep:
             title=f"Predictive power of {float(key):.3g} of the pixels of {kind}",
             use_pyplot=use_pyplot,
         )
+
+    def to_html(self, path: str | os.PathLike[str]) -> Path:
+        r"""
+        Writes what a notebook shows as an HTML page that needs no other file.
+
+        Args:
+            path (str or PathLike): The file. It is replaced as a whole or not at all.
+
+        Returns:
+            *Path*: The file.
+        """
+        return write_page(path, "Sweep", *self._parts())
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows of the findings so far: a figure, and a row for each model."""
+        return fragment("Sweep", *self._parts())
+
+    def _parts(self) -> list[Markup]:
+        key = str(float(self.settings["areas"][0]))
+        rows = []
+        for name in self.models:
+            best = [row for row in self._best(name) if key in row["areas"]]
+            scores = [Scores.from_dict(row["areas"][key]) for row in best]
+            powers = [each.power.value for each in scores]
+            strongest = best[powers.index(max(powers))] if powers else {}
+            label = str(strongest.get("class_name") or strongest.get("class", ""))
+            above = sum(each.beats_controls for each in scores)
+            rows.append(
+                (
+                    fmean(powers) if powers else -1.0,
+                    (
+                        name,
+                        f"{len(best)} of {len(self.classes)}",
+                        percent(fmean(powers)) if powers else "",
+                        f"{label}, {percent(max(powers))}" if powers else "",
+                        f"{above}"
+                        if any(each.enough_images for each in scores)
+                        else "too few images",
+                    ),
+                )
+            )
+        rows.sort(key=lambda row: -row[0])
+        columns = ("model", "classes", "mean power", "strongest class", "above their controls")
+        counts = f"{len(self.models):,} models, {len(self.classes):,} classes"
+        failed = f", {len(self.failures):,} units failed" if self.failures else ""
+        left_out = f" The {MOST_MODELS} strongest models are listed." * (len(rows) > MOST_MODELS)
+        parts = [paragraph(f"{counts}{failed}.{left_out}")]
+        if rows and rows[0][0] >= 0:
+            figure, _ = self.plot(use_pyplot=False)
+            parts.append(drawing(figure, "predictive power of each class of each model"))
+        return [
+            *parts,
+            table(columns, [cells for _, cells in rows[:MOST_MODELS]]),
+            paragraph(
+                f"Power of {percent_area(float(key))} of the pixels on held-out images, on the "
+                "canvas that did best on the judging images."
+            ),
+        ]
 
     def transfer(
         self,

@@ -1,7 +1,8 @@
 """Patterns, one per row: what they look like, where they were stamped, and what they achieve."""
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +10,7 @@ import torch
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from captum_classpattern._validation import ArgumentTypeError, check_seed
 from captum_classpattern.classifier import Classifier, device_and_dtype, preserve_state
@@ -28,7 +30,8 @@ from captum_classpattern.visualization.drawing import (
 )
 
 CELL_WIDTH = 1.3  # inches
-COLUMN_WIDTHS = [1.0] * 6 + [1.4]  # canvas, mask, pattern, three stamped images, power
+POWER_WIDTH = 1.4  # of the column of powers, relative to the others
+EXAMPLES = 3  # stamped images per pattern
 HIT, MISS, TRACK = "#1a7f37", "#57606a", "#e6eaef"
 MASK_COLORS = "magma"
 
@@ -95,22 +98,108 @@ def plot_patterns(
             powers = [predictive_power(forward_func, p, source, area=area) for p in patterns]
         for pattern in patterns:
             check_unseen(pattern, source)
-        with rc_context(IMAGE_STYLE):
-            figure = new_figure(11, 2.0 * len(patterns) + 1, use_pyplot, title)
-            axes = figure.subplots(len(patterns), 7, squeeze=False, width_ratios=COLUMN_WIDTHS)
-            for row, pattern, power in zip(axes, patterns, powers):
-                binary = pattern.topk(area)
-                draw_image(row[0], pattern.canvas)
-                name_row(row[0], class_name(names, pattern.target))
-                mask = pattern.mask[0].float().cpu().numpy()
-                row[1].imshow(mask, cmap=MASK_COLORS, vmin=0, vmax=1)
-                draw_image(row[2], on_neutral(binary))
-                _draw_stamped(row[3:6], forward_func, binary, source, names, seed)
-                _draw_power(row[6], power)
-            _label_columns(axes, area)
-            aspect = max(p.canvas.shape[1] / p.canvas.shape[2] for p in patterns)
-            size = (CELL_WIDTH, CELL_WIDTH * aspect)
-            fit_figure(figure, axes[0, 0], *size, sum(COLUMN_WIDTHS), len(patterns))
+        rows = []
+        for pattern, power in zip(patterns, powers):
+            binary = pattern.topk(area)
+            stamped = stamp_examples(forward_func, binary, source, names, seed)
+            name = class_name(names, pattern.target)
+            rows.append(PatternRow(name, pattern, binary, stamped, power))
+    return draw_patterns(rows, area=area, columns=EXAMPLES, title=title, use_pyplot=use_pyplot)
+
+
+@dataclass(frozen=True, eq=False)
+class StampedImages:
+    """Held-out images that are stamped with a pattern, and what the model predicts for them.
+
+    Args:
+        images (Tensor): The stamped images, (N, C, H, W).
+        labels (tuple[str, ...]): The name of the class of each.
+        predicted (tuple[int, ...]): The class that the model predicts for each.
+        names (tuple[str, ...]): The names of these classes.
+        probabilities (tuple[float, ...]): The model's probabilities of these classes.
+    """
+
+    images: Tensor
+    labels: tuple[str, ...]
+    predicted: tuple[int, ...]
+    names: tuple[str, ...]
+    probabilities: tuple[float, ...]
+
+    @property
+    def captions(self) -> list[str]:
+        """``Bag 98%``."""
+        return [f"{name} {p:.0%}" for name, p in zip(self.names, self.probabilities)]
+
+
+class PatternRow(NamedTuple):
+    """What a row of a figure shows: a pattern as it was found, its binary form, and, if they are
+    known, images that are stamped with it and its power."""
+
+    name: str
+    pattern: Pattern
+    binary: Pattern
+    stamped: StampedImages | None = None
+    power: PredictivePower | None = None
+
+
+def stamp_examples(
+    forward_func: Classifier,
+    binary: Pattern,
+    source: LabelledImages,
+    names: Sequence[str] | None,
+    seed: int,
+    count: int = EXAMPLES,
+) -> StampedImages | None:
+    """Labelled images, chosen at random, with a pattern; None if all are of the pattern's class."""
+    chosen = _choose_images(source, binary.target, count, seed)
+    if not chosen:
+        return None
+    device, dtype = device_and_dtype(forward_func, binary.canvas)
+    stamped = binary.stamp(source.take(chosen).to(device, dtype))
+    with torch.no_grad():
+        probabilities, predicted = forward_func(stamped).float().softmax(1).max(1)
+    labels = source.known_labels[chosen].tolist()
+    return StampedImages(
+        images=stamped.cpu(),
+        labels=tuple(class_name(names, label) for label in labels),
+        predicted=tuple(predicted.tolist()),
+        names=tuple(class_name(names, label) for label in predicted.tolist()),
+        probabilities=tuple(probabilities.tolist()),
+    )
+
+
+def draw_patterns(
+    rows: Sequence[PatternRow],
+    *,
+    area: float,
+    columns: int | None = None,
+    title: str | None = None,
+    use_pyplot: bool = True,
+) -> tuple[Figure, npt.NDArray[Any]]:
+    """Draws a row for each pattern, with this many stamped images (None: as many as there are), and
+    a column for the powers if any is known."""
+    for row in rows:
+        check_channels(row.pattern.canvas)
+    stamped = [row.stamped for row in rows if row.stamped is not None]
+    count = max((len(each.images) for each in stamped), default=0) if columns is None else columns
+    widths = [1.0] * (3 + count) + [POWER_WIDTH] * any(row.power is not None for row in rows)
+    with rc_context(IMAGE_STYLE):
+        figure = new_figure(1.5 * sum(widths), 2.0 * len(rows) + 1, use_pyplot, title)
+        axes = figure.subplots(len(rows), len(widths), squeeze=False, width_ratios=widths)
+        for line, row in zip(axes, rows):
+            draw_image(line[0], row.pattern.canvas)
+            name_row(line[0], row.name)
+            mask = row.pattern.mask[0].detach().float().cpu().numpy()
+            line[1].imshow(mask, cmap=MASK_COLORS, vmin=0, vmax=1)
+            draw_image(line[2], on_neutral(row.binary))
+            if row.stamped is not None:
+                _draw_stamped(line[3 : 3 + count], row.stamped, row.binary.target)
+            if row.power is not None:
+                _draw_power(line[-1], row.power)
+        _label_columns(axes, area, count, len(widths) > 3 + count)
+        aspect = max(row.pattern.canvas.shape[1] / row.pattern.canvas.shape[2] for row in rows)
+        size = (CELL_WIDTH, CELL_WIDTH * aspect)
+        fit_figure(figure, axes[0, 0], *size, sum(widths), len(rows))
     return figure, axes
 
 
@@ -125,28 +214,14 @@ def _check_drawable(patterns: Any, powers: Sequence[PredictivePower] | None) -> 
         check_channels(pattern.canvas)
 
 
-def _draw_stamped(
-    axes: Sequence[Axes],
-    forward_func: Classifier,
-    pattern: Pattern,
-    source: LabelledImages,
-    names: Sequence[str] | None,
-    seed: int,
-) -> None:
-    chosen = _choose_images(source, pattern.target, len(axes), seed)
-    if not chosen:
-        return  # all images are of the pattern's class
-    device, dtype = device_and_dtype(forward_func, pattern.canvas)
-    stamped = pattern.stamp(source.take(chosen).to(device, dtype))
-    with torch.no_grad():
-        probabilities, predicted = forward_func(stamped).float().softmax(1).max(1)
-    for axis, image, label, probability in zip(axes, stamped, predicted.tolist(), probabilities):
+def _draw_stamped(axes: Sequence[Axes], stamped: StampedImages, target: int) -> None:
+    for axis, image, label, caption in zip(
+        axes, stamped.images, stamped.predicted, stamped.captions
+    ):
         draw_image(axis, image)
-        hit = label == pattern.target
+        hit = label == target
         text = axis.set_xlabel(
-            f"{class_name(names, label)} {float(probability):.0%}",
-            color=HIT if hit else MISS,
-            fontweight="bold" if hit else "normal",
+            caption, color=HIT if hit else MISS, fontweight="bold" if hit else "normal"
         )
         wrap(text, CELL_WIDTH)
 
@@ -175,14 +250,14 @@ def _draw_power(axis: Axes, power: PredictivePower) -> None:
     axis.set(xlim=(-0.02, 1.02), ylim=(-1.2, 1.2), frame_on=False)
 
 
-def _label_columns(axes: npt.NDArray[Any], area: float) -> None:
-    titles = {
-        0: "canvas",
-        1: "mask",
-        2: f"pattern\n({100 * area:.3g} % of pixels)",
-        4: "held-out images with the pattern,\nand the model's predictions",
-        6: "predictive power\n(line: 95 % interval;\ndotted: no pattern)",
-    }
+def _label_columns(axes: npt.NDArray[Any], area: float, stamped: int, powers: bool) -> None:
+    titles = {0: "canvas", 1: "mask", 2: f"pattern\n({100 * area:.3g} % of pixels)"}
+    if stamped:
+        titles[3 + (stamped - 1) // 2] = (
+            "held-out images with the pattern,\nand the model's predictions"
+        )
+    if powers:
+        titles[axes.shape[1] - 1] = "predictive power\n(line: 95 % interval;\ndotted: no pattern)"
     for column, title in titles.items():
         axes[0, column].set_title(title)
     add_scale(axes[-1, 1], MASK_COLORS, "0 to 1", CELL_WIDTH)

@@ -1,5 +1,7 @@
 """A comparison's outcome: records chosen, patterns, figures."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,10 +9,13 @@ from captum.attr import InputXGradient
 from comparisons import AREAS, CANVASES, Searching, compared, linear_net
 from figures import badly_placed
 from matplotlib import pyplot
+from shown import HOSTILE, read
 
 from captum_classpattern import Pattern, predictive_power
 from captum_classpattern.comparison import RandomPixels
+from captum_classpattern.comparison.figures import figure_names
 from captum_classpattern.comparison.tables import mean_power
+from captum_classpattern.report import write_report
 
 
 def broken_on_other(model):
@@ -237,3 +242,40 @@ def test_a_method_that_failed_on_one_model_is_drawn_on_the_other(comparison):
     assert [set(lines(axis)) for axis in axes] == [{"broken", "RandomPixels"}, {"RandomPixels"}]
     _, axes = comparison.plot_curves(methods=["broken"], use_pyplot=False)
     assert [axis.get_title() for axis in axes] == ["one"]
+
+
+# ---- in notebooks
+
+
+def test_a_notebook_shows_patterns_mean_powers_and_verdicts(comparison, tmp_path):
+    page = read(comparison, pictures=1 + len(figure_names(comparison.select(), comparison.area)))
+    [(head, *rows)] = page.tables.values()
+    assert head == ["method", "model", "canvas", "power", "95 % interval", "no pattern"]
+    means = [row for row in comparison.rows() if row.get("level") == "image"]
+    for row in (row for row in means if row["ranking"] == "signed" and row["kind"] == "white"):
+        power = row[f"power_{comparison.area:g}"]
+        name = row["method"] + (" (control)" if row["control"] else "")
+        [shown] = [r for r in rows if r[:3] == [name, row["model"], "white"]]
+        assert shown[3] == f"{100 * power:.1f}\N{NO-BREAK SPACE}%"
+    verdicts = comparison.verdicts()
+    holds = sum(verdict["holds"] for verdict in verdicts)
+    assert f"Verdicts: {holds} of {len(verdicts)} hold" in page.text
+    assert "1 failure." in page.text
+    page_of_all = comparison.to_html(tmp_path / "report.html")
+    assert write_report(comparison, tmp_path / "same.html").read_bytes() == page_of_all.read_bytes()
+
+
+def test_names_of_models_and_classes_are_escaped(comparison):
+    records = [
+        replace(record, model=HOSTILE if record.model == "one" else "other")
+        for record in comparison.records
+    ]
+    hostile = replace(
+        comparison,
+        records=records,
+        models={HOSTILE: None, "other": None},
+        class_names=[HOSTILE] * 3,
+    )
+    assert [tag for tag, _ in read(hostile).tags if tag == "img"] == [
+        tag for tag, _ in read(comparison).tags if tag == "img"
+    ]

@@ -9,6 +9,7 @@ from statistics import fmean
 import numpy as np
 import pytest
 import torch
+from shown import read
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -461,3 +462,19 @@ def test_progress(net, capsys):
     assert "profile: 100%" in capsys.readouterr().err
     profile_of(net, "scale")
     assert capsys.readouterr().err == ""
+
+
+# ---- in notebooks
+
+
+def test_a_notebook_shows_the_pattern_the_curves_and_the_ranges(net):
+    profile = profile_of(net, ["shift", "brightness"], random_pattern(info={"class_name": "a<b"}))
+    page = read(profile, pictures=2)
+    assert f"Invariance of a<b: power {100 * profile.power.value:.1f}" in page.text
+    [(head, *rows)] = page.tables.values()
+    assert head == ["transform", "half of the power stays"]
+    for name, shown in rows:
+        half = profile.curves[name].half_power_range
+        assert shown == "not above its controls" if half is None else shown.startswith(str(half))
+    assert [name for name, _ in rows] == ["shift", "brightness"]
+    assert repr(profile).startswith("InvarianceProfile(a<b: ")

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from shown import HOSTILE, check, read, table_of
 from torch import nn
 
 from captum_classpattern import LabelledImages, Pattern
@@ -281,3 +282,19 @@ def test_a_scan_is_saved_with_its_patterns(references, tmp_path):
     assert (tmp_path / "scan" / "scan.png").read_bytes().startswith(b"\x89PNG")
     pattern = Pattern.load(tmp_path / "scan" / "patterns" / "2_3.safetensors")
     assert torch.equal(pattern.mask, found.profile.patterns[3, 2].mask)
+
+
+def test_a_notebook_shows_the_verdict_the_patterns_and_the_powers(references, tmp_path):
+    found = scan(Net(7, backdoor=2).eval(), random_images(), references=references, alpha=0.2)
+    page = read(found, pictures=3)
+    assert "Suspicious, p = 0.2" in page.text
+    assert found.reason in page.text
+    rows = table_of(page)
+    assert list(rows) == [NAMES[y] for y in found.test.order]
+    for size in SIZES:
+        power = 100 * found.profile.powers[size][2]
+        assert rows["owl"][f"power, {size} pixels"] == f"{power:.1f}\N{NO-BREAK SPACE}%"
+    assert rows["owl"]["excess"] == f"{found.test.excess[2]:.2f}"
+    hostile = replace(found, class_names=[HOSTILE, "dog", "owl"])
+    assert [tag for tag, _ in read(hostile).tags] == [tag for tag, _ in page.tags]
+    check(hostile.to_html(tmp_path / "scan.html").read_text(encoding="utf-8"), pictures=3)

@@ -14,6 +14,7 @@ import numpy as np
 import pandas
 import pytest
 import torch
+from shown import HOSTILE, check, read, table_of
 from swept import CLASSES, HELD_OUT, QUICK, SEARCH, findings_of, network, times_of, units_in
 from torch import nn
 
@@ -202,6 +203,33 @@ def test_a_unit_that_fails_says_why_and_stops_nothing(tmp_path):
     table = found.table()
     assert set(table[table["error"].notna()]["model"]) == {"bad", "good"}
     assert repr(found).startswith("Sweep(2 models, 2 classes, 3 units failed, ")
+
+
+def test_a_notebook_shows_a_row_for_each_model(swept, tmp_path):
+    page = read(swept, pictures=1)
+    rows, table = table_of(page), swept.table()
+    assert set(rows) == {"old", "new"}
+    for name, row in rows.items():
+        found = table[(table["model"] == name) & (table["area"] == 0.1)]
+        chosen = found.sort_values("search_power", ascending=False, kind="stable")
+        best = chosen.drop_duplicates("class")
+        assert row["classes"] == f"{CLASSES} of {CLASSES}"
+        assert row["mean power"] == f"{100 * best['power'].mean():.1f}\N{NO-BREAK SPACE}%"
+        assert row["above their controls"] == "too few images"  # 30 each
+    assert str(swept.folder.parent) not in swept._repr_html_() + repr(swept)
+    path = swept.to_html(tmp_path / "sweep.html")
+    assert check(path.read_text(), pictures=1).tables == page.tables
+
+
+def test_names_are_escaped_and_nothing_found_is_shown(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(SurveySearch, "find", lambda *_: 1 / 0)
+        found = run(tmp_path, {HOSTILE.replace("\udcff", ""): network(0)}, classes=[0])
+    page = read(found, pictures=0)
+    assert "1 units failed" in page.text
+    [(name, row)] = table_of(page).items()
+    assert name.startswith("<img src=x onerror=alert(1)>")
+    assert row["classes"] == "0 of 1"
 
 
 def test_units_that_failed_are_tried_again(tmp_path, monkeypatch):

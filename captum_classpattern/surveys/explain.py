@@ -1,0 +1,293 @@
+"""``explain_class``: the pattern of one class of one model, with its evidence, in one call."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from captum_classpattern._validation import ArgumentTypeError
+from captum_classpattern.canvases import BLANK
+from captum_classpattern.class_names import ClassNames, parse_targets
+from captum_classpattern.classifier import (
+    Classifier,
+    PixelClassifier,
+    check_classifier,
+    device_and_dtype,
+    preserve_state,
+    uncounted,
+)
+from captum_classpattern.images import Images, ImagesAndLabels, LabelledImages, Labels
+from captum_classpattern.optimization import Swap
+from captum_classpattern.optimization.pool import STARTS, passes_of_group
+from captum_classpattern.optimization.progress import passes_on
+from captum_classpattern.surveys.findings import Finding
+from captum_classpattern.surveys.results import check_settings, survey
+from captum_classpattern.surveys.search import CONTROL_IMAGES
+from captum_classpattern.visualization.patterns import class_name, stamp_examples
+
+CANVASES: Mapping[str, int] = {"positive": 32, "white": 1, "black": 1}
+LONG, TIMED = 5.0, 8  # seconds from which there is a progress bar; images in the timed batch
+
+
+def explain_class(
+    model: Classifier,
+    images: Images,
+    labels: Labels = None,
+    target: int | str | None = None,
+    *,
+    held_out: "ImagesAndLabels | None" = None,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
+    class_names: Sequence[str] | None = None,
+    area: float = 0.05,
+    canvases: Mapping[str, int] = CANVASES,
+    budget: int | None = None,
+    n_steps: int | None = None,
+    max_seconds: float | None = None,
+    seed: int = 0,
+    precision: str = "auto",
+    internal_batch_size: int | None = None,
+    show_progress: bool | None = None,
+) -> Finding:
+    r"""
+    Finds the pattern of a class: the few pixels that make the model predict the class on as many
+    other images as possible (Zhao et al. 2021, arXiv 2101.06898).
+
+    It splits the images into two halves, class by class. Patterns are searched on the first half,
+    on positive, white and black canvases. The second half only scores them, next to three controls.
+    The kind of canvas that did best on the judging images, a part of the first half, is returned.
+
+    It warns if the model is close to guessing. For all classes of a model, see :func:`survey`.
+
+    Args:
+        model (Callable): A :class:`PixelClassifier`, or any other classifier from pixels
+            (B, C, H, W) in [0, 1] to logits (B, K). An ``nn.Module`` of normalised images needs
+            ``mean`` and ``std``.
+        images (LabelledImages, Tensor, Dataset or DataLoader): The images, (C, H, W) each, in
+            [0, 1]. Classes of :class:`LabelledImages` are matched with the model's by name, see
+            :meth:`LabelledImages.for_classifier`.
+        labels (Tensor or Sequence[int], optional): Their classes, in the model's numbers.
+            Default: None (those that come with the images).
+        target (int or str): The class, by its number or its name. Required.
+        held_out (LabelledImages, optional): The images to score on, which ``images`` must not
+            have. A Dataset or DataLoader with labels will do, or a pair of images and labels.
+            Default: None (half of ``images``).
+        mean (float or Sequence[float], optional): Mean of the pixels by which the model's images
+            are normalised, see :class:`PixelClassifier`. Default: None.
+        std (float or Sequence[float], optional): Standard deviation, likewise. Default: None.
+        class_names (Sequence[str], optional): The name of each class of the model, in their order.
+            Default: None (the model's, else those of the images).
+        area (float): Share of the pixels in the pattern. Default: 0.05.
+        canvases (Mapping[str, int]): At most how many canvases of each kind, see
+            :func:`select_canvases`. Default: {"positive": 32, "white": 1, "black": 1}.
+        budget (int, optional): Passes per kind of canvas. Default: None (7,000).
+        n_steps (int, optional): Rounds on each canvas that is searched to the end, instead of a
+            budget. Default: None.
+        max_seconds (float, optional): Stops each kind of canvas after that time, with what was
+            found. Default: None.
+        seed (int): Seed of the split, of the search and of the random pixels. Default: 0.
+        precision (str): As in :func:`search_masks`. Default: "auto".
+        internal_batch_size (int, optional): The most images in one forward pass. Default: None.
+        show_progress (bool, optional): Draws a progress bar over the passes, with an estimate of
+            passes and seconds. Default: None (if the estimate is more than five seconds).
+
+    Returns:
+        *Finding*: The pattern, its power and its controls, and :attr:`Finding.others`, the findings
+        on the other kinds of canvas. It shows itself in a notebook; ``plot()`` draws it.
+
+    Raises:
+        TypeError: If the model, the images or the target are of a wrong type, or a model that is
+            not an ``nn.Module`` is given ``mean`` or ``std``.
+        ValueError: If there are no labels, the class is unknown or has no images, or as
+            :func:`survey`.
+
+    Examples::
+
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()
+        >>> images, labels = torch.rand(90, 1, 8, 8), torch.arange(90) % 3
+        >>> found = explain_class(
+        ...     net, images, labels, "bee", mean=0.5, std=0.5, class_names=["ant", "bee", "cat"],
+        ...     n_steps=5)
+        >>> found.label, found.scores[0.05].power.n, len(found.others)
+        ('bee', 30, 2)
+        >>> found.stamp(images[:4]).shape
+        torch.Size([4, 1, 8, 8])
+    """
+    if target is None:
+        raise ValueError('target is missing: give the class to explain, such as target="dog"')
+    settings: dict[str, Any] = {
+        "canvases": canvases,
+        "areas": [area],
+        "budget": budget,
+        "n_steps": n_steps,
+        "max_seconds": max_seconds,
+        "seed": seed,
+        "precision": precision,
+        "internal_batch_size": internal_batch_size,
+    }
+    check_settings(**settings)
+    classifier = _as_classifier(model, mean, std, class_names)
+    search, unseen = _split(classifier, images, labels, held_out, class_names, seed)
+    names = _names(classifier, search, class_names)
+    number = _class_number(target, names, classifier)
+    found = survey(classifier, search, unseen, classes=[number], **settings)
+    listed = None if names is None else names.names
+    passes = _passes(search, unseen, number, canvases, budget, n_steps)
+    limit = None if max_seconds is None else max_seconds * len(canvases)
+    timed = search.subset(range(min(TIMED, internal_batch_size or TIMED, len(search))))
+    label = class_name(listed, number)
+    with _progress(classifier, timed, number, label, passes, limit, show_progress):
+        [best] = found.best_canvases()
+    with preserve_state(classifier, seed):
+        examples = stamp_examples(classifier, best.pattern.topk(area), unseen, listed, seed)
+    if listed is None:
+        named = found.findings
+    else:
+        named = [replace(finding, class_name=label) for finding in found]
+    others = tuple(finding for finding in named if finding.canvas != best.canvas)
+    [own] = [finding for finding in named if finding.canvas == best.canvas]
+    return replace(own, others=others, examples=examples)
+
+
+def _as_classifier(model: Any, mean: Any, std: Any, class_names: Any) -> Classifier:
+    """The model over [0, 1] pixels."""
+    if not callable(model):
+        raise ArgumentTypeError(
+            f"model must be a classifier from [0, 1] pixels to logits, got {type(model).__name__}: "
+            "give a PixelClassifier, a function, or an nn.Module"
+        )
+    normalises = mean is not None or std is not None
+    if isinstance(model, PixelClassifier) and normalises:
+        raise ValueError(
+            "model is a PixelClassifier, which normalises its images itself: leave out mean and std"
+        )
+    if not isinstance(model, nn.Module) and normalises:
+        raise ArgumentTypeError(
+            f"mean and std need an nn.Module, got {type(model).__name__}: normalise the images "
+            "inside your function, and leave out mean and std"
+        )
+    is_plain = isinstance(model, nn.Module) and not isinstance(model, PixelClassifier)
+    if is_plain and (normalises or class_names is not None):
+        return PixelClassifier(model, mean, std, class_names=class_names)
+    classifier: Classifier = model
+    return classifier
+
+
+def _split(
+    classifier: Classifier,
+    images: Images,
+    labels: Labels,
+    held_out: Any,
+    class_names: Sequence[str] | None,
+    seed: int,
+) -> tuple[LabelledImages, LabelledImages]:
+    """The images to search on and those to score on, in the class numbers of the model."""
+    search = LabelledImages.of(images, labels, argument="images")
+    _check_labels(search)
+    by_name = labels is None and search.class_names is not None
+    if by_name:
+        search = search.for_classifier(classifier, class_names)
+    if held_out is None:
+        return search.halves(seed)
+    unseen = LabelledImages.of(held_out, argument="held-out images")
+    _check_labels(unseen)
+    if by_name and unseen.class_names is not None:
+        unseen = unseen.for_classifier(classifier, class_names)
+    return search, unseen
+
+
+def _names(
+    classifier: Classifier, images: LabelledImages, class_names: Sequence[str] | None
+) -> ClassNames | None:
+    """The names of the classes: those that were given, else the model's, else the images'."""
+    sample = images.take([0])
+    with preserve_state(classifier, 0):
+        device, _ = device_and_dtype(classifier, sample)
+        count = check_classifier(classifier, sample.to(device), [])
+    names = ClassNames.of_outputs(classifier, count, class_names)
+    if names is None and images.class_names is not None:
+        return ClassNames(images.class_names)
+    return names
+
+
+def _check_labels(images: LabelledImages) -> None:
+    if images.labels is None:
+        raise ValueError(
+            f"{images.argument} have no labels: give their classes as labels, or a LabelledImages "
+            "or Dataset that has them; load_images reads a folder of folders, one per class"
+        )
+
+
+def _class_number(target: Any, names: ClassNames | None, classifier: Classifier) -> int:
+    """The class that a number or a name means."""
+    if isinstance(target, str) and names is not None:
+        return names.find(target)
+    if isinstance(target, str):
+        raise ValueError(
+            f"target is {target!r}, but neither the model nor the images name their classes: give "
+            "class_names, or the number of the class"
+        )
+    return parse_targets(target, 1, classifier)[0]
+
+
+def _passes(
+    search: LabelledImages,
+    held_out: LabelledImages,
+    target: int,
+    canvases: Mapping[str, int],
+    budget: int | None,
+    n_steps: int | None,
+) -> int:
+    """About how many passes the search and the scoring take."""
+    total, scored = 0, min(len(held_out), CONTROL_IMAGES)
+    of_class = int((search.known_labels == target).sum())
+    for kind, most in canvases.items():
+        entrants = STARTS * most if kind in BLANK else max(1, min(most, of_class))
+        steps = passes_of_group(Swap().passes(n_steps), entrants)
+        total += steps if n_steps is not None else (budget or Swap.pool_budget)
+        total += (len(held_out) + 2 * scored) // 2
+    return total + len(held_out) // 2
+
+
+@contextmanager
+def _progress(
+    classifier: Classifier,
+    timed: LabelledImages,
+    target: int,
+    label: str,
+    passes: int,
+    limit: float | None,
+    show_progress: bool | None,
+) -> Iterator[None]:
+    """A bar over the passes in this block, if they are expected to take long."""
+    if show_progress is False:
+        yield
+        return
+    seconds = passes * _seconds_per_pass(classifier, timed.images, target)
+    seconds = seconds if limit is None else min(seconds, limit)
+    show = seconds > LONG if show_progress is None else show_progress
+    about = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+    text = f"{label}: about {passes:,} passes, {about}"
+    options = {"mininterval": 1.0, "disable": not show}
+    with tqdm(total=passes, desc=text, unit=" passes", unit_scale=True, **options) as bar:
+        with passes_on(bar):
+            yield
+        bar.update(bar.total - bar.n)
+
+
+def _seconds_per_pass(classifier: Classifier, batch: Tensor, target: int) -> float:
+    """How long a pass takes here, by one batch; only the progress bar depends on it."""
+    started = 0.0
+    with preserve_state(classifier, 0), uncounted():
+        device, dtype = device_and_dtype(classifier, batch)
+        for part in (batch[:1], batch):  # the first call of a model is slower than the others
+            started = time.perf_counter()
+            pixels = part.to(device, dtype).requires_grad_()
+            loss = classifier(pixels)[:, target].sum()
+            float(torch.autograd.grad(loss, pixels)[0].sum())  # waits for the device
+    return (time.perf_counter() - started) / len(batch)

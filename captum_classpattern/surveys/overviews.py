@@ -1,0 +1,240 @@
+"""Figures of many classes and models: their patterns as a grid, their powers as dots."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
+from typing import Any, TypeAlias
+
+import numpy.typing as npt
+
+from captum_classpattern._validation import ArgumentTypeError
+from captum_classpattern.class_names import ClassNames, distinct_names
+from captum_classpattern.pattern import Pattern
+from captum_classpattern.surveys.findings import Finding, Scores
+from captum_classpattern.surveys.results import Survey, best_of_each
+from captum_classpattern.visualization.grid import Cell, draw_grid
+from captum_classpattern.visualization.powers import Dot, draw_powers
+
+Found: TypeAlias = "Survey | Finding | Pattern | Iterable[Finding | Pattern]"
+Models: TypeAlias = Mapping[str, Mapping[int, "Finding | Pattern"]]  # by name, then class
+Drawing: TypeAlias = tuple[Any, npt.NDArray[Any]]
+MOST_CLASSES = 20  # in a figure
+NOT_ABOVE = "grey: not above its controls"
+
+
+def plot_grid(
+    found: "Mapping[str, Found] | Found",
+    *,
+    area: float | None = None,
+    canvas: str | None = None,
+    classes: Sequence[int | str] | None = None,
+    title: str | None = None,
+    use_pyplot: bool = True,
+) -> Drawing:
+    r"""
+    Draws patterns as a grid, as in the paper: a row for each model, a column for each class, and
+    the predictive power below each pattern: bold if it is above its controls, grey if not. With
+    fewer than 100 images it is neither, since they are too few to say so.
+
+    Args:
+        found (Mapping[str, Survey]): For each model, by its name, what was found: a
+            :class:`Survey`, which is finished first; findings; or patterns, which have no power.
+            Without names, it is one row.
+        area (float, optional): Share of the pixels. Default: None (the first area of each; a
+            pattern's own).
+        canvas (str, optional): The kind of canvas. Default: None (for each class the one that did
+            best on the judging images).
+        classes (Sequence[int or str], optional): Which classes, by number or name, in this order.
+            Default: None (all in the order of their numbers; if there are more than 20, those with
+            the highest power on average).
+        title (str, optional): Title of the figure. Default: None.
+        use_pyplot (bool): As in :func:`plot_patterns`. Default: True.
+
+    Returns:
+        *tuple[Figure, ndarray]*: The figure and its axes, one row for each model. Where a model has
+        no pattern, the axis is empty.
+
+    Raises:
+        TypeError: If one of these is neither a finding nor a pattern.
+        ValueError: If there is nothing to draw for these choices.
+
+    Examples::
+
+        >>> patterns = [Pattern(torch.rand(3, 8, 8), torch.rand(1, 8, 8), y) for y in range(3)]
+        >>> figure, axes = plot_grid(
+        ...     {"old": patterns, "new": patterns[1:]}, area=0.1, use_pyplot=False)
+        >>> axes.shape, [axis.get_title() for axis in axes[0]]
+        ((2, 3), ['0', '1', '2'])
+    """
+    models = {name: _by_class(each, area, canvas) for name, each in _named(found).items()}
+    labels, left_out = _columns(models, area, classes)
+    rows = {
+        name: [_cell(row[y], area) if y in row else None for y in labels]
+        for name, row in models.items()
+    }
+    faint = any(cell.strong is False for row in rows.values() for cell in row if cell is not None)
+    return draw_grid(
+        rows,
+        list(labels.values()),
+        title=_with_note(title, left_out),
+        note=NOT_ABOVE if faint else "",
+        use_pyplot=use_pyplot,
+    )
+
+
+def plot_powers(
+    found: "Mapping[str, Found] | Found",
+    *,
+    area: float | None = None,
+    canvas: str | None = None,
+    classes: Sequence[int | str] | None = None,
+    title: str | None = None,
+    use_pyplot: bool = True,
+) -> Drawing:
+    r"""
+    Draws the predictive power of each class as a dot with its 95 % interval, next to its controls.
+    The class with the highest power is at the top. A power that is not above its controls is a
+    circle, unless there are fewer than 100 images, which are too few to say so.
+
+    Args:
+        found (Mapping[str, Survey]): For each model, by its name, what was found: a
+            :class:`Survey`, which is finished first, or findings. Without names, it is one model.
+        area (float, optional): Share of the pixels. Default: None (the first area of each).
+        canvas (str, optional): As in :func:`plot_grid`. Default: None.
+        classes (Sequence[int or str], optional): Which classes, by number or name, from top to
+            bottom. Default: None (all, at most 20, the highest power on average first).
+        title (str, optional): Title of the figure. Default: None.
+        use_pyplot (bool): As in :func:`plot_patterns`. Default: True.
+
+    Returns:
+        *tuple[Figure, ndarray]*: The figure, and an array of its one axis.
+
+    Raises:
+        TypeError: If one of these is not a finding.
+        ValueError: If there is nothing to draw for these choices.
+
+    Examples::
+
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()
+        >>> labels = torch.arange(60) % 3
+        >>> search = LabelledImages(torch.rand(60, 1, 8, 8), labels)
+        >>> held_out = LabelledImages(torch.rand(60, 1, 8, 8), labels)
+        >>> found = survey(net, search, held_out, areas=(0.1,), n_steps=5)
+        >>> figure, [axis] = plot_powers(found, use_pyplot=False)
+        >>> len(axis.get_yticklabels()), axis.get_xlabel()
+        (3, 'predictive power')
+    """
+    models = {name: _by_class(each, area, canvas) for name, each in _named(found).items()}
+    for each in (each for row in models.values() for each in row.values()):
+        if isinstance(each, Pattern):
+            raise ArgumentTypeError(
+                "a pattern alone has no power: give what survey or explain_class return"
+            )
+    labels, left_out = _columns(models, area, classes)
+    order = (
+        list(labels)
+        if classes is not None
+        else sorted(labels, key=lambda y: -_mean(models, y, area))
+    )
+    rows = {
+        labels[y]: {name: _dot(row[y], area) for name, row in models.items() if y in row}
+        for y in order
+    }
+    return draw_powers(rows, title=_with_note(title, left_out), use_pyplot=use_pyplot)
+
+
+def _named(found: Any) -> Mapping[str, Any]:
+    return found if isinstance(found, Mapping) else {"": found}
+
+
+def _by_class(found: Found, area: float | None, canvas: str | None) -> dict[int, Finding | Pattern]:
+    """The pattern of each class that a row shows."""
+    each: list[Any] = [found] if isinstance(found, Finding | Pattern) else list(found)
+    for one in each:
+        if not isinstance(one, Finding | Pattern):
+            raise ArgumentTypeError(
+                f"each model needs a Survey, findings or patterns, got {type(one).__name__}"
+            )
+    patterns = {one.target: one for one in each if isinstance(one, Pattern)}
+    findings = [
+        one
+        for one in each
+        if isinstance(one, Finding)
+        and canvas in (None, one.canvas)
+        and (area is None or area in one.scores)
+    ]
+    return {**patterns, **{finding.target: finding for finding in best_of_each(findings)}}
+
+
+def _columns(
+    models: Models, area: float | None, classes: Sequence[int | str] | None
+) -> tuple[dict[int, str], int]:
+    """The names of the classes to draw, and how many classes are left out."""
+    names: dict[int, str] = {}
+    for row in models.values():
+        for target, one in row.items():
+            names.setdefault(target, _label(one))
+    if classes is not None:
+        chosen = [_number(each, names) for each in classes]
+        missing = [str(each) for each, y in zip(classes, chosen) if y not in names]
+        if missing:
+            raise ValueError(f"nothing was found for class {', '.join(missing)} here")
+    else:
+        chosen = sorted(names)
+        if len(chosen) > MOST_CLASSES:
+            chosen = sorted(sorted(chosen, key=lambda y: -_mean(models, y, area))[:MOST_CLASSES])
+    if not chosen:
+        raise ValueError("there is nothing to draw: no class was found on this canvas at this area")
+    labels = distinct_names({y: names[y] for y in chosen})
+    return labels, 0 if classes is not None else len(names) - len(chosen)
+
+
+def _number(given: int | str, names: Mapping[int, str]) -> int:
+    """The class that a number or a name means."""
+    if not isinstance(given, str):
+        return given
+    return list(names)[ClassNames([*names.values()]).find(given)]
+
+
+def _label(one: Finding | Pattern) -> str:
+    return one.label if isinstance(one, Finding) else str(one.info.get("class_name", one.target))
+
+
+def _mean(models: Models, target: int, area: float | None) -> float:
+    """The mean power of a class over the models that have findings of it."""
+    found = [row[target] for row in models.values() if target in row]
+    powers = [_scores(one, area).power.value for one in found if isinstance(one, Finding)]
+    return fmean(powers) if powers else 0.0
+
+
+def _cell(one: Finding | Pattern, area: float | None) -> Cell:
+    if isinstance(one, Pattern):
+        return Cell(one.at_own_area() if area is None else one.topk(area))
+    share, scores = one.area if area is None else area, _scores(one, area)
+    caption = f"{100 * scores.power.value:.0f} %"
+    return Cell(one.patterns[share].topk(share), caption, _beats_controls(scores))
+
+
+def _scores(finding: Finding, area: float | None) -> Scores:
+    return finding.scores[finding.area if area is None else area]
+
+
+def _dot(one: Any, area: float | None) -> Dot:
+    scores = _scores(one, area)
+    controls = {
+        "no pattern": scores.power.without,
+        "random pixels": scores.random_pixels,
+        "other canvas": scores.other_canvas,
+    }
+    return Dot(scores.power, controls, _beats_controls(scores))
+
+
+def _beats_controls(scores: Scores) -> bool | None:
+    """None if there are too few images to say so."""
+    return scores.beats_controls if scores.enough_images else None
+
+
+def _with_note(title: str | None, left_out: int) -> str | None:
+    if not left_out:
+        return title
+    note = f"the {MOST_CLASSES} strongest of {MOST_CLASSES + left_out} classes"
+    return note if title is None else f"{title} ({note})"

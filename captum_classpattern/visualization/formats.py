@@ -1,0 +1,18 @@
+"""How numbers are written."""
+
+DASH, SPACE = "\N{EN DASH}", "\N{NO-BREAK SPACE}"
+
+
+def percent(share: float) -> str:
+    """``38.7 %``."""
+    return f"{100 * share:.1f}{SPACE}%"
+
+
+def percent_area(area: float) -> str:
+    """``5 %``, ``0.5 %``: an area as it was given."""
+    return f"{100 * area:.3g}{SPACE}%"
+
+
+def percent_range(low: float, high: float) -> str:
+    """``30.1-47.9``, with a dash: an interval, in percent."""
+    return f"{100 * low:.1f}{DASH}{100 * high:.1f}"

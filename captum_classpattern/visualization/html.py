@@ -1,0 +1,188 @@
+"""Results as HTML: what a notebook shows of them, and pages of one file.
+
+Pictures are PNG data inside the page. All texts are escaped. The same result gives the same bytes.
+"""
+
+from base64 import b64encode
+from collections.abc import Iterable, Sequence
+from io import BytesIO
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from markupsafe import Markup
+from PIL import Image
+from torch import Tensor
+
+from captum_classpattern._files import write_atomically
+from captum_classpattern.pattern import Pattern
+from captum_classpattern.scores.power import PredictivePower
+from captum_classpattern.visualization.drawing import on_neutral
+from captum_classpattern.visualization.formats import (
+    SPACE,
+    percent,
+    percent_area,
+    percent_range,
+)
+
+SIDE, MOST_PIXELS = 128, 224  # of a picture: small ones are enlarged, large ones reduced
+THUMBNAIL = 112  # pixels of a photo that is only shown for comparison
+DPI, COLOURS = 80, 128  # of figures
+FIGURE = "display:inline-block;margin:0 12px 8px 0;vertical-align:top;max-width:{}px"
+EDGE = "outline:1px solid #c4cad1"  # so that a white canvas shows
+STYLE = """body { font: 1rem/1.5 system-ui, sans-serif; color: #1f2328; background: #fff;
+  max-width: 64rem; margin: 2rem auto; padding: 0 1rem; }
+h1, p, figcaption { overflow-wrap: anywhere; }
+img { max-width: 100%; height: auto; vertical-align: top; }
+div { max-width: 100%; overflow-x: auto; }
+table { border-collapse: collapse; margin: .6rem 0; font-size: .92rem; }
+th, td { padding: .3rem .7rem; border-bottom: 1px solid #d0d7de; text-align: right; }
+th:first-child, td:first-child { text-align: left; }
+td { white-space: nowrap; }
+figcaption { font-size: .88rem; }
+"""
+PAGE = Markup(
+    '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+    '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
+    "style-src 'unsafe-inline'\">\n"
+    '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+    "<title>{title}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<h1>{title}</h1>\n{body}\n"
+    "</body>\n</html>\n"
+)
+
+
+def fragment(title: str, *parts: Markup) -> str:
+    """What a notebook shows of a result: a line in bold, and parts below it."""
+    text = Markup("<div>\n<p><b>{}</b></p>\n{}\n</div>").format(title, Markup("\n").join(parts))
+    return without_surrogates(text)
+
+
+def write_page(path: str | PathLike[str], title: str, *parts: Markup) -> Path:
+    """Writes the same as a page that needs no other file; returns its path."""
+    page = PAGE.format(title=title, style=Markup(STYLE), body=Markup("\n").join(parts))
+    write_atomically(Path(path), without_surrogates(page).encode())
+    return Path(path)
+
+
+def without_surrogates(text: str) -> str:
+    """Plain text; names of files may hold lone surrogates, which UTF-8 can't encode."""
+    return str(text).encode("utf-8", "xmlcharrefreplace").decode()
+
+
+def paragraph(text: str) -> Markup:
+    """A line of text."""
+    return Markup("<p>{}</p>").format(text)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Markup:
+    """A table of texts. The first cell of each row is its name."""
+    head = Markup("").join(Markup("<th>{}</th>").format(column) for column in columns)
+    body = Markup("\n").join(
+        Markup("<tr><td>{}</td></tr>").format(Markup("</td><td>").join(row)) for row in rows
+    )
+    return Markup(
+        "<div><table>\n<thead><tr>{}</tr></thead>\n<tbody>\n{}\n</tbody></table></div>"
+    ).format(head, body)
+
+
+def folded(summary: str, *parts: Markup) -> Markup:
+    """Parts that open on a click."""
+    return Markup("<details><summary>{}</summary>\n{}\n</details>").format(
+        summary, Markup("\n").join(parts)
+    )
+
+
+def side_by_side(*captioned: Markup) -> Markup:
+    """Pictures next to each other."""
+    return Markup("<div>{}</div>").format(Markup("\n").join(captioned))
+
+
+def picture(image: Tensor, alt: str, caption: str = "", *, most: int = MOST_PIXELS) -> Markup:
+    """An image (C, H, W) in [0, 1] with a caption; a note if it is neither grey nor in colour."""
+    if image.shape[0] not in (1, 3):
+        return paragraph(f"{alt}: {image.shape[0]} channels, so it can't be shown")
+    shown = _resized(image.detach().float().cpu(), most)
+    height, width = shown.shape[1:]
+    return _figure(png(shown), width, height, alt, caption)
+
+
+def pattern_picture(binary: Pattern, alt: str, caption: str = "") -> Markup:
+    """A pattern's pixels on a ground that is neither black nor white."""
+    if binary.canvas.shape[0] not in (1, 3):
+        return picture(binary.canvas, alt)
+    return picture(on_neutral(binary), alt, caption)
+
+
+def drawing(figure: Any, alt: str) -> Markup:
+    """A matplotlib figure, in 128 colours, which takes a third of the space."""
+    buffer, written = BytesIO(), BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI)
+    drawn = Image.open(buffer).convert("RGB").quantize(COLOURS)
+    drawn.save(written, "png", optimize=True)
+    return _figure(written.getvalue(), *drawn.size, alt, "")
+
+
+def _figure(data: bytes, width: int, height: int, alt: str, caption: str) -> Markup:
+    source = f"data:image/png;base64,{b64encode(data).decode()}"
+    image = Markup('<img src="{}" width="{}" height="{}" alt="{}" style="{}">').format(
+        source, width, height, alt, EDGE
+    )
+    text = Markup("\n<figcaption>{}</figcaption>").format(caption) if caption else ""
+    style = FIGURE.format(max(width, SIDE))
+    return Markup('<figure style="{}">{}{}</figure>').format(style, image, text)
+
+
+def _resized(image: Tensor, most: int) -> Tensor:
+    """The image: enlarged by a whole number, so that its pixels stay squares, or reduced."""
+    side = max(image.shape[1:])
+    if side <= most:
+        factor = max(1, SIDE // side)
+        return image.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
+    size = [max(1, round(n * most / side)) for n in image.shape[1:]]
+    reduced = torch.nn.functional.interpolate(image[None], size, mode="bilinear", antialias=True)
+    return reduced[0].clamp(0, 1)
+
+
+def png(image: Tensor) -> bytes:
+    """An image (C, H, W) in [0, 1]: grey or in colour, and perhaps with a channel of opacity."""
+    pixels = (image.detach().cpu() * 255).round().byte().permute(1, 2, 0).numpy()
+    written = BytesIO()
+    Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(written, "png")
+    return written.getvalue()
+
+
+def power_text(power: PredictivePower) -> str:
+    """``38.7 % of 900 images (95 % interval 35.6-41.9)``."""
+    return (
+        f"{percent(power.value)} of {power.n:,} images (95{SPACE}% interval "
+        f"{percent_range(*power.interval)})"
+    )
+
+
+def power_html(power: PredictivePower) -> str:
+    """What a notebook shows of a predictive power."""
+    return fragment(
+        f"Predictive power {power_text(power)}",
+        paragraph(f"Without the pattern: {percent(power.without)}."),
+    )
+
+
+def pattern_html(pattern: Pattern) -> str:
+    """What a notebook shows of a pattern: its pixels, its canvas, and what its search knows."""
+    name = pattern.info.get("class_name", f"class {pattern.target}")
+    kept, total = int((pattern.mask > 0).sum()), pattern.mask.numel()
+    facts = [f"{percent_area(pattern.area)} of the {total:,} pixels"]
+    if kept != round(pattern.area * total):
+        facts.append(f"{kept:,} pixels have a weight")
+    power = pattern.info.get("search_power")
+    if isinstance(power, float):
+        facts.append(f"power {percent(power)} on the judging images, which chose it")
+    return fragment(
+        f"Pattern of {name}",
+        side_by_side(
+            pattern_picture(pattern.at_own_area(), f"pattern of {name}", "pattern"),
+            picture(pattern.canvas, f"canvas of {name}", "canvas", most=THUMBNAIL),
+        ),
+        paragraph(f"{'; '.join(facts)}. predictive_power scores it on held-out images."),
+    )

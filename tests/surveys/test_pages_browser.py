@@ -1,0 +1,37 @@
+"""The pages of findings and surveys, as a browser shows them."""
+
+from dataclasses import replace
+
+import pytest
+from browsers import MARKS, started_browser, watched_pages
+from shown import HOSTILE
+from surveyed import finding
+
+from captum_classpattern import Survey
+
+pytestmark = MARKS
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with started_browser() as browser:
+        yield browser
+
+
+@pytest.fixture
+def open_page(browser):
+    with watched_pages(browser, lambda file: (file.as_uri(),)) as open_page:
+        yield open_page
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_pictures_are_shown_and_nothing_is_cut_off(open_page, tmp_path, width):
+    found = replace(finding(1, "white", 90), class_name=HOSTILE)
+    for number, result in enumerate((found, Survey([found, finding(2, "positive", 50)]))):
+        file = result.to_html(tmp_path / f"{number}.html")
+        page = open_page(file, viewport={"width": width, "height": 800})
+        sizes = page.eval_on_selector_all("img", "all => all.map(i => i.naturalWidth)")
+        assert sizes
+        assert min(sizes) > 0
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.locator("h1").inner_text().startswith("Class pattern")
