@@ -150,6 +150,12 @@ def join_names(names: Sequence[str]) -> str:
     return ", ".join(names[:MAX_NAMES]) + more
 
 
+def summary_of(error: object) -> str:
+    """What an error or a warning says before its first blank line. Long lists follow after it; names
+    of arguments are in backticks, so that the command line can print its options instead."""
+    return str(error).strip().partition("\n\n")[0]
+
+
 def suggest_names(name: str, known: Iterable[str]) -> str:
     """The end of an error about an unknown name: similar known names, else the first ten."""
     by_lower = {other.lower(): other for other in known}
