@@ -151,8 +151,7 @@ def join_names(names: Sequence[str]) -> str:
 
 
 def summary_of(error: object) -> str:
-    """What an error or a warning says before its first blank line. Long lists follow after it; names
-    of arguments are in backticks, so that the command line can print its options instead."""
+    """What an error says before its first blank line, after which long lists may follow."""
     return str(error).strip().partition("\n\n")[0]
 
 

@@ -105,7 +105,7 @@ def check_arch_from_file(arch: Any, path: object) -> str:
 def _build_with_factory(module_name: str, name: str, classes: dict[str, int]) -> nn.Module:
     """What a user's function or class makes. It is given the number of classes if it takes it."""
     arch = f"`arch={module_name}:{name}`"
-    if not all(part.isidentifier() for part in module_name.split(".")):
+    if module_name.endswith(".py") or not all(map(str.isidentifier, module_name.split("."))):
         raise ValueError(
             f"{arch}: {module_name!r} is not a module: give package.module:factory, such as "
             "my_networks:Net for the class Net in my_networks.py"

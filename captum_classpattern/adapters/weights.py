@@ -247,10 +247,13 @@ def load_weights(
     if any(problems.values()):
         after = f" (after the prefix {prefix!r})" if prefix else ""
         found = {problem: keys for problem, keys in problems.items() if keys}
-        counts = "; ".join(f"{len(keys)} {problem} ({keys[0]})" for problem, keys in found.items())
+        counts = "; ".join(
+            f"{problem}: {len(keys)} ({keys[0]}{', ...' if len(keys) > 1 else ''})"
+            for problem, keys in found.items()
+        )
         listed = "\n".join(f"{problem}: {', '.join(keys)}" for problem, keys in found.items())
         raise ValueError(
-            f"{path} does not fit into {type(network).__name__}{after}: {counts}. Check `arch` and "
+            f"{path} does not fit into {type(network).__name__}{after}; weights {counts}. Check `arch` and "
             f"`num_classes`\n\n{listed}"
         )
     network.load_state_dict({name: state[key] for key, name in names.items()}, strict=False)

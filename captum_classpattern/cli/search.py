@@ -140,7 +140,9 @@ def _run(
 
 
 def results_with_files(out: Path) -> dict[str, Any]:
-    """results.json, with the file of the pattern next to the scores at each area."""
+    """results.json, with the file of the pattern next to the scores at each area, and whether
+    these beat their controls."""
+    from captum_classpattern.surveys.findings import Scores
     from captum_classpattern.surveys.store import RESULTS, find_pattern_file
 
     results: dict[str, Any] = json.loads((out / RESULTS).read_text())
@@ -148,5 +150,6 @@ def results_with_files(out: Path) -> dict[str, Any]:
         of_row = row["class"], row["canvas"]
         for area, scores in row["areas"].items():
             file = find_pattern_file(out / "patterns", *of_row, float(area), row["class_name"])
+            scores["beats_controls"] = Scores.from_dict(scores).beats_controls
             scores["pattern"] = file.relative_to(out).as_posix()
     return results
