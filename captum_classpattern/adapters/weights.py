@@ -253,8 +253,8 @@ def load_weights(
         )
         listed = "\n".join(f"{problem}: {', '.join(keys)}" for problem, keys in found.items())
         raise ValueError(
-            f"{path} does not fit into {type(network).__name__}{after}; weights {counts}. Check `arch` and "
-            f"`num_classes`\n\n{listed}"
+            f"{path} does not fit into {type(network).__name__}{after}; weights {counts}. Check "
+            f"`arch` and `num_classes`\n\n{listed}"
         )
     network.load_state_dict({name: state[key] for key, name in names.items()}, strict=False)
     renamed = {key: name for key, name in names.items() if key != name}

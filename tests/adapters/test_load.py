@@ -104,7 +104,7 @@ def test_an_unknown_normalisation_gives_a_warning(tmp_path):
     torch.save(Tiny().state_dict(), path)
     text = (
         r"model\.pt does not say how its pixels were normalised, so they are used unchanged, in "
-        r"\[0, 1\]: pass the `mean` and `std` .* \(`mean=0` and `std=1` if it was trained with unchanged"
+        r"\[0, 1\]: pass the `mean` and `std` .* \(`mean=0` and `std=1` if it was trained with"
     )
     with pytest.warns(UserWarning, match=text) as caught:
         classifier = load_model(path, arch=TINY)
@@ -159,8 +159,8 @@ def test_a_network_that_the_file_names(tmp_path):
 def test_an_unknown_network_is_an_error(tmp_path):
     torch.save({"net": Tiny().state_dict()}, tmp_path / "model.pt")
     text = (
-        r"model\.pt has weights, but does not say for which network: pass `arch`, the network: .* Its "
-        r"first weights are conv\.weight \(4, 3, 3, 3\), its last fc\.weight \(3, 4\)"
+        r"model\.pt has weights, but does not say for which network: pass `arch`, the network: .* "
+        r"Its first weights are conv\.weight \(4, 3, 3, 3\), its last fc\.weight \(3, 4\)"
     )
     with pytest.raises(ValueError, match=text):
         load_model(tmp_path / "model.pt")
@@ -244,7 +244,7 @@ def test_a_networks_name_instead_of_a_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match="pretrained network, give torchvision:resnet18"):
         load_model("resnet18")
-    with pytest.raises(FileNotFoundError, match="there is no checkpoint file at missing.pt$"):
+    with pytest.raises(FileNotFoundError, match=r"there is no checkpoint file at missing\.pt$"):
         load_model("missing.pt")
 
 
