@@ -246,12 +246,12 @@ def load_weights(
     }
     if any(problems.values()):
         after = f" (after the prefix {prefix!r})" if prefix else ""
-        found = {problem: keys for problem, keys in problems.items() if keys}
+        wrong = {problem: keys for problem, keys in problems.items() if keys}
         counts = "; ".join(
             f"{problem}: {len(keys)} ({keys[0]}{', ...' if len(keys) > 1 else ''})"
-            for problem, keys in found.items()
+            for problem, keys in wrong.items()
         )
-        listed = "\n".join(f"{problem}: {', '.join(keys)}" for problem, keys in found.items())
+        listed = "\n".join(f"{problem}: {', '.join(keys)}" for problem, keys in wrong.items())
         raise ValueError(
             f"{path} does not fit into {type(network).__name__}{after}; weights {counts}. Check "
             f"`arch` and `num_classes`\n\n{listed}"

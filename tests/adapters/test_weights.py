@@ -190,9 +190,9 @@ def test_every_mismatch_is_listed():
     state |= {"extra.a": torch.rand(1), "extra.b": torch.rand(1), "fc.weight": torch.rand(7, 4)}
     text = (
         r"m\.pt does not fit into Net; weights missing: 2 \(conv\.weight, \.\.\.\); unexpected: 2 "
-        r"\(extra\.a, \.\.\.\); of another shape: 1 \(fc\.weight \(7, 4\) instead of \(3, 4\)\)\. "
-        r"Check `arch` and `num_classes`\n\nmissing: conv\.weight, conv\.bias\nunexpected: extra\.a, "
-        r"extra\.b\nof another shape: fc\.weight \(7, 4\) instead of \(3, 4\)"
+        r"\(extra\.a, \.\.\.\); of another shape: 1 \(fc\.weight \(7, 4\) instead of \(3, 4\)\)"
+        r"\. Check `arch` and `num_classes`\n\nmissing: conv\.weight, conv\.bias\nunexpected: "
+        r"extra\.a, extra\.b\nof another shape: fc\.weight \(7, 4\) instead of \(3, 4\)"
     )
     network = Net()
     before = {key: value.clone() for key, value in network.state_dict().items()}

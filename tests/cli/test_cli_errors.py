@@ -81,7 +81,7 @@ WRONG = [  # checkpoint, options, data, what is said
         "m.pt",
         ("--arch", "my_nets.Net"),
         "images",
-        "no network 'my_nets.Net' in torchvision or timm; for a function of your own, give my_nets:",
+        "no network 'my_nets.Net' in torchvision or timm; for a function of your own, give my_n",
     ),
     (
         "m.pt",
@@ -137,7 +137,7 @@ WRONG = [  # checkpoint, options, data, what is said
         "m.pt",
         ("--arch", NET, *PLAIN, "--output", "3"),
         "images",
-        "--output 3 is given, but the model returned one Tensor of shape (1, 3): leave out --output",
+        "--output 3 is given, but the model returned one Tensor of shape (1, 3): leave out --",
     ),
     ("m.pt", ("--arch", NET, *PLAIN), "empty", "empty has no images: looked for .bmp, "),
     (
@@ -194,7 +194,7 @@ WRONG = [  # checkpoint, options, data, what is said
         "m.pt",
         ("--arch", NET, *PLAIN),
         "torchvision:CIFAR10",
-        "torchvision:CIFAR10 is not in data, or is incomplete: give the --root that has it, or --do",
+        "torchvision:CIFAR10 is not in data, or is incomplete: give the --root that has it, or --",
     ),
     ("m.pt", ("--format", "plane"), "images", "--format must be one of backdoorbench, trojanzoo, "),
     ("m.pt", ("--format", "trojanzoo"), "images", "the layout of trojanzoo: leave out --format"),

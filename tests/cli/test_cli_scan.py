@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from command_line import run
+from command_line import documented, run
 from matplotlib.figure import Figure
 from scripts import imported
 from torch import nn
@@ -284,6 +284,8 @@ def test_json_is_all_that_is_printed(tmp_path):
     result = scan("bad.pt", tmp_path, "--json")
     assert result.exit_code == 3
     found = json.loads(result.stdout)  # nothing before or after it
+    assert set(found) == set(documented("scan", 0))
+    assert all(set(row) == set(documented("scan", 1)) for row in found["classes"])
     assert found.pop("schema") == "classpattern/scan/1"
     assert found.pop("out") == str(tmp_path)
     assert found == read(tmp_path)
