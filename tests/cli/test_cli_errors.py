@@ -274,6 +274,7 @@ def test_arguments_become_options(message, said):
     assert with_options(message, OPTIONS) == said
 
 
+@pytest.mark.filterwarnings("default")
 def test_warnings_have_the_words_of_the_options(capsys):
     with plain_errors(False, OPTIONS):
         warnings.warn("pass `num_classes`", Notice, stacklevel=1)
