@@ -31,8 +31,7 @@ def gallery(
     Args:
         folder: The folder that classpattern search or classpattern sweep wrote, finished or not.
         out: The folder for the site: new, empty, or a gallery, which is replaced.
-        canvases: Show canvases next to their patterns, or hide the pixels outside of patterns, for
-            photos that must not be published.
+        canvases: Hide all pixels outside of patterns if photos must not be published.
         title: The heading of the first page. By default, it names the model, or says how many there
             are.
         downloads: Offer each pattern as a file. A pattern of 224 x 224 pixels has 0.8 MB.
