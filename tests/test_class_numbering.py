@@ -82,7 +82,7 @@ def test_numbered_folders_keep_their_numbers(folders):
     named = loaded.for_classifier(classifier(5, LETTERS))
     assert by_place(named) == [4, 0, 2]
     assert named.class_names == tuple(LETTERS)
-    text = r"has images of class 4, but the model has 4 classes, numbered from 0 to 3: name the mod"
+    text = r"has images of class 4, but the model has 4 classes, numbered from 0 to 3: give the na"
     with pytest.raises(ValueError, match=text):
         loaded.for_classifier(classifier(4))
 
