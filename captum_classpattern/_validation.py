@@ -150,6 +150,11 @@ def join_names(names: Sequence[str]) -> str:
     return ", ".join(names[:MAX_NAMES]) + more
 
 
+def summary_of(error: object) -> str:
+    """What an error says before its first blank line, after which long lists may follow."""
+    return str(error).strip().partition("\n\n")[0]
+
+
 def suggest_names(name: str, known: Iterable[str]) -> str:
     """The end of an error about an unknown name: similar known names, else the first ten."""
     by_lower = {other.lower(): other for other in known}

@@ -23,8 +23,8 @@ NUMBERINGS = ("alphabetical", "numbers", "dataset")  # see LabelledImages
 NUMBERED = r"([0-9]{1,5})(?:_(.*))?"  # a class folder: a number, and perhaps a name
 WORDNET_ID = "n[0-9]{8}"  # ImageNet's classes are numbered in the alphabetical order of these
 REMEDY = (
-    "name the model's classes in their order (--class-names FILE on the command line, "
-    "class_names=[...] in Python), or number the folders, such as 3_dog"
+    "give the names of the model's classes in their order (`class_names`), or number the folders, "
+    "such as 3_dog"
 )
 
 

@@ -141,8 +141,8 @@ def _per_channel(value: float | Sequence[float] | None, default: float, name: st
 def _pick(result: Any, output: int | str) -> Tensor:
     if isinstance(result, Tensor):
         raise ValueError(
-            f"output={output!r} is given, but the model returned one Tensor of shape "
-            f"{tuple(result.shape)}: leave out output"
+            f"`output={output!r}` is given, but the model returned one Tensor of shape "
+            f"{tuple(result.shape)}: leave out `output`"
         )
     try:
         logits = result[output]
@@ -150,12 +150,12 @@ def _pick(result: Any, output: int | str) -> Tensor:
         held = f" with keys {list(result)}" if isinstance(result, dict) else ""
         length = f" of {len(result)}" if isinstance(result, tuple | list) else ""
         raise ValueError(
-            f"output={output!r} does not pick the logits: the model returned a "
+            f"`output={output!r}` does not pick the logits: the model returned a "
             f"{type(result).__name__}{length}{held}"
         ) from error
     if not isinstance(logits, Tensor):
         raise ArgumentTypeError(
-            f"output={output!r} picks a {type(logits).__name__}, expected a Tensor"
+            f"`output={output!r}` picks a {type(logits).__name__}, expected a Tensor"
         )
     return logits
 

@@ -397,8 +397,8 @@ class LabelledImages(Dataset[Any]):
         if not left:
             raise ValueError(
                 f"all {len(self)} images of {self.description or 'these'} are copies of images of "
-                f"{others.description or 'the others'}: nothing is left to hold out; give more "
-                "images"
+                f"{others.description or 'the others'}: nothing is left to hold out; give "
+                "other images"
             )
         dropped = self.duplicates_dropped + len(self) - len(left)
         return self._part(left, "")._with(duplicates_dropped=dropped)

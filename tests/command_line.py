@@ -2,11 +2,15 @@
 
 import contextlib
 import io
+import re
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 
 from captum_classpattern.cli import main
 from captum_classpattern.surveys.search import SurveySearch
+
+JSON_PAGE = (Path(__file__).parents[1] / "docs" / "json.md").read_text()
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,14 @@ def run(arguments):
         except SystemExit as stopped:
             code = stopped.code or 0
     return Result(code, stdout.getvalue(), stderr.getvalue())
+
+
+def documented(command, position):
+    """The fields of a table in what docs/json.md says about a command."""
+    sections = re.split(r"^## ", JSON_PAGE, flags=re.MULTILINE)
+    [text] = [section for section in sections if section.startswith(f"{command}\n")]
+    tables = re.findall(r"\| field \| value \|\n\|.*\n((?:\|.*\n?)+)", text)
+    return re.findall(r"^\| `(\w+)` \|", tables[position], re.MULTILINE)
 
 
 def interrupt_searches(monkeypatch, *, after):

@@ -82,7 +82,7 @@ def test_numbered_folders_keep_their_numbers(folders):
     named = loaded.for_classifier(classifier(5, LETTERS))
     assert by_place(named) == [4, 0, 2]
     assert named.class_names == tuple(LETTERS)
-    text = r"has images of class 4, but the model has 4 classes, numbered from 0 to 3: name the mod"
+    text = r"has images of class 4, but the model has 4 classes, numbered from 0 to 3: give the na"
     with pytest.raises(ValueError, match=text):
         loaded.for_classifier(classifier(4))
 
@@ -105,7 +105,7 @@ def test_other_folders_without_names_are_an_error(folders):
     with pytest.raises(ValueError, match=r"images of 2 classes \(cat, dog\)") as caught:
         folders("cat", "dog").for_classifier(classifier(1000))
     assert "the model has 1,000 classes and no names for them" in str(caught.value)
-    for way in ("--class-names FILE", "class_names=[...]", "number the folders, such as 3_dog"):
+    for way in ("`class_names`", "number the folders, such as 3_dog"):
         assert way in str(caught.value)
 
 
@@ -116,7 +116,7 @@ def test_folders_that_fit_no_class_or_several(folders):
         loaded.for_classifier(model)
     assert "the model has no class 'Dog': did you mean dogs?" in str(caught.value)
     assert "'crane' fits the classes 2 (crane) and 3 (crane): give the number" in str(caught.value)
-    assert "--class-names FILE" in str(caught.value)
+    assert "`class_names`" in str(caught.value)
 
 
 def test_two_folders_of_one_class(folders):

@@ -157,10 +157,10 @@ def test_channels_that_mean_and_std_do_not_fit(mean, std, channels):
 @pytest.mark.parametrize(
     ("form", "output", "error", "text"),
     [
-        ("tuple", 2, ValueError, "output=2 does not pick the logits: .* a tuple of 2"),
-        ("tuple", "logits", ValueError, "output='logits' does not pick .* a tuple of 2"),
+        ("tuple", 2, ValueError, "`output=2` does not pick the logits: .* a tuple of 2"),
+        ("tuple", "logits", ValueError, "`output='logits'` does not pick .* a tuple of 2"),
         ("dict", "scores", ValueError, r"a dict with keys \['features', 'logits'\]"),
-        ("dict", "features", TypeError, "output='features' picks a list, expected a Tensor"),
+        ("dict", "features", TypeError, "`output='features'` picks a list, expected a Tensor"),
     ],
 )
 def test_an_output_that_is_not_there(form, output, error, text):
@@ -246,7 +246,7 @@ def test_additional_rows():
 
 
 def test_output_is_refused_if_the_model_returns_one_tensor():
-    with pytest.raises(ValueError, match=r"one Tensor of shape \(2, 3\): leave out output"):
+    with pytest.raises(ValueError, match=r"one Tensor of shape \(2, 3\): leave out `output`"):
         PixelClassifier(nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), output=0)(
             torch.rand(2, 3, 2, 2)
         )

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import itertools
 from collections.abc import Callable
 from difflib import get_close_matches
 from types import ModuleType
@@ -16,8 +17,8 @@ from captum_classpattern._validation import ArgumentTypeError
 
 FAMILIES = ("timm", "torchvision")
 ARCH_HELP = (
-    "arch names a network of torchvision or timm, such as 'resnet18', 'torchvision:vgg11' or "
-    "'timm:vit_tiny_patch16_224', or a function or class that makes it, as 'package.module:factory'"
+    "pass `arch`, the network: a name of torchvision or timm, such as resnet18, or "
+    "package.module:factory"
 )
 
 
@@ -43,12 +44,33 @@ def build(arch: str, num_classes: int | None) -> nn.Module:
     if timm is not None and family != "torchvision" and timm.is_model(name):
         network = timm.create_model(name, pretrained=False, **classes)
         return network
-    known = [*BUILTIN, *torchvision.models.list_models(torchvision.models)]
-    known += timm.list_models() if timm else []
-    close = get_close_matches(name, sorted(set(known)), 3, 0.5)
-    hint = f"; did you mean {', '.join(close)}?" if close else "."
-    without = "" if timm else " (timm is not installed: pip install 'captum_classpattern[timm]')"
-    raise ValueError(f"there is no network {arch!r}{hint} {ARCH_HELP}{without}")
+    raise unknown_network(arch)
+
+
+def unknown_network(arch: str) -> ValueError:
+    """The error about a name that neither torchvision nor timm knows, with similar names."""
+    family, _, name = arch.rpartition(":")
+    known: dict[str, list[str]] = {}
+    if family != "timm":
+        known["torchvision"] = [*torchvision.models.list_models(torchvision.models), *BUILTIN]
+    if family != "torchvision" and (timm := import_if_installed("timm")) is not None:
+        known["timm"] = timm.list_models()
+    close = get_close_matches(name.lower(), sorted({*itertools.chain(*known.values())}), 3)
+    if close:
+        hint = f"; did you mean {' or '.join(close)}?"
+    elif "." in name:
+        hint = f"; for a function of your own, give {':'.join(name.rsplit('.', 1))}"
+    else:
+        hint = "; give one of their names, such as resnet18, or package.module:factory"
+    without = (
+        ""
+        if family or len(known) == 2
+        else (" (timm is not installed: pip install 'captum_classpattern[timm]')")
+    )
+    listed = "".join(f"\n\nNetworks of {of}: {', '.join(all)}" for of, all in known.items())
+    return ValueError(
+        f"there is no network {arch!r} in {' or '.join(known)}{without}{hint}{listed}"
+    )
 
 
 def check_arch_from_file(arch: Any, path: object) -> str:
@@ -75,28 +97,40 @@ def check_arch_from_file(arch: Any, path: object) -> str:
     if name.rpartition(":")[0] not in ("", *FAMILIES):
         raise ValueError(
             f"{path} says that its network is {name!r}; a file may not choose what is imported "
-            "and called: if you trust that function, pass it as arch"
+            "and called: if you trust that function, pass it as `arch`"
         )
     return name
 
 
 def _build_with_factory(module_name: str, name: str, classes: dict[str, int]) -> nn.Module:
     """What a user's function or class makes. It is given the number of classes if it takes it."""
-    arch = f"arch={module_name}:{name}"
+    arch = f"`arch={module_name}:{name}`"
+    if module_name.endswith(".py") or not all(map(str.isidentifier, module_name.split("."))):
+        raise ValueError(
+            f"{arch}: {module_name!r} is not a module: give package.module:factory, such as "
+            "my_networks:Net for the class Net in my_networks.py"
+        )
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
+        if f"{module_name}.".startswith(f"{error.name}."):
+            raise ImportError(
+                f"{arch}: there is no module {error.name!r}; run this in the folder that has it, "
+                "or set PYTHONPATH"
+            ) from error
         raise ImportError(
-            f"{arch}: there is no module {error.name!r}; run this where "
-            f"'python -c \"import {module_name}\"' works, or set PYTHONPATH"
+            f"{arch}: {module_name} imports {error.name!r}, which is not installed"
         ) from error
     factory: Callable[..., Any] | None = getattr(module, name, None)
     if not callable(factory):
-        raise ValueError(f"{arch}: {module_name} has no function {name!r}")
+        made = [other for other, value in vars(module).items() if callable(value)]
+        close = get_close_matches(name, made, 1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ValueError(f"{arch}: {module_name} has no function or class {name!r}{hint}")
     parameters = inspect.signature(factory).parameters
     parameter = parameters.get("num_classes")
     if not classes and parameter is not None and parameter.default is inspect.Parameter.empty:
-        raise ValueError(f"{arch} needs a number of classes: pass num_classes")
+        raise ValueError(f"{arch} needs a number of classes: pass `num_classes`")
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     try:
         network = factory(**classes) if parameter is not None or takes_any else factory()

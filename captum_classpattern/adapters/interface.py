@@ -37,7 +37,9 @@ class CheckpointFile:
     def check_layout(self, matches: bool, format: str) -> None:
         """Raises an error if the caller named a format that the file does not match."""
         if not matches:
-            raise ValueError(f"{self.path} does not have the layout of {format}: leave out format")
+            raise ValueError(
+                f"{self.path} does not have the layout of {format}: leave out `format`"
+            )
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torchvision
 from torch import Tensor
 
 from captum_classpattern._validation import ArgumentTypeError
@@ -92,11 +93,12 @@ def load_model(
     if family in PRETRAINED and not path.exists():
         if (arch, num_classes, format) != (None, None, None):
             raise ValueError(
-                f"{source} comes with its network and classes: leave out arch, num_classes and "
-                "format, which are for checkpoint files"
+                f"{source} comes with its network and classes: leave out `arch`, `num_classes` and "
+                "`format`, which are for checkpoint files"
             )
         loaded, provenance = PRETRAINED[family](name), {"format": family, "source": str(source)}
     else:
+        _check_exists(path)
         file, options = CheckpointFile(path, trust_pickle), LoadOptions(arch, num_classes)
         if chosen is None:
             chosen = next(format for format in FORMATS if format.matches(file, options))
@@ -113,10 +115,19 @@ def load_model(
         loaded.normalised_by = "nothing: pixels are used unchanged"
         warn(
             f"{source} does not say how its pixels were normalised, so they are used unchanged, in "
-            "[0, 1]: pass the mean and std that the model was trained with (mean=0 and std=1 if it "
-            "was trained with unchanged pixels)"
+            "[0, 1]: pass the `mean` and `std` that the model was trained with (`mean=0` and "
+            "`std=1` if it was trained with unchanged pixels)"
         )
     return _as_classifier(loaded, output, provenance, class_names)
+
+
+def _check_exists(path: Path) -> None:
+    """A better error than that of the file if a network's name was given instead of a file."""
+    if not path.exists() and str(path) in torchvision.models.list_models(torchvision.models):
+        raise FileNotFoundError(
+            f"there is no checkpoint file at {path}: for torchvision's pretrained network, give "
+            f"torchvision:{path}"
+        )
 
 
 def _parse_format(format: Any) -> Format | None:
@@ -131,7 +142,7 @@ def _parse_format(format: Any) -> Format | None:
         return format
     by_name = {known.name: known for known in FORMATS}
     if format not in by_name:
-        raise ValueError(f"format must be one of {', '.join(by_name)}, got {format!r}")
+        raise ValueError(f"`format` must be one of {', '.join(by_name)}, got {format!r}")
     return by_name[format]
 
 
@@ -147,6 +158,12 @@ def _renormalise(
             setattr(loaded, name, value)
         elif getattr(loaded, name) is not None:
             loaded.normalised_by += f", {name} by {source}"
+        else:
+            other = "std" if name == "mean" else "mean"
+            raise ValueError(
+                f"`{other}` is given, but not `{name}`, which the source does not say either: pass "
+                "both"
+            )
 
 
 def _as_classifier(

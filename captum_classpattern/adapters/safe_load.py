@@ -31,7 +31,7 @@ REFUSAL = (
     "{path} was not opened: it is {kind}, which can run its author's code when it is opened. "
     "{imports}Ask for a plain state dict (torch.save(model.state_dict(), path), or "
     "safetensors.torch.save_model(model, path)). Only if you trust the file as you would trust a "
-    "program, pass trust_pickle=True (--trust-pickle)."
+    "program, pass `trust_pickle=True`."
 )
 OTHER_FILES = {  # by their first bytes
     b"<": "a web page, as a failed or blocked download leaves it",

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_classpattern._validation import join_names
 from captum_classpattern.adapters.architectures import (
     ARCH_HELP,
     FAMILIES,
@@ -62,7 +61,7 @@ class Weights:
     def arch_help(self) -> str:
         """What to do if the network is not known, and which shapes it has."""
         shapes = [f"{key} {tuple(v.shape)}" for key, v in self.state.items() if v.ndim > 1]
-        return f"pass arch. {ARCH_HELP}. Its first weights are {shapes[0]}, its last {shapes[-1]}"
+        return f"{ARCH_HELP}. Its first weights are {shapes[0]}, its last {shapes[-1]}"
 
 
 def find_weights(content: Any, path: object) -> Weights:
@@ -165,7 +164,7 @@ def build_to_fit(
     """The network for as many classes as the weights have, and how many these are."""
     count = _count_classes(arch, state) if num_classes is None else num_classes
     if count is not None and not 1 < count <= MAX_CLASSES:
-        raise ValueError(f"{arch} can't be built for {count} classes: pass num_classes")
+        raise ValueError(f"{arch} can't be built for {count} classes: pass `num_classes`")
     return build(arch, count), count
 
 
@@ -197,8 +196,8 @@ def _shapes(arch: str, count: int) -> dict[str, tuple[int, ...]]:
         raise
     except Exception as error:
         raise ValueError(
-            f"arch={arch} can't be built for {count} classes ({type(error).__name__}: {error}): "
-            "pass num_classes"
+            f"`arch={arch}` can't be built for {count} classes ({type(error).__name__}: {error}): "
+            "pass `num_classes`"
         ) from error
 
 
@@ -239,7 +238,7 @@ def load_weights(
     problems = {
         "missing": [name for name in absent if not name.endswith(may_lack)],
         "unexpected": [key for key in leftover if key not in ignored],
-        "wrong shapes": [
+        "of another shape": [
             f"{key} {tuple(state[key].shape)} instead of {tuple(expected[name].shape)}"
             for key, name in names.items()
             if state[key].shape != expected[name].shape
@@ -247,12 +246,15 @@ def load_weights(
     }
     if any(problems.values()):
         after = f" (after the prefix {prefix!r})" if prefix else ""
-        listed = "; ".join(
-            f"{problem}: {join_names(keys)}" for problem, keys in problems.items() if keys
+        wrong = {problem: keys for problem, keys in problems.items() if keys}
+        counts = "; ".join(
+            f"{problem}: {len(keys)} ({keys[0]}{', ...' if len(keys) > 1 else ''})"
+            for problem, keys in wrong.items()
         )
+        listed = "\n".join(f"{problem}: {', '.join(keys)}" for problem, keys in wrong.items())
         raise ValueError(
-            f"{path} does not fit into {type(network).__name__}{after}; {listed}. Check arch and "
-            "num_classes"
+            f"{path} does not fit into {type(network).__name__}{after}; weights {counts}. Check "
+            f"`arch` and `num_classes`\n\n{listed}"
         )
     network.load_state_dict({name: state[key] for key, name in names.items()}, strict=False)
     renamed = {key: name for key, name in names.items() if key != name}

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import App, Group, Parameter
 
 import captum_classpattern
 from captum_classpattern.cli.apply import apply
@@ -11,19 +11,33 @@ from captum_classpattern.cli.compare import compare
 from captum_classpattern.cli.demo import demo
 from captum_classpattern.cli.errors import plain_errors
 from captum_classpattern.cli.gallery import gallery
-from captum_classpattern.cli.options import OTHER
+from captum_classpattern.cli.options import MORE
 from captum_classpattern.cli.scan import reference, scan
 from captum_classpattern.cli.search import search
 from captum_classpattern.cli.sweep import sweep
 
 # as the help lists them
-COMMANDS: tuple[Callable[..., None], ...] = (
-    *(demo, search, sweep, scan, reference, compare, gallery, apply),
-)
+COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Start here": (demo,),
+    "One model": (search, scan, compare, apply),
+    "Many models": (sweep, reference, gallery),
+}
+HELP = """\
+Find the few pixels that make an image classifier predict a class.
+
+For example:
+
+    classpattern demo
+    classpattern search my_model.pt --arch resnet18 --data my_images
+    classpattern scan my_model.pt --data my_images --references my.json
+
+A command with --help shows its options and examples.
+"""
 
 app = App(
     name="classpattern",
-    help="Class-wise patterns: the few pixels that make an image classifier predict a class.",
+    help=HELP,
+    usage="Usage: classpattern COMMAND [OPTIONS]",
     version=captum_classpattern.__version__,
     version_flags="--version",
     help_format="markdown",
@@ -34,24 +48,33 @@ app = App(
     ),
     result_action="return_value",
 )
-app["--help"].group = app["--version"].group = OTHER
-for position, command in enumerate(COMMANDS):
-    app.command(command, sort_key=position)
+app["--help"].group = app["--version"].group = MORE
+for number, (title, commands) in enumerate(COMMANDS.items()):
+    panel = Group(title, sort_key=number)
+    for position, command in enumerate(commands):
+        app.command(command, group=panel, sort_key=position)
 
 
 @app.meta.default
 def _run(
     *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
-    debug: Annotated[bool, Parameter(group=OTHER)] = False,
+    debug: Annotated[bool, Parameter(group=MORE)] = False,
 ) -> None:
     """Runs a command.
 
     Args:
         tokens: The command and its options.
-        debug: Show the traceback of an error. By default, an error is one line.
+        debug: Show all that an error lists, and its traceback.
     """
-    with plain_errors(debug):
+    with plain_errors(debug, _options()):
         app(tokens, exit_on_error=False, print_error=False)
+
+
+def _options() -> set[str]:
+    """The options of all commands."""
+    commands = [app[command.__name__] for group in COMMANDS.values() for command in group]
+    arguments = [a for command in commands for a in command.assemble_argument_collection()]
+    return {name for argument in arguments for name in argument.names}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from captum_classpattern.cli.options import OUTPUT, Area, OutputFolder
+from captum_classpattern.cli.options import MAIN, Area, OutputFolder
 
 if TYPE_CHECKING:  # imported where it is used, so that --help needs no torch
     from captum_classpattern.pattern import Pattern
@@ -18,23 +18,23 @@ def apply(
     /,
     *images: Annotated[Path, Parameter(required=True)],
     out: OutputFolder,
-    area: Annotated[Area | None, Parameter(group=OUTPUT)] = None,
+    area: Annotated[Area | None, Parameter(group=MAIN)] = None,
 ) -> None:
-    """Stamp a pattern on images, and write them as PNG files.
-
-    The files are named after the image and the class, such as photo_dog.png, or photo_class3.png
-    if the pattern does not know the name of its class. Images of another size are resized until
-    they just cover the pattern, and cropped at the centre.
+    """Stamp a pattern on images.
 
     For example:
 
         classpattern apply 3_dog_white_0.05.safetensors photo.jpg --out stamped
 
+    The stamped images are PNG files, named after the image and the class, such as photo_dog.png,
+    or photo_class3.png if the pattern does not know the name of its class. Images of another size
+    are resized until they just cover the pattern, and cropped at the centre.
+
     Args:
         pattern: The file of a pattern, which ends in .safetensors.
         images: Image files.
         out: The folder for the stamped images.
-        area: The share of the pixels to stamp. By default, the share that was searched at.
+        area: The share of the pixels to stamp. By default, that of the search.
     """
     from captum_classpattern._files import write_atomically
     from captum_classpattern.class_names import as_file_name

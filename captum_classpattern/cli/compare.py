@@ -1,14 +1,18 @@
 """``classpattern compare``: class patterns and Captum's methods on a user's models."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
+from captum_classpattern.cli.documents import only_json, write_document
 from captum_classpattern.cli.options import (
-    COMPARISON,
+    MAIN,
+    MORE_SEARCH,
     Area,
+    AsJson,
     Count,
     ImageOptions,
     ModelOptions,
@@ -18,8 +22,6 @@ from captum_classpattern.cli.options import (
     names_among,
     read_as,
 )
-
-PANEL = Parameter(group=COMPARISON)  # of the help
 
 
 def _methods(text: str) -> list[str]:
@@ -33,52 +35,60 @@ def compare(
     model: ModelOptions = ModelOptions(),
     images: ImageOptions,
     searches: SearchOptions = SearchOptions(),
-    methods: Annotated[list[str] | None, read_as(_methods, "LIST"), PANEL] = None,
-    canvases: Annotated[Count, PANEL] = 1,
-    white: Annotated[bool, PANEL] = False,
-    area: Annotated[Area, PANEL] = 0.05,
-    max_images: Annotated[Count, PANEL] = 500,
+    methods: Annotated[list[str] | None, read_as(_methods, "LIST"), Parameter(group=MAIN)] = None,
+    area: Annotated[Area, Parameter(group=MAIN)] = 0.05,
     out: OutputFolder = Path("classpattern-compare"),
+    as_json: AsJson = False,
+    canvases: Annotated[Count, Parameter(group=MORE_SEARCH)] = 1,
+    white: Annotated[bool, Parameter(group=MORE_SEARCH)] = False,
+    max_images: Annotated[Count, Parameter(group=MORE_SEARCH)] = 500,
 ) -> None:
-    """Compare class patterns with Captum's other methods on the same canvases and images.
+    """Compare patterns with Captum's methods on the same images.
 
     For example:
 
         classpattern compare clean.pt suspect.pt --arch resnet18 --data my_images
         classpattern compare old=a.pt new=b.pt --data my_images --methods Saliency,LRP
 
+    A report shows the maps, the predictive power of their pixels, and what holds for these models.
+
     Args:
-        models: Checkpoint files, or torchvision:NAME or timm:NAME. Put a name and an equals sign
-            before a model to choose its name in the report, as in old=a.pt.
-        methods: The names of the methods, separated by commas. By default, ClassPattern and 14
-            others. An unknown name lists them all.
-        canvases: The number of images per class from which pixels are cut. They are chosen by the
-            first model.
-        white: Add a white canvas for each class.
+        models: Checkpoint files, or torchvision:NAME or timm:NAME, each with a name of your choice
+            if you like, as in old=a.pt.
+        methods: Names of methods, separated by commas. By default, ClassPattern and 14 others.
         area: The share of the pixels at which the methods are compared.
-        max_images: Score on at most this many held-out images.
         out: The folder for the report, the figures and the patterns.
+        as_json: Print the result as JSON, and nothing else.
+        canvases: The images per class from which pixels are cut. The first model chooses them.
+        white: Add a white canvas for each class.
+        max_images: Score on at most this many held-out images.
     """
     checkpoints = checkpoints_by_name(models)
 
     from captum_classpattern.cli.comparing import run_comparison
     from captum_classpattern.comparison import DEFAULT
 
-    opened = {name: model.open(checkpoint) for name, checkpoint in checkpoints.items()}
-    classifiers = [*opened.values()]
-    search, held_out = images.load(classifiers, seed=searches.seed)
-    run_comparison(
-        opened,
-        search,
-        held_out,
-        searches.find_classes(classifiers[0], search),
-        methods=methods or DEFAULT,
-        searches=searches,
-        out=out,
-        title="Class patterns next to Captum's methods",
-        canvases=canvases,
-        white=white,
-        show_progress=sys.stderr.isatty(),
-        area=area,
-        max_images=max_images,
-    )
+    with only_json(as_json):
+        opened = {name: model.open(checkpoint) for name, checkpoint in checkpoints.items()}
+        classifiers = [*opened.values()]
+        search, held_out = images.load(classifiers, seed=searches.seed)
+        comparison, code = run_comparison(
+            opened,
+            search,
+            held_out,
+            searches.find_classes(classifiers[0], search),
+            methods=methods or DEFAULT,
+            searches=searches,
+            out=out,
+            title="Class patterns next to Captum's methods",
+            canvases=canvases,
+            white=white,
+            show_tables=not as_json,
+            show_progress=sys.stderr.isatty(),
+            area=area,
+            max_images=max_images,
+        )
+    if as_json:
+        write_document("compare", out, json.loads(comparison.to_json()))
+    if code:
+        raise SystemExit(code)

@@ -52,11 +52,12 @@ def run_comparison(
     title: str,
     canvases: int = 1,
     white: bool = False,
+    show_tables: bool = True,
     **settings: Any,
-) -> None:
+) -> tuple[Comparison, int]:
     """Chooses canvases, compares methods on them with these settings of ``compare``, and writes
-    and prints the result; after an interrupt, the finished part. The exit code is 1 if no method
-    gave a map."""
+    and prints the result; after an interrupt, the finished part. Returns it with the exit code: 130
+    after an interrupt, and 1 if no method gave a map."""
     images, targets, kinds = choose_canvases(
         models, search, classes, n=canvases, white=white, seed=searches.seed
     )
@@ -87,16 +88,16 @@ def run_comparison(
         comparison, complete = stopped.comparison, False
     if comparison.records or comparison.failures:
         write_comparison(comparison, out, title if complete else f"{title} (interrupted)")
-        print_comparison(comparison)
+        if show_tables:
+            print_comparison(comparison)
         written = "report.html, figures, patterns" if comparison.records else "report.html"
         print(f"{written} and comparison.json are in {out}.")
     seconds = time.perf_counter() - started
     if not complete:
         print(f"Interrupted after {seconds:.0f} s. The methods that had finished are reported.")
-        raise SystemExit(130)
+        return comparison, 130
     print(f"Compared in {seconds:.0f} s.")
-    if not comparison.records:
-        raise SystemExit(1)
+    return comparison, 0 if comparison.records else 1
 
 
 def choose_canvases(

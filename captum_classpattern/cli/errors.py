@@ -1,22 +1,38 @@
-"""How commands report what goes wrong."""
+"""How commands report what goes wrong: briefly, and in the words of their options."""
 
+import re
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
-from cyclopts import CycloptsError
+from cyclopts import CycloptsError, MissingArgumentError, UnusedCliTokensError
 from tqdm import tqdm
+
+WRONG_INPUT = 2  # the exit code
+ARGUMENT = re.compile(r"`(\w+)(?:=([^`]*))?`")  # as the library's messages name one
 
 
 @contextmanager
-def plain_errors(debug: bool) -> Iterator[None]:
-    """Turns the errors of wrong input into one line on stderr and exit code 2, and warnings into
-    lines. With ``debug``, the traceback is printed instead. Bugs of this package are raised."""
+def plain_errors(debug: bool, options: Collection[str]) -> Iterator[None]:
+    """Turns the errors of wrong input into a short message on stderr and exit code 2, and warnings
+    into lines. Both name the ``options`` of the command line instead of arguments. With ``debug``,
+    the traceback is printed, with everything that an error lists. Bugs of this package are raised.
+    """
+
+    def print_warning(
+        message: Warning | str, category: type[Warning], *_: object, **__: object
+    ) -> None:
+        from captum_classpattern._validation import Notice
+
+        word = "Note" if issubclass(category, Notice) else "Warning"
+        text = printable(with_options(str(message), options))
+        tqdm.write(f"{word}: {text}", file=sys.stderr)  # above progress bars
+
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _print_warning
+            warnings.showwarning = print_warning
             yield
     except (CycloptsError, ImportError, OSError, ValueError, TypeError) as error:
         if _is_bug(error):
@@ -24,8 +40,8 @@ def plain_errors(debug: bool) -> Iterator[None]:
         if debug:
             traceback.print_exc()
         else:
-            print(f"Error: {printable(error)}", file=sys.stderr)
-        raise SystemExit(2) from None
+            print(f"Error: {printable(_short(error, options))}", file=sys.stderr)
+        raise SystemExit(WRONG_INPUT) from None
 
 
 def _is_bug(error: Exception) -> bool:
@@ -34,13 +50,43 @@ def _is_bug(error: Exception) -> bool:
     return type(error) is TypeError or missing.startswith("captum_classpattern")
 
 
-def _print_warning(
-    message: Warning | str, category: type[Warning], *_: object, **__: object
-) -> None:
-    from captum_classpattern._validation import Notice
+def _short(error: Exception, options: Collection[str]) -> str:
+    """What is wrong and what to do, without what the error lists after a blank line."""
+    text, _, listed = _in_words(error).strip().partition("\n\n")
+    more = " (--debug lists all)" if listed else ""
+    return with_options(text, options) + more
 
-    word = "Note" if issubclass(category, Notice) else "Warning"
-    tqdm.write(f"{word}: {printable(message)}", file=sys.stderr)  # above progress bars
+
+def _in_words(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename} can't be read or written: {error.strerror}"
+    command = f"classpattern {' '.join(getattr(error, 'command_chain', None) or ())}".strip()
+    text = str(error)
+    if isinstance(error, MissingArgumentError) and "Did you mean" not in text:
+        assert error.argument is not None
+        given = "needs a value" if error.keyword else "is missing"
+        return f"{error.keyword or error.argument.names[0]} {given}; see {command} --help"
+    if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
+        return f"{error.unused_tokens[0]!r} is one argument too many; see {command} --help"
+    return text
+
+
+def with_options(message: str, options: Collection[str]) -> str:
+    """A message of the library with its arguments, which are in backticks, as options: `size` as
+    --size, and `on_error='skip'` as --on-error skip.
+
+    >>> with_options("pass `num_classes=10`, or `folder`", ["--num-classes"])
+    'pass --num-classes 10, or folder'
+    """
+
+    def replaced(found: re.Match[str]) -> str:
+        name, value = found.groups()
+        option = f"--{name.replace('_', '-')}"
+        if option not in options:
+            return found[0].strip("`")
+        return option if value in (None, "True") else f"{option} {value.strip(chr(39))}"
+
+    return ARGUMENT.sub(replaced, message)
 
 
 def printable(message: object) -> str:

@@ -6,35 +6,35 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from captum_classpattern.cli.options import OUTPUT, OutputFolder
+from captum_classpattern.cli.options import MAIN, OutputFolder
 
 
 def gallery(
     folder: Path,
     /,
     *,
-    canvases: Annotated[Literal["show", "hide"], Parameter(group=OUTPUT)] = "show",
-    downloads: Annotated[bool, Parameter(negative="--no-downloads", group=OUTPUT)] = True,
-    title: Annotated[str | None, Parameter(group=OUTPUT)] = None,
     out: OutputFolder = Path("classpattern-gallery"),
+    canvases: Annotated[Literal["show", "hide"], Parameter(group=MAIN)] = "show",
+    title: Annotated[str | None, Parameter(group=MAIN, metavar="TEXT")] = None,
+    downloads: Annotated[bool, Parameter(negative="--no-downloads", group=MAIN)] = True,
 ) -> None:
-    """Make a static site of the patterns in a folder, with one page per model and class.
-
-    The site opens from the disk and from any web server, and loads nothing from the network.
+    """Make a site of the patterns of a search or a sweep.
 
     For example:
 
         classpattern gallery classpattern-search --out site
         classpattern gallery sweep --canvases hide --out site
 
+    It has a page for each model and class, opens from the disk and from any web server, and loads
+    nothing from the network.
+
     Args:
         folder: The folder that classpattern search or classpattern sweep wrote, finished or not.
-        canvases: Show each canvas next to its pattern, or hide all pixels outside of the patterns,
-            for photos that must not be published.
+        out: The folder for the site: new, empty, or a gallery, which is replaced.
+        canvases: Hide all pixels outside of patterns if photos must not be published.
+        title: The heading of the first page. By default, it names the model, or says how many there
+            are.
         downloads: Offer each pattern as a file. A pattern of 224 x 224 pixels has 0.8 MB.
-        title: The heading of the index, to which all pages link by it. By default, it names the
-            model, by its checkpoint if it came from one, or the number of models.
-        out: The folder for the site. It must be new, empty, or a gallery, which is replaced.
     """
     from captum_classpattern.gallery import write_gallery
 

@@ -15,16 +15,15 @@ from cyclopts import CoercionError, Group, Parameter, Token
 
 if TYPE_CHECKING:  # imported where they are used, so that --help needs no torch
     from captum_classpattern.adapters import PixelClassifier
+    from captum_classpattern.class_names import ClassNames
     from captum_classpattern.datasets import LabelledImages
 
-MODEL = Group("Model", sort_key=1)  # the panels of the help
-IMAGES = Group("Images", sort_key=2)
-SEARCH = Group("Search", sort_key=3)
-COMPARISON = Group("Comparison", sort_key=4)
-SCAN = Group("Scan", sort_key=4)
-SWEEP = Group("Sweep", sort_key=4)
-OUTPUT = Group("Output", sort_key=5)
-OTHER = Group("Other", sort_key=6)
+MAIN = Group("Options", sort_key=1)  # the panels of the help, what most people need first
+MORE_MODEL = Group("More about the model", sort_key=2)
+MORE_IMAGES = Group("More about the images", sort_key=3)
+MORE_SEARCH = Group("More about the search", sort_key=4)
+RAY = Group("Many cores or machines, with Ray", sort_key=5)
+MORE = Group("More options", sort_key=6)
 
 
 def read_as(parse: Callable[[str], Any], metavar: str | None = None) -> Parameter:
@@ -42,10 +41,15 @@ def read_as(parse: Callable[[str], Any], metavar: str | None = None) -> Paramete
 
 def names_among(text: str, known: Collection[str], what: str) -> list[str]:
     """The names of a list such as Saliency,LRP; an error if one is not known."""
+    from captum_classpattern._validation import suggest_names
+
     names = [name.strip() for name in text.split(",")]
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise ValueError(f"there is no {what} {unknown[0]!r}: choose from {', '.join(known)}")
+        raise ValueError(
+            f"there is no {what} {unknown[0]!r}{suggest_names(unknown[0], known)}\n\n"
+            f"Choose from {', '.join(known)}."
+        )
     return names
 
 
@@ -68,9 +72,13 @@ def _numbers(text: str) -> list[float]:
 
 
 def _folder(text: str) -> Path:
-    if Path(text).is_file():
+    path = Path(text)
+    if path.is_file():
         raise ValueError(f"it must be a folder, but {text} is a file")
-    return Path(text)
+    existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise ValueError(f"{text} can't be written, because of {existing}: give another folder")
+    return path
 
 
 def _source(text: str) -> str:
@@ -119,48 +127,48 @@ def _selection(text: str) -> list[str | range]:
     return chosen
 
 
-Count: TypeAlias = Annotated[int, read_as(partial(_whole_number, least=1))]
-Numbers: TypeAlias = Annotated[list[float], read_as(_numbers)]
-Source: TypeAlias = Annotated[str, read_as(_source)]
-Area: TypeAlias = Annotated[float, Parameter(validator=_check_area)]
-OutputFolder: TypeAlias = Annotated[Path, read_as(_folder), Parameter(group=OUTPUT)]
+Count: TypeAlias = Annotated[int, read_as(partial(_whole_number, least=1), "N")]
+Numbers: TypeAlias = Annotated[list[float], read_as(_numbers, "NUMBERS"), Parameter(group=MAIN)]
+Source: TypeAlias = Annotated[str, read_as(_source, "IMAGES")]
+Data: TypeAlias = Annotated[Source, Parameter(group=MAIN)]
+Area: TypeAlias = Annotated[float, Parameter(validator=_check_area, metavar="SHARE")]
+OutputFolder: TypeAlias = Annotated[Path, read_as(_folder, "FOLDER"), Parameter(group=MAIN)]
+AsJson: TypeAlias = Annotated[bool, Parameter(name="--json", group=MAIN)]
+BatchSize: TypeAlias = Annotated[Count, Parameter(group=MORE_SEARCH)]
 
 
-@Parameter(name="*", group=MODEL)
+@Parameter(name="*", group=MORE_MODEL)
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
     """What a checkpoint needs to be opened."""
 
-    arch: str | None = None
-    """The network: a name of torchvision or timm, or package.module:factory. By default, the
-    network that the checkpoint names."""
-    num_classes: Annotated[int | None, read_as(partial(_whole_number, least=2))] = None
-    """The number of classes. By default, it is found from the weights of the last layer."""
-    class_names: Path | None = None
-    """A file with the names of the model's classes, in the order of its outputs: one name per line,
-    or a JSON list. By default, the names that come with the model. Class folders are matched to
-    these names."""
+    arch: Annotated[str | None, Parameter(group=MAIN, metavar="NAME")] = None
+    """The network, by a name of torchvision or timm, or package.module:factory. By default, that of
+    the file."""
     mean: Numbers | None = None
-    """The mean of the training images, with pixels from 0 to 1, such as 0.485,0.456,0.406. By
-    default, the mean that is stored in the checkpoint."""
+    """The mean of the training pixels, from 0 to 1, such as 0.485,0.456,0.406. By default, that of
+    the file."""
     std: Numbers | None = None
-    """The standard deviation of the training images, such as 0.229,0.224,0.225. By default, the one
-    that is stored in the checkpoint."""
-    format: str | None = None
-    """The format of the checkpoint: backdoorbench, trojanzoo, robustbench, robustness, timm or
-    plain. By default, it is recognised from the contents of the file."""
+    """Their standard deviation, such as 0.229,0.224,0.225. By default, that of the file."""
+    device: Annotated[str, read_as(_device, "NAME"), Parameter(group=MAIN)] = "cpu"
+    """Where the model runs, such as cpu, cuda or cuda:1."""
+    class_names: Annotated[Path | None, Parameter(metavar="FILE")] = None
+    """The names of the classes by output, one a line or a JSON list, to which class folders are
+    matched."""
+    num_classes: Annotated[int | None, read_as(partial(_whole_number, least=2), "N")] = None
+    """The number of classes. By default, that of the weights of the last layer."""
     output: Annotated[
         int | str | None,
         read_as(_position_or_name, "INDEX|NAME"),
         Parameter(allow_leading_hyphen=True),
     ] = None
-    """Which output holds the logits if the model returns several: a position such as -1 or 0, or a
-    name such as logits. By default, the model is expected to return the logits alone."""
+    """Which of several outputs holds the logits: a position such as -1, or a name such as
+    logits."""
+    format: Annotated[str | None, Parameter(metavar="NAME")] = None
+    """One of backdoorbench, trojanzoo, robustbench, robustness, timm, plain. By default,
+    recognised."""
     trust_pickle: bool = False
-    """Also open files that can run any code when they are opened. Use it only for files from people
-    you trust."""
-    device: Annotated[str, read_as(_device)] = "cpu"
-    """Where the model runs, such as cpu, cuda or cuda:1."""
+    """Also open files that can run any code. Only for files from people you trust."""
 
     def open(self, checkpoint: str) -> "PixelClassifier":
         """Opens a checkpoint as a classifier on the device."""
@@ -237,25 +245,23 @@ def _read_class_names(path: Path) -> list[str]:
     return lines
 
 
-@Parameter(name="*", group=IMAGES)
+@Parameter(name="*", group=MORE_IMAGES)
 @dataclass(frozen=True, kw_only=True)
 class SourceOptions:
     """The images of a command."""
 
-    data: Source
-    """The images: a folder of class folders, a folder of images, an .npz file, or
-    torchvision:NAME."""
-    size: Count | None = None
-    """The side in pixels to which images are resized. By default, the size that the model was made
-    for; if it is not known, images are not resized."""
+    data: Data
+    """A folder of class folders or images, an .npz file, or torchvision:NAME."""
+    size: Annotated[Count | None, Parameter(group=MAIN)] = None
+    """The side in pixels to resize to. By default, the model's if it is known."""
     limit: Count | None = None
-    """Load at most this many images per class, chosen at random. By default, all."""
-    root: Path | None = None
+    """At most this many images per class, chosen at random. By default, all."""
+    root: Annotated[Path | None, Parameter(metavar="FOLDER")] = None
     """The folder of torchvision's data sets. By default, data."""
     download: bool = False
     """Download torchvision's data set if it is not in its folder."""
     on_error: Literal["raise", "skip"] = "raise"
-    """What to do about images that can't be read: raise an error that names them, or skip them."""
+    """Whether images that can't be read are an error."""
 
     def load_all(
         self,
@@ -288,6 +294,8 @@ class SourceOptions:
             download=self.download,
             on_error=self.on_error,
         )
+        for model in models:
+            _check_takes(model, loaded)
         return _number_classes(loaded, models)
 
 
@@ -295,11 +303,10 @@ class SourceOptions:
 class ImageOptions(SourceOptions):
     """The images to search with, and the held-out images to score on."""
 
-    data: Source
-    """The images: a folder of class folders, a folder of images, an .npz file, or torchvision:NAME.
-    One half is used to search; the other half is held out."""
+    data: Data
+    """A folder of class folders or images, an .npz file, or torchvision:NAME. Half is held out."""
     held_out: Source | None = None
-    """The held-out images, in any form that --data takes. By default, one half of --data."""
+    """Other images to score on, in any form of --data. By default, one half of --data."""
 
     def load(
         self, models: "Sequence[PixelClassifier]", *, seed: int
@@ -309,6 +316,33 @@ class ImageOptions(SourceOptions):
         if self.held_out is None:
             return images.halves(seed)
         return images, self._load(self.held_out, models, seed).without(images)
+
+
+def _check_takes(model: "PixelClassifier", images: "LabelledImages") -> None:
+    """Raises an error unless the model takes such images, and returns one Tensor."""
+    import torch
+
+    from captum_classpattern.classifier import device_and_dtype
+
+    image = images[0] if images.labels is None else images[0][0]
+    device, dtype = device_and_dtype(model, image)
+    try:
+        with torch.no_grad():
+            logits = model(image[None].to(device, dtype))
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        reason = str(error).strip().partition("\n")[0]
+        size = "x".join(map(str, image.shape[1:]))
+        raise ValueError(
+            f"the model does not take images of {size} pixels and {len(image)} channels: give "
+            f"those that it was trained with, or their --size ({reason})"
+        ) from error
+    if not isinstance(logits, torch.Tensor):
+        raise ValueError(
+            f"the model returns a {type(logits).__name__}: say which part holds the logits, such "
+            "as --output -1 or --output logits"
+        )
 
 
 def _channels(model: "PixelClassifier") -> int | None:
@@ -346,37 +380,36 @@ def _number_classes(
     return numbered[0]
 
 
-@Parameter(name="*", group=SEARCH)
+@Parameter(name="*", group=MORE_SEARCH)
 @dataclass(frozen=True, kw_only=True)
 class ComputeOptions:
     """How any search is computed."""
 
-    seed: Annotated[int, read_as(partial(_whole_number, least=0))] = 0
+    seed: Annotated[int, read_as(partial(_whole_number, least=0), "N")] = 0
     """The seed of everything that is random."""
     precision: Literal["auto", "full", "bfloat16"] = "auto"
-    """The precision of the searches: full leaves the model as it is, bfloat16 is faster on devices
-    that support it, and auto chooses by the device."""
+    """Full as in the model, or faster in bfloat16."""
 
 
-@Parameter(name="*", group=SEARCH)
+@Parameter(name="*", group=MORE_SEARCH)
 @dataclass(frozen=True, kw_only=True)
 class SearchOptions(ComputeOptions):
     """Which classes are searched, and how."""
 
-    classes: Annotated[list[str | range] | None, read_as(_selection, "LIST")] = None
-    """The classes to search: names, numbers and ranges, such as dog,0,3-5. By default, all classes
-    that have images."""
+    classes: Annotated[
+        list[str | range] | None, read_as(_selection, "LIST"), Parameter(group=MAIN)
+    ] = None
+    """Names, numbers and ranges, such as dog,0,3-5. By default, all classes that have images."""
     budget: Count | None = None
-    """The passes of the model for each class and kind of canvas, of a pool at each area (in
-    compare: for each canvas and area). More passes find stronger patterns. By default, 7000 (in
-    compare 3500)."""
+    """Passes for each class, kind of canvas and area. By default, 7000 (in compare 3500)."""
     n_steps: Count | None = None
-    """The number of rounds on each canvas that is searched to the end. It overrides --budget."""
-    max_seconds: Annotated[float | None, Parameter(validator=_check_seconds)] = None
-    """Stop each search after this time, and use what was found. By default, there is no limit."""
+    """Rounds on each canvas that is searched to the end. Overrides --budget."""
+    max_seconds: Annotated[float | None, Parameter(validator=_check_seconds, metavar="SECONDS")] = (
+        None
+    )
+    """Stop each search after this time, with what was found. By default, never."""
     internal_batch_size: Count | None = None
-    """Put at most this many images in one forward pass of a search. Smaller numbers need less
-    memory. By default, it is chosen to suit the device."""
+    """The most images in one pass. Fewer need less memory. By default, it suits the device."""
 
     def find_classes(self, model: "PixelClassifier", images: "LabelledImages") -> list[int]:
         """The numbers of the chosen classes."""
@@ -402,5 +435,12 @@ class SearchOptions(ComputeOptions):
                     "classes: give numbers, or --class-names FILE"
                 )
             else:
-                chosen.append(names.find(part))
+                chosen.append(_find_name(names, part))
         return list(dict.fromkeys(chosen))
+
+
+def _find_name(names: "ClassNames", name: str) -> int:
+    try:
+        return names.find(name)
+    except ValueError as error:
+        raise ValueError(f"--classes: {error}") from None

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext, redirect_stdout, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,12 +11,14 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from captum_classpattern.cli.documents import only_json, write_document
 from captum_classpattern.cli.errors import printable
 from captum_classpattern.cli.options import (
-    OUTPUT,
-    SCAN,
+    MAIN,
+    MORE_SEARCH,
+    AsJson,
+    BatchSize,
     ComputeOptions,
-    Count,
     ModelOptions,
     OutputFolder,
     SourceOptions,
@@ -46,8 +48,7 @@ def _level(text: str) -> float:
     raise ValueError(f"it must be a number between 0 and 1, such as 0.05, got {text!r}")
 
 
-Families = Annotated[list[str] | None, read_as(_families, "LIST"), Parameter(group=SCAN)]
-BatchSize = Annotated[Count | None, Parameter(group=SCAN)]
+Families = Annotated[list[str] | None, read_as(_families, "LIST"), Parameter(group=MORE_SEARCH)]
 
 
 def scan(
@@ -57,39 +58,38 @@ def scan(
     model: ModelOptions = ModelOptions(),
     images: SourceOptions,
     compute: ComputeOptions = ComputeOptions(),
-    references: Annotated[str, Parameter(group=SCAN)],
-    alpha: Annotated[float, read_as(_level), Parameter(group=SCAN)] = 0.05,
-    also: Families = None,
-    internal_batch_size: BatchSize = None,
+    references: Annotated[str, Parameter(group=MAIN, metavar="FILE|NAME")],
+    alpha: Annotated[float, read_as(_level, "P"), Parameter(group=MAIN)] = 0.05,
     out: OutputFolder | None = None,
-    as_json: Annotated[bool, Parameter(name="--json", group=OUTPUT)] = False,
+    as_json: AsJson = False,
+    exit_zero: Annotated[bool, Parameter(group=MAIN)] = False,
+    also: Families = None,
+    internal_batch_size: BatchSize | None = None,
 ) -> None:
-    """Ask whether a model is backdoored, by comparing it with clean models.
-
-    For each class, a few pixels and their colours are searched that turn other images into the
-    class. A class of a backdoored model needs fewer of them than the same class of clean models.
-    The exit code is 0 if nothing was found, 3 if the model is suspicious, 4 if the scan is
-    inconclusive, and 2 after an error. The same command resumes an interrupted scan; small images
-    are searched ten classes at a time, so up to ten classes are searched again.
+    """Ask whether a model is backdoored.
 
     For example:
 
         classpattern scan model.pt --data my_images --references cifar10
-        classpattern scan model.pt --data my_images --references my.json
+        classpattern scan model.pt --data my_images --references my.json --json
+
+    For each class, a few pixels and their colours are searched that turn other images into the
+    class. A class of a backdoored model needs fewer of them than the same class of clean models.
+
+    The exit code is 0 if nothing was found, 3 if the model is suspicious, 4 if the scan is
+    inconclusive, and 2 after an error. The same command resumes an interrupted scan.
 
     Args:
         checkpoint: A checkpoint file, or torchvision:NAME or timm:NAME.
-        references: The clean models: a file of "classpattern reference", or the name of a set that
-            comes with the package, demo or cifar10.
-        alpha: The largest p-value that is suspicious. It needs at least 1 / alpha - 1 references.
-        also: Further families to search, separated by commas: additive, warp. They are
-            experimental. The references must have them, and be more: two families need at least
-            39 at 0.05, three need 59.
-        internal_batch_size: Put at most this many images in one forward pass. Smaller numbers need
-            less memory. By default, it is chosen to suit the device.
-        out: The folder for scan.json, scan.png and the patterns. By default, a folder in
-            classpattern-scan with the name of the checkpoint.
-        as_json: Print the result as one JSON object, and nothing else.
+        references: The clean models: a file of classpattern reference, or demo, or cifar10.
+        alpha: The largest p-value that is suspicious. It needs 1 / alpha - 1 references.
+        out: The folder for scan.json, scan.png and patterns. By default,
+            classpattern-scan/CHECKPOINT.
+        as_json: Print the result as JSON, and nothing else.
+        exit_zero: Exit with 0 whatever the verdict is.
+        also: Experimental: further families that the references have, of additive,warp.
+        internal_batch_size: The most images in one pass. Fewer need less memory. By default, it
+            suits the device.
     """
     from captum_classpattern.class_names import file_safe
     from captum_classpattern.scanning import ReferenceSet
@@ -98,7 +98,7 @@ def scan(
 
     known = ReferenceSet.load(references)
     folder = Path("classpattern-scan") / file_safe(Path(checkpoint).stem) if out is None else out
-    with redirect_stdout(sys.stderr) if as_json else nullcontext():  # a user's model may print
+    with only_json(as_json):
         classifier = model.open(checkpoint)
         source = images.load_all([classifier], seed=compute.seed, shape=known.shape)
         known.check(count_classes(classifier, source), source.shape)
@@ -125,11 +125,11 @@ def scan(
             raise SystemExit(130) from None
         found.save(folder)
     if as_json:
-        print(found.to_json())
+        write_document("scan", folder, found.as_dict())
     else:
         print_scan(found)
         print(f"scan.json, scan.png and patterns/ are in {folder}.")
-    if code := EXIT_CODES[found.verdict]:
+    if (code := EXIT_CODES[found.verdict]) and not exit_zero:
         raise SystemExit(code)
 
 
@@ -180,26 +180,26 @@ def reference(
     model: ModelOptions = ModelOptions(),
     images: SourceOptions,
     compute: ComputeOptions = ComputeOptions(),
+    out: Annotated[Path, Parameter(group=MAIN, metavar="FILE")],
     also: Families = None,
-    internal_batch_size: BatchSize = None,
-    out: Annotated[Path, Parameter(group=OUTPUT)],
+    internal_batch_size: BatchSize | None = None,
 ) -> None:
-    """Measure clean models, so that other models of the same task can be compared with them.
-
-    The file is written after each model. If it is there already, models are added to it, and those
-    that it holds are skipped. tutorials/train_references.py trains clean models.
+    """Measure clean models, for scans to compare others with.
 
     For example:
 
         classpattern reference clean/*.pt --data my_images --out my.json
 
+    The file is written after each model. If it is there already, models are added to it, and those
+    that it holds are skipped. tutorials/train_references.py trains clean models.
+
     Args:
-        models: Checkpoint files of clean models, or torchvision:NAME or timm:NAME. Put a name and
-            an equals sign before a model to choose its name, as in old=a.pt.
-        also: Further families to measure, separated by commas: additive, warp.
-        internal_batch_size: Put at most this many images in one forward pass. Smaller numbers need
-            less memory. By default, it is chosen to suit the device.
+        models: Checkpoint files of clean models, or torchvision:NAME or timm:NAME, each with a name
+            of your choice if you like, as in old=a.pt.
         out: The file for the references, such as my_references.json.
+        also: Further families to measure, separated by commas: additive, warp.
+        internal_batch_size: The most images in one pass. Fewer need less memory. By default, it
+            suits the device.
     """
     from captum_classpattern.fingerprints import hash_of_model
     from captum_classpattern.scanning import ReferenceSet

@@ -1,17 +1,20 @@
 """``classpattern search``: the class patterns of a user's model, scored on held-out images."""
 
 import itertools
+import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 from tqdm import tqdm
 
+from captum_classpattern.cli.documents import only_json, write_document
 from captum_classpattern.cli.options import (
-    OUTPUT,
-    SEARCH,
+    MAIN,
+    MORE_SEARCH,
     Area,
+    AsJson,
     Count,
     ImageOptions,
     ModelOptions,
@@ -34,32 +37,56 @@ def search(
     model: ModelOptions = ModelOptions(),
     images: ImageOptions,
     searches: SearchOptions = SearchOptions(),
-    canvases: Annotated[Count, Parameter(group=SEARCH)] = 32,
-    area: Annotated[list[Area] | None, Parameter(group=SEARCH, metavar="FLOAT")] = None,
+    area: Annotated[list[Area] | None, Parameter(group=MAIN, metavar="SHARE")] = None,
     out: OutputFolder = Path("classpattern-search"),
-    resume: Annotated[bool, Parameter(group=OUTPUT)] = False,
+    resume: Annotated[bool, Parameter(group=MAIN)] = False,
+    as_json: AsJson = False,
+    canvases: Annotated[Count, Parameter(group=MORE_SEARCH)] = 32,
 ) -> None:
-    """Find the class patterns of your own model, and score them on held-out images.
+    """Find the patterns of a model's classes, and score them.
 
     For example:
 
         classpattern search my_model.pt --arch resnet18 --data my_images --size 64
         classpattern search timm:resnet18.a1_in1k --data my_images --classes dog,3-5
 
+    Each pattern is scored on held-out images, next to its controls.
+
     Args:
         checkpoint: A checkpoint file, or torchvision:NAME, timm:NAME or robustbench:NAME.
-        canvases: At most this many images per class compete to be the canvas of its pattern, and
-            at most one for each 215 passes of --budget. A white canvas is searched, too.
-        area: The share of the pixels to search at. It can be given several times. By default,
-            0.05 and 0.01.
+        area: The share of the pixels. Give it several times for more. By default, 0.05 and 0.01.
         out: The folder for results.json, the figure and the patterns.
-        resume: Continue the unfinished search in the folder of --out.
+        resume: Continue the unfinished search in the folder.
+        as_json: Print the result as JSON, and nothing else.
+        canvases: Images per class that compete to be its canvas. A white one is searched, too.
     """
     if (out / "results.json").exists() and not resume:
         raise ValueError(
             f"{out} holds results already: pass --resume to continue them, or another --out"
         )
 
+    with only_json(as_json):
+        _run(
+            checkpoint, model, images, searches, canvases=canvases, area=area, out=out,
+            resume=resume, show=not as_json,
+        )  # fmt: skip
+    if as_json:
+        write_document("search", out, results_with_files(out))
+
+
+def _run(
+    checkpoint: str,
+    model: ModelOptions,
+    images: ImageOptions,
+    searches: SearchOptions,
+    *,
+    canvases: int,
+    area: list[float] | None,
+    out: Path,
+    resume: bool,
+    show: bool,
+) -> None:
+    """Searches, writes the files, and prints what was found if it is to be shown."""
     from captum_classpattern.surveys import survey
     from captum_classpattern.surveys.results import AREAS
 
@@ -104,8 +131,25 @@ def search(
         raise SystemExit(130) from None
     figure, _ = found.plot(seed=searches.seed, use_pyplot=False)
     write_figure(figure, out / "patterns.png")
-    print_tables({provenance["source"]: found.findings})
-    for kind, share in itertools.product(found.canvases, found.areas):
-        console().print(found.strongest(kind, share), markup=False)  # names may hold brackets
-    console().print(CAUTION)
+    if show:
+        print_tables({provenance["source"]: found.findings})
+        for kind, share in itertools.product(found.canvases, found.areas):
+            console().print(found.strongest(kind, share), markup=False)  # names may hold brackets
+        console().print(CAUTION)
     print(f"patterns.png, patterns/ and results.json are in {out}.")
+
+
+def results_with_files(out: Path) -> dict[str, Any]:
+    """results.json, with the file of the pattern next to the scores at each area, and whether
+    these beat their controls."""
+    from captum_classpattern.surveys.findings import Scores
+    from captum_classpattern.surveys.store import RESULTS, find_pattern_file
+
+    results: dict[str, Any] = json.loads((out / RESULTS).read_text())
+    for row in results["rows"]:
+        of_row = row["class"], row["canvas"]
+        for area, scores in row["areas"].items():
+            file = find_pattern_file(out / "patterns", *of_row, float(area), row["class_name"])
+            scores["beats_controls"] = Scores.from_dict(scores).beats_controls
+            scores["pattern"] = file.relative_to(out).as_posix()
+    return results

@@ -16,8 +16,9 @@ from rich.text import Text
 from captum_classpattern._files import replace_file
 from captum_classpattern.cli.errors import printable
 from captum_classpattern.cli.options import (
-    SEARCH,
-    SWEEP,
+    MAIN,
+    MORE_SEARCH,
+    RAY,
     Area,
     Count,
     ImageOptions,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:  # imported where they are used, so that --help needs no torch
     from captum_classpattern.sweeps import Sweep
     from captum_classpattern.sweeps.sources import ModelSource
 
-PANEL = Parameter(group=SWEEP)  # of the help
+ON_RAY = Parameter(group=RAY)  # the panel of the help
 SHOWN = 20  # models, and units that failed
 
 
@@ -52,47 +53,46 @@ def sweep(
     model: ModelOptions = ModelOptions(),
     images: ImageOptions,
     searches: SearchOptions = SearchOptions(),
-    canvases: Annotated[Count, Parameter(group=SEARCH)] = 32,
-    area: Annotated[list[Area] | None, Parameter(group=SEARCH, metavar="FLOAT")] = None,
-    first_look: Annotated[bool, PANEL] = False,
-    keep: Annotated[float, Parameter(validator=_check_share), PANEL] = 0.2,
-    ray: Annotated[bool | str, Parameter(metavar="[ADDRESS]"), PANEL] = False,
-    workers: Annotated[Count | None, PANEL] = None,
-    threads: Annotated[Count, PANEL] = 1,
-    gpus_per_task: Annotated[float | None, Parameter(validator=_check_gpus), PANEL] = None,
+    area: Annotated[list[Area] | None, Parameter(group=MAIN, metavar="SHARE")] = None,
     out: OutputFolder,
+    first_look: Annotated[bool, Parameter(group=MAIN)] = False,
+    ray: Annotated[bool | str, Parameter(metavar="[ADDRESS]"), ON_RAY] = False,
+    workers: Annotated[Count | None, ON_RAY] = None,
+    gpus_per_task: Annotated[
+        float | None, Parameter(validator=_check_gpus, metavar="N"), ON_RAY
+    ] = None,
+    canvases: Annotated[Count, Parameter(group=MORE_SEARCH)] = 32,
+    keep: Annotated[
+        float, Parameter(validator=_check_share, group=MORE_SEARCH, metavar="SHARE")
+    ] = 0.2,
+    threads: Annotated[Count, Parameter(group=MORE_SEARCH)] = 1,
 ) -> None:
-    """Find the class patterns of many models, on one machine or on a Ray cluster.
-
-    Each class of each model is written as soon as it is finished. The same command resumes an
-    interrupted sweep, and tries again what failed.
+    """Find the patterns of many models, on one machine or many.
 
     For example:
 
         classpattern sweep zoo.csv --data my_images --out zoo --first-look
         classpattern sweep a.pt b.pt --arch resnet18 --data my_images --out two --ray
 
+    Each class of each model is written as soon as it is finished. The same command resumes an
+    interrupted sweep, and tries again what failed.
+
     Args:
-        models: Checkpoint files, folders of them, torchvision:NAME or timm:NAME, or a manifest: a
-            CSV or JSON Lines file with the columns path, name, arch, mean, std and any others,
-            which travel into the tables. Put a name and an equals sign before a checkpoint to
-            choose its name, as in old=a.pt.
-        canvases: At most this many images per class compete to be the canvas of its pattern, and
-            at most one for each 215 passes of --budget. A white canvas is searched, too.
-        area: The share of the pixels to search at. It can be given several times. By default,
-            0.05 and 0.01.
+        models: Checkpoint files, folders of them, torchvision:NAME or timm:NAME, each with a name
+            of your choice if you like, as in old=a.pt. Or a manifest: a CSV or JSON Lines file
+            with the columns path, name, arch, mean, std and any others, which go into the tables.
+        area: The share of the pixels. Give it several times for more. By default, 0.05 and 0.01.
+        out: The folder for everything that is found.
         first_look: Search all classes of all models with a tenth of the passes at the first area,
             and then only the best of them fully.
+        ray: Run on the cluster at this address, such as --ray=auto, or without an address, put
+            last, on all cores. It needs pip install 'captum_classpattern[ray]'.
+        workers: The classes that are searched at a time, with --ray and no address. By default, one
+            for each core.
+        gpus_per_task: The GPUs of each search, such as 1 or 0.25. Models then run on cuda.
+        canvases: Images per class that compete to be its canvas. A white one is searched, too.
         keep: The share of all classes of all models that --first-look leaves.
-        ray: Run on Ray: on the cluster at this address, such as --ray=auto, or without an
-            address on the cores of this machine; put it last, then. It needs
-            pip install 'captum_classpattern[ray]'.
-        workers: How many classes to search at a time on this machine, with --ray and no address.
-            By default, one for each core.
         threads: The threads of each search. Another number changes results in the last digits.
-        gpus_per_task: The GPUs of each search, with --ray, such as 1 or 0.25. Models then run on
-            cuda.
-        out: The folder for everything that is found.
     """
     from captum_classpattern.sweeps import sweep as run_sweep
     from captum_classpattern.sweeps.engines import import_ray

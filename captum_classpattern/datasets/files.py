@@ -216,7 +216,7 @@ def check_sizes(sizes: Mapping[str, Sequence[int]], source: object) -> None:
         if (height, width) != (h, w):
             raise ValueError(
                 f"the images of {source} have several sizes: {first} is {h}x{w} (height x width), "
-                f"{name} is {height}x{width}; pass size"
+                f"{name} is {height}x{width}; pass `size`"
             )
 
 
@@ -225,5 +225,5 @@ def unreadable_files(errors: Mapping[str, str], count: int, source: object) -> V
     listed = join_names([f"{name} ({error})" for name, error in errors.items()])
     return ValueError(
         f"{len(errors)} of {count} images of {source} can't be read: {listed}; repair or remove "
-        "them, or skip them (on_error='skip', on the command line --on-error skip)"
+        "them, or skip them (`on_error='skip'`)"
     )

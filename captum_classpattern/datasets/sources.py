@@ -156,7 +156,9 @@ def torchvision_listing(source: str, split: str, root: Path, download: bool) -> 
         raise ValueError(f"{source} can't be opened with split {split!r}: {error}") from error
     except (RuntimeError, OSError) as error:
         failed = f"could not be downloaded to {root}: {error}"
-        absent = f"is not in {root}, or is incomplete: give the root that has it, or download=True"
+        absent = (
+            f"is not in {root}, or is incomplete: give the `root` that has it, or `download=True`"
+        )
         raise FileNotFoundError(f"{source} {failed if download else absent}") from error
 
     def load(index: int) -> Tensor:

@@ -49,9 +49,8 @@ def check_judges(judges: LabelledImages, targets: Sequence[int]) -> None:
     for target in dict.fromkeys(targets):
         if not len(judges.without_class(target)):
             raise ValueError(
-                "to keep the best there must be images to judge by, and there are too few "
-                f"baselines to keep some of them from fitting (not counting those of class "
-                f"{target}): give more, or leave keep=None"
+                "to choose the best there must be images to judge by, and there are too few images "
+                f"to search with (not counting those of class {target}): give more"
             )
 
 

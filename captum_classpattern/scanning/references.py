@@ -163,14 +163,14 @@ class ReferenceSet:
             data = json.loads(path.read_text())
         except FileNotFoundError:
             raise FileNotFoundError(
-                f"references: there is no file {source}; give the name of a set that comes with "
+                f"`references`: there is no file {source}; give the name of a set that comes with "
                 f"the package ({', '.join(shipped_names())}), or make one from clean models with "
                 "'classpattern reference'"
             ) from None
         except ValueError as error:
-            raise ValueError(f"references: {source} is not JSON ({error})") from error
+            raise ValueError(f"`references`: {source} is not JSON ({error})") from error
         if not isinstance(data, dict) or data.get("format") != FORMAT:
-            raise ValueError(f"references: {source} is not a file of references")
+            raise ValueError(f"`references`: {source} is not a file of references")
         try:
             channels, height, width = data["shape"]
             found = cls(
@@ -187,7 +187,7 @@ class ReferenceSet:
             for name, profile in found.profiles.items():
                 _check_profile(profile, found, name)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"references: {source} is damaged ({error!r})") from error
+            raise ValueError(f"`references`: {source} is damaged ({error!r})") from error
         return found
 
     def save(self, path: str | Path) -> None:

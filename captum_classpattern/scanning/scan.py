@@ -332,7 +332,7 @@ def scan(
     if missing:
         raise ValueError(
             f"the references were not measured with {missing[0]!r}: make them with it, or leave it "
-            "out of also"
+            "out of `also`"
         )
     profile = known.measure(
         model,

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from captum_classpattern._validation import ArgumentTypeError
+from captum_classpattern._validation import ArgumentTypeError, summary_of
 from captum_classpattern.class_names import ClassNames
 from captum_classpattern.classifier import Classifier, preserve_state
 from captum_classpattern.images import LabelledImages, ensure_labels
@@ -171,7 +171,7 @@ def with_names(model: Classifier, images: LabelledImages) -> Classifier:
 
 def reason_of(error: BaseException) -> str:
     """Why a unit failed, in words."""
-    text = str(error).strip()
+    text = summary_of(error)
     if isinstance(error, OUR_ERRORS) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

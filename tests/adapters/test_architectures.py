@@ -84,11 +84,13 @@ def test_factories_in_a_module_of_the_user(tmp_path, monkeypatch):
     )
     (tmp_path / "broken_one.py").write_text("import nowhere_to_be_found\n")
     (tmp_path / "wrong_one.py").write_text("import os\nos.nothing\n")
-    with pytest.raises(ImportError, match="no module 'ones_own'; run this where 'python -c"):
+    with pytest.raises(
+        ImportError, match="no module 'ones_own'; run this in the folder that has it"
+    ):
         build("ones_own:make", None)
     monkeypatch.syspath_prepend(tmp_path)
     assert build("ones_own:make", 5).out_features == 5
-    with pytest.raises(ImportError, match="broken_one:f: there is no module 'nowhere_to_be_found'"):
+    with pytest.raises(ImportError, match="broken_one imports 'nowhere_to_be_found', which is"):
         build("broken_one:f", None)
     with pytest.raises(AttributeError, match="'os' has no attribute 'nothing'"):
         build("wrong_one:f", None)
@@ -97,17 +99,29 @@ def test_factories_in_a_module_of_the_user(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arch", "error", "text"),
     [
-        ("resnet81", ValueError, r"no network 'resnet81'; did you mean .*resnet18.*\? arch names"),
+        (
+            "resnet81",
+            ValueError,
+            r"no network 'resnet81' in torchvision or timm; did you mean .*resnet18.*\?",
+        ),
         ("preactresnet81", ValueError, r"did you mean preactresnet18"),
-        ("qqqqqqq", ValueError, r"there is no network 'qqqqqqq'\. arch names a network of torch"),
+        (
+            "qqqqqqq",
+            ValueError,
+            "'qqqqqqq' in torchvision or timm; give one of their names, such as",
+        ),
         ("torchvision:vit_tiny_patch16_224", ValueError, "no network 'torchvision:vit_tiny"),
         ("fasterrcnn_resnet50_fpn", ValueError, "there is no network 'fasterrcnn_resnet50_fpn'"),
-        (f"{__name__}:Tyny", ValueError, f"arch={__name__}:Tyny: {__name__} has no function 'Tyny"),
-        (f"{__name__}:LETTERS", ValueError, "has no function 'LETTERS'"),
-        (f"{__name__}:", ValueError, "has no function ''"),
-        (f"{__name__}:needs_classes", ValueError, "needs_classes needs a number of classes: pass"),
+        (f"{__name__}:Tyny", ValueError, f"`arch={__name__}:Tyny`: .* 'Tyny'; did you mean Tiny"),
+        (f"{__name__}:LETTERS", ValueError, "has no function or class 'LETTERS'"),
+        (f"{__name__}:", ValueError, "has no function or class ''"),
+        (
+            f"{__name__}:needs_classes",
+            ValueError,
+            "needs_classes` needs a number of classes: pass `num_classes`",
+        ),
         (f"{__name__}:no_module", TypeError, r"must make a torch\.nn\.Module, got a list"),
-        ("no.such:thing", ImportError, r"arch=no.such:thing: there is no module 'no'; run this"),
+        ("no.such:thing", ImportError, "`arch=no.such:thing`: there is no module 'no'; run this"),
     ],
 )
 def test_unknown_networks(arch, error, text):

@@ -68,7 +68,7 @@ def test_output_picks_the_logits(tmp_path):
     torch.save(Tiny().state_dict(), tmp_path / "model.pt")
     settings = {"arch": f"{__name__}:Twice", "mean": MEAN, "std": STD}
     assert_same(load_model(tmp_path / "model.pt", output=-1, **settings), Tiny())
-    with pytest.raises(ValueError, match="output=5 does not pick the logits"):
+    with pytest.raises(ValueError, match="`output=5` does not pick the logits"):
         load_model(tmp_path / "model.pt", output=5, **settings)(IMAGES)
 
 
@@ -104,7 +104,7 @@ def test_an_unknown_normalisation_gives_a_warning(tmp_path):
     torch.save(Tiny().state_dict(), path)
     text = (
         r"model\.pt does not say how its pixels were normalised, so they are used unchanged, in "
-        r"\[0, 1\]: pass the mean and std .* \(mean=0 and std=1 if it was trained with unchanged"
+        r"\[0, 1\]: pass the `mean` and `std` .* \(`mean=0` and `std=1` if it was trained with"
     )
     with pytest.warns(UserWarning, match=text) as caught:
         classifier = load_model(path, arch=TINY)
@@ -159,8 +159,8 @@ def test_a_network_that_the_file_names(tmp_path):
 def test_an_unknown_network_is_an_error(tmp_path):
     torch.save({"net": Tiny().state_dict()}, tmp_path / "model.pt")
     text = (
-        r"model\.pt has weights, but does not say for which network: pass arch\. arch names .* Its "
-        r"first weights are conv\.weight \(4, 3, 3, 3\), its last fc\.weight \(3, 4\)"
+        r"model\.pt has weights, but does not say for which network: pass `arch`, the network: .* "
+        r"Its first weights are conv\.weight \(4, 3, 3, 3\), its last fc\.weight \(3, 4\)"
     )
     with pytest.raises(ValueError, match=text):
         load_model(tmp_path / "model.pt")
@@ -195,7 +195,7 @@ def test_a_file_cannot_choose_what_is_called(content, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "error", "text"),
     [
-        ({"format": "keras"}, ValueError, "format must be one of backdoorbench, .*, got 'keras'"),
+        ({"format": "keras"}, ValueError, "`format` must be one of backdoorbench, .*, got 'keras'"),
         (
             {"format": "backdoorbench"},
             ValueError,
@@ -204,20 +204,48 @@ def test_a_file_cannot_choose_what_is_called(content, tmp_path, monkeypatch):
         ({"format": "trojanzoo"}, ValueError, "not have the layout of trojanzoo"),
         ({"format": "robustness"}, ValueError, "not have the layout of robustness"),
         ({"format": "timm"}, ValueError, "has weights, but does not say for which network"),
-        ({"format": "robustbench"}, ValueError, "m.pt: pass arch, the model's name in RobustBench"),
+        (
+            {"format": "robustbench"},
+            ValueError,
+            "m.pt: pass `arch`, the model's name in RobustBench",
+        ),
         (
             {"arch": TINY, "num_classes": 7},
             ValueError,
-            "m.pt does not fit into Tiny; wrong shapes: ",
+            "m.pt does not fit into Tiny; weights of another shape: 2 ",
         ),
-        ({"arch": "resnet18"}, ValueError, "does not fit into ResNet; missing: conv1.weight, bn1"),
-        ({"arch": TINY, "mean": 120}, ValueError, "mean must be in units .* divide it by 255"),
+        (
+            {"arch": "resnet18"},
+            ValueError,
+            "does not fit into ResNet; weights missing: 1.. .conv1.weight, ",
+        ),
+        (
+            {"arch": TINY, "mean": 120, "std": 1},
+            ValueError,
+            "mean must be in units .* divide it by 255",
+        ),
     ],
 )
 def test_wrong_settings(settings, error, text, tmp_path):
     torch.save(Tiny().state_dict(), tmp_path / "m.pt")
     with pytest.raises(error, match=text):
         load_model(tmp_path / "m.pt", **settings)
+
+
+def test_a_mean_without_a_deviation_is_an_error(tmp_path):
+    torch.save(Tiny().state_dict(), tmp_path / "m.pt")
+    for given, missing in (("mean", "std"), ("std", "mean")):
+        text = f"`{given}` is given, but not `{missing}`, which the source does not say either"
+        with pytest.raises(ValueError, match=text):
+            load_model(tmp_path / "m.pt", arch=TINY, **{given: 0.5})
+
+
+def test_a_networks_name_instead_of_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="pretrained network, give torchvision:resnet18"):
+        load_model("resnet18")
+    with pytest.raises(FileNotFoundError, match=r"there is no checkpoint file at missing\.pt$"):
+        load_model("missing.pt")
 
 
 @pytest.mark.parametrize("name", ["torchvision:resnet18", "timm:resnet18"])
@@ -245,7 +273,7 @@ def test_a_missing_package_names_its_extra(name, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("given", [{"arch": "resnet18"}, {"num_classes": 3}, {"format": "plain"}])
 def test_a_pretrained_model_takes_no_arch(given):
-    with pytest.raises(ValueError, match="comes with its network and classes: leave out arch, nu"):
+    with pytest.raises(ValueError, match="comes with its network and classes: leave out `arch`, "):
         load_model("torchvision:resnet18", **given)
 
 

@@ -62,7 +62,7 @@ print([name for name in slow if name in sys.modules])
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-COMMANDS = ["demo", "search", "sweep", "scan", "reference", "compare", "gallery", "apply"]
+COMMANDS = ["demo", "search", "scan", "compare", "apply", "sweep", "reference", "gallery"]
 ROW = re.compile(r"│ [* ]*(?P<names>[-A-Z]\S*( \S+)*) {2,}(?P<text>\S.*?) *│")
 
 
@@ -97,7 +97,9 @@ def test_what_an_option_takes_is_in_plain_words():
     printed = " ".join(run(["search", "--help"]).stdout.split())
     assert "--classes LIST " in printed
     assert "--output INDEX|NAME " in printed
-    assert "--area FLOAT " in printed
+    assert "--area SHARE " in printed
+    assert "--data IMAGES " in printed
+    assert "--out FOLDER " in printed
 
 
 def test_defaults_that_depend_on_something_are_in_the_text(help_of):
@@ -119,8 +121,42 @@ def test_the_examples_of_the_help_can_be_parsed(name, tmp_path, monkeypatch):
 
 def test_options_are_in_panels_of_their_topic():
     printed = run(["compare", "--help"]).stdout
-    panels = ["Arguments", "Model", "Images", "Search", "Comparison", "Output", "Other"]
-    assert re.findall(r"╭─ (\w+) ─", printed) == panels
+    more = ["More about the model", "More about the images", "More about the search"]
+    assert panels_of(printed) == ["Arguments", "Options", *more, "More options"]
+
+
+def panels_of(printed):
+    return re.findall(r"╭─ ([\w ,]+) ─", printed)
+
+
+def test_commands_are_in_panels():
+    printed = run(["--help"]).stdout
+    assert panels_of(printed) == ["Start here", "One model", "Many models", "More options"]
+    assert [name for name in re.findall(r"│ (\w+) ", printed) if name in COMMANDS] == COMMANDS
+
+
+@pytest.mark.parametrize("name", ["", *COMMANDS])
+def test_help_fits_into_80_columns(name, monkeypatch):
+    monkeypatch.setattr(cli.app, "_console", Console(width=80))
+    printed = run([*name.split(), "--help"]).stdout
+    lines = [line.rstrip() for line in printed.splitlines()]
+    assert max(map(len, lines)) <= 80
+    start = lines.index("") + 1  # after the usage
+    assert re.fullmatch(r"[A-Z].*\.", lines[start])  # what the command does, in one line
+    assert lines[start + 2] == "For example:"
+    if name:
+        options = printed[printed.index("╭─ Options") :].splitlines()
+        runs = "".join("x" if re.match("│ {8,}", line) else " " for line in options)
+        assert max(map(len, runs.split()), default=0) <= 2  # an option has three lines at most
+
+
+def test_the_most_used_options_come_first():
+    printed = run(["search", "--help"]).stdout
+    main = printed[: printed.index("More about the model")]
+    assert re.findall(r"│ [* ]*(--[\w-]+)", main) == [
+        *("--arch", "--mean", "--std", "--device", "--data", "--size", "--classes", "--area"),
+        *("--out", "--resume", "--json"),
+    ]
 
 
 def test_the_choices_of_a_precision_are_those_of_the_search():
@@ -141,12 +177,17 @@ def test_without_a_command_the_commands_are_listed():
         (["demo", "--seed", "-1"], "Invalid value for --seed: it must be a whole number from 0"),
         (["demo", "--seed", "1.5"], "Invalid value for --seed: it must be a whole number from 0"),
         (["demo", "--seed", str(2**63)], "Invalid value for --seed: it must be a whole number"),
-        (["search"], "CHECKPOINT requires an argument"),
+        (["search"], "CHECKPOINT is missing; see classpattern search --help"),
+        (["search", "a.pt"], "--data is missing; see classpattern search --help"),
+        (["search", "a.pt", "--data"], "--data needs a value; see classpattern search --help"),
+        (["search", "a.pt", "b.pt", "--data", "."], "'b.pt' is one argument too many; see clas"),
+        (["demo", "--out", "file/new"], "--out: file/new can't be written, because of "),
         (["apply", "missing", "missing.png", "--out", "out"], "missing"),
     ],
 )
 def test_wrong_input_is_one_line_on_stderr(line, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
     result = run(line)
     assert result.exit_code == 2
     assert result.stdout == ""

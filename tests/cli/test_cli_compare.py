@@ -139,7 +139,7 @@ def test_wrong_input_is_an_error_in_one_line(inputs, tmp_path, more, words):
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (["--methods", "Saliency,Magic"], "--methods: there is no method 'Magic': choose from Cl"),
+        (["--methods", "Saliency,Magic"], "--methods: there is no method 'Magic'; there are Cl"),
         (["--classes", "3-1"], "--classes: the range 3-1 is empty: give 1-3"),
         (["--area", "0"], "--area. It is the share of the pixels"),
         (["--device", "nonsense"], "--device: nonsense can't be used here"),

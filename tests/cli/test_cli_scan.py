@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from command_line import run
+from command_line import documented, run
 from matplotlib.figure import Figure
 from scripts import imported
 from torch import nn
@@ -246,6 +246,12 @@ def test_a_backdoored_model_is_suspicious(tmp_path, monkeypatch):
     assert {(3, 3), (3, 4)} <= {(i, j) for i, j in pattern.mask[0].nonzero().tolist()}
 
 
+def test_the_exit_code_can_be_zero_for_every_verdict(finished):
+    assert scan("bad.pt", finished, "--exit-zero").exit_code == 0
+    assert scan("bad.pt", finished, "--exit-zero", references="few.json").exit_code == 0
+    assert scan("missing.pt", finished, "--exit-zero").exit_code == 2
+
+
 def test_nothing_is_found_on_a_clean_model(tmp_path):
     result = scan("good.pt", tmp_path)
     assert result.exit_code == 0
@@ -278,6 +284,10 @@ def test_json_is_all_that_is_printed(tmp_path):
     result = scan("bad.pt", tmp_path, "--json")
     assert result.exit_code == 3
     found = json.loads(result.stdout)  # nothing before or after it
+    assert set(found) == set(documented("scan", 0))
+    assert all(set(row) == set(documented("scan", 1)) for row in found["classes"])
+    assert found.pop("schema") == "classpattern/scan/1"
+    assert found.pop("out") == str(tmp_path)
     assert found == read(tmp_path)
     keys = {"verdict", "target", "target_name", "p_value", "n_references", "reason", "classes"}
     assert keys <= set(found)
@@ -294,7 +304,8 @@ def without_key(found):
 
 def test_a_model_that_prints_does_not_disturb_the_json(first_scan, tmp_path):
     result = scan("bad.pt", tmp_path, "--json", kind="Talking")
-    assert without_key(json.loads(result.stdout)) == without_key(read(first_scan))
+    found = without_key(json.loads(result.stdout))
+    assert {k: found[k] for k in found.keys() - {"schema", "out"}} == without_key(read(first_scan))
     assert "a message of the model" in result.stderr
 
 
@@ -435,7 +446,7 @@ def test_references_of_other_settings(tmp_path):
 
 def test_an_unknown_name_lists_the_sets_of_the_package(tmp_path):
     error = error_of(scan("bad.pt", tmp_path, references="cifar"))
-    assert "references: there is no file cifar; give the name of a set that comes with" in error
+    assert "--references: there is no file cifar; give the name of a set that comes with" in error
     assert ", ".join(shipped_names()) in error
     assert {"cifar10", "demo"} <= set(shipped_names())
 
@@ -457,7 +468,7 @@ def test_a_family_that_was_not_measured(tmp_path):
 @pytest.mark.parametrize(
     ("more", "text"),
     [
-        (("--also", "additive,swirl"), "there is no family 'swirl': choose from additive, warp"),
+        (("--also", "additive,swirl"), "there is no family 'swirl'; there are additive, warp"),
         (("--alpha", "1"), "--alpha: it must be a number between 0 and 1, such as 0.05"),
         (("--alpha", "nan"), "--alpha: it must be a number between 0 and 1"),
         (("--alpha", "low"), "--alpha: it must be a number between 0 and 1"),
@@ -526,7 +537,7 @@ def test_other_images_of_the_task_are_noted(suffix, tmp_path):
 
 def test_a_model_that_returns_a_tuple(first_scan, tmp_path):
     error = error_of(scan("bad.pt", tmp_path / "out", kind="Tuple"))
-    assert "--output" in error or "output=" in error
+    assert "the model returns a tuple: say which part holds the logits, such as --output" in error
     result = scan("bad.pt", tmp_path / "out", "--output", "-1", kind="Tuple")
     assert result.exit_code == 3, result.output
     assert without_key(read(tmp_path / "out")) == without_key(read(first_scan))

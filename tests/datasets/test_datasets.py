@@ -322,7 +322,7 @@ def test_several_sizes_need_a_size(tmp_path):
     write(tmp_path / "b.png", pixels(8, 9))
     write(tmp_path / "c.png", pixels(9, 8))
     with pytest.raises(
-        ValueError, match=r"several sizes: a\.png is 8x9 .*, c\.png is 9x8; pass size"
+        ValueError, match=r"several sizes: a\.png is 8x9 .*, c\.png is 9x8; pass `size`"
     ):
         _ = load_images(tmp_path).images
     assert load_images(tmp_path, size=8).images.shape == (3, 3, 8, 8)
@@ -676,7 +676,7 @@ def test_torchvision_data_sets_of_other_things(known):
 )
 def test_torchvision_data_sets_that_are_not_there(tmp_path, name):
     with pytest.raises(
-        FileNotFoundError, match=rf"torchvision:{name} is not in {tmp_path}, .* download=True"
+        FileNotFoundError, match=rf"torchvision:{name} is not in {tmp_path}, .* `download=True`"
     ):
         load_images(f"torchvision:{name}", root=tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -529,7 +529,7 @@ def test_one_colour_image_in_another_part_makes_all_rgb(tmp_path, cache, cached)
 @pytest.mark.usefixtures("parts_of_three")
 def test_several_sizes_in_several_parts(photos, cache):
     write(photos / "b" / "9.png", (9, 9, 3))
-    with pytest.raises(ValueError, match=r"several sizes: .* is (9x9|12x16) .*; pass size"):
+    with pytest.raises(ValueError, match=r"several sizes: .* is (9x9|12x16) .*; pass `size`"):
         load_images(photos, cache=cache).take([0])
     assert load_images(photos, size=8, cache=cache).shape == (3, 8, 8)
 
@@ -558,7 +558,7 @@ def test_unreadable_files_are_named_before_anything_else(photos, cache, cached):
         with pytest.raises(
             ValueError,
             match=r"2 of 10 images of .* can't be read: a/0\.png \(cannot .*\), b/9\.png \(.*\); "
-            r"repair or remove them, or skip them \(on_error='skip', .* --on-error skip\)",
+            r"repair or remove them, or skip them \(`on_error='skip'`\)",
         ):
             look()
 

@@ -469,14 +469,14 @@ def put_less_than_zero(data):
     ],
 )  # fmt: skip
 def test_damaged_files_are_refused(change, tmp_path):
-    with pytest.raises(ValueError, match=r"references: .*damaged\.json is damaged \("):
+    with pytest.raises(ValueError, match=r"`references`: .*damaged\.json is damaged \("):
         ReferenceSet.load(damaged(tmp_path, change))
 
 
 @pytest.mark.parametrize("change", [put_nan, put_more_than_one, put_less_than_zero])
 def test_powers_that_are_no_shares_are_refused(change, tmp_path):
     """Else one such number would give every model a p-value of 0."""
-    with pytest.raises(ValueError, match=r"references: .*damaged\.json is damaged \("):
+    with pytest.raises(ValueError, match=r"`references`: .*damaged\.json is damaged \("):
         ReferenceSet.load(damaged(tmp_path, change))
 
 

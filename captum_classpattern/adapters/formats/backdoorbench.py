@@ -56,7 +56,7 @@ def load(file: CheckpointFile, options: LoadOptions) -> LoadedNetwork:
     if options.num_classes is None and count not in (None, content["num_classes"]):
         raise ValueError(
             f"{path} says that it has {content['num_classes']!r:.20} classes, but its weights "
-            f"have {count}: pass num_classes"
+            f"have {count}: pass `num_classes`"
         )
     if arch.startswith("vit_"):  # these enlarge their images, after the normalisation
         resize = Resize((VIT_SIZE, VIT_SIZE), antialias=True)

@@ -33,7 +33,7 @@ def load(file: CheckpointFile, options: LoadOptions) -> LoadedNetwork:
     path, content = file.path, file.content
     if options.arch is None and not _in_zoo_folder(path):
         raise ValueError(
-            f"{path}: pass arch, the model's name in RobustBench, such as "
+            f"{path}: pass `arch`, the model's name in RobustBench, such as "
             "'Carmon2019Unlabeled' or 'cifar100/Linf/NAME'"
         )
     data, threat, model = _parse(options.arch or "/".join(path.with_suffix("").parts[-3:]))

@@ -9,6 +9,7 @@ from captum_classpattern.adapters.architectures import (
     check_arch_from_file,
     import_if_installed,
     import_optional,
+    unknown_network,
 )
 from captum_classpattern.adapters.formats import plain
 from captum_classpattern.adapters.interface import (
@@ -48,9 +49,11 @@ def load(file: CheckpointFile, options: LoadOptions) -> LoadedNetwork:
 def load_pretrained(name: str) -> LoadedNetwork:
     """A pretrained model, which timm downloads or finds in its cache."""
     timm = import_optional("timm")
+    if ":" not in name and not timm.is_model(name):
+        raise unknown_network(f"timm:{name}")
     try:
         network = timm.create_model(name, pretrained=True)
-    except RuntimeError as error:  # for a name that it does not know, or has no weights for
+    except RuntimeError as error:  # for a name that it has no weights for
         raise ValueError(f"timm:{name} can't be loaded: {error}") from error
     config = network.pretrained_cfg
     ids, names = config.get("label_names"), config.get("label_descriptions")

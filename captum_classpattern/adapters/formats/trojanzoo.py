@@ -112,7 +112,7 @@ def _check_arch_from_path(arch: str, path: Path) -> str:
         return arch
     raise ValueError(
         f"{path} is a model of TrojanZoo, whose path should name its network, but {arch!r} is not "
-        "one that can be built here (resnet18_comp, vgg13_comp and similar): pass arch, one of "
+        "one that can be built here (resnet18_comp, vgg13_comp and similar): pass `arch`, one of "
         "these names or a function that makes the network, as 'package.module:factory'"
     )
 

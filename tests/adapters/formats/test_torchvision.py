@@ -38,8 +38,8 @@ def test_wordnet_ids_need_timm(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("resnet81", "torchvision has no classifier 'resnet81': see torchvision.models.list_model"),
-        ("deeplabv3_resnet50", "torchvision has no classifier 'deeplabv3_resnet50'"),
+        ("resnet81", "there is no network 'torchvision:resnet81' in torchvision; did you mean"),
+        ("deeplabv3_resnet50", "there is no network 'torchvision:deeplabv3_resnet50'"),
         ("resnet18/V9", r"torchvision's resnet18 has no weights 'V9': it has IMAGENET1K_V1, DEFAU"),
         ("resnet18/name", "torchvision's resnet18 has no weights 'name'"),
     ],
