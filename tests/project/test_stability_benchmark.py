@@ -27,11 +27,12 @@ def tiny(monkeypatch):
         parts = images[:150], labels[:150], images[150:], labels[150:]
         problems.append(Problem(name, PixelClassifier(network), *parts))
     plans = (
-        Plan("a", "positive", 4, (2, 4)),
+        Plan("a", "positive", 4, (2, 4), long=1),
         Plan("a", "white", 2),
-        Plan("a", "second positive", 1, ()),
-        Plan("b", "white", 1, ()),
+        Plan("a", "second positive", 1),
+        Plan("b", "white", 1),
         Plan("unknown", "white", 4),
+        Plan("a", "positive", 4, long=2),
     )
     monkeypatch.setattr(stability, "GROUP", 2)
     monkeypatch.setattr(stability, "PLANS", plans)
@@ -49,7 +50,7 @@ def test_one_command_searches_scores_and_continues(tiny, tmp_path, capsys):
     tables = printed[printed.index("| IoU of two ...") :]
     rows = [json.loads(row) for row in out.read_text().splitlines()]
     # single and long searches, consensuses, random pixels of the four studies
-    assert len(rows) == 5 * ((4 + 2 + 3 + 1) + (2 + 1 + 0 + 1) + (1 + 1) + (1 + 1))
+    assert len(rows) == 5 * ((4 + 2 + 3 + 1) + (2 + 0 + 0 + 1) + (1 + 1) + (1 + 1))
     assert {row["images"] for row in rows} == {120}
     for row in rows:
         assert len(row["pixels"]) == len(row["weights"]) == 5
@@ -100,26 +101,34 @@ def by_hand(monkeypatch):
 
 
 def test_the_tables_by_hand(by_hand):
-    agreement, across, powers, gains, sizes = (
+    agreement, across, powers, gains = (
         table.split("\n") for table in "\n".join(stability.tables(by_hand)).split("\n\n")
     )
     # six pairs: 1/3, 1, 0, 1/3, 0, 0
     assert agreement[2] == (
         "| m, positive | 0.28 (0.28 to 0.28) | 0.00 (0.00 to 0.00) | 1.00 (1.00 to 1.00) | "
-        "1.00 (1.00 to 1.00) | 0.143 |"
+        "1.00 (1.00 to 1.00) | 0.143 | 25% (25% to 25%) |"
     )
     assert across[2] == "| m: positive and second positive canvas | 0.33 (0.33 to 0.33) |"
     assert powers[2] == (
         "| m, positive | 20.0% (20.0% to 20.0%) | 14.1% | 15.0% (15.0% to 15.0%) | "
         "30.0% (30.0% to 30.0%) | 60.0% (60.0% to 60.0%) | 2.0% | 1.0% |"
     )
-    assert gains[2] == (
-        "| m, positive | +10.0 (+10.0 to +10.0) | +15.0 (+15.0 to +15.0) | -30.0 (-30.0 to -30.0) |"
-    )
-    assert sizes[2:] == [
-        "| 2: m, positive | 30.0% (30.0% to 30.0%) | 1.00 (1.00 to 1.00) |",
-        "| 4: m, positive | 60.0% (60.0% to 60.0%) |  |",
+    assert gains[2:] == [
+        "| 2: m, positive | 30.0% (30.0% to 30.0%) | +10.0 (+10.0 to +10.0) | "
+        "+15.0 (+15.0 to +15.0) | -30.0 (-30.0 to -30.0) |",
+        "| 4: m, positive | 60.0% (60.0% to 60.0%) | +40.0 (+40.0 to +40.0) | "
+        "+45.0 (+45.0 to +45.0) | +0.0 (+0.0 to +0.0) |",
     ]
+
+
+def test_what_was_not_searched_is_empty(by_hand):
+    rows = [row for row in by_hand if row["kind"] != "one long search"]
+    rows = [row for row in rows if row["kind"] != "consensus" or row["number"] == 0]
+    text = "\n".join(stability.tables(rows))
+    assert "| m, positive | 0.28 (0.28 to 0.28) |  |  | 1.00 (1.00 to 1.00) |" in text
+    assert "| 30.0% (30.0% to 30.0%) |  | 2.0% | 1.0% |" in text
+    assert "| +15.0 (+15.0 to +15.0) |  |" in text
 
 
 def test_a_mask_survives_its_row():
