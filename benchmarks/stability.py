@@ -64,7 +64,7 @@ PLANS = (  # the demo is for development; the long searches of the others come l
 SINGLE, LONG, CONSENSUS, RANDOM = "one search", "one long search", "consensus", "random pixels"
 NETWORKS = ("CIFAR-10, natural", "CIFAR-10, natural_short")  # of the same first weights
 
-SHOWN = ("CIFAR-10, natural", "white", (0, 1, 2, 3))  # model, canvas and classes of the picture
+SHOWN = ("CIFAR-10, natural", "positive", (1, 5, 8, 9))  # model, canvas and classes of the picture
 SIDE = 1.6  # of a mask in the picture, in inches
 
 Row = Mapping[str, Any]
@@ -422,7 +422,7 @@ def picture(rows: Sequence[Row], model: str, canvas: str, shown: Sequence[int]) 
     """For some classes: the masks of a group of searches, how often each pixel was found, and the
     consensus."""
     study = Rows(rows, model, canvas)
-    columns = [f"search {n + 1}" for n in range(GROUP)] + ["how often", "consensus"]
+    columns = [f"search {n + 1}" for n in range(GROUP)] + ["found by", "consensus"]
     figure = Figure((len(columns) * SIDE, len(shown) * (SIDE + 0.3)), layout="constrained")
     axes = figure.subplots(len(shown), len(columns), squeeze=False)
     for place, (y, of_class) in enumerate(zip(shown, axes)):
@@ -436,7 +436,7 @@ def picture(rows: Sequence[Row], model: str, canvas: str, shown: Sequence[int]) 
             if image is often:
                 frequent = drawn
         for axis, row in zip((*of_class[:GROUP], of_class[-1]), (*singles, first)):
-            axis.set_xlabel(f"{row['power']:.0%}", fontsize=13)
+            axis.set_xlabel(f"{row['power']:.0%}", fontsize=14)
         of_class[0].set_ylabel(name_of(model, y), fontsize=13)
         if place == 0:
             for axis, name in zip(of_class, columns):
@@ -458,7 +458,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = read_rows(given.rows or given.out)
     print(*tables(rows), sep="\n")
     if given.figure:
-        picture(rows, *SHOWN).savefig(given.figure, dpi=150)
+        picture(rows, *SHOWN).savefig(given.figure, dpi=150, bbox_inches="tight")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from scripts import imported
+from scripts import ROOT, imported
 from torch import nn
 
 from captum_classpattern import PixelClassifier
@@ -142,7 +142,7 @@ def test_the_picture_shows_the_masks_how_often_and_the_consensus(by_hand):
     rows = [{**each, "model": "CIFAR-10, natural"} for each in by_hand]
     figure = stability.picture(rows, "CIFAR-10, natural", "positive", (2,))
     *axes, bar = figure.axes
-    assert [axis.get_title() for axis in axes] == ["search 1", "search 2", "how often", "consensus"]
+    assert [axis.get_title() for axis in axes] == ["search 1", "search 2", "found by", "consensus"]
     assert axes[0].get_ylabel() == "bird"
     assert [axis.get_xlabel() for axis in axes] == ["20%", "40%", "", "30%"]
     shown = [axis.get_images()[0].get_array().tolist() for axis in axes]
@@ -150,3 +150,10 @@ def test_the_picture_shows_the_masks_how_often_and_the_consensus(by_hand):
     assert shown[2] == [[0.5, 1, 0.5, 0], [0, 0, 0, 0]]
     assert shown[3] == [[1, 1, 0, 0], [0, 0, 0, 0]]
     assert [label.get_text() for label in bar.get_xticklabels()] == ["none", "half", "all"]
+
+
+def test_the_page_has_the_tables_of_the_committed_rows(capsys):
+    stability.main(["--rows", str(ROOT / "benchmarks" / "results" / "stability.jsonl")])
+    page = (ROOT / "docs" / "stability.md").read_text()
+    for table in capsys.readouterr().out.strip().split("\n\n"):
+        assert table in page
