@@ -64,7 +64,12 @@ PLANS = (  # the demo is for development; the long searches of the others come l
 SINGLE, LONG, CONSENSUS, RANDOM = "one search", "one long search", "consensus", "random pixels"
 NETWORKS = ("CIFAR-10, natural", "CIFAR-10, natural_short")  # of the same first weights
 
-SHOWN = ("CIFAR-10, natural", "positive", (1, 5, 8, 9))  # model, canvas and classes of the picture
+SHOWN = (  # model, canvas and class of each row of the picture
+    ("CIFAR-10, natural", "positive", 5),
+    ("CIFAR-10, natural", "positive", 9),
+    ("CIFAR-10, natural", "white", 5),
+    ("CIFAR-10, natural", "white", 8),
+)
 SIDE = 1.6  # of a mask in the picture, in inches
 
 Row = Mapping[str, Any]
@@ -314,7 +319,7 @@ def studies(rows: Sequence[Row]) -> Iterator[tuple[str, Rows]]:
             yield f"{model}, {canvas}", study
 
 
-def share(estimate: Estimate | None, form: str = ".2f") -> str:
+def share(estimate: Estimate | None, form: str = ".3f") -> str:
     """A mean with its interval; empty if there is none."""
     if estimate is None:
         return ""
@@ -418,31 +423,31 @@ def points(estimate: Estimate | None) -> str:
     return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
-def picture(rows: Sequence[Row], model: str, canvas: str, shown: Sequence[int]) -> Figure:
-    """For some classes: the masks of a group of searches, how often each pixel was found, and the
-    consensus."""
-    study = Rows(rows, model, canvas)
+def picture(rows: Sequence[Row], shown: Sequence[tuple[str, str, int]]) -> Figure:
+    """For some models, canvases and classes: the masks of a group of searches, how many of them
+    found each pixel, and the consensus."""
     columns = [f"search {n + 1}" for n in range(GROUP)] + ["found by", "consensus"]
     figure = Figure((len(columns) * SIDE, len(shown) * (SIDE + 0.3)), layout="constrained")
     axes = figure.subplots(len(shown), len(columns), squeeze=False)
-    for place, (y, of_class) in enumerate(zip(shown, axes)):
-        singles, [first, *_] = study.of(SINGLE, y)[:GROUP], study.of(CONSENSUS, y, GROUP)
-        binary = [(mask_of(row) > 0).float()[0] for row in (*singles, first)]
-        often = torch.stack(binary[:GROUP]).mean(0)
-        for axis, image in zip(of_class, [*binary[:GROUP], often, binary[GROUP]]):
-            colours = "viridis" if image is often else "gray"
-            drawn = axis.imshow(image.numpy(), cmap=colours, vmin=0, vmax=1)
-            axis.set(xticks=[], yticks=[])
-            if image is often:
-                frequent = drawn
-        for axis, row in zip((*of_class[:GROUP], of_class[-1]), (*singles, first)):
+    for (model, canvas, y), of_row in zip(shown, axes):
+        study = Rows(rows, model, canvas)
+        drawn = [*study.of(SINGLE, y)[:GROUP], study.of(CONSENSUS, y, GROUP)[0]]
+        *binary, common = ((mask_of(row) > 0).float()[0] for row in drawn)
+        often = of_row[GROUP].imshow(
+            torch.stack(binary).mean(0).numpy(), vmin=0, vmax=1, cmap="viridis"
+        )
+        of_row[GROUP].set_xlabel(" ", fontsize=14)  # so that the row is in line
+        of_masks = [*of_row[:GROUP], of_row[-1]]
+        for axis, mask, row in zip(of_masks, [*binary, common], drawn):
+            axis.imshow(mask.numpy(), vmin=0, vmax=1, cmap="gray")
             axis.set_xlabel(f"{row['power']:.0%}", fontsize=14)
-        of_class[0].set_ylabel(name_of(model, y), fontsize=13)
-        if place == 0:
-            for axis, name in zip(of_class, columns):
-                axis.set_title(name, fontsize=13)
-    bar = figure.colorbar(frequent, ax=axes[:, -2].tolist(), location="bottom", ticks=[0, 0.5, 1])
-    bar.ax.set_xticklabels(["none", "half", "all"])
+        of_row[0].set_ylabel(f"{name_of(model, y)},\n{canvas}", fontsize=13)
+    for axis, name in zip(axes[0], columns):
+        axis.set_title(name, fontsize=13)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+    bar = figure.colorbar(often, ax=axes[:, GROUP].tolist(), location="bottom", ticks=[0, 0.5, 1])
+    bar.ax.set_xticklabels(["none", "half", "all"], fontsize=12)
     return figure
 
 
@@ -458,7 +463,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = read_rows(given.rows or given.out)
     print(*tables(rows), sep="\n")
     if given.figure:
-        picture(rows, *SHOWN).savefig(given.figure, dpi=150, bbox_inches="tight")
+        picture(rows, SHOWN).savefig(given.figure, dpi=150, bbox_inches="tight")
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def tiny(monkeypatch):
     monkeypatch.setattr(stability, "GROUP", 2)
     monkeypatch.setattr(stability, "PLANS", plans)
     monkeypatch.setattr(stability, "NETWORKS", ("a", "b"))
-    monkeypatch.setattr(stability, "SHOWN", ("a", "positive", (1, 3)))
+    monkeypatch.setattr(stability, "SHOWN", (("a", "positive", 1), ("a", "positive", 3)))
     monkeypatch.setattr(stability, "problems_of", lambda folder: problems)
     return problems
 
@@ -106,10 +106,10 @@ def test_the_tables_by_hand(by_hand):
     )
     # six pairs: 1/3, 1, 0, 1/3, 0, 0
     assert agreement[2] == (
-        "| m, positive | 0.28 (0.28 to 0.28) | 0.00 (0.00 to 0.00) | 1.00 (1.00 to 1.00) | "
-        "1.00 (1.00 to 1.00) | 0.143 | 25% (25% to 25%) |"
+        "| m, positive | 0.278 (0.278 to 0.278) | 0.000 (0.000 to 0.000) | "
+        "1.000 (1.000 to 1.000) | 1.000 (1.000 to 1.000) | 0.143 | 25% (25% to 25%) |"
     )
-    assert across[2] == "| m: positive and second positive canvas | 0.33 (0.33 to 0.33) |"
+    assert across[2] == "| m: positive and second positive canvas | 0.333 (0.333 to 0.333) |"
     assert powers[2] == (
         "| m, positive | 20.0% (20.0% to 20.0%) | 14.1% | 15.0% (15.0% to 15.0%) | "
         "30.0% (30.0% to 30.0%) | 60.0% (60.0% to 60.0%) | 2.0% | 1.0% |"
@@ -126,7 +126,7 @@ def test_what_was_not_searched_is_empty(by_hand):
     rows = [row for row in by_hand if row["kind"] != "one long search"]
     rows = [row for row in rows if row["kind"] != "consensus" or row["number"] == 0]
     text = "\n".join(stability.tables(rows))
-    assert "| m, positive | 0.28 (0.28 to 0.28) |  |  | 1.00 (1.00 to 1.00) |" in text
+    assert "| m, positive | 0.278 (0.278 to 0.278) |  |  | 1.000 (1.000 to 1.000) |" in text
     assert "| 30.0% (30.0% to 30.0%) |  | 2.0% | 1.0% |" in text
     assert "| +15.0 (+15.0 to +15.0) |  |" in text
 
@@ -140,11 +140,11 @@ def test_a_mask_survives_its_row():
 
 def test_the_picture_shows_the_masks_how_often_and_the_consensus(by_hand):
     rows = [{**each, "model": "CIFAR-10, natural"} for each in by_hand]
-    figure = stability.picture(rows, "CIFAR-10, natural", "positive", (2,))
+    figure = stability.picture(rows, [("CIFAR-10, natural", "positive", 2)])
     *axes, bar = figure.axes
     assert [axis.get_title() for axis in axes] == ["search 1", "search 2", "found by", "consensus"]
-    assert axes[0].get_ylabel() == "bird"
-    assert [axis.get_xlabel() for axis in axes] == ["20%", "40%", "", "30%"]
+    assert axes[0].get_ylabel() == "bird,\npositive"
+    assert [axis.get_xlabel() for axis in axes] == ["20%", "40%", " ", "30%"]
     shown = [axis.get_images()[0].get_array().tolist() for axis in axes]
     assert shown[0] == [[1, 1, 0, 0], [0, 0, 0, 0]]
     assert shown[2] == [[0.5, 1, 0.5, 0], [0, 0, 0, 0]]
