@@ -3,9 +3,9 @@
     pip install -e '.[quantus]'
     python benchmarks/quantus_metrics.py --out quantus.jsonl
 
-explains one canvas per class of the demo's natural model and prints the table of docs/quantus.md.
+explains one canvas per class of the demo's natural model and prints the tables of docs/quantus.md.
 Each finished metric is appended to the file, so that the same command continues after an
-interruption, and the table of a finished file is printed at once:
+interruption, and the tables of a finished file are printed at once:
 
     python benchmarks/quantus_metrics.py --rows benchmarks/results/quantus.jsonl
 """
@@ -13,6 +13,7 @@ interruption, and the table of a finished file is printed at once:
 import argparse
 import json
 from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from captum_classpattern import (
     select_canvases,
 )
 from captum_classpattern.comparison import RandomPixels
+from captum_classpattern.pattern import pixels_kept
 from captum_classpattern.scores.intervals import bootstrap_over_classes
 
 IMAGES = 300  # held-out images of the predictive power, at most
@@ -43,6 +45,9 @@ METRICS = {  # in the order of the table, with the better direction and the poss
     "MPRT": ("lower", "-1 to 1"),
     "MaxSensitivity": ("lower", "from 0"),
 }
+COMPARING = ("RandomLogit", "MPRT", "MaxSensitivity")  # these compare the maps of two calls
+METHODS = ("ClassPattern", "IntegratedGradients", "random pixels")
+REFERENCES = ("two seeds", "two random masks")
 
 Method = Callable[[nn.Module, Tensor, list[int]], Tensor]
 
@@ -59,11 +64,23 @@ def methods_of(images: LabelledImages, n_steps: int | None) -> dict[str, Method]
     def random_pixels(model: nn.Module, inputs: Tensor, targets: list[int]) -> Tensor:
         return RandomPixels(model).attribute(inputs)
 
-    return {
-        "ClassPattern": class_pattern,
-        "IntegratedGradients": integrated_gradients,
-        "random pixels": random_pixels,
-    }
+    return dict(zip(METHODS, (class_pattern, integrated_gradients, random_pixels)))
+
+
+def pairs_of(
+    problem: Problem, canvases: Tensor, classes: list[int], n_steps: int | None
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """What a metric that compares two maps is read against: two searches that differ by their seed
+    alone, and two random masks."""
+    explainer = ClassPattern(problem.model, problem.images, problem.labels)
+    searched = [
+        explainer.attribute(canvases, classes, area=AREA, n_steps=n_steps, seed=seed)
+        for seed in (0, 1)
+    ]
+    kept = pixels_kept(AREA, canvases.shape[-2:])
+    ranks = torch.rand((2, *canvases.shape), generator=torch.Generator().manual_seed(0))
+    random = (ranks >= ranks.flatten(2).topk(kept).values[..., -1:, None, None]).float()
+    return dict(zip(REFERENCES, (tuple(searched), tuple(random))))
 
 
 def for_quantus(method: Method) -> Callable[..., Any]:
@@ -108,15 +125,29 @@ def values_of(
     """The value of each canvas."""
     if metric == "predictive power":
         return powers(problem, method, canvases, classes)
+    return by_quantus(problem, metric, canvases, classes, for_quantus(method))
+
+
+def by_quantus(
+    problem: Problem,
+    metric: str,
+    canvases: Tensor,
+    classes: list[int],
+    explain: Callable[..., Any],
+    maps: Any = None,
+) -> list[float]:
+    """A metric's value for each canvas; of a curve, the mean. The maps are those of ``explain``
+    unless they are given."""
     np.random.seed(0)  # Quantus draws its noise from there
     measured = quantus_metrics(len(classes))[metric](
         model=problem.model,
         x_batch=canvases.numpy(),
         y_batch=np.array(classes),
-        explain_func=for_quantus(method),
+        a_batch=maps,
+        explain_func=explain,
         softmax=metric == "PixelFlipping",
     )
-    return [float(np.mean(value)) for value in measured]  # of PixelFlipping, a curve each
+    return [float(np.mean(value)) for value in measured]
 
 
 def measure(problem: Problem, out: Path, n_steps: int | None) -> None:
@@ -126,25 +157,41 @@ def measure(problem: Problem, out: Path, n_steps: int | None) -> None:
     canvases = torch.cat([select_canvases(problem.model, images, target=y, n=1) for y in classes])
     done = {(row["metric"], row["method"]) for row in read_rows(out)}
     out.parent.mkdir(parents=True, exist_ok=True)
-    for metric in METRICS:
-        for name, method in methods_of(images, n_steps).items():
-            if (metric, name) in done:
-                continue
-            print(f"{metric} of {name}", flush=True)
-            values = values_of(problem, metric, method, canvases, classes)
-            row = {"metric": metric, "method": name, "classes": classes, "values": values}
-            with out.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+
+    def write(metric: str, name: str, values: list[float]) -> None:
+        row = {"metric": metric, "method": name, "classes": classes, "values": values}
+        with out.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        print(f"{metric} of {name}", flush=True)
+
+    for metric, (name, method) in product(METRICS, methods_of(images, n_steps).items()):
+        if (metric, name) not in done:
+            write(metric, name, values_of(problem, metric, method, canvases, classes))
+    if all(pair in done for pair in product(COMPARING, REFERENCES)):
+        return
+    pairs = pairs_of(problem, canvases, classes, n_steps)
+    for metric, (name, (one, other)) in product(COMPARING, pairs.items()):
+        if (metric, name) not in done:
+
+            def explain(other: Tensor = other, **_: Any) -> Any:
+                return other.numpy()
+
+            found = by_quantus(problem, metric, canvases, classes, explain, one.numpy())
+            write(metric, name, found)
 
 
-def table(rows: Sequence[Row]) -> Iterator[str]:
-    """A row for each metric: the means over classes, with their intervals."""
+def tables(rows: Sequence[Row]) -> Iterator[str]:
+    """The means over classes, with their intervals: of each method, and of the pairs of maps that
+    they are read against."""
     by_name = {(row["metric"], row["method"]): row for row in rows}
-    methods = list(dict.fromkeys(row["method"] for row in rows))
-    yield head("metric", "values", "better", *methods)
+    yield head("metric", "values", "better", *METHODS)
     for metric, (better, values) in METRICS.items():
-        cells = [mean(by_name[metric, method]) for method in methods]
-        yield line(metric, values, better, *cells)
+        yield line(metric, values, better, *(mean(by_name[metric, name]) for name in METHODS))
+    yield ""
+    columns = ("ClassPattern", *REFERENCES)
+    yield head("metric", *columns)
+    for metric in COMPARING:
+        yield line(metric, *(mean(by_name[metric, name]) for name in columns))
 
 
 def mean(row: Row) -> str:
@@ -156,13 +203,13 @@ def mean(row: Row) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("quantus.jsonl"))
-    parser.add_argument("--rows", type=Path, help="print the table of these rows, measure nothing")
+    parser.add_argument("--rows", type=Path, help="print the tables of these rows, measure nothing")
     parser.add_argument("--steps", type=int, help="rounds of a search; by default, the solver's")
     given = parser.parse_args(arguments)
     if given.rows is None:
         [problem] = [each for each in demo_problems() if each.name == "demo, natural"]
         measure(problem, given.out, given.steps)
-    print(*table(read_rows(given.rows or given.out)), sep="\n")
+    print(*tables(read_rows(given.rows or given.out)), sep="\n")
 
 
 if __name__ == "__main__":

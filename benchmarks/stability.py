@@ -41,28 +41,35 @@ GROUP = 4  # seeds of a consensus; a long search takes as many passes
 
 
 class Plan(NamedTuple):
-    """The searches of a model on a kind of canvas, and the sizes of their consensuses."""
+    """How many searches of a model on a kind of canvas, and which consensuses of them."""
 
     model: str
     canvas: str
     seeds: int
-    sizes: tuple[int, ...] = (GROUP,)
+    sizes: tuple[int, ...] = ()
+    long: int = 0  # searches with the passes of a group
 
 
-PLANS = (  # the demo is for development
-    Plan("demo, natural", "positive", 8, (2, GROUP, 8)),
+PLANS = (  # the demo is for development; the long searches of the others come last
+    Plan("demo, natural", "positive", 8, (2, GROUP, 8), long=2),
     Plan("demo, natural", "second positive", 2),
     Plan("demo, natural", "white", 2),
-    Plan("CIFAR-10, natural", "positive", 8),
-    Plan("CIFAR-10, natural", "white", 8),
-    Plan("CIFAR-10, robust8", "positive", 8),
+    Plan("CIFAR-10, natural", "positive", 8, (GROUP, 8)),
+    Plan("CIFAR-10, natural", "white", 4, (GROUP,)),
+    Plan("CIFAR-10, robust8", "positive", 4, (GROUP,)),
     Plan("CIFAR-10, natural", "second positive", 2),
     Plan("CIFAR-10, natural_short", "white", 2),
+    Plan("CIFAR-10, natural", "positive", 8, long=2),
 )
 SINGLE, LONG, CONSENSUS, RANDOM = "one search", "one long search", "consensus", "random pixels"
 NETWORKS = ("CIFAR-10, natural", "CIFAR-10, natural_short")  # of the same first weights
 
-SHOWN = ("CIFAR-10, natural", "white", (0, 1, 2, 3))  # model, canvas and classes of the picture
+SHOWN = (  # model, canvas and class of each row of the picture
+    ("CIFAR-10, natural", "positive", 5),
+    ("CIFAR-10, natural", "positive", 9),
+    ("CIFAR-10, natural", "white", 5),
+    ("CIFAR-10, natural", "white", 8),
+)
 SIDE = 1.6  # of a mask in the picture, in inches
 
 Key = tuple[str, str, str, int, int]  # model, canvas, kind, seeds that it was made of, number
@@ -114,8 +121,8 @@ class Study:
         """The rows that are not done yet, those of one search or of one consensus at a time."""
         for seed in range(self.plan.seeds):
             yield from self._unless_done(SINGLE, 1, seed, self._searched)
-        for group in range(self.plan.seeds // GROUP):
-            yield from self._unless_done(LONG, GROUP, group, self._searched)
+        for number in range(self.plan.long):
+            yield from self._unless_done(LONG, GROUP, number, self._searched)
         for size in self.plan.sizes:
             for group in range(self.plan.seeds // size):
                 yield from self._unless_done(CONSENSUS, size, group, self._consensus)
@@ -233,10 +240,17 @@ class Rows:
     def powers(self, kind: str, y: int, size: int | None = None) -> list[float]:
         return [row["power"] for row in self.of(kind, y, size)]
 
-    def iou(self, kind: str, size: int | None = None) -> Estimate:
-        """Between the patterns of a kind, of the same class."""
-        pairs = {y: [mean_pairwise_iou(self.masks(kind, y, size))] for y in self.classes}
-        return bootstrap_over_classes(pairs)
+    def iou(self, kind: str, size: int | None = None) -> Estimate | None:
+        """Between the patterns of a kind, of the same class; None if there are fewer than two."""
+        masks = {y: self.masks(kind, y, size) for y in self.classes}
+        if min(map(len, masks.values())) < 2:
+            return None
+        return bootstrap_over_classes({y: [mean_pairwise_iou(m)] for y, m in masks.items()})
+
+    def power(self, kind: str, size: int | None = None) -> Estimate | None:
+        """The mean power of a kind; None if there is none."""
+        found = {y: self.powers(kind, y, size) for y in self.classes}
+        return bootstrap_over_classes(found) if all(found.values()) else None
 
     def iou_of_classes(self) -> Estimate:
         """Between patterns of two classes, with the same seed."""
@@ -265,12 +279,29 @@ class Rows:
             LONG: self.powers(LONG, y),
         }
 
-    def gain(self, contender: str) -> Estimate:
-        """The power of a consensus minus that of a contender, paired by class."""
+    def gain(self, size: int, contender: str) -> Estimate | None:
+        """The power of a consensus minus that of a contender, paired by class; None if there is no
+        such contender."""
+        if not all(self.contenders(y)[contender] for y in self.classes):
+            return None
         return bootstrap_over_classes({
-            y: [fmean(self.powers(CONSENSUS, y, GROUP)) - fmean(self.contenders(y)[contender])]
+            y: [fmean(self.powers(CONSENSUS, y, size)) - fmean(self.contenders(y)[contender])]
             for y in self.classes
         })  # fmt: skip
+
+    def found_by_all(self) -> Estimate:
+        """The share of a pattern's pixels that all searches of its group found."""
+        shares: dict[int, list[float]] = {}
+        for y in self.classes:
+            masks = self.masks(SINGLE, y)
+            groups = [masks[start : start + GROUP] for start in range(0, len(masks), GROUP)]
+            shares[y] = [float(torch.stack(g).amin(0).sum() / g[0].sum()) for g in groups]
+        return bootstrap_over_classes(shares)
+
+    @property
+    def sizes(self) -> list[int]:
+        """The sizes of the consensuses."""
+        return sorted({row["size"] for row in self.rows if row["kind"] == CONSENSUS})
 
 
 def studies(rows: Sequence[Row]) -> Iterator[tuple[str, Rows]]:
@@ -281,13 +312,16 @@ def studies(rows: Sequence[Row]) -> Iterator[tuple[str, Rows]]:
             yield f"{model}, {canvas}", study
 
 
-def share(estimate: Estimate, form: str = ".2f") -> str:
+def share(estimate: Estimate | None, form: str = ".3f") -> str:
+    """A mean with its interval; empty if there is none."""
+    if estimate is None:
+        return ""
     low, high = estimate.interval
     return f"{estimate.value:{form}} ({low:{form}} to {high:{form}})"
 
 
 def tables(rows: Sequence[Row]) -> Iterator[str]:
-    """Agreement; agreement across canvases and networks; powers; what a consensus gains; sizes."""
+    """Agreement; agreement across canvases and networks; powers; what a consensus gains."""
     yield from agreement(rows)
     yield ""
     yield from across(rows)
@@ -295,13 +329,19 @@ def tables(rows: Sequence[Row]) -> Iterator[str]:
     yield from powers(rows)
     yield ""
     yield from gains(rows)
-    yield ""
-    yield from sizes(rows)
 
 
 def agreement(rows: Sequence[Row]) -> Iterator[str]:
     """IoU between seeds, with the controls: other classes, and chance."""
-    yield head("IoU of two ...", "searches", "long searches", "consensuses", "classes", "chance")
+    yield head(
+        "IoU of two ...",
+        "searches",
+        "long searches",
+        "consensuses",
+        "classes",
+        "chance",
+        "found by all",
+    )
     for name, study in studies(rows):
         row = study.rows[0]
         kept, total = len(row["pixels"]), row["shape"][0] * row["shape"][1]
@@ -312,6 +352,7 @@ def agreement(rows: Sequence[Row]) -> Iterator[str]:
             share(study.iou(CONSENSUS, GROUP)),
             share(study.iou_of_classes()),
             f"{kept / (2 * total - kept):.3f}",
+            share(study.found_by_all(), ".0%"),
         )
 
 
@@ -343,77 +384,63 @@ def powers(rows: Sequence[Row]) -> Iterator[str]:
         "one search, four times as long", "random pixels", "no pattern",
     )  # fmt: skip
     for name, study in studies(rows):
-        by_class = {y: study.contenders(y) for y in study.classes}
-        means = {
-            kind: bootstrap_over_classes({y: by_class[y][kind] for y in study.classes})
-            for kind in by_class[study.classes[0]]
-        }
-        of_four = {y: study.powers(CONSENSUS, y, GROUP) for y in study.classes}
+        best = {y: study.best_of_group(y) for y in study.classes}
         yield line(
             name,
-            share(means[SINGLE], ".1%"),
-            f"{fmean(stdev(by_class[y][SINGLE]) for y in study.classes):.1%}",
-            share(means["best of four"], ".1%"),
-            share(bootstrap_over_classes(of_four), ".1%"),
-            share(means[LONG], ".1%"),
+            share(study.power(SINGLE), ".1%"),
+            f"{fmean(stdev(study.powers(SINGLE, y)) for y in study.classes):.1%}",
+            share(bootstrap_over_classes(best), ".1%"),
+            share(study.power(CONSENSUS, GROUP), ".1%"),
+            share(study.power(LONG), ".1%"),
             f"{fmean(row['power'] for row in study.rows if row['kind'] == RANDOM):.1%}",
             f"{fmean(row['no_pattern'] for row in study.rows if row['kind'] == RANDOM):.1%}",
         )
 
 
 def gains(rows: Sequence[Row]) -> Iterator[str]:
-    """Paired differences over classes, in percentage points."""
+    """Consensuses of several sizes: the power, and paired differences over classes, in percentage
+    points."""
     names = {SINGLE: "one search", "best of four": "the best of four", LONG: "one long search"}
-    yield head("points that a consensus gains over ...", *names.values())
+    yield head("consensus of ...", "power", *(f"minus {name}" for name in names.values()))
     for name, study in studies(rows):
-        cells = [study.gain(contender) for contender in names]
-        yield line(name, *(points(cell) for cell in cells))
+        for size in study.sizes:
+            cells = [points(study.gain(size, contender)) for contender in names]
+            yield line(f"{size}: {name}", share(study.power(CONSENSUS, size), ".1%"), *cells)
 
 
-def points(estimate: Estimate) -> str:
+def points(estimate: Estimate | None) -> str:
+    """A difference with its interval, in percentage points; empty if there is none."""
+    if estimate is None:
+        return ""
     value, low, high = (100 * each for each in (estimate.value, *estimate.interval))
     return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
-def sizes(rows: Sequence[Row]) -> Iterator[str]:
-    """Power of consensuses of several sizes, and the IoU between those of the same size."""
-    yield head("consensus of ...", "power", "IoU of two")
-    for name, study in studies(rows):
-        found = sorted({row["size"] for row in study.rows if row["kind"] == CONSENSUS})
-        if len(found) == 1:
-            continue
-        for size in found:
-            power = {y: study.powers(CONSENSUS, y, size) for y in study.classes}
-            several = len(power[study.classes[0]]) > 1
-            iou = share(study.iou(CONSENSUS, size)) if several else ""
-            yield line(f"{size}: {name}", share(bootstrap_over_classes(power), ".1%"), iou)
-
-
-def picture(rows: Sequence[Row], model: str, canvas: str, shown: Sequence[int]) -> Figure:
-    """For some classes: the masks of a group of searches, how often each pixel was found, and the
-    consensus."""
-    study = Rows(rows, model, canvas)
-    columns = [f"search {n + 1}" for n in range(GROUP)] + ["how often", "consensus"]
+def picture(rows: Sequence[Row], shown: Sequence[tuple[str, str, int]]) -> Figure:
+    """For some models, canvases and classes: the masks of a group of searches, how many of them
+    found each pixel, and the consensus."""
+    columns = [f"search {n + 1}" for n in range(GROUP)] + ["found by", "consensus"]
     figure = Figure((len(columns) * SIDE, len(shown) * (SIDE + 0.3)), layout="constrained")
     axes = figure.subplots(len(shown), len(columns), squeeze=False)
-    for place, (y, of_class) in enumerate(zip(shown, axes)):
-        singles, [first, *_] = study.of(SINGLE, y)[:GROUP], study.of(CONSENSUS, y, GROUP)
-        binary = [(mask_of(row) > 0).float()[0] for row in (*singles, first)]
-        often = torch.stack(binary[:GROUP]).mean(0)
-        for axis, image in zip(of_class, [*binary[:GROUP], often, binary[GROUP]]):
-            colours = "viridis" if image is often else "gray"
-            drawn = axis.imshow(image.numpy(), cmap=colours, vmin=0, vmax=1)
-            axis.set(xticks=[], yticks=[])
-            if image is often:
-                frequent = drawn
-        for axis, row in zip((*of_class[:GROUP], of_class[-1]), (*singles, first)):
-            axis.set_xlabel(f"{row['power']:.0%}", fontsize=13)
-        of_class[0].set_ylabel(name_of(model, y), fontsize=13)
-        if place == 0:
-            for axis, name in zip(of_class, columns):
-                axis.set_title(name, fontsize=13)
-    bar = figure.colorbar(frequent, ax=axes[:, -2].tolist(), location="bottom", ticks=[0, 0.5, 1])
-    bar.ax.set_xticklabels(["none", "half", "all"])
+    for (model, canvas, y), of_row in zip(shown, axes):
+        study = Rows(rows, model, canvas)
+        drawn = [*study.of(SINGLE, y)[:GROUP], study.of(CONSENSUS, y, GROUP)[0]]
+        *binary, common = ((mask_of(row) > 0).float()[0] for row in drawn)
+        often = of_row[GROUP].imshow(
+            torch.stack(binary).mean(0).numpy(), vmin=0, vmax=1, cmap="viridis"
+        )
+        of_row[GROUP].set_xlabel(" ", fontsize=14)  # so that the row is in line
+        of_masks = [*of_row[:GROUP], of_row[-1]]
+        for axis, mask, row in zip(of_masks, [*binary, common], drawn):
+            axis.imshow(mask.numpy(), vmin=0, vmax=1, cmap="gray")
+            axis.set_xlabel(f"{row['power']:.0%}", fontsize=14)
+        of_row[0].set_ylabel(f"{name_of(model, y)},\n{canvas}", fontsize=13)
+    for axis, name in zip(axes[0], columns):
+        axis.set_title(name, fontsize=13)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+    bar = figure.colorbar(often, ax=axes[:, GROUP].tolist(), location="bottom", ticks=[0, 0.5, 1])
+    bar.ax.set_xticklabels(["none", "half", "all"], fontsize=12)
     return figure
 
 
@@ -429,7 +456,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = read_rows(given.rows or given.out)
     print(*tables(rows), sep="\n")
     if given.figure:
-        picture(rows, *SHOWN).savefig(given.figure, dpi=150)
+        picture(rows, SHOWN).savefig(given.figure, dpi=150, bbox_inches="tight")
 
 
 if __name__ == "__main__":

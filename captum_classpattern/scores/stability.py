@@ -85,6 +85,9 @@ def consensus(patterns: Sequence[Pattern], area: float = 0.05) -> Pattern:
     What several patterns have in common: the mean of their masks, made binary by
     :meth:`Pattern.topk`.
 
+    It shows what several searches agree on. As a pattern it is usually weaker than each of them,
+    because the pixels of a pattern work together.
+
     Masks of :meth:`ClassPattern.search` weigh each pixel, so among pixels that equally many
     patterns keep, those come first that the searches found more helpful.
 

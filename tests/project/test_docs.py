@@ -151,6 +151,12 @@ def test_the_page_on_sweeps_runs(tmp_path, monkeypatch):
     assert (tmp_path / "power.png").stat().st_size > 5_000
 
 
+def test_the_page_on_stability_runs(tmp_path, monkeypatch):
+    _, names = run("stability.md", tmp_path, monkeypatch)
+    assert names["common"].info["seeds"] == [0, 1, 2]
+    assert int(names["common"].mask.sum()) == 39
+
+
 def test_the_page_on_quantus_runs(tmp_path, monkeypatch):
     pytest.importorskip("quantus", exc_type=ImportError)  # OpenCV needs libGL
     _, names = run("quantus.md", tmp_path, monkeypatch)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from scripts import imported
+from scripts import ROOT, imported
 from torch import nn
 
 from captum_classpattern import PixelClassifier
@@ -27,16 +27,17 @@ def tiny(monkeypatch):
         parts = images[:150], labels[:150], images[150:], labels[150:]
         problems.append(Problem(name, PixelClassifier(network), *parts))
     plans = (
-        Plan("a", "positive", 4, (2, 4)),
+        Plan("a", "positive", 4, (2, 4), long=1),
         Plan("a", "white", 2),
-        Plan("a", "second positive", 1, ()),
-        Plan("b", "white", 1, ()),
+        Plan("a", "second positive", 1),
+        Plan("b", "white", 1),
         Plan("unknown", "white", 4),
+        Plan("a", "positive", 4, long=2),
     )
     monkeypatch.setattr(stability, "GROUP", 2)
     monkeypatch.setattr(stability, "PLANS", plans)
     monkeypatch.setattr(stability, "NETWORKS", ("a", "b"))
-    monkeypatch.setattr(stability, "SHOWN", ("a", "positive", (1, 3)))
+    monkeypatch.setattr(stability, "SHOWN", (("a", "positive", 1), ("a", "positive", 3)))
     monkeypatch.setattr(stability, "problems_of", lambda folder: problems)
     return problems
 
@@ -49,7 +50,7 @@ def test_one_command_searches_scores_and_continues(tiny, tmp_path, capsys):
     tables = printed[printed.index("| IoU of two ...") :]
     rows = [json.loads(row) for row in out.read_text().splitlines()]
     # single and long searches, consensuses, random pixels of the four studies
-    assert len(rows) == 5 * ((4 + 2 + 3 + 1) + (2 + 1 + 0 + 1) + (1 + 1) + (1 + 1))
+    assert len(rows) == 5 * ((4 + 2 + 3 + 1) + (2 + 0 + 0 + 1) + (1 + 1) + (1 + 1))
     assert {row["images"] for row in rows} == {120}
     for row in rows:
         assert len(row["pixels"]) == len(row["weights"]) == 5
@@ -100,26 +101,34 @@ def by_hand(monkeypatch):
 
 
 def test_the_tables_by_hand(by_hand):
-    agreement, across, powers, gains, sizes = (
+    agreement, across, powers, gains = (
         table.split("\n") for table in "\n".join(stability.tables(by_hand)).split("\n\n")
     )
     # six pairs: 1/3, 1, 0, 1/3, 0, 0
     assert agreement[2] == (
-        "| m, positive | 0.28 (0.28 to 0.28) | 0.00 (0.00 to 0.00) | 1.00 (1.00 to 1.00) | "
-        "1.00 (1.00 to 1.00) | 0.143 |"
+        "| m, positive | 0.278 (0.278 to 0.278) | 0.000 (0.000 to 0.000) | "
+        "1.000 (1.000 to 1.000) | 1.000 (1.000 to 1.000) | 0.143 | 25% (25% to 25%) |"
     )
-    assert across[2] == "| m: positive and second positive canvas | 0.33 (0.33 to 0.33) |"
+    assert across[2] == "| m: positive and second positive canvas | 0.333 (0.333 to 0.333) |"
     assert powers[2] == (
         "| m, positive | 20.0% (20.0% to 20.0%) | 14.1% | 15.0% (15.0% to 15.0%) | "
         "30.0% (30.0% to 30.0%) | 60.0% (60.0% to 60.0%) | 2.0% | 1.0% |"
     )
-    assert gains[2] == (
-        "| m, positive | +10.0 (+10.0 to +10.0) | +15.0 (+15.0 to +15.0) | -30.0 (-30.0 to -30.0) |"
-    )
-    assert sizes[2:] == [
-        "| 2: m, positive | 30.0% (30.0% to 30.0%) | 1.00 (1.00 to 1.00) |",
-        "| 4: m, positive | 60.0% (60.0% to 60.0%) |  |",
+    assert gains[2:] == [
+        "| 2: m, positive | 30.0% (30.0% to 30.0%) | +10.0 (+10.0 to +10.0) | "
+        "+15.0 (+15.0 to +15.0) | -30.0 (-30.0 to -30.0) |",
+        "| 4: m, positive | 60.0% (60.0% to 60.0%) | +40.0 (+40.0 to +40.0) | "
+        "+45.0 (+45.0 to +45.0) | +0.0 (+0.0 to +0.0) |",
     ]
+
+
+def test_what_was_not_searched_is_empty(by_hand):
+    rows = [row for row in by_hand if row["kind"] != "one long search"]
+    rows = [row for row in rows if row["kind"] != "consensus" or row["number"] == 0]
+    text = "\n".join(stability.tables(rows))
+    assert "| m, positive | 0.278 (0.278 to 0.278) |  |  | 1.000 (1.000 to 1.000) |" in text
+    assert "| 30.0% (30.0% to 30.0%) |  | 2.0% | 1.0% |" in text
+    assert "| +15.0 (+15.0 to +15.0) |  |" in text
 
 
 def test_a_mask_survives_its_row():
@@ -131,13 +140,20 @@ def test_a_mask_survives_its_row():
 
 def test_the_picture_shows_the_masks_how_often_and_the_consensus(by_hand):
     rows = [{**each, "model": "CIFAR-10, natural"} for each in by_hand]
-    figure = stability.picture(rows, "CIFAR-10, natural", "positive", (2,))
+    figure = stability.picture(rows, [("CIFAR-10, natural", "positive", 2)])
     *axes, bar = figure.axes
-    assert [axis.get_title() for axis in axes] == ["search 1", "search 2", "how often", "consensus"]
-    assert axes[0].get_ylabel() == "bird"
-    assert [axis.get_xlabel() for axis in axes] == ["20%", "40%", "", "30%"]
+    assert [axis.get_title() for axis in axes] == ["search 1", "search 2", "found by", "consensus"]
+    assert axes[0].get_ylabel() == "bird,\npositive"
+    assert [axis.get_xlabel() for axis in axes] == ["20%", "40%", " ", "30%"]
     shown = [axis.get_images()[0].get_array().tolist() for axis in axes]
     assert shown[0] == [[1, 1, 0, 0], [0, 0, 0, 0]]
     assert shown[2] == [[0.5, 1, 0.5, 0], [0, 0, 0, 0]]
     assert shown[3] == [[1, 1, 0, 0], [0, 0, 0, 0]]
     assert [label.get_text() for label in bar.get_xticklabels()] == ["none", "half", "all"]
+
+
+def test_the_page_has_the_tables_of_the_committed_rows(capsys):
+    stability.main(["--rows", str(ROOT / "benchmarks" / "results" / "stability.jsonl")])
+    page = (ROOT / "docs" / "stability.md").read_text()
+    for table in capsys.readouterr().out.strip().split("\n\n"):
+        assert table in page
