@@ -1,7 +1,7 @@
 """Surveys cached in a folder, the rank of a class, rows of results, lines of Markdown."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,3 +68,10 @@ def read_rows(path: Path) -> list[Row]:
     """The rows of a file; none if there is no file."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     return [json.loads(row) for row in lines]
+
+
+def append_rows(path: Path, rows: Iterable[Row]) -> None:
+    """Adds rows to a file, which is made if there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write("".join(json.dumps(row) + "\n" for row in rows))

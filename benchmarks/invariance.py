@@ -9,14 +9,13 @@ same command continues after an interruption, and prints the tables of a finishe
 """
 
 import argparse
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import torch
-from findings import Row, head, line, read_rows
+from findings import Row, append_rows, head, line, read_rows
 from paper_search import InBfloat16
 from problems import Problem, cifar10_problems, demo_problems
 from strength import TARGETS, strongest
@@ -100,7 +99,6 @@ def measure(
     for row in read_rows(out):
         if all(row[name] == settings[name] for name in SETTINGS):
             done.setdefault(key_of(row), set()).add(row["transform"])
-    out.parent.mkdir(parents=True, exist_ok=True)
     for problem in problems:
         fitting = [n for n in transforms or known if known[n].fits(problem.images.shape[1])]
         for key in keys(problem, classes):
@@ -117,8 +115,7 @@ def measure(
                 transforms=missing,
                 area=None if key[2] else AREA,
             )
-            with out.open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(row) + "\n" for row in rows_of(profile, key, settings))
+            append_rows(out, rows_of(profile, key, settings))
 
 
 def tables(rows: Sequence[Row]) -> Iterator[str]:

@@ -6,13 +6,12 @@ unseen images of other classes. All scores of a pattern come from one count of t
 by whether they are of the class and whether they were searched.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from findings import Row, head, line, read_rows
+from findings import Row, append_rows, head, line, read_rows
 from paper_search import model
 from problems import PIXELS, SEARCH
 from torch import Tensor
@@ -113,7 +112,6 @@ def measure(data: Path, out: Path, names: Sequence[str] = MODELS) -> list[Row]:
     """The rows of all models; those that the file has already are not made again."""
     rows, test = read_rows(out), TestSet.read(data)
     done = {(row["model"], row["canvases"], row["solver"], row["class"]) for row in rows}
-    out.parent.mkdir(parents=True, exist_ok=True)
     for name in names:
         network = model(name)
         missing = [
@@ -130,8 +128,7 @@ def measure(data: Path, out: Path, names: Sequence[str] = MODELS) -> list[Row]:
                 for i, pattern in enumerate(patterns(network, test, search, target))
                 for scores in (score(network, test, pattern, unstamped, search),)
             ]
-            with out.open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(row) + "\n" for row in found)
+            append_rows(out, found)
             rows += found
     return rows
 

@@ -11,7 +11,6 @@ interruption, and the tables of a finished file are printed at once:
 """
 
 import argparse
-import json
 from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from captum.attr import IntegratedGradients
-from findings import Row, head, line, read_rows
+from findings import Row, append_rows, head, line, read_rows
 from problems import Problem, demo_problems
 from torch import Tensor, nn
 
@@ -156,12 +155,10 @@ def measure(problem: Problem, out: Path, n_steps: int | None) -> None:
     images = LabelledImages(problem.images, problem.labels)
     canvases = torch.cat([select_canvases(problem.model, images, target=y, n=1) for y in classes])
     done = {(row["metric"], row["method"]) for row in read_rows(out)}
-    out.parent.mkdir(parents=True, exist_ok=True)
 
     def write(metric: str, name: str, values: list[float]) -> None:
         row = {"metric": metric, "method": name, "classes": classes, "values": values}
-        with out.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        append_rows(out, [row])
         print(f"{metric} of {name}", flush=True)
 
     for metric, (name, method) in product(METRICS, methods_of(images, n_steps).items()):

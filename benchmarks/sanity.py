@@ -10,13 +10,12 @@ interruption. ``--rows FILE`` prints the tables of a finished file at once.
 """
 
 import argparse
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from findings import Row, head, line, read_rows
+from findings import Row, append_rows, head, line, read_rows
 from paper_search import InBfloat16
 from problems import Problem, cifar10_problems, demo_problems, train_cifar10
 from torch import Tensor, nn
@@ -146,7 +145,6 @@ def rows_with(path: Path, budget: int) -> list[Row]:
 def measure(found: Sequence[Case], out: Path, names: Sequence[str], budget: int) -> None:
     """Appends the rows of the methods that the file lacks."""
     done = {(row["model"], row["method"]) for row in rows_with(out, budget)}
-    out.parent.mkdir(parents=True, exist_ok=True)
     for case in found:
         model = case.problem.name
         missing = [name for name in names if (model, name) not in done]
@@ -154,8 +152,7 @@ def measure(found: Sequence[Case], out: Path, names: Sequence[str], budget: int)
         for name in missing:
             print(f"checking {name} on {model}", flush=True)
             row = row_of(check_of(case, canvases, name, budget), model, name, budget)
-            with out.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+            append_rows(out, [row])
 
 
 # ---- tables

@@ -11,7 +11,6 @@ the same command continues after an interruption. The tables and the picture are
 """
 
 import argparse
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
@@ -19,7 +18,7 @@ from typing import Any, NamedTuple
 
 import paper_search
 import torch
-from findings import Row, head, line, read_rows
+from findings import Row, append_rows, head, line, read_rows
 from matplotlib.figure import Figure
 from problems import Problem, cifar10_parts, demo_problems
 from torch import Tensor
@@ -205,13 +204,11 @@ def problems_of(cifar10: Path | None) -> Iterator[Problem]:
 def measure(problems: Sequence[Problem], out: Path) -> None:
     """Appends the rows that the file lacks."""
     by_name = {problem.name: problem for problem in problems}
-    out.parent.mkdir(parents=True, exist_ok=True)
     for plan in PLANS:
         if plan.model not in by_name:
             continue
         for rows in Study(by_name[plan.model], plan, read_rows(out)).missing():
-            with out.open("a", encoding="utf-8") as file:
-                file.write("".join(json.dumps(row) + "\n" for row in rows))
+            append_rows(out, rows)
             first = rows[0]
             power = fmean(row["power"] for row in rows)
             print(
