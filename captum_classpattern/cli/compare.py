@@ -50,7 +50,7 @@ def compare(
     Args:
         models: Checkpoint files, or torchvision:NAME or timm:NAME. Put a name and an equals sign
             before a model to choose its name in the report, as in old=a.pt.
-        methods: The names of the methods, separated by commas. By default, ClassPattern and 14
+        methods: The names of the methods, separated by commas. By default, ClassPattern and 17
             others. An unknown name lists them all.
         canvases: The number of images per class from which pixels are cut. They are chosen by the
             first model.

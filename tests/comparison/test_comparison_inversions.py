@@ -28,13 +28,17 @@ from captum_classpattern.comparison.inversions import (
     LearnedPattern,
     NeuralCleanse,
     PixelInversion,
+    UniversalPatch,
+    UniversalPerturbation,
 )
 from captum_classpattern.comparison.methods import NAMES
 from captum_classpattern.report.area_slider import area_slider
 from captum_classpattern.scanning.rivals import neural_cleanse, pixel_inversion
 
-COLOURED = ["LearnedPattern", "NeuralCleanse", "PixelInversion"]
-CLASSES = [LearnedPattern, NeuralCleanse, PixelInversion]
+OWN = ["LearnedPattern", "UniversalPatch", "NeuralCleanse", "PixelInversion", "UniversalPerturbation"]
+CLASSES = [LearnedPattern, UniversalPatch, NeuralCleanse, PixelInversion, UniversalPerturbation]
+ADDED = ["PixelInversion", "UniversalPerturbation"]  # their changes are added to images
+BY_AREA = ["LearnedPattern", "UniversalPatch"]
 MODELS = {"one": linear_net(1), "other": linear_net(2)}
 AREAS = [0.1, 0.3]  # 4 and 11 of the 36 pixels
 
@@ -52,7 +56,7 @@ def comparison():
         models=MODELS,
         canvases=CANVASES[:2],
         targets=[0, 1],
-        methods=methods(*COLOURED, "ClassPattern", "Saliency"),
+        methods=methods(*OWN, "ClassPattern", "Saliency"),
         areas=AREAS,
         class_images=2,
         n_seeds=1,
@@ -70,17 +74,17 @@ def hits(model, canvas, mask, target):
 
 
 def test_each_method_is_known_by_its_name():
-    assert not {*COLOURED} & {*DEFAULT}
-    assert {*COLOURED} < {*NAMES}
-    found = known_methods(SEARCH, LABELS, names=COLOURED)
-    for name, cls in zip(COLOURED, CLASSES):
+    assert not {*OWN} & {*DEFAULT}
+    assert {*OWN} < {*NAMES}
+    found = known_methods(SEARCH, LABELS, names=OWN)
+    for name, cls in zip(OWN, CLASSES):
         make, keywords = found[name]
         assert type(make(linear_net())) is cls
         if cls is LearnedPattern:  # its own length, and not that of ClassPattern
             assert (keywords["budget"], keywords["n_steps"]) == (None, None)
         else:
             assert keywords == {}
-    limited = known_methods(SEARCH, LABELS, names=COLOURED, budget=900)
+    limited = known_methods(SEARCH, LABELS, names=OWN, budget=900)
     assert limited["LearnedPattern"][1]["budget"] == 900
     assert limited["NeuralCleanse"][1] == limited["PixelInversion"][1] == {"passes": 900}
 
@@ -88,7 +92,7 @@ def test_each_method_is_known_by_its_name():
 def test_all_of_them_give_maps(comparison):
     assert not comparison.failures
     for model in MODELS:
-        for name in COLOURED:
+        for name in OWN:
             records = comparison.select(model=model, method=name)
             given = [(r.level, r.ranking, r.canvas, r.kind) for r in records]
             expected = [("image", "signed", i, "canvas" if i < 2 else "stamped") for i in range(4)]
@@ -105,7 +109,7 @@ def test_a_name_is_enough():
     assert not found.failures
 
 
-@pytest.mark.parametrize("name", COLOURED)
+@pytest.mark.parametrize("name", OWN)
 def test_powers_are_those_of_the_patterns_own_colours(comparison, name):
     differ = 0
     for r in comparison.select(method=name, kind="canvas"):
@@ -118,7 +122,7 @@ def test_powers_are_those_of_the_patterns_own_colours(comparison, name):
     assert differ >= 3  # the colours of the canvas would have given other powers
 
 
-@pytest.mark.parametrize("name", COLOURED)
+@pytest.mark.parametrize("name", OWN)
 def test_masks_are_the_strongest_pixels_of_the_map(comparison, name):
     for r in comparison.select(method=name):
         assert torch.equal(r.masks[0.1][0], plain_mask(r.map, 0.1))
@@ -135,7 +139,7 @@ def test_a_map_that_is_cut_to_another_area_keeps_its_colours(comparison):
     assert not any(r.rethresholded for r in comparison.select(method="NeuralCleanse"))
 
 
-@pytest.mark.parametrize("name", COLOURED)
+@pytest.mark.parametrize("name", OWN)
 def test_the_pattern_of_a_record_has_these_colours(comparison, name):
     for r in comparison.select(method=name):
         for area in r.masks:
@@ -162,10 +166,10 @@ def test_other_methods_keep_the_canvas(comparison):
 def test_they_have_no_means_over_images_of_the_class(comparison):
     levels = {(r.method, r.level) for r in comparison.records}
     assert ("Saliency", "class") in levels
-    assert not {(name, "class") for name in COLOURED} & levels
+    assert not {(name, "class") for name in OWN} & levels
 
 
-@pytest.mark.parametrize("name", COLOURED)
+@pytest.mark.parametrize("name", OWN)
 def test_on_another_model_the_same_pixels_are_stamped(comparison, name):
     for r in comparison.select(method=name, kind="canvas"):
         [other] = {*MODELS} - {r.model}
@@ -174,7 +178,7 @@ def test_on_another_model_the_same_pixels_are_stamped(comparison, name):
         assert power.value == hits(other, r.colours[0.1], r.masks[0.1], r.target)
 
 
-@pytest.mark.parametrize("name", COLOURED)
+@pytest.mark.parametrize("name", OWN)
 def test_a_stamped_canvas_has_no_power_but_colours(comparison, name):
     records = comparison.select(method=name, kind="stamped")
     assert len(records) == 4
@@ -184,7 +188,7 @@ def test_a_stamped_canvas_has_no_power_but_colours(comparison, name):
         assert 0 <= r.scores["iou"] <= 1
 
 
-@pytest.mark.parametrize("name", COLOURED)
+@pytest.mark.parametrize("name", OWN)
 def test_a_map_of_the_class_has_no_sensitivity_to_its_image(comparison, name):
     """It would be 0 for any inversion, since these don't look at the image."""
     saliency = comparison.select(method="Saliency", level="image", kind="canvas")
@@ -283,7 +287,7 @@ def test_a_figure_shows_the_canvas_and_the_colours(comparison, show):
             np.testing.assert_array_equal(drawn[column][kept], expected[kept])
 
 
-@pytest.mark.parametrize("name", COLOURED)
+@pytest.mark.parametrize("name", OWN)
 def test_the_slider_draws_the_pixels_that_were_scored(name):
     """In their own colours, or in those of the canvas for a method without."""
     found = compared(
@@ -314,12 +318,12 @@ def test_the_report_and_the_patterns_are_written(comparison, tmp_path, capsys):
     names = {path.name for path in tmp_path.iterdir()}
     assert {"comparison.json", "report.html", "curves.png", "side_by_side_one.png"} <= names
     content = json.loads((tmp_path / "comparison.json").read_text())
-    assert {row["method"] for row in content["rows"]} > {*COLOURED}
+    assert {row["method"] for row in content["rows"]} > {*OWN}
     assert not content["failures"]
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert all(name in page for name in COLOURED)
+    assert all(name in page for name in OWN)
     for r in part.records:
-        for area in AREAS if r.method in COLOURED else ():
+        for area in AREAS if r.method in OWN else ():
             name = f"{r.method}_{r.canvas}_{r.target}_{['ant', 'bee'][r.target]}_{area:g}"
             pattern = Pattern.load(tmp_path / "patterns" / "one" / f"{name}.safetensors")
             assert torch.equal(pattern.canvas, r.colours[area])
@@ -328,7 +332,7 @@ def test_the_report_and_the_patterns_are_written(comparison, tmp_path, capsys):
             assert power == r.powers[area]
     print_comparison(part)
     printed = capsys.readouterr().out
-    assert all(name in printed for name in COLOURED)
+    assert all(name in printed for name in OWN)
 
 
 # ---- Captum's contract
