@@ -241,11 +241,6 @@ class MapSet:
         if self._is_random():
             self.seeds[1:] = [self._run(*given, seed=seed).maps for seed in task.seeds[1:]]
         self.other_images: dict[int, PixelMap] = {}
-        if task.other_images:
-            targets, images = list(task.other_images), torch.stack([*task.other_images.values()])
-            self.other_images = dict(
-                zip(targets, self._run(images, targets, seed=task.seed + 1).maps)
-            )
         self.class_means: dict[int, PixelMap] = {}
         self.stamped_mean: PixelMap | None = None
         explains_images = not (method.searches or method.control or method.free)
@@ -291,6 +286,15 @@ class MapSet:
             return self.method.takes_seed
         again = self._run(canvases[:1], self.task.targets[:1], seed=seeds[1])
         return not again.by_pixel[0].equal(self.images[0].values)
+
+    @cached_property
+    def other_images(self) -> dict[int, PixelMap]:
+        """The map of another image of each class, made when it is first asked for."""
+        others = self.task.other_images
+        if not others:
+            return {}
+        found = self._run(torch.stack([*others.values()]), [*others], seed=self.task.seed + 1)
+        return dict(zip(others, found.maps))
 
     def find(self, level: str, canvas: int) -> PixelMap | None:
         """The map of a canvas, or of its class; None if there is no map of the class."""
