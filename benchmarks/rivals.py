@@ -137,7 +137,7 @@ def tables(rows: Sequence[Row]) -> Iterator[str]:
         of_method = [row for row in rows if row["method"] == method]
         if of_method:
             yield line(name, *(powers_of(of_method, model) for model in models))
-    yield line("*no pattern*", *(f"{without(rows, model):.1%}" for model in models))
+    yield line("*no pattern*", *(percent(without(rows, model)) for model in models))
     for model in models:
         of_model = [row for row in rows if row["model"] == model]
         others = [name for name in INVERSIONS if any(r["method"] == name for r in of_model)]
@@ -162,7 +162,7 @@ def own_table(model: str, rows: Sequence[Row], methods: Sequence[str]) -> Iterat
     """A row for each method that is not cut from a canvas, below the class pattern."""
     yield f"\n### {model}\n"
     yield head(
-        "method", "free", f"{AREA:.0%} of the pixels", "own form", "pixels changed", "passes"
+        "method", "free", f"{100 * AREA:g} % of the pixels", "own form", "pixels changed", "passes"
     )
     for method in ("ClassPattern", *methods):
         group = strongest([row for row in rows if row["method"] == method])
@@ -174,10 +174,10 @@ def own_table(model: str, rows: Sequence[Row], methods: Sequence[str]) -> Iterat
             group[0].get("free", "nothing: cut from the canvas"),
             interval(mean(group, f"power_{AREA:g}")),
             interval(mean(group, "own_form")) if own else "",
-            f"{fmean(row['share_changed'] for row in group):.1%}" if own else f"{AREA:.1%}",
+            percent(fmean(row["share_changed"] for row in group) if own else AREA),
             f"{fmean(row['passes'] for row in group):,.0f}",
         )
-    yield line("*no pattern*", "", f"{without(rows, model):.1%}", "", "", "")
+    yield line("*no pattern*", "", percent(without(rows, model)), "", "", "")
 
 
 def mean(rows: Sequence[Row], key: str) -> Estimate:
@@ -193,7 +193,11 @@ def without(rows: Sequence[Row], model: str) -> float:
 
 def interval(estimate: Estimate) -> str:
     low, high = estimate.interval
-    return f"{estimate.value:.1%} ({100 * low:.1f}-{100 * high:.1f})"
+    return f"{percent(estimate.value)} ({100 * low:.1f}-{100 * high:.1f})"
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
