@@ -240,7 +240,6 @@ class MapSet:
         self.seeds = [self.images[unstamped]] * len(task.seeds)
         if self._is_random():
             self.seeds[1:] = [self._run(*given, seed=seed).maps for seed in task.seeds[1:]]
-        self.other_images: dict[int, PixelMap] = {}
         self.class_means: dict[int, PixelMap] = {}
         self.stamped_mean: PixelMap | None = None
         explains_images = not (method.searches or method.control or method.free)
