@@ -163,12 +163,14 @@ def print_comparison(comparison: Comparison) -> None:
             line = f"{failure.method} on the {failure.model} model: {failure.reason}"
             out.print(line, markup=False)
         return
-    with_results = {r.model for r in comparison.records} | {f.model for f in comparison.failures}
-    for model in comparison.models:
-        if model in with_results:  # an interrupted comparison may not reach all models
+    failed = {failure.model for failure in comparison.failures}
+    for model in comparison.models:  # an interrupted comparison may not reach all of them
+        records = comparison.select(model=model, kind=comparison.kinds[0])
+        cut = cut_from_canvas(records)
+        if cut or model in failed:
             out.print(_table(comparison, model))
-            if any(r.free for r in comparison.select(model=model, kind=comparison.kinds[0])):
-                out.print(_own_table(comparison, model))
+        if len(cut) < len(records):
+            out.print(_own_table(comparison, model))
     out.print(LEGEND)
     if comparison.select(level="class"):
         out.print(f"{MEAN_LEGEND}\n")

@@ -39,7 +39,7 @@ PASSES = {
     "RandomPixels": 0,
     "ClassMean": 0,
     "NearestImage": 0,
-    "BestRandomMask": 300,  # as a search of one round
+    "BestRandomMask": 160,  # 16 masks on 20 images, as many as ClassPattern has in a round
 }
 
 
