@@ -27,7 +27,12 @@ from captum_classpattern.comparison.methods import INVERSIONS
 from captum_classpattern.comparison.tables import rows_by_canvas
 from captum_classpattern.datasets import load_images
 from captum_classpattern.demo import demo_models
-from captum_classpattern.scores.intervals import Estimate, mean_over_classes
+from captum_classpattern.scores.intervals import (
+    FEWEST_CLASSES,
+    Estimate,
+    bootstrap_over_classes,
+    mean_over_classes,
+)
 
 PER_CLASS = 200  # images, half of which are held out
 AREA, BUDGET = 0.05, 3_500
@@ -162,8 +167,10 @@ def own_table(model: str, rows: Sequence[Row], methods: Sequence[str]) -> Iterat
     """A row for each method that is not cut from a canvas, below the class pattern."""
     yield f"\n### {model}\n"
     yield head(
-        "method", "free", f"{100 * AREA:g} % of the pixels", "own form", "pixels changed", "passes"
-    )
+        "method", "free", f"{100 * AREA:g} % of the pixels", "minus class pattern, points",
+        "own form", "pixels changed", "passes",
+    )  # fmt: skip
+    patterns = strongest([row for row in rows if row["method"] == "ClassPattern"])
     for method in ("ClassPattern", *methods):
         group = strongest([row for row in rows if row["method"] == method])
         if not group:
@@ -173,17 +180,30 @@ def own_table(model: str, rows: Sequence[Row], methods: Sequence[str]) -> Iterat
             NAMES.get(method, method),
             group[0].get("free", "nothing: cut from the canvas"),
             interval(mean(group, f"power_{AREA:g}")),
+            difference(group, patterns) if own else "",
             interval(mean(group, "own_form")) if own else "",
             percent(fmean(row["share_changed"] for row in group) if own else AREA),
             f"{fmean(row['passes'] for row in group):,.0f}",
         )
-    yield line("*no pattern*", "", percent(without(rows, model)), "", "", "")
+    yield line("*no pattern*", "", percent(without(rows, model)), "", "", "", "")
 
 
 def mean(rows: Sequence[Row], key: str) -> Estimate:
     """The mean over classes with its interval."""
     powers = {row["class"]: [(row[key], (row[f"{key}_low"], row[f"{key}_high"]))] for row in rows}
     return mean_over_classes(powers)
+
+
+def difference(rows: Sequence[Row], others: Sequence[Row]) -> str:
+    """The mean difference of the powers on the same canvases, in points, with its interval over
+    classes if there are five or more."""
+    key, known = f"power_{AREA:g}", {row["canvas"]: row for row in others}
+    pairs = [(row, known[row["canvas"]]) for row in rows if row["canvas"] in known]
+    points = {row["class"]: [100 * (row[key] - other[key])] for row, other in pairs}
+    if len(points) < FEWEST_CLASSES:
+        return f"{fmean(value for [value] in points.values()):+.1f}" if points else ""
+    found = bootstrap_over_classes(points)
+    return f"{found.value:+.1f} ({found.interval[0]:+.1f} to {found.interval[1]:+.1f})"
 
 
 def without(rows: Sequence[Row], model: str) -> float:

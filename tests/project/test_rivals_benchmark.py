@@ -79,7 +79,8 @@ def test_a_data_set_or_rows_are_needed(capsys):
 def row(method, target, hits, *, model="m", ranking="signed", own=None, **more):
     low, high = wilson(hits, 100)
     found = {
-        "model": model, "method": method, "class": target, "ranking": ranking, "passes": 3_488.0,
+        "model": model, "method": method, "class": target, "canvas": target, "ranking": ranking,
+        "passes": 3_488.0,
         "power_0.05": hits / 100, "power_0.05_low": low, "power_0.05_high": high,
         "no_pattern": 0.02, **more,
     }  # fmt: skip
@@ -105,10 +106,29 @@ def test_the_tables_by_hand():
         "| *nearest image, by pixels* | 5.0 % (2.2-11.2) |  |",
         "| *no pattern* | 2.0 % | 2.0 % |",
         "\n### m\n",
-        "| method | free | 5 % of the pixels | own form | pixels changed | passes |\n"
-        "|---|---|---|---|---|---|",
-        "| **class pattern** | nothing: cut from the canvas | 30.0 % (22.1-39.3) |  | 5.0 % "
+        "| method | free | 5 % of the pixels | minus class pattern, points | own form "
+        "| pixels changed | passes |\n|---|---|---|---|---|---|---|",
+        "| **class pattern** | nothing: cut from the canvas | 30.0 % (22.1-39.3) |  |  | 5.0 % "
         "| 3,488 |",
-        "| NeuralCleanse | f | 15.0 % (9.4-23.2) | 80.0 % (71.5-86.3) | 20.0 % | 3,488 |",
-        "| *no pattern* |  | 2.0 % |  |  |  |",
+        "| NeuralCleanse | f | 15.0 % (9.4-23.2) | -15.0 | 80.0 % (71.5-86.3) | 20.0 % | 3,488 |",
+        "| *no pattern* |  | 2.0 % |  |  |  |  |",
     ]
+
+
+def test_the_difference_of_five_classes_has_an_interval():
+    first = [row("NeuralCleanse", y, 20 + 2 * y, own=90) for y in range(5)]
+    second = [row("ClassPattern", y, 10) for y in range(5)]
+    text = rivals.difference(first, second)
+    assert text.startswith("+14.0 (+")
+    low, high = (float(end) for end in text[:-1].split("(")[1].split(" to "))
+    assert 10 <= low < 14 < high <= 18
+    assert rivals.difference(first, []) == ""
+
+
+def test_the_tables_in_the_documentation_are_those_of_the_rows():
+    page = (ROOT / "docs" / "compare.md").read_text(encoding="utf-8")
+    controls, *own = "\n".join(rivals.tables(rivals.read_rows(ROWS))).split("\n\n### ")
+    assert f"\n\n{controls}\n\n" in page
+    assert own
+    for table in own:
+        assert f"\n\n### {table}\n\n" in page
