@@ -194,11 +194,19 @@ class Pattern(Perturbation):  # type: ignore[misc]  # captum's class is untyped
         Raises:
             TypeError, ValueError: As :meth:`stamp`, or if the strength is not in [0, 1].
         """
+        mask = self._mask_for(inputs, strength)
+        return mask * self.canvas.to(inputs) + (1 - mask) * inputs
+
+    def _mask_for(self, inputs: Tensor, strength: float) -> Tensor:
+        """The mask times a strength, with dtype and device of images that it fits."""
         check_fits(inputs, self.canvas.shape, "images", "the pattern's canvas")
         if not 0 <= strength <= 1:
             raise ValueError(f"strength must lie in [0, 1], got {strength}")
-        mask = strength * self.mask.to(inputs)
-        return mask * self.canvas.to(inputs) + (1 - mask) * inputs
+        return strength * self.mask.to(inputs)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """What a file holds of the pattern, besides the hashes."""
+        return {"canvas": self.canvas, "mask": self.mask}
 
     def to(self, device: torch.device | str) -> "Pattern":
         """The same pattern, with canvas and mask on another device."""
@@ -228,7 +236,7 @@ class Pattern(Perturbation):  # type: ignore[misc]  # captum's class is untyped
             info.setdefault("seen_file", "unknown")
         tensors = {  # copies: safetensors refuses tensors that share memory
             name: tensor.detach().clone(memory_format=torch.contiguous_format)
-            for name, tensor in (("canvas", self.canvas), ("mask", self.mask))
+            for name, tensor in self._tensors().items()
         }
         if self.seen and not seen_beside:
             tensors["seen"] = _pack(self.seen)
@@ -245,7 +253,7 @@ class Pattern(Perturbation):  # type: ignore[misc]  # captum's class is untyped
             path (str or PathLike): The file.
 
         Returns:
-            *Pattern*: The pattern, on the CPU.
+            *Pattern*: The pattern, on the CPU; an :class:`AdditivePattern` if one was saved.
 
         Raises:
             FileNotFoundError: If there is no such file.
@@ -260,12 +268,79 @@ class Pattern(Perturbation):  # type: ignore[misc]  # captum's class is untyped
             if not isinstance(info, dict):
                 raise ValueError("its info is not a JSON object")
             seen = _unpack(tensors["seen"]) if "seen" in tensors else _read_seen(path.parent, info)
-            return cls(tensors["canvas"], tensors["mask"], target, info, seen)
+            parts = tensors["canvas"], tensors["mask"], target, info, seen
+            change = tensors.get("change")
+            return cls(*parts) if change is None else AdditivePattern(*parts, change=change)
         except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(
                 f"{path} is not a pattern written by Pattern.save (a safetensors file "
                 f"whose metadata has format {FORMAT!r}): {error}"
             ) from error
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class AdditivePattern(Pattern):
+    r"""
+    A change that is added to pixels, whatever their colours: clip(image + mask * change, 0, 1).
+
+    Args:
+        canvas (Tensor): What the change looks like, for figures only: the mean changed colour of
+            each pixel, (C, H, W) in [0, 1].
+        mask (Tensor): Weight of each pixel's change, shared by the channels, (1, H, W) in [0, 1].
+        target (int): The class.
+        info, seen: As in :class:`Pattern`.
+        change (Tensor): Added to the pixels, (C, H, W) in [-1, 1]. By keyword only.
+
+    Raises:
+        TypeError, ValueError: As :class:`Pattern`, or if the change has another shape than the
+            canvas, or a value outside [-1, 1].
+
+    Examples::
+
+        >>> change = torch.full((1, 2, 2), -0.5)
+        >>> darker = AdditivePattern(torch.rand(1, 2, 2), torch.ones(1, 2, 2), 0, change=change)
+        >>> darker.stamp(torch.tensor([[[0.75, 0.5], [0.25, 1.0]]]))
+        tensor([[[0.2500, 0.0000],
+                 [0.0000, 0.5000]]])
+    """
+
+    change: Tensor = field(kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_float_tensor(self.change, "change", "in [-1, 1]")
+        if self.change.shape != self.canvas.shape:
+            raise ValueError(
+                f"change must have the canvas's shape {tuple(self.canvas.shape)}, got "
+                f"{tuple(self.change.shape)}"
+            )
+        if not bool((self.change.abs() <= 1).all()):
+            raise ValueError("change must lie in [-1, 1]")
+
+    def perturb(self, inputs: Tensor, strength: float = 1.0) -> Tensor:
+        r"""
+        Adds the change times the mask and a strength, and clips to [0, 1].
+
+        Args:
+            inputs (Tensor): As in :meth:`stamp`.
+            strength (float): Factor on the mask, in [0, 1]: 0 changes nothing. Default: 1.0.
+
+        Returns:
+            *Tensor*: The changed images.
+
+        Raises:
+            TypeError, ValueError: As :meth:`Pattern.perturb`.
+        """
+        mask = self._mask_for(inputs, strength)
+        return (inputs + mask * self.change.to(inputs)).clamp(0, 1)
+
+    def to(self, device: torch.device | str) -> "AdditivePattern":
+        """The same pattern on another device."""
+        canvas, mask, change = (each.to(device) for each in (self.canvas, self.mask, self.change))
+        return replace(self, canvas=canvas, mask=mask, change=change)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {**super()._tensors(), "change": self.change}
 
 
 def pixels_kept(area: float, size: Sequence[int]) -> int:
@@ -316,7 +391,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         if metadata.get("format") != FORMAT:
             raise ValueError(f"its metadata has format {metadata.get('format')!r}")
         tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
-    if not {"canvas", "mask"} <= set(tensors) <= {"canvas", "mask", "seen"}:
+    if not {"canvas", "mask"} <= set(tensors) <= {"canvas", "mask", "change", "seen"}:
         raise ValueError(f"it holds {', '.join(tensors) or 'nothing'}, not canvas and mask")
     unknown = set(metadata) - {"format", "target", "info", "sha256"}
     if unknown:

@@ -55,7 +55,7 @@ def compare(
     Args:
         models: Checkpoint files, or torchvision:NAME or timm:NAME, each with a name of your choice
             if you like, as in old=a.pt.
-        methods: Names of methods, separated by commas. By default, ClassPattern and 14 others.
+        methods: Names of methods, separated by commas. By default, ClassPattern and 17 others.
         area: The share of the pixels at which the methods are compared.
         out: The folder for the report, the figures and the patterns.
         as_json: Print the result as JSON, and nothing else.

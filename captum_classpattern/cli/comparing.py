@@ -18,7 +18,7 @@ from captum_classpattern.classifier import Classifier
 from captum_classpattern.cli.options import SearchOptions
 from captum_classpattern.cli.printing import console
 from captum_classpattern.comparison import Comparison, Interrupted, Record, compare, known_methods
-from captum_classpattern.comparison.records import search_names
+from captum_classpattern.comparison.records import cut_from_canvas, search_names
 from captum_classpattern.comparison.tables import mean_power
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.report.figures import draw_figures
@@ -164,10 +164,14 @@ def print_comparison(comparison: Comparison) -> None:
             line = f"{failure.method} on the {failure.model} model: {failure.reason}"
             out.print(line, markup=False)
         return
-    with_results = {r.model for r in comparison.records} | {f.model for f in comparison.failures}
-    for model in comparison.models:
-        if model in with_results:  # an interrupted comparison may not reach all models
+    failed = {failure.model for failure in comparison.failures}
+    for model in comparison.models:  # an interrupted comparison may not reach all of them
+        records = comparison.select(model=model, kind=comparison.kinds[0])
+        cut = cut_from_canvas(records)
+        if cut or model in failed:
             out.print(_table(comparison, model))
+        if len(cut) < len(records):
+            out.print(_own_table(comparison, model))
     out.print(LEGEND)
     if comparison.select(level="class"):
         out.print(f"{MEAN_LEGEND}\n")
@@ -181,9 +185,9 @@ def _table(comparison: Comparison, model: str) -> Table:
     kind, area = comparison.kinds[0], comparison.area
     title = Text(f"{model} model, {kind} canvases", style="bold")  # names may hold brackets
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
-    smaller = {min(comparison.areas, key=lambda other: abs(other - SMALL_AREA))} - {area}
+    smaller = _smaller(comparison)
     table.add_column("method", no_wrap=True)
-    records = comparison.select(model=model, kind=kind)
+    records = cut_from_canvas(comparison.select(model=model, kind=kind))
     measured = {(r.level, r.ranking) for r in records}
     variants = {key: name for key, name in VARIANTS.items() if key in measured}
     for name in (
@@ -214,6 +218,49 @@ def _table(comparison: Comparison, model: str) -> Table:
         if failure.model == model and failure.what == "maps":
             table.add_row(Text(failure.method), "failed")
     return table
+
+
+def _own_table(comparison: Comparison, model: str) -> Table:
+    """One row per method whose pixels are not cut from the canvas, strongest first."""
+    kind, area, smaller = comparison.kinds[0], comparison.area, _smaller(comparison)
+    title = Text(f"{model} model, not cut from a canvas", style="bold")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("method", no_wrap=True)
+    for name in (
+        f"{100 * area:.3g} % of pixels",
+        *(f"{100 * other:.3g} %" for other in smaller),
+        *("own form", "changed", "passes", "seconds"),
+    ):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("free")
+    rows = [
+        row
+        for row in comparison.rows()
+        if (row["model"], row.get("kind"), row.get("ranking")) == (model, kind, "signed")
+        and "free" in row
+    ]
+    for row in sorted(rows, key=lambda row: -row[f"power_{area:g}"]):
+        table.add_row(
+            Text(row["method"]),
+            _interval(row, f"power_{area:g}"),
+            *(f"{row[f'power_{other:g}']:.1%}" for other in smaller),
+            _interval(row, "own_form"),
+            f"{row['share_changed']:.1%}",
+            f"{row['passes']:.4g}",
+            f"{row['seconds']:.2g}",
+            Text(row["free"]),
+        )
+    return table
+
+
+def _interval(row: Mapping[str, Any], key: str) -> str:
+    return f"{row[key]:.1%} ({100 * row[f'{key}_low']:.1f}-{100 * row[f'{key}_high']:.1f})"
+
+
+def _smaller(comparison: Comparison) -> set[float]:
+    """The area that is shown next to that of the comparison, if there is another one."""
+    small = min(comparison.areas, key=lambda other: abs(other - SMALL_AREA))
+    return {small} - {comparison.area}
 
 
 def _mean(records: Sequence[Record], area: float) -> Estimate:

@@ -6,10 +6,14 @@ from captum_classpattern.comparison.inversions import (
     LearnedPattern,
     NeuralCleanse,
     PixelInversion,
+    UniversalPatch,
+    UniversalPerturbation,
 )
 from captum_classpattern.comparison.maps import CanvasResult
 from captum_classpattern.comparison.methods import DEFAULT, Method, known_methods
 from captum_classpattern.comparison.metrics import METRICS, Metric
+from captum_classpattern.comparison.nearest import NearestImage
+from captum_classpattern.comparison.random_masks import BestRandomMask
 from captum_classpattern.comparison.records import STAMPED, Failure, Record
 from captum_classpattern.comparison.results import Comparison, Interrupted
 from captum_classpattern.comparison.run import AREAS, compare
@@ -23,6 +27,7 @@ __all__ = [
     "STAMPED",
     "Agreement",
     "BestCrop",
+    "BestRandomMask",
     "CanvasResult",
     "ClassMean",
     "Comparison",
@@ -31,12 +36,15 @@ __all__ = [
     "LearnedPattern",
     "Method",
     "Metric",
+    "NearestImage",
     "NeuralCleanse",
     "PixelInversion",
     "RandomPixels",
     "Record",
     "SanityCheck",
     "Task",
+    "UniversalPatch",
+    "UniversalPerturbation",
     "compare",
     "known_methods",
     "sanity_check",

@@ -1,6 +1,7 @@
 """Controls: simple ways to choose pixels that every method must beat."""
 
-from itertools import product
+from collections.abc import Iterable, Iterator
+from itertools import islice, product
 from typing import Any
 
 import torch
@@ -16,9 +17,14 @@ from captum_classpattern.images import Images, LabelledImages, Labels, ensure_la
 from captum_classpattern.pattern import pixels_kept
 
 AT_ONCE = 48  # stamped images in one call
+BUDGET = 3_500  # passes of a search on one canvas
 
 
-class RandomPixels(Attribution):  # type: ignore[misc]  # captum's class is untyped
+class Control:
+    """Marks the methods that are controls."""
+
+
+class RandomPixels(Attribution, Control):  # type: ignore[misc]  # captum's class is untyped
     r"""
     A random map: each pixel's value is drawn uniformly from [0, 1), the same for all channels.
 
@@ -70,8 +76,24 @@ class WithBaselines(Attribution):  # type: ignore[misc]  # captum's class is unt
                 forward_func, LabelledImages.of(baselines, baseline_labels, argument="baselines")
             )
 
+    def _of_class(self, target: int) -> LabelledImages:
+        """The baselines of a class, at least one."""
+        of_class = self._baselines.of_class(target)
+        if not len(of_class):
+            raise ValueError(f"none of the {len(self._baselines)} baselines is of class {target}")
+        return of_class
 
-class ClassMean(WithBaselines):
+    def _to_stamp(self, target: int, n_images: int, like: Tensor) -> Tensor:
+        """At most this many baselines of other classes, evenly spaced, on the classifier's
+        device."""
+        others = self._baselines.without_class(target)
+        if not len(others):
+            raise ValueError(f"all {len(self._baselines)} baselines are of class {target}")
+        chosen = others.take(evenly_spaced(len(others), n_images))
+        return chosen.to(*device_and_dtype(self.forward_func, like))
+
+
+class ClassMean(WithBaselines, Control):
     r"""
     How close each value of the input is to its mean over images of the class: 1 - abs(x - mean).
 
@@ -117,14 +139,12 @@ class ClassMean(WithBaselines):
         return like_inputs(1 - (images.detach() - wanted).abs(), inputs)
 
     def _mean(self, label: int) -> Tensor:
-        of_class = self._baselines.of_class(label)
-        if not len(of_class):
-            raise ValueError(f"none of the {len(self._baselines)} baselines is of class {label}")
+        of_class = self._of_class(label)
         total = sum(images.double().sum(0) for images in of_class.in_order())
         return torch.as_tensor(total / len(of_class))
 
 
-class BestCrop(WithBaselines):
+class BestCrop(WithBaselines, Control):
     r"""
     The square of the input that works best as a pattern on some of the baselines.
 
@@ -193,14 +213,8 @@ class BestCrop(WithBaselines):
         self, image: Tensor, target: int, area: float, n_images: int, n_positions: int
     ) -> Tensor:
         """The mask (1, H, W) of one input's best square."""
-        others = self._baselines.without_class(target)
-        if not len(others):
-            raise ValueError(f"all {len(self._baselines)} baselines are of class {target}")
-        device, dtype = device_and_dtype(self.forward_func, image)
-        images, image = (
-            others.take(evenly_spaced(len(others), n_images)).to(device, dtype),
-            image.to(device, dtype),
-        )
+        images = self._to_stamp(target, n_images, image)
+        image = image.to(images)
         height, width = image.shape[1:]
         k = pixels_kept(area, (height, width))
         side = min(round(k**0.5), width)
@@ -220,15 +234,9 @@ class BestCrop(WithBaselines):
                 for top, left in dict.fromkeys(places)
                 if 0 <= top <= last_top and 0 <= left <= last_left and (top, left) not in scores
             ]
-            at_once = max(1, AT_ONCE // len(images))
-            for batch in (new[i : i + at_once] for i in range(0, len(new), at_once)):
-                squares = [square(k, side, *place, height, width) for place in batch]
-                masks = torch.stack(squares)[:, None].to(image)
-                stamped = masks * image + (1 - masks) * images  # (squares, images, C, H, W)
-                with torch.no_grad():
-                    logits = self.forward_func(stamped.flatten(0, 1)).float()
-                probabilities = logits.softmax(1)[:, target].view(len(batch), -1).mean(1)
-                scores.update(zip(batch, probabilities.tolist()))
+            squares = ((square(k, side, *place, height, width), image) for place in new)
+            found = mean_probabilities(self.forward_func, squares, images, target)
+            scores.update(zip(new, found))
 
         score(list(product(range(0, last_top + 1, step), range(0, last_left + 1, step))))
         while step > 1:
@@ -237,6 +245,23 @@ class BestCrop(WithBaselines):
             steps = (-step, 0, step)
             score([(top + down, left + right) for down, right in product(steps, steps)])
         return square(k, side, *max(scores, key=lambda place: scores[place]), height, width)
+
+
+def mean_probabilities(
+    forward_func: Classifier,
+    patterns: Iterable[tuple[Tensor, Tensor]],
+    images: Tensor,
+    target: int,
+) -> Iterator[float]:
+    """The mean probability of a class on images that are stamped with each of some patterns, given
+    as masks (1, H, W) and canvases (C, H, W)."""
+    patterns, at_once = iter(patterns), max(1, AT_ONCE // len(images))
+    while batch := list(islice(patterns, at_once)):
+        masks, canvases = (torch.stack(parts)[:, None].to(images) for parts in zip(*batch))
+        stamped = masks * canvases + (1 - masks) * images  # (patterns, images, C, H, W)
+        with torch.no_grad():
+            logits = forward_func(stamped.flatten(0, 1)).float()
+        yield from logits.softmax(1)[:, target].view(len(batch), -1).mean(1).tolist()
 
 
 def square(k: int, side: int, top: int, left: int, height: int, width: int) -> Tensor:
@@ -250,7 +275,7 @@ def square(k: int, side: int, top: int, left: int, height: int, width: int) -> T
 
 def is_control(attribution: Attribution) -> bool:
     """Whether a method is one of the controls."""
-    return isinstance(attribution, RandomPixels | ClassMean | BestCrop)
+    return isinstance(attribution, Control)
 
 
 def like_inputs(result: Tensor, inputs: Tensor | tuple[Tensor]) -> Tensor | tuple[Tensor, ...]:

@@ -6,7 +6,13 @@ from typing import Any
 import numpy.typing as npt
 from torch import Tensor
 
-from captum_classpattern.comparison.records import Record, by_name, control_names, search_names
+from captum_classpattern.comparison.records import (
+    Record,
+    by_name,
+    control_names,
+    cut_from_canvas,
+    search_names,
+)
 from captum_classpattern.comparison.tables import mean_power
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.power import PredictivePower
@@ -14,7 +20,7 @@ from captum_classpattern.visualization import plot_curves, plot_maps
 
 Drawing = tuple[Any, npt.NDArray[Any]]
 Curve = list[tuple[float, float, float, float]]
-COLUMNS = 8  # in a figure, at most
+COLUMNS, CONTROLS = 8, 3  # methods in a figure, and controls among them, at most
 
 
 def strongest_names(records: Sequence[Record], area: float) -> list[str]:
@@ -22,7 +28,7 @@ def strongest_names(records: Sequence[Record], area: float) -> list[str]:
     the higher mean power."""
     powers: dict[tuple[str, str], list[tuple[int, PredictivePower]]] = {}
     for r in records:
-        explains_images = not (r.control or r.searches or r.colours)
+        explains_images = not (r.control or r.searches or r.free)
         if r.powers and r.level == "image" and explains_images:
             powers.setdefault((r.method, r.name), []).append((r.target, r.powers[area]))
     best: dict[str, str] = {}
@@ -32,11 +38,26 @@ def strongest_names(records: Sequence[Record], area: float) -> list[str]:
 
 
 def figure_names(records: Sequence[Record], area: float) -> list[str]:
-    """Names of the methods that a figure has room for: searches, the strongest others, controls."""
+    """Names of the methods that a figure has room for: searches, the strongest others, the
+    strongest controls. Methods whose pixels are not cut from the canvas are left out, unless there
+    are no others."""
+    records = cut_from_canvas(records) or records
     first = search_names(records)[:COLUMNS]
-    last = control_names(records)[: COLUMNS - len(first)]
+    last = _strongest_controls(records, area, min(CONTROLS, COLUMNS - len(first)))
     room = COLUMNS - len(first) - len(last)
     return [*first, *strongest_names(records, area)[:room], *last]
+
+
+def _strongest_controls(records: Sequence[Record], area: float, most: int) -> list[str]:
+    """The names of the controls with the highest mean power, in their own order."""
+    names = control_names(records)
+    groups = by_name([r for r in records if r.control and r.powers])
+    powers = {
+        name: mean_power((r.target, r.powers[area]) for r in group).value
+        for name, group in groups.items()
+    }
+    first = sorted(names, key=lambda name: -powers.get(name, 0.0))[:most]
+    return [name for name in names if name in first]
 
 
 def draw_maps(

@@ -1,7 +1,7 @@
-"""Methods that search colours, too: their pixels are stamped in these, and not in the canvas's."""
+"""Methods whose pixels are not cut from a canvas: their colours, or a change, are searched, too."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from captum.attr import Attribution
@@ -11,8 +11,10 @@ from torch import Tensor
 from captum_classpattern.attribution import ClassPattern, single_tensor
 from captum_classpattern.class_names import parse_targets
 from captum_classpattern.classifier import Classifier
-from captum_classpattern.comparison.controls import WithBaselines, like_inputs
+from captum_classpattern.comparison.controls import BUDGET, WithBaselines, like_inputs
+from captum_classpattern.comparison.universal import universal_patch, universal_perturbation
 from captum_classpattern.images import Images, Labels
+from captum_classpattern.pattern import Pattern
 from captum_classpattern.scanning.rivals import Inversion, neural_cleanse, pixel_inversion
 
 
@@ -28,23 +30,27 @@ class LearnedPattern(Attribution):  # type: ignore[misc]  # captum's class is un
             the Dataset, else the classifier's predictions).
 
     Attributes:
-        colours (Tensor): After ``attribute``, the images that its pixels are cut from.
+        patterns (list[Pattern]): After ``attribute``, what was found for each input, in its own
+            form.
+        free (str): What is searched.
 
     Examples::
 
         >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()
         >>> learned = LearnedPattern(net, torch.rand(30, 1, 8, 8), torch.arange(30) % 3)
         >>> mask = learned.attribute(torch.full((1, 1, 8, 8), 0.5), target=1, area=3 / 64)
-        >>> int(mask.sum()), learned.colours.shape
-        (3, torch.Size([1, 1, 8, 8]))
+        >>> int(mask.sum()), learned.patterns[0].canvas.shape
+        (3, torch.Size([1, 8, 8]))
     """
+
+    free: ClassVar[str] = "places and colours"
 
     def __init__(
         self, forward_func: Classifier, baselines: Images, baseline_labels: Labels = None
     ) -> None:
         super().__init__(forward_func)
         self._search = ClassPattern(forward_func, baselines, baseline_labels).search
-        self.colours: Tensor | None = None
+        self.patterns: list[Pattern] = []
         self.precision: str | None = None
 
     @log_usage()  # type: ignore[untyped-decorator]
@@ -91,22 +97,22 @@ class LearnedPattern(Attribution):  # type: ignore[misc]  # captum's class is un
             precision=precision,
             internal_batch_size=internal_batch_size,
         )
-        self.colours = torch.stack([pattern.canvas for pattern in found])
-        self.precision = found[0].info["precision"]
+        self.patterns, self.precision = found, found[0].info["precision"]
         masks = torch.stack([pattern.mask for pattern in found])
         return like_inputs(masks.to(images).expand_as(images).contiguous(), inputs)
 
 
 class _Inverted(WithBaselines):
-    """What the two inversions have in common: one pattern for each class, whatever the input."""
+    """What the inversions have in common: one pattern for each class, whatever the input."""
 
     invert: Callable[..., Inversion]
+    free: ClassVar[str]
 
     def __init__(
         self, forward_func: Classifier, baselines: Images, baseline_labels: Labels = None
     ) -> None:
         super().__init__(forward_func, baselines, baseline_labels)
-        self.colours: Tensor | None = None
+        self.patterns: list[Pattern] = []
 
     @log_usage()  # type: ignore[untyped-decorator]
     def attribute(
@@ -131,13 +137,19 @@ class _Inverted(WithBaselines):
         Returns:
             *Tensor*: The soft masks, shaped like ``inputs``.
         """
+        return self._inverted(inputs, target, seed=seed, passes=passes)
+
+    def _inverted(
+        self, inputs: Tensor | tuple[Tensor], target: Any, **settings: Any
+    ) -> Tensor | tuple[Tensor, ...]:
+        """The masks that rank the pixels; keeps the patterns in their own form."""
         images = single_tensor(inputs)
         targets: Sequence[int] = parse_targets(target, len(images), self.forward_func)
         found = {
-            y: type(self).invert(self.forward_func, self._baselines, y, passes=passes, seed=seed)
+            y: type(self).invert(self.forward_func, self._baselines, y, **settings)
             for y in dict.fromkeys(targets)
         }
-        self.colours = torch.stack([found[y].pattern.canvas for y in targets])
+        self.patterns = [found[y].own_form for y in targets]
         masks = torch.stack([found[y].pattern.mask for y in targets])
         return like_inputs(masks.to(images).expand_as(images).contiguous(), inputs)
 
@@ -154,7 +166,9 @@ class NeuralCleanse(_Inverted):
             the Dataset, else the classifier's predictions).
 
     Attributes:
-        colours (Tensor): After ``attribute``, the images that its pixels are cut from.
+        patterns (list[Pattern]): After ``attribute``, what was found for each input, in its own
+            form.
+        free (str): What is searched.
 
     Examples::
 
@@ -165,13 +179,13 @@ class NeuralCleanse(_Inverted):
     """
 
     invert = staticmethod(neural_cleanse)
+    free = "places and colours, with a soft mask"
 
 
 class PixelInversion(_Inverted):
     r"""
     How much pixel inversion changes each pixel, see
-    :func:`~captum_classpattern.scanning.rivals.pixel_inversion`. Its change is additive; as a
-    pattern, each pixel has its mean changed colour, which is weaker.
+    :func:`~captum_classpattern.scanning.rivals.pixel_inversion`. Its change is added to images.
 
     Args:
         forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
@@ -180,7 +194,9 @@ class PixelInversion(_Inverted):
             the Dataset, else the classifier's predictions).
 
     Attributes:
-        colours (Tensor): After ``attribute``, the images that its pixels are cut from.
+        patterns (list[Pattern]): After ``attribute``, what was found for each input, in its own
+            form.
+        free (str): What is searched.
 
     Examples::
 
@@ -191,3 +207,112 @@ class PixelInversion(_Inverted):
     """
 
     invert = staticmethod(pixel_inversion)
+    free = "places and changes"
+
+
+class UniversalPatch(_Inverted):
+    r"""
+    A square with free colours that works on all images, see
+    :func:`~captum_classpattern.comparison.universal.universal_patch`.
+
+    Args:
+        forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
+        baselines (Tensor, Dataset or DataLoader): Images to stamp, (C, H, W) each, in [0, 1].
+        baseline_labels (Tensor or Sequence[int], optional): Their classes. Default: None (those of
+            the Dataset, else the classifier's predictions).
+
+    Attributes:
+        patterns (list[Pattern]): After ``attribute``, what was found for each input, in its own
+            form.
+        free (str): What is searched.
+
+    Examples::
+
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()
+        >>> rival = UniversalPatch(net, torch.rand(30, 1, 8, 8), torch.arange(30) % 3)
+        >>> int(rival.attribute(torch.rand(1, 1, 8, 8), target=1, area=9 / 64, passes=500).sum())
+        9
+    """
+
+    invert = staticmethod(universal_patch)
+    free = "place and colours of a square"
+
+    @log_usage()  # type: ignore[untyped-decorator]
+    def attribute(
+        self,
+        inputs: Tensor | tuple[Tensor],
+        target: Any = None,
+        additional_forward_args: Any = None,
+        *,
+        area: float = 0.05,
+        seed: int = 0,
+        passes: int = BUDGET,
+    ) -> Tensor | tuple[Tensor, ...]:
+        r"""
+        Searches one square for each class.
+
+        Args:
+            inputs (Tensor or tuple[Tensor]): Images (N, C, H, W); only their number is used.
+            target (int, str, Tensor or list): The class, by number or name, or one for each input.
+            additional_forward_args (Any, optional): Not used.
+            area (float): Share of the pixels in the square. Default: 0.05.
+            seed (int): Default: 0.
+            passes (int): For each class. Default: 3,500.
+
+        Returns:
+            *Tensor*: 1 in the square and 0 elsewhere, shaped like ``inputs``.
+        """
+        return self._inverted(inputs, target, area=area, seed=seed, passes=passes)
+
+
+class UniversalPerturbation(_Inverted):
+    r"""
+    What each pixel of a small change of all pixels is worth, see
+    :func:`~captum_classpattern.comparison.universal.universal_perturbation`.
+
+    Args:
+        forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
+        baselines (Tensor, Dataset or DataLoader): Images to stamp, (C, H, W) each, in [0, 1].
+        baseline_labels (Tensor or Sequence[int], optional): Their classes. Default: None (those of
+            the Dataset, else the classifier's predictions).
+
+    Attributes:
+        patterns (list[Pattern]): After ``attribute``, what was found for each input, in its own
+            form.
+        free (str): What is searched.
+
+    Examples::
+
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()
+        >>> rival = UniversalPerturbation(net, torch.rand(30, 1, 8, 8), torch.arange(30) % 3)
+        >>> rival.attribute(torch.rand(2, 1, 8, 8), target=1, passes=160).shape
+        torch.Size([2, 1, 8, 8])
+    """
+
+    invert = staticmethod(universal_perturbation)
+    free = "changes of all pixels, 10/255 at most"
+
+    @log_usage()  # type: ignore[untyped-decorator]
+    def attribute(
+        self,
+        inputs: Tensor | tuple[Tensor],
+        target: Any = None,
+        additional_forward_args: Any = None,
+        *,
+        seed: int = 0,
+        passes: int = BUDGET,
+    ) -> Tensor | tuple[Tensor, ...]:
+        r"""
+        Searches one change for each class.
+
+        Args:
+            inputs (Tensor or tuple[Tensor]): Images (N, C, H, W); only their number is used.
+            target (int, str, Tensor or list): The class, by number or name, or one for each input.
+            additional_forward_args (Any, optional): Not used.
+            seed (int): Default: 0.
+            passes (int): For each class. Default: 3,500.
+
+        Returns:
+            *Tensor*: The worth of each pixel's change, shaped like ``inputs``.
+        """
+        return self._inverted(inputs, target, seed=seed, passes=passes)

@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from functools import cached_property
 from statistics import mean
 from typing import Any, cast
@@ -68,11 +68,11 @@ class PrivateModel:
 
 
 class PixelMap:
-    """A map (H, W) that is ranked once, however many masks are cut from it; with the image
-    (C, H, W) of its pixels, if that is not the canvas."""
+    """A map (H, W) that is ranked once, however many masks are cut from it; with the pattern in its
+    own form, if its pixels are not cut from the canvas."""
 
-    def __init__(self, values: Tensor, colours: Tensor | None = None) -> None:
-        self.values, self.colours = values, colours
+    def __init__(self, values: Tensor, own: Pattern | None = None) -> None:
+        self.values, self.own = values, own
         self._orders: dict[str, Tensor] = {}
 
     def ranked_by(self, ranking: str) -> Tensor:
@@ -91,21 +91,20 @@ class PixelMap:
 
 @dataclass(frozen=True)
 class Explanation:
-    """A method's attributions (N, ...), their sums over the channels (N, H, W), the cost, and the
-    images (N, C, H, W) of its pixels, if these are not the canvases."""
+    """A method's attributions (N, ...), their sums over the channels (N, H, W), the cost, and its
+    patterns in their own form, if its pixels are not cut from the canvases."""
 
     raw: Tensor
     by_pixel: Tensor
     passes: float
     seconds: float
-    colours: Tensor | None = None
+    patterns: Sequence[Pattern] = ()
 
     @property
     def maps(self) -> list[PixelMap]:
         """One map per image."""
-        colours = [None] * len(self.by_pixel) if self.colours is None else [*self.colours]
-        pairs = zip(self.by_pixel, colours, strict=True)
-        return [PixelMap(values, image) for values, image in pairs]
+        own: Sequence[Pattern | None] = self.patterns or [None] * len(self.by_pixel)
+        return [PixelMap(*pair) for pair in zip(self.by_pixel, own, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -131,10 +130,13 @@ class BoundMethod:
         return list(inspect.signature(self.attribution.attribute).parameters)
 
     @property
-    def has_colours(self) -> bool:
-        """Whether its pixels have colours of their own, so that it explains the class and no
-        image: after ``attribute``, its ``colours`` are the images (N, C, H, W) of its pixels."""
-        return hasattr(self.attribution, "colours")
+    def free(self) -> str:
+        """What is searched by a method whose pixels are not cut from the canvas, so that it
+        explains the class and no image; empty for others. After ``attribute``, its ``patterns`` are
+        what it found for each image."""
+        if not hasattr(self.attribution, "patterns"):
+            return ""
+        return getattr(self.attribution, "free", "colours")
 
     @property
     def searches(self) -> bool:
@@ -159,20 +161,20 @@ class BoundMethod:
         images = self.model.prepare(images)
         passes, started = self.model.passes, time.perf_counter()
         together = self.searches or self.takes_seed
-        parts, colours = [], []
+        parts: list[Tensor] = []
+        patterns: list[Pattern] = []
         for rows in [slice(None)] if together else [slice(i, i + 1) for i in range(len(images))]:
             with self.seeded(seed):
                 raw = self.attribution.attribute(
                     images[rows], target=list(targets[rows]), **self.settings(area, seed)
                 )
                 parts.append(cast(Tensor, raw).detach())
-            if self.has_colours:
-                colours.append(self.attribution.colours.detach())
+            if self.free:
+                patterns += [pattern.to("cpu") for pattern in self.attribution.patterns]
         raw = torch.cat(parts)
         by_pixel = sum_channels(raw, images.shape)  # also waits for the device
         seconds = time.perf_counter() - started
-        images_of = torch.cat(colours) if colours else None
-        return Explanation(raw, by_pixel, self.model.passes - passes, seconds, images_of)
+        return Explanation(raw, by_pixel, self.model.passes - passes, seconds, patterns)
 
     def settings(self, area: float, seed: int) -> dict[str, Any]:
         """The keywords, with area and seed if the method takes them."""
@@ -238,15 +240,9 @@ class MapSet:
         self.seeds = [self.images[unstamped]] * len(task.seeds)
         if self._is_random():
             self.seeds[1:] = [self._run(*given, seed=seed).maps for seed in task.seeds[1:]]
-        self.other_images: dict[int, PixelMap] = {}
-        if task.other_images:
-            targets, images = list(task.other_images), torch.stack([*task.other_images.values()])
-            self.other_images = dict(
-                zip(targets, self._run(images, targets, seed=task.seed + 1).maps)
-            )
         self.class_means: dict[int, PixelMap] = {}
         self.stamped_mean: PixelMap | None = None
-        explains_images = not (method.searches or method.control or method.has_colours)
+        explains_images = not (method.searches or method.control or method.free)
         if task.class_images and explains_images:
             for target, images in task.class_images.items():
                 maps = self._run(images, [target] * len(images)).by_pixel
@@ -289,6 +285,15 @@ class MapSet:
             return self.method.takes_seed
         again = self._run(canvases[:1], self.task.targets[:1], seed=seeds[1])
         return not again.by_pixel[0].equal(self.images[0].values)
+
+    @cached_property
+    def other_images(self) -> dict[int, PixelMap]:
+        """The map of another image of each class, made when it is first asked for."""
+        others = self.task.other_images
+        if not others:
+            return {}
+        found = self._run(torch.stack([*others.values()]), [*others], seed=self.task.seed + 1)
+        return dict(zip(others, found.maps))
 
     def find(self, level: str, canvas: int) -> PixelMap | None:
         """The map of a canvas, or of its class; None if there is no map of the class."""
@@ -362,15 +367,24 @@ class CanvasResult:
 
     def pattern_at(self, area: float) -> Pattern:
         """The pattern at an area, from the map that was searched for it if there is one."""
+        return self.cut(self._map_at(area), area)
+
+    def own_at(self, area: float) -> Pattern | None:
+        """What was found at an area in its own form, such as with a soft mask; None if the pixels
+        are cut from the canvas."""
+        return self._map_at(area).own
+
+    def _map_at(self, area: float) -> PixelMap:
         searched = self.maps.areas.get(area)
-        return self.cut(self.pixel_map if searched is None else searched[self.canvas], area)
+        return self.pixel_map if searched is None else searched[self.canvas]
 
     def cut(self, pixel_map: PixelMap, area: float) -> Pattern:
-        """The pattern of a map's highest pixels, cut from the canvas, or in their own colours."""
+        """The pattern of a map's highest pixels, cut from the canvas or in its own form."""
+        mask = pixel_map.mask(self.ranking, area)
+        if pixel_map.own is not None:
+            return replace(pixel_map.own, mask=mask.to(pixel_map.own.mask))
         canvas = self.maps.task.canvases[self.canvas].clone()
-        if pixel_map.colours is not None:
-            canvas = pixel_map.colours.to(canvas)
-        return Pattern(canvas, pixel_map.mask(self.ranking, area).to(canvas), self.target)
+        return Pattern(canvas, mask.to(canvas), self.target)
 
     @cached_property
     def localisation(self) -> Localisation | None:

@@ -10,13 +10,18 @@ from torch import Tensor, nn
 
 from captum_classpattern.attribution import ClassPattern
 from captum_classpattern.classifier import Classifier, device_and_dtype, find_module
-from captum_classpattern.comparison.controls import BestCrop, ClassMean, RandomPixels
+from captum_classpattern.comparison.controls import BUDGET, BestCrop, ClassMean, RandomPixels
 from captum_classpattern.comparison.inversions import (
     LearnedPattern,
     NeuralCleanse,
     PixelInversion,
+    UniversalPatch,
+    UniversalPerturbation,
 )
+from captum_classpattern.comparison.nearest import NearestImage
+from captum_classpattern.comparison.random_masks import BestRandomMask
 from captum_classpattern.images import Images, LabelledImages, Labels, evenly_spaced
+from captum_classpattern.optimization import Swap
 from captum_classpattern.optimization.settings import SearchSettings
 
 Make: TypeAlias = Callable[[Any], attr.Attribution]
@@ -36,18 +41,24 @@ DEFAULT = (
     "Lime",
     "KernelShap",
     "RandomPixels",
+    "BestRandomMask",
     "BestCrop",
     "ClassMean",
+    "NearestImage",
+    "NearestFeatures",
+)
+INVERSIONS = (  # their pixels are not cut from a canvas
+    *("LearnedPattern", "UniversalPatch", "NeuralCleanse", "PixelInversion"),
+    "UniversalPerturbation",
 )
 NAMES = (  # of all known methods
     *DEFAULT,
     *("DeepLiftShap", "GuidedBackprop", "Deconvolution", "FeatureAblation", "ShapleyValueSampling"),
-    *("LearnedPattern", "NeuralCleanse", "PixelInversion"),  # they search colours, too
+    *INVERSIONS,
 )
 CELLS = 7  # superpixels per side
 REFERENCES = 20  # baselines of GradientShap and DeepLiftShap
 AT_ONCE = 64
-BUDGET = 3_500  # passes of ClassPattern on one canvas
 
 
 def known_methods(
@@ -69,17 +80,22 @@ def known_methods(
     GradientShap and DeepLiftShap use 20 of the baselines. The Grad-CAMs use the model's last
     feature map (:func:`feature_layer`). Everything else follows Captum's defaults.
 
+    NearestImage compares pixels, and NearestFeatures, the same class, the model's features.
+
     Args:
         baselines (Tensor, Dataset or DataLoader): Search images, (C, H, W) each, in [0, 1].
         baseline_labels (Tensor or Sequence[int], optional): Their classes. Default: None (those of
             the Dataset, else the classifier's predictions).
         names (Sequence[str]): Which methods. Besides the default ones there are DeepLiftShap,
-            GuidedBackprop, Deconvolution, FeatureAblation, ShapleyValueSampling, and three that
-            search colours, too: LearnedPattern, NeuralCleanse and PixelInversion.
-        budget (int, optional): Passes per canvas of the methods that search. Default: None (3,500
-            of ClassPattern, those of a scan for the three that search colours).
-        n_steps (int, optional): Rounds of these searches, instead of a budget. Default: None.
-        max_seconds (float, optional): Stops each of these searches after that time. Default: None.
+            GuidedBackprop, Deconvolution, FeatureAblation, ShapleyValueSampling, and five whose
+            pixels are not cut from a canvas: LearnedPattern, UniversalPatch, NeuralCleanse,
+            PixelInversion and UniversalPerturbation.
+        budget (int, optional): Passes per canvas of the methods that search. Default: None (3,500,
+            and those of a scan for LearnedPattern, NeuralCleanse and PixelInversion).
+        n_steps (int, optional): Rounds of ClassPattern and LearnedPattern, instead of a budget.
+            BestRandomMask gets the passes of ClassPattern. Default: None.
+        max_seconds (float, optional): Stops each search of ClassPattern, LearnedPattern and
+            BestRandomMask after that time. Default: None.
         precision (str): ``"auto"``, ``"full"`` or ``"bfloat16"``, for ClassPattern's searches, as
             in :func:`search_masks`. Default: "auto".
         internal_batch_size (int, optional): At most this many images in one forward pass of
@@ -96,7 +112,7 @@ def known_methods(
 
         >>> methods = known_methods(torch.rand(30, 1, 28, 28), torch.arange(30) % 3)
         >>> len(methods), methods["IntegratedGradients"][1]
-        (15, {'internal_batch_size': 64})
+        (18, {'internal_batch_size': 64})
         >>> methods["NoiseTunnel"] = (
         ...     lambda model: captum.attr.NoiseTunnel(captum.attr.Saliency(model)),
         ...     {"stdevs": 0.05, "nt_samples": 8})
@@ -112,7 +128,11 @@ def known_methods(
         "precision": precision,
         "internal_batch_size": internal_batch_size,
     }
-    found = _all(source, searching, {**searching, "budget": budget})
+    trying = {
+        "budget": Swap().passes(n_steps)[-1] if budget is None and n_steps else budget or BUDGET,
+        "max_seconds": max_seconds,
+    }
+    found = _all(source, searching, trying, {**searching, "budget": budget})
     unknown = [name for name in names if name not in found]
     if unknown:
         raise ValueError(
@@ -123,7 +143,10 @@ def known_methods(
 
 
 def _all(
-    source: LabelledImages, searching: Mapping[str, Any], learning: Mapping[str, Any]
+    source: LabelledImages,
+    searching: Mapping[str, Any],
+    trying: Mapping[str, Any],
+    learning: Mapping[str, Any],
 ) -> dict[str, Method]:
     inverting = {} if learning["budget"] is None else {"passes": learning["budget"]}
     cells, window = grid_cells(*source.shape[1:]), _window(source.shape)
@@ -156,11 +179,16 @@ def _all(
         "Lime": (lambda m: _regressing(attr.Lime, m), sampled),
         "KernelShap": (lambda m: _regressing(attr.KernelShap, m), sampled),
         "RandomPixels": (RandomPixels, {}),
+        "BestRandomMask": (lambda m: BestRandomMask(m, source), trying),
         "BestCrop": (lambda m: BestCrop(m, source), {}),
         "ClassMean": (lambda m: ClassMean(m, source), {}),
+        "NearestImage": (lambda m: NearestImage(m, source), {}),
+        "NearestFeatures": (lambda m: NearestImage(m, source, by="features"), {}),
         "LearnedPattern": (lambda m: LearnedPattern(m, source), learning),
+        "UniversalPatch": (lambda m: UniversalPatch(m, source), inverting),
         "NeuralCleanse": (lambda m: NeuralCleanse(m, source), inverting),
         "PixelInversion": (lambda m: PixelInversion(m, source), inverting),
+        "UniversalPerturbation": (lambda m: UniversalPerturbation(m, source), inverting),
     }
 
 

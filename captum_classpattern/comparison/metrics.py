@@ -31,6 +31,7 @@ Measure: TypeAlias = Callable[[Classifier, CanvasResult, Task], Any]
 POWER = "Predictive power, stability and cost"
 TRIGGER = "Finding the trigger"
 SHAPE = "Simplicity"
+NOT_CUT = "Not cut from a canvas"
 TRANSFER = "Transfer to other models"
 CAPTUM = "Captum's metrics"
 OTHER = "Other metrics"
@@ -123,6 +124,18 @@ def transfer(
     return {name: scorer.power(result.pattern) for name, scorer in others.items()}
 
 
+def own_form(classifier: Classifier, result: CanvasResult, task: Task) -> PredictivePower | None:
+    """Power of what was found in its own form."""
+    own = result.own_at(task.area)
+    return None if own is None or result.stamped else task.scorers[task.model].power(own)
+
+
+def share_changed(classifier: Classifier, result: CanvasResult, task: Task) -> float | None:
+    """Mean of the mask in its own form."""
+    own = result.own_at(task.area)
+    return None if own is None or result.stamped else float(own.mask.double().mean())
+
+
 def localisation(
     classifier: Classifier, result: CanvasResult, task: Task, *, score: str
 ) -> float | None:
@@ -194,7 +207,7 @@ def sensitivity(classifier: Classifier, result: CanvasResult, task: Task) -> Ten
     method = result.maps.method
     if result.stamped or not _is_usual(result) or not _has_image_shape(result):
         return None
-    if method.searches or method.control or method.has_colours:
+    if method.searches or method.control or method.free:
         return None
     value: Tensor = captum.metrics.sensitivity_max(
         method.attribution.attribute,
@@ -232,6 +245,11 @@ _COST = {"table": POWER, "better": "lower"}
 
 #: The built-in metrics, in the order of their columns.
 METRICS = (
+    Metric("own_form", own_form, "power in its own form", table=NOT_CUT, better="higher",
+           description="predictive power of all that was found, such as a soft mask or a change of "
+           "all pixels"),
+    Metric("share_changed", share_changed, "pixels changed", table=NOT_CUT, format=".3f",
+           description="share of the pixels that the own form changes, the mean of its mask"),
     Metric("on", transfer, "power on", better="higher", table=TRANSFER,
            description="predictive power on another model"),
     Metric("iou", partial(localisation, score="iou"), "IoU", **_FOUND,

@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 
 from torch import Tensor
 
+from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.power import PredictivePower
 
 Score: TypeAlias = float | PredictivePower
@@ -38,8 +39,10 @@ class Record:
         scores (dict): The value of each metric by its name, such as ``scores["iou"]``; a dict for
             a metric with several values. Metrics that do not apply are left out.
         precision (str, optional): The number format that a search computed in, such as "bfloat16".
-        colours (dict[float, Tensor]): For a method that searches colours, too, the image (C, H, W)
-            of its pixels at each area; otherwise they are cut from the canvas.
+        free (str): What is searched by a method whose pixels are not cut from the canvas, such as
+            "places and colours"; empty for others.
+        own (dict[float, Pattern]): For such a method, what it found at each area, in its own form:
+            for instance with a soft mask.
     """
 
     model: str
@@ -57,7 +60,8 @@ class Record:
     rethresholded: dict[float, PredictivePower] = field(default_factory=dict)
     scores: dict[str, Score | Mapping[str, Score]] = field(default_factory=dict)
     precision: str | None = None
-    colours: dict[float, Tensor] = field(default_factory=dict)
+    free: str = ""
+    own: dict[float, Pattern] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -78,8 +82,13 @@ def full_name(method: str, level: str, ranking: str) -> str:
 
 def search_names(records: Iterable[Record]) -> list[str]:
     """Names of the methods that search a pattern of the class, and are not controls."""
-    names = (r.name for r in records if (r.searches or r.colours) and not r.control)
+    names = (r.name for r in records if (r.searches or r.free) and not r.control)
     return list(dict.fromkeys(names))
+
+
+def cut_from_canvas(records: Iterable[Record]) -> list[Record]:
+    """The records of the methods whose pixels are cut from the canvas."""
+    return [record for record in records if not record.free]
 
 
 def control_names(records: Iterable[Record]) -> list[str]:

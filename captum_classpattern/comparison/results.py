@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -317,8 +317,11 @@ class Comparison:
             *Pattern*: Binary.
         """
         area = self.area if area is None else area
-        mask, canvas = record.masks[area], record.colours.get(area, self.canvas_of(record))
+        mask = record.masks[area].float()
         info = {"method": record.name, "model": record.model, "area": area}
+        if record.own:
+            return replace(record.own[area], mask=mask, info=info, seen=self.seen)
+        canvas = self.canvas_of(record)
         return Pattern(canvas, mask.to(canvas), record.target, info, self.seen)
 
     def plot_curves(

@@ -79,11 +79,12 @@ def compare(
     Every method gets each canvas with its class and returns a map. The map's highest pixels are
     stamped on the same held-out images, and their predictive power is measured. A map is ranked by
     its sum over the channels and, if it has negative values, also by the absolute value of that
-    sum. For methods that explain single images (all but :class:`ClassPattern` and the controls),
-    the mean of their maps over search images of the class is scored on the same canvas, too. A
-    method whose ``attribute`` takes an ``area`` runs again for each area. A method that fails
-    becomes a row with the reason. Each method runs with the same seed on a private copy of the
-    model.
+    sum. For methods that explain single images (not searches and controls), the mean of their maps
+    over search images of the class is scored on the same canvas, too. A method whose ``attribute``
+    takes an ``area`` runs again for each area. A method whose object has ``patterns`` after
+    ``attribute`` is not cut from the canvas: its pixels are stamped in their own form, and it has
+    tables of its own. A method that fails becomes a row with the reason. Each method runs with the
+    same seed on a private copy of the model.
 
     Args:
         models (Mapping[str, Callable]): Classifiers from pixels (B, C, H, W) in [0, 1] to logits
@@ -293,9 +294,8 @@ def _record(method: str, result: CanvasResult) -> Record:
             if area != task.area
         },
         precision=getattr(bound.attribution, "precision", None),
-        colours={area: pattern.canvas.cpu() for area, pattern in patterns.items()}
-        if bound.has_colours
-        else {},
+        free=bound.free,
+        own={area: own for area in areas if (own := result.own_at(area)) is not None},
     )
 
 

@@ -13,7 +13,7 @@ Row = dict[str, Any]
 T = TypeVar("T")
 RESERVED = (
     "model", "method", "level", "ranking", "kind", "control", "canvas", "canvases", "class",
-    "precision", "failure", "no_pattern",
+    "precision", "failure", "no_pattern", "cut_from_canvas", "free",
 )  # fmt: skip
 
 
@@ -60,7 +60,12 @@ def _columns(name: str, value: Any) -> dict[str, Score]:
 
 def _identity(record: Record) -> Row:
     names = ("model", "method", "level", "ranking", "kind", "control")
-    return {name: getattr(record, name) for name in names}
+    row = {name: getattr(record, name) for name in names}
+    return {
+        **row,
+        "cut_from_canvas": not record.free,
+        **({"free": record.free} if record.free else {}),
+    }
 
 
 def _failure_rows(failures: Iterable[Failure]) -> list[Row]:

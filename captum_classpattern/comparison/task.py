@@ -11,7 +11,7 @@ from torch import Tensor
 from captum_classpattern.classifier import Classifier, device_and_dtype, predict
 from captum_classpattern.comparison.records import STAMPED
 from captum_classpattern.images import LabelledImages, evenly_spaced
-from captum_classpattern.pattern import Pattern
+from captum_classpattern.pattern import AdditivePattern, Pattern
 from captum_classpattern.scores.localisation import changed_pixels
 from captum_classpattern.scores.power import PredictivePower, count_hits, power_of
 
@@ -36,7 +36,7 @@ class Scorer:
         return float((self._predicted == self.held_out.known_labels).double().mean())
 
     def power(self, pattern: Pattern) -> PredictivePower:
-        """The predictive power of a binary pattern. Each distinct one is scored once."""
+        """The predictive power of a pattern. Each distinct one is scored once."""
         key = pattern.target, _hash_of_pixels(pattern)
         if key not in self._scored:
             others = self._others(pattern.target)
@@ -49,8 +49,11 @@ class Scorer:
 
 def _hash_of_pixels(pattern: Pattern) -> bytes:
     """A hash of all that a stamped image depends on."""
-    parts = pattern.mask.bool().cpu(), pattern.pixels.cpu().double()  # NumPy has no bfloat16
-    return hashlib.blake2b(b"".join(part.numpy().tobytes() for part in parts)).digest()
+    is_added = isinstance(pattern, AdditivePattern)
+    shown = pattern.mask * pattern.change if is_added else pattern.pixels
+    parts = pattern.mask.cpu().double(), shown.cpu().double()  # NumPy has no bfloat16
+    content = b"".join(part.numpy().tobytes() for part in parts)
+    return hashlib.blake2b(content, key=b"added" if is_added else b"").digest()
 
 
 @dataclass(frozen=True, eq=False)

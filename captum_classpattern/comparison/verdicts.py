@@ -10,6 +10,7 @@ from captum_classpattern.comparison.records import (
     by_name,
     control_names,
     counted,
+    cut_from_canvas,
     search_names,
 )
 from captum_classpattern.comparison.tables import class_mean, mean_difference, mean_power
@@ -53,7 +54,10 @@ def make_verdicts(
 
 def _power(model: str, records: Sequence[Record], area: float) -> Verdict | None:
     """Which method's pixels turn most other images into the class. Holds if the interval of the
-    difference, paired by canvas, is above 0 for each rival and for no pattern."""
+    difference, paired by canvas, is above 0 for each rival and for no pattern. Methods whose pixels
+    are not cut from the canvas are no rivals."""
+    others = list(dict.fromkeys(r.method for r in records if r.free))
+    records = cut_from_canvas(records)
     groups = by_name(records)
     powers = {
         name: mean_power((r.target, r.powers[area]) for r in group)
@@ -85,7 +89,8 @@ def _power(model: str, records: Sequence[Record], area: float) -> Verdict | None
         "text": f"{model} model, {100 * area:.3g} % of the pixels of {_canvases(records)}, share "
         f"of held-out images predicted as the class: {'; '.join(parts)}. {first} minus "
         f"{rivals[0]}, paired by canvas: {_points(closest)}. In brackets: "
-        f"{_description(intervals)}.",
+        f"{_description(intervals)}."
+        + (f" Not cut from the canvas, so not compared: {', '.join(others)}." if others else ""),
     }
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from captum_classpattern.comparison import Comparison, Record
 from captum_classpattern.comparison.figures import strongest_names
+from captum_classpattern.comparison.metrics import NOT_CUT
 from captum_classpattern.comparison.records import control_names, counted, full_name, search_names
 from captum_classpattern.comparison.tables import rows_by_canvas
 from captum_classpattern.pattern import pixels_kept
@@ -41,7 +42,7 @@ def area_slider(comparison: Comparison) -> AreaSlider:
         *strongest_names(scored, comparison.area)[:1],
         *control_names(scored),
     ]
-    own_colours = len({r.name for r in scored if r.colours})
+    own_colours = len({r.name for r in scored if r.free})
     canvases = _canvases(comparison, len(names), own_colours)
     records = {
         (canvas, r.model, r.name): r
@@ -90,8 +91,9 @@ def _data(
     for name in names:
         named = [record for record in records.values() if record.name == name]
         how = SEARCHED if any(record.searches for record in named) else CUT
-        control = any(record.control for record in named)
-        methods.append({"name": name, "how": f"{CONTROL}, {how}" if control else how})
+        how = f"{CONTROL}, {how}" if any(record.control for record in named) else how
+        how = f"{how}, {NOT_CUT.lower()}" if any(record.free for record in named) else how
+        methods.append({"name": name, "how": how})
     return {
         "height": height,
         "width": width,
@@ -129,7 +131,7 @@ def _cell(record: Record | None) -> Mapping[str, Any] | None:
         return None
     return {
         "masks": [_encode_mask(mask) for mask in record.masks.values()],
-        "pixels": [_encode(image) for image in record.colours.values()],
+        "pixels": [_encode(own.canvas) for own in record.own.values()],
         "powers": [_power(power) for power in record.powers.values()],
         "cut": [
             percent(record.rethresholded[area].value) if area in record.rethresholded else None

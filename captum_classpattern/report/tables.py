@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from captum_classpattern.comparison import STAMPED, Comparison, Metric
-from captum_classpattern.comparison.metrics import CAPTUM, POWER, SHAPE, TRANSFER, TRIGGER
+from captum_classpattern.comparison.metrics import CAPTUM, NOT_CUT, POWER, SHAPE, TRANSFER, TRIGGER
 from captum_classpattern.comparison.records import full_name, search_names
 from captum_classpattern.comparison.tables import columns_of
 from captum_classpattern.report.formats import (
@@ -46,6 +46,13 @@ INTRODUCTIONS = {
         "other classes. With fewer classes, or if all have the same power, it comes from the "
         "classes' Wilson intervals: how much the mean would change with other images of these "
         "classes."
+    ),
+    NOT_CUT: (
+        "These methods search more than which pixels of the canvas to keep: their pixels have free "
+        "colours, or are changed by adding to them. They are not compared with the methods above. "
+        "At an area, the pixels that they rank first are stamped alone. The own form is all that "
+        "was found, such as a soft mask or a change of all pixels; “pixels changed” is the mean of "
+        "its mask. Means and intervals are those of the first table."
     ),
     SHAPE: "The shape of the masks at the compared area.",
     TRANSFER: (
@@ -112,12 +119,14 @@ def tables(comparison: Comparison) -> list[Table]:
     """All tables with any values, the main one first."""
     rows, area = _sorted_rows(comparison), comparison.area
     scored = [row for row in rows if row["kind"] != STAMPED]
+    cut = [row for row in scored if row["cut_from_canvas"]]
+    not_cut = [row for row in scored if not row["cut_from_canvas"]]
     small = [other for other in comparison.areas if other == SMALL != area]
-    main = [
+    powers = [
         *(power_column(f"power at {percent_area(a)}", f"power_{a:g}") for a in (area, *small)),
         no_pattern_column(),
-        *_metric_columns(comparison, POWER),
     ]
+    cost = _metric_columns(comparison, POWER)
     by_area = [power_column(percent_area(a), f"power_{a:g}", drawn=False) for a in comparison.areas]
     trigger = _metric_columns(comparison, TRIGGER)
     found = _found_rows(rows, trigger, comparison.backdoored)
@@ -126,16 +135,17 @@ def tables(comparison: Comparison) -> list[Table]:
     trigger.insert(0, Column("trigger", lambda row: text_cell(owner[row["model"] in backdoored])))
     hidden = [row for row in found if row["kind"] != STAMPED]
     visible = [row for row in found if row["kind"] == STAMPED]
+    free = Column("free", lambda row: text_cell(row["free"]))
+    own = [free, *_metric_columns(comparison, NOT_CUT), *by_area, no_pattern_column(), *cost]
     made = [
-        make_table("main", POWER, INTRODUCTIONS[POWER], scored, main),
-        make_table(
-            "areas", "Predictive power at each area", AREAS, _add_cut(scored, area), by_area
-        ),
+        make_table("main", POWER, INTRODUCTIONS[POWER], cut, [*powers, *cost]),
+        make_table("not-cut", NOT_CUT, INTRODUCTIONS[NOT_CUT], not_cut, own),
+        make_table("areas", "Predictive power at each area", AREAS, _add_cut(cut, area), by_area),
         make_table("hidden", f"{TRIGGER}: hidden", HIDDEN, hidden, trigger),
         make_table("visible", f"{TRIGGER}: visible", VISIBLE, visible, trigger),
     ]
     others = dict.fromkeys(metric.table for metric in comparison.metrics)
-    for i, title in enumerate(title for title in others if title not in (POWER, TRIGGER)):
+    for i, title in enumerate(title for title in others if title not in (POWER, NOT_CUT, TRIGGER)):
         columns = _metric_columns(comparison, title)
         made.append(make_table(f"metrics-{i}", title, INTRODUCTIONS.get(title, ""), rows, columns))
     return [table for table in made if table.rows]

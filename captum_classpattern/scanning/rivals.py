@@ -13,19 +13,30 @@ from torch import Tensor
 from captum_classpattern._validation import check_count
 from captum_classpattern.classifier import Classifier, device_and_dtype, logits_of, preserve_state
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels
-from captum_classpattern.pattern import Pattern
+from captum_classpattern.pattern import AdditivePattern, Pattern
 
 RATE, BETAS = 0.1, (0.5, 0.9)  # of Adam, in both inversions
 TINY, EDGE = 1e-7, 1e-3
 
 
 class Inversion(NamedTuple):
-    """A pattern that an optimiser found for a class, its size in pixels, and how many of the last
-    images it turned into the class."""
+    """A pattern that an optimiser found for a class, its size in pixels, how many of the last
+    images it turned into the class, and the change (C, H, W) if that is added to images."""
 
     pattern: Pattern
     size: float
     success: float
+    change: Tensor | None = None
+
+    @property
+    def own_form(self) -> Pattern:
+        """What was searched: the mask on its colours, or the change of all pixels."""
+        if self.change is None:
+            return self.pattern
+        changed = (self.change != 0).any(0, keepdim=True).to(self.change)
+        return AdditivePattern(
+            self.pattern.canvas, changed, self.pattern.target, change=self.change
+        )
 
 
 def neural_cleanse(
@@ -76,7 +87,7 @@ def neural_cleanse(
         >>> found.pattern.mask.shape, 0 <= found.size <= 64
         (torch.Size([1, 8, 8]), True)
     """
-    task = _Task.of(forward_func, images, labels, target)
+    task = InversionTask.of(forward_func, images, labels, target)
     with preserve_state(forward_func, seed):
         chance = np.random.default_rng([seed, target])
         mask = _spread(_uniform(chance, (1, *task.shape[1:]), task.first)).requires_grad_()
@@ -138,7 +149,7 @@ def pixel_inversion(
 
     Returns:
         *Inversion*: The mask says how much each pixel changes, the canvas its mean colour on the
-        images; the size is the number of pixels that change.
+        images; the size is the number of pixels that change; with the change itself.
 
     Raises:
         ValueError: If there are no images of other classes.
@@ -150,7 +161,7 @@ def pixel_inversion(
         >>> found.pattern.canvas.shape, 0 <= found.size <= 64
         (torch.Size([1, 8, 8]), True)
     """
-    task = _Task.of(forward_func, images, labels, target)
+    task = InversionTask.of(forward_func, images, labels, target)
     with preserve_state(forward_func, seed):
         chance = np.random.default_rng([seed, target])
         parts = [_uniform(chance, task.shape, task.first).requires_grad_() for _ in range(2)]
@@ -183,7 +194,8 @@ def pixel_inversion(
         assert best is not None
         _, size, success, change = best
         colours = task.mean_of(lambda images: (images + change).clamp(0, 1))
-    return Inversion(task.pattern(colours, change.abs().amax(0, keepdim=True)), size, success)
+    pattern = task.pattern(colours, change.abs().amax(0, keepdim=True))
+    return Inversion(pattern, size, success, change.detach().float().cpu())
 
 
 def mm_bd(
@@ -262,7 +274,7 @@ def anomaly_index(sizes: Sequence[float] | npt.NDArray[np.float64]) -> float:
     return float((median - values.min()) / spread)
 
 
-class _Task(NamedTuple):
+class InversionTask(NamedTuple):
     """A classifier, the images of other classes than the target, the first of them on its device,
     and the target."""
 
@@ -272,7 +284,9 @@ class _Task(NamedTuple):
     target: int
 
     @classmethod
-    def of(cls, forward_func: Classifier, images: Images, labels: Labels, target: int) -> "_Task":
+    def of(
+        cls, forward_func: Classifier, images: Images, labels: Labels, target: int
+    ) -> "InversionTask":
         with preserve_state(forward_func, 0):
             given = ensure_labels(forward_func, LabelledImages.of(images, labels))
         others = given.without_class(target)

@@ -1,0 +1,243 @@
+"""Simple controls and methods that are not cut from a canvas, next to the class pattern.
+
+    python benchmarks/rivals.py --fashion-mnist DATA --cifar10 FOLDER --out rivals.jsonl
+
+runs them on the canvases, search images and held-out images of the table in docs/compare.md, with
+3,500 passes each for a canvas or a class, and prints the rows of that table and another one.
+Without a data set its models are left out. Each finished method is appended to the file, so that
+the same command continues after an interruption. The tables of a file are printed by
+
+    python benchmarks/rivals.py --rows benchmarks/results/rivals.jsonl
+"""
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple
+
+import torch
+from findings import head, line
+from problems import train_cifar10
+
+from captum_classpattern import LabelledImages, PixelClassifier, select_canvases
+from captum_classpattern.comparison import METRICS, compare, known_methods
+from captum_classpattern.comparison.methods import INVERSIONS
+from captum_classpattern.comparison.tables import rows_by_canvas
+from captum_classpattern.datasets import load_images
+from captum_classpattern.demo import demo_models
+from captum_classpattern.scores.intervals import (
+    FEWEST_CLASSES,
+    Estimate,
+    bootstrap_over_classes,
+    mean_over_classes,
+)
+
+PER_CLASS = 200  # images, half of which are held out
+AREA, BUDGET = 0.05, 3_500
+NEAREST = ("NearestImage", "NearestFeatures")
+METHODS = ("ClassPattern", "RandomPixels", "BestRandomMask", *NEAREST, *INVERSIONS)
+MEASURED = ("own_form", "share_changed", "passes")
+NAMES = {
+    "ClassPattern": "**class pattern**",
+    "RandomPixels": "*random pixels*",
+    "BestRandomMask": "*best random mask*",
+    "NearestImage": "*nearest image, by pixels*",
+    "NearestFeatures": "*nearest image, by features*",
+}
+
+Row = Mapping[str, Any]
+
+
+class Setting(NamedTuple):
+    """A model with the images and the canvases of one command of ``classpattern compare``."""
+
+    name: str
+    model: PixelClassifier
+    search: LabelledImages
+    held_out: LabelledImages
+    canvases: torch.Tensor
+    max_images: int
+
+
+def settings(
+    data: str, root: Path | None, models: Mapping[str, PixelClassifier], max_images: int
+) -> list[Setting]:
+    """The images are split, and the canvases chosen by the first model, as the command does."""
+    first = next(iter(models.values()))
+    channels = next(p for p in first.parameters() if p.ndim == 4).shape[1]
+    loaded = load_images(data, channels=channels, limit=PER_CLASS, seed=0, root=root)
+    search, held_out = loaded.halves(0)
+    classes = sorted(set(search.known_labels.tolist()))
+    chosen = [select_canvases(first, search, target=y, n=1, seed=0) for y in classes]
+    return [
+        Setting(name, model, search, held_out, torch.cat(chosen), max_images)
+        for name, model in models.items()
+    ]
+
+
+def demo_settings(root: Path) -> list[Setting]:
+    """The embedded models, on images of Fashion-MNIST's test set."""
+    models = {f"demo, {name}": model for name, model in demo_models().items()}
+    return settings("torchvision:FashionMNIST", root, models, 100)
+
+
+def cifar10_settings(folder: Path, names: Sequence[str]) -> list[Setting]:
+    """CIFAR-10 models; the canvases are the natural one's."""
+    models = {
+        f"CIFAR-10, {name}": PixelClassifier(train_cifar10.load_model(name))
+        for name in dict.fromkeys(["natural", *names])
+    }
+    found = settings(str(folder / "test"), None, models, 150)
+    return [setting for setting in found if setting.name.removeprefix("CIFAR-10, ") in names]
+
+
+def measure(setting: Setting, method: str, budget: int) -> list[Row]:
+    """One row for each canvas; an error if the method fails."""
+    found = compare(
+        {setting.name: setting.model},
+        setting.canvases,
+        sorted(set(setting.search.known_labels.tolist())),
+        search=setting.search,
+        held_out=setting.held_out,
+        methods=known_methods(setting.search, names=[method], budget=budget),
+        metrics=[metric for metric in METRICS if metric.name in MEASURED],
+        area=AREA,
+        areas=[AREA],
+        triggers={},
+        class_images=0,
+        max_images=setting.max_images,
+        n_seeds=1,
+    )
+    if found.failures:
+        raise RuntimeError(f"{method} failed: {found.failures[0].reason}")
+    return rows_by_canvas(found.records, [], found.metrics)
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a file; none if there is no file."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [json.loads(row) for row in lines]
+
+
+def measure_all(found: Sequence[Setting], methods: Sequence[str], out: Path, budget: int) -> None:
+    """Appends the rows that the file lacks, one method of a model at a time."""
+    done = {(row["model"], row["method"]) for row in read_rows(out)}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    for setting in found:
+        for method in methods:
+            if (setting.name, method) not in done:
+                print(f"measuring {method}, {setting.name}", flush=True)
+                rows = measure(setting, method, budget)
+                with out.open("a", encoding="utf-8") as file:
+                    file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def tables(rows: Sequence[Row]) -> Iterator[str]:
+    """The controls with a column for each model, then for each model the other methods."""
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    yield head("method", *models)
+    for method, name in NAMES.items():
+        of_method = [row for row in rows if row["method"] == method]
+        if of_method:
+            yield line(name, *(powers_of(of_method, model) for model in models))
+    yield line("*no pattern*", *(percent(without(rows, model)) for model in models))
+    for model in models:
+        of_model = [row for row in rows if row["model"] == model]
+        others = [name for name in INVERSIONS if any(r["method"] == name for r in of_model)]
+        if others:
+            yield from own_table(model, of_model, others)
+
+
+def powers_of(rows: Sequence[Row], model: str) -> str:
+    """The best ranking of a method on a model."""
+    best = strongest([row for row in rows if row["model"] == model])
+    return "" if not best else interval(mean(best, f"power_{AREA:g}"))
+
+
+def strongest(rows: Sequence[Row]) -> list[Row]:
+    """The rows of the ranking with the highest mean power."""
+    groups = [[r for r in rows if r["ranking"] == kind] for kind in ("signed", "absolute")]
+    groups = [group for group in groups if group]
+    return max(groups, key=lambda group: mean(group, f"power_{AREA:g}").value, default=[])
+
+
+def own_table(model: str, rows: Sequence[Row], methods: Sequence[str]) -> Iterator[str]:
+    """A row for each method that is not cut from a canvas, below the class pattern."""
+    yield f"\n### {model}\n"
+    yield head(
+        "method", "free", f"{100 * AREA:g} % of the pixels", "minus class pattern, points",
+        "own form", "pixels changed", "passes",
+    )  # fmt: skip
+    patterns = strongest([row for row in rows if row["method"] == "ClassPattern"])
+    for method in ("ClassPattern", *methods):
+        group = strongest([row for row in rows if row["method"] == method])
+        if not group:
+            continue
+        own = "own_form" in group[0]
+        yield line(
+            NAMES.get(method, method),
+            group[0].get("free", "nothing: cut from the canvas"),
+            interval(mean(group, f"power_{AREA:g}")),
+            difference(group, patterns) if own else "",
+            interval(mean(group, "own_form")) if own else "",
+            percent(fmean(row["share_changed"] for row in group) if own else AREA),
+            f"{fmean(row['passes'] for row in group):,.0f}",
+        )
+    yield line("*no pattern*", "", percent(without(rows, model)), "", "", "", "")
+
+
+def mean(rows: Sequence[Row], key: str) -> Estimate:
+    """The mean over classes with its interval."""
+    powers = {row["class"]: [(row[key], (row[f"{key}_low"], row[f"{key}_high"]))] for row in rows}
+    return mean_over_classes(powers)
+
+
+def difference(rows: Sequence[Row], others: Sequence[Row]) -> str:
+    """The mean difference of the powers on the same canvases, in points, with its interval over
+    classes if there are five or more."""
+    key, known = f"power_{AREA:g}", {row["canvas"]: row for row in others}
+    pairs = [(row, known[row["canvas"]]) for row in rows if row["canvas"] in known]
+    points = {row["class"]: [100 * (row[key] - other[key])] for row, other in pairs}
+    if len(points) < FEWEST_CLASSES:
+        return f"{fmean(value for [value] in points.values()):+.1f}" if points else ""
+    found = bootstrap_over_classes(points)
+    return f"{found.value:+.1f} ({found.interval[0]:+.1f} to {found.interval[1]:+.1f})"
+
+
+def without(rows: Sequence[Row], model: str) -> float:
+    """The share of images that are predicted as the class without a pattern."""
+    return fmean({r["class"]: r["no_pattern"] for r in rows if r["model"] == model}.values())
+
+
+def interval(estimate: Estimate) -> str:
+    low, high = estimate.interval
+    return f"{percent(estimate.value)} ({100 * low:.1f}-{100 * high:.1f})"
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--fashion-mnist", type=Path, help="torchvision's folder, for the demo")
+    parser.add_argument("--cifar10", type=Path, help="folder with test/<class>/")
+    parser.add_argument("--cifar10-models", nargs="+", default=["natural"], metavar="NAME")
+    parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS, metavar="NAME")
+    parser.add_argument("--budget", type=int, default=BUDGET, help="passes for a canvas or class")
+    parser.add_argument("--out", type=Path, default=Path("rivals.jsonl"))
+    parser.add_argument("--rows", type=Path, help="print the tables of these rows, run nothing")
+    given = parser.parse_args(arguments)
+    if given.rows is None:
+        found = demo_settings(given.fashion_mnist) if given.fashion_mnist else []
+        found += cifar10_settings(given.cifar10, given.cifar10_models) if given.cifar10 else []
+        if not found:
+            parser.error("--fashion-mnist, --cifar10 or --rows is needed")
+        measure_all(found, given.methods, given.out, given.budget)
+    print(*tables(read_rows(given.rows or given.out)), sep="\n")
+
+
+if __name__ == "__main__":
+    main()

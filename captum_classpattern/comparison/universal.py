@@ -1,0 +1,199 @@
+"""Adversarial changes that work on all images: a patch anywhere, a small change of all pixels. They
+were written from the papers."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from captum_classpattern._validation import check_count
+from captum_classpattern.classifier import Classifier, preserve_state
+from captum_classpattern.comparison.controls import BUDGET, mean_probabilities, square
+from captum_classpattern.images import Images, Labels, evenly_spaced
+from captum_classpattern.pattern import pixels_kept
+from captum_classpattern.scanning.rivals import BETAS, RATE, Inversion, InversionTask
+
+PLACES, PLACED = 100, 12  # at most this many places are tried, each on so many images
+EPSILON = 10 / 255  # largest change of a universal perturbation, as published
+STEPS_TO_EDGE = 10  # of sign-gradient steps from no change to the largest one
+
+
+def universal_patch(
+    forward_func: Classifier,
+    images: Images,
+    target: int,
+    *,
+    labels: Labels = None,
+    area: float = 0.05,
+    passes: int = BUDGET,
+    batch_size: int = 16,
+    seed: int = 0,
+) -> Inversion:
+    r"""
+    An adversarial patch: a square with free colours that turns images into a class, wherever it is
+    (Brown et al. 2017, arXiv 1712.09665), stamped at its best place.
+
+    Adam minimises the cross-entropy over the colours. Each image of a batch gets the square at a
+    random place; the paper's rotations and scales are left out. Then the square is tried at places
+    on a grid, at most 100 of them, on the same 12 images. The place with the highest mean
+    probability of the class is taken.
+
+    Args:
+        forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
+        images (LabelledImages, Tensor, Dataset or DataLoader): Images; those of the class are left
+            out.
+        target (int): The class.
+        labels (Tensor or Sequence[int], optional): Their classes. Default: None (those that come
+            with the images, else the classifier's predictions).
+        area (float): Share of the pixels in the square. Its sides are round(sqrt(k)) for k pixels;
+            the remaining ones form one more row. Default: 0.05.
+        passes (int): Images that go forward and backward in all. One that is only used to choose
+            the place counts half. Default: 3,500.
+        batch_size (int): Images in a step. Default: 16.
+        seed (int): Default: 0.
+
+    Returns:
+        *Inversion*: The square on its colours; the size is its number of pixels.
+
+    Raises:
+        ValueError: If there are no images of other classes, the square does not fit into the image,
+            or the passes do not suffice for the choice of the place and one step.
+
+    Examples::
+
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()
+        >>> images, labels = torch.rand(30, 1, 8, 8), torch.arange(30) % 3
+        >>> found = universal_patch(net, images, 1, labels=labels, area=9 / 64, passes=500)
+        >>> found.pattern.canvas.shape, found.size
+        (torch.Size([1, 8, 8]), 9.0)
+    """
+    task = InversionTask.of(forward_func, images, labels, target)
+    channels, height, width = task.shape
+    k = pixels_kept(area, (height, width))
+    side = min(round(k**0.5), width)
+    shape, last = (-(-k // side), side), (height - -(-k // side), width - side)
+    if last[0] < 0:
+        raise ValueError(f"a square of {k} pixels does not fit into {height}x{width}")
+    check_count("passes", passes)
+    places = list(_grid(*last))
+    chosen = task.images.take(evenly_spaced(len(task.images), PLACED)).to(task.first)
+    left = passes - len(places) * len(chosen) // 2
+    if left < batch_size:
+        raise ValueError(
+            f"passes must be at least {passes - left + batch_size}, got {passes}: "
+            f"{passes - left} to choose among {len(places)} places, and one step of {batch_size}"
+        )
+    mask = square(k, side, 0, 0, *shape).to(task.first)
+    with preserve_state(forward_func, seed):
+        chance = np.random.default_rng([seed, target])
+        raw = torch.from_numpy(chance.random((channels, *shape))).to(task.first)
+        raw = (raw * 0.98 + 0.01).logit().requires_grad_()
+        adam = torch.optim.Adam([raw], RATE, BETAS)
+        success = 0.0
+        for wins, batches in task.epochs(chance, left, batch_size, 1):
+            for batch in batches:
+                tops, lefts = (chance.integers(0, end + 1, len(batch)).tolist() for end in last)
+                patch = torch.cat([mask, raw.sigmoid()])
+                placed = [_placed(patch, place, height, width) for place in zip(tops, lefts)]
+                whole = torch.stack(placed)
+                stamped = whole[:, :1] * whole[:, 1:] + (1 - whole[:, :1]) * batch
+                loss = task.loss(stamped, wins)
+                adam.zero_grad()
+                loss.backward(inputs=[raw])  # type: ignore[no-untyped-call]
+                adam.step()
+            success = float(np.mean(wins))
+        patch = torch.cat([mask, raw.detach().sigmoid()])
+        tried = (_placed(patch, place, height, width) for place in places)
+        patterns = ((whole[:1], whole[1:]) for whole in tried)
+        scores = list(mean_probabilities(task.forward_func, patterns, chosen, target))
+        best = _placed(patch, places[scores.index(max(scores))], height, width)
+    return Inversion(task.pattern(best[1:], best[:1]), float(k), success)
+
+
+def _placed(patch: Tensor, place: tuple[int, int], height: int, width: int) -> Tensor:
+    """A patch (C, h, w) in an empty image (C, height, width)."""
+    (top, left), (h, w) = place, patch.shape[1:]
+    return F.pad(patch, (left, width - w - left, top, height - h - top))
+
+
+def _grid(last_top: int, last_left: int) -> Iterator[tuple[int, int]]:
+    """Places with equal steps, as many as fit into the limit."""
+    step = 1
+    while (last_top // step + 1) * (last_left // step + 1) > PLACES:
+        step += 1
+    for top in range(0, last_top + 1, step):
+        for left in range(0, last_left + 1, step):
+            yield top, left
+
+
+def universal_perturbation(
+    forward_func: Classifier,
+    images: Images,
+    target: int,
+    *,
+    labels: Labels = None,
+    epsilon: float = EPSILON,
+    passes: int = BUDGET,
+    batch_size: int = 16,
+    seed: int = 0,
+) -> Inversion:
+    r"""
+    A universal perturbation: one small change of all pixels that turns images into a class
+    (Moosavi-Dezfooli et al. 2017, arXiv 1610.08401). This is its targeted form, found by projected
+    sign-gradient steps (Shafahi et al. 2020, arXiv 1811.11304).
+
+    It starts at no change. Each step moves every value of the change by a tenth of ``epsilon``
+    against the sign of the gradient of a batch's cross-entropy, and clips it to
+    [-epsilon, epsilon].
+
+    Args:
+        forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
+        images (LabelledImages, Tensor, Dataset or DataLoader): Images; those of the class are left
+            out.
+        target (int): The class.
+        labels (Tensor or Sequence[int], optional): Their classes. Default: None (those that come
+            with the images, else the classifier's predictions).
+        epsilon (float): Largest change of a value, in (0, 1]. Default: 10 / 255.
+        passes (int): Images that go forward and backward in all. Default: 3,500.
+        batch_size (int): Images in a step. Default: 16.
+        seed (int): Default: 0.
+
+    Returns:
+        *Inversion*: The change; the mask says what each pixel's change is worth to first order, by
+        the mean gradient of all steps, relative to the largest one. The canvas is the mean changed
+        colour on the images. The size is the number of pixels that change.
+
+    Raises:
+        ValueError: If there are no images of other classes, or ``epsilon`` is out of range.
+
+    Examples::
+
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()
+        >>> images, labels = torch.rand(30, 1, 8, 8), torch.arange(30) % 3
+        >>> found = universal_perturbation(net, images, 1, labels=labels, passes=320)
+        >>> round(255 * float(found.change.abs().max()))
+        10
+    """
+    if not 0 < epsilon <= 1:
+        raise ValueError(f"epsilon must lie in (0, 1], got {epsilon}")
+    task = InversionTask.of(forward_func, images, labels, target)
+    with preserve_state(forward_func, seed):
+        chance = np.random.default_rng([seed, target])
+        change = torch.zeros(task.shape).to(task.first)
+        total, success = torch.zeros_like(change), 0.0
+        for wins, batches in task.epochs(chance, passes, batch_size, 1):
+            for batch in batches:
+                change.requires_grad_()
+                loss = task.loss((batch + change).clamp(0, 1), wins)
+                (slope,) = torch.autograd.grad(loss, change)
+                total += slope
+                step = epsilon / STEPS_TO_EDGE * slope.sign()
+                change = (change.detach() - step).clamp(-epsilon, epsilon)
+            success = float(np.mean(wins))
+        worth = (-total * change).clamp(min=0).sum(0, keepdim=True)
+        colours = task.mean_of(lambda images: (images + change).clamp(0, 1))
+    pattern = task.pattern(colours, worth / worth.max().clamp(min=torch.finfo(worth.dtype).tiny))
+    size = float((change != 0).any(0).sum())
+    return Inversion(pattern, size, success, change.float().cpu())
