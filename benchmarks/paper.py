@@ -12,7 +12,7 @@ models with ``tutorials/train_cifar10.py``; those of group ``epochs`` with ``nat
 checkpoint of ``tutorials/bring_your_own_model.py --rate 0``, another network for claim 3.
 
 ``--protocol authors`` searches and scores as the authors' scripts do, beside our protocol on the
-same models, and prints that table alone: about half an hour of one core.
+same models, and prints their tables alone: about half an hour of one core.
 """
 
 import argparse
@@ -198,9 +198,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--protocol", choices=("ours", "authors"), default="ours")
     options = parser.parse_args(arguments)
     if options.protocol == "authors":
+        if options.only or options.other or options.rounds != parser.get_default("rounds"):
+            parser.error("--protocol authors takes no --only, --other or --rounds")
         with contextlib.redirect_stdout(sys.stderr):
             rows = protocol.measure(options.data, options.out / "protocol.jsonl")
-        print(*protocol.table(rows), sep="\n")
+        print(*protocol.tables(rows), sep="\n")
         return
     with contextlib.redirect_stdout(sys.stderr):  # standard output gets only the tables
         found = search_all(options.data, options.out, options.rounds, options.only or list(GROUPS))

@@ -8,6 +8,7 @@ by whether they are of the class and whether they were searched.
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import NamedTuple
 
 import torch
@@ -66,6 +67,14 @@ STEPS = (
     Step("our solver, the same canvases", OUR_SOLVER, ALL[3:]),
     Step("our protocol: the better of two positive canvases", OURS, ALL[3:]),
     Step("*for comparison: the authors' patterns on the searched images*", AUTHORS, ALL[2:3]),
+)
+CHANGES = (  # title, a step, the one it is compared with, the control that is taken off both
+    ("the class's own images add", STEPS[0], STEPS[1], None),
+    ("the searched images add", STEPS[1], STEPS[2], None),
+    ("the authors' protocol adds, above no pattern", STEPS[0], STEPS[2], "no pattern"),
+    ("searched images, minus unseen ones", STEPS[5], STEPS[2], None),
+    ("our solver adds", STEPS[3], STEPS[2], None),
+    ("positive canvases, and a choice between two, add", STEPS[4], STEPS[3], None),
 )
 
 
@@ -183,8 +192,8 @@ def score(
     return dict(zip(SCORES, found))
 
 
-def table(rows: Sequence[Row]) -> Iterator[str]:
-    """A row for each step, and for each model its power and its controls."""
+def tables(rows: Sequence[Row]) -> Iterator[str]:
+    """The powers and their controls, step by step, and what each step changes."""
     names = list(dict.fromkeys(row["model"] for row in rows))
     yield head(
         "searched with, scored on",
@@ -196,11 +205,11 @@ def table(rows: Sequence[Row]) -> Iterator[str]:
             power, *controls = (bootstrap_over_classes(shares(rows, name, step, s)) for s in SCORES)
             cells += [interval(power, "%"), ", ".join(f"{mean.value:.1%}" for mean in controls)]
         yield line(step.title, *cells)
-    gains = (bootstrap_over_classes(differences(rows, name)) for name in names)
-    yield line(
-        "**what the protocol adds** (the first row minus the third, paired by class)",
-        *(cell for gain in gains for cell in (interval(gain, " points"), "")),
-    )
+    yield ""
+    yield head("points, paired by class", *names)
+    for title, first, second, score in CHANGES:
+        found = (differences(rows, name, first, second, score) for name in names)
+        yield line(title, *(interval(bootstrap_over_classes(change)) for change in found))
 
 
 def shares(rows: Sequence[Row], name: str, step: Step, score: str) -> dict[int, list[float]]:
@@ -213,13 +222,21 @@ def shares(rows: Sequence[Row], name: str, step: Step, score: str) -> dict[int, 
     return found
 
 
-def differences(rows: Sequence[Row], name: str) -> dict[int, list[float]]:
-    """For each class what the authors' images add to the power on unseen images of others."""
-    theirs, unseen = (shares(rows, name, step, "power") for step in (STEPS[0], STEPS[2]))
-    return {y: [a - b for a, b in zip(theirs[y], unseen[y])] for y in theirs}
+def differences(
+    rows: Sequence[Row], name: str, first: Step, second: Step, above: str | None
+) -> dict[int, list[float]]:
+    """For each class how much larger the power is at one step than at another; or its distance
+    from a control."""
+    found: list[dict[int, float]] = []
+    for step in (first, second):
+        means = {y: fmean(of_class) for y, of_class in shares(rows, name, step, "power").items()}
+        for y, control in shares(rows, name, step, above).items() if above else ():
+            means[y] -= fmean(control)
+        found.append(means)
+    return {y: [value - found[1][y]] for y, value in found[0].items()}
 
 
-def interval(mean: Estimate, unit: str) -> str:
-    """A mean in percent with its interval over classes."""
+def interval(mean: Estimate, unit: str = "") -> str:
+    """A mean in percent or points with its interval over classes."""
     low, high = (100 * end for end in mean.interval)
     return f"{100 * mean.value:.1f}{unit} ({low:.1f} to {high:.1f})"
