@@ -353,7 +353,7 @@ def test_the_figure_has_a_row_of_masks_for_each_network_and_for_random_pixels(fo
     assert texts[:4] == ["50%", "0%", "0%", "0%"]
     assert texts[-4:] == ["0%", "1%", "2%", "3%"]
     assert (
-        "two searches on one model: 0.00 to 0.00; random masks: 0.01" in drawn.texts[0].get_text()
+        "two searches on one model: 0.00 to 0.00\nrandom masks: 0.01" in drawn.texts[0].get_text()
     )
 
 
