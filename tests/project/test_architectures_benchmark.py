@@ -324,6 +324,7 @@ def test_distillation_by_hand(found):
         "|  | divergence from the teacher's probabilities | 0.250 | 0.500 | 0.250 |",
         "| white | its patterns on itself | 55.0% | 55.0% | 0.0% (0.0 to 0.0) |",
         "| white | its patterns on the teacher | 30.0% | 60.0% | 30.0% (30.0 to 30.0) |",
+        "| white | its patterns on other architectures | 10.0% | 20.0% | 10.0% (10.0 to 10.0) |",
         "| white | the teacher's patterns on it | 30.0% | 30.0% | 0.0% (0.0 to 0.0) |",
         "| white | IoU with the teacher's masks | 1.00 | 1.00 | 0.000 (0.000 to 0.000) |",
     ]
