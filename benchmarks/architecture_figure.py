@@ -15,7 +15,7 @@ from captum_classpattern.demo import CLASS_NAMES
 SHOWN = (1, 8, 9)  # classes
 CELL, GAP = 0.62, 0.5  # inches: a side of a cell, the space between two parts
 LEFT, RIGHT, TOP, BOTTOM = 2.15, 0.15, 2.05, 0.15  # inches around all parts
-COLOURS = colormaps["viridis"]
+COLOURS, FRAME = colormaps["viridis"], "#8c959f"
 
 
 def draw(rows: Sequence[Row]) -> Figure:
@@ -40,7 +40,7 @@ def draw(rows: Sequence[Row]) -> Figure:
             axis.imshow(mask, cmap="gray", vmin=0, vmax=1)
             axis.set(xticks=[], yticks=[])
             for edge in axis.spines.values():
-                edge.set(color="white", linewidth=2)
+                edge.set(color=FRAME, linewidth=1.5)  # white pixels can lie at the border
             if row == 0:
                 axis.set_title(CLASS_NAMES[shown[column]], rotation=45, ha="left", fontsize=12)
             if column == 0:
@@ -56,8 +56,9 @@ def draw(rows: Sequence[Row]) -> Figure:
     figure.text(
         starts[2] / width,
         (BOTTOM + CELL / 2) / height,
-        f"bold: other training seeds of the same network\ntwo searches on one model: "
-        f"{min(searches):.2f} to {max(searches):.2f}; random masks: {iou_by_chance(found):.2f}",
+        "bold: other training seeds of the same network\n"
+        f"two searches on one model: {min(searches):.2f} to {max(searches):.2f}\n"
+        f"random masks: {iou_by_chance(found):.2f}",
         va="center",
         fontsize=11,
     )

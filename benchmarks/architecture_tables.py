@@ -128,7 +128,8 @@ def matrix(
 
 def distillation_table(found: Sequence[Found]) -> Iterator[str]:
     """The student that was trained alone and the distilled one, compared with the teacher, which is
-    the ResNet of the same seed. The intervals are of paired differences."""
+    the ResNet of the same seed; other architectures have other seeds. The intervals are of paired
+    differences."""
     yield head("canvas", "measure", "alone", "distilled", "difference")
     for name, column, text in (
         ("accuracy", "accuracy", "{:.1%}"),
@@ -145,6 +146,9 @@ def distillation_table(found: Sequence[Found]) -> Iterator[str]:
             "its patterns on itself": lambda name, each=each: each.values(name, "power"),
             "its patterns on the teacher": lambda name, each=each: each.powers(
                 name, TEACHER, same_seed=True
+            ),
+            "its patterns on other architectures": lambda name, each=each: pooled(
+                [each.powers(name, other) for other in each.others(name)]
             ),
             "the teacher's patterns on it": lambda name, each=each: each.powers(
                 TEACHER, name, same_seed=True

@@ -33,7 +33,7 @@ from captum_classpattern.scores import transfer_powers
 from captum_classpattern.scores.power import beats, random_pixels
 
 AREA, DRAWS = 0.05, 3  # DRAWS: of random pixels
-SEARCH, HELD_OUT = 2_000, 500  # test images
+SEARCH, HELD_OUT = 2_000, 400  # test images
 
 
 class Key(NamedTuple):

@@ -324,6 +324,7 @@ def test_distillation_by_hand(found):
         "|  | divergence from the teacher's probabilities | 0.250 | 0.500 | 0.250 |",
         "| white | its patterns on itself | 55.0% | 55.0% | 0.0% (0.0 to 0.0) |",
         "| white | its patterns on the teacher | 30.0% | 60.0% | 30.0% (30.0 to 30.0) |",
+        "| white | its patterns on other architectures | 10.0% | 20.0% | 10.0% (10.0 to 10.0) |",
         "| white | the teacher's patterns on it | 30.0% | 30.0% | 0.0% (0.0 to 0.0) |",
         "| white | IoU with the teacher's masks | 1.00 | 1.00 | 0.000 (0.000 to 0.000) |",
     ]
@@ -353,7 +354,7 @@ def test_the_figure_has_a_row_of_masks_for_each_network_and_for_random_pixels(fo
     assert texts[:4] == ["50%", "0%", "0%", "0%"]
     assert texts[-4:] == ["0%", "1%", "2%", "3%"]
     assert (
-        "two searches on one model: 0.00 to 0.00; random masks: 0.01" in drawn.texts[0].get_text()
+        "two searches on one model: 0.00 to 0.00\nrandom masks: 0.01" in drawn.texts[0].get_text()
     )
 
 
