@@ -94,10 +94,10 @@ class SanityCheck:
         Returns:
             *list[dict]*: One row for each method, ranking and step, with means over classes and
             their 95 % intervals (:term:`bootstrap over classes`; None with fewer than five
-            classes). ``layers`` is how many layers are random, ``lowest`` is the last of them. The
-            row of 0 layers is the agreement between seeds. With held-out images there are the
-            ``power`` of each map's pixels on the original model, and its controls. A failure is a
-            row whose ``failure`` gives the reason.
+            classes). ``layers`` is how many layers are random (None for the other model),
+            ``lowest`` is the last of them. The row of 0 layers is the agreement between seeds.
+            With held-out images there are the ``power`` of each map's pixels on the original model,
+            and its controls. A failure is a row whose ``failure`` gives the reason.
         """
         rows = []
         for (method, ranking, test, count), group in self._groups().items():
@@ -105,7 +105,7 @@ class SanityCheck:
                 "method": method,
                 "ranking": ranking,
                 "test": test,
-                "layers": count,
+                "layers": count if test == "layers" else None,
                 "lowest": self.layers[count - 1][0] if count else None,
                 "canvases": len({a.canvas for a in group}),
             }
@@ -138,7 +138,9 @@ class SanityCheck:
         - ``"random"``: between seeds is not above chance. The maps of the unchanged model do not
           agree with each other, so the test is not applicable.
         - ``"no change"``: lost is not above 0.
-        - ``"part stays"``: lost is above 0, and after is above chance.
+        - ``"most stays"``: lost is above 0, and after is more than half-way from chance to between
+          seeds.
+        - ``"part stays"``: lost is above 0, and after is above chance, but not above half-way.
         - ``"gone"``: lost is above 0, and after is not above chance.
 
         Args:
@@ -182,8 +184,10 @@ class SanityCheck:
             **_mean("after", after),
             **_mean("lost", lost),
         }
+        above_half = {y: [fmean(after[y]) - (fmean(seeds[y]) + chance) / 2] for y in after}
         lows = [row[f"{name}_low"] for name in ("between_seeds", "lost", "after")]
-        row["verdict"] = None if None in lows else _verdict(*lows, chance=chance)
+        half = _mean("above_half", above_half)["above_half_low"]
+        row["verdict"] = None if None in lows else _verdict(*lows, half, chance=chance)
         if self.random_pixels:
             powers = _by_class(group, "power")
             row |= _mean("power", _by_class(before, "power"))
@@ -243,12 +247,16 @@ class SanityCheck:
         )
 
 
-def _verdict(between_seeds: float, lost: float, after: float, *, chance: float) -> str:
-    """The verdict from the lower ends of three intervals, see :meth:`SanityCheck.verdicts`."""
+def _verdict(
+    between_seeds: float, lost: float, after: float, above_half: float, *, chance: float
+) -> str:
+    """The verdict from the lower ends of the intervals, see :meth:`SanityCheck.verdicts`."""
     if between_seeds <= chance:
         return "random"
     if lost <= 0:
         return "no change"
+    if above_half > 0:
+        return "most stays"
     return "part stays" if after > chance else "gone"
 
 

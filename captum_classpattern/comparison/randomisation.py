@@ -64,9 +64,10 @@ def randomised(model: nn.Module, layers: Sequence[Layer], seed: int) -> nn.Modul
     A copy of a model whose layers, in this order, have new random weights.
 
     A module with ``reset_parameters`` is initialised as PyTorch does it, which also resets the
-    running statistics of a batch norm. The parameters of any other module are drawn from a normal
-    distribution with the mean and the standard deviation of their values. The first layers get the
-    same weights however many follow.
+    running statistics of a batch norm. Parameters that this leaves as they were, such as those of
+    a weight norm, and the parameters of any other module are drawn from a normal distribution with
+    the mean and the standard deviation of their values. The first layers get the same weights
+    however many follow.
 
     Args:
         model (nn.Module): The classifier. It is not changed.
@@ -87,11 +88,12 @@ def randomised(model: nn.Module, layers: Sequence[Layer], seed: int) -> nn.Modul
     with preserve_state(twin, seed), torch.no_grad():
         for name in (name for layer in layers for name in layer):
             part = twin.get_submodule(name)
+            trained = [values.clone() for values in part.parameters(recurse=False)]
             reset = getattr(part, "reset_parameters", None)
             if callable(reset):
                 reset()
-                continue
-            for values in part.parameters(recurse=False):
-                if values.is_floating_point() and values.numel() > 1:
+            for values, before in zip(part.parameters(recurse=False), trained):
+                is_left = values.equal(before) and values.is_floating_point()
+                if is_left and values.numel() > 1 and float(values.std()) > 0:
                     values.normal_(float(values.mean()), float(values.std()))
     return twin

@@ -32,6 +32,7 @@ from captum_classpattern.comparison.randomisation import Layer, layers_from_top,
 from captum_classpattern.comparison.records import Failure, format_error
 from captum_classpattern.comparison.run import check_methods
 from captum_classpattern.comparison.task import Scorer, Task, check_held_out, check_separate
+from captum_classpattern.fingerprints import hash_of_model
 from captum_classpattern.images import ImagesAndLabels, LabelledImages, ensure_labels
 from captum_classpattern.pattern import Pattern, combined_hash, pixels_kept
 from captum_classpattern.scores.power import random_pixels
@@ -159,7 +160,13 @@ def sanity_check(
                 "methods": {name: plain_keywords(method) for name, method in chosen.items()},
                 "search_images": len(search),
                 "search_images_hash": combined_hash(search.hashes),
+                "max_images": max_images,
                 "held_out_images": 0 if scorer is None else len(scorer.held_out),
+                "held_out_images_hash": None
+                if scorer is None
+                else combined_hash(scorer.held_out.hashes),
+                "model": hash_of_model(forward_func),
+                "other": None if other is None else hash_of_model(other),
                 "versions": versions(),
             },
         )
