@@ -34,6 +34,7 @@ from captum_classpattern.scores.power import beats, random_pixels
 
 AREA, DRAWS = 0.05, 3  # DRAWS: of random pixels
 SEARCH, HELD_OUT = 2_000, 400  # test images
+DIGITS = 5  # of the shares in the rows
 
 
 class Key(NamedTuple):
@@ -139,10 +140,10 @@ def search(
             "class": canvas.target,
             "image": canvas.image,
             "mask": packed(pattern.mask),
-            "power": power.value,
+            "power": round(power.value, DIGITS),
             "images": power.n,
-            "no_pattern": power.without,
-            "random_pixels": random,
+            "no_pattern": round(power.without, DIGITS),
+            "random_pixels": round(random, DIGITS),
             "beats_controls": beats(power, controls),
         }
 
@@ -203,7 +204,9 @@ def transferred(
                 "tested": tested.network,
                 "tested_seed": tested.seed,
                 "canvas": kind,
-                "powers": {str(p.target): power.value for p, power in zip(patterns, powers)},
+                "powers": {
+                    str(p.target): round(power.value, DIGITS) for p, power in zip(patterns, powers)
+                },
             }
 
 
