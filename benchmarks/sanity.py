@@ -12,9 +12,10 @@ interruption. ``--rows FILE`` prints the tables of a finished file at once.
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from captum.attr import Attribution
 from findings import Row, append_rows, head, line, read_rows
 from paper_search import InBfloat16
 from problems import Problem, cifar10_problems, demo_problems, train_cifar10
@@ -29,8 +30,16 @@ LEFT_OUT = ("FeatureAblation", "ShapleyValueSampling", *INVERSIONS)
 AREA, IMAGES, STEPS, SEED = 0.05, 200, 6, 0
 BUDGET = 1_000  # passes per canvas of a search
 OTHER = "random_labels"
+IMAGE = "the image itself"  # a control that knows the canvas but not the model
 OF_GROUP = ("ranking", "test", "randomised")
 OF_CANVAS = ("target", "seed", "iou", "correlation", "power")
+
+
+class Image(Attribution):
+    """The map is the canvas: its brightest pixels come first."""
+
+    def attribute(self, inputs: Tensor, target: Any = None) -> Tensor:
+        return inputs.clone()
 
 
 class Case(NamedTuple):
@@ -74,7 +83,9 @@ def check_of(case: Case, canvases: Tensor, name: str, budget: int) -> SanityChec
         case.classes,
         search=search,
         held_out=(problem.held_out, problem.held_out_labels),
-        methods=known_methods(*search, names=[name], budget=budget),
+        methods={IMAGE: Image}
+        if name == IMAGE
+        else known_methods(*search, names=[name], budget=budget),
         other=case.other,
         area=AREA,
         n_steps=case.n_steps,
@@ -158,7 +169,10 @@ def measure(found: Sequence[Case], out: Path, names: Sequence[str], budget: int)
 def tables(found: Mapping[str, SanityCheck]) -> Iterator[str]:
     """A table for each model and test."""
     for model, check in found.items():
-        verdicts = {(v["test"], v["method"], v["ranking"]): v for v in check.verdicts()}
+        verdicts, orders = (
+            {(v["test"], v["method"], v["ranking"]): v for v in check.verdicts(measure)}
+            for measure in ("iou", "correlation")
+        )
         for test in dict.fromkeys(test for test, _, _ in verdicts):
             methods = [
                 method for t, method, ranking in verdicts if (t, ranking) == (test, "signed")
@@ -169,7 +183,8 @@ def tables(found: Mapping[str, SanityCheck]) -> Iterator[str]:
             after = "all" if test == "layers" else "other labels"
             yield head(
                 "method", "between seeds", *(name for name, _ in shown), f"{after} (95 %)",
-                "verdict", "absolute: verdict", "power", "power after", "above random pixels",
+                "verdict", "absolute: verdict", "order: signed", "absolute", "power",
+                "power after", "above random pixels",
             )  # fmt: skip
             for method in methods:
                 signed = verdicts[test, method, "signed"]
@@ -181,6 +196,7 @@ def tables(found: Mapping[str, SanityCheck]) -> Iterator[str]:
                     with_interval(signed, "after", "{:.2f}"),
                     signed["verdict"],
                     f"{absolute['after']:.2f}: {absolute['verdict']}" if absolute else "",
+                    *(order(orders, test, method, ranking) for ranking in ("signed", "absolute")),
                     f"{signed['power']:.1%}",
                     f"{signed['power_after']:.1%}",
                     points(signed),
@@ -188,6 +204,12 @@ def tables(found: Mapping[str, SanityCheck]) -> Iterator[str]:
             yield f"\n{controls(check)}"
         for failure in check.failures:
             yield f"\n{failure.method} fails ({failure.model}): {failure.reason}"
+
+
+def order(orders: Mapping[Any, Row], test: str, method: str, ranking: str) -> str:
+    """The rank correlation after, with all layers random or other labels."""
+    row = orders.get((test, method, ranking))
+    return f"{row['after']:.2f}" if row else ""
 
 
 def steps_shown(check: SanityCheck) -> list[tuple[str, int]]:
@@ -238,7 +260,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--budget", type=int, default=BUDGET, help="passes of a search")
     given = parser.parse_args(arguments)
     if not given.rows:
-        names = given.methods or [name for name in NAMES if name not in LEFT_OUT]
+        names = given.methods or [IMAGE, *(name for name in NAMES if name not in LEFT_OUT)]
         measure(cases(given.cifar10), given.out, names, given.budget)
     found = checks(rows_with(given.rows or given.out, given.budget))
     print(*tables(found), sep="\n")

@@ -263,7 +263,9 @@ def test_weights_that_a_reset_leaves_are_random_too():
     other = randomised(net, layers_from_top(net, SEARCH[:1]), seed=1)
     for name, values in other.named_parameters():
         assert not (values == net.get_parameter(name)).any(), name
-    assert float(other[1].weight.detach().std()) == pytest.approx(float(net[1].weight.detach().std()), rel=0.1)
+    assert float(other[1].weight.detach().std()) == pytest.approx(
+        float(net[1].weight.detach().std()), rel=0.1
+    )
 
 
 # ---- verdicts

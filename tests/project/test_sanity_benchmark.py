@@ -117,17 +117,19 @@ def test_the_tables_by_hand():
     assert list(sanity.tables({"m": check})) == [
         "\n### m: layers\n",
         "| method | between seeds | last layer | 1 of 4 layers | all (95 %) | verdict | "
-        "absolute: verdict | power | power after | above random pixels |\n"
-        "|---|---|---|---|---|---|---|---|---|---|",
-        "| B | 1.00 | 1.00 | 1.00 | 1.00 (1.00 to 1.00) | no change | 0.50: part stays | 50.0% | "
-        "50.0% | 46.0 (46.0 to 46.0)* |",
-        "| A | 1.00 | 0.50 | 0.50 | 0.00 (0.00 to 0.00) | gone |  | 50.0% | 3.0% | "
+        "absolute: verdict | order: signed | absolute | power | power after | "
+        "above random pixels |\n|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| B | 1.00 | 1.00 | 1.00 | 1.00 (1.00 to 1.00) | no change | 0.50: part stays | 0.50 | "
+        "0.50 | 50.0% | 50.0% | 46.0 (46.0 to 46.0)* |",
+        "| A | 1.00 | 0.50 | 0.50 | 0.00 (0.00 to 0.00) | gone |  | 0.50 |  | 50.0% | 3.0% | "
         "-1.0 (-1.0 to -1.0) |",
         "\nRandom masks have an IoU of 0.026; random pixels a power of 4.0%, no pattern 1.0%.",
         "\n### m: labels\n",
-        "| method | between seeds | other labels (95 %) | verdict | absolute: verdict | power | "
-        "power after | above random pixels |\n|---|---|---|---|---|---|---|---|",
-        "| A | 1.00 | 0.25 (0.25 to 0.25) | part stays |  | 50.0% | 4.0% | 0.0 (0.0 to 0.0) |",
+        "| method | between seeds | other labels (95 %) | verdict | absolute: verdict | "
+        "order: signed | absolute | power | power after | above random pixels |\n"
+        "|---|---|---|---|---|---|---|---|---|---|",
+        "| A | 1.00 | 0.25 (0.25 to 0.25) | part stays |  | 0.50 |  | 50.0% | 4.0% | "
+        "0.0 (0.0 to 0.0) |",
         "\nRandom masks have an IoU of 0.026; random pixels a power of 4.0%, no pattern 1.0%.",
     ]
 
@@ -135,5 +137,8 @@ def test_the_tables_by_hand():
 def test_the_page_has_the_tables_of_the_committed_rows(capsys):
     sanity.main(["--rows", str(ROOT / "benchmarks" / "results" / "sanity.jsonl")])
     page = (ROOT / "docs" / "sanity_checks.md").read_text()
-    for table in re.split(r"\n+### .*\n+", capsys.readouterr().out)[1:]:
+    tables = re.split(r"\n+### .*\n+", capsys.readouterr().out)[1:]
+    assert len(tables) == 2  # layers and labels
+    for table in tables:
+        assert table.count("\n| ") > 15
         assert table.strip() in page
