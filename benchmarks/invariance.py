@@ -3,9 +3,10 @@
     python benchmarks/invariance.py --cifar10 FOLDER --out invariance.jsonl
 
 searches the strongest pattern of each class of the CIFAR-10 models, profiles it on held-out images,
-and prints a table for each transform. A backdoored model's trigger is profiled, too. Without
-``--cifar10``, it takes the demo's models. Each finished class is appended to the file, so that the
-same command continues after an interruption, and prints the tables of a finished file at once.
+and prints a summary and a table for each transform. A backdoored model's trigger is profiled, too.
+Without ``--cifar10``, it takes the demo's models. Each finished class is appended to the file, so
+that the same command continues after an interruption, and prints the tables of a finished file at
+once.
 """
 
 import argparse
@@ -133,6 +134,29 @@ def tables(rows: Sequence[Row]) -> Iterator[str]:
             yield line(name, *cells(group, values))
 
 
+def summary(rows: Sequence[Row]) -> Iterator[str]:
+    """A row for each transform: the mean range over which half of the power stays."""
+    names = [name for name, _ in groups(rows)]
+    yield head("transform", "unit", *names)
+    for transform in dict.fromkeys(row["transform"] for row in rows):
+        of_transform = [row for row in rows if row["transform"] == transform]
+        by_name = dict(groups(of_transform))
+        ranges = (mean_range(by_name.get(name, ())) for name in names)
+        yield line(transform, of_transform[0]["unit"], *ranges)
+
+
+def mean_range(rows: Sequence[Row]) -> str:
+    """The mean ends of the ranges, and how many patterns are above their controls if some are
+    not; a plus sign marks an end that some pattern reaches without losing half of its power."""
+    ends = [row["half_power"] for row in rows if row["half_power"] is not None]
+    if not ends:
+        return ""
+    low, high = (fmean(half[end] for half in ends) for end in ("low", "high"))
+    signs = ("+" if any(half[f"open_{end}"] for half in ends) else "" for end in ("low", "high"))
+    text = " to ".join(f"{end:.3g}{sign}" for end, sign in zip((low, high), signs))
+    return text if len(ends) == len(rows) else f"{text} ({len(ends)} of {len(rows)})"
+
+
 def groups(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
     """The rows of each model, those of a backdoor apart."""
     for model in dict.fromkeys(row["model"] for row in rows):
@@ -210,6 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for row in read_rows(given.out)
         if row["model"] in names and all(row[name] == settings[name] for name in SETTINGS)
     ]
+    print(*summary(rows), sep="\n")
     print(*tables(rows), sep="\n")
 
 

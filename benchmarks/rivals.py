@@ -11,14 +11,14 @@ the same command continues after an interruption. The tables of a file are print
 """
 
 import argparse
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from findings import head, line
+from findings import Row, append_rows, head, line, read_rows
+from paper_search import InBfloat16
 from problems import train_cifar10
 
 from captum_classpattern import LabelledImages, PixelClassifier, select_canvases
@@ -46,8 +46,6 @@ NAMES = {
     "NearestImage": "*nearest image, by pixels*",
     "NearestFeatures": "*nearest image, by features*",
 }
-
-Row = Mapping[str, Any]
 
 
 class Setting(NamedTuple):
@@ -84,9 +82,9 @@ def demo_settings(root: Path) -> list[Setting]:
 
 
 def cifar10_settings(folder: Path, names: Sequence[str]) -> list[Setting]:
-    """CIFAR-10 models; the canvases are the natural one's."""
+    """CIFAR-10 models in bfloat16, as they were trained; the canvases are the natural one's."""
     models = {
-        f"CIFAR-10, {name}": PixelClassifier(train_cifar10.load_model(name))
+        f"CIFAR-10, {name}": PixelClassifier(InBfloat16(train_cifar10.load_model(name)).eval())
         for name in dict.fromkeys(["natural", *names])
     }
     found = settings(str(folder / "test"), None, models, 150)
@@ -115,23 +113,15 @@ def measure(setting: Setting, method: str, budget: int) -> list[Row]:
     return rows_by_canvas(found.records, [], found.metrics)
 
 
-def read_rows(path: Path) -> list[Row]:
-    """The rows of a file; none if there is no file."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [json.loads(row) for row in lines]
-
-
 def measure_all(found: Sequence[Setting], methods: Sequence[str], out: Path, budget: int) -> None:
     """Appends the rows that the file lacks, one method of a model at a time."""
     done = {(row["model"], row["method"]) for row in read_rows(out)}
-    out.parent.mkdir(parents=True, exist_ok=True)
     for setting in found:
         for method in methods:
             if (setting.name, method) not in done:
                 print(f"measuring {method}, {setting.name}", flush=True)
                 rows = measure(setting, method, budget)
-                with out.open("a", encoding="utf-8") as file:
-                    file.writelines(json.dumps(row) + "\n" for row in rows)
+                append_rows(out, rows)
 
 
 def tables(rows: Sequence[Row]) -> Iterator[str]:

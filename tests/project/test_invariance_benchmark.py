@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from scripts import imported
+from scripts import ROOT, imported
 from torch import nn
 
 from captum_classpattern import PixelClassifier
@@ -37,8 +37,8 @@ def test_one_command_profiles_all_classes_and_continues(tiny, tmp_path, capsys):
     invariance.main(given)
     printed = capsys.readouterr().out
     assert printed.count("profiling ") == 5  # two classes of two models, and a trigger
-    tables = printed[printed.index("\n### shift (pixels)") :]
-    lines = tables.split("\n")
+    tables = printed[printed.index("| transform |") :]
+    lines = tables[tables.index("\n### shift (pixels)") :].split("\n")
     assert [row for row in lines if row.startswith("#")] == [
         "### shift (pixels)",
         "### JPEG (quality)",
@@ -64,7 +64,7 @@ def test_one_command_profiles_all_classes_and_continues(tiny, tmp_path, capsys):
     invariance.main(given)  # profiles what is missing, and finds the same
     again = capsys.readouterr().out
     assert again.count("profiling ") == 2
-    assert again[again.index("\n### shift") :] == tables
+    assert again[again.index("| transform |") :] == tables
     invariance.main(given)
     assert capsys.readouterr().out == tables
     invariance.main([*given, "--models", "natural"])
@@ -113,3 +113,20 @@ def test_five_classes_have_an_interval_and_none_has_empty_cells():
     assert invariance.width(rows).startswith("3.00 (")
     none = [row(0, (None, None), None)]
     assert list(invariance.cells(none, [1, 2])) == ["0 of 1", "", "", "", "", "", ""]
+
+
+def test_the_summary_by_hand(monkeypatch):
+    monkeypatch.setattr(invariance, "TARGETS", {})
+    rows = [row(0, (0.9, 0.5), 2.0), row(1, (0.5, 0.1), 1.0, is_open=True), row(2, (0, 0), None)]
+    title, cells = "\n".join(invariance.summary(rows)).split("\n")[::2]
+    assert title == "| transform | unit | m |"
+    assert cells == "| shift | pixels | 0 to 1.5+ (2 of 3) |"
+    assert invariance.mean_range([row(0, (0, 0), None)]) == ""
+
+
+def test_the_page_has_the_tables_of_the_committed_rows():
+    rows = invariance.read_rows(ROOT / "benchmarks" / "results" / "invariance.jsonl")
+    page = (ROOT / "docs" / "invariance.md").read_text()
+    assert "\n".join(invariance.summary(rows)) in page
+    shift = [row for row in rows if row["transform"] == "shift"]
+    assert "\n".join(list(invariance.tables(shift))[1:]) in page
