@@ -158,7 +158,7 @@ def own_table(model: str, rows: Sequence[Row], methods: Sequence[str]) -> Iterat
     yield f"\n### {model}\n"
     yield head(
         "method", "free", f"{100 * AREA:g} % of the pixels", "minus class pattern, points",
-        "own form", "pixels changed", "passes",
+        "own form", "mean of the mask", "passes",
     )  # fmt: skip
     patterns = strongest([row for row in rows if row["method"] == "ClassPattern"])
     for method in ("ClassPattern", *methods):

@@ -107,7 +107,7 @@ def test_the_tables_by_hand():
         "| *no pattern* | 2.0 % | 2.0 % |",
         "\n### m\n",
         "| method | free | 5 % of the pixels | minus class pattern, points | own form "
-        "| pixels changed | passes |\n|---|---|---|---|---|---|---|",
+        "| mean of the mask | passes |\n|---|---|---|---|---|---|---|",
         "| **class pattern** | nothing: cut from the canvas | 30.0 % (22.1-39.3) |  |  | 5.0 % "
         "| 3,488 |",
         "| NeuralCleanse | f | 15.0 % (9.4-23.2) | -15.0 | 80.0 % (71.5-86.3) | 20.0 % | 3,488 |",
