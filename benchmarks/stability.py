@@ -3,7 +3,7 @@
     python benchmarks/stability.py --cifar10 FOLDER --out stability.jsonl
 
 searches each class of the CIFAR-10 models with several seeds on the same canvas, and scores the
-consensus of five seeds next to one search with five times the passes. Without ``--cifar10``, it
+consensus of four seeds next to one search with four times the passes. Without ``--cifar10``, it
 takes the demo's natural model. Each finished search of all classes is appended to the file, so that
 the same command continues after an interruption. The tables and the picture are made from the rows:
 
@@ -286,8 +286,11 @@ class Rows:
             for y in self.classes
         })  # fmt: skip
 
-    def found_by_all(self) -> Estimate:
-        """The share of a pattern's pixels that all searches of its group found."""
+    def found_by_all(self) -> Estimate | None:
+        """The share of a pattern's pixels that all searches of its group found; None if there is
+        no whole group."""
+        if len(self.of(SINGLE, self.classes[0])) < GROUP:
+            return None
         shares: dict[int, list[float]] = {}
         for y in self.classes:
             masks = self.masks(SINGLE, y)
@@ -301,11 +304,11 @@ class Rows:
         return sorted({row["size"] for row in self.rows if row["kind"] == CONSENSUS})
 
 
-def studies(rows: Sequence[Row]) -> Iterator[tuple[str, Rows]]:
-    """Each model and kind of canvas that has consensuses."""
+def studies(rows: Sequence[Row], kind: str = CONSENSUS) -> Iterator[tuple[str, Rows]]:
+    """Each model and kind of canvas that has consensuses, or searches."""
     for model, canvas in dict.fromkeys((row["model"], row["canvas"]) for row in rows):
         study = Rows(rows, model, canvas)
-        if any(row["kind"] == CONSENSUS for row in study.rows):
+        if any(row["kind"] == kind for row in study.rows):
             yield f"{model}, {canvas}", study
 
 
@@ -339,7 +342,9 @@ def agreement(rows: Sequence[Row]) -> Iterator[str]:
         "chance",
         "found by all",
     )
-    for name, study in studies(rows):
+    for name, study in studies(rows, SINGLE):
+        if study.iou(SINGLE) is None:
+            continue
         row = study.rows[0]
         kept, total = len(row["pixels"]), row["shape"][0] * row["shape"][1]
         yield line(
@@ -354,24 +359,31 @@ def agreement(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def across(rows: Sequence[Row]) -> Iterator[str]:
-    """IoU of patterns of a class with the same seed, on two canvases or of two networks."""
-    yield head("IoU of a class's patterns on ...", "IoU")
+    """IoU of patterns with the same seed, on two canvases or of two networks: of a class, and, as a
+    control, of different classes."""
+    yield head("IoU of patterns on ...", "the same class", "other classes")
     for model in dict.fromkeys(row["model"] for row in rows):
         for pair in (("positive", "second positive"), ("positive", "white")):
-            studies = [Rows(rows, model, canvas) for canvas in pair]
-            if all(study.rows for study in studies):
-                yield line(f"{model}: {' and '.join(pair)} canvas", share(between(*studies)))
-    networks = [Rows(rows, model, "white") for model in NETWORKS]
-    if all(study.rows for study in networks):
-        yield line(f"white canvas: {' and '.join(NETWORKS)}", share(between(*networks)))
+            yield from between(
+                f"{model}: {' and '.join(pair)} canvas", *(Rows(rows, model, c) for c in pair)
+            )
+    networks = (Rows(rows, model, "white") for model in NETWORKS)
+    yield from between(f"white canvas: {' and '.join(NETWORKS)}", *networks)
 
 
-def between(one: Rows, other: Rows) -> Estimate:
-    """The IoU of patterns of the same class and seed."""
-    return bootstrap_over_classes({
-        y: [mean_pairwise_iou(p) for p in zip(one.masks(SINGLE, y), other.masks(SINGLE, y))]
-        for y in one.classes
-    })  # fmt: skip
+def between(name: str, one: Rows, other: Rows) -> Iterator[str]:
+    """A row of :func:`across`, if there are patterns of both."""
+    if not (one.rows and other.rows):
+        return
+    masks = [{y: each.masks(SINGLE, y) for y in one.classes} for each in (one, other)]
+    same, others = {}, {}
+    for y in one.classes:
+        found = {
+            z: fmean(mean_pairwise_iou(pair) for pair in zip(masks[0][y], masks[1][z]))
+            for z in one.classes
+        }
+        same[y], others[y] = [found.pop(y)], [fmean(found.values())]
+    yield line(name, *(share(bootstrap_over_classes(values)) for values in (same, others)))
 
 
 def powers(rows: Sequence[Row]) -> Iterator[str]:
