@@ -185,14 +185,14 @@ class Pattern(Perturbation):  # type: ignore[misc]  # captum's class is untyped
         Stamps images with the mask times a strength: the method of ``captum.robust.Perturbation``.
 
         Args:
-            inputs (Tensor): As in :meth:`stamp`.
+            inputs (Tensor): As in :meth:`Pattern.stamp`.
             strength (float): Factor on the mask, in [0, 1]: 0 changes nothing. Default: 1.0.
 
         Returns:
             *Tensor*: The stamped images.
 
         Raises:
-            TypeError, ValueError: As :meth:`stamp`, or if the strength is not in [0, 1].
+            TypeError, ValueError: As :meth:`Pattern.stamp`, or if the strength is not in [0, 1].
         """
         mask = self._mask_for(inputs, strength)
         return mask * self.canvas.to(inputs) + (1 - mask) * inputs
@@ -322,7 +322,7 @@ class AdditivePattern(Pattern):
         Adds the change times the mask and a strength, and clips to [0, 1].
 
         Args:
-            inputs (Tensor): As in :meth:`stamp`.
+            inputs (Tensor): As in :meth:`Pattern.stamp`.
             strength (float): Factor on the mask, in [0, 1]: 0 changes nothing. Default: 1.0.
 
         Returns:
