@@ -190,7 +190,7 @@ def test_trust_pickle_is_the_only_way_past(tmp_path):
     text = (
         f"{path} was not opened: it is a bare pickle, which can run its author's code when "
         rf"it is opened. It imports {SYSTEM}. Ask for a plain state dict \(torch.save\(model"
-        r".state_dict\(\), path\), or .* Only if you trust .* trust_pickle=True \(--trust-pickle\)"
+        r".state_dict\(\), path\), or .* Only if you trust .* `trust_pickle=True`"
     )
     with pytest.raises(ValueError, match=text):
         open_checkpoint(path)
