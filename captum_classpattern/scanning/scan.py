@@ -250,9 +250,8 @@ class Scan:
         if self.family in self._others:
             changes = self.profile.changes[self.family]
             shown = pictures(self.family, self.references.shape, {target: changes[target]})
-            return shown[
-                target
-            ], f"{self.family}, {percent(self.profile.others[self.family][target], 0)}"
+            power = self.profile.others[self.family][target]
+            return shown[target], f"{self.family}, {percent(power, 0)}"
         size = self.profile.enough_pixels(target)
         power = self.profile.powers[size][target]
         pattern = self.profile.patterns[size, target]

@@ -225,8 +225,9 @@ def _names(
 def _check_labels(images: LabelledImages) -> None:
     if images.labels is None:
         raise ValueError(
-            f"{images.argument} have no labels: give their classes as `labels`, or a LabelledImages "
-            "or Dataset that has them; load_images reads a folder of folders, one per class"
+            f"{images.argument} have no labels: give their classes as `labels`, or a "
+            "LabelledImages or Dataset that has them; load_images reads a folder of folders, one "
+            "per class"
         )
 
 
@@ -236,8 +237,8 @@ def _class_number(target: Any, names: ClassNames | None, classifier: Classifier)
         return names.find(target)
     if isinstance(target, str):
         raise ValueError(
-            f"`target` is {target!r}, but neither the model nor the images name their classes: give "
-            "`class_names`, or the number of the class"
+            f"`target` is {target!r}, but neither the model nor the images name their classes: "
+            "give `class_names`, or the number of the class"
         )
     return parse_targets(target, 1, classifier)[0]
 

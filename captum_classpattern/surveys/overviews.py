@@ -204,7 +204,7 @@ def _names(models: Models) -> dict[int, str]:
     known: dict[int, tuple[str, str]] = {}  # by class: a model, and its name of the class
     for model, row in models.items():
         for target, one in row.items():
-            if (name := _name(one)) is None:
+            if (name := _name(one)) in (None, f"class {target}"):
                 continue
             first, other = known.setdefault(target, (model, name))
             if not _alike(name, other):

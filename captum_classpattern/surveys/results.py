@@ -531,8 +531,8 @@ def check_settings(
     )
     if n_steps is None and budget is not None and budget < LEAST_BUDGET:
         raise ValueError(
-            f"`budget={budget}` is too small: give at least {LEAST_BUDGET} passes per class and kind "
-            "of canvas"
+            f"`budget={budget}` is too small: give at least {LEAST_BUDGET} passes per class and "
+            "kind of canvas"
         )
     if internal_batch_size is not None:
         check_count("internal_batch_size", internal_batch_size)

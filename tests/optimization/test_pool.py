@@ -303,8 +303,8 @@ def test_the_papers_loop_has_a_budget_too():
 
 def test_a_budget_that_is_too_small():
     text = (
-        r"budget=500 is too small: one step on each canvas takes \d{3} passes per class; give a "
-        "larger budget or fewer canvases"
+        r"`budget=500` is too small: one step on each canvas takes \d{3} passes per class; give a "
+        "larger `budget` or fewer canvases"
     )
     with pytest.raises(ValueError, match=text):
         search(keep=1, budget=500)
