@@ -317,7 +317,8 @@ def test_a_solver_without_known_passes_has_no_budget():
         def run(self, search):
             yield from ()
 
-    with pytest.raises(ValueError, match=r"solver='fixed' does not say how many passes .* n_steps"):
+    text = r"solver='fixed' does not say how many passes .* `n_steps`"
+    with pytest.raises(ValueError, match=text):
         search(solver=Fixed(), budget=500)
 
 

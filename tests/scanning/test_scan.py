@@ -9,7 +9,7 @@ import torch
 from shown import HOSTILE, check, read, table_of
 from torch import nn
 
-from captum_classpattern import LabelledImages, Pattern
+from captum_classpattern import LabelledImages, Pattern, PixelClassifier
 from captum_classpattern.scanning import ReferenceSet, scan
 from captum_classpattern.scanning.profile import PER_CLASS, SCORED, SIZES, Profile
 from captum_classpattern.scanning.scan import judge

@@ -146,14 +146,14 @@ def test_hostile_names_are_escaped(tmp_path):
         check(path.read_text(encoding="utf-8"))
 
 
-def survey(n, **settings):
+def survey(classes, **settings):
     return Survey(
         [
             finding(y, canvas, 10 + y, search_power=power, class_name=f"pet {y}", **settings)
-            for y in range(n)
+            for y in range(classes)
             for canvas, power in (("positive", 0.5), ("white", 0.9 if y % 2 else 0.1))
         ],
-        n,
+        classes,
     )
 
 
