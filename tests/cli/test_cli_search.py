@@ -388,11 +388,11 @@ def test_advice_of_the_library_is_in_words_of_the_command_line(tmp_path, place):
     small = run(arguments(tmp_path / "out", "--budget", "100"))
     assert small.exit_code == 2
     assert "--budget 100 is too small: give at least" in " ".join(small.output.split())
-    with pytest.raises(
-        ValueError, match="leave it out of `classes`; only canvases of one"
-    ) as error:
-        net, images = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).eval(), torch.rand(20, 1, 2, 2)
-        next(iter(surveys.survey(net, (images, [0, 1] * 10), (images, [0, 1] * 10), classes=[2])))
+    net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).eval()
+    images = torch.rand(20, 1, 2, 2), [0, 1] * 10
+    found = iter(surveys.survey(net, images, images, classes=[2], areas=[0.25]))
+    with pytest.raises(ValueError, match="leave it out of `classes`; only canvases of") as error:
+        next(found)
     assert "leave it out of --classes;" in with_options(str(error.value), ["--classes"])
 
 
