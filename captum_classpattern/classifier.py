@@ -166,6 +166,12 @@ def find_module(forward_func: Classifier) -> nn.Module | None:
     return owner if isinstance(owner, nn.Module) else None
 
 
+def provenance_of(forward_func: Classifier) -> Mapping[str, Any]:
+    """Where a classifier comes from, see :class:`PixelClassifier`; empty if it does not say so."""
+    provenance: Mapping[str, Any] = getattr(find_module(forward_func), "provenance", {})
+    return provenance
+
+
 def device_and_dtype(forward_func: Classifier, like: Tensor) -> tuple[torch.device, torch.dtype]:
     """Device and precision of a classifier's parameters; those of ``like`` if it has none."""
     module = find_module(forward_func)

@@ -145,7 +145,7 @@ def results_with_files(out: Path) -> dict[str, Any]:
     from captum_classpattern.surveys.findings import Scores
     from captum_classpattern.surveys.store import RESULTS, find_pattern_file
 
-    results: dict[str, Any] = json.loads((out / RESULTS).read_text())
+    results: dict[str, Any] = json.loads((out / RESULTS).read_text(encoding="utf-8"))
     for row in results["rows"]:
         of_row = row["class"], row["canvas"]
         for area, scores in row["areas"].items():

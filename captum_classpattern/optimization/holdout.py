@@ -6,6 +6,7 @@ import torch
 
 from captum_classpattern.classifier import Classifier, additional_rows
 from captum_classpattern.images import LabelledImages
+from captum_classpattern.optimization.progress import note_half_passes
 from captum_classpattern.optimization.search import Search
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.power import count_hits
@@ -79,5 +80,6 @@ def judge_masks(
                 additional_for=additional_for,
                 batch_size=objective.internal_batch_size,
             )
+            note_half_passes(len(others))
         counts[row] = hits, len(others)
     return counts

@@ -12,6 +12,10 @@ from torch import Tensor
 from captum_classpattern.classifier import Classifier, additional_rows, device_and_dtype, warn
 
 Reduction = Callable[[Tensor, Tensor, Tensor], Tensor]  # of gradients, images, differences
+NO_GRADIENT = (
+    "the model's logits carry no gradient: it must not run under torch.no_grad, detach its outputs "
+    "or round them"
+)
 
 
 @dataclass(eq=False)
@@ -132,10 +136,7 @@ class Objective:
         if reduce is None:
             return loss, None
         if not logits.requires_grad:
-            raise ValueError(
-                "the model's logits carry no gradient: it must not run under torch.no_grad, "
-                "detach its outputs or round them"
-            )
+            raise ValueError(NO_GRADIENT)
         # of -log p with respect to the logits: the softmax minus one at the target
         slope = log_probabilities.exp().scatter_add_(1, target, -torch.ones_like(entropy)[:, None])
         if bounded:  # the chain rule: sqrt(p) / 2 times as much

@@ -104,7 +104,7 @@ class Pool:
         if not hasattr(solver, "passes"):
             raise ValueError(
                 f"solver={solver.name!r} does not say how many passes its steps take, so it has no "
-                "budget: give n_steps instead, or the solver a method passes(n_steps)"
+                "budget: give `n_steps` instead, or the solver a method passes(n_steps)"
             )
         groups = Counter((entrant.stream.target, entrant.group) for entrant in self.entrants)
 
@@ -117,8 +117,8 @@ class Pool:
         steps = bisect_right(range(1, budget + 1), budget, key=cost)
         if steps == 0:
             raise ValueError(
-                f"budget={budget} is too small: one step on each canvas takes {cost(1)} passes"
-                f"{'' if per_canvas else ' per class'}; give a larger budget"
+                f"`budget={budget}` is too small: one step on each canvas takes {cost(1)} passes"
+                f"{'' if per_canvas else ' per class'}; give a larger `budget`"
                 f"{'' if per_canvas else ' or fewer canvases'}"
             )
         return steps

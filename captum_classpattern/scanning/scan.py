@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from captum_classpattern._files import write_atomically
 from captum_classpattern._validation import join_names
-from captum_classpattern.classifier import MIN_GAIN, Classifier
+from captum_classpattern.classifier import MIN_GAIN, Classifier, provenance_of
 from captum_classpattern.images import Images, LabelledImages, Labels
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scanning.decision import (
@@ -72,6 +72,8 @@ class Scan:
         class_names (list[str]): The name of each class.
         tests (dict[str, ConformalTest]): The excess of each class over the references, and the
             p-value, for each family.
+        source (str or None): Where the model comes from, if it says so: the ``source`` of its
+            provenance.
     """
 
     verdict: str
@@ -85,6 +87,7 @@ class Scan:
     references: ReferenceSet = field(repr=False)
     class_names: list[str] = field(repr=False)
     tests: Mapping[str, ConformalTest] = field(repr=False)
+    source: str | None = field(default=None, repr=False)
 
     @property
     def test(self) -> ConformalTest:
@@ -209,7 +212,8 @@ class Scan:
     @property
     def _title(self) -> str:
         p_value = "" if self.p_value is None else f", p = {self.p_value:.2g}"
-        return f"{self.verdict.capitalize()}{p_value}"
+        source = "" if self.source is None else f": {self.source}"
+        return f"{self.verdict.capitalize()}{p_value}{source}"
 
     def _parts(self) -> list[Markup]:
         order, sizes, unit = self.test.order, sorted(SIZES), unit_of(self.references.shape)
@@ -246,11 +250,12 @@ class Scan:
         if self.family in self._others:
             changes = self.profile.changes[self.family]
             shown = pictures(self.family, self.references.shape, {target: changes[target]})
-            return shown[target], f"{self.family}, {self.profile.others[self.family][target]:.0%}"
+            power = self.profile.others[self.family][target]
+            return shown[target], f"{self.family}, {percent(power, 0)}"
         size = self.profile.enough_pixels(target)
         power = self.profile.powers[size][target]
         pattern = self.profile.patterns[size, target]
-        return on_neutral(pattern), f"{size} {unit_of(self.references.shape)}, {power:.0%}"
+        return on_neutral(pattern), f"{size} {unit_of(self.references.shape)}, {percent(power, 0)}"
 
     def to_json(self) -> str:
         """The result as JSON."""
@@ -348,9 +353,9 @@ def scan(
     notes = _notes(profile, source, known, names, known.name_of(profile.model))
     if names is not None:
         known = known.in_order(names)
-    return judge(
-        profile, known, alpha, names or [f"class {y}" for y in range(known.n_classes)], notes
-    )
+    names = names or [f"class {y}" for y in range(known.n_classes)]
+    found = judge(profile, known, alpha, names, notes)
+    return replace(found, source=provenance_of(model).get("source"))
 
 
 def judge(

@@ -23,10 +23,11 @@ from captum_classpattern.classifier import (
 )
 from captum_classpattern.images import Images, ImagesAndLabels, LabelledImages, Labels
 from captum_classpattern.optimization import Swap
+from captum_classpattern.optimization.objective import NO_GRADIENT
 from captum_classpattern.optimization.pool import STARTS, passes_of_group
 from captum_classpattern.optimization.progress import passes_on
 from captum_classpattern.surveys.findings import Finding
-from captum_classpattern.surveys.results import check_settings, survey
+from captum_classpattern.surveys.results import Survey, check_settings, plan_search
 from captum_classpattern.surveys.search import CONTROL_IMAGES
 from captum_classpattern.visualization.patterns import class_name, stamp_examples
 
@@ -119,7 +120,7 @@ def explain_class(
         torch.Size([4, 1, 8, 8])
     """
     if target is None:
-        raise ValueError('target is missing: give the class to explain, such as target="dog"')
+        raise ValueError("`target` is missing: give the class to explain, such as `target='dog'`")
     settings: dict[str, Any] = {
         "canvases": canvases,
         "areas": [area],
@@ -132,11 +133,17 @@ def explain_class(
     }
     check_settings(**settings)
     classifier = _as_classifier(model, mean, std, class_names)
-    search, unseen = _split(classifier, images, labels, held_out, class_names, seed)
+    search = _numbered(classifier, images, labels, class_names, "images")
     names = _names(classifier, search, class_names)
-    number = _class_number(target, names, classifier)
-    found = survey(classifier, search, unseen, classes=[number], **settings)
     listed = None if names is None else names.names
+    number = _class_number(target, names, classifier)
+    if held_out is None:
+        search, unseen = search.halves(seed)
+    else:
+        unseen = _numbered(classifier, held_out, None, listed, "held-out images")
+    task = plan_search(classifier, search, unseen, classes=[number], classes_together=1, **settings)
+    found = Survey(n_classes=task.n_classes, search=task)
+    _check_gradient(classifier, search.take([0]))
     passes = _passes(search, unseen, number, canvases, budget, n_steps)
     limit = None if max_seconds is None else max_seconds * len(canvases)
     timed = search.subset(range(min(TIMED, internal_batch_size or TIMED, len(search))))
@@ -145,10 +152,16 @@ def explain_class(
         [best] = found.best_canvases()
     with preserve_state(classifier, seed):
         examples = stamp_examples(classifier, best.pattern.topk(area), unseen, listed, seed)
-    if listed is None:
-        named = found.findings
-    else:
-        named = [replace(finding, class_name=label) for finding in found]
+    named = [
+        replace(
+            finding,
+            class_name=finding.class_name if listed is None else label,
+            accuracy=task.accuracy,
+            search_images=len(search),
+            held_out_images=len(unseen),
+        )
+        for finding in found
+    ]
     others = tuple(finding for finding in named if finding.canvas != best.canvas)
     [own] = [finding for finding in named if finding.canvas == best.canvas]
     return replace(own, others=others, examples=examples)
@@ -164,12 +177,13 @@ def _as_classifier(model: Any, mean: Any, std: Any, class_names: Any) -> Classif
     normalises = mean is not None or std is not None
     if isinstance(model, PixelClassifier) and normalises:
         raise ValueError(
-            "model is a PixelClassifier, which normalises its images itself: leave out mean and std"
+            "model is a PixelClassifier, which normalises its images itself: leave out `mean` and "
+            "`std`"
         )
     if not isinstance(model, nn.Module) and normalises:
         raise ArgumentTypeError(
-            f"mean and std need an nn.Module, got {type(model).__name__}: normalise the images "
-            "inside your function, and leave out mean and std"
+            f"`mean` and `std` need an nn.Module, got {type(model).__name__}: normalise the images "
+            "inside your function, and leave out `mean` and `std`"
         )
     is_plain = isinstance(model, nn.Module) and not isinstance(model, PixelClassifier)
     if is_plain and (normalises or class_names is not None):
@@ -178,27 +192,20 @@ def _as_classifier(model: Any, mean: Any, std: Any, class_names: Any) -> Classif
     return classifier
 
 
-def _split(
+def _numbered(
     classifier: Classifier,
-    images: Images,
+    images: Any,
     labels: Labels,
-    held_out: Any,
     class_names: Sequence[str] | None,
-    seed: int,
-) -> tuple[LabelledImages, LabelledImages]:
-    """The images to search on and those to score on, in the class numbers of the model."""
-    search = LabelledImages.of(images, labels, argument="images")
-    _check_labels(search)
-    by_name = labels is None and search.class_names is not None
-    if by_name:
-        search = search.for_classifier(classifier, class_names)
-    if held_out is None:
-        return search.halves(seed)
-    unseen = LabelledImages.of(held_out, argument="held-out images")
-    _check_labels(unseen)
-    if by_name and unseen.class_names is not None:
-        unseen = unseen.for_classifier(classifier, class_names)
-    return search, unseen
+    argument: str,
+) -> LabelledImages:
+    """Images with labels in the class numbers of the model. Labels that come with the images are
+    matched by the names of their classes, if they have any."""
+    found = LabelledImages.of(images, labels, argument=argument)
+    _check_labels(found)
+    if labels is None and isinstance(images, LabelledImages) and images.class_names is not None:
+        return found.for_classifier(classifier, class_names)
+    return found
 
 
 def _names(
@@ -218,8 +225,9 @@ def _names(
 def _check_labels(images: LabelledImages) -> None:
     if images.labels is None:
         raise ValueError(
-            f"{images.argument} have no labels: give their classes as labels, or a LabelledImages "
-            "or Dataset that has them; load_images reads a folder of folders, one per class"
+            f"{images.argument} have no labels: give their classes as `labels`, or a "
+            "LabelledImages or Dataset that has them; load_images reads a folder of folders, one "
+            "per class"
         )
 
 
@@ -229,8 +237,8 @@ def _class_number(target: Any, names: ClassNames | None, classifier: Classifier)
         return names.find(target)
     if isinstance(target, str):
         raise ValueError(
-            f"target is {target!r}, but neither the model nor the images name their classes: give "
-            "class_names, or the number of the class"
+            f"`target` is {target!r}, but neither the model nor the images name their classes: "
+            "give `class_names`, or the number of the class"
         )
     return parse_targets(target, 1, classifier)[0]
 
@@ -252,6 +260,16 @@ def _passes(
         total += steps if n_steps is not None else (budget or Swap.pool_budget)
         total += (len(held_out) + 2 * scored) // 2
     return total + len(held_out) // 2
+
+
+def _check_gradient(classifier: Classifier, image: Tensor) -> None:
+    """Raises an error unless the logits can be differentiated by the pixels."""
+    with preserve_state(classifier, 0), uncounted():
+        pixels = image.to(*device_and_dtype(classifier, image)).requires_grad_()
+        total = classifier(pixels).sum()
+        known = total.requires_grad
+        if not known or torch.autograd.grad(total, pixels, allow_unused=True)[0] is None:
+            raise ValueError(NO_GRADIENT)
 
 
 @contextmanager

@@ -173,6 +173,11 @@ class Finding:
         examples (StampedImages, optional): Some held-out images with the binary pattern of the
             first area, and what the model predicts for them, from :func:`explain_class`.
             Default: None.
+        accuracy (float, optional): The model's accuracy on the held-out images, from
+            :func:`explain_class`. Default: None.
+        search_images (int, optional): Number of images to search with, likewise. Default: None.
+        held_out_images (int, optional): Number of held-out images, also of the class itself,
+            likewise. Default: None.
     """
 
     patterns: dict[float, Pattern]
@@ -181,10 +186,14 @@ class Finding:
     class_name: str | None = None
     others: tuple["Finding", ...] = ()
     examples: StampedImages | None = None
+    accuracy: float | None = None
+    search_images: int | None = None
+    held_out_images: int | None = None
 
     def __repr__(self) -> str:
         powers = ", ".join(f"{a:g}: {s.power.value:.1%}" for a, s in self.scores.items())
-        return f"Finding({self.label}, {self.canvas} canvas, power at area {powers})"
+        accuracy = "" if self.accuracy is None else f", the model's accuracy {self.accuracy:.1%}"
+        return f"Finding({self.label}, {self.canvas} canvas, power at area {powers}{accuracy})"
 
     @property
     def pattern(self) -> Pattern:
@@ -203,8 +212,8 @@ class Finding:
 
     @property
     def label(self) -> str:
-        """The name of the class, or its number."""
-        return str(self.target) if self.class_name is None else self.class_name
+        """The name of the class, or "class 3" if it has none."""
+        return f"class {self.target}" if self.class_name is None else self.class_name
 
     def stamp(self, images: Tensor) -> Tensor:
         r"""
@@ -230,7 +239,9 @@ class Finding:
             ``class``, ``class_name``, ``canvas``, ``area``, ``power`` with the ends of its 95 %
             interval (``power_low``, ``power_high``), the number of held-out ``images``, the
             controls ``no_pattern``, ``random_pixels`` and ``other_canvas``, and
-            ``beats_controls``, see :attr:`Scores.beats_controls`.
+            ``beats_controls``, see :attr:`Scores.beats_controls`. Those of
+            :func:`explain_class` also have the model's ``accuracy``, and ``search_images`` and
+            ``held_out_images``, the numbers of all images.
         """
         rows = []
         for finding in (self, *self.others):
@@ -250,9 +261,17 @@ class Finding:
                         "random_pixels": scores.random_pixels,
                         "other_canvas": scores.other_canvas,
                         "beats_controls": scores.beats_controls,
+                        **finding._checked(),
                     }
                 )
         return as_table(rows)
+
+    def _checked(self) -> dict[str, Any]:
+        """What :func:`explain_class` knows of the model and the images."""
+        if self.held_out_images is None:
+            return {}
+        names = ("accuracy", "search_images", "held_out_images")
+        return {name: getattr(self, name) for name in names}
 
     def plot(self, *, title: str | None = None, use_pyplot: bool = True) -> tuple[Any, Any]:
         r"""
@@ -312,7 +331,15 @@ class Finding:
             side_by_side(*shown),
             table(("", *SCORE_COLUMNS), rows),
             paragraph(f"{SCORES_NOTE}{chosen}"),
+            *([] if self.held_out_images is None else [paragraph(self._images_note)]),
         ]
+
+    @property
+    def _images_note(self) -> str:
+        images = f"{self.search_images:,} images to search with, {self.held_out_images:,} held out."
+        if self.accuracy is None:
+            return images
+        return f"{images} The model classifies {percent(self.accuracy)} of these correctly."
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

@@ -1,6 +1,7 @@
 """Figures of many classes and models: their patterns as a grid, their powers as dots."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from statistics import fmean
 from typing import Any, TypeAlias
 
@@ -11,6 +12,7 @@ from captum_classpattern.class_names import ClassNames, distinct_names
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.surveys.findings import Finding, Scores
 from captum_classpattern.surveys.results import Survey, best_of_each
+from captum_classpattern.visualization.formats import percent
 from captum_classpattern.visualization.grid import Cell, draw_grid
 from captum_classpattern.visualization.powers import Dot, draw_powers
 
@@ -37,12 +39,13 @@ def plot_grid(
 
     Args:
         found (Mapping[str, Survey]): For each model, by its name, what was found: a
-            :class:`Survey`, which is finished first; findings; or patterns, which have no power.
-            Without names, it is one row.
+            :class:`Survey`, which is finished first; findings; or patterns, which have no power,
+            one for each class. Without names, it is one row. Models must number their classes
+            alike.
         area (float, optional): Share of the pixels. Default: None (the first area of each; a
             pattern's own).
-        canvas (str, optional): The kind of canvas. Default: None (for each class the one that did
-            best on the judging images).
+        canvas (str, optional): The kind of canvas, also among :attr:`Finding.others`. Default: None
+            (for each class the one that did best on the judging images).
         classes (Sequence[int or str], optional): Which classes, by number or name, in this order.
             Default: None (all in the order of their numbers; if there are more than 20, those with
             the highest power on average).
@@ -55,7 +58,8 @@ def plot_grid(
 
     Raises:
         TypeError: If one of these is neither a finding nor a pattern.
-        ValueError: If there is nothing to draw for these choices.
+        ValueError: If there is nothing to draw for these choices; if models give a class number
+            different names; if a model has several patterns of one class.
 
     Examples::
 
@@ -63,7 +67,7 @@ def plot_grid(
         >>> figure, axes = plot_grid(
         ...     {"old": patterns, "new": patterns[1:]}, area=0.1, use_pyplot=False)
         >>> axes.shape, [axis.get_title() for axis in axes[0]]
-        ((2, 3), ['0', '1', '2'])
+        ((2, 3), ['class 0', 'class 1', 'class 2'])
     """
     models = {name: _by_class(each, area, canvas) for name, each in _named(found).items()}
     labels, left_out = _columns(models, area, classes)
@@ -110,7 +114,8 @@ def plot_powers(
 
     Raises:
         TypeError: If one of these is not a finding.
-        ValueError: If there is nothing to draw for these choices.
+        ValueError: If there is nothing to draw for these choices, or if models give a class number
+            different names.
 
     Examples::
 
@@ -154,25 +159,31 @@ def _by_class(found: Found, area: float | None, canvas: str | None) -> dict[int,
             raise ArgumentTypeError(
                 f"each model needs a Survey, findings or patterns, got {type(one).__name__}"
             )
-    patterns = {one.target: one for one in each if isinstance(one, Pattern)}
-    findings = [
+    patterns = [one for one in each if isinstance(one, Pattern)]
+    findings = [one for one in each if isinstance(one, Finding)]
+    if canvas is not None or area is not None:
+        findings = [one for finding in findings for one in (finding, *finding.others)]
+    chosen = [
         one
-        for one in each
-        if isinstance(one, Finding)
-        and canvas in (None, one.canvas)
-        and (area is None or area in one.scores)
+        for one in findings
+        if canvas in (None, one.canvas) and (area is None or area in one.scores)
     ]
-    return {**patterns, **{finding.target: finding for finding in best_of_each(findings)}}
+    row: dict[int, Finding | Pattern] = {one.target: one for one in best_of_each(chosen)}
+    for pattern in patterns:
+        if pattern.target in row:
+            raise ValueError(
+                f"a model has several patterns of {_label(pattern)}: give one for each class, or "
+                "each in a row of its own, by a name"
+            )
+        row[pattern.target] = pattern
+    return row
 
 
 def _columns(
     models: Models, area: float | None, classes: Sequence[int | str] | None
 ) -> tuple[dict[int, str], int]:
     """The names of the classes to draw, and how many classes are left out."""
-    names: dict[int, str] = {}
-    for row in models.values():
-        for target, one in row.items():
-            names.setdefault(target, _label(one))
+    names = _names(models)
     if classes is not None:
         chosen = [_number(each, names) for each in classes]
         missing = [str(each) for each, y in zip(classes, chosen) if y not in names]
@@ -188,6 +199,32 @@ def _columns(
     return labels, 0 if classes is not None else len(names) - len(chosen)
 
 
+def _names(models: Models) -> dict[int, str]:
+    """The name of each class; an error if two models give one number different names."""
+    known: dict[int, tuple[str, str]] = {}  # by class: a model, and its name of the class
+    for model, row in models.items():
+        for target, one in row.items():
+            if (name := _name(one)) in (None, f"class {target}"):
+                continue
+            first, other = known.setdefault(target, (model, name))
+            if not _alike(name, other):
+                raise ValueError(
+                    f"class {target} is {other!r} in {first!r}, but {name!r} in {model!r}: draw "
+                    "models whose classes have the same numbers, or each in a figure of its own"
+                )
+    targets = dict.fromkeys(target for row in models.values() for target in row)
+    return {y: known[y][1] if y in known else f"class {y}" for y in targets}
+
+
+def _alike(name: str, other: str) -> bool:
+    """Whether one of two names fits the other."""
+    for one, names in ((name, [other]), (other, [name])):
+        with suppress(ValueError):
+            ClassNames(names).find(one)
+            return True
+    return False
+
+
 def _number(given: int | str, names: Mapping[int, str]) -> int:
     """The class that a number or a name means."""
     if not isinstance(given, str):
@@ -195,8 +232,13 @@ def _number(given: int | str, names: Mapping[int, str]) -> int:
     return list(names)[ClassNames([*names.values()]).find(given)]
 
 
+def _name(one: Finding | Pattern) -> str | None:
+    """The name of a class, if it is known."""
+    return one.class_name if isinstance(one, Finding) else one.info.get("class_name")
+
+
 def _label(one: Finding | Pattern) -> str:
-    return one.label if isinstance(one, Finding) else str(one.info.get("class_name", one.target))
+    return _name(one) or f"class {one.target}"
 
 
 def _mean(models: Models, target: int, area: float | None) -> float:
@@ -210,7 +252,7 @@ def _cell(one: Finding | Pattern, area: float | None) -> Cell:
     if isinstance(one, Pattern):
         return Cell(one.at_own_area() if area is None else one.topk(area))
     share, scores = one.area if area is None else area, _scores(one, area)
-    caption = f"{100 * scores.power.value:.0f} %"
+    caption = percent(scores.power.value, 0)
     return Cell(one.patterns[share].topk(share), caption, _beats_controls(scores))
 
 

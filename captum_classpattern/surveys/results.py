@@ -295,13 +295,21 @@ class Survey:
         Returns:
             *Path*: The file.
         """
-        return write_page(path, "Class patterns", *self._parts(100))
+        return write_page(path, self._title, *self._parts(100, self.finished))
 
     def _repr_html_(self) -> str:
         """What a notebook shows of the findings so far; nothing is searched for it."""
-        return fragment("Class patterns", *self._parts(20))
+        return fragment(self._title, *self._parts(20))
 
-    def _parts(self, most: int) -> list[Markup]:
+    @property
+    def _title(self) -> str:
+        search = self._search
+        known = self._info.get("provenance", {}) if search is None else search.provenance
+        return f"Class patterns of {known['source']}" if "source" in known else "Class patterns"
+
+    def _parts(self, most: int, listed: Iterable[Finding] | None = None) -> list[Markup]:
+        """The strongest patterns, and the scores of some findings (None: of those patterns'
+        classes)."""
         done, best = len(self.finished), best_of_each(self.finished)
         done_of = f"{done:,}" if done == len(self) else f"{done:,} of {len(self):,}"
         counts = f"{done_of} findings on {', '.join(self.canvases)} canvases."
@@ -312,6 +320,9 @@ class Survey:
         if len(best) > most:
             shown = sorted(best, key=lambda f: -f.scores[area].power.value)[:most]
             counts += f" The {most} strongest of {len(best):,} classes are shown."
+        if listed is None:
+            targets = {finding.target for finding in shown}
+            listed = [finding for finding in self.finished if finding.target in targets]
         return [
             paragraph(
                 f"{counts} Pictures: {percent_area(area)} of the pixels of the canvas that did "
@@ -324,8 +335,7 @@ class Survey:
                     ("class", "canvas", "area", *SCORE_COLUMNS),
                     [
                         (f.label, f.canvas, percent_area(a), *scores_row(scores))
-                        for f in self.finished
-                        if f.target in {finding.target for finding in shown}
+                        for f in listed
                         for a, scores in f.scores.items()
                     ],
                 ),
@@ -521,8 +531,8 @@ def check_settings(
     )
     if n_steps is None and budget is not None and budget < LEAST_BUDGET:
         raise ValueError(
-            f"budget={budget} is too small: give at least {LEAST_BUDGET} passes per class and kind "
-            "of canvas"
+            f"`budget={budget}` is too small: give at least {LEAST_BUDGET} passes per class and "
+            "kind of canvas"
         )
     if internal_batch_size is not None:
         check_count("internal_batch_size", internal_batch_size)

@@ -3,7 +3,7 @@ with its controls."""
 
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -16,14 +16,15 @@ from captum_classpattern.canvases import BLANK, select_canvases
 from captum_classpattern.class_names import name_of
 from captum_classpattern.classifier import (
     Classifier,
-    find_module,
     preserve_state,
+    provenance_of,
     warn_if_guessing,
 )
 from captum_classpattern.fingerprints import hash_of, hash_of_images, hash_of_model
 from captum_classpattern.images import LabelledImages, ensure_labels, evenly_spaced, predictions
 from captum_classpattern.optimization import Swap
 from captum_classpattern.optimization.pool import most_canvases
+from captum_classpattern.optimization.progress import note_half_passes
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.power import check_unseen, count_hits, power_of, random_pixels
 from captum_classpattern.surveys.findings import Finding, Scores
@@ -88,7 +89,8 @@ class SurveySearch:
         if missing and any(kind not in BLANK for kind in self.canvases):
             raise ValueError(
                 f"none of the {len(search)} images is of class {', '.join(missing)}: give "
-                'images of it, leave it out of classes, or take canvases={"white": 1}'
+                "images of it, or leave it out of `classes`; only canvases of one colour, such as "
+                "white, need none"
             )
 
     def _search_group(
@@ -153,21 +155,28 @@ class SurveySearch:
             binary = pattern.topk(area)
             moved = replace(binary, canvas=other_canvas)
             hits_per_draw = [
-                count_hits(self.forward_func, random_pixels(pattern, area, self.seed + i), images)
+                self._count_hits(random_pixels(pattern, area, self.seed + i), images)
                 for i, images in enumerate(draws)
             ]
             return Scores(
-                power_of(count_hits(self.forward_func, binary, others), len(others), without),
+                power_of(self._count_hits(binary, others), len(others), without),
                 random_pixels=sum(hits_per_draw) / n,
-                other_canvas=count_hits(self.forward_func, moved, control_images) / n,
+                other_canvas=self._count_hits(moved, control_images) / n,
                 control_images=n,
             )
+
+    def _count_hits(self, pattern: Pattern, images: LabelledImages) -> int:
+        hits = count_hits(self.forward_func, pattern, images)
+        note_half_passes(len(images))
+        return hits
 
     @cached_property
     def clean_predictions(self) -> Tensor:
         """The class that the classifier predicts for each held-out image without a pattern."""
         with preserve_state(self.forward_func, self.seed):
-            return predictions(self.forward_func, self.held_out)
+            predicted = predictions(self.forward_func, self.held_out)
+        note_half_passes(len(self.held_out))
+        return predicted
 
     @cached_property
     def labelled_held_out(self) -> LabelledImages:
@@ -201,12 +210,17 @@ class SurveySearch:
         }
 
     @property
+    def provenance(self) -> Mapping[str, Any]:
+        """Where the classifier comes from."""
+        return provenance_of(self.forward_func)
+
+    @property
     def info(self) -> dict[str, Any]:
         """How the classes are searched, for results.json."""
         return {
             "seconds": round(time.perf_counter() - self.started, 1),
             "settings": self.settings,
-            "provenance": getattr(find_module(self.forward_func), "provenance", {}),
+            "provenance": self.provenance,
             "accuracy": self.accuracy,
             "n_classes": self.n_classes,
             "classes": self.classes,

@@ -3,9 +3,9 @@
 DASH, SPACE = "\N{EN DASH}", "\N{NO-BREAK SPACE}"
 
 
-def percent(share: float) -> str:
-    """``38.7 %``."""
-    return f"{100 * share:.1f}{SPACE}%"
+def percent(share: float, digits: int = 1) -> str:
+    """``38.7 %``, in figures and pages; ``39 %`` without digits after the point."""
+    return f"{100 * share:.{digits}f}{SPACE}%"
 
 
 def percent_area(area: float) -> str:

@@ -28,6 +28,7 @@ from captum_classpattern.visualization.drawing import (
     on_neutral,
     wrap,
 )
+from captum_classpattern.visualization.formats import percent, percent_area
 
 CELL_WIDTH = 1.3  # inches
 POWER_WIDTH = 1.4  # of the column of powers, relative to the others
@@ -127,8 +128,8 @@ class StampedImages:
 
     @property
     def captions(self) -> list[str]:
-        """``Bag 98%``."""
-        return [f"{name} {p:.0%}" for name, p in zip(self.names, self.probabilities)]
+        """``Bag 98 %``."""
+        return [f"{name} {percent(p, 0)}" for name, p in zip(self.names, self.probabilities)]
 
 
 class PatternRow(NamedTuple):
@@ -246,12 +247,12 @@ def _draw_power(axis: Axes, power: PredictivePower) -> None:
     axis.barh(0, power.value, color=HIT, height=0.5)
     axis.plot([low, high], [0, 0], color="black", linewidth=1.5)
     axis.plot([power.without] * 2, [-0.4, 0.4], color="black", linewidth=1.2, linestyle=":")
-    axis.text(0.5, 0.45, f"{power.value:.1%}", ha="center", fontsize=12, fontweight="bold")
+    axis.text(0.5, 0.45, percent(power.value), ha="center", fontsize=12, fontweight="bold")
     axis.set(xlim=(-0.02, 1.02), ylim=(-1.2, 1.2), frame_on=False)
 
 
 def _label_columns(axes: npt.NDArray[Any], area: float, stamped: int, powers: bool) -> None:
-    titles = {0: "canvas", 1: "mask", 2: f"pattern\n({100 * area:.3g} % of pixels)"}
+    titles = {0: "canvas", 1: "mask", 2: f"pattern\n({percent_area(area)} of pixels)"}
     if stamped:
         titles[3 + (stamped - 1) // 2] = (
             "held-out images with the pattern,\nand the model's predictions"

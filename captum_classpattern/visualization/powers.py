@@ -15,6 +15,7 @@ from matplotlib.ticker import PercentFormatter
 from captum_classpattern.scores.power import PredictivePower
 from captum_classpattern.visualization.curves import OTHERS, STYLE
 from captum_classpattern.visualization.drawing import QUIET, fit_figure, new_figure
+from captum_classpattern.visualization.formats import SPACE, percent
 
 COLORS = ("#1f6feb", "#e8590c", "#111111", *OTHERS)  # of the models
 CONTROLS = {"no pattern": "|", "random pixels": "x", "other canvas": "+"}
@@ -78,7 +79,7 @@ def _draw_dot(axis: Axes, y: float, dot: Dot, color: str, name: str, alone: bool
         clip_on=False,
         zorder=4,
     )
-    text = f"{100 * power.value:.0f} %" if alone else name
+    text = percent(power.value, 0) if alone else name
     if text:
         end = max(power.interval[1], power.value)
         label = axis.annotate(text, (end, y), (7, 0), textcoords="offset points", va="center")
@@ -96,7 +97,7 @@ def _scale(axis: Axes, names: Sequence[str], models: int) -> None:
     axis.set_ylim(len(names) * step - (LINE + GAP) / 2, -(LINE + GAP) / 2)
     axis.set_xlim(0, 1)
     axis.set_xticks(np.linspace(0, 1, 6))
-    axis.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
+    axis.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=f"{SPACE}%"))
     axis.set_xlabel("predictive power")
     axis.spines["left"].set_visible(False)
 

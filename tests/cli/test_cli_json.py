@@ -98,19 +98,24 @@ def test_an_interrupted_search_prints_no_document(tmp_path, monkeypatch):
 
 
 def test_a_comparison_as_json(tmp_path):
-    result = compare(tmp_path / "out", "ClassPattern,RandomPixels")
+    result = compare(tmp_path / "out", "ClassPattern,RandomPixels,LearnedPattern")
     found = document_of(result)
     assert set(found) == set(documented("compare", 0))
     assert found["schema"] == "classpattern/compare/1"
     written = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert {"schema": found["schema"], "out": str(tmp_path / "out"), **written} == found
-    metrics = tuple(metric["name"] for metric in found["metrics"])
+    metrics = {metric["name"] for metric in found["metrics"]}
     known = {*documented("compare", 1), *documented_by_area()}
     for row in found["rows"]:
         for field in row:
             plain = re.sub(r"_0\.\d+", "_AREA", field).removesuffix("_low").removesuffix("_high")
-            assert plain in known or field.startswith(metrics), field
-    assert {row["method"] for row in found["rows"]} == {"ClassPattern", "RandomPixels"}
+            assert plain in known | metrics, field
+    assert {row["method"] for row in found["rows"]} == {
+        "ClassPattern", "RandomPixels", "LearnedPattern"
+    }  # fmt: skip
+    not_cut = [row for row in found["rows"] if not row["cut_from_canvas"]]
+    assert {row["method"] for row in not_cut} == {"LearnedPattern"}
+    assert all({"free", "own_form", "share_changed"} <= set(row) for row in not_cut)
     assert "own model" not in result.stderr  # the tables are left out
     assert "comparison.json are in" in result.stderr
 

@@ -13,9 +13,11 @@ import pytest
 import torch
 from command_line import interrupt_searches, run
 from PIL import Image
+from torch import nn
 
 from captum_classpattern import Pattern, predictive_power, surveys
 from captum_classpattern.class_names import parse_targets
+from captum_classpattern.cli.errors import with_options
 from captum_classpattern.datasets import load_images
 from captum_classpattern.demo import demo_images, demo_models
 
@@ -380,6 +382,18 @@ def test_a_class_name_is_refused_if_neither_model_nor_images_name_the_classes(tm
     assert result.exit_code == 2
     text = "--classes: 'dog' is a name, but neither the model nor the images name the classes: give"
     assert text in " ".join(result.output.split())
+
+
+def test_advice_of_the_library_is_in_words_of_the_command_line(tmp_path, place):
+    small = run(arguments(tmp_path / "out", "--budget", "100"))
+    assert small.exit_code == 2
+    assert "--budget 100 is too small: give at least" in " ".join(small.output.split())
+    net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).eval()
+    images = torch.rand(20, 1, 2, 2), [0, 1] * 10
+    found = iter(surveys.survey(net, images, images, classes=[2], areas=[0.25]))
+    with pytest.raises(ValueError, match="leave it out of `classes`; only canvases of") as error:
+        next(found)
+    assert "leave it out of --classes;" in with_options(str(error.value), ["--classes"])
 
 
 def test_a_search_of_version_0_1_is_loaded_but_not_continued(tmp_path):

@@ -303,8 +303,8 @@ def test_the_papers_loop_has_a_budget_too():
 
 def test_a_budget_that_is_too_small():
     text = (
-        r"budget=500 is too small: one step on each canvas takes \d{3} passes per class; give a "
-        "larger budget or fewer canvases"
+        r"`budget=500` is too small: one step on each canvas takes \d{3} passes per class; give a "
+        "larger `budget` or fewer canvases"
     )
     with pytest.raises(ValueError, match=text):
         search(keep=1, budget=500)
@@ -317,7 +317,8 @@ def test_a_solver_without_known_passes_has_no_budget():
         def run(self, search):
             yield from ()
 
-    with pytest.raises(ValueError, match=r"solver='fixed' does not say how many passes .* n_steps"):
+    text = r"solver='fixed' does not say how many passes .* `n_steps`"
+    with pytest.raises(ValueError, match=text):
         search(solver=Fixed(), budget=500)
 
 

@@ -9,7 +9,7 @@ import torch
 from shown import HOSTILE, check, read, table_of
 from torch import nn
 
-from captum_classpattern import LabelledImages, Pattern
+from captum_classpattern import LabelledImages, Pattern, PixelClassifier
 from captum_classpattern.scanning import ReferenceSet, scan
 from captum_classpattern.scanning.profile import PER_CLASS, SCORED, SIZES, Profile
 from captum_classpattern.scanning.scan import judge
@@ -288,6 +288,10 @@ def test_a_notebook_shows_the_verdict_the_patterns_and_the_powers(references, tm
     found = scan(Net(7, backdoor=2).eval(), random_images(), references=references, alpha=0.2)
     page = read(found, pictures=3)
     assert "Suspicious, p = 0.2" in page.text
+    assert found.source is None
+    named = PixelClassifier(Net(7, backdoor=2).eval(), provenance={"source": "owls.pt"})
+    again = scan(named, random_images(), references=references, alpha=0.2)
+    assert "Suspicious, p = 0.2: owls.pt" in read(again, pictures=3).text
     assert found.reason in page.text
     rows = table_of(page)
     assert list(rows) == [NAMES[y] for y in found.test.order]

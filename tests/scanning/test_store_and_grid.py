@@ -342,7 +342,7 @@ def test_the_result_of_large_images_speaks_of_cells(large):
     assert held[5, 5] == held[5, 6] == 1
     _, axes = large.plot(use_pyplot=False)
     assert axes[-1].get_xlabel() == "cells"
-    assert axes[0].get_xlabel().endswith(" cells, 100%")
+    assert axes[0].get_xlabel().endswith(" cells, 100\xa0%")
     small = judge(profile_with(patches=False), made_up(19), 0.05, NAMES)
     assert "patterns of 3 to 10 pixels" in small.reason
     same = judge(profile_with(patches=False), made_up(19, side=96), 0.05, NAMES)

@@ -38,7 +38,9 @@ def test_a_row_for_each_model_and_a_column_for_each_class():
     assert axes.shape == (2, 3)
     assert [axis.get_title() for axis in axes[0]] == PETS
     assert [row[0].get_ylabel() for row in axes] == ["old", "new"]
-    assert [axis.get_xlabel() for axis in axes.flat] == ["90 %", "3 %", "50 %", "10 %", "80 %", ""]
+    assert [axis.get_xlabel() for axis in axes.flat] == [
+        *("90\xa0%", "3\xa0%", "50\xa0%", "10\xa0%", "80\xa0%", "")
+    ]
     for row, found in zip(axes, models.values()):
         for axis, each in zip(row, found):
             shown = on_neutral(each.patterns[0.05].topk(0.05)).permute(1, 2, 0)
@@ -62,18 +64,58 @@ def test_the_judging_images_choose_the_canvas_and_so_does_the_user():
     both = Survey(
         [finding(0, "white", 90, search_power=0.1), finding(0, "positive", 20, search_power=0.4)]
     )
-    for canvas, power in ((None, "20 %"), ("white", "90 %"), ("positive", "20 %")):
+    for canvas, power in ((None, "20\xa0%"), ("white", "90\xa0%"), ("positive", "20\xa0%")):
         _, axes = plot_grid(both, canvas=canvas, use_pyplot=False)
         assert axes[0, 0].get_xlabel() == power
     _, axes = plot_grid(both, area=0.01, use_pyplot=False)
-    assert axes[0, 0].get_xlabel() == "2 %"
+    assert axes[0, 0].get_xlabel() == "2\xa0%"
     assert (pixels(axes[0, 0])[..., 0] == 255).sum() == round(0.01 * 64)
+
+
+def test_the_other_canvases_of_a_finding_can_be_drawn():
+    """Those of ``explain_class``, whose first finding is the best on the judging images."""
+    other = finding(0, "black", 60, search_power=0.2)
+    found = replace(finding(0, "white", 90, search_power=0.4), others=(other,))
+    powers = {None: "90\xa0%", "white": "90\xa0%", "black": "60\xa0%"}
+    for canvas, power in powers.items():
+        for given in (found, [found]):
+            _, axes = plot_grid(given, canvas=canvas, use_pyplot=False)
+            assert axes[0, 0].get_xlabel() == power
+        _, [axis] = plot_powers(found, canvas=canvas, use_pyplot=False)
+        assert [text.get_text() for text in axis.texts] == [power]
+    at_its_own_area = replace(found, scores={0.05: found.scores[0.05]})
+    _, axes = plot_grid(at_its_own_area, area=0.01, use_pyplot=False)
+    assert axes[0, 0].get_xlabel() == "2\xa0%"
+    assert len(axes) == 1
+
+
+@pytest.mark.parametrize("plot", [plot_grid, plot_powers])
+def test_models_that_number_their_classes_differently_are_refused(plot):
+    """They would share a column."""
+    swapped = Survey([finding(y, "white", 50, class_name=n) for y, n in enumerate(["bee", "ant"])])
+    with pytest.raises(ValueError, match="class 0 is 'ant' in 'old', but 'bee' in 'new': draw"):
+        plot({"old": survey(90, 3), "new": swapped}, use_pyplot=False)
+    unnamed = Survey([finding(0, "white", 50), finding(1, "white", 50, class_name="class 1")])
+    longer = Survey([finding(0, "white", 50, class_name="Ant, formica")])
+    _, axes = plot({"u": unnamed, "old": survey(90, 3), "long": longer}, use_pyplot=False)
+    if plot is plot_grid:
+        assert [axis.get_title() for axis in axes[0]] == ["ant", "bee"]
+
+
+def test_one_pattern_for_each_class():
+    first, second = (Pattern(torch.ones(1, 8, 8), torch.rand(1, 8, 8), 4) for _ in range(2))
+    with pytest.raises(ValueError, match="a model has several patterns of class 4: give one for"):
+        plot_grid([first, second], area=0.1, use_pyplot=False)
+    with pytest.raises(ValueError, match="a model has several patterns of class 4: give one for"):
+        plot_grid([finding(4, "white", 50), first], use_pyplot=False)
+    _, axes = plot_grid({"one": first, "two": second}, area=0.1, use_pyplot=False)
+    assert axes.shape == (2, 1)
 
 
 def test_patterns_alone_have_no_power():
     patterns = [Pattern(torch.ones(1, 8, 8), torch.rand(1, 8, 8), y) for y in (2, 5)]
     _, axes = plot_grid({"mine": patterns}, area=0.25, use_pyplot=False)
-    assert [axis.get_title() for axis in axes[0]] == ["2", "5"]
+    assert [axis.get_title() for axis in axes[0]] == ["class 2", "class 5"]
     assert [axis.get_xlabel() for axis in axes[0]] == ["", ""]
     assert (pixels(axes[0, 0])[..., 0] == 255).sum() == 16
     _, axes = plot_grid(patterns[0], use_pyplot=False)
@@ -100,7 +142,7 @@ def test_dots_lie_at_the_powers_with_intervals_and_controls():
         assert scores.power.interval in xs
         for control in (scores.power.without, scores.random_pixels, scores.other_canvas):
             assert (control,) in xs
-    assert [text.get_text() for text in axis.texts] == ["90 %", "50 %", "3 %"]
+    assert [text.get_text() for text in axis.texts] == ["90\xa0%", "50\xa0%", "3\xa0%"]
     assert not badly_placed(figure)
 
 

@@ -674,9 +674,9 @@ def strongest(*powers, n_classes, **changes):
 
 
 def test_the_strongest_class_stands_out_among_all_classes():
-    text = "white canvas, 0.05 of the pixels: 1, 90.0%; next 0, 50.0%"
+    text = "white canvas, 0.05 of the pixels: class 1, 90.0%; next class 0, 50.0%"
     assert strongest(50, 90, n_classes=2) == f"{text}. It stands out."
-    assert strongest(85, 90, n_classes=2).endswith("next 0, 85.0%.")
+    assert strongest(85, 90, n_classes=2).endswith("next class 0, 85.0%.")
     assert strongest(50, 90, n_classes=2, control=0.9) == f"{text}."
     assert strongest(50, 90, n_classes=None) == f"{text}."
     assert strongest(50, 90, n_classes=2, class_name="cat").endswith("cat, 50.0%. It stands out.")
@@ -684,11 +684,11 @@ def test_the_strongest_class_stands_out_among_all_classes():
 
 def test_whether_a_class_stands_out_is_not_known_if_only_some_were_searched():
     assert strongest(50, 90, n_classes=10) == (
-        "white canvas, 0.05 of the pixels: 1, 90.0%; next 0, 50.0%; 2 of 10 classes were searched, "
-        "so whether it stands out is not known."
+        "white canvas, 0.05 of the pixels: class 1, 90.0%; next class 0, 50.0%; 2 of 10 classes "
+        "were searched, so whether it stands out is not known."
     )
     assert strongest(90, n_classes=10).endswith(
-        "0, 90.0%; 1 of 10 classes was searched, so whether it stands out is not known."
+        "class 0, 90.0%; 1 of 10 classes was searched, so whether it stands out is not known."
     )
 
 

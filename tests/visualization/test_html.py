@@ -3,6 +3,7 @@
 from base64 import b64decode
 from dataclasses import replace
 from io import BytesIO
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -90,7 +91,7 @@ def test_a_power_is_shown_with_its_interval():
     assert f"45.0 % of 200 images (95 % interval {low:.1f}\N{EN DASH}{high:.1f})" in text
     assert "Without the pattern: 2.0 %" in text
     _, [axis] = power.plot(use_pyplot=False)
-    assert [text.get_text() for text in axis.texts] == ["45 %"]
+    assert [text.get_text() for text in axis.texts] == ["45\xa0%"]
 
 
 def examples(n=2):
@@ -118,7 +119,7 @@ def test_a_finding_shows_its_numbers():
         "above its controls": "yes",
     }
     assert rows["positive canvas, 1 %"]["above its controls"] == "no"
-    assert "cat, predicted: cat 25%" in page.text
+    assert "cat, predicted: cat 25 %" in page.text.replace("\xa0", " ")
     assert (pixels(page, 2)[::16, ::16, 0] == (255 * examples().images[0, 0]).round().numpy()).all()
 
 
@@ -145,14 +146,14 @@ def test_hostile_names_are_escaped(tmp_path):
         check(path.read_text(encoding="utf-8"))
 
 
-def survey(n, **settings):
+def survey(classes, **settings):
     return Survey(
         [
             finding(y, canvas, 10 + y, search_power=power, class_name=f"pet {y}", **settings)
-            for y in range(n)
+            for y in range(classes)
             for canvas, power in (("positive", 0.5), ("white", 0.9 if y % 2 else 0.1))
         ],
-        n,
+        classes,
     )
 
 
@@ -173,11 +174,29 @@ def test_of_many_classes_the_strongest_are_shown():
     assert "The 20 strongest of 25 classes are shown" in page.text
     assert "pet 24," in page.text
     assert "pet 4," not in page.text
+    [(_, *rows)] = page.tables.values()
+    assert len(rows) == 20 * 2 * 2
+
+
+def test_the_table_of_a_page_lists_all_classes(tmp_path):
+    written = survey(105, n=200).to_html(tmp_path / "survey.html").read_text(encoding="utf-8")
+    page = check(written)
+    assert written.count("<img") == 100
+    [(_, *rows)] = page.tables.values()
+    assert len(rows) == 105 * 2 * 2
+    assert {row[0] for row in rows} == {f"pet {y}" for y in range(105)}
+
+
+def test_a_survey_names_its_model_if_that_is_known():
+    assert "<b>Class patterns</b>" in survey(2)._repr_html_()
+    named = Survey(survey(2).findings, 2, info={"provenance": {"source": "a<b>.pt"}})
+    assert "<b>Class patterns of a&lt;b&gt;.pt</b>" in named._repr_html_()
 
 
 def test_an_unfinished_survey_is_not_searched_for_it(monkeypatch):
     class Search:
         classes, canvases, areas = (0, 1), ("white",), (0.05, 0.01)
+        provenance = MappingProxyType({"source": "pets.pt"})
 
         def find(self, missing):
             for target in missing:
@@ -187,6 +206,7 @@ def test_an_unfinished_survey_is_not_searched_for_it(monkeypatch):
     assert "0 of 2 findings on white canvases" in read(searching, pictures=0).text
     next(iter(searching))
     page = read(searching, pictures=1)
+    assert "Class patterns of pets.pt" in page.text
     assert "1 of 2 findings on white canvases" in page.text
     assert "pet 1" not in page.text
     assert len(searching.finished) == 1
@@ -204,3 +224,19 @@ def test_a_photo_stays_small():
 def test_the_names_of_plain_reprs():
     found = finding(1, "white", 90, class_name="dog")
     assert repr(found) == "Finding(dog, white canvas, power at area 0.05: 90.0%, 0.01: 2.0%)"
+    checked = replace(found, class_name=None, accuracy=0.875, search_images=4, held_out_images=8)
+    assert repr(checked) == (
+        "Finding(class 1, white canvas, power at area 0.05: 90.0%, 0.01: 2.0%, "
+        "the model's accuracy 87.5%)"
+    )
+
+
+def test_a_finding_reports_what_its_model_and_images_are():
+    found = finding(1, "white", 90, class_name="dog")
+    assert "images to search with" not in read(found, pictures=2).text
+    checked = replace(found, accuracy=0.875, search_images=1200, held_out_images=800)
+    text = read(checked, pictures=2).text.replace("\xa0", " ")
+    assert "1,200 images to search with, 800 held out. The model classifies 87.5 % of" in text
+    unlabelled = read(replace(checked, accuracy=None), pictures=2).text
+    assert "800 held out." in unlabelled
+    assert "The model classifies" not in unlabelled

@@ -9,6 +9,7 @@ from torch import nn
 from captum_classpattern import Pattern, PixelClassifier, plot_patterns, predictive_power
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.visualization.drawing import NO_PIXEL
+from captum_classpattern.visualization.formats import percent
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def test_a_row_shows_canvas_mask_pattern_stamped_images_and_power(net, images):
         for axis in row[3:6]:
             assert np.abs(pixels(axis)[kept][:, 0] - grey[kept]).max() <= 1
         power = predictive_power(net, pattern, images[1:], labels[1:], area=0.25)
-        assert row[6].texts[0].get_text() == f"{power.value:.1%}"
+        assert row[6].texts[0].get_text() == percent(power.value)
 
 
 def test_masks_share_one_scale_from_0_to_1(net, images):
