@@ -89,6 +89,7 @@ ALLOWED = {
         "attribution",
         "class_names",
         "classifier",
+        "fingerprints",
         "images",
         "optimization",
         "pattern",

@@ -184,10 +184,14 @@ class SanityCheck:
             **_mean("after", after),
             **_mean("lost", lost),
         }
-        above_half = {y: [fmean(after[y]) - (fmean(seeds[y]) + chance) / 2] for y in after}
-        lows = [row[f"{name}_low"] for name in ("between_seeds", "lost", "after")]
-        half = _mean("above_half", above_half)["above_half_low"]
-        row["verdict"] = None if None in lows else _verdict(*lows, half, chance=chance)
+        half = {y: [fmean(after[y]) - (fmean(seeds[y]) + chance) / 2] for y in after}
+        low = {
+            "between_seeds": row["between_seeds_low"],
+            "lost": row["lost_low"],
+            "after": row["after_low"],
+            "above_half": _mean("half", half)["half_low"],
+        }
+        row["verdict"] = None if None in low.values() else _verdict(**low, chance=chance)
         if self.random_pixels:
             powers = _by_class(group, "power")
             row |= _mean("power", _by_class(before, "power"))
