@@ -10,6 +10,7 @@ once.
 """
 
 import argparse
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -17,6 +18,7 @@ from typing import Any
 
 import torch
 from findings import Row, append_rows, head, line, read_rows
+from matplotlib.figure import Figure
 from paper_search import InBfloat16
 from problems import Problem, cifar10_problems, demo_problems
 from strength import TARGETS, strongest
@@ -34,6 +36,10 @@ from captum_classpattern.triggers import BadNets
 CIFAR10_MODELS = ("natural", "backdoored", "robust8")
 AREA = 0.05  # of the searched patterns
 SETTINGS = ("canvas", "budget", "most_images")  # rows of other settings are left alone
+
+COLUMNS = 5  # panels of the figure in a row
+# Paul Tol's "muted" colours, which colour-blind readers can tell apart
+COLOURS = ("#332288", "#44aa99", "#e8590c", "#111111", "#88ccee", "#cc6677")
 
 Key = tuple[str, int, bool]  # model, class, whether it is the true trigger
 
@@ -202,6 +208,36 @@ def width(rows: Sequence[Row]) -> str:
     return f"{mean.value:.2f} ({mean.interval[0]:.2f} to {mean.interval[1]:.2f})"
 
 
+def picture(rows: Sequence[Row]) -> Figure:
+    """A panel for each transform: the share of the power that stays, a line for each model and for
+    a backdoor's class and trigger."""
+    shown = list(dict.fromkeys(row["transform"] for row in rows))
+    columns = min(COLUMNS, len(shown))
+    n_rows = math.ceil(len(shown) / columns)
+    figure = Figure((columns * 2.9, n_rows * 2.5 + 0.6), layout="constrained")
+    panels = figure.subplots(n_rows, columns, squeeze=False, sharey=True)
+    for axis in panels.flat[len(shown) :]:
+        axis.remove()
+    for axis, transform in zip(panels.flat, shown):
+        of_transform = [row for row in rows if row["transform"] == transform]
+        for (name, group), color in zip(groups(of_transform), COLOURS):
+            above = [row for row in group if row["half_power"] is not None]
+            if above:
+                kept = [fmean(values) for values in zip(*(row["kept"] for row in above))]
+                axis.plot(above[0]["values"], kept, color=color, marker="o", ms=3.5, label=name)
+        axis.axhline(0.5, color="#8c959f", linestyle=(0, (5, 2)), linewidth=1, zorder=1)
+        axis.set_title(transform, fontsize=11, fontweight="bold")
+        axis.set_xlabel(of_transform[0]["unit"], fontsize=9)
+        axis.set(ylim=(-0.15, 1.2), yticks=[0, 0.5, 1], yticklabels=["0", "50 %", "100 %"])
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.tick_params(labelsize=9)
+    for row_of_panels in panels:
+        row_of_panels[0].set_ylabel("power that stays", fontsize=9)
+    lines, names = panels.flat[0].get_legend_handles_labels()
+    figure.legend(lines, names, loc="outside lower center", ncols=3, frameon=False, fontsize=10)
+    return figure
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--cifar10", type=Path, help="folder with test/<class>/; else the demo")
@@ -213,6 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--classes", type=int, help="the first classes alone", metavar="N")
     parser.add_argument("--transforms", nargs="+", choices=list(known_transforms()))
     parser.add_argument("--device", type=torch.device, default="cpu")
+    parser.add_argument("--figure", type=Path, help="also draw the share of the power that stays")
     given = parser.parse_args(arguments)
     if given.cifar10:
         problems = [  # in bfloat16, as they were trained
@@ -234,6 +271,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for row in read_rows(given.out)
         if row["model"] in names and all(row[name] == settings[name] for name in SETTINGS)
     ]
+    if given.figure:
+        picture(rows).savefig(given.figure, dpi=150)
     print(*summary(rows), sep="\n")
     print(*tables(rows), sep="\n")
 

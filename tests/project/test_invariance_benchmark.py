@@ -33,6 +33,7 @@ def tiny(monkeypatch):
 def test_one_command_profiles_all_classes_and_continues(tiny, tmp_path, capsys):
     out = tmp_path / "results" / "rows.jsonl"
     given = ["--out", str(out), "--budget", "430", "--images", "180", "--classes", "2"]
+    given += ["--figure", str(tmp_path / "curves.png")]
     given += ["--transforms", "shift", "JPEG"]
     invariance.main(given)
     printed = capsys.readouterr().out
@@ -49,6 +50,7 @@ def test_one_command_profiles_all_classes_and_continues(tiny, tmp_path, capsys):
     ):  # fmt: skip
         assert sum(row.startswith(start) for row in lines) == 2
     assert len({row.count("|") for row in lines if row.startswith("| demo") or "---" in row}) == 2
+    assert (tmp_path / "curves.png").stat().st_size > 5_000
     rows = [json.loads(row) for row in out.read_text().splitlines()]
     assert [row["transform"] for row in rows] == ["shift", "JPEG"] * 5
     assert {(row["canvas"], row["budget"], row["most_images"]) for row in rows} == {
@@ -122,6 +124,16 @@ def test_the_summary_by_hand(monkeypatch):
     assert title == "| transform | unit | m |"
     assert cells == "| shift | pixels | 0 to 1.5+ (2 of 3) |"
     assert invariance.mean_range([row(0, (0, 0), None)]) == ""
+
+
+def test_the_picture_has_the_means_of_the_patterns_above_their_controls(monkeypatch):
+    monkeypatch.setattr(invariance, "TARGETS", {})
+    rows = [row(0, (0.9, 0.5), 2.0), row(1, (0.5, 0.1), 1.0), row(2, (0, 0), None)]
+    [axis] = invariance.picture(rows).axes
+    assert axis.get_title() == "shift"
+    [line] = [line for line in axis.get_lines() if line.get_label() == "m"]
+    assert line.get_xdata() == [0, 1, 2]
+    assert line.get_ydata() == pytest.approx([1, 0.7, 0.3])
 
 
 def test_the_page_has_the_tables_of_the_committed_rows():

@@ -214,9 +214,7 @@ def test_equal_borders_are_not_a_patch(tmp_path):
 def test_a_number_of_classes_that_the_weights_contradict(count, tmp_path):
     path, content = poisoned(tmp_path, stamped)
     torch.save({**content, "num_classes": count}, path)
-    with pytest.raises(
-        ValueError, match=r"it has .* classes, but its weights have 3: pass `num"
-    ):
+    with pytest.raises(ValueError, match=r"it has .* classes, but its weights have 3: pass `num"):
         load_model(path, arch=TINY)
 
 

@@ -42,9 +42,7 @@ def test_trojanzoo_path_names_network_and_data(tmp_path):
     )
     assert provenance["normalisation"]["from"] == "TrojanZoo's cifar10"
     assert (classifier.input_size, classifier.trigger) == ((3, 32, 32), None)
-    with pytest.raises(
-        ValueError, match=r"2 \(classifier\.fc\.weight \(4, 512\) instead of"
-    ):
+    with pytest.raises(ValueError, match=r"2 \(classifier\.fc\.weight \(4, 512\) instead of"):
         load_model(path, num_classes=5)
     elsewhere = path.rename(tmp_path / "model.pth")
     text = r"of TrojanZoo, whose path should name its network, but 'model' is not one that can be"
