@@ -132,8 +132,8 @@ def test_the_picture_has_the_means_of_the_patterns_above_their_controls(monkeypa
     [axis] = invariance.picture(rows).axes
     assert axis.get_title() == "shift"
     [line] = [line for line in axis.get_lines() if line.get_label() == "m"]
-    assert line.get_xdata() == [0, 1, 2]
-    assert line.get_ydata() == pytest.approx([1, 0.7, 0.3])
+    assert list(line.get_xdata()) == [0, 1, 2]
+    assert list(line.get_ydata()) == pytest.approx([1, 0.7, 0.3])
 
 
 def test_the_page_has_the_tables_of_the_committed_rows():
