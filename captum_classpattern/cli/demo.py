@@ -46,7 +46,7 @@ def demo(
         classpattern demo --no-comparison --out my_folder
 
     The models classify Fashion-MNIST: a natural one, a backdoored one and a robust one. All takes
-    three to four minutes on two cores. If the folder holds an interrupted demo with the same
+    two to four minutes on two cores. If the folder holds an interrupted demo with the same
     options, it is continued. The results of any other demo in the folder are replaced.
 
     Args:
