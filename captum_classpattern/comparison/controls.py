@@ -61,7 +61,7 @@ class RandomPixels(Attribution, Control):  # type: ignore[misc]  # captum's clas
         images = single_tensor(inputs)
         generator = torch.Generator().manual_seed(check_seed(seed))
         drawn = torch.rand((len(images), 1, *images.shape[2:]), generator=generator)
-        return like_inputs(drawn.to(images).expand_as(images).contiguous(), inputs)
+        return masks_for(drawn, inputs)
 
 
 class WithBaselines(Attribution):  # type: ignore[misc]  # captum's class is untyped
@@ -206,8 +206,7 @@ class BestCrop(WithBaselines, Control):
                 self._best(image, label, area, n_images, n_positions)
                 for image, label in zip(images.detach(), targets)
             ]
-        masks = torch.stack(found).to(images).expand_as(images).contiguous()
-        return like_inputs(masks, inputs)
+        return masks_for(torch.stack(found), inputs)
 
     def _best(
         self, image: Tensor, target: int, area: float, n_images: int, n_positions: int
@@ -276,6 +275,12 @@ def square(k: int, side: int, top: int, left: int, height: int, width: int) -> T
 def is_control(attribution: Attribution) -> bool:
     """Whether a method is one of the controls."""
     return isinstance(attribution, Control)
+
+
+def masks_for(masks: Tensor, inputs: Tensor | tuple[Tensor]) -> Tensor | tuple[Tensor, ...]:
+    """Masks (N, 1, H, W) in Captum's form: the same for all channels, shaped like the inputs."""
+    images = single_tensor(inputs)
+    return like_inputs(masks.to(images).expand_as(images).contiguous(), inputs)
 
 
 def like_inputs(result: Tensor, inputs: Tensor | tuple[Tensor]) -> Tensor | tuple[Tensor, ...]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from captum_classpattern.attribution import ClassPattern, single_tensor
 from captum_classpattern.class_names import parse_targets
 from captum_classpattern.classifier import Classifier
-from captum_classpattern.comparison.controls import BUDGET, WithBaselines, like_inputs
+from captum_classpattern.comparison.controls import BUDGET, WithBaselines, masks_for
 from captum_classpattern.comparison.universal import universal_patch, universal_perturbation
 from captum_classpattern.images import Images, Labels
 from captum_classpattern.pattern import Pattern
@@ -99,7 +99,7 @@ class LearnedPattern(Attribution):  # type: ignore[misc]  # captum's class is un
         )
         self.patterns, self.precision = found, found[0].info["precision"]
         masks = torch.stack([pattern.mask for pattern in found])
-        return like_inputs(masks.to(images).expand_as(images).contiguous(), inputs)
+        return masks_for(masks, inputs)
 
 
 class _Inverted(WithBaselines):
@@ -151,7 +151,7 @@ class _Inverted(WithBaselines):
         }
         self.patterns = [found[y].own_form for y in targets]
         masks = torch.stack([found[y].pattern.mask for y in targets])
-        return like_inputs(masks.to(images).expand_as(images).contiguous(), inputs)
+        return masks_for(masks, inputs)
 
 
 class NeuralCleanse(_Inverted):

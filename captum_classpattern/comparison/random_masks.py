@@ -17,10 +17,11 @@ from captum_classpattern.comparison.controls import (
     BUDGET,
     Control,
     WithBaselines,
-    like_inputs,
+    masks_for,
     mean_probabilities,
 )
 from captum_classpattern.pattern import pixels_kept
+from captum_classpattern.scores.power import random_mask
 
 
 class BestRandomMask(WithBaselines, Control):
@@ -93,8 +94,7 @@ class BestRandomMask(WithBaselines, Control):
                 self._best(image, label, k, seed, budget, n_images, max_seconds)
                 for image, label in zip(images.detach(), targets)
             ]
-        masks = torch.stack(found).to(images).expand_as(images).contiguous()
-        return like_inputs(masks, inputs)
+        return masks_for(torch.stack(found), inputs)
 
     def _best(
         self,
@@ -124,8 +124,5 @@ class BestRandomMask(WithBaselines, Control):
 def random_masks(like: Tensor, k: int, seed: int) -> Iterator[Tensor]:
     """Masks (1, H, W) of k random pixels, without end."""
     generator = torch.Generator().manual_seed(seed)
-    height, width = like.shape[-2:]
     while True:
-        mask = torch.zeros(height * width)
-        mask[torch.randperm(height * width, generator=generator)[:k]] = 1.0
-        yield mask.view(1, height, width)
+        yield random_mask(k, like.shape[-2:], generator)

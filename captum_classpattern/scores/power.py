@@ -1,10 +1,11 @@
 """Predictive power: how many held-out images a pattern turns into its class."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from captum_classpattern._validation import join_names
 from captum_classpattern.classifier import (
@@ -197,8 +198,14 @@ def check_unseen(pattern: Pattern, source: LabelledImages) -> None:
 
 def random_pixels(pattern: Pattern, area: float, seed: int) -> Pattern:
     """A control: as many pixels of the same canvas, chosen at random."""
-    k = pixels_kept(area, pattern.mask.shape[-2:])
-    order = torch.randperm(pattern.mask.numel(), generator=torch.Generator().manual_seed(seed))
-    mask = torch.zeros(pattern.mask.numel())
-    mask[order[:k]] = 1.0
-    return replace(pattern, mask=mask.view(pattern.mask.shape).to(pattern.mask))
+    shape = pattern.mask.shape[-2:]
+    mask = random_mask(pixels_kept(area, shape), shape, torch.Generator().manual_seed(seed))
+    return replace(pattern, mask=mask.to(pattern.mask))
+
+
+def random_mask(k: int, shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """A binary mask (1, H, W) of k random pixels."""
+    height, width = shape
+    mask = torch.zeros(height * width)
+    mask[torch.randperm(height * width, generator=generator)[:k]] = 1.0
+    return mask.view(1, height, width)

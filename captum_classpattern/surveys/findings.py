@@ -112,6 +112,20 @@ class Scores:
             "control_images": self.control_images,
         }
 
+    def as_columns(self) -> dict[str, Any]:
+        """The columns of tables: the power with its interval, and its controls."""
+        low, high = self.power.interval
+        return {
+            "power": self.power.value,
+            "power_low": low,
+            "power_high": high,
+            "images": self.power.n,
+            "no_pattern": self.power.without,
+            "random_pixels": self.random_pixels,
+            "other_canvas": self.other_canvas,
+            "beats_controls": self.beats_controls,
+        }
+
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> "Scores":
         """The scores that :meth:`as_dict` wrote."""
@@ -246,21 +260,13 @@ class Finding:
         rows = []
         for finding in (self, *self.others):
             for area, scores in finding.scores.items():
-                low, high = scores.power.interval
                 rows.append(
                     {
                         "class": finding.target,
                         "class_name": finding.class_name,
                         "canvas": finding.canvas,
                         "area": area,
-                        "power": scores.power.value,
-                        "power_low": low,
-                        "power_high": high,
-                        "images": scores.power.n,
-                        "no_pattern": scores.power.without,
-                        "random_pixels": scores.random_pixels,
-                        "other_canvas": scores.other_canvas,
-                        "beats_controls": scores.beats_controls,
+                        **scores.as_columns(),
                         **finding._checked(),
                     }
                 )

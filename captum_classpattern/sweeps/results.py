@@ -162,7 +162,7 @@ class Sweep:
             for row in self._found(name):
                 unit = {"model": name, **{k: row[k] for k in ("class", "class_name", "canvas")}}
                 for area, values in row["areas"].items():
-                    scores = _columns_of(Scores.from_dict(values))
+                    scores = Scores.from_dict(values).as_columns()
                     scores["search_power"] = values["search_power"]
                     yield {**unit, "area": float(area), **scores, **further, "error": None}
             for failure in failed.get(name, ()):
@@ -370,17 +370,3 @@ class Sweep:
 def _search_power(row: Mapping[str, Any]) -> float:
     power: float = next(iter(row["areas"].values()))["search_power"]
     return power
-
-
-def _columns_of(scores: Scores) -> dict[str, Any]:
-    low, high = scores.power.interval
-    return {
-        "power": scores.power.value,
-        "power_low": low,
-        "power_high": high,
-        "images": scores.power.n,
-        "no_pattern": scores.power.without,
-        "random_pixels": scores.random_pixels,
-        "other_canvas": scores.other_canvas,
-        "beats_controls": scores.beats_controls,
-    }
