@@ -6,7 +6,7 @@ from statistics import fmean
 import torch
 from architecture_models import TEACHER
 from architecture_rows import LABELS, POSITIVE, WHITE, ByClass, Found, pooled
-from findings import Row, head, line
+from findings import Row, format_mean, head, line
 from torch import Tensor
 
 from captum_classpattern.scores import simplicity
@@ -51,9 +51,7 @@ def share(values: ByClass) -> str:
 
 def number(values: ByClass, digits: int = 2) -> str:
     """A mean over classes with its interval."""
-    mean = bootstrap_over_classes(values)
-    low, high = mean.interval
-    return f"{mean.value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+    return format_mean(bootstrap_over_classes(values), f".{digits}f")
 
 
 def mean_of(values: ByClass) -> float:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from captum_classpattern.scores.intervals import Estimate
 from captum_classpattern.surveys import Scores, Survey, stands_out, survey
 
 Row = Mapping[str, Any]
@@ -62,6 +63,12 @@ def head(*columns: str) -> str:
 
 def line(*cells: object) -> str:
     return f"| {' | '.join(map(str, cells))} |"
+
+
+def format_mean(mean: Estimate, form: str, scale: float = 1, unit: str = "") -> str:
+    """A mean over classes with its interval, such as ``1.20 (0.90 to 1.70)``."""
+    value, low, high = (scale * each for each in (mean.value, *mean.interval))
+    return f"{value:{form}}{unit} ({low:{form}} to {high:{form}})"
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -17,7 +17,7 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from findings import Row, append_rows, head, line, read_rows
+from findings import Row, append_rows, format_mean, head, line, read_rows
 from matplotlib.figure import Figure
 from paper_search import InBfloat16
 from problems import Problem, cifar10_problems, demo_problems
@@ -205,7 +205,7 @@ def width(rows: Sequence[Row]) -> str:
     if len(widths) < FEWEST_CLASSES:
         return f"{fmean(value for [value] in widths.values()):.2f}"
     mean = bootstrap_over_classes(widths)
-    return f"{mean.value:.2f} ({mean.interval[0]:.2f} to {mean.interval[1]:.2f})"
+    return format_mean(mean, ".2f")
 
 
 def picture(rows: Sequence[Row]) -> Figure:

@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 import torch
-from findings import Row, append_rows, head, line, read_rows
+from findings import Row, append_rows, format_mean, head, line, read_rows
 from paper_search import model
 from problems import PIXELS, SEARCH
 from torch import Tensor
@@ -238,5 +238,4 @@ def differences(
 
 def interval(mean: Estimate, unit: str = "") -> str:
     """A mean in percent or points with its interval over classes."""
-    low, high = (100 * end for end in mean.interval)
-    return f"{100 * mean.value:.1f}{unit} ({low:.1f} to {high:.1f})"
+    return format_mean(mean, ".1f", scale=100, unit=unit)

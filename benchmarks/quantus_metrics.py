@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from captum.attr import IntegratedGradients
-from findings import Row, append_rows, head, line, read_rows
+from findings import Row, append_rows, format_mean, head, line, read_rows
 from problems import Problem, demo_problems
 from torch import Tensor, nn
 
@@ -194,7 +194,7 @@ def tables(rows: Sequence[Row]) -> Iterator[str]:
 def mean(row: Row) -> str:
     """The mean over classes with its interval."""
     found = bootstrap_over_classes({y: [v] for y, v in zip(row["classes"], row["values"])})
-    return f"{found.value:.2f} ({found.interval[0]:.2f} to {found.interval[1]:.2f})"
+    return format_mean(found, ".2f")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -17,7 +17,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 import torch
-from findings import Row, append_rows, head, line, read_rows
+from findings import Row, append_rows, format_mean, head, line, read_rows
 from paper_search import InBfloat16
 from problems import train_cifar10
 
@@ -193,7 +193,7 @@ def difference(rows: Sequence[Row], others: Sequence[Row]) -> str:
     if len(points) < FEWEST_CLASSES:
         return f"{fmean(value for [value] in points.values()):+.1f}" if points else ""
     found = bootstrap_over_classes(points)
-    return f"{found.value:+.1f} ({found.interval[0]:+.1f} to {found.interval[1]:+.1f})"
+    return format_mean(found, "+.1f")
 
 
 def without(rows: Sequence[Row], model: str) -> float:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import paper_search
 import torch
-from findings import Row, append_rows, head, line, read_rows
+from findings import Row, append_rows, format_mean, head, line, read_rows
 from matplotlib.figure import Figure
 from problems import Problem, cifar10_parts, demo_problems
 from torch import Tensor
@@ -316,8 +316,7 @@ def share(estimate: Estimate | None, form: str = ".3f") -> str:
     """A mean with its interval; empty if there is none."""
     if estimate is None:
         return ""
-    low, high = estimate.interval
-    return f"{estimate.value:{form}} ({low:{form}} to {high:{form}})"
+    return format_mean(estimate, form)
 
 
 def tables(rows: Sequence[Row]) -> Iterator[str]:
@@ -421,8 +420,7 @@ def points(estimate: Estimate | None) -> str:
     """A difference with its interval, in percentage points; empty if there is none."""
     if estimate is None:
         return ""
-    value, low, high = (100 * each for each in (estimate.value, *estimate.interval))
-    return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
+    return format_mean(estimate, "+.1f", scale=100)
 
 
 def picture(rows: Sequence[Row], shown: Sequence[tuple[str, str, int]]) -> Figure:
