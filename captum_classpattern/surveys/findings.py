@@ -205,7 +205,10 @@ class Finding:
     held_out_images: int | None = None
 
     def __repr__(self) -> str:
-        powers = ", ".join(f"{a:g}: {s.power.value:.1%}" for a, s in self.scores.items())
+        powers = ", ".join(
+            f"{area:g}: {scores.power.value:.1%} (controls at most {scores.strongest_control:.1%})"
+            for area, scores in self.scores.items()
+        )
         accuracy = "" if self.accuracy is None else f", the model's accuracy {self.accuracy:.1%}"
         return f"Finding({self.label}, {self.canvas} canvas, power at area {powers}{accuracy})"
 

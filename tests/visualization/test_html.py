@@ -223,11 +223,11 @@ def test_a_photo_stays_small():
 
 def test_the_names_of_plain_reprs():
     found = finding(1, "white", 90, class_name="dog")
-    assert repr(found) == "Finding(dog, white canvas, power at area 0.05: 90.0%, 0.01: 2.0%)"
+    powers = "0.05: 90.0% (controls at most 3.0%), 0.01: 2.0% (controls at most 1.0%)"
+    assert repr(found) == f"Finding(dog, white canvas, power at area {powers})"
     checked = replace(found, class_name=None, accuracy=0.875, search_images=4, held_out_images=8)
     assert repr(checked) == (
-        "Finding(class 1, white canvas, power at area 0.05: 90.0%, 0.01: 2.0%, "
-        "the model's accuracy 87.5%)"
+        f"Finding(class 1, white canvas, power at area {powers}, the model's accuracy 87.5%)"
     )
 
 
