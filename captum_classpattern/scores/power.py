@@ -176,15 +176,20 @@ def count_hits(
     return hits
 
 
-def check_unseen(pattern: Pattern, source: LabelledImages) -> None:
-    """Raises an error if images of other classes were used in the pattern's search."""
-    seen = pattern.seen
-    if seen is None:
+def hashes_seen(pattern: Pattern) -> frozenset[str]:
+    """The hashes of the images of a pattern's search; an error if they are unknown."""
+    if pattern.seen is None:
         raise ValueError(
             "the images that this pattern was searched on are unknown: the file with their hashes "
             f"({pattern.info.get('seen_file', 'unknown')}) was not in the pattern's folder; put it "
             "there and load the pattern again"
         )
+    return pattern.seen
+
+
+def check_unseen(pattern: Pattern, source: LabelledImages) -> None:
+    """Raises an error if images of other classes were used in the pattern's search."""
+    seen = hashes_seen(pattern)
     others = torch.nonzero(source.known_labels != pattern.target).flatten().tolist()
     hashes = source.hashes if seen else []
     repeated = [str(i) for i in others if hashes and hashes[i] in seen]

@@ -18,6 +18,7 @@ PUBLIC = (
     ".adapters",
     ".comparison",
     ".datasets",
+    ".explorer",
     ".gallery",
     ".invariance",
     ".optimization",
