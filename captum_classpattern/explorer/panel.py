@@ -9,14 +9,18 @@ from torch import Tensor
 from captum_classpattern.explorer.areas import Cut
 from captum_classpattern.surveys import Finding, Scores
 from captum_classpattern.visualization.formats import percent, percent_area, percent_range
-from captum_classpattern.visualization.html import paragraph, pattern_picture, picture
+from captum_classpattern.visualization.html import pattern_picture, picture
 from captum_classpattern.visualization.patterns import HIT, MISS, TRACK, class_name
 
-SIDE = 196  # pixels of a small picture
+SIDE, GAP = 224, 20  # pixels of a picture, and between two
 TOP = 3  # classes of a prediction
-COLUMN = "width:224px;margin:0 20px 12px 0"
+COLUMN = f"width:{SIDE}px"
+GROUP = f"width:{2 * SIDE + GAP}px;max-width:100%;margin-bottom:12px"
+PICTURES = f"display:flex;flex-wrap:wrap;gap:12px {GAP}px"
+TITLE = "font-weight:600;font-size:13px;margin-bottom:4px"
+TEXT = "font-size:13px;margin:2px 0 6px"
 ROW = "display:flex;align-items:center;gap:6px;font-size:12px;line-height:18px"
-NAME = "flex:0 0 92px;overflow:hidden;text-overflow:ellipsis;white-space:nowrap"
+NAME = "flex:0 0 86px;overflow:hidden;text-overflow:ellipsis;white-space:nowrap"
 BAR = "flex:1 1 auto;height:10px"
 NUMBER = "flex:0 0 52px;text-align:right;font-variant-numeric:tabular-nums"
 
@@ -48,34 +52,35 @@ def panel(
 ) -> str:
     """Canvas, pattern, image, and the image with the pattern; predictions and power below."""
     label, kept = finding.label, kept_text(cut)
-    pattern = pattern_picture(cut.binary, f"pattern of {label}, {kept}", least=SIDE)
-    columns = [
-        _column(finding.canvas, picture(finding.pattern.canvas, f"canvas of {label}", least=SIDE)),
-        _column(f"pattern of {label}: {kept}", pattern, paragraph(_origin(cut))),
+    canvas = picture(finding.pattern.canvas, f"canvas of {label}", least=SIDE)
+    binary = pattern_picture(cut.binary, f"pattern of {label}, {kept}", least=SIDE)
+    origin = _text(f"{kept}. {_origin(cut)}")
+    groups = [
+        _group(
+            [_column(canvas_name(finding), canvas), _column(f"pattern of {label}", binary, origin)],
+            _power(finding, cut),
+        )
     ]
     if example is None or stamped is None:
-        columns.append(_column("image", paragraph("Upload an image to stamp it.")))
+        groups.append(_text("There is no image to stamp. Upload one."))
     else:
-        target = finding.target
-        columns += [
+        after = picture(stamped.image, f"{example.name} with the pattern of {label}", least=SIDE)
+        columns = [
             _column(
                 example.name,
                 picture(example.image, example.name, least=SIDE),
-                _predictions(stamped.before, target, names),
-                *([paragraph(example.remark)] if example.remark else []),
+                _predictions(stamped.before, finding.target, names),
             ),
-            _column(
-                "with the pattern",
-                picture(stamped.image, f"{example.name} with the pattern of {label}", least=SIDE),
-                _predictions(stamped.after, target, names),
-            ),
+            _column("with the pattern", after, _predictions(stamped.after, finding.target, names)),
         ]
-    pictures = Markup('<div style="display:flex;flex-wrap:wrap">{}</div>').format(_joined(columns))
-    return str(
-        Markup('<div style="line-height:1.35;white-space:normal">{}{}</div>').format(
-            pictures, _power(finding, cut)
-        )
-    )
+        groups.append(_group(columns, _text(example.remark)))
+    style = f"{PICTURES};line-height:1.35;white-space:normal;margin-top:8px"
+    return str(Markup('<div style="{}">{}</div>').format(style, _joined(groups)))
+
+
+def canvas_name(finding: Finding) -> str:
+    """``white canvas``."""
+    return f"{finding.canvas} canvas".removeprefix("canvas ")
 
 
 def kept_text(cut: Cut) -> str:
@@ -87,14 +92,22 @@ def kept_text(cut: Cut) -> str:
 def _origin(cut: Cut) -> str:
     if cut.area == cut.searched_at:
         return "Searched at this area."
-    return (
-        f"The highest weights of the pattern that was searched at {percent_area(cut.searched_at)}."
-    )
+    return f"The highest weights of the search at {percent_area(cut.searched_at)}."
+
+
+def _group(columns: Sequence[Markup], below: Markup) -> Markup:
+    """Two pictures, and what stands below both."""
+    pictures = Markup('<div style="{}">{}</div>').format(PICTURES, _joined(columns))
+    return Markup('<div style="{}">{}{}</div>').format(GROUP, pictures, below)
 
 
 def _column(title: str, *parts: Markup) -> Markup:
-    head = Markup('<div style="font-weight:600;font-size:13px;margin-bottom:4px">{}</div>')
-    return Markup('<div style="{}">{}{}</div>').format(COLUMN, head.format(title), _joined(parts))
+    head = Markup('<div style="{}">{}</div>').format(TITLE, title)
+    return Markup('<div style="{}">{}{}</div>').format(COLUMN, head, _joined(parts))
+
+
+def _text(text: str) -> Markup:
+    return Markup('<div style="{}">{}</div>').format(TEXT, text)
 
 
 def _predictions(probabilities: Tensor, target: int, names: Sequence[str] | None) -> Markup:
@@ -115,12 +128,11 @@ def _power(finding: Finding, cut: Cut) -> Markup:
     scores = cut.scores
     if scores is None:
         areas = ", ".join(percent_area(area) for area in sorted(finding.scores))
-        return paragraph(f"Predictive power was measured at {areas} of the pixels, not here.")
-    low_high = percent_range(*scores.power.interval)
+        return _text(f"The predictive power was measured at {areas} of the pixels, not here.")
+    interval = percent_range(*scores.power.interval)
     text = (
-        f"Predictive power: of {scores.power.n:,} held-out images of other classes, "
-        f"{percent(scores.power.value)} become {finding.label} (95 % interval {low_high}), "
-        f"{_verdict(scores)}."
+        f"Predictive power: {percent(scores.power.value)} of {scores.power.n:,} held-out images of "
+        f"other classes become {finding.label} (95 % interval {interval}), {_verdict(scores)}."
     )
     bars = [
         _bar("this pattern", scores.power.value, HIT),
@@ -128,7 +140,7 @@ def _power(finding: Finding, cut: Cut) -> Markup:
         _bar("other canvas", scores.other_canvas, MISS),
         _bar("no pattern", scores.power.without, MISS),
     ]
-    return Markup('<div style="max-width:468px">{}{}</div>').format(paragraph(text), _joined(bars))
+    return _text(text) + _joined(bars)
 
 
 def _verdict(scores: Scores) -> str:

@@ -11,7 +11,13 @@ from torch import Tensor
 from captum_classpattern.classifier import Classifier, device_and_dtype, logits_of, preserve_state
 from captum_classpattern.datasets.pixels import read_to_fit
 from captum_classpattern.explorer.areas import Cut, cut, nearest, own_pixels, steps
-from captum_classpattern.explorer.panel import Example, Stamped, kept_text, panel
+from captum_classpattern.explorer.panel import (
+    Example,
+    Stamped,
+    canvas_name,
+    kept_text,
+    panel,
+)
 from captum_classpattern.pattern import Pattern, image_hash
 from captum_classpattern.surveys import Finding
 from captum_classpattern.visualization.html import paragraph
@@ -48,13 +54,13 @@ class Explorer:
         self._examples_of, self._own = examples_of, list[Example]()
         self._quiet = False
         self._logits = self._checked_logits()
-        wide, narrow = {"width": "100%", "max_width": "640px"}, {"width": "110px"}
+        wide, button = {"width": "100%", "max_width": "640px"}, {"width": "130px"}
         self.target = widgets.Dropdown(description="class")
-        self.canvas = widgets.ToggleButtons(description="canvas", style={"button_width": "auto"})
+        self.canvas = widgets.ToggleButtons(style={"button_width": "auto"})
         self.area = widgets.SelectionSlider(options=[("", 0)], description="area", layout=wide)
         self.image = widgets.Dropdown(description="image")
-        self.next = widgets.Button(description="next image", layout=narrow)
-        self.upload = widgets.FileUpload(accept="image/*", description="your image", layout=narrow)
+        self.next = widgets.Button(description="next image", layout=button)
+        self.upload = widgets.FileUpload(accept="image/*", description="your image", layout=button)
         self.panel = widgets.HTML()
         rows = [
             widgets.HBox([self.target, self.canvas], layout={"flex_flow": "row wrap"}),
@@ -105,7 +111,7 @@ class Explorer:
         self._offer_canvases()
 
     def _offer_canvases(self) -> None:
-        names = [finding.canvas for finding in self._of_class(self.target.value)]
+        names = [canvas_name(finding) for finding in self._of_class(self.target.value)]
         _offer(self.canvas, [(name, place) for place, name in enumerate(numbered(names))])
         self.canvas.layout.display = "none" if len(names) == 1 else ""
         self._examples = self._examples_of(self.target.value)

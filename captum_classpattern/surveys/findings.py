@@ -116,13 +116,8 @@ class Scores:
 
     def as_columns(self) -> dict[str, Any]:
         """The columns of tables: the power with its interval, and its controls."""
-        low, high = self.power.interval
         return {
-            "power": self.power.value,
-            "power_low": low,
-            "power_high": high,
-            "images": self.power.n,
-            "no_pattern": self.power.without,
+            **self.power.as_columns(),
             "random_pixels": self.random_pixels,
             "other_canvas": self.other_canvas,
             "beats_controls": self.beats_controls,

@@ -163,16 +163,15 @@ def power_text(power: PredictivePower) -> str:
     )
 
 
-def power_html(power: PredictivePower) -> str:
-    """What a notebook shows of a predictive power."""
-    return fragment(
-        f"Predictive power {power_text(power)}",
-        paragraph(f"Without the pattern: {percent(power.without)}."),
-    )
+def power_parts(power: PredictivePower) -> tuple[str, Markup]:
+    """The title and the rest of what a notebook shows of a predictive power."""
+    without = paragraph(f"Without the pattern: {percent(power.without)}.")
+    return f"Predictive power {power_text(power)}", without
 
 
-def pattern_html(pattern: Pattern) -> str:
-    """What a notebook shows of a pattern: its pixels, its canvas, and what its search knows."""
+def pattern_parts(pattern: Pattern) -> tuple[str, Markup, Markup]:
+    """The title and the rest of what a notebook shows of a pattern: its pixels, its canvas, and
+    what its search knows."""
     name = pattern.info.get("class_name", f"class {pattern.target}")
     kept, total = int((pattern.mask > 0).sum()), pattern.mask.numel()
     facts = [f"{percent_area(pattern.area)} of the {total:,} pixels"]
@@ -181,7 +180,7 @@ def pattern_html(pattern: Pattern) -> str:
     power = pattern.info.get("search_power")
     if isinstance(power, float):
         facts.append(f"power {percent(power)} on the judging images, which chose it")
-    return fragment(
+    return (
         f"Pattern of {name}",
         side_by_side(
             pattern_picture(pattern.at_own_area(), f"pattern of {name}", "pattern"),
