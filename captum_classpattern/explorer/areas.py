@@ -66,7 +66,7 @@ def _own_pixels(area: float, pattern: Pattern) -> int:
 
 def _most(pattern: Pattern) -> int:
     """How many pixels the weights of a mask rank, at most all but one; 0 if all weigh the same."""
-    weights = pattern.mask[pattern.mask > 0].unique()
-    if len(weights) < 2:
+    weights = pattern.mask[pattern.mask > 0]
+    if not bool((weights != weights[:1]).any()):
         return 0
-    return min(int((pattern.mask > 0).sum()), pattern.mask.numel() - 1)
+    return min(len(weights), pattern.mask.numel() - 1)

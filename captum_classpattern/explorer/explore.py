@@ -69,15 +69,16 @@ def explore(
     import_ipywidgets()
     check_seed(seed)
     findings = _findings(results)
+    holders = [results, *findings]
     if model is None:
-        model = getattr(results, "model", None)
+        model = _first_known("model", holders)
     if model is None:
         raise ValueError(
             "`model` is missing: these results do not hold their classifier; call "
             "explore(results, model, images)"
         )
     if images is None:
-        source = getattr(results, "held_out", None)
+        source = _first_known("held_out", holders)
     else:
         source = _numbered(model, images, labels)
     names = None if source is None else source.class_names
@@ -121,6 +122,12 @@ def _findings(results: Any) -> list[Finding]:
     return found
 
 
+def _first_known(name: str, holders: Sequence[Any]) -> Any:
+    """The classifier or the held-out images that the results hold; None if they hold none."""
+    known = (getattr(holder, name, None) for holder in holders)
+    return next((value for value in known if value is not None), None)
+
+
 def _as_finding(pattern: Pattern) -> Finding:
     """A pattern without scores."""
     name = pattern.info.get("class_name")
@@ -161,4 +168,5 @@ def _examples(
         return []
     shown = chosen[:EXAMPLES]
     labels = [class_name(names, label) for label in source.known_labels[shown].tolist()]
-    return [Example(image, label) for image, label in zip(source.take(shown), labels)]
+    kind = "held-out image" if seen else "image"
+    return [Example(image, label, kind) for image, label in zip(source.take(shown), labels)]

@@ -15,7 +15,7 @@ from captum_classpattern.visualization.patterns import HIT, MISS, TRACK, class_n
 SIDE, GAP = 224, 20  # pixels of a picture, and between two
 TOP = 3  # classes of a prediction
 COLUMN = f"width:{SIDE}px"
-GROUP = f"width:{2 * SIDE + GAP}px;max-width:100%;margin-bottom:12px"
+GROUP = f"flex:0 1 {2 * SIDE + GAP}px;min-width:{SIDE}px;margin-bottom:12px"
 PICTURES = f"display:flex;flex-wrap:wrap;gap:12px {GAP}px"
 TITLE = "font-weight:600;font-size:13px;margin-bottom:4px"
 TEXT = "font-size:13px;margin:2px 0 6px"
@@ -27,10 +27,11 @@ NUMBER = "flex:0 0 52px;text-align:right;font-variant-numeric:tabular-nums"
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """An image (C, H, W) to stamp, what it is called, and a remark on it."""
+    """An image (C, H, W) to stamp, what it is called, what it is, and a remark on it."""
 
     image: Tensor
     name: str
+    kind: str = "image"
     remark: str = ""
 
 
@@ -54,7 +55,7 @@ def panel(
     label, kept = finding.label, kept_text(cut)
     canvas = picture(finding.pattern.canvas, f"canvas of {label}", least=SIDE)
     binary = pattern_picture(cut.binary, f"pattern of {label}, {kept}", least=SIDE)
-    origin = _text(f"{kept}. {_origin(cut)}")
+    origin = _text(f"{kept}{_origin(cut)}")
     groups = [
         _group(
             [_column(canvas_name(finding), canvas), _column(f"pattern of {label}", binary, origin)],
@@ -67,7 +68,7 @@ def panel(
         after = picture(stamped.image, f"{example.name} with the pattern of {label}", least=SIDE)
         columns = [
             _column(
-                example.name,
+                f"{example.kind}: {example.name}",
                 picture(example.image, example.name, least=SIDE),
                 _predictions(stamped.before, finding.target, names),
             ),
@@ -91,8 +92,8 @@ def kept_text(cut: Cut) -> str:
 
 def _origin(cut: Cut) -> str:
     if cut.area == cut.searched_at:
-        return "Searched at this area."
-    return f"The highest weights of the search at {percent_area(cut.searched_at)}."
+        return ", as searched."
+    return f". The highest weights of the search at {percent_area(cut.searched_at)}."
 
 
 def _group(columns: Sequence[Markup], below: Markup) -> Markup:

@@ -54,14 +54,14 @@ class Explorer:
         self._examples_of, self._own = examples_of, list[Example]()
         self._quiet = False
         self._logits = self._checked_logits()
-        wide, button = {"width": "100%", "max_width": "640px"}, {"width": "130px"}
+        wide, button = {"width": "100%", "max_width": "640px"}, {"width": "auto"}
         self.target = widgets.Dropdown(description="class")
         self.canvas = widgets.ToggleButtons(style={"button_width": "auto"})
         self.area = widgets.SelectionSlider(options=[("", 0)], description="area", layout=wide)
         self.image = widgets.Dropdown(description="image")
         self.next = widgets.Button(description="next image", layout=button)
         self.upload = widgets.FileUpload(accept="image/*", description="your image", layout=button)
-        self.panel = widgets.HTML()
+        self.panel = widgets.HTML(layout={"width": "100%"})
         rows = [
             widgets.HBox([self.target, self.canvas], layout={"flex_flow": "row wrap"}),
             self.area,
@@ -89,7 +89,7 @@ class Explorer:
     @property
     def finding(self) -> Finding:
         """The finding of the chosen class and canvas."""
-        return self._of_class(self.target.value)[self.canvas.value]
+        return self._of_class(self.target.value)[int(self.canvas.value)]
 
     @property
     def pattern(self) -> Pattern:
@@ -207,7 +207,7 @@ class Explorer:
                 self._redraw(str(error))
                 return
             used = image_hash(image) in (self.finding.pattern.seen or ())
-            self._own.append(Example(image, file["name"], IN_SEARCH if used else ""))
+            self._own.append(Example(image, file["name"], "your image", IN_SEARCH if used else ""))
             with self._quietly():
                 self._offer_images(len(self._shown_examples) - 1)
             self._redraw()

@@ -114,9 +114,9 @@ def test_at_each_number_of_pixels_the_pattern_searched_next_above_is_cut():
         explorer.area.value = nearest([k for _, k in explorer.area.options], kept)
         assert torch.equal(explorer.pattern.mask, source.topk(explorer.area.value / 64).mask)
     explorer.area.value = 2
-    assert "The highest weights of the search at 6.25 %" in text_of(explorer)
+    assert "2 pixels, 3.12 %. The highest weights of the search at 6.25 %" in text_of(explorer)
     explorer.area.value = 4
-    assert "Searched at this area" in text_of(explorer)
+    assert "4 pixels, 6.25 %, as searched" in text_of(explorer)
 
 
 @pytest.mark.parametrize("kept", [0, 3, 64])
@@ -163,6 +163,8 @@ def test_images_are_held_out_and_not_of_the_class():
     assert all(LABELS[i] != 1 and i not in used for i in places)
     labels = [name for name, _ in explorer.image.options]
     assert {label.split()[0] for label in labels} == {"ant", "cat"}
+    assert "held-out image: " in text_of(explorer)
+    assert "held-out image: " not in text_of(opened())  # it is not known what was searched
     with pytest.raises(ValueError, match="all 20 images of other classes were used to search"):
         opened(replace(ranked(), seen=frozenset(map(image_hash, IMAGES))))
     with pytest.raises(
@@ -206,11 +208,12 @@ def test_an_upload_is_resized_cropped_stamped_and_classified(channels):
     explorer = opened(ranked(channels=channels), net, torch.rand(9, channels, 8, 8))
     explorer.upload.value = uploaded("own.png", png_bytes(pixels))
     assert explorer.image.label == "own.png"
+    assert "your image: own.png" in text_of(explorer)
     whole = torch.from_numpy(pixels).permute(2, 0, 1)
     expected = fit(whole, (8, 8), channels).float() / 255
     assert torch.equal(explorer._example.image, expected)
     assert torch.equal(explorer.stamped, explorer.pattern.stamp(expected))
-    after = net(explorer.stamped[None]).softmax(1)[0]
+    after = net(explorer.stamped[None]).detach().softmax(1)[0]
     assert f"{100 * float(after.max()):.1f} %" in text_of(explorer)
     assert IN_SEARCH not in text_of(explorer)
 
@@ -330,6 +333,8 @@ def test_what_explain_class_returns_needs_nothing_else():
     assert {image_hash(example.image) for example in explorer._examples} <= held_out
     assert {example.name for example in explorer._examples} == {"ant", "cat"}
     assert cp.explore(found.others[0]).finding.canvas == found.others[0].canvas
+    several = cp.explore([found, ranked(2)])
+    assert [target for _, target in several.target.options] == [1, 2]
     whole = cp.explore(found, images=IMAGES, labels=LABELS)  # with those of the search
     assert {image_hash(example.image) for example in whole._examples} <= held_out
 

@@ -109,6 +109,15 @@ def test_the_page_on_invariance_runs(tmp_path, monkeypatch):
     assert (tmp_path / "invariance.png").stat().st_size > 5_000
 
 
+def test_the_page_on_the_explorer_runs(tmp_path, monkeypatch):
+    pytest.importorskip("ipywidgets")
+    _, names = run("explore.md", tmp_path, monkeypatch)
+    assert names["explorer"].finding.label == "Bag"
+    saved = captum_classpattern.Pattern.load(tmp_path / "bag.safetensors")
+    assert int(saved.mask.sum()) == 39
+    assert names["stamped"].shape == (1, 28, 28)
+
+
 def test_the_page_on_sanity_checks_runs(tmp_path, monkeypatch):
     _, names = run("sanity_checks.md", tmp_path, monkeypatch)
     check = names["check"]
