@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from io import BytesIO
 from typing import Any
 
@@ -83,8 +84,13 @@ class Explorer:
         self._redraw()
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
-        """What a notebook shows."""
-        return self.box._repr_mimebundle_(**options)
+        """What a notebook shows: the widget, or where it does not run, what it showed first."""
+        shown = self.box._repr_mimebundle_(**options)
+        return {**shown, "text/plain": repr(self), "text/html": self.panel.value}
+
+    def __repr__(self) -> str:
+        chosen = f"{self.finding.label}, {canvas_name(self.finding)}, {kept_text(self._cut)}"
+        return f"Explorer({chosen})"
 
     @property
     def finding(self) -> Finding:
@@ -148,7 +154,11 @@ class Explorer:
 
     @property
     def _example(self) -> Example | None:
-        return self._shown_examples[self.image.value] if self._shown_examples else None
+        if not self._shown_examples:
+            return None
+        example = self._shown_examples[int(self.image.value)]
+        used = image_hash(example.image) in (self.finding.pattern.seen or ())
+        return replace(example, remark=IN_SEARCH) if used else example
 
     def _stamp(self) -> Stamped | None:
         """The chosen image with the pattern, and what the model predicts for both."""
@@ -206,8 +216,7 @@ class Explorer:
             except ValueError as error:
                 self._redraw(str(error))
                 return
-            used = image_hash(image) in (self.finding.pattern.seen or ())
-            self._own.append(Example(image, file["name"], "your image", IN_SEARCH if used else ""))
+            self._own.append(Example(image, file["name"], "your image"))
             with self._quietly():
                 self._offer_images(len(self._shown_examples) - 1)
             self._redraw()

@@ -230,9 +230,15 @@ def test_several_uploads_stay_when_the_class_changes():
 def test_an_upload_from_the_search_is_said_to_be_one():
     pixels = np.arange(64, dtype=np.uint8).reshape(8, 8)
     image = torch.from_numpy(pixels)[None].float() / 255
-    explorer = opened(replace(ranked(), seen=frozenset([image_hash(image)])))
+    searched = replace(ranked(), seen=frozenset([image_hash(image)]))
+    explorer = opened([searched, ranked(2, seed=4)])
+    assert IN_SEARCH not in text_of(explorer)
     explorer.upload.value = uploaded("own.png", png_bytes(pixels))
     assert IN_SEARCH in text_of(explorer)
+    explorer.target.value = 2  # of a search without it
+    explorer.image.value = explorer.image.options[-1][1]
+    assert explorer.image.label == "own.png"
+    assert IN_SEARCH not in text_of(explorer)
 
 
 def test_a_file_that_is_no_image_gives_a_message():
@@ -412,10 +418,11 @@ def test_the_model_stays_as_it_was():
 
 def test_a_notebook_shows_the_box():
     explorer = opened()
-    shown = explorer._repr_mimebundle_()
-    data = shown[0] if isinstance(shown, tuple) else shown
-    view = data["application/vnd.jupyter.widget-view+json"]
+    shown = explorer._repr_mimebundle_(include=None, exclude=None)
+    view = shown["application/vnd.jupyter.widget-view+json"]
     assert view["model_id"] == explorer.box.model_id
+    assert shown["text/html"] == explorer.panel.value  # where no widgets run
+    assert shown["text/plain"] == "Explorer(class 1, canvas, 16 pixels, 25\xa0%)"
 
 
 def test_names_that_occur_twice_get_numbers():
