@@ -2,6 +2,7 @@ from . import adapters as adapters
 from . import comparison as comparison
 from . import datasets as datasets
 from . import demo as demo
+from . import explorer as explorer
 from . import gallery as gallery
 from . import invariance as invariance
 from . import optimization as optimization
@@ -23,6 +24,7 @@ from .comparison import compare as compare
 from .comparison import known_methods as known_methods
 from .comparison import sanity_check as sanity_check
 from .datasets import load_images as load_images
+from .explorer import explore as explore
 from .images import LabelledImages as LabelledImages
 from .invariance import InvarianceProfile as InvarianceProfile
 from .invariance import invariance_profile as invariance_profile

@@ -217,6 +217,10 @@ class LabelledImages(Dataset[Any]):
         parsed = parse_labels(labels, len(self), self.argument)
         return self._with(_known={**self._known, "labels": parsed})
 
+    def with_class_names(self, class_names: Sequence[str] | None) -> "LabelledImages":
+        """The same images with other names of their classes."""
+        return self._with(class_names=None if class_names is None else tuple(class_names))
+
     def subset(self, indices: Tensor | Sequence[int]) -> "LabelledImages":
         """Some of the images: by their indices, in this order, or by a mask of N bools."""
         chosen = torch.as_tensor(indices)

@@ -160,9 +160,23 @@ class Pattern(Perturbation):  # type: ignore[misc]  # captum's class is untyped
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
-        from captum_classpattern.visualization.html import pattern_html
+        from captum_classpattern.visualization.html import fragment, pattern_parts
 
-        return pattern_html(self)
+        return fragment(*pattern_parts(self))
+
+    def to_html(self, path: str | os.PathLike[str]) -> Path:
+        r"""
+        Writes what a notebook shows as an HTML page that needs no other file.
+
+        Args:
+            path (str or PathLike): The file. It is replaced as a whole or not at all.
+
+        Returns:
+            *Path*: The file.
+        """
+        from captum_classpattern.visualization.html import pattern_parts, write_page
+
+        return write_page(path, *pattern_parts(self))
 
     def stamp(self, images: Tensor) -> Tensor:
         r"""

@@ -98,6 +98,17 @@ ALLOWED = {
         "visualization",
     },
     "report": {"_files", "comparison", "pattern", "scores", "visualization"},
+    "explorer": {
+        "_validation",
+        "class_names",
+        "classifier",
+        "datasets",
+        "images",
+        "pattern",
+        "scores",
+        "surveys",
+        "visualization",
+    },
     "gallery": {
         "_files",
         "_validation",
@@ -239,6 +250,7 @@ def test_the_core_needs_few_libraries(name):
         ("cyclopts", {"cli"}),
         ("rich", {"cli"}),
         ("ray", {"sweeps"}),
+        ("ipywidgets", {"explorer"}),
     ],
 )
 def test_libraries_stay_in_their_place(library, parts):

@@ -10,7 +10,14 @@ import captum_classpattern
 
 PACKAGE = Path(captum_classpattern.__file__).parent
 ROOT = Path(__file__).parent.parent
-OPTIONAL = {"timm", "robustbench", "sklearn", "pandas", "ray"}  # extras, or used if installed
+OPTIONAL = {
+    "timm",
+    "robustbench",
+    "sklearn",
+    "pandas",
+    "ray",
+    "ipywidgets",
+}  # extras, or used if installed
 NAMES = {"PIL": "pillow"}  # distributions whose modules have another name
 
 

@@ -65,18 +65,12 @@ def _stamped_png(pattern: "Pattern", path: Path) -> bytes:
     import numpy as np
     from PIL import Image
 
-    from captum_classpattern.datasets.pixels import DECODE_ERRORS, as_floats, decode, fit
+    from captum_classpattern.datasets.pixels import read_to_fit
 
-    channels, *sides = pattern.canvas.shape
-    try:
-        image = as_floats(fit(decode(path), (sides[0], sides[1]), channels))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"there is no image at {path}") from None
-    except DECODE_ERRORS as error:
-        raise ValueError(f"{path} can't be read as an image: {error}") from error
+    image = read_to_fit(path, path, pattern.canvas.shape)
     pixels = (pattern.stamp(image) * 255).round().byte().permute(1, 2, 0).numpy()
     written = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels.squeeze(2) if channels == 1 else pixels)).save(
+    Image.fromarray(np.ascontiguousarray(pixels.squeeze(2) if len(image) == 1 else pixels)).save(
         written, "png"
     )
     return written.getvalue()

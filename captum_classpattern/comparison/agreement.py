@@ -2,15 +2,26 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import numpy.typing as npt
+from markupsafe import Markup
 
 from captum_classpattern.comparison.randomisation import Layer
 from captum_classpattern.comparison.records import Failure, counted
 from captum_classpattern.scores.intervals import FEWEST_CLASSES, bootstrap_over_classes
 from captum_classpattern.scores.tables import as_table
+from captum_classpattern.visualization.html import (
+    drawing,
+    folded,
+    fragment,
+    paragraph,
+    table,
+    write_page,
+)
 
 MEASURES = ("iou", "correlation")
 
@@ -124,6 +135,44 @@ class SanityCheck:
         """:meth:`rows` as a pandas DataFrame if pandas is installed, else as a list of dicts, each
         with all keys."""
         return as_table(self.rows())
+
+    def to_html(self, path: str | PathLike[str]) -> Path:
+        r"""
+        Writes what a notebook shows as an HTML page that needs no other file.
+
+        Args:
+            path (str or PathLike): The file. It is replaced as a whole or not at all.
+
+        Returns:
+            *Path*: The file.
+        """
+        return write_page(path, self._title, *self._parts())
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the figure, the verdicts, and the failures."""
+        return fragment(self._title, *self._parts())
+
+    @property
+    def _title(self) -> str:
+        return f"Sanity check of {counted(len({a.method for a in self.agreements}), 'method')}"
+
+    def _parts(self) -> list[Markup]:
+        verdicts = self.verdicts()
+        parts = [
+            table(_verdict_columns(bool(self.random_pixels)), map(_verdict_row, verdicts)),
+            paragraph(
+                "IoU of the highest pixels of two maps, as a mean over classes with its 95 % "
+                "interval: of two seeds on the unchanged model, and of the model and the one that "
+                f"was changed. Random masks have {self.chance:.3f}."
+            ),
+        ]
+        if any(row["test"] == "layers" and row["ranking"] == "signed" for row in verdicts):
+            figure, _ = self.plot(use_pyplot=False)
+            parts.insert(0, drawing(figure, "agreement while layers are randomised"))
+        failed = [paragraph(f"{f.method}, {f.model}: {f.reason}") for f in self.failures]
+        if failed:
+            parts.append(folded(counted(len(failed), "failure"), *failed))
+        return parts
 
     def verdicts(self, measure: str = "iou") -> list[dict[str, Any]]:
         r"""
@@ -262,6 +311,31 @@ def _verdict(
     if above_half > 0:
         return "most stays"
     return "part stays" if after > chance else "gone"
+
+
+def _verdict_columns(powers: bool) -> list[str]:
+    columns = ["method", "ranking", "changed", "between seeds", "after", "verdict"]
+    return [*columns, "power after, above random pixels"] if powers else columns
+
+
+def _verdict_row(row: Mapping[str, Any]) -> list[str]:
+    """The cells of :func:`_verdict_columns`."""
+    cells = [
+        *(row["method"], row["ranking"], row["test"]),
+        *(_with_interval(row, name, 1) for name in ("between_seeds", "after")),
+        row["verdict"] or "fewer than five classes",
+    ]
+    if "power_above_random" in row:
+        cells.append(f"{_with_interval(row, 'power_above_random', 100)} points")
+    return cells
+
+
+def _with_interval(row: Mapping[str, Any], name: str, factor: int) -> str:
+    """``0.14 (0.10 to 0.23)``, or percentage points with one digit."""
+    form = ".2f" if factor == 1 else ".1f"
+    value, low, high = (row[f"{name}{end}"] for end in ("", "_low", "_high"))
+    text = f"{factor * value:{form}}"
+    return text if low is None else f"{text} ({factor * low:{form}} to {factor * high:{form}})"
 
 
 def _by_class(group: Iterable[Agreement], name: str) -> dict[int, list[float]]:

@@ -2,9 +2,10 @@
 
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -27,10 +28,22 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # others would s
 GREY_MODES = ("1", "L", "LA", "La")
 
 
-def decode(image: Path | Image.Image) -> Tensor:
+def read_to_fit(source: Path | BinaryIO, name: str | Path, shape: Sequence[int]) -> Tensor:
+    """An image file with this (C, H, W), in [0, 1]: resized until it just covers (H, W), and its
+    centre cropped."""
+    channels, height, width = shape
+    try:
+        return as_floats(fit(decode(source), (height, width), channels))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no image at {name}") from None
+    except DECODE_ERRORS as error:
+        raise ValueError(f"{name} can't be read as an image: {error}") from error
+
+
+def decode(image: Path | BinaryIO | Image.Image) -> Tensor:
     """A file or Pillow image as a Tensor (1, H, W) or (3, H, W): uint8, or float32 in [0, 1] if its
     pixels have more than 8 bits."""
-    if isinstance(image, Path):
+    if not isinstance(image, Image.Image):
         with _opened(image) as file:
             file.load()  # turns a TIFF upright
             turn = UPRIGHT.get(file.getexif().get(ExifTags.Base.Orientation, 1))
@@ -54,12 +67,12 @@ def area(path: Path) -> int:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def _opened(source: Path | BinaryIO) -> Iterator[Image.Image]:
     """An image file. All errors of Pillow in the block are DECODE_ERRORS."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
-            with Image.open(path, formats=FORMATS) as file:
+            with Image.open(source, formats=FORMATS) as file:
                 yield file
         except DECODE_ERRORS:
             raise

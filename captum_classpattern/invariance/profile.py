@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from os import PathLike
+from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -119,9 +121,29 @@ class InvarianceProfile:
         """What a notebook shows: the pattern, the curves, and how long half of the power stays."""
         from captum_classpattern.visualization import html
 
+        return html.fragment(*self._parts())
+
+    def to_html(self, path: str | PathLike[str]) -> Path:
+        r"""
+        Writes what a notebook shows as an HTML page that needs no other file.
+
+        Args:
+            path (str or PathLike): The file. It is replaced as a whole or not at all.
+
+        Returns:
+            *Path*: The file.
+        """
+        from captum_classpattern.visualization import html
+
+        return html.write_page(path, *self._parts())
+
+    def _parts(self) -> tuple[str, Any, Any, Any]:
+        """The title, the pattern, the curves and a table."""
+        from captum_classpattern.visualization import html
+
         figure, _ = self.plot(use_pyplot=False)
         ranges = [(name, _range_text(curve)) for name, curve in self.curves.items()]
-        return html.fragment(
+        return (
             f"Invariance of {self._name}: power {html.power_text(self.power)}",
             html.side_by_side(html.pattern_picture(self.pattern, f"pattern of {self._name}")),
             html.drawing(figure, f"power of {self._name} under each transform"),

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +20,7 @@ from captum_classpattern.classifier import (
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels, predictions
 from captum_classpattern.pattern import Pattern, pixels_kept
 from captum_classpattern.scores.intervals import Interval, newcombe, wilson
+from captum_classpattern.scores.tables import as_table
 
 ENOUGH_IMAGES = 100  # with fewer, no power is said to beat its controls
 
@@ -57,9 +60,45 @@ class PredictivePower:
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
-        from captum_classpattern.visualization.html import power_html
+        from captum_classpattern.visualization.html import fragment, power_parts
 
-        return power_html(self)
+        return fragment(*power_parts(self))
+
+    def to_html(self, path: str | PathLike[str]) -> Path:
+        r"""
+        Writes what a notebook shows as an HTML page that needs no other file.
+
+        Args:
+            path (str or PathLike): The file. It is replaced as a whole or not at all.
+
+        Returns:
+            *Path*: The file.
+        """
+        from captum_classpattern.visualization.html import power_parts, write_page
+
+        return write_page(path, *power_parts(self))
+
+    def table(self) -> Any:
+        r"""
+        The numbers as one row, to put the rows of several powers together.
+
+        Returns:
+            *pandas.DataFrame* or *list[dict]*: A DataFrame if pandas is installed. The columns are
+            ``power`` with the ends of its 95 % interval (``power_low``, ``power_high``), the number
+            of ``images``, and ``no_pattern``.
+        """
+        return as_table([self.as_columns()])
+
+    def as_columns(self) -> dict[str, Any]:
+        """The columns of :meth:`table`."""
+        low, high = self.interval
+        return {
+            "power": self.value,
+            "power_low": low,
+            "power_high": high,
+            "images": self.n,
+            "no_pattern": self.without,
+        }
 
     def __float__(self) -> float:
         return self.value
@@ -176,15 +215,20 @@ def count_hits(
     return hits
 
 
-def check_unseen(pattern: Pattern, source: LabelledImages) -> None:
-    """Raises an error if images of other classes were used in the pattern's search."""
-    seen = pattern.seen
-    if seen is None:
+def hashes_seen(pattern: Pattern) -> frozenset[str]:
+    """The hashes of the images of a pattern's search; an error if they are unknown."""
+    if pattern.seen is None:
         raise ValueError(
             "the images that this pattern was searched on are unknown: the file with their hashes "
             f"({pattern.info.get('seen_file', 'unknown')}) was not in the pattern's folder; put it "
             "there and load the pattern again"
         )
+    return pattern.seen
+
+
+def check_unseen(pattern: Pattern, source: LabelledImages) -> None:
+    """Raises an error if images of other classes were used in the pattern's search."""
+    seen = hashes_seen(pattern)
     others = torch.nonzero(source.known_labels != pattern.target).flatten().tolist()
     hashes = source.hashes if seen else []
     repeated = [str(i) for i in others if hashes and hashes[i] in seen]

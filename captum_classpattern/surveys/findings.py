@@ -1,7 +1,7 @@
 """What a survey finds for a class: its patterns, and their scores next to their controls."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,8 @@ from typing import Any
 from markupsafe import Markup
 from torch import Tensor
 
+from captum_classpattern.classifier import Classifier
+from captum_classpattern.images import LabelledImages
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.intervals import Interval
 from captum_classpattern.scores.power import (
@@ -114,13 +116,8 @@ class Scores:
 
     def as_columns(self) -> dict[str, Any]:
         """The columns of tables: the power with its interval, and its controls."""
-        low, high = self.power.interval
         return {
-            "power": self.power.value,
-            "power_low": low,
-            "power_high": high,
-            "images": self.power.n,
-            "no_pattern": self.power.without,
+            **self.power.as_columns(),
             "random_pixels": self.random_pixels,
             "other_canvas": self.other_canvas,
             "beats_controls": self.beats_controls,
@@ -192,6 +189,9 @@ class Finding:
         search_images (int, optional): Number of images to search with, likewise. Default: None.
         held_out_images (int, optional): Number of held-out images, also of the class itself,
             likewise. Default: None.
+        model (Callable, optional): The classifier over [0, 1] pixels, likewise, for
+            :func:`explore`. It is not pickled. Default: None.
+        held_out (LabelledImages, optional): The held-out images, likewise. Default: None.
     """
 
     patterns: dict[float, Pattern]
@@ -203,6 +203,11 @@ class Finding:
     accuracy: float | None = None
     search_images: int | None = None
     held_out_images: int | None = None
+    model: Classifier | None = field(default=None, compare=False)
+    held_out: LabelledImages | None = field(default=None, compare=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "model": None, "held_out": None}
 
     def __repr__(self) -> str:
         powers = ", ".join(

@@ -140,6 +140,16 @@ class Survey:
         on the held-out images, numbers of images, ``versions`` and ``seconds``."""
         return self._info if self._search is None else self._search.info
 
+    @property
+    def model(self) -> Classifier | None:
+        """The classifier that is searched; None if the survey was loaded."""
+        return None if self._search is None else self._search.forward_func
+
+    @property
+    def held_out(self) -> LabelledImages | None:
+        """The held-out images; None if the survey was loaded."""
+        return None if self._search is None else self._search.labelled_held_out
+
     def scores(self, canvas: str, area: float) -> dict[int, Scores]:
         r"""
         The scores of each class on a kind of canvas at an area, as :func:`stands_out` takes them.
@@ -260,9 +270,8 @@ class Survey:
             ValueError: If a classifier and images are needed, or as :func:`plot_patterns`.
         """
         best = self.best_canvases()
-        if self._search is not None:
-            forward_func = self._search.forward_func if forward_func is None else forward_func
-            images = self._search.labelled_held_out if images is None else images
+        forward_func = self.model if forward_func is None else forward_func
+        images = self.held_out if images is None else images
         if forward_func is None or images is None:
             raise ValueError(
                 "a survey that was loaded needs a classifier and held-out images to be drawn: call "

@@ -98,20 +98,23 @@ def side_by_side(*captioned: Markup) -> Markup:
     return Markup("<div>{}</div>").format(Markup("\n").join(captioned))
 
 
-def picture(image: Tensor, alt: str, caption: str = "", *, most: int = MOST_PIXELS) -> Markup:
-    """An image (C, H, W) in [0, 1] with a caption; a note if it is neither grey nor in colour."""
+def picture(
+    image: Tensor, alt: str, caption: str = "", *, least: int = SIDE, most: int = MOST_PIXELS
+) -> Markup:
+    """An image (C, H, W) in [0, 1] with a caption; a note if it is neither grey nor in colour. Its
+    longer side is about ``least`` pixels if the image is smaller, and at most ``most``."""
     if image.shape[0] not in (1, 3):
         return paragraph(f"{alt}: {image.shape[0]} channels, so it can't be shown")
-    shown = _resized(image.detach().float().cpu(), most)
+    shown = _resized(image.detach().float().cpu(), least, most)
     height, width = shown.shape[1:]
     return _figure(png(shown), width, height, alt, caption)
 
 
-def pattern_picture(binary: Pattern, alt: str, caption: str = "") -> Markup:
+def pattern_picture(binary: Pattern, alt: str, caption: str = "", *, least: int = SIDE) -> Markup:
     """A pattern's pixels on a ground that is neither black nor white."""
     if binary.canvas.shape[0] not in (1, 3):
         return picture(binary.canvas, alt)
-    return picture(on_neutral(binary), alt, caption)
+    return picture(on_neutral(binary), alt, caption, least=least)
 
 
 def drawing(figure: Any, alt: str) -> Markup:
@@ -133,11 +136,11 @@ def _figure(data: bytes, width: int, height: int, alt: str, caption: str) -> Mar
     return Markup('<figure style="{}">{}{}</figure>').format(style, image, text)
 
 
-def _resized(image: Tensor, most: int) -> Tensor:
+def _resized(image: Tensor, least: int, most: int) -> Tensor:
     """The image: enlarged by a whole number, so that its pixels stay squares, or reduced."""
     side = max(image.shape[1:])
     if side <= most:
-        factor = max(1, SIDE // side)
+        factor = max(1, least // side)
         return image.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
     size = [max(1, round(n * most / side)) for n in image.shape[1:]]
     reduced = torch.nn.functional.interpolate(image[None], size, mode="bilinear", antialias=True)
@@ -160,16 +163,15 @@ def power_text(power: PredictivePower) -> str:
     )
 
 
-def power_html(power: PredictivePower) -> str:
-    """What a notebook shows of a predictive power."""
-    return fragment(
-        f"Predictive power {power_text(power)}",
-        paragraph(f"Without the pattern: {percent(power.without)}."),
-    )
+def power_parts(power: PredictivePower) -> tuple[str, Markup]:
+    """The title and the rest of what a notebook shows of a predictive power."""
+    without = paragraph(f"Without the pattern: {percent(power.without)}.")
+    return f"Predictive power {power_text(power)}", without
 
 
-def pattern_html(pattern: Pattern) -> str:
-    """What a notebook shows of a pattern: its pixels, its canvas, and what its search knows."""
+def pattern_parts(pattern: Pattern) -> tuple[str, Markup, Markup]:
+    """The title and the rest of what a notebook shows of a pattern: its pixels, its canvas, and
+    what its search knows."""
     name = pattern.info.get("class_name", f"class {pattern.target}")
     kept, total = int((pattern.mask > 0).sum()), pattern.mask.numel()
     facts = [f"{percent_area(pattern.area)} of the {total:,} pixels"]
@@ -178,7 +180,7 @@ def pattern_html(pattern: Pattern) -> str:
     power = pattern.info.get("search_power")
     if isinstance(power, float):
         facts.append(f"power {percent(power)} on the judging images, which chose it")
-    return fragment(
+    return (
         f"Pattern of {name}",
         side_by_side(
             pattern_picture(pattern.at_own_area(), f"pattern of {name}", "pattern"),

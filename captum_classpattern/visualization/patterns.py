@@ -152,7 +152,7 @@ def stamp_examples(
     count: int = EXAMPLES,
 ) -> StampedImages | None:
     """Labelled images, chosen at random, with a pattern; None if all are of the pattern's class."""
-    chosen = _choose_images(source, binary.target, count, seed)
+    chosen = choose_images(source, binary.target, count, seed)
     if not chosen:
         return None
     device, dtype = device_and_dtype(forward_func, binary.canvas)
@@ -232,7 +232,7 @@ def class_name(names: Sequence[str] | None, label: int) -> str:
     return f"class {label}" if names is None or label >= len(names) else str(names[label])
 
 
-def _choose_images(source: LabelledImages, target: int, count: int, seed: int) -> list[int]:
+def choose_images(source: LabelledImages, target: int, count: int, seed: int) -> list[int]:
     """Random images that are not of the target's class, of different classes where possible."""
     order = np.random.default_rng([seed, target]).permutation(len(source))
     labels = source.known_labels.tolist()

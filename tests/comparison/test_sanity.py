@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,6 +15,8 @@ from comparisons import (
     plain_hits,
     plain_mask,
 )
+from shown import HOSTILE, read, table_of
+from shown import check as read_page
 from test_captum_contract import state_of_caller
 from torch import nn
 
@@ -544,3 +547,38 @@ def test_the_figure_has_a_panel_for_each_method():
     assert absolute.get_title() == "InputXGradient"
     with pytest.raises(ValueError, match="no method has the ranking 'both'"):
         check.plot(ranking="both", use_pyplot=False)
+
+
+# ---- what a notebook shows
+
+
+def test_a_notebook_shows_figure_verdicts_and_failures(tmp_path):
+    def broken(model):
+        raise ImportError(f"needs {HOSTILE}")
+
+    check = checked(methods={"Saliency": Saliency, "broken": broken}, n_steps=2)
+    page = read(check, pictures=1)
+    row, verdict = table_of(page)["Saliency"], verdict_of(check, "Saliency")
+    assert row["verdict"] == verdict["verdict"]
+    ends = [verdict[f"after{end}"] for end in ("", "_low", "_high")]
+    assert row["after"] == "{:.2f} ({:.2f} to {:.2f})".format(*ends)
+    assert f"Random masks have {CHANCE:.3f}" in page.text
+    assert "1 failure" in page.text
+    assert "needs <img src=x onerror=alert(1)>" in page.text
+    path = check.to_html(tmp_path / "check.html")
+    assert read_page(path.read_text(encoding="utf-8")).tables == page.tables
+
+
+def test_without_layers_or_with_few_classes_there_is_less_to_show():
+    labels = checked(methods={"Saliency": Saliency}, n_steps=0, other=deep_net(2))
+    assert table_of(read(labels, pictures=0))["Saliency"]["changed"] == "labels"
+    few = made([1, 1, 1], [0.5, 0.5, 0.5])
+    few = replace(few, agreements=[a for a in few.agreements if a.target < 3])
+    row = table_of(read(few, pictures=1))["m"]
+    assert (row["after"], row["verdict"]) == ("0.50", "fewer than five classes")
+
+
+def test_the_power_after_is_shown_with_held_out_images():
+    check = made([1] * 5, [0] * 5, random_pixels={y: [0.1] for y in range(5)}, no_pattern={0: 0.0})
+    column = "power after, above random pixels"
+    assert table_of(read(check))["m"][column] == "-10.0 (-10.0 to -10.0) points"

@@ -9,7 +9,7 @@ from statistics import fmean
 import numpy as np
 import pytest
 import torch
-from shown import read
+from shown import check, read
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -467,7 +467,7 @@ def test_progress(net, capsys):
 # ---- in notebooks
 
 
-def test_a_notebook_shows_the_pattern_the_curves_and_the_ranges(net):
+def test_a_notebook_shows_the_pattern_the_curves_and_the_ranges(net, tmp_path):
     profile = profile_of(net, ["shift", "brightness"], random_pattern(info={"class_name": "a<b"}))
     page = read(profile, pictures=2)
     assert f"Invariance of a<b: power {100 * profile.power.value:.1f}" in page.text
@@ -478,3 +478,5 @@ def test_a_notebook_shows_the_pattern_the_curves_and_the_ranges(net):
         assert shown == "not above its controls" if half is None else shown.startswith(str(half))
     assert [name for name, _ in rows] == ["shift", "brightness"]
     assert repr(profile).startswith("InvarianceProfile(a<b: ")
+    path = profile.to_html(tmp_path / "profile.html")
+    assert check(path.read_text(encoding="utf-8")).tables == page.tables

@@ -18,6 +18,7 @@ PUBLIC = (
     ".adapters",
     ".comparison",
     ".datasets",
+    ".explorer",
     ".gallery",
     ".invariance",
     ".optimization",
@@ -106,6 +107,15 @@ def test_the_page_on_invariance_runs(tmp_path, monkeypatch):
     assert names["profile"].curves["shift"].half_power_range.high < 12
     assert names["of_pattern"].curves["brightness of the pattern"].transform.of == "canvas"
     assert (tmp_path / "invariance.png").stat().st_size > 5_000
+
+
+def test_the_page_on_the_explorer_runs(tmp_path, monkeypatch):
+    pytest.importorskip("ipywidgets")
+    _, names = run("explore.md", tmp_path, monkeypatch)
+    assert names["explorer"].finding.label == "Bag"
+    saved = captum_classpattern.Pattern.load(tmp_path / "bag.safetensors")
+    assert int(saved.mask.sum()) == 39
+    assert names["stamped"].shape == (1, 28, 28)
 
 
 def test_the_page_on_sanity_checks_runs(tmp_path, monkeypatch):

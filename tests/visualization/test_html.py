@@ -94,6 +94,23 @@ def test_a_power_is_shown_with_its_interval():
     assert [text.get_text() for text in axis.texts] == ["45\xa0%"]
 
 
+def test_patterns_and_powers_are_written_as_pages(tmp_path):
+    for result in (pattern(), power_of(90, 200, 4)):
+        path = result.to_html(tmp_path / "page.html")
+        page = check(path.read_text(encoding="utf-8"))
+        shown = read(result).text.split()
+        assert " ".join(shown) in " ".join(page.text.split())
+
+
+def test_the_table_of_a_power_is_one_row():
+    power = power_of(90, 200, 4)
+    [row] = power.table().to_dict("records")
+    low, high = power.interval
+    assert row == {
+        "power": 0.45, "power_low": low, "power_high": high, "images": 200, "no_pattern": 0.02,
+    }  # fmt: skip
+
+
 def examples(n=2):
     images = torch.rand(n, 1, 8, 8, generator=torch.Generator().manual_seed(1))
     return StampedImages(images, ("cat", HOSTILE), (0, 1), ("cat", "dog"), (0.25, 0.5))
