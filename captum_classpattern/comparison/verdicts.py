@@ -89,7 +89,7 @@ def _power(model: str, records: Sequence[Record], area: float) -> Verdict | None
         "title": f"{_method(records, first)} comes first",
         "model": model,
         "holds": all(estimate.interval[0] > 0 for estimate in (lift, *differences.values())),
-        "value": f"power {_percent(powers[first])}",
+        "value": f"power {100 * powers[first].value:.1f} %",
         "control": "".join(f"{name} {100 * powers[name].value:.1f} %, " for name in compared)
         + f"no pattern {100 * without:.1f} %",
         "text": f"{model} model, {100 * area:.3g} % of the pixels of {_canvases(records)}, share "

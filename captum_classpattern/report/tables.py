@@ -158,17 +158,24 @@ def tables(comparison: Comparison) -> list[Table]:
 def numbers_table(comparison: Comparison) -> Table:
     """The power of the searches, the strongest other methods and the controls: a row for each model
     and kind of canvas, a column for each method."""
-    names = figure_names([record for record in comparison.records if record.powers], comparison.area)
+    names = figure_names(
+        [record for record in comparison.records if record.powers], comparison.area
+    )
     rows: dict[tuple[str, str], dict[str, RowValues]] = {}
     for row in _sorted_rows(comparison):
         if row["kind"] != STAMPED and row["name"] in names:
             rows.setdefault((row["model"], row["kind"]), {})[row["name"]] = row
     power = power_column("power", f"power_{comparison.area:g}")
     roles = {row["name"]: row["role"] for of_method in rows.values() for row in of_method.values()}
+
+    def cell(row: RowValues, name: str) -> Cell:
+        made = power.cell(row)
+        return replace(made, text=made.text.replace(" (", "\n("), role=roles[name])
+
     lines = [
         Row(
             [text_cell(model), text_cell(kind)]
-            + [replace(power.cell(of_method.get(n, {})), role=roles[n]) for n in names]
+            + [cell(of_method.get(name, {}), name) for name in names]
             + [no_pattern_column().cell(next(iter(of_method.values())))]
         )
         for (model, kind), of_method in rows.items()

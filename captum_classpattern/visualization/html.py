@@ -66,7 +66,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Markup:
         Markup("<tr><td>{}</td></tr>").format(Markup("</td><td>").join(row)) for row in rows
     )
     return Markup(
-        '<div class="scroll"><table>\n<thead><tr>{}</tr></thead>\n<tbody>\n{}\n</tbody></table></div>'
+        '<div class="scroll"><table>\n<thead><tr>{}</tr></thead>\n'
+        "<tbody>\n{}\n</tbody></table></div>"
     ).format(head, body)
 
 
