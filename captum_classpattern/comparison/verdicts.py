@@ -139,7 +139,7 @@ def _hidden(model: str, records: Sequence[Record], clean: Sequence[Record]) -> V
         "holds": better and best[first][0] >= FOUND_AT_ALL,
         "value": f"IoU {best[first][0]:.3f}",
         "control": f"best other method {strongest:.3f}"
-        + (f", models without the trigger {max(elsewhere)[0]:.3f}" if elsewhere else ""),
+        + (f", models without it {max(elsewhere)[0]:.3f}" if elsewhere else ""),
         "text": f"{model} model, trigger hidden (clean images only). IoU and average precision "
         f"for the pixels that the trigger changes: {'; '.join(parts)}." + _not_found(first, best),
     }

@@ -1,5 +1,6 @@
 """A comparison's scores as tables of cells: the text of each, and the value that sorts it."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,6 +20,7 @@ from captum_classpattern.report.formats import (
 
 RowValues = Mapping[str, Any]
 LEVELS = {"image": "image", "class": "class mean"}
+BETWEEN_WORDS = re.compile("(?<=[a-z])(?=[A-Z])")  # of IntegratedGradients: it may break there
 SMALL = 0.01  # the second area of the main table, if it was scored
 
 # The texts above the tables.
@@ -180,7 +182,11 @@ def numbers_table(comparison: Comparison) -> Table:
         )
         for (model, kind), of_method in rows.items()
     ]
-    headings = [f"{name} (control)" if roles[name] == "control" else name for name in names]
+    headings = [
+        BETWEEN_WORDS.sub("\N{ZERO WIDTH SPACE}", name)
+        + (" (control)" if roles[name] == "control" else "")
+        for name in names
+    ]
     title = f"Power of {percent_area(comparison.area)} of the pixels"
     columns = ["model", "canvas", *headings, "no pattern (control)"]
     return Table("numbers", title, NUMBERS, columns, lines)
