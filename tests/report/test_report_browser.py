@@ -135,7 +135,7 @@ def test_each_verdict_has_its_number_and_control_and_opens(opened, own_verdicts)
 
 
 def test_the_rest_is_folded_and_opens_on_paper(opened):
-    page = opened()
+    page = opened(viewport={"width": 794, "height": 1123})  # A4
     folded = page.locator("#more > details")
     assert folded.count() == 7
     assert not page.locator("details[open]").count()
@@ -149,6 +149,7 @@ def test_the_rest_is_folded_and_opens_on_paper(opened):
     )
     assert not hidden
     assert page.locator("#more img").count() == 8
+    assert page.evaluate("document.documentElement.scrollWidth") <= 794
     assert not page.locator(".choices").is_visible()
     page.emulate_media(media="screen")
     assert not [part for part in inside if part.is_visible()]

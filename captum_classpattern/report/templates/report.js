@@ -192,6 +192,7 @@ function showSlider(data) {
   for (const control of [canvases, slider]) control.addEventListener("input", show);
   document.querySelector("#slider form").addEventListener("submit", (event) => event.preventDefault());
   byId("slider").hidden = false;
+  byId("without-slider").hidden = true;
   show();
 }
 
