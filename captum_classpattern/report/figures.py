@@ -12,7 +12,7 @@ from captum_classpattern.comparison.tables import class_mean, mean_power
 from captum_classpattern.report.formats import number, percent, percent_area
 from captum_classpattern.visualization.html import figure_png
 
-DPI, SCREEN_DPI, COLOURS = 144, 96, 256
+DPI, SCREEN_DPI = 144, 96
 MAX_ROWS = 12  # canvases in a figure
 CURVES, MAPS, GIVEN = "Power over the area", "Maps of all methods", "Further figures"
 
@@ -149,7 +149,7 @@ def _draw(title: str, draw: Callable[[], Any], alt: str) -> PageFigure:
     """A figure that cannot be drawn, such as one of two channels, does not stop the others."""
     try:
         figure = draw()
-        png, _ = figure_png(figure, DPI, COLOURS)
+        png, _ = figure_png(figure, DPI)
     except (TypeError, ValueError) as error:
         return PageFigure(title, failure=" ".join(str(error).split()))
     width, height = (round(SCREEN_DPI * inches) for inches in figure.get_size_inches())

@@ -29,7 +29,7 @@ from captum_classpattern.visualization.formats import (
 
 SIDE, MOST_PIXELS = 128, 224  # of a picture: small ones are enlarged, large ones reduced
 THUMBNAIL = 112  # pixels of a photo that is only shown for comparison
-DPI, COLOURS = 80, 128  # of figures
+DPI = 80  # of figures
 FIGURE = "display:inline-block;margin:0 12px 8px 0;vertical-align:top;max-width:{}px"
 EDGE = "outline:1px solid #c4cad1"  # so that a white canvas shows
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'"
@@ -101,16 +101,16 @@ def pattern_picture(binary: Pattern, alt: str, caption: str = "") -> Markup:
 
 def drawing(figure: Any, alt: str) -> Markup:
     """A matplotlib figure."""
-    data, size = figure_png(figure, DPI, COLOURS)
+    data, size = figure_png(figure, DPI)
     return Markup('<div class="scroll paper">{}</div>').format(_figure(data, *size, alt, ""))
 
 
-def figure_png(figure: Any, dpi: int, colours: int) -> tuple[bytes, tuple[int, int]]:
-    """A matplotlib figure as PNG, and its width and height. A palette of at most 256 colours takes
-    a third of the space."""
+def figure_png(figure: Any, dpi: int) -> tuple[bytes, tuple[int, int]]:
+    """A matplotlib figure as PNG, and its width and height. A palette of 256 colours, whose
+    extremes are kept, takes less than half of the space."""
     buffer, written = BytesIO(), BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi)
-    drawn = Image.open(buffer).convert("RGB").quantize(colours)
+    drawn = Image.open(buffer).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE)
     drawn.save(written, "png", optimize=True)
     return written.getvalue(), drawn.size
 

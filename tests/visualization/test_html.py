@@ -8,6 +8,7 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from shown import DATA, HOSTILE, check, read, table_of
 from surveyed import finding
@@ -240,3 +241,17 @@ def test_a_finding_reports_what_its_model_and_images_are():
     unlabelled = read(replace(checked, accuracy=None), pictures=2).text
     assert "800 held out." in unlabelled
     assert "The model classifies" not in unlabelled
+
+
+def test_the_strongest_colours_of_a_figure_are_kept():
+    figure = Figure(figsize=(2, 2))
+    axis = figure.add_axes((0, 0, 1, 1))
+    image = np.random.default_rng(0).integers(100, 156, (60, 60, 3), dtype=np.uint8)
+    image[0, 0], image[59, 59] = (255, 0, 0), (0, 128, 0)
+    axis.imshow(image, interpolation="nearest")
+    axis.set_axis_off()
+    data, size = html.figure_png(figure, 60)
+    drawn = np.asarray(Image.open(BytesIO(data)).convert("RGB")).astype(int)
+    assert size == (120, 120) == drawn.shape[:2]
+    assert np.abs(drawn[0, 0] - (255, 0, 0)).max() <= 20
+    assert np.abs(drawn[119, 119] - (0, 128, 0)).max() <= 20
