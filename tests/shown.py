@@ -32,7 +32,7 @@ def check(html, *, pictures=None):
         assert image["alt"]
     names = {name for _, attributes in page.tags for name in attributes}
     assert names <= {"src", "width", "height", "alt", "style", "lang", "charset"} | {
-        "http-equiv", "content", "name",
+        "http-equiv", "content", "name", "class",
     }  # fmt: skip
     tags = {tag for tag, _ in page.tags}
     assert not tags & {"script", "iframe", "link", "a"}

@@ -142,8 +142,8 @@ class Comparison:
         return json.dumps(content, indent=2, allow_nan=False)
 
     def verdicts(self) -> list[Verdict]:
-        """Claims tested by the numbers: each has ``title``, ``holds``, ``text`` and mostly
-        ``model``."""
+        """Claims tested by the numbers: each has ``title``, ``holds``, ``value`` and ``text``,
+        mostly ``model``, and the ``control`` if the value is compared with one."""
         return make_verdicts(
             self.records,
             self.failures,

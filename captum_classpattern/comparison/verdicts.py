@@ -45,7 +45,9 @@ def make_verdicts(
         if not group and any(f.model == model for f in failures):
             text = f"{model} model: no method gave a map."
             title = "There are maps to compare"
-            verdicts.append({"title": title, "model": model, "holds": False, "text": text})
+            verdicts.append(
+                {"title": title, "model": model, "holds": False, "value": "no map", "text": text}
+            )
     verdicts += [_hidden(model, of_model[model], clean) for model in backdoored]
     verdicts += [_visible(model, of_model[model]) for model in backdoored]
     verdicts.append(_failed(records, failures, complete))
@@ -82,10 +84,14 @@ def _power(model: str, records: Sequence[Record], area: float) -> Verdict | None
     parts.append(f"no pattern {100 * without:.1f} %")
     closest = differences[rivals[0]]
     intervals = [closest, *(powers[name] for name in (first, *best, *simple))]
+    compared = dict.fromkeys([*best, *simple[:1]])
     return {
         "title": f"{_method(records, first)} comes first",
         "model": model,
         "holds": all(estimate.interval[0] > 0 for estimate in (lift, *differences.values())),
+        "value": f"power {100 * powers[first].value:.1f} %",
+        "control": "".join(f"{name} {100 * powers[name].value:.1f} %, " for name in compared)
+        + f"no pattern {100 * without:.1f} %",
         "text": f"{model} model, {100 * area:.3g} % of the pixels of {_canvases(records)}, share "
         f"of held-out images predicted as the class: {'; '.join(parts)}. {first} minus "
         f"{rivals[0]}, paired by canvas: {_points(closest)}. In brackets: "
@@ -123,12 +129,17 @@ def _hidden(model: str, records: Sequence[Record], clean: Sequence[Record]) -> V
             part.append(f"{first} on models without the trigger at most {_numbers(most)}")
         parts.append(f"on {_canvases([r for r in records if r.kind == kind])}, {', '.join(part)}")
     beaten = [scores[name] for scores in found.values() for name in rivals if name in scores]
-    beaten += [value for values in without.values() for value in values]
+    strongest = max(beaten)[0]
+    elsewhere = [value for values in without.values() for value in values]
+    beaten += elsewhere
     better = all(best[first][0] > v[0] and best[first][1] > v[1] for v in beaten)
     return {
         "title": f"{_method(records, first)} finds the hidden trigger best",
         "model": model,
         "holds": better and best[first][0] >= FOUND_AT_ALL,
+        "value": f"IoU {best[first][0]:.3f}",
+        "control": f"best other method {strongest:.3f}"
+        + (f", models without it {max(elsewhere)[0]:.3f}" if elsewhere else ""),
         "text": f"{model} model, trigger hidden (clean images only). IoU and average precision "
         f"for the pixels that the trigger changes: {'; '.join(parts)}." + _not_found(first, best),
     }
@@ -150,6 +161,8 @@ def _visible(model: str, records: Sequence[Record]) -> Verdict | None:
         "title": f"{_method(records, first)} finds the visible trigger best",
         "model": model,
         "holds": found[first] > found[rivals[0]] and found[first][0] >= FOUND_AT_ALL,
+        "value": f"IoU {found[first][0]:.3f}",
+        "control": f"best other method, {rivals[0]}, {found[rivals[0]][0]:.3f}",
         "text": f"{model} model, trigger visible (images stamped with it). IoU and average "
         f"precision, ordered by IoU, then average precision: {scores}." + _not_found(first, found),
     }
@@ -180,6 +193,7 @@ def _failed(
     return {
         "title": f"All methods that {limits} gave maps" if limits else "All methods gave maps",
         "holds": bool(ran) and len(missing) == len(failed),
+        "value": f"{len(ran)} of {counted(len(runs), 'run')}",
         "text": (f"{len(ran)} of " if failed else "")
         + f"{counted(len(runs), 'run')} ({counted(len(methods), 'method')} on "
         + f"{counted(len(models), 'model')}) gave maps"

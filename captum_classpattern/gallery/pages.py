@@ -7,6 +7,7 @@ from typing import Any
 
 from captum_classpattern.class_names import file_safe
 from captum_classpattern.gallery.source import ClassEntry, Model
+from captum_classpattern.pages import encode, new_environment, read_style, read_template
 from captum_classpattern.pattern import pixels_kept
 from captum_classpattern.report.formats import (
     SPACE,
@@ -15,11 +16,14 @@ from captum_classpattern.report.formats import (
     percent_range,
     settings_lines,
 )
-from captum_classpattern.report.templating import encode, new_environment, read_template
 from captum_classpattern.scores.intervals import Interval, wilson
 from captum_classpattern.scores.power import ENOUGH_IMAGES
 from captum_classpattern.surveys import Scores
 
+POLICY = (
+    "default-src 'none'; img-src 'self' file: data:; script-src 'self' file:; "
+    "style-src 'self' file:; base-uri 'none'; form-action 'none'"
+)
 SMALL = 128  # pixels: up to this size, thumbnails show each pixel as a square
 
 
@@ -113,6 +117,7 @@ class Pages:
         }
         environment.globals |= {
             "title": self.title,
+            "policy": POLICY,
             "enough": ENOUGH_IMAGES,
             "many": many,
             "names_model": many or title is None,
@@ -123,9 +128,8 @@ class Pages:
         for model in models:
             for entry in model.classes.values():
                 self._same.setdefault((entry.target, entry.name), []).append((model, entry))
-        texts = {name: read_template(environment, name) for name in ("base.css", "gallery.css")}
         self.assets = {
-            "gallery.css": "".join(texts.values()),
+            "gallery.css": read_style(environment, "gallery.css"),
             "gallery.js": read_template(environment, "gallery.js"),
         }
 

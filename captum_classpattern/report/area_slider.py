@@ -20,7 +20,8 @@ from captum_classpattern.scores.power import PredictivePower
 from captum_classpattern.visualization.drawing import NO_PIXEL
 
 MAX_CHARACTERS = 4_000_000  # of masks and canvases in a page
-SEARCHED, CUT, CONTROL = "searched again for each area", "one map, cut to each area", "control"
+SEARCHED, CUT = "Searched again for each area.", "One map, cut to each area."
+CONTROL = "control"
 
 
 @dataclass(frozen=True)
@@ -91,9 +92,10 @@ def _data(
     for name in names:
         named = [record for record in records.values() if record.name == name]
         how = SEARCHED if any(record.searches for record in named) else CUT
-        how = f"{CONTROL}, {how}" if any(record.control for record in named) else how
-        how = f"{how}, {NOT_CUT.lower()}" if any(record.free for record in named) else how
-        methods.append({"name": name, "how": how})
+        control = any(record.control for record in named)
+        how = f"{how} {NOT_CUT}." if any(record.free for record in named) else how
+        methods.append({"name": name, "how": how, "control": control})
+    strongest = _strongest(comparison, names, records)
     return {
         "height": height,
         "width": width,
@@ -102,10 +104,19 @@ def _data(
             f"{percent_area(area)}, {pixels_kept(area, (height, width)):,} of {height * width:,}"
             for area in comparison.areas
         ],
-        "start": comparison.areas.index(comparison.area),
+        "start": {
+            "area": comparison.areas.index(comparison.area),
+            "model": list(comparison.models).index(strongest.model),
+            "canvas": list(canvases).index(strongest.canvas),
+            "method": names.index(strongest.name),
+        },
         "models": list(comparison.models),
         "canvases": [
-            {"name": canvas_name(comparison, i), "pixels": _encode(comparison.canvases[i])}
+            {
+                "name": canvas_name(comparison, i),
+                "class": comparison.class_name(comparison.targets[i]),
+                "pixels": _encode(comparison.canvases[i]),
+            }
             for i in canvases
         ],
         "methods": methods,
@@ -114,6 +125,12 @@ def _data(
             for model in comparison.models
         ],
     }
+
+
+def _strongest(comparison: Comparison, names: Sequence[str], records: Records) -> Record:
+    """The pattern that the slider shows first: of the first method, the one with most power."""
+    of_first = next([r for r in records.values() if r.name == name] for name in names)
+    return max(of_first, key=lambda record: record.powers[comparison.area].value)
 
 
 def canvas_name(comparison: Comparison, canvas: int) -> str:
@@ -143,7 +160,8 @@ def _cell(record: Record | None) -> Mapping[str, Any] | None:
 def _power(power: PredictivePower) -> Mapping[str, Any]:
     return {
         "text": percent(power.value),
-        "interval": f"{percent_range(*power.interval)}{SPACE}% of {power.n:,} images",
+        "interval": f"{percent_range(*power.interval)}{SPACE}%",
+        "images": f"{power.n:,}",
         "without": percent(power.without),
         "percent": [round(100 * v, 2) for v in (power.value, *power.interval, power.without)],
     }

@@ -3,7 +3,6 @@
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from io import BytesIO
 from typing import Any
 
 from captum_classpattern.comparison import Comparison, Record
@@ -11,22 +10,24 @@ from captum_classpattern.comparison.figures import figure_names
 from captum_classpattern.comparison.records import by_name, counted
 from captum_classpattern.comparison.tables import class_mean, mean_power
 from captum_classpattern.report.formats import number, percent, percent_area
+from captum_classpattern.visualization.html import figure_png
 
 DPI, SCREEN_DPI = 144, 96
 MAX_ROWS = 12  # canvases in a figure
+CURVES, MAPS, GIVEN = "Power over the area", "Maps of all methods", "Further figures"
 
 
 @dataclass(frozen=True)
 class PageFigure:
     """A title and a PNG image with its size on the screen and alt text, or the reason for its
-    failure. A folded one opens on a click. ``name`` is that of its file."""
+    failure. The page has a part for each ``group``. ``name`` is that of the file."""
 
     title: str
     alt: str = ""
     png: bytes = b""
     size: tuple[int, int] = (0, 0)
-    folded: bool = False
     failure: str = ""
+    group: str = ""
     name: str = ""
 
     @property
@@ -45,15 +46,16 @@ def draw_figures(comparison: Comparison, figures: Mapping[str, Any]) -> list[Pag
         records = comparison.select(kind=kind)
         if any(record.powers for record in records):
             figure = _curves(comparison, records, _present(names, records))
-            drawn.append(replace(figure, name=f"curves{suffix}"))
+            drawn.append(replace(figure, group=CURVES, name=f"curves{suffix}"))
     for kind, suffix in suffixes.items():
         for model in comparison.models:
             records = comparison.select(kind=kind, model=model)
             if present := _present(names, records):
                 figure = _maps(comparison, records, present)
                 name = f"side_by_side_{model}{suffix}"
-                drawn.append(replace(figure, folded=bool(suffix), name=name))
-    return [*drawn, *(_given(title, figure) for title, figure in figures.items())]
+                drawn.append(replace(figure, group=MAPS, name=name))
+    given = [_given(title, figure) for title, figure in figures.items()]
+    return [*drawn, *(replace(figure, group=GIVEN) for figure in given)]
 
 
 def _present(names: Sequence[str], records: Sequence[Record]) -> list[str]:
@@ -145,11 +147,10 @@ def _given(title: str, figure: Any) -> PageFigure:
 
 def _draw(title: str, draw: Callable[[], Any], alt: str) -> PageFigure:
     """A figure that cannot be drawn, such as one of two channels, does not stop the others."""
-    buffer = BytesIO()
     try:
         figure = draw()
-        figure.savefig(buffer, format="png", dpi=DPI)
+        png, _ = figure_png(figure, DPI)
     except (TypeError, ValueError) as error:
         return PageFigure(title, failure=" ".join(str(error).split()))
     width, height = (round(SCREEN_DPI * inches) for inches in figure.get_size_inches())
-    return PageFigure(title, alt, buffer.getvalue(), (width, height))
+    return PageFigure(title, alt, png, (width, height))

@@ -1,10 +1,12 @@
 """A comparison's scores as tables of cells: the text of each, and the value that sorts it."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from captum_classpattern.comparison import STAMPED, Comparison, Metric
+from captum_classpattern.comparison.figures import figure_names
 from captum_classpattern.comparison.metrics import CAPTUM, NOT_CUT, POWER, SHAPE, TRANSFER, TRIGGER
 from captum_classpattern.comparison.records import full_name, search_names
 from captum_classpattern.comparison.tables import columns_of
@@ -18,9 +20,11 @@ from captum_classpattern.report.formats import (
 
 RowValues = Mapping[str, Any]
 LEVELS = {"image": "image", "class": "class mean"}
+BETWEEN_WORDS = re.compile("(?<=[a-z])(?=[A-Z])")  # of IntegratedGradients: it may break there
 SMALL = 0.01  # the second area of the main table, if it was scored
 
 # The texts above the tables.
+NUMBERS = "Means over classes, with their 95 % intervals in percent."
 AREAS = (
     "Methods that search ran again for each area; “map cut” is their map for the compared area, "
     "cut to the other ones. All other methods have one map. Means and intervals are those of the "
@@ -65,11 +69,13 @@ INTRODUCTIONS = {
 
 @dataclass(frozen=True)
 class Cell:
-    """A text, the value that it is sorted by, and the ends of an interval to draw, in percent."""
+    """A text, the value that it is sorted by, the ends of an interval to draw, in percent, and the
+    role of the method of a bar, if it isn't that of the row."""
 
     text: str = DASH
     value: float | str | None = None
     interval: tuple[float, float] | None = None
+    role: str = ""
 
     @property
     def sort(self) -> str:
@@ -149,6 +155,41 @@ def tables(comparison: Comparison) -> list[Table]:
         columns = _metric_columns(comparison, title)
         made.append(make_table(f"metrics-{i}", title, INTRODUCTIONS.get(title, ""), rows, columns))
     return [table for table in made if table.rows]
+
+
+def numbers_table(comparison: Comparison) -> Table:
+    """The power of the searches, the strongest other methods and the controls: a row for each model
+    and kind of canvas, a column for each method."""
+    names = figure_names(
+        [record for record in comparison.records if record.powers], comparison.area
+    )
+    rows: dict[tuple[str, str], dict[str, RowValues]] = {}
+    for row in _sorted_rows(comparison):
+        if row["kind"] != STAMPED and row["name"] in names:
+            rows.setdefault((row["model"], row["kind"]), {})[row["name"]] = row
+    power = power_column("power", f"power_{comparison.area:g}")
+    roles = {row["name"]: row["role"] for of_method in rows.values() for row in of_method.values()}
+
+    def cell(row: RowValues, name: str) -> Cell:
+        made = power.cell(row)
+        return replace(made, text=made.text.replace(" (", "\n("), role=roles[name])
+
+    lines = [
+        Row(
+            [text_cell(model), text_cell(kind)]
+            + [cell(of_method.get(name, {}), name) for name in names]
+            + [no_pattern_column().cell(next(iter(of_method.values())))]
+        )
+        for (model, kind), of_method in rows.items()
+    ]
+    headings = [
+        BETWEEN_WORDS.sub("\N{ZERO WIDTH SPACE}", name)
+        + (" (control)" if roles[name] == "control" else "")
+        for name in names
+    ]
+    title = f"Power of {percent_area(comparison.area)} of the pixels"
+    columns = ["model", "canvas", *headings, "no pattern (control)"]
+    return Table("numbers", title, NUMBERS, columns, lines)
 
 
 def text_cell(text: str) -> Cell:

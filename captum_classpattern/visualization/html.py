@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from captum_classpattern._files import write_atomically
+from captum_classpattern.pages import encode, new_environment, read_style
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.power import PredictivePower
 from captum_classpattern.visualization.drawing import on_neutral
@@ -28,46 +29,29 @@ from captum_classpattern.visualization.formats import (
 
 SIDE, MOST_PIXELS = 128, 224  # of a picture: small ones are enlarged, large ones reduced
 THUMBNAIL = 112  # pixels of a photo that is only shown for comparison
-DPI, COLOURS = 80, 128  # of figures
+DPI = 80  # of figures
 FIGURE = "display:inline-block;margin:0 12px 8px 0;vertical-align:top;max-width:{}px"
 EDGE = "outline:1px solid #c4cad1"  # so that a white canvas shows
-STYLE = """body { font: 1rem/1.5 system-ui, sans-serif; color: #1f2328; background: #fff;
-  max-width: 64rem; margin: 2rem auto; padding: 0 1rem; }
-h1, p, figcaption { overflow-wrap: anywhere; }
-img { max-width: 100%; height: auto; vertical-align: top; }
-div { max-width: 100%; overflow-x: auto; }
-table { border-collapse: collapse; margin: .6rem 0; font-size: .92rem; }
-th, td { padding: .3rem .7rem; border-bottom: 1px solid #d0d7de; text-align: right; }
-th:first-child, td:first-child { text-align: left; }
-td { white-space: nowrap; }
-figcaption { font-size: .88rem; }
-"""
-PAGE = Markup(
-    '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-    '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
-    "style-src 'unsafe-inline'\">\n"
-    '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-    "<title>{title}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<h1>{title}</h1>\n{body}\n"
-    "</body>\n</html>\n"
-)
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'"
 
 
 def fragment(title: str, *parts: Markup) -> str:
     """What a notebook shows of a result: a line in bold, and parts below it."""
     text = Markup("<div>\n<p><b>{}</b></p>\n{}\n</div>").format(title, Markup("\n").join(parts))
-    return without_surrogates(text)
+    return encode(text).decode()
 
 
 def write_page(path: str | PathLike[str], title: str, *parts: Markup) -> Path:
     """Writes the same as a page that needs no other file; returns its path."""
-    page = PAGE.format(title=title, style=Markup(STYLE), body=Markup("\n").join(parts))
-    write_atomically(Path(path), without_surrogates(page).encode())
+    environment = new_environment()
+    page = environment.get_template("page.html").render(
+        title=title,
+        policy=POLICY,
+        style=read_style(environment),
+        content=Markup("\n").join(parts),
+    )
+    write_atomically(Path(path), encode(page))
     return Path(path)
-
-
-def without_surrogates(text: str) -> str:
-    """Plain text; names of files may hold lone surrogates, which UTF-8 can't encode."""
-    return str(text).encode("utf-8", "xmlcharrefreplace").decode()
 
 
 def paragraph(text: str) -> Markup:
@@ -82,7 +66,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Markup:
         Markup("<tr><td>{}</td></tr>").format(Markup("</td><td>").join(row)) for row in rows
     )
     return Markup(
-        "<div><table>\n<thead><tr>{}</tr></thead>\n<tbody>\n{}\n</tbody></table></div>"
+        '<div class="scroll"><table>\n<thead><tr>{}</tr></thead>\n'
+        "<tbody>\n{}\n</tbody></table></div>"
     ).format(head, body)
 
 
@@ -118,12 +103,19 @@ def pattern_picture(binary: Pattern, alt: str, caption: str = "", *, least: int 
 
 
 def drawing(figure: Any, alt: str) -> Markup:
-    """A matplotlib figure, in 128 colours, which takes a third of the space."""
+    """A matplotlib figure."""
+    data, size = figure_png(figure, DPI)
+    return Markup('<div class="scroll paper">{}</div>').format(_figure(data, *size, alt, ""))
+
+
+def figure_png(figure: Any, dpi: int) -> tuple[bytes, tuple[int, int]]:
+    """A matplotlib figure as PNG, and its width and height. A palette of 256 colours, whose
+    extremes are kept, takes less than half of the space."""
     buffer, written = BytesIO(), BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI)
-    drawn = Image.open(buffer).convert("RGB").quantize(COLOURS)
+    figure.savefig(buffer, format="png", dpi=dpi)
+    drawn = Image.open(buffer).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE)
     drawn.save(written, "png", optimize=True)
-    return _figure(written.getvalue(), *drawn.size, alt, "")
+    return written.getvalue(), drawn.size
 
 
 def _figure(data: bytes, width: int, height: int, alt: str, caption: str) -> Markup:

@@ -94,6 +94,8 @@ def test_the_first_method_is_described_with_all_numbers():
         "title": "ClassPattern comes first",
         "model": "net",
         "holds": True,
+        "value": "power 85.0 %",
+        "control": "Saliency 42.5 %, BestCrop 30.0 %, no pattern 5.0 %",
         "text": "net model, 5 % of the pixels of 2 canvases, share of held-out images predicted as "
         "the class: ClassPattern 85.0 % (76.8-90.6); the best other method, Saliency, 42.5 % "
         "(33.3-52.3), so ClassPattern is 2.0 times as high; BestCrop 30.0 % (21.9-39.6); "
@@ -260,6 +262,8 @@ def test_the_hidden_trigger_is_described_with_all_numbers():
         "title": "ClassPattern finds the hidden trigger best",
         "model": "net",
         "holds": True,  # its best kind is above the others' best
+        "value": "IoU 0.600",
+        "control": "best other method 0.300, models without it 0.050",
         "text": "net model, trigger hidden (clean images only). IoU and average precision for the "
         "pixels that the trigger changes: on 1 positive canvas, ClassPattern 0.600 and 0.800, "
         "best other Saliency 0.100 and 0.200; on 1 white canvas, ClassPattern 0.200 and 0.300, "
@@ -374,6 +378,8 @@ def test_the_visible_trigger_is_described_with_all_numbers():
         "title": "ClassPattern finds the visible trigger best",
         "model": "net",
         "holds": False,
+        "value": "IoU 0.100",
+        "control": "best other method, Saliency, 0.500",
         "text": "net model, trigger visible (images stamped with it). IoU and average precision, "
         "ordered by IoU, then average precision: "
         "Saliency 0.500 and 0.600, LRP 0.400 and 0.300, A 0.300 and 0.300, "
@@ -416,6 +422,7 @@ def test_all_methods_gave_maps():
     assert result[-1] == {
         "title": "All methods gave maps",
         "holds": True,
+        "value": "6 of 6 runs",
         "text": "6 runs (3 methods on 2 models) gave maps.",
     }
     assert verdicts(records[:1])[-1]["text"] == "1 run (1 method on 1 model) gave maps."
@@ -432,6 +439,7 @@ def test_a_method_that_failed_is_named():
     assert result == {
         "title": "All methods gave maps",
         "holds": False,
+        "value": "2 of 3 runs",
         "text": "2 of 3 runs (3 methods on 1 model) gave maps; failed: LRP on the net model "
         "(RuntimeError: no rule).",
     }
@@ -444,6 +452,7 @@ def test_what_is_not_installed_does_not_fail(reason):
     assert result == {
         "title": "All methods that are installed gave maps",
         "holds": True,
+        "value": "1 of 2 runs",
         "text": f"1 of 2 runs (2 methods on 1 model) gave maps; failed: Lime on the net model "
         f"({reason}).",
     }
@@ -460,6 +469,7 @@ def test_an_interrupt_is_mentioned():
     assert result[-1] == {
         "title": "All methods that were finished gave maps",
         "holds": True,
+        "value": "2 of 2 runs",
         "text": "2 runs (2 methods on 1 model) gave maps (interrupted).",
     }
     result = verdicts(records, [("net", "Lime", "maps", MISSING)], complete=False)[-1]
@@ -478,6 +488,7 @@ def test_a_model_on_which_all_failed_has_no_maps_to_compare():
         "title": "There are maps to compare",
         "model": "net",
         "holds": False,
+        "value": "no map",
         "text": "net model: no method gave a map.",
     }
     assert titles(result[1:]) == ["All methods gave maps"]

@@ -91,10 +91,91 @@ def test_verdicts_that_fail_come_first(unillustrated):
         "Holds",
         "It works",
         "Patterns reach",
+        "Power of 10",
     ]
     places = [text.index(part) for part in parts]
     assert places == sorted(places)
-    assert places[-1] < text.index("Patterns by area", places[-1])
+
+
+def test_the_order_is_models_slider_verdicts_numbers_and_the_rest_folded(usual):
+    page = Page(usual)
+    assert [attrs["id"] for tag, attrs in page.tags if tag == "section" and "id" in attrs] == [
+        "patterns",
+        "verdicts",
+        "numbers",
+        "more",
+    ]
+    tags = [tag for tag, _ in page.tags]
+    assert "canvas" in tags[: tags.index("details")]
+    assert "img" not in tags[: tags.index("details")]
+    models = small_comparison().models
+    first = page.text.split("Class and canvas")[0]
+    assert all(f"{name} (accuracy {100 * a:.1f} %)" in first for name, a in models.items())
+    assert not [attrs for tag, attrs in page.tags if tag == "details" and "open" in attrs]
+    summaries = re.findall("<summary>([^<]+)</summary>", usual)
+    assert summaries == [
+        "How to read this page",
+        "Power over the area",
+        "Maps of all methods",
+        "Numbers of the slider",
+        "All tables: every method, metric and area",
+        "Failures (2)",
+        "Models and settings",
+    ]
+
+
+def test_only_the_first_of_many_models_are_named_at_the_top(unillustrated):
+    comparison = small_comparison()
+    models = {f"net {number}": 0.5 for number in range(8)} | comparison.models
+    text = Page(unillustrated(replace(comparison, models=models), verdicts=())).text
+    first = text.split("Class and canvas")[0]
+    assert "net 5 (accuracy 50.0 %), and 4 more" in first
+    assert "net 6" not in first
+
+
+def test_each_verdict_is_a_line_with_its_number_and_its_control(unillustrated):
+    comparison = small_comparison()
+    html = unillustrated()
+    lines = [
+        " ".join(Page(line).text.split())
+        for line in re.findall("<details><summary>\n(.*?)</summary>", html, re.DOTALL)
+    ]
+    verdicts = sorted(comparison.verdicts(), key=lambda verdict: verdict["holds"])
+    assert len(lines) == len(verdicts) == 5
+    for line, verdict in zip(lines, verdicts):
+        outcome = "\N{CHECK MARK} Holds" if verdict["holds"] else "\N{BALLOT X} Fails"
+        model = f"{verdict['model']}: " if "model" in verdict else ""
+        control = f" against {verdict['control']}" if "control" in verdict else ""
+        assert line == f"{outcome} {model}{verdict['title']} {verdict['value']}{control}"
+    assert [v["title"] for v in verdicts if "control" not in v] == ["All methods gave maps"]
+
+
+def test_the_numbers_are_a_row_a_model_and_a_column_a_method(usual):
+    comparison = small_comparison()
+    head, *rows = Page(usual).tables["table-numbers"]
+    head = [heading.replace("\u200b", "") for heading in head]
+    assert head == [
+        "model",
+        "canvas",
+        "ClassPattern",
+        "Saliency",
+        "RandomPixels (control)",
+        "BestCrop (control)",
+        "no pattern (control)",
+    ]
+    kinds = ("positive", "white")
+    assert [row[:2] for row in rows] == [[m, kind] for m in ("clean", "bad") for kind in kinds]
+    for model, kind, *cells in rows:
+        means = {
+            row["method"]: row
+            for row in comparison.rows()
+            if (row["model"], row.get("kind"), row.get("ranking")) == (model, kind, "signed")
+            and row["level"] == "image"
+        }
+        for name, cell in zip(head[2:], cells):
+            row = means.get(name.removesuffix(" (control)"), means["ClassPattern"])
+            value = row["no_pattern" if name.startswith("no pattern") else "power_0.1"]
+            assert cell.startswith(f"{100 * value:.1f}\xa0%")
 
 
 @pytest.mark.parametrize("verdict", [{"text": "x"}, {"holds": "yes", "text": "x"}, {"holds": True}])
@@ -110,7 +191,8 @@ def test_without_verdicts_there_is_no_section_for_them(unillustrated):
 def test_by_default_the_page_has_the_verdicts_of_the_comparison(unillustrated):
     text = Page(unillustrated()).text
     for verdict in small_comparison().verdicts():
-        assert " ".join(f"{verdict['title']} {verdict['text']}".split()) in text
+        assert verdict["title"] in text
+        assert " ".join(verdict["text"].split()) in text
 
 
 def written_as(key, value):
@@ -129,7 +211,8 @@ def written_as(key, value):
 def test_each_number_of_the_table_is_in_a_row_of_its_method(usual):
     comparison = small_comparison()
     tables = Page(usual).tables
-    lines = [line for key, table in tables.items() if key != "table-by-area" for line in table]
+    compact = ("table-by-area", "table-numbers")
+    lines = [line for key, table in tables.items() if key not in compact for line in table]
     for row in rows_by_method(comparison.records, [], METRICS):
         name = row["method"] + ", class mean" * (row["level"] == "class")
         own = [c for line in lines if line[0].startswith(name) for c in line
@@ -212,7 +295,7 @@ def test_names_and_errors_are_escaped(written, usual):
     assert len(re.findall("</script", html)) == 2
     assert not re.findall("<!--", html)
     page = Page(html)
-    for first in "abmvc":
+    for first in "abmvcf":
         assert f"{first}{EVIL}" in page.text
     assert f"no m{EVIL} here" in page.text
     data = data_of(html)
@@ -241,11 +324,11 @@ def test_the_slider_gets_masks_and_powers_of_each_area(usual):
     comparison = small_comparison()
     data = data_of(usual)
     assert data["areas"] == ["5\xa0%, 3 of 64", "10\xa0%, 6 of 64", "30\xa0%, 19 of 64"]
-    assert data["start"] == 1
+    assert data["start"]["area"] == 1
     names = [method["name"] for method in data["methods"]]
     assert names == ["ClassPattern", "Saliency", "RandomPixels", "BestCrop"]
-    assert data["methods"][0]["how"] == "searched again for each area"
-    assert data["methods"][3]["how"] == "control, searched again for each area"
+    assert data["methods"][0]["how"] == data["methods"][3]["how"] == "Searched again for each area."
+    assert [method["control"] for method in data["methods"]] == [False, False, True, True]
     levels = np.frombuffer(base64.b64decode(data["canvases"][1]["pixels"]), dtype=np.uint8)
     assert np.abs(levels / 255 - comparison.canvases[1].flatten().numpy()).max() < 0.003
     for record in comparison.select(level="image", kind="white", model="bad"):
@@ -257,6 +340,18 @@ def test_the_slider_gets_masks_and_powers_of_each_area(usual):
         cut = cell["cut"]
         assert cut[1] is None
         assert (cut[0] is None) == (record.name != "ClassPattern")
+
+
+def test_the_slider_starts_with_the_strongest_pattern(usual):
+    comparison, data = small_comparison(), data_of(usual)
+    records = [r for r in comparison.select(method="ClassPattern") if r.powers]
+    powers = [r.powers[0.1].value for r in records]
+    start = data["start"]
+    [first] = comparison.select(
+        method="ClassPattern", model=data["models"][start["model"]], canvas=start["canvas"]
+    )
+    assert data["methods"][start["method"]]["name"] == "ClassPattern"
+    assert first.powers[0.1].value == max(powers) > min(powers)
 
 
 def test_without_scripts_the_same_numbers_are_a_table(usual):
@@ -287,7 +382,7 @@ def test_canvases_that_cannot_be_drawn_still_have_numbers(written):
 
 def test_where_all_failed_the_page_says_so(unillustrated):
     text = Page(unillustrated(replace(small_comparison(), records=[]), verdicts=())).text
-    for part in ("There is nothing to draw.", "No pattern was scored.", "No method gave a map."):
+    for part in ("No pattern was scored.", "No method gave a map."):
         assert part in text
 
 
@@ -315,6 +410,8 @@ def test_a_method_is_shown_in_its_better_ranking():
 def test_the_page_says_what_is_measured_and_how(usual):
     text = Page(usual).text
     assert "scored on 45 held-out images that are not among the search images." in text
+    for name, explanation in page.READING.items():
+        assert f"{name} {explanation}" in text
     assert (
         "Methods that search for an area get the number of pixels that the trigger changes" in text
     )
@@ -340,7 +437,7 @@ def test_the_page_names_the_methods_that_searched_again(unillustrated):
     own = [replace(r, searches=False) for r in comparison.records if r.method == "Saliency"]
     text = Page(unillustrated(replace(comparison, records=own), verdicts=())).text
     assert "Methods have one map, whose highest pixels are kept." in text
-    assert "earched again for each area" not in text.split("The same numbers")[0]
+    assert "earched again for each area" not in text.split("Numbers of the slider")[0]
 
 
 def test_alt_texts_have_means_over_classes():

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from browsers import MARKS, started_browser, watched_pages
+from browsers import MARKS, check_colours, started_browser, watched_pages
 from shown import HOSTILE
 from surveyed import finding
 
@@ -35,3 +35,21 @@ def test_pictures_are_shown_and_nothing_is_cut_off(open_page, tmp_path, width):
         assert min(sizes) > 0
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert page.locator("h1").inner_text().startswith("Class pattern")
+
+
+@pytest.mark.parametrize(("scheme", "dark"), [("light", False), ("dark", True)])
+def test_pages_follow_the_colour_scheme(open_page, tmp_path, scheme, dark):
+    page = open_page(
+        finding(1, "white", 90).to_html(tmp_path / "finding.html"), color_scheme=scheme
+    )
+    for selector in ("h1", "td", "figcaption"):
+        check_colours(page, selector, dark=dark)
+
+
+def test_folded_scores_open_on_paper(open_page, tmp_path):
+    page = open_page(Survey([finding(1, "white", 90)]).to_html(tmp_path / "survey.html"))
+    shown = "e => e.checkVisibility({contentVisibilityAuto: true})"
+    assert not page.eval_on_selector("td", shown)
+    page.emulate_media(media="print")
+    assert page.eval_on_selector("td", shown)
+    assert page.eval_on_selector("td", "e => e.getBoundingClientRect().height") > 0

@@ -8,6 +8,7 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from shown import DATA, HOSTILE, check, read, table_of
 from surveyed import finding
@@ -257,3 +258,24 @@ def test_a_finding_reports_what_its_model_and_images_are():
     unlabelled = read(replace(checked, accuracy=None), pictures=2).text
     assert "800 held out." in unlabelled
     assert "The model classifies" not in unlabelled
+
+
+def test_the_strongest_colours_of_a_figure_are_kept():
+    """A map that is mostly pale, as attributions are, in red and green."""
+    figure = Figure(figsize=(2, 2))
+    axis = figure.add_axes((0, 0, 1, 1))
+    generator = np.random.default_rng(0)
+    pale = 255 * (1 - generator.exponential(0.08, (120, 120)).clip(0, 1))
+    red, green = np.full((120, 120), 255.0), np.full((120, 120), 128 + pale / 2)
+    positive = generator.random((120, 120)) < 0.5
+    image = np.where(
+        positive[..., None],
+        np.stack([pale, green, pale], 2),
+        np.stack([red, pale, pale], 2),
+    ).round().astype(np.uint8)  # fmt: skip
+    axis.imshow(image, interpolation="nearest")
+    axis.set_axis_off()
+    data, size = html.figure_png(figure, 60)
+    drawn = np.asarray(Image.open(BytesIO(data)).convert("RGB")).astype(int)
+    assert size == (120, 120)
+    assert np.abs(drawn - image).max() <= 5

@@ -57,27 +57,26 @@ function applyFilter() {
   }
 }
 
-filter.addEventListener("input", applyFilter);
-filter.addEventListener("submit", (event) => event.preventDefault());
-filter.hidden = byId("hint").hidden = false;
-applyFilter();
+if (filter) {
+  filter.addEventListener("input", applyFilter);
+  filter.addEventListener("submit", (event) => event.preventDefault());
+  filter.hidden = byId("hint").hidden = false;
+  applyFilter();
+}
 
 /* Patterns by area. */
 
 const decode = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
 
 function showSlider(data) {
-  const { height, width } = data;
-  const pick = { model: byId("slider-model"), canvas: byId("slider-canvas") };
-  pick.method = byId("slider-method");
+  const { height, width, start } = data;
   const slider = byId("slider-area");
-
-  const fill = (select, names) => select.append(...names.map((name, i) => new Option(name, i)));
-  fill(pick.model, data.models);
-  fill(pick.canvas, data.canvases.map((canvas) => canvas.name));
-  fill(pick.method, data.methods.map((method) => method.name));
+  const canvases = byId("slider-canvas");
+  const chosen = { model: start.model, method: start.method };
+  canvases.append(...data.canvases.map((canvas, i) => new Option(canvas.name, i)));
+  canvases.value = start.canvas;
   slider.max = data.areas.length - 1;
-  slider.value = data.start;
+  slider.value = start.area;
 
   // the image that a pattern is cut from: some methods have colours of their own
   function paint(canvas, cell, area) {
@@ -110,61 +109,109 @@ function showSlider(data) {
     if (line) line.style.left = `${without}%`;
   }
 
-  const others = data.methods.map((method, number) => {
-    const item = document.createElement("li");
-    const button = document.createElement("button");
-    button.type = "button";
-    button.innerHTML =
-      '<canvas aria-hidden="true"></canvas><span class="name"></span>' +
-      '<span class="gauge" aria-hidden="true"><span class="fill"></span>' +
-      '<span class="whisker"></span></span><span class="value"></span>';
-    const name = method.name.replace(/([a-z])([A-Z])/g, "$1\u200b$2"); // may break there
-    button.querySelector(".name").textContent = name;
-    button.addEventListener("click", () => {
-      pick.method.value = number;
-      show();
+  // one button for each model or method, with its pattern
+  function makeCards(kind, names) {
+    const list = byId(kind === "model" ? "slider-models" : "slider-all");
+    list.hidden = names.length < 2;
+    return names.map((name, number) => {
+      const item = document.createElement("li");
+      const button = document.createElement("button");
+      button.type = "button";
+      button.innerHTML =
+        '<canvas aria-hidden="true"></canvas><span class="name"></span>' +
+        '<span class="gauge" aria-hidden="true"><span class="fill"></span>' +
+        '<span class="whisker"></span></span><span class="value"></span>';
+      const breakable = name.replace(/([a-z])([A-Z])/g, "$1\u200b$2");
+      button.querySelector(".name").textContent = breakable;
+      button.addEventListener("click", () => {
+        chosen[kind] = number;
+        show();
+      });
+      item.append(button);
+      list.querySelector("ul").append(item);
+      return button;
     });
-    item.append(button);
-    byId("slider-all").append(item);
-    return button;
-  });
+  }
+
+  const models = makeCards("model", data.models);
+  const methods = makeCards("method", data.methods.map((method) => method.name));
+  data.methods.forEach((method, i) => methods[i].classList.toggle("control", method.control));
+
+  function showCard(button, canvas, cell, area, pressed) {
+    draw(button.querySelector("canvas"), paint(canvas, cell, area), cell ? cell.masks[area] : "");
+    button.querySelector(".value").textContent = cell ? cell.powers[area].text : "failed";
+    gauge(button.querySelector(".gauge"), cell ? cell.powers[area].percent : [0, 0, 0]);
+    button.setAttribute("aria-pressed", String(pressed));
+  }
+
+  function fact(id, text) {
+    byId(id).hidden = !text;
+    byId(id).querySelector("dd").textContent = text;
+  }
 
   function show() {
     const area = Number(slider.value);
-    const canvas = data.canvases[pick.canvas.value];
-    const cells = data.cells[pick.model.value][pick.canvas.value];
-    const method = data.methods[pick.method.value];
-    const cell = cells[pick.method.value];
+    const canvas = data.canvases[canvases.value];
+    const cells = data.cells[chosen.model][canvases.value];
+    const method = data.methods[chosen.method];
+    const model = data.models[chosen.model];
+    const cell = cells[chosen.method];
     const power = cell && cell.powers[area];
     draw(byId("slider-original"), canvas, null);
     draw(byId("slider-pattern"), paint(canvas, cell, area), cell ? cell.masks[area] : "");
     byId("slider-original").setAttribute("aria-label", `The canvas: ${canvas.name}`);
-    const pattern = `${data.areas[area]} pixels, chosen by ${method.name}`;
+    const pattern = `${data.areas[area]} pixels, chosen by ${method.name} on ${model}`;
     byId("slider-pattern").setAttribute("aria-label", cell ? pattern : "No pattern");
-    byId("slider-how").textContent = `${method.name}: ${cell ? method.how : "failed on this model"}`;
+    byId("slider-name").textContent = `${method.name} on ${model}`;
+    byId("slider-how").textContent = cell ? method.how : "failed on this model";
     byId("slider-kept").textContent = data.areas[area];
     slider.setAttribute("aria-valuetext", `${data.areas[area]} pixels`);
     byId("slider-power").textContent = power ? power.text : "none";
+    byId("slider-images").textContent = power ? power.images : "no";
+    byId("slider-class").textContent = canvas.class;
     byId("slider-interval").textContent = power ? power.interval : "none";
     byId("slider-without").textContent = power ? power.without : "unknown";
-    const cut = cell && cell.cut[area];
-    byId("slider-cut").textContent = cut ? `Its map for the compared area, cut to this area: ${cut}.` : "";
+    const others = data.methods.map((other, i) => [other, cells[i], i]);
+    const controls = others.filter(([other, its, i]) => other.control && its && i !== chosen.method);
+    const texts = controls.map(([other, its]) => `${other.name}\u00a0${its.powers[area].text}`);
+    fact("slider-controls", texts.join(", "));
+    fact("slider-cut", cell && cell.cut[area] ? cell.cut[area] : "");
     byId("slider-status").textContent = power ? `${power.text} with ${pattern}` : "No pattern";
     gauge(document.querySelector(".reading .gauge"), power ? power.percent : [0, 0, 0, 0]);
-    others.forEach((button, number) => {
-      const other = cells[number];
-      draw(button.querySelector("canvas"), paint(canvas, other, area), other ? other.masks[area] : "");
-      button.querySelector(".value").textContent = other ? other.powers[area].text : "failed";
-      gauge(button.querySelector(".gauge"), other ? other.powers[area].percent : [0, 0, 0]);
-      button.setAttribute("aria-pressed", String(number === Number(pick.method.value)));
+    byId("slider-models-heading").textContent = `${method.name} on each model`;
+    byId("slider-all-heading").textContent = `Each method on ${model}`;
+    models.forEach((button, i) => {
+      const its = data.cells[i][canvases.value][chosen.method];
+      showCard(button, canvas, its, area, i === chosen.model);
+    });
+    methods.forEach((button, i) => {
+      showCard(button, canvas, cells[i], area, i === chosen.method);
     });
   }
 
-  for (const control of [...Object.values(pick), slider]) control.addEventListener("input", show);
+  for (const control of [canvases, slider]) control.addEventListener("input", show);
   document.querySelector("#slider form").addEventListener("submit", (event) => event.preventDefault());
   byId("slider").hidden = false;
-  byId("slider-numbers").open = false;
+  byId("without-slider").hidden = true;
   show();
 }
 
 if (byId("data")) showSlider(JSON.parse(byId("data").textContent));
+
+/* Boxes that are too narrow for what they hold say so. */
+
+const watched = new ResizeObserver((entries) => {
+  for (const { target: box } of entries) {
+    box.previousElementSibling.hidden = box.scrollWidth <= box.clientWidth + 1;
+  }
+});
+
+for (const box of document.querySelectorAll(".scroll")) {
+  const hint = document.createElement("p");
+  hint.className = "hint";
+  hint.textContent = "Scroll →";
+  hint.hidden = true;
+  hint.setAttribute("aria-hidden", "true");
+  box.before(hint);
+  watched.observe(box);
+}

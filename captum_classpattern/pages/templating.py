@@ -1,14 +1,18 @@
 """How pages are made: templates that escape everything."""
 
+from base64 import b64encode
+from hashlib import sha256
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 TEMPLATES = Path(__file__).with_name("templates")
 
 
 def new_environment(*folders: Path) -> Environment:
-    """Templates of these folders and of the report. A value that is missing is an error."""
+    """Templates of these folders and those that all pages share. A value that is missing is an
+    error."""
     return Environment(
         loader=FileSystemLoader([*folders, TEMPLATES]),
         autoescape=True,
@@ -23,6 +27,16 @@ def read_template(environment: Environment, name: str) -> str:
     """The text of a file next to the templates."""
     assert environment.loader is not None
     return environment.loader.get_source(environment, name)[0]
+
+
+def read_style(environment: Environment, *names: str) -> Markup:
+    """The style sheet that all pages share, followed by a page's own ones."""
+    return Markup("".join(read_template(environment, name) for name in ("page.css", *names)))
+
+
+def hash_source(text: str) -> str:
+    """A script or style sheet as a content security policy allows it."""
+    return f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"
 
 
 def encode(page: str) -> bytes:
