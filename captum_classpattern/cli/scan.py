@@ -83,7 +83,7 @@ def scan(
         checkpoint: A checkpoint file, or torchvision:NAME or timm:NAME.
         references: The clean models: a file of classpattern reference, or demo, or cifar10.
         alpha: The largest p-value that is suspicious. It needs 1 / alpha - 1 references.
-        out: The folder for scan.json, scan.png and patterns. By default,
+        out: The folder for scan.html, scan.json, scan.png and patterns. By default,
             classpattern-scan/CHECKPOINT.
         as_json: Print the result as JSON, and nothing else.
         exit_zero: Exit with 0 whatever the verdict is.
@@ -124,11 +124,12 @@ def scan(
             print(f"\nInterrupted: the same command resumes from {folder}.", file=sys.stderr)
             raise SystemExit(130) from None
         found.save(folder)
+        found.to_html(folder / "scan.html")
     if as_json:
         write_document("scan", folder, found.as_dict())
     else:
         print_scan(found)
-        print(f"scan.json, scan.png and patterns/ are in {folder}.")
+        print(f"scan.html, scan.json, scan.png and patterns/ are in {folder}.")
     if (code := EXIT_CODES[found.verdict]) and not exit_zero:
         raise SystemExit(code)
 

@@ -55,7 +55,7 @@ def search(
     Args:
         checkpoint: A checkpoint file, or torchvision:NAME, timm:NAME or robustbench:NAME.
         area: The share of the pixels. Give it several times for more. By default, 0.05 and 0.01.
-        out: The folder for results.json, the figure and the patterns.
+        out: The folder for report.html, results.json, the figure and the patterns.
         resume: Continue the unfinished search in the folder.
         as_json: Print the result as JSON, and nothing else.
         canvases: Images per class that compete to be its canvas. A white one is searched, too.
@@ -131,12 +131,13 @@ def _run(
         raise SystemExit(130) from None
     figure, _ = found.plot(seed=searches.seed, use_pyplot=False)
     write_figure(figure, out / "patterns.png")
+    found.to_html(out / "report.html")
     if show:
         print_tables({provenance["source"]: found.findings})
         for kind, share in itertools.product(found.canvases, found.areas):
             console().print(found.strongest(kind, share), markup=False)  # names may hold brackets
         console().print(CAUTION)
-    print(f"patterns.png, patterns/ and results.json are in {out}.")
+    print(f"report.html, patterns.png, patterns/ and results.json are in {out}.")
 
 
 def results_with_files(out: Path) -> dict[str, Any]:

@@ -84,6 +84,7 @@ def test_a_foreign_model_from_checkpoint_to_table(tmp_path):
     assert "own.pth: plain, own_network:Tuple; normalised by the caller." in result.output
     assert "200 images to search with, 200 held out (0 copies dropped)." in result.output
     assert (tmp_path / "patterns.png").read_bytes().startswith(b"\x89PNG")
+    assert "Class patterns of" in (tmp_path / "report.html").read_text()
     written = read(tmp_path)
     assert written["complete"]
     assert written["provenance"]["opened"] == "weights_only"
