@@ -67,3 +67,25 @@ def test_the_description_is_one_sentence_everywhere():
         for found in promise.finditer(text):
             around = text[max(0, found.start() - 120) : found.end() + 120]
             assert "claim" in around.lower(), f"{path.name}: {around}"
+
+
+def test_the_version_is_the_same_everywhere():
+    """A development version has an "Unreleased" section; the release before it is cited."""
+    version = re.search(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(), re.M)[1]
+    sections = re.findall(r"^## \[(.*)\]", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert (sections[0] == "Unreleased") == (".dev" in version)
+    assert ".dev" in version or sections[0] == version
+
+
+def test_the_last_release_is_cited():
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    released = re.search(r"^## \[(\d.*)\] - (\S+)$", changelog, re.M).groups()
+    cited = (ROOT / "CITATION.cff").read_text()
+    assert re.search(r"^version: (.*)\ndate-released: (.*)$", cited, re.M).groups() == released
+
+
+def test_the_notice_names_the_license_of_all_data():
+    named = re.findall(r"`([\w/]+/\*?[\w.]*)`", (ROOT / "NOTICE.md").read_text())
+    data = {path for path in PACKAGE.rglob("data/*") if not path.name.startswith("LICENSE")}
+    assert len(data) > 5
+    assert not data - {path for glob in named for path in ROOT.glob(glob)}
