@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import captum_classpattern
@@ -89,3 +90,14 @@ def test_the_notice_names_the_license_of_all_data():
     data = {path for path in PACKAGE.rglob("data/*") if not path.name.startswith("LICENSE")}
     assert len(data) > 5
     assert not data - {path for glob in named for path in ROOT.glob(glob)}
+
+
+def test_the_docs_and_the_tools_name_the_oldest_python():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    oldest = settings["project"]["requires-python"].removeprefix(">=")
+    classifiers = settings["project"]["classifiers"]
+    named = [c.rpartition(" ")[2] for c in classifiers if "Python :: 3." in c]
+    assert named[0] == oldest
+    assert settings["tool"]["mypy"]["python_version"] == oldest
+    assert settings["tool"]["ruff"]["target-version"] == "py" + oldest.replace(".", "")
+    assert f"Python {oldest} or newer" in (ROOT / "docs/index.md").read_text()
