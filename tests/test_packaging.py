@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import captum_classpattern
@@ -74,3 +75,36 @@ def test_the_description_is_one_sentence_everywhere():
         for found in promise.finditer(text):
             around = text[max(0, found.start() - 120) : found.end() + 120]
             assert "claim" in around.lower(), f"{path.name}: {around}"
+
+
+def test_the_version_is_the_same_everywhere():
+    """A development version has an "Unreleased" section; the release before it is cited."""
+    version = re.search(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(), re.M)[1]
+    sections = re.findall(r"^## \[(.*)\]", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert (sections[0] == "Unreleased") == (".dev" in version)
+    assert ".dev" in version or sections[0] == version
+
+
+def test_the_last_release_is_cited():
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    released = re.search(r"^## \[(\d.*)\] - (\S+)$", changelog, re.M).groups()
+    cited = (ROOT / "CITATION.cff").read_text()
+    assert re.search(r"^version: (.*)\ndate-released: (.*)$", cited, re.M).groups() == released
+
+
+def test_the_notice_names_the_license_of_all_data():
+    named = re.findall(r"`([\w/]+/\*?[\w.]*)`", (ROOT / "NOTICE.md").read_text())
+    data = {path for path in PACKAGE.rglob("data/*") if not path.name.startswith("LICENSE")}
+    assert len(data) > 5
+    assert not data - {path for glob in named for path in ROOT.glob(glob)}
+
+
+def test_the_docs_and_the_tools_name_the_oldest_python():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    oldest = settings["project"]["requires-python"].removeprefix(">=")
+    classifiers = settings["project"]["classifiers"]
+    named = [c.rpartition(" ")[2] for c in classifiers if "Python :: 3." in c]
+    assert named[0] == oldest
+    assert settings["tool"]["mypy"]["python_version"] == oldest
+    assert settings["tool"]["ruff"]["target-version"] == "py" + oldest.replace(".", "")
+    assert f"Python {oldest} or newer" in (ROOT / "docs/index.md").read_text()
