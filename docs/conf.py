@@ -50,6 +50,57 @@ html_copy_source = False
 html_show_sphinx = html_show_copyright = False
 html_math_renderer = "mathml"
 
+# The menu of the site: pages below a page. It is not in these pages, where a code host would show
+# it as text.
+MENU = {
+    "index": {
+        "Get started": ["Start here <self>", "demo", "tutorials/index"],
+        "How-to": [
+            "bring_your_own_model",
+            "choose_canvases",
+            "read_a_pattern",
+            "scan",
+            "compare",
+            "sweep",
+            "gallery",
+            "captum",
+            "quantus",
+            "extend",
+            "gpu",
+        ],
+        "Understand": ["what_a_pattern_is", "method", "limits"],
+        "Evidence": [
+            "claims",
+            "failures",
+            "scan_evidence",
+            "stability",
+            "invariance",
+            "architectures",
+            "sanity_checks",
+            "project/benchmarks",
+        ],
+        "API": ["api/index", "project/command_line", "json", "project/changelog"],
+        "Glossary": ["glossary", "README <project/readme>"],
+    },
+    "tutorials/index": {"Tutorials": ["[0-9]*"]},
+    "api/index": {
+        "Reference": [
+            "search",
+            "scores",
+            "surveys",
+            "visualization",
+            "scanning",
+            "sweeps",
+            "gallery",
+            "comparison",
+            "adapters",
+            "datasets",
+            "triggers",
+            "demo",
+        ]
+    },
+}
+
 # Files outside docs/ that become pages of the site; copied when a build starts.
 COPIED = {
     "README.md": "project/readme.md",
@@ -109,10 +160,13 @@ def copy_pages(app):
 
 
 def adapt_page(app, docname, source):
-    """Adapts the links of the pages in docs/."""
+    """Adapts the links of the pages in docs/, and adds their menus."""
     page = Path(app.env.doc2path(docname))
     if page.suffix == ".md":
         source[0] = adapt_links(source[0], page, page)
+    for caption, pages in MENU.get(docname, {}).items():
+        lines = "\n".join(pages)
+        source[0] += f"\n\n```{{toctree}}\n:hidden:\n:glob:\n:caption: {caption}\n\n{lines}\n```\n"
 
 
 def write_inline(self, node):
