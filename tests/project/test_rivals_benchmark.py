@@ -131,4 +131,5 @@ def test_the_tables_in_the_documentation_are_those_of_the_rows():
     assert f"\n\n{controls}\n\n" in page
     assert own
     for table in own:
-        assert f"\n\n### {table}\n\n" in page
+        model, rows = table.split("\n\n", 1)
+        assert f"<details><summary>{model}</summary>\n\n{rows}\n\n</details>" in page
