@@ -112,6 +112,7 @@ COPIED = {
         for name in ROOT.glob("tutorials/*.ipynb")
     },
 }
+TERMS = re.compile(r"(?:^- \*\*.*\n)+", re.MULTILINE)
 LINK = re.compile(r"\[([^][]*)\]\((?!\w+:|#)([^)#\s]+)(#[^)]*)?\)")
 
 
@@ -160,13 +161,24 @@ def copy_pages(app):
 
 
 def adapt_page(app, docname, source):
-    """Adapts the links of the pages in docs/, and adds their menus."""
+    """Adapts the links of the pages in docs/, adds their menus, and makes terms linkable."""
     page = Path(app.env.doc2path(docname))
     if page.suffix == ".md":
         source[0] = adapt_links(source[0], page, page)
+    if docname == "glossary":
+        source[0] = TERMS.sub(as_glossary, source[0])
     for caption, pages in MENU.get(docname, {}).items():
         lines = "\n".join(pages)
         source[0] += f"\n\n```{{toctree}}\n:hidden:\n:glob:\n:caption: {caption}\n\n{lines}\n```\n"
+
+
+def as_glossary(terms: re.Match[str]) -> str:
+    """A list of terms, which a code host shows well, as a glossary to which docstrings can link."""
+    entries = re.findall(r"^- (.*?): (.*)$", terms[0], re.MULTILINE)
+    found = (
+        "\n".join([*re.findall(r"\*\*(.+?)\*\*", names), f"  {text}"]) for names, text in entries
+    )
+    return "```{glossary}\n" + "\n\n".join(found) + "\n```\n"
 
 
 def write_inline(self, node):
