@@ -54,7 +54,7 @@ html_math_renderer = "mathml"
 # it as text.
 MENU = {
     "index": {
-        "Get started": ["Start here <self>", "demo", "tutorials/index"],
+        "Get started": ["Start here <self>", "demo", "tutorials/index", "README <project/readme>"],
         "How-to": [
             "bring_your_own_model",
             "choose_canvases",
@@ -80,7 +80,7 @@ MENU = {
             "project/benchmarks",
         ],
         "API": ["api/index", "project/command_line", "json", "project/changelog"],
-        "Glossary": ["glossary", "README <project/readme>"],
+        "Glossary": ["glossary"],
     },
     "tutorials/index": {"Tutorials": ["[0-9]*"]},
     "api/index": {
