@@ -22,13 +22,12 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
-    "sphinx_design",
 ]
 exclude_patterns = ["_build"]
 nb_execution_mode = "off"  # the notebooks are committed with their outputs
 nb_merge_streams = True
 suppress_warnings = ["misc.highlighting_failure"]  # their shell lines, "!classpattern ..."
-myst_enable_extensions = ["colon_fence", "dollarmath"]
+myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the docstrings give the types, with shapes
@@ -50,6 +49,59 @@ html_copy_source = False
 html_show_sphinx = html_show_copyright = False
 html_math_renderer = "mathml"
 
+# The menu of the site: pages below a page. It is not in these pages, where a code host would show
+# it as text.
+MENU = {
+    "index": {
+        "Get started": ["Start here <self>", "demo", "tutorials/index", "README <project/readme>"],
+        "How-to": [
+            "bring_your_own_model",
+            "choose_canvases",
+            "read_a_pattern",
+            "explore",
+            "scan",
+            "compare",
+            "sweep",
+            "gallery",
+            "captum",
+            "quantus",
+            "extend",
+            "gpu",
+        ],
+        "Understand": ["what_a_pattern_is", "method", "limits"],
+        "Evidence": [
+            "claims",
+            "failures",
+            "scan_evidence",
+            "stability",
+            "invariance",
+            "architectures",
+            "sanity_checks",
+            "project/benchmarks",
+        ],
+        "API": ["api/index", "project/command_line", "json", "project/changelog"],
+        "Glossary": ["glossary"],
+    },
+    "tutorials/index": {"Tutorials": ["[0-9]*"]},
+    "api/index": {
+        "Reference": [
+            "search",
+            "scores",
+            "surveys",
+            "visualization",
+            "explorer",
+            "scanning",
+            "sweeps",
+            "gallery",
+            "comparison",
+            "adapters",
+            "datasets",
+            "triggers",
+            "demo",
+        ]
+    },
+}
+
 # Files outside docs/ that become pages of the site; copied when a build starts.
 COPIED = {
     "README.md": "project/readme.md",
@@ -61,6 +113,7 @@ COPIED = {
         for name in ROOT.glob("tutorials/*.ipynb")
     },
 }
+TERMS = re.compile(r"(?:^- \*\*.*\n)+", re.MULTILINE)
 LINK = re.compile(r"\[([^][]*)\]\((?!\w+:|#)([^)#\s]+)(#[^)]*)?\)")
 
 
@@ -109,10 +162,24 @@ def copy_pages(app):
 
 
 def adapt_page(app, docname, source):
-    """Adapts the links of the pages in docs/."""
+    """Adapts the links of the pages in docs/, adds their menus, and makes terms linkable."""
     page = Path(app.env.doc2path(docname))
     if page.suffix == ".md":
         source[0] = adapt_links(source[0], page, page)
+    if docname == "glossary":
+        source[0] = TERMS.sub(as_glossary, source[0])
+    for caption, pages in MENU.get(docname, {}).items():
+        lines = "\n".join(pages)
+        source[0] += f"\n\n```{{toctree}}\n:hidden:\n:glob:\n:caption: {caption}\n\n{lines}\n```\n"
+
+
+def as_glossary(terms: re.Match[str]) -> str:
+    """A list of terms, which a code host shows well, as a glossary to which docstrings can link."""
+    entries = re.findall(r"^- (.*?): (.*)$", terms[0], re.MULTILINE)
+    found = (
+        "\n".join([*re.findall(r"\*\*(.+?)\*\*", names), f"  {text}"]) for names, text in entries
+    )
+    return "```{glossary}\n" + "\n\n".join(found) + "\n```\n"
 
 
 def write_inline(self, node):
