@@ -1,9 +1,10 @@
-"""Simple controls and methods that are not cut from a canvas, next to the class pattern.
+"""Captum's methods, controls and methods that are not cut from a canvas, next to the class pattern.
 
     python benchmarks/rivals.py --fashion-mnist DATA --cifar10 FOLDER --out rivals.jsonl
 
-runs them on the canvases, search images and held-out images of the table in docs/compare.md, with
-3,500 passes each for a canvas or a class, and prints the rows of that table and another one.
+runs them on the same canvases, search images and held-out images. Searches get 3,500 passes for a
+canvas or a class. It prints a table of all methods that are cut from a canvas, one of the best of
+Captum's, and for each model one of the others.
 Without a data set its models are left out. Each finished method is appended to the file, so that
 the same command continues after an interruption. The tables of a file are printed by
 
@@ -36,16 +37,29 @@ from captum_classpattern.scores.intervals import (
 
 PER_CLASS = 200  # images, half of which are held out
 AREA, BUDGET = 0.05, 3_500
-NEAREST = ("NearestImage", "NearestFeatures")
-METHODS = ("ClassPattern", "RandomPixels", "BestRandomMask", *NEAREST, *INVERSIONS)
+CLASS_IMAGES = 10  # whose maps are averaged
 MEASURED = ("own_form", "share_changed", "passes")
 NAMES = {
     "ClassPattern": "**class pattern**",
+    "DeepLift": "DeepLift",
+    "GradientShap": "GradientShap",
+    "GuidedGradCam": "GuidedGradCam",
+    "IntegratedGradients": "IntegratedGradients",
+    "LRP": "LRP",
+    "InputXGradient": "InputXGradient",
+    "Saliency": "Saliency",
+    "Lime": "Lime",
+    "KernelShap": "KernelShap",
+    "Occlusion": "Occlusion",
+    "LayerGradCam": "LayerGradCam",
+    "BestCrop": "*best square crop*",
     "RandomPixels": "*random pixels*",
     "BestRandomMask": "*best random mask*",
     "NearestImage": "*nearest image, by pixels*",
     "NearestFeatures": "*nearest image, by features*",
+    "ClassMean": "*nearest to the class mean*",
 }
+METHODS = (*NAMES, *INVERSIONS)
 
 
 class Setting(NamedTuple):
@@ -104,7 +118,7 @@ def measure(setting: Setting, method: str, budget: int) -> list[Row]:
         area=AREA,
         areas=[AREA],
         triggers={},
-        class_images=0,
+        class_images=CLASS_IMAGES,
         max_images=setting.max_images,
         n_seeds=1,
     )
@@ -125,7 +139,8 @@ def measure_all(found: Sequence[Setting], methods: Sequence[str], out: Path, bud
 
 
 def tables(rows: Sequence[Row]) -> Iterator[str]:
-    """The controls with a column for each model, then for each model the other methods."""
+    """All methods that are cut from a canvas, with a column for each model; the best of Captum's;
+    and for each model the other methods."""
     models = list(dict.fromkeys(row["model"] for row in rows))
     yield head("method", *models)
     for method, name in NAMES.items():
@@ -133,6 +148,8 @@ def tables(rows: Sequence[Row]) -> Iterator[str]:
         if of_method:
             yield line(name, *(powers_of(of_method, model) for model in models))
     yield line("*no pattern*", *(percent(without(rows, model)) for model in models))
+    if any(is_captums(row["method"]) for row in rows):
+        yield from best_of_captum(rows, models)
     for model in models:
         of_model = [row for row in rows if row["model"] == model]
         others = [name for name in INVERSIONS if any(r["method"] == name for r in of_model)]
@@ -141,16 +158,39 @@ def tables(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def powers_of(rows: Sequence[Row], model: str) -> str:
-    """The best ranking of a method on a model."""
+    """A method on a model at its best of up to four variants, and which one this is."""
     best = strongest([row for row in rows if row["model"] == model])
-    return "" if not best else interval(mean(best, f"power_{AREA:g}"))
+    if not best:
+        return ""
+    variant = ["mean"] * (best[0]["level"] == "class") + ["abs."] * (best[0]["ranking"] != "signed")
+    return " ".join([interval(mean(best, f"power_{AREA:g}")), ", ".join(variant)]).strip()
 
 
 def strongest(rows: Sequence[Row]) -> list[Row]:
-    """The rows of the ranking with the highest mean power."""
-    groups = [[r for r in rows if r["ranking"] == kind] for kind in ("signed", "absolute")]
-    groups = [group for group in groups if group]
-    return max(groups, key=lambda group: mean(group, f"power_{AREA:g}").value, default=[])
+    """The rows of the level and ranking with the highest mean power."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row["level"], row["ranking"]), []).append(row)
+    return max(groups.values(), key=lambda rows: mean(rows, f"power_{AREA:g}").value, default=[])
+
+
+def is_captums(method: str) -> bool:
+    """Whether a method is one of Captum's: the others have a name of their own in the table."""
+    return NAMES.get(method) == method
+
+
+def best_of_captum(rows: Sequence[Row], models: Sequence[str]) -> Iterator[str]:
+    """For each model, the mean difference of the class pattern to the best of Captum's methods."""
+    yield ""
+    yield head("model", "best other method", "difference in points")
+    for model in models:
+        of_model = [row for row in rows if row["model"] == model]
+        patterns = strongest([row for row in of_model if row["method"] == "ClassPattern"])
+        names = dict.fromkeys(r["method"] for r in of_model if is_captums(r["method"]))
+        found = [strongest([row for row in of_model if row["method"] == name]) for name in names]
+        best = max(found, key=lambda group: mean(group, f"power_{AREA:g}").value, default=[])
+        if best and patterns:
+            yield line(model, best[0]["method"], difference(patterns, best))
 
 
 def own_table(model: str, rows: Sequence[Row], methods: Sequence[str]) -> Iterator[str]:

@@ -50,6 +50,57 @@ html_copy_source = False
 html_show_sphinx = html_show_copyright = False
 html_math_renderer = "mathml"
 
+# The menu of the site: pages below a page. It is not in these pages, where a code host would show
+# it as text.
+MENU = {
+    "index": {
+        "Get started": ["Start here <self>", "demo", "tutorials/index", "README <project/readme>"],
+        "How-to": [
+            "bring_your_own_model",
+            "choose_canvases",
+            "read_a_pattern",
+            "scan",
+            "compare",
+            "sweep",
+            "gallery",
+            "captum",
+            "quantus",
+            "extend",
+            "gpu",
+        ],
+        "Understand": ["what_a_pattern_is", "method", "limits"],
+        "Evidence": [
+            "claims",
+            "failures",
+            "scan_evidence",
+            "stability",
+            "invariance",
+            "architectures",
+            "sanity_checks",
+            "project/benchmarks",
+        ],
+        "API": ["api/index", "project/command_line", "json", "project/changelog"],
+        "Glossary": ["glossary"],
+    },
+    "tutorials/index": {"Tutorials": ["[0-9]*"]},
+    "api/index": {
+        "Reference": [
+            "search",
+            "scores",
+            "surveys",
+            "visualization",
+            "scanning",
+            "sweeps",
+            "gallery",
+            "comparison",
+            "adapters",
+            "datasets",
+            "triggers",
+            "demo",
+        ]
+    },
+}
+
 # Files outside docs/ that become pages of the site; copied when a build starts.
 COPIED = {
     "README.md": "project/readme.md",
@@ -61,6 +112,7 @@ COPIED = {
         for name in ROOT.glob("tutorials/*.ipynb")
     },
 }
+TERMS = re.compile(r"(?:^- \*\*.*\n)+", re.MULTILINE)
 LINK = re.compile(r"\[([^][]*)\]\((?!\w+:|#)([^)#\s]+)(#[^)]*)?\)")
 
 
@@ -109,10 +161,24 @@ def copy_pages(app):
 
 
 def adapt_page(app, docname, source):
-    """Adapts the links of the pages in docs/."""
+    """Adapts the links of the pages in docs/, adds their menus, and makes terms linkable."""
     page = Path(app.env.doc2path(docname))
     if page.suffix == ".md":
         source[0] = adapt_links(source[0], page, page)
+    if docname == "glossary":
+        source[0] = TERMS.sub(as_glossary, source[0])
+    for caption, pages in MENU.get(docname, {}).items():
+        lines = "\n".join(pages)
+        source[0] += f"\n\n```{{toctree}}\n:hidden:\n:glob:\n:caption: {caption}\n\n{lines}\n```\n"
+
+
+def as_glossary(terms: re.Match[str]) -> str:
+    """A list of terms, which a code host shows well, as a glossary to which docstrings can link."""
+    entries = re.findall(r"^- (.*?): (.*)$", terms[0], re.MULTILINE)
+    found = (
+        "\n".join([*re.findall(r"\*\*(.+?)\*\*", names), f"  {text}"]) for names, text in entries
+    )
+    return "```{glossary}\n" + "\n\n".join(found) + "\n```\n"
 
 
 def write_inline(self, node):

@@ -13,6 +13,7 @@ import captum_classpattern
 from captum_classpattern import canvases
 
 DOCS = Path(__file__).parents[2] / "docs"
+FOLD = re.MULTILINE | re.DOTALL
 PUBLIC = (
     "",
     ".adapters",
@@ -74,9 +75,32 @@ def test_the_members_in_the_reference_exist():
 
 def test_the_start_page_finds_the_backdoor(tmp_path, monkeypatch):
     _, names = run("index.md", tmp_path, monkeypatch)
-    assert names["power"].interval[0] > names["power"].without
-    assert names["power"].value > 0.5
+    power = names["found"].scores[0.01].power
+    assert power.interval[0] > power.without
+    assert power.value > 0.5
     assert (tmp_path / "pattern.png").stat().st_size > 10_000
+
+
+def test_the_page_on_what_a_pattern_is_shows_it_above_its_controls(tmp_path, monkeypatch):
+    _, names = run("what_a_pattern_is.md", tmp_path, monkeypatch)
+    pattern, *controls = names["powers"]
+    assert all(pattern.interval[0] > 0.5 > control.interval[1] for control in controls)
+    assert (tmp_path / "controls.png").stat().st_size > 10_000
+
+
+def test_pages_have_no_markup_that_a_code_host_shows_as_text():
+    for page in (*DOCS.glob("*.md"), *DOCS.glob("api/*.md")):
+        text = page.read_text()
+        assert not re.search(r"^(:::|```\{)|\{[a-z:]+\}`", text, re.MULTILINE), page.name
+
+
+def test_folds_are_closed_have_a_summary_and_no_headings():
+    """A heading inside would start a section that the fold does not contain."""
+    for page in DOCS.glob("*.md"):
+        text = page.read_text()
+        folds = re.findall(r"^<details><summary>.+</summary>\n\n(.*?)\n\n</details>$", text, FOLD)
+        assert len(folds) == text.count("<details") == text.count("</details>"), page.name
+        assert not any(re.search(r"^#", fold, re.MULTILINE) for fold in folds), page.name
 
 
 def test_the_page_on_the_gallery_makes_one(tmp_path, monkeypatch):
@@ -87,7 +111,7 @@ def test_the_page_on_the_gallery_makes_one(tmp_path, monkeypatch):
 
 def test_the_page_on_canvases_tries_every_strategy(tmp_path, monkeypatch):
     text, names = run("choose_canvases.md", tmp_path, monkeypatch)
-    assert tuple(names["found"]) == canvases.STRATEGIES
+    assert sorted(names["found"]) == sorted(canvases.STRATEGIES)
     assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == list(canvases.STRATEGIES)
 
 

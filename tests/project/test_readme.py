@@ -53,12 +53,15 @@ def test_the_code_of_the_page_on_own_models_runs(tmp_path, monkeypatch):
     model = torchvision.models.resnet18(num_classes=3)
     torch.save(model.state_dict(), tmp_path / "my_model.pt")
     monkeypatch.chdir(tmp_path)
-    code = code_of("docs/bring_your_own_model.md").replace("keep=1,", "keep=1, n_steps=4,")
+    code = code_of("docs/bring_your_own_model.md")
+    assert "budget=2000" in code
+    assert "size=224" in code
+    code = code.replace("budget=2000", "n_steps=2").replace("size=224", "size=64")
     names = {}
     exec(compile(code, "bring_your_own_model.md", "exec"), names)
-    assert names["power"].n > 0
-    assert names["pattern"].target == 1
-    assert names["pattern"].info["class_name"] == "dog"
+    assert names["found"].scores[0.05].power.n > 0
+    assert names["found"].label == "dog"
+    assert names["found"].target == 1
     assert (tmp_path / "dog.png").stat().st_size > 10_000
 
 
