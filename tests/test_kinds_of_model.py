@@ -1,10 +1,7 @@
 """The table "Does it work on my model?" of the documentation, a test for each of its rows."""
 
-import re
 import warnings
 from collections import OrderedDict
-from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -53,9 +50,7 @@ def swin():
 
 def mixer():
     timm = pytest.importorskip("timm")
-    return timm.models.MlpMixer(
-        CLASSES, img_size=SIDE, patch_size=8, num_blocks=1, embed_dim=8
-    )
+    return timm.models.MlpMixer(CLASSES, img_size=SIDE, patch_size=8, num_blocks=1, embed_dim=8)
 
 
 @pytest.fixture(autouse=True)

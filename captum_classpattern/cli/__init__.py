@@ -37,7 +37,6 @@ A command with --help shows its options and examples.
 """
 
 
-
 def versions() -> str:
     """What a report of a problem needs: the versions, a line each. Nothing slow is imported."""
     lines = []
@@ -55,6 +54,7 @@ app = App(
     usage="Usage: classpattern COMMAND [OPTIONS]",
     version=versions,
     version_flags="--version",
+    version_format="plaintext",
     help_format="markdown",
     default_parameter=Parameter(
         negative="",
