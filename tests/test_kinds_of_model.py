@@ -50,7 +50,9 @@ def swin():
 
 def mixer():
     timm = pytest.importorskip("timm")
-    return timm.models.MlpMixer(CLASSES, img_size=SIDE, patch_size=8, num_blocks=1, embed_dim=8)
+    network = timm.models.MlpMixer(CLASSES, SIDE, patch_size=8, num_blocks=1, embed_dim=8)
+    nn.init.normal_(network.head.weight)  # timm's is 0
+    return network
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +79,7 @@ def explain(model, channels=3, labels=LABELS, **settings):
 
 
 def assert_same(found, other):
-    assert torch.equal(found.pattern.mask, other.pattern.mask)
+    assert torch.equal(found.pattern.mask > 0, other.pattern.mask > 0)
     assert (found.canvas, found.scores) == (other.canvas, other.scores)
 
 
@@ -98,8 +100,6 @@ def test_any_network_without_a_setting(make):
     random = [mask.flatten()[torch.randperm(SIDE**2)].view_as(mask) for _ in range(10)]
     levels = [margin(model, m * canvas + (1 - m) * held_out) for m in (mask, *random)]
     assert levels[0] > max(levels[1:])
-    if make is not cnn:
-        assert not any(isinstance(part, nn.BatchNorm2d) for part in model.modules())
 
 
 def test_one_channel():
@@ -209,11 +209,11 @@ def test_other_precisions(net, expected, dtype):
     assert powers[0] == pytest.approx(powers[1], abs=0.1)
 
 
-@pytest.mark.parametrize("broken", ["no_grad", "rounded", "numpy"])
+@pytest.mark.parametrize("broken", ["no_grad", "classes", "numpy"])
 def test_a_model_without_a_gradient_is_refused(net, broken):
     forward = {
         "no_grad": torch.no_grad()(lambda images: net(images)),
-        "rounded": lambda images: net(images).round(),
+        "classes": lambda images: nn.functional.one_hot(net(images).argmax(1), CLASSES).float(),
         "numpy": lambda images: torch.from_numpy(net(images).detach().numpy()),
     }[broken]
     with pytest.raises(ValueError, match="logits carry no gradient"):
