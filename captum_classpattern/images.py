@@ -97,7 +97,7 @@ class LabelledImages(Dataset[Any]):
             raise ValueError(f"numbering must be one of {', '.join(NUMBERINGS)}, got {numbering!r}")
         if isinstance(images, str | Path):
             raise ArgumentTypeError(
-                f"{argument} must be images, got the path {str(images)!r}: read it by "
+                f"got the path {str(images)!r} as {argument}: read it by "
                 "cp.load_images(path, size=...)"
             )
         self.argument, self.description, self.numbering = argument, description, numbering
