@@ -375,8 +375,8 @@ def _shape_errors(images: Tensor) -> Iterator[None]:
             f"the model does not accept images of shape {tuple(images.shape[1:])} ({text})"
             + (
                 _if_channels_last(images.shape)
-                or ": give images of the size and channels that it was trained on, such as "
-                "load_images(folder, size=224, channels=3)"
+                or ": give images of the size and the channels that it was trained on; load_images "
+                "has `size` and `channels` for that"
             )
         ) from error
 

@@ -285,7 +285,7 @@ def test_images_of_a_shape_that_the_model_does_not_accept(network):
     with pytest.raises(ValueError, match=r"does not accept images of shape \(3, 5, 6\)") as caught:
         check_classifier(network, IMAGES[:1], [])
     assert str(caught.value.__cause__).strip().splitlines()[-1] in str(caught.value)
-    assert "size and channels that it was trained on, such as load_images(" in str(caught.value)
+    assert "load_images has `size` and `channels` for that" in str(caught.value)
 
 
 def test_a_traced_model_names_its_error_without_its_traceback():
