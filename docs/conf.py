@@ -22,13 +22,12 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
-    "sphinx_design",
 ]
 exclude_patterns = ["_build"]
 nb_execution_mode = "off"  # the notebooks are committed with their outputs
 nb_merge_streams = True
 suppress_warnings = ["misc.highlighting_failure"]  # their shell lines, "!classpattern ..."
-myst_enable_extensions = ["colon_fence", "dollarmath"]
+myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the docstrings give the types, with shapes
