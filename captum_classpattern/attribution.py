@@ -336,7 +336,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         the masks are wanted, a budget is for each canvas, and no curves are made."""
         fit, judges = self._split_baselines(canvases, additional_forward_args, settings)
         if keep is not None:
-            check_judges(judges, targets)
+            check_judges(self._baselines, judges, targets)
         arguments = as_arguments(additional_forward_args)
         has_rows = any(isinstance(argument, Tensor) for argument in arguments)
         starts = getattr(settings.solver, "starts", STARTS)

@@ -4,11 +4,13 @@ it was."""
 import contextlib
 import os
 import random
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any, TypeAlias
 from weakref import WeakSet
 
@@ -23,6 +25,7 @@ from captum_classpattern.pattern import Pattern
 Classifier: TypeAlias = Callable[..., Tensor]
 MIN_LABELLED = 20  # images, to tell whether a model is guessing
 MIN_GAIN = 0.1  # of the way from chance to perfect accuracy: less is close to guessing
+WRONG_SHAPE = re.compile(r"\b(shape|size|dim|channel|height|width)", re.IGNORECASE)  # in errors
 
 
 class PixelClassifier(nn.Module):
@@ -120,7 +123,7 @@ class PixelClassifier(nn.Module):
         if channels > 1 and images.shape[1] != channels:
             raise ValueError(
                 f"images have {images.shape[1]} channels (shape {tuple(images.shape)}), but mean "
-                f"and std are given for {channels}"
+                f"and std are given for {channels}{_if_channels_last(images.shape)}"
             )
         normalised = (images - self.mean.to(images)) / self.std.to(images)
         result = self.model(normalised, *additional)
@@ -324,16 +327,29 @@ class LogProbabilities(nn.Module):
         return shares.clamp(min=torch.finfo(torch.float32).tiny).log()
 
 
+def check_callable(model: Any) -> None:
+    """Raises an error unless this can be called."""
+    if callable(model):
+        return
+    is_checkpoint = isinstance(model, str | Path | Mapping)
+    raise ArgumentTypeError(
+        f"model must be a classifier from [0, 1] pixels to logits, got {type(model).__name__}: "
+        "give a PixelClassifier, a function, or an nn.Module"
+        + ("; open a checkpoint by cp.load_model(path, arch=...)" if is_checkpoint else "")
+    )
+
+
 def _checked_logits(
     forward_func: Classifier, sample: Tensor, targets: Sequence[int], additional: tuple[Any, ...]
 ) -> Tensor:
+    check_callable(forward_func)
     device, dtype = device_and_dtype(forward_func, sample)
     if device != sample.device:
         raise ValueError(
             f"the images are on {sample.device}, but the model's parameters are on {device}: move "
             "one of them (a pattern, by pattern.to(device))"
         )
-    with torch.no_grad(), uncounted():
+    with torch.no_grad(), uncounted(), _shape_errors(sample):
         logits = forward_func(sample.to(dtype), *additional)
     check_logits(logits, len(sample))
     classes = logits.shape[1]
@@ -344,6 +360,31 @@ def _checked_logits(
             f"go from 0 to {classes - 1}"
         )
     return logits
+
+
+@contextmanager
+def _shape_errors(images: Tensor) -> Iterator[None]:
+    """Says what to do if the model in this block does not accept the shape of its images."""
+    try:
+        yield
+    except (RuntimeError, AssertionError) as error:  # torchvision's and timm's ViTs assert
+        text = next(reversed(str(error).strip().splitlines()), "")  # TorchScript's traceback first
+        if isinstance(error, torch.OutOfMemoryError) or not WRONG_SHAPE.search(text):
+            raise
+        raise ValueError(
+            f"the model does not accept images of shape {tuple(images.shape[1:])} ({text})"
+            + (
+                _if_channels_last(images.shape)
+                or ": give images of the size and the channels that it was trained on; load_images "
+                "has `size` and `channels` for that"
+            )
+        ) from error
+
+
+def _if_channels_last(shape: Sequence[int]) -> str:
+    """What to do with images that look like (N, H, W, C); empty for others."""
+    is_last = shape[-1] in (1, 3) and shape[1] not in (1, 3)
+    return ": they look like (N, H, W, C), so permute them by .permute(0, 3, 1, 2)" * is_last
 
 
 def check_logits(logits: Any, count: int) -> None:

@@ -5,6 +5,7 @@ import operator
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 import torch
@@ -94,6 +95,11 @@ class LabelledImages(Dataset[Any]):
     ) -> None:
         if numbering not in NUMBERINGS:
             raise ValueError(f"numbering must be one of {', '.join(NUMBERINGS)}, got {numbering!r}")
+        if isinstance(images, str | Path):
+            raise ArgumentTypeError(
+                f"got the path {str(images)!r} as {argument}: read it by "
+                "cp.load_images(path, size=...)"
+            )
         self.argument, self.description, self.numbering = argument, description, numbering
         self.class_names = None if class_names is None else tuple(class_names)
         self._loader = images if isinstance(images, DataLoader) else None

@@ -67,6 +67,7 @@ MENU = {
             "quantus",
             "extend",
             "gpu",
+            "troubleshooting",
         ],
         "Understand": ["what_a_pattern_is", "method", "limits"],
         "Evidence": [

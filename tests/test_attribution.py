@@ -325,7 +325,7 @@ def test_without_judging_images_there_is_no_score():
     [pattern] = search(CANVASES[:1], 0, images=IMAGES[:4], labels=[1, 1, 2, 2])
     assert pattern.info["search_power"] is None
     with pytest.raises(
-        ValueError, match=r"there must be images to judge by.*not counting those of class 0"
+        ValueError, match=r"must be images to judge by.* 4 of other classes and 0 of class 0;"
     ):
         search(CANVASES[:1], 0, images=IMAGES[:4], labels=[1, 1, 2, 2], keep=1)
 

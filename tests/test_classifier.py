@@ -2,6 +2,7 @@
 
 import random
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from torch import nn
 from captum_classpattern import PixelClassifier
 from captum_classpattern.classifier import (
     additional_rows,
+    check_classifier,
     device_and_dtype,
     find_module,
     preserve_state,
@@ -267,3 +269,60 @@ def test_a_new_mean_is_used_at_once():
     classifier(IMAGES)
     classifier.mean = torch.zeros_like(classifier.mean)
     assert torch.equal(classifier(IMAGES), linear_net()(IMAGES / 0.25))
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        nn.Sequential(nn.Flatten(), nn.Linear(48, 3)),
+        nn.Conv2d(1, 4, 3),
+        nn.Conv2d(3, 4, 7),
+        torchvision.models.VisionTransformer(8, 4, 1, 1, 4, 4, num_classes=3),
+    ],
+    ids=["size", "channels", "too small", "ViT"],
+)
+def test_images_of_a_shape_that_the_model_does_not_accept(network):
+    with pytest.raises(ValueError, match=r"does not accept images of shape \(3, 5, 6\)") as caught:
+        check_classifier(network, IMAGES[:1], [])
+    assert str(caught.value.__cause__).strip().splitlines()[-1] in str(caught.value)
+    assert "load_images has `size` and `channels` for that" in str(caught.value)
+
+
+def test_a_traced_model_names_its_error_without_its_traceback():
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*torch.jit", DeprecationWarning)
+        traced = torch.jit.trace(linear_net(), IMAGES)
+    with pytest.raises(ValueError, match=r"shape \(3, 4, 4\) \(RuntimeError: mat1 and mat2 shapes"):
+        check_classifier(traced, torch.rand(1, 3, 4, 4), [])
+
+
+@pytest.mark.parametrize("mean", [None, (0.5, 0.4, 0.3)])
+def test_images_with_the_channels_last(mean):
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 12, 3)).eval()
+    text = r"look like \(N, H, W, C\), so permute them by \.permute\(0, 3, 1, 2\)"
+    with pytest.raises(ValueError, match=text):
+        check_classifier(PixelClassifier(network, mean), IMAGES[:1].permute(0, 2, 3, 1), [])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("tried to allocate a tensor of size 1"),
+        RuntimeError("expected scalar type Float but found Half"),
+        KeyError("size"),
+    ],
+)
+def test_other_errors_of_a_model_stay(error):
+    def fail(images):
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        check_classifier(fail, IMAGES[:1], [])
+    assert caught.value is error
+
+
+@pytest.mark.parametrize("given", ["model.pt", Path("model.pt"), {"fc.weight": torch.ones(1)}, 3])
+def test_what_is_no_classifier(given):
+    with pytest.raises(TypeError, match="give a PixelClassifier, a function, or") as caught:
+        check_classifier(given, IMAGES[:1], [])
+    assert ("open a checkpoint by cp.load_model(" in str(caught.value)) == (given != 3)

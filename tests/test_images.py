@@ -4,6 +4,7 @@ import itertools
 import pickle
 import random
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -583,3 +584,11 @@ def test_a_data_set_in_one_tensor_is_read_once():
     assert torch.equal(loaded.labels, LABELS[[4, 2]])
     assert loaded.hashes == data.hashes
     assert loaded.in_one_tensor() is loaded
+
+
+@pytest.mark.parametrize("path", ["pets/cats", Path("pets/cats")])
+def test_a_path_is_not_images_yet(path):
+    with pytest.raises(TypeError, match=r"got the path 'pets/cats' as images: read it by cp.load_"):
+        LabelledImages(path)
+    with pytest.raises(TypeError, match=r"as held-out images: read it by cp.load_images"):
+        LabelledImages.of((path, [0, 1]), argument="held-out images")

@@ -1,11 +1,12 @@
 """The command line."""
 
+import platform
 from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
 from cyclopts import App, Group, Parameter
 
-import captum_classpattern
 from captum_classpattern.cli.apply import apply
 from captum_classpattern.cli.compare import compare
 from captum_classpattern.cli.demo import demo
@@ -22,6 +23,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "One model": (search, scan, compare, apply),
     "Many models": (sweep, reference, gallery),
 }
+PACKAGES = ("captum_classpattern", "captum", "torch", "torchvision", "numpy")
 HELP = """\
 Find the few pixels that make an image classifier predict a class.
 
@@ -34,12 +36,25 @@ For example:
 A command with --help shows its options and examples.
 """
 
+
+def versions() -> str:
+    """What a report of a problem needs: the versions, a line each. Nothing slow is imported."""
+    lines = []
+    for package in PACKAGES:
+        try:
+            lines.append(f"{package} {version(package)}")
+        except PackageNotFoundError:  # such as a build of PyTorch under another name
+            lines.append(f"{package} of an unknown version")
+    return "\n".join([*lines, f"Python {platform.python_version()}, {platform.platform()}"])
+
+
 app = App(
     name="classpattern",
     help=HELP,
     usage="Usage: classpattern COMMAND [OPTIONS]",
-    version=captum_classpattern.__version__,
+    version=versions,
     version_flags="--version",
+    version_format="plaintext",
     help_format="markdown",
     default_parameter=Parameter(
         negative="",

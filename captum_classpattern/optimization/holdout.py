@@ -25,7 +25,7 @@ def split_for_judging(
     labels, count = baselines.known_labels, len(baselines)
     shuffled = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     order = shuffled[torch.argsort(labels[shuffled], stable=True)]
-    every = max(JUDGING_STRIDE, -(-count // MAX_JUDGES))
+    every = _judging_stride(count)
     judging = torch.zeros(count, dtype=torch.bool)
     judging[order[every - 1 :: every]] = True
     classes = len(set(labels.tolist()))
@@ -37,6 +37,10 @@ def split_for_judging(
     )
 
 
+def _judging_stride(count: int) -> int:
+    return max(JUDGING_STRIDE, -(-count // MAX_JUDGES))
+
+
 def judging_subset(judges: LabelledImages, most: int) -> LabelledImages:
     """At most this many of the judging images, of all labels, for early and cheap decisions; all of
     them if those would be of one label, since each class needs images of others."""
@@ -45,14 +49,19 @@ def judging_subset(judges: LabelledImages, most: int) -> LabelledImages:
     return subset if len(set(subset.known_labels.tolist())) > 1 else judges
 
 
-def check_judges(judges: LabelledImages, targets: Sequence[int]) -> None:
-    """Raises an error unless there are images to judge the patterns of each class by."""
+def check_judges(baselines: LabelledImages, judges: LabelledImages, targets: Sequence[int]) -> None:
+    """Raises an error unless the judging part of the baselines has images for each class."""
     for target in dict.fromkeys(targets):
-        if not len(judges.without_class(target)):
-            raise ValueError(
-                "to choose the best there must be images to judge by, and there are too few images "
-                f"to search with (not counting those of class {target}): give more"
-            )
+        if len(judges.without_class(target)):
+            continue
+        own = len(baselines.of_class(target))
+        # enough that one of the others judges, and that each side keeps an image to be fitted to
+        needed = 2 * _judging_stride(len(baselines)) - 1
+        raise ValueError(
+            "to choose the best there must be images to judge by, and there are too few images to "
+            f"search with: {len(baselines) - own} of other classes and {own} of class {target}; "
+            f"give at least {needed} of others and 2 of it"
+        )
 
 
 def judge_masks(

@@ -16,6 +16,7 @@ from captum_classpattern.class_names import ClassNames, parse_targets
 from captum_classpattern.classifier import (
     Classifier,
     PixelClassifier,
+    check_callable,
     check_classifier,
     device_and_dtype,
     preserve_state,
@@ -172,11 +173,7 @@ def explain_class(
 
 def _as_classifier(model: Any, mean: Any, std: Any, class_names: Any) -> Classifier:
     """The model over [0, 1] pixels."""
-    if not callable(model):
-        raise ArgumentTypeError(
-            f"model must be a classifier from [0, 1] pixels to logits, got {type(model).__name__}: "
-            "give a PixelClassifier, a function, or an nn.Module"
-        )
+    check_callable(model)
     normalises = mean is not None or std is not None
     if isinstance(model, PixelClassifier) and normalises:
         raise ValueError(

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import platform
 import re
 import subprocess
 import sys
@@ -9,8 +10,11 @@ from functools import partial
 from importlib import import_module
 from typing import get_args, get_type_hints
 
+import captum
+import numpy
 import pytest
 import torch
+import torchvision
 from command_line import interrupt_searches, run
 from rich.console import Console
 
@@ -46,7 +50,17 @@ def small(monkeypatch):
 def test_version():
     result = run(["--version"])
     assert result.exit_code == 0
-    assert result.output.strip() == captum_classpattern.__version__
+    ours, *others, python = result.output.strip().splitlines()
+    assert ours == f"captum_classpattern {captum_classpattern.__version__}"
+    assert others == [f"{m.__name__} {m.__version__}" for m in (captum, torch, torchvision, numpy)]
+    assert python.startswith(f"Python {platform.python_version()}, {platform.system()}")
+
+
+def test_a_package_of_another_name_does_not_hide_the_versions(monkeypatch):
+    monkeypatch.setattr(cli, "PACKAGES", ("no-such-package", "captum_classpattern"))
+    unknown, ours, _ = run(["--version"]).output.strip().splitlines()
+    assert unknown == "no-such-package of an unknown version"
+    assert ours.endswith(captum_classpattern.__version__)
 
 
 @pytest.mark.parametrize("line", [["--version"], ["--help"], ["search", "--help"]])

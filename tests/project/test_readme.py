@@ -54,6 +54,7 @@ def test_the_code_of_the_page_on_own_models_runs(tmp_path, monkeypatch):
     torch.save(model.state_dict(), tmp_path / "my_model.pt")
     monkeypatch.chdir(tmp_path)
     code = code_of("docs/bring_your_own_model.md")
+    code = code[: code.index("from transformers")]  # test_help_pages.py runs the rest
     assert "budget=2000" in code
     assert "size=224" in code
     code = code.replace("budget=2000", "n_steps=2").replace("size=224", "size=64")

@@ -313,6 +313,10 @@ def test_a_class_without_images_is_named(net, images):
 def test_what_is_no_model_is_refused(net, images):
     with pytest.raises(TypeError, match=r"model must be a classifier .*, got str"):
         explain_class("resnet18", images, target=1, **QUICK)
+    with pytest.raises(TypeError, match=r"nn.Module; open a checkpoint by cp.load_model\(path"):
+        explain_class("resnet18.pt", images, target=1, **QUICK)
+    with pytest.raises(TypeError, match="got the path 'pets' as images: read it by"):
+        explain_class(net, "pets", target=1, **QUICK)
     with pytest.raises(TypeError, match=r"`mean` and `std` need an nn.Module, got function"):
         explain_class(lambda pixels: net(pixels), images, target=1, mean=0.5, **QUICK)
     with pytest.raises(ValueError, match="which normalises its images itself: leave out `mean`"):
