@@ -13,8 +13,6 @@ from torch import Tensor
 from captum_classpattern._validation import ArgumentTypeError, check_pixels
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.visualization.drawing import (
-    IMAGE_STYLE,
-    QUIET,
     add_scale,
     check_channels,
     draw_image,
@@ -25,6 +23,7 @@ from captum_classpattern.visualization.drawing import (
     wrap,
 )
 from captum_classpattern.visualization.scales import Scales, Values, largest, number, parse_map
+from captum_classpattern.visualization.style import IMAGE_STYLE, QUIET
 
 PAGE = (10.6, 11.0)  # inches, without the names of the rows
 EMPTY_CELL = "#f0f2f5"

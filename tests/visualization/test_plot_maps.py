@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 
 from captum_classpattern import Pattern
 from captum_classpattern.visualization import plot_maps
-from captum_classpattern.visualization.drawing import NO_PIXEL, wrap
+from captum_classpattern.visualization.drawing import wrap
+from captum_classpattern.visualization.style import NO_PIXEL
 
 ROWS, COLUMNS = ["ant", "bee"], ["Saliency", "IntegratedGradients", "random"]
 

@@ -8,8 +8,8 @@ from torch import nn
 
 from captum_classpattern import Pattern, PixelClassifier, plot_patterns, predictive_power
 from captum_classpattern.images import LabelledImages
-from captum_classpattern.visualization.drawing import NO_PIXEL
 from captum_classpattern.visualization.formats import percent
+from captum_classpattern.visualization.style import NO_PIXEL
 
 
 @pytest.fixture
