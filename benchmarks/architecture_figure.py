@@ -43,7 +43,7 @@ def draw(rows: Sequence[Row]) -> Figure:
             draw_image(axis, mask_on_neutral(mask))
             axis.set(xticks=[], yticks=[])
             for edge in axis.spines.values():
-                edge.set(color="white", linewidth=1.5)
+                edge.set(color="black", linewidth=1.5)  # white pixels can lie at the border
             if row == 0:
                 axis.set_title(CLASS_NAMES[shown[column]], rotation=45, ha="left", fontsize=12)
             if column == 0:
@@ -52,9 +52,8 @@ def draw(rows: Sequence[Row]) -> Figure:
     names = [LABELS[name] for name in found.networks]
     powers = [[mean_of(found.powers(a, b)) for b in found.networks] for a in found.networks]
     powers.append([mean_of(found.values(name, "random_pixels")) for name in found.networks])
-    heat_map(
-        place(starts[1], n, 0, n + 1), np.array(powers), names, lambda share: percent(share, 0), 1.0
-    )
+    whole = partial(percent, digits=0)
+    heat_map(place(starts[1], n, 0, n + 1), np.array(powers), names, whole, 1.0)
     ious = [[mean_of(found.ious(a, b)) for b in found.networks] for a in found.networks]
     heat_map(place(starts[2], n, 0, n), np.array(ious), names, "{:.2f}".format, float(np.max(ious)))
     searches = [mean_of(found.ious_of_searches(name)) for name in found.networks]
