@@ -46,7 +46,7 @@ def draw_grid(
     aspect = max(shape[1] / shape[2] for shape in shapes)
     width = width or (CELL_WIDTH if len(columns) <= WIDE else NARROW)
     size = SMALL if width < CELL_WIDTH else None
-    with rc_context({**IMAGE_STYLE, "axes.linewidth": 0.0}):
+    with rc_context(IMAGE_STYLE):
         figure = new_figure(1.2 * len(columns) + 1.2, 1.4 * len(rows) + 1, use_pyplot, title)
         axes = figure.subplots(len(rows), len(columns), squeeze=False)
         for line, (name, row) in zip(axes, rows.items()):
@@ -64,6 +64,7 @@ def draw_grid(
 def _draw_cell(axis: Axes, cell: Cell | None, width: float) -> None:
     if cell is None:
         axis.set_facecolor("none")
+        axis.spines[:].set_visible(False)
         return
     draw_image(axis, cell.image)
     color = QUIET if cell.strong is False else "black"

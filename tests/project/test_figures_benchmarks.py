@@ -168,15 +168,18 @@ def photos(monkeypatch):
 
 def test_each_photo_is_shown_with_what_the_model_predicts(photos, tmp_path):
     imagenet_class.main(["photos", "--out", str(tmp_path)])
-    about, *of_photos = rows_of(tmp_path / "imagenet_class.jsonl")
-    assert (about["class_name"], about["n"]) == ("cat", 30)
-    assert [row["photo"] for row in of_photos] == ["one", "two"]
-    assert all(0 < row["before"][1] <= 1 for row in of_photos)
+    rows = rows_of(tmp_path / "imagenet_class.jsonl")
+    assert [row.get("photo", "cat") for row in rows] == ["cat", "one", "two"] * 2
+    assert [row["area"] for row in rows] == [0.05] * 3 + [0.1] * 3
+    assert rows[0]["n"] == rows[3]["n"] == 30
+    assert all(0 < row["before"][1] <= 1 for row in rows if "photo" in row)
     assert (tmp_path / "imagenet_class.png").stat().st_size > 1_000
 
 
 def test_the_class_of_the_figure_is_the_strongest_of_the_gallery():
     assert imagenet_class.strongest_class() == 70
-    about, *of_photos = rows_of(RESULTS / "imagenet_class.jsonl")
-    assert (about["class"], about["class_name"]) == (70, "harvestman")
-    assert [row["photo"] for row in of_photos] == list(imagenet_class.PHOTOS)
+    rows = rows_of(RESULTS / "imagenet_class.jsonl")
+    names = [row.get("photo", row.get("class_name")) for row in rows]
+    assert names == ["harvestman", *imagenet_class.PHOTOS] * len(imagenet_class.AREAS)
+    [same] = [row for row in rows_of(RESULTS / "gallery.jsonl") if row["class"] == 70]
+    assert rows[0]["power"] == same["power"]
