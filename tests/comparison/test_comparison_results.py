@@ -16,6 +16,7 @@ from captum_classpattern.comparison import RandomPixels
 from captum_classpattern.comparison.figures import figure_names
 from captum_classpattern.comparison.tables import mean_power
 from captum_classpattern.report import write_report
+from captum_classpattern.visualization.formats import percent
 
 
 def broken_on_other(model):
@@ -127,7 +128,7 @@ def test_a_plot_of_one_model_has_a_row_for_each_canvas(comparison):
                 model="one", method=name, level="image", ranking="signed", canvas=row
             )
             np.testing.assert_allclose(drawn[column + 1], r.map.numpy())
-            assert f"{100 * r.powers[0.1].value:.1f} %" in texts(figure)
+            assert percent(r.powers[0.1].value) in texts(figure)
     assert {"ant", "bee", "cat"} <= set(texts(figure))
     assert not badly_placed(figure)
 
