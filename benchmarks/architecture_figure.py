@@ -1,21 +1,24 @@
 """The figure of docs/architectures.md: patterns, and which networks share them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 from architecture_rows import LABELS, WHITE, Found
 from architecture_tables import RANDOM, iou_by_chance, mean_of, random_masks
 from findings import Row
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from captum_classpattern.demo import CLASS_NAMES
+from captum_classpattern.visualization.drawing import draw_image, mask_on_neutral
+from captum_classpattern.visualization.formats import percent
+from captum_classpattern.visualization.style import CELLS
 
 SHOWN = (1, 8, 9)  # classes
 CELL, GAP = 0.62, 0.5  # inches: a side of a cell, the space between two parts
 LEFT, RIGHT, TOP, BOTTOM = 2.15, 0.15, 2.05, 0.15  # inches around all parts
-COLOURS, FRAME = colormaps["viridis"], "#8c959f"
 
 
 def draw(rows: Sequence[Row]) -> Figure:
@@ -37,10 +40,10 @@ def draw(rows: Sequence[Row]) -> Figure:
     for row, masks in enumerate(masks_of(found, shown)):
         for column, mask in enumerate(masks):
             axis = place(starts[0] + CELL * column, 1, row, 1)
-            axis.imshow(mask, cmap="gray", vmin=0, vmax=1)
+            draw_image(axis, mask_on_neutral(mask))
             axis.set(xticks=[], yticks=[])
             for edge in axis.spines.values():
-                edge.set(color=FRAME, linewidth=1.5)  # white pixels can lie at the border
+                edge.set(color="black", linewidth=1.5)  # white pixels can lie at the border
             if row == 0:
                 axis.set_title(CLASS_NAMES[shown[column]], rotation=45, ha="left", fontsize=12)
             if column == 0:
@@ -49,9 +52,10 @@ def draw(rows: Sequence[Row]) -> Figure:
     names = [LABELS[name] for name in found.networks]
     powers = [[mean_of(found.powers(a, b)) for b in found.networks] for a in found.networks]
     powers.append([mean_of(found.values(name, "random_pixels")) for name in found.networks])
-    heat_map(place(starts[1], n, 0, n + 1), np.array(powers), names, "{:.0%}", 1.0)
+    whole = partial(percent, digits=0)
+    heat_map(place(starts[1], n, 0, n + 1), np.array(powers), names, whole, 1.0)
     ious = [[mean_of(found.ious(a, b)) for b in found.networks] for a in found.networks]
-    heat_map(place(starts[2], n, 0, n), np.array(ious), names, "{:.2f}", float(np.max(ious)))
+    heat_map(place(starts[2], n, 0, n), np.array(ious), names, "{:.2f}".format, float(np.max(ious)))
     searches = [mean_of(found.ious_of_searches(name)) for name in found.networks]
     figure.text(
         starts[2] / width,
@@ -70,24 +74,26 @@ def draw(rows: Sequence[Row]) -> Figure:
     return figure
 
 
-def masks_of(found: Found, classes: Sequence[int]) -> Iterator[Sequence[np.ndarray]]:
+def masks_of(found: Found, classes: Sequence[int]) -> Iterator[Sequence[Tensor]]:
     """For each network the masks of some classes, and last as many random ones."""
     for network in found.networks:
-        yield [found.masks[network, found.seeds[0], 0, y][0].numpy() for y in classes]
+        yield [found.masks[network, found.seeds[0], 0, y] for y in classes]
     like = next(iter(found.masks.values()))
-    yield [mask[0].numpy() for _, mask in zip(classes, random_masks(like))]
+    yield [mask for _, mask in zip(classes, random_masks(like))]
 
 
-def heat_map(axis: Axes, values: np.ndarray, names: Sequence[str], text: str, most: float) -> None:
+def heat_map(
+    axis: Axes, values: np.ndarray, names: Sequence[str], text: Callable[[float], str], most: float
+) -> None:
     """Cells with their values; those of the diagonal are bold."""
-    axis.imshow(values, vmin=0, vmax=most, cmap=COLOURS, aspect="auto")
+    axis.imshow(values, vmin=0, vmax=most, cmap=CELLS, aspect="auto")
     axis.set(yticks=[], xticks=range(len(names)))
     axis.tick_params(top=True, bottom=False, labeltop=True, labelbottom=False, length=0)
     axis.set_xticklabels(names, rotation=45, ha="left", rotation_mode="anchor", fontsize=12)
     for (row, column), value in np.ndenumerate(values):
         colour = "black" if value > 0.6 * most else "white"
         weight = "bold" if row == column else "normal"
-        cell = text.format(value)
+        cell = text(value)
         axis.text(column, row, cell, ha="center", va="center", color=colour, weight=weight, size=12)
 
 

@@ -23,6 +23,8 @@ from problems import photo_problem
 from captum_classpattern import LabelledImages, Sweep, sweep
 from captum_classpattern.gallery import write_gallery
 from captum_classpattern.scores.intervals import mean_over_classes, wilson
+from captum_classpattern.visualization.drawing import draw_image, on_neutral
+from captum_classpattern.visualization.formats import percent
 
 MODEL, N_CLASSES, AREA = "EfficientNet-lite0", 1_000, 0.05
 SHOWN = 10  # of the strongest and of the weakest, in the table
@@ -102,16 +104,15 @@ def _class_row(row: Row) -> str:
 
 
 def montage(found: Sweep, rows: Iterable[Row]) -> Figure:
-    """The strongest patterns with their powers: white pixels, on black."""
+    """The strongest patterns with their powers."""
     patterns = {finding.target: finding.pattern for finding in found.survey(MODEL)}
     figure = Figure((COLUMNS * INCHES, ROWS * (INCHES + 0.35)), layout="constrained")
     axes = figure.subplots(ROWS, COLUMNS)
     for axis in axes.flat:
         axis.set_axis_off()
     for axis, row in zip(axes.flat, rows):
-        white = patterns[row["class"]].topk(AREA).mask[0].numpy()
-        axis.imshow(white, cmap="gray", vmin=0, vmax=1)
-        axis.set_title(f"{row['class_name']}  {row['power']:.0%}", fontsize=11)
+        draw_image(axis, on_neutral(patterns[row["class"]].topk(AREA)))
+        axis.set_title(f"{row['class_name']}  {percent(row['power'], 0)}", fontsize=12)
     return figure
 
 

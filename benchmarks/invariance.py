@@ -32,6 +32,7 @@ from captum_classpattern import (
 from captum_classpattern.invariance import known_transforms
 from captum_classpattern.scores.intervals import FEWEST_CLASSES, bootstrap_over_classes
 from captum_classpattern.triggers import BadNets
+from captum_classpattern.visualization.style import CONTROL, HIGHLIGHTS, OTHERS
 
 CIFAR10_MODELS = ("natural", "backdoored", "robust8")
 AREA = 0.05  # of the searched patterns
@@ -39,7 +40,7 @@ SETTINGS = ("canvas", "budget", "most_images")  # rows of other settings are lef
 
 COLUMNS = 5  # panels of the figure in a row
 # Paul Tol's "muted" colours, which colour-blind readers can tell apart
-COLOURS = ("#332288", "#44aa99", "#e8590c", "#111111", "#88ccee", "#cc6677")
+COLOURS = (*OTHERS[:2], *HIGHLIGHTS[:2], OTHERS[3], OTHERS[2])
 
 Key = tuple[str, int, bool]  # model, class, whether it is the true trigger
 
@@ -225,7 +226,7 @@ def picture(rows: Sequence[Row]) -> Figure:
             if above:
                 kept = [fmean(values) for values in zip(*(row["kept"] for row in above))]
                 axis.plot(above[0]["values"], kept, color=color, marker="o", ms=3.5, label=name)
-        axis.axhline(0.5, color="#8c959f", linestyle=(0, (5, 2)), linewidth=1, zorder=1)
+        axis.axhline(0.5, color=CONTROL, linestyle=(0, (5, 2)), linewidth=1, zorder=1)
         axis.set_title(transform, fontsize=11, fontweight="bold")
         axis.set_xlabel(of_transform[0]["unit"], fontsize=9)
         axis.set(ylim=(-0.15, 1.2), yticks=[0, 0.5, 1], yticklabels=["0", "50 %", "100 %"])

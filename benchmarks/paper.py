@@ -47,6 +47,7 @@ from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.localisation import changed_pixels
 
 AREA, SMALL, TARGET = 0.05, 0.01, train_cifar10.TARGET
+DPI = 180  # of figures
 Found = dict[tuple[str, str], Seeds]  # by group and model
 
 
@@ -170,7 +171,7 @@ def scores_of(name: str) -> dict[str, float]:
 
 
 def draw_figures(found: Found, out: Path) -> None:
-    """The two figures of docs/claims.md, and that of the README."""
+    """The two figures of docs/claims.md."""
     rows = {
         "natural": found["kinds", "natural"],
         "backdoored": found["kinds", "backdoored"],
@@ -180,12 +181,9 @@ def draw_figures(found: Found, out: Path) -> None:
     kinds = ["positive", "white", "black", "grey", "noise"]
     backdoored = found["trigger_canvases", "backdoored"][0]
     patterns = class_patterns(rows, "positive", AREA)
-    patterns.savefig(out / "paper_patterns.png", dpi=110)
-    two = {name: rows[name] for name in ("natural", "robust, 8/255")}
-    above = class_patterns(two, "positive", AREA)
-    above.savefig(out / "natural_above_robust.png", dpi=110)
+    patterns.savefig(out / "paper_patterns.png", dpi=DPI)
     triggers = trigger_patterns(trigger(), backdoored, SMALL, kinds)
-    triggers.savefig(out / "paper_trigger.png", dpi=110)
+    triggers.savefig(out / "paper_trigger.png", dpi=DPI)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -34,6 +34,9 @@ from captum_classpattern.demo import demo_images
 from captum_classpattern.scores import consensus, mean_pairwise_iou
 from captum_classpattern.scores.intervals import Estimate, bootstrap_over_classes
 from captum_classpattern.scores.power import random_pixels
+from captum_classpattern.visualization.drawing import draw_image, mask_on_neutral
+from captum_classpattern.visualization.formats import percent
+from captum_classpattern.visualization.style import CELLS
 
 AREA, IMAGES = 0.05, 300  # held-out images, at most
 GROUP = 4  # seeds of a consensus; a long search takes as many passes
@@ -434,13 +437,13 @@ def picture(rows: Sequence[Row], shown: Sequence[tuple[str, str, int]]) -> Figur
         drawn = [*study.of(SINGLE, y)[:GROUP], study.of(CONSENSUS, y, GROUP)[0]]
         *binary, common = ((mask_of(row) > 0).float()[0] for row in drawn)
         often = of_row[GROUP].imshow(
-            torch.stack(binary).mean(0).numpy(), vmin=0, vmax=1, cmap="viridis"
+            torch.stack(binary).mean(0).numpy(), vmin=0, vmax=1, cmap=CELLS
         )
         of_row[GROUP].set_xlabel(" ", fontsize=14)  # so that the row is in line
         of_masks = [*of_row[:GROUP], of_row[-1]]
         for axis, mask, row in zip(of_masks, [*binary, common], drawn):
-            axis.imshow(mask.numpy(), vmin=0, vmax=1, cmap="gray")
-            axis.set_xlabel(f"{row['power']:.0%}", fontsize=14)
+            draw_image(axis, mask_on_neutral(mask[None]))
+            axis.set_xlabel(percent(row["power"], 0), fontsize=14)
         of_row[0].set_ylabel(f"{name_of(model, y)},\n{canvas}", fontsize=13)
     for axis, name in zip(axes[0], columns):
         axis.set_title(name, fontsize=13)

@@ -156,7 +156,7 @@ class Pattern(Perturbation):  # type: ignore[misc]  # captum's class is untyped
 
         name = str(self.info.get("class_name", f"class {self.target}"))
         row = PatternRow(name, self, self.at_own_area())
-        return draw_patterns([row], area=self.area, use_pyplot=use_pyplot)
+        return draw_patterns([row], area=self.area, masks=True, use_pyplot=use_pyplot)
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""

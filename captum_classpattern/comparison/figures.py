@@ -1,6 +1,6 @@
 """Which methods a figure shows, and a comparison's records as maps and curves."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from captum_classpattern.comparison.tables import mean_power
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.power import PredictivePower
 from captum_classpattern.visualization import plot_curves, plot_maps
+from captum_classpattern.visualization.formats import percent
 
 Drawing = tuple[Any, npt.NDArray[Any]]
 Curve = list[tuple[float, float, float, float]]
@@ -73,7 +74,8 @@ def draw_maps(
     use_pyplot: bool,
 ) -> Drawing:
     """One row for each model and canvas of the records, one column for each method."""
-    columns = _choose(records, methods, usual=lambda r: r.name == r.method)
+    usual = [record.name for record in records if record.name == record.method]
+    columns = list(dict.fromkeys(usual)) if methods is None else _choose(records, methods)
     rows: dict[tuple[str, int], dict[str, Record]] = {}
     for record in records:
         rows.setdefault((record.model, record.canvas), {})[record.name] = record
@@ -94,7 +96,7 @@ def draw_maps(
 
 def _caption(record: Record | None, area: float) -> str:
     if record is not None and record.powers:
-        return f"{100 * record.powers[area].value:.1f} %"
+        return percent(record.powers[area].value)
     iou = None if record is None else record.score("iou")
     return "" if iou is None else f"IoU {iou:.2f}"
 
@@ -106,13 +108,13 @@ def draw_curves(
     scored = [record for record in records if record.powers]
     if not scored:
         raise ValueError("there is nothing to draw: none of these canvases has been scored")
-    names = _choose(scored, methods, usual=lambda r: True)
+    names = figure_names(scored, area) if methods is None else _choose(scored, methods)
     panels: dict[str, dict[str, Curve]] = {}
     for model in dict.fromkeys(record.model for record in scored):
         groups = by_name([record for record in scored if record.model == model])
         for name in names:
             if name in groups:
-                panels.setdefault(model, {}).update(_curves(name, groups[name], area))
+                panels.setdefault(model, {})[name] = _curve(groups[name])
     return plot_curves(
         panels,
         highlight=[name for name in search_names(scored) if name in names],
@@ -122,30 +124,17 @@ def draw_curves(
     )
 
 
-def _curves(name: str, records: Sequence[Record], area: float) -> dict[str, Curve]:
-    """The curve of a method; for one that searches, also that of its one map cut to all areas."""
-    curves = {name: _curve(records, [r.powers for r in records])}
-    if records[0].rethresholded:
-        cut = [{**r.rethresholded, area: r.powers[area]} for r in records]
-        curves[f"{name}, {100 * area:.3g} % map cut"] = sorted(_curve(records, cut))
-    return curves
-
-
-def _curve(records: Sequence[Record], powers: Sequence[Mapping[float, PredictivePower]]) -> Curve:
+def _curve(records: Sequence[Record]) -> Curve:
     """The mean over classes at each area, and the ends of its interval."""
     points = []
-    for area in powers[0]:
-        mean = mean_power((r.target, by_area[area]) for r, by_area in zip(records, powers))
+    for area in records[0].powers:
+        mean = mean_power((r.target, r.powers[area]) for r in records)
         points.append((area, mean.value, *mean.interval))
     return points
 
 
-def _choose(
-    records: Sequence[Record], methods: Sequence[str] | None, usual: Callable[[Record], bool]
-) -> list[str]:
-    """The names of the methods to draw, in order; an error if one has no record."""
-    if methods is None:
-        return list(dict.fromkeys(record.name for record in records if usual(record)))
+def _choose(records: Sequence[Record], methods: Sequence[str]) -> list[str]:
+    """The names of the methods to draw; an error if one has no record."""
     known = dict.fromkeys(record.name for record in records)
     unknown = [name for name in methods if name not in known]
     if unknown:

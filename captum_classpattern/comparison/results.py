@@ -338,7 +338,7 @@ class Comparison:
         Args:
             kind (str, optional): Kind of canvas. Default: None (the first one).
             methods (Sequence[str], optional): Names as in :attr:`Record.name`. Default: None
-                (all).
+                (searches, and the strongest other methods and controls, at most eight).
             use_pyplot (bool): As in Captum's visualizer. Default: True.
 
         Returns:

@@ -17,7 +17,7 @@ from captum_classpattern.pattern import pixels_kept
 from captum_classpattern.report.formats import SPACE, percent, percent_area, percent_range
 from captum_classpattern.report.tables import Table, make_table, no_pattern_column, power_column
 from captum_classpattern.scores.power import PredictivePower
-from captum_classpattern.visualization.drawing import NO_PIXEL
+from captum_classpattern.visualization.style import NO_PIXEL
 
 MAX_CHARACTERS = 4_000_000  # of masks and canvases in a page
 SEARCHED, CUT = "Searched again for each area.", "One map, cut to each area."

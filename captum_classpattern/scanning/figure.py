@@ -4,10 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib import rc_context
+from matplotlib.ticker import PercentFormatter
 
-from captum_classpattern.visualization.drawing import QUIET, draw_image, new_figure
+from captum_classpattern.visualization.drawing import draw_image, new_figure
+from captum_classpattern.visualization.formats import SPACE
+from captum_classpattern.visualization.style import CONTROL, HIGHLIGHTS, IMAGE_STYLE, QUIET, TRACK
 
-STRONG, BAND, OTHERS = "#b3261e", "#c9d1d9", "#6f8fb9"
+STRONG, OTHERS, REFERENCES = HIGHLIGHTS[0], HIGHLIGHTS[2], CONTROL
 
 
 def draw_scan(
@@ -33,15 +37,16 @@ def draw_scan(
         usual (list): The powers of the first class for each reference.
         use_pyplot (bool): Whether pyplot manages the figure.
     """
-    figure = new_figure(10.5, 3.2, use_pyplot, title)
-    axes = figure.subplots(1, len(shown) + 1, width_ratios=[*[1] * len(shown), 1.9])
-    for axis, (image, below), name in zip(axes, shown, names):
-        draw_image(axis, image)
-        axis.set(xticks=[], yticks=[])
-        axis.set_title(name, parse_math=False)  # names come from files
-        axis.set_xlabel(below, color=QUIET)
-    _draw_powers(axes[-1], sizes, names[0], powers, np.array(usual))
-    axes[-1].set_xlabel(unit)
+    with rc_context(IMAGE_STYLE):
+        figure = new_figure(10.0, 3.0, use_pyplot, title)
+        axes = figure.subplots(1, len(shown) + 1, width_ratios=[*[1] * len(shown), 1.9])
+        for axis, (image, below), name in zip(axes, shown, names):
+            draw_image(axis, image)
+            axis.set_title(name, parse_math=False)  # names come from files
+            axis.set_xlabel(below, color=QUIET)
+        axes[0].title.set(color=STRONG, fontweight="bold")
+        _draw_powers(axes[-1], sizes, names[0], powers, np.array(usual))
+        axes[-1].set_xlabel(unit)
     return figure, axes
 
 
@@ -50,15 +55,17 @@ def _draw_powers(
 ) -> None:
     """Each class a line, and the references' range of the first class a band."""
     first, *others = powers
-    band = f"{name}, {len(usual)} references"
-    axis.fill_between(sizes, usual.min(0), usual.max(0), color=BAND, label=band)
+    band = f"{name} in {len(usual)} clean models"
+    axis.fill_between(sizes, usual.min(0), usual.max(0), color=TRACK, label=band)
     for number, values in enumerate(others):
         label = "other classes" if number == 0 else None
         axis.plot(sizes, values, ".-", color=OTHERS, linewidth=0.8, label=label)
-    axis.plot(sizes, first, ".-", color=STRONG, linewidth=2, label=name)
+    axis.plot(sizes, first, ".-", color=STRONG, linewidth=2.5, label=name)
+    axis.tick_params(bottom=True, labelbottom=True, left=True, labelleft=True)
     axis.set(ylim=(-0.02, 1.02), xticks=sizes)
-    axis.set_title("other images that become the class", fontsize=10)
-    axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axis.set_title("other images that become the class")
+    axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=f"{SPACE}%"))
     axis.spines[["top", "right"]].set_visible(False)
-    for text in axis.legend(frameon=False, fontsize=8).get_texts():
+    key = axis.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, -0.5), ncols=2)
+    for text in key.get_texts():
         text.set_parse_math(False)

@@ -72,9 +72,19 @@ class Scores:
     control_images: int | None = None
 
     @property
+    def controls(self) -> dict[str, float]:
+        """The controls by name: no pattern, random pixels, and the same mask over another
+        canvas."""
+        return {
+            "no pattern": self.power.without,
+            "random pixels": self.random_pixels,
+            "other canvas": self.other_canvas,
+        }
+
+    @property
     def strongest_control(self) -> float:
-        """The largest of no pattern, random pixels, and the same mask over another canvas."""
-        return max(self.power.without, self.random_pixels, self.other_canvas)
+        """The largest of the controls."""
+        return max(self.controls.values())
 
     @property
     def enough_images(self) -> bool:
@@ -289,7 +299,7 @@ class Finding:
 
     def plot(self, *, title: str | None = None, use_pyplot: bool = True) -> tuple[Any, Any]:
         r"""
-        Draws the canvas, the mask, the binary pattern of the first area, the :attr:`examples`, if
+        Draws the canvas, the binary pattern of the first area, the :attr:`examples`, if
         there are any, and the power.
 
         Args:
@@ -302,8 +312,15 @@ class Finding:
         Raises:
             ValueError: If the canvas has neither one nor three channels.
         """
-        binary, power = self.pattern.topk(self.area), self.scores[self.area].power
-        row = PatternRow(self.label, self.pattern, binary, self.examples, power)
+        scores = self.scores[self.area]
+        row = PatternRow(
+            self.label,
+            self.pattern,
+            self.pattern.topk(self.area),
+            self.examples,
+            scores.power,
+            scores.controls,
+        )
         return draw_patterns([row], area=self.area, title=title, use_pyplot=use_pyplot)
 
     def to_html(self, path: str | PathLike[str]) -> Path:

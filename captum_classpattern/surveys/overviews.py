@@ -12,6 +12,7 @@ from captum_classpattern.class_names import ClassNames, distinct_names
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.surveys.findings import Finding, Scores
 from captum_classpattern.surveys.results import Survey, best_of_each
+from captum_classpattern.visualization.drawing import on_neutral
 from captum_classpattern.visualization.formats import percent
 from captum_classpattern.visualization.grid import Cell, draw_grid
 from captum_classpattern.visualization.powers import Dot, draw_powers
@@ -250,10 +251,11 @@ def _mean(models: Models, target: int, area: float | None) -> float:
 
 def _cell(one: Finding | Pattern, area: float | None) -> Cell:
     if isinstance(one, Pattern):
-        return Cell(one.at_own_area() if area is None else one.topk(area))
+        return Cell(on_neutral(one.at_own_area() if area is None else one.topk(area)))
     share, scores = one.area if area is None else area, _scores(one, area)
     caption = percent(scores.power.value, 0)
-    return Cell(one.patterns[share].topk(share), caption, _beats_controls(scores))
+    shown = on_neutral(one.patterns[share].topk(share))
+    return Cell(shown, caption, _beats_controls(scores))
 
 
 def _scores(finding: Finding, area: float | None) -> Scores:
@@ -262,12 +264,7 @@ def _scores(finding: Finding, area: float | None) -> Scores:
 
 def _dot(one: Any, area: float | None) -> Dot:
     scores = _scores(one, area)
-    controls = {
-        "no pattern": scores.power.without,
-        "random pixels": scores.random_pixels,
-        "other canvas": scores.other_canvas,
-    }
-    return Dot(scores.power, controls, _beats_controls(scores))
+    return Dot(scores.power, scores.controls, _beats_controls(scores))
 
 
 def _beats_controls(scores: Scores) -> bool | None:

@@ -288,6 +288,7 @@ class Survey:
             labels,
             area=area,
             powers=[finding.scores[area].power for finding in best],
+            controls=[finding.scores[area].controls for finding in best],
             title=title,
             seed=seed,
             use_pyplot=use_pyplot,

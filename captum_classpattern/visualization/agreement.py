@@ -12,20 +12,24 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from captum_classpattern.visualization.curves import (
-    CONTROL,
     CONTROL_DASHES,
-    STYLE,
     Point,
     add_legend,
     add_panels,
 )
-from captum_classpattern.visualization.drawing import QUIET, fit_figure, new_figure, wrap
+from captum_classpattern.visualization.drawing import fit_figure, new_figure, wrap
+from captum_classpattern.visualization.style import (
+    CONTROL,
+    HIGHLIGHTS,
+    QUIET,
+    SMALL,
+    SMALL_CURVES,
+)
 
 COLUMNS, WIDTH, HEIGHT = 5, 2.2, 1.8  # panels in a row, and their size in inches
 LABELS = {"iou": "IoU of the highest pixels", "correlation": "rank correlation"}
-COLORS = {"iou": "#e8590c", "correlation": "#1f6feb"}
+COLORS = {"iou": HIGHLIGHTS[0], "correlation": HIGHLIGHTS[2]}
 CHANCE = "IoU of random masks"
-SMALL: dict[Any, Any] = {**STYLE, "font.size": 9, "axes.titlesize": 10, "figure.titlesize": 11}
 
 
 def plot_agreement(
@@ -40,7 +44,7 @@ def plot_agreement(
     are random, with 95 % intervals, and the IoU that random masks have."""
     columns = min(len(panels), COLUMNS)
     rows = math.ceil(len(panels) / columns)
-    with rc_context(SMALL):
+    with rc_context(SMALL_CURVES):
         figure = new_figure(columns * (WIDTH + 0.4), rows * (HEIGHT + 0.8) + 1, use_pyplot, title)
         figure.get_layout_engine().set(wspace=0.03, hspace=0.03)  # type: ignore[union-attr, call-arg]
         axes = add_panels(figure, len(panels), columns, "agreement")
@@ -58,7 +62,7 @@ def _draw_panel(
 ) -> None:
     wrap(axis.set_title(name, pad=16), WIDTH)
     text = axis.text(0.5, 1.03, note, transform=axis.transAxes, ha="center", va="bottom")
-    text.set(color=QUIET, fontsize=9)
+    text.set(color=QUIET, fontsize=SMALL)
     for measure, points in lines.items():
         shares, values, lows, highs = np.array(points, dtype=float).T
         color = COLORS[measure]

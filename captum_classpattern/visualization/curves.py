@@ -14,34 +14,24 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import NullLocator, PercentFormatter
 
-from captum_classpattern.visualization.drawing import QUIET, fit_figure, new_figure, wrap
+from captum_classpattern.visualization.drawing import fit_figure, new_figure, wrap
+from captum_classpattern.visualization.style import (
+    CONTROL,
+    CURVE_STYLE,
+    HIGHLIGHTS,
+    OTHERS,
+    QUIET,
+)
 
 Point: TypeAlias = tuple[float, float, float, float]  # area, value, and its interval's ends
 Style: TypeAlias = dict[str, Any]
 
-HIGHLIGHTS = ("#e8590c", "#111111", "#1f6feb")
-CONTROL = "#8c959f"
-# Paul Tol's "muted" colours, which colour-blind readers can tell apart, and three more
-OTHERS = (
-    "#332288", "#44aa99", "#cc6677", "#88ccee", "#117733", "#aa4499",
-    "#ddaa33", "#882255", "#999933", "#8a4b12", "#4477dd", "#96d35f",
-)  # fmt: skip
 MARKERS = "osD^vPX<>"
 CONTROL_DASHES = ((5, 2), (1.5, 1.5), (6, 2, 1.5, 2), (9, 3))
 PANEL_WIDTHS, PANEL_HEIGHT = {1: 6.0, 2: 4.4, 3: 3.5}, 3.1  # inches, by the number of columns
 MOST_LABELS, LONGEST_LABEL, LABEL_DISTANCE = 6, 24, 0.065  # at the lines' ends
 ROUNDING = 1e-6  # of an interval's ends
 TICKS = [digit * 10.0**power for power in range(-6, 1) for digit in (1, 2, 5)]
-STYLE: dict[Any, Any] = {
-    "font.size": 10,
-    "axes.titlesize": 11,
-    "axes.titleweight": "bold",
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e6eaef",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-}
 
 
 def plot_curves(
@@ -96,7 +86,7 @@ def plot_curves(
     rows = math.ceil(len(curves) / columns)
     width = PANEL_WIDTHS[columns]
     labelled = columns < 3 and all(ends_are_apart(methods) for methods in curves.values())
-    with rc_context(STYLE):
+    with rc_context(CURVE_STYLE):
         figure = new_figure(columns * (width + 0.5), rows * 4.0 + 1, use_pyplot)
         axes = add_panels(figure, len(curves), columns)
         for axis, title, methods in zip(axes, titles, curves.values()):

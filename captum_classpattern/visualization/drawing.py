@@ -12,25 +12,12 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from torch import Tensor
 
 from captum_classpattern.pattern import Pattern
-
-NO_PIXEL = (0.52, 0.60, 0.74)  # neither black nor white, so that both are visible in a pattern
-QUIET = "#57606a"
-IMAGE_STYLE: dict[Any, Any] = {
-    "font.size": 10,
-    "axes.edgecolor": "#c4cad1",
-    "axes.linewidth": 0.6,
-    "axes.facecolor": "white",
-    "axes.grid": False,
-    "axes.labelsize": "medium",
-    "axes.titlesize": "medium",
-    "figure.titlesize": 13,
-    "figure.titleweight": "bold",
-    **dict.fromkeys(["xtick.bottom", "xtick.labelbottom", "ytick.left", "ytick.labelleft"], False),
-}
+from captum_classpattern.visualization.style import HIGHLIGHTS, NO_PIXEL, QUIET
 
 
 def new_figure(width: float, height: float, use_pyplot: bool, title: str | None = None) -> Figure:
@@ -69,9 +56,24 @@ def draw_image(axis: Axes, image: Tensor) -> None:
 
 def on_neutral(pattern: Pattern) -> Tensor:
     """The pattern's pixels in colour, on a background that is neither black nor white."""
+    check_channels(pattern.canvas)
     canvas = pattern.canvas.float().cpu().expand(3, -1, -1)
     mask = pattern.mask.float().cpu()
     return mask * canvas + (1 - mask) * torch.tensor(NO_PIXEL).view(3, 1, 1)
+
+
+def mask_on_neutral(mask: Tensor) -> Tensor:
+    """White where a mask (1, H, W) has its pixels, on the same background."""
+    return on_neutral(Pattern(torch.ones_like(mask), mask, target=0))
+
+
+def draw_box(axis: Axes, mask: Tensor) -> None:
+    """A box around the pixels of a mask (1, H, W), half a pixel away from them."""
+    rows, columns = torch.nonzero(mask[0] > 0, as_tuple=True)
+    left, top = int(columns.min()) - 1.0, int(rows.min()) - 1.0
+    width, height = int(columns.max()) + 1.0 - left, int(rows.max()) + 1.0 - top
+    box = Rectangle((left, top), width, height, fill=False, color=HIGHLIGHTS[0], linewidth=1.8)
+    axis.add_patch(box).set_clip_on(False)
 
 
 def name_row(axis: Axes, name: str) -> Text:

@@ -1,4 +1,4 @@
-"""Patterns in rows and columns, as in the paper: a row for each model, a column for each class."""
+"""Images in rows and columns, as in the paper: a row for each model, a column for each class."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,28 +8,26 @@ import numpy.typing as npt
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import Tensor
 
-from captum_classpattern.pattern import Pattern
 from captum_classpattern.visualization.drawing import (
-    IMAGE_STYLE,
-    QUIET,
-    check_channels,
     draw_image,
     fit_figure,
     name_row,
     new_figure,
-    on_neutral,
     wrap,
 )
+from captum_classpattern.visualization.style import IMAGE_STYLE, QUIET, SMALL
 
-CELL_WIDTH = 1.0  # inches
+CELL_WIDTH, NARROW = 1.0, 0.8  # inches
+WIDE = 7  # columns: with more, cells are narrow, so that texts are legible on a page
 
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """A binary pattern, and what is written below it: in bold, as usual (None), or faint."""
+    """An image (C, H, W), and what is written below it: in bold, as usual (None), or faint."""
 
-    pattern: Pattern
+    image: Tensor
     caption: str = ""
     strong: bool | None = None
 
@@ -40,33 +38,35 @@ def draw_grid(
     *,
     title: str | None = None,
     note: str = "",
+    width: float | None = None,
     use_pyplot: bool = True,
 ) -> tuple[Figure, npt.NDArray[Any]]:
-    """Draws the cells; where one is None, there is nothing."""
-    canvases = [cell.pattern.canvas for row in rows.values() for cell in row if cell is not None]
-    for canvas in canvases:
-        check_channels(canvas)
-    aspect = max(canvas.shape[1] / canvas.shape[2] for canvas in canvases)
-    with rc_context({**IMAGE_STYLE, "axes.linewidth": 0.0}):
+    """Draws the cells, of this width in inches; where one is None, there is nothing."""
+    shapes = [cell.image.shape for row in rows.values() for cell in row if cell is not None]
+    aspect = max(shape[1] / shape[2] for shape in shapes)
+    width = width or (CELL_WIDTH if len(columns) <= WIDE else NARROW)
+    size = SMALL if width < CELL_WIDTH else None
+    with rc_context(IMAGE_STYLE):
         figure = new_figure(1.2 * len(columns) + 1.2, 1.4 * len(rows) + 1, use_pyplot, title)
         axes = figure.subplots(len(rows), len(columns), squeeze=False)
         for line, (name, row) in zip(axes, rows.items()):
             for axis, cell in zip(line, row):
-                _draw_cell(axis, cell)
+                _draw_cell(axis, cell, width)
             name_row(line[0], name)
         for axis, name in zip(axes[0], columns):
-            wrap(axis.set_title(name, parse_math=False), CELL_WIDTH)
+            wrap(axis.set_title(name, parse_math=False, fontsize=size), width)
         if note:
-            figure.supxlabel(note, fontsize=9, color=QUIET)
-        size = CELL_WIDTH, CELL_WIDTH * aspect
-        fit_figure(figure, axes[0, 0], *size, len(columns), len(rows))
+            figure.supxlabel(note, fontsize=SMALL, color=QUIET)
+        fit_figure(figure, axes[0, 0], width, width * aspect, len(columns), len(rows))
     return figure, axes
 
 
-def _draw_cell(axis: Axes, cell: Cell | None) -> None:
+def _draw_cell(axis: Axes, cell: Cell | None, width: float) -> None:
     if cell is None:
         axis.set_facecolor("none")
+        axis.spines[:].set_visible(False)
         return
-    draw_image(axis, on_neutral(cell.pattern))
+    draw_image(axis, cell.image)
     color = QUIET if cell.strong is False else "black"
-    axis.set_xlabel(cell.caption, color=color, fontweight="bold" if cell.strong else "normal")
+    weight = "bold" if cell.strong else "normal"
+    wrap(axis.set_xlabel(cell.caption, color=color, fontweight=weight, parse_math=False), width)

@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from captum_classpattern.visualization.drawing import new_figure
+from captum_classpattern.visualization.style import CELLS, CURVE_STYLE, SMALL
 
 MISSING = "#d0d7de"
 MOST_NAMES, MOST_NUMBERS = 60, 20  # of rows or columns: with more, they are left out
 CELL, LEAST, MOST = 0.45, 3.0, 16.0  # inches
-STYLE: dict[Any, Any] = {"font.size": 10, "axes.titlesize": 11, "axes.titleweight": "bold"}
 
 
 def plot_heat_map(
@@ -58,11 +58,11 @@ def plot_heat_map(
     grid = np.array([[values[row].get(column, np.nan) for column in columns] for row in rows])
     width = min(max(LEAST, CELL * len(columns)), MOST) + 2
     height = min(max(1.0, CELL * len(rows)), MOST) + 2
-    with rc_context(STYLE):
+    with rc_context({**CURVE_STYLE, "axes.grid": False}):
         figure = new_figure(width, height, use_pyplot, title)
         axis = figure.add_subplot()
         axis.set_facecolor(MISSING)
-        image = axis.imshow(grid, vmin=0, vmax=1, cmap="viridis", aspect="auto")
+        image = axis.imshow(grid, vmin=0, vmax=1, cmap=CELLS, aspect="auto")
         few = len(columns) <= MOST_NAMES, len(rows) <= MOST_NAMES
         axis.set_xticks(range(len(columns)) if few[0] else [], columns if few[0] else None)
         axis.tick_params(axis="x", labelrotation=90)
@@ -74,7 +74,7 @@ def plot_heat_map(
                 if not np.isnan(value):
                     color = "black" if value > 0.6 else "white"
                     text = f"{100 * value:.0f}"
-                    axis.text(column, row, text, ha="center", va="center", color=color, size=8)
+                    axis.text(column, row, text, ha="center", va="center", color=color, size=SMALL)
         bar = figure.colorbar(image, ax=axis, format=PercentFormatter(1))
         bar.set_label("predictive power")
     axes = np.empty(1, dtype=object)

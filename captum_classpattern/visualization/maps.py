@@ -13,8 +13,6 @@ from torch import Tensor
 from captum_classpattern._validation import ArgumentTypeError, check_pixels
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.visualization.drawing import (
-    IMAGE_STYLE,
-    QUIET,
     add_scale,
     check_channels,
     draw_image,
@@ -25,6 +23,7 @@ from captum_classpattern.visualization.drawing import (
     wrap,
 )
 from captum_classpattern.visualization.scales import Scales, Values, largest, number, parse_map
+from captum_classpattern.visualization.style import IMAGE_STYLE, QUIET
 
 PAGE = (10.6, 11.0)  # inches, without the names of the rows
 EMPTY_CELL = "#f0f2f5"
@@ -49,8 +48,8 @@ def plot_maps(
 
     Captum's visualizer stretches each map to its own range, so that a map of noise looks as
     strong as a clear one. Here the maps of a method share one scale, which the figure states.
-    Colours are Captum's: red, white and green for a method with negative values, white to blue
-    for one without. Values beyond the scale are drawn in the colour of its end.
+    Colours are orange, white and blue for a method with negative values, white to blue for one
+    without. Values beyond the scale are drawn in the colour of its end.
 
     Args:
         canvases (Sequence[Tensor]): The images that were explained, one per row, (C, H, W) each
@@ -112,6 +111,9 @@ def plot_maps(
                 label.set_text(f"{label.get_text()}\n(s = {number(largest(values[row]))})")
             for column, pattern in enumerate(patterns[row], start=1):
                 wrap(last[column].set_xlabel(captions[row][column - 1]), width)
+                if show == "both" and column == 1:
+                    _name_line(first[1], "map")
+                    _name_line(last[1], "pixels")
                 if show != "patterns":
                     _draw_map(first[column], pattern, scales, row, column - 1)
                 if show != "maps":
@@ -227,4 +229,8 @@ def _state_scales(axes: npt.NDArray[Any], scales: Scales, width: float) -> None:
         if (label := scales.label(column)) is not None
     ]
     for first in strips[:1]:
-        first.set_ylabel("scale", rotation=0, ha="right", va="center", color=QUIET)
+        _name_line(first, "scale")
+
+
+def _name_line(axis: Axes, name: str) -> None:
+    axis.set_ylabel(name, rotation=0, ha="right", va="center", color=QUIET)

@@ -1,6 +1,6 @@
 """Patterns, one per row: what they look like, where they were stamped, and what they achieve."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,9 +18,9 @@ from captum_classpattern.images import Images, LabelledImages, Labels, ensure_la
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.power import PredictivePower, check_unseen, predictive_power
 from captum_classpattern.visualization.drawing import (
-    IMAGE_STYLE,
     add_scale,
     check_channels,
+    draw_box,
     draw_image,
     fit_figure,
     name_row,
@@ -29,11 +29,11 @@ from captum_classpattern.visualization.drawing import (
     wrap,
 )
 from captum_classpattern.visualization.formats import percent, percent_area
+from captum_classpattern.visualization.style import HIT, IMAGE_STYLE, QUIET, SMALL, TRACK
 
 CELL_WIDTH = 1.3  # inches
 POWER_WIDTH = 1.4  # of the column of powers, relative to the others
 EXAMPLES = 3  # stamped images per pattern
-HIT, MISS, TRACK = "#1a7f37", "#57606a", "#e6eaef"
 MASK_COLORS = "magma"
 
 
@@ -45,15 +45,17 @@ def plot_patterns(
     *,
     area: float = 0.05,
     powers: Sequence[PredictivePower] | None = None,
+    controls: Sequence[Mapping[str, float]] | None = None,
+    trigger: Pattern | None = None,
     class_names: Sequence[str] | None = None,
     title: str | None = None,
     seed: int = 0,
     use_pyplot: bool = True,
 ) -> tuple[Figure, npt.NDArray[Any]]:
     r"""
-    Draws a row for each pattern: its canvas, its mask on a scale from 0 to 1, the binary
-    pattern, three held-out images stamped with it and the classifier's predictions for them,
-    and its predictive power.
+    Draws a row for each pattern: its canvas, the binary pattern, three held-out images stamped
+    with it and the classifier's predictions for them, and its predictive power with the strongest
+    control.
 
     The three images are chosen at random, not to succeed. They are of three different classes,
     none of them the pattern's, if the images have that many.
@@ -68,6 +70,11 @@ def plot_patterns(
         area (float): Share of the pixels in the binary patterns. Default: 0.05.
         powers (Sequence[PredictivePower], optional): The patterns' powers at this area, if they
             are known already. Default: None (measured here).
+        controls (Sequence[Mapping[str, float]], optional): For each pattern its controls: shares
+            of images by name, such as ``{"random pixels": 0.04}``. The strongest is named below
+            the power. Default: None (the share without a pattern).
+        trigger (Pattern, optional): A known trigger, whose place is boxed in the rows of its
+            class. Default: None.
         class_names (Sequence[str], optional): The names of the classes. Default: None (the
             classifier's ``class_names``, else "class 3").
         title (str, optional): Title of the figure. Default: None.
@@ -88,10 +95,10 @@ def plot_patterns(
         >>> figure, axes = plot_patterns(
         ...     net, [pattern], torch.rand(9, 1, 8, 8), torch.arange(9) % 3, use_pyplot=False)
         >>> axes.shape
-        (1, 7)
+        (1, 6)
     """
     names = getattr(forward_func, "class_names", None) if class_names is None else class_names
-    _check_drawable(patterns, powers)
+    _check_drawable(patterns, powers, controls)
     with preserve_state(forward_func, check_seed(seed)):
         source = LabelledImages.of(images, labels, argument="images")
         source = ensure_labels(forward_func, source, like=patterns[0].canvas)
@@ -100,11 +107,19 @@ def plot_patterns(
         for pattern in patterns:
             check_unseen(pattern, source)
         rows = []
-        for pattern, power in zip(patterns, powers):
-            binary = pattern.topk(area)
-            stamped = stamp_examples(forward_func, binary, source, names, seed)
-            name = class_name(names, pattern.target)
-            rows.append(PatternRow(name, pattern, binary, stamped, power))
+        for number, (pattern, power) in enumerate(zip(patterns, powers)):
+            binary, target = pattern.topk(area), pattern.target
+            rows.append(
+                PatternRow(
+                    class_name(names, target),
+                    pattern,
+                    binary,
+                    stamp_examples(forward_func, binary, source, names, seed),
+                    power,
+                    None if controls is None else controls[number],
+                    trigger.mask if trigger is not None and trigger.target == target else None,
+                )
+            )
     return draw_patterns(rows, area=area, columns=EXAMPLES, title=title, use_pyplot=use_pyplot)
 
 
@@ -134,13 +149,15 @@ class StampedImages:
 
 class PatternRow(NamedTuple):
     """What a row of a figure shows: a pattern as it was found, its binary form, and, if they are
-    known, images that are stamped with it and its power."""
+    known, images that are stamped with it, its power, its controls, and the pixels to box."""
 
     name: str
     pattern: Pattern
     binary: Pattern
     stamped: StampedImages | None = None
     power: PredictivePower | None = None
+    controls: Mapping[str, float] | None = None
+    boxed: Tensor | None = None
 
 
 def stamp_examples(
@@ -174,43 +191,54 @@ def draw_patterns(
     *,
     area: float,
     columns: int | None = None,
+    masks: bool = False,
     title: str | None = None,
     use_pyplot: bool = True,
 ) -> tuple[Figure, npt.NDArray[Any]]:
     """Draws a row for each pattern, with this many stamped images (None: as many as there are), and
-    a column for the powers if any is known."""
+    a column for the powers if any is known; with ``masks`` also one for the masks."""
     for row in rows:
         check_channels(row.pattern.canvas)
     stamped = [row.stamped for row in rows if row.stamped is not None]
     count = max((len(each.images) for each in stamped), default=0) if columns is None else columns
-    widths = [1.0] * (3 + count) + [POWER_WIDTH] * any(row.power is not None for row in rows)
+    first = 2 + masks  # of the stamped images
+    widths = [1.0] * (first + count) + [POWER_WIDTH] * any(row.power is not None for row in rows)
     with rc_context(IMAGE_STYLE):
         figure = new_figure(1.5 * sum(widths), 2.0 * len(rows) + 1, use_pyplot, title)
         axes = figure.subplots(len(rows), len(widths), squeeze=False, width_ratios=widths)
         for line, row in zip(axes, rows):
             draw_image(line[0], row.pattern.canvas)
             name_row(line[0], row.name)
-            mask = row.pattern.mask[0].detach().float().cpu().numpy()
-            line[1].imshow(mask, cmap=MASK_COLORS, vmin=0, vmax=1)
-            draw_image(line[2], on_neutral(row.binary))
+            if masks:
+                mask = row.pattern.mask[0].detach().float().cpu().numpy()
+                line[1].imshow(mask, cmap=MASK_COLORS, vmin=0, vmax=1)
+            draw_image(line[first - 1], on_neutral(row.binary))
             if row.stamped is not None:
-                _draw_stamped(line[3 : 3 + count], row.stamped, row.binary.target)
+                _draw_stamped(line[first : first + count], row.stamped, row.binary.target)
+            if row.boxed is not None:
+                for axis in line[first - 1 : first + count]:
+                    draw_box(axis, row.boxed)
             if row.power is not None:
-                _draw_power(line[-1], row.power)
-        _label_columns(axes, area, count, len(widths) > 3 + count)
+                _draw_power(line[-1], row.power, row.controls)
+            elif len(widths) > first + count:
+                line[-1].set_axis_off()
+        _label_columns(axes[0], area, first, count)
+        if masks:
+            add_scale(axes[-1, 1], MASK_COLORS, "0 to 1", CELL_WIDTH)
         aspect = max(row.pattern.canvas.shape[1] / row.pattern.canvas.shape[2] for row in rows)
         size = (CELL_WIDTH, CELL_WIDTH * aspect)
         fit_figure(figure, axes[0, 0], *size, sum(widths), len(rows))
     return figure, axes
 
 
-def _check_drawable(patterns: Any, powers: Sequence[PredictivePower] | None) -> None:
+def _check_drawable(patterns: Any, powers: Any, controls: Any) -> None:
     if isinstance(patterns, Pattern):
         raise ArgumentTypeError("patterns must be a list of patterns, got one: give [pattern]")
     if len(patterns) == 0:
         raise ValueError("there are no patterns to draw: give at least one")
-    if powers is not None and len(powers) != len(patterns):
-        raise ValueError(f"{len(patterns)} patterns need as many powers, got {len(powers)}")
+    for name, given in (("powers", powers), ("controls", controls)):
+        if given is not None and len(given) != len(patterns):
+            raise ValueError(f"{len(patterns)} patterns need as many {name}, got {len(given)}")
     for pattern in patterns:
         check_channels(pattern.canvas)
 
@@ -222,7 +250,7 @@ def _draw_stamped(axes: Sequence[Axes], stamped: StampedImages, target: int) -> 
         draw_image(axis, image)
         hit = label == target
         text = axis.set_xlabel(
-            caption, color=HIT if hit else MISS, fontweight="bold" if hit else "normal"
+            caption, color=HIT if hit else QUIET, fontweight="bold" if hit else "normal"
         )
         wrap(text, CELL_WIDTH)
 
@@ -241,24 +269,29 @@ def choose_images(source: LabelledImages, target: int, count: int, seed: int) ->
     return (first_of_class + [i for i in others if i not in first_of_class])[:count]
 
 
-def _draw_power(axis: Axes, power: PredictivePower) -> None:
-    low, high = power.interval
-    axis.barh(0, 1, color=TRACK, height=0.5)
-    axis.barh(0, power.value, color=HIT, height=0.5)
-    axis.plot([low, high], [0, 0], color="black", linewidth=1.5)
-    axis.plot([power.without] * 2, [-0.4, 0.4], color="black", linewidth=1.2, linestyle=":")
-    axis.text(0.5, 0.45, percent(power.value), ha="center", fontsize=12, fontweight="bold")
+def _draw_power(axis: Axes, power: PredictivePower, controls: Mapping[str, float] | None) -> None:
+    """A bar with the power's interval, and the strongest control as a line across it."""
+    shares = controls or {"no pattern": power.without}
+    control = max(shares, key=lambda name: shares[name])
+    axis.barh(0, 1, color=TRACK, height=0.4)
+    axis.barh(0, power.value, color=HIT, height=0.4)
+    axis.plot(power.interval, [0, 0], color="black", linewidth=1.5)
+    axis.plot([shares[control]] * 2, [-0.32, 0.32], color="black", linewidth=1.2, linestyle=":")
+    axis.text(0, 0.4, percent(power.value), fontsize=12, fontweight="bold")
+    note = axis.text(0, -0.42, f"{control} {percent(shares[control])}", va="top", color=QUIET)
+    note.set_fontsize(SMALL)
     axis.set(xlim=(-0.02, 1.02), ylim=(-1.2, 1.2), frame_on=False)
 
 
-def _label_columns(axes: npt.NDArray[Any], area: float, stamped: int, powers: bool) -> None:
-    titles = {0: "canvas", 1: "mask", 2: f"pattern\n({percent_area(area)} of pixels)"}
+def _label_columns(axes: npt.NDArray[Any], area: float, first: int, stamped: int) -> None:
+    titles = {0: "canvas", first - 1: f"pattern\n({percent_area(area)} of pixels)"}
+    if first > 2:
+        titles[1] = "mask"
     if stamped:
-        titles[3 + (stamped - 1) // 2] = (
+        titles[first + (stamped - 1) // 2] = (
             "held-out images with the pattern,\nand the model's predictions"
         )
-    if powers:
-        titles[axes.shape[1] - 1] = "predictive power\n(line: 95 % interval;\ndotted: no pattern)"
+    if len(axes) > first + stamped:
+        titles[len(axes) - 1] = "predictive power\n(line: 95 % interval,\ndotted: control)"
     for column, title in titles.items():
-        axes[0, column].set_title(title)
-    add_scale(axes[-1, 1], MASK_COLORS, "0 to 1", CELL_WIDTH)
+        axes[column].set_title(title)

@@ -13,13 +13,19 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
 from captum_classpattern.scores.power import PredictivePower
-from captum_classpattern.visualization.curves import OTHERS, STYLE
-from captum_classpattern.visualization.drawing import QUIET, fit_figure, new_figure
+from captum_classpattern.visualization.drawing import fit_figure, new_figure
 from captum_classpattern.visualization.formats import SPACE, percent
+from captum_classpattern.visualization.style import (
+    CONTROL,
+    CURVE_STYLE,
+    HIGHLIGHTS,
+    OTHERS,
+    QUIET,
+    SMALL,
+)
 
-COLORS = ("#1f6feb", "#e8590c", "#111111", *OTHERS)  # of the models
+COLORS = (*HIGHLIGHTS, *OTHERS)  # of the models
 CONTROLS = {"no pattern": "|", "random pixels": "x", "other canvas": "+"}
-LIGHT = "#8c959f"
 WIDTH, LINE, GAP = 6.0, 0.2, 0.12  # inches: the axis, a dot's line, and between two classes
 SURE = {True: "full", False: "none", None: "full"}  # how a dot is filled
 
@@ -44,7 +50,7 @@ def draw_powers(
     models = list(dict.fromkeys(model for dots in rows.values() for model in dots))
     colors = {model: COLORS[i % len(COLORS)] for i, model in enumerate(models)}
     height = len(rows) * (len(models) * LINE + GAP)
-    with rc_context({**STYLE, "axes.grid.axis": "x", "ytick.left": False}):
+    with rc_context({**CURVE_STYLE, "axes.grid.axis": "x", "ytick.left": False}):
         figure = new_figure(WIDTH + 1.5, height + 1, use_pyplot, title)
         axis = figure.add_subplot()
         named: set[str] = set()
@@ -65,7 +71,7 @@ def draw_powers(
 def _draw_dot(axis: Axes, y: float, dot: Dot, color: str, name: str, alone: bool) -> None:
     for control, share in dot.controls.items():
         marker = CONTROLS.get(control, "|")
-        axis.plot(share, y, marker, color=LIGHT, markersize=6, clip_on=False, zorder=2)
+        axis.plot(share, y, marker, color=CONTROL, markersize=6, clip_on=False, zorder=2)
     power = dot.power
     axis.plot(power.interval, [y, y], color=color, linewidth=1.8, clip_on=False, zorder=3)
     axis.plot(
@@ -83,7 +89,7 @@ def _draw_dot(axis: Axes, y: float, dot: Dot, color: str, name: str, alone: bool
     if text:
         end = max(power.interval[1], power.value)
         label = axis.annotate(text, (end, y), (7, 0), textcoords="offset points", va="center")
-        label.set(color=color, fontsize=9, fontweight="normal" if alone else "bold")
+        label.set(color=color, fontsize=SMALL, fontweight="normal" if alone else "bold")
         label.set_parse_math(False)
 
 
@@ -112,14 +118,14 @@ def _add_key(figure: Figure, dots: Sequence[Dot]) -> None:
         marks.append(open_dot)
     for name in dict.fromkeys(name for dot in dots for name in dot.controls):
         mark = Line2D([], [], marker=CONTROLS.get(name, "|"), linestyle="", **style, label=name)
-        mark.set_color(LIGHT)
+        mark.set_color(CONTROL)
         marks.append(mark)
     figure.legend(
         handles=marks,
         loc="outside lower center",
         ncols=min(len(marks), 3),
         frameon=False,
-        fontsize=9,
+        fontsize=SMALL,
         handletextpad=0.4,
         columnspacing=1.4,
     )

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from captum_classpattern.visualization.curves import (
-    STYLE,
     Point,
     Style,
     add_legend,
@@ -20,12 +19,12 @@ from captum_classpattern.visualization.curves import (
     line_styles,
     scale_power,
 )
-from captum_classpattern.visualization.drawing import QUIET, fit_figure, new_figure, wrap
+from captum_classpattern.visualization.drawing import fit_figure, new_figure, wrap
+from captum_classpattern.visualization.style import QUIET, SMALL, SMALL_CURVES
 
 COLUMNS, WIDTH, HEIGHT = 5, 2.4, 2.0  # panels in a row, and their size in inches
 GAP = 0.03  # between the panels, as a share of their width
 SHADE = "#fff1e5"
-SMALL: dict[Any, Any] = {**STYLE, "font.size": 9, "axes.titlesize": 10, "figure.titlesize": 11}
 
 
 class Panel(TypedDict):
@@ -49,7 +48,7 @@ def plot_profiles(
     names = list(panels[0]["lines"])
     styles = line_styles({"": dict.fromkeys(names)}, names[:1], names[1:])
     styles[names[0]] = {**styles[names[0]], "linewidth": 2.2}
-    with rc_context(SMALL):
+    with rc_context(SMALL_CURVES):
         figure = new_figure(columns * (WIDTH + 0.4), rows * (HEIGHT + 0.9) + 1, use_pyplot, title)
         figure.get_layout_engine().set(wspace=GAP, hspace=GAP)  # type: ignore[union-attr, call-arg]
         axes = add_panels(figure, len(panels), columns)
@@ -63,7 +62,7 @@ def plot_profiles(
 def _draw_panel(axis: Axes, panel: Panel, styles: Mapping[str, Style]) -> None:
     wrap(axis.set_title(panel["title"], pad=18), WIDTH)
     note = axis.text(0.5, 1.03, panel["note"], transform=axis.transAxes, ha="center", va="bottom")
-    note.set(color=QUIET, fontsize=8)
+    note.set(color=QUIET, fontsize=SMALL)
     wrap(axis.xaxis.set_label_text(panel["x_label"]), WIDTH)
     if panel["marked"] is not None:
         axis.axvspan(*panel["marked"], color=SHADE, linewidth=0, zorder=0.5)

@@ -13,8 +13,8 @@ from captum_classpattern._validation import ArgumentTypeError
 
 Values: TypeAlias = npt.NDArray[np.float64]
 QUANTILE = 0.995
-# the colours of captum.attr.visualization for sign="all" and sign="absolute_value"
-SIGNED = LinearSegmentedColormap.from_list("RdWhGn", ["red", "white", "green"])
+# not Captum's red and green, which many readers cannot tell apart
+SIGNED = LinearSegmentedColormap.from_list("OrWhBu", ["#b34700", "white", "#08306b"])
 UNSIGNED = "Blues"
 
 

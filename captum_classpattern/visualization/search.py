@@ -14,10 +14,8 @@ from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from captum_classpattern._validation import ArgumentTypeError, join_names
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.visualization.curves import (
-    HIGHLIGHTS,
     PANEL_HEIGHT,
     PANEL_WIDTHS,
-    STYLE,
     Style,
     add_legend,
     ends_are_apart,
@@ -26,6 +24,7 @@ from captum_classpattern.visualization.curves import (
     scale_power,
 )
 from captum_classpattern.visualization.drawing import fit_figure, new_figure
+from captum_classpattern.visualization.style import CURVE_STYLE, HIGHLIGHTS
 
 Points: TypeAlias = npt.NDArray[np.float64]  # (n, 2)
 
@@ -102,7 +101,7 @@ def plot_search(
     if any(len(search.losses) for search in searches):
         shown.append(_draw_losses)
     width = PANEL_WIDTHS[len(shown)]
-    with rc_context(STYLE):
+    with rc_context(CURVE_STYLE):
         figure = new_figure(len(shown) * (width + 0.9), 5 + 0.35 * len(names), use_pyplot)
         figure.get_layout_engine().set(wspace=GAP)  # type: ignore[union-attr, call-arg]
         axes = figure.subplots(1, len(shown), squeeze=False)[0]

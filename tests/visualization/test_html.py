@@ -18,8 +18,9 @@ from captum_classpattern.scores.power import power_of
 from captum_classpattern.surveys import Survey
 from captum_classpattern.surveys.search import SurveySearch
 from captum_classpattern.visualization import html
-from captum_classpattern.visualization.drawing import NO_PIXEL, on_neutral
+from captum_classpattern.visualization.drawing import on_neutral
 from captum_classpattern.visualization.patterns import StampedImages
+from captum_classpattern.visualization.style import NO_PIXEL
 
 
 def pixels(page, place=0):

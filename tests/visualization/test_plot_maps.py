@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 
 from captum_classpattern import Pattern
 from captum_classpattern.visualization import plot_maps
-from captum_classpattern.visualization.drawing import NO_PIXEL, wrap
+from captum_classpattern.visualization.drawing import wrap
+from captum_classpattern.visualization.style import NO_PIXEL
 
 ROWS, COLUMNS = ["ant", "bee"], ["Saliency", "IntegratedGradients", "random"]
 
@@ -120,15 +121,22 @@ def test_the_scale_of_maps_with_few_pixels_is_their_maximum():
     assert scale_labels(figure)[2] == "±3"
 
 
-@pytest.mark.parametrize(("column", "sign"), [(1, "absolute_value"), (2, "all")])
-def test_colours_are_those_of_captums_visualizer(column, sign):
+def test_maps_without_negative_values_have_the_colours_of_captums_visualizer():
     given = grid(show="maps")
-    values = given["maps"][0][column - 1].numpy()[..., None]
-    _, theirs = viz.visualize_image_attr(values, sign=sign, use_pyplot=False)
+    values = given["maps"][0][0].numpy()[..., None]
+    _, theirs = viz.visualize_image_attr(values, sign="absolute_value", use_pyplot=False)
     _, axes = plot_maps(**given)
     shades = np.linspace(0, 1, 50)
-    ours = axes[0, column].images[0].cmap(shades)
-    assert np.array_equal(ours, theirs.images[0].cmap(shades))
+    assert np.array_equal(axes[0, 1].images[0].cmap(shades), theirs.images[0].cmap(shades))
+
+
+def test_signs_differ_in_colours_that_colour_blind_readers_can_tell_apart():
+    _, axes = plot_maps(**grid(show="maps"))
+    low, middle, high = axes[0, 2].images[0].cmap([0.0, 0.5, 1.0])[:, :3]
+    assert middle.min() > 0.98  # white
+    assert low[0] > 0.6 > low[2] + 0.5  # orange
+    assert high[2] > high[0] + 0.3  # blue
+    assert low[0] - high[0] > 0.5
 
 
 @pytest.mark.parametrize("scale", ["method", "row", 2.0])

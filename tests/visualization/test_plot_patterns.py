@@ -8,8 +8,8 @@ from torch import nn
 
 from captum_classpattern import Pattern, PixelClassifier, plot_patterns, predictive_power
 from captum_classpattern.images import LabelledImages
-from captum_classpattern.visualization.drawing import NO_PIXEL
 from captum_classpattern.visualization.formats import percent
+from captum_classpattern.visualization.style import NO_PIXEL
 
 
 @pytest.fixture
@@ -30,36 +30,62 @@ def pattern_of(canvas, target=0):
     return Pattern(canvas, mask, target)
 
 
-def test_a_row_shows_canvas_mask_pattern_stamped_images_and_power(net, images):
+def test_a_row_shows_canvas_pattern_stamped_images_and_power(net, images):
     labels = torch.arange(12) % 3
     patterns = [pattern_of(images[0], 0), pattern_of(torch.ones(1, 8, 8), 2)]
     _, axes = plot_patterns(net, patterns, images[1:], labels[1:], area=0.25, use_pyplot=False)
-    assert axes.shape == (2, 7)
+    assert axes.shape == (2, 6)
     for row, pattern in zip(axes, patterns):
         binary = pattern.topk(0.25)
         kept = binary.mask[0].bool().numpy()
         grey = np.round(pattern.canvas[0].numpy() * 255)
         assert np.abs(pixels(row[0])[..., 0] - grey).max() <= 1
-        drawn = pixels(row[2])
+        drawn = pixels(row[1])
         assert np.abs(drawn[kept][:, 0] - grey[kept]).max() <= 1
         assert np.abs(drawn[~kept] - np.array(NO_PIXEL) * 255).max() <= 1
-        for axis in row[3:6]:
+        for axis in row[2:5]:
             assert np.abs(pixels(axis)[kept][:, 0] - grey[kept]).max() <= 1
         power = predictive_power(net, pattern, images[1:], labels[1:], area=0.25)
-        assert row[6].texts[0].get_text() == percent(power.value)
+        assert row[5].texts[0].get_text() == percent(power.value)
 
 
-def test_masks_share_one_scale_from_0_to_1(net, images):
+def test_a_pattern_alone_also_shows_its_mask_on_a_scale_from_0_to_1(images):
     faint = Pattern(images[0], torch.full((1, 8, 8), 0.1), 0)
-    _, axes = plot_patterns(net, [faint, pattern_of(images[0])], images[1:], use_pyplot=False)
-    for row in axes:
-        assert row[1].images[0].get_clim() == (0, 1)
+    figure, axes = faint.plot(use_pyplot=False)
+    assert [axis.get_title().split("\n")[0] for axis in axes[0]] == ["canvas", "mask", "pattern"]
+    assert axes[0][1].images[0].get_clim() == (0, 1)
     assert pixels(axes[0][1]).max() == pytest.approx(0.1)
+    assert scale_labels(figure) == ["0 to 1"]
+
+
+def test_the_strongest_control_is_named_below_the_power(net, images):
+    patterns = [pattern_of(images[0]), pattern_of(images[0], 1)]
+    controls = [{"no pattern": 0.01, "random pixels": 0.25}, {"other canvas": 0.5, "x": 0.0}]
+    given = (net, patterns, images[1:], torch.arange(11) % 3)
+    _, axes = plot_patterns(*given, controls=controls, use_pyplot=False)
+    assert [row[5].texts[1].get_text() for row in axes] == [
+        "random pixels 25.0\xa0%", "other canvas 50.0\xa0%",
+    ]  # fmt: skip
+    _, axes = plot_patterns(*given, use_pyplot=False)
+    without = predictive_power(net, patterns[0], images[1:], torch.arange(11) % 3).without
+    assert axes[0][5].texts[1].get_text() == f"no pattern {percent(without)}"
+
+
+def test_a_triggers_place_is_boxed_in_the_rows_of_its_class(net, images):
+    patterns = [pattern_of(images[0]), pattern_of(images[0], 1)]
+    mask = torch.zeros(1, 8, 8)
+    mask[0, 5:7, 2:6] = 1.0
+    trigger = Pattern(torch.ones(1, 8, 8), mask, 1)
+    figure, axes = plot_patterns(net, patterns, images[1:], trigger=trigger, use_pyplot=False)
+    boxes = [[len(axis.patches) for axis in row[:5]] for row in axes]
+    assert boxes == [[0] * 5, [0, 1, 1, 1, 1]]
+    assert axes[1][1].patches[0].get_bbox().extents.tolist() == [1, 4, 6, 7]
+    assert badly_placed(figure) == []
 
 
 def test_stamped_images_are_labelled_with_the_models_predictions(net, images):
     _, axes = plot_patterns(net, [pattern_of(images[0], 1)], images[1:], use_pyplot=False)
-    for axis in axes[0][3:6]:
+    for axis in axes[0][2:5]:
         image = torch.tensor(pixels(axis)[..., 0] / 255, dtype=torch.float32)[None, None]
         predicted = net.class_names[int(net(image).argmax())]
         assert axis.get_xlabel().startswith(predicted)
@@ -73,7 +99,7 @@ def test_the_three_images_are_of_other_classes_and_differ_in_class(images):
     values = torch.arange(12).view(12, 1, 1, 1).expand(12, 1, 8, 8) / 20
     blank = Pattern(torch.ones(1, 8, 8), torch.zeros(1, 8, 8), 1)
     _, axes = plot_patterns(net, [blank], values, labels, area=0.02, use_pyplot=False)
-    drawn = [round(float(pixels(axis)[-1, -1, 0]) / 255 * 20) for axis in axes[0][3:6]]
+    drawn = [round(float(pixels(axis)[-1, -1, 0]) / 255 * 20) for axis in axes[0][2:5]]
     assert sorted(labels[drawn].tolist()) == [0, 2, 3]
 
 
@@ -107,6 +133,7 @@ def test_no_patterns_is_an_error(net, images):
     [
         ({"patterns": "one"}, TypeError, r"got one: give \[pattern\]"),
         ({"powers": []}, ValueError, "1 patterns need as many powers, got 0"),
+        ({"controls": [{}] * 2}, ValueError, "1 patterns need as many controls, got 2"),
         (
             {"patterns": "two channels"},
             ValueError,
@@ -158,11 +185,6 @@ def test_no_text_overlaps_another_and_nothing_is_cut_off(rows, names, size):
     )
     for dpi in (50, 100):
         assert badly_placed(figure, dpi) == []
-
-
-def test_the_scale_of_the_masks_is_stated_below_the_last(net, images):
-    figure, _ = plot_patterns(net, [pattern_of(images[0])] * 2, images[1:], use_pyplot=False)
-    assert scale_labels(figure) == ["0 to 1"]
 
 
 def test_classes_beyond_the_names_are_numbered(net, images):

@@ -1,0 +1,64 @@
+"""The figure of docs/demo.md: three classes of the demo's backdoored model, from the demo's folder.
+
+    classpattern demo --no-comparison --out FOLDER
+    python benchmarks/demo_figure.py FOLDER --figure demo_backdoored.png
+
+The classes are the backdoored one, the strongest of the others, and the weakest, on white canvases
+with 1 % of the pixels. The trigger's place is boxed. It prints the row of each class.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from captum_classpattern import Survey, plot_patterns
+from captum_classpattern.demo import CLASS_NAMES, demo_images, demo_models, demo_trigger
+from captum_classpattern.surveys import Finding
+
+MODEL, CANVAS, AREA = "backdoored", "white", 0.01
+DPI = 144
+
+
+def three_classes(found: Survey) -> list[Finding]:
+    """The trigger's class, the strongest of the others, and the weakest."""
+    of_class = {each.target: each for each in found if each.canvas == CANVAS}
+    suspect = of_class.pop(demo_trigger().target)
+    others = sorted(of_class.values(), key=lambda each: each.scores[AREA].power.value)
+    return [suspect, others[-1], others[0]]
+
+
+def draw(shown: Sequence[Finding]) -> Figure:
+    scores = [each.scores[AREA] for each in shown]
+    figure, _ = plot_patterns(
+        demo_models()[MODEL],
+        [each.patterns[AREA] for each in shown],
+        demo_images().held_out,
+        area=AREA,
+        powers=[each.power for each in scores],
+        controls=[each.controls for each in scores],
+        trigger=demo_trigger(),
+        use_pyplot=False,
+    )
+    return figure
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="what classpattern demo has written")
+    parser.add_argument("--figure", type=Path, help="also draw the figure")
+    options = parser.parse_args(arguments)
+    shown = three_classes(Survey.load(options.folder / MODEL))
+    for each in shown:
+        row = {"class": each.target, "class_name": CLASS_NAMES[each.target], "canvas": CANVAS}
+        scores = each.scores[AREA]
+        power = {**scores.as_dict(), "beats_controls": scores.beats_controls}
+        print(json.dumps({**row, "area": AREA, **power}))
+    if options.figure:
+        draw(shown).savefig(options.figure, dpi=DPI)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""The pattern of one ImageNet class, stamped on photos that may be published.
+
+    pip install '.[benchmarks]'
+    python benchmarks/imagenet_class.py PHOTOS --out FOLDER
+
+PHOTOS has ImageNet photos, as for ``gallery.py``. The class is the strongest one of the gallery,
+and it is searched as there: EfficientNet-lite0, one white canvas, 2,000 passes, with 5 % of the
+pixels, and also with 10 %. The patterns are scored on the held-out ImageNet photos. All takes about
+four minutes of one core. Patterns are saved in FOLDER, so an interrupted run can resume.
+
+The figure shows scikit-image's first three colour photos, in the order of their names, whatever
+the model predicts for them: ``astronaut`` (NASA, public domain), ``chelsea`` (Stefan van der Walt,
+CC0) and ``coffee`` (Rachel Michetti, CC0). What it shows is also written to
+``imagenet_class.jsonl``: for each area the class with its score, and the photos.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+
+import torch
+from findings import Row, kept_survey, read_rows
+from gallery import strength
+from matplotlib.figure import Figure
+from PIL import Image
+from problems import PHOTO, Problem, photo_problem
+from skimage import data
+from torch import Tensor
+
+from captum_classpattern.surveys import Finding
+from captum_classpattern.visualization.drawing import on_neutral
+from captum_classpattern.visualization.formats import percent, percent_area
+from captum_classpattern.visualization.grid import Cell, draw_grid
+
+RESULTS = Path(__file__).parent / "results"
+AREAS, BUDGET = (0.05, 0.1), 2_000
+PHOTOS = ("astronaut", "chelsea", "coffee")
+WIDTH, DPI = 2.0, 168  # of an image in inches; 1.5 pixels of the figure for each of its own
+
+
+def strongest_class() -> int:
+    """The strongest class of the gallery."""
+    return min(read_rows(RESULTS / "gallery.jsonl"), key=strength)["class"]
+
+
+def search(problem: Problem, out: Path, target: int, area: float) -> Finding:
+    """The pattern of a class on a white canvas; kept in a folder."""
+    [found] = kept_survey(
+        out / f"class_{target}_{area:g}",
+        problem.model,
+        (problem.images, problem.labels),
+        (problem.held_out, problem.held_out_labels),
+        classes=[target],
+        canvases={"white": 1},
+        areas=(area,),
+        budget=BUDGET,
+    )
+    return found
+
+
+def photos() -> dict[str, Tensor]:
+    """The photos of scikit-image as the model takes them, by name."""
+    return {name: PHOTO(getattr(data, name)()) for name in PHOTOS}
+
+
+def describe(problem: Problem, found: Finding) -> list[Row]:
+    """The class with its power and controls, then each photo with its predictions."""
+    scores = found.scores[found.area]
+    about = {"class": found.target, "class_name": found.label, "area": found.area}
+    rows: list[Row] = [
+        {**about, **scores.as_dict(), "beats_controls": scores.beats_controls},
+    ]
+    for name, photo in photos().items():
+        before = prediction(problem, photo)
+        after = prediction(problem, found.stamp(photo))
+        rows.append({"photo": name, "area": found.area, "before": before, "after": after})
+    return rows
+
+
+def prediction(problem: Problem, image: Tensor) -> tuple[str, float]:
+    """The class that the model predicts, and its probability."""
+    with torch.no_grad():
+        probability, number = problem.model(image[None]).softmax(1).max(1)
+    return problem.model.class_names[int(number)], float(probability)
+
+
+def draw(findings: Sequence[Finding], rows: Sequence[Sequence[Row]]) -> Figure:
+    """The canvas and the photos as they are; below them each pattern and the stamped photos."""
+    first = findings[0]
+    (_, *of_photos), shown = rows[0], list(photos().values())
+    cells = {
+        "": [
+            Cell(first.pattern.canvas, f"{first.canvas} canvas"),
+            *(Cell(p, caption(row["before"])) for p, row in zip(shown, of_photos)),
+        ]
+    }
+    for found, (about, *of_photos) in zip(findings, rows):
+        score = f"turns {percent(about['power'], 0)} of {about['n']} photos"
+        binary = found.pattern.topk(found.area)
+        cells[f"{percent_area(found.area)} of the pixels"] = [
+            Cell(on_neutral(binary), score, about["beats_controls"]),
+            *(
+                Cell(found.stamp(p), caption(row["after"]), row["after"][0] == found.label)
+                for p, row in zip(shown, of_photos)
+            ),
+        ]
+    titles = [first.label, *(row["photo"] for row in of_photos)]
+    return draw_grid(cells, titles, width=WIDTH, use_pyplot=False)[0]
+
+
+def caption(predicted: tuple[str, float]) -> str:
+    name, probability = predicted
+    return f"{name} {percent(probability, 0)}"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("photos", type=Path, help="folders NNNN_wnid of ImageNet photos")
+    parser.add_argument("--out", type=Path, default=Path("classpattern-imagenet"))
+    options = parser.parse_args(arguments)
+    problem = photo_problem(options.photos)
+    target = strongest_class()
+    findings = [search(problem, options.out, target, area) for area in AREAS]
+    rows = [describe(problem, found) for found in findings]
+    text = "".join(json.dumps(row) + "\n" for group in rows for row in group)
+    (options.out / "imagenet_class.jsonl").write_text(text, encoding="utf-8")
+    print(text, end="")
+    picture = BytesIO()
+    draw(findings, rows).savefig(picture, format="png", dpi=DPI)
+    small = Image.open(picture).convert("RGB").quantize(256)  # a third of the bytes
+    small.save(options.out / "imagenet_class.png", optimize=True)
+
+
+if __name__ == "__main__":
+    main()
