@@ -125,6 +125,13 @@ def test_it_begins_with_a_picture(path):
 
 
 @by_name(NOTEBOOKS)
+def test_every_cell_that_draws_shows_its_figure(path):
+    for cell in nbformat.read(path, 4).cells:
+        if cell.cell_type == "code" and re.search(r"\bplot(_\w+)?\(", cell.source):
+            assert any(map(shows_a_picture, cell.outputs)), cell.source
+
+
+@by_name(NOTEBOOKS)
 def test_its_cells_are_short(path):
     for source in code_of(nbformat.read(path, 4)):
         lines = source.splitlines()
