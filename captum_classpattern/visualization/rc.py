@@ -1,6 +1,6 @@
 """Matplotlib's settings while a figure is drawn."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -8,14 +8,14 @@ import matplotlib
 
 
 @contextmanager
-def rc_context(settings: Mapping[str, Any]) -> Iterator[None]:
+def rc_context(settings: dict[Any, Any]) -> Iterator[None]:
     """
     As matplotlib's, but what switches pyplot to interactive stays.
 
     The first figure of a notebook starts the inline backend, which does so. Without it, a notebook
     shows no further figure.
     """
-    with matplotlib.rc_context(dict(settings)):
+    with matplotlib.rc_context(settings):
         yield
         interactive = matplotlib.is_interactive()
     matplotlib.interactive(interactive)
