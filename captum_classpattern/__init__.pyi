@@ -24,6 +24,8 @@ from .comparison import compare as compare
 from .comparison import known_methods as known_methods
 from .comparison import sanity_check as sanity_check
 from .datasets import load_images as load_images
+from .demo import demo_images as demo_images
+from .demo import demo_models as demo_models
 from .explorer import explore as explore
 from .images import LabelledImages as LabelledImages
 from .invariance import InvarianceProfile as InvarianceProfile

@@ -4,6 +4,7 @@ import pytest
 
 from captum_classpattern.optimization import acceleration
 
+collect_ignore_glob = ["tutorials/*"]  # they run in the kernels of the notebooks
 AS_USERS_DO = ("cli", "project", "sweeps")  # folders of tests that run commands or processes
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
@@ -18,6 +17,7 @@ from captum_classpattern.visualization.curves import (
     add_panels,
 )
 from captum_classpattern.visualization.drawing import fit_figure, new_figure, wrap
+from captum_classpattern.visualization.rc import rc_context
 from captum_classpattern.visualization.style import (
     CONTROL,
     HIGHLIGHTS,

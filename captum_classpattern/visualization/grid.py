@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy.typing as npt
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -17,6 +16,7 @@ from captum_classpattern.visualization.drawing import (
     new_figure,
     wrap,
 )
+from captum_classpattern.visualization.rc import rc_context
 from captum_classpattern.visualization.style import IMAGE_STYLE, QUIET, SMALL
 
 CELL_WIDTH, NARROW = 1.0, 0.8  # inches

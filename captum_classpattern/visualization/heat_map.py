@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from captum_classpattern.visualization.drawing import new_figure
+from captum_classpattern.visualization.rc import rc_context
 from captum_classpattern.visualization.style import CELLS, CURVE_STYLE, SMALL
 
 MISSING = "#d0d7de"

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -15,6 +14,7 @@ from matplotlib.ticker import PercentFormatter
 from captum_classpattern.scores.power import PredictivePower
 from captum_classpattern.visualization.drawing import fit_figure, new_figure
 from captum_classpattern.visualization.formats import SPACE, percent
+from captum_classpattern.visualization.rc import rc_context
 from captum_classpattern.visualization.style import (
     CONTROL,
     CURVE_STYLE,

