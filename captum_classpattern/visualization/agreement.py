@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
@@ -20,6 +19,7 @@ from captum_classpattern.visualization.curves import (
     add_panels,
 )
 from captum_classpattern.visualization.drawing import QUIET, fit_figure, new_figure, wrap
+from captum_classpattern.visualization.rc import rc_context
 
 COLUMNS, WIDTH, HEIGHT = 5, 2.2, 1.8  # panels in a row, and their size in inches
 LABELS = {"iou": "IoU of the highest pixels", "correlation": "rank correlation"}

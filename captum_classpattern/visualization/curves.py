@@ -8,13 +8,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import NullLocator, PercentFormatter
 
 from captum_classpattern.visualization.drawing import QUIET, fit_figure, new_figure, wrap
+from captum_classpattern.visualization.rc import rc_context
 
 Point: TypeAlias = tuple[float, float, float, float]  # area, value, and its interval's ends
 Style: TypeAlias = dict[str, Any]

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy.typing as npt
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -21,6 +20,7 @@ from captum_classpattern.visualization.drawing import (
     on_neutral,
     wrap,
 )
+from captum_classpattern.visualization.rc import rc_context
 
 CELL_WIDTH = 1.0  # inches
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from captum_classpattern.visualization.drawing import new_figure
+from captum_classpattern.visualization.rc import rc_context
 
 MISSING = "#d0d7de"
 MOST_NAMES, MOST_NUMBERS = 60, 20  # of rows or columns: with more, they are left out

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -24,6 +23,7 @@ from captum_classpattern.visualization.drawing import (
     on_neutral,
     wrap,
 )
+from captum_classpattern.visualization.rc import rc_context
 from captum_classpattern.visualization.scales import Scales, Values, largest, number, parse_map
 
 PAGE = (10.6, 11.0)  # inches, without the names of the rows

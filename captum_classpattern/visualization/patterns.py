@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -29,6 +28,7 @@ from captum_classpattern.visualization.drawing import (
     wrap,
 )
 from captum_classpattern.visualization.formats import percent, percent_area
+from captum_classpattern.visualization.rc import rc_context
 
 CELL_WIDTH = 1.3  # inches
 POWER_WIDTH = 1.4  # of the column of powers, relative to the others

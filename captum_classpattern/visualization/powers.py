@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -16,6 +15,7 @@ from captum_classpattern.scores.power import PredictivePower
 from captum_classpattern.visualization.curves import OTHERS, STYLE
 from captum_classpattern.visualization.drawing import QUIET, fit_figure, new_figure
 from captum_classpattern.visualization.formats import SPACE, percent
+from captum_classpattern.visualization.rc import rc_context
 
 COLORS = ("#1f6feb", "#e8590c", "#111111", *OTHERS)  # of the models
 CONTROLS = {"no pattern": "|", "random pixels": "x", "other canvas": "+"}

@@ -6,7 +6,6 @@ from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -21,6 +20,7 @@ from captum_classpattern.visualization.curves import (
     scale_power,
 )
 from captum_classpattern.visualization.drawing import QUIET, fit_figure, new_figure, wrap
+from captum_classpattern.visualization.rc import rc_context
 
 COLUMNS, WIDTH, HEIGHT = 5, 2.4, 2.0  # panels in a row, and their size in inches
 GAP = 0.03  # between the panels, as a share of their width

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
@@ -26,6 +25,7 @@ from captum_classpattern.visualization.curves import (
     scale_power,
 )
 from captum_classpattern.visualization.drawing import fit_figure, new_figure
+from captum_classpattern.visualization.rc import rc_context
 
 Points: TypeAlias = npt.NDArray[np.float64]  # (n, 2)
 

@@ -125,6 +125,13 @@ def test_it_begins_with_a_picture(path):
 
 
 @by_name(NOTEBOOKS)
+def test_every_cell_that_draws_shows_its_figure(path):
+    for cell in nbformat.read(path, 4).cells:
+        if cell.cell_type == "code" and re.search(r"\bplot(_\w+)?\(", cell.source):
+            assert any(map(shows_a_picture, cell.outputs)), cell.source
+
+
+@by_name(NOTEBOOKS)
 def test_its_cells_are_short(path):
     for source in code_of(nbformat.read(path, 4)):
         lines = source.splitlines()
@@ -217,12 +224,22 @@ def test_conclusions_are_checked_over_the_notebooks_variables_and_not_saved(tmp_
 
 
 def test_progress_bars_are_not_saved_but_warnings_are():
-    def written(text):
-        return new_output("stream", name="stderr", text=text)
+    def written(text, name="stderr"):
+        return new_output("stream", name=name, text=text)
 
-    bar, warning = written("dog: 40%|████      | 2/5"), written("UserWarning: 40% are wrong")
-    printed = new_output("stream", name="stdout", text="40%|")
-    assert without_progress([bar, warning, printed]) == [warning, printed]
+    bar = "dog: about 900 passes:  40%|████      | 360/900 [00:02]\n"
+    advice = "auto.py:21: TqdmWarning: IProgress not found.\n  from .notebook import tqdm as bar\n"
+    warning = "UserWarning: 40% are wrong\n"
+    kept = without_progress(
+        [
+            written(bar),
+            written("\n"),
+            written(advice),
+            written(bar + warning),
+            written(bar, "stdout"),
+        ]
+    )
+    assert [(output.name, output.text) for output in kept] == [("stderr", warning), ("stdout", bar)]
 
 
 def test_cells_are_parsed_without_their_lines_for_the_shell():
