@@ -42,7 +42,13 @@ def run(notebook, folder=TUTORIALS, conclusions=None):
         notebook.cells.append(new_code_cell(conclusions.read_text(encoding="utf-8")))
     where = {"metadata": {"path": str(folder)}}
     try:
-        NotebookClient(notebook, kernel_name="python3", timeout=600, resources=where).execute()
+        NotebookClient(
+            notebook,
+            kernel_name="python3",
+            timeout=600,
+            iopub_timeout=600,  # a busy machine would otherwise lose outputs
+            resources=where,
+        ).execute()
     finally:
         notebook.cells = own
     return outputs_of(notebook)
@@ -59,7 +65,7 @@ def code_of(notebook):
 
 def parse(source):
     """The syntax tree of a code cell, without its lines for the shell and for IPython."""
-    return ast.parse(re.sub(r"^(\s*)[!%].*", r"\1pass", source, flags=re.MULTILINE))
+    return ast.parse(re.sub(r"^(\s*)[!%](.*\\\n)*.*", r"\1pass", source, flags=re.MULTILINE))
 
 
 def imported_modules(tree):
