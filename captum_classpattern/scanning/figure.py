@@ -9,9 +9,10 @@ from matplotlib.ticker import PercentFormatter
 
 from captum_classpattern.visualization.drawing import draw_image, new_figure
 from captum_classpattern.visualization.formats import SPACE
-from captum_classpattern.visualization.style import CONTROL, HIGHLIGHTS, IMAGE_STYLE, QUIET, TRACK
+from captum_classpattern.visualization.style import HIGHLIGHTS, IMAGE_STYLE, QUIET, TRACK
 
-STRONG, OTHERS, REFERENCES = HIGHLIGHTS[0], HIGHLIGHTS[2], CONTROL
+STRONG, OTHERS = HIGHLIGHTS[0], HIGHLIGHTS[2]
+KEY: dict[str, Any] = {"loc": "outside lower right", "ncols": 3, "frameon": False}
 
 
 def draw_scan(
@@ -38,7 +39,7 @@ def draw_scan(
         use_pyplot (bool): Whether pyplot manages the figure.
     """
     with rc_context(IMAGE_STYLE):
-        figure = new_figure(10.0, 3.0, use_pyplot, title)
+        figure = new_figure(10.0, 3.3, use_pyplot, title)
         axes = figure.subplots(1, len(shown) + 1, width_ratios=[*[1] * len(shown), 1.9])
         for axis, (image, below), name in zip(axes, shown, names):
             draw_image(axis, image)
@@ -47,6 +48,9 @@ def draw_scan(
         axes[0].title.set(color=STRONG, fontweight="bold")
         _draw_powers(axes[-1], sizes, names[0], powers, np.array(usual))
         axes[-1].set_xlabel(unit)
+        key = figure.legend(*axes[-1].get_legend_handles_labels(), **KEY)
+        for text in key.get_texts():
+            text.set_parse_math(False)
     return figure, axes
 
 
@@ -66,6 +70,3 @@ def _draw_powers(
     axis.set_title("other images that become the class")
     axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=f"{SPACE}%"))
     axis.spines[["top", "right"]].set_visible(False)
-    key = axis.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, -0.5), ncols=2)
-    for text in key.get_texts():
-        text.set_parse_math(False)

@@ -351,8 +351,8 @@ def test_the_figure_has_a_row_of_masks_for_each_network_and_for_random_pixels(fo
     shown = [y for y in figure.SHOWN if y < 5]
     assert len(drawn.axes) == 5 * len(shown) + 2
     texts = [text.get_text() for text in drawn.axes[-2].texts]
-    assert texts[:4] == ["50%", "0%", "0%", "0%"]
-    assert texts[-4:] == ["0%", "1%", "2%", "3%"]
+    assert texts[:4] == ["50\xa0%", "0\xa0%", "0\xa0%", "0\xa0%"]
+    assert texts[-4:] == ["0\xa0%", "1\xa0%", "2\xa0%", "3\xa0%"]
     assert (
         "two searches on one model: 0.00 to 0.00\nrandom masks: 0.01" in drawn.texts[0].get_text()
     )

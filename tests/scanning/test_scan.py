@@ -268,8 +268,8 @@ def test_the_figure_shows_the_most_suspicious_class_first(references):
     found = scan(Net(9, backdoor=2).eval(), random_images(), references=references)
     figure, axes = found.plot(use_pyplot=False)
     assert axes[0].get_title() == "owl"
-    labels = [text.get_text() for text in axes[-1].get_legend().get_texts()]
-    assert labels == ["owl, 4 references", "other classes", "owl"]
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["owl in 4 clean models", "other classes", "owl"]
     line = axes[-1].lines[-1]
     assert line.get_ydata().tolist() == [found.profile.powers[size][2] for size in sorted(SIZES)]
     assert figure.get_suptitle() == "Inconclusive"
