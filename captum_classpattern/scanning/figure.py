@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.ticker import PercentFormatter
 
 from captum_classpattern.visualization.drawing import draw_image, new_figure
 from captum_classpattern.visualization.formats import SPACE
+from captum_classpattern.visualization.rc import rc_context
 from captum_classpattern.visualization.style import HIGHLIGHTS, IMAGE_STYLE, QUIET, TRACK
 
 STRONG, OTHERS = HIGHLIGHTS[0], HIGHLIGHTS[2]
