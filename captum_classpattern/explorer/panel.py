@@ -10,7 +10,8 @@ from captum_classpattern.explorer.areas import Cut
 from captum_classpattern.surveys import Finding, Scores
 from captum_classpattern.visualization.formats import percent, percent_area, percent_range
 from captum_classpattern.visualization.html import pattern_picture, picture
-from captum_classpattern.visualization.patterns import HIT, MISS, TRACK, class_name
+from captum_classpattern.visualization.patterns import class_name
+from captum_classpattern.visualization.style import HIT, QUIET, TRACK
 
 SIDE, GAP = 224, 20  # pixels of a picture, and between two
 TOP = 3  # classes of a prediction
@@ -117,7 +118,7 @@ def _predictions(probabilities: Tensor, target: int, names: Sequence[str] | None
     listed = order if target in order else [*order, target]
     return _joined(
         _bar(
-            class_name(names, label), float(probabilities[label]), HIT if label == target else MISS
+            class_name(names, label), float(probabilities[label]), HIT if label == target else QUIET
         )
         for label in listed
     )
@@ -137,9 +138,9 @@ def _power(finding: Finding, cut: Cut) -> Markup:
     )
     bars = [
         _bar("this pattern", scores.power.value, HIT),
-        _bar("random pixels", scores.random_pixels, MISS),
-        _bar("other canvas", scores.other_canvas, MISS),
-        _bar("no pattern", scores.power.without, MISS),
+        _bar("random pixels", scores.random_pixels, QUIET),
+        _bar("other canvas", scores.other_canvas, QUIET),
+        _bar("no pattern", scores.power.without, QUIET),
     ]
     return _text(text) + _joined(bars)
 

@@ -21,7 +21,6 @@ from captum_classpattern.scanning.decision import (
     references_needed,
 )
 from captum_classpattern.scanning.families import check_families, pictures
-from captum_classpattern.scanning.figure import draw_scan
 from captum_classpattern.scanning.profile import (
     PATCHES,
     PER_CLASS,
@@ -44,6 +43,7 @@ from captum_classpattern.visualization.html import (
     table,
     write_page,
 )
+from captum_classpattern.visualization.scans import draw_scan
 
 SUSPICIOUS, NOTHING, INCONCLUSIVE = "suspicious", "nothing found", "inconclusive"
 DRAWN, ROWS = 3, 10  # patterns in the figure; classes that a notebook shows
