@@ -200,7 +200,9 @@ def sum_channels(raw: Tensor, shape: Sequence[int]) -> Tensor:
             f"attributions of {shape[0]} images must be ({shape[0]}, C, h, w), got "
             f"{tuple(raw.shape)}"
         )
-    maps = raw.detach().cpu().double().sum(1, keepdim=True)
+    maps = raw.detach().cpu().double()
+    same = bool((maps == maps[:, :1]).all())  # such as a mask, which stays between 0 and 1
+    maps = maps[:, :1] if same else maps.sum(1, keepdim=True)
     if not bool(maps.isfinite().all()):
         raise ValueError("its map has NaN or infinite values, which cannot be ranked")
     if maps.shape[2:] != tuple(shape[2:]):

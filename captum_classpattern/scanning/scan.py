@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ SHARED = 0.5  # share of the largest excess that the median class must have in a
 WORDS = {"additive": "a small perturbation of all pixels", "warp": "a smooth warp"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Scan:
     r"""
     What a scan found, and how sure it is.
@@ -83,11 +83,15 @@ class Scan:
     alpha: float
     family: str
     notes: list[str]
-    profile: Profile = field(repr=False)
-    references: ReferenceSet = field(repr=False)
-    class_names: list[str] = field(repr=False)
-    tests: Mapping[str, ConformalTest] = field(repr=False)
-    source: str | None = field(default=None, repr=False)
+    profile: Profile
+    references: ReferenceSet
+    class_names: list[str]
+    tests: Mapping[str, ConformalTest]
+    source: str | None = None
+
+    def __repr__(self) -> str:
+        p = "no p-value" if self.p_value is None else f"p = {self.p_value:.2g}"
+        return f"Scan({self.verdict}, {self.target_name}, {p})"
 
     @property
     def test(self) -> ConformalTest:

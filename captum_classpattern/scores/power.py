@@ -25,7 +25,7 @@ from captum_classpattern.scores.tables import as_table
 ENOUGH_IMAGES = 100  # with fewer, no power is said to beat its controls
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PredictivePower:
     """Share of held-out images that the model classifies as the pattern's class once stamped.
 
@@ -37,6 +37,9 @@ class PredictivePower:
     interval: tuple[float, float]
     n: int
     without: float
+
+    def __repr__(self) -> str:
+        return f"PredictivePower({self})"
 
     @property
     def lift(self) -> float:

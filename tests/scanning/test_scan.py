@@ -73,6 +73,7 @@ def with_copies(references, n):
 def test_a_backdoor_is_suspicious_and_its_pattern_shows_it(references):
     found = scan(Net(7, backdoor=2).eval(), random_images(), references=references, alpha=0.2)
     assert (found.verdict, found.target, found.p_value) == ("suspicious", 2, 0.2)
+    assert repr(found) == "Scan(suspicious, owl, p = 0.2)"
     assert found.reason.startswith("owl has a pattern unlike those of the 4 clean references (p =")
     pattern = found.pattern
     assert f"{pattern.info['mask_pixels']} pixels turn 100% of other images" in found.reason

@@ -241,6 +241,8 @@ def test_a_photo_stays_small():
 
 
 def test_the_names_of_plain_reprs():
+    power = power_of(90, 100, 1)
+    assert repr(power) == f"PredictivePower({power})"
     found = finding(1, "white", 90, class_name="dog")
     powers = "0.05: 90.0% (controls at most 3.0%), 0.01: 2.0% (controls at most 1.0%)"
     assert repr(found) == f"Finding(dog, white canvas, power at area {powers})"
