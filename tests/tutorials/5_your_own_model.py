@@ -3,9 +3,9 @@
 right, *wrong = accuracy.values()
 assert right > 0.8, "the normalisation is right"
 assert right > max(wrong) + 0.15, "and a wrong one is revealed by its accuracy"
-assert abs(horse.accuracy - right) < 0.1, "explain_class saw the same model"
+assert abs(best.accuracy - right) < 0.1, "explain_class saw the same model"
 
-scores = horse.scores[0.05]
+scores = best.scores[0.05]
 assert scores.beats_controls, "above all controls"
 assert scores.power.value < 0.9, "and not on almost any image"
 integrated_gradients = cp.predictive_power(model, rival, held_out)
