@@ -22,7 +22,7 @@ from captum_classpattern.comparison.records import cut_from_canvas, search_names
 from captum_classpattern.comparison.tables import mean_power
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.report.figures import draw_figures
-from captum_classpattern.report.page import write_page
+from captum_classpattern.report.page import write_report_page
 from captum_classpattern.scores.intervals import Estimate
 
 SMALL_AREA = 0.01  # shown next to the area of the comparison
@@ -132,7 +132,7 @@ def write_comparison(comparison: Comparison, out: Path, title: str) -> None:
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / "comparison.json", (comparison.to_json() + "\n").encode())
     drawn = draw_figures(comparison, {})
-    write_page(comparison, out / "report.html", drawn, title=title)
+    write_report_page(comparison, out / "report.html", drawn, title=title)
     for model in comparison.models:
         records = comparison.select(model=model, kind=comparison.kinds[0])
         if records:

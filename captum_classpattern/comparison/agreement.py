@@ -323,7 +323,7 @@ def _verdict_row(row: Mapping[str, Any]) -> list[str]:
     cells = [
         *(row["method"], row["ranking"], row["test"]),
         *(_with_interval(row, name, 1) for name in ("between_seeds", "after")),
-        row["verdict"] or "fewer than five classes",
+        row["verdict"] or f"fewer than {FEWEST_CLASSES} classes",
     ]
     if "power_above_random" in row:
         cells.append(f"{_with_interval(row, 'power_above_random', 100)} points")

@@ -7,7 +7,13 @@ from typing import Any
 
 from captum_classpattern.class_names import file_safe
 from captum_classpattern.gallery.source import ClassEntry, Model
-from captum_classpattern.pages import encode, new_environment, read_style, read_template
+from captum_classpattern.pages import (
+    encode,
+    new_environment,
+    policy,
+    read_style,
+    read_template,
+)
 from captum_classpattern.pattern import pixels_kept
 from captum_classpattern.report.formats import (
     SPACE,
@@ -20,10 +26,7 @@ from captum_classpattern.scores.intervals import Interval, wilson
 from captum_classpattern.scores.power import ENOUGH_IMAGES
 from captum_classpattern.surveys import Scores
 
-POLICY = (
-    "default-src 'none'; img-src 'self' file: data:; script-src 'self' file:; "
-    "style-src 'self' file:; base-uri 'none'; form-action 'none'"
-)
+OWN_FILES = "'self' file:"  # opened from the disk or from a server
 SMALL = 128  # pixels: up to this size, thumbnails show each pixel as a square
 
 
@@ -117,7 +120,7 @@ class Pages:
         }
         environment.globals |= {
             "title": self.title,
-            "policy": POLICY,
+            "policy": policy(f"{OWN_FILES} data:", script=OWN_FILES, style=OWN_FILES),
             "enough": ENOUGH_IMAGES,
             "many": many,
             "names_model": many or title is None,

@@ -4,8 +4,9 @@ from captum_classpattern.pages.templating import (
     encode,
     hash_source,
     new_environment,
+    policy,
     read_style,
     read_template,
 )
 
-__all__ = ["encode", "hash_source", "new_environment", "read_style", "read_template"]
+__all__ = ["encode", "hash_source", "new_environment", "policy", "read_style", "read_template"]

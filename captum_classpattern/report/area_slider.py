@@ -129,7 +129,7 @@ def _data(
 
 def _strongest(comparison: Comparison, names: Sequence[str], records: Records) -> Record:
     """The pattern that the slider shows first: of the first method, the one with most power."""
-    of_first = next([r for r in records.values() if r.name == name] for name in names)
+    of_first = [record for record in records.values() if record.name == names[0]]
     return max(of_first, key=lambda record: record.powers[comparison.area].value)
 
 

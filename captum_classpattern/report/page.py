@@ -9,10 +9,12 @@ from markupsafe import Markup
 from captum_classpattern._files import write_atomically
 from captum_classpattern.comparison import Comparison
 from captum_classpattern.comparison.records import counted
+from captum_classpattern.comparison.verdicts import FOUND_AT_ALL
 from captum_classpattern.pages import (
     encode,
     hash_source,
     new_environment,
+    policy,
     read_style,
     read_template,
 )
@@ -27,6 +29,7 @@ from captum_classpattern.report.tables import (
     tables,
     text_cell,
 )
+from captum_classpattern.scores.intervals import FEWEST_CLASSES
 
 TEMPLATES = Path(__file__).with_name("templates")
 TITLE = "Class patterns and other methods"
@@ -40,13 +43,15 @@ READING = {
     "canvases are images with a backdoor's trigger.",
     "Controls": "Simple ways to choose as many pixels, which a method must beat. No pattern: the "
     "images as they are. RandomPixels: pixels at random. BestCrop: the best square. ClassMean: "
-    "pixels that are close to the mean image of the class.",
+    "pixels that are close to the mean image of the class. NearestImage and "
+    "NearestFeatures: those closest to the nearest other image of the class. BestRandomMask: the "
+    "best of many random masks.",
     "95 % interval": "For one canvas, it is over the images. For a mean, it is over the classes: "
-    "how much the mean would change with other classes. With fewer than five classes it is over "
-    "the images, and holds for these classes alone.",
+    f"how much the mean would change with other classes. With fewer than {FEWEST_CLASSES} classes "
+    "it is over the images, and holds for these classes alone.",
     "Verdict": "A method comes first if its power is above that of every other method and above "
     "no pattern: the 95 % interval of each difference, paired by canvas, lies above 0. A trigger "
-    "counts as found from an IoU of 0.1.",
+    f"counts as found from an IoU of {FOUND_AT_ALL:g}.",
     "Limits": "A strong pattern does not prove a backdoor: clean classes can have strong patterns, "
     "too. The slider starts with the strongest pattern, so its power is not typical.",
 }
@@ -102,10 +107,10 @@ def write_report(
         ('report.html', True)
     """
     drawn = draw_figures(comparison, figures or {})
-    return write_page(comparison, path, drawn, title=title, verdicts=verdicts)
+    return write_report_page(comparison, path, drawn, title=title, verdicts=verdicts)
 
 
-def write_page(
+def write_report_page(
     comparison: Comparison,
     path: str | Path,
     figures: Sequence[PageFigure],
@@ -121,8 +126,7 @@ def write_page(
         title=title,
         script=script,
         style=style,
-        policy=f"default-src 'none'; img-src data:; script-src {hash_source(script)}; "
-        f"style-src {hash_source(style)}; base-uri 'none'; form-action 'none'",
+        policy=policy("data:", script=hash_source(script), style=hash_source(style)),
         models=_models(comparison),
         summary=_summary(comparison),
         interrupted=comparison.settings.get("complete") is False,

@@ -135,40 +135,42 @@ def explain_class(
     }
     check_settings(**settings)
     classifier = _as_classifier(model, mean, std, class_names)
-    search = _numbered(classifier, images, labels, class_names, "images")
-    names = _names(classifier, search, class_names)
-    listed = None if names is None else names.names
-    number = _class_number(target, names, classifier)
-    if held_out is None:
-        search, unseen = search.halves(seed)
-    else:
-        unseen = _numbered(classifier, held_out, None, listed, "held-out images")
-    task = plan_search(classifier, search, unseen, classes=[number], classes_together=1, **settings)
-    found = Survey(n_classes=task.n_classes, search=task)
-    _check_gradient(classifier, search.take([0]))
-    passes = _passes(search, unseen, number, canvases, budget, n_steps)
-    limit = None if max_seconds is None else max_seconds * len(canvases)
-    timed = search.subset(range(min(TIMED, internal_batch_size or TIMED, len(search))))
-    label = class_name(listed, number)
-    with _progress(classifier, timed, number, label, passes, limit, show_progress):
-        [best] = found.best_canvases()
-    with preserve_state(classifier, seed):
-        examples = stamp_examples(classifier, best.pattern.topk(area), unseen, listed, seed)
-    named = [
-        replace(
-            finding,
-            class_name=finding.class_name if listed is None else label,
-            accuracy=task.accuracy,
-            search_images=len(search),
-            held_out_images=len(unseen),
-            model=classifier,
-            held_out=unseen.with_class_names(listed),
+    with preserve_state(classifier, seed):  # says once that a model is in train mode
+        search = _numbered(classifier, images, labels, class_names, "images")
+        names = _names(classifier, search, class_names)
+        listed = None if names is None else names.names
+        number = _class_number(target, names, classifier)
+        if held_out is None:
+            search, unseen = search.halves(seed)
+        else:
+            unseen = _numbered(classifier, held_out, None, listed, "held-out images")
+        task = plan_search(
+            classifier, search, unseen, classes=[number], classes_together=1, **settings
         )
-        for finding in found
-    ]
-    others = tuple(finding for finding in named if finding.canvas != best.canvas)
-    [own] = [finding for finding in named if finding.canvas == best.canvas]
-    return replace(own, others=others, examples=examples)
+        found = Survey(n_classes=task.n_classes, search=task)
+        _check_gradient(classifier, search.take([0]))
+        passes = _passes(search, unseen, number, canvases, budget, n_steps)
+        limit = None if max_seconds is None else max_seconds * len(canvases)
+        timed = search.subset(range(min(TIMED, internal_batch_size or TIMED, len(search))))
+        label = class_name(listed, number)
+        with _progress(classifier, timed, number, label, passes, limit, show_progress):
+            [best] = found.best_canvases()
+        examples = stamp_examples(classifier, best.pattern.topk(area), unseen, listed, seed)
+        named = [
+            replace(
+                finding,
+                class_name=finding.class_name if listed is None else label,
+                accuracy=task.accuracy,
+                search_images=len(search),
+                held_out_images=len(unseen),
+                model=classifier,
+                held_out=unseen.with_class_names(listed),
+            )
+            for finding in found
+        ]
+        others = tuple(finding for finding in named if finding.canvas != best.canvas)
+        [own] = [finding for finding in named if finding.canvas == best.canvas]
+        return replace(own, others=others, examples=examples)
 
 
 def _as_classifier(model: Any, mean: Any, std: Any, class_names: Any) -> Classifier:
@@ -185,6 +187,9 @@ def _as_classifier(model: Any, mean: Any, std: Any, class_names: Any) -> Classif
             f"`mean` and `std` need an nn.Module, got {type(model).__name__}: normalise the images "
             "inside your function, and leave out `mean` and `std`"
         )
+    if normalises and (mean is None or std is None):
+        given, missing = ("mean", "std") if std is None else ("std", "mean")
+        raise ValueError(f"there is a `{given}` but no `{missing}`: give both, or neither")
     is_plain = isinstance(model, nn.Module) and not isinstance(model, PixelClassifier)
     if is_plain and (normalises or class_names is not None):
         return PixelClassifier(model, mean, std, class_names=class_names)
@@ -290,7 +295,7 @@ def _progress(
     seconds = seconds if limit is None else min(seconds, limit)
     show = seconds > LONG if show_progress is None else show_progress
     about = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
-    text = f"{label}: about {passes:,} passes, {about}"
+    text = f"{label}: about {passes:,} passes, at most {about}"
     options = {"mininterval": 1.0, "disable": not show}
     with tqdm(total=passes, desc=text, unit=" passes", unit_scale=True, **options) as bar:
         with passes_on(bar):

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from captum_classpattern._files import write_atomically
-from captum_classpattern.pages import encode, new_environment, read_style
+from captum_classpattern.pages import encode, new_environment, policy, read_style
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.power import PredictivePower
 from captum_classpattern.visualization.drawing import on_neutral
@@ -26,13 +26,13 @@ from captum_classpattern.visualization.formats import (
     percent_area,
     percent_range,
 )
+from captum_classpattern.visualization.style import EDGE
 
 SIDE, MOST_PIXELS = 128, 224  # of a picture: small ones are enlarged, large ones reduced
 THUMBNAIL = 112  # pixels of a photo that is only shown for comparison
 DPI = 80  # of figures
 FIGURE = "display:inline-block;margin:0 12px 8px 0;vertical-align:top;max-width:{}px"
-EDGE = "outline:1px solid #c4cad1"  # so that a white canvas shows
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'"
+OUTLINE = f"outline:1px solid {EDGE}"  # so that a white canvas shows
 
 
 def fragment(title: str, *parts: Markup) -> str:
@@ -46,7 +46,7 @@ def write_page(path: str | PathLike[str], title: str, *parts: Markup) -> Path:
     environment = new_environment()
     page = environment.get_template("page.html").render(
         title=title,
-        policy=POLICY,
+        policy=policy("data:", style="'unsafe-inline'"),
         style=read_style(environment),
         content=Markup("\n").join(parts),
     )
@@ -121,7 +121,7 @@ def figure_png(figure: Any, dpi: int) -> tuple[bytes, tuple[int, int]]:
 def _figure(data: bytes, width: int, height: int, alt: str, caption: str) -> Markup:
     source = f"data:image/png;base64,{b64encode(data).decode()}"
     image = Markup('<img src="{}" width="{}" height="{}" alt="{}" style="{}">').format(
-        source, width, height, alt, EDGE
+        source, width, height, alt, OUTLINE
     )
     text = Markup("\n<figcaption>{}</figcaption>").format(caption) if caption else ""
     style = FIGURE.format(max(width, SIDE))

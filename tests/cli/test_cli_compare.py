@@ -290,7 +290,7 @@ def test_no_column_is_repeated(area, columns, capsys):
 
 def test_a_figure_has_the_same_rows_as_in_the_report(tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(comparing_module, "write_page", lambda *a, **k: drawn.extend(a[2]))
+    monkeypatch.setattr(comparing_module, "write_report_page", lambda *a, **k: drawn.extend(a[2]))
     write_comparison(
         small(canvases=SEARCH[:14], targets=[0] * 14, methods={"RandomPixels": RandomPixels}),
         tmp_path,

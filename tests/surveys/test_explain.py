@@ -272,7 +272,7 @@ def test_a_finding_stamps_plots_and_makes_a_table(images, found, tmp_path):
     assert list(table["canvas"]) == [found.canvas, *(each.canvas for each in found.others)]
     assert table["power"][0] == found.scores[0.2].power.value
     _, axes = found.plot(use_pyplot=False)
-    assert axes.shape == (1, 7)
+    assert axes.shape == (1, 6)
     assert axes[0, 6].texts[0].get_text() == percent(found.scores[0.2].power.value)
     assert found.to_html(tmp_path / "page.html").read_text().startswith("<!doctype html>")
     matplotlib.pyplot.close("all")
@@ -289,7 +289,7 @@ def test_a_finding_stamps_plots_and_makes_a_table(images, found, tmp_path):
         ({"class_names": NAMES[:2]}, ValueError, "2 class names were given, but the model has 3"),
         ({"canvases": {"red": 1}}, ValueError, "canvases has the kind 'red'"),
         ({"area": 2.0}, ValueError, "area"),
-        ({"mean": 3.0}, ValueError, "mean must be in units where pixels lie in"),
+        ({"mean": 3.0, "std": 1.0}, ValueError, "mean must be in units where pixels lie in"),
     ],
 )
 def test_errors_say_what_to_do(net, images, change, error, text):
@@ -330,7 +330,9 @@ def test_progress_is_drawn_if_it_takes_long(net, images, capsys, monkeypatch):
     slow = explain_class(net, images, target=1, **QUICK)
     out, err = capsys.readouterr()
     assert out == ""
-    passes, minutes = re.search(r"class 1: about ([\d,]+) passes, (\d+) min: ", err).groups()
+    passes, minutes = re.search(
+        r"class 1: about ([\d,]+) passes, at most (\d+) min: ", err
+    ).groups()
     assert round(int(passes.replace(",", "")) / 60) == int(minutes)
     assert "100%" in err
     explain_class(net, images, target=1, show_progress=False, **QUICK)
@@ -357,3 +359,15 @@ def test_the_estimate_is_about_what_is_spent(net, images, settings, monkeypatch)
     assert sum(searched) <= spent + scored + 3 * 60 / 2  # the best of each pool is judged once more
     assert sum(searched) == sum(noted) - rest >= min(0.95 * (spent + scored), sum(noted))
     assert 0 <= rest < 0.6 * sum(noted)
+
+
+@pytest.mark.parametrize(("given", "missing"), [("mean", "std"), ("std", "mean")])
+def test_a_mean_needs_a_std(net, images, given, missing):
+    with pytest.raises(ValueError, match=f"there is a `{given}` but no `{missing}`: give both"):
+        explain_class(net, images, target=1, **{given: 0.5}, **QUICK)
+
+
+def test_train_mode_is_said_once(net, images):
+    with pytest.warns(UserWarning) as caught:
+        explain_class(copy.deepcopy(net).train(), images, target=1, **QUICK)
+    assert [str(one.message)[:28] for one in caught] == ["the model is in train mode: "]
