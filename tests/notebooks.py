@@ -79,7 +79,7 @@ def imported_modules(tree):
 
 def shows_a_picture(output):
     data = output.get("data", {})
-    return "image/png" in data or "<img" in data.get("text/html", "")
+    return any(kind.startswith("image/") for kind in data) or "<img" in data.get("text/html", "")
 
 
 def without_progress(outputs):

@@ -119,9 +119,18 @@ def test_it_was_committed_after_a_full_run(path):
 
 @by_name(NOTEBOOKS)
 def test_it_begins_with_a_picture(path):
-    cells = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
-    outputs = [output for cell in cells[:2] for output in cell.outputs]
-    assert any(map(shows_a_picture, outputs)), "no picture below the first two code cells"
+    title, first = nbformat.read(path, 4).cells[:2]
+    linked = re.search(r"!\[.+\]\((.+)\)", title.source)
+    assert linked is None or (TUTORIALS / linked[1]).is_file()
+    assert linked or any(map(shows_a_picture, first.outputs)), "no picture in the first two cells"
+
+
+@by_name(NOTEBOOKS)
+def test_a_finding_is_printed_with_its_controls(path):
+    outputs = outputs_of(nbformat.read(path, 4))
+    texts = [output.get("data", {}).get("text/plain", "") for output in outputs]
+    findings = [text for text in texts if text.startswith("Finding(")]
+    assert not [text for text in findings if "controls at most" not in text]
 
 
 @by_name(NOTEBOOKS)
@@ -161,8 +170,9 @@ def test_it_imports_the_package_from_its_top_level(path):
 @by_name(NOTEBOOKS)
 def test_its_outputs_have_no_local_paths(path):
     for output in outputs_of(nbformat.read(path, 4)):
-        contents = [output.get("text", ""), *output.get("data", {}).values()]
-        texts = [PICTURE_DATA.sub("", text) for text in contents if not text.startswith("iVBOR")]
+        data = output.get("data", {})
+        contents = [data[kind] for kind in data if not kind.startswith("image/")]
+        texts = [PICTURE_DATA.sub("", text) for text in (output.get("text", ""), *contents)]
         assert not [found for text in texts if (found := LOCAL_PATH.search(text))]
 
 
