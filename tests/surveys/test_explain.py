@@ -273,7 +273,7 @@ def test_a_finding_stamps_plots_and_makes_a_table(images, found, tmp_path):
     assert table["power"][0] == found.scores[0.2].power.value
     _, axes = found.plot(use_pyplot=False)
     assert axes.shape == (1, 6)
-    assert axes[0, 6].texts[0].get_text() == percent(found.scores[0.2].power.value)
+    assert axes[0, 5].texts[0].get_text() == percent(found.scores[0.2].power.value)
     assert found.to_html(tmp_path / "page.html").read_text().startswith("<!doctype html>")
     matplotlib.pyplot.close("all")
 
@@ -368,6 +368,6 @@ def test_a_mean_needs_a_std(net, images, given, missing):
 
 
 def test_train_mode_is_said_once(net, images):
-    with pytest.warns(UserWarning) as caught:
+    with pytest.warns(UserWarning, match="the model is in train mode") as caught:
         explain_class(copy.deepcopy(net).train(), images, target=1, **QUICK)
-    assert [str(one.message)[:28] for one in caught] == ["the model is in train mode: "]
+    assert sum("train mode" in str(one.message) for one in caught) == 1
