@@ -26,6 +26,7 @@ Classifier: TypeAlias = Callable[..., Tensor]
 MIN_LABELLED = 20  # images, to tell whether a model is guessing
 MIN_GAIN = 0.1  # of the way from chance to perfect accuracy: less is close to guessing
 WRONG_SHAPE = re.compile(r"\b(shape|size|dim|channel|height|width)", re.IGNORECASE)  # in errors
+WRONG_CODE = re.compile(r"contiguous|stride|tensor number", re.IGNORECASE)  # of view, of cat
 
 
 class PixelClassifier(nn.Module):
@@ -364,19 +365,20 @@ def _checked_logits(
 
 @contextmanager
 def _shape_errors(images: Tensor) -> Iterator[None]:
-    """Says what to do if the model in this block does not accept the shape of its images."""
+    """Says what to check if the model in this block fails at the shape of a tensor."""
     try:
         yield
     except (RuntimeError, AssertionError) as error:  # torchvision's and timm's ViTs assert
         text = next(reversed(str(error).strip().splitlines()), "")  # TorchScript's traceback first
-        if isinstance(error, torch.OutOfMemoryError) or not WRONG_SHAPE.search(text):
+        known = WRONG_SHAPE.search(text) and not WRONG_CODE.search(text)
+        if isinstance(error, torch.OutOfMemoryError) or not known:
             raise
         raise ValueError(
-            f"the model does not accept images of shape {tuple(images.shape[1:])} ({text})"
+            f"the model failed on images of shape {tuple(images.shape[1:])} ({text})"
             + (
                 _if_channels_last(images.shape)
-                or ": give images of the size and the channels that it was trained on; load_images "
-                "has `size` and `channels` for that"
+                or ": are size and channels those that it was trained on? load_images has `size` "
+                "and `channels` for that; otherwise look for the error in the model"
             )
         ) from error
 

@@ -282,9 +282,10 @@ def test_a_new_mean_is_used_at_once():
     ids=["size", "channels", "too small", "ViT"],
 )
 def test_images_of_a_shape_that_the_model_does_not_accept(network):
-    with pytest.raises(ValueError, match=r"does not accept images of shape \(3, 5, 6\)") as caught:
+    with pytest.raises(ValueError, match=r"model failed on images of shape \(3, 5, 6\)") as caught:
         check_classifier(network, IMAGES[:1], [])
     assert str(caught.value.__cause__).strip().splitlines()[-1] in str(caught.value)
+    assert "are size and channels those that it was trained on?" in str(caught.value)
     assert "load_images has `size` and `channels` for that" in str(caught.value)
 
 
@@ -319,6 +320,24 @@ def test_other_errors_of_a_model_stay(error):
     with pytest.raises(type(error)) as caught:
         check_classifier(fail, IMAGES[:1], [])
     assert caught.value is error
+
+
+def views_permuted(images):
+    return images.permute(0, 2, 3, 1).view(len(images), -1)
+
+
+def joins_unequal(images):
+    return torch.cat([images[..., :1], images[:, :1, :2, :2]], dim=1).flatten(1)
+
+
+@pytest.mark.parametrize(
+    ("forward", "text"),
+    [(views_permuted, "view size is not compatible"), (joins_unequal, "Sizes of tensors must mat")],
+)
+def test_mistakes_in_a_model_are_not_blamed_on_the_images(forward, text):
+    with pytest.raises(RuntimeError, match=text) as caught:
+        check_classifier(forward, IMAGES[:1], [])
+    assert "images of shape" not in str(caught.value)
 
 
 @pytest.mark.parametrize("given", ["model.pt", Path("model.pt"), {"fc.weight": torch.ones(1)}, 3])

@@ -1,15 +1,19 @@
 """The table "Does it work on my model?" of the documentation, a test for each of its rows."""
 
+import re
 import warnings
 from collections import OrderedDict
+from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from torchvision.models import SwinTransformer, VisionTransformer
 
 import captum_classpattern as cp
 
+PAGE = Path(__file__).parents[1] / "docs" / "bring_your_own_model.md"
 SIDE, CLASSES = 16, 3
 QUICK = {
     "area": 0.1,
@@ -102,9 +106,33 @@ def test_any_network_without_a_setting(make):
     assert levels[0] > max(levels[1:])
 
 
-def test_one_channel():
-    found = explain(cnn(1).eval(), channels=1, mean=0.5, std=0.5)
+def test_normalised_images(net, expected):
+    """A network whose first layer undoes the mean and std is the same classifier."""
+    mean, std = (0.25, 0.5, 0.75), (0.5, 0.25, 0.125)
+    undo = nn.Conv2d(3, 3, 1)
+    with torch.no_grad():
+        undo.weight.copy_(torch.diag(torch.tensor(std)).view(3, 3, 1, 1))
+        undo.bias.copy_(torch.tensor(mean))
+    network = nn.Sequential(undo, *net).eval()
+    assert_same(explain(network, mean=mean, std=std), expected)
+    with pytest.raises(AssertionError):
+        assert_same(explain(network), expected)
+
+
+def test_one_channel(tmp_path):
+    """Files are read with one channel, and explained as such a Tensor is."""
+    network = cnn(1).eval()
+    values = (255 * some_images(1)).round().byte()
+    for i, (image, label) in enumerate(zip(values, LABELS.tolist())):
+        path = tmp_path / f"{label}" / f"{i:02d}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(image[0].numpy()).convert("RGB").save(path)
+    source = cp.load_images(tmp_path, size=SIDE, channels=1)
+    order = LABELS.argsort(stable=True)
+    found = cp.explain_class(network, source, target=1, **QUICK)
     assert found.pattern.canvas.shape == (1, SIDE, SIDE)
+    tensors = cp.explain_class(network, values[order] / 255, LABELS[order], 1, **QUICK)
+    assert_same(found, tensors)
 
 
 def test_ones_own_head(net, expected):
@@ -196,7 +224,7 @@ def test_other_forms_of_a_model(net, expected, form):
         warnings.filterwarnings("ignore", ".*torch.jit", DeprecationWarning)
         model = make()
         assert_same(explain(model), expected)
-        explain(model, precision="auto")
+        assert_same(explain(model, precision="auto"), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
@@ -234,7 +262,8 @@ def test_detection_and_segmentation_are_refused_unless_a_function_gives_one_logi
 def test_a_label_of_a_model_of_several_labels_is_a_model_of_two_classes():
     network = cnn(outputs=5).eval()
     several = torch.randint(2, (60, 5))
-    with pytest.raises(ValueError, match="labels"):
+    text = r"images has 60 images, so its labels must have shape \(60,\), got \(60, 5\)"
+    with pytest.raises(ValueError, match=text):
         explain(network, labels=several)
 
     def third_label(images):
@@ -245,3 +274,31 @@ def test_a_label_of_a_model_of_several_labels_is_a_model_of_two_classes():
     found = explain(third_label, labels=labels)
     without = some_images()[labels == 0]
     assert network(found.stamp(without))[:, 3].mean() > network(without)[:, 3].mean()
+
+
+ROWS = {
+    "a convolutional network": test_any_network_without_a_setting,
+    "a vision transformer, Swin, an MLP-Mixer": test_any_network_without_a_setting,
+    "expects normalised images": test_normalised_images,
+    "takes images with one channel": test_one_channel,
+    "has its own head or classes": test_ones_own_head,
+    "returns a tuple or a dict": test_output_picks_the_logits_of_a_tuple_or_dict,
+    "has one output": test_one_output,
+    "ends in a softmax or log-softmax": test_a_softmax_or_its_logarithm_at_the_end,
+    "is wrapped in DataParallel, traced or scripted": test_other_forms_of_a_model,
+    "has several labels per image": (
+        test_a_label_of_a_model_of_several_labels_is_a_model_of_two_classes
+    ),
+    "detects or segments": (
+        test_detection_and_segmentation_are_refused_unless_a_function_gives_one_logit_per_class
+    ),
+    "has no gradient": test_a_model_without_a_gradient_is_refused,
+}
+
+
+def test_each_row_of_the_page_has_a_test():
+    _, table = re.split(r"\| your model \|.*\n\|---.*\n", PAGE.read_text())
+    rows = re.findall(r"^\| (.*?) \|", table.partition("\n\n")[0], re.MULTILINE)
+    assert len(rows) == len(ROWS)
+    for row, start in zip(rows, ROWS):
+        assert row.startswith(start)

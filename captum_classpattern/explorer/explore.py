@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+import torch
+
 from captum_classpattern._validation import ArgumentTypeError, check_same_shape, check_seed
 from captum_classpattern.class_names import ClassNames
-from captum_classpattern.classifier import Classifier, preserve_state
+from captum_classpattern.classifier import Classifier, PixelClassifier, preserve_state
 from captum_classpattern.explorer.panel import Example
 from captum_classpattern.explorer.widget import Explorer, import_ipywidgets
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels
@@ -21,7 +23,7 @@ CHUNK = 32  # of candidates that are looked at together
 
 
 def explore(
-    results: "Survey | Finding | Pattern | Sequence[Finding | Pattern]",
+    results: Survey | Finding | Pattern | Sequence[Finding | Pattern],
     model: Classifier | None = None,
     images: "Images | None" = None,
     labels: Labels = None,
@@ -39,7 +41,8 @@ def explore(
         results (Survey, Finding, Pattern or a list): What to show. The search of a survey is
             finished first.
         model (Callable, optional): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
-            Default: None (the one that was searched; what was loaded from files needs one).
+            Default: None (the one that was searched; patterns from files need one, and so do
+            results of several models).
         images (LabelledImages, Tensor, Dataset or DataLoader, optional): Images to stamp, (C, H, W)
             each, in [0, 1]. At most eight are offered, chosen at random among those that are not of
             the class and were not used in the search. Default: None (the held-out images of the
@@ -54,8 +57,9 @@ def explore(
     Raises:
         ImportError: If ipywidgets is not installed.
         TypeError: If ``results`` are of another type.
-        ValueError: If there are no patterns or no model, if all images were used in the search, or
-            if model, patterns and images do not fit.
+        ValueError: If there are no patterns, no model or several models, if all images were used in
+            the search of the first class (of another class, the widget says so), or if model,
+            patterns and images do not fit.
 
     Examples::
 
@@ -69,16 +73,11 @@ def explore(
     import_ipywidgets()
     check_seed(seed)
     findings = _findings(results)
-    holders = [results, *findings]
+    holders = [*(results if isinstance(results, Sequence) else [results]), *findings]
     if model is None:
-        model = _first_known("model", holders)
-    if model is None:
-        raise ValueError(
-            "`model` is missing: these results do not hold their classifier; call "
-            "explore(results, model, images)"
-        )
+        model = _only_model(_known("model", holders))
     if images is None:
-        source = _first_known("held_out", holders)
+        source = next(iter(_known("held_out", holders)), None)
     else:
         source = _numbered(model, images, labels)
     names = None if source is None else source.class_names
@@ -95,6 +94,7 @@ def explore(
         seen = [p for f in findings if f.target == target for p in f.patterns.values()]
         return [] if source is None else _examples(source, target, seen, names, seed)
 
+    examples_of(findings[0].target)  # an error here, not in the widget
     return Explorer(findings, model, examples_of, names)
 
 
@@ -122,16 +122,47 @@ def _findings(results: Any) -> list[Finding]:
     return found
 
 
-def _first_known(name: str, holders: Sequence[Any]) -> Any:
-    """The classifier or the held-out images that the results hold; None if they hold none."""
-    known = (getattr(holder, name, None) for holder in holders)
-    return next((value for value in known if value is not None), None)
+def _known(name: str, holders: Sequence[Any]) -> list[Any]:
+    """The classifiers or the held-out images that the results hold."""
+    known = [getattr(holder, name, None) for holder in holders]
+    return [value for value in known if value is not None]
+
+
+def _only_model(models: Sequence[Classifier]) -> Classifier:
+    """The classifier of the results; an error if they hold none or several."""
+    distinct: list[Classifier] = []
+    for model in models:
+        if not any(_is_same(model, other) for other in distinct):
+            distinct.append(model)
+    if not distinct:
+        raise ValueError(
+            "`model` is missing: these results do not hold their classifier; call "
+            "explore(results, model, images)"
+        )
+    if len(distinct) > 1:
+        raise ValueError(
+            f"these results are of {len(distinct)} models: explore one model at a time, or give "
+            "`model`"
+        )
+    return distinct[0]
+
+
+def _is_same(model: Classifier, other: Classifier) -> bool:
+    """Whether these are one classifier; each call of ``explain_class`` may wrap it anew."""
+    if not (isinstance(model, PixelClassifier) and isinstance(other, PixelClassifier)):
+        return model == other
+    return (
+        model.model is other.model
+        and model.output == other.output
+        and torch.equal(model.mean, other.mean)
+        and torch.equal(model.std, other.std)
+    )
 
 
 def _as_finding(pattern: Pattern) -> Finding:
     """A pattern without scores."""
     name = pattern.info.get("class_name")
-    return Finding({pattern.area: pattern}, "canvas", {}, None if name is None else str(name))
+    return Finding({pattern.area: pattern}, "", {}, None if name is None else str(name))
 
 
 def _numbered(model: Classifier, images: Images, labels: Labels) -> LabelledImages:

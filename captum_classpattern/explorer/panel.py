@@ -28,12 +28,11 @@ NUMBER = "flex:0 0 52px;text-align:right;font-variant-numeric:tabular-nums"
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """An image (C, H, W) to stamp, what it is called, what it is, and a remark on it."""
+    """An image (C, H, W) to stamp, what it is called, and what it is."""
 
     image: Tensor
     name: str
     kind: str = "image"
-    remark: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +50,10 @@ def panel(
     example: Example | None,
     stamped: Stamped | None,
     names: Sequence[str] | None,
-) -> str:
-    """Canvas, pattern, image, and the image with the pattern; predictions and power below."""
+    remark: str,
+) -> Markup:
+    """Canvas, pattern, image, and the image with the pattern; predictions and power below, and a
+    remark on the image."""
     label, kept = finding.label, kept_text(cut)
     canvas = picture(finding.pattern.canvas, f"canvas of {label}", least=SIDE)
     binary = pattern_picture(cut.binary, f"pattern of {label}, {kept}", least=SIDE)
@@ -75,14 +76,14 @@ def panel(
             ),
             _column("with the pattern", after, _predictions(stamped.after, finding.target, names)),
         ]
-        groups.append(_group(columns, _text(example.remark)))
+        groups.append(_group(columns, _text(remark)))
     style = f"{PICTURES};line-height:1.35;white-space:normal;margin-top:8px"
-    return str(Markup('<div style="{}">{}</div>').format(style, _joined(groups)))
+    return Markup('<div style="{}">{}</div>').format(style, _joined(groups))
 
 
 def canvas_name(finding: Finding) -> str:
-    """``white canvas``."""
-    return f"{finding.canvas} canvas".removeprefix("canvas ")
+    """``white canvas``; ``canvas`` if its kind is unknown."""
+    return f"{finding.canvas} canvas".strip()
 
 
 def kept_text(cut: Cut) -> str:

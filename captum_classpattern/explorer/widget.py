@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from io import BytesIO
 from typing import Any
 
@@ -38,6 +37,7 @@ class Explorer:
             is only one.
         area (SelectionSlider): The number of pixels.
         image (Dropdown): The image, by its place in the list.
+        next (Button): Shows the next image; after the last one, the first.
         upload (FileUpload): Takes an image of your own.
         panel (HTML): What all of these change.
         box (VBox): All of them, to place into other widgets.
@@ -53,12 +53,15 @@ class Explorer:
         widgets = import_ipywidgets()
         self._findings, self._model, self._names = list(findings), model, names
         self._examples_of, self._own = examples_of, list[Example]()
+        self._before: dict[Example, Tensor] = {}  # probabilities (K,) without a pattern
         self._quiet = False
         self._logits = self._checked_logits()
         wide, button = {"width": "100%", "max_width": "640px"}, {"width": "auto"}
         self.target = widgets.Dropdown(description="class")
         self.canvas = widgets.ToggleButtons(style={"button_width": "auto"})
-        self.area = widgets.SelectionSlider(options=[("", 0)], description="area", layout=wide)
+        self.area = widgets.SelectionSlider(
+            options=[("", 0)], description="area", layout=wide, continuous_update=False
+        )
         self.image = widgets.Dropdown(description="image")
         self.next = widgets.Button(description="next image", layout=button)
         self.upload = widgets.FileUpload(accept="image/*", description="your image", layout=button)
@@ -105,8 +108,8 @@ class Explorer:
     @property
     def stamped(self) -> Tensor | None:
         """The stamped image that is shown, (C, H, W); None without an image."""
-        shown = self._stamp()
-        return None if shown is None else shown.image
+        example = self._example
+        return None if example is None else self._stamp(example).cpu()
 
     # ---- what can be chosen
 
@@ -120,7 +123,10 @@ class Explorer:
         names = [canvas_name(finding) for finding in self._of_class(self.target.value)]
         _offer(self.canvas, [(name, place) for place, name in enumerate(numbered(names))])
         self.canvas.layout.display = "none" if len(names) == 1 else ""
-        self._examples = self._examples_of(self.target.value)
+        try:
+            self._examples, self._missing = self._examples_of(self.target.value), ""
+        except ValueError as error:  # the panel says why there are no images
+            self._examples, self._missing = [], str(error)
         self._offer_images(0)
         self._offer_areas()
 
@@ -156,26 +162,39 @@ class Explorer:
     def _example(self) -> Example | None:
         if not self._shown_examples:
             return None
-        example = self._shown_examples[int(self.image.value)]
-        used = image_hash(example.image) in (self.finding.pattern.seen or ())
-        return replace(example, remark=IN_SEARCH) if used else example
+        return self._shown_examples[int(self.image.value)]
 
-    def _stamp(self) -> Stamped | None:
-        """The chosen image with the pattern, and what the model predicts for both."""
-        if self._example is None:
-            return None
-        pattern = self.pattern
-        device, dtype = device_and_dtype(self._model, pattern.canvas)
-        image = self._example.image.to(device, dtype)
-        stamped = pattern.stamp(image)
+    def _on_device(self, image: Tensor) -> Tensor:
+        return image.to(*device_and_dtype(self._model, image))
+
+    def _stamp(self, example: Example) -> Tensor:
+        """The image with the pattern, where the model is."""
+        return self.pattern.stamp(self._on_device(example.image))
+
+    def _predict(self, image: Tensor) -> Tensor:
+        """The model's probabilities (K,)."""
         with preserve_state(self._model, 0), torch.no_grad():
-            logits = self._logits(torch.stack([image, stamped]))
-        before, after = logits.float().softmax(1).cpu()
-        return Stamped(stamped.cpu(), before, after)
+            return self._logits(image[None]).float().softmax(1)[0].cpu()
+
+    def _classify(self, example: Example) -> Stamped:
+        """The image with the pattern, and what the model predicts before and after."""
+        stamped = self._stamp(example)
+        if example not in self._before:  # another area does not change it
+            self._before[example] = self._predict(self._on_device(example.image))
+        return Stamped(stamped.cpu(), self._before[example], self._predict(stamped))
+
+    def _remark(self, example: Example) -> str:
+        used = image_hash(example.image) in (self.finding.pattern.seen or ())
+        return IN_SEARCH if used else ""
 
     def _redraw(self, note: str = "") -> None:
-        shown = panel(self.finding, self._cut, self._example, self._stamp(), self._names)
-        self.panel.value = shown + (paragraph(note) if note else "")
+        example = self._example
+        stamped, remark = None, ""
+        if example is not None:
+            stamped, remark = self._classify(example), self._remark(example)
+        shown = panel(self.finding, self._cut, example, stamped, self._names, remark)
+        note = note or self._missing
+        self.panel.value = str(shown + paragraph(note) if note else shown)
 
     def _checked_logits(self) -> Classifier:
         canvas = self._findings[0].pattern.canvas

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from captum_classpattern._validation import ArgumentTypeError, check_seed
+from captum_classpattern._validation import ArgumentTypeError, check_same_shape, check_seed
 from captum_classpattern.classifier import Classifier, device_and_dtype, preserve_state
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels
 from captum_classpattern.pattern import Pattern
@@ -86,7 +86,10 @@ def plot_patterns(
         *tuple[Figure, ndarray]*: The figure, and its axes, a row for each pattern.
 
     Raises:
-        ValueError: If there are no patterns, or as :func:`predictive_power`.
+        TypeError: If ``patterns`` is one pattern, or ``trigger`` is not a pattern.
+        ValueError: If there are no patterns, if a pattern has no controls in ``controls``, if
+            ``trigger`` has another shape than the canvases or no pixels, or as
+            :func:`predictive_power`.
 
     Examples::
 
@@ -99,6 +102,8 @@ def plot_patterns(
     """
     names = getattr(forward_func, "class_names", None) if class_names is None else class_names
     _check_drawable(patterns, powers, controls)
+    if trigger is not None:
+        _check_trigger(trigger, patterns)
     with preserve_state(forward_func, check_seed(seed)):
         source = LabelledImages.of(images, labels, argument="images")
         source = ensure_labels(forward_func, source, like=patterns[0].canvas)
@@ -239,8 +244,23 @@ def _check_drawable(patterns: Any, powers: Any, controls: Any) -> None:
     for name, given in (("powers", powers), ("controls", controls)):
         if given is not None and len(given) != len(patterns):
             raise ValueError(f"{len(patterns)} patterns need as many {name}, got {len(given)}")
+    if controls is not None and not all(controls):
+        raise ValueError(
+            'each of `controls` needs a share, such as {"random pixels": 0.04}, got an empty one: '
+            "leave out `controls` to name the share without a pattern"
+        )
     for pattern in patterns:
         check_channels(pattern.canvas)
+
+
+def _check_trigger(trigger: Any, patterns: Sequence[Pattern]) -> None:
+    if not isinstance(trigger, Pattern):
+        raise ArgumentTypeError(f"`trigger` must be a Pattern, got {type(trigger).__name__}")
+    check_same_shape(patterns[0].canvas[None], tuple(trigger.canvas.shape), "`trigger`")
+    if not bool((trigger.mask > 0).any()):
+        raise ValueError(
+            "`trigger` has no pixels to box: its mask is 0 everywhere; leave out `trigger`"
+        )
 
 
 def _draw_stamped(axes: Sequence[Axes], stamped: StampedImages, target: int) -> None:

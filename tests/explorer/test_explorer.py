@@ -128,6 +128,32 @@ def test_a_mask_of_zeros_and_ones_is_only_shown_as_it_is(kept):
     assert torch.equal(explorer.pattern.mask, mask)
 
 
+class Counting(nn.Module):
+    """The net; it counts the images that it sees."""
+
+    def __init__(self):
+        super().__init__()
+        self.net, self.seen = NET, 0
+        self.eval()
+
+    def forward(self, images):
+        self.seen += len(images)
+        return self.net(images)
+
+
+def test_a_step_of_the_slider_classifies_only_the_stamped_image():
+    model = Counting()
+    explorer = opened(model=model)
+    assert not explorer.area.continuous_update  # one step, when the slider is let go
+    for step, change in enumerate((1, 4, 9)):
+        before = model.seen
+        explorer.area.value = change
+        assert model.seen == before + 1, step
+    before = model.seen
+    assert explorer.stamped is not None
+    assert model.seen == before
+
+
 def test_an_added_change_is_added():
     base = ranked()
     change = torch.full((1, 8, 8), 0.5)
@@ -171,6 +197,32 @@ def test_images_are_held_out_and_not_of_the_class():
         ValueError, match="the images that this pattern was searched on are unknown"
     ):
         opened(replace(ranked(), seen=None))
+
+
+def test_a_class_whose_images_were_all_used_says_so():
+    used = frozenset(map(image_hash, IMAGES))
+    explorer = opened([ranked(1), replace(ranked(2, seed=4), seen=used), ranked(0, seed=5)])
+    explorer.target.value = 2
+    assert "pattern of class 2" in text_of(explorer)
+    assert "all 20 images of other classes were used to search" in text_of(explorer)
+    assert explorer.image.options == ()
+    assert explorer.stamped is None
+    explorer.area.value = 1
+    assert "all 20 images of other classes were used to search" in text_of(explorer)
+    explorer.upload.value = uploaded("own.png", png_bytes(np.full((8, 8), 9, np.uint8)))
+    assert "your image: own.png" in text_of(explorer)
+    explorer.target.value = 0
+    assert "were used to search" not in text_of(explorer)
+    assert len(explorer.image.options) == 9
+
+
+def test_a_class_whose_searched_images_are_unknown_says_so():
+    explorer = opened([ranked(1), replace(ranked(2, seed=4), seen=None)])
+    explorer.target.value = 2
+    text = text_of(explorer)
+    assert "pattern of class 2" in text
+    assert "the images that this pattern was searched on are unknown" in text
+    assert explorer.image.options == ()
 
 
 def test_next_image_comes_back_to_the_first():
@@ -246,6 +298,8 @@ def test_a_file_that_is_no_image_gives_a_message():
     before = explorer.image.options
     explorer.upload.value = uploaded("<b>.txt", b"no image")
     assert "<b>.txt can't be read as an image" in text_of(explorer)
+    assert "pattern of class 1" in text_of(explorer)  # below what was shown
+    assert len(pictures(explorer)) == 4
     assert explorer.image.options == before
     assert "b" not in {tag for tag, _ in Page(explorer.panel.value).tags}
     explorer.area.value = 1
@@ -278,6 +332,13 @@ def test_classes_and_canvases_are_offered():
     assert (explorer.finding.target, explorer.finding.canvas) == (2, "x")
     assert all(example.name != "cat" for example in explorer._examples)
     assert "pattern of cat" in text_of(explorer)
+
+
+def test_a_kind_of_canvas_may_have_any_name():
+    found = [finding(1, kind, 40) for kind in ("canvas", "canvas of mine")]
+    explorer = opened([*found, ranked()])
+    names = [name for name, _ in explorer.canvas.options]
+    assert names == ["canvas canvas", "canvas of mine canvas", "canvas"]
 
 
 def test_one_class_on_one_canvas_offers_no_choice():
@@ -343,6 +404,33 @@ def test_what_explain_class_returns_needs_nothing_else():
     assert [target for _, target in several.target.options] == [1, 2]
     whole = cp.explore(found, images=IMAGES, labels=LABELS)  # with those of the search
     assert {image_hash(example.image) for example in whole._examples} <= held_out
+
+
+def found_of(model, target=1, **settings):
+    return cp.explain_class(model, IMAGES, LABELS, target, n_steps=2, **settings)
+
+
+def test_results_of_two_models_need_a_model():
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        other = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).eval()
+    first, second = found_of(NET), found_of(other)
+    with pytest.raises(ValueError, match="are of 2 models: explore one model at a time, or give"):
+        cp.explore([first, second])
+    assert cp.explore([first, second], other)._model is other
+    normalised = found_of(NET, mean=0.5, std=0.5)
+    with pytest.raises(ValueError, match="are of 2 models"):
+        cp.explore([found_of(NET, mean=0.5, std=0.25), normalised])
+
+
+def test_one_network_wrapped_twice_is_one_model():
+    settings = {"mean": 0.5, "std": 0.5, "class_names": NAMES}
+    found = [found_of(NET, target, **settings) for target in (0, 2)]
+    assert found[0].model is not found[1].model
+    explorer = cp.explore(found)
+    assert explorer.target.options == (("ant", 0), ("cat", 2))
+    surveys = [cp.survey(NET, *HELD_OUT.halves(), classes=[y], n_steps=2) for y in (0, 2)]
+    assert cp.explore(surveys)._model is NET
 
 
 def test_a_finding_is_pickled_without_model_and_images():

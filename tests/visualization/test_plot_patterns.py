@@ -134,6 +134,18 @@ def test_no_patterns_is_an_error(net, images):
         ({"patterns": "one"}, TypeError, r"got one: give \[pattern\]"),
         ({"powers": []}, ValueError, "1 patterns need as many powers, got 0"),
         ({"controls": [{}] * 2}, ValueError, "1 patterns need as many controls, got 2"),
+        ({"controls": [{}]}, ValueError, "got an empty one: leave out `controls`"),
+        ({"trigger": torch.ones(1, 8, 8)}, TypeError, "`trigger` must be a Pattern, got Tensor"),
+        (
+            {"trigger": Pattern(torch.ones(1, 16, 16), torch.ones(1, 16, 16), 1)},
+            ValueError,
+            r"canvases of \(1, 8, 8\) and `trigger` of \(1, 16, 16\)",
+        ),
+        (
+            {"trigger": Pattern(torch.ones(1, 8, 8), torch.zeros(1, 8, 8), 0)},
+            ValueError,
+            "`trigger` has no pixels to box: its mask is 0 everywhere; leave out `trigger`",
+        ),
         (
             {"patterns": "two channels"},
             ValueError,
