@@ -80,7 +80,14 @@ MENU = {
             "sanity_checks",
             "project/benchmarks",
         ],
-        "API": ["api/index", "project/command_line", "json", "project/changelog"],
+        "API": [
+            "api/index",
+            "project/command_line",
+            "json",
+            "project/changelog",
+            "project/contributing",
+            "project/notice",
+        ],
         "Glossary": ["glossary"],
     },
     "tutorials/index": {"Tutorials": ["[0-9]*"]},
@@ -107,6 +114,8 @@ MENU = {
 COPIED = {
     "README.md": "project/readme.md",
     "CHANGELOG.md": "project/changelog.md",
+    "CONTRIBUTING.md": "project/contributing.md",
+    "NOTICE.md": "project/notice.md",
     "benchmarks/README.md": "project/benchmarks.md",
     "tutorials/README.md": "tutorials/index.md",
     **{

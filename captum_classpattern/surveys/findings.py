@@ -200,7 +200,7 @@ class Finding:
         held_out_images (int, optional): Number of held-out images, also of the class itself,
             likewise. Default: None.
         model (Callable, optional): The classifier over [0, 1] pixels, likewise, for
-            :func:`explore`. It is not pickled. Default: None.
+            :func:`explore`. It is not pickled or copied. Default: None.
         held_out (LabelledImages, optional): The held-out images, likewise. Default: None.
     """
 
