@@ -5,22 +5,25 @@
 DATA is a folder with ``test/<class>/*`` images of CIFAR-10. For each class eight positive canvases
 compete in a search on the adversarially trained model, whose patterns are weaker (2,000 passes),
 and the judging images, a part of the search images, decide. The pattern of the natural model is
-searched on the canvas that wins (1,500 passes). Held-out images only score these patterns. The seed
-is fixed.
+searched on the canvas that wins (1,500 passes). Held-out images only score these patterns, next to
+the three controls of a survey. The seed is fixed.
 
 Patterns and numbers are saved in FOLDER, so an interrupted run can resume, and several runs can
-share the classes. All classes take about three minutes of one core. The numbers of the figure in
-the README are in ``results/hero.jsonl``.
+share the classes. Without ``hero.jsonl`` the saved patterns are scored again. All classes take
+about three minutes of one core. The numbers of the figure in the README are in
+``results/hero.jsonl``.
 """
 
 import argparse
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from findings import Row, append_rows, read_rows
 from matplotlib.figure import Figure
 from paper_search import CLASS_NAMES, model, parts
 from problems import Parts
+from torch import Tensor
 
 from captum_classpattern import (
     ClassPattern,
@@ -29,17 +32,20 @@ from captum_classpattern import (
     predictive_power,
     select_canvases,
 )
-from captum_classpattern.scores.power import beats, count_hits, random_pixels
+from captum_classpattern.scores.power import count_hits, random_pixels
+from captum_classpattern.surveys import Scores
 from captum_classpattern.surveys.overviews import NOT_ABOVE
+from captum_classpattern.surveys.search import DRAWS
 from captum_classpattern.visualization.drawing import on_neutral
 from captum_classpattern.visualization.formats import percent
 from captum_classpattern.visualization.grid import Cell, draw_grid
 
 ROWS = "hero.jsonl"
-MODELS = {"natural": "natural model", "robust8": "robust model"}  # and how their rows are named
-DPI = 180  # about twice the pixels of a page
+CHOOSER, FOLLOWER = "robust8", "natural"  # the model that chooses the canvas, and the other one
+MODELS = {FOLLOWER: "natural model", CHOOSER: "robust model"}  # how their rows are named
+CANVASES, PASSES = 8, {CHOOSER: 2_000, FOLLOWER: 1_500}
 AREA, SEED = 0.05, 0
-CANVASES, BUDGETS = 8, {"robust8": 2_000, "natural": 1_500}  # and the passes of each search
+DPI = 180  # about twice the pixels of a page
 
 
 def search_all(data: Path, out: Path, classes: Sequence[int]) -> None:
@@ -54,35 +60,51 @@ def search_all(data: Path, out: Path, classes: Sequence[int]) -> None:
 
 
 def search_class(parts: Parts, out: Path, target: int) -> Iterator[Row]:
-    """Searches, saves and scores the patterns of a class, all on one canvas."""
-    first = model(next(iter(BUDGETS)))
-    canvases = select_canvases(first, parts.images, parts.labels, target, CANVASES, seed=SEED)
-    for name, budget in BUDGETS.items():
-        explainer = ClassPattern(model(name), parts.images, parts.labels)
-        [pattern] = explainer.search(canvases, target, area=AREA, keep=1, budget=budget, seed=SEED)
-        canvases = pattern.canvas[None]
-        pattern.save(pattern_file(out, name, target))
+    """Searches, saves and scores the patterns of a class, both on one canvas."""
+    canvases = select_canvases(
+        model(CHOOSER), parts.images, parts.labels, target, CANVASES, seed=SEED
+    )
+    chosen = search(CHOOSER, parts, canvases, out, target)
+    followed = search(FOLLOWER, parts, chosen.canvas[None], out, target)
+    for name, pattern in ((CHOOSER, chosen), (FOLLOWER, followed)):
+        scores = score(pattern, name, parts)
         yield {
-            **{"class": target, "class_name": CLASS_NAMES[target], "model": name},
-            **score(pattern, name, parts),
+            **{"class": target, "class_name": CLASS_NAMES[target], "model": name, "area": AREA},
+            **scores.as_dict(),
+            "beats_controls": scores.beats_controls,
         }
 
 
-def score(pattern: Pattern, name: str, parts: Parts) -> Row:
-    """The power on the held-out images of other classes, and its controls."""
+def search(name: str, parts: Parts, canvases: Tensor, out: Path, target: int) -> Pattern:
+    """The best pattern of a model on these canvases; the saved one if there is one."""
+    file = pattern_file(out, name, target)
+    if file.exists():
+        return Pattern.load(file)
+    [pattern] = ClassPattern(model(name), parts.images, parts.labels).search(
+        canvases, target, area=AREA, keep=1, budget=PASSES[name], seed=SEED
+    )
+    pattern.save(file)
+    return pattern
+
+
+def score(pattern: Pattern, name: str, parts: Parts) -> Scores:
+    """The power on the held-out images of other classes, and the controls of a survey there:
+    random pixels, and the mask over the canvas of the next class."""
     held_out = LabelledImages(parts.held_out, parts.held_out_labels)
     power = predictive_power(model(name), pattern, held_out, area=AREA)
-    random = random_pixels(pattern, AREA, SEED)
-    hits = count_hits(model(name), random, held_out.without_class(pattern.target))
-    return {
-        "area": AREA,
-        "power": power.value,
-        "interval": list(power.interval),
-        "n": power.n,
-        "random_pixels": hits / power.n,
-        "no_pattern": power.without,
-        "beats_controls": beats(power, ((hits / power.n, power.n), (power.without, power.n))),
-    }
+    others = held_out.without_class(pattern.target)
+    at_random = sum(
+        count_hits(
+            model(name),
+            random_pixels(pattern, AREA, SEED + draw),
+            others.subset(range(draw, power.n, DRAWS)),
+        )
+        for draw in range(DRAWS)
+    )
+    after = (pattern.target + 1) % len(CLASS_NAMES)
+    [canvas] = select_canvases(model(name), parts.images, parts.labels, after, 1)
+    elsewhere = count_hits(model(name), replace(pattern.topk(AREA), canvas=canvas), others)
+    return Scores(power, at_random / power.n, elsewhere / power.n, power.n)
 
 
 def draw(rows: Sequence[Row], out: Path) -> Figure:

@@ -16,15 +16,13 @@ CC0) and ``coffee`` (Rachel Michetti, CC0). What it shows is also written to
 
 import argparse
 import json
-from collections.abc import Sequence
-from io import BytesIO
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from findings import Row, kept_survey, read_rows
 from gallery import strength
 from matplotlib.figure import Figure
-from PIL import Image
 from problems import PHOTO, Problem, photo_problem
 from skimage import data
 from torch import Tensor
@@ -33,6 +31,7 @@ from captum_classpattern.surveys import Finding
 from captum_classpattern.visualization.drawing import on_neutral
 from captum_classpattern.visualization.formats import percent, percent_area
 from captum_classpattern.visualization.grid import Cell, draw_grid
+from captum_classpattern.visualization.html import figure_png
 
 RESULTS = Path(__file__).parent / "results"
 AREAS, BUDGET = (0.05, 0.1), 2_000
@@ -65,14 +64,14 @@ def photos() -> dict[str, Tensor]:
     return {name: PHOTO(getattr(data, name)()) for name in PHOTOS}
 
 
-def describe(problem: Problem, found: Finding) -> list[Row]:
+def describe(problem: Problem, found: Finding, images: Mapping[str, Tensor]) -> list[Row]:
     """The class with its power and controls, then each photo with its predictions."""
     scores = found.scores[found.area]
     about = {"class": found.target, "class_name": found.label, "area": found.area}
     rows: list[Row] = [
         {**about, **scores.as_dict(), "beats_controls": scores.beats_controls},
     ]
-    for name, photo in photos().items():
+    for name, photo in images.items():
         before = prediction(problem, photo)
         after = prediction(problem, found.stamp(photo))
         rows.append({"photo": name, "area": found.area, "before": before, "after": after})
@@ -86,28 +85,30 @@ def prediction(problem: Problem, image: Tensor) -> tuple[str, float]:
     return problem.model.class_names[int(number)], float(probability)
 
 
-def draw(findings: Sequence[Finding], rows: Sequence[Sequence[Row]]) -> Figure:
+def draw(
+    findings: Sequence[Finding], rows: Sequence[Sequence[Row]], images: Mapping[str, Tensor]
+) -> Figure:
     """The canvas and the photos as they are; below them each pattern and the stamped photos."""
-    first = findings[0]
-    (_, *of_photos), shown = rows[0], list(photos().values())
+    first, (_, *unstamped) = findings[0], rows[0]
     cells = {
         "": [
             Cell(first.pattern.canvas, f"{first.canvas} canvas"),
-            *(Cell(p, caption(row["before"])) for p, row in zip(shown, of_photos)),
+            *(Cell(images[row["photo"]], caption(row["before"])) for row in unstamped),
         ]
     }
-    for found, (about, *of_photos) in zip(findings, rows):
+    for found, (about, *stamped) in zip(findings, rows):
         score = f"turns {percent(about['power'], 0)} of {about['n']} photos"
         binary = found.pattern.topk(found.area)
         cells[f"{percent_area(found.area)} of the pixels"] = [
             Cell(on_neutral(binary), score, about["beats_controls"]),
-            *(
-                Cell(found.stamp(p), caption(row["after"]), row["after"][0] == found.label)
-                for p, row in zip(shown, of_photos)
-            ),
+            *(photo_cell(found, images[row["photo"]], row["after"]) for row in stamped),
         ]
-    titles = [first.label, *(row["photo"] for row in of_photos)]
-    return draw_grid(cells, titles, width=WIDTH, use_pyplot=False)[0]
+    return draw_grid(cells, [first.label, *images], width=WIDTH, use_pyplot=False)[0]
+
+
+def photo_cell(found: Finding, photo: Tensor, after: tuple[str, float]) -> Cell:
+    """A stamped photo; its caption is grey unless the model predicts the class."""
+    return Cell(found.stamp(photo), caption(after), after[0] == found.label)
 
 
 def caption(predicted: tuple[str, float]) -> str:
@@ -123,14 +124,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     problem = photo_problem(options.photos)
     target = strongest_class()
     findings = [search(problem, options.out, target, area) for area in AREAS]
-    rows = [describe(problem, found) for found in findings]
+    images = photos()
+    rows = [describe(problem, found, images) for found in findings]
     text = "".join(json.dumps(row) + "\n" for group in rows for row in group)
     (options.out / "imagenet_class.jsonl").write_text(text, encoding="utf-8")
     print(text, end="")
-    picture = BytesIO()
-    draw(findings, rows).savefig(picture, format="png", dpi=DPI)
-    small = Image.open(picture).convert("RGB").quantize(256)  # a third of the bytes
-    small.save(options.out / "imagenet_class.png", optimize=True)
+    picture, _ = figure_png(draw(findings, rows, images), DPI)
+    (options.out / "imagenet_class.png").write_bytes(picture)
 
 
 if __name__ == "__main__":

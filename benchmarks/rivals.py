@@ -23,7 +23,7 @@ from paper_search import InBfloat16
 from problems import train_cifar10
 
 from captum_classpattern import LabelledImages, PixelClassifier, select_canvases
-from captum_classpattern.comparison import METRICS, compare, known_methods
+from captum_classpattern.comparison import METRICS, Comparison, compare, known_methods
 from captum_classpattern.comparison.methods import INVERSIONS
 from captum_classpattern.comparison.tables import rows_by_canvas
 from captum_classpattern.datasets import load_images
@@ -107,24 +107,38 @@ def cifar10_settings(folder: Path, names: Sequence[str]) -> list[Setting]:
 
 def measure(setting: Setting, method: str, budget: int) -> list[Row]:
     """One row for each canvas; an error if the method fails."""
+    classes = sorted(set(setting.search.known_labels.tolist()))
+    found = run(setting, method, classes, budget, MEASURED, CLASS_IMAGES)
+    return rows_by_canvas(found.records, [], found.metrics)
+
+
+def run(
+    setting: Setting,
+    method: str,
+    classes: Sequence[int],
+    budget: int,
+    metrics: Sequence[str] = (),
+    class_images: int = 0,
+) -> Comparison:
+    """Runs a method on the canvases of these classes; an error if it fails."""
     found = compare(
         {setting.name: setting.model},
         setting.canvases,
-        sorted(set(setting.search.known_labels.tolist())),
+        classes,
         search=setting.search,
         held_out=setting.held_out,
         methods=known_methods(setting.search, names=[method], budget=budget),
-        metrics=[metric for metric in METRICS if metric.name in MEASURED],
+        metrics=[metric for metric in METRICS if metric.name in metrics],
         area=AREA,
         areas=[AREA],
         triggers={},
-        class_images=CLASS_IMAGES,
+        class_images=class_images,
         max_images=setting.max_images,
         n_seeds=1,
     )
     if found.failures:
         raise RuntimeError(f"{method} failed: {found.failures[0].reason}")
-    return rows_by_canvas(found.records, [], found.metrics)
+    return found
 
 
 def measure_all(found: Sequence[Setting], methods: Sequence[str], out: Path, budget: int) -> None:

@@ -3,17 +3,16 @@
 import json
 import re
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
+from scripts import ROOT
 from torch import nn
 
 import captum_classpattern as cp
 from captum_classpattern.comparison import METRICS
 from captum_classpattern.comparison.methods import DEFAULT
 
-ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "compare.md").read_text()
 ROWS = ROOT / "benchmarks" / "results" / "rivals.jsonl"
 
@@ -55,7 +54,8 @@ def measured():
     net = Net().eval()
     images = torch.rand(90, 1, 28, 28)
     labels = torch.arange(90) % 3
-    names = [name for name in table() if name not in recorded()]
+    known = recorded()
+    names = [name for name in table() if name not in known]
     search = (images[:60], labels[:60])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -76,11 +76,9 @@ def measured():
 
 
 def test_the_passes_are_those_of_the_methods(measured):
-    named, [controls] = (
-        table(),
-        re.findall("The controls</summary>(.*?)</details>", PAGE, re.DOTALL),
-    )
+    named, known = table(), recorded()
+    [controls] = re.findall("The controls</summary>(.*?)</details>", PAGE, re.DOTALL)
     assert {name for name in DEFAULT if f"| {name} |" not in controls} <= set(named)
     for method, passes in named.items():
-        expected = recorded().get(method, measured.get(method))
+        expected = known.get(method, measured.get(method))
         assert passes == pytest.approx(expected, abs=0.05), method
