@@ -90,6 +90,12 @@ def test_the_last_release_is_cited():
     released = re.search(r"^## \[(\d.*)\] - (\S+)$", changelog, re.M).groups()
     cited = (ROOT / "CITATION.cff").read_text()
     assert re.search(r"^version: (.*)\ndate-released: (.*)$", cited, re.M).groups() == released
+    bibtex = (ROOT / "docs" / "index.md").read_text().split("```bibtex")[1]
+    assert re.search(r"version = \{(.*)\},\n  year = \{(.*)\}", bibtex).groups() == (
+        released[0],
+        released[1][:4],
+    )
+    assert all(f"{name}," in bibtex for name in re.findall(r"family-names: ([\w-]+)", cited))
 
 
 def test_the_notice_names_the_license_of_all_data():
