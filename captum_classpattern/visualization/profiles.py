@@ -62,7 +62,7 @@ def plot_profiles(
 def _draw_panel(axis: Axes, panel: Panel, styles: Mapping[str, Style]) -> None:
     wrap(axis.set_title(panel["title"], pad=18), WIDTH)
     note = axis.text(0.5, 1.03, panel["note"], transform=axis.transAxes, ha="center", va="bottom")
-    note.set(color=QUIET, fontsize=SMALL)
+    note.set(color=QUIET, fontsize=SMALL - 1)  # below the other texts, which are small here
     wrap(axis.xaxis.set_label_text(panel["x_label"]), WIDTH)
     if panel["marked"] is not None:
         axis.axvspan(*panel["marked"], color=SHADE, linewidth=0, zorder=0.5)

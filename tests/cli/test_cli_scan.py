@@ -240,7 +240,7 @@ def test_a_backdoored_model_is_suspicious(tmp_path, monkeypatch):
     assert (found["p_value"], found["n_references"]) == (0.05, 19)
     assert (tmp_path / "scan.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "scan.png").stat().st_size > 5_000
-    assert "suspicious" in (tmp_path / "scan.html").read_text()
+    assert "unlike those of the 19 clean references" in (tmp_path / "scan.html").read_text()
     patterns = {path.name for path in (tmp_path / "patterns").glob("[0-9]*.safetensors")}
     assert patterns == {f"{y}_{size}.safetensors" for y in range(3) for size in SIZES}
     pattern = Pattern.load(tmp_path / "patterns" / "2_3.safetensors")

@@ -575,7 +575,7 @@ def test_without_layers_or_with_few_classes_there_is_less_to_show():
     few = made([1, 1, 1], [0.5, 0.5, 0.5])
     few = replace(few, agreements=[a for a in few.agreements if a.target < 3])
     row = table_of(read(few, pictures=1))["m"]
-    assert (row["after"], row["verdict"]) == ("0.50", "fewer than five classes")
+    assert (row["after"], row["verdict"]) == ("0.50", "fewer than 5 classes")
 
 
 def test_the_power_after_is_shown_with_held_out_images():

@@ -51,5 +51,6 @@ def test_folded_scores_open_on_paper(open_page, tmp_path):
     shown = "e => e.checkVisibility({contentVisibilityAuto: true})"
     assert not page.eval_on_selector("td", shown)
     page.emulate_media(media="print")
-    assert page.eval_on_selector("td", shown)
+    cell = page.query_selector("td")
+    page.wait_for_function(shown, arg=cell, timeout=10_000)  # a busy browser lays out later
     assert page.eval_on_selector("td", "e => e.getBoundingClientRect().height") > 0
