@@ -142,6 +142,9 @@ def test_the_rest_is_folded_and_opens_on_paper(opened):
     inside = page.locator("#more > details > :not(summary):not(form):not(.hint)").all()
     assert not [part for part in inside if part.is_visible()]
     page.emulate_media(media="print")
+    last = page.query_selector_all("#more table")[-1]
+    opened_up = "e => e.checkVisibility({contentVisibilityAuto: true})"
+    page.wait_for_function(opened_up, arg=last, timeout=10_000)  # a busy browser lays out later
     hidden = page.eval_on_selector_all(
         "#more img, #more table, #more dl",
         "all => all.filter(e => !e.checkVisibility({contentVisibilityAuto: true})"
