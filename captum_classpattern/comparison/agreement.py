@@ -2,8 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from os import PathLike
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -15,12 +13,11 @@ from captum_classpattern.comparison.records import Failure, counted
 from captum_classpattern.scores.intervals import FEWEST_CLASSES, bootstrap_over_classes
 from captum_classpattern.scores.tables import as_table
 from captum_classpattern.visualization.html import (
+    Shown,
     drawing,
     folded,
-    fragment,
     paragraph,
     table,
-    write_page,
 )
 
 MEASURES = ("iou", "correlation")
@@ -61,7 +58,7 @@ class Agreement:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SanityCheck:
+class SanityCheck(Shown):
     r"""
     The outcome of :func:`sanity_check`.
 
@@ -136,27 +133,12 @@ class SanityCheck:
         with all keys."""
         return as_table(self.rows())
 
-    def to_html(self, path: str | PathLike[str]) -> Path:
-        r"""
-        Writes what a notebook shows as an HTML page that needs no other file.
-
-        Args:
-            path (str or PathLike): The file. It is replaced as a whole or not at all.
-
-        Returns:
-            *Path*: The file.
-        """
-        return write_page(path, self._title, *self._parts())
-
-    def _repr_html_(self) -> str:
-        """What a notebook shows: the figure, the verdicts, and the failures."""
-        return fragment(self._title, *self._parts())
-
     @property
     def _title(self) -> str:
         return f"Sanity check of {counted(len({a.method for a in self.agreements}), 'method')}"
 
     def _parts(self) -> list[Markup]:
+        """What a notebook shows: the figure, the verdicts, and the failures."""
         verdicts = self.verdicts()
         parts = [
             table(_verdict_columns(bool(self.random_pixels)), map(_verdict_row, verdicts)),

@@ -36,12 +36,11 @@ from captum_classpattern.scores.tables import as_table
 from captum_classpattern.visualization.drawing import on_neutral
 from captum_classpattern.visualization.formats import percent
 from captum_classpattern.visualization.html import (
-    fragment,
+    Shown,
     paragraph,
     picture,
     side_by_side,
     table,
-    write_page,
 )
 from captum_classpattern.visualization.scans import draw_scan
 
@@ -54,7 +53,7 @@ WORDS = {"additive": "a small perturbation of all pixels", "warp": "a smooth war
 
 
 @dataclass(frozen=True, repr=False)
-class Scan:
+class Scan(Shown):
     r"""
     What a scan found, and how sure it is.
 
@@ -197,22 +196,6 @@ class Scan:
             use_pyplot,
         )
 
-    def to_html(self, path: str | Path) -> Path:
-        r"""
-        Writes what a notebook shows as an HTML page that needs no other file.
-
-        Args:
-            path (str or PathLike): The file. It is replaced as a whole or not at all.
-
-        Returns:
-            *Path*: The file.
-        """
-        return write_page(path, self._title, *self._parts())
-
-    def _repr_html_(self) -> str:
-        """What a notebook shows: the verdict, patterns, and the powers of the classes."""
-        return fragment(self._title, *self._parts())
-
     @property
     def _title(self) -> str:
         p_value = "" if self.p_value is None else f", p = {self.p_value:.2g}"
@@ -220,6 +203,7 @@ class Scan:
         return f"{self.verdict.capitalize()}{p_value}{source}"
 
     def _parts(self) -> list[Markup]:
+        """What a notebook shows: the verdict, patterns, and the powers of the classes."""
         order, sizes, unit = self.test.order, sorted(SIZES), unit_of(self.references.shape)
         shown = []
         for target in order[:DRAWN]:

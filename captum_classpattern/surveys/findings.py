@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from os import PathLike
-from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
@@ -23,13 +21,12 @@ from captum_classpattern.scores.tables import as_table
 from captum_classpattern.visualization.formats import percent, percent_area, percent_range
 from captum_classpattern.visualization.html import THUMBNAIL as SMALL
 from captum_classpattern.visualization.html import (
-    fragment,
+    Shown,
     paragraph,
     pattern_picture,
     picture,
     side_by_side,
     table,
-    write_page,
 )
 from captum_classpattern.visualization.patterns import PatternRow, StampedImages, draw_patterns
 
@@ -180,7 +177,7 @@ def stands_out(scores: Mapping[int, Scores], target: int, n_classes: int) -> boo
 
 
 @dataclass(frozen=True, repr=False)
-class Finding:
+class Finding(Shown):
     r"""
     The best pattern of one class on one kind of canvas for each area, and its scores.
 
@@ -323,23 +320,12 @@ class Finding:
         )
         return draw_patterns([row], area=self.area, title=title, use_pyplot=use_pyplot)
 
-    def to_html(self, path: str | PathLike[str]) -> Path:
-        r"""
-        Writes what a notebook shows as an HTML page that needs no other file.
-
-        Args:
-            path (str or PathLike): The file. It is replaced as a whole or not at all.
-
-        Returns:
-            *Path*: The file.
-        """
-        return write_page(path, f"Class pattern: {self.label}", *self._parts())
-
-    def _repr_html_(self) -> str:
-        """What a notebook shows: the pattern, stamped images, and the power with its controls."""
-        return fragment(f"Class pattern: {self.label}", *self._parts())
+    @property
+    def _title(self) -> str:
+        return f"Class pattern: {self.label}"
 
     def _parts(self) -> list[Markup]:
+        """What a notebook shows: the pattern, stamped images, and the power with its controls."""
         name, binary = self.label, self.pattern.topk(self.area)
         kept = f"pattern, {percent_area(self.area)} of the pixels"
         shown = [

@@ -22,17 +22,16 @@ from captum_classpattern.sweeps.sources import COLUMNS, FIRST_LOOK, ModelSource,
 from captum_classpattern.visualization import plot_heat_map
 from captum_classpattern.visualization.formats import percent, percent_area
 from captum_classpattern.visualization.html import (
+    Shown,
     drawing,
-    fragment,
     paragraph,
     table,
-    write_page,
 )
 
 MOST_MODELS = 50  # in the table that a notebook shows
 
 
-class Sweep:
+class Sweep(Shown):
     r"""
     The findings in a sweep's folder, as :func:`sweep` returns and :meth:`load` reads them.
 
@@ -210,23 +209,12 @@ class Sweep:
             use_pyplot=use_pyplot,
         )
 
-    def to_html(self, path: str | os.PathLike[str]) -> Path:
-        r"""
-        Writes what a notebook shows as an HTML page that needs no other file.
-
-        Args:
-            path (str or PathLike): The file. It is replaced as a whole or not at all.
-
-        Returns:
-            *Path*: The file.
-        """
-        return write_page(path, "Sweep", *self._parts())
-
-    def _repr_html_(self) -> str:
-        """What a notebook shows of the findings so far: a figure, and a row for each model."""
-        return fragment("Sweep", *self._parts())
+    @property
+    def _title(self) -> str:
+        return "Sweep"
 
     def _parts(self) -> list[Markup]:
+        """What a notebook shows of the findings so far: a figure, and a row for each model."""
         key = str(float(self.settings["areas"][0]))
         rows = []
         for name in self.models:

@@ -3,6 +3,7 @@
 Pictures are PNG data inside the page. All texts are escaped. The same result gives the same bytes.
 """
 
+from abc import ABC, abstractmethod
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from io import BytesIO
@@ -52,6 +53,33 @@ def write_page(path: str | PathLike[str], title: str, *parts: Markup) -> Path:
     )
     write_atomically(Path(path), encode(page))
     return Path(path)
+
+
+class Shown(ABC):
+    """A result that shows itself in a notebook and as a page."""
+
+    @property
+    @abstractmethod
+    def _title(self) -> str: ...
+
+    @abstractmethod
+    def _parts(self) -> Sequence[Markup]: ...
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return fragment(self._title, *self._parts())
+
+    def to_html(self, path: str | PathLike[str]) -> Path:
+        r"""
+        Writes what a notebook shows as an HTML page that needs no other file.
+
+        Args:
+            path (str or PathLike): The file. It is replaced as a whole or not at all.
+
+        Returns:
+            *Path*: The file.
+        """
+        return write_page(path, self._title, *self._parts())
 
 
 def paragraph(text: str) -> Markup:
