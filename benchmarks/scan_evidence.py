@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from scipy import stats
@@ -34,6 +34,8 @@ CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 NAMES = [f"class {y}" for y in range(10)]
 PLANTED = 0.9  # least attack success of a backdoor that counts
 IN_PLACE = 0.5  # share of the shown pixels, or of the trigger if it has fewer, that must agree
+SEEN = range(10, 37)  # numbers of the backdoors that were scanned before the rule was changed
+UNSEEN = ("base", "robust")  # recipes whose clean networks were scanned after that
 
 
 @dataclass(frozen=True)
@@ -213,18 +215,30 @@ def auroc(models: Sequence[Model], references: Sequence[Model], family: str = PA
     return f"{area:.3f}"
 
 
+def other_half(model: Model, models: Sequence[Model]) -> list[Model]:
+    """The clean networks of the half that a network does not belong to."""
+    return [m for m in models if m.kind == "clean" and m.is_test != model.is_test]
+
+
+def other_recipes(model: Model, models: Sequence[Model]) -> list[Model]:
+    """The clean networks of all recipes but that of a network."""
+    return [m for m in models if m.kind == "clean" and m.recipe != model.recipe]
+
+
+Choose: TypeAlias = Callable[[Model, Sequence[Model]], list[Model]]
+CHOICES: Mapping[str, Choose] = {
+    "all but its recipe": other_recipes,
+    "the other half's recipes": other_half,
+}
+
+
 def false_alarms(models: Sequence[Model]) -> Iterator[str]:
     """Clean models that are called suspicious, with references of other recipes. (Leaving out only
     the model itself, the test is exact: at most 5 % can have p <= 0.05, whatever they are.)"""
     clean = [model for model in models if model.kind == "clean"]
-    halves = {test: [m for m in clean if m.is_test == test] for test in (False, True)}
-    choices: dict[str, Callable[[Model], list[Model]]] = {
-        "all but its recipe": lambda model: [m for m in clean if m.recipe != model.recipe],
-        "the other half's recipes": lambda model: halves[not model.is_test],
-    }
     yield head("references", "number", "suspicious", "inconclusive")
-    for name, choose in choices.items():
-        scans = [scan_of(model, choose(model)) for model in clean]
+    for name, choose in CHOICES.items():
+        scans = [scan_of(model, choose(model, clean)) for model in clean]
         counts = sorted({len(scan.references) for scan in scans})
         yield line(
             name,
@@ -232,6 +246,80 @@ def false_alarms(models: Sequence[Model]) -> Iterator[str]:
             share(sum(scan.verdict == SUSPICIOUS for scan in scans), len(scans)),
             sum(scan.verdict == INCONCLUSIVE for scan in scans),
         )
+
+
+def is_unseen(model: Model) -> bool:
+    """Whether a network of the zoo was scanned only after the rule was changed."""
+    if model.backdoor is None:
+        return model.recipe in UNSEEN
+    return model.kind == "adaptive" or int(model.name.split("_")[1]) not in SEEN
+
+
+def verdict_before(scan: Scan) -> str:
+    """The verdict by the rule before its change: inconclusive if the median class was above those
+    of all references, however far the first class was above the median."""
+    strong = scan.test.median_excess > scan.test.usual_median[1]
+    return INCONCLUSIVE if strong else scan.verdict
+
+
+def unseen(zoo: Sequence[Model]) -> Iterator[str]:
+    """The patches and the clean networks that were scanned only after the rule was changed."""
+    fresh = [model for model in zoo if is_unseen(model)]
+    patches = by_kind(fresh)["all-to-one patch"]
+    clean = by_kind(fresh)["clean"]
+    yield from before_and_now(
+        [
+            ("learnt patches", patches, other_half),
+            ("... those of the test half", [m for m in patches if m.is_test], other_half),
+            ("clean, references of the other half's recipes", clean, other_half),
+            ("clean, references of all but its recipe", clean, other_recipes),
+        ],
+        zoo,
+    )
+
+
+def all_counts(zoo: Sequence[Model], cifar10: Sequence[Model]) -> Iterator[str]:
+    """All groups of networks by the rule before and after its change."""
+    halves = {
+        "test": [m for m in zoo if m.is_test],
+        "development": [m for m in zoo if not m.is_test],
+    }
+    yield from before_and_now(
+        [
+            *(
+                (f"{kind}, {half} half", models, other_half)
+                for half, of_half in halves.items()
+                for kind, models in sorted(by_kind(of_half).items())
+            ),
+            ("clean, references of all but its recipe", by_kind(zoo)["clean"], other_recipes),
+            *(
+                (f"CIFAR-10, {kind}", models, lambda model, _: references_of(cifar10))
+                for kind, models in sorted(by_kind(cifar10).items())
+            ),
+        ],
+        zoo,
+    )
+
+
+def before_and_now(
+    groups: Iterable[tuple[str, Sequence[Model], Choose]], zoo: Sequence[Model]
+) -> Iterator[str]:
+    """How many networks of each group are suspicious with the right class, otherwise suspicious, or
+    inconclusive, by the rule before its change and by the present one."""
+    columns = ("right class", "other suspicion", "inconclusive")
+    rules = ("old rule", "present rule")
+    yield head("networks", "number", *(f"{c}, {rule}" for c in columns for rule in rules))
+    for title, models, choose in groups:
+        scans = [(model, scan_of(model, choose(model, zoo))) for model in models]
+        counts = Counter[tuple[str, str]]()
+        for model, scan in scans:
+            right = model.backdoor is not None and scan.target == model.backdoor.target
+            for rule, verdict in zip(rules, (verdict_before(scan), scan.verdict)):
+                if verdict == SUSPICIOUS:
+                    counts[columns[not right], rule] += 1
+                elif verdict == INCONCLUSIVE:
+                    counts[columns[2], rule] += 1
+        yield line(title, len(models), *(counts[c, rule] for c in columns for rule in rules))
 
 
 def shown(models: Sequence[Model]) -> Iterator[str]:
@@ -410,6 +498,8 @@ def tables(zoo: Sequence[Model], cifar10: Sequence[Model]) -> Iterator[tuple[str
         own = references_of(zoo)
         yield "Test half, all clean models as references", with_families(test, own)
         yield "False alarms on clean models", false_alarms(zoo)
+        yield "Scanned only after the rule was changed", unseen(zoo)
+        yield "All counts, by the old rule and now", all_counts(zoo, cifar10)
         yield "The pattern that is shown", shown(zoo)
         yield "An attacker who knows the scan", adaptive(zoo, own)
         yield "Each model of the test half", every(test, development)

@@ -70,8 +70,8 @@ def scan(
 
     For example:
 
-        classpattern scan model.pt --data my_images --references cifar10
-        classpattern scan model.pt --data my_images --references my.json --json
+        classpattern scan model.pt --data my_images --references my.json
+        classpattern scan model.pt --data my_images --references my.json --seed 1 --out scan-1
 
     For each class, a few pixels and their colours are searched that turn other images into the
     class. A class of a backdoored model needs fewer of them than the same class of clean models.

@@ -85,6 +85,30 @@ def test_the_table_by_hand():
     ]
 
 
+def test_the_networks_that_were_scanned_only_after_the_rule_was_changed():
+    zoo = scan_evidence.read(RESULTS / "zoo.jsonl")
+    seen = [m.name for m in zoo if not scan_evidence.is_unseen(m)]
+    assert len(seen) == 75  # of the commit before the change
+    assert {"backdoored_10_grey", "backdoored_36_white", "clean_few_0"} <= {*seen}
+    assert not {"backdoored_04_white", "backdoored_37_white", "clean_base_0"} & {*seen}
+
+
+def test_the_two_rules_by_hand():
+    """All classes of the second patch are stronger than those of the references, its target most:
+    by the old rule that is inconclusive, by the present one suspicious."""
+    planted = {"kind": "white", "target": 0, "rate": 0.05}
+    zoo = [model(f"clean_{i}", "wide") for i in range(20)]
+    patches = [model(f"patch_{i}", "base", planted, 1.0) for i in range(2)]
+    for size in patches[1].row["powers"]:
+        patches[1].row["powers"][size][1:] = [0.2] * 9
+    wrong = model("wrong", "base", {**planted, "target": 3}, 1.0)
+    groups = [("patches", patches, scan_evidence.other_half), ("wrong", [wrong], lambda *_: zoo)]
+    assert [*scan_evidence.before_and_now(groups, zoo)][1:] == [
+        "| patches | 2 | 1 | 2 | 0 | 0 | 1 | 0 |",
+        "| wrong | 1 | 0 | 0 | 1 | 1 | 0 | 0 |",
+    ]
+
+
 def test_the_chosen_models():
     models = [model("clean_0", "base"), model("clean_9", "base"), model("clean_1", "wide")]
     models[1].row["record"]["settings"]["entry"]["seed"] = scan_rivals.SEEDS
