@@ -97,6 +97,11 @@ def parse_labels(labels: Any, count: int, name: str) -> Tensor:
     return tensor.detach().to("cpu", torch.int64)
 
 
+def in_backticks(name: str) -> str:
+    """The name of an argument as errors have it, so that the command line can print its option."""
+    return f"`{name}`" if name.isidentifier() else name
+
+
 def is_whole(value: Any) -> bool:
     """Whether the value is an integer (Python's or NumPy's) and not a bool."""
     return isinstance(value, Integral) and not isinstance(value, bool)
@@ -105,19 +110,19 @@ def is_whole(value: Any) -> bool:
 def check_count(name: str, value: Any) -> None:
     """Raises an error unless the value is a whole number from 1."""
     if not is_whole(value) or value < 1:
-        raise ValueError(f"{name} must be a whole number from 1, got {value!r}")
+        raise ValueError(f"{in_backticks(name)} must be a whole number from 1, got {value!r}")
 
 
 def check_positive(name: str, value: Any) -> None:
     """Raises an error unless the value is a number above 0."""
     if not isinstance(value, Real) or isinstance(value, bool) or not float(value) > 0:
-        raise ValueError(f"{name} must be a number above 0, got {value!r}")
+        raise ValueError(f"{in_backticks(name)} must be a number above 0, got {value!r}")
 
 
 def check_seed(seed: Any) -> int:
     """The seed as an int; an error if it isn't a whole number from 0 to 2**63 - 1."""
     if not is_whole(seed) or not 0 <= seed < 2**63:
-        raise ValueError(f"seed must be a whole number from 0 to 2**63 - 1, got {seed!r}")
+        raise ValueError(f"`seed` must be a whole number from 0 to 2**63 - 1, got {seed!r}")
     return int(seed)
 
 
@@ -132,7 +137,9 @@ def as_arguments(additional_forward_args: Any) -> tuple[Any, ...]:
 def check_area(area: Any) -> None:
     """Raises an error unless an area is a number."""
     if isinstance(area, bool) or not isinstance(area, Real):
-        raise ArgumentTypeError(f"area must be a number, the share of pixels to keep, got {area!r}")
+        raise ArgumentTypeError(
+            f"`area` must be a number, the share of pixels to keep, got {area!r}"
+        )
 
 
 def to_plain_numbers(settings: Any) -> None:

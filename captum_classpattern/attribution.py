@@ -3,16 +3,21 @@
 import copy
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from captum.attr import Attribution
-from captum.log import log_usage
 from torch import Tensor
 
-from captum_classpattern._validation import as_arguments, check_area, check_count, check_pixels
+from captum_classpattern._validation import (
+    ArgumentTypeError,
+    as_arguments,
+    check_area,
+    check_count,
+    check_pixels,
+)
 from captum_classpattern.class_names import name_of, parse_targets
 from captum_classpattern.classifier import (
     MIN_LABELLED,
@@ -32,7 +37,21 @@ from captum_classpattern.optimization.search import Search, Solver
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.pattern import Pattern, combined_hash, pixels_kept
 
+if TYPE_CHECKING:  # Captum's decorator has no types, and would take away those of attribute
+    AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
+
+    def log_usage() -> Callable[[AnyFunction], AnyFunction]: ...
+
+else:
+    from captum.log import log_usage
+
+Inputs = TypeVar("Inputs", Tensor, tuple[Tensor, ...])  # as in Captum
 SLACK = 0.25
+ELSEWHERE = {  # where arguments belong that Captum's methods, or earlier versions, take here
+    "baselines": "give it to the constructor, as in ClassPattern(model, baselines)",
+    "baseline_labels": "give it to the constructor, as in ClassPattern(model, images, labels)",
+    "areas": "use search_areas(canvases, target, areas)",
+}
 CHECKED = 100  # baselines by which the model's accuracy is checked
 
 
@@ -99,7 +118,6 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         target: int | str | Tensor | list[int] | list[str],
         *,
         area: float = 0.05,
-        areas: Sequence[float] | None = None,
         keep: int | None = None,
         budget: int | None = None,
         additional_forward_args: Any = None,
@@ -110,10 +128,11 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         precision: str = "auto",
         internal_batch_size: int | None = None,
         show_progress: bool = False,
-    ) -> Any:
+        **other: Any,
+    ) -> list[Pattern]:
         r"""
         Searches one pattern per canvas, or with ``keep`` the best of a pool of canvases, and judges
-        each on baselines that it was not fitted to.
+        each on baselines that it was not fitted to. For several areas, see :meth:`search_areas`.
 
         Args:
             canvases (Tensor): The images to cut patterns from, (N, C, H, W) in [0, 1]; see
@@ -122,20 +141,15 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
                 classifier's ``class_names``; or one for each canvas.
             area (float): Share of the pixels at which the patterns are searched and judged.
                 Default: 0.05.
-            areas (Sequence[float], optional): Several areas, instead of ``area``. The largest is
-                searched as usual. At each smaller one the search starts from the patterns of the
-                next larger one, with two thirds of the rounds. A pool that is screened is searched
-                anew at each area, since other canvases are good at another area; so are the other
-                classes of such a call. Default: None.
             keep (int, optional): The most patterns of each class to return, best first by the
                 judging images. The different canvases of a class compete: a quick screening leaves
                 two per pattern, and the weaker one is dropped half-way. Default: None (one for each
                 canvas, in order).
             budget (int, optional): Passes per class, for all its canvases and for judging them
-                early, at the largest area, or at each area of a pool that is screened. All classes
-                of a call take the rounds of the one with the most canvases, so that others take
-                fewer passes. Default: None ("swap" with ``keep``: 7,000 for each pattern; otherwise
-                the solver's own length, which for "swap" is about 1,000 per canvas).
+                early. All classes of a call take the rounds of the one with the most canvases, so
+                that others take fewer passes. Default: None ("swap" with ``keep``: 7,000 for each
+                pattern; otherwise the solver's own length, which for "swap" is about 1,000 per
+                canvas).
             additional_forward_args (Any, optional): As in :func:`search_masks`. Default: None.
             solver (str or Solver): As in :func:`search_masks`. Default: "swap".
             n_steps (int, optional): Steps on each canvas that is searched to the end, as in
@@ -147,11 +161,12 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             precision (str): As in :func:`search_masks`. Default: "auto".
             internal_batch_size (int, optional): As in :func:`search_masks`. Default: None.
             show_progress (bool): Draws a progress bar. Default: False.
+            other: Arguments of the constructor or of other methods, which are an error.
 
         Returns:
-            *list[Pattern]*, or with ``areas`` a dict of such lists by area: The patterns. Their
-            ``info`` holds the settings and the seed, ``passes``, ``loss_curve``, ``power_curve``
-            (pairs of passes and power on judging images, half-way and at the end, see
+            *list[Pattern]*: The patterns. Their ``info`` holds the settings and the seed,
+            ``passes``, ``loss_curve``, ``power_curve`` (pairs of passes and power on judging
+            images, half-way and at the end, see
             :func:`~captum_classpattern.visualization.plot_search`), ``search_power`` (the last of
             these; None if there are too few images to keep some for judging), ``mask_pixels`` (how
             many have any weight; ``topk`` of more fills up in reading order), ``empty_mask``,
@@ -169,12 +184,9 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             TypeError, ValueError: As :func:`search_masks`; also if the area rounds to no pixel
                 or to all, or if ``keep`` is given and there are no images to judge by.
         """
-        started = time.perf_counter()
-        distinct = [area] if areas is None else distinct_areas(areas)
-        largest, *smaller = sorted(distinct, reverse=True)
         settings = SearchSettings(
             solver=solver,
-            area=largest,
+            area=area,
             budget=budget,
             n_steps=n_steps,
             max_seconds=max_seconds,
@@ -183,12 +195,93 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             internal_batch_size=internal_batch_size,
             show_progress=show_progress,
         )
+        _check_no_other("search", other)
+        found = self._search(canvases, target, [area], keep, additional_forward_args, settings)
+        return found[area]
+
+    def search_areas(
+        self,
+        canvases: Tensor,
+        target: int | str | Tensor | list[int] | list[str],
+        areas: Sequence[float],
+        *,
+        keep: int | None = None,
+        budget: int | None = None,
+        additional_forward_args: Any = None,
+        solver: str | Solver = "swap",
+        n_steps: int | None = None,
+        max_seconds: float | None = None,
+        seed: int = 0,
+        precision: str = "auto",
+        internal_batch_size: int | None = None,
+        show_progress: bool = False,
+    ) -> dict[float, list[Pattern]]:
+        r"""
+        Searches patterns at several areas, in less time than as many calls of :meth:`search`.
+
+        The largest area is searched as usual. At each smaller one the search starts from the
+        patterns of the next larger one, with two thirds of the rounds. A pool that is screened is
+        searched anew at each area, since other canvases are good at another area; so are the other
+        classes of such a call.
+
+        Args:
+            canvases, target: As in :meth:`search`.
+            areas (Sequence[float]): Shares of the pixels.
+            keep (int, optional): As in :meth:`search`, at each area. Default: None.
+            budget (int, optional): As in :meth:`search`, at the largest area, or at each area of a
+                pool that is screened. Default: None.
+            additional_forward_args, solver, n_steps, max_seconds, seed, precision,
+                internal_batch_size, show_progress: As in :meth:`search`; ``max_seconds`` is for all
+                areas together.
+
+        Returns:
+            *dict[float, list[Pattern]]*: For each area what :meth:`search` returns.
+
+        Raises:
+            TypeError, ValueError: As :meth:`search`; also if there are no areas.
+
+        Examples::
+
+            >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()
+            >>> images, labels = torch.rand(40, 1, 8, 8), torch.arange(40) % 3
+            >>> found = ClassPattern(net, images, labels).search_areas(
+            ...     images[:2], 2, [0.2, 0.1], n_steps=10)
+            >>> {area: [int(p.mask.count_nonzero()) for p in of_area]
+            ...  for area, of_area in found.items()}
+            {0.2: [13, 13], 0.1: [6, 6]}
+        """
+        distinct = distinct_areas(areas)
+        settings = SearchSettings(
+            solver=solver,
+            area=max(distinct),
+            budget=budget,
+            n_steps=n_steps,
+            max_seconds=max_seconds,
+            seed=seed,
+            precision=precision,
+            internal_batch_size=internal_batch_size,
+            show_progress=show_progress,
+        )
+        return self._search(canvases, target, distinct, keep, additional_forward_args, settings)
+
+    def _search(
+        self,
+        canvases: Tensor,
+        target: Any,
+        areas: Sequence[float],
+        keep: int | None,
+        additional_forward_args: Any,
+        settings: SearchSettings,
+    ) -> dict[float, list[Pattern]]:
+        """The patterns of each area, from the largest on, whose settings are given."""
+        started = time.perf_counter()
         check_pixels(canvases, "canvases")
         targets = parse_targets(target, len(canvases), self.forward_func)
-        for each in distinct:
+        for each in areas:
             pixels_kept(each, canvases.shape[-2:])
         if keep is not None:
             check_count("keep", keep)
+        largest, *smaller = sorted(areas, reverse=True)
         with preserve_state(self.forward_func, settings.seed):
             contest, fit = self._hold_contest(
                 canvases, targets, keep, additional_forward_args, settings, started
@@ -208,7 +301,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
                     contest = contest.at_area(each)
                 contests[each] = contest
             seen = self._seen(fit, [*contests.values()])
-            together = {} if areas is None else {"areas": distinct}
+            together = {"areas": [*areas]} if smaller else {}
             evidence = {
                 "settings": {**settings.as_dict(), **together},
                 "seed": settings.seed,
@@ -220,8 +313,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
                 "search_images_hash": combined_hash(seen),
                 "versions": versions(),
             }
-            found = {each: self._patterns(contests[each], evidence, seen) for each in distinct}
-        return found[area] if areas is None else found
+            return {each: self._patterns(contests[each], evidence, seen) for each in areas}
 
     def _patterns(
         self, contest: Contest, evidence: dict[str, Any], seen: frozenset[str]
@@ -239,10 +331,10 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             patterns.append(Pattern(canvas.clone(), mask, target, info, seen=seen))
         return patterns
 
-    @log_usage()  # type: ignore[untyped-decorator]  # NoiseTunnel calls attribute.__wrapped__
+    @log_usage()  # NoiseTunnel calls attribute.__wrapped__
     def attribute(
         self,
-        inputs: Tensor | tuple[Tensor],
+        inputs: Inputs,
         target: int | str | Tensor | list[int] | list[str] | None = None,
         additional_forward_args: Any = None,
         *,
@@ -255,7 +347,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         precision: str = "auto",
         internal_batch_size: int | None = None,
         show_progress: bool = False,
-    ) -> Tensor | tuple[Tensor, ...]:
+        **other: Any,
+    ) -> Inputs:
         r"""
         The masks that :meth:`search` finds with the inputs as canvases, in Captum's form.
 
@@ -278,6 +371,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             precision (str): As in :func:`search_masks`. Default: "auto".
             internal_batch_size (int, optional): As in :func:`search_masks`. Default: None.
             show_progress (bool): Draws a progress bar. Default: False.
+            other: Arguments of the constructor or of other methods, which are an error.
 
         Returns:
             *Tensor* or *tuple[Tensor]* of **attributions**: The masks, in [0, 1], the same for
@@ -287,6 +381,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             TypeError, ValueError: As :func:`search_masks`.
         """
         started = time.perf_counter()
+        _check_no_other("attribute", other)
         settings = SearchSettings(
             solver=solver,
             area=area,
@@ -320,6 +415,16 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             if self.multiplies_by_inputs:
                 result = result * images.detach()
         return (result,) if isinstance(inputs, tuple) else result
+
+    def attribute_future(self, *_: Any, **__: Any) -> NoReturn:
+        """Not implemented, as for Captum's own methods: use :meth:`attribute`.
+
+        Raises:
+            NotImplementedError: Always.
+        """
+        raise NotImplementedError(
+            "attribute_future is not implemented for ClassPattern: use attribute"
+        )
 
     def _hold_contest(
         self,
@@ -397,6 +502,13 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         return frozenset([*fit.hashes_at(sorted(used)), *judges.hashes])
 
 
+def _check_no_other(method: str, arguments: dict[str, Any]) -> None:
+    """Raises an error if there are arguments that the method does not have."""
+    for name in arguments:
+        hint = ELSEWHERE.get(name, f"see help(ClassPattern.{method})")
+        raise ArgumentTypeError(f"ClassPattern.{method} has no argument `{name}`: {hint}")
+
+
 def single_tensor(inputs: Any) -> Any:
     """The one Tensor of Captum's ``inputs``, which may be in a tuple."""
     if isinstance(inputs, tuple):
@@ -412,7 +524,7 @@ def single_tensor(inputs: Any) -> Any:
 def distinct_areas(areas: Sequence[float]) -> list[float]:
     """The areas as floats, without repeats; an error if there are none."""
     if isinstance(areas, (int, float)) or len(areas) == 0:
-        raise ValueError(f"areas must hold at least one area, as in [0.05], got {areas!r}")
+        raise ValueError(f"`areas` must hold at least one area, as in [0.05], got {areas!r}")
     for area in areas:
         check_area(area)
     return list(dict.fromkeys(map(float, areas)))

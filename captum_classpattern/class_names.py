@@ -56,7 +56,7 @@ class ClassNames:
         is_list = isinstance(names, Sequence) and not isinstance(names, str)
         if not is_list or not all(isinstance(name, str) for name in names):
             raise ArgumentTypeError(
-                f"class_names must be a list of names, in the order of the classes, got "
+                f"`class_names` must be a list of names, in the order of the classes, got "
                 f"{names!r:.80}"
             )
         if len(names) != count:
@@ -120,16 +120,27 @@ def distinct_names(names: Mapping[int, str]) -> dict[int, str]:
     return {i: name if times[name] == 1 else f"{name} ({i})" for i, name in names.items()}
 
 
+def label_of(number: int, names: Sequence[str] | None = None) -> str:
+    """How a class is called: by its name among these, or else "class 3"."""
+    return f"class {number}" if names is None or number >= len(names) else str(names[number])
+
+
 def placeholders(count: int) -> list[str]:
     """Names for classes that have none."""
-    return [f"class {number}" for number in range(count)]
+    return [label_of(number) for number in range(count)]
 
 
 def name_of(classifier: Any, number: int) -> str | None:
     """A class's name; None if the classifier has none for it, or only a placeholder."""
     known = ClassNames.of(classifier)
     name = known.names[number] if known is not None and number < len(known) else None
-    return None if name == f"class {number}" else name
+    return None if name == label_of(number) else name
+
+
+def known_names(classifier: Any) -> tuple[str, ...] | None:
+    """The names of a classifier's classes; None if it has none, or only placeholders."""
+    known = ClassNames.of(classifier)
+    return None if known is None else known.names
 
 
 def as_file_name(name: str) -> str:

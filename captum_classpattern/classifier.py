@@ -96,11 +96,11 @@ class PixelClassifier(nn.Module):
         # not buffers: these are float64, which some devices lack
         self.mean, self.std = _per_channel(mean, 0.0, "mean"), _per_channel(std, 1.0, "std")
         if not bool((self.std > 0).all()):
-            raise ValueError(f"std must be positive, got {std}")
+            raise ValueError(f"`std` must be positive, got {std}")
         channels = {self.mean.shape[1], self.std.shape[1]} - {1}
         if len(channels) > 1:
             raise ValueError(
-                f"mean and std must be given for as many channels, got {mean} and {std}"
+                f"`mean` and `std` must be given for as many channels, got {mean} and {std}"
             )
         self.training = model.training  # not self.train(): that would change the model
 
@@ -409,8 +409,8 @@ def check_logits(logits: Any, count: int) -> None:
         )
     if not bool(logits.isfinite().all()):
         raise ValueError(
-            "the model's logits are NaN or infinite: check its weights, and the mean and std that "
-            "normalise its inputs"
+            "the model's logits are NaN or infinite: check its weights, and the `mean` and `std` "
+            "that normalise its inputs"
         )
 
 

@@ -247,8 +247,7 @@ class LabelledImages(Dataset[Any]):
     def stratified_sample(self, most: int) -> "LabelledImages":
         """At most this many of the images, each class in proportion."""
         order = torch.argsort(self.known_labels, stable=True)
-        places = torch.linspace(0, len(order) - 1, min(most, len(order)))
-        return self.subset(order[places.round().long()])
+        return self.subset(order[evenly_spaced(len(order), most)])
 
     def in_one_tensor(self) -> "LabelledImages":
         """The same images, all loaded into memory."""
@@ -556,7 +555,7 @@ def predictions(
 
 def evenly_spaced(count: int, most: int) -> list[int]:
     """At most this many of the indices from 0 to count - 1, evenly spaced, including both ends."""
-    return torch.linspace(0, count - 1, min(most, count)).long().tolist()
+    return torch.linspace(0, count - 1, min(most, count)).round().long().tolist()
 
 
 def _collate(collate: Callable[[list[Any]], Any], argument: str, items: list[Any]) -> Any:

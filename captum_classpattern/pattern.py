@@ -111,6 +111,11 @@ class Pattern(Perturbation):  # type: ignore[misc]  # captum's class is untyped
         """The pixels that the mask keeps, mask * canvas, (C, H, W)."""
         return self.mask.to(self.canvas) * self.canvas
 
+    @property
+    def label(self) -> str:
+        """The name of the class, or "class 3" if it has none."""
+        return str(self.info.get("class_name", f"class {self.target}"))
+
     def topk(self, area: float) -> "Pattern":
         r"""
         Makes the mask binary: the ``round(area * H * W)`` largest weights become 1, the others 0.
@@ -154,8 +159,7 @@ class Pattern(Perturbation):  # type: ignore[misc]  # captum's class is untyped
         """
         from captum_classpattern.visualization.patterns import PatternRow, draw_patterns
 
-        name = str(self.info.get("class_name", f"class {self.target}"))
-        row = PatternRow(name, self, self.at_own_area())
+        row = PatternRow(self.label, self, self.at_own_area())
         return draw_patterns([row], area=self.area, masks=True, use_pyplot=use_pyplot)
 
     def _repr_html_(self) -> str:
@@ -364,9 +368,9 @@ def pixels_kept(area: float, size: Sequence[int]) -> int:
     k = round(area * total) if 0 <= area <= 1 else -1
     if not 0 < k < total:
         raise ValueError(
-            f"area is the share of pixels to keep: {area} of {size[0]}x{size[1]} = {total} pixels "
-            f"rounds to {'none or all' if k in (0, total) else 'a number out of range'}; choose "
-            f"from {1 / total:.2g} to {1 - 1 / total:.4g}"
+            f"`area` is the share of pixels to keep: {area} of {size[0]}x{size[1]} = {total} "
+            f"pixels rounds to {'none or all' if k in (0, total) else 'a number out of range'}; "
+            f"choose from {1 / total:.2g} to {1 - 1 / total:.4g}"
         )
     return k
 

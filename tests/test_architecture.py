@@ -44,6 +44,7 @@ ALLOWED = {
     "visualization": {
         "_files",
         "_validation",
+        "class_names",
         "classifier",
         "images",
         "pages",
@@ -120,7 +121,7 @@ ALLOWED = {
     },
     "gallery": {
         "_files",
-        "_validation",
+        "adapters",
         "class_names",
         "pages",
         "pattern",

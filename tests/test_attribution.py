@@ -378,8 +378,8 @@ def test_repeated_inputs_keep_an_argument_that_is_no_row():
 @pytest.mark.parametrize(
     ("kwargs", "error", "text"),
     [
-        ({"keep": 0}, ValueError, "keep must be a whole number from 1, got 0"),
-        ({"keep": True}, ValueError, "keep must be a whole number from 1, got True"),
+        ({"keep": 0}, ValueError, "`keep` must be a whole number from 1, got 0"),
+        ({"keep": True}, ValueError, "`keep` must be a whole number from 1, got True"),
         ({"solver": "adam"}, ValueError, "solver must be one of swap, paper.*, or an object"),
         ({"area": 0.001}, ValueError, "0.001 of 5x5 = 25 pixels rounds to none or all"),
         ({"target": 3}, ValueError, "target 3 is out of range: the model has 3 classes"),
@@ -389,8 +389,8 @@ def test_repeated_inputs_keep_an_argument_that_is_no_row():
         ({"images": IMAGES * 2}, ValueError, r"baselines must have pixels in \[0, 1\]"),
         ({"labels": LABELS[:5]}, ValueError, r"must have shape \(60,\), got \(5,\)"),
         ({"labels": [0] * 60}, ValueError, "no baselines are left for target 0"),
-        ({"seed": -1}, ValueError, "seed must be a whole number from 0 to .*, got -1"),
-        ({"seed": 0.5}, ValueError, "seed must be a whole number from 0 to .*, got 0.5"),
+        ({"seed": -1}, ValueError, "`seed` must be a whole number from 0 to .*, got -1"),
+        ({"seed": 0.5}, ValueError, "`seed` must be a whole number from 0 to .*, got 0.5"),
     ],
 )
 def test_refused(kwargs, error, text):
@@ -480,5 +480,5 @@ def test_settings_are_checked_before_the_model_is_called():
         raise AssertionError("called")
 
     for method in ("search", "attribute"):
-        with pytest.raises(ValueError, match="internal_batch_size must be a whole number"):
+        with pytest.raises(ValueError, match="`internal_batch_size` must be a whole number"):
             getattr(ClassPattern(forward, IMAGES), method)(CANVASES, 0, internal_batch_size=-1)

@@ -148,9 +148,9 @@ def test_models_in_other_precisions(dtype):
     ("kwargs", "text"),
     [
         ({"strategy": "best"}, "strategy must be one of positive, negative, .*, got 'best'"),
-        ({"n": 0}, "n must be a whole number from 1, got 0"),
-        ({"n": 2.0}, r"n must be a whole number from 1, got 2\.0"),
-        ({"n": True}, "n must be a whole number from 1, got True"),
+        ({"n": 0}, "`n` must be a whole number from 1, got 0"),
+        ({"n": 2.0}, r"`n` must be a whole number from 1, got 2\.0"),
+        ({"n": True}, "`n` must be a whole number from 1, got True"),
         ({"n": 11}, "11 canvases were requested, but only 10 of 30 images are of class 0: give"),
         ({"labels": [1, 2] * 15}, "none of the 30 images is of class 0: give images of it, or"),
         ({"target": 3}, "target 3 is out of range: the model has 3 classes"),

@@ -82,7 +82,9 @@ def test_there_must_be_a_name_for_each_class():
     with pytest.raises(ValueError, match="3 class names were given, but the model has 2 classes"):
         ClassNames.parse(["a", "b", "c"], 2)
     for wrong in ("ab", 2, [1, 2], {"a": 0}):
-        with pytest.raises(ArgumentTypeError, match="class_names must be a list of names, in the"):
+        with pytest.raises(
+            ArgumentTypeError, match="`class_names` must be a list of names, in the"
+        ):
             ClassNames.parse(wrong, 2)
 
 

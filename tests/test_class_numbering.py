@@ -57,7 +57,7 @@ def test_names_that_are_passed_in_replace_the_classifiers(folders):
     assert matched.class_names == ("eel", "cat", "dog")
     with pytest.raises(ValueError, match="2 class names were given, but the model has 3 classes"):
         loaded.for_classifier(classifier(3), ["cat", "dog"])
-    with pytest.raises(ArgumentTypeError, match="class_names must be a list of names"):
+    with pytest.raises(ArgumentTypeError, match="`class_names` must be a list of names"):
         loaded.for_classifier(classifier(3), "cat")
 
 

@@ -126,8 +126,8 @@ def test_only_the_weights_are_saved():
         ({"model": len}, TypeError, r"model must be a torch\.nn\.Module, got builtin_function"),
         ({"mean": 128.0}, ValueError, r"mean must be in units .*\[0, 1\], got 128.0: divide it by"),
         ({"std": [60, 60, 60]}, ValueError, r"std must be in units .*divide it by 255"),
-        ({"std": 0.0}, ValueError, "std must be positive, got 0.0"),
-        ({"std": [0.2, -0.2, 0.2]}, ValueError, "std must be positive"),
+        ({"std": 0.0}, ValueError, "`std` must be positive, got 0.0"),
+        ({"std": [0.2, -0.2, 0.2]}, ValueError, "`std` must be positive"),
         ({"mean": float("nan")}, ValueError, "mean must be a number, or one per channel, got nan"),
         (
             {"mean": [[0.5]]},
@@ -152,7 +152,7 @@ def test_wrong_settings(kwargs, error, text):
     ],
 )
 def test_channels_that_mean_and_std_do_not_fit(mean, std, channels):
-    with pytest.raises(ValueError, match="mean and std"):
+    with pytest.raises(ValueError, match="`mean` and `std`"):
         PixelClassifier(linear_net(), mean, std)(IMAGES[:, :channels])
 
 

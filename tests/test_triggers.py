@@ -303,7 +303,7 @@ def test_too_few_control_points(grid_size):
 
 @pytest.mark.parametrize("strength", [0, -1, float("nan"), float("inf")])
 def test_a_warp_strength_out_of_range(strength):
-    with pytest.raises(ValueError, match=rf"strength must be a number above 0, got {strength}"):
+    with pytest.raises(ValueError, match=rf"`strength` must be a number above 0, got {strength}"):
         Warp((1, 8, 8), strength=strength)
 
 

@@ -18,6 +18,7 @@ from captum_classpattern.adapters.interface import (
     LoadedNetwork,
     LoadOptions,
 )
+from captum_classpattern.adapters.names import is_pretrained
 from captum_classpattern.class_names import ClassNames, placeholders
 from captum_classpattern.classifier import PixelClassifier, device_and_dtype, warn
 
@@ -90,7 +91,7 @@ def load_model(
     chosen = _parse_format(format)
     family, _, name = str(source).partition(":")
     path = Path(source)
-    if family in PRETRAINED and not path.exists():
+    if is_pretrained(str(source)):
         if (arch, num_classes, format) != (None, None, None):
             raise ValueError(
                 f"{source} comes with its network and classes: leave out `arch`, `num_classes` and "
@@ -136,7 +137,7 @@ def _parse_format(format: Any) -> Format | None:
     if not isinstance(format, str):
         if not isinstance(format, Format) or isinstance(format, type):
             raise ArgumentTypeError(
-                "format must be the name of a format, or an object with a name and the methods "
+                "`format` must be the name of a format, or an object with a name and the methods "
                 f"matches(file, options) and load(file, options), got {format!r:.80}"
             )
         return format

@@ -57,8 +57,7 @@ def apply(
     for image, name in names.items():
         write_atomically(out / name, _stamped_png(binary, image))
     kept = f"{int(binary.mask.count_nonzero())} pixels, {binary.area:.1%}"
-    label = f"class {stamp.target}" if class_name is None else str(class_name)
-    print(f"{len(names)} images with the pattern of {label} ({kept}) are in {out}.")
+    print(f"{len(names)} images with the pattern of {stamp.label} ({kept}) are in {out}.")
 
 
 def _stamped_png(pattern: "Pattern", path: Path) -> bytes:

@@ -202,16 +202,14 @@ def import_from_here() -> None:
 
 
 def checkpoints_by_name(models: tuple[str, ...]) -> dict[str, str]:
-    """The checkpoints by what is before their first equals sign, or by the names of their files,
-    which may contain equals signs, too."""
+    """The checkpoints by their names, see :func:`split_name`; an error if two would be written to
+    the same files."""
+    from captum_classpattern.adapters.names import split_name
     from captum_classpattern.class_names import file_safe
 
     named: dict[str, str] = {}
     for given in models:
-        name, equals, checkpoint = given.partition("=")
-        if not equals or given.startswith(("torchvision:", "timm:")) or Path(given).exists():
-            name, checkpoint = "", given
-        name = name or Path(checkpoint).stem
+        name, checkpoint = split_name(given)
         for other in named:
             if file_safe(other) == file_safe(name):
                 raise ValueError(

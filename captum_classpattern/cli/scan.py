@@ -91,13 +91,15 @@ def scan(
         internal_batch_size: The most images in one pass. Fewer need less memory. By default, it
             suits the device.
     """
-    from captum_classpattern.class_names import file_safe
+    from captum_classpattern.adapters.names import folder_name
     from captum_classpattern.scanning import ReferenceSet
     from captum_classpattern.scanning import scan as run_scan
     from captum_classpattern.scanning.profile import count_classes, estimate_seconds
+    from captum_classpattern.scanning.scan import PATTERNS
+    from captum_classpattern.scanning.store import SEARCH
 
     known = ReferenceSet.load(references)
-    folder = Path("classpattern-scan") / file_safe(Path(checkpoint).stem) if out is None else out
+    folder = Path("classpattern-scan") / folder_name(checkpoint) if out is None else out
     with only_json(as_json):
         classifier = model.open(checkpoint)
         source = images.load_all([classifier], seed=compute.seed, shape=known.shape)
@@ -121,7 +123,10 @@ def scan(
                 show_progress=sys.stderr.isatty(),
             )
         except KeyboardInterrupt:
-            print(f"\nInterrupted: the same command resumes from {folder}.", file=sys.stderr)
+            kept = f"the same command resumes from {folder}"
+            if not (folder / PATTERNS / SEARCH).exists():
+                kept = "no group of classes was finished, so nothing is kept"
+            print(f"\nInterrupted: {kept}.", file=sys.stderr)
             raise SystemExit(130) from None
         found.save(folder)
         found.to_html(folder / "scan.html")

@@ -58,7 +58,8 @@ def search(
         out: The folder for report.html, results.json, the figure and the patterns.
         resume: Continue the unfinished search in the folder.
         as_json: Print the result as JSON, and nothing else.
-        canvases: Images per class that compete to be its canvas. A white one is searched, too.
+        canvases: Images per class that compete to be its canvas. A white and a black canvas are
+            searched, too.
     """
     if (out / "results.json").exists() and not resume:
         raise ValueError(
@@ -88,7 +89,7 @@ def _run(
 ) -> None:
     """Searches, writes the files, and prints what was found if it is to be shown."""
     from captum_classpattern.surveys import survey
-    from captum_classpattern.surveys.results import AREAS
+    from captum_classpattern.surveys.results import AREAS, CANVASES
 
     classifier = model.open(checkpoint)
     search_images, held_out = images.load([classifier], seed=searches.seed)
@@ -97,7 +98,7 @@ def _run(
         search_images,
         held_out,
         classes=searches.find_classes(classifier, search_images),
-        canvases={"positive": canvases, "white": 1},
+        canvases={**CANVASES, "positive": canvases},
         areas=area or AREAS,
         classes_together=1 if model.device.startswith("cpu") else CLASSES_TOGETHER,
         budget=searches.budget,

@@ -90,10 +90,12 @@ def sweep(
         workers: The classes that are searched at a time, with --ray and no address. By default, one
             for each core.
         gpus_per_task: The GPUs of each search, such as 1 or 0.25. Models then run on cuda.
-        canvases: Images per class that compete to be its canvas. A white one is searched, too.
+        canvases: Images per class that compete to be its canvas. A white and a black canvas are
+            searched, too.
         keep: The share of all classes of all models that --first-look leaves.
         threads: The threads of each search. Another number changes results in the last digits.
     """
+    from captum_classpattern.surveys.results import AREAS, CANVASES
     from captum_classpattern.sweeps import sweep as run_sweep
     from captum_classpattern.sweeps.engines import import_ray
     from captum_classpattern.sweeps.sources import read_models
@@ -120,8 +122,8 @@ def sweep(
             held_out,
             folder=out,
             classes=classes,
-            canvases={"positive": canvases, "white": 1},
-            areas=area or _default_areas(),
+            canvases={**CANVASES, "positive": canvases},
+            areas=area or AREAS,
             budget=searches.budget,
             n_steps=searches.n_steps,
             max_seconds=searches.max_seconds,
@@ -151,12 +153,6 @@ def sweep(
     print(f"{', '.join(written)} and a folder for each model are in {out}.")
     if not found_some:
         raise SystemExit(1)
-
-
-def _default_areas() -> Sequence[float]:
-    from captum_classpattern.surveys.results import AREAS
-
-    return AREAS
 
 
 def _open_first(sources: "Sequence[ModelSource]") -> "PixelClassifier":
@@ -230,12 +226,14 @@ def _summary(
             before = best.get(row["class"])
             if before is None or row["search_power"] > before["search_power"]:
                 best[row["class"]] = row
+    from captum_classpattern.class_names import label_of
+
     count = str(len(failed) - failed_before)
     if not best:
         return (-1.0, model, "0", count, "", "", "")
     mean = fmean(row["power"] for row in best.values())
     strongest = max(best.values(), key=lambda row: row["power"])
-    label = strongest["class_name"] or f"class {strongest['class']}"
+    label = strongest["class_name"] or label_of(strongest["class"])
     above = sum(row["beats_controls"] for row in best.values())
     cells = (model, str(len(best)), count, f"{mean:.1%}", str(above))
     return (mean, *cells, f"{label}, {strongest['power']:.1%}")

@@ -65,7 +65,7 @@ def known_methods(
     baselines: Images,
     baseline_labels: Labels = None,
     *,
-    names: Sequence[str] = DEFAULT,
+    names: Sequence[str] | str = DEFAULT,
     budget: int | None = None,
     n_steps: int | None = None,
     max_seconds: float | None = None,
@@ -86,10 +86,10 @@ def known_methods(
         baselines (Tensor, Dataset or DataLoader): Search images, (C, H, W) each, in [0, 1].
         baseline_labels (Tensor or Sequence[int], optional): Their classes. Default: None (those of
             the Dataset, else the classifier's predictions).
-        names (Sequence[str]): Which methods. Besides the default ones there are DeepLiftShap,
-            GuidedBackprop, Deconvolution, FeatureAblation, ShapleyValueSampling, and five whose
-            pixels are not cut from a canvas: LearnedPattern, UniversalPatch, NeuralCleanse,
-            PixelInversion and UniversalPerturbation.
+        names (Sequence[str] or str): Which methods. Besides the default ones there are
+            DeepLiftShap, GuidedBackprop, Deconvolution, FeatureAblation, ShapleyValueSampling, and
+            five whose pixels are not cut from a canvas: LearnedPattern, UniversalPatch,
+            NeuralCleanse, PixelInversion and UniversalPerturbation.
         budget (int, optional): Passes per canvas of the methods that search. Default: None (3,500,
             and those of a scan for LearnedPattern, NeuralCleanse and PixelInversion).
         n_steps (int, optional): Rounds of ClassPattern and LearnedPattern, instead of a budget.
@@ -132,63 +132,87 @@ def known_methods(
         "budget": Swap().passes(n_steps)[-1] if budget is None and n_steps else budget or BUDGET,
         "max_seconds": max_seconds,
     }
-    found = _all(source, searching, trying, {**searching, "budget": budget})
-    unknown = [name for name in names if name not in found]
+    makers = _makers(source, searching, trying, {**searching, "budget": budget})
+    names = [names] if isinstance(names, str) else list(names)
+    unknown = [name for name in names if name not in makers]
     if unknown:
         raise ValueError(
-            f"there is no method {unknown[0]!r}: choose from {', '.join(found)}, or give a "
+            f"there is no method {unknown[0]!r}: choose from {', '.join(makers)}, or give a "
             "function from a model to an Attribution"
         )
-    return {name: found[name] for name in names}
+    return {name: makers[name]() for name in names}
 
 
-def _all(
+def _makers(
     source: LabelledImages,
     searching: Mapping[str, Any],
     trying: Mapping[str, Any],
     learning: Mapping[str, Any],
-) -> dict[str, Method]:
+) -> dict[str, Callable[[], Method]]:
+    """A function for each method that makes it, so that images are loaded only for methods that
+    need them."""
     inverting = {} if learning["budget"] is None else {"passes": learning["budget"]}
-    cells, window = grid_cells(*source.shape[1:]), _window(source.shape)
-    references, image = source.take(evenly_spaced(len(source), REFERENCES)), source.take([0])
-    masked = {"feature_mask": cells, "perturbations_per_eval": AT_ONCE}
-    sampled = {**masked, "n_samples": 2 * CELLS**2}
+
+    def baselines() -> dict[str, Any]:
+        return {"baselines": source.take(evenly_spaced(len(source), REFERENCES))}
+
+    def masked() -> dict[str, Any]:
+        cells = grid_cells(*source.shape[1:])
+        return {"feature_mask": cells, "perturbations_per_eval": AT_ONCE}
+
+    def sampled() -> dict[str, Any]:
+        return {**masked(), "n_samples": 2 * CELLS**2}
+
+    def sliding() -> dict[str, Any]:
+        window = _window(source.shape)
+        strides = (window[0], *(max(1, side // 2) for side in window[1:]))
+        return {
+            "sliding_window_shapes": window,
+            "strides": strides,
+            "perturbations_per_eval": AT_ONCE,
+        }
+
+    def of_layer(method: Any) -> Make:
+        return lambda model: method(model, feature_layer(model, source.take([0])))
+
+    def of_images(method: Any, **settings: Any) -> Make:
+        return lambda model: method(model, source, **settings)
+
+    def regressing(method: Make) -> Make:
+        return lambda model: _regressing(method, model)
+
     return {
-        "ClassPattern": (lambda m: ClassPattern(m, source), searching),
-        "IntegratedGradients": (attr.IntegratedGradients, {"internal_batch_size": AT_ONCE}),
-        "Saliency": (attr.Saliency, {}),
-        "InputXGradient": (attr.InputXGradient, {}),
-        "DeepLift": (attr.DeepLift, {}),
-        "DeepLiftShap": (attr.DeepLiftShap, {"baselines": references}),
-        "GradientShap": (attr.GradientShap, {"baselines": references, "n_samples": REFERENCES}),
-        "GuidedBackprop": (attr.GuidedBackprop, {}),
-        "Deconvolution": (attr.Deconvolution, {}),
-        "Occlusion": (
-            attr.Occlusion,
-            {
-                "sliding_window_shapes": window,
-                "strides": (window[0], *(max(1, side // 2) for side in window[1:])),
-                "perturbations_per_eval": AT_ONCE,
-            },
+        "ClassPattern": lambda: (of_images(ClassPattern), searching),
+        "IntegratedGradients": lambda: (
+            attr.IntegratedGradients,
+            {"internal_batch_size": AT_ONCE},
         ),
-        "FeatureAblation": (attr.FeatureAblation, masked),
-        "ShapleyValueSampling": (attr.ShapleyValueSampling, masked),
-        "GuidedGradCam": (lambda m: attr.GuidedGradCam(m, feature_layer(m, image)), {}),
-        "LayerGradCam": (lambda m: attr.LayerGradCam(m, feature_layer(m, image)), {}),
-        "LRP": (attr.LRP, {}),
-        "Lime": (lambda m: _regressing(attr.Lime, m), sampled),
-        "KernelShap": (lambda m: _regressing(attr.KernelShap, m), sampled),
-        "RandomPixels": (RandomPixels, {}),
-        "BestRandomMask": (lambda m: BestRandomMask(m, source), trying),
-        "BestCrop": (lambda m: BestCrop(m, source), {}),
-        "ClassMean": (lambda m: ClassMean(m, source), {}),
-        "NearestImage": (lambda m: NearestImage(m, source), {}),
-        "NearestFeatures": (lambda m: NearestImage(m, source, by="features"), {}),
-        "LearnedPattern": (lambda m: LearnedPattern(m, source), learning),
-        "UniversalPatch": (lambda m: UniversalPatch(m, source), inverting),
-        "NeuralCleanse": (lambda m: NeuralCleanse(m, source), inverting),
-        "PixelInversion": (lambda m: PixelInversion(m, source), inverting),
-        "UniversalPerturbation": (lambda m: UniversalPerturbation(m, source), inverting),
+        "Saliency": lambda: (attr.Saliency, {}),
+        "InputXGradient": lambda: (attr.InputXGradient, {}),
+        "DeepLift": lambda: (attr.DeepLift, {}),
+        "DeepLiftShap": lambda: (attr.DeepLiftShap, baselines()),
+        "GradientShap": lambda: (attr.GradientShap, {**baselines(), "n_samples": REFERENCES}),
+        "GuidedBackprop": lambda: (attr.GuidedBackprop, {}),
+        "Deconvolution": lambda: (attr.Deconvolution, {}),
+        "Occlusion": lambda: (attr.Occlusion, sliding()),
+        "FeatureAblation": lambda: (attr.FeatureAblation, masked()),
+        "ShapleyValueSampling": lambda: (attr.ShapleyValueSampling, masked()),
+        "GuidedGradCam": lambda: (of_layer(attr.GuidedGradCam), {}),
+        "LayerGradCam": lambda: (of_layer(attr.LayerGradCam), {}),
+        "LRP": lambda: (attr.LRP, {}),
+        "Lime": lambda: (regressing(attr.Lime), sampled()),
+        "KernelShap": lambda: (regressing(attr.KernelShap), sampled()),
+        "RandomPixels": lambda: (RandomPixels, {}),
+        "BestRandomMask": lambda: (of_images(BestRandomMask), trying),
+        "BestCrop": lambda: (of_images(BestCrop), {}),
+        "ClassMean": lambda: (of_images(ClassMean), {}),
+        "NearestImage": lambda: (of_images(NearestImage), {}),
+        "NearestFeatures": lambda: (of_images(NearestImage, by="features"), {}),
+        "LearnedPattern": lambda: (of_images(LearnedPattern), learning),
+        "UniversalPatch": lambda: (of_images(UniversalPatch), inverting),
+        "NeuralCleanse": lambda: (of_images(NeuralCleanse), inverting),
+        "PixelInversion": lambda: (of_images(PixelInversion), inverting),
+        "UniversalPerturbation": lambda: (of_images(UniversalPerturbation), inverting),
     }
 
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from markupsafe import Markup
 from torch import Tensor
 
-from captum_classpattern.class_names import ClassNames
+from captum_classpattern.class_names import ClassNames, label_of
 from captum_classpattern.comparison.figures import draw_curves, draw_maps, figure_names
 from captum_classpattern.comparison.metrics import METRICS, Metric
 from captum_classpattern.comparison.records import Failure, Record, counted, full_name
@@ -79,9 +79,8 @@ class Comparison:
         )
 
     def class_name(self, target: int) -> str:
-        """The name of a class, or its number."""
-        names = self.class_names
-        return str(target) if names is None or target >= len(names) else names[target]
+        """The name of a class, or "class 3" if it has none."""
+        return label_of(target, self.class_names)
 
     def _class_number(self, target: int | str | None) -> int | None:
         """The number of a class that is given by number or name."""

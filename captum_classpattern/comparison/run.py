@@ -18,7 +18,7 @@ from captum_classpattern._validation import (
     is_whole,
 )
 from captum_classpattern.attribution import versions
-from captum_classpattern.class_names import parse_targets
+from captum_classpattern.class_names import known_names, parse_targets
 from captum_classpattern.classifier import (
     Classifier,
     check_classifier,
@@ -67,7 +67,7 @@ def compare(
     class_names: Sequence[str] | None = None,
     class_images: int = 10,
     stamped: int = 4,
-    max_images: int = 1000,
+    max_images: int = 500,
     seed: int = 0,
     n_seeds: int = 3,
     precision: str = "auto",
@@ -118,7 +118,7 @@ def compare(
         stamped (int): Search images of other classes that are stamped with a trigger and explained
             as well, so that the trigger is visible to the methods. Default: 4.
         max_images (int): At most this many held-out images, in proportion to the classes.
-            Default: 1000.
+            Default: 500.
         seed (int): Seed of all methods and random choices. Default: 0.
         n_seeds (int): Number of seeds, from ``seed`` on, that each method runs with: for the
             stability, and for the mean localisation on canvases without a trigger. Default: 3.
@@ -162,7 +162,7 @@ def compare(
         "seed": check_seed(seed),
     }
     if not is_whole(class_images) or class_images < 0:
-        raise ValueError(f"class_images must be a whole number from 0, got {class_images!r}")
+        raise ValueError(f"`class_images` must be a whole number from 0, got {class_images!r}")
     for name in ("max_images", "n_seeds", "stamped"):
         check_count(name, settings[name])
     triggers = _check_triggers(models, triggers)
@@ -199,7 +199,7 @@ def compare(
         for name, scorer in scorers.items() if has_labels else ():
             images = f"held-out images (model {name!r})"
             warn_if_guessing(scorer.accuracy, held_out.known_labels, n_classes[name], images)
-        names = getattr(first, "class_names", None) if class_names is None else class_names
+        names = known_names(first) if class_names is None else class_names
         comparison = Comparison(
             models={name: scorers[name].accuracy if has_labels else None for name in models},
             canvases=canvases.cpu(),

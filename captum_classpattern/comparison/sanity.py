@@ -54,7 +54,7 @@ def sanity_check(
     n_steps: int = 6,
     seed: int = 0,
     n_seeds: int = 2,
-    max_images: int = 1000,
+    max_images: int = 500,
     precision: str = "auto",
     show_progress: bool = False,
 ) -> SanityCheck:
@@ -96,7 +96,7 @@ def sanity_check(
         n_seeds (int): Number of seeds from ``seed`` on. Each one after the first has its own
             random weights, and is compared with the original map. Default: 2.
         max_images (int): At most this many held-out images, in proportion to the classes.
-            Default: 1000.
+            Default: 500.
         precision (str): As in :func:`compare`. Default: "auto".
         show_progress (bool): Draws a progress bar. Default: False.
 
@@ -292,7 +292,7 @@ class _Run:
 def _seeds(seed: int, n_seeds: int) -> list[int]:
     if not is_whole(n_seeds) or n_seeds < 2:
         raise ValueError(
-            f"n_seeds must be a whole number from 2, got {n_seeds!r}: one for the original maps, "
+            f"`n_seeds` must be a whole number from 2, got {n_seeds!r}: one for the original maps, "
             "and one for those that are compared with them"
         )
     return [(check_seed(seed) + i) % 2**63 for i in range(n_seeds)]
@@ -300,13 +300,13 @@ def _seeds(seed: int, n_seeds: int) -> list[int]:
 
 def _check_tests(forward_func: Classifier, n_steps: int, other: Classifier | None) -> None:
     if not is_whole(n_steps) or n_steps < 0:
-        raise ValueError(f"n_steps must be a whole number from 0, got {n_steps!r}")
+        raise ValueError(f"`n_steps` must be a whole number from 0, got {n_steps!r}")
     if not n_steps and other is None:
-        raise ValueError("there is nothing to test: give n_steps, another model, or both")
+        raise ValueError("there is nothing to test: give `n_steps`, another model, or both")
     if n_steps and not isinstance(forward_func, nn.Module):
         raise ArgumentTypeError(
             "only the layers of a torch.nn.Module can be randomised, got "
-            f"{type(forward_func).__name__}: give the module, or n_steps=0 and another model"
+            f"{type(forward_func).__name__}: give the module, or `n_steps=0` and another model"
         )
 
 

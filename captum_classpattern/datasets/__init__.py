@@ -123,11 +123,11 @@ def load_images(
     if channels not in (None, 1, 3):
         raise ValueError(f"channels must be 1, 3, or None (unchanged), got {channels!r}")
     if classes is not None and (isinstance(classes, str) or len(classes) == 0):
-        raise ValueError(f"classes must be a list of names or numbers, or None, got {classes!r}")
+        raise ValueError(f"`classes` must be a list of names or numbers, or None, got {classes!r}")
     if limit is not None:
         check_count("limit", limit)
     if on_error not in ("raise", "skip"):
-        raise ValueError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
+        raise ValueError(f"`on_error` must be 'raise' or 'skip', got {on_error!r}")
     check_cache(cache)
     path = Path(source)
     if isinstance(source, str) and source.startswith("torchvision:"):
@@ -207,7 +207,7 @@ def _parse_size(size: Any) -> tuple[int, int] | None:
         return None
     sides = size if isinstance(size, tuple | list) else (size, size)
     if len(sides) != 2 or not all(is_whole(side) and side > 0 for side in sides):
-        raise ValueError(f"size must be a whole number from 1, or (H, W) of such, got {size!r}")
+        raise ValueError(f"`size` must be a whole number from 1, or (H, W) of such, got {size!r}")
     return int(sides[0]), int(sides[1])
 
 

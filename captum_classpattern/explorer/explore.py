@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from captum_classpattern._validation import ArgumentTypeError, check_same_shape, check_seed
-from captum_classpattern.class_names import ClassNames
+from captum_classpattern.class_names import ClassNames, label_of
 from captum_classpattern.classifier import Classifier, PixelClassifier, preserve_state
 from captum_classpattern.explorer.panel import Example
 from captum_classpattern.explorer.widget import Explorer, import_ipywidgets
@@ -16,7 +16,7 @@ from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.power import hashes_seen
 from captum_classpattern.surveys import Finding, Survey
 from captum_classpattern.visualization.drawing import check_channels
-from captum_classpattern.visualization.patterns import choose_images, class_name
+from captum_classpattern.visualization.patterns import choose_images
 
 EXAMPLES = 8  # held-out images to choose from
 CHUNK = 32  # of candidates that are looked at together
@@ -198,6 +198,6 @@ def _examples(
     if not chosen:
         return []
     shown = chosen[:EXAMPLES]
-    labels = [class_name(names, label) for label in source.known_labels[shown].tolist()]
+    labels = [label_of(label, names) for label in source.known_labels[shown].tolist()]
     kind = "held-out image" if seen else "image"
     return [Example(image, label, kind) for image, label in zip(source.take(shown), labels)]

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from markupsafe import Markup
 from torch import Tensor
 
+from captum_classpattern.class_names import label_of
 from captum_classpattern.explorer.areas import Cut
 from captum_classpattern.surveys import Finding, Scores
 from captum_classpattern.visualization.formats import percent, percent_area, percent_range
 from captum_classpattern.visualization.html import pattern_picture, picture
-from captum_classpattern.visualization.patterns import class_name
 from captum_classpattern.visualization.style import HIT, QUIET, TRACK
 
 SIDE, GAP = 224, 20  # pixels of a picture, and between two
@@ -118,9 +118,7 @@ def _predictions(probabilities: Tensor, target: int, names: Sequence[str] | None
     order = probabilities.argsort(descending=True, stable=True).tolist()[:TOP]
     listed = order if target in order else [*order, target]
     return _joined(
-        _bar(
-            class_name(names, label), float(probabilities[label]), HIT if label == target else QUIET
-        )
+        _bar(label_of(label, names), float(probabilities[label]), HIT if label == target else QUIET)
         for label in listed
     )
 

@@ -4,16 +4,16 @@ later, one class at a time."""
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
-from captum_classpattern._validation import is_whole
-from captum_classpattern.class_names import as_file_name, file_safe
+from captum_classpattern.adapters.names import model_name
+from captum_classpattern.class_names import as_file_name, file_safe, label_of
 from captum_classpattern.surveys import Scores, stands_out
 from captum_classpattern.surveys.store import RESULTS, Store
 from captum_classpattern.sweeps import Sweep
 from captum_classpattern.sweeps.folder import SweepFolder
-from captum_classpattern.sweeps.sources import FIRST_LOOK, PRETRAINED, further_columns
+from captum_classpattern.sweeps.sources import FIRST_LOOK, further_columns
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class ClassEntry:
 
     @property
     def label(self) -> str:
-        """The name of the class, or its number."""
-        return f"class {self.target}" if self.name is None else self.name
+        """The name of the class, or "class 3" if it has none."""
+        return self.name or label_of(self.target)
 
     @property
     def area(self) -> float:
@@ -181,10 +181,9 @@ def _name_of(provenance: Any) -> str | None:
     """
     known = provenance if isinstance(provenance, Mapping) else {}
     source, arch = known.get("source"), known.get("arch")
-    if isinstance(source, str) and not source.startswith(PRETRAINED):
-        return PureWindowsPath(source).stem  # separated by / or \
-    given = source if isinstance(source, str) else arch
-    return PureWindowsPath(given.rpartition(":")[2]).name if isinstance(given, str) else None
+    if isinstance(source, str):
+        return model_name(source)
+    return arch.rpartition(":")[2] if isinstance(arch, str) else None
 
 
 def _read_model(
@@ -198,11 +197,6 @@ def _read_model(
     opened: bool = True,
 ) -> Model:
     """A model from the store of its survey, which may be empty."""
-    for target in store.classes:
-        if not is_whole(target):  # it becomes a part of the names of files
-            raise ValueError(
-                f"{store.folder} is damaged: it has a class {target!r}, which is no number"
-            )
     classes = {target: _read_class(store.rows[target]) for target in store.classes}
     size = (0, 0)
     if classes:

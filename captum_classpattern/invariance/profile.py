@@ -111,11 +111,7 @@ class InvarianceProfile:
         )
 
     def __repr__(self) -> str:
-        return f"InvarianceProfile({self._name}: {self.power}; {', '.join(self.curves)})"
-
-    @property
-    def _name(self) -> str:
-        return str(self.pattern.info.get("class_name", f"class {self.pattern.target}"))
+        return f"InvarianceProfile({self.pattern.label}: {self.power}; {', '.join(self.curves)})"
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the pattern, the curves, and how long half of the power stays."""
@@ -144,9 +140,11 @@ class InvarianceProfile:
         figure, _ = self.plot(use_pyplot=False)
         ranges = [(name, _range_text(curve)) for name, curve in self.curves.items()]
         return (
-            f"Invariance of {self._name}: power {html.power_text(self.power)}",
-            html.side_by_side(html.pattern_picture(self.pattern, f"pattern of {self._name}")),
-            html.drawing(figure, f"power of {self._name} under each transform"),
+            f"Invariance of {self.pattern.label}: power {html.power_text(self.power)}",
+            html.side_by_side(
+                html.pattern_picture(self.pattern, f"pattern of {self.pattern.label}")
+            ),
+            html.drawing(figure, f"power of {self.pattern.label} under each transform"),
             html.table(("transform", "half of the power stays"), ranges),
         )
 
@@ -166,7 +164,7 @@ class InvarianceProfile:
 
         return plot_profiles(
             [_panel(curve) for curve in self.curves.values()],
-            title=f"{self._name}: {self.power}",
+            title=f"{self.pattern.label}: {self.power}",
             use_pyplot=use_pyplot,
         )
 

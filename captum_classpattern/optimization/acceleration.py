@@ -33,7 +33,7 @@ def accelerated(
     dtype = device_and_dtype(forward_func, canvases)[1]
     if precision == "bfloat16" and dtype not in (torch.float32, torch.bfloat16):
         raise ValueError(
-            f"precision='bfloat16' is for float32 models, but this one is {dtype}: pass "
+            f"`precision='bfloat16'` is for float32 models, but this one is {dtype}: pass "
             "precision='auto' or 'full', or model.float()"
         )
     if precision == "full" or dtype != torch.float32:
@@ -49,8 +49,8 @@ def accelerated(
             chosen, found = _one_by_one(forward_func, wanted, first, arguments)
             if precision == "bfloat16" and "bfloat16" not in chosen:
                 raise ValueError(
-                    f"precision='bfloat16' can't be used, since this model fails in it ({error}): "
-                    "pass precision='auto' or 'full'"
+                    f"`precision='bfloat16'` can't be used, since this model fails in it ({error})"
+                    ": pass `precision='auto'` or `precision='full'`"
                 ) from error
     return found
 
@@ -104,7 +104,7 @@ def _check_memory(error: Exception) -> None:
     """Raises an error where memory was short: that must not choose the precision."""
     if isinstance(error, torch.OutOfMemoryError) or "ALLOC_FAILED" in str(error):
         raise torch.OutOfMemoryError(
-            "the device has no room for a private copy of the model: pass precision='full' to "
+            "the device has no room for a private copy of the model: pass `precision='full'` to "
             "search with the model as it is"
         ) from error
 

@@ -35,12 +35,12 @@ class SearchSettings:
         object.__setattr__(self, "solver", solver)
         if self.precision not in PRECISIONS:
             raise ValueError(
-                f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}"
+                f"`precision` must be one of {', '.join(PRECISIONS)}, got {self.precision!r}"
             )
         if self.precision == "bfloat16" and not solver.accelerates:
             raise ValueError(
-                f"precision='bfloat16' is not for solver={solver.name!r}, which uses the model as "
-                "it is: leave precision out"
+                f"`precision='bfloat16'` is not for `solver={solver.name!r}`, which uses the model "
+                "as it is: leave `precision` out"
             )
         check_area(self.area)
         for name in ("budget", "n_steps", "internal_batch_size"):

@@ -177,7 +177,7 @@ def check_families(names: Sequence[str]) -> tuple[str, ...]:
     unknown = [name for name in names if name not in FAMILIES]
     if isinstance(names, str) or unknown:
         given = names if isinstance(names, str) else unknown[0]
-        raise ValueError(f"also must list some of {', '.join(FAMILIES)}, got {given!r}")
+        raise ValueError(f"`also` must list some of {', '.join(FAMILIES)}, got {given!r}")
     return tuple(dict.fromkeys(names))
 
 

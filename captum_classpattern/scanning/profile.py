@@ -309,8 +309,8 @@ def _search_group(
     total = math.prod(grid or shape[1:])
     areas = {size: size / total for size in SIZES}
     canvas = torch.full((len(group), *shape), GREY)
-    found = explainer.search(
-        canvas, list(group), areas=list(areas.values()), solver=Learned(grid=grid), **settings
+    found = explainer.search_areas(
+        canvas, list(group), list(areas.values()), solver=Learned(grid=grid), **settings
     )
     return {
         (size, pattern.target): pattern for size, area in areas.items() for pattern in found[area]

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from captum_classpattern._files import write_atomically
 from captum_classpattern._validation import join_names
+from captum_classpattern.class_names import placeholders
 from captum_classpattern.classifier import MIN_GAIN, Classifier, provenance_of
 from captum_classpattern.images import Images, LabelledImages, Labels
 from captum_classpattern.pattern import Pattern
@@ -315,12 +316,12 @@ def scan(
         ('inconclusive', None)
     """
     if not 0 < alpha < 1:
-        raise ValueError(f"alpha must be between 0 and 1, got {alpha}")
+        raise ValueError(f"`alpha` must be between 0 and 1, got {alpha}")
     also = check_families(also)
     source = LabelledImages.of(images, labels)
     known = ReferenceSet.load(references)
     if not len(known):
-        raise ValueError("references holds no models: add clean ones with ReferenceSet.add")
+        raise ValueError("`references` holds no models: add clean ones with ReferenceSet.add")
     missing = [name for name in also if name not in known.also]
     if missing:
         raise ValueError(
@@ -341,7 +342,7 @@ def scan(
     notes = _notes(profile, source, known, names, known.name_of(profile.model))
     if names is not None:
         known = known.in_order(names)
-    names = names or [f"class {y}" for y in range(known.n_classes)]
+    names = names or placeholders(known.n_classes)
     found = judge(profile, known, alpha, names, notes)
     return replace(found, source=provenance_of(model).get("source"))
 

@@ -60,10 +60,17 @@ class Store:
             pattern.save(self._path(*key), seen_beside=True)
 
     def replace(self, patterns: Mapping[tuple[int, int], Pattern]) -> None:
-        """Writes patterns in place of those of any other search."""
-        for path in (self.folder / SEARCH, *self.folder.glob("[0-9]*.safetensors")):
-            path.unlink(missing_ok=True)
-        self.add(patterns)
+        """Writes patterns in place of those of any other search. Those of this search that are
+        there already stay, so that it can resume whenever it is stopped."""
+        try:
+            self.check()
+        except ValueError:  # of another search, or damaged
+            (self.folder / SEARCH).unlink()
+        if not (self.folder / SEARCH).exists():
+            for path in self.folder.glob("[0-9]*.safetensors"):
+                path.unlink()
+        kept = {key for key in patterns if self._path(*key).exists()}
+        self.add({key: pattern for key, pattern in patterns.items() if key not in kept})
 
     def _path(self, size: int, target: int) -> Path:
         """The file of a pattern, named after its class and its number of pixels."""

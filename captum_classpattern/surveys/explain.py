@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from captum_classpattern._validation import ArgumentTypeError
 from captum_classpattern.canvases import BLANK
-from captum_classpattern.class_names import ClassNames, parse_targets
+from captum_classpattern.class_names import ClassNames, label_of, parse_targets
 from captum_classpattern.classifier import (
     Classifier,
     PixelClassifier,
@@ -28,11 +28,10 @@ from captum_classpattern.optimization.objective import NO_GRADIENT
 from captum_classpattern.optimization.pool import STARTS, passes_of_group
 from captum_classpattern.optimization.progress import passes_on
 from captum_classpattern.surveys.findings import Finding
-from captum_classpattern.surveys.results import Survey, check_settings, plan_search
+from captum_classpattern.surveys.results import CANVASES, Survey, check_settings, plan_search
 from captum_classpattern.surveys.search import CONTROL_IMAGES
-from captum_classpattern.visualization.patterns import class_name, stamp_examples
+from captum_classpattern.visualization.patterns import stamp_examples
 
-CANVASES: Mapping[str, int] = {"positive": 32, "white": 1, "black": 1}
 LONG, TIMED = 5.0, 8  # seconds from which there is a progress bar; images in the timed batch
 
 
@@ -90,8 +89,8 @@ def explain_class(
         budget (int, optional): Passes per kind of canvas. Default: None (7,000).
         n_steps (int, optional): Rounds on each canvas that is searched to the end, instead of a
             budget. Default: None.
-        max_seconds (float, optional): Stops each kind of canvas after that time, with what was
-            found. Default: None.
+        max_seconds (float, optional): Stops the search after that time, with what was found; each
+            kind of canvas has an equal share. Scoring comes on top. Default: None.
         seed (int): Seed of the split, of the search and of the random pixels. Default: 0.
         precision (str): As in :func:`search_masks`. Default: "auto".
         internal_batch_size (int, optional): The most images in one forward pass. Default: None.
@@ -134,6 +133,8 @@ def explain_class(
         "internal_batch_size": internal_batch_size,
     }
     check_settings(**settings)
+    if max_seconds is not None:
+        settings["max_seconds"] = max_seconds / len(canvases)
     classifier = _as_classifier(model, mean, std, class_names)
     with preserve_state(classifier, seed):  # says once that a model is in train mode
         search = _numbered(classifier, images, labels, class_names, "images")
@@ -150,10 +151,9 @@ def explain_class(
         found = Survey(n_classes=task.n_classes, search=task)
         _check_gradient(classifier, search.take([0]))
         passes = _passes(search, unseen, number, canvases, budget, n_steps)
-        limit = None if max_seconds is None else max_seconds * len(canvases)
         timed = search.subset(range(min(TIMED, internal_batch_size or TIMED, len(search))))
-        label = class_name(listed, number)
-        with _progress(classifier, timed, number, label, passes, limit, show_progress):
+        label = label_of(number, listed)
+        with _progress(classifier, timed, number, label, passes, max_seconds, show_progress):
             [best] = found.best_canvases()
         examples = stamp_examples(classifier, best.pattern.topk(area), unseen, listed, seed)
         named = [

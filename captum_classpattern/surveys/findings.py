@@ -7,6 +7,7 @@ from typing import Any
 from markupsafe import Markup
 from torch import Tensor
 
+from captum_classpattern.class_names import label_of
 from captum_classpattern.classifier import Classifier
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.pattern import Pattern
@@ -242,7 +243,7 @@ class Finding(Shown):
     @property
     def label(self) -> str:
         """The name of the class, or "class 3" if it has none."""
-        return f"class {self.target}" if self.class_name is None else self.class_name
+        return self.class_name or label_of(self.target)
 
     def stamp(self, images: Tensor) -> Tensor:
         r"""

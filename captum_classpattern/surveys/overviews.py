@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy.typing as npt
 
 from captum_classpattern._validation import ArgumentTypeError
-from captum_classpattern.class_names import ClassNames, distinct_names
+from captum_classpattern.class_names import ClassNames, distinct_names, label_of
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.surveys.findings import Finding, Scores
 from captum_classpattern.surveys.results import Survey, best_of_each
@@ -205,7 +205,7 @@ def _names(models: Models) -> dict[int, str]:
     known: dict[int, tuple[str, str]] = {}  # by class: a model, and its name of the class
     for model, row in models.items():
         for target, one in row.items():
-            if (name := _name(one)) in (None, f"class {target}"):
+            if (name := _name(one)) in (None, label_of(target)):
                 continue
             first, other = known.setdefault(target, (model, name))
             if not _alike(name, other):
@@ -214,7 +214,7 @@ def _names(models: Models) -> dict[int, str]:
                     "models whose classes have the same numbers, or each in a figure of its own"
                 )
     targets = dict.fromkeys(target for row in models.values() for target in row)
-    return {y: known[y][1] if y in known else f"class {y}" for y in targets}
+    return {y: known[y][1] if y in known else label_of(y) for y in targets}
 
 
 def _alike(name: str, other: str) -> bool:
@@ -239,7 +239,7 @@ def _name(one: Finding | Pattern) -> str | None:
 
 
 def _label(one: Finding | Pattern) -> str:
-    return _name(one) or f"class {one.target}"
+    return _name(one) or label_of(one.target)
 
 
 def _mean(models: Models, target: int, area: float | None) -> float:

@@ -45,7 +45,7 @@ from captum_classpattern.visualization.html import (
     write_page,
 )
 
-CANVASES: Mapping[str, int] = {"positive": 32, "white": 1}
+CANVASES: Mapping[str, int] = {"positive": 32, "white": 1, "black": 1}
 AREAS = (0.05, 0.01)
 
 
@@ -438,7 +438,8 @@ def survey(
     Searches the patterns of many classes, and scores each with its controls on held-out images.
 
     Canvases are chosen among the search images. For each kind of canvas, the pattern that does best
-    on the judging images is kept, see ``keep`` and ``areas`` of :meth:`ClassPattern.search`. The
+    on the judging images is kept, see ``keep`` of :meth:`ClassPattern.search` and
+    :meth:`ClassPattern.search_areas`. The
     controls are: no pattern; as many random pixels of the same canvas (3 draws, each on a third of
     the images); and the same mask over the positive canvas of the next class. The last two are
     scored on at most 300 of the images.
@@ -456,7 +457,7 @@ def survey(
         canvases (Mapping[str, int]): At most how many canvases of each kind and class, see
             :func:`select_canvases`; also at most one for each 215 passes of the budget. White
             canvases are all the same: each beyond the second is one more start of the search.
-            Default: {"positive": 32, "white": 1}.
+            Default: {"positive": 32, "white": 1, "black": 1}.
         areas (Sequence[float]): Areas to search and score at. Default: (0.05, 0.01).
         classes_together (int): Number of classes that are searched in one batch. Default: 5.
         budget (int, optional): Passes per class and kind of canvas, at the largest area or at each
@@ -493,9 +494,9 @@ def survey(
         >>> held_out = LabelledImages(torch.rand(60, 1, 8, 8), labels)
         >>> found = survey(net, search, held_out, areas=(0.1,), classes=[2], n_steps=10)
         >>> found
-        Survey(0 of 2 findings on positive, white canvases, areas 0.1)
+        Survey(0 of 3 findings on positive, white, black canvases, areas 0.1)
         >>> [(f.target, f.canvas, f.scores[0.1].power.n) for f in found]
-        [(2, 'positive', 40), (2, 'white', 40)]
+        [(2, 'positive', 40), (2, 'white', 40), (2, 'black', 40)]
     """
     task = plan_search(
         forward_func,
@@ -517,7 +518,7 @@ def survey(
         return Survey(n_classes=task.n_classes, search=task)
     if not resume and (Path(folder) / RESULTS).exists():
         raise ValueError(
-            f"{folder} holds results already: pass resume=True to continue, or another folder"
+            f"{folder} holds results already: pass `resume=True` to continue, or another folder"
         )
     store = Store(Path(folder), task.settings)
     return Survey(store.findings(), task.n_classes, search=task, store=store)
@@ -602,7 +603,7 @@ def plan_search(
     )
     check_count("classes_together", classes_together)
     if classes is not None and len(classes) == 0:
-        raise ValueError("classes is empty: leave it out to search all")
+        raise ValueError("`classes` is empty: leave it out to search all")
     with preserve_state(forward_func, settings.seed):
         search, held_out = check_images(search, held_out, areas)
         sample = search.take([0])

@@ -111,10 +111,10 @@ class SurveySearch:
                 select_canvases(self.forward_func, search, None, y, size, kind, seed=self.seed)
                 for y in targets
             ]
-            found = explainer.search(
+            found = explainer.search_areas(
                 torch.cat(canvases),
                 [target for target in targets for _ in range(size)],
-                areas=self.areas,
+                self.areas,
                 keep=1,
                 budget=self.budget,
                 n_steps=self.n_steps,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from captum_classpattern._files import write_atomically
-from captum_classpattern._validation import Notice
+from captum_classpattern._validation import Notice, is_whole
 from captum_classpattern.class_names import as_file_name
 from captum_classpattern.classifier import warn
 from captum_classpattern.pattern import Pattern
@@ -94,12 +94,19 @@ class Store:
             data: dict[str, Any] = json.loads(path.read_text())
         except ValueError as error:
             raise ValueError(f"{path} is damaged ({error}): choose another folder") from error
-        if "settings" not in data:
+        if not isinstance(data, dict) or "settings" not in data:
             raise ValueError(f"{path} is not from a survey: choose another folder")
         self._check_settings(data["settings"], path)
         by_class: dict[int, list[dict[str, Any]]] = {}
-        for row in data["rows"]:
-            by_class.setdefault(row["class"], []).append(row)
+        try:
+            for row in data["rows"]:
+                check_row(row)
+                by_class.setdefault(row["class"], []).append(row)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{path} is damaged ({type(error).__name__}: {error}): remove it and search its "
+                "classes again, or choose another folder"
+            ) from error
         for target, rows in by_class.items():
             if len(rows) == len(data["settings"].get("canvases", rows)):
                 self.rows[target] = rows
@@ -161,6 +168,15 @@ def save_patterns(finding: Finding, folder: Path) -> None:
         name = pattern.info.get("class_name")
         path = pattern_file(folder, finding.target, finding.canvas, area, name)
         pattern.save(path, seen_beside=True)
+
+
+def check_row(row: Mapping[str, Any]) -> None:
+    """Raises an error of some kind unless a row has what a finding needs."""
+    target, canvas = row["class"], row["canvas"]  # which become parts of the names of files
+    if not is_whole(target) or not isinstance(canvas, str) or not row["areas"]:
+        raise ValueError(f"it has a class {target!r} with the canvas {canvas!r}")
+    for area, values in row["areas"].items():
+        float(area), Scores.from_dict(values), values["search_power"]
 
 
 def read_finding(row: Mapping[str, Any], folder: Path) -> Finding:

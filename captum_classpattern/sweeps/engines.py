@@ -51,8 +51,8 @@ def run_on_ray(
         start_ray(ray, address, workers, threads)
     elif workers is not None:
         raise ValueError(
-            f"workers={workers} is for a cluster that is started here, but this process is "
-            "connected to one already: leave workers out, or call ray.shutdown() first"
+            f"`workers={workers}` is for a cluster that is started here, but this process is "
+            "connected to one already: leave `workers` out, or call ray.shutdown() first"
         )
     try:
         check_resources(ray, threads, gpus_per_task or 0)
@@ -94,7 +94,7 @@ def start_ray(ray: Any, address: str | None, workers: int | None, threads: int) 
         if workers is not None:
             given = "an address" if address else f"the address in RAY_ADDRESS ({variable})"
             raise ValueError(
-                f"workers={workers} is for a cluster that is started here: leave it out with "
+                f"`workers={workers}` is for a cluster that is started here: leave it out with "
                 f"{given}, since all cores of that cluster are used"
             )
         ray.init(address=address, **options)

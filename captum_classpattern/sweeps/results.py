@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy.typing as npt
 from markupsafe import Markup
 
-from captum_classpattern.class_names import distinct_names
+from captum_classpattern.class_names import distinct_names, label_of
 from captum_classpattern.classifier import Classifier
 from captum_classpattern.images import Images, LabelledImages, Labels
 from captum_classpattern.scores.tables import as_table
@@ -88,9 +89,10 @@ class Sweep(Shown):
         text = f"{len(self.models)} models, {len(self.classes)} classes"
         return f"Sweep({text}{f', {failed} units failed' if failed else ''}, {self.folder.name})"
 
-    @property
+    @cached_property
     def failures(self) -> list[dict[str, Any]]:
-        """The units that failed: their ``model``, their ``class``, and why (``error``)."""
+        """The units that had failed when this was first asked for: their ``model``, their
+        ``class``, and why (``error``)."""
         found = self._files.failures()
         if (look := self.first_look) is not None:
             known = {(row["model"], row["class"]) for row in found}
@@ -102,7 +104,7 @@ class Sweep(Shown):
                     found.append(row)
         return found
 
-    @property
+    @cached_property
     def first_look(self) -> "Sweep | None":
         """The cheap search of all units, if there was one."""
         folder = self.folder / FIRST_LOOK
@@ -201,7 +203,7 @@ class Sweep(Shown):
         labels = distinct_names(names)
         return plot_heat_map(
             {
-                name: {labels.get(target, str(target)): power for target, power in row.items()}
+                name: {labels.get(target, label_of(target)): power for target, power in row.items()}
                 for name, row in values.items()
                 if row
             },
@@ -221,8 +223,8 @@ class Sweep(Shown):
             best = [row for row in self._best(name) if key in row["areas"]]
             scores = [Scores.from_dict(row["areas"][key]) for row in best]
             powers = [each.power.value for each in scores]
-            strongest = best[powers.index(max(powers))] if powers else {}
-            label = str(strongest.get("class_name") or strongest.get("class", ""))
+            strongest = best[powers.index(max(powers))] if powers else None
+            label = strongest and (strongest["class_name"] or label_of(strongest["class"]))
             above = sum(each.beats_controls for each in scores)
             rows.append(
                 (

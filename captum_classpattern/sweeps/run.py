@@ -81,7 +81,8 @@ def sweep(
         folder (str or PathLike): Where everything is written.
         classes (Sequence[int or str], optional): Which classes, by their numbers, or by the names
             that the images give them. Default: None (all that have search images).
-        canvases (Mapping[str, int]): As in :func:`survey`. Default: {"positive": 32, "white": 1}.
+        canvases (Mapping[str, int]): As in :func:`survey`. Default: {"positive": 32, "white": 1,
+            "black": 1}.
         areas (Sequence[float]): As in :func:`survey`. Default: (0.05, 0.01).
         budget (int, optional): As in :func:`survey`. Default: None (7,000).
         n_steps (int, optional): As in :func:`survey`. Default: None.
@@ -146,7 +147,7 @@ def sweep(
     _, options["areas"] = check_settings(**options)
     check_count("threads", threads)
     if not 0 < keep <= 1:
-        raise ValueError(f"keep must be a share above 0 and up to 1, got {keep!r}")
+        raise ValueError(f"`keep` must be a share above 0 and up to 1, got {keep!r}")
     run_units = _find_engine(engine, address, workers, threads, gpus_per_task)
     search, held_out = check_images(search, held_out, options["areas"])
     targets = _find_classes(classes, search)
@@ -162,8 +163,8 @@ def sweep(
     given = {source.name: source.fetch() for source in sources if source.fetch is not None}
     if given and device is not None and engine == "local":
         raise ValueError(
-            f"device={device!r} is for checkpoints: move the model {next(iter(given))!r} there "
-            "yourself, and leave device out"
+            f"`device={device!r}` is for checkpoints: move the model {next(iter(given))!r} there "
+            "yourself, and leave `device` out"
         )
     files = SweepFolder(Path(folder))
     with files.locked():
@@ -187,7 +188,7 @@ def _find_engine(
         options = {"address": address, "workers": workers, "gpus_per_task": gpus_per_task}
         unused = [name for name, value in options.items() if value is not None]
         if unused:
-            raise ValueError(f"{unused[0]} is for engine='ray': leave it out, or choose that")
+            raise ValueError(f"`{unused[0]}` is for `engine='ray'`: leave it out, or choose that")
         return run_locally
     import_ray()
     if workers is not None:
@@ -210,7 +211,7 @@ def _find_classes(classes: Sequence[int | str] | None, search: LabelledImages) -
             raise ValueError("the search images have no labels: say which classes to search")
         return sorted(set(search.labels.tolist()))
     if len(classes) == 0:
-        raise ValueError("classes is empty: leave it out to search all")
+        raise ValueError("`classes` is empty: leave it out to search all")
     names = None if search.class_names is None else ClassNames(search.class_names)
     found: list[int] = []
     for given in classes:
@@ -224,7 +225,7 @@ def _find_classes(classes: Sequence[int | str] | None, search: LabelledImages) -
         elif is_whole(given) and given >= 0:
             found.append(int(given))
         else:
-            raise ValueError(f"classes must be numbers from 0 or names, got {given!r}")
+            raise ValueError(f"`classes` must be numbers from 0 or names, got {given!r}")
     return list(dict.fromkeys(found))
 
 

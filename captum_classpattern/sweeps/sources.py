@@ -12,6 +12,7 @@ from torch import nn
 
 from captum_classpattern._validation import ArgumentTypeError
 from captum_classpattern.adapters import check_arch_from_file, load_model
+from captum_classpattern.adapters.names import is_pretrained, model_name, split_name
 from captum_classpattern.class_names import file_safe
 from captum_classpattern.classifier import Classifier
 from captum_classpattern.fingerprints import hash_of_model
@@ -19,7 +20,6 @@ from captum_classpattern.fingerprints import hash_of_model
 AnyPath: TypeAlias = "str | os.PathLike[str]"
 Models: TypeAlias = "Mapping[str, Any] | AnyPath | Sequence[AnyPath]"
 
-PRETRAINED = ("torchvision:", "timm:", "robustbench:")
 CHECKPOINTS = (".pt", ".pth", ".safetensors", ".ckpt", ".bin", ".tar")
 LOADING = (  # of load_model, and allowed in a manifest
     *("arch", "num_classes", "mean", "std", "format", "output", "class_names"),
@@ -172,10 +172,7 @@ def _expand(given: str, defaults: Mapping[str, Any]) -> Iterator[ModelSource]:
             name = file.relative_to(path).with_suffix("").as_posix()
             yield ModelSource(name, _absolute(str(file)), defaults)
     else:
-        name, equals, checkpoint = given.partition("=")
-        if not equals or given.startswith(PRETRAINED) or path.exists():
-            name, checkpoint = "", given
-        name = name or Path(checkpoint.rpartition(":")[2]).stem
+        name, checkpoint = split_name(given)
         yield ModelSource(name, _absolute(checkpoint), defaults)
 
 
@@ -252,16 +249,16 @@ def _of_row(
     cells = {key: value for key, value in row.items() if value is not None and value != ""}
     if "trust_pickle" in cells:
         raise ValueError(
-            f"{where}: a manifest can't say that pickle is trusted: pass --trust-pickle, or "
-            "trust_pickle in a dict of models"
+            f"{where}: a manifest can't say that pickle is trusted: pass `trust_pickle` (in "
+            "Python, in a dict of models)"
         )
     path = cells.pop("path", None)
     if not isinstance(path, str | os.PathLike):
         raise ValueError(f"{where}: it has no path: give a checkpoint in the column path")
     checkpoint = os.fspath(path)
-    if not checkpoint.startswith(PRETRAINED):
+    name = str(cells.pop("name", "")) or model_name(checkpoint)
+    if not is_pretrained(checkpoint):
         checkpoint = str(folder / checkpoint)
-    name = str(cells.pop("name", "")) or Path(os.fspath(path).rpartition(":")[2]).stem
     options = dict(defaults)
     for key in LOADING:
         if key in cells:
@@ -292,6 +289,4 @@ def _option(key: str, value: Any, where: str) -> Any:
 
 def _absolute(checkpoint: str) -> str:
     """The same checkpoint from any working folder, such as that of a worker."""
-    if checkpoint.startswith(PRETRAINED) and not Path(checkpoint).exists():
-        return checkpoint
-    return os.path.abspath(checkpoint)
+    return checkpoint if is_pretrained(checkpoint) else os.path.abspath(checkpoint)

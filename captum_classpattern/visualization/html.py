@@ -192,7 +192,7 @@ def power_parts(power: PredictivePower) -> tuple[str, Markup]:
 def pattern_parts(pattern: Pattern) -> tuple[str, Markup, Markup]:
     """The title and the rest of what a notebook shows of a pattern: its pixels, its canvas, and
     what its search knows."""
-    name = pattern.info.get("class_name", f"class {pattern.target}")
+    name = pattern.label
     kept, total = int((pattern.mask > 0).sum()), pattern.mask.numel()
     facts = [f"{percent_area(pattern.area)} of the {total:,} pixels"]
     if kept != round(pattern.area * total):

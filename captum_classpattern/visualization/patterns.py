@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from captum_classpattern._validation import ArgumentTypeError, check_same_shape, check_seed
+from captum_classpattern.class_names import known_names, label_of
 from captum_classpattern.classifier import Classifier, device_and_dtype, preserve_state
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels
 from captum_classpattern.pattern import Pattern
@@ -100,7 +101,7 @@ def plot_patterns(
         >>> axes.shape
         (1, 6)
     """
-    names = getattr(forward_func, "class_names", None) if class_names is None else class_names
+    names = known_names(forward_func) if class_names is None else class_names
     _check_drawable(patterns, powers, controls)
     if trigger is not None:
         _check_trigger(trigger, patterns)
@@ -116,7 +117,7 @@ def plot_patterns(
             binary, target = pattern.topk(area), pattern.target
             rows.append(
                 PatternRow(
-                    class_name(names, target),
+                    label_of(target, names),
                     pattern,
                     binary,
                     stamp_examples(forward_func, binary, source, names, seed),
@@ -184,9 +185,9 @@ def stamp_examples(
     labels = source.known_labels[chosen].tolist()
     return StampedImages(
         images=stamped.cpu(),
-        labels=tuple(class_name(names, label) for label in labels),
+        labels=tuple(label_of(label, names) for label in labels),
         predicted=tuple(predicted.tolist()),
-        names=tuple(class_name(names, label) for label in predicted.tolist()),
+        names=tuple(label_of(label, names) for label in predicted.tolist()),
         probabilities=tuple(probabilities.tolist()),
     )
 
@@ -273,11 +274,6 @@ def _draw_stamped(axes: Sequence[Axes], stamped: StampedImages, target: int) -> 
             caption, color=HIT if hit else QUIET, fontweight="bold" if hit else "normal"
         )
         wrap(text, CELL_WIDTH)
-
-
-def class_name(names: Sequence[str] | None, label: int) -> str:
-    """The name of a class, or "class 3" if it has none."""
-    return f"class {label}" if names is None or label >= len(names) else str(names[label])
 
 
 def choose_images(source: LabelledImages, target: int, count: int, seed: int) -> list[int]:

@@ -151,7 +151,7 @@ def _read(patterns: Any, labels: Sequence[str] | None) -> list[_Search]:
 
 def _class_names(patterns: Sequence[Pattern]) -> list[str]:
     """The class of each pattern, with a number from 1 if there are several of the class."""
-    classes = [str(p.info.get("class_name", f"class {p.target}")) for p in patterns]
+    classes = [pattern.label for pattern in patterns]
     numbers = [classes[: i + 1].count(name) for i, name in enumerate(classes)]
     return [f"{c} ({n})" if classes.count(c) > 1 else c for c, n in zip(classes, numbers)]
 

@@ -144,7 +144,7 @@ def test_class_names_from_the_caller(tmp_path):
     assert classifier.class_names == ["cat", "dog", "eel"]
     with pytest.raises(ValueError, match="2 class names were given, but the model has 3 classes"):
         load_model(tmp_path / "model.pt", **settings, class_names=["cat", "dog"])
-    with pytest.raises(TypeError, match="class_names must be a list of names"):
+    with pytest.raises(TypeError, match="`class_names` must be a list of names"):
         load_model(tmp_path / "model.pt", **settings, class_names="cat")
 
 

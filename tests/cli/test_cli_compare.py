@@ -230,7 +230,7 @@ def test_a_file_may_have_an_equals_sign_in_its_name(tmp_path):
     plain = ("a/old.pt", "torchvision:resnet18", "own=timm:resnet18")
     assert checkpoints_by_name(plain) == {
         "old": "a/old.pt",
-        "torchvision:resnet18": "torchvision:resnet18",
+        "resnet18": "torchvision:resnet18",
         "own": "timm:resnet18",
     }
 

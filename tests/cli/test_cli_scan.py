@@ -208,15 +208,15 @@ def error_of(result):
 
 def record_searches(monkeypatch, *, interrupted=None):
     """The classes of each search from now on; Ctrl+C comes in the search that has one of them."""
-    find, searched = ClassPattern.search, []
+    find, searched = ClassPattern.search_areas, []
 
-    def search(self, canvases, targets, **settings):
+    def search_areas(self, canvases, targets, *areas, **settings):
         searched.append([*targets])
         if interrupted in targets:
             raise KeyboardInterrupt
-        return find(self, canvases, targets, **settings)
+        return find(self, canvases, targets, *areas, **settings)
 
-    monkeypatch.setattr(ClassPattern, "search", search)
+    monkeypatch.setattr(ClassPattern, "search_areas", search_areas)
     return searched
 
 
@@ -310,14 +310,19 @@ def test_a_model_that_prints_does_not_disturb_the_json(first_scan, tmp_path):
     assert "a message of the model" in result.stderr
 
 
-def test_without_a_folder_it_is_named_after_the_checkpoint(place, tmp_path, monkeypatch):
+def test_without_a_folder_each_checkpoint_has_its_own(place, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     given = ("--data", str(place / "images"), "--references", str(place / "enough.json"))
     for name in ("bad", "good"):
-        result = run(["scan", str(place / f"{name}.pt"), *opened(), *given])
+        (tmp_path / name).mkdir()
+        shutil.copy(place / f"{name}.pt", tmp_path / name / "model.pt")
+    shutil.copy(place / "good.pt", tmp_path)
+    folders = {"bad/model.pt": "bad_model", "good/model.pt": "good_model", "good.pt": "good"}
+    for path, folder in folders.items():
+        result = run(["scan", path, *opened(), *given])
         assert result.exit_code in (0, 3), result.output
-        assert f"are in classpattern-scan/{name}." in plain(result.stdout)
-        assert read(tmp_path / "classpattern-scan" / name)["target_name"] in NAMES
+        assert f"are in classpattern-scan/{folder}." in plain(result.stdout)
+        assert read(tmp_path / "classpattern-scan" / folder)["target_name"] in NAMES
 
 
 def test_names_may_hold_brackets_and_control_characters(tmp_path):
@@ -338,6 +343,9 @@ def test_the_seconds_are_said_before_the_search(tmp_path, monkeypatch):
     result = scan("good.pt", tmp_path)
     assert result.stdout == "3 classes, about 123 s.\n"
     assert result.exit_code == 130
+    assert result.stderr.strip() == (
+        "Interrupted: no group of classes was finished, so nothing is kept."
+    )
 
 
 def test_the_result_does_not_depend_on_the_estimated_time(first_scan, tmp_path, monkeypatch):
@@ -614,15 +622,15 @@ def test_references_are_measured_and_can_be_used(tmp_path):
 def test_each_measured_model_is_kept(tmp_path, monkeypatch):
     out = tmp_path / "references.json"
     one, two, three = (f"clean_{seed}.pt" for seed in range(3))
-    find = ClassPattern.search
+    find = ClassPattern.search_areas
 
-    def search(self, *arguments, **settings):
+    def search_areas(self, *arguments, **settings):
         if out.exists():
             raise KeyboardInterrupt
         return find(self, *arguments, **settings)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ClassPattern, "search", search)
+        patch.setattr(ClassPattern, "search_areas", search_areas)
         assert reference(one, two, three, out=out).exit_code == 130
     assert list(ReferenceSet.load(out).profiles) == ["clean_0"]
     searched = record_searches(monkeypatch)

@@ -37,7 +37,7 @@ def test_random_pixels_are_seeded_uniform_and_alike_in_all_channels():
     assert (counts - len(values) / 10).abs().max() < 5 * 33
     assert not torch.equal(maps[0], maps[1])
     assert maps.unique().numel() > 3 * 64 * 64 * 0.99
-    with pytest.raises(ValueError, match="seed must be a whole number"):
+    with pytest.raises(ValueError, match="`seed` must be a whole number"):
         RandomPixels(linear_net()).attribute(images, seed=-1)
 
 
@@ -65,7 +65,7 @@ def test_class_mean_without_labels_goes_by_the_classifier():
 def plain_crop(net, image, target, k, n_images=12):
     """All positions, and all their scores."""
     others = [one for one, label in zip(SEARCH, LABELS.tolist()) if label != target]
-    stamped_on = [others[int(i * (len(others) - 1) / (n_images - 1))] for i in range(n_images)]
+    stamped_on = [others[round(i * (len(others) - 1) / (n_images - 1))] for i in range(n_images)]
     side = round(k**0.5)
     rows = -(-k // side)
     scores = {}
@@ -176,7 +176,7 @@ def test_best_crop_refuses_what_it_cannot_do():
     with pytest.raises(ValueError, match="rounds to none or all"):
         crop.attribute(CANVASES, 0, area=0.01)
     for name in ("n_images", "n_positions"):
-        with pytest.raises(ValueError, match=f"{name} must be a whole number from 1, got 0"):
+        with pytest.raises(ValueError, match=f"`{name}` must be a whole number from 1, got 0"):
             crop.attribute(CANVASES, 0, **{name: 0})
     with pytest.raises(ValueError, match="all 60 baselines are of class 2"):
         BestCrop(linear_net(), SEARCH, [2] * 60).attribute(CANVASES, 2)

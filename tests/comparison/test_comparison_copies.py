@@ -115,7 +115,7 @@ def test_what_a_nearest_image_refuses():
 def plain_best(net, image, target, k, seed, count, n_images):
     """The masks, and the mean probability of the class with each."""
     others = [x for x, y in zip(SEARCH, LABELS.tolist()) if y != target]
-    stamped_on = [others[int(i * (len(others) - 1) / (n_images - 1))] for i in range(n_images)]
+    stamped_on = [others[round(i * (len(others) - 1) / (n_images - 1))] for i in range(n_images)]
     generator, found = torch.Generator().manual_seed(seed), []
     for _ in range(count):
         mask = torch.zeros(36, dtype=torch.bool)
@@ -188,11 +188,11 @@ def test_what_a_random_mask_refuses():
     with pytest.raises(ValueError, match="rounds to none or all"):
         method.attribute(CANVASES, 0, area=0.01)
     for name in ("budget", "n_images"):
-        with pytest.raises(ValueError, match=f"{name} must be a whole number from 1, got 0"):
+        with pytest.raises(ValueError, match=f"`{name}` must be a whole number from 1, got 0"):
             method.attribute(CANVASES, 0, **{name: 0})
-    with pytest.raises(ValueError, match="max_seconds must be"):
+    with pytest.raises(ValueError, match="`max_seconds` must be"):
         method.attribute(CANVASES, 0, max_seconds=-1)
-    with pytest.raises(ValueError, match="seed must be a whole number"):
+    with pytest.raises(ValueError, match="`seed` must be a whole number"):
         method.attribute(CANVASES, 0, seed=-1)
     with pytest.raises(ValueError, match="all 60 baselines are of class 2"):
         BestRandomMask(linear_net(), SEARCH, [2] * 60).attribute(CANVASES, 2)

@@ -96,7 +96,9 @@ def test_the_error_about_an_unknown_name_lists_the_known_ones(demo):
 
 
 def test_a_precision_that_is_none_is_refused_before_a_method_runs():
-    with pytest.raises(ValueError, match="precision must be one of auto, full, bfloat16, got 'x'"):
+    with pytest.raises(
+        ValueError, match="`precision` must be one of auto, full, bfloat16, got 'x'"
+    ):
         known_methods(torch.rand(30, 1, 28, 28), precision="x")
 
 

@@ -194,7 +194,7 @@ def test_the_settings_are_complete():
         "IG": {"n_steps": 7, "baselines": "Tensor (1, 3, 6, 6)", "method": None},
         "S": {},
     }
-    wanted = {"area": 0.1, "areas": AREAS, "class_images": 3, "stamped": 2, "max_images": 1000}
+    wanted = {"area": 0.1, "areas": AREAS, "class_images": 3, "stamped": 2, "max_images": 500}
     wanted |= {"seed": 3, "n_seeds": 2, "search_images": 60, "held_out_images": 60}
     assert {name: settings[name] for name in wanted} == wanted
     assert settings["search_images_hash"] != settings["held_out_images_hash"]
@@ -205,7 +205,7 @@ def test_class_names_are_the_first_models_or_those_given():
     named = PixelClassifier(linear_net(), class_names=["a", "b", "c"])
     assert compared(models={"m": named}).class_names == ["a", "b", "c"]
     given = compared(models={"m": named}, class_names=("x", "y"))
-    assert [given.class_name(i) for i in range(3)] == ["x", "y", "2"]
+    assert [given.class_name(i) for i in range(3)] == ["x", "y", "class 2"]
     assert compared().class_names is None
 
 
@@ -286,8 +286,8 @@ def test_arguments_that_do_not_fit_are_refused():
     refused(
         "'stamped' is the kind of stamped canvases; use another word", canvas_kinds=["stamped"] * 4
     )
-    refused(r"area is the share of pixels to keep: 0\.01 of 6x6 = 36 pixels", area=0.01)
-    refused(r"area is the share of pixels to keep: 0\.001 of", areas=[0.1, 0.001])
+    refused(r"`area` is the share of pixels to keep: 0\.01 of 6x6 = 36 pixels", area=0.01)
+    refused(r"`area` is the share of pixels to keep: 0\.001 of", areas=[0.1, 0.001])
     refused("there are 4 images, but 2 targets", targets=[0, 1])
     refused("target 3 is out of range: the model has 3 classes", targets=3)
     refused("target must be an int", TypeError, targets=True)
@@ -297,10 +297,10 @@ def test_arguments_that_do_not_fit_are_refused():
         r"held-out images must have the canvases' shape \(3, 6, 6\), got \(3, 7, 7\)",
         held_out=torch.rand(60, 3, 7, 7),
     )
-    refused("class_images must be a whole number from 0, got -1", class_images=-1)
+    refused("`class_images` must be a whole number from 0, got -1", class_images=-1)
     for name in ("stamped", "max_images", "n_seeds"):
-        refused(f"{name} must be a whole number from 1, got 0", **{name: 0})
-    refused("seed must be a whole number", seed=-1)
+        refused(f"`{name}` must be a whole number from 1, got 0", **{name: 0})
+    refused("`seed` must be a whole number", seed=-1)
 
 
 def test_held_out_images_of_one_class_are_refused_before_any_method_runs():

@@ -63,7 +63,7 @@ def plain_patch(net, target, k, passes, size, seed):
                 slope[:, row, column] += of_image[:, y, x]
         raw = raw + adam.step(slope * colours * (1 - colours))
     colours, scores = 1 / (1 + (-raw).exp()), []
-    chosen = [others[int(i * (len(others) - 1) / 11)] for i in range(12)]
+    chosen = [others[round(i * (len(others) - 1) / 11)] for i in range(12)]
     for place in places:
         total = 0.0
         for image in chosen:
@@ -185,7 +185,7 @@ def test_what_is_refused():
             search(net, SEARCH, 2, labels=[2] * 60)
     with pytest.raises(
         ValueError,
-        match="passes must be at least 166, got 165: 150 to choose among 25 places, and one step "
+        match="`passes` must be at least 166, got 165: 150 to choose among 25 places, and one step "
         "of 16",
     ):
         universal_patch(net, SEARCH, 1, labels=LABELS, area=4 / 36, passes=165)
@@ -197,5 +197,5 @@ def test_what_is_refused():
     for epsilon in (0, -1, 1.5, float("nan")):
         with pytest.raises(ValueError, match=r"epsilon must lie in \(0, 1\], got"):
             universal_perturbation(net, SEARCH, 1, labels=LABELS, epsilon=epsilon)
-    with pytest.raises(ValueError, match="passes must be a whole number from 1, got 0"):
+    with pytest.raises(ValueError, match="`passes` must be a whole number from 1, got 0"):
         universal_perturbation(net, SEARCH, 1, labels=LABELS, passes=0)

@@ -499,12 +499,12 @@ def refused(match, error=ValueError, **changes):
 
 
 def test_arguments_that_do_not_fit_are_refused():
-    refused("n_seeds must be a whole number from 2, got 1: one for the original maps", n_seeds=1)
-    refused("n_steps must be a whole number from 0, got -1", n_steps=-1)
-    refused("nothing to test: give n_steps, another model, or both", n_steps=0)
-    refused("seed must be a whole number", seed=-1)
-    refused("area must be a number", TypeError, area="5 %")
-    refused(r"area is the share of pixels to keep: 0\.001", area=0.001)
+    refused("`n_seeds` must be a whole number from 2, got 1: one for the original maps", n_seeds=1)
+    refused("`n_steps` must be a whole number from 0, got -1", n_steps=-1)
+    refused("nothing to test: give `n_steps`, another model, or both", n_steps=0)
+    refused("`seed` must be a whole number", seed=-1)
+    refused("`area` must be a number", TypeError, area="5 %")
+    refused(r"`area` is the share of pixels to keep: 0\.001", area=0.001)
     refused("target 6 is out of range: the model has 6 classes", targets=6)
     refused("target 3 is out of range: the model has 3 classes", other=conv_net())
     refused("there is no method 'Salient'", methods=["Salient"])

@@ -331,15 +331,15 @@ def test_several_sizes_need_a_size(tmp_path):
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"size": 0}, r"size must be .*, got 0"),
-        ({"size": 2.5}, r"size must be a whole number from 1, or \(H, W\) of such, got 2\.5"),
-        ({"size": (8,)}, r"size must be .*, got \(8,\)"),
-        ({"size": (8, -1)}, r"size must be .*, got \(8, -1\)"),
+        ({"size": 0}, r"`size` must be .*, got 0"),
+        ({"size": 2.5}, r"`size` must be a whole number from 1, or \(H, W\) of such, got 2\.5"),
+        ({"size": (8,)}, r"`size` must be .*, got \(8,\)"),
+        ({"size": (8, -1)}, r"`size` must be .*, got \(8, -1\)"),
         ({"channels": 2}, r"channels must be 1, 3, or None .*, got 2"),
-        ({"limit": 0}, r"limit must be .*, got 0"),
-        ({"limit": 1.5}, r"limit must be .*, got 1\.5"),
-        ({"classes": "cat"}, r"classes must be a list .*, got 'cat'"),
-        ({"classes": []}, r"classes must be a list .*, got \[\]"),
+        ({"limit": 0}, r"`limit` must be .*, got 0"),
+        ({"limit": 1.5}, r"`limit` must be .*, got 1\.5"),
+        ({"classes": "cat"}, r"`classes` must be a list .*, got 'cat'"),
+        ({"classes": []}, r"`classes` must be a list .*, got \[\]"),
     ],
 )
 def test_settings_out_of_range(pets, options, match):

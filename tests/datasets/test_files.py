@@ -616,5 +616,5 @@ def test_nothing_that_can_be_read_is_left(photos, cache):
 
 
 def test_another_word_for_what_to_do(photos):
-    with pytest.raises(ValueError, match="on_error must be 'raise' or 'skip', got 'ignore'"):
+    with pytest.raises(ValueError, match="`on_error` must be 'raise' or 'skip', got 'ignore'"):
         load_images(photos, on_error="ignore")

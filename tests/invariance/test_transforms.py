@@ -97,7 +97,7 @@ def test_images_in_half_precision_are_changed_in_single_precision():
         ({"rest": float("inf")}, ValueError, "must be finite, got inf"),
         ({"values": ("1",)}, TypeError, "values of transform 'invert' must be numbers, got '1'"),
         ({"values": (True,)}, TypeError, "must be numbers, got True"),
-        ({"variants": 0}, ValueError, "variants must be a whole number from 1, got 0"),
+        ({"variants": 0}, ValueError, "`variants` must be a whole number from 1, got 0"),
         ({"function": 3}, TypeError, r"must be a callable \(what, value, variant\), got 3"),
     ],
 )

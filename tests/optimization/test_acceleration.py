@@ -161,14 +161,14 @@ def test_bfloat16_that_fails_is_an_error_only_if_it_was_demanded(with_bfloat16):
         "channels_last",
         "folded",
     )
-    with pytest.raises(ValueError, match="precision='bfloat16' can't be used, since this model"):
+    with pytest.raises(ValueError, match="`precision='bfloat16'` can't be used, since this model"):
         faster(net, precision="bfloat16")
 
 
 def test_bfloat16_that_would_be_ignored_is_refused(with_bfloat16):
     with pytest.raises(ValueError, match="is for float32 models, but this one is torch"):
         faster(Net(norm()).double(), CANVASES.double(), precision="bfloat16")
-    with pytest.raises(ValueError, match="is not for solver='paper', which uses the model"):
+    with pytest.raises(ValueError, match="is not for `solver='paper'`, which uses the model"):
         search(Net(norm()), precision="bfloat16", solver="paper")
 
 

@@ -134,8 +134,8 @@ def plain_batches(sizes, labels, target, seed):
 def test_equals_the_plain_search_at_two_areas(channels, seed):
     net, [canvas], baselines = net_of(channels), images(1, channels, 5), images(30, channels, 6)
     areas, target, rounds = (8 / 30, 3 / 30), 1, 6
-    found = ClassPattern(net, baselines, LABELS).search(
-        canvas[None], target, areas=areas, solver=Learned(), n_steps=rounds, seed=seed,
+    found = ClassPattern(net, baselines, LABELS).search_areas(
+        canvas[None], target, areas, solver=Learned(), n_steps=rounds, seed=seed,
         precision="full",
     )  # fmt: skip
     fit, _ = split_for_judging(LabelledImages.of(baselines, LABELS), seed)
@@ -210,8 +210,10 @@ def test_finds_a_trigger_whose_colours_are_in_no_canvas(colour):
 
 def learned(net, canvases, targets, **settings):
     explainer = ClassPattern(net, images(30, 1, 6), LABELS)
-    settings = {"area": 0.2, "n_steps": 5, "precision": "full", **settings}
-    return explainer.search(canvases, targets, solver="learned", **settings)
+    settings = {"n_steps": 5, "precision": "full", "solver": "learned", **settings}
+    if "areas" in settings:
+        return explainer.search_areas(canvases, targets, **settings)
+    return explainer.search(canvases, targets, **{"area": 0.2, **settings})
 
 
 def test_canvases_together_equal_searches_alone():
@@ -277,8 +279,8 @@ def test_cells_of_a_grid_are_searched_like_pixels():
         return pixels.repeat_interleave(3, 2).repeat_interleave(2, 3)
 
     small, large = (
-        ClassPattern(model, given, LABELS).search(
-            canvas, [1, 2], areas=(8 / 30, 3 / 30), solver=Learned(grid=grid), n_steps=4,
+        ClassPattern(model, given, LABELS).search_areas(
+            canvas, [1, 2], (8 / 30, 3 / 30), solver=Learned(grid=grid), n_steps=4,
             precision="full",
         )
         for model, given, canvas, grid in (
@@ -319,10 +321,10 @@ def test_a_blank_canvas_starts_once():
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"rounds": 0}, "rounds must be"),
-        ({"batch_size": 1.5}, "batch_size must be"),
-        ({"rate": 0}, "rate must be"),
-        ({"weight": -1}, "weight must be"),
+        ({"rounds": 0}, "`rounds` must be"),
+        ({"batch_size": 1.5}, "`batch_size` must be"),
+        ({"rate": 0}, "`rate` must be"),
+        ({"weight": -1}, "`weight` must be"),
     ],
 )
 def test_settings_that_are_refused(settings, text):

@@ -59,11 +59,18 @@ class Counter(nn.Module):
 def search(canvases=CANVASES, target=0, **kwargs):
     """The patterns, and how many passes with a gradient they took."""
     counter = Counter()
-    settings = {"area": 0.2, "precision": "full", **kwargs}
+    settings = {"precision": "full", **kwargs}
     if not {"n_steps", "budget"} & set(settings):
         settings["n_steps"] = 4
-    patterns = ClassPattern(counter, IMAGES, LABELS).search(canvases, target, **settings)
+    patterns = search_of(ClassPattern(counter, IMAGES, LABELS), canvases, target, **settings)
     return patterns, counter.passes
+
+
+def search_of(explainer, canvases, target, **settings):
+    """The patterns at an area, or at several."""
+    if "areas" in settings:
+        return explainer.search_areas(canvases, target, **settings)
+    return explainer.search(canvases, target, **{"area": 0.2, **settings})
 
 
 def place(pattern, canvases=CANVASES):
@@ -90,8 +97,8 @@ FEW = LabelledImages.of(IMAGES[:600], LABELS[:600])
 
 
 def conv_search(canvases, target, **kwargs):
-    kwargs = {"area": 0.2, "n_steps": 4, "precision": "full", **kwargs}
-    return ClassPattern(CONV_NET, FEW).search(canvases, target, **kwargs)
+    kwargs = {"n_steps": 4, "precision": "full", **kwargs}
+    return search_of(ClassPattern(CONV_NET, FEW), canvases, target, **kwargs)
 
 
 def plain_search(canvas, target, rounds, seed, **kwargs):
@@ -822,7 +829,7 @@ def test_areas_that_no_time_is_left_for_take_the_pixels_of_the_largest(solver, m
 @pytest.mark.parametrize(
     ("areas", "text"),
     [
-        ([], "areas must hold at least one area"),
+        ([], "`areas` must hold at least one area"),
         ([0.2, 0.001], "0.001 of 5x5 = 25 pixels rounds to none or all"),
         ([0.2, 1.2], "1.2 of 5x5 = 25 pixels rounds to a number out of range"),
     ],

@@ -444,13 +444,13 @@ def test_leaves_model_inputs_and_randomness_alone(solver):
         ({"baseline_labels": [0] * 12}, "no baselines are left for target 0: all 12 are labelled"),
         ({"baseline_labels": LABELS[:-1]}, r"has 12 images, .* shape \(12,\), got \(11,\)"),
         ({"solver": "adam"}, "solver must be one of swap, paper.*, or .*, got 'adam'"),
-        ({"precision": "half"}, "precision must be one of auto, full, bfloat16, got 'half'"),
+        ({"precision": "half"}, "`precision` must be one of auto, full, bfloat16, got 'half'"),
         ({"area": 0.01}, "0.01 of 6x6 = 36 pixels rounds to none or all"),
         ({"area": 1.5}, "1.5 of 6x6 = 36 pixels rounds to a number out of range"),
-        ({"n_steps": 0}, "n_steps must be a whole number from 1, got 0"),
-        ({"internal_batch_size": 0}, "internal_batch_size must be a whole number from 1"),
-        ({"seed": -1}, "seed must be a whole number from 0 to .*, got -1"),
-        ({"seed": 0.5}, r"seed must be a whole number from 0 to .*, got 0\.5"),
+        ({"n_steps": 0}, "`n_steps` must be a whole number from 1, got 0"),
+        ({"internal_batch_size": 0}, "`internal_batch_size` must be a whole number from 1"),
+        ({"seed": -1}, "`seed` must be a whole number from 0 to .*, got -1"),
+        ({"seed": 0.5}, r"`seed` must be a whole number from 0 to .*, got 0\.5"),
     ],
 )
 def test_value_errors(kwargs, text):
@@ -481,7 +481,7 @@ LABELS_0_TO_2 = torch.tensor(LABELS)
 @pytest.mark.parametrize(
     ("kwargs", "text"),
     [
-        ({"area": None}, "area must be a number, the share of pixels to keep, got None"),
+        ({"area": None}, "`area` must be a number, the share of pixels to keep, got None"),
         ({"target": None}, "target must be an int, .*got NoneType"),
         ({"target": 1.0}, "target must be an int, .*got float"),
         ({"target": True}, "target must be an int, .*got bool"),

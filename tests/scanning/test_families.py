@@ -435,9 +435,9 @@ def test_a_planted_backdoor_has_the_strongest_change(name, backdoor, target):
 def test_names_are_checked():
     assert check_families(()) == ()
     assert check_families(["warp", "additive", "warp"]) == ("warp", "additive")
-    with pytest.raises(ValueError, match="also must list some of additive, warp, got 'blend'"):
+    with pytest.raises(ValueError, match="`also` must list some of additive, warp, got 'blend'"):
         check_families(["warp", "blend"])
-    with pytest.raises(ValueError, match="also must list some of additive, warp, got 'warp'"):
+    with pytest.raises(ValueError, match="`also` must list some of additive, warp, got 'warp'"):
         check_families("warp")
 
 

@@ -555,7 +555,9 @@ def test_arguments_that_are_refused(invert):
     with pytest.raises(ValueError, match="images has 30 images, so its labels must have shape"):
         invert(net, given, 1, labels=[1] * 29)
     for name, value in (("passes", 0), ("batch_size", -1), ("epoch", 1.5)):
-        with pytest.raises(ValueError, match=f"{name} must be a whole number from 1, got {value}"):
+        with pytest.raises(
+            ValueError, match=f"`{name}` must be a whole number from 1, got {value}"
+        ):
             invert(net, given, 1, labels=LABELS, **{name: value})
 
 

@@ -232,7 +232,7 @@ def test_references_that_are_no_references(tmp_path):
 
 def test_no_references():
     empty = ReferenceSet.for_models(Net(9).eval(), random_images())
-    with pytest.raises(ValueError, match="references holds no models"):
+    with pytest.raises(ValueError, match="`references` holds no models"):
         scan(Net(9).eval(), random_images(), references=empty)
 
 
@@ -255,7 +255,7 @@ def test_settings_of_the_search_cannot_be_changed(references):
 
 @pytest.mark.parametrize("alpha", [0, 1, -0.1, 2])
 def test_levels_out_of_range(references, alpha):
-    with pytest.raises(ValueError, match="alpha must be between 0 and 1"):
+    with pytest.raises(ValueError, match="`alpha` must be between 0 and 1"):
         scan(Net(9).eval(), random_images(), references=references, alpha=alpha)
 
 

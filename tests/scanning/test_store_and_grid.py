@@ -220,13 +220,13 @@ def kept(tmp_path_factory):
 
 def searched_classes(monkeypatch):
     """The classes of each search from now on."""
-    find, searched = ClassPattern.search, []
+    find, searched = ClassPattern.search_areas, []
 
-    def search(self, canvases, targets, **settings):
+    def search_areas(self, canvases, targets, *areas, **settings):
         searched.append([*targets])
-        return find(self, canvases, targets, **settings)
+        return find(self, canvases, targets, *areas, **settings)
 
-    monkeypatch.setattr(ClassPattern, "search", search)
+    monkeypatch.setattr(ClassPattern, "search_areas", search_areas)
     return searched
 
 
@@ -610,7 +610,7 @@ def test_families_that_the_references_lack_are_refused(monkeypatch):
 
 @pytest.mark.parametrize("also", ["additive", ["swirl"], [3]])
 def test_names_of_families_are_checked(also):
-    with pytest.raises(ValueError, match="also must list some of additive, warp, got"):
+    with pytest.raises(ValueError, match="`also` must list some of additive, warp, got"):
         scan(Net().eval(), images_of(), references=made_up(39), also=also)
-    with pytest.raises(ValueError, match="also must list some of additive, warp, got"):
+    with pytest.raises(ValueError, match="`also` must list some of additive, warp, got"):
         ReferenceSet.for_models(Net().eval(), images_of(), also=also)

@@ -49,10 +49,12 @@ def test_the_best_of_each_kind_is_what_search_keeps_at_all_areas(setting):
     net, search, _, labels, findings = setting
     explainer = ClassPattern(net, search, labels)
     for finding in findings:
-        n = {"positive": 20, "white": 2}[finding.canvas]  # all 20 of the class: 32 are asked for
+        n = 20 if finding.canvas == "positive" else 2  # all 20 of the class: 32 are asked for
         canvases = select_canvases(net, search, labels, finding.target, n, finding.canvas)
-        kept = {"keep": 1, "areas": (0.2, 0.1), "n_steps": 15, "seed": 3}
-        for area, [best] in explainer.search(canvases, finding.target, **kept).items():
+        found = explainer.search_areas(
+            canvases, finding.target, (0.2, 0.1), keep=1, n_steps=15, seed=3
+        )
+        for area, [best] in found.items():
             mask = finding.patterns[area].mask
             assert torch.equal(best.mask > 0, mask > 0)
             # alone and among other classes: some processors round products of few rows otherwise
@@ -192,14 +194,14 @@ def test_too_few_search_images_to_judge_by_are_named(setting):
 
 @pytest.fixture
 def searches(monkeypatch):
-    """The targets, the areas and the seed of each call of search."""
-    noted, original = [], ClassPattern.search
+    """The targets, the areas and the seed of each search."""
+    noted, original = [], ClassPattern.search_areas
 
-    def search(self, canvases, targets, **settings):
-        noted.append((targets, settings["areas"], settings["seed"]))
-        return original(self, canvases, targets, **settings)
+    def search_areas(self, canvases, targets, areas, **settings):
+        noted.append((targets, areas, settings["seed"]))
+        return original(self, canvases, targets, areas, **settings)
 
-    monkeypatch.setattr(ClassPattern, "search", search)
+    monkeypatch.setattr(ClassPattern, "search_areas", search_areas)
     return noted
 
 
@@ -428,7 +430,7 @@ def test_a_finished_survey_in_a_folder_is_not_searched_again(setting, whole, tmp
     searched.clear()
     assert same(begun(setting, folder=tmp_path, resume=True).findings, whole)
     assert searched == []
-    with pytest.raises(ValueError, match="holds results already: pass resume=True"):
+    with pytest.raises(ValueError, match="holds results already: pass `resume=True`"):
         begun(setting, folder=tmp_path)
 
 
@@ -540,15 +542,15 @@ def test_numbers_of_numpy_can_be_written(setting, tmp_path):
     ("settings", "message"),
     [
         ({"areas": (0.2, 0.0)}, "rounds to none or all"),
-        ({"areas": ()}, "areas must hold at least one area"),
-        ({"classes": []}, "classes is empty: leave it out to search all"),
-        ({"precision": "fast"}, "precision must be one of"),
-        ({"budget": 0}, "budget must be a whole number"),
-        ({"n_steps": 0}, "n_steps must be a whole number"),
-        ({"max_seconds": 0}, "max_seconds must be"),
-        ({"seed": -1}, "seed must be a whole number"),
-        ({"classes_together": 0}, "classes_together must be a whole number"),
-        ({"internal_batch_size": 0}, "internal_batch_size must be a whole number"),
+        ({"areas": ()}, "`areas` must hold at least one area"),
+        ({"classes": []}, "`classes` is empty: leave it out to search all"),
+        ({"precision": "fast"}, "`precision` must be one of"),
+        ({"budget": 0}, "`budget` must be a whole number"),
+        ({"n_steps": 0}, "`n_steps` must be a whole number"),
+        ({"max_seconds": 0}, "`max_seconds` must be"),
+        ({"seed": -1}, "`seed` must be a whole number"),
+        ({"classes_together": 0}, "`classes_together` must be a whole number"),
+        ({"internal_batch_size": 0}, "`internal_batch_size` must be a whole number"),
     ],
 )
 def test_settings_are_checked_before_anything_is_searched(setting, tmp_path, settings, message):

@@ -333,14 +333,17 @@ def test_a_folder_is_refused_while_another_sweep_writes(tmp_path):
     ("wrong", "message"),
     [
         ({"engine": "dask"}, "engine must be one of local, ray, got 'dask'"),
-        ({"workers": 2}, "workers is for engine='ray'"),
-        ({"device": "cpu"}, "device='cpu' is for checkpoints: move the model 'old' there yourself"),
-        ({"threads": 0}, "threads must be a whole number from 1, got 0"),
-        ({"keep": 0}, "keep must be a share above 0 and up to 1, got 0"),
-        ({"classes": []}, "classes is empty"),
+        ({"workers": 2}, "`workers` is for `engine='ray'`"),
+        (
+            {"device": "cpu"},
+            "`device='cpu'` is for checkpoints: move the model 'old' there yourself",
+        ),
+        ({"threads": 0}, "`threads` must be a whole number from 1, got 0"),
+        ({"keep": 0}, "`keep` must be a share above 0 and up to 1, got 0"),
+        ({"classes": []}, "`classes` is empty"),
         ({"classes": ["cat"]}, "the class 'cat' is a name, but the images have no class names"),
-        ({"classes": [-1]}, "classes must be numbers from 0 or names, got -1"),
-        ({"n_steps": 0}, "n_steps must be a whole number from 1, got 0"),
+        ({"classes": [-1]}, "`classes` must be numbers from 0 or names, got -1"),
+        ({"n_steps": 0}, "`n_steps` must be a whole number from 1, got 0"),
         ({"canvases": {"blue": 1}}, "canvases has the kind 'blue'"),
         ({"areas": (0.001,)}, "area"),
     ],
@@ -469,7 +472,11 @@ def test_a_heat_map_of_models_by_classes(swept):
     figure, [axis] = swept.plot(use_pyplot=False)
     means = swept.table().groupby(["model", "class"])["power"].max().groupby("model").mean()
     assert len(axis.get_yticklabels()) == len(means) == 2
-    assert {text.get_text() for text in axis.get_xticklabels()} == {"0", "1", "2"}
+    assert {text.get_text() for text in axis.get_xticklabels()} == {
+        "class 0",
+        "class 1",
+        "class 2",
+    }
     assert figure.get_suptitle() == "Predictive power of 0.1 of the pixels of the best canvas"
     swept.plot(canvas="white", area=0.1, use_pyplot=False)
     with pytest.raises(ValueError, match=r"nothing was found on 'black' canvases at area 0\.1"):

@@ -38,7 +38,7 @@ class Learned:
     The swap is kept if both together lower 1 - sqrt(p) on the same batch, where p is the
     probability of the class.
 
-    Search several ``areas``, from some 25 pixels down to three: each goes on from the larger one.
+    Search several areas, from some 25 pixels down to three: each goes on from the larger one.
 
     On large images a few pixels are invisible. With a ``grid``, the search chooses cells of many
     pixels instead, each of one colour; so it costs the same at any size.

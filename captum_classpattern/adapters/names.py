@@ -1,0 +1,65 @@
+"""The names of models that a user gives by a checkpoint or by the name of a pretrained model."""
+
+import os
+import re
+from pathlib import Path, PurePosixPath
+
+from captum_classpattern.adapters.formats import PRETRAINED
+from captum_classpattern.class_names import file_safe
+
+LONGEST = 120  # characters of a folder's name
+
+
+def is_pretrained(source: str) -> bool:
+    """Whether a source names a pretrained model, such as timm:resnet18; a file of this name comes
+    first."""
+    return source.partition(":")[0] in PRETRAINED and not Path(source).exists()
+
+
+def model_name(source: str) -> str:
+    r"""
+    The name of a model that its user did not name: of a file its name without folders and ending,
+    of a pretrained model all that follows the package. Folders stay private.
+
+    Examples::
+
+        >>> model_name("runs/a/epoch=1-step=2.ckpt"), model_name(r"C:\models\net.pt")
+        ('epoch=1-step=2', 'net')
+        >>> model_name("timm:resnet18.a1_in1k"), model_name("robustbench:cifar10/L2/Standard")
+        ('resnet18.a1_in1k', 'cifar10/L2/Standard')
+        >>> model_name("timm:local-dir:/home/kim/net")
+        'net'
+    """
+    last = re.split(r"[/\\]", source)[-1]
+    if is_pretrained(source):  # local-dir: and hf-hub: of timm precede a path
+        return last if source.count(":") > 1 else source.partition(":")[2]
+    return PurePosixPath(last).stem
+
+
+def split_name(given: str) -> tuple[str, str]:
+    r"""
+    A model's name and its source, as in ``name=source``. A file whose name holds an equals sign is
+    a source.
+
+    Examples::
+
+        >>> split_name("old=runs/a.pt"), split_name("runs/a.pt")
+        (('old', 'runs/a.pt'), ('a', 'runs/a.pt'))
+    """
+    name, equals, source = given.partition("=")
+    if not name or not equals or is_pretrained(given) or Path(given).exists():
+        return model_name(given), given
+    return name, source
+
+
+def folder_name(source: str) -> str:
+    r"""
+    A name for the folder of what was found of a model, another one for each source.
+
+    Examples::
+
+        >>> folder_name("./runs/a/model.pt"), folder_name("timm:resnet18.a1_in1k")
+        ('runs_a_model', 'timm_resnet18.a1_in1k')
+    """
+    path = source if is_pretrained(source) else os.path.splitext(os.path.normpath(source))[0]
+    return file_safe(path).strip("._")[-LONGEST:] or "model"

@@ -1,0 +1,67 @@
+"""What models are called that nobody named: one rule for all parts of the package."""
+
+import pytest
+
+from captum_classpattern.adapters.names import folder_name, model_name, split_name
+from captum_classpattern.cli.options import checkpoints_by_name
+from captum_classpattern.gallery.source import _name_of
+from captum_classpattern.sweeps.sources import read_models
+
+SOURCES = {
+    "runs/a/model.pt": "model",
+    "epoch=1-step=2.ckpt": "epoch=1-step=2",
+    "timm:resnet18.a1_in1k": "resnet18.a1_in1k",
+    "timm:resnet18.tv_in1k": "resnet18.tv_in1k",
+    "torchvision:resnet18/IMAGENET1K_V1": "resnet18/IMAGENET1K_V1",
+    "robustbench:cifar10/L2/Standard": "cifar10/L2/Standard",
+    "robustbench:cifar10/Linf/Standard": "cifar10/Linf/Standard",
+}
+
+
+@pytest.mark.parametrize(("source", "name"), SOURCES.items())
+def test_all_parts_of_the_package_give_a_model_the_same_name(source, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if "=" in source:  # else it is NAME=CHECKPOINT
+        (tmp_path / source).touch()
+    assert model_name(source) == name
+    assert _name_of({"source": source}) == name
+    assert checkpoints_by_name((source,)) == {name: source}
+    [from_list] = read_models([source])
+    (tmp_path / "models.jsonl").write_text(f'{{"path": "{source}"}}\n')
+    [from_manifest] = read_models("models.jsonl")
+    assert from_list.name == from_manifest.name == name
+    assert from_list.path == from_manifest.path
+
+
+def test_pretrained_models_of_one_architecture_can_be_compared():
+    given = tuple(source for source in SOURCES if source.startswith(("timm:", "robustbench:")))
+    assert [*checkpoints_by_name(given)] == [SOURCES[source] for source in given]
+    assert [source.name for source in read_models(given)] == [SOURCES[source] for source in given]
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ("old=runs/a.pt", ("old", "runs/a.pt")),
+        ("a=b=c.pt", ("a", "b=c.pt")),
+        ("mine=timm:resnet18", ("mine", "timm:resnet18")),
+        ("timm:net=1", ("net=1", "timm:net=1")),
+    ],
+)
+def test_a_name_before_an_equals_sign_comes_first(given, found):
+    assert split_name(given) == found
+
+
+def test_a_file_with_the_name_of_a_pretrained_model_is_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "timm:net.pt").touch()
+    assert model_name("timm:net.pt") == "timm:net"
+
+
+def test_each_source_has_a_folder_of_its_own():
+    given = [*SOURCES, "runs/b/model.pt", "model.pt", "/runs/a/model.pt", "torchvision:resnet18"]
+    folders = {folder_name(source) for source in given if source != "/runs/a/model.pt"}
+    assert len(folders) == len(given) - 1
+    assert all(folder.strip("._") and "/" not in folder for folder in folders)
+    assert folder_name("./runs/a/../a/model.pt") == folder_name("runs/a/model.pt") == "runs_a_model"
+    assert len(folder_name("a" * 300 + "/model.pt")) <= 120
