@@ -98,7 +98,7 @@ class Blended:
         self, image_shape: Shape, *, key: Tensor | None = None, alpha: float = 0.2, seed: int = 0
     ) -> None:
         if not 0 < alpha <= 1:
-            raise ValueError(f"alpha is the weight of the key, in (0, 1], got {alpha}")
+            raise ValueError(f"`alpha` is the weight of the key, in (0, 1], got {alpha}")
         shape = _checked_shape(image_shape)
         if key is None:
             key = torch.rand(shape, generator=torch.Generator().manual_seed(seed))

@@ -2,6 +2,7 @@
 
 import inspect
 import random
+from typing import get_type_hints
 
 import numpy as np
 import pytest
@@ -958,3 +959,36 @@ def test_additional_arguments_through_noise_tunnel_and_sensitivity_max(net, imag
         explainer.attribute, images, lambda inputs: inputs, n_perturb_samples=2, **settings
     )
     assert same.tolist() == [0, 0, 0]
+
+
+# ---- arguments of others
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "text"),
+    [
+        ("attribute", "baselines", r"give it to the constructor, as in ClassPattern\(model, base"),
+        ("attribute", "baseline_labels", "give it to the constructor"),
+        ("attribute", "n_samples", r"see help\(ClassPattern\.attribute\)"),
+        ("search", "areas", r"use search_areas\(canvases, target, areas\)"),
+        ("search", "baselines", "give it to the constructor"),
+    ],
+)
+def test_arguments_that_belong_elsewhere(method, given, text):
+    explainer = ClassPattern(make_net(), random_images(15, seed=3), LABELS)
+    with pytest.raises(TypeError, match=f"{method} has no argument `{given}`: {text}"):
+        getattr(explainer, method)(random_images(1), 0, **{given: None})
+
+
+def test_attribute_future_is_not_implemented_as_in_captum():
+    explainer = ClassPattern(make_net(), random_images(15, seed=3), LABELS)
+    with pytest.raises(NotImplementedError, match="not implemented for ClassPattern: use attri"):
+        explainer.attribute_future(random_images(1), target=0)
+
+
+def test_types_say_that_a_tensor_gives_a_tensor_and_a_tuple_a_tuple():
+    hints = get_type_hints(ClassPattern.attribute)
+    assert hints["inputs"] is hints["return"]
+    assert hints["inputs"].__constraints__ == (torch.Tensor, tuple[torch.Tensor, ...])
+    assert get_type_hints(ClassPattern.search)["return"] == list[Pattern]
+    assert get_type_hints(ClassPattern.search_areas)["return"] == dict[float, list[Pattern]]

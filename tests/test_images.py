@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset, default_collate
 
@@ -25,7 +27,7 @@ from captum_classpattern import (
 )
 from captum_classpattern.classifier import preserve_state
 from captum_classpattern.comparison import BestCrop, ClassMean
-from captum_classpattern.images import BATCH, LabelledImages, ensure_labels
+from captum_classpattern.images import BATCH, LabelledImages, ensure_labels, evenly_spaced
 
 IMAGES = torch.rand(10, 3, 4, 5, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([3, 1, 4, 1, 5, 9, 2, 6, 5, 3])
@@ -592,3 +594,18 @@ def test_a_path_is_not_images_yet(path):
         LabelledImages(path)
     with pytest.raises(TypeError, match=r"as held-out images: read it by cp.load_images"):
         LabelledImages.of((path, [0, 1]), argument="held-out images")
+
+
+@given(st.integers(0, 400), st.integers(1, 400))
+def test_evenly_spaced_places_are_those_of_a_ruler(count, most):
+    places = evenly_spaced(count, most)
+    assert len(places) == len(set(places)) == min(count, most)
+    step = (count - 1) / max(1, len(places) - 1)
+    assert all(abs(place - i * step) <= 0.5001 for i, place in enumerate(places))
+
+
+def test_a_sample_of_each_class_in_proportion_is_evenly_spaced_in_the_order_of_the_classes():
+    source = LabelledImages(torch.rand(10, 1, 4, 4), [1, 0, 1, 1, 0, 1, 1, 0, 1, 1])
+    sample = source.stratified_sample(4)
+    order = [1, 4, 7, 0, 2, 3, 5, 6, 8, 9]
+    assert torch.equal(sample.images, source.images[[order[i] for i in evenly_spaced(10, 4)]])

@@ -91,7 +91,7 @@ class Metric:
             format(0.0, self.format)
         except (TypeError, ValueError):
             raise ValueError(
-                f"format must be a format of numbers such as '.3g', got {self.format!r}"
+                f"`format` must be a format of numbers such as '.3g', got {self.format!r}"
             ) from None
 
     @property

@@ -84,7 +84,7 @@ def write_gallery(
         ['0.html', '1.html', '2.html']
     """
     if canvases not in CANVASES:
-        raise ValueError(f"canvases must be {' or '.join(map(repr, CANVASES))}, got {canvases!r}")
+        raise ValueError(f"`canvases` must be {' or '.join(map(repr, CANVASES))}, got {canvases!r}")
     folder, out = Path(folder), Path(out)
     _check_replaceable(out, folder)
     models = read_models(folder)

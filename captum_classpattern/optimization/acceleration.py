@@ -34,7 +34,7 @@ def accelerated(
     if precision == "bfloat16" and dtype not in (torch.float32, torch.bfloat16):
         raise ValueError(
             f"`precision='bfloat16'` is for float32 models, but this one is {dtype}: pass "
-            "precision='auto' or 'full', or model.float()"
+            "`precision='auto'` or `precision='full'`, or model.float()"
         )
     if precision == "full" or dtype != torch.float32:
         return forward_func

@@ -148,7 +148,7 @@ class Objective:
         self.internal_batch_size = size // 2
         warn(
             f"the device has too little memory for {size} images at once: the search continues "
-            f"with internal_batch_size={size // 2}"
+            f"with `internal_batch_size={size // 2}`"
         )
 
 

@@ -548,7 +548,7 @@ def check_settings(
     if internal_batch_size is not None:
         check_count("internal_batch_size", internal_batch_size)
     if not canvases:
-        raise ValueError('canvases is empty: give how many of each kind, such as {"white": 2}')
+        raise ValueError('`canvases` is empty: give how many of each kind, such as {"white": 2}')
     for kind, n in canvases.items():
         if kind not in STRATEGIES:
             raise ValueError(f"canvases has the kind {kind!r}: choose from {', '.join(STRATEGIES)}")

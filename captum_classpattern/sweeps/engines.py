@@ -159,7 +159,7 @@ def check_resources(ray: Any, threads: int, gpus: float) -> None:
     needed = f"{threads} cores" + (f" and {gpus:g} GPUs" if gpus else "")
     warn(
         f"no machine of the Ray cluster has the {needed} that a unit needs: the sweep waits until "
-        "one joins; pass a smaller threads or gpus_per_task"
+        "one joins; pass fewer `threads` or a smaller `gpus_per_task`"
     )
 
 

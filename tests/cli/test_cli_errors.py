@@ -1,9 +1,13 @@
 """What a user mistypes, and what the command line says about it."""
 
+import ast
+import inspect
 import json
 import os
+import re
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,8 +15,11 @@ from command_line import run
 from PIL import Image
 from torch import nn
 
-from captum_classpattern import surveys
+import captum_classpattern as cp
+from captum_classpattern import surveys, sweeps
 from captum_classpattern._validation import Notice
+from captum_classpattern.cli import _options
+from captum_classpattern.cli.compare import compare as compare_command
 from captum_classpattern.cli.errors import plain_errors, with_options
 
 OPTIONS = {"--arch", "--num-classes", "--trust-pickle", "--on-error", "--output"}
@@ -294,3 +301,93 @@ def test_the_checkpoints_of_the_tests_are_as_they_should_be(place, monkeypatch):
     assert search("--arch", NET, *PLAIN, checkpoint="named.pt").exit_code == 130
     assert started
     assert json.loads((place / "done" / "results.json").read_text()) == {}
+
+
+# ---- the library names arguments so that the command line can print options
+
+ROOT = Path(__file__).parents[2] / "captum_classpattern"
+CODE = re.compile(r"`[^`]*`|\w+\([^)]*\)")  # in backticks, or a call
+
+
+def messages(tree):
+    """The texts of all errors and warnings, with "{}" for what is filled in."""
+    for node in ast.walk(tree):
+        is_warning = isinstance(node, ast.Call) and getattr(node.func, "id", "") == "warn"
+        if not is_warning and not (isinstance(node, ast.Raise) and node.exc):
+            continue
+        parts = dict.fromkeys(ast.walk(node))
+        for part in [part for part in parts if isinstance(part, ast.JoinedStr)]:
+            values = [v.value if isinstance(v, ast.Constant) else "{}" for v in part.values]
+            yield "".join(values)
+            for value in ast.walk(part):
+                parts.pop(value, None)
+        for part in parts:
+            if isinstance(part, ast.Constant) and " " in str(part.value):
+                yield str(part.value)
+
+
+def bare_names(text, names):
+    """The arguments that a message names outside of backticks."""
+    plain = CODE.sub("", text)
+    return [
+        name
+        for name in names
+        if ("_" in name and re.search(rf"(?<![\w.-]){name}(?![\w.])", plain))
+        or re.search(rf"(?<![\w.-]){name}=|^{name} (must|is|are)\b", plain)
+    ]
+
+
+def test_messages_of_the_library_name_arguments_in_backticks():
+    names = {option.removeprefix("--").replace("-", "_") for option in _options()} - {"*"}
+    found = {
+        f"{path.relative_to(ROOT)}: {text}": bare
+        for path in sorted(ROOT.rglob("*.py"))
+        if path.parent.name != "cli"
+        for text in messages(ast.parse(path.read_text(encoding="utf-8")))
+        if (bare := bare_names(text, names))
+    }
+    assert not found
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("n_steps must be 1", ["n_steps"]),
+        ("`n_steps` must be 1; f(n_steps=2) is fine", []),
+        ("size must be 1", ["size"]),
+        ("the size must be 1; a size is given", []),
+        ("pass resume=True", ["resume"]),
+        ("pass `resume=True`", []),
+    ],
+)
+def test_a_bare_name_is_noticed(text, found):
+    assert bare_names(text, ["n_steps", "size", "resume"]) == found
+
+
+# ---- one default, in Python and in the shell
+
+
+def default_of(function, name):
+    return inspect.signature(function).parameters[name].default
+
+
+def test_a_search_tries_the_same_canvases_everywhere(monkeypatch):
+    expected = {"positive": 32, "white": 1, "black": 1}
+    for function in (cp.explain_class, cp.survey, cp.sweep):
+        assert default_of(function, "canvases") == expected
+    given = []
+
+    def record(*_, canvases, **__):
+        given.append(canvases)
+        raise ValueError("this is enough")
+
+    monkeypatch.setattr(surveys, "survey", record)
+    monkeypatch.setattr(sweeps, "sweep", record)
+    for command in ("search", "sweep"):
+        run([command, "named.pt", "--arch", NET, *PLAIN, "--data", "images", "--out", command])
+    assert given == [expected, expected]
+
+
+def test_comparisons_score_on_the_same_number_of_images_everywhere():
+    for function in (cp.compare, cp.sanity_check, compare_command):
+        assert default_of(function, "max_images") == 500

@@ -9,6 +9,7 @@ from captum.attr import DeepLift, InputXGradient, Saliency
 from comparisons import CANVASES, LABELS, METHODS, SEARCH, all_facts, compared, conv_net, linear_net
 from test_captum_contract import state_of_caller
 from torch import nn
+from torch.utils.data import Dataset
 
 from captum_classpattern.comparison import DEFAULT, known_methods
 from captum_classpattern.comparison.maps import BoundMethod
@@ -255,3 +256,20 @@ def test_lime_is_seeded():
     )
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
+
+
+class Unreadable(Dataset):
+    def __len__(self):
+        return 30
+
+    def __getitem__(self, index):
+        raise AssertionError("an image was loaded")
+
+
+def test_a_method_is_found_by_one_name_without_a_look_at_the_images():
+    for name in ("LRP", "IntegratedGradients", "ClassPattern", "GuidedGradCam", "NearestImage"):
+        assert [*known_methods(Unreadable(), names=name)] == [name]
+    with pytest.raises(AssertionError, match="an image was loaded"):
+        known_methods(Unreadable(), names="GradientShap")
+    with pytest.raises(ValueError, match="there is no method 'L': choose from ClassPattern, "):
+        known_methods(SEARCH, LABELS, names=["L"])

@@ -207,6 +207,15 @@ def test_class_names_are_the_first_models_or_those_given():
     given = compared(models={"m": named}, class_names=("x", "y"))
     assert [given.class_name(i) for i in range(3)] == ["x", "y", "class 2"]
     assert compared().class_names is None
+    assert compared().class_name(2) == "class 2"
+
+
+@pytest.mark.parametrize(
+    "wrapped", [lambda model: nn.DataParallel(model).eval(), lambda model: model.forward]
+)
+def test_wrapped_models_keep_the_names_of_their_classes(wrapped):
+    named = PixelClassifier(linear_net(), class_names=["a", "b", "c"])
+    assert compared(models={"m": wrapped(named)}).class_names == ["a", "b", "c"]
 
 
 # ---- identities

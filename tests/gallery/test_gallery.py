@@ -683,7 +683,7 @@ def test_what_file_managers_leave_does_not_matter(name, tmp_path):
 
 
 def test_canvases_must_be_shown_or_hidden(tmp_path):
-    with pytest.raises(ValueError, match="canvases must be 'show' or 'hide', got 'no'"):
+    with pytest.raises(ValueError, match="`canvases` must be 'show' or 'hide', got 'no'"):
         write_gallery(tmp_path, tmp_path / "site", canvases="no")
 
 

@@ -139,7 +139,7 @@ class Small(nn.Module):
 
 
 LITTLE = (
-    "too little memory for {} images at once: the search continues with internal_batch_size={}$"
+    "too little memory for {} images at once: the search continues with `internal_batch_size={}`$"
 )
 
 

@@ -54,9 +54,9 @@ def test_a_solver_is_a_known_name_or_an_object_with_all_parts(solver):
 @pytest.mark.parametrize(
     ("solver", "kwargs", "text"),
     [
-        (PaperLoop, {"alpha": -0.1}, r"alpha must lie in \[0, 1\], got -0\.1"),
-        (PaperLoop, {"alpha": 1.5}, r"alpha must lie in \[0, 1\], got 1\.5"),
-        (PaperLoop, {"alpha": np.nan}, r"alpha must lie in \[0, 1\], got nan"),
+        (PaperLoop, {"alpha": -0.1}, r"`alpha` must lie in \[0, 1\], got -0\.1"),
+        (PaperLoop, {"alpha": 1.5}, r"`alpha` must lie in \[0, 1\], got 1\.5"),
+        (PaperLoop, {"alpha": np.nan}, r"`alpha` must lie in \[0, 1\], got nan"),
         (PaperLoop, {"step_size": 0}, "step_size must be positive, got 0"),
         (PaperLoop, {"step_size": -0.5}, r"step_size must be positive, got -0\.5"),
         (PaperLoop, {"step_size": np.nan}, "step_size must be positive, got nan"),

@@ -175,6 +175,26 @@ def test_patterns_of_an_earlier_search_are_not_taken_for_those_of_the_next(tmp_p
     assert other.find([(3, 1)]) is None
 
 
+def test_a_kill_while_a_scan_is_saved_loses_nothing(tmp_path, monkeypatch):
+    """Its patterns are there already: nothing is removed or written again."""
+    store, patterns = Store(tmp_path, KEY), {(3, 0): pattern(), (3, 1): pattern(1)}
+    store.add(patterns)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pattern, "save", killed)
+        store.replace(patterns)
+        with pytest.raises(KeyboardInterrupt):
+            store.replace({**patterns, (3, 2): pattern(2)})
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
+    assert store.find(patterns) is not None
+    store.replace({**patterns, (3, 2): pattern(2)})
+    assert store.find([*patterns, (3, 2)]) is not None
+
+
 @pytest.mark.parametrize("text", ["", "{", "[1]", "3"])
 def test_a_damaged_store_is_named(text, tmp_path):
     (tmp_path / "search.json").write_text(text)

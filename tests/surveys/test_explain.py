@@ -1,7 +1,9 @@
 """explain_class against the survey that it stands for, and what it asks of models and images."""
 
 import copy
+import itertools
 import re
+import time
 
 import matplotlib
 import pandas
@@ -371,3 +373,20 @@ def test_train_mode_is_said_once(net, images):
     with pytest.warns(UserWarning, match="the model is in train mode") as caught:
         explain_class(copy.deepcopy(net).train(), images, target=1, **QUICK)
     assert sum("train mode" in str(one.message) for one in caught) == 1
+
+
+def test_all_kinds_of_canvas_share_the_time(net, images):
+    """Each stops at its own share; the clock moves on by a second at each look."""
+    ticks = itertools.count()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time, "perf_counter", lambda: float(next(ticks)))
+        found = explain_class(net, images, target=1, max_seconds=60, show_progress=False)
+    for each in (found, *found.others):
+        assert each.pattern.info["settings"]["max_seconds"] == 20
+        assert each.pattern.info["stopped_early"]
+        assert each.pattern.info["seconds"] < 30
+
+
+def test_a_time_that_is_not_one_is_named_as_it_was_given(net, images):
+    with pytest.raises(ValueError, match="`max_seconds` must be a number above 0, got -3"):
+        explain_class(net, images, target=1, max_seconds=-3)

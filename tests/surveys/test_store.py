@@ -165,3 +165,35 @@ def test_other_files_are_refused(text, message, tmp_path):
 def test_a_folder_without_a_survey_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"there is no results.json of a survey in"):
         Survey.load(tmp_path)
+
+
+@pytest.mark.parametrize("file", ["findings/2.json", "results.json", "patterns/2_white_0.05"])
+def test_a_changed_byte_is_a_clear_error_or_changes_nothing(file, tmp_path):
+    """Each fifth byte of a file in turn, by another letter, a digit, a brace or a quote."""
+    survey = Survey(class_of(2), info={"settings": SETTINGS})
+    survey.save(tmp_path)
+    [path] = tmp_path.glob(f"{file}*")
+    original, texts = path.read_bytes(), []
+    header = len(original) if path.suffix == ".json" else 600  # then come pixels
+    for place in range(0, header, 5):
+        changed = bytearray(original)
+        changed[place] = b'x7}"'[place % 4]
+        path.write_bytes(changed)
+        try:
+            found = Survey.load(tmp_path)
+        except (ValueError, FileNotFoundError) as error:
+            texts.append(str(error))
+        else:
+            assert all(len(finding.scores) == len(finding.patterns) for finding in found)
+    assert len(texts) > header / 20
+    assert all(str(tmp_path) in text for text in texts)
+
+
+def test_a_finding_without_a_control_is_named(tmp_path):
+    Survey(class_of(2), info={"settings": SETTINGS}).save(tmp_path)
+    path = tmp_path / "findings" / "2.json"
+    path.write_text(path.read_text().replace("random_pixels", "random_pixel5"))
+    with pytest.raises(
+        ValueError, match=r"2\.json is damaged \(KeyError: 'random_pixels'\): remove"
+    ):
+        Survey.load(tmp_path)

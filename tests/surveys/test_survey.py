@@ -288,7 +288,7 @@ def test_max_seconds_stops_each_search_with_what_was_found(setting):
         ({"white": 0}, r"canvases\['white'\] must be a whole number from 1, got 0"),
         ({"white": True}, "must be a whole number from 1, got True"),
         ({"red": 1}, "canvases has the kind 'red': choose from positive, negative"),
-        ({}, "canvases is empty"),
+        ({}, "`canvases` is empty"),
     ],
 )
 def test_wrong_canvases_are_refused(setting, canvases, error):

@@ -541,3 +541,11 @@ def test_progress_is_a_line_a_minute_in_a_log(capsys, monkeypatch):
     ]
     Progress(10, "sweep", show=False).close()
     assert capsys.readouterr().err == ""
+
+
+def test_what_failed_is_read_once(swept, monkeypatch):
+    found, reads = Sweep.load(swept.folder), []
+    original = SweepFolder.failures
+    monkeypatch.setattr(SweepFolder, "failures", lambda self: reads.append(self) or original(self))
+    assert [found.failures, repr(found), found._repr_html_()][0] == []
+    assert len(reads) == 1

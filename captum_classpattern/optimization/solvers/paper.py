@@ -44,7 +44,7 @@ class PaperLoop:
         for name in ("epochs", "batch_size"):
             check_count(name, getattr(self, name))
         if not 0 <= self.alpha <= 1:
-            raise ValueError(f"alpha must lie in [0, 1], got {self.alpha}")
+            raise ValueError(f"`alpha` must lie in [0, 1], got {self.alpha}")
         if not self.step_size > 0:
             raise ValueError(f"step_size must be positive, got {self.step_size}")
         to_plain_numbers(self)
