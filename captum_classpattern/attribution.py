@@ -3,10 +3,10 @@
 import copy
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Never, NoReturn, TypeVar
 
 from captum.attr import Attribution
 from torch import Tensor
@@ -128,7 +128,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         precision: str = "auto",
         internal_batch_size: int | None = None,
         show_progress: bool = False,
-        **other: Any,
+        **other: Never,
     ) -> list[Pattern]:
         r"""
         Searches one pattern per canvas, or with ``keep`` the best of a pool of canvases, and judges
@@ -215,6 +215,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         precision: str = "auto",
         internal_batch_size: int | None = None,
         show_progress: bool = False,
+        **other: Never,
     ) -> dict[float, list[Pattern]]:
         r"""
         Searches patterns at several areas, in less time than as many calls of :meth:`search`.
@@ -250,6 +251,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             ...  for area, of_area in found.items()}
             {0.2: [13, 13], 0.1: [6, 6]}
         """
+        _check_no_other("search_areas", other)
         distinct = distinct_areas(areas)
         settings = SearchSettings(
             solver=solver,
@@ -347,7 +349,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         precision: str = "auto",
         internal_batch_size: int | None = None,
         show_progress: bool = False,
-        **other: Any,
+        **other: Never,
     ) -> Inputs:
         r"""
         The masks that :meth:`search` finds with the inputs as canvases, in Captum's form.
@@ -502,7 +504,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         return frozenset([*fit.hashes_at(sorted(used)), *judges.hashes])
 
 
-def _check_no_other(method: str, arguments: dict[str, Any]) -> None:
+def _check_no_other(method: str, arguments: Iterable[str]) -> None:
     """Raises an error if there are arguments that the method does not have."""
     for name in arguments:
         hint = ELSEWHERE.get(name, f"see help(ClassPattern.{method})")
@@ -523,7 +525,7 @@ def single_tensor(inputs: Any) -> Any:
 
 def distinct_areas(areas: Sequence[float]) -> list[float]:
     """The areas as floats, without repeats; an error if there are none."""
-    if isinstance(areas, (int, float)) or len(areas) == 0:
+    if not isinstance(areas, Iterable) or len(areas) == 0:
         raise ValueError(f"`areas` must hold at least one area, as in [0.05], got {areas!r}")
     for area in areas:
         check_area(area)

@@ -132,8 +132,7 @@ def placeholders(count: int) -> list[str]:
 
 def name_of(classifier: Any, number: int) -> str | None:
     """A class's name; None if the classifier has none for it, or only a placeholder."""
-    known = ClassNames.of(classifier)
-    name = known.names[number] if known is not None and number < len(known) else None
+    name = label_of(number, known_names(classifier))
     return None if name == label_of(number) else name
 
 

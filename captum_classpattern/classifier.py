@@ -123,8 +123,8 @@ class PixelClassifier(nn.Module):
         channels = max(self.mean.shape[1], self.std.shape[1])
         if channels > 1 and images.shape[1] != channels:
             raise ValueError(
-                f"images have {images.shape[1]} channels (shape {tuple(images.shape)}), but mean "
-                f"and std are given for {channels}{_if_channels_last(images.shape)}"
+                f"images have {images.shape[1]} channels (shape {tuple(images.shape)}), but `mean` "
+                f"and `std` are given for {channels}{_if_channels_last(images.shape)}"
             )
         normalised = (images - self.mean.to(images)) / self.std.to(images)
         result = self.model(normalised, *additional)
@@ -134,10 +134,10 @@ class PixelClassifier(nn.Module):
 def _per_channel(value: float | Sequence[float] | None, default: float, name: str) -> Tensor:
     tensor = torch.as_tensor(default if value is None else value, dtype=torch.float64)
     if tensor.ndim > 1 or not bool(tensor.isfinite().all()):
-        raise ValueError(f"{name} must be a number, or one per channel, got {value}")
+        raise ValueError(f"`{name}` must be a number, or one per channel, got {value}")
     if bool((tensor.abs() > 1).any()):
         raise ValueError(
-            f"{name} must be in units where pixels lie in [0, 1], got {value}: divide it by 255"
+            f"`{name}` must be in units where pixels lie in [0, 1], got {value}: divide it by 255"
         )
     return tensor.view(1, -1, 1, 1)
 
@@ -427,7 +427,7 @@ def warn_if_guessing(accuracy: float, labels: Tensor, classes: int, name: str) -
         return
     warn(
         f"the model classifies only {accuracy:.1%} of {len(labels)} {name} correctly, which is "
-        "close to guessing: check the mean and std that normalise its inputs (wrap a model of "
+        "close to guessing: check the `mean` and `std` that normalise its inputs (wrap a model of "
         "normalised images in PixelClassifier(model, mean, std)), the order of the classes, and "
         "the weights"
     )

@@ -114,7 +114,7 @@ class Pattern(Perturbation):  # type: ignore[misc]  # captum's class is untyped
     @property
     def label(self) -> str:
         """The name of the class, or "class 3" if it has none."""
-        return str(self.info.get("class_name", f"class {self.target}"))
+        return str(self.info.get("class_name") or f"class {self.target}")
 
     def topk(self, area: float) -> "Pattern":
         r"""

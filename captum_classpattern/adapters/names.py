@@ -1,5 +1,6 @@
 """The names of models that a user gives by a checkpoint or by the name of a pretrained model."""
 
+import hashlib
 import os
 import re
 from pathlib import Path, PurePosixPath
@@ -7,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from captum_classpattern.adapters.formats import PRETRAINED
 from captum_classpattern.class_names import file_safe
 
-LONGEST = 120  # characters of a folder's name
+LONGEST = 80  # characters of a model's name in that of a folder
 
 
 def is_pretrained(source: str) -> bool:
@@ -30,7 +31,7 @@ def model_name(source: str) -> str:
         >>> model_name("timm:local-dir:/home/kim/net")
         'net'
     """
-    last = re.split(r"[/\\]", source)[-1]
+    last = re.split(r"[/\\]", source.rstrip("/\\"))[-1]
     if is_pretrained(source):  # local-dir: and hf-hub: of timm precede a path
         return last if source.count(":") > 1 else source.partition(":")[2]
     return PurePosixPath(last).stem
@@ -54,12 +55,14 @@ def split_name(given: str) -> tuple[str, str]:
 
 def folder_name(source: str) -> str:
     r"""
-    A name for the folder of what was found of a model, another one for each source.
+    A name for the folder of what was found of a model: its name, and a hash of where it is, since
+    many files are called model.pt.
 
     Examples::
 
-        >>> folder_name("./runs/a/model.pt"), folder_name("timm:resnet18.a1_in1k")
-        ('runs_a_model', 'timm_resnet18.a1_in1k')
+        >>> folder_name("timm:resnet18.a1_in1k")
+        'resnet18.a1_in1k-65f4e1'
     """
-    path = source if is_pretrained(source) else os.path.splitext(os.path.normpath(source))[0]
-    return file_safe(path).strip("._")[-LONGEST:] or "model"
+    place = source if is_pretrained(source) else os.path.abspath(source)
+    digest = hashlib.blake2b(place.encode(), digest_size=3).hexdigest()
+    return f"{file_safe(model_name(source)).strip('._')[:LONGEST]}-{digest}"

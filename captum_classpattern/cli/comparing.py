@@ -13,7 +13,7 @@ from torch import Tensor
 
 from captum_classpattern._files import write_atomically
 from captum_classpattern.canvases import select_canvases
-from captum_classpattern.class_names import file_safe
+from captum_classpattern.class_names import file_safe, label_of
 from captum_classpattern.classifier import Classifier
 from captum_classpattern.cli.options import SearchOptions
 from captum_classpattern.cli.printing import console
@@ -148,7 +148,7 @@ def _save_patterns(comparison: Comparison, records: Sequence[Record], folder: Pa
     for record in records:
         if record.name in searched:
             number, name = str(record.target), comparison.class_name(record.target)
-            label = number if name == number else f"{number}_{name}"
+            label = number if name == label_of(record.target) else f"{number}_{name}"
             for area in record.masks:
                 file = f"{record.method}_{record.canvas}_{label}_{area:g}.safetensors"
                 pattern = comparison.pattern_of(record, area)

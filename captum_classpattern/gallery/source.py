@@ -1,6 +1,7 @@
 """What a gallery shows: the models of a folder and the scores of their classes. Patterns are read
 later, one class at a time."""
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -113,7 +114,7 @@ def read_models(folder: Path) -> list[Model]:
 
 def _read_sweep(files: SweepFolder) -> list[Model]:
     """The models of a sweep, in its order."""
-    folder, rows = files.path, _check_rows(files)
+    folder, rows = files.path, files.data["models"]
     failed: dict[str, set[int]] = {row["name"]: set() for row in rows}
     for failure in Sweep(folder).failures:
         failed[failure["model"]].add(failure["class"])
@@ -131,33 +132,6 @@ def _read_sweep(files: SweepFolder) -> list[Model]:
         )
         models.append(model)
     return models
-
-
-def _check_rows(files: SweepFolder) -> list[dict[str, Any]]:
-    """The rows of a sweep's models. The file may come from a stranger, and folders become parts of
-    paths."""
-    rows = files.data.get("models")
-    if not isinstance(rows, list) or not {"settings", "classes"} <= files.data.keys():
-        raise ValueError(f"{files.file} must hold settings, classes and a list of models")
-    taken = set()
-    for row in rows:
-        named = isinstance(row, dict) and all(
-            isinstance(row.get(key), str) for key in ("name", "folder")
-        )
-        if not named:
-            raise ValueError(
-                f"each model in {files.file} needs a name and a folder, got {row!r:.200}"
-            )
-        folder = row["folder"]
-        if folder != file_safe(folder) or folder.startswith(".") or not folder:
-            raise ValueError(
-                f"{files.file} names the folder {folder!r:.200}, which is not the name of a folder "
-                "next to it"
-            )
-        if folder.casefold() in taken:  # some file systems ignore upper and lower case
-            raise ValueError(f"{files.file} names the folder {folder!r} twice")
-        taken.add(folder.casefold())
-    return rows
 
 
 def _read_survey(folder: Path) -> Model:
@@ -183,7 +157,7 @@ def _name_of(provenance: Any) -> str | None:
     source, arch = known.get("source"), known.get("arch")
     if isinstance(source, str):
         return model_name(source)
-    return arch.rpartition(":")[2] if isinstance(arch, str) else None
+    return re.split(r"[:/\\]", arch)[-1] if isinstance(arch, str) else None
 
 
 def _read_model(

@@ -55,6 +55,7 @@ class Store:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / SEARCH
         if not path.exists():
+            self._remove_patterns()  # of a search that is not known
             write_atomically(path, (json.dumps(self.key, indent=1) + "\n").encode())
         for key, pattern in patterns.items():
             pattern.save(self._path(*key), seen_beside=True)
@@ -65,12 +66,14 @@ class Store:
         try:
             self.check()
         except ValueError:  # of another search, or damaged
+            self._remove_patterns()  # first, so that no search is taken to have them
             (self.folder / SEARCH).unlink()
-        if not (self.folder / SEARCH).exists():
-            for path in self.folder.glob("[0-9]*.safetensors"):
-                path.unlink()
         kept = {key for key in patterns if self._path(*key).exists()}
         self.add({key: pattern for key, pattern in patterns.items() if key not in kept})
+
+    def _remove_patterns(self) -> None:
+        for path in self.folder.glob("[0-9]*.safetensors"):
+            path.unlink()
 
     def _path(self, size: int, target: int) -> Path:
         """The file of a pattern, named after its class and its number of pixels."""

@@ -90,7 +90,8 @@ def explain_class(
         n_steps (int, optional): Rounds on each canvas that is searched to the end, instead of a
             budget. Default: None.
         max_seconds (float, optional): Stops the search after that time, with what was found; each
-            kind of canvas has an equal share. Scoring comes on top. Default: None.
+            kind of canvas has an equal share. Choosing the canvases and scoring come on top.
+            Default: None.
         seed (int): Seed of the split, of the search and of the random pixels. Default: 0.
         precision (str): As in :func:`search_masks`. Default: "auto".
         internal_batch_size (int, optional): The most images in one forward pass. Default: None.

@@ -439,10 +439,9 @@ def survey(
 
     Canvases are chosen among the search images. For each kind of canvas, the pattern that does best
     on the judging images is kept, see ``keep`` of :meth:`ClassPattern.search` and
-    :meth:`ClassPattern.search_areas`. The
-    controls are: no pattern; as many random pixels of the same canvas (3 draws, each on a third of
-    the images); and the same mask over the positive canvas of the next class. The last two are
-    scored on at most 300 of the images.
+    :meth:`ClassPattern.search_areas`. The controls are: no pattern; as many random pixels of the
+    same canvas (3 draws, each on a third of the images); and the same mask over the positive canvas
+    of the next class. The last two are scored on at most 300 of the images.
 
     The call only checks its arguments. With a folder, it also reads all images and classifies the
     held-out ones, to compare them with what is there. The search runs while the result is iterated.
@@ -551,7 +550,9 @@ def check_settings(
         raise ValueError('`canvases` is empty: give how many of each kind, such as {"white": 2}')
     for kind, n in canvases.items():
         if kind not in STRATEGIES:
-            raise ValueError(f"canvases has the kind {kind!r}: choose from {', '.join(STRATEGIES)}")
+            raise ValueError(
+                f"`canvases` has the kind {kind!r}: choose from {', '.join(STRATEGIES)}"
+            )
         check_count(f"canvases[{kind!r}]", n)
     areas = distinct_areas(areas)
     return settings, areas

@@ -101,6 +101,7 @@ class Store:
         try:
             for row in data["rows"]:
                 check_row(row)
+                row.setdefault("class_name", None)  # not known to version 0.1
                 by_class.setdefault(row["class"], []).append(row)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
@@ -176,7 +177,9 @@ def check_row(row: Mapping[str, Any]) -> None:
     if not is_whole(target) or not isinstance(canvas, str) or not row["areas"]:
         raise ValueError(f"it has a class {target!r} with the canvas {canvas!r}")
     for area, values in row["areas"].items():
-        float(area), Scores.from_dict(values), values["search_power"]
+        Scores.from_dict(values)
+        if not 0 < float(area) < 1 or "search_power" not in values:
+            raise ValueError(f"it has an area {area!r} without its search power")
 
 
 def read_finding(row: Mapping[str, Any], folder: Path) -> Finding:

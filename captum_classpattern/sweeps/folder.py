@@ -10,6 +10,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from captum_classpattern._validation import Notice
+from captum_classpattern.class_names import file_safe
 from captum_classpattern.classifier import warn
 from captum_classpattern.surveys.store import RESULTS, VERSION, Store, write_json
 from captum_classpattern.sweeps.sources import FAILED, LOADING, ModelSource
@@ -46,7 +47,31 @@ class SweepFolder:
             raise ValueError(f"{self.file} is damaged ({error}): choose another folder") from error
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise ValueError(f"{self.file} is not from a sweep: choose another folder")
+        self._check(data)
         return data
+
+    def _check(self, data: Mapping[str, Any]) -> None:
+        """The file may be damaged, or come from a stranger; its folders become parts of paths."""
+        rows, taken = data.get("models"), set[str]()
+        if not isinstance(rows, list) or not {"settings", "classes"} <= data.keys():
+            raise ValueError(f"{self.file} must hold settings, classes and a list of models")
+        for row in rows:
+            named = isinstance(row, dict) and all(
+                isinstance(row.get(key), str) for key in ("name", "folder")
+            )
+            if not named:
+                raise ValueError(
+                    f"each model in {self.file} needs a name and a folder, got {row!r:.200}"
+                )
+            folder = row["folder"]
+            if folder != file_safe(folder) or folder.startswith(".") or not folder:
+                raise ValueError(
+                    f"{self.file} names the folder {folder!r:.200}, which is not the name of a "
+                    "folder next to it"
+                )
+            if folder.casefold() in taken:  # some file systems ignore upper and lower case
+                raise ValueError(f"{self.file} names the folder {folder!r} twice")
+            taken.add(folder.casefold())
 
     @contextmanager
     def locked(self) -> Iterator[None]:

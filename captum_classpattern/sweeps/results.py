@@ -106,7 +106,7 @@ class Sweep(Shown):
 
     @cached_property
     def first_look(self) -> "Sweep | None":
-        """The cheap search of all units, if there was one."""
+        """The cheap search of all units, if there was one when this was first asked for."""
         folder = self.folder / FIRST_LOOK
         return Sweep(folder, self._sources) if (folder / "sweep.json").exists() else None
 

@@ -249,8 +249,8 @@ def _of_row(
     cells = {key: value for key, value in row.items() if value is not None and value != ""}
     if "trust_pickle" in cells:
         raise ValueError(
-            f"{where}: a manifest can't say that pickle is trusted: pass `trust_pickle` (in "
-            "Python, in a dict of models)"
+            f"{where}: a manifest can't say that pickle is trusted: leave it out, and pass "
+            "`trust_pickle`"
         )
     path = cells.pop("path", None)
     if not isinstance(path, str | os.PathLike):

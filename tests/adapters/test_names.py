@@ -1,5 +1,7 @@
 """What models are called that nobody named: one rule for all parts of the package."""
 
+import os
+
 import pytest
 
 from captum_classpattern.adapters.names import folder_name, model_name, split_name
@@ -59,9 +61,12 @@ def test_a_file_with_the_name_of_a_pretrained_model_is_a_file(tmp_path, monkeypa
 
 
 def test_each_source_has_a_folder_of_its_own():
-    given = [*SOURCES, "runs/b/model.pt", "model.pt", "/runs/a/model.pt", "torchvision:resnet18"]
-    folders = {folder_name(source) for source in given if source != "/runs/a/model.pt"}
-    assert len(folders) == len(given) - 1
+    given = [*SOURCES, "runs/b/model.pt", "model.pt", "model.safetensors", "../model.pt"]
+    given += ["/runs/a/model.pt", "runs_a/model.pt", "torchvision:resnet18", "timm:resnet18"]
+    folders = {folder_name(source) for source in given}
+    assert len(folders) == len(given)
     assert all(folder.strip("._") and "/" not in folder for folder in folders)
-    assert folder_name("./runs/a/../a/model.pt") == folder_name("runs/a/model.pt") == "runs_a_model"
-    assert len(folder_name("a" * 300 + "/model.pt")) <= 120
+    same = {folder_name(f"{start}model.pt") for start in ("", "./", "a/../", f"{os.getcwd()}/")}
+    assert len(same) == 1
+    assert same.pop().startswith("model-")
+    assert len(folder_name("a" * 300 + ".pt")) < 100

@@ -124,6 +124,12 @@ WRONG = [  # checkpoint, options, data, what is said
     ),
     (
         "m.pt",
+        ("--arch", NET, "--mean", "128", "--std", "1"),
+        "images",
+        "--mean must be in units where pixels lie in [0, 1], got [128.0]: divide it by 255",
+    ),
+    (
+        "m.pt",
         ("--arch", NET, "--mean", "0.5"),
         "images",
         "--mean is given, but not --std, which the source does not say either: pass both",

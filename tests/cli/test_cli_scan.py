@@ -17,6 +17,7 @@ from scripts import imported
 from torch import nn
 
 from captum_classpattern import ClassPattern, Pattern, PixelClassifier
+from captum_classpattern.adapters.names import folder_name
 from captum_classpattern.datasets import load_images
 from captum_classpattern.scanning import ReferenceSet, Scan, profile
 from captum_classpattern.scanning.profile import SIZES, Profile
@@ -317,12 +318,13 @@ def test_without_a_folder_each_checkpoint_has_its_own(place, tmp_path, monkeypat
         (tmp_path / name).mkdir()
         shutil.copy(place / f"{name}.pt", tmp_path / name / "model.pt")
     shutil.copy(place / "good.pt", tmp_path)
-    folders = {"bad/model.pt": "bad_model", "good/model.pt": "good_model", "good.pt": "good"}
-    for path, folder in folders.items():
+    for path in ("bad/model.pt", "good/model.pt", "good.pt"):
         result = run(["scan", path, *opened(), *given])
         assert result.exit_code in (0, 3), result.output
-        assert f"are in classpattern-scan/{folder}." in plain(result.stdout)
+        [folder] = re.findall(r"are in classpattern-scan/(\S+)\.$", plain(result.stdout))
+        assert folder == folder_name(path)
         assert read(tmp_path / "classpattern-scan" / folder)["target_name"] in NAMES
+    assert len([*(tmp_path / "classpattern-scan").iterdir()]) == 3
 
 
 def test_names_may_hold_brackets_and_control_characters(tmp_path):

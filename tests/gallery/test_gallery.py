@@ -259,6 +259,7 @@ def test_a_survey_is_one_model_named_after_its_folder(survey):
         ({"source": "D:\\private\\net.pth"}, "net", "net"),
         ({"source": "timm:resnet18.a1_in1k"}, "resnet18.a1_in1k", "resnet18.a1_in1k"),
         ({"source": f"timm:local-dir:{PRIVATE}/net"}, "net", "net"),
+        ({"arch": f"timm:local-dir:{PRIVATE}/net"}, "net", "net"),
         ({"arch": "timm:resnet18"}, "resnet18", "resnet18"),
         ({"source": ".."}, "..", "model"),
         ({"source": 3}, "mine", "mine"),

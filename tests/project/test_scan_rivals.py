@@ -85,7 +85,7 @@ def test_the_table_by_hand():
     ]
 
 
-def test_the_networks_that_were_scanned_only_after_the_rule_was_changed():
+def test_the_networks_that_had_not_been_seen_when_the_rule_was_changed():
     zoo = scan_evidence.read(RESULTS / "zoo.jsonl")
     seen = [m.name for m in zoo if not scan_evidence.is_unseen(m)]
     assert len(seen) == 75  # of the commit before the change

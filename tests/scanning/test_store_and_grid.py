@@ -4,6 +4,7 @@ import itertools
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -193,6 +194,38 @@ def test_a_kill_while_a_scan_is_saved_loses_nothing(tmp_path, monkeypatch):
     assert store.find(patterns) is not None
     store.replace({**patterns, (3, 2): pattern(2)})
     assert store.find([*patterns, (3, 2)]) is not None
+
+
+@pytest.mark.parametrize("removed", range(3))
+def test_a_kill_while_another_scan_is_replaced_does_not_mix_the_two(removed, tmp_path, monkeypatch):
+    """The kill comes after some files are removed."""
+    old, new = Store(tmp_path, KEY), Store(tmp_path, {**KEY, "seed": 1})
+    keys = [(3, 0), (3, 1)]
+    old.add({key: pattern(key[1], 0.25) for key in keys})
+    unlink, calls = Path.unlink, []
+
+    def killed(path, *arguments, **options):
+        if len(calls) == removed:
+            raise KeyboardInterrupt
+        calls.append(path)
+        unlink(path, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", killed)
+        with pytest.raises(KeyboardInterrupt):
+            new.replace({key: pattern(key[1], 0.75) for key in keys})
+    store = old if (tmp_path / "search.json").exists() else new
+    assert (store.find(keys) is None) == (removed > 0)
+    store.add({(3, 0): pattern(0, 0.5)})
+    found = store.find([(3, 0)])
+    assert found[3, 0].canvas.max() == 0.5
+
+
+def test_patterns_whose_search_is_not_known_are_not_taken_for_those_of_another(tmp_path):
+    Store(tmp_path, KEY).add({(3, 0): pattern(0, 0.25), (3, 1): pattern(1, 0.25)})
+    (tmp_path / "search.json").unlink()
+    Store(tmp_path, KEY).add({(3, 0): pattern(0, 0.75)})
+    assert Store(tmp_path, KEY).find([(3, 0), (3, 1)]) is None
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "3"])

@@ -168,7 +168,7 @@ def test_a_folder_without_a_survey_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("file", ["findings/2.json", "results.json", "patterns/2_white_0.05"])
-def test_a_changed_byte_is_a_clear_error_or_changes_nothing(file, tmp_path):
+def test_a_changed_byte_is_a_clear_error_or_can_be_read(file, tmp_path):
     """Each fifth byte of a file in turn, by another letter, a digit, a brace or a quote."""
     survey = Survey(class_of(2), info={"settings": SETTINGS})
     survey.save(tmp_path)

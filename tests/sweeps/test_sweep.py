@@ -344,7 +344,7 @@ def test_a_folder_is_refused_while_another_sweep_writes(tmp_path):
         ({"classes": ["cat"]}, "the class 'cat' is a name, but the images have no class names"),
         ({"classes": [-1]}, "`classes` must be numbers from 0 or names, got -1"),
         ({"n_steps": 0}, "`n_steps` must be a whole number from 1, got 0"),
-        ({"canvases": {"blue": 1}}, "canvases has the kind 'blue'"),
+        ({"canvases": {"blue": 1}}, "`canvases` has the kind 'blue'"),
         ({"areas": (0.001,)}, "area"),
     ],
 )
@@ -549,3 +549,20 @@ def test_what_failed_is_read_once(swept, monkeypatch):
     monkeypatch.setattr(SweepFolder, "failures", lambda self: reads.append(self) or original(self))
     assert [found.failures, repr(found), found._repr_html_()][0] == []
     assert len(reads) == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "text"),
+    [
+        ('"folder"', '"folds"', r"sweep\.json needs a name and a folder"),
+        ('"settings"', '"sittings"', r"sweep\.json must hold settings, classes and a list"),
+        ('"models"', '"modes"', r"sweep\.json must hold settings, classes and a list"),
+        ('"format"', '"form"', r"sweep\.json is not from a sweep"),
+    ],
+)
+def test_a_changed_manifest_is_named(old, new, text, swept, tmp_path):
+    manifest = (swept.folder / "sweep.json").read_text()
+    assert old in manifest
+    (tmp_path / "sweep.json").write_text(manifest.replace(old, new))
+    with pytest.raises(ValueError, match=text):
+        Sweep.load(tmp_path)
