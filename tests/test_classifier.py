@@ -124,11 +124,19 @@ def test_only_the_weights_are_saved():
     ("kwargs", "error", "text"),
     [
         ({"model": len}, TypeError, r"model must be a torch\.nn\.Module, got builtin_function"),
-        ({"mean": 128.0}, ValueError, r"`mean` must be in units .*\[0, 1\], got 128.0: divide it by"),
+        (
+            {"mean": 128.0},
+            ValueError,
+            r"`mean` must be in units .*\[0, 1\], got 128.0: divide it by",
+        ),
         ({"std": [60, 60, 60]}, ValueError, r"`std` must be in units .*divide it by 255"),
         ({"std": 0.0}, ValueError, "`std` must be positive, got 0.0"),
         ({"std": [0.2, -0.2, 0.2]}, ValueError, "`std` must be positive"),
-        ({"mean": float("nan")}, ValueError, "`mean` must be a number, or one per channel, got nan"),
+        (
+            {"mean": float("nan")},
+            ValueError,
+            "`mean` must be a number, or one per channel, got nan",
+        ),
         (
             {"mean": [[0.5]]},
             ValueError,

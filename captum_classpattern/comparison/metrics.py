@@ -86,7 +86,7 @@ class Metric:
 
     def __post_init__(self) -> None:
         if self.better not in (None, "higher", "lower"):
-            raise ValueError(f"better must be 'higher', 'lower' or None, got {self.better!r}")
+            raise ValueError(f"`better` must be 'higher', 'lower' or None, got {self.better!r}")
         try:
             format(0.0, self.format)
         except (TypeError, ValueError):

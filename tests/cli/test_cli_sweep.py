@@ -71,7 +71,7 @@ def test_a_manifest_becomes_a_table_and_says_what_failed(tmp_path):
     assert "strongest class" in printed
     with (tmp_path / "table.csv").open() as file:
         rows = [*csv.DictReader(file)]
-    assert len(rows) == 2 * 2 * 2 + 2
+    assert len(rows) == 2 * 2 * 3 + 2
     found = [row for row in rows if row["model"] == "old"]
     assert {row["trained by"] for row in found} == {"Kim"}
     assert {row["class_name"] for row in found} == {"dog", "owl"}
@@ -108,7 +108,7 @@ def test_a_first_look_prints_its_cost_and_its_table(tmp_path):
     assert "The full search of the best 20% takes at most about" in result.stderr
     assert result.stdout.index("First look") < result.stdout.index("Sweep")
     assert len({(row["model"], row["class"]) for row in Sweep.load(tmp_path).rows()}) == 2
-    assert len((tmp_path / "first_look" / "table.csv").read_text().splitlines()) == 1 + 2 * 3 * 2
+    assert len((tmp_path / "first_look" / "table.csv").read_text().splitlines()) == 1 + 2 * 3 * 3
     assert "table.csv, power.png and a folder for each model are in" in result.stdout
 
 

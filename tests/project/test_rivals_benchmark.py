@@ -67,9 +67,7 @@ def test_one_command_measures_all_methods_and_continues(tiny, tmp_path, capsys):
 
 def test_a_method_that_fails_stops_the_run(tiny, monkeypatch):
     [setting] = rivals.demo_settings("root")
-    with pytest.raises(
-        RuntimeError, match="UniversalPatch failed: ValueError: `passes` must be at"
-    ):
+    with pytest.raises(RuntimeError, match="UniversalPatch failed: ValueError: passes must be at"):
         rivals.measure(setting, "UniversalPatch", 20)
 
 

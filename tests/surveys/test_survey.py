@@ -22,6 +22,7 @@ from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.intervals import newcombe, wilson
 from captum_classpattern.scores.power import power_of, random_pixels
 from captum_classpattern.surveys import Scores, Survey, stands_out, survey
+from captum_classpattern.surveys.results import CANVASES
 from captum_classpattern.surveys.search import DRAWS, SurveySearch
 
 
@@ -41,7 +42,7 @@ def setting():
 def test_one_finding_for_each_class_and_kind_of_canvas(setting):
     *_, findings = setting
     assert [(f.target, f.canvas) for f in findings] == [
-        (target, canvas) for target in range(3) for canvas in ("positive", "white")
+        (target, canvas) for target in range(3) for canvas in CANVASES
     ]
 
 
@@ -287,7 +288,7 @@ def test_max_seconds_stops_each_search_with_what_was_found(setting):
     [
         ({"white": 0}, r"canvases\['white'\] must be a whole number from 1, got 0"),
         ({"white": True}, "must be a whole number from 1, got True"),
-        ({"red": 1}, "canvases has the kind 'red': choose from positive, negative"),
+        ({"red": 1}, "`canvases` has the kind 'red': choose from positive, negative"),
         ({}, "`canvases` is empty"),
     ],
 )
@@ -649,8 +650,8 @@ def test_a_survey_is_saved_and_loaded(setting, tmp_path):
 
 def test_the_table_has_a_row_for_each_class_and_kind_of_canvas(setting):
     table = Survey(setting[-1]).table()
-    assert list(table["class"]) == [0, 0, 1, 1, 2, 2]
-    assert list(table["canvas"]) == ["positive", "white"] * 3
+    assert list(table["class"]) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert list(table["canvas"]) == [*CANVASES] * 3
     for row, found in zip(table.to_dict("records"), setting[-1]):
         scores = found.scores[0.1]
         assert (row["power_0.1_low"], row["power_0.1_high"]) == scores.power.interval
@@ -729,5 +730,5 @@ def test_held_out_images_are_predicted_once_whatever_the_number_of_classes(class
     labels = torch.arange(120) % 6 if labelled else None
     sets = (search, labels), (held_out, labels)
     found = survey(classifier, *sets, classes=classes, areas=(0.2, 0.1), n_steps=3)
-    assert len(found.findings) == 2 * len(classes)
+    assert len(found.findings) == 3 * len(classes)
     assert {given[image.numpy().tobytes()] for image in held_out} == {1}
