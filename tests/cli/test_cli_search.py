@@ -25,7 +25,6 @@ from captum_classpattern.surveys.results import CANVASES
 SOURCE = """
 from torch import nn
 from captum_classpattern.demo.network import SmallResNet
-from captum_classpattern.surveys.results import CANVASES
 
 
 class Tuple(nn.Module):
