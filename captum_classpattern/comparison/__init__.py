@@ -2,13 +2,7 @@
 
 from captum_classpattern.comparison.agreement import Agreement, SanityCheck
 from captum_classpattern.comparison.controls import BestCrop, ClassMean, RandomPixels
-from captum_classpattern.comparison.inversions import (
-    LearnedPattern,
-    NeuralCleanse,
-    PixelInversion,
-    UniversalPatch,
-    UniversalPerturbation,
-)
+from captum_classpattern.comparison.learned import LearnedPattern
 from captum_classpattern.comparison.maps import CanvasResult
 from captum_classpattern.comparison.methods import DEFAULT, Method, known_methods
 from captum_classpattern.comparison.metrics import METRICS, Metric
@@ -37,14 +31,10 @@ __all__ = [
     "Method",
     "Metric",
     "NearestImage",
-    "NeuralCleanse",
-    "PixelInversion",
     "RandomPixels",
     "Record",
     "SanityCheck",
     "Task",
-    "UniversalPatch",
-    "UniversalPerturbation",
     "compare",
     "known_methods",
     "sanity_check",

@@ -1,6 +1,7 @@
 """The methods of a comparison by name: Captum's, the class pattern and the controls."""
 
 import importlib.util
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -8,16 +9,11 @@ import torch
 from captum import attr
 from torch import Tensor, nn
 
+from captum_classpattern._validation import import_named
 from captum_classpattern.attribution import ClassPattern
 from captum_classpattern.classifier import Classifier, device_and_dtype, find_module
 from captum_classpattern.comparison.controls import BUDGET, BestCrop, ClassMean, RandomPixels
-from captum_classpattern.comparison.inversions import (
-    LearnedPattern,
-    NeuralCleanse,
-    PixelInversion,
-    UniversalPatch,
-    UniversalPerturbation,
-)
+from captum_classpattern.comparison.learned import LearnedPattern
 from captum_classpattern.comparison.nearest import NearestImage
 from captum_classpattern.comparison.random_masks import BestRandomMask
 from captum_classpattern.images import Images, LabelledImages, Labels, evenly_spaced
@@ -47,14 +43,10 @@ DEFAULT = (
     "NearestImage",
     "NearestFeatures",
 )
-INVERSIONS = (  # their pixels are not cut from a canvas
-    *("LearnedPattern", "UniversalPatch", "NeuralCleanse", "PixelInversion"),
-    "UniversalPerturbation",
-)
 NAMES = (  # of all known methods
     *DEFAULT,
     *("DeepLiftShap", "GuidedBackprop", "Deconvolution", "FeatureAblation", "ShapleyValueSampling"),
-    *INVERSIONS,
+    "LearnedPattern",  # its pixels are not cut from a canvas
 )
 CELLS = 7  # superpixels per side
 REFERENCES = 20  # baselines of GradientShap and DeepLiftShap
@@ -88,10 +80,13 @@ def known_methods(
             the Dataset, else the classifier's predictions).
         names (Sequence[str] or str): Which methods. Besides the default ones there are
             DeepLiftShap, GuidedBackprop, Deconvolution, FeatureAblation, ShapleyValueSampling, and
-            five whose pixels are not cut from a canvas: LearnedPattern, UniversalPatch,
-            NeuralCleanse, PixelInversion and UniversalPerturbation.
-        budget (int, optional): Passes per canvas of the methods that search. Default: None (3,500,
-            and those of a scan for LearnedPattern, NeuralCleanse and PixelInversion).
+            LearnedPattern, whose pixels are not cut from a canvas. A name such as
+            ``"my_methods:Mine"`` is a method of your own: what it names in that module is called
+            with the model and the search images (:class:`LabelledImages`), and returns an
+            ``Attribution``. It is called "Mine".
+        budget (int, optional): Passes per canvas of the methods that search; also of a method of
+            your own, if it is a class whose ``attribute`` takes a ``budget``. Default: None (3,500,
+            and those of a scan for LearnedPattern).
         n_steps (int, optional): Rounds of ClassPattern and LearnedPattern, instead of a budget.
             BestRandomMask gets the passes of ClassPattern. Default: None.
         max_seconds (float, optional): Stops each search of ClassPattern, LearnedPattern and
@@ -106,7 +101,7 @@ def known_methods(
         attribution object, and the keywords of its ``attribute``, as :func:`compare` takes them.
 
     Raises:
-        ValueError: If a name is unknown.
+        ImportError, ValueError: If a name is unknown, or two methods have the same name.
 
     Examples::
 
@@ -134,13 +129,29 @@ def known_methods(
     }
     makers = _makers(source, searching, trying, {**searching, "budget": budget})
     names = [names] if isinstance(names, str) else list(names)
-    unknown = [name for name in names if name not in makers]
-    if unknown:
-        raise ValueError(
-            f"there is no method {unknown[0]!r}: choose from {', '.join(makers)}, or give a "
-            "function from a model to an Attribution"
-        )
-    return {name: makers[name]() for name in names}
+    found: dict[str, Method] = {}
+    for name in dict.fromkeys(names):
+        own = name.rpartition(":")[2]
+        if own in found:
+            raise ValueError(f"two methods are named {own!r}: rename one of them")
+        if own != name:
+            found[own] = _own_method(name, source, budget)
+        elif name in makers:
+            found[name] = makers[name]()
+        else:
+            raise ValueError(
+                f"there is no method {name!r}: choose from {', '.join(makers)}, or give a "
+                "function from a model to an Attribution, or the name of your own as MODULE:NAME"
+            )
+    return found
+
+
+def _own_method(name: str, images: LabelledImages, budget: int | None) -> Method:
+    """A user's method, which is made of a model and the search images."""
+    make = import_named(name, "method")
+    attribute = getattr(make, "attribute", None)  # of a class
+    takes_budget = attribute and "budget" in inspect.signature(attribute).parameters
+    return lambda model: make(model, images), {"budget": budget} if takes_budget and budget else {}
 
 
 def _makers(
@@ -151,7 +162,6 @@ def _makers(
 ) -> dict[str, Callable[[], Method]]:
     """A function for each method that makes it, so that images are loaded only for methods that
     need them."""
-    inverting = {} if learning["budget"] is None else {"passes": learning["budget"]}
 
     def baselines() -> dict[str, Any]:
         return {"baselines": source.take(evenly_spaced(len(source), REFERENCES))}
@@ -209,10 +219,6 @@ def _makers(
         "NearestImage": lambda: (of_images(NearestImage), {}),
         "NearestFeatures": lambda: (of_images(NearestImage, by="features"), {}),
         "LearnedPattern": lambda: (of_images(LearnedPattern), learning),
-        "UniversalPatch": lambda: (of_images(UniversalPatch), inverting),
-        "NeuralCleanse": lambda: (of_images(NeuralCleanse), inverting),
-        "PixelInversion": lambda: (of_images(PixelInversion), inverting),
-        "UniversalPerturbation": lambda: (of_images(UniversalPerturbation), inverting),
     }
 
 
