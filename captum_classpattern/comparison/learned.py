@@ -20,10 +20,7 @@ class LearnedPattern(Attribution):  # type: ignore[misc]  # captum's class is un
     :class:`~captum_classpattern.optimization.Learned`.
 
     Args:
-        forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
-        baselines (Tensor, Dataset or DataLoader): Images to stamp, (C, H, W) each, in [0, 1].
-        baseline_labels (Tensor or Sequence[int], optional): Their classes. Default: None (those of
-            the Dataset, else the classifier's predictions).
+        forward_func, baselines, baseline_labels: As in :class:`BestCrop`.
 
     Attributes:
         patterns (list[Pattern]): After ``attribute``, what was found for each input, in its own
@@ -68,13 +65,9 @@ class LearnedPattern(Attribution):  # type: ignore[misc]  # captum's class is un
         Searches pixels and colours; the colours begin at those of the inputs.
 
         Args:
-            inputs (Tensor or tuple[Tensor]): Images (N, C, H, W) in [0, 1].
-            target (int, str, Tensor or list): The class, by number or name, or one for each input.
-            additional_forward_args (Any, optional): As in :meth:`ClassPattern.search`.
-            area (float): Share of the pixels. Default: 0.05.
-            seed (int): Default: 0.
-            budget, n_steps, max_seconds, precision, internal_batch_size: As in
-                :meth:`ClassPattern.search`.
+            inputs, target: As in :meth:`BestCrop.attribute`.
+            additional_forward_args, area, seed, budget, n_steps, max_seconds, precision,
+                internal_batch_size: As in :meth:`ClassPattern.search`.
 
         Returns:
             *Tensor*: The masks, shaped like ``inputs``.

@@ -12,10 +12,15 @@ from torch import Tensor, nn
 from captum_classpattern._validation import import_named
 from captum_classpattern.attribution import ClassPattern
 from captum_classpattern.classifier import Classifier, device_and_dtype, find_module
-from captum_classpattern.comparison.controls import BUDGET, BestCrop, ClassMean, RandomPixels
+from captum_classpattern.comparison.controls import (
+    BUDGET,
+    BestCrop,
+    BestRandomMask,
+    ClassMean,
+    NearestImage,
+    RandomPixels,
+)
 from captum_classpattern.comparison.learned import LearnedPattern
-from captum_classpattern.comparison.nearest import NearestImage
-from captum_classpattern.comparison.random_masks import BestRandomMask
 from captum_classpattern.images import Images, LabelledImages, Labels, evenly_spaced
 from captum_classpattern.optimization import Swap
 from captum_classpattern.optimization.settings import SearchSettings
@@ -48,6 +53,16 @@ NAMES = (  # of all known methods
     *("DeepLiftShap", "GuidedBackprop", "Deconvolution", "FeatureAblation", "ShapleyValueSampling"),
     "LearnedPattern",  # its pixels are not cut from a canvas
 )
+OURS: dict[str, Any] = {  # the others are Captum's
+    "ClassPattern": ClassPattern,
+    "LearnedPattern": LearnedPattern,
+    "RandomPixels": RandomPixels,
+    "BestRandomMask": BestRandomMask,
+    "BestCrop": BestCrop,
+    "ClassMean": ClassMean,
+    "NearestImage": NearestImage,
+    "NearestFeatures": NearestImage,
+}
 CELLS = 7  # superpixels per side
 REFERENCES = 20  # baselines of GradientShap and DeepLiftShap
 AT_ONCE = 64
@@ -116,31 +131,31 @@ def known_methods(
         n_steps=n_steps, precision=precision, budget=budget, max_seconds=max_seconds
     )
     source = LabelledImages.of(baselines, baseline_labels, argument="baselines")
-    searching = {
-        "budget": BUDGET if budget is None and n_steps is None else budget,
+    learning = {
+        "budget": budget,
         "n_steps": n_steps,
         "max_seconds": max_seconds,
         "precision": precision,
         "internal_batch_size": internal_batch_size,
     }
-    trying = {
-        "budget": Swap().passes(n_steps)[-1] if budget is None and n_steps else budget or BUDGET,
-        "max_seconds": max_seconds,
+    passes = Swap().passes(n_steps)[-1] if budget is None and n_steps else budget or BUDGET
+    settings: dict[str, dict[str, Any]] = {
+        "ClassPattern": {**learning, "budget": budget or (None if n_steps else BUDGET)},
+        "LearnedPattern": learning,
+        "BestRandomMask": {"budget": passes, "max_seconds": max_seconds},
     }
-    makers = _makers(source, searching, trying, {**searching, "budget": budget})
-    names = [names] if isinstance(names, str) else list(names)
     found: dict[str, Method] = {}
-    for name in dict.fromkeys(names):
+    for name in dict.fromkeys([names] if isinstance(names, str) else names):
         own = name.rpartition(":")[2]
         if own in found:
             raise ValueError(f"two methods are named {own!r}: rename one of them")
         if own != name:
             found[own] = _own_method(name, source, budget)
-        elif name in makers:
-            found[name] = makers[name]()
+        elif name in NAMES:
+            found[name] = _maker(name, source), settings.get(name) or _keywords(name, source)
         else:
             raise ValueError(
-                f"there is no method {name!r}: choose from {', '.join(makers)}, or give a "
+                f"there is no method {name!r}: choose from {', '.join(NAMES)}, or give a "
                 "function from a model to an Attribution, or the name of your own as MODULE:NAME"
             )
     return found
@@ -154,72 +169,40 @@ def _own_method(name: str, images: LabelledImages, budget: int | None) -> Method
     return lambda model: make(model, images), {"budget": budget} if takes_budget and budget else {}
 
 
-def _makers(
-    source: LabelledImages,
-    searching: Mapping[str, Any],
-    trying: Mapping[str, Any],
-    learning: Mapping[str, Any],
-) -> dict[str, Callable[[], Method]]:
-    """A function for each method that makes it, so that images are loaded only for methods that
-    need them."""
-
-    def baselines() -> dict[str, Any]:
-        return {"baselines": source.take(evenly_spaced(len(source), REFERENCES))}
-
-    def masked() -> dict[str, Any]:
-        cells = grid_cells(*source.shape[1:])
-        return {"feature_mask": cells, "perturbations_per_eval": AT_ONCE}
-
-    def sampled() -> dict[str, Any]:
-        return {**masked(), "n_samples": 2 * CELLS**2}
-
-    def sliding() -> dict[str, Any]:
-        window = _window(source.shape)
-        strides = (window[0], *(max(1, side // 2) for side in window[1:]))
-        return {
-            "sliding_window_shapes": window,
-            "strides": strides,
-            "perturbations_per_eval": AT_ONCE,
-        }
-
-    def of_layer(method: Any) -> Make:
+def _maker(name: str, source: LabelledImages) -> Make:
+    """What makes the attribution object of a model."""
+    method = OURS.get(name) or getattr(attr, name)
+    if name == "NearestFeatures":
+        return lambda model: NearestImage(model, source, by="features")
+    if name in OURS and name != "RandomPixels":
+        return lambda model: method(model, source)
+    if name in ("GuidedGradCam", "LayerGradCam"):
         return lambda model: method(model, feature_layer(model, source.take([0])))
-
-    def of_images(method: Any, **settings: Any) -> Make:
-        return lambda model: method(model, source, **settings)
-
-    def regressing(method: Make) -> Make:
+    if name in ("Lime", "KernelShap"):
         return lambda model: _regressing(method, model)
+    return method  # type: ignore[no-any-return]
 
-    return {
-        "ClassPattern": lambda: (of_images(ClassPattern), searching),
-        "IntegratedGradients": lambda: (
-            attr.IntegratedGradients,
-            {"internal_batch_size": AT_ONCE},
-        ),
-        "Saliency": lambda: (attr.Saliency, {}),
-        "InputXGradient": lambda: (attr.InputXGradient, {}),
-        "DeepLift": lambda: (attr.DeepLift, {}),
-        "DeepLiftShap": lambda: (attr.DeepLiftShap, baselines()),
-        "GradientShap": lambda: (attr.GradientShap, {**baselines(), "n_samples": REFERENCES}),
-        "GuidedBackprop": lambda: (attr.GuidedBackprop, {}),
-        "Deconvolution": lambda: (attr.Deconvolution, {}),
-        "Occlusion": lambda: (attr.Occlusion, sliding()),
-        "FeatureAblation": lambda: (attr.FeatureAblation, masked()),
-        "ShapleyValueSampling": lambda: (attr.ShapleyValueSampling, masked()),
-        "GuidedGradCam": lambda: (of_layer(attr.GuidedGradCam), {}),
-        "LayerGradCam": lambda: (of_layer(attr.LayerGradCam), {}),
-        "LRP": lambda: (attr.LRP, {}),
-        "Lime": lambda: (regressing(attr.Lime), sampled()),
-        "KernelShap": lambda: (regressing(attr.KernelShap), sampled()),
-        "RandomPixels": lambda: (RandomPixels, {}),
-        "BestRandomMask": lambda: (of_images(BestRandomMask), trying),
-        "BestCrop": lambda: (of_images(BestCrop), {}),
-        "ClassMean": lambda: (of_images(ClassMean), {}),
-        "NearestImage": lambda: (of_images(NearestImage), {}),
-        "NearestFeatures": lambda: (of_images(NearestImage, by="features"), {}),
-        "LearnedPattern": lambda: (of_images(LearnedPattern), learning),
-    }
+
+def _keywords(name: str, source: LabelledImages) -> dict[str, Any]:
+    """The keywords of ``attribute``. Images are loaded only for methods that need them."""
+    keywords: dict[str, Any] = {}
+    if name == "IntegratedGradients":
+        keywords["internal_batch_size"] = AT_ONCE
+    if name in ("DeepLiftShap", "GradientShap"):
+        keywords["baselines"] = source.take(evenly_spaced(len(source), REFERENCES))
+    if name == "GradientShap":
+        keywords["n_samples"] = REFERENCES
+    if name in ("FeatureAblation", "ShapleyValueSampling", "Lime", "KernelShap"):
+        keywords["feature_mask"] = grid_cells(*source.shape[1:])
+    if name in ("Lime", "KernelShap"):
+        keywords["n_samples"] = 2 * CELLS**2
+    if name == "Occlusion":
+        window = [max(1, -(-side // CELLS)) for side in source.shape[1:]]
+        keywords["sliding_window_shapes"] = (source.shape[0], *window)
+        keywords["strides"] = (source.shape[0], *(max(1, side // 2) for side in window))
+    if "feature_mask" in keywords or name == "Occlusion":
+        keywords["perturbations_per_eval"] = AT_ONCE
+    return keywords
 
 
 def _regressing(method: Make, model: Classifier) -> attr.Attribution:
@@ -298,10 +281,6 @@ def grid_cells(height: int, width: int) -> Tensor:
     """
     rows, columns = (torch.arange(n) * min(CELLS, n) // n for n in (height, width))
     return (rows[:, None] * min(CELLS, width) + columns)[None, None]
-
-
-def _window(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return (shape[0], *(max(1, -(-side // CELLS)) for side in shape[1:]))
 
 
 def plain_keywords(method: Method) -> dict[str, Any]:
