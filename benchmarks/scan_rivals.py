@@ -20,6 +20,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from rivals import anomaly_index, mm_bd, mm_bd_p_value, neural_cleanse, pixel_inversion
 from scan_evidence import ALPHA, Model, by_kind, head, line, read, scan_of, share
 from zoo import N_CLASSES, SHAPE, entries, trained
 
@@ -30,13 +31,6 @@ from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization.holdout import split_for_judging
 from captum_classpattern.scanning.decision import conformal_test
 from captum_classpattern.scanning.profile import draw_sample
-from captum_classpattern.scanning.rivals import (
-    anomaly_index,
-    mm_bd,
-    mm_bd_p_value,
-    neural_cleanse,
-    pixel_inversion,
-)
 from captum_classpattern.scanning.scan import SUSPICIOUS
 
 PASSES = 1_290  # of each rival and class, as many as a scan takes

@@ -103,7 +103,6 @@ ALLOWED = {
         "images",
         "optimization",
         "pattern",
-        "scanning",
         "scores",
         "visualization",
     },

@@ -19,6 +19,7 @@ from captum_classpattern.cli.options import (
     OutputFolder,
     SearchOptions,
     checkpoints_by_name,
+    import_from_here,
     names_among,
     read_as,
 )
@@ -27,7 +28,11 @@ from captum_classpattern.cli.options import (
 def _methods(text: str) -> list[str]:
     from captum_classpattern.comparison.methods import NAMES
 
-    return names_among(text, NAMES, "method")
+    names = [name.strip() for name in text.split(",")]
+    known = [name for name in names if ":" not in name]
+    if known:
+        names_among(",".join(known), [*NAMES, "MODULE:NAME"], "method")
+    return names
 
 
 def compare(
@@ -55,7 +60,9 @@ def compare(
     Args:
         models: Checkpoint files, or torchvision:NAME or timm:NAME, each with a name of your choice
             if you like, as in old=a.pt.
-        methods: Names of methods, separated by commas. By default, ClassPattern and 17 others.
+        methods: Names of methods, separated by commas. By default, ClassPattern and 17 others. Your
+            own is MODULE:NAME, which is called with the model and the search images and returns an
+            Attribution.
         area: The share of the pixels at which the methods are compared.
         out: The folder for the report, the figures and the patterns.
         as_json: Print the result as JSON, and nothing else.
@@ -65,8 +72,13 @@ def compare(
     """
     checkpoints = checkpoints_by_name(models)
 
+    from captum_classpattern._validation import import_named
     from captum_classpattern.cli.comparing import run_comparison
     from captum_classpattern.comparison import DEFAULT
+
+    for own in (name for name in methods or () if ":" in name):
+        import_from_here()
+        import_named(own, "method")  # so that a wrong name is refused before models are loaded
 
     with only_json(as_json):
         opened = {name: model.open(checkpoint) for name, checkpoint in checkpoints.items()}

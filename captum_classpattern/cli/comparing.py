@@ -18,12 +18,10 @@ from captum_classpattern.classifier import Classifier
 from captum_classpattern.cli.options import SearchOptions
 from captum_classpattern.cli.printing import console
 from captum_classpattern.comparison import Comparison, Interrupted, Record, compare, known_methods
-from captum_classpattern.comparison.records import cut_from_canvas, search_names
-from captum_classpattern.comparison.tables import mean_power
+from captum_classpattern.comparison.records import search_names
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.report.figures import draw_figures
 from captum_classpattern.report.page import write_report_page
-from captum_classpattern.scores.intervals import Estimate
 
 SMALL_AREA = 0.01  # shown next to the area of the comparison
 VARIANTS = {
@@ -164,14 +162,12 @@ def print_comparison(comparison: Comparison) -> None:
             line = f"{failure.method} on the {failure.model} model: {failure.reason}"
             out.print(line, markup=False)
         return
-    failed = {failure.model for failure in comparison.failures}
+    rows = comparison.rows()
     for model in comparison.models:  # an interrupted comparison may not reach all of them
-        records = comparison.select(model=model, kind=comparison.kinds[0])
-        cut = cut_from_canvas(records)
-        if cut or model in failed:
-            out.print(_table(comparison, model))
-        if len(cut) < len(records):
-            out.print(_own_table(comparison, model))
+        for cut in (True, False):
+            table = _table(comparison, rows, model, cut=cut)
+            if table.row_count:
+                out.print(table)
     out.print(LEGEND)
     if comparison.select(level="class"):
         out.print(f"{MEAN_LEGEND}\n")
@@ -180,88 +176,52 @@ def print_comparison(comparison: Comparison) -> None:
         out.print(f"{outcome}: {verdict['title']}. {verdict['text']}\n", markup=False)
 
 
-def _table(comparison: Comparison, model: str) -> Table:
-    """One row per method, strongest first, with a column for each way to rank its map."""
-    kind, area = comparison.kinds[0], comparison.area
-    title = Text(f"{model} model, {kind} canvases", style="bold")  # names may hold brackets
+def _table(
+    comparison: Comparison, rows: Sequence[Mapping[str, Any]], model: str, *, cut: bool
+) -> Table:
+    """One row per method that is, or is not, cut from the canvas, strongest first. Those that are
+    have a column for each way to rank their maps, the others for their own form."""
+    kind, key = comparison.kinds[0], f"power_{comparison.area:g}"
+    of_method = {
+        (row["method"], (row["level"], row["ranking"])): row
+        for row in rows
+        if (row["model"], row.get("kind"), row.get("cut_from_canvas")) == (model, kind, cut)
+    }
+    what = f"{kind} canvases" if cut else "not cut from a canvas"
+    title = Text(f"{model} model, {what}", style="bold")  # names may hold brackets
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
-    smaller = _smaller(comparison)
     table.add_column("method", no_wrap=True)
-    records = cut_from_canvas(comparison.select(model=model, kind=kind))
-    measured = {(r.level, r.ranking) for r in records}
-    variants = {key: name for key, name in VARIANTS.items() if key in measured}
+    small = min(comparison.areas, key=lambda other: abs(other - SMALL_AREA))
+    smaller = [] if small == comparison.area else [small]
+    ways = {way for _, way in of_method}
+    variants = {way: name for way, name in VARIANTS.items() if way in ways and cut}
     for name in (
-        f"{100 * area:.3g} % of pixels",
-        *(f"{100 * other:.3g} %" for other in smaller),
-        *variants.values(),
-        "passes",
-        "seconds",
+        f"{100 * comparison.area:.3g} % of pixels",
+        *(f"{100 * area:.3g} %" for area in smaller),
+        *(variants.values() if cut else ("own form", "changed")),
+        *("passes", "seconds"),
     ):
         table.add_column(name, justify="right", no_wrap=True)
-    groups: dict[str, dict[tuple[str, str], list[Record]]] = {}
-    for r in records:
-        groups.setdefault(r.method, {}).setdefault((r.level, r.ranking), []).append(r)
-    standard = ("image", "signed")
-    powers = {method: _mean(group[standard], area) for method, group in groups.items()}
-    for method in sorted(groups, key=lambda method: -powers[method].value):
-        group, power = groups[method], powers[method]
-        low, high = power.interval
+    if not cut:
+        table.add_column("free")
+    usual = [row for (_, way), row in of_method.items() if way == ("image", "signed")]
+    for row in sorted(usual, key=lambda row: -row[key]):
+        others = [of_method.get((row["method"], way)) for way in variants]
         table.add_row(
-            Text(method),
-            f"{power.value:.1%} ({100 * low:.1f}-{100 * high:.1f})",
-            *(f"{_mean(group[standard], other).value:.1%}" for other in smaller),
-            *(f"{_mean(group[key], area).value:.1%}" if key in group else "" for key in variants),
-            f"{group[standard][0].scores['passes']:.4g}",
-            f"{group[standard][0].scores['seconds']:.2g}",
+            Text(row["method"]),
+            _interval(row, key),
+            *(f"{row[f'power_{area:g}']:.1%}" for area in smaller),
+            *("" if other is None else f"{other[key]:.1%}" for other in others),
+            *(() if cut else (_interval(row, "own_form"), f"{row['share_changed']:.1%}")),
+            f"{row['passes']:.4g}",
+            f"{row['seconds']:.2g}",
+            *(() if cut else [Text(row["free"])]),
         )
-    for failure in comparison.failures:
+    for failure in comparison.failures if cut else ():
         if failure.model == model and failure.what == "maps":
             table.add_row(Text(failure.method), "failed")
     return table
 
 
-def _own_table(comparison: Comparison, model: str) -> Table:
-    """One row per method whose pixels are not cut from the canvas, strongest first."""
-    kind, area, smaller = comparison.kinds[0], comparison.area, _smaller(comparison)
-    title = Text(f"{model} model, not cut from a canvas", style="bold")
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
-    table.add_column("method", no_wrap=True)
-    for name in (
-        f"{100 * area:.3g} % of pixels",
-        *(f"{100 * other:.3g} %" for other in smaller),
-        *("own form", "changed", "passes", "seconds"),
-    ):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("free")
-    rows = [
-        row
-        for row in comparison.rows()
-        if (row["model"], row.get("kind"), row.get("ranking")) == (model, kind, "signed")
-        and "free" in row
-    ]
-    for row in sorted(rows, key=lambda row: -row[f"power_{area:g}"]):
-        table.add_row(
-            Text(row["method"]),
-            _interval(row, f"power_{area:g}"),
-            *(f"{row[f'power_{other:g}']:.1%}" for other in smaller),
-            _interval(row, "own_form"),
-            f"{row['share_changed']:.1%}",
-            f"{row['passes']:.4g}",
-            f"{row['seconds']:.2g}",
-            Text(row["free"]),
-        )
-    return table
-
-
 def _interval(row: Mapping[str, Any], key: str) -> str:
     return f"{row[key]:.1%} ({100 * row[f'{key}_low']:.1f}-{100 * row[f'{key}_high']:.1f})"
-
-
-def _smaller(comparison: Comparison) -> set[float]:
-    """The area that is shown next to that of the comparison, if there is another one."""
-    small = min(comparison.areas, key=lambda other: abs(other - SMALL_AREA))
-    return {small} - {comparison.area}
-
-
-def _mean(records: Sequence[Record], area: float) -> Estimate:
-    return mean_power((r.target, r.powers[area]) for r in records)

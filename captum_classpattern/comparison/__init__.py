@@ -1,19 +1,17 @@
 """Class patterns side by side with Captum's methods, on many models."""
 
 from captum_classpattern.comparison.agreement import Agreement, SanityCheck
-from captum_classpattern.comparison.controls import BestCrop, ClassMean, RandomPixels
-from captum_classpattern.comparison.inversions import (
-    LearnedPattern,
-    NeuralCleanse,
-    PixelInversion,
-    UniversalPatch,
-    UniversalPerturbation,
+from captum_classpattern.comparison.controls import (
+    BestCrop,
+    BestRandomMask,
+    ClassMean,
+    NearestImage,
+    RandomPixels,
 )
+from captum_classpattern.comparison.learned import LearnedPattern
 from captum_classpattern.comparison.maps import CanvasResult
 from captum_classpattern.comparison.methods import DEFAULT, Method, known_methods
 from captum_classpattern.comparison.metrics import METRICS, Metric
-from captum_classpattern.comparison.nearest import NearestImage
-from captum_classpattern.comparison.random_masks import BestRandomMask
 from captum_classpattern.comparison.records import STAMPED, Failure, Record
 from captum_classpattern.comparison.results import Comparison, Interrupted
 from captum_classpattern.comparison.run import AREAS, compare
@@ -37,14 +35,10 @@ __all__ = [
     "Method",
     "Metric",
     "NearestImage",
-    "NeuralCleanse",
-    "PixelInversion",
     "RandomPixels",
     "Record",
     "SanityCheck",
     "Task",
-    "UniversalPatch",
-    "UniversalPerturbation",
     "compare",
     "known_methods",
     "sanity_check",

@@ -1,23 +1,31 @@
 """Controls: simple ways to choose pixels that every method must beat."""
 
-from collections.abc import Iterable, Iterator
-from itertools import islice, product
+import time
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice, product, takewhile
 from typing import Any
 
 import torch
 from captum.attr import Attribution
 from captum.log import log_usage
-from torch import Tensor
+from torch import Tensor, nn
 
-from captum_classpattern._validation import check_count, check_seed
+from captum_classpattern._validation import check_count, check_positive, check_seed
 from captum_classpattern.attribution import single_tensor
 from captum_classpattern.class_names import parse_targets
-from captum_classpattern.classifier import Classifier, device_and_dtype, preserve_state
+from captum_classpattern.classifier import (
+    Classifier,
+    device_and_dtype,
+    find_module,
+    preserve_state,
+)
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels, evenly_spaced
 from captum_classpattern.pattern import pixels_kept
+from captum_classpattern.scores.power import random_mask
 
 AT_ONCE = 48  # stamped images in one call
 BUDGET = 3_500  # passes of a search on one canvas
+BY = ("pixels", "features")
 
 
 class Control:
@@ -65,7 +73,15 @@ class RandomPixels(Attribution, Control):  # type: ignore[misc]  # captum's clas
 
 
 class WithBaselines(Attribution):  # type: ignore[misc]  # captum's class is untyped
-    """What methods have in common that use images and their classes."""
+    r"""
+    What methods have in common that use images and their classes.
+
+    Args:
+        forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
+        baselines (Tensor, Dataset or DataLoader): Images (C, H, W) each, in [0, 1].
+        baseline_labels (Tensor or Sequence[int], optional): Their classes. Default: None (those of
+            the Dataset, else the classifier's predictions).
+    """
 
     def __init__(
         self, forward_func: Classifier, baselines: Images, baseline_labels: Labels = None
@@ -75,6 +91,19 @@ class WithBaselines(Attribution):  # type: ignore[misc]  # captum's class is unt
             self._baselines = ensure_labels(
                 forward_func, LabelledImages.of(baselines, baseline_labels, argument="baselines")
             )
+
+    def _each(
+        self,
+        inputs: Tensor | tuple[Tensor],
+        target: Any,
+        find: Callable[[Tensor, int], Tensor],
+    ) -> Tensor | tuple[Tensor, ...]:
+        """The maps in Captum's form; ``find`` makes one of an image (C, H, W) and its class."""
+        images = single_tensor(inputs)
+        targets = parse_targets(target, len(images), self.forward_func)
+        with preserve_state(self.forward_func, 0):
+            found = [find(image, label) for image, label in zip(images.detach(), targets)]
+        return masks_for(torch.stack(found), inputs)
 
     def _of_class(self, target: int) -> LabelledImages:
         """The baselines of a class, at least one."""
@@ -99,9 +128,7 @@ class ClassMean(WithBaselines, Control):
 
     Args:
         forward_func (Callable): Only used to label the images if they have no labels.
-        baselines (Tensor, Dataset or DataLoader): Images (C, H, W) each, in [0, 1].
-        baseline_labels (Tensor or Sequence[int], optional): Their classes. Default: None (those of
-            the Dataset, else the classifier's predictions).
+        baselines, baseline_labels: As in :class:`BestCrop`.
 
     Examples::
 
@@ -119,29 +146,101 @@ class ClassMean(WithBaselines, Control):
         additional_forward_args: Any = None,
     ) -> Tensor | tuple[Tensor, ...]:
         r"""
-        Compares each input with the mean image of its target.
-
-        Args:
-            inputs (Tensor or tuple[Tensor]): Images (N, C, H, W).
-            target (int, str, Tensor or list): The class, by number or name, or one for each input.
-            additional_forward_args (Any, optional): Not used.
-
-        Returns:
-            *Tensor*: Shaped like ``inputs``.
+        Compares each input with the mean image of its target. Arguments are those of
+        :meth:`BestCrop.attribute`.
 
         Raises:
             ValueError: If no baseline is of a target.
         """
-        images = single_tensor(inputs)
-        targets = parse_targets(target, len(images), self.forward_func)
-        means = {label: self._mean(label).to(images) for label in set(targets)}
-        wanted = torch.stack([means[label] for label in targets])
-        return like_inputs(1 - (images.detach() - wanted).abs(), inputs)
+        means: dict[int, Tensor] = {}
 
-    def _mean(self, label: int) -> Tensor:
-        of_class = self._of_class(label)
-        total = sum(images.double().sum(0) for images in of_class.in_order())
-        return torch.as_tensor(total / len(of_class))
+        def closeness(image: Tensor, label: int) -> Tensor:
+            if label not in means:
+                of_class = self._of_class(label)
+                total = sum(images.double().sum(0) for images in of_class.in_order())
+                means[label] = torch.as_tensor(total / len(of_class)).to(image)
+            return 1 - (image - means[label]).abs()
+
+        return self._each(inputs, target, closeness)
+
+
+class NearestImage(WithBaselines, Control):
+    r"""
+    How close each value of the input is to that of the nearest baseline of the class:
+    1 - abs(x - nearest).
+
+    The nearest one has the smallest Euclidean distance, of pixels or of the classifier's features:
+    the input of its last ``torch.nn.Linear``. Copies of the input don't count.
+
+    Args:
+        forward_func, baselines, baseline_labels: As in :class:`BestCrop`.
+        by (str): ``"pixels"`` or ``"features"``. Default: "pixels".
+
+    Raises:
+        ValueError: If ``by`` is neither.
+
+    Examples::
+
+        >>> images = torch.tensor([0.25, 0.75, 0.5]).view(3, 1, 1, 1).expand(3, 1, 2, 2)
+        >>> near = NearestImage(lambda x: x.mean((2, 3)), images, [4, 4, 0])
+        >>> near.attribute(torch.tensor([[[[0.5, 0.6], [0.0, 1.0]]]]), target=4)
+        tensor([[[[0.7500, 0.8500], [0.2500, 0.7500]]]])
+    """
+
+    def __init__(
+        self,
+        forward_func: Classifier,
+        baselines: Images,
+        baseline_labels: Labels = None,
+        *,
+        by: str = "pixels",
+    ) -> None:
+        if by not in BY:
+            raise ValueError(f"by must be 'pixels' or 'features', got {by!r}")
+        super().__init__(forward_func, baselines, baseline_labels)
+        self._by_features = by == "features"
+        self._known: dict[int, Tensor] = {}  # features of the baselines of a class
+
+    @log_usage()  # type: ignore[untyped-decorator]
+    def attribute(
+        self,
+        inputs: Tensor | tuple[Tensor],
+        target: Any = None,
+        additional_forward_args: Any = None,
+    ) -> Tensor | tuple[Tensor, ...]:
+        r"""
+        Compares each input with the nearest image of its target. Arguments are those of
+        :meth:`BestCrop.attribute`.
+
+        Raises:
+            ValueError: If no baseline is of a target, all of them are copies of the input, or the
+                classifier has no features.
+        """
+        return self._each(
+            inputs, target, lambda image, label: 1 - (image - self._nearest(image, label)).abs()
+        )
+
+    def _nearest(self, image: Tensor, label: int) -> Tensor:
+        """The nearest baseline of a class, which is no copy of the image."""
+        of_class, batches = self._of_class(label), []
+        for batch in of_class.in_order():
+            batches.append((batch.to(image) - image).flatten(1).norm(dim=1))
+        in_pixels = torch.cat(batches)
+        distances = in_pixels
+        if self._by_features:
+            own = self._features_of(image[None])
+            if label not in self._known:
+                parts = [self._features_of(batch) for batch in of_class.in_order()]
+                self._known[label] = torch.cat(parts)
+            distances = (self._known[label] - own).norm(dim=1)
+        distances = distances.where(in_pixels.to(distances) > 0, torch.inf)
+        if bool(distances.isinf().all()):
+            raise ValueError(f"all baselines of class {label} are copies of the input: give others")
+        return of_class.take([int(distances.argmin())])[0].to(image)
+
+    def _features_of(self, images: Tensor) -> Tensor:
+        images = images.to(*device_and_dtype(self.forward_func, images))
+        return last_features(self.forward_func, images).float()
 
 
 class BestCrop(WithBaselines, Control):
@@ -199,14 +298,11 @@ class BestCrop(WithBaselines, Control):
         """
         for name, value in (("n_images", n_images), ("n_positions", n_positions)):
             check_count(name, value)
-        images = single_tensor(inputs)
-        targets = parse_targets(target, len(images), self.forward_func)
-        with preserve_state(self.forward_func, 0):
-            found = [
-                self._best(image, label, area, n_images, n_positions)
-                for image, label in zip(images.detach(), targets)
-            ]
-        return masks_for(torch.stack(found), inputs)
+        return self._each(
+            inputs,
+            target,
+            lambda image, label: self._best(image, label, area, n_images, n_positions),
+        )
 
     def _best(
         self, image: Tensor, target: int, area: float, n_images: int, n_positions: int
@@ -246,6 +342,89 @@ class BestCrop(WithBaselines, Control):
         return square(k, side, *max(scores, key=lambda place: scores[place]), height, width)
 
 
+class BestRandomMask(WithBaselines, Control):
+    r"""
+    The best of as many random masks as a budget pays for.
+
+    Each mask is stamped, in the pixels of the input, on the same baselines of other classes. The
+    one with the highest mean probability of the class wins. An image that only goes forward is
+    half a pass, so that a budget pays for 2 * budget / n_images masks.
+
+    Args:
+        forward_func, baselines, baseline_labels: As in :class:`BestCrop`.
+
+    Examples::
+
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()
+        >>> best = BestRandomMask(net, torch.rand(30, 1, 8, 8), torch.arange(30) % 3)
+        >>> mask = best.attribute(torch.rand(1, 1, 8, 8), target=1, area=3 / 64, budget=100)
+        >>> int(mask.sum())
+        3
+    """
+
+    @log_usage()  # type: ignore[untyped-decorator]
+    def attribute(
+        self,
+        inputs: Tensor | tuple[Tensor],
+        target: Any = None,
+        additional_forward_args: Any = None,
+        *,
+        area: float = 0.05,
+        seed: int = 0,
+        budget: int = BUDGET,
+        n_images: int = 20,
+        max_seconds: float | None = None,
+    ) -> Tensor | tuple[Tensor, ...]:
+        r"""
+        Tries the same masks on each input.
+
+        Args:
+            inputs, target, additional_forward_args: As in :meth:`BestCrop.attribute`.
+            area (float): Share of the pixels in a mask. Default: 0.05.
+            seed (int): Default: 0.
+            budget (int): Passes for each input, at least those of one mask. Default: 3,500.
+            n_images (int): Number of baselines of other classes to stamp. Default: 20.
+            max_seconds (float, optional): Draws no further mask after that time for an input.
+                Default: None.
+
+        Returns:
+            *Tensor*: 1 in the best mask and 0 elsewhere, shaped like ``inputs``.
+
+        Raises:
+            ValueError: If all baselines are of a target's class, a setting is out of range, or the
+                area rounds to no pixel or to all.
+        """
+        for name, value in (("budget", budget), ("n_images", n_images)):
+            check_count(name, value)
+        if max_seconds is not None:
+            check_positive("max_seconds", max_seconds)
+        check_seed(seed)
+        k = pixels_kept(area, single_tensor(inputs).shape[2:])
+
+        def best(image: Tensor, label: int) -> Tensor:
+            images, started = self._to_stamp(label, n_images, image), time.perf_counter()
+            count = max(1, 2 * budget // len(images))
+
+            def in_time(number: int) -> bool:
+                late = max_seconds is not None and time.perf_counter() - started > max_seconds
+                return not number or not late
+
+            tried = zip(takewhile(in_time, range(count)), random_masks(image, k, seed))
+            patterns = ((mask, image) for _, mask in tried)
+            scores = mean_probabilities(self.forward_func, patterns, images, label)
+            masks = zip(list(scores), random_masks(image, k, seed))  # drawn again, not kept
+            return max(masks, key=lambda pair: pair[0])[1]
+
+        return self._each(inputs, target, best)
+
+
+def random_masks(like: Tensor, k: int, seed: int) -> Iterator[Tensor]:
+    """Masks (1, H, W) of k random pixels, without end."""
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        yield random_mask(k, like.shape[-2:], generator)
+
+
 def mean_probabilities(
     forward_func: Classifier,
     patterns: Iterable[tuple[Tensor, Tensor]],
@@ -272,17 +451,32 @@ def square(k: int, side: int, top: int, left: int, height: int, width: int) -> T
     return mask
 
 
-def is_control(attribution: Attribution) -> bool:
-    """Whether a method is one of the controls."""
-    return isinstance(attribution, Control)
-
-
-def masks_for(masks: Tensor, inputs: Tensor | tuple[Tensor]) -> Tensor | tuple[Tensor, ...]:
-    """Masks (N, 1, H, W) in Captum's form: the same for all channels, shaped like the inputs."""
+def masks_for(maps: Tensor, inputs: Tensor | tuple[Tensor]) -> Tensor | tuple[Tensor, ...]:
+    """Maps (N, 1 or C, H, W) in Captum's form: shaped like the inputs, in a tuple if these are."""
     images = single_tensor(inputs)
-    return like_inputs(masks.to(images).expand_as(images).contiguous(), inputs)
+    shaped = maps.to(images).expand_as(images).contiguous()
+    return (shaped,) if isinstance(inputs, tuple) else shaped
 
 
-def like_inputs(result: Tensor, inputs: Tensor | tuple[Tensor]) -> Tensor | tuple[Tensor, ...]:
-    """The result in a tuple if the inputs are in one."""
-    return (result,) if isinstance(inputs, tuple) else result
+def last_features(forward_func: Classifier, images: Tensor) -> Tensor:
+    """The input (B, D) of a classifier's last ``torch.nn.Linear``; an error if it has none."""
+    module = find_module(forward_func)
+    found: list[Tensor] = []
+
+    def keep(part: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        found.append(inputs[0])
+
+    layers = [] if module is None else [p for p in module.modules() if isinstance(p, nn.Linear)]
+    hooks: list[Any] = [layer.register_forward_pre_hook(keep) for layer in layers]
+    try:
+        with torch.no_grad():
+            forward_func(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not found or len(found[-1]) != len(images):
+        raise ValueError(
+            "the features of an image are the input of the model's last torch.nn.Linear, one row "
+            "per image, but the model has none: use by='pixels'"
+        )
+    return found[-1].flatten(1)

@@ -17,7 +17,7 @@ from captum.attr import Attribution
 from torch import Tensor, nn
 
 from captum_classpattern.classifier import Classifier, device_and_dtype, is_counted, preserve_state
-from captum_classpattern.comparison.controls import is_control
+from captum_classpattern.comparison.controls import Control
 from captum_classpattern.comparison.methods import Method
 from captum_classpattern.comparison.records import STAMPED
 from captum_classpattern.comparison.task import Task
@@ -151,7 +151,7 @@ class BoundMethod:
     @property
     def control(self) -> bool:
         """Whether this is a control."""
-        return is_control(self.attribution)
+        return isinstance(self.attribution, Control)
 
     def __call__(
         self, images: Tensor, targets: Sequence[int], *, area: float, seed: int

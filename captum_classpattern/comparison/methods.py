@@ -1,6 +1,7 @@
 """The methods of a comparison by name: Captum's, the class pattern and the controls."""
 
 import importlib.util
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -8,18 +9,18 @@ import torch
 from captum import attr
 from torch import Tensor, nn
 
+from captum_classpattern._validation import import_named
 from captum_classpattern.attribution import ClassPattern
 from captum_classpattern.classifier import Classifier, device_and_dtype, find_module
-from captum_classpattern.comparison.controls import BUDGET, BestCrop, ClassMean, RandomPixels
-from captum_classpattern.comparison.inversions import (
-    LearnedPattern,
-    NeuralCleanse,
-    PixelInversion,
-    UniversalPatch,
-    UniversalPerturbation,
+from captum_classpattern.comparison.controls import (
+    BUDGET,
+    BestCrop,
+    BestRandomMask,
+    ClassMean,
+    NearestImage,
+    RandomPixels,
 )
-from captum_classpattern.comparison.nearest import NearestImage
-from captum_classpattern.comparison.random_masks import BestRandomMask
+from captum_classpattern.comparison.learned import LearnedPattern
 from captum_classpattern.images import Images, LabelledImages, Labels, evenly_spaced
 from captum_classpattern.optimization import Swap
 from captum_classpattern.optimization.settings import SearchSettings
@@ -47,15 +48,21 @@ DEFAULT = (
     "NearestImage",
     "NearestFeatures",
 )
-INVERSIONS = (  # their pixels are not cut from a canvas
-    *("LearnedPattern", "UniversalPatch", "NeuralCleanse", "PixelInversion"),
-    "UniversalPerturbation",
-)
 NAMES = (  # of all known methods
     *DEFAULT,
     *("DeepLiftShap", "GuidedBackprop", "Deconvolution", "FeatureAblation", "ShapleyValueSampling"),
-    *INVERSIONS,
+    "LearnedPattern",  # its pixels are not cut from a canvas
 )
+OURS: dict[str, Any] = {  # the others are Captum's
+    "ClassPattern": ClassPattern,
+    "LearnedPattern": LearnedPattern,
+    "RandomPixels": RandomPixels,
+    "BestRandomMask": BestRandomMask,
+    "BestCrop": BestCrop,
+    "ClassMean": ClassMean,
+    "NearestImage": NearestImage,
+    "NearestFeatures": NearestImage,
+}
 CELLS = 7  # superpixels per side
 REFERENCES = 20  # baselines of GradientShap and DeepLiftShap
 AT_ONCE = 64
@@ -88,10 +95,13 @@ def known_methods(
             the Dataset, else the classifier's predictions).
         names (Sequence[str] or str): Which methods. Besides the default ones there are
             DeepLiftShap, GuidedBackprop, Deconvolution, FeatureAblation, ShapleyValueSampling, and
-            five whose pixels are not cut from a canvas: LearnedPattern, UniversalPatch,
-            NeuralCleanse, PixelInversion and UniversalPerturbation.
-        budget (int, optional): Passes per canvas of the methods that search. Default: None (3,500,
-            and those of a scan for LearnedPattern, NeuralCleanse and PixelInversion).
+            LearnedPattern, whose pixels are not cut from a canvas. A name such as
+            ``"my_methods:Mine"`` is a method of your own: what it names in that module is called
+            with the model and the search images (:class:`LabelledImages`), and returns an
+            ``Attribution``. It is called "Mine".
+        budget (int, optional): Passes per canvas of the methods that search; also of a method of
+            your own, if it is a class whose ``attribute`` takes a ``budget``. Default: None (3,500,
+            and those of a scan for LearnedPattern).
         n_steps (int, optional): Rounds of ClassPattern and LearnedPattern, instead of a budget.
             BestRandomMask gets the passes of ClassPattern. Default: None.
         max_seconds (float, optional): Stops each search of ClassPattern, LearnedPattern and
@@ -106,7 +116,7 @@ def known_methods(
         attribution object, and the keywords of its ``attribute``, as :func:`compare` takes them.
 
     Raises:
-        ValueError: If a name is unknown.
+        ImportError, ValueError: If a name is unknown, or two methods have the same name.
 
     Examples::
 
@@ -121,99 +131,78 @@ def known_methods(
         n_steps=n_steps, precision=precision, budget=budget, max_seconds=max_seconds
     )
     source = LabelledImages.of(baselines, baseline_labels, argument="baselines")
-    searching = {
-        "budget": BUDGET if budget is None and n_steps is None else budget,
+    learning = {
+        "budget": budget,
         "n_steps": n_steps,
         "max_seconds": max_seconds,
         "precision": precision,
         "internal_batch_size": internal_batch_size,
     }
-    trying = {
-        "budget": Swap().passes(n_steps)[-1] if budget is None and n_steps else budget or BUDGET,
-        "max_seconds": max_seconds,
+    passes = Swap().passes(n_steps)[-1] if budget is None and n_steps else budget or BUDGET
+    settings: dict[str, dict[str, Any]] = {
+        "ClassPattern": {**learning, "budget": budget or (None if n_steps else BUDGET)},
+        "LearnedPattern": learning,
+        "BestRandomMask": {"budget": passes, "max_seconds": max_seconds},
     }
-    makers = _makers(source, searching, trying, {**searching, "budget": budget})
-    names = [names] if isinstance(names, str) else list(names)
-    unknown = [name for name in names if name not in makers]
-    if unknown:
-        raise ValueError(
-            f"there is no method {unknown[0]!r}: choose from {', '.join(makers)}, or give a "
-            "function from a model to an Attribution"
-        )
-    return {name: makers[name]() for name in names}
+    found: dict[str, Method] = {}
+    for name in dict.fromkeys([names] if isinstance(names, str) else names):
+        own = name.rpartition(":")[2]
+        if own in found:
+            raise ValueError(f"two methods are named {own!r}: rename one of them")
+        if own != name:
+            found[own] = _own_method(name, source, budget)
+        elif name in NAMES:
+            found[name] = _maker(name, source), settings.get(name) or _keywords(name, source)
+        else:
+            raise ValueError(
+                f"there is no method {name!r}: choose from {', '.join(NAMES)}, or give a "
+                "function from a model to an Attribution, or the name of your own as MODULE:NAME"
+            )
+    return found
 
 
-def _makers(
-    source: LabelledImages,
-    searching: Mapping[str, Any],
-    trying: Mapping[str, Any],
-    learning: Mapping[str, Any],
-) -> dict[str, Callable[[], Method]]:
-    """A function for each method that makes it, so that images are loaded only for methods that
-    need them."""
-    inverting = {} if learning["budget"] is None else {"passes": learning["budget"]}
+def _own_method(name: str, images: LabelledImages, budget: int | None) -> Method:
+    """A user's method, which is made of a model and the search images."""
+    make = import_named(name, "method")
+    attribute = getattr(make, "attribute", None)  # of a class
+    takes_budget = attribute and "budget" in inspect.signature(attribute).parameters
+    return lambda model: make(model, images), {"budget": budget} if takes_budget and budget else {}
 
-    def baselines() -> dict[str, Any]:
-        return {"baselines": source.take(evenly_spaced(len(source), REFERENCES))}
 
-    def masked() -> dict[str, Any]:
-        cells = grid_cells(*source.shape[1:])
-        return {"feature_mask": cells, "perturbations_per_eval": AT_ONCE}
-
-    def sampled() -> dict[str, Any]:
-        return {**masked(), "n_samples": 2 * CELLS**2}
-
-    def sliding() -> dict[str, Any]:
-        window = _window(source.shape)
-        strides = (window[0], *(max(1, side // 2) for side in window[1:]))
-        return {
-            "sliding_window_shapes": window,
-            "strides": strides,
-            "perturbations_per_eval": AT_ONCE,
-        }
-
-    def of_layer(method: Any) -> Make:
+def _maker(name: str, source: LabelledImages) -> Make:
+    """What makes the attribution object of a model."""
+    method = OURS.get(name) or getattr(attr, name)
+    if name == "NearestFeatures":
+        return lambda model: NearestImage(model, source, by="features")
+    if name in OURS and name != "RandomPixels":
+        return lambda model: method(model, source)
+    if name in ("GuidedGradCam", "LayerGradCam"):
         return lambda model: method(model, feature_layer(model, source.take([0])))
-
-    def of_images(method: Any, **settings: Any) -> Make:
-        return lambda model: method(model, source, **settings)
-
-    def regressing(method: Make) -> Make:
+    if name in ("Lime", "KernelShap"):
         return lambda model: _regressing(method, model)
+    return method  # type: ignore[no-any-return]
 
-    return {
-        "ClassPattern": lambda: (of_images(ClassPattern), searching),
-        "IntegratedGradients": lambda: (
-            attr.IntegratedGradients,
-            {"internal_batch_size": AT_ONCE},
-        ),
-        "Saliency": lambda: (attr.Saliency, {}),
-        "InputXGradient": lambda: (attr.InputXGradient, {}),
-        "DeepLift": lambda: (attr.DeepLift, {}),
-        "DeepLiftShap": lambda: (attr.DeepLiftShap, baselines()),
-        "GradientShap": lambda: (attr.GradientShap, {**baselines(), "n_samples": REFERENCES}),
-        "GuidedBackprop": lambda: (attr.GuidedBackprop, {}),
-        "Deconvolution": lambda: (attr.Deconvolution, {}),
-        "Occlusion": lambda: (attr.Occlusion, sliding()),
-        "FeatureAblation": lambda: (attr.FeatureAblation, masked()),
-        "ShapleyValueSampling": lambda: (attr.ShapleyValueSampling, masked()),
-        "GuidedGradCam": lambda: (of_layer(attr.GuidedGradCam), {}),
-        "LayerGradCam": lambda: (of_layer(attr.LayerGradCam), {}),
-        "LRP": lambda: (attr.LRP, {}),
-        "Lime": lambda: (regressing(attr.Lime), sampled()),
-        "KernelShap": lambda: (regressing(attr.KernelShap), sampled()),
-        "RandomPixels": lambda: (RandomPixels, {}),
-        "BestRandomMask": lambda: (of_images(BestRandomMask), trying),
-        "BestCrop": lambda: (of_images(BestCrop), {}),
-        "ClassMean": lambda: (of_images(ClassMean), {}),
-        "NearestImage": lambda: (of_images(NearestImage), {}),
-        "NearestFeatures": lambda: (of_images(NearestImage, by="features"), {}),
-        "LearnedPattern": lambda: (of_images(LearnedPattern), learning),
-        "UniversalPatch": lambda: (of_images(UniversalPatch), inverting),
-        "NeuralCleanse": lambda: (of_images(NeuralCleanse), inverting),
-        "PixelInversion": lambda: (of_images(PixelInversion), inverting),
-        "UniversalPerturbation": lambda: (of_images(UniversalPerturbation), inverting),
-    }
+
+def _keywords(name: str, source: LabelledImages) -> dict[str, Any]:
+    """The keywords of ``attribute``. Images are loaded only for methods that need them."""
+    keywords: dict[str, Any] = {}
+    if name == "IntegratedGradients":
+        keywords["internal_batch_size"] = AT_ONCE
+    if name in ("DeepLiftShap", "GradientShap"):
+        keywords["baselines"] = source.take(evenly_spaced(len(source), REFERENCES))
+    if name == "GradientShap":
+        keywords["n_samples"] = REFERENCES
+    if name in ("FeatureAblation", "ShapleyValueSampling", "Lime", "KernelShap"):
+        keywords["feature_mask"] = grid_cells(*source.shape[1:])
+    if name in ("Lime", "KernelShap"):
+        keywords["n_samples"] = 2 * CELLS**2
+    if name == "Occlusion":
+        window = [max(1, -(-side // CELLS)) for side in source.shape[1:]]
+        keywords["sliding_window_shapes"] = (source.shape[0], *window)
+        keywords["strides"] = (source.shape[0], *(max(1, side // 2) for side in window))
+    if "feature_mask" in keywords or name == "Occlusion":
+        keywords["perturbations_per_eval"] = AT_ONCE
+    return keywords
 
 
 def _regressing(method: Make, model: Classifier) -> attr.Attribution:
@@ -292,10 +281,6 @@ def grid_cells(height: int, width: int) -> Tensor:
     """
     rows, columns = (torch.arange(n) * min(CELLS, n) // n for n in (height, width))
     return (rows[:, None] * min(CELLS, width) + columns)[None, None]
-
-
-def _window(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return (shape[0], *(max(1, -(-side // CELLS)) for side in shape[1:]))
 
 
 def plain_keywords(method: Method) -> dict[str, Any]:

@@ -13,11 +13,9 @@ from captum_classpattern._validation import (
     ArgumentTypeError,
     check_count,
     check_pixels,
-    check_same_shape,
     check_seed,
     is_whole,
 )
-from captum_classpattern.attribution import versions
 from captum_classpattern.class_names import known_names, parse_targets
 from captum_classpattern.classifier import (
     Classifier,
@@ -27,7 +25,7 @@ from captum_classpattern.classifier import (
     warn_if_guessing,
 )
 from captum_classpattern.comparison.maps import BoundMethod, CanvasResult, MapSet
-from captum_classpattern.comparison.methods import DEFAULT, Method, known_methods, plain_keywords
+from captum_classpattern.comparison.methods import DEFAULT, Method, known_methods
 from captum_classpattern.comparison.metrics import (
     METRICS,
     Metric,
@@ -41,12 +39,13 @@ from captum_classpattern.comparison.task import (
     Scorer,
     Task,
     build_task,
-    check_held_out,
-    check_separate,
+    provenance,
+    take_held_out_images,
+    take_search_images,
     tasks_by_model,
 )
-from captum_classpattern.images import ImagesAndLabels, LabelledImages, ensure_labels
-from captum_classpattern.pattern import Pattern, combined_hash, pixels_kept
+from captum_classpattern.images import ImagesAndLabels
+from captum_classpattern.pattern import Pattern, pixels_kept
 
 AREAS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 
@@ -172,15 +171,10 @@ def compare(
             stack.enter_context(preserve_state(model, seed))
             sample = canvases[:1].to(device_and_dtype(model, canvases)[0])
             n_classes[name] = check_classifier(model, sample, targets)
-        search = LabelledImages.of(search, argument="search images")
-        search = ensure_labels(first, search, like=canvases)
-        check_same_shape(canvases, search.shape)
-        held_out = LabelledImages.of(held_out, argument="held-out images")
-        has_labels = held_out.labels is not None
-        held_out = ensure_labels(first, held_out, like=canvases)
-        held_out = held_out.stratified_sample(max_images).in_one_tensor()
-        check_held_out(held_out, canvases, targets)
-        check_separate(search, held_out, canvases)
+        search = take_search_images(search, canvases, first)
+        held_out, has_labels = take_held_out_images(
+            held_out, canvases, first, targets=targets, search=search, most=max_images
+        )
         scorers = {name: Scorer(model, held_out, canvases) for name, model in models.items()}
         task = build_task(
             canvases,
@@ -215,13 +209,8 @@ def compare(
             areas=settings["areas"],
             settings={
                 **settings,
-                "methods": {name: plain_keywords(method) for name, method in methods.items()},
-                "search_images": len(search),
-                "search_images_hash": combined_hash(search.hashes),
-                "held_out_images": len(held_out),
-                "held_out_images_hash": combined_hash(held_out.hashes),
+                **provenance(search, held_out, methods),
                 "threads": torch.get_num_threads(),
-                "versions": versions(),
                 "complete": False,
             },
             seen=frozenset(search.hashes),

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from statistics import fmean
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +14,9 @@ from captum_classpattern._validation import (
     ArgumentTypeError,
     check_area,
     check_pixels,
-    check_same_shape,
     check_seed,
     is_whole,
 )
-from captum_classpattern.attribution import versions
 from captum_classpattern.class_names import parse_targets
 from captum_classpattern.classifier import (
     Classifier,
@@ -26,19 +25,32 @@ from captum_classpattern.classifier import (
     preserve_state,
 )
 from captum_classpattern.comparison.agreement import Agreement, SanityCheck
-from captum_classpattern.comparison.maps import RANKINGS, BoundMethod, CanvasResult, MapSet
-from captum_classpattern.comparison.methods import Method, known_methods, plain_keywords
+from captum_classpattern.comparison.maps import (
+    RANKINGS,
+    BoundMethod,
+    CanvasResult,
+    MapSet,
+    PixelMap,
+)
+from captum_classpattern.comparison.methods import Method, known_methods
 from captum_classpattern.comparison.randomisation import Layer, layers_from_top, randomised
 from captum_classpattern.comparison.records import Failure, format_error
 from captum_classpattern.comparison.run import check_methods
-from captum_classpattern.comparison.task import Scorer, Task, check_held_out, check_separate
+from captum_classpattern.comparison.task import (
+    Scorer,
+    Task,
+    provenance,
+    take_held_out_images,
+    take_search_images,
+)
 from captum_classpattern.fingerprints import hash_of_model
-from captum_classpattern.images import ImagesAndLabels, LabelledImages, ensure_labels
-from captum_classpattern.pattern import Pattern, combined_hash, pixels_kept
+from captum_classpattern.images import ImagesAndLabels
+from captum_classpattern.pattern import Pattern, pixels_kept
 from captum_classpattern.scores.power import random_pixels
 from captum_classpattern.scores.stability import mean_pairwise_iou, rank_correlation
 
 DRAWS = 3  # of random pixels
+ORIGINAL = "original"
 
 
 def sanity_check(
@@ -138,12 +150,15 @@ def sanity_check(
                 stack.enter_context(preserve_state(model, seed))
                 sample = canvases[:1].to(*device_and_dtype(model, canvases))
                 check_classifier(model, sample, targets)
-        search = LabelledImages.of(search, argument="search images")
-        check_same_shape(canvases, search.shape)
-        search = ensure_labels(forward_func, search, like=canvases)
+        search = take_search_images(search, canvases, forward_func)
         if not isinstance(chosen, Mapping):
             chosen = known_methods(search, names=chosen, precision=precision)
-        scorer = _scorer(forward_func, held_out, search, canvases, targets, max_images)
+        scorer = None
+        if held_out is not None:
+            images, _ = take_held_out_images(
+                held_out, canvases, forward_func, targets=targets, search=search, most=max_images
+            )
+            scorer = Scorer(forward_func, images, canvases)
         layers = _layers(forward_func, canvases) if n_steps else []
         steps = [0, *_steps(len(layers), n_steps)]
         check = SanityCheck(
@@ -157,23 +172,16 @@ def sanity_check(
                 "n_steps": n_steps,
                 "seed": seeds[0],
                 "n_seeds": n_seeds,
-                "methods": {name: plain_keywords(method) for name, method in chosen.items()},
-                "search_images": len(search),
-                "search_images_hash": combined_hash(search.hashes),
+                **provenance(search, None if scorer is None else scorer.held_out, chosen),
                 "max_images": max_images,
-                "held_out_images": 0 if scorer is None else len(scorer.held_out),
-                "held_out_images_hash": None
-                if scorer is None
-                else combined_hash(scorer.held_out.hashes),
                 "model": hash_of_model(forward_func),
                 "other": None if other is None else hash_of_model(other),
-                "versions": versions(),
             },
         )
         if scorer is not None:
             _measure_controls(check, scorer, canvases, targets, area, seeds)
         task = Task(
-            "original",
+            ORIGINAL,
             canvases,
             targets,
             ["canvas"] * len(targets),
@@ -183,7 +191,7 @@ def sanity_check(
             areas=[float(area)],
             seeds=seeds,
         )
-        _Run(check, chosen, task, scorer, show_progress).all(forward_func, other)
+        _run_all(check, chosen, task, scorer, forward_func, other, show_progress)
     return check
 
 
@@ -203,87 +211,76 @@ def _measure_controls(
         check.no_pattern[target] = draws[0].without
 
 
-class _Run:
-    """All methods on the original model, on copies with random layers, and on the other model."""
-
-    def __init__(
-        self,
-        check: SanityCheck,
-        methods: Mapping[str, Method],
-        task: Task,
-        scorer: Scorer | None,
-        show_progress: bool,
-    ) -> None:
-        self.check, self.methods, self.task, self.scorer = check, methods, task, scorer
-        self.show_progress = show_progress
-        self.originals: dict[str, MapSet] = {}
-
-    def all(self, forward_func: Classifier, other: Classifier | None) -> None:
-        """Runs all steps."""
-        others = self.task.seeds[1:]
-        total = 1 + len(others) * (len(self.check.steps) - 1 + (other is not None))
-        with tqdm(
-            total=total * len(self.methods), disable=not self.show_progress, desc="sanity check"
-        ) as bar:
-            for name, method in self.methods.items():
-                maps = self._maps("original", name, method, forward_func, self.task.seeds)
-                if maps is not None:
-                    self.originals[name] = maps
-                    for number, seed in enumerate(others, 1):
-                        self._compare(name, maps, number, "layers", 0, seed)
+def _run_all(
+    check: SanityCheck,
+    methods: Mapping[str, Method],
+    task: Task,
+    scorer: Scorer | None,
+    forward_func: Classifier,
+    other: Classifier | None,
+    show_progress: bool,
+) -> None:
+    """Adds the agreements of all methods: on the original model between seeds, and of its maps with
+    those of the same model with random layers, and of the other model."""
+    originals: dict[str, list[PixelMap]] = {}
+    total = 1 + (len(task.seeds) - 1) * (len(check.steps) - 1 + (other is not None))
+    with tqdm(total=total * len(methods), disable=not show_progress, desc="sanity check") as bar:
+        for where, test, count, seeds, model in _models(check, task.seeds, forward_func, other):
+            for name, method in methods.items():
+                bar.set_postfix_str(f"{name}, {where}")
                 bar.update()
-            for where, test, count, seed, model in self._models(forward_func, other):
-                for name, method in self.methods.items():
-                    bar.set_postfix_str(f"{name}, {where}")
-                    if name in self.originals:
-                        maps = self._maps(where, name, method, model, [seed])
-                        if maps is not None:
-                            self._compare(name, maps, 0, test, count, seed)
-                    bar.update()
+                if where != ORIGINAL and name not in originals:
+                    continue
+                try:
+                    own = replace(task, canvases=task.canvases.clone(), seeds=seeds)
+                    maps = MapSet(BoundMethod.of(method, model, own.canvases), own)
+                except Exception as error:  # an error must not stop the others
+                    check.failures.append(Failure(where, name, "maps", format_error(error)))
+                    continue
+                first = originals.setdefault(name, maps.images)
+                runs = [*zip(seeds, maps.seeds)]
+                for seed, run in runs[1:] if where == ORIGINAL else runs:
+                    for agreement in _agreements(maps, first, run, scorer):
+                        check.agreements.append(
+                            Agreement(name, test=test, randomised=count, seed=seed, **agreement)
+                        )
 
-    def _models(
-        self, forward_func: Classifier, other: Classifier | None
-    ) -> Iterator[tuple[str, str, int, int, Classifier]]:
-        """Each model to compare with: its name, the test, the number of random layers, the seed."""
-        layers = self.check.layers
-        for count in self.check.steps[1:]:
-            for seed in self.task.seeds[1:]:
-                assert isinstance(forward_func, nn.Module)  # checked above
-                model = randomised(forward_func, layers[:count], seed)
-                yield f"{count} of {len(layers)} layers", "layers", count, seed, model
-        for seed in self.task.seeds[1:]:
-            if other is not None:
-                yield "other model", "labels", 0, seed, other
 
-    def _maps(
-        self, where: str, name: str, method: Method, model: Classifier, seeds: Sequence[int]
-    ) -> MapSet | None:
-        """The maps of a method on a model; None, and a failure, if it fails."""
-        try:
-            task = replace(self.task, canvases=self.task.canvases.clone(), seeds=seeds)
-            return MapSet(BoundMethod.of(method, model, task.canvases), task)
-        except Exception as error:  # an error must not stop the others
-            self.check.failures.append(Failure(where, name, "maps", format_error(error)))
-            return None
+def _models(
+    check: SanityCheck,
+    seeds: Sequence[int],
+    forward_func: Classifier,
+    other: Classifier | None,
+) -> Iterator[tuple[str, str, int, Sequence[int], Classifier]]:
+    """Each model: its name, the test, the number of random layers, the seeds of the methods."""
+    yield ORIGINAL, "layers", 0, seeds, forward_func
+    for count in check.steps[1:]:
+        for seed in seeds[1:]:
+            assert isinstance(forward_func, nn.Module)  # checked above
+            model = randomised(forward_func, check.layers[:count], seed)
+            yield f"{count} of {len(check.layers)} layers", "layers", count, [seed], model
+    if other is not None:
+        for seed in seeds[1:]:
+            yield "other model", "labels", 0, [seed], other
 
-    def _compare(
-        self, name: str, maps: MapSet, number: int, test: str, count: int, seed: int
-    ) -> None:
-        """Compares the maps of one seed with the original ones, canvas by canvas."""
-        originals = self.originals[name].images
-        signed = any(bool((map.values < 0).any()) for map in originals)
-        for ranking in RANKINGS if signed else RANKINGS[:1]:
-            for canvas, (first, second) in enumerate(zip(originals, maps.seeds[number])):
-                pair = first, second
-                pattern = CanvasResult(maps, "image", ranking, canvas, second).pattern
-                self.check.agreements.append(
-                    Agreement(
-                        *(name, ranking, test, count, seed, canvas, self.task.targets[canvas]),
-                        iou=mean_pairwise_iou([m.mask(ranking, self.task.area) for m in pair]),
-                        correlation=rank_correlation(*(m.ranked_by(ranking) for m in pair)),
-                        power=None if self.scorer is None else self.scorer.power(pattern).value,
-                    )
-                )
+
+def _agreements(
+    maps: MapSet, first: Sequence[PixelMap], run: Sequence[PixelMap], scorer: Scorer | None
+) -> Iterator[dict[str, Any]]:
+    """How well the maps of one seed agree with the original ones, canvas by canvas."""
+    signed = any(bool((map.values < 0).any()) for map in first)
+    area, targets = maps.task.area, maps.task.targets
+    for ranking in RANKINGS if signed else RANKINGS[:1]:
+        for canvas, pair in enumerate(zip(first, run)):
+            pattern = CanvasResult(maps, "image", ranking, canvas, pair[1]).pattern
+            yield {
+                "ranking": ranking,
+                "canvas": canvas,
+                "target": targets[canvas],
+                "iou": mean_pairwise_iou([m.mask(ranking, area) for m in pair]),
+                "correlation": rank_correlation(*(m.ranked_by(ranking) for m in pair)),
+                "power": None if scorer is None else scorer.power(pattern).value,
+            }
 
 
 # ---- arguments
@@ -325,21 +322,3 @@ def _steps(n_layers: int, n_steps: int) -> list[int]:
     if n < 2:
         return [n_layers] * n
     return [1 + round(i * (n_layers - 1) / (n - 1)) for i in range(n)]
-
-
-def _scorer(
-    forward_func: Classifier,
-    held_out: "ImagesAndLabels | None",
-    search: LabelledImages,
-    canvases: Tensor,
-    targets: Sequence[int],
-    max_images: int,
-) -> Scorer | None:
-    if held_out is None:
-        return None
-    held_out = LabelledImages.of(held_out, argument="held-out images")
-    held_out = ensure_labels(forward_func, held_out, like=canvases)
-    held_out = held_out.stratified_sample(max_images).in_one_tensor()
-    check_held_out(held_out, canvases, targets)
-    check_separate(search, held_out, canvases)
-    return Scorer(forward_func, held_out, canvases)

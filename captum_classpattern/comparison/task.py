@@ -4,14 +4,18 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from captum_classpattern._validation import check_same_shape
+from captum_classpattern.attribution import versions
 from captum_classpattern.classifier import Classifier, device_and_dtype, predict
+from captum_classpattern.comparison.methods import Method, plain_keywords
 from captum_classpattern.comparison.records import STAMPED
-from captum_classpattern.images import LabelledImages, evenly_spaced
-from captum_classpattern.pattern import AdditivePattern, Pattern
+from captum_classpattern.images import ImagesAndLabels, LabelledImages, ensure_labels, evenly_spaced
+from captum_classpattern.pattern import AdditivePattern, Pattern, combined_hash
 from captum_classpattern.scores.localisation import changed_pixels
 from captum_classpattern.scores.power import PredictivePower, count_hits, power_of
 
@@ -193,6 +197,48 @@ def _pixels_to_find(model: str, trigger: Pattern, images: Tensor) -> Tensor:
             "triggers={} to leave it out"
         )
     return pixels
+
+
+def take_search_images(
+    search: ImagesAndLabels, canvases: Tensor, forward_func: Classifier
+) -> LabelledImages:
+    """The search images of the canvases' shape, by default with the classifier's predictions."""
+    images = LabelledImages.of(search, argument="search images")
+    check_same_shape(canvases, images.shape)
+    return ensure_labels(forward_func, images, like=canvases)
+
+
+def take_held_out_images(
+    held_out: ImagesAndLabels,
+    canvases: Tensor,
+    forward_func: Classifier,
+    *,
+    targets: Sequence[int],
+    search: LabelledImages,
+    most: int,
+) -> tuple[LabelledImages, bool]:
+    """At most so many held-out images, in one Tensor, and whether they came with labels."""
+    images = LabelledImages.of(held_out, argument="held-out images")
+    has_labels = images.labels is not None
+    images = ensure_labels(forward_func, images, like=canvases)
+    images = images.stratified_sample(most).in_one_tensor()
+    check_held_out(images, canvases, targets)
+    check_separate(search, images, canvases)
+    return images, has_labels
+
+
+def provenance(
+    search: LabelledImages, held_out: LabelledImages | None, methods: Mapping[str, Method]
+) -> dict[str, Any]:
+    """What a result says about its images and its methods."""
+    return {
+        "methods": {name: plain_keywords(method) for name, method in methods.items()},
+        "search_images": len(search),
+        "search_images_hash": combined_hash(search.hashes),
+        "held_out_images": len(held_out or ()),
+        "held_out_images_hash": combined_hash(held_out.hashes) if held_out else None,
+        "versions": versions(),
+    }
 
 
 def check_separate(search: LabelledImages, held_out: LabelledImages, canvases: Tensor) -> None:

@@ -48,16 +48,19 @@ def make_verdicts(
             verdicts.append(
                 {"title": title, "model": model, "holds": False, "value": "no map", "text": text}
             )
-    verdicts += [_hidden(model, of_model[model], clean) for model in backdoored]
-    verdicts += [_visible(model, of_model[model]) for model in backdoored]
+    verdicts += [
+        _finds(model, of_model[model], clean, visible=visible)
+        for visible in (False, True)
+        for model in backdoored
+    ]
     verdicts.append(_failed(records, failures, complete))
     return [verdict for verdict in verdicts if verdict is not None]
 
 
 def _power(model: str, records: Sequence[Record], area: float) -> Verdict | None:
-    """Which method's pixels turn most other images into the class. Holds if the interval of the
-    difference, paired by canvas, is above 0 for each rival and for no pattern. Methods whose pixels
-    are not cut from the canvas are no rivals."""
+    """Which method's pixels make the model predict the class most often. Holds if the interval of
+    the difference, paired by canvas, is above 0 for each rival and for no pattern. Methods whose
+    pixels are not cut from the canvas are no rivals."""
     others = list(dict.fromkeys(r.method for r in records if r.free))
     records = cut_from_canvas(records)
     groups = by_name(records)
@@ -65,116 +68,81 @@ def _power(model: str, records: Sequence[Record], area: float) -> Verdict | None
         name: mean_power((r.target, r.powers[area]) for r in group)
         for name, group in groups.items()
     }
-    found = _first_and_rivals(records, {name: power.value for name, power in powers.items()})
-    if found is None:
+    first, *rivals = _first_and_rivals(records, {n: power.value for n, power in powers.items()})
+    if not rivals:
         return None
-    first, rivals = found
-    differences = {name: _difference(groups[first], groups[name], area) for name in rivals}
-    lift = mean_difference(groups[first], area, lambda r: r.powers[area].without)
-    simple = [name for name in rivals if name in control_names(records)]
-    best = [name for name in rivals if name not in simple][:1]
-    parts = [f"{first} {_percent(powers[first])}"]
-    for name in best:
-        parts.append(f"the best other method, {name}, {_percent(powers[name])}")
-        if powers[name].value > 0:
-            ratio = powers[first].value / powers[name].value
-            parts[-1] += f", so {first} is {ratio:.1f} times as high"
-    parts += [f"{name} {_percent(powers[name])}" for name in simple]
+
+    def above(shares: Mapping[int, float]) -> Estimate:
+        """How far the first method is above shares on the same canvases."""
+        return mean_difference(groups[first], area, lambda r: shares[r.canvas])
+
+    differences = {
+        name: above({r.canvas: r.powers[area].value for r in groups[name]}) for name in rivals
+    }
+    differences["no pattern"] = above({r.canvas: r.powers[area].without for r in groups[first]})
     without = class_mean((r.target, r.powers[area].without) for r in groups[first])
-    parts.append(f"no pattern {100 * without:.1f} %")
-    closest = differences[rivals[0]]
-    intervals = [closest, *(powers[name] for name in (first, *best, *simple))]
-    compared = dict.fromkeys([*best, *simple[:1]])
+    controls = control_names(records)
+    best = [n for n in rivals if n not in controls][:1] + [n for n in rivals if n in controls][:1]
+    unbeaten = [name for name, estimate in differences.items() if estimate.interval[0] <= 0]
+    shown = {name: differences[name] for name in dict.fromkeys([*best, *unbeaten, "no pattern"])}
+    low, high = powers[first].interval
     return {
         "title": f"{_method(records, first)} comes first",
         "model": model,
-        "holds": all(estimate.interval[0] > 0 for estimate in (lift, *differences.values())),
+        "holds": not unbeaten,
         "value": f"power {100 * powers[first].value:.1f} %",
-        "control": "".join(f"{name} {100 * powers[name].value:.1f} %, " for name in compared)
+        "control": "".join(f"{name} {100 * powers[name].value:.1f} %, " for name in best)
         + f"no pattern {100 * without:.1f} %",
-        "text": f"{model} model, {100 * area:.3g} % of the pixels of {_canvases(records)}, share "
-        f"of held-out images predicted as the class: {'; '.join(parts)}. {first} minus "
-        f"{rivals[0]}, paired by canvas: {_points(closest)}. In brackets: "
-        f"{_description(intervals)}."
+        "text": f"{model} model, {100 * area:.3g} % of the pixels of {_canvases(records)}: "
+        f"{first} has a power of {100 * powers[first].value:.1f} % ({100 * low:.1f} to "
+        f"{100 * high:.1f}). Above other methods, paired by canvas, in points: "
+        f"{', '.join(f'{name} {_points(estimate)}' for name, estimate in shown.items())}. "
+        f"In brackets: {_description([powers[first], *shown.values()])}."
         + (f" Not cut from the canvas, so not compared: {', '.join(others)}." if others else ""),
     }
 
 
-def _difference(first: Sequence[Record], rival: Sequence[Record], area: float) -> Estimate:
-    """How far a method's power is above a rival's on the same canvases."""
-    on_canvas = {r.canvas: r.powers[area].value for r in rival}
-    return mean_difference(first, area, lambda r: on_canvas[r.canvas])
-
-
-def _hidden(model: str, records: Sequence[Record], clean: Sequence[Record]) -> Verdict | None:
-    """Which method finds the trigger from clean images alone. Holds if it counts as found and, on
-    the method's best kind of canvas, is found better than by all rivals on any kind, and better
-    than on the clean models."""
-    records = [r for r in records if r.kind != STAMPED and _is_localised(r)]
-    found = {kind: _localised([r for r in records if r.kind == kind]) for kind in _kinds(records)}
-    best = {
-        name: max(scores[name] for scores in found.values() if name in scores)
-        for name in by_name(records)
-    }
-    first_and_rivals = _first_and_rivals(records, best)
-    if first_and_rivals is None:
-        return None
-    first, rivals = first_and_rivals
-    without, parts = _without_trigger(first, clean), []
-    for kind, scores in found.items():
-        part = [f"{first} {_numbers(scores[first])}"] if first in scores else []
-        part += [f"best other {name} {_numbers(scores[name])}" for name in _leading(scores, rivals)]
-        if kind in without:
-            most = tuple(map(max, zip(*without[kind])))
-            part.append(f"{first} on models without the trigger at most {_numbers(most)}")
-        parts.append(f"on {_canvases([r for r in records if r.kind == kind])}, {', '.join(part)}")
-    beaten = [scores[name] for scores in found.values() for name in rivals if name in scores]
-    strongest = max(beaten)[0]
-    elsewhere = [value for values in without.values() for value in values]
-    beaten += elsewhere
-    better = all(best[first][0] > v[0] and best[first][1] > v[1] for v in beaten)
-    return {
-        "title": f"{_method(records, first)} finds the hidden trigger best",
-        "model": model,
-        "holds": better and best[first][0] >= FOUND_AT_ALL,
-        "value": f"IoU {best[first][0]:.3f}",
-        "control": f"best other method {strongest:.3f}"
-        + (f", models without it {max(elsewhere)[0]:.3f}" if elsewhere else ""),
-        "text": f"{model} model, trigger hidden (clean images only). IoU and average precision "
-        f"for the pixels that the trigger changes: {'; '.join(parts)}." + _not_found(first, best),
-    }
-
-
-def _visible(model: str, records: Sequence[Record]) -> Verdict | None:
-    """Which method finds the trigger where it is in the image. Holds if it counts as found, and
-    the method is strictly first."""
-    records = [r for r in records if r.kind == STAMPED]
+def _finds(
+    model: str, records: Sequence[Record], clean: Sequence[Record], *, visible: bool
+) -> Verdict | None:
+    """Which method finds the trigger, where it is in the image or from clean images alone. Holds if
+    the method finds it at all, and better than others. For a visible trigger it must be strictly
+    first. For a hidden one, both numbers must be above those of all rivals on any kind of canvas,
+    and above its own on the clean models."""
+    records, clean = ([r for r in rs if (r.kind == STAMPED) == visible] for rs in (records, clean))
     found = _localised(records)
-    first_and_rivals = _first_and_rivals(records, found)
-    if first_and_rivals is None:
+    first, *rivals = _first_and_rivals(records, {name: max(found[name]) for name in found})
+    if not rivals:
         return None
-    first, rivals = first_and_rivals
-    order = sorted(found, key=lambda name: found[name], reverse=True)
-    listed = dict.fromkeys([*order[:3], first])
-    scores = ", ".join(f"{name} {_numbers(found[name])}" for name in listed)
+    best, rival = max(found[first]), max(found[rivals[0]])
+    of_first = [r for r in clean if r.name == first and not visible]
+    elsewhere = [
+        value
+        for name in dict.fromkeys(r.model for r in of_first)
+        for value in _localised([r for r in of_first if r.model == name]).get(first, [])
+    ]
+    beaten = [*(value for name in rivals for value in found[name]), *elsewhere]
+    better = all(best[0] > iou and best[1] > precision for iou, precision in beaten)
+    leader = max(rivals, key=lambda name: _most(found[name])[1])  # by average precision
+    shown = {name: _most(found[name]) for name in dict.fromkeys([first, rivals[0], leader])}
+    if elsewhere:
+        shown[f"{first} on models without the trigger"] = _most(elsewhere)
+    scores = ", ".join(f"{name} {iou:.3f} and {ap:.3f}" for name, (iou, ap) in shown.items())
+    missed = best[0] < FOUND_AT_ALL
+    subject = f"{first} does not find" if rival[0] >= FOUND_AT_ALL else "No method finds"
+    where = "visible" if visible else "hidden"
+    seen = "images stamped with it" if visible else "clean images only, of any kind"
     return {
-        "title": f"{_method(records, first)} finds the visible trigger best",
+        "title": f"{_method(records, first)} finds the {where} trigger best",
         "model": model,
-        "holds": found[first] > found[rivals[0]] and found[first][0] >= FOUND_AT_ALL,
-        "value": f"IoU {found[first][0]:.3f}",
-        "control": f"best other method, {rivals[0]}, {found[rivals[0]][0]:.3f}",
-        "text": f"{model} model, trigger visible (images stamped with it). IoU and average "
-        f"precision, ordered by IoU, then average precision: {scores}." + _not_found(first, found),
+        "holds": (best > rival if visible else better) and not missed,
+        "value": f"IoU {best[0]:.3f}",
+        "control": f"{rivals[0]} {rival[0]:.3f}"
+        + (f", models without it {_most(elsewhere)[0]:.3f}" if elsewhere else ""),
+        "text": f"{model} model, trigger {where} ({seen}). Best IoU and average precision: "
+        f"{scores}."
+        + (f" {subject} the trigger, which takes an IoU of {FOUND_AT_ALL:g} or more." * missed),
     }
-
-
-def _not_found(first: str, found: Mapping[str, Found]) -> str:
-    """Says so if no method finds the trigger, or if the first one does not."""
-    if found[first][0] >= FOUND_AT_ALL:
-        return ""
-    most = max(iou for iou, _ in found.values())
-    subject = "No method finds" if most < FOUND_AT_ALL else f"{first} does not find"
-    return f" {subject} the trigger, which takes an IoU of {FOUND_AT_ALL:g} or more."
 
 
 def _failed(
@@ -202,60 +170,40 @@ def _failed(
     }
 
 
-def _first_and_rivals(
-    records: Sequence[Record], values: Mapping[str, Any]
-) -> tuple[str, list[str]] | None:
+def _first_and_rivals(records: Sequence[Record], values: Mapping[str, Any]) -> list[str]:
     """The method that a verdict is about (the best search, else the best that is not a control),
-    and all other methods, best first. None if either is missing."""
+    and all other methods, best first; one empty name if there is none."""
     order = sorted(values, key=lambda name: values[name], reverse=True)
     searches, simple = search_names(records), control_names(records)
     leaders = [n for n in order if n in searches] or [n for n in order if n not in simple]
-    rivals = [n for n in order if leaders and _method(records, n) != _method(records, leaders[0])]
-    return (leaders[0], rivals) if rivals else None
+    if not leaders:
+        return [""]
+    first = _method(records, leaders[0])
+    return [leaders[0], *(name for name in order if _method(records, name) != first)]
 
 
-def _without_trigger(name: str, clean: Sequence[Record]) -> dict[str, list[Found]]:
-    """What a method finds on each clean model, for each kind of canvas."""
+def _localised(records: Sequence[Record]) -> dict[str, list[Found]]:
+    """Mean IoU and average precision of each method that was measured, on each kind of canvas."""
+    measured = [r for r in records if {"iou", "average_precision"} <= set(r.scores)]
     found: dict[str, list[Found]] = {}
-    records = [r for r in clean if r.name == name and r.kind != STAMPED]
-    for model in dict.fromkeys(r.model for r in records):
-        for kind in _kinds(records):
-            group = [r for r in records if (r.model, r.kind) == (model, kind)]
-            if localised := _localised(group):
-                found.setdefault(kind, []).append(localised[name])
+    for name, group in by_name(measured).items():
+        for kind in dict.fromkeys(r.kind for r in group):
+            iou, precision = (
+                class_mean((r.target, r.score(score) or 0.0) for r in group if r.kind == kind)
+                for score in ("iou", "average_precision")
+            )
+            found.setdefault(name, []).append((iou, precision))
     return found
 
 
-def _leading(found: Mapping[str, Found], names: Sequence[str]) -> list[str]:
-    """The names with the highest IoU and with the highest average precision, often the same."""
-    names = [name for name in names if name in found]
-    orders = (lambda name: found[name], lambda name: found[name][::-1])
-    return list(dict.fromkeys(max(names, key=order) for order in orders if names))
-
-
-def _localised(records: Sequence[Record]) -> dict[str, Found]:
-    """Mean IoU and average precision of each method that was measured."""
-    return {
-        name: (_class_mean("iou", group), _class_mean("average_precision", group))
-        for name, group in by_name([r for r in records if _is_localised(r)]).items()
-    }
-
-
-def _is_localised(record: Record) -> bool:
-    return {"iou", "average_precision"} <= set(record.scores)
-
-
-def _class_mean(score: str, records: Sequence[Record]) -> float:
-    return class_mean((r.target, r.score(score) or 0.0) for r in records)
+def _most(found: Sequence[Found]) -> Found:
+    """The highest IoU and the highest average precision."""
+    return max(iou for iou, _ in found), max(precision for _, precision in found)
 
 
 def _method(records: Sequence[Record], name: str) -> str:
     """The method in a full name such as "Saliency, absolute"."""
     return next(r.method for r in records if r.name == name)
-
-
-def _kinds(records: Sequence[Record]) -> list[str]:
-    return list(dict.fromkeys(r.kind for r in records))
 
 
 def _canvases(records: Sequence[Record]) -> str:
@@ -264,14 +212,9 @@ def _canvases(records: Sequence[Record]) -> str:
     return counted(len({r.canvas for r in records}), f"{kind}canvas", f"{kind}canvases")
 
 
-def _percent(power: Estimate) -> str:
-    low, high = power.interval
-    return f"{100 * power.value:.1f} % ({100 * low:.1f}-{100 * high:.1f})"
-
-
 def _points(difference: Estimate) -> str:
     low, high = difference.interval
-    return f"{100 * difference.value:.1f} points ({100 * low:.1f} to {100 * high:.1f})"
+    return f"{100 * difference.value:.1f} ({100 * low:.1f} to {100 * high:.1f})"
 
 
 def _description(estimates: Iterable[Estimate]) -> str:
@@ -280,7 +223,3 @@ def _description(estimates: Iterable[Estimate]) -> str:
     if len(kinds) == 1:
         return kinds.popitem()[1]
     return f"{kinds['classes']} (of the images where all classes are equal)"
-
-
-def _numbers(values: Sequence[float]) -> str:
-    return f"{values[0]:.3f} and {values[1]:.3f}"

@@ -2,8 +2,10 @@
 
 import json
 import re
+import sys
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -350,6 +352,24 @@ def test_a_white_canvas_is_chosen_for_the_class_of_a_trigger():
     assert bool((canvases[-1] == 1).all())
     del models["backdoored"]
     assert choose_canvases(models, few, [3])[2] == ["positive"]
+
+
+def test_a_method_from_a_module_of_the_working_folder(inputs, tmp_path, monkeypatch):
+    """As the four of benchmarks/rivals from the root of the repository."""
+    monkeypatch.chdir(Path(__file__).parents[2])
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    names = "RandomPixels,benchmarks.rivals:UniversalPerturbation"
+    more = ["--classes", "1", "--methods", names, "--budget", "160"]
+    result = compare(inputs, tmp_path / "out", *more)
+    assert result.exit_code == 0, result.output
+    written = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert not written["failures"]
+    assert written["settings"]["methods"]["UniversalPerturbation"] == {"budget": 160}
+    assert {row["method"] for row in written["rows"]} == {"RandomPixels", "UniversalPerturbation"}
+    refused = compare(inputs, tmp_path / "no", "--methods", "benchmarks.rivals:UniversalPath")
+    assert refused.exit_code == 2 or refused.exit_code == 1
+    assert "has no function or class 'UniversalPath': did you mean Univers" in refused.output
+    assert not (tmp_path / "no").exists()
 
 
 def test_the_known_methods_are_those_of_the_library():

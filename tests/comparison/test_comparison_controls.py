@@ -8,7 +8,7 @@ from comparisons import CANVASES, LABELS, SEARCH, conv_net, linear_net
 from torch.utils.data import TensorDataset
 
 from captum_classpattern.comparison import BestCrop, ClassMean, RandomPixels
-from captum_classpattern.comparison.controls import is_control, square
+from captum_classpattern.comparison.controls import Control, square
 
 MAKERS = {
     "RandomPixels": lambda net: RandomPixels(net),
@@ -195,8 +195,8 @@ def test_a_square_has_its_pixels_in_reading_order(k):
 
 
 def test_which_methods_are_controls():
-    assert all(is_control(make(linear_net())) for make in MAKERS.values())
-    assert not is_control(NoiseTunnel(RandomPixels(linear_net())))
+    assert all(isinstance(make(linear_net()), Control) for make in MAKERS.values())
+    assert not isinstance(NoiseTunnel(RandomPixels(linear_net())), Control)
 
 
 # ---- Captum's contract

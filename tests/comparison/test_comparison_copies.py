@@ -8,9 +8,8 @@ from comparisons import CANVASES, HELD_OUT, LABELS, SEARCH, compared, conv_net, 
 from torch import nn
 
 from captum_classpattern.comparison import BestRandomMask, NearestImage, known_methods
+from captum_classpattern.comparison.controls import last_features, random_masks
 from captum_classpattern.comparison.maps import PrivateModel
-from captum_classpattern.comparison.nearest import last_features
-from captum_classpattern.comparison.random_masks import random_masks
 
 # ---- the nearest image
 

@@ -3,6 +3,7 @@
 import base64
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from comparisons import (
     plain_hits,
     plain_mask,
 )
+from scripts import imported
 from test_captum_contract import make_net, random_images, state_of_caller
 from torch import nn
 
@@ -26,20 +28,13 @@ from captum_classpattern import ClassPattern, Pattern, PixelClassifier, predicti
 from captum_classpattern.cli.comparing import print_comparison, write_comparison
 from captum_classpattern.comparison import DEFAULT, known_methods
 from captum_classpattern.comparison.figures import figure_names
-from captum_classpattern.comparison.inversions import (
-    LearnedPattern,
-    NeuralCleanse,
-    PixelInversion,
-    UniversalPatch,
-    UniversalPerturbation,
-)
+from captum_classpattern.comparison.learned import LearnedPattern
 from captum_classpattern.comparison.methods import NAMES
-from captum_classpattern.comparison.universal import universal_patch, universal_perturbation
 from captum_classpattern.pattern import AdditivePattern
 from captum_classpattern.report.area_slider import area_slider
 from captum_classpattern.report.tables import tables
-from captum_classpattern.scanning.rivals import neural_cleanse, pixel_inversion
 
+rivals = imported("benchmarks", "rivals")
 OWN = [
     "LearnedPattern",
     "UniversalPatch",
@@ -47,7 +42,7 @@ OWN = [
     "PixelInversion",
     "UniversalPerturbation",
 ]
-CLASSES = [LearnedPattern, UniversalPatch, NeuralCleanse, PixelInversion, UniversalPerturbation]
+CLASSES = [LearnedPattern, *(getattr(rivals, name) for name in OWN[1:])]
 ADDED = ["PixelInversion", "UniversalPerturbation"]  # their changes are added to images
 BY_AREA = ["LearnedPattern", "UniversalPatch"]
 MODELS = {"one": linear_net(1), "other": linear_net(2)}
@@ -55,10 +50,15 @@ AREAS = [0.1, 0.3]  # 4 and 11 of the 36 pixels
 
 
 def methods(*names, n_steps=3):
-    known = known_methods(SEARCH, LABELS, names=names, n_steps=n_steps, precision="full")
-    for name in {*names} & {"UniversalPatch", "UniversalPerturbation"}:
-        known[name] = known[name][0], {"passes": 400}
-    return known
+    known = [name for name in names if name not in OWN[1:]]
+    found = known_methods(SEARCH, LABELS, names=known, n_steps=n_steps, precision="full")
+    for name in {*names} - {*known}:
+        budget = {"budget": 400} if name.startswith("Universal") else {}
+        found[name] = (
+            partial(getattr(rivals, name), baselines=SEARCH, baseline_labels=LABELS),
+            budget,
+        )
+    return {name: found[name] for name in names}
 
 
 @pytest.fixture(scope="module")
@@ -103,21 +103,27 @@ def plain_hits_of(net, images, target):
 # ---- compare
 
 
-def test_each_method_is_known_by_its_name():
-    assert not {*OWN} & {*DEFAULT}
-    assert {*OWN} < {*NAMES}
-    found = known_methods(SEARCH, LABELS, names=OWN)
-    for name, cls in zip(OWN, CLASSES):
-        make, keywords = found[name]
-        assert type(make(linear_net())) is cls
-        if cls is LearnedPattern:  # its own length, and not that of ClassPattern
-            assert (keywords["budget"], keywords["n_steps"]) == (None, None)
-        else:
-            assert keywords == {}
-        assert make(linear_net()).free
-    limited = known_methods(SEARCH, LABELS, names=OWN, budget=900)
+def test_the_learned_pattern_is_known_by_its_name():
+    assert "LearnedPattern" in NAMES
+    assert "LearnedPattern" not in DEFAULT
+    make, keywords = known_methods(SEARCH, LABELS, names="LearnedPattern")["LearnedPattern"]
+    assert type(make(linear_net())) is LearnedPattern
+    # its own length, and not that of ClassPattern
+    assert (keywords["budget"], keywords["n_steps"]) == (None, None)
+    limited = known_methods(SEARCH, LABELS, names="LearnedPattern", budget=900)
     assert limited["LearnedPattern"][1]["budget"] == 900
-    assert all(limited[name][1] == {"passes": 900} for name in OWN[1:])
+
+
+@pytest.mark.parametrize("name", OWN[1:])
+def test_the_others_are_known_by_the_names_of_their_module(name):
+    names = ["LRP", f"rivals:{name}"]
+    found = known_methods(SEARCH, LABELS, names=names)
+    assert [*found] == ["LRP", name]
+    make, keywords = found[name]
+    assert type(make(linear_net())) is getattr(rivals, name)
+    assert make(linear_net()).free
+    assert keywords == {}
+    assert known_methods(SEARCH, LABELS, names=names, budget=900)[name][1] == {"budget": 900}
 
 
 def test_all_of_them_give_maps(comparison):
@@ -136,7 +142,7 @@ def test_all_of_them_give_maps(comparison):
 
 def test_a_name_is_enough():
     found = compared(
-        methods="NeuralCleanse", canvases=CANVASES[:1], targets=0, areas=[0.1], n_seeds=1
+        methods="rivals:NeuralCleanse", canvases=CANVASES[:1], targets=0, areas=[0.1], n_seeds=1
     )
     assert [r.method for r in found.records] == ["NeuralCleanse"]
     assert not found.failures
@@ -455,10 +461,10 @@ def test_the_report_and_the_patterns_are_written(comparison, tmp_path, capsys):
 
 SETTINGS = {
     LearnedPattern: {"n_steps": 2, "area": 0.1, "precision": "full"},
-    NeuralCleanse: {"passes": 64},
-    PixelInversion: {"passes": 64},
-    UniversalPatch: {"passes": 400, "area": 0.1},
-    UniversalPerturbation: {"passes": 64},
+    rivals.NeuralCleanse: {"budget": 64},
+    rivals.PixelInversion: {"budget": 64},
+    rivals.UniversalPatch: {"budget": 400, "area": 0.1},
+    rivals.UniversalPerturbation: {"budget": 64},
 }
 EACH = pytest.mark.parametrize("cls", CLASSES)
 
@@ -502,22 +508,22 @@ def test_a_learned_pattern_is_that_of_the_search():
 @pytest.mark.parametrize(
     ("cls", "invert"),
     [
-        (NeuralCleanse, neural_cleanse),
-        (PixelInversion, pixel_inversion),
-        (UniversalPatch, universal_patch),
-        (UniversalPerturbation, universal_perturbation),
+        (rivals.NeuralCleanse, rivals.neural_cleanse),
+        (rivals.PixelInversion, rivals.pixel_inversion),
+        (rivals.UniversalPatch, rivals.universal_patch),
+        (rivals.UniversalPerturbation, rivals.universal_perturbation),
     ],
 )
 def test_an_inversion_depends_on_the_class_alone(cls, invert):
     method = cls(linear_net(), SEARCH, LABELS)
-    result = method.attribute(CANVASES, target=[0, 1, 2, 1], passes=300, seed=2)
+    result = method.attribute(CANVASES, target=[0, 1, 2, 1], budget=300, seed=2)
     for i, target in enumerate([0, 1, 2, 1]):
         found = invert(linear_net(), SEARCH, target, labels=LABELS, passes=300, seed=2)
         assert torch.equal(result[i, :1], found.pattern.mask)
         assert torch.equal(method.patterns[i].canvas, found.pattern.canvas)
         assert same_change(method.patterns[i], found.own_form)
     assert torch.equal(result[1], result[3])
-    other = method.attribute(1 - CANVASES[:1], target=0, passes=300, seed=2)
+    other = method.attribute(1 - CANVASES[:1], target=0, budget=300, seed=2)
     assert torch.equal(other[0], result[0])
 
 
@@ -548,7 +554,7 @@ def test_baselines_of_one_class_are_refused(cls):
 
 
 def test_a_failure_becomes_a_row_and_the_others_go_on():
-    one_class = known_methods(SEARCH, [2] * 60, names=["NeuralCleanse"])
+    one_class = known_methods(SEARCH, [2] * 60, names=["rivals:NeuralCleanse"])
     found = compared(
         methods={**one_class, "Saliency": Saliency}, canvases=CANVASES[:1], targets=2, stamped=1
     )

@@ -1,5 +1,6 @@
 """The methods by name: each runs on a real model and leaves it as it was."""
 
+import re
 import sys
 
 import pytest
@@ -91,9 +92,69 @@ def test_the_error_about_an_unknown_name_lists_the_known_ones(demo):
     with pytest.raises(ValueError, match=r"there is no method 'SHAP': choose from ClassPattern, "):
         known_methods(images, labels, names=["Saliency", "SHAP"])
     with pytest.raises(
-        ValueError, match="UniversalPerturbation, or give a function from a model to an Attr"
+        ValueError, match=r"LearnedPattern, or give a function from a model to an .*MODULE:NAME"
     ):
         known_methods(images, labels, names=["SHAP"])
+
+
+MINE = """
+import captum
+import torch
+
+class Mine(captum.attr.Attribution):
+    def __init__(self, model, images):
+        super().__init__(model)
+        self.brightness = images.images.mean()
+
+    def attribute(self, inputs, target=None, additional_forward_args=None):
+        in_tuple = isinstance(inputs, tuple)
+        return (self.attribute(inputs[0]),) if in_tuple else inputs - self.brightness
+
+def make(model, images):
+    return Mine(model, images)
+
+Saliency = Mine
+number = 3
+"""
+
+
+@pytest.fixture
+def my_methods(tmp_path, monkeypatch):
+    (tmp_path / "my_methods.py").write_text(MINE)
+    (tmp_path / "needing.py").write_text("import not_installed_anywhere")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    sys.modules.pop("my_methods", None)
+
+
+@pytest.mark.parametrize("name", ["Mine", "make"])
+def test_a_method_of_a_users_own_gets_the_model_and_the_search_images(my_methods, name):
+    found = known_methods(SEARCH, LABELS, names=["Saliency", f"my_methods:{name}"], budget=900)
+    assert [*found] == ["Saliency", name]
+    make, keywords = found[name]
+    assert keywords == {}  # its attribute takes no budget
+    method = make(linear_net())
+    assert type(method).__name__ == "Mine"
+    assert torch.equal(method.attribute(CANVASES), CANVASES - SEARCH.mean())
+    comparison = compared(methods=[f"my_methods:{name}"])
+    assert not comparison.failures
+    assert {r.method for r in comparison.records} == {name}
+
+
+def test_errors_about_a_method_of_ones_own(my_methods):
+    cases = {
+        "not_there:Mine": (ImportError, "method 'not_there:Mine': there is no module 'not_there'"),
+        "needing:Mine": (ImportError, "imports 'not_installed_anywhere', which is not installed"),
+        "my_methods.py:Mine": (ValueError, "'my_methods.py' is not a module: give package.modu"),
+        "my_methods:Min": (ValueError, "no function or class 'Min': did you mean Mine"),
+        "my_methods:number": (ValueError, "my_methods has no function or class 'number'"),
+    }
+    for name, (error, text) in cases.items():
+        with pytest.raises(error, match=re.escape(text)):
+            known_methods(SEARCH, LABELS, names=[name])
+    with pytest.raises(ValueError, match="two methods are named 'Saliency': rename one of them"):
+        known_methods(SEARCH, LABELS, names=["Saliency", "my_methods:Saliency"])
+    assert [*known_methods(SEARCH, LABELS, names=["LRP", "LRP"])] == ["LRP"]  # the same one
 
 
 def test_a_precision_that_is_none_is_refused_before_a_method_runs():

@@ -96,11 +96,10 @@ def test_the_first_method_is_described_with_all_numbers():
         "holds": True,
         "value": "power 85.0 %",
         "control": "Saliency 42.5 %, BestCrop 30.0 %, no pattern 5.0 %",
-        "text": "net model, 5 % of the pixels of 2 canvases, share of held-out images predicted as "
-        "the class: ClassPattern 85.0 % (76.8-90.6); the best other method, Saliency, 42.5 % "
-        "(33.3-52.3), so ClassPattern is 2.0 times as high; BestCrop 30.0 % (21.9-39.6); "
-        "no pattern 5.0 %. ClassPattern minus Saliency, paired by canvas: 42.5 points (29.8 to "
-        "53.3). In brackets: 95 % interval of the images, for these 2 classes alone.",
+        "text": "net model, 5 % of the pixels of 2 canvases: ClassPattern has a power of 85.0 % "
+        "(76.8 to 90.6). Above other methods, paired by canvas, in points: Saliency 42.5 (29.8 to "
+        "53.3), BestCrop 55.0 (42.4 to 64.9), no pattern 80.0 (69.8 to 86.3). In brackets: 95 % "
+        "interval of the images, for these 2 classes alone.",
     }
 
 
@@ -119,6 +118,9 @@ def test_first_is_only_who_is_clearly_above_all_others_and_no_pattern(rivals, ba
     result = power(record(OURS, 80, bare=bare), *records)
     assert result["title"] == "ClassPattern comes first"
     assert not result["holds"]
+    strongest = max(rivals, key=lambda rival: rival[1])  # is named
+    name = strongest[0] if strongest[1] > bare else "no pattern"
+    assert f" {name} {80 - max(strongest[1], bare)}.0 (-" in result["text"]
 
 
 def test_no_pattern_must_be_clearly_below():
@@ -133,7 +135,7 @@ def test_canvases_of_one_class_that_repeat_add_no_evidence():
     close = on_canvases(OTHER, *[52] * 10, classes=[0] * 10)
     verdict = power(*ours, *close, kinds=["canvas"] * 10)
     assert not verdict["holds"]
-    assert "ClassPattern 60.0 % (50.2-69.1)" in verdict["text"]
+    assert "ClassPattern has a power of 60.0 % (50.2 to 69.1)" in verdict["text"]
     assert "of the images, for this class alone." in verdict["text"]
 
 
@@ -152,10 +154,10 @@ def test_rivals_are_compared_canvas_by_canvas():
     value, (low, high) = mean(map(mean, gaps.values())), bootstrap_over_classes(gaps).interval
     assert verdict["holds"]
     assert (
-        f"ClassPattern minus Saliency, paired by canvas: {100 * value:.1f} points "
-        f"({100 * low:.1f} to {100 * high:.1f}). In brackets: 95 % bootstrap interval over 10 "
-        "classes." in verdict["text"]
+        f"paired by canvas, in points: Saliency {100 * value:.1f} ({100 * low:.1f} to "
+        f"{100 * high:.1f}), no pattern " in verdict["text"]
     )
+    assert verdict["text"].endswith("In brackets: 95 % bootstrap interval over 10 classes.")
 
 
 def test_a_rival_that_wins_on_some_classes_is_not_clearly_beaten():
@@ -179,15 +181,16 @@ def test_classes_with_more_canvases_have_no_more_weight():
         *on_canvases(OTHER, 5, 5, 5, 5, classes=classes),
         kinds=["canvas"] * 4,
     )
-    assert "ClassPattern 50.0 % (" in verdict["text"]
+    assert "ClassPattern has a power of 50.0 % (" in verdict["text"]
 
 
 def test_where_all_classes_are_equal_the_interval_is_of_the_images():
     verdict = power(
-        *on_canvases(OURS, *CLASSES, bare=0), *on_canvases(OTHER, *[0] * 10, bare=0),
+        *on_canvases(OURS, *CLASSES, bare=0),
+        *on_canvases(OTHER, *(hits - 1 for hits in CLASSES), bare=0),
         kinds=["canvas"] * 10,
     )  # fmt: skip
-    assert "Saliency, 0.0 % (0.0-3.7)" in verdict["text"]
+    assert "Saliency 1.0 (-" in verdict["text"]  # for each class, of few images
     assert verdict["text"].endswith(
         "In brackets: 95 % bootstrap interval over 10 classes (of the images where all classes are "
         "equal)."
@@ -198,8 +201,9 @@ def test_without_a_search_power_is_about_the_strongest_that_is_not_a_control():
     result = power(record(CROP, 90), record(OTHER, 20), record(LAST, 60))
     assert result["title"] == "LRP comes first"
     assert not result["holds"]  # the control is stronger
-    assert "LRP 60.0 %" in result["text"]
-    assert "the best other method, Saliency, 20.0 %" in result["text"]
+    assert "LRP has a power of 60.0 %" in result["text"]
+    assert "in points: Saliency 40.0 (" in result["text"]
+    assert ", BestCrop -30.0 (" in result["text"]
     assert power(record(CROP, 10), record(LAST, 60))["holds"]
 
 
@@ -207,8 +211,8 @@ def test_another_ranking_of_the_same_method_is_not_a_rival():
     result = power(record(LAST, 60, ranking="absolute"), record(LAST, 59), record(OTHER, 20))
     assert result["title"] == "LRP comes first"
     assert result["holds"]
-    assert "LRP, absolute 60.0 %" in result["text"]
-    assert "the best other method, Saliency, 20.0 %" in result["text"]
+    assert "LRP, absolute has a power of 60.0 %" in result["text"]
+    assert "in points: Saliency 40.0 (" in result["text"]
     assert titles(verdicts([record(LAST, 60), record(LAST, 20, ranking="absolute")])) == [
         "All methods gave maps"
     ]
@@ -224,19 +228,13 @@ def test_without_a_rival_or_with_controls_alone_nothing_comes_first(methods):
     assert titles(verdicts(records, backdoored=["net"])) == ["All methods gave maps"]
 
 
-def test_a_rival_without_power_has_no_ratio():
-    text = power(record(OURS, 80), record(OTHER, 0))["text"]
-    assert "Saliency, 0.0 %" in text
-    assert "ratio" not in text
-
-
 @pytest.mark.parametrize(
     ("kind", "count", "words"),
     [
-        ("canvas", 1, " 1 canvas, "),
-        ("canvas", 3, " 3 canvases, "),
-        ("white", 1, " 1 white canvas, "),
-        ("white", 2, " 2 white canvases, "),
+        ("canvas", 1, " 1 canvas: "),
+        ("canvas", 3, " 3 canvases: "),
+        ("white", 1, " 1 white canvas: "),
+        ("white", 2, " 2 white canvases: "),
     ],
 )
 def test_canvases_are_counted_in_good_english(kind, count, words):
@@ -263,12 +261,10 @@ def test_the_hidden_trigger_is_described_with_all_numbers():
         "model": "net",
         "holds": True,  # its best kind is above the others' best
         "value": "IoU 0.600",
-        "control": "best other method 0.300, models without it 0.050",
-        "text": "net model, trigger hidden (clean images only). IoU and average precision for the "
-        "pixels that the trigger changes: on 1 positive canvas, ClassPattern 0.600 and 0.800, "
-        "best other Saliency 0.100 and 0.200; on 1 white canvas, ClassPattern 0.200 and 0.300, "
-        "best other Saliency 0.300 and 0.400, best other LRP 0.100 and 0.700, ClassPattern on "
-        "models without the trigger at most 0.050 and 0.200.",
+        "control": "Saliency 0.300, models without it 0.050",
+        "text": "net model, trigger hidden (clean images only, of any kind). Best IoU and average "
+        "precision: ClassPattern 0.600 and 0.800, Saliency 0.300 and "
+        "0.400, LRP 0.100 and 0.700, ClassPattern on models without the trigger 0.050 and 0.200.",
     }
 
 
@@ -313,7 +309,7 @@ def test_what_is_found_as_well_without_the_trigger_is_not_found(clean, holds):
     about = one([v for v in result if v.get("model") == "net"], "hidden")
     assert about["holds"] is holds
     numbers = f"{clean[0]:.3f} and {clean[1]:.3f}"
-    assert f"ClassPattern on models without the trigger at most {numbers}." in about["text"]
+    assert f"ClassPattern on models without the trigger {numbers}." in about["text"]
 
 
 @pytest.mark.parametrize("iou", [0.0004, 0.004, 0.099])
@@ -355,9 +351,7 @@ def test_without_a_search_the_verdict_is_about_the_best_that_is_not_a_control():
     )
     assert result["title"] == "LRP finds the hidden trigger best"
     assert not result["holds"]
-    assert (
-        "on 1 canvas, LRP, class mean 0.500 and 0.300, best other BestCrop 0.900" in result["text"]
-    )
+    assert "LRP, class mean 0.500 and 0.300, BestCrop 0.900 and 0.900." in result["text"]
 
 
 def test_there_is_no_verdict_on_what_was_not_measured():
@@ -379,11 +373,9 @@ def test_the_visible_trigger_is_described_with_all_numbers():
         "model": "net",
         "holds": False,
         "value": "IoU 0.100",
-        "control": "best other method, Saliency, 0.500",
-        "text": "net model, trigger visible (images stamped with it). IoU and average precision, "
-        "ordered by IoU, then average precision: "
-        "Saliency 0.500 and 0.600, LRP 0.400 and 0.300, A 0.300 and 0.300, "
-        "ClassPattern 0.100 and 0.900.",
+        "control": "Saliency 0.500",
+        "text": "net model, trigger visible (images stamped with it). Best IoU and average "
+        "precision: ClassPattern 0.100 and 0.900, Saliency 0.500 and 0.600.",
     }
 
 

@@ -10,8 +10,8 @@ from scripts import imported
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-rivals, hero, scan_evidence = (
-    imported("benchmarks", name) for name in ("rivals", "hero", "scan_evidence")
+compare_methods, hero, scan_evidence = (
+    imported("benchmarks", name) for name in ("compare_methods", "hero", "scan_evidence")
 )
 
 
@@ -36,14 +36,17 @@ def test_the_caption_of_the_first_figure():
 
 def power(method, model):
     rows = [r for r in rows_of("rivals.jsonl") if (r["method"], r["model"]) == (method, model)]
-    return rivals.mean(rivals.strongest(rows), "power_0.05").value
+    return compare_methods.mean(compare_methods.strongest(rows), "power_0.05").value
 
 
 @pytest.mark.parametrize(
     ("line", "methods"),
     [
         ("class pattern", ["ClassPattern"]),
-        ("best of eleven of Captum's", [n for n in rivals.NAMES if rivals.is_captums(n)]),
+        (
+            "best of eleven of Captum's",
+            [n for n in compare_methods.NAMES if compare_methods.is_captums(n)],
+        ),
         ("best random mask of 350", ["BestRandomMask"]),
         ("random pixels", ["RandomPixels"]),
         (r"LearnedPattern \(free colours\)", ["LearnedPattern"]),

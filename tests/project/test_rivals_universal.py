@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import torch
 from comparisons import LABELS, SEARCH, linear_net
+from scripts import imported
 from torch import nn
 
 from captum_classpattern.comparison.maps import PrivateModel
-from captum_classpattern.comparison.universal import universal_patch, universal_perturbation
 
+rivals = imported("benchmarks", "rivals")
+universal_patch, universal_perturbation = rivals.universal_patch, rivals.universal_perturbation
 BOTH = pytest.mark.parametrize("search", [universal_patch, universal_perturbation])
 OTHERS = {y: SEARCH[y != LABELS].double() for y in range(3)}
 

@@ -1,5 +1,4 @@
-"""Adversarial changes that work on all images: a patch anywhere, a small change of all pixels. They
-were written from the papers."""
+"""Adversarial changes that work on all images: a patch anywhere, a small change of all pixels."""
 
 from collections.abc import Iterator
 
@@ -13,7 +12,8 @@ from captum_classpattern.classifier import Classifier, preserve_state
 from captum_classpattern.comparison.controls import BUDGET, mean_probabilities, square
 from captum_classpattern.images import Images, Labels, evenly_spaced
 from captum_classpattern.pattern import pixels_kept
-from captum_classpattern.scanning.rivals import BETAS, RATE, Inversion, InversionTask
+
+from .inversion import BETAS, RATE, Inversion, InversionTask
 
 PLACES, PLACED = 100, 12  # at most this many places are tried, each on so many images
 EPSILON = 10 / 255  # largest change of a universal perturbation, as published
@@ -31,43 +31,22 @@ def universal_patch(
     batch_size: int = 16,
     seed: int = 0,
 ) -> Inversion:
-    r"""
-    An adversarial patch: a square with free colours that turns images into a class, wherever it is
-    (Brown et al. 2017, arXiv 1712.09665), stamped at its best place.
+    """
+    An adversarial patch: a square with free colours that makes the model predict a class, wherever
+    it is (Brown et al. 2017, arXiv 1712.09665), stamped at its best place.
 
     Adam minimises the cross-entropy over the colours. Each image of a batch gets the square at a
     random place; the paper's rotations and scales are left out. Then the square is tried at places
     on a grid, at most 100 of them, on the same 12 images. The place with the highest mean
-    probability of the class is taken.
+    probability of the class is taken. Arguments are those of :func:`neural_cleanse`, and:
 
     Args:
-        forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
-        images (LabelledImages, Tensor, Dataset or DataLoader): Images; those of the class are left
-            out.
-        target (int): The class.
-        labels (Tensor or Sequence[int], optional): Their classes. Default: None (those that come
-            with the images, else the classifier's predictions).
         area (float): Share of the pixels in the square. Its sides are round(sqrt(k)) for k pixels;
             the remaining ones form one more row. Default: 0.05.
-        passes (int): Images that go forward and backward in all. One that is only used to choose
-            the place counts half. Default: 3,500.
-        batch_size (int): Images in a step. Default: 16.
-        seed (int): Default: 0.
+        passes (int): An image that is only used to choose the place counts half. Default: 3,500.
 
     Returns:
         *Inversion*: The square on its colours; the size is its number of pixels.
-
-    Raises:
-        ValueError: If there are no images of other classes, the square does not fit into the image,
-            or the passes do not suffice for the choice of the place and one step.
-
-    Examples::
-
-        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()
-        >>> images, labels = torch.rand(30, 1, 8, 8), torch.arange(30) % 3
-        >>> found = universal_patch(net, images, 1, labels=labels, area=9 / 64, passes=500)
-        >>> found.pattern.canvas.shape, found.size
-        (torch.Size([1, 8, 8]), 9.0)
     """
     task = InversionTask.of(forward_func, images, labels, target)
     channels, height, width = task.shape
@@ -82,7 +61,7 @@ def universal_patch(
     left = passes - len(places) * len(chosen) // 2
     if left < batch_size:
         raise ValueError(
-            f"passes must be at least {passes - left + batch_size}, got {passes}: "
+            f"`passes` must be at least {passes - left + batch_size}, got {passes}: "
             f"{passes - left} to choose among {len(places)} places, and one step of {batch_size}"
         )
     mask = square(k, side, 0, 0, *shape).to(task.first)
@@ -101,7 +80,7 @@ def universal_patch(
                 stamped = whole[:, :1] * whole[:, 1:] + (1 - whole[:, :1]) * batch
                 loss = task.loss(stamped, wins)
                 adam.zero_grad()
-                loss.backward(inputs=[raw])  # type: ignore[no-untyped-call]
+                loss.backward(inputs=[raw])
                 adam.step()
             success = float(np.mean(wins))
         patch = torch.cat([mask, raw.detach().sigmoid()])
@@ -139,42 +118,22 @@ def universal_perturbation(
     batch_size: int = 16,
     seed: int = 0,
 ) -> Inversion:
-    r"""
-    A universal perturbation: one small change of all pixels that turns images into a class
+    """
+    A universal perturbation: one small change of all pixels that makes the model predict a class
     (Moosavi-Dezfooli et al. 2017, arXiv 1610.08401). This is its targeted form, found by projected
     sign-gradient steps (Shafahi et al. 2020, arXiv 1811.11304).
 
     It starts at no change. Each step moves every value of the change by a tenth of ``epsilon``
     against the sign of the gradient of a batch's cross-entropy, and clips it to
-    [-epsilon, epsilon].
+    [-epsilon, epsilon]. Arguments are those of :func:`neural_cleanse`, and:
 
     Args:
-        forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
-        images (LabelledImages, Tensor, Dataset or DataLoader): Images; those of the class are left
-            out.
-        target (int): The class.
-        labels (Tensor or Sequence[int], optional): Their classes. Default: None (those that come
-            with the images, else the classifier's predictions).
         epsilon (float): Largest change of a value, in (0, 1]. Default: 10 / 255.
-        passes (int): Images that go forward and backward in all. Default: 3,500.
-        batch_size (int): Images in a step. Default: 16.
-        seed (int): Default: 0.
 
     Returns:
         *Inversion*: The change; the mask says what each pixel's change is worth to first order, by
         the mean gradient of all steps, relative to the largest one. The canvas is the mean changed
         colour on the images. The size is the number of pixels that change.
-
-    Raises:
-        ValueError: If there are no images of other classes, or ``epsilon`` is out of range.
-
-    Examples::
-
-        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()
-        >>> images, labels = torch.rand(30, 1, 8, 8), torch.arange(30) % 3
-        >>> found = universal_perturbation(net, images, 1, labels=labels, passes=320)
-        >>> round(255 * float(found.change.abs().max()))
-        10
     """
     if not 0 < epsilon <= 1:
         raise ValueError(f"epsilon must lie in (0, 1], got {epsilon}")

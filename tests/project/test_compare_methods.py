@@ -1,4 +1,4 @@
-"""benchmarks/rivals.py on a tiny network, its tables by hand, and those in the documentation."""
+"""benchmarks/compare_methods.py on a tiny network, its tables by hand and in the docs."""
 
 import json
 
@@ -10,7 +10,7 @@ from torch import nn
 from captum_classpattern import LabelledImages, PixelClassifier
 from captum_classpattern.scores.intervals import wilson
 
-rivals = imported("benchmarks", "rivals")
+bench = imported("benchmarks", "compare_methods")
 ROWS = ROOT / "benchmarks" / "results" / "rivals.jsonl"
 
 
@@ -29,51 +29,53 @@ def tiny(monkeypatch):
         asked.append((source, settings))
         return LabelledImages(images, labels)
 
-    monkeypatch.setattr(rivals, "load_images", load_images)
-    monkeypatch.setattr(rivals, "demo_models", lambda: {"natural": PixelClassifier(network)})
+    monkeypatch.setattr(bench, "load_images", load_images)
+    monkeypatch.setattr(bench, "demo_models", lambda: {"natural": PixelClassifier(network)})
     return asked
 
 
 def test_one_command_measures_all_methods_and_continues(tiny, tmp_path, capsys):
     out = tmp_path / "results" / "rows.jsonl"
-    methods = [method for method in rivals.METHODS if method != "LRP"]  # no rule for Flatten
+    methods = [method for method in bench.METHODS if method != "LRP"]  # no rule for Flatten
     given = ["--fashion-mnist", "root", "--out", str(out), "--budget", "500", "--methods", *methods]
-    rivals.main(given)
+    bench.main(given)
     printed = capsys.readouterr().out
     assert printed.count("measuring ") == len(methods)
     [(source, settings)] = tiny
     assert (source, settings["limit"], settings["channels"]) == ("torchvision:FashionMNIST", 200, 1)
-    rows = rivals.read_rows(out)
+    rows = bench.read_rows(out)
     assert list(dict.fromkeys(row["method"] for row in rows)) == methods
     assert {row["model"] for row in rows} == {"demo, natural"}
     for row in rows:
-        assert (row["method"] in rivals.INVERSIONS) == ("own_form" in row)
+        assert (row["method"] in bench.NOT_CUT) == ("own_form" in row)
         if row["method"] in ("BestRandomMask", "NeuralCleanse", "UniversalPatch"):
             assert 450 <= row["passes"] * 3 / len({r["class"] for r in rows}) <= 500
     tables = printed[printed.index("| method | demo, natural |") :]
     assert tables.count("\n### demo, natural") == 1
     for method in (*methods, "*no pattern*"):
-        assert f"\n| {rivals.NAMES.get(method, method)} |" in tables
+        assert f"\n| {bench.NAMES.get(method, method)} |" in tables
 
     kept = [row for row in rows if row["method"] != "NearestImage"]
     out.write_text("".join(json.dumps(row) + "\n" for row in kept))
-    rivals.main(given)  # measures what is missing, and finds the same
+    bench.main(given)  # measures what is missing, and finds the same
     again = capsys.readouterr().out
     assert again.count("measuring ") == 1
     assert again.endswith(tables)
-    rivals.main(["--rows", str(out)])
+    bench.main(["--rows", str(out)])
     assert capsys.readouterr().out == tables
 
 
 def test_a_method_that_fails_stops_the_run(tiny, monkeypatch):
-    [setting] = rivals.demo_settings("root")
-    with pytest.raises(RuntimeError, match="UniversalPatch failed: ValueError: passes must be at"):
-        rivals.measure(setting, "UniversalPatch", 20)
+    [setting] = bench.demo_settings("root")
+    with pytest.raises(
+        RuntimeError, match="UniversalPatch failed: ValueError: `passes` must be at"
+    ):
+        bench.measure(setting, "UniversalPatch", 20)
 
 
 def test_a_data_set_or_rows_are_needed(capsys):
     with pytest.raises(SystemExit):
-        rivals.main([])
+        bench.main([])
     assert "--fashion-mnist, --cifar10 or --rows is needed" in capsys.readouterr().err
 
 
@@ -101,7 +103,7 @@ def test_the_tables_by_hand():
         row("NeuralCleanse", 0, 10, own=90, free="f", share_changed=0.1),
         row("NeuralCleanse", 1, 20, own=70, free="f", share_changed=0.3),
     ]  # fmt: skip
-    assert list(rivals.tables(rows)) == [
+    assert list(bench.tables(rows)) == [
         "| method | m | n |\n|---|---|---|",
         "| **class pattern** | 30.0 % (22.1-39.3) | 10.0 % (5.5-17.4) |",
         "| *nearest image, by pixels* | 5.0 % (2.2-11.2) abs. |  |",
@@ -124,7 +126,7 @@ def test_captums_methods_are_shown_at_their_best_and_compared_with_the_class_pat
         row("Saliency", 1, 8, level="class", ranking="absolute"),
         row("Lime", 0, 6), row("Lime", 1, 6),
     ]  # fmt: skip
-    assert list(rivals.tables(rows)) == [
+    assert list(bench.tables(rows)) == [
         "| method | m |\n|---|---|",
         "| **class pattern** | 30.0 % (22.1-39.3) |",
         "| Saliency | 8.0 % (4.1-15.0) mean, abs. |",
@@ -139,16 +141,16 @@ def test_captums_methods_are_shown_at_their_best_and_compared_with_the_class_pat
 def test_the_difference_of_five_classes_has_an_interval():
     first = [row("NeuralCleanse", y, 20 + 2 * y, own=90) for y in range(5)]
     second = [row("ClassPattern", y, 10) for y in range(5)]
-    text = rivals.difference(first, second)
+    text = bench.difference(first, second)
     assert text.startswith("+14.0 (+")
     low, high = (float(end) for end in text[:-1].split("(")[1].split(" to "))
     assert 10 <= low < 14 < high <= 18
-    assert rivals.difference(first, []) == ""
+    assert bench.difference(first, []) == ""
 
 
 def test_the_tables_in_the_documentation_are_those_of_the_rows():
     page = (ROOT / "docs" / "compare.md").read_text(encoding="utf-8")
-    controls, *own = "\n".join(rivals.tables(rivals.read_rows(ROWS))).split("\n\n### ")
+    controls, *own = "\n".join(bench.tables(bench.read_rows(ROWS))).split("\n\n### ")
     for table in controls.split("\n\n"):
         assert f"\n\n{table}\n\n" in page
     assert own

@@ -1,6 +1,6 @@
 """Captum's methods, controls and methods that are not cut from a canvas, next to the class pattern.
 
-    python benchmarks/rivals.py --fashion-mnist DATA --cifar10 FOLDER --out rivals.jsonl
+    python benchmarks/compare_methods.py --fashion-mnist DATA --cifar10 FOLDER --out rivals.jsonl
 
 runs them on the same canvases, search images and held-out images. Searches get 3,500 passes for a
 canvas or a class. It prints a table of all methods that are cut from a canvas, one of the best of
@@ -8,7 +8,7 @@ Captum's, and for each model one of the others.
 Without a data set its models are left out. Each finished method is appended to the file, so that
 the same command continues after an interruption. The tables of a file are printed by
 
-    python benchmarks/rivals.py --rows benchmarks/results/rivals.jsonl
+    python benchmarks/compare_methods.py --rows benchmarks/results/rivals.jsonl
 """
 
 import argparse
@@ -21,10 +21,11 @@ import torch
 from findings import Row, append_rows, format_mean, head, line, read_rows
 from paper_search import InBfloat16
 from problems import train_cifar10
+from rivals import NeuralCleanse, PixelInversion, UniversalPatch, UniversalPerturbation
 
 from captum_classpattern import LabelledImages, PixelClassifier, select_canvases
 from captum_classpattern.comparison import METRICS, Comparison, compare, known_methods
-from captum_classpattern.comparison.methods import INVERSIONS
+from captum_classpattern.comparison.methods import Method
 from captum_classpattern.comparison.tables import rows_by_canvas
 from captum_classpattern.datasets import load_images
 from captum_classpattern.demo import demo_models
@@ -59,7 +60,12 @@ NAMES = {
     "NearestFeatures": "*nearest image, by features*",
     "ClassMean": "*nearest to the class mean*",
 }
-METHODS = (*NAMES, *INVERSIONS)
+RIVALS = {
+    rival.__name__: rival
+    for rival in (UniversalPatch, NeuralCleanse, PixelInversion, UniversalPerturbation)
+}
+NOT_CUT = ("LearnedPattern", *RIVALS)  # from the canvas
+METHODS = (*NAMES, *NOT_CUT)
 
 
 class Setting(NamedTuple):
@@ -127,7 +133,7 @@ def run(
         classes,
         search=setting.search,
         held_out=setting.held_out,
-        methods=known_methods(setting.search, names=[method], budget=budget),
+        methods=methods_of(setting, method, budget),
         metrics=[metric for metric in METRICS if metric.name in metrics],
         area=AREA,
         areas=[AREA],
@@ -139,6 +145,13 @@ def run(
     if found.failures:
         raise RuntimeError(f"{method} failed: {found.failures[0].reason}")
     return found
+
+
+def methods_of(setting: Setting, name: str, budget: int) -> Mapping[str, Method]:
+    """A method by its name, as ``compare`` takes it."""
+    if name not in RIVALS:
+        return known_methods(setting.search, names=[name], budget=budget)
+    return {name: (lambda model: RIVALS[name](model, setting.search), {"budget": budget})}
 
 
 def measure_all(found: Sequence[Setting], methods: Sequence[str], out: Path, budget: int) -> None:
@@ -166,7 +179,7 @@ def tables(rows: Sequence[Row]) -> Iterator[str]:
         yield from best_of_captum(rows, models)
     for model in models:
         of_model = [row for row in rows if row["model"] == model]
-        others = [name for name in INVERSIONS if any(r["method"] == name for r in of_model)]
+        others = [name for name in NOT_CUT if any(r["method"] == name for r in of_model)]
         if others:
             yield from own_table(model, of_model, others)
 

@@ -6,20 +6,17 @@ import numpy as np
 import pytest
 import torch
 from scipy import special
+from scripts import imported
 from test_captum_contract import make_net, random_images, state_of_caller
 from torch import nn
 
 from captum_classpattern.comparison.maps import PrivateModel
 from captum_classpattern.images import LabelledImages
-from captum_classpattern.scanning.rivals import (
-    Inversion,
-    _Weight,
-    anomaly_index,
-    mm_bd,
-    mm_bd_p_value,
-    neural_cleanse,
-    pixel_inversion,
-)
+
+rivals = imported("benchmarks", "rivals")
+anomaly_index, mm_bd, mm_bd_p_value = rivals.anomaly_index, rivals.mm_bd, rivals.mm_bd_p_value
+neural_cleanse, pixel_inversion = rivals.neural_cleanse, rivals.pixel_inversion
+_Weight = rivals.inversion._Weight
 
 LABELS = torch.arange(30) % 3
 HEIGHT, WIDTH = 6, 5
@@ -212,7 +209,7 @@ def test_pixel_inversion_equals_the_plain_one(channels, seed, size, epoch, make)
 @BOTH
 def test_what_is_returned(invert):
     found = inverted(invert, 3, 0)
-    assert isinstance(found, Inversion)
+    assert isinstance(found, rivals.Inversion)
     pattern = found.pattern
     assert (pattern.target, pattern.canvas.shape) == (1, (3, HEIGHT, WIDTH))
     assert pattern.mask.shape == (1, HEIGHT, WIDTH)

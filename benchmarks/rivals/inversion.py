@@ -1,13 +1,11 @@
-"""Published detectors of backdoors, to compare a scan with. They were written from the papers."""
+"""Neural Cleanse and pixel inversion, and what all inversions have in common."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from scipy import stats
 from torch import Tensor
 
 from captum_classpattern._validation import check_count
@@ -15,13 +13,14 @@ from captum_classpattern.classifier import Classifier, device_and_dtype, logits_
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels
 from captum_classpattern.pattern import AdditivePattern, Pattern
 
+PASSES = 1_280  # as many as a scan takes a class
 RATE, BETAS = 0.1, (0.5, 0.9)  # of Adam, in both inversions
 TINY, EDGE = 1e-7, 1e-3
 
 
 class Inversion(NamedTuple):
     """A pattern that an optimiser found for a class, its size in pixels, how many of the last
-    images it turned into the class, and the change (C, H, W) if that is added to images."""
+    images are predicted as it, and the change (C, H, W) if that is added to images."""
 
     pattern: Pattern
     size: float
@@ -45,30 +44,27 @@ def neural_cleanse(
     target: int,
     *,
     labels: Labels = None,
-    passes: int = 1_280,
+    passes: int = PASSES,
     batch_size: int = 16,
     epoch: int = 1,
     seed: int = 0,
 ) -> Inversion:
-    r"""
-    Neural Cleanse: a soft mask and colours that turn images into a class, as small as possible
-    (Wang et al. 2019, IEEE S&P, section IV).
+    """
+    Neural Cleanse: a soft mask and colours that make the model predict a class, as small as
+    possible (Wang et al. 2019, IEEE S&P, section IV).
 
-    From a uniform random mask and colours, it minimises the cross-entropy plus a weight times the
-    sum of the mask. The weight is 0 at first, and 0.001 after five epochs with a success of at
-    least 99 %. Then it doubles after five such epochs in a row, and is divided by 2 to the power of
-    1.5 after five others. The smallest mask of an epoch with that success is returned, or the last
-    mask if there was none.
+    It minimises the cross-entropy plus a weight times the sum of the mask. The weight is 0 at
+    first, and 0.001 after five epochs with a success of at least 99 %. Then it doubles after five
+    such epochs in a row, and is divided by 2 to the power of 1.5 after five others. The smallest
+    mask of an epoch with that success is returned, or the last mask if there was none.
 
     Args:
         forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
-        images (LabelledImages, Tensor, Dataset or DataLoader): Images; those of the class are left
-            out.
+        images (Tensor, Dataset or DataLoader): Images; those of the class are left out.
         target (int): The class.
-        labels (Tensor or Sequence[int], optional): Their classes. Default: None (those that come
-            with the images, else the classifier's predictions).
-        passes (int): Images that go forward and backward in all. Default: 1,280, as many as a scan
-            takes a class.
+        labels (Tensor or Sequence[int], optional): Default: None (those that come with the images,
+            else the predictions).
+        passes (int): Images that go forward and backward in all. Default: 1,280, as in a scan.
         batch_size (int): Images in a step. Default: 16.
         epoch (int): Steps between decisions about the weight; as published, enough for all images.
             Default: 1.
@@ -76,22 +72,12 @@ def neural_cleanse(
 
     Returns:
         *Inversion*: The soft mask on its colours; the size is the sum of the mask.
-
-    Raises:
-        ValueError: If there are no images of other classes.
-
-    Examples::
-
-        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()
-        >>> found = neural_cleanse(net, torch.rand(30, 1, 8, 8), 1, labels=torch.arange(30) % 3)
-        >>> found.pattern.mask.shape, 0 <= found.size <= 64
-        (torch.Size([1, 8, 8]), True)
     """
     task = InversionTask.of(forward_func, images, labels, target)
     with preserve_state(forward_func, seed):
         chance = np.random.default_rng([seed, target])
-        mask = _spread(_uniform(chance, (1, *task.shape[1:]), task.first)).requires_grad_()
-        colours = _spread(_uniform(chance, task.shape, task.first)).requires_grad_()
+        mask = _spread(uniform(chance, (1, *task.shape[1:]), task.first)).requires_grad_()
+        colours = _spread(uniform(chance, task.shape, task.first)).requires_grad_()
         adam = torch.optim.Adam([mask, colours], RATE, BETAS)
         weight = _Weight(0.0, 0.001, 2.0, patience=5, success=0.99)
         best: tuple[float, float, Tensor, Tensor] | None = None
@@ -101,7 +87,7 @@ def neural_cleanse(
                 stamped = soft * shade + (1 - soft) * batch
                 loss = task.loss(stamped, wins) + weight.value * soft.sum()
                 adam.zero_grad()
-                loss.backward(inputs=[mask, colours])  # type: ignore[no-untyped-call]
+                loss.backward(inputs=[mask, colours])
                 adam.step()
             success, size = float(np.mean(wins)), float(soft.detach().sum())
             smaller = success >= weight.success and best is not None and size < best[0]
@@ -119,52 +105,29 @@ def pixel_inversion(
     target: int,
     *,
     labels: Labels = None,
-    passes: int = 1_280,
+    passes: int = PASSES,
     batch_size: int = 16,
     epoch: int = 1,
     seed: int = 0,
 ) -> Inversion:
-    r"""
-    Pixel inversion: an additive change of few pixels that turns images into a class (Tao et al.
-    2022, CVPR, "Better Trigger Inversion Optimization in Backdoor Scanning").
+    """
+    Pixel inversion: an additive change of few pixels that makes the model predict a class (Tao et
+    al. 2022, CVPR, "Better Trigger Inversion Optimization in Backdoor Scanning").
 
     One tensor raises pixels and another lowers them. Both pay, pixel by pixel, for the hyperbolic
     tangent of their largest channel. The weight of this price grows by half after ten epochs with a
     success of at least 90 %, and is divided by 1.5 to the power of 1.5 after ten others. Where the
     change has become cheaper and of fewer pixels with that success, changes below 1 / 255 are set
-    to zero.
-
-    Args:
-        forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
-        images (LabelledImages, Tensor, Dataset or DataLoader): Images; those of the class are left
-            out.
-        target (int): The class.
-        labels (Tensor or Sequence[int], optional): Their classes. Default: None (those that come
-            with the images, else the classifier's predictions).
-        passes (int): Images that go forward and backward in all. Default: 1,280, as many as a scan
-            takes a class.
-        batch_size (int): Images in a step. Default: 16.
-        epoch (int): Steps between decisions about the weight. Default: 1.
-        seed (int): Default: 0.
+    to zero. Arguments are those of :func:`neural_cleanse`.
 
     Returns:
         *Inversion*: The mask says how much each pixel changes, the canvas its mean colour on the
         images; the size is the number of pixels that change; with the change itself.
-
-    Raises:
-        ValueError: If there are no images of other classes.
-
-    Examples::
-
-        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()
-        >>> found = pixel_inversion(net, torch.rand(30, 1, 8, 8), 1, labels=torch.arange(30) % 3)
-        >>> found.pattern.canvas.shape, 0 <= found.size <= 64
-        (torch.Size([1, 8, 8]), True)
     """
     task = InversionTask.of(forward_func, images, labels, target)
     with preserve_state(forward_func, seed):
         chance = np.random.default_rng([seed, target])
-        parts = [_uniform(chance, task.shape, task.first).requires_grad_() for _ in range(2)]
+        parts = [uniform(chance, task.shape, task.first).requires_grad_() for _ in range(2)]
         adam = torch.optim.Adam(parts, RATE, BETAS)
         weight = _Weight(0.001, 0.001, 1.5, patience=10, success=0.9)
         best: tuple[float, float, float, Tensor] | None = None
@@ -175,7 +138,7 @@ def pixel_inversion(
                 price = torch.stack([_price(part) for part in parts]).sum()
                 loss = task.loss((batch + change).clamp(0, 1), wins) + weight.value * price
                 adam.zero_grad()
-                loss.backward(inputs=parts)  # type: ignore[no-untyped-call]
+                loss.backward(inputs=parts)
                 adam.step()
             success, cost = float(np.mean(wins)), float(price.detach())
             kept = [part.where(part >= 1 / 255, 0) for part in before]
@@ -196,82 +159,6 @@ def pixel_inversion(
         colours = task.mean_of(lambda images: (images + change).clamp(0, 1))
     pattern = task.pattern(colours, change.abs().amax(0, keepdim=True))
     return Inversion(pattern, size, success, change.detach().float().cpu())
-
-
-def mm_bd(
-    forward_func: Classifier,
-    shape: Sequence[int],
-    n_classes: int,
-    *,
-    n_images: int = 30,
-    steps: int = 300,
-    seed: int = 0,
-) -> npt.NDArray[np.float64]:
-    r"""
-    MM-BD: the largest margin that any image gives a class (Wang et al. 2024, IEEE S&P, "MM-BD:
-    Post-Training Detection of Backdoor Attacks with Arbitrary Backdoor Pattern Types Using a
-    Maximum Margin Statistic"). It needs no images.
-
-    Args:
-        forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
-        shape (Sequence[int]): (C, H, W) of the images.
-        n_classes (int): K.
-        n_images (int): Uniform random images that are changed, for each class. Default: 30.
-        steps (int): Most steps of gradient ascent with a rate of 0.01; it ends where the margins
-            change by less than 0.001 % of themselves. Default: 300.
-        seed (int): Default: 0.
-
-    Returns:
-        *ndarray*: The margin of each class, (K,); :func:`mm_bd_p_value` turns them into a p-value.
-    """
-    found = []
-    like = torch.zeros(1, *shape)
-    device, dtype = device_and_dtype(forward_func, like)
-    with preserve_state(forward_func, seed):
-        forward_func = logits_of(forward_func, like.to(device), [n_classes - 1])
-        for target in range(n_classes):
-            chance = np.random.default_rng([seed, target])
-            images = _uniform(chance, (n_images, *shape), like).to(device, dtype)
-            last = torch.full((n_images,), torch.inf, device=device)
-            for _ in range(steps):
-                images.requires_grad_()
-                margins = _margins(forward_func(images.clamp(0, 1)).float(), target)
-                (slope,) = torch.autograd.grad(margins.sum(), images)
-                images = images.detach() + 0.01 * slope
-                change = (margins.detach() - last).abs().max() / margins.detach().abs().max()
-                last = margins.detach()
-                if float(change) < 1e-5:
-                    break
-            found.append(float(last.max()))
-    return np.array(found)
-
-
-def mm_bd_p_value(margins: Sequence[float] | npt.NDArray[np.float64]) -> float:
-    """MM-BD's own p-value: a gamma distribution is fitted to all margins but the largest. Margins
-    below 0 count as 1e-6, since a gamma distribution has no negative values."""
-    *others, largest = sorted(max(float(margin), 1e-6) for margin in margins)
-    if others[0] == others[-1]:  # no distribution to fit
-        return float(largest == others[0])
-    shape, _, scale = stats.gamma.fit(others, floc=0)
-    return float(1 - stats.gamma.cdf(largest, shape, scale=scale) ** len(margins))
-
-
-def anomaly_index(sizes: Sequence[float] | npt.NDArray[np.float64]) -> float:
-    r"""
-    Neural Cleanse's own statistic of a model: by how many scaled median absolute deviations its
-    smallest mask lies below the median; above 2 it is called backdoored.
-
-    Examples::
-
-        >>> round(anomaly_index([5, 6, 7, 8, 9, 1]), 2)
-        2.47
-    """
-    values = np.asarray(sizes, float)
-    median = np.median(values)
-    spread = stats.median_abs_deviation(values, scale="normal")
-    if spread == 0:
-        return float("inf") if values.min() < median else 0.0
-    return float((median - values.min()) / spread)
 
 
 class InversionTask(NamedTuple):
@@ -320,8 +207,7 @@ class InversionTask(NamedTuple):
     def mean_of(self, change: Callable[[Tensor], Tensor]) -> Tensor:
         """The mean of all images, each changed."""
         batches = (change(images.to(self.first)) for images in self.images.in_order())
-        total: Tensor = sum(batch.double().sum(0) for batch in batches)  # type: ignore[assignment]
-        return total / len(self.images)
+        return sum(batch.double().sum(0) for batch in batches) / len(self.images)
 
     def loss(self, stamped: Tensor, wins: list[float]) -> Tensor:
         """The cross-entropy, whose success is added to ``wins``."""
@@ -355,7 +241,7 @@ class _Weight:
             self.bad = 0
 
 
-def _uniform(chance: np.random.Generator, shape: Sequence[int], like: Tensor) -> Tensor:
+def uniform(chance: np.random.Generator, shape: Sequence[int], like: Tensor) -> Tensor:
     return torch.from_numpy(chance.random(shape)).to(like)
 
 
@@ -371,9 +257,3 @@ def _spread(values: Tensor) -> Tensor:
 
 def _price(part: Tensor) -> Tensor:
     return (((part / 10).tanh() / 2 + 0.5).amax(0)).sum()
-
-
-def _margins(logits: Tensor, target: int) -> Tensor:
-    others = logits.clone()
-    others[:, target] = -torch.inf
-    return logits[:, target] - others.amax(1)

@@ -1,0 +1,22 @@
+"""Published methods to compare with, written from the papers. The four classes are methods of
+``compare``: ``classpattern compare ... --methods ClassPattern,benchmarks.rivals:NeuralCleanse``."""
+
+from .inversion import Inversion, neural_cleanse, pixel_inversion
+from .margins import anomaly_index, mm_bd, mm_bd_p_value
+from .methods import NeuralCleanse, PixelInversion, UniversalPatch, UniversalPerturbation
+from .universal import universal_patch, universal_perturbation
+
+__all__ = [
+    "Inversion",
+    "NeuralCleanse",
+    "PixelInversion",
+    "UniversalPatch",
+    "UniversalPerturbation",
+    "anomaly_index",
+    "mm_bd",
+    "mm_bd_p_value",
+    "neural_cleanse",
+    "pixel_inversion",
+    "universal_patch",
+    "universal_perturbation",
+]
