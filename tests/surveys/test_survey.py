@@ -34,7 +34,13 @@ def setting():
     with torch.no_grad():
         net[1].weight.mul_(3)
     labels = torch.arange(60) % 3
-    found = survey(net, (search, labels), (held_out, labels), areas=(0.2, 0.1), n_steps=15, seed=3)
+    found = survey(
+        *(net, (search, labels), (held_out, labels)),
+        canvases={"positive": 32, "white": 1},
+        areas=(0.2, 0.1),
+        n_steps=15,
+        seed=3,
+    )
     return net, search, held_out, labels, found.findings
 
 
@@ -195,13 +201,13 @@ def test_too_few_search_images_to_judge_by_are_named(setting):
 @pytest.fixture
 def searches(monkeypatch):
     """The targets, the areas and the seed of each search."""
-    noted, original = [], ClassPattern.search_areas
+    noted, original = [], ClassPattern.search_with
 
-    def search_areas(self, canvases, targets, areas, **settings):
-        noted.append((targets, areas, settings["seed"]))
-        return original(self, canvases, targets, areas, **settings)
+    def search_with(self, settings, canvases, targets):
+        noted.append((targets, settings.areas, settings.seed))
+        return original(self, settings, canvases, targets)
 
-    monkeypatch.setattr(ClassPattern, "search_areas", search_areas)
+    monkeypatch.setattr(ClassPattern, "search_with", search_with)
     return noted
 
 
@@ -729,5 +735,5 @@ def test_held_out_images_are_predicted_once_whatever_the_number_of_classes(class
     labels = torch.arange(120) % 6 if labelled else None
     sets = (search, labels), (held_out, labels)
     found = survey(classifier, *sets, classes=classes, areas=(0.2, 0.1), n_steps=3)
-    assert len(found.findings) == 2 * len(classes)
+    assert len(found.findings) == 3 * len(classes)
     assert {given[image.numpy().tobytes()] for image in held_out} == {1}
