@@ -14,8 +14,6 @@ from torch import Tensor
 from captum_classpattern._validation import (
     ArgumentTypeError,
     as_arguments,
-    check_area,
-    check_count,
     check_pixels,
 )
 from captum_classpattern.class_names import name_of, parse_targets
@@ -186,7 +184,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         """
         settings = SearchSettings(
             solver=solver,
-            area=area,
+            areas=[area],
+            keep=keep,
             budget=budget,
             n_steps=n_steps,
             max_seconds=max_seconds,
@@ -196,8 +195,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             show_progress=show_progress,
         )
         _check_no_other("search", other)
-        found = self._search(canvases, target, [area], keep, additional_forward_args, settings)
-        return found[area]
+        [found] = self.search_with(settings, canvases, target, additional_forward_args).values()
+        return found
 
     def search_areas(
         self,
@@ -252,10 +251,10 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             {0.2: [13, 13], 0.1: [6, 6]}
         """
         _check_no_other("search_areas", other)
-        distinct = distinct_areas(areas)
         settings = SearchSettings(
             solver=solver,
-            area=max(distinct),
+            areas=areas,
+            keep=keep,
             budget=budget,
             n_steps=n_steps,
             max_seconds=max_seconds,
@@ -264,58 +263,47 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             internal_batch_size=internal_batch_size,
             show_progress=show_progress,
         )
-        return self._search(canvases, target, distinct, keep, additional_forward_args, settings)
+        return self.search_with(settings, canvases, target, additional_forward_args)
 
-    def _search(
+    def search_with(
         self,
-        canvases: Tensor,
-        target: Any,
-        areas: Sequence[float],
-        keep: int | None,
-        additional_forward_args: Any,
         settings: SearchSettings,
+        canvases: Tensor,
+        target: int | str | Tensor | list[int] | list[str],
+        additional_forward_args: Any = None,
     ) -> dict[float, list[Pattern]]:
-        """The patterns of each area, from the largest on, whose settings are given."""
+        """What :meth:`search_areas` returns, with all settings in one object."""
         started = time.perf_counter()
         check_pixels(canvases, "canvases")
         targets = parse_targets(target, len(canvases), self.forward_func)
-        for each in areas:
+        for each in settings.areas:
             pixels_kept(each, canvases.shape[-2:])
-        if keep is not None:
-            check_count("keep", keep)
-        largest, *smaller = sorted(areas, reverse=True)
+        contests: dict[float, Contest] = {}
+        contest: Contest | None = None  # the one at the next larger area
         with preserve_state(self.forward_func, settings.seed):
-            contest, fit = self._hold_contest(
-                canvases, targets, keep, additional_forward_args, settings, started
-            )
-            contests = {largest: contest}
-            for each in smaller:
-                if contest.screened and not contest.search.stopped_early:
-                    contest, _ = self._hold_contest(
-                        canvases,
-                        targets,
-                        keep,
-                        additional_forward_args,
-                        replace(settings, area=each),
-                        started,
+            for each in sorted(settings.areas, reverse=True):
+                if contest is None or (contest.screened and not contest.search.stopped_early):
+                    at_area = replace(settings, areas=[each])
+                    contest = self._hold_contest(
+                        at_area, canvases, targets, additional_forward_args, started
                     )
                 else:
                     contest = contest.at_area(each)
                 contests[each] = contest
-            seen = self._seen(fit, [*contests.values()])
-            together = {"areas": [*areas]} if smaller else {}
+            seen = self._seen([*contests.values()])
+            last = [*contests.values()][-1].search
             evidence = {
-                "settings": {**settings.as_dict(), **together},
+                "settings": settings.as_dict(),
                 "seed": settings.seed,
                 "seconds": round(time.perf_counter() - started, 3),
                 "searched_together": len(canvases),
                 "passes_together": sum(each.passes for each in contests.values()),
-                **_precision(contest.search),
+                **_precision(last),
                 "search_images": len(seen),
                 "search_images_hash": combined_hash(seen),
                 "versions": versions(),
             }
-            return {each: self._patterns(contests[each], evidence, seen) for each in areas}
+            return {each: self._patterns(contests[each], evidence, seen) for each in settings.areas}
 
     def _patterns(
         self, contest: Contest, evidence: dict[str, Any], seen: frozenset[str]
@@ -386,7 +374,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         _check_no_other("attribute", other)
         settings = SearchSettings(
             solver=solver,
-            area=area,
+            areas=[area],
             budget=budget,
             n_steps=n_steps,
             max_seconds=max_seconds,
@@ -402,12 +390,12 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         arguments = as_arguments(additional_forward_args)
         first, inverse = distinct_searches(canvases, targets, arguments)
         with preserve_state(self.forward_func, settings.seed):
-            contest, _ = self._hold_contest(
-                canvases[first],
-                [targets[i] for i in first],
-                None,
-                additional_forward_args,
+            distinct = [targets[i] for i in first]
+            contest = self._hold_contest(
                 settings,
+                canvases[first],
+                distinct,
+                additional_forward_args,
                 started,
                 masks_only=True,
             )
@@ -430,28 +418,35 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
 
     def _hold_contest(
         self,
+        settings: SearchSettings,
         canvases: Tensor,
         targets: list[int],
-        keep: int | None,
         additional_forward_args: Any,
-        settings: SearchSettings,
         started: float,
         *,
         masks_only: bool = False,
-    ) -> tuple[Contest, LabelledImages]:
-        """A finished search of canvases, and the baselines that the masks were fitted to. If only
-        the masks are wanted, a budget is for each canvas, and no curves are made."""
-        fit, judges = self._split_baselines(canvases, additional_forward_args, settings)
-        if keep is not None:
+    ) -> Contest:
+        """A finished search of canvases. If only the masks are wanted, a budget is for each canvas,
+        and no curves are made."""
+        if self._baselines.labels is None:
+            self.accuracy_is_known = True  # the labels will be the model's predictions
+        self._baselines = ensure_labels(
+            self.forward_func,
+            self._baselines,
+            like=canvases,
+            additional_forward_args=additional_forward_args,
+            batch_size=settings.internal_batch_size,
+        )
+        fit, judges = split_for_judging(self._baselines, settings.seed)
+        if settings.keep is not None:
             check_judges(self._baselines, judges, targets)
         arguments = as_arguments(additional_forward_args)
         has_rows = any(isinstance(argument, Tensor) for argument in arguments)
         starts = getattr(settings.solver, "starts", STARTS)
-        pool = Pool(canvases, targets, keep, judges, starts=starts, all_differ=has_rows)
-        rows = [entrant.canvas for entrant in pool.entrants]
+        pool = Pool(canvases, targets, settings.keep, judges, starts=starts, all_differ=has_rows)
         search = begin_search(
             self.forward_func,
-            canvases[rows],
+            canvases[[entrant.canvas for entrant in pool.entrants]],
             [entrant.stream for entrant in pool.entrants],
             fit,
             replace(settings, n_steps=pool.steps(settings, per_canvas=masks_only)),
@@ -461,22 +456,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         self._check_accuracy(canvases, additional_forward_args, settings.internal_batch_size)
         contest = Contest(self.forward_func, pool, search, judges_all=not masks_only)
         contest.run()
-        return contest, fit
-
-    def _split_baselines(
-        self, like: Tensor, additional_forward_args: Any, settings: SearchSettings
-    ) -> tuple[LabelledImages, LabelledImages]:
-        """The baselines to fit to and those to judge by; missing labels are predicted, once."""
-        if self._baselines.labels is None:
-            self.accuracy_is_known = True  # the labels will be the model's predictions
-        self._baselines = ensure_labels(
-            self.forward_func,
-            self._baselines,
-            like=like,
-            additional_forward_args=additional_forward_args,
-            batch_size=settings.internal_batch_size,
-        )
-        return split_for_judging(self._baselines, settings.seed)
+        return contest
 
     def _check_accuracy(
         self, like: Tensor, additional_forward_args: Any, batch_size: int | None
@@ -494,14 +474,15 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         accuracy = float((predicted == sample.known_labels).float().mean())
         warn_if_guessing(accuracy, sample.known_labels, n_classes, "baselines")
 
-    def _seen(self, fit: LabelledImages, contests: Sequence[Contest]) -> frozenset[str]:
+    def _seen(self, contests: Sequence[Contest]) -> frozenset[str]:
         """Hashes of the images of a search: of a Tensor all, of a Dataset those that it has used,
         since hashing all would load them."""
         if self._baselines.in_memory:
             return frozenset(self._baselines.hashes)
-        used = set[int]().union(*(contest.search.schedule.seen for contest in contests))
-        judges = contests[0].pool.judges  # the same for all areas
-        return frozenset([*fit.hashes_at(sorted(used)), *judges.hashes])
+        schedules = [contest.search.schedule for contest in contests]
+        used = set[int]().union(*(schedule.seen for schedule in schedules))
+        judges = contests[0].pool.judges  # the same for all areas, as are those to fit to
+        return frozenset([*schedules[0].source.hashes_at(sorted(used)), *judges.hashes])
 
 
 def _check_no_other(method: str, arguments: Iterable[str]) -> None:
@@ -521,15 +502,6 @@ def single_tensor(inputs: Any) -> Any:
             )
         return inputs[0]
     return inputs
-
-
-def distinct_areas(areas: Sequence[float]) -> list[float]:
-    """The areas as floats, without repeats; an error if there are none."""
-    if not isinstance(areas, Iterable) or len(areas) == 0:
-        raise ValueError(f"`areas` must hold at least one area, as in [0.05], got {areas!r}")
-    for area in areas:
-        check_area(area)
-    return list(dict.fromkeys(map(float, areas)))
 
 
 def distinct_searches(

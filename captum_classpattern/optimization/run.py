@@ -108,7 +108,7 @@ def search_masks(
     """
     settings = SearchSettings(
         solver=solver,
-        area=area,
+        areas=[area],
         n_steps=n_steps,
         seed=seed,
         precision=precision,

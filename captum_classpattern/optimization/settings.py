@@ -1,5 +1,6 @@
 """The settings of a search, validated once."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any
 
@@ -17,10 +18,14 @@ PRECISIONS = ("auto", "full", "bfloat16")
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """What decides a search's result, and how it is run; described in :func:`search_masks`."""
+    """What decides a search's result, and how it is run. The public functions list these settings,
+    make one object of them, and pass it on; see :meth:`ClassPattern.search`.
 
-    solver: Any = "swap"  # a name, which becomes the solver
-    area: float = 0.05
+    ``solver`` becomes a solver, if it is a name. ``areas`` becomes a tuple of distinct floats.
+    """
+
+    solver: Any = "swap"
+    areas: Sequence[float] = (0.05,)
     n_steps: int | None = None
     seed: int = 0
     precision: str = "auto"
@@ -28,6 +33,7 @@ class SearchSettings:
     show_progress: bool = False
     budget: int | None = None
     max_seconds: float | None = None
+    keep: int | None = None
 
     def __post_init__(self) -> None:
         """Raises an error that names the first setting out of range; keeps plain numbers."""
@@ -42,14 +48,25 @@ class SearchSettings:
                 f"`precision='bfloat16'` is not for `solver={solver.name!r}`, which uses the model "
                 "as it is: leave `precision` out"
             )
-        check_area(self.area)
-        for name in ("budget", "n_steps", "internal_batch_size"):
+        if isinstance(self.areas, (int, float)) or len(self.areas) == 0:
+            raise ValueError(
+                f"`areas` must hold at least one area, as in [0.05], got {self.areas!r}"
+            )
+        for area in self.areas:
+            check_area(area)
+        object.__setattr__(self, "areas", tuple(dict.fromkeys(map(float, self.areas))))
+        for name in ("budget", "n_steps", "internal_batch_size", "keep"):
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name))
         if self.max_seconds is not None:
             check_positive("max_seconds", self.max_seconds)
         check_seed(self.seed)
         to_plain_numbers(self)
+
+    @property
+    def area(self) -> float:
+        """The largest area, which is searched first."""
+        return max(self.areas)
 
     def as_dict(self) -> dict[str, Any]:
         """What decides the result, as plain values for JSON."""
@@ -58,9 +75,11 @@ class SearchSettings:
             "solver": solver.name,
             "solver_settings": asdict(solver) if is_dataclass(solver) else {},  # type: ignore[arg-type]
             "area": self.area,
-            "budget": self.budget,
-            "n_steps": self.n_steps,
-            "max_seconds": self.max_seconds,
-            "seed": self.seed,
-            "precision": self.precision,
+            **self.limits(),
+            **({"areas": list(self.areas)} if len(self.areas) > 1 else {}),
         }
+
+    def limits(self) -> dict[str, Any]:
+        """What decides the result beside the solver and the areas."""
+        names = ("budget", "n_steps", "max_seconds", "seed", "precision")
+        return {name: getattr(self, name) for name in names}

@@ -28,8 +28,8 @@ from captum_classpattern.optimization.objective import NO_GRADIENT
 from captum_classpattern.optimization.pool import STARTS, passes_of_group
 from captum_classpattern.optimization.progress import passes_on
 from captum_classpattern.surveys.findings import Finding
-from captum_classpattern.surveys.results import CANVASES, Survey, check_settings, plan_search
-from captum_classpattern.surveys.search import CONTROL_IMAGES
+from captum_classpattern.surveys.results import CANVASES, Survey
+from captum_classpattern.surveys.search import CONTROL_IMAGES, SurveySearch, SurveySettings
 from captum_classpattern.visualization.patterns import stamp_examples
 
 LONG, TIMED = 5.0, 8  # seconds from which there is a progress bar; images in the timed batch
@@ -123,19 +123,18 @@ def explain_class(
     """
     if target is None:
         raise ValueError("`target` is missing: give the class to explain, such as `target='dog'`")
-    settings: dict[str, Any] = {
-        "canvases": canvases,
-        "areas": [area],
-        "budget": budget,
-        "n_steps": n_steps,
-        "max_seconds": max_seconds,
-        "seed": seed,
-        "precision": precision,
-        "internal_batch_size": internal_batch_size,
-    }
-    check_settings(**settings)
+    settings = SurveySettings(
+        canvases=canvases,
+        areas=[area],
+        budget=budget,
+        n_steps=n_steps,
+        max_seconds=max_seconds,
+        seed=seed,
+        precision=precision,
+        internal_batch_size=internal_batch_size,
+    )
     if max_seconds is not None:
-        settings["max_seconds"] = max_seconds / len(canvases)
+        settings = replace(settings, max_seconds=max_seconds / len(canvases))
     classifier = _as_classifier(model, mean, std, class_names)
     with preserve_state(classifier, seed):  # says once that a model is in train mode
         search = _numbered(classifier, images, labels, class_names, "images")
@@ -146,12 +145,10 @@ def explain_class(
             search, unseen = search.halves(seed)
         else:
             unseen = _numbered(classifier, held_out, None, listed, "held-out images")
-        task = plan_search(
-            classifier, search, unseen, classes=[number], classes_together=1, **settings
-        )
+        task = SurveySearch.of(classifier, search, unseen, settings, classes=[number])
         found = Survey(n_classes=task.n_classes, search=task)
         _check_gradient(classifier, search.take([0]))
-        passes = _passes(search, unseen, number, canvases, budget, n_steps)
+        passes = _passes(search, unseen, number, settings)
         timed = search.subset(range(min(TIMED, internal_batch_size or TIMED, len(search))))
         label = label_of(number, listed)
         with _progress(classifier, timed, number, label, passes, max_seconds, show_progress):
@@ -250,20 +247,15 @@ def _class_number(target: Any, names: ClassNames | None, classifier: Classifier)
 
 
 def _passes(
-    search: LabelledImages,
-    held_out: LabelledImages,
-    target: int,
-    canvases: Mapping[str, int],
-    budget: int | None,
-    n_steps: int | None,
+    search: LabelledImages, held_out: LabelledImages, target: int, settings: SurveySettings
 ) -> int:
     """About how many passes the search and the scoring take."""
     total, scored = 0, min(len(held_out), CONTROL_IMAGES)
     of_class = int((search.known_labels == target).sum())
-    for kind, most in canvases.items():
+    for kind, most in settings.canvases.items():
         entrants = STARTS * most if kind in BLANK else max(1, min(most, of_class))
-        steps = passes_of_group(Swap().passes(n_steps), entrants)
-        total += steps if n_steps is not None else (budget or Swap.pool_budget)
+        steps = passes_of_group(Swap().passes(settings.n_steps), entrants)
+        total += steps if settings.n_steps is not None else settings.passes
         total += (len(held_out) + 2 * scored) // 2
     return total + len(held_out) // 2
 

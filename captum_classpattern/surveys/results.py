@@ -8,20 +8,8 @@ from typing import Any
 import numpy.typing as npt
 from markupsafe import Markup
 
-from captum_classpattern._validation import check_count
-from captum_classpattern.attribution import distinct_areas
-from captum_classpattern.canvases import STRATEGIES
-from captum_classpattern.class_names import parse_targets
-from captum_classpattern.classifier import (
-    Classifier,
-    check_classifier,
-    device_and_dtype,
-    preserve_state,
-)
+from captum_classpattern.classifier import Classifier
 from captum_classpattern.images import Images, ImagesAndLabels, LabelledImages, Labels
-from captum_classpattern.optimization.pool import LEAST_BUDGET
-from captum_classpattern.optimization.settings import SearchSettings
-from captum_classpattern.pattern import pixels_kept
 from captum_classpattern.scores.tables import as_table
 from captum_classpattern.surveys.findings import (
     SCORE_COLUMNS,
@@ -31,7 +19,7 @@ from captum_classpattern.surveys.findings import (
     scores_row,
     stands_out,
 )
-from captum_classpattern.surveys.search import SurveySearch
+from captum_classpattern.surveys.search import SurveySearch, SurveySettings
 from captum_classpattern.surveys.store import RESULTS, Store
 from captum_classpattern.visualization import plot_patterns
 from captum_classpattern.visualization.formats import percent, percent_area
@@ -85,8 +73,9 @@ class Survey:
         self._running: Iterator[bool] | None = None
         found = self.finished
         self.classes = search.classes if search else list(dict.fromkeys(f.target for f in found))
-        self.canvases = list(search.canvases if search else dict.fromkeys(f.canvas for f in found))
-        self.areas = list(search.areas if search else found[0].scores if found else ())
+        kinds = search.settings.canvases if search else dict.fromkeys(f.canvas for f in found)
+        self.canvases: list[str] = list(kinds)
+        self.areas = list(search.settings.areas if search else found[0].scores if found else ())
 
     def __iter__(self) -> Iterator[Finding]:
         position = 0
@@ -497,14 +486,9 @@ def survey(
         >>> [(f.target, f.canvas, f.scores[0.1].power.n) for f in found]
         [(2, 'positive', 40), (2, 'white', 40), (2, 'black', 40)]
     """
-    task = plan_search(
-        forward_func,
-        search,
-        held_out,
-        classes=classes,
+    settings = SurveySettings(
         canvases=canvases,
         areas=areas,
-        classes_together=classes_together,
         budget=budget,
         n_steps=n_steps,
         max_seconds=max_seconds,
@@ -513,117 +497,19 @@ def survey(
         internal_batch_size=internal_batch_size,
         show_progress=show_progress,
     )
+    task = SurveySearch.of(
+        forward_func,
+        search,
+        held_out,
+        settings,
+        classes=classes,
+        classes_together=classes_together,
+    )
     if folder is None:
         return Survey(n_classes=task.n_classes, search=task)
     if not resume and (Path(folder) / RESULTS).exists():
         raise ValueError(
             f"{folder} holds results already: pass `resume=True` to continue, or another folder"
         )
-    store = Store(Path(folder), task.settings)
+    store = Store(Path(folder), task.depends_on)
     return Survey(store.findings(), task.n_classes, search=task, store=store)
-
-
-def check_settings(
-    *,
-    canvases: Mapping[str, int],
-    areas: Sequence[float],
-    budget: int | None,
-    n_steps: int | None,
-    max_seconds: float | None,
-    seed: int,
-    precision: str,
-    internal_batch_size: int | None,
-) -> tuple[SearchSettings, list[float]]:
-    """The settings of a survey and its distinct areas; an error if one is out of range. No model
-    or image is looked at."""
-    settings = SearchSettings(
-        n_steps=n_steps, seed=seed, precision=precision, budget=budget, max_seconds=max_seconds
-    )
-    if n_steps is None and budget is not None and budget < LEAST_BUDGET:
-        raise ValueError(
-            f"`budget={budget}` is too small: give at least {LEAST_BUDGET} passes per class and "
-            "kind of canvas"
-        )
-    if internal_batch_size is not None:
-        check_count("internal_batch_size", internal_batch_size)
-    if not canvases:
-        raise ValueError('`canvases` is empty: give how many of each kind, such as {"white": 2}')
-    for kind, n in canvases.items():
-        if kind not in STRATEGIES:
-            raise ValueError(
-                f"`canvases` has the kind {kind!r}: choose from {', '.join(STRATEGIES)}"
-            )
-        check_count(f"canvases[{kind!r}]", n)
-    areas = distinct_areas(areas)
-    return settings, areas
-
-
-def check_images(
-    search: ImagesAndLabels, held_out: ImagesAndLabels, areas: Sequence[float]
-) -> tuple[LabelledImages, LabelledImages]:
-    """The images of a survey; an error if they differ in shape, or have no pixel at an area."""
-    search = LabelledImages.of(search, argument="search images")
-    held_out = LabelledImages.of(held_out, argument="held-out images")
-    if search.shape != held_out.shape:
-        raise ValueError(
-            "search images and held-out images must have the same shape (C, H, W), got "
-            f"{search.shape} and {held_out.shape}"
-        )
-    for area in areas:
-        pixels_kept(area, search.shape[1:])
-    return search, held_out
-
-
-def plan_search(
-    forward_func: Classifier,
-    search: ImagesAndLabels,
-    held_out: ImagesAndLabels,
-    *,
-    canvases: Mapping[str, int],
-    areas: Sequence[float],
-    classes_together: int,
-    budget: int | None,
-    n_steps: int | None,
-    max_seconds: float | None,
-    seed: int,
-    precision: str,
-    internal_batch_size: int | None,
-    classes: Sequence[int | str] | None = None,
-    show_progress: bool = False,
-) -> SurveySearch:
-    """The search of a survey, with the arguments of :func:`survey` checked; nothing is searched."""
-    settings, areas = check_settings(
-        canvases=canvases,
-        areas=areas,
-        budget=budget,
-        n_steps=n_steps,
-        max_seconds=max_seconds,
-        seed=seed,
-        precision=precision,
-        internal_batch_size=internal_batch_size,
-    )
-    check_count("classes_together", classes_together)
-    if classes is not None and len(classes) == 0:
-        raise ValueError("`classes` is empty: leave it out to search all")
-    with preserve_state(forward_func, settings.seed):
-        search, held_out = check_images(search, held_out, areas)
-        sample = search.take([0])
-        device, dtype = device_and_dtype(forward_func, sample)
-        targets = None if classes is None else parse_targets([*classes], len(classes), forward_func)
-        n_classes = check_classifier(forward_func, sample.to(device), targets or [])
-    return SurveySearch(
-        forward_func=forward_func,
-        search=search,
-        held_out=held_out.to(device, dtype),
-        classes=list(range(n_classes) if targets is None else dict.fromkeys(targets)),
-        n_classes=n_classes,
-        canvases={kind: int(n) for kind, n in canvases.items()},
-        areas=tuple(areas),
-        classes_together=classes_together,
-        budget=settings.budget,
-        n_steps=settings.n_steps,
-        max_seconds=settings.max_seconds,
-        seed=settings.seed,
-        precision=precision,
-        more_options={"internal_batch_size": internal_batch_size, "show_progress": show_progress},
-    )

@@ -11,25 +11,73 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from captum_classpattern._validation import check_count
 from captum_classpattern.attribution import ClassPattern, versions
-from captum_classpattern.canvases import BLANK, select_canvases
-from captum_classpattern.class_names import name_of
+from captum_classpattern.canvases import BLANK, STRATEGIES, select_canvases
+from captum_classpattern.class_names import name_of, parse_targets
 from captum_classpattern.classifier import (
     Classifier,
+    check_classifier,
+    device_and_dtype,
     preserve_state,
     provenance_of,
     warn_if_guessing,
 )
 from captum_classpattern.fingerprints import hash_of, hash_of_images, hash_of_model
-from captum_classpattern.images import LabelledImages, ensure_labels, evenly_spaced, predictions
+from captum_classpattern.images import (
+    ImagesAndLabels,
+    LabelledImages,
+    ensure_labels,
+    evenly_spaced,
+    predictions,
+)
 from captum_classpattern.optimization import Swap
-from captum_classpattern.optimization.pool import most_canvases
+from captum_classpattern.optimization.pool import LEAST_BUDGET, most_canvases
 from captum_classpattern.optimization.progress import note_half_passes
-from captum_classpattern.pattern import Pattern
+from captum_classpattern.optimization.settings import SearchSettings
+from captum_classpattern.pattern import Pattern, pixels_kept
 from captum_classpattern.scores.power import check_unseen, count_hits, power_of, random_pixels
 from captum_classpattern.surveys.findings import Finding, Scores
 
 DRAWS, CONTROL_IMAGES = 3, 300  # of random pixels; the most images that a control is scored on
+
+
+@dataclass(frozen=True)
+class SurveySettings(SearchSettings):
+    """How each class is searched: of at most so many ``canvases`` of each kind, the best is kept.
+    See :func:`survey`."""
+
+    canvases: Mapping[str, int] = field(kw_only=True)
+    keep: int | None = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.n_steps is None and self.budget is not None and self.budget < LEAST_BUDGET:
+            raise ValueError(
+                f"`budget={self.budget}` is too small: give at least {LEAST_BUDGET} passes per "
+                "class and kind of canvas"
+            )
+        if not self.canvases:
+            raise ValueError(
+                '`canvases` is empty: give how many of each kind, such as {"white": 2}'
+            )
+        for kind, n in self.canvases.items():
+            if kind not in STRATEGIES:
+                raise ValueError(
+                    f"canvases has the kind {kind!r}: choose from {', '.join(STRATEGIES)}"
+                )
+            check_count(f"canvases[{kind!r}]", n)
+        plain = {kind: int(n) for kind, n in self.canvases.items()}
+        object.__setattr__(self, "canvases", plain)
+
+    @property
+    def passes(self) -> int:
+        """The passes of the search of a pool, if its length is given by a budget."""
+        return self.budget or Swap.pool_budget
+
+    def as_manifest(self) -> dict[str, Any]:
+        """What decides the findings, for the files of a folder."""
+        return {"canvases": self.canvases, "areas": list(self.areas), **self.limits()}
 
 
 @dataclass
@@ -41,22 +89,48 @@ class SurveySearch:
     held_out: LabelledImages
     classes: list[int]
     n_classes: int
-    canvases: dict[str, int]
-    areas: tuple[float, ...]
-    classes_together: int
-    budget: int | None
-    n_steps: int | None
-    max_seconds: float | None
-    seed: int
-    precision: str
-    more_options: dict[str, Any]  # of each search: these do not change what it finds
+    settings: SurveySettings
+    classes_together: int = 1
     started: float = field(default_factory=time.perf_counter)
     accuracy_is_known: bool = False  # so that one that is close to guessing is reported once
     seconds_searching: float = 0.0  # without the scoring
 
+    @classmethod
+    def of(
+        cls,
+        forward_func: Classifier,
+        search: ImagesAndLabels,
+        held_out: ImagesAndLabels,
+        settings: SurveySettings,
+        *,
+        classes: Sequence[int | str] | None = None,
+        classes_together: int = 1,
+    ) -> "SurveySearch":
+        """Checks the arguments of :func:`survey`; nothing is searched."""
+        check_count("classes_together", classes_together)
+        if classes is not None and len(classes) == 0:
+            raise ValueError("`classes` is empty: leave it out to search all")
+        with preserve_state(forward_func, settings.seed):
+            search, held_out = check_images(search, held_out, settings.areas)
+            sample = search.take([0])
+            device, dtype = device_and_dtype(forward_func, sample)
+            targets = (
+                None if classes is None else parse_targets([*classes], len(classes), forward_func)
+            )
+            n_classes = check_classifier(forward_func, sample.to(device), targets or [])
+        return cls(
+            forward_func,
+            search,
+            held_out.to(device, dtype),
+            list(range(n_classes) if targets is None else dict.fromkeys(targets)),
+            n_classes,
+            settings,
+            classes_together,
+        )
+
     def find(self, targets: Sequence[int]) -> Iterator[list[Finding]]:
         """The findings of each class in turn, one for each kind of canvas."""
-        with preserve_state(self.forward_func, self.seed):
+        with preserve_state(self.forward_func, self.settings.seed):
             search = ensure_labels(self.forward_func, self.search)
         if self.accuracy is not None and not self.accuracy_is_known:
             self.accuracy_is_known = True
@@ -76,8 +150,8 @@ class SurveySearch:
             self.seconds_searching += time.perf_counter() - begun
             for target, next_canvas in zip(group, next_canvases):
                 findings = []
-                for kind in self.canvases:
-                    found = {area: patterns[target, kind, area] for area in self.areas}
+                for kind in self.settings.canvases:
+                    found = {area: patterns[target, kind, area] for area in self.settings.areas}
                     scores = {area: self._score(p, next_canvas, area) for area, p in found.items()}
                     name = name_of(self.forward_func, target)
                     findings.append(Finding(found, kind, scores, name))
@@ -86,7 +160,7 @@ class SurveySearch:
     def _check_canvases(self, search: LabelledImages, targets: Sequence[int]) -> None:
         """Raises an error, before the first search, if a class has no image to cut from."""
         missing = [str(y) for y in targets if not len(search.of_class(y))]
-        if missing and any(kind not in BLANK for kind in self.canvases):
+        if missing and any(kind not in BLANK for kind in self.settings.canvases):
             raise ValueError(
                 f"none of the {len(search)} images is of class {', '.join(missing)}: give "
                 "images of it, or leave it out of `classes`; only canvases of one colour, such as "
@@ -103,25 +177,19 @@ class SurveySearch:
         """
         best: dict[tuple[int, str, float], Pattern] = {}
         by_size: dict[tuple[str, int], list[int]] = {}
-        for kind, target in itertools.product(self.canvases, group):
+        for kind, target in itertools.product(self.settings.canvases, group):
             size = self._pool_size(search, kind, target)
             by_size.setdefault((kind, size), []).append(target)
+        seed = self.settings.seed
         for (kind, size), targets in by_size.items():
             canvases = [
-                select_canvases(self.forward_func, search, None, y, size, kind, seed=self.seed)
+                select_canvases(self.forward_func, search, None, y, size, kind, seed=seed)
                 for y in targets
             ]
-            found = explainer.search_areas(
+            found = explainer.search_with(
+                self.settings,
                 torch.cat(canvases),
                 [target for target in targets for _ in range(size)],
-                self.areas,
-                keep=1,
-                budget=self.budget,
-                n_steps=self.n_steps,
-                max_seconds=self.max_seconds,
-                seed=self.seed,
-                precision=self.precision,
-                **self.more_options,
             )
             for area, patterns in found.items():
                 best.update({(pattern.target, kind, area): pattern for pattern in patterns})
@@ -130,9 +198,9 @@ class SurveySearch:
     def _pool_size(self, search: LabelledImages, kind: str, target: int) -> int:
         """How many canvases compete: no more than the budget can make use of, and than the class
         has images."""
-        most = self.canvases[kind]
-        if self.n_steps is None:
-            most = min(most, most_canvases(self.budget or Swap.pool_budget))
+        most = self.settings.canvases[kind]
+        if self.settings.n_steps is None:
+            most = min(most, most_canvases(self.settings.passes))
         return most if kind in BLANK else max(1, min(most, len(search.of_class(target))))
 
     def _score(self, pattern: Pattern, other_canvas: Tensor, area: float) -> Scores:
@@ -151,11 +219,11 @@ class SurveySearch:
         control_images = others.subset(evenly_spaced(len(others), CONTROL_IMAGES))
         n = len(control_images)
         draws = [control_images.subset(range(draw, n, DRAWS)) for draw in range(DRAWS)]
-        with preserve_state(self.forward_func, self.seed):
+        with preserve_state(self.forward_func, self.settings.seed):
             binary = pattern.topk(area)
             moved = replace(binary, canvas=other_canvas)
             hits_per_draw = [
-                self._count_hits(random_pixels(pattern, area, self.seed + i), images)
+                self._count_hits(random_pixels(pattern, area, self.settings.seed + i), images)
                 for i, images in enumerate(draws)
             ]
             return Scores(
@@ -173,7 +241,7 @@ class SurveySearch:
     @cached_property
     def clean_predictions(self) -> Tensor:
         """The class that the classifier predicts for each held-out image without a pattern."""
-        with preserve_state(self.forward_func, self.seed):
+        with preserve_state(self.forward_func, self.settings.seed):
             predicted = predictions(self.forward_func, self.held_out)
         note_half_passes(len(self.held_out))
         return predicted
@@ -192,20 +260,14 @@ class SurveySearch:
         return None if labels is None else float((self.clean_predictions == labels).float().mean())
 
     @cached_property
-    def settings(self) -> dict[str, Any]:
+    def depends_on(self) -> dict[str, Any]:
         """Everything that the findings depend on."""
         return {
             "model": hash_of_model(self.forward_func),
             "search_images": hash_of_images(self.search),
             "held_out_images": hash_of_images(self.held_out),
             "predictions": hash_of(self.clean_predictions.tolist()),
-            "canvases": self.canvases,
-            "areas": list(self.areas),
-            "budget": self.budget,
-            "n_steps": self.n_steps,
-            "max_seconds": self.max_seconds,
-            "seed": self.seed,
-            "precision": self.precision,
+            **self.settings.as_manifest(),
             "captum_classpattern": versions()["captum_classpattern"],
         }
 
@@ -219,7 +281,7 @@ class SurveySearch:
         """How the classes are searched, for results.json."""
         return {
             "seconds": round(time.perf_counter() - self.started, 1),
-            "settings": self.settings,
+            "settings": self.depends_on,
             "provenance": self.provenance,
             "accuracy": self.accuracy,
             "n_classes": self.n_classes,
@@ -238,3 +300,19 @@ def _next_class(images: LabelledImages, target: int) -> int:
             f"the search images are all of class {target}: give images of other classes too"
         )
     return next((label for label in present if label > target), present[0])
+
+
+def check_images(
+    search: ImagesAndLabels, held_out: ImagesAndLabels, areas: Sequence[float]
+) -> tuple[LabelledImages, LabelledImages]:
+    """The images of a survey; an error if they differ in shape, or have no pixel at an area."""
+    search = LabelledImages.of(search, argument="search images")
+    held_out = LabelledImages.of(held_out, argument="held-out images")
+    if search.shape != held_out.shape:
+        raise ValueError(
+            "search images and held-out images must have the same shape (C, H, W), got "
+            f"{search.shape} and {held_out.shape}"
+        )
+    for area in areas:
+        pixels_kept(area, search.shape[1:])
+    return search, held_out

@@ -1,13 +1,12 @@
 """The first look: a cheap search of all units, to find those that are worth a full one."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 from captum_classpattern.images import LabelledImages
-from captum_classpattern.optimization import Swap
 from captum_classpattern.optimization.pool import LEAST_BUDGET, most_canvases
-from captum_classpattern.surveys.search import CONTROL_IMAGES
+from captum_classpattern.surveys.search import CONTROL_IMAGES, SurveySettings
 from captum_classpattern.surveys.store import Store
 from captum_classpattern.sweeps.folder import SweepFolder
 from captum_classpattern.sweeps.sources import ModelSource
@@ -16,35 +15,32 @@ CHEAPER = 10  # times fewer passes
 SCORED_ON = 300  # held-out images: its scores are for the table alone
 
 
-def cheap(options: Mapping[str, Any]) -> dict[str, Any]:
+def cheap(settings: SurveySettings) -> SurveySettings:
     """The settings of a first look: the first area alone, a tenth of the passes, and as many
     canvases as these can make use of."""
-    budget = max(LEAST_BUDGET, (options["budget"] or Swap.pool_budget) // CHEAPER)
+    budget = max(LEAST_BUDGET, settings.passes // CHEAPER)
     most = most_canvases(budget)
-    cheaper: dict[str, Any] = {
-        "areas": [*options["areas"]][:1],
-        "canvases": {kind: min(n, most) for kind, n in options["canvases"].items()},
-    }
-    if options["n_steps"] is None:
-        cheaper["budget"] = budget
-    else:
-        cheaper["n_steps"] = max(1, options["n_steps"] // 4)
-    return {**options, **cheaper}
+    canvases = {kind: min(n, most) for kind, n in settings.canvases.items()}
+    first = replace(settings, areas=settings.areas[:1], canvases=canvases)
+    if settings.n_steps is None:
+        return replace(first, budget=budget)
+    return replace(first, n_steps=max(1, settings.n_steps // 4))
 
 
-def search_cost(options: Mapping[str, Any]) -> float:
+def search_cost(settings: SurveySettings) -> float:
     """What the search of a unit costs, to compare settings of one sweep: about its passes, or its
     rounds."""
-    areas = len(options["areas"])
-    if options["n_steps"] is None:
-        return float(areas * len(options["canvases"]) * (options["budget"] or Swap.pool_budget))
-    return float(areas * sum(options["canvases"].values()) * options["n_steps"])
+    if settings.n_steps is None:
+        each = float(len(settings.canvases) * settings.passes)
+    else:
+        each = float(sum(settings.canvases.values()) * settings.n_steps)
+    return len(settings.areas) * each
 
 
-def scoring_cost(options: Mapping[str, Any], held_out: LabelledImages) -> float:
+def scoring_cost(settings: SurveySettings, held_out: LabelledImages) -> float:
     """What the scoring of a unit costs: about the images that its patterns are stamped on."""
     n = len(held_out)
-    patterns = len(options["areas"]) * len(options["canvases"])
+    patterns = len(settings.areas) * len(settings.canvases)
     return float(patterns * (n + 2 * min(n, CONTROL_IMAGES)))
 
 

@@ -7,14 +7,14 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from captum_classpattern._validation import check_count, check_positive, is_whole
 from captum_classpattern.attribution import versions
 from captum_classpattern.class_names import ClassNames
 from captum_classpattern.fingerprints import hash_of_images
 from captum_classpattern.images import ImagesAndLabels, LabelledImages
-from captum_classpattern.surveys.results import AREAS, CANVASES, check_images, check_settings
+from captum_classpattern.surveys.results import AREAS, CANVASES
+from captum_classpattern.surveys.search import SurveySettings, check_images
 from captum_classpattern.surveys.store import VERSION
 from captum_classpattern.sweeps.engines import ENGINES, Work, import_ray, run_locally, run_on_ray
 from captum_classpattern.sweeps.first_look import (
@@ -134,29 +134,28 @@ def sweep(
         5   new      2  white   0.1
     """
     sources = read_models(models)
-    options: dict[str, Any] = {
-        "canvases": dict(canvases),
-        "areas": areas,
-        "budget": budget,
-        "n_steps": n_steps,
-        "max_seconds": max_seconds,
-        "seed": seed,
-        "precision": precision,
-        "internal_batch_size": internal_batch_size,
-    }
-    _, options["areas"] = check_settings(**options)
+    settings = SurveySettings(
+        canvases=canvases,
+        areas=areas,
+        budget=budget,
+        n_steps=n_steps,
+        max_seconds=max_seconds,
+        seed=seed,
+        precision=precision,
+        internal_batch_size=internal_batch_size,
+    )
     check_count("threads", threads)
     if not 0 < keep <= 1:
         raise ValueError(f"`keep` must be a share above 0 and up to 1, got {keep!r}")
     run_units = _find_engine(engine, address, workers, threads, gpus_per_task)
-    search, held_out = check_images(search, held_out, options["areas"])
+    search, held_out = check_images(search, held_out, settings.areas)
     targets = _find_classes(classes, search)
     task = SurveyWork(
         Path(folder),
         search,
         held_out,
         targets,
-        options,
+        settings,
         threads,
         "cuda" if device is None and gpus_per_task else device,
     )
@@ -233,7 +232,7 @@ def _begin(files: SweepFolder, task: SurveyWork, sources: Sequence[ModelSource])
     settings = {
         "search_images": hash_of_images(task.search),
         "held_out_images": hash_of_images(task.held_out),
-        **{key: value for key, value in task.options.items() if key != "internal_batch_size"},
+        **task.settings.as_manifest(),
         "threads": task.threads,
         VERSION: versions()[VERSION],
     }
@@ -244,14 +243,14 @@ def _look(
     task: SurveyWork, sources: Sequence[ModelSource], run_units: Engine, keep: float, show: bool
 ) -> set[tuple[str, int]]:
     """Searches all units cheaply; returns those that are worth a full search."""
-    options, held_out = cheap(task.options), task.held_out
+    quick, held_out = cheap(task.settings), task.held_out
     if held_out.labels is not None:
         held_out = held_out.stratified_sample(SCORED_ON)
-    look = replace(task, folder=task.folder / FIRST_LOOK, held_out=held_out, options=options)
+    look = replace(task, folder=task.folder / FIRST_LOOK, held_out=held_out, settings=quick)
     files = SweepFolder(look.folder)
     _begin(files, look, sources)
-    searching = search_cost(task.options) / search_cost(options)  # times as much
-    scoring = scoring_cost(task.options, task.held_out) / scoring_cost(options, held_out)
+    searching = search_cost(task.settings) / search_cost(quick)  # times as much
+    scoring = scoring_cost(task.settings, task.held_out) / scoring_cost(quick, held_out)
     count = len(sources) * len(task.classes)
 
     def forecast(progress: Progress) -> str:

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import torch
 
@@ -16,8 +15,7 @@ from captum_classpattern._validation import ArgumentTypeError, summary_of
 from captum_classpattern.class_names import ClassNames
 from captum_classpattern.classifier import Classifier, preserve_state
 from captum_classpattern.images import LabelledImages, ensure_labels
-from captum_classpattern.surveys.results import plan_search
-from captum_classpattern.surveys.search import SurveySearch
+from captum_classpattern.surveys.search import SurveySearch, SurveySettings
 from captum_classpattern.surveys.store import Store
 from captum_classpattern.sweeps.folder import findings_file
 from captum_classpattern.sweeps.sources import ModelSource
@@ -54,7 +52,7 @@ class SurveyWork:
         search (LabelledImages): The images to search with.
         held_out (LabelledImages): The images to score on.
         classes (list[int]): The classes of the sweep.
-        options (dict): The settings of each search, as :func:`survey` takes them.
+        settings (SurveySettings): How each class is searched.
         threads (int): Threads of a unit. Default: 1.
         device (str, optional): Where models are moved to. Default: None (they stay).
         chosen (Collection[tuple[str, int]], optional): The models and classes that are searched.
@@ -65,7 +63,7 @@ class SurveyWork:
     search: LabelledImages
     held_out: LabelledImages
     classes: list[int]
-    options: dict[str, Any]
+    settings: SurveySettings
     threads: int = 1
     device: str | None = None
     chosen: Collection[tuple[str, int]] | None = None
@@ -117,12 +115,12 @@ class OpenedModel:
     @classmethod
     def of(cls, source: ModelSource, work: SurveyWork) -> "OpenedModel":
         model = with_names(source.open(work.device), work.search)
-        task = plan_search(model, work.search, work.held_out, classes_together=1, **work.options)
+        task = SurveySearch.of(model, work.search, work.held_out, work.settings)
         task.classes = [target for target in work.wanted(source) if target < task.n_classes]
-        store = Store(work.folder / source.folder, task.settings)
+        store = Store(work.folder / source.folder, task.depends_on)
         if not {*task.classes} <= {*store.summary.get("classes", ())} or not store.summary:
             store.write_summary({**task.info, "seconds": store.summary.get("seconds", 0.0)})
-        with preserve_state(model, task.seed):  # predicted once, not for each class
+        with preserve_state(model, work.settings.seed):  # predicted once, not for each class
             task.search = ensure_labels(model, task.search)
         return cls(task, store)
 

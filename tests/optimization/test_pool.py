@@ -440,7 +440,7 @@ def test_each_pattern_of_a_pool_is_that_of_one_of_its_entrants_alone(drawn):
 def mask_of(canvas, stream, kwargs):
     """The mask of one canvas that meets one stream of baselines."""
     fit, _ = split_for_judging(FEW, kwargs["seed"])
-    chosen = SearchSettings(area=0.2, precision="full", **kwargs)
+    chosen = SearchSettings(areas=[0.2], precision="full", **kwargs)
     search = begin_search(CONV_NET, canvas[None], [stream], fit, chosen)
     search.finish()
     return search.masks[0]

@@ -20,6 +20,9 @@ WHOLE = "must be a whole number from 1, got"
         ({"n_steps": -3}, f"`n_steps` {WHOLE} -3"),
         ({"n_steps": "5"}, f"`n_steps` {WHOLE} '5'"),
         ({"budget": 0}, f"`budget` {WHOLE} 0"),
+        ({"keep": 1.5}, rf"`keep` {WHOLE} 1\.5"),
+        ({"areas": []}, r"`areas` must hold at least one area, as in \[0\.05\], got \[\]"),
+        ({"areas": 0.1}, r"`areas` must hold at least one area, as in \[0\.05\], got 0\.1"),
         ({"max_seconds": 0}, "`max_seconds` must be a number above 0, got 0"),
         ({"max_seconds": "1"}, "`max_seconds` must be a number above 0, got '1'"),
         ({"max_seconds": np.nan}, "`max_seconds` must be a number above 0, got nan"),
@@ -84,6 +87,14 @@ def test_the_ends_of_the_ranges_are_valid(kwargs):
     assert SearchSettings(seed=2**63 - 1, n_steps=1).seed == 2**63 - 1
 
 
+def test_areas_are_distinct_floats_and_the_largest_is_searched_first():
+    settings = SearchSettings(areas=[np.float32(0.25), 0.5, 0.25])
+    assert settings.areas == (0.25, 0.5)
+    assert settings.area == settings.as_dict()["area"] == 0.5
+    assert settings.as_dict()["areas"] == [0.25, 0.5]
+    assert "areas" not in SearchSettings(areas=[0.5, 0.5]).as_dict()
+
+
 def test_the_first_of_several_errors_is_named():
     with pytest.raises(ValueError, match="solver must"):
         SearchSettings(solver="adam", precision="half", seed=-1)
@@ -92,7 +103,7 @@ def test_the_first_of_several_errors_is_named():
 @pytest.mark.parametrize("seed", [np.int64(4), np.uint8(4), 4])
 def test_numpys_numbers_become_plain(seed):
     loop = PaperLoop(np.uint8(2), np.int32(3), np.float64(0.5), np.float32(0.125))
-    settings = SearchSettings(loop, np.float32(0.25), np.int64(7), seed).as_dict()
+    settings = SearchSettings(loop, [np.float32(0.25)], np.int64(7), seed).as_dict()
     assert json.loads(json.dumps(settings)) == settings
     assert settings == {
         "solver": "paper",

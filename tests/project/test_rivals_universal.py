@@ -187,7 +187,7 @@ def test_what_is_refused():
             search(net, SEARCH, 2, labels=[2] * 60)
     with pytest.raises(
         ValueError,
-        match="passes must be at least 166, got 165: 150 to choose among 25 places, and one step "
+        match="`passes` must be at least 166, got 165: 150 to choose among 25 places, and one step "
         "of 16",
     ):
         universal_patch(net, SEARCH, 1, labels=LABELS, area=4 / 36, passes=165)

@@ -35,7 +35,13 @@ def setting():
     with torch.no_grad():
         net[1].weight.mul_(3)
     labels = torch.arange(60) % 3
-    found = survey(net, (search, labels), (held_out, labels), areas=(0.2, 0.1), n_steps=15, seed=3)
+    found = survey(
+        *(net, (search, labels), (held_out, labels)),
+        canvases={"positive": 32, "white": 1},
+        areas=(0.2, 0.1),
+        n_steps=15,
+        seed=3,
+    )
     return net, search, held_out, labels, found.findings
 
 
@@ -196,13 +202,13 @@ def test_too_few_search_images_to_judge_by_are_named(setting):
 @pytest.fixture
 def searches(monkeypatch):
     """The targets, the areas and the seed of each search."""
-    noted, original = [], ClassPattern.search_areas
+    noted, original = [], ClassPattern.search_with
 
-    def search_areas(self, canvases, targets, areas, **settings):
-        noted.append((targets, areas, settings["seed"]))
-        return original(self, canvases, targets, areas, **settings)
+    def search_with(self, settings, canvases, targets):
+        noted.append((targets, settings.areas, settings.seed))
+        return original(self, settings, canvases, targets)
 
-    monkeypatch.setattr(ClassPattern, "search_areas", search_areas)
+    monkeypatch.setattr(ClassPattern, "search_with", search_with)
     return noted
 
 

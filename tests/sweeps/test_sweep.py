@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import matplotlib
 import numpy as np
@@ -22,7 +23,7 @@ import captum_classpattern as cp
 from captum_classpattern import LabelledImages, Sweep, sweep
 from captum_classpattern.class_names import placeholders
 from captum_classpattern.surveys import Survey, survey
-from captum_classpattern.surveys.search import SurveySearch
+from captum_classpattern.surveys.search import SurveySearch, SurveySettings
 from captum_classpattern.sweeps.first_look import cheap, choose
 from captum_classpattern.sweeps.folder import SweepFolder
 from captum_classpattern.sweeps.progress import Progress
@@ -441,16 +442,14 @@ def test_what_it_costs_is_said_after_three_units_that_were_found(tmp_path, capsy
 
 
 def test_a_first_look_is_cheap():
-    full = {"canvases": {"positive": 32, "white": 1}, "areas": [0.05, 0.01], "n_steps": None}
-    look = cheap({**full, "budget": None, "seed": 3})
-    assert look == {
-        "canvases": {"positive": 3, "white": 1},
-        "areas": [0.05],
-        "n_steps": None,
-        "budget": 700,
-        "seed": 3,
-    }
-    assert cheap({**full, "budget": 500})["budget"] == 430  # the least that a search takes
+    full = SurveySettings(canvases={"positive": 32, "white": 1}, areas=[0.05, 0.01], seed=3)
+    canvases = {"positive": 3, "white": 1}
+    assert cheap(full) == SurveySettings(canvases=canvases, areas=[0.05], budget=700, seed=3)
+    assert cheap(replace(full, budget=500)).budget == 430  # the least that a search takes
+    assert (cheap(replace(full, n_steps=8)).n_steps, cheap(replace(full, n_steps=8)).budget) == (
+        2,
+        None,
+    )
 
 
 def test_the_best_share_is_chosen_by_search_images_alone(swept):

@@ -16,7 +16,7 @@ from surveyed import finding
 from captum_classpattern import Pattern
 from captum_classpattern.scores.power import power_of
 from captum_classpattern.surveys import Survey
-from captum_classpattern.surveys.search import SurveySearch
+from captum_classpattern.surveys.search import SurveySearch, SurveySettings
 from captum_classpattern.visualization import html
 from captum_classpattern.visualization.drawing import on_neutral
 from captum_classpattern.visualization.patterns import StampedImages
@@ -214,7 +214,8 @@ def test_a_survey_names_its_model_if_that_is_known():
 
 def test_an_unfinished_survey_is_not_searched_for_it(monkeypatch):
     class Search:
-        classes, canvases, areas = (0, 1), ("white",), (0.05, 0.01)
+        classes = (0, 1)
+        settings = SurveySettings(canvases={"white": 1}, areas=(0.05, 0.01))
         provenance = MappingProxyType({"source": "pets.pt"})
 
         def find(self, missing):
