@@ -70,9 +70,9 @@ class InvarianceProfile:
         return next(iter(self.curves.values()))
 
     def table(self) -> Any:
-        """A row for each transform and value: the power, its controls, their Wilson 95 % intervals,
-        and ``kept``, the share of the power that stays (:meth:`InvarianceCurve.kept`). A pandas
-        DataFrame if pandas is installed, else a list of dicts."""
+        """A pandas DataFrame with a row for each transform and value: the power, its controls,
+        their Wilson 95 % intervals, and ``kept``, the share of the power that stays
+        (:meth:`InvarianceCurve.kept`)."""
         return as_table(
             [
                 {
@@ -94,9 +94,9 @@ class InvarianceProfile:
         )
 
     def ranges(self) -> Any:
-        """A row for each transform: the range over which at least half of the power stays
-        (:attr:`InvarianceCurve.half_power_range`), and whether its ends are open. All of these are
-        None if the power at rest does not beat its controls."""
+        """A pandas DataFrame with a row for each transform: the range over which at least half of
+        the power stays (:attr:`InvarianceCurve.half_power_range`), and whether its ends are open.
+        All of these are None if the power at rest does not beat its controls."""
         ends = ("low", "high", "width", "open_low", "open_high")
         return as_table(
             [

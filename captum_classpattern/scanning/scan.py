@@ -115,8 +115,8 @@ class Scan(Shown):
         return self.profile.patterns[self.profile.enough_pixels(target), target]
 
     def table(self) -> Any:
-        """A row for each class, the most suspicious first: its powers, its excess over the
-        references, and their range. A pandas DataFrame if pandas is installed, else rows."""
+        """A pandas DataFrame with a row for each class, the most suspicious first: its powers, its
+        excess over the references, and their range."""
         profiles = self.references.profiles.values()
         rows = []
         for target in self.test.order:

@@ -86,9 +86,8 @@ class PredictivePower:
         The numbers as one row, to put the rows of several powers together.
 
         Returns:
-            *pandas.DataFrame* or *list[dict]*: A DataFrame if pandas is installed. The columns are
-            ``power`` with the ends of its 95 % interval (``power_low``, ``power_high``), the number
-            of ``images``, and ``no_pattern``.
+            *pandas.DataFrame*: The columns are ``power`` with the ends of its 95 % interval
+            (``power_low``, ``power_high``), the number of ``images``, and ``no_pattern``.
         """
         return as_table([self.as_columns()])
 
