@@ -21,14 +21,16 @@ from captum_classpattern.classifier import (
     preserve_state,
 )
 from captum_classpattern.images import Images, LabelledImages, Labels
-from captum_classpattern.invariance.curves import InvarianceCurve, InvariancePoint
+from captum_classpattern.invariance.curves import InvarianceCurve
 from captum_classpattern.invariance.transforms import Transform, known_transforms
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.scores.intervals import Interval, wilson
+from captum_classpattern.scores.intervals import Interval
 from captum_classpattern.scores.power import (
     ENOUGH_IMAGES,
     PredictivePower,
+    Scores,
     images_to_score,
+    power_of,
     random_pixels,
 )
 from captum_classpattern.scores.tables import as_table
@@ -55,19 +57,15 @@ class InvarianceProfile:
     curves: dict[str, InvarianceCurve]
 
     @property
+    def scores(self) -> Scores:
+        """The power and its controls where nothing is changed."""
+        return next(iter(self.curves.values())).at_rest
+
+    @property
     def power(self) -> PredictivePower:
         """The power where nothing is changed, as :func:`~captum_classpattern.predictive_power`
         measures it."""
-        return self._any_curve.at_rest.power
-
-    @property
-    def random_pixels(self) -> PredictivePower:
-        """The power of as many random pixels of the same canvas, where nothing is changed."""
-        return self._any_curve.at_rest.random_pixels
-
-    @property
-    def _any_curve(self) -> InvarianceCurve:
-        return next(iter(self.curves.values()))
+        return self.scores.power
 
     def table(self) -> Any:
         """A pandas DataFrame with a row for each transform and value: the power, its controls,
@@ -78,18 +76,16 @@ class InvarianceProfile:
                 {
                     "transform": name,
                     "of": curve.transform.of,
-                    "value": point.value,
+                    "value": value,
                     "unit": curve.transform.unit,
-                    **_with_interval("power", point.power.value, point.power.interval),
-                    **_with_interval(
-                        "random_pixels", point.random_pixels.value, point.random_pixels.interval
-                    ),
-                    **_with_interval("no_pattern", point.no_pattern, point.no_pattern_interval),
-                    "kept": curve.kept(point),
-                    "images": point.power.n,
+                    **_with_interval("power", scores.power.value, scores.power.interval),
+                    **_control_columns(scores, "random pixels"),
+                    **_control_columns(scores, "no pattern"),
+                    "kept": curve.kept(value),
+                    "images": scores.power.n,
                 }
                 for name, curve in self.curves.items()
-                for point in curve.points
+                for value, scores in curve.points.items()
             ]
         )
 
@@ -185,15 +181,20 @@ def _with_interval(name: str, value: float, interval: Interval) -> dict[str, flo
     return {name: value, f"{name}_low": low, f"{name}_high": high}
 
 
+def _control_columns(scores: Scores, control: str) -> dict[str, float]:
+    share, interval = scores.controls[control], scores.interval_of(control)
+    return _with_interval(control.replace(" ", "_"), share, interval)
+
+
 def _panel(curve: InvarianceCurve) -> "Panel":
     """What a figure shows of a curve."""
     half, beats = curve.half_power_range, curve.at_rest.beats_controls
     lines: dict[str, list[tuple[float, float, float, float]]] = {name: [] for name in LINES}
-    for p in curve.points:
-        lines["pattern"].append((p.value, p.power.value, *p.power.interval))
-        random = p.random_pixels
-        lines["random pixels"].append((p.value, random.value, *random.interval))
-        lines["no pattern"].append((p.value, p.no_pattern, *p.no_pattern_interval))
+    for value, scores in curve.points.items():
+        lines["pattern"].append((value, scores.power.value, *scores.power.interval))
+        for control in LINES[1:]:
+            share, interval = scores.controls[control], scores.interval_of(control)
+            lines[control].append((value, share, *interval))
     return {
         "title": curve.transform.name,
         "note": f"half stays: {half}" if beats else _why_none(curve),
@@ -267,7 +268,7 @@ def invariance_profile(
         ...     net, pattern, images, labels, ["shift", "brightness"], area=None)
         >>> profile.power.value, str(profile.curves["shift"].half_power_range)
         (1.0, '0 to 0.5')
-        >>> [point.power.value for point in profile.curves["brightness"].points][:4]
+        >>> [scores.power.value for scores in profile.curves["brightness"].points.values()][:4]
         [0.0, 0.0, 0.0, 1.0]
     """
     chosen = _chosen(transforms, pattern.canvas.shape[0])
@@ -278,7 +279,8 @@ def invariance_profile(
         hits = _count_hits(forward_func, trials, others, binary, show_progress)
     curves = {
         t.name: InvarianceCurve(
-            t, tuple(_point(t, value, hits, len(others)) for value in sorted((*t.values, t.rest)))
+            t,
+            {value: _scores(t, value, hits, len(others)) for value in sorted((*t.values, t.rest))},
         )
         for t in chosen
     }
@@ -397,11 +399,8 @@ def _count_hits(
     }
 
 
-def _point(transform: Transform, value: float, hits: Hits, n: int) -> InvariancePoint:
+def _scores(transform: Transform, value: float, hits: Hits, n: int) -> Scores:
     key = UNCHANGED if value == transform.rest else (transform.name, value)
     found = {**hits[UNCHANGED], **hits[key]}  # no pattern is unchanged if only patterns change
-    power, random = (
-        PredictivePower(found[what] / n, wilson(round(found[what]), n), n, found["no pattern"] / n)
-        for what in ("pattern", "random pixels")
-    )
-    return InvariancePoint(value, power, random)
+    power = power_of(found["pattern"], n, found["no pattern"])
+    return Scores(power, found["random pixels"] / n)
