@@ -253,7 +253,7 @@ class ReferenceSet:
         if names is None or sorted(names) != sorted(class_names) or list(names) == [*class_names]:
             return self
         order = [list(names).index(name) for name in class_names]
-        profiles = {name: _reordered(each, order) for name, each in self.profiles.items()}
+        profiles = {name: each.in_order(order) for name, each in self.profiles.items()}
         return replace(self, profiles=profiles, class_names=list(class_names))
 
 
@@ -277,18 +277,6 @@ def names_of(model: Classifier, images: LabelledImages, n_classes: int) -> list[
     of_images = dict(enumerate(images.class_names or ()))
     names = [name_of(model, y) or of_images.get(y) for y in range(n_classes)]
     return None if None in names else [str(name) for name in names]
-
-
-def _reordered(profile: Profile, order: Sequence[int]) -> Profile:
-    def chosen(values: Sequence[Any]) -> list[Any]:
-        return [values[y] for y in order]
-
-    return replace(
-        profile,
-        powers={size: chosen(values) for size, values in profile.powers.items()},
-        others={name: chosen(values) for name, values in profile.others.items()},
-        judged=chosen(profile.judged),
-    )
 
 
 def _check_profile(profile: Profile, references: ReferenceSet, name: str) -> None:

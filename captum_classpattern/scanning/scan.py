@@ -117,20 +117,17 @@ class Scan(Shown):
     def table(self) -> Any:
         """A pandas DataFrame with a row for each class, the most suspicious first: its powers, its
         excess over the references, and their range."""
-        profiles = self.references.profiles.values()
+        sizes, scored = ([str(size) for size in sorted(each)] for each in (SIZES, SCORED))
         rows = []
         for target in self.test.order:
+            powers = self.profile.powers_of(target)
+            usual = [each.powers_of(target) for each in self.references.profiles.values()]
             row = {"class": target, "name": self.class_names[target]}
-            row |= {f"power_{size}": self.profile.powers[size][target] for size in sorted(SIZES)}
-            row |= {f"power_{name}": each[target] for name, each in self.profile.others.items()}
+            row |= {f"power_{name}": powers[name] for name in (*sizes, *self._others)}
             row["excess"] = float(self.test.excess[target])
-            usual = {f"{k}": [p.powers[k][target] for p in profiles] for k in sorted(SCORED)}
-            usual |= {name: [p.others[name][target] for p in profiles] for name in self._others}
-            for name, powers in usual.items():
-                row |= {
-                    f"references_{name}_low": min(powers),
-                    f"references_{name}_high": max(powers),
-                }
+            for name in (*scored, *self._others):
+                row[f"references_{name}_low"] = min(each[name] for each in usual)
+                row[f"references_{name}_high"] = max(each[name] for each in usual)
             rows.append(row)
         return as_table(rows)
 
@@ -156,10 +153,7 @@ class Scan(Shown):
                 {
                     "class": target,
                     "name": name,
-                    "powers": {
-                        **{str(size): self.profile.powers[size][target] for size in SIZES},
-                        **{name: each[target] for name, each in self.profile.others.items()},
-                    },
+                    "powers": self.profile.powers_of(target),
                     "excess": float(self.test.excess[target]),
                 }
                 for target, name in enumerate(self.class_names)
