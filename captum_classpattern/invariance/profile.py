@@ -24,7 +24,6 @@ from captum_classpattern.images import Images, LabelledImages, Labels
 from captum_classpattern.invariance.curves import InvarianceCurve
 from captum_classpattern.invariance.transforms import Transform, known_transforms
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.scores.intervals import Interval
 from captum_classpattern.scores.power import (
     ENOUGH_IMAGES,
     PredictivePower,
@@ -39,9 +38,8 @@ if TYPE_CHECKING:
     from captum_classpattern.visualization.profiles import Panel
 
 DRAWS = 3  # of random pixels
-LINES = ("pattern", "random pixels", "no pattern")  # of a figure
+LINES = ("pattern", "random pixels", "no pattern")  # what is measured, and drawn as a line
 WHAT = {"pattern": "pattern", "canvas": "pattern's pixels", "image": "stamped images"}
-UNCHANGED = ("", 0.0)  # the transform and the value of what no transform changes
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -78,9 +76,7 @@ class InvarianceProfile:
                     "of": curve.transform.of,
                     "value": value,
                     "unit": curve.transform.unit,
-                    **_with_interval("power", scores.power.value, scores.power.interval),
-                    **_control_columns(scores, "random pixels"),
-                    **_control_columns(scores, "no pattern"),
+                    **_columns(scores),
                     "kept": curve.kept(value),
                     "images": scores.power.n,
                 }
@@ -176,14 +172,14 @@ def _why_none(curve: InvarianceCurve) -> str:
     return f"under {ENOUGH_IMAGES} images" if few else "not above its controls"
 
 
-def _with_interval(name: str, value: float, interval: Interval) -> dict[str, float]:
-    low, high = interval
-    return {name: value, f"{name}_low": low, f"{name}_high": high}
-
-
-def _control_columns(scores: Scores, control: str) -> dict[str, float]:
-    share, interval = scores.controls[control], scores.interval_of(control)
-    return _with_interval(control.replace(" ", "_"), share, interval)
+def _columns(scores: Scores) -> dict[str, float]:
+    """The power and its controls, each with the ends of its interval."""
+    measured = scores.with_intervals
+    return {
+        f"{name}{end}": number
+        for what, name in zip(LINES, ("power", "random_pixels", "no_pattern"))
+        for end, number in zip(("", "_low", "_high"), measured[what])
+    }
 
 
 def _panel(curve: InvarianceCurve) -> "Panel":
@@ -191,10 +187,8 @@ def _panel(curve: InvarianceCurve) -> "Panel":
     half, beats = curve.half_power_range, curve.at_rest.beats_controls
     lines: dict[str, list[tuple[float, float, float, float]]] = {name: [] for name in LINES}
     for value, scores in curve.points.items():
-        lines["pattern"].append((value, scores.power.value, *scores.power.interval))
-        for control in LINES[1:]:
-            share, interval = scores.controls[control], scores.interval_of(control)
-            lines[control].append((value, share, *interval))
+        for name in LINES:
+            lines[name].append((value, *scores.with_intervals[name]))
     return {
         "title": curve.transform.name,
         "note": f"half stays: {half}" if beats else _why_none(curve),
@@ -277,11 +271,15 @@ def invariance_profile(
         binary = pattern if area is None else pattern.topk(area)
         trials = list(_trials(binary, _random_patterns(binary), chosen))
         hits = _count_hits(forward_func, trials, others, binary, show_progress)
-    curves = {
-        t.name: InvarianceCurve(
-            t,
-            {value: _scores(t, value, hits, len(others)) for value in sorted((*t.values, t.rest))},
+
+    def scores(transform: Transform, value: float) -> Scores:
+        pattern, random, bare = (  # what a transform doesn't change is counted once
+            hits.get((what, transform.name, value), hits[what,]) for what in LINES
         )
+        return Scores(power_of(pattern, len(others), bare), random / len(others))
+
+    curves = {
+        t.name: InvarianceCurve(t, {v: scores(t, v) for v in sorted((*t.values, t.rest))})
         for t in chosen
     }
     return InvarianceProfile(binary, curves)
@@ -329,11 +327,11 @@ def _random_patterns(binary: Pattern) -> list[Pattern]:
 
 
 class _Trial(NamedTuple):
-    """What is stamped (None: nothing), and how the stamped images are changed."""
+    """What is stamped (None: nothing), and how the stamped images are changed. Of all trials of one
+    kind (pattern, random pixels or no pattern, and unless nothing is changed the transform's name
+    and value), the mean counts."""
 
-    transform: str
-    value: float
-    what: str
+    kind: tuple[str | float, ...]
     pattern: Pattern | None
     change: Callable[[Tensor], Tensor]
 
@@ -343,31 +341,29 @@ def _trials(
 ) -> Iterator[_Trial]:
     """Everything that is to be counted. The variants of a transform and the draws of random pixels
     are paired, so that each occurs, but not each with each."""
-    yield _Trial(*UNCHANGED, "pattern", binary, _unchanged)
-    yield _Trial(*UNCHANGED, "no pattern", None, _unchanged)
+    yield _Trial(("pattern",), binary, _unchanged)
+    yield _Trial(("no pattern",), None, _unchanged)
     for control in controls:
-        yield _Trial(*UNCHANGED, "random pixels", control, _unchanged)
+        yield _Trial(("random pixels",), control, _unchanged)
     for transform, value in ((t, value) for t in transforms for value in t.values):
-        trial = partial(_Trial, transform.name, value)
+        place = transform.name, value
         changes = [
             partial(transform.of_images, value=value, variant=variant)
             for variant in range(transform.variants)
         ]
         for variant, change in enumerate(changes):
-            yield trial("pattern", transform.of_pattern(binary, value, variant), change)
+            moved = transform.of_pattern(binary, value, variant)
+            yield _Trial(("pattern", *place), moved, change)
             if transform.of == "image":
-                yield trial("no pattern", None, change)
+                yield _Trial(("no pattern", *place), None, change)
         for i in range(max(transform.variants, len(controls))):
             variant, control = i % transform.variants, controls[i % len(controls)]
-            changed = transform.of_pattern(control, value, variant)
-            yield trial("random pixels", changed, changes[variant])
+            moved = transform.of_pattern(control, value, variant)
+            yield _Trial(("random pixels", *place), moved, changes[variant])
 
 
 def _unchanged(images: Tensor) -> Tensor:
     return images
-
-
-Hits = dict[tuple[str, float], dict[str, float]]  # by transform and value, then by what is stamped
 
 
 def _count_hits(
@@ -376,9 +372,9 @@ def _count_hits(
     source: LabelledImages,
     pattern: Pattern,
     show_progress: bool,
-) -> Hits:
-    """How many images become the pattern's class, on average over the trials of the same kind.
-    Each batch of images is loaded once."""
+) -> dict[tuple[str | float, ...], float]:
+    """How many images become the pattern's class, on average over the trials of each kind. Each
+    batch of images is loaded once."""
     device, dtype = device_and_dtype(forward_func, pattern.canvas)
     counts = torch.zeros(len(trials), dtype=torch.int64, device=device)
     bar = tqdm(desc="profile", total=len(trials) * len(source), disable=not show_progress)
@@ -390,17 +386,7 @@ def _count_hits(
                 predicted = predict(forward_func, trial.change(stamped))
                 counts[i] += (predicted == pattern.target).sum()
                 bar.update(len(images))
-    by_kind: dict[tuple[str, float], dict[str, list[int]]] = {}
+    hits: dict[tuple[str | float, ...], list[int]] = {}
     for trial, count in zip(trials, counts.tolist()):
-        kinds = by_kind.setdefault((trial.transform, trial.value), {})
-        kinds.setdefault(trial.what, []).append(count)
-    return {
-        key: {what: fmean(found) for what, found in kinds.items()} for key, kinds in by_kind.items()
-    }
-
-
-def _scores(transform: Transform, value: float, hits: Hits, n: int) -> Scores:
-    key = UNCHANGED if value == transform.rest else (transform.name, value)
-    found = {**hits[UNCHANGED], **hits[key]}  # no pattern is unchanged if only patterns change
-    power = power_of(found["pattern"], n, found["no pattern"])
-    return Scores(power, found["random pixels"] / n)
+        hits.setdefault(trial.kind, []).append(count)
+    return {kind: fmean(of_kind) for kind, of_kind in hits.items()}

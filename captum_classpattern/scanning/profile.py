@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -27,6 +26,7 @@ from captum_classpattern.optimization.holdout import split_for_judging
 from captum_classpattern.optimization.solvers.learned import Learned
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scanning import families
+from captum_classpattern.scanning.decision import ClassScores
 from captum_classpattern.scanning.store import Store
 
 SIZES = (25, 16, 10, 6, 3)  # pixels, searched in this order
@@ -46,8 +46,6 @@ SETTINGS = {  # of all searches: with others, "statistic" counts up, and referen
     "families": families.SETTINGS,
     "solver": {key: value for key, value in asdict(Learned()).items() if key != "grid"},
 }
-
-Scores = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -121,7 +119,7 @@ class Profile:
         best = max(self.powers[size][target] for size in SCORED)
         return min(size for size in SCORED if self.powers[size][target] >= MOST * best)
 
-    def scores(self, family: str = PATCHES) -> Scores:
+    def scores(self, family: str = PATCHES) -> ClassScores:
         """Of each class the mean logit of its powers with few pixels, or the logit of its power in
         another family, (K,)."""
         patches = family == PATCHES
@@ -129,11 +127,6 @@ class Profile:
         judged = np.array(self.judged)
         smoothed = (np.array(found) * judged + 0.5) / (judged + 1)
         return np.asarray(np.log(smoothed / (1 - smoothed)).mean(0))
-
-    @property
-    def families(self) -> tuple[str, ...]:
-        """What was searched, patches first."""
-        return (PATCHES, *self.others)
 
 
 def measure(

@@ -14,12 +14,12 @@ from captum_classpattern.classifier import Classifier
 from captum_classpattern.fingerprints import hash_of_model
 from captum_classpattern.images import Images, LabelledImages, Labels
 from captum_classpattern.pattern import combined_hash
+from captum_classpattern.scanning.decision import ClassScores
 from captum_classpattern.scanning.families import check_families
 from captum_classpattern.scanning.profile import (
     PATCHES,
     SETTINGS,
     Profile,
-    Scores,
     count_classes,
     measure,
 )
@@ -110,15 +110,9 @@ class ReferenceSet:
 
         Args:
             name (str): The model's name in the set. One of the same name is replaced.
-            model (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
             images (LabelledImages, Tensor, Dataset or DataLoader): Images of all classes, the same
                 for all models of the set.
-            labels (Tensor or Sequence[int], optional): Their classes. Default: None (those that
-                come with the images, else the classifier's predictions).
-            seed (int): Seed of the searches. Default: 0.
-            precision (str): As in :meth:`ClassPattern.search`. Default: "auto".
-            internal_batch_size (int, optional): As in :meth:`ClassPattern.search`. Default: None.
-            show_progress (bool): Draws progress bars. Default: False.
+            model, labels, seed, precision, internal_batch_size, show_progress: As in :func:`scan`.
 
         Raises:
             ValueError: If the model has another number of classes than the set, the same weights as
@@ -207,7 +201,7 @@ class ReferenceSet:
         }
         write_atomically(Path(path), (json.dumps(data, indent=1) + "\n").encode())
 
-    def scores(self, family: str = PATCHES) -> Scores:
+    def scores(self, family: str = PATCHES) -> ClassScores:
         """The scores of the models' classes, (n, K), of patches or of another family."""
         scores = [profile.scores(family) for profile in self.profiles.values()]
         return np.array(scores).reshape(len(scores), self.n_classes)

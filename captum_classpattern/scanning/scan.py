@@ -333,11 +333,10 @@ def scan(
         show_progress=show_progress,
     )
     names = names_of(model, source, known.n_classes)
-    notes = _notes(profile, source, known, names, known.name_of(profile.model))
+    notes = _notes(profile, source, known, names)
     if names is not None:
         known = known.in_order(names)
-    names = names or placeholders(known.n_classes)
-    found = judge(profile, known, alpha, names, notes)
+    found = judge(profile, known, alpha, names or placeholders(known.n_classes), notes)
     return replace(found, source=provenance_of(model).get("source"))
 
 
@@ -355,7 +354,7 @@ def judge(
     """
     tests = {
         family: conformal_test(profile.scores(family), references.scores(family))
-        for family in profile.families
+        for family in (PATCHES, *profile.others)
     }
     concern = _concern(profile, references)
     concerns = {family: concern or _other_kind(test) for family, test in tests.items()}
@@ -462,7 +461,6 @@ def _notes(
     images: LabelledImages,
     references: ReferenceSet,
     class_names: Sequence[str] | None,
-    twin: str | None,
 ) -> list[str]:
     """What else a user should know about the comparison."""
     notes, theirs = [], references.images
@@ -487,6 +485,6 @@ def _notes(
         notes.append(
             "Without labels, nobody knows whether the model is better than the references."
         )
-    if twin is not None:
+    if (twin := references.name_of(profile.model)) is not None:
         notes.append(f"This model is one of the references, {twin}.")
     return notes

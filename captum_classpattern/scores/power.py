@@ -156,10 +156,15 @@ class Scores:
         shares = ((share, self._images_of(name)) for name, share in self.controls.items())
         return beats(self.power, shares)
 
-    def interval_of(self, control: str) -> Interval:
-        """The Wilson 95 % interval of a control, by its name in :attr:`controls`."""
-        n = self._images_of(control)
-        return wilson(_whole(self.controls[control] * n), n)
+    @property
+    def with_intervals(self) -> dict[str, tuple[float, float, float]]:
+        """The power (``"pattern"``) and each of :attr:`controls`, all with the lower and the upper
+        end of their Wilson 95 % intervals."""
+        measured = {"pattern": (self.power.value, *self.power.interval)}
+        for name, share in self.controls.items():
+            n = self._images_of(name)
+            measured[name] = (share, *wilson(_whole(share * n), n))
+        return measured
 
     def interval_above(self, value: float, n: int) -> Interval:
         """The 95 % interval of the difference between the power and another share, of n images; see

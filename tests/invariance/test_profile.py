@@ -342,10 +342,8 @@ def test_without_a_range_the_table_has_none(net):
 def test_intervals_count_images_and_not_trials(net):
     for scores in profile_of(net, "shift").curves["shift"].points.values():
         assert scores.power.n == 120
-        measured = {"pattern": scores.power.value, **scores.controls}
-        for name, share in measured.items():
-            pattern = name == "pattern"
-            low, high = scores.power.interval if pattern else scores.interval_of(name)
+        assert list(scores.with_intervals) == ["pattern", "no pattern", "random pixels"]
+        for share, low, high in scores.with_intervals.values():
             assert low <= share <= high
             assert high - low > 0.08
 

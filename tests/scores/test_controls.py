@@ -34,7 +34,8 @@ def test_a_power_beats_its_controls_if_each_interval_is_above_0(hits, without, r
     expected = all(newcombe(hits, 150, count, n)[0] > 0 for count, n in controls)
     assert scores.beats_controls == expected
     for name, (count, n) in zip(scores.controls, controls):
-        assert scores.interval_of(name) == wilson(count, n)
+        assert scores.with_intervals[name] == (scores.controls[name], *wilson(count, n))
+    assert scores.with_intervals["pattern"] == (hits / 150, *wilson(hits, 150))
 
 
 def test_too_few_images_are_never_above():
@@ -49,8 +50,8 @@ def test_the_interval_of_a_mean_of_counts_is_that_of_the_nearest_whole_number(n)
     """Also where the share times the number of images is a rounding error below a half."""
     for half in range(1, 2 * n, 2):
         scores = Scores(power_of(half / 2, n, 0), half / 2 / n)
-        assert scores.interval_of("random pixels") == wilson(round(half / 2), n)
-        assert scores.power.interval == scores.interval_of("random pixels")
+        assert scores.power.interval == wilson(round(half / 2), n)
+        assert scores.with_intervals["random pixels"] == scores.with_intervals["pattern"]
 
 
 @pytest.mark.parametrize("other", [None, 0.25])
