@@ -224,18 +224,12 @@ def invariance_profile(
     :attr:`InvarianceCurve.half_power_range`.
 
     Args:
-        forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
-        pattern (Pattern): The pattern.
-        images (LabelledImages, Tensor, Dataset or DataLoader): Held-out images, (C, H, W) each,
-            in [0, 1]. Those of the pattern's class are left out.
-        labels (Tensor or Sequence[int], optional): Their classes. Default: None (those that come
-            with the images, else the classifier's predictions).
+        forward_func, pattern, images, labels: As in :func:`predictive_power`.
         transforms (Iterable[str or Transform], optional): Names from :func:`known_transforms`, or
             your own. Default: None (all known ones that take images with this number of channels:
             hue takes colour images alone).
-        area (float, optional): Share of the pixels to keep, as in :func:`predictive_power`. None
-            uses the mask unchanged; then the random pixels are as many as have any weight.
-            Default: 0.05.
+        area (float, optional): As in :func:`predictive_power`. With None, the random pixels are as
+            many as have any weight. Default: 0.05.
         show_progress (bool): Draws a progress bar. All known transforms take about 400 forward
             passes for each image. Default: False.
 
