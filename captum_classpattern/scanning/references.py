@@ -186,15 +186,14 @@ class ReferenceSet:
 
     def save(self, path: str | Path) -> None:
         """Writes the set as JSON; a file that is there already is replaced whole or not at all."""
-        names = None if self.class_names is None else list(self.class_names)
         data = {
             "format": FORMAT,
             "n_classes": self.n_classes,
-            "class_names": names,
-            "shape": list(self.shape),
+            "class_names": self.class_names,
+            "shape": self.shape,
             "images": dict(self.images),
             "settings": dict(self.settings),
-            "also": list(self.also),
+            "also": self.also,
             "models": [
                 {"name": name, **profile.as_dict()} for name, profile in self.profiles.items()
             ],
