@@ -49,7 +49,7 @@ def rows_of(profile: InvarianceProfile, key: Key, settings: Mapping[str, Any]) -
     """A row for each transform."""
     model, target, is_trigger = key
     for name, curve in profile.curves.items():
-        half, points = curve.half_power_range, curve.points
+        half, points = curve.half_power_range, list(curve.points.values())
         yield {
             "model": model,
             "class": target,
@@ -59,11 +59,11 @@ def rows_of(profile: InvarianceProfile, key: Key, settings: Mapping[str, Any]) -
             "unit": curve.transform.unit,
             "rest": curve.transform.rest,
             "images": profile.power.n,
-            "values": [point.value for point in points],
+            "values": list(curve.points),
             "power": [point.power.value for point in points],
-            "random_pixels": [point.random_pixels.value for point in points],
-            "no_pattern": [point.no_pattern for point in points],
-            "kept": [curve.kept(point) for point in points],
+            "random_pixels": [point.random_pixels for point in points],
+            "no_pattern": [point.power.without for point in points],
+            "kept": [curve.kept(value) for value in curve.points],
             "half_power": half
             and {
                 "low": half.low,

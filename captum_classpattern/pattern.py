@@ -336,19 +336,8 @@ class AdditivePattern(Pattern):
             raise ValueError("change must lie in [-1, 1]")
 
     def perturb(self, inputs: Tensor, strength: float = 1.0) -> Tensor:
-        r"""
-        Adds the change times the mask and a strength, and clips to [0, 1].
-
-        Args:
-            inputs (Tensor): As in :meth:`Pattern.stamp`.
-            strength (float): Factor on the mask, in [0, 1]: 0 changes nothing. Default: 1.0.
-
-        Returns:
-            *Tensor*: The changed images.
-
-        Raises:
-            TypeError, ValueError: As :meth:`Pattern.perturb`.
-        """
+        """Adds the change times the mask and a strength, and clips to [0, 1]; arguments and errors
+        are those of :meth:`Pattern.perturb`."""
         mask = self._mask_for(inputs, strength)
         return (inputs + mask * self.change.to(inputs)).clamp(0, 1)
 
@@ -390,7 +379,7 @@ def combined_hash(hashes: Iterable[str]) -> str:
 def _pack(hashes: Iterable[str]) -> Tensor:
     """Hashes of images as bytes for a file, uint8 (N, 6), in order."""
     data = bytearray.fromhex("".join(sorted(hashes)))
-    return torch.tensor(list(data), dtype=torch.uint8).view(-1, HASH_BYTES)
+    return torch.frombuffer(data, dtype=torch.uint8).view(-1, HASH_BYTES)
 
 
 def _unpack(packed: Tensor) -> frozenset[str]:

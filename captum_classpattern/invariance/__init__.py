@@ -1,17 +1,12 @@
 """Under which changes of the pattern, or of the stamped image, predictive power stays."""
 
-from captum_classpattern.invariance.curves import (
-    HalfPowerRange,
-    InvarianceCurve,
-    InvariancePoint,
-)
+from captum_classpattern.invariance.curves import HalfPowerRange, InvarianceCurve
 from captum_classpattern.invariance.profile import InvarianceProfile, invariance_profile
 from captum_classpattern.invariance.transforms import Transform, known_transforms
 
 __all__ = [
     "HalfPowerRange",
     "InvarianceCurve",
-    "InvariancePoint",
     "InvarianceProfile",
     "Transform",
     "invariance_profile",

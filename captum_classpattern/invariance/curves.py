@@ -1,47 +1,11 @@
 """Predictive power along one transform, and the range over which half of it stays."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from captum_classpattern.invariance.transforms import Transform
-from captum_classpattern.scores.intervals import Interval, wilson
-from captum_classpattern.scores.power import PredictivePower, beats
-
-
-@dataclass(frozen=True)
-class InvariancePoint:
-    """
-    The predictive power at one value of a transform, next to its controls.
-
-    ``power`` is that of the pattern, ``random_pixels`` that of as many random pixels of the same
-    canvas. ``without`` of both is the rate without a pattern. All are under the same transform.
-    """
-
-    value: float
-    power: PredictivePower
-    random_pixels: PredictivePower
-
-    @property
-    def no_pattern(self) -> float:
-        """The share of the transformed images that the model classifies so without a pattern."""
-        return self.power.without
-
-    @property
-    def no_pattern_interval(self) -> Interval:
-        """Its Wilson 95 % interval."""
-        return wilson(round(self.no_pattern * self.power.n), self.power.n)
-
-    @property
-    def margin(self) -> float:
-        """How far the power is above the stronger of its two controls."""
-        return self.power.value - max(self.random_pixels.value, self.no_pattern)
-
-    @property
-    def beats_controls(self) -> bool:
-        """Whether the power is above both controls, on at least 100 images: the 95 % interval of
-        each difference (:func:`~captum_classpattern.scores.intervals.newcombe`) is above 0."""
-        controls = self.random_pixels.value, self.no_pattern
-        return beats(self.power, ((share, self.power.n) for share in controls))
+from captum_classpattern.scores.power import Scores
 
 
 @dataclass(frozen=True)
@@ -84,22 +48,27 @@ class HalfPowerRange:
 @dataclass(frozen=True)
 class InvarianceCurve:
     """
-    The predictive power along one transform: a point for each value, sorted, ``rest`` among them.
+    The predictive power along one transform.
+
+    ``points`` holds the :class:`~captum_classpattern.scores.Scores` at each value of the transform,
+    in order, ``rest`` among them: the power of the pattern, of the same number of random pixels of
+    its canvas, and the rate without a pattern, all under the same transform.
     """
 
     transform: Transform
-    points: tuple[InvariancePoint, ...]
+    points: dict[float, Scores]
 
     @property
-    def at_rest(self) -> InvariancePoint:
-        """The point where nothing changes."""
-        return next(p for p in self.points if p.value == self.transform.rest)
+    def at_rest(self) -> Scores:
+        """The scores where nothing changes."""
+        return self.points[self.transform.rest]
 
-    def kept(self, point: InvariancePoint) -> float | None:
-        """The share of the power at rest that stays at a point: the margin above the stronger
+    def kept(self, value: float) -> float | None:
+        """The share of the power at rest that stays at a value: the margin above the stronger
         control, relative to the margin at rest. It can be negative, or above 1. None if the power
         at rest does not beat its controls."""
-        return point.margin / self.at_rest.margin if self.at_rest.beats_controls else None
+        at_rest = self.at_rest
+        return self.points[value].margin / at_rest.margin if at_rest.beats_controls else None
 
     @property
     def half_power_range(self) -> HalfPowerRange | None:
@@ -114,21 +83,21 @@ class InvarianceCurve:
         the range is open on that side: it ends at the last tested value.
 
         None if the power at rest does not beat both controls
-        (:attr:`InvariancePoint.beats_controls`, which needs 100 images): then there is no power
-        that could stay.
+        (:attr:`~captum_classpattern.scores.Scores.beats_controls`, which needs 100 images): then
+        there is no power that could stay.
         """
         if not self.at_rest.beats_controls:
             return None
-        place = self.points.index(self.at_rest)
-        low, open_low = self._end(self.points[place::-1])
-        high, open_high = self._end(self.points[place:])
+        values, rest = list(self.points), self.transform.rest
+        low, open_low = self._end([value for value in reversed(values) if value <= rest])
+        high, open_high = self._end([value for value in values if value >= rest])
         return HalfPowerRange(low, high, open_low, open_high)
 
-    def _end(self, outwards: tuple[InvariancePoint, ...]) -> tuple[float, bool]:
+    def _end(self, outwards: Sequence[float]) -> tuple[float, bool]:
         """Where a side of the range ends, and whether it is open there."""
         half = self.at_rest.margin / 2
         for near, far in pairwise(outwards):
-            if far.margin < half:
-                share = (near.margin - half) / (near.margin - far.margin)
-                return near.value + share * (far.value - near.value), False
-        return outwards[-1].value, len(outwards) > 1
+            above, below = self.points[near].margin, self.points[far].margin
+            if below < half:
+                return near + (above - half) / (above - below) * (far - near), False
+        return outwards[-1], len(outwards) > 1

@@ -21,14 +21,15 @@ from captum_classpattern.classifier import (
     preserve_state,
 )
 from captum_classpattern.images import Images, LabelledImages, Labels
-from captum_classpattern.invariance.curves import InvarianceCurve, InvariancePoint
+from captum_classpattern.invariance.curves import InvarianceCurve
 from captum_classpattern.invariance.transforms import Transform, known_transforms
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.scores.intervals import Interval, wilson
 from captum_classpattern.scores.power import (
     ENOUGH_IMAGES,
     PredictivePower,
+    Scores,
     images_to_score,
+    power_of,
     random_pixels,
 )
 from captum_classpattern.scores.tables import as_table
@@ -37,9 +38,8 @@ if TYPE_CHECKING:
     from captum_classpattern.visualization.profiles import Panel
 
 DRAWS = 3  # of random pixels
-LINES = ("pattern", "random pixels", "no pattern")  # of a figure
+LINES = ("pattern", "random pixels", "no pattern")  # what is measured, and drawn as a line
 WHAT = {"pattern": "pattern", "canvas": "pattern's pixels", "image": "stamped images"}
-UNCHANGED = ("", 0.0)  # the transform and the value of what no transform changes
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -55,48 +55,40 @@ class InvarianceProfile:
     curves: dict[str, InvarianceCurve]
 
     @property
+    def scores(self) -> Scores:
+        """The power and its controls where nothing is changed."""
+        return next(iter(self.curves.values())).at_rest
+
+    @property
     def power(self) -> PredictivePower:
         """The power where nothing is changed, as :func:`~captum_classpattern.predictive_power`
         measures it."""
-        return self._any_curve.at_rest.power
-
-    @property
-    def random_pixels(self) -> PredictivePower:
-        """The power of as many random pixels of the same canvas, where nothing is changed."""
-        return self._any_curve.at_rest.random_pixels
-
-    @property
-    def _any_curve(self) -> InvarianceCurve:
-        return next(iter(self.curves.values()))
+        return self.scores.power
 
     def table(self) -> Any:
-        """A row for each transform and value: the power, its controls, their Wilson 95 % intervals,
-        and ``kept``, the share of the power that stays (:meth:`InvarianceCurve.kept`). A pandas
-        DataFrame if pandas is installed, else a list of dicts."""
+        """A pandas DataFrame with a row for each transform and value: the power, its controls,
+        their Wilson 95 % intervals, and ``kept``, the share of the power that stays
+        (:meth:`InvarianceCurve.kept`)."""
         return as_table(
             [
                 {
                     "transform": name,
                     "of": curve.transform.of,
-                    "value": point.value,
+                    "value": value,
                     "unit": curve.transform.unit,
-                    **_with_interval("power", point.power.value, point.power.interval),
-                    **_with_interval(
-                        "random_pixels", point.random_pixels.value, point.random_pixels.interval
-                    ),
-                    **_with_interval("no_pattern", point.no_pattern, point.no_pattern_interval),
-                    "kept": curve.kept(point),
-                    "images": point.power.n,
+                    **_columns(scores),
+                    "kept": curve.kept(value),
+                    "images": scores.power.n,
                 }
                 for name, curve in self.curves.items()
-                for point in curve.points
+                for value, scores in curve.points.items()
             ]
         )
 
     def ranges(self) -> Any:
-        """A row for each transform: the range over which at least half of the power stays
-        (:attr:`InvarianceCurve.half_power_range`), and whether its ends are open. All of these are
-        None if the power at rest does not beat its controls."""
+        """A pandas DataFrame with a row for each transform: the range over which at least half of
+        the power stays (:attr:`InvarianceCurve.half_power_range`), and whether its ends are open.
+        All of these are None if the power at rest does not beat its controls."""
         ends = ("low", "high", "width", "open_low", "open_high")
         return as_table(
             [
@@ -180,20 +172,23 @@ def _why_none(curve: InvarianceCurve) -> str:
     return f"under {ENOUGH_IMAGES} images" if few else "not above its controls"
 
 
-def _with_interval(name: str, value: float, interval: Interval) -> dict[str, float]:
-    low, high = interval
-    return {name: value, f"{name}_low": low, f"{name}_high": high}
+def _columns(scores: Scores) -> dict[str, float]:
+    """The power and its controls, each with the ends of its interval."""
+    measured = scores.with_intervals
+    return {
+        f"{name}{end}": number
+        for what, name in zip(LINES, ("power", "random_pixels", "no_pattern"))
+        for end, number in zip(("", "_low", "_high"), measured[what])
+    }
 
 
 def _panel(curve: InvarianceCurve) -> "Panel":
     """What a figure shows of a curve."""
     half, beats = curve.half_power_range, curve.at_rest.beats_controls
     lines: dict[str, list[tuple[float, float, float, float]]] = {name: [] for name in LINES}
-    for p in curve.points:
-        lines["pattern"].append((p.value, p.power.value, *p.power.interval))
-        random = p.random_pixels
-        lines["random pixels"].append((p.value, random.value, *random.interval))
-        lines["no pattern"].append((p.value, p.no_pattern, *p.no_pattern_interval))
+    for value, scores in curve.points.items():
+        for name in LINES:
+            lines[name].append((value, *scores.with_intervals[name]))
     return {
         "title": curve.transform.name,
         "note": f"half stays: {half}" if beats else _why_none(curve),
@@ -229,18 +224,12 @@ def invariance_profile(
     :attr:`InvarianceCurve.half_power_range`.
 
     Args:
-        forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
-        pattern (Pattern): The pattern.
-        images (LabelledImages, Tensor, Dataset or DataLoader): Held-out images, (C, H, W) each,
-            in [0, 1]. Those of the pattern's class are left out.
-        labels (Tensor or Sequence[int], optional): Their classes. Default: None (those that come
-            with the images, else the classifier's predictions).
+        forward_func, pattern, images, labels: As in :func:`predictive_power`.
         transforms (Iterable[str or Transform], optional): Names from :func:`known_transforms`, or
             your own. Default: None (all known ones that take images with this number of channels:
             hue takes colour images alone).
-        area (float, optional): Share of the pixels to keep, as in :func:`predictive_power`. None
-            uses the mask unchanged; then the random pixels are as many as have any weight.
-            Default: 0.05.
+        area (float, optional): As in :func:`predictive_power`. With None, the random pixels are as
+            many as have any weight. Default: 0.05.
         show_progress (bool): Draws a progress bar. All known transforms take about 400 forward
             passes for each image. Default: False.
 
@@ -267,7 +256,7 @@ def invariance_profile(
         ...     net, pattern, images, labels, ["shift", "brightness"], area=None)
         >>> profile.power.value, str(profile.curves["shift"].half_power_range)
         (1.0, '0 to 0.5')
-        >>> [point.power.value for point in profile.curves["brightness"].points][:4]
+        >>> [scores.power.value for scores in profile.curves["brightness"].points.values()][:4]
         [0.0, 0.0, 0.0, 1.0]
     """
     chosen = _chosen(transforms, pattern.canvas.shape[0])
@@ -276,10 +265,15 @@ def invariance_profile(
         binary = pattern if area is None else pattern.topk(area)
         trials = list(_trials(binary, _random_patterns(binary), chosen))
         hits = _count_hits(forward_func, trials, others, binary, show_progress)
-    curves = {
-        t.name: InvarianceCurve(
-            t, tuple(_point(t, value, hits, len(others)) for value in sorted((*t.values, t.rest)))
+
+    def scores(transform: Transform, value: float) -> Scores:
+        pattern, random, bare = (  # what a transform doesn't change is counted once
+            hits.get((what, transform.name, value), hits[what,]) for what in LINES
         )
+        return Scores(power_of(pattern, len(others), bare), random / len(others))
+
+    curves = {
+        t.name: InvarianceCurve(t, {v: scores(t, v) for v in sorted((*t.values, t.rest))})
         for t in chosen
     }
     return InvarianceProfile(binary, curves)
@@ -327,11 +321,11 @@ def _random_patterns(binary: Pattern) -> list[Pattern]:
 
 
 class _Trial(NamedTuple):
-    """What is stamped (None: nothing), and how the stamped images are changed."""
+    """What is stamped (None: nothing), and how the stamped images are changed. Of all trials of one
+    kind (pattern, random pixels or no pattern, and unless nothing is changed the transform's name
+    and value), the mean counts."""
 
-    transform: str
-    value: float
-    what: str
+    kind: tuple[str | float, ...]
     pattern: Pattern | None
     change: Callable[[Tensor], Tensor]
 
@@ -341,31 +335,29 @@ def _trials(
 ) -> Iterator[_Trial]:
     """Everything that is to be counted. The variants of a transform and the draws of random pixels
     are paired, so that each occurs, but not each with each."""
-    yield _Trial(*UNCHANGED, "pattern", binary, _unchanged)
-    yield _Trial(*UNCHANGED, "no pattern", None, _unchanged)
+    yield _Trial(("pattern",), binary, _unchanged)
+    yield _Trial(("no pattern",), None, _unchanged)
     for control in controls:
-        yield _Trial(*UNCHANGED, "random pixels", control, _unchanged)
+        yield _Trial(("random pixels",), control, _unchanged)
     for transform, value in ((t, value) for t in transforms for value in t.values):
-        trial = partial(_Trial, transform.name, value)
+        place = transform.name, value
         changes = [
             partial(transform.of_images, value=value, variant=variant)
             for variant in range(transform.variants)
         ]
         for variant, change in enumerate(changes):
-            yield trial("pattern", transform.of_pattern(binary, value, variant), change)
+            moved = transform.of_pattern(binary, value, variant)
+            yield _Trial(("pattern", *place), moved, change)
             if transform.of == "image":
-                yield trial("no pattern", None, change)
+                yield _Trial(("no pattern", *place), None, change)
         for i in range(max(transform.variants, len(controls))):
             variant, control = i % transform.variants, controls[i % len(controls)]
-            changed = transform.of_pattern(control, value, variant)
-            yield trial("random pixels", changed, changes[variant])
+            moved = transform.of_pattern(control, value, variant)
+            yield _Trial(("random pixels", *place), moved, changes[variant])
 
 
 def _unchanged(images: Tensor) -> Tensor:
     return images
-
-
-Hits = dict[tuple[str, float], dict[str, float]]  # by transform and value, then by what is stamped
 
 
 def _count_hits(
@@ -374,9 +366,9 @@ def _count_hits(
     source: LabelledImages,
     pattern: Pattern,
     show_progress: bool,
-) -> Hits:
-    """How many images become the pattern's class, on average over the trials of the same kind.
-    Each batch of images is loaded once."""
+) -> dict[tuple[str | float, ...], float]:
+    """How many images become the pattern's class, on average over the trials of each kind. Each
+    batch of images is loaded once."""
     device, dtype = device_and_dtype(forward_func, pattern.canvas)
     counts = torch.zeros(len(trials), dtype=torch.int64, device=device)
     bar = tqdm(desc="profile", total=len(trials) * len(source), disable=not show_progress)
@@ -388,20 +380,7 @@ def _count_hits(
                 predicted = predict(forward_func, trial.change(stamped))
                 counts[i] += (predicted == pattern.target).sum()
                 bar.update(len(images))
-    by_kind: dict[tuple[str, float], dict[str, list[int]]] = {}
+    hits: dict[tuple[str | float, ...], list[int]] = {}
     for trial, count in zip(trials, counts.tolist()):
-        kinds = by_kind.setdefault((trial.transform, trial.value), {})
-        kinds.setdefault(trial.what, []).append(count)
-    return {
-        key: {what: fmean(found) for what, found in kinds.items()} for key, kinds in by_kind.items()
-    }
-
-
-def _point(transform: Transform, value: float, hits: Hits, n: int) -> InvariancePoint:
-    key = UNCHANGED if value == transform.rest else (transform.name, value)
-    found = {**hits[UNCHANGED], **hits[key]}  # no pattern is unchanged if only patterns change
-    power, random = (
-        PredictivePower(found[what] / n, wilson(round(found[what]), n), n, found["no pattern"] / n)
-        for what in ("pattern", "random pixels")
-    )
-    return InvariancePoint(value, power, random)
+        hits.setdefault(trial.kind, []).append(count)
+    return {kind: fmean(of_kind) for kind, of_kind in hits.items()}

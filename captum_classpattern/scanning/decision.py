@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Scores = npt.NDArray[np.float64]
+ClassScores = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class ConformalTest:
 
     p_value: float
     target: int  # the class that stands out most
-    excess: Scores  # of each class over its mean, (K,)
+    excess: ClassScores  # of each class over its mean, (K,)
     median_excess: float
     usual_median: tuple[float, float]  # the least and the largest of the references'
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from captum_classpattern.classifier import Classifier, device_and_dtype
-from captum_classpattern.images import LabelledImages
+from captum_classpattern.images import LabelledImages, predictions
 from captum_classpattern.optimization.masks import norms, unit
 
 STEPS, BATCH, TOGETHER = 30, 8, 4  # steps of a search, images in each, classes at once
@@ -124,10 +124,7 @@ def search_family(
         targets = range(first, min(first + TOGETHER, n_classes))
         values = _searched(family, forward_func, images, like, targets, seed)
         found.update(zip(targets, values))
-    powers = [
-        _power(family, forward_func, found[y], judges.without_class(y), y) for y in range(n_classes)
-    ]
-    return powers, found
+    return [_power(family, forward_func, found[y], judges, y) for y in range(n_classes)], found
 
 
 def _searched(
@@ -160,16 +157,17 @@ def _searched(
 
 
 def _power(
-    family: Family, forward_func: Classifier, value: Tensor, others: LabelledImages, target: int
+    family: Family, forward_func: Classifier, value: Tensor, judges: LabelledImages, target: int
 ) -> float:
+    """The share of the judging images of other classes that the change turns into a class."""
+
+    def changed(images: Tensor) -> Tensor:
+        return forward_func(family.apply(value[None], images[None])[0])
+
+    others = judges.without_class(target)
     if not len(others):
         return 0.0
-    hits = 0
-    with torch.no_grad():
-        for images in others.in_order():
-            moved = family.apply(value[None], images.to(value)[None])[0]
-            hits += int((forward_func(moved).argmax(1) == target).sum())
-    return hits / len(others)
+    return int((predictions(changed, others, like=value) == target).sum()) / len(others)
 
 
 def check_families(names: Sequence[str]) -> tuple[str, ...]:

@@ -1,15 +1,13 @@
 """What a scan measures of a model: how many images a few learned pixels turn into each class."""
 
-import json
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -28,6 +26,7 @@ from captum_classpattern.optimization.holdout import split_for_judging
 from captum_classpattern.optimization.solvers.learned import Learned
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scanning import families
+from captum_classpattern.scanning.decision import ClassScores
 from captum_classpattern.scanning.store import Store
 
 SIZES = (25, 16, 10, 6, 3)  # pixels, searched in this order
@@ -47,8 +46,6 @@ SETTINGS = {  # of all searches: with others, "statistic" counts up, and referen
     "families": families.SETTINGS,
     "solver": {key: value for key, value in asdict(Learned()).items() if key != "grid"},
 }
-
-Scores = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -99,25 +96,37 @@ class Profile:
             values.get("computed", {}),
         )
 
+    def powers_of(self, target: int) -> dict[str, float]:
+        """All powers of a class, by number of pixels and by further family."""
+        powers = {str(size): values[target] for size, values in self.powers.items()}
+        return powers | {name: values[target] for name, values in self.others.items()}
+
+    def in_order(self, order: Sequence[int]) -> "Profile":
+        """The numbers with the classes in another order."""
+
+        def chosen(values: Sequence[Any]) -> list[Any]:
+            return [values[y] for y in order]
+
+        return replace(
+            self,
+            powers={size: chosen(values) for size, values in self.powers.items()},
+            others={name: chosen(values) for name, values in self.others.items()},
+            judged=chosen(self.judged),
+        )
+
     def enough_pixels(self, target: int) -> int:
         """The fewest pixels that have most of a class's best power, among those that are scored."""
-        powers = {size: self.powers[size][target] for size in SCORED}
-        return min(size for size in SCORED if powers[size] >= MOST * max(powers.values()))
+        best = max(self.powers[size][target] for size in SCORED)
+        return min(size for size in SCORED if self.powers[size][target] >= MOST * best)
 
-    def scores(self, family: str = PATCHES) -> Scores:
+    def scores(self, family: str = PATCHES) -> ClassScores:
         """Of each class the mean logit of its powers with few pixels, or the logit of its power in
         another family, (K,)."""
-        found = (
-            [self.powers[size] for size in SCORED] if family == PATCHES else [self.others[family]]
-        )
+        patches = family == PATCHES
+        found = [self.powers[size] for size in SCORED] if patches else [self.others[family]]
         judged = np.array(self.judged)
         smoothed = (np.array(found) * judged + 0.5) / (judged + 1)
         return np.asarray(np.log(smoothed / (1 - smoothed)).mean(0))
-
-    @property
-    def families(self) -> tuple[str, ...]:
-        """What was searched, patches first."""
-        return (PATCHES, *self.others)
 
 
 def measure(
@@ -129,19 +138,17 @@ def measure(
     folder: str | Path | None = None,
     seed: int = 0,
     precision: str = "auto",
-    internal_batch_size: int | None = None,
-    show_progress: bool = False,
+    **other_settings: Any,
 ) -> Profile:
     """Searches learned patterns of all classes, and further families, on a sample of the images.
-    Groups of classes that are finished are kept in the folder, if there is one."""
-    labelled = images.labels is not None
+    Groups of classes that are finished are kept in the folder, if there is one. The other settings
+    are those of :meth:`ClassPattern.search_areas` on which no result depends."""
     sample, predicted = draw_sample(model, images, n_classes, seed)
     if len(set(predicted.tolist())) == 1:
         raise ValueError(
             f"the model predicts class {int(predicted[0])} for all of {len(sample)} images: check "
             "its normalisation and its weights"
         )
-    accuracy = float((predicted == sample.known_labels).float().mean()) if labelled else None
     _, judges = split_for_judging(sample, seed)
     judged = [len(judges.without_class(y)) for y in range(n_classes)]
     if not all(judged):
@@ -149,22 +156,8 @@ def measure(
             f"{len(sample)} images are too few to judge patterns by: give at least 10 of each "
             f"class, better {PER_CLASS}"
         )
-    version = "captum_classpattern"
-    weights = hash_of_model(model)
-    with preserve_state(model, seed):
-        first = sample.take([0])
-        outputs = model(first.to(*device_and_dtype(model, first)))
-        logits = [round(float(value), 2) for value in outputs.detach()[0]]
-    key: dict[str, Any] = {
-        "model": weights,
-        "outputs": hash_of((predicted.tolist(), logits)),  # functions have no weights
-        "images": hash_of_images(sample),
-        "seed": seed,
-        "precision": precision,
-        version: versions()[version],
-        **SETTINGS,
-    }
-    store = None if folder is None else Store(Path(folder), json.loads(json.dumps(key)))
+    key = _key(model, sample, predicted, seed, precision)
+    store = None if folder is None else Store(Path(folder), key)
     if store is not None:
         store.check()
     explainer = ClassPattern(model, sample)
@@ -174,35 +167,48 @@ def measure(
         found = None if store is None else store.find(wanted)
         if found is None:
             found = _search_group(
-                explainer,
-                images.shape,
-                group,
-                seed=seed,
-                precision=precision,
-                internal_batch_size=internal_batch_size,
-                show_progress=show_progress,
+                explainer, images.shape, group, seed=seed, precision=precision, **other_settings
             )
             if store is not None:
                 store.add(found)
         patterns |= found
-    powers = {
-        size: [float(patterns[size, y].info["search_power"]) for y in range(n_classes)]
-        for size in SIZES
-    }
     others, changes = measure_families(model, sample, n_classes, also, seed=seed)
-    computed = {"seed": seed, "precision": patterns[SIZES[0], 0].info["precision"]}
+    labelled = images.labels is not None
     return Profile(
-        powers,
+        {
+            size: [float(patterns[size, y].info["search_power"]) for y in range(n_classes)]
+            for size in SIZES
+        },
         judged,
-        accuracy,
+        float((predicted == sample.known_labels).float().mean()) if labelled else None,
         len(sample),
         others,
-        weights,
-        computed,
+        key["model"],
+        {"seed": seed, "precision": patterns[SIZES[0], 0].info["precision"]},
         patterns,
         changes,
         key,
     )
+
+
+def _key(
+    model: Classifier, sample: LabelledImages, predicted: Tensor, seed: int, precision: str
+) -> dict[str, Any]:
+    """All that the patterns of a model depend on."""
+    version = "captum_classpattern"
+    with preserve_state(model, seed):
+        first = sample.take([0])
+        outputs = model(first.to(*device_and_dtype(model, first)))
+    logits = [round(float(value), 2) for value in outputs.detach()[0]]
+    return {
+        "model": hash_of_model(model),
+        "outputs": hash_of((predicted.tolist(), logits)),  # functions have no weights
+        "images": hash_of_images(sample),
+        "seed": seed,
+        "precision": precision,
+        version: versions()[version],
+        **SETTINGS,
+    }
 
 
 def measure_families(

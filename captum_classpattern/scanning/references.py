@@ -14,12 +14,12 @@ from captum_classpattern.classifier import Classifier
 from captum_classpattern.fingerprints import hash_of_model
 from captum_classpattern.images import Images, LabelledImages, Labels
 from captum_classpattern.pattern import combined_hash
+from captum_classpattern.scanning.decision import ClassScores
 from captum_classpattern.scanning.families import check_families
 from captum_classpattern.scanning.profile import (
     PATCHES,
     SETTINGS,
     Profile,
-    Scores,
     count_classes,
     measure,
 )
@@ -110,15 +110,9 @@ class ReferenceSet:
 
         Args:
             name (str): The model's name in the set. One of the same name is replaced.
-            model (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
             images (LabelledImages, Tensor, Dataset or DataLoader): Images of all classes, the same
                 for all models of the set.
-            labels (Tensor or Sequence[int], optional): Their classes. Default: None (those that
-                come with the images, else the classifier's predictions).
-            seed (int): Seed of the searches. Default: 0.
-            precision (str): As in :meth:`ClassPattern.search`. Default: "auto".
-            internal_batch_size (int, optional): As in :meth:`ClassPattern.search`. Default: None.
-            show_progress (bool): Draws progress bars. Default: False.
+            model, labels, seed, precision, internal_batch_size, show_progress: As in :func:`scan`.
 
         Raises:
             ValueError: If the model has another number of classes than the set, the same weights as
@@ -192,22 +186,21 @@ class ReferenceSet:
 
     def save(self, path: str | Path) -> None:
         """Writes the set as JSON; a file that is there already is replaced whole or not at all."""
-        names = None if self.class_names is None else list(self.class_names)
         data = {
             "format": FORMAT,
             "n_classes": self.n_classes,
-            "class_names": names,
-            "shape": list(self.shape),
+            "class_names": self.class_names,
+            "shape": self.shape,
             "images": dict(self.images),
             "settings": dict(self.settings),
-            "also": list(self.also),
+            "also": self.also,
             "models": [
                 {"name": name, **profile.as_dict()} for name, profile in self.profiles.items()
             ],
         }
         write_atomically(Path(path), (json.dumps(data, indent=1) + "\n").encode())
 
-    def scores(self, family: str = PATCHES) -> Scores:
+    def scores(self, family: str = PATCHES) -> ClassScores:
         """The scores of the models' classes, (n, K), of patches or of another family."""
         scores = [profile.scores(family) for profile in self.profiles.values()]
         return np.array(scores).reshape(len(scores), self.n_classes)
@@ -253,7 +246,7 @@ class ReferenceSet:
         if names is None or sorted(names) != sorted(class_names) or list(names) == [*class_names]:
             return self
         order = [list(names).index(name) for name in class_names]
-        profiles = {name: _reordered(each, order) for name, each in self.profiles.items()}
+        profiles = {name: each.in_order(order) for name, each in self.profiles.items()}
         return replace(self, profiles=profiles, class_names=list(class_names))
 
 
@@ -277,18 +270,6 @@ def names_of(model: Classifier, images: LabelledImages, n_classes: int) -> list[
     of_images = dict(enumerate(images.class_names or ()))
     names = [name_of(model, y) or of_images.get(y) for y in range(n_classes)]
     return None if None in names else [str(name) for name in names]
-
-
-def _reordered(profile: Profile, order: Sequence[int]) -> Profile:
-    def chosen(values: Sequence[Any]) -> list[Any]:
-        return [values[y] for y in order]
-
-    return replace(
-        profile,
-        powers={size: chosen(values) for size, values in profile.powers.items()},
-        others={name: chosen(values) for name, values in profile.others.items()},
-        judged=chosen(profile.judged),
-    )
 
 
 def _check_profile(profile: Profile, references: ReferenceSet, name: str) -> None:

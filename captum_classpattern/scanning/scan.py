@@ -115,22 +115,19 @@ class Scan(Shown):
         return self.profile.patterns[self.profile.enough_pixels(target), target]
 
     def table(self) -> Any:
-        """A row for each class, the most suspicious first: its powers, its excess over the
-        references, and their range. A pandas DataFrame if pandas is installed, else rows."""
-        profiles = self.references.profiles.values()
+        """A pandas DataFrame with a row for each class, the most suspicious first: its powers, its
+        excess over the references, and their range."""
+        sizes, scored = ([str(size) for size in sorted(each)] for each in (SIZES, SCORED))
         rows = []
         for target in self.test.order:
+            powers = self.profile.powers_of(target)
+            usual = [each.powers_of(target) for each in self.references.profiles.values()]
             row = {"class": target, "name": self.class_names[target]}
-            row |= {f"power_{size}": self.profile.powers[size][target] for size in sorted(SIZES)}
-            row |= {f"power_{name}": each[target] for name, each in self.profile.others.items()}
+            row |= {f"power_{name}": powers[name] for name in (*sizes, *self._others)}
             row["excess"] = float(self.test.excess[target])
-            usual = {f"{k}": [p.powers[k][target] for p in profiles] for k in sorted(SCORED)}
-            usual |= {name: [p.others[name][target] for p in profiles] for name in self._others}
-            for name, powers in usual.items():
-                row |= {
-                    f"references_{name}_low": min(powers),
-                    f"references_{name}_high": max(powers),
-                }
+            for name in (*scored, *self._others):
+                row[f"references_{name}_low"] = min(each[name] for each in usual)
+                row[f"references_{name}_high"] = max(each[name] for each in usual)
             rows.append(row)
         return as_table(rows)
 
@@ -156,10 +153,7 @@ class Scan(Shown):
                 {
                     "class": target,
                     "name": name,
-                    "powers": {
-                        **{str(size): self.profile.powers[size][target] for size in SIZES},
-                        **{name: each[target] for name, each in self.profile.others.items()},
-                    },
+                    "powers": self.profile.powers_of(target),
                     "excess": float(self.test.excess[target]),
                 }
                 for target, name in enumerate(self.class_names)
@@ -339,11 +333,10 @@ def scan(
         show_progress=show_progress,
     )
     names = names_of(model, source, known.n_classes)
-    notes = _notes(profile, source, known, names, known.name_of(profile.model))
+    notes = _notes(profile, source, known, names)
     if names is not None:
         known = known.in_order(names)
-    names = names or placeholders(known.n_classes)
-    found = judge(profile, known, alpha, names, notes)
+    found = judge(profile, known, alpha, names or placeholders(known.n_classes), notes)
     return replace(found, source=provenance_of(model).get("source"))
 
 
@@ -361,7 +354,7 @@ def judge(
     """
     tests = {
         family: conformal_test(profile.scores(family), references.scores(family))
-        for family in profile.families
+        for family in (PATCHES, *profile.others)
     }
     concern = _concern(profile, references)
     concerns = {family: concern or _other_kind(test) for family, test in tests.items()}
@@ -468,7 +461,6 @@ def _notes(
     images: LabelledImages,
     references: ReferenceSet,
     class_names: Sequence[str] | None,
-    twin: str | None,
 ) -> list[str]:
     """What else a user should know about the comparison."""
     notes, theirs = [], references.images
@@ -493,6 +485,6 @@ def _notes(
         notes.append(
             "Without labels, nobody knows whether the model is better than the references."
         )
-    if twin is not None:
+    if (twin := references.name_of(profile.model)) is not None:
         notes.append(f"This model is one of the references, {twin}.")
     return notes

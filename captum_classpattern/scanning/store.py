@@ -24,6 +24,9 @@ class Store:
     folder: Path
     key: Mapping[str, Any]
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", json.loads(json.dumps(self.key)))  # as it is read back
+
     def check(self) -> None:
         """Raises an error if the folder holds the patterns of another search."""
         path = self.folder / SEARCH

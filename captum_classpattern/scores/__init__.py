@@ -7,7 +7,7 @@ from captum_classpattern.scores.localisation import (
     localisation_iou,
     localise,
 )
-from captum_classpattern.scores.power import PredictivePower, predictive_power
+from captum_classpattern.scores.power import PredictivePower, Scores, predictive_power
 from captum_classpattern.scores.shape import (
     Simplicity,
     components,
@@ -21,6 +21,7 @@ from captum_classpattern.scores.transfer import transfer_powers
 __all__ = [
     "Localisation",
     "PredictivePower",
+    "Scores",
     "Simplicity",
     "changed_pixels",
     "components",

@@ -83,16 +83,6 @@ def localisation_iou(pattern: Pattern, pixels: Tensor) -> float:
     The ``iou`` of :func:`localise` for the mask of a pattern: 1 if its k strongest pixels are the k
     true ones.
 
-    Args:
-        pattern (Pattern): The searched pattern.
-        pixels (Tensor): The true pixels, bool (1, H, W), see :func:`changed_pixels`.
-
-    Returns:
-        *float*: In [0, 1].
-
-    Raises:
-        TypeError, ValueError: As :func:`localise`.
-
     Examples::
 
         >>> pixels = torch.zeros(1, 8, 8, dtype=torch.bool)

@@ -1,6 +1,6 @@
 """Predictive power: how many held-out images a pattern turns into its class."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -86,9 +86,8 @@ class PredictivePower:
         The numbers as one row, to put the rows of several powers together.
 
         Returns:
-            *pandas.DataFrame* or *list[dict]*: A DataFrame if pandas is installed. The columns are
-            ``power`` with the ends of its 95 % interval (``power_low``, ``power_high``), the number
-            of ``images``, and ``no_pattern``.
+            *pandas.DataFrame*: The columns are ``power`` with the ends of its 95 % interval
+            (``power_low``, ``power_high``), the number of ``images``, and ``no_pattern``.
         """
         return as_table([self.as_columns()])
 
@@ -112,6 +111,98 @@ class PredictivePower:
             f"{self.value:.1%} of {self.n} images (95 % interval {low:.1f}-{high:.1f}), "
             f"{self.without:.1%} without the pattern"
         )
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A pattern's predictive power, and its controls under the same conditions.
+
+    ``random_pixels`` is the power of the same number of random pixels of the canvas,
+    ``other_canvas`` that of the same mask over the canvas of another class (None: not measured).
+    Both were measured on ``control_images`` images; None if these were all images.
+    """
+
+    power: PredictivePower
+    random_pixels: float
+    other_canvas: float | None = None
+    control_images: int | None = None
+
+    @property
+    def controls(self) -> dict[str, float]:
+        """The controls by name: no pattern, random pixels, and the same mask over another canvas if
+        it was measured."""
+        found = {"no pattern": self.power.without, "random pixels": self.random_pixels}
+        return found if self.other_canvas is None else found | {"other canvas": self.other_canvas}
+
+    @property
+    def strongest_control(self) -> float:
+        """The largest of the controls."""
+        return max(self.controls.values())
+
+    @property
+    def margin(self) -> float:
+        """How far the power is above its strongest control."""
+        return self.power.value - self.strongest_control
+
+    @property
+    def enough_images(self) -> bool:
+        """Whether there are enough images (100) to say that a power beats its controls."""
+        return self.power.n >= ENOUGH_IMAGES
+
+    @property
+    def beats_controls(self) -> bool:
+        """Whether the power beats all controls, on at least 100 images: the 95 % interval of the
+        difference to each of them lies above 0."""
+        shares = ((share, self._images_of(name)) for name, share in self.controls.items())
+        return beats(self.power, shares)
+
+    @property
+    def with_intervals(self) -> dict[str, tuple[float, float, float]]:
+        """The power (``"pattern"``) and each of :attr:`controls`, all with the lower and the upper
+        end of their Wilson 95 % intervals."""
+        measured = {"pattern": (self.power.value, *self.power.interval)}
+        for name, share in self.controls.items():
+            n = self._images_of(name)
+            measured[name] = (share, *wilson(_whole(share * n), n))
+        return measured
+
+    def interval_above(self, value: float, n: int) -> Interval:
+        """The 95 % interval of the difference between the power and another share, of n images; see
+        :func:`~captum_classpattern.scores.intervals.newcombe`."""
+        return interval_above(self.power, value, n)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain numbers, for JSON."""
+        return {
+            "power": self.power.value,
+            "interval": list(self.power.interval),
+            "n": self.power.n,
+            "no_pattern": self.power.without,
+            "random_pixels": self.random_pixels,
+            "other_canvas": self.other_canvas,
+            "control_images": self.control_images,
+        }
+
+    def as_columns(self) -> dict[str, Any]:
+        """The columns of tables: the power with its interval, and its controls."""
+        return {
+            **self.power.as_columns(),
+            "random_pixels": self.random_pixels,
+            "other_canvas": self.other_canvas,
+            "beats_controls": self.beats_controls,
+        }
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> "Scores":
+        """The scores that :meth:`as_dict` wrote."""
+        low, high = row["interval"]
+        power = PredictivePower(row["power"], (low, high), row["n"], row["no_pattern"])
+        return cls(power, row["random_pixels"], row["other_canvas"], row.get("control_images"))
+
+    def _images_of(self, control: str) -> int:
+        if control == "no pattern" or self.control_images is None:
+            return self.power.n
+        return self.control_images
 
 
 def predictive_power(
@@ -192,9 +283,15 @@ def interval_above(power: PredictivePower, share: float, n: int) -> Interval:
     return newcombe(round(power.value * power.n), power.n, round(share * n), n)
 
 
-def power_of(hits: int, n: int, hits_without: int) -> PredictivePower:
-    """The predictive power from counts of images: hits with and without the pattern, of n."""
-    return PredictivePower(hits / n, wilson(hits, n), n, hits_without / n)
+def power_of(hits: float, n: int, hits_without: float) -> PredictivePower:
+    """The predictive power from counts of images: hits with and without the pattern, of n. Hits may
+    be means of several counts; the interval is that of the nearest whole number."""
+    return PredictivePower(hits / n, wilson(_whole(hits), n), n, hits_without / n)
+
+
+def _whole(hits: float) -> int:
+    """The nearest whole number, where a share times a number may have a rounding error."""
+    return round(round(hits, 6))
 
 
 def count_hits(

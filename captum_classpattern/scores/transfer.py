@@ -29,15 +29,9 @@ def transfer_powers(
     most. Call it for each classifier to get a matrix of what transfers.
 
     Args:
-        forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
         patterns (Sequence[Pattern]): The patterns, of any classes. Each is moved to the
             classifier's device.
-        images (LabelledImages, Tensor, Dataset or DataLoader): Held-out images, (C, H, W) each,
-            in [0, 1]. For each pattern, those of its class are left out.
-        labels (Tensor or Sequence[int], optional): Their classes. Default: None (those that come
-            with the images, else the classifier's predictions).
-        area (float, optional): Share of the pixels to keep, see :meth:`Pattern.topk`; None uses
-            the masks unchanged. Default: 0.05.
+        forward_func, images, labels, area: As in :func:`predictive_power`, for each pattern.
 
     Returns:
         *list[PredictivePower]*: One for each pattern, in their order.

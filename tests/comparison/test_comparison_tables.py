@@ -1,6 +1,5 @@
 """Records as rows of plain values."""
 
-import importlib.util
 import json
 from dataclasses import replace
 from statistics import mean
@@ -15,7 +14,6 @@ from captum_classpattern import Pattern
 from captum_classpattern.comparison import METRICS, RandomPixels
 from captum_classpattern.comparison.tables import rows_by_method
 from captum_classpattern.scores.power import power_of
-from captum_classpattern.scores.tables import as_table
 
 
 def broken(model):
@@ -187,7 +185,7 @@ def test_by_is_method_or_canvas(comparison):
 
 
 @pytest.mark.parametrize("by", ["method", "canvas"])
-def test_a_table_is_a_data_frame_where_pandas_is(comparison, by):
+def test_a_table_is_a_data_frame(comparison, by):
     table, rows = comparison.table(by), comparison.rows(by)
     assert isinstance(table, pandas.DataFrame)
     assert len(table) == len(rows)
@@ -197,20 +195,7 @@ def test_a_table_is_a_data_frame_where_pandas_is(comparison, by):
             assert pandas.isna(value) if row.get(key) is None else value == row[key]
 
 
-def test_a_table_is_plain_dicts_where_pandas_is_not(comparison, monkeypatch):
-    find_spec = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == "pandas" else find_spec(name)
-    )
-    table, rows = comparison.table(), comparison.rows()
-    assert type(table) is list
-    assert len({tuple(row) for row in table}) == 1
-    for line, row in zip(table, rows, strict=True):
-        assert {key: value for key, value in line.items() if value is not None} == row
-
-
-def test_no_rows_make_an_empty_table():
-    assert len(as_table([])) == 0
+def test_no_methods_make_an_empty_table():
     assert len(compared(methods={}).table()) == 0
 
 

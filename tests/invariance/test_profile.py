@@ -15,12 +15,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import captum_classpattern as cp
 from captum_classpattern import Pattern, invariance_profile, predictive_power
-from captum_classpattern.invariance import (
-    InvarianceCurve,
-    InvariancePoint,
-    Transform,
-    known_transforms,
-)
+from captum_classpattern.invariance import InvarianceCurve, Transform, known_transforms
+from captum_classpattern.scores import Scores
 from captum_classpattern.scores.power import power_of, random_pixels
 
 IMAGES = torch.rand(180, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -49,7 +45,14 @@ def profile_of(net, transforms=None, pattern=None, **kwargs):
 
 
 def values_of(curve):
-    return [(p.value, p.power.value, p.random_pixels.value, p.no_pattern) for p in curve.points]
+    return [
+        (value, scores.power.value, *scores.controls.values())
+        for value, scores in curve.points.items()
+    ]
+
+
+def powers_of(curve):
+    return [scores.power.value for scores in curve.points.values()]
 
 
 def with_values(name, *values):
@@ -70,7 +73,7 @@ def test_at_rest_the_power_is_exactly_predictive_power(net, area):
     assert profile.power == expected
     assert 0 < expected.without < 1
     for curve in profile.curves.values():
-        assert curve.at_rest.value == curve.transform.rest
+        assert curve.at_rest is curve.points[curve.transform.rest]
         assert curve.at_rest.power == expected
 
 
@@ -80,7 +83,7 @@ def test_the_control_at_rest_is_the_mean_over_three_draws(net):
         for seed in range(3)
     ]
     profile = profile_of(net, "shift")
-    assert profile.random_pixels.value == pytest.approx(fmean(p.value for p in powers))
+    assert profile.scores.random_pixels == pytest.approx(fmean(p.value for p in powers))
     assert len({p.value for p in powers}) > 1
 
 
@@ -97,28 +100,28 @@ def test_values_that_change_nothing_keep_the_power(net, name, value):
     given = known_transforms()[name]
     transform = replace(given, values=(value,), rest=77)  # so that the function is called
     profile = profile_of(net, transform)
-    [changed] = [p for p in profile.curves[name].points if p.value == value]
-    assert changed.power == profile.power
-    assert changed.no_pattern == profile.power.without
+    assert profile.curves[name].points[value].power == profile.power
 
 
 @pytest.mark.parametrize(("name", "value"), [("shift", 8), ("pixel loss", 1.0)])
 def test_with_no_pixel_left_the_power_is_the_rate_without_a_pattern(net, name, value):
     curve = profile_of(net, with_values(name, value)).curves[name]
-    last = curve.points[-1]
-    assert last.power.value == last.random_pixels.value == last.no_pattern
-    assert last.power.value == curve.at_rest.no_pattern != curve.at_rest.power.value
+    last = curve.points[value]
+    assert last.power.value == last.random_pixels == last.power.without
+    assert last.power.value == curve.at_rest.power.without != curve.at_rest.power.value
 
 
 def test_an_image_without_a_pattern_is_transformed_too(net):
     profile = profile_of(net, ["brightness", "shift"])
-    for point in profile.curves["brightness"].points:
-        dimmed = (point.value * IMAGES).clamp(0, 1)[LABELS != 1]
-        hits = int((net(dimmed).argmax(1) == 1).sum())
-        assert point.no_pattern == hits / len(dimmed)
-    rates = {p.no_pattern for p in profile.curves["shift"].points}
-    assert rates == {profile.power.without}
-    assert len({p.no_pattern for p in profile.curves["brightness"].points}) > 1
+    without = {
+        name: {value: scores.power.without for value, scores in curve.points.items()}
+        for name, curve in profile.curves.items()
+    }
+    for value, share in without["brightness"].items():
+        dimmed = (value * IMAGES).clamp(0, 1)[LABELS != 1]
+        assert share == int((net(dimmed).argmax(1) == 1).sum()) / len(dimmed)
+    assert set(without["shift"].values()) == {profile.power.without}
+    assert len(set(without["brightness"].values())) > 1
 
 
 # ---- by a slow loop
@@ -151,12 +154,12 @@ def test_shift_by_a_slow_loop(net):
 
     controls = [random_pixels(binary, AREA, seed) for seed in range(3)]
     curve = profile_of(net, with_values("shift", 1, 3)).curves["shift"]
-    for point in curve.points[1:]:
-        k = int(point.value)
+    for k in (1, 3):
         steps = [(0, k), (k, 0), (0, -k), (-k, 0)]
-        assert point.power.value == pytest.approx(fmean(power(binary, s) for s in steps))
+        scores = curve.points[k]
+        assert scores.power.value == pytest.approx(fmean(power(binary, s) for s in steps))
         mixed = [power(controls[i % 3], steps[i]) for i in range(4)]
-        assert point.random_pixels.value == pytest.approx(fmean(mixed))
+        assert scores.random_pixels == pytest.approx(fmean(mixed))
 
 
 def test_a_transform_of_the_stamped_image_by_a_slow_loop(net):
@@ -167,14 +170,12 @@ def test_a_transform_of_the_stamped_image_by_a_slow_loop(net):
 
     transform = Transform("dark", (0.3, 0.8), "times", 1, "image", darken, variants=2)
     curve = profile_of(net, transform).curves["dark"]
-    for point in curve.points[:-1]:
+    for value in transform.values:
         powers = [
-            plain_power(
-                net, binary.mask, binary.canvas, partial(darken, value=point.value, variant=i)
-            )
+            plain_power(net, binary.mask, binary.canvas, partial(darken, value=value, variant=i))
             for i in range(2)
         ]
-        assert point.power.value == pytest.approx(fmean(powers))
+        assert curve.points[value].power.value == pytest.approx(fmean(powers))
 
 
 # ---- powers and ranges that are known by hand
@@ -211,22 +212,20 @@ def test_a_linear_network_that_looks_at_one_place():
     profile = invariance_profile(
         net, corner_pattern(), dark, [1] * 120, [shift, wrapped], area=None
     )
-    powers = [p.power.value for p in profile.curves["shift"].points]
+    powers = powers_of(profile.curves["shift"])
     assert powers == [1.0, 0.25, 0.25, 0.0, 0.0]
-    powers = [p.power.value for p in profile.curves["wrapped shift"].points]
+    powers = powers_of(profile.curves["wrapped shift"])
     assert powers == [1.0, 0.25, 0.25, 0.0, 0.25]  # 7 to the left is 1 to the right
     half = profile.curves["shift"].half_power_range
     assert (half.low, half.open_low, half.open_high) == (0.0, False, False)
     assert half.high == pytest.approx(0.5 / 0.75)  # on the line from 1 to 0.25
-    assert profile.power.without == 0
-    assert profile.random_pixels.value == 0
+    assert profile.scores.strongest_control == 0
 
 
 def test_the_same_pixel_under_every_transform():
     profile = corner_profile(["shift", "rotation", "pixel loss", "brightness", "scale", "JPEG"])
     powers = {
-        name: {p.value: p.power.value for p in curve.points}
-        for name, curve in profile.curves.items()
+        name: dict(zip(curve.points, powers_of(curve))) for name, curve in profile.curves.items()
     }
     assert set(powers["shift"].values()) == {1.0, 0.0}  # it is at the corner: always lost or moved
     assert set(powers["rotation"].values()) == {1.0}  # about itself
@@ -238,19 +237,16 @@ def test_the_same_pixel_under_every_transform():
     assert str(profile.curves["rotation"].half_power_range) == "0 to 180 (tested up to 180)"
     # images of more than 0.375 get bright at twice the brightness, without a pattern
     brightness = profile.curves["brightness"]
-    assert brightness.points[-1].no_pattern > 0.2
-    assert brightness.kept(brightness.points[-1]) < 0.8
+    assert brightness.points[2].power.without > 0.2
+    assert brightness.kept(2) < 0.8
 
 
 def curve_of(values, rest, hits, *, random=None, none=None, n=200):
     """A curve from counts of images."""
     random, none = random or [0] * len(values), none or [0] * len(values)
     transform = Transform("t", values, "", rest, "image", lambda x, v, i: x)
-    points = (
-        InvariancePoint(v, power_of(h, n, w), power_of(r, n, w))
-        for v, h, r, w in zip(values, hits, random, none)
-    )
-    return InvarianceCurve(transform, tuple(points))
+    points = {v: Scores(power_of(h, n, w), r / n) for v, h, r, w in zip(values, hits, random, none)}
+    return InvarianceCurve(transform, points)
 
 
 @pytest.mark.parametrize(
@@ -281,9 +277,9 @@ def test_half_is_counted_above_the_stronger_control():
     assert by_random.half_power_range.high == pytest.approx(1)
     by_none = curve_of([0, 1, 2], 0, [110, 110, 110], random=[10, 10, 10], none=[0, 60, 110])
     assert by_none.half_power_range == by_random.half_power_range
-    assert [by_none.kept(p) for p in by_none.points] == pytest.approx([1, 0.5, 0])
+    assert [by_none.kept(value) for value in by_none.points] == pytest.approx([1, 0.5, 0])
     below = curve_of([0, 1], 0, [110, 10], random=[10, 20])
-    assert below.kept(below.points[1]) == pytest.approx(-0.1)
+    assert below.kept(1) == pytest.approx(-0.1)
 
 
 @pytest.mark.parametrize(
@@ -293,7 +289,7 @@ def test_there_is_no_range_if_the_power_does_not_beat_its_controls(controls):
     hits = [99, 50] if "n" in controls else [100, 50]
     curve = curve_of([0, 1], 0, hits, **controls)
     assert curve.half_power_range is None
-    assert curve.kept(curve.points[1]) is None
+    assert curve.kept(1) is None
     assert curve_of([0, 1], 0, [100, 50], n=100).half_power_range is not None
 
 
@@ -344,11 +340,12 @@ def test_without_a_range_the_table_has_none(net):
 
 
 def test_intervals_count_images_and_not_trials(net):
-    for point in profile_of(net, "shift").curves["shift"].points:
-        assert point.power.n == point.random_pixels.n == 120
-        low, high = point.power.interval
-        assert low <= point.power.value <= high
-        assert high - low > 0.08
+    for scores in profile_of(net, "shift").curves["shift"].points.values():
+        assert scores.power.n == 120
+        assert list(scores.with_intervals) == ["pattern", "no pattern", "random pixels"]
+        for share, low, high in scores.with_intervals.values():
+            assert low <= share <= high
+            assert high - low > 0.08
 
 
 # ---- arguments
@@ -370,9 +367,7 @@ def test_all_known_transforms_that_fit_are_the_default():
     profile = invariance_profile(net, pattern, IMAGES[:6, :1], LABELS[:6])
     assert [*profile.curves] == [name for name in known_transforms() if name != "hue"]
     for curve in profile.curves.values():
-        assert [p.value for p in curve.points] == sorted(
-            (*curve.transform.values, curve.at_rest.value)
-        )
+        assert list(curve.points) == sorted((*curve.transform.values, curve.transform.rest))
 
 
 def test_images_of_the_search_are_refused(net):
@@ -453,8 +448,8 @@ def test_models_in_other_precisions(net):
     double = deepcopy(net).double()
     assert values_of(profile_of(double, "brightness").curves["brightness"]) == values_of(expected)
     half = deepcopy(net).bfloat16()
-    powers = [p.power.value for p in profile_of(half, "brightness").curves["brightness"].points]
-    assert powers == pytest.approx([p.power.value for p in expected.points], abs=0.1)
+    powers = powers_of(profile_of(half, "brightness").curves["brightness"])
+    assert powers == pytest.approx(powers_of(expected), abs=0.1)
 
 
 def test_progress(net, capsys):

@@ -187,7 +187,7 @@ def test_a_class_far_above_strong_ones_is_suspicious(references):
 
 def test_the_table_has_the_most_suspicious_class_first(references):
     table = scan(Net(9, backdoor=2).eval(), random_images(), references=references).table()
-    rows = table.to_dict("records") if hasattr(table, "to_dict") else table
+    rows = table.to_dict("records")
     assert rows[0]["class"] == 2
     assert [row["excess"] for row in rows] == sorted((r["excess"] for r in rows), reverse=True)
     for row in rows:

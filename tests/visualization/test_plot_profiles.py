@@ -8,7 +8,8 @@ from matplotlib import pyplot
 from matplotlib.patches import Rectangle
 
 from captum_classpattern import InvarianceProfile, Pattern
-from captum_classpattern.invariance import InvarianceCurve, InvariancePoint, known_transforms
+from captum_classpattern.invariance import InvarianceCurve, known_transforms
+from captum_classpattern.scores import Scores
 from captum_classpattern.scores.power import power_of
 
 MASK = (torch.arange(36) < 9).float().view(1, 6, 6)
@@ -23,10 +24,10 @@ def made_profile(names=None, hits=lambda i: max(0, 150 - 30 * i), n=200, **info)
             place = values.index(transform.rest)
             curves[name] = InvarianceCurve(
                 transform,
-                tuple(
-                    InvariancePoint(v, power_of(hits(abs(i - place)), n, 2), power_of(8, n, 2))
+                {
+                    v: Scores(power_of(hits(abs(i - place)), n, 2), 8 / n)
                     for i, v in enumerate(values)
-                ),
+                },
             )
     return InvarianceProfile(Pattern(torch.rand(1, 6, 6), MASK, 3, info), curves)
 
@@ -47,13 +48,14 @@ def test_the_lines_are_the_points_of_the_curves():
     figure, axes = profile.plot(use_pyplot=False)
     assert [axis.get_title() for axis in axes] == list(profile.curves)
     for axis, curve in zip(axes, profile.curves.values(), strict=True):
-        values = [p.value for p in curve.points]
-        assert line_of(axis, "pattern").tolist() == [[p.value, p.power.value] for p in curve.points]
-        assert line_of(axis, "random pixels")[:, 1].tolist() == [0.04] * len(values)
-        assert line_of(axis, "no pattern")[:, 1].tolist() == [0.01] * len(values)
+        powers = {value: scores.power for value, scores in curve.points.items()}
+        expected = [[value, power.value] for value, power in powers.items()]
+        assert line_of(axis, "pattern").tolist() == expected
+        assert line_of(axis, "random pixels")[:, 1].tolist() == [0.04] * len(powers)
+        assert line_of(axis, "no pattern")[:, 1].tolist() == [0.01] * len(powers)
         assert len(axis.collections) == 3  # bands
         band = axis.collections[0].get_paths()[0].get_extents()
-        assert band.y1 == pytest.approx(max(p.power.interval[1] for p in curve.points))
+        assert band.y1 == pytest.approx(max(p.interval[1] for p in powers.values()))
     [legend] = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == [
         "pattern", "random pixels", "no pattern",
