@@ -179,15 +179,9 @@ class NamedShortcut:
     downsample = property(lambda self: self.shortcut, lambda self, _: None)
 
     def __init__(
-        self,
-        channels_in: int,
-        width: int,
-        stride: int = 1,
-        shortcut: Any = None,
-        *args: Any,
-        **kw: Any,
+        self, inputs: int, width: int, stride: int = 1, shortcut: Any = None, *args: Any, **kw: Any
     ) -> None:
-        super().__init__(channels_in, width, stride, None, *args, **kw)  # type: ignore[call-arg]
+        super().__init__(inputs, width, stride, None, *args, **kw)  # type: ignore[call-arg]
         self.shortcut = nn.Sequential() if shortcut is None else shortcut
         use_functional_relu(self)
 
@@ -206,17 +200,11 @@ class PreActBlock(nn.Module):
     expansion = 1
 
     def __init__(
-        self,
-        channels_in: int,
-        width: int,
-        stride: int = 1,
-        shortcut: Any = None,
-        *_: Any,
-        **__: Any,
+        self, inputs: int, width: int, stride: int = 1, shortcut: Any = None, *_: Any, **__: Any
     ) -> None:
         super().__init__()
-        self.bn1 = nn.BatchNorm2d(channels_in)
-        self.conv1 = nn.Conv2d(channels_in, width, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(inputs)
+        self.conv1 = nn.Conv2d(inputs, width, 3, stride, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
         if shortcut is not None:

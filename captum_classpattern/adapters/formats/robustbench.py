@@ -1,6 +1,7 @@
 """RobustBench's models (Croce et al. 2021, arXiv 2010.09670), by name or from a checkpoint file."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +55,11 @@ def load(file: CheckpointFile, options: LoadOptions) -> LoadedNetwork:
     state = {key.removeprefix("module."): value for key, value in weights.state.items()}
     inner: Any = getattr(network, "model", None)
     has_outer = inner is None or any(key.startswith("model.") for key in state)
-    loaded = load_weights(network if has_outer else inner, state, path, MAY_LACK)
+    weights = replace(weights, value=state)
+    loaded = load_weights(network if has_outer else inner, weights, MAY_LACK, arch=arch)
     if loaded.mean is None or not has_outer:
         loaded.mean, loaded.std, loaded.normalised_by = (0.0,), (1.0,), THE_MODEL_ITSELF
     loaded.network, loaded.input_size = network, (3, SIZES[data], SIZES[data])
-    loaded.details |= {**weights.details, "arch": arch}
     return loaded
 
 

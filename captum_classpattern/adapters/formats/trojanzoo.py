@@ -93,8 +93,7 @@ def load(file: CheckpointFile, options: LoadOptions) -> LoadedNetwork:
         network: nn.Module = SmallImageNetwork(base, linear)
     else:
         network = build(arch, count)
-    loaded = load_weights(network, weights.value, path)
-    loaded.details |= {**weights.details, "arch": arch, "num_classes": count, "data": data}
+    loaded = load_weights(network, weights, arch=arch, num_classes=count, data=data)
     if data in DATA:
         mean, std, side = DATA[data]
         loaded.input_size = (len(mean), side, side)
