@@ -4,7 +4,6 @@ import importlib
 import inspect
 import itertools
 from collections.abc import Callable
-from difflib import get_close_matches
 from types import ModuleType
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-from captum_classpattern._validation import ArgumentTypeError
+from captum_classpattern._validation import ArgumentTypeError, similar_names
 
 FAMILIES = ("timm", "torchvision")
 ARCH_HELP = (
@@ -55,9 +54,9 @@ def unknown_network(arch: str) -> ValueError:
         known["torchvision"] = [*torchvision.models.list_models(torchvision.models), *BUILTIN]
     if family != "torchvision" and (timm := import_if_installed("timm")) is not None:
         known["timm"] = timm.list_models()
-    close = get_close_matches(name.lower(), sorted({*itertools.chain(*known.values())}), 3)
-    if close:
-        hint = f"; did you mean {' or '.join(close)}?"
+    similar = similar_names(name, itertools.chain(*known.values()))
+    if similar:
+        hint = f"; {similar}"
     elif "." in name:
         hint = f"; for a function of your own, give {':'.join(name.rsplit('.', 1))}"
     else:
@@ -124,8 +123,8 @@ def _build_with_factory(module_name: str, name: str, classes: dict[str, int]) ->
     factory: Callable[..., Any] | None = getattr(module, name, None)
     if not callable(factory):
         made = [other for other, value in vars(module).items() if callable(value)]
-        close = get_close_matches(name, made, 1)
-        hint = f"; did you mean {close[0]}?" if close else ""
+        similar = similar_names(name, made)
+        hint = f"; {similar}" if similar else ""
         raise ValueError(f"{arch}: {module_name} has no function or class {name!r}{hint}")
     parameters = inspect.signature(factory).parameters
     parameter = parameters.get("num_classes")

@@ -3,12 +3,12 @@
 import hashlib
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 import torchvision
-from torch import Tensor
 from torchvision.models import list_models
 
 from captum_classpattern._validation import ArgumentTypeError
@@ -202,11 +202,8 @@ def _count_by_running(loaded: LoadedNetwork, output: int | str | None) -> int | 
     _, dtype = device_and_dtype(loaded.network, torch.zeros(1))
     sizes = [(channels, side, side) for side in USUAL_SIDES]
     for size in sizes if loaded.input_size is None else [loaded.input_size]:
-        try:
-            with torch.no_grad():
-                logits = classifier(torch.zeros(1, *size, dtype=dtype))
-        except Exception:  # a network for other sizes, or with more arguments
-            continue
-        if isinstance(logits, Tensor) and logits.ndim == 2:
-            return int(logits.shape[1])
+        # an error is that of a network for other sizes, or with more arguments
+        with suppress(Exception), torch.no_grad():
+            _, count = classifier(torch.zeros(1, *size, dtype=dtype)).shape
+            return int(count)
     return None
