@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from captum.robust import PGD
+from one_cycle import fit
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
@@ -89,29 +90,17 @@ def train(images: Tensor, labels: Tensor, settings: dict[str, Any], seed: int) -
     optimizer = torch.optim.SGD(
         model.parameters(), lr=settings["lr"], momentum=0.9, weight_decay=5e-4, nesterov=True
     )
-    steps = settings["epochs"] * (len(images) // 128)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, settings["lr"], total_steps=steps, pct_start=0.2
-    )
-    for epoch in range(settings["epochs"]):
-        start, total = time.time(), 0.0
-        order = torch.randperm(len(images), generator=generator)
-        for batch in order[: len(images) // 128 * 128].view(-1, 128):
-            x, y = images[batch], labels[batch]
-            if "attack_steps" in settings:
-                model.eval()  # attack the classifier that will be used
-                x = pgd(model, x, y, settings["attack_steps"], generator)
-                model.train()
-            loss = cross_entropy(model, x, y)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            total += float(loss.detach())
-        mean = total / (len(images) // 128)
-        print(f"epoch {epoch + 1}: loss {mean:.4f}, {time.time() - start:.0f} s", flush=True)
-    model.eval()
-    return model
+
+    def loss_of(batch: Tensor) -> Tensor:
+        x, y = images[batch], labels[batch]
+        if "attack_steps" in settings:
+            model.eval()  # attack the classifier that will be used
+            x = pgd(model, x, y, settings["attack_steps"], generator)
+            model.train()
+        return cross_entropy(model, x, y)
+
+    fit(optimizer, loss_of, len(images), settings["epochs"], rising=0.2, generator=generator)
+    return model.eval()
 
 
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
