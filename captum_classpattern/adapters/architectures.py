@@ -15,6 +15,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from captum_classpattern._validation import ArgumentTypeError, similar_names
 
 FAMILIES = ("timm", "torchvision")
+TORCHVISION: list[str] = torchvision.models.list_models(torchvision.models)  # its classifiers
 ARCH_HELP = (
     "pass `arch`, the network: a name of torchvision or timm, such as resnet18, or "
     "package.module:factory"
@@ -34,7 +35,7 @@ def build(arch: str, num_classes: int | None) -> nn.Module:
         return _build_with_factory(family, name, classes)
     if family == "" and name.lower() in BUILTIN:
         return BUILTIN[name.lower()](**classes)
-    if family != "timm" and name in torchvision.models.list_models(torchvision.models):
+    if family != "timm" and name in TORCHVISION:
         # their slow initialisation, with its warning, would be for nothing
         faster = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
         network: nn.Module = torchvision.models.get_model(name, weights=None, **classes, **faster)
@@ -51,7 +52,7 @@ def unknown_network(arch: str) -> ValueError:
     family, _, name = arch.rpartition(":")
     known: dict[str, list[str]] = {}
     if family != "timm":
-        known["torchvision"] = [*torchvision.models.list_models(torchvision.models), *BUILTIN]
+        known["torchvision"] = [*TORCHVISION, *BUILTIN]
     if family != "torchvision" and (timm := import_if_installed("timm")) is not None:
         known["timm"] = timm.list_models()
     similar = similar_names(name, itertools.chain(*known.values()))

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
-from torchvision.models import list_models
 
 from captum_classpattern._validation import ArgumentTypeError
+from captum_classpattern.adapters.architectures import TORCHVISION
 from captum_classpattern.adapters.formats import FORMATS, PRETRAINED
 from captum_classpattern.adapters.interface import (
     CheckpointFile,
@@ -100,7 +99,7 @@ def load_model(
             )
         loaded, provenance = PRETRAINED[family](name), {"format": family, "source": str(source)}
     else:
-        if not path.exists() and str(path) in list_models(torchvision.models):
+        if not path.exists() and str(path) in TORCHVISION:
             raise FileNotFoundError(
                 f"there is no checkpoint file at {path}: for torchvision's pretrained network, "
                 f"give torchvision:{path}"

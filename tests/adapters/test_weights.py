@@ -5,6 +5,7 @@ from collections import OrderedDict
 
 import pytest
 import torch
+from checkpoints import prefixed
 from torch import nn
 
 from captum_classpattern._validation import summary_of
@@ -45,10 +46,6 @@ def net(num_classes=3):
     made = Net(num_classes)
     made.bn.running_mean.normal_()
     return made.eval()
-
-
-def prefixed(state, prefix):
-    return {prefix + key: value for key, value in state.items()}
 
 
 def load_weights(network, state, path):

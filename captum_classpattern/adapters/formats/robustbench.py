@@ -37,8 +37,7 @@ def load(file: CheckpointFile, options: LoadOptions) -> LoadedNetwork:
             f"{path}: pass `arch`, the model's name in RobustBench, such as "
             "'Carmon2019Unlabeled' or 'cifar100/Linf/NAME'"
         )
-    data, threat, model = _parse(options.arch or "/".join(path.with_suffix("").parts[-3:]))
-    arch = f"{data}/{threat}/{model}"
+    arch, data, threat, model = _parse(options.arch or "/".join(path.with_suffix("").parts[-3:]))
     entry = None
     for of_data, threats in import_optional("robustbench").model_zoo.models.model_dicts.items():
         for of_threat, models in threats.items():
@@ -65,8 +64,7 @@ def load(file: CheckpointFile, options: LoadOptions) -> LoadedNetwork:
 
 def load_pretrained(name: str) -> LoadedNetwork:
     """A model of the zoo, ``[DATA/THREAT/]NAME``, which RobustBench downloads or finds."""
-    data, threat, model = _parse(name)
-    arch, side = f"{data}/{threat}/{model}", SIZES[data]
+    arch, data, threat, model = _parse(name)
     load_model = import_optional("robustbench").load_model
     try:
         network: nn.Module = load_model(model, dataset=data, threat_model=threat)
@@ -74,7 +72,7 @@ def load_pretrained(name: str) -> LoadedNetwork:
         raise ValueError(f"RobustBench's {arch} is not in its zoo") from error
     return LoadedNetwork(
         network, (0.0,), (1.0,), THE_MODEL_ITSELF,
-        input_size=(3, side, side), details={"arch": arch},
+        input_size=(3, SIZES[data], SIZES[data]), details={"arch": arch},
     )  # fmt: skip
 
 
@@ -83,8 +81,8 @@ def _in_zoo_folder(path: Path) -> bool:
     return path.parent.parent.name in SIZES and path.parent.name in THREATS
 
 
-def _parse(name: str) -> tuple[str, str, str]:
-    """Data set, threat model and name."""
+def _parse(name: str) -> tuple[str, str, str, str]:
+    """The model's full name; its data set, threat model and short name."""
     parts = name.split("/") if "/" in name else ["cifar10", "Linf", name]
     if len(parts) != 3 or parts[0] not in SIZES:
         raise ValueError(
@@ -92,4 +90,4 @@ def _parse(name: str) -> tuple[str, str, str]:
             f"{', '.join(SIZES)} and THREAT such as Linf, got {name!r}"
         )
     data, threat, model = parts
-    return data, threat, model
+    return "/".join(parts), data, threat, model
