@@ -192,7 +192,7 @@ class Warp:
         if grid_size < 2:
             raise ValueError(f"grid_size is the control points per side, from 2, got {grid_size}")
         if not 0 < strength < math.inf:
-            raise ValueError(f"strength must be a number above 0, got {strength}")
+            raise ValueError(f"`strength` must be a number above 0, got {strength}")
         self.shape = _checked_shape(image_shape)
         height, width = self.shape[1:]
         generator = torch.Generator().manual_seed(seed)

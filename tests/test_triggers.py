@@ -171,7 +171,7 @@ def test_the_key_is_copied():
 
 @pytest.mark.parametrize("alpha", [0, -0.1, 1.5, float("nan")])
 def test_an_alpha_out_of_range(alpha):
-    with pytest.raises(ValueError, match=rf"alpha .* in \(0, 1\], got {alpha}"):
+    with pytest.raises(ValueError, match=rf"`alpha` .* in \(0, 1\], got {alpha}"):
         Blended((1, 2, 2), alpha=alpha)
 
 
