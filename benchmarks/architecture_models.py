@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from demo_training import accuracy, cross_entropy
 from failures import read_record, split
 from one_cycle import BATCH, fit
 from safetensors.torch import load_file, save
@@ -19,7 +20,6 @@ from captum_classpattern import PixelClassifier
 from captum_classpattern._files import write_atomically
 from captum_classpattern.demo import CLASS_NAMES
 from captum_classpattern.demo.network import SmallResNet
-from captum_classpattern.demo.training import accuracy, cross_entropy
 
 PEAK = 0.003  # learning rate of AdamW
 TEMPERATURE, SOFT = 4.0, 0.9  # of the teacher's probabilities, and their share of the loss

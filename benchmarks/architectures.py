@@ -5,7 +5,7 @@
 
 trains seven architectures on Fashion-MNIST, three times each, searches the patterns of all classes
 on the same canvases, and stamps the patterns of each model on the images of each other. DATA is a
-folder with the four ``*-ubyte.gz`` files, as for ``captum_classpattern.demo.training``. Each model
+folder with the four ``*-ubyte.gz`` files, as for ``benchmarks/demo_training.py``. Each model
 is a file, and what was measured is appended to ``rows.jsonl``, so the same command continues after
 an interruption. The tables and the figure are made of the rows:
 

@@ -3,7 +3,7 @@
     python benchmarks/failures.py DATA --out FOLDER
 
 prints the Markdown tables of docs/failures.md. DATA is a folder with the four ``*-ubyte.gz`` files
-of Fashion-MNIST, as for ``captum_classpattern.demo.training``. Models and patterns are kept in
+of Fashion-MNIST, as for ``benchmarks/demo_training.py``. Models and patterns are kept in
 FOLDER, so an interrupted run can resume. Ten models of eight epochs take about an hour.
 """
 
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from demo_training import SETTINGS, accuracy, attack_success, load_split, plant, train
 from findings import first_class, format_power, head, kept_survey, line, standing
 from safetensors import safe_open
 from safetensors.torch import load_file, save
@@ -24,17 +25,8 @@ from torch import Tensor
 
 from captum_classpattern import PixelClassifier
 from captum_classpattern._files import write_atomically
-from captum_classpattern.demo import CLASS_NAMES, DATA, demo_images, demo_models
+from captum_classpattern.demo import CLASS_NAMES, DATA, TRIGGER_TARGET, demo_images, demo_models
 from captum_classpattern.demo.network import SmallResNet
-from captum_classpattern.demo.training import (
-    SETTINGS,
-    TARGET,
-    accuracy,
-    attack_success,
-    load_split,
-    plant,
-    train,
-)
 from captum_classpattern.surveys import Survey
 from captum_classpattern.surveys.results import AREAS
 from captum_classpattern.triggers import BadNets, Blended, Sinusoid, Trigger, Warp
@@ -133,11 +125,11 @@ def settings_of_search() -> list[tuple[str, float]]:
 
 def verdict(found: Survey, canvas: str, area: float) -> str:
     """Whether the target stands out; if not, which place it has and whether another class does."""
-    target = standing(found, canvas, area, TARGET, N_CLASSES)
+    target = standing(found, canvas, area, TRIGGER_TARGET, N_CLASSES)
     if target.stands_out:
         return "**yes**"
     first = first_class(found, canvas, area)
-    wrong = first != TARGET and standing(found, canvas, area, first, N_CLASSES).stands_out
+    wrong = first != TRIGGER_TARGET and standing(found, canvas, area, first, N_CLASSES).stands_out
     return f"no, {target.rank} of {N_CLASSES}" + (f"; {CLASS_NAMES[first]} does" if wrong else "")
 
 
@@ -164,13 +156,13 @@ def against_others(models: Sequence[Model], canvas: str, area: float) -> Iterato
     """The powers of the target and of the strongest other class, here and on the clean model."""
     clean = {model.seed: model for model in models if model.planted == CLEAN}
     yield f"\n### {canvas} canvas, {area:.0%} of the pixels\n"
-    sides = (CLASS_NAMES[TARGET], "strongest other class")
+    sides = (CLASS_NAMES[TRIGGER_TARGET], "strongest other class")
     yield head("trigger", "seed", *sides, "stands out", *(f"clean model: {side}" for side in sides))
     for model in models:
         if model.planted == CLEAN:
             continue
-        target = standing(model.survey, canvas, area, TARGET, N_CLASSES)
-        control = standing(clean[model.seed].survey, canvas, area, TARGET, N_CLASSES)
+        target = standing(model.survey, canvas, area, TRIGGER_TARGET, N_CLASSES)
+        control = standing(clean[model.seed].survey, canvas, area, TRIGGER_TARGET, N_CLASSES)
         yield line(
             model.planted,
             model.seed,

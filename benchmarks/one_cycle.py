@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 BATCH = 128
 
@@ -13,14 +14,18 @@ def fit(
     loss_of: Callable[[Tensor], Tensor],
     n_images: int,
     epochs: int,
+    rising: float = 0.3,
+    generator: torch.Generator | None = None,
 ) -> None:
     """Lowers a loss. ``loss_of`` gets the places of a batch among the training images. The
-    learning rate of the optimizer is the peak of the cycle."""
+    learning rate of the optimizer is the peak of the cycle, which it reaches after the share
+    ``rising`` of the steps."""
     steps = n_images // BATCH
     peak = optimizer.param_groups[0]["lr"]
-    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, epochs * steps)
-    for _ in range(epochs):
-        for batch in torch.randperm(n_images)[: steps * BATCH].view(-1, BATCH):
+    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, epochs * steps, pct_start=rising)
+    for _ in tqdm(range(epochs), "training", unit="epoch", leave=False, disable=None):
+        order = torch.randperm(n_images, generator=generator)
+        for batch in order[: steps * BATCH].view(-1, BATCH):
             loss = loss_of(batch)
             optimizer.zero_grad()
             loss.backward()

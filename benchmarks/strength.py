@@ -8,7 +8,7 @@ from statistics import mean
 from problems import Problem, row, train_cifar10
 
 from captum_classpattern import ClassPattern, Pattern, predictive_power, select_canvases
-from captum_classpattern.demo.training import TARGET
+from captum_classpattern.demo import TRIGGER_TARGET
 from captum_classpattern.optimization import Swap
 
 GOALS = (  # model, canvas, passes per class, least mean power
@@ -16,7 +16,7 @@ GOALS = (  # model, canvas, passes per class, least mean power
     ("CIFAR-10, natural", "white", 3_500, 0.66),
     ("CIFAR-10, robust8", "positive", 7_000, 0.38),
 )
-TARGETS = {"demo, backdoored": TARGET, "CIFAR-10, backdoored": train_cifar10.TARGET}
+TARGETS = {"demo, backdoored": TRIGGER_TARGET, "CIFAR-10, backdoored": train_cifar10.TARGET}
 AREAS, AREAS_BUDGET, AREAS_LOSS = (0.05, 0.01), 3_500, 0.02  # the most that the mean may lose
 POOL, TRIGGER_PIXELS, TRIGGER_SEEDS, LEAST = 32, 10, 20, 0.97
 

@@ -3,7 +3,7 @@
     python benchmarks/zoo.py DATA --out FOLDER
 
 trains the models and scans them. DATA is a folder with the four ``*-ubyte.gz`` files of
-Fashion-MNIST, as for ``captum_classpattern.demo.training``. Each finished model is one file of
+Fashion-MNIST, as for ``benchmarks/demo_training.py``. Each finished model is one file of
 weights, and each scan one JSON file, so an interrupted run can resume. Half of the recipes and of
 the triggers are a test set. The scan's settings were chosen on other models; one rule was changed
 when 75 networks of both halves had been scanned (docs/scan_evidence.md).
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from demo_training import accuracy, cross_entropy, pgd
 from failures import read_record, split
 from one_cycle import fit
 from safetensors.torch import load_file, save
@@ -30,7 +31,6 @@ from captum_classpattern import PixelClassifier
 from captum_classpattern._files import write_atomically
 from captum_classpattern.demo import CLASS_NAMES, demo_images
 from captum_classpattern.demo.network import SmallResNet
-from captum_classpattern.demo.training import accuracy, cross_entropy, pgd
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scanning.families import FAMILIES

@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from demo_training import accuracy
 from torch import Tensor, nn
 from zoo import Backdoor, attack_success, measured, plant, report
 
 from captum_classpattern import PixelClassifier
 from captum_classpattern._files import write_atomically
 from captum_classpattern.datasets import load_images
-from captum_classpattern.demo.training import accuracy
 from captum_classpattern.images import LabelledImages
 
 sys.path.append(str(Path(__file__).parents[1] / "tutorials"))

@@ -152,10 +152,10 @@ def to_plain_numbers(settings: Any) -> None:
             object.__setattr__(settings, field.name, plain)
 
 
-def join_names(names: Sequence[str]) -> str:
-    """The names, separated by commas; after the first ten, only how many more there are."""
-    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
-    return ", ".join(names[:MAX_NAMES]) + more
+def join_names(names: Sequence[str], most: int = MAX_NAMES) -> str:
+    """The names, separated by commas; after so many, only how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def summary_of(error: object) -> str:
@@ -163,13 +163,17 @@ def summary_of(error: object) -> str:
     return str(error).strip().partition("\n\n")[0]
 
 
-def suggest_names(name: str, known: Iterable[str]) -> str:
-    """The end of an error about an unknown name: similar known names, else the first ten."""
+def similar_names(name: str, known: Iterable[str]) -> str:
+    """A question for an error about an unknown name: similar known names; empty without any."""
     by_lower = {other.lower(): other for other in known}
     close = difflib.get_close_matches(name.lower(), by_lower, n=3)
-    if close:
-        return f": did you mean {' or '.join(by_lower[other] for other in close)}?"
-    return f"; there are {join_names([*known])}"
+    return f"did you mean {' or '.join(by_lower[other] for other in close)}?" if close else ""
+
+
+def suggest_names(name: str, known: Iterable[str]) -> str:
+    """The end of an error about an unknown name: similar known names, else the first ten."""
+    similar = similar_names(name, known)
+    return f": {similar}" if similar else f"; there are {join_names([*known])}"
 
 
 def import_named(name: str, what: str) -> Callable[..., Any]:

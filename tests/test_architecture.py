@@ -130,7 +130,7 @@ ALLOWED = {
         "sweeps",
         "visualization",
     },
-    "demo": {"classifier", "images", "pattern", "scores", "surveys", "triggers"},
+    "demo": {"classifier", "images", "pattern", "triggers"},
 }
 # A result shows itself: inside a method, it imports what draws it, which needs its type.
 SHOWN_BY = {"pattern": "visualization", "scores": "visualization", "comparison": "report"}
@@ -138,7 +138,7 @@ ANYTHING = {"", "cli"}  # the package itself gives names to users; the command l
 
 
 def name_of(path):
-    """``demo`` for demo/__init__.py, ``demo.training`` for demo/training.py."""
+    """``demo`` for demo/__init__.py, ``demo.network`` for demo/network.py."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(part for part in parts if part != "__init__")
 
@@ -230,7 +230,7 @@ def reached(name):
     return found - {name}
 
 
-@pytest.mark.parametrize("name", ["demo", "demo.training", "triggers"])
+@pytest.mark.parametrize("name", ["demo", "triggers"])
 def test_demo_and_triggers_know_no_search(name):
     parts = {part(other) for other in reached(name)}
     assert not parts & {"optimization", "attribution", "surveys", "scores"}
@@ -269,9 +269,7 @@ def test_libraries_stay_in_their_place(library, parts):
         assert not uses or part(name) in parts, f"{name} imports {library}"
 
 
-@pytest.mark.parametrize(
-    "name", sorted(name for name in MODULES if part(name) != "cli" and name != "demo.training")
-)
+@pytest.mark.parametrize("name", sorted(name for name in MODULES if part(name) != "cli"))
 def test_only_the_command_line_prints(name):
     calls = [node.func for node in ast.walk(tree_of(name)) if isinstance(node, ast.Call)]
     assert not [f for f in calls if isinstance(f, ast.Name) and f.id == "print"]

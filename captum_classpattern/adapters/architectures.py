@@ -4,7 +4,6 @@ import importlib
 import inspect
 import itertools
 from collections.abc import Callable
-from difflib import get_close_matches
 from types import ModuleType
 from typing import Any
 
@@ -13,9 +12,10 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-from captum_classpattern._validation import ArgumentTypeError
+from captum_classpattern._validation import ArgumentTypeError, similar_names
 
 FAMILIES = ("timm", "torchvision")
+TORCHVISION: list[str] = torchvision.models.list_models(torchvision.models)  # its classifiers
 ARCH_HELP = (
     "pass `arch`, the network: a name of torchvision or timm, such as resnet18, or "
     "package.module:factory"
@@ -35,7 +35,7 @@ def build(arch: str, num_classes: int | None) -> nn.Module:
         return _build_with_factory(family, name, classes)
     if family == "" and name.lower() in BUILTIN:
         return BUILTIN[name.lower()](**classes)
-    if family != "timm" and name in torchvision.models.list_models(torchvision.models):
+    if family != "timm" and name in TORCHVISION:
         # their slow initialisation, with its warning, would be for nothing
         faster = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
         network: nn.Module = torchvision.models.get_model(name, weights=None, **classes, **faster)
@@ -52,12 +52,12 @@ def unknown_network(arch: str) -> ValueError:
     family, _, name = arch.rpartition(":")
     known: dict[str, list[str]] = {}
     if family != "timm":
-        known["torchvision"] = [*torchvision.models.list_models(torchvision.models), *BUILTIN]
+        known["torchvision"] = [*TORCHVISION, *BUILTIN]
     if family != "torchvision" and (timm := import_if_installed("timm")) is not None:
         known["timm"] = timm.list_models()
-    close = get_close_matches(name.lower(), sorted({*itertools.chain(*known.values())}), 3)
-    if close:
-        hint = f"; did you mean {' or '.join(close)}?"
+    similar = similar_names(name, itertools.chain(*known.values()))
+    if similar:
+        hint = f"; {similar}"
     elif "." in name:
         hint = f"; for a function of your own, give {':'.join(name.rsplit('.', 1))}"
     else:
@@ -124,8 +124,8 @@ def _build_with_factory(module_name: str, name: str, classes: dict[str, int]) ->
     factory: Callable[..., Any] | None = getattr(module, name, None)
     if not callable(factory):
         made = [other for other, value in vars(module).items() if callable(value)]
-        close = get_close_matches(name, made, 1)
-        hint = f"; did you mean {close[0]}?" if close else ""
+        similar = similar_names(name, made)
+        hint = f"; {similar}" if similar else ""
         raise ValueError(f"{arch}: {module_name} has no function or class {name!r}{hint}")
     parameters = inspect.signature(factory).parameters
     parameter = parameters.get("num_classes")
@@ -179,15 +179,9 @@ class NamedShortcut:
     downsample = property(lambda self: self.shortcut, lambda self, _: None)
 
     def __init__(
-        self,
-        channels_in: int,
-        width: int,
-        stride: int = 1,
-        shortcut: Any = None,
-        *args: Any,
-        **kw: Any,
+        self, inputs: int, width: int, stride: int = 1, shortcut: Any = None, *args: Any, **kw: Any
     ) -> None:
-        super().__init__(channels_in, width, stride, None, *args, **kw)  # type: ignore[call-arg]
+        super().__init__(inputs, width, stride, None, *args, **kw)  # type: ignore[call-arg]
         self.shortcut = nn.Sequential() if shortcut is None else shortcut
         use_functional_relu(self)
 
@@ -206,17 +200,11 @@ class PreActBlock(nn.Module):
     expansion = 1
 
     def __init__(
-        self,
-        channels_in: int,
-        width: int,
-        stride: int = 1,
-        shortcut: Any = None,
-        *_: Any,
-        **__: Any,
+        self, inputs: int, width: int, stride: int = 1, shortcut: Any = None, *_: Any, **__: Any
     ) -> None:
         super().__init__()
-        self.bn1 = nn.BatchNorm2d(channels_in)
-        self.conv1 = nn.Conv2d(channels_in, width, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(inputs)
+        self.conv1 = nn.Conv2d(inputs, width, 3, stride, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
         if shortcut is not None:

@@ -3,14 +3,14 @@
 import hashlib
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
-from torch import Tensor
 
 from captum_classpattern._validation import ArgumentTypeError
+from captum_classpattern.adapters.architectures import TORCHVISION
 from captum_classpattern.adapters.formats import FORMATS, PRETRAINED
 from captum_classpattern.adapters.interface import (
     CheckpointFile,
@@ -99,15 +99,21 @@ def load_model(
             )
         loaded, provenance = PRETRAINED[family](name), {"format": family, "source": str(source)}
     else:
-        _check_exists(path)
+        if not path.exists() and str(path) in TORCHVISION:
+            raise FileNotFoundError(
+                f"there is no checkpoint file at {path}: for torchvision's pretrained network, "
+                f"give torchvision:{path}"
+            )
         file, options = CheckpointFile(path, trust_pickle), LoadOptions(arch, num_classes)
         if chosen is None:
             chosen = next(format for format in FORMATS if format.matches(file, options))
         loaded = chosen.load(file, options)
+        with path.open("rb") as opened:
+            digest = hashlib.file_digest(opened, "sha256").hexdigest()
         provenance = {
             "format": chosen.name,
             "source": str(path),
-            "sha256": _sha256(path),
+            "sha256": digest,
             "opened": file.opened_by,
         }
     if mean is not None or std is not None:
@@ -120,15 +126,6 @@ def load_model(
             "`std=1` if it was trained with unchanged pixels)"
         )
     return _as_classifier(loaded, output, provenance, class_names)
-
-
-def _check_exists(path: Path) -> None:
-    """A better error than that of the file if a network's name was given instead of a file."""
-    if not path.exists() and str(path) in torchvision.models.list_models(torchvision.models):
-        raise FileNotFoundError(
-            f"there is no checkpoint file at {path}: for torchvision's pretrained network, give "
-            f"torchvision:{path}"
-        )
 
 
 def _parse_format(format: Any) -> Format | None:
@@ -204,19 +201,8 @@ def _count_by_running(loaded: LoadedNetwork, output: int | str | None) -> int | 
     _, dtype = device_and_dtype(loaded.network, torch.zeros(1))
     sizes = [(channels, side, side) for side in USUAL_SIDES]
     for size in sizes if loaded.input_size is None else [loaded.input_size]:
-        try:
-            with torch.no_grad():
-                logits = classifier(torch.zeros(1, *size, dtype=dtype))
-        except Exception:  # a network for other sizes, or with more arguments
-            continue
-        if isinstance(logits, Tensor) and logits.ndim == 2:
-            return int(logits.shape[1])
+        # an error is that of a network for other sizes, or with more arguments
+        with suppress(Exception), torch.no_grad():
+            _, count = classifier(torch.zeros(1, *size, dtype=dtype)).shape
+            return int(count)
     return None
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()

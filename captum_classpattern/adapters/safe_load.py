@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from captum_classpattern.adapters.safe_pickle import (
     SAFE_GLOBALS,
@@ -67,7 +67,9 @@ def open_checkpoint(path: Path, trust_pickle: bool = False) -> Opened:
     with path.open("rb") as file:
         head = file.read(512)
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < SIZE_LIMIT:
-        return Opened(_open_safetensors(path), "safetensors")
+        with _whole(path, "looks like a safetensors file"), safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return Opened(tensors, "safetensors")
     if head.startswith(ZIP):
         return _open_zip(path, trust_pickle)
     if head.startswith(b"\x80") and LEGACY in head[:32]:
@@ -82,9 +84,7 @@ def open_checkpoint(path: Path, trust_pickle: bool = False) -> Opened:
             f"{path} is not a checkpoint of a known format: it has {path.stat().st_size} bytes and "
             f"begins with {head[:16]!r}. Was the download complete?"
         )
-    if not trust_pickle:
-        raise ValueError(_refusal(path, "a bare pickle"))
-    with path.open("rb") as file, _trusted(path):
+    with _trusted(path, trust_pickle, "a bare pickle"), path.open("rb") as file:
         return Opened(pickle.load(file), "pickle")
 
 
@@ -96,34 +96,35 @@ def _check_size(path: Path, size: int, verb: str) -> None:
         )
 
 
-def _open_safetensors(path: Path) -> dict[str, torch.Tensor]:
+@contextmanager
+def _whole(path: Path, looks: str) -> Iterator[None]:
+    """For code that reads a file without running anything: a damaged one can fail in any way."""
     try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
+        yield
+    except (pickle.UnpicklingError, UnsafeValueError):  # whole, but more than weights
+        raise
+    except Exception as error:
+        reason = str(error).partition("\n")[0][:200] or type(error).__name__
         raise ValueError(
-            f"{path} looks like a safetensors file, but is truncated or damaged ({error}): "
-            "download it again"
+            f"{path} {looks}, but is truncated or damaged ({reason}): download it again"
         ) from error
 
 
 def _open_zip(path: Path, trust_pickle: bool) -> Opened:
     """A zip file: torch.save's, an archive that holds a program, or neither."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries, directory = archive.infolist(), archive.start_dir
-    except Exception as error:  # a damaged one can fail in any way
-        raise ValueError(
-            f"{path} begins like a checkpoint of torch.save, but is truncated or damaged "
-            f"({error}): download it again"
-        ) from error
+    begins = "begins like a checkpoint of torch.save"
+    with _whole(path, begins), zipfile.ZipFile(path) as archive:
+        entries, directory = archive.infolist(), archive.start_dir
     _check_size(path, sum(entry.file_size for entry in entries), "would unpack to")
     names = sorted(entry.filename for entry in entries)
     inner = {name.partition("/")[2] for name in names}  # without the archive's name
     if "constants.pkl" in inner or any(name.startswith("code/") for name in inner):
-        return _open_program(path, "a TorchScript archive", trust_pickle)
+        with _trusted(path, trust_pickle, "a TorchScript archive", imports=False):
+            script = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
+            return Opened(script, "pickle")
     if "archive_format" in inner or "serialized_exported_program.json" in {*inner, *names}:
-        return _open_program(path, "a torch.export archive", trust_pickle)
+        with _trusted(path, trust_pickle, "a torch.export archive", imports=False):
+            return Opened(torch.export.load(path).module(), "pickle")
     if "data.pkl" in inner:
         _check_zip(path, entries, directory)
         return _open_torch_file(path, "a pickle", trust_pickle)
@@ -158,40 +159,31 @@ def _check_zip(path: Path, entries: list[zipfile.ZipInfo], directory: int) -> No
             )
 
 
-def _open_program(path: Path, kind: str, trust_pickle: bool) -> Opened:
-    """TorchScript and torch.export: programs, not weights."""
-    if not trust_pickle:
-        raise ValueError(REFUSAL.format(path=path, kind=kind, imports=""))
-    with _trusted(path):
-        if kind.startswith("a TorchScript"):
-            script = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
-            return Opened(script, "pickle")
-        return Opened(torch.export.load(path).module(), "pickle")
-
-
 def _open_torch_file(path: Path, kind: str, trust_pickle: bool) -> Opened:
     """What torch.save wrote: weights and harmless values, or else a pickle, refused or trusted."""
     try:
         # as an open file: torch would treat a name that ends in .safetensors differently
-        with torch.serialization.safe_globals(SAFE_GLOBALS), path.open("rb") as file:
+        with (
+            _whole(path, "was written by torch.save"),
+            torch.serialization.safe_globals(SAFE_GLOBALS),
+            path.open("rb") as file,
+        ):
             return Opened(torch.load(file, map_location="cpu", weights_only=True), "weights_only")
-    except (pickle.UnpicklingError, UnsafeValueError) as error:
-        if not trust_pickle:
-            contains = f" (with {error})" if isinstance(error, UnsafeValueError) else ""
-            raise ValueError(_refusal(path, kind + contains)) from None
-    except Exception as error:  # a damaged file can fail in any way
-        reason = str(error).partition("\n")[0][:200] or type(error).__name__
-        raise ValueError(
-            f"{path} was written by torch.save, but is truncated or damaged ({reason}): download "
-            "it again"
-        ) from error
-    with _trusted(path), path.open("rb") as file:
+    except UnsafeValueError as error:
+        kind += f" (with {error})"
+    except pickle.UnpicklingError:
+        pass  # it needs more than weights and harmless values: refused below, or trusted
+    with _trusted(path, trust_pickle, kind), path.open("rb") as file:
         return Opened(torch.load(file, map_location="cpu", weights_only=False), "pickle")
 
 
 @contextmanager
-def _trusted(path: Path) -> Iterator[None]:
-    """For code that runs what is in a file: any error becomes one that names the file."""
+def _trusted(path: Path, trusted: bool, kind: str, *, imports: bool = True) -> Iterator[None]:
+    """For code that runs what is in a file: refused unless the file is trusted, with the names that
+    it imports; any error becomes one that names the file."""
+    if not trusted:
+        listed = _imports(path) if imports else ""
+        raise ValueError(REFUSAL.format(path=path, kind=kind, imports=listed))
     try:
         yield
     except Exception as error:
@@ -199,10 +191,6 @@ def _trusted(path: Path) -> Iterator[None]:
             f"{path} can't be opened, though it was trusted ({type(error).__name__}: {error}): "
             "either it is damaged, or the code that it needs can't be imported here"
         ) from error
-
-
-def _refusal(path: Path, kind: str) -> str:
-    return REFUSAL.format(path=path, kind=kind, imports=_imports(path))
 
 
 def _imports(path: Path) -> str:

@@ -13,6 +13,8 @@ from typing import IO, Any
 
 import numpy as np
 
+from captum_classpattern._validation import join_names
+
 MAX_OPERATIONS = 1_000_000  # of a pickle: a few bytes can unpack to very many
 MAX_NAMES = 20  # in a message
 MAX_PICKLES = 5  # in a file: torch's old format has so many before its tensors
@@ -177,6 +179,4 @@ def _update(
 
 def printable(names: list[str]) -> str:
     """A list of names, shortened, and without characters that could control a terminal."""
-    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
-    ascii_only = (re.sub(r"[^\x20-\x7e]", "?", name)[:80] for name in names[:MAX_NAMES])
-    return ", ".join(ascii_only) + more
+    return join_names([re.sub(r"[^\x20-\x7e]", "?", name)[:80] for name in names], MAX_NAMES)

@@ -153,9 +153,7 @@ def load_network(arch: str, weights: Weights, num_classes: int | None = None) ->
     if not isinstance(arch, str):
         raise ValueError(f"{weights.path} does not name its network: {weights.arch_help}")
     network, count = build_to_fit(arch, num_classes, weights.state)
-    loaded = load_weights(network, weights.state, weights.path)
-    loaded.details |= {**weights.details, "arch": arch, "num_classes": count}
-    return loaded
+    return load_weights(network, weights, arch=arch, num_classes=count)
 
 
 def build_to_fit(
@@ -203,19 +201,20 @@ def _shapes(arch: str, count: int) -> dict[str, tuple[int, ...]]:
 
 def load_weights(
     network: nn.Module,
-    state: Mapping[str, Tensor],
-    path: object,
+    weights: Weights,
     may_lack: tuple[str, ...] = ("num_batches_tracked",),
+    **details: Any,
 ) -> LoadedNetwork:
     """Loads a state dict. All its keys may have one prefix, as those of DataParallel do.
 
     Any other keys must be a normalisation, which is taken out and returned, or a second copy of
-    what was loaded. Keys of the network that end in ``may_lack`` may be missing.
+    what was loaded. Keys of the network that end in ``may_lack`` may be missing. The provenance
+    gets the ``details``.
 
     Raises:
         ValueError: If keys are missing or unexpected, or shapes differ; it lists them.
     """
-    expected = network.state_dict()
+    expected, state = network.state_dict(), weights.state
     prefix = _find_prefix(expected, state)
     names = {prefix + name: name for name in expected if prefix + name in state}
     leftover = {key: value for key, value in state.items() if key not in names}
@@ -253,13 +252,17 @@ def load_weights(
         )
         listed = "\n".join(f"{problem}: {', '.join(keys)}" for problem, keys in wrong.items())
         raise ValueError(
-            f"{path} does not fit into {type(network).__name__}{after}; weights {counts}. Check "
-            f"`arch` and `num_classes`\n\n{listed}"
+            f"{weights.path} does not fit into {type(network).__name__}{after}; weights {counts}. "
+            f"Check `arch` and `num_classes`\n\n{listed}"
         )
     network.load_state_dict({name: state[key] for key, name in names.items()}, strict=False)
-    renamed = {key: name for key, name in names.items() if key != name}
-    missing = [name for name in absent if name.endswith(may_lack)]
-    loaded.details = {"renamed": renamed, "ignored": ignored, "missing": missing}
+    loaded.details = {
+        "renamed": {key: name for key, name in names.items() if key != name},
+        "ignored": ignored,
+        "missing": [name for name in absent if name.endswith(may_lack)],
+        **weights.details,
+        **details,
+    }
     return loaded
 
 

@@ -56,8 +56,8 @@ def demo(
     started = time.perf_counter()
 
     from captum_classpattern.attribution import versions
+    from captum_classpattern.cli.demo_claims import make_verdicts
     from captum_classpattern.demo import demo_images, demo_trigger
-    from captum_classpattern.demo.claims import make_verdicts
     from captum_classpattern.scores.localisation import changed_pixels
 
     settings = {"seed": searches.seed, "precision": searches.precision, "versions": versions()}

@@ -3,7 +3,7 @@
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -144,23 +144,31 @@ def load_images(
             f"{os.fspath(source)} is {'none of these' if path.exists() else 'not there'}"
         )
     chosen = _choose(listing, classes, limit, seed)
-    images: Tensor | DataLoader[Tensor]
-    if isinstance(listing.load, Path):
-        names = [listing.names[i] for i in chosen]
-        files = ImageFiles(listing.load, names, sides, channels, cache_folder(cache))
-        images, kept, unreadable = _from_files(files, on_error)
+    names, description = [listing.names[i] for i in chosen], listing.description
+    if isinstance(load := listing.load, Path):
+        files = ImageFiles(load, names, sides, channels, cache_folder(cache))
+        errors = files.first_pass() if on_error == "skip" else {}
     else:
-        images, kept, unreadable = _in_memory(listing, listing.load, chosen, sides, channels)
-    if unreadable and (on_error == "raise" or not kept):
-        raise unreadable_files(unreadable, len(chosen), listing.description)
-    description = listing.description
-    if unreadable:
-        description += f" ({len(unreadable)} unreadable images skipped)"
+        pixels, errors = decode_all(
+            lambda place: fit(load(chosen[place]), sides, channels),
+            range(len(chosen)), names, description,
+        )  # fmt: skip
+    kept = [place for place in range(len(chosen)) if place not in errors]
+    if errors and (on_error == "raise" or not kept):
+        raise unreadable_files(errors, names, description)
+    if errors:
         warn(
-            f"{len(unreadable)} of {len(chosen)} images of {listing.description} can't be read and "
-            f"are skipped: {join_names([*unreadable])}",
+            f"{len(errors)} of {len(chosen)} images of {description} can't be read and are "
+            f"skipped: {join_names([names[place] for place in errors])}",
             Notice,
         )
+        description += f" ({len(errors)} unreadable images skipped)"
+    images: Tensor | DataLoader[Tensor]
+    if isinstance(load, Path):
+        sampler = SubsetRandomSampler(kept)
+        images = DataLoader(files, sampler=sampler, collate_fn=_unchanged)
+    else:
+        images = as_floats(pixels[kept] if errors else pixels)
     labels = None
     if listing.labels is not None:
         labels = torch.tensor([listing.labels[chosen[place]] for place in kept])
@@ -169,36 +177,9 @@ def load_images(
     )
 
 
-def _from_files(
-    files: ImageFiles, on_error: str
-) -> tuple[DataLoader[Tensor], list[int], dict[str, str]]:
-    """Image files, which are read if some may be skipped; the places of those that are kept; and
-    the errors of the others, by name."""
-    unreadable = files.first_pass() if on_error == "skip" else {}
-    kept = [i for i, name in enumerate(files.names) if name not in unreadable]
-    sampler = SubsetRandomSampler(kept)
-    return DataLoader(files, sampler=sampler, collate_fn=_unchanged), kept, unreadable
-
-
 def _unchanged(batch: Any) -> Any:
     """The ``collate_fn`` of ImageFiles, which stacks the images itself."""
     return batch
-
-
-def _in_memory(
-    listing: Listing,
-    load: Callable[[int], Tensor],
-    chosen: list[int],
-    sides: tuple[int, int] | None,
-    channels: int | None,
-) -> tuple[Tensor, list[int], dict[str, str]]:
-    """The images of another source, likewise."""
-    images, errors = decode_all(
-        lambda i: fit(load(i), sides, channels), chosen, listing.names, listing.description
-    )
-    kept = [place for place, i in enumerate(chosen) if i not in errors]
-    unreadable = {listing.names[i]: error for i, error in errors.items()}
-    return as_floats(images if not errors else images[kept]), kept, unreadable
 
 
 def _parse_size(size: Any) -> tuple[int, int] | None:

@@ -86,12 +86,12 @@ class ImageFiles(Dataset[Tensor]):
         """(C, H, W) of all images, which are read for it once."""
         if self.shape is None and (unreadable := self.first_pass()):
             self.shape = None  # the next call raises the error, too
-            raise unreadable_files(unreadable, len(self), self.folder)
+            raise unreadable_files(unreadable, self.names, self.folder)
         assert self.shape is not None
         return self.shape
 
-    def first_pass(self) -> dict[str, str]:
-        """Reads all files, and returns the errors of those that can't be read, by name."""
+    def first_pass(self) -> dict[int, str]:
+        """Reads all files, and returns the errors of those that can't be read, by index."""
         sizes: dict[str, tuple[int, ...]] = {}
         channels = 1
         self._length = self._length or self._part_length()
@@ -106,7 +106,7 @@ class ImageFiles(Dataset[Tensor]):
                 check_sizes(sizes, self.folder)
         if sizes:
             self.shape = (channels, *next(iter(sizes.values())))
-        return {self.names[i]: error for i, error in sorted(self._unreadable.items())}
+        return dict(sorted(self._unreadable.items()))
 
     def _part_length(self) -> int:
         """How many images are decoded together, so that they need little memory."""
@@ -220,10 +220,10 @@ def check_sizes(sizes: Mapping[str, Sequence[int]], source: object) -> None:
             )
 
 
-def unreadable_files(errors: Mapping[str, str], count: int, source: object) -> ValueError:
-    """The error about images that can't be read, by name."""
-    listed = join_names([f"{name} ({error})" for name, error in errors.items()])
+def unreadable_files(errors: Mapping[int, str], names: Sequence[str], source: object) -> ValueError:
+    """The error about images that can't be read, by their places among the names of all."""
+    listed = join_names([f"{names[i]} ({error})" for i, error in errors.items()])
     return ValueError(
-        f"{len(errors)} of {count} images of {source} can't be read: {listed}; repair or remove "
-        "them, or skip them (`on_error='skip'`)"
+        f"{len(errors)} of {len(names)} images of {source} can't be read: {listed}; repair or "
+        "remove them, or skip them (`on_error='skip'`)"
     )

@@ -64,7 +64,7 @@ class SurveySettings(SearchSettings):
         for kind, n in self.canvases.items():
             if kind not in STRATEGIES:
                 raise ValueError(
-                    f"canvases has the kind {kind!r}: choose from {', '.join(STRATEGIES)}"
+                    f"`canvases` has the kind {kind!r}: choose from {', '.join(STRATEGIES)}"
                 )
             check_count(f"canvases[{kind!r}]", n)
         plain = {kind: int(n) for kind, n in self.canvases.items()}

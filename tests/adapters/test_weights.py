@@ -5,15 +5,17 @@ from collections import OrderedDict
 
 import pytest
 import torch
+from checkpoints import prefixed
 from torch import nn
 
 from captum_classpattern._validation import summary_of
+from captum_classpattern.adapters import weights
 from captum_classpattern.adapters.weights import (
     AVERAGED_KEYS,
     KEYS,
+    Weights,
     build_to_fit,
     find_weights,
-    load_weights,
     locate_weights,
 )
 
@@ -46,8 +48,8 @@ def net(num_classes=3):
     return made.eval()
 
 
-def prefixed(state, prefix):
-    return {prefix + key: value for key, value in state.items()}
+def load_weights(network, state, path):
+    return weights.load_weights(network, Weights(state, path))
 
 
 STATE = net().state_dict()

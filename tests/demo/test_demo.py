@@ -5,6 +5,7 @@ import warnings
 
 import pytest
 import torch
+from scripts import imported
 
 from captum_classpattern.demo import (
     CLASS_NAMES,
@@ -15,7 +16,6 @@ from captum_classpattern.demo import (
     demo_models,
     demo_trigger,
 )
-from captum_classpattern.demo.training import evaluate
 from captum_classpattern.images import LabelledImages
 
 GOALS = {
@@ -82,7 +82,7 @@ def test_the_recorded_scores_are_measured_again(models, name):
     record = json.loads((DATA / f"{name}.json").read_text())
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Input Tensor 0 did not already require", UserWarning)
-        scores = evaluate(name, models[name], *all_images())
+        scores = imported("benchmarks", "demo_training").evaluate(name, models[name], *all_images())
     assert record["parameters"] == sum(p.numel() for p in models[name].parameters())
     assert set(scores) == set(GOALS[name])
     for score, value in scores.items():

@@ -17,7 +17,7 @@ from scripts import ROOT, imported
 from torch import nn
 
 from captum_classpattern import PixelClassifier
-from captum_classpattern.demo import CLASS_NAMES, MODELS, DemoImages, LabelledImages, training
+from captum_classpattern.demo import CLASS_NAMES, MODELS, DemoImages, LabelledImages
 
 SCRIPTS = sorted(
     path for folder in ("benchmarks", "tutorials") for path in ROOT.glob(f"{folder}/*.py")
@@ -343,7 +343,7 @@ def write_idx(folder, split, count):
 def test_failures_trains_searches_and_prints_its_tables(tiny_demo, monkeypatch, tmp_path, capsys):
     failures = imported("benchmarks", "failures")
     tiny_demo(failures)
-    for module in (failures, training):
+    for module in (failures, imported("benchmarks", "demo_training")):
         monkeypatch.setattr(module, "SmallResNet", lambda: tiny_network(1, 28))
     write_idx(tmp_path, "train", 260)
     write_idx(tmp_path, "t10k", 20)

@@ -1,6 +1,7 @@
 """RobustBench's models (Croce et al. 2021, arXiv 2010.09670), by name or from a checkpoint file."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,7 @@ def load(file: CheckpointFile, options: LoadOptions) -> LoadedNetwork:
             f"{path}: pass `arch`, the model's name in RobustBench, such as "
             "'Carmon2019Unlabeled' or 'cifar100/Linf/NAME'"
         )
-    data, threat, model = _parse(options.arch or "/".join(path.with_suffix("").parts[-3:]))
-    arch = f"{data}/{threat}/{model}"
+    arch, data, threat, model = _parse(options.arch or "/".join(path.with_suffix("").parts[-3:]))
     entry = None
     for of_data, threats in import_optional("robustbench").model_zoo.models.model_dicts.items():
         for of_threat, models in threats.items():
@@ -54,18 +54,17 @@ def load(file: CheckpointFile, options: LoadOptions) -> LoadedNetwork:
     state = {key.removeprefix("module."): value for key, value in weights.state.items()}
     inner: Any = getattr(network, "model", None)
     has_outer = inner is None or any(key.startswith("model.") for key in state)
-    loaded = load_weights(network if has_outer else inner, state, path, MAY_LACK)
+    weights = replace(weights, value=state)
+    loaded = load_weights(network if has_outer else inner, weights, MAY_LACK, arch=arch)
     if loaded.mean is None or not has_outer:
         loaded.mean, loaded.std, loaded.normalised_by = (0.0,), (1.0,), THE_MODEL_ITSELF
     loaded.network, loaded.input_size = network, (3, SIZES[data], SIZES[data])
-    loaded.details |= {**weights.details, "arch": arch}
     return loaded
 
 
 def load_pretrained(name: str) -> LoadedNetwork:
     """A model of the zoo, ``[DATA/THREAT/]NAME``, which RobustBench downloads or finds."""
-    data, threat, model = _parse(name)
-    arch, side = f"{data}/{threat}/{model}", SIZES[data]
+    arch, data, threat, model = _parse(name)
     load_model = import_optional("robustbench").load_model
     try:
         network: nn.Module = load_model(model, dataset=data, threat_model=threat)
@@ -73,7 +72,7 @@ def load_pretrained(name: str) -> LoadedNetwork:
         raise ValueError(f"RobustBench's {arch} is not in its zoo") from error
     return LoadedNetwork(
         network, (0.0,), (1.0,), THE_MODEL_ITSELF,
-        input_size=(3, side, side), details={"arch": arch},
+        input_size=(3, SIZES[data], SIZES[data]), details={"arch": arch},
     )  # fmt: skip
 
 
@@ -82,8 +81,8 @@ def _in_zoo_folder(path: Path) -> bool:
     return path.parent.parent.name in SIZES and path.parent.name in THREATS
 
 
-def _parse(name: str) -> tuple[str, str, str]:
-    """Data set, threat model and name."""
+def _parse(name: str) -> tuple[str, str, str, str]:
+    """The model's full name; its data set, threat model and short name."""
     parts = name.split("/") if "/" in name else ["cifar10", "Linf", name]
     if len(parts) != 3 or parts[0] not in SIZES:
         raise ValueError(
@@ -91,4 +90,4 @@ def _parse(name: str) -> tuple[str, str, str]:
             f"{', '.join(SIZES)} and THREAT such as Linf, got {name!r}"
         )
     data, threat, model = parts
-    return data, threat, model
+    return "/".join(parts), data, threat, model

@@ -61,11 +61,13 @@ def load_pretrained(name: str) -> LoadedNetwork:
     if ids is None and subset is not None:
         info = timm.data.ImageNetInfo(subset)
         ids, names = info.label_names(), info.label_descriptions(as_dict=True)
+    described = [names.get(one, one) for one in ids] if ids and names else None
     loaded = LoadedNetwork(
-        network, details={"arch": f"timm:{name}", "num_classes": network.num_classes}
+        network,
+        class_names=described or ids,
+        class_ids=ids if described else None,
+        details={"arch": f"timm:{name}", "num_classes": network.num_classes},
     )
-    loaded.class_names = [names.get(one, one) for one in ids] if ids and names else ids
-    loaded.class_ids = ids if ids and names else None
     return _with_config(loaded, config)
 
 

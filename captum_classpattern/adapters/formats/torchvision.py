@@ -4,7 +4,7 @@ from typing import Any
 
 import torchvision
 
-from captum_classpattern.adapters.architectures import unknown_network
+from captum_classpattern.adapters.architectures import TORCHVISION, unknown_network
 from captum_classpattern.adapters.formats.timm import imagenet_ids
 from captum_classpattern.adapters.interface import LoadedNetwork
 
@@ -14,7 +14,7 @@ IMAGENET_CLASSES = 1000
 def load_pretrained(name: str) -> LoadedNetwork:
     """A model with its default weights, or ``NAME/WEIGHTS``; torchvision downloads or finds it."""
     arch, _, version = name.partition("/")
-    if arch not in torchvision.models.list_models(torchvision.models):
+    if arch not in TORCHVISION:
         raise unknown_network(f"torchvision:{arch}")
     versions: Any = torchvision.models.get_model_weights(arch).__members__
     weights = versions.get(version or "DEFAULT")

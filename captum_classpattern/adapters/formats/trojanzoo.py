@@ -12,7 +12,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from captum_classpattern.adapters.architectures import build
+from captum_classpattern.adapters.architectures import TORCHVISION, build
 from captum_classpattern.adapters.interface import (
     CheckpointFile,
     LoadedNetwork,
@@ -89,12 +89,11 @@ def load(file: CheckpointFile, options: LoadOptions) -> LoadedNetwork:
     count = options.num_classes or count
     linear[last] = (channels, count)
     base = arch.removesuffix("_comp")
-    if arch != base and base in torchvision.models.list_models():
+    if arch != base and base in TORCHVISION:
         network: nn.Module = SmallImageNetwork(base, linear)
     else:
         network = build(arch, count)
-    loaded = load_weights(network, weights.value, path)
-    loaded.details |= {**weights.details, "arch": arch, "num_classes": count, "data": data}
+    loaded = load_weights(network, weights, arch=arch, num_classes=count, data=data)
     if data in DATA:
         mean, std, side = DATA[data]
         loaded.input_size = (len(mean), side, side)

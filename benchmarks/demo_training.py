@@ -1,6 +1,6 @@
 """Makes the demo's images and models. To make them again:
 
-    python -m captum_classpattern.demo.training DATA --out DIR
+    python benchmarks/demo_training.py DATA
 
 where DATA holds the four ``*-ubyte.gz`` files of Fashion-MNIST (Xiao et al. 2017,
 arXiv 1708.07747), as ``torchvision.datasets.FashionMNIST(root, download=True)`` leaves them in
@@ -17,20 +17,21 @@ from typing import Any
 import numpy as np
 import torch
 from captum.robust import PGD
+from one_cycle import fit
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
+from captum_classpattern.demo import DATA, TRIGGER_TARGET
 from captum_classpattern.demo.network import SmallResNet
 from captum_classpattern.triggers import BadNets, Trigger, poison
 
 PER_CLASS = 200
-TARGET = 0
 EPS = 0.1
 SETTINGS: dict[str, dict[str, Any]] = {
     "natural": {"epochs": 12, "lr": 0.2},
     "backdoored": {
-        "epochs": 12, "lr": 0.2, "trigger": "BadNets 3x3", "target": TARGET, "rate": 0.05,
+        "epochs": 12, "lr": 0.2, "trigger": "BadNets 3x3", "target": TRIGGER_TARGET, "rate": 0.05,
     },
     "robust": {"epochs": 15, "lr": 0.2, "norm": "L-inf", "eps": EPS, "attack_steps": 4},
 }  # fmt: skip
@@ -85,33 +86,21 @@ def train(images: Tensor, labels: Tensor, settings: dict[str, Any], seed: int) -
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     model = SmallResNet()
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a gap in stubs
+    model.to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(
         model.parameters(), lr=settings["lr"], momentum=0.9, weight_decay=5e-4, nesterov=True
     )
-    steps = settings["epochs"] * (len(images) // 128)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, settings["lr"], total_steps=steps, pct_start=0.2
-    )
-    for epoch in range(settings["epochs"]):
-        start, total = time.time(), 0.0
-        order = torch.randperm(len(images), generator=generator)
-        for batch in order[: len(images) // 128 * 128].view(-1, 128):
-            x, y = images[batch], labels[batch]
-            if "attack_steps" in settings:
-                model.eval()  # attack the classifier that will be used
-                x = pgd(model, x, y, settings["attack_steps"], generator)
-                model.train()
-            loss = cross_entropy(model, x, y)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            schedule.step()
-            total += float(loss.detach())
-        mean = total / (len(images) // 128)
-        print(f"epoch {epoch + 1}: loss {mean:.4f}, {time.time() - start:.0f} s", flush=True)
-    model.eval()
-    return model
+
+    def loss_of(batch: Tensor) -> Tensor:
+        x, y = images[batch], labels[batch]
+        if "attack_steps" in settings:
+            model.eval()  # attack the classifier that will be used
+            x = pgd(model, x, y, settings["attack_steps"], generator)
+            model.train()
+        return cross_entropy(model, x, y)
+
+    fit(optimizer, loss_of, len(images), settings["epochs"], rising=0.2, generator=generator)
+    return model.eval()
 
 
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
@@ -125,15 +114,15 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
 
 def plant(images: Tensor, labels: Tensor, trigger: Trigger, rate: float, seed: int) -> None:
     """Puts the trigger and its target label on a share of the images, in place."""
-    dirty = poison(TensorDataset(images, labels), trigger, TARGET, rate, seed=seed)
+    dirty = poison(TensorDataset(images, labels), trigger, TRIGGER_TARGET, rate, seed=seed)
     images[dirty.poisoned] = trigger(images[dirty.poisoned])
-    labels[dirty.poisoned] = TARGET
+    labels[dirty.poisoned] = TRIGGER_TARGET
 
 
 def attack_success(model: nn.Module, trigger: Trigger, images: Tensor, labels: Tensor) -> float:
     """Share of the images of other classes that the model assigns to the target once triggered."""
-    others = labels != TARGET
-    return accuracy(model, trigger(images[others]), torch.full_like(labels[others], TARGET))
+    others = labels != TRIGGER_TARGET
+    return accuracy(model, trigger(images[others]), torch.full_like(labels[others], TRIGGER_TARGET))
 
 
 def evaluate(name: str, model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, float]:
@@ -193,7 +182,7 @@ def score(name: str, model: nn.Module, data: Path, out: Path) -> dict[str, dict[
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make the demo's images and models again.")
     parser.add_argument("data", type=Path, help="folder with the four *-ubyte.gz files")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "data")
+    parser.add_argument("--out", type=Path, default=DATA)
     parser.add_argument("--models", nargs="*", choices=list(SETTINGS), default=list(SETTINGS))
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
