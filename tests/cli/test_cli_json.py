@@ -73,7 +73,7 @@ def test_a_search_as_json(tmp_path):
     assert (found["schema"], found["out"]) == ("classpattern/search/1", str(tmp_path / "out"))
     assert "a message of the model" in result.stderr
     assert [(row["class"], row["canvas"]) for row in found["rows"]] == [
-        (1, "positive"), (1, "white"),
+        (1, "positive"), (1, "white"), (1, "black"),
     ]  # fmt: skip
     for row in found["rows"]:
         assert set(row) == set(documented("search", 1))

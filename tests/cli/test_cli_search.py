@@ -70,6 +70,7 @@ def arguments(out, *more):
     ]
 
 
+KINDS = ("positive", "white", "black")  # of canvases
 QUICK = ("--canvases", "1", "--n-steps", "2", "--area", "0.05")
 
 
@@ -92,7 +93,7 @@ def test_a_foreign_model_from_checkpoint_to_table(tmp_path):
     assert written["accuracy"] > 0.85
     assert f"The model classifies {written['accuracy']:.1%} of the held-out images" in result.output
     rows = {(row["class"], row["canvas"]): row for row in written["rows"]}
-    assert rows.keys() == {(y, kind) for y in (0, 2, 3) for kind in ("positive", "white")}
+    assert rows.keys() == {(y, kind) for y in (0, 2, 3) for kind in KINDS}
     assert rows[3, "white"]["class_name"] == "c3"  # of the folder 3_c3
     # the class of the trigger is the strongest, and the saved pattern has the power of the table
     powers = {y: rows[y, "white"]["areas"]["0.01"] for y in (0, 2, 3)}
@@ -120,9 +121,7 @@ def test_an_interrupted_search_continues_with_the_unfinished_classes(tmp_path, m
     assert f"Interrupted: --resume continues the search in {tmp_path}." in result.output
     first = read(tmp_path)
     assert not first["complete"]
-    assert [(row["class"], row["canvas"]) for row in first["rows"]] == [
-        (0, "positive"), (0, "white"),
-    ]  # fmt: skip
+    assert [(row["class"], row["canvas"]) for row in first["rows"]] == [(0, k) for k in KINDS]
     finished = {path: path.read_bytes() for path in (tmp_path / "patterns").glob("0_*")}
 
     again = run(arguments(tmp_path, *QUICK))
@@ -135,8 +134,8 @@ def test_an_interrupted_search_continues_with_the_unfinished_classes(tmp_path, m
     assert searched == [list(range(1, 10))]
     written = read(tmp_path)
     assert written["complete"]
-    assert written["rows"][:2] == first["rows"]
-    assert len({(row["class"], row["canvas"]) for row in written["rows"]}) == 20
+    assert written["rows"][:3] == first["rows"]
+    assert len({(row["class"], row["canvas"]) for row in written["rows"]}) == 30
     assert {path: path.read_bytes() for path in finished} == finished
 
     done = run(arguments(tmp_path, *QUICK, "--resume"))
@@ -172,7 +171,7 @@ def test_finished_classes_survive_a_kill(tmp_path):
         assert Pattern.load(tmp_path / "patterns" / name).target == row["class"]
     result = run(arguments(tmp_path, *QUICK, "--classes", "0-9", "--resume"))
     assert result.exit_code == 0, result.output
-    kept = [row for row in rows if [r["class"] for r in rows].count(row["class"]) == 2]
+    kept = [row for row in rows if [r["class"] for r in rows].count(row["class"]) == 3]
     assert len(kept) >= len(rows) - 1
     assert read(tmp_path)["rows"][: len(kept)] == kept
 
@@ -320,7 +319,7 @@ def test_class_folders_are_matched_by_name(as_json, tmp_path, place):
     assert written["search_images"] == {"Trouser": 20, "Pullover": 20}
     assert {(row["class"], row["class_name"]) for row in written["rows"]} == {(1, "Trouser")}
     saved = {path.name for path in (tmp_path / "out" / "patterns").glob("1_*")}
-    assert saved == {f"1_Trouser_{kind}_0.05.safetensors" for kind in ("positive", "white")}
+    assert saved == {f"1_Trouser_{kind}_0.05.safetensors" for kind in KINDS}
     again = run([*line, "--classes", "trouser,2", "--resume"])
     assert "Already finished: Trouser." in again.output
     assert {row["class"] for row in read(tmp_path / "out")["rows"]} == {1, 2}
@@ -409,8 +408,8 @@ def test_a_search_of_version_0_1_is_loaded_but_not_continued(tmp_path):
     old["settings"]["captum_classpattern"] = "0.1"
     (tmp_path / "results.json").write_text(json.dumps(old))
     assert [(f.target, f.canvas) for f in surveys.Survey.load(tmp_path)] == [
-        (1, "positive"), (1, "white"),
-    ]  # fmt: skip
+        (1, kind) for kind in KINDS
+    ]
     more = run(arguments(tmp_path, *QUICK, "--classes", "1-2", "--resume"))
     assert more.exit_code == 2
     assert "of another search (" in more.output
@@ -457,7 +456,7 @@ def test_images_without_labels_get_the_class_that_the_model_predicts(tmp_path, p
     assert "of the held-out images correctly" not in result.output
     written = read(tmp_path / "out")
     assert written["accuracy"] is None
-    assert [row["class_name"] for row in written["rows"]] == [None, None]
+    assert [row["class_name"] for row in written["rows"]] == [None, None, None]
 
 
 def test_a_search_of_other_classes_keeps_the_finished_classes(tmp_path):
@@ -465,7 +464,7 @@ def test_a_search_of_other_classes_keeps_the_finished_classes(tmp_path):
     rows = read(tmp_path)["rows"]
     more = run(arguments(tmp_path, *QUICK, "--classes", "2", "--resume"))
     assert (first.exit_code, more.exit_code) == (0, 0), more.output
-    assert read(tmp_path)["rows"][:2] == rows
+    assert read(tmp_path)["rows"][:3] == rows
     assert {row["class"] for row in read(tmp_path)["rows"]} == {1, 2}
 
 
