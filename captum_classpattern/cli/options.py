@@ -301,19 +301,19 @@ def _check_takes(model: "PixelClassifier", images: "LabelledImages") -> None:
 
     from captum_classpattern.classifier import device_and_dtype
 
-    image = images[0] if images.labels is None else images[0][0]
-    device, dtype = device_and_dtype(model, image)
+    sample = images.take([0])
+    device, dtype = device_and_dtype(model, sample)
     try:
         with torch.no_grad():
-            logits = model(image[None].to(device, dtype))
+            logits = model(sample.to(device, dtype))
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
         reason = str(error).strip().partition("\n")[0]
-        size = "x".join(map(str, image.shape[1:]))
+        _, channels, height, width = sample.shape
         raise ValueError(
-            f"the model does not take images of {size} pixels and {len(image)} channels: give "
-            f"those that it was trained with, or their --size ({reason})"
+            f"the model does not take images of {height}x{width} pixels and {channels} channels: "
+            f"give those that it was trained with, or their --size ({reason})"
         ) from error
     if not isinstance(logits, torch.Tensor):
         raise ValueError(
