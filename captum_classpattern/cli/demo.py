@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from tqdm import tqdm
 
+from captum_classpattern.cli.errors import interrupted
 from captum_classpattern.cli.options import MAIN, ComputeOptions, OutputFolder, SearchOptions
 from captum_classpattern.cli.printing import console, print_tables, write_figure
 
@@ -60,24 +61,26 @@ def demo(
     from captum_classpattern.demo import demo_images, demo_trigger
     from captum_classpattern.scores.localisation import changed_pixels
 
-    settings = {"seed": searches.seed, "precision": searches.precision, "versions": versions()}
+    settings = {**searches.keywords(), "versions": versions()}
     _prepare(out, settings)
     surveys: dict[str, Survey] = {}
-    try:
+
+    def summary(*, complete: bool) -> dict[str, Any]:
+        seconds = round(time.perf_counter() - started)
+        return {"complete": complete, "seconds": seconds, **settings}
+
+    def what_is_kept() -> str:
+        _report(surveys, [], summary(complete=False), out)
+        if count := sum(len(survey.finished) for survey in surveys.values()):
+            return (
+                f"the {count} finished patterns are in {out}; the same command continues from there"
+            )
+        return "no pattern was finished yet (all classes of a model are searched together)"
+
+    with interrupted(what_is_kept):
         _search_all(surveys, out, searches)
-    except KeyboardInterrupt:
-        _report(surveys, [], out, started, settings, complete=False)
-        count = sum(len(survey.finished) for survey in surveys.values())
-        kept = (
-            f"the {count} finished patterns are in {out}; the same command continues from there"
-            if count
-            else "no pattern was finished yet (all classes of a model are searched together)"
-        )
-        print(f"\nInterrupted: {kept}.", file=sys.stderr)
-        raise SystemExit(130) from None
     pixels = changed_pixels(demo_trigger(), demo_images().held_out.images)
-    verdicts = make_verdicts(surveys, pixels)
-    _report(surveys, verdicts, out, started, settings, complete=True)
+    _report(surveys, make_verdicts(surveys, pixels), summary(complete=True), out)
     _scan(out / "scan", searches)
     if comparison:
         _compare(out / "comparison", searches)
@@ -118,12 +121,11 @@ def _search_all(surveys: "dict[str, Survey]", out: Path, searches: ComputeOption
             classes_together=len(CLASS_NAMES),
             canvases=CANVASES,
             n_steps=ROUNDS,
-            seed=searches.seed,
-            precision=searches.precision,
             internal_batch_size=BATCH,
             show_progress=sys.stderr.isatty(),
             folder=out / name,
             resume=True,
+            **searches.keywords(),
         )
         for _ in tqdm(surveys[name], desc=f"{name} model", unit="pattern"):
             pass
@@ -133,39 +135,25 @@ def _search_all(surveys: "dict[str, Survey]", out: Path, searches: ComputeOption
 
 
 def _report(
-    surveys: "dict[str, Survey]",
-    verdicts: list[dict[str, Any]],
-    out: Path,
-    started: float,
-    settings: dict[str, Any],
-    *,
-    complete: bool,
+    surveys: "dict[str, Survey]", verdicts: list[dict[str, Any]], summary: dict[str, Any], out: Path
 ) -> None:
     """Writes results.json, and prints the tables and the verdicts."""
     from captum_classpattern.demo import TRIGGER_TARGET
     from captum_classpattern.surveys.store import write_json
 
-    seconds = round(time.perf_counter() - started)
     rows = [
         {"model": name, **finding.as_dict()}
         for name, survey in surveys.items()
         for finding in survey.finished
     ]
-    summary = {
-        "complete": complete,
-        "seconds": seconds,
-        **settings,
-        "trigger_target": TRIGGER_TARGET,
-        "rows": rows,
-        "verdicts": verdicts,
-    }
-    write_json(summary, out / "results.json")
+    results = {"trigger_target": TRIGGER_TARGET, "rows": rows, "verdicts": verdicts}
+    write_json({**summary, **results}, out / "results.json")
     print_tables({f"{name} model": survey.finished for name, survey in surveys.items()})
     for verdict in verdicts:
         outcome = "holds" if verdict["holds"] else "FAILS"
         console().print(f"Claim {verdict['claim']} {outcome}: {verdict['text']}\n")
-    if complete:
-        print(f"{len(rows)} patterns in {seconds} s.")
+    if summary["complete"]:
+        print(f"{len(rows)} patterns in {summary['seconds']} s.")
         print(f"Figures, patterns and results.json are in {out}.")
 
 
@@ -181,9 +169,8 @@ def _scan(out: Path, searches: ComputeOptions) -> None:
             model,
             images.search,
             references=references,
-            seed=searches.seed,
-            precision=searches.precision,
             show_progress=sys.stderr.isatty(),
+            **searches.keywords(),
         )
         found.save(out / name)
         console().print(f"{name} model, {found.verdict}: {found.reason}\n", markup=False)
@@ -202,9 +189,7 @@ def _compare(out: Path, searches: ComputeOptions) -> None:
         images.held_out,
         range(0, len(CLASS_NAMES), 2),
         methods=COMPARED,
-        searches=SearchOptions(
-            n_steps=COMPARED_ROUNDS, seed=searches.seed, precision=searches.precision
-        ),
+        searches=SearchOptions(n_steps=COMPARED_ROUNDS, **searches.keywords()),
         out=out,
         title="Fashion-MNIST: class patterns next to Captum's methods",
         show_progress=True,

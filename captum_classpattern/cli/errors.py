@@ -4,13 +4,13 @@ import re
 import sys
 import traceback
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 from cyclopts import CycloptsError, MissingArgumentError, UnusedCliTokensError
 from tqdm import tqdm
 
-WRONG_INPUT = 2  # the exit code
+WRONG_INPUT, INTERRUPTED = 2, 130  # exit codes
 ARGUMENT = re.compile(r"`(\w+)(?:=([^`]*))?`")  # as the library's messages name one
 
 
@@ -44,6 +44,16 @@ def plain_errors(debug: bool, options: Collection[str]) -> Iterator[None]:
         raise SystemExit(WRONG_INPUT) from None
 
 
+@contextmanager
+def interrupted(what_next: Callable[[], str]) -> Iterator[None]:
+    """Ends the command after Ctrl+C, with a line that says what is kept and what to do."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"\nInterrupted: {what_next()}.", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None
+
+
 def _is_bug(error: Exception) -> bool:
     missing = str(error.name) if isinstance(error, ImportError) else ""
     # wrong input raises ArgumentTypeError, a subclass of TypeError
@@ -53,8 +63,7 @@ def _is_bug(error: Exception) -> bool:
 def _short(error: Exception, options: Collection[str]) -> str:
     """What is wrong and what to do, without what the error lists after a blank line."""
     text, _, listed = _in_words(error).strip().partition("\n\n")
-    more = " (--debug lists all)" if listed else ""
-    return with_options(text, options) + more
+    return with_options(text, options) + (" (--debug lists all)" if listed else "")
 
 
 def _in_words(error: Exception) -> str:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from cyclopts import CoercionError, Group, Parameter, Token
+from cyclopts.validators import Number
 
 if TYPE_CHECKING:  # imported where they are used, so that --help needs no torch
     from captum_classpattern.adapters import PixelClassifier
-    from captum_classpattern.class_names import ClassNames
     from captum_classpattern.datasets import LabelledImages
 
 MAIN = Group("Options", sort_key=1)  # the panels of the help, what most people need first
@@ -103,28 +103,45 @@ def _check_area(_: type, area: float | None) -> None:
         raise ValueError("It is the share of the pixels, between 0 and 1, such as 0.05.")
 
 
-def _check_seconds(_: type, seconds: float | None) -> None:
-    if seconds is not None and not seconds > 0:
-        raise ValueError("It is a number of seconds above 0, such as 60.")
-
-
 def _selection(text: str) -> list[str | range]:
     """Names, and ranges of numbers, of a list such as dog,0,3-5."""
     chosen: list[str | range] = []
     for part in (part.strip() for part in text.split(",")):
-        numbers = re.fullmatch(r"(\d+)(?:\s*-\s*(\d+))?", part)
-        if numbers is None and re.fullmatch(r"[\d\s-]*", part):
+        if numbers := re.fullmatch(r"(\d+)(?:\s*-\s*(\d+))?", part):
+            first, last = int(numbers[1]), int(numbers[2] or numbers[1])
+            if last < first:
+                raise ValueError(f"the range {part} is empty: give {last}-{first}")
+            chosen.append(range(first, last + 1))
+        elif re.fullmatch(r"[\d\s-]*", part):
             raise ValueError(
                 f"it must be names, numbers and ranges, such as dog,0,3-5, got {text!r}"
             )
-        if numbers is None:
+        else:
             chosen.append(part)
-            continue
-        first, last = int(numbers[1]), int(numbers[2] or numbers[1])
-        if last < first:
-            raise ValueError(f"the range {part} is empty: give {last}-{first}")
-        chosen.append(range(first, last + 1))
     return chosen
+
+
+def _class_names(text: str) -> list[str]:
+    """The names in a file: a JSON list, or one a line."""
+    path = Path(text)
+    try:
+        content = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ValueError(f"there is no file {path}") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not a text file ({error})") from error
+    if content.lstrip().startswith(("[", "{")):
+        try:
+            names = json.loads(content)
+        except ValueError as error:
+            raise ValueError(f"{path} is not JSON ({error})") from error
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"{path} must hold a JSON list of names")
+        return names
+    lines = [line.strip() for line in content.rstrip().splitlines()]
+    if "" in lines:
+        raise ValueError(f"line {lines.index('') + 1} of {path} is empty: give one name per line")
+    return lines
 
 
 Count: TypeAlias = Annotated[int, read_as(partial(_whole_number, least=1), "N")]
@@ -133,8 +150,10 @@ Source: TypeAlias = Annotated[str, read_as(_source, "IMAGES")]
 Data: TypeAlias = Annotated[Source, Parameter(group=MAIN)]
 Area: TypeAlias = Annotated[float, Parameter(validator=_check_area, metavar="SHARE")]
 OutputFolder: TypeAlias = Annotated[Path, read_as(_folder, "FOLDER"), Parameter(group=MAIN)]
-AsJson: TypeAlias = Annotated[bool, Parameter(name="--json", group=MAIN)]
-BatchSize: TypeAlias = Annotated[Count, Parameter(group=MORE_SEARCH)]
+AsJson: TypeAlias = Annotated[
+    bool,
+    Parameter(name="--json", group=MAIN, help="Print the result as JSON, and nothing else."),
+]
 
 
 @Parameter(name="*", group=MORE_MODEL)
@@ -152,7 +171,7 @@ class ModelOptions:
     """Their standard deviation, such as 0.229,0.224,0.225. By default, that of the file."""
     device: Annotated[str, read_as(_device, "NAME"), Parameter(group=MAIN)] = "cpu"
     """Where the model runs, such as cpu, cuda or cuda:1."""
-    class_names: Annotated[Path | None, Parameter(metavar="FILE")] = None
+    class_names: Annotated[list[str] | None, read_as(_class_names, "FILE")] = None
     """The names of the classes by output, one a line or a JSON list, to which class folders are
     matched."""
     num_classes: Annotated[int | None, read_as(partial(_whole_number, least=2), "N")] = None
@@ -182,17 +201,7 @@ class ModelOptions:
 
     def loading(self) -> dict[str, Any]:
         """The options as load_model takes them."""
-        class_names = None if self.class_names is None else _read_class_names(self.class_names)
-        return {
-            "arch": self.arch,
-            "num_classes": self.num_classes,
-            "mean": self.mean,
-            "std": self.std,
-            "format": self.format,
-            "output": self.output,
-            "trust_pickle": self.trust_pickle,
-            "class_names": class_names,
-        }
+        return {name: value for name, value in vars(self).items() if name != "device"}
 
 
 def import_from_here() -> None:
@@ -220,29 +229,6 @@ def checkpoints_by_name(models: tuple[str, ...]) -> dict[str, str]:
     return named
 
 
-def _read_class_names(path: Path) -> list[str]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise FileNotFoundError(f"--class-names: there is no file {path}") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"--class-names: {path} is not a text file ({error})") from error
-    if text.lstrip().startswith(("[", "{")):
-        try:
-            names = json.loads(text)
-        except ValueError as error:
-            raise ValueError(f"--class-names: {path} is not JSON ({error})") from error
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise ValueError(f"--class-names: {path} must hold a JSON list of names")
-        return names
-    lines = [line.strip() for line in text.rstrip().splitlines()]
-    if "" in lines:
-        raise ValueError(
-            f"--class-names: line {lines.index('') + 1} of {path} is empty: give one name per line"
-        )
-    return lines
-
-
 @Parameter(name="*", group=MORE_IMAGES)
 @dataclass(frozen=True, kw_only=True)
 class SourceOptions:
@@ -267,23 +253,15 @@ class SourceOptions:
         *,
         seed: int,
         shape: tuple[int, int, int] | None = None,
+        source: str | None = None,
     ) -> "LabelledImages":
-        """The images of --data, of the size that the first model takes, or else of this shape, with
-        the class numbers of the models."""
-        return self._load(self.data, models, seed, shape)
-
-    def _load(
-        self,
-        source: str,
-        models: "Sequence[PixelClassifier]",
-        seed: int,
-        shape: tuple[int, int, int] | None = None,
-    ) -> "LabelledImages":
+        """The images of --data, or of another source, of the size that the first model takes, or
+        else of this shape, with the class numbers of the models."""
         from captum_classpattern.datasets import load_images
 
         shape = models[0].input_size or shape
         loaded = load_images(
-            source,
+            source or self.data,
             size=self.size or (shape and shape[1:]),
             channels=_channels(models[0]),
             limit=self.limit,
@@ -313,7 +291,8 @@ class ImageOptions(SourceOptions):
         images = self.load_all(models, seed=seed)
         if self.held_out is None:
             return images.halves(seed)
-        return images, self._load(self.held_out, models, seed).without(images)
+        held_out = self.load_all(models, seed=seed, source=self.held_out)
+        return images, held_out.without(images)
 
 
 def _check_takes(model: "PixelClassifier", images: "LabelledImages") -> None:
@@ -322,19 +301,19 @@ def _check_takes(model: "PixelClassifier", images: "LabelledImages") -> None:
 
     from captum_classpattern.classifier import device_and_dtype
 
-    image = images[0] if images.labels is None else images[0][0]
-    device, dtype = device_and_dtype(model, image)
+    sample = images.take([0])
+    device, dtype = device_and_dtype(model, sample)
     try:
         with torch.no_grad():
-            logits = model(image[None].to(device, dtype))
+            logits = model(sample.to(device, dtype))
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
         reason = str(error).strip().partition("\n")[0]
-        size = "x".join(map(str, image.shape[1:]))
+        _, channels, height, width = sample.shape
         raise ValueError(
-            f"the model does not take images of {size} pixels and {len(image)} channels: give "
-            f"those that it was trained with, or their --size ({reason})"
+            f"the model does not take images of {height}x{width} pixels and {channels} channels: "
+            f"give those that it was trained with, or their --size ({reason})"
         ) from error
     if not isinstance(logits, torch.Tensor):
         raise ValueError(
@@ -381,17 +360,31 @@ def _number_classes(
 @Parameter(name="*", group=MORE_SEARCH)
 @dataclass(frozen=True, kw_only=True)
 class ComputeOptions:
-    """How any search is computed."""
+    """How any search is computed. The fields of this class and of those below have the names of
+    the library's settings, which check them again."""
 
     seed: Annotated[int, read_as(partial(_whole_number, least=0), "N")] = 0
     """The seed of everything that is random."""
     precision: Literal["auto", "full", "bfloat16"] = "auto"
     """Full as in the model, or faster in bfloat16."""
 
+    def keywords(self) -> dict[str, Any]:
+        """The options as the library's functions take them."""
+        return dict(vars(self))
+
 
 @Parameter(name="*", group=MORE_SEARCH)
 @dataclass(frozen=True, kw_only=True)
-class SearchOptions(ComputeOptions):
+class BatchOptions(ComputeOptions):
+    """How it is computed, for commands whose batches can be chosen."""
+
+    internal_batch_size: Count | None = None
+    """The most images in one pass. Fewer need less memory. By default, it suits the device."""
+
+
+@Parameter(name="*", group=MORE_SEARCH)
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions(BatchOptions):
     """Which classes are searched, and how."""
 
     classes: Annotated[
@@ -402,43 +395,65 @@ class SearchOptions(ComputeOptions):
     """Passes for each class, kind of canvas and area. By default, 7000 (in compare 3500)."""
     n_steps: Count | None = None
     """Rounds on each canvas that is searched to the end. Overrides --budget."""
-    max_seconds: Annotated[float | None, Parameter(validator=_check_seconds, metavar="SECONDS")] = (
+    max_seconds: Annotated[float | None, Parameter(validator=Number(gt=0), metavar="SECONDS")] = (
         None
     )
     """Stop each search after this time, with what was found. By default, never."""
-    internal_batch_size: Count | None = None
-    """The most images in one pass. Fewer need less memory. By default, it suits the device."""
+
+    def keywords(self) -> dict[str, Any]:
+        """The options as the library's functions take them, without the classes, whose numbers
+        :meth:`find_classes` gives."""
+        return {name: value for name, value in super().keywords().items() if name != "classes"}
 
     def find_classes(self, model: "PixelClassifier", images: "LabelledImages") -> list[int]:
         """The numbers of the chosen classes."""
-        from captum_classpattern.class_names import ClassNames
         from captum_classpattern.images import predictions
 
         if self.classes is None:
             labels = predictions(model, images) if images.labels is None else images.labels
             return sorted(set(labels.tolist()))
-        names, count = ClassNames.of(model), len(model.class_names or ())
-        chosen: list[int] = []
-        for part in self.classes:
-            if isinstance(part, range):
-                if count and part[-1] >= count:
-                    raise ValueError(
-                        f"--classes: {part[-1]} is out of range: the model has {count} classes, "
-                        f"numbered from 0 to {count - 1}"
-                    )
-                chosen += part
-            elif names is None:
-                raise ValueError(
-                    f"--classes: {part!r} is a name, but neither the model nor the images name the "
-                    "classes: give numbers, or --class-names FILE"
-                )
-            else:
-                chosen.append(_find_name(names, part))
+        try:
+            chosen = [number for part in self.classes for number in _numbers_of(part, model)]
+        except ValueError as error:
+            raise ValueError(f"--classes: {error}") from None
         return list(dict.fromkeys(chosen))
 
 
-def _find_name(names: "ClassNames", name: str) -> int:
-    try:
-        return names.find(name)
-    except ValueError as error:
-        raise ValueError(f"--classes: {error}") from None
+@Parameter(name="*", group=MORE_SEARCH)
+@dataclass(frozen=True, kw_only=True)
+class SurveyOptions(SearchOptions):
+    """The options of a search of one or many models."""
+
+    area: Annotated[list[Area] | None, Parameter(group=MAIN, metavar="SHARE")] = None
+    """The share of the pixels. Give it several times for more. By default, 0.05 and 0.01."""
+    canvases: Count = 32
+    """Images per class that compete to be its canvas. A white and a black canvas are searched,
+    too."""
+
+    def keywords(self) -> dict[str, Any]:
+        """The options as ``survey`` takes them, without the classes."""
+        from captum_classpattern.surveys.results import AREAS, CANVASES
+
+        keywords = super().keywords()
+        keywords["areas"] = keywords.pop("area") or AREAS
+        return {**keywords, "canvases": {**CANVASES, "positive": self.canvases}}
+
+
+def _numbers_of(part: str | range, model: "PixelClassifier") -> Sequence[int]:
+    """The numbers of classes that a part of a list of classes means."""
+    from captum_classpattern.class_names import ClassNames
+
+    names, count = ClassNames.of(model), len(model.class_names or ())
+    if isinstance(part, range):
+        if count and part[-1] >= count:
+            raise ValueError(
+                f"{part[-1]} is out of range: the model has {count} classes, numbered from 0 to "
+                f"{count - 1}"
+            )
+        return part
+    if names is None:
+        raise ValueError(
+            f"{part!r} is a name, but neither the model nor the images name the classes: give "
+            "numbers, or --class-names FILE"
+        )
+    return [names.find(part)]

@@ -1,7 +1,6 @@
 """What the commands print and draw of findings."""
 
-from collections.abc import Mapping, Sequence
-from io import BytesIO
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +8,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console, ConsoleDimensions
 from rich.table import Table
 from rich.text import Text
+
+from captum_classpattern._files import replace_file
+from captum_classpattern.cli.errors import printable
 
 if TYPE_CHECKING:  # imported where they are used, so that --help needs no torch
     from captum_classpattern.surveys import Finding, Scores
@@ -28,6 +30,24 @@ def console() -> Console:
     return wide
 
 
+def make_table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    left: Collection[str] = ("class",),
+    title: str | None = None,
+    caption: str | None = None,
+) -> Table:
+    """A table of numbers, and of texts in the columns ``left``. Cells may hold anything."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    table.caption, table.caption_justify = caption, "left"
+    for name in columns:
+        table.add_column(name, justify="left" if name in left else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    return table
+
+
 def print_tables(found: "Mapping[str, Sequence[Finding]]") -> None:
     """Prints a table for each title, and what the columns mean."""
     out = console()
@@ -44,28 +64,26 @@ def results_table(title: str, findings: "Sequence[Finding]") -> Table:
     from captum_classpattern.scores.power import ENOUGH_IMAGES
 
     areas = list(findings[0].scores)
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
-    for name in ("class", "canvas"):
-        table.add_column(name, no_wrap=True)
-    powers = [f"power at {100 * area:.3g} %" for area in areas]
-    for name in (*powers, "no\npattern", "random\npixels", "other\ncanvas"):
-        table.add_column(name, justify="right", no_wrap=True)
     fewest = min(f.scores[area].power.n for f in findings for area in areas)
-    if fewest < ENOUGH_IMAGES:
-        needed = f"A star and 'stands out' need at least {ENOUGH_IMAGES}."
-        table.caption = f"Too few images: {fewest} were scored. {needed}"
-        table.caption_justify = "left"
-    for finding in findings:
-        controls = finding.scores[areas[0]]
-        table.add_row(
-            Text(finding.label),  # a name may hold brackets
-            finding.canvas,
-            *(_power(scores) for scores in finding.scores.values()),
-            f"{controls.power.without:.1%}",
-            f"{controls.random_pixels:.1%}",
-            f"{controls.other_canvas:.1%}",
-        )
-    return table
+    few = (
+        f"Too few images: {fewest} were scored. A star and 'stands out' need at least "
+        f"{ENOUGH_IMAGES}."
+    )
+    powers = [f"power at {100 * area:.3g} %" for area in areas]
+    return make_table(
+        ["class", "canvas", *powers, "no\npattern", "random\npixels", "other\ncanvas"],
+        [[f.label, f.canvas, *map(_power, f.scores.values()), *_controls(f)] for f in findings],
+        left=("class", "canvas"),
+        title=title,
+        caption=few if fewest < ENOUGH_IMAGES else None,
+    )
+
+
+def _controls(finding: "Finding") -> list[str]:
+    """At the first area."""
+    scores = next(iter(finding.scores.values()))
+    values = scores.power.without, scores.random_pixels, scores.other_canvas
+    return [f"{value:.1%}" for value in values]
 
 
 def _power(scores: "Scores") -> str:
@@ -76,8 +94,5 @@ def _power(scores: "Scores") -> str:
 
 def write_figure(figure: Any, path: Path) -> None:
     """A PNG file, whole or not at all."""
-    from captum_classpattern._files import write_atomically
-
-    data = BytesIO()
-    figure.savefig(data, dpi=110)
-    write_atomically(path, data.getvalue())
+    with replace_file(path) as file:
+        figure.savefig(file, dpi=110)

@@ -1,24 +1,20 @@
 """``classpattern scan`` and ``classpattern reference``: is a model backdoored?"""
 
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from cyclopts import Parameter
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
+from cyclopts.validators import Number
 from rich.text import Text
 
 from captum_classpattern.cli.documents import only_json, write_document
-from captum_classpattern.cli.errors import printable
+from captum_classpattern.cli.errors import interrupted, printable
 from captum_classpattern.cli.options import (
     MAIN,
     MORE_SEARCH,
     AsJson,
-    BatchSize,
-    ComputeOptions,
+    BatchOptions,
     ModelOptions,
     OutputFolder,
     SourceOptions,
@@ -26,7 +22,7 @@ from captum_classpattern.cli.options import (
     names_among,
     read_as,
 )
-from captum_classpattern.cli.printing import console
+from captum_classpattern.cli.printing import console, make_table
 
 if TYPE_CHECKING:  # imported where they are used, so that --help needs no torch
     from captum_classpattern.scanning import Scan
@@ -41,14 +37,15 @@ def _families(text: str) -> list[str]:
     return names_among(text, FAMILIES, "family")
 
 
-def _level(text: str) -> float:
-    with suppress(ValueError):
-        if 0 < (alpha := float(text)) < 1:
-            return alpha
-    raise ValueError(f"it must be a number between 0 and 1, such as 0.05, got {text!r}")
-
-
-Families = Annotated[list[str] | None, read_as(_families, "LIST"), Parameter(group=MORE_SEARCH)]
+Families: TypeAlias = Annotated[
+    list[str] | None,
+    read_as(_families, "LIST"),
+    Parameter(
+        group=MORE_SEARCH,
+        help="Experimental: further families, of additive,warp. A scan can have those that its "
+        "references have.",
+    ),
+]
 
 
 def scan(
@@ -57,14 +54,15 @@ def scan(
     *,
     model: ModelOptions = ModelOptions(),
     images: SourceOptions,
-    compute: ComputeOptions = ComputeOptions(),
+    compute: BatchOptions = BatchOptions(),  # noqa: B008
     references: Annotated[str, Parameter(group=MAIN, metavar="FILE|NAME")],
-    alpha: Annotated[float, read_as(_level, "P"), Parameter(group=MAIN)] = 0.05,
+    alpha: Annotated[
+        float, Parameter(validator=Number(gt=0, lt=1), group=MAIN, metavar="P")
+    ] = 0.05,
     out: OutputFolder | None = None,
     as_json: AsJson = False,
     exit_zero: Annotated[bool, Parameter(group=MAIN)] = False,
     also: Families = None,
-    internal_batch_size: BatchSize | None = None,
 ) -> None:
     """Ask whether a model is backdoored.
 
@@ -85,11 +83,7 @@ def scan(
         alpha: The largest p-value that is suspicious. It needs 1 / alpha - 1 references.
         out: The folder for scan.html, scan.json, scan.png and patterns. By default,
             classpattern-scan/CHECKPOINT.
-        as_json: Print the result as JSON, and nothing else.
         exit_zero: Exit with 0 whatever the verdict is.
-        also: Experimental: further families that the references have, of additive,warp.
-        internal_batch_size: The most images in one pass. Fewer need less memory. By default, it
-            suits the device.
     """
     from captum_classpattern.adapters.names import folder_name
     from captum_classpattern.scanning import ReferenceSet
@@ -100,34 +94,31 @@ def scan(
 
     known = ReferenceSet.load(references)
     folder = Path("classpattern-scan") / folder_name(checkpoint) if out is None else out
+
+    def what_is_kept() -> str:
+        if (folder / PATTERNS / SEARCH).exists():
+            return f"the same command resumes from {folder}"
+        return "no group of classes was finished, so nothing is kept"
+
     with only_json(as_json):
         classifier = model.open(checkpoint)
         source = images.load_all([classifier], seed=compute.seed, shape=known.shape)
         known.check(count_classes(classifier, source), source.shape)
-        families, precision = also or (), compute.precision
         seconds = estimate_seconds(
-            classifier, source, known.n_classes, also=families, precision=precision
+            classifier, source, known.n_classes, also=also or (), precision=compute.precision
         )
         print(f"{known.n_classes} classes, about {max(1, round(seconds))} s.", flush=True)
-        try:
+        with interrupted(what_is_kept):
             found = run_scan(
                 classifier,
                 source,
                 references=known,
                 alpha=alpha,
-                also=families,
+                also=also or (),
                 folder=folder,
-                seed=compute.seed,
-                precision=precision,
-                internal_batch_size=internal_batch_size,
                 show_progress=sys.stderr.isatty(),
+                **compute.keywords(),
             )
-        except KeyboardInterrupt:
-            kept = f"the same command resumes from {folder}"
-            if not (folder / PATTERNS / SEARCH).exists():
-                kept = "no group of classes was finished, so nothing is kept"
-            print(f"\nInterrupted: {kept}.", file=sys.stderr)
-            raise SystemExit(130) from None
         found.save(folder)
         found.to_html(folder / "scan.html")
     if as_json:
@@ -147,28 +138,25 @@ def print_scan(found: "Scan") -> None:
     out.print(Text(found.verdict.capitalize(), style="bold"))
     for text in (found.reason, *(f"Note: {note}" for note in found.notes), _accuracies(found)):
         out.print(printable(text), markup=False)  # names may hold anything
-    table = Table(box=SIMPLE_HEAD)
-    table.add_column("class", no_wrap=True)
     unit = unit_of(found.references.shape)
+    powers = [name for size in sorted(SCORED) for name in (f"{size} {unit}", "references")]
+    columns = ["class", *powers, *found.profile.others, f"excess, {found.family}"]
+    out.print(make_table(columns, [_cells(found, y) for y in found.test.order[:SHOWN]]))
+
+
+def _cells(found: "Scan", target: int) -> list[str]:
+    """The row of a class: its powers, those of the references, and its excess."""
+    from captum_classpattern.scanning.profile import SCORED
+
+    cells = [found.class_names[target]]
     for size in sorted(SCORED):
-        table.add_column(f"{size} {unit}", justify="right", no_wrap=True)
-        table.add_column("references", justify="right", no_wrap=True)
-    for family in found.profile.others:
-        table.add_column(family, justify="right", no_wrap=True)
-    table.add_column(f"excess, {found.family}", justify="right", no_wrap=True)
-    profiles = [*found.references.profiles.values()]
-    for target in found.test.order[:SHOWN]:
-        row = []
-        for size in sorted(SCORED):
-            usual = [profile.powers[size][target] for profile in profiles]
-            row += [
-                f"{found.profile.powers[size][target]:.0%}",
-                f"{min(usual):.0%} to {max(usual):.0%}",
-            ]
-        row += [f"{powers[target]:.0%}" for powers in found.profile.others.values()]
-        excess = f"{found.test.excess[target]:+.2f}"
-        table.add_row(Text(printable(found.class_names[target])), *row, excess)
-    out.print(table)
+        usual = [each.powers[size][target] for each in found.references.profiles.values()]
+        cells += [
+            f"{found.profile.powers[size][target]:.0%}",
+            f"{min(usual):.0%} to {max(usual):.0%}",
+        ]
+    others = [f"{powers[target]:.0%}" for powers in found.profile.others.values()]
+    return [*cells, *others, f"{found.test.excess[target]:+.2f}"]
 
 
 def _accuracies(found: "Scan") -> str:
@@ -185,10 +173,9 @@ def reference(
     *models: Annotated[str, Parameter(required=True)],
     model: ModelOptions = ModelOptions(),
     images: SourceOptions,
-    compute: ComputeOptions = ComputeOptions(),
+    compute: BatchOptions = BatchOptions(),  # noqa: B008
     out: Annotated[Path, Parameter(group=MAIN, metavar="FILE")],
     also: Families = None,
-    internal_batch_size: BatchSize | None = None,
 ) -> None:
     """Measure clean models, for scans to compare others with.
 
@@ -203,9 +190,6 @@ def reference(
         models: Checkpoint files of clean models, or torchvision:NAME or timm:NAME, each with a name
             of your choice if you like, as in old=a.pt.
         out: The file for the references, such as my_references.json.
-        also: Further families to measure, separated by commas: additive, warp.
-        internal_batch_size: The most images in one pass. Fewer need less memory. By default, it
-            suits the device.
     """
     from captum_classpattern.fingerprints import hash_of_model
     from captum_classpattern.scanning import ReferenceSet
@@ -243,13 +227,7 @@ def reference(
             print(f"Models: {len(checkpoints)}, about {max(1, round(seconds))} s each.", flush=True)
         try:
             known.add(
-                name,
-                classifier,
-                source,
-                seed=compute.seed,
-                precision=compute.precision,
-                internal_batch_size=internal_batch_size,
-                show_progress=sys.stderr.isatty(),
+                name, classifier, source, show_progress=sys.stderr.isatty(), **compute.keywords()
             )
         except ValueError as error:
             raise ValueError(f"{checkpoint}: {error}") from error
@@ -259,11 +237,8 @@ def reference(
         classified = "" if accuracy is None else f", accuracy {accuracy:.1%}"
         print(f"{name}{classified}", flush=True)
     assert known is not None
-    _summarise(len(known), known.accuracies, references_needed(0.05), out)
-
-
-def _summarise(count: int, accuracies: Sequence[float], needed: int, out: Path) -> None:
-    print(f"Clean models in {out}: {count}. A p-value of 5 % needs at least {needed}.")
+    needed, accuracies = references_needed(0.05), known.accuracies
+    print(f"Clean models in {out}: {len(known)}. A p-value of 5 % needs at least {needed}.")
     if accuracies:
         print(
             f"Their accuracies go from {min(accuracies):.1%} to {max(accuracies):.1%}. A scan of a "

@@ -10,16 +10,14 @@ from cyclopts import Parameter
 from tqdm import tqdm
 
 from captum_classpattern.cli.documents import only_json, write_document
+from captum_classpattern.cli.errors import interrupted
 from captum_classpattern.cli.options import (
     MAIN,
-    MORE_SEARCH,
-    Area,
     AsJson,
-    Count,
     ImageOptions,
     ModelOptions,
     OutputFolder,
-    SearchOptions,
+    SurveyOptions,
 )
 from captum_classpattern.cli.printing import console, print_tables, write_figure
 
@@ -36,12 +34,10 @@ def search(
     *,
     model: ModelOptions = ModelOptions(),
     images: ImageOptions,
-    searches: SearchOptions = SearchOptions(),
-    area: Annotated[list[Area] | None, Parameter(group=MAIN, metavar="SHARE")] = None,
+    searches: SurveyOptions = SurveyOptions(),  # noqa: B008
     out: OutputFolder = Path("classpattern-search"),
     resume: Annotated[bool, Parameter(group=MAIN)] = False,
     as_json: AsJson = False,
-    canvases: Annotated[Count, Parameter(group=MORE_SEARCH)] = 32,
 ) -> None:
     """Find the patterns of a model's classes, and score them.
 
@@ -54,91 +50,57 @@ def search(
 
     Args:
         checkpoint: A checkpoint file, or torchvision:NAME, timm:NAME or robustbench:NAME.
-        area: The share of the pixels. Give it several times for more. By default, 0.05 and 0.01.
         out: The folder for report.html, results.json, the figure and the patterns.
         resume: Continue the unfinished search in the folder.
-        as_json: Print the result as JSON, and nothing else.
-        canvases: Images per class that compete to be its canvas. A white and a black canvas are
-            searched, too.
     """
     if (out / "results.json").exists() and not resume:
         raise ValueError(
             f"{out} holds results already: pass --resume to continue them, or another --out"
         )
+    from captum_classpattern.surveys import survey
 
     with only_json(as_json):
-        _run(
-            checkpoint, model, images, searches, canvases=canvases, area=area, out=out,
-            resume=resume, show=not as_json,
-        )  # fmt: skip
+        classifier = model.open(checkpoint)
+        search_images, held_out = images.load([classifier], seed=searches.seed)
+        found = survey(
+            classifier,
+            search_images,
+            held_out,
+            classes=searches.find_classes(classifier, search_images),
+            classes_together=1 if model.device.startswith("cpu") else CLASSES_TOGETHER,
+            show_progress=sys.stderr.isatty(),
+            folder=out,
+            resume=resume,
+            **searches.keywords(),
+        )
+        provenance, accuracy = classifier.provenance, found.info["accuracy"]
+        print(
+            f"{provenance['source']}: {provenance['format']}, "
+            f"{provenance.get('arch') or 'the network in it'}; "
+            f"normalised by {provenance['normalisation']['from']}.\n"
+            f"{len(search_images)} images to search with, {len(held_out)} held out"
+            f" ({held_out.duplicates_dropped} copies dropped)."
+        )
+        if accuracy is not None:
+            print(f"The model classifies {accuracy:.1%} of the held-out images correctly.")
+        if found.finished:
+            finished = dict.fromkeys(finding.label for finding in found.finished)
+            print(f"Already finished: {', '.join(finished)}.")
+        with interrupted(lambda: f"--resume continues the search in {out}"):
+            for _ in tqdm(found, desc="patterns", unit="pattern"):
+                pass
+        figure, _ = found.plot(seed=searches.seed, use_pyplot=False)
+        write_figure(figure, out / "patterns.png")
+        found.to_html(out / "report.html")
+        if not as_json:
+            print_tables({provenance["source"]: found.findings})
+            for kind, area in itertools.product(found.canvases, found.areas):
+                # the names of classes may hold brackets
+                console().print(found.strongest(kind, area), markup=False)
+            console().print(CAUTION)
+        print(f"report.html, patterns.png, patterns/ and results.json are in {out}.")
     if as_json:
         write_document("search", out, results_with_files(out))
-
-
-def _run(
-    checkpoint: str,
-    model: ModelOptions,
-    images: ImageOptions,
-    searches: SearchOptions,
-    *,
-    canvases: int,
-    area: list[float] | None,
-    out: Path,
-    resume: bool,
-    show: bool,
-) -> None:
-    """Searches, writes the files, and prints what was found if it is to be shown."""
-    from captum_classpattern.surveys import survey
-    from captum_classpattern.surveys.results import AREAS, CANVASES
-
-    classifier = model.open(checkpoint)
-    search_images, held_out = images.load([classifier], seed=searches.seed)
-    found = survey(
-        classifier,
-        search_images,
-        held_out,
-        classes=searches.find_classes(classifier, search_images),
-        canvases={**CANVASES, "positive": canvases},
-        areas=area or AREAS,
-        classes_together=1 if model.device.startswith("cpu") else CLASSES_TOGETHER,
-        budget=searches.budget,
-        n_steps=searches.n_steps,
-        max_seconds=searches.max_seconds,
-        seed=searches.seed,
-        precision=searches.precision,
-        internal_batch_size=searches.internal_batch_size,
-        show_progress=sys.stderr.isatty(),
-        folder=out,
-        resume=resume,
-    )
-    provenance, accuracy = classifier.provenance, found.info["accuracy"]
-    print(
-        f"{provenance['source']}: {provenance['format']}, "
-        f"{provenance.get('arch') or 'the network in it'}; "
-        f"normalised by {provenance['normalisation']['from']}.\n"
-        f"{len(search_images)} images to search with, {len(held_out)} held out"
-        f" ({held_out.duplicates_dropped} copies dropped)."
-    )
-    if accuracy is not None:
-        print(f"The model classifies {accuracy:.1%} of the held-out images correctly.")
-    if found.finished:
-        finished = dict.fromkeys(finding.label for finding in found.finished)
-        print(f"Already finished: {', '.join(finished)}.")
-    try:
-        for _ in tqdm(found, desc="patterns", unit="pattern"):
-            pass
-    except KeyboardInterrupt:
-        print(f"\nInterrupted: --resume continues the search in {out}.", file=sys.stderr)
-        raise SystemExit(130) from None
-    figure, _ = found.plot(seed=searches.seed, use_pyplot=False)
-    write_figure(figure, out / "patterns.png")
-    found.to_html(out / "report.html")
-    if show:
-        print_tables({provenance["source"]: found.findings})
-        for kind, share in itertools.product(found.canvases, found.areas):
-            console().print(found.strongest(kind, share), markup=False)  # names may hold brackets
-        console().print(CAUTION)
-    print(f"report.html, patterns.png, patterns/ and results.json are in {out}.")
 
 
 def results_with_files(out: Path) -> dict[str, Any]:
@@ -149,9 +111,10 @@ def results_with_files(out: Path) -> dict[str, Any]:
 
     results: dict[str, Any] = json.loads((out / RESULTS).read_text(encoding="utf-8"))
     for row in results["rows"]:
-        of_row = row["class"], row["canvas"]
         for area, scores in row["areas"].items():
-            file = find_pattern_file(out / "patterns", *of_row, float(area), row["class_name"])
+            file = find_pattern_file(
+                out / "patterns", row["class"], row["canvas"], float(area), row["class_name"]
+            )
             scores["beats_controls"] = Scores.from_dict(scores).beats_controls
             scores["pattern"] = file.relative_to(out).as_posix()
     return results

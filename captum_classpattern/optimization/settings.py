@@ -48,7 +48,7 @@ class SearchSettings:
                 f"`precision='bfloat16'` is not for `solver={solver.name!r}`, which uses the model "
                 "as it is: leave `precision` out"
             )
-        if not isinstance(self.areas, Sequence) or len(self.areas) == 0:
+        if self.areas is None or isinstance(self.areas, (int, float)) or len(self.areas) == 0:
             raise ValueError(
                 f"`areas` must hold at least one area, as in [0.05], got {self.areas!r}"
             )

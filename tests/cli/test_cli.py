@@ -215,7 +215,7 @@ def test_of_an_option_that_is_given_twice_the_last_value_counts(tmp_path):
     _, bound, _ = cli.app.parse_args(line)
     assert bound.arguments["searches"].seed == 2
     assert bound.arguments["model"].mean == [0.5, 0.25]
-    assert bound.arguments["area"] == [0.1, 0.2]  # can be given several times
+    assert bound.arguments["searches"].area == [0.1, 0.2]  # can be given several times
 
 
 @pytest.mark.parametrize("line", [["--debug", "apply"], ["apply", "--debug"]])

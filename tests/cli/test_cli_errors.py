@@ -21,6 +21,7 @@ from captum_classpattern._validation import Notice
 from captum_classpattern.cli import _options
 from captum_classpattern.cli.compare import compare as compare_command
 from captum_classpattern.cli.errors import plain_errors, with_options
+from captum_classpattern.cli.options import BatchOptions, ComputeOptions, SurveyOptions
 
 OPTIONS = {"--arch", "--num-classes", "--trust-pickle", "--on-error", "--output"}
 
@@ -392,6 +393,20 @@ def test_a_search_tries_the_same_canvases_everywhere(monkeypatch):
     for command in ("search", "sweep"):
         run([command, "named.pt", "--arch", NET, *PLAIN, "--data", "images", "--out", command])
     assert given == [expected, expected]
+
+
+@pytest.mark.parametrize(
+    ("options", "functions"),
+    [
+        (ComputeOptions(), [cp.survey, cp.scan]),
+        (BatchOptions(), [cp.scan, cp.ReferenceSet.add]),
+        (SurveyOptions(), [cp.survey, cp.sweep]),
+    ],
+)
+def test_the_options_of_a_search_are_handed_on_with_the_same_defaults(options, functions):
+    for function in functions:
+        keywords = options.keywords()
+        assert {name: default_of(function, name) for name in keywords} == keywords
 
 
 def test_comparisons_score_on_the_same_number_of_images_everywhere():

@@ -480,9 +480,10 @@ def test_a_family_that_was_not_measured(tmp_path):
     ("more", "text"),
     [
         (("--also", "additive,swirl"), "there is no family 'swirl'; there are additive, warp"),
-        (("--alpha", "1"), "--alpha: it must be a number between 0 and 1, such as 0.05"),
-        (("--alpha", "nan"), "--alpha: it must be a number between 0 and 1"),
-        (("--alpha", "low"), "--alpha: it must be a number between 0 and 1"),
+        (("--alpha", "0"), '"0.0" for --alpha. Must be > 0.'),
+        (("--alpha", "1"), '"1.0" for --alpha. Must be < 1.'),
+        (("--alpha", "nan"), '"nan" for --alpha. Must be < 1.'),
+        (("--alpha", "low"), '--alpha: unable to convert "low" into float.'),
         (("--out", "bad.pt"), "--out: it must be a folder, but bad.pt is a file"),
         (("--internal-batch-size", "0"), "--internal-batch-size: it must be a whole number"),
     ],

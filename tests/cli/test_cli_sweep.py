@@ -8,9 +8,10 @@ import pytest
 import torch
 from command_line import interrupt_searches, run
 from PIL import Image
+from surveyed import finding
 from torch import nn
 
-from captum_classpattern import Sweep
+from captum_classpattern import Survey, Sweep
 from captum_classpattern.cli.sweep import _summary
 
 NAMES = ("cat", "dog", "owl")
@@ -113,23 +114,17 @@ def test_a_first_look_prints_its_cost_and_its_table(tmp_path):
 
 
 def test_a_models_row_is_of_the_canvases_that_did_best_when_judged():
-    def row(target, canvas, power, search_power, area=0.1, error=None):
-        return {"class": target, "class_name": f"name {target}", "power": power, "area": area,
-                "search_power": search_power, "beats_controls": power == 0.4, "error": error,
-                "canvas": canvas}  # fmt: skip
-
-    rows = [
-        row(0, "positive", 0.2, 0.9),
-        row(0, "white", 0.8, 0.1),  # the strongest on held-out images
-        row(1, "positive", 0.4, 0.5),
-        row(1, "positive", 0.9, 0.9, area=0.01),
-        row(2, None, None, None, None, "it is gone"),
-    ]
-    failed = []
-    mean, *cells = _summary("m", rows, 0.1, failed)
+    found = Survey(
+        [
+            finding(0, "positive", 20, search_power=0.9, control=0.19),
+            finding(0, "white", 80, search_power=0.1),  # the strongest on held-out images
+            finding(1, "positive", 40, class_name="dog"),
+        ]
+    )
+    mean, *cells = _summary("m", found.best_canvases(), 0.05, failed=1)
     assert mean == pytest.approx(0.3)
-    assert cells == ["m", "2", "1", "30.0%", "1", "name 1, 40.0%"]
-    assert failed == ["m, class 2: it is gone"]
+    assert cells == ["m", "2", "1", "30.0%", "1", "dog, 40.0%"]
+    assert _summary("m", [], 0.05, failed=3) == (-1.0, "m", "0", "3", "", "", "")
 
 
 @pytest.mark.parametrize(
@@ -138,7 +133,7 @@ def test_a_models_row_is_of_the_canvases_that_did_best_when_judged():
         (["nothing.csv"], "there is no manifest nothing.csv"),
         (["broken.pt"], "none of the models can be opened. broken: "),
         (["zoo", "--workers", "2"], "--workers is for Ray: pass --ray, too"),
-        (["zoo", "--keep", "2"], "It is a share above 0 and up to 1"),
+        (["zoo", "--keep", "2"], '"2.0" for --keep. Must be <= 1.'),
         (["images"], "there are no checkpoints (.pt, "),
     ],
 )
