@@ -71,7 +71,6 @@ def arguments(out, *more):
     ]
 
 
-CANVASES = ("positive", "white", "black")  # of canvases
 QUICK = ("--canvases", "1", "--n-steps", "2", "--area", "0.05")
 
 
