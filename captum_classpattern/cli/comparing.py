@@ -21,8 +21,8 @@ from captum_classpattern.comparison import Comparison, Interrupted, Record, comp
 from captum_classpattern.comparison.records import cut_from_canvas, search_names
 from captum_classpattern.comparison.tables import mean_power
 from captum_classpattern.images import LabelledImages
-from captum_classpattern.report.figures import draw_figures
-from captum_classpattern.report.page import write_report_page
+from captum_classpattern.pages.report.figures import draw_figures
+from captum_classpattern.pages.report.page import write_report_page
 from captum_classpattern.scores.intervals import Estimate
 
 SMALL_AREA = 0.01  # shown next to the area of the comparison

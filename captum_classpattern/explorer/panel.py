@@ -8,9 +8,9 @@ from torch import Tensor
 
 from captum_classpattern.class_names import label_of
 from captum_classpattern.explorer.areas import Cut
+from captum_classpattern.pages.parts import pattern_picture, picture
 from captum_classpattern.surveys import Finding, Scores
 from captum_classpattern.visualization.formats import percent, percent_area, percent_range
-from captum_classpattern.visualization.html import pattern_picture, picture
 from captum_classpattern.visualization.style import HIT, QUIET, TRACK
 
 SIDE, GAP = 224, 20  # pixels of a picture, and between two

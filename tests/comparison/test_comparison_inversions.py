@@ -35,9 +35,9 @@ from captum_classpattern.comparison.inversions import (
 )
 from captum_classpattern.comparison.methods import NAMES
 from captum_classpattern.comparison.universal import universal_patch, universal_perturbation
+from captum_classpattern.pages.report.area_slider import area_slider
+from captum_classpattern.pages.report.tables import tables
 from captum_classpattern.pattern import AdditivePattern
-from captum_classpattern.report.area_slider import area_slider
-from captum_classpattern.report.tables import tables
 from captum_classpattern.scanning.rivals import neural_cleanse, pixel_inversion
 
 OWN = [

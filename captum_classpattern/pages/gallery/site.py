@@ -9,9 +9,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from captum_classpattern._files import replace_folder
-from captum_classpattern.gallery.images import canvas_png, pattern_png
-from captum_classpattern.gallery.pages import Pages
-from captum_classpattern.gallery.source import ClassEntry, Model, read_models
+from captum_classpattern.pages.gallery.images import canvas_png, pattern_png
+from captum_classpattern.pages.gallery.pages import Pages
+from captum_classpattern.pages.gallery.source import ClassEntry, Model, read_models
 from captum_classpattern.surveys import Finding
 from captum_classpattern.surveys.store import Store
 from captum_classpattern.visualization.drawing import check_channels

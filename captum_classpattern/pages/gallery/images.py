@@ -2,8 +2,8 @@
 
 import torch
 
+from captum_classpattern.pages.parts import png
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.visualization.html import png
 
 
 def pattern_png(binary: Pattern) -> bytes:

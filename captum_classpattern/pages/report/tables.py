@@ -10,7 +10,7 @@ from captum_classpattern.comparison.figures import figure_names
 from captum_classpattern.comparison.metrics import CAPTUM, NOT_CUT, POWER, SHAPE, TRANSFER, TRIGGER
 from captum_classpattern.comparison.records import full_name, search_names
 from captum_classpattern.comparison.tables import columns_of
-from captum_classpattern.report.formats import (
+from captum_classpattern.pages.report.formats import (
     DASH,
     number,
     percent,

@@ -18,10 +18,10 @@ from captum_classpattern.pages import (
     read_style,
     read_template,
 )
-from captum_classpattern.report.area_slider import area_slider
-from captum_classpattern.report.figures import CURVES, GIVEN, MAPS, PageFigure, draw_figures
-from captum_classpattern.report.formats import percent, settings_lines
-from captum_classpattern.report.tables import (
+from captum_classpattern.pages.report.area_slider import area_slider
+from captum_classpattern.pages.report.figures import CURVES, GIVEN, MAPS, PageFigure, draw_figures
+from captum_classpattern.pages.report.formats import percent, settings_lines
+from captum_classpattern.pages.report.tables import (
     LEVELS,
     Row,
     Table,

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from captum_classpattern.class_names import file_safe
-from captum_classpattern.gallery.source import ClassEntry, Model
 from captum_classpattern.pages import (
     encode,
     new_environment,
@@ -14,14 +13,15 @@ from captum_classpattern.pages import (
     read_style,
     read_template,
 )
-from captum_classpattern.pattern import pixels_kept
-from captum_classpattern.report.formats import (
+from captum_classpattern.pages.gallery.source import ClassEntry, Model
+from captum_classpattern.pages.report.formats import (
     SPACE,
     percent,
     percent_area,
     percent_range,
     settings_lines,
 )
+from captum_classpattern.pattern import pixels_kept
 from captum_classpattern.scores.intervals import Interval, wilson
 from captum_classpattern.scores.power import ENOUGH_IMAGES
 from captum_classpattern.surveys import Scores
