@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from captum_classpattern._files import write_atomically
-from captum_classpattern.pages import encode, new_environment, policy, read_style
+from captum_classpattern.pages.templating import encode, new_environment, policy, read_style
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.visualization.drawing import on_neutral
 from captum_classpattern.visualization.style import EDGE

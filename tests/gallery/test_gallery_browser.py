@@ -6,8 +6,8 @@ from galleries import found, thousand_classes, write_survey, write_sweep
 
 from captum_classpattern import Survey
 from captum_classpattern.pages.gallery import write_gallery
-from captum_classpattern.pages.gallery.images import pattern_png
 from captum_classpattern.pages.gallery.pages import Pages
+from captum_classpattern.pages.gallery.site import pattern_png
 
 pytestmark = MARKS
 LONG = "a_name_without_a_single_space_" * 4

@@ -1,95 +1,31 @@
 """The pages of a gallery: their addresses, and what the templates fill in."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 from captum_classpattern.class_names import file_safe
-from captum_classpattern.pages import (
+from captum_classpattern.pages.gallery.source import ClassEntry, Model
+from captum_classpattern.pages.kinds.finding import above_controls
+from captum_classpattern.pages.tables import Cell, Table, text_table
+from captum_classpattern.pages.templating import (
     encode,
     new_environment,
     policy,
     read_style,
     read_template,
-)
-from captum_classpattern.pages.gallery.source import ClassEntry, Model
-from captum_classpattern.pages.report.formats import (
-    SPACE,
-    percent,
-    percent_area,
-    percent_range,
     settings_lines,
 )
 from captum_classpattern.pattern import pixels_kept
 from captum_classpattern.scores.intervals import Interval, wilson
 from captum_classpattern.scores.power import ENOUGH_IMAGES
 from captum_classpattern.surveys import Scores
+from captum_classpattern.visualization.formats import SPACE, percent, percent_area, percent_range
 
 OWN_FILES = "'self' file:"  # opened from the disk or from a server
-SMALL = 128  # pixels: up to this size, thumbnails show each pixel as a square
+MODELS = ("model", "accuracy", "classes", "above controls", "strongest class")
+NUMBERS = ("pixels", "power", "95 % interval", "no pattern", "random pixels", "other canvas")
 
-
-@dataclass(frozen=True)
-class Bar:
-    """A share of images with its 95 % interval, as one line of a chart."""
-
-    label: str
-    value: float
-    interval: Interval
-
-
-@dataclass(frozen=True)
-class Card:
-    """A pattern among others: the page that it links to, its image, a name, its scores."""
-
-    address: str
-    image: str
-    size: tuple[int, int]
-    small: bool
-    label: str
-    named: bool
-    target: int
-    canvas: str
-    area: float
-    scores: Scores
-    note: str = ""
-    current: bool = False
-
-
-@dataclass(frozen=True)
-class Variant:
-    """The pattern of a class on one kind of canvas at one area."""
-
-    canvas: str
-    area: float
-    kept: str
-    image: str
-    canvas_image: str | None
-    download: str | None
-    scores: Scores
-    stands_out: bool
-    shown: bool
-
-    @property
-    def name(self) -> str:
-        """``white canvas, 5 % of the pixels``."""
-        return f"{self.canvas} canvas, {percent_area(self.area)} of the pixels"
-
-    @property
-    def bars(self) -> list[Bar]:
-        """The power and its controls."""
-        power = self.scores.power
-        n = self.scores.control_images or power.n
-        controls = {
-            "No pattern": (power.without, power.n),
-            "Random pixels": (self.scores.random_pixels, n),
-            "Same mask, other canvas": (self.scores.other_canvas, n),
-        }
-        return [
-            Bar("This pattern", power.value, power.interval),
-            *(Bar(k, v, wilson(round(v * m), m)) for k, (v, m) in controls.items()),
-        ]
+Card: TypeAlias = tuple[Model, ClassEntry]  # it shows the best pattern of a class of a model
 
 
 class Pages:
@@ -110,24 +46,25 @@ class Pages:
         many = len(models) > 1
         found = [model for model in models if model.classes]
         of = found[0].name if len(found) == 1 else f"{len(found)} models"
-        self.title = f"Class patterns of {of}" if title is None else title
-        environment = new_environment(Path(__file__).with_name("templates"))
-        environment.filters |= {
-            "percent": percent,
-            "percent_area": percent_area,
-            "percent_range": lambda interval: f"{percent_range(*interval)}{SPACE}%",
-            "axis": lambda share: f"{100 * share:.4g}",
-        }
+        environment = new_environment()
         environment.globals |= {
-            "title": self.title,
+            "title": f"Class patterns of {of}" if title is None else title,
             "policy": policy(f"{OWN_FILES} data:", script=OWN_FILES, style=OWN_FILES),
             "enough": ENOUGH_IMAGES,
             "many": many,
             "names_model": many or title is None,
+            "show_canvases": show_canvases,
+            "downloads": downloads,
+            "address": self.address,
+            "image": self.image,
+            "canvas_image": self.canvas_image,
+            "download": self.download,
+            "kept_text": kept_text,
+            "bars": bars,
         }
         self._index = environment.get_template("gallery_index.html")
         self._page = environment.get_template("gallery_class.html")
-        self._same: dict[tuple[int, str | None], list[tuple[Model, ClassEntry]]] = {}
+        self._same: dict[tuple[int, str | None], list[Card]] = {}
         for model in models:
             for entry in model.classes.values():
                 self._same.setdefault((entry.target, entry.name), []).append((model, entry))
@@ -158,86 +95,62 @@ class Pages:
 
     def index(self) -> bytes:
         """All classes, each with its pattern of the model that did best on the judging images."""
-        cards = []
-        for same in self._same.values():
-            model, entry = max(same, key=lambda pair: pair[1].search_power)
-            note = model.name if len(self.models) > 1 else ""
-            cards.append(self._card(model, entry, entry.label, note))
-        return self._render_index(cards, None)
+        best = [max(same, key=lambda card: card[1].search_power) for same in self._same.values()]
+        return self._render_index(best, None)
 
     def model_index(self, model: Model) -> bytes:
         """All classes of one of several models."""
-        cards = [self._card(model, entry, entry.label) for entry in model.classes.values()]
-        return self._render_index(cards, model)
+        return self._render_index([(model, entry) for entry in model.classes.values()], model)
 
     def _render_index(self, cards: Sequence[Card], model: Model | None) -> bytes:
         shown = self.models if model is None else [model]
         several = len(shown) > 1
-        rows = [self._model_row(m) for m in shown] if several else []
+        scores = [entry.shown for _, entry in cards]
         page = self._index.render(
             root="" if model is None else "../../",
             model=model,
-            cards=sorted(cards, key=lambda card: (-card.scores.power.value, card.target)),
-            areas=list(dict.fromkeys(card.area for card in cards)),
-            compared=sum(card.scores.enough_images for card in cards),
-            above=sum(card.scores.beats_controls for card in cards),
-            columns=list(dict.fromkeys(key for m in shown for key in m.columns)) if several else [],
-            rows=rows,
+            cards=sorted(cards, key=lambda card: (-card[1].shown.power.value, card[1].target)),
+            areas=list(dict.fromkeys(entry.area for _, entry in cards)),
+            compared=sum(each.enough_images for each in scores),
+            above=sum(each.beats_controls for each in scores),
+            models=self._models_table() if several else None,
             remark="" if several else remark(shown[0]),
-            any_remark=any(row["remark"] for row in rows),
+            any_remark=any(map(remark, shown)),
             facts=[] if several else facts(shown[0]),
         )
         return encode(page)
 
-    def _model_row(self, model: Model) -> dict[str, Any]:
-        """A model's line in the table of models. One without a finished class has no page."""
-        entries = list(model.classes.values())
-        accuracy = model.info.get("accuracy")
-        row: dict[str, Any] = {
-            "name": model.name,
-            "address": None,
-            "accuracy": "" if accuracy is None else percent(accuracy),
-            "classes": len(entries),
-            "above": "",
-            "strongest": "",
-            "columns": {key: cell(value) for key, value in model.columns.items()},
-            "remark": remark(model),
-        }
-        if entries:
-            strongest = max(entries, key=lambda entry: entry.shown.power.value)
-            row |= {
-                "address": self.address(model),
-                "above": sum(entry.shown.beats_controls for entry in entries)
-                if any(entry.shown.enough_images for entry in entries)
-                else "too few images",
-                "strongest": strongest.label,
-                "strongest_address": self.address(model, strongest),
-                "power": percent(strongest.shown.power.value),
-            }
-        return row
-
-    def _card(
-        self,
-        model: Model,
-        entry: ClassEntry,
-        label: str,
-        note: str = "",
-        current: bool = False,
-    ) -> Card:
-        return Card(
-            address=self.address(model, entry),
-            image=self.image(model, entry, entry.best, entry.area),
-            size=model.size,
-            small=max(model.size) <= SMALL,
-            label=label,
-            named=entry.name is not None,
-            target=entry.target,
-            canvas=entry.best,
-            area=entry.area,
-            scores=entry.shown,
-            note=note,
-            current=current,
-        )
+    def _models_table(self) -> Table:
+        """A row for each model. One without a finished class has no page."""
+        further = list(dict.fromkeys(key for model in self.models for key in model.columns))
+        remarks = ["remarks"] * any(map(remark, self.models))
+        rows = []
+        for model in self.models:
+            accuracy, entries = model.info.get("accuracy"), list(model.classes.values())
+            name: str | Cell = model.name
+            above, strongest = "", Cell("")
+            if entries:
+                name = Cell(model.name, address=self.address(model))
+                first = max(entries, key=lambda entry: entry.shown.power.value)
+                address = self.address(model, first)
+                strongest = Cell(
+                    first.label, address=address, after=f", {percent(first.shown.power.value)}"
+                )
+                enough = any(entry.shown.enough_images for entry in entries)
+                count = sum(entry.shown.beats_controls for entry in entries)
+                above = f"{count}" if enough else "too few images"
+            rows.append(
+                [
+                    name,
+                    "" if accuracy is None else percent(accuracy),
+                    f"{len(entries)}",
+                    above,
+                    strongest,
+                    *(cell(model.columns.get(key)) for key in further),
+                    *[remark(model)] * len(remarks),
+                ]
+            )
+        return text_table([*MODELS, *further, *remarks], rows, numbers=MODELS[1:4])
 
     def class_page(self, model: Model, entry: ClassEntry) -> bytes:
         """The page of a class of a model."""
@@ -246,41 +159,64 @@ class Pages:
         before = model.classes[order[place - 1]] if place else None
         after = model.classes[order[place + 1]] if place + 1 < len(order) else None
         same = self._same[entry.target, entry.name]
+        variants = [
+            (canvas, area, areas[area])
+            for canvas, areas in entry.scores.items()
+            for area in sorted(areas)  # in the order of the slider
+        ]
         page = self._page.render(
             root="../../",
             model=model,
             entry=entry,
-            variants=list(self._variants(model, entry)),
+            variants=variants,
+            numbers=_numbers_table(variants),
             canvases=list(entry.scores),
             before=before and (self.address(model, before), before.label),
             after=after and (self.address(model, after), after.label),
-            others=[self._card(m, e, m.name, "", m is model) for m, e in same]
-            if len(same) > 1
-            else [],
+            others=same if len(same) > 1 else [],
             index=self.address(model) if len(self.models) > 1 else "index.html",
             facts=facts(model),
         )
         return encode(page)
 
-    def _variants(self, model: Model, entry: ClassEntry) -> Iterator[Variant]:
-        """Canvas by canvas, with the areas in the order of the slider."""
-        height, width = model.size
-        for canvas, areas in entry.scores.items():
-            for area in sorted(areas):
-                yield Variant(
-                    canvas=canvas,
-                    area=area,
-                    kept=f"{percent_area(area)} of the pixels, "
-                    f"{pixels_kept(area, model.size):,} of {height * width:,}",
-                    image=self.image(model, entry, canvas, area),
-                    canvas_image=self.canvas_image(model, entry, canvas)
-                    if self.show_canvases
-                    else None,
-                    download=self.download(model, entry, canvas, area) if self.downloads else None,
-                    scores=areas[area],
-                    stands_out=(entry.target, canvas, area) in model.outstanding,
-                    shown=(canvas, area) == (entry.best, entry.area),
-                )
+
+def kept_text(area: float, size: tuple[int, int]) -> str:
+    """``5 % of the pixels, 3 of 64``."""
+    kept, total = pixels_kept(area, size), size[0] * size[1]
+    return f"{percent_area(area)} of the pixels, {kept:,} of {total:,}"
+
+
+def bars(scores: Scores) -> list[tuple[str, float, Interval]]:
+    """The power and its controls: a label, the share, and its 95 % interval."""
+    power = scores.power
+    n = scores.control_images or power.n
+    controls = {
+        "No pattern": (power.without, power.n),
+        "Random pixels": (scores.random_pixels, n),
+        "Same mask, other canvas": (scores.other_canvas, n),
+    }
+    return [
+        ("This pattern", power.value, power.interval),
+        *((k, v, wilson(round(v * m), m)) for k, (v, m) in controls.items()),
+    ]
+
+
+def _numbers_table(variants: Sequence[tuple[str, float, Scores]]) -> Table:
+    """All patterns of a class with their scores."""
+    rows = [
+        (
+            canvas,
+            percent_area(area),
+            percent(scores.power.value),
+            f"{percent_range(*scores.power.interval)}{SPACE}%",
+            percent(scores.power.without),
+            percent(scores.random_pixels),
+            percent(scores.other_canvas),
+            above_controls(scores),
+        )
+        for canvas, area, scores in variants
+    ]
+    return text_table(("canvas", *NUMBERS, "above controls"), rows, numbers=NUMBERS)
 
 
 def remark(model: Model) -> str:

@@ -33,8 +33,12 @@ def scores_table(names: Iterable[str], rows: Iterable[tuple[tuple[str, ...], Sco
     return table((*names, *COLUMNS), [(*texts, *_cells(scores)) for texts, scores in rows])
 
 
+def above_controls(scores: Scores) -> str:
+    """Whether a power is above its controls, as a cell."""
+    return ("yes" if scores.beats_controls else "no") if scores.enough_images else "too few images"
+
+
 def _cells(scores: Scores) -> tuple[str, ...]:
-    beats = ("yes" if scores.beats_controls else "no") if scores.enough_images else "too few images"
     return (
         percent(scores.power.value),
         percent_range(*scores.power.interval),
@@ -42,7 +46,7 @@ def _cells(scores: Scores) -> tuple[str, ...]:
         percent(scores.power.without),
         percent(scores.random_pixels),
         percent(scores.other_canvas),
-        beats,
+        above_controls(scores),
     )
 
 
