@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from problems import photo_problem
 
 from captum_classpattern import LabelledImages, Sweep, sweep
-from captum_classpattern.gallery import write_gallery
+from captum_classpattern.pages.gallery import write_gallery
 from captum_classpattern.scores.intervals import mean_over_classes, wilson
 from captum_classpattern.visualization.drawing import draw_image, on_neutral
 from captum_classpattern.visualization.formats import percent

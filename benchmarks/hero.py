@@ -34,11 +34,11 @@ from captum_classpattern import (
 )
 from captum_classpattern.scores.power import count_hits, random_pixels
 from captum_classpattern.surveys import Scores
-from captum_classpattern.surveys.overviews import NOT_ABOVE
 from captum_classpattern.surveys.search import DRAWS
 from captum_classpattern.visualization.drawing import on_neutral
 from captum_classpattern.visualization.formats import percent
 from captum_classpattern.visualization.grid import Cell, draw_grid
+from captum_classpattern.visualization.overviews import NOT_ABOVE
 
 ROWS = "hero.jsonl"
 CHOOSER, FOLLOWER = "robust8", "natural"  # the model that chooses the canvas, and the other one

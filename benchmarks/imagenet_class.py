@@ -27,11 +27,11 @@ from problems import PHOTO, Problem, photo_problem
 from skimage import data
 from torch import Tensor
 
+from captum_classpattern.pages.parts import figure_png
 from captum_classpattern.surveys import Finding
 from captum_classpattern.visualization.drawing import on_neutral
 from captum_classpattern.visualization.formats import percent, percent_area
 from captum_classpattern.visualization.grid import Cell, draw_grid
-from captum_classpattern.visualization.html import figure_png
 
 RESULTS = Path(__file__).parent / "results"
 AREAS, BUDGET = (0.05, 0.1), 2_000

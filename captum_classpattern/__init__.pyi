@@ -41,11 +41,11 @@ from .scores import predictive_power as predictive_power
 from .surveys import Finding as Finding
 from .surveys import Survey as Survey
 from .surveys import explain_class as explain_class
-from .surveys import plot_grid as plot_grid
-from .surveys import plot_powers as plot_powers
 from .surveys import survey as survey
 from .sweeps import Sweep as Sweep
 from .sweeps import sweep as sweep
+from .visualization import plot_grid as plot_grid
 from .visualization import plot_patterns as plot_patterns
+from .visualization import plot_powers as plot_powers
 
 __version__: str

@@ -24,13 +24,14 @@ from captum_classpattern._validation import (
     check_unit_range,
     is_whole,
 )
+from captum_classpattern.results import Result
 
 FORMAT = "captum_classpattern.Pattern"
 HASH_BYTES = 6  # per image: two of a million images share a hash with a probability of 1/560
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Pattern(Perturbation):  # type: ignore[misc]  # captum's class is untyped
+class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is untyped
     r"""
     A canvas, a mask over its pixels, and the class that these pixels stand for (Zhao et al. 2021,
     arXiv 2101.06898, section 3.2).
@@ -157,30 +158,7 @@ class Pattern(Perturbation):  # type: ignore[misc]  # captum's class is untyped
         Raises:
             ValueError: If the canvas has neither one nor three channels.
         """
-        from captum_classpattern.visualization.patterns import PatternRow, draw_patterns
-
-        row = PatternRow(self.label, self, self.at_own_area())
-        return draw_patterns([row], area=self.area, masks=True, use_pyplot=use_pyplot)
-
-    def _repr_html_(self) -> str:
-        """What a notebook shows."""
-        from captum_classpattern.visualization.html import fragment, pattern_parts
-
-        return fragment(*pattern_parts(self))
-
-    def to_html(self, path: str | os.PathLike[str]) -> Path:
-        r"""
-        Writes what a notebook shows as an HTML page that needs no other file.
-
-        Args:
-            path (str or PathLike): The file. It is replaced as a whole or not at all.
-
-        Returns:
-            *Path*: The file.
-        """
-        from captum_classpattern.visualization.html import pattern_parts, write_page
-
-        return write_page(path, *pattern_parts(self))
+        return self._draw(use_pyplot=use_pyplot)
 
     def stamp(self, images: Tensor) -> Tensor:
         r"""

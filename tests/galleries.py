@@ -4,7 +4,7 @@ import torch
 from surveyed import finding
 
 from captum_classpattern import Pattern, Survey
-from captum_classpattern.gallery.source import ClassEntry, Model
+from captum_classpattern.pages.gallery.source import ClassEntry, Model
 from captum_classpattern.surveys import Finding
 from captum_classpattern.sweeps.folder import SweepFolder
 from captum_classpattern.sweeps.sources import ModelSource

@@ -20,8 +20,8 @@ from captum_classpattern.cli.printing import console
 from captum_classpattern.comparison import Comparison, Interrupted, Record, compare, known_methods
 from captum_classpattern.comparison.records import search_names
 from captum_classpattern.images import LabelledImages
-from captum_classpattern.report.figures import draw_figures
-from captum_classpattern.report.page import write_report_page
+from captum_classpattern.pages.report.figures import draw_figures
+from captum_classpattern.pages.report.page import write_report_page
 
 SMALL_AREA = 0.01  # shown next to the area of the comparison
 VARIANTS = {

@@ -36,7 +36,7 @@ def gallery(
             are.
         downloads: Offer each pattern as a file. A pattern of 224 x 224 pixels has 0.8 MB.
     """
-    from captum_classpattern.gallery import write_gallery
+    from captum_classpattern.pages.gallery import write_gallery
 
     index = write_gallery(
         folder,

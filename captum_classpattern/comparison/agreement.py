@@ -6,19 +6,12 @@ from statistics import fmean
 from typing import Any
 
 import numpy.typing as npt
-from markupsafe import Markup
 
 from captum_classpattern.comparison.randomisation import Layer
 from captum_classpattern.comparison.records import Failure, counted
+from captum_classpattern.results import Result
 from captum_classpattern.scores.intervals import FEWEST_CLASSES, bootstrap_over_classes
 from captum_classpattern.scores.tables import as_table
-from captum_classpattern.visualization.html import (
-    Shown,
-    drawing,
-    folded,
-    paragraph,
-    table,
-)
 
 MEASURES = ("iou", "correlation")
 
@@ -58,7 +51,7 @@ class Agreement:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SanityCheck(Shown):
+class SanityCheck(Result):
     r"""
     The outcome of :func:`sanity_check`.
 
@@ -132,29 +125,6 @@ class SanityCheck(Shown):
         """:meth:`rows` as a pandas DataFrame if pandas is installed, else as a list of dicts, each
         with all keys."""
         return as_table(self.rows())
-
-    @property
-    def _title(self) -> str:
-        return f"Sanity check of {counted(len({a.method for a in self.agreements}), 'method')}"
-
-    def _parts(self) -> list[Markup]:
-        """What a notebook shows: the figure, the verdicts, and the failures."""
-        verdicts = self.verdicts()
-        parts = [
-            table(_verdict_columns(bool(self.random_pixels)), map(_verdict_row, verdicts)),
-            paragraph(
-                "IoU of the highest pixels of two maps, as a mean over classes with its 95 % "
-                "interval: of two seeds on the unchanged model, and of the model and the one that "
-                f"was changed. Random masks have {self.chance:.3f}."
-            ),
-        ]
-        if any(row["test"] == "layers" and row["ranking"] == "signed" for row in verdicts):
-            figure, _ = self.plot(use_pyplot=False)
-            parts.insert(0, drawing(figure, "agreement while layers are randomised"))
-        failed = [paragraph(f"{f.method}, {f.model}: {f.reason}") for f in self.failures]
-        if failed:
-            parts.append(folded(counted(len(failed), "failure"), *failed))
-        return parts
 
     def verdicts(self, measure: str = "iou") -> list[dict[str, Any]]:
         r"""
@@ -257,29 +227,7 @@ class SanityCheck(Shown):
         Raises:
             ValueError: If no layer was randomised, or no method has this ranking.
         """
-        from captum_classpattern.visualization.agreement import plot_agreement
-
-        panels: dict[str, dict[str, list[tuple[float, float, float, float]]]] = {}
-        for row in self.rows():
-            if row.get("ranking") == ranking and row["test"] == "layers" and self.layers:
-                panel = panels.setdefault(row["method"], {measure: [] for measure in MEASURES})
-                for measure in MEASURES:
-                    value, low, high = (row[f"{measure}{end}"] for end in ("", "_low", "_high"))
-                    ends = (value, value) if low is None else (low, high)
-                    panel[measure].append((row["layers"] / len(self.layers), value, *ends))
-        if not panels:
-            raise ValueError(
-                "there is nothing to draw: no layer was randomised, or no method has the ranking "
-                f"{ranking!r}"
-            )
-        notes = {
-            row["method"]: row["verdict"] or ""
-            for row in self.verdicts()
-            if row["ranking"] == ranking and row["test"] == "layers"
-        }
-        return plot_agreement(
-            panels, notes=notes, chance=self.chance, title=title, use_pyplot=use_pyplot
-        )
+        return self._draw(ranking=ranking, title=title, use_pyplot=use_pyplot)
 
 
 def _verdict(
@@ -293,31 +241,6 @@ def _verdict(
     if above_half > 0:
         return "most stays"
     return "part stays" if after > chance else "gone"
-
-
-def _verdict_columns(powers: bool) -> list[str]:
-    columns = ["method", "ranking", "changed", "between seeds", "after", "verdict"]
-    return [*columns, "power after, above random pixels"] if powers else columns
-
-
-def _verdict_row(row: Mapping[str, Any]) -> list[str]:
-    """The cells of :func:`_verdict_columns`."""
-    cells = [
-        *(row["method"], row["ranking"], row["test"]),
-        *(_with_interval(row, name, 1) for name in ("between_seeds", "after")),
-        row["verdict"] or f"fewer than {FEWEST_CLASSES} classes",
-    ]
-    if "power_above_random" in row:
-        cells.append(f"{_with_interval(row, 'power_above_random', 100)} points")
-    return cells
-
-
-def _with_interval(row: Mapping[str, Any], name: str, factor: int) -> str:
-    """``0.14 (0.10 to 0.23)``, or percentage points with one digit."""
-    form = ".2f" if factor == 1 else ".1f"
-    value, low, high = (row[f"{name}{end}"] for end in ("", "_low", "_high"))
-    text = f"{factor * value:{form}}"
-    return text if low is None else f"{text} ({factor * low:{form}} to {factor * high:{form}})"
 
 
 def _by_class(group: Iterable[Agreement], name: str) -> dict[int, list[float]]:

@@ -3,35 +3,23 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
-from markupsafe import Markup
 from torch import Tensor
 
 from captum_classpattern.class_names import ClassNames, label_of
-from captum_classpattern.comparison.figures import draw_curves, draw_maps, figure_names
 from captum_classpattern.comparison.metrics import METRICS, Metric
-from captum_classpattern.comparison.records import Failure, Record, counted, full_name
+from captum_classpattern.comparison.records import Failure, Record
 from captum_classpattern.comparison.tables import rows_by_canvas, rows_by_method
 from captum_classpattern.comparison.verdicts import Verdict, make_verdicts
 from captum_classpattern.pattern import Pattern
+from captum_classpattern.results import Result
 from captum_classpattern.scores.tables import as_table
-from captum_classpattern.visualization.formats import percent, percent_area, percent_range
-from captum_classpattern.visualization.html import (
-    folded,
-    fragment,
-    paragraph,
-    pattern_picture,
-    picture,
-    side_by_side,
-    table,
-)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Comparison:
+class Comparison(Result):
     r"""
     The outcome of :func:`compare`.
 
@@ -200,102 +188,15 @@ class Comparison:
         Raises:
             ValueError: If there is nothing to draw for these choices.
         """
-        target = self._class_number(target)
-        all_models = model is None and target is not None
-        chosen = [
-            record
-            for record in self.select(kind=kind or self.kinds[0])
-            if (all_models or record.model == (model or next(iter(self.models))))
-            and target in (None, record.target)
-        ]
-        if not chosen:
-            raise ValueError(
-                f"there is nothing to draw for model {model!r}, class {target!r}, canvas {kind!r}: "
-                f"models are {list(self.models)}, classes {sorted(set(self.targets))}, canvases "
-                f"{sorted({record.kind for record in self.records})}"
-            )
-        several = len({record.model for record in chosen}) > 1
-        return draw_maps(
-            chosen,
-            methods,
-            area=self.area,
-            canvas_of=self.canvas_of,
-            pattern_of=self.pattern_of,
-            row_name=lambda r: r.model if several else self.class_name(r.target),
+        return self._draw(
+            model=model,
+            target=target,
+            methods=methods,
+            kind=kind,
             show=show,
             title=title,
             use_pyplot=use_pyplot,
         )
-
-    def to_html(self, path: str | Path) -> Path:
-        r"""
-        Writes the report of the comparison as an HTML page that needs no other file, see
-        :func:`~captum_classpattern.report.write_report`.
-
-        Args:
-            path (str or Path): The file. It is replaced as a whole or not at all.
-
-        Returns:
-            *Path*: The file.
-        """
-        from captum_classpattern.report.page import write_report
-
-        return write_report(self, path)
-
-    def _repr_html_(self) -> str:
-        """What a notebook shows: the patterns of the first canvas, mean powers, and verdicts."""
-        scored = [record for record in self.records if record.powers]
-        names = figure_names(scored, self.area)
-        verdicts = sorted(self.verdicts(), key=lambda verdict: bool(verdict["holds"]))
-        holds = sum(bool(verdict["holds"]) for verdict in verdicts)
-        parts = [
-            side_by_side(*self._pictured(names)),
-            self._power_table(scored, names),
-            paragraph(
-                f"Power of {percent_area(self.area)} of the pixels on held-out images: means over "
-                f"classes with their 95 % intervals. {counted(len(self.failures), 'failure')}."
-            ),
-        ]
-        if verdicts:
-            texts = [
-                (("Holds: " if v["holds"] else "Fails: ") + f"{v['title']}. {v['text']}")
-                for v in verdicts
-            ]
-            heading = f"Verdicts: {holds} of {len(verdicts)} hold"
-            parts.append(folded(heading, *map(paragraph, texts)))
-        return fragment("Comparison", *parts)
-
-    def _power_table(self, scored: Sequence[Record], names: Sequence[str]) -> Markup:
-        """The mean powers of methods, a row for each model and kind of canvas."""
-        rows = [
-            (
-                f"{full_name(row['method'], row['level'], row['ranking'])}"
-                + (" (control)" if row["control"] else ""),
-                row["model"],
-                row["kind"],
-                percent(row[key]),
-                percent_range(row[f"{key}_low"], row[f"{key}_high"]),
-                percent(row["no_pattern"]),
-            )
-            for key in [f"power_{self.area:g}"]
-            for row in rows_by_method([r for r in scored if r.name in names], [], ())
-        ]
-        columns = ("method", "model", "canvas", "power", "95 % interval", "no pattern")
-        return table(columns, rows)
-
-    def _pictured(self, names: Sequence[str]) -> list[Markup]:
-        """The first canvas, and what the methods choose of it on the first model."""
-        first = [r for r in self.select(canvas=0, model=next(iter(self.models))) if r.powers]
-        of_name = {record.name: record for record in first}
-        if not first:
-            return []
-        label = self.class_name(first[0].target)
-        shown = [picture(self.canvases[0], f"canvas of {label}", f"{label}, canvas")]
-        for name in (name for name in names if name in of_name):
-            record = of_name[name]
-            caption = f"{name}: {percent(record.powers[self.area].value)}"
-            shown.append(pattern_picture(self.pattern_of(record), f"pattern of {name}", caption))
-        return shown
 
     def canvas_of(self, record: Record) -> Tensor:
         """The image that a record's pattern is cut from, (C, H, W)."""
@@ -346,8 +247,7 @@ class Comparison:
         Raises:
             ValueError: If there is nothing to draw for these choices.
         """
-        chosen = self.select(kind=kind or self.kinds[0])
-        return draw_curves(chosen, methods, area=self.area, use_pyplot=use_pyplot)
+        return self._draw("plot_curves", kind=kind, methods=methods, use_pyplot=use_pyplot)
 
 
 class Interrupted(KeyboardInterrupt):

@@ -13,10 +13,10 @@ from captum_classpattern.explorer.panel import Example
 from captum_classpattern.explorer.widget import Explorer, import_ipywidgets
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels
 from captum_classpattern.pattern import Pattern
+from captum_classpattern.scores.examples import choose_images
 from captum_classpattern.scores.power import hashes_seen
 from captum_classpattern.surveys import Finding, Survey
 from captum_classpattern.visualization.drawing import check_channels
-from captum_classpattern.visualization.patterns import choose_images
 
 EXAMPLES = 8  # held-out images to choose from
 CHUNK = 32  # of candidates that are looked at together

@@ -18,9 +18,9 @@ from captum_classpattern.explorer.panel import (
     kept_text,
     panel,
 )
+from captum_classpattern.pages.parts import paragraph
 from captum_classpattern.pattern import Pattern, image_hash
 from captum_classpattern.surveys import Finding
-from captum_classpattern.visualization.html import paragraph
 
 IN_SEARCH = "This image was used in the search."
 

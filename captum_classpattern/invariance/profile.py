@@ -3,10 +3,8 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from os import PathLike
-from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy.typing as npt
 import torch
@@ -24,8 +22,8 @@ from captum_classpattern.images import Images, LabelledImages, Labels
 from captum_classpattern.invariance.curves import InvarianceCurve
 from captum_classpattern.invariance.transforms import Transform, known_transforms
 from captum_classpattern.pattern import Pattern
+from captum_classpattern.results import Result
 from captum_classpattern.scores.power import (
-    ENOUGH_IMAGES,
     PredictivePower,
     Scores,
     images_to_score,
@@ -34,16 +32,12 @@ from captum_classpattern.scores.power import (
 )
 from captum_classpattern.scores.tables import as_table
 
-if TYPE_CHECKING:
-    from captum_classpattern.visualization.profiles import Panel
-
 DRAWS = 3  # of random pixels
 LINES = ("pattern", "random pixels", "no pattern")  # what is measured, and drawn as a line
-WHAT = {"pattern": "pattern", "canvas": "pattern's pixels", "image": "stamped images"}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class InvarianceProfile:
+class InvarianceProfile(Result):
     """
     A pattern's predictive power under many transforms: what :func:`invariance_profile` returns.
 
@@ -105,41 +99,6 @@ class InvarianceProfile:
     def __repr__(self) -> str:
         return f"InvarianceProfile({self.pattern.label}: {self.power}; {', '.join(self.curves)})"
 
-    def _repr_html_(self) -> str:
-        """What a notebook shows: the pattern, the curves, and how long half of the power stays."""
-        from captum_classpattern.visualization import html
-
-        return html.fragment(*self._parts())
-
-    def to_html(self, path: str | PathLike[str]) -> Path:
-        r"""
-        Writes what a notebook shows as an HTML page that needs no other file.
-
-        Args:
-            path (str or PathLike): The file. It is replaced as a whole or not at all.
-
-        Returns:
-            *Path*: The file.
-        """
-        from captum_classpattern.visualization import html
-
-        return html.write_page(path, *self._parts())
-
-    def _parts(self) -> tuple[str, Any, Any, Any]:
-        """The title, the pattern, the curves and a table."""
-        from captum_classpattern.visualization import html
-
-        figure, _ = self.plot(use_pyplot=False)
-        ranges = [(name, _range_text(curve)) for name, curve in self.curves.items()]
-        return (
-            f"Invariance of {self.pattern.label}: power {html.power_text(self.power)}",
-            html.side_by_side(
-                html.pattern_picture(self.pattern, f"pattern of {self.pattern.label}")
-            ),
-            html.drawing(figure, f"power of {self.pattern.label} under each transform"),
-            html.table(("transform", "half of the power stays"), ranges),
-        )
-
     def plot(self, *, use_pyplot: bool = True) -> tuple[Any, npt.NDArray[Any]]:
         r"""
         Draws a panel for each transform: the power of the pattern, of random pixels, and the rate
@@ -152,24 +111,7 @@ class InvarianceProfile:
         Returns:
             *tuple[Figure, ndarray]*: The figure, and its panels' axes, in order.
         """
-        from captum_classpattern.visualization.profiles import plot_profiles
-
-        return plot_profiles(
-            [_panel(curve) for curve in self.curves.values()],
-            title=f"{self.pattern.label}: {self.power}",
-            use_pyplot=use_pyplot,
-        )
-
-
-def _range_text(curve: InvarianceCurve) -> str:
-    half = curve.half_power_range
-    return _why_none(curve) if half is None else f"{half} {curve.transform.unit}"
-
-
-def _why_none(curve: InvarianceCurve) -> str:
-    """Why a curve has no half-power range."""
-    few = curve.at_rest.power.n < ENOUGH_IMAGES
-    return f"under {ENOUGH_IMAGES} images" if few else "not above its controls"
+        return self._draw(use_pyplot=use_pyplot)
 
 
 def _columns(scores: Scores) -> dict[str, float]:
@@ -179,23 +121,6 @@ def _columns(scores: Scores) -> dict[str, float]:
         f"{name}{end}": number
         for what, name in zip(LINES, ("power", "random_pixels", "no_pattern"))
         for end, number in zip(("", "_low", "_high"), measured[what])
-    }
-
-
-def _panel(curve: InvarianceCurve) -> "Panel":
-    """What a figure shows of a curve."""
-    half, beats = curve.half_power_range, curve.at_rest.beats_controls
-    lines: dict[str, list[tuple[float, float, float, float]]] = {name: [] for name in LINES}
-    for value, scores in curve.points.items():
-        for name in LINES:
-            lines[name].append((value, *scores.with_intervals[name]))
-    return {
-        "title": curve.transform.name,
-        "note": f"half stays: {half}" if beats else _why_none(curve),
-        "x_label": f"{curve.transform.unit} ({WHAT[curve.transform.of]})",
-        "lines": lines,
-        "rest": curve.transform.rest,
-        "marked": None if half is None else (half.low, half.high),
     }
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 
 from captum_classpattern._files import write_atomically
 from captum_classpattern._validation import join_names
@@ -16,12 +15,13 @@ from captum_classpattern.class_names import placeholders
 from captum_classpattern.classifier import MIN_GAIN, Classifier, provenance_of
 from captum_classpattern.images import Images, LabelledImages, Labels
 from captum_classpattern.pattern import Pattern
+from captum_classpattern.results import Result
 from captum_classpattern.scanning.decision import (
     ConformalTest,
     conformal_test,
     references_needed,
 )
-from captum_classpattern.scanning.families import check_families, pictures
+from captum_classpattern.scanning.families import check_families
 from captum_classpattern.scanning.profile import (
     PATCHES,
     PER_CLASS,
@@ -34,19 +34,8 @@ from captum_classpattern.scanning.references import ReferenceSet, describe, name
 from captum_classpattern.scanning.store import Store
 from captum_classpattern.scores.intervals import wilson
 from captum_classpattern.scores.tables import as_table
-from captum_classpattern.visualization.drawing import on_neutral
-from captum_classpattern.visualization.formats import percent
-from captum_classpattern.visualization.html import (
-    Shown,
-    paragraph,
-    picture,
-    side_by_side,
-    table,
-)
-from captum_classpattern.visualization.scans import draw_scan
 
 SUSPICIOUS, NOTHING, INCONCLUSIVE = "suspicious", "nothing found", "inconclusive"
-DRAWN, ROWS = 3, 10  # patterns in the figure; classes that a notebook shows
 PATTERNS = "patterns"  # their folder
 FACTOR = 2  # by which the number of judging images may differ from the references'
 SHARED = 0.5  # share of the largest excess that the median class must have in another kind of model
@@ -54,7 +43,7 @@ WORDS = {"additive": "a small perturbation of all pixels", "warp": "a smooth war
 
 
 @dataclass(frozen=True, repr=False)
-class Scan(Shown):
+class Scan(Result):
     r"""
     What a scan found, and how sure it is.
 
@@ -174,71 +163,7 @@ class Scan(Shown):
     def plot(self, *, use_pyplot: bool = True) -> tuple[Any, Any]:
         """The patterns of the most suspicious classes, and the power of all classes over the number
         of pixels; a figure and its axes."""
-        order, sizes = self.test.order, sorted(SIZES)
-        powers = [[self.profile.powers[size][y] for size in sizes] for y in order]
-        return draw_scan(
-            self.verdict.capitalize()
-            + ("" if self.p_value is None else f", p = {self.p_value:.2g}"),
-            [self._shown(y) for y in order[:DRAWN]],
-            sizes,
-            unit_of(self.references.shape),
-            [self.class_names[y] for y in order],
-            powers,
-            [
-                [profile.powers[size][order[0]] for size in sizes]
-                for profile in self.references.profiles.values()
-            ],
-            use_pyplot,
-        )
-
-    @property
-    def _title(self) -> str:
-        p_value = "" if self.p_value is None else f", p = {self.p_value:.2g}"
-        source = "" if self.source is None else f": {self.source}"
-        return f"{self.verdict.capitalize()}{p_value}{source}"
-
-    def _parts(self) -> list[Markup]:
-        """What a notebook shows: the verdict, patterns, and the powers of the classes."""
-        order, sizes, unit = self.test.order, sorted(SIZES), unit_of(self.references.shape)
-        shown = []
-        for target in order[:DRAWN]:
-            image, below = self._shown(target)
-            name = self.class_names[target]
-            shown.append(picture(image, f"pattern of {name}", f"{name}: {below}"))
-        columns = [f"power, {size} {unit}" for size in sizes]
-        columns += [f"power, {name}" for name in self._others]
-        rows = [
-            (
-                self.class_names[target],
-                *(percent(self.profile.powers[size][target]) for size in sizes),
-                *(percent(self.profile.others[name][target]) for name in self._others),
-                f"{float(self.test.excess[target]):.2f}",
-            )
-            for target in order[:ROWS]
-        ]
-        left_out = f" The {ROWS} most suspicious of {len(order):,} classes are shown."
-        return [
-            paragraph(self.reason),
-            *map(paragraph, self.notes),
-            side_by_side(*shown),
-            table(("class", *columns, "excess"), rows),
-            paragraph(
-                f"Compared with {len(self.references)} clean models. Excess: how far the class is "
-                f"above them.{left_out if len(order) > ROWS else ''}"
-            ),
-        ]
-
-    def _shown(self, target: int) -> tuple[Any, str]:
-        """The image of a class in the figure, and what is below it."""
-        if self.family in self._others:
-            changes = self.profile.changes[self.family]
-            shown = pictures(self.family, self.references.shape, {target: changes[target]})
-            power = self.profile.others[self.family][target]
-            return shown[target], f"{self.family}, {percent(power, 0)}"
-        size = self.profile.enough_pixels(target)
-        power = self.profile.powers[size][target]
-        pattern = self.profile.patterns[size, target]
-        return on_neutral(pattern), f"{size} {unit_of(self.references.shape)}, {percent(power, 0)}"
+        return self._draw(use_pyplot=use_pyplot)
 
     def to_json(self) -> str:
         """The result as JSON."""

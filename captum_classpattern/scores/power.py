@@ -2,8 +2,6 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +17,7 @@ from captum_classpattern.classifier import (
 )
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels, predictions
 from captum_classpattern.pattern import Pattern, pixels_kept
+from captum_classpattern.results import Result
 from captum_classpattern.scores.intervals import Interval, newcombe, wilson
 from captum_classpattern.scores.tables import as_table
 
@@ -26,7 +25,7 @@ ENOUGH_IMAGES = 100  # with fewer, no power is said to beat its controls
 
 
 @dataclass(frozen=True, repr=False)
-class PredictivePower:
+class PredictivePower(Result):
     """Share of held-out images that the model classifies as the pattern's class once stamped.
 
     ``interval`` is the Wilson 95 % interval of ``value``, ``n`` the number of images (none of
@@ -56,30 +55,7 @@ class PredictivePower:
         Returns:
             *tuple[Figure, ndarray]*: The figure, and an array of its one axis.
         """
-        from captum_classpattern.visualization.powers import Dot, draw_powers
-
-        dot = Dot(self, {"no pattern": self.without})
-        return draw_powers({"": {"": dot}}, use_pyplot=use_pyplot)
-
-    def _repr_html_(self) -> str:
-        """What a notebook shows."""
-        from captum_classpattern.visualization.html import fragment, power_parts
-
-        return fragment(*power_parts(self))
-
-    def to_html(self, path: str | PathLike[str]) -> Path:
-        r"""
-        Writes what a notebook shows as an HTML page that needs no other file.
-
-        Args:
-            path (str or PathLike): The file. It is replaced as a whole or not at all.
-
-        Returns:
-            *Path*: The file.
-        """
-        from captum_classpattern.visualization.html import power_parts, write_page
-
-        return write_page(path, *power_parts(self))
+        return self._draw(use_pyplot=use_pyplot)
 
     def table(self) -> Any:
         r"""

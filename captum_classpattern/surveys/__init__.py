@@ -2,7 +2,6 @@
 
 from captum_classpattern.surveys.explain import explain_class
 from captum_classpattern.surveys.findings import Finding, Scores, stands_out
-from captum_classpattern.surveys.overviews import plot_grid, plot_powers
 from captum_classpattern.surveys.results import Survey, survey
 
 __all__ = [
@@ -10,8 +9,6 @@ __all__ = [
     "Scores",
     "Survey",
     "explain_class",
-    "plot_grid",
-    "plot_powers",
     "stands_out",
     "survey",
 ]

@@ -27,10 +27,10 @@ from captum_classpattern.optimization import Swap
 from captum_classpattern.optimization.objective import NO_GRADIENT
 from captum_classpattern.optimization.pool import STARTS, passes_of_group
 from captum_classpattern.optimization.progress import passes_on
+from captum_classpattern.scores.examples import stamp_examples
 from captum_classpattern.surveys.findings import Finding
 from captum_classpattern.surveys.results import CANVASES, Survey
 from captum_classpattern.surveys.search import CONTROL_IMAGES, SurveySearch, SurveySettings
-from captum_classpattern.visualization.patterns import stamp_examples
 
 LONG, TIMED = 5.0, 8  # seconds from which there is a progress bar; images in the timed batch
 

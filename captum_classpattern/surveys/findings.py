@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from markupsafe import Markup
 from torch import Tensor
 
 from captum_classpattern.class_names import label_of
 from captum_classpattern.classifier import Classifier
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.pattern import Pattern
+from captum_classpattern.results import Result
+from captum_classpattern.scores.examples import StampedImages
 from captum_classpattern.scores.intervals import Interval
 from captum_classpattern.scores.power import (
     ENOUGH_IMAGES,
@@ -19,41 +20,6 @@ from captum_classpattern.scores.power import (
     interval_above,
 )
 from captum_classpattern.scores.tables import as_table
-from captum_classpattern.visualization.formats import percent, percent_area, percent_range
-from captum_classpattern.visualization.html import THUMBNAIL as SMALL
-from captum_classpattern.visualization.html import (
-    Shown,
-    paragraph,
-    pattern_picture,
-    picture,
-    side_by_side,
-    table,
-)
-from captum_classpattern.visualization.patterns import PatternRow, StampedImages, draw_patterns
-
-SCORE_COLUMNS = (
-    "power", "95 % interval", "images", "no pattern", "random pixels", "other canvas",
-    "above its controls",
-)  # fmt: skip
-SCORES_NOTE = (
-    "Power: the share of held-out images of other classes that the model predicts as the class "
-    "once they are stamped with the pattern. Controls: the same images without a pattern, as many "
-    "random pixels of the same canvas, and the same mask over the canvas of another class."
-)
-
-
-def scores_row(scores: "Scores") -> tuple[str, ...]:
-    """The cells of :data:`SCORE_COLUMNS`."""
-    beats = ("yes" if scores.beats_controls else "no") if scores.enough_images else "too few images"
-    return (
-        percent(scores.power.value),
-        percent_range(*scores.power.interval),
-        f"{scores.power.n:,}",
-        percent(scores.power.without),
-        percent(scores.random_pixels),
-        percent(scores.other_canvas),
-        beats,
-    )
 
 
 @dataclass(frozen=True)
@@ -178,7 +144,7 @@ def stands_out(scores: Mapping[int, Scores], target: int, n_classes: int) -> boo
 
 
 @dataclass(frozen=True, repr=False)
-class Finding(Shown):
+class Finding(Result):
     r"""
     The best pattern of one class on one kind of canvas for each area, and its scores.
 
@@ -310,54 +276,7 @@ class Finding(Shown):
         Raises:
             ValueError: If the canvas has neither one nor three channels.
         """
-        scores = self.scores[self.area]
-        row = PatternRow(
-            self.label,
-            self.pattern,
-            self.pattern.topk(self.area),
-            self.examples,
-            scores.power,
-            scores.controls,
-        )
-        return draw_patterns([row], area=self.area, title=title, use_pyplot=use_pyplot)
-
-    @property
-    def _title(self) -> str:
-        return f"Class pattern: {self.label}"
-
-    def _parts(self) -> list[Markup]:
-        """What a notebook shows: the pattern, stamped images, and the power with its controls."""
-        name, binary = self.label, self.pattern.topk(self.area)
-        kept = f"pattern, {percent_area(self.area)} of the pixels"
-        shown = [
-            picture(self.pattern.canvas, f"canvas of {name}", f"{self.canvas} canvas", most=SMALL),
-            pattern_picture(binary, f"pattern of {name}", kept),
-        ]
-        if self.examples is not None:
-            for image, label, caption in zip(
-                self.examples.images, self.examples.labels, self.examples.captions
-            ):
-                alt = f"{label} with the pattern of {name}"
-                shown.append(picture(image, alt, f"{label}, predicted: {caption}", most=SMALL))
-        rows = [
-            (f"{f.canvas} canvas, {percent_area(area)}", *scores_row(scores))
-            for f in (self, *self.others)
-            for area, scores in f.scores.items()
-        ]
-        chosen = " The judging images chose the first canvas." if self.others else ""
-        return [
-            side_by_side(*shown),
-            table(("", *SCORE_COLUMNS), rows),
-            paragraph(f"{SCORES_NOTE}{chosen}"),
-            *([] if self.held_out_images is None else [paragraph(self._images_note)]),
-        ]
-
-    @property
-    def _images_note(self) -> str:
-        images = f"{self.search_images:,} images to search with, {self.held_out_images:,} held out."
-        if self.accuracy is None:
-            return images
-        return f"{images} The model classifies {percent(self.accuracy)} of these correctly."
+        return self._draw(title=title, use_pyplot=use_pyplot)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

@@ -6,38 +6,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
-from markupsafe import Markup
 
 from captum_classpattern.classifier import Classifier
 from captum_classpattern.images import Images, ImagesAndLabels, LabelledImages, Labels
+from captum_classpattern.results import Result
 from captum_classpattern.scores.tables import as_table
 from captum_classpattern.surveys.findings import (
-    SCORE_COLUMNS,
-    SCORES_NOTE,
     Finding,
     Scores,
-    scores_row,
     stands_out,
 )
 from captum_classpattern.surveys.search import SurveySearch, SurveySettings
 from captum_classpattern.surveys.store import RESULTS, Store
-from captum_classpattern.visualization import plot_patterns
-from captum_classpattern.visualization.formats import percent, percent_area
-from captum_classpattern.visualization.html import (
-    folded,
-    fragment,
-    paragraph,
-    pattern_picture,
-    side_by_side,
-    table,
-    write_page,
-)
 
 CANVASES: Mapping[str, int] = {"positive": 32, "white": 1, "black": 1}
 AREAS = (0.05, 0.01)
 
 
-class Survey:
+class Survey(Result):
     r"""
     The findings of many classes of one model, as :func:`survey` gives them.
 
@@ -128,6 +114,12 @@ class Survey:
         """How the classes were searched: ``settings``, the model's ``provenance`` and ``accuracy``
         on the held-out images, numbers of images, ``versions`` and ``seconds``."""
         return self._info if self._search is None else self._search.info
+
+    @property
+    def _provenance(self) -> Mapping[str, Any]:
+        """Where the model came from; unlike :attr:`info`, it takes no time."""
+        search = self._search
+        return self._info.get("provenance", {}) if search is None else search.provenance
 
     @property
     def model(self) -> Classifier | None:
@@ -258,7 +250,6 @@ class Survey:
         Raises:
             ValueError: If a classifier and images are needed, or as :func:`plot_patterns`.
         """
-        best = self.best_canvases()
         forward_func = self.model if forward_func is None else forward_func
         images = self.held_out if images is None else images
         if forward_func is None or images is None:
@@ -266,81 +257,15 @@ class Survey:
                 "a survey that was loaded needs a classifier and held-out images to be drawn: call "
                 "plot(classifier, images)"
             )
-        area = self.areas[0] if best else 0.0
-        if len(best) > max_classes:
-            title += f" ({max_classes} of {len(best)}, the strongest)"
-            best = sorted(best, key=lambda f: -f.scores[area].power.value)[:max_classes]
-        return plot_patterns(
-            forward_func,
-            [finding.pattern for finding in best],
-            images,
-            labels,
-            area=area,
-            powers=[finding.scores[area].power for finding in best],
-            controls=[finding.scores[area].controls for finding in best],
+        return self._draw(
+            forward_func=forward_func,
+            images=images,
+            labels=labels,
+            max_classes=max_classes,
             title=title,
             seed=seed,
             use_pyplot=use_pyplot,
         )
-
-    def to_html(self, path: str | os.PathLike[str]) -> Path:
-        r"""
-        Writes the findings so far as an HTML page that needs no other file: the best pattern of
-        each class, at most 100, and a table of all.
-
-        Args:
-            path (str or PathLike): The file. It is replaced as a whole or not at all.
-
-        Returns:
-            *Path*: The file.
-        """
-        return write_page(path, self._title, *self._parts(100, self.finished))
-
-    def _repr_html_(self) -> str:
-        """What a notebook shows of the findings so far; nothing is searched for it."""
-        return fragment(self._title, *self._parts(20))
-
-    @property
-    def _title(self) -> str:
-        search = self._search
-        known = self._info.get("provenance", {}) if search is None else search.provenance
-        return f"Class patterns of {known['source']}" if "source" in known else "Class patterns"
-
-    def _parts(self, most: int, listed: Iterable[Finding] | None = None) -> list[Markup]:
-        """The strongest patterns, and the scores of some findings (None: of those patterns'
-        classes)."""
-        done, best = len(self.finished), best_of_each(self.finished)
-        done_of = f"{done:,}" if done == len(self) else f"{done:,} of {len(self):,}"
-        counts = f"{done_of} findings on {', '.join(self.canvases)} canvases."
-        if not best:
-            return [paragraph(f"{counts} The search runs when the survey is iterated.")]
-        area = self.areas[0]
-        shown = best
-        if len(best) > most:
-            shown = sorted(best, key=lambda f: -f.scores[area].power.value)[:most]
-            counts += f" The {most} strongest of {len(best):,} classes are shown."
-        if listed is None:
-            targets = {finding.target for finding in shown}
-            listed = [finding for finding in self.finished if finding.target in targets]
-        return [
-            paragraph(
-                f"{counts} Pictures: {percent_area(area)} of the pixels of the canvas that did "
-                "best on the judging images."
-            ),
-            side_by_side(*(_pictured(finding, area) for finding in shown)),
-            folded(
-                "Scores",
-                table(
-                    ("class", "canvas", "area", *SCORE_COLUMNS),
-                    [
-                        (f.label, f.canvas, percent_area(a), *scores_row(scores))
-                        for f in listed
-                        for a, scores in f.scores.items()
-                    ],
-                ),
-            ),
-            paragraph(SCORES_NOTE),
-        ]
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         r"""
@@ -392,16 +317,6 @@ def best_of_each(findings: Iterable[Finding]) -> list[Finding]:
             powers = [each.pattern.info["search_power"] for each in (rival, finding)]
             best[finding.target] = finding if powers[1] > powers[0] else rival
     return list(best.values())
-
-
-def _pictured(finding: Finding, area: float) -> Markup:
-    """A pattern with its name and its power."""
-    scores = finding.scores[area]
-    note = "" if scores.beats_controls else ", not above its controls"
-    note = note if scores.enough_images else ", too few images"
-    caption = f"{finding.label}, {finding.canvas} canvas: {percent(scores.power.value)}{note}"
-    binary = finding.patterns[area].topk(area)
-    return pattern_picture(binary, f"pattern of {finding.label}", caption)
 
 
 def survey(

@@ -8,11 +8,10 @@ from statistics import fmean
 from typing import Any
 
 import numpy.typing as npt
-from markupsafe import Markup
 
-from captum_classpattern.class_names import distinct_names, label_of
 from captum_classpattern.classifier import Classifier
 from captum_classpattern.images import Images, LabelledImages, Labels
+from captum_classpattern.results import Result
 from captum_classpattern.scores.tables import as_table
 from captum_classpattern.scores.transfer import transfer_powers
 from captum_classpattern.surveys.findings import Scores
@@ -20,19 +19,9 @@ from captum_classpattern.surveys.results import Survey
 from captum_classpattern.surveys.store import Store, read_finding
 from captum_classpattern.sweeps.folder import SweepFolder
 from captum_classpattern.sweeps.sources import COLUMNS, FIRST_LOOK, ModelSource, further_columns
-from captum_classpattern.visualization import plot_heat_map
-from captum_classpattern.visualization.formats import percent, percent_area
-from captum_classpattern.visualization.html import (
-    Shown,
-    drawing,
-    paragraph,
-    table,
-)
-
-MOST_MODELS = 50  # in the table that a notebook shows
 
 
-class Sweep(Shown):
+class Sweep(Result):
     r"""
     The findings in a sweep's folder, as :func:`sweep` returns and :meth:`load` reads them.
 
@@ -187,76 +176,7 @@ class Sweep(Shown):
         Raises:
             ValueError: If nothing was found on that canvas at that area.
         """
-        key = str(float(self.settings["areas"][0] if area is None else area))
-        values: dict[str, dict[int, float]] = {name: {} for name in self.models}
-        names: dict[int, str] = {}  # of the classes
-        for name in self.models:
-            for row in self._best(name, canvas):
-                if key in row["areas"]:
-                    values[name][row["class"]] = row["areas"][key]["power"]
-                    if row["class_name"]:
-                        names.setdefault(row["class"], row["class_name"])
-        if not any(values.values()):
-            on = "" if canvas is None else f" on {canvas!r} canvases"
-            raise ValueError(f"nothing was found{on} at area {key}")
-        kind = "the best canvas" if canvas is None else f"a {canvas} canvas"
-        labels = distinct_names(names)
-        return plot_heat_map(
-            {
-                name: {labels.get(target, label_of(target)): power for target, power in row.items()}
-                for name, row in values.items()
-                if row
-            },
-            title=f"Predictive power of {float(key):.3g} of the pixels of {kind}",
-            use_pyplot=use_pyplot,
-        )
-
-    @property
-    def _title(self) -> str:
-        return "Sweep"
-
-    def _parts(self) -> list[Markup]:
-        """What a notebook shows of the findings so far: a figure, and a row for each model."""
-        key = str(float(self.settings["areas"][0]))
-        rows = []
-        for name in self.models:
-            best = [row for row in self._best(name) if key in row["areas"]]
-            scores = [Scores.from_dict(row["areas"][key]) for row in best]
-            powers = [each.power.value for each in scores]
-            strongest = best[powers.index(max(powers))] if powers else None
-            label = strongest and (strongest["class_name"] or label_of(strongest["class"]))
-            above = sum(each.beats_controls for each in scores)
-            rows.append(
-                (
-                    fmean(powers) if powers else -1.0,
-                    (
-                        name,
-                        f"{len(best)} of {len(self.classes)}",
-                        percent(fmean(powers)) if powers else "",
-                        f"{label}, {percent(max(powers))}" if powers else "",
-                        f"{above}"
-                        if any(each.enough_images for each in scores)
-                        else "too few images",
-                    ),
-                )
-            )
-        rows.sort(key=lambda row: -row[0])
-        columns = ("model", "classes", "mean power", "strongest class", "above their controls")
-        counts = f"{len(self.models):,} models, {len(self.classes):,} classes"
-        failed = f", {len(self.failures):,} units failed" if self.failures else ""
-        left_out = f" The {MOST_MODELS} strongest models are listed." * (len(rows) > MOST_MODELS)
-        parts = [paragraph(f"{counts}{failed}.{left_out}")]
-        if rows and rows[0][0] >= 0:
-            figure, _ = self.plot(use_pyplot=False)
-            parts.append(drawing(figure, "predictive power of each class of each model"))
-        return [
-            *parts,
-            table(columns, [cells for _, cells in rows[:MOST_MODELS]]),
-            paragraph(
-                f"Power of {percent_area(float(key))} of the pixels on held-out images, on the "
-                "canvas that did best on the judging images."
-            ),
-        ]
+        return self._draw(area=area, canvas=canvas, use_pyplot=use_pyplot)
 
     def transfer(
         self,

@@ -3,7 +3,16 @@
 from captum_classpattern.visualization.curves import plot_curves
 from captum_classpattern.visualization.heat_map import plot_heat_map
 from captum_classpattern.visualization.maps import plot_maps
+from captum_classpattern.visualization.overviews import plot_grid, plot_powers
 from captum_classpattern.visualization.patterns import plot_patterns
 from captum_classpattern.visualization.search import plot_search
 
-__all__ = ["plot_curves", "plot_heat_map", "plot_maps", "plot_patterns", "plot_search"]
+__all__ = [
+    "plot_curves",
+    "plot_grid",
+    "plot_heat_map",
+    "plot_maps",
+    "plot_patterns",
+    "plot_powers",
+    "plot_search",
+]

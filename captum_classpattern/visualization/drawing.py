@@ -3,8 +3,9 @@
 import re
 from collections.abc import Iterator
 from textwrap import TextWrapper
-from typing import Any
+from typing import Any, TypeAlias
 
+import numpy.typing as npt
 import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -18,6 +19,8 @@ from torch import Tensor
 
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.visualization.style import HIGHLIGHTS, NO_PIXEL, QUIET
+
+Drawing: TypeAlias = tuple[Figure, npt.NDArray[Any]]  # a figure and its axes
 
 
 def new_figure(width: float, height: float, use_pyplot: bool, title: str | None = None) -> Figure:

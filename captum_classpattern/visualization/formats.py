@@ -1,5 +1,7 @@
 """How numbers are written."""
 
+import math
+
 DASH, SPACE = "\N{EN DASH}", "\N{NO-BREAK SPACE}"
 
 
@@ -16,3 +18,12 @@ def percent_area(area: float) -> str:
 def percent_range(low: float, high: float) -> str:
     """``30.1-47.9``, with a dash: an interval, in percent."""
     return f"{100 * low:.1f}{DASH}{100 * high:.1f}"
+
+
+def number(value: float, spec: str = ".3g", unit: str = "") -> str:
+    """A number in a format; ``150`` and ``3,600`` from a hundred on."""
+    if not math.isfinite(value):
+        return "not a number"
+    if unit == "s" and value < 0.001:
+        return "< 0.001"
+    return f"{value:,.0f}" if abs(value) >= 99.5 else f"{value:{spec}}"

@@ -1,21 +1,19 @@
 """Patterns, one per row: what they look like, where they were stamped, and what they achieve."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
 import numpy.typing as npt
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from captum_classpattern._validation import ArgumentTypeError, check_same_shape, check_seed
 from captum_classpattern.class_names import known_names, label_of
-from captum_classpattern.classifier import Classifier, device_and_dtype, preserve_state
+from captum_classpattern.classifier import Classifier, preserve_state
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels
 from captum_classpattern.pattern import Pattern
+from captum_classpattern.scores.examples import EXAMPLES, StampedImages, stamp_examples
 from captum_classpattern.scores.power import PredictivePower, check_unseen, predictive_power
 from captum_classpattern.visualization.drawing import (
     add_scale,
@@ -34,7 +32,6 @@ from captum_classpattern.visualization.style import HIT, IMAGE_STYLE, QUIET, SMA
 
 CELL_WIDTH = 1.3  # inches
 POWER_WIDTH = 1.4  # of the column of powers, relative to the others
-EXAMPLES = 3  # stamped images per pattern
 MASK_COLORS = "magma"
 
 
@@ -129,30 +126,6 @@ def plot_patterns(
     return draw_patterns(rows, area=area, columns=EXAMPLES, title=title, use_pyplot=use_pyplot)
 
 
-@dataclass(frozen=True, eq=False)
-class StampedImages:
-    """Held-out images that are stamped with a pattern, and what the model predicts for them.
-
-    Args:
-        images (Tensor): The stamped images, (N, C, H, W).
-        labels (tuple[str, ...]): The name of the class of each.
-        predicted (tuple[int, ...]): The class that the model predicts for each.
-        names (tuple[str, ...]): The names of these classes.
-        probabilities (tuple[float, ...]): The model's probabilities of these classes.
-    """
-
-    images: Tensor
-    labels: tuple[str, ...]
-    predicted: tuple[int, ...]
-    names: tuple[str, ...]
-    probabilities: tuple[float, ...]
-
-    @property
-    def captions(self) -> list[str]:
-        """``Bag 98 %``."""
-        return [f"{name} {percent(p, 0)}" for name, p in zip(self.names, self.probabilities)]
-
-
 class PatternRow(NamedTuple):
     """What a row of a figure shows: a pattern as it was found, its binary form, and, if they are
     known, images that are stamped with it, its power, its controls, and the pixels to box."""
@@ -164,32 +137,6 @@ class PatternRow(NamedTuple):
     power: PredictivePower | None = None
     controls: Mapping[str, float] | None = None
     boxed: Tensor | None = None
-
-
-def stamp_examples(
-    forward_func: Classifier,
-    binary: Pattern,
-    source: LabelledImages,
-    names: Sequence[str] | None,
-    seed: int,
-    count: int = EXAMPLES,
-) -> StampedImages | None:
-    """Labelled images, chosen at random, with a pattern; None if all are of the pattern's class."""
-    chosen = choose_images(source, binary.target, count, seed)
-    if not chosen:
-        return None
-    device, dtype = device_and_dtype(forward_func, binary.canvas)
-    stamped = binary.stamp(source.take(chosen).to(device, dtype))
-    with torch.no_grad():
-        probabilities, predicted = forward_func(stamped).float().softmax(1).max(1)
-    labels = source.known_labels[chosen].tolist()
-    return StampedImages(
-        images=stamped.cpu(),
-        labels=tuple(label_of(label, names) for label in labels),
-        predicted=tuple(predicted.tolist()),
-        names=tuple(label_of(label, names) for label in predicted.tolist()),
-        probabilities=tuple(probabilities.tolist()),
-    )
 
 
 def draw_patterns(
@@ -274,15 +221,6 @@ def _draw_stamped(axes: Sequence[Axes], stamped: StampedImages, target: int) -> 
             caption, color=HIT if hit else QUIET, fontweight="bold" if hit else "normal"
         )
         wrap(text, CELL_WIDTH)
-
-
-def choose_images(source: LabelledImages, target: int, count: int, seed: int) -> list[int]:
-    """Random images that are not of the target's class, of different classes where possible."""
-    order = np.random.default_rng([seed, target]).permutation(len(source))
-    labels = source.known_labels.tolist()
-    others = [int(i) for i in order if labels[i] != target]
-    first_of_class = list({labels[i]: i for i in reversed(others)}.values())[::-1]
-    return (first_of_class + [i for i in others if i not in first_of_class])[:count]
 
 
 def _draw_power(axis: Axes, power: PredictivePower, controls: Mapping[str, float] | None) -> None:

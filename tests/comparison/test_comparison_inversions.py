@@ -30,9 +30,9 @@ from captum_classpattern.comparison import DEFAULT, known_methods
 from captum_classpattern.comparison.figures import figure_names
 from captum_classpattern.comparison.learned import LearnedPattern
 from captum_classpattern.comparison.methods import NAMES
+from captum_classpattern.pages.report.area_slider import area_slider
+from captum_classpattern.pages.report.tables import tables
 from captum_classpattern.pattern import AdditivePattern
-from captum_classpattern.report.area_slider import area_slider
-from captum_classpattern.report.tables import tables
 
 rivals = imported("benchmarks", "rivals")
 OWN = [

@@ -13,7 +13,7 @@ from extend import DISTANCE
 from captum_classpattern import Pattern
 from captum_classpattern.comparison import METRICS, Metric
 from captum_classpattern.comparison.maps import BoundMethod
-from captum_classpattern.report import write_report
+from captum_classpattern.pages.report import write_report
 from captum_classpattern.scores.power import power_of
 
 TWO_MODELS = {"linear": linear_net(), "other": linear_net(2)}

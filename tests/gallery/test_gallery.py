@@ -24,9 +24,9 @@ from reports import Page
 from torchvision.transforms.functional import pil_to_tensor
 
 from captum_classpattern import Pattern, Survey
-from captum_classpattern.gallery import site, write_gallery
-from captum_classpattern.gallery.pages import Pages
-from captum_classpattern.gallery.source import read_models
+from captum_classpattern.pages.gallery import site, write_gallery
+from captum_classpattern.pages.gallery.pages import Pages
+from captum_classpattern.pages.gallery.source import read_models
 from captum_classpattern.scores.power import power_of
 from captum_classpattern.surveys import Scores, stands_out
 from captum_classpattern.sweeps.folder import SweepFolder

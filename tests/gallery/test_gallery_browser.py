@@ -5,9 +5,9 @@ from browsers import MARKS, check_colours, started_browser, watched_pages
 from galleries import found, thousand_classes, write_survey, write_sweep
 
 from captum_classpattern import Survey
-from captum_classpattern.gallery import write_gallery
-from captum_classpattern.gallery.images import pattern_png
-from captum_classpattern.gallery.pages import Pages
+from captum_classpattern.pages.gallery import write_gallery
+from captum_classpattern.pages.gallery.pages import Pages
+from captum_classpattern.pages.gallery.site import pattern_png
 
 pytestmark = MARKS
 LONG = "a_name_without_a_single_space_" * 4

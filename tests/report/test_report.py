@@ -15,10 +15,10 @@ from reports import AREAS, Page, small_comparison
 from captum_classpattern.comparison import METRICS
 from captum_classpattern.comparison import figures as comparison_figures
 from captum_classpattern.comparison.tables import rows_by_method
-from captum_classpattern.report import area_slider, figures, page, write_report
-from captum_classpattern.report.formats import number
-from captum_classpattern.report.tables import tables
+from captum_classpattern.pages.report import area_slider, figures, page, write_report
+from captum_classpattern.pages.report.tables import tables
 from captum_classpattern.scores.power import PredictivePower
+from captum_classpattern.visualization.formats import number
 
 VERDICTS = [
     {"holds": True, "text": "Patterns reach 40.0 %.", "claim": "It works"},

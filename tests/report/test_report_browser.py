@@ -5,8 +5,8 @@ import torch
 from browsers import MARKS, check_colours, started_browser, watched_pages
 from reports import small_comparison
 
-from captum_classpattern.report import page as page_module
-from captum_classpattern.report import write_report
+from captum_classpattern.pages.report import page as page_module
+from captum_classpattern.pages.report import write_report
 
 pytestmark = MARKS
 EVIL = (

@@ -3,7 +3,6 @@
 Pictures are PNG data inside the page. All texts are escaped. The same result gives the same bytes.
 """
 
-from abc import ABC, abstractmethod
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from io import BytesIO
@@ -17,16 +16,9 @@ from PIL import Image
 from torch import Tensor
 
 from captum_classpattern._files import write_atomically
-from captum_classpattern.pages import encode, new_environment, policy, read_style
+from captum_classpattern.pages.templating import encode, new_environment, policy, read_style
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.scores.power import PredictivePower
 from captum_classpattern.visualization.drawing import on_neutral
-from captum_classpattern.visualization.formats import (
-    SPACE,
-    percent,
-    percent_area,
-    percent_range,
-)
 from captum_classpattern.visualization.style import EDGE
 
 SIDE, MOST_PIXELS = 128, 224  # of a picture: small ones are enlarged, large ones reduced
@@ -53,33 +45,6 @@ def write_page(path: str | PathLike[str], title: str, *parts: Markup) -> Path:
     )
     write_atomically(Path(path), encode(page))
     return Path(path)
-
-
-class Shown(ABC):
-    """A result that shows itself in a notebook and as a page."""
-
-    @property
-    @abstractmethod
-    def _title(self) -> str: ...
-
-    @abstractmethod
-    def _parts(self) -> Sequence[Markup]: ...
-
-    def _repr_html_(self) -> str:
-        """What a notebook shows."""
-        return fragment(self._title, *self._parts())
-
-    def to_html(self, path: str | PathLike[str]) -> Path:
-        r"""
-        Writes what a notebook shows as an HTML page that needs no other file.
-
-        Args:
-            path (str or PathLike): The file. It is replaced as a whole or not at all.
-
-        Returns:
-            *Path*: The file.
-        """
-        return write_page(path, self._title, *self._parts())
 
 
 def paragraph(text: str) -> Markup:
@@ -173,38 +138,3 @@ def png(image: Tensor) -> bytes:
     written = BytesIO()
     Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(written, "png")
     return written.getvalue()
-
-
-def power_text(power: PredictivePower) -> str:
-    """``38.7 % of 900 images (95 % interval 35.6-41.9)``."""
-    return (
-        f"{percent(power.value)} of {power.n:,} images (95{SPACE}% interval "
-        f"{percent_range(*power.interval)})"
-    )
-
-
-def power_parts(power: PredictivePower) -> tuple[str, Markup]:
-    """The title and the rest of what a notebook shows of a predictive power."""
-    without = paragraph(f"Without the pattern: {percent(power.without)}.")
-    return f"Predictive power {power_text(power)}", without
-
-
-def pattern_parts(pattern: Pattern) -> tuple[str, Markup, Markup]:
-    """The title and the rest of what a notebook shows of a pattern: its pixels, its canvas, and
-    what its search knows."""
-    name = pattern.label
-    kept, total = int((pattern.mask > 0).sum()), pattern.mask.numel()
-    facts = [f"{percent_area(pattern.area)} of the {total:,} pixels"]
-    if kept != round(pattern.area * total):
-        facts.append(f"{kept:,} pixels have a weight")
-    power = pattern.info.get("search_power")
-    if isinstance(power, float):
-        facts.append(f"power {percent(power)} on the judging images, which chose it")
-    return (
-        f"Pattern of {name}",
-        side_by_side(
-            pattern_picture(pattern.at_own_area(), f"pattern of {name}", "pattern"),
-            picture(pattern.canvas, f"canvas of {name}", "canvas", most=THUMBNAIL),
-        ),
-        paragraph(f"{'; '.join(facts)}. predictive_power scores it on held-out images."),
-    )

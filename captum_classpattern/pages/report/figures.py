@@ -9,8 +9,8 @@ from captum_classpattern.comparison import Comparison, Record
 from captum_classpattern.comparison.figures import figure_names
 from captum_classpattern.comparison.records import by_name, counted
 from captum_classpattern.comparison.tables import class_mean, mean_power
-from captum_classpattern.report.formats import number, percent, percent_area
-from captum_classpattern.visualization.html import figure_png
+from captum_classpattern.pages.parts import figure_png
+from captum_classpattern.visualization.formats import number, percent, percent_area
 
 DPI, SCREEN_DPI = 144, 96
 MAX_ROWS = 12  # canvases in a figure

@@ -13,13 +13,15 @@ from PIL import Image
 from shown import DATA, HOSTILE, check, read, table_of
 from surveyed import finding
 
+import captum_classpattern
 from captum_classpattern import Pattern
+from captum_classpattern.pages import kinds, parts
+from captum_classpattern.results import Result
+from captum_classpattern.scores.examples import StampedImages
 from captum_classpattern.scores.power import power_of
 from captum_classpattern.surveys import Survey
 from captum_classpattern.surveys.search import SurveySearch, SurveySettings
-from captum_classpattern.visualization import html
 from captum_classpattern.visualization.drawing import on_neutral
-from captum_classpattern.visualization.patterns import StampedImages
 from captum_classpattern.visualization.style import NO_PIXEL
 
 
@@ -39,7 +41,7 @@ def pattern(channels=3, side=8, **info):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_small_picture_is_enlarged_by_a_whole_number(channels):
     image = pattern(channels).canvas
-    drawn = pixels(check(html.picture(image, "canvas")))
+    drawn = pixels(check(parts.picture(image, "canvas")))
     assert drawn.shape == (128, 128, 3)
     expected = (255 * image).round().byte().expand(3, -1, -1).permute(1, 2, 0).numpy()
     assert (drawn[::16, ::16] == expected).all()
@@ -48,13 +50,13 @@ def test_a_small_picture_is_enlarged_by_a_whole_number(channels):
 
 @pytest.mark.parametrize(("side", "drawn"), [(28, 112), (64, 128), (200, 200), (224, 224)])
 def test_pictures_keep_whole_pixels_up_to_224(side, drawn):
-    assert pixels(check(html.picture(torch.rand(3, side, side), "canvas"))).shape[0] == drawn
+    assert pixels(check(parts.picture(torch.rand(3, side, side), "canvas"))).shape[0] == drawn
 
 
 def test_a_large_picture_is_reduced_to_its_mean_colours():
     image = torch.zeros(3, 448, 224)
     image[:, 224:] = 1
-    drawn = pixels(check(html.picture(image, "canvas", most=112)))
+    drawn = pixels(check(parts.picture(image, "canvas", most=112)))
     assert drawn.shape == (112, 56, 3)
     assert (drawn[:50] == 0).all()
     assert (drawn[62:] == 255).all()
@@ -279,7 +281,55 @@ def test_the_strongest_colours_of_a_figure_are_kept():
     ).round().astype(np.uint8)  # fmt: skip
     axis.imshow(image, interpolation="nearest")
     axis.set_axis_off()
-    data, size = html.figure_png(figure, 60)
+    data, size = parts.figure_png(figure, 60)
     drawn = np.asarray(Image.open(BytesIO(data)).convert("RGB")).astype(int)
     assert size == (120, 120)
     assert np.abs(drawn - image).max() <= 5
+
+
+class Note(Result):
+    """A kind of result that a contributor adds."""
+
+    def __init__(self, text):
+        self.text = text
+
+    def plot(self, *, use_pyplot=True):
+        return self._draw(use_pyplot=use_pyplot)
+
+
+class LongNote(Note):
+    """Drawn as the kind that it is derived from."""
+
+
+class NoteKind:
+    """What draws it; the modules of ``pages/kinds`` are such objects, too."""
+
+    @staticmethod
+    def parts(note, whole=False):
+        return "A note", [parts.paragraph(note.text if whole else f"{note.text:.9}")]
+
+    @staticmethod
+    def plot(note, *, use_pyplot):
+        return note.text, use_pyplot
+
+
+@pytest.mark.parametrize("kind", [Note, LongNote])
+def test_a_further_kind_of_result_is_one_entry(kind, monkeypatch, tmp_path):
+    monkeypatch.setitem(kinds.KINDS, Note, NoteKind)
+    note = kind(HOSTILE)
+    assert "<b>A note</b>" in note._repr_html_()
+    assert "<p>&lt;img src=" in note._repr_html_()
+    path = note.to_html(tmp_path / "note.html")
+    assert "onerror=alert(1)> &" in check(path.read_text(encoding="utf-8"), pictures=0).text
+    assert note.plot(use_pyplot=False) == (HOSTILE, False)
+
+
+def test_a_result_without_an_entry_is_refused():
+    with pytest.raises(TypeError, match="nothing draws a Note: add its type to KINDS"):
+        Note("")._repr_html_()
+
+
+def test_all_results_have_an_entry():
+    public = [getattr(captum_classpattern, name) for name in captum_classpattern.__all__]
+    results = {each for each in public if isinstance(each, type) and issubclass(each, Result)}
+    assert results == set(kinds.KINDS)

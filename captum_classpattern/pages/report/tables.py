@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from captum_classpattern.comparison import STAMPED, Comparison, Metric
@@ -10,13 +10,8 @@ from captum_classpattern.comparison.figures import figure_names
 from captum_classpattern.comparison.metrics import CAPTUM, NOT_CUT, POWER, SHAPE, TRANSFER, TRIGGER
 from captum_classpattern.comparison.records import full_name, search_names
 from captum_classpattern.comparison.tables import columns_of
-from captum_classpattern.report.formats import (
-    DASH,
-    number,
-    percent,
-    percent_area,
-    percent_range,
-)
+from captum_classpattern.pages.tables import Cell, Row, Table, text_cell
+from captum_classpattern.visualization.formats import number, percent, percent_area, percent_range
 
 RowValues = Mapping[str, Any]
 LEVELS = {"image": "image", "class": "class mean"}
@@ -65,51 +60,6 @@ INTRODUCTIONS = {
     ),
     CAPTUM: "Computed by captum.metrics. They cannot be compared with predictive power.",
 }
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A text, the value that it is sorted by, the ends of an interval to draw, in percent, and the
-    role of the method of a bar, if it isn't that of the row."""
-
-    text: str = DASH
-    value: float | str | None = None
-    interval: tuple[float, float] | None = None
-    role: str = ""
-
-    @property
-    def sort(self) -> str:
-        """The value as an attribute; empty if there is none."""
-        return "" if self.value is None or self.value != self.value else str(self.value)
-
-
-@dataclass(frozen=True)
-class Row:
-    """Cells, the values that the page filters by, and the role of the row's method."""
-
-    cells: list[Cell]
-    facets: Mapping[str, str] = field(default_factory=dict)
-    role: str = ""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table with its id in the page, an introduction, and a note on some of its columns."""
-
-    key: str
-    title: str
-    text: str
-    columns: list[str]
-    rows: list[Row]
-    notes: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def numeric(self) -> list[bool]:
-        """Whether each column holds numbers."""
-        return [
-            any(isinstance(row.cells[i].value, float) for row in self.rows)
-            for i in range(len(self.columns))
-        ]
 
 
 @dataclass(frozen=True)
@@ -192,11 +142,6 @@ def numbers_table(comparison: Comparison) -> Table:
     return Table("numbers", title, NUMBERS, columns, lines)
 
 
-def text_cell(text: str) -> Cell:
-    """A text that is sorted by itself."""
-    return Cell(text, text)
-
-
 def power_column(heading: str, key: str, *, drawn: bool = True) -> Column:
     """Powers with their intervals."""
 
@@ -205,7 +150,7 @@ def power_column(heading: str, key: str, *, drawn: bool = True) -> Column:
             return Cell()
         low, high = row[f"{key}_low"], row[f"{key}_high"]
         text = f"{percent(row[key])} ({percent_range(low, high)})"
-        return Cell(text, float(row[key]), (100 * low, 100 * high) if drawn else None)
+        return Cell(text, float(row[key]), (low, high) if drawn else None)
 
     return Column(heading, cell)
 

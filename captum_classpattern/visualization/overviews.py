@@ -5,21 +5,18 @@ from contextlib import suppress
 from statistics import fmean
 from typing import Any, TypeAlias
 
-import numpy.typing as npt
-
 from captum_classpattern._validation import ArgumentTypeError
 from captum_classpattern.class_names import ClassNames, distinct_names, label_of
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.surveys.findings import Finding, Scores
 from captum_classpattern.surveys.results import Survey, best_of_each
-from captum_classpattern.visualization.drawing import on_neutral
+from captum_classpattern.visualization.drawing import Drawing, on_neutral
 from captum_classpattern.visualization.formats import percent
 from captum_classpattern.visualization.grid import Cell, draw_grid
 from captum_classpattern.visualization.powers import Dot, draw_powers
 
 Found: TypeAlias = "Survey | Finding | Pattern | Iterable[Finding | Pattern]"
 Models: TypeAlias = Mapping[str, Mapping[int, "Finding | Pattern"]]  # by name, then class
-Drawing: TypeAlias = tuple[Any, npt.NDArray[Any]]
 MOST_CLASSES = 20  # in a figure
 NOT_ABOVE = "grey: not above its controls"
 

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 from captum_classpattern._files import replace_folder
-from captum_classpattern.gallery.images import canvas_png, pattern_png
-from captum_classpattern.gallery.pages import Pages
-from captum_classpattern.gallery.source import ClassEntry, Model, read_models
+from captum_classpattern.pages.gallery.pages import Pages
+from captum_classpattern.pages.gallery.source import ClassEntry, Model, read_models
+from captum_classpattern.pages.parts import png
+from captum_classpattern.pattern import Pattern
 from captum_classpattern.surveys import Finding
 from captum_classpattern.surveys.store import Store
 from captum_classpattern.visualization.drawing import check_channels
@@ -141,7 +143,10 @@ def _write_patterns(
     """The images of a finding's patterns and of its canvas, and the patterns to download."""
     check_channels(finding.pattern.canvas)
     if pages.show_canvases:
-        _write(new / pages.canvas_image(model, entry, finding.canvas), canvas_png(finding.pattern))
+        _write(
+            new / pages.canvas_image(model, entry, finding.canvas),
+            png(finding.pattern.canvas.float()),
+        )
     for area, pattern in finding.patterns.items():
         binary = pattern.topk(area)
         _write(new / pages.image(model, entry, finding.canvas, area), pattern_png(binary))
@@ -149,6 +154,13 @@ def _write_patterns(
             path = new / pages.download(model, entry, finding.canvas, area)
             shown = pattern if pages.show_canvases else replace(binary, canvas=binary.pixels)
             shown.save(path)  # with the hashes of the search images, so that it can be scored
+
+
+def pattern_png(binary: Pattern) -> bytes:
+    """The pixels that a binary mask keeps. All others are transparent, and black where a program
+    ignores transparency, so that nothing of the canvas is in the file."""
+    alpha = binary.mask.float()
+    return png(torch.cat([binary.canvas.float() * alpha, alpha]))
 
 
 def _write(path: Path, data: bytes) -> None:

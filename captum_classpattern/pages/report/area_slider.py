@@ -13,10 +13,11 @@ from captum_classpattern.comparison.figures import strongest_names
 from captum_classpattern.comparison.metrics import NOT_CUT
 from captum_classpattern.comparison.records import control_names, counted, full_name, search_names
 from captum_classpattern.comparison.tables import rows_by_canvas
+from captum_classpattern.pages.report.tables import make_table, no_pattern_column, power_column
+from captum_classpattern.pages.tables import Table
 from captum_classpattern.pattern import pixels_kept
-from captum_classpattern.report.formats import SPACE, percent, percent_area, percent_range
-from captum_classpattern.report.tables import Table, make_table, no_pattern_column, power_column
 from captum_classpattern.scores.power import PredictivePower
+from captum_classpattern.visualization.formats import SPACE, percent, percent_area, percent_range
 from captum_classpattern.visualization.style import NO_PIXEL
 
 MAX_CHARACTERS = 4_000_000  # of masks and canvases in a page

@@ -10,30 +10,25 @@ from captum_classpattern._files import write_atomically
 from captum_classpattern.comparison import Comparison
 from captum_classpattern.comparison.records import counted
 from captum_classpattern.comparison.verdicts import FOUND_AT_ALL
-from captum_classpattern.pages import (
+from captum_classpattern.pages.report.area_slider import area_slider
+from captum_classpattern.pages.report.figures import CURVES, GIVEN, MAPS, PageFigure, draw_figures
+from captum_classpattern.pages.report.tables import LEVELS, numbers_table, tables
+from captum_classpattern.pages.tables import text_table
+from captum_classpattern.pages.templating import (
     encode,
     hash_source,
     new_environment,
     policy,
     read_style,
     read_template,
-)
-from captum_classpattern.report.area_slider import area_slider
-from captum_classpattern.report.figures import CURVES, GIVEN, MAPS, PageFigure, draw_figures
-from captum_classpattern.report.formats import percent, settings_lines
-from captum_classpattern.report.tables import (
-    LEVELS,
-    Row,
-    Table,
-    numbers_table,
-    tables,
-    text_cell,
+    settings_lines,
 )
 from captum_classpattern.scores.intervals import FEWEST_CLASSES
+from captum_classpattern.visualization.formats import percent
 
-TEMPLATES = Path(__file__).with_name("templates")
 TITLE = "Class patterns and other methods"
 GROUPS = (CURVES, MAPS, GIVEN)
+ACCURACY = "accuracy on the held-out images"
 MOST_MODELS = 6  # in the line below the title
 READING = {
     "Pattern": "Some pixels of one image, the canvas. A blue-grey ground means: no pixel.",
@@ -119,7 +114,7 @@ def write_report_page(
     verdicts: Sequence[Mapping[str, Any]] | None = None,
 ) -> Path:
     """The page of :func:`write_report`, with figures that were already drawn."""
-    environment = new_environment(TEMPLATES)
+    environment, slider = new_environment(), area_slider(comparison)
     script = Markup(read_template(environment, "report.js"))
     style = read_style(environment, "report.css")
     page = environment.get_template("report.html").render(
@@ -130,15 +125,24 @@ def write_report_page(
         models=_models(comparison),
         summary=_summary(comparison),
         interrupted=comparison.settings.get("complete") is False,
-        slider=area_slider(comparison),
+        slider=slider,
         verdicts=_sorted_verdicts(comparison.verdicts() if verdicts is None else verdicts),
         numbers=numbers_table(comparison),
         figures={group: [f for f in figures if f.group == group] for group in GROUPS},
         tables=tables(comparison),
         facets=_facets(comparison),
-        failures=_failures(comparison),
-        reading=READING,
-        accuracies=[(name, _accuracy(value)) for name, value in comparison.models.items()],
+        failures=text_table(
+            ["method", "model", "what failed", "reason"],
+            [(f.method, f.model, f.what, f.reason) for f in comparison.failures],
+            key="failures",
+            title="Failures",
+        ),
+        reading=[*READING.items(), *[("Slider", slider.how)] * bool(slider.table.rows)],
+        accuracies=text_table(
+            ["model", ACCURACY],
+            [(name, _accuracy(value)) for name, value in comparison.models.items()],
+            numbers=[ACCURACY],
+        ),
         settings=settings_lines(comparison.settings),
     )
     path = Path(path)
@@ -208,11 +212,3 @@ def _facets(comparison: Comparison) -> dict[str, list[tuple[str, bool]]]:
         for name, of_facet in values.items()
         if len(of_facet) > 1
     }
-
-
-def _failures(comparison: Comparison) -> Table:
-    rows = [
-        Row([text_cell(text) for text in (f.method, f.model, f.what, f.reason)])
-        for f in comparison.failures
-    ]
-    return Table("failures", "Failures", "", ["method", "model", "what failed", "reason"], rows)

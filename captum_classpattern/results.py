@@ -1,0 +1,39 @@
+"""What all results have in common: they show themselves in notebooks, as pages and as figures.
+
+Results import nothing that draws them. It is found by their type, in
+:mod:`captum_classpattern.pages.kinds`, and imported when the first of them is drawn.
+"""
+
+from importlib import import_module
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+KINDS = "captum_classpattern.pages.kinds"  # the one hook: nothing else is imported by a name
+
+
+class Result:
+    """A result that shows itself: its type has an entry in ``pages.kinds.KINDS``."""
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return str(import_module(KINDS).fragment_of(self))
+
+    def to_html(self, path: str | PathLike[str]) -> Path:
+        r"""
+        Writes what a notebook shows as an HTML page that needs no other file. The page of a survey
+        has up to 100 patterns, and the scores of all classes. That of a comparison is
+        the report, see :func:`~captum_classpattern.report.write_report`.
+
+        Args:
+            path (str or PathLike): The file. It is replaced as a whole or not at all.
+
+        Returns:
+            *Path*: The file.
+        """
+        return Path(import_module(KINDS).write_page_of(self, path))
+
+    def _draw(self, figure: str = "plot", **options: Any) -> tuple[Any, Any]:
+        """A figure and its axes, by the name of the function that draws it."""
+        drawn: tuple[Any, Any] = import_module(KINDS).draw(self, figure, **options)
+        return drawn

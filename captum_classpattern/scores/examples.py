@@ -1,0 +1,77 @@
+"""Some images that are stamped with a pattern, and what the model predicts for them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from captum_classpattern.class_names import label_of
+from captum_classpattern.classifier import Classifier, device_and_dtype
+from captum_classpattern.images import LabelledImages
+from captum_classpattern.pattern import Pattern
+
+EXAMPLES = 3  # stamped images for each pattern
+
+
+@dataclass(frozen=True, eq=False)
+class StampedImages:
+    """Held-out images that are stamped with a pattern, and what the model predicts for them.
+
+    Args:
+        images (Tensor): The stamped images, (N, C, H, W).
+        labels (tuple[str, ...]): The name of the class of each.
+        predicted (tuple[int, ...]): The class that the model predicts for each.
+        names (tuple[str, ...]): The names of these classes.
+        probabilities (tuple[float, ...]): The model's probabilities of these classes.
+    """
+
+    images: Tensor
+    labels: tuple[str, ...]
+    predicted: tuple[int, ...]
+    names: tuple[str, ...]
+    probabilities: tuple[float, ...]
+
+    @property
+    def captions(self) -> list[str]:
+        """``Bag 98 %``."""
+        return [
+            f"{name} {100 * p:.0f}\N{NO-BREAK SPACE}%"
+            for name, p in zip(self.names, self.probabilities)
+        ]
+
+
+def stamp_examples(
+    forward_func: Classifier,
+    binary: Pattern,
+    source: LabelledImages,
+    names: Sequence[str] | None,
+    seed: int,
+    count: int = EXAMPLES,
+) -> StampedImages | None:
+    """Labelled images, chosen at random, with a pattern; None if all are of the pattern's class."""
+    chosen = choose_images(source, binary.target, count, seed)
+    if not chosen:
+        return None
+    device, dtype = device_and_dtype(forward_func, binary.canvas)
+    stamped = binary.stamp(source.take(chosen).to(device, dtype))
+    with torch.no_grad():
+        probabilities, predicted = forward_func(stamped).float().softmax(1).max(1)
+    labels = source.known_labels[chosen].tolist()
+    return StampedImages(
+        images=stamped.cpu(),
+        labels=tuple(label_of(label, names) for label in labels),
+        predicted=tuple(predicted.tolist()),
+        names=tuple(label_of(label, names) for label in predicted.tolist()),
+        probabilities=tuple(probabilities.tolist()),
+    )
+
+
+def choose_images(source: LabelledImages, target: int, count: int, seed: int) -> list[int]:
+    """Random images that are not of the target's class, of different classes where possible."""
+    order = np.random.default_rng([seed, target]).permutation(len(source))
+    labels = source.known_labels.tolist()
+    others = [int(i) for i in order if labels[i] != target]
+    first_of_class = list({labels[i]: i for i in reversed(others)}.values())[::-1]
+    return (first_of_class + [i for i in others if i not in first_of_class])[:count]
