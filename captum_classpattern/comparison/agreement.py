@@ -122,8 +122,7 @@ class SanityCheck(Result):
         ]
 
     def table(self) -> Any:
-        """:meth:`rows` as a pandas DataFrame if pandas is installed, else as a list of dicts, each
-        with all keys."""
+        """:meth:`rows` as a pandas DataFrame."""
         return as_table(self.rows())
 
     def verdicts(self, measure: str = "iou") -> list[dict[str, Any]]:

@@ -107,8 +107,7 @@ class Comparison(Result):
             by (str): As in :meth:`rows`. Default: "method".
 
         Returns:
-            *pandas.DataFrame* or *list[dict]*: A DataFrame if pandas is installed, else
-            :meth:`rows`, each with all keys.
+            *pandas.DataFrame*: The rows of :meth:`rows`.
 
         Raises:
             ValueError: If ``by`` is neither.

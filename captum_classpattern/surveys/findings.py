@@ -231,7 +231,7 @@ class Finding(Result):
         One row for each kind of canvas, this one first, and area.
 
         Returns:
-            *pandas.DataFrame* or *list[dict]*: A DataFrame if pandas is installed. The columns are
+            *pandas.DataFrame*: The columns are
             ``class``, ``class_name``, ``canvas``, ``area``, ``power`` with the ends of its 95 %
             interval (``power_low``, ``power_high``), the number of held-out ``images``, the
             controls ``no_pattern``, ``random_pixels`` and ``other_canvas``, and

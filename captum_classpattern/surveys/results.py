@@ -188,7 +188,7 @@ class Survey(Result):
         One row for each class and kind of canvas.
 
         Returns:
-            *pandas.DataFrame* or *list[dict]*: A DataFrame if pandas is installed. The columns are
+            *pandas.DataFrame*: The columns are
             ``class``, ``class_name``, ``canvas``, the number of held-out ``images``,
             ``no_pattern``, and for each area such as 0.05 ``power_0.05`` with the ends of its 95 %
             interval (``power_0.05_low``, ``power_0.05_high``), the controls

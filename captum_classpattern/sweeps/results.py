@@ -120,7 +120,7 @@ class Sweep(Result):
         One row for each model, class, kind of canvas and area, and for each unit that failed.
 
         Returns:
-            *pandas.DataFrame* or *list[dict]*: A DataFrame if pandas is installed. The columns are
+            *pandas.DataFrame*: The columns are
             ``model``, ``class``, ``class_name``, ``canvas``, ``area``, ``power`` with the ends of
             its 95 % interval (``power_low``, ``power_high``), the number of held-out ``images``,
             the controls ``no_pattern``, ``random_pixels`` and ``other_canvas``,
@@ -209,7 +209,7 @@ class Sweep(Result):
             device (str, optional): Where checkpoints are moved to. Default: None (the CPU).
 
         Returns:
-            *pandas.DataFrame* or *list[dict]*: A DataFrame if pandas is installed. One row for the
+            *pandas.DataFrame*: One row for the
             patterns of each model (``patterns_of``), with one column for each model that they are
             stamped for. The patterns are those of the canvas that did best on the judging images
             at the first area. Models without findings are left out.
