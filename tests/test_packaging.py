@@ -15,7 +15,6 @@ OPTIONAL = {
     "timm",
     "robustbench",
     "sklearn",
-    "pandas",
     "ray",
     "ipywidgets",
 }  # extras, or used if installed
