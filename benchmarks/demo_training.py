@@ -11,6 +11,7 @@ import argparse
 import gzip
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -179,13 +180,13 @@ def score(name: str, model: nn.Module, data: Path, out: Path) -> dict[str, dict[
     return {"full_test_set": full, "embedded_images": embedded}
 
 
-def main() -> None:
+def main(given: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Make the demo's images and models again.")
     parser.add_argument("data", type=Path, help="folder with the four *-ubyte.gz files")
     parser.add_argument("--out", type=Path, default=DATA)
     parser.add_argument("--models", nargs="*", choices=list(SETTINGS), default=list(SETTINGS))
     parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     arguments.out.mkdir(parents=True, exist_ok=True)
     write_images(*load_split(arguments.data, "t10k"), arguments.out / "fashion_mnist.npz")
     for name in arguments.models:

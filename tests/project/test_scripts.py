@@ -9,6 +9,7 @@ from functools import partial
 from importlib import import_module
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -361,6 +362,31 @@ def test_failures_trains_searches_and_prints_its_tables(tiny_demo, monkeypatch, 
     assert weak[0].startswith("| model | class | positive, 5% | white, 5% |")
     failures.main(given)
     assert capsys.readouterr() == (printed, "")  # models and patterns are cached
+
+
+# ---- benchmarks/demo_training.py
+
+
+@pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require gradients")
+def test_demo_training_makes_the_images_and_models(monkeypatch, tmp_path):
+    script, out = imported("benchmarks", "demo_training"), tmp_path / "out"
+    monkeypatch.setattr(script, "SmallResNet", lambda: tiny_network(1, 28))
+    for settings in script.SETTINGS.values():
+        monkeypatch.setitem(settings, "epochs", 1)
+    write_idx(tmp_path, "train", 260)
+    write_idx(tmp_path, "t10k", 20)
+    script.main([str(tmp_path), "--out", str(out)])
+    scores = {"natural": set(), "backdoored": {"attack_success"}, "robust": {"pgd20_accuracy"}}
+    assert set(scores) == set(MODELS)
+    for name, more in scores.items():
+        record = json.loads((out / f"{name}.json").read_text())
+        for images in ("full_test_set", "embedded_images"):
+            assert set(record[images]) == {"accuracy", *more}
+        weights = load_file(out / f"{name}.safetensors")
+        assert {value.dtype for value in weights.values()} <= {torch.float16, torch.int64}
+    with np.load(out / "fashion_mnist.npz") as file:
+        assert file["images"].shape == (20, 28, 28)
+        assert file["labels"].tolist() == [label for label in range(10) for _ in range(2)]
 
 
 # ---- tutorials/train_cifar10.py
