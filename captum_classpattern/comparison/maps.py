@@ -4,7 +4,7 @@ import copy
 import inspect
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, replace
 from functools import cached_property
@@ -233,6 +233,12 @@ class MapSet:
             trigger's class for the trigger's area, one for each seed.
     """
 
+    @classmethod
+    def of(cls, method: Method, forward_func: Classifier, task: Task) -> "MapSet":
+        """The maps on a copy of a classifier and of the canvases."""
+        task = replace(task, canvases=task.canvases.clone())
+        return cls(BoundMethod.of(method, forward_func, task.canvases), task)
+
     def __init__(self, method: BoundMethod, task: Task) -> None:
         self.method, self.task = method, task
         self.canvases = self._run(task.canvases, task.targets)
@@ -297,25 +303,27 @@ class MapSet:
         found = self._run(torch.stack([*others.values()]), [*others], seed=self.task.seed + 1)
         return dict(zip(others, found.maps))
 
-    def find(self, level: str, canvas: int) -> PixelMap | None:
-        """The map of a canvas, or of its class; None if there is no map of the class."""
-        if level == "image":
-            return self.images[canvas]
-        if self.task.kinds[canvas] == STAMPED:
-            return self.stamped_mean
-        return self.class_means.get(self.task.targets[canvas])
-
     def results(self) -> list["CanvasResult"]:
         """One result for each level, ranking and canvas."""
-        maps = [*self.images, *self.class_means.values()]
-        signed = any(bool((map.values < 0).any()) for map in maps)
+        kinds, targets = self.task.kinds, self.task.targets
+        of_class = [
+            self.stamped_mean if kind == STAMPED else self.class_means.get(target)
+            for kind, target in zip(kinds, targets)
+        ]
+        levels: dict[str, Sequence[PixelMap | None]] = {"image": self.images, "class": of_class}
         return [
             CanvasResult(self, level, ranking, canvas, pixel_map)
-            for level in ("image", "class")
-            for ranking in (RANKINGS if signed else RANKINGS[:1])
-            for canvas in range(len(self.task.targets))
-            if (pixel_map := self.find(level, canvas)) is not None
+            for level, maps in levels.items()
+            for ranking in rankings_of([*self.images, *self.class_means.values()])
+            for canvas, pixel_map in enumerate(maps)
+            if pixel_map is not None
         ]
+
+
+def rankings_of(maps: Iterable[PixelMap]) -> Sequence[str]:
+    """How pixels are ranked: also by the absolute value, if a map has negative values."""
+    signed = any(bool((map.values < 0).any()) for map in maps)
+    return RANKINGS if signed else RANKINGS[:1]
 
 
 @dataclass(frozen=True, eq=False)

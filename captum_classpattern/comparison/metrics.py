@@ -324,47 +324,41 @@ def measure_all(
     failures: dict[str, str] = {}
     for metric in metrics:
         try:
-            values = _measure(metric, results)
+            measured = _measure(metric, results)
         except Exception as error:  # an error must not stop the others
             failures[metric.title] = format_error(error)
             continue
-        measured = [value for value in values if value is not None]
-        wrong = sum(not _is_finite(value) for value in measured)
-        if wrong:
-            failures[metric.title] = f"NaN or infinite for {wrong} of {len(measured)} canvases"
-        for of_result, value in zip(scores, values):
-            if value is not None and _is_finite(value):
-                of_result[metric.name] = value
+        finite = [all(map(isfinite, columns.values())) for columns in measured]
+        if not all(finite):
+            wrong, count = finite.count(False), len([columns for columns in measured if columns])
+            failures[metric.title] = f"NaN or infinite for {wrong} of {count} canvases"
+        for of_result, columns, good in zip(scores, measured, finite):
+            if columns and good:
+                of_result[metric.name] = columns.get("", columns)
     return scores, failures
 
 
-def _measure(
-    metric: Metric, results: Sequence[CanvasResult]
-) -> list[Score | Mapping[str, Score] | None]:
-    """The value of each result; an error if those of one column are of several types."""
+def _measure(metric: Metric, results: Sequence[CanvasResult]) -> list[dict[str, Score]]:
+    """The values of each result by column, of which the only one is named ""; an error if those of
+    one column are of several types."""
     maps = results[0].maps
     classifier, task = maps.method.model.forward_func, maps.task
-    values: list[Score | Mapping[str, Score] | None] = []
+    measured: list[dict[str, Score]] = []
     types: dict[str, type] = {}
     with maps.method.seeded(task.seed):
         for result in results:
             seed_generators(task.seed)
             value = metric.measure(classifier, result, task)
             entries = value if isinstance(value, Mapping) else {"": value}
-            scores = {k: _as_score(v) for k, v in entries.items() if v is not None}
-            for entry, score in scores.items():
-                if types.setdefault(entry, type(score)) is not type(score):
+            columns = {
+                name: entry if isinstance(entry, PredictivePower) else float(entry)
+                for name, entry in entries.items()
+                if entry is not None
+            }
+            for name, score in columns.items():
+                if types.setdefault(name, type(score)) is not type(score):
                     raise TypeError(
                         "it returned a number for one canvas and a PredictivePower for another"
                     )
-            values.append((scores or None) if isinstance(value, Mapping) else scores.get(""))
-    return values
-
-
-def _as_score(value: Any) -> Score:
-    return value if isinstance(value, PredictivePower) else float(value)
-
-
-def _is_finite(value: Score | Mapping[str, Score]) -> bool:
-    entries = value.values() if isinstance(value, Mapping) else [value]
-    return all(isfinite(entry) for entry in entries)
+            measured.append(columns)
+    return measured

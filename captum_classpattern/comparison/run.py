@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -24,7 +23,7 @@ from captum_classpattern.classifier import (
     preserve_state,
     warn_if_guessing,
 )
-from captum_classpattern.comparison.maps import BoundMethod, CanvasResult, MapSet
+from captum_classpattern.comparison.maps import CanvasResult, MapSet
 from captum_classpattern.comparison.methods import DEFAULT, Method, known_methods
 from captum_classpattern.comparison.metrics import (
     METRICS,
@@ -238,10 +237,8 @@ def _run_all(
             for name, method in methods.items():
                 bar.set_postfix_str(f"{name}, {model}")
                 try:
+                    results = MapSet.of(method, classifier, tasks[model]).results()
                     # metrics get a copy of the canvases, and come after the powers
-                    task = replace(tasks[model], canvases=tasks[model].canvases.clone())
-                    bound = BoundMethod.of(method, classifier, task.canvases)
-                    results = MapSet(bound, task).results()
                     records = [_record(name, result) for result in results]
                     scores, reasons = measure_all(comparison.metrics, results)
                     for record, values in zip(records, scores):

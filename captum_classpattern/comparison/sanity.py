@@ -25,13 +25,7 @@ from captum_classpattern.classifier import (
     preserve_state,
 )
 from captum_classpattern.comparison.agreement import Agreement, SanityCheck
-from captum_classpattern.comparison.maps import (
-    RANKINGS,
-    BoundMethod,
-    CanvasResult,
-    MapSet,
-    PixelMap,
-)
+from captum_classpattern.comparison.maps import CanvasResult, MapSet, PixelMap, rankings_of
 from captum_classpattern.comparison.methods import Method, known_methods
 from captum_classpattern.comparison.randomisation import Layer, layers_from_top, randomised
 from captum_classpattern.comparison.records import Failure, format_error
@@ -232,8 +226,7 @@ def _run_all(
                 if where != ORIGINAL and name not in originals:
                     continue
                 try:
-                    own = replace(task, canvases=task.canvases.clone(), seeds=seeds)
-                    maps = MapSet(BoundMethod.of(method, model, own.canvases), own)
+                    maps = MapSet.of(method, model, replace(task, seeds=seeds))
                 except Exception as error:  # an error must not stop the others
                     check.failures.append(Failure(where, name, "maps", format_error(error)))
                     continue
@@ -268,9 +261,8 @@ def _agreements(
     maps: MapSet, first: Sequence[PixelMap], run: Sequence[PixelMap], scorer: Scorer | None
 ) -> Iterator[dict[str, Any]]:
     """How well the maps of one seed agree with the original ones, canvas by canvas."""
-    signed = any(bool((map.values < 0).any()) for map in first)
     area, targets = maps.task.area, maps.task.targets
-    for ranking in RANKINGS if signed else RANKINGS[:1]:
+    for ranking in rankings_of(first):
         for canvas, pair in enumerate(zip(first, run)):
             pattern = CanvasResult(maps, "image", ranking, canvas, pair[1]).pattern
             yield {

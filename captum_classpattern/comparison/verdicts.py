@@ -95,7 +95,7 @@ def _power(model: str, records: Sequence[Record], area: float) -> Verdict | None
         + f"no pattern {100 * without:.1f} %",
         "text": f"{model} model, {100 * area:.3g} % of the pixels of {_canvases(records)}: "
         f"{first} has a power of {100 * powers[first].value:.1f} % ({100 * low:.1f} to "
-        f"{100 * high:.1f}). Above other methods, paired by canvas, in points: "
+        f"{100 * high:.1f}). In points above others, paired by canvas: "
         f"{', '.join(f'{name} {_points(estimate)}' for name, estimate in shown.items())}. "
         f"In brackets: {_description([powers[first], *shown.values()])}."
         + (f" Not cut from the canvas, so not compared: {', '.join(others)}." if others else ""),

@@ -97,7 +97,7 @@ def test_the_first_method_is_described_with_all_numbers():
         "value": "power 85.0 %",
         "control": "Saliency 42.5 %, BestCrop 30.0 %, no pattern 5.0 %",
         "text": "net model, 5 % of the pixels of 2 canvases: ClassPattern has a power of 85.0 % "
-        "(76.8 to 90.6). Above other methods, paired by canvas, in points: Saliency 42.5 (29.8 to "
+        "(76.8 to 90.6). In points above others, paired by canvas: Saliency 42.5 (29.8 to "
         "53.3), BestCrop 55.0 (42.4 to 64.9), no pattern 80.0 (69.8 to 86.3). In brackets: 95 % "
         "interval of the images, for these 2 classes alone.",
     }
@@ -154,7 +154,7 @@ def test_rivals_are_compared_canvas_by_canvas():
     value, (low, high) = mean(map(mean, gaps.values())), bootstrap_over_classes(gaps).interval
     assert verdict["holds"]
     assert (
-        f"paired by canvas, in points: Saliency {100 * value:.1f} ({100 * low:.1f} to "
+        f"paired by canvas: Saliency {100 * value:.1f} ({100 * low:.1f} to "
         f"{100 * high:.1f}), no pattern " in verdict["text"]
     )
     assert verdict["text"].endswith("In brackets: 95 % bootstrap interval over 10 classes.")
@@ -202,7 +202,7 @@ def test_without_a_search_power_is_about_the_strongest_that_is_not_a_control():
     assert result["title"] == "LRP comes first"
     assert not result["holds"]  # the control is stronger
     assert "LRP has a power of 60.0 %" in result["text"]
-    assert "in points: Saliency 40.0 (" in result["text"]
+    assert "by canvas: Saliency 40.0 (" in result["text"]
     assert ", BestCrop -30.0 (" in result["text"]
     assert power(record(CROP, 10), record(LAST, 60))["holds"]
 
@@ -212,7 +212,7 @@ def test_another_ranking_of_the_same_method_is_not_a_rival():
     assert result["title"] == "LRP comes first"
     assert result["holds"]
     assert "LRP, absolute has a power of 60.0 %" in result["text"]
-    assert "in points: Saliency 40.0 (" in result["text"]
+    assert "by canvas: Saliency 40.0 (" in result["text"]
     assert titles(verdicts([record(LAST, 60), record(LAST, 20, ranking="absolute")])) == [
         "All methods gave maps"
     ]
