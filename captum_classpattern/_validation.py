@@ -143,10 +143,20 @@ def check_area(area: Any) -> None:
         )
 
 
-def to_plain_numbers(settings: Any) -> None:
-    """Makes the numbers of a frozen dataclass Python's own: JSON can't hold NumPy's."""
+def check_numbers(
+    settings: Any, *, counts: Sequence[str] = (), positive: Sequence[str] = ()
+) -> None:
+    """Raises an error unless these settings of a frozen dataclass are whole numbers from 1, or
+    above 0; None will do where it is the default. Makes all numbers Python's own: JSON can't hold
+    NumPy's."""
     for field in fields(settings):
         value = getattr(settings, field.name)
+        if value is None and field.default is None:
+            continue
+        if field.name in counts:
+            check_count(field.name, value)
+        if field.name in positive:
+            check_positive(field.name, value)
         if isinstance(value, Real) and not isinstance(value, bool):
             plain = int(value) if isinstance(value, Integral) else float(value)
             object.__setattr__(settings, field.name, plain)

@@ -148,17 +148,14 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
                 that others take fewer passes. Default: None ("swap" with ``keep``: 7,000 for each
                 pattern; otherwise the solver's own length, which for "swap" is about 1,000 per
                 canvas).
-            additional_forward_args (Any, optional): As in :func:`search_masks`. Default: None.
-            solver (str or Solver): As in :func:`search_masks`. Default: "swap".
+            additional_forward_args, solver, precision, internal_batch_size, show_progress: As in
+                :func:`search_masks`.
             n_steps (int, optional): Steps on each canvas that is searched to the end, as in
                 :func:`search_masks`. It overrides the budget. Default: None.
             max_seconds (float, optional): Stops the search after that time, at the next step, but
                 not before the first. The patterns are those found so far. Another run may stop at
                 another step. Default: None.
             seed (int): Seed of the search, and of the choice of judging images. Default: 0.
-            precision (str): As in :func:`search_masks`. Default: "auto".
-            internal_batch_size (int, optional): As in :func:`search_masks`. Default: None.
-            show_progress (bool): Draws a progress bar. Default: False.
             other: Arguments of the constructor or of other methods, which are an error.
 
         Returns:
@@ -350,18 +347,10 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             target (int, str, Tensor or list): The class, by its number or by its name in the
                 classifier's ``class_names``; or one for each input. Default: None, which is an
                 error: a pattern has a class.
-            additional_forward_args (Any, optional): As in :func:`search_masks`. Default: None.
-            solver (str or Solver): As in :func:`search_masks`. Default: "swap".
-            area (float): As in :func:`search_masks`. Default: 0.05.
             budget (int, optional): Passes per input. Default: None (the solver's own length, for
                 "swap" about 1,000).
-            n_steps (int, optional): As in :func:`search_masks`. Default: None.
-            max_seconds (float, optional): As in :meth:`search`. Default: None.
-            seed (int): Seed of the search. Default: 0.
-            precision (str): As in :func:`search_masks`. Default: "auto".
-            internal_batch_size (int, optional): As in :func:`search_masks`. Default: None.
-            show_progress (bool): Draws a progress bar. Default: False.
-            other: Arguments of the constructor or of other methods, which are an error.
+            additional_forward_args, solver, area, n_steps, max_seconds, seed, precision,
+                internal_batch_size, show_progress, other: As in :meth:`search`.
 
         Returns:
             *Tensor* or *tuple[Tensor]* of **attributions**: The masks, in [0, 1], the same for

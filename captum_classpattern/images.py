@@ -345,10 +345,7 @@ class LabelledImages(Dataset[Any]):
             >>> pets.for_classifier(classifier).labels
             tensor([2, 2, 1, 1])
         """
-        sample = self.take([0])
-        with preserve_state(classifier, 0):
-            device, _ = device_and_dtype(classifier, sample)
-            count = check_classifier(classifier, sample.to(device), [])
+        count = self.count_outputs(classifier)
         names = ClassNames.of_outputs(classifier, count, class_names)
         if self.labels is None:
             return self._with(numbering="numbers", class_names=names.names if names else None)
@@ -357,6 +354,13 @@ class LabelledImages(Dataset[Any]):
             self.labels, self.class_names, self.numbering, names, count, source
         )
         return self.with_labels(labels)._with(numbering="numbers", class_names=known)
+
+    def count_outputs(self, classifier: Classifier) -> int:
+        """How many classes a classifier of these images has; an error if it can't classify them."""
+        sample = self.take([0])
+        with preserve_state(classifier, 0):
+            device, _ = device_and_dtype(classifier, sample)
+            return check_classifier(classifier, sample.to(device), [])
 
     def halves(self, seed: int = 0) -> tuple["LabelledImages", "LabelledImages"]:
         r"""

@@ -107,11 +107,16 @@ class Pool:
                 "budget: give `n_steps` instead, or the solver a method passes(n_steps)"
             )
         groups = Counter((entrant.stream.target, entrant.group) for entrant in self.entrants)
+        judges = len(self.screening_judges), len(self.early_judges)
 
         def cost(n_steps: int) -> int:
+            """The most passes that a class, or a canvas, can take. It does not depend on how many
+            of the judges are of the class, so that classes with as many canvases are searched
+            alike."""
             passes, costs = solver.passes(n_steps), Counter[int]()
             for (target, group), size in groups.items():
-                costs[group if per_canvas else target] += self._passes(passes, group, size)
+                taken = passes_of_group(passes, size, self.kept[group], *judges)
+                costs[group if per_canvas else target] += taken
             return max(costs.values())
 
         steps = bisect_right(range(1, budget + 1), budget, key=cost)
@@ -122,13 +127,6 @@ class Pool:
                 f"{'' if per_canvas else ' or fewer canvases'}"
             )
         return steps
-
-    def _passes(self, passes: Sequence[int], group: int, entrants: int) -> int:
-        """The most passes that a group can take, from those of one canvas at the checkpoint and at
-        the end. It does not depend on how many of the judging images are of the target's class, so
-        that classes with as many canvases are searched alike."""
-        judges = len(self.screening_judges), len(self.early_judges)
-        return passes_of_group(passes, entrants, self.kept[group], *judges)
 
     def crowded(self, entrants: Sequence[int], places: int = 1) -> list[int]:
         """Of some entrants those of the groups that have more of them than places, ``places`` per

@@ -4,13 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any
 
-from captum_classpattern._validation import (
-    check_area,
-    check_count,
-    check_positive,
-    check_seed,
-    to_plain_numbers,
-)
+from captum_classpattern._validation import check_area, check_numbers, check_seed
 from captum_classpattern.optimization.solvers import find_solver
 
 PRECISIONS = ("auto", "full", "bfloat16")
@@ -55,13 +49,9 @@ class SearchSettings:
         for area in self.areas:
             check_area(area)
         object.__setattr__(self, "areas", tuple(dict.fromkeys(map(float, self.areas))))
-        for name in ("budget", "n_steps", "internal_batch_size", "keep"):
-            if getattr(self, name) is not None:
-                check_count(name, getattr(self, name))
-        if self.max_seconds is not None:
-            check_positive("max_seconds", self.max_seconds)
         check_seed(self.seed)
-        to_plain_numbers(self)
+        counts = ("budget", "n_steps", "internal_batch_size", "keep")
+        check_numbers(self, counts=counts, positive=["max_seconds"])
 
     @property
     def area(self) -> float:

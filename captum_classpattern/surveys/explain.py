@@ -11,26 +11,22 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from captum_classpattern._validation import ArgumentTypeError
-from captum_classpattern.canvases import BLANK
 from captum_classpattern.class_names import ClassNames, label_of, parse_targets
 from captum_classpattern.classifier import (
     Classifier,
     PixelClassifier,
     check_callable,
-    check_classifier,
     device_and_dtype,
     preserve_state,
     uncounted,
 )
 from captum_classpattern.images import Images, ImagesAndLabels, LabelledImages, Labels
-from captum_classpattern.optimization import Swap
 from captum_classpattern.optimization.objective import NO_GRADIENT
-from captum_classpattern.optimization.pool import STARTS, passes_of_group
 from captum_classpattern.optimization.progress import passes_on
 from captum_classpattern.scores.examples import stamp_examples
 from captum_classpattern.surveys.findings import Finding
 from captum_classpattern.surveys.results import CANVASES, Survey
-from captum_classpattern.surveys.search import CONTROL_IMAGES, SurveySearch, SurveySettings
+from captum_classpattern.surveys.search import SurveySearch, SurveySettings
 
 LONG, TIMED = 5.0, 8  # seconds from which there is a progress bar; images in the timed batch
 
@@ -148,14 +144,14 @@ def explain_class(
         task = SurveySearch.of(classifier, search, unseen, settings, classes=[number])
         found = Survey(n_classes=task.n_classes, search=task)
         _check_gradient(classifier, search.take([0]))
-        passes = _passes(search, unseen, number, settings)
+        passes = task.expected_passes(number)
         timed = search.subset(range(min(TIMED, internal_batch_size or TIMED, len(search))))
         label = label_of(number, listed)
         with _progress(classifier, timed, number, label, passes, max_seconds, show_progress):
             [best] = found.best_canvases()
         examples = stamp_examples(classifier, best.pattern.topk(area), unseen, listed, seed)
-        named = [
-            replace(
+        by_canvas = {
+            finding.canvas: replace(
                 finding,
                 class_name=finding.class_name if listed is None else label,
                 accuracy=task.accuracy,
@@ -165,10 +161,9 @@ def explain_class(
                 held_out=unseen.with_class_names(listed),
             )
             for finding in found
-        ]
-        others = tuple(finding for finding in named if finding.canvas != best.canvas)
-        [own] = [finding for finding in named if finding.canvas == best.canvas]
-        return replace(own, others=others, examples=examples)
+        }
+        own = by_canvas.pop(best.canvas)
+        return replace(own, others=tuple(by_canvas.values()), examples=examples)
 
 
 def _as_classifier(model: Any, mean: Any, std: Any, class_names: Any) -> Classifier:
@@ -205,7 +200,11 @@ def _numbered(
     """Images with labels in the class numbers of the model. Labels that come with the images are
     matched by the names of their classes, if they have any."""
     found = LabelledImages.of(images, labels, argument=argument)
-    _check_labels(found)
+    if found.labels is None:
+        raise ValueError(
+            f"{argument} have no labels: give their classes as `labels`, or a LabelledImages or "
+            "Dataset that has them; load_images reads a folder of folders, one per class"
+        )
     if labels is None and isinstance(images, LabelledImages) and images.class_names is not None:
         return found.for_classifier(classifier, class_names)
     return found
@@ -215,23 +214,10 @@ def _names(
     classifier: Classifier, images: LabelledImages, class_names: Sequence[str] | None
 ) -> ClassNames | None:
     """The names of the classes: those that were given, else the model's, else the images'."""
-    sample = images.take([0])
-    with preserve_state(classifier, 0):
-        device, _ = device_and_dtype(classifier, sample)
-        count = check_classifier(classifier, sample.to(device), [])
-    names = ClassNames.of_outputs(classifier, count, class_names)
+    names = ClassNames.of_outputs(classifier, images.count_outputs(classifier), class_names)
     if names is None and images.class_names is not None:
         return ClassNames(images.class_names)
     return names
-
-
-def _check_labels(images: LabelledImages) -> None:
-    if images.labels is None:
-        raise ValueError(
-            f"{images.argument} have no labels: give their classes as `labels`, or a "
-            "LabelledImages or Dataset that has them; load_images reads a folder of folders, one "
-            "per class"
-        )
 
 
 def _class_number(target: Any, names: ClassNames | None, classifier: Classifier) -> int:
@@ -244,20 +230,6 @@ def _class_number(target: Any, names: ClassNames | None, classifier: Classifier)
             "give `class_names`, or the number of the class"
         )
     return parse_targets(target, 1, classifier)[0]
-
-
-def _passes(
-    search: LabelledImages, held_out: LabelledImages, target: int, settings: SurveySettings
-) -> int:
-    """About how many passes the search and the scoring take."""
-    total, scored = 0, min(len(held_out), CONTROL_IMAGES)
-    of_class = int((search.known_labels == target).sum())
-    for kind, most in settings.canvases.items():
-        entrants = STARTS * most if kind in BLANK else max(1, min(most, of_class))
-        steps = passes_of_group(Swap().passes(settings.n_steps), entrants)
-        total += steps if settings.n_steps is not None else settings.passes
-        total += (len(held_out) + 2 * scored) // 2
-    return total + len(held_out) // 2
 
 
 def _check_gradient(classifier: Classifier, image: Tensor) -> None:

@@ -149,7 +149,8 @@ class Finding(Result):
     The best pattern of one class on one kind of canvas for each area, and its scores.
 
     Args:
-        patterns (dict[float, Pattern]): The pattern of each area, as it was searched.
+        patterns (Mapping[float, Pattern]): The pattern of each area, as it was searched. Those of a
+            folder are read when they are used.
         canvas (str): The kind of canvas.
         scores (dict[float, Scores]): Its power at each area, and its controls.
         class_name (str, optional): The name of the class. Default: None.
@@ -166,9 +167,11 @@ class Finding(Result):
         model (Callable, optional): The classifier over [0, 1] pixels, likewise, for
             :func:`explore`. It is not pickled or copied. Default: None.
         held_out (LabelledImages, optional): The held-out images, likewise. Default: None.
+        row (Mapping, optional): What :meth:`as_dict` wrote into the file that the finding was read
+            from. Default: None.
     """
 
-    patterns: dict[float, Pattern]
+    patterns: Mapping[float, Pattern]
     canvas: str
     scores: dict[float, Scores]
     class_name: str | None = None
@@ -179,6 +182,7 @@ class Finding(Result):
     held_out_images: int | None = None
     model: Classifier | None = field(default=None, compare=False)
     held_out: LabelledImages | None = field(default=None, compare=False)
+    row: Mapping[str, Any] | None = field(default=None, compare=False)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "model": None, "held_out": None}
@@ -204,7 +208,14 @@ class Finding(Result):
     @property
     def target(self) -> int:
         """The patterns' class."""
-        return self.pattern.target
+        return self.pattern.target if self.row is None else int(self.row["class"])
+
+    @property
+    def search_powers(self) -> dict[float, float]:
+        """The power of each area's pattern on the judging images, which chose its canvas."""
+        if self.row is None:
+            return {area: each.info["search_power"] for area, each in self.patterns.items()}
+        return {float(area): each["search_power"] for area, each in self.row["areas"].items()}
 
     @property
     def label(self) -> str:
@@ -231,28 +242,20 @@ class Finding(Result):
         One row for each kind of canvas, this one first, and area.
 
         Returns:
-            *pandas.DataFrame*: The columns are
-            ``class``, ``class_name``, ``canvas``, ``area``, ``power`` with the ends of its 95 %
-            interval (``power_low``, ``power_high``), the number of held-out ``images``, the
-            controls ``no_pattern``, ``random_pixels`` and ``other_canvas``, and
-            ``beats_controls``, see :attr:`Scores.beats_controls`. Those of
+            *pandas.DataFrame*: The columns are ``class``, ``class_name``, ``canvas``, ``area``,
+            ``power`` with the ends of its 95 % interval (``power_low``, ``power_high``), the number
+            of held-out ``images``, the controls ``no_pattern``, ``random_pixels`` and
+            ``other_canvas``, and ``beats_controls``, see :attr:`Scores.beats_controls`. Those of
             :func:`explain_class` also have the model's ``accuracy``, and ``search_images`` and
             ``held_out_images``, the numbers of all images.
         """
-        rows = []
-        for finding in (self, *self.others):
-            for area, scores in finding.scores.items():
-                rows.append(
-                    {
-                        "class": finding.target,
-                        "class_name": finding.class_name,
-                        "canvas": finding.canvas,
-                        "area": area,
-                        **scores.as_columns(),
-                        **finding._checked(),
-                    }
-                )
-        return as_table(rows)
+        findings = (self, *self.others)
+        return as_table([{**row, **each._checked()} for each in findings for row in each.rows()])
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The pattern of each area with its scores, as :meth:`table` lists them."""
+        known = {"class": self.target, "class_name": self.class_name, "canvas": self.canvas}
+        return [{**known, "area": area, **each.as_columns()} for area, each in self.scores.items()]
 
     def _checked(self) -> dict[str, Any]:
         """What :func:`explain_class` knows of the model and the images."""
@@ -280,6 +283,8 @@ class Finding(Result):
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
+        if self.row is not None:
+            return {**self.row, "class_name": self.class_name}
         return {
             "class": self.target,
             "class_name": self.class_name,
@@ -287,7 +292,7 @@ class Finding(Result):
             "areas": {
                 str(area): {
                     **scores.as_dict(),
-                    "search_power": self.patterns[area].info["search_power"],
+                    "search_power": self.search_powers[area],
                     "passes": self.patterns[area].info["passes"],
                     "precision": self.patterns[area].info.get("precision"),
                 }

@@ -188,10 +188,9 @@ class Survey(Result):
         One row for each class and kind of canvas.
 
         Returns:
-            *pandas.DataFrame*: The columns are
-            ``class``, ``class_name``, ``canvas``, the number of held-out ``images``,
-            ``no_pattern``, and for each area such as 0.05 ``power_0.05`` with the ends of its 95 %
-            interval (``power_0.05_low``, ``power_0.05_high``), the controls
+            *pandas.DataFrame*: The columns are ``class``, ``class_name``, ``canvas``, the number of
+            held-out ``images``, ``no_pattern``, and for each area such as 0.05 ``power_0.05`` with
+            the ends of its 95 % interval (``power_0.05_low``, ``power_0.05_high``), the controls
             ``random_pixels_0.05`` and ``other_canvas_0.05``, and ``beats_controls_0.05``.
         """
         rows = []
@@ -299,7 +298,7 @@ class Survey(Result):
 
         Raises:
             FileNotFoundError: If there is no survey in the folder.
-            ValueError: If a file is damaged.
+            ValueError: If a file is damaged (a pattern's file: when the pattern is first used).
         """
         store = Store(Path(folder))
         if not store.summary:
@@ -309,13 +308,16 @@ class Survey(Result):
 
 
 def best_of_each(findings: Iterable[Finding]) -> list[Finding]:
-    """For each class the finding on the canvas that did best on the judging images."""
+    """For each class the finding on the canvas whose pattern of the first area did best on the
+    judging images."""
     best: dict[int, Finding] = {}
     for finding in findings:
         rival = best.setdefault(finding.target, finding)
-        if rival is not finding:
-            powers = [each.pattern.info["search_power"] for each in (rival, finding)]
-            best[finding.target] = finding if powers[1] > powers[0] else rival
+        if rival is finding:
+            continue
+        ours, theirs = (next(iter(each.search_powers.values())) for each in (finding, rival))
+        if ours > theirs:
+            best[finding.target] = finding
     return list(best.values())
 
 

@@ -32,7 +32,12 @@ from captum_classpattern.images import (
     predictions,
 )
 from captum_classpattern.optimization import Swap
-from captum_classpattern.optimization.pool import LEAST_BUDGET, most_canvases
+from captum_classpattern.optimization.pool import (
+    LEAST_BUDGET,
+    STARTS,
+    most_canvases,
+    passes_of_group,
+)
 from captum_classpattern.optimization.progress import note_half_passes
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.pattern import Pattern, pixels_kept
@@ -74,6 +79,12 @@ class SurveySettings(SearchSettings):
     def passes(self) -> int:
         """The passes of the search of a pool, if its length is given by a budget."""
         return self.budget or Swap.pool_budget
+
+    def images_scored(self, held_out: int) -> int:
+        """On how many images the patterns of a class and their controls are stamped, of so many
+        held-out images."""
+        each = held_out + 2 * min(held_out, CONTROL_IMAGES)
+        return len(self.areas) * len(self.canvases) * each
 
     def as_manifest(self) -> dict[str, Any]:
         """What decides the findings, for the files of a folder."""
@@ -194,6 +205,17 @@ class SurveySearch:
             for area, patterns in found.items():
                 best.update({(pattern.target, kind, area): pattern for pattern in patterns})
         return best
+
+    def expected_passes(self, target: int) -> int:
+        """About how many passes the search and the scoring of a class take at one area."""
+        settings, n = self.settings, len(self.held_out)
+        total = (n + settings.images_scored(n)) // 2
+        for kind in settings.canvases:
+            size = self._pool_size(self.search, kind, target)
+            entrants = STARTS * size if kind in BLANK else size
+            steps = passes_of_group(Swap().passes(settings.n_steps), entrants)
+            total += settings.passes if settings.n_steps is None else steps
+        return total
 
     def _pool_size(self, search: LabelledImages, kind: str, target: int) -> int:
         """How many canvases compete: no more than the budget can make use of, and than the class

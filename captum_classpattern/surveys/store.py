@@ -2,7 +2,7 @@
 interrupted search can continue, and many processes can write into one folder."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from captum_classpattern.pattern import Pattern
 from captum_classpattern.surveys.findings import Finding, Scores
 
 RESULTS = "results.json"
+SWEEP_FORMAT = "captum_classpattern sweep"
 VERSION = "captum_classpattern"  # the one setting that may differ on resume
 
 
@@ -81,22 +82,16 @@ class Store:
             if path.exists():
                 classes.update(json.loads(path.read_text()).get("classes", ()))
             summary = {"complete": classes <= self.rows.keys(), **info, "classes": sorted(classes)}
-            write_json({**summary, "rows": self._sorted_rows()}, path)
+            rows = [row for target in self.classes for row in self.rows[target]]
+            write_json({**summary, "rows": rows}, path)
             if not self.read_new():  # else the summary of another process may be lost
                 return
 
-    def _sorted_rows(self) -> list[dict[str, Any]]:
-        return [row for target in self.classes for row in self.rows[target]]
-
     def _read(self, path: Path) -> dict[str, Any]:
         """Reads a file, and takes over the classes in it of which all kinds of canvas are there."""
-        try:
-            data: dict[str, Any] = json.loads(path.read_text())
-        except ValueError as error:
-            raise ValueError(f"{path} is damaged ({error}): choose another folder") from error
-        if not isinstance(data, dict) or "settings" not in data:
-            raise ValueError(f"{path} is not from a survey: choose another folder")
-        self._check_settings(data["settings"], path)
+        data = read_manifest(path, "survey")
+        if self.settings is not None:
+            check_same(data["settings"], self.settings, path, "search")
         by_class: dict[int, list[dict[str, Any]]] = {}
         try:
             for row in data["rows"]:
@@ -113,20 +108,32 @@ class Store:
                 self.rows[target] = rows
         return data
 
-    def _check_settings(self, found: Mapping[str, Any], path: Path) -> None:
-        """Raises an error unless the file was made with the same settings."""
-        if (ours := self.settings) is None:
-            return
-        differing = [key for key in {**ours, **found} if found.get(key) != ours.get(key)]
-        if differing == [VERSION]:
-            version = found.get(VERSION)
-            warn(f"classes in the folder were searched by version {version} of {VERSION}", Notice)
-        elif differing:
-            listed = "; ".join(f"{k} {found.get(k)} then, {ours.get(k)} now" for k in differing)
-            raise ValueError(
-                f"{path} is of another search ({listed:.500}): pass the same settings and files, "
-                "or choose another folder"
-            )
+
+def read_manifest(path: Path, kind: str) -> dict[str, Any]:
+    """The file that describes a survey or a sweep."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): choose another folder") from error
+    known = data if isinstance(data, dict) else {}
+    is_sweep = known.get("format") == SWEEP_FORMAT
+    if not (is_sweep if kind == "sweep" else "settings" in known):
+        raise ValueError(f"{path} is not from a {kind}: choose another folder")
+    return known
+
+
+def check_same(found: Mapping[str, Any], ours: Mapping[str, Any], path: Path, kind: str) -> None:
+    """Raises an error unless a file was made with our settings. Another version is a notice."""
+    differing = [key for key in {**ours, **found} if found.get(key) != ours.get(key)]
+    if differing == [VERSION]:
+        version = found.get(VERSION)
+        warn(f"classes in the folder were searched by version {version} of {VERSION}", Notice)
+    elif differing:
+        listed = "; ".join(f"{k} {found.get(k)} then, {ours.get(k)} now" for k in differing)
+        raise ValueError(
+            f"{path} is of another {kind} ({listed:.500}): pass the same settings and files, or "
+            "choose another folder"
+        )
 
 
 def remove_findings(folder: Path) -> None:
@@ -183,14 +190,32 @@ def check_row(row: Mapping[str, Any]) -> None:
 
 
 def read_finding(row: Mapping[str, Any], folder: Path) -> Finding:
-    """The finding of a row, with its patterns from the folder."""
-    name = row.get("class_name")
+    """The finding of a row. Its patterns are read from the folder when they are used."""
     scores = {float(area): Scores.from_dict(values) for area, values in row["areas"].items()}
-    patterns = {
-        area: Pattern.load(find_pattern_file(folder, row["class"], row["canvas"], area, name))
-        for area in scores
-    }
-    return Finding(patterns, row["canvas"], scores, name)
+    patterns = SavedPatterns(row, folder, [*scores])
+    return Finding(patterns, row["canvas"], scores, row.get("class_name"), row=row)
+
+
+class SavedPatterns(Mapping[float, Pattern]):
+    """The patterns of a row by area, each read from its file when it is first used."""
+
+    def __init__(self, row: Mapping[str, Any], folder: Path, areas: Sequence[float]) -> None:
+        self._place = folder, row["class"], row["canvas"], row.get("class_name")
+        self._patterns: dict[float, Pattern | None] = dict.fromkeys(areas)
+
+    def __getitem__(self, area: float) -> Pattern:
+        pattern = self._patterns[area]
+        if pattern is None:
+            folder, target, canvas, name = self._place
+            pattern = Pattern.load(find_pattern_file(folder, target, canvas, area, name))
+            self._patterns[area] = pattern
+        return pattern
+
+    def __iter__(self) -> Iterator[float]:
+        return iter(self._patterns)
+
+    def __len__(self) -> int:
+        return len(self._patterns)
 
 
 def write_json(data: Any, path: Path) -> None:

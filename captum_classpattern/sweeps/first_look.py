@@ -4,9 +4,8 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization.pool import LEAST_BUDGET, most_canvases
-from captum_classpattern.surveys.search import CONTROL_IMAGES, SurveySettings
+from captum_classpattern.surveys.search import SurveySettings
 from captum_classpattern.surveys.store import Store
 from captum_classpattern.sweeps.folder import SweepFolder
 from captum_classpattern.sweeps.sources import ModelSource
@@ -37,13 +36,6 @@ def search_cost(settings: SurveySettings) -> float:
     return len(settings.areas) * each
 
 
-def scoring_cost(settings: SurveySettings, held_out: LabelledImages) -> float:
-    """What the scoring of a unit costs: about the images that its patterns are stamped on."""
-    n = len(held_out)
-    patterns = len(settings.areas) * len(settings.canvases)
-    return float(patterns * (n + 2 * min(n, CONTROL_IMAGES)))
-
-
 def choose(
     folder: SweepFolder, sources: Sequence[ModelSource], classes: Collection[int], keep: float
 ) -> set[tuple[str, int]]:
@@ -52,10 +44,11 @@ def choose(
     the end, decide nothing."""
     powers: list[tuple[float, int, int, str]] = []
     for number, source in enumerate(sources):
-        for target, rows in Store(folder.path / source.folder).rows.items():
-            if target in classes:
-                found = [values["search_power"] for r in rows for values in r["areas"].values()]
-                powers.append((-max(found), number, target, source.name))
+        best: dict[int, float] = {}  # of each class
+        for finding in Store(folder.path / source.folder).findings():
+            power = max(finding.search_powers.values())
+            best[finding.target] = max(power, best.get(finding.target, power))
+        powers += [(-best[y], number, y, source.name) for y in best if y in classes]
     powers.sort()
     count = math.ceil(keep * len(powers) - 1e-9)
     return {(name, target) for _, _, target, name in powers[:count]}

@@ -9,13 +9,17 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from captum_classpattern._validation import Notice
 from captum_classpattern.class_names import file_safe
-from captum_classpattern.classifier import warn
-from captum_classpattern.surveys.store import RESULTS, VERSION, Store, write_json
+from captum_classpattern.surveys.store import (
+    RESULTS,
+    SWEEP_FORMAT,
+    Store,
+    check_same,
+    read_manifest,
+    write_json,
+)
 from captum_classpattern.sweeps.sources import FAILED, LOADING, ModelSource
 
-FORMAT = "captum_classpattern sweep"
 IDENTITY = ("folder", "path", "hash", *LOADING)  # of a model: its other columns may change
 
 
@@ -25,29 +29,17 @@ def findings_file(folder: Path, model_folder: str, target: int) -> Path:
 
 
 class SweepFolder:
-    """``sweep.json``, a survey's folder for each model, and ``failed/``.
-
-    Args:
-        path (Path): The folder.
-
-    Attributes:
-        data (dict): What sweep.json holds; {} if it is not there.
-    """
+    """``sweep.json``, whose contents are ``data`` ({} without it), a survey's folder for each
+    model, and ``failed/``."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.file = path, path / "sweep.json"
         self.data = self._read()
 
     def _read(self) -> dict[str, Any]:
-        if not self.file.exists():
-            return {}
-        try:
-            data = json.loads(self.file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{self.file} is damaged ({error}): choose another folder") from error
-        if not isinstance(data, dict) or data.get("format") != FORMAT:
-            raise ValueError(f"{self.file} is not from a sweep: choose another folder")
-        self._check(data)
+        data = read_manifest(self.file, "sweep") if self.file.exists() else {}
+        if data:
+            self._check(data)
         return data
 
     def _check(self, data: Mapping[str, Any]) -> None:
@@ -99,7 +91,7 @@ class SweepFolder:
         models of the same name must be the same."""
         settings = json.loads(json.dumps(settings))
         if self.data:
-            self._check_settings(settings)
+            check_same(self.data["settings"], settings, self.file, "sweep")
         elif (self.path / RESULTS).exists():
             raise ValueError(f"{self.path} holds a survey of one model: choose another folder")
         known = {row["name"]: row for row in self.data.get("models", ())}
@@ -122,28 +114,13 @@ class SweepFolder:
                 )
             known[source.name] = row
         self.data = {
-            "format": FORMAT,
+            "format": SWEEP_FORMAT,
             "settings": settings,
             "classes": sorted({*self.data.get("classes", ()), *classes}),
             "models": [*known.values()],
         }
         self.path.mkdir(parents=True, exist_ok=True)
         write_json(self.data, self.file)
-
-    def _check_settings(self, settings: Mapping[str, Any]) -> None:
-        before = self.data["settings"]
-        differing = [k for k in {**before, **settings} if before.get(k) != settings.get(k)]
-        if differing == [VERSION]:
-            version = before.get(VERSION)
-            warn(f"units in the folder were searched by version {version} of {VERSION}", Notice)
-        elif differing:
-            listed = "; ".join(
-                f"{k} {before.get(k)} then, {settings.get(k)} now" for k in differing
-            )
-            raise ValueError(
-                f"{self.file} is of another sweep ({listed:.500}): pass the same settings and "
-                "images, or choose another folder"
-            )
 
     def finished(self, source: ModelSource) -> set[int]:
         """The classes of a model whose units are finished."""

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from statistics import fmean
 
 from tqdm import tqdm
 
@@ -11,29 +12,20 @@ EVERY = 60.0  # seconds between lines in a log file
 
 
 class Progress:
-    """Counts units.
-
-    Args:
-        total (int): Units that are to be searched.
-        name (str): What they are for.
-        show (bool): Whether anything is written, to standard error.
-    """
+    """Counts the units that are to be searched, and writes that to standard error if asked to."""
 
     def __init__(self, total: int, name: str, show: bool) -> None:
         self.total, self.name, self.show = total, name, show
-        self.done = self.failed = 0
-        self._seconds = self._searching = self._scoring = 0.0  # of the units that were found
+        self.failed = 0
+        self._outcomes: list[Outcome] = []  # of the units that were found
         self.started = self._written = time.monotonic()
         bar = show and total > 0 and sys.stderr.isatty()
         self._bar = tqdm(total=total, desc=name, unit="unit", disable=not bar)
 
     def add(self, outcome: Outcome) -> None:
         """Counts a unit."""
-        self.done += 1
         if outcome.error is None:
-            self._seconds += outcome.seconds
-            self._searching += outcome.searching
-            self._scoring += outcome.scoring
+            self._outcomes.append(outcome)
         else:
             self.failed += 1
             self._bar.set_postfix(failed=self.failed, refresh=False)
@@ -60,22 +52,17 @@ class Progress:
     @property
     def found(self) -> int:
         """Units that did not fail."""
-        return self.done - self.failed
+        return len(self._outcomes)
 
     @property
-    def seconds(self) -> float:
-        """The mean time of a unit on its worker."""
-        return self._seconds / self.found
+    def done(self) -> int:
+        """Units that were found or failed."""
+        return self.found + self.failed
 
-    @property
-    def searching(self) -> float:
-        """The mean time of a unit's search."""
-        return self._searching / self.found
-
-    @property
-    def scoring(self) -> float:
-        """The mean time of a unit's scoring."""
-        return self._scoring / self.found
+    def mean(self, part: str) -> float:
+        """The mean time of a unit on its worker: all ``"seconds"``, those of its search
+        (``"searching"``), or of its ``"scoring"``."""
+        return fmean(getattr(outcome, part) for outcome in self._outcomes)
 
     def close(self) -> None:
         self._bar.close()

@@ -14,9 +14,9 @@ from captum_classpattern.images import Images, LabelledImages, Labels
 from captum_classpattern.results import Result
 from captum_classpattern.scores.tables import as_table
 from captum_classpattern.scores.transfer import transfer_powers
-from captum_classpattern.surveys.findings import Scores
-from captum_classpattern.surveys.results import Survey
-from captum_classpattern.surveys.store import Store, read_finding
+from captum_classpattern.surveys.findings import Finding
+from captum_classpattern.surveys.results import Survey, best_of_each
+from captum_classpattern.surveys.store import Store
 from captum_classpattern.sweeps.folder import SweepFolder
 from captum_classpattern.sweeps.sources import COLUMNS, FIRST_LOOK, ModelSource, further_columns
 
@@ -58,19 +58,7 @@ class Sweep(Result):
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> "Sweep":
-        r"""
-        Reads a sweep's folder, finished or not.
-
-        Args:
-            folder (str or PathLike): The folder.
-
-        Returns:
-            *Sweep*: Its findings.
-
-        Raises:
-            FileNotFoundError: If there is no sweep in the folder.
-            ValueError: If a file is damaged.
-        """
+        """The findings in a sweep's folder, finished or not; errors as of the class."""
         return cls(folder)
 
     def __repr__(self) -> str:
@@ -120,13 +108,9 @@ class Sweep(Result):
         One row for each model, class, kind of canvas and area, and for each unit that failed.
 
         Returns:
-            *pandas.DataFrame*: The columns are
-            ``model``, ``class``, ``class_name``, ``canvas``, ``area``, ``power`` with the ends of
-            its 95 % interval (``power_low``, ``power_high``), the number of held-out ``images``,
-            the controls ``no_pattern``, ``random_pixels`` and ``other_canvas``,
-            ``beats_controls`` (see :attr:`Scores.beats_controls`), the power on the judging images
-            (``search_power``), the further columns of the manifest, and ``error``: why a unit
-            failed.
+            *pandas.DataFrame*: The columns are ``model``, those of :meth:`Finding.table`, the power
+            on the judging images (``search_power``), the further columns of the manifest, and
+            ``error``: why a unit failed.
         """
         return as_table([*self.rows()])
 
@@ -149,12 +133,10 @@ class Sweep(Result):
             failed.setdefault(failure["model"], []).append(failure)
         for name, model in self._rows.items():
             further = {key: model.get(key) for key in columns}
-            for row in self._found(name):
-                unit = {"model": name, **{k: row[k] for k in ("class", "class_name", "canvas")}}
-                for area, values in row["areas"].items():
-                    scores = Scores.from_dict(values).as_columns()
-                    scores["search_power"] = values["search_power"]
-                    yield {**unit, "area": float(area), **scores, **further, "error": None}
+            for finding in self._findings(name):
+                for row in finding.rows():
+                    searched = {"search_power": finding.search_powers[row["area"]]}
+                    yield {"model": name, **row, **searched, **further, "error": None}
             for failure in failed.get(name, ()):
                 yield {**dict.fromkeys(self.columns), **further, **failure}
 
@@ -209,10 +191,10 @@ class Sweep(Result):
             device (str, optional): Where checkpoints are moved to. Default: None (the CPU).
 
         Returns:
-            *pandas.DataFrame*: One row for the
-            patterns of each model (``patterns_of``), with one column for each model that they are
-            stamped for. The patterns are those of the canvas that did best on the judging images
-            at the first area. Models without findings are left out.
+            *pandas.DataFrame*: One row for the patterns of each model (``patterns_of``), with one
+            column for each model that they are stamped for. The patterns are those of the canvas
+            that did best on the judging images at the first area. Models without findings are left
+            out.
 
         Raises:
             ValueError: If there is no class of which all models have a pattern, a model was given
@@ -220,8 +202,12 @@ class Sweep(Result):
         """
         source = LabelledImages.of(images, labels, argument="held-out images")
         share = float(self.settings["areas"][0] if area is None else area)
-        found = {name: self._best_at(name, share) for name in self.models}
-        found = {name: best for name, best in found.items() if best}
+        found: dict[str, dict[int, Finding]] = {}
+        for name in self.models:
+            best = best_of_each(self._findings(name))
+            at_area = {each.target: each for each in best if share in each.scores}
+            if at_area:
+                found[name] = at_area
         common = sorted(set.intersection(*(set(best) for best in found.values()))) if found else []
         targets = [target for target in common if classes is None or target in classes]
         if not targets:
@@ -232,10 +218,9 @@ class Sweep(Result):
         rows: dict[str, dict[str, Any]] = {name: {"patterns_of": name} for name in found}
         for tested in found:
             classifier = self._open(tested, models or {}, device)
-            for name, best in found.items():
-                folder = self._model_folder(name) / "patterns"
-                patterns = [read_finding(best[target], folder).pattern for target in targets]
-                powers = transfer_powers(classifier, patterns, source, area=share)
+            for name, findings in found.items():
+                chosen = [findings[target].patterns[share] for target in targets]
+                powers = transfer_powers(classifier, chosen, source, area=share)
                 rows[name][tested] = fmean(power.value for power in powers)
         return as_table([*rows.values()])
 
@@ -253,30 +238,12 @@ class Sweep(Result):
         folder: str = self._rows[model]["folder"]
         return self.folder / folder
 
-    def _found(self, model: str) -> list[dict[str, Any]]:
-        """The rows of a model's finished classes, without their patterns."""
-        rows = Store(self._model_folder(model)).rows
-        return [row for target in sorted(rows) for row in rows[target]]
+    def _findings(self, model: str) -> list[Finding]:
+        """What was found of a model so far; none of its patterns is read."""
+        return Store(self._model_folder(model)).findings()
 
     def _best(self, model: str, canvas: str | None = None) -> list[dict[str, Any]]:
         """For each class the row of a kind of canvas, or of the one that did best on the judging
         images at the first area."""
-        best: dict[int, dict[str, Any]] = {}
-        for row in self._found(model):
-            before = best.get(row["class"])
-            if canvas is not None and row["canvas"] != canvas:
-                continue
-            if before is None or _search_power(row) > _search_power(before):
-                best[row["class"]] = row
-        return [*best.values()]
-
-    def _best_at(self, model: str, area: float) -> dict[int, dict[str, Any]]:
-        """The best rows with one area alone, by class."""
-        key = str(area)
-        rows = (row for row in self._best(model) if key in row["areas"])
-        return {row["class"]: {**row, "areas": {key: row["areas"][key]}} for row in rows}
-
-
-def _search_power(row: Mapping[str, Any]) -> float:
-    power: float = next(iter(row["areas"].values()))["search_power"]
-    return power
+        found = (each for each in self._findings(model) if canvas in (None, each.canvas))
+        return [each.as_dict() for each in best_of_each(found)]

@@ -21,7 +21,6 @@ from captum_classpattern.sweeps.first_look import (
     SCORED_ON,
     cheap,
     choose,
-    scoring_cost,
     search_cost,
 )
 from captum_classpattern.sweeps.folder import SweepFolder
@@ -75,22 +74,13 @@ def sweep(
             mapping with ``path``, options of :func:`load_model` such as ``arch``, ``mean`` and
             ``std``, and further columns for the tables. Or a list of checkpoints, folders of
             checkpoints, and manifests, see :doc:`../sweep`.
-        search (LabelledImages): The images that patterns are cut from and searched on, in the
-            class numbers of the models. Or a pair of images and labels.
-        held_out (LabelledImages): The images that patterns are scored on, likewise.
+        search, held_out: As in :func:`survey`, in the class numbers of the models.
         folder (str or PathLike): Where everything is written.
         classes (Sequence[int or str], optional): Which classes, by their numbers, or by the names
             that the images give them. Default: None (all that have search images).
-        canvases (Mapping[str, int]): As in :func:`survey`. Default: {"positive": 32, "white": 1,
-            "black": 1}.
-        areas (Sequence[float]): As in :func:`survey`. Default: (0.05, 0.01).
-        budget (int, optional): As in :func:`survey`. Default: None (7,000).
-        n_steps (int, optional): As in :func:`survey`. Default: None.
-        max_seconds (float, optional): As in :func:`survey`; with it, results depend on how fast a
-            machine is. Default: None.
-        seed (int): Seed of each unit. Default: 0.
-        precision (str): As in :func:`survey`. Default: "auto".
-        internal_batch_size (int, optional): As in :func:`survey`. Default: None.
+        canvases, areas, budget, n_steps, max_seconds, seed, precision, internal_batch_size: As in
+            :func:`survey`, for each unit. With ``max_seconds``, results depend on how fast a
+            machine is.
         first_look (bool): Searches all units cheaply first (a tenth of the passes, at the first
             area), and only the best of them fully. Default: False.
         keep (float): The share of the units that a first look leaves. Default: 0.2.
@@ -250,11 +240,11 @@ def _look(
     files = SweepFolder(look.folder)
     _begin(files, look, sources)
     searching = search_cost(task.settings) / search_cost(quick)  # times as much
-    scoring = scoring_cost(task.settings, task.held_out) / scoring_cost(quick, held_out)
+    scoring = task.settings.images_scored(len(task.held_out)) / quick.images_scored(len(held_out))
     count = len(sources) * len(task.classes)
 
     def forecast(progress: Progress) -> str:
-        each = progress.searching * searching + progress.scoring * scoring
+        each = progress.mean("searching") * searching + progress.mean("scoring") * scoring
         return (
             f"The full search of the best {keep:.0%} takes at most about {duration(each)} a unit, "
             f"{duration(each * keep * count)} of one worker in all."
@@ -292,7 +282,10 @@ def run_missing(
     try:
         with closing(run_units(task, units)) as outcomes:  # type: ignore[type-var]
             for unit, outcome in outcomes:
-                _record(files, unit, outcome)
+                if outcome.error is None:
+                    files.succeed(unit.source, unit.target)
+                else:
+                    files.fail(unit.source, unit.target, outcome.error)
                 left[unit.source.name] -= 1
                 seconds[unit.source.name] += outcome.seconds
                 if not left[unit.source.name]:
@@ -306,16 +299,9 @@ def run_missing(
         progress.close()
 
 
-def _record(files: SweepFolder, unit: Unit, outcome: Outcome) -> None:
-    if outcome.error is None:
-        files.succeed(unit.source, unit.target)
-    else:
-        files.fail(unit.source, unit.target, outcome.error)
-
-
 def _write_forecast(progress: Progress, forecast: Callable[[Progress], str] | None) -> None:
     """What the sweep will cost, from the time of its first units."""
-    seconds, left = progress.seconds, progress.total - progress.done
+    seconds, left = progress.mean("seconds"), progress.total - progress.done
     if not left:
         return
     progress.write(

@@ -45,19 +45,8 @@ class Outcome:
 
 @dataclass
 class SurveyWork:
-    """What all units share. A worker keeps it, with the last models that it opened.
-
-    Args:
-        folder (Path): The sweep's folder.
-        search (LabelledImages): The images to search with.
-        held_out (LabelledImages): The images to score on.
-        classes (list[int]): The classes of the sweep.
-        settings (SurveySettings): How each class is searched.
-        threads (int): Threads of a unit. Default: 1.
-        device (str, optional): Where models are moved to. Default: None (they stay).
-        chosen (Collection[tuple[str, int]], optional): The models and classes that are searched.
-            Default: None (all).
-    """
+    """What all units share: the arguments of :func:`sweep`, and the models and classes that were
+    ``chosen`` (None: all). A worker keeps it, with the last models that it opened."""
 
     folder: Path
     search: LabelledImages

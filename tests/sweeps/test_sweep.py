@@ -437,8 +437,8 @@ def test_what_it_costs_is_said_after_three_units_that_were_found(tmp_path, capsy
     progress.add(Outcome("why", 100.0))
     progress.add(Outcome(None, 8.0, 5.0, 2.0))
     progress.add(Outcome(None, 4.0, 3.0, 1.0))
-    assert (progress.found, progress.seconds) == (2, 6.0)
-    assert (progress.searching, progress.scoring) == (4.0, 1.5)
+    assert (progress.found, progress.done, progress.mean("seconds")) == (2, 3, 6.0)
+    assert (progress.mean("searching"), progress.mean("scoring")) == (4.0, 1.5)
 
 
 def test_a_first_look_is_cheap():

@@ -7,7 +7,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from captum_classpattern._validation import check_count, check_positive, to_plain_numbers
+from captum_classpattern._validation import check_count, check_numbers
 from captum_classpattern.optimization.masks import strongest, swap_pixels, unit
 from captum_classpattern.optimization.objective import Batch
 from captum_classpattern.optimization.search import Search
@@ -69,13 +69,10 @@ class Learned:
     starts: ClassVar[int] = 1  # on a canvas of one colour, since the colours change
 
     def __post_init__(self) -> None:
-        for name in ("rounds", "batch_size", "soft_batch_size"):
-            check_count(name, getattr(self, name))
-        for name in ("rate", "weight"):
-            check_positive(name, getattr(self, name))
+        counts = ("rounds", "batch_size", "soft_batch_size")
+        check_numbers(self, counts=counts, positive=("rate", "weight"))
         for count in self.grid or ():
             check_count("grid", count)
-        to_plain_numbers(self)
 
     def passes(self, n_steps: int | None = None) -> Sequence[int]:
         """The passes of one canvas at its largest area, with whole batches."""

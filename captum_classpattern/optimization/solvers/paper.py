@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from captum_classpattern._validation import check_count, to_plain_numbers
+from captum_classpattern._validation import check_numbers
 from captum_classpattern.optimization.objective import Batch
 from captum_classpattern.optimization.search import Search
 
@@ -41,13 +41,11 @@ class PaperLoop:
     accelerates: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
-            check_count(name, getattr(self, name))
+        check_numbers(self, counts=("epochs", "batch_size"))
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"`alpha` must lie in [0, 1], got {self.alpha}")
         if not self.step_size > 0:
             raise ValueError(f"step_size must be positive, got {self.step_size}")
-        to_plain_numbers(self)
 
     def passes(self, n_steps: int) -> Sequence[int]:
         """The passes of one canvas, with whole batches."""

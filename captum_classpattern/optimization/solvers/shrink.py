@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import torch
 
-from captum_classpattern._validation import check_count
+from captum_classpattern._validation import check_numbers
 from captum_classpattern.optimization.masks import strongest, unit
 from captum_classpattern.optimization.search import Search
 
@@ -36,8 +36,7 @@ class Shrink:
     accelerates: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size"):
-            check_count(name, getattr(self, name))
+        check_numbers(self, counts=("steps", "batch_size"))
 
     def passes(self, n_steps: int | None) -> Sequence[int]:
         """The passes of one canvas."""

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from captum_classpattern._validation import check_count, to_plain_numbers
+from captum_classpattern._validation import check_numbers
 from captum_classpattern.optimization.masks import TINY, norms, strongest, swap_pixels, unit, weigh
 from captum_classpattern.optimization.objective import Batch
 from captum_classpattern.optimization.search import Search
@@ -57,13 +57,11 @@ class Swap:
     pool_budget: ClassVar[int] = 7_000  # passes per class and kept pattern of a pool
 
     def __post_init__(self) -> None:
-        for name in ("rounds", "batch_size", "proposals"):
-            check_count(name, getattr(self, name))
+        check_numbers(self, counts=("rounds", "batch_size", "proposals"))
         if not 0 <= self.decay < 1:
             raise ValueError(f"decay must lie in [0, 1), got {self.decay}")
         if not 0 < self.swapped <= 1:
             raise ValueError(f"swapped must lie in (0, 1], got {self.swapped}")
-        to_plain_numbers(self)
 
     def passes(self, n_steps: int | None = None) -> Sequence[int]:
         """The passes of one canvas after half of the rounds and at the end, with whole batches."""

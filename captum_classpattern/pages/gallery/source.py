@@ -2,7 +2,7 @@
 later, one class at a time."""
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +10,8 @@ from typing import Any
 
 from captum_classpattern.adapters.names import model_name
 from captum_classpattern.class_names import as_file_name, file_safe, label_of
-from captum_classpattern.surveys import Scores, stands_out
+from captum_classpattern.surveys import Finding, Scores, stands_out
+from captum_classpattern.surveys.results import best_of_each
 from captum_classpattern.surveys.store import RESULTS, Store
 from captum_classpattern.sweeps import Sweep
 from captum_classpattern.sweeps.folder import SweepFolder
@@ -171,7 +172,7 @@ def _read_model(
     opened: bool = True,
 ) -> Model:
     """A model from the store of its survey, which may be empty."""
-    classes = {target: _read_class(store.rows[target]) for target in store.classes}
+    classes = {target: _read_class(store.findings_of(target)) for target in store.classes}
     size = (0, 0)
     if classes:
         height, width = store.findings_of(next(iter(classes)))[0].pattern.mask.shape[1:]
@@ -190,14 +191,10 @@ def _read_model(
     )
 
 
-def _read_class(rows: Iterable[Mapping[str, Any]]) -> ClassEntry:
-    """A class from the rows of its canvases."""
-    scores, searched = {}, {}
-    for row in rows:
-        areas = {float(area): values for area, values in row["areas"].items()}
-        scores[row["canvas"]] = {area: Scores.from_dict(values) for area, values in areas.items()}
-        searched[row["canvas"]] = next(iter(areas.values()))["search_power"]
-        target, name = row["class"], row.get("class_name")
-    best = max(searched, key=lambda canvas: searched[canvas])
-    name = None if name is None else str(name)
-    return ClassEntry(target, name, scores, best, searched[best])
+def _read_class(findings: Sequence[Finding]) -> ClassEntry:
+    """A class from the findings on its canvases."""
+    [best] = best_of_each(findings)
+    name = None if best.class_name is None else str(best.class_name)
+    scores = {finding.canvas: finding.scores for finding in findings}
+    power = best.search_powers[best.area]
+    return ClassEntry(best.target, name, scores, best.canvas, power)
