@@ -173,21 +173,21 @@ def measure(
                 store.add(found)
         patterns |= found
     others, changes = measure_families(model, sample, n_classes, also, seed=seed)
-    labelled = images.labels is not None
+    correct = (predicted == sample.known_labels).float().mean()
     return Profile(
-        {
+        powers={
             size: [float(patterns[size, y].info["search_power"]) for y in range(n_classes)]
             for size in SIZES
         },
-        judged,
-        float((predicted == sample.known_labels).float().mean()) if labelled else None,
-        len(sample),
-        others,
-        key["model"],
-        {"seed": seed, "precision": patterns[SIZES[0], 0].info["precision"]},
-        patterns,
-        changes,
-        key,
+        judged=judged,
+        accuracy=None if images.labels is None else float(correct),
+        images=len(sample),
+        others=others,
+        model=key["model"],
+        computed={"seed": seed, "precision": patterns[SIZES[0], 0].info["precision"]},
+        patterns=patterns,
+        changes=changes,
+        key=key,
     )
 
 
