@@ -29,8 +29,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from captum_classpattern import ClassPattern, LabelledImages, Pattern, PixelClassifier
-from captum_classpattern.scores import transfer_powers
-from captum_classpattern.scores.power import beats, random_pixels
+from captum_classpattern.scores import Scores, transfer_powers
+from captum_classpattern.scores.power import random_pixels
 
 AREA, DRAWS = 0.05, 3  # DRAWS: of random pixels
 SEARCH, HELD_OUT = 2_000, 400  # test images
@@ -134,7 +134,6 @@ def search(
         power = powers[number]
         first = len(patterns) + DRAWS * number
         random = fmean(drawn.value for drawn in powers[first : first + DRAWS])
-        controls = [(power.without, power.n), (random, power.n)]
         yield {
             "canvas": canvas.kind,
             "class": canvas.target,
@@ -144,7 +143,7 @@ def search(
             "images": power.n,
             "no_pattern": round(power.without, DIGITS),
             "random_pixels": round(random, DIGITS),
-            "beats_controls": beats(power, controls),
+            "beats_controls": Scores(power, random).beats_controls,
         }
 
 

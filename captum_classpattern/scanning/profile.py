@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -162,7 +162,9 @@ def measure(
         store.check()
     explainer = ClassPattern(model, sample)
     patterns: dict[tuple[int, int], Pattern] = {}
-    for group in _groups(n_classes, images.shape):
+    together = TOGETHER if grid_of(images.shape) is None else 1
+    for first in range(0, n_classes, together):
+        group = range(first, min(first + together, n_classes))
         wanted = [(size, target) for target in group for size in SIZES]
         found = None if store is None else store.find(wanted)
         if found is None:
@@ -173,21 +175,21 @@ def measure(
                 store.add(found)
         patterns |= found
     others, changes = measure_families(model, sample, n_classes, also, seed=seed)
-    labelled = images.labels is not None
+    correct = (predicted == sample.known_labels).float().mean()
     return Profile(
-        {
+        powers={
             size: [float(patterns[size, y].info["search_power"]) for y in range(n_classes)]
             for size in SIZES
         },
-        judged,
-        float((predicted == sample.known_labels).float().mean()) if labelled else None,
-        len(sample),
-        others,
-        key["model"],
-        {"seed": seed, "precision": patterns[SIZES[0], 0].info["precision"]},
-        patterns,
-        changes,
-        key,
+        judged=judged,
+        accuracy=None if images.labels is None else float(correct),
+        images=len(sample),
+        others=others,
+        model=key["model"],
+        computed={"seed": seed, "precision": patterns[SIZES[0], 0].info["precision"]},
+        patterns=patterns,
+        changes=changes,
+        key=key,
     )
 
 
@@ -299,12 +301,6 @@ def _balanced(images: LabelledImages) -> LabelledImages:
     if len({len(each) for each in places}) == 1:
         return images
     return images.subset(torch.cat([each[evenly_spaced(len(each), PER_CLASS)] for each in places]))
-
-
-def _groups(n_classes: int, shape: Sequence[int]) -> Iterator[list[int]]:
-    together = TOGETHER if grid_of(shape) is None else 1
-    for first in range(0, n_classes, together):
-        yield list(range(first, min(first + together, n_classes)))
 
 
 def _search_group(

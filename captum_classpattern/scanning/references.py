@@ -181,7 +181,10 @@ class ReferenceSet:
             for name, profile in found.profiles.items():
                 _check_profile(profile, found, name)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"`references`: {source} is damaged ({error!r})") from error
+            raise ValueError(
+                f"`references`: {source} is damaged ({error!r}): make it again from clean models "
+                "with 'classpattern reference'"
+            ) from error
         return found
 
     def save(self, path: str | Path) -> None:

@@ -226,7 +226,7 @@ def test_references_that_are_no_references(tmp_path):
     with pytest.raises(ValueError, match="is not a file of references"):
         ReferenceSet.load(tmp_path / "other.json")
     (tmp_path / "part.json").write_text('{"format": "captum_classpattern references"}')
-    with pytest.raises(ValueError, match=r"is damaged \(KeyError\('shape'\)\)"):
+    with pytest.raises(ValueError, match=r"is damaged \(KeyError\('shape'\)\): make it again"):
         ReferenceSet.load(tmp_path / "part.json")
 
 
