@@ -59,7 +59,7 @@ def test_survey(model):
             classes=classes, areas=(0.1,), n_steps=2,
         )  # fmt: skip
 
-    assert [f.target for f in findings(["eel", "cat", 2])] == [2, 2, 0, 0]
+    assert [f.target for f in findings(["eel", "cat", 2])] == [2, 2, 2, 0, 0, 0]
 
 
 def test_compare_and_its_controls(model):
