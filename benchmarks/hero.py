@@ -121,7 +121,7 @@ def draw(rows: Sequence[Row], out: Path) -> Figure:
         cells["canvas"].append(Cell(pattern.canvas))
     names = [CLASS_NAMES[target] for target in classes]
     faint = any(not row["beats_controls"] for row in rows)
-    return draw_grid(cells, names, note=NOT_ABOVE if faint else "", use_pyplot=False)[0]
+    return draw_grid(cells.items(), names, note=NOT_ABOVE if faint else "", use_pyplot=False)[0]
 
 
 def pattern_file(out: Path, name: str, target: int) -> Path:

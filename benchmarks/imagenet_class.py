@@ -103,7 +103,7 @@ def draw(
             Cell(on_neutral(binary), score, about["beats_controls"]),
             *(photo_cell(found, images[row["photo"]], row["after"]) for row in stamped),
         ]
-    return draw_grid(cells, [first.label, *images], width=WIDTH, use_pyplot=False)[0]
+    return draw_grid(cells.items(), [first.label, *images], width=WIDTH, use_pyplot=False)[0]
 
 
 def photo_cell(found: Finding, photo: Tensor, after: tuple[str, float]) -> Cell:

@@ -6,7 +6,8 @@ from matplotlib.figure import Figure
 from paper_tables import Seeds
 
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.surveys import Survey, plot_grid
+from captum_classpattern.surveys import Survey
+from captum_classpattern.visualization import plot_grid
 from captum_classpattern.visualization.drawing import draw_box, on_neutral
 from captum_classpattern.visualization.formats import percent
 from captum_classpattern.visualization.grid import Cell, draw_grid
@@ -24,7 +25,7 @@ def trigger_patterns(
     """The true trigger, and the patterns of its class on several kinds of canvas; a box shows the
     trigger's place."""
     cells = [Cell(on_neutral(trigger)), *(cell(findings, trigger, c, area) for c in canvases)]
-    figure, axes = draw_grid({"": cells}, ["true trigger", *canvases], use_pyplot=False)
+    figure, axes = draw_grid([("", cells)], ["true trigger", *canvases], use_pyplot=False)
     for axis in axes.flat:
         draw_box(axis, trigger.mask)
     return figure

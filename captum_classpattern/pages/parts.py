@@ -3,7 +3,6 @@
 Pictures are PNG data inside the page. All texts are escaped. The same result gives the same bytes.
 """
 
-from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from io import BytesIO
 from os import PathLike
@@ -16,7 +15,13 @@ from PIL import Image
 from torch import Tensor
 
 from captum_classpattern._files import write_atomically
-from captum_classpattern.pages.templating import encode, new_environment, policy, read_style
+from captum_classpattern.pages.templating import (
+    data_uri,
+    encode,
+    new_environment,
+    policy,
+    read_style,
+)
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.visualization.drawing import on_neutral
 from captum_classpattern.visualization.style import EDGE
@@ -112,9 +117,8 @@ def figure_png(figure: Any, dpi: int) -> tuple[bytes, tuple[int, int]]:
 
 
 def _figure(data: bytes, width: int, height: int, alt: str, caption: str) -> Markup:
-    source = f"data:image/png;base64,{b64encode(data).decode()}"
     image = Markup('<img src="{}" width="{}" height="{}" alt="{}" style="{}">').format(
-        source, width, height, alt, OUTLINE
+        data_uri(data), width, height, alt, OUTLINE
     )
     text = Markup("\n<figcaption>{}</figcaption>").format(caption) if caption else ""
     style = FIGURE.format(max(width, SIDE))

@@ -34,6 +34,7 @@ def new_environment() -> Environment:
         "percent": percent,
         "percent_area": percent_area,
         "percent_range": lambda interval: f"{percent_range(*interval)}{SPACE}%",
+        "data_uri": data_uri,
         "axis": lambda share: f"{100 * share:.4g}",
     }
     return environment
@@ -61,6 +62,11 @@ def policy(images: str, *, script: str = "'none'", style: str = "'none'") -> str
         f"default-src 'none'; img-src {images}; script-src {script}; style-src {style}; "
         "base-uri 'none'; form-action 'none'"
     )
+
+
+def data_uri(png: bytes) -> str:
+    """A PNG image as an address that holds it."""
+    return f"data:image/png;base64,{b64encode(png).decode()}"
 
 
 def encode(page: str) -> bytes:

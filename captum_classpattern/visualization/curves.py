@@ -1,35 +1,26 @@
 """Predictive power over the area of the patterns, a line for each method."""
 
-import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
-from textwrap import fill
-from typing import Any, TypeAlias
+from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.text import Text
-from matplotlib.ticker import NullLocator, PercentFormatter
+from matplotlib.ticker import NullLocator
 
-from captum_classpattern.visualization.drawing import fit_figure, new_figure, wrap
-from captum_classpattern.visualization.rc import rc_context
-from captum_classpattern.visualization.style import (
-    CONTROL,
-    CURVE_STYLE,
-    HIGHLIGHTS,
-    OTHERS,
-    QUIET,
+from captum_classpattern.visualization.lines import (
+    Line,
+    Panel,
+    Point,
+    draw_panels,
+    ends_are_apart,
+    line_styles,
+    scale_power,
 )
 
-Point: TypeAlias = tuple[float, float, float, float]  # area, value, and its interval's ends
-Style: TypeAlias = dict[str, Any]
-
-MARKERS = "osD^vPX<>"
-CONTROL_DASHES = ((5, 2), (1.5, 1.5), (6, 2, 1.5, 2), (9, 3))
 PANEL_WIDTHS, PANEL_HEIGHT = {1: 6.0, 2: 4.4, 3: 3.5}, 3.1  # inches, by the number of columns
-MOST_LABELS, LONGEST_LABEL, LABEL_DISTANCE = 6, 24, 0.065  # at the lines' ends
 ROUNDING = 1e-6  # of an interval's ends
 TICKS = [digit * 10.0**power for power in range(-6, 1) for digit in (1, 2, 5)]
 
@@ -58,8 +49,7 @@ def plot_curves(
         highlight (Collection[str]): Methods in thick, strong colours. Default: ().
         controls (Collection[str]): Methods in dashed grey. Default: ().
         areas_marked (Collection[float]): Areas that get a dotted vertical line. Default: ().
-        use_pyplot (bool): Makes the figure with pyplot, which shows it in notebooks and with
-            ``plt.show()``, as Captum's visualizer does. Default: True.
+        use_pyplot (bool): As in :func:`plot_patterns`. Default: True.
 
     Returns:
         *tuple[Figure, ndarray]*: The figure, and its panels' axes, in order.
@@ -81,38 +71,35 @@ def plot_curves(
     """
     titles = list(curves) if titles is None else titles
     _check_curves(curves, titles, areas_marked)
-    styles = line_styles(curves, highlight, controls)
+    names = list(dict.fromkeys(name for methods in curves.values() for name in methods))
+    styles = line_styles(names, highlight, controls)
     columns = {1: 1, 2: 2, 4: 2}.get(len(curves), 3)
-    rows = math.ceil(len(curves) / columns)
-    width = PANEL_WIDTHS[columns]
     labelled = columns < 3 and all(ends_are_apart(methods) for methods in curves.values())
-    with rc_context(CURVE_STYLE):
-        figure = new_figure(columns * (width + 0.5), rows * 4.0 + 1, use_pyplot)
-        axes = add_panels(figure, len(curves), columns)
-        for axis, title, methods in zip(axes, titles, curves.values()):
-            wrap(axis.set_title(title), width)
-            axis.set_xlabel("area of the pattern (% of the pixels)")
-            for area in areas_marked:
-                axis.axvline(area, color=QUIET, linewidth=0.9, linestyle=":", zorder=1)
-            for name, points in methods.items():
-                _draw_curve(axis, name, points, styles[name], labelled)
-            _scale_axes(axis, [point[0] for points in methods.values() for point in points])
-        if not labelled:
-            add_legend(figure, axes, list(styles), columns * width)
-        fit_figure(figure, axes[0], width, PANEL_HEIGHT, columns, rows)
-    return figure, axes
+    panels = [
+        Panel(
+            [_line(name, points, styles[name]) for name, points in methods.items()],
+            partial(_scale_axes, areas=[p[0] for points in methods.values() for p in points]),
+            title=title,
+            x_label="area of the pattern (% of the pixels)",
+            dotted=areas_marked,
+            named=labelled,
+        )
+        for title, methods in zip(titles, curves.values())
+    ]
+    return draw_panels(
+        panels,
+        size=(PANEL_WIDTHS[columns], PANEL_HEIGHT),
+        columns=columns,
+        key=() if labelled else list(styles),
+        use_pyplot=use_pyplot,
+    )
 
 
-def add_panels(
-    figure: Figure, count: int, columns: int, y_label: str = "predictive power"
-) -> npt.NDArray[Any]:
-    """The axes of so many panels, row by row, with one scale."""
-    grid = figure.subplots(math.ceil(count / columns), columns, squeeze=False, sharey=True)
-    for axis in grid.flat[count:]:
-        axis.remove()
-    for axis in grid[:, 0]:
-        axis.set_ylabel(y_label)
-    return np.array(grid.flat[:count], dtype=object)
+def _line(name: str, points: Sequence[Point], style: dict[str, Any]) -> Line:
+    width = style["linewidth"]
+    return Line(
+        name, sorted(points), {**style, "markersize": 3 + width}, 0.22 if width > 2 else 0.08
+    )
 
 
 def _check_curves(curves: Any, titles: Sequence[str], areas: Collection[float]) -> None:
@@ -146,82 +133,6 @@ def _check_points(points: Sequence[Point], where: str) -> None:
             )
 
 
-def line_styles(
-    curves: Mapping[str, Mapping[str, Any]],
-    highlight: Collection[str],
-    controls: Collection[str],
-) -> dict[str, Style]:
-    """How each method is drawn, in the order of the legend: highlights, others, controls."""
-    names = list(dict.fromkeys(name for methods in curves.values() for name in methods))
-    for kind, chosen in (("highlight", highlight), ("controls", controls)):
-        unknown = [chosen] if isinstance(chosen, str) else [n for n in chosen if n not in names]
-        if unknown:
-            raise ValueError(f"{kind} must be a list of methods from {names}, got {unknown[0]!r}")
-    strong = [name for name in names if name in highlight]
-    grey = [name for name in names if name in controls and name not in highlight]
-    others = [name for name in names if name not in strong and name not in grey]
-    styles: dict[str, Style] = {}
-    for i, name in enumerate(strong):
-        color, marker = HIGHLIGHTS[i % len(HIGHLIGHTS)], MARKERS[i // len(HIGHLIGHTS) % 9]
-        styles[name] = {"color": color, "marker": marker, "linewidth": 3.0, "zorder": 5}
-    for i, name in enumerate(others):
-        marker = MARKERS[(i + i // len(OTHERS)) % len(MARKERS)]  # 108 different pairs
-        styles[name] = {"color": OTHERS[i % len(OTHERS)], "marker": marker, "linewidth": 1.3}
-    for i, name in enumerate(grey):
-        dashes = (0, CONTROL_DASHES[i % len(CONTROL_DASHES)])
-        styles[name] = {"color": CONTROL, "linestyle": dashes, "linewidth": 1.6, "zorder": 1.5}
-    return styles
-
-
-def ends_are_apart(lines: Mapping[str, Sequence[tuple[float, ...]]]) -> bool:
-    """Whether there is room for the lines' names at their ends; the points begin with x and y."""
-    ends = [max(points) for points in lines.values()]
-    heights = sorted(end[1] for end in ends)
-    return (
-        len(lines) <= MOST_LABELS
-        and max(map(len, lines)) <= LONGEST_LABEL
-        and len({end[0] for end in ends}) == 1
-        and all(high - low >= LABEL_DISTANCE for low, high in pairwise(heights))
-    )
-
-
-def _draw_curve(
-    axis: Axes, name: str, points: Sequence[Point], style: Style, labelled: bool
-) -> None:
-    areas, values, lows, highs = np.array(sorted(points), dtype=float).T
-    strong = style["linewidth"] > 2
-    axis.plot(areas, values, label=name, markersize=3 + style["linewidth"], **style)
-    alpha = 0.22 if strong else 0.08
-    axis.fill_between(areas, lows, highs, color=style["color"], alpha=alpha, linewidth=0)
-    if labelled:
-        text = name_end(axis, name, (areas[-1], values[-1]), style["color"])
-        text.set_fontweight("bold" if strong else "normal")
-
-
-def name_end(axis: Axes, name: str, end: tuple[float, float], color: str) -> Text:
-    """Writes a line's name to the right of its last point, in its colour."""
-    text = axis.annotate(name, end, (8, 0), textcoords="offset points", va="center")
-    text.set_color(color)
-    return text
-
-
-def add_legend(figure: Figure, axes: Iterable[Axes], names: list[str], width: float) -> None:
-    """One legend for all panels, below them, in as many columns as fit in this many inches."""
-    lines = {line.get_label(): line for axis in axes for line in axis.get_lines()}
-    for rows in range(1, len(names) + 1):
-        legend = figure.legend(
-            [lines[name] for name in names],
-            [fill(name, 50) for name in names],
-            loc="outside lower center",
-            ncols=math.ceil(len(names) / rows),
-            frameon=False,
-            handlelength=3.2,
-        )
-        if legend.get_window_extent().width <= width * figure.dpi or rows == len(names):
-            return
-        legend.remove()
-
-
 def _scale_axes(axis: Axes, areas: Sequence[float]) -> None:
     """Areas on a log axis with plain numbers, power from 0 to 100 %."""
     low, high = min(areas), max(areas)
@@ -233,10 +144,3 @@ def _scale_axes(axis: Axes, areas: Sequence[float]) -> None:
     pad = max(1.12, (high / low) ** 0.04)
     axis.set_xlim(low / pad, high * pad)
     scale_power(axis)
-
-
-def scale_power(axis: Axes) -> None:
-    """Power from 0 to 100 % on the y axis."""
-    axis.set_ylim(-0.02, 1.02)
-    axis.set_yticks(np.linspace(0, 1, 6))
-    axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))

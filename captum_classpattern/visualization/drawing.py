@@ -1,10 +1,11 @@
 """Shared by all figures: their size, images and patterns, wrapped texts, colour scales."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from textwrap import TextWrapper
 from typing import Any, TypeAlias
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from matplotlib.axes import Axes
@@ -49,6 +50,14 @@ def fit_figure(
         figure.set_size_inches(float(page[0] + columns * wider), float(page[1] + rows * higher))
         if max(abs(wider), abs(higher)) < 0.02:
             return
+
+
+def array_of(axes: Iterable[Axes]) -> npt.NDArray[Any]:
+    """Axes as an array, as pyplot gives them."""
+    listed = list(axes)
+    array = np.empty(len(listed), dtype=object)
+    array[:] = listed
+    return array
 
 
 def draw_image(axis: Axes, image: Tensor) -> None:

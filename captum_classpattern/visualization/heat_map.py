@@ -9,7 +9,7 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from captum_classpattern.visualization.drawing import new_figure
+from captum_classpattern.visualization.drawing import array_of, new_figure
 from captum_classpattern.visualization.rc import rc_context
 from captum_classpattern.visualization.style import CELLS, CURVE_STYLE, SMALL
 
@@ -77,6 +77,4 @@ def plot_heat_map(
                     axis.text(column, row, text, ha="center", va="center", color=color, size=SMALL)
         bar = figure.colorbar(image, ax=axis, format=PercentFormatter(1))
         bar.set_label("predictive power")
-    axes = np.empty(1, dtype=object)
-    axes[0] = axis
-    return figure, axes
+    return figure, array_of([axis])

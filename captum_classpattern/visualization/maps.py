@@ -1,32 +1,22 @@
 """Attribution maps and patterns of many methods next to each other, on one stated scale."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from captum_classpattern._validation import ArgumentTypeError, check_pixels
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.visualization.drawing import (
-    add_scale,
-    check_channels,
-    draw_image,
-    fit_figure,
-    name_row,
-    new_figure,
-    on_neutral,
-    wrap,
-)
-from captum_classpattern.visualization.rc import rc_context
+from captum_classpattern.visualization.drawing import add_scale, check_channels, on_neutral
+from captum_classpattern.visualization.grid import Cell, draw_grid
 from captum_classpattern.visualization.scales import Scales, Values, largest, number, parse_map
-from captum_classpattern.visualization.style import IMAGE_STYLE, QUIET
+from captum_classpattern.visualization.style import QUIET
 
 PAGE = (10.6, 11.0)  # inches, without the names of the rows
-EMPTY_CELL = "#f0f2f5"
 
 
 def plot_maps(
@@ -68,8 +58,7 @@ def plot_maps(
             maximum if that is 0). Default: "method".
         show (str): ``"maps"``, ``"patterns"``, or ``"both"``, one below the other.
             Default: "both".
-        use_pyplot (bool): Makes the figure with pyplot, which shows it in notebooks and with
-            ``plt.show()``, as Captum's visualizer does. Default: True.
+        use_pyplot (bool): As in :func:`plot_patterns`. Default: True.
 
     Returns:
         *tuple[Figure, ndarray]*: The figure, and its axes: first the canvas's, then one per
@@ -95,33 +84,36 @@ def plot_maps(
     """
     _check_choices(scale, show)
     values = _check_table(canvases, maps, patterns, captions, row_names, column_names)
-    scales = Scales(values, scale)
-    lines = 2 if show == "both" else 1
+    scales, both = Scales(values, scale), show == "both"
     aspect = max(canvas.shape[1] / canvas.shape[2] for canvas in canvases)
-    width = _cell_width(len(canvases), len(column_names), lines * aspect)
-    with rc_context({**IMAGE_STYLE, "font.size": 10 if width > 0.85 else 8}):
-        figure, axes = _new_axes(len(canvases), len(column_names), lines, use_pyplot, title)
-        for axis, name in zip(axes[0], ("canvas", *column_names)):
-            wrap(axis.set_title(name, pad=4), width)
-        for row, canvas in enumerate(canvases):
-            first, last = axes[row * lines], axes[(row + 1) * lines - 1]
-            draw_image(first[0], canvas)
-            label = name_row(first[0], row_names[row])
-            if scale == "row" and show != "patterns":
-                label.set_text(f"{label.get_text()}\n(s = {number(largest(values[row]))})")
-            for column, pattern in enumerate(patterns[row], start=1):
-                wrap(last[column].set_xlabel(captions[row][column - 1]), width)
-                if show == "both" and column == 1:
-                    _name_line(first[1], "map")
-                    _name_line(last[1], "pixels")
-                if show != "patterns":
-                    _draw_map(first[column], pattern, scales, row, column - 1)
-                if show != "maps":
-                    _draw_pattern(last[column], pattern, values[row][column - 1])
+    width = _cell_width(len(canvases), len(column_names), (1 + both) * aspect)
+    rows: list[tuple[str, list[Cell]]] = []
+    for row, canvas in enumerate(canvases):
+        first, name = Cell(canvas), row_names[row]
+        if scale == "row" and show != "patterns":
+            name = f"{name}\n(s = {number(largest(values[row]))})"
         if show != "patterns":
-            _state_scales(axes[-1, 1:], scales, width)
-        fit_figure(figure, axes[0, 1], width, width * aspect, axes.shape[1], axes.shape[0])
-    return figure, axes
+            below = [""] * len(column_names) if both else captions[row]
+            cells = [
+                _map_cell(scales, row, column, pattern is None, below[column], both)
+                for column, pattern in enumerate(patterns[row])
+            ]
+            rows.append((name, [first, *cells]))
+        if show != "maps":
+            cells = [
+                _pattern_cell(pattern, values[row][column], captions[row][column], column, both)
+                for column, pattern in enumerate(patterns[row])
+            ]
+            rows.append(("" if both else name, [first, *cells]))
+    return draw_grid(
+        rows,
+        ["canvas", *column_names],
+        title=title,
+        width=width,
+        font_size=10 if width > 0.85 else 8,
+        finish=None if show == "patterns" else partial(_state_scales, scales=scales, width=width),
+        use_pyplot=use_pyplot,
+    )
 
 
 def _check_choices(scale: Any, show: Any) -> None:
@@ -184,53 +176,33 @@ def _cell_width(rows: int, columns: int, row_aspect: float) -> float:
     return float(np.clip(min(wide, max(high, 0.9)), 0.62, 1.3))
 
 
-def _new_axes(
-    rows: int, columns: int, lines: int, use_pyplot: bool, title: str | None
-) -> tuple[Figure, npt.NDArray[Any]]:
-    """An axis for each cell, (rows * lines, 1 + columns); a canvas's is as high as its lines."""
-    names: Any = [
-        [f"canvas {line // lines}", *(f"line {line}, method {i}" for i in range(columns))]
-        for line in range(rows * lines)
-    ]
-    figure = new_figure(1.4 * columns + 3, 1.7 * len(names) + 2, use_pyplot, title)
-    named = figure.subplot_mosaic(names)
-    return figure, np.array([[named[name] for name in line] for line in names], dtype=object)
-
-
-def _draw_map(axis: Axes, pattern: Pattern | None, scales: Scales, row: int, column: int) -> None:
-    values = scales.values[row][column]
+def _map_cell(
+    scales: Scales, row: int, column: int, failed: bool, caption: str, noted: bool
+) -> Cell:
+    values, note = scales.values[row][column], "map" if noted and column == 0 else ""
     if values is None:
-        _write(axis, "failed" if pattern is None else "no map", EMPTY_CELL)
-        return
-    low, high = scales.ends(row, column)
-    axis.imshow(values, cmap=scales.colors(column), vmin=low, vmax=high)
+        return Cell(caption=caption, text="failed" if failed else "no map", note=note)
+    scale, text = (scales.colors(column), *scales.ends(row, column)), ""
     if not values.any():
-        _write(axis, "all zero")
+        text = "all zero"
+    return Cell(caption=caption, values=values, scale=scale, text=text, note=note)
 
 
-def _draw_pattern(axis: Axes, pattern: Pattern | None, values: Values | None) -> None:
+def _pattern_cell(
+    pattern: Pattern | None, values: Values | None, caption: str, column: int, noted: bool
+) -> Cell:
+    note = "pixels" if noted and column == 0 else ""
     if pattern is None:
-        _write(axis, "failed" if values is None else "no pattern", EMPTY_CELL)
-    else:
-        draw_image(axis, on_neutral(pattern))
-
-
-def _write(axis: Axes, text: str, background: str = "white") -> None:
-    axis.set_facecolor(background)
-    place: dict[str, Any] = {"transform": axis.transAxes, "ha": "center", "va": "center"}
-    axis.text(0.5, 0.5, text, color=QUIET, fontstyle="italic", **place)
+        return Cell(None, caption, text="failed" if values is None else "no pattern", note=note)
+    return Cell(on_neutral(pattern), caption, note=note)
 
 
 def _state_scales(axes: npt.NDArray[Any], scales: Scales, width: float) -> None:
     """A colour scale below each column that has values other than 0."""
     strips = [
         add_scale(axis, scales.colors(column), label, width)
-        for column, axis in enumerate(axes)
+        for column, axis in enumerate(axes[-1, 1:])
         if (label := scales.label(column)) is not None
     ]
     for first in strips[:1]:
-        _name_line(first, "scale")
-
-
-def _name_line(axis: Axes, name: str) -> None:
-    axis.set_ylabel(name, rotation=0, ha="right", va="center", color=QUIET)
+        first.set_ylabel("scale", rotation=0, ha="right", va="center", color=QUIET)

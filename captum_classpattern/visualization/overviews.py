@@ -75,7 +75,7 @@ def plot_grid(
     }
     faint = any(cell.strong is False for row in rows.values() for cell in row if cell is not None)
     return draw_grid(
-        rows,
+        rows.items(),
         list(labels.values()),
         title=_with_note(title, left_out),
         note=NOT_ABOVE if faint else "",
@@ -170,7 +170,7 @@ def _by_class(found: Found, area: float | None, canvas: str | None) -> dict[int,
     for pattern in patterns:
         if pattern.target in row:
             raise ValueError(
-                f"a model has several patterns of {_label(pattern)}: give one for each class, or "
+                f"a model has several patterns of {pattern.label}: give one for each class, or "
                 "each in a row of its own, by a name"
             )
         row[pattern.target] = pattern
@@ -202,7 +202,7 @@ def _names(models: Models) -> dict[int, str]:
     known: dict[int, tuple[str, str]] = {}  # by class: a model, and its name of the class
     for model, row in models.items():
         for target, one in row.items():
-            if (name := _name(one)) in (None, label_of(target)):
+            if (name := one.label) == label_of(target):
                 continue
             first, other = known.setdefault(target, (model, name))
             if not _alike(name, other):
@@ -228,15 +228,6 @@ def _number(given: int | str, names: Mapping[int, str]) -> int:
     if not isinstance(given, str):
         return given
     return list(names)[ClassNames([*names.values()]).find(given)]
-
-
-def _name(one: Finding | Pattern) -> str | None:
-    """The name of a class, if it is known."""
-    return one.class_name if isinstance(one, Finding) else one.info.get("class_name")
-
-
-def _label(one: Finding | Pattern) -> str:
-    return _name(one) or label_of(one.target)
 
 
 def _mean(models: Models, target: int, area: float | None) -> float:

@@ -1,6 +1,7 @@
 """Patterns, one per row: what they look like, where they were stamped, and what they achieve."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy.typing as npt
@@ -16,23 +17,20 @@ from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.examples import EXAMPLES, StampedImages, stamp_examples
 from captum_classpattern.scores.power import PredictivePower, check_unseen, predictive_power
 from captum_classpattern.visualization.drawing import (
+    Drawing,
     add_scale,
     check_channels,
-    draw_box,
-    draw_image,
-    fit_figure,
-    name_row,
-    new_figure,
     on_neutral,
-    wrap,
 )
 from captum_classpattern.visualization.formats import percent, percent_area
-from captum_classpattern.visualization.rc import rc_context
-from captum_classpattern.visualization.style import HIT, IMAGE_STYLE, QUIET, SMALL, TRACK
+from captum_classpattern.visualization.grid import Cell, draw_grid
+from captum_classpattern.visualization.style import HIT, QUIET, SMALL, TRACK
 
 CELL_WIDTH = 1.3  # inches
 POWER_WIDTH = 1.4  # of the column of powers, relative to the others
 MASK_COLORS = "magma"
+STAMPED = "held-out images with the pattern,\nand the model's predictions"
+POWER = "predictive power\n(line: 95 % interval,\ndotted: control)"
 
 
 def plot_patterns(
@@ -147,41 +145,52 @@ def draw_patterns(
     masks: bool = False,
     title: str | None = None,
     use_pyplot: bool = True,
-) -> tuple[Figure, npt.NDArray[Any]]:
+) -> Drawing:
     """Draws a row for each pattern, with this many stamped images (None: as many as there are), and
     a column for the powers if any is known; with ``masks`` also one for the masks."""
     for row in rows:
         check_channels(row.pattern.canvas)
     stamped = [row.stamped for row in rows if row.stamped is not None]
     count = max((len(each.images) for each in stamped), default=0) if columns is None else columns
-    first = 2 + masks  # of the stamped images
-    widths = [1.0] * (first + count) + [POWER_WIDTH] * any(row.power is not None for row in rows)
-    with rc_context(IMAGE_STYLE):
-        figure = new_figure(1.5 * sum(widths), 2.0 * len(rows) + 1, use_pyplot, title)
-        axes = figure.subplots(len(rows), len(widths), squeeze=False, width_ratios=widths)
-        for line, row in zip(axes, rows):
-            draw_image(line[0], row.pattern.canvas)
-            name_row(line[0], row.name)
-            if masks:
-                mask = row.pattern.mask[0].detach().float().cpu().numpy()
-                line[1].imshow(mask, cmap=MASK_COLORS, vmin=0, vmax=1)
-            draw_image(line[first - 1], on_neutral(row.binary))
-            if row.stamped is not None:
-                _draw_stamped(line[first : first + count], row.stamped, row.binary.target)
-            if row.boxed is not None:
-                for axis in line[first - 1 : first + count]:
-                    draw_box(axis, row.boxed)
-            if row.power is not None:
-                _draw_power(line[-1], row.power, row.controls)
-            elif len(widths) > first + count:
-                line[-1].set_axis_off()
-        _label_columns(axes[0], area, first, count)
-        if masks:
-            add_scale(axes[-1, 1], MASK_COLORS, "0 to 1", CELL_WIDTH)
-        aspect = max(row.pattern.canvas.shape[1] / row.pattern.canvas.shape[2] for row in rows)
-        size = (CELL_WIDTH, CELL_WIDTH * aspect)
-        fit_figure(figure, axes[0, 0], *size, sum(widths), len(rows))
-    return figure, axes
+    powers = any(row.power is not None for row in rows)
+    titles = ["canvas", *["mask"] * masks, f"pattern\n({percent_area(area)} of pixels)"]
+    titles += [STAMPED if i == (count - 1) // 2 else "" for i in range(count)]
+    return draw_grid(
+        [(row.name, [*_cells(row, masks, count), *[_power(row)] * powers]) for row in rows],
+        [*titles, *[POWER] * powers],
+        title=title,
+        width=CELL_WIDTH,
+        widths=[*[1.0] * len(titles), *[POWER_WIDTH] * powers],
+        wrapped=False,
+        finish=_add_mask_scale if masks else None,
+        use_pyplot=use_pyplot,
+    )
+
+
+def _cells(row: PatternRow, masks: bool, count: int) -> list[Cell | None]:
+    """The canvas, perhaps the mask, the binary pattern, and this many stamped images."""
+    cells = [Cell(row.pattern.canvas)]
+    if masks:
+        mask = row.pattern.mask[0].detach().float().cpu().numpy()
+        cells.append(Cell(values=mask, scale=(MASK_COLORS, 0.0, 1.0)))
+    cells.append(Cell(on_neutral(row.binary), boxed=row.boxed))
+    stamped = row.stamped
+    if stamped is not None:
+        for image, label, caption in zip(stamped.images, stamped.predicted, stamped.captions):
+            hit = label == row.binary.target
+            cells.append(Cell(image, caption, hit, HIT, boxed=row.boxed))
+    return [*cells, *[None] * (2 + masks + count - len(cells))]
+
+
+def _add_mask_scale(axes: npt.NDArray[Any]) -> None:
+    add_scale(axes[-1, 1], MASK_COLORS, "0 to 1", CELL_WIDTH)
+
+
+def _power(row: PatternRow) -> Callable[[Axes], None] | None:
+    """What draws a power as a bar, if it is known."""
+    if row.power is None:
+        return None
+    return partial(_draw_power, power=row.power, controls=row.controls)
 
 
 def _check_drawable(patterns: Any, powers: Any, controls: Any) -> None:
@@ -211,18 +220,6 @@ def _check_trigger(trigger: Any, patterns: Sequence[Pattern]) -> None:
         )
 
 
-def _draw_stamped(axes: Sequence[Axes], stamped: StampedImages, target: int) -> None:
-    for axis, image, label, caption in zip(
-        axes, stamped.images, stamped.predicted, stamped.captions
-    ):
-        draw_image(axis, image)
-        hit = label == target
-        text = axis.set_xlabel(
-            caption, color=HIT if hit else QUIET, fontweight="bold" if hit else "normal"
-        )
-        wrap(text, CELL_WIDTH)
-
-
 def _draw_power(axis: Axes, power: PredictivePower, controls: Mapping[str, float] | None) -> None:
     """A bar with the power's interval, and the strongest control as a line across it."""
     shares = controls or {"no pattern": power.without}
@@ -235,17 +232,3 @@ def _draw_power(axis: Axes, power: PredictivePower, controls: Mapping[str, float
     note = axis.text(0, -0.42, f"{control} {percent(shares[control])}", va="top", color=QUIET)
     note.set_fontsize(SMALL)
     axis.set(xlim=(-0.02, 1.02), ylim=(-1.2, 1.2), frame_on=False)
-
-
-def _label_columns(axes: npt.NDArray[Any], area: float, first: int, stamped: int) -> None:
-    titles = {0: "canvas", first - 1: f"pattern\n({percent_area(area)} of pixels)"}
-    if first > 2:
-        titles[1] = "mask"
-    if stamped:
-        titles[first + (stamped - 1) // 2] = (
-            "held-out images with the pattern,\nand the model's predictions"
-        )
-    if len(axes) > first + stamped:
-        titles[len(axes) - 1] = "predictive power\n(line: 95 % interval,\ndotted: control)"
-    for column, title in titles.items():
-        axes[column].set_title(title)

@@ -5,15 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import PercentFormatter
 
 from captum_classpattern.scores.power import PredictivePower
-from captum_classpattern.visualization.drawing import fit_figure, new_figure
-from captum_classpattern.visualization.formats import SPACE, percent
+from captum_classpattern.visualization.drawing import Drawing, array_of, fit_figure, new_figure
+from captum_classpattern.visualization.formats import percent
+from captum_classpattern.visualization.lines import PERCENT
 from captum_classpattern.visualization.rc import rc_context
 from captum_classpattern.visualization.style import (
     CONTROL,
@@ -44,7 +43,7 @@ def draw_powers(
     *,
     title: str | None = None,
     use_pyplot: bool = True,
-) -> tuple[Figure, npt.NDArray[Any]]:
+) -> Drawing:
     """Draws the dots of each class, from top to bottom, one line for each model. If there are
     several models, each is named next to its first dot."""
     models = list(dict.fromkeys(model for dots in rows.values() for model in dots))
@@ -63,9 +62,7 @@ def draw_powers(
         _scale(axis, list(rows), len(models))
         _add_key(figure, [dot for dots in rows.values() for dot in dots.values()])
         fit_figure(figure, axis, WIDTH, height, 1, 1)
-    axes = np.empty(1, dtype=object)
-    axes[0] = axis
-    return figure, axes
+    return figure, array_of([axis])
 
 
 def _draw_dot(axis: Axes, y: float, dot: Dot, color: str, name: str, alone: bool) -> None:
@@ -103,7 +100,7 @@ def _scale(axis: Axes, names: Sequence[str], models: int) -> None:
     axis.set_ylim(len(names) * step - (LINE + GAP) / 2, -(LINE + GAP) / 2)
     axis.set_xlim(0, 1)
     axis.set_xticks(np.linspace(0, 1, 6))
-    axis.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=f"{SPACE}%"))
+    axis.xaxis.set_major_formatter(PERCENT)
     axis.set_xlabel("predictive power")
     axis.spines["left"].set_visible(False)
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -12,19 +13,17 @@ from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from captum_classpattern._validation import ArgumentTypeError, join_names
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.visualization.curves import (
-    PANEL_HEIGHT,
-    PANEL_WIDTHS,
+from captum_classpattern.visualization.curves import PANEL_HEIGHT, PANEL_WIDTHS
+from captum_classpattern.visualization.lines import (
+    Line,
+    Panel,
     Style,
-    add_legend,
+    draw_panels,
     ends_are_apart,
     line_styles,
-    name_end,
     scale_power,
 )
-from captum_classpattern.visualization.drawing import fit_figure, new_figure
-from captum_classpattern.visualization.rc import rc_context
-from captum_classpattern.visualization.style import CURVE_STYLE, HIGHLIGHTS
+from captum_classpattern.visualization.style import HIGHLIGHTS
 
 Points: TypeAlias = npt.NDArray[np.float64]  # (n, 2)
 
@@ -67,8 +66,7 @@ def plot_search(
         labels (Sequence[str], optional): A label for each pattern. Default: None (the keys of a
             mapping; else the classes, such as "Dress" or "class 3", numbered from 1 if there are
             several of one class).
-        use_pyplot (bool): Makes the figure with pyplot, which shows it in notebooks and with
-            ``plt.show()``, as Captum's visualizer does. Default: True.
+        use_pyplot (bool): As in :func:`plot_patterns`. Default: True.
 
     Returns:
         *tuple[Figure, ndarray]*: The figure, and its panels' axes, in order.
@@ -92,31 +90,27 @@ def plot_search(
     names = [search.name for search in searches]
     strong = names if len(names) <= len(HIGHLIGHTS) else []
     styles = {
-        name: {**style, "linewidth": LINE_WIDTH}
-        for name, style in line_styles({"": dict.fromkeys(names)}, strong, ()).items()
+        name: {**style, "linewidth": LINE_WIDTH, "markersize": 6}
+        for name, style in line_styles(names, strong, ()).items()
     }
-    shown = []
+    note = "\n(open marker: stopped early)" if any(s.stopped_early for s in searches) else ""
+    named = all(len(search.powers) for search in searches) and ends_are_apart(
+        {search.name: search.powers for search in searches}
+    )
+    panels = []
     if any(len(search.powers) for search in searches):
-        shown.append(_draw_powers)
+        panels.append(_powers_panel(searches, styles, note, named))
     if any(len(search.losses) for search in searches):
-        shown.append(_draw_losses)
-    width = PANEL_WIDTHS[len(shown)]
-    with rc_context(CURVE_STYLE):
-        figure = new_figure(len(shown) * (width + 0.9), 5 + 0.35 * len(names), use_pyplot)
-        figure.get_layout_engine().set(wspace=GAP)  # type: ignore[union-attr, call-arg]
-        axes = figure.subplots(1, len(shown), squeeze=False)[0]
-        for axis, draw in zip(axes, shown):
-            draw(axis, searches, styles)
-        if any(search.stopped_early for search in searches):
-            axes[0].set_xlabel(f"{axes[0].get_xlabel()}\n(open marker: stopped early)")
-        if _ends_have_room(searches):
-            for search in searches:
-                passes, power = search.powers[-1]
-                name_end(axes[0], search.name, (passes, power), styles[search.name]["color"])
-        else:
-            add_legend(figure, axes, names, len(shown) * width)
-        fit_figure(figure, axes[0], width, PANEL_HEIGHT, len(shown), 1)
-    return figure, axes
+        panels.append(_losses_panel(searches, styles, "" if panels else note))
+    return draw_panels(
+        panels,
+        size=(PANEL_WIDTHS[len(panels)], PANEL_HEIGHT),
+        columns=len(panels),
+        key=() if named else names,
+        y_label=None,
+        gap=GAP,
+        use_pyplot=use_pyplot,
+    )
 
 
 def _read(patterns: Any, labels: Sequence[str] | None) -> list[_Search]:
@@ -188,35 +182,46 @@ def _points(values: Any, *, numbered: bool = False) -> Points | None:
     return points if np.isfinite(points).all() else None
 
 
-def _draw_powers(axis: Axes, searches: Sequence[_Search], styles: Mapping[str, Style]) -> None:
-    for search in searches:
-        _draw_line(axis, search.powers, search, styles)
+def _powers_panel(
+    searches: Sequence[_Search], styles: Mapping[str, Style], note: str, named: bool
+) -> Panel:
+    lines = [line for s in searches for line in _lines(s, s.powers, styles[s.name])]
     most = max(passes for search in searches for passes, _ in search.powers) or 1
+    return Panel(lines, partial(_scale_powers, most=most), x_label=f"passes{note}", named=named)
+
+
+def _scale_powers(axis: Axes, most: float) -> None:
     axis.set_xlim(-0.03 * most, 1.05 * most)
     axis.set_xticks(_ticks(0, 1.04 * most, integer=True))
     axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     scale_power(axis)
     axis.set_ylabel("power on the judging images")
-    axis.set_xlabel("passes")
 
 
-def _draw_losses(axis: Axes, searches: Sequence[_Search], styles: Mapping[str, Style]) -> None:
+def _losses_panel(searches: Sequence[_Search], styles: Mapping[str, Style], note: str) -> Panel:
     rounds = max(len(search.losses) for search in searches)
     reach = min(round(rounds * REACH), MOST_REACH)
+    lines = []
     for search in searches:
-        axis.plot(*search.losses.T, color=styles[search.name]["color"], **RAW)
+        style = styles[search.name]
+        lines.append(Line("", search.losses, {"color": style["color"], **RAW}))
         smooth = _running_mean(search.losses, reach)
-        _draw_line(axis, smooth, search, styles, markevery=(max(len(smooth) - 1, 0), 1))
+        ends = {"markevery": (max(len(smooth) - 1, 0), 1)}
+        lines += _lines(search, smooth, {**style, **ends})
     values = np.concatenate([search.losses[:, 1] for search in searches])
-    low, high = min(values.min(), 0), max(values.max(), 1)  # most figures have the same scale
+    mean = f"\n(thick line: mean of {2 * reach + 1} rounds)" if reach else ""
+    scale = partial(_scale_losses, rounds=rounds, low=values.min(), high=values.max())
+    return Panel(lines, scale, x_label=f"round{mean}{note}")
+
+
+def _scale_losses(axis: Axes, rounds: int, low: float, high: float) -> None:
+    low, high = min(low, 0), max(high, 1)  # most figures have the same scale
     margin = 0.02 * (high - low)
     axis.set_ylim(low - margin, high + margin)
     axis.set_yticks(_ticks(low, high))
     axis.set_xlim(1 - 0.03 * rounds, 1.03 * rounds)
     axis.set_xticks(_ticks(1, rounds, integer=True))
     axis.set_ylabel("loss on each round's own images")
-    note = f"\n(thick line: mean of {2 * reach + 1} rounds)" if reach else ""
-    axis.set_xlabel(f"round{note}")
 
 
 def _ticks(low: float, high: float, *, integer: bool = False) -> list[float]:
@@ -232,18 +237,9 @@ def _running_mean(points: Points, reach: int) -> Points:
     return np.column_stack([points[:, 0], means])
 
 
-def _draw_line(
-    axis: Axes, points: Points, search: _Search, styles: Mapping[str, Style], **more: Any
-) -> None:
-    """A line with its name, and an open marker at its end if the search was stopped early."""
-    style = {**styles[search.name], "markersize": 6}
-    axis.plot(*points.T, label=search.name, **style, **more)
+def _lines(search: _Search, points: Points, style: Style) -> list[Line]:
+    """A line, and an open marker at its end if the search was stopped early."""
+    lines = [Line(search.name, points, style)]
     if search.stopped_early:
-        axis.plot(*points[-1:].T, markerfacecolor="white", **style)
-
-
-def _ends_have_room(searches: Sequence[_Search]) -> bool:
-    """Whether all searches can be named at the ends of the powers' lines."""
-    return all(len(search.powers) for search in searches) and ends_are_apart(
-        {search.name: [tuple(point) for point in search.powers] for search in searches}
-    )
+        lines.append(Line("", points[-1:], {**style, "markerfacecolor": "white"}))
+    return lines

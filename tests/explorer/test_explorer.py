@@ -444,7 +444,7 @@ def test_a_survey_is_searched_first_and_needs_nothing_else():
     halves = HELD_OUT.halves()
     survey = cp.survey(NET, *halves, classes=[0, 2], areas=[0.1], n_steps=2)
     explorer = cp.explore(survey)
-    assert len(survey.finished) == 6
+    assert len(survey.finished) == 6  # two classes on three kinds of canvas
     assert [target for _, target in explorer.target.options] == [0, 2]
     assert survey.model is NET
 

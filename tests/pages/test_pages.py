@@ -332,4 +332,4 @@ def test_a_result_without_an_entry_is_refused():
 def test_all_results_have_an_entry():
     public = [getattr(captum_classpattern, name) for name in captum_classpattern.__all__]
     results = {each for each in public if isinstance(each, type) and issubclass(each, Result)}
-    assert results == set(kinds.KINDS)
+    assert results <= set(kinds.KINDS)  # "Extend it" adds one

@@ -179,6 +179,8 @@ def test_the_page_on_extensions_runs_and_each_extension_is_short(tmp_path, monke
     assert "distance from the centre (pixels)" in (tmp_path / "report.html").read_text()
     assert not names["own"].failures
     assert {record.method for record in names["own"].records} == {"Unusual"}
+    assert (tmp_path / "mean.html").read_text().count("<img ") == 1
+    assert names["axes"].shape == (1, 2)
     for definition in DEFINITIONS:
         assert len(definition.strip().splitlines()) < 30
 

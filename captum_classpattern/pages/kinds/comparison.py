@@ -28,9 +28,9 @@ from captum_classpattern.pages.parts import (
 from captum_classpattern.pages.report.page import write_report
 from captum_classpattern.visualization import plot_curves as draw_curves
 from captum_classpattern.visualization import plot_maps
-from captum_classpattern.visualization.curves import Point
 from captum_classpattern.visualization.drawing import Drawing
 from captum_classpattern.visualization.formats import percent, percent_area, percent_range
+from captum_classpattern.visualization.lines import Point
 
 COLUMNS = ("method", "model", "canvas", "power", "95 % interval", "no pattern")
 

@@ -6,13 +6,12 @@ from typing import Any
 from markupsafe import Markup
 
 from captum_classpattern.comparison import SanityCheck
-from captum_classpattern.comparison.agreement import MEASURES
 from captum_classpattern.comparison.records import counted
 from captum_classpattern.pages.parts import drawing, folded, paragraph, table
 from captum_classpattern.scores.intervals import FEWEST_CLASSES
-from captum_classpattern.visualization.agreement import plot_agreement
-from captum_classpattern.visualization.drawing import Drawing
+from captum_classpattern.visualization.agreement import plot_agreement as plot
 
+__all__ = ["parts", "plot"]
 COLUMNS = ("method", "ranking", "changed", "between seeds", "after", "verdict")
 
 
@@ -28,7 +27,7 @@ def parts(check: SanityCheck, whole: bool = False) -> tuple[str, list[Markup]]:
         ),
     ]
     if any(row["test"] == "layers" and row["ranking"] == "signed" for row in verdicts):
-        figure, _ = check.plot(use_pyplot=False)
+        figure, _ = plot(check, ranking="signed", title=None, use_pyplot=False)
         shown.insert(0, drawing(figure, "agreement while layers are randomised"))
     failed = [paragraph(f"{f.method}, {f.model}: {f.reason}") for f in check.failures]
     if failed:
@@ -55,27 +54,3 @@ def _with_interval(row: Mapping[str, Any], name: str, factor: int) -> str:
     value, low, high = (row[f"{name}{end}"] for end in ("", "_low", "_high"))
     text = f"{factor * value:{form}}"
     return text if low is None else f"{text} ({factor * low:{form}} to {factor * high:{form}})"
-
-
-def plot(check: SanityCheck, *, ranking: str, title: str | None, use_pyplot: bool) -> Drawing:
-    panels: dict[str, dict[str, list[tuple[float, float, float, float]]]] = {}
-    for row in check.rows():
-        if row.get("ranking") == ranking and row["test"] == "layers" and check.layers:
-            panel = panels.setdefault(row["method"], {measure: [] for measure in MEASURES})
-            for measure in MEASURES:
-                value, low, high = (row[f"{measure}{end}"] for end in ("", "_low", "_high"))
-                ends = (value, value) if low is None else (low, high)
-                panel[measure].append((row["layers"] / len(check.layers), value, *ends))
-    if not panels:
-        raise ValueError(
-            "there is nothing to draw: no layer was randomised, or no method has the ranking "
-            f"{ranking!r}"
-        )
-    notes = {
-        row["method"]: row["verdict"] or ""
-        for row in check.verdicts()
-        if row["ranking"] == ranking and row["test"] == "layers"
-    }
-    return plot_agreement(
-        panels, notes=notes, chance=check.chance, title=title, use_pyplot=use_pyplot
-    )

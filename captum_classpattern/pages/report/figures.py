@@ -1,6 +1,5 @@
 """A comparison's figures as PNG images, each with its numbers in its alt text."""
 
-from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -29,11 +28,6 @@ class PageFigure:
     failure: str = ""
     group: str = ""
     name: str = ""
-
-    @property
-    def source(self) -> str:
-        """The image as a data URI."""
-        return f"data:image/png;base64,{b64encode(self.png).decode()}"
 
 
 def draw_figures(comparison: Comparison, figures: Mapping[str, Any]) -> list[PageFigure]:

@@ -1,0 +1,190 @@
+"""Panels of lines: how lines look, the bands of their intervals, and how they are named."""
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from textwrap import fill
+from typing import Any, TypeAlias
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from captum_classpattern.visualization.drawing import (
+    Drawing,
+    array_of,
+    fit_figure,
+    new_figure,
+    wrap,
+)
+from captum_classpattern.visualization.rc import rc_context
+from captum_classpattern.visualization.style import (
+    CONTROL,
+    CURVE_STYLE,
+    HIGHLIGHTS,
+    OTHERS,
+    QUIET,
+    SMALL,
+)
+
+Point: TypeAlias = tuple[float, float, float, float]  # x, y, and the ends of y's interval
+Style: TypeAlias = dict[str, Any]
+
+MARKERS = "osD^vPX<>"
+CONTROL_DASHES = ((5, 2), (1.5, 1.5), (6, 2, 1.5, 2), (9, 3))
+MOST_LABELS, LONGEST_LABEL, LABEL_DISTANCE = 6, 24, 0.065  # at the lines' ends
+BOLD = 2.5  # points: the names of lines that are thicker are bold
+SHADE = "#fff1e5"
+
+
+@dataclass(frozen=True, eq=False)
+class Line:
+    """A line through points (x, y), with a band of this opacity if they come with intervals."""
+
+    name: str  # "" in no legend
+    points: Sequence[Sequence[float]] | Any
+    style: Style
+    opacity: float = 0.15
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """Lines, what is written around them, where there are dotted lines and a shade, and a function
+    that scales the axes."""
+
+    lines: Sequence[Line]
+    scale: Callable[[Axes], None]
+    title: str = ""
+    note: str = ""
+    x_label: str = ""
+    dotted: Collection[float] = ()
+    shaded: tuple[float, float] | None = None
+    named: bool = False  # whether the lines are named at their ends
+
+
+def draw_panels(
+    panels: Sequence[Panel],
+    *,
+    size: tuple[float, float],
+    columns: int,
+    key: Sequence[str] = (),
+    y_label: str | None = "predictive power",
+    title: str | None = None,
+    style: Style = CURVE_STYLE,
+    gap: float = 0.0,
+    use_pyplot: bool = True,
+) -> Drawing:
+    """Draws the panels row by row, each of this size in inches, with this share of the width
+    between them, and a legend of the lines in ``key`` below. With a label, they share a y axis."""
+    rows = math.ceil(len(panels) / columns)
+    width, height = size
+    with rc_context(style):
+        high = rows * (height + 0.9) + 1 + 0.35 * len(key)  # room for the legend
+        figure = new_figure(columns * (width + 0.5), high, use_pyplot, title)
+        figure.get_layout_engine().set(wspace=gap, hspace=gap)  # type: ignore[union-attr, call-arg]
+        grid = figure.subplots(rows, columns, squeeze=False, sharey=y_label is not None)
+        for axis in grid.flat[len(panels) :]:
+            axis.remove()
+        for axis in grid[:, 0]:
+            axis.set_ylabel(y_label or "")
+        axes = grid.flat[: len(panels)]
+        for axis, panel in zip(axes, panels):
+            _draw_panel(axis, panel, width)
+        if key:
+            _add_legend(figure, key, columns * width)
+        fit_figure(figure, axes[0], width, height, columns, rows)
+    return figure, array_of(axes)
+
+
+def _draw_panel(axis: Axes, panel: Panel, width: float) -> None:
+    wrap(axis.set_title(panel.title, pad=17 if panel.note else None), width)
+    if panel.note:
+        note = axis.text(0.5, 1.03, panel.note, transform=axis.transAxes, ha="center", va="bottom")
+        note.set(color=QUIET, fontsize=SMALL - 1)  # below the other texts, which are small here
+    wrap(axis.xaxis.set_label_text(panel.x_label), width)
+    if panel.shaded is not None:
+        axis.axvspan(*panel.shaded, color=SHADE, linewidth=0, zorder=0.5)
+    for place in panel.dotted:
+        axis.axvline(place, color=QUIET, linewidth=0.9, linestyle=":", zorder=1)
+    for line in panel.lines:
+        draw_line(axis, line)
+        if panel.named and line.name:
+            x, y = line.points[-1][:2]
+            text = axis.annotate(line.name, (x, y), (8, 0), textcoords="offset points", va="center")
+            text.set(color=line.style["color"])
+            text.set_fontweight("bold" if line.style["linewidth"] > BOLD else "normal")
+    panel.scale(axis)
+
+
+def draw_line(axis: Axes, line: Line) -> None:
+    """A line and its band."""
+    x, y, *ends = np.asarray(line.points, dtype=float).T
+    axis.plot(x, y, label=line.name or None, **line.style)
+    if ends:
+        color, opacity = line.style["color"], line.opacity
+        axis.fill_between(x, *ends, color=color, alpha=opacity, linewidth=0)
+
+
+def line_styles(
+    names: Sequence[str], highlight: Collection[str], controls: Collection[str]
+) -> dict[str, Style]:
+    """How each line is drawn, in the order of the legend: highlights, others, controls."""
+    for kind, chosen in (("highlight", highlight), ("controls", controls)):
+        unknown = [chosen] if isinstance(chosen, str) else [n for n in chosen if n not in names]
+        if unknown:
+            raise ValueError(f"{kind} must be a list of methods from {names}, got {unknown[0]!r}")
+    strong = [name for name in names if name in highlight]
+    grey = [name for name in names if name in controls and name not in highlight]
+    others = [name for name in names if name not in strong and name not in grey]
+    styles: dict[str, Style] = {}
+    for i, name in enumerate(strong):
+        color, marker = HIGHLIGHTS[i % len(HIGHLIGHTS)], MARKERS[i // len(HIGHLIGHTS) % 9]
+        styles[name] = {"color": color, "marker": marker, "linewidth": 3.0, "zorder": 5}
+    for i, name in enumerate(others):
+        marker = MARKERS[(i + i // len(OTHERS)) % len(MARKERS)]  # 108 different pairs
+        styles[name] = {"color": OTHERS[i % len(OTHERS)], "marker": marker, "linewidth": 1.3}
+    for i, name in enumerate(grey):
+        dashes = (0, CONTROL_DASHES[i % len(CONTROL_DASHES)])
+        styles[name] = {"color": CONTROL, "linestyle": dashes, "linewidth": 1.6, "zorder": 1.5}
+    return styles
+
+
+def ends_are_apart(lines: Mapping[str, Any]) -> bool:
+    """Whether there is room for the lines' names at their ends; the points begin with x and y."""
+    ends = [max(map(tuple, points)) for points in lines.values()]
+    heights = sorted(end[1] for end in ends)
+    return (
+        len(lines) <= MOST_LABELS
+        and max(map(len, lines)) <= LONGEST_LABEL
+        and len({end[0] for end in ends}) == 1
+        and all(high - low >= LABEL_DISTANCE for low, high in pairwise(heights))
+    )
+
+
+def _add_legend(figure: Figure, names: Sequence[str], width: float) -> None:
+    """One legend for all panels, below them, in as many columns as fit in this many inches."""
+    lines = {line.get_label(): line for axis in figure.axes for line in axis.get_lines()}
+    for rows in range(1, len(names) + 1):
+        legend = figure.legend(
+            [lines[name] for name in names],
+            [fill(name, 50) for name in names],
+            loc="outside lower center",
+            ncols=math.ceil(len(names) / rows),
+            frameon=False,
+            handlelength=3.2,
+        )
+        if legend.get_window_extent().width <= width * figure.dpi or rows == len(names):
+            return
+        legend.remove()
+
+
+def scale_power(axis: Axes) -> None:
+    """Power from 0 to 100 % on the y axis."""
+    axis.set_ylim(-0.02, 1.02)
+    axis.set_yticks(np.linspace(0, 1, 6))
+    axis.yaxis.set_major_formatter(PERCENT)
+
+
+PERCENT = PercentFormatter(1.0, decimals=0, symbol=" %")
