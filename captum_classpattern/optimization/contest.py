@@ -16,20 +16,10 @@ from captum_classpattern.optimization.search import Search
 
 class Contest:
     r"""
-    The search of a pool. Only the judging images decide who goes on.
+    The search of a pool's entrants, in their order. Only the judging images decide who goes on.
 
-    Args:
-        forward_func (Callable): The classifier as it is, which judges after the screening.
-        pool (Pool): Who competes.
-        search (Search): A search of the pool's entrants, in their order.
-        judges_all (bool): Whether all are judged, for their curves. Otherwise only canvases that
-            may be dropped are judged.
-
-    Attributes:
-        curves (dict[int, list[tuple[int, float]]]): For each entrant its power on judging images,
-            after how many passes.
-        images_judged (int): How many images were judged before the end.
-        screened (bool): Whether there were so many canvases that they were screened.
+    ``forward_func`` is the classifier as it is, which judges after the screening. Unless
+    ``judges_all``, only canvases that may be dropped are judged, and there are no other curves.
     """
 
     def __init__(
@@ -37,9 +27,10 @@ class Contest:
     ) -> None:
         self.forward_func, self.pool, self.search = forward_func, pool, search
         self.judges_all = judges_all
+        # of each entrant its power on judging images, after how many passes
         self.curves: dict[int, list[tuple[int, float]]] = {row: [] for row in search.rows}
-        self.images_judged = 0
-        self.screened = False
+        self.images_judged = 0  # before the end
+        self.screened = False  # whether there were so many canvases
 
     def run(self) -> None:
         """Runs the search to its end."""

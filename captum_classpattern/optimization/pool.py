@@ -40,17 +40,9 @@ class Pool:
     solver's checkpoint leaves one. This is a short form of successive halving (Jamieson and
     Talwalkar 2016, arXiv 1502.07943). Without ``keep``, each canvas is a group of its own.
 
-    A canvas of one colour starts twice: its pixels favour no place, so a small pattern may settle
-    at a wrong one.
-
-    Args:
-        canvases (Tensor): (N, C, H, W).
-        targets (list[int]): The class of each.
-        keep (int, optional): How many patterns of each class to keep. None: one of each canvas.
-        judges (LabelledImages): The judging images.
-        starts (int): How often a canvas of one colour starts. Default: 2.
-        all_differ (bool): Whether equal canvases are different entrants, with one start each, as
-            those with additional arguments of their own are. Default: False.
+    A canvas of one colour has several ``starts``: its pixels favour no place, so a small pattern
+    may settle at a wrong one. If ``all_differ``, equal canvases are different entrants with one
+    start each, as those with additional arguments of their own are.
     """
 
     def __init__(

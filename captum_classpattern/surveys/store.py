@@ -22,12 +22,8 @@ class Store:
     """The finished classes in a folder.
 
     ``findings/<class>.json`` holds the scores of a class, ``patterns/`` its patterns, and
-    ``results.json`` a summary of all. Version 0.1 wrote only the last two; they are read, too.
-
-    Args:
-        folder (Path): The folder. It is made when there is something to write.
-        settings (Mapping, optional): What the findings depend on. What is in the folder must have
-            been found with the same. Default: None (whatever is there is read).
+    ``results.json`` a summary of all. Version 0.1 wrote only the last two; they are read, too. What
+    is in the folder must have been found with the same ``settings``, unless these are None.
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any] | None = None) -> None:

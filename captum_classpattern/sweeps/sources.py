@@ -33,15 +33,11 @@ FIRST_LOOK, FAILED = "first_look", "failed"  # folders that no model can have
 
 @dataclass(frozen=True)
 class ModelSource:
-    """One model of a sweep.
+    """One model of a sweep, by the name that tables call it.
 
-    Args:
-        name (str): What tables call it.
-        path (str, optional): A checkpoint, or ``"torchvision:NAME"`` and the like. Default: None
-            (a model that was given as it is).
-        options (Mapping): How :func:`load_model` opens it. Default: {}.
-        columns (Mapping): Whatever else is known of it, for the tables. Default: {}.
-        fetch (Callable, optional): Returns a model that was given as it is. Default: None.
+    It has the ``path`` of a checkpoint (or ``"torchvision:NAME"`` and the like), and ``options`` of
+    :func:`load_model`; or ``fetch`` returns a model that was given as it is. ``columns`` is what
+    else is known of it, for the tables.
     """
 
     name: str
