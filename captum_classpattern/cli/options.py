@@ -1,9 +1,7 @@
 """The options that commands share, one class per panel of the help: what each option means, how it
 is checked, and what the options of a panel open."""
 
-import json
 import os
-import re
 import sys
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -13,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from cyclopts import CoercionError, Group, Parameter, Token
 from cyclopts.validators import Number
+
+from captum_classpattern.cli import values
 
 if TYPE_CHECKING:  # imported where they are used, so that --help needs no torch
     from captum_classpattern.adapters import PixelClassifier
@@ -53,103 +53,14 @@ def names_among(text: str, known: Collection[str], what: str) -> list[str]:
     return names
 
 
-def _whole_number(text: str, *, least: int) -> int:
-    if not re.fullmatch(r"\d{1,19}", text) or int(text) not in range(least, 2**63):
-        raise ValueError(f"it must be a whole number from {least} up, got {text!r}")
-    return int(text)
-
-
-def _position_or_name(text: str) -> int | str:
-    return int(text) if re.fullmatch(r"-?\d+", text) else text
-
-
-def _numbers(text: str) -> list[float]:
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        message = f"it must be numbers such as 0.5 or 0.485,0.456,0.406, got {text!r}"
-        raise ValueError(message) from None
-
-
-def _folder(text: str) -> Path:
-    path = Path(text)
-    if path.is_file():
-        raise ValueError(f"it must be a folder, but {text} is a file")
-    existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise ValueError(f"{text} can't be written, because of {existing}: give another folder")
-    return path
-
-
-def _source(text: str) -> str:
-    if not text.startswith("torchvision:") and not Path(text).exists():
-        raise ValueError(f"{text} does not exist; give a folder, an .npz file, or torchvision:NAME")
-    return text
-
-
-def _device(text: str) -> str:
-    import torch
-
-    try:
-        torch.empty(0, device=text)
-    except (AssertionError, RuntimeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"{text} can't be used here: {reason}") from error
-    return text
-
-
-def _check_area(_: type, area: float | None) -> None:
-    if area is not None and not 0 < area < 1:
-        raise ValueError("It is the share of the pixels, between 0 and 1, such as 0.05.")
-
-
-def _selection(text: str) -> list[str | range]:
-    """Names, and ranges of numbers, of a list such as dog,0,3-5."""
-    chosen: list[str | range] = []
-    for part in (part.strip() for part in text.split(",")):
-        if numbers := re.fullmatch(r"(\d+)(?:\s*-\s*(\d+))?", part):
-            first, last = int(numbers[1]), int(numbers[2] or numbers[1])
-            if last < first:
-                raise ValueError(f"the range {part} is empty: give {last}-{first}")
-            chosen.append(range(first, last + 1))
-        elif re.fullmatch(r"[\d\s-]*", part):
-            raise ValueError(
-                f"it must be names, numbers and ranges, such as dog,0,3-5, got {text!r}"
-            )
-        else:
-            chosen.append(part)
-    return chosen
-
-
-def _class_names(text: str) -> list[str]:
-    """The names in a file: a JSON list, or one a line."""
-    path = Path(text)
-    try:
-        content = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ValueError(f"there is no file {path}") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not a text file ({error})") from error
-    if content.lstrip().startswith(("[", "{")):
-        try:
-            names = json.loads(content)
-        except ValueError as error:
-            raise ValueError(f"{path} is not JSON ({error})") from error
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise ValueError(f"{path} must hold a JSON list of names")
-        return names
-    lines = [line.strip() for line in content.rstrip().splitlines()]
-    if "" in lines:
-        raise ValueError(f"line {lines.index('') + 1} of {path} is empty: give one name per line")
-    return lines
-
-
-Count: TypeAlias = Annotated[int, read_as(partial(_whole_number, least=1), "N")]
-Numbers: TypeAlias = Annotated[list[float], read_as(_numbers, "NUMBERS"), Parameter(group=MAIN)]
-Source: TypeAlias = Annotated[str, read_as(_source, "IMAGES")]
+Count: TypeAlias = Annotated[int, read_as(partial(values.whole_number, least=1), "N")]
+Numbers: TypeAlias = Annotated[
+    list[float], read_as(values.numbers, "NUMBERS"), Parameter(group=MAIN)
+]
+Source: TypeAlias = Annotated[str, read_as(values.source, "IMAGES")]
 Data: TypeAlias = Annotated[Source, Parameter(group=MAIN)]
-Area: TypeAlias = Annotated[float, Parameter(validator=_check_area, metavar="SHARE")]
-OutputFolder: TypeAlias = Annotated[Path, read_as(_folder, "FOLDER"), Parameter(group=MAIN)]
+Area: TypeAlias = Annotated[float, Parameter(validator=values.check_area, metavar="SHARE")]
+OutputFolder: TypeAlias = Annotated[Path, read_as(values.folder, "FOLDER"), Parameter(group=MAIN)]
 AsJson: TypeAlias = Annotated[
     bool,
     Parameter(name="--json", group=MAIN, help="Print the result as JSON, and nothing else."),
@@ -169,16 +80,16 @@ class ModelOptions:
     the file."""
     std: Numbers | None = None
     """Their standard deviation, such as 0.229,0.224,0.225. By default, that of the file."""
-    device: Annotated[str, read_as(_device, "NAME"), Parameter(group=MAIN)] = "cpu"
+    device: Annotated[str, read_as(values.device, "NAME"), Parameter(group=MAIN)] = "cpu"
     """Where the model runs, such as cpu, cuda or cuda:1."""
-    class_names: Annotated[list[str] | None, read_as(_class_names, "FILE")] = None
+    class_names: Annotated[list[str] | None, read_as(values.class_names, "FILE")] = None
     """The names of the classes by output, one a line or a JSON list, to which class folders are
     matched."""
-    num_classes: Annotated[int | None, read_as(partial(_whole_number, least=2), "N")] = None
+    num_classes: Annotated[int | None, read_as(partial(values.whole_number, least=2), "N")] = None
     """The number of classes. By default, that of the weights of the last layer."""
     output: Annotated[
         int | str | None,
-        read_as(_position_or_name, "INDEX|NAME"),
+        read_as(values.position_or_name, "INDEX|NAME"),
         Parameter(allow_leading_hyphen=True),
     ] = None
     """Which of several outputs holds the logits: a position such as -1, or a name such as
@@ -257,13 +168,14 @@ class SourceOptions:
     ) -> "LabelledImages":
         """The images of --data, or of another source, of the size that the first model takes, or
         else of this shape, with the class numbers of the models."""
+        from captum_classpattern.cli.matching import channels_of, check_takes, number_classes
         from captum_classpattern.datasets import load_images
 
         shape = models[0].input_size or shape
         loaded = load_images(
             source or self.data,
             size=self.size or (shape and shape[1:]),
-            channels=_channels(models[0]),
+            channels=channels_of(models[0]),
             limit=self.limit,
             seed=seed,
             root=self.root,
@@ -271,8 +183,8 @@ class SourceOptions:
             on_error=self.on_error,
         )
         for model in models:
-            _check_takes(model, loaded)
-        return _number_classes(loaded, models)
+            check_takes(model, loaded)
+        return number_classes(loaded, models)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,75 +207,13 @@ class ImageOptions(SourceOptions):
         return images, held_out.without(images)
 
 
-def _check_takes(model: "PixelClassifier", images: "LabelledImages") -> None:
-    """Raises an error unless the model takes such images, and returns one Tensor."""
-    import torch
-
-    from captum_classpattern.classifier import device_and_dtype
-
-    sample = images.take([0])
-    device, dtype = device_and_dtype(model, sample)
-    try:
-        with torch.no_grad():
-            logits = model(sample.to(device, dtype))
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as error:
-        reason = str(error).strip().partition("\n")[0]
-        _, channels, height, width = sample.shape
-        raise ValueError(
-            f"the model does not take images of {height}x{width} pixels and {channels} channels: "
-            f"give those that it was trained with, or their --size ({reason})"
-        ) from error
-    if not isinstance(logits, torch.Tensor):
-        raise ValueError(
-            f"the model returns a {type(logits).__name__}: say which part holds the logits, such "
-            "as --output -1 or --output logits"
-        )
-
-
-def _channels(model: "PixelClassifier") -> int | None:
-    """The number of channels that a model takes; if it is not stated, that of its first
-    convolution."""
-    if model.input_size is not None:
-        return model.input_size[0]
-    kernel = next((p for p in model.parameters() if p.ndim == 4), None)
-    return int(kernel.shape[1]) if kernel is not None and kernel.shape[1] in (1, 3) else None
-
-
-def _number_classes(
-    loaded: "LabelledImages", models: "Sequence[PixelClassifier]"
-) -> "LabelledImages":
-    """Images with the class numbers of the models, which must agree. A model without class names
-    takes those of the images."""
-    from captum_classpattern.class_names import ClassNames
-
-    numbered = [loaded.for_classifier(model) for model in models]
-    for model, images in zip(models, numbered):
-        if loaded.labels is not None:
-            labels = [each.known_labels for each in (loaded, numbered[0], images)]
-            differing = (labels[1] != labels[2]).nonzero().flatten().tolist()
-            if differing:
-                label, first, other = (int(each[differing[0]]) for each in labels)
-                raise ValueError(
-                    "the models number the classes differently: "
-                    f"{(loaded.class_names or ())[label]} is class {first} of "
-                    f"{models[0].provenance['source']}, but class {other} of "
-                    f"{model.provenance['source']}; compare models with the same order of classes, "
-                    "or give the names with --class-names FILE if they are wrong"
-                )
-        if images.class_names is not None and ClassNames.of(model) is None:
-            model.class_names = list(images.class_names)
-    return numbered[0]
-
-
 @Parameter(name="*", group=MORE_SEARCH)
 @dataclass(frozen=True, kw_only=True)
 class ComputeOptions:
     """How any search is computed. The fields of this class and of those below have the names of
     the library's settings, which check them again."""
 
-    seed: Annotated[int, read_as(partial(_whole_number, least=0), "N")] = 0
+    seed: Annotated[int, read_as(partial(values.whole_number, least=0), "N")] = 0
     """The seed of everything that is random."""
     precision: Literal["auto", "full", "bfloat16"] = "auto"
     """Full as in the model, or faster in bfloat16."""
@@ -388,7 +238,7 @@ class SearchOptions(BatchOptions):
     """Which classes are searched, and how."""
 
     classes: Annotated[
-        list[str | range] | None, read_as(_selection, "LIST"), Parameter(group=MAIN)
+        list[str | range] | None, read_as(values.selection, "LIST"), Parameter(group=MAIN)
     ] = None
     """Names, numbers and ranges, such as dog,0,3-5. By default, all classes that have images."""
     budget: Count | None = None
@@ -407,13 +257,14 @@ class SearchOptions(BatchOptions):
 
     def find_classes(self, model: "PixelClassifier", images: "LabelledImages") -> list[int]:
         """The numbers of the chosen classes."""
+        from captum_classpattern.cli.matching import numbers_of
         from captum_classpattern.images import predictions
 
         if self.classes is None:
             labels = predictions(model, images) if images.labels is None else images.labels
             return sorted(set(labels.tolist()))
         try:
-            chosen = [number for part in self.classes for number in _numbers_of(part, model)]
+            chosen = [number for part in self.classes for number in numbers_of(part, model)]
         except ValueError as error:
             raise ValueError(f"--classes: {error}") from None
         return list(dict.fromkeys(chosen))
@@ -437,23 +288,3 @@ class SurveyOptions(SearchOptions):
         keywords = super().keywords()
         keywords["areas"] = keywords.pop("area") or AREAS
         return {**keywords, "canvases": {**CANVASES, "positive": self.canvases}}
-
-
-def _numbers_of(part: str | range, model: "PixelClassifier") -> Sequence[int]:
-    """The numbers of classes that a part of a list of classes means."""
-    from captum_classpattern.class_names import ClassNames
-
-    names, count = ClassNames.of(model), len(model.class_names or ())
-    if isinstance(part, range):
-        if count and part[-1] >= count:
-            raise ValueError(
-                f"{part[-1]} is out of range: the model has {count} classes, numbered from 0 to "
-                f"{count - 1}"
-            )
-        return part
-    if names is None:
-        raise ValueError(
-            f"{part!r} is a name, but neither the model nor the images name the classes: give "
-            "numbers, or --class-names FILE"
-        )
-    return [names.find(part)]
