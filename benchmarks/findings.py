@@ -5,8 +5,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from captum_classpattern.scores import Scores
 from captum_classpattern.scores.intervals import Estimate
-from captum_classpattern.surveys import Scores, Survey, stands_out, survey
+from captum_classpattern.surveys import Survey, stands_out, survey
 
 Row = Mapping[str, Any]
 

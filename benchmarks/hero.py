@@ -32,8 +32,8 @@ from captum_classpattern import (
     predictive_power,
     select_canvases,
 )
+from captum_classpattern.scores import Scores
 from captum_classpattern.scores.power import count_hits, random_pixels
-from captum_classpattern.surveys import Scores
 from captum_classpattern.surveys.search import DRAWS
 from captum_classpattern.visualization.drawing import on_neutral
 from captum_classpattern.visualization.formats import percent

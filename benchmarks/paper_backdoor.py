@@ -10,7 +10,8 @@ from paper_tables import Seeds, Setting, against_others, by_class, settings, tit
 from torch import Tensor
 
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.surveys import Scores, Survey
+from captum_classpattern.scores import Scores
+from captum_classpattern.surveys import Survey
 
 
 def suspicious(

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from captum_classpattern import PixelClassifier, predictive_power
 from captum_classpattern.canvases import STRATEGIES
 from captum_classpattern.classifier import Classifier
+from captum_classpattern.scores import Scores
 from captum_classpattern.scores.power import random_pixels
-from captum_classpattern.surveys import Scores, Survey
+from captum_classpattern.surveys import Survey
 
 CLASS_NAMES = (
     *("airplane", "automobile", "bird", "cat", "deer"),

@@ -9,10 +9,11 @@ from findings import head, line
 from torch import Tensor
 
 from captum_classpattern.pattern import Pattern
+from captum_classpattern.scores import Scores
 from captum_classpattern.scores.intervals import FEWEST_CLASSES, bootstrap_over_classes
 from captum_classpattern.scores.power import random_pixels
 from captum_classpattern.scores.shape import simplicity
-from captum_classpattern.surveys import Scores, Survey
+from captum_classpattern.surveys import Survey
 
 ALMOST_ANY = 0.9
 MEASURES = {

@@ -63,7 +63,7 @@ def _small_patterns(name: str, survey: Survey) -> Verdict:
         + ", ".join(f"{canvas} {value:.1%}" for canvas, value in by_canvas.items())
         + f". Controls: no pattern {mean(s.power.without for s in scores.values()):.1%}, random "
         f"pixels {mean(s.random_pixels for s in scores.values()):.1%}, same mask over another "
-        f"class's canvas {mean(s.other_canvas for s in scores.values()):.1%}. "
+        f"class's canvas {mean(s.controls['other canvas'] for s in scores.values()):.1%}. "
         f"{len(scores) - len(failing)} of {len(scores)} classes beat all three controls"
         + (f"; {_names(failing)} do not" if failing else "")
         + f". 'Almost any image' ({ALMOST_ANY:.0%} or more) holds for "

@@ -13,7 +13,8 @@ from captum_classpattern._files import replace_file
 from captum_classpattern.cli.errors import printable
 
 if TYPE_CHECKING:  # imported where they are used, so that --help needs no torch
-    from captum_classpattern.surveys import Finding, Scores
+    from captum_classpattern.scores import Scores
+    from captum_classpattern.surveys import Finding
 
 TABLE_WIDTH = 108  # narrower terminals wrap the lines, but lose nothing
 LEGEND = """\

@@ -106,7 +106,7 @@ def search(
 def results_with_files(out: Path) -> dict[str, Any]:
     """results.json, with the file of the pattern next to the scores at each area, and whether
     these beat their controls."""
-    from captum_classpattern.surveys.findings import Scores
+    from captum_classpattern.scores import Scores
     from captum_classpattern.surveys.store import RESULTS, find_pattern_file
 
     results: dict[str, Any] = json.loads((out / RESULTS).read_text(encoding="utf-8"))

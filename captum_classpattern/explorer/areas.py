@@ -5,7 +5,8 @@ from typing import NamedTuple
 import numpy as np
 
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.surveys import Finding, Scores
+from captum_classpattern.scores import Scores
+from captum_classpattern.surveys import Finding
 
 STEPS = 24  # of the slider, evenly spaced on a logarithmic scale
 

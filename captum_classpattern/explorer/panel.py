@@ -10,7 +10,8 @@ from captum_classpattern.class_names import label_of
 from captum_classpattern.explorer.areas import Cut
 from captum_classpattern.pages.parts import pattern_picture, picture
 from captum_classpattern.pages.templating import new_environment
-from captum_classpattern.surveys import Finding, Scores
+from captum_classpattern.scores import Scores
+from captum_classpattern.surveys import Finding
 from captum_classpattern.visualization.formats import percent, percent_area, percent_range
 from captum_classpattern.visualization.style import HIT, QUIET, TRACK
 
@@ -117,7 +118,7 @@ def _power(finding: Finding, cut: Cut) -> tuple[str | None, Bars]:
     return text, [
         ("this pattern", scores.power.value, HIT),
         ("random pixels", scores.random_pixels, QUIET),
-        ("other canvas", scores.other_canvas, QUIET),
+        ("other canvas", scores.controls["other canvas"], QUIET),
         ("no pattern", scores.power.without, QUIET),
     ]
 

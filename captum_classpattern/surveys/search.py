@@ -41,8 +41,14 @@ from captum_classpattern.optimization.pool import (
 from captum_classpattern.optimization.progress import note_half_passes
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.pattern import Pattern, pixels_kept
-from captum_classpattern.scores.power import check_unseen, count_hits, power_of, random_pixels
-from captum_classpattern.surveys.findings import Finding, Scores
+from captum_classpattern.scores.power import (
+    Scores,
+    check_unseen,
+    count_hits,
+    power_of,
+    random_pixels,
+)
+from captum_classpattern.surveys.findings import Finding
 
 DRAWS, CONTROL_IMAGES = 3, 300  # of random pixels; the most images that a control is scored on
 

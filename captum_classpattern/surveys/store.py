@@ -11,7 +11,8 @@ from captum_classpattern._validation import Notice, is_whole
 from captum_classpattern.class_names import as_file_name
 from captum_classpattern.classifier import warn
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.surveys.findings import Finding, Scores
+from captum_classpattern.scores.power import Scores
+from captum_classpattern.surveys.findings import Finding
 
 RESULTS = "results.json"
 SWEEP_FORMAT = "captum_classpattern sweep"

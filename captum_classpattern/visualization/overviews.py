@@ -8,7 +8,8 @@ from typing import Any, TypeAlias
 from captum_classpattern._validation import ArgumentTypeError
 from captum_classpattern.class_names import ClassNames, distinct_names, label_of
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.surveys.findings import Finding, Scores
+from captum_classpattern.scores import Scores
+from captum_classpattern.surveys.findings import Finding
 from captum_classpattern.surveys.results import Survey, best_of_each
 from captum_classpattern.visualization.drawing import Drawing, on_neutral
 from captum_classpattern.visualization.formats import percent

@@ -16,12 +16,18 @@ from captum_classpattern.pages.templating import (
     settings_lines,
 )
 from captum_classpattern.pattern import pixels_kept
-from captum_classpattern.scores.intervals import Interval, wilson
+from captum_classpattern.scores import Scores
+from captum_classpattern.scores.intervals import Interval
 from captum_classpattern.scores.power import ENOUGH_IMAGES
-from captum_classpattern.surveys import Scores
 from captum_classpattern.visualization.formats import SPACE, percent, percent_area, percent_range
 
 OWN_FILES = "'self' file:"  # opened from the disk or from a server
+BARS = {  # what is measured, and its label
+    "pattern": "This pattern",
+    "no pattern": "No pattern",
+    "random pixels": "Random pixels",
+    "other canvas": "Same mask, other canvas",
+}
 MODELS = ("model", "accuracy", "classes", "above controls", "strongest class")
 NUMBERS = ("pixels", "power", "95 % interval", "no pattern", "random pixels", "other canvas")
 
@@ -188,17 +194,8 @@ def kept_text(area: float, size: tuple[int, int]) -> str:
 
 def bars(scores: Scores) -> list[tuple[str, float, Interval]]:
     """The power and its controls: a label, the share, and its 95 % interval."""
-    power = scores.power
-    n = scores.control_images or power.n
-    controls = {
-        "No pattern": (power.without, power.n),
-        "Random pixels": (scores.random_pixels, n),
-        "Same mask, other canvas": (scores.other_canvas, n),
-    }
-    return [
-        ("This pattern", power.value, power.interval),
-        *((k, v, wilson(round(v * m), m)) for k, (v, m) in controls.items()),
-    ]
+    measured = scores.with_intervals.items()
+    return [(BARS[name], value, (low, high)) for name, (value, low, high) in measured]
 
 
 def _numbers_table(variants: Sequence[tuple[str, float, Scores]]) -> Table:
@@ -209,9 +206,7 @@ def _numbers_table(variants: Sequence[tuple[str, float, Scores]]) -> Table:
             percent_area(area),
             percent(scores.power.value),
             f"{percent_range(*scores.power.interval)}{SPACE}%",
-            percent(scores.power.without),
-            percent(scores.random_pixels),
-            percent(scores.other_canvas),
+            *map(percent, scores.controls.values()),
             above_controls(scores),
         )
         for canvas, area, scores in variants

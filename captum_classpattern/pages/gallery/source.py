@@ -10,7 +10,8 @@ from typing import Any
 
 from captum_classpattern.adapters.names import model_name
 from captum_classpattern.class_names import as_file_name, file_safe, label_of
-from captum_classpattern.surveys import Finding, Scores, stands_out
+from captum_classpattern.scores import Scores
+from captum_classpattern.surveys import Finding, stands_out
 from captum_classpattern.surveys.results import best_of_each
 from captum_classpattern.surveys.store import RESULTS, Store
 from captum_classpattern.sweeps import Sweep

@@ -12,7 +12,8 @@ from captum_classpattern.pages.parts import (
     side_by_side,
     table,
 )
-from captum_classpattern.surveys import Finding, Scores
+from captum_classpattern.scores import Scores
+from captum_classpattern.surveys import Finding
 from captum_classpattern.visualization.drawing import Drawing
 from captum_classpattern.visualization.formats import percent, percent_area, percent_range
 from captum_classpattern.visualization.patterns import PatternRow, draw_patterns
@@ -43,9 +44,7 @@ def _cells(scores: Scores) -> tuple[str, ...]:
         percent(scores.power.value),
         percent_range(*scores.power.interval),
         f"{scores.power.n:,}",
-        percent(scores.power.without),
-        percent(scores.random_pixels),
-        percent(scores.other_canvas),
+        *map(percent, scores.controls.values()),
         above_controls(scores),
     )
 
