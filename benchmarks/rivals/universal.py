@@ -1,6 +1,6 @@
 """Adversarial changes that work on all images: a patch anywhere, a small change of all pixels."""
 
-from collections.abc import Iterator
+from itertools import product
 
 import numpy as np
 import torch
@@ -9,7 +9,12 @@ from torch import Tensor
 
 from captum_classpattern._validation import check_count
 from captum_classpattern.classifier import Classifier, preserve_state
-from captum_classpattern.comparison.controls import BUDGET, mean_probabilities, square
+from captum_classpattern.comparison.controls import (
+    BUDGET,
+    mean_probabilities,
+    places_of_square,
+    square,
+)
 from captum_classpattern.images import Images, Labels, evenly_spaced
 from captum_classpattern.pattern import pixels_kept
 
@@ -51,12 +56,10 @@ def universal_patch(
     task = InversionTask.of(forward_func, images, labels, target)
     channels, height, width = task.shape
     k = pixels_kept(area, (height, width))
-    side = min(round(k**0.5), width)
-    shape, last = (-(-k // side), side), (height - -(-k // side), width - side)
-    if last[0] < 0:
-        raise ValueError(f"a square of {k} pixels does not fit into {height}x{width}")
+    side, *last, step = places_of_square(k, height, width, PLACES)
+    shape = -(-k // side), side
     check_count("passes", passes)
-    places = list(_grid(*last))
+    places = list(product(*(range(0, end + 1, step) for end in last)))
     chosen = task.images.take(evenly_spaced(len(task.images), PLACED)).to(task.first)
     left = passes - len(places) * len(chosen) // 2
     if left < batch_size:
@@ -78,9 +81,8 @@ def universal_patch(
                 placed = [_placed(patch, place, height, width) for place in zip(tops, lefts)]
                 whole = torch.stack(placed)
                 stamped = whole[:, :1] * whole[:, 1:] + (1 - whole[:, :1]) * batch
-                loss = task.loss(stamped, wins)
                 adam.zero_grad()
-                loss.backward(inputs=[raw])
+                task.loss(stamped, wins).backward(inputs=[raw])
                 adam.step()
             success = float(np.mean(wins))
         patch = torch.cat([mask, raw.detach().sigmoid()])
@@ -95,16 +97,6 @@ def _placed(patch: Tensor, place: tuple[int, int], height: int, width: int) -> T
     """A patch (C, h, w) in an empty image (C, height, width)."""
     (top, left), (h, w) = place, patch.shape[1:]
     return F.pad(patch, (left, width - w - left, top, height - h - top))
-
-
-def _grid(last_top: int, last_left: int) -> Iterator[tuple[int, int]]:
-    """Places with equal steps, as many as fit into the limit."""
-    step = 1
-    while (last_top // step + 1) * (last_left // step + 1) > PLACES:
-        step += 1
-    for top in range(0, last_top + 1, step):
-        for left in range(0, last_left + 1, step):
-            yield top, left
 
 
 def universal_perturbation(

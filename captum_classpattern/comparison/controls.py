@@ -312,15 +312,7 @@ class BestCrop(WithBaselines, Control):
         image = image.to(images)
         height, width = image.shape[1:]
         k = pixels_kept(area, (height, width))
-        side = min(round(k**0.5), width)
-        last_top, last_left = height - -(-k // side), width - side
-        if last_top < 0:
-            raise ValueError(f"a square of {k} pixels does not fit into {height}x{width}")
-        step = next(
-            s
-            for s in range(1, height + width)
-            if (last_top // s + 1) * (last_left // s + 1) <= n_positions
-        )
+        side, last_top, last_left, step = places_of_square(k, height, width, n_positions)
         scores: dict[tuple[int, int], float] = {}
 
         def score(places: list[tuple[int, int]]) -> None:
@@ -440,6 +432,19 @@ def mean_probabilities(
         with torch.no_grad():
             logits = forward_func(stamped.flatten(0, 1)).float()
         yield from logits.softmax(1)[:, target].view(len(batch), -1).mean(1).tolist()
+
+
+def places_of_square(k: int, height: int, width: int, most: int) -> tuple[int, int, int, int]:
+    """The side of a square of k pixels, its last row and its last column in an image, and the step
+    of a grid with at most so many places for it."""
+    side = min(round(k**0.5), width)
+    last_top, last_left = height - -(-k // side), width - side
+    if last_top < 0:
+        raise ValueError(f"a square of {k} pixels does not fit into {height}x{width}")
+    step = 1
+    while (last_top // step + 1) * (last_left // step + 1) > most:
+        step += 1
+    return side, last_top, last_left, step
 
 
 def square(k: int, side: int, top: int, left: int, height: int, width: int) -> Tensor:

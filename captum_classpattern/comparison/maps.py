@@ -122,7 +122,13 @@ class BoundMethod:
         model = PrivateModel(forward_func)
         like = model.prepare(like[:1])
         moved = {name: _move(value, like) for name, value in keywords.items()}
-        return cls(model, make(model.forward_func), moved)
+        attribution = make(model.forward_func)
+        if not hasattr(attribution, "attribute"):
+            raise TypeError(
+                "a method is a function from a model to an Attribution, but it returned "
+                f"{type(attribution).__name__}"
+            )
+        return cls(model, attribution, moved)
 
     @cached_property
     def parameters(self) -> Sequence[str]:

@@ -141,6 +141,15 @@ def test_a_method_of_a_users_own_gets_the_model_and_the_search_images(my_methods
     assert {r.method for r in comparison.records} == {name}
 
 
+def test_what_is_no_attribution_is_a_failure_that_says_so():
+    [failure] = compared(
+        methods={"three": lambda model: 3}, canvases=CANVASES[:1], targets=0
+    ).failures
+    assert failure.reason == (
+        "TypeError: a method is a function from a model to an Attribution, but it returned int"
+    )
+
+
 def test_errors_about_a_method_of_ones_own(my_methods):
     cases = {
         "not_there:Mine": (ImportError, "method 'not_there:Mine': there is no module 'not_there'"),
