@@ -23,33 +23,32 @@ class Notice(UserWarning):
     """Something that the package decided for the caller, and how to decide it otherwise."""
 
 
-def import_named(name: str, what: str) -> Callable[..., Any]:
-    """A user's function or class, given as package.module:name; ``what`` it is, for messages."""
+def import_named(name: str, shown: str) -> Callable[..., Any]:
+    """A user's function or class, given as package.module:name; ``shown`` is how errors begin."""
     module_name, _, own = name.rpartition(":")
     if module_name.endswith(".py") or not all(map(str.isidentifier, module_name.split("."))):
         raise ValueError(
-            f"{what} {name!r}: {module_name!r} is not a module: give package.module:name, such as "
-            "my_module:Mine for Mine in my_module.py"
+            f"{shown}: {module_name!r} is not a module: give package.module:name, such as "
+            "my_module:Net for the class Net in my_module.py"
         )
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if f"{module_name}.".startswith(f"{error.name}."):
             raise ImportError(
-                f"{what} {name!r}: there is no module {error.name!r}; run this in the folder that "
-                "has it, or set PYTHONPATH"
+                f"{shown}: there is no module {error.name!r}; run this in the folder that has it, "
+                "or set PYTHONPATH"
             ) from error
         raise ImportError(
-            f"{what} {name!r}: {module_name} imports {error.name!r}, which is not installed"
+            f"{shown}: {module_name} imports {error.name!r}, which is not installed"
         ) from error
-    found = getattr(module, own, None)
+    found: Callable[..., Any] | None = getattr(module, own, None)
     if not callable(found):
         known = [other for other, value in vars(module).items() if callable(value)]
-        raise ValueError(
-            f"{what} {name!r}: {module_name} has no function or class {own!r}"
-            f"{suggest_names(own, known)}"
-        )
-    return found  # type: ignore[no-any-return]
+        similar = similar_names(own, known)
+        hint = f"; {similar}" if similar else ""
+        raise ValueError(f"{shown}: {module_name} has no function or class {own!r}{hint}")
+    return found
 
 
 def check_float_tensor(value: Any, name: str, form: str) -> None:

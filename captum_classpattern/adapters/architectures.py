@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-from captum_classpattern._validation import ArgumentTypeError, similar_names
+from captum_classpattern._validation import ArgumentTypeError, import_named, similar_names
 
 FAMILIES = ("timm", "torchvision")
 TORCHVISION: list[str] = torchvision.models.list_models(torchvision.models)  # its classifiers
@@ -105,28 +105,7 @@ def check_arch_from_file(arch: Any, path: object) -> str:
 def _build_with_factory(module_name: str, name: str, classes: dict[str, int]) -> nn.Module:
     """What a user's function or class makes. It is given the number of classes if it takes it."""
     arch = f"`arch={module_name}:{name}`"
-    if module_name.endswith(".py") or not all(map(str.isidentifier, module_name.split("."))):
-        raise ValueError(
-            f"{arch}: {module_name!r} is not a module: give package.module:factory, such as "
-            "my_networks:Net for the class Net in my_networks.py"
-        )
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if f"{module_name}.".startswith(f"{error.name}."):
-            raise ImportError(
-                f"{arch}: there is no module {error.name!r}; run this in the folder that has it, "
-                "or set PYTHONPATH"
-            ) from error
-        raise ImportError(
-            f"{arch}: {module_name} imports {error.name!r}, which is not installed"
-        ) from error
-    factory: Callable[..., Any] | None = getattr(module, name, None)
-    if not callable(factory):
-        made = [other for other, value in vars(module).items() if callable(value)]
-        similar = similar_names(name, made)
-        hint = f"; {similar}" if similar else ""
-        raise ValueError(f"{arch}: {module_name} has no function or class {name!r}{hint}")
+    factory = import_named(f"{module_name}:{name}", arch)
     parameters = inspect.signature(factory).parameters
     parameter = parameters.get("num_classes")
     if not classes and parameter is not None and parameter.default is inspect.Parameter.empty:

@@ -78,7 +78,9 @@ def compare(
 
     for own in (name for name in methods or () if ":" in name):
         import_from_here()
-        import_named(own, "method")  # so that a wrong name is refused before models are loaded
+        import_named(
+            own, f"method {own!r}"
+        )  # so that a wrong name is refused before models are loaded
 
     with only_json(as_json):
         opened = {name: model.open(checkpoint) for name, checkpoint in checkpoints.items()}

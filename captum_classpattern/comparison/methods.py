@@ -163,7 +163,7 @@ def known_methods(
 
 def _own_method(name: str, images: LabelledImages, budget: int | None) -> Method:
     """A user's method, which is made of a model and the search images."""
-    make = import_named(name, "method")
+    make = import_named(name, f"method {name!r}")
     attribute = getattr(make, "attribute", None)  # of a class
     takes_budget = attribute and "budget" in inspect.signature(attribute).parameters
     return lambda model: make(model, images), {"budget": budget} if takes_budget and budget else {}

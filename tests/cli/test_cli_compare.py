@@ -368,7 +368,7 @@ def test_a_method_from_a_module_of_the_working_folder(inputs, tmp_path, monkeypa
     assert {row["method"] for row in written["rows"]} == {"RandomPixels", "UniversalPerturbation"}
     refused = compare(inputs, tmp_path / "no", "--methods", "benchmarks.rivals:UniversalPath")
     assert refused.exit_code == 2 or refused.exit_code == 1
-    assert "has no function or class 'UniversalPath': did you mean Univers" in refused.output
+    assert "has no function or class 'UniversalPath'; did you mean Univers" in refused.output
     assert not (tmp_path / "no").exists()
 
 

@@ -101,7 +101,7 @@ WRONG = [  # checkpoint, options, data, what is said
         "m.pt",
         ("--arch", "my_nets.py:Net"),
         "images",
-        "--arch my_nets.py:Net: 'my_nets.py' is not a module: give package.module:factory, such",
+        "--arch my_nets.py:Net: 'my_nets.py' is not a module: give package.module:name, such",
     ),
     (
         "m.pt",

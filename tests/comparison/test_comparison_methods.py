@@ -155,7 +155,7 @@ def test_errors_about_a_method_of_ones_own(my_methods):
         "not_there:Mine": (ImportError, "method 'not_there:Mine': there is no module 'not_there'"),
         "needing:Mine": (ImportError, "imports 'not_installed_anywhere', which is not installed"),
         "my_methods.py:Mine": (ValueError, "'my_methods.py' is not a module: give package.modu"),
-        "my_methods:Min": (ValueError, "no function or class 'Min': did you mean Mine"),
+        "my_methods:Min": (ValueError, "no function or class 'Min'; did you mean Mine"),
         "my_methods:number": (ValueError, "my_methods has no function or class 'number'"),
     }
     for name, (error, text) in cases.items():
