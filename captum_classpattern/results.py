@@ -9,11 +9,11 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-KINDS = "captum_classpattern.pages.kinds"  # the one hook: nothing else is imported by a name
+KINDS = "captum_classpattern.pages.kinds"  # the one hook to what draws results
 
 
 class Result:
-    """A result that shows itself: its type has an entry in ``pages.kinds.KINDS``."""
+    """A result that shows itself: its class has an entry in ``pages.kinds.KINDS``."""
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""

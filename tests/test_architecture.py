@@ -9,6 +9,7 @@ import pytest
 
 import captum_classpattern
 from captum_classpattern import results
+from captum_classpattern.pages import kinds
 
 PACKAGE = Path(captum_classpattern.__file__).parent
 NAME = "captum_classpattern"
@@ -211,7 +212,7 @@ def test_no_module_imports_itself_through_others():
 
 # What is imported by a name that is made up, which the tables above don't see: the hook by which a
 # result finds what draws it, old names of modules, and the packages of networks in checkpoints.
-HOOKS = {"results", "", "adapters.architectures"}
+HOOKS = {"results", "pages.kinds", "", "adapters.architectures"}
 
 
 def test_results_have_one_hook_to_what_draws_them():
@@ -223,7 +224,9 @@ def test_results_have_one_hook_to_what_draws_them():
         or (isinstance(node, ast.Attribute) and node.attr == "import_module")
     }
     assert users == HOOKS
-    assert results.KINDS.removeprefix(f"{NAME}.") in MODULES
+    assert f"{NAME}.pages.kinds" == results.KINDS
+    modules = {kind for kind in kinds.KINDS.values() if isinstance(kind, str)}
+    assert {f"pages.kinds.{module}" for module in modules} <= set(MODULES)
 
 
 @pytest.mark.parametrize("name", sorted(name for name in MODULES if part(name) != "cli"))

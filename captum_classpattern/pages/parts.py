@@ -41,12 +41,15 @@ def fragment(title: str, *parts: Markup) -> str:
 
 def write_page(path: str | PathLike[str], title: str, *parts: Markup) -> Path:
     """Writes the same as a page that needs no other file; returns its path."""
-    environment = new_environment()
-    page = environment.get_template("page.html").render(
-        title=title,
-        policy=policy("data:", style="'unsafe-inline'"),
-        style=read_style(environment),
-        content=Markup("\n").join(parts),
+    page = (
+        new_environment()
+        .get_template("page.html")
+        .render(
+            title=title,
+            policy=policy("data:", style="'unsafe-inline'"),
+            style=read_style(),
+            content=Markup("\n").join(parts),
+        )
     )
     write_atomically(Path(path), encode(page))
     return Path(path)

@@ -40,15 +40,14 @@ def new_environment() -> Environment:
     return environment
 
 
-def read_template(environment: Environment, name: str) -> str:
+def read_template(name: str) -> str:
     """The text of a file next to the templates."""
-    assert environment.loader is not None
-    return environment.loader.get_source(environment, name)[0]
+    return (TEMPLATES / name).read_text(encoding="utf-8")
 
 
-def read_style(environment: Environment, *names: str) -> Markup:
+def read_style(*names: str) -> Markup:
     """The style sheet that all pages share, followed by a page's own ones."""
-    return Markup("".join(read_template(environment, name) for name in ("page.css", *names)))
+    return Markup("".join(map(read_template, ("page.css", *names))))
 
 
 def hash_source(text: str) -> str:

@@ -1,7 +1,6 @@
 """A heat map of predictive powers, rows by columns, sorted."""
 
 from collections.abc import Mapping
-from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -46,16 +45,15 @@ def plot_heat_map(
         >>> [text.get_text() for text in axis.get_yticklabels()]
         ['new', 'old']
     """
-    by_column: dict[str, list[float]] = {}
-    for cells in values.values():
-        for column, value in cells.items():
-            by_column.setdefault(column, []).append(value)
-    if not by_column:
+    import pandas as pd  # takes long to import
+
+    frame = pd.DataFrame.from_dict(values, orient="index").dropna(how="all")
+    if frame.empty:
         raise ValueError("there is nothing to draw: no row has a value")
-    filled = [row for row in values if values[row]]
-    rows = sorted(filled, key=lambda row: -fmean(values[row].values()))
-    columns = sorted(by_column, key=lambda column: -fmean(by_column[column]))
-    grid = np.array([[values[row].get(column, np.nan) for column in columns] for row in rows])
+    for along in (1, 0):
+        means = frame.mean(axis=along).sort_values(ascending=False, kind="stable")
+        frame = frame.reindex(means.index, axis=1 - along)
+    grid, rows, columns = frame.to_numpy(float), list(frame.index), list(frame.columns)
     width = min(max(LEAST, CELL * len(columns)), MOST) + 2
     height = min(max(1.0, CELL * len(rows)), MOST) + 2
     with rc_context({**CURVE_STYLE, "axes.grid": False}):

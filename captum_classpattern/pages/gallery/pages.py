@@ -75,8 +75,8 @@ class Pages:
             for entry in model.classes.values():
                 self._same.setdefault((entry.target, entry.name), []).append((model, entry))
         self.assets = {
-            "gallery.css": read_style(environment, "gallery.css"),
-            "gallery.js": read_template(environment, "gallery.js"),
+            "gallery.css": read_style("gallery.css"),
+            "gallery.js": read_template("gallery.js"),
         }
 
     def address(self, model: Model, entry: ClassEntry | None = None) -> str:

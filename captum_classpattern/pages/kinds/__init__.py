@@ -5,50 +5,38 @@
 not made of such parts has ``write(result, path)``, too.
 """
 
+from importlib import import_module
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from captum_classpattern.comparison import Comparison, SanityCheck
-from captum_classpattern.invariance import InvarianceProfile
-from captum_classpattern.pages.kinds import (
-    comparison,
-    finding,
-    pattern,
-    power,
-    profile,
-    sanity,
-    scan,
-    survey,
-    sweep,
-)
 from captum_classpattern.pages.parts import fragment, write_page
-from captum_classpattern.pattern import Pattern
 from captum_classpattern.results import Result
-from captum_classpattern.scanning import Scan
-from captum_classpattern.scores import PredictivePower
-from captum_classpattern.surveys import Finding, Survey
-from captum_classpattern.sweeps import Sweep
 
-KINDS: dict[type[Result], Any] = {
-    Pattern: pattern,
-    PredictivePower: power,
-    Finding: finding,
-    Survey: survey,
-    Sweep: sweep,
-    Scan: scan,
-    Comparison: comparison,
-    SanityCheck: sanity,
-    InvarianceProfile: profile,
+# By the name of the result's class: an object with these functions, or the name of a module of this
+# package, which is imported when it is needed, since some of them take seconds.
+KINDS: dict[str, Any] = {
+    "Pattern": "pattern",
+    "PredictivePower": "power",
+    "Finding": "finding",
+    "Survey": "survey",
+    "Sweep": "sweep",
+    "Scan": "scan",
+    "Comparison": "comparison",
+    "SanityCheck": "sanity",
+    "InvarianceProfile": "profile",
 }
 
 
 def kind_of(result: Result) -> Any:
     """The entry of a result's type, or of the type that it is derived from."""
     for each in type(result).__mro__:
-        if each in KINDS:
-            return KINDS[each]
-    raise TypeError(f"nothing draws a {type(result).__name__}: add its type to KINDS in {__name__}")
+        if each.__name__ in KINDS:
+            kind = KINDS[each.__name__]
+            return import_module(f"{__name__}.{kind}") if isinstance(kind, str) else kind
+    raise TypeError(
+        f"nothing draws a {type(result).__name__}: add the name of its class to KINDS in {__name__}"
+    )
 
 
 def fragment_of(result: Result) -> str:

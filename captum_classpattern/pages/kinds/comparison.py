@@ -17,14 +17,7 @@ from captum_classpattern.comparison.records import (
     search_names,
 )
 from captum_classpattern.comparison.tables import mean_power, rows_by_method
-from captum_classpattern.pages.parts import (
-    folded,
-    paragraph,
-    pattern_picture,
-    picture,
-    side_by_side,
-    table,
-)
+from captum_classpattern.pages import parts as html
 from captum_classpattern.pages.report.page import write_report
 from captum_classpattern.visualization import plot_curves as draw_curves
 from captum_classpattern.visualization import plot_maps
@@ -46,9 +39,9 @@ def parts(comparison: Comparison, whole: bool = False) -> tuple[str, list[Markup
     holds = sum(bool(verdict["holds"]) for verdict in verdicts)
     failed = counted(len(comparison.failures), "failure")
     shown = [
-        side_by_side(*_pictured(comparison, names)),
+        html.side_by_side(*_pictured(comparison, names)),
         _power_table(comparison, [record for record in scored if record.name in names]),
-        paragraph(
+        html.paragraph(
             f"Power of {percent_area(comparison.area)} of the pixels on held-out images: means "
             f"over classes with their 95 % intervals. {failed}."
         ),
@@ -59,7 +52,7 @@ def parts(comparison: Comparison, whole: bool = False) -> tuple[str, list[Markup
             for v in verdicts
         ]
         heading = f"Verdicts: {holds} of {len(verdicts)} hold"
-        shown.append(folded(heading, *map(paragraph, texts)))
+        shown.append(html.folded(heading, *map(html.paragraph, texts)))
     return "Comparison", shown
 
 
@@ -78,7 +71,7 @@ def _power_table(comparison: Comparison, records: Sequence[Record]) -> Markup:
         )
         for row in rows_by_method(records, [], ())
     ]
-    return table(COLUMNS, rows)
+    return html.table(COLUMNS, rows)
 
 
 def _pictured(comparison: Comparison, names: Sequence[str]) -> list[Markup]:
@@ -88,11 +81,11 @@ def _pictured(comparison: Comparison, names: Sequence[str]) -> list[Markup]:
     if not first:
         return []
     label = comparison.class_name(comparison.targets[0])
-    shown = [picture(comparison.canvases[0], f"canvas of {label}", f"{label}, canvas")]
+    shown = [html.picture(comparison.canvases[0], f"canvas of {label}", f"{label}, canvas")]
     for record in (first[name] for name in names if name in first):
         caption = f"{record.name}: {percent(record.powers[comparison.area].value)}"
         pattern = comparison.pattern_of(record)
-        shown.append(pattern_picture(pattern, f"pattern of {record.name}", caption))
+        shown.append(html.pattern_picture(pattern, f"pattern of {record.name}", caption))
     return shown
 
 

@@ -4,14 +4,7 @@ from collections.abc import Iterable
 
 from markupsafe import Markup
 
-from captum_classpattern.pages.parts import (
-    THUMBNAIL,
-    paragraph,
-    pattern_picture,
-    picture,
-    side_by_side,
-    table,
-)
+from captum_classpattern.pages import parts as html
 from captum_classpattern.scores import Scores
 from captum_classpattern.surveys import Finding
 from captum_classpattern.visualization.drawing import Drawing
@@ -31,7 +24,7 @@ NOTE = (
 
 def scores_table(names: Iterable[str], rows: Iterable[tuple[tuple[str, ...], Scores]]) -> Markup:
     """A table of scores. Each row begins with some texts, whose columns have these names."""
-    return table((*names, *COLUMNS), [(*texts, *_cells(scores)) for texts, scores in rows])
+    return html.table((*names, *COLUMNS), [(*texts, *_cells(scores)) for texts, scores in rows])
 
 
 def above_controls(scores: Scores) -> str:
@@ -53,14 +46,16 @@ def parts(finding: Finding, whole: bool = False) -> tuple[str, list[Markup]]:
     name, canvas = finding.label, finding.pattern.canvas
     kept = f"pattern, {percent_area(finding.area)} of the pixels"
     shown = [
-        picture(canvas, f"canvas of {name}", f"{finding.canvas} canvas", most=THUMBNAIL),
-        pattern_picture(finding.pattern.topk(finding.area), f"pattern of {name}", kept),
+        html.picture(canvas, f"canvas of {name}", f"{finding.canvas} canvas", most=html.THUMBNAIL),
+        html.pattern_picture(finding.pattern.topk(finding.area), f"pattern of {name}", kept),
     ]
     if finding.examples is not None:
         stamped = finding.examples
         for image, label, caption in zip(stamped.images, stamped.labels, stamped.captions):
             alt = f"{label} with the pattern of {name}"
-            shown.append(picture(image, alt, f"{label}, predicted: {caption}", most=THUMBNAIL))
+            shown.append(
+                html.picture(image, alt, f"{label}, predicted: {caption}", most=html.THUMBNAIL)
+            )
     rows = [
         ((f"{each.canvas} canvas, {percent_area(area)}",), scores)
         for each in (finding, *finding.others)
@@ -68,10 +63,10 @@ def parts(finding: Finding, whole: bool = False) -> tuple[str, list[Markup]]:
     ]
     chosen = " The judging images chose the first canvas." if finding.others else ""
     return f"Class pattern: {name}", [
-        side_by_side(*shown),
+        html.side_by_side(*shown),
         scores_table([""], rows),
-        paragraph(f"{NOTE}{chosen}"),
-        *([] if finding.held_out_images is None else [paragraph(_images_note(finding))]),
+        html.paragraph(f"{NOTE}{chosen}"),
+        *([] if finding.held_out_images is None else [html.paragraph(_images_note(finding))]),
     ]
 
 

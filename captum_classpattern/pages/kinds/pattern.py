@@ -2,13 +2,7 @@
 
 from markupsafe import Markup
 
-from captum_classpattern.pages.parts import (
-    THUMBNAIL,
-    paragraph,
-    pattern_picture,
-    picture,
-    side_by_side,
-)
+from captum_classpattern.pages import parts as html
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.visualization.drawing import Drawing
 from captum_classpattern.visualization.formats import percent, percent_area
@@ -25,11 +19,11 @@ def parts(pattern: Pattern, whole: bool = False) -> tuple[str, list[Markup]]:
     if isinstance(power, float):
         facts.append(f"power {percent(power)} on the judging images, which chose it")
     return f"Pattern of {name}", [
-        side_by_side(
-            pattern_picture(pattern.at_own_area(), f"pattern of {name}", "pattern"),
-            picture(pattern.canvas, f"canvas of {name}", "canvas", most=THUMBNAIL),
+        html.side_by_side(
+            html.pattern_picture(pattern.at_own_area(), f"pattern of {name}", "pattern"),
+            html.picture(pattern.canvas, f"canvas of {name}", "canvas", most=html.THUMBNAIL),
         ),
-        paragraph(f"{'; '.join(facts)}. predictive_power scores it on held-out images."),
+        html.paragraph(f"{'; '.join(facts)}. predictive_power scores it on held-out images."),
     ]
 
 

@@ -4,8 +4,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from captum_classpattern.pages import parts as html
 from captum_classpattern.pages.kinds.finding import NOTE, scores_table
-from captum_classpattern.pages.parts import folded, paragraph, pattern_picture, side_by_side
 from captum_classpattern.surveys import Finding, Survey
 from captum_classpattern.surveys.results import best_of_each
 from captum_classpattern.visualization import plot_patterns
@@ -26,7 +26,7 @@ def parts(survey: Survey, whole: bool = False) -> tuple[str, list[Markup]]:
         done_of += f" of {len(survey):,}"
     counts = f"{done_of} findings on {', '.join(survey.canvases)} canvases."
     if not best:
-        return title, [paragraph(f"{counts} The search runs when the survey is iterated.")]
+        return title, [html.paragraph(f"{counts} The search runs when the survey is iterated.")]
     area, most = survey.areas[0], MOST_OF_A_PAGE if whole else MOST
     shown = strongest(best, area, most)
     if len(shown) < len(best):
@@ -39,13 +39,13 @@ def parts(survey: Survey, whole: bool = False) -> tuple[str, list[Markup]]:
         for of_area, scores in finding.scores.items()
     ]
     return title, [
-        paragraph(
+        html.paragraph(
             f"{counts} Pictures: {percent_area(area)} of the pixels of the canvas that did "
             "best on the judging images."
         ),
-        side_by_side(*(_pictured(finding, area) for finding in shown)),
-        folded("Scores", scores_table(("class", "canvas", "area"), rows)),
-        paragraph(NOTE),
+        html.side_by_side(*(_pictured(finding, area) for finding in shown)),
+        html.folded("Scores", scores_table(("class", "canvas", "area"), rows)),
+        html.paragraph(NOTE),
     ]
 
 
@@ -63,7 +63,7 @@ def _pictured(finding: Finding, area: float) -> Markup:
     note = note if scores.enough_images else ", too few images"
     caption = f"{finding.label}, {finding.canvas} canvas: {percent(scores.power.value)}{note}"
     binary = finding.patterns[area].topk(area)
-    return pattern_picture(binary, f"pattern of {finding.label}", caption)
+    return html.pattern_picture(binary, f"pattern of {finding.label}", caption)
 
 
 def plot(

@@ -114,36 +114,39 @@ def write_report_page(
     verdicts: Sequence[Mapping[str, Any]] | None = None,
 ) -> Path:
     """The page of :func:`write_report`, with figures that were already drawn."""
-    environment, slider = new_environment(), area_slider(comparison)
-    script = Markup(read_template(environment, "report.js"))
-    style = read_style(environment, "report.css")
-    page = environment.get_template("report.html").render(
-        title=title,
-        script=script,
-        style=style,
-        policy=policy("data:", script=hash_source(script), style=hash_source(style)),
-        models=_models(comparison),
-        summary=_summary(comparison),
-        interrupted=comparison.settings.get("complete") is False,
-        slider=slider,
-        verdicts=_sorted_verdicts(comparison.verdicts() if verdicts is None else verdicts),
-        numbers=numbers_table(comparison),
-        figures={group: [f for f in figures if f.group == group] for group in GROUPS},
-        tables=tables(comparison),
-        facets=_facets(comparison),
-        failures=text_table(
-            ["method", "model", "what failed", "reason"],
-            [(f.method, f.model, f.what, f.reason) for f in comparison.failures],
-            key="failures",
-            title="Failures",
-        ),
-        reading=[*READING.items(), *[("Slider", slider.how)] * bool(slider.table.rows)],
-        accuracies=text_table(
-            ["model", ACCURACY],
-            [(name, _accuracy(value)) for name, value in comparison.models.items()],
-            numbers=[ACCURACY],
-        ),
-        settings=settings_lines(comparison.settings),
+    slider = area_slider(comparison)
+    script, style = Markup(read_template("report.js")), read_style("report.css")
+    page = (
+        new_environment()
+        .get_template("report.html")
+        .render(
+            title=title,
+            script=script,
+            style=style,
+            policy=policy("data:", script=hash_source(script), style=hash_source(style)),
+            models=_models(comparison),
+            summary=_summary(comparison),
+            interrupted=comparison.settings.get("complete") is False,
+            slider=slider,
+            verdicts=_sorted_verdicts(comparison.verdicts() if verdicts is None else verdicts),
+            numbers=numbers_table(comparison),
+            figures={group: [f for f in figures if f.group == group] for group in GROUPS},
+            tables=tables(comparison),
+            facets=_facets(comparison),
+            failures=text_table(
+                ["method", "model", "what failed", "reason"],
+                [(f.method, f.model, f.what, f.reason) for f in comparison.failures],
+                key="failures",
+                title="Failures",
+            ),
+            reading=[*READING.items(), *[("Slider", slider.how)] * bool(slider.table.rows)],
+            accuracies=text_table(
+                ["model", ACCURACY],
+                [(name, _accuracy(value)) for name, value in comparison.models.items()],
+                numbers=[ACCURACY],
+            ),
+            settings=settings_lines(comparison.settings),
+        )
     )
     path = Path(path)
     write_atomically(path, encode(page))
