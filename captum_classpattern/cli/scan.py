@@ -54,7 +54,7 @@ def scan(
     *,
     model: ModelOptions = ModelOptions(),
     images: SourceOptions,
-    compute: BatchOptions = BatchOptions(),  # noqa: B008
+    compute: BatchOptions = BatchOptions(),
     references: Annotated[str, Parameter(group=MAIN, metavar="FILE|NAME")],
     alpha: Annotated[
         float, Parameter(validator=Number(gt=0, lt=1), group=MAIN, metavar="P")
@@ -173,7 +173,7 @@ def reference(
     *models: Annotated[str, Parameter(required=True)],
     model: ModelOptions = ModelOptions(),
     images: SourceOptions,
-    compute: BatchOptions = BatchOptions(),  # noqa: B008
+    compute: BatchOptions = BatchOptions(),
     out: Annotated[Path, Parameter(group=MAIN, metavar="FILE")],
     also: Families = None,
 ) -> None:

@@ -34,7 +34,7 @@ def search(
     *,
     model: ModelOptions = ModelOptions(),
     images: ImageOptions,
-    searches: SurveyOptions = SurveyOptions(),  # noqa: B008
+    searches: SurveyOptions = SurveyOptions(),
     out: OutputFolder = Path("classpattern-search"),
     resume: Annotated[bool, Parameter(group=MAIN)] = False,
     as_json: AsJson = False,

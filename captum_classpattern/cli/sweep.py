@@ -39,7 +39,7 @@ def sweep(
     *models: Annotated[str, Parameter(required=True)],
     model: ModelOptions = ModelOptions(),
     images: ImageOptions,
-    searches: SurveyOptions = SurveyOptions(),  # noqa: B008
+    searches: SurveyOptions = SurveyOptions(),
     out: OutputFolder,
     first_look: Annotated[bool, Parameter(group=MAIN)] = False,
     ray: Annotated[bool | str, Parameter(metavar="[ADDRESS]"), ON_RAY] = False,
