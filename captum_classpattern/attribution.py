@@ -227,9 +227,10 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             keep (int, optional): As in :meth:`search`, at each area. Default: None.
             budget (int, optional): As in :meth:`search`, at the largest area, or at each area of a
                 pool that is screened. Default: None.
-            additional_forward_args, solver, n_steps, max_seconds, seed, precision,
-                internal_batch_size, show_progress: As in :meth:`search`; ``max_seconds`` is for all
-                areas together.
+            additional_forward_args, solver, n_steps: As in :meth:`search`.
+            max_seconds (float, optional): As in :meth:`search`, for all areas together.
+                Default: None.
+            seed, precision, internal_batch_size, show_progress, other: As in :meth:`search`.
 
         Returns:
             *dict[float, list[Pattern]]*: For each area what :meth:`search` returns.
@@ -349,8 +350,9 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
                 error: a pattern has a class.
             budget (int, optional): Passes per input. Default: None (the solver's own length, for
                 "swap" about 1,000).
-            additional_forward_args, solver, area, n_steps, max_seconds, seed, precision,
-                internal_batch_size, show_progress, other: As in :meth:`search`.
+            additional_forward_args, solver, area, n_steps: As in :meth:`search`.
+            max_seconds, seed, precision: As in :meth:`search`.
+            internal_batch_size, show_progress, other: As in :meth:`search`.
 
         Returns:
             *Tensor* or *tuple[Tensor]* of **attributions**: The masks, in [0, 1], the same for

@@ -66,8 +66,9 @@ class LearnedPattern(Attribution):  # type: ignore[misc]  # captum's class is un
 
         Args:
             inputs, target: As in :meth:`BestCrop.attribute`.
-            additional_forward_args, area, seed, budget, n_steps, max_seconds, precision,
-                internal_batch_size: As in :meth:`ClassPattern.search`.
+            additional_forward_args, area, seed, budget: As in :meth:`ClassPattern.search`.
+            n_steps, max_seconds, precision: As in :meth:`ClassPattern.search`.
+            internal_batch_size: As in :meth:`ClassPattern.search`.
 
         Returns:
             *Tensor*: The masks, shaped like ``inputs``.
