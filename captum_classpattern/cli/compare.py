@@ -76,13 +76,10 @@ def compare(
     from captum_classpattern.cli.comparing import run_comparison
     from captum_classpattern.comparison import DEFAULT
 
-    for own in (name for name in methods or () if ":" in name):
-        import_from_here()
-        import_named(
-            own, f"method {own!r}"
-        )  # so that a wrong name is refused before models are loaded
-
     with only_json(as_json):
+        for own in (name for name in methods or () if ":" in name):
+            import_from_here()  # a wrong name is refused before models are loaded
+            import_named(own, f"method {own!r}")
         opened = {name: model.open(checkpoint) for name, checkpoint in checkpoints.items()}
         classifiers = [*opened.values()]
         search, held_out = images.load(classifiers, seed=searches.seed)

@@ -84,7 +84,7 @@ def _controls(finding: "Finding") -> list[str]:
     """At the first area."""
     scores = next(iter(finding.scores.values()))
     values = scores.power.without, scores.random_pixels, scores.other_canvas
-    return [f"{value:.1%}" for value in values]
+    return ["-" if value is None else f"{value:.1%}" for value in values]
 
 
 def _power(scores: "Scores") -> str:

@@ -115,11 +115,10 @@ def _power(finding: Finding, cut: Cut) -> tuple[str | None, Bars]:
         f"Predictive power: {percent(scores.power.value)} of {scores.power.n:,} held-out images of "
         f"other classes become {finding.label} (95 % interval {interval}), {_verdict(scores)}."
     )
+    without, *controls = scores.controls.items()
     return text, [
         ("this pattern", scores.power.value, HIT),
-        ("random pixels", scores.random_pixels, QUIET),
-        ("other canvas", scores.controls["other canvas"], QUIET),
-        ("no pattern", scores.power.without, QUIET),
+        *((name, share, QUIET) for name, share in (*controls, without)),
     ]
 
 

@@ -159,7 +159,8 @@ def _searched(
 def _power(
     family: Family, forward_func: Classifier, value: Tensor, judges: LabelledImages, target: int
 ) -> float:
-    """The share of the judging images of other classes that the change turns into a class."""
+    """The share of judging images of other classes that are predicted as a class after the
+    change."""
 
     def changed(images: Tensor) -> Tensor:
         return forward_func(family.apply(value[None], images[None])[0])

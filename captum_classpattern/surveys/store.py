@@ -197,7 +197,7 @@ class SavedPatterns(Mapping[float, Pattern]):
     """The patterns of a row by area, each read from its file when it is first used."""
 
     def __init__(self, row: Mapping[str, Any], folder: Path, areas: Sequence[float]) -> None:
-        self._place = folder, row["class"], row["canvas"], row.get("class_name")
+        self._place = folder.absolute(), row["class"], row["canvas"], row.get("class_name")
         self._patterns: dict[float, Pattern | None] = dict.fromkeys(areas)
 
     def __getitem__(self, area: float) -> Pattern:
@@ -207,6 +207,10 @@ class SavedPatterns(Mapping[float, Pattern]):
             pattern = Pattern.load(find_pattern_file(folder, target, canvas, area, name))
             self._patterns[area] = pattern
         return pattern
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy for another process or file has the patterns themselves."""
+        return dict, (dict(self),)
 
     def __iter__(self) -> Iterator[float]:
         return iter(self._patterns)

@@ -5,7 +5,7 @@ from typing import Any, TypeAlias
 
 from captum_classpattern.class_names import file_safe
 from captum_classpattern.pages.gallery.source import ClassEntry, Model
-from captum_classpattern.pages.kinds.finding import above_controls
+from captum_classpattern.pages.kinds.finding import above_controls, control_cells
 from captum_classpattern.pages.tables import Cell, Table, text_table
 from captum_classpattern.pages.templating import (
     encode,
@@ -206,7 +206,7 @@ def _numbers_table(variants: Sequence[tuple[str, float, Scores]]) -> Table:
             percent_area(area),
             percent(scores.power.value),
             f"{percent_range(*scores.power.interval)}{SPACE}%",
-            *map(percent, scores.controls.values()),
+            *control_cells(scores),
             above_controls(scores),
         )
         for canvas, area, scores in variants

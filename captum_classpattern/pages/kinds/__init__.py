@@ -31,8 +31,9 @@ KINDS: dict[str, Any] = {
 def kind_of(result: Result) -> Any:
     """The entry of a result's type, or of the type that it is derived from."""
     for each in type(result).__mro__:
-        if each.__name__ in KINDS:
-            kind = KINDS[each.__name__]
+        kind = KINDS.get(each.__name__)
+        ours = each.__module__.startswith("captum_classpattern.")
+        if kind is not None and (ours or not isinstance(kind, str)):
             return import_module(f"{__name__}.{kind}") if isinstance(kind, str) else kind
     raise TypeError(
         f"nothing draws a {type(result).__name__}: add the name of its class to KINDS in {__name__}"

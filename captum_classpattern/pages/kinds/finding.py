@@ -32,12 +32,18 @@ def above_controls(scores: Scores) -> str:
     return ("yes" if scores.beats_controls else "no") if scores.enough_images else "too few images"
 
 
+def control_cells(scores: Scores) -> tuple[str, ...]:
+    """The controls, in the order of :data:`COLUMNS`; a dash for one that was not measured."""
+    controls = scores.controls
+    return tuple(percent(controls[name]) if name in controls else "-" for name in COLUMNS[3:6])
+
+
 def _cells(scores: Scores) -> tuple[str, ...]:
     return (
         percent(scores.power.value),
         percent_range(*scores.power.interval),
         f"{scores.power.n:,}",
-        *map(percent, scores.controls.values()),
+        *control_cells(scores),
         above_controls(scores),
     )
 
