@@ -61,7 +61,7 @@ def folder_name(source: str) -> str:
     Examples::
 
         >>> folder_name("timm:resnet18.a1_in1k")
-        'resnet18.a1_in1k-65f4e1'
+        'resnet18.a1_in1k-0ee52d'
     """
     place = source if is_pretrained(source) else os.path.abspath(source)
     digest = hashlib.blake2b(place.encode(), digest_size=3).hexdigest()

@@ -60,9 +60,8 @@ def compare(
     Args:
         models: Checkpoint files, or torchvision:NAME or timm:NAME, each with a name of your choice
             if you like, as in old=a.pt.
-        methods: Names of methods, separated by commas. By default, ClassPattern and 17 others. Your
-            own is MODULE:NAME, which is called with the model and the search images and returns an
-            Attribution.
+        methods: Names of methods, separated by commas. By default, ClassPattern and 17 others.
+            MODULE:NAME is a function of yours, from model and images to an Attribution.
         area: The share of the pixels at which the methods are compared.
         out: The folder for the report, the figures and the patterns.
         as_json: Print the result as JSON, and nothing else.

@@ -222,7 +222,7 @@ def test_a_file_cannot_choose_what_is_called(content, tmp_path, monkeypatch):
         (
             {"arch": TINY, "mean": 120, "std": 1},
             ValueError,
-            "mean must be in units .* divide it by 255",
+            "`mean` must be in units .* divide it by 255",
         ),
     ],
 )

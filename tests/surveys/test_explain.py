@@ -291,7 +291,7 @@ def test_a_finding_stamps_plots_and_makes_a_table(images, found, tmp_path):
         ({"class_names": NAMES[:2]}, ValueError, "2 class names were given, but the model has 3"),
         ({"canvases": {"red": 1}}, ValueError, "`canvases` has the kind 'red'"),
         ({"area": 2.0}, ValueError, "area"),
-        ({"mean": 3.0, "std": 1.0}, ValueError, "mean must be in units where pixels lie in"),
+        ({"mean": 3.0, "std": 1.0}, ValueError, "`mean` must be in units where pixels lie in"),
     ],
 )
 def test_errors_say_what_to_do(net, images, change, error, text):

@@ -257,7 +257,7 @@ def test_why_a_task_was_lost_is_in_words(monkeypatch, error, reason):
 
 
 def test_workers_are_for_a_cluster_that_is_started_here(cluster, monkeypatch):
-    message = "workers=2 is for a cluster that is started here"
+    message = "`workers=2` is for a cluster that is started here"
     with pytest.raises(ValueError, match=f"{message}: leave it out with an address"):
         engines.start_ray(ray, "auto", 2, 1)
     monkeypatch.setenv("RAY_ADDRESS", "far:6379")

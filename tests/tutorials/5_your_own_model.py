@@ -12,6 +12,6 @@ integrated_gradients = cp.predictive_power(model, rival, held_out)
 assert integrated_gradients.value < scores.power.interval[0], "other pixels"
 
 by_canvas = {finding.canvas: finding.scores[0.05] for finding in found.finished}
-assert list(by_canvas) == ["positive", "white"], "the shell tries both"
+assert list(by_canvas) == ["positive", "white", "black"], "the shell tries all three"
 assert by_canvas["white"].beats_controls
 assert by_canvas["white"].power.value > by_canvas["positive"].power.value
