@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+from findings import head, line
 from scipy import stats
 from zoo import TEST_RECIPES, Backdoor
 
@@ -140,14 +141,6 @@ def share(hits: int, count: int) -> str:
         return "-"
     low, high = wilson(hits, count)
     return f"{hits} of {count} ({low:.0%} to {high:.0%})"
-
-
-def head(*columns: str) -> str:
-    return f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}"
-
-
-def line(*cells: object) -> str:
-    return f"| {' | '.join(map(str, cells))} |"
 
 
 def by_kind(models: Sequence[Model]) -> dict[str, list[Model]]:

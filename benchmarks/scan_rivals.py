@@ -20,8 +20,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from findings import head, line
 from rivals import anomaly_index, mm_bd, mm_bd_p_value, neural_cleanse, pixel_inversion
-from scan_evidence import ALPHA, Model, by_kind, head, line, read, scan_of, share
+from scan_evidence import ALPHA, Model, by_kind, read, scan_of, share
 from zoo import N_CLASSES, SHAPE, entries, trained
 
 from captum_classpattern import ClassPattern, PixelClassifier

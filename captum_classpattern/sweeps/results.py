@@ -204,8 +204,7 @@ class Sweep(Result):
         share = float(self.settings["areas"][0] if area is None else area)
         found: dict[str, dict[int, Finding]] = {}
         for name in self.models:
-            best = best_of_each(self._findings(name))
-            at_area = {each.target: each for each in best if share in each.scores}
+            at_area = {each.target: each for each in self._best(name) if share in each.scores}
             if at_area:
                 found[name] = at_area
         common = sorted(set.intersection(*(set(best) for best in found.values()))) if found else []
@@ -242,8 +241,8 @@ class Sweep(Result):
         """What was found of a model so far; none of its patterns is read."""
         return Store(self._model_folder(model)).findings()
 
-    def _best(self, model: str, canvas: str | None = None) -> list[dict[str, Any]]:
-        """For each class the row of a kind of canvas, or of the one that did best on the judging
-        images at the first area."""
+    def _best(self, model: str, canvas: str | None = None) -> list[Finding]:
+        """For each class the finding on a kind of canvas, or on the one that did best on the
+        judging images at the first area."""
         found = (each for each in self._findings(model) if canvas in (None, each.canvas))
-        return [each.as_dict() for each in best_of_each(found)]
+        return best_of_each(found)

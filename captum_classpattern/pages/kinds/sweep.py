@@ -6,7 +6,6 @@ from markupsafe import Markup
 
 from captum_classpattern.class_names import distinct_names, label_of
 from captum_classpattern.pages.parts import drawing, paragraph, table
-from captum_classpattern.scores import Scores
 from captum_classpattern.sweeps import Sweep
 from captum_classpattern.visualization import plot_heat_map
 from captum_classpattern.visualization.drawing import Drawing
@@ -18,8 +17,8 @@ COLUMNS = ("model", "classes", "mean power", "strongest class", "above their con
 
 def parts(sweep: Sweep, whole: bool = False) -> tuple[str, list[Markup]]:
     """Of the findings so far, on the best canvases, at the first area."""
-    key = str(float(sweep.settings["areas"][0]))
-    rows = sorted((_row(sweep, name, key) for name in sweep.models), key=lambda row: -row[0])
+    area = float(sweep.settings["areas"][0])
+    rows = sorted((_row(sweep, name, area) for name in sweep.models), key=lambda row: -row[0])
     counts = f"{len(sweep.models):,} models, {len(sweep.classes):,} classes"
     failed = f", {len(sweep.failures):,} units failed" if sweep.failures else ""
     left_out = f" The {MOST_MODELS} strongest models are listed." * (len(rows) > MOST_MODELS)
@@ -31,22 +30,22 @@ def parts(sweep: Sweep, whole: bool = False) -> tuple[str, list[Markup]]:
         *shown,
         table(COLUMNS, [cells for _, cells in rows[:MOST_MODELS]]),
         paragraph(
-            f"Power of {percent_area(float(key))} of the pixels on held-out images, on the "
+            f"Power of {percent_area(area)} of the pixels on held-out images, on the "
             "canvas that did best on the judging images."
         ),
     ]
 
 
-def _row(sweep: Sweep, name: str, key: str) -> tuple[float, tuple[str, ...]]:
+def _row(sweep: Sweep, name: str, area: float) -> tuple[float, tuple[str, ...]]:
     """A model's mean power (-1 if nothing was found yet), and its cells."""
-    best = [row for row in sweep._best(name) if key in row["areas"]]
+    best = [each for each in sweep._best(name) if area in each.scores]
     done = f"{len(best)} of {len(sweep.classes)}"
     if not best:
         return -1.0, (name, done, "", "", "too few images")
-    scores = [Scores.from_dict(row["areas"][key]) for row in best]
+    scores = [each.scores[area] for each in best]
     powers = [each.power.value for each in scores]
     strongest = best[powers.index(max(powers))]
-    label = strongest["class_name"] or label_of(strongest["class"])
+    label = strongest.class_name or label_of(strongest.target)
     above = sum(each.beats_controls for each in scores)
     return fmean(powers), (
         name,
@@ -58,18 +57,18 @@ def _row(sweep: Sweep, name: str, key: str) -> tuple[float, tuple[str, ...]]:
 
 
 def plot(sweep: Sweep, *, area: float | None, canvas: str | None, use_pyplot: bool) -> Drawing:
-    key = str(float(sweep.settings["areas"][0] if area is None else area))
+    share = float(sweep.settings["areas"][0] if area is None else area)
     values: dict[str, dict[int, float]] = {name: {} for name in sweep.models}
     names: dict[int, str] = {}  # of the classes
     for name in sweep.models:
-        for row in sweep._best(name, canvas):
-            if key in row["areas"]:
-                values[name][row["class"]] = row["areas"][key]["power"]
-                if row["class_name"]:
-                    names.setdefault(row["class"], row["class_name"])
+        for each in sweep._best(name, canvas):
+            if share in each.scores:
+                values[name][each.target] = each.scores[share].power.value
+                if each.class_name:
+                    names.setdefault(each.target, each.class_name)
     if not any(values.values()):
         on = "" if canvas is None else f" on {canvas!r} canvases"
-        raise ValueError(f"nothing was found{on} at area {key}")
+        raise ValueError(f"nothing was found{on} at area {share}")
     kind = "the best canvas" if canvas is None else f"a {canvas} canvas"
     labels = distinct_names(names)
     return plot_heat_map(
@@ -78,6 +77,6 @@ def plot(sweep: Sweep, *, area: float | None, canvas: str | None, use_pyplot: bo
             for name, row in values.items()
             if row
         },
-        title=f"Predictive power of {float(key):.3g} of the pixels of {kind}",
+        title=f"Predictive power of {share:.3g} of the pixels of {kind}",
         use_pyplot=use_pyplot,
     )
