@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from captum_classpattern import Pattern, predictive_power
-from captum_classpattern.class_names import as_file_name
+from captum_classpattern.classifier.class_names import as_file_name
 from captum_classpattern.demo import demo_images, demo_models
 from captum_classpattern.surveys import Scores, stands_out
 from captum_classpattern.surveys.store import find_pattern_file

@@ -29,8 +29,8 @@ from captum_classpattern import (
     Pattern,
     invariance_profile,
 )
-from captum_classpattern.invariance import known_transforms
 from captum_classpattern.scores.intervals import FEWEST_CLASSES, bootstrap_over_classes
+from captum_classpattern.scores.invariance import known_transforms
 from captum_classpattern.triggers import BadNets
 from captum_classpattern.visualization.style import CONTROL, HIGHLIGHTS, OTHERS
 

@@ -19,9 +19,9 @@ from torch import Tensor
 from torchvision.datasets import ImageFolder
 
 from captum_classpattern import ClassPattern, Pattern, PixelClassifier, search_masks
-from captum_classpattern.canvases import select_canvases
 from captum_classpattern.classifier import predict
 from captum_classpattern.optimization import PaperLoop
+from captum_classpattern.optimization.canvases import select_canvases
 from captum_classpattern.scores.intervals import Estimate, bootstrap_over_classes
 from captum_classpattern.scores.power import random_pixels
 

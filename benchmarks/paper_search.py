@@ -11,8 +11,8 @@ from problems import Parts, cifar10_parts, train_cifar10
 from torch import Tensor, nn
 
 from captum_classpattern import PixelClassifier, predictive_power
-from captum_classpattern.canvases import STRATEGIES
 from captum_classpattern.classifier import Classifier
+from captum_classpattern.optimization.canvases import STRATEGIES
 from captum_classpattern.scores import Scores
 from captum_classpattern.scores.power import random_pixels
 from captum_classpattern.surveys import Survey

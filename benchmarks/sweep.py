@@ -23,11 +23,11 @@ from typing import Any
 
 from captum_classpattern import sweep
 from captum_classpattern.demo import demo_images, demo_models
-from captum_classpattern.sweeps.engines import import_ray, run_locally, run_on_ray, start_ray
-from captum_classpattern.sweeps.folder import SweepFolder
-from captum_classpattern.sweeps.run import run_missing
-from captum_classpattern.sweeps.sources import ModelSource
-from captum_classpattern.sweeps.units import Outcome, Unit
+from captum_classpattern.surveys.engines import import_ray, run_locally, run_on_ray, start_ray
+from captum_classpattern.surveys.sources import ModelSource
+from captum_classpattern.surveys.sweep_folder import SweepFolder
+from captum_classpattern.surveys.sweep_run import run_missing
+from captum_classpattern.surveys.units import Outcome, Unit
 
 WORKERS = 2
 LONG_UNIT = 20.0  # seconds: what the overhead is compared with

@@ -21,7 +21,14 @@ import lazy_loader
 # names are listed in __init__.pyi and loaded when they are first used: torch takes seconds
 _load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 __version__ = version("captum_classpattern")
-_RENAMED = {"metrics": "scores"}  # modules of version 0.1
+_RENAMED = {  # modules of older versions
+    "explorer": "pages.explorer",
+    "gallery": "pages",
+    "invariance": "scores.invariance",
+    "metrics": "scores",
+    "report": "pages",
+    "sweeps": "surveys",
+}
 
 
 def __getattr__(name: str) -> Any:

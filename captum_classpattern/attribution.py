@@ -16,7 +16,6 @@ from captum_classpattern._validation import (
     as_arguments,
     check_pixels,
 )
-from captum_classpattern.class_names import name_of, parse_targets
 from captum_classpattern.classifier import (
     MIN_LABELLED,
     Classifier,
@@ -26,6 +25,7 @@ from captum_classpattern.classifier import (
     uncounted,
     warn_if_guessing,
 )
+from captum_classpattern.classifier.class_names import name_of, parse_targets
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels, predictions
 from captum_classpattern.optimization.contest import Contest
 from captum_classpattern.optimization.holdout import check_judges, split_for_judging

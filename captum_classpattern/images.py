@@ -24,7 +24,6 @@ from torch.utils.data import (
 )
 
 from captum_classpattern._validation import ArgumentTypeError, check_pixels, parse_labels
-from captum_classpattern.class_names import NUMBERINGS, ClassNames, distinct_names, renumber
 from captum_classpattern.classifier import (
     Classifier,
     check_classifier,
@@ -32,6 +31,13 @@ from captum_classpattern.classifier import (
     predict,
     preserve_state,
 )
+from captum_classpattern.classifier.class_names import (
+    NUMBERINGS,
+    ClassNames,
+    distinct_names,
+    renumber,
+)
+from captum_classpattern.classifier.fingerprints import hash_of
 from captum_classpattern.pattern import image_hash
 
 Images: TypeAlias = "Tensor | Dataset[Any] | DataLoader[Any]"  # LabelledImages is a Dataset
@@ -612,3 +618,9 @@ def _listed_labels(images: Any) -> Tensor | None:
         return parse_labels(listed, len(images), "a data set")
     except (TypeError, ValueError):
         return None
+
+
+def hash_of_images(images: LabelledImages) -> str:
+    """A hash of images and labels, in their order."""
+    labels = None if images.labels is None else images.labels.tolist()
+    return hash_of((images.shape, images.hashes, labels))

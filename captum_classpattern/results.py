@@ -23,7 +23,7 @@ class Result:
         r"""
         Writes what a notebook shows as an HTML page that needs no other file. The page of a survey
         has up to 100 patterns, and the scores of all classes. That of a comparison is
-        the report, see :func:`~captum_classpattern.report.write_report`.
+        the report, see :func:`~captum_classpattern.pages.write_report`.
 
         Args:
             path (str or PathLike): The file. It is replaced as a whole or not at all.

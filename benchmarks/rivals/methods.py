@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from captum_classpattern.attribution import single_tensor
-from captum_classpattern.class_names import parse_targets
 from captum_classpattern.classifier import Classifier
+from captum_classpattern.classifier.class_names import parse_targets
 from captum_classpattern.comparison.controls import WithBaselines, masks_for
 from captum_classpattern.images import Images, Labels
 from captum_classpattern.pattern import Pattern

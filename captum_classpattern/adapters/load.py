@@ -19,8 +19,8 @@ from captum_classpattern.adapters.interface import (
     LoadOptions,
 )
 from captum_classpattern.adapters.names import is_pretrained
-from captum_classpattern.class_names import ClassNames, placeholders
 from captum_classpattern.classifier import PixelClassifier, device_and_dtype, warn
+from captum_classpattern.classifier.class_names import ClassNames, placeholders
 
 USUAL_SIDES = (32, 224, 28, 64, 96)  # pixels
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path, PurePosixPath
 
 from captum_classpattern.adapters.formats import PRETRAINED
-from captum_classpattern.class_names import file_safe
+from captum_classpattern.classifier.class_names import file_safe
 
 LONGEST = 80  # characters of a model's name in that of a folder
 

@@ -35,7 +35,7 @@ def apply(
     from PIL import Image
 
     from captum_classpattern._files import replace_file
-    from captum_classpattern.class_names import as_file_name
+    from captum_classpattern.classifier.class_names import as_file_name
     from captum_classpattern.datasets.pixels import read_to_fit
     from captum_classpattern.pattern import Pattern
 

@@ -12,14 +12,14 @@ from rich.text import Text
 from torch import Tensor
 
 from captum_classpattern._files import write_atomically
-from captum_classpattern.canvases import select_canvases
-from captum_classpattern.class_names import file_safe, label_of
 from captum_classpattern.classifier import Classifier
+from captum_classpattern.classifier.class_names import file_safe, label_of
 from captum_classpattern.cli.options import SearchOptions
 from captum_classpattern.cli.printing import console
 from captum_classpattern.comparison import Comparison, Interrupted, Record, compare, known_methods
 from captum_classpattern.comparison.records import search_names
 from captum_classpattern.images import LabelledImages
+from captum_classpattern.optimization.canvases import select_canvases
 from captum_classpattern.pages.report.figures import draw_figures
 from captum_classpattern.pages.report.page import write_report_page
 

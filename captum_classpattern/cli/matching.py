@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 
 from captum_classpattern.adapters import PixelClassifier
-from captum_classpattern.class_names import ClassNames
 from captum_classpattern.classifier import device_and_dtype
+from captum_classpattern.classifier.class_names import ClassNames
 from captum_classpattern.datasets import LabelledImages
 
 

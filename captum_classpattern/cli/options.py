@@ -125,7 +125,7 @@ def checkpoints_by_name(models: tuple[str, ...]) -> dict[str, str]:
     """The checkpoints by their names, see :func:`split_name`; an error if two would be written to
     the same files."""
     from captum_classpattern.adapters.names import split_name
-    from captum_classpattern.class_names import file_safe
+    from captum_classpattern.classifier.class_names import file_safe
 
     named: dict[str, str] = {}
     for given in models:

@@ -191,7 +191,7 @@ def reference(
             of your choice if you like, as in old=a.pt.
         out: The file for the references, such as my_references.json.
     """
-    from captum_classpattern.fingerprints import hash_of_model
+    from captum_classpattern.classifier.fingerprints import hash_of_model
     from captum_classpattern.scanning import ReferenceSet
     from captum_classpattern.scanning.decision import references_needed
     from captum_classpattern.scanning.profile import estimate_seconds

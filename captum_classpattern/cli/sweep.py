@@ -27,9 +27,8 @@ from captum_classpattern.cli.printing import console, make_table, write_figure
 
 if TYPE_CHECKING:  # imported where they are used, so that --help needs no torch
     from captum_classpattern.adapters import PixelClassifier
-    from captum_classpattern.surveys import Finding
-    from captum_classpattern.sweeps import Sweep
-    from captum_classpattern.sweeps.sources import ModelSource
+    from captum_classpattern.surveys import Finding, Sweep
+    from captum_classpattern.surveys.sources import ModelSource
 
 ON_RAY = Parameter(group=RAY)  # the panel of the help
 SHOWN = 20  # models, and units that failed
@@ -77,9 +76,9 @@ def sweep(
         keep: The share of all classes of all models that --first-look leaves.
         threads: The threads of each search. Another number changes results in the last digits.
     """
-    from captum_classpattern.sweeps import sweep as run_sweep
-    from captum_classpattern.sweeps.engines import import_ray
-    from captum_classpattern.sweeps.sources import read_models
+    from captum_classpattern.surveys import sweep as run_sweep
+    from captum_classpattern.surveys.engines import import_ray
+    from captum_classpattern.surveys.sources import read_models
 
     if ray:
         import_ray()  # before anything takes long
@@ -128,7 +127,7 @@ def sweep(
 
 def _open_first(sources: "Sequence[ModelSource]") -> "PixelClassifier":
     """The first model that can be opened, which says how the images are loaded and numbered."""
-    from captum_classpattern.sweeps.units import reason_of
+    from captum_classpattern.surveys.units import reason_of
 
     reasons = []
     for source in sources:

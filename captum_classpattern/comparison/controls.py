@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from captum_classpattern._validation import check_count, check_positive, check_seed
 from captum_classpattern.attribution import single_tensor
-from captum_classpattern.class_names import parse_targets
 from captum_classpattern.classifier import (
     Classifier,
     device_and_dtype,
     find_module,
     preserve_state,
 )
+from captum_classpattern.classifier.class_names import parse_targets
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels, evenly_spaced
 from captum_classpattern.pattern import pixels_kept
 from captum_classpattern.scores.power import random_mask

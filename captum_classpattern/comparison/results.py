@@ -8,7 +8,7 @@ from typing import Any
 import numpy.typing as npt
 from torch import Tensor
 
-from captum_classpattern.class_names import ClassNames, label_of
+from captum_classpattern.classifier.class_names import ClassNames, label_of
 from captum_classpattern.comparison.metrics import METRICS, Metric
 from captum_classpattern.comparison.records import Failure, Record
 from captum_classpattern.comparison.tables import rows_by_canvas, rows_by_method

@@ -15,7 +15,6 @@ from captum_classpattern._validation import (
     check_seed,
     is_whole,
 )
-from captum_classpattern.class_names import known_names, parse_targets
 from captum_classpattern.classifier import (
     Classifier,
     check_classifier,
@@ -23,6 +22,7 @@ from captum_classpattern.classifier import (
     preserve_state,
     warn_if_guessing,
 )
+from captum_classpattern.classifier.class_names import known_names, parse_targets
 from captum_classpattern.comparison.maps import CanvasResult, MapSet
 from captum_classpattern.comparison.methods import DEFAULT, Method, known_methods
 from captum_classpattern.comparison.metrics import (

@@ -17,13 +17,14 @@ from captum_classpattern._validation import (
     check_seed,
     is_whole,
 )
-from captum_classpattern.class_names import parse_targets
 from captum_classpattern.classifier import (
     Classifier,
     check_classifier,
     device_and_dtype,
     preserve_state,
 )
+from captum_classpattern.classifier.class_names import parse_targets
+from captum_classpattern.classifier.fingerprints import hash_of_model
 from captum_classpattern.comparison.agreement import Agreement, SanityCheck
 from captum_classpattern.comparison.maps import CanvasResult, MapSet, PixelMap, rankings_of
 from captum_classpattern.comparison.methods import Method, known_methods
@@ -37,7 +38,6 @@ from captum_classpattern.comparison.task import (
     take_held_out_images,
     take_search_images,
 )
-from captum_classpattern.fingerprints import hash_of_model
 from captum_classpattern.images import ImagesAndLabels
 from captum_classpattern.pattern import Pattern, pixels_kept
 from captum_classpattern.scores.power import random_pixels

@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from captum_classpattern._validation import ArgumentTypeError, Notice, join_names, suggest_names
-from captum_classpattern.class_names import NUMBERED
 from captum_classpattern.classifier import warn
+from captum_classpattern.classifier.class_names import NUMBERED
 from captum_classpattern.datasets.pixels import DECODE_ERRORS, decode
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")

@@ -1,5 +1,6 @@
 """One search: its objective, its schedule, its solvers, and the images that judge its masks."""
 
+from captum_classpattern.optimization.canvases import select_canvases
 from captum_classpattern.optimization.run import search_masks
 from captum_classpattern.optimization.search import Search, SearchResult, Solver
 from captum_classpattern.optimization.solvers import SOLVERS, Learned, PaperLoop, Swap
@@ -13,4 +14,5 @@ __all__ = [
     "Solver",
     "Swap",
     "search_masks",
+    "select_canvases",
 ]

@@ -9,8 +9,8 @@ from captum_classpattern._validation import (
     check_pixels,
     check_same_shape,
 )
-from captum_classpattern.class_names import parse_targets
 from captum_classpattern.classifier import Classifier, first_of, logits_of, preserve_state
+from captum_classpattern.classifier.class_names import parse_targets
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels
 from captum_classpattern.optimization.acceleration import accelerated
 from captum_classpattern.optimization.objective import Objective

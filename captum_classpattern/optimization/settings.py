@@ -1,8 +1,8 @@
 """The settings of a search, validated once."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, is_dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from typing import Any, Self
 
 from captum_classpattern._validation import check_area, check_numbers, check_seed
 from captum_classpattern.optimization.solvers import find_solver
@@ -52,6 +52,13 @@ class SearchSettings:
         check_seed(self.seed)
         counts = ("budget", "n_steps", "internal_batch_size", "keep")
         check_numbers(self, counts=counts, positive=["max_seconds"])
+
+    @classmethod
+    def of(cls, arguments: Mapping[str, Any], **changed: Any) -> Self:
+        """The settings among the arguments of a public function, its ``locals()``."""
+        names = {field.name for field in fields(cls)}
+        given = {name: value for name, value in arguments.items() if name in names}
+        return cls(**(given | changed))
 
     @property
     def area(self) -> float:

@@ -19,8 +19,14 @@ from captum_classpattern.classifier import (
     logits_of,
     preserve_state,
 )
-from captum_classpattern.fingerprints import hash_of, hash_of_images, hash_of_model
-from captum_classpattern.images import LabelledImages, ensure_labels, evenly_spaced, predictions
+from captum_classpattern.classifier.fingerprints import hash_of, hash_of_model
+from captum_classpattern.images import (
+    LabelledImages,
+    ensure_labels,
+    evenly_spaced,
+    hash_of_images,
+    predictions,
+)
 from captum_classpattern.optimization.acceleration import accelerated
 from captum_classpattern.optimization.holdout import split_for_judging
 from captum_classpattern.optimization.solvers.learned import Learned

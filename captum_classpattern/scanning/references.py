@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from captum_classpattern._files import write_atomically
-from captum_classpattern.class_names import name_of
 from captum_classpattern.classifier import Classifier
-from captum_classpattern.fingerprints import hash_of_model
+from captum_classpattern.classifier.class_names import name_of
+from captum_classpattern.classifier.fingerprints import hash_of_model
 from captum_classpattern.images import Images, LabelledImages, Labels
 from captum_classpattern.pattern import combined_hash
 from captum_classpattern.scanning.decision import ClassScores

@@ -11,8 +11,8 @@ import numpy as np
 
 from captum_classpattern._files import write_atomically
 from captum_classpattern._validation import join_names
-from captum_classpattern.class_names import placeholders
 from captum_classpattern.classifier import MIN_GAIN, Classifier, provenance_of
+from captum_classpattern.classifier.class_names import placeholders
 from captum_classpattern.images import Images, LabelledImages, Labels
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.results import Result

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_classpattern.class_names import label_of
 from captum_classpattern.classifier import Classifier, device_and_dtype
+from captum_classpattern.classifier.class_names import label_of
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.pattern import Pattern
 

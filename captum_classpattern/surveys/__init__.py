@@ -1,15 +1,20 @@
-"""All classes of a model: their patterns, scored, in a folder that a search can resume from."""
+"""All classes of a model, or of many: their patterns, scored, in a folder that a search can resume
+from."""
 
 from captum_classpattern.scores import Scores
 from captum_classpattern.surveys.explain import explain_class
 from captum_classpattern.surveys.findings import Finding, stands_out
 from captum_classpattern.surveys.results import Survey, survey
+from captum_classpattern.surveys.sweep_results import Sweep
+from captum_classpattern.surveys.sweep_run import sweep
 
 __all__ = [
     "Finding",
     "Scores",
     "Survey",
+    "Sweep",
     "explain_class",
     "stands_out",
     "survey",
+    "sweep",
 ]

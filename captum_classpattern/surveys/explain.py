@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from captum_classpattern._validation import ArgumentTypeError
-from captum_classpattern.class_names import ClassNames, label_of, parse_targets
 from captum_classpattern.classifier import (
     Classifier,
     PixelClassifier,
@@ -20,6 +19,7 @@ from captum_classpattern.classifier import (
     preserve_state,
     uncounted,
 )
+from captum_classpattern.classifier.class_names import ClassNames, label_of, parse_targets
 from captum_classpattern.images import Images, ImagesAndLabels, LabelledImages, Labels
 from captum_classpattern.optimization.objective import NO_GRADIENT
 from captum_classpattern.optimization.progress import passes_on

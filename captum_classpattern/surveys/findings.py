@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from captum_classpattern.class_names import label_of
 from captum_classpattern.classifier import Classifier
+from captum_classpattern.classifier.class_names import label_of
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.results import Result

@@ -13,8 +13,6 @@ from torch import Tensor
 
 from captum_classpattern._validation import check_count
 from captum_classpattern.attribution import ClassPattern, versions
-from captum_classpattern.canvases import BLANK, STRATEGIES, select_canvases
-from captum_classpattern.class_names import name_of, parse_targets
 from captum_classpattern.classifier import (
     Classifier,
     check_classifier,
@@ -23,15 +21,18 @@ from captum_classpattern.classifier import (
     provenance_of,
     warn_if_guessing,
 )
-from captum_classpattern.fingerprints import hash_of, hash_of_images, hash_of_model
+from captum_classpattern.classifier.class_names import name_of, parse_targets
+from captum_classpattern.classifier.fingerprints import hash_of, hash_of_model
 from captum_classpattern.images import (
     ImagesAndLabels,
     LabelledImages,
     ensure_labels,
     evenly_spaced,
+    hash_of_images,
     predictions,
 )
 from captum_classpattern.optimization import Swap
+from captum_classpattern.optimization.canvases import BLANK, STRATEGIES, select_canvases
 from captum_classpattern.optimization.pool import (
     LEAST_BUDGET,
     STARTS,

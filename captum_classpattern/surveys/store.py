@@ -8,8 +8,8 @@ from typing import Any
 
 from captum_classpattern._files import write_atomically
 from captum_classpattern._validation import Notice, is_whole
-from captum_classpattern.class_names import as_file_name
 from captum_classpattern.classifier import warn
+from captum_classpattern.classifier.class_names import as_file_name
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.power import Scores
 from captum_classpattern.surveys.findings import Finding

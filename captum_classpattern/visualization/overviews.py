@@ -6,7 +6,7 @@ from statistics import fmean
 from typing import Any, TypeAlias
 
 from captum_classpattern._validation import ArgumentTypeError
-from captum_classpattern.class_names import ClassNames, distinct_names, label_of
+from captum_classpattern.classifier.class_names import ClassNames, distinct_names, label_of
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores import Scores
 from captum_classpattern.surveys.findings import Finding

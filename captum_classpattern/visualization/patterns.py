@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from captum_classpattern._validation import ArgumentTypeError, check_same_shape, check_seed
-from captum_classpattern.class_names import known_names, label_of
 from captum_classpattern.classifier import Classifier, preserve_state
+from captum_classpattern.classifier.class_names import known_names, label_of
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.examples import EXAMPLES, StampedImages, stamp_examples

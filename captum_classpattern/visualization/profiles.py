@@ -5,8 +5,8 @@ from functools import partial
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from captum_classpattern.invariance import InvarianceCurve, InvarianceProfile
-from captum_classpattern.invariance.profile import LINES
+from captum_classpattern.scores.invariance import InvarianceCurve, InvarianceProfile
+from captum_classpattern.scores.invariance.profile import LINES
 from captum_classpattern.scores.power import ENOUGH_IMAGES
 from captum_classpattern.visualization.drawing import Drawing
 from captum_classpattern.visualization.lines import (

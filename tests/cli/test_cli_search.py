@@ -16,7 +16,7 @@ from PIL import Image
 from torch import nn
 
 from captum_classpattern import Pattern, predictive_power, surveys
-from captum_classpattern.class_names import parse_targets
+from captum_classpattern.classifier.class_names import parse_targets
 from captum_classpattern.cli.errors import with_options
 from captum_classpattern.datasets import load_images
 from captum_classpattern.demo import demo_images, demo_models

@@ -8,8 +8,8 @@ from matplotlib import pyplot
 from matplotlib.patches import Rectangle
 
 from captum_classpattern import InvarianceProfile, Pattern
-from captum_classpattern.invariance import InvarianceCurve, known_transforms
 from captum_classpattern.scores import Scores
+from captum_classpattern.scores.invariance import InvarianceCurve, known_transforms
 from captum_classpattern.scores.power import power_of
 
 MASK = (torch.arange(36) < 9).float().view(1, 6, 6)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-from captum_classpattern.class_names import file_safe
+from captum_classpattern.classifier.class_names import file_safe
 from captum_classpattern.pages.gallery.source import ClassEntry, Model
 from captum_classpattern.pages.kinds.finding import above_controls, control_cells
 from captum_classpattern.pages.tables import Cell, Table, text_table

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from captum_classpattern.adapters.names import model_name
-from captum_classpattern.class_names import as_file_name, file_safe, label_of
+from captum_classpattern.classifier.class_names import as_file_name, file_safe, label_of
 from captum_classpattern.scores import Scores
-from captum_classpattern.surveys import Finding, stands_out
+from captum_classpattern.surveys import Finding, Sweep, stands_out
 from captum_classpattern.surveys.results import best_of_each
+from captum_classpattern.surveys.sources import FIRST_LOOK, further_columns
 from captum_classpattern.surveys.store import RESULTS, Store
-from captum_classpattern.sweeps import Sweep
-from captum_classpattern.sweeps.folder import SweepFolder
-from captum_classpattern.sweeps.sources import FIRST_LOOK, further_columns
+from captum_classpattern.surveys.sweep_folder import SweepFolder
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from statistics import fmean
 
 from markupsafe import Markup
 
-from captum_classpattern.class_names import distinct_names, label_of
+from captum_classpattern.classifier.class_names import distinct_names, label_of
 from captum_classpattern.pages.parts import drawing, paragraph, table
-from captum_classpattern.sweeps import Sweep
+from captum_classpattern.surveys import Sweep
 from captum_classpattern.visualization import plot_heat_map
 from captum_classpattern.visualization.drawing import Drawing
 from captum_classpattern.visualization.formats import percent, percent_area

@@ -13,7 +13,7 @@ from checkpoints import (
 
 from captum_classpattern.adapters import load_model
 from captum_classpattern.adapters.formats.timm import _with_config
-from captum_classpattern.class_names import ClassNames
+from captum_classpattern.classifier.class_names import ClassNames
 
 
 def of_timm(**settings):

@@ -1,0 +1,119 @@
+"""The choice of canvases: the images whose pixels become patterns."""
+
+import torch
+from torch import Tensor
+
+from captum_classpattern._validation import check_count, check_seed
+from captum_classpattern.classifier import Classifier, device_and_dtype, logits_of, preserve_state
+from captum_classpattern.classifier.class_names import parse_targets
+from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels
+
+SOLID_COLOURS = {"white": 1.0, "black": 0.0, "grey": 0.5}
+BLANK = (*SOLID_COLOURS, "noise")  # these need no image of the class
+STRATEGIES = ("positive", "negative", "confident", "random", "white", "black", "grey", "noise")
+
+
+def select_canvases(
+    forward_func: Classifier,
+    images: Images,
+    labels: Labels = None,
+    target: int | str | None = None,
+    n: int = 4,
+    strategy: str = "positive",
+    *,
+    seed: int = 0,
+) -> Tensor:
+    r"""
+    Chooses the canvases for a class: the images whose pixels become patterns (Zhao et al. 2021,
+    arXiv 2101.06898, section 3.2).
+
+    Pass search images, never images that the patterns will be scored on.
+
+    Args:
+        forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
+        images (LabelledImages, Tensor, Dataset or DataLoader): The images, (C, H, W) each, in
+            [0, 1].
+        labels (Tensor or Sequence[int], optional): Their classes. Default: None (those that come
+            with the images, else the classifier's predictions).
+        target (int or str): The class, by its number or by its name in the classifier's
+            ``class_names``. Required.
+        n (int): How many canvases. Default: 4.
+        strategy (str): ``"positive"`` chooses correctly classified images of the target, spread
+            evenly over the model's confidence (others follow if there are too few);
+            ``"confident"`` chooses the target's images with the highest log-odds, ``"negative"``
+            those with the lowest, ``"random"`` any of them; ``"white"``, ``"black"``, ``"grey"``
+            (0.5) and ``"noise"`` (uniform) are blank canvases. Default: "positive".
+        seed (int): Seed for ``"random"`` and ``"noise"``. Default: 0.
+
+    The model's confidence in an image says little about the pattern on it. To find the best canvas,
+    search a pool with ``keep``, see :meth:`ClassPattern.search`.
+
+    Returns:
+        *Tensor*: The canvases (n, C, H, W) on the classifier's device, the most confident first
+        (``"negative"``: the least confident; ``"random"``: in random order).
+
+    Raises:
+        ValueError: If the strategy is unknown, the target is out of range, or there are fewer
+            than ``n`` images of the target.
+
+    Examples::
+
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()
+        >>> images, labels = torch.rand(30, 1, 8, 8), torch.arange(30) % 3
+        >>> select_canvases(net, images, labels, target=1, n=2).shape
+        torch.Size([2, 1, 8, 8])
+    """
+    if strategy not in STRATEGIES:
+        raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, got {strategy!r}")
+    check_count("n", n)
+    seed = check_seed(seed)
+    [number] = parse_targets(target, 1, forward_func)
+    with preserve_state(forward_func, seed):
+        source = LabelledImages.of(images, labels)
+        sample = source.take([0])
+        device, _ = device_and_dtype(forward_func, sample)
+        logits = logits_of(forward_func, sample.to(device), [number])
+        generator = torch.Generator().manual_seed(seed)
+        shape = (n, *source.shape)
+        if strategy == "noise":
+            return torch.rand(shape, generator=generator).to(device, sample.dtype)
+        if strategy in SOLID_COLOURS:
+            return torch.full(shape, SOLID_COLOURS[strategy], device=device, dtype=sample.dtype)
+        candidates = ensure_labels(forward_func, source).of_class(number)
+        if not len(candidates):
+            raise ValueError(
+                f"none of the {len(source)} images is of class {number}: give images of it, or "
+                "choose a blank canvas such as 'white'"
+            )
+        if len(candidates) < n:
+            raise ValueError(
+                f"{n} canvases were requested, but only {len(candidates)} of {len(source)} images "
+                f"are of class {number}: give more images, a smaller n, or a blank canvas such as "
+                "'white'"
+            )
+        if strategy == "random":
+            order = torch.randperm(len(candidates), generator=generator)
+        else:
+            log_odds, right = _log_odds(logits, candidates, number)
+            order = torch.argsort(log_odds, descending=strategy != "negative", stable=True)
+        if strategy == "positive":
+            order = torch.cat([order[right[order]], order[~right[order]]])
+            count = max(n, int(right.sum()))  # others fill up if too few are right
+            order = order[[(2 * i + 1) * count // (2 * n) for i in range(n)]]
+        return candidates.take(order[:n].tolist()).to(device)
+
+
+def _log_odds(
+    forward_func: Classifier, source: LabelledImages, target: int
+) -> tuple[Tensor, Tensor]:
+    """log p / (1 - p) of the target for each image (unlike p, it does not saturate), and whether
+    the image is classified as the target."""
+    odds, right = [], []
+    for images in source.in_order():
+        device, dtype = device_and_dtype(forward_func, images)
+        with torch.no_grad():
+            logits = forward_func(images.to(device, dtype)).cpu().double()
+        others = torch.cat([logits[:, :target], logits[:, target + 1 :]], dim=1)
+        odds.append(logits[:, target] - others.logsumexp(1))
+        right.append(logits[:, target] > others.amax(1))
+    return torch.cat(odds), torch.cat(right)

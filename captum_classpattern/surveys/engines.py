@@ -1,0 +1,217 @@
+"""Where units run: in this process, or on a Ray cluster. Both yield each outcome at once."""
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+from captum_classpattern.classifier import warn
+from captum_classpattern.surveys.sources import ModelSource
+from captum_classpattern.surveys.units import Outcome, Unit
+
+ENGINES = ("local", "ray")
+RETRIES = 3  # of a unit whose worker or node dies
+Result: TypeAlias = tuple[Outcome, tuple[tuple[type[UserWarning], str], ...]]
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container: microseconds, and of how many
+UNITS_AHEAD = 2  # in flight for each that can run: a worker never waits for the next
+
+
+class Work(Protocol):
+    """What runs the units; it travels to each worker once."""
+
+    def wanted(self, source: ModelSource) -> list[int]: ...
+
+    def run(self, unit: Unit) -> Outcome: ...
+
+
+def run_locally(work: Work, units: Iterator[Unit]) -> Iterator[tuple[Unit, Outcome]]:
+    """Runs unit after unit in this process."""
+    for unit in units:
+        yield unit, work.run(unit)
+
+
+def run_on_ray(
+    work: Work,
+    units: Iterator[Unit],
+    *,
+    address: str | None = None,
+    workers: int | None = None,
+    threads: int = 1,
+    gpus_per_task: float | None = None,
+) -> Iterator[tuple[Unit, Outcome]]:
+    """Runs units as tasks of a Ray cluster. A cluster that is not connected yet is connected, or
+    else started here, and left at the end."""
+    ray = import_ray()
+    joined = not ray.is_initialized()
+    if joined:
+        start_ray(ray, address, workers, threads)
+    elif workers is not None:
+        raise ValueError(
+            f"`workers={workers}` is for a cluster that is started here, but this process is "
+            "connected to one already: leave `workers` out, or call ray.shutdown() first"
+        )
+    try:
+        check_resources(ray, threads, gpus_per_task or 0)
+        yield from _run_tasks(ray, work, units, threads, gpus_per_task or 0)
+    finally:
+        if joined:
+            ray.shutdown()
+
+
+def import_ray() -> Any:
+    """Ray, or an error that names the extra."""
+    try:
+        import ray
+    except ImportError as error:
+        raise ImportError(
+            "engine='ray' needs Ray: pip install 'captum_classpattern[ray]'"
+        ) from error
+    return ray
+
+
+def usable_cores() -> int:
+    """The cores that this process may use: those of its job, and no more than its container's
+    quota."""
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0))
+    try:
+        quota, period = map(int, CPU_QUOTA.read_text().split())
+    except (OSError, ValueError):  # there is none
+        return cores
+    return max(1, min(cores, quota // period))
+
+
+def start_ray(ray: Any, address: str | None, workers: int | None, threads: int) -> None:
+    """Connects to a cluster, or starts one on this machine."""
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
+    variable = os.environ.get("RAY_ADDRESS")
+    if (address or variable or "local") != "local":
+        if workers is not None:
+            given = "an address" if address else f"the address in RAY_ADDRESS ({variable})"
+            raise ValueError(
+                f"`workers={workers}` is for a cluster that is started here: leave it out with "
+                f"{given}, since all cores of that cluster are used"
+            )
+        ray.init(address=address, **options)
+        return
+    ray.init(
+        address="local",
+        num_cpus=workers * threads if workers else max(threads, usable_cores()),
+        include_dashboard=False,
+        _system_config={"task_oom_retries": RETRIES},  # Ray would try forever
+        **options,
+    )
+
+
+def _run_tasks(
+    ray: Any, work: Work, units: Iterator[Unit], threads: int, gpus: float
+) -> Iterator[tuple[Unit, Outcome]]:
+    task = ray.remote(_run_in_worker).options(
+        num_cpus=threads, num_gpus=gpus, max_retries=RETRIES, retry_exceptions=False
+    )
+    shared = [ray.put(work)]  # in a list, so that workers get it once and not with every task
+    given: dict[str, Any] = {}  # the model that units are being submitted for, as a reference
+    pending: dict[Any, Unit] = {}
+    warned: set[tuple[str, str]] = set()
+    upcoming = iter(units)
+    try:
+        while True:
+            while len(pending) < _most_pending(ray, threads, gpus):
+                unit = next(upcoming, None)
+                if unit is None:
+                    break
+                pending[task.remote(shared, _by_reference(ray, unit, given))] = unit
+            if not pending:
+                return
+            [finished], _ = ray.wait([*pending], num_returns=1)
+            unit = pending.pop(finished)
+            outcome, messages = _result(ray, finished)
+            del finished  # a reference keeps its result in the object store
+            for category, text in messages:
+                if (unit.source.name, text) not in warned:
+                    warned.add((unit.source.name, text))
+                    warn(f"{text} (model {unit.source.name!r})", category)
+            yield unit, outcome
+    finally:
+        for unfinished in pending:
+            ray.cancel(unfinished, force=True)
+
+
+def _most_pending(ray: Any, threads: int, gpus: float) -> int:
+    """How many units may be in flight: more as nodes join."""
+    resources = ray.cluster_resources()
+    places = resources.get("CPU", 0) // threads
+    if gpus:
+        places = min(places, resources.get("GPU", 0) // gpus)
+    return UNITS_AHEAD * max(1, int(places))
+
+
+def check_resources(ray: Any, threads: int, gpus: float) -> None:
+    """Warns if no node of the cluster has what a unit needs, so that it would wait forever."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if any(n.get("CPU", 0) >= threads and n.get("GPU", 0) >= gpus for n in nodes):
+        return
+    needed = f"{threads} cores" + (f" and {gpus:g} GPUs" if gpus else "")
+    warn(
+        f"no machine of the Ray cluster has the {needed} that a unit needs: the sweep waits until "
+        "one joins; pass fewer `threads` or a smaller `gpus_per_task`"
+    )
+
+
+def _by_reference(ray: Any, unit: Unit, given: dict[str, Any]) -> Unit:
+    """The unit; a model that was given as it is becomes a reference to Ray's object store, where it
+    is put once."""
+    source = unit.source
+    if source.fetch is None:
+        return unit
+    if source.name not in given:
+        given.clear()  # units come model by model; tasks in flight keep their own reference
+        given[source.name] = ray.put(source.fetch())
+    return replace(unit, source=replace(source, fetch=partial(_get, given[source.name])))
+
+
+def _result(ray: Any, finished: Any) -> Result:
+    """The result of a task, also of one whose worker died each time."""
+    try:
+        result: Result = ray.get(finished)
+        return result
+    except ray.exceptions.OutOfMemoryError:
+        reason = (
+            f"its worker ran out of memory, {RETRIES + 1} times: give fewer workers, a smaller "
+            "internal_batch_size, or more memory"
+        )
+    except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError):
+        reason = f"its worker died, {RETRIES + 1} times"
+    except ray.exceptions.RayError as error:
+        reason = f"{type(error).__name__}: {str(error).strip()[-500:]}"
+    return Outcome(reason), ()
+
+
+def _run_in_worker(shared: list[Any], unit: Unit) -> Result:
+    """The task: the outcome, and what a user should be warned of."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        outcome = _kept(shared[0]).run(unit)
+    return outcome, tuple(
+        (warning.category, str(warning.message))
+        for warning in caught
+        if issubclass(warning.category, UserWarning)
+    )
+
+
+@lru_cache(maxsize=1)
+def _kept(reference: Any) -> Work:
+    """The work, fetched once by each worker."""
+    work: Work = _get(reference)
+    return work
+
+
+def _get(reference: Any) -> Any:
+    import ray
+
+    return ray.get(reference)

@@ -1,0 +1,288 @@
+"""The models of a sweep: where each comes from, by what name, and in which folder it is written."""
+
+import csv
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from torch import nn
+
+from captum_classpattern._validation import ArgumentTypeError
+from captum_classpattern.adapters import check_arch_from_file, load_model
+from captum_classpattern.adapters.names import is_pretrained, model_name, split_name
+from captum_classpattern.classifier import Classifier
+from captum_classpattern.classifier.class_names import file_safe
+from captum_classpattern.classifier.fingerprints import hash_of_model
+
+AnyPath: TypeAlias = "str | os.PathLike[str]"
+Models: TypeAlias = "Mapping[str, Any] | AnyPath | Sequence[AnyPath]"
+
+CHECKPOINTS = (".pt", ".pth", ".safetensors", ".ckpt", ".bin", ".tar")
+LOADING = (  # of load_model, and allowed in a manifest
+    *("arch", "num_classes", "mean", "std", "format", "output", "class_names"),
+)
+COLUMNS = (  # of Sweep.table, before those of the manifest and the error
+    *("model", "class", "class_name", "canvas", "area", "power", "power_low", "power_high"),
+    *("images", "no_pattern", "random_pixels", "other_canvas", "beats_controls", "search_power"),
+)
+FIRST_LOOK, FAILED = "first_look", "failed"  # folders that no model can have
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """One model of a sweep, by the name that tables call it.
+
+    It has the ``path`` of a checkpoint (or ``"torchvision:NAME"`` and the like), and ``options`` of
+    :func:`load_model`; or ``fetch`` returns a model that was given as it is. ``columns`` is what
+    else is known of it, for the tables.
+    """
+
+    name: str
+    path: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    fetch: Callable[[], Classifier] | None = None
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder."""
+        return file_safe(self.name)
+
+    def open(self, device: str | None = None) -> Classifier:
+        """The classifier, on a device; a plain function stays where it is."""
+        if self.fetch is not None:
+            model = self.fetch()
+        elif self.path is not None:
+            model = load_model(self.path, **self.options)
+        else:
+            raise ValueError(
+                f"the model {self.name!r} was given as it is, and is not in the folder: pass it, "
+                f"as in models={{{self.name!r}: ...}}"
+            )
+        if device is not None and isinstance(model, nn.Module):
+            model = model.to(device)
+        return model
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for sweep.json. Whether pickle is trusted is not written: a file must not
+        decide that."""
+        row: dict[str, Any] = {"name": self.name, "folder": self.folder}
+        if self.path is None:
+            row |= {"hash": None if self.fetch is None else hash_of_model(self.fetch())}
+        else:
+            options = {k: v for k, v in self.options.items() if k in LOADING and v is not None}
+            row |= {"path": self.path, **options}
+        return {**row, **self.columns}
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any], file: Path) -> "ModelSource":
+        """The source that :meth:`as_dict` wrote into a file."""
+        options = {key: row[key] for key in LOADING if row.get(key) is not None}
+        if "arch" in options:
+            check_arch_from_file(options["arch"], file)
+        columns = further_columns(row)
+        return cls(row["name"], row.get("path"), options, columns)
+
+
+def further_columns(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a model's row in sweep.json has beyond what opens it."""
+    known = {"name", "folder", "path", "hash", *LOADING}
+    return {key: value for key, value in row.items() if key not in known}
+
+
+def read_models(models: Models, options: Mapping[str, Any] | None = None) -> list[ModelSource]:
+    r"""
+    The models that a user lists.
+
+    Args:
+        models (Mapping, str, PathLike or Sequence): By name: a model, a checkpoint, or a mapping
+            with ``path``, the options of :func:`load_model`, and further columns. Or a list of
+            checkpoints (also as ``name=checkpoint``), folders of them, and manifests.
+        options (Mapping, optional): How checkpoints are opened, where nothing else is said.
+            Default: None ({}).
+
+    Raises:
+        TypeError, ValueError: If there are none, two would be written to the same folder, or a
+            manifest has a mistake.
+
+    Examples::
+
+        >>> [source] = read_models({"old": {"path": "a.pt", "arch": "resnet18", "year": 2019}})
+        >>> source.name, source.options, source.columns
+        ('old', {'arch': 'resnet18'}, {'year': 2019})
+    """
+    defaults = dict(options or {})
+    if isinstance(models, Mapping):
+        sources = [_describe(str(name), given, defaults) for name, given in models.items()]
+    else:
+        given = [models] if isinstance(models, str | os.PathLike) else models
+        sources = [source for each in given for source in _expand(os.fspath(each), defaults)]
+    if not sources:
+        raise ValueError("there are no models: give checkpoints, a manifest, or a dict of models")
+    folders: dict[str, str] = {}
+    for source in sources:
+        folder = source.folder.casefold()  # as file systems may compare them
+        if folder in (FIRST_LOOK, FAILED, "", ".", "..") or folder.startswith("."):
+            raise ValueError(f"a model can't be named {source.name!r}: give it another name")
+        if folder in folders:
+            raise ValueError(
+                f"the models {folders[folder]!r} and {source.name!r} would be written to the same "
+                "folder: give one another name, as in name=checkpoint, or by the column name of a "
+                "manifest"
+            )
+        folders[folder] = source.name
+    return sources
+
+
+def _describe(name: str, given: Any, defaults: Mapping[str, Any]) -> ModelSource:
+    """The model of a dict's entry."""
+    if isinstance(given, ModelSource):
+        return given
+    if isinstance(given, str | os.PathLike):
+        return ModelSource(name, _absolute(os.fspath(given)), defaults)
+    if isinstance(given, Mapping):
+        row = {"name": name, **given}
+        trusted = {"trust_pickle": row.pop("trust_pickle")} if "trust_pickle" in row else {}
+        return _of_row(row, {**defaults, **trusted}, f"the model {name!r}", Path())
+    if not callable(given):
+        raise ArgumentTypeError(
+            f"the model {name!r} must be a classifier, the path of a checkpoint, or a dict with "
+            f"its path, got {type(given).__name__}"
+        )
+    return ModelSource(name, fetch=lambda: given)
+
+
+def _expand(given: str, defaults: Mapping[str, Any]) -> Iterator[ModelSource]:
+    """The models of an argument: a manifest, a folder, or one checkpoint."""
+    path = Path(given)
+    if path.suffix in (".csv", ".jsonl"):
+        yield from read_manifest(path, defaults)
+    elif path.is_dir():
+        files = sorted(p for p in path.rglob("*") if p.suffix in CHECKPOINTS and p.is_file())
+        if not files:
+            raise ValueError(f"there are no checkpoints ({', '.join(CHECKPOINTS)}) in {given}")
+        for file in files:
+            name = file.relative_to(path).with_suffix("").as_posix()
+            yield ModelSource(name, _absolute(str(file)), defaults)
+    else:
+        name, checkpoint = split_name(given)
+        yield ModelSource(name, _absolute(checkpoint), defaults)
+
+
+def read_manifest(file: AnyPath, options: Mapping[str, Any] | None = None) -> list[ModelSource]:
+    r"""
+    The models of a manifest: a CSV file with a header, or JSON Lines, one model a line.
+
+    The columns are ``path`` (relative to the manifest), ``name`` (by default that of the file),
+    ``arch``, ``num_classes``, ``mean`` and ``std`` (a number, or one per channel, separated by
+    commas or spaces), ``format``, ``output``, and in JSON ``class_names``. All others travel into
+    the tables.
+
+    Args:
+        file (str or PathLike): The manifest.
+        options (Mapping, optional): How checkpoints are opened, where a cell is empty.
+            Default: None ({}).
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If a line has a mistake; it is named.
+
+    Examples::
+
+        >>> path = getfixture("tmp_path") / "models.csv"
+        >>> _ = path.write_text("path,arch,mean,trained by\na.pt,resnet18,0.5 0.5 0.4,Kim\n")
+        >>> [source] = read_manifest(path)
+        >>> source.name, source.options, source.columns
+        ('a', {'arch': 'resnet18', 'mean': [0.5, 0.5, 0.4]}, {'trained by': 'Kim'})
+    """
+    path = Path(file)
+    if not path.exists():
+        raise FileNotFoundError(f"there is no manifest {path}")
+    rows = _csv_rows(path) if path.suffix == ".csv" else _json_rows(path)
+    defaults, folder = dict(options or {}), path.parent
+    return [_of_row(row, defaults, f"{path}, line {line}", folder) for line, row in rows]
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, skipinitialspace=True)
+        for row in reader:
+            if None in row or None in row.values():
+                raise ValueError(
+                    f"{path}, line {reader.line_num}: it has other columns than the header "
+                    f"({', '.join(reader.fieldnames or ())}); put cells with commas in quotes"
+                )
+            yield reader.line_num, row
+
+
+def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise ValueError(f"{path}, line {number}: it is not JSON ({error})") from error
+            if not isinstance(row, dict):
+                raise ValueError(
+                    f"{path}, line {number}: it must be an object such as "
+                    f'{{"path": "a.pt"}}, got {line.strip():.80}'
+                )
+            yield number, row
+
+
+def _of_row(
+    row: Mapping[str, Any], defaults: Mapping[str, Any], where: str, folder: Path
+) -> ModelSource:
+    """The model of a manifest's row; ``where`` says which row it is."""
+    row = {str(key).strip(): value for key, value in row.items()}
+    if "" in row:
+        raise ValueError(f"{where}: a column has no name: give each a name in the header")
+    cells = {key: value for key, value in row.items() if value is not None and value != ""}
+    if "trust_pickle" in cells:
+        raise ValueError(
+            f"{where}: a manifest can't say that pickle is trusted: leave it out, and pass "
+            "`trust_pickle`"
+        )
+    path = cells.pop("path", None)
+    if not isinstance(path, str | os.PathLike):
+        raise ValueError(f"{where}: it has no path: give a checkpoint in the column path")
+    checkpoint = os.fspath(path)
+    name = str(cells.pop("name", "")) or model_name(checkpoint)
+    if not is_pretrained(checkpoint):
+        checkpoint = str(folder / checkpoint)
+    options = dict(defaults)
+    for key in LOADING:
+        if key in cells:
+            options[key] = _option(key, cells.pop(key), where)
+    if taken := sorted(cells.keys() & {*COLUMNS, "error", "folder", "hash"}):
+        raise ValueError(f"{where}: the column {taken[0]!r} has the name of one of the tables'")
+    columns = {key: None if row[key] == "" else row[key] for key in row if key in cells}
+    empty = {key: None for key in row if key not in {*cells, "path", "name", *LOADING}}
+    return ModelSource(name, _absolute(checkpoint), options, {**columns, **empty})
+
+
+def _option(key: str, value: Any, where: str) -> Any:
+    """An option of a checkpoint from a cell's text, or from JSON."""
+    try:
+        if key in ("mean", "std") and isinstance(value, str):
+            numbers = [float(part) for part in value.replace(",", " ").split()]
+            return numbers[0] if len(numbers) == 1 else numbers
+        if key == "num_classes":
+            return int(value)
+        if key == "output" and isinstance(value, str):
+            return int(value) if value.lstrip("-").isdigit() else value
+        if key == "class_names" and not isinstance(value, list):
+            raise ValueError("it must be a list of names, in a manifest of JSON Lines")
+    except ValueError as error:
+        raise ValueError(f"{where}: {key} is {value!r}: {error}") from error
+    return value
+
+
+def _absolute(checkpoint: str) -> str:
+    """The same checkpoint from any working folder, such as that of a worker."""
+    return checkpoint if is_pretrained(checkpoint) else os.path.abspath(checkpoint)

@@ -1,0 +1,567 @@
+"""Sweeps in this process: what a unit writes, what is searched again, what fails."""
+
+import contextlib
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import matplotlib
+import numpy as np
+import pandas
+import pytest
+import torch
+from shown import HOSTILE, check, read, table_of
+from swept import CLASSES, HELD_OUT, QUICK, SEARCH, findings_of, network, times_of, units_in
+from torch import nn
+
+import captum_classpattern as cp
+from captum_classpattern import LabelledImages, Sweep, sweep
+from captum_classpattern.classifier.class_names import placeholders
+from captum_classpattern.surveys import Survey, survey
+from captum_classpattern.surveys.first_look import cheap, choose
+from captum_classpattern.surveys.search import SurveySearch, SurveySettings
+from captum_classpattern.surveys.sources import read_models
+from captum_classpattern.surveys.sweep_folder import SweepFolder
+from captum_classpattern.surveys.sweep_progress import Progress
+from captum_classpattern.surveys.units import Outcome
+
+sweeping = importlib.import_module("captum_classpattern.surveys.sweep_run")
+
+
+def run(folder, models, **more):
+    return sweep(models, SEARCH, HELD_OUT, folder=folder, **{**QUICK, **more})
+
+
+def make(num_classes=CLASSES):
+    return network(0)
+
+
+def two():
+    return {"old": network(0), "new": network(1)}
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("swept")
+    return run(folder, two())
+
+
+def test_each_model_is_a_survey_as_survey_finds_it(swept, tmp_path):
+    """All classes searched together give the pixels that each gives alone."""
+    alone = survey(network(0), SEARCH, HELD_OUT, **QUICK, folder=tmp_path / "old")
+    assert len(alone.findings) == 2 * CLASSES
+    ours, theirs = findings_of(swept.folder), findings_of(tmp_path)
+    names = [key for key in theirs if str(key[1]).endswith("safetensors")]
+    assert len(names) == 2 * CLASSES
+    for key in names:
+        mask = [np.frombuffer(each[key][1], np.float32) for each in (ours, theirs)]
+        assert ours[key][0] == theirs[key][0]
+        np.testing.assert_array_equal(mask[0] > 0, mask[1] > 0)
+    loaded = Survey.load(swept.folder / "old")
+    assert loaded.info["complete"]
+    assert loaded.classes == [0, 1, 2]
+    assert [f.scores for f in loaded] == [f.scores for f in alone]
+    assert swept.survey("old").table().equals(loaded.table())
+
+
+def test_the_folder_says_which_sweep_it_is(swept):
+    data = json.loads((swept.folder / "sweep.json").read_text())
+    assert data["format"] == "captum_classpattern sweep"
+    assert [row["name"] for row in data["models"]] == ["old", "new"] == swept.models
+    assert all(len(row["hash"]) == 64 for row in data["models"])
+    assert data["settings"]["n_steps"] == 2
+    assert data["settings"]["threads"] == 1
+    assert units_in(swept.folder) == {(m, y) for m in ("old", "new") for y in range(CLASSES)}
+
+
+def test_the_table_has_a_row_for_each_model_class_canvas_and_area(swept):
+    table = swept.table()
+    assert isinstance(table, pandas.DataFrame)
+    assert [*table.columns[:8]] == [
+        *("model", "class", "class_name", "canvas", "area", "power", "power_low", "power_high")
+    ]
+    assert {"random_pixels", "other_canvas", "beats_controls", "error"} <= {*table.columns}
+    assert len(table) == 2 * CLASSES * 2
+    assert table["error"].isna().all()
+    row = table[(table["model"] == "new") & (table["class"] == 1) & (table["canvas"] == "white")]
+    [found] = [f for f in swept.survey("new") if (f.target, f.canvas) == (1, "white")]
+    assert row["power"].item() == found.scores[0.1].power.value
+    assert row["power_low"].item() == found.scores[0.1].power.interval[0]
+
+
+def test_a_finished_unit_is_never_searched_again(tmp_path, monkeypatch):
+    searched = []
+    find = SurveySearch.find
+
+    def interrupted(self, targets):
+        if len(searched) == 4:
+            raise KeyboardInterrupt
+        searched.append([*targets])
+        return find(self, targets)
+
+    monkeypatch.setattr(SurveySearch, "find", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, two())
+    assert searched == [[0], [1], [2], [0]]  # one class a unit, model by model
+    before = times_of(tmp_path)
+    assert len(before) == 4
+    monkeypatch.setattr(SurveySearch, "find", find)
+    run(tmp_path, two())
+    after = times_of(tmp_path)
+    assert len(after) == 6
+    assert {key: after[key] for key in before} == before
+    assert all(Survey.load(tmp_path / m).info["complete"] for m in ("old", "new"))
+
+
+def test_a_folder_can_get_more_models_and_classes(tmp_path):
+    run(tmp_path, {"old": network(0)}, classes=[1])
+    before = times_of(tmp_path)
+    found = run(tmp_path, {"new": network(1)}, classes=[0])
+    assert found.models == ["old", "new"]
+    assert found.classes == [0, 1]
+    assert units_in(tmp_path) == {("old", 1), ("new", 0)}
+    assert before.items() <= times_of(tmp_path).items()
+
+
+def test_a_model_with_more_classes_is_complete_when_all_are_there(tmp_path, monkeypatch):
+    run(tmp_path, {"old": network(0)}, classes=[1])
+    find = SurveySearch.find
+
+    def interrupted(self, targets):
+        if [*targets] == [2]:
+            raise KeyboardInterrupt
+        return find(self, targets)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SurveySearch, "find", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, {"old": network(0)}, classes=[0, 2])
+    info = Survey.load(tmp_path / "old").info
+    assert (info["complete"], info["classes"]) == (False, [0, 1, 2])
+    run(tmp_path, {"old": network(0)}, classes=[0, 2])
+    info = Survey.load(tmp_path / "old").info
+    assert (info["complete"], info["classes"]) == (True, [0, 1, 2])
+
+
+def test_the_remarks_on_a_model_may_change(tmp_path):
+    torch.save(network(0).state_dict(), tmp_path / "a.pt")
+    described = {"path": tmp_path / "a.pt", "arch": f"{__name__}:make", "mean": 0, "std": 1}
+    run(tmp_path / "out", {"a": described}, classes=[0])
+    found = run(tmp_path / "out", {"a": {**described, "year": 2020}}, classes=[0])
+    assert {*found.table()["year"]} == {2020}
+    with pytest.raises(ValueError, match="holds another model 'a' \\(mean 0 then, 1 now\\)"):
+        run(tmp_path / "out", {"a": {**described, "mean": 1}}, classes=[0])
+    table = found.transfer(*HELD_OUT)  # it can be opened again, also by its factory
+    assert [*table.columns] == ["patterns_of", "a"]
+
+
+def test_a_sweep_that_waited_for_another_sees_what_that_wrote(tmp_path):
+    early = SweepFolder(tmp_path)
+    run(tmp_path, {"old": network(0)}, classes=[0])
+    assert early.data == {}
+    with early.locked():
+        assert early.data["classes"] == [0]
+
+
+def test_a_sweep_of_other_settings_images_or_models_is_refused(swept, tmp_path):
+    with pytest.raises(ValueError, match=r"of another sweep \(n_steps 2 then, 3 now\)"):
+        run(swept.folder, two(), n_steps=3)
+    with pytest.raises(ValueError, match="held_out_images"):
+        sweep(two(), SEARCH, SEARCH, folder=swept.folder, **QUICK)
+    with pytest.raises(ValueError, match="holds another model 'old' \\(hash"):
+        run(swept.folder, {"old": network(5)})
+    (tmp_path / "sweep.json").write_text('{"format": "other"}')
+    with pytest.raises(ValueError, match="is not from a sweep"):
+        run(tmp_path, two())
+
+
+class Broken(nn.Module):
+    """Fails on images of one class, once it is searched."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = network(0)
+
+    def forward(self, images):
+        if torch.is_grad_enabled():
+            raise RuntimeError("the card is on fire")
+        return self.inner(images)
+
+
+def test_a_unit_that_fails_says_why_and_stops_nothing(tmp_path):
+    found = run(tmp_path, {"bad": Broken().eval(), "good": network(1)}, classes=[0, 7])
+    assert units_in(tmp_path) == {("good", 0)}
+    failures = {(row["model"], row["class"]): row["error"] for row in found.failures}
+    assert failures["bad", 0] == "RuntimeError: the card is on fire"
+    assert failures["good", 7] == (
+        "class 7 is out of range: the model has 3 classes, numbered from 0 to 2"
+    )
+    table = found.table()
+    assert set(table[table["error"].notna()]["model"]) == {"bad", "good"}
+    assert repr(found).startswith("Sweep(2 models, 2 classes, 3 units failed, ")
+
+
+def test_a_notebook_shows_a_row_for_each_model(swept, tmp_path):
+    page = read(swept, pictures=1)
+    rows, table = table_of(page), swept.table()
+    assert set(rows) == {"old", "new"}
+    for name, row in rows.items():
+        found = table[(table["model"] == name) & (table["area"] == 0.1)]
+        chosen = found.sort_values("search_power", ascending=False, kind="stable")
+        best = chosen.drop_duplicates("class")
+        assert row["classes"] == f"{CLASSES} of {CLASSES}"
+        assert row["mean power"] == f"{100 * best['power'].mean():.1f}\N{NO-BREAK SPACE}%"
+        assert row["above their controls"] == "too few images"  # 30 each
+    assert str(swept.folder.parent) not in swept._repr_html_() + repr(swept)
+    path = swept.to_html(tmp_path / "sweep.html")
+    assert check(path.read_text(), pictures=1).tables == page.tables
+
+
+def test_names_are_escaped_and_nothing_found_is_shown(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(SurveySearch, "find", lambda *_: 1 / 0)
+        found = run(tmp_path, {HOSTILE.replace("\udcff", ""): network(0)}, classes=[0])
+    page = read(found, pictures=0)
+    assert "1 units failed" in page.text
+    [(name, row)] = table_of(page).items()
+    assert name.startswith("<img src=x onerror=alert(1)>")
+    assert row["classes"] == "0 of 1"
+
+
+def test_units_that_failed_are_tried_again(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(SurveySearch, "find", lambda *_: 1 / 0)
+        found = run(tmp_path, {"old": network(0)})
+    assert [row["error"] for row in found.failures] == ["ZeroDivisionError: division by zero"] * 3
+    found = run(tmp_path, {"old": network(0)})
+    assert found.failures == []
+    assert not [*(tmp_path / "failed").iterdir()]
+    assert len(found.table()) == 6
+
+
+def test_a_checkpoint_that_does_not_load_fails_its_units(tmp_path):
+    (tmp_path / "bad.pt").write_bytes(b"no checkpoint")
+    found = run(tmp_path / "out", {"bad": tmp_path / "bad.pt", "gone": "gone.pt", **two()})
+    errors = {(row["model"], row["class"]): row["error"] for row in found.failures}
+    assert errors.keys() == {(m, y) for m in ("bad", "gone") for y in range(CLASSES)}
+    assert "bad.pt" in errors["bad", 0]
+    assert "gone.pt" in errors["gone", 2]
+    assert len(units_in(tmp_path / "out")) == 6
+
+
+def test_the_engines_leave_the_threads_of_the_process(swept, tmp_path, monkeypatch):
+    seen = []
+    find = SurveySearch.find
+
+    def spy(self, targets):
+        seen.append(torch.get_num_threads())
+        return find(self, targets)
+
+    monkeypatch.setattr(SurveySearch, "find", spy)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        run(tmp_path, {"old": network(0)}, classes=[0])
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [1]
+
+
+def test_what_is_found_does_not_depend_on_what_else_is_searched(swept, tmp_path):
+    run(tmp_path, {"new": network(1)}, classes=[2])
+    whole = findings_of(swept.folder)
+    for key, value in findings_of(tmp_path).items():
+        if key[1] == "2" or str(key[1]).startswith("2_"):
+            assert value == whole[key]
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from swept import HELD_OUT, QUICK, SEARCH, network
+import captum_classpattern as cp
+from captum_classpattern.surveys.search import SurveySearch
+from captum_classpattern.optimization import acceleration
+
+find = SurveySearch.find
+def slow(self, targets):
+    yield from find(self, targets)
+    print("found", *targets, flush=True)
+SurveySearch.find = slow
+cp.sweep({{"old": network(0), "new": network(1)}}, SEARCH, HELD_OUT, folder=Path({folder!r}),
+         **QUICK)
+"""
+
+
+def start(folder):
+    tests = os.path.dirname(os.path.dirname(__file__))
+    code = SCRIPT.format(tests=tests, folder=str(folder))
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+
+
+def test_killed_at_any_moment_nothing_is_lost_repeated_or_half(swept, tmp_path):
+    with start(tmp_path) as process:
+        process.stdout.readline()
+        with contextlib.suppress(ValueError):  # it is refused while the other runs
+            run(tmp_path, two())
+            pytest.fail("two sweeps wrote into one folder")
+        process.stdout.readline()
+        process.send_signal(signal.SIGKILL)
+    before = times_of(tmp_path)
+    assert before
+    run(tmp_path, two())  # the lock ended with its process
+    assert before.items() <= times_of(tmp_path).items()
+    assert findings_of(tmp_path) == findings_of(swept.folder)
+
+
+def test_a_folder_is_refused_while_another_sweep_writes(tmp_path):
+    with (
+        SweepFolder(tmp_path).locked(),
+        pytest.raises(ValueError, match=r"another sweep is writing into .*: wait until"),
+    ):
+        run(tmp_path, two())
+    run(tmp_path, {"old": network(0)}, classes=[0])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"engine": "dask"}, "engine must be one of local, ray, got 'dask'"),
+        ({"workers": 2}, "`workers` is for `engine='ray'`"),
+        (
+            {"device": "cpu"},
+            "`device='cpu'` is for checkpoints: move the model 'old' there yourself",
+        ),
+        ({"threads": 0}, "`threads` must be a whole number from 1, got 0"),
+        ({"keep": 0}, "`keep` must be a share above 0 and up to 1, got 0"),
+        ({"classes": []}, "`classes` is empty"),
+        ({"classes": ["cat"]}, "the class 'cat' is a name, but the images have no class names"),
+        ({"classes": [-1]}, "`classes` must be numbers from 0 or names, got -1"),
+        ({"n_steps": 0}, "`n_steps` must be a whole number from 1, got 0"),
+        ({"canvases": {"blue": 1}}, "`canvases` has the kind 'blue'"),
+        ({"areas": (0.001,)}, "area"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_anything_runs(tmp_path, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path / "out", two(), **wrong)
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_ray_the_error_names_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ImportError, match=r"pip install 'captum_classpattern\[ray\]'"):
+        run(tmp_path, two(), engine="ray")
+
+
+def test_classes_can_be_named_and_models_get_the_names_of_the_images(tmp_path):
+    names = ("cat", "dog", "owl")
+    search, held_out = (LabelledImages(*pair, names) for pair in (SEARCH, HELD_OUT))
+    model = cp.PixelClassifier(network(0), class_names=placeholders(CLASSES))
+    found = sweep({"m": model}, search, held_out, folder=tmp_path / "a", classes=["owl"], **QUICK)
+    assert set(found.table()["class"]) == {2}
+    assert set(found.table()["class_name"]) == {"owl"}
+    assert model.class_names == placeholders(CLASSES)  # the caller's own is unchanged
+    other = cp.PixelClassifier(network(0), class_names=["dog", "cat", "owl"])
+    found = sweep({"m": other}, search, held_out, folder=tmp_path / "b", classes=[2], **QUICK)
+    [failure] = found.failures
+    assert failure["error"].startswith("the model numbers the classes differently: class 0 of")
+
+
+def test_images_without_labels_need_classes(tmp_path):
+    with pytest.raises(ValueError, match="the search images have no labels: say which"):
+        sweep(two(), SEARCH[0], HELD_OUT[0], folder=tmp_path, **QUICK)
+    found = sweep(
+        *({"a": network(0)}, SEARCH[0], HELD_OUT[0]),
+        folder=tmp_path,
+        **{**QUICK, "canvases": {"white": 1}},
+        classes=[1],
+    )
+    assert len(found.table()) == 1
+
+
+# ---- the first look
+
+
+def test_a_first_look_leaves_the_best_share_and_keeps_its_own_findings(tmp_path, capsys):
+    found = run(tmp_path, two(), first_look=True, keep=0.34, n_steps=8, show_progress=True)
+    assert units_in(tmp_path / "first_look") == {(m, y) for m in two() for y in range(CLASSES)}
+    look = found.first_look
+    powers = {}
+    for name in look.models:
+        for row in look.survey(name):
+            power = row.pattern.info["search_power"]
+            powers[name, row.target] = max(power, powers.get((name, row.target), 0))
+    best = units_in(tmp_path)
+    assert len(best) == 3  # 0.34 of 6, rounded up
+    assert min(powers[unit] for unit in best) >= max(powers[u] for u in powers.keys() - best)
+    assert look.settings["n_steps"] == 2
+    printed = capsys.readouterr().err
+    first = printed.index("first look: 3 units left")
+    assert first < printed.index("The full search of the best 34% takes at most about")
+    assert printed.index("The full search") < printed.index("sweep: ")
+    before = times_of(tmp_path)
+    assert run(tmp_path, two(), first_look=True, keep=0.34, n_steps=8).failures == []
+    assert times_of(tmp_path) == before
+    for name, _ in best:  # a model is complete with the classes that were chosen
+        info = Survey.load(tmp_path / name).info
+        assert info["complete"]
+        assert info["classes"] == sorted(y for n, y in best if n == name)
+
+
+def test_a_first_look_is_scored_on_few_images(tmp_path, monkeypatch):
+    monkeypatch.setattr(sweeping, "SCORED_ON", 9)
+    found = run(tmp_path, two(), first_look=True, keep=0.1, n_steps=8)
+    assert {*found.first_look.table()["images"]} == {6}  # of three classes, without the pattern's
+    assert {*found.table()["images"]} == {30}
+
+
+def test_the_share_is_of_the_models_and_classes_of_the_call(tmp_path):
+    run(tmp_path, two(), first_look=True, keep=0.01, n_steps=8)
+    found = run(tmp_path, {"third": network(2)}, first_look=True, keep=0.01, n_steps=8)
+    assert len([unit for unit in units_in(tmp_path) if unit[0] == "third"]) == 1
+    assert found.models == ["old", "new", "third"]
+
+
+def test_what_it_costs_is_said_after_three_units_that_were_found(tmp_path, capsys):
+    run(tmp_path, {"bad": Broken().eval(), **two()}, show_progress=True)
+    assert "sweep: 3 units left, about " in capsys.readouterr().err
+    progress = Progress(4, "first look", show=False)
+    progress.add(Outcome("why", 100.0))
+    progress.add(Outcome(None, 8.0, 5.0, 2.0))
+    progress.add(Outcome(None, 4.0, 3.0, 1.0))
+    assert (progress.found, progress.done, progress.mean("seconds")) == (2, 3, 6.0)
+    assert (progress.mean("searching"), progress.mean("scoring")) == (4.0, 1.5)
+
+
+def test_a_first_look_is_cheap():
+    full = SurveySettings(canvases={"positive": 32, "white": 1}, areas=[0.05, 0.01], seed=3)
+    canvases = {"positive": 3, "white": 1}
+    assert cheap(full) == SurveySettings(canvases=canvases, areas=[0.05], budget=700, seed=3)
+    assert cheap(replace(full, budget=500)).budget == 430  # the least that a search takes
+    assert (cheap(replace(full, n_steps=8)).n_steps, cheap(replace(full, n_steps=8)).budget) == (
+        2,
+        None,
+    )
+
+
+def test_the_best_share_is_chosen_by_search_images_alone(swept):
+    files, sources = SweepFolder(swept.folder), read_models(two())
+    everything = choose(files, sources, range(CLASSES), 1.0)
+    assert len(everything) == 6
+    half = choose(files, sources, range(CLASSES), 0.5)
+    assert len(half) == 3
+    assert half < everything
+    assert len(choose(files, sources, range(CLASSES), 0.01)) == 1
+    assert choose(files, sources[1:], [2], 0.01) == {("new", 2)}
+
+
+# ---- what is shown
+
+
+def test_a_heat_map_of_models_by_classes(swept):
+    matplotlib.use("Agg")
+    figure, [axis] = swept.plot(use_pyplot=False)
+    means = swept.table().groupby(["model", "class"])["power"].max().groupby("model").mean()
+    assert len(axis.get_yticklabels()) == len(means) == 2
+    assert {text.get_text() for text in axis.get_xticklabels()} == {
+        "class 0",
+        "class 1",
+        "class 2",
+    }
+    assert figure.get_suptitle() == "Predictive power of 0.1 of the pixels of the best canvas"
+    swept.plot(canvas="white", area=0.1, use_pyplot=False)
+    with pytest.raises(ValueError, match=r"nothing was found on 'black' canvases at area 0\.1"):
+        swept.plot(canvas="black")
+
+
+def test_transfer_scores_each_models_patterns_on_each_model(swept):
+    table = swept.transfer(*HELD_OUT, classes=[0, 1])
+    assert [*table.columns] == ["patterns_of", "old", "new"]
+    models = two()
+    for row in table.to_dict("records"):
+        best = [f for f in swept.survey(row["patterns_of"]).best_canvases() if f.target < 2]
+        for name, model in models.items():
+            powers = [cp.predictive_power(model, f.pattern, *HELD_OUT, 0.1).value for f in best]
+            assert row[name] == pytest.approx(np.mean(powers))
+    with pytest.raises(ValueError, match="search this pattern"):
+        swept.transfer(*SEARCH)
+    with pytest.raises(ValueError, match=r"there is no class of which all .* at area 0\.1: finish"):
+        swept.transfer(*HELD_OUT, classes=[9])
+
+
+def test_transfer_is_over_the_classes_that_all_models_have(tmp_path):
+    run(tmp_path, {"old": network(0)}, classes=[0, 1])
+    found = run(tmp_path, {"new": network(1)}, classes=[1, 2])
+    assert found.transfer(*HELD_OUT, models=two()).equals(
+        found.transfer(*HELD_OUT, models=two(), classes=[1])
+    )
+
+
+def test_classes_that_share_a_name_have_a_column_each(tmp_path):
+    named = cp.PixelClassifier(network(0), class_names=["crane", "dog", "crane"])
+    found = run(tmp_path, {"named": named, "plain": network(1)})
+    _, [axis] = found.plot(use_pyplot=False)
+    labels = {text.get_text() for text in axis.get_xticklabels()}
+    assert labels == {"crane (0)", "dog", "crane (2)"}
+
+
+def test_a_loaded_sweep_is_the_same_but_for_its_models(swept):
+    loaded = Sweep.load(swept.folder)
+    assert loaded.table().equals(swept.table())
+    with pytest.raises(ValueError, match="the model 'old' was given as it is"):
+        loaded.transfer(*HELD_OUT)
+    assert loaded.transfer(*HELD_OUT, models=two()).equals(swept.transfer(*HELD_OUT))
+    with pytest.raises(ValueError, match="the sweep has no model 'older': it has old, new"):
+        loaded.survey("older")
+    with pytest.raises(FileNotFoundError, match=r"there is no sweep.json of a sweep in"):
+        Sweep.load(swept.folder / "old")
+
+
+def test_progress_is_a_line_a_minute_in_a_log(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    progress = Progress(10, "sweep", show=True)
+    for step in range(8):
+        now[0] += 20
+        progress.add(Outcome("why" if step == 2 else None, 20.0))
+    progress.close()
+    assert capsys.readouterr().err.splitlines() == [
+        "sweep: 3 of 10 units done (1 failed), 7 left, about 2 min",
+        "sweep: 6 of 10 units done (1 failed), 4 left, about 80 s",
+        "sweep: 8 of 10 units done (1 failed), 2 left, about 40 s",
+    ]
+    Progress(10, "sweep", show=False).close()
+    assert capsys.readouterr().err == ""
+
+
+def test_what_failed_is_read_once(swept, monkeypatch):
+    found, reads = Sweep.load(swept.folder), []
+    original = SweepFolder.failures
+    monkeypatch.setattr(SweepFolder, "failures", lambda self: reads.append(self) or original(self))
+    assert [found.failures, repr(found), found._repr_html_()][0] == []
+    assert len(reads) == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "text"),
+    [
+        ('"folder"', '"folds"', r"sweep\.json needs a name and a folder"),
+        ('"settings"', '"sittings"', r"sweep\.json must hold settings, classes and a list"),
+        ('"models"', '"modes"', r"sweep\.json must hold settings, classes and a list"),
+        ('"format"', '"form"', r"sweep\.json is not from a sweep"),
+    ],
+)
+def test_a_changed_manifest_is_named(old, new, text, swept, tmp_path):
+    manifest = (swept.folder / "sweep.json").read_text()
+    assert old in manifest
+    (tmp_path / "sweep.json").write_text(manifest.replace(old, new))
+    with pytest.raises(ValueError, match=text):
+        Sweep.load(tmp_path)
