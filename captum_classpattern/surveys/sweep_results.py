@@ -101,7 +101,7 @@ class Sweep(Result):
             FileNotFoundError: If none of its units was begun.
             ValueError: If there is no such model.
         """
-        return Survey.load(self._model_folder(model))
+        return Survey.load(self.folder_of(model))
 
     def table(self) -> Any:
         r"""
@@ -204,7 +204,8 @@ class Sweep(Result):
         share = float(self.settings["areas"][0] if area is None else area)
         found: dict[str, dict[int, Finding]] = {}
         for name in self.models:
-            at_area = {each.target: each for each in self._best(name) if share in each.scores}
+            best = self.best_canvases(name)
+            at_area = {each.target: each for each in best if share in each.scores}
             if at_area:
                 found[name] = at_area
         common = sorted(set.intersection(*(set(best) for best in found.values()))) if found else []
@@ -231,17 +232,22 @@ class Sweep(Result):
             source = ModelSource.from_dict(self._rows[name], self._files.file)
         return source.open(device) if source.fetch is None else source.fetch()
 
-    def _model_folder(self, model: str) -> Path:
+    def folder_of(self, model: str) -> Path:
+        """The folder of a model's survey, which may not be there yet."""
         if model not in self._rows:
             raise ValueError(f"the sweep has no model {model!r}: it has {', '.join(self.models)}")
         folder: str = self._rows[model]["folder"]
         return self.folder / folder
 
+    def columns_of(self, model: str) -> dict[str, Any]:
+        """What the manifest says about a model beyond how it is opened."""
+        return further_columns(self._rows[model])
+
     def _findings(self, model: str) -> list[Finding]:
         """What was found of a model so far; none of its patterns is read."""
-        return Store(self._model_folder(model)).findings()
+        return Store(self.folder_of(model)).findings()
 
-    def _best(self, model: str, canvas: str | None = None) -> list[Finding]:
+    def best_canvases(self, model: str, canvas: str | None = None) -> list[Finding]:
         """For each class the finding on a kind of canvas, or on the one that did best on the
         judging images at the first area."""
         found = (each for each in self._findings(model) if canvas in (None, each.canvas))

@@ -38,7 +38,7 @@ def parts(sweep: Sweep, whole: bool = False) -> tuple[str, list[Markup]]:
 
 def _row(sweep: Sweep, name: str, area: float) -> tuple[float, tuple[str, ...]]:
     """A model's mean power (-1 if nothing was found yet), and its cells."""
-    best = [each for each in sweep._best(name) if area in each.scores]
+    best = [each for each in sweep.best_canvases(name) if area in each.scores]
     done = f"{len(best)} of {len(sweep.classes)}"
     if not best:
         return -1.0, (name, done, "", "", "too few images")
@@ -61,7 +61,7 @@ def plot(sweep: Sweep, *, area: float | None, canvas: str | None, use_pyplot: bo
     values: dict[str, dict[int, float]] = {name: {} for name in sweep.models}
     names: dict[int, str] = {}  # of the classes
     for name in sweep.models:
-        for each in sweep._best(name, canvas):
+        for each in sweep.best_canvases(name, canvas):
             if share in each.scores:
                 values[name][each.target] = each.scores[share].power.value
                 if each.class_name:
