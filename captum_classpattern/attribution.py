@@ -461,7 +461,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         sample = self._baselines.stratified_sample(CHECKED)
         with uncounted():
             predicted = predictions(self.forward_func, sample, like=like, batch_size=batch_size)
-            n_classes = check_classifier(self.forward_func, like[:1], [])
+            n_classes = check_classifier(self.forward_func, like[:1]).shape[1]
         accuracy = float((predicted == sample.known_labels).float().mean())
         warn_if_guessing(accuracy, sample.known_labels, n_classes, "baselines")
 

@@ -366,7 +366,7 @@ class LabelledImages(Dataset[Any]):
         sample = self.take([0])
         with preserve_state(classifier, 0):
             device, _ = device_and_dtype(classifier, sample)
-            return check_classifier(classifier, sample.to(device), [])
+            return check_classifier(classifier, sample.to(device)).shape[1]
 
     def halves(self, seed: int = 0) -> tuple["LabelledImages", "LabelledImages"]:
         r"""

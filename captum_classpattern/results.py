@@ -1,9 +1,10 @@
-"""What all results have in common: they show themselves in notebooks, as pages and as figures.
+"""What all results have in common: they show themselves in notebooks, as pages, figures and tables.
 
 Results import nothing that draws them. It is found by their type, in
 :mod:`captum_classpattern.pages.kinds`, and imported when the first of them is drawn.
 """
 
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from os import PathLike
 from pathlib import Path
@@ -37,3 +38,12 @@ class Result:
         """A figure and its axes, by the name of the function that draws it."""
         drawn: tuple[Any, Any] = import_module(KINDS).draw(self, figure, **options)
         return drawn
+
+
+def as_table(rows: Iterable[Mapping[str, Any]]) -> Any:
+    """Rows as a pandas DataFrame, with None where a row lacks a column."""
+    import pandas  # slow to import
+
+    rows = list(rows)
+    columns = {key: None for row in rows for key in row}
+    return pandas.DataFrame([columns | dict(row) for row in rows], columns=list(columns))

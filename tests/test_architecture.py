@@ -210,7 +210,7 @@ CORE_LIBRARIES = {"torch", "captum", "numpy", "scipy", "safetensors", "tqdm"}
 @pytest.mark.parametrize("name", sorted(name for name in MODULES if part(name) in CORE))
 def test_the_core_needs_few_libraries(name):
     libraries = {part(other) for other in imported(name)} - sys.stdlib_module_names - {NAME}
-    assert libraries <= CORE_LIBRARIES | ({"pandas"} if name == "scores.tables" else set())
+    assert libraries <= CORE_LIBRARIES | ({"pandas"} if name == "results" else set())
 
 
 @pytest.mark.parametrize(

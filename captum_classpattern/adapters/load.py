@@ -20,7 +20,7 @@ from captum_classpattern.adapters.interface import (
 )
 from captum_classpattern.adapters.names import is_pretrained
 from captum_classpattern.classifier import PixelClassifier, device_and_dtype, warn
-from captum_classpattern.classifier.class_names import ClassNames, placeholders
+from captum_classpattern.classifier.class_names import check_names, placeholders
 
 USUAL_SIDES = (32, 224, 28, 64, 96)  # pixels
 
@@ -176,7 +176,7 @@ def _as_classifier(
     count = loaded.details.get("num_classes") or _count_by_running(loaded, output)
     names = loaded.class_names
     if class_names is not None:
-        names = ClassNames.parse(class_names, count or len(class_names)).names
+        names = check_names(class_names, count or len(class_names))
     elif count and len(names or ()) != count:  # none, or those of another data set
         names = placeholders(count)
     normalisation = {"mean": loaded.mean, "std": loaded.std, "from": loaded.normalised_by}

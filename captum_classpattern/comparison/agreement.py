@@ -9,9 +9,8 @@ import numpy.typing as npt
 
 from captum_classpattern.comparison.randomisation import Layer
 from captum_classpattern.comparison.records import Failure, counted
-from captum_classpattern.results import Result
+from captum_classpattern.results import Result, as_table
 from captum_classpattern.scores.intervals import FEWEST_CLASSES, bootstrap_over_classes
-from captum_classpattern.scores.tables import as_table
 
 MEASURES = ("iou", "correlation")
 

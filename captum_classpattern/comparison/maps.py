@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from captum.attr import Attribution
 from torch import Tensor, nn
 
-from captum_classpattern.classifier import Classifier, device_and_dtype, is_counted, preserve_state
+from captum_classpattern.classifier import COUNTED, Classifier, device_and_dtype, preserve_state
 from captum_classpattern.comparison.controls import Control
 from captum_classpattern.comparison.methods import Method
 from captum_classpattern.comparison.records import STAMPED
@@ -53,7 +53,7 @@ class PrivateModel:
         return output
 
     def _count(self, output: Any) -> None:
-        if isinstance(output, Tensor) and output.ndim and is_counted():
+        if isinstance(output, Tensor) and output.ndim and COUNTED.get():
             self.half_passes += len(output)
             if output.requires_grad:
                 output.register_hook(self._count_backward)  # type: ignore[no-untyped-call]

@@ -14,8 +14,7 @@ from captum_classpattern.comparison.records import Failure, Record
 from captum_classpattern.comparison.tables import rows_by_canvas, rows_by_method
 from captum_classpattern.comparison.verdicts import Verdict, make_verdicts
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.results import Result
-from captum_classpattern.scores.tables import as_table
+from captum_classpattern.results import Result, as_table
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -169,7 +169,7 @@ def compare(
         for name, model in models.items():
             stack.enter_context(preserve_state(model, seed))
             sample = canvases[:1].to(device_and_dtype(model, canvases)[0])
-            n_classes[name] = check_classifier(model, sample, targets)
+            n_classes[name] = check_classifier(model, sample, targets).shape[1]
         search = take_search_images(search, canvases, first)
         held_out, has_labels = take_held_out_images(
             held_out, canvases, first, targets=targets, search=search, most=max_images

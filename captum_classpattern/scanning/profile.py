@@ -285,7 +285,7 @@ def estimate_seconds(
 def count_classes(model: Classifier, images: LabelledImages) -> int:
     """How many classes a classifier has."""
     with preserve_state(model, 0):
-        return check_classifier(model, images.take([0]), [])
+        return check_classifier(model, images.take([0])).shape[1]
 
 
 def draw_sample(

@@ -11,11 +11,11 @@ import numpy as np
 
 from captum_classpattern._files import write_atomically
 from captum_classpattern._validation import join_names
-from captum_classpattern.classifier import MIN_GAIN, Classifier, provenance_of
+from captum_classpattern.classifier import MIN_GAIN, Classifier, attribute_of
 from captum_classpattern.classifier.class_names import placeholders
 from captum_classpattern.images import Images, LabelledImages, Labels
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.results import Result
+from captum_classpattern.results import Result, as_table
 from captum_classpattern.scanning.decision import (
     ConformalTest,
     conformal_test,
@@ -33,7 +33,6 @@ from captum_classpattern.scanning.profile import (
 from captum_classpattern.scanning.references import ReferenceSet, describe, names_of
 from captum_classpattern.scanning.store import Store
 from captum_classpattern.scores.intervals import wilson
-from captum_classpattern.scores.tables import as_table
 
 SUSPICIOUS, NOTHING, INCONCLUSIVE = "suspicious", "nothing found", "inconclusive"
 PATTERNS = "patterns"  # their folder
@@ -262,7 +261,7 @@ def scan(
     if names is not None:
         known = known.in_order(names)
     found = judge(profile, known, alpha, names or placeholders(known.n_classes), notes)
-    return replace(found, source=provenance_of(model).get("source"))
+    return replace(found, source=(attribute_of(model, "provenance") or {}).get("source"))
 
 
 def judge(

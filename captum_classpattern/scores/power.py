@@ -17,9 +17,8 @@ from captum_classpattern.classifier import (
 )
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels, predictions
 from captum_classpattern.pattern import Pattern, pixels_kept
-from captum_classpattern.results import Result
+from captum_classpattern.results import Result, as_table
 from captum_classpattern.scores.intervals import Interval, newcombe, wilson
-from captum_classpattern.scores.tables import as_table
 
 ENOUGH_IMAGES = 100  # with fewer, no power is said to beat its controls
 

@@ -10,10 +10,9 @@ from captum_classpattern.classifier import Classifier
 from captum_classpattern.classifier.class_names import label_of
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.results import Result
+from captum_classpattern.results import Result, as_table
 from captum_classpattern.scores.examples import StampedImages
 from captum_classpattern.scores.power import Scores
-from captum_classpattern.scores.tables import as_table
 
 
 def stands_out(scores: Mapping[int, Scores], target: int, n_classes: int) -> bool:

@@ -9,9 +9,8 @@ import numpy.typing as npt
 
 from captum_classpattern.classifier import Classifier
 from captum_classpattern.images import Images, ImagesAndLabels, LabelledImages, Labels
-from captum_classpattern.results import Result
+from captum_classpattern.results import Result, as_table
 from captum_classpattern.scores.power import Scores
-from captum_classpattern.scores.tables import as_table
 from captum_classpattern.surveys.findings import (
     Finding,
     stands_out,

@@ -15,10 +15,10 @@ from captum_classpattern._validation import check_count
 from captum_classpattern.attribution import ClassPattern, versions
 from captum_classpattern.classifier import (
     Classifier,
+    attribute_of,
     check_classifier,
     device_and_dtype,
     preserve_state,
-    provenance_of,
     warn_if_guessing,
 )
 from captum_classpattern.classifier.class_names import name_of, parse_targets
@@ -135,7 +135,7 @@ class SurveySearch:
             targets = (
                 None if classes is None else parse_targets([*classes], len(classes), forward_func)
             )
-            n_classes = check_classifier(forward_func, sample.to(device), targets or [])
+            n_classes = check_classifier(forward_func, sample.to(device), targets or []).shape[1]
         return cls(
             forward_func,
             search,
@@ -303,7 +303,7 @@ class SurveySearch:
     @property
     def provenance(self) -> Mapping[str, Any]:
         """Where the classifier comes from."""
-        return provenance_of(self.forward_func)
+        return attribute_of(self.forward_func, "provenance") or {}
 
     @property
     def info(self) -> dict[str, Any]:

@@ -11,8 +11,7 @@ import numpy.typing as npt
 
 from captum_classpattern.classifier import Classifier
 from captum_classpattern.images import Images, LabelledImages, Labels
-from captum_classpattern.results import Result
-from captum_classpattern.scores.tables import as_table
+from captum_classpattern.results import Result, as_table
 from captum_classpattern.scores.transfer import transfer_powers
 from captum_classpattern.surveys.findings import Finding
 from captum_classpattern.surveys.results import Survey, best_of_each

@@ -9,6 +9,7 @@ from captum_classpattern._validation import ArgumentTypeError
 from captum_classpattern.classifier.class_names import (
     ClassNames,
     as_file_name,
+    check_names,
     name_of,
     placeholders,
 )
@@ -83,14 +84,14 @@ def test_placeholders_are_not_names():
 
 
 def test_there_must_be_a_name_for_each_class():
-    assert ClassNames.parse(("a", "b"), 2).names == ("a", "b")
+    assert check_names(("a", "b"), 2) == ("a", "b")
     with pytest.raises(ValueError, match="3 class names were given, but the model has 2 classes"):
-        ClassNames.parse(["a", "b", "c"], 2)
+        check_names(["a", "b", "c"], 2)
     for wrong in ("ab", 2, [1, 2], {"a": 0}):
         with pytest.raises(
             ArgumentTypeError, match="`class_names` must be a list of names, in the"
         ):
-            ClassNames.parse(wrong, 2)
+            check_names(wrong, 2)
 
 
 @pytest.mark.parametrize(

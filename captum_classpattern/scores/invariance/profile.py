@@ -20,7 +20,7 @@ from captum_classpattern.classifier import (
 )
 from captum_classpattern.images import Images, LabelledImages, Labels
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.results import Result
+from captum_classpattern.results import Result, as_table
 from captum_classpattern.scores.invariance.curves import InvarianceCurve
 from captum_classpattern.scores.invariance.transforms import Transform, known_transforms
 from captum_classpattern.scores.power import (
@@ -30,7 +30,6 @@ from captum_classpattern.scores.power import (
     power_of,
     random_pixels,
 )
-from captum_classpattern.scores.tables import as_table
 
 DRAWS = 3  # of random pixels
 LINES = ("pattern", "random pixels", "no pattern")  # what is measured, and drawn as a line

@@ -6,7 +6,7 @@ import sys
 import pandas
 import pytest
 
-from captum_classpattern.scores.tables import as_table
+from captum_classpattern.results import as_table
 
 
 def test_a_table_has_all_columns_in_the_order_in_which_they_come():
@@ -25,7 +25,7 @@ def test_no_rows_make_an_empty_table():
     assert len(as_table([])) == 0
 
 
-@pytest.mark.parametrize("name", ["scores", "scores.tables", "invariance", "scanning"])
+@pytest.mark.parametrize("name", ["scores", "results", "scores.invariance", "scanning"])
 def test_pandas_is_imported_only_to_make_a_table(name):
     code = f"import sys, captum_classpattern.{name} as _; print('pandas' in sys.modules)"
     line = [sys.executable, "-c", code]

@@ -1,0 +1,277 @@
+"""Calling a classifier with care: its device and precision, its mode, random seeds, its outputs."""
+
+import contextlib
+import os
+import random
+import re
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any, TypeAlias
+from weakref import WeakSet
+
+import captum.log
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from captum_classpattern._validation import ArgumentTypeError, Notice
+
+Classifier: TypeAlias = Callable[..., Tensor]
+MIN_LABELLED = 20  # images, to tell whether a model is guessing
+MIN_GAIN = 0.1  # of the way from chance to perfect accuracy: less is close to guessing
+WRONG_SHAPE = re.compile(r"\b(shape|size|dim|channel|height|width)", re.IGNORECASE)  # in errors
+WRONG_CODE = re.compile(r"contiguous|stride|tensor number", re.IGNORECASE)  # of view, of cat
+COUNTED = ContextVar("COUNTED", default=True)  # whether passes count as passes of a method
+_noticed: WeakSet[Any] = WeakSet()  # models whose softmax was reported
+
+
+def find_module(forward_func: Classifier) -> nn.Module | None:
+    """The module behind a classifier, if there is one: itself, or that of a bound method."""
+    owner = getattr(forward_func, "__self__", forward_func)
+    return owner if isinstance(owner, nn.Module) else None
+
+
+def attribute_of(classifier: Any, name: str) -> Any:
+    """An attribute of a classifier, or of the model behind a bound method or a DataParallel; None
+    without it."""
+    owner = getattr(classifier, "__self__", classifier)
+    return getattr(owner, name, getattr(getattr(owner, "module", None), name, None))
+
+
+def device_and_dtype(forward_func: Classifier, like: Tensor) -> tuple[torch.device, torch.dtype]:
+    """Device and precision of a classifier's parameters; those of ``like`` if it has none."""
+    module = find_module(forward_func)
+    for parameter in () if module is None else module.parameters():
+        if parameter.is_floating_point():
+            return parameter.device, parameter.dtype
+    return like.device, like.dtype
+
+
+@contextmanager
+def preserve_state(forward_func: Classifier, seed: int) -> Iterator[None]:
+    """Runs a block with seeded random generators, the model in eval mode, gradients on and
+    deterministic cuDNN kernels. Afterwards, also after an error, all of these are as before."""
+    module, cudnn = find_module(forward_func), torch.backends.cudnn
+    modes = {} if module is None else {part: part.training for part in module.modules()}
+    cuda_used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    devices = range(torch.cuda.device_count()) if cuda_used else ()
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    kernels = cudnn.benchmark, cudnn.deterministic
+    try:
+        if module is not None and any(modes.values()):
+            warn(
+                "the model is in train mode: it is put into eval mode for this call and back "
+                "after it; call model.eval() to silence this"
+            )
+            module.eval()
+        cudnn.benchmark, cudnn.deterministic = False, True
+        with torch.random.fork_rng(devices), torch.inference_mode(False), torch.enable_grad():
+            seed_generators(seed)
+            yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+        cudnn.benchmark, cudnn.deterministic = kernels
+
+
+def seed_generators(seed: int) -> None:
+    """Seeds the random generators of Python, NumPy, torch and the CUDA devices in use."""
+    # torch.manual_seed would also seed the devices that are not in use yet
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        for generator in torch.cuda.default_generators:
+            generator.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+
+
+@contextmanager
+def uncounted() -> Iterator[None]:
+    """Passes in this block only check a model: they don't count as passes of a method."""
+    token = COUNTED.set(False)
+    try:
+        yield
+    finally:
+        COUNTED.reset(token)
+
+
+def warn(message: str, category: type[UserWarning] = UserWarning) -> None:
+    """A warning that points at the first line outside this package."""
+    here = os.path.dirname(os.path.dirname(__file__)) + os.sep  # of the package
+    skipped = (here, contextlib.__file__, os.path.dirname(captum.log.__file__) + os.sep)
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back and frame.f_code.co_filename.startswith(skipped):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)
+
+
+def predict(forward_func: Classifier, images: Tensor, additional: tuple[Any, ...] = ()) -> Tensor:
+    """The predicted class of each image (N, C, H, W); int64 (N,) on the classifier's device."""
+    device, dtype = device_and_dtype(forward_func, images)
+    with torch.no_grad():
+        logits = forward_func(images.to(device, dtype), *additional)
+    _check_logits(logits, len(images))
+    return logits.argmax(1)
+
+
+def additional_rows(additional: tuple[Any, ...], rows: Tensor, count: int) -> tuple[Any, ...]:
+    """The additional arguments for some of ``count`` canvases, expanded as Captum does: a Tensor
+    with one row per canvas gives its rows, anything else stays."""
+    return tuple(
+        argument[rows]
+        if isinstance(argument, Tensor) and argument.shape[:1] == (count,)
+        else argument
+        for argument in additional
+    )
+
+
+def first_of(canvases: Tensor, additional: tuple[Any, ...]) -> tuple[Tensor, tuple[Any, ...]]:
+    """The first canvas, and the additional arguments that belong to it."""
+    first = torch.zeros(1, dtype=torch.int64, device=canvases.device)
+    return canvases[:1], additional_rows(additional, first, len(canvases))
+
+
+def check_callable(model: Any) -> None:
+    """Raises an error unless this can be called."""
+    if callable(model):
+        return
+    is_checkpoint = isinstance(model, str | Path | Mapping)
+    raise ArgumentTypeError(
+        f"model must be a classifier from [0, 1] pixels to logits, got {type(model).__name__}: "
+        "give a PixelClassifier, a function, or an nn.Module"
+        + ("; open a checkpoint by cp.load_model(path, arch=...)" if is_checkpoint else "")
+    )
+
+
+def check_classifier(
+    forward_func: Classifier,
+    sample: Tensor,
+    targets: Sequence[int] = (),
+    additional: tuple[Any, ...] = (),
+) -> Tensor:
+    """The logits of a sample; an error unless they are finite and include the targets."""
+    check_callable(forward_func)
+    device, dtype = device_and_dtype(forward_func, sample)
+    if device != sample.device:
+        raise ValueError(
+            f"the images are on {sample.device}, but the model's parameters are on {device}: move "
+            "one of them (a pattern, by pattern.to(device))"
+        )
+    try:
+        with torch.no_grad(), uncounted():
+            logits = forward_func(sample.to(dtype), *additional)
+    except (RuntimeError, AssertionError) as error:  # torchvision's and timm's ViTs assert
+        text = next(reversed(str(error).strip().splitlines()), "")  # TorchScript's traceback first
+        is_shape = WRONG_SHAPE.search(text) and not WRONG_CODE.search(text)
+        if isinstance(error, torch.OutOfMemoryError) or not is_shape:
+            raise
+        hint = hint_if_channels_last(sample.shape) or (
+            ": are size and channels those that it was trained on? load_images has `size` "
+            "and `channels` for that; otherwise look for the error in the model"
+        )
+        raise ValueError(
+            f"the model failed on images of shape {tuple(sample.shape[1:])} ({text}){hint}"
+        ) from error
+    _check_logits(logits, len(sample))
+    classes = logits.shape[1]
+    if too_large := [target for target in targets if target >= classes]:
+        raise ValueError(
+            f"target {min(too_large)} is out of range: the model has {classes} classes, so targets "
+            f"go from 0 to {classes - 1}"
+        )
+    return logits
+
+
+def hint_if_channels_last(shape: Sequence[int]) -> str:
+    """What to do with images that look like (N, H, W, C); empty for others."""
+    is_last = shape[-1] in (1, 3) and shape[1] not in (1, 3)
+    return ": they look like (N, H, W, C), so permute them by .permute(0, 3, 1, 2)" * is_last
+
+
+def _check_logits(logits: Any, count: int) -> None:
+    """Raises an error unless these are finite logits (count, K) with K >= 2."""
+    if not isinstance(logits, Tensor):
+        raise ArgumentTypeError(
+            f"the model must return logits (N, K) as one Tensor, got a {type(logits).__name__}: "
+            "wrap it in PixelClassifier(model, output=...), where output is the index or key of "
+            "the logits"
+        )
+    if logits.ndim != 2 or len(logits) != count:
+        raise ValueError(
+            f"the model must return logits ({count}, K) for {count} images, got shape "
+            f"{tuple(logits.shape)}"
+        )
+    if logits.shape[1] < 2:
+        raise ValueError(
+            "the model returns one column, but a pattern needs at least two classes: for a binary "
+            "model with logit z, return torch.cat([torch.zeros_like(z), z], dim=1)"
+        )
+    if not bool(logits.isfinite().all()):
+        raise ValueError(
+            "the model's logits are NaN or infinite: check its weights, and the `mean` and `std` "
+            "that normalise its inputs"
+        )
+
+
+def logits_of(
+    forward_func: Classifier,
+    sample: Tensor,
+    targets: Sequence[int],
+    additional: tuple[Any, ...] = (),
+) -> Classifier:
+    """The classifier, checked on a sample; with a notice, its logarithm if it ends in a softmax."""
+    outputs = check_classifier(forward_func, sample, targets, additional)
+    widths = outputs.element_size(), device_and_dtype(forward_func, sample)[1].itemsize
+    sums, slack = outputs.float().sum(1), 1e-2 if min(widths) < 4 else 1e-4
+    if not (bool((outputs >= 0).all()) and bool(((sums - 1).abs() <= slack).all())):
+        return forward_func
+    owner: Any = getattr(forward_func, "__self__", forward_func)
+    with suppress(TypeError):  # a callable that can't be weakly referenced: the notice repeats
+        if owner in _noticed:
+            return LogProbabilities(forward_func)
+        _noticed.add(owner)
+    warn(
+        "the model's outputs are all >= 0 and sum to 1, so they look like probabilities: the "
+        "search takes their logarithm; leave out the softmax to avoid this notice",
+        Notice,
+    )
+    return LogProbabilities(forward_func)
+
+
+class LogProbabilities(nn.Module):
+    """The logarithm of a classifier that returns probabilities."""
+
+    def __init__(self, call: Classifier) -> None:
+        super().__init__()
+        self.call = call
+        self.module = find_module(call)  # so that its device and precision can be seen
+        self.training = False
+
+    def forward(self, images: Tensor, *additional: Any) -> Tensor:
+        shares = self.call(images, *additional)
+        shares = shares.to(torch.promote_types(shares.dtype, torch.float32))
+        return shares.clamp(min=torch.finfo(torch.float32).tiny).log()
+
+
+def warn_if_guessing(accuracy: float, labels: Tensor, classes: int, name: str) -> None:
+    """Warns if a model classifies labelled images hardly better than chance.
+
+    Chance is the share of the most frequent class; if fewer than half of the model's classes have
+    images, it is 1 / classes.
+    """
+    counts = labels.bincount()
+    present = int((counts > 0).sum())
+    chance = float(counts.max()) / len(labels) if 2 * present > classes else 1 / classes
+    if len(labels) >= MIN_LABELLED and accuracy - chance < MIN_GAIN * (1 - chance):
+        warn(
+            f"the model classifies only {accuracy:.1%} of {len(labels)} {name} correctly, which is "
+            "close to guessing: check the `mean` and `std` that normalise its inputs (wrap a model "
+            "of normalised images in PixelClassifier(model, mean, std)), the order of the classes, "
+            "and the weights"
+        )

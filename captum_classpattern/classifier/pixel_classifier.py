@@ -1,0 +1,146 @@
+"""A wrapper that turns a model of normalised images into a classifier over [0, 1] pixels."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from captum_classpattern._validation import ArgumentTypeError
+from captum_classpattern.classifier.calling import hint_if_channels_last
+from captum_classpattern.pattern import Pattern
+
+
+class PixelClassifier(nn.Module):
+    r"""
+    Turns a model of normalised images into a classifier over [0, 1] pixels.
+
+    The wrapped model is used as it is: its mode (train or eval), device and precision stay.
+
+    Args:
+        model (nn.Module): Any image classifier.
+        mean (float or Sequence[float], optional): Mean of the pixels, one per channel, in units
+            where pixels lie in [0, 1]. Default: None (0).
+        std (float or Sequence[float], optional): Standard deviation, likewise. Default: None (1).
+        output (int or str, optional): Where the logits are if the model returns a tuple (an
+            index such as ``-1``) or a dict (a key such as ``"logits"``). Default: None.
+        class_names (Sequence[str], optional): Name of each class, for tables and plots; also
+            available as ``.classes``. Default: None.
+        input_size (tuple[int, int, int], optional): The (C, H, W) that the model was made for.
+            Default: None (unknown).
+        trigger (Pattern, optional): The true trigger of a backdoored model. Default: None.
+        class_ids (Sequence[str], optional): Another name of each class that images may be sorted
+            by, such as its WordNet id. Default: None.
+        provenance (dict, optional): Where the model comes from, as reported by
+            :func:`~captum_classpattern.adapters.load_model`. Default: None ({}).
+
+    Raises:
+        TypeError: If ``model`` is not an ``nn.Module``.
+        ValueError: If a mean or std cannot belong to pixels in [0, 1].
+
+    Examples::
+
+        >>> resnet = torchvision.models.resnet18().eval()
+        >>> classifier = PixelClassifier(
+        ...     resnet, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+        >>> classifier(torch.rand(2, 3, 64, 64)).shape
+        torch.Size([2, 1000])
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        model: nn.Module,
+        mean: float | Sequence[float] | None = None,
+        std: float | Sequence[float] | None = None,
+        output: int | str | None = None,
+        class_names: Sequence[str] | None = None,
+        *,
+        input_size: tuple[int, int, int] | None = None,
+        trigger: Pattern | None = None,
+        class_ids: Sequence[str] | None = None,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(model, nn.Module):
+            raise ArgumentTypeError(
+                f"model must be a torch.nn.Module, got {type(model).__name__}; a plain function "
+                "from [0, 1] pixels to logits needs no PixelClassifier"
+            )
+        self.model = model
+        self.output = output
+        self.class_names = None if class_names is None else [str(name) for name in class_names]
+        self.input_size, self.trigger = input_size, trigger
+        self.class_ids = None if class_ids is None else [str(name) for name in class_ids]
+        self.provenance = dict(provenance or {})
+        # not buffers: these are float64, which some devices lack
+        self.mean, self.std = _per_channel(mean, 0.0, "mean"), _per_channel(std, 1.0, "std")
+        if not bool((self.std > 0).all()):
+            raise ValueError(f"`std` must be positive, got {std}")
+        channels = {self.mean.shape[1], self.std.shape[1]} - {1}
+        if len(channels) > 1:
+            raise ValueError(
+                f"`mean` and `std` must be given for as many channels, got {mean} and {std}"
+            )
+        self.training = model.training  # not self.train(): that would change the model
+
+    @property
+    def classes(self) -> list[str] | None:
+        """The class names, under the name that torchvision uses."""
+        return self.class_names
+
+    def forward(self, images: Tensor, *additional: Any) -> Tensor:
+        r"""
+        Normalises, classifies and picks the logits.
+
+        Args:
+            images (Tensor): (N, C, H, W) in [0, 1].
+            *additional: Passed on to the model.
+
+        Returns:
+            *Tensor*: Logits (N, K).
+        """
+        channels = max(self.mean.shape[1], self.std.shape[1])
+        if channels > 1 and images.shape[1] != channels:
+            raise ValueError(
+                f"images have {images.shape[1]} channels (shape {tuple(images.shape)}), but `mean` "
+                f"and `std` are given for {channels}{hint_if_channels_last(images.shape)}"
+            )
+        normalised = (images - self.mean.to(images)) / self.std.to(images)
+        result = self.model(normalised, *additional)
+        return result if self.output is None else _pick(result, self.output)
+
+
+def _per_channel(value: float | Sequence[float] | None, default: float, name: str) -> Tensor:
+    tensor = torch.as_tensor(default if value is None else value, dtype=torch.float64)
+    if tensor.ndim > 1 or not bool(tensor.isfinite().all()):
+        raise ValueError(f"`{name}` must be a number, or one per channel, got {value}")
+    if bool((tensor.abs() > 1).any()):
+        raise ValueError(
+            f"`{name}` must be in units where pixels lie in [0, 1], got {value}: divide it by 255"
+        )
+    return tensor.view(1, -1, 1, 1)
+
+
+def _pick(result: Any, output: int | str) -> Tensor:
+    if isinstance(result, Tensor):
+        raise ValueError(
+            f"`output={output!r}` is given, but the model returned one Tensor of shape "
+            f"{tuple(result.shape)}: leave out `output`"
+        )
+    try:
+        logits = result[output]
+    except (KeyError, IndexError, TypeError) as error:
+        held = f" with keys {list(result)}" if isinstance(result, dict) else ""
+        length = f" of {len(result)}" if isinstance(result, tuple | list) else ""
+        raise ValueError(
+            f"`output={output!r}` does not pick the logits: the model returned a "
+            f"{type(result).__name__}{length}{held}"
+        ) from error
+    if not isinstance(logits, Tensor):
+        raise ArgumentTypeError(
+            f"`output={output!r}` picks a {type(logits).__name__}, expected a Tensor"
+        )
+    return logits
