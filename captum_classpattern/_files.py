@@ -1,12 +1,13 @@
 """Files and folders that are either complete or not there."""
 
+import json
 import os
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 
 @contextmanager
@@ -28,6 +29,11 @@ def write_atomically(path: Path, data: bytes) -> None:
     """Writes a whole file, see :func:`replace_file`."""
     with replace_file(path) as file:
         file.write(data)
+
+
+def write_json(data: Any, path: Path) -> None:
+    """Writes JSON; a file that is there already is replaced whole or not at all."""
+    write_atomically(path, (json.dumps(data, indent=2) + "\n").encode())
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from tqdm import tqdm
 
+from captum_classpattern._files import write_json
 from captum_classpattern.cli.errors import interrupted
 from captum_classpattern.cli.options import MAIN, ComputeOptions, OutputFolder, SearchOptions
 from captum_classpattern.cli.printing import console, print_tables, write_figure
@@ -90,7 +91,7 @@ def _prepare(out: Path, settings: dict[str, Any]) -> None:
     """Keeps the findings in the folder if they are of an unfinished demo with these settings, and
     removes those of any other demo."""
     from captum_classpattern.demo import MODELS
-    from captum_classpattern.surveys.store import remove_findings, write_json
+    from captum_classpattern.surveys.store import remove_findings
 
     path = out / "results.json"
     unfinished = {"complete": False, **settings, "rows": [], "verdicts": []}
@@ -139,7 +140,6 @@ def _report(
 ) -> None:
     """Writes results.json, and prints the tables and the verdicts."""
     from captum_classpattern.demo import TRIGGER_TARGET
-    from captum_classpattern.surveys.store import write_json
 
     rows = [
         {"model": name, **finding.as_dict()}

@@ -1,8 +1,6 @@
 """``explain_class``: the pattern of one class of one model, with its evidence, in one call."""
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -28,7 +26,7 @@ from captum_classpattern.surveys.findings import Finding
 from captum_classpattern.surveys.results import CANVASES, Survey
 from captum_classpattern.surveys.search import SurveySearch, SurveySettings
 
-LONG, TIMED = 5.0, 8  # seconds from which there is a progress bar; images in the timed batch
+LONG = 5.0  # seconds after which there is a progress bar
 
 
 def explain_class(
@@ -91,8 +89,8 @@ def explain_class(
         seed (int): Seed of the split, of the search and of the random pixels. Default: 0.
         precision (str): As in :func:`search_masks`. Default: "auto".
         internal_batch_size (int, optional): The most images in one forward pass. Default: None.
-        show_progress (bool, optional): Draws a progress bar over the passes, with an estimate of
-            passes and seconds. Default: None (if the estimate is more than five seconds).
+        show_progress (bool, optional): Draws a progress bar over the passes, with the time that is
+            left. Default: None (after five seconds).
 
     Returns:
         *Finding*: The pattern, its power and its controls, and :attr:`Finding.others`, the findings
@@ -119,16 +117,7 @@ def explain_class(
     """
     if target is None:
         raise ValueError("`target` is missing: give the class to explain, such as `target='dog'`")
-    settings = SurveySettings(
-        canvases=canvases,
-        areas=[area],
-        budget=budget,
-        n_steps=n_steps,
-        max_seconds=max_seconds,
-        seed=seed,
-        precision=precision,
-        internal_batch_size=internal_batch_size,
-    )
+    settings = SurveySettings.of(locals(), areas=[area], show_progress=False)
     if max_seconds is not None:
         settings = replace(settings, max_seconds=max_seconds / len(canvases))
     classifier = _as_classifier(model, mean, std, class_names)
@@ -145,10 +134,19 @@ def explain_class(
         found = Survey(n_classes=task.n_classes, search=task)
         _check_gradient(classifier, search.take([0]))
         passes = task.expected_passes(number)
-        timed = search.subset(range(min(TIMED, internal_batch_size or TIMED, len(search))))
         label = label_of(number, listed)
-        with _progress(classifier, timed, number, label, passes, max_seconds, show_progress):
-            [best] = found.best_canvases()
+        with tqdm(
+            total=passes,
+            desc=label,
+            unit=" passes",
+            unit_scale=True,
+            mininterval=1.0,
+            delay=0.0 if show_progress else LONG,
+            disable=show_progress is False,
+        ) as bar:
+            with passes_on(bar):
+                [best] = found.best_canvases()
+            bar.update(bar.total - bar.n)
         examples = stamp_examples(classifier, best.pattern.topk(area), unseen, listed, seed)
         by_canvas = {
             finding.canvas: replace(
@@ -240,42 +238,3 @@ def _check_gradient(classifier: Classifier, image: Tensor) -> None:
         known = total.requires_grad
         if not known or torch.autograd.grad(total, pixels, allow_unused=True)[0] is None:
             raise ValueError(NO_GRADIENT)
-
-
-@contextmanager
-def _progress(
-    classifier: Classifier,
-    timed: LabelledImages,
-    target: int,
-    label: str,
-    passes: int,
-    limit: float | None,
-    show_progress: bool | None,
-) -> Iterator[None]:
-    """A bar over the passes in this block, if they are expected to take long."""
-    if show_progress is False:
-        yield
-        return
-    seconds = passes * _seconds_per_pass(classifier, timed.images, target)
-    seconds = seconds if limit is None else min(seconds, limit)
-    show = seconds > LONG if show_progress is None else show_progress
-    about = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
-    text = f"{label}: about {passes:,} passes, at most {about}"
-    options = {"mininterval": 1.0, "disable": not show}
-    with tqdm(total=passes, desc=text, unit=" passes", unit_scale=True, **options) as bar:
-        with passes_on(bar):
-            yield
-        bar.update(bar.total - bar.n)
-
-
-def _seconds_per_pass(classifier: Classifier, batch: Tensor, target: int) -> float:
-    """How long a pass takes here, by one batch; only the progress bar depends on it."""
-    started = 0.0
-    with preserve_state(classifier, 0), uncounted():
-        device, dtype = device_and_dtype(classifier, batch)
-        for part in (batch[:1], batch):  # the first call of a model is slower than the others
-            started = time.perf_counter()
-            pixels = part.to(device, dtype).requires_grad_()
-            loss = classifier(pixels)[:, target].sum()
-            float(torch.autograd.grad(loss, pixels)[0].sum())  # waits for the device
-    return (time.perf_counter() - started) / len(batch)

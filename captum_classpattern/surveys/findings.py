@@ -92,7 +92,7 @@ class Finding(Result):
     held_out_images: int | None = None
     model: Classifier | None = field(default=None, compare=False)
     held_out: LabelledImages | None = field(default=None, compare=False)
-    row: Mapping[str, Any] | None = field(default=None, compare=False)
+    row: Mapping[str, Any] | None = field(default=None, compare=False)  # of its file
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "model": None, "held_out": None}
@@ -121,11 +121,24 @@ class Finding(Result):
         return self.pattern.target if self.row is None else int(self.row["class"])
 
     @property
+    def _searched(self) -> Mapping[str, Any]:
+        """How the patterns were found: what their file says, or else what they say themselves."""
+        if self.row is not None:
+            return self.row
+        names = ("search_power", "passes", "precision")
+        return {
+            "areas": {
+                str(area): {name: pattern.info.get(name) for name in names}
+                for area, pattern in self.patterns.items()
+            },
+            **{name: self.pattern.info.get(name) for name in ("search_images_hash", "settings")},
+        }
+
+    @property
     def search_powers(self) -> dict[float, float]:
         """The power of each area's pattern on the judging images, which chose its canvas."""
-        if self.row is None:
-            return {area: each.info["search_power"] for area, each in self.patterns.items()}
-        return {float(area): each["search_power"] for area, each in self.row["areas"].items()}
+        areas = self._searched["areas"]
+        return {float(area): each["search_power"] for area, each in areas.items()}
 
     @property
     def label(self) -> str:
@@ -193,21 +206,12 @@ class Finding(Result):
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        if self.row is not None:
-            return {**self.row, "class_name": self.class_name}
+        known = self._searched
+        scores = {str(area): each.as_dict() for area, each in self.scores.items()}
         return {
+            **known,
             "class": self.target,
             "class_name": self.class_name,
             "canvas": self.canvas,
-            "areas": {
-                str(area): {
-                    **scores.as_dict(),
-                    "search_power": self.search_powers[area],
-                    "passes": self.patterns[area].info["passes"],
-                    "precision": self.patterns[area].info.get("precision"),
-                }
-                for area, scores in self.scores.items()
-            },
-            "search_images_hash": self.pattern.info["search_images_hash"],
-            "settings": self.pattern.info["settings"],
+            "areas": {area: {**known["areas"][area], **each} for area, each in scores.items()},
         }

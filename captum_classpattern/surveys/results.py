@@ -402,25 +402,8 @@ def survey(
         >>> [(f.target, f.canvas, f.scores[0.1].power.n) for f in found]
         [(2, 'positive', 40), (2, 'white', 40), (2, 'black', 40)]
     """
-    settings = SurveySettings(
-        canvases=canvases,
-        areas=areas,
-        budget=budget,
-        n_steps=n_steps,
-        max_seconds=max_seconds,
-        seed=seed,
-        precision=precision,
-        internal_batch_size=internal_batch_size,
-        show_progress=show_progress,
-    )
-    task = SurveySearch.of(
-        forward_func,
-        search,
-        held_out,
-        settings,
-        classes=classes,
-        classes_together=classes_together,
-    )
+    settings = SurveySettings.of(locals())
+    task = SurveySearch.of(forward_func, search, held_out, settings, classes, classes_together)
     if folder is None:
         return Survey(n_classes=task.n_classes, search=task)
     if not resume and (Path(folder) / RESULTS).exists():

@@ -120,7 +120,6 @@ class SurveySearch:
         search: ImagesAndLabels,
         held_out: ImagesAndLabels,
         settings: SurveySettings,
-        *,
         classes: Sequence[int | str] | None = None,
         classes_together: int = 1,
     ) -> "SurveySearch":

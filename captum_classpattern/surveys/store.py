@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from captum_classpattern._files import write_atomically
+from captum_classpattern._files import write_json
 from captum_classpattern._validation import Notice, is_whole
 from captum_classpattern.classifier import warn
 from captum_classpattern.classifier.class_names import as_file_name
@@ -20,17 +20,17 @@ VERSION = "captum_classpattern"  # the one setting that may differ on resume
 
 
 class Store:
-    """The finished classes in a folder.
+    """The findings in a folder, by class (``found``).
 
     ``findings/<class>.json`` holds the scores of a class, ``patterns/`` its patterns, and
-    ``results.json`` a summary of all. Version 0.1 wrote only the last two; they are read, too. What
-    is in the folder must have been found with the same ``settings``, unless these are None.
+    ``results.json`` a summary of all. What is in the folder must have been found with the same
+    ``settings``, unless these are None.
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any] | None = None) -> None:
         self.folder = folder
         self.settings = None if settings is None else json.loads(json.dumps(settings))
-        self.rows: dict[int, list[dict[str, Any]]] = {}
+        self.found: dict[int, list[Finding]] = {}
         self._files: set[Path] = set()  # those that were read, or written here
         summary = folder / RESULTS
         self.summary = self._read(summary) if summary.exists() else {}
@@ -44,29 +44,21 @@ class Store:
         self._files |= new
         return bool(new)
 
-    @property
-    def classes(self) -> list[int]:
-        """The classes in the folder, in order."""
-        return sorted(self.rows)
-
     def findings(self) -> list[Finding]:
-        """All findings in the folder, class by class."""
-        return [finding for target in self.classes for finding in self.findings_of(target)]
-
-    def findings_of(self, target: int) -> list[Finding]:
-        """The findings of one class, on each kind of canvas."""
-        return [read_finding(row, self.folder / "patterns") for row in self.rows[target]]
+        """All findings in the folder, class by class, on each kind of canvas."""
+        return [finding for target in sorted(self.found) for finding in self.found[target]]
 
     def add(self, findings: Sequence[Finding]) -> None:
         """Writes all findings of one class."""
-        target = findings[0].target
-        for name in ("patterns", "findings"):
-            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        folder, target = self.folder / "patterns", findings[0].target
+        folder.mkdir(parents=True, exist_ok=True)
         for finding in findings:
-            save_patterns(finding, self.folder / "patterns")
-        self.rows[target] = [finding.as_dict() for finding in findings]
+            save_patterns(finding, folder)
+        rows = [finding.as_dict() for finding in findings]
         path = self.folder / "findings" / f"{target}.json"
-        write_json({"settings": self.settings, "rows": self.rows[target]}, path)
+        path.parent.mkdir(exist_ok=True)
+        write_json({"settings": self.settings, "rows": rows}, path)
+        self.found[target] = [read_finding(row, folder) for row in rows]
         self._files.add(path)
 
     def write_summary(self, info: Mapping[str, Any]) -> None:
@@ -78,9 +70,8 @@ class Store:
         while True:
             if path.exists():
                 classes.update(json.loads(path.read_text()).get("classes", ()))
-            summary = {"complete": classes <= self.rows.keys(), **info, "classes": sorted(classes)}
-            rows = [row for target in self.classes for row in self.rows[target]]
-            write_json({**summary, "rows": rows}, path)
+            summary = {"complete": classes <= self.found.keys(), **info, "classes": sorted(classes)}
+            write_json({**summary, "rows": [each.as_dict() for each in self.findings()]}, path)
             if not self.read_new():  # else the summary of another process may be lost
                 return
 
@@ -89,20 +80,19 @@ class Store:
         data = read_manifest(path, "survey")
         if self.settings is not None:
             check_same(data["settings"], self.settings, path, "search")
-        by_class: dict[int, list[dict[str, Any]]] = {}
+        by_class: dict[int, list[Finding]] = {}
         try:
             for row in data["rows"]:
-                check_row(row)
-                row.setdefault("class_name", None)  # not known to version 0.1
-                by_class.setdefault(row["class"], []).append(row)
+                finding = read_finding(row, self.folder / "patterns")
+                by_class.setdefault(finding.target, []).append(finding)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{path} is damaged ({type(error).__name__}: {error}): remove it and search its "
                 "classes again, or choose another folder"
             ) from error
-        for target, rows in by_class.items():
-            if len(rows) == len(data["settings"].get("canvases", rows)):
-                self.rows[target] = rows
+        for target, findings in by_class.items():
+            if len(findings) == len(data["settings"].get("canvases", findings)):
+                self.found[target] = findings
         return data
 
 
@@ -157,8 +147,7 @@ def pattern_file(
 def find_pattern_file(
     folder: Path, target: int, canvas: str, area: float, name: str | None = None
 ) -> Path:
-    """The file of a pattern: by its class's name, or else with any name, or with none, as in
-    version 0.1."""
+    """The file of a pattern: by its class's name, or else with any name, or with none."""
     exact = pattern_file(folder, target, canvas, area, name)
     if exact.exists():
         return exact
@@ -175,29 +164,26 @@ def save_patterns(finding: Finding, folder: Path) -> None:
         pattern.save(path, seen_beside=True)
 
 
-def check_row(row: Mapping[str, Any]) -> None:
-    """Raises an error of some kind unless a row has what a finding needs."""
+def read_finding(row: Mapping[str, Any], folder: Path) -> Finding:
+    """The finding of a row, or an error of some kind. Its patterns are read from the folder when
+    they are used."""
     target, canvas = row["class"], row["canvas"]  # which become parts of the names of files
     if not is_whole(target) or not isinstance(canvas, str) or not row["areas"]:
         raise ValueError(f"it has a class {target!r} with the canvas {canvas!r}")
+    scores = {float(area): Scores.from_dict(values) for area, values in row["areas"].items()}
     for area, values in row["areas"].items():
-        Scores.from_dict(values)
         if not 0 < float(area) < 1 or "search_power" not in values:
             raise ValueError(f"it has an area {area!r} without its search power")
-
-
-def read_finding(row: Mapping[str, Any], folder: Path) -> Finding:
-    """The finding of a row. Its patterns are read from the folder when they are used."""
-    scores = {float(area): Scores.from_dict(values) for area, values in row["areas"].items()}
-    patterns = SavedPatterns(row, folder, [*scores])
-    return Finding(patterns, row["canvas"], scores, row.get("class_name"), row=row)
+    return Finding(
+        SavedPatterns(row, folder, [*scores]), canvas, scores, row["class_name"], row=row
+    )
 
 
 class SavedPatterns(Mapping[float, Pattern]):
     """The patterns of a row by area, each read from its file when it is first used."""
 
     def __init__(self, row: Mapping[str, Any], folder: Path, areas: Sequence[float]) -> None:
-        self._place = folder.absolute(), row["class"], row["canvas"], row.get("class_name")
+        self._place = folder.absolute(), row["class"], row["canvas"], row["class_name"]
         self._patterns: dict[float, Pattern | None] = dict.fromkeys(areas)
 
     def __getitem__(self, area: float) -> Pattern:
@@ -217,8 +203,3 @@ class SavedPatterns(Mapping[float, Pattern]):
 
     def __len__(self) -> int:
         return len(self._patterns)
-
-
-def write_json(data: Any, path: Path) -> None:
-    """Writes JSON; a file that is there already is replaced whole or not at all."""
-    write_atomically(path, (json.dumps(data, indent=2) + "\n").encode())

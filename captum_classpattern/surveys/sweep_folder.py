@@ -9,6 +9,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from captum_classpattern._files import write_json
 from captum_classpattern.classifier.class_names import file_safe
 from captum_classpattern.surveys.sources import FAILED, LOADING, ModelSource
 from captum_classpattern.surveys.store import (
@@ -17,7 +18,6 @@ from captum_classpattern.surveys.store import (
     Store,
     check_same,
     read_manifest,
-    write_json,
 )
 
 IDENTITY = ("folder", "path", "hash", *LOADING)  # of a model: its other columns may change

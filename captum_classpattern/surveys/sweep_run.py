@@ -123,16 +123,7 @@ def sweep(
         5   new      2  white   0.1
     """
     sources = read_models(models)
-    settings = SurveySettings(
-        canvases=canvases,
-        areas=areas,
-        budget=budget,
-        n_steps=n_steps,
-        max_seconds=max_seconds,
-        seed=seed,
-        precision=precision,
-        internal_batch_size=internal_batch_size,
-    )
+    settings = SurveySettings.of(locals(), show_progress=False, keep=1)  # not the share
     check_count("threads", threads)
     if not 0 < keep <= 1:
         raise ValueError(f"`keep` must be a share above 0 and up to 1, got {keep!r}")

@@ -133,7 +133,7 @@ def _findings(model: Model) -> Iterator[tuple[ClassEntry, Finding]]:
     """The findings of a model, with the patterns of one class at a time."""
     store = Store(model.survey)
     for target, entry in model.classes.items():
-        for finding in store.findings_of(target):
+        for finding in store.found.pop(target):
             yield entry, finding
 
 

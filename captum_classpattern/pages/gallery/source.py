@@ -172,10 +172,10 @@ def _read_model(
     opened: bool = True,
 ) -> Model:
     """A model from the store of its survey, which may be empty."""
-    classes = {target: _read_class(store.findings_of(target)) for target in store.classes}
+    classes = {target: _read_class(store.found[target]) for target in sorted(store.found)}
     size = (0, 0)
     if classes:
-        height, width = store.findings_of(next(iter(classes)))[0].pattern.mask.shape[1:]
+        height, width = store.found[next(iter(classes))][0].pattern.mask.shape[1:]
         size = (height, width)
     return Model(
         name,
