@@ -1,26 +1,27 @@
-"""How far a sweep is: a bar in a terminal, a line a minute in a log file."""
+"""How far a sweep is: a bar in a terminal, which a log file gets once a minute."""
 
 import sys
-import time
 from statistics import fmean
+from typing import Any
 
 from tqdm import tqdm
 
 from captum_classpattern.surveys.units import Outcome
 
-EVERY = 60.0  # seconds between lines in a log file
+EVERY = 60.0  # seconds between bars in a log file
 
 
 class Progress:
     """Counts the units that are to be searched, and writes that to standard error if asked to."""
 
     def __init__(self, total: int, name: str, show: bool) -> None:
-        self.total, self.name, self.show = total, name, show
-        self.failed = 0
+        self.name, self.failed = name, 0
         self._outcomes: list[Outcome] = []  # of the units that were found
-        self.started = self._written = time.monotonic()
-        bar = show and total > 0 and sys.stderr.isatty()
-        self._bar = tqdm(total=total, desc=name, unit="unit", disable=not bar)
+        often = 0.1 if sys.stderr.isatty() else EVERY
+        self.bar: tqdm[Any] = tqdm(
+            total=total, desc=name, unit="unit", disable=not show or not total,
+            mininterval=often, maxinterval=often, dynamic_ncols=True,
+        )  # fmt: skip
 
     def add(self, outcome: Outcome) -> None:
         """Counts a unit."""
@@ -28,25 +29,12 @@ class Progress:
             self._outcomes.append(outcome)
         else:
             self.failed += 1
-            self._bar.set_postfix(failed=self.failed, refresh=False)
-        self._bar.update()
-        now = time.monotonic()
-        if self.show and self._bar.disable and now - self._written >= EVERY:
-            self._written = now
-            self.write(self.line())
-
-    def line(self) -> str:
-        """Units done, failed and left, and the time left."""
-        left, passed = self.total - self.done, time.monotonic() - self.started
-        text = f"{self.name}: {self.done} of {self.total} units done"
-        text += f" ({self.failed} failed)" if self.failed else ""
-        if left:
-            text += f", {left} left, about {duration(passed / max(1, self.done) * left)}"
-        return text
+            self.bar.set_postfix(failed=self.failed, refresh=False)
+        self.bar.update()
 
     def write(self, text: str) -> None:
-        """A line above the bar, or in the log."""
-        if self.show:
+        """A line above the bar, if there is one to write."""
+        if text and not self.bar.disable:
             tqdm.write(text, file=sys.stderr)
 
     @property
@@ -54,20 +42,10 @@ class Progress:
         """Units that did not fail."""
         return len(self._outcomes)
 
-    @property
-    def done(self) -> int:
-        """Units that were found or failed."""
-        return self.found + self.failed
-
     def mean(self, part: str) -> float:
         """The mean time of a unit on its worker: all ``"seconds"``, those of its search
         (``"searching"``), or of its ``"scoring"``."""
         return fmean(getattr(outcome, part) for outcome in self._outcomes)
-
-    def close(self) -> None:
-        self._bar.close()
-        if self.show and self._bar.disable and self.total:
-            self.write(self.line())
 
 
 def duration(seconds: float) -> str:

@@ -94,7 +94,7 @@ def sweep(
         device (str, optional): Where checkpoints, and the workers' copies of models, are moved to.
             Default: None ("cuda" with ``gpus_per_task``, else they stay).
         show_progress (bool): Writes units done, failed and left, and what the sweep will cost, to
-            standard error: a bar in a terminal, else a line a minute. Default: False.
+            standard error: in a log file once a minute. Default: False.
 
     Returns:
         *Sweep*: The findings.
@@ -251,7 +251,7 @@ def run_missing(
     run_units: Engine,
     name: str = "sweep",
     show: bool = False,
-    forecast: Callable[[Progress], str] | None = None,
+    forecast: Callable[[Progress], str] = lambda _: "",
 ) -> None:
     """Runs the units that are missing, and keeps what becomes of them."""
 
@@ -265,38 +265,27 @@ def run_missing(
         if not left[source.name] and files.summary_is_old(source):
             files.summarise(source, 0.0)  # it was stopped just before
     units = (Unit(source, target) for source in sources for target in missing(source))
+    if not left.total():
+        return
     seconds = dict.fromkeys(left, 0.0)
     progress = Progress(left.total(), name, show)
-    if not progress.total:
-        return
-    try:
-        with closing(run_units(task, units)) as outcomes:  # type: ignore[type-var]
-            for unit, outcome in outcomes:
-                if outcome.error is None:
-                    files.succeed(unit.source, unit.target)
-                else:
-                    files.fail(unit.source, unit.target, outcome.error)
-                left[unit.source.name] -= 1
-                seconds[unit.source.name] += outcome.seconds
-                if not left[unit.source.name]:
-                    files.summarise(unit.source, seconds.pop(unit.source.name))
-                progress.add(outcome)
-                if progress.found == FORECAST_AFTER and outcome.error is None:
-                    _write_forecast(progress, forecast)
-        if forecast and progress.found:
+    with progress.bar, closing(run_units(task, units)) as outcomes:  # type: ignore[type-var]
+        for unit, outcome in outcomes:
+            if outcome.error is None:
+                files.succeed(unit.source, unit.target)
+            else:
+                files.fail(unit.source, unit.target, outcome.error)
+            left[unit.source.name] -= 1
+            seconds[unit.source.name] += outcome.seconds
+            if not left[unit.source.name]:
+                files.summarise(unit.source, seconds.pop(unit.source.name))
+            progress.add(outcome)
+            if progress.found == FORECAST_AFTER and outcome.error is None and left.total():
+                each = progress.mean("seconds")
+                progress.write(
+                    f"{name}: {left.total()} unit{'s' * (left.total() > 1)} left, about "
+                    f"{duration(each)} each: {duration(each * left.total())} of one worker."
+                )
+                progress.write(forecast(progress))
+        if progress.found:
             progress.write(forecast(progress))
-    finally:
-        progress.close()
-
-
-def _write_forecast(progress: Progress, forecast: Callable[[Progress], str] | None) -> None:
-    """What the sweep will cost, from the time of its first units."""
-    seconds, left = progress.mean("seconds"), progress.total - progress.done
-    if not left:
-        return
-    progress.write(
-        f"{progress.name}: {left} unit{'s' * (left > 1)} left, about {duration(seconds)} each: "
-        f"{duration(seconds * left)} of one worker."
-    )
-    if forecast:
-        progress.write(forecast(progress))

@@ -56,7 +56,9 @@ class SurveyWork:
     threads: int = 1
     device: str | None = None
     chosen: Collection[tuple[str, int]] | None = None
-    _opened: "OrderedDict[str, OpenedModel | str]" = field(init=False, default_factory=OrderedDict)
+    _opened: "OrderedDict[str, tuple[SurveySearch, Store] | str]" = field(
+        init=False, default_factory=OrderedDict
+    )
 
     def wanted(self, source: ModelSource) -> list[int]:
         """The classes of a model that are searched."""
@@ -70,19 +72,34 @@ class SurveyWork:
         try:
             if not findings_file(self.folder, unit.source.folder, unit.target).exists():
                 with threads(self.threads):
-                    searching, scoring = self._open(unit.source).find(unit.target)
+                    searching, scoring = self._search(unit)
         except Exception as error:
             return Outcome(reason_of(error), perf_counter() - started)
         return Outcome(None, perf_counter() - started, searching, scoring)
 
-    def _open(self, source: ModelSource) -> "OpenedModel":
-        """The model, opened once. One that can't be opened is not tried for each of its classes,
-        unless the reason may pass."""
+    def _search(self, unit: Unit) -> tuple[float, float]:
+        """Searches a unit and writes it; returns the seconds of the search, and of the scoring."""
+        task, store = self._opened_once(unit.source)
+        if unit.target >= task.n_classes:
+            raise ValueError(
+                f"class {unit.target} is out of range: the model has {task.n_classes} classes, "
+                f"numbered from 0 to {task.n_classes - 1}"
+            )
+        started, before = perf_counter(), task.seconds_searching
+        [findings] = task.find([unit.target])
+        searching = task.seconds_searching - before
+        scoring = perf_counter() - started - searching
+        store.add(findings)
+        return searching, scoring
+
+    def _opened_once(self, source: ModelSource) -> tuple[SurveySearch, Store]:
+        """A model that is ready to be searched, and the folder of its findings. One that can't be
+        opened is not tried for each of its classes, unless the reason may pass."""
         if source.name not in self._opened:
             while len(self._opened) >= MODELS_KEPT:
                 self._opened.popitem(last=False)
             try:
-                self._opened[source.name] = OpenedModel.of(source, self)
+                self._opened[source.name] = self._open(source)
             except (OSError, torch.OutOfMemoryError):
                 raise
             except Exception as error:
@@ -93,40 +110,16 @@ class SurveyWork:
             raise ValueError(opened)
         return opened
 
-
-@dataclass
-class OpenedModel:
-    """A model that is ready to be searched, and the folder of its findings."""
-
-    search: SurveySearch
-    store: Store
-
-    @classmethod
-    def of(cls, source: ModelSource, work: SurveyWork) -> "OpenedModel":
-        model = with_names(source.open(work.device), work.search)
-        task = SurveySearch.of(model, work.search, work.held_out, work.settings)
-        task.classes = [target for target in work.wanted(source) if target < task.n_classes]
-        store = Store(work.folder / source.folder, task.depends_on)
-        if not {*task.classes} <= {*store.summary.get("classes", ())} or not store.summary:
+    def _open(self, source: ModelSource) -> tuple[SurveySearch, Store]:
+        model = with_names(source.open(self.device), self.search)
+        task = SurveySearch.of(model, self.search, self.held_out, self.settings)
+        task.classes = [target for target in self.wanted(source) if target < task.n_classes]
+        store = Store(self.folder / source.folder, task.depends_on)
+        if not store.summary or not {*task.classes} <= {*store.summary.get("classes", ())}:
             store.write_summary({**task.info, "seconds": store.summary.get("seconds", 0.0)})
-        with preserve_state(model, work.settings.seed):  # predicted once, not for each class
+        with preserve_state(model, self.settings.seed):  # predicted once, not for each class
             task.search = ensure_labels(model, task.search)
-        return cls(task, store)
-
-    def find(self, target: int) -> tuple[float, float]:
-        """Searches a class and writes its findings; returns the seconds of the search, and of the
-        scoring."""
-        if target >= self.search.n_classes:
-            raise ValueError(
-                f"class {target} is out of range: the model has {self.search.n_classes} classes, "
-                f"numbered from 0 to {self.search.n_classes - 1}"
-            )
-        started, before = perf_counter(), self.search.seconds_searching
-        [findings] = self.search.find([target])
-        searching = self.search.seconds_searching - before
-        scoring = perf_counter() - started - searching
-        self.store.add(findings)
-        return searching, scoring
+        return task, store
 
 
 def with_names(model: Classifier, images: LabelledImages) -> Classifier:
