@@ -4,7 +4,8 @@ import pytest
 
 from captum_classpattern.optimization import acceleration
 
-collect_ignore_glob = ["tutorials/*"]  # they run in the kernels of the notebooks
+# these run in the kernels of the notebooks, and on the output of a command
+collect_ignore_glob = ["tutorials/*", "demo/check_demo.py"]
 AS_USERS_DO = ("cli", "project", "sweeps")  # folders of tests that run commands or processes
 
 

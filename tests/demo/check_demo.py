@@ -1,4 +1,4 @@
-"""Checks the output of ``classpattern demo --out DIR``: python .ci/check_demo.py DIR"""
+"""Checks the output of ``classpattern demo --out DIR``: python tests/demo/check_demo.py DIR"""
 
 import json
 import sys
