@@ -3,8 +3,6 @@
 import importlib
 import inspect
 import itertools
-from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 import torchvision
@@ -16,10 +14,6 @@ from captum_classpattern._validation import ArgumentTypeError, import_named, sim
 
 FAMILIES = ("timm", "torchvision")
 TORCHVISION: list[str] = torchvision.models.list_models(torchvision.models)  # its classifiers
-ARCH_HELP = (
-    "pass `arch`, the network: a name of torchvision or timm, such as resnet18, or "
-    "package.module:factory"
-)
 
 
 def build(arch: str, num_classes: int | None) -> nn.Module:
@@ -31,20 +25,22 @@ def build(arch: str, num_classes: int | None) -> nn.Module:
     """
     family, _, name = arch.rpartition(":")
     classes = {} if num_classes is None else {"num_classes": num_classes}
+    network: nn.Module
     if family not in ("", *FAMILIES):
-        return _build_with_factory(family, name, classes)
+        return _build_with_factory(arch, classes)
     if family == "" and name.lower() in BUILTIN:
-        return BUILTIN[name.lower()](**classes)
+        block, depths = BUILTIN[name.lower()]
+        return CifarResNet(block, depths, **classes)
     if family != "timm" and name in TORCHVISION:
         # their slow initialisation, with its warning, would be for nothing
         faster = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-        network: nn.Module = torchvision.models.get_model(name, weights=None, **classes, **faster)
+        network = torchvision.models.get_model(name, weights=None, **classes, **faster)
         return network
-    timm = import_optional("timm") if family == "timm" else import_if_installed("timm")
-    if timm is not None and family != "torchvision" and timm.is_model(name):
-        network = timm.create_model(name, pretrained=False, **classes)
-        return network
-    raise unknown_network(arch)
+    timm = import_optional("timm", required=family == "timm")
+    if timm is None or family == "torchvision" or not timm.is_model(name):
+        raise unknown_network(arch)
+    network = timm.create_model(name, pretrained=False, **classes)
+    return network
 
 
 def unknown_network(arch: str) -> ValueError:
@@ -53,23 +49,18 @@ def unknown_network(arch: str) -> ValueError:
     known: dict[str, list[str]] = {}
     if family != "timm":
         known["torchvision"] = [*TORCHVISION, *BUILTIN]
-    if family != "torchvision" and (timm := import_if_installed("timm")) is not None:
+    if family != "torchvision" and (timm := import_optional("timm", required=False)) is not None:
         known["timm"] = timm.list_models()
-    similar = similar_names(name, itertools.chain(*known.values()))
-    if similar:
-        hint = f"; {similar}"
-    elif "." in name:
-        hint = f"; for a function of your own, give {':'.join(name.rsplit('.', 1))}"
-    else:
-        hint = "; give one of their names, such as resnet18, or package.module:factory"
-    without = (
-        ""
-        if family or len(known) == 2
-        else (" (timm is not installed: pip install 'captum_classpattern[timm]')")
-    )
+    missing = not family and "timm" not in known
+    without = " (timm is not installed: pip install 'captum_classpattern[timm]')" if missing else ""
+    hint = similar_names(name, itertools.chain(*known.values()))
+    if not hint and "." in name:
+        hint = f"for a function of your own, give {':'.join(name.rsplit('.', 1))}"
+    elif not hint:
+        hint = "give one of their names, such as resnet18, or package.module:factory"
     listed = "".join(f"\n\nNetworks of {of}: {', '.join(all)}" for of, all in known.items())
     return ValueError(
-        f"there is no network {arch!r} in {' or '.join(known)}{without}{hint}{listed}"
+        f"there is no network {arch!r} in {' or '.join(known)}{without}; {hint}{listed}"
     )
 
 
@@ -102,14 +93,14 @@ def check_arch_from_file(arch: Any, path: object) -> str:
     return name
 
 
-def _build_with_factory(module_name: str, name: str, classes: dict[str, int]) -> nn.Module:
+def _build_with_factory(arch: str, classes: dict[str, int]) -> nn.Module:
     """What a user's function or class makes. It is given the number of classes if it takes it."""
-    arch = f"`arch={module_name}:{name}`"
-    factory = import_named(f"{module_name}:{name}", arch)
+    shown = f"`arch={arch}`"
+    factory = import_named(arch, shown)
     parameters = inspect.signature(factory).parameters
     parameter = parameters.get("num_classes")
     if not classes and parameter is not None and parameter.default is inspect.Parameter.empty:
-        raise ValueError(f"{arch} needs a number of classes: pass `num_classes`")
+        raise ValueError(f"{shown} needs a number of classes: pass `num_classes`")
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     try:
         network = factory(**classes) if parameter is not None or takes_any else factory()
@@ -119,37 +110,28 @@ def _build_with_factory(module_name: str, name: str, classes: dict[str, int]) ->
         network = factory()  # its keywords do not include num_classes after all
     if not isinstance(network, nn.Module):
         raise ArgumentTypeError(
-            f"{arch} must make a torch.nn.Module, got a {type(network).__name__}"
+            f"{shown} must make a torch.nn.Module, got a {type(network).__name__}"
         )
     return network
 
 
-def import_optional(name: str) -> ModuleType:
-    """A package that is installed with the extra of the same name, or an error that says so."""
+def import_optional(name: str, *, required: bool = True) -> Any:
+    """A package that is installed with the extra of the same name; if it is missing, an error that
+    says so, or None."""
     try:
         return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name != name:
+    except ImportError as error:
+        if not required:
+            return None
+        if isinstance(error, ModuleNotFoundError) and error.name == name:
             raise ImportError(
-                f"{name} is installed, but can't be imported ({error}): see its documentation for "
-                "what it needs"
+                f"this needs {name}, which is not installed: pip install "
+                f"'captum_classpattern[{name}]'"
             ) from error
         raise ImportError(
-            f"this needs {name}, which is not installed: pip install 'captum_classpattern[{name}]'"
+            f"{name} is installed, but can't be imported ({error}): see its documentation for what "
+            "it needs"
         ) from error
-
-
-def import_if_installed(name: str) -> ModuleType | None:
-    try:
-        return import_optional(name)
-    except ImportError:
-        return None
-
-
-def use_functional_relu(network: Any) -> None:
-    """Replaces a ReLU module that is called several times, which Captum's DeepLift refuses."""
-    del network.relu
-    network.relu = relu
 
 
 class NamedShortcut:
@@ -200,7 +182,7 @@ class CifarResNet(ResNet):  # type: ignore[misc]
     """A ResNet for 32-pixel images: begins with a 3x3 convolution of stride 1, without pooling, and
     has the names of published checkpoints."""
 
-    def __init__(self, block: Any, depths: list[int], num_classes: int) -> None:
+    def __init__(self, block: Any, depths: list[int], num_classes: int = 10) -> None:
         super().__init__(block, depths, num_classes)
         self.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
         self.maxpool = nn.Identity()
@@ -215,21 +197,14 @@ class CifarResNet(ResNet):  # type: ignore[misc]
         return logits
 
 
-def preactresnet18(num_classes: int = 10) -> CifarResNet:
-    """BackdoorBench's usual network. It has no batch norm after the last block."""
-    return CifarResNet(PreActBlock, [2, 2, 2, 2], num_classes)
+def use_functional_relu(network: Any) -> None:
+    """Replaces a ReLU module that is called several times, which Captum's DeepLift refuses."""
+    del network.relu
+    network.relu = relu
 
 
-def cifar_resnet18(num_classes: int = 10) -> CifarResNet:
-    """The ResNet-18 of MadryLab's robustness for CIFAR-10, and of many training scripts."""
-    return CifarResNet(Block, [2, 2, 2, 2], num_classes)
-
-
-def cifar_resnet50(num_classes: int = 10) -> CifarResNet:
-    """The ResNet-50 of MadryLab's robustness for CIFAR-10."""
-    return CifarResNet(BottleneckBlock, [3, 4, 6, 3], num_classes)
-
-
-BUILTIN: dict[str, Callable[..., nn.Module]] = {
-    factory.__name__: factory for factory in (preactresnet18, cifar_resnet18, cifar_resnet50)
+BUILTIN: dict[str, tuple[Any, list[int]]] = {
+    "preactresnet18": (PreActBlock, [2, 2, 2, 2]),  # BackdoorBench's; no batch norm at its end
+    "cifar_resnet18": (Block, [2, 2, 2, 2]),  # robustness's for CIFAR-10, and of many scripts
+    "cifar_resnet50": (BottleneckBlock, [3, 4, 6, 3]),  # robustness's for CIFAR-10
 }

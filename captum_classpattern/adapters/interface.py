@@ -11,8 +11,6 @@ from torch import nn
 from captum_classpattern.adapters.safe_load import open_checkpoint
 from captum_classpattern.pattern import Pattern
 
-MAX_SIDE = 4096  # pixels
-
 
 class CheckpointFile:
     """A checkpoint file. It is opened safely when its content is first used.
@@ -62,7 +60,8 @@ class LoadedNetwork:
         normalised_by (str): Where mean and std come from. Default: "".
         class_names (Sequence[str], optional): In the order of the logits. Default: None.
         class_ids (Sequence[str], optional): Other names, such as WordNet ids. Default: None.
-        input_size (tuple[int, int, int], optional): (C, H, W). Default: None (not known).
+        input_size (Sequence[int], optional): (C, H, W). A size that images can't have is ignored.
+            Default: None (not known).
         trigger (Pattern, optional): The true trigger of a backdoored model. Default: None.
         details (dict): More for the provenance. Default: {}.
     """
@@ -73,7 +72,7 @@ class LoadedNetwork:
     normalised_by: str = ""
     class_names: Sequence[str] | None = None
     class_ids: Sequence[str] | None = None
-    input_size: tuple[int, int, int] | None = None
+    input_size: Sequence[int] | None = None
     trigger: Pattern | None = None
     details: dict[str, Any] = field(default_factory=dict)
 
@@ -83,25 +82,7 @@ class Format(Protocol):
     """A checkpoint format: any object with a name and these two functions, such as a module.
 
     ``captum_classpattern.adapters.formats.FORMATS`` lists the built-in ones. Any other can be
-    passed to :func:`load_model` as ``format``.
-
-    Examples::
-
-        >>> from captum_classpattern.adapters import find_weights, load_model, load_network
-        >>> class Run:
-        ...     name = "run"
-        ...     def matches(self, file, options):
-        ...         return isinstance(file.content, dict) and "run" in file.content
-        ...     def load(self, file, options):
-        ...         run = file.content["run"]
-        ...         loaded = load_network(run["arch"], find_weights(run["weights"], file.path))
-        ...         loaded.mean, loaded.std, loaded.normalised_by = (0.5,), (0.5,), "the run"
-        ...         return loaded
-        >>> path = getfixture("tmp_path") / "run.pt"
-        >>> state = torchvision.models.squeezenet1_1(num_classes=3).state_dict()
-        >>> torch.save({"run": {"arch": "squeezenet1_1", "weights": state}}, path)
-        >>> load_model(path, format=Run())(torch.rand(2, 3, 40, 40)).shape
-        torch.Size([2, 3])
+    passed to :func:`load_model` as ``format``; :doc:`../extend` has an example.
     """
 
     @property
@@ -113,13 +94,3 @@ class Format(Protocol):
 
     def load(self, file: CheckpointFile, options: LoadOptions) -> LoadedNetwork:
         """Builds the network and loads its weights, or raises a ValueError that says why not."""
-
-
-def as_input_size(value: Any) -> tuple[int, int, int] | None:
-    """The size (C, H, W) that a file gives, if images can have it; else None."""
-    if not isinstance(value, tuple | list) or len(value) != 3:
-        return None
-    if not all(isinstance(side, int) and 0 < side <= MAX_SIDE for side in value):
-        return None
-    channels, height, width = value
-    return (channels, height, width) if channels in (1, 3) else None

@@ -23,6 +23,7 @@ from captum_classpattern.classifier import PixelClassifier, device_and_dtype, wa
 from captum_classpattern.classifier.class_names import check_names, placeholders
 
 USUAL_SIDES = (32, 224, 28, 64, 96)  # pixels
+MAX_SIDE = 4096  # pixels
 
 
 def load_model(
@@ -89,16 +90,16 @@ def load_model(
         (torch.Size([2, 7]), 'state_dict')
     """
     chosen = _parse_format(format)
-    family, _, name = str(source).partition(":")
-    path = Path(source)
     if is_pretrained(str(source)):
         if (arch, num_classes, format) != (None, None, None):
             raise ValueError(
                 f"{source} comes with its network and classes: leave out `arch`, `num_classes` and "
                 "`format`, which are for checkpoint files"
             )
+        family, _, name = str(source).partition(":")
         loaded, provenance = PRETRAINED[family](name), {"format": family, "source": str(source)}
     else:
+        path = Path(source)
         if not path.exists() and str(path) in TORCHVISION:
             raise FileNotFoundError(
                 f"there is no checkpoint file at {path}: for torchvision's pretrained network, "
@@ -107,17 +108,12 @@ def load_model(
         file, options = CheckpointFile(path, trust_pickle), LoadOptions(arch, num_classes)
         if chosen is None:
             chosen = next(format for format in FORMATS if format.matches(file, options))
-        loaded = chosen.load(file, options)
+        loaded, provenance = chosen.load(file, options), {"format": chosen.name}
         with path.open("rb") as opened:
             digest = hashlib.file_digest(opened, "sha256").hexdigest()
-        provenance = {
-            "format": chosen.name,
-            "source": str(path),
-            "sha256": digest,
-            "opened": file.opened_by,
-        }
+        provenance |= {"source": str(path), "sha256": digest, "opened": file.opened_by}
     if mean is not None or std is not None:
-        _renormalise(loaded, mean, std)
+        _renormalise(loaded, mean=mean, std=std)
     elif loaded.mean is None:
         loaded.normalised_by = "nothing: pixels are used unchanged"
         warn(
@@ -125,55 +121,10 @@ def load_model(
             "[0, 1]: pass the `mean` and `std` that the model was trained with (`mean=0` and "
             "`std=1` if it was trained with unchanged pixels)"
         )
-    return _as_classifier(loaded, output, provenance, class_names)
-
-
-def _parse_format(format: Any) -> Format | None:
-    if format is None:
-        return None
-    if not isinstance(format, str):
-        if not isinstance(format, Format) or isinstance(format, type):
-            raise ArgumentTypeError(
-                "`format` must be the name of a format, or an object with a name and the methods "
-                f"matches(file, options) and load(file, options), got {format!r:.80}"
-            )
-        return format
-    by_name = {known.name: known for known in FORMATS}
-    if format not in by_name:
-        raise ValueError(f"`format` must be one of {', '.join(by_name)}, got {format!r}")
-    return by_name[format]
-
-
-def _renormalise(
-    loaded: LoadedNetwork,
-    mean: float | Sequence[float] | None,
-    std: float | Sequence[float] | None,
-) -> None:
-    """What the caller says takes precedence over the source."""
-    source, loaded.normalised_by = loaded.normalised_by, "the caller"
-    for name, value in (("mean", mean), ("std", std)):
-        if value is not None:
-            setattr(loaded, name, value)
-        elif getattr(loaded, name) is not None:
-            loaded.normalised_by += f", {name} by {source}"
-        else:
-            other = "std" if name == "mean" else "mean"
-            raise ValueError(
-                f"`{other}` is given, but not `{name}`, which the source does not say either: pass "
-                "both"
-            )
-
-
-def _as_classifier(
-    loaded: LoadedNetwork,
-    output: int | str | None,
-    provenance: dict[str, Any],
-    class_names: Sequence[str] | None,
-) -> PixelClassifier:
-    """The network in eval mode, with all that is known about it."""
     for part in loaded.network.modules():  # not eval(), which exported programs do not have
         part.training = False
-    count = loaded.details.get("num_classes") or _count_by_running(loaded, output)
+    input_size = _possible_size(loaded.input_size)
+    count = loaded.details.get("num_classes") or _count_by_running(loaded, output, input_size)
     names = loaded.class_names
     if class_names is not None:
         names = check_names(class_names, count or len(class_names))
@@ -186,23 +137,62 @@ def _as_classifier(
         loaded.std,
         output,
         names or None,
-        input_size=loaded.input_size,
+        input_size=input_size,
         trigger=loaded.trigger,
         class_ids=loaded.class_ids,
         provenance={**provenance, **loaded.details, "normalisation": normalisation},
     )
 
 
-def _count_by_running(loaded: LoadedNetwork, output: int | str | None) -> int | None:
+def _parse_format(format: Any) -> Format | None:
+    if format is None or (isinstance(format, Format) and not isinstance(format, type)):
+        return format
+    if not isinstance(format, str):
+        raise ArgumentTypeError(
+            "`format` must be the name of a format, or an object with a name and the methods "
+            f"matches(file, options) and load(file, options), got {format!r:.80}"
+        )
+    by_name = {known.name: known for known in FORMATS}
+    if format not in by_name:
+        raise ValueError(f"`format` must be one of {', '.join(by_name)}, got {format!r}")
+    return by_name[format]
+
+
+def _renormalise(loaded: LoadedNetwork, **given: float | Sequence[float] | None) -> None:
+    """What the caller says takes precedence over the source."""
+    source, loaded.normalised_by = loaded.normalised_by, "the caller"
+    for name, other in (("mean", "std"), ("std", "mean")):
+        if given[name] is not None:
+            setattr(loaded, name, given[name])
+        elif getattr(loaded, name) is not None:
+            loaded.normalised_by += f", {name} by {source}"
+        else:
+            raise ValueError(
+                f"`{other}` is given, but not `{name}`, which the source does not say either: pass "
+                "both"
+            )
+
+
+def _possible_size(value: Any) -> tuple[int, int, int] | None:
+    """The size (C, H, W) that a file gives, if images can have it; else None."""
+    if not isinstance(value, tuple | list) or len(value) != 3:
+        return None
+    possible = all(isinstance(side, int) and 0 < side <= MAX_SIDE for side in value)
+    channels, height, width = value
+    return (channels, height, width) if possible and channels in (1, 3) else None
+
+
+def _count_by_running(
+    loaded: LoadedNetwork, output: int | str | None, size: tuple[int, int, int] | None
+) -> int | None:
     """How many classes the network has, from running it on an image of a size that it takes."""
     classifier = PixelClassifier(loaded.network, loaded.mean, loaded.std, output)
     kernel = next((p for p in loaded.network.parameters() if p.ndim == 4), None)
     channels = 3 if kernel is None else int(kernel.shape[1])
     _, dtype = device_and_dtype(loaded.network, torch.zeros(1))
-    sizes = [(channels, side, side) for side in USUAL_SIDES]
-    for size in sizes if loaded.input_size is None else [loaded.input_size]:
+    for usual in [(channels, side, side) for side in USUAL_SIDES] if size is None else [size]:
         # an error is that of a network for other sizes, or with more arguments
         with suppress(Exception), torch.no_grad():
-            _, count = classifier(torch.zeros(1, *size, dtype=dtype)).shape
+            _, count = classifier(torch.zeros(1, *usual, dtype=dtype)).shape
             return int(count)
     return None

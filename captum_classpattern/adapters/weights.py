@@ -9,15 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_classpattern.adapters.architectures import (
-    ARCH_HELP,
-    FAMILIES,
-    build,
-    import_if_installed,
-)
+from captum_classpattern.adapters.architectures import FAMILIES, build, import_optional
 from captum_classpattern.adapters.interface import LoadedNetwork
 
-# where checkpoints keep the weights, the most common key first
+# where checkpoints keep the weights, the most common key first; then averages of them
 KEYS = ("state_dict", "model_state_dict", "model", "net", "network", "model_state", "weights")
 AVERAGED_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
 # how the keys of a normalisation inside a model end: mean, then std
@@ -46,11 +41,6 @@ class Weights:
     other_keys: list[str] = field(default_factory=list)
 
     @property
-    def details(self) -> dict[str, Any]:
-        """For the provenance."""
-        return {"weights": self.key, "also_held": self.other_keys}
-
-    @property
     def state(self) -> Mapping[str, Tensor]:
         """The state dict, also that of a whole model."""
         is_model = isinstance(self.value, nn.Module)
@@ -58,10 +48,9 @@ class Weights:
         return state
 
     @property
-    def arch_help(self) -> str:
-        """What to do if the network is not known, and which shapes it has."""
-        shapes = [f"{key} {tuple(v.shape)}" for key, v in self.state.items() if v.ndim > 1]
-        return f"{ARCH_HELP}. Its first weights are {shapes[0]}, its last {shapes[-1]}"
+    def details(self) -> dict[str, Any]:
+        """For the provenance."""
+        return {"weights": self.key, "also_held": self.other_keys}
 
 
 def find_weights(content: Any, path: object) -> Weights:
@@ -77,13 +66,11 @@ def find_weights(content: Any, path: object) -> Weights:
     """
     found = locate_weights(content)
     if found is None:
-        content = (
-            f"a dict with the keys {', '.join(map(str, list(content)[:10]))}"
-            if isinstance(content, Mapping)
-            else f"of type {type(content).__name__}"
-        )
+        held = f"of type {type(content).__name__}"
+        if isinstance(content, Mapping):
+            held = f"a dict with the keys {', '.join(map(str, list(content)[:10]))}"
         raise ValueError(
-            f"{path} has no weights: it is {content}, expected a state dict, or one under "
+            f"{path} has no weights: it is {held}, expected a state dict, or one under "
             f"{', '.join(KEYS)}"
         )
     key, value = found
@@ -138,11 +125,14 @@ def _check_storage(state: Mapping[str, Tensor], path: object) -> None:
             )
 
 
-def load_network(arch: str, weights: Weights, num_classes: int | None = None) -> LoadedNetwork:
+def load_network(
+    arch: str | None, weights: Weights, num_classes: int | None = None
+) -> LoadedNetwork:
     """Builds a network, and loads weights into it.
 
     Args:
-        arch (str): The network, as for :func:`load_model`.
+        arch (str, optional): The network, as for :func:`load_model`; None is an error that says
+            how to name it.
         weights (Weights): A state dict, from :func:`find_weights`.
         num_classes (int, optional): Default: None (as many as the weights have).
 
@@ -151,7 +141,13 @@ def load_network(arch: str, weights: Weights, num_classes: int | None = None) ->
         ValueError: If there is no such network, or the weights do not fit into it.
     """
     if not isinstance(arch, str):
-        raise ValueError(f"{weights.path} does not name its network: {weights.arch_help}")
+        shapes = [f"{key} {tuple(v.shape)}" for key, v in weights.state.items() if v.ndim > 1]
+        raise ValueError(
+            f"{weights.path} has weights, but does not say for which network: pass `arch`, the "
+            "network: a name of torchvision or timm, such as resnet18, one of the ResNets for "
+            "32-pixel images (cifar_resnet18, cifar_resnet50, preactresnet18), or "
+            f"package.module:factory. Its first weights are {shapes[0]}, its last {shapes[-1]}"
+        )
     network, count = build_to_fit(arch, num_classes, weights.state)
     return load_weights(network, weights, arch=arch, num_classes=count)
 
@@ -159,30 +155,28 @@ def load_network(arch: str, weights: Weights, num_classes: int | None = None) ->
 def build_to_fit(
     arch: str, num_classes: int | None, state: Mapping[str, Tensor]
 ) -> tuple[nn.Module, int | None]:
-    """The network for as many classes as the weights have, and how many these are."""
-    count = _count_classes(arch, state) if num_classes is None else num_classes
+    """The network for as many classes as the weights have, and how many these are, if its
+    classifier has the same keys."""
+    count = num_classes
+    if count is None:
+        shapes, other_shapes = (_shapes(arch, probe) for probe in PROBES)
+        prefix = _find_prefix(shapes, state)
+        counts = [
+            int(state[prefix + key].shape[axis])
+            for key, shape in shapes.items()
+            if prefix + key in state and state[prefix + key].ndim == len(shape)
+            for axis, sizes in enumerate(zip(shape, other_shapes.get(key, ())))
+            if sizes == PROBES
+        ]
+        count = max(counts, default=None)
     if count is not None and not 1 < count <= MAX_CLASSES:
         raise ValueError(f"{arch} can't be built for {count} classes: pass `num_classes`")
     return build(arch, count), count
 
 
-def _count_classes(arch: str, state: Mapping[str, Tensor]) -> int | None:
-    """How many classes the weights have, where the network's classifier has the same keys."""
-    shapes, other_shapes = (_shapes(arch, count) for count in PROBES)
-    prefix = _find_prefix(shapes, state)
-    counts = {
-        int(state[prefix + key].shape[axis])
-        for key, shape in shapes.items()
-        for axis in range(len(shape))
-        if (*shape[axis : axis + 1], *other_shapes.get(key, ())[axis : axis + 1]) == PROBES
-        if prefix + key in state and state[prefix + key].ndim == len(shape)
-    }
-    return max(counts, default=None)
-
-
 def _shapes(arch: str, count: int) -> dict[str, tuple[int, ...]]:
     """The shapes of a network's weights; those of known networks without allocating them."""
-    import_if_installed("timm")  # not under "meta", where what it makes on import would stay
+    import_optional("timm", required=False)  # what it makes on import would stay on "meta"
     state: dict[str, Tensor] = {}
     try:
         if arch.rpartition(":")[0] in ("", *FAMILIES):
@@ -216,11 +210,13 @@ def load_weights(
     """
     expected, state = network.state_dict(), weights.state
     prefix = _find_prefix(expected, state)
-    names = {prefix + name: name for name in expected if prefix + name in state}
-    leftover = {key: value for key, value in state.items() if key not in names}
+    fitting = {name: state[prefix + name] for name in expected if prefix + name in state}
+    renamed = {prefix + name: name for name in fitting}
+    leftover = {key: value for key, value in state.items() if key not in renamed}
+    absent = [name for name in expected if name not in fitting]
     loaded = LoadedNetwork(network)
     ignored: dict[str, str] = {}
-    if any(_normalisers({name: expected[name] for name in names.values()})):
+    if any(_normalisers(fitting)):
         loaded.mean, loaded.std, loaded.normalised_by = (0.0,), (1.0,), THE_MODEL_ITSELF
     else:
         for keys in _normalisers(leftover):
@@ -232,15 +228,14 @@ def load_weights(
             if found == [loaded.mean, loaded.std]:
                 units = " (in units of 255)" if in_bytes else ""
                 ignored |= dict.fromkeys(keys, f"the normalisation, now outside{units}")
-    ignored |= dict.fromkeys(_second_copies(names, state, leftover), "a second copy")
-    absent = [name for name in expected if prefix + name not in state]
+    ignored |= dict.fromkeys(_second_copies(fitting, leftover), "a second copy")
     problems = {
         "missing": [name for name in absent if not name.endswith(may_lack)],
         "unexpected": [key for key in leftover if key not in ignored],
         "of another shape": [
-            f"{key} {tuple(state[key].shape)} instead of {tuple(expected[name].shape)}"
-            for key, name in names.items()
-            if state[key].shape != expected[name].shape
+            f"{prefix}{name} {tuple(value.shape)} instead of {tuple(expected[name].shape)}"
+            for name, value in fitting.items()
+            if value.shape != expected[name].shape
         ],
     }
     if any(problems.values()):
@@ -255,11 +250,11 @@ def load_weights(
             f"{weights.path} does not fit into {type(network).__name__}{after}; weights {counts}. "
             f"Check `arch` and `num_classes`\n\n{listed}"
         )
-    network.load_state_dict({name: state[key] for key, name in names.items()}, strict=False)
+    network.load_state_dict(fitting, strict=False)
     loaded.details = {
-        "renamed": {key: name for key, name in names.items() if key != name},
+        "renamed": renamed if prefix else {},
         "ignored": ignored,
-        "missing": [name for name in absent if name.endswith(may_lack)],
+        "missing": absent,
         **weights.details,
         **details,
     }
@@ -285,20 +280,10 @@ def _normalisers(state: Mapping[str, Tensor]) -> Iterator[tuple[str, str]]:
             yield key, other
 
 
-def _second_copies(
-    names: Mapping[str, str], state: Mapping[str, Tensor], leftover: Mapping[str, Tensor]
-) -> list[str]:
-    """The keys of complete second copies of what was loaded, each with another prefix."""
-    ending = "." + next(iter(names.values()), "")
-    copies: list[str] = []
-    for first in [key for key in leftover if names and key.endswith(ending)]:
-        prefix = first.removesuffix(ending) + "."
-        originals = {prefix + name: key for key, name in names.items()}
-        if all(
-            copy in leftover
-            and leftover[copy].shape == state[key].shape
-            and torch.equal(leftover[copy], state[key])
-            for copy, key in originals.items()
-        ):
-            copies += originals
-    return copies
+def _second_copies(fitting: Mapping[str, Tensor], leftover: Mapping[str, Tensor]) -> Iterator[str]:
+    """The keys of complete second copies of what is loaded, each with another prefix."""
+    first = "." + next(iter(fitting), "")
+    for prefix in [key.removesuffix(first) for key in leftover if key.endswith(first)]:
+        copy = {f"{prefix}.{name}": value for name, value in fitting.items()}
+        if all(key in leftover and torch.equal(leftover[key], copy[key]) for key in copy):
+            yield from copy

@@ -145,5 +145,5 @@ def test_a_whole_model_as_weights(tmp_path):
     network = torchvision.models.squeezenet1_1(num_classes=3).eval()
     loaded = load_network("squeezenet1_1", find_weights(network, "model.pt"))
     assert torch.equal(loaded.network.eval()(IMAGES), network(IMAGES))
-    with pytest.raises(ValueError, match=r"model\.pt does not name its network: pass `arch`"):
+    with pytest.raises(ValueError, match=r"model\.pt has weights, but does not say for which netw"):
         load_network(None, find_weights(network, "model.pt"))

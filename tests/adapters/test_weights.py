@@ -95,12 +95,14 @@ def test_no_weights(content, text):
         find_weights(content, "m.pt")
 
 
-def test_arch_help_lists_the_first_and_last_weights():
-    hint = find_weights({"net": STATE}, "").arch_help
-    assert "pass `arch`, the network: a name of torchvision or timm" in hint
-    assert hint.endswith(
-        "Its first weights are conv.weight (4, 3, 3, 3), its last fc.weight (3, 4)"
+def test_the_first_and_last_weights_help_to_find_the_network():
+    text = (
+        r"m\.pt has weights, but does not say for which network: pass `arch`, the network: a name "
+        r"of torchvision or timm, .*cifar_resnet18.* Its first weights are conv\.weight "
+        r"\(4, 3, 3, 3\), its last fc\.weight \(3, 4\)$"
     )
+    with pytest.raises(ValueError, match=text):
+        weights.load_network(None, find_weights({"net": STATE}, "m.pt"))
 
 
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "model.", "1.", "module.model."])

@@ -1,23 +1,18 @@
 """BackdoorBench's attack and defense results (Wu et al. 2022, arXiv 2206.12654)."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms.v2 import Resize
 
 from captum_classpattern.adapters.architectures import check_arch_from_file
-from captum_classpattern.adapters.interface import (
-    CheckpointFile,
-    LoadedNetwork,
-    LoadOptions,
-    as_input_size,
-)
+from captum_classpattern.adapters.interface import CheckpointFile, LoadedNetwork, LoadOptions
 from captum_classpattern.adapters.weights import find_weights, load_network
+from captum_classpattern.datasets.pixels import DECODE_ERRORS, as_floats, decode
 from captum_classpattern.pattern import Pattern
 
 # of the data sets, outside the models: mean and standard deviation
@@ -32,7 +27,6 @@ NORMALISATION: Mapping[Any, tuple[Sequence[float], Sequence[float]]] = {
 }
 VIT_SIZE = 224
 MIN_IMAGES, MAX_IMAGES = 20, 500  # poisoned images that a trigger is recovered from
-IMAGE_FORMATS = ("PNG", "JPEG")  # by content; EPS, for one, would start another program
 MAX_FOLDERS = 16  # of a stored path
 MAX_PATCH = 0.1  # share of the pixels
 
@@ -68,7 +62,7 @@ def load(file: CheckpointFile, options: LoadOptions) -> LoadedNetwork:
         loaded.normalised_by = f"BackdoorBench's {data}"
     size = content.get("img_size")  # (H, W, C)
     if isinstance(size, tuple | list) and len(size) == 3:
-        loaded.input_size = as_input_size((size[2], *size[:2]))
+        loaded.input_size = (size[2], *size[:2])
     loaded.trigger, found = _recover_trigger(content.get("bd_test"), path)
     loaded.details |= {"data": data, "trigger": found}
     return loaded
@@ -106,16 +100,8 @@ def _images(entries: list[Mapping[str, Any]], folder: Path) -> Iterator[Tensor]:
     """The poisoned images that are below the folder. Stored paths begin at some other folder."""
     for entry in entries[:: max(1, -(-len(entries) // MAX_IMAGES))]:
         parts = PurePosixPath(str(entry.get("path", ""))).parts[-MAX_FOLDERS:]
-        if ".." in parts:
-            continue
-        for start in range(len(parts)):
-            file = folder.joinpath(*parts[start:])
-            try:
-                if Path(parts[start]).is_absolute() or not file.is_file():
-                    continue
-                with Image.open(file, formats=IMAGE_FORMATS) as image:
-                    pixels = np.array(image if image.mode == "L" else image.convert("RGB"))
-            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-                break  # not an image, or not a path
-            yield torch.from_numpy(np.atleast_3d(pixels)).permute(2, 0, 1).float() / 255
-            break
+        ends = [PurePosixPath(*parts[start:]) for start in range(len(parts))]
+        with suppress(*DECODE_ERRORS):  # not an image, or not a path
+            files = [folder / end for end in ends if ".." not in parts and not end.is_absolute()]
+            if file := next(filter(Path.is_file, files), None):
+                yield as_floats(decode(file))

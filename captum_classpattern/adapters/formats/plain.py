@@ -26,10 +26,6 @@ def load(file: CheckpointFile, options: LoadOptions) -> LoadedNetwork:
     else:
         if arch is None and isinstance(file.content.get("arch"), str):
             arch = check_arch_from_file(file.content["arch"], file.path)
-        if arch is None:
-            raise ValueError(
-                f"{file.path} has weights, but does not say for which network: {weights.arch_help}"
-            )
         loaded = load_network(arch, weights, options.num_classes)
     loaded.class_names = _class_names(file.content)
     return loaded
@@ -37,13 +33,11 @@ def load(file: CheckpointFile, options: LoadOptions) -> LoadedNetwork:
 
 def _class_names(content: Any) -> list[str] | None:
     """The names of the classes, where training checkpoints keep them."""
-    if not isinstance(content, Mapping):
-        return None
-    indices = content.get("class_to_idx")
+    held: Mapping[str, Any] = content if isinstance(content, Mapping) else {}
+    indices = held.get("class_to_idx")
     if isinstance(indices, Mapping) and indices:
         return [str(name) for name in sorted(indices, key=lambda name: indices[name])]
-    for key in NAME_KEYS:
-        names = content.get(key)
+    for names in map(held.get, NAME_KEYS):
         if isinstance(names, list | tuple) and names and all(isinstance(n, str) for n in names):
             return list(names)
     return None

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -26,23 +25,27 @@ name = "robustbench"
 
 
 def matches(file: CheckpointFile, options: LoadOptions) -> bool:
-    return options.arch is None and _in_zoo_folder(file.path)
+    """Whether the file lies where RobustBench keeps it: DATA/THREAT/NAME.pt."""
+    data, threat = file.path.parent.parent.name, file.path.parent.name
+    return options.arch is None and data in SIZES and threat in THREATS
 
 
 def load(file: CheckpointFile, options: LoadOptions) -> LoadedNetwork:
     """Loads the weights into the network of the zoo, which RobustBench builds."""
     path, content = file.path, file.content
-    if options.arch is None and not _in_zoo_folder(path):
+    if options.arch is None and not matches(file, options):
         raise ValueError(
             f"{path}: pass `arch`, the model's name in RobustBench, such as "
             "'Carmon2019Unlabeled' or 'cifar100/Linf/NAME'"
         )
     arch, data, threat, model = _parse(options.arch or "/".join(path.with_suffix("").parts[-3:]))
-    entry = None
-    for of_data, threats in import_optional("robustbench").model_zoo.models.model_dicts.items():
-        for of_threat, models in threats.items():
-            if (of_data.value, of_threat.value) == (data, threat) and model in models:
-                entry = models[model]
+    zoo = import_optional("robustbench").model_zoo.models.model_dicts
+    by_name = {
+        (of_data.value, of_threat.value): models
+        for of_data, threats in zoo.items()
+        for of_threat, models in threats.items()
+    }
+    entry = by_name.get((data, threat), {}).get(model)
     if entry is None or isinstance(entry["gdrive_id"], list):
         why = "is not in its zoo" if entry is None else "is an ensemble of several files"
         raise ValueError(f"{path}: RobustBench's {arch} {why}")
@@ -70,15 +73,9 @@ def load_pretrained(name: str) -> LoadedNetwork:
         network: nn.Module = load_model(model, dataset=data, threat_model=threat)
     except KeyError as error:
         raise ValueError(f"RobustBench's {arch} is not in its zoo") from error
-    return LoadedNetwork(
-        network, (0.0,), (1.0,), THE_MODEL_ITSELF,
-        input_size=(3, SIZES[data], SIZES[data]), details={"arch": arch},
-    )  # fmt: skip
-
-
-def _in_zoo_folder(path: Path) -> bool:
-    """Whether the file lies where RobustBench keeps it: DATA/THREAT/NAME.pt."""
-    return path.parent.parent.name in SIZES and path.parent.name in THREATS
+    loaded = LoadedNetwork(network, (0.0,), (1.0,), THE_MODEL_ITSELF, details={"arch": arch})
+    loaded.input_size = (3, SIZES[data], SIZES[data])
+    return loaded
 
 
 def _parse(name: str) -> tuple[str, str, str, str]:

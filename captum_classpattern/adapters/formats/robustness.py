@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 
+from captum_classpattern.adapters.formats import plain
 from captum_classpattern.adapters.interface import CheckpointFile, LoadedNetwork, LoadOptions
-from captum_classpattern.adapters.weights import find_weights, load_network, locate_weights
+from captum_classpattern.adapters.weights import locate_weights
 
 MARKS = ("normalizer.new_mean", "attacker.normalize.new_mean")
 
@@ -18,10 +19,4 @@ def matches(file: CheckpointFile, options: LoadOptions) -> bool:
 def load(file: CheckpointFile, options: LoadOptions) -> LoadedNetwork:
     """Loads the weights into the network that the caller names."""
     file.check_layout(matches(file, options), name)
-    weights = find_weights(file.content, file.path)
-    if options.arch is None:
-        raise ValueError(
-            f"{file.path} is a checkpoint of robustness, which does not say for which network: "
-            f"{weights.arch_help}; its ResNets for CIFAR are 'cifar_resnet18' and 'cifar_resnet50'"
-        )
-    return load_network(options.arch, weights, options.num_classes)
+    return plain.load(file, options)

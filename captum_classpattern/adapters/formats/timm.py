@@ -7,17 +7,11 @@ from typing import Any
 
 from captum_classpattern.adapters.architectures import (
     check_arch_from_file,
-    import_if_installed,
     import_optional,
     unknown_network,
 )
 from captum_classpattern.adapters.formats import plain
-from captum_classpattern.adapters.interface import (
-    CheckpointFile,
-    LoadedNetwork,
-    LoadOptions,
-    as_input_size,
-)
+from captum_classpattern.adapters.interface import CheckpointFile, LoadedNetwork, LoadOptions
 
 KEYS = {"arch", "state_dict", "optimizer", "version"}
 
@@ -62,12 +56,9 @@ def load_pretrained(name: str) -> LoadedNetwork:
         info = timm.data.ImageNetInfo(subset)
         ids, names = info.label_names(), info.label_descriptions(as_dict=True)
     described = [names.get(one, one) for one in ids] if ids and names else None
-    loaded = LoadedNetwork(
-        network,
-        class_names=described or ids,
-        class_ids=ids if described else None,
-        details={"arch": f"timm:{name}", "num_classes": network.num_classes},
-    )
+    details = {"arch": f"timm:{name}", "num_classes": network.num_classes}
+    loaded = LoadedNetwork(network, class_names=described or ids, details=details)
+    loaded.class_ids = ids if described else None
     return _with_config(loaded, config)
 
 
@@ -75,11 +66,11 @@ def _with_config(loaded: LoadedNetwork, config: Mapping[str, Any]) -> LoadedNetw
     """Sets the normalisation and input size of one of timm's configurations."""
     loaded.mean, loaded.std = config.get("mean"), config.get("std")
     loaded.normalised_by = "timm's configuration of the network"
-    loaded.input_size = as_input_size(config.get("input_size"))
+    loaded.input_size = config.get("input_size")
     return loaded
 
 
 def imagenet_ids() -> list[str] | None:
     """The WordNet ids of ImageNet's 1,000 classes; None if timm, which lists them, is missing."""
-    timm = import_if_installed("timm")
+    timm = import_optional("timm", required=False)
     return None if timm is None else timm.data.ImageNetInfo().label_names()

@@ -8,8 +8,6 @@ from captum_classpattern.adapters.architectures import TORCHVISION, unknown_netw
 from captum_classpattern.adapters.formats.timm import imagenet_ids
 from captum_classpattern.adapters.interface import LoadedNetwork
 
-IMAGENET_CLASSES = 1000
-
 
 def load_pretrained(name: str) -> LoadedNetwork:
     """A model with its default weights, or ``NAME/WEIGHTS``; torchvision downloads or finds it."""
@@ -23,18 +21,12 @@ def load_pretrained(name: str) -> LoadedNetwork:
             f"torchvision's {arch} has no weights {version!r}: it has {', '.join(versions)}"
         )
     transforms, names = weights.transforms(), weights.meta["categories"]
+    network = torchvision.models.get_model(arch, weights=weights)
     [side] = set(transforms.crop_size)
-    return LoadedNetwork(
-        torchvision.models.get_model(arch, weights=weights),
-        transforms.mean,
-        transforms.std,
-        "the weights' transforms",
-        names,
-        imagenet_ids() if len(names) == IMAGENET_CLASSES else None,
-        (3, side, side),
-        details={
-            "arch": f"torchvision:{arch}",
-            "weights": weights.name,
-            "num_classes": len(names),
-        },
-    )
+    loaded = LoadedNetwork(network, transforms.mean, transforms.std, "the weights' transforms")
+    loaded.class_names, loaded.input_size = names, (3, side, side)
+    loaded.class_ids = imagenet_ids() if len(names) == 1000 else None
+    loaded.details = {
+        "arch": f"torchvision:{arch}", "weights": weights.name, "num_classes": len(names),
+    }  # fmt: skip
+    return loaded

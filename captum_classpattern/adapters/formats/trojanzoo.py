@@ -13,11 +13,7 @@ import torchvision
 from torch import Tensor, nn
 
 from captum_classpattern.adapters.architectures import TORCHVISION, build
-from captum_classpattern.adapters.interface import (
-    CheckpointFile,
-    LoadedNetwork,
-    LoadOptions,
-)
+from captum_classpattern.adapters.interface import CheckpointFile, LoadedNetwork, LoadOptions
 from captum_classpattern.adapters.weights import find_weights, is_state_dict, load_weights
 from captum_classpattern.pattern import Pattern
 
@@ -79,7 +75,14 @@ def load(file: CheckpointFile, options: LoadOptions) -> LoadedNetwork:
     mark = MARK.search(path.stem)
     in_path = path.parent.parent.name if mark else path.stem
     data = (path.parents[2] if mark and len(path.parents) > 2 else path.parent).name
-    arch = options.arch or _check_arch_from_path(in_path, path)
+    arch = options.arch or in_path
+    if options.arch is None and not re.fullmatch(r"(resnet|vgg)\d+(_bn)?_comp", in_path):
+        raise ValueError(
+            f"{path} is a model of TrojanZoo, whose path should name its network, but {in_path!r} "
+            "is not one that can be built here (resnet18_comp, vgg13_comp and similar): pass "
+            "`arch`, one of these names or a function that makes the network, as "
+            "'package.module:factory'"
+        )
     linear = {
         key.split(".")[1]: (value.shape[1], value.shape[0])
         for key, value in weights.value.items()
@@ -89,31 +92,19 @@ def load(file: CheckpointFile, options: LoadOptions) -> LoadedNetwork:
     count = options.num_classes or count
     linear[last] = (channels, count)
     base = arch.removesuffix("_comp")
-    if arch != base and base in TORCHVISION:
-        network: nn.Module = SmallImageNetwork(base, linear)
-    else:
-        network = build(arch, count)
+    small = arch != base and base in TORCHVISION
+    network = SmallImageNetwork(base, linear) if small else build(arch, count)
     loaded = load_weights(network, weights, arch=arch, num_classes=count, data=data)
     if data in DATA:
         mean, std, side = DATA[data]
-        loaded.input_size = (len(mean), side, side)
+        loaded.input_size = size = (len(mean), side, side)
         if loaded.mean is None:
             loaded.mean, loaded.std = mean, std
             loaded.normalised_by = f"TrojanZoo's {data}"
-        loaded.trigger = _load_trigger(path.with_suffix(".npy"), loaded.input_size)
+        loaded.trigger = _load_trigger(path.with_suffix(".npy"), size)
     if loaded.trigger is not None:
         loaded.details["trigger"] = f"{path.stem}.npy, in the upper left corner, as usual"
     return loaded
-
-
-def _check_arch_from_path(arch: str, path: Path) -> str:
-    if re.fullmatch(r"(resnet|vgg)\d+(_bn)?_comp", arch):
-        return arch
-    raise ValueError(
-        f"{path} is a model of TrojanZoo, whose path should name its network, but {arch!r} is not "
-        "one that can be built here (resnet18_comp, vgg13_comp and similar): pass `arch`, one of "
-        "these names or a function that makes the network, as 'package.module:factory'"
-    )
 
 
 def _load_trigger(file: Path, size: tuple[int, int, int]) -> Pattern | None:

@@ -8,7 +8,7 @@ from PIL import EpsImagePlugin, Image
 from torchvision.transforms.v2.functional import resize
 
 from captum_classpattern.adapters import load_model, weights
-from captum_classpattern.adapters.architectures import preactresnet18
+from captum_classpattern.adapters.architectures import build
 
 PATCH = torch.tensor([1.0, 0.0, 128 / 255]).view(3, 1, 1).expand(3, 2, 3)
 
@@ -78,7 +78,7 @@ def test_backdoorbench_with_its_trigger(stored, tmp_path):
 
 def test_backdoorbench_usual_network(tmp_path):
     torch.manual_seed(0)
-    network = preactresnet18(num_classes=4)
+    network = build("preactresnet18", 4)
     content = {"model_name": "preactresnet18", "num_classes": 4, "model": network.state_dict()}
     torch.save(content, tmp_path / "defense_result.pt")
     classifier = load_model(tmp_path / "defense_result.pt", mean=MEAN, std=STD)

@@ -34,5 +34,7 @@ def test_robustness(data_parallel, holder, tmp_path):
     assert provenance["ignored"][f"{before}normalizer.new_std"] == "the normalisation, now outside"
     assert provenance["ignored"][f"{before}attacker.model.fc.bias"] == "a second copy"
     assert set(provenance["renamed"]) | set(provenance["ignored"]) == set(state)
-    with pytest.raises(ValueError, match="of robustness, which does not say for which network: pa"):
+    with pytest.raises(
+        ValueError, match=r"for which network: pass `arch`.*\(cifar_resnet18, cifar_resnet50"
+    ):
         load_model(tmp_path / "checkpoint.pt.best")
