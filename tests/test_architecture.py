@@ -25,7 +25,7 @@ ALLOWED = {
     "triggers": {"_validation", "pattern"},
     "demo": {"classifier", "images", "pattern", "triggers"},
     "datasets": {"_files", "_validation", "classifier", "images", "pattern"},
-    "adapters": {"_validation", "classifier", "pattern"},
+    "adapters": {"_validation", "classifier", "datasets", "pattern"},
     "scores": {"_validation", "classifier", "images", "pattern", "results"},
     "optimization": {"_validation", "classifier", "images", "pattern", "scores"},
     "attribution": {"_validation", "classifier", "images", "optimization", "pattern"},

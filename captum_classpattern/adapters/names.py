@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from captum_classpattern.adapters.formats import PRETRAINED
@@ -51,6 +52,19 @@ def split_name(given: str) -> tuple[str, str]:
     if not name or not equals or is_pretrained(given) or Path(given).exists():
         return model_name(given), given
     return name, source
+
+
+def check_folders(names: Sequence[str]) -> None:
+    """Raises an error if what is found of two models would be written to the same folder."""
+    folders: dict[str, str] = {}
+    for name in names:
+        folder = file_safe(name).casefold()  # as file systems may compare them
+        if folder in folders:
+            raise ValueError(
+                f"the models {folders[folder]!r} and {name!r} would be written to the same folder: "
+                "give one another name, as in name=checkpoint, or by the column name of a manifest"
+            )
+        folders[folder] = name
 
 
 def folder_name(source: str) -> str:

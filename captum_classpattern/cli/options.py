@@ -122,22 +122,12 @@ def import_from_here() -> None:
 
 
 def checkpoints_by_name(models: tuple[str, ...]) -> dict[str, str]:
-    """The checkpoints by their names, see :func:`split_name`; an error if two would be written to
-    the same files."""
-    from captum_classpattern.adapters.names import split_name
-    from captum_classpattern.classifier.class_names import file_safe
+    """The checkpoints by their names, see :func:`split_name`."""
+    from captum_classpattern.adapters.names import check_folders, split_name
 
-    named: dict[str, str] = {}
-    for given in models:
-        name, checkpoint = split_name(given)
-        for other in named:
-            if file_safe(other) == file_safe(name):
-                raise ValueError(
-                    f"the models {other!r} and {name!r} would be written to the same files: give "
-                    f"one another name, as in other={checkpoint}"
-                )
-        named[name] = checkpoint
-    return named
+    named = [split_name(given) for given in models]
+    check_folders([name for name, _ in named])
+    return dict(named)
 
 
 @Parameter(name="*", group=MORE_IMAGES)

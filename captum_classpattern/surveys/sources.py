@@ -12,7 +12,7 @@ from torch import nn
 
 from captum_classpattern._validation import ArgumentTypeError
 from captum_classpattern.adapters import check_arch_from_file, load_model
-from captum_classpattern.adapters.names import is_pretrained, model_name, split_name
+from captum_classpattern.adapters.names import check_folders, is_pretrained, model_name, split_name
 from captum_classpattern.classifier import Classifier
 from captum_classpattern.classifier.class_names import file_safe
 from captum_classpattern.classifier.fingerprints import hash_of_model
@@ -122,18 +122,11 @@ def read_models(models: Models, options: Mapping[str, Any] | None = None) -> lis
         sources = [source for each in given for source in _expand(os.fspath(each), defaults)]
     if not sources:
         raise ValueError("there are no models: give checkpoints, a manifest, or a dict of models")
-    folders: dict[str, str] = {}
     for source in sources:
-        folder = source.folder.casefold()  # as file systems may compare them
-        if folder in (FIRST_LOOK, FAILED, "", ".", "..") or folder.startswith("."):
+        folder = source.folder.casefold()
+        if folder in (FIRST_LOOK, FAILED, "") or folder.startswith("."):
             raise ValueError(f"a model can't be named {source.name!r}: give it another name")
-        if folder in folders:
-            raise ValueError(
-                f"the models {folders[folder]!r} and {source.name!r} would be written to the same "
-                "folder: give one another name, as in name=checkpoint, or by the column name of a "
-                "manifest"
-            )
-        folders[folder] = source.name
+    check_folders([source.name for source in sources])
     return sources
 
 

@@ -221,7 +221,7 @@ def test_two_models_with_the_same_name_are_refused(inputs, tmp_path):
     result = run([*line, "--out", str(tmp_path / "out")])
     assert result.exit_code == 2
     assert "the models 'natural' and 'natural' would be written to the same" in result.output
-    assert "give one another name, as in other=" in result.output
+    assert "give one another name, as in name=checkpoint" in result.output
 
 
 def test_a_file_may_have_an_equals_sign_in_its_name(tmp_path):
