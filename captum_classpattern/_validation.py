@@ -59,9 +59,10 @@ def check_float_tensor(value: Any, name: str, form: str) -> None:
         raise ArgumentTypeError(f"{name} must be a floating point Tensor {form}, got {kind}{hint}")
 
 
-def check_unit_range(tensor: Tensor, name: str) -> None:
-    """Raises an error unless all values lie in [0, 1]."""
-    low, high = float(tensor.detach().min()), float(tensor.detach().max())
+def check_unit_range(tensor: Any, name: str, form: str = "in [0, 1]") -> None:
+    """Raises an error unless this is a floating point Tensor whose values lie in [0, 1]."""
+    check_float_tensor(tensor, name, form)
+    low, high = map(float, tensor.detach().aminmax()) if tensor.numel() else (0, 1)
     if not (low >= 0 and high <= 1):  # written so that NaN fails too
         raise ValueError(f"{name} must lie in [0, 1], got values from {low:g} to {high:g}")
 
@@ -126,8 +127,8 @@ def parse_labels(labels: Any, count: int, name: str) -> Tensor:
     return tensor.detach().to("cpu", torch.int64)
 
 
-def in_backticks(name: str) -> str:
-    """The name of an argument as errors have it, so that the command line can print its option."""
+def _quoted(name: str) -> str:
+    """The name of an argument in backticks, so that the command line can print its option."""
     return f"`{name}`" if name.isidentifier() else name
 
 
@@ -139,13 +140,13 @@ def is_whole(value: Any) -> bool:
 def check_count(name: str, value: Any) -> None:
     """Raises an error unless the value is a whole number from 1."""
     if not is_whole(value) or value < 1:
-        raise ValueError(f"{in_backticks(name)} must be a whole number from 1, got {value!r}")
+        raise ValueError(f"{_quoted(name)} must be a whole number from 1, got {value!r}")
 
 
 def check_positive(name: str, value: Any) -> None:
     """Raises an error unless the value is a number above 0."""
     if not isinstance(value, Real) or isinstance(value, bool) or not float(value) > 0:
-        raise ValueError(f"{in_backticks(name)} must be a number above 0, got {value!r}")
+        raise ValueError(f"{_quoted(name)} must be a number above 0, got {value!r}")
 
 
 def check_seed(seed: Any) -> int:
@@ -159,8 +160,8 @@ def as_arguments(additional_forward_args: Any) -> tuple[Any, ...]:
     """Captum's additional arguments (None, one, or a tuple of them) as a tuple."""
     if additional_forward_args is None:
         return ()
-    single = not isinstance(additional_forward_args, tuple)
-    return (additional_forward_args,) if single else additional_forward_args
+    is_tuple = isinstance(additional_forward_args, tuple)
+    return additional_forward_args if is_tuple else (additional_forward_args,)
 
 
 def check_area(area: Any) -> None:

@@ -109,8 +109,7 @@ class LabelledImages(Dataset[Any]):
         self.argument, self.description, self.numbering = argument, description, numbering
         self.class_names = None if class_names is None else tuple(class_names)
         self._loader = images if isinstance(images, DataLoader) else None
-        self._workers = 0 if self._loader is None else self._loader.num_workers
-        self._source = images if self._loader is None else self._loader.dataset
+        self._source: Any = images if self._loader is None else self._loader.dataset
         # pixels of Tensors are checked here, others when they are read
         self._is_checked = getattr(self._source, "in_unit_range", isinstance(images, Tensor))
         indexed = hasattr(self._source, "__getitem__") and hasattr(self._source, "__len__")
@@ -120,10 +119,7 @@ class LabelledImages(Dataset[Any]):
                 f"length and access by index (the search shuffles), got "
                 f"{type(self._source).__name__}"
             )
-        count = len(cast(Sized, self._source))
-        self._places = list(
-            range(count) if self._loader is None else _places_of(self._loader, argument)
-        )
+        self._places = _places_of(images, argument)
         self._hashes: dict[int, str] = {}  # by place; subsets share it
         self._known: dict[str, Any] = {}  # shape, labels and images, once known; copies share it
         if isinstance(self._source, Tensor):
@@ -159,7 +155,7 @@ class LabelledImages(Dataset[Any]):
             raise IndexError(
                 f"{self.argument} has {len(self)} images, which do not include all of {indices}"
             ) from None
-        [(images, labels)] = self._with(_workers=0)._fetch([chosen])
+        [(images, labels)] = self._fetch([chosen], workers=0)
         if "labels" in self._known:
             labels = None if self.labels is None else self.labels[chosen]
         elif labels is not None:
@@ -177,12 +173,16 @@ class LabelledImages(Dataset[Any]):
     def images(self) -> Tensor:
         """All images as one Tensor (N, C, H, W)."""
         if "images" not in self._known:
-            if not isinstance(self._source, Tensor):
-                self._known["images"] = self._read_images()
-            elif self._places == list(range(len(self._source))):
-                self._known["images"] = self._source.detach()
-            else:
-                self._known["images"] = self._source.detach()[self._places]
+            images = torch.empty(0, *self.shape)
+            if self.in_memory:
+                is_all = self._places == list(range(len(self._source)))
+                images = self._source.detach() if is_all else self._source.detach()[self._places]
+            else:  # torch.cat would need twice the memory
+                for start, batch in zip(range(0, len(self), BATCH), self.in_order()):
+                    if start == 0:
+                        images = batch.new_empty(len(self), *self.shape)
+                    images[start : start + len(batch)] = batch
+            self._known["images"] = images
         return cast(Tensor, self._known["images"])
 
     @property
@@ -300,7 +300,7 @@ class LabelledImages(Dataset[Any]):
         """Some of the images as one Tensor, loaded without worker processes."""
         if len(self) == 0:
             raise ValueError(f"{self.argument} has no images")
-        return next(self._with(_workers=0).batches([indices]))
+        return next(self._fetch([indices], workers=0))[0]
 
     def in_order(self, batch_size: int | None = None) -> Iterator[Tensor]:
         """All images in batches of at most 32."""
@@ -308,8 +308,7 @@ class LabelledImages(Dataset[Any]):
 
     def batches(self, plan: Iterable[Sequence[int]]) -> Iterator[Tensor]:
         """The images of each list of indices in turn, (len(list), C, H, W)."""
-        for images, _ in self._fetch(plan):
-            yield images
+        return (images for images, _ in self._fetch(plan))
 
     def for_classifier(
         self, classifier: Classifier, class_names: Sequence[str] | None = None
@@ -393,8 +392,11 @@ class LabelledImages(Dataset[Any]):
             ranks = torch.randperm(len(present), generator=generator).tolist()
             rank = dict(zip(present, ranks))
             order.sort(key=lambda i: rank[labels[i]])
-        first = self._part(sorted(order[::2]), f"search half (seed {seed})")
-        return first, self._part(sorted(order[1::2]), f"held-out half (seed {seed})").without(first)
+        halves = []
+        for name, part in (("search", order[::2]), ("held-out", order[1::2])):
+            described = filter(None, (self.description, f"{name} half (seed {seed})"))
+            halves.append(self.subset(sorted(part))._with(description=", ".join(described)))
+        return halves[0], halves[1].without(halves[0])
 
     def without(self, others: "LabelledImages") -> "LabelledImages":
         r"""
@@ -420,11 +422,7 @@ class LabelledImages(Dataset[Any]):
                 "other images"
             )
         dropped = self.duplicates_dropped + len(self) - len(left)
-        return self._part(left, "")._with(duplicates_dropped=dropped)
-
-    def _part(self, chosen: list[int], name: str) -> "LabelledImages":
-        description = ", ".join(filter(None, (self.description, name)))
-        return self.subset(chosen)._with(description=description)
+        return self.subset(left)._with(duplicates_dropped=dropped)
 
     def _with(self, **changes: Any) -> "LabelledImages":
         """A copy with some attributes changed. It shares all others, including what gets known
@@ -438,44 +436,34 @@ class LabelledImages(Dataset[Any]):
         known = {key: value for key, value in self._known.items() if key != "images"}
         return {**self.__dict__, "_known": known}
 
-    def _read_images(self) -> Tensor:
-        if len(self) == 0:
-            return torch.empty(0, *self.shape)
-        images, start = torch.empty(0), 0
-        for batch in self.in_order():  # torch.cat would need twice the memory
-            if start == 0:
-                images = batch.new_empty(len(self), *batch.shape[1:])
-            images[start : start + len(batch)] = batch
-            start += len(batch)
-        return images
-
     def _read_labels(self) -> Tensor | None:
         if len(self) == 0:
             raise ValueError(f"{self.argument} has no images")
-        alone = self._with(_workers=0)
-        if alone._labels_of_items([0]) is None:
+        if self._labels_of_items([0], workers=0) is None:
             return None
         listed = _listed_labels(self._source)
         if listed is not None:
-            listed = listed[self._places]
-            tried = evenly_spaced(len(self), 8)
-            if torch.equal(cast(Tensor, alone._labels_of_items(tried)), listed[tried]):
+            listed, tried = listed[self._places], evenly_spaced(len(self), 8)
+            if torch.equal(cast(Tensor, self._labels_of_items(tried, workers=0)), listed[tried]):
                 return listed
         return self._labels_of_items(range(len(self)))  # no list, or it differs from the items
 
-    def _labels_of_items(self, indices: Sequence[int]) -> Tensor | None:
+    def _labels_of_items(self, indices: Sequence[int], workers: int | None = None) -> Tensor | None:
         """The labels that the items themselves carry."""
-        parts = [
-            None if labels is None else parse_labels(labels, len(images), self.argument)
-            for images, labels in self._fetch(_split(indices, BATCH))
-        ]
-        found = [part for part in parts if part is not None]
-        return torch.cat(found) if len(found) == len(parts) else None
+        parts = []
+        for images, labels in self._fetch(_split(indices, BATCH), workers):
+            if labels is not None:
+                parts.append(parse_labels(labels, len(images), self.argument))
+        found = torch.cat(parts) if parts else torch.empty(0)
+        return found if len(found) == len(indices) else None
 
-    def _fetch(self, plan: Iterable[Sequence[int]]) -> Iterator[tuple[Tensor, Any]]:
-        """Batches of images and labels, checked and hashed."""
+    def _fetch(
+        self, plan: Iterable[Sequence[int]], workers: int | None = None
+    ) -> Iterator[tuple[Tensor, Any]]:
+        """Batches of images and labels, checked and hashed; the loader's workers read them, or as
+        many as are given."""
         wanted, again = itertools.tee([self._places[i] for i in indices] for indices in plan)
-        for places, (images, labels) in zip(again, self._load(wanted)):
+        for places, (images, labels) in zip(again, self._load(wanted, workers)):
             if not self._is_checked:
                 check_pixels(images, self.argument)
             shape = tuple(images.shape[1:])
@@ -495,33 +483,23 @@ class LabelledImages(Dataset[Any]):
         if new and hasattr(self._source, "stored_hashes"):
             self._hashes.update(self._source.stored_hashes(new))
 
-    def _load(self, wanted: Iterator[list[int]]) -> Iterator[tuple[Tensor, Any]]:
-        if isinstance(self._source, Tensor):
-            for places in wanted:
-                yield self._source.detach()[places], None
-            return
+    def _load(
+        self, wanted: Iterator[list[int]], workers: int | None
+    ) -> Iterable[tuple[Tensor, Any]]:
+        """The batches as the source gives them."""
+        if self.in_memory:
+            return ((self._source.detach()[places], None) for places in wanted)
         loader = self._loader
-        collate = default_collate if loader is None else loader.collate_fn
-        batches: DataLoader[Any] = DataLoader(
-            cast("Dataset[Any]", self._source),
+        own_workers = 0 if loader is None else loader.num_workers
+        return DataLoader[Any](
+            self._source,
             batch_sampler=wanted,
-            collate_fn=partial(_collate, collate, self.argument),
-            num_workers=self._workers,
+            collate_fn=partial(
+                _collate, default_collate if loader is None else loader.collate_fn, self.argument
+            ),
+            num_workers=own_workers if workers is None else workers,
             worker_init_fn=None if loader is None else loader.worker_init_fn,
             generator=torch.Generator().manual_seed(0),  # not the global one: its state stays
-        )
-        for batch in batches:
-            yield self._images_and_labels(batch)
-
-    def _images_and_labels(self, batch: Any) -> tuple[Tensor, Any]:
-        if isinstance(batch, Tensor):
-            return batch, None
-        if isinstance(batch, tuple | list) and batch and isinstance(batch[0], Tensor):
-            return batch[0], batch[1] if len(batch) > 1 else None
-        held = f" with keys {list(batch)}" if isinstance(batch, dict) else ""
-        raise ArgumentTypeError(
-            f"{self.argument} must yield images, or pairs of images and labels, as Tensors; got a "
-            f"{type(batch).__name__}{held}: map it with a Dataset that returns (image, label)"
         )
 
 
@@ -568,8 +546,10 @@ def evenly_spaced(count: int, most: int) -> list[int]:
     return torch.linspace(0, count - 1, min(most, count)).round().long().tolist()
 
 
-def _collate(collate: Callable[[list[Any]], Any], argument: str, items: list[Any]) -> Any:
-    """A loader's ``collate_fn``, with errors that say what the items should be."""
+def _collate(
+    collate: Callable[[list[Any]], Any], argument: str, items: list[Any]
+) -> tuple[Tensor, Any]:
+    """Images and labels by a loader's ``collate_fn``; errors say what the items should be."""
     try:
         batch = collate(items)
     except (TypeError, RuntimeError) as error:
@@ -578,23 +558,34 @@ def _collate(collate: Callable[[list[Any]], Any], argument: str, items: list[Any
             "(C, H, W), or a pair of it and a label, all of one size; with torchvision, transform "
             "them by ToTensor() and Resize((height, width))"
         ) from error
-    images = batch[0] if isinstance(batch, tuple | list) and batch else batch
-    if isinstance(images, Tensor) and len(images) != len(items):
+    images, labels = batch, None
+    if isinstance(batch, tuple | list) and batch:
+        images, labels = batch[0], batch[1] if len(batch) > 1 else None
+    if not isinstance(images, Tensor):
+        held = f" with keys {list(batch)}" if isinstance(batch, dict) else ""
+        raise ArgumentTypeError(
+            f"{argument} must yield images, or pairs of images and labels, as Tensors; got a "
+            f"{type(batch).__name__}{held}: map it with a Dataset that returns (image, label)"
+        )
+    if len(images) != len(items):
         raise ValueError(
             f"the collate_fn of {argument} made {len(images)} images of {len(items)} items: it "
             "must keep each"
         )
-    return batch
+    return images, labels
 
 
-def _places_of(loader: DataLoader[Any], argument: str) -> Sequence[int]:
-    """The indices that a loader's sampler covers; an error if that is unclear."""
-    batches, count = loader.batch_sampler, len(cast(Sized, loader.dataset))
+def _places_of(images: Any, argument: str) -> list[int]:
+    """The indices that images cover: all, or those of a loader's sampler; an error if these are
+    unclear."""
+    if not isinstance(images, DataLoader):
+        return list(range(len(images)))
+    batches, count = images.batch_sampler, len(cast(Sized, images.dataset))
     sampler = batches.sampler if type(batches) is BatchSampler else batches
     if type(sampler) is SubsetRandomSampler:
         return list(sampler.indices)
     if type(sampler) in (SequentialSampler, RandomSampler) and len(cast(Sized, sampler)) == count:
-        return range(count)
+        return list(range(count))
     raise ValueError(
         f"the DataLoader of {argument} has a sampler ({type(sampler).__name__}) that the search "
         "can't follow: give a torch.utils.data.Subset, or a loader of it with a batch_size"

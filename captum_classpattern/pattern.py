@@ -4,10 +4,10 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from captum.robust import Perturbation
@@ -72,8 +72,8 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
     seen: frozenset[str] | None = frozenset()
 
     def __post_init__(self) -> None:
-        check_float_tensor(self.canvas, "canvas", "in [0, 1]")
-        check_float_tensor(self.mask, "mask", "in [0, 1]")
+        check_unit_range(self.canvas, "canvas")
+        check_unit_range(self.mask, "mask")
         if self.canvas.ndim != 3:
             raise ValueError(f"canvas must be (C, H, W), got {tuple(self.canvas.shape)}")
         if self.mask.shape != (1, *self.canvas.shape[1:]):
@@ -81,8 +81,6 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
                 f"mask must be (1, H, W) with the canvas's H and W, expected "
                 f"{(1, *self.canvas.shape[1:])}, got {tuple(self.mask.shape)}"
             )
-        check_unit_range(self.canvas, "canvas")
-        check_unit_range(self.mask, "mask")
         if not is_whole(self.target) or self.target < 0:
             raise ArgumentTypeError(f"target must be a non-negative int, got {self.target!r}")
         info = dict(self.info)  # a copy, so that the caller's dict stays as it is
@@ -154,9 +152,6 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
 
         Returns:
             *tuple[Figure, ndarray]*: The figure and its axes (1, 3).
-
-        Raises:
-            ValueError: If the canvas has neither one nor three channels.
         """
         return self._draw(use_pyplot=use_pyplot)
 
@@ -190,23 +185,23 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
         Raises:
             TypeError, ValueError: As :meth:`Pattern.stamp`, or if the strength is not in [0, 1].
         """
-        mask = self._mask_for(inputs, strength)
-        return mask * self.canvas.to(inputs) + (1 - mask) * inputs
-
-    def _mask_for(self, inputs: Tensor, strength: float) -> Tensor:
-        """The mask times a strength, with dtype and device of images that it fits."""
         check_fits(inputs, self.canvas.shape, "images", "the pattern's canvas")
         if not 0 <= strength <= 1:
             raise ValueError(f"strength must lie in [0, 1], got {strength}")
-        return strength * self.mask.to(inputs)
+        return self._blend(inputs, strength * self.mask.to(inputs))
+
+    def _blend(self, images: Tensor, mask: Tensor) -> Tensor:
+        return mask * self.canvas.to(images) + (1 - mask) * images
 
     def _tensors(self) -> dict[str, Tensor]:
-        """What a file holds of the pattern, besides the hashes."""
-        return {"canvas": self.canvas, "mask": self.mask}
+        """The tensors by their names: canvas, mask, and what a derived class adds."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
-    def to(self, device: torch.device | str) -> "Pattern":
-        """The same pattern, with canvas and mask on another device."""
-        return replace(self, canvas=self.canvas.to(device), mask=self.mask.to(device))
+    def to(self, device: torch.device | str) -> Self:
+        """The same pattern, with its tensors on another device."""
+        moved: dict[str, Any] = {name: each.to(device) for name, each in self._tensors().items()}
+        return replace(self, **moved)
 
     def save(self, path: str | os.PathLike[str], *, seen_beside: bool = False) -> None:
         r"""
@@ -263,10 +258,11 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
             target, info = int(metadata["target"]), json.loads(metadata["info"])
             if not isinstance(info, dict):
                 raise ValueError("its info is not a JSON object")
-            seen = _unpack(tensors["seen"]) if "seen" in tensors else _read_seen(path.parent, info)
-            parts = tensors["canvas"], tensors["mask"], target, info, seen
-            change = tensors.get("change")
-            return cls(*parts) if change is None else AdditivePattern(*parts, change=change)
+            packed = tensors.pop("seen", None)
+            seen = _read_seen(path.parent, info) if packed is None else _unpack(packed)
+            kind: type[Any] = AdditivePattern if "change" in tensors else cls
+            loaded: Pattern = kind(target=target, info=info, seen=seen, **tensors)
+            return loaded
         except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(
                 f"{path} is not a pattern written by Pattern.save (a safetensors file "
@@ -313,19 +309,8 @@ class AdditivePattern(Pattern):
         if not bool((self.change.abs() <= 1).all()):
             raise ValueError("change must lie in [-1, 1]")
 
-    def perturb(self, inputs: Tensor, strength: float = 1.0) -> Tensor:
-        """Adds the change times the mask and a strength, and clips to [0, 1]; arguments and errors
-        are those of :meth:`Pattern.perturb`."""
-        mask = self._mask_for(inputs, strength)
-        return (inputs + mask * self.change.to(inputs)).clamp(0, 1)
-
-    def to(self, device: torch.device | str) -> "AdditivePattern":
-        """The same pattern on another device."""
-        canvas, mask, change = (each.to(device) for each in (self.canvas, self.mask, self.change))
-        return replace(self, canvas=canvas, mask=mask, change=change)
-
-    def _tensors(self) -> dict[str, Tensor]:
-        return {**super()._tensors(), "change": self.change}
+    def _blend(self, images: Tensor, mask: Tensor) -> Tensor:
+        return (images + mask * self.change.to(images)).clamp(0, 1)
 
 
 def pixels_kept(area: float, size: Sequence[int]) -> int:

@@ -7,7 +7,12 @@ from captum_classpattern.scores.localisation import (
     localisation_iou,
     localise,
 )
-from captum_classpattern.scores.power import PredictivePower, Scores, predictive_power
+from captum_classpattern.scores.power import (
+    PredictivePower,
+    Scores,
+    predictive_power,
+    transfer_powers,
+)
 from captum_classpattern.scores.shape import (
     Simplicity,
     components,
@@ -16,7 +21,6 @@ from captum_classpattern.scores.shape import (
     total_variation,
 )
 from captum_classpattern.scores.stability import consensus, mean_pairwise_iou, rank_correlation
-from captum_classpattern.scores.transfer import transfer_powers
 
 __all__ = [
     "Localisation",

@@ -62,18 +62,24 @@ def localise(map: Tensor, pixels: Tensor) -> Localisation:
         >>> found.pointing_game, found.relevance_rank, round(found.iou, 4)
         (1.0, 0.5, 0.3333)
     """
-    _check_pixels(pixels)
-    _check_map(map, pixels)
+    _check(map, pixels)
     pixels = pixels.detach().cpu().bool().flatten()
     map = map.detach().cpu().double().flatten()
-    order, count = ranks(map), int(pixels.sum())
-    strongest = order.argsort(descending=True, stable=True)[:count]
+    count = int(pixels.sum())
+    values, ranks = torch.unique(map, return_inverse=True)  # equal values share a rank
+    strongest = ranks.argsort(descending=True, stable=True)[:count]
     both = int(pixels[strongest].sum())
+    found = torch.bincount(ranks, minlength=len(values)).flip(0)
+    true = torch.bincount(ranks[pixels], minlength=len(values)).flip(0)
+    precision = true.cumsum(0).double() / found.cumsum(0)
+    positive = map.clamp(min=0)
+    positive = positive / (positive.max() or 1)  # so that no sum overflows
+    inside, outside = positive[pixels].sum(), positive[~pixels].sum()
     return Localisation(
         iou=both / (2 * count - both),
-        average_precision=_average_precision(order, pixels),
-        pointing_game=float(pixels[order == order.max()].double().mean()),
-        relevance_mass=_mass_inside(map, pixels),
+        average_precision=float((precision * true).sum() / count),
+        pointing_game=float(pixels[ranks == ranks.max()].double().mean()),
+        relevance_mass=float(inside / ((inside + outside) or 1)),
         relevance_rank=both / count,
     )
 
@@ -109,32 +115,7 @@ def changed_pixels(trigger: Pattern, images: Tensor) -> Tensor:
     return (change >= MIN_CHANGE)[None]
 
 
-def ranks(map: Tensor) -> Tensor:
-    """The rank of each value, from 0 for the lowest: equal values share a rank, without gaps."""
-    order: Tensor = torch.unique(map, return_inverse=True)[1]
-    return order
-
-
-def _average_precision(order: Tensor, pixels: Tensor) -> float:
-    """Precision times the gain in recall, over the distinct values from high to low."""
-    levels = int(order.max()) + 1
-    found = torch.bincount(order, minlength=levels).flip(0)
-    true = torch.bincount(order[pixels], minlength=levels).flip(0)
-    precision = true.cumsum(0).double() / found.cumsum(0)
-    return float((precision * true).sum() / true.sum())
-
-
-def _mass_inside(map: Tensor, pixels: Tensor) -> float:
-    """Share of the positive mass on the pixels; 0 if there is none."""
-    positive = map.clamp(min=0)
-    if not bool(positive.any()):
-        return 0.0
-    positive = positive / positive.max()  # so that no sum overflows
-    inside, outside = positive[pixels].sum(), positive[~pixels].sum()
-    return float(inside / (inside + outside))
-
-
-def _check_pixels(pixels: Tensor) -> None:
+def _check(map: Tensor, pixels: Tensor) -> None:
     if not isinstance(pixels, Tensor):
         raise ArgumentTypeError(
             f"pixels must be a bool Tensor (1, H, W), got {type(pixels).__name__}"
@@ -148,9 +129,6 @@ def _check_pixels(pixels: Tensor) -> None:
             f"pixels must mark some of the {h}x{w} = {pixels.numel()} pixels as true, got "
             f"{'none' if true == 0 else 'all'}: there is nothing to find"
         )
-
-
-def _check_map(map: Tensor, pixels: Tensor) -> None:
     check_float_tensor(map, "map", "(1, H, W) or (H, W)")
     if map.shape not in (pixels.shape, pixels.shape[1:]):
         raise ValueError(

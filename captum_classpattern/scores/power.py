@@ -1,6 +1,6 @@
-"""Predictive power: how many held-out images a pattern turns into its class."""
+"""Predictive power: how many held-out images the model classifies as a pattern's class."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -45,25 +45,14 @@ class PredictivePower(Result):
         return self.value - self.without
 
     def plot(self, *, use_pyplot: bool = True) -> tuple[Any, Any]:
-        r"""
-        Draws the power with its interval, and the share without the pattern.
-
-        Args:
-            use_pyplot (bool): As in :func:`plot_patterns`. Default: True.
-
-        Returns:
-            *tuple[Figure, ndarray]*: The figure, and an array of its one axis.
-        """
+        """Draws the power with its interval, and the share without the pattern. ``use_pyplot`` is
+        as in :func:`plot_patterns`. Returns the figure, and an array of its one axis."""
         return self._draw(use_pyplot=use_pyplot)
 
     def table(self) -> Any:
-        r"""
-        The numbers as one row, to put the rows of several powers together.
-
-        Returns:
-            *pandas.DataFrame*: The columns are ``power`` with the ends of its 95 % interval
-            (``power_low``, ``power_high``), the number of ``images``, and ``no_pattern``.
-        """
+        """The numbers as a pandas DataFrame of one row, to put the rows of several powers together:
+        ``power`` with the ends of its 95 % interval (``power_low``, ``power_high``), the number of
+        ``images``, and ``no_pattern``."""
         return as_table([self.as_columns()])
 
     def as_columns(self) -> dict[str, Any]:
@@ -128,8 +117,10 @@ class Scores:
     def beats_controls(self) -> bool:
         """Whether the power beats all controls, on at least 100 images: the 95 % interval of the
         difference to each of them lies above 0."""
-        shares = ((share, self._images_of(name)) for name, share in self.controls.items())
-        return beats(self.power, shares)
+        return self.enough_images and all(
+            self.interval_above(share, self._images_of(name))[0] > 0
+            for name, share in self.controls.items()
+        )
 
     @property
     def with_intervals(self) -> dict[str, tuple[float, float, float]]:
@@ -144,7 +135,8 @@ class Scores:
     def interval_above(self, value: float, n: int) -> Interval:
         """The 95 % interval of the difference between the power and another share, of n images; see
         :func:`~captum_classpattern.scores.intervals.newcombe`."""
-        return interval_above(self.power, value, n)
+        hits = round(self.power.value * self.power.n)
+        return newcombe(hits, self.power.n, round(value * n), n)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers, for JSON."""
@@ -219,14 +211,73 @@ def predictive_power(
     """
     with preserve_state(forward_func, seed=0):
         others = images_to_score(forward_func, pattern, images, labels)
-        binary = pattern if area is None else pattern.topk(area)
         unstamped = predictions(forward_func, others, like=pattern.canvas)
-        without = int((unstamped == pattern.target).sum())
-        return power_of(count_hits(forward_func, binary, others), len(others), without)
+        return _power_on(forward_func, pattern, others, unstamped, area)
+
+
+def transfer_powers(
+    forward_func: Classifier,
+    patterns: Sequence[Pattern],
+    images: Images,
+    labels: Labels = None,
+    area: float | None = 0.05,
+) -> list[PredictivePower]:
+    r"""
+    The predictive power of each of many patterns on one classifier: what is left of it if the
+    patterns were searched on other models.
+
+    They are the powers of :func:`predictive_power`, but the images without a pattern are classified
+    once for all patterns. For P patterns and N images, that takes (P + 1) x N forward passes at
+    most. Call it for each classifier to get a matrix of what transfers.
+
+    Args:
+        patterns (Sequence[Pattern]): The patterns, of any classes. Each is moved to the
+            classifier's device.
+        forward_func, images, labels, area: As in :func:`predictive_power`, for each pattern.
+
+    Returns:
+        *list[PredictivePower]*: One for each pattern, in their order.
+
+    Raises:
+        ValueError: If there are no patterns, or as :func:`predictive_power`.
+
+    Examples::
+
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()
+        >>> patterns = [Pattern(torch.rand(1, 8, 8), torch.rand(1, 8, 8), y) for y in range(3)]
+        >>> powers = transfer_powers(net, patterns, torch.rand(60, 1, 8, 8), [0, 1, 2] * 20)
+        >>> [power.n for power in powers]
+        [40, 40, 40]
+    """
+    if not patterns:
+        raise ValueError("there are no patterns to score: give at least one")
+    source, powers = LabelledImages.of(images, labels), []
+    device, _ = device_and_dtype(forward_func, patterns[0].canvas)
+    moved = [pattern.to(device) for pattern in patterns]
+    with preserve_state(forward_func, seed=0):
+        source = ensure_labels(forward_func, source, like=moved[0].canvas)
+        unstamped = predictions(forward_func, source, like=moved[0].canvas)
+        for pattern in moved:
+            others = images_to_score(forward_func, pattern, source)
+            of_others = unstamped[source.known_labels != pattern.target]
+            powers.append(_power_on(forward_func, pattern, others, of_others, area))
+    return powers
+
+
+def _power_on(
+    forward_func: Classifier,
+    pattern: Pattern,
+    others: LabelledImages,
+    unstamped: Tensor,
+    area: float | None,
+) -> PredictivePower:
+    """The power on images of other classes, whose predictions without the pattern are known."""
+    hits = count_hits(forward_func, pattern if area is None else pattern.topk(area), others)
+    return power_of(hits, len(others), int((unstamped == pattern.target).sum()))
 
 
 def images_to_score(
-    forward_func: Classifier, pattern: Pattern, images: Images, labels: Labels
+    forward_func: Classifier, pattern: Pattern, images: Images, labels: Labels = None
 ) -> LabelledImages:
     """The held-out images that are not of the pattern's class; an error if there are none, if some
     were used in its search, or if classifier, pattern and images do not fit."""
@@ -242,20 +293,6 @@ def images_to_score(
             f"{pattern.target}"
         )
     return others
-
-
-def beats(power: PredictivePower, controls: Iterable[tuple[float, int]]) -> bool:
-    """Whether a power is above each control, a share of n images: the 95 % interval of each
-    difference is above 0. With fewer than 100 images, it is not said of any power."""
-    return power.n >= ENOUGH_IMAGES and all(
-        interval_above(power, share, n)[0] > 0 for share, n in controls
-    )
-
-
-def interval_above(power: PredictivePower, share: float, n: int) -> Interval:
-    """The 95 % interval of the difference between a power and a share of n images, see
-    :func:`~captum_classpattern.scores.intervals.newcombe`. Shares are whole numbers of hits."""
-    return newcombe(round(power.value * power.n), power.n, round(share * n), n)
 
 
 def power_of(hits: float, n: int, hits_without: float) -> PredictivePower:

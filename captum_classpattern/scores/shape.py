@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from captum_classpattern._validation import check_float_tensor, check_unit_range
+from captum_classpattern._validation import check_unit_range
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,9 @@ def simplicity(mask: Tensor) -> Simplicity:
         >>> square.total_variation, round(square.high_frequency_share, 4), square.components
         (0.25, 0.1881, 1)
     """
-    check_float_tensor(mask, "mask", "(1, H, W) in [0, 1]")
+    check_unit_range(mask, "mask", "(1, H, W) in [0, 1]")
     if mask.ndim != 3 or len(mask) != 1 or mask.numel() == 0:
         raise ValueError(f"mask must be (1, H, W) with some pixels, got {tuple(mask.shape)}")
-    check_unit_range(mask, "mask")
     mask = mask.detach().cpu().double()[0]
     return Simplicity(total_variation(mask), high_frequency_share(mask), components(mask))
 

@@ -1,6 +1,7 @@
 """How well masks and maps agree, and what several patterns of a class have in common."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,7 +35,23 @@ def mean_pairwise_iou(masks: Sequence[Tensor]) -> float:
         >>> mean_pairwise_iou([left, left]), round(mean_pairwise_iou([left, middle]), 4)
         (1.0, 0.3333)
     """
-    _check_masks(masks)
+    if len(masks) < 2:
+        raise ValueError(f"masks must be two or more to be compared in pairs, got {len(masks)}")
+    for number, mask in enumerate(masks):
+        if not isinstance(mask, Tensor):
+            raise ArgumentTypeError(f"masks must be Tensors, but number {number} is {mask!r:.80}")
+        if mask.shape != masks[0].shape:
+            raise ValueError(
+                f"masks must all have one shape: number 0 has {tuple(masks[0].shape)}, number "
+                f"{number} has {tuple(mask.shape)}"
+            )
+        if not bool(((mask == 0) | (mask == 1)).all()):
+            raise ValueError(
+                f"masks must hold only 0 and 1, but number {number} has other values: make it "
+                "binary first, for instance with Pattern.topk"
+            )
+        if not bool(mask.any()):
+            raise ValueError(f"each mask must keep some pixel, but number {number} is empty")
     flat = torch.stack([mask.detach().cpu().double().flatten() for mask in masks])
     both = flat @ flat.T
     sizes = both.diagonal()
@@ -115,43 +132,14 @@ def consensus(patterns: Sequence[Pattern], area: float = 0.05) -> Pattern:
         >>> consensus(patterns, area=0.5).mask
         tensor([[[0., 1., 0., 1.]]])
     """
-    _check_patterns(patterns)
-    first = patterns[0]
-    masks = torch.stack([pattern.mask.detach().cpu().double() for pattern in patterns])
-    mean = Pattern(first.canvas, masks.mean(0), first.target)
-    mask = mean.topk(area).mask.to(first.mask)
-    return Pattern(first.canvas, mask, first.target, _info(patterns), _seen(patterns))
-
-
-def _check_masks(masks: Sequence[Tensor]) -> None:
-    if len(masks) < 2:
-        raise ValueError(f"masks must be two or more to be compared in pairs, got {len(masks)}")
-    for number, mask in enumerate(masks):
-        if not isinstance(mask, Tensor):
-            raise ArgumentTypeError(f"masks must be Tensors, but number {number} is {mask!r:.80}")
-        if mask.shape != masks[0].shape:
-            raise ValueError(
-                f"masks must all have one shape: number 0 has {tuple(masks[0].shape)}, number "
-                f"{number} has {tuple(mask.shape)}"
-            )
-        if not bool(((mask == 0) | (mask == 1)).all()):
-            raise ValueError(
-                f"masks must hold only 0 and 1, but number {number} has other values: make it "
-                "binary first, for instance with Pattern.topk"
-            )
-        if not bool(mask.any()):
-            raise ValueError(f"each mask must keep some pixel, but number {number} is empty")
-
-
-def _check_patterns(patterns: Sequence[Pattern]) -> None:
     if len(patterns) == 0:
         raise ValueError("patterns must be one or more, got 0")
+    first = patterns[0]
     for number, pattern in enumerate(patterns):
         if not isinstance(pattern, Pattern):
             raise ArgumentTypeError(
                 f"patterns must be Patterns, but number {number} is {pattern!r:.80}"
             )
-        first = patterns[0]
         if pattern.target != first.target:
             raise ValueError(
                 f"patterns must all be of one target: number 0 is of {first.target}, number "
@@ -162,22 +150,18 @@ def _check_patterns(patterns: Sequence[Pattern]) -> None:
                 f"patterns must all be of one canvas, but number {number} has another one than "
                 "number 0: search the same canvas with several seeds"
             )
-
-
-def _info(patterns: Sequence[Pattern]) -> dict[str, object]:
-    """What a consensus was made of."""
+    masks = torch.stack([pattern.mask.detach().cpu().double() for pattern in patterns])
+    mean = Pattern(first.canvas, masks.mean(0), first.target)
     passes = [pattern.info.get("passes_together") for pattern in patterns]
     known = [each for each in passes if isinstance(each, int)]
-    info: dict[str, object] = {
+    info: dict[str, Any] = {
         "consensus_of": len(patterns),
         "seeds": [pattern.info.get("seed") for pattern in patterns],
         "passes_together": sum(known) if len(known) == len(passes) else None,
     }
     names = {pattern.info.get("class_name") for pattern in patterns} - {None}
-    return {**info, "class_name": names.pop()} if len(names) == 1 else info
-
-
-def _seen(patterns: Sequence[Pattern]) -> frozenset[str] | None:
-    """The search images of all patterns; None if those of one are unknown."""
-    known = [pattern.seen for pattern in patterns if pattern.seen is not None]
-    return frozenset[str]().union(*known) if len(known) == len(patterns) else None
+    if len(names) == 1:
+        info["class_name"] = names.pop()
+    seen = [pattern.seen for pattern in patterns if pattern.seen is not None]
+    every = frozenset[str]().union(*seen) if len(seen) == len(patterns) else None
+    return Pattern(first.canvas, mean.topk(area).mask.to(first.mask), first.target, info, every)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from captum_classpattern.classifier import Classifier
 from captum_classpattern.images import Images, LabelledImages, Labels
 from captum_classpattern.results import Result, as_table
-from captum_classpattern.scores.transfer import transfer_powers
+from captum_classpattern.scores.power import transfer_powers
 from captum_classpattern.surveys.findings import Finding
 from captum_classpattern.surveys.results import Survey, best_of_each
 from captum_classpattern.surveys.sources import COLUMNS, FIRST_LOOK, ModelSource, further_columns
@@ -174,7 +174,7 @@ class Sweep(Result):
         which all models have a pattern.
 
         Each pattern is scored on each model, see
-        :func:`~captum_classpattern.scores.transfer_powers`. For M models with K classes and N
+        :func:`~captum_classpattern.scores.power_powers`. For M models with K classes and N
         images, that takes M x M x (K + 1) x N forward passes: give some of the images and classes.
 
         Args:
