@@ -11,7 +11,7 @@ from problems import Problem, row
 
 from captum_classpattern import ClassPattern, Pattern, predictive_power, select_canvases
 from captum_classpattern.optimization import Swap
-from captum_classpattern.optimization.pool import PASSES_PER_CANVAS, most_canvases
+from captum_classpattern.optimization.contest import PASSES_PER_CANVAS, most_canvases
 
 CANVASES, POOL, AREA = 4, 32, 0.05  # canvases per class of the loop; the most of ours
 BUDGETS = (500, 800, 1_200, 1_400, 1_600, 2_000, 3_000, 4_000, 7_000)

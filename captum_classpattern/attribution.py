@@ -27,11 +27,10 @@ from captum_classpattern.classifier import (
 )
 from captum_classpattern.classifier.class_names import name_of, parse_targets
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels, predictions
-from captum_classpattern.optimization.contest import Contest
+from captum_classpattern.optimization.contest import STARTS, Contest, Pool
 from captum_classpattern.optimization.holdout import check_judges, split_for_judging
-from captum_classpattern.optimization.pool import STARTS, Pool
 from captum_classpattern.optimization.run import begin_search
-from captum_classpattern.optimization.search import Search, Solver
+from captum_classpattern.optimization.search import Solver
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.pattern import Pattern, combined_hash, pixels_kept
 
@@ -103,7 +102,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         self._baselines = LabelledImages.of(baselines, baseline_labels, argument="baselines")
         self._multiply_by_inputs = multiply_by_inputs
         self.accuracy_is_known = False
-        self.precision: str | None = None  # what the last search computed in
+        self.precision: str | None = None  # what the last search computed in, and how it was faster
+        self.accelerated_by: list[str] = []
 
     @property
     def multiplies_by_inputs(self) -> bool:
@@ -179,19 +179,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             TypeError, ValueError: As :func:`search_masks`; also if the area rounds to no pixel
                 or to all, or if ``keep`` is given and there are no images to judge by.
         """
-        settings = SearchSettings(
-            solver=solver,
-            areas=[area],
-            keep=keep,
-            budget=budget,
-            n_steps=n_steps,
-            max_seconds=max_seconds,
-            seed=seed,
-            precision=precision,
-            internal_batch_size=internal_batch_size,
-            show_progress=show_progress,
-        )
         _check_no_other("search", other)
+        settings = SearchSettings.of(locals(), areas=[area])
         [found] = self.search_with(settings, canvases, target, additional_forward_args).values()
         return found
 
@@ -224,13 +213,11 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         Args:
             canvases, target: As in :meth:`search`.
             areas (Sequence[float]): Shares of the pixels.
-            keep (int, optional): As in :meth:`search`, at each area. Default: None.
+            keep, additional_forward_args, solver, n_steps, seed, precision: As in :meth:`search`.
             budget (int, optional): As in :meth:`search`, at the largest area, or at each area of a
                 pool that is screened. Default: None.
-            additional_forward_args, solver, n_steps: As in :meth:`search`.
-            max_seconds (float, optional): As in :meth:`search`, for all areas together.
-                Default: None.
-            seed, precision, internal_batch_size, show_progress, other: As in :meth:`search`.
+            max_seconds (float, optional): As in :meth:`search`, for all areas. Default: None.
+            internal_batch_size, show_progress, other: As in :meth:`search`.
 
         Returns:
             *dict[float, list[Pattern]]*: For each area what :meth:`search` returns.
@@ -249,18 +236,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             {0.2: [13, 13], 0.1: [6, 6]}
         """
         _check_no_other("search_areas", other)
-        settings = SearchSettings(
-            solver=solver,
-            areas=areas,
-            keep=keep,
-            budget=budget,
-            n_steps=n_steps,
-            max_seconds=max_seconds,
-            seed=seed,
-            precision=precision,
-            internal_batch_size=internal_batch_size,
-            show_progress=show_progress,
-        )
+        settings = SearchSettings.of(locals())
         return self.search_with(settings, canvases, target, additional_forward_args)
 
     def search_with(
@@ -276,27 +252,26 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         targets = parse_targets(target, len(canvases), self.forward_func)
         for each in settings.areas:
             pixels_kept(each, canvases.shape[-2:])
+        arguments = as_arguments(additional_forward_args)
         contests: dict[float, Contest] = {}
         contest: Contest | None = None  # the one at the next larger area
         with preserve_state(self.forward_func, settings.seed):
             for each in sorted(settings.areas, reverse=True):
                 if contest is None or (contest.screened and not contest.search.stopped_early):
                     at_area = replace(settings, areas=[each])
-                    contest = self._hold_contest(
-                        at_area, canvases, targets, additional_forward_args, started
-                    )
+                    contest = self._hold_contest(at_area, canvases, targets, arguments, started)
                 else:
                     contest = contest.at_area(each)
                 contests[each] = contest
             seen = self._seen([*contests.values()])
-            last = [*contests.values()][-1].search
             evidence = {
                 "settings": settings.as_dict(),
                 "seed": settings.seed,
                 "seconds": round(time.perf_counter() - started, 3),
                 "searched_together": len(canvases),
                 "passes_together": sum(each.passes for each in contests.values()),
-                **_precision(last),
+                "precision": self.precision,
+                "accelerated_by": self.accelerated_by,
                 "search_images": len(seen),
                 "search_images_hash": combined_hash(seen),
                 "versions": versions(),
@@ -363,34 +338,18 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         """
         started = time.perf_counter()
         _check_no_other("attribute", other)
-        settings = SearchSettings(
-            solver=solver,
-            areas=[area],
-            budget=budget,
-            n_steps=n_steps,
-            max_seconds=max_seconds,
-            seed=seed,
-            precision=precision,
-            internal_batch_size=internal_batch_size,
-            show_progress=show_progress,
-        )
+        settings = SearchSettings.of(locals(), areas=[area])
         images = single_tensor(inputs)
         check_pixels(images, "inputs", slack=SLACK)
         targets = parse_targets(target, len(images), self.forward_func)
         canvases = images.detach().clamp(0, 1)
         arguments = as_arguments(additional_forward_args)
-        first, inverse = distinct_searches(canvases, targets, arguments)
+        first, inverse = _distinct_searches(canvases, targets, arguments)
         with preserve_state(self.forward_func, settings.seed):
             distinct = [targets[i] for i in first]
             contest = self._hold_contest(
-                settings,
-                canvases[first],
-                distinct,
-                additional_forward_args,
-                started,
-                masks_only=True,
+                settings, canvases[first], distinct, arguments, started, masks_only=True
             )
-            self.precision = _precision(contest.search)["precision"]
             masks = contest.search.masks[contest.winners]
             result = masks[inverse].to(images.dtype).expand_as(images).contiguous()
             if self.multiplies_by_inputs:
@@ -412,7 +371,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         settings: SearchSettings,
         canvases: Tensor,
         targets: list[int],
-        additional_forward_args: Any,
+        arguments: tuple[Any, ...],
         started: float,
         *,
         masks_only: bool = False,
@@ -425,16 +384,20 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             self.forward_func,
             self._baselines,
             like=canvases,
-            additional_forward_args=additional_forward_args,
+            additional_forward_args=arguments or None,
             batch_size=settings.internal_batch_size,
         )
         fit, judges = split_for_judging(self._baselines, settings.seed)
         if settings.keep is not None:
             check_judges(self._baselines, judges, targets)
-        arguments = as_arguments(additional_forward_args)
-        has_rows = any(isinstance(argument, Tensor) for argument in arguments)
-        starts = getattr(settings.solver, "starts", STARTS)
-        pool = Pool(canvases, targets, settings.keep, judges, starts=starts, all_differ=has_rows)
+        pool = Pool(
+            canvases,
+            targets,
+            settings.keep,
+            judges,
+            starts=getattr(settings.solver, "starts", STARTS),
+            all_differ=any(isinstance(argument, Tensor) for argument in arguments),
+        )
         search = begin_search(
             self.forward_func,
             canvases[[entrant.canvas for entrant in pool.entrants]],
@@ -442,26 +405,27 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             fit,
             replace(settings, n_steps=pool.steps(settings, per_canvas=masks_only)),
             arguments,
-            deadline=None if settings.max_seconds is None else started + settings.max_seconds,
+            started=started,
         )
-        self._check_accuracy(canvases, additional_forward_args, settings.internal_batch_size)
+        forward_func = search.objective.forward_func
+        self.accelerated_by = [*getattr(forward_func, "speedups", ())]
+        dtype = str(device_and_dtype(forward_func, canvases)[1]).removeprefix("torch.")
+        self.precision = "bfloat16" if "bfloat16" in self.accelerated_by else dtype
+        if not arguments:
+            self._check_accuracy(canvases[:1], settings.internal_batch_size)
         contest = Contest(self.forward_func, pool, search, judges_all=not masks_only)
         contest.run()
         return contest
 
-    def _check_accuracy(
-        self, like: Tensor, additional_forward_args: Any, batch_size: int | None
-    ) -> None:
+    def _check_accuracy(self, like: Tensor, batch_size: int | None) -> None:
         """Warns, once, if the model is right on few of up to 100 labelled baselines."""
-        if self.accuracy_is_known or additional_forward_args is not None:
-            return
-        if len(self._baselines) < MIN_LABELLED:
+        if self.accuracy_is_known or len(self._baselines) < MIN_LABELLED:
             return
         self.accuracy_is_known = True
         sample = self._baselines.stratified_sample(CHECKED)
         with uncounted():
             predicted = predictions(self.forward_func, sample, like=like, batch_size=batch_size)
-            n_classes = check_classifier(self.forward_func, like[:1]).shape[1]
+            n_classes = check_classifier(self.forward_func, like).shape[1]
         accuracy = float((predicted == sample.known_labels).float().mean())
         warn_if_guessing(accuracy, sample.known_labels, n_classes, "baselines")
 
@@ -495,31 +459,18 @@ def single_tensor(inputs: Any) -> Any:
     return inputs
 
 
-def distinct_searches(
+def _distinct_searches(
     canvases: Tensor, targets: list[int], additional: tuple[Any, ...]
 ) -> tuple[list[int], list[int]]:
-    """The first row of each distinct (canvas, target), and the search that serves each row.
-
-    Additional Tensors may differ from row to row; with any of them each row has its own search.
-    """
-    if any(isinstance(argument, Tensor) for argument in additional):
-        return list(range(len(targets))), list(range(len(targets)))
-    first: dict[tuple[bytes, int], int] = {}
+    """The first row of each distinct (canvas, target), and the search that serves each row. With
+    additional Tensors, which may differ from row to row, each row has its own search."""
     pixels = canvases.cpu().double().numpy()
-    keys = [(image.tobytes(), target) for image, target in zip(pixels, targets)]
-    for row, key in enumerate(keys):
-        first.setdefault(key, row)
-    search_of = {key: number for number, key in enumerate(first)}
-    return list(first.values()), [search_of[key] for key in keys]
-
-
-def _precision(search: Search) -> dict[str, Any]:
-    """The precision that the search used, and how the model was made faster."""
-    objective = search.objective
-    speedups = list(getattr(objective.forward_func, "speedups", ()))
-    _, dtype = device_and_dtype(objective.forward_func, objective.canvases)
-    name = "bfloat16" if "bfloat16" in speedups else str(dtype).removeprefix("torch.")
-    return {"precision": name, "accelerated_by": speedups}
+    keys: Iterable[Any] = zip((image.tobytes() for image in pixels), targets)
+    if any(isinstance(argument, Tensor) for argument in additional):
+        keys = range(len(targets))
+    first: dict[Any, int] = {}
+    inverse = [first.setdefault(key, len(first)) for key in keys]
+    return [inverse.index(number) for number in range(len(first))], inverse
 
 
 def versions() -> dict[str, str]:

@@ -1,17 +1,175 @@
-"""A search whose canvases compete: the weak ones are dropped, and the passes go to the others."""
+"""Which canvases compete for the passes of a search, how many passes that takes, and who wins."""
 
-from typing import Any
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from captum_classpattern.classifier import Classifier
+from captum_classpattern.classifier import Classifier, additional_rows
 from captum_classpattern.images import LabelledImages
-from captum_classpattern.optimization.holdout import judge_masks
+from captum_classpattern.optimization.holdout import judging_subset
 from captum_classpattern.optimization.masks import strongest
 from captum_classpattern.optimization.objective import Batch
-from captum_classpattern.optimization.pool import SCREENED, SCREENING, Pool
+from captum_classpattern.optimization.progress import note_half_passes
+from captum_classpattern.optimization.schedule import Stream
 from captum_classpattern.optimization.search import Search
+from captum_classpattern.optimization.settings import SearchSettings
+from captum_classpattern.optimization.solvers.shrink import Shrink
+from captum_classpattern.pattern import Pattern
+from captum_classpattern.scores.power import count_hits
+
+STARTS = 2  # of a blank canvas
+SCREENING = Shrink()
+SCREENED = 2  # how many pass the screening, per pattern that is kept
+PASSES_PER_CANVAS = 215  # of a budget: with less, a search of fewer canvases is stronger
+LEAST_BUDGET = STARTS * PASSES_PER_CANVAS  # suffices for any one canvas
+SCREENING_JUDGES, EARLY_JUDGES = 48, 100
+
+
+class Entrant(NamedTuple):
+    """A canvas, by its position, and the stream of baselines that it meets. Entrants of one group
+    compete; those of one image differ by their streams alone."""
+
+    canvas: int
+    stream: Stream
+    group: int
+    image: int
+
+
+class Pool:
+    r"""
+    The entrants of a search, how many of each group are kept, and the images that decide.
+
+    A group of more than two entrants per kept pattern is screened, which leaves two of them. The
+    solver's checkpoint leaves one. This is a short form of successive halving (Jamieson and
+    Talwalkar 2016, arXiv 1502.07943). Without ``keep``, each canvas is a group of its own.
+
+    A canvas of one colour has several ``starts``: its pixels favour no place, so a small pattern
+    may settle at a wrong one. If ``all_differ``, equal canvases are different entrants with one
+    start each, as those with additional arguments of their own are.
+    """
+
+    def __init__(
+        self,
+        canvases: Tensor,
+        targets: list[int],
+        keep: int | None,
+        judges: LabelledImages,
+        *,
+        starts: int = STARTS,
+        all_differ: bool = False,
+    ) -> None:
+        self.entrants: list[Entrant] = []
+        self.kept: Counter[int] = Counter()  # of each group
+        self.judges = judges
+        self.early_judges = judging_subset(judges, EARLY_JUDGES)
+        self.screening_judges = judging_subset(judges, SCREENING_JUDGES)
+        self.keeps_best = keep is not None
+        blank = (canvases == canvases[..., :1, :1]).flatten(1).all(1).tolist()
+        pixels = canvases.detach().cpu().double().numpy()
+        first: dict[tuple[int, bytes], int] = {}  # of equal canvases of a group
+        self.copies = Counter[int]()  # of each image
+        for canvas, target in enumerate(targets):
+            group = target if self.keeps_best else canvas
+            key = (group, str(canvas).encode() if all_differ else pixels[canvas].tobytes())
+            image = first.setdefault(key, canvas)
+            before = self.copies[image]
+            self.copies[image] += 1
+            if blank[canvas] and not all_differ and len(judges.without_class(target)):
+                new = range(0 if before == 0 else max(starts, before), max(starts, before + 1))
+            else:
+                new = range(0 if before else 1)
+            self.entrants += [Entrant(canvas, Stream(target, start), group, image) for start in new]
+            counts = before == 0 or blank[canvas]
+            self.kept[group] += counts and (keep is None or self.kept[group] < keep)
+
+    def steps(self, settings: SearchSettings, *, per_canvas: bool = False) -> int | None:
+        """How many steps the solver takes on each canvas: the most that stay within a budget, which
+        is for each class, or for each canvas. None leaves it to the solver."""
+        solver, budget = settings.solver, settings.budget
+        pool_budget: int | None = getattr(solver, "pool_budget", None)
+        if budget is None and self.keeps_best and pool_budget is not None:
+            budget = pool_budget * max(self.kept.values())
+        if settings.n_steps is not None or budget is None:
+            return settings.n_steps
+        if not hasattr(solver, "passes"):
+            raise ValueError(
+                f"solver={solver.name!r} does not say how many passes its steps take, so it has no "
+                "budget: give `n_steps` instead, or the solver a method passes(n_steps)"
+            )
+        groups = Counter((entrant.stream.target, entrant.group) for entrant in self.entrants)
+        judges = len(self.screening_judges), len(self.early_judges)
+
+        def cost(n_steps: int) -> int:
+            """The most passes that a class, or a canvas, can take. It does not depend on how many
+            of the judges are of the class, so that classes with as many canvases are searched
+            alike."""
+            passes, costs = solver.passes(n_steps), Counter[int]()
+            for (target, group), size in groups.items():
+                taken = passes_of_group(passes, size, self.kept[group], *judges)
+                costs[group if per_canvas else target] += taken
+            return max(costs.values())
+
+        steps = bisect_right(range(1, budget + 1), budget, key=cost)
+        if steps == 0:
+            raise ValueError(
+                f"`budget={budget}` is too small: one step on each canvas takes {cost(1)} passes"
+                f"{'' if per_canvas else ' per class'}; give a larger `budget`"
+                f"{'' if per_canvas else ' or fewer canvases'}"
+            )
+        return steps
+
+    def crowded(self, entrants: Sequence[int], places: int = 1) -> list[int]:
+        """Of some entrants those of the groups that have more of them than places, ``places`` per
+        pattern that is kept."""
+        sizes = Counter(self.entrants[row].group for row in entrants)
+        large = {group for group, size in sizes.items() if size > places * self.kept[group]}
+        return [row for row in entrants if self.entrants[row].group in large]
+
+    def best(
+        self, entrants: Sequence[int], scores: Mapping[int, float], places: int = 1
+    ) -> list[int]:
+        """Of some entrants those with the highest scores, ``places`` per pattern that is kept:
+        group by group, the best of each group first; ties keep their order. More starts on an image
+        than it has copies come last."""
+        best: list[int] = []
+        for group, kept in self.kept.items():
+            ranked = [row for row in entrants if self.entrants[row].group == group]
+            ranked.sort(key=lambda row: -scores.get(row, 0.0))
+            is_surplus: dict[int, bool] = {}
+            starts = Counter[int]()
+            for row in ranked:
+                image = self.entrants[row].image
+                starts[image] += 1
+                is_surplus[row] = starts[image] > self.copies[image]
+            best += sorted(ranked, key=is_surplus.__getitem__)[: places * kept]
+        return best
+
+
+def passes_of_group(
+    passes: Sequence[int],
+    entrants: int,
+    kept: int = 1,
+    screening_judges: int = SCREENING_JUDGES,
+    early_judges: int = EARLY_JUDGES,
+) -> int:
+    """The most passes of entrants that compete, of which this many are kept, from those of one of
+    them at the solver's checkpoint and at the end."""
+    judged, screening = 0, 0
+    if entrants > SCREENED * kept:
+        screening = entrants * SCREENING.passes(None)[-1]
+        judged = entrants * screening_judges
+        entrants = SCREENED * kept
+    judged += entrants * early_judges * (len(passes) > 1)
+    return screening + entrants * passes[0] + kept * (passes[-1] - passes[0]) + -(-judged // 2)
+
+
+def most_canvases(budget: int) -> int:
+    """How many canvases of a class a budget of passes can make use of."""
+    return max(1, budget // PASSES_PER_CANVAS)
 
 
 class Contest:
@@ -29,6 +187,7 @@ class Contest:
         self.judges_all = judges_all
         # of each entrant its power on judging images, after how many passes
         self.curves: dict[int, list[tuple[int, float]]] = {row: [] for row in search.rows}
+        self.powers: dict[int, float] = {}  # the last one of each entrant
         self.images_judged = 0  # before the end
         self.screened = False  # whether there were so many canvases
 
@@ -36,10 +195,9 @@ class Contest:
         """Runs the search to its end."""
         first_masks = self._screen()
         before = self.search.passes
-        for _ in self.search.checkpoints:
+        for _ in self.search.run():
             self.images_judged += self._judge(self.pool.early_judges)
             self.search.keep(sorted(self.winners))
-        self.search.finish()
         # what there was no time for keeps the mask of the screening, or has none
         untouched = (self.search.passes == before).to(first_masks.device).view(-1, 1, 1, 1)
         self.search.masks = first_masks.where(untouched, self.search.masks)
@@ -57,12 +215,13 @@ class Contest:
     def passes(self) -> int:
         """The passes of all entrants at this area, and half a pass for each image that was judged
         early."""
-        return self.search.passes_here + -(-self.images_judged // 2)
+        searched = sum(-(-count // 2) for count in self.search.half_passes)
+        return searched + -(-self.images_judged // 2)
 
     @property
     def winners(self) -> list[int]:
         """The entrants whose patterns are kept: group by group, the best of each group first."""
-        return self.pool.best(self.search.rows, self._powers)
+        return self.pool.best(self.search.rows, self.powers)
 
     def info(self, row: int) -> dict[str, Any]:
         """What the search knows of the pattern of an entrant."""
@@ -72,7 +231,7 @@ class Contest:
             "passes": int(result.passes[row]),
             "loss_curve": losses[losses.isfinite()].tolist(),
             "power_curve": [list(point) for point in curve],
-            "search_power": curve[-1][1] if curve else None,
+            "search_power": self.powers.get(row),
             "mask_pixels": int(mask.count_nonzero()),
             "empty_mask": not bool(mask.any()),
             "stopped_early": self.search.stopped_early,
@@ -83,60 +242,61 @@ class Contest:
     def _screen(self) -> Tensor:
         """Leaves the most promising entrants of each large group to the search. The masks of the
         screening; they are empty where there was none."""
+        masks = torch.zeros_like(self.search.masks)
         rows = self.pool.crowded(self.search.rows, SCREENED)
         if not rows:
-            return torch.zeros_like(self.search.masks)
+            return masks
         self.screened = True
         quick = self.search.anew(SCREENING, rows)
         quick.finish()
-        self.search.add_passes(quick)
-        scores = {row: -loss for row, loss in self._losses(quick).items()}
-        self.search.keep(sorted(self.pool.best(self.search.rows, scores, SCREENED)))
-        masks = torch.zeros_like(quick.masks)
         masks[rows] = quick.masks[rows]
-        return masks
-
-    def _losses(self, search: Search) -> dict[int, float]:
-        """The losses of a search's masks on some of the judging images."""
         judges = self.pool.screening_judges
-        images = judges.in_one_tensor().images.to(search.masks.device)
+        images = judges.in_one_tensor().images.to(masks.device)
         losses: dict[int, Tensor] = {}
-        for row in search.rows:
+        for row in rows:
             others = judges.known_labels != self.pool.entrants[row].stream.target
             batch = Batch(images, [row], [torch.nonzero(others).flatten().tolist()])
             self.images_judged += len(batch.places)
-            mask = search.masks[row : row + 1]
-            losses[row], _ = search.objective.evaluate(mask, batch, bounded=True, gradient=False)
-        return {row: float(loss.nan_to_num(torch.inf)) for row, loss in losses.items()}
+            mask = masks[row : row + 1]
+            losses[row], _ = quick.objective.evaluate(mask, batch, bounded=True, gradient=False)
+        scores = {row: -float(loss.nan_to_num(torch.inf)) for row, loss in losses.items()}
+        self.search.keep(sorted(self.pool.best(self.search.rows, scores, SCREENED)))
+        return masks
 
     def _judge(self, judges: LabelledImages) -> int:
-        """Extends the curves of those that are still searched; returns how many images it took."""
-        rows = self.search.rows
-        if not self.judges_all:
-            rows = self.pool.crowded(rows)
-        counts = judge_masks(self.forward_func, self.search, judges, rows)
-        passes = self.search.passes.tolist()
-        for row, (hits, n) in counts.items():
-            if n:
-                self.curves[row].append((passes[row], hits / n))
-        return sum(n for _, n in counts.values())
+        """Extends the curves of those that are still searched, by how many of the judging images of
+        other classes their binary masks turn into the class. Returns how many images it took."""
+        search, objective, judged = self.search, self.search.objective, 0
+        passes = search.passes.tolist()
+        for row in search.rows if self.judges_all else self.pool.crowded(search.rows):
+            canvas, target = objective.canvases[row], objective.targets[row]
+            others = judges.without_class(target)
+            if not len(others):
+                continue
 
-    @property
-    def _powers(self) -> dict[int, float]:
-        """The last known power of each entrant."""
-        return {row: curve[-1][1] for row, curve in self.curves.items() if curve}
+            def additional_for(n: int, row: int = row) -> tuple[Any, ...]:
+                rows = torch.full((n,), row)
+                return additional_rows(objective.additional, rows, len(objective.canvases))
+
+            hits = count_hits(
+                self.forward_func,
+                Pattern(canvas, search.masks[row], target).topk(search.area),
+                others,
+                additional_for=additional_for,
+                batch_size=objective.internal_batch_size,
+            )
+            note_half_passes(len(others))
+            self.powers[row] = hits / len(others)
+            self.curves[row].append((passes[row], self.powers[row]))
+            judged += len(others)
+        return judged
 
     def _overlap(self, row: int) -> float | None:
         """The IoU of a pattern and the strongest other start on its image, if there is one."""
-        entrants, powers = self.pool.entrants, self._powers
-        group, image = entrants[row].group, entrants[row].image
-        others = [
-            other
-            for other in powers
-            if other != row and entrants[other].group == group and entrants[other].image == image
-        ]
+        images = [entrant.image for entrant in self.pool.entrants]
+        others = [other for other in self.powers if other != row and images[other] == images[row]]
         if not others:
             return None
-        other = max(others, key=lambda other: powers[other])
+        other = max(others, key=self.powers.__getitem__)
         binary = strongest(self.search.masks[[row, other]], self.search.kept_pixels) > 0
         return float((binary[0] & binary[1]).sum() / (binary[0] | binary[1]).sum())

@@ -4,12 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from captum_classpattern.classifier import Classifier, additional_rows
 from captum_classpattern.images import LabelledImages
-from captum_classpattern.optimization.progress import note_half_passes
-from captum_classpattern.optimization.search import Search
-from captum_classpattern.pattern import Pattern
-from captum_classpattern.scores.power import count_hits
 
 JUDGING_STRIDE, MAX_JUDGES = 5, 500
 
@@ -62,33 +57,3 @@ def check_judges(baselines: LabelledImages, judges: LabelledImages, targets: Seq
             f"search with: {len(baselines) - own} of other classes and {own} of class {target}; "
             f"give at least {needed} of others and 2 of it"
         )
-
-
-def judge_masks(
-    forward_func: Classifier, search: Search, judges: LabelledImages, rows: Sequence[int]
-) -> dict[int, tuple[int, int]]:
-    """For some canvases of a search, how many of the judging images of other classes the binary
-    mask turns into the class, and how many there are."""
-    objective = search.objective
-    counts: dict[int, tuple[int, int]] = {}
-    for row in rows:
-        canvas, target = objective.canvases[row], objective.targets[row]
-        binary = Pattern(canvas, search.masks[row], target).topk(search.area)
-        others = judges.without_class(target)
-
-        def additional_for(n: int, row: int = row) -> tuple[object, ...]:
-            rows = torch.full((n,), row)
-            return additional_rows(objective.additional, rows, len(objective.canvases))
-
-        hits = 0
-        if len(others):
-            hits = count_hits(
-                forward_func,
-                binary,
-                others,
-                additional_for=additional_for,
-                batch_size=objective.internal_batch_size,
-            )
-            note_half_passes(len(others))
-        counts[row] = hits, len(others)
-    return counts

@@ -1,9 +1,7 @@
 """How far a classifier is from predicting the target on stamped images, for many masks at once."""
 
 import itertools
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -11,7 +9,6 @@ from torch import Tensor
 
 from captum_classpattern.classifier import Classifier, additional_rows, device_and_dtype, warn
 
-Reduction = Callable[[Tensor, Tensor, Tensor], Tensor]  # of gradients, images, differences
 NO_GRADIENT = (
     "the model's logits carry no gradient: it must not run under torch.no_grad, detach its outputs "
     "or round them"
@@ -25,35 +22,25 @@ class Batch:
     images: Tensor
     rows: list[int]
     picks: list[list[int]]
+    index: Tensor = field(init=False)  # the rows, on the device
+    places: list[int] = field(init=False)  # of each pair of canvas and image, a place in ``rows``
+    pairs: Tensor = field(init=False)  # of each pair the place, the canvas and the image
+    counts: Tensor = field(init=False)  # how many images each canvas meets, at least 1
 
-    @cached_property
-    def places(self) -> list[int]:
-        """For each pair of canvas and image, the place of its canvas in ``rows``."""
-        return [place for place, pick in enumerate(self.picks) for _ in pick]
-
-    @cached_property
-    def index(self) -> Tensor:
-        """The canvases that take part, on the device."""
-        return on_device(torch.tensor(self.rows, dtype=torch.int64), self.images.device)
-
-    @cached_property
-    def pairs(self) -> Tensor:
-        """For each pair: the place of its canvas in ``rows``, the canvas and the image."""
+    def __post_init__(self) -> None:
+        self.places = [place for place, pick in enumerate(self.picks) for _ in pick]
         rows = [self.rows[place] for place in self.places]
-        numbers = [self.places, rows, list(itertools.chain(*self.picks))]
-        return on_device(torch.tensor(numbers, dtype=torch.int64), self.images.device)
-
-    @cached_property
-    def counts(self) -> Tensor:
-        """How many images each canvas meets."""
-        counts = torch.tensor([max(1, len(pick)) for pick in self.picks])
-        return on_device(counts, self.images.device)
+        pairs = [self.places, rows, list(itertools.chain(*self.picks))]
+        counts = [max(1, len(pick)) for pick in self.picks]
+        self.index, self.pairs, self.counts = (
+            on_device(torch.tensor(numbers, dtype=torch.int64), self.images.device)
+            for numbers in (self.rows, pairs, counts)
+        )
 
 
 @dataclass
 class Objective:
-    """The mean loss of each canvas's mask over a batch, and its gradient with respect to the mask,
-    or to the colours.
+    """The mean loss of each canvas's mask over a batch, and its gradients.
 
     ``internal_batch_size`` is halved, with a warning, where the device's memory is too small.
     """
@@ -69,7 +56,13 @@ class Objective:
         self._dtype = device_and_dtype(self.forward_func, self.canvases)[1]
 
     def evaluate(
-        self, masks: Tensor, batch: Batch, *, bounded: bool, gradient: bool
+        self,
+        masks: Tensor,
+        batch: Batch,
+        *,
+        bounded: bool,
+        gradient: bool = True,
+        colours: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Losses (n,) of the masks (n, 1, H, W) of a batch's canvases, and their gradients.
 
@@ -77,39 +70,28 @@ class Objective:
         if ``bounded``, so that images that are far from the class have almost no gradient. The
         pairs of canvas and image are independent, so the gradient of the sum of their losses with
         respect to the stamped images holds the gradient of each pair.
+
+        With ``colours``, there are instead (n, 2 C, H, W) the mean gradient g with respect to the
+        stamped images x, and the mean of g x. To first order, a pixel that is stamped with the
+        colour v changes the loss by the mean of g (v - x), whatever v is.
         """
-        losses, slopes = self._means(masks, batch, bounded, _to_mask if gradient else None, 1)
-        return losses, slopes
-
-    def evaluate_colours(
-        self, masks: Tensor, batch: Batch, *, bounded: bool
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Losses (n,) as in :meth:`evaluate`; the mean gradient g with respect to the stamped
-        images x, (n, C, H, W); and the mean of g times the unstamped image.
-
-        To first order, a pixel that is stamped with the colour v changes the loss by the mean of
-        g (v - x), whatever v is.
-        """
-        channels = self.canvases.shape[1]
-        losses, both = self._means(masks, batch, bounded, _to_colours, 2 * channels)
-        return losses, both[:, :channels], both[:, channels:]
-
-    def _means(
-        self, masks: Tensor, batch: Batch, bounded: bool, reduce: Reduction | None, channels: int
-    ) -> tuple[Tensor, Tensor]:
-        """The mean loss of each mask, and of what ``reduce`` makes of the gradients."""
+        channels = 2 * self.canvases.shape[1] if colours else 1
         value = torch.zeros(len(batch.rows), device=masks.device)
         slopes = masks.new_zeros(len(masks), channels, *masks.shape[-2:])
         start, end = 0, len(batch.places)
         while start < end:
             part = slice(start, start + (self.internal_batch_size or end))
             try:
-                loss, slope = self._pairs(masks, batch, part, bounded, reduce)
+                loss, slope = self._pairs(masks, batch, part, bounded, gradient, colours)
             except torch.OutOfMemoryError:
                 size = min(part.stop, end) - start
                 if size == 1:
                     raise
-                self._halve(size)
+                self.internal_batch_size = size // 2
+                warn(
+                    f"the device has too little memory for {size} images at once: the search "
+                    f"continues with `internal_batch_size={size // 2}`"
+                )
                 continue
             _add_runs(value, loss, batch.places[part])
             if slope is not None:
@@ -118,22 +100,22 @@ class Objective:
         return value / batch.counts, slopes / batch.counts.view(-1, 1, 1, 1)
 
     def _pairs(
-        self, masks: Tensor, batch: Batch, part: slice, bounded: bool, reduce: Reduction | None
+        self, masks: Tensor, batch: Batch, part: slice, bounded: bool, gradient: bool, colours: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """The loss of each pair of mask and image, and what ``reduce`` makes of its gradient."""
+        """The loss of each pair of mask and image, and its gradient if it is wanted."""
         place, row, pick = batch.pairs[:, part]
         image = batch.images[pick].to(self._dtype)
         difference = self.canvases[row].to(self._dtype) - image
         stamped = torch.addcmul(image, masks[place].to(self._dtype), difference)
-        stamped.requires_grad_(reduce is not None)
+        stamped.requires_grad_(gradient)
         additional = additional_rows(self.additional, row, len(self.canvases))
-        with torch.set_grad_enabled(reduce is not None):
+        with torch.set_grad_enabled(gradient):
             logits = self.forward_func(stamped, *additional)
         target = self._targets[row][:, None]
         log_probabilities = logits.detach().float().log_softmax(1)
         entropy = -log_probabilities.gather(1, target).squeeze(1)
         loss = -torch.expm1(-entropy / 2) if bounded else entropy
-        if reduce is None:
+        if not gradient:
             return loss, None
         if not logits.requires_grad:
             raise ValueError(NO_GRADIENT)
@@ -142,24 +124,9 @@ class Objective:
         if bounded:  # the chain rule: sqrt(p) / 2 times as much
             slope = slope * (torch.exp(-entropy / 2) / 2)[:, None]
         (slope,) = torch.autograd.grad(logits, stamped, slope.to(logits.dtype))
-        return loss, reduce(slope, image, difference)
-
-    def _halve(self, size: int) -> None:
-        self.internal_batch_size = size // 2
-        warn(
-            f"the device has too little memory for {size} images at once: the search continues "
-            f"with `internal_batch_size={size // 2}`"
-        )
-
-
-def _to_mask(gradient: Tensor, image: Tensor, difference: Tensor) -> Tensor:
-    """The gradient with respect to the mask."""
-    return (gradient * difference).sum(1, keepdim=True).float()
-
-
-def _to_colours(gradient: Tensor, image: Tensor, difference: Tensor) -> Tensor:
-    """The gradient with respect to the stamped image, and its product with the image."""
-    return torch.cat([gradient, gradient * image], 1).float()
+        if colours:
+            return loss, torch.cat([slope, slope * image], 1).float()
+        return loss, (slope * difference).sum(1, keepdim=True).float()
 
 
 def on_device(values: Tensor, device: torch.device) -> Tensor:

@@ -106,23 +106,14 @@ def search_masks(
         >>> masks.shape, masks.count_nonzero((1, 2, 3)).tolist(), losses.shape
         (torch.Size([2, 1, 8, 8]), [3, 3], torch.Size([2, 10]))
     """
-    settings = SearchSettings(
-        solver=solver,
-        areas=[area],
-        n_steps=n_steps,
-        seed=seed,
-        precision=precision,
-        internal_batch_size=internal_batch_size,
-        show_progress=show_progress,
-    )
+    settings = SearchSettings.of(locals(), areas=[area])
     source = LabelledImages.of(baselines, baseline_labels, argument="baselines")
     check_pixels(canvases, "canvases")
     targets = parse_targets(target, len(canvases), forward_func)
     with preserve_state(forward_func, settings.seed):
         streams = [Stream(target) for target in targets]
-        search = begin_search(
-            forward_func, canvases, streams, source, settings, additional_forward_args
-        )
+        arguments = as_arguments(additional_forward_args)
+        search = begin_search(forward_func, canvases, streams, source, settings, arguments)
         search.finish()
         return search.result()
 
@@ -133,39 +124,38 @@ def begin_search(
     streams: list[Stream],
     source: LabelledImages,
     settings: SearchSettings,
-    additional_forward_args: Any = None,
+    arguments: tuple[Any, ...] = (),
     *,
-    deadline: float | None = None,
+    started: float = 0.0,
 ) -> Search:
     """A search of canvases that has not begun; to be called and used under ``preserve_state``."""
     check_same_shape(canvases, source.shape)
     canvases = canvases.detach().clone()  # out of inference mode, which allows no gradients
-    additional = tuple(
+    arguments = tuple(
         argument.clone() if isinstance(argument, Tensor) and argument.is_inference() else argument
-        for argument in as_arguments(additional_forward_args)
+        for argument in arguments
     )
-    targets = [stream.target for stream in streams]
-    first, arguments = first_of(canvases, additional)
-    classifier = logits_of(forward_func, first, targets, arguments)
+    targets, batch_size = [stream.target for stream in streams], settings.internal_batch_size
+    first, arguments_of_first = first_of(canvases, arguments)
+    classifier = logits_of(forward_func, first, targets, arguments_of_first)
     source = ensure_labels(
         forward_func,
         source,
         like=canvases,
-        additional_forward_args=additional_forward_args,
-        batch_size=settings.internal_batch_size,
+        additional_forward_args=arguments or None,
+        batch_size=batch_size,
     )
-    batch_size = settings.internal_batch_size
+    if settings.solver.accelerates:
+        classifier = accelerated(classifier, canvases, arguments, settings.precision)
     if batch_size is None and canvases.device.type == "cpu":
         batch_size = CPU_BATCH
-    if settings.solver.accelerates:
-        classifier = accelerated(classifier, canvases, additional, settings.precision)
     return Search(
         settings.solver,
-        Objective(classifier, canvases, targets, additional, batch_size),
+        Objective(classifier, canvases, targets, arguments, batch_size),
         Schedule(source, streams, settings.seed),
         streams,
         settings.area,
         n_steps=settings.n_steps,
-        deadline=deadline,
+        deadline=None if settings.max_seconds is None else started + settings.max_seconds,
         show_progress=settings.show_progress,
     )

@@ -88,13 +88,12 @@ class Search:
         self.trend: Tensor | None = None
         self.stopped_early = False
         self._goes_on = False  # from the masks of another area
-        self._half_passes = [0] * count
+        self.half_passes = [0] * count  # of each canvas at this area
         self._earlier = [0] * count  # at larger areas
         self._counts: dict[Stream, int] = {}  # how many batches each stream still may have
         self._steps_done = 0
         self._unchecked: list[tuple[int, Tensor]] = []  # steps, and whether losses are finite
         self._bar = tqdm(desc="search", total=0, disable=not self.show_progress)
-        self.checkpoints = self._run()
 
     @property
     def canvases(self) -> Tensor:
@@ -106,11 +105,17 @@ class Search:
         """How many pixels a pattern may have; an error if that is 0 or all of them."""
         return pixels_kept(self.area, self.masks.shape[-2:])
 
-    def finish(self) -> None:
-        """Runs the search to its end."""
-        for _ in self.checkpoints:
-            pass
+    def run(self) -> Iterator[None]:
+        """Runs the search; pauses where the solver yields, once the losses are looked at."""
+        for _ in self.solver.run(self):
+            self._check_losses()
+            yield
         self._bar.close()
+
+    def finish(self) -> None:
+        """Runs the search to its end without a pause."""
+        for _ in self.run():
+            pass
 
     def batches(self, batch_size: int, n_steps: int | None, *, epochs: int = 1) -> Iterator[Batch]:
         """That many batches of baselines for each canvas; if ``n_steps`` is None, as many as visit
@@ -118,7 +123,7 @@ class Search:
         none after the deadline, except for the first of a search."""
         self._counts = counts = {
             stream: n_steps or epochs * -(-self.schedule.others[stream] // batch_size)
-            for stream in self._active
+            for stream in dict.fromkeys(self.streams[row] for row in self.rows)
         }
         steps = self.schedule.steps(batch_size, counts, self.objective.canvases.device)
         self._bar.total += max(counts.values())
@@ -137,9 +142,8 @@ class Search:
     def loss(self, masks: Tensor, batch: Batch) -> Tensor:
         """Losses (n,) of masks (n, 1, H, W) of the canvases ``batch.rows``: 1 - sqrt(p), where p is
         the probability of the target; half a pass per image."""
-        self._count(batch, 1)
         losses, _ = self.objective.evaluate(masks, batch, bounded=True, gradient=False)
-        self._note(losses)
+        self._count(batch, 1, losses)
         return losses
 
     def loss_and_gradient(
@@ -147,19 +151,18 @@ class Search:
     ) -> tuple[Tensor, Tensor]:
         """Losses (n,), the cross-entropy or, if ``bounded``, 1 - sqrt(p), and their gradients
         (n, 1, H, W); one pass per image."""
-        self._count(batch, 2)
-        losses, gradient = self.objective.evaluate(masks, batch, bounded=bounded, gradient=True)
-        self._note(losses)
+        losses, gradient = self.objective.evaluate(masks, batch, bounded=bounded)
+        self._count(batch, 2, losses)
         return losses, gradient
 
     def loss_and_colour_gradients(
         self, masks: Tensor, batch: Batch, *, bounded: bool = False
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Losses (n,) as in :meth:`loss_and_gradient`, and two Tensors (n, C, H, W) that say what
-        any colour is worth, see ``Objective.evaluate_colours``; one pass per image."""
-        self._count(batch, 2)
-        losses, slopes, at_images = self.objective.evaluate_colours(masks, batch, bounded=bounded)
-        self._note(losses)
+        any colour is worth, see ``Objective.evaluate``; one pass per image."""
+        losses, both = self.objective.evaluate(masks, batch, bounded=bounded, colours=True)
+        self._count(batch, 2, losses)
+        slopes, at_images = both.chunk(2, dim=1)
         return losses, slopes, at_images
 
     def record(self, batch: Batch, losses: Tensor) -> None:
@@ -167,11 +170,13 @@ class Search:
         step = torch.full((len(self.masks),), torch.nan, device=self.masks.device)
         step[batch.index] = losses
         self.losses.append(step)
-        self._note(losses)
+        self._unchecked.append((self._steps_done, losses.isfinite().all()))
 
     def anew(self, solver: Solver, rows: list[int]) -> "Search":
-        """A search of some of the canvases by another solver, from the beginning."""
+        """A search of some of the canvases by another solver, from the beginning. Its passes count
+        here."""
         other = replace(self, solver=solver, schedule=self.schedule.again(), n_steps=None)
+        other.half_passes = self.half_passes
         other.keep(rows)
         return other
 
@@ -181,39 +186,30 @@ class Search:
         time is left."""
         if self.trend is None:
             other = replace(self, area=area, schedule=self.schedule.again())
-            if self._deadline_has_passed:
-                other.masks = self.masks.clone()  # no step will be taken
         else:
-            canvases = self.objective.canvases.clone()  # a solver may change the colours
+            canvases = self.canvases.clone()  # a solver may change the colours
             other = replace(self, area=area, objective=replace(self.objective, canvases=canvases))
             other.masks, other.trend, other._goes_on = self.masks.clone(), self.trend, True
             other.stopped_early = self.stopped_early
             if not self._goes_on:
                 other.n_steps = max(1, -(-2 * len(self.losses) // 3))
-        other._earlier = [a + b for a, b in zip(self._earlier, self._half_passes)]
+        other._earlier = [a + b for a, b in zip(self._earlier, self.half_passes)]
+        if self.trend is None and other._is_late():
+            other.masks = self.masks.clone()  # no step will be taken
         other.keep(rows)
         return other
-
-    def add_passes(self, other: "Search") -> None:
-        """Counts the passes of another search of the same canvases, too."""
-        self._half_passes = [a + b for a, b in zip(self._half_passes, other._half_passes)]
 
     def keep(self, rows: list[int]) -> None:
         """Continues with some of the canvases alone."""
         self.rows = rows
-        for stream in self._counts.keys() - set(self._active):
+        for stream in self._counts.keys() - {self.streams[row] for row in rows}:
             del self._counts[stream]  # so that no more of its baselines are loaded
 
     @property
     def passes(self) -> Tensor:
         """Passes of each canvas, int64 (N,), with those at larger areas."""
-        halves = zip(self._earlier, self._half_passes)
+        halves = zip(self._earlier, self.half_passes)
         return torch.tensor([-(-(earlier + here) // 2) for earlier, here in halves])
-
-    @property
-    def passes_here(self) -> int:
-        """Passes of all canvases at this area."""
-        return sum(-(-count // 2) for count in self._half_passes)
 
     def result(self) -> SearchResult:
         """What has been found so far."""
@@ -221,33 +217,18 @@ class Search:
         losses = torch.stack(self.losses, 1) if self.losses else empty
         return SearchResult(self.masks, losses, self.passes)
 
-    @property
-    def _active(self) -> dict[Stream, None]:
-        """The streams of the canvases that are still searched."""
-        return dict.fromkeys(self.streams[row] for row in self.rows)
-
-    @property
-    def _deadline_has_passed(self) -> bool:
-        return self.deadline is not None and time.perf_counter() >= self.deadline
-
     def _is_late(self) -> bool:
-        has_begun = any(self._half_passes) or any(self._earlier)
-        if has_begun and self._deadline_has_passed:
+        """Whether the deadline has passed, which never stops a search before its first pass."""
+        has_begun = any(self.half_passes) or any(self._earlier)
+        if has_begun and self.deadline is not None and time.perf_counter() >= self.deadline:
             self.stopped_early = True
         return self.stopped_early
 
-    def _count(self, batch: Batch, half_passes: int) -> None:
+    def _count(self, batch: Batch, half_passes: int, losses: Tensor) -> None:
+        """Counts half passes for each image, and keeps the losses to be looked at later."""
         for row, pick in zip(batch.rows, batch.picks):
-            self._half_passes[row] += half_passes * len(pick)
-        note_half_passes(half_passes * sum(map(len, batch.picks)))
-
-    def _run(self) -> Iterator[None]:
-        """Runs the solver; where it yields, the losses are looked at before masks are judged."""
-        for _ in self.solver.run(self):
-            self._check_losses()
-            yield
-
-    def _note(self, losses: Tensor) -> None:
+            self.half_passes[row] += half_passes * len(pick)
+        note_half_passes(half_passes * len(batch.places))
         self._unchecked.append((self._steps_done, losses.isfinite().all()))
 
     def _check_losses(self) -> None:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from captum_classpattern.optimization.pool import LEAST_BUDGET, most_canvases
+from captum_classpattern.optimization.contest import LEAST_BUDGET, most_canvases
 from captum_classpattern.surveys.search import SurveySettings
 from captum_classpattern.surveys.sources import ModelSource
 from captum_classpattern.surveys.store import Store

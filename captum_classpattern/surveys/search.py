@@ -33,7 +33,7 @@ from captum_classpattern.images import (
 )
 from captum_classpattern.optimization import Swap
 from captum_classpattern.optimization.canvases import BLANK, STRATEGIES, select_canvases
-from captum_classpattern.optimization.pool import (
+from captum_classpattern.optimization.contest import (
     LEAST_BUDGET,
     STARTS,
     most_canvases,

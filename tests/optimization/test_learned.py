@@ -172,7 +172,8 @@ def test_the_gradients_of_colours_hold_that_of_the_mask():
     batch = Batch(baselines, [0, 1], [[0, 1, 2, 4], [3, 5, 6]])
     for bounded in (False, True):
         loss, slope = objective.evaluate(masks, batch, bounded=bounded, gradient=True)
-        same_loss, g, at_images = objective.evaluate_colours(masks, batch, bounded=bounded)
+        same_loss, both = objective.evaluate(masks, batch, bounded=bounded, colours=True)
+        g, at_images = both.chunk(2, dim=1)
         torch.testing.assert_close(same_loss, loss)
         of_mask = (g * canvases.float() - at_images).sum(1, keepdim=True)
         torch.testing.assert_close(of_mask, slope, atol=1e-6, rtol=1e-4)

@@ -14,14 +14,14 @@ from torch import nn
 from captum_classpattern import ClassPattern, search_masks
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization import PaperLoop, Swap
-from captum_classpattern.optimization.contest import Contest
-from captum_classpattern.optimization.holdout import judging_subset, split_for_judging
-from captum_classpattern.optimization.pool import (
+from captum_classpattern.optimization.contest import (
     SCREENED,
     SCREENING_JUDGES,
+    Contest,
     Pool,
     most_canvases,
 )
+from captum_classpattern.optimization.holdout import judging_subset, split_for_judging
 from captum_classpattern.optimization.run import begin_search
 from captum_classpattern.optimization.search import Search
 from captum_classpattern.optimization.settings import SearchSettings
@@ -212,16 +212,17 @@ def test_a_budget_suffices_for_its_number_of_canvases(budget):
     n = most_canvases(budget)
     for canvases in (CANVASES[:1].expand(n, -1, -1, -1), blank(1.0)):
         found = pool(canvases, [0] * len(canvases), 1)
-        assert found.steps_within(budget, Swap()) >= 1
+        assert found.steps(SearchSettings(budget=budget)) >= 1
 
 
 def test_the_number_of_steps_is_that_of_each_class_alone():
     """Whatever share of the images is of the class."""
     few = LabelledImages(JUDGES.images, torch.arange(len(JUDGES.images)) % 10 // 9)
     for budget in (2_000, 7_000):
-        alone = [Pool(CANVASES, [y] * 8, 1, few).steps_within(budget, Swap()) for y in (0, 1)]
+        limit = SearchSettings(budget=budget)
+        alone = [Pool(CANVASES, [y] * 8, 1, few).steps(limit) for y in (0, 1)]
         targets = [0] * 8 + [1] * 8
-        both = Pool(torch.cat([CANVASES, CANVASES]), targets, 1, few).steps_within(budget, Swap())
+        both = Pool(torch.cat([CANVASES, CANVASES]), targets, 1, few).steps(limit)
         assert alone == [both, both]
 
 
@@ -289,9 +290,9 @@ def test_the_budget_of_attribute_is_for_each_input():
 
 def test_the_default_budget_is_that_of_the_solver_for_each_pattern_that_is_kept():
     for keep in (1, 2):
-        settings = SearchSettings()
+        settings, limit = SearchSettings(), SearchSettings(budget=7_000 * keep)
         steps = pool(CANVASES, [0] * 8, keep).steps(settings)
-        assert steps == pool(CANVASES, [0] * 8, keep).steps_within(7_000 * keep, settings.solver)
+        assert steps == pool(CANVASES, [0] * 8, keep).steps(limit)
     assert pool(CANVASES, [0] * 8, None).steps(settings) is None
     loop = SearchSettings(solver="paper")
     assert pool(CANVASES, [0] * 8, 1).steps(loop) is None  # its length is the published one
@@ -627,7 +628,7 @@ def test_the_overlap_of_two_starts():
     finished = Finished()
     finished.masks = masks
     contest = Contest(Counter(), pool(blank(1.0), [0], None), finished)
-    contest.curves = {0: [(1, 0.5)], 1: [(1, 0.4)]}
+    contest.powers = {0: 0.5, 1: 0.4}
     assert contest._overlap(0) == pytest.approx(3 / 7)
 
 
