@@ -25,7 +25,7 @@ from captum_classpattern import sweep
 from captum_classpattern.demo import demo_images, demo_models
 from captum_classpattern.surveys.engines import import_ray, run_locally, run_on_ray, start_ray
 from captum_classpattern.surveys.sources import ModelSource
-from captum_classpattern.surveys.sweep_folder import SweepFolder
+from captum_classpattern.surveys.store import SweepFolder
 from captum_classpattern.surveys.sweep_run import run_missing
 from captum_classpattern.surveys.units import Outcome, Unit
 

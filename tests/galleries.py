@@ -7,7 +7,7 @@ from captum_classpattern import Pattern, Survey
 from captum_classpattern.pages.gallery.source import ClassEntry, Model
 from captum_classpattern.surveys import Finding
 from captum_classpattern.surveys.sources import ModelSource
-from captum_classpattern.surveys.sweep_folder import SweepFolder
+from captum_classpattern.surveys.store import SweepFolder
 
 PRIVATE = "/home/someone/private/zoo"  # where checkpoints are, for no page to say
 NAMES = ("ant", "bee", "crane", "crane", "elk, Alces alces")  # two classes with one name

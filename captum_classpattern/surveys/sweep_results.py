@@ -16,8 +16,7 @@ from captum_classpattern.scores.power import transfer_powers
 from captum_classpattern.surveys.findings import Finding
 from captum_classpattern.surveys.results import Survey, best_of_each
 from captum_classpattern.surveys.sources import COLUMNS, FIRST_LOOK, ModelSource, further_columns
-from captum_classpattern.surveys.store import Store
-from captum_classpattern.surveys.sweep_folder import SweepFolder
+from captum_classpattern.surveys.store import Store, SweepFolder
 
 
 class Sweep(Result):

@@ -1,34 +1,35 @@
 """``sweep``: the patterns of all classes of many models, on one machine or many."""
 
+import math
 import os
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from tqdm import tqdm
 
 from captum_classpattern._validation import check_count, check_positive, is_whole
 from captum_classpattern.attribution import versions
 from captum_classpattern.classifier.class_names import ClassNames
 from captum_classpattern.images import ImagesAndLabels, LabelledImages, hash_of_images
+from captum_classpattern.optimization.contest import LEAST_BUDGET, most_canvases
 from captum_classpattern.surveys.engines import ENGINES, Work, import_ray, run_locally, run_on_ray
-from captum_classpattern.surveys.first_look import (
-    SCORED_ON,
-    cheap,
-    choose,
-    search_cost,
-)
 from captum_classpattern.surveys.results import AREAS, CANVASES
 from captum_classpattern.surveys.search import SurveySettings, check_images
 from captum_classpattern.surveys.sources import FIRST_LOOK, Models, ModelSource, read_models
-from captum_classpattern.surveys.store import VERSION
-from captum_classpattern.surveys.sweep_folder import SweepFolder
-from captum_classpattern.surveys.sweep_progress import Progress, duration
+from captum_classpattern.surveys.store import VERSION, SweepFolder
 from captum_classpattern.surveys.sweep_results import Sweep
 from captum_classpattern.surveys.units import Outcome, SurveyWork, Unit
 
-FORECAST_AFTER = 3  # units
+FORECAST_AFTER, EVERY = 3, 60.0  # units; seconds between bars in a log file
+CHEAPER = 10  # times fewer passes in a first look
+SCORED_ON = 300  # held-out images of a first look: its scores are for the table alone
 Engine = Callable[[Work, Iterator[Unit]], Iterator[tuple[Unit, Outcome]]]
 
 
@@ -233,15 +234,16 @@ def _look(
     scoring = task.settings.images_scored(len(task.held_out)) / quick.images_scored(len(held_out))
     count = len(sources) * len(task.classes)
 
-    def forecast(progress: Progress) -> str:
-        each = progress.mean("searching") * searching + progress.mean("scoring") * scoring
+    def forecast(found: Sequence[Outcome]) -> str:
+        each = searching * fmean(one.searching for one in found)
+        each += scoring * fmean(one.scoring for one in found)
         return (
             f"The full search of the best {keep:.0%} takes at most about {duration(each)} a unit, "
             f"{duration(each * keep * count)} of one worker in all."
         )
 
     run_missing(files, look, sources, run_units, "first look", show, forecast)
-    return choose(files, sources, task.classes, keep)
+    return choose(Sweep(look.folder), sources, task.classes, keep)
 
 
 def run_missing(
@@ -251,9 +253,10 @@ def run_missing(
     run_units: Engine,
     name: str = "sweep",
     show: bool = False,
-    forecast: Callable[[Progress], str] = lambda _: "",
+    forecast: Callable[[Sequence[Outcome]], str] | None = None,
 ) -> None:
-    """Runs the units that are missing, and keeps what becomes of them."""
+    """Runs the units that are missing, and keeps what becomes of them. ``forecast`` says more of
+    the units that were found, after the first three and at the end."""
 
     def missing(source: ModelSource) -> list[int]:
         done = files.finished(source)
@@ -268,24 +271,90 @@ def run_missing(
     if not left.total():
         return
     seconds = dict.fromkeys(left, 0.0)
-    progress = Progress(left.total(), name, show)
-    with progress.bar, closing(run_units(task, units)) as outcomes:  # type: ignore[type-var]
+    found: list[Outcome] = []
+    bar = unit_bar(left.total(), name, show)
+
+    def write(text: str) -> None:
+        if show:
+            tqdm.write(text, file=sys.stderr)
+
+    with bar, closing(run_units(task, units)) as outcomes:  # type: ignore[type-var]
         for unit, outcome in outcomes:
-            if outcome.error is None:
-                files.succeed(unit.source, unit.target)
-            else:
-                files.fail(unit.source, unit.target, outcome.error)
             left[unit.source.name] -= 1
             seconds[unit.source.name] += outcome.seconds
+            if outcome.error is None:
+                files.succeed(unit.source, unit.target)
+                found.append(outcome)
+            else:
+                files.fail(unit.source, unit.target, outcome.error)
+                bar.set_postfix(failed=bar.n + 1 - len(found), refresh=False)
             if not left[unit.source.name]:
                 files.summarise(unit.source, seconds.pop(unit.source.name))
-            progress.add(outcome)
-            if progress.found == FORECAST_AFTER and outcome.error is None and left.total():
-                each = progress.mean("seconds")
-                progress.write(
-                    f"{name}: {left.total()} unit{'s' * (left.total() > 1)} left, about "
-                    f"{duration(each)} each: {duration(each * left.total())} of one worker."
+            bar.update()
+            if len(found) == FORECAST_AFTER and outcome.error is None and left.total():
+                each, more = fmean(one.seconds for one in found), left.total()
+                write(
+                    f"{name}: {more} unit{'s' * (more > 1)} left, about {duration(each)} each: "
+                    f"{duration(each * more)} of one worker."
                 )
-                progress.write(forecast(progress))
-        if progress.found:
-            progress.write(forecast(progress))
+                if forecast:
+                    write(forecast(found))
+        if forecast and found:
+            write(forecast(found))
+
+
+def unit_bar(total: int, name: str, show: bool) -> "tqdm[Any]":
+    """A bar of units on standard error, which a log file gets once a minute."""
+    every = 0.1 if sys.stderr.isatty() else EVERY
+    options = {"mininterval": every, "maxinterval": every, "disable": not show}
+    return tqdm(total=total, desc=name, unit="unit", dynamic_ncols=True, **options)
+
+
+def cheap(settings: SurveySettings) -> SurveySettings:
+    """The settings of a first look: the first area alone, a tenth of the passes, and as many
+    canvases as these can make use of."""
+    budget = max(LEAST_BUDGET, settings.passes // CHEAPER)
+    most = most_canvases(budget)
+    canvases = {kind: min(n, most) for kind, n in settings.canvases.items()}
+    first = replace(settings, areas=settings.areas[:1], canvases=canvases)
+    if settings.n_steps is None:
+        return replace(first, budget=budget)
+    return replace(first, n_steps=max(1, settings.n_steps // 4))
+
+
+def search_cost(settings: SurveySettings) -> float:
+    """What the search of a unit costs, to compare settings of one sweep: about its passes, or its
+    rounds."""
+    if settings.n_steps is None:
+        each = float(len(settings.canvases) * settings.passes)
+    else:
+        each = float(sum(settings.canvases.values()) * settings.n_steps)
+    return len(settings.areas) * each
+
+
+def choose(
+    look: Sweep, sources: Sequence[ModelSource], classes: Collection[int], keep: float
+) -> set[tuple[str, int]]:
+    """The best share of the units of a first look: (model, class), by the power on the judging
+    images, which are search images. So the held-out images, on which the patterns are scored in
+    the end, decide nothing."""
+    table = look.table()
+    asked = table["model"].isin([source.name for source in sources]) & table["class"].isin(classes)
+    found = table[asked & table["error"].isna()]
+    powers = found.groupby(["model", "class"], sort=False)["search_power"].max()
+    best = powers.sort_values(ascending=False, kind="stable").index
+    return {*best[: math.ceil(keep * len(best) - 1e-9)]}
+
+
+def duration(seconds: float) -> str:
+    """A time with two digits or so, in the unit that suits it.
+
+    Examples::
+
+        >>> duration(48), duration(5_400), duration(400_000)
+        ('48 s', '90 min', '111 h')
+    """
+    for size, name in ((3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {name}"
+    return f"{seconds:.0f} s"

@@ -17,8 +17,7 @@ from captum_classpattern.classifier.class_names import ClassNames
 from captum_classpattern.images import LabelledImages, ensure_labels
 from captum_classpattern.surveys.search import SurveySearch, SurveySettings
 from captum_classpattern.surveys.sources import ModelSource
-from captum_classpattern.surveys.store import Store
-from captum_classpattern.surveys.sweep_folder import findings_file
+from captum_classpattern.surveys.store import Store, findings_file
 
 MODELS_KEPT = 2  # by a worker
 OUR_ERRORS = (ValueError, OSError, ImportError, ArgumentTypeError)  # whose words suffice

@@ -29,7 +29,7 @@ from captum_classpattern.pages.gallery.pages import Pages
 from captum_classpattern.pages.gallery.source import read_models
 from captum_classpattern.scores.power import power_of
 from captum_classpattern.surveys import Scores, stands_out
-from captum_classpattern.surveys.sweep_folder import SweepFolder
+from captum_classpattern.surveys.store import SweepFolder
 
 EVIL = "</script><script>alert('x')</script>\"&{{ 7 * 7 }}<!--"
 SWEEP = {"format": "captum_classpattern sweep", "settings": {}, "classes": []}

@@ -23,12 +23,10 @@ import captum_classpattern as cp
 from captum_classpattern import LabelledImages, Sweep, sweep
 from captum_classpattern.classifier.class_names import placeholders
 from captum_classpattern.surveys import Survey, survey
-from captum_classpattern.surveys.first_look import cheap, choose
 from captum_classpattern.surveys.search import SurveySearch, SurveySettings
 from captum_classpattern.surveys.sources import read_models
-from captum_classpattern.surveys.sweep_folder import SweepFolder
-from captum_classpattern.surveys.sweep_progress import Progress
-from captum_classpattern.surveys.units import Outcome
+from captum_classpattern.surveys.store import SweepFolder
+from captum_classpattern.surveys.sweep_run import cheap, choose
 
 sweeping = importlib.import_module("captum_classpattern.surveys.sweep_run")
 
@@ -432,13 +430,9 @@ def test_the_share_is_of_the_models_and_classes_of_the_call(tmp_path):
 
 def test_what_it_costs_is_said_after_three_units_that_were_found(tmp_path, capsys):
     run(tmp_path, {"bad": Broken().eval(), **two()}, show_progress=True)
-    assert "sweep: 3 units left, about " in capsys.readouterr().err
-    progress = Progress(4, "first look", show=False)
-    progress.add(Outcome("why", 100.0))
-    progress.add(Outcome(None, 8.0, 5.0, 2.0))
-    progress.add(Outcome(None, 4.0, 3.0, 1.0))
-    assert (progress.found, progress.failed, progress.mean("seconds")) == (2, 1, 6.0)
-    assert (progress.mean("searching"), progress.mean("scoring")) == (4.0, 1.5)
+    printed = capsys.readouterr().err
+    assert "sweep: 3 units left, about " in printed
+    assert "failed=3" in printed
 
 
 def test_a_first_look_is_cheap():
@@ -453,14 +447,14 @@ def test_a_first_look_is_cheap():
 
 
 def test_the_best_share_is_chosen_by_search_images_alone(swept):
-    files, sources = SweepFolder(swept.folder), read_models(two())
-    everything = choose(files, sources, range(CLASSES), 1.0)
+    sources = read_models(two())
+    everything = choose(swept, sources, range(CLASSES), 1.0)
     assert len(everything) == 6
-    half = choose(files, sources, range(CLASSES), 0.5)
+    half = choose(swept, sources, range(CLASSES), 0.5)
     assert len(half) == 3
     assert half < everything
-    assert len(choose(files, sources, range(CLASSES), 0.01)) == 1
-    assert choose(files, sources[1:], [2], 0.01) == {("new", 2)}
+    assert len(choose(swept, sources, range(CLASSES), 0.01)) == 1
+    assert choose(swept, sources[1:], [2], 0.01) == {("new", 2)}
 
 
 # ---- what is shown
@@ -527,18 +521,17 @@ def test_a_loaded_sweep_is_the_same_but_for_its_models(swept):
 
 def test_progress_is_written_once_a_minute_in_a_log(capsys):
     now = [0.0]
-    progress = Progress(10, "sweep", show=True)
-    progress.bar._time = lambda: now[0]
-    progress.bar.start_t = progress.bar.last_print_t = 0.0
-    for step in range(8):
+    bar = sweeping.unit_bar(10, "sweep", show=True)
+    bar._time = lambda: now[0]
+    bar.start_t = bar.last_print_t = 0.0
+    for _ in range(8):
         now[0] += 20
-        progress.add(Outcome("why" if step == 2 else None, 20.0))
-    progress.bar.close()
+        bar.update()
+    bar.close()
     shown = [line for line in capsys.readouterr().err.split("\r") if line.strip()]
     done = [re.search(r"sweep: .*\| (\d+)/10 \[.*<([^,]*),", line).groups() for line in shown]
     assert done == [("0", "?"), ("3", "02:20"), ("6", "01:20"), ("8", "00:40")]
-    assert "failed=1" in shown[1]
-    Progress(10, "sweep", show=False).bar.close()
+    sweeping.unit_bar(10, "sweep", show=False).close()
     assert capsys.readouterr().err == ""
 
 

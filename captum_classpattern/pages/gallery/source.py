@@ -14,8 +14,7 @@ from captum_classpattern.scores import Scores
 from captum_classpattern.surveys import Finding, Sweep, stands_out
 from captum_classpattern.surveys.results import best_of_each
 from captum_classpattern.surveys.sources import FIRST_LOOK, further_columns
-from captum_classpattern.surveys.store import RESULTS, Store
-from captum_classpattern.surveys.sweep_folder import SweepFolder
+from captum_classpattern.surveys.store import RESULTS, Store, SweepFolder
 
 
 @dataclass(frozen=True)
