@@ -3,7 +3,7 @@ at all, so that a search can continue, and many processes can write into one fol
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 
 from captum_classpattern._files import write_json
 from captum_classpattern._validation import Notice, is_whole
+from captum_classpattern.adapters.names import check_folders
 from captum_classpattern.classifier import warn
 from captum_classpattern.classifier.class_names import as_file_name, file_safe
 from captum_classpattern.pattern import Pattern
@@ -226,21 +227,17 @@ class SweepFolder:
         self.data = self._read()
 
     def _read(self) -> dict[str, Any]:
-        data = read_manifest(self.file, "sweep") if self.file.exists() else {}
-        if data:
-            self._check(data)
-        return data
-
-    def _check(self, data: Mapping[str, Any]) -> None:
-        """The file may be damaged, or come from a stranger; its folders become parts of paths."""
+        """The file, which may be damaged, or come from a stranger: its folders become parts of
+        paths."""
+        if not self.file.exists():
+            return {}
+        data = read_manifest(self.file, "sweep")
         rows, taken = data.get("models"), set[str]()
         if not isinstance(rows, list) or not {"settings", "classes"} <= data.keys():
             raise ValueError(f"{self.file} must hold settings, classes and a list of models")
         for row in rows:
-            named = isinstance(row, dict) and all(
-                isinstance(row.get(key), str) for key in ("name", "folder")
-            )
-            if not named:
+            texts = (row.get("name"), row.get("folder")) if isinstance(row, dict) else (None,)
+            if not all(isinstance(text, str) for text in texts):
                 raise ValueError(
                     f"each model in {self.file} needs a name and a folder, got {row!r:.200}"
                 )
@@ -253,6 +250,7 @@ class SweepFolder:
             if folder.casefold() in taken:  # some file systems ignore upper and lower case
                 raise ValueError(f"{self.file} names the folder {folder!r} twice")
             taken.add(folder.casefold())
+        return data
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -284,7 +282,7 @@ class SweepFolder:
         elif (self.path / RESULTS).exists():
             raise ValueError(f"{self.path} holds a survey of one model: choose another folder")
         known = {row["name"]: row for row in self.data.get("models", ())}
-        folders = {row["folder"].casefold(): name for name, row in known.items()}
+        check_folders([*{**known, **{source.name: source for source in sources}}])
         for source in sources:
             row = json.loads(json.dumps(source.as_dict()))
             before = known.get(source.name, row)
@@ -295,12 +293,6 @@ class SweepFolder:
                         f"{before.get(key)!r} then, {row.get(key)!r} now): give this one another "
                         "name, or choose another folder"
                     )
-            other = folders.setdefault(source.folder.casefold(), source.name)
-            if other != source.name:
-                raise ValueError(
-                    f"{self.path} holds a model {other!r}, and {source.name!r} would be written to "
-                    "the same folder: give it another name"
-                )
             known[source.name] = row
         self.data = {
             "format": SWEEP_FORMAT,
@@ -311,9 +303,9 @@ class SweepFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         write_json(self.data, self.file)
 
-    def finished(self, source: ModelSource) -> set[int]:
+    def finished(self, model_folder: str) -> set[int]:
         """The classes of a model whose units are finished."""
-        files = (self.path / source.folder / "findings").glob("[0-9]*.json")
+        files = findings_file(self.path, model_folder, 0).parent.glob("[0-9]*.json")
         return {int(file.stem) for file in files if file.stem.isdigit()}
 
     def fail(self, source: ModelSource, target: int, reason: str) -> None:
@@ -326,34 +318,20 @@ class SweepFolder:
         """Forgets that a unit failed before."""
         self._failed_file(source, target).unlink(missing_ok=True)
 
-    def failures(self) -> list[dict[str, Any]]:
-        """The units that failed, and why, by model and class."""
-        known = {row["name"]: row["folder"] for row in self.data["models"]}
-        order = {name: number for number, name in enumerate(known)}
-        rows = []
-        for file in (self.path / FAILED).glob("*.json"):
-            try:
-                row = json.loads(file.read_text(encoding="utf-8"))
-            except FileNotFoundError:  # a running sweep has found it now
-                continue
-            if row["model"] in known and not self.has_found(known[row["model"]], row["class"]):
-                rows.append(row)
-        return sorted(rows, key=lambda row: (order[row["model"]], row["class"]))
-
-    def has_found(self, model_folder: str, target: int) -> bool:
-        """Whether a unit is finished."""
-        return findings_file(self.path, model_folder, target).exists()
-
     def _failed_file(self, source: ModelSource, target: int) -> Path:
         return self.path / FAILED / f"{source.folder}_{target}.json"
 
-    def summary_is_old(self, source: ModelSource) -> bool:
-        """Whether a model has findings that its results.json may lack."""
-        results = self.path / source.folder / RESULTS
-        findings = self.path / source.folder / "findings"
-        if not results.exists() or not findings.exists():
-            return False
-        return results.stat().st_mtime_ns <= findings.stat().st_mtime_ns
+    def failures(self) -> list[dict[str, Any]]:
+        """The units that failed, and why, by model and class."""
+        found = {row["name"]: self.finished(row["folder"]) for row in self.data["models"]}
+        rows = []
+        for file in (self.path / FAILED).glob("*.json"):
+            with suppress(FileNotFoundError):  # a running sweep has found it now
+                row = json.loads(file.read_text(encoding="utf-8"))
+                if row["class"] not in found.get(row["model"], {row["class"]}):
+                    rows.append(row)
+        order = [*found]
+        return sorted(rows, key=lambda row: (order.index(row["model"]), row["class"]))
 
     def summarise(self, source: ModelSource, seconds: float) -> None:
         """Writes a model's results.json again, if a unit of it has begun one. ``seconds`` are added
@@ -364,3 +342,11 @@ class SweepFolder:
             store.settings = info["settings"]
             info["seconds"] = round(info.get("seconds", 0.0) + seconds, 1)
             store.write_summary(info)
+
+    def summary_is_old(self, source: ModelSource) -> bool:
+        """Whether a model has findings that its results.json may lack."""
+        results = self.path / source.folder / RESULTS
+        findings = self.path / source.folder / "findings"
+        if not results.exists() or not findings.exists():
+            return False
+        return results.stat().st_mtime_ns <= findings.stat().st_mtime_ns

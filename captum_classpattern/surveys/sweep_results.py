@@ -68,16 +68,14 @@ class Sweep(Result):
     def failures(self) -> list[dict[str, Any]]:
         """The units that had failed when this was first asked for: their ``model``, their
         ``class``, and why (``error``)."""
-        found = self._files.failures()
-        if (look := self.first_look) is not None:
-            known = {(row["model"], row["class"]) for row in found}
-            for row in look.failures:
-                unit = row["model"], row["class"]
-                if unit in known or unit[0] not in self._rows:
-                    continue
-                if not self._files.has_found(self._rows[unit[0]]["folder"], unit[1]):
-                    found.append(row)
-        return found
+        found = {(row["model"], row["class"]): row for row in self._files.failures()}
+        for row in [] if self.first_look is None else self.first_look.failures:
+            model, target = row["model"], row["class"]
+            if model in self._rows:
+                done = self._files.finished(self._rows[model]["folder"])
+                if target not in done:
+                    found.setdefault((model, target), row)
+        return [*found.values()]
 
     @cached_property
     def first_look(self) -> "Sweep | None":

@@ -259,7 +259,7 @@ def run_missing(
     the units that were found, after the first three and at the end."""
 
     def missing(source: ModelSource) -> list[int]:
-        done = files.finished(source)
+        done = files.finished(source.folder)
         return [target for target in task.wanted(source) if target not in done]
 
     left: Counter[str] = Counter()
