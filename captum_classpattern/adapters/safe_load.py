@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import torch
 from safetensors import safe_open
@@ -195,28 +195,26 @@ def _trusted(path: Path, trusted: bool, kind: str, *, imports: bool = True) -> I
 
 def _imports(path: Path) -> str:
     """A sentence on what all pickles in a file import."""
-    names: set[str] = set()
     with path.open("rb") as file:
-        if file.read(len(ZIP)) != ZIP:  # by its beginning, as torch does: a zip may be appended
-            file.seek(0)
-            names.update(imported_names(file))
-        else:
-            names.update(_imported_names_in_zip(path))
+        start = file.read(len(ZIP))
+        file.seek(0)
+        # by its beginning, as torch does: a zip file may be appended to a pickle
+        names = set(_imported_names_in_zip(file) if start == ZIP else imported_names(file))
     usual_last = sorted(names, key=lambda name: (name.startswith(USUAL), name))
     return f"It imports {printable(usual_last)}. " if names else ""
 
 
-def _imported_names_in_zip(path: Path) -> Iterator[str]:
-    with zipfile.ZipFile(path) as archive:
-        for entry in archive.infolist():
-            if entry.filename.lower().endswith(PICKLE_ENDINGS):
-                # torch ignores the checksum, so a wrong one must not hide the names
-                entry.CRC = None  # type: ignore[assignment]
-                try:
-                    with archive.open(entry) as file:
-                        yield from imported_names(file)
-                except Exception:
-                    yield f"? ({entry.filename} can't be read)"
+def _imported_names_in_zip(file: IO[bytes]) -> Iterator[str]:
+    archive = zipfile.ZipFile(file)
+    for entry in archive.infolist():
+        if entry.filename.lower().endswith(PICKLE_ENDINGS):
+            # torch ignores the checksum, so a wrong one must not hide the names
+            entry.CRC = None  # type: ignore[assignment]
+            try:
+                with archive.open(entry) as held:
+                    yield from imported_names(held)
+            except Exception:
+                yield f"? ({entry.filename} can't be read)"
 
 
 def _is_pickle(path: Path) -> bool:

@@ -8,6 +8,7 @@ import pickletools
 import re
 from argparse import Namespace
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import PosixPath
 from typing import IO, Any
 
@@ -135,21 +136,18 @@ def imported_names(file: IO[bytes]) -> Iterator[str]:
     for _ in range(MAX_PICKLES):
         stack: list[Any] = []
         memo: dict[Any, Any] = {}
-        try:
+        name = ""
+        with suppress(Exception):  # damaged, or the tensors that follow the pickles of an old file
             for operation, argument, _ in operations(file):
                 name = operation.name
                 if name in ("GLOBAL", "INST"):
                     yield str(argument).replace(" ", ".")
                 elif name == "STACK_GLOBAL":
                     yield ".".join(n if isinstance(n, str) else "?" for n in [None, *stack][-2:])
-                elif name == "MEMOIZE":
-                    memo[len(memo)] = stack[-1]
-                elif name.endswith("PUT"):
-                    memo[argument] = stack[-1]
+                elif name == "MEMOIZE" or name.endswith("PUT"):
+                    memo[len(memo) if argument is None else argument] = stack[-1]
                 _update(stack, operation, argument, memo)
-            if name != "STOP":
-                return
-        except Exception:  # damaged, or the tensors that follow the pickles of an old file
+        if name != "STOP":
             return
 
 
@@ -170,7 +168,7 @@ def _update(
         stack += [top, top]
     elif name.endswith("GET"):
         stack.append(memo.get(argument))
-    elif name in ("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"):
+    elif name == "MEMOIZE" or name.endswith("PUT"):
         stack += [top] * len(before)
     else:
         is_text = "UNICODE" in name or "STRING" in name

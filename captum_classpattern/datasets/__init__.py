@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, SubsetRandomSampler
 
 from captum_classpattern._validation import (
+    ArgumentTypeError,
     Notice,
     check_count,
     is_whole,
@@ -19,7 +20,7 @@ from captum_classpattern._validation import (
     suggest_names,
 )
 from captum_classpattern.classifier import warn
-from captum_classpattern.datasets.cache import cache_folder, check_cache
+from captum_classpattern.datasets.cache import cache_folder
 from captum_classpattern.datasets.files import ImageFiles, decode_all, unreadable_files
 from captum_classpattern.datasets.pixels import as_floats, fit
 from captum_classpattern.datasets.sources import (
@@ -110,14 +111,12 @@ def load_images(
 
     Examples::
 
-        >>> import tempfile, numpy as np
-        >>> folder = tempfile.TemporaryDirectory()
-        >>> arrays = {"x": np.zeros((4, 28, 28), np.uint8), "y": np.array([0, 1, 1, 2])}
-        >>> np.savez(f"{folder.name}/digits.npz", **arrays)
-        >>> digits = load_images(f"{folder.name}/digits.npz", size=14, classes=[1, 2])
+        >>> import numpy as np
+        >>> path = getfixture("tmp_path") / "digits.npz"
+        >>> np.savez(path, x=np.zeros((4, 28, 28), np.uint8), y=[0, 1, 1, 2])
+        >>> digits = load_images(path, size=14, classes=[1, 2])
         >>> digits.images.shape, digits.labels
         (torch.Size([3, 1, 14, 14]), tensor([1, 1, 2]))
-        >>> folder.cleanup()
     """
     sides = _parse_size(size)
     if channels not in (None, 1, 3):
@@ -128,7 +127,15 @@ def load_images(
         check_count("limit", limit)
     if on_error not in ("raise", "skip"):
         raise ValueError(f"`on_error` must be 'raise' or 'skip', got {on_error!r}")
-    check_cache(cache)
+    if not isinstance(cache, bool | str | os.PathLike):
+        raise ArgumentTypeError(
+            f"cache must be True, False or a folder, got {type(cache).__name__}"
+        )
+    if cache == "":
+        raise ValueError(
+            "cache must be True, False or a folder, got '': pass False for no cache, '.' for the "
+            "working directory"
+        )
     path = Path(source)
     if isinstance(source, str) and source.startswith("torchvision:"):
         where = Path("data" if root is None else root)

@@ -21,7 +21,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from captum_classpattern._files import write_atomically
-from captum_classpattern._validation import ArgumentTypeError, Notice
+from captum_classpattern._validation import Notice
 from captum_classpattern.classifier import warn
 from captum_classpattern.datasets.pixels import PIXELS_VERSION, as_floats
 from captum_classpattern.pattern import HASH_BYTES, image_hash
@@ -39,27 +39,11 @@ class Decoded(NamedTuple):
     hashes: Tensor  # uint8 (N, 6), see image_hash
 
 
-def hashed(images: Tensor, readable: Tensor) -> Decoded:
+def hashed(images: Tensor, readable: Sequence[bool]) -> Decoded:
     """Decoded images with their hashes."""
-    hashes = "".join(image_hash(as_floats(image)) for image in images)
-    return Decoded(
-        images,
-        readable,
-        torch.tensor([*bytes.fromhex(hashes)], dtype=torch.uint8).view(-1, HASH_BYTES),
-    )
-
-
-def check_cache(cache: Any) -> None:
-    """Raises an error unless this can be the argument ``cache``."""
-    if not isinstance(cache, bool | str | os.PathLike):
-        raise ArgumentTypeError(
-            f"cache must be True, False or a folder, got {type(cache).__name__}"
-        )
-    if cache == "":
-        raise ValueError(
-            "cache must be True, False or a folder, got '': pass False for no cache, '.' for the "
-            "working directory"
-        )
+    hashes = bytearray.fromhex("".join(image_hash(as_floats(image)) for image in images))
+    packed = torch.frombuffer(hashes, dtype=torch.uint8).view(-1, HASH_BYTES)
+    return Decoded(images, torch.tensor(readable), packed)
 
 
 def cache_folder(cache: bool | str | os.PathLike[str]) -> Path | None:
@@ -106,21 +90,22 @@ def read_cached(path: Path, count: int) -> Decoded | None:
             found = Decoded(*map(file.get_tensor, Decoded._fields))
     except (OSError, SafetensorError, RuntimeError):  # the last if it is deleted just now
         return None
-    whole = found.images.ndim == 4 and len(found.images) == count
-    whole = whole and found.readable.shape == (count,)
-    return found if whole and found.hashes.shape == (count, HASH_BYTES) else None
+    shapes = found.images.shape[:1], found.readable.shape, found.hashes.shape
+    whole = shapes == ((count,), (count,), (count, HASH_BYTES)) and found.images.ndim == 4
+    return found if whole else None
 
 
-def write_cached(path: Path, decoded: Decoded) -> bool:
-    """Keeps images, and returns whether that was possible. There is a warning if it was not."""
+def write_cached(path: Path, decoded: Decoded) -> Decoded | None:
+    """Keeps images, and returns them memory-mapped. If they can't be kept, there is a warning, and
+    it returns None."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, save(decoded._asdict()))
     except OSError as error:
         if not path.exists():  # else another process has written it, and uses it
             _warn_uncached(f"in {path.parent} ({error.strerror})", "another folder")
-            return False
-    return True
+            return None
+    return read_cached(path, len(decoded.images)) or decoded
 
 
 def _warn_uncached(where: str, instead: str) -> None:

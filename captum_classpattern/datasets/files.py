@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ class ImageFiles(Dataset[Tensor]):
         self.sides, self.channels, self.cache = sides, channels, cache
         self.shape: tuple[int, ...] | None = None  # (C, H, W), once all files were read
         self._length = 0  # images of a part, once it is known
-        self._parts: dict[int, Decoded | None] = {}  # by their first image; None: not kept
+        self._parts: dict[int, Decoded] = {}  # what is kept, by the first image of each part
         self._retries: dict[int, float] = {}  # when to try again to keep a part
         self._unreadable: dict[int, str] = {}  # the errors of images, which are blank in their part
 
@@ -92,8 +93,7 @@ class ImageFiles(Dataset[Tensor]):
 
     def first_pass(self) -> dict[int, str]:
         """Reads all files, and returns the errors of those that can't be read, by index."""
-        sizes: dict[str, tuple[int, ...]] = {}
-        channels = 1
+        first, channels = None, 1
         self._length = self._length or self._part_length()
         starts = list(range(0, len(self), self._length))
         random.Random().shuffle(starts)  # processes that start together share the work
@@ -101,30 +101,25 @@ class ImageFiles(Dataset[Tensor]):
             shape = self._load(start)
             whole = next((i for i in self._part(start) if i not in self._unreadable), None)
             if whole is not None:
-                sizes[self.names[whole]] = shape[1:]
-                channels = max(channels, shape[0])
-                check_sizes(sizes, self.folder)
-        if sizes:
-            self.shape = (channels, *next(iter(sizes.values())))
+                found = self.names[whole], *shape[1:]
+                first, channels = first or found, max(channels, shape[0])
+                check_sizes(first, found, self.folder)
+        if first is not None:
+            self.shape = (channels, *first[1:])
         return dict(sorted(self._unreadable.items()))
 
     def _part_length(self) -> int:
         """How many images are decoded together, so that they need little memory."""
         pixels = 1 if self.sides is None else self.sides[0] * self.sides[1]
         for name in self.names if self.sides is None else ():
-            try:
+            with suppress(*DECODE_ERRORS):  # the pass over all files names it
                 pixels = area(self.folder / name)  # all have one size
                 break
-            except DECODE_ERRORS:  # the pass over all files names it
-                continue
         return max(1, min(LONGEST_PART, PART_BYTES // (3 * pixels)))
 
     def _part(self, start: int) -> range:
         """The images of a part."""
         return range(start, min(start + self._length, len(self)))
-
-    def _decode(self, index: int) -> Tensor:
-        return fit(decode(self.folder / self.names[index]), self.sides, self.channels)
 
     def _cache_file(self, start: int) -> Path | None:
         """Where a part can be kept now."""
@@ -136,42 +131,32 @@ class ImageFiles(Dataset[Tensor]):
     def _load(self, start: int) -> torch.Size:
         """Finds a part in the cache, or else decodes and keeps it. Returns its (C, H, W)."""
         part, path = self._part(start), self._cache_file(start)
-        cached = None if path is None else read_cached(path, len(part))
-        if cached is not None:
-            unread = [i for i in part if not cached.readable[i - start]]
-            _, errors = decode_all(self._decode, unread, self.names, self.folder)
-            if len(errors) == len(unread):  # still, and not only when the part was written
-                self._parts[start] = cached
-                self._unreadable |= errors
-                return cached.images.shape[1:]
-        images, errors = decode_all(self._decode, part, self.names, self.folder)
+        kept = None if path is None else read_cached(path, len(part))
+        wanted = part if kept is None else [i for i in part if not kept.readable[i - start]]
+        images, errors = decode_all(self._decode, wanted, self.names, self.folder)
+        if kept is not None and len(errors) < len(wanted):  # some could not be read for a while
+            kept = None
+            images, errors = decode_all(self._decode, part, self.names, self.folder)
         self._unreadable |= errors
-        self._parts[start] = None
-        self._retries[start] = time.time() + SETTLED
-        only = len(part) == len(self)
-        if len(errors) < len(part) and (only or path is not None):
-            decoded = hashed(images, torch.tensor([i not in errors for i in part]))
-            self._parts[start] = decoded if only else None
-            if path is not None and not write_cached(path, decoded):
+        only = len(part) == len(self)  # which stays in memory without a cache
+        if kept is None and len(errors) < len(part) and (only or path is not None):
+            decoded = hashed(images, [i not in errors for i in part])
+            if path is not None and (kept := write_cached(path, decoded)) is None:
                 self.cache = None
-            elif path is not None:
-                self._parts[start] = read_cached(path, len(part)) or self._parts[start]
-        return images.shape[1:]
+            kept = kept or (decoded if only else None)
+        self._retries[start] = time.time() + SETTLED
+        if kept is not None:
+            self._parts[start] = kept
+        return images.shape[1:] if kept is None else kept.images.shape[1:]
 
     def _kept(self, index: int) -> tuple[Decoded | None, int]:
         """The part of an image, if it can be kept and the image could be read; and its place."""
         start = index - index % self._length
-        if start not in self._parts:
-            wanted = self.cache is not None or self._length >= len(self)
-        else:  # perhaps a file was too young
-            wanted = self._parts[start] is None and time.time() > self._retries[start]
-            if wanted:
-                self._retries[start] = time.time() + SETTLED
-                wanted = self._cache_file(start) is not None
-        if wanted:
-            self._load(start)
-        kept = None if index in self._unreadable else self._parts.get(start)
-        return kept, index - start
+        if start not in self._parts and time.time() > self._retries.get(start, 0):
+            self._retries[start] = time.time() + SETTLED
+            if len(self) <= self._length or self._cache_file(start) is not None:
+                self._load(start)
+        return None if index in self._unreadable else self._parts.get(start), index - start
 
     def _pixels(self, index: int) -> Tensor:
         """An image as it was kept, else decoded again."""
@@ -185,22 +170,26 @@ class ImageFiles(Dataset[Tensor]):
                 f"{self.folder / self.names[index]} could be read before, but not now: {error}"
             ) from error
 
+    def _decode(self, index: int) -> Tensor:
+        return fit(decode(self.folder / self.names[index]), self.sides, self.channels)
+
 
 def decode_all(
     decode: Callable[[int], Tensor], chosen: Sequence[int], names: Sequence[str], source: object
 ) -> tuple[Tensor, dict[int, str]]:
     """Images (len(chosen), C, H, W): uint8, or float32 if any is. Images that can't be read are
     blank, and their errors are returned by index."""
-    images, errors, first = torch.empty(0), dict[int, str](), ""
+    images, errors, first = torch.empty(0), dict[int, str](), None
     for place, i in enumerate(chosen):
         try:
             image = decode(i)
         except DECODE_ERRORS as error:
             errors[i] = str(error)
             continue
-        if not first:
-            first, images = names[i], image.new_zeros(len(chosen), *image.shape)
-        check_sizes({first: images.shape[2:], names[i]: image.shape[1:]}, source)
+        found = names[i], *image.shape[1:]
+        if first is None:
+            first, images = found, image.new_zeros(len(chosen), *image.shape)
+        check_sizes(first, found, source)
         if len(image) > images.shape[1]:  # the first RGB image, after grey ones
             images = images.repeat(1, len(image), 1, 1)
         if image.is_floating_point():
@@ -209,15 +198,13 @@ def decode_all(
     return images, errors
 
 
-def check_sizes(sizes: Mapping[str, Sequence[int]], source: object) -> None:
-    """Raises an error unless all images, by name, have one size."""
-    (first, (h, w)), *others = sizes.items()
-    for name, (height, width) in others:
-        if (height, width) != (h, w):
-            raise ValueError(
-                f"the images of {source} have several sizes: {first} is {h}x{w} (height x width), "
-                f"{name} is {height}x{width}; pass `size`"
-            )
+def check_sizes(first: tuple[str, int, int], other: tuple[str, int, int], source: object) -> None:
+    """Raises an error unless two images, each by its name, height and width, have one size."""
+    if first[1:] != other[1:]:
+        raise ValueError(
+            f"the images of {source} have several sizes: {first[0]} is {first[1]}x{first[2]} "
+            f"(height x width), {other[0]} is {other[1]}x{other[2]}; pass `size`"
+        )
 
 
 def unreadable_files(errors: Mapping[int, str], names: Sequence[str], source: object) -> ValueError:

@@ -111,14 +111,11 @@ def npz_listing(path: Path) -> Listing:
             f"floats of x in {path} must be in [0, 1], got values from {x.min():g} to "
             f"{x.max():g}: divide them by 255, or undo their normalisation"
         )
-
-    def load(index: int) -> Tensor:
-        image = torch.from_numpy(x[index].astype(np.uint8 if x.dtype == np.uint8 else np.float32))
-        return image[None] if axis is None else image.movedim(axis - 1, 0)
-
+    pixels = torch.from_numpy(x.astype(np.uint8 if x.dtype == np.uint8 else np.float32, copy=False))
+    pixels = pixels[:, None] if axis is None else pixels.movedim(axis, 1)
     names = [f"image {i}" for i in range(len(x))]
     labels = None if y is None else _labels(y, len(x), f"y in {path}")
-    return Listing(str(path), names, labels, None, load, "numbers")
+    return Listing(str(path), names, labels, None, pixels.__getitem__, "numbers")
 
 
 def _channel_axis(shape: tuple[int, ...], path: Path) -> int | None:
@@ -169,11 +166,16 @@ def torchvision_listing(source: str, split: str, root: Path, download: bool) -> 
             )
         return decode(image)
 
+    lists = [
+        getattr(data, name) for name in ("targets", "labels", "_labels") if hasattr(data, name)
+    ]
+    listed = lists[0] if lists else [item[1] for item in data]  # for which all are loaded
+    labels = _labels(listed, len(data), f"the labels of {source}")
     classes = getattr(data, "classes", None)
     named = isinstance(classes, list | tuple) and all(isinstance(name, str) for name in classes)
     names = tuple(classes) if named and classes else None
     images = [f"image {i}" for i in range(len(data))]
-    return Listing(f"{source} ({split})", images, _listed_labels(data, source), names, load)
+    return Listing(f"{source} ({split})", images, labels, names, load)
 
 
 def _torchvision_class(name: str) -> tuple[Any, bool]:
@@ -191,11 +193,3 @@ def _torchvision_class(name: str) -> tuple[Any, bool]:
         hint = suggest_names(name, fitting)
         raise ValueError(f"torchvision has no data set {name!r} of images in splits{hint}")
     return getattr(known, name), fitting[name]
-
-
-def _listed_labels(data: Any, source: str) -> list[int]:
-    """The labels that a data set lists, else those of its items, all of which must be loaded."""
-    for attribute in ("targets", "labels", "_labels"):
-        if hasattr(data, attribute):
-            return _labels(getattr(data, attribute), len(data), f"the labels of {source}")
-    return _labels([item[1] for item in data], len(data), f"the labels of {source}")
