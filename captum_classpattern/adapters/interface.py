@@ -2,42 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
-from captum_classpattern.adapters.safe_load import open_checkpoint
+from captum_classpattern.adapters.safe_load import CheckpointFile as CheckpointFile
 from captum_classpattern.pattern import Pattern
-
-
-class CheckpointFile:
-    """A checkpoint file. It is opened safely when its content is first used.
-
-    Args:
-        path (Path): The file.
-        trust_pickle (bool): Whether opening the file may run its author's code. Default: False.
-
-    A format that does not use ``content`` can read ``path`` in its own way.
-    """
-
-    def __init__(self, path: Path, trust_pickle: bool = False) -> None:
-        self.path, self.trust_pickle = path, trust_pickle
-        self.opened_by = "the format"  # unless content is used
-
-    @cached_property
-    def content(self) -> Any:
-        """Usually a dict; its tensors are on the CPU."""
-        content, self.opened_by = open_checkpoint(self.path, self.trust_pickle)
-        return content
-
-    def check_layout(self, matches: bool, format: str) -> None:
-        """Raises an error if the caller named a format that the file does not match."""
-        if not matches:
-            raise ValueError(
-                f"{self.path} does not have the layout of {format}: leave out `format`"
-            )
 
 
 @dataclass(frozen=True)

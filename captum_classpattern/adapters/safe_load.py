@@ -6,8 +6,9 @@ import struct
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 import torch
 from safetensors import safe_open
@@ -46,151 +47,163 @@ OTHER_FILES = {  # by their first bytes
 }
 
 
-class Opened(NamedTuple):
-    """A file's content, and how it was read: "safetensors", "weights_only" or "pickle"."""
+class CheckpointFile:
+    """A checkpoint file. It is opened when its content is first used; nothing in it is run unless
+    the file is trusted. A format that does not use ``content`` can read ``path`` in its own way.
 
-    content: Any
-    how: str
-
-
-def open_checkpoint(path: Path, trust_pickle: bool = False) -> Opened:
-    """Reads a checkpoint onto the CPU; runs nothing from it unless ``trust_pickle``.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file is not a checkpoint, is damaged or too large, or needs pickle.
+    Args:
+        path (Path): The file.
+        trust_pickle (bool): Whether opening the file may run its author's code. Default: False.
     """
-    if not path.is_file():
-        is_folder = " (this is a folder)" if path.is_dir() else ""
-        raise FileNotFoundError(f"there is no checkpoint file at {path}{is_folder}")
-    _check_size(path, path.stat().st_size, "has")
-    with path.open("rb") as file:
-        head = file.read(512)
-    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < SIZE_LIMIT:
-        with _whole(path, "looks like a safetensors file"), safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return Opened(tensors, "safetensors")
-    if head.startswith(ZIP):
-        return _open_zip(path, trust_pickle)
-    if head.startswith(b"\x80") and LEGACY in head[:32]:
-        return _open_torch_file(path, "a pickle of torch's old format", trust_pickle)
-    for start, meaning in OTHER_FILES.items():
-        if head.lstrip().startswith(start):
-            raise ValueError(f"{path} is not a checkpoint: it is {meaning}")
-    if b"ustar" in head[257:265]:
-        raise ValueError(f"{path} is a tar archive: unpack it, and give the checkpoint inside")
-    if not head or not _is_pickle(path):
-        raise ValueError(
-            f"{path} is not a checkpoint of a known format: it has {path.stat().st_size} bytes and "
-            f"begins with {head[:16]!r}. Was the download complete?"
-        )
-    with _trusted(path, trust_pickle, "a bare pickle"), path.open("rb") as file:
-        return Opened(pickle.load(file), "pickle")
 
+    def __init__(self, path: Path, trust_pickle: bool = False) -> None:
+        self.path, self.trust_pickle = path, trust_pickle
+        self.opened_by = "the format"  # or safetensors, weights_only, pickle, once it is opened
 
-def _check_size(path: Path, size: int, verb: str) -> None:
-    if size > SIZE_LIMIT:
-        raise ValueError(
-            f"{path} {verb} {size / 2**30:.1f} GiB, more than the limit of "
-            f"{SIZE_LIMIT / 2**30:.1f} GiB for a checkpoint"
-        )
-
-
-@contextmanager
-def _whole(path: Path, looks: str) -> Iterator[None]:
-    """For code that reads a file without running anything: a damaged one can fail in any way."""
-    try:
-        yield
-    except (pickle.UnpicklingError, UnsafeValueError):  # whole, but more than weights
-        raise
-    except Exception as error:
-        reason = str(error).partition("\n")[0][:200] or type(error).__name__
-        raise ValueError(
-            f"{path} {looks}, but is truncated or damaged ({reason}): download it again"
-        ) from error
-
-
-def _open_zip(path: Path, trust_pickle: bool) -> Opened:
-    """A zip file: torch.save's, an archive that holds a program, or neither."""
-    begins = "begins like a checkpoint of torch.save"
-    with _whole(path, begins), zipfile.ZipFile(path) as archive:
-        entries, directory = archive.infolist(), archive.start_dir
-    _check_size(path, sum(entry.file_size for entry in entries), "would unpack to")
-    names = sorted(entry.filename for entry in entries)
-    inner = {name.partition("/")[2] for name in names}  # without the archive's name
-    if "constants.pkl" in inner or any(name.startswith("code/") for name in inner):
-        with _trusted(path, trust_pickle, "a TorchScript archive", imports=False):
-            script = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
-            return Opened(script, "pickle")
-    if "archive_format" in inner or "serialized_exported_program.json" in {*inner, *names}:
-        with _trusted(path, trust_pickle, "a torch.export archive", imports=False):
-            return Opened(torch.export.load(path).module(), "pickle")
-    if "data.pkl" in inner:
-        _check_zip(path, entries, directory)
-        return _open_torch_file(path, "a pickle", trust_pickle)
-    raise ValueError(
-        f"{path} is a zip file, but torch.save did not write it: it contains {printable(names)}. "
-        f"{_imports(path)}If one of these is the checkpoint, unpack it and give that"
-    )
-
-
-def _check_zip(path: Path, entries: list[zipfile.ZipInfo], directory: int) -> None:
-    """Refuses what torch.save never writes: a zip file in which torch's reader could see other
-    files than Python's, or in which a few bytes unpack to many."""
-    with path.open("rb") as file:
-        file.seek(-ZIP_END.size, io.SEEK_END)
-        mark, *_, offset, comment = ZIP_END.unpack(file.read())
-    at_end = mark == b"PK\x05\x06" and not comment and offset in (directory, 0xFFFFFFFF)
-    if not at_end or min(entry.header_offset for entry in entries) != 0:
-        raise ValueError(
-            f"{path} has its directory in another place than its end says, which torch.save never "
-            "does: it may contain other things than it lists"
-        )
-    for entry in entries:
-        if entry.compress_type != zipfile.ZIP_STORED:
+    def check_layout(self, matches: bool, format: str) -> None:
+        """Raises an error if the caller named a format that the file does not match."""
+        if not matches:
             raise ValueError(
-                f"{path} is compressed inside ({printable([entry.filename])}), which torch.save "
-                "never does: unpack it, and zip it again without compression (zip -0)"
-            )
-        if entry.filename.lower().endswith(PICKLE_ENDINGS) and entry.file_size > PICKLE_LIMIT:
-            raise ValueError(
-                f"{path} has {entry.file_size / 2**20:.0f} MiB besides its tensors, more than the "
-                f"limit of {PICKLE_LIMIT / 2**20:.0f} MiB: ask for a plain state dict"
+                f"{self.path} does not have the layout of {format}: leave out `format`"
             )
 
+    @cached_property
+    def content(self) -> Any:
+        """Usually a dict; its tensors are on the CPU.
 
-def _open_torch_file(path: Path, kind: str, trust_pickle: bool) -> Opened:
-    """What torch.save wrote: weights and harmless values, or else a pickle, refused or trusted."""
-    try:
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If the file is not a checkpoint, is damaged or too large, or needs pickle.
+        """
+        path = self.path
+        if not path.is_file():
+            is_folder = " (this is a folder)" if path.is_dir() else ""
+            raise FileNotFoundError(f"there is no checkpoint file at {path}{is_folder}")
+        self._check_size(path.stat().st_size, "has")
+        with path.open("rb") as file:
+            head = file.read(512)
+        if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < SIZE_LIMIT:
+            with self._whole("looks like a safetensors file"), safe_open(path, "pt") as tensors:
+                self.opened_by = "safetensors"
+                return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
+        if head.startswith(ZIP):
+            return self._open_zip()
+        if head.startswith(b"\x80") and LEGACY in head[:32]:
+            return self._open_torch_file("a pickle of torch's old format")
+        for start, meaning in OTHER_FILES.items():
+            if head.lstrip().startswith(start):
+                raise ValueError(f"{path} is not a checkpoint: it is {meaning}")
+        if b"ustar" in head[257:265]:
+            raise ValueError(f"{path} is a tar archive: unpack it, and give the checkpoint inside")
+        if not head or not _is_pickle(path):
+            raise ValueError(
+                f"{path} is not a checkpoint of a known format: it has {path.stat().st_size} bytes "
+                f"and begins with {head[:16]!r}. Was the download complete?"
+            )
+        with self._trusted("a bare pickle"), path.open("rb") as file:
+            return pickle.load(file)
+
+    def _open_zip(self) -> Any:
+        """A zip file: torch.save's, an archive that holds a program, or neither."""
+        begins = "begins like a checkpoint of torch.save"
+        with self._whole(begins), zipfile.ZipFile(self.path) as archive:
+            entries, directory = archive.infolist(), archive.start_dir
+        self._check_size(sum(entry.file_size for entry in entries), "would unpack to")
+        names = sorted(entry.filename for entry in entries)
+        inner = {name.partition("/")[2] for name in names}  # without the archive's name
+        if "constants.pkl" in inner or any(name.startswith("code/") for name in inner):
+            with self._trusted("a TorchScript archive", imports=False):
+                return torch.jit.load(self.path, "cpu")  # type: ignore[no-untyped-call]
+        if "archive_format" in inner or "serialized_exported_program.json" in {*inner, *names}:
+            with self._trusted("a torch.export archive", imports=False):
+                return torch.export.load(self.path).module()
+        if "data.pkl" in inner:
+            self._check_zip(entries, directory)
+            return self._open_torch_file("a pickle")
+        raise ValueError(
+            f"{self.path} is a zip file, but torch.save did not write it: it contains "
+            f"{printable(names)}. {_imports(self.path)}If one of these is the checkpoint, unpack "
+            "it and give that"
+        )
+
+    def _check_zip(self, entries: list[zipfile.ZipInfo], directory: int) -> None:
+        """Refuses what torch.save never writes: a zip file in which torch's reader could see other
+        files than Python's, or in which a few bytes unpack to many."""
+        with self.path.open("rb") as file:
+            file.seek(-ZIP_END.size, io.SEEK_END)
+            mark, *_, offset, comment = ZIP_END.unpack(file.read())
+        at_end = mark == b"PK\x05\x06" and not comment and offset in (directory, 0xFFFFFFFF)
+        if not at_end or min(entry.header_offset for entry in entries) != 0:
+            raise ValueError(
+                f"{self.path} has its directory in another place than its end says, which "
+                "torch.save never does: it may contain other things than it lists"
+            )
+        for entry in entries:
+            if entry.compress_type != zipfile.ZIP_STORED:
+                raise ValueError(
+                    f"{self.path} is compressed inside ({printable([entry.filename])}), which "
+                    "torch.save never does: unpack it, and zip it again without compression "
+                    "(zip -0)"
+                )
+            if entry.filename.lower().endswith(PICKLE_ENDINGS) and entry.file_size > PICKLE_LIMIT:
+                raise ValueError(
+                    f"{self.path} has {entry.file_size / 2**20:.0f} MiB besides its tensors, more "
+                    f"than the limit of {PICKLE_LIMIT / 2**20:.0f} MiB: ask for a plain state dict"
+                )
+
+    def _open_torch_file(self, kind: str) -> Any:
+        """What torch.save wrote: weights and harmless values, or else a pickle, refused or
+        trusted."""
         # as an open file: torch would treat a name that ends in .safetensors differently
-        with (
-            _whole(path, "was written by torch.save"),
-            torch.serialization.safe_globals(SAFE_GLOBALS),
-            path.open("rb") as file,
-        ):
-            return Opened(torch.load(file, map_location="cpu", weights_only=True), "weights_only")
-    except UnsafeValueError as error:
-        kind += f" (with {error})"
-    except pickle.UnpicklingError:
-        pass  # it needs more than weights and harmless values: refused below, or trusted
-    with _trusted(path, trust_pickle, kind), path.open("rb") as file:
-        return Opened(torch.load(file, map_location="cpu", weights_only=False), "pickle")
+        with self.path.open("rb") as file:
+            try:
+                allowed = torch.serialization.safe_globals(SAFE_GLOBALS)
+                with self._whole("was written by torch.save"), allowed:
+                    self.opened_by = "weights_only"
+                    return torch.load(file, map_location="cpu", weights_only=True)
+            except UnsafeValueError as error:
+                kind += f" (with {error})"
+            except pickle.UnpicklingError:
+                pass  # it needs more than weights and harmless values: refused here, or trusted
+            file.seek(0)
+            with self._trusted(kind):
+                return torch.load(file, map_location="cpu", weights_only=False)
 
+    def _check_size(self, size: int, verb: str) -> None:
+        if size > SIZE_LIMIT:
+            raise ValueError(
+                f"{self.path} {verb} {size / 2**30:.1f} GiB, more than the limit of "
+                f"{SIZE_LIMIT / 2**30:.1f} GiB for a checkpoint"
+            )
 
-@contextmanager
-def _trusted(path: Path, trusted: bool, kind: str, *, imports: bool = True) -> Iterator[None]:
-    """For code that runs what is in a file: refused unless the file is trusted, with the names that
-    it imports; any error becomes one that names the file."""
-    if not trusted:
-        listed = _imports(path) if imports else ""
-        raise ValueError(REFUSAL.format(path=path, kind=kind, imports=listed))
-    try:
-        yield
-    except Exception as error:
-        raise ValueError(
-            f"{path} can't be opened, though it was trusted ({type(error).__name__}: {error}): "
-            "either it is damaged, or the code that it needs can't be imported here"
-        ) from error
+    @contextmanager
+    def _whole(self, looks: str) -> Iterator[None]:
+        """For code that reads a file and runs nothing in it: a damaged one can fail in any way."""
+        try:
+            yield
+        except (pickle.UnpicklingError, UnsafeValueError):  # whole, but more than weights
+            raise
+        except Exception as error:
+            reason = str(error).partition("\n")[0][:200] or type(error).__name__
+            raise ValueError(
+                f"{self.path} {looks}, but is truncated or damaged ({reason}): download it again"
+            ) from error
+
+    @contextmanager
+    def _trusted(self, kind: str, *, imports: bool = True) -> Iterator[None]:
+        """For code that runs what is in a file: refused unless the file is trusted, with the names
+        that it imports; any error becomes one that names the file."""
+        if not self.trust_pickle:
+            listed = _imports(self.path) if imports else ""
+            raise ValueError(REFUSAL.format(path=self.path, kind=kind, imports=listed))
+        self.opened_by = "pickle"
+        try:
+            yield
+        except Exception as error:
+            raise ValueError(
+                f"{self.path} can't be opened, though it was trusted ({type(error).__name__}: "
+                f"{error}): either it is damaged, or the code that it needs can't be imported here"
+            ) from error
 
 
 def _imports(path: Path) -> str:

@@ -27,13 +27,18 @@ class UnsafeValueError(ValueError):
     """A checkpoint holds something that only looks like a harmless value."""
 
 
+def _require(harmless: Any, otherwise: str) -> None:
+    if not harmless:
+        raise UnsafeValueError(otherwise)
+
+
 class SafeNamespace(Namespace):
     """Replaces ``argparse.Namespace``: takes values by name, but no special attributes."""
 
     def __setstate__(self, state: Any) -> None:
         named = isinstance(state, dict) and all(isinstance(key, str) for key in state)
-        if not named or any(key.startswith("__") for key in state):
-            raise UnsafeValueError("an argparse.Namespace with unusual content")
+        plain = named and not any(key.startswith("__") for key in state)
+        _require(plain, "an argparse.Namespace with unusual content")
         self.__dict__.update(state)
         self.__class__ = Namespace  # type: ignore[assignment]  # it is safe to use from now on
 
@@ -44,24 +49,21 @@ class SafeDtype:
     __slots__ = ("dtype",)  # so that no other object can be turned into one
 
     def __init__(self, code: Any, *_: Any) -> None:
-        try:
-            dtype = np.dtype(code) if isinstance(code, str) else None
-        except TypeError:
-            dtype = None
-        if dtype is None or dtype.kind not in SAFE_KINDS or dtype.names or dtype.subdtype:
-            raise UnsafeValueError("a NumPy dtype other than numbers and text")
+        dtype = np.dtype(object)
+        with suppress(TypeError):
+            dtype = np.dtype(code if isinstance(code, str) else object)
+        harmless = dtype.kind in SAFE_KINDS and not dtype.names and not dtype.subdtype
+        _require(harmless, "a NumPy dtype other than numbers and text")
         self.dtype = dtype
 
     def __setstate__(self, state: Any) -> None:
         """Takes the byte order, and nothing that changes the layout."""
-        if not isinstance(state, tuple) or len(state) != 8:
-            raise UnsafeValueError("a NumPy dtype of an unknown form")
+        of_numpy = isinstance(state, tuple) and len(state) == 8
+        _require(of_numpy, "a NumPy dtype of an unknown form")
         _, order, subarray, names, fields, size, _, flags = state
         plain = (subarray, names, fields, flags) == (None, None, None, self.dtype.flags)
-        if not plain or order not in "<>|=":
-            raise UnsafeValueError("a NumPy dtype with fields or flags")
-        if size not in (-1, self.dtype.itemsize):
-            raise UnsafeValueError("a NumPy dtype of the wrong size")
+        _require(plain and order in "<>|=", "a NumPy dtype with fields or flags")
+        _require(size in (-1, self.dtype.itemsize), "a NumPy dtype of the wrong size")
         if order in "<>":
             self.dtype = self.dtype.newbyteorder(order)
 
@@ -75,25 +77,24 @@ class SafeArray(np.ndarray):
         raise UnsafeValueError("a NumPy array that was not pickled by NumPy")
 
     def __setstate__(self, state: Any) -> None:
-        if self.filled:  # a tensor may share its memory by now
-            raise UnsafeValueError("a NumPy array that is filled twice")
+        # a tensor may share its memory by now
+        _require(not self.filled, "a NumPy array that is filled twice")
         self.filled = True
-        if not isinstance(state, tuple) or len(state) != 5:
-            raise UnsafeValueError("a NumPy array of an unknown form")
+        of_numpy = isinstance(state, tuple) and len(state) == 5
+        _require(of_numpy, "a NumPy array of an unknown form")
         _, shape, dtype, fortran, raw = state
         sizes = isinstance(shape, tuple) and all(isinstance(n, int) and n >= 0 for n in shape)
-        if not sizes or not isinstance(dtype, SafeDtype) or not isinstance(raw, bytes):
-            raise UnsafeValueError("a NumPy array of objects")
-        if math.prod(shape) * dtype.dtype.itemsize != len(raw):
-            raise UnsafeValueError("a NumPy array whose shape does not fit its bytes")
+        readable = sizes and isinstance(dtype, SafeDtype) and isinstance(raw, bytes)
+        _require(readable, "a NumPy array of objects")
+        whole = math.prod(shape) * dtype.dtype.itemsize == len(raw)
+        _require(whole, "a NumPy array whose shape does not fit its bytes")
         copied = bytes(bytearray(raw))  # NumPy keeps a reference to what it is given
         super().__setstate__((1, shape, dtype.dtype, bool(fortran), copied))  # type: ignore[arg-type]
 
 
 def _reconstruct(subtype: Any, shape: Any, code: Any) -> SafeArray:
     """Replaces ``numpy._core.multiarray._reconstruct``: an empty array, to be filled."""
-    if subtype is not SafeArray:
-        raise UnsafeValueError("a NumPy array of another class")
+    _require(subtype is SafeArray, "a NumPy array of another class")
     array: SafeArray = np.ndarray.__new__(SafeArray, (0,), np.int8)
     return array
 
@@ -101,8 +102,8 @@ def _reconstruct(subtype: Any, shape: Any, code: Any) -> SafeArray:
 def _scalar(dtype: Any, raw: Any) -> Any:
     """Replaces ``numpy._core.multiarray.scalar``."""
     readable = isinstance(dtype, SafeDtype) and isinstance(raw, bytes)
-    if not readable or len(raw) != dtype.dtype.itemsize:
-        raise UnsafeValueError("a NumPy number whose bytes do not fit its dtype")
+    fits = readable and len(raw) == dtype.dtype.itemsize
+    _require(fits, "a NumPy number whose bytes do not fit its dtype")
     return np.frombuffer(raw, dtype.dtype)[0] if raw else dtype.dtype.type()
 
 

@@ -23,10 +23,17 @@ from safetensors.torch import save_file
 from torch import nn
 
 from captum_classpattern.adapters import load_model, safe_load, safe_pickle
-from captum_classpattern.adapters.safe_load import Opened, open_checkpoint
+from captum_classpattern.adapters.interface import CheckpointFile
 from captum_classpattern.adapters.safe_pickle import imported_names
 
 SYSTEM = f"{os.system.__module__}.system"  # posix.system
+
+
+def open_checkpoint(path, trust_pickle=False):
+    """The file, once its content is read."""
+    file = CheckpointFile(path, trust_pickle)
+    _ = file.content
+    return file
 
 
 class Payload:
@@ -195,7 +202,7 @@ def test_trust_pickle_is_the_only_way_past(tmp_path):
     with pytest.raises(ValueError, match=text):
         open_checkpoint(path)
     assert not made.exists()
-    assert open_checkpoint(path, trust_pickle=True).how == "pickle"
+    assert open_checkpoint(path, trust_pickle=True).opened_by == "pickle"
     assert made.exists()
 
 
@@ -423,7 +430,7 @@ def test_harmless_values_are_read(numpy_name, path_name, new, tmp_path):
     else:
         path.write_bytes(patched(path.read_bytes()))
     opened = open_checkpoint(path)
-    assert opened.how == "weights_only"
+    assert opened.opened_by == "weights_only"
     assert same(content, opened.content)
 
 
@@ -452,10 +459,10 @@ def test_safetensors_and_half_precision(tmp_path):
     torch.save(state, tmp_path / "saved.safetensors")
     for name in ("model.safetensors", "model.pt"):
         opened = open_checkpoint(tmp_path / name)
-        assert opened.how == "safetensors"
+        assert opened.opened_by == "safetensors"
         assert same(state, {key: opened.content[key] for key in state})
     opened = open_checkpoint(tmp_path / "saved.safetensors")
-    assert opened.how == "weights_only"
+    assert opened.opened_by == "weights_only"
     assert same(dict(opened.content), state)
 
 
@@ -464,13 +471,12 @@ def test_the_old_format_of_another_protocol(tmp_path):
     torch.save(state, tmp_path / "m", _use_new_zipfile_serialization=False, pickle_protocol=3)
     with pytest.warns(UserWarning, match="pickle protocol 3"):
         opened = open_checkpoint(tmp_path / "m")
-    assert isinstance(opened, Opened)
     assert same(dict(opened.content), dict(state))
 
 
 def test_a_trusted_file_is_still_read_safely_if_possible(tmp_path):
     torch.save(weights(), tmp_path / "model.pt")
-    assert open_checkpoint(tmp_path / "model.pt", trust_pickle=True).how == "weights_only"
+    assert open_checkpoint(tmp_path / "model.pt", trust_pickle=True).opened_by == "weights_only"
 
 
 # files that are not checkpoints
@@ -583,7 +589,7 @@ def test_too_large(tmp_path, monkeypatch):
     path = tmp_path / "model.pt"
     torch.save(weights(), path)
     monkeypatch.setattr(safe_load, "SIZE_LIMIT", path.stat().st_size)
-    assert open_checkpoint(path).how == "weights_only"
+    assert open_checkpoint(path).opened_by == "weights_only"
     monkeypatch.setattr(safe_load, "SIZE_LIMIT", path.stat().st_size - 1)
     with pytest.raises(ValueError, match=r"has 0\.0 GiB, more than the limit of 0\.0 GiB for a"):
         open_checkpoint(path)
