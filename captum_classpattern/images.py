@@ -10,18 +10,8 @@ from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor
-from torch.utils.data import (
-    BatchSampler,
-    DataLoader,
-    Dataset,
-    IterableDataset,
-    RandomSampler,
-    SequentialSampler,
-    Subset,
-    SubsetRandomSampler,
-    TensorDataset,
-    default_collate,
-)
+from torch.utils import data
+from torch.utils.data import DataLoader, Dataset
 
 from captum_classpattern._validation import ArgumentTypeError, check_pixels, parse_labels
 from captum_classpattern.classifier import (
@@ -44,6 +34,7 @@ Images: TypeAlias = "Tensor | Dataset[Any] | DataLoader[Any]"  # LabelledImages 
 Labels: TypeAlias = Tensor | Sequence[int] | None
 ImagesAndLabels: TypeAlias = "Images | tuple[Images, Labels]"
 BATCH = 32  # most images that are loaded at once
+READING = ("collate_fn", "num_workers", "worker_init_fn")  # options of a DataLoader
 
 
 class LabelledImages(Dataset[Any]):
@@ -108,12 +99,15 @@ class LabelledImages(Dataset[Any]):
             )
         self.argument, self.description, self.numbering = argument, description, numbering
         self.class_names = None if class_names is None else tuple(class_names)
-        self._loader = images if isinstance(images, DataLoader) else None
-        self._source: Any = images if self._loader is None else self._loader.dataset
+        self._source: Any = images
+        self._options: dict[str, Any] = {}  # of the loader, to read as it reads
+        if isinstance(images, DataLoader):
+            self._source = images.dataset
+            self._options = {name: getattr(images, name) for name in READING}
         # pixels of Tensors are checked here, others when they are read
         self._is_checked = getattr(self._source, "in_unit_range", isinstance(images, Tensor))
         indexed = hasattr(self._source, "__getitem__") and hasattr(self._source, "__len__")
-        if isinstance(self._source, IterableDataset | Mapping) or not indexed:
+        if isinstance(self._source, data.IterableDataset | Mapping) or not indexed:
             raise ArgumentTypeError(
                 f"{argument} must be a Tensor (N, C, H, W), or a Dataset or DataLoader with a "
                 f"length and access by index (the search shuffles), got "
@@ -155,7 +149,7 @@ class LabelledImages(Dataset[Any]):
             raise IndexError(
                 f"{self.argument} has {len(self)} images, which do not include all of {indices}"
             ) from None
-        [(images, labels)] = self._fetch([chosen], workers=0)
+        [(images, labels)] = self._fetch([chosen], alone=True)
         if "labels" in self._known:
             labels = None if self.labels is None else self.labels[chosen]
         elif labels is not None:
@@ -275,7 +269,6 @@ class LabelledImages(Dataset[Any]):
             _known={"shape": self.shape, "labels": self.labels},
             _source=images,
             _is_checked=True,
-            _loader=None,
             _places=list(range(len(self))),
             _hashes=dict(enumerate(self.hashes)),  # those of the pixels before
         )
@@ -300,7 +293,7 @@ class LabelledImages(Dataset[Any]):
         """Some of the images as one Tensor, loaded without worker processes."""
         if len(self) == 0:
             raise ValueError(f"{self.argument} has no images")
-        return next(self._fetch([indices], workers=0))[0]
+        return next(self._fetch([indices], alone=True))[0]
 
     def in_order(self, batch_size: int | None = None) -> Iterator[Tensor]:
         """All images in batches of at most 32."""
@@ -439,31 +432,30 @@ class LabelledImages(Dataset[Any]):
     def _read_labels(self) -> Tensor | None:
         if len(self) == 0:
             raise ValueError(f"{self.argument} has no images")
-        if self._labels_of_items([0], workers=0) is None:
+        if self._labels_of_items([0], alone=True) is None:
             return None
         listed = _listed_labels(self._source)
         if listed is not None:
             listed, tried = listed[self._places], evenly_spaced(len(self), 8)
-            if torch.equal(cast(Tensor, self._labels_of_items(tried, workers=0)), listed[tried]):
+            if torch.equal(cast(Tensor, self._labels_of_items(tried, alone=True)), listed[tried]):
                 return listed
         return self._labels_of_items(range(len(self)))  # no list, or it differs from the items
 
-    def _labels_of_items(self, indices: Sequence[int], workers: int | None = None) -> Tensor | None:
+    def _labels_of_items(self, indices: Sequence[int], alone: bool = False) -> Tensor | None:
         """The labels that the items themselves carry."""
         parts = []
-        for images, labels in self._fetch(_split(indices, BATCH), workers):
+        for images, labels in self._fetch(_split(indices, BATCH), alone):
             if labels is not None:
                 parts.append(parse_labels(labels, len(images), self.argument))
         found = torch.cat(parts) if parts else torch.empty(0)
         return found if len(found) == len(indices) else None
 
     def _fetch(
-        self, plan: Iterable[Sequence[int]], workers: int | None = None
+        self, plan: Iterable[Sequence[int]], alone: bool = False
     ) -> Iterator[tuple[Tensor, Any]]:
-        """Batches of images and labels, checked and hashed; the loader's workers read them, or as
-        many as are given."""
+        """Batches of images and labels, checked and hashed; ``alone``: without worker processes."""
         wanted, again = itertools.tee([self._places[i] for i in indices] for indices in plan)
-        for places, (images, labels) in zip(again, self._load(wanted, workers)):
+        for places, (images, labels) in zip(again, self._load(wanted, alone)):
             if not self._is_checked:
                 check_pixels(images, self.argument)
             shape = tuple(images.shape[1:])
@@ -483,23 +475,16 @@ class LabelledImages(Dataset[Any]):
         if new and hasattr(self._source, "stored_hashes"):
             self._hashes.update(self._source.stored_hashes(new))
 
-    def _load(
-        self, wanted: Iterator[list[int]], workers: int | None
-    ) -> Iterable[tuple[Tensor, Any]]:
+    def _load(self, wanted: Iterator[list[int]], alone: bool) -> Iterable[tuple[Tensor, Any]]:
         """The batches as the source gives them."""
         if self.in_memory:
             return ((self._source.detach()[places], None) for places in wanted)
-        loader = self._loader
-        own_workers = 0 if loader is None else loader.num_workers
+        options = {**self._options, **({"num_workers": 0} if alone else {})}
+        collate = partial(_collate, options.pop("collate_fn", data.default_collate), self.argument)
+        # not the global generator: its state stays
+        generator = torch.Generator().manual_seed(0)
         return DataLoader[Any](
-            self._source,
-            batch_sampler=wanted,
-            collate_fn=partial(
-                _collate, default_collate if loader is None else loader.collate_fn, self.argument
-            ),
-            num_workers=own_workers if workers is None else workers,
-            worker_init_fn=None if loader is None else loader.worker_init_fn,
-            generator=torch.Generator().manual_seed(0),  # not the global one: its state stays
+            self._source, batch_sampler=wanted, collate_fn=collate, generator=generator, **options
         )
 
 
@@ -580,11 +565,13 @@ def _places_of(images: Any, argument: str) -> list[int]:
     unclear."""
     if not isinstance(images, DataLoader):
         return list(range(len(images)))
-    batches, count = images.batch_sampler, len(cast(Sized, images.dataset))
-    sampler = batches.sampler if type(batches) is BatchSampler else batches
-    if type(sampler) is SubsetRandomSampler:
+    batches: Any = images.batch_sampler
+    sampler = batches.sampler if type(batches) is data.BatchSampler else batches
+    if type(sampler) is data.SubsetRandomSampler:
         return list(sampler.indices)
-    if type(sampler) in (SequentialSampler, RandomSampler) and len(cast(Sized, sampler)) == count:
+    count = len(cast(Sized, images.dataset))
+    is_plain = type(sampler) in (data.SequentialSampler, data.RandomSampler)
+    if is_plain and len(cast(Sized, sampler)) == count:
         return list(range(count))
     raise ValueError(
         f"the DataLoader of {argument} has a sampler ({type(sampler).__name__}) that the search "
@@ -598,10 +585,10 @@ def _split(indices: Sequence[int], size: int) -> Iterator[Sequence[int]]:
 
 def _listed_labels(images: Any) -> Tensor | None:
     """The labels that a data set lists separately from its items, if it does."""
-    if isinstance(images, Subset):
+    if isinstance(images, data.Subset):
         listed = _listed_labels(images.dataset)
         return None if listed is None else listed[list(images.indices)]
-    if isinstance(images, TensorDataset):
+    if isinstance(images, data.TensorDataset):
         listed = images.tensors[1]
     else:
         listed = getattr(images, "targets", getattr(images, "labels", None))
