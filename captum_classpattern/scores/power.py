@@ -211,8 +211,8 @@ def predictive_power(
     """
     with preserve_state(forward_func, seed=0):
         others = images_to_score(forward_func, pattern, images, labels)
-        unstamped = predictions(forward_func, others, like=pattern.canvas)
-        return _power_on(forward_func, pattern, others, unstamped, area)
+        binary = pattern if area is None else pattern.topk(area)
+        return Scorer(forward_func, others, pattern.canvas).power(binary)
 
 
 def transfer_powers(
@@ -251,29 +251,35 @@ def transfer_powers(
     """
     if not patterns:
         raise ValueError("there are no patterns to score: give at least one")
-    source, powers = LabelledImages.of(images, labels), []
     device, _ = device_and_dtype(forward_func, patterns[0].canvas)
     moved = [pattern.to(device) for pattern in patterns]
+    like = moved[0].canvas
     with preserve_state(forward_func, seed=0):
-        source = ensure_labels(forward_func, source, like=moved[0].canvas)
-        unstamped = predictions(forward_func, source, like=moved[0].canvas)
+        source = ensure_labels(forward_func, LabelledImages.of(images, labels), like=like)
         for pattern in moved:
-            others = images_to_score(forward_func, pattern, source)
-            of_others = unstamped[source.known_labels != pattern.target]
-            powers.append(_power_on(forward_func, pattern, others, of_others, area))
-    return powers
+            images_to_score(forward_func, pattern, source)  # checks that they fit
+        scorer = Scorer(forward_func, source, like)
+        return [scorer.power(p if area is None else p.topk(area)) for p in moved]
 
 
-def _power_on(
-    forward_func: Classifier,
-    pattern: Pattern,
-    others: LabelledImages,
-    unstamped: Tensor,
-    area: float | None,
-) -> PredictivePower:
-    """The power on images of other classes, whose predictions without the pattern are known."""
-    hits = count_hits(forward_func, pattern if area is None else pattern.topk(area), others)
-    return power_of(hits, len(others), int((unstamped == pattern.target).sum()))
+class Scorer:
+    """Scores patterns on a classifier and labelled images, which it classifies once without them.
+
+    ``predicted`` has the class that the classifier predicts for each of the images, int64 (N,).
+    """
+
+    def __init__(
+        self, forward_func: Classifier, images: LabelledImages, like: Tensor | None = None
+    ) -> None:
+        self.forward_func, self.images = forward_func, images
+        self.predicted = predictions(forward_func, images, like=like)
+
+    def power(self, pattern: Pattern) -> PredictivePower:
+        """The power of a pattern as it is, on the images of other classes."""
+        others = self.images.without_class(pattern.target)
+        predicted = self.predicted[self.images.known_labels != pattern.target]
+        hits = count_hits(self.forward_func, pattern, others)
+        return power_of(hits, len(others), int((predicted == pattern.target).sum()))
 
 
 def images_to_score(
