@@ -11,7 +11,6 @@ from captum_classpattern.classifier.calling import check_callable as check_calla
 from captum_classpattern.classifier.calling import check_classifier as check_classifier
 from captum_classpattern.classifier.calling import device_and_dtype as device_and_dtype
 from captum_classpattern.classifier.calling import find_module as find_module
-from captum_classpattern.classifier.calling import first_of as first_of
 from captum_classpattern.classifier.calling import logits_of as logits_of
 from captum_classpattern.classifier.calling import predict as predict
 from captum_classpattern.classifier.calling import preserve_state as preserve_state

@@ -120,7 +120,9 @@ def predict(forward_func: Classifier, images: Tensor, additional: tuple[Any, ...
     return logits.argmax(1)
 
 
-def additional_rows(additional: tuple[Any, ...], rows: Tensor, count: int) -> tuple[Any, ...]:
+def additional_rows(
+    additional: tuple[Any, ...], rows: Tensor | slice, count: int
+) -> tuple[Any, ...]:
     """The additional arguments for some of ``count`` canvases, expanded as Captum does: a Tensor
     with one row per canvas gives its rows, anything else stays."""
     return tuple(
@@ -129,12 +131,6 @@ def additional_rows(additional: tuple[Any, ...], rows: Tensor, count: int) -> tu
         else argument
         for argument in additional
     )
-
-
-def first_of(canvases: Tensor, additional: tuple[Any, ...]) -> tuple[Tensor, tuple[Any, ...]]:
-    """The first canvas, and the additional arguments that belong to it."""
-    first = torch.zeros(1, dtype=torch.int64, device=canvases.device)
-    return canvases[:1], additional_rows(additional, first, len(canvases))
 
 
 def check_callable(model: Any) -> None:

@@ -88,7 +88,7 @@ def scan(
     from captum_classpattern.adapters.names import folder_name
     from captum_classpattern.scanning import ReferenceSet
     from captum_classpattern.scanning import scan as run_scan
-    from captum_classpattern.scanning.profile import count_classes, estimate_seconds
+    from captum_classpattern.scanning.profile import estimate_seconds
     from captum_classpattern.scanning.scan import PATTERNS
     from captum_classpattern.scanning.store import SEARCH
 
@@ -103,7 +103,7 @@ def scan(
     with only_json(as_json):
         classifier = model.open(checkpoint)
         source = images.load_all([classifier], seed=compute.seed, shape=known.shape)
-        known.check(count_classes(classifier, source), source.shape)
+        known.check(source.count_outputs(classifier), source.shape)
         seconds = estimate_seconds(
             classifier, source, known.n_classes, also=also or (), precision=compute.precision
         )

@@ -15,9 +15,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from captum_classpattern.classifier import (
     Classifier,
+    additional_rows,
     device_and_dtype,
     find_module,
-    first_of,
     preserve_state,
     uncounted,
 )
@@ -38,7 +38,7 @@ def accelerated(
         )
     if precision == "full" or dtype != torch.float32:
         return forward_func
-    first, arguments = first_of(canvases, additional)
+    first, arguments = canvases[:1], additional_rows(additional, slice(1), len(canvases))
     wanted = choose_speedups(forward_func, canvases.device, precision)
     with preserve_state(forward_func, 0), uncounted(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about speedups that will not be used

@@ -9,7 +9,7 @@ from captum_classpattern._validation import (
     check_pixels,
     check_same_shape,
 )
-from captum_classpattern.classifier import Classifier, first_of, logits_of, preserve_state
+from captum_classpattern.classifier import Classifier, additional_rows, logits_of, preserve_state
 from captum_classpattern.classifier.class_names import parse_targets
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels
 from captum_classpattern.optimization.acceleration import accelerated
@@ -136,7 +136,8 @@ def begin_search(
         for argument in arguments
     )
     targets, batch_size = [stream.target for stream in streams], settings.internal_batch_size
-    first, arguments_of_first = first_of(canvases, arguments)
+    first = canvases[:1]
+    arguments_of_first = additional_rows(arguments, slice(1), len(canvases))
     classifier = logits_of(forward_func, first, targets, arguments_of_first)
     source = ensure_labels(
         forward_func,

@@ -14,7 +14,6 @@ from torch import Tensor
 from captum_classpattern.attribution import ClassPattern, versions
 from captum_classpattern.classifier import (
     Classifier,
-    check_classifier,
     device_and_dtype,
     logits_of,
     preserve_state,
@@ -280,12 +279,6 @@ def estimate_seconds(
     smaller = 10 * (len(SIZES) - 1) * Learned().rounds  # a pass and a half for each image
     passes = n_classes * (Learned().passes()[-1] + smaller + len(also) * families.PASSES)
     return seconds * passes / len(batch)
-
-
-def count_classes(model: Classifier, images: LabelledImages) -> int:
-    """How many classes a classifier has."""
-    with preserve_state(model, 0):
-        return check_classifier(model, images.take([0])).shape[1]
 
 
 def draw_sample(

@@ -20,7 +20,6 @@ from captum_classpattern.scanning.profile import (
     PATCHES,
     SETTINGS,
     Profile,
-    count_classes,
     measure,
 )
 
@@ -83,7 +82,7 @@ class ReferenceSet:
     ) -> "ReferenceSet":
         """An empty set for models that are like this one, measured with these images."""
         source = LabelledImages.of(images, labels)
-        n_classes = count_classes(model, source)
+        n_classes = source.count_outputs(model)
         channels, height, width = source.shape
         return cls(
             n_classes,
@@ -141,7 +140,7 @@ class ReferenceSet:
 
     def measure(self, model: Classifier, images: LabelledImages, **settings: Any) -> Profile:
         """Measures a model without adding it; an error if it cannot be compared with these."""
-        n_classes = count_classes(model, images)
+        n_classes = images.count_outputs(model)
         self.check(n_classes, images.shape)
         return measure(model, images, n_classes, **settings)
 
