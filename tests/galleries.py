@@ -1,10 +1,12 @@
 """Small surveys and sweeps for tests of galleries, without a search."""
 
+from dataclasses import replace
+
 import torch
 from surveyed import finding
 
 from captum_classpattern import Pattern, Survey
-from captum_classpattern.pages.gallery.source import ClassEntry, Model
+from captum_classpattern.pages.gallery import Model
 from captum_classpattern.surveys import Finding
 from captum_classpattern.surveys.sources import ModelSource
 from captum_classpattern.surveys.store import SweepFolder
@@ -75,8 +77,8 @@ def thousand_classes():
     """A model of 1,000 classes with long names, without its patterns."""
     name = "a name as long as those of ImageNet, with a synonym, Genus species"
     scores = found(0, "white", 57, name=name).scores
-    classes = {
-        target: ClassEntry(target, f"{name} {target}", {"white": scores}, "white", 0.5)
-        for target in range(1000)
-    }
-    return Model("a model", "a_model", None, {}, {"n_classes": 1000}, classes, (224, 224))
+    findings = [
+        replace(finding(y, "white", 57, class_name=f"{name} {y}"), scores=scores)
+        for y in range(1000)
+    ]
+    return Model("a model", "a_model", Survey(findings, 1000), None, (224, 224))

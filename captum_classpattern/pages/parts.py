@@ -1,29 +1,25 @@
-"""Results as HTML: what a notebook shows of them, and pages of one file.
+"""Parts of pages: texts, tables, pictures and figures; and pages, made of templates.
 
 Pictures are PNG data inside the page. All texts are escaped. The same result gives the same bytes.
 """
 
-from collections.abc import Iterable, Sequence
+from base64 import b64encode
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
 from io import BytesIO
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import torch
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 from torch import Tensor
 
-from captum_classpattern._files import write_atomically
-from captum_classpattern.pages.templating import (
-    data_uri,
-    encode,
-    new_environment,
-    policy,
-    read_style,
-)
+from captum_classpattern.pages.tables import Column, Row
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.visualization.drawing import on_neutral
+from captum_classpattern.visualization.formats import percent, percent_area, percent_range
 from captum_classpattern.visualization.style import EDGE
 
 SIDE, MOST_PIXELS = 128, 224  # of a picture: small ones are enlarged, large ones reduced
@@ -31,28 +27,80 @@ THUMBNAIL = 112  # pixels of a photo that is only shown for comparison
 DPI = 80  # of figures
 FIGURE = "display:inline-block;margin:0 12px 8px 0;vertical-align:top;max-width:{}px"
 OUTLINE = f"outline:1px solid {EDGE}"  # so that a white canvas shows
+ARROW = "\N{SINGLE RIGHT-POINTING ANGLE QUOTATION MARK}"
+TEMPLATES = Path(__file__).with_name("templates")
 
 
-def fragment(title: str, *parts: Markup) -> str:
-    """What a notebook shows of a result: a line in bold, and parts below it."""
-    text = Markup("<div>\n<p><b>{}</b></p>\n{}\n</div>").format(title, Markup("\n").join(parts))
-    return encode(text).decode()
+# ---- pages
 
 
-def write_page(path: str | PathLike[str], title: str, *parts: Markup) -> Path:
-    """Writes the same as a page that needs no other file; returns its path."""
-    page = (
-        new_environment()
-        .get_template("page.html")
-        .render(
-            title=title,
-            policy=policy("data:", style="'unsafe-inline'"),
-            style=read_style(),
-            content=Markup("\n").join(parts),
-        )
-    )
-    write_atomically(Path(path), encode(page))
-    return Path(path)
+def read_files(*names: str) -> Markup:
+    """The text of style sheets or scripts, which are next to the templates."""
+    return Markup("".join((TEMPLATES / name).read_text(encoding="utf-8") for name in names))
+
+
+def encode(page: str) -> bytes:
+    """A page as bytes; names may hold lone surrogates, which UTF-8 can't encode."""
+    return page.encode("utf-8", "xmlcharrefreplace")
+
+
+def render(template: str, **values: Any) -> bytes:
+    """A page. All values are escaped, and one that is missing is an error."""
+    return encode(ENVIRONMENT.get_template(template).render(values))
+
+
+def _hashed(source: str) -> str:
+    """A script or style sheet as a content security policy allows it."""
+    return f"'sha256-{b64encode(sha256(source.encode()).digest()).decode()}'"
+
+
+def _data_uri(data: bytes) -> str:
+    """A PNG image as an address that holds it."""
+    return f"data:image/png;base64,{b64encode(data).decode()}"
+
+
+ENVIRONMENT = Environment(
+    loader=FileSystemLoader(TEMPLATES),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+ENVIRONMENT.globals["read_files"] = read_files
+ENVIRONMENT.filters |= {
+    "percent": percent,
+    "percent_area": percent_area,
+    "percent_range": lambda interval: percent_range(*interval),
+    "axis": lambda share: f"{100 * share:.4g}",
+    "data_uri": _data_uri,
+    "hashed": _hashed,
+}
+
+
+def settings_lines(settings: Mapping[str, Any], parent: str = "") -> list[tuple[str, str]]:
+    """Nested settings as lines, each with its path of names."""
+    lines: list[tuple[str, str]] = []
+    for key, value in settings.items():
+        name = f"{parent} {ARROW} {key}" if parent else str(key)
+        if isinstance(value, Mapping) and value:
+            lines += settings_lines(value, name)
+        else:
+            lines.append((name, _plain(value)))
+    return lines
+
+
+def _plain(value: Any) -> str:
+    if value == {}:
+        return "defaults"
+    if value is None or value == []:
+        return "none"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_plain, value))
+    return str(value)
+
+
+# ---- parts
 
 
 def paragraph(text: str) -> Markup:
@@ -60,7 +108,7 @@ def paragraph(text: str) -> Markup:
     return Markup("<p>{}</p>").format(text)
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Markup:
+def table(columns: Sequence[str], rows: Iterable[Iterable[str]]) -> Markup:
     """A table of texts. The first cell of each row is its name."""
     head = Markup("").join(Markup("<th>{}</th>").format(column) for column in columns)
     body = Markup("\n").join(
@@ -70,6 +118,12 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Markup:
         '<div class="scroll"><table>\n<thead><tr>{}</tr></thead>\n'
         "<tbody>\n{}\n</tbody></table></div>"
     ).format(head, body)
+
+
+def table_of(columns: Sequence[Column], rows: Iterable[Row]) -> Markup:
+    """A table of the values of rows."""
+    headings = [column.heading for column in columns]
+    return table(headings, ([column.text(row) for column in columns] for row in rows))
 
 
 def folded(summary: str, *parts: Markup) -> Markup:
@@ -91,9 +145,15 @@ def picture(
     longer side is about ``least`` pixels if the image is smaller, and at most ``most``."""
     if image.shape[0] not in (1, 3):
         return paragraph(f"{alt}: {image.shape[0]} channels, so it can't be shown")
-    shown = _resized(image.detach().float().cpu(), least, most)
-    height, width = shown.shape[1:]
-    return _figure(png(shown), width, height, alt, caption)
+    shown, side = image.detach().float().cpu(), max(image.shape[1:])
+    if side > most:
+        size = [max(1, round(n * most / side)) for n in shown.shape[1:]]
+        resize = torch.nn.functional.interpolate
+        shown = resize(shown[None], size, mode="bilinear", antialias=True)[0].clamp(0, 1)
+    else:  # by a whole number, so that its pixels stay squares
+        factor = max(1, least // side)
+        shown = shown.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
+    return _figure(png(shown), (shown.shape[2], shown.shape[1]), alt, caption)
 
 
 def pattern_picture(binary: Pattern, alt: str, caption: str = "", *, least: int = SIDE) -> Markup:
@@ -106,7 +166,16 @@ def pattern_picture(binary: Pattern, alt: str, caption: str = "", *, least: int 
 def drawing(figure: Any, alt: str) -> Markup:
     """A matplotlib figure."""
     data, size = figure_png(figure, DPI)
-    return Markup('<div class="scroll paper">{}</div>').format(_figure(data, *size, alt, ""))
+    return Markup('<div class="scroll paper">{}</div>').format(_figure(data, size, alt, ""))
+
+
+def _figure(data: bytes, size: tuple[int, int], alt: str, caption: str) -> Markup:
+    image = Markup('<img src="{}" width="{}" height="{}" alt="{}" style="{}">').format(
+        _data_uri(data), *size, alt, OUTLINE
+    )
+    text = Markup("\n<figcaption>{}</figcaption>").format(caption) if caption else ""
+    style = FIGURE.format(max(size[0], SIDE))
+    return Markup('<figure style="{}">{}{}</figure>').format(style, image, text)
 
 
 def figure_png(figure: Any, dpi: int) -> tuple[bytes, tuple[int, int]]:
@@ -117,26 +186,6 @@ def figure_png(figure: Any, dpi: int) -> tuple[bytes, tuple[int, int]]:
     drawn = Image.open(buffer).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE)
     drawn.save(written, "png", optimize=True)
     return written.getvalue(), drawn.size
-
-
-def _figure(data: bytes, width: int, height: int, alt: str, caption: str) -> Markup:
-    image = Markup('<img src="{}" width="{}" height="{}" alt="{}" style="{}">').format(
-        data_uri(data), width, height, alt, OUTLINE
-    )
-    text = Markup("\n<figcaption>{}</figcaption>").format(caption) if caption else ""
-    style = FIGURE.format(max(width, SIDE))
-    return Markup('<figure style="{}">{}{}</figure>').format(style, image, text)
-
-
-def _resized(image: Tensor, least: int, most: int) -> Tensor:
-    """The image: enlarged by a whole number, so that its pixels stay squares, or reduced."""
-    side = max(image.shape[1:])
-    if side <= most:
-        factor = max(1, least // side)
-        return image.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
-    size = [max(1, round(n * most / side)) for n in image.shape[1:]]
-    reduced = torch.nn.functional.interpolate(image[None], size, mode="bilinear", antialias=True)
-    return reduced[0].clamp(0, 1)
 
 
 def png(image: Tensor) -> bytes:

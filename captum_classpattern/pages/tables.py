@@ -1,75 +1,72 @@
-"""Tables of pages: the text of each cell, and the value that sorts it."""
+"""Tables of pages: how the values of each row are written, sorted and drawn."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
-from captum_classpattern.visualization.formats import DASH
+from captum_classpattern.visualization.formats import DASH, percent
 
-
-@dataclass(frozen=True)
-class Cell:
-    """A text, the value that it is sorted by, the interval of a share to draw, the role of the
-    method of that bar, if it isn't that of the row, the page that the text links to, and what
-    follows the link."""
-
-    text: str = DASH
-    value: float | str | None = None
-    interval: tuple[float, float] | None = None
-    role: str = ""
-    address: str = ""
-    after: str = ""
-
-    @property
-    def sort(self) -> str:
-        """The value as an attribute; empty if there is none."""
-        return "" if self.value is None or self.value != self.value else str(self.value)
+Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Row:
-    """Cells, the values that the page filters by, and the role of the row's method."""
+class Column:
+    """A heading, the key of the value in each row, and how it is written; texts are shown as they
+    are. ``interval`` says whether a share is written with its interval (``KEY_low``, ``KEY_high``
+    in the row), or also drawn, as a bar in the colour of a method's ``role``. ``note`` is a subject
+    and a text about it, ``missing`` what stands for a value that is not there."""
 
-    cells: list[Cell]
-    facets: Mapping[str, str] = field(default_factory=dict)
+    heading: str
+    key: str
+    write: Callable[[Any], str] = str
+    interval: Literal["", "text", "bar"] = ""
     role: str = ""
+    note: tuple[str, str] = ("", "")
+    missing: str = DASH
+
+    def ends(self, row: Row) -> tuple[float, float] | None:
+        """The interval to show, if it is known."""
+        low = row.get(f"{self.key}_low") if self.interval else None
+        return None if low is None else (low, row[f"{self.key}_high"])
+
+    def text(self, row: Row) -> str:
+        """The value of a row, without its interval."""
+        value = row.get(self.key)
+        if value is None or isinstance(value, str):
+            return self.missing if value is None else value
+        return percent(value) if self.ends(row) else self.write(value)
+
+    def sort(self, row: Row) -> str:
+        """What the page sorts by; empty if there is no value."""
+        value = row.get(self.key)
+        return "" if value is None or value != value else str(value)
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table with an introduction, and a note on some of its columns. With a key, which is unique
-    in the page, it can be sorted."""
+    """Rows of values under a title and a text. The first column is the name of the row. A row may
+    have the ``role`` of its method, and ``facets``, by which the page filters. With a key, which is
+    unique in the page, the table can be sorted."""
 
-    key: str
-    title: str
-    text: str
-    columns: list[str]
-    rows: list[Row]
-    notes: Mapping[str, str] = field(default_factory=dict)
-    numbers: frozenset[str] = frozenset()  # columns of numbers whose cells are texts
+    columns: Sequence[Column]
+    rows: Sequence[Row]
+    key: str = ""
+    title: str = ""
+    text: str = ""
 
     @property
     def numeric(self) -> list[bool]:
-        """Whether each column holds numbers."""
-        return [
-            column in self.numbers
-            or any(isinstance(row.cells[i].value, float) for row in self.rows)
-            for i, column in enumerate(self.columns)
-        ]
+        """Whether each column holds anything but texts."""
+        keys = [column.key for column in self.columns]
+        return [any(not isinstance(row.get(key), str | None) for row in self.rows) for key in keys]
 
+    @property
+    def notes(self) -> dict[str, str]:
+        """The notes on columns."""
+        return dict(column.note for column in self.columns if column.note[1])
 
-def text_cell(text: str) -> Cell:
-    """A text that is sorted by itself."""
-    return Cell(text, text)
-
-
-def text_table(
-    columns: Sequence[str],
-    rows: Sequence[Sequence[str | Cell]],
-    *,
-    key: str = "",
-    title: str = "",
-    numbers: Sequence[str] = (),
-) -> Table:
-    """A table of texts."""
-    cells = [[text_cell(c) if isinstance(c, str) else c for c in row] for row in rows]
-    return Table(key, title, "", [*columns], [*map(Row, cells)], numbers=frozenset(numbers))
+    def filled(self, names: int) -> "Table":
+        """Without the rows and columns that hold nothing; the first columns are names."""
+        rows = [r for r in self.rows if any(r.get(c.key) is not None for c in self.columns[names:])]
+        columns = [c for c in self.columns if any(row.get(c.key) is not None for row in rows)]
+        return replace(self, columns=columns, rows=rows)

@@ -115,7 +115,7 @@ class Survey(Result):
         return self._info if self._search is None else self._search.info
 
     @property
-    def _provenance(self) -> Mapping[str, Any]:
+    def provenance(self) -> Mapping[str, Any]:
         """Where the model came from; unlike :attr:`info`, it takes no time."""
         search = self._search
         return self._info.get("provenance", {}) if search is None else search.provenance

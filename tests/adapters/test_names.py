@@ -6,7 +6,7 @@ import pytest
 
 from captum_classpattern.adapters.names import folder_name, model_name, split_name
 from captum_classpattern.cli.options import checkpoints_by_name
-from captum_classpattern.pages.gallery.source import _name_of
+from captum_classpattern.pages.gallery import _name_of
 from captum_classpattern.surveys.sources import read_models
 
 SOURCES = {

@@ -24,9 +24,8 @@ from reports import Page
 from torchvision.transforms.functional import pil_to_tensor
 
 from captum_classpattern import Pattern, Survey
-from captum_classpattern.pages.gallery import site, write_gallery
-from captum_classpattern.pages.gallery.pages import Pages
-from captum_classpattern.pages.gallery.source import read_models
+from captum_classpattern.pages import gallery
+from captum_classpattern.pages.gallery import Pages, read_models, write_gallery
 from captum_classpattern.scores.power import power_of
 from captum_classpattern.surveys import Scores, stands_out
 from captum_classpattern.surveys.store import SweepFolder
@@ -140,7 +139,7 @@ def test_powers_and_controls_are_those_of_the_survey(sweep):
                 row = [
                     finding.canvas,
                     *(f"{100 * area:g} %", f"{100 * scores.power.value:.1f} %"),
-                    f"{low:.1f}\N{EN DASH}{high:.1f} %",
+                    *(f"{low:.1f}\N{EN DASH}{high:.1f}", f"{scores.power.n}"),
                     f"{100 * scores.power.without:.1f} %",
                     f"{100 * scores.random_pixels:.1f} %",
                     f"{100 * scores.other_canvas:.1f} %",
@@ -181,7 +180,7 @@ def test_the_table_of_models_has_the_columns_of_the_sweep(sweep):
     assert [first[-1], second[-1]] == ["64", ""]  # the second has no width
     assert first[1] == "87.5\xa0%"
     models = read_models(sweep[0])
-    above = [sum(e.shown.beats_controls for e in m.classes.values()) for m in models]
+    above = [sum(f.scores[f.area].beats_controls for f in m.best.values()) for m in models]
     assert [first[3], second[3]] == [str(count) for count in above]
 
 
@@ -625,7 +624,7 @@ def test_an_interrupted_run_leaves_the_old_gallery(at, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return b""
 
-    monkeypatch.setattr(site, "pattern_png", interrupted)
+    monkeypatch.setattr(gallery, "pattern_png", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write_gallery(folder, made)
     drawn.clear()

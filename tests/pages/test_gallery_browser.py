@@ -5,9 +5,7 @@ from browsers import MARKS, check_colours, started_browser, watched_pages
 from galleries import found, thousand_classes, write_survey, write_sweep
 
 from captum_classpattern import Survey
-from captum_classpattern.pages.gallery import write_gallery
-from captum_classpattern.pages.gallery.pages import Pages
-from captum_classpattern.pages.gallery.site import pattern_png
+from captum_classpattern.pages.gallery import Pages, file_of, pattern_png, write_gallery
 
 pytestmark = MARKS
 LONG = "a_name_without_a_single_space_" * 4
@@ -142,11 +140,10 @@ def test_a_thousand_classes_load_lazily(opened, tmp_path):
     model = thousand_classes()
     pages = Pages([model], None, True, False)
     index = tmp_path / "index.html"
-    index.write_bytes(pages.index())
-    assert index.stat().st_size < 1_000_000
     image = pattern_png(found(0, "white", 1, name="ant").pattern.topk(0.05))
-    files = {f"assets/{name}": text.encode() for name, text in pages.assets.items()}
-    files |= {pages.image(model, entry, "white", 0.05): image for entry in model.classes.values()}
+    files = pages.files()
+    assert len(files["index.html"]) < 1_000_000
+    files |= {file_of(model, best, "0.05.png"): image for best in model.best.values()}
     for name, data in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(data)

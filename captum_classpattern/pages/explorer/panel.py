@@ -8,8 +8,7 @@ from torch import Tensor
 
 from captum_classpattern.classifier.class_names import label_of
 from captum_classpattern.pages.explorer.areas import Cut
-from captum_classpattern.pages.parts import pattern_picture, picture
-from captum_classpattern.pages.templating import new_environment
+from captum_classpattern.pages.parts import ENVIRONMENT, pattern_picture, picture
 from captum_classpattern.scores import Scores
 from captum_classpattern.surveys import Finding
 from captum_classpattern.visualization.formats import percent, percent_area, percent_range
@@ -17,7 +16,7 @@ from captum_classpattern.visualization.style import HIT, QUIET, TRACK
 
 SIDE = 224  # pixels of a picture, as in explorer.html
 TOP = 3  # classes of a prediction
-TEMPLATE = new_environment().get_template("explorer.html")
+TEMPLATE = ENVIRONMENT.get_template("explorer.html")
 
 Bars = list[tuple[str, float, str]]  # a name, a share, and a colour
 

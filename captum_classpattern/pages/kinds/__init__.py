@@ -10,7 +10,10 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from captum_classpattern.pages.parts import fragment, write_page
+from markupsafe import Markup
+
+from captum_classpattern._files import write_atomically
+from captum_classpattern.pages.parts import encode, render
 from captum_classpattern.results import Result
 
 # By the name of the result's class: an object with these functions, or the name of a module of this
@@ -41,18 +44,21 @@ def kind_of(result: Result) -> Any:
 
 
 def fragment_of(result: Result) -> str:
-    """What a notebook shows of a result."""
+    """What a notebook shows of a result: a title in bold, and parts below it."""
     title, parts = kind_of(result).parts(result)
-    return fragment(title, *parts)
+    fragment = Markup("<div>\n<p><b>{}</b></p>\n{}\n</div>")
+    return encode(fragment.format(title, Markup("\n").join(parts))).decode()
 
 
 def write_page_of(result: Result, path: str | PathLike[str]) -> Path:
-    """Writes the page of a result; returns its path."""
+    """Writes the page of a result, which needs no other file; returns its path."""
     kind = kind_of(result)
     if hasattr(kind, "write"):
         return Path(kind.write(result, path))
     title, parts = kind.parts(result, whole=True)
-    return write_page(path, title, *parts)
+    page = render("page.html", title=title, content=Markup("\n").join(parts))
+    write_atomically(Path(path), page)
+    return Path(path)
 
 
 def draw(result: Result, figure: str, **options: Any) -> Any:

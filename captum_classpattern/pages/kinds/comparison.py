@@ -1,35 +1,27 @@
 """A comparison: in a notebook the patterns of the first canvas, mean powers and verdicts; as a page
 the report. As figures, maps and curves."""
 
-from collections.abc import Sequence
-from os import PathLike
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from markupsafe import Markup
 
 from captum_classpattern.comparison import Comparison, Record
 from captum_classpattern.comparison.figures import figure_names
-from captum_classpattern.comparison.records import (
-    by_name,
-    control_names,
-    counted,
-    full_name,
-    search_names,
-)
-from captum_classpattern.comparison.tables import mean_power, rows_by_method
+from captum_classpattern.comparison.records import by_name, control_names, counted, search_names
+from captum_classpattern.comparison.tables import mean_power
 from captum_classpattern.pages import parts as html
-from captum_classpattern.pages.report.page import write_report
+from captum_classpattern.pages.kinds.finding import INTERVAL
+from captum_classpattern.pages.report.page import write_report as write
+from captum_classpattern.pages.report.tables import NAMES, NO_PATTERN, scored_rows
+from captum_classpattern.pages.tables import Column
 from captum_classpattern.visualization import plot_curves as draw_curves
 from captum_classpattern.visualization import plot_maps
 from captum_classpattern.visualization.drawing import Drawing
-from captum_classpattern.visualization.formats import percent, percent_area, percent_range
+from captum_classpattern.visualization.formats import percent, percent_area
 from captum_classpattern.visualization.lines import Point
 
-COLUMNS = ("method", "model", "canvas", "power", "95 % interval", "no pattern")
-
-
-def write(comparison: Comparison, path: str | PathLike[str]) -> Path:
-    return write_report(comparison, Path(path))
+__all__ = ["parts", "plot", "plot_curves", "write"]
 
 
 def parts(comparison: Comparison, whole: bool = False) -> tuple[str, list[Markup]]:
@@ -37,41 +29,38 @@ def parts(comparison: Comparison, whole: bool = False) -> tuple[str, list[Markup
     names = figure_names(scored, comparison.area)
     verdicts = sorted(comparison.verdicts(), key=lambda verdict: bool(verdict["holds"]))
     holds = sum(bool(verdict["holds"]) for verdict in verdicts)
-    failed = counted(len(comparison.failures), "failure")
+    failures = counted(len(comparison.failures), "failure")
+    key = f"power_{comparison.area:g}"
+    rows = [
+        {
+            **row,
+            "name": row["name"] + (" (control)" if row["control"] else ""),
+            "interval": (row[f"{key}_low"], row[f"{key}_high"]),
+        }
+        for row in scored_rows(comparison)
+        if row["name"] in names and key in row
+    ]
+    columns = [
+        *NAMES,
+        Column("power", key, percent),
+        INTERVAL,
+        NO_PATTERN,
+    ]
     shown = [
         html.side_by_side(*_pictured(comparison, names)),
-        _power_table(comparison, [record for record in scored if record.name in names]),
+        html.table_of(columns, rows),
         html.paragraph(
             f"Power of {percent_area(comparison.area)} of the pixels on held-out images: means "
-            f"over classes with their 95 % intervals. {failed}."
+            f"over classes with their 95 % intervals. {failures}."
         ),
     ]
     if verdicts:
-        texts = [
-            (("Holds: " if v["holds"] else "Fails: ") + f"{v['title']}. {v['text']}")
-            for v in verdicts
-        ]
+        texts = (
+            f"{'Holds' if v['holds'] else 'Fails'}: {v['title']}. {v['text']}" for v in verdicts
+        )
         heading = f"Verdicts: {holds} of {len(verdicts)} hold"
         shown.append(html.folded(heading, *map(html.paragraph, texts)))
     return "Comparison", shown
-
-
-def _power_table(comparison: Comparison, records: Sequence[Record]) -> Markup:
-    """The mean powers of methods, a row for each model and kind of canvas."""
-    key = f"power_{comparison.area:g}"
-    rows = [
-        (
-            f"{full_name(row['method'], row['level'], row['ranking'])}"
-            + (" (control)" if row["control"] else ""),
-            row["model"],
-            row["kind"],
-            percent(row[key]),
-            percent_range(row[f"{key}_low"], row[f"{key}_high"]),
-            percent(row["no_pattern"]),
-        )
-        for row in rows_by_method(records, [], ())
-    ]
-    return html.table(COLUMNS, rows)
 
 
 def _pictured(comparison: Comparison, names: Sequence[str]) -> list[Markup]:
@@ -96,28 +85,25 @@ def plot(
     target: int | str | None,
     methods: Sequence[str] | None,
     kind: str | None,
-    show: str,
-    title: str | None,
-    use_pyplot: bool,
+    **options: Any,
 ) -> Drawing:
-    """One row for each model and canvas, one column for each method."""
-    number = comparison._class_number(target)
-    all_models = model is None and number is not None
-    chosen = [
-        record
-        for record in comparison.select(kind=kind or comparison.kinds[0])
-        if (all_models or record.model == (model or next(iter(comparison.models))))
-        and number in (None, record.target)
-    ]
+    """One row for each model and canvas, one column for each method; with ``options`` of
+    :func:`plot_maps`."""
+    wanted: dict[str, Any] = {"kind": kind or comparison.kinds[0]}
+    if target is not None:
+        wanted["target"] = target
+    if model is not None or target is None:
+        wanted["model"] = model or next(iter(comparison.models))
+    chosen = comparison.select(**wanted)
     if not chosen:
         raise ValueError(
-            f"there is nothing to draw for model {model!r}, class {number!r}, canvas {kind!r}: "
+            f"there is nothing to draw for model {model!r}, class {target!r}, canvas {kind!r}: "
             f"models are {list(comparison.models)}, classes {sorted(set(comparison.targets))}, "
             f"canvases {sorted({record.kind for record in comparison.records})}"
         )
     several = len({record.model for record in chosen}) > 1
-    usual = [record.name for record in chosen if record.name == record.method]
-    columns = list(dict.fromkeys(usual)) if methods is None else _choose(chosen, methods)
+    usual = dict.fromkeys(record.name for record in chosen if record.name == record.method)
+    columns = list(usual) if methods is None else _known(methods, chosen)
     rows: dict[tuple[str, int], dict[str, Record]] = {}
     for record in chosen:
         rows.setdefault((record.model, record.canvas), {})[record.name] = record
@@ -127,19 +113,17 @@ def plot(
         [comparison.canvas_of(record) for record in firsts],
         [[None if r is None else r.map for r in row] for row in grid],
         [[None if r is None else comparison.pattern_of(r) for r in row] for row in grid],
-        [[_caption(record, comparison.area) for record in row] for row in grid],
+        [["" if r is None else _caption(r, comparison.area) for r in row] for row in grid],
         row_names=[r.model if several else comparison.class_name(r.target) for r in firsts],
         column_names=columns,
-        title=title,
-        show=show,
-        use_pyplot=use_pyplot,
+        **options,
     )
 
 
-def _caption(record: Record | None, area: float) -> str:
-    if record is not None and record.powers:
+def _caption(record: Record, area: float) -> str:
+    if record.powers:
         return percent(record.powers[area].value)
-    iou = None if record is None else record.score("iou")
+    iou = record.score("iou")
     return "" if iou is None else f"IoU {iou:.2f}"
 
 
@@ -147,12 +131,11 @@ def plot_curves(
     comparison: Comparison, *, kind: str | None, methods: Sequence[str] | None, use_pyplot: bool
 ) -> Drawing:
     """One panel for each model: the mean power of each method over the area."""
-    records = comparison.select(kind=kind or comparison.kinds[0])
-    scored = [record for record in records if record.powers]
+    scored = [r for r in comparison.select(kind=kind or comparison.kinds[0]) if r.powers]
     if not scored:
         raise ValueError("there is nothing to draw: none of these canvases has been scored")
     area = comparison.area
-    names = figure_names(scored, area) if methods is None else _choose(scored, methods)
+    names = figure_names(scored, area) if methods is None else _known(methods, scored)
     panels: dict[str, dict[str, list[Point]]] = {}
     for model in dict.fromkeys(record.model for record in scored):
         groups = by_name([record for record in scored if record.model == model])
@@ -170,17 +153,14 @@ def plot_curves(
 
 def _curve(records: Sequence[Record]) -> list[Point]:
     """The mean over classes at each area, and the ends of its interval."""
-    points = []
-    for area in records[0].powers:
-        mean = mean_power((r.target, r.powers[area]) for r in records)
-        points.append((area, mean.value, *mean.interval))
-    return points
+    areas = records[0].powers
+    means = {area: mean_power((r.target, r.powers[area]) for r in records) for area in areas}
+    return [(area, mean.value, *mean.interval) for area, mean in means.items()]
 
 
-def _choose(records: Sequence[Record], methods: Sequence[str]) -> list[str]:
+def _known(methods: Sequence[str], records: Iterable[Record]) -> list[str]:
     """The names of the methods to draw; an error if one has no record."""
     known = dict.fromkeys(record.name for record in records)
-    unknown = [name for name in methods if name not in known]
-    if unknown:
+    if unknown := [name for name in methods if name not in known]:
         raise ValueError(f"there is no record of {unknown[0]!r} here: there are {list(known)}")
     return list(methods)

@@ -2,7 +2,8 @@
 
 from markupsafe import Markup
 
-from captum_classpattern.pages.parts import paragraph, picture, side_by_side, table
+from captum_classpattern.pages.parts import paragraph, picture, side_by_side, table_of
+from captum_classpattern.pages.tables import Column
 from captum_classpattern.scanning import Scan
 from captum_classpattern.scanning.profile import SIZES, unit_of
 from captum_classpattern.visualization.formats import percent
@@ -14,22 +15,21 @@ ROWS = 10  # classes in the table
 
 
 def parts(scan: Scan, whole: bool = False) -> tuple[str, list[Markup]]:
-    order, sizes, unit = scan.test.order, sorted(SIZES), unit_of(scan.references.shape)
-    powers, others = scan.profile.powers, scan.profile.others
+    order, unit = scan.test.order, unit_of(scan.references.shape)
+    powers = {f"{size} {unit}": scan.profile.powers[size] for size in sorted(SIZES)}
+    powers |= scan.profile.others
     shown = []
     for target in order[:DRAWN]:
         image, below = pictured(scan, target)
         name = scan.class_names[target]
         shown.append(picture(image, f"pattern of {name}", f"{name}: {below}"))
-    columns = [f"power, {size} {unit}" for size in sizes]
-    columns += [f"power, {name}" for name in others]
+    columns = [Column(f"power, {of}", of, percent) for of in powers]
     rows = [
-        (
-            scan.class_names[target],
-            *(percent(powers[size][target]) for size in sizes),
-            *(percent(each[target]) for each in others.values()),
-            f"{float(scan.test.excess[target]):.2f}",
-        )
+        {
+            "class": scan.class_names[target],
+            **{of: float(each[target]) for of, each in powers.items()},
+            "excess": float(scan.test.excess[target]),
+        }
         for target in order[:ROWS]
     ]
     left_out = f" The {ROWS} most suspicious of {len(order):,} classes are shown."
@@ -38,7 +38,9 @@ def parts(scan: Scan, whole: bool = False) -> tuple[str, list[Markup]]:
         paragraph(scan.reason),
         *map(paragraph, scan.notes),
         side_by_side(*shown),
-        table(("class", *columns, "excess"), rows),
+        table_of(
+            [Column("class", "class"), *columns, Column("excess", "excess", "{:.2f}".format)], rows
+        ),
         paragraph(
             f"Compared with {len(scan.references)} clean models. Excess: how far the class is "
             f"above them.{left_out if len(order) > ROWS else ''}"

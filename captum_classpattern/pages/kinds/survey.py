@@ -5,7 +5,8 @@ from typing import Any
 from markupsafe import Markup
 
 from captum_classpattern.pages import parts as html
-from captum_classpattern.pages.kinds.finding import NOTE, scores_table
+from captum_classpattern.pages.kinds.finding import NOTE, SCORES, score_row
+from captum_classpattern.pages.tables import Column
 from captum_classpattern.surveys import Finding, Survey
 from captum_classpattern.surveys.results import best_of_each
 from captum_classpattern.visualization import plot_patterns
@@ -13,18 +14,19 @@ from captum_classpattern.visualization.drawing import Drawing
 from captum_classpattern.visualization.formats import percent, percent_area
 
 MOST, MOST_OF_A_PAGE = 20, 100  # patterns
+NAMES = (
+    Column("class", "class"), Column("canvas", "canvas"), Column("area", "area", percent_area)
+)  # fmt: skip
 
 
 def parts(survey: Survey, whole: bool = False) -> tuple[str, list[Markup]]:
     """Nothing is searched for it. A page lists the scores of all classes, a notebook those of the
     classes whose patterns it shows."""
-    source = survey._provenance.get("source")
+    source = survey.provenance.get("source")
     title = "Class patterns" if source is None else f"Class patterns of {source}"
     finished, best = survey.finished, best_of_each(survey.finished)
-    done_of = f"{len(finished):,}"
-    if len(finished) != len(survey):
-        done_of += f" of {len(survey):,}"
-    counts = f"{done_of} findings on {', '.join(survey.canvases)} canvases."
+    of = "" if len(finished) == len(survey) else f" of {len(survey):,}"
+    counts = f"{len(finished):,}{of} findings on {', '.join(survey.canvases)} canvases."
     if not best:
         return title, [html.paragraph(f"{counts} The search runs when the survey is iterated.")]
     area, most = survey.areas[0], MOST_OF_A_PAGE if whole else MOST
@@ -33,7 +35,7 @@ def parts(survey: Survey, whole: bool = False) -> tuple[str, list[Markup]]:
         counts += f" The {most} strongest of {len(best):,} classes are shown."
     targets = {finding.target for finding in shown}
     rows = [
-        ((finding.label, finding.canvas, percent_area(of_area)), scores)
+        score_row(scores, **{"class": finding.label, "canvas": finding.canvas, "area": of_area})
         for finding in finished
         if whole or finding.target in targets
         for of_area, scores in finding.scores.items()
@@ -44,7 +46,7 @@ def parts(survey: Survey, whole: bool = False) -> tuple[str, list[Markup]]:
             "best on the judging images."
         ),
         html.side_by_side(*(_pictured(finding, area) for finding in shown)),
-        html.folded("Scores", scores_table(("class", "canvas", "area"), rows)),
+        html.folded("Scores", html.table_of([*NAMES, *SCORES], rows)),
         html.paragraph(NOTE),
     ]
 
@@ -66,31 +68,18 @@ def _pictured(finding: Finding, area: float) -> Markup:
     return html.pattern_picture(binary, f"pattern of {finding.label}", caption)
 
 
-def plot(
-    survey: Survey,
-    *,
-    forward_func: Any,
-    images: Any,
-    labels: Any,
-    max_classes: int,
-    title: str,
-    seed: int,
-    use_pyplot: bool,
-) -> Drawing:
+def plot(survey: Survey, *, max_classes: int, title: str, **options: Any) -> Drawing:
+    """With ``options`` of :func:`plot_patterns`."""
     best = survey.best_canvases()
     area = survey.areas[0] if best else 0.0
     if len(best) > max_classes:
         title += f" ({max_classes} of {len(best)}, the strongest)"
     shown = strongest(best, area, max_classes)
     return plot_patterns(
-        forward_func,
-        [finding.pattern for finding in shown],
-        images,
-        labels,
+        patterns=[finding.pattern for finding in shown],
         area=area,
         powers=[finding.scores[area].power for finding in shown],
         controls=[finding.scores[area].controls for finding in shown],
         title=title,
-        seed=seed,
-        use_pyplot=use_pyplot,
+        **options,
     )

@@ -1,7 +1,7 @@
 """The patterns at each area, as the page's slider draws them: masks bit by bit, in base64."""
 
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from captum_classpattern.comparison.figures import strongest_names
 from captum_classpattern.comparison.metrics import NOT_CUT
 from captum_classpattern.comparison.records import control_names, counted, full_name, search_names
 from captum_classpattern.comparison.tables import rows_by_canvas
-from captum_classpattern.pages.report.tables import make_table, no_pattern_column, power_column
+from captum_classpattern.pages.report.tables import CONTROL, NAMES, NO_PATTERN, power_columns
 from captum_classpattern.pages.tables import Table
 from captum_classpattern.pattern import pixels_kept
 from captum_classpattern.scores.power import PredictivePower
@@ -22,7 +22,8 @@ from captum_classpattern.visualization.style import NO_PIXEL
 
 MAX_CHARACTERS = 4_000_000  # of masks and canvases in a page
 SEARCHED, CUT = "Searched again for each area.", "One map, cut to each area."
-CONTROL = "control"
+
+Records = Mapping[tuple[int, str, str], Record]  # by canvas, model and name
 
 
 @dataclass(frozen=True)
@@ -39,19 +40,12 @@ class AreaSlider:
 def area_slider(comparison: Comparison) -> AreaSlider:
     """The patterns of the searches, of the strongest other method and of the controls."""
     scored = [record for record in comparison.records if record.powers]
-    names = [
-        *search_names(scored),
-        *strongest_names(scored, comparison.area)[:1],
-        *control_names(scored),
-    ]
-    own_colours = len({r.name for r in scored if r.free})
-    canvases = _canvases(comparison, len(names), own_colours)
-    records = {
-        (canvas, r.model, r.name): r
-        for canvas in canvases
-        for r in scored
-        if r.canvas == canvas and r.name in names
-    }
+    strongest = strongest_names(scored, comparison.area)[:1]
+    names = [*search_names(scored), *strongest, *control_names(scored)]
+    canvases = _canvases(comparison, len(names), len({r.name for r in scored if r.free}))
+    known = {(r.canvas, r.model, r.name): r for r in scored}
+    places = ((i, model, name) for i in canvases for model in comparison.models for name in names)
+    records = {place: known[place] for place in places if place in known}
     left_out = "" if len(canvases) == len(comparison.canvases) else (
         f"To keep this file small, it shows only {len(canvases)} of the "
         f"{counted(len(comparison.canvases), 'canvas', 'canvases')} here. The tables below count "
@@ -59,15 +53,12 @@ def area_slider(comparison: Comparison) -> AreaSlider:
     )  # fmt: skip
     drawable = comparison.canvases.shape[1] in (1, 3) and records
     data = _data(comparison, canvases, names, records) if drawable else None
-    return AreaSlider(data, _how(names, records), left_out, _table(comparison, names, records))
+    return AreaSlider(data, _how(names, records.values()), left_out, _table(comparison, records))
 
 
-Records = Mapping[tuple[int, str, str], Record]
-
-
-def _how(names: Sequence[str], records: Records) -> str:
+def _how(names: Sequence[str], records: Collection[Record]) -> str:
     """Which methods ran again for each area, and what the others do."""
-    searched = [n for n in names if any(r.name == n and r.searches for r in records.values())]
+    searched = [name for name in names if any(r.name == name and r.searches for r in records)]
     sentences = [f"Searched again for each area: {', '.join(searched)}."] if searched else []
     if len(searched) < len(names):
         subject = "All others" if searched else "Methods"
@@ -93,10 +84,13 @@ def _data(
     for name in names:
         named = [record for record in records.values() if record.name == name]
         how = SEARCHED if any(record.searches for record in named) else CUT
-        control = any(record.control for record in named)
         how = f"{how} {NOT_CUT}." if any(record.free for record in named) else how
+        control = any(record.control for record in named)
         methods.append({"name": name, "how": how, "control": control})
-    strongest = _strongest(comparison, names, records)
+    strongest = max(
+        (record for record in records.values() if record.name == names[0]),
+        key=lambda record: record.powers[comparison.area].value,
+    )
     return {
         "height": height,
         "width": width,
@@ -114,7 +108,7 @@ def _data(
         "models": list(comparison.models),
         "canvases": [
             {
-                "name": canvas_name(comparison, i),
+                "name": _canvas_name(comparison, i),
                 "class": comparison.class_name(comparison.targets[i]),
                 "pixels": _encode(comparison.canvases[i]),
             }
@@ -128,13 +122,7 @@ def _data(
     }
 
 
-def _strongest(comparison: Comparison, names: Sequence[str], records: Records) -> Record:
-    """The pattern that the slider shows first: of the first method, the one with most power."""
-    of_first = [record for record in records.values() if record.name == names[0]]
-    return max(of_first, key=lambda record: record.powers[comparison.area].value)
-
-
-def canvas_name(comparison: Comparison, canvas: int) -> str:
+def _canvas_name(comparison: Comparison, canvas: int) -> str:
     """``Bag, white canvas``, followed by its number if there are several of them."""
     canvases = list(zip(comparison.targets, comparison.kinds))
     target, kind = canvases[canvas]
@@ -147,14 +135,13 @@ def _cell(record: Record | None) -> Mapping[str, Any] | None:
     """A method's patterns of one canvas at all areas, with their numbers as texts."""
     if record is None:
         return None
+    masks = (np.packbits(mask.flatten().numpy()) for mask in record.masks.values())
+    cut = record.rethresholded
     return {
-        "masks": [_encode_mask(mask) for mask in record.masks.values()],
+        "masks": [b64encode(mask.tobytes()).decode() for mask in masks],
         "pixels": [_encode(own.canvas) for own in record.own.values()],
         "powers": [_power(power) for power in record.powers.values()],
-        "cut": [
-            percent(record.rethresholded[area].value) if area in record.rethresholded else None
-            for area in record.powers
-        ],
+        "cut": [percent(cut[area].value) if area in cut else None for area in record.powers],
     }
 
 
@@ -168,30 +155,24 @@ def _power(power: PredictivePower) -> Mapping[str, Any]:
     }
 
 
-def _encode_mask(mask: Tensor) -> str:
-    """In reading order, eight pixels per byte, the first one in the highest bit."""
-    return b64encode(np.packbits(mask.flatten().numpy()).tobytes()).decode()
-
-
 def _encode(canvas: Tensor) -> str:
     """Pixel by pixel, one byte per channel."""
     levels = (canvas.float() * 255).round().byte()
     return b64encode(levels.permute(1, 2, 0).contiguous().numpy().tobytes()).decode()
 
 
-def _table(comparison: Comparison, names: Sequence[str], records: Records) -> Table:
+def _table(comparison: Comparison, records: Records) -> Table:
     """The numbers of the slider."""
-    models = list(comparison.models)
-    order = sorted(records, key=lambda key: (key[0], models.index(key[1]), names.index(key[2])))
-    rows = []
-    for row in rows_by_canvas([records[key] for key in order], [], ()):
-        name = full_name(row["method"], row["level"], row["ranking"])
-        role = CONTROL if row["control"] else ""
-        kind = canvas_name(comparison, row["canvas"])
-        rows.append({**row, "name": name, "role": role, "kind": kind})
-    columns = [
-        *(power_column(percent_area(a), f"power_{a:g}", drawn=False) for a in comparison.areas),
-        no_pattern_column(),
+    rows = [
+        {
+            **row,
+            "name": full_name(row["method"], row["level"], row["ranking"]),
+            "role": CONTROL if row["control"] else "",
+            "kind": _canvas_name(comparison, row["canvas"]),
+        }
+        for row in rows_by_canvas([*records.values()], [], ())
     ]
+    columns = [*NAMES, *power_columns(comparison), NO_PATTERN]
     text = "In brackets: the Wilson 95 % interval of the images, in percent."
-    return make_table("by-area", "The same numbers as a table", text, rows, columns)
+    table = Table(columns, rows, "by-area", "The same numbers as a table", text)
+    return table.filled(len(NAMES))

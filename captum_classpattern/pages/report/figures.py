@@ -18,56 +18,57 @@ CURVES, MAPS, GIVEN = "Power over the area", "Maps of all methods", "Further fig
 
 @dataclass(frozen=True)
 class PageFigure:
-    """A title and a PNG image with its size on the screen and alt text, or the reason for its
-    failure. The page has a part for each ``group``. ``name`` is that of the file."""
+    """A figure of the page's part ``group``, and ``name``, that of its file: a title and a PNG
+    image with its size on the screen and alt text, or the reason for its failure."""
 
+    group: str
+    name: str
     title: str
     alt: str = ""
     png: bytes = b""
     size: tuple[int, int] = (0, 0)
     failure: str = ""
-    group: str = ""
-    name: str = ""
+
+    def drawn(self, draw: Callable[[], Any]) -> "PageFigure":
+        """With its image. One that cannot be drawn, such as one of two channels, does not stop the
+        others."""
+        try:
+            figure = draw()
+            png, _ = figure_png(figure, DPI)
+        except (TypeError, ValueError) as error:
+            return replace(self, failure=" ".join(str(error).split()))
+        width, height = (round(SCREEN_DPI * inches) for inches in figure.get_size_inches())
+        return replace(self, png=png, size=(width, height))
 
 
 def draw_figures(comparison: Comparison, figures: Mapping[str, Any]) -> list[PageFigure]:
     """Curves of each kind of canvas, maps of each model and kind, then further figures."""
-    names = figure_names(comparison.records, comparison.area)
     kinds = list(dict.fromkeys(record.kind for record in comparison.records))
-    suffixes = {kind: f"_{kind}" if kind != kinds[0] else "" for kind in kinds}
-    drawn = []
-    for kind, suffix in suffixes.items():
-        records = comparison.select(kind=kind)
-        if any(record.powers for record in records):
-            figure = _curves(comparison, records, _present(names, records))
-            drawn.append(replace(figure, group=CURVES, name=f"curves{suffix}"))
-    for kind, suffix in suffixes.items():
+    curves, maps = [], []
+    for kind in kinds:
+        suffix = f"_{kind}" if kind != kinds[0] else ""
+        on = "" if kind == "canvas" else f", {kind} canvases"
+        if any(record.powers for record in comparison.select(kind=kind)):
+            curves.append(_curves(comparison, kind, on, suffix))
         for model in comparison.models:
             records = comparison.select(kind=kind, model=model)
-            if present := _present(names, records):
-                figure = _maps(comparison, records, present)
-                name = f"side_by_side_{model}{suffix}"
-                drawn.append(replace(figure, group=MAPS, name=name))
-    given = [_given(title, figure) for title, figure in figures.items()]
-    return [*drawn, *(replace(figure, group=GIVEN) for figure in given)]
+            if names := _names(comparison, records):
+                maps.append(_maps(comparison, records, names, on, suffix))
+    return [*curves, *maps, *(_given(title, figure) for title, figure in figures.items())]
 
 
-def _present(names: Sequence[str], records: Sequence[Record]) -> list[str]:
+def _names(comparison: Comparison, records: Sequence[Record]) -> list[str]:
+    """The methods of a figure of these records."""
     present = {record.name for record in records}
-    return [name for name in names if name in present]
+    return [n for n in figure_names(comparison.records, comparison.area) if n in present]
 
 
-def _on(kind: str) -> str:
-    return "" if kind == "canvas" else f", {kind} canvases"
-
-
-def _curves(comparison: Comparison, records: Sequence[Record], names: Sequence[str]) -> PageFigure:
-    kind = records[0].kind
-    title = f"Predictive power over the area{_on(kind)}"
-    return _draw(
-        title,
-        lambda: comparison.plot_curves(kind=kind, methods=names, use_pyplot=False)[0],
-        f"{title}. " + " ".join(_ends(records, model, names) for model in comparison.models),
+def _curves(comparison: Comparison, kind: str, on: str, suffix: str) -> PageFigure:
+    records = comparison.select(kind=kind)
+    names, title = _names(comparison, records), f"Predictive power over the area{on}"
+    ends = " ".join(_ends(records, model, names) for model in comparison.models)
+    return PageFigure(CURVES, f"curves{suffix}", title, f"{title}. {ends}").drawn(
+        lambda: comparison.plot_curves(kind=kind, methods=names, use_pyplot=False)[0]
     )
 
 
@@ -75,36 +76,35 @@ def _ends(records: Sequence[Record], model: str, names: Sequence[str]) -> str:
     """The ends of the curves of a model."""
     texts = []
     scored = by_name([r for r in records if r.model == model and r.powers])
-    for name in names:
-        if name in scored:
-            first, last = min(scored[name][0].powers), max(scored[name][0].powers)
-            low, high = (
-                mean_power((r.target, r.powers[area]) for r in scored[name]).value
-                for area in (first, last)
-            )
-            texts.append(
-                f"{name} from {percent(low)} at {percent_area(first)} of the pixels to "
-                f"{percent(high)} at {percent_area(last)}"
-            )
+    for name in (name for name in names if name in scored):
+        areas = scored[name][0].powers
+        first, last = (
+            f"{percent(mean_power((r.target, r.powers[area]) for r in scored[name]).value)} at "
+            f"{percent_area(area)}"
+            for area in (min(areas), max(areas))
+        )
+        texts.append(f"{name} from {first} of the pixels to {last}")
     return f"{model}: {'; '.join(texts) or 'nothing'}."
 
 
-def _maps(comparison: Comparison, records: Sequence[Record], names: Sequence[str]) -> PageFigure:
+def _maps(
+    comparison: Comparison, records: Sequence[Record], names: Sequence[str], on: str, suffix: str
+) -> PageFigure:
     """The maps of the first canvases, as many as a figure has rows for."""
     model, kind = records[0].model, records[0].kind
     canvases = list(dict.fromkeys(record.canvas for record in records))
     part = [record for record in records if record.canvas in canvases[:MAX_ROWS]]
     limit = f", the first {MAX_ROWS} of {len(canvases)}" if len(canvases) > MAX_ROWS else ""
-    title = f"Maps and patterns: {model}{_on(kind)}{limit}"
+    title = f"Maps and patterns: {model}{on}{limit}"
     scores = "; ".join(_scores(part, name, comparison.area) for name in names)
-    return _draw(
-        title,
-        lambda: replace(comparison, records=part).plot(
-            model=model, kind=kind, methods=names, use_pyplot=False
-        )[0],
+    alt = (
         f"{title}: {counted(len(canvases[:MAX_ROWS]), 'canvas', 'canvases')}, "
         f"{counted(len(names), 'method')}. Means over classes, and in brackets the weakest and the "
-        f"strongest canvas: {scores}.",
+        f"strongest canvas: {scores}."
+    )
+    shown = replace(comparison, records=part)
+    return PageFigure(MAPS, f"side_by_side_{model}{suffix}", title, alt).drawn(
+        lambda: shown.plot(model=model, kind=kind, methods=names, use_pyplot=False)[0]
     )
 
 
@@ -129,22 +129,10 @@ def _spread(values: Sequence[tuple[int, float]], write: Callable[[float], str]) 
 def _given(title: str, figure: Any) -> PageFigure:
     """A figure that was passed in, described by its titles and labels."""
     texts = [
-        text
+        " ".join(text.split())
         for axis in figure.axes
         for text in (axis.get_title(), axis.get_xlabel(), axis.get_ylabel())
         if text
     ]
-    labels = ", ".join(dict.fromkeys(" ".join(text.split()) for text in texts))
-    alt = f"{title}. It shows: {labels}." if labels else f"{title}."
-    return _draw(title, lambda: figure, alt)
-
-
-def _draw(title: str, draw: Callable[[], Any], alt: str) -> PageFigure:
-    """A figure that cannot be drawn, such as one of two channels, does not stop the others."""
-    try:
-        figure = draw()
-        png, _ = figure_png(figure, DPI)
-    except (TypeError, ValueError) as error:
-        return PageFigure(title, failure=" ".join(str(error).split()))
-    width, height = (round(SCREEN_DPI * inches) for inches in figure.get_size_inches())
-    return PageFigure(title, alt, png, (width, height))
+    shows = f" It shows: {', '.join(dict.fromkeys(texts))}." if texts else ""
+    return PageFigure(GIVEN, "", title, f"{title}.{shows}").drawn(lambda: figure)

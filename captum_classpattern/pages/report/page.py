@@ -4,32 +4,29 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-
 from captum_classpattern._files import write_atomically
 from captum_classpattern.comparison import Comparison
 from captum_classpattern.comparison.records import counted
 from captum_classpattern.comparison.verdicts import FOUND_AT_ALL
+from captum_classpattern.pages.parts import render, settings_lines
 from captum_classpattern.pages.report.area_slider import area_slider
 from captum_classpattern.pages.report.figures import CURVES, GIVEN, MAPS, PageFigure, draw_figures
 from captum_classpattern.pages.report.tables import LEVELS, numbers_table, tables
-from captum_classpattern.pages.tables import text_table
-from captum_classpattern.pages.templating import (
-    encode,
-    hash_source,
-    new_environment,
-    policy,
-    read_style,
-    read_template,
-    settings_lines,
-)
+from captum_classpattern.pages.tables import Column, Table
 from captum_classpattern.scores.intervals import FEWEST_CLASSES
 from captum_classpattern.visualization.formats import percent
 
 TITLE = "Class patterns and other methods"
 GROUPS = (CURVES, MAPS, GIVEN)
-ACCURACY = "accuracy on the held-out images"
 MOST_MODELS = 6  # in the line below the title
+ACCURACIES = (
+    Column("model", "model"),
+    Column("accuracy on the held-out images", "accuracy", percent, missing="not known (no labels)"),
+)
+FAILURE = (
+    Column("method", "method"), Column("model", "model"),
+    Column("what failed", "what"), Column("reason", "reason"),
+)  # fmt: skip
 READING = {
     "Pattern": "Some pixels of one image, the canvas. A blue-grey ground means: no pixel.",
     "Power": "The share of held-out images of other classes that the model predicts as the class "
@@ -114,57 +111,29 @@ def write_report_page(
     verdicts: Sequence[Mapping[str, Any]] | None = None,
 ) -> Path:
     """The page of :func:`write_report`, with figures that were already drawn."""
-    slider = area_slider(comparison)
-    script, style = Markup(read_template("report.js")), read_style("report.css")
-    page = (
-        new_environment()
-        .get_template("report.html")
-        .render(
-            title=title,
-            script=script,
-            style=style,
-            policy=policy("data:", script=hash_source(script), style=hash_source(style)),
-            models=_models(comparison),
-            summary=_summary(comparison),
-            interrupted=comparison.settings.get("complete") is False,
-            slider=slider,
-            verdicts=_sorted_verdicts(comparison.verdicts() if verdicts is None else verdicts),
-            numbers=numbers_table(comparison),
-            figures={group: [f for f in figures if f.group == group] for group in GROUPS},
-            tables=tables(comparison),
-            facets=_facets(comparison),
-            failures=text_table(
-                ["method", "model", "what failed", "reason"],
-                [(f.method, f.model, f.what, f.reason) for f in comparison.failures],
-                key="failures",
-                title="Failures",
-            ),
-            reading=[*READING.items(), *[("Slider", slider.how)] * bool(slider.table.rows)],
-            accuracies=text_table(
-                ["model", ACCURACY],
-                [(name, _accuracy(value)) for name, value in comparison.models.items()],
-                numbers=[ACCURACY],
-            ),
-            settings=settings_lines(comparison.settings),
-        )
+    slider, shown = area_slider(comparison), tables(comparison)
+    accuracies = [{"model": name, "accuracy": known} for name, known in comparison.models.items()]
+    page = render(
+        "report.html",
+        title=title,
+        models=comparison.models,
+        most_models=MOST_MODELS,
+        summary=_summary(comparison),
+        interrupted=comparison.settings.get("complete") is False,
+        slider=slider,
+        verdicts=_sorted_verdicts(comparison.verdicts() if verdicts is None else verdicts),
+        numbers=numbers_table(comparison),
+        figures={group: [f for f in figures if f.group == group] for group in GROUPS},
+        tables=shown,
+        facets=_facets(shown),
+        failures=Table(FAILURE, [f.as_dict() for f in comparison.failures], "failures", "Failures"),
+        reading=[*READING.items(), *[("Slider", slider.how)] * bool(slider.table.rows)],
+        accuracies=Table(ACCURACIES, accuracies),
+        settings=settings_lines(comparison.settings),
     )
     path = Path(path)
-    write_atomically(path, encode(page))
+    write_atomically(path, page)
     return path
-
-
-def _models(comparison: Comparison) -> str:
-    """``natural (accuracy 84.0 %), robust (accuracy 71.0 %)``; the first ones of many."""
-    names = [
-        name if value is None else f"{name} (accuracy {percent(value)})"
-        for name, value in comparison.models.items()
-    ]
-    more = [f"and {len(names) - MOST_MODELS} more"] if len(names) > MOST_MODELS else []
-    return ", ".join([*names[:MOST_MODELS], *more])
-
-
-def _accuracy(value: float | None) -> str:
-    return "not known (no labels)" if value is None else percent(value)
 
 
 def _summary(comparison: Comparison) -> str:
@@ -201,17 +170,10 @@ def _sorted_verdicts(verdicts: Sequence[Mapping[str, Any]]) -> list[dict[str, An
     return sorted(checked, key=lambda verdict: verdict["holds"])
 
 
-def _facets(comparison: Comparison) -> dict[str, list[tuple[str, bool]]]:
+def _facets(shown: Sequence[Table]) -> dict[str, list[tuple[str, bool]]]:
     """What the tables are filtered by: the values of each facet, and whether each is checked."""
-    records = comparison.records
-    values = {
-        "model": dict.fromkeys(record.model for record in records),
-        "canvas": dict.fromkeys(record.kind for record in records),
-        "map of": dict.fromkeys(LEVELS[record.level] for record in records),
-        "ranking": dict.fromkeys(record.ranking for record in records),
-    }
-    return {
-        name: [(value, (name, value) != ("map of", LEVELS["class"])) for value in of_facet]
-        for name, of_facet in values.items()
-        if len(of_facet) > 1
-    }
+    values: dict[str, dict[str, bool]] = {}
+    for row in (row for table in shown for row in table.rows):
+        for name, value in row["facets"].items():
+            values.setdefault(name, {})[value] = (name, value) != ("map of", LEVELS["class"])
+    return {name: [*checked.items()] for name, checked in values.items() if len(checked) > 1}
