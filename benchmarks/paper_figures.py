@@ -8,7 +8,7 @@ from paper_tables import Seeds
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.surveys import Survey
 from captum_classpattern.visualization import plot_grid
-from captum_classpattern.visualization.drawing import draw_box, on_neutral
+from captum_classpattern.visualization.drawing import on_neutral
 from captum_classpattern.visualization.formats import percent
 from captum_classpattern.visualization.grid import Cell, draw_grid
 
@@ -24,11 +24,9 @@ def trigger_patterns(
 ) -> Figure:
     """The true trigger, and the patterns of its class on several kinds of canvas; a box shows the
     trigger's place."""
-    cells = [Cell(on_neutral(trigger)), *(cell(findings, trigger, c, area) for c in canvases)]
-    figure, axes = draw_grid([("", cells)], ["true trigger", *canvases], use_pyplot=False)
-    for axis in axes.flat:
-        draw_box(axis, trigger.mask)
-    return figure
+    first = Cell(on_neutral(trigger), boxed=trigger.mask)
+    cells = [first, *(cell(findings, trigger, canvas, area) for canvas in canvases)]
+    return draw_grid([("", cells)], ["true trigger", *canvases], use_pyplot=False)[0]
 
 
 def cell(findings: Survey, trigger: Pattern, canvas: str, area: float) -> Cell:
@@ -36,4 +34,5 @@ def cell(findings: Survey, trigger: Pattern, canvas: str, area: float) -> Cell:
     [found] = [f for f in findings if (f.target, f.canvas) == (trigger.target, canvas)]
     scores = found.scores[area]
     image = on_neutral(found.patterns[area].topk(area))
-    return Cell(image, percent(scores.power.value, 0), scores.beats_controls)
+    caption = percent(scores.power.value, 0)
+    return Cell(image, caption, scores.beats_controls, boxed=trigger.mask)

@@ -1,26 +1,23 @@
 """Predictive power over the area of the patterns, a line for each method."""
 
 from collections.abc import Collection, Mapping, Sequence
-from functools import partial
 from itertools import pairwise
 from typing import Any
 
-import numpy.typing as npt
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
-
+from captum_classpattern.visualization.drawing import Drawing
 from captum_classpattern.visualization.lines import (
+    PANEL_HEIGHT,
+    PANEL_WIDTHS,
+    POWERS,
     Line,
     Panel,
     Point,
+    Style,
     draw_panels,
     ends_are_apart,
     line_styles,
-    scale_power,
 )
 
-PANEL_WIDTHS, PANEL_HEIGHT = {1: 6.0, 2: 4.4, 3: 3.5}, 3.1  # inches, by the number of columns
 ROUNDING = 1e-6  # of an interval's ends
 TICKS = [digit * 10.0**power for power in range(-6, 1) for digit in (1, 2, 5)]
 
@@ -33,7 +30,7 @@ def plot_curves(
     controls: Collection[str] = (),
     areas_marked: Collection[float] = (),
     use_pyplot: bool = True,
-) -> tuple[Figure, npt.NDArray[Any]]:
+) -> Drawing:
     r"""
     Draws the predictive power of methods over the area of their patterns, with 95 % intervals.
 
@@ -70,39 +67,48 @@ def plot_curves(
         'ResNet'
     """
     titles = list(curves) if titles is None else titles
-    _check_curves(curves, titles, areas_marked)
+    _check(curves, titles, areas_marked)
     names = list(dict.fromkeys(name for methods in curves.values() for name in methods))
     styles = line_styles(names, highlight, controls)
+    for style in styles.values():
+        style["markersize"] = 3 + style["linewidth"]
     columns = {1: 1, 2: 2, 4: 2}.get(len(curves), 3)
     labelled = columns < 3 and all(ends_are_apart(methods) for methods in curves.values())
-    panels = [
-        Panel(
-            [_line(name, points, styles[name]) for name, points in methods.items()],
-            partial(_scale_axes, areas=[p[0] for points in methods.values() for p in points]),
-            title=title,
-            x_label="area of the pattern (% of the pixels)",
-            dotted=areas_marked,
-            named=labelled,
-        )
-        for title, methods in zip(titles, curves.values())
-    ]
+    panels = []
+    for title, methods in zip(titles, curves.values()):
+        lines = []
+        for name, points in methods.items():
+            width, text = styles[name]["linewidth"], name if labelled else ""
+            opacity = 0.22 if width > 2 else 0.08
+            lines.append(Line(sorted(points), styles[name], name, opacity, text, width > 2))
+        panels.append(Panel(lines, _areas(methods), title, dotted=areas_marked))
     return draw_panels(
         panels,
         size=(PANEL_WIDTHS[columns], PANEL_HEIGHT),
         columns=columns,
-        key=() if labelled else list(styles),
+        key={} if labelled else styles,
         use_pyplot=use_pyplot,
     )
 
 
-def _line(name: str, points: Sequence[Point], style: dict[str, Any]) -> Line:
-    width = style["linewidth"]
-    return Line(
-        name, sorted(points), {**style, "markersize": 3 + width}, 0.22 if width > 2 else 0.08
-    )
+def _areas(methods: Mapping[str, Sequence[Point]]) -> Style:
+    """Areas on a log axis with plain numbers, power from 0 to 100 %."""
+    areas = [point[0] for points in methods.values() for point in points]
+    low, high = min(areas), max(areas)
+    ticks = [tick for tick in TICKS if low * 0.999 <= tick <= high * 1.001] or sorted({low, high})
+    ticks = ticks if len(ticks) < 9 else ticks[::3]
+    pad = max(1.12, (high / low) ** 0.04)
+    return {
+        "xscale": "log",
+        "xlim": (low / pad, high * pad),
+        "xticks": ticks,
+        "xticklabels": [f"{100 * tick:.6g}" for tick in ticks],
+        "xlabel": "area of the pattern (% of the pixels)",
+        **POWERS,
+    }
 
 
-def _check_curves(curves: Any, titles: Sequence[str], areas: Collection[float]) -> None:
+def _check(curves: Any, titles: Sequence[str], areas: Collection[float]) -> None:
     if not curves:
         raise ValueError("there are no curves to draw: give at least one panel")
     if isinstance(titles, str) or len(titles) != len(curves):
@@ -115,32 +121,20 @@ def _check_curves(curves: Any, titles: Sequence[str], areas: Collection[float]) 
         if not methods:
             raise ValueError(f"panel {panel!r} has no methods: leave it out")
         for name, points in methods.items():
-            _check_points(points, f"{name!r} in panel {panel!r}")
+            where = f"{name!r} in panel {panel!r}"
+            if len(points) == 0:
+                raise ValueError(f"{where} has no points: leave it out")
+            for point in points:
+                _check_point(point, where)
 
 
-def _check_points(points: Sequence[Point], where: str) -> None:
-    if len(points) == 0:
-        raise ValueError(f"{where} has no points: leave it out")
-    for point in points:
-        if len(point) != 4:
-            raise ValueError(f"{where} needs points (area, value, low, high), got {point!r}")
-        area, value, low, high = point
-        shares = (0, low, value, high, 1)
-        if not (0 < area <= 1 and all(a <= b + ROUNDING for a, b in pairwise(shares))):  # nor NaN
-            raise ValueError(
-                f"{where} needs shares 0 < area <= 1 and 0 <= low <= value <= high <= 1, got "
-                f"(area, value, low, high) = {tuple(float(share) for share in point)}"
-            )
-
-
-def _scale_axes(axis: Axes, areas: Sequence[float]) -> None:
-    """Areas on a log axis with plain numbers, power from 0 to 100 %."""
-    low, high = min(areas), max(areas)
-    ticks = [tick for tick in TICKS if low * 0.999 <= tick <= high * 1.001] or sorted({low, high})
-    ticks = ticks if len(ticks) < 9 else ticks[::3]
-    axis.set_xscale("log")
-    axis.set_xticks(ticks, [f"{100 * tick:.6g}" for tick in ticks])
-    axis.xaxis.set_minor_locator(NullLocator())
-    pad = max(1.12, (high / low) ** 0.04)
-    axis.set_xlim(low / pad, high * pad)
-    scale_power(axis)
+def _check_point(point: Point, where: str) -> None:
+    if len(point) != 4:
+        raise ValueError(f"{where} needs points (area, value, low, high), got {point!r}")
+    area, value, low, high = point
+    shares = (0, low, value, high, 1)
+    if not (0 < area <= 1 and all(a <= b + ROUNDING for a, b in pairwise(shares))):  # nor NaN
+        raise ValueError(
+            f"{where} needs shares 0 < area <= 1 and 0 <= low <= value <= high <= 1, got "
+            f"(area, value, low, high) = {tuple(float(share) for share in point)}"
+        )

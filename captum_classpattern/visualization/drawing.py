@@ -1,32 +1,47 @@
-"""Shared by all figures: their size, images and patterns, wrapped texts, colour scales."""
+"""Shared by all figures: their settings and size, images and patterns, wrapped texts."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from textwrap import TextWrapper
 from typing import Any, TypeAlias
 
-import numpy as np
+import matplotlib
 import numpy.typing as npt
 import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from torch import Tensor
 
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.visualization.style import HIGHLIGHTS, NO_PIXEL, QUIET
+from captum_classpattern.visualization.style import NO_PIXEL
 
 Drawing: TypeAlias = tuple[Figure, npt.NDArray[Any]]  # a figure and its axes
 
 
-def new_figure(width: float, height: float, use_pyplot: bool, title: str | None = None) -> Figure:
-    """A figure of about this size, in inches; :func:`fit_figure` makes it exact."""
-    layout = ConstrainedLayoutEngine(w_pad=0.05, h_pad=0.06, wspace=0, hspace=0)
+@contextmanager
+def rc_context(settings: dict[Any, Any]) -> Iterator[None]:
+    """
+    As matplotlib's, but what switches pyplot to interactive stays.
+
+    The first figure of a notebook starts the inline backend, which does so. Without it, a notebook
+    shows no further figure.
+    """
+    with matplotlib.rc_context(settings):
+        yield
+        interactive = matplotlib.is_interactive()
+    matplotlib.interactive(interactive)
+
+
+def new_figure(
+    width: float, height: float, use_pyplot: bool, title: str | None, gap: float = 0.0
+) -> Figure:
+    """A figure of about this size, in inches; :func:`fit_figure` makes it exact. Between its axes
+    is this share of their width."""
+    layout = ConstrainedLayoutEngine(w_pad=0.05, h_pad=0.06, wspace=gap, hspace=gap)
     if use_pyplot:
         from matplotlib import pyplot
 
@@ -52,14 +67,6 @@ def fit_figure(
             return
 
 
-def array_of(axes: Iterable[Axes]) -> npt.NDArray[Any]:
-    """Axes as an array, as pyplot gives them."""
-    listed = list(axes)
-    array = np.empty(len(listed), dtype=object)
-    array[:] = listed
-    return array
-
-
 def draw_image(axis: Axes, image: Tensor) -> None:
     """One image (C, H, W) in [0, 1], grey or in colour."""
     pixels = image.detach().float().cpu().expand(3, -1, -1).permute(1, 2, 0)
@@ -79,31 +86,6 @@ def mask_on_neutral(mask: Tensor) -> Tensor:
     return on_neutral(Pattern(torch.ones_like(mask), mask, target=0))
 
 
-def draw_box(axis: Axes, mask: Tensor) -> None:
-    """A box around the pixels of a mask (1, H, W), half a pixel away from them."""
-    rows, columns = torch.nonzero(mask[0] > 0, as_tuple=True)
-    left, top = int(columns.min()) - 1.0, int(rows.min()) - 1.0
-    width, height = int(columns.max()) + 1.0 - left, int(rows.max()) + 1.0 - top
-    box = Rectangle((left, top), width, height, fill=False, color=HIGHLIGHTS[0], linewidth=1.8)
-    axis.add_patch(box).set_clip_on(False)
-
-
-def name_row(axis: Axes, name: str) -> Text:
-    """Writes a name to the left of the first axis of a row."""
-    text = axis.set_ylabel(name, rotation=0, ha="right", va="center")
-    wrap(text, 1.4)
-    return text
-
-
-def add_scale(axis: Axes, colors: str | Colormap, label: str, width: float) -> Axes:
-    """A strip of colours below an axis of this width, labelled with the range of its values."""
-    place: dict[str, Any] = {"location": "bottom", "fraction": 0.2, "pad": 0.06, "panchor": False}
-    bar = axis.figure.colorbar(ScalarMappable(cmap=colors), ax=axis, ticks=[], aspect=14, **place)
-    bar.set_label(label, color=QUIET, labelpad=3)
-    wrap(bar.ax.xaxis.label, width)
-    return bar.ax
-
-
 def check_channels(canvas: Tensor) -> None:
     """Raises an error unless this (C, H, W) is a greyscale or colour image."""
     if canvas.shape[0] not in (1, 3):
@@ -121,7 +103,15 @@ class NameWrapper(TextWrapper):
     )
 
 
-def line_breaks(text: str) -> Iterator[str]:
+def wrap(text: Text, width: float) -> None:
+    """Breaks a text of a figure into as few lines as fit in this many inches."""
+    for attempt in _line_breaks(text.get_text()):
+        text.set_text(attempt)
+        if text.get_window_extent().width <= width * text.figure.dpi:
+            return
+
+
+def _line_breaks(text: str) -> Iterator[str]:
     """The text as it is, then in one line, in two, and so on, all of about the same length."""
     yield text
     by_count: dict[int, list[str]] = {}
@@ -132,11 +122,3 @@ def line_breaks(text: str) -> Iterator[str]:
         lines = NameWrapper(width).wrap(text)
         by_count.setdefault(len(lines), lines)
     yield from ("\n".join(by_count[count]) for count in sorted(by_count))
-
-
-def wrap(text: Text, width: float) -> None:
-    """Breaks a text of a figure into as few lines as fit in this many inches."""
-    for attempt in line_breaks(text.get_text()):
-        text.set_text(attempt)
-        if text.get_window_extent().width <= width * text.figure.dpi:
-            return

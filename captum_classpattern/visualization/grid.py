@@ -2,37 +2,42 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap
+from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from captum_classpattern.visualization.drawing import (
     Drawing,
-    draw_box,
     draw_image,
     fit_figure,
-    name_row,
     new_figure,
+    rc_context,
     wrap,
 )
-from captum_classpattern.visualization.rc import rc_context
-from captum_classpattern.visualization.style import IMAGE_STYLE, QUIET, SMALL
+from captum_classpattern.visualization.style import HIGHLIGHTS, IMAGE_STYLE, QUIET, SMALL
 
 CELL_WIDTH, NARROW = 1.0, 0.8  # inches
 WIDE = 7  # columns: with more, cells are narrow, so that texts are legible on a page
+NAME_WIDTH = 1.4  # inches, of a row's name
 EMPTY_CELL = "#f0f2f5"
+BELOW: dict[str, Any] = {"location": "bottom", "fraction": 0.2, "pad": 0.06, "panchor": False}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Cell:
     """An image (C, H, W), and what is written below it: in bold, as usual (None), or faint.
 
     Instead of an image it may have values (H, W) with their scale: its colours and its ends. A text
-    is written in the middle, a note to the left. The pixels of a mask (1, H, W) are boxed.
+    is written in the middle, a note to the left. The pixels of a mask (1, H, W) are boxed. A strip
+    below has the colours of the scale, and this range.
     """
 
     image: Tensor | None = None
@@ -44,6 +49,7 @@ class Cell:
     text: str = ""
     note: str = ""
     boxed: Tensor | None = None
+    range: str | None = None
 
 
 Drawn: TypeAlias = Cell | Callable[[Axes], object] | None  # None: nothing
@@ -59,79 +65,57 @@ def draw_grid(
     widths: Sequence[float] | None = None,
     wrapped: bool = True,
     font_size: float = 10,
-    finish: Callable[[npt.NDArray[Any]], object] | None = None,
     use_pyplot: bool = True,
 ) -> Drawing:
     """Draws named rows of cells of this width in inches, under the names of the columns. A cell
     that is also that of the row above reaches over both. A function draws an axis by itself.
-    ``widths`` are those of the columns relative to it, ``finish`` adds to the axes."""
-    lines = list(rows)
-    cells = [cell for _, line in lines for cell in line]
-    shapes = [shape for shape in map(_shape, cells) if shape is not None]
-    aspect = max(height / across for height, across in shapes)
+    ``widths`` are those of the columns relative to it."""
+    names, lines = zip(*rows)
+    cells = [[partial(_leave_empty) if c is None else c for c in line] for line in lines]
+    images = [c.image for line in cells for c in line if isinstance(c, Cell)]
+    aspect = max(image.shape[1] / image.shape[2] for image in images if image is not None)
     ratios = [1.0] * len(columns) if widths is None else widths
     width = width or (CELL_WIDTH if len(columns) <= WIDE else NARROW)
     size = SMALL if width < CELL_WIDTH and font_size == 10 else font_size
-    named: dict[str, Drawn] = {}
-    mosaic: list[Any] = [
-        [_name(cell, f"{row}, {column}", named) for column, cell in enumerate(line)]
-        for row, (_, line) in enumerate(lines)
-    ]
     with rc_context({**IMAGE_STYLE, "font.size": font_size}):
-        figure = new_figure(1.5 * sum(ratios) + 1.2, 2.0 * len(lines) + 1, use_pyplot, title)
+        figure = new_figure(1.5 * sum(ratios) + 1.2, 2.0 * len(names) + 1, use_pyplot, title)
+        mosaic: Any = cells
         drawn = figure.subplot_mosaic(mosaic, width_ratios=ratios)
-        axes = np.array([[drawn[name] for name in line] for line in mosaic], dtype=object)
-        for name, axis in drawn.items():
-            _draw_cell(axis, named[name], width)
-        for (name, _), line in zip(lines, axes):
+        axes = np.array([[drawn[cell] for cell in line] for line in cells], dtype=object)
+        for cell, axis in drawn.items():
+            _draw_cell(axis, cell, width) if isinstance(cell, Cell) else cell(axis)
+        for strip in figure.axes[len(drawn) :][:1]:
+            text = strip.set_ylabel("scale", rotation=0, ha="right", va="center", color=QUIET)
+            text.set_in_layout(False)  # there is room below the column to the left
+        for name, axis in zip(names, axes[:, 0]):
             if name:
-                name_row(line[0], name)
+                wrap(axis.set_ylabel(name, rotation=0, ha="right", va="center"), NAME_WIDTH)
         for axis, name in zip(axes[0], columns):
-            text = axis.set_title(name, parse_math=False, fontsize=size, pad=4 if wrapped else None)
+            text = axis.set_title(name, fontsize=size, pad=4 if wrapped else None)
             if wrapped:
                 wrap(text, width)
         if note:
             figure.supxlabel(note, fontsize=SMALL, color=QUIET)
-        if finish is not None:
-            finish(axes)
         measured = axes[0, min(1, len(columns) - 1)]  # the first may be two rows high
-        fit_figure(figure, measured, width, width * aspect, sum(ratios), len(lines))
+        fit_figure(figure, measured, width, width * aspect, sum(ratios), len(names))
     return figure, axes
 
 
-def _shape(cell: Drawn) -> tuple[int, int] | None:
-    """Height and width of a cell's image."""
-    if not isinstance(cell, Cell) or cell.image is None:
-        return None
-    return cell.image.shape[1], cell.image.shape[2]
+def _leave_empty(axis: Axes) -> None:
+    axis.set_facecolor("none")
+    axis.spines[:].set_visible(False)
 
 
-def _name(cell: Drawn, place: str, named: dict[str, Drawn]) -> str:
-    """The place of a cell, or that of the same cell before it; all places are in ``named``."""
-    for name, other in named.items():
-        if cell is not None and other is cell:
-            return name
-    named[place] = cell
-    return place
-
-
-def _draw_cell(axis: Axes, cell: Drawn, width: float) -> None:
-    if cell is None:
-        axis.set_facecolor("none")
-        axis.spines[:].set_visible(False)
-        return
-    if not isinstance(cell, Cell):
-        cell(axis)
-        return
+def _draw_cell(axis: Axes, cell: Cell, width: float) -> None:
+    colors, low, high = cell.scale
     if cell.image is not None:
         draw_image(axis, cell.image)
     elif cell.values is not None:
-        colors, low, high = cell.scale
         axis.imshow(cell.values, cmap=colors, vmin=low, vmax=high)
     else:
         axis.set_facecolor(EMPTY_CELL)
     if cell.boxed is not None:
-        draw_box(axis, cell.boxed)
+        _draw_box(axis, cell.boxed)
     if cell.text:
         place: dict[str, Any] = {"transform": axis.transAxes, "ha": "center", "va": "center"}
         axis.text(0.5, 0.5, cell.text, color=QUIET, fontstyle="italic", **place)
@@ -139,4 +123,18 @@ def _draw_cell(axis: Axes, cell: Drawn, width: float) -> None:
         axis.set_ylabel(cell.note, rotation=0, ha="right", va="center", color=QUIET)
     color = QUIET if cell.strong is False else cell.color
     weight = "bold" if cell.strong else "normal"
-    wrap(axis.set_xlabel(cell.caption, color=color, fontweight=weight, parse_math=False), width)
+    wrap(axis.set_xlabel(cell.caption, color=color, fontweight=weight), width)
+    if cell.range is not None:
+        strip = {"ax": axis, "ticks": [], "aspect": 14, **BELOW}
+        bar = axis.figure.colorbar(ScalarMappable(cmap=colors), **strip)
+        bar.set_label(cell.range, color=QUIET, labelpad=3)
+        wrap(bar.ax.xaxis.label, width)
+
+
+def _draw_box(axis: Axes, mask: Tensor) -> None:
+    """A box around the pixels of a mask (1, H, W), half a pixel away from them."""
+    rows, columns = torch.nonzero(mask[0] > 0, as_tuple=True)
+    left, top = int(columns.min()) - 1.0, int(rows.min()) - 1.0
+    width, height = int(columns.max()) + 1.0 - left, int(rows.max()) + 1.0 - top
+    box = Rectangle((left, top), width, height, fill=False, color=HIGHLIGHTS[0], linewidth=1.8)
+    axis.add_patch(box).set_clip_on(False)

@@ -1,7 +1,7 @@
 """Panels of lines: how lines look, the bands of their intervals, and how they are named."""
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from textwrap import fill
@@ -10,16 +10,16 @@ from typing import Any, TypeAlias
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from captum_classpattern.visualization.drawing import (
     Drawing,
-    array_of,
     fit_figure,
     new_figure,
+    rc_context,
     wrap,
 )
-from captum_classpattern.visualization.rc import rc_context
 from captum_classpattern.visualization.style import (
     CONTROL,
     CURVE_STYLE,
@@ -32,36 +32,44 @@ from captum_classpattern.visualization.style import (
 Point: TypeAlias = tuple[float, float, float, float]  # x, y, and the ends of y's interval
 Style: TypeAlias = dict[str, Any]
 
+PANEL_WIDTHS, PANEL_HEIGHT = {1: 6.0, 2: 4.4, 3: 3.5}, 3.1  # inches, by the number of columns
 MARKERS = "osD^vPX<>"
 CONTROL_DASHES = ((5, 2), (1.5, 1.5), (6, 2, 1.5, 2), (9, 3))
 MOST_LABELS, LONGEST_LABEL, LABEL_DISTANCE = 6, 24, 0.065  # at the lines' ends
-BOLD = 2.5  # points: the names of lines that are thicker are bold
 SHADE = "#fff1e5"
+SHARES = [0, 0.2, 0.4, 0.6, 0.8, 1]
+PERCENTS = [f"{100 * share:.0f} %" for share in SHARES]
+POWERS: Style = {
+    "ylim": (-0.02, 1.02),
+    "yticks": SHARES,
+    "yticklabels": PERCENTS,
+}  # from 0 to 100 %
 
 
 @dataclass(frozen=True, eq=False)
 class Line:
-    """A line through points (x, y), with a band of this opacity if they come with intervals."""
+    """A line through points (x, y), with a band of this opacity if they come with intervals, and a
+    text at its end."""
 
-    name: str  # "" in no legend
     points: Sequence[Sequence[float]] | Any
     style: Style
+    name: str = ""
     opacity: float = 0.15
+    text: str = ""
+    strong: bool = False  # the text
 
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """Lines, what is written around them, where there are dotted lines and a shade, and a function
-    that scales the axes."""
+    """Lines, what is written around them, where there are dotted lines and a shade, and the
+    settings of the axes: what ``Axes.set`` takes."""
 
     lines: Sequence[Line]
-    scale: Callable[[Axes], None]
+    axes: Style
     title: str = ""
     note: str = ""
-    x_label: str = ""
     dotted: Collection[float] = ()
     shaded: tuple[float, float] | None = None
-    named: bool = False  # whether the lines are named at their ends
 
 
 def draw_panels(
@@ -69,7 +77,7 @@ def draw_panels(
     *,
     size: tuple[float, float],
     columns: int,
-    key: Sequence[str] = (),
+    key: Mapping[str, Style],
     y_label: str | None = "predictive power",
     title: str | None = None,
     style: Style = CURVE_STYLE,
@@ -82,8 +90,7 @@ def draw_panels(
     width, height = size
     with rc_context(style):
         high = rows * (height + 0.9) + 1 + 0.35 * len(key)  # room for the legend
-        figure = new_figure(columns * (width + 0.5), high, use_pyplot, title)
-        figure.get_layout_engine().set(wspace=gap, hspace=gap)  # type: ignore[union-attr, call-arg]
+        figure = new_figure(columns * (width + 0.5), high, use_pyplot, title, gap)
         grid = figure.subplots(rows, columns, squeeze=False, sharey=y_label is not None)
         for axis in grid.flat[len(panels) :]:
             axis.remove()
@@ -95,7 +102,7 @@ def draw_panels(
         if key:
             _add_legend(figure, key, columns * width)
         fit_figure(figure, axes[0], width, height, columns, rows)
-    return figure, array_of(axes)
+    return figure, axes
 
 
 def _draw_panel(axis: Axes, panel: Panel, width: float) -> None:
@@ -103,28 +110,28 @@ def _draw_panel(axis: Axes, panel: Panel, width: float) -> None:
     if panel.note:
         note = axis.text(0.5, 1.03, panel.note, transform=axis.transAxes, ha="center", va="bottom")
         note.set(color=QUIET, fontsize=SMALL - 1)  # below the other texts, which are small here
-    wrap(axis.xaxis.set_label_text(panel.x_label), width)
     if panel.shaded is not None:
         axis.axvspan(*panel.shaded, color=SHADE, linewidth=0, zorder=0.5)
     for place in panel.dotted:
         axis.axvline(place, color=QUIET, linewidth=0.9, linestyle=":", zorder=1)
-    for line in panel.lines:
-        draw_line(axis, line)
-        if panel.named and line.name:
-            x, y = line.points[-1][:2]
-            text = axis.annotate(line.name, (x, y), (8, 0), textcoords="offset points", va="center")
-            text.set(color=line.style["color"])
-            text.set_fontweight("bold" if line.style["linewidth"] > BOLD else "normal")
-    panel.scale(axis)
+    draw_lines(axis, panel.lines)
+    axis.set(**panel.axes)
+    axis.minorticks_off()
+    wrap(axis.xaxis.label, width)
 
 
-def draw_line(axis: Axes, line: Line) -> None:
-    """A line and its band."""
-    x, y, *ends = np.asarray(line.points, dtype=float).T
-    axis.plot(x, y, label=line.name or None, **line.style)
-    if ends:
-        color, opacity = line.style["color"], line.opacity
-        axis.fill_between(x, *ends, color=color, alpha=opacity, linewidth=0)
+def draw_lines(axis: Axes, lines: Sequence[Line]) -> None:
+    """Lines, their bands, and the texts at their ends."""
+    for line in lines:
+        x, y, *ends = np.asarray(line.points, dtype=float).T
+        axis.plot(x, y, label=line.name or None, **line.style)
+        color = line.style["color"]
+        if ends:
+            axis.fill_between(x, *ends, color=color, alpha=line.opacity, linewidth=0)
+        if line.text:
+            place: Style = {"xytext": (8, 0), "textcoords": "offset points", "va": "center"}
+            weight = "bold" if line.strong else "normal"
+            axis.annotate(line.text, (x[-1], y[-1]), color=color, fontweight=weight, **place)
 
 
 def line_styles(
@@ -163,28 +170,26 @@ def ends_are_apart(lines: Mapping[str, Any]) -> bool:
     )
 
 
-def _add_legend(figure: Figure, names: Sequence[str], width: float) -> None:
+def round_ticks(
+    low: float, high: float, most: int = 6, steps: Sequence[float] = (1, 2, 5, 10), **kinds: bool
+) -> list[float]:
+    """Some round numbers in this range."""
+    ticks = MaxNLocator(most, steps=steps, **kinds).tick_values(low, high)
+    return [tick for tick in ticks if low <= tick <= high]
+
+
+def _add_legend(figure: Figure, key: Mapping[str, Style], width: float) -> None:
     """One legend for all panels, below them, in as many columns as fit in this many inches."""
-    lines = {line.get_label(): line for axis in figure.axes for line in axis.get_lines()}
-    for rows in range(1, len(names) + 1):
+    lines = [Line2D([], [], **style) for style in key.values()]
+    for rows in range(1, len(key) + 1):
         legend = figure.legend(
-            [lines[name] for name in names],
-            [fill(name, 50) for name in names],
+            lines,
+            [fill(name, 50) for name in key],
             loc="outside lower center",
-            ncols=math.ceil(len(names) / rows),
+            ncols=math.ceil(len(key) / rows),
             frameon=False,
             handlelength=3.2,
         )
-        if legend.get_window_extent().width <= width * figure.dpi or rows == len(names):
+        if legend.get_window_extent().width <= width * figure.dpi or rows == len(key):
             return
         legend.remove()
-
-
-def scale_power(axis: Axes) -> None:
-    """Power from 0 to 100 % on the y axis."""
-    axis.set_ylim(-0.02, 1.02)
-    axis.set_yticks(np.linspace(0, 1, 6))
-    axis.yaxis.set_major_formatter(PERCENT)
-
-
-PERCENT = PercentFormatter(1.0, decimals=0, symbol=" %")

@@ -1,22 +1,26 @@
 """Attribution maps and patterns of many methods next to each other, on one stated scale."""
 
 from collections.abc import Sequence
-from functools import partial
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.figure import Figure
+from matplotlib.colors import Colormap, LinearSegmentedColormap
 from torch import Tensor
 
-from captum_classpattern._validation import ArgumentTypeError, check_pixels
+from captum_classpattern._validation import ArgumentTypeError, check_float_tensor, check_pixels
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.visualization.drawing import add_scale, check_channels, on_neutral
+from captum_classpattern.visualization.drawing import Drawing, check_channels, on_neutral
 from captum_classpattern.visualization.grid import Cell, draw_grid
-from captum_classpattern.visualization.scales import Scales, Values, largest, number, parse_map
-from captum_classpattern.visualization.style import QUIET
 
+Values: TypeAlias = npt.NDArray[np.float64]
 PAGE = (10.6, 11.0)  # inches, without the names of the rows
+QUANTILE = 0.995
+# not Captum's red and green, which many readers cannot tell apart
+SIGNED = LinearSegmentedColormap.from_list("OrWhBu", ["#b34700", "white", "#08306b"])
+UNSIGNED = "Blues"
+KINDS = {"maps": ["map"], "patterns": ["pixels"], "both": ["map", "pixels"]}
 
 
 def plot_maps(
@@ -31,7 +35,7 @@ def plot_maps(
     scale: str | float = "method",
     show: str = "both",
     use_pyplot: bool = True,
-) -> tuple[Figure, npt.NDArray[Any]]:
+) -> Drawing:
     r"""
     Draws a row for each canvas: the canvas, and for each method its attribution map, the
     pixels that the method selects, and a caption.
@@ -82,57 +86,54 @@ def plot_maps(
         >>> axes.shape
         (4, 3)
     """
-    _check_choices(scale, show)
-    values = _check_table(canvases, maps, patterns, captions, row_names, column_names)
-    scales, both = Scales(values, scale), show == "both"
+    values = _check(canvases, maps, patterns, captions, row_names, column_names, scale, show)
+    kinds, columns = KINDS[show], range(len(column_names))
     aspect = max(canvas.shape[1] / canvas.shape[2] for canvas in canvases)
-    width = _cell_width(len(canvases), len(column_names), (1 + both) * aspect)
+    width = _cell_width(len(canvases), len(columns), len(kinds) * aspect)
     rows: list[tuple[str, list[Cell]]] = []
-    for row, canvas in enumerate(canvases):
-        first, name = Cell(canvas), row_names[row]
+    for row, (canvas, name) in enumerate(zip(canvases, row_names)):
+        first, below = Cell(canvas), row == len(canvases) - 1 and show != "patterns"
         if scale == "row" and show != "patterns":
-            name = f"{name}\n(s = {number(largest(values[row]))})"
-        if show != "patterns":
-            below = [""] * len(column_names) if both else captions[row]
+            name = f"{name}\n(s = {_number(_largest(values[row]))})"
+        for kind in kinds:
+            last = kind == kinds[-1]
             cells = [
-                _map_cell(scales, row, column, pattern is None, below[column], both)
-                for column, pattern in enumerate(patterns[row])
+                replace(
+                    _cell(kind, values[row][column], patterns[row][column]),
+                    caption=captions[row][column] if last else "",
+                    scale=_scale(values, row, column, scale),
+                    note=kind if show == "both" and column == 0 else "",
+                    range=_range(values, column, scale) if last and below else None,
+                )
+                for column in columns
             ]
-            rows.append((name, [first, *cells]))
-        if show != "maps":
-            cells = [
-                _pattern_cell(pattern, values[row][column], captions[row][column], column, both)
-                for column, pattern in enumerate(patterns[row])
-            ]
-            rows.append(("" if both else name, [first, *cells]))
+            rows.append((name if kind == kinds[0] else "", [first, *cells]))
     return draw_grid(
         rows,
         ["canvas", *column_names],
         title=title,
         width=width,
         font_size=10 if width > 0.85 else 8,
-        finish=None if show == "patterns" else partial(_state_scales, scales=scales, width=width),
         use_pyplot=use_pyplot,
     )
 
 
-def _check_choices(scale: Any, show: Any) -> None:
-    if show not in ("maps", "patterns", "both"):
-        raise ValueError(f'show must be "maps", "patterns" or "both", got {show!r}')
-    is_number = isinstance(scale, (int, float)) and not isinstance(scale, bool)
-    if scale not in ("method", "row") and not (is_number and 0 < scale < float("inf")):
-        raise ValueError(f'scale must be "method", "row" or a number above 0, got {scale!r}')
-
-
-def _check_table(
+def _check(
     canvases: Sequence[Any],
     maps: Sequence[Sequence[Any]],
     patterns: Sequence[Sequence[Pattern | None]],
     captions: Sequence[Sequence[Any]],
     row_names: Sequence[str],
     column_names: Sequence[str],
+    scale: Any,
+    show: Any,
 ) -> list[list[Values | None]]:
     """The maps as arrays, or an error that names the row and column that cannot be drawn."""
+    if show not in KINDS:
+        raise ValueError(f'show must be "maps", "patterns" or "both", got {show!r}')
+    is_number = isinstance(scale, (int, float)) and not isinstance(scale, bool)
+    if scale not in ("method", "row") and not (is_number and 0 < scale < float("inf")):
+        raise ValueError(f'scale must be "method", "row" or a number above 0, got {scale!r}')
     rows, columns = len(canvases), len(column_names)
     if rows == 0 or columns == 0:
         raise ValueError(f"there is nothing to draw: got {rows} canvases and {columns} methods")
@@ -149,23 +150,41 @@ def _check_table(
                 )
     for canvas, row in zip(canvases, row_names):
         name = f"the canvas of row {row!r}"
-        if not isinstance(canvas, Tensor):
-            raise ArgumentTypeError(
-                f"{name} must be a Tensor (C, H, W), got {type(canvas).__name__}"
-            )
+        check_float_tensor(canvas, name, "(C, H, W)")
         if canvas.ndim != 3:
             raise ValueError(f"{name} must be (C, H, W), got shape {tuple(canvas.shape)}")
         check_pixels(canvas[None], name)
-    drawn = [pattern.canvas for cells in patterns for pattern in cells if pattern is not None]
-    for canvas in (*canvases, *drawn):
         check_channels(canvas)
+    for pattern in (pattern for cells in patterns for pattern in cells if pattern is not None):
+        check_channels(pattern.canvas)
     return [
         [
-            parse_map(values, tuple(canvas.shape[1:]), f"row {row!r}, column {column!r}")
+            _parse_map(values, tuple(canvas.shape[1:]), f"row {row!r}, column {column!r}")
             for column, values in zip(column_names, cells)
         ]
         for canvas, row, cells in zip(canvases, row_names, maps)
     ]
+
+
+def _parse_map(values: Any, size: tuple[int, ...], where: str) -> Values | None:
+    """A map as float64 (H, W), or an error if it cannot be drawn."""
+    if values is None:
+        return None
+    if not isinstance(values, Tensor) or values.is_complex():
+        kind = values.dtype if isinstance(values, Tensor) else type(values).__name__
+        raise ArgumentTypeError(f"the map of {where} must be a real Tensor or None, got {kind}")
+    if tuple(values.shape) not in (size, (1, *size)):
+        channels = values.ndim == 3 and tuple(values.shape[1:]) == size
+        raise ValueError(
+            f"the map of {where} must have its canvas's size, {size} or {(1, *size)}, got "
+            f"{tuple(values.shape)}" + (": sum over the channels" if channels else "")
+        )
+    array = values.detach().double().cpu().numpy().reshape(size)
+    if not np.isfinite(array).all():
+        raise ValueError(
+            f"the map of {where} has NaN or infinite values: give None where a method failed"
+        )
+    return array
 
 
 def _cell_width(rows: int, columns: int, row_aspect: float) -> float:
@@ -176,33 +195,43 @@ def _cell_width(rows: int, columns: int, row_aspect: float) -> float:
     return float(np.clip(min(wide, max(high, 0.9)), 0.62, 1.3))
 
 
-def _map_cell(
-    scales: Scales, row: int, column: int, failed: bool, caption: str, noted: bool
-) -> Cell:
-    values, note = scales.values[row][column], "map" if noted and column == 0 else ""
+def _cell(kind: str, values: Values | None, pattern: Pattern | None) -> Cell:
+    if values is None and pattern is None:
+        return Cell(text="failed")
+    if kind == "pixels":
+        return Cell(text="no pattern") if pattern is None else Cell(on_neutral(pattern))
     if values is None:
-        return Cell(caption=caption, text="failed" if failed else "no map", note=note)
-    scale, text = (scales.colors(column), *scales.ends(row, column)), ""
-    if not values.any():
-        text = "all zero"
-    return Cell(caption=caption, values=values, scale=scale, text=text, note=note)
+        return Cell(text="no map")
+    return Cell(values=values, text="" if values.any() else "all zero")
 
 
-def _pattern_cell(
-    pattern: Pattern | None, values: Values | None, caption: str, column: int, noted: bool
-) -> Cell:
-    note = "pixels" if noted and column == 0 else ""
-    if pattern is None:
-        return Cell(None, caption, text="failed" if values is None else "no pattern", note=note)
-    return Cell(on_neutral(pattern), caption, note=note)
+def _scale(
+    values: list[list[Values | None]], row: int, column: int, by: str | float
+) -> tuple[str | Colormap, float, float]:
+    """The colours of a map, and the values at their ends; 1 if all maps that share them are 0."""
+    of_method = [cells[column] for cells in values]
+    high = _largest(values[row] if by == "row" else of_method) if isinstance(by, str) else by
+    high = float(high or 1.0)
+    if any(bool((each < 0).any()) for each in of_method if each is not None):
+        return SIGNED, -high, high
+    return UNSIGNED, 0.0, high
 
 
-def _state_scales(axes: npt.NDArray[Any], scales: Scales, width: float) -> None:
-    """A colour scale below each column that has values other than 0."""
-    strips = [
-        add_scale(axis, scales.colors(column), label, width)
-        for column, axis in enumerate(axes[-1, 1:])
-        if (label := scales.label(column)) is not None
-    ]
-    for first in strips[:1]:
-        first.set_ylabel("scale", rotation=0, ha="right", va="center", color=QUIET)
+def _range(values: list[list[Values | None]], column: int, by: str | float) -> str | None:
+    """A method's range: "±0.12", or "0 to s" if rows share a scale; None if all maps are 0."""
+    if _largest([cells[column] for cells in values]) == 0:
+        return None
+    _, low, high = _scale(values, 0, column, by)
+    return f"{'±' if low < 0 else '0 to '}{'s' if by == 'row' else _number(high)}"
+
+
+def _largest(maps: Sequence[Values | None]) -> float:
+    """The largest 99.5 % quantile of the absolute values; their maximum if that is 0."""
+    sizes = [np.abs(values) for values in maps if values is not None]
+    quantiles = (float(np.quantile(size, QUANTILE, method="higher")) for size in sizes)
+    return max(quantiles, default=0.0) or max((float(size.max()) for size in sizes), default=0.0)
+
+
+def _number(value: float) -> str:
+    """Two digits or, from 100, three: 0.12, 38, 105, 1.2e-05."""
+    return f"{value:.2g}" if value < 99.5 else f"{value:.3g}"

@@ -1,25 +1,57 @@
-"""Figures of many classes and models: their patterns as a grid, their powers as dots."""
+"""Figures of many classes and models: patterns as a grid, powers as dots and as a heat map."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from statistics import fmean
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from matplotlib.ticker import PercentFormatter
 
 from captum_classpattern._validation import ArgumentTypeError
 from captum_classpattern.classifier.class_names import ClassNames, distinct_names, label_of
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.scores import Scores
+from captum_classpattern.scores import PredictivePower, Scores
 from captum_classpattern.surveys.findings import Finding
 from captum_classpattern.surveys.results import Survey, best_of_each
-from captum_classpattern.visualization.drawing import Drawing, on_neutral
+from captum_classpattern.visualization.drawing import Drawing, new_figure, on_neutral, rc_context
 from captum_classpattern.visualization.formats import percent
 from captum_classpattern.visualization.grid import Cell, draw_grid
-from captum_classpattern.visualization.powers import Dot, draw_powers
+from captum_classpattern.visualization.lines import (
+    PERCENTS,
+    SHARES,
+    Line,
+    Panel,
+    Style,
+    draw_panels,
+)
+from captum_classpattern.visualization.style import (
+    CELLS,
+    CONTROL,
+    CURVE_STYLE,
+    HIGHLIGHTS,
+    OTHERS,
+    QUIET,
+    SMALL,
+)
 
 Found: TypeAlias = "Survey | Finding | Pattern | Iterable[Finding | Pattern]"
 Models: TypeAlias = Mapping[str, Mapping[int, "Finding | Pattern"]]  # by name, then class
 MOST_CLASSES = 20  # in a figure
 NOT_ABOVE = "grey: not above its controls"
+
+COLORS = (*HIGHLIGHTS, *OTHERS)  # of the models
+MARKERS = {"random pixels": "x", "other canvas": "+"}  # of controls; others have "|"
+WIDTH, LINE, GAP = 6.0, 0.2, 0.12  # inches: the axis, a dot's line, and between two classes
+DOT: Style = {"marker": "o", "linestyle": "", "markersize": 7, "clip_on": False, "zorder": 4}
+OPEN: Style = {"fillstyle": "none", "markerfacecolor": "white"}
+DOTS_STYLE: Style = {
+    **CURVE_STYLE, "axes.grid.axis": "x", "axes.spines.left": False, "ytick.left": False,
+}  # fmt: skip
+
+MISSING = "#d0d7de"
+MOST_NAMES, MOST_NUMBERS = 60, 20  # of rows or columns: with more, they are left out
+CELL, LEAST, MOST = 0.45, 3.0, 16.0  # inches
 
 
 def plot_grid(
@@ -68,8 +100,7 @@ def plot_grid(
         >>> axes.shape, [axis.get_title() for axis in axes[0]]
         ((2, 3), ['class 0', 'class 1', 'class 2'])
     """
-    models = {name: _by_class(each, area, canvas) for name, each in _named(found).items()}
-    labels, left_out = _columns(models, area, classes)
+    models, labels, title = _read(found, area, canvas, classes, title)
     rows = {
         name: [_cell(row[y], area) if y in row else None for y in labels]
         for name, row in models.items()
@@ -78,10 +109,18 @@ def plot_grid(
     return draw_grid(
         rows.items(),
         list(labels.values()),
-        title=_with_note(title, left_out),
+        title=title,
         note=NOT_ABOVE if faint else "",
         use_pyplot=use_pyplot,
     )
+
+
+def _cell(one: Finding | Pattern, area: float | None) -> Cell:
+    if isinstance(one, Pattern):
+        return Cell(on_neutral(one.at_own_area() if area is None else one.topk(area)))
+    share, scores = one.area if area is None else area, _scores(one, area)
+    strong = scores.beats_controls if scores.enough_images else None
+    return Cell(on_neutral(one.patterns[share].topk(share)), percent(scores.power.value, 0), strong)
 
 
 def plot_powers(
@@ -127,27 +166,175 @@ def plot_powers(
         >>> len(axis.get_yticklabels()), axis.get_xlabel()
         (3, 'predictive power')
     """
-    models = {name: _by_class(each, area, canvas) for name, each in _named(found).items()}
-    for each in (each for row in models.values() for each in row.values()):
-        if isinstance(each, Pattern):
-            raise ArgumentTypeError(
-                "a pattern alone has no power: give what survey or explain_class return"
-            )
-    labels, left_out = _columns(models, area, classes)
-    order = (
-        list(labels)
-        if classes is not None
-        else sorted(labels, key=lambda y: -_mean(models, y, area))
-    )
+    models, labels, title = _read(found, area, canvas, classes, title)
+    if any(isinstance(one, Pattern) for row in models.values() for one in row.values()):
+        raise ArgumentTypeError(
+            "a pattern alone has no power: give what survey or explain_class return"
+        )
+    order = list(labels)
+    if classes is None:
+        order.sort(key=lambda y: -_mean(models, y, area))
     rows = {
         labels[y]: {name: _dot(row[y], area) for name, row in models.items() if y in row}
         for y in order
     }
-    return draw_powers(rows, title=_with_note(title, left_out), use_pyplot=use_pyplot)
+    return draw_powers(rows, title=title, use_pyplot=use_pyplot)
 
 
-def _named(found: Any) -> Mapping[str, Any]:
-    return found if isinstance(found, Mapping) else {"": found}
+class Dot(NamedTuple):
+    """A power, its controls by name, and whether it is drawn as not above them."""
+
+    power: PredictivePower
+    controls: Mapping[str, float]
+    is_open: bool = False
+
+
+def _dot(one: Any, area: float | None) -> Dot:
+    scores = _scores(one, area)
+    is_open = scores.enough_images and not scores.beats_controls
+    return Dot(scores.power, scores.controls, is_open)
+
+
+def draw_powers(
+    rows: Mapping[str, Mapping[str, Dot]], *, title: str | None = None, use_pyplot: bool = True
+) -> Drawing:
+    """Draws the dots of each class, from top to bottom, one line for each model. If there are
+    several models, each is named next to its first dot."""
+    models = list(dict.fromkeys(model for dots in rows.values() for model in dots))
+    step, unnamed = len(models) * LINE + GAP, set(models)
+    lines: list[Line] = []
+    key: dict[str, Style] = {"95 % interval": {"linewidth": 1.8, "marker": "o", "color": QUIET}}
+    if any(dot.is_open for dots in rows.values() for dot in dots.values()):
+        key["not above its controls"] = {"color": QUIET, "marker": "o", "linestyle": "", **OPEN}
+    for place, dots in enumerate(rows.values()):
+        for model, dot in dots.items():
+            number = models.index(model)
+            y, color = place * step + number * LINE, COLORS[number % len(COLORS)]
+            for name, share in dot.controls.items():
+                key[name] = {"color": CONTROL, "marker": MARKERS.get(name, "|"), "linestyle": ""}
+                lines.append(Line([(share, y)], {**key[name], "clip_on": False, "zorder": 2}))
+            text = model if model in unnamed else ""
+            unnamed.discard(model)
+            lines.append(
+                Line(
+                    [(end, y) for end in dot.power.interval],
+                    {"color": color, "linewidth": 1.8, "clip_on": False, "zorder": 3},
+                    text=percent(dot.power.value, 0) if len(models) == 1 else text,
+                    strong=len(models) > 1,
+                )
+            )
+            look = {**DOT, "color": color, **(OPEN if dot.is_open else {})}
+            lines.append(Line([(dot.power.value, y)], look))
+    axes = {
+        "xlim": (0, 1),
+        "xticks": SHARES,
+        "xticklabels": PERCENTS,
+        "xlabel": "predictive power",
+        "ylim": (len(rows) * step - (LINE + GAP) / 2, -(LINE + GAP) / 2),
+        "yticks": [place * step + (len(models) - 1) * LINE / 2 for place in range(len(rows))],
+        "yticklabels": list(rows),
+    }
+    return draw_panels(
+        [Panel(lines, axes)],
+        size=(WIDTH, len(rows) * step),
+        columns=1,
+        key=key,
+        y_label=None,
+        title=title,
+        style=DOTS_STYLE,
+        use_pyplot=use_pyplot,
+    )
+
+
+def plot_heat_map(
+    values: Mapping[str, Mapping[str, float]],
+    *,
+    title: str | None = None,
+    use_pyplot: bool = True,
+) -> Drawing:
+    r"""
+    Draws shares as a heat map. Rows and columns are sorted by their means, the largest first.
+
+    Args:
+        values (Mapping[str, Mapping[str, float]]): For each row the share of each column, from 0
+            to 1. Cells that are not there are grey.
+        title (str, optional): Title of the figure. Default: None.
+        use_pyplot (bool): As in :func:`plot_patterns`. Default: True.
+
+    Returns:
+        *tuple[Figure, ndarray]*: The figure, and an array of its one axis.
+
+    Raises:
+        ValueError: If there is nothing to draw.
+
+    Examples::
+
+        >>> figure, [axis] = plot_heat_map(
+        ...     {"old": {"cat": 0.2, "dog": 0.5}, "new": {"dog": 0.9}}, use_pyplot=False)
+        >>> [text.get_text() for text in axis.get_yticklabels()]
+        ['new', 'old']
+    """
+    import pandas as pd  # takes long to import
+
+    frame = pd.DataFrame.from_dict(values, orient="index").dropna(how="all")
+    if frame.empty:
+        raise ValueError("there is nothing to draw: no row has a value")
+    for along in (1, 0):
+        means = frame.mean(axis=along).sort_values(ascending=False, kind="stable")
+        frame = frame.reindex(means.index, axis=1 - along)
+    grid, rows, columns = frame.to_numpy(float), list(frame.index), list(frame.columns)
+    width = min(max(LEAST, CELL * len(columns)), MOST) + 2
+    height = min(max(1.0, CELL * len(rows)), MOST) + 2
+    with rc_context({**CURVE_STYLE, "axes.grid": False}):
+        figure = new_figure(width, height, use_pyplot, title)
+        axis = figure.add_subplot()
+        axis.set_facecolor(MISSING)
+        image = axis.imshow(grid, vmin=0, vmax=1, cmap=CELLS, aspect="auto")
+        axis.tick_params(axis="x", labelrotation=90)
+        for side, names, what in ((axis.xaxis, columns, "classes"), (axis.yaxis, rows, "models")):
+            if len(names) <= MOST_NAMES:
+                side.set_ticks(range(len(names)), names)
+            else:
+                side.set_ticks([])
+                side.set_label_text(f"{len(names)} {what}, the strongest first")
+        if max(grid.shape) <= MOST_NUMBERS:
+            for (row, column), value in np.ndenumerate(grid):
+                if not np.isnan(value):
+                    color = "black" if value > 0.6 else "white"
+                    text = axis.text(column, row, f"{100 * value:.0f}", color=color, size=SMALL)
+                    text.set(ha="center", va="center")
+        bar = figure.colorbar(image, ax=axis, format=PercentFormatter(1))
+        bar.set_label("predictive power")
+    return figure, np.array([axis], dtype=object)
+
+
+def _read(
+    found: Any,
+    area: float | None,
+    canvas: str | None,
+    classes: Sequence[int | str] | None,
+    title: str | None,
+) -> tuple[Models, dict[int, str], str | None]:
+    """What a figure draws of each class of each model, the names of these classes, and the title,
+    which says how many classes are left out."""
+    given = found if isinstance(found, Mapping) else {"": found}
+    models = {name: _by_class(each, area, canvas) for name, each in given.items()}
+    names = _names(models)
+    if classes is None:
+        strongest = sorted(sorted(names), key=lambda y: -_mean(models, y, area))
+        chosen = sorted(strongest[:MOST_CLASSES])
+    else:
+        find = ClassNames([*names.values()]).find
+        chosen = [[*names][find(y)] if isinstance(y, str) else y for y in classes]
+        missing = [str(each) for each, y in zip(classes, chosen) if y not in names]
+        if missing:
+            raise ValueError(f"nothing was found for class {', '.join(missing)} here")
+    if not chosen:
+        raise ValueError("there is nothing to draw: no class was found on this canvas at this area")
+    if classes is None and len(chosen) < len(names):
+        note = f"the {MOST_CLASSES} strongest of {len(names)} classes"
+        title = note if title is None else f"{title} ({note})"
+    return models, distinct_names({y: names[y] for y in chosen}), title
 
 
 def _by_class(found: Found, area: float | None, canvas: str | None) -> dict[int, Finding | Pattern]:
@@ -178,26 +365,6 @@ def _by_class(found: Found, area: float | None, canvas: str | None) -> dict[int,
     return row
 
 
-def _columns(
-    models: Models, area: float | None, classes: Sequence[int | str] | None
-) -> tuple[dict[int, str], int]:
-    """The names of the classes to draw, and how many classes are left out."""
-    names = _names(models)
-    if classes is not None:
-        chosen = [_number(each, names) for each in classes]
-        missing = [str(each) for each, y in zip(classes, chosen) if y not in names]
-        if missing:
-            raise ValueError(f"nothing was found for class {', '.join(missing)} here")
-    else:
-        chosen = sorted(names)
-        if len(chosen) > MOST_CLASSES:
-            chosen = sorted(sorted(chosen, key=lambda y: -_mean(models, y, area))[:MOST_CLASSES])
-    if not chosen:
-        raise ValueError("there is nothing to draw: no class was found on this canvas at this area")
-    labels = distinct_names({y: names[y] for y in chosen})
-    return labels, 0 if classes is not None else len(names) - len(chosen)
-
-
 def _names(models: Models) -> dict[int, str]:
     """The name of each class; an error if two models give one number different names."""
     known: dict[int, tuple[str, str]] = {}  # by class: a model, and its name of the class
@@ -224,13 +391,6 @@ def _alike(name: str, other: str) -> bool:
     return False
 
 
-def _number(given: int | str, names: Mapping[int, str]) -> int:
-    """The class that a number or a name means."""
-    if not isinstance(given, str):
-        return given
-    return list(names)[ClassNames([*names.values()]).find(given)]
-
-
 def _mean(models: Models, target: int, area: float | None) -> float:
     """The mean power of a class over the models that have findings of it."""
     found = [row[target] for row in models.values() if target in row]
@@ -238,31 +398,5 @@ def _mean(models: Models, target: int, area: float | None) -> float:
     return fmean(powers) if powers else 0.0
 
 
-def _cell(one: Finding | Pattern, area: float | None) -> Cell:
-    if isinstance(one, Pattern):
-        return Cell(on_neutral(one.at_own_area() if area is None else one.topk(area)))
-    share, scores = one.area if area is None else area, _scores(one, area)
-    caption = percent(scores.power.value, 0)
-    shown = on_neutral(one.patterns[share].topk(share))
-    return Cell(shown, caption, _beats_controls(scores))
-
-
 def _scores(finding: Finding, area: float | None) -> Scores:
     return finding.scores[finding.area if area is None else area]
-
-
-def _dot(one: Any, area: float | None) -> Dot:
-    scores = _scores(one, area)
-    return Dot(scores.power, scores.controls, _beats_controls(scores))
-
-
-def _beats_controls(scores: Scores) -> bool | None:
-    """None if there are too few images to say so."""
-    return scores.beats_controls if scores.enough_images else None
-
-
-def _with_note(title: str | None, left_out: int) -> str | None:
-    if not left_out:
-        return title
-    note = f"the {MOST_CLASSES} strongest of {MOST_CLASSES + left_out} classes"
-    return note if title is None else f"{title} ({note})"

@@ -1,12 +1,10 @@
 """Patterns, one per row: what they look like, where they were stamped, and what they achieve."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from captum_classpattern._validation import ArgumentTypeError, check_same_shape, check_seed
@@ -16,19 +14,14 @@ from captum_classpattern.images import Images, LabelledImages, Labels, ensure_la
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.examples import EXAMPLES, StampedImages, stamp_examples
 from captum_classpattern.scores.power import PredictivePower, check_unseen, predictive_power
-from captum_classpattern.visualization.drawing import (
-    Drawing,
-    add_scale,
-    check_channels,
-    on_neutral,
-)
+from captum_classpattern.visualization.drawing import Drawing, check_channels, on_neutral
 from captum_classpattern.visualization.formats import percent, percent_area
-from captum_classpattern.visualization.grid import Cell, draw_grid
+from captum_classpattern.visualization.grid import Cell, Drawn, draw_grid
 from captum_classpattern.visualization.style import HIT, QUIET, SMALL, TRACK
 
 CELL_WIDTH = 1.3  # inches
 POWER_WIDTH = 1.4  # of the column of powers, relative to the others
-MASK_COLORS = "magma"
+MASK_SCALE = ("magma", 0.0, 1.0)
 STAMPED = "held-out images with the pattern,\nand the model's predictions"
 POWER = "predictive power\n(line: 95 % interval,\ndotted: control)"
 
@@ -47,7 +40,7 @@ def plot_patterns(
     title: str | None = None,
     seed: int = 0,
     use_pyplot: bool = True,
-) -> tuple[Figure, npt.NDArray[Any]]:
+) -> Drawing:
     r"""
     Draws a row for each pattern: its canvas, the binary pattern, three held-out images stamped
     with it and the classifier's predictions for them, and its predictive power with the strongest
@@ -97,18 +90,15 @@ def plot_patterns(
         (1, 6)
     """
     names = known_names(forward_func) if class_names is None else class_names
-    _check_drawable(patterns, powers, controls)
-    if trigger is not None:
-        _check_trigger(trigger, patterns)
+    _check(patterns, powers, controls, trigger)
     with preserve_state(forward_func, check_seed(seed)):
         source = LabelledImages.of(images, labels, argument="images")
         source = ensure_labels(forward_func, source, like=patterns[0].canvas)
         if powers is None:
             powers = [predictive_power(forward_func, p, source, area=area) for p in patterns]
-        for pattern in patterns:
-            check_unseen(pattern, source)
         rows = []
         for number, (pattern, power) in enumerate(zip(patterns, powers)):
+            check_unseen(pattern, source)
             binary, target = pattern.topk(area), pattern.target
             rows.append(
                 PatternRow(
@@ -148,52 +138,53 @@ def draw_patterns(
 ) -> Drawing:
     """Draws a row for each pattern, with this many stamped images (None: as many as there are), and
     a column for the powers if any is known; with ``masks`` also one for the masks."""
-    for row in rows:
-        check_channels(row.pattern.canvas)
-    stamped = [row.stamped for row in rows if row.stamped is not None]
-    count = max((len(each.images) for each in stamped), default=0) if columns is None else columns
+    if columns is None:
+        columns = max(0 if row.stamped is None else len(row.stamped.images) for row in rows)
     powers = any(row.power is not None for row in rows)
     titles = ["canvas", *["mask"] * masks, f"pattern\n({percent_area(area)} of pixels)"]
-    titles += [STAMPED if i == (count - 1) // 2 else "" for i in range(count)]
+    titles += [STAMPED if i == (columns - 1) // 2 else "" for i in range(columns)]
+    grid = []
+    for row in rows:
+        cells: list[Drawn] = [Cell(row.pattern.canvas)]
+        if masks:
+            mask = row.pattern.mask[0].detach().float().cpu().numpy()
+            strip = "0 to 1" if row is rows[-1] else None
+            cells.append(Cell(values=mask, scale=MASK_SCALE, range=strip))
+        cells.append(Cell(on_neutral(row.binary), boxed=row.boxed))
+        if (stamped := row.stamped) is not None:
+            for image, label, caption in zip(stamped.images, stamped.predicted, stamped.captions):
+                cells.append(Cell(image, caption, label == row.binary.target, HIT, boxed=row.boxed))
+        cells += [None] * (len(titles) - len(cells))
+        if powers:
+            cells.append(None if row.power is None else partial(_draw_power, row=row))
+        grid.append((row.name, cells))
     return draw_grid(
-        [(row.name, [*_cells(row, masks, count), *[_power(row)] * powers]) for row in rows],
+        grid,
         [*titles, *[POWER] * powers],
         title=title,
         width=CELL_WIDTH,
         widths=[*[1.0] * len(titles), *[POWER_WIDTH] * powers],
         wrapped=False,
-        finish=_add_mask_scale if masks else None,
         use_pyplot=use_pyplot,
     )
 
 
-def _cells(row: PatternRow, masks: bool, count: int) -> list[Cell | None]:
-    """The canvas, perhaps the mask, the binary pattern, and this many stamped images."""
-    cells = [Cell(row.pattern.canvas)]
-    if masks:
-        mask = row.pattern.mask[0].detach().float().cpu().numpy()
-        cells.append(Cell(values=mask, scale=(MASK_COLORS, 0.0, 1.0)))
-    cells.append(Cell(on_neutral(row.binary), boxed=row.boxed))
-    stamped = row.stamped
-    if stamped is not None:
-        for image, label, caption in zip(stamped.images, stamped.predicted, stamped.captions):
-            hit = label == row.binary.target
-            cells.append(Cell(image, caption, hit, HIT, boxed=row.boxed))
-    return [*cells, *[None] * (2 + masks + count - len(cells))]
+def _draw_power(axis: Axes, row: PatternRow) -> None:
+    """A bar with the power's interval, and the strongest control as a line across it."""
+    assert row.power is not None
+    shares = row.controls or {"no pattern": row.power.without}
+    control = max(shares, key=lambda name: shares[name])
+    axis.barh(0, 1, color=TRACK, height=0.4)
+    axis.barh(0, row.power.value, color=HIT, height=0.4)
+    axis.plot(row.power.interval, [0, 0], color="black", linewidth=1.5)
+    axis.plot([shares[control]] * 2, [-0.32, 0.32], color="black", linewidth=1.2, linestyle=":")
+    axis.text(0, 0.4, percent(row.power.value), fontsize=12, fontweight="bold")
+    note = axis.text(0, -0.42, f"{control} {percent(shares[control])}", va="top", color=QUIET)
+    note.set_fontsize(SMALL)
+    axis.set(xlim=(-0.02, 1.02), ylim=(-1.2, 1.2), frame_on=False)
 
 
-def _add_mask_scale(axes: npt.NDArray[Any]) -> None:
-    add_scale(axes[-1, 1], MASK_COLORS, "0 to 1", CELL_WIDTH)
-
-
-def _power(row: PatternRow) -> Callable[[Axes], None] | None:
-    """What draws a power as a bar, if it is known."""
-    if row.power is None:
-        return None
-    return partial(_draw_power, power=row.power, controls=row.controls)
-
-
-def _check_drawable(patterns: Any, powers: Any, controls: Any) -> None:
+def _check(patterns: Any, powers: Any, controls: Any, trigger: Any) -> None:
     if isinstance(patterns, Pattern):
         raise ArgumentTypeError("patterns must be a list of patterns, got one: give [pattern]")
     if len(patterns) == 0:
@@ -208,9 +199,8 @@ def _check_drawable(patterns: Any, powers: Any, controls: Any) -> None:
         )
     for pattern in patterns:
         check_channels(pattern.canvas)
-
-
-def _check_trigger(trigger: Any, patterns: Sequence[Pattern]) -> None:
+    if trigger is None:
+        return
     if not isinstance(trigger, Pattern):
         raise ArgumentTypeError(f"`trigger` must be a Pattern, got {type(trigger).__name__}")
     check_same_shape(patterns[0].canvas[None], tuple(trigger.canvas.shape), "`trigger`")
@@ -218,17 +208,3 @@ def _check_trigger(trigger: Any, patterns: Sequence[Pattern]) -> None:
         raise ValueError(
             "`trigger` has no pixels to box: its mask is 0 everywhere; leave out `trigger`"
         )
-
-
-def _draw_power(axis: Axes, power: PredictivePower, controls: Mapping[str, float] | None) -> None:
-    """A bar with the power's interval, and the strongest control as a line across it."""
-    shares = controls or {"no pattern": power.without}
-    control = max(shares, key=lambda name: shares[name])
-    axis.barh(0, 1, color=TRACK, height=0.4)
-    axis.barh(0, power.value, color=HIT, height=0.4)
-    axis.plot(power.interval, [0, 0], color="black", linewidth=1.5)
-    axis.plot([shares[control]] * 2, [-0.32, 0.32], color="black", linewidth=1.2, linestyle=":")
-    axis.text(0, 0.4, percent(power.value), fontsize=12, fontweight="bold")
-    note = axis.text(0, -0.42, f"{control} {percent(shares[control])}", va="top", color=QUIET)
-    note.set_fontsize(SMALL)
-    axis.set(xlim=(-0.02, 1.02), ylim=(-1.2, 1.2), frame_on=False)

@@ -1,7 +1,6 @@
 """The picture of a scan."""
 
 from functools import partial
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,13 +12,12 @@ from captum_classpattern.scanning.profile import SIZES, unit_of
 from captum_classpattern.visualization.drawing import Drawing, on_neutral
 from captum_classpattern.visualization.formats import percent
 from captum_classpattern.visualization.grid import Cell, draw_grid
-from captum_classpattern.visualization.lines import PERCENT, Line, draw_line
+from captum_classpattern.visualization.lines import POWERS, Line, draw_lines
 from captum_classpattern.visualization.style import HIGHLIGHTS, TRACK
 
 DRAWN = 3  # patterns
 STRONG, OTHERS = HIGHLIGHTS[0], HIGHLIGHTS[2]
 WIDTH, PANEL_WIDTH = 1.85, 1.9  # of a pattern in inches, and of the panel relative to it
-KEY: dict[str, Any] = {"loc": "outside lower right", "ncols": 3, "frameon": False}
 
 
 def plot_scan(scan: Scan, *, use_pyplot: bool) -> Drawing:
@@ -34,9 +32,9 @@ def plot_scan(scan: Scan, *, use_pyplot: bool) -> Drawing:
         width=WIDTH,
         widths=[*[1.0] * len(shown), PANEL_WIDTH],
         wrapped=False,
-        finish=_finish,
         use_pyplot=use_pyplot,
     )
+    axes[0, 0].title.set(color=STRONG, fontweight="bold")
     return figure, axes[0]
 
 
@@ -65,23 +63,14 @@ def _draw_powers(axis: Axes, scan: Scan) -> None:
     usual = np.array([[profile.powers[size][first] for size in sizes] for profile in profiles])
     band = f"{name} in {len(usual)} clean models"
     axis.fill_between(sizes, usual.min(0), usual.max(0), color=TRACK, label=band)
-    for target in (*others, first):
-        points = [(size, scan.profile.powers[size][target]) for size in sizes]
-        label = "other classes" if target == others[0] else ""
-        style = {"color": OTHERS, "linewidth": 0.8}
-        if target == first:
-            label, style = name, {"color": STRONG, "linewidth": 2.5}
-        draw_line(axis, Line(label, points, {"marker": ".", **style}))
+    looks = [(y, {"color": OTHERS, "linewidth": 0.8}) for y in others]
+    looks.append((first, {"color": STRONG, "linewidth": 2.5}))
+    names = {first: name, **dict.fromkeys(others[:1], "other classes")}
+    for y, look in looks:
+        points = [(size, scan.profile.powers[size][y]) for size in sizes]
+        draw_lines(axis, [Line(points, {"marker": ".", **look}, names.get(y, ""))])
     axis.tick_params(bottom=True, labelbottom=True, left=True, labelleft=True)
-    axis.set(ylim=(-0.02, 1.02), xticks=sizes, xlabel=unit_of(scan.references.shape))
-    axis.yaxis.set_major_formatter(PERCENT)
+    axis.set(xticks=sizes, xlabel=unit_of(scan.references.shape), **POWERS)
     axis.spines[["top", "right"]].set_visible(False)
-
-
-def _finish(axes: Any) -> None:
-    """The first class stands out, and a legend below names the lines."""
-    first, *_, panel = axes[0]
-    first.title.set(color=STRONG, fontweight="bold")
-    key = panel.figure.legend(*panel.get_legend_handles_labels(), **KEY)
-    for text in key.get_texts():
-        text.set_parse_math(False)  # names come from files
+    key = axis.get_legend_handles_labels()
+    axis.figure.legend(*key, loc="outside lower right", ncols=3, frameon=False)

@@ -2,32 +2,31 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from captum_classpattern._validation import ArgumentTypeError, join_names
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.visualization.curves import PANEL_HEIGHT, PANEL_WIDTHS
+from captum_classpattern.visualization.drawing import Drawing
 from captum_classpattern.visualization.lines import (
+    PANEL_HEIGHT,
+    PANEL_WIDTHS,
+    POWERS,
     Line,
     Panel,
     Style,
     draw_panels,
     ends_are_apart,
     line_styles,
-    scale_power,
+    round_ticks,
 )
 from captum_classpattern.visualization.style import HIGHLIGHTS
 
 Points: TypeAlias = npt.NDArray[np.float64]  # (n, 2)
 
-LINE_WIDTH = 2.2
+LOOK: Style = {"linewidth": 2.2, "markersize": 6}
 RAW: Style = {"linewidth": 0.7, "alpha": 0.35, "zorder": 1.5}  # the losses behind their means
 REACH, MOST_REACH = 0.1, 10  # of the running mean to each side: this share of the rounds, or less
 GAP = 0.06  # between the panels, as a share of their width
@@ -45,7 +44,7 @@ def plot_search(
     *,
     labels: Sequence[str] | None = None,
     use_pyplot: bool = True,
-) -> tuple[Figure, npt.NDArray[Any]]:
+) -> Drawing:
     r"""
     Draws how searches went on: the power of the patterns on the judging images over the passes,
     and the loss of each round.
@@ -89,28 +88,86 @@ def plot_search(
     searches = _read(patterns, labels)
     names = [search.name for search in searches]
     strong = names if len(names) <= len(HIGHLIGHTS) else []
-    styles = {
-        name: {**style, "linewidth": LINE_WIDTH, "markersize": 6}
-        for name, style in line_styles(names, strong, ()).items()
-    }
+    styles = {name: {**s, **LOOK} for name, s in line_styles(names, strong, ()).items()}
     note = "\n(open marker: stopped early)" if any(s.stopped_early for s in searches) else ""
+    judged = any(len(search.powers) for search in searches)
     named = all(len(search.powers) for search in searches) and ends_are_apart(
         {search.name: search.powers for search in searches}
     )
     panels = []
-    if any(len(search.powers) for search in searches):
+    if judged:
         panels.append(_powers_panel(searches, styles, note, named))
     if any(len(search.losses) for search in searches):
-        panels.append(_losses_panel(searches, styles, "" if panels else note))
+        panels.append(_losses_panel(searches, styles, "" if judged else note))
     return draw_panels(
         panels,
         size=(PANEL_WIDTHS[len(panels)], PANEL_HEIGHT),
         columns=len(panels),
-        key=() if named else names,
+        key={} if named else styles,
         y_label=None,
         gap=GAP,
         use_pyplot=use_pyplot,
     )
+
+
+def _powers_panel(
+    searches: Sequence[_Search], styles: Mapping[str, Style], note: str, named: bool
+) -> Panel:
+    lines = []
+    for search in searches:
+        text = search.name if named else ""
+        lines += _lines(search, search.powers, styles[search.name], text)
+    most = max(passes for search in searches for passes, _ in search.powers) or 1
+    ticks = round_ticks(0, 1.04 * most, integer=True)
+    axes = {
+        "xlim": (-0.03 * most, 1.05 * most),
+        "xticks": ticks,
+        "xticklabels": [f"{tick:,.0f}" for tick in ticks],
+        "xlabel": f"passes{note}",
+        "ylabel": "power on the judging images",
+        **POWERS,
+    }
+    return Panel(lines, axes)
+
+
+def _losses_panel(searches: Sequence[_Search], styles: Mapping[str, Style], note: str) -> Panel:
+    rounds = max(len(search.losses) for search in searches)
+    reach = min(round(rounds * REACH), MOST_REACH)
+    lines = []
+    for search in searches:
+        style = styles[search.name]
+        lines.append(Line(search.losses, {"color": style["color"], **RAW}))
+        smooth = _running_mean(search.losses, reach)
+        ends = {"markevery": (max(len(smooth) - 1, 0), 1)}
+        lines += _lines(search, smooth, {**style, **ends})
+    losses = np.concatenate([search.losses[:, 1] for search in searches])
+    low, high = min(losses.min(), 0), max(losses.max(), 1)  # most figures have the same scale
+    margin = 0.02 * (high - low)
+    mean = f"\n(thick line: mean of {2 * reach + 1} rounds)" if reach else ""
+    axes = {
+        "xlim": (1 - 0.03 * rounds, 1.03 * rounds),
+        "xticks": round_ticks(1, rounds, integer=True),
+        "xlabel": f"round{mean}{note}",
+        "ylim": (low - margin, high + margin),
+        "yticks": round_ticks(low, high),
+        "ylabel": "loss on each round's own images",
+    }
+    return Panel(lines, axes)
+
+
+def _lines(search: _Search, points: Points, style: Style, text: str = "") -> list[Line]:
+    """A line, and an open marker at its end if the search was stopped early."""
+    lines = [Line(points, style, search.name, text=text)]
+    if search.stopped_early:
+        lines.append(Line(points[-1:], {**style, "markerfacecolor": "white"}))
+    return lines
+
+
+def _running_mean(points: Points, reach: int) -> Points:
+    """The mean of each value and those up to ``reach`` places before and after it."""
+    values = points[:, 1]
+    means = [values[max(i - reach, 0) : i + reach + 1].mean() for i in range(len(values))]
+    return np.column_stack([points[:, 0], means])
 
 
 def _read(patterns: Any, labels: Sequence[str] | None) -> list[_Search]:
@@ -126,7 +183,10 @@ def _read(patterns: Any, labels: Sequence[str] | None) -> list[_Search]:
             raise ArgumentTypeError(
                 f"patterns must be what ClassPattern.search returns, got {pattern!r:.80}"
             )
-    labels = _class_names(patterns) if labels is None else labels
+    if labels is None:
+        classes = [pattern.label for pattern in patterns]
+        numbers = [classes[: i + 1].count(name) for i, name in enumerate(classes)]
+        labels = [f"{c} ({n})" if classes.count(c) > 1 else c for c, n in zip(classes, numbers)]
     if isinstance(labels, str) or len(labels) != len(patterns):
         got = repr(labels) if isinstance(labels, str) else len(labels)
         raise ValueError(f"{len(patterns)} patterns need a list of as many labels, got {got}")
@@ -141,13 +201,6 @@ def _read(patterns: Any, labels: Sequence[str] | None) -> list[_Search]:
             "images; give the search more time, or more images"
         )
     return searches
-
-
-def _class_names(patterns: Sequence[Pattern]) -> list[str]:
-    """The class of each pattern, with a number from 1 if there are several of the class."""
-    classes = [pattern.label for pattern in patterns]
-    numbers = [classes[: i + 1].count(name) for i, name in enumerate(classes)]
-    return [f"{c} ({n})" if classes.count(c) > 1 else c for c, n in zip(classes, numbers)]
 
 
 def _read_info(info: Mapping[str, Any], name: str) -> _Search:
@@ -180,66 +233,3 @@ def _points(values: Any, *, numbered: bool = False) -> Points | None:
     except (TypeError, ValueError):
         return None
     return points if np.isfinite(points).all() else None
-
-
-def _powers_panel(
-    searches: Sequence[_Search], styles: Mapping[str, Style], note: str, named: bool
-) -> Panel:
-    lines = [line for s in searches for line in _lines(s, s.powers, styles[s.name])]
-    most = max(passes for search in searches for passes, _ in search.powers) or 1
-    return Panel(lines, partial(_scale_powers, most=most), x_label=f"passes{note}", named=named)
-
-
-def _scale_powers(axis: Axes, most: float) -> None:
-    axis.set_xlim(-0.03 * most, 1.05 * most)
-    axis.set_xticks(_ticks(0, 1.04 * most, integer=True))
-    axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    scale_power(axis)
-    axis.set_ylabel("power on the judging images")
-
-
-def _losses_panel(searches: Sequence[_Search], styles: Mapping[str, Style], note: str) -> Panel:
-    rounds = max(len(search.losses) for search in searches)
-    reach = min(round(rounds * REACH), MOST_REACH)
-    lines = []
-    for search in searches:
-        style = styles[search.name]
-        lines.append(Line("", search.losses, {"color": style["color"], **RAW}))
-        smooth = _running_mean(search.losses, reach)
-        ends = {"markevery": (max(len(smooth) - 1, 0), 1)}
-        lines += _lines(search, smooth, {**style, **ends})
-    values = np.concatenate([search.losses[:, 1] for search in searches])
-    mean = f"\n(thick line: mean of {2 * reach + 1} rounds)" if reach else ""
-    scale = partial(_scale_losses, rounds=rounds, low=values.min(), high=values.max())
-    return Panel(lines, scale, x_label=f"round{mean}{note}")
-
-
-def _scale_losses(axis: Axes, rounds: int, low: float, high: float) -> None:
-    low, high = min(low, 0), max(high, 1)  # most figures have the same scale
-    margin = 0.02 * (high - low)
-    axis.set_ylim(low - margin, high + margin)
-    axis.set_yticks(_ticks(low, high))
-    axis.set_xlim(1 - 0.03 * rounds, 1.03 * rounds)
-    axis.set_xticks(_ticks(1, rounds, integer=True))
-    axis.set_ylabel("loss on each round's own images")
-
-
-def _ticks(low: float, high: float, *, integer: bool = False) -> list[float]:
-    """Some round numbers in this range."""
-    locator = MaxNLocator(6, steps=[1, 2, 5, 10], integer=integer)
-    return [tick for tick in locator.tick_values(low, high) if low <= tick <= high]
-
-
-def _running_mean(points: Points, reach: int) -> Points:
-    """The mean of each value and those up to ``reach`` places before and after it."""
-    values = points[:, 1]
-    means = [values[max(i - reach, 0) : i + reach + 1].mean() for i in range(len(values))]
-    return np.column_stack([points[:, 0], means])
-
-
-def _lines(search: _Search, points: Points, style: Style) -> list[Line]:
-    """A line, and an open marker at its end if the search was stopped early."""
-    lines = [Line(search.name, points, style)]
-    if search.stopped_early:
-        lines.append(Line("", points[-1:], {**style, "markerfacecolor": "white"}))
-    return lines

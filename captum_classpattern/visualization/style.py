@@ -20,6 +20,7 @@ CELLS = "viridis"  # of shares, in heat maps
 
 SMALL = 9  # points, for notes; other texts have 10
 IMAGE_STYLE: dict[Any, Any] = {
+    "text.parse_math": False,  # names come from files
     "font.size": 10,
     "axes.edgecolor": EDGE,
     "axes.linewidth": 0.6,
@@ -32,6 +33,7 @@ IMAGE_STYLE: dict[Any, Any] = {
     **dict.fromkeys(["xtick.bottom", "xtick.labelbottom", "ytick.left", "ytick.labelleft"], False),
 }
 CURVE_STYLE: dict[Any, Any] = {
+    "text.parse_math": False,
     "font.size": 10,
     "axes.titlesize": 11,
     "axes.titleweight": "bold",

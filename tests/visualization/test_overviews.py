@@ -12,7 +12,7 @@ from surveyed import finding
 
 from captum_classpattern import Pattern, Survey, plot_grid, plot_powers
 from captum_classpattern.visualization.drawing import on_neutral
-from captum_classpattern.visualization.powers import COLORS
+from captum_classpattern.visualization.overviews import COLORS
 
 PETS = ["ant", "bee", "cat"]
 

@@ -204,7 +204,7 @@ CHANGES = {
         "3 column_names need as many patterns in each row, got 2 in row 'bee'",
     ),
     "text": ({"captions": ["1 %", "2 %"]}, ValueError, "as many captions .*, got '1 %'"),
-    "array": ({"canvases": [np.zeros((3, 20, 20))] * 2}, TypeError, "row 'ant' must be a Tensor"),
+    "array": ({"canvases": [np.zeros((3, 20, 20))] * 2}, TypeError, "row 'ant' must be a float"),
     "batch": (
         {"canvases": torch.zeros(2, 1, 3, 20, 20)},
         ValueError,

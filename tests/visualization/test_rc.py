@@ -5,7 +5,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 from notebooks import run, shows_a_picture
 
-from captum_classpattern.visualization.rc import rc_context
+from captum_classpattern.visualization.drawing import rc_context
 
 DRAWS = """import torch, captum_classpattern as cp
 pattern = cp.Pattern(torch.rand(1, 8, 8), torch.rand(1, 8, 8), 0)

@@ -6,7 +6,7 @@ from captum_classpattern.pages.parts import paragraph
 from captum_classpattern.scores import PredictivePower
 from captum_classpattern.visualization.drawing import Drawing
 from captum_classpattern.visualization.formats import SPACE, percent, percent_range
-from captum_classpattern.visualization.powers import Dot, draw_powers
+from captum_classpattern.visualization.overviews import Dot, draw_powers
 
 
 def power_text(power: PredictivePower) -> str:
