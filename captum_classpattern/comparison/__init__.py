@@ -5,10 +5,10 @@ from captum_classpattern.comparison.controls import (
     BestCrop,
     BestRandomMask,
     ClassMean,
+    LearnedPattern,
     NearestImage,
     RandomPixels,
 )
-from captum_classpattern.comparison.learned import LearnedPattern
 from captum_classpattern.comparison.maps import CanvasResult
 from captum_classpattern.comparison.methods import DEFAULT, Method, known_methods
 from captum_classpattern.comparison.metrics import METRICS, Metric

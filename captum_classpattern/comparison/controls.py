@@ -1,17 +1,16 @@
-"""Controls: simple ways to choose pixels that every method must beat."""
+"""Controls: simple ways to choose pixels that every method must beat; and the learned pattern."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice, product, takewhile
-from typing import Any
+from itertools import islice, product, takewhile, tee
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from captum.attr import Attribution
-from captum.log import log_usage
 from torch import Tensor, nn
 
 from captum_classpattern._validation import check_count, check_positive, check_seed
-from captum_classpattern.attribution import single_tensor
+from captum_classpattern.attribution import ClassPattern, log_usage, single_tensor
 from captum_classpattern.classifier import (
     Classifier,
     device_and_dtype,
@@ -20,12 +19,16 @@ from captum_classpattern.classifier import (
 )
 from captum_classpattern.classifier.class_names import parse_targets
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels, evenly_spaced
-from captum_classpattern.pattern import pixels_kept
+from captum_classpattern.optimization.settings import SearchSettings
+from captum_classpattern.pattern import Pattern, pixels_kept
 from captum_classpattern.scores.power import random_mask
 
 AT_ONCE = 48  # stamped images in one call
 BUDGET = 3_500  # passes of a search on one canvas
 BY = ("pixels", "features")
+
+Inputs: TypeAlias = Tensor | tuple[Tensor]
+Maps: TypeAlias = Tensor | tuple[Tensor, ...]
 
 
 class Control:
@@ -45,22 +48,21 @@ class RandomPixels(Attribution, Control):  # type: ignore[misc]  # captum's clas
         torch.Size([2, 3, 8, 8])
     """
 
-    @log_usage()  # type: ignore[untyped-decorator]
+    @log_usage()
     def attribute(
         self,
-        inputs: Tensor | tuple[Tensor],
+        inputs: Inputs,
         target: Any = None,
         additional_forward_args: Any = None,
         *,
         seed: int = 0,
-    ) -> Tensor | tuple[Tensor, ...]:
+    ) -> Maps:
         r"""
         Draws a map for each input.
 
         Args:
             inputs (Tensor or tuple[Tensor]): Images (N, C, H, W).
-            target (Any, optional): Not used.
-            additional_forward_args (Any, optional): Not used.
+            target, additional_forward_args (Any, optional): Not used.
             seed (int): Default: 0.
 
         Returns:
@@ -73,15 +75,7 @@ class RandomPixels(Attribution, Control):  # type: ignore[misc]  # captum's clas
 
 
 class WithBaselines(Attribution):  # type: ignore[misc]  # captum's class is untyped
-    r"""
-    What methods have in common that use images and their classes.
-
-    Args:
-        forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
-        baselines (Tensor, Dataset or DataLoader): Images (C, H, W) each, in [0, 1].
-        baseline_labels (Tensor or Sequence[int], optional): Their classes. Default: None (those of
-            the Dataset, else the classifier's predictions).
-    """
+    """What methods have in common that use images and their classes; see :class:`BestCrop`."""
 
     def __init__(
         self, forward_func: Classifier, baselines: Images, baseline_labels: Labels = None
@@ -92,12 +86,7 @@ class WithBaselines(Attribution):  # type: ignore[misc]  # captum's class is unt
                 forward_func, LabelledImages.of(baselines, baseline_labels, argument="baselines")
             )
 
-    def _each(
-        self,
-        inputs: Tensor | tuple[Tensor],
-        target: Any,
-        find: Callable[[Tensor, int], Tensor],
-    ) -> Tensor | tuple[Tensor, ...]:
+    def _each(self, inputs: Inputs, target: Any, find: Callable[[Tensor, int], Tensor]) -> Maps:
         """The maps in Captum's form; ``find`` makes one of an image (C, H, W) and its class."""
         images = single_tensor(inputs)
         targets = parse_targets(target, len(images), self.forward_func)
@@ -105,16 +94,8 @@ class WithBaselines(Attribution):  # type: ignore[misc]  # captum's class is unt
             found = [find(image, label) for image, label in zip(images.detach(), targets)]
         return masks_for(torch.stack(found), inputs)
 
-    def _of_class(self, target: int) -> LabelledImages:
-        """The baselines of a class, at least one."""
-        of_class = self._baselines.of_class(target)
-        if not len(of_class):
-            raise ValueError(f"none of the {len(self._baselines)} baselines is of class {target}")
-        return of_class
-
     def _to_stamp(self, target: int, n_images: int, like: Tensor) -> Tensor:
-        """At most this many baselines of other classes, evenly spaced, on the classifier's
-        device."""
+        """At most this many baselines of other classes, on the classifier's device."""
         others = self._baselines.without_class(target)
         if not len(others):
             raise ValueError(f"all {len(self._baselines)} baselines are of class {target}")
@@ -122,7 +103,35 @@ class WithBaselines(Attribution):  # type: ignore[misc]  # captum's class is unt
         return chosen.to(*device_and_dtype(self.forward_func, like))
 
 
-class ClassMean(WithBaselines, Control):
+class Closeness(WithBaselines, Control):
+    """How close each value of the input is to that of an image of its class."""
+
+    @log_usage()
+    def attribute(
+        self, inputs: Inputs, target: Any = None, additional_forward_args: Any = None
+    ) -> Maps:
+        r"""
+        Compares each input with an image of its target. Arguments are those of
+        :meth:`BestCrop.attribute`.
+
+        Raises:
+            ValueError: If no baseline is of a target. For :class:`NearestImage` also if all of them
+                are copies of the input, or the classifier has no features.
+        """
+        return self._each(inputs, target, self._closeness)
+
+    def _closeness(self, image: Tensor, label: int) -> Tensor:
+        of_class = self._baselines.of_class(label)
+        if not len(of_class):
+            raise ValueError(f"none of the {len(self._baselines)} baselines is of class {label}")
+        return 1 - (image - self._other(image, label, of_class)).abs()
+
+    def _other(self, image: Tensor, label: int, of_class: LabelledImages) -> Tensor:
+        """The image that an input is compared with."""
+        raise NotImplementedError
+
+
+class ClassMean(Closeness):
     r"""
     How close each value of the input is to its mean over images of the class: 1 - abs(x - mean).
 
@@ -138,33 +147,18 @@ class ClassMean(WithBaselines, Control):
         tensor([[[[1.0000, 0.9000], [0.5000, 0.5000]]]])
     """
 
-    @log_usage()  # type: ignore[untyped-decorator]
-    def attribute(
-        self,
-        inputs: Tensor | tuple[Tensor],
-        target: Any = None,
-        additional_forward_args: Any = None,
-    ) -> Tensor | tuple[Tensor, ...]:
-        r"""
-        Compares each input with the mean image of its target. Arguments are those of
-        :meth:`BestCrop.attribute`.
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self._means: dict[int, Tensor] = {}
 
-        Raises:
-            ValueError: If no baseline is of a target.
-        """
-        means: dict[int, Tensor] = {}
-
-        def closeness(image: Tensor, label: int) -> Tensor:
-            if label not in means:
-                of_class = self._of_class(label)
-                total = sum(images.double().sum(0) for images in of_class.in_order())
-                means[label] = torch.as_tensor(total / len(of_class)).to(image)
-            return 1 - (image - means[label]).abs()
-
-        return self._each(inputs, target, closeness)
+    def _other(self, image: Tensor, label: int, of_class: LabelledImages) -> Tensor:
+        if label not in self._means:
+            total = sum(images.double().sum(0) for images in of_class.in_order())
+            self._means[label] = torch.as_tensor(total / len(of_class))
+        return self._means[label].to(image)
 
 
-class NearestImage(WithBaselines, Control):
+class NearestImage(Closeness):
     r"""
     How close each value of the input is to that of the nearest baseline of the class:
     1 - abs(x - nearest).
@@ -201,31 +195,11 @@ class NearestImage(WithBaselines, Control):
         self._by_features = by == "features"
         self._known: dict[int, Tensor] = {}  # features of the baselines of a class
 
-    @log_usage()  # type: ignore[untyped-decorator]
-    def attribute(
-        self,
-        inputs: Tensor | tuple[Tensor],
-        target: Any = None,
-        additional_forward_args: Any = None,
-    ) -> Tensor | tuple[Tensor, ...]:
-        r"""
-        Compares each input with the nearest image of its target. Arguments are those of
-        :meth:`BestCrop.attribute`.
-
-        Raises:
-            ValueError: If no baseline is of a target, all of them are copies of the input, or the
-                classifier has no features.
-        """
-        return self._each(
-            inputs, target, lambda image, label: 1 - (image - self._nearest(image, label)).abs()
+    def _other(self, image: Tensor, label: int, of_class: LabelledImages) -> Tensor:
+        """The nearest baseline of the class, which is no copy of the image."""
+        in_pixels = torch.cat(
+            [(batch.to(image) - image).flatten(1).norm(dim=1) for batch in of_class.in_order()]
         )
-
-    def _nearest(self, image: Tensor, label: int) -> Tensor:
-        """The nearest baseline of a class, which is no copy of the image."""
-        of_class, batches = self._of_class(label), []
-        for batch in of_class.in_order():
-            batches.append((batch.to(image) - image).flatten(1).norm(dim=1))
-        in_pixels = torch.cat(batches)
         distances = in_pixels
         if self._by_features:
             own = self._features_of(image[None])
@@ -267,17 +241,17 @@ class BestCrop(WithBaselines, Control):
         (9, 3, 3)
     """
 
-    @log_usage()  # type: ignore[untyped-decorator]
+    @log_usage()
     def attribute(
         self,
-        inputs: Tensor | tuple[Tensor],
+        inputs: Inputs,
         target: Any = None,
         additional_forward_args: Any = None,
         *,
         area: float = 0.05,
         n_images: int = 12,
         n_positions: int = 100,
-    ) -> Tensor | tuple[Tensor, ...]:
+    ) -> Maps:
         r"""
         Finds the best square of each input, by the mean probability of its target.
 
@@ -298,40 +272,32 @@ class BestCrop(WithBaselines, Control):
         """
         for name, value in (("n_images", n_images), ("n_positions", n_positions)):
             check_count(name, value)
-        return self._each(
-            inputs,
-            target,
-            lambda image, label: self._best(image, label, area, n_images, n_positions),
-        )
 
-    def _best(
-        self, image: Tensor, target: int, area: float, n_images: int, n_positions: int
-    ) -> Tensor:
-        """The mask (1, H, W) of one input's best square."""
-        images = self._to_stamp(target, n_images, image)
-        image = image.to(images)
-        height, width = image.shape[1:]
-        k = pixels_kept(area, (height, width))
-        side, last_top, last_left, step = places_of_square(k, height, width, n_positions)
-        scores: dict[tuple[int, int], float] = {}
+        def best(image: Tensor, label: int) -> Tensor:
+            images = self._to_stamp(label, n_images, image)
+            image = image.to(images)
+            height, width = image.shape[1:]
+            k = pixels_kept(area, (height, width))
+            side, last_top, last_left, step = places_of_square(k, height, width, n_positions)
+            scores: dict[tuple[int, int], float] = {}
+            places = [*product(range(0, last_top + 1, step), range(0, last_left + 1, step))]
+            while True:
+                squares = ((square(k, side, *place, height, width), image) for place in places)
+                found = mean_probabilities(self.forward_func, squares, images, label)
+                scores.update(zip(places, found))
+                top, left = max(scores, key=lambda place: scores[place])
+                if step == 1:
+                    return square(k, side, top, left, height, width)
+                step = step // 2
+                steps = (-step, 0, step)
+                near = [(top + down, left + right) for down, right in product(steps, steps)]
+                places = [
+                    (y, x)
+                    for y, x in near
+                    if 0 <= y <= last_top and 0 <= x <= last_left and (y, x) not in scores
+                ]
 
-        def score(places: list[tuple[int, int]]) -> None:
-            new = [
-                (top, left)
-                for top, left in dict.fromkeys(places)
-                if 0 <= top <= last_top and 0 <= left <= last_left and (top, left) not in scores
-            ]
-            squares = ((square(k, side, *place, height, width), image) for place in new)
-            found = mean_probabilities(self.forward_func, squares, images, target)
-            scores.update(zip(new, found))
-
-        score(list(product(range(0, last_top + 1, step), range(0, last_left + 1, step))))
-        while step > 1:
-            step = step // 2
-            top, left = max(scores, key=lambda place: scores[place])
-            steps = (-step, 0, step)
-            score([(top + down, left + right) for down, right in product(steps, steps)])
-        return square(k, side, *max(scores, key=lambda place: scores[place]), height, width)
+        return self._each(inputs, target, best)
 
 
 class BestRandomMask(WithBaselines, Control):
@@ -354,10 +320,10 @@ class BestRandomMask(WithBaselines, Control):
         3
     """
 
-    @log_usage()  # type: ignore[untyped-decorator]
+    @log_usage()
     def attribute(
         self,
-        inputs: Tensor | tuple[Tensor],
+        inputs: Inputs,
         target: Any = None,
         additional_forward_args: Any = None,
         *,
@@ -366,7 +332,7 @@ class BestRandomMask(WithBaselines, Control):
         budget: int = BUDGET,
         n_images: int = 20,
         max_seconds: float | None = None,
-    ) -> Tensor | tuple[Tensor, ...]:
+    ) -> Maps:
         r"""
         Tries the same masks on each input.
 
@@ -395,19 +361,89 @@ class BestRandomMask(WithBaselines, Control):
 
         def best(image: Tensor, label: int) -> Tensor:
             images, started = self._to_stamp(label, n_images, image), time.perf_counter()
-            count = max(1, 2 * budget // len(images))
 
             def in_time(number: int) -> bool:
                 late = max_seconds is not None and time.perf_counter() - started > max_seconds
                 return not number or not late
 
-            tried = zip(takewhile(in_time, range(count)), random_masks(image, k, seed))
-            patterns = ((mask, image) for _, mask in tried)
+            tries = takewhile(in_time, range(max(1, 2 * budget // len(images))))
+            drawn, again = tee(mask for _, mask in zip(tries, random_masks(image, k, seed)))
+            patterns = ((mask, image) for mask in drawn)
             scores = mean_probabilities(self.forward_func, patterns, images, label)
-            masks = zip(list(scores), random_masks(image, k, seed))  # drawn again, not kept
-            return max(masks, key=lambda pair: pair[0])[1]
+            return max(zip(scores, again), key=lambda pair: pair[0])[1]
 
         return self._each(inputs, target, best)
+
+
+class LearnedPattern(Attribution):  # type: ignore[misc]  # captum's class is untyped
+    r"""
+    The few pixels that make the classifier predict a class, in the colours that do it best, see
+    :class:`~captum_classpattern.optimization.Learned`.
+
+    Args:
+        forward_func, baselines, baseline_labels: As in :class:`BestCrop`.
+
+    Attributes:
+        patterns (list[Pattern]): After ``attribute``, what was found for each input, in its own
+            form.
+        free (str): What is searched.
+
+    Examples::
+
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()
+        >>> learned = LearnedPattern(net, torch.rand(30, 1, 8, 8), torch.arange(30) % 3)
+        >>> mask = learned.attribute(torch.full((1, 1, 8, 8), 0.5), target=1, area=3 / 64)
+        >>> int(mask.sum()), learned.patterns[0].canvas.shape
+        (3, torch.Size([1, 8, 8]))
+    """
+
+    free: ClassVar[str] = "places and colours"
+
+    def __init__(
+        self, forward_func: Classifier, baselines: Images, baseline_labels: Labels = None
+    ) -> None:
+        super().__init__(forward_func)
+        self._search = ClassPattern(forward_func, baselines, baseline_labels)
+        self.patterns: list[Pattern] = []
+        self.precision: str | None = None
+
+    @log_usage()
+    def attribute(
+        self,
+        inputs: Inputs,
+        target: Any = None,
+        additional_forward_args: Any = None,
+        *,
+        area: float = 0.05,
+        seed: int = 0,
+        budget: int | None = None,
+        n_steps: int | None = None,
+        max_seconds: float | None = None,
+        precision: str = "auto",
+        internal_batch_size: int | None = None,
+    ) -> Maps:
+        r"""
+        Searches pixels and colours; the colours begin at those of the inputs.
+
+        Args:
+            inputs, target: As in :meth:`BestCrop.attribute`.
+            additional_forward_args, area, seed, budget: As in :meth:`ClassPattern.search`.
+            n_steps, max_seconds, precision: As in :meth:`ClassPattern.search`.
+            internal_batch_size: As in :meth:`ClassPattern.search`.
+
+        Returns:
+            *Tensor*: The masks, shaped like ``inputs``.
+        """
+        images = single_tensor(inputs).detach().clamp(0, 1)
+        settings = SearchSettings.of(locals(), solver="learned", areas=[area])
+        [self.patterns] = self._search.search_with(
+            settings, images, target, additional_forward_args
+        ).values()
+        self.precision = self.patterns[0].info["precision"]
+        return masks_for(torch.stack([pattern.mask for pattern in self.patterns]), inputs)
+
+
+# ---- stamping
 
 
 def random_masks(like: Tensor, k: int, seed: int) -> Iterator[Tensor]:
@@ -456,32 +492,40 @@ def square(k: int, side: int, top: int, left: int, height: int, width: int) -> T
     return mask
 
 
-def masks_for(maps: Tensor, inputs: Tensor | tuple[Tensor]) -> Tensor | tuple[Tensor, ...]:
+def masks_for(maps: Tensor, inputs: Inputs) -> Maps:
     """Maps (N, 1 or C, H, W) in Captum's form: shaped like the inputs, in a tuple if these are."""
     images = single_tensor(inputs)
     shaped = maps.to(images).expand_as(images).contiguous()
     return (shaped,) if isinstance(inputs, tuple) else shaped
 
 
-def last_features(forward_func: Classifier, images: Tensor) -> Tensor:
-    """The input (B, D) of a classifier's last ``torch.nn.Linear``; an error if it has none."""
-    module = find_module(forward_func)
-    found: list[Tensor] = []
+# ---- inside a classifier
 
-    def keep(part: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        found.append(inputs[0])
 
-    layers = [] if module is None else [p for p in module.modules() if isinstance(p, nn.Linear)]
-    hooks: list[Any] = [layer.register_forward_pre_hook(keep) for layer in layers]
+def calls_inside(
+    forward_func: Classifier, images: Tensor, kind: type[nn.Module] = nn.Module
+) -> list[tuple[nn.Module, tuple[Any, ...], Any]]:
+    """The modules of this kind that a forward pass calls, as they finish: each with its inputs and
+    its output; none if the classifier is a mere function."""
+    module, calls = find_module(forward_func), []
+    parts = [] if module is None else [p for p in module.modules() if isinstance(p, kind)]
+    hooks = [part.register_forward_hook(lambda *call: calls.append(call)) for part in parts]
     try:
         with torch.no_grad():
             forward_func(images)
     finally:
         for hook in hooks:
             hook.remove()
-    if not found or len(found[-1]) != len(images):
+    return calls
+
+
+def last_features(forward_func: Classifier, images: Tensor) -> Tensor:
+    """The input (B, D) of a classifier's last ``torch.nn.Linear``; an error if it has none."""
+    calls = calls_inside(forward_func, images, nn.Linear)
+    features: Tensor | None = calls[-1][1][0] if calls else None
+    if features is None or len(features) != len(images):
         raise ValueError(
             "the features of an image are the input of the model's last torch.nn.Linear, one row "
             "per image, but the model has none: use by='pixels'"
         )
-    return found[-1].flatten(1)
+    return features.flatten(1)

@@ -4,16 +4,15 @@ import copy
 import inspect
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, replace
 from functools import cached_property
 from statistics import mean
-from typing import Any, cast
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from captum.attr import Attribution
 from torch import Tensor, nn
 
 from captum_classpattern.classifier import COUNTED, Classifier, device_and_dtype, preserve_state
@@ -89,8 +88,7 @@ class PixelMap:
         return mask.view(1, *self.values.shape)
 
 
-@dataclass(frozen=True)
-class Explanation:
+class Explanation(NamedTuple):
     """A method's attributions (N, ...), their sums over the channels (N, H, W), the cost, and its
     patterns in their own form, if its pixels are not cut from the canvases."""
 
@@ -100,64 +98,49 @@ class Explanation:
     seconds: float
     patterns: Sequence[Pattern] = ()
 
-    @property
     def maps(self) -> list[PixelMap]:
         """One map per image."""
         own: Sequence[Pattern | None] = self.patterns or [None] * len(self.by_pixel)
         return [PixelMap(*pair) for pair in zip(self.by_pixel, own, strict=True)]
 
 
-@dataclass(frozen=True)
 class BoundMethod:
-    """A method on a private model: the attribution object and the keywords of ``attribute``."""
+    """A method on a private copy of a model: the attribution object, and the keywords of
+    ``attribute``, whose Tensors are where the model is."""
 
-    model: PrivateModel
-    attribution: Attribution
-    keywords: Mapping[str, Any]
-
-    @classmethod
-    def of(cls, method: Method, forward_func: Classifier, like: Tensor) -> "BoundMethod":
-        """Creates the attribution object, and moves Tensors among its keywords to the model."""
+    def __init__(self, method: Method, forward_func: Classifier, like: Tensor) -> None:
         make, keywords = method if isinstance(method, tuple) else (method, {})
-        model = PrivateModel(forward_func)
-        like = model.prepare(like[:1])
-        moved = {name: _move(value, like) for name, value in keywords.items()}
-        attribution = make(model.forward_func)
-        if not hasattr(attribution, "attribute"):
+        self.model = PrivateModel(forward_func)
+        device, dtype = device_and_dtype(forward_func, like)
+        self.keywords = {
+            name: value.to(device, dtype if value.is_floating_point() else value.dtype)
+            if isinstance(value, Tensor)
+            else value
+            for name, value in keywords.items()
+        }
+        self.attribution = make(self.model.forward_func)
+        if not hasattr(self.attribution, "attribute"):
             raise TypeError(
                 "a method is a function from a model to an Attribution, but it returned "
-                f"{type(attribution).__name__}"
+                f"{type(self.attribution).__name__}"
             )
-        return cls(model, attribution, moved)
-
-    @cached_property
-    def parameters(self) -> Sequence[str]:
-        """The names of the parameters of ``attribute``."""
-        return list(inspect.signature(self.attribution.attribute).parameters)
+        self.parameters = inspect.signature(self.attribution.attribute).parameters
+        self.searches = "area" in self.parameters  # another area needs another map
+        self.takes_seed = "seed" in self.parameters
+        self.control = isinstance(self.attribution, Control)
 
     @property
     def free(self) -> str:
         """What is searched by a method whose pixels are not cut from the canvas, so that it
         explains the class and no image; empty for others. After ``attribute``, its ``patterns`` are
         what it found for each image."""
-        if not hasattr(self.attribution, "patterns"):
-            return ""
-        return getattr(self.attribution, "free", "colours")
+        has_patterns = hasattr(self.attribution, "patterns")
+        return getattr(self.attribution, "free", "colours") if has_patterns else ""
 
     @property
-    def searches(self) -> bool:
-        """Whether the map is made for an area, so that another area needs another map."""
-        return "area" in self.parameters
-
-    @property
-    def takes_seed(self) -> bool:
-        """Whether ``attribute`` takes a seed."""
-        return "seed" in self.parameters
-
-    @property
-    def control(self) -> bool:
-        """Whether this is a control."""
-        return isinstance(self.attribution, Control)
+    def explains_images(self) -> bool:
+        """Whether each map is of one image: no search, no control, nothing of a class alone."""
+        return not (self.searches or self.control or self.free)
 
     def __call__(
         self, images: Tensor, targets: Sequence[int], *, area: float, seed: int
@@ -165,22 +148,22 @@ class BoundMethod:
         """Explains images one at a time with the same seed, so that each map depends only on its
         own image. A method that takes an area or a seed gets all images at once."""
         images = self.model.prepare(images)
-        passes, started = self.model.passes, time.perf_counter()
+        before, started = self.model.passes, time.perf_counter()
         together = self.searches or self.takes_seed
         parts: list[Tensor] = []
         patterns: list[Pattern] = []
         for rows in [slice(None)] if together else [slice(i, i + 1) for i in range(len(images))]:
             with self.seeded(seed):
-                raw = self.attribution.attribute(
+                found: Any = self.attribution.attribute(
                     images[rows], target=list(targets[rows]), **self.settings(area, seed)
                 )
-                parts.append(cast(Tensor, raw).detach())
+            parts.append(found.detach())
             if self.free:
                 patterns += [pattern.to("cpu") for pattern in self.attribution.patterns]
         raw = torch.cat(parts)
         by_pixel = sum_channels(raw, images.shape)  # also waits for the device
         seconds = time.perf_counter() - started
-        return Explanation(raw, by_pixel, self.model.passes - passes, seconds, patterns)
+        return Explanation(raw, by_pixel, self.model.passes - before, seconds, patterns)
 
     def settings(self, area: float, seed: int) -> dict[str, Any]:
         """The keywords, with area and seed if the method takes them."""
@@ -216,73 +199,56 @@ def sum_channels(raw: Tensor, shape: Sequence[int]) -> Tensor:
     return maps[:, 0]
 
 
-def _move(value: Any, like: Tensor) -> Any:
-    if not isinstance(value, Tensor):
-        return value
-    return value.to(like) if value.is_floating_point() else value.to(like.device)
-
-
 class MapSet:
     """
-    All maps of a method for a task.
+    All maps of a method for a task, on a copy of a classifier and of the canvases.
 
     Attributes:
         canvases (Explanation): Attributions and cost of all canvases.
         images (list[PixelMap]): The map of each canvas.
         seeds (list[list[PixelMap]]): For each seed the maps of the canvases without a trigger. A
             method without randomness has the same objects for all seeds.
-        other_images (dict[int, PixelMap]): The map of another image of each class.
-        class_means (dict[int, PixelMap]): The mean map of each class, for a method that explains
-            single images; ``stamped_mean`` is the mean over the stamped canvases.
+        of_class (list[PixelMap or None]): For each canvas, if the method explains single images,
+            the mean map over images of its class, or over the stamped canvases if it is one.
         areas (dict[float, list[PixelMap]]): The maps for each area, for a method that searches.
         trigger (dict[int, list[PixelMap]]): For a method that searches, the maps of a canvas of the
             trigger's class for the trigger's area, one for each seed.
     """
 
-    @classmethod
-    def of(cls, method: Method, forward_func: Classifier, task: Task) -> "MapSet":
-        """The maps on a copy of a classifier and of the canvases."""
-        task = replace(task, canvases=task.canvases.clone())
-        return cls(BoundMethod.of(method, forward_func, task.canvases), task)
-
-    def __init__(self, method: BoundMethod, task: Task) -> None:
-        self.method, self.task = method, task
-        self.canvases = self._run(task.canvases, task.targets)
-        self.images = self.canvases.maps
-        unstamped = slice(task.n_unstamped)
-        given = task.canvases[unstamped], task.targets[unstamped]
-        self.seeds = [self.images[unstamped]] * len(task.seeds)
+    def __init__(self, method: Method, forward_func: Classifier, task: Task) -> None:
+        self.task = task = replace(task, canvases=task.canvases.clone())
+        self.method = bound = BoundMethod(method, forward_func, task.canvases)
+        self.canvases, n = self._run(task.canvases, task.targets), task.n_unstamped
+        self.images = self.canvases.maps()
+        given = task.canvases[:n], task.targets[:n]
+        self.seeds = [self.images[:n]] * len(task.seeds)
         if self._is_random():
-            self.seeds[1:] = [self._run(*given, seed=seed).maps for seed in task.seeds[1:]]
-        self.class_means: dict[int, PixelMap] = {}
-        self.stamped_mean: PixelMap | None = None
-        explains_images = not (method.searches or method.control or method.free)
-        if task.class_images and explains_images:
-            for target, images in task.class_images.items():
-                maps = self._run(images, [target] * len(images)).by_pixel
-                self.class_means[target] = PixelMap(maps.mean(0))
-            stamped = self.canvases.by_pixel[task.n_unstamped :]
-            self.stamped_mean = PixelMap(stamped.mean(0)) if len(stamped) else None
-        self.areas, self.trigger = {}, {}
-        if method.searches:
-            self.areas = {
-                area: self._run(*given, area=area).maps if area != task.area else self.images
-                for area in task.areas
+            self.seeds[1:] = [self._run(*given, seed=seed).maps() for seed in task.seeds[1:]]
+        self.of_class: list[PixelMap | None] = [None] * len(self.images)
+        if task.class_images and bound.explains_images:
+            means = {
+                target: PixelMap(self._run(images, [target] * len(images)).by_pixel.mean(0))
+                for target, images in task.class_images.items()
             }
-        rows = [i for i, target in enumerate(task.targets) if task.has_trigger_for(target)]
-        if method.searches and rows:
-            targets = [task.targets[i] for i in rows]
-            runs = [
-                self._run(task.canvases[rows], targets, area=task.trigger_area, seed=seed).maps
-                for seed in (task.seeds if method.takes_seed else task.seeds[:1])
-            ]
-            self.trigger = {row: [run[i] for run in runs] for i, row in enumerate(rows)}
+            stamped = self.canvases.by_pixel[n:]
+            of_stamped = [PixelMap(stamped.mean(0))] * len(stamped)
+            self.of_class = [*map(means.get, task.targets[:n]), *of_stamped]
+        self.areas = {
+            area: self._run(*given, area).maps() if area != task.area else self.images
+            for area in (task.areas if bound.searches else ())
+        }
+        rows = [i for i, y in enumerate(task.targets) if task.has_trigger_for(y)]
+        self.trigger: dict[int, list[PixelMap]] = {row: [] for row in rows if bound.searches}
+        for seed in (task.seeds if bound.takes_seed else task.seeds[:1]) if self.trigger else ():
+            targets = [task.targets[row] for row in rows]
+            run = self._run(task.canvases[rows], targets, task.trigger_area, seed)
+            for row, found in zip(rows, run.maps()):
+                self.trigger[row].append(found)
 
     def _run(
         self,
         images: Tensor,
         targets: Sequence[int],
-        *,
         area: float | None = None,
         seed: int | None = None,
     ) -> Explanation:
@@ -307,20 +273,19 @@ class MapSet:
         if not others:
             return {}
         found = self._run(torch.stack([*others.values()]), [*others], seed=self.task.seed + 1)
-        return dict(zip(others, found.maps))
+        return dict(zip(others, found.maps()))
 
     def results(self) -> list["CanvasResult"]:
         """One result for each level, ranking and canvas."""
-        kinds, targets = self.task.kinds, self.task.targets
-        of_class = [
-            self.stamped_mean if kind == STAMPED else self.class_means.get(target)
-            for kind, target in zip(kinds, targets)
-        ]
-        levels: dict[str, Sequence[PixelMap | None]] = {"image": self.images, "class": of_class}
+        levels: dict[str, Sequence[PixelMap | None]] = {
+            "image": self.images,
+            "class": self.of_class,
+        }
+        rankings = rankings_of([*self.images, *filter(None, self.of_class)])
         return [
             CanvasResult(self, level, ranking, canvas, pixel_map)
             for level, maps in levels.items()
-            for ranking in rankings_of([*self.images, *self.class_means.values()])
+            for ranking in rankings
             for canvas, pixel_map in enumerate(maps)
             if pixel_map is not None
         ]
@@ -339,9 +304,7 @@ class CanvasResult:
 
     Args:
         maps (MapSet): All maps of the method.
-        level (str): ``"image"`` or ``"class"``, as in :class:`Record`.
-        ranking (str): ``"signed"`` or ``"absolute"``, as in :class:`Record`.
-        canvas (int): Index of the canvas.
+        level, ranking, canvas: As in :class:`Record`.
         pixel_map (PixelMap): The map.
     """
 
@@ -367,6 +330,11 @@ class CanvasResult:
         return self.kind == STAMPED
 
     @property
+    def usual(self) -> bool:
+        """Whether this is the map of a canvas without a trigger, ranked by its values."""
+        return not self.stamped and (self.level, self.ranking) == ("image", "signed")
+
+    @property
     def map(self) -> Tensor:
         """A copy of the map: one value per pixel, float64 (H, W)."""
         return self.pixel_map.values.clone()
@@ -383,14 +351,10 @@ class CanvasResult:
 
     def pattern_at(self, area: float) -> Pattern:
         """The pattern at an area, from the map that was searched for it if there is one."""
-        return self.cut(self._map_at(area), area)
+        return self.cut(self.map_at(area), area)
 
-    def own_at(self, area: float) -> Pattern | None:
-        """What was found at an area in its own form, such as with a soft mask; None if the pixels
-        are cut from the canvas."""
-        return self._map_at(area).own
-
-    def _map_at(self, area: float) -> PixelMap:
+    def map_at(self, area: float) -> PixelMap:
+        """The map that was searched for an area; the one map of other methods."""
         searched = self.maps.areas.get(area)
         return self.pixel_map if searched is None else searched[self.canvas]
 
@@ -410,7 +374,7 @@ class CanvasResult:
         if task.trigger_pixels is None or not task.has_trigger_for(self.target):
             return None
         if self.maps.trigger:
-            maps = [*self.maps.trigger[self.canvas]]
+            maps = self.maps.trigger[self.canvas]
         elif self.level == "image" and not self.stamped:
             maps = [run[self.canvas] for run in self.maps.seeds]
         found = [

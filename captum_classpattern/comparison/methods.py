@@ -3,6 +3,7 @@
 import importlib.util
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
@@ -17,10 +18,11 @@ from captum_classpattern.comparison.controls import (
     BestCrop,
     BestRandomMask,
     ClassMean,
+    LearnedPattern,
     NearestImage,
     RandomPixels,
+    calls_inside,
 )
-from captum_classpattern.comparison.learned import LearnedPattern
 from captum_classpattern.images import Images, LabelledImages, Labels, evenly_spaced
 from captum_classpattern.optimization import Swap
 from captum_classpattern.optimization.settings import SearchSettings
@@ -29,39 +31,23 @@ Make: TypeAlias = Callable[[Any], attr.Attribution]
 Method: TypeAlias = Make | tuple[Make, Mapping[str, Any]]
 
 DEFAULT = (
-    "ClassPattern",
-    "IntegratedGradients",
-    "Saliency",
-    "InputXGradient",
-    "DeepLift",
-    "GradientShap",
-    "Occlusion",
-    "GuidedGradCam",
-    "LayerGradCam",
-    "LRP",
-    "Lime",
-    "KernelShap",
-    "RandomPixels",
-    "BestRandomMask",
-    "BestCrop",
-    "ClassMean",
-    "NearestImage",
-    "NearestFeatures",
-)
+    "ClassPattern", "IntegratedGradients", "Saliency", "InputXGradient", "DeepLift", "GradientShap",
+    "Occlusion", "GuidedGradCam", "LayerGradCam", "LRP", "Lime", "KernelShap", "RandomPixels",
+    "BestRandomMask", "BestCrop", "ClassMean", "NearestImage", "NearestFeatures",
+)  # fmt: skip
 NAMES = (  # of all known methods
     *DEFAULT,
     *("DeepLiftShap", "GuidedBackprop", "Deconvolution", "FeatureAblation", "ShapleyValueSampling"),
     "LearnedPattern",  # its pixels are not cut from a canvas
 )
-OURS: dict[str, Any] = {  # the others are Captum's
+WITH_IMAGES: dict[str, Callable[[Any, LabelledImages], attr.Attribution]] = {
     "ClassPattern": ClassPattern,
     "LearnedPattern": LearnedPattern,
-    "RandomPixels": RandomPixels,
     "BestRandomMask": BestRandomMask,
     "BestCrop": BestCrop,
     "ClassMean": ClassMean,
     "NearestImage": NearestImage,
-    "NearestFeatures": NearestImage,
+    "NearestFeatures": partial(NearestImage, by="features"),
 }
 CELLS = 7  # superpixels per side
 REFERENCES = 20  # baselines of GradientShap and DeepLiftShap
@@ -127,19 +113,12 @@ def known_methods(
         ...     lambda model: captum.attr.NoiseTunnel(captum.attr.Saliency(model)),
         ...     {"stdevs": 0.05, "nt_samples": 8})
     """
-    SearchSettings(  # errors are raised here
-        n_steps=n_steps, precision=precision, budget=budget, max_seconds=max_seconds
-    )
+    limits = SearchSettings.of(locals())
     source = LabelledImages.of(baselines, baseline_labels, argument="baselines")
-    learning = {
-        "budget": budget,
-        "n_steps": n_steps,
-        "max_seconds": max_seconds,
-        "precision": precision,
-        "internal_batch_size": internal_batch_size,
-    }
+    names_of_limits = ("budget", "n_steps", "max_seconds", "precision", "internal_batch_size")
+    learning = {name: getattr(limits, name) for name in names_of_limits}
     passes = Swap().passes(n_steps)[-1] if budget is None and n_steps else budget or BUDGET
-    settings: dict[str, dict[str, Any]] = {
+    searches: dict[str, dict[str, Any]] = {
         "ClassPattern": {**learning, "budget": budget or (None if n_steps else BUDGET)},
         "LearnedPattern": learning,
         "BestRandomMask": {"budget": passes, "max_seconds": max_seconds},
@@ -152,7 +131,7 @@ def known_methods(
         if own != name:
             found[own] = _own_method(name, source, budget)
         elif name in NAMES:
-            found[name] = _maker(name, source), settings.get(name) or _keywords(name, source)
+            found[name] = _maker(name, source), searches.get(name) or _keywords(name, source)
         else:
             raise ValueError(
                 f"there is no method {name!r}: choose from {', '.join(NAMES)}, or give a "
@@ -171,16 +150,18 @@ def _own_method(name: str, images: LabelledImages, budget: int | None) -> Method
 
 def _maker(name: str, source: LabelledImages) -> Make:
     """What makes the attribution object of a model."""
-    method = OURS.get(name) or getattr(attr, name)
-    if name == "NearestFeatures":
-        return lambda model: NearestImage(model, source, by="features")
-    if name in OURS and name != "RandomPixels":
-        return lambda model: method(model, source)
+    if name in WITH_IMAGES:
+        return lambda model: WITH_IMAGES[name](model, source)
+    method: Any = RandomPixels if name == "RandomPixels" else getattr(attr, name)
     if name in ("GuidedGradCam", "LayerGradCam"):
         return lambda model: method(model, feature_layer(model, source.take([0])))
-    if name in ("Lime", "KernelShap"):
-        return lambda model: _regressing(method, model)
+    if name in ("Lime", "KernelShap") and importlib.util.find_spec("sklearn") is None:
+        return _without_sklearn
     return method  # type: ignore[no-any-return]
+
+
+def _without_sklearn(model: Classifier) -> attr.Attribution:
+    raise ImportError("needs scikit-learn: pip install 'captum_classpattern[lime]'")
 
 
 def _keywords(name: str, source: LabelledImages) -> dict[str, Any]:
@@ -205,13 +186,6 @@ def _keywords(name: str, source: LabelledImages) -> dict[str, Any]:
     return keywords
 
 
-def _regressing(method: Make, model: Classifier) -> attr.Attribution:
-    """A method that fits a regression, for which Captum uses scikit-learn."""
-    if importlib.util.find_spec("sklearn") is None:
-        raise ImportError("needs scikit-learn: pip install 'captum_classpattern[lime]'")
-    return method(model)
-
-
 def feature_layer(model: Classifier, image: Tensor) -> nn.Module:
     r"""
     The layer that Grad-CAM uses: the last one whose output is a feature map, such as ``layer4`` of
@@ -234,33 +208,19 @@ def feature_layer(model: Classifier, image: Tensor) -> nn.Module:
         >>> feature_layer(net, torch.rand(1, 1, 8, 8)) is features
         True
     """
-    module = find_module(model)
-    if module is None:
+    if find_module(model) is None:
         raise ValueError("Grad-CAM needs a torch.nn.Module, because it uses one of its layers")
-    found: list[nn.Module] = []
-
-    def watch(part: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+    layer: nn.Module | None = None
+    for part, _, output in calls_inside(model, image.to(*device_and_dtype(model, image))):
         if isinstance(output, Tensor) and output.ndim == 4 and output[0, 0].numel() > 1:
-            found.append(part)
-
-    hooks = [part.register_forward_hook(watch) for part in module.modules()]
-    try:
-        with torch.no_grad():
-            model(image.to(*device_and_dtype(model, image)))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    if not found or _cuts_patches(found[-1]):
+            layer = part
+    cuts = isinstance(layer, nn.Conv2d) and layer.kernel_size == layer.stride != (1, 1)
+    if layer is None or cuts:
         raise ValueError(
             "Grad-CAM needs a layer whose output is a feature map (1, C, h, w), but the model "
-            f"has {'only patches of the image' if found else 'none'}"
+            f"has {'only patches of the image' if cuts else 'none'}"
         )
-    return found[-1]
-
-
-def _cuts_patches(layer: nn.Module) -> bool:
-    """Whether a layer is the patch embedding of a vision transformer."""
-    return isinstance(layer, nn.Conv2d) and layer.kernel_size == layer.stride != (1, 1)
+    return layer
 
 
 def grid_cells(height: int, width: int) -> Tensor:
@@ -287,11 +247,8 @@ def plain_keywords(method: Method) -> dict[str, Any]:
     """A method's keywords as plain values, for JSON."""
     keywords = method[1] if isinstance(method, tuple) else {}
     plain = (bool, int, float, str, type(None))
+    tensors = {k: f"Tensor {tuple(v.shape)}" for k, v in keywords.items() if isinstance(v, Tensor)}
     return {
-        name: value
-        if isinstance(value, plain)
-        else f"Tensor {tuple(value.shape)}"
-        if isinstance(value, Tensor)
-        else repr(value)
+        name: value if isinstance(value, plain) else tensors.get(name) or repr(value)
         for name, value in keywords.items()
     }

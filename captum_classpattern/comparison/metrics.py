@@ -118,7 +118,7 @@ def transfer(
     classifier: Classifier, result: CanvasResult, task: Task
 ) -> dict[str, PredictivePower] | None:
     """Power of the pattern on each other model."""
-    if result.stamped or not _is_usual(result):
+    if not result.usual:
         return None
     others = {name: scorer for name, scorer in task.scorers.items() if name != task.model}
     return {name: scorer.power(result.pattern) for name, scorer in others.items()}
@@ -126,13 +126,13 @@ def transfer(
 
 def own_form(classifier: Classifier, result: CanvasResult, task: Task) -> PredictivePower | None:
     """Power of what was found in its own form."""
-    own = result.own_at(task.area)
+    own = result.map_at(task.area).own
     return None if own is None or result.stamped else task.scorers[task.model].power(own)
 
 
 def share_changed(classifier: Classifier, result: CanvasResult, task: Task) -> float | None:
     """Mean of the mask in its own form."""
-    own = result.own_at(task.area)
+    own = result.map_at(task.area).own
     return None if own is None or result.stamped else float(own.mask.double().mean())
 
 
@@ -176,9 +176,9 @@ RADIUS, RADIUS_SAMPLES = 0.02, 3  # sensitivity_max: radius (L-inf), and images 
 def infidelity(classifier: Classifier, result: CanvasResult, task: Task) -> Tensor | None:
     """Yeh et al. 2019, arXiv 1901.09392, with small Gaussian noise; normalised, so the map's
     scale does not matter."""
-    if result.stamped or not _is_usual(result) or not _has_image_shape(result):
-        return None
     method, row = result.maps.method, slice(result.canvas, result.canvas + 1)
+    if not result.usual or not _has_image_shape(result):
+        return None
     times_inputs = bool(getattr(method.attribution, "multiplies_by_inputs", False))
 
     @captum.metrics.infidelity_perturb_func_decorator(times_inputs)  # type: ignore[untyped-decorator]
@@ -204,14 +204,12 @@ def sensitivity(classifier: Classifier, result: CanvasResult, task: Task) -> Ten
     A search belongs to the class rather than to its canvas, and each moved canvas would need a
     search. Random pixels depend on the batch.
     """
-    method = result.maps.method
-    if result.stamped or not _is_usual(result) or not _has_image_shape(result):
-        return None
-    if method.searches or method.control or method.free:
+    method, row = result.maps.method, slice(result.canvas, result.canvas + 1)
+    if not (result.usual and _has_image_shape(result) and method.explains_images):
         return None
     value: Tensor = captum.metrics.sensitivity_max(
         method.attribution.attribute,
-        method.model.prepare(task.canvases[result.canvas : result.canvas + 1]),
+        method.model.prepare(task.canvases[row]),
         perturb_radius=RADIUS,
         n_perturb_samples=RADIUS_SAMPLES,
         max_examples_per_batch=AT_ONCE,
@@ -221,20 +219,14 @@ def sensitivity(classifier: Classifier, result: CanvasResult, task: Task) -> Ten
     return value
 
 
-def cost(classifier: Classifier, result: CanvasResult, task: Task, *, name: str) -> float | None:
-    """Passes or seconds per canvas."""
-    if result.level != "image":
-        return None
-    total: float = getattr(result.maps.canvases, name)
-    return total / len(task.targets)
-
-
-def _is_usual(result: CanvasResult) -> bool:
-    return (result.level, result.ranking) == ("image", "signed")
-
-
 def _has_image_shape(result: CanvasResult) -> bool:
     return result.maps.canvases.raw.shape == result.maps.task.canvases.shape
+
+
+def cost(classifier: Classifier, result: CanvasResult, task: Task, *, name: str) -> float | None:
+    """Passes or seconds per canvas."""
+    total: float = getattr(result.maps.canvases, name)
+    return total / len(task.targets) if result.level == "image" else None
 
 
 _SHARE = {"better": "higher", "format": ".3f"}
@@ -330,7 +322,7 @@ def measure_all(
             continue
         finite = [all(map(isfinite, columns.values())) for columns in measured]
         if not all(finite):
-            wrong, count = finite.count(False), len([columns for columns in measured if columns])
+            wrong, count = finite.count(False), sum(map(bool, measured))
             failures[metric.title] = f"NaN or infinite for {wrong} of {count} canvases"
         for of_result, columns, good in zip(scores, measured, finite):
             if columns and good:
@@ -341,24 +333,21 @@ def measure_all(
 def _measure(metric: Metric, results: Sequence[CanvasResult]) -> list[dict[str, Score]]:
     """The values of each result by column, of which the only one is named ""; an error if those of
     one column are of several types."""
-    maps = results[0].maps
-    classifier, task = maps.method.model.forward_func, maps.task
-    measured: list[dict[str, Score]] = []
+    maps, measured = results[0].maps, []
     types: dict[str, type] = {}
-    with maps.method.seeded(task.seed):
+    with maps.method.seeded(maps.task.seed):
         for result in results:
-            seed_generators(task.seed)
-            value = metric.measure(classifier, result, task)
+            seed_generators(maps.task.seed)
+            value = metric.measure(maps.method.model.forward_func, result, maps.task)
             entries = value if isinstance(value, Mapping) else {"": value}
-            columns = {
+            columns: dict[str, Score] = {
                 name: entry if isinstance(entry, PredictivePower) else float(entry)
                 for name, entry in entries.items()
                 if entry is not None
             }
-            for name, score in columns.items():
-                if types.setdefault(name, type(score)) is not type(score):
-                    raise TypeError(
-                        "it returned a number for one canvas and a PredictivePower for another"
-                    )
             measured.append(columns)
+            if any(types.setdefault(k, type(v)) is not type(v) for k, v in columns.items()):
+                raise TypeError(
+                    "it returned a number for one canvas and a PredictivePower for another"
+                )
     return measured

@@ -1,14 +1,16 @@
 """What a comparison measures: one record for each map, and one failure for whatever went wrong."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from torch import Tensor
 
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.power import PredictivePower
 
+K = TypeVar("K")
+T = TypeVar("T")
 Score: TypeAlias = float | PredictivePower
 STAMPED = "stamped"  # the kind of the canvases that carry a trigger
 
@@ -96,11 +98,16 @@ def control_names(records: Iterable[Record]) -> list[str]:
     return list(dict.fromkeys(r.name for r in records if r.control))
 
 
-def by_name(records: Sequence[Record]) -> dict[str, list[Record]]:
+def by_name(records: Iterable[Record]) -> dict[str, list[Record]]:
     """The records of each name."""
-    groups: dict[str, list[Record]] = {}
-    for record in records:
-        groups.setdefault(record.name, []).append(record)
+    return grouped((record.name, record) for record in records)
+
+
+def grouped(pairs: Iterable[tuple[K, T]]) -> dict[K, list[T]]:
+    """The values of each key, in order."""
+    groups: dict[K, list[T]] = {}
+    for key, value in pairs:
+        groups.setdefault(key, []).append(value)
     return groups
 
 

@@ -1,7 +1,8 @@
 """Many methods on the same canvases, areas and held-out images."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,13 +16,7 @@ from captum_classpattern._validation import (
     check_seed,
     is_whole,
 )
-from captum_classpattern.classifier import (
-    Classifier,
-    check_classifier,
-    device_and_dtype,
-    preserve_state,
-    warn_if_guessing,
-)
+from captum_classpattern.classifier import Classifier, warn_if_guessing
 from captum_classpattern.classifier.class_names import known_names, parse_targets
 from captum_classpattern.comparison.maps import CanvasResult, MapSet
 from captum_classpattern.comparison.methods import DEFAULT, Method, known_methods
@@ -37,13 +32,14 @@ from captum_classpattern.comparison.tables import RESERVED
 from captum_classpattern.comparison.task import (
     Scorer,
     Task,
-    build_task,
+    add_trigger,
+    checked,
+    images_of_classes,
     provenance,
     take_held_out_images,
     take_search_images,
-    tasks_by_model,
 )
-from captum_classpattern.images import ImagesAndLabels
+from captum_classpattern.images import ImagesAndLabels, LabelledImages
 from captum_classpattern.pattern import Pattern, pixels_kept
 
 AREAS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
@@ -164,34 +160,36 @@ def compare(
     for name in ("max_images", "n_seeds", "stamped"):
         check_count(name, settings[name])
     triggers = _check_triggers(models, triggers)
-    with ExitStack() as stack:
-        n_classes = {}
-        for name, model in models.items():
-            stack.enter_context(preserve_state(model, seed))
-            sample = canvases[:1].to(device_and_dtype(model, canvases)[0])
-            n_classes[name] = check_classifier(model, sample, targets).shape[1]
+    with checked(models.values(), canvases, targets, seed) as n_classes:
         search = take_search_images(search, canvases, first)
-        held_out, has_labels = take_held_out_images(
+        held_out = LabelledImages.of(held_out, argument="held-out images")
+        has_labels = held_out.labels is not None
+        held_out = take_held_out_images(
             held_out, canvases, first, targets=targets, search=search, most=max_images
         )
         scorers = {name: Scorer(model, held_out, canvases) for name, model in models.items()}
-        task = build_task(
+        task = Task(
+            "",
             canvases,
             targets,
             kinds,
-            search,
-            class_images=class_images,
-            area=settings["area"],
-            areas=settings["areas"],
-            seeds=[(settings["seed"] + i) % 2**63 for i in range(n_seeds)],
-            scorers=scorers,
+            settings["area"],
+            settings["areas"],
+            seeds_from(seed, n_seeds),
+            *images_of_classes(search, canvases, targets, count=class_images, seed=seed),
+            scorers,
         )
-        tasks = tasks_by_model(task, models, triggers, search, held_out, stamped)
+        tasks = {name: replace(task, model=name) for name in models}
+        only = next(iter(triggers.values())) if len(triggers) == 1 else None  # for all models
+        for name in models:
+            trigger = triggers.get(name, only)
+            if trigger is not None:
+                tasks[name] = add_trigger(tasks[name], trigger, search, held_out.images, stamped)
         if not isinstance(methods, Mapping):
             methods = known_methods(search, names=methods, precision=precision)
-        for name, scorer in scorers.items() if has_labels else ():
+        for (name, scorer), count in zip(scorers.items() if has_labels else (), n_classes):
             images = f"held-out images (model {name!r})"
-            warn_if_guessing(scorer.accuracy, held_out.known_labels, n_classes[name], images)
+            warn_if_guessing(scorer.accuracy, held_out.known_labels, count, images)
         names = known_names(first) if class_names is None else class_names
         comparison = Comparison(
             models={name: scorers[name].accuracy if has_labels else None for name in models},
@@ -215,43 +213,51 @@ def compare(
             seen=frozenset(search.hashes),
             metrics=metrics,
         )
-        _run_all(comparison, models, methods, tasks, show_progress)
+        cases = [(models[name], task) for name, task in tasks.items()]
+        try:
+            add = partial(_add_records, comparison)
+            failures, total = comparison.failures, len(cases)
+            run_methods(cases, methods, add, failures, "compare", total, show_progress)
+        except KeyboardInterrupt as error:
+            raise Interrupted(comparison) from error
     comparison.settings["complete"] = True
     return comparison
 
 
-# ---- running
-
-
-def _run_all(
-    comparison: Comparison,
-    models: Mapping[str, Classifier],
+def run_methods(
+    cases: Iterable[tuple[Classifier, Task]],
     methods: Mapping[str, Method],
-    tasks: Mapping[str, Task],
+    add: Callable[[str, MapSet], None],
+    failures: list[Failure],
+    title: str,
+    total: int,
     show_progress: bool,
 ) -> None:
-    """Adds the records of each method on each model. An interrupt keeps what was finished."""
-    total = len(models) * len(methods)
-    with tqdm(total=total, disable=not show_progress, desc="compare", unit="method") as bar:
-        for model, classifier in models.items():
+    """Explains the canvases of each case with each method, and adds what its maps are worth. A
+    method that fails becomes a failure, and does not stop the others."""
+    bar = tqdm(total=total * len(methods), disable=not show_progress, desc=title, unit="method")
+    with bar:
+        for classifier, task in cases:
             for name, method in methods.items():
-                bar.set_postfix_str(f"{name}, {model}")
+                bar.set_postfix_str(f"{name}, {task.model}")
                 try:
-                    results = MapSet.of(method, classifier, tasks[model]).results()
-                    # metrics get a copy of the canvases, and come after the powers
-                    records = [_record(name, result) for result in results]
-                    scores, reasons = measure_all(comparison.metrics, results)
-                    for record, values in zip(records, scores):
-                        record.scores.update(values)
-                except KeyboardInterrupt as error:
-                    raise Interrupted(comparison) from error
-                except Exception as error:  # an error must not stop the others
-                    records, reasons = [], {"maps": format_error(error)}
-                comparison.records.extend(records)
-                comparison.failures.extend(
-                    Failure(model, name, what, reason) for what, reason in reasons.items()
-                )
+                    add(name, MapSet(method, classifier, task))
+                except Exception as error:
+                    failures.append(Failure(task.model, name, "maps", format_error(error)))
                 bar.update()
+
+
+def _add_records(comparison: Comparison, method: str, maps: MapSet) -> None:
+    """Adds the record of each map. Metrics may change the canvases, so they come after powers."""
+    results = maps.results()
+    records = [_record(method, result) for result in results]
+    scores, reasons = measure_all(comparison.metrics, results)
+    for record, values in zip(records, scores):
+        record.scores.update(values)
+    comparison.records.extend(records)
+    comparison.failures.extend(
+        Failure(maps.task.model, method, what, reason) for what, reason in reasons.items()
+    )
 
 
 def _record(method: str, result: CanvasResult) -> Record:
@@ -281,7 +287,7 @@ def _record(method: str, result: CanvasResult) -> Record:
         },
         precision=getattr(bound.attribution, "precision", None),
         free=bound.free,
-        own={area: own for area in areas if (own := result.own_at(area)) is not None},
+        own={area: own for area in areas if (own := result.map_at(area).own) is not None},
     )
 
 
@@ -296,6 +302,11 @@ def _check_models(models: Mapping[str, Classifier]) -> None:
         )
     if not models:
         raise ValueError("models is empty: give a dict of classifiers by name")
+
+
+def seeds_from(seed: int, count: int) -> list[int]:
+    """So many seeds from one on."""
+    return [(check_seed(seed) + i) % 2**63 for i in range(count)]
 
 
 def check_methods(

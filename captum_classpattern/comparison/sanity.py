@@ -1,44 +1,31 @@
 """Do the maps depend on the model? Random layers, and a second model with other labels."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from captum_classpattern._validation import (
-    ArgumentTypeError,
-    check_area,
-    check_pixels,
-    check_seed,
-    is_whole,
-)
-from captum_classpattern.classifier import (
-    Classifier,
-    check_classifier,
-    device_and_dtype,
-    preserve_state,
-)
+from captum_classpattern._validation import ArgumentTypeError, check_area, check_pixels, is_whole
+from captum_classpattern.classifier import Classifier, device_and_dtype
 from captum_classpattern.classifier.class_names import parse_targets
 from captum_classpattern.classifier.fingerprints import hash_of_model
 from captum_classpattern.comparison.agreement import Agreement, SanityCheck
 from captum_classpattern.comparison.maps import CanvasResult, MapSet, PixelMap, rankings_of
 from captum_classpattern.comparison.methods import Method, known_methods
 from captum_classpattern.comparison.randomisation import Layer, layers_from_top, randomised
-from captum_classpattern.comparison.records import Failure, format_error
-from captum_classpattern.comparison.run import check_methods
+from captum_classpattern.comparison.run import check_methods, run_methods, seeds_from
 from captum_classpattern.comparison.task import (
     Scorer,
     Task,
+    checked,
     provenance,
     take_held_out_images,
     take_search_images,
 )
-from captum_classpattern.images import ImagesAndLabels
+from captum_classpattern.images import ImagesAndLabels, LabelledImages
 from captum_classpattern.pattern import Pattern, pixels_kept
 from captum_classpattern.scores.power import random_pixels
 from captum_classpattern.scores.stability import mean_pairwise_iou, rank_correlation
@@ -136,28 +123,24 @@ def sanity_check(
     targets = parse_targets(targets, len(canvases), forward_func)
     check_area(area)
     k = pixels_kept(float(area), canvases.shape[-2:])
-    seeds = _seeds(seed, n_seeds)
-    _check_tests(forward_func, n_steps, other)
-    with ExitStack() as stack:
-        for model in (forward_func, other):
-            if model is not None:
-                stack.enter_context(preserve_state(model, seed))
-                sample = canvases[:1].to(*device_and_dtype(model, canvases))
-                check_classifier(model, sample, targets)
+    _check_arguments(forward_func, n_steps, n_seeds, other)
+    seeds = seeds_from(seed, n_seeds)
+    models = [forward_func] if other is None else [forward_func, other]
+    with checked(models, canvases, targets, seed):
         search = take_search_images(search, canvases, forward_func)
         if not isinstance(chosen, Mapping):
             chosen = known_methods(search, names=chosen, precision=precision)
         scorer = None
         if held_out is not None:
-            images, _ = take_held_out_images(
+            held_out = LabelledImages.of(held_out, argument="held-out images")
+            held_out = take_held_out_images(
                 held_out, canvases, forward_func, targets=targets, search=search, most=max_images
             )
-            scorer = Scorer(forward_func, images, canvases)
+            scorer = Scorer(forward_func, held_out, canvases)
         layers = _layers(forward_func, canvases) if n_steps else []
-        steps = [0, *_steps(len(layers), n_steps)]
         check = SanityCheck(
             layers=layers,
-            steps=steps,
+            steps=[0, *_steps(len(layers), n_steps)],
             agreements=[],
             failures=[],
             chance=k / (2 * canvases[0, 0].numel() - k),
@@ -173,36 +156,16 @@ def sanity_check(
             },
         )
         if scorer is not None:
-            _measure_controls(check, scorer, canvases, targets, area, seeds)
-        task = Task(
-            ORIGINAL,
-            canvases,
-            targets,
-            ["canvas"] * len(targets),
-            class_images={},
-            other_images={},
-            area=float(area),
-            areas=[float(area)],
-            seeds=seeds,
-        )
+            for canvas, target in zip(canvases, targets):
+                whole = Pattern(canvas, torch.ones_like(canvas[:1]), target)
+                draws = [random_pixels(whole, area, seeds[0] + i) for i in range(DRAWS)]
+                powers = [*map(scorer.power, draws)]
+                check.random_pixels.setdefault(target, []).append(fmean(p.value for p in powers))
+                check.no_pattern[target] = powers[0].without
+        kinds, area = ["canvas"] * len(targets), float(area)
+        task = Task(ORIGINAL, canvases, targets, kinds, area, [area], seeds)
         _run_all(check, chosen, task, scorer, forward_func, other, show_progress)
     return check
-
-
-def _measure_controls(
-    check: SanityCheck,
-    scorer: Scorer,
-    canvases: Tensor,
-    targets: Sequence[int],
-    area: float,
-    seeds: Sequence[int],
-) -> None:
-    """The power of random pixels of each canvas, and the rate without a pattern."""
-    for canvas, target in zip(canvases, targets):
-        whole = Pattern(canvas, torch.ones_like(canvas[:1]), target)
-        draws = [scorer.power(random_pixels(whole, area, seeds[0] + i)) for i in range(DRAWS)]
-        check.random_pixels.setdefault(target, []).append(fmean(d.value for d in draws))
-        check.no_pattern[target] = draws[0].without
 
 
 def _run_all(
@@ -210,84 +173,65 @@ def _run_all(
     methods: Mapping[str, Method],
     task: Task,
     scorer: Scorer | None,
-    forward_func: Classifier,
-    other: Classifier | None,
+    forward_func: Any,
+    other: Any,
     show_progress: bool,
 ) -> None:
     """Adds the agreements of all methods: on the original model between seeds, and of its maps with
     those of the same model with random layers, and of the other model."""
-    originals: dict[str, list[PixelMap]] = {}
-    total = 1 + (len(task.seeds) - 1) * (len(check.steps) - 1 + (other is not None))
-    with tqdm(total=total * len(methods), disable=not show_progress, desc="sanity check") as bar:
-        for where, test, count, seeds, model in _models(check, task.seeds, forward_func, other):
-            for name, method in methods.items():
-                bar.set_postfix_str(f"{name}, {where}")
-                bar.update()
-                if where != ORIGINAL and name not in originals:
-                    continue
-                try:
-                    maps = MapSet.of(method, model, replace(task, seeds=seeds))
-                except Exception as error:  # an error must not stop the others
-                    check.failures.append(Failure(where, name, "maps", format_error(error)))
-                    continue
-                first = originals.setdefault(name, maps.images)
-                runs = [*zip(seeds, maps.seeds)]
-                for seed, run in runs[1:] if where == ORIGINAL else runs:
-                    for agreement in _agreements(maps, first, run, scorer):
-                        check.agreements.append(
-                            Agreement(name, test=test, randomised=count, seed=seed, **agreement)
-                        )
-
-
-def _models(
-    check: SanityCheck,
-    seeds: Sequence[int],
-    forward_func: Classifier,
-    other: Classifier | None,
-) -> Iterator[tuple[str, str, int, Sequence[int], Classifier]]:
-    """Each model: its name, the test, the number of random layers, the seeds of the methods."""
-    yield ORIGINAL, "layers", 0, seeds, forward_func
-    for count in check.steps[1:]:
-        for seed in seeds[1:]:
-            assert isinstance(forward_func, nn.Module)  # checked above
-            model = randomised(forward_func, check.layers[:count], seed)
-            yield f"{count} of {len(check.layers)} layers", "layers", count, [seed], model
+    tests = {
+        f"{count} of {len(check.layers)} layers": ("layers", count) for count in check.steps[1:]
+    }
     if other is not None:
-        for seed in seeds[1:]:
-            yield "other model", "labels", 0, [seed], other
+        tests["other model"] = ("labels", 0)
+    originals: dict[str, Sequence[PixelMap]] = {}
+    methods = dict(methods)
 
+    def cases() -> Iterator[tuple[Classifier, Task]]:
+        yield forward_func, task
+        for name in methods.keys() - originals.keys():
+            del methods[name]  # it has failed, so there is nothing to compare with
+        for where, (_, count) in tests.items():
+            for seed in task.seeds[1:]:  # of the weights and of the methods
+                model = randomised(forward_func, check.layers[:count], seed) if count else other
+                yield model, replace(task, model=where, seeds=[seed])
 
-def _agreements(
-    maps: MapSet, first: Sequence[PixelMap], run: Sequence[PixelMap], scorer: Scorer | None
-) -> Iterator[dict[str, Any]]:
-    """How well the maps of one seed agree with the original ones, canvas by canvas."""
-    area, targets = maps.task.area, maps.task.targets
-    for ranking in rankings_of(first):
-        for canvas, pair in enumerate(zip(first, run)):
-            pattern = CanvasResult(maps, "image", ranking, canvas, pair[1]).pattern
-            yield {
-                "ranking": ranking,
-                "canvas": canvas,
-                "target": targets[canvas],
-                "iou": mean_pairwise_iou([m.mask(ranking, area) for m in pair]),
-                "correlation": rank_correlation(*(m.ranked_by(ranking) for m in pair)),
-                "power": None if scorer is None else scorer.power(pattern).value,
-            }
+    def add(method: str, maps: MapSet) -> None:
+        first = originals.setdefault(method, maps.images)
+        test, count = tests.get(maps.task.model, ("layers", 0))
+        runs = [*zip(maps.task.seeds, maps.seeds)]
+        for seed, run in runs[1:] if maps.task.model == ORIGINAL else runs:
+            for ranking in rankings_of(first):
+                for canvas, pair in enumerate(zip(first, run)):
+                    result = CanvasResult(maps, "image", ranking, canvas, pair[1])
+                    check.agreements.append(
+                        Agreement(
+                            method,
+                            ranking,
+                            test,
+                            count,
+                            seed,
+                            canvas,
+                            result.target,
+                            mean_pairwise_iou([m.mask(ranking, task.area) for m in pair]),
+                            rank_correlation(*(m.ranked_by(ranking) for m in pair)),
+                            None if scorer is None else scorer.power(result.pattern).value,
+                        )
+                    )
+
+    total = 1 + (len(task.seeds) - 1) * len(tests)
+    run_methods(cases(), methods, add, check.failures, "sanity check", total, show_progress)
 
 
 # ---- arguments
 
 
-def _seeds(seed: int, n_seeds: int) -> list[int]:
+def _check_arguments(forward_func: Classifier, n_steps: int, n_seeds: int, other: Any) -> None:
     if not is_whole(n_seeds) or n_seeds < 2:
         raise ValueError(
             f"`n_seeds` must be a whole number from 2, got {n_seeds!r}: one for the original maps, "
             "and one for those that are compared with them"
         )
-    return [(check_seed(seed) + i) % 2**63 for i in range(n_seeds)]
-
-
-def _check_tests(forward_func: Classifier, n_steps: int, other: Classifier | None) -> None:
     if not is_whole(n_steps) or n_steps < 0:
         raise ValueError(f"`n_steps` must be a whole number from 0, got {n_steps!r}")
     if not n_steps and other is None:
@@ -299,8 +243,7 @@ def _check_tests(forward_func: Classifier, n_steps: int, other: Classifier | Non
         )
 
 
-def _layers(forward_func: Classifier, canvases: Tensor) -> list[Layer]:
-    assert isinstance(forward_func, nn.Module)  # checked above
+def _layers(forward_func: Any, canvases: Tensor) -> list[Layer]:
     sample = canvases[:1].to(*device_and_dtype(forward_func, canvases))
     layers = layers_from_top(forward_func, sample)
     if not layers:

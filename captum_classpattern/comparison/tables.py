@@ -1,45 +1,49 @@
-"""Records as rows of plain values: one per record, or one mean over classes per method."""
+"""Records as rows of plain values, their means over classes, and which methods come first."""
 
 from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean
-from typing import Any, TypeVar
+from typing import Any
 
 from captum_classpattern.comparison.metrics import Metric
-from captum_classpattern.comparison.records import Failure, Record, Score
+from captum_classpattern.comparison.records import (
+    Failure,
+    Record,
+    Score,
+    by_name,
+    control_names,
+    cut_from_canvas,
+    grouped,
+    search_names,
+)
 from captum_classpattern.scores.intervals import Estimate, Measured, mean_over_classes, newcombe
 from captum_classpattern.scores.power import PredictivePower
 
 Row = dict[str, Any]
-T = TypeVar("T")
+IDENTITY = ("model", "method", "level", "ranking", "kind", "control")
 RESERVED = (
-    "model", "method", "level", "ranking", "kind", "control", "canvas", "canvases", "class",
-    "precision", "failure", "no_pattern", "cut_from_canvas", "free",
+    *IDENTITY, "canvas", "canvases", "class", "precision", "failure", "no_pattern",
+    "cut_from_canvas", "free",
 )  # fmt: skip
+COLUMNS, CONTROLS = 8, 3  # methods in a figure, and controls among them, at most
 
 
 def rows_by_canvas(
     records: Sequence[Record], failures: Sequence[Failure], metrics: Sequence[Metric]
 ) -> list[Row]:
     """One row for each record and each failure."""
-    return [
-        {
-            **_identity(r),
-            "canvas": r.canvas,
-            "class": r.target,
-            **({"precision": r.precision} if r.precision else {}),
-            **_means([r], metrics),
-        }
-        for r in records
-    ] + _failure_rows(failures)
+    rows: list[Row] = []
+    for r in records:
+        row = {**_identity(r), "canvas": r.canvas, "class": r.target}
+        precision = {"precision": r.precision} if r.precision else {}
+        rows.append({**row, **precision, **_means([r], metrics)})
+    return rows + _failure_rows(failures)
 
 
 def rows_by_method(
     records: Sequence[Record], failures: Sequence[Failure], metrics: Sequence[Metric]
 ) -> list[Row]:
     """One row for each model, kind of canvas, method, level and ranking."""
-    groups: dict[tuple[str, ...], list[Record]] = {}
-    for r in records:
-        groups.setdefault((r.model, r.kind, r.method, r.level, r.ranking), []).append(r)
+    groups = grouped(((r.model, r.kind, r.method, r.level, r.ranking), r) for r in records)
     return [
         {**_identity(group[0]), "canvases": len(group), **_means(group, metrics)}
         for group in groups.values()
@@ -48,24 +52,20 @@ def rows_by_method(
 
 def columns_of(metric: Metric, records: Iterable[Record]) -> list[str]:
     """The columns of a metric: its name, or the name and each entry if its values are dicts."""
-    values = [r.scores[metric.name] for r in records if metric.name in r.scores]
-    return list(dict.fromkeys(key for value in values for key in _columns(metric.name, value)))
+    return list(dict.fromkeys(key for record in records for key in _columns(metric, record)))
 
 
-def _columns(name: str, value: Any) -> dict[str, Score]:
+def _columns(metric: Metric, record: Record) -> dict[str, Score]:
+    value: Any = record.scores.get(metric.name, {})
     if not isinstance(value, dict):
-        return {name: value}
-    return {f"{name}_{entry}": score for entry, score in value.items()}
+        return {metric.name: value}
+    return {f"{metric.name}_{entry}": score for entry, score in value.items()}
 
 
 def _identity(record: Record) -> Row:
-    names = ("model", "method", "level", "ranking", "kind", "control")
-    row = {name: getattr(record, name) for name in names}
-    return {
-        **row,
-        "cut_from_canvas": not record.free,
-        **({"free": record.free} if record.free else {}),
-    }
+    row = {name: getattr(record, name) for name in IDENTITY}
+    row["cut_from_canvas"] = not record.free
+    return {**row, "free": record.free} if record.free else row
 
 
 def _failure_rows(failures: Iterable[Failure]) -> list[Row]:
@@ -76,8 +76,7 @@ def _failure_rows(failures: Iterable[Failure]) -> list[Row]:
 
 def _means(records: Sequence[Record], metrics: Sequence[Metric]) -> Row:
     """The means of all scores that were measured."""
-    row: Row = {}
-    first = records[0]
+    first, row = records[0], Row()
     for area in first.powers:
         row |= _mean(f"power_{area:g}", [(r.target, r.powers[area]) for r in records])
     if first.powers:
@@ -87,23 +86,19 @@ def _means(records: Sequence[Record], metrics: Sequence[Metric]) -> Row:
         cut = [(r.target, r.rethresholded[area]) for r in records]
         row |= _mean(f"rethresholded_{area:g}", cut)
     for metric in metrics:
-        columns: dict[str, list[tuple[int, Score]]] = {}
-        for r in records:
-            if metric.name in r.scores:
-                for key, score in _columns(metric.name, r.scores[metric.name]).items():
-                    columns.setdefault(key, []).append((r.target, score))
-        for key, scores in columns.items():
+        scored = [(r.target, *pair) for r in records for pair in _columns(metric, r).items()]
+        for key, scores in grouped((key, (target, score)) for target, key, score in scored).items():
             row |= _mean(key, scores)
     return row
 
 
 def _mean(key: str, scores: Sequence[tuple[int, Any]]) -> Row:
     """The mean of one column; with an interval if the scores are powers."""
-    if isinstance(scores[0][1], PredictivePower):
-        power = mean_power(scores)
-        low, high = power.interval
-        return {key: power.value, f"{key}_low": low, f"{key}_high": high}
-    return {key: class_mean(scores)}
+    if not isinstance(scores[0][1], PredictivePower):
+        return {key: class_mean(scores)}
+    power = mean_power(scores)
+    low, high = power.interval
+    return {key: power.value, f"{key}_low": low, f"{key}_high": high}
 
 
 # ---- means over classes
@@ -111,7 +106,13 @@ def _mean(key: str, scores: Sequence[tuple[int, Any]]) -> Row:
 
 def mean_power(powers: Iterable[tuple[int, PredictivePower]]) -> Estimate:
     """The mean over classes of powers, each given with its class."""
-    return mean_over_classes(_by_class((y, (p.value, p.interval)) for y, p in powers))
+    return mean_over_classes(grouped((y, (p.value, p.interval)) for y, p in powers))
+
+
+def mean_powers(records: Sequence[Record], area: float) -> dict[str, Estimate]:
+    """The mean power of each method that was scored."""
+    groups = by_name([record for record in records if record.powers])
+    return {name: mean_power((r.target, r.powers[area]) for r in groups[name]) for name in groups}
 
 
 def mean_difference(
@@ -120,21 +121,44 @@ def mean_difference(
     """The mean over classes of each record's power minus another share of the same images: the
     power of another method on the same canvas, or the share without a pattern."""
 
-    def difference(record: Record) -> Measured:
+    def difference(record: Record) -> tuple[int, Measured]:
         power, share = record.powers[area], other(record)
         hits, other_hits = (round(value * power.n) for value in (power.value, share))
-        return power.value - share, newcombe(hits, power.n, other_hits, power.n)
+        return record.target, (power.value - share, newcombe(hits, power.n, other_hits, power.n))
 
-    return mean_over_classes(_by_class((r.target, difference(r)) for r in records))
+    return mean_over_classes(grouped(map(difference, records)))
 
 
 def class_mean(values: Iterable[tuple[int, float]]) -> float:
     """The mean over classes of values, each given with its class."""
-    return fmean(fmean(of_class) for of_class in _by_class(values).values())
+    return fmean(map(fmean, grouped(values).values()))
 
 
-def _by_class(values: Iterable[tuple[int, T]]) -> dict[int, list[T]]:
-    grouped: dict[int, list[T]] = {}
-    for target, value in values:
-        grouped.setdefault(target, []).append(value)
-    return grouped
+# ---- which methods a figure shows
+
+
+def strongest_names(records: Sequence[Record], area: float) -> list[str]:
+    """Names of the methods that explain single images, strongest first, each in the ranking with
+    the higher mean power."""
+    explaining = [
+        r for r in records if r.level == "image" and not (r.control or r.searches or r.free)
+    ]
+    powers = mean_powers(explaining, area)
+    methods = {r.name: r.method for r in explaining}
+    best: dict[str, str] = {}
+    for name in sorted(powers, key=lambda name: -powers[name].value):
+        best.setdefault(methods[name], name)
+    return list(best.values())
+
+
+def figure_names(records: Sequence[Record], area: float) -> list[str]:
+    """Names of the methods that a figure has room for: searches, the strongest others, the
+    strongest controls. Methods whose pixels are not cut from the canvas are left out, unless there
+    are no others."""
+    records = cut_from_canvas(records) or records
+    first, controls = search_names(records)[:COLUMNS], control_names(records)
+    powers = {name: power.value for name, power in mean_powers(records, area).items()}
+    most = min(CONTROLS, COLUMNS - len(first))
+    strongest = sorted(controls, key=lambda name: -powers.get(name, 0.0))[:most]
+    last = [name for name in controls if name in strongest]
+    return [*first, *strongest_names(records, area)[: COLUMNS - len(first) - len(last)], *last]

@@ -1,7 +1,8 @@
 """What every method gets on a model, and the images that patterns are scored on."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
@@ -11,7 +12,13 @@ from torch import Tensor
 
 from captum_classpattern._validation import check_same_shape
 from captum_classpattern.attribution import versions
-from captum_classpattern.classifier import Classifier, device_and_dtype, predict
+from captum_classpattern.classifier import (
+    Classifier,
+    check_classifier,
+    device_and_dtype,
+    predict,
+    preserve_state,
+)
 from captum_classpattern.comparison.methods import Method, plain_keywords
 from captum_classpattern.comparison.records import STAMPED
 from captum_classpattern.images import ImagesAndLabels, LabelledImages, ensure_labels, evenly_spaced
@@ -70,11 +77,11 @@ class Task:
         canvases (Tensor): Images to explain, (N, C, H, W). Those stamped with a trigger come last.
         targets (list[int]): The class of each canvas.
         kinds (list[str]): The kind of each canvas, ``"stamped"`` for those with a trigger.
-        class_images (dict[int, Tensor]): Search images of each class, for the mean of their maps.
-        other_images (dict[int, Tensor]): One more search image of each class, not a canvas.
         area (float): Share of the pixels at which methods are compared.
         areas (list[float]): All areas that are scored.
         seeds (list[int]): The seeds that methods run with; the first one for all but stability.
+        class_images (dict[int, Tensor]): Search images of each class, for the mean of their maps.
+        other_images (dict[int, Tensor]): One more search image of each class, not a canvas.
         scorers (dict[str, Scorer]): Scorers of all models by name.
         trigger (Pattern, optional): The trigger to be found.
         trigger_pixels (Tensor, optional): The pixels that it changes, bool (1, H, W).
@@ -84,11 +91,11 @@ class Task:
     canvases: Tensor
     targets: list[int]
     kinds: list[str]
-    class_images: Mapping[int, Tensor]
-    other_images: Mapping[int, Tensor]
     area: float
     areas: Sequence[float]
     seeds: Sequence[int]
+    class_images: Mapping[int, Tensor] = field(default_factory=dict)
+    other_images: Mapping[int, Tensor] = field(default_factory=dict)
     scorers: Mapping[str, Scorer] = field(default_factory=dict)
     trigger: Pattern | None = None
     trigger_pixels: Tensor | None = None
@@ -114,41 +121,44 @@ class Task:
         return self.trigger is not None and self.trigger.target == target
 
 
-def build_task(
-    canvases: Tensor,
-    targets: Sequence[int],
-    kinds: Sequence[str],
-    search: LabelledImages,
-    *,
-    class_images: int,
-    area: float,
-    areas: Sequence[float],
-    seeds: Sequence[int],
-    scorers: Mapping[str, Scorer],
-) -> Task:
-    """The task without a model and a trigger: canvases, and random search images of each class."""
+def images_of_classes(
+    search: LabelledImages, canvases: Tensor, targets: Sequence[int], *, count: int, seed: int
+) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+    """Random search images of each class, at most so many, and one more image of each that is not a
+    canvas."""
     of_class, other = {}, {}
     for target in dict.fromkeys(targets):
         indices = torch.nonzero(search.known_labels == target).flatten()
-        generator = torch.Generator().manual_seed(seeds[0])
+        generator = torch.Generator().manual_seed(seed)
         order = indices[torch.randperm(len(indices), generator=generator)]
         if not len(order):
             continue
-        images = search.take(order[: max(class_images, CANDIDATES)].tolist()).to(canvases)
-        if class_images:
-            of_class[target] = images[:class_images]
+        images = search.take(order[: max(count, CANDIDATES)].tolist()).to(canvases)
+        if count:
+            of_class[target] = images[:count]
         unused = [image for image in images if not any(image.equal(c) for c in canvases)]
         if unused:
             other[target] = unused[0]
-    return Task(
-        "", canvases, list(targets), list(kinds), of_class, other, area, areas, seeds, scorers
-    )
+    return of_class, other
 
 
 def add_trigger(
-    task: Task, trigger: Pattern, pixels: Tensor, search: LabelledImages, stamped: int
+    task: Task, trigger: Pattern, search: LabelledImages, held_out: Tensor, stamped: int
 ) -> Task:
-    """The task with more canvases: search images of other classes, stamped with the trigger."""
+    """The task with more canvases: search images of other classes, stamped with the trigger. An
+    error if the trigger changes no pixel of the held-out images, or every one."""
+    if trigger.canvas.shape != held_out.shape[1:]:
+        raise ValueError(
+            f"the trigger of {task.model!r} has the shape {tuple(trigger.canvas.shape)}, but the "
+            f"images have {tuple(held_out.shape[1:])}"
+        )
+    pixels = changed_pixels(trigger, held_out)
+    if int(pixels.sum()) in (0, pixels.numel()):
+        raise ValueError(
+            f"the trigger of {task.model!r} changes {'no' if not pixels.any() else 'every'} pixel "
+            "by 0.1 or more, so there is nothing to find: only patches can be localised; pass "
+            "triggers={} to leave it out"
+        )
     others = torch.nonzero(search.known_labels != trigger.target).flatten()
     chosen = others[evenly_spaced(len(others), stamped)].tolist()
     images = trigger.stamp(search.take(chosen)).to(task.canvases)
@@ -162,41 +172,22 @@ def add_trigger(
     )
 
 
-def tasks_by_model(
-    task: Task,
-    models: Mapping[str, Classifier],
-    triggers: Mapping[str, Pattern],
-    search: LabelledImages,
-    held_out: LabelledImages,
-    stamped: int,
-) -> dict[str, Task]:
-    """Each model's task: with its trigger, or, as a control, with the only one that there is."""
-    only = next(iter(triggers.values())) if len(triggers) == 1 else None
-    tasks = {}
-    for name in models:
-        tasks[name] = replace(task, model=name)
-        trigger = triggers.get(name, only)
-        if trigger is not None:
-            pixels = _pixels_to_find(name, trigger, held_out.images)
-            tasks[name] = add_trigger(tasks[name], trigger, pixels, search, stamped)
-    return tasks
+# ---- what compare and sanity_check begin with
 
 
-def _pixels_to_find(model: str, trigger: Pattern, images: Tensor) -> Tensor:
-    """The pixels that a trigger changes; an error if that is no pixel, or every one."""
-    if trigger.canvas.shape != images.shape[1:]:
-        raise ValueError(
-            f"the trigger of {model!r} has the shape {tuple(trigger.canvas.shape)}, but the images "
-            f"have {tuple(images.shape[1:])}"
-        )
-    pixels = changed_pixels(trigger, images)
-    if int(pixels.sum()) in (0, pixels.numel()):
-        raise ValueError(
-            f"the trigger of {model!r} changes {'no' if not pixels.any() else 'every'} pixel by "
-            "0.1 or more, so there is nothing to find: only patches can be localised; pass "
-            "triggers={} to leave it out"
-        )
-    return pixels
+@contextmanager
+def checked(
+    models: Iterable[Classifier], canvases: Tensor, targets: Sequence[int], seed: int
+) -> Iterator[list[int]]:
+    """Checks the models, and gives their numbers of classes; meanwhile they are in eval mode, and
+    generators are seeded. Afterwards all is as it was."""
+    with ExitStack() as stack:
+        n_classes = []
+        for model in models:
+            stack.enter_context(preserve_state(model, seed))
+            sample = canvases[:1].to(*device_and_dtype(model, canvases))
+            n_classes.append(check_classifier(model, sample, targets).shape[1])
+        yield n_classes
 
 
 def take_search_images(
@@ -209,22 +200,19 @@ def take_search_images(
 
 
 def take_held_out_images(
-    held_out: ImagesAndLabels,
+    held_out: LabelledImages,
     canvases: Tensor,
     forward_func: Classifier,
     *,
     targets: Sequence[int],
     search: LabelledImages,
     most: int,
-) -> tuple[LabelledImages, bool]:
-    """At most so many held-out images, in one Tensor, and whether they came with labels."""
-    images = LabelledImages.of(held_out, argument="held-out images")
-    has_labels = images.labels is not None
-    images = ensure_labels(forward_func, images, like=canvases)
+) -> LabelledImages:
+    """At most so many held-out images, in one Tensor; an error if they cannot be scored on."""
+    images = ensure_labels(forward_func, held_out, like=canvases)
     images = images.stratified_sample(most).in_one_tensor()
-    check_held_out(images, canvases, targets)
-    check_separate(search, images, canvases)
-    return images, has_labels
+    check_held_out(images, canvases, targets, search)
+    return images
 
 
 def provenance(
@@ -241,27 +229,11 @@ def provenance(
     }
 
 
-def check_separate(search: LabelledImages, held_out: LabelledImages, canvases: Tensor) -> None:
-    """Raises an error if a held-out image is a search image or a canvas."""
-    seen = set(search.hashes)
-    shared = [i for i, digest in enumerate(held_out.hashes) if digest in seen]
-    if shared:
-        raise ValueError(
-            f"{len(shared)} of the {len(held_out)} held-out images are among the search images, "
-            "or are exact copies of them: patterns must be scored on images that no search has "
-            "seen; leave these out (datasets.load_images(...).halves() does)"
-        )
-    hashes, scored = LabelledImages.of(canvases, argument="canvases").hashes, set(held_out.hashes)
-    wrong = [i for i, digest in enumerate(hashes) if digest in scored]
-    if wrong:
-        raise ValueError(
-            f"canvas {wrong[0]} is one of the held-out images: choose canvases among the search "
-            "images, for instance with select_canvases"
-        )
-
-
-def check_held_out(held_out: LabelledImages, canvases: Tensor, targets: Sequence[int]) -> None:
-    """Raises an error unless the patterns of each target can be stamped on a held-out image."""
+def check_held_out(
+    held_out: LabelledImages, canvases: Tensor, targets: Sequence[int], search: LabelledImages
+) -> None:
+    """Raises an error unless the patterns of each target can be stamped on a held-out image, and
+    none of them is a search image or a canvas."""
     if held_out.shape != canvases.shape[1:]:
         raise ValueError(
             f"held-out images must have the canvases' shape {tuple(canvases.shape[1:])}, got "
@@ -273,3 +245,18 @@ def check_held_out(held_out: LabelledImages, canvases: Tensor, targets: Sequence
                 f"all {len(held_out)} held-out images are of class {target}: give images of other "
                 "classes too"
             )
+    seen = {*search.hashes}
+    shared = [digest for digest in held_out.hashes if digest in seen]
+    if shared:
+        raise ValueError(
+            f"{len(shared)} of the {len(held_out)} held-out images are among the search images, "
+            "or are exact copies of them: patterns must be scored on images that no search has "
+            "seen; leave these out (datasets.load_images(...).halves() does)"
+        )
+    hashes, scored = LabelledImages.of(canvases, argument="canvases").hashes, {*held_out.hashes}
+    wrong = [number for number, digest in enumerate(hashes) if digest in scored]
+    if wrong:
+        raise ValueError(
+            f"canvas {wrong[0]} is one of the held-out images: choose canvases among the search "
+            "images, for instance with select_canvases"
+        )

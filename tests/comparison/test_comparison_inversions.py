@@ -27,9 +27,9 @@ from torch import nn
 from captum_classpattern import ClassPattern, Pattern, PixelClassifier, predictive_power
 from captum_classpattern.cli.comparing import print_comparison, write_comparison
 from captum_classpattern.comparison import DEFAULT, known_methods
-from captum_classpattern.comparison.figures import figure_names
-from captum_classpattern.comparison.learned import LearnedPattern
+from captum_classpattern.comparison.controls import LearnedPattern
 from captum_classpattern.comparison.methods import NAMES
+from captum_classpattern.comparison.tables import figure_names
 from captum_classpattern.pages.report.area_slider import area_slider
 from captum_classpattern.pages.report.tables import tables
 from captum_classpattern.pattern import AdditivePattern

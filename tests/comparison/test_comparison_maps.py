@@ -33,15 +33,14 @@ from captum_classpattern.comparison.maps import (
     PrivateModel,
     sum_channels,
 )
-from captum_classpattern.comparison.task import build_task
-from captum_classpattern.images import LabelledImages
+from captum_classpattern.comparison.task import Task
 from captum_classpattern.optimization import acceleration
 
 QUARTERS = torch.arange(4).view(1, 1, 2, 2).repeat_interleave(3, 2).repeat_interleave(3, 3)
 
 
 def bound(method, model=None, like=CANVASES):
-    return BoundMethod.of(method, linear_net() if model is None else model, like)
+    return BoundMethod(method, linear_net() if model is None else model, like)
 
 
 def plain_function(images):
@@ -287,10 +286,8 @@ def test_a_map_is_sorted_once_for_each_ranking(monkeypatch):
 
 def test_a_method_without_randomness_has_the_same_map_objects_for_all_seeds():
     """So that its maps are ranked, and compared with a trigger, once for all seeds."""
-    settings = {"class_images": 0, "area": 0.1, "areas": [0.1], "seeds": [0, 1, 2], "scorers": {}}
-    search = LabelledImages(SEARCH, LABELS)
-    task = build_task(CANVASES, [0] * 4, ["canvas"] * 4, search, **settings)
-    maps = MapSet(bound(Saliency), task)
+    task = Task("m", CANVASES, [0] * 4, ["canvas"] * 4, 0.1, [0.1], [0, 1, 2])
+    maps = MapSet(Saliency, linear_net(), task)
     assert all(run is maps.seeds[0] for run in maps.seeds)
-    random = MapSet(bound(RandomPixels), task)
+    random = MapSet(RandomPixels, linear_net(), task)
     assert len({id(map) for run in random.seeds for map in run}) == 12

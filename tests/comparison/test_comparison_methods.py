@@ -53,7 +53,7 @@ def demo():
 
 
 def explained(model, how, images, targets):
-    return BoundMethod.of(how, model, images)(images, targets, area=0.05, seed=0)
+    return BoundMethod(how, model, images)(images, targets, area=0.05, seed=0)
 
 
 @pytest.mark.parametrize("name", [*DEFAULT, *OTHERS])
@@ -319,9 +319,7 @@ def test_an_error_inside_captum_half_way_harms_no_other_method(monkeypatch, meth
 def test_lime_is_seeded():
     lime = known_methods(SEARCH, LABELS, names=["Lime"])["Lime"]
     one, same, other = (
-        BoundMethod.of(lime, conv_net(), CANVASES)(
-            CANVASES[:2], [0, 1], area=0.1, seed=seed
-        ).by_pixel
+        BoundMethod(lime, conv_net(), CANVASES)(CANVASES[:2], [0, 1], area=0.1, seed=seed).by_pixel
         for seed in (1, 1, 2)
     )
     assert torch.equal(one, same)

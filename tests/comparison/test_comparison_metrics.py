@@ -18,7 +18,7 @@ from comparisons import (
 
 from captum_classpattern import Pattern
 from captum_classpattern.comparison import RandomPixels
-from captum_classpattern.comparison.task import build_task
+from captum_classpattern.comparison.task import images_of_classes
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.scores.localisation import localise
 from captum_classpattern.scores.shape import simplicity
@@ -77,11 +77,10 @@ def test_stability_over_canvases_is_with_the_other_image_of_the_class():
         methods={"m": from_function(lambda images, targets: images)}, class_images=3
     )
     search = LabelledImages.of(SEARCH, LABELS, argument="baselines")
-    settings = {"class_images": 3, "area": 0.1, "areas": [0.1], "seeds": [0], "scorers": {}}
-    task = build_task(CANVASES, TARGETS, ["canvas"] * 4, search, **settings)
+    _, others = images_of_classes(search, CANVASES, TARGETS, count=3, seed=0)
     for record in comparison.select(level="image", ranking="signed"):
-        other = task.other_images[record.target].double().sum(0)
-        assert not any(torch.equal(task.other_images[record.target], canvas) for canvas in CANVASES)
+        other = others[record.target].double().sum(0)
+        assert not any(torch.equal(others[record.target], canvas) for canvas in CANVASES)
         expected = iou(record.masks[0.1][0], plain_mask(other, 0.1))
         assert record.scores["stability_seeds"] == 1.0
         assert record.scores["stability_canvases"] == pytest.approx(expected)

@@ -13,8 +13,7 @@ from shown import HOSTILE, read
 
 from captum_classpattern import Pattern, predictive_power
 from captum_classpattern.comparison import RandomPixels
-from captum_classpattern.comparison.figures import figure_names
-from captum_classpattern.comparison.tables import mean_power
+from captum_classpattern.comparison.tables import figure_names, mean_power
 from captum_classpattern.pages.report import write_report
 from captum_classpattern.visualization.formats import percent
 

@@ -7,10 +7,10 @@ from comparisons import CANVASES, HELD_OUT, LABELS, SEARCH, TARGETS, conv_net, l
 from captum_classpattern import Pattern, predictive_power
 from captum_classpattern.comparison.task import (
     Scorer,
+    Task,
     add_trigger,
-    build_task,
     check_held_out,
-    check_separate,
+    images_of_classes,
 )
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.scores.localisation import changed_pixels
@@ -23,9 +23,8 @@ TRIGGER = Pattern(torch.ones(3, 6, 6), MASK, 1)
 
 
 def task(canvases=CANVASES, targets=TARGETS, source=SOURCE, class_images=3, seed=0):
-    kinds, settings = ["canvas"] * len(canvases), {"area": 0.1, "areas": [0.1], "scorers": {}}
-    settings |= {"class_images": class_images, "seeds": [seed]}
-    return build_task(canvases, targets, kinds, source, **settings)
+    images = images_of_classes(source, canvases, targets, count=class_images, seed=seed)
+    return Task("m", canvases, targets, ["canvas"] * len(canvases), 0.1, [0.1], [seed], *images)
 
 
 def places(images):
@@ -63,9 +62,9 @@ def test_a_class_without_search_images_has_none():
 
 
 def test_a_trigger_adds_evenly_spaced_stamped_images_of_other_classes():
-    pixels = changed_pixels(TRIGGER, SEARCH)
     plain = task()
-    built = add_trigger(plain, TRIGGER, pixels, SOURCE, 4)
+    built = add_trigger(plain, TRIGGER, SOURCE, HELD_OUT, 4)
+    assert torch.equal(built.trigger_pixels, changed_pixels(TRIGGER, HELD_OUT))
     assert built.n_unstamped == 4
     assert built.kinds == ["canvas"] * 4 + ["stamped"] * 4
     assert built.targets == [*TARGETS, 1, 1, 1, 1]
@@ -77,7 +76,7 @@ def test_a_trigger_adds_evenly_spaced_stamped_images_of_other_classes():
     assert [built.has_trigger_for(target) for target in (0, 1, 2)] == [False, True, False]
     assert plain.trigger_area is None
     assert not any(plain.has_trigger_for(target) for target in (0, 1, 2))
-    assert add_trigger(plain, TRIGGER, pixels, SOURCE, 99).canvases.shape[0] == 44
+    assert add_trigger(plain, TRIGGER, SOURCE, HELD_OUT, 99).canvases.shape[0] == 44
 
 
 def test_without_class_images_there_is_still_another_image():
@@ -118,22 +117,22 @@ def test_some_images_evenly_over_all_labels(most):
 
 
 def test_overlaps_are_counted_and_named():
-    check_separate(SOURCE, HELD, CANVASES)
+    check_held_out(HELD, CANVASES, [0], SOURCE)
     mixed = LabelledImages(torch.cat([HELD_OUT[:5], SEARCH[7:9]]), argument="held-out images")
     with pytest.raises(ValueError, match="2 of the 7 held-out images are among the search images"):
-        check_separate(SOURCE, mixed, CANVASES)
+        check_held_out(mixed.with_labels([0] * 7), CANVASES, [1], SOURCE)
     with pytest.raises(ValueError, match="canvas 1 is one of the held-out images: choose"):
-        check_separate(SOURCE, HELD, torch.stack([SEARCH[0], HELD_OUT[3]]))
+        check_held_out(HELD, torch.stack([SEARCH[0], HELD_OUT[3]]), [0], SOURCE)
 
 
 def test_what_cannot_be_scored_is_refused():
-    check_held_out(HELD, CANVASES, [0, 1, 2, 1])
+    check_held_out(HELD, CANVASES, [0, 1, 2, 1], SOURCE)
     with pytest.raises(ValueError, match=r"must have the canvases' shape \(3, 6, 5\), got \(3, 6"):
-        check_held_out(HELD, CANVASES[..., :5], [0])
+        check_held_out(HELD, CANVASES[..., :5], [0], SOURCE)
     ones = LabelledImages(HELD_OUT, [1] * 60, argument="held-out images")
-    check_held_out(ones, CANVASES, [0, 2])
+    check_held_out(ones, CANVASES, [0, 2], SOURCE)
     with pytest.raises(ValueError, match="all 60 held-out images are of class 1: give images of"):
-        check_held_out(ones, CANVASES, [0, 1])
+        check_held_out(ones, CANVASES, [0, 1], SOURCE)
 
 
 def test_accuracy_is_by_the_labels():

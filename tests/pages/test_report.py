@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from reports import AREAS, Page, small_comparison
 
 from captum_classpattern.comparison import METRICS
-from captum_classpattern.comparison import figures as comparison_figures
+from captum_classpattern.comparison import tables as comparison_figures
 from captum_classpattern.comparison.tables import rows_by_method
 from captum_classpattern.pages.report import area_slider, figures, page, write_report
 from captum_classpattern.pages.report.tables import tables

@@ -9,10 +9,9 @@ import numpy as np
 from torch import Tensor
 
 from captum_classpattern.comparison import Comparison, Record
-from captum_classpattern.comparison.figures import strongest_names
 from captum_classpattern.comparison.metrics import NOT_CUT
 from captum_classpattern.comparison.records import control_names, counted, full_name, search_names
-from captum_classpattern.comparison.tables import rows_by_canvas
+from captum_classpattern.comparison.tables import rows_by_canvas, strongest_names
 from captum_classpattern.pages.report.tables import CONTROL, NAMES, NO_PATTERN, power_columns
 from captum_classpattern.pages.tables import Table
 from captum_classpattern.pattern import pixels_kept

@@ -5,9 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from captum_classpattern.comparison import Comparison, Record
-from captum_classpattern.comparison.figures import figure_names
 from captum_classpattern.comparison.records import by_name, counted
-from captum_classpattern.comparison.tables import class_mean, mean_power
+from captum_classpattern.comparison.tables import class_mean, figure_names, mean_power
 from captum_classpattern.pages.parts import figure_png
 from captum_classpattern.visualization.formats import number, percent, percent_area
 

@@ -6,10 +6,9 @@ from functools import partial
 from typing import Any
 
 from captum_classpattern.comparison import STAMPED, Comparison
-from captum_classpattern.comparison.figures import figure_names
 from captum_classpattern.comparison.metrics import CAPTUM, NOT_CUT, POWER, SHAPE, TRANSFER, TRIGGER
 from captum_classpattern.comparison.records import full_name, search_names
-from captum_classpattern.comparison.tables import columns_of
+from captum_classpattern.comparison.tables import columns_of, figure_names
 from captum_classpattern.pages.tables import Column, Row, Table
 from captum_classpattern.visualization.formats import number, percent, percent_area
 
