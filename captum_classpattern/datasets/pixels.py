@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from PIL import ExifTags, Image
 from torch import Tensor
 
-PIXELS_VERSION = 1  # raise it when decode, fit, resize_crop or image_hash return something else
+PIXELS_VERSION = 1  # raise it when decode, fit or image_hash return something else
 DECODE_ERRORS = (  # about a file that can't be read
     OSError, SyntaxError, ValueError, EOFError, struct.error,
     Image.DecompressionBombError, Image.DecompressionBombWarning,
@@ -86,30 +86,24 @@ def as_floats(pixels: Tensor) -> Tensor:
 
 
 def fit(image: Tensor, sides: tuple[int, int] | None, channels: int | None) -> Tensor:
-    """The image with this (H, W) and number of channels (None: unchanged). An image of uint8 stays
-    one: it is rounded to 256 levels, as if it had been saved."""
+    """The image with this (H, W) and number of channels, 1 (grey) or 3 (None: unchanged): resized
+    until it just covers (H, W), and its centre cropped. An image of uint8 stays one: it is rounded
+    to 256 levels, as if it had been saved."""
     if sides is None and channels is None:
         return image
     changed = as_floats(image)
-    changed = changed if channels is None else to_channels(changed, channels)
-    changed = changed if sides is None else resize_crop(changed, *sides)
+    if channels is not None and channels < len(changed):
+        luma = changed.new_tensor([0.299, 0.587, 0.114])  # ITU-R 601-2, like Pillow
+        changed = torch.einsum("c,chw->hw", luma, changed)[None].clamp(0, 1)
+    elif channels is not None:
+        changed = changed.expand(channels, -1, -1)
+    if sides is not None:
+        (height, width), (h, w) = sides, changed.shape[1:]
+        scale = max(height / h, width / w)
+        size = max(height, round(h * scale)), max(width, round(w * scale))
+        if size != (h, w):
+            resized = F.interpolate(changed[None], size, mode="bilinear", antialias=True)
+            changed = resized[0].clamp(0, 1)
+        top, left = (size[0] - height) // 2, (size[1] - width) // 2
+        changed = changed[:, top : top + height, left : left + width]
     return (changed * 255).round().to(torch.uint8) if image.dtype == torch.uint8 else changed
-
-
-def to_channels(image: Tensor, channels: int) -> Tensor:
-    """The image (C, H, W) in grey, with 1 channel, or in RGB, with 3."""
-    if channels < len(image):
-        luma = image.new_tensor([0.299, 0.587, 0.114])  # ITU-R 601-2, like Pillow
-        return torch.einsum("c,chw->hw", luma, image)[None].clamp(0, 1)
-    return image.expand(channels, -1, -1)
-
-
-def resize_crop(image: Tensor, height: int, width: int) -> Tensor:
-    """Resizes an image until it just covers (height, width), and crops its centre to that size."""
-    h, w = image.shape[1:]
-    scale = max(height / h, width / w)
-    size = max(height, round(h * scale)), max(width, round(w * scale))
-    if size != (h, w):
-        image = F.interpolate(image[None], size, mode="bilinear", antialias=True)[0].clamp(0, 1)
-    top, left = (size[0] - height) // 2, (size[1] - width) // 2
-    return image[:, top : top + height, left : left + width]

@@ -46,12 +46,11 @@ def demo_images() -> DemoImages:
     with np.load(DATA / "fashion_mnist.npz") as file:
         images = torch.from_numpy(file["images"]).float().div(255)[:, None]
         labels, search = torch.from_numpy(file["labels"]), torch.from_numpy(file["search"])
-    return DemoImages(
-        *(
-            LabelledImages(images[half], labels[half], CLASS_NAMES, f"Fashion-MNIST, {name} half")
-            for half, name in ((search, "search"), (~search, "held-out"))
-        )
+    halves = (
+        LabelledImages(images[half], labels[half], CLASS_NAMES, f"Fashion-MNIST, {name} half")
+        for half, name in ((search, "search"), (~search, "held-out"))
     )
+    return DemoImages(*halves)
 
 
 def demo_models() -> dict[str, PixelClassifier]:

@@ -1,7 +1,6 @@
 """RobustBench's models (Croce et al. 2021, arXiv 2010.09670), by name or from a checkpoint file."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -54,12 +53,11 @@ def load(file: CheckpointFile, options: LoadOptions) -> LoadedNetwork:
         parts = (content.get(key) for key in CHOICE)
         content = next((part for part in parts if isinstance(part, Mapping)), content)
     weights = find_weights(content, path)
-    state = {key.removeprefix("module."): value for key, value in weights.state.items()}
     inner: Any = getattr(network, "model", None)
-    has_outer = inner is None or any(key.startswith("model.") for key in state)
-    weights = replace(weights, value=state)
-    loaded = load_weights(network if has_outer else inner, weights, MAY_LACK, arch=arch)
-    if loaded.mean is None or not has_outer:
+    of_outer = any(key.removeprefix("module.").startswith("model.") for key in weights.state)
+    whole = inner is None or of_outer
+    loaded = load_weights(network if whole else inner, weights, MAY_LACK, arch=arch)
+    if loaded.mean is None or not whole:
         loaded.mean, loaded.std, loaded.normalised_by = (0.0,), (1.0,), THE_MODEL_ITSELF
     loaded.network, loaded.input_size = network, (3, SIZES[data], SIZES[data])
     return loaded

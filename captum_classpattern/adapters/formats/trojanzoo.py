@@ -88,8 +88,8 @@ def load(file: CheckpointFile, options: LoadOptions) -> LoadedNetwork:
         for key, value in weights.value.items()
         if key.startswith("classifier.") and value.ndim == 2
     }
-    last, (channels, count) = list(linear.items())[-1]
-    count = options.num_classes or count
+    last, (channels, in_file) = list(linear.items())[-1]
+    count = options.num_classes or in_file
     linear[last] = (channels, count)
     base = arch.removesuffix("_comp")
     small = arch != base and base in TORCHVISION
