@@ -64,8 +64,8 @@ def find_weights(content: Any, path: object) -> Weights:
     Raises:
         ValueError: If there are no weights; it says what there is instead.
     """
-    found = locate_weights(content)
-    if found is None:
+    found = [*locate_weights(content)]
+    if not found:
         held = f"of type {type(content).__name__}"
         if isinstance(content, Mapping):
             held = f"a dict with the keys {', '.join(map(str, list(content)[:10]))}"
@@ -73,28 +73,22 @@ def find_weights(content: Any, path: object) -> Weights:
             f"{path} has no weights: it is {held}, expected a state dict, or one under "
             f"{', '.join(KEYS)}"
         )
-    key, value = found
+    key, value = found[0]
     if not isinstance(value, nn.Module):
         _check_storage(value, path)
-    others = [
-        name
-        for name in (*KEYS, *AVERAGED_KEYS)
-        if key and name != key.partition(".")[0] and locate_weights(content.get(name), 1)
-    ]
+    _, *others = dict.fromkeys(name.partition(".")[0] for name, _ in found)
     return Weights(value, path, key, others)
 
 
-def locate_weights(content: Any, depth: int = 2) -> tuple[str, Any] | None:
-    """The key of the weights ("" for the whole content), and the weights: a state dict or a whole
-    model. None if there are none."""
+def locate_weights(content: Any, depth: int = 2) -> Iterator[tuple[str, Any]]:
+    """All weights in a checkpoint, the likeliest first: each with its key ("" for the whole
+    content), and a state dict or a whole model."""
     if isinstance(content, nn.Module) or is_state_dict(content):
-        return "", content
-    if isinstance(content, Mapping) and depth:
+        yield "", content
+    elif isinstance(content, Mapping) and depth:
         for name in (*KEYS, *AVERAGED_KEYS):
-            found = locate_weights(content.get(name), depth - 1)
-            if found is not None:
-                return f"{name}.{found[0]}".strip("."), found[1]
-    return None
+            for key, value in locate_weights(content.get(name), depth - 1):
+                yield f"{name}.{key}".strip("."), value
 
 
 def is_state_dict(content: Any) -> bool:

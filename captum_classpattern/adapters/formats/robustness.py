@@ -12,7 +12,7 @@ name = "robustness"
 
 
 def matches(file: CheckpointFile, options: LoadOptions) -> bool:
-    _, state = locate_weights(file.content) or ("", None)
+    _, state = next(locate_weights(file.content), ("", None))
     return isinstance(state, Mapping) and any(key.endswith(MARKS) for key in state)
 
 
