@@ -17,8 +17,7 @@ from torch import nn
 import captum_classpattern as cp
 from captum_classpattern import LabelledImages, Pattern
 from captum_classpattern.datasets.pixels import fit
-from captum_classpattern.pages.explorer.areas import nearest
-from captum_classpattern.pages.explorer.widget import IN_SEARCH, numbered
+from captum_classpattern.pages.explorer import IN_SEARCH, nearest, numbered
 from captum_classpattern.pattern import AdditivePattern, image_hash
 from captum_classpattern.surveys import Survey
 
