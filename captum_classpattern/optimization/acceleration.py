@@ -29,6 +29,7 @@ def accelerated(
     """The classifier itself, or a private copy of it that is faster on its device.
 
     A copy that fails on the first canvas is not used: some networks can't run in bfloat16, say.
+    Then the speedups are tried one by one.
     """
     dtype = device_and_dtype(forward_func, canvases)[1]
     if precision == "bfloat16" and dtype not in (torch.float32, torch.bfloat16):
@@ -38,21 +39,25 @@ def accelerated(
         )
     if precision == "full" or dtype != torch.float32:
         return forward_func
-    first, arguments = canvases[:1], additional_rows(additional, slice(1), len(canvases))
+    sample = canvases[:1], additional_rows(additional, slice(1), len(canvases))
     wanted = choose_speedups(forward_func, canvases.device, precision)
     with preserve_state(forward_func, 0), uncounted(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about speedups that will not be used
-        try:
-            return _checked(forward_func, wanted, first, arguments)
-        except Exception as error:  # of any kind: this model can't do all of that
-            _check_memory(error)
-            chosen, found = _one_by_one(forward_func, wanted, first, arguments)
-            if precision == "bfloat16" and "bfloat16" not in chosen:
-                raise ValueError(
-                    f"`precision='bfloat16'` can't be used, since this model fails in it ({error})"
-                    ": pass `precision='auto'` or `precision='full'`"
-                ) from error
-    return found
+        found = _faster(forward_func, wanted, *sample)
+        if not isinstance(found, Exception):
+            return found
+        failure, classifier = found, forward_func
+        chosen: tuple[str, ...] = ()
+        for speedup in wanted:
+            found = _faster(forward_func, (*chosen, speedup), *sample)
+            if not isinstance(found, Exception):
+                chosen, classifier = (*chosen, speedup), found
+    if precision == "bfloat16" and "bfloat16" not in chosen:
+        raise ValueError(
+            f"`precision='bfloat16'` can't be used, since this model fails in it ({failure}): pass "
+            "`precision='auto'` or `precision='full'`"
+        ) from failure
+    return classifier
 
 
 def choose_speedups(
@@ -85,61 +90,6 @@ def has_bfloat16(device: torch.device) -> bool:
     return any(getattr(torch.cpu, check, lambda: False)() for check in checks)
 
 
-def _one_by_one(
-    forward_func: Classifier, wanted: tuple[str, ...], image: Tensor, arguments: tuple[Any, ...]
-) -> tuple[tuple[str, ...], Classifier]:
-    """The speedups that work for the model, and the classifier that uses them."""
-    chosen: tuple[str, ...] = ()
-    found = forward_func
-    for speedup in wanted:
-        try:
-            found = _checked(forward_func, (*chosen, speedup), image, arguments)
-            chosen = (*chosen, speedup)
-        except Exception as error:  # of any kind, as above
-            _check_memory(error)
-    return chosen, found
-
-
-def _check_memory(error: Exception) -> None:
-    """Raises an error where memory was short: that must not choose the precision."""
-    if isinstance(error, torch.OutOfMemoryError) or "ALLOC_FAILED" in str(error):
-        raise torch.OutOfMemoryError(
-            "the device has no room for a private copy of the model: pass `precision='full'` to "
-            "search with the model as it is"
-        ) from error
-
-
-def _checked(
-    forward_func: Classifier, speedups: tuple[str, ...], image: Tensor, arguments: tuple[Any, ...]
-) -> Classifier:
-    """The classifier with these speedups; an error unless its gradient is finite."""
-    if not speedups:
-        return forward_func
-    call = _built(forward_func, speedups, image, arguments)
-    leaf = image.detach().clone().requires_grad_()
-    (slope,) = torch.autograd.grad(call(leaf, *arguments).float().logsumexp(1).sum(), leaf)
-    if not bool(slope.isfinite().all()):
-        raise ValueError("its gradient is not finite")
-    return call
-
-
-def _built(
-    forward_func: Classifier, speedups: tuple[str, ...], image: Tensor, arguments: tuple[Any, ...]
-) -> Classifier:
-    owner = find_module(forward_func)
-    if speedups == ("bfloat16",):  # autocast needs no copy
-        return _Accelerated(forward_func, speedups)
-    if owner is None:
-        raise ValueError("only a module can be copied")
-    copied = copy.deepcopy(owner).requires_grad_(False)
-    if "channels_last" in speedups:
-        copied.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    call = copied if owner is forward_func else types.MethodType(forward_func.__func__, copied)  # type: ignore[attr-defined]
-    if "folded" in speedups:
-        _fold(copied, call, image, arguments)
-    return _Accelerated(call, speedups)
-
-
 class _Accelerated(nn.Module):
     """Calls a classifier under autocast, with images in the memory format that suits it."""
 
@@ -157,12 +107,68 @@ class _Accelerated(nn.Module):
             return self.call(images, *additional)
 
 
+def _faster(
+    forward_func: Classifier, speedups: tuple[str, ...], image: Tensor, arguments: tuple[Any, ...]
+) -> Classifier | Exception:
+    """The classifier with these speedups, or the error that it fails with. But an error of the
+    memory is raised: that must not choose the precision."""
+    if not speedups:
+        return forward_func
+    try:
+        call = forward_func
+        if speedups != ("bfloat16",):  # autocast alone needs no copy
+            call = _copy(forward_func, speedups, image, arguments)
+        faster = _Accelerated(call, speedups)
+        leaf = image.detach().clone().requires_grad_()
+        (slope,) = torch.autograd.grad(faster(leaf, *arguments).float().logsumexp(1).sum(), leaf)
+        if not bool(slope.isfinite().all()):
+            raise ValueError("its gradient is not finite")
+    except Exception as error:  # of any kind: this model can't do all of that
+        if isinstance(error, torch.OutOfMemoryError) or "ALLOC_FAILED" in str(error):
+            raise torch.OutOfMemoryError(
+                "the device has no room for a private copy of the model: pass `precision='full'` "
+                "to search with the model as it is"
+            ) from error
+        return error
+    return faster
+
+
+def _copy(
+    forward_func: Classifier, speedups: tuple[str, ...], image: Tensor, arguments: tuple[Any, ...]
+) -> Classifier:
+    owner = find_module(forward_func)
+    if owner is None:
+        raise ValueError("only a module can be copied")
+    copied = copy.deepcopy(owner).requires_grad_(False)
+    if "channels_last" in speedups:
+        copied.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    call = copied if owner is forward_func else types.MethodType(forward_func.__func__, copied)  # type: ignore[attr-defined]
+    if "folded" in speedups:
+        _fold(copied, call, image, arguments)
+    return call
+
+
 def _fold(module: nn.Module, call: Classifier, image: Tensor, arguments: tuple[Any, ...]) -> None:
-    """Folds each batch norm into the convolution directly before it; an error if that changes the
-    logits, as it does where the convolution's output is also used elsewhere."""
+    """Folds each batch norm into the convolution directly before it, by watching one pass; an error
+    if that changes the logits, as it does where the convolution's output is also used elsewhere."""
+    outputs: list[tuple[nn.Conv2d, Tensor]] = []
+    pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
+
+    def watch(part: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        if type(part) is nn.Conv2d:
+            outputs.append((part, output))
+        elif isinstance(part, nn.BatchNorm2d) and part.running_mean is not None:
+            pairs.extend((source, part) for source, made in outputs if made is inputs[0])
+
+    hooks = [part.register_forward_hook(watch) for part in module.modules()]
     with torch.no_grad():
         before = call(image, *arguments)
-        for convolution, norm in _followed(module, call, image, arguments):
+        for hook in hooks:
+            hook.remove()
+        called = [convolution for convolution, _ in outputs]
+        for convolution, norm in pairs:
+            if called.count(convolution) > 1:
+                continue
             assert norm.running_mean is not None
             assert norm.running_var is not None
             convolution.weight, convolution.bias = fuse_conv_bn_weights(
@@ -181,28 +187,3 @@ def _fold(module: nn.Module, call: Classifier, image: Tensor, arguments: tuple[A
         after = call(image, *arguments)
     if not torch.allclose(before, after, atol=1e-3 * float(before.abs().max()), rtol=0):
         raise ValueError("the batch norms can't be folded")
-
-
-def _followed(
-    module: nn.Module, call: Classifier, image: Tensor, arguments: tuple[Any, ...]
-) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
-    """The pairs of convolution and batch norm, by watching one pass."""
-    outputs: list[tuple[nn.Module, Tensor]] = []
-    pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
-
-    def watch(part: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        if type(part) is nn.Conv2d:
-            outputs.append((part, output))
-        elif isinstance(part, nn.BatchNorm2d) and part.running_mean is not None:
-            pairs.extend(
-                (source, part)
-                for source, made in outputs
-                if made is inputs[0] and isinstance(source, nn.Conv2d)
-            )
-
-    hooks = [part.register_forward_hook(watch) for part in module.modules()]
-    call(image, *arguments)
-    for hook in hooks:
-        hook.remove()
-    called = [source for source, _ in outputs]
-    return [pair for pair in pairs if called.count(pair[0]) == 1]

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from captum_classpattern._validation import check_count, check_numbers
 from captum_classpattern.optimization.masks import strongest, swap_pixels, unit
-from captum_classpattern.optimization.objective import Batch
 from captum_classpattern.optimization.search import Search
 
 BETAS = (0.5, 0.9)  # of Adam, as in Neural Cleanse
@@ -81,9 +80,8 @@ class Learned:
 
     def run(self, search: Search) -> Iterator[None]:
         """All rounds; no canvas is dropped."""
-        rows, cells = search.rows, _Cells.of(self.grid, search.masks)
-        kept = cells.count(search.kept_pixels)
-        rounds = search.n_steps or self.rounds
+        rows, cells, rounds = search.rows, self._cells(search.masks), search.n_steps or self.rounds
+        kept = max(1, round(search.kept_pixels / (cells.height * cells.width)))
         if search.trend is None:
             soft = self._soft_masks(search, cells, _soft_steps(rounds))
             contrast = (cells.corners(search.canvases[rows].float()) - 0.5).abs()
@@ -98,7 +96,8 @@ class Learned:
         colours = cells.corners(search.canvases[rows].float()).clone().requires_grad_()
         adam = torch.optim.Adam([colours], self.rate, BETAS)
         for number, batch in enumerate(search.batches(self.batch_size, rounds)):
-            loss, slope, at_images = self._gradients(search, cells, masks, batch, bounded=True)
+            loss, *both = search.loss_and_colour_gradients(cells.spread(masks), batch, bounded=True)
+            slope, at_images = map(cells.sums, both)
             search.record(batch, loss)
             worth, brightest = _worth(masks, colours.detach(), slope, at_images)
             trend = worth if trend is None else TREND * trend + (1 - TREND) * worth
@@ -116,14 +115,16 @@ class Learned:
             search.trend[rows] = cells.spread(trend)
         yield from ()
 
-    def _gradients(
-        self, search: Search, cells: "_Cells", masks: Tensor, batch: Batch, *, bounded: bool
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """The loss, and what any colour of each cell is worth."""
-        loss, slope, at_images = search.loss_and_colour_gradients(
-            cells.spread(masks), batch, bounded=bounded
-        )
-        return loss, cells.sums(slope), cells.sums(at_images)
+    def _cells(self, images: Tensor) -> "_Cells":
+        """The cells of the grid; an error if it does not divide the images."""
+        height, width = images.shape[-2:]
+        rows, columns = self.grid or (height, width)
+        if height % rows or width % columns:
+            raise ValueError(
+                f"a grid of {rows}x{columns} cells does not divide images of {height}x{width} "
+                "pixels: choose divisors, or images of another size"
+            )
+        return _Cells(height // rows, width // columns)
 
     def _soft_masks(self, search: Search, cells: "_Cells", steps: int) -> Tensor:
         """The smallest soft masks that still make the class predicted; the canvases get their
@@ -133,22 +134,28 @@ class Learned:
         shades = cells.corners(search.canvases[rows].float()).clamp(INSIDE, 1 - INSIDE)
         shades = shades.logit().requires_grad_()
         adam = torch.optim.Adam([places, shades], self.rate, BETAS)
-        weight = _Weight(self.weight, len(rows), places.device)
         mean = smallest = torch.full((len(rows),), torch.inf, device=places.device)
+        # what the size of each mask costs: more while its class is predicted, less while it is not
+        weights = torch.full((len(rows), 1, 1, 1), self.weight, device=places.device)
+        streak = torch.zeros(len(rows), device=places.device)  # of easy batches; below 0, of others
         best = places.detach().sigmoid(), shades.detach().sigmoid()
         for batch in search.batches(self.soft_batch_size, steps):
             masks, colours = places.sigmoid(), shades.sigmoid()
             now = masks.detach(), colours.detach()
             _paint(search, cells, colours)
-            loss, slope, at_images = self._gradients(search, cells, now[0], batch, bounded=False)
+            loss, *both = search.loss_and_colour_gradients(cells.spread(now[0]), batch)
+            slope, at_images = map(cells.sums, both)
             mean = loss.where(mean.isinf(), SMOOTHED * mean + (1 - SMOOTHED) * loss)
             size = now[0].sum((1, 2, 3))
             smaller = (mean < EASY) & (size < smallest)
             better = (smaller | smallest.isinf()).view(-1, 1, 1, 1)  # the last one, if none is good
             best = now[0].where(better, best[0]), now[1].where(better, best[1])
             smallest = size.where(smaller, smallest)
-            of_masks = (slope * now[1] - at_images).sum(1, keepdim=True) + weight.values
-            weight.update(loss)
+            of_masks = (slope * now[1] - at_images).sum(1, keepdim=True) + weights
+            streak = (streak.clamp(min=0) + 1).where(loss < EASY, streak.clamp(max=0) - 1)
+            moves = streak.abs() == PATIENCE
+            factor = torch.where(streak > 0, FACTOR, FACTOR**-1.5).where(moves, 1.0)
+            weights, streak = weights * factor.view(-1, 1, 1, 1), streak * ~moves
             adam.zero_grad()
             torch.autograd.backward([masks, colours], [of_masks, slope * now[0]])
             adam.step()
@@ -161,22 +168,6 @@ class _Cells(NamedTuple):
 
     height: int
     width: int
-
-    @classmethod
-    def of(cls, grid: tuple[int, int] | None, images: Tensor) -> "_Cells":
-        """The cells of a grid; an error if it does not divide the images."""
-        size = tuple(images.shape[-2:])
-        rows, columns = grid or size
-        if size[0] % rows or size[1] % columns:
-            raise ValueError(
-                f"a grid of {rows}x{columns} cells does not divide images of {size[0]}x{size[1]} "
-                "pixels: choose divisors, or images of another size"
-            )
-        return cls(size[0] // rows, size[1] // columns)
-
-    def count(self, pixels: int) -> int:
-        """How many cells have so many pixels, at least one."""
-        return max(1, round(pixels / (self.height * self.width)))
 
     def spread(self, cells: Tensor) -> Tensor:
         """The pixels (n, c, H, W) of cells."""
@@ -191,22 +182,6 @@ class _Cells(NamedTuple):
         count, channels, height, width = pixels.shape
         rows, columns = height // self.height, width // self.width
         return pixels.view(count, channels, rows, self.height, columns, self.width).sum((3, 5))
-
-
-class _Weight:
-    """What the size of each mask costs: more while its class is predicted, less while it is not."""
-
-    def __init__(self, weight: float, count: int, device: torch.device) -> None:
-        self.values = torch.full((count, 1, 1, 1), weight, device=device)
-        self.streak = torch.zeros(count, device=device)  # of easy batches, or below 0 of others
-
-    def update(self, loss: Tensor) -> None:
-        """Moves the weights of masks with as many batches of one kind in a row."""
-        longer = (self.streak.clamp(min=0) + 1).where(loss < EASY, self.streak.clamp(max=0) - 1)
-        moves = longer.abs() == PATIENCE
-        factor = torch.where(longer > 0, FACTOR, FACTOR**-1.5).where(moves, 1.0)
-        self.values = self.values * factor.view(-1, 1, 1, 1)
-        self.streak = longer * ~moves
 
 
 def _paint(search: Search, cells: _Cells, colours: Tensor) -> None:

@@ -44,11 +44,8 @@ class Shrink:
 
     def run(self, search: Search) -> Iterator[None]:
         """All steps at once; no canvas is dropped."""
-        steps, kept, half = (
-            search.n_steps or self.steps,
-            search.kept_pixels,
-            search.masks[0].numel() / 2,
-        )
+        steps, kept = search.n_steps or self.steps, search.kept_pixels
+        half = search.masks[0].numel() / 2
         trend = torch.zeros_like(search.masks)
         for number, batch in enumerate(search.batches(self.batch_size, steps)):
             rows = batch.index

@@ -74,9 +74,11 @@ class Swap:
         """Yields after half of the rounds."""
         rounds, kept = search.n_steps or self.rounds, search.kept_pixels
         if search.trend is None:
-            self._start(search, _start_steps(rounds))
-            trend = unit(0.5 - search.masks)
-            binary = strongest(search.masks, kept)
+            steps = _start_steps(rounds)
+            loop = PaperLoop(step_size=TRAVEL / steps)
+            for batch in search.batches(loop.batch_size, steps):
+                loop.step(search, batch)  # these losses are not reported
+            trend, binary = unit(0.5 - search.masks), strongest(search.masks, kept)
         else:
             trend = search.trend.clone()
             largest = trend.abs().amax((1, 2, 3), keepdim=True).clamp(min=TINY)
@@ -90,12 +92,6 @@ class Swap:
                 search.masks = weigh(binary, trend)
                 yield
         search.masks, search.trend = weigh(binary, trend), trend
-
-    def _start(self, search: Search, steps: int) -> None:
-        """Steps of the paper's loop, whose losses are not reported."""
-        loop = PaperLoop(step_size=TRAVEL / steps)
-        for batch in search.batches(loop.batch_size, steps):
-            loop.step(search, batch)
 
     def _round(
         self, search: Search, batch: Batch, binary: Tensor, trend: Tensor, count: int
