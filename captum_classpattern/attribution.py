@@ -11,11 +11,7 @@ from typing import TYPE_CHECKING, Any, Never, NoReturn, TypeVar
 from captum.attr import Attribution
 from torch import Tensor
 
-from captum_classpattern._validation import (
-    ArgumentTypeError,
-    as_arguments,
-    check_pixels,
-)
+from captum_classpattern._validation import ArgumentTypeError, as_arguments, check_pixels
 from captum_classpattern.classifier import (
     MIN_LABELLED,
     Classifier,
@@ -211,13 +207,10 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         classes of such a call.
 
         Args:
-            canvases, target: As in :meth:`search`.
             areas (Sequence[float]): Shares of the pixels.
-            keep, additional_forward_args, solver, n_steps, seed, precision: As in :meth:`search`.
-            budget (int, optional): As in :meth:`search`, at the largest area, or at each area of a
-                pool that is screened. Default: None.
-            max_seconds (float, optional): As in :meth:`search`, for all areas. Default: None.
-            internal_batch_size, show_progress, other: As in :meth:`search`.
+            canvases, target and all others: As in :meth:`search`; but ``budget`` is for the largest
+                area, or for each area of a pool that is screened, and ``max_seconds`` is for all
+                areas together.
 
         Returns:
             *dict[float, list[Pattern]]*: For each area what :meth:`search` returns.
@@ -284,14 +277,13 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         """The patterns that won, with their evidence."""
         search, patterns = contest.search, []
         for row in contest.winners:
-            target, canvas = search.objective.targets[row], search.objective.canvases[row]
+            target = search.objective.targets[row]
             info = {**contest.info(row), **copy.deepcopy(evidence)}
             info["settings"] |= {"area": search.area, "n_steps": search.n_steps}
-            name = name_of(self.forward_func, target)
-            if name is not None:
+            if (name := name_of(self.forward_func, target)) is not None:
                 info["class_name"] = name
-            mask = search.masks[row].clone()
-            patterns.append(Pattern(canvas.clone(), mask, target, info, seen=seen))
+            canvas, mask = search.canvases[row].clone(), search.masks[row].clone()
+            patterns.append(Pattern(canvas, mask, target, info, seen=seen))
         return patterns
 
     @log_usage()  # NoiseTunnel calls attribute.__wrapped__
@@ -325,9 +317,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
                 error: a pattern has a class.
             budget (int, optional): Passes per input. Default: None (the solver's own length, for
                 "swap" about 1,000).
-            additional_forward_args, solver, area, n_steps: As in :meth:`search`.
-            max_seconds, seed, precision: As in :meth:`search`.
-            internal_batch_size, show_progress, other: As in :meth:`search`.
+            additional_forward_args and all others: As in :meth:`search`.
 
         Returns:
             *Tensor* or *tuple[Tensor]* of **attributions**: The masks, in [0, 1], the same for
@@ -357,11 +347,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         return (result,) if isinstance(inputs, tuple) else result
 
     def attribute_future(self, *_: Any, **__: Any) -> NoReturn:
-        """Not implemented, as for Captum's own methods: use :meth:`attribute`.
-
-        Raises:
-            NotImplementedError: Always.
-        """
+        """Not implemented, as for Captum's own methods: use :meth:`attribute`."""
         raise NotImplementedError(
             "attribute_future is not implemented for ClassPattern: use attribute"
         )
@@ -434,10 +420,9 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         since hashing all would load them."""
         if self._baselines.in_memory:
             return frozenset(self._baselines.hashes)
-        schedules = [contest.search.schedule for contest in contests]
-        used = set[int]().union(*(schedule.seen for schedule in schedules))
-        judges = contests[0].pool.judges  # the same for all areas, as are those to fit to
-        return frozenset([*schedules[0].source.hashes_at(sorted(used)), *judges.hashes])
+        used = set[int]().union(*(contest.search.schedule.seen for contest in contests))
+        fit, judges = contests[0].search.schedule.source, contests[0].pool.judges  # of all areas
+        return frozenset([*fit.hashes_at(sorted(used)), *judges.hashes])
 
 
 def _check_no_other(method: str, arguments: Iterable[str]) -> None:

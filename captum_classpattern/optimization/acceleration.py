@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from captum_classpattern.classifier import (
     Classifier,
@@ -67,15 +67,15 @@ def choose_speedups(
 
     Batch norms are folded into the convolutions before them. A network with a convolution (also
     one that only cuts patches) works in bfloat16 and channels_last where the device has matrix
-    products in bfloat16; other networks are too small to gain. The layers of a plain function
-    can't be seen.
+    products in bfloat16; other networks are too small to gain.
     """
     module = find_module(forward_func)
-    parts = () if module is None else tuple(module.modules())
-    convolves = module is not None and any(weight.ndim == 4 for weight in module.parameters())
+    if module is None:  # the layers of a plain function can't be seen
+        module = nn.Module()
+    convolves = any(weight.ndim == 4 for weight in module.parameters())
     low = precision == "bfloat16" or (convolves and has_bfloat16(device))
     speedups = ["bfloat16"] * low + ["channels_last"] * (low and convolves)
-    speedups += ["folded"] * any(isinstance(part, nn.BatchNorm2d) for part in parts)
+    speedups += ["folded"] * any(isinstance(part, nn.BatchNorm2d) for part in module.modules())
     return tuple(speedups)
 
 
@@ -110,14 +110,22 @@ class _Accelerated(nn.Module):
 def _faster(
     forward_func: Classifier, speedups: tuple[str, ...], image: Tensor, arguments: tuple[Any, ...]
 ) -> Classifier | Exception:
-    """The classifier with these speedups, or the error that it fails with. But an error of the
-    memory is raised: that must not choose the precision."""
+    """The classifier with these speedups, or the error that it fails with. Too little memory is
+    raised: it must not choose the precision."""
     if not speedups:
         return forward_func
+    call, owner = forward_func, find_module(forward_func)
     try:
-        call = forward_func
         if speedups != ("bfloat16",):  # autocast alone needs no copy
-            call = _copy(forward_func, speedups, image, arguments)
+            if owner is None:
+                raise ValueError("only a module can be copied")
+            copied = copy.deepcopy(owner).requires_grad_(False)
+            if "channels_last" in speedups:
+                copied.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            is_method = owner is not forward_func
+            call = types.MethodType(forward_func.__func__, copied) if is_method else copied  # type: ignore[attr-defined]
+            if "folded" in speedups:
+                _fold(copied, call, image, arguments)
         faster = _Accelerated(call, speedups)
         leaf = image.detach().clone().requires_grad_()
         (slope,) = torch.autograd.grad(faster(leaf, *arguments).float().logsumexp(1).sum(), leaf)
@@ -131,21 +139,6 @@ def _faster(
             ) from error
         return error
     return faster
-
-
-def _copy(
-    forward_func: Classifier, speedups: tuple[str, ...], image: Tensor, arguments: tuple[Any, ...]
-) -> Classifier:
-    owner = find_module(forward_func)
-    if owner is None:
-        raise ValueError("only a module can be copied")
-    copied = copy.deepcopy(owner).requires_grad_(False)
-    if "channels_last" in speedups:
-        copied.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    call = copied if owner is forward_func else types.MethodType(forward_func.__func__, copied)  # type: ignore[attr-defined]
-    if "folded" in speedups:
-        _fold(copied, call, image, arguments)
-    return call
 
 
 def _fold(module: nn.Module, call: Classifier, image: Tensor, arguments: tuple[Any, ...]) -> None:
@@ -166,20 +159,9 @@ def _fold(module: nn.Module, call: Classifier, image: Tensor, arguments: tuple[A
         for hook in hooks:
             hook.remove()
         called = [convolution for convolution, _ in outputs]
-        for convolution, norm in pairs:
-            if called.count(convolution) > 1:
-                continue
-            assert norm.running_mean is not None
-            assert norm.running_var is not None
-            convolution.weight, convolution.bias = fuse_conv_bn_weights(
-                convolution.weight,
-                convolution.bias,
-                norm.running_mean,
-                norm.running_var,
-                norm.eps,
-                norm.weight,
-                norm.bias,
-            )
+        for convolution, norm in (pair for pair in pairs if called.count(pair[0]) == 1):
+            fused = fuse_conv_bn_eval(convolution, norm)
+            convolution.weight, convolution.bias = fused.weight, fused.bias
             for parent in module.modules():
                 for name, child in parent.named_children():
                     if child is norm:

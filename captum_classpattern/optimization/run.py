@@ -4,11 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from captum_classpattern._validation import (
-    as_arguments,
-    check_pixels,
-    check_same_shape,
-)
+from captum_classpattern._validation import as_arguments, check_pixels, check_same_shape
 from captum_classpattern.classifier import Classifier, additional_rows, logits_of, preserve_state
 from captum_classpattern.classifier.class_names import parse_targets
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels
@@ -51,10 +47,9 @@ def search_masks(
     gradients and random state stay as they are.
 
     The same seed, settings, number of threads and kind of device give the same masks bit for bit,
-    if the model's own operations do. Another ``internal_batch_size`` or number of threads gives the
-    same masks up to rounding: sums are taken in another order, which moves the last bits of a loss
-    (in bfloat16 its third digit). Swaps that are nearly even can then fall the other way. The masks
-    then differ, but no more than those of two seeds.
+    if the model's own operations do. Another ``internal_batch_size`` or number of threads takes
+    sums in another order, which moves the last bits of a loss (in bfloat16 its third digit): swaps
+    that are nearly even can fall the other way. The masks differ no more than those of two seeds.
 
     Args:
         forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
@@ -63,7 +58,7 @@ def search_masks(
             classifier's ``class_names``; or one for each canvas.
         baselines (LabelledImages, Tensor, Dataset or DataLoader): The images that the masks are
             stamped on, (C, H, W) each, in [0, 1]; a Dataset or DataLoader gives images or pairs
-            of image and label. A batch at a time is moved to the canvases' device.
+            of image and label.
         baseline_labels (Tensor or Sequence[int], optional): Their classes. Default: None (the
             Dataset's own, else the classifier's predictions).
         additional_forward_args (Any, optional): Passed to ``forward_func`` after the images; of
@@ -136,9 +131,8 @@ def begin_search(
         for argument in arguments
     )
     targets, batch_size = [stream.target for stream in streams], settings.internal_batch_size
-    first = canvases[:1]
-    arguments_of_first = additional_rows(arguments, slice(1), len(canvases))
-    classifier = logits_of(forward_func, first, targets, arguments_of_first)
+    first_arguments = additional_rows(arguments, slice(1), len(canvases))
+    classifier = logits_of(forward_func, canvases[:1], targets, first_arguments)
     source = ensure_labels(
         forward_func,
         source,

@@ -87,7 +87,6 @@ class Search:
         self.losses: list[Tensor] = []
         self.trend: Tensor | None = None
         self.stopped_early = False
-        self._goes_on = False  # from the masks of another area
         self.half_passes = [0] * count  # of each canvas at this area
         self._earlier = [0] * count  # at larger areas
         self._counts: dict[Stream, int] = {}  # how many batches each stream still may have
@@ -189,9 +188,9 @@ class Search:
         else:
             canvases = self.canvases.clone()  # a solver may change the colours
             other = replace(self, area=area, objective=replace(self.objective, canvases=canvases))
-            other.masks, other.trend, other._goes_on = self.masks.clone(), self.trend, True
+            other.masks, other.trend = self.masks.clone(), self.trend
             other.stopped_early = self.stopped_early
-            if not self._goes_on:
+            if not any(self._earlier):  # once
                 other.n_steps = max(1, -(-2 * len(self.losses) // 3))
         other._earlier = [a + b for a, b in zip(self._earlier, self.half_passes)]
         if self.trend is None and other._is_late():

@@ -7,7 +7,6 @@ import pytest
 
 from captum_classpattern.optimization import SOLVERS, PaperLoop, Swap
 from captum_classpattern.optimization.settings import SearchSettings
-from captum_classpattern.optimization.solvers.shrink import Shrink
 
 WHOLE = "must be a whole number from 1, got"
 
@@ -70,7 +69,6 @@ def test_a_solver_is_a_known_name_or_an_object_with_all_parts(solver):
         (Swap, {"rounds": 0}, f"`rounds` {WHOLE} 0"),
         (Swap, {"batch_size": 1.5}, rf"`batch_size` {WHOLE} 1\.5"),
         (Swap, {"proposals": 0}, f"`proposals` {WHOLE} 0"),
-        (Shrink, {"steps": 0}, f"`steps` {WHOLE} 0"),
         (Swap, {"decay": 1}, r"decay must lie in \[0, 1\), got 1"),
         (Swap, {"swapped": 0}, r"swapped must lie in \(0, 1\], got 0"),
     ],
