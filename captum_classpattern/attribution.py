@@ -1,6 +1,5 @@
 """Captum's contract over the search: ``ClassPattern``."""
 
-import copy
 import platform
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -21,9 +20,9 @@ from captum_classpattern.classifier import (
     uncounted,
     warn_if_guessing,
 )
-from captum_classpattern.classifier.class_names import name_of, parse_targets
+from captum_classpattern.classifier.class_names import parse_targets
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels, predictions
-from captum_classpattern.optimization.contest import STARTS, Contest, Pool
+from captum_classpattern.optimization.contest import Contest, Pool
 from captum_classpattern.optimization.holdout import check_judges, split_for_judging
 from captum_classpattern.optimization.run import begin_search
 from captum_classpattern.optimization.search import Solver
@@ -269,22 +268,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
                 "search_images_hash": combined_hash(seen),
                 "versions": versions(),
             }
-            return {each: self._patterns(contests[each], evidence, seen) for each in settings.areas}
-
-    def _patterns(
-        self, contest: Contest, evidence: dict[str, Any], seen: frozenset[str]
-    ) -> list[Pattern]:
-        """The patterns that won, with their evidence."""
-        search, patterns = contest.search, []
-        for row in contest.winners:
-            target = search.objective.targets[row]
-            info = {**contest.info(row), **copy.deepcopy(evidence)}
-            info["settings"] |= {"area": search.area, "n_steps": search.n_steps}
-            if (name := name_of(self.forward_func, target)) is not None:
-                info["class_name"] = name
-            canvas, mask = search.canvases[row].clone(), search.masks[row].clone()
-            patterns.append(Pattern(canvas, mask, target, info, seen=seen))
-        return patterns
+            return {area: contests[area].patterns(evidence, seen) for area in settings.areas}
 
     @log_usage()  # NoiseTunnel calls attribute.__wrapped__
     def attribute(
@@ -376,20 +360,14 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         fit, judges = split_for_judging(self._baselines, settings.seed)
         if settings.keep is not None:
             check_judges(self._baselines, judges, targets)
-        pool = Pool(
-            canvases,
-            targets,
-            settings.keep,
-            judges,
-            starts=getattr(settings.solver, "starts", STARTS),
-            all_differ=any(isinstance(argument, Tensor) for argument in arguments),
-        )
+        has_rows = any(isinstance(argument, Tensor) for argument in arguments)
+        pool = Pool(canvases, targets, settings, judges, all_differ=has_rows)
         search = begin_search(
             self.forward_func,
             canvases[[entrant.canvas for entrant in pool.entrants]],
             [entrant.stream for entrant in pool.entrants],
             fit,
-            replace(settings, n_steps=pool.steps(settings, per_canvas=masks_only)),
+            replace(settings, n_steps=pool.steps(per_canvas=masks_only)),
             arguments,
             started=started,
         )

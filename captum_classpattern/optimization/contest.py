@@ -1,5 +1,6 @@
 """Which canvases compete for the passes of a search, how many passes that takes, and who wins."""
 
+import copy
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from captum_classpattern.classifier import Classifier, additional_rows
+from captum_classpattern.classifier.class_names import name_of
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization.holdout import judging_subset
 from captum_classpattern.optimization.masks import strongest
@@ -56,24 +58,23 @@ class Pool:
         self,
         canvases: Tensor,
         targets: list[int],
-        keep: int | None,
+        settings: SearchSettings,
         judges: LabelledImages,
         *,
-        starts: int = STARTS,
         all_differ: bool = False,
     ) -> None:
-        self.entrants: list[Entrant] = []
-        self.kept: Counter[int] = Counter()  # of each group
-        self.judges = judges
+        self.settings, self.judges = settings, judges
         self.early_judges = judging_subset(judges, EARLY_JUDGES)
         self.screening_judges = judging_subset(judges, SCREENING_JUDGES)
-        self.keeps_best = keep is not None
+        self.entrants: list[Entrant] = []
+        self.kept: Counter[int] = Counter()  # of each group
+        keep, starts = settings.keep, getattr(settings.solver, "starts", STARTS)
         blank = (canvases == canvases[..., :1, :1]).flatten(1).all(1).tolist()
         pixels = canvases.detach().cpu().double().numpy()
         first: dict[tuple[int, bytes], int] = {}  # of equal canvases of a group
         self.copies = Counter[int]()  # of each image
         for canvas, target in enumerate(targets):
-            group = target if self.keeps_best else canvas
+            group = canvas if keep is None else target
             key = (group, str(canvas).encode() if all_differ else pixels[canvas].tobytes())
             image = first.setdefault(key, canvas)
             before = self.copies[image]
@@ -86,15 +87,15 @@ class Pool:
             counts = before == 0 or blank[canvas]
             self.kept[group] += counts and (keep is None or self.kept[group] < keep)
 
-    def steps(self, settings: SearchSettings, *, per_canvas: bool = False) -> int | None:
+    def steps(self, *, per_canvas: bool = False) -> int | None:
         """How many steps the solver takes on each canvas: the most that stay within a budget, which
         is for each class, or for each canvas. None leaves it to the solver."""
-        solver, budget = settings.solver, settings.budget
+        solver, budget = self.settings.solver, self.settings.budget
         pool_budget: int | None = getattr(solver, "pool_budget", None)
-        if budget is None and self.keeps_best and pool_budget is not None:
+        if budget is None and self.settings.keep is not None and pool_budget is not None:
             budget = pool_budget * max(self.kept.values())
-        if settings.n_steps is not None or budget is None:
-            return settings.n_steps
+        if self.settings.n_steps is not None or budget is None:
+            return self.settings.n_steps
         if not hasattr(solver, "passes"):
             raise ValueError(
                 f"solver={solver.name!r} does not say how many passes its steps take, so it has no "
@@ -223,21 +224,29 @@ class Contest:
         """The entrants whose patterns are kept: group by group, the best of each group first."""
         return self.pool.best(self.search.rows, self.powers)
 
-    def info(self, row: int) -> dict[str, Any]:
-        """What the search knows of the pattern of an entrant."""
-        result, curve = self.search.result(), self.curves[row]
-        mask, losses = result.masks[row], result.losses[row]
-        info = {
-            "passes": int(result.passes[row]),
-            "loss_curve": losses[losses.isfinite()].tolist(),
-            "power_curve": [list(point) for point in curve],
-            "search_power": self.powers.get(row),
-            "mask_pixels": int(mask.count_nonzero()),
-            "empty_mask": not bool(mask.any()),
-            "stopped_early": self.search.stopped_early,
-        }
-        overlap = self._overlap(row)
-        return info if overlap is None else {**info, "starts_iou": overlap}
+    def patterns(self, evidence: dict[str, Any], seen: frozenset[str]) -> list[Pattern]:
+        """The patterns of the winners, with what the search knows of each and further evidence."""
+        search, (masks, losses, passes) = self.search, self.search.result()
+        patterns = []
+        for row in self.winners:
+            mask, target = masks[row].clone(), search.objective.targets[row]
+            info: dict[str, Any] = {
+                "passes": int(passes[row]),
+                "loss_curve": losses[row][losses[row].isfinite()].tolist(),
+                "power_curve": [list(point) for point in self.curves[row]],
+                "search_power": self.powers.get(row),
+                "mask_pixels": int(mask.count_nonzero()),
+                "empty_mask": not bool(mask.any()),
+                "stopped_early": search.stopped_early,
+            }
+            if (overlap := self._overlap(row)) is not None:
+                info["starts_iou"] = overlap
+            info |= copy.deepcopy(evidence)
+            info["settings"] |= {"area": search.area, "n_steps": search.n_steps}
+            if (name := name_of(self.forward_func, target)) is not None:
+                info["class_name"] = name
+            patterns.append(Pattern(search.canvases[row].clone(), mask, target, info, seen=seen))
+        return patterns
 
     def _screen(self) -> Tensor:
         """Leaves the most promising entrants of each large group to the search. The masks of the

@@ -58,7 +58,7 @@ def search_masks(
             classifier's ``class_names``; or one for each canvas.
         baselines (LabelledImages, Tensor, Dataset or DataLoader): The images that the masks are
             stamped on, (C, H, W) each, in [0, 1]; a Dataset or DataLoader gives images or pairs
-            of image and label.
+            of image and label. A batch at a time is moved to the canvases' device.
         baseline_labels (Tensor or Sequence[int], optional): Their classes. Default: None (the
             Dataset's own, else the classifier's predictions).
         additional_forward_args (Any, optional): Passed to ``forward_func`` after the images; of

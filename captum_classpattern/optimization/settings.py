@@ -4,10 +4,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any, Self
 
-from captum_classpattern._validation import check_area, check_numbers, check_seed
-from captum_classpattern.optimization.solvers import find_solver
+from captum_classpattern._validation import (
+    ArgumentTypeError,
+    check_area,
+    check_numbers,
+    check_seed,
+)
+from captum_classpattern.optimization.solvers import SOLVERS
 
 PRECISIONS = ("auto", "full", "bfloat16")
+PARTS = ("name", "accelerates", "run")  # of a solver
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,15 @@ class SearchSettings:
 
     def __post_init__(self) -> None:
         """Raises an error that names the first setting out of range; keeps plain numbers."""
-        solver = find_solver(self.solver)
+        solver = self.solver
+        if isinstance(solver, str) and solver in SOLVERS:
+            solver = SOLVERS[solver]()
+        if isinstance(solver, type) or not all(hasattr(solver, name) for name in PARTS):
+            error = ValueError if isinstance(solver, str) else ArgumentTypeError
+            raise error(
+                f"solver must be one of {', '.join(SOLVERS)}, or an object with {', '.join(PARTS)} "
+                f"such as PaperLoop(epochs=2), got {solver!r}"
+            )
         object.__setattr__(self, "solver", solver)
         if self.precision not in PRECISIONS:
             raise ValueError(

@@ -124,8 +124,8 @@ def same_masks(one, other):
     return torch.equal(one > 0, other > 0) and torch.allclose(one, other, atol=1e-4, rtol=0)
 
 
-def pool(canvases, targets, keep):
-    return Pool(canvases, targets, keep, JUDGES)
+def pool(canvases, targets, keep, judges=JUDGES, **settings):
+    return Pool(canvases, targets, SearchSettings(keep=keep, **settings), judges)
 
 
 def entrants(canvases, targets, keep):
@@ -160,7 +160,7 @@ def test_copies_of_a_photo_do_not_compete():
 
 def test_a_blank_canvas_starts_once_where_nothing_could_judge():
     without = LabelledImages.of(IMAGES[:4], torch.zeros(4, dtype=torch.int64))
-    found = Pool(blank(1.0, 1.0), [0, 1], None, without).entrants
+    found = pool(blank(1.0, 1.0), [0, 1], None, without).entrants
     assert [entrant.stream.start for entrant in found] == [0, 0, 1]
 
 
@@ -211,25 +211,22 @@ def test_a_budget_suffices_for_its_number_of_canvases(budget):
     """With 100 judging images, which is the most."""
     n = most_canvases(budget)
     for canvases in (CANVASES[:1].expand(n, -1, -1, -1), blank(1.0)):
-        found = pool(canvases, [0] * len(canvases), 1)
-        assert found.steps(SearchSettings(budget=budget)) >= 1
+        assert pool(canvases, [0] * len(canvases), 1, budget=budget).steps() >= 1
 
 
 def test_the_number_of_steps_is_that_of_each_class_alone():
     """Whatever share of the images is of the class."""
     few = LabelledImages(JUDGES.images, torch.arange(len(JUDGES.images)) % 10 // 9)
     for budget in (2_000, 7_000):
-        limit = SearchSettings(budget=budget)
-        alone = [Pool(CANVASES, [y] * 8, 1, few).steps(limit) for y in (0, 1)]
-        targets = [0] * 8 + [1] * 8
-        both = Pool(torch.cat([CANVASES, CANVASES]), targets, 1, few).steps(limit)
+        alone = [pool(CANVASES, [y] * 8, 1, few, budget=budget).steps() for y in (0, 1)]
+        targets, canvases = [0] * 8 + [1] * 8, torch.cat([CANVASES, CANVASES])
+        both = pool(canvases, targets, 1, few, budget=budget).steps()
         assert alone == [both, both]
 
 
 def test_a_budget_is_for_as_many_patterns_as_can_be_kept():
-    settings = SearchSettings()
-    three = pool(CANVASES[:3], [0] * 3, 3).steps(settings)
-    assert pool(CANVASES[:3], [0] * 3, 10).steps(settings) == three
+    three = pool(CANVASES[:3], [0] * 3, 3).steps()
+    assert pool(CANVASES[:3], [0] * 3, 10).steps() == three
 
 
 class Shifted(Counter):
@@ -290,12 +287,11 @@ def test_the_budget_of_attribute_is_for_each_input():
 
 def test_the_default_budget_is_that_of_the_solver_for_each_pattern_that_is_kept():
     for keep in (1, 2):
-        settings, limit = SearchSettings(), SearchSettings(budget=7_000 * keep)
-        steps = pool(CANVASES, [0] * 8, keep).steps(settings)
-        assert steps == pool(CANVASES, [0] * 8, keep).steps(limit)
-    assert pool(CANVASES, [0] * 8, None).steps(settings) is None
-    loop = SearchSettings(solver="paper")
-    assert pool(CANVASES, [0] * 8, 1).steps(loop) is None  # its length is the published one
+        steps = pool(CANVASES, [0] * 8, keep).steps()
+        assert steps == pool(CANVASES, [0] * 8, keep, budget=7_000 * keep).steps()
+    assert pool(CANVASES, [0] * 8, None).steps() is None
+    published = pool(CANVASES, [0] * 8, 1, solver="paper").steps()
+    assert published is None  # its length is the published one
 
 
 def test_the_steps_override_the_budget():
@@ -846,4 +842,4 @@ def test_the_starts_of_a_blank_canvas_do_not_push_out_a_photo(seed):
     patterns, _ = search(canvases, 1, keep=2, seed=seed)
     assert len({place(pattern, canvases) for pattern in patterns}) == 2
     copies = torch.cat([blank(0.0, 0.0), CANVASES[:1]])
-    assert Pool(copies, [1] * 3, 3, JUDGES).best([0, 1, 2], {0: 0.1, 1: 0.2, 2: 0.15}) == [1, 2, 0]
+    assert pool(copies, [1] * 3, 3).best([0, 1, 2], {0: 0.1, 1: 0.2, 2: 0.15}) == [1, 2, 0]

@@ -99,7 +99,12 @@ class Learned:
             loss, *both = search.loss_and_colour_gradients(cells.spread(masks), batch, bounded=True)
             slope, at_images = map(cells.sums, both)
             search.record(batch, loss)
-            worth, brightest = _worth(masks, colours.detach(), slope, at_images)
+            # the loss that a pixel adds, to first order: one of the mask in its colour, any other
+            # in the most promising of 0 and 1 a channel
+            brightest = (slope < 0).to(slope.dtype)
+            held = (slope * colours.detach() - at_images).sum(1, keepdim=True)
+            free = (slope * brightest - at_images).sum(1, keepdim=True)
+            worth = unit(held.where(masks > 0, free))
             trend = worth if trend is None else TREND * trend + (1 - TREND) * worth
             colours.grad = slope * masks
             adam.step()
@@ -187,17 +192,6 @@ class _Cells(NamedTuple):
 def _paint(search: Search, cells: _Cells, colours: Tensor) -> None:
     """Gives the canvases that are searched their colours."""
     search.canvases[search.rows] = cells.spread(colours.detach()).to(search.canvases.dtype)
-
-
-def _worth(
-    masks: Tensor, colours: Tensor, slope: Tensor, at_images: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The loss that each pixel adds, to first order, (n, 1, H, W), as a unit vector: a pixel of the
-    mask in its colour, any other in its most promising colour, of 0 and 1 a channel; and these."""
-    best = (slope < 0).to(colours.dtype)
-    held = (slope * colours - at_images).sum(1, keepdim=True)
-    free = (slope * best - at_images).sum(1, keepdim=True)
-    return unit(held.where(masks > 0, free)), best
 
 
 def _soft_steps(rounds: int) -> int:
