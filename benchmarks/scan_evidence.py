@@ -25,9 +25,11 @@ from zoo import TEST_RECIPES, Backdoor
 from captum_classpattern._files import write_atomically
 from captum_classpattern.demo import CLASS_NAMES
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.scanning.profile import PATCHES, Profile
+from captum_classpattern.scanning.decision import INCONCLUSIVE, SUSPICIOUS
+from captum_classpattern.scanning.families import PATCHES
+from captum_classpattern.scanning.profile import Profile
 from captum_classpattern.scanning.references import ENDING, ReferenceSet
-from captum_classpattern.scanning.scan import INCONCLUSIVE, SUSPICIOUS, Scan, judge
+from captum_classpattern.scanning.scan import Scan, judge
 from captum_classpattern.scores.intervals import wilson
 
 ALPHA = 0.05

@@ -30,9 +30,8 @@ from captum_classpattern._files import write_atomically
 from captum_classpattern.demo import demo_images
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization.holdout import split_for_judging
-from captum_classpattern.scanning.decision import conformal_test
+from captum_classpattern.scanning.decision import SUSPICIOUS, conformal_test
 from captum_classpattern.scanning.profile import draw_sample
-from captum_classpattern.scanning.scan import SUSPICIOUS
 
 PASSES = 1_290  # of each rival and class, as many as a scan takes
 MM_IMAGES = 30

@@ -33,13 +33,8 @@ from captum_classpattern.demo import CLASS_NAMES, demo_images
 from captum_classpattern.demo.network import SmallResNet
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.scanning.families import FAMILIES
-from captum_classpattern.scanning.profile import (
-    SETTINGS,
-    draw_sample,
-    measure,
-    measure_families,
-)
+from captum_classpattern.scanning.families import CHANGES, FAMILIES, Powers, Task
+from captum_classpattern.scanning.profile import SETTINGS, draw_sample, measure
 from captum_classpattern.scanning.references import describe
 from captum_classpattern.triggers import Blended, Sinusoid, Trigger, Warp
 
@@ -353,7 +348,9 @@ def measured(
     sample, _ = draw_sample(model, images, N_CLASSES, 0)
     profile = measure(model, images, N_CLASSES)
     seconds = time.perf_counter() - started
-    others, _ = measure_families(model, sample, N_CLASSES, list(FAMILIES))
+    others = Powers()
+    for name in CHANGES:
+        others |= FAMILIES[name].search(Task(model, sample, N_CLASSES))[0]
     profile = replace(profile, others=others)
     shown = {y: profile.patterns[profile.enough_pixels(y), y] for y in range(N_CLASSES)}
     row = {

@@ -32,9 +32,9 @@ SHOWN = 5  # classes in the table
 
 
 def _families(text: str) -> list[str]:
-    from captum_classpattern.scanning.families import FAMILIES
+    from captum_classpattern.scanning.families import CHANGES
 
-    return names_among(text, FAMILIES, "family")
+    return names_among(text, CHANGES, "family")
 
 
 Families: TypeAlias = Annotated[
@@ -88,9 +88,9 @@ def scan(
     from captum_classpattern.adapters.names import folder_name
     from captum_classpattern.scanning import ReferenceSet
     from captum_classpattern.scanning import scan as run_scan
+    from captum_classpattern.scanning.families import SEARCH
     from captum_classpattern.scanning.profile import estimate_seconds
     from captum_classpattern.scanning.scan import PATTERNS
-    from captum_classpattern.scanning.store import SEARCH
 
     known = ReferenceSet.load(references)
     folder = Path("classpattern-scan") / folder_name(checkpoint) if out is None else out
@@ -132,7 +132,7 @@ def scan(
 
 def print_scan(found: "Scan") -> None:
     """Prints the verdict, and a table of the classes that differ most from the references."""
-    from captum_classpattern.scanning.profile import SCORED, unit_of
+    from captum_classpattern.scanning.families import SCORED, unit_of
 
     out = console()
     out.print(Text(found.verdict.capitalize(), style="bold"))
@@ -146,7 +146,7 @@ def print_scan(found: "Scan") -> None:
 
 def _cells(found: "Scan", target: int) -> list[str]:
     """The row of a class: its powers, those of the references, and its excess."""
-    from captum_classpattern.scanning.profile import SCORED
+    from captum_classpattern.scanning.families import SCORED
 
     cells = [found.class_names[target]]
     for size in sorted(SCORED):

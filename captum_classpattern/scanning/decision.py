@@ -1,10 +1,14 @@
-"""Is one model unlike many clean ones? A conformal test over the scores of their classes."""
+"""Is one model unlike many clean ones? Decided from the scores of their classes alone."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+SUSPICIOUS, NOTHING, INCONCLUSIVE = "suspicious", "nothing found", "inconclusive"
+SHARED = 0.5  # share of the largest excess that the median class must have in another kind of model
 
 ClassScores = npt.NDArray[np.float64]
 
@@ -23,6 +27,54 @@ class ConformalTest:
     def order(self) -> list[int]:
         """The classes, the most suspicious first."""
         return [int(target) for target in (-self.excess).argsort()]
+
+    @property
+    def of_another_kind(self) -> bool:
+        """Whether all classes are stronger than those of the references, not one alone. Weaker ones
+        need no caution: they lower the largest excess."""
+        median = self.median_excess
+        return median > self.usual_median[1] and median >= SHARED * float(self.excess.max())
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the tests of all families say together."""
+
+    verdict: str
+    p_value: float | None  # None with fewer references than ``needed``
+    needed: int
+    family: str  # that stands out
+    tests: Mapping[str, ConformalTest]
+
+    @property
+    def test(self) -> ConformalTest:
+        """The test of the family that stands out."""
+        return self.tests[self.family]
+
+    @property
+    def target(self) -> int:
+        """The class that stands out most, whatever the verdict."""
+        return self.test.target
+
+
+def decide(
+    scores: Mapping[str, Any], references: Mapping[str, Any], alpha: float, *, comparable: bool
+) -> Decision:
+    """The verdict on the scores of each family, (K,), and those of n references, (n, K).
+
+    Each family is tested alone, and its p-value multiplied by their number. The model is suspicious
+    if a family is whose references are of its kind, unless they are not comparable at all.
+    """
+    tests = {name: conformal_test(scores[name], references[name]) for name in scores}
+    doubtful = {name: not comparable or test.of_another_kind for name, test in tests.items()}
+    # the first of the most significant, among those without a doubt if there are any
+    family = min(tests, key=lambda name: (doubtful[name], tests[name].p_value))
+    needed = references_needed(alpha, len(tests))
+    p_value = min(1.0, len(tests) * tests[family].p_value)
+    verdict = SUSPICIOUS if p_value <= alpha else NOTHING
+    if len(references[family]) < needed:
+        return Decision(INCONCLUSIVE, None, needed, family, tests)
+    return Decision(INCONCLUSIVE if doubtful[family] else verdict, p_value, needed, family, tests)
 
 
 def conformal_test(scores: Any, references: Any) -> ConformalTest:

@@ -1,22 +1,45 @@
-"""Two more families of changes that a scan can search for: one small perturbation of all pixels,
-and one smooth warp. Both are experimental."""
+"""The families of changes that a scan searches for: a few pixels with their colours, and, both
+experimental, one small perturbation of all pixels and one smooth warp."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from captum_classpattern.classifier import Classifier, device_and_dtype
-from captum_classpattern.images import LabelledImages, predictions
+from captum_classpattern._files import write_json
+from captum_classpattern.attribution import ClassPattern
+from captum_classpattern.classifier import (
+    Classifier,
+    device_and_dtype,
+    logits_of,
+    predict,
+    preserve_state,
+)
+from captum_classpattern.images import LabelledImages
+from captum_classpattern.optimization.holdout import split_for_judging
 from captum_classpattern.optimization.masks import norms, unit
+from captum_classpattern.optimization.settings import SearchSettings
+from captum_classpattern.optimization.solvers.learned import Learned
+from captum_classpattern.pattern import Pattern
 
-STEPS, BATCH, TOGETHER = 30, 8, 4  # steps of a search, images in each, classes at once
+PATCHES = "patches"  # the family that every scan searches
+SIZES = (25, 16, 10, 6, 3)  # pixels, searched in this order
+SCORED = (10, 6, 3)  # with more pixels, clean classes have strong patterns, too
+AT_ONCE = 10  # classes in one search of patches; on large images each class is searched alone
+GREY = 0.5
+LARGE, CELLS = 64, 32  # pixels a side, above which cells of a grid are searched; cells a side
+SEARCH = "search.json"  # in a folder of patterns: what they depend on
+
+STEPS, BATCH, TOGETHER = 30, 8, 4  # of other changes: steps, images in each, classes at once
 RATE = 0.25  # of the bound, for the first step; it falls to a tenth of that
-PASSES = STEPS * BATCH + 30  # a class, with those that judge
 SIDE, RADIUS, SHIFT, POINTS = 28, 1.5, 1.0, 5  # bounds at images of that side; control points
 SETTINGS = {  # powers of others cannot be compared
     "steps": STEPS,
@@ -27,20 +50,143 @@ SETTINGS = {  # powers of others cannot be compared
     "points": POINTS,
 }
 
+Powers: TypeAlias = dict[Any, list[float]]  # of each class, by number of pixels or by family
 
-class Family(Protocol):
-    """One way to change all images alike, with bounded values (n, ...) that are searched."""
 
-    def start(self, count: int) -> Tensor: ...
+@dataclass(frozen=True)
+class Task:
+    """What to search: all classes of a model, with a sample of images. Finished patterns are kept
+    in the store, if there is one."""
 
-    def apply(self, values: Tensor, images: Tensor) -> Tensor:
-        """Images (n, b, C, H, W), changed by the n values."""
+    model: Classifier
+    sample: LabelledImages
+    n_classes: int
+    settings: SearchSettings = field(default_factory=SearchSettings)
+    store: "Store | None" = None
 
-    def step(self, values: Tensor, gradient: Tensor, rate: float) -> Tensor:
-        """The values after a step against the gradient, within their bound."""
 
-    def picture(self, value: Tensor) -> Tensor:
-        """An image (C, H, W) that shows one value."""
+class Family(NamedTuple):
+    """One kind of change, the same for all images: how it is searched, and what counts.
+
+    ``search`` returns the powers, and what was found. The statistic is made of the powers
+    ``scored``. ``words`` is what stands out of a class.
+    """
+
+    words: str
+    scored: Sequence[Any]
+    passes: int  # of a class
+    search: Callable[[Task], tuple[Powers, dict[Any, Any]]]
+
+
+def search_patches(task: Task) -> tuple[Powers, dict[tuple[int, int], Pattern]]:
+    """Patterns of all sizes and classes, by both."""
+    shape, store = task.sample.shape, task.store
+    grid, explainer = grid_of(shape), ClassPattern(task.model, task.sample)
+    areas = {size: size / math.prod(grid or shape[1:]) for size in SIZES}
+    settings = replace(task.settings, solver=Learned(grid=grid), areas=[*areas.values()])
+    together = AT_ONCE if grid is None else 1
+    patterns: dict[tuple[int, int], Pattern] = {}
+    for first in range(0, task.n_classes, together):
+        group = list(range(first, min(first + together, task.n_classes)))
+        found = store and store.find([(size, y) for y in group for size in SIZES])
+        if not found:
+            canvases = torch.full((len(group), *shape), GREY)
+            by_area = explainer.search_with(settings, canvases, group)
+            found = {(size, one.target): one for size in SIZES for one in by_area[areas[size]]}
+            if store:
+                store.add(found)
+        patterns |= found
+    classes = range(task.n_classes)
+    powers = {
+        size: [float(patterns[size, y].info["search_power"]) for y in classes] for size in SIZES
+    }
+    return powers, patterns
+
+
+def grid_of(shape: Sequence[int]) -> tuple[int, int] | None:
+    """The rows and columns of cells that are searched on large images, (C, H, W), as near to 32 as
+    divides them; None if pixels are searched."""
+    if max(shape[1:]) <= LARGE:
+        return None
+    fitting = [[n for n in range(CELLS // 2, 2 * CELLS + 1) if side % n == 0] for side in shape[1:]]
+    if not all(fitting):
+        raise ValueError(
+            f"images of {shape[1]}x{shape[2]} pixels can't be divided into about {CELLS}x{CELLS} "
+            "cells: resize them, for example to 224x224"
+        )
+    height, width = (min(counts, key=lambda n: abs(n - CELLS)) for counts in fitting)
+    return height, width
+
+
+def unit_of(shape: Sequence[int]) -> str:
+    """What a pattern consists of."""
+    return "pixels" if grid_of(shape) is None else "cells"
+
+
+class Store:
+    """The patterns of one search, by number of pixels and class, so that it can resume.
+
+    Args:
+        folder (Path): The folder. It is made when there is something to write.
+        key (Mapping): All that the patterns depend on.
+    """
+
+    def __init__(self, folder: Path, key: Mapping[str, Any]) -> None:
+        self.folder, self.file = folder, folder / SEARCH
+        self.key = json.loads(json.dumps(key))  # as it is read back
+
+    def check(self) -> None:
+        """Raises an error if the folder holds the patterns of another search."""
+        if not self.file.exists():
+            return
+        try:
+            known = dict(json.loads(self.file.read_text()))
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"{self.file} is damaged ({error}): remove it, or choose another folder"
+            ) from error
+        if others := differing(known, self.key):
+            raise ValueError(
+                f"{self.folder} holds the patterns of another scan (another "
+                f"{', '.join(others)}): choose another folder"
+            )
+
+    def find(self, keys: Iterable[tuple[int, int]]) -> dict[tuple[int, int], Pattern] | None:
+        """These patterns, or None unless all are there."""
+        paths = {key: self._path(*key) for key in keys}
+        if not self.file.exists() or not all(path.exists() for path in paths.values()):
+            return None
+        return {key: Pattern.load(path) for key, path in paths.items()}
+
+    def add(self, patterns: Mapping[tuple[int, int], Pattern]) -> None:
+        """Writes patterns, next to others of the same search."""
+        self.check()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not self.file.exists():
+            for path in self.folder.glob("[0-9]*.safetensors"):
+                path.unlink()  # of a search that is not known
+            write_json(self.key, self.file)
+        for key, pattern in patterns.items():
+            pattern.save(self._path(*key), seen_beside=True)
+
+    def replace(self, patterns: Mapping[tuple[int, int], Pattern]) -> None:
+        """Writes patterns in place of those of any other search. Those of this search that are
+        there already stay, so that it can resume whenever it is stopped."""
+        try:
+            self.check()
+        except ValueError:  # of another search, or damaged
+            self.file.unlink()  # so that :meth:`add` removes its patterns
+        resumes = self.file.exists()
+        new = [key for key in patterns if not (resumes and self._path(*key).exists())]
+        self.add({key: patterns[key] for key in new})
+
+    def _path(self, size: int, target: int) -> Path:
+        return self.folder / f"{target}_{size}.safetensors"
+
+
+def differing(known: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
+    """The names of the settings that are not the same."""
+    return sorted(name for name in {**known, **ours} if known.get(name) != ours.get(name))
 
 
 @dataclass(frozen=True)
@@ -58,13 +204,17 @@ class Additive:
         return torch.zeros(count, *self.shape)
 
     def apply(self, values: Tensor, images: Tensor) -> Tensor:
+        """Images (n, b, C, H, W), changed by n values."""
         return (images + values.unsqueeze(1)).clamp(0, 1)
 
     def step(self, values: Tensor, gradient: Tensor, rate: float) -> Tensor:
+        """The values after a step against the gradient, within their bound."""
         moved = values - rate * self.radius * unit(gradient)
         return moved * (self.radius / norms(moved)).clamp(max=1)
 
     def picture(self, value: Tensor) -> Tensor:
+        """An image (C, H, W) that shows one value, grey where nothing changes."""
+        value = value.cpu().float()
         return (0.5 + 0.5 * value / value.abs().max().clamp(min=1e-9)).clamp(0, 1)
 
 
@@ -72,7 +222,7 @@ class Additive:
 class Warping:
     """A smooth field of displacements, of at most one pixel at its control points (up to nearly two
     between them) for images of 28x28 pixels and more for larger ones, like the trigger of WaNet
-    (Nguyen and Tran 2021, arXiv 2102.10369)."""
+    (Nguyen and Tran 2021, arXiv 2102.10369). Its methods are those of :class:`Additive`."""
 
     shape: tuple[int, ...]
 
@@ -100,14 +250,26 @@ class Warping:
         """Lines of a grid, warped."""
         lines = torch.ones(self.shape)
         lines[:, 1::4] = lines[:, :, 1::4] = 0.0
-        return self.apply(value[None], lines[None, None])[0, 0]
+        return self.apply(value[None].cpu().float(), lines[None, None])[0, 0]
 
 
-FAMILIES: dict[str, Callable[[tuple[int, ...]], Family]] = {"additive": Additive, "warp": Warping}
+Change: TypeAlias = Additive | Warping
+CHANGES: dict[str, type[Change]] = {"additive": Additive, "warp": Warping}
 
 
-def search_family(
-    family: Family,
+def search_further(name: str, task: Task) -> tuple[Powers, dict[int, Tensor]]:
+    """The powers of a further family, and its changes by class."""
+    seed = task.settings.seed
+    fit, judges = split_for_judging(task.sample, seed)
+    with preserve_state(task.model, seed):
+        classifier = logits_of(task.model, task.sample.take([0]), [])
+        change = CHANGES[name](task.sample.shape)
+        powers, found = search_change(change, classifier, fit, judges, task.n_classes, seed)
+    return {name: powers}, found
+
+
+def search_change(
+    change: Change,
     forward_func: Classifier,
     fit: LabelledImages,
     judges: LabelledImages,
@@ -117,70 +279,68 @@ def search_family(
     """Of each class the share of the judging images of other classes that the change found on the
     other images turns into it, and the change (by class)."""
     like = fit.take([0])
-    device, dtype = device_and_dtype(forward_func, like)
-    images, like = fit.to(device, dtype), like.to(device, dtype)
-    found: dict[int, Tensor] = {}
+    images = fit.to(*device_and_dtype(forward_func, like))
+    like = like.to(*device_and_dtype(forward_func, like))
+    labels, found = images.known_labels, dict[int, Tensor]()
     for first in range(0, n_classes, TOGETHER):
-        targets = range(first, min(first + TOGETHER, n_classes))
-        values = _searched(family, forward_func, images, like, targets, seed)
-        found.update(zip(targets, values))
-    return [_power(family, forward_func, found[y], judges, y) for y in range(n_classes)], found
-
-
-def _searched(
-    family: Family,
-    forward_func: Classifier,
-    images: LabelledImages,
-    like: Tensor,
-    targets: Sequence[int],
-    seed: int,
-) -> Tensor:
-    """The values (n, ...) for some classes, after all steps, on the device of ``like``."""
-    labels = images.known_labels
-    others = [torch.nonzero(labels != y).flatten().tolist() for y in targets]
-    if not all(others):
-        raise ValueError(f"all {len(labels)} images are of one class: give images of all classes")
-    chance = [np.random.default_rng([seed, y]) for y in targets]
-    wanted = torch.tensor(targets, device=like.device).repeat_interleave(BATCH)
-    values = family.start(len(targets)).to(like)
-    for number in range(STEPS):
-        chosen = [each.choice(places, BATCH) for each, places in zip(chance, others)]
-        batch = images.take(np.concatenate(chosen).tolist()).to(like)
-        batch = batch.view(len(targets), BATCH, *batch.shape[1:])
-        values.requires_grad_()
-        logits = forward_func(family.apply(values, batch).flatten(0, 1))
-        loss = F.cross_entropy(logits.float(), wanted, reduction="sum")
-        (gradient,) = torch.autograd.grad(loss, values)
-        rate = RATE * (1 - 0.9 * number / (STEPS - 1))
-        values = family.step(values.detach(), gradient, rate)
-    return values
+        group = range(first, min(first + TOGETHER, n_classes))
+        others = [torch.nonzero(labels != y).flatten().tolist() for y in group]
+        if not all(others):
+            raise ValueError(
+                f"all {len(labels)} images are of one class: give images of all classes"
+            )
+        chance = [np.random.default_rng([seed, y]) for y in group]
+        wanted = torch.tensor(group, device=like.device).repeat_interleave(BATCH)
+        values = change.start(len(group)).to(like)
+        for number in range(STEPS):
+            chosen = [each.choice(places, BATCH) for each, places in zip(chance, others)]
+            batch = images.take(np.concatenate(chosen).tolist()).to(like)
+            batch = batch.view(len(group), BATCH, *batch.shape[1:])
+            values.requires_grad_()
+            logits = forward_func(change.apply(values, batch).flatten(0, 1)).float()
+            loss = F.cross_entropy(logits, wanted, reduction="sum")
+            (gradient,) = torch.autograd.grad(loss, values)
+            rate = RATE * (1 - 0.9 * number / (STEPS - 1))
+            values = change.step(values.detach(), gradient, rate)
+        found.update(zip(group, values))
+    return [_power(change, forward_func, found[y], judges, y) for y in range(n_classes)], found
 
 
 def _power(
-    family: Family, forward_func: Classifier, value: Tensor, judges: LabelledImages, target: int
+    change: Change, forward_func: Classifier, value: Tensor, judges: LabelledImages, target: int
 ) -> float:
     """The share of judging images of other classes that are predicted as a class after the
     change."""
+    others, hits = judges.without_class(target), 0
+    for batch in others.in_order():
+        changed = change.apply(value[None], batch.to(value)[None])[0]
+        hits += int((predict(forward_func, changed) == target).sum())
+    return hits / max(1, len(others))
 
-    def changed(images: Tensor) -> Tensor:
-        return forward_func(family.apply(value[None], images[None])[0])
 
-    others = judges.without_class(target)
-    if not len(others):
-        return 0.0
-    return int((predictions(changed, others, like=value) == target).sum()) / len(others)
+A_CLASS = STEPS * BATCH + 30  # passes of a change of one class, with those that judge
+FAMILIES = {
+    # after the first size, each takes a pass and a half for each image
+    PATCHES: Family(
+        "a pattern",
+        SCORED,
+        Learned().passes()[-1] + 10 * (len(SIZES) - 1) * Learned().rounds,
+        search_patches,
+    ),
+    "additive": Family(
+        "a small perturbation of all pixels",
+        ["additive"],
+        A_CLASS,
+        partial(search_further, "additive"),
+    ),
+    "warp": Family("a smooth warp", ["warp"], A_CLASS, partial(search_further, "warp")),
+}
 
 
 def check_families(names: Sequence[str]) -> tuple[str, ...]:
-    """The names of families, without repeats; an error if one is unknown."""
-    unknown = [name for name in names if name not in FAMILIES]
+    """The names of further families, without repeats; an error if one is unknown."""
+    unknown = [name for name in names if name not in CHANGES]
     if isinstance(names, str) or unknown:
         given = names if isinstance(names, str) else unknown[0]
-        raise ValueError(f"`also` must list some of {', '.join(FAMILIES)}, got {given!r}")
+        raise ValueError(f"`also` must list some of {', '.join(CHANGES)}, got {given!r}")
     return tuple(dict.fromkeys(names))
-
-
-def pictures(name: str, shape: tuple[int, ...], values: Mapping[int, Tensor]) -> dict[int, Tensor]:
-    """An image of each class's change."""
-    family = FAMILIES[name](shape)
-    return {target: family.picture(value.cpu().float()) for target, value in values.items()}

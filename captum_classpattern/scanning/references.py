@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +10,21 @@ import numpy as np
 
 from captum_classpattern._files import write_atomically
 from captum_classpattern.classifier import Classifier
-from captum_classpattern.classifier.class_names import name_of
+from captum_classpattern.classifier.class_names import known_names
 from captum_classpattern.classifier.fingerprints import hash_of_model
 from captum_classpattern.images import Images, LabelledImages, Labels
+from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.pattern import combined_hash
 from captum_classpattern.scanning.decision import ClassScores
-from captum_classpattern.scanning.families import check_families
-from captum_classpattern.scanning.profile import (
-    PATCHES,
-    SETTINGS,
-    Profile,
-    measure,
-)
+from captum_classpattern.scanning.families import PATCHES, check_families, differing
+from captum_classpattern.scanning.profile import SETTINGS, Profile, measure
 
 FORMAT = "captum_classpattern references"
-SHIPPED = Path(__file__).parent / "data"
 ENDING = "_references.json"
+SHIPPED = {  # the sets that come with the package, by name
+    path.name.removesuffix(ENDING): path
+    for path in sorted(Path(__file__).parent.glob(f"data/*{ENDING}"))
+}
 
 
 @dataclass
@@ -65,6 +64,8 @@ class ReferenceSet:
 
     def __post_init__(self) -> None:
         self.also = check_families(self.also)
+        channels, height, width = self.shape
+        self.shape = channels, height, width
         if self.class_names is not None:
             self.class_names = [str(name) for name in self.class_names]
 
@@ -73,12 +74,7 @@ class ReferenceSet:
 
     @classmethod
     def for_models(
-        cls,
-        model: Classifier,
-        images: Images,
-        labels: Labels = None,
-        *,
-        also: Sequence[str] = (),
+        cls, model: Classifier, images: Images, labels: Labels = None, *, also: Sequence[str] = ()
     ) -> "ReferenceSet":
         """An empty set for models that are like this one, measured with these images."""
         source = LabelledImages.of(images, labels)
@@ -117,6 +113,7 @@ class ReferenceSet:
             ValueError: If the model has another number of classes than the set, the same weights as
                 another one, or the images are others.
         """
+        settings = SearchSettings.of(locals())
         source = LabelledImages.of(images, labels)
         if self.images and describe(source)["hash"] != self.images.get("hash"):
             raise ValueError(
@@ -128,21 +125,15 @@ class ReferenceSet:
             raise ValueError(
                 f"{name} has the same weights as {twin}: each reference must be another model"
             )
-        self.profiles[name] = self.measure(
-            model,
-            source,
-            also=self.also,
-            seed=seed,
-            precision=precision,
-            internal_batch_size=internal_batch_size,
-            show_progress=show_progress,
-        )
+        self.profiles[name] = self.measure(model, source, settings, also=self.also)
 
-    def measure(self, model: Classifier, images: LabelledImages, **settings: Any) -> Profile:
+    def measure(
+        self, model: Classifier, images: LabelledImages, settings: SearchSettings, **options: Any
+    ) -> Profile:
         """Measures a model without adding it; an error if it cannot be compared with these."""
         n_classes = images.count_outputs(model)
         self.check(n_classes, images.shape)
-        return measure(model, images, n_classes, **settings)
+        return measure(model, images, n_classes, settings, **options)
 
     @classmethod
     def load(cls, source: "str | Path | ReferenceSet") -> "ReferenceSet":
@@ -150,14 +141,12 @@ class ReferenceSet:
         ``"demo"`` or ``"cifar10"``. A set is returned as it is."""
         if isinstance(source, ReferenceSet):
             return source
-        shipped = SHIPPED / f"{source}{ENDING}"
-        path = shipped if str(source) in shipped_names() else Path(source)
         try:
-            data = json.loads(path.read_text())
+            data = json.loads(SHIPPED.get(str(source), Path(source)).read_text())
         except FileNotFoundError:
             raise FileNotFoundError(
                 f"`references`: there is no file {source}; give the name of a set that comes with "
-                f"the package ({', '.join(shipped_names())}), or make one from clean models with "
+                f"the package ({', '.join(SHIPPED)}), or make one from clean models with "
                 "'classpattern reference'"
             ) from None
         except ValueError as error:
@@ -165,19 +154,13 @@ class ReferenceSet:
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise ValueError(f"`references`: {source} is not a file of references")
         try:
-            channels, height, width = data["shape"]
-            found = cls(
-                data["n_classes"],
-                (channels, height, width),
-                {model["name"]: Profile.from_dict(model) for model in data["models"]},
-                data["images"],
-                data["settings"],
-                data.get("also", ()),
-                data.get("class_names"),
-            )
+            known = {name: data[name] for name in ("shape", "n_classes", "images", "settings")}
+            known |= {name: data[name] for name in ("also", "class_names") if name in data}
+            profiles = {model["name"]: Profile.from_dict(model) for model in data["models"]}
+            found = cls(profiles=profiles, **known)
             if len(found) != len(data["models"]):
                 raise ValueError("two models have the same name")
-            for name, profile in found.profiles.items():
+            for name, profile in profiles.items():
                 _check_profile(profile, found, name)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
@@ -188,18 +171,8 @@ class ReferenceSet:
 
     def save(self, path: str | Path) -> None:
         """Writes the set as JSON; a file that is there already is replaced whole or not at all."""
-        data = {
-            "format": FORMAT,
-            "n_classes": self.n_classes,
-            "class_names": self.class_names,
-            "shape": self.shape,
-            "images": dict(self.images),
-            "settings": dict(self.settings),
-            "also": self.also,
-            "models": [
-                {"name": name, **profile.as_dict()} for name, profile in self.profiles.items()
-            ],
-        }
+        data = {"format": FORMAT, **{name: getattr(self, name) for name in FIELDS}}
+        data["models"] = [{"name": name, **each.as_dict()} for name, each in self.profiles.items()]
         write_atomically(Path(path), (json.dumps(data, indent=1) + "\n").encode())
 
     def scores(self, family: str = PATCHES) -> ClassScores:
@@ -231,14 +204,9 @@ class ReferenceSet:
                 f"the images are of {tuple(shape)}, those of the references of "
                 f"{tuple(self.shape)}: make references at this size"
             )
-        if self.settings != SETTINGS:
-            differing = sorted(
-                name
-                for name in {**self.settings, **SETTINGS}
-                if self.settings.get(name) != SETTINGS.get(name)
-            )
+        if others := differing(self.settings, SETTINGS):
             raise ValueError(
-                f"the references were searched with other settings ({', '.join(differing)}) than "
+                f"the references were searched with other settings ({', '.join(others)}) than "
                 "this version uses: make them again with 'classpattern reference'"
             )
 
@@ -248,13 +216,23 @@ class ReferenceSet:
         if names is None or sorted(names) != sorted(class_names) or list(names) == [*class_names]:
             return self
         order = [list(names).index(name) for name in class_names]
-        profiles = {name: each.in_order(order) for name, each in self.profiles.items()}
+
+        def moved(values: Sequence[Any]) -> list[Any]:
+            return [values[y] for y in order]
+
+        profiles = {
+            name: replace(
+                each,
+                powers={size: moved(powers) for size, powers in each.powers.items()},
+                others={family: moved(powers) for family, powers in each.others.items()},
+                judged=moved(each.judged),
+            )
+            for name, each in self.profiles.items()
+        }
         return replace(self, profiles=profiles, class_names=list(class_names))
 
 
-def shipped_names() -> list[str]:
-    """The names of the sets that come with the package."""
-    return sorted(path.name.removesuffix(ENDING) for path in SHIPPED.glob(f"*{ENDING}"))
+FIELDS = [field.name for field in fields(ReferenceSet) if field.name != "profiles"]
 
 
 def describe(images: LabelledImages) -> dict[str, Any]:
@@ -269,9 +247,8 @@ def describe(images: LabelledImages) -> dict[str, Any]:
 
 def names_of(model: Classifier, images: LabelledImages, n_classes: int) -> list[str] | None:
     """The names of all classes, from the model or else from the images; None if one is missing."""
-    of_images = dict(enumerate(images.class_names or ()))
-    names = [name_of(model, y) or of_images.get(y) for y in range(n_classes)]
-    return None if None in names else [str(name) for name in names]
+    names = known_names(model) or images.class_names or ()
+    return None if len(names) < n_classes else [*names[:n_classes]]
 
 
 def _check_profile(profile: Profile, references: ReferenceSet, name: str) -> None:

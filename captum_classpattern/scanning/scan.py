@@ -1,7 +1,7 @@
 """Is this model backdoored? The scan of one model, and what it says."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -9,40 +9,39 @@ from typing import Any
 
 import numpy as np
 
-from captum_classpattern._files import write_atomically
+from captum_classpattern._files import write_atomically, write_json
 from captum_classpattern._validation import join_names
 from captum_classpattern.classifier import MIN_GAIN, Classifier, attribute_of
 from captum_classpattern.classifier.class_names import placeholders
 from captum_classpattern.images import Images, LabelledImages, Labels
+from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.results import Result, as_table
-from captum_classpattern.scanning.decision import (
-    ConformalTest,
-    conformal_test,
-    references_needed,
-)
-from captum_classpattern.scanning.families import check_families
-from captum_classpattern.scanning.profile import (
+from captum_classpattern.scanning.decision import INCONCLUSIVE, NOTHING, Decision, decide
+from captum_classpattern.scanning.families import (
+    FAMILIES,
     PATCHES,
-    PER_CLASS,
     SCORED,
     SIZES,
-    Profile,
+    Store,
+    check_families,
     unit_of,
 )
+from captum_classpattern.scanning.profile import PER_CLASS, Profile
 from captum_classpattern.scanning.references import ReferenceSet, describe, names_of
-from captum_classpattern.scanning.store import Store
 from captum_classpattern.scores.intervals import wilson
 
-SUSPICIOUS, NOTHING, INCONCLUSIVE = "suspicious", "nothing found", "inconclusive"
 PATTERNS = "patterns"  # their folder
 FACTOR = 2  # by which the number of judging images may differ from the references'
-SHARED = 0.5  # share of the largest excess that the median class must have in another kind of model
-WORDS = {"additive": "a small perturbation of all pixels", "warp": "a smooth warp"}
+ANOTHER_KIND = (
+    "The patterns are stronger in general, not those of one class: the median class differs more "
+    "from the references than that of any of them. So the model is of another kind. Add references "
+    "with its architecture and training."
+)
 
 
 @dataclass(frozen=True, repr=False)
-class Scan(Result):
+class Scan(Decision, Result):
     r"""
     What a scan found, and how sure it is.
 
@@ -50,41 +49,32 @@ class Scan(Result):
         verdict (str): ``"suspicious"``, ``"nothing found"`` or ``"inconclusive"``.
         p_value (float or None): How often a clean model like the references would look at least as
             suspicious; None if there are too few references for ``alpha``.
+        needed (int): How many references ``alpha`` takes.
+        family (str): What stands out: ``"patches"``, or one of the further families.
+        tests (dict[str, ConformalTest]): The excess of each class over the references, and the
+            p-value, for each family.
         target (int): The class that stands out most, whatever the verdict.
         reason (str): The verdict in words.
         alpha (float): The largest p-value that is suspicious.
-        family (str): What stands out: ``"patches"``, or one of the further families.
         notes (list[str]): In which ways the references may differ from the model.
         profile (Profile): What was measured of the model.
         references (ReferenceSet): What it was compared with.
         class_names (list[str]): The name of each class.
-        tests (dict[str, ConformalTest]): The excess of each class over the references, and the
-            p-value, for each family.
         source (str or None): Where the model comes from, if it says so: the ``source`` of its
             provenance.
     """
 
-    verdict: str
-    p_value: float | None
-    target: int
     reason: str
     alpha: float
-    family: str
     notes: list[str]
     profile: Profile
     references: ReferenceSet
     class_names: list[str]
-    tests: Mapping[str, ConformalTest]
     source: str | None = None
 
     def __repr__(self) -> str:
         p = "no p-value" if self.p_value is None else f"p = {self.p_value:.2g}"
         return f"Scan({self.verdict}, {self.target_name}, {p})"
-
-    @property
-    def test(self) -> ConformalTest:
-        """The test of the family that stands out."""
-        return self.tests[self.family]
 
     @property
     def target_name(self) -> str:
@@ -106,46 +96,37 @@ class Scan(Result):
         """A pandas DataFrame with a row for each class, the most suspicious first: its powers, its
         excess over the references, and their range."""
         sizes, scored = ([str(size) for size in sorted(each)] for each in (SIZES, SCORED))
-        rows = []
+        rows, others = [], list(self.profile.others)
         for target in self.test.order:
             powers = self.profile.powers_of(target)
             usual = [each.powers_of(target) for each in self.references.profiles.values()]
             row = {"class": target, "name": self.class_names[target]}
-            row |= {f"power_{name}": powers[name] for name in (*sizes, *self._others)}
+            row |= {f"power_{name}": powers[name] for name in (*sizes, *others)}
             row["excess"] = float(self.test.excess[target])
-            for name in (*scored, *self._others):
+            for name in (*scored, *others):
                 row[f"references_{name}_low"] = min(each[name] for each in usual)
                 row[f"references_{name}_high"] = max(each[name] for each in usual)
             rows.append(row)
         return as_table(rows)
 
-    @property
-    def _others(self) -> tuple[str, ...]:
-        return tuple(self.profile.others)
-
     def as_dict(self) -> dict[str, Any]:
         """The result as plain values."""
+        names = ["verdict", "target", "target_name", "p_value", "alpha", "family", "reason"]
+        rows = [
+            {
+                "class": target,
+                "name": name,
+                "powers": self.profile.powers_of(target),
+                "excess": float(self.test.excess[target]),
+            }
+            for target, name in enumerate(self.class_names)
+        ]
         return {
-            "verdict": self.verdict,
-            "target": self.target,
-            "target_name": self.target_name,
-            "p_value": self.p_value,
-            "alpha": self.alpha,
+            **{name: getattr(self, name) for name in (*names, "notes")},
             "n_references": len(self.references),
             "accuracy": self.profile.accuracy,
-            "family": self.family,
-            "reason": self.reason,
-            "notes": self.notes,
             "search": dict(self.profile.key),
-            "classes": [
-                {
-                    "class": target,
-                    "name": name,
-                    "powers": self.profile.powers_of(target),
-                    "excess": float(self.test.excess[target]),
-                }
-                for target, name in enumerate(self.class_names)
-            ],
+            "classes": rows,
         }
 
     def save(self, folder: str | Path) -> None:
@@ -153,7 +134,7 @@ class Scan(Result):
         other scan in the folder."""
         folder = Path(folder)
         Store(folder / PATTERNS, self.profile.key).replace(self.profile.patterns)
-        write_atomically(folder / "scan.json", (self.to_json() + "\n").encode())
+        write_json(self.as_dict(), folder / "scan.json")
         figure, _ = self.plot(use_pyplot=False)
         picture = BytesIO()
         figure.savefig(picture, dpi=110)
@@ -233,6 +214,7 @@ def scan(
         >>> found.verdict, found.p_value  # two references are too few
         ('inconclusive', None)
     """
+    settings = SearchSettings.of(locals())
     if not 0 < alpha < 1:
         raise ValueError(f"`alpha` must be between 0 and 1, got {alpha}")
     also = check_families(also)
@@ -246,16 +228,8 @@ def scan(
             f"the references were not measured with {missing[0]!r}: make them with it, or leave it "
             "out of `also`"
         )
-    profile = known.measure(
-        model,
-        source,
-        also=also,
-        folder=None if folder is None else Path(folder) / PATTERNS,
-        seed=seed,
-        precision=precision,
-        internal_batch_size=internal_batch_size,
-        show_progress=show_progress,
-    )
+    patterns = None if folder is None else Path(folder) / PATTERNS
+    profile = known.measure(model, source, settings, also=also, folder=patterns)
     names = names_of(model, source, known.n_classes)
     notes = _notes(profile, source, known, names)
     if names is not None:
@@ -271,72 +245,50 @@ def judge(
     class_names: list[str],
     notes: Sequence[str] = (),
 ) -> Scan:
-    """The verdict on what was measured.
-
-    Each family is tested alone, and its p-value multiplied by their number. The model is suspicious
-    if a family with nothing against its references is.
-    """
-    tests = {
-        family: conformal_test(profile.scores(family), references.scores(family))
-        for family in (PATCHES, *profile.others)
-    }
-    concern = _concern(profile, references)
-    concerns = {family: concern or _other_kind(test) for family, test in tests.items()}
-    # the first of the most significant, among those without a concern if there are any
-    family = min(tests, key=lambda name: (concerns[name] is not None, tests[name].p_value))
-    found = tests[family]
-    corrected = min(1.0, len(tests) * found.p_value)
-    p_value: float | None = corrected
-    needed = references_needed(alpha, len(tests))
-    name, n = class_names[found.target], len(references)
-    searched = "" if len(tests) == 1 else f", for {len(tests)} families"
-    if n < needed:
-        verdict, p_value = INCONCLUSIVE, None
+    """The verdict on what was measured, in words."""
+    concern, families = _concern(profile, references), (PATCHES, *profile.others)
+    found = decide(
+        {family: profile.scores(family) for family in families},
+        {family: references.scores(family) for family in families},
+        alpha,
+        comparable=concern is None,
+    )
+    name, n, unit = class_names[found.target], len(references), unit_of(references.shape)
+    among = "" if len(families) == 1 else f", for {len(families)} families"
+    p_value = "" if found.p_value is None else f"p = {found.p_value:.2g}{among}"
+    if found.p_value is None:
         reason = (
-            f"A p-value of {alpha:g} needs at least {needed} references{searched}, and there are "
-            f"{n}: add {needed - n} more. Of all classes, {name} differs most from them."
+            f"A p-value of {alpha:g} needs at least {found.needed} references{among}, and there "
+            f"are {n}: add {found.needed - n} more. Of all classes, {name} differs most from them."
         )
-    elif concerns[family] is not None:
-        verdict, reason = INCONCLUSIVE, str(concerns[family])
-    elif corrected <= alpha:
-        verdict = SUSPICIOUS
-        what, does = _what(profile, references, family, found.target)
+    elif found.verdict == INCONCLUSIVE:
+        reason = concern or ANOTHER_KIND
+    elif found.verdict == NOTHING:
+        looked = [f"patterns of {min(SCORED)} to {max(SCORED)} {unit}"]
+        looked += [FAMILIES[other].words for other in profile.others]
         reason = (
-            f"{name} has {what} unlike those of the {n} clean references (p = {corrected:.2g}"
-            f"{searched}): {does} of other images into the class. If this model were like the "
-            f"references, this would happen in at most {100 * alpha:g} % of cases. It does not "
-            "prove a backdoor."
+            f"No class stands out by {' or '.join(looked)} ({p_value}). This does not show that "
+            "the model is clean."
         )
     else:
-        verdict = NOTHING
-        looked = [f"patterns of {min(SCORED)} to {max(SCORED)} {unit_of(references.shape)}"]
-        looked += [WORDS[other] for other in profile.others]
+        size = profile.enough_pixels(found.target)
+        what = f"{size} {unit} turn" if found.family == PATCHES else "it turns"
+        powers = profile.powers[size] if found.family == PATCHES else profile.others[found.family]
         reason = (
-            f"No class stands out by {' or '.join(looked)} (p = {corrected:.2g}{searched}). This "
-            "does not show that the model is clean."
+            f"{name} has {FAMILIES[found.family].words} unlike those of the {n} clean references "
+            f"({p_value}): {what} {powers[found.target]:.0%} of other images into the class. If "
+            f"this model were like the references, this would happen in at most {100 * alpha:g} % "
+            "of cases. It does not prove a backdoor."
         )
     return Scan(
-        verdict,
-        p_value,
-        found.target,
-        reason,
-        alpha,
-        family,
-        list(notes),
-        profile,
-        references,
-        class_names,
-        tests,
+        **vars(found),
+        reason=reason,
+        alpha=alpha,
+        notes=list(notes),
+        profile=profile,
+        references=references,
+        class_names=class_names,
     )
-
-
-def _what(profile: Profile, references: ReferenceSet, family: str, target: int) -> tuple[str, str]:
-    """What stands out of a class, and what it does."""
-    if family != PATCHES:
-        return WORDS[family], f"it turns {profile.others[family][target]:.0%}"
-    size = profile.enough_pixels(target)
-    power = profile.powers[size][target]
-    return "a pattern", f"{size} {unit_of(references.shape)} turn {power:.0%}"
 
 
 def _concern(profile: Profile, references: ReferenceSet) -> str | None:
@@ -367,48 +319,30 @@ def _concern(profile: Profile, references: ReferenceSet) -> str | None:
     return None
 
 
-def _other_kind(test: ConformalTest) -> str | None:
-    """That all classes are stronger than those of the references, not one alone, or None. Weaker
-    ones need no caution: they lower the largest excess."""
-    median = test.median_excess
-    if median <= test.usual_median[1] or median < SHARED * test.excess.max():
-        return None
-    return (
-        "The patterns are stronger in general, not those of one class: the median class differs "
-        "more from the references than that of any of them. So the model is of another kind. Add "
-        "references with its architecture and training."
-    )
-
-
 def _notes(
-    profile: Profile,
-    images: LabelledImages,
-    references: ReferenceSet,
-    class_names: Sequence[str] | None,
+    profile: Profile, images: LabelledImages, references: ReferenceSet, names: list[str] | None
 ) -> list[str]:
     """What else a user should know about the comparison."""
-    notes, theirs = [], references.images
+    notes, theirs, known = [], references.images, references.class_names
     if theirs and describe(images)["hash"] != theirs.get("hash"):
         notes.append(
             f"The references were measured with other images ({theirs.get('description')}, "
             f"{theirs.get('count')} images). They should be of the same task."
         )
-    known = references.class_names
-    if known is not None and class_names is not None and sorted(known) != sorted(class_names):
+    if known and names and sorted(known) != sorted(names):
         notes.append(
-            "The references have other names for the classes "
-            f"({join_names(list(known))}). Their order should be the same."
+            f"The references have other names for the classes ({join_names([*known])}). Their "
+            "order should be the same."
         )
+    precision = profile.computed.get("precision")
     precisions = {each.computed.get("precision") for each in references.profiles.values()} - {None}
-    if precisions - {profile.computed.get("precision")}:
-        notes.append(
-            f"The references were searched in {' and '.join(sorted(map(str, precisions)))}, this "
-            f"model in {profile.computed.get('precision')}."
-        )
+    if precisions - {precision}:
+        listed = " and ".join(sorted(map(str, precisions)))
+        notes.append(f"The references were searched in {listed}, this model in {precision}.")
     if profile.accuracy is None or not references.accuracies:
         notes.append(
             "Without labels, nobody knows whether the model is better than the references."
         )
-    if (twin := references.name_of(profile.model)) is not None:
+    if twin := references.name_of(profile.model):
         notes.append(f"This model is one of the references, {twin}.")
     return notes

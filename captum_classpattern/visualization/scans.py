@@ -7,8 +7,7 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from captum_classpattern.scanning import Scan
-from captum_classpattern.scanning.families import pictures
-from captum_classpattern.scanning.profile import SIZES, unit_of
+from captum_classpattern.scanning.families import CHANGES, SIZES, unit_of
 from captum_classpattern.visualization.drawing import Drawing, on_neutral
 from captum_classpattern.visualization.formats import percent
 from captum_classpattern.visualization.grid import Cell, draw_grid
@@ -48,8 +47,7 @@ def pictured(scan: Scan, target: int) -> tuple[Tensor, str]:
     """The image of a class, and what is written below it."""
     profile, shape = scan.profile, scan.references.shape
     if scan.family in profile.others:
-        changes = profile.changes[scan.family]
-        image = pictures(scan.family, shape, {target: changes[target]})[target]
+        image = CHANGES[scan.family](shape).picture(profile.changes[scan.family][target])
         return image, f"{scan.family}, {percent(profile.others[scan.family][target], 0)}"
     size = profile.enough_pixels(target)
     below = f"{size} {unit_of(shape)}, {percent(profile.powers[size][target], 0)}"

@@ -24,7 +24,7 @@ from captum_classpattern.cli.options import ComputeOptions
 from captum_classpattern.demo import DemoImages, LabelledImages, demo_images
 from captum_classpattern.optimization import Learned
 from captum_classpattern.optimization.settings import PRECISIONS
-from captum_classpattern.scanning import profile
+from captum_classpattern.scanning import families
 from captum_classpattern.surveys.store import find_pattern_file
 
 demo_module = import_module("captum_classpattern.cli.demo")  # the name is the command's, too
@@ -44,7 +44,7 @@ def small(monkeypatch):
     monkeypatch.setattr(demo_module, "ROUNDS", 4)
     monkeypatch.setattr(demo_module, "CANVASES", {"positive": 1, "white": 1})
     short = partial(Learned, rounds=1, soft_batch_size=1, batch_size=1)
-    monkeypatch.setattr(profile, "Learned", short)
+    monkeypatch.setattr(families, "Learned", short)
 
 
 def test_version():

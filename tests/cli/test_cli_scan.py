@@ -20,8 +20,9 @@ from captum_classpattern import ClassPattern, Pattern, PixelClassifier
 from captum_classpattern.adapters.names import folder_name
 from captum_classpattern.datasets import load_images
 from captum_classpattern.scanning import ReferenceSet, Scan, profile
-from captum_classpattern.scanning.profile import SIZES, Profile
-from captum_classpattern.scanning.references import shipped_names
+from captum_classpattern.scanning.families import SIZES
+from captum_classpattern.scanning.profile import Profile
+from captum_classpattern.scanning.references import SHIPPED
 
 exploits = imported("tests/adapters", "test_safe_load")
 
@@ -209,15 +210,15 @@ def error_of(result):
 
 def record_searches(monkeypatch, *, interrupted=None):
     """The classes of each search from now on; Ctrl+C comes in the search that has one of them."""
-    find, searched = ClassPattern.search_areas, []
+    find, searched = ClassPattern.search_with, []
 
-    def search_areas(self, canvases, targets, *areas, **settings):
+    def search_with(self, settings, canvases, targets):
         searched.append([*targets])
         if interrupted in targets:
             raise KeyboardInterrupt
-        return find(self, canvases, targets, *areas, **settings)
+        return find(self, settings, canvases, targets)
 
-    monkeypatch.setattr(ClassPattern, "search_areas", search_areas)
+    monkeypatch.setattr(ClassPattern, "search_with", search_with)
     return searched
 
 
@@ -458,8 +459,8 @@ def test_references_of_other_settings(tmp_path):
 def test_an_unknown_name_lists_the_sets_of_the_package(tmp_path):
     error = error_of(scan("bad.pt", tmp_path, references="cifar"))
     assert "--references: there is no file cifar; give the name of a set that comes with" in error
-    assert ", ".join(shipped_names()) in error
-    assert {"cifar10", "demo"} <= set(shipped_names())
+    assert ", ".join(SHIPPED) in error
+    assert {"cifar10", "demo"} <= set(SHIPPED)
 
 
 def test_a_file_that_holds_no_references(tmp_path):
@@ -625,15 +626,15 @@ def test_references_are_measured_and_can_be_used(tmp_path):
 def test_each_measured_model_is_kept(tmp_path, monkeypatch):
     out = tmp_path / "references.json"
     one, two, three = (f"clean_{seed}.pt" for seed in range(3))
-    find = ClassPattern.search_areas
+    find = ClassPattern.search_with
 
-    def search_areas(self, *arguments, **settings):
+    def search_with(self, *arguments, **settings):
         if out.exists():
             raise KeyboardInterrupt
         return find(self, *arguments, **settings)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ClassPattern, "search_areas", search_areas)
+        patch.setattr(ClassPattern, "search_with", search_with)
         assert reference(one, two, three, out=out).exit_code == 130
     assert list(ReferenceSet.load(out).profiles) == ["clean_0"]
     searched = record_searches(monkeypatch)

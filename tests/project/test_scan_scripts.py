@@ -16,7 +16,8 @@ from torch import nn
 from captum_classpattern import PixelClassifier
 from captum_classpattern.datasets import load_images
 from captum_classpattern.scanning import ReferenceSet
-from captum_classpattern.scanning.profile import SETTINGS, SIZES
+from captum_classpattern.scanning.families import SIZES
+from captum_classpattern.scanning.profile import SETTINGS
 from captum_classpattern.triggers import BadNets
 
 zoo = imported("benchmarks", "zoo")

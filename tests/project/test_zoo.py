@@ -9,7 +9,8 @@ import pytest
 import torch
 from scripts import imported
 
-from captum_classpattern.scanning.profile import SCORED, Profile
+from captum_classpattern.scanning.families import SCORED
+from captum_classpattern.scanning.profile import Profile
 
 zoo = imported("benchmarks", "zoo")
 

@@ -13,14 +13,14 @@ from torch import nn
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.scanning import families
 from captum_classpattern.scanning.families import (
+    CHANGES,
     FAMILIES,
     Additive,
+    Task,
     Warping,
     check_families,
-    pictures,
-    search_family,
+    search_change,
 )
-from captum_classpattern.scanning.profile import measure_families
 
 HEIGHT, WIDTH = 7, 6
 BOTH = pytest.mark.parametrize("name", ["additive", "warp"])
@@ -61,7 +61,7 @@ def test_values_stay_within_their_bounds_after_any_steps(seed, scale, rate):
 
 @BOTH
 def test_a_gradient_of_zero_changes_nothing(name):
-    family = FAMILIES[name]((3, 12, 9))
+    family = CHANGES[name]((3, 12, 9))
     values = family.step(family.start(2), values_of(family, 2, 0), 0.3)
     torch.testing.assert_close(family.step(values, torch.zeros_like(values), 0.3), values)
 
@@ -110,7 +110,7 @@ def test_bounds_grow_with_the_side_of_the_images():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_no_change_leaves_images_as_they_are(name, channels):
     given = images(5, channels)
-    family = FAMILIES[name](given.shape[1:])
+    family = CHANGES[name](given.shape[1:])
     start = family.start(2).double()
     assert not start.any()
     result = family.apply(start, given.expand(2, -1, -1, -1, -1))
@@ -122,7 +122,7 @@ def test_no_change_leaves_images_as_they_are(name, channels):
 @PROPERTY
 @given(seed=st.integers(0, 10**6), name=st.sampled_from(["additive", "warp"]))
 def test_changed_images_are_images(seed, name):
-    family = FAMILIES[name]((3, HEIGHT, WIDTH))
+    family = CHANGES[name]((3, HEIGHT, WIDTH))
     values = family.step(family.start(2), values_of(family, 2, seed), 1.0)
     given = images(8, 3, seed).float().round(decimals=1).view(2, 4, 3, HEIGHT, WIDTH)
     result = family.apply(values, given)
@@ -291,7 +291,7 @@ def two_sets(channels, classes=4):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_perturbations_equal_the_plain_search(channels, seed):
     net, (fit, judges) = net_of(channels), two_sets(channels)
-    powers, found = search_family(Additive(fit.shape), net, fit, judges, 4, seed)
+    powers, found = search_change(Additive(fit.shape), net, fit, judges, 4, seed)
     assert list(found) == [0, 1, 2, 3]
     assert len(set(powers)) > 1
     for target in range(4):
@@ -303,7 +303,7 @@ def test_perturbations_equal_the_plain_search(channels, seed):
 @pytest.mark.parametrize(("channels", "seed"), [(1, 0), (3, 1)])
 def test_warps_equal_the_plain_search(channels, seed):
     net, (fit, judges) = net_of(channels, classes=2, gain=4.0), two_sets(channels, 2)
-    powers, found = search_family(Warping(fit.shape), net, fit, judges, 2, seed)
+    powers, found = search_change(Warping(fit.shape), net, fit, judges, 2, seed)
     assert len({*powers, 0.0}) > 1
     for target in range(2):
         power, value = plain_search("warp", net, fit, judges, target, seed)
@@ -314,11 +314,11 @@ def test_warps_equal_the_plain_search(channels, seed):
 @BOTH
 def test_classes_in_groups_equal_classes_alone(name, monkeypatch):
     net, (fit, judges) = net_of(1, classes=5), two_sets(1, 5)
-    family = FAMILIES[name](fit.shape)
+    family = CHANGES[name](fit.shape)
     results = []
     for together in (1, 2, 4, 5):
         monkeypatch.setattr(families, "TOGETHER", together)
-        results.append(search_family(family, net, fit, judges, 5, 0))
+        results.append(search_change(family, net, fit, judges, 5, 0))
     for powers, found in results[1:]:
         assert powers == results[0][0]
         for target, value in results[0][1].items():
@@ -329,8 +329,8 @@ def test_classes_in_groups_equal_classes_alone(name, monkeypatch):
 @BOTH
 def test_the_seed_chooses_the_images(name):
     net, (fit, judges) = net_of(1), two_sets(1)
-    family = FAMILIES[name](fit.shape)
-    one, same, other = (search_family(family, net, fit, judges, 4, seed)[1] for seed in (0, 0, 1))
+    family = CHANGES[name](fit.shape)
+    one, same, other = (search_change(family, net, fit, judges, 4, seed)[1] for seed in (0, 0, 1))
     assert all(torch.equal(one[y], same[y]) for y in one)
     assert not any(torch.equal(one[y], other[y]) for y in one)
 
@@ -338,15 +338,15 @@ def test_the_seed_chooses_the_images(name):
 @BOTH
 def test_images_of_the_class_are_neither_searched_nor_counted(name):
     net, (fit, judges) = net_of(1), two_sets(1)
-    family = FAMILIES[name](fit.shape)
-    expected = search_family(family, net, fit, judges, 4, 0)
+    family = CHANGES[name](fit.shape)
+    expected = search_change(family, net, fit, judges, 4, 0)
     for target in range(4):
         changed = []
         for part in (fit, judges):
             pixels = part.images.clone()
             pixels[part.labels == target] = 0.123
             changed.append(LabelledImages(pixels, part.labels))
-        powers, found = search_family(family, net, *changed, 4, 0)
+        powers, found = search_change(family, net, *changed, 4, 0)
         assert powers[target] == expected[0][target]
         assert torch.equal(found[target], expected[1][target])
         others = [y for y in range(4) if y != target]
@@ -356,7 +356,7 @@ def test_images_of_the_class_are_neither_searched_nor_counted(name):
 @BOTH
 def test_nothing_to_judge_by_is_no_power(name):
     net, (fit, judges) = net_of(1), two_sets(1)
-    powers, found = search_family(FAMILIES[name](fit.shape), net, fit, judges.of_class(2), 4, 0)
+    powers, found = search_change(CHANGES[name](fit.shape), net, fit, judges.of_class(2), 4, 0)
     assert powers[2] == 0.0
     assert len(found) == 4
 
@@ -365,7 +365,7 @@ def test_nothing_to_judge_by_is_no_power(name):
 def test_images_of_one_class_are_refused(name):
     net, (fit, judges) = net_of(1), two_sets(1)
     with pytest.raises(ValueError, match="all 6 images are of one class: give images of all"):
-        search_family(FAMILIES[name](fit.shape), net, fit.of_class(2), judges, 4, 0)
+        search_change(CHANGES[name](fit.shape), net, fit.of_class(2), judges, 4, 0)
 
 
 # ---- what it finds
@@ -417,13 +417,13 @@ def warped(pixels):
 @pytest.mark.parametrize(("name", "backdoor"), [("additive", perturbed), ("warp", warped)])
 def test_a_planted_backdoor_has_the_strongest_change(name, backdoor, target):
     fit, judges = row_images(0), row_images(1)
-    family = FAMILIES[name](fit.shape)
+    family = CHANGES[name](fit.shape)
     bad = Rows(backdoor, target).eval()
     assert torch.equal(bad(judges.images).argmax(1), LABELS)  # it is hidden
-    powers, found = search_family(family, bad, fit, judges, 3, 0)
+    powers, found = search_change(family, bad, fit, judges, 3, 0)
     assert powers[target] > 0.95
     assert max(power for y, power in enumerate(powers) if y != target) < 0.05
-    clean, _ = search_family(family, Rows().eval(), fit, judges, 3, 0)
+    clean, _ = search_change(family, Rows().eval(), fit, judges, 3, 0)
     assert max(clean) < 0.05
     if name == "additive":  # and the change is the planted one
         assert (found[target][0] * CHECKERBOARD).mean() > 0.03
@@ -445,28 +445,27 @@ def test_names_are_checked():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_pictures_are_images(name, channels):
     shape = (channels, 12, 9)
-    family = FAMILIES[name](shape)
+    family = CHANGES[name](shape)
     values = family.step(family.start(2), values_of(family, 2, 0), 1.0).double()
-    drawn = pictures(name, shape, {4: values[0], 1: values[1], 0: family.start(1)[0]})
-    assert list(drawn) == [4, 1, 0]
-    for picture in drawn.values():
+    drawn = [family.picture(value) for value in (*values, family.start(1)[0])]
+    for picture in drawn:
         assert picture.shape == shape
         assert picture.dtype == torch.float32
         assert picture.min() >= 0
         assert picture.max() <= 1
-    assert not torch.equal(drawn[4], drawn[1])
+    assert not torch.equal(drawn[0], drawn[1])
 
 
 def test_a_picture_of_a_perturbation_is_grey_where_nothing_changes():
     value = torch.tensor([[0.0, 0.2], [-0.1, 0.05]]).view(1, 2, 2)
-    drawn = pictures("additive", (1, 2, 2), {0: value, 1: torch.zeros(1, 2, 2)})
+    drawn = [Additive((1, 2, 2)).picture(each) for each in (value, torch.zeros(1, 2, 2))]
     assert drawn[0].flatten().tolist() == pytest.approx([0.5, 1.0, 0.25, 0.625])
     assert drawn[1].flatten().tolist() == [0.5] * 4
 
 
 def test_a_picture_of_a_warp_is_a_warped_grid():
     field = constant_field(1, 0)[0]
-    drawn = pictures("warp", (1, 29, 29), {0: torch.zeros(2, 5, 5), 1: field})
+    drawn = [Warping((1, 29, 29)).picture(each) for each in (torch.zeros(2, 5, 5), field)]
     lines = [i for i in range(29) if i % 4 == 1]
     dark = (drawn[0][0] < 0.5).nonzero().tolist()
     assert dark == [[i, j] for i in range(29) for j in range(29) if i in lines or j in lines]
@@ -480,9 +479,11 @@ def test_a_search_changes_nothing():
         parameter.grad = torch.full_like(parameter, 0.5)
     net[3].training = True
     before = state_of_caller(net, pixels, labels)
-    with pytest.warns(UserWarning, match="the model is in train mode"):
-        powers, _ = measure_families(net, LabelledImages(pixels, labels), 3, ("additive", "warp"))
+    task, powers = Task(net, LabelledImages(pixels, labels), 3), {}
+    for name in ("additive", "warp"):
+        with pytest.warns(UserWarning, match="the model is in train mode"):
+            powers |= FAMILIES[name].search(task)[0]
     assert state_of_caller(net, pixels, labels) == before
     assert list(powers) == ["additive", "warp"]
-    again, _ = measure_families(make_net(), LabelledImages(pixels, labels), 3, ("warp",))
+    again, _ = FAMILIES["warp"].search(Task(make_net(), LabelledImages(pixels, labels), 3))
     assert again["warp"] == powers["warp"]  # in eval mode, and whatever else is searched

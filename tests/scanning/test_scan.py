@@ -11,7 +11,8 @@ from torch import nn
 
 from captum_classpattern import LabelledImages, Pattern, PixelClassifier
 from captum_classpattern.scanning import ReferenceSet, scan
-from captum_classpattern.scanning.profile import PER_CLASS, SCORED, SIZES, Profile
+from captum_classpattern.scanning.families import SCORED, SIZES
+from captum_classpattern.scanning.profile import PER_CLASS, Profile
 from captum_classpattern.scanning.scan import judge
 
 NAMES = ["cat", "dog", "owl"]

@@ -12,22 +12,13 @@ import torch
 from torch import nn
 
 from captum_classpattern import ClassPattern, LabelledImages, Pattern
+from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.optimization.solvers.learned import Learned
-from captum_classpattern.scanning import ReferenceSet, profile, scan
-from captum_classpattern.scanning.profile import (
-    PATCHES,
-    SCORED,
-    SETTINGS,
-    SIZES,
-    Profile,
-    estimate_seconds,
-    grid_of,
-    measure,
-    unit_of,
-)
-from captum_classpattern.scanning.references import shipped_names
+from captum_classpattern.scanning import ReferenceSet, families, profile, scan
+from captum_classpattern.scanning.families import PATCHES, SCORED, SIZES, Store, grid_of, unit_of
+from captum_classpattern.scanning.profile import SETTINGS, Profile, estimate_seconds, measure
+from captum_classpattern.scanning.references import SHIPPED
 from captum_classpattern.scanning.scan import judge
-from captum_classpattern.scanning.store import Store
 
 CLASSES = 4
 NAMES = ["cat", "dog", "fox", "owl"]
@@ -250,7 +241,9 @@ def test_a_damaged_store_is_named(text, tmp_path):
 def test_a_folder_of_another_scan_is_refused(model, images, settings, what, kept, monkeypatch):
     searched = searched_classes(monkeypatch)
     with pytest.raises(ValueError, match=rf"another scan \(another .*{what}.*\): choose another"):
-        measure(model.eval(), images_of(**images), CLASSES, folder=kept[0], **settings)
+        measure(
+            model.eval(), images_of(**images), CLASSES, SearchSettings(**settings), folder=kept[0]
+        )
     assert searched == []
 
 
@@ -273,18 +266,18 @@ def kept(tmp_path_factory):
 
 def searched_classes(monkeypatch):
     """The classes of each search from now on."""
-    find, searched = ClassPattern.search_areas, []
+    find, searched = ClassPattern.search_with, []
 
-    def search_areas(self, canvases, targets, *areas, **settings):
+    def search_with(self, settings, canvases, targets):
         searched.append([*targets])
-        return find(self, canvases, targets, *areas, **settings)
+        return find(self, settings, canvases, targets)
 
-    monkeypatch.setattr(ClassPattern, "search_areas", search_areas)
+    monkeypatch.setattr(ClassPattern, "search_with", search_with)
     return searched
 
 
 def test_a_group_of_which_a_pattern_is_missing_is_searched_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(profile, "TOGETHER", 2)
+    monkeypatch.setattr(families, "AT_ONCE", 2)
     searched = searched_classes(monkeypatch)
     model, images = Net().eval(), images_of()
     whole = measure(model, images, CLASSES, folder=tmp_path)
@@ -556,8 +549,8 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
 
 
 def test_the_sets_of_the_package_can_be_loaded():
-    assert {"cifar10", "demo"} <= set(shipped_names())
-    for name in shipped_names():
+    assert {"cifar10", "demo"} <= set(SHIPPED)
+    for name in SHIPPED:
         found = ReferenceSet.load(name)
         assert len(found) >= 1
         assert found.scores().shape == (len(found), found.n_classes)
