@@ -38,7 +38,9 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
 
     A searched pattern and a backdoor's true trigger are both of this type. Patterns are frozen
     and compared by identity. A pattern is also a ``captum.robust.Perturbation``, for
-    ``AttackComparator`` and ``MinParamPerturbation``.
+    ``AttackComparator`` and ``MinParamPerturbation``. Its ``plot`` draws the canvas, the mask on a
+    scale from 0 to 1, and the binary pattern at :attr:`area`; :func:`plot_patterns` also draws
+    stamped images and the power.
 
     Args:
         canvas (Tensor): The image that provides the pixels, (C, H, W) in [0, 1].
@@ -141,19 +143,6 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
         """The binary pattern at :attr:`area`; unchanged if that is no pixel, or all of them."""
         k = round(self.area * self.mask.numel())
         return self.topk(self.area) if 0 < k < self.mask.numel() else self
-
-    def plot(self, *, use_pyplot: bool = True) -> tuple[Any, Any]:
-        r"""
-        Draws the canvas, the mask on a scale from 0 to 1, and the binary pattern at :attr:`area`.
-        :func:`plot_patterns` also draws images that are stamped with it, and its power.
-
-        Args:
-            use_pyplot (bool): As in :func:`plot_patterns`. Default: True.
-
-        Returns:
-            *tuple[Figure, ndarray]*: The figure and its axes (1, 3).
-        """
-        return self._draw(use_pyplot=use_pyplot)
 
     def stamp(self, images: Tensor) -> Tensor:
         r"""

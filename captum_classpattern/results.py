@@ -34,6 +34,18 @@ class Result:
         """
         return Path(import_module(KINDS).write_page_of(self, path))
 
+    def plot(self, *, use_pyplot: bool = True) -> tuple[Any, Any]:
+        r"""
+        Draws the result: what the text on its class says.
+
+        Args:
+            use_pyplot (bool): As in :func:`plot_patterns`. Default: True.
+
+        Returns:
+            *tuple[Figure, ndarray]*: The figure and its axes.
+        """
+        return self._draw(use_pyplot=use_pyplot)
+
     def _draw(self, figure: str = "plot", **options: Any) -> tuple[Any, Any]:
         """A figure and its axes, by the name of the function that draws it."""
         drawn: tuple[Any, Any] = import_module(KINDS).draw(self, figure, **options)

@@ -43,7 +43,8 @@ ANOTHER_KIND = (
 @dataclass(frozen=True, repr=False)
 class Scan(Decision, Result):
     r"""
-    What a scan found, and how sure it is.
+    What a scan found, and how sure it is. ``plot`` draws the patterns of the most suspicious
+    classes, and the power of all classes over the number of pixels.
 
     Attributes:
         verdict (str): ``"suspicious"``, ``"nothing found"`` or ``"inconclusive"``.
@@ -139,11 +140,6 @@ class Scan(Decision, Result):
         picture = BytesIO()
         figure.savefig(picture, dpi=110)
         write_atomically(folder / "scan.png", picture.getvalue())
-
-    def plot(self, *, use_pyplot: bool = True) -> tuple[Any, Any]:
-        """The patterns of the most suspicious classes, and the power of all classes over the number
-        of pixels; a figure and its axes."""
-        return self._draw(use_pyplot=use_pyplot)
 
     def to_json(self) -> str:
         """The result as JSON."""

@@ -26,6 +26,7 @@ ENOUGH_IMAGES = 100  # with fewer, no power is said to beat its controls
 @dataclass(frozen=True, repr=False)
 class PredictivePower(Result):
     """Share of held-out images that the model classifies as the pattern's class once stamped.
+    ``plot`` draws it with its interval and the share without the pattern.
 
     ``interval`` is the Wilson 95 % interval of ``value``, ``n`` the number of images (none of
     the pattern's class), ``without`` the share that the model classifies so without the pattern.
@@ -43,11 +44,6 @@ class PredictivePower(Result):
     def lift(self) -> float:
         """What the pattern adds, ``value - without``."""
         return self.value - self.without
-
-    def plot(self, *, use_pyplot: bool = True) -> tuple[Any, Any]:
-        """Draws the power with its interval, and the share without the pattern. ``use_pyplot`` is
-        as in :func:`plot_patterns`. Returns the figure, and an array of its one axis."""
-        return self._draw(use_pyplot=use_pyplot)
 
     def table(self) -> Any:
         """The numbers as a pandas DataFrame of one row, to put the rows of several powers together:

@@ -10,7 +10,7 @@ import pytest
 from extend import DEFINITIONS
 
 import captum_classpattern
-from captum_classpattern import canvases
+from captum_classpattern.optimization import canvases
 
 DOCS = Path(__file__).parents[2] / "docs"
 FOLD = re.MULTILINE | re.DOTALL
@@ -19,15 +19,13 @@ PUBLIC = (
     ".adapters",
     ".comparison",
     ".datasets",
-    ".explorer",
-    ".gallery",
-    ".invariance",
     ".optimization",
-    ".report",
+    ".pages",
+    ".pages.explorer",
     ".scanning",
     ".scores",
+    ".scores.invariance",
     ".surveys",
-    ".sweeps",
     ".triggers",
     ".visualization",
 )

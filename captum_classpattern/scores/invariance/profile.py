@@ -6,7 +6,6 @@ from functools import partial
 from statistics import fmean
 from typing import Any, NamedTuple
 
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -41,7 +40,9 @@ class InvarianceProfile(Result):
     A pattern's predictive power under many transforms: what :func:`invariance_profile` returns.
 
     ``pattern`` is the binary pattern, and ``curves`` has an :class:`InvarianceCurve` for each
-    transform, by its name.
+    transform, by its name. ``plot`` draws a panel for each transform: the power of the pattern, of
+    random pixels, and the rate without a pattern, with their 95 % intervals. The range over which
+    half of the power stays is shaded.
     """
 
     pattern: Pattern
@@ -97,20 +98,6 @@ class InvarianceProfile(Result):
 
     def __repr__(self) -> str:
         return f"InvarianceProfile({self.pattern.label}: {self.power}; {', '.join(self.curves)})"
-
-    def plot(self, *, use_pyplot: bool = True) -> tuple[Any, npt.NDArray[Any]]:
-        r"""
-        Draws a panel for each transform: the power of the pattern, of random pixels, and the rate
-        without a pattern, with their 95 % intervals. The range over which half of the power stays
-        is shaded.
-
-        Args:
-            use_pyplot (bool): As in :func:`plot_patterns`. Default: True.
-
-        Returns:
-            *tuple[Figure, ndarray]*: The figure, and its panels' axes, in order.
-        """
-        return self._draw(use_pyplot=use_pyplot)
 
 
 def _columns(scores: Scores) -> dict[str, float]:
