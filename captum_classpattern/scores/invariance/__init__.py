@@ -1,7 +1,11 @@
 """Under which changes of the pattern, or of the stamped image, predictive power stays."""
 
-from captum_classpattern.scores.invariance.curves import HalfPowerRange, InvarianceCurve
-from captum_classpattern.scores.invariance.profile import InvarianceProfile, invariance_profile
+from captum_classpattern.scores.invariance.profile import (
+    HalfPowerRange,
+    InvarianceCurve,
+    InvarianceProfile,
+    invariance_profile,
+)
 from captum_classpattern.scores.invariance.transforms import Transform, known_transforms
 
 __all__ = [

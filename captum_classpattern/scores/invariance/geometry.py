@@ -5,6 +5,7 @@ comes from outside the image is empty.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -18,14 +19,13 @@ DECIMALS = 6  # of source positions: cos(90 degrees) is not quite 0 in floating 
 
 def shift(pattern: Pattern, pixels: float, direction: int) -> Pattern:
     """Shifts by whole pixels in one of four directions; what leaves the image is lost."""
-    down, right = (_whole(pixels) * step for step in DIRECTIONS[direction])
-    rows, columns = _grid(pattern)
-    return _take(pattern, rows - down, columns - right)
+    down, right = _steps(pixels, direction)
+    return _take(pattern, lambda row, column: (row - down, column - right))
 
 
 def wrapped_shift(pattern: Pattern, pixels: float, direction: int) -> Pattern:
     """Shifts by whole pixels; what leaves the image comes back on the opposite side."""
-    steps = tuple(_whole(pixels) * step for step in DIRECTIONS[direction])
+    steps = _steps(pixels, direction)
     canvas, mask = (x.roll(steps, dims=(1, 2)) for x in (pattern.canvas, pattern.mask))
     return replace(pattern, canvas=canvas, mask=mask)
 
@@ -34,19 +34,21 @@ def scale(pattern: Pattern, factor: float, _: int) -> Pattern:
     """Scales about the pattern's centre. The number of pixels changes with the square."""
     if not factor > 0:
         raise ValueError(f"a scale is a factor above 0, got {factor}")
-    rows, columns = _grid(pattern)
     y, x = centre(pattern.mask)
-    return _take(pattern, y + (rows - y) / factor, x + (columns - x) / factor)
+    return _take(pattern, lambda row, col: (y + (row - y) / factor, x + (col - x) / factor))
 
 
 def rotate(pattern: Pattern, degrees: float, direction: int) -> Pattern:
     """Rotates about the pattern's centre: anticlockwise (direction 0) or clockwise (1)."""
     angle = math.radians(degrees) * (1, -1)[direction]
     cos, sin = math.cos(angle), math.sin(angle)
-    rows, columns = _grid(pattern)
     y, x = centre(pattern.mask)
-    down, right = rows - y, columns - x
-    return _take(pattern, y + cos * down + sin * right, x - sin * down + cos * right)
+
+    def source(row: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
+        down, right = row - y, column - x
+        return y + cos * down + sin * right, x - sin * down + cos * right
+
+    return _take(pattern, source)
 
 
 def lose_pixels(pattern: Pattern, share: float, draw: int) -> Pattern:
@@ -67,32 +69,28 @@ def centre(mask: Tensor) -> tuple[int, int]:
     move pixels to pixels; an empty mask has the image's centre."""
     weights = mask[0].detach().cpu().double()
     weights = weights if bool(weights.any()) else torch.ones_like(weights)
-    return _mean_index(weights.sum(1)), _mean_index(weights.sum(0))
+    sums = weights.sum(1), weights.sum(0)
+    means = (float((each * torch.arange(len(each))).sum() / each.sum()) for each in sums)
+    row, column = (math.floor(mean + 0.5) for mean in means)
+    return row, column
 
 
-def _mean_index(weights: Tensor) -> int:
-    indices = torch.arange(len(weights), dtype=torch.float64)
-    return math.floor(float((weights * indices).sum() / weights.sum()) + 0.5)
-
-
-def _whole(pixels: float) -> int:
+def _steps(pixels: float, direction: int) -> tuple[int, int]:
     if pixels != int(pixels):
         raise ValueError(f"a shift takes a whole number of pixels, got {pixels}")
-    return int(pixels)
+    down, right = DIRECTIONS[direction]
+    return int(pixels) * down, int(pixels) * right
 
 
-def _grid(pattern: Pattern) -> tuple[Tensor, Tensor]:
-    """Row and column of each pixel, float64 (H, W)."""
-    height, width = (torch.arange(n, dtype=torch.float64) for n in pattern.mask.shape[1:])
-    rows, columns = torch.meshgrid(height, width, indexing="ij")
-    return rows, columns
-
-
-def _take(pattern: Pattern, rows: Tensor, columns: Tensor) -> Pattern:
-    """The pattern whose pixel (i, j) is the nearest one to (rows[i, j], columns[i, j])."""
-    device, (height, width) = pattern.canvas.device, pattern.mask.shape[1:]
+def _take(pattern: Pattern, source: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Pattern:
+    """The pattern whose pixels are the nearest ones to their sources, which are given by rows and
+    columns, float64 (H, W)."""
+    height, width = pattern.mask.shape[1:]
+    axes = (torch.arange(n, dtype=torch.float64) for n in (height, width))
+    device = pattern.canvas.device
     rows, columns = (
-        (x.round(decimals=DECIMALS) + 0.5).floor().long().to(device) for x in (rows, columns)
+        (x.round(decimals=DECIMALS) + 0.5).floor().long().to(device)
+        for x in source(*torch.meshgrid(*axes, indexing="ij"))
     )
     inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
     rows, columns = rows.clamp(0, height - 1), columns.clamp(0, width - 1)

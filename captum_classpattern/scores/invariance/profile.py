@@ -3,24 +3,19 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from captum_classpattern._validation import ArgumentTypeError, suggest_names
-from captum_classpattern.classifier import (
-    Classifier,
-    device_and_dtype,
-    predict,
-    preserve_state,
-)
+from captum_classpattern.classifier import Classifier, device_and_dtype, predict, preserve_state
 from captum_classpattern.images import Images, LabelledImages, Labels
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.results import Result, as_table
-from captum_classpattern.scores.invariance.curves import InvarianceCurve
 from captum_classpattern.scores.invariance.transforms import Transform, known_transforms
 from captum_classpattern.scores.power import (
     PredictivePower,
@@ -31,7 +26,102 @@ from captum_classpattern.scores.power import (
 )
 
 DRAWS = 3  # of random pixels
-LINES = ("pattern", "random pixels", "no pattern")  # what is measured, and drawn as a line
+# what is measured and drawn as a line, and its columns in tables
+COLUMNS = {"pattern": "power", "random pixels": "random_pixels", "no pattern": "no_pattern"}
+LINES = tuple(COLUMNS)
+
+# what is measured (of which transform at which value), what is stamped (None: nothing), and how the
+# stamped images are changed; of all trials that measure the same, the mean counts
+Trial: TypeAlias = tuple[tuple[Any, ...], Pattern | None, Callable[[Tensor], Tensor]]
+
+
+@dataclass(frozen=True)
+class HalfPowerRange:
+    """
+    The values of a transform between which at least half of the power stays.
+
+    ``open_low`` and ``open_high`` report that half of it still stays at the lowest and at the
+    highest tested value. The range ends there only because no test went further.
+    """
+
+    low: float
+    high: float
+    open_low: bool
+    open_high: bool
+
+    @property
+    def width(self) -> float:
+        """``high - low``: a lower bound if an end is open."""
+        return self.high - self.low
+
+    @property
+    def is_open(self) -> bool:
+        """Whether an end is open."""
+        return self.open_low or self.open_high
+
+    def __str__(self) -> str:
+        tested = [f"down to {self.low:.3g}"] * self.open_low
+        tested += [f"up to {self.high:.3g}"] * self.open_high
+        note = f" (tested {' and '.join(tested)})" if tested else ""
+        return f"{self.low:.3g} to {self.high:.3g}{note}"
+
+
+@dataclass(frozen=True)
+class InvarianceCurve:
+    """
+    The predictive power along one transform.
+
+    ``points`` holds the :class:`~captum_classpattern.scores.Scores` at each value of the transform,
+    in order, ``rest`` among them: the power of the pattern, of the same number of random pixels of
+    its canvas, and the rate without a pattern, all under the same transform.
+    """
+
+    transform: Transform
+    points: dict[float, Scores]
+
+    @property
+    def at_rest(self) -> Scores:
+        """The scores where nothing changes."""
+        return self.points[self.transform.rest]
+
+    def kept(self, value: float) -> float | None:
+        """The share of the power at rest that stays at a value: the margin above the stronger
+        control, relative to the margin at rest. It can be negative, or above 1. None if the power
+        at rest does not beat its controls."""
+        at_rest = self.at_rest
+        return self.points[value].margin / at_rest.margin if at_rest.beats_controls else None
+
+    @property
+    def half_power_range(self) -> HalfPowerRange | None:
+        r"""
+        The range over which at least half of the power stays.
+
+        What stays at a value v is m(v), the power minus the larger of its two controls (random
+        pixels and no pattern), all under the transform at v. The range is the largest interval
+        around the value at rest, r, in which m(v) >= m(r) / 2, where m is linear between
+        neighbouring tested values. So it ends at the first crossing on each side, also if the power
+        comes back further away. A side without tested values ends at r. If no crossing is found,
+        the range is open on that side: it ends at the last tested value.
+
+        None if the power at rest does not beat both controls
+        (:attr:`~captum_classpattern.scores.Scores.beats_controls`, which needs 100 images): then
+        there is no power that could stay.
+        """
+        if not self.at_rest.beats_controls:
+            return None
+        values, rest = list(self.points), self.transform.rest
+        low, open_low = self._end([value for value in reversed(values) if value <= rest])
+        high, open_high = self._end([value for value in values if value >= rest])
+        return HalfPowerRange(low, high, open_low, open_high)
+
+    def _end(self, outwards: Sequence[float]) -> tuple[float, bool]:
+        """Where a side of the range ends, and whether it is open there."""
+        half = self.at_rest.margin / 2
+        for near, far in pairwise(outwards):
+            above, below = self.points[near].margin, self.points[far].margin
+            if below < half:
+                return near + (above - half) / (above - below) * (far - near), False
+        return outwards[-1], len(outwards) > 1
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -63,51 +153,31 @@ class InvarianceProfile(Result):
         """A pandas DataFrame with a row for each transform and value: the power, its controls,
         their Wilson 95 % intervals, and ``kept``, the share of the power that stays
         (:meth:`InvarianceCurve.kept`)."""
-        return as_table(
-            [
-                {
-                    "transform": name,
-                    "of": curve.transform.of,
-                    "value": value,
-                    "unit": curve.transform.unit,
-                    **_columns(scores),
-                    "kept": curve.kept(value),
-                    "images": scores.power.n,
-                }
-                for name, curve in self.curves.items()
-                for value, scores in curve.points.items()
-            ]
-        )
+        rows = []
+        for name, curve in self.curves.items():
+            for value, scores in curve.points.items():
+                row = {"transform": name, "of": curve.transform.of, "value": value}
+                row["unit"] = curve.transform.unit
+                for what, column in COLUMNS.items():
+                    ends = (column, f"{column}_low", f"{column}_high")
+                    row |= zip(ends, scores.with_intervals[what])
+                rows.append({**row, "kept": curve.kept(value), "images": scores.power.n})
+        return as_table(rows)
 
     def ranges(self) -> Any:
         """A pandas DataFrame with a row for each transform: the range over which at least half of
         the power stays (:attr:`InvarianceCurve.half_power_range`), and whether its ends are open.
         All of these are None if the power at rest does not beat its controls."""
         ends = ("low", "high", "width", "open_low", "open_high")
-        return as_table(
-            [
-                {
-                    "transform": name,
-                    "unit": curve.transform.unit,
-                    "rest": curve.transform.rest,
-                    **{end: getattr(curve.half_power_range, end, None) for end in ends},
-                }
-                for name, curve in self.curves.items()
-            ]
-        )
+        rows = []
+        for name, curve in self.curves.items():
+            row = {"transform": name, "unit": curve.transform.unit, "rest": curve.transform.rest}
+            half = curve.half_power_range
+            rows.append({**row, **{end: getattr(half, end, None) for end in ends}})
+        return as_table(rows)
 
     def __repr__(self) -> str:
         return f"InvarianceProfile({self.pattern.label}: {self.power}; {', '.join(self.curves)})"
-
-
-def _columns(scores: Scores) -> dict[str, float]:
-    """The power and its controls, each with the ends of its interval."""
-    measured = scores.with_intervals
-    return {
-        f"{name}{end}": number
-        for what, name in zip(LINES, ("power", "random_pixels", "no_pattern"))
-        for end, number in zip(("", "_low", "_high"), measured[what])
-    }
 
 
 def invariance_profile(
@@ -174,8 +244,15 @@ def invariance_profile(
     with preserve_state(forward_func, seed=0):
         others = images_to_score(forward_func, pattern, images, labels)
         binary = pattern if area is None else pattern.topk(area)
-        trials = list(_trials(binary, _random_patterns(binary), chosen))
-        hits = _count_hits(forward_func, trials, others, binary, show_progress)
+        kept, total = int((binary.mask > 0).sum()), binary.mask.numel()
+        if kept in (0, total):
+            raise ValueError(
+                f"the pattern's mask has weight on {'none' if kept == 0 else 'all'} of its {total} "
+                "pixels, so random pixels can't be compared with it: give an area"
+            )
+        controls = [random_pixels(binary, kept / total, seed) for seed in range(DRAWS)]
+        trials = list(_trials(binary, controls, chosen))
+        hits = _mean_hits(forward_func, trials, others, binary, show_progress)
 
     def scores(transform: Transform, value: float) -> Scores:
         pattern, random, bare = (  # what a transform doesn't change is counted once
@@ -220,78 +297,51 @@ def _chosen(transforms: Iterable[str | Transform] | None, channels: int) -> list
     return list(found.values())
 
 
-def _random_patterns(binary: Pattern) -> list[Pattern]:
-    """The first control: as many pixels of the same canvas, chosen at random."""
-    kept, total = int((binary.mask > 0).sum()), binary.mask.numel()
-    if kept in (0, total):
-        raise ValueError(
-            f"the pattern's mask has weight on {'none' if kept == 0 else 'all'} of its {total} "
-            "pixels, so random pixels can't be compared with it: give an area"
-        )
-    return [random_pixels(binary, kept / total, seed) for seed in range(DRAWS)]
-
-
-class _Trial(NamedTuple):
-    """What is stamped (None: nothing), and how the stamped images are changed. Of all trials of one
-    kind (pattern, random pixels or no pattern, and unless nothing is changed the transform's name
-    and value), the mean counts."""
-
-    kind: tuple[str | float, ...]
-    pattern: Pattern | None
-    change: Callable[[Tensor], Tensor]
-
-
 def _trials(
     binary: Pattern, controls: Sequence[Pattern], transforms: Sequence[Transform]
-) -> Iterator[_Trial]:
+) -> Iterator[Trial]:
     """Everything that is to be counted. The variants of a transform and the draws of random pixels
     are paired, so that each occurs, but not each with each."""
-    yield _Trial(("pattern",), binary, _unchanged)
-    yield _Trial(("no pattern",), None, _unchanged)
+    yield ("pattern",), binary, _unchanged
+    yield ("no pattern",), None, _unchanged
     for control in controls:
-        yield _Trial(("random pixels",), control, _unchanged)
+        yield ("random pixels",), control, _unchanged
     for transform, value in ((t, value) for t in transforms for value in t.values):
-        place = transform.name, value
-        changes = [
-            partial(transform.of_images, value=value, variant=variant)
-            for variant in range(transform.variants)
-        ]
+        place, variants = (transform.name, value), range(transform.variants)
+        changes = [partial(transform.of_images, value=value, variant=v) for v in variants]
         for variant, change in enumerate(changes):
-            moved = transform.of_pattern(binary, value, variant)
-            yield _Trial(("pattern", *place), moved, change)
+            yield ("pattern", *place), transform.of_pattern(binary, value, variant), change
             if transform.of == "image":
-                yield _Trial(("no pattern", *place), None, change)
-        for i in range(max(transform.variants, len(controls))):
-            variant, control = i % transform.variants, controls[i % len(controls)]
+                yield ("no pattern", *place), None, change
+        for i in range(max(len(variants), len(controls))):
+            variant, control = i % len(variants), controls[i % len(controls)]
             moved = transform.of_pattern(control, value, variant)
-            yield _Trial(("random pixels", *place), moved, changes[variant])
+            yield ("random pixels", *place), moved, changes[variant]
 
 
 def _unchanged(images: Tensor) -> Tensor:
     return images
 
 
-def _count_hits(
+def _mean_hits(
     forward_func: Classifier,
-    trials: Sequence[_Trial],
+    trials: Sequence[Trial],
     source: LabelledImages,
     pattern: Pattern,
     show_progress: bool,
-) -> dict[tuple[str | float, ...], float]:
-    """How many images become the pattern's class, on average over the trials of each kind. Each
-    batch of images is loaded once."""
+) -> dict[tuple[Any, ...], float]:
+    """How many images become the pattern's class, on average over the trials that measure the same.
+    Each batch of images is loaded once."""
     device, dtype = device_and_dtype(forward_func, pattern.canvas)
     counts = torch.zeros(len(trials), dtype=torch.int64, device=device)
-    bar = tqdm(desc="profile", total=len(trials) * len(source), disable=not show_progress)
-    with bar:
+    with tqdm(desc="profile", total=len(trials) * len(source), disable=not show_progress) as bar:
         for batch in source.in_order():
             images = batch.to(device, dtype)
-            for i, trial in enumerate(trials):
-                stamped = images if trial.pattern is None else trial.pattern.stamp(images)
-                predicted = predict(forward_func, trial.change(stamped))
-                counts[i] += (predicted == pattern.target).sum()
+            for i, (_, stamped, change) in enumerate(trials):
+                changed = change(images if stamped is None else stamped.stamp(images))
+                counts[i] += (predict(forward_func, changed) == pattern.target).sum()
                 bar.update(len(images))
-    hits: dict[tuple[str | float, ...], list[int]] = {}
-    for trial, count in zip(trials, counts.tolist()):
-        hits.setdefault(trial.kind, []).append(count)
-    return {kind: fmean(of_kind) for kind, of_kind in hits.items()}
+    hits: dict[tuple[Any, ...], list[int]] = {}
+    for (measured, *_), count in zip(trials, counts.tolist()):
+        hits.setdefault(measured, []).append(count)
+    return {measured: fmean(of_trials) for measured, of_trials in hits.items()}

@@ -12,7 +12,6 @@ from torch import Tensor
 from captum_classpattern._validation import ArgumentTypeError, check_count
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.invariance import colours, geometry
-from captum_classpattern.scores.invariance.jpeg import NO_COMPRESSION, jpeg
 
 TARGETS = ("pattern", "canvas", "image")
 
@@ -20,9 +19,7 @@ TARGETS = ("pattern", "canvas", "image")
 @dataclass(frozen=True)
 class Transform:
     r"""
-    A change of a pattern or of stamped images, and how strong it is to be.
-
-    The function is called as ``function(what, value, variant)``:
+    A change of a pattern or of stamped images. It is called as ``function(what, value, variant)``:
 
     - if ``of="pattern"``, what is the binary :class:`~captum_classpattern.Pattern`, before
       stamping; the function returns one of the same shape, and must move canvas and mask together;
@@ -36,7 +33,7 @@ class Transform:
 
     Args:
         name (str): What tables and figures call it.
-        values (Sequence[float]): How strong: the values to test.
+        values (Sequence[float]): How strong it is to be: the values to test.
         unit (str): Of the values.
         rest (float): The value that changes nothing.
         of (str): What is changed: ``"pattern"``, ``"canvas"`` or ``"image"``.
@@ -144,31 +141,23 @@ class Transform:
 
 
 SHIFTS, FACTORS = (1, 2, 3, 4, 6, 8, 12), (0.25, 0.5, 0.75, 1.25, 1.5, 2)
-COLOUR, GREY_OR_COLOUR = (3,), (1, 3)
+SCALES, ANGLES = (0.5, 0.7, 0.85, 1.2, 1.5, 2), (5, 10, 20, 30, 45, 90, 180)
+LOSSES, SIGMAS = (0.1, 0.25, 0.5, 0.75, 0.9), (0.5, 0.75, 1, 1.5, 2, 3)
+HUES, QUALITIES = (15, 30, 60, 90, 120, 180), (90, 75, 50, 30, 15, 5)
 ALL = (
     Transform("shift", SHIFTS, "pixels", 0, "pattern", geometry.shift, 4),
     Transform("wrapped shift", SHIFTS, "pixels", 0, "pattern", geometry.wrapped_shift, 4),
-    Transform("scale", (0.5, 0.7, 0.85, 1.2, 1.5, 2), "times", 1, "pattern", geometry.scale),
-    Transform(
-        "rotation", (5, 10, 20, 30, 45, 90, 180), "degrees", 0, "pattern", geometry.rotate, 2
-    ),
-    Transform(
-        "pixel loss", (0.1, 0.25, 0.5, 0.75, 0.9), "share of the pixels", 0, "pattern",
-        geometry.lose_pixels, 3,
-    ),
+    Transform("scale", SCALES, "times", 1, "pattern", geometry.scale),
+    Transform("rotation", ANGLES, "degrees", 0, "pattern", geometry.rotate, 2),
+    Transform("pixel loss", LOSSES, "share of the pixels", 0, "pattern", geometry.lose_pixels, 3),
     Transform("brightness", FACTORS, "times", 1, "image", colours.brighten),
     Transform("contrast", FACTORS, "times", 1, "image", colours.change_contrast),
+    Transform("hue", HUES, "degrees", 0, "image", colours.turn_hue, 2, (3,)),
+    Transform("blur", SIGMAS, "standard deviation, pixels", 0, "image", colours.blur),
     Transform(
-        "hue", (15, 30, 60, 90, 120, 180), "degrees", 0, "image", colours.turn_hue, 2, COLOUR
+        "JPEG", QUALITIES, "quality", colours.NO_COMPRESSION, "image", colours.jpeg, 1, (1, 3)
     ),
-    Transform(
-        "blur", (0.5, 0.75, 1, 1.5, 2, 3), "standard deviation, pixels", 0, "image", colours.blur
-    ),
-    Transform(
-        "JPEG", (90, 75, 50, 30, 15, 5), "quality", NO_COMPRESSION, "image", jpeg,
-        channels=GREY_OR_COLOUR,
-    ),
-)  # fmt: skip
+)
 
 
 def known_transforms() -> dict[str, Transform]:

@@ -11,8 +11,13 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from torchvision.transforms.v2 import functional
 
-from captum_classpattern.scores.invariance.colours import blur, brighten, change_contrast, turn_hue
-from captum_classpattern.scores.invariance.jpeg import jpeg
+from captum_classpattern.scores.invariance.colours import (
+    blur,
+    brighten,
+    change_contrast,
+    jpeg,
+    turn_hue,
+)
 
 IMAGES = torch.rand(4, 3, 12, 10, generator=torch.Generator().manual_seed(0))
 GREY = IMAGES[:, :1]
