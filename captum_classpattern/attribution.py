@@ -23,7 +23,7 @@ from captum_classpattern.classifier import (
 from captum_classpattern.classifier.class_names import parse_targets
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels, predictions
 from captum_classpattern.optimization.contest import Contest, Pool
-from captum_classpattern.optimization.holdout import check_judges, split_for_judging
+from captum_classpattern.optimization.holdout import split_for_judging
 from captum_classpattern.optimization.run import begin_search
 from captum_classpattern.optimization.search import Solver
 from captum_classpattern.optimization.settings import SearchSettings
@@ -357,9 +357,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             additional_forward_args=arguments or None,
             batch_size=settings.internal_batch_size,
         )
-        fit, judges = split_for_judging(self._baselines, settings.seed)
-        if settings.keep is not None:
-            check_judges(self._baselines, judges, targets)
+        compared = [] if settings.keep is None else targets
+        fit, judges = split_for_judging(self._baselines, settings.seed, compared)
         has_rows = any(isinstance(argument, Tensor) for argument in arguments)
         pool = Pool(canvases, targets, settings, judges, all_differ=has_rows)
         search = begin_search(

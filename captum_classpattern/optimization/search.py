@@ -141,26 +141,21 @@ class Search:
     def loss(self, masks: Tensor, batch: Batch) -> Tensor:
         """Losses (n,) of masks (n, 1, H, W) of the canvases ``batch.rows``: 1 - sqrt(p), where p is
         the probability of the target; half a pass per image."""
-        losses, _ = self.objective.evaluate(masks, batch, bounded=True, gradient=False)
-        self._count(batch, 1, losses)
-        return losses
+        return self._evaluate(masks, batch, bounded=True, gradient=False)[0]
 
     def loss_and_gradient(
         self, masks: Tensor, batch: Batch, *, bounded: bool = False
     ) -> tuple[Tensor, Tensor]:
         """Losses (n,), the cross-entropy or, if ``bounded``, 1 - sqrt(p), and their gradients
         (n, 1, H, W); one pass per image."""
-        losses, gradient = self.objective.evaluate(masks, batch, bounded=bounded)
-        self._count(batch, 2, losses)
-        return losses, gradient
+        return self._evaluate(masks, batch, bounded, gradient=True)
 
     def loss_and_colour_gradients(
         self, masks: Tensor, batch: Batch, *, bounded: bool = False
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Losses (n,) as in :meth:`loss_and_gradient`, and two Tensors (n, C, H, W) that say what
         any colour is worth, see ``Objective.evaluate``; one pass per image."""
-        losses, both = self.objective.evaluate(masks, batch, bounded=bounded, colours=True)
-        self._count(batch, 2, losses)
+        losses, both = self._evaluate(masks, batch, bounded, gradient=True, colours=True)
         slopes, at_images = both.chunk(2, dim=1)
         return losses, slopes, at_images
 
@@ -223,12 +218,19 @@ class Search:
             self.stopped_early = True
         return self.stopped_early
 
-    def _count(self, batch: Batch, half_passes: int, losses: Tensor) -> None:
-        """Counts half passes for each image, and keeps the losses to be looked at later."""
+    def _evaluate(
+        self, masks: Tensor, batch: Batch, bounded: bool, gradient: bool, colours: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """What the objective says. Counts the passes; the losses are looked at later."""
+        losses, slopes = self.objective.evaluate(
+            masks, batch, bounded=bounded, gradient=gradient, colours=colours
+        )
+        each = 2 if gradient else 1  # half passes
         for row, pick in zip(batch.rows, batch.picks):
-            self.half_passes[row] += half_passes * len(pick)
-        note_half_passes(half_passes * len(batch.places))
+            self.half_passes[row] += each * len(pick)
+        note_half_passes(each * len(batch.places))
         self._unchecked.append((self._steps_done, losses.isfinite().all()))
+        return losses, slopes
 
     def _check_losses(self) -> None:
         if not self._unchecked:
