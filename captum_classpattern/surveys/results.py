@@ -366,15 +366,9 @@ def survey(
         classes_together (int): Number of classes that are searched in one batch. Default: 5.
         budget (int, optional): Passes per class and kind of canvas, at the largest area or at each
             area of a pool, as in :meth:`ClassPattern.search`; at least 430. Default: None (7,000).
-        n_steps (int, optional): Rounds on each canvas that is searched to the end, instead of a
-            budget. Default: None.
         max_seconds (float, optional): Stops each group of classes and kind of canvas after that
             time, with what was found. Default: None.
-        seed (int): Seed of the searches and of the random pixels. Default: 0.
-        precision (str): ``"auto"``, ``"full"`` or ``"bfloat16"``, as in :func:`search_masks`.
-            Default: "auto".
-        internal_batch_size (int, optional): The most images in one forward pass of the searches.
-            Default: None.
+        n_steps, seed, precision, internal_batch_size: As in :func:`explain_class`.
         show_progress (bool): Draws a progress bar for each group of classes. Default: False.
         folder (str or PathLike, optional): Where each class is written as soon as it is finished.
             Default: None (nowhere).
