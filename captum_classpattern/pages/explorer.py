@@ -22,7 +22,7 @@ from captum_classpattern.classifier import (
 from captum_classpattern.classifier.class_names import known_names, label_of
 from captum_classpattern.datasets.pixels import read_to_fit
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels
-from captum_classpattern.pages.parts import ENVIRONMENT, pattern_picture, picture
+from captum_classpattern.pages.parts import ENVIRONMENT
 from captum_classpattern.pattern import Pattern, image_hash
 from captum_classpattern.scores import Scores
 from captum_classpattern.scores.examples import choose_images
@@ -30,12 +30,10 @@ from captum_classpattern.scores.power import hashes_seen
 from captum_classpattern.surveys import Finding, Survey
 from captum_classpattern.visualization.drawing import check_channels
 from captum_classpattern.visualization.formats import percent_area
-from captum_classpattern.visualization.style import HIT, QUIET, TRACK
 
 EXAMPLES = 8  # held-out images to choose from
 CHUNK = 32  # of candidates that are looked at together
 STEPS = 24  # of the slider, evenly spaced on a logarithmic scale
-SIDE = 224  # pixels of a picture, as in explorer.html
 TOP = 3  # classes of a prediction
 IN_SEARCH = "This image was used in the search."
 TEMPLATE = ENVIRONMENT.get_template("explorer.html")
@@ -438,10 +436,7 @@ class Explorer:
         self._offer_areas()
 
     def _offer_areas(self) -> None:
-        before, cuts = (
-            self.area.value,
-            {kept: cut(self.finding, kept) for kept in steps(self.finding)},
-        )
+        cuts = {kept: cut(self.finding, kept) for kept in steps(self.finding)}
         texts = [shown.text + (", scored" if shown.scores else "") for shown in cuts.values()]
         _offer(self.area, [*zip(texts, cuts)], nearest([*cuts], self.area.value))
         self.area.disabled = len(cuts) == 1
@@ -454,38 +449,22 @@ class Explorer:
     # ---- what is shown
 
     def _redraw(self, note: str = "") -> None:
-        """Canvas, pattern, image, and the image with the pattern; predictions and power below, and
-        a note."""
+        """The panel: pictures, predictions, the power, and a note."""
         finding, shown, example = self.finding, self._cut, self._example
-        label = finding.label
-        values: dict[str, Any] = {
-            "finding": finding,
-            "canvas_name": _canvas(finding),
-            "canvas": picture(finding.pattern.canvas, f"canvas of {label}", least=SIDE),
-            "cut": shown,
-            "pattern": pattern_picture(
-                shown.binary, f"pattern of {label}, {shown.text}", least=SIDE
-            ),
-            "powers": [] if shown.scores is None else _powers(shown.scores),
-            "track": TRACK,
-            "example": example,
-            "note": note or self._missing,
-        }
+        values: dict[str, Any] = {"finding": finding, "cut": shown, "example": example}
         if example is not None:
             image = self._on_device(example.image)
             stamped = shown.binary.stamp(image)
             if example not in self._before:  # another area does not change it
                 self._before[example] = self._predict(image)
-            alt = f"{example.name} with the pattern of {label}"
+            values["stamped"] = stamped
+            values["before"] = self._top_classes(self._before[example])
+            values["after"] = self._top_classes(self._predict(stamped))
             searched = image_hash(example.image) in (finding.pattern.seen or ())
-            values |= {
-                "image": picture(example.image, example.name, least=SIDE),
-                "stamped_image": picture(stamped, alt, least=SIDE),
-                "before": self._top_classes(self._before[example]),
-                "after": self._top_classes(self._predict(stamped)),
-                "remark": IN_SEARCH if searched else "",
-            }
-        self.panel.value = TEMPLATE.render(values)
+            values["remark"] = IN_SEARCH if searched else ""
+        self.panel.value = TEMPLATE.render(
+            values, name=_canvas(finding), note=note or self._missing
+        )
 
     def _on_device(self, image: Tensor) -> Tensor:
         return image.to(*device_and_dtype(self._model, image))
@@ -495,22 +474,15 @@ class Explorer:
         with preserve_state(self._model, 0), torch.no_grad():
             return self._logits(image[None]).float().softmax(1)[0].cpu()
 
-    def _top_classes(self, probabilities: Tensor) -> "Bars":
-        """The three most likely classes, and the pattern's class."""
+    def _top_classes(self, probabilities: Tensor) -> list[tuple[str, float, bool]]:
+        """The three most likely classes and the pattern's class, with their probabilities, and
+        which one is the pattern's."""
         target = self.finding.target
         order = probabilities.argsort(descending=True, stable=True).tolist()[:TOP]
         return [
-            (label_of(y, self._names), float(probabilities[y]), HIT if y == target else QUIET)
+            (label_of(y, self._names), float(probabilities[y]), y == target)
             for y in dict.fromkeys([*order, target])
         ]
-
-
-Bars = list[tuple[str, float, str]]  # a name, a share, and a colour
-
-
-def _powers(scores: Scores) -> Bars:
-    controls = [(name, share, QUIET) for name, share in scores.controls.items()]
-    return [("this pattern", scores.power.value, HIT), *controls]
 
 
 def _canvas(finding: Finding) -> str:

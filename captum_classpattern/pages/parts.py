@@ -18,15 +18,15 @@ from torch import Tensor
 
 from captum_classpattern.pages.tables import Column, Row
 from captum_classpattern.pattern import Pattern
+from captum_classpattern.visualization import style
 from captum_classpattern.visualization.drawing import on_neutral
 from captum_classpattern.visualization.formats import percent, percent_area, percent_range
-from captum_classpattern.visualization.style import EDGE
 
 SIDE, MOST_PIXELS = 128, 224  # of a picture: small ones are enlarged, large ones reduced
 THUMBNAIL = 112  # pixels of a photo that is only shown for comparison
 DPI = 80  # of figures
 FIGURE = "display:inline-block;margin:0 12px 8px 0;vertical-align:top;max-width:{}px"
-OUTLINE = f"outline:1px solid {EDGE}"  # so that a white canvas shows
+OUTLINE = f"outline:1px solid {style.EDGE}"  # so that a white canvas shows
 ARROW = "\N{SINGLE RIGHT-POINTING ANGLE QUOTATION MARK}"
 TEMPLATES = Path(__file__).with_name("templates")
 
@@ -67,7 +67,6 @@ ENVIRONMENT = Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
-ENVIRONMENT.globals["read_files"] = read_files
 ENVIRONMENT.filters |= {
     "percent": percent,
     "percent_area": percent_area,
@@ -163,6 +162,14 @@ def pattern_picture(binary: Pattern, alt: str, caption: str = "", *, least: int 
     return picture(on_neutral(binary), alt, caption, least=least)
 
 
+ENVIRONMENT.globals |= {
+    "read_files": read_files,
+    "picture": picture,
+    "pattern_picture": pattern_picture,
+    "style": style,
+}
+
+
 def drawing(figure: Any, alt: str) -> Markup:
     """A matplotlib figure."""
     data, size = figure_png(figure, DPI)
@@ -174,8 +181,8 @@ def _figure(data: bytes, size: tuple[int, int], alt: str, caption: str) -> Marku
         _data_uri(data), *size, alt, OUTLINE
     )
     text = Markup("\n<figcaption>{}</figcaption>").format(caption) if caption else ""
-    style = FIGURE.format(max(size[0], SIDE))
-    return Markup('<figure style="{}">{}{}</figure>').format(style, image, text)
+    width = FIGURE.format(max(size[0], SIDE))
+    return Markup('<figure style="{}">{}{}</figure>').format(width, image, text)
 
 
 def figure_png(figure: Any, dpi: int) -> tuple[bytes, tuple[int, int]]:

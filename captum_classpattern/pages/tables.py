@@ -44,7 +44,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of values under a title and a text. The first column is the name of the row. A row may
+    """Rows of values under a title. The first column is the name of the row. A row may
     have the ``role`` of its method, and ``facets``, by which the page filters. With a key, which is
     unique in the page, the table can be sorted."""
 
@@ -52,7 +52,6 @@ class Table:
     rows: Sequence[Row]
     key: str = ""
     title: str = ""
-    text: str = ""
 
     @property
     def numeric(self) -> list[bool]:

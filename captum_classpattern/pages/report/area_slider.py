@@ -172,6 +172,4 @@ def _table(comparison: Comparison, records: Records) -> Table:
         for row in rows_by_canvas([*records.values()], [], ())
     ]
     columns = [*NAMES, *power_columns(comparison), NO_PATTERN]
-    text = "In brackets: the Wilson 95 % interval of the images, in percent."
-    table = Table(columns, rows, "by-area", "The same numbers as a table", text)
-    return table.filled(len(NAMES))
+    return Table(columns, rows, "by-area", "The same numbers as a table").filled(len(NAMES))

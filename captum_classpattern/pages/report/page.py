@@ -27,26 +27,6 @@ FAILURE = (
     Column("method", "method"), Column("model", "model"),
     Column("what failed", "what"), Column("reason", "reason"),
 )  # fmt: skip
-READING = {
-    "Pattern": "Some pixels of one image, the canvas. A blue-grey ground means: no pixel.",
-    "Power": "The share of held-out images of other classes that the model predicts as the class "
-    "once they are stamped with the pattern. No search has seen these images.",
-    "Canvas": "Positive canvases are images of the class. A white canvas is blank. Stamped "
-    "canvases are images with a backdoor's trigger.",
-    "Controls": "Simple ways to choose as many pixels, which a method must beat. No pattern: the "
-    "images as they are. RandomPixels: pixels at random. BestCrop: the best square. ClassMean: "
-    "pixels that are close to the mean image of the class. NearestImage and "
-    "NearestFeatures: those closest to the nearest other image of the class. BestRandomMask: the "
-    "best of many random masks.",
-    "95 % interval": "For one canvas, it is over the images. For a mean, it is over the classes: "
-    f"how much the mean would change with other classes. With fewer than {FEWEST_CLASSES} classes "
-    "it is over the images, and holds for these classes alone.",
-    "Verdict": "A method comes first if its power is above that of every other method and above "
-    "no pattern: the 95 % interval of each difference, paired by canvas, lies above 0. A trigger "
-    f"counts as found from an IoU of {FOUND_AT_ALL:g}.",
-    "Limits": "A strong pattern does not prove a backdoor: clean classes can have strong patterns, "
-    "too. The slider starts with the strongest pattern, so its power is not typical.",
-}
 
 
 def write_report(
@@ -127,7 +107,8 @@ def write_report_page(
         tables=shown,
         facets=_facets(shown),
         failures=Table(FAILURE, [f.as_dict() for f in comparison.failures], "failures", "Failures"),
-        reading=[*READING.items(), *[("Slider", slider.how)] * bool(slider.table.rows)],
+        fewest_classes=FEWEST_CLASSES,
+        found_from=f"{FOUND_AT_ALL:g}",
         accuracies=Table(ACCURACIES, accuracies),
         settings=settings_lines(comparison.settings),
     )

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from captum_classpattern.comparison import STAMPED, Comparison
-from captum_classpattern.comparison.metrics import CAPTUM, NOT_CUT, POWER, SHAPE, TRANSFER, TRIGGER
+from captum_classpattern.comparison.metrics import NOT_CUT, POWER, TRIGGER
 from captum_classpattern.comparison.records import full_name, search_names
 from captum_classpattern.comparison.tables import columns_of, figure_names
 from captum_classpattern.pages.tables import Column, Row, Table
@@ -20,49 +20,6 @@ TRIGGERS = {True: "this model's", False: "another model's (control)"}
 ENDS = ("", "_low", "_high")  # of the keys of a power and of its interval
 NAMES = (Column("method", "name"), Column("model", "model"), Column("canvas", "kind"))
 NO_PATTERN = Column("no pattern", "no_pattern", percent)
-
-# The texts above the tables.
-NUMBERS = "Means over classes, with their 95 % intervals in percent."
-AREAS = (
-    "Methods that search ran again for each area; “map cut” is their map for the compared area, "
-    "cut to the other ones. All other methods have one map. Means and intervals are those of the "
-    "first table."
-)
-LOCALISED = (
-    " All scores of the built-in metrics lie in [0, 1], and 1 is perfect. If there is only one "
-    "trigger, it is also looked for on models without it, as a control: there is nothing to find."
-)
-HIDDEN = (
-    "The canvases do not show the trigger, so a method can only find it in the model. Methods that "
-    "search for an area get the number of pixels that the trigger changes. A white canvas is "
-    "blank: white pixels of a trigger cannot be seen on it." + LOCALISED
-)
-VISIBLE = "The canvases are images stamped with the trigger, so it is there to see." + LOCALISED
-INTRODUCTIONS = {
-    POWER: (
-        "Predictive power is the share of held-out images of other classes that the model predicts "
-        "as the class once they are stamped with the pattern. “No pattern” is the share without "
-        "a pattern. Each row is a mean over classes, and each class's value is the mean over its "
-        "canvases of one kind. The 95 % interval is given in brackets, in percent. With five "
-        "classes or more it is a bootstrap over the classes: how much the mean would change with "
-        "other classes. With fewer classes, or if all have the same power, it comes from the "
-        "classes' Wilson intervals: how much the mean would change with other images of these "
-        "classes."
-    ),
-    NOT_CUT: (
-        "These methods search more than which pixels of the canvas to keep: their pixels have free "
-        "colours, or are changed by adding to them. They are not compared with the methods above. "
-        "At an area, the pixels that they rank first are stamped alone. The own form is all that "
-        "was found, such as a soft mask or a change of all pixels; “pixels changed” is the mean of "
-        "its mask. Means and intervals are those of the first table."
-    ),
-    SHAPE: "The shape of the masks at the compared area.",
-    TRANSFER: (
-        "Predictive power, on another model, of the pattern found on the row's model. Means and "
-        "intervals are those of the first table."
-    ),
-    CAPTUM: "Computed by captum.metrics. They cannot be compared with predictive power.",
-}
 
 
 def tables(comparison: Comparison) -> list[Table]:
@@ -83,19 +40,19 @@ def tables(comparison: Comparison) -> list[Table]:
     visible = [row for row in found if row["kind"] == STAMPED]
     trigger.insert(0, Column("trigger", "trigger"))
     made = [
-        ("main", POWER, INTRODUCTIONS[POWER], cut, [*powers, NO_PATTERN, *cost]),
-        ("not-cut", NOT_CUT, INTRODUCTIONS[NOT_CUT], not_cut, [*own, NO_PATTERN, *cost]),
-        ("areas", "Predictive power at each area", AREAS, _add_cut(cut, area), at_area),
-        ("hidden", f"{TRIGGER}: hidden", HIDDEN, hidden, trigger),
-        ("visible", f"{TRIGGER}: visible", VISIBLE, visible, trigger),
+        ("main", POWER, cut, [*powers, NO_PATTERN, *cost]),
+        ("not-cut", NOT_CUT, not_cut, [*own, NO_PATTERN, *cost]),
+        ("areas", "Predictive power at each area", _add_cut(cut, area), at_area),
+        ("hidden", f"{TRIGGER}: hidden", hidden, trigger),
+        ("visible", f"{TRIGGER}: visible", visible, trigger),
     ]
     others = {metric.table: None for metric in comparison.metrics}
     for i, title in enumerate(title for title in others if title not in (POWER, NOT_CUT, TRIGGER)):
         columns = _metric_columns(comparison, title)
-        made.append((f"metrics-{i}", title, INTRODUCTIONS.get(title, ""), rows, columns))
+        made.append((f"metrics-{i}", title, rows, columns))
     filled = [
-        Table([*NAMES, *columns], of_table, key, title, text).filled(len(NAMES))
-        for key, title, text, of_table, columns in made
+        Table([*NAMES, *columns], of_table, key, title).filled(len(NAMES))
+        for key, title, of_table, columns in made
     ]
     return [table for table in filled if table.rows]
 
@@ -126,7 +83,7 @@ def numbers_table(comparison: Comparison) -> Table:
     ]
     without = Column(f"no pattern ({CONTROL})", "no_pattern", percent)
     title = f"Power of {percent_area(comparison.area)} of the pixels"
-    return Table([*NAMES[1:], *methods, without], [*rows.values()], "numbers", title, NUMBERS)
+    return Table([*NAMES[1:], *methods, without], [*rows.values()], "numbers", title)
 
 
 def power_columns(comparison: Comparison) -> list[Column]:
