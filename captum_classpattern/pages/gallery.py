@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import quote
@@ -20,7 +21,7 @@ from captum_classpattern.adapters.names import model_name
 from captum_classpattern.classifier.class_names import as_file_name, file_safe
 from captum_classpattern.pages.kinds.finding import SCORES, score_row
 from captum_classpattern.pages.kinds.sweep import summary
-from captum_classpattern.pages.parts import png, read_files, render, settings_lines
+from captum_classpattern.pages.parts import plain, png, read_files, render, settings_lines
 from captum_classpattern.pages.tables import Column, Table
 from captum_classpattern.pattern import Pattern, pixels_kept
 from captum_classpattern.scores.power import ENOUGH_IMAGES
@@ -40,6 +41,7 @@ BARS = {  # what is measured, and its label
     "random pixels": "Random pixels",
     "other canvas": "Same mask, other canvas",
 }
+NAMES = (Column("canvas", "canvas"), Column("pixels", "area", percent_area))
 MODELS = (
     Column("model", "model"),
     Column("accuracy", "accuracy", percent, missing=""),
@@ -165,7 +167,7 @@ class Model:
     folder: str
     survey: Survey
     path: Path
-    size: tuple[int, int]
+    size: tuple[int, int] = (0, 0)
     columns: Mapping[str, Any] = field(default_factory=dict)
     remark: str = ""
 
@@ -186,12 +188,11 @@ class Model:
     def outstanding(self) -> Collection[tuple[int, str, float]]:
         """The class, canvas and area of each pattern that stands out."""
         found = set()
-        for canvas in self.survey.canvases:
-            for area in self.survey.areas:
-                scores = self.survey.scores(canvas, area)
-                first = max(scores, key=lambda target: scores[target].power.value)
-                if stands_out(scores, first, self.survey.n_classes or 0):
-                    found.add((first, canvas, area))
+        for canvas, area in product(self.survey.canvases, self.survey.areas):
+            scores = self.survey.scores(canvas, area)
+            first = max(scores, key=lambda target: scores[target].power.value)
+            if stands_out(scores, first, self.survey.n_classes or 0):
+                found.add((first, canvas, area))
         return found
 
     def read(self, finding: Finding) -> Finding:
@@ -203,13 +204,12 @@ def read_models(folder: Path) -> list[Model]:
     """All models of a sweep's folder, also those of which no class is finished; or the one of a
     survey's folder."""
     if (folder / SWEEP).exists():
-        models = [*_read_sweep(Sweep(folder))]
+        models = [*_of_sweep(Sweep(folder))]
     elif (folder / RESULTS).is_file():
         survey = Survey.load(folder)
         name = _name_of(survey.provenance) or folder.resolve().name
-        in_site = file_safe(name).strip(".") or "model"
-        wanted = survey.info.get("classes", ())
-        models = [_read_model(name, in_site, survey, folder, wanted)]
+        model = Model(name, file_safe(name).strip(".") or "model", survey, folder)
+        models = [_checked(model, survey.info.get("classes", ()))]
     else:
         raise FileNotFoundError(
             f"there is no survey and no sweep in {folder}: it has neither {RESULTS} nor {SWEEP}. "
@@ -220,39 +220,34 @@ def read_models(folder: Path) -> list[Model]:
     return models
 
 
-def _read_sweep(sweep: Sweep) -> Iterator[Model]:
+def _of_sweep(sweep: Sweep) -> Iterator[Model]:
     """The models of a sweep, in its order."""
     for name in sweep.models:
-        path, look = sweep.folder_of(name), sweep.first_look
-        opened = path if look is None else look.folder / path.name
-        try:
-            survey = sweep.survey(name)
-        except FileNotFoundError:
-            survey = Survey()
+        path, columns = sweep.folder_of(name), sweep.columns_of(name)
+        looks = [path] if sweep.first_look is None else [path, sweep.first_look.folder / path.name]
+        opened = any((look / RESULTS).exists() for look in looks)
+        survey = sweep.survey(name) if (path / RESULTS).exists() else Survey()
         failed = {row["class"] for row in sweep.failures if row["model"] == name}
-        model = _read_model(name, path.name, survey, path, sweep.classes, failed)
-        if failed and not ((path / RESULTS).exists() or (opened / RESULTS).exists()):
-            model = replace(model, remark="could not be opened")
-        yield replace(model, columns=sweep.columns_of(name))
+        model = Model(name, path.name, survey, path, columns=columns)
+        yield _checked(model, sweep.classes, failed, opened)
 
 
-def _read_model(
-    name: str,
-    folder: str,
-    survey: Survey,
-    path: Path,
-    wanted: Collection[int],
-    failed: Collection[int] = (),
+def _checked(
+    model: Model, wanted: Collection[int], failed: Collection[int] = (), opened: bool = True
 ) -> Model:
-    counts = {"failed": len(failed), "not searched": len({*wanted} - {*survey.classes, *failed})}
+    """The model with the size of its patterns, and a remark on what is missing. Reasons are left
+    out, since they may hold the names of files."""
+    counts = {"failed": len(failed), "not searched": len({*wanted} - {*model.best, *failed})}
     remark = ", ".join(
         f"{n:,} class{'' if n == 1 else 'es'} {what}" for what, n in counts.items() if n
     )
-    model = Model(name, folder, survey, path, (0, 0), remark=remark)
-    if survey.finished:
-        height, width = model.read(survey.finished[0]).pattern.mask.shape[1:]
-        model = replace(model, size=(height, width))
-    return model
+    if failed and not opened:
+        remark = "could not be opened"
+    size = (0, 0)
+    if model.best:
+        height, width = model.read(next(iter(model.best.values()))).pattern.mask.shape[1:]
+        size = (height, width)
+    return replace(model, size=size, remark=remark)
 
 
 def _name_of(provenance: Any) -> str | None:
@@ -326,15 +321,8 @@ Card: TypeAlias = tuple[Model, Finding]  # it shows the best pattern of a class 
 
 
 class Pages:
-    """Renders the pages of a gallery, each as bytes.
-
-    Args:
-        models (Sequence[Model]): The models, in their order.
-        title (str, optional): Heading of the index, to which all pages link by it. Default: None
-            (it names the model, or the number of models).
-        show_canvases (bool): Whether canvases are shown.
-        downloads (bool): Whether patterns can be downloaded.
-    """
+    """Renders the pages of a gallery, each as bytes; the arguments are as of
+    :func:`write_gallery`."""
 
     def __init__(
         self, models: Sequence[Model], title: str | None, show_canvases: bool, downloads: bool
@@ -351,6 +339,7 @@ class Pages:
             "downloads": downloads,
             "address": address,
             "file_of": file_of,
+            "pixels_kept": pixels_kept,
         }
         self._same: dict[tuple[int, str | None], list[Card]] = {}
         for model in models:
@@ -369,13 +358,15 @@ class Pages:
     def index(self, model: Model | None = None) -> bytes:
         """All classes, each with its pattern of the model that did best on the judging images; or
         the classes of one of several models."""
-        if model is None:
-            cards = [max(same, key=_search_power) for same in self._same.values()]
-        else:
-            cards = [(model, best) for best in model.best.values()]
         shown = self.models if model is None else [model]
+        cards = [(each, best) for each in shown for best in each.best.values()]
+        if model is None:
+            cards = [
+                max(same, key=lambda card: card[1].search_powers[card[1].area])
+                for same in self._same.values()
+            ]
         scores = [best.scores[best.area] for _, best in cards]
-        several = len(shown) > 1
+        alone = shown[0] if len(shown) == 1 else None
         return render(
             "gallery_index.html",
             **self._shared,
@@ -385,16 +376,16 @@ class Pages:
             areas=list(dict.fromkeys(best.area for _, best in cards)),
             compared=sum(each.enough_images for each in scores),
             above=sum(each.beats_controls for each in scores),
-            models=self._models_table() if several else None,
-            remark="" if several else shown[0].remark,
+            models=None if alone else self._models_table(),
+            remark=alone.remark if alone else "",
             any_remark=any(each.remark for each in shown),
-            facts=[] if several else facts(shown[0]),
+            facts=_facts(alone) if alone else [],
         )
 
     def _models_table(self) -> Table:
         """A row for each model. One without a finished class has no page."""
-        further = list(dict.fromkeys(key for model in self.models for key in model.columns))
-        columns = [*MODELS, *(Column(key, f"further {key}") for key in further)]
+        further = dict.fromkeys(key for model in self.models for key in model.columns)
+        columns = [*MODELS, *(Column(key, f"further {key}", plain, missing="") for key in further)]
         if any(model.remark for model in self.models):
             columns.append(Column("remarks", "remark"))
         link, rows = Markup('<a href="{}">{}</a>'), []
@@ -404,32 +395,28 @@ class Pages:
                 "accuracy": model.survey.info.get("accuracy"),
                 "classes": len(model.best),
                 "remark": model.remark,
-                **{f"further {key}": cell(model.columns.get(key)) for key in further},
+                **{f"further {key}": value for key, value in model.columns.items()},
             }
             if model.best:
                 row |= summary([*model.best.values()])
-                first = link.format(quote(address(model, row["first"])), row["first"].label)
+                first = row["first"]
                 row["model"] = link.format(quote(address(model)), model.name)
-                row["strongest"] = first + f", {percent(_power(row['first']))}"
+                strongest = link.format(quote(address(model, first)), first.label)
+                row["strongest"] = strongest + f", {percent(_power(first))}"
             rows.append(row)
         return Table(columns, rows)
 
     def class_page(self, model: Model, target: int) -> bytes:
         """The page of a class of a model."""
         findings, best = model.classes[target], model.best[target]
-        order = list(model.best.values())
-        place = list(model.best).index(target)
+        order, place = [*model.best.values()], [*model.best].index(target)
         same = self._same[target, best.class_name]
         variants = [
-            (finding, area, finding.scores[area])
+            (finding, area)
             for finding in findings
             for area in sorted(finding.scores)  # in the order of the slider
         ]
-        columns = [Column("canvas", "canvas"), Column("pixels", "area", percent_area), *SCORES]
-        rows = [
-            score_row(scores, canvas=finding.canvas, area=area)
-            for finding, area, scores in variants
-        ]
+        rows = [score_row(f.scores[area], canvas=f.canvas, area=area) for f, area in variants]
         return render(
             "gallery_class.html",
             **self._shared,
@@ -438,14 +425,13 @@ class Pages:
             best=best,
             variants=variants,
             labels=BARS,
-            kept_text=kept_text,
-            numbers=Table(columns, rows),
+            numbers=Table([*NAMES, *SCORES], rows),
             canvases=[finding.canvas for finding in findings],
             before=order[place - 1] if place else None,
             after=order[place + 1] if place + 1 < len(order) else None,
             others=same if len(same) > 1 else [],
             index=address(model) if len(self.models) > 1 else "index.html",
-            facts=facts(model),
+            facts=_facts(model),
         )
 
 
@@ -453,33 +439,15 @@ def _power(finding: Finding) -> float:
     return finding.scores[finding.area].power.value
 
 
-def _search_power(card: Card) -> float:
-    return card[1].search_powers[card[1].area]
-
-
-def kept_text(area: float, size: tuple[int, int]) -> str:
-    """``5 % of the pixels, 3 of 64``."""
-    return (
-        f"{percent_area(area)} of the pixels, {pixels_kept(area, size):,} of {size[0] * size[1]:,}"
-    )
-
-
-def cell(value: Any) -> str:
-    """A value of a further column of a sweep, as a cell of a table."""
-    if isinstance(value, list):
-        return ", ".join(map(cell, value))
-    return "" if value is None else str(value)
-
-
-def facts(model: Model) -> list[tuple[str, str]]:
+def _facts(model: Model) -> list[tuple[str, str]]:
     """How a model was searched, as lines. ``provenance`` is left out, since it holds paths."""
     info = model.survey.info
     accuracy = info.get("accuracy")
     known: Mapping[str, Any] = {
-        **{key: cell(value) or None for key, value in model.columns.items()},
+        **model.columns,
         "accuracy on the held-out images": None if accuracy is None else percent(accuracy),
         "classes of the model": info.get("n_classes"),
-        "settings": info.get("settings") or None,
+        "settings": info.get("settings"),
         "versions": info.get("versions"),
     }
-    return settings_lines({key: value for key, value in known.items() if value is not None})
+    return settings_lines({k: value for k, value in known.items() if value not in (None, [], {})})

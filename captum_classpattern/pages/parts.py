@@ -85,17 +85,18 @@ def settings_lines(settings: Mapping[str, Any], parent: str = "") -> list[tuple[
         if isinstance(value, Mapping) and value:
             lines += settings_lines(value, name)
         else:
-            lines.append((name, _plain(value)))
+            lines.append((name, plain(value)))
     return lines
 
 
-def _plain(value: Any) -> str:
+def plain(value: Any) -> str:
+    """A setting as text."""
     if value == {}:
         return "defaults"
     if value is None or value == []:
         return "none"
     if isinstance(value, list | tuple):
-        return ", ".join(map(_plain, value))
+        return ", ".join(map(plain, value))
     return str(value)
 
 

@@ -410,17 +410,9 @@ def test_a_method_is_shown_in_its_better_ranking():
 def test_the_page_says_what_is_measured_and_how(usual):
     text = Page(usual).text
     assert "scored on 45 held-out images that are not among the search images." in text
-    terms = {
-        "Pattern Some pixels",
-        "Power The share of held-out images",
-        "Canvas Positive canvases",
-    }
-    terms |= {
-        "Controls Simple ways",
-        "95 % interval For one canvas",
-        "Verdict A method comes first",
-    }
-    assert all(term in text for term in terms | {"Limits A strong pattern does not prove"})
+    terms = ("Pattern Some pixels", "Power The share of held-out", "Canvas Positive canvases")
+    terms += ("Controls Simple ways", "95 % interval For one canvas", "Verdict A method comes")
+    assert all(term in text for term in (*terms, "Limits A strong pattern does not prove"))
     assert (
         "Methods that search for an area get the number of pixels that the trigger changes" in text
     )
