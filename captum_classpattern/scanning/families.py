@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -74,7 +74,7 @@ class Family(NamedTuple):
 
     words: str
     scored: Sequence[Any]
-    passes: int  # of a class
+    passes: int  # of a class, with those that judge
     search: Callable[[Task], tuple[Powers, dict[Any, Any]]]
 
 
@@ -195,6 +195,7 @@ class Additive:
     al. 2017, arXiv 1610.08401): 1.5 for images of 28x28 pixels, more for larger ones."""
 
     shape: tuple[int, ...]
+    words: ClassVar[str] = "a small perturbation of all pixels"
 
     @property
     def radius(self) -> float:
@@ -225,6 +226,7 @@ class Warping:
     (Nguyen and Tran 2021, arXiv 2102.10369). Its methods are those of :class:`Additive`."""
 
     shape: tuple[int, ...]
+    words: ClassVar[str] = "a smooth warp"
 
     def start(self, count: int) -> Tensor:
         return torch.zeros(count, 2, POINTS, POINTS)
@@ -318,7 +320,6 @@ def _power(
     return hits / max(1, len(others))
 
 
-A_CLASS = STEPS * BATCH + 30  # passes of a change of one class, with those that judge
 FAMILIES = {
     # after the first size, each takes a pass and a half for each image
     PATCHES: Family(
@@ -326,14 +327,10 @@ FAMILIES = {
         SCORED,
         Learned().passes()[-1] + 10 * (len(SIZES) - 1) * Learned().rounds,
         search_patches,
-    ),
-    "additive": Family(
-        "a small perturbation of all pixels",
-        ["additive"],
-        A_CLASS,
-        partial(search_further, "additive"),
-    ),
-    "warp": Family("a smooth warp", ["warp"], A_CLASS, partial(search_further, "warp")),
+    )
+} | {
+    name: Family(kind.words, [name], STEPS * BATCH + 30, partial(search_further, name))
+    for name, kind in CHANGES.items()
 }
 
 

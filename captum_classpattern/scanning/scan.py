@@ -185,10 +185,7 @@ def scan(
             references at 5 %. Default: ().
         folder (str or Path, optional): Where finished classes are kept, ten at a time, so that the
             same scan can resume after an interrupt. Default: None.
-        seed (int): Seed of the searches. Default: 0.
-        precision (str): As in :meth:`ClassPattern.search`. Default: "auto".
-        internal_batch_size (int, optional): As in :meth:`ClassPattern.search`. Default: None.
-        show_progress (bool): Draws progress bars. Default: False.
+        seed, precision, internal_batch_size, show_progress: As in :meth:`ClassPattern.search`.
 
     Returns:
         *Scan*: The verdict, with the p-value, the class and its pattern.
