@@ -104,8 +104,6 @@ class LabelledImages(Dataset[Any]):
         if isinstance(images, DataLoader):
             self._source = images.dataset
             self._options = {name: getattr(images, name) for name in READING}
-        # pixels of Tensors are checked here, others when they are read
-        self._is_checked = getattr(self._source, "in_unit_range", isinstance(images, Tensor))
         indexed = hasattr(self._source, "__getitem__") and hasattr(self._source, "__len__")
         if isinstance(self._source, data.IterableDataset | Mapping) or not indexed:
             raise ArgumentTypeError(
@@ -268,7 +266,6 @@ class LabelledImages(Dataset[Any]):
         return self._with(
             _known={"shape": self.shape, "labels": self.labels},
             _source=images,
-            _is_checked=True,
             _places=list(range(len(self))),
             _hashes=dict(enumerate(self.hashes)),  # those of the pixels before
         )
@@ -456,7 +453,7 @@ class LabelledImages(Dataset[Any]):
         """Batches of images and labels, checked and hashed; ``alone``: without worker processes."""
         wanted, again = itertools.tee([self._places[i] for i in indices] for indices in plan)
         for places, (images, labels) in zip(again, self._load(wanted, alone)):
-            if not self._is_checked:
+            if not getattr(self._source, "in_unit_range", self.in_memory):  # Tensors were checked
                 check_pixels(images, self.argument)
             shape = tuple(images.shape[1:])
             if shape != self._known.setdefault("shape", shape):
