@@ -195,8 +195,8 @@ def _check_logits(logits: Any, count: int) -> None:
     if not isinstance(logits, Tensor):
         raise ArgumentTypeError(
             f"the model must return logits (N, K) as one Tensor, got a {type(logits).__name__}: "
-            "wrap it in PixelClassifier(model, output=...), where output is the index or key of "
-            "the logits"
+            "say which part holds the logits, such as `output=-1` or `output='logits'` "
+            "(PixelClassifier and load_model take it)"
         )
     if logits.ndim != 2 or len(logits) != count:
         raise ValueError(

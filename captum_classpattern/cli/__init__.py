@@ -7,18 +7,16 @@ from typing import Annotated
 
 from cyclopts import App, Group, Parameter
 
-from captum_classpattern.cli.apply import apply
 from captum_classpattern.cli.compare import compare
 from captum_classpattern.cli.demo import demo
 from captum_classpattern.cli.errors import plain_errors
-from captum_classpattern.cli.gallery import gallery
-from captum_classpattern.cli.options import MORE
+from captum_classpattern.cli.options import MAIN, MORE
+from captum_classpattern.cli.saved import apply, gallery
 from captum_classpattern.cli.scan import reference, scan
-from captum_classpattern.cli.search import search
-from captum_classpattern.cli.sweep import sweep
+from captum_classpattern.cli.search import search, sweep
 
 # as the help lists them
-COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
+COMMANDS: dict[str, tuple[Callable[..., int | None], ...]] = {
     "Start here": (demo,),
     "One model": (search, scan, compare, apply),
     "Many models": (sweep, reference, gallery),
@@ -55,6 +53,7 @@ app = App(
     version=versions,
     version_flags="--version",
     version_format="plaintext",
+    group_parameters=MAIN,
     help_format="markdown",
     default_parameter=Parameter(
         negative="",
@@ -82,7 +81,9 @@ def _run(
         debug: Show all that an error lists, and its traceback.
     """
     with plain_errors(debug, _options()):
-        app(tokens, exit_on_error=False, print_error=False)
+        code = app(tokens, exit_on_error=False, print_error=False)
+    if code:
+        raise SystemExit(code)
 
 
 def _options() -> set[str]:

@@ -1,53 +1,57 @@
-"""``classpattern compare``: class patterns and Captum's methods on a user's models."""
+"""``classpattern compare``: class patterns and Captum's methods on a user's models. The demo runs
+such a comparison, too."""
 
 import json
 import sys
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
+from rich.table import Table
 
-from captum_classpattern.cli.documents import only_json, write_document
-from captum_classpattern.cli.options import (
-    MAIN,
-    MORE_SEARCH,
-    Area,
-    AsJson,
-    Count,
-    ImageOptions,
-    ModelOptions,
-    OutputFolder,
-    SearchOptions,
-    checkpoints_by_name,
-    import_from_here,
-    names_among,
-    read_as,
-)
+import captum_classpattern as cp
+from captum_classpattern._files import write_atomically
+from captum_classpattern.cli import options, printing
+from captum_classpattern.cli.errors import INTERRUPTED
+
+SMALL_AREA = 0.01  # shown next to the area of the comparison
+VARIANTS = {
+    ("image", "absolute"): "abs.",
+    ("class", "signed"): "mean",
+    ("class", "absolute"): "mean, abs.",
+}
+OWN_FORM = (("own form", "own_form", printing.INTERVAL), ("changed", "share_changed", ".1%"))
+LEGEND = """\
+Percentages: share of held-out images of other classes that are predicted as the class once they are
+stamped with the pixels that a method ranks first; average over classes (95 % interval: bootstrap
+over the classes, or over the images if there are fewer than 5 classes or all are equal; it then
+holds for these classes alone). abs.: ranked by absolute value. passes, seconds: for one canvas.
+"""
+MEAN_LEGEND = "mean: ranked by the mean of the method's maps over images of the class."
 
 
 def _methods(text: str) -> list[str]:
     from captum_classpattern.comparison.methods import NAMES
 
-    names = [name.strip() for name in text.split(",")]
-    known = [name for name in names if ":" not in name]
-    if known:
-        names_among(",".join(known), [*NAMES, "MODULE:NAME"], "method")
-    return names
+    own = [name.strip() for name in text.split(",") if ":" in name]
+    return options.names_among(text, [*NAMES, "MODULE:NAME", *own], "method")
 
 
 def compare(
     *models: Annotated[str, Parameter(required=True)],
-    model: ModelOptions = ModelOptions(),
-    images: ImageOptions,
-    searches: SearchOptions = SearchOptions(),
-    methods: Annotated[list[str] | None, read_as(_methods, "LIST"), Parameter(group=MAIN)] = None,
-    area: Annotated[Area, Parameter(group=MAIN)] = 0.05,
-    out: OutputFolder = Path("classpattern-compare"),
-    as_json: AsJson = False,
-    canvases: Annotated[Count, Parameter(group=MORE_SEARCH)] = 1,
-    white: Annotated[bool, Parameter(group=MORE_SEARCH)] = False,
-    max_images: Annotated[Count, Parameter(group=MORE_SEARCH)] = 500,
-) -> None:
+    model: options.ModelOptions = options.ModelOptions(),
+    images: options.ImageOptions,
+    searches: options.SearchOptions = options.SearchOptions(),
+    methods: Annotated[list[str] | None, options.read_as(_methods, "LIST")] = None,
+    area: options.Area = 0.05,
+    out: options.OutputFolder = Path("classpattern-compare"),
+    as_json: options.AsJson = False,
+    canvases: Annotated[options.Count, options.IN_SEARCH] = 1,
+    white: Annotated[bool, options.IN_SEARCH] = False,
+    max_images: Annotated[options.Count, options.IN_SEARCH] = 500,
+) -> int:
     """Compare patterns with Captum's methods on the same images.
 
     For example:
@@ -64,33 +68,26 @@ def compare(
             MODULE:NAME is a function of yours, from model and images to an Attribution.
         area: The share of the pixels at which the methods are compared.
         out: The folder for the report, the figures and the patterns.
-        as_json: Print the result as JSON, and nothing else.
         canvases: The images per class from which pixels are cut. The first model chooses them.
         white: Add a white canvas for each class.
         max_images: Score on at most this many held-out images.
     """
-    checkpoints = checkpoints_by_name(models)
-
     from captum_classpattern._validation import import_named
-    from captum_classpattern.cli.comparing import run_comparison
     from captum_classpattern.comparison import DEFAULT
 
-    with only_json(as_json):
+    checkpoints = options.checkpoints_by_name(models)
+    with printing.document("compare", out, as_json) as content:
         for own in (name for name in methods or () if ":" in name):
-            import_from_here()  # a wrong name is refused before models are loaded
+            options.import_from_here()  # a wrong name is refused before models are loaded
             import_named(own, f"method {own!r}")
         opened = {name: model.open(checkpoint) for name, checkpoint in checkpoints.items()}
-        classifiers = [*opened.values()]
-        search, held_out = images.load(classifiers, seed=searches.seed)
         comparison, code = run_comparison(
             opened,
-            search,
-            held_out,
-            searches.find_classes(classifiers[0], search),
+            images.load([*opened.values()], seed=searches.seed),
+            searches,
+            out,
+            "Class patterns next to Captum's methods",
             methods=methods or DEFAULT,
-            searches=searches,
-            out=out,
-            title="Class patterns next to Captum's methods",
             canvases=canvases,
             white=white,
             show_tables=not as_json,
@@ -98,7 +95,177 @@ def compare(
             area=area,
             max_images=max_images,
         )
-    if as_json:
-        write_document("compare", out, json.loads(comparison.to_json()))
-    if code:
-        raise SystemExit(code)
+        content |= json.loads(comparison.to_json())
+    return code
+
+
+def run_comparison(
+    models: "Mapping[str, cp.PixelClassifier]",
+    images: "tuple[cp.LabelledImages, cp.LabelledImages]",
+    searches: options.SearchOptions,
+    out: Path,
+    title: str,
+    *,
+    canvases: int = 1,
+    white: bool = False,
+    methods: Sequence[str],
+    show_tables: bool = True,
+    **settings: Any,
+) -> "tuple[cp.Comparison, int]":
+    """Chooses canvases, compares methods on them with these settings of ``compare``, and writes
+    and prints the result; after an interrupt, the finished part. Returns it with the exit code: 130
+    after an interrupt, and 1 if no method gave a map."""
+    from captum_classpattern.comparison import Interrupted
+
+    search, held_out = images
+    classes = searches.find_classes(next(iter(models.values())), search)
+    chosen, targets, kinds = choose_canvases(
+        models, search, classes, n=canvases, white=white, seed=searches.seed
+    )
+    keywords = searches.keywords()
+    seed = keywords.pop("seed")
+    known = cp.known_methods(search, names=methods, **keywords)
+    started = time.perf_counter()
+    try:
+        comparison = cp.compare(
+            models,
+            chosen,
+            targets,
+            search=search,
+            held_out=held_out,
+            methods=known,
+            canvas_kinds=kinds,
+            seed=seed,
+            **settings,
+        )
+    except Interrupted as stopped:
+        comparison = stopped.comparison
+    complete = comparison.settings["complete"]
+    if comparison.records or comparison.failures:
+        write_comparison(comparison, out, title if complete else f"{title} (interrupted)")
+        if show_tables:
+            print_comparison(comparison)
+        written = "report.html, figures, patterns" if comparison.records else "report.html"
+        print(f"{written} and comparison.json are in {out}.")
+    seconds = time.perf_counter() - started
+    if not complete:
+        print(f"Interrupted after {seconds:.0f} s. The methods that had finished are reported.")
+        return comparison, INTERRUPTED
+    print(f"Compared in {seconds:.0f} s.")
+    return comparison, 0 if comparison.records else 1
+
+
+def choose_canvases(
+    models: "Mapping[str, cp.PixelClassifier]",
+    images: "cp.LabelledImages",
+    classes: Sequence[int],
+    *,
+    n: int = 1,
+    white: bool = False,
+    seed: int = 0,
+) -> tuple[Any, list[int], list[str]]:
+    """Canvases, targets and kinds: n images of each class that the first model classifies
+    correctly, and a white canvas for each class that is the target of a trigger, or for all."""
+    import torch
+
+    first = next(iter(models.values()))
+    triggers = [getattr(model, "trigger", None) for model in models.values()]
+    triggered = {trigger.target for trigger in triggers if trigger is not None}
+    blank = [y for y in classes if white or y in triggered]
+    positive = torch.cat(
+        [cp.select_canvases(first, images, target=y, n=n, seed=seed).cpu() for y in classes]
+    )
+    return (
+        torch.cat([positive, torch.ones(len(blank), *positive.shape[1:])]),
+        [*(y for y in classes for _ in range(n)), *blank],
+        [*["positive"] * len(positive), *["white"] * len(blank)],
+    )
+
+
+def write_comparison(comparison: "cp.Comparison", out: Path, title: str) -> None:
+    """Writes comparison.json, the report, its figures as files, and the patterns that were
+    searched, of the first kind of canvas."""
+    from captum_classpattern.classifier.class_names import file_safe, label_of
+    from captum_classpattern.comparison.records import search_names
+    from captum_classpattern.pages.report.figures import draw_figures
+    from captum_classpattern.pages.report.page import write_report_page
+
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomically(out / "comparison.json", (comparison.to_json() + "\n").encode())
+    drawn = draw_figures(comparison, {})
+    write_report_page(comparison, out / "report.html", drawn, title=title)
+    for model in comparison.models:
+        records = comparison.select(model=model, kind=comparison.kinds[0])
+        folder, searched = out / "patterns" / file_safe(model), search_names(records)
+        if records:
+            folder.mkdir(parents=True, exist_ok=True)
+        for record in records:
+            number, name = str(record.target), comparison.class_name(record.target)
+            label = number if name == label_of(record.target) else f"{number}_{name}"
+            for area in record.masks if record.name in searched else ():
+                file = f"{record.method}_{record.canvas}_{label}_{area:g}.safetensors"
+                pattern = comparison.pattern_of(record, area)
+                pattern.save(folder / file_safe(file), seen_beside=True)
+    for picture in drawn:
+        if picture.png:
+            write_atomically(out / f"{file_safe(picture.name)}.png", picture.png)
+
+
+def print_comparison(comparison: "cp.Comparison") -> None:
+    """Prints a table for each model, and the verdicts; if there are no maps, why."""
+    out = printing.console()
+    if not comparison.records:
+        out.print("No method gave a map:")
+        for failure in comparison.failures:
+            line = f"{failure.method} on the {failure.model} model: {failure.reason}"
+            out.print(line, markup=False)
+        return
+    rows = comparison.rows()
+    for model in comparison.models:  # an interrupted comparison may not reach all of them
+        for cut in (True, False):
+            table = _table(comparison, rows, model, cut=cut)
+            if table.row_count:
+                out.print(table)
+    out.print(LEGEND)
+    if comparison.select(level="class"):
+        out.print(f"{MEAN_LEGEND}\n")
+    for verdict in sorted(comparison.verdicts(), key=lambda verdict: verdict["holds"]):
+        outcome = "holds" if verdict["holds"] else "FAILS"
+        out.print(f"{outcome}: {verdict['title']}. {verdict['text']}\n", markup=False)
+
+
+def _table(
+    comparison: "cp.Comparison", rows: Sequence[Mapping[str, Any]], model: str, *, cut: bool
+) -> Table:
+    """One row per method that is, or is not, cut from the canvas, strongest first. Those that are
+    have a column for each way to rank their maps, the others for their own form."""
+    kind, key = comparison.kinds[0], f"power_{comparison.area:g}"
+    of_way: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
+    for row in rows:
+        if (row["model"], row.get("kind"), row.get("cut_from_canvas")) == (model, kind, cut):
+            of_way.setdefault((row["level"], row["ranking"]), {})[row["method"]] = row
+    ways = {way: name for way, name in VARIANTS.items() if cut and way in of_way}
+    small = min(comparison.areas, key=lambda area: abs(area - SMALL_AREA))
+    smaller = [] if small == comparison.area else [small]
+    columns = [
+        ("method", "method", ""),
+        (f"{100 * comparison.area:.3g} % of pixels", key, printing.INTERVAL),
+        *((f"{100 * area:.3g} %", f"power_{area:g}", ".1%") for area in smaller),
+        *((name, name, ".1%") for name in ways.values()),
+        *([] if cut else OWN_FORM),
+        ("passes", "passes", ".4g"),
+        ("seconds", "seconds", ".2g"),
+        *([] if cut else [("free", "free", "")]),
+    ]
+    usual = of_way.get(("image", "signed"), {}).values()
+    lines = [
+        {**row, **{name: of_way[way].get(row["method"], {}).get(key) for way, name in ways.items()}}
+        for row in sorted(usual, key=lambda row: -row[key])
+    ]
+    lines += [
+        {"method": failure.method, key: "failed"}
+        for failure in comparison.failures
+        if cut and failure.model == model and failure.what == "maps"
+    ]
+    what = f"{kind} canvases" if cut else "not cut from a canvas"
+    return printing.make_table(columns, lines, title=f"{model} model, {what}")

@@ -24,7 +24,7 @@ def plain_errors(debug: bool, options: Collection[str]) -> Iterator[None]:
     def print_warning(
         message: Warning | str, category: type[Warning], *_: object, **__: object
     ) -> None:
-        from captum_classpattern._validation import Notice
+        from captum_classpattern import Notice
 
         word = "Note" if issubclass(category, Notice) else "Warning"
         text = printable(with_options(str(message), options))
@@ -35,12 +35,17 @@ def plain_errors(debug: bool, options: Collection[str]) -> Iterator[None]:
             warnings.showwarning = print_warning
             yield
     except (CycloptsError, ImportError, OSError, ValueError, TypeError) as error:
-        if _is_bug(error):
+        missing = str(error.name) if isinstance(error, ImportError) else ""
+        # wrong input raises ArgumentTypeError, a subclass of TypeError
+        if type(error) is TypeError or missing.startswith("captum_classpattern"):
             raise
         if debug:
             traceback.print_exc()
         else:
-            print(f"Error: {printable(_short(error, options))}", file=sys.stderr)
+            # what is wrong and what to do, without what the error lists after a blank line
+            text, _, listed = _in_words(error).strip().partition("\n\n")
+            text = with_options(text, options) + (" (--debug lists all)" if listed else "")
+            print(f"Error: {printable(text)}", file=sys.stderr)
         raise SystemExit(WRONG_INPUT) from None
 
 
@@ -52,18 +57,6 @@ def interrupted(what_next: Callable[[], str]) -> Iterator[None]:
     except KeyboardInterrupt:
         print(f"\nInterrupted: {what_next()}.", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
-
-
-def _is_bug(error: Exception) -> bool:
-    missing = str(error.name) if isinstance(error, ImportError) else ""
-    # wrong input raises ArgumentTypeError, a subclass of TypeError
-    return type(error) is TypeError or missing.startswith("captum_classpattern")
-
-
-def _short(error: Exception, options: Collection[str]) -> str:
-    """What is wrong and what to do, without what the error lists after a blank line."""
-    text, _, listed = _in_words(error).strip().partition("\n\n")
-    return with_options(text, options) + (" (--debug lists all)" if listed else "")
 
 
 def _in_words(error: Exception) -> str:

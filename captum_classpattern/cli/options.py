@@ -7,16 +7,13 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from cyclopts import CoercionError, Group, Parameter, Token
 from cyclopts.validators import Number
 
+import captum_classpattern as cp  # its names are loaded when they are used: --help needs no torch
 from captum_classpattern.cli import values
-
-if TYPE_CHECKING:  # imported where they are used, so that --help needs no torch
-    from captum_classpattern.adapters import PixelClassifier
-    from captum_classpattern.datasets import LabelledImages
 
 MAIN = Group("Options", sort_key=1)  # the panels of the help, what most people need first
 MORE_MODEL = Group("More about the model", sort_key=2)
@@ -53,62 +50,58 @@ def names_among(text: str, known: Collection[str], what: str) -> list[str]:
     return names
 
 
+IN_MAIN, IN_SEARCH = Parameter(group=MAIN), Parameter(group=MORE_SEARCH)
 Count: TypeAlias = Annotated[int, read_as(partial(values.whole_number, least=1), "N")]
-Numbers: TypeAlias = Annotated[
-    list[float], read_as(values.numbers, "NUMBERS"), Parameter(group=MAIN)
-]
+Numbers: TypeAlias = Annotated[list[float], read_as(values.numbers, "NUMBERS"), IN_MAIN]
 Source: TypeAlias = Annotated[str, read_as(values.source, "IMAGES")]
-Data: TypeAlias = Annotated[Source, Parameter(group=MAIN)]
 Area: TypeAlias = Annotated[float, Parameter(validator=values.check_area, metavar="SHARE")]
-OutputFolder: TypeAlias = Annotated[Path, read_as(values.folder, "FOLDER"), Parameter(group=MAIN)]
+OutputFolder: TypeAlias = Annotated[Path, read_as(values.folder, "FOLDER")]
 AsJson: TypeAlias = Annotated[
-    bool,
-    Parameter(name="--json", group=MAIN, help="Print the result as JSON, and nothing else."),
+    bool, Parameter(name="--json", help="Print the result as JSON, and nothing else.")
 ]
 
 
 @Parameter(name="*", group=MORE_MODEL)
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
-    """What a checkpoint needs to be opened."""
+    """What a checkpoint needs to be opened.
 
-    arch: Annotated[str | None, Parameter(group=MAIN, metavar="NAME")] = None
-    """The network, by a name of torchvision or timm, or package.module:factory. By default, that of
-    the file."""
+    Args:
+        arch: The network, by a name of torchvision or timm, or package.module:factory. By default,
+            that of the file.
+        mean: The mean of the training pixels, from 0 to 1, such as 0.485,0.456,0.406. By default,
+            that of the file.
+        std: Their standard deviation, such as 0.229,0.224,0.225. By default, that of the file.
+        device: Where the model runs, such as cpu, cuda or cuda:1.
+        class_names: The names of the classes by output, one a line or a JSON list, to which class
+            folders are matched.
+        num_classes: The number of classes. By default, that of the weights of the last layer.
+        output: Which of several outputs holds the logits: a position such as -1, or a name such as
+            logits.
+        format: One of backdoorbench, trojanzoo, robustbench, robustness, timm, plain. By default,
+            recognised.
+        trust_pickle: Also open files that can run any code. Only for files from people you trust.
+    """
+
+    arch: Annotated[str | None, Parameter(metavar="NAME"), IN_MAIN] = None
     mean: Numbers | None = None
-    """The mean of the training pixels, from 0 to 1, such as 0.485,0.456,0.406. By default, that of
-    the file."""
     std: Numbers | None = None
-    """Their standard deviation, such as 0.229,0.224,0.225. By default, that of the file."""
-    device: Annotated[str, read_as(values.device, "NAME"), Parameter(group=MAIN)] = "cpu"
-    """Where the model runs, such as cpu, cuda or cuda:1."""
+    device: Annotated[str, read_as(values.device, "NAME"), IN_MAIN] = "cpu"
     class_names: Annotated[list[str] | None, read_as(values.class_names, "FILE")] = None
-    """The names of the classes by output, one a line or a JSON list, to which class folders are
-    matched."""
     num_classes: Annotated[int | None, read_as(partial(values.whole_number, least=2), "N")] = None
-    """The number of classes. By default, that of the weights of the last layer."""
     output: Annotated[
-        int | str | None,
-        read_as(values.position_or_name, "INDEX|NAME"),
-        Parameter(allow_leading_hyphen=True),
+        int | str | None, Parameter(metavar="INDEX|NAME", allow_leading_hyphen=True)
     ] = None
-    """Which of several outputs holds the logits: a position such as -1, or a name such as
-    logits."""
     format: Annotated[str | None, Parameter(metavar="NAME")] = None
-    """One of backdoorbench, trojanzoo, robustbench, robustness, timm, plain. By default,
-    recognised."""
     trust_pickle: bool = False
-    """Also open files that can run any code. Only for files from people you trust."""
 
-    def open(self, checkpoint: str) -> "PixelClassifier":
+    def open(self, checkpoint: str) -> "cp.PixelClassifier":
         """Opens a checkpoint as a classifier on the device."""
-        from captum_classpattern.adapters import load_model
         from captum_classpattern.adapters.architectures import FAMILIES
 
-        source = (self.arch or "").rpartition(":")[0]
-        if source not in ("", *FAMILIES):
+        if (self.arch or "").rpartition(":")[0] not in ("", *FAMILIES):
             import_from_here()
-        return load_model(checkpoint, **self.loading()).to(self.device)
+        return cp.load_model(checkpoint, **self.loading()).to(self.device)
 
     def loading(self) -> dict[str, Any]:
         """The options as load_model takes them."""
@@ -121,7 +114,7 @@ def import_from_here() -> None:
         sys.path.append(os.getcwd())
 
 
-def checkpoints_by_name(models: tuple[str, ...]) -> dict[str, str]:
+def checkpoints_by_name(models: Sequence[str]) -> dict[str, str]:
     """The checkpoints by their names, see :func:`split_name`."""
     from captum_classpattern.adapters.names import check_folders, split_name
 
@@ -133,62 +126,63 @@ def checkpoints_by_name(models: tuple[str, ...]) -> dict[str, str]:
 @Parameter(name="*", group=MORE_IMAGES)
 @dataclass(frozen=True, kw_only=True)
 class SourceOptions:
-    """The images of a command."""
+    """The images of a command.
 
-    data: Data
-    """A folder of class folders or images, an .npz file, or torchvision:NAME."""
-    size: Annotated[Count | None, Parameter(group=MAIN)] = None
-    """The side in pixels to resize to. By default, the model's if it is known."""
+    Args:
+        data: A folder of class folders or images, an .npz file, or torchvision:NAME.
+        size: The side in pixels to resize to. By default, the model's if it is known.
+        limit: At most this many images per class, chosen at random. By default, all.
+        root: The folder of torchvision's data sets. By default, data.
+        download: Download torchvision's data set if it is not in its folder.
+        on_error: Whether images that can't be read are an error.
+    """
+
+    data: Annotated[Source, IN_MAIN]
+    size: Annotated[Count | None, IN_MAIN] = None
     limit: Count | None = None
-    """At most this many images per class, chosen at random. By default, all."""
     root: Annotated[Path | None, Parameter(metavar="FOLDER")] = None
-    """The folder of torchvision's data sets. By default, data."""
     download: bool = False
-    """Download torchvision's data set if it is not in its folder."""
     on_error: Literal["raise", "skip"] = "raise"
-    """Whether images that can't be read are an error."""
 
     def load_all(
         self,
-        models: "Sequence[PixelClassifier]",
+        models: "Sequence[cp.PixelClassifier]",
         *,
         seed: int,
         shape: tuple[int, int, int] | None = None,
         source: str | None = None,
-    ) -> "LabelledImages":
+    ) -> "cp.LabelledImages":
         """The images of --data, or of another source, of the size that the first model takes, or
-        else of this shape, with the class numbers of the models."""
-        from captum_classpattern.cli.matching import channels_of, check_takes, number_classes
-        from captum_classpattern.datasets import load_images
-
+        else of this shape, with the class numbers of the models, which must agree."""
         shape = models[0].input_size or shape
-        loaded = load_images(
+        images = cp.load_images(
             source or self.data,
             size=self.size or (shape and shape[1:]),
-            channels=channels_of(models[0]),
+            channels=_channels_of(models[0]),
             limit=self.limit,
             seed=seed,
             root=self.root,
             download=self.download,
             on_error=self.on_error,
         )
-        for model in models:
-            check_takes(model, loaded)
-        return number_classes(loaded, models)
+        return _number_classes(images, models)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageOptions(SourceOptions):
-    """The images to search with, and the held-out images to score on."""
+    """The images to search with, and the held-out images to score on.
 
-    data: Data
-    """A folder of class folders or images, an .npz file, or torchvision:NAME. Half is held out."""
+    Args:
+        data: A folder of class folders or images, an .npz file, or torchvision:NAME. Half is held
+            out.
+        held_out: Other images to score on, in any form of --data. By default, one half of --data.
+    """
+
     held_out: Source | None = None
-    """Other images to score on, in any form of --data. By default, one half of --data."""
 
     def load(
-        self, models: "Sequence[PixelClassifier]", *, seed: int
-    ) -> "tuple[LabelledImages, LabelledImages]":
+        self, models: "Sequence[cp.PixelClassifier]", *, seed: int
+    ) -> "tuple[cp.LabelledImages, cp.LabelledImages]":
         """The search images and the held-out images, as :meth:`load_all` gives them."""
         images = self.load_all(models, seed=seed)
         if self.held_out is None:
@@ -197,79 +191,133 @@ class ImageOptions(SourceOptions):
         return images, held_out.without(images)
 
 
+def _channels_of(model: "cp.PixelClassifier") -> int | None:
+    """The number of channels that a model takes; if it is not stated, that of its first
+    convolution."""
+    if model.input_size is not None:
+        return model.input_size[0]
+    kernel = next((p for p in model.parameters() if p.ndim == 4), None)
+    return int(kernel.shape[1]) if kernel is not None and kernel.shape[1] in (1, 3) else None
+
+
+def _number_classes(
+    loaded: "cp.LabelledImages", models: "Sequence[cp.PixelClassifier]"
+) -> "cp.LabelledImages":
+    """Images with the class numbers of the models, which must agree. A model without class names
+    takes those of the images."""
+    from captum_classpattern.classifier.class_names import known_names
+
+    numbered = [loaded.for_classifier(model) for model in models]
+    for model, images in zip(models, numbered):
+        labels = [] if loaded.labels is None else [loaded, numbered[0], images]
+        for label, first, other in zip(*(each.known_labels.tolist() for each in labels)):
+            if first != other:
+                raise ValueError(
+                    "the models number the classes differently: "
+                    f"{(loaded.class_names or ())[label]} is class {first} of "
+                    f"{models[0].provenance['source']}, but class {other} of "
+                    f"{model.provenance['source']}; compare models with the same order of classes, "
+                    "or give the names with --class-names FILE if they are wrong"
+                )
+        if images.class_names is not None and known_names(model) is None:
+            model.class_names = list(images.class_names)
+    return numbered[0]
+
+
 @Parameter(name="*", group=MORE_SEARCH)
 @dataclass(frozen=True, kw_only=True)
 class ComputeOptions:
     """How any search is computed. The fields of this class and of those below have the names of
-    the library's settings, which check them again."""
+    the library's settings, which check them again.
+
+    Args:
+        seed: The seed of everything that is random.
+        precision: Full as in the model, or faster in bfloat16.
+    """
 
     seed: Annotated[int, read_as(partial(values.whole_number, least=0), "N")] = 0
-    """The seed of everything that is random."""
     precision: Literal["auto", "full", "bfloat16"] = "auto"
-    """Full as in the model, or faster in bfloat16."""
-
-    def keywords(self) -> dict[str, Any]:
-        """The options as the library's functions take them."""
-        return dict(vars(self))
-
-
-@Parameter(name="*", group=MORE_SEARCH)
-@dataclass(frozen=True, kw_only=True)
-class BatchOptions(ComputeOptions):
-    """How it is computed, for commands whose batches can be chosen."""
-
-    internal_batch_size: Count | None = None
-    """The most images in one pass. Fewer need less memory. By default, it suits the device."""
-
-
-@Parameter(name="*", group=MORE_SEARCH)
-@dataclass(frozen=True, kw_only=True)
-class SearchOptions(BatchOptions):
-    """Which classes are searched, and how."""
-
-    classes: Annotated[
-        list[str | range] | None, read_as(values.selection, "LIST"), Parameter(group=MAIN)
-    ] = None
-    """Names, numbers and ranges, such as dog,0,3-5. By default, all classes that have images."""
-    budget: Count | None = None
-    """Passes for each class, kind of canvas and area. By default, 7000 (in compare 3500)."""
-    n_steps: Count | None = None
-    """Rounds on each canvas that is searched to the end. Overrides --budget."""
-    max_seconds: Annotated[float | None, Parameter(validator=Number(gt=0), metavar="SECONDS")] = (
-        None
-    )
-    """Stop each search after this time, with what was found. By default, never."""
 
     def keywords(self) -> dict[str, Any]:
         """The options as the library's functions take them, without the classes, whose numbers
-        :meth:`find_classes` gives."""
-        return {name: value for name, value in super().keywords().items() if name != "classes"}
+        :meth:`SearchOptions.find_classes` gives."""
+        return {name: value for name, value in vars(self).items() if name != "classes"}
 
-    def find_classes(self, model: "PixelClassifier", images: "LabelledImages") -> list[int]:
+
+@dataclass(frozen=True, kw_only=True)
+class BatchOptions(ComputeOptions):
+    """How it is computed, for commands whose batches can be chosen.
+
+    Args:
+        internal_batch_size: The most images in one pass. Fewer need less memory. By default, it
+            suits the device.
+    """
+
+    internal_batch_size: Count | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions(BatchOptions):
+    """Which classes are searched, and how.
+
+    Args:
+        classes: Names, numbers and ranges, such as dog,0,3-5. By default, all classes that have
+            images.
+        budget: Passes for each class, kind of canvas and area. By default, 7000 (in compare 3500).
+        n_steps: Rounds on each canvas that is searched to the end. Overrides --budget.
+        max_seconds: Stop each search after this time, with what was found. By default, never.
+    """
+
+    classes: Annotated[list[str | range] | None, read_as(values.selection, "LIST"), IN_MAIN] = None
+    budget: Count | None = None
+    n_steps: Count | None = None
+    max_seconds: Annotated[float | None, Parameter(validator=Number(gt=0), metavar="SECONDS")] = (
+        None
+    )
+
+    def find_classes(self, model: "cp.PixelClassifier", images: "cp.LabelledImages") -> list[int]:
         """The numbers of the chosen classes."""
-        from captum_classpattern.cli.matching import numbers_of
+        from captum_classpattern.classifier.class_names import ClassNames
         from captum_classpattern.images import predictions
 
         if self.classes is None:
             labels = predictions(model, images) if images.labels is None else images.labels
             return sorted(set(labels.tolist()))
+        names, count = ClassNames.of(model), len(model.class_names or ())
+        chosen: list[int] = []
         try:
-            chosen = [number for part in self.classes for number in numbers_of(part, model)]
+            for part in self.classes:
+                if isinstance(part, range):
+                    if count and part[-1] >= count:
+                        raise ValueError(
+                            f"{part[-1]} is out of range: the model has {count} classes, numbered "
+                            f"from 0 to {count - 1}"
+                        )
+                    chosen += part
+                elif names is None:
+                    raise ValueError(
+                        f"{part!r} is a name, but neither the model nor the images name the "
+                        "classes: give numbers, or --class-names FILE"
+                    )
+                else:
+                    chosen.append(names.find(part))
         except ValueError as error:
             raise ValueError(f"--classes: {error}") from None
         return list(dict.fromkeys(chosen))
 
 
-@Parameter(name="*", group=MORE_SEARCH)
 @dataclass(frozen=True, kw_only=True)
 class SurveyOptions(SearchOptions):
-    """The options of a search of one or many models."""
+    """The options of a search of one or many models.
 
-    area: Annotated[list[Area] | None, Parameter(group=MAIN, metavar="SHARE")] = None
-    """The share of the pixels. Give it several times for more. By default, 0.05 and 0.01."""
+    Args:
+        area: The share of the pixels. Give it several times for more. By default, 0.05 and 0.01.
+        canvases: Images per class that compete to be its canvas. A white and a black canvas are
+            searched, too.
+    """
+
+    area: Annotated[list[Area] | None, Parameter(metavar="SHARE"), IN_MAIN] = None
     canvases: Count = 32
-    """Images per class that compete to be its canvas. A white and a black canvas are searched,
-    too."""
 
     def keywords(self) -> dict[str, Any]:
         """The options as ``survey`` takes them, without the classes."""

@@ -1,21 +1,26 @@
-"""What the commands print and draw of findings."""
+"""What the commands print and draw: tables, figures, and the JSON documents of docs/json.md."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import json
+import math
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, ConsoleDimensions
 from rich.table import Table
 from rich.text import Text
 
+import captum_classpattern as cp
 from captum_classpattern._files import replace_file
 from captum_classpattern.cli.errors import printable
 
-if TYPE_CHECKING:  # imported where they are used, so that --help needs no torch
-    from captum_classpattern.scores import Scores
-    from captum_classpattern.surveys import Finding
-
+VERSION = 1  # of the schemas: fields may be added to a version, but keep their names and meaning
+INTERVAL, RANGE = "interval", "range"  # formats of shares: 38.7% (35.6-41.9), and 5% to 80%
+WRAPPED = ("free",)  # columns of long texts
 TABLE_WIDTH = 108  # narrower terminals wrap the lines, but lose nothing
 LEGEND = """\
 Power: share of held-out images of other classes that the model assigns to the class once they are
@@ -32,24 +37,36 @@ def console() -> Console:
 
 
 def make_table(
-    columns: Sequence[str],
-    rows: Iterable[Sequence[str]],
+    columns: Sequence[tuple[str, str, str]],
+    rows: Iterable[Mapping[str, Any]],
     *,
-    left: Collection[str] = ("class",),
-    title: str | None = None,
+    title: str = "",
     caption: str | None = None,
 ) -> Table:
-    """A table of numbers, and of texts in the columns ``left``. Cells may hold anything."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
-    table.caption, table.caption_justify = caption, "left"
-    for name in columns:
-        table.add_column(name, justify="left" if name in left else "right", no_wrap=True)
+    """A table with the heading, the key and the format of each column; without a format, it holds
+    texts. Texts may hold anything. With the formats ``INTERVAL`` and ``RANGE``, a row has the ends
+    as ``KEY_low`` and ``KEY_high``. What it does not have stays empty."""
+    table = Table(title=Text(title, style="bold") if title else None, title_justify="left")
+    table.box, table.caption, table.caption_justify = SIMPLE_HEAD, caption, "left"
+    for name, _, form in columns:
+        table.add_column(name, justify="right" if form else "left", no_wrap=name not in WRAPPED)
     for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
+        table.add_row(*(Text(_cell(row, key, form)) for _, key, form in columns))
     return table
 
 
-def print_tables(found: "Mapping[str, Sequence[Finding]]") -> None:
+def _cell(row: Mapping[str, Any], key: str, form: str) -> str:
+    value = row.get(key)
+    if form == RANGE:
+        return f"{row[f'{key}_low']:.0%} to {row[f'{key}_high']:.0%}"
+    if value is None or isinstance(value, str):
+        return printable(value or "")
+    if form == INTERVAL:
+        return f"{value:.1%} ({100 * row[f'{key}_low']:.1f}-{100 * row[f'{key}_high']:.1f})"
+    return f"{value:{form}}"
+
+
+def print_tables(found: "Mapping[str, Sequence[cp.Finding]]") -> None:
     """Prints a table for each title, and what the columns mean."""
     out = console()
     for title, findings in found.items():
@@ -59,41 +76,61 @@ def print_tables(found: "Mapping[str, Sequence[Finding]]") -> None:
         out.print(LEGEND)
 
 
-def results_table(title: str, findings: "Sequence[Finding]") -> Table:
+def results_table(title: str, findings: "Sequence[cp.Finding]") -> Table:
     """One row per finding: the power at each area with its 95 % interval, and the controls at the
     first area. A star marks a power above all controls of its area."""
     from captum_classpattern.scores.power import ENOUGH_IMAGES
 
     areas = list(findings[0].scores)
+    rows = []
+    for finding in findings:
+        first = finding.scores[areas[0]]
+        row = {"class": finding.label, "canvas": finding.canvas, **first.as_columns()}
+        for area, scores in finding.scores.items():
+            text = _cell(scores.as_columns(), "power", INTERVAL)
+            row[f"power_{area}"] = f"{text}{'*' if scores.beats_controls else ' '}"
+        rows.append(row)
     fewest = min(f.scores[area].power.n for f in findings for area in areas)
     few = (
         f"Too few images: {fewest} were scored. A star and 'stands out' need at least "
         f"{ENOUGH_IMAGES}."
     )
-    powers = [f"power at {100 * area:.3g} %" for area in areas]
-    return make_table(
-        ["class", "canvas", *powers, "no\npattern", "random\npixels", "other\ncanvas"],
-        [[f.label, f.canvas, *map(_power, f.scores.values()), *_controls(f)] for f in findings],
-        left=("class", "canvas"),
-        title=title,
-        caption=few if fewest < ENOUGH_IMAGES else None,
-    )
-
-
-def _controls(finding: "Finding") -> list[str]:
-    """At the first area."""
-    scores = next(iter(finding.scores.values()))
-    values = scores.power.without, scores.random_pixels, scores.other_canvas
-    return ["-" if value is None else f"{value:.1%}" for value in values]
-
-
-def _power(scores: "Scores") -> str:
-    low, high = scores.power.interval
-    star = "*" if scores.beats_controls else " "
-    return f"{scores.power.value:.1%} ({100 * low:.1f}-{100 * high:.1f}){star}"
+    columns = [
+        ("class", "class", ""),
+        ("canvas", "canvas", ""),
+        *((f"power at {100 * area:.3g} %", f"power_{area}", INTERVAL) for area in areas),
+        ("no\npattern", "no_pattern", ".1%"),
+        ("random\npixels", "random_pixels", ".1%"),
+        ("other\ncanvas", "other_canvas", ".1%"),
+    ]
+    return make_table(columns, rows, title=title, caption=few if fewest < ENOUGH_IMAGES else None)
 
 
 def write_figure(figure: Any, path: Path) -> None:
     """A PNG file, whole or not at all."""
     with replace_file(path) as file:
         figure.savefig(file, dpi=110)
+
+
+@contextmanager
+def document(command: str, out: Path, wanted: bool) -> Iterator[dict[str, Any]]:
+    """With ``--json``, what is printed inside goes to stderr, also what a user's model prints. Then
+    the result, which is put into the dict, is printed as one JSON document."""
+    content: dict[str, Any] = {"schema": f"classpattern/{command}/{VERSION}", "out": os.fspath(out)}
+    with redirect_stdout(sys.stderr) if wanted else nullcontext():
+        yield content
+    if wanted:
+        print(json.dumps(finite(content), indent=2, allow_nan=False))
+
+
+def finite(value: Any) -> Any:
+    """The value with null for every number that JSON does not have.
+
+    >>> finite({"loss": [0.5, float("nan")]})
+    {'loss': [0.5, None]}
+    """
+    if isinstance(value, Mapping):
+        return {key: finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

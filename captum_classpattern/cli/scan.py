@@ -1,31 +1,17 @@
 """``classpattern scan`` and ``classpattern reference``: is a model backdoored?"""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import Annotated, TypeAlias
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 from rich.text import Text
 
-from captum_classpattern.cli.documents import only_json, write_document
+import captum_classpattern as cp
+from captum_classpattern.cli import options, printing
 from captum_classpattern.cli.errors import interrupted, printable
-from captum_classpattern.cli.options import (
-    MAIN,
-    MORE_SEARCH,
-    AsJson,
-    BatchOptions,
-    ModelOptions,
-    OutputFolder,
-    SourceOptions,
-    checkpoints_by_name,
-    names_among,
-    read_as,
-)
-from captum_classpattern.cli.printing import console, make_table
-
-if TYPE_CHECKING:  # imported where they are used, so that --help needs no torch
-    from captum_classpattern.scanning import Scan
 
 EXIT_CODES = {"nothing found": 0, "suspicious": 3, "inconclusive": 4}
 SHOWN = 5  # classes in the table
@@ -34,17 +20,17 @@ SHOWN = 5  # classes in the table
 def _families(text: str) -> list[str]:
     from captum_classpattern.scanning.families import CHANGES
 
-    return names_among(text, CHANGES, "family")
+    return options.names_among(text, CHANGES, "family")
 
 
 Families: TypeAlias = Annotated[
     list[str] | None,
-    read_as(_families, "LIST"),
+    options.read_as(_families, "LIST"),
     Parameter(
-        group=MORE_SEARCH,
         help="Experimental: further families, of additive,warp. A scan can have those that its "
-        "references have.",
+        "references have."
     ),
+    options.IN_SEARCH,
 ]
 
 
@@ -52,18 +38,16 @@ def scan(
     checkpoint: str,
     /,
     *,
-    model: ModelOptions = ModelOptions(),
-    images: SourceOptions,
-    compute: BatchOptions = BatchOptions(),
-    references: Annotated[str, Parameter(group=MAIN, metavar="FILE|NAME")],
-    alpha: Annotated[
-        float, Parameter(validator=Number(gt=0, lt=1), group=MAIN, metavar="P")
-    ] = 0.05,
-    out: OutputFolder | None = None,
-    as_json: AsJson = False,
-    exit_zero: Annotated[bool, Parameter(group=MAIN)] = False,
+    model: options.ModelOptions = options.ModelOptions(),
+    images: options.SourceOptions,
+    compute: options.BatchOptions = options.BatchOptions(),
+    references: Annotated[str, Parameter(metavar="FILE|NAME")],
+    alpha: Annotated[float, Parameter(validator=Number(gt=0, lt=1), metavar="P")] = 0.05,
+    out: options.OutputFolder | None = None,
+    as_json: options.AsJson = False,
+    exit_zero: bool = False,
     also: Families = None,
-) -> None:
+) -> int:
     """Ask whether a model is backdoored.
 
     For example:
@@ -86,13 +70,11 @@ def scan(
         exit_zero: Exit with 0 whatever the verdict is.
     """
     from captum_classpattern.adapters.names import folder_name
-    from captum_classpattern.scanning import ReferenceSet
-    from captum_classpattern.scanning import scan as run_scan
     from captum_classpattern.scanning.families import SEARCH
     from captum_classpattern.scanning.profile import estimate_seconds
     from captum_classpattern.scanning.scan import PATTERNS
 
-    known = ReferenceSet.load(references)
+    known = cp.ReferenceSet.load(references)
     folder = Path("classpattern-scan") / folder_name(checkpoint) if out is None else out
 
     def what_is_kept() -> str:
@@ -100,7 +82,7 @@ def scan(
             return f"the same command resumes from {folder}"
         return "no group of classes was finished, so nothing is kept"
 
-    with only_json(as_json):
+    with printing.document("scan", folder, as_json) as content:
         classifier = model.open(checkpoint)
         source = images.load_all([classifier], seed=compute.seed, shape=known.shape)
         known.check(source.count_outputs(classifier), source.shape)
@@ -109,7 +91,7 @@ def scan(
         )
         print(f"{known.n_classes} classes, about {max(1, round(seconds))} s.", flush=True)
         with interrupted(what_is_kept):
-            found = run_scan(
+            found = cp.scan(
                 classifier,
                 source,
                 references=known,
@@ -121,60 +103,47 @@ def scan(
             )
         found.save(folder)
         found.to_html(folder / "scan.html")
-    if as_json:
-        write_document("scan", folder, found.as_dict())
-    else:
-        print_scan(found)
-        print(f"scan.html, scan.json, scan.png and patterns/ are in {folder}.")
-    if (code := EXIT_CODES[found.verdict]) and not exit_zero:
-        raise SystemExit(code)
+        content |= found.as_dict()
+        if not as_json:
+            print_scan(found)
+            print(f"scan.html, scan.json, scan.png and patterns/ are in {folder}.")
+    return 0 if exit_zero else EXIT_CODES[found.verdict]
 
 
-def print_scan(found: "Scan") -> None:
+def print_scan(found: "cp.Scan") -> None:
     """Prints the verdict, and a table of the classes that differ most from the references."""
     from captum_classpattern.scanning.families import SCORED, unit_of
 
-    out = console()
-    out.print(Text(found.verdict.capitalize(), style="bold"))
-    for text in (found.reason, *(f"Note: {note}" for note in found.notes), _accuracies(found)):
-        out.print(printable(text), markup=False)  # names may hold anything
-    unit = unit_of(found.references.shape)
-    powers = [name for size in sorted(SCORED) for name in (f"{size} {unit}", "references")]
-    columns = ["class", *powers, *found.profile.others, f"excess, {found.family}"]
-    out.print(make_table(columns, [_cells(found, y) for y in found.test.order[:SHOWN]]))
-
-
-def _cells(found: "Scan", target: int) -> list[str]:
-    """The row of a class: its powers, those of the references, and its excess."""
-    from captum_classpattern.scanning.families import SCORED
-
-    cells = [found.class_names[target]]
-    for size in sorted(SCORED):
-        usual = [each.powers[size][target] for each in found.references.profiles.values()]
-        cells += [
-            f"{found.profile.powers[size][target]:.0%}",
-            f"{min(usual):.0%} to {max(usual):.0%}",
-        ]
-    others = [f"{powers[target]:.0%}" for powers in found.profile.others.values()]
-    return [*cells, *others, f"{found.test.excess[target]:+.2f}"]
-
-
-def _accuracies(found: "Scan") -> str:
     known, accuracies = found.profile.accuracy, found.references.accuracies
-    if known is None or not accuracies:
-        return "The accuracies are not known."
-    return (
-        f"The model classifies {known:.1%} of {found.profile.images} images correctly, the "
-        f"references {min(accuracies):.1%} to {max(accuracies):.1%}."
-    )
+    compared = "The accuracies are not known."
+    if known is not None and accuracies:
+        compared = (
+            f"The model classifies {known:.1%} of {found.profile.images} images correctly, the "
+            f"references {_range(accuracies)}."
+        )
+    out = printing.console()
+    out.print(Text(found.verdict.capitalize(), style="bold"))
+    for text in (found.reason, *(f"Note: {note}" for note in found.notes), compared):
+        out.print(printable(text), markup=False)  # names may hold anything
+    columns = [("class", "name", "")]
+    for size in sorted(SCORED):
+        columns.append((f"{size} {unit_of(found.references.shape)}", f"power_{size}", ".0%"))
+        columns.append(("references", f"references_{size}", printing.RANGE))
+    columns += [(name, f"power_{name}", ".0%") for name in found.profile.others]
+    columns.append((f"excess, {found.family}", "excess", "+.2f"))
+    out.print(printing.make_table(columns, found.table().head(SHOWN).to_dict("records")))
+
+
+def _range(shares: Sequence[float]) -> str:
+    return f"{min(shares):.1%} to {max(shares):.1%}"
 
 
 def reference(
     *models: Annotated[str, Parameter(required=True)],
-    model: ModelOptions = ModelOptions(),
-    images: SourceOptions,
-    compute: BatchOptions = BatchOptions(),
-    out: Annotated[Path, Parameter(group=MAIN, metavar="FILE")],
+    model: options.ModelOptions = options.ModelOptions(),
+    images: options.SourceOptions,
+    compute: options.BatchOptions = options.BatchOptions(),
+    out: Annotated[Path, Parameter(metavar="FILE")],
     also: Families = None,
 ) -> None:
     """Measure clean models, for scans to compare others with.
@@ -192,16 +161,15 @@ def reference(
         out: The file for the references, such as my_references.json.
     """
     from captum_classpattern.classifier.fingerprints import hash_of_model
-    from captum_classpattern.scanning import ReferenceSet
     from captum_classpattern.scanning.decision import references_needed
     from captum_classpattern.scanning.profile import estimate_seconds
 
-    checkpoints = checkpoints_by_name(models)
+    checkpoints = options.checkpoints_by_name(models)
     if out.is_dir():
         raise ValueError(
             f"--out: it must be a file, such as references.json, but {out} is a folder"
         )
-    known = ReferenceSet.load(out) if out.exists() else None
+    known = cp.ReferenceSet.load(out) if out.exists() else None
     if known is not None and also is not None and set(also) != set(known.also):
         raise ValueError(
             f"--also: {out} was measured with {', '.join(known.also) or 'patches alone'}: give the "
@@ -220,7 +188,7 @@ def reference(
         shape = None if known is None else known.shape
         source = images.load_all([classifier], seed=compute.seed, shape=shape)
         if known is None:
-            known = ReferenceSet.for_models(classifier, source, also=also or ())
+            known = cp.ReferenceSet.for_models(classifier, source, also=also or ())
             seconds = estimate_seconds(
                 classifier, source, known.n_classes, also=known.also, precision=compute.precision
             )
@@ -234,13 +202,12 @@ def reference(
         out.parent.mkdir(parents=True, exist_ok=True)
         known.save(out)
         accuracy = known.profiles[name].accuracy
-        classified = "" if accuracy is None else f", accuracy {accuracy:.1%}"
-        print(f"{name}{classified}", flush=True)
+        print(name if accuracy is None else f"{name}, accuracy {accuracy:.1%}", flush=True)
     assert known is not None
-    needed, accuracies = references_needed(0.05), known.accuracies
+    needed = references_needed(0.05)
     print(f"Clean models in {out}: {len(known)}. A p-value of 5 % needs at least {needed}.")
-    if accuracies:
+    if accuracies := known.accuracies:
         print(
-            f"Their accuracies go from {min(accuracies):.1%} to {max(accuracies):.1%}. A scan of a "
-            "better model is inconclusive."
+            f"Their accuracies go from {_range(accuracies)}. A scan of a better model is "
+            "inconclusive."
         )

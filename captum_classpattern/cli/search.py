@@ -1,27 +1,36 @@
-"""``classpattern search``: the class patterns of a user's model, scored on held-out images."""
+"""``classpattern search`` and ``classpattern sweep``: the class patterns of a user's model, or of
+many, scored on held-out images."""
 
+import codecs
+import csv
 import itertools
 import json
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 from tqdm import tqdm
 
-from captum_classpattern.cli.documents import only_json, write_document
-from captum_classpattern.cli.errors import interrupted
-from captum_classpattern.cli.options import (
-    MAIN,
-    AsJson,
-    ImageOptions,
-    ModelOptions,
-    OutputFolder,
-    SurveyOptions,
-)
-from captum_classpattern.cli.printing import console, print_tables, write_figure
+import captum_classpattern as cp
+from captum_classpattern._files import replace_file
+from captum_classpattern.cli import options, printing
+from captum_classpattern.cli.errors import interrupted, printable
 
+IN_RAY = Parameter(group=options.RAY)
 CLASSES_TOGETHER = 5  # on a GPU; on a CPU one class fills a batch, and is finished sooner
+SHOWN = 20  # models, and units that failed
+COLUMNS = (  # of the table of a sweep
+    ("model", "model", ""),
+    ("classes", "classes", "d"),
+    ("failed", "failed", "d"),
+    ("mean power", "power", ".1%"),
+    ("above controls", "above", "d"),
+    ("strongest class", "strongest", ""),
+)
 CAUTION = (
     "A strong pattern does not prove a backdoor: clean classes can have strong patterns, too. "
     "Compare with a clean model of the same kind, and look at the pattern.\n"
@@ -32,12 +41,12 @@ def search(
     checkpoint: str,
     /,
     *,
-    model: ModelOptions = ModelOptions(),
-    images: ImageOptions,
-    searches: SurveyOptions = SurveyOptions(),
-    out: OutputFolder = Path("classpattern-search"),
-    resume: Annotated[bool, Parameter(group=MAIN)] = False,
-    as_json: AsJson = False,
+    model: options.ModelOptions = options.ModelOptions(),
+    images: options.ImageOptions,
+    searches: options.SurveyOptions = options.SurveyOptions(),
+    out: options.OutputFolder = Path("classpattern-search"),
+    resume: bool = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Find the patterns of a model's classes, and score them.
 
@@ -57,12 +66,10 @@ def search(
         raise ValueError(
             f"{out} holds results already: pass --resume to continue them, or another --out"
         )
-    from captum_classpattern.surveys import survey
-
-    with only_json(as_json):
+    with printing.document("search", out, as_json) as content:
         classifier = model.open(checkpoint)
         search_images, held_out = images.load([classifier], seed=searches.seed)
-        found = survey(
+        found = cp.survey(
             classifier,
             search_images,
             held_out,
@@ -78,8 +85,7 @@ def search(
             f"{provenance['source']}: {provenance['format']}, "
             f"{provenance.get('arch') or 'the network in it'}; "
             f"normalised by {provenance['normalisation']['from']}.\n"
-            f"{len(search_images)} images to search with, {len(held_out)} held out"
-            f" ({held_out.duplicates_dropped} copies dropped)."
+            f"{_counts(search_images, held_out)}"
         )
         if accuracy is not None:
             print(f"The model classifies {accuracy:.1%} of the held-out images correctly.")
@@ -90,20 +96,27 @@ def search(
             for _ in tqdm(found, desc="patterns", unit="pattern"):
                 pass
         figure, _ = found.plot(seed=searches.seed, use_pyplot=False)
-        write_figure(figure, out / "patterns.png")
+        printing.write_figure(figure, out / "patterns.png")
         found.to_html(out / "report.html")
-        if not as_json:
-            print_tables({provenance["source"]: found.findings})
+        if as_json:
+            content |= _results_with_files(out)
+        else:
+            printing.print_tables({provenance["source"]: found.findings})
             for kind, area in itertools.product(found.canvases, found.areas):
                 # the names of classes may hold brackets
-                console().print(found.strongest(kind, area), markup=False)
-            console().print(CAUTION)
+                printing.console().print(found.strongest(kind, area), markup=False)
+            printing.console().print(CAUTION)
         print(f"report.html, patterns.png, patterns/ and results.json are in {out}.")
-    if as_json:
-        write_document("search", out, results_with_files(out))
 
 
-def results_with_files(out: Path) -> dict[str, Any]:
+def _counts(search: "cp.LabelledImages", held_out: "cp.LabelledImages") -> str:
+    return (
+        f"{len(search)} images to search with, {len(held_out)} held out "
+        f"({held_out.duplicates_dropped} copies dropped)."
+    )
+
+
+def _results_with_files(out: Path) -> dict[str, Any]:
     """results.json, with the file of the pattern next to the scores at each area, and whether
     these beat their controls."""
     from captum_classpattern.scores import Scores
@@ -118,3 +131,147 @@ def results_with_files(out: Path) -> dict[str, Any]:
             scores["beats_controls"] = Scores.from_dict(scores).beats_controls
             scores["pattern"] = file.relative_to(out).as_posix()
     return results
+
+
+def sweep(
+    *models: Annotated[str, Parameter(required=True)],
+    model: options.ModelOptions = options.ModelOptions(),
+    images: options.ImageOptions,
+    searches: options.SurveyOptions = options.SurveyOptions(),
+    out: options.OutputFolder,
+    first_look: bool = False,
+    ray: Annotated[bool | str, Parameter(metavar="[ADDRESS]"), IN_RAY] = False,
+    workers: Annotated[options.Count | None, IN_RAY] = None,
+    gpus_per_task: Annotated[
+        float | None, Parameter(validator=Number(gt=0), metavar="N"), IN_RAY
+    ] = None,
+    keep: Annotated[
+        float, Parameter(validator=Number(gt=0, lte=1), metavar="SHARE"), options.IN_SEARCH
+    ] = 0.2,
+    threads: Annotated[options.Count, options.IN_SEARCH] = 1,
+) -> int:
+    """Find the patterns of many models, on one machine or many.
+
+    For example:
+
+        classpattern sweep zoo.csv --data my_images --out zoo --first-look
+        classpattern sweep a.pt b.pt --arch resnet18 --data my_images --out two --ray
+
+    Each class of each model is written as soon as it is finished. The same command resumes an
+    interrupted sweep, and tries again what failed.
+
+    Args:
+        models: Checkpoint files, folders of them, torchvision:NAME or timm:NAME, each with a name
+            of your choice if you like, as in old=a.pt. Or a manifest: a CSV or JSON Lines file
+            with the columns path, name, arch, mean, std and any others, which go into the tables.
+        out: The folder for everything that is found.
+        first_look: Search all classes of all models with a tenth of the passes at the first area,
+            and then only the best of them fully.
+        ray: Run on the cluster at this address, such as --ray=auto, or without an address, put
+            last, on all cores. It needs pip install 'captum_classpattern[ray]'.
+        workers: The classes that are searched at a time, with --ray and no address. By default, one
+            for each core.
+        gpus_per_task: The GPUs of each search, such as 1 or 0.25. Models then run on cuda.
+        keep: The share of all classes of all models that --first-look leaves.
+        threads: The threads of each search. Another number changes results in the last digits.
+    """
+    from captum_classpattern.surveys.engines import import_ray
+    from captum_classpattern.surveys.sources import read_models
+
+    if ray:
+        import_ray()  # before anything takes long
+    elif workers is not None or gpus_per_task is not None:
+        option = "--workers" if workers is not None else "--gpus-per-task"
+        raise ValueError(f"{option} is for Ray: pass --ray, too")
+    sources = read_models(models, model.loading())
+    options.import_from_here()
+    classifier = _open_first(sources)
+    search_images, held_out = images.load([classifier], seed=searches.seed)
+    classes = searches.find_classes(classifier, search_images)
+    print(
+        f"Models: {len(sources)}. Classes: {len(classes)}. {_counts(search_images, held_out)}",
+        flush=True,
+    )
+    with interrupted(lambda: f"the same command resumes the sweep in {out}"):
+        found = cp.sweep(
+            {source.name: source for source in sources},
+            search_images,
+            held_out,
+            folder=out,
+            classes=classes,
+            first_look=first_look,
+            keep=keep,
+            engine="ray" if ray else "local",
+            address=ray if isinstance(ray, str) else None,
+            workers=workers,
+            threads=threads,
+            gpus_per_task=gpus_per_task,
+            device=None if gpus_per_task and model.device == "cpu" else model.device,
+            show_progress=True,
+            **searches.keywords(),
+        )
+    if found.first_look is not None:
+        print_sweep(found.first_look, "First look")
+    written = "table.csv"
+    if found_some := print_sweep(found, "Sweep"):
+        figure, _ = found.plot(use_pyplot=False)
+        printing.write_figure(figure, out / "power.png")
+        written += ", power.png"
+    print(f"{written} and a folder for each model are in {out}.")
+    return 0 if found_some else 1
+
+
+def _open_first(sources: Sequence[Any]) -> Any:
+    """The first model that can be opened, which says how the images are loaded and numbered."""
+    from captum_classpattern.surveys.units import reason_of
+
+    reasons = []
+    for source in sources:
+        try:
+            return source.open()
+        except Exception as error:  # it fails again, in its units
+            reasons.append(f"{source.name}: {reason_of(error)}")
+    raise ValueError("none of the models can be opened. " + "; ".join(reasons[:3]))
+
+
+def print_sweep(found: "cp.Sweep", title: str) -> bool:
+    """Prints a row for each model, and the units that failed; writes all rows into table.csv.
+    Returns whether anything was found. Models are read one at a time: there may be thousands."""
+    with replace_file(found.folder / "table.csv") as file:
+        writer = csv.DictWriter(codecs.getwriter("utf-8")(file), found.columns)
+        writer.writeheader()
+        writer.writerows(found.rows())
+    failed = Counter(row["model"] for row in found.failures)
+    rows = [
+        _row(model, best, failed[model])
+        for model in found.models
+        if (best := found.best_canvases(model)) or failed[model]
+    ]
+    rows.sort(key=lambda row: -row.get("power", -1.0))
+    strongest = f"{SHOWN} of {len(rows)} models, the strongest" if len(rows) > SHOWN else None
+    out = printing.console()
+    out.print(printing.make_table(COLUMNS, rows[:SHOWN], title=title, caption=strongest))
+    area = float(found.settings["areas"][0])
+    out.print(
+        f"Powers: at {area:.3g} of the pixels of the canvas that did best on the judging images. "
+        "Above controls: classes whose power beats all three, on at least 100 images."
+    )
+    for row in found.failures[:SHOWN]:
+        line = f"Failed: {row['model']}, class {row['class']}: {row['error']}"
+        out.print(printable(line), markup=False)
+    if len(found.failures) > SHOWN:
+        out.print(f"and {len(found.failures) - SHOWN} more, in {found.folder / 'table.csv'}")
+    return any("power" in row for row in rows)
+
+
+def _row(model: str, best: "Sequence[cp.Finding]", failed: int) -> dict[str, Any]:
+    """The row of a model, by its best findings at the first area."""
+    from captum_classpattern.pages.kinds.sweep import summary
+
+    row = {"model": model, "classes": len(best), "failed": failed}
+    if not best:
+        return row
+    found = summary(best)
+    first = found["first"]
+    strongest = f"{first.label}, {first.scores[first.area].power.value:.1%}"
+    return {**row, **found, "strongest": strongest}

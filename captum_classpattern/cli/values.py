@@ -12,10 +12,6 @@ def whole_number(text: str, *, least: int) -> int:
     return int(text)
 
 
-def position_or_name(text: str) -> int | str:
-    return int(text) if re.fullmatch(r"-?\d+", text) else text
-
-
 def numbers(text: str) -> list[float]:
     try:
         return [float(part) for part in text.split(",")]
@@ -83,15 +79,17 @@ def class_names(text: str) -> list[str]:
         raise ValueError(f"there is no file {path}") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not a text file ({error})") from error
-    if content.lstrip().startswith(("[", "{")):
-        try:
-            names = json.loads(content)
-        except ValueError as error:
-            raise ValueError(f"{path} is not JSON ({error})") from error
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise ValueError(f"{path} must hold a JSON list of names")
-        return names
-    lines = [line.strip() for line in content.rstrip().splitlines()]
-    if "" in lines:
-        raise ValueError(f"line {lines.index('') + 1} of {path} is empty: give one name per line")
-    return lines
+    if not content.lstrip().startswith(("[", "{")):
+        lines = [line.strip() for line in content.rstrip().splitlines()]
+        if "" in lines:
+            raise ValueError(
+                f"line {lines.index('') + 1} of {path} is empty: give one name per line"
+            )
+        return lines
+    try:
+        names = json.loads(content)
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error})") from error
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{path} must hold a JSON list of names")
+    return names

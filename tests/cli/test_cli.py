@@ -40,7 +40,7 @@ def small(monkeypatch):
         return LabelledImages(half.images[chosen], half.labels[chosen])
 
     few = DemoImages(part(images.search), part(images.held_out))
-    monkeypatch.setattr(captum_classpattern.demo, "demo_images", lambda: few)
+    monkeypatch.setattr(captum_classpattern, "demo_images", lambda: few)
     monkeypatch.setattr(demo_module, "ROUNDS", 4)
     monkeypatch.setattr(demo_module, "CANVASES", {"positive": 1, "white": 1})
     short = partial(Learned, rounds=1, soft_batch_size=1, batch_size=1)

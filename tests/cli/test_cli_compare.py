@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 import captum_classpattern
 from captum_classpattern import Pattern, predictive_power
 from captum_classpattern._files import write_atomically
-from captum_classpattern.cli.comparing import (
+from captum_classpattern.cli.compare import (
     choose_canvases,
     print_comparison,
     write_comparison,
@@ -28,9 +28,10 @@ from captum_classpattern.cli.options import ComputeOptions, checkpoints_by_name
 from captum_classpattern.comparison import RandomPixels, known_methods
 from captum_classpattern.comparison.methods import NAMES
 from captum_classpattern.demo import DATA, DemoImages, LabelledImages, demo_images, demo_models
+from captum_classpattern.pages.report import page
 
 demo_module = import_module("captum_classpattern.cli.demo")
-comparing_module = import_module("captum_classpattern.cli.comparing")
+compare_module = import_module("captum_classpattern.cli.compare")
 ARCH = "captum_classpattern.demo.network:SmallResNet"
 
 
@@ -247,7 +248,7 @@ def failing(model):
 
 
 def test_if_no_method_gives_a_map_the_reasons_are_printed(inputs, tmp_path, monkeypatch):
-    monkeypatch.setattr(comparing_module, "known_methods", lambda *a, **k: {"Bad[/b]": failing})
+    monkeypatch.setattr(captum_classpattern, "known_methods", lambda *a, **k: {"Bad[/b]": failing})
     result = compare(inputs, tmp_path / "out", "--classes", "1")
     assert result.exit_code == 1
     output = result.stdout
@@ -292,7 +293,7 @@ def test_no_column_is_repeated(area, columns, capsys):
 
 def test_a_figure_has_the_same_rows_as_in_the_report(tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(comparing_module, "write_report_page", lambda *a, **k: drawn.extend(a[2]))
+    monkeypatch.setattr(page, "write_report_page", lambda *a, **k: drawn.extend(a[2]))
     write_comparison(
         small(canvases=SEARCH[:14], targets=[0] * 14, methods={"RandomPixels": RandomPixels}),
         tmp_path,
@@ -310,7 +311,7 @@ def test_a_figure_that_fails_leaves_the_report_and_the_patterns(tmp_path, monkey
             raise OSError("no room")
         write_atomically(path, data)
 
-    monkeypatch.setattr(comparing_module, "write_atomically", fail)
+    monkeypatch.setattr(compare_module, "write_atomically", fail)
     comparison = small(methods={"RandomPixels": RandomPixels})
     searched = [replace(r, control=False, searches=True) for r in comparison.records]
     with pytest.raises(OSError, match="no room"):
@@ -384,7 +385,7 @@ def test_the_known_methods_are_those_of_the_library():
 def test_the_demo_ends_with_the_comparison(tmp_path, monkeypatch):
     images = demo_images()
     monkeypatch.setattr(
-        captum_classpattern.demo,
+        captum_classpattern,
         "demo_images",
         lambda: DemoImages(part(images.search), part(images.held_out)),
     )
@@ -400,13 +401,13 @@ def test_the_demo_ends_with_the_comparison(tmp_path, monkeypatch):
 
 
 def test_an_interrupted_comparison_writes_what_had_finished(inputs, tmp_path, monkeypatch):
-    known = comparing_module.known_methods
+    known = known_methods
 
     def stop(model):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(
-        comparing_module, "known_methods", lambda *a, **k: {**known(*a, **k), "stop": stop}
+        captum_classpattern, "known_methods", lambda *a, **k: {**known(*a, **k), "stop": stop}
     )
     result = compare(inputs, tmp_path / "out", "--classes", "1", "--methods", "Saliency")
     assert result.exit_code == 130

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from captum_classpattern.cli.demo_claims import make_verdicts
+from captum_classpattern.cli.demo import make_verdicts
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.power import power_of
 from captum_classpattern.surveys import Finding, Scores, Survey

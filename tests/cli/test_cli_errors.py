@@ -16,7 +16,6 @@ from PIL import Image
 from torch import nn
 
 import captum_classpattern as cp
-from captum_classpattern import surveys, sweeps
 from captum_classpattern._validation import Notice
 from captum_classpattern.cli import _options
 from captum_classpattern.cli.compare import compare as compare_command
@@ -139,13 +138,13 @@ WRONG = [  # checkpoint, options, data, what is said
         "m.pt",
         ("--arch", NET, *PLAIN, "--size", "2"),
         "images",
-        "the model does not take images of 2x2 pixels and 3 channels: give those that it was ",
+        "trained on? load_images has --size and channels for that; otherwise look for the error",
     ),
     (
         "m.pt",
         ("--arch", f"{__name__}:Pair", *PLAIN),
         "images",
-        "the model returns a tuple: say which part holds the logits, such as --output -1",
+        "got a tuple: say which part holds the logits, such as --output -1 or --output logits (",
     ),
     (
         "m.pt",
@@ -267,7 +266,7 @@ def test_an_error_of_the_system_is_in_words(monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device", "new/patterns")
 
-    monkeypatch.setattr(surveys, "survey", full)
+    monkeypatch.setattr(cp, "survey", full)
     result = search("--arch", NET, *PLAIN, checkpoint="named.pt")
     text = "Error: new/patterns can't be read or written: No space left on device\n"
     assert (result.exit_code, result.stderr) == (2, text)
@@ -304,7 +303,7 @@ def test_the_checkpoints_of_the_tests_are_as_they_should_be(place, monkeypatch):
         started.append(True)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(surveys, "survey", survey)
+    monkeypatch.setattr(cp, "survey", survey)
     assert search("--arch", NET, *PLAIN, checkpoint="named.pt").exit_code == 130
     assert started
     assert json.loads((place / "done" / "results.json").read_text()) == {}
@@ -388,8 +387,8 @@ def test_a_search_tries_the_same_canvases_everywhere(monkeypatch):
         given.append(canvases)
         raise ValueError("this is enough")
 
-    monkeypatch.setattr(surveys, "survey", record)
-    monkeypatch.setattr(sweeps, "sweep", record)
+    monkeypatch.setattr(cp, "survey", record)
+    monkeypatch.setattr(cp, "sweep", record)
     for command in ("search", "sweep"):
         run([command, "named.pt", "--arch", NET, *PLAIN, "--data", "images", "--out", command])
     assert given == [expected, expected]

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import nn
 
 from captum_classpattern import Pattern
-from captum_classpattern.cli.documents import finite
+from captum_classpattern.cli.printing import finite
 
 
 class Talking(nn.Module):

@@ -550,7 +550,7 @@ def test_other_images_of_the_task_are_noted(suffix, tmp_path):
 
 def test_a_model_that_returns_a_tuple(first_scan, tmp_path):
     error = error_of(scan("bad.pt", tmp_path / "out", kind="Tuple"))
-    assert "the model returns a tuple: say which part holds the logits, such as --output" in error
+    assert "got a tuple: say which part holds the logits, such as --output -1" in error
     result = scan("bad.pt", tmp_path / "out", "--output", "-1", kind="Tuple")
     assert result.exit_code == 3, result.output
     assert without_key(read(tmp_path / "out")) == without_key(read(first_scan))

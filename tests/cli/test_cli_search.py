@@ -15,6 +15,7 @@ from command_line import interrupt_searches, run
 from PIL import Image
 from torch import nn
 
+import captum_classpattern
 from captum_classpattern import Pattern, predictive_power, surveys
 from captum_classpattern.classifier.class_names import parse_targets
 from captum_classpattern.cli.errors import with_options
@@ -430,10 +431,10 @@ def test_bugs_of_the_package_keep_their_traceback(tmp_path, monkeypatch):
     def faulty(*args, **kwargs):
         raise TypeError("of ours")
 
-    monkeypatch.setattr(surveys, "survey", faulty)
+    monkeypatch.setattr(captum_classpattern, "survey", faulty)
     with pytest.raises(TypeError, match="of ours"):
         run(arguments(tmp_path, *QUICK, "--classes", "1"))
-    monkeypatch.setattr(surveys, "survey", lambda *a, **k: parse_targets(0.5, 1))
+    monkeypatch.setattr(captum_classpattern, "survey", lambda *a, **k: parse_targets(0.5, 1))
     result = run(arguments(tmp_path, *QUICK, "--classes", "1", "--resume"))
     assert result.exit_code == 2
     assert "Error: target must be an int" in result.output
@@ -492,7 +493,7 @@ def test_on_a_cpu_one_class_is_searched_at_a_time(tmp_path, monkeypatch):
         seen.append(kwargs)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(surveys, "survey", record)
+    monkeypatch.setattr(captum_classpattern, "survey", record)
     line = arguments(tmp_path, *QUICK, "--internal-batch-size", "3", "--classes", "1")
     assert run(line).exit_code == 130
     assert seen[0]["internal_batch_size"] == 3

@@ -12,7 +12,7 @@ from surveyed import finding
 from torch import nn
 
 from captum_classpattern import Survey, Sweep
-from captum_classpattern.cli.sweep import _summary
+from captum_classpattern.cli.search import _row
 
 NAMES = ("cat", "dog", "owl")
 
@@ -121,10 +121,11 @@ def test_a_models_row_is_of_the_canvases_that_did_best_when_judged():
             finding(1, "positive", 40, class_name="dog"),
         ]
     )
-    mean, *cells = _summary("m", found.best_canvases(), 0.05, failed=1)
-    assert mean == pytest.approx(0.3)
-    assert cells == ["m", "2", "1", "30.0%", "1", "dog, 40.0%"]
-    assert _summary("m", [], 0.05, failed=3) == (-1.0, "m", "0", "3", "", "", "")
+    row = _row("m", found.best_canvases(), failed=1)
+    assert row["power"] == pytest.approx(0.3)
+    assert (row["model"], row["classes"], row["failed"], row["above"]) == ("m", 2, 1, 1)
+    assert row["strongest"] == "dog, 40.0%"
+    assert _row("m", [], failed=3) == {"model": "m", "classes": 0, "failed": 3}
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from test_captum_contract import make_net, random_images, state_of_caller
 from torch import nn
 
 from captum_classpattern import ClassPattern, Pattern, PixelClassifier, predictive_power
-from captum_classpattern.cli.comparing import print_comparison, write_comparison
+from captum_classpattern.cli.compare import print_comparison, write_comparison
 from captum_classpattern.comparison import DEFAULT, known_methods
 from captum_classpattern.comparison.controls import LearnedPattern
 from captum_classpattern.comparison.methods import NAMES

@@ -516,7 +516,7 @@ def returns(change):
 @pytest.mark.parametrize(
     ("change", "error", "text"),
     [
-        (lambda z: (z, z), TypeError, r"got a tuple: wrap it in PixelClassifier\(model, output="),
+        (lambda z: (z, z), TypeError, "got a tuple: say which part holds the logits"),
         (lambda z: z[:, :1], ValueError, r"returns one column, .*torch\.cat"),
         (lambda z: z[:, None], ValueError, r"must return logits \(1, K\) .* \(1, 1, 3\)"),
         (lambda z: z[0], ValueError, r"must return logits \(1, K\) for 1 images, got shape \(3,\)"),

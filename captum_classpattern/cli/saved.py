@@ -1,20 +1,23 @@
-"""``classpattern apply``: stamps a pattern on image files."""
+"""``classpattern apply`` and ``classpattern gallery``: what was found, on images and as a site."""
 
+import sys
 from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from captum_classpattern.cli.options import MAIN, Area, OutputFolder
+import captum_classpattern as cp
+from captum_classpattern._files import replace_file
+from captum_classpattern.cli import options
 
 
 def apply(
     pattern: Path,
     /,
     *images: Annotated[Path, Parameter(required=True)],
-    out: OutputFolder,
-    area: Annotated[Area | None, Parameter(group=MAIN)] = None,
+    out: options.OutputFolder,
+    area: options.Area | None = None,
 ) -> None:
     """Stamp a pattern on images.
 
@@ -34,12 +37,10 @@ def apply(
     """
     from PIL import Image
 
-    from captum_classpattern._files import replace_file
     from captum_classpattern.classifier.class_names import as_file_name
     from captum_classpattern.datasets.pixels import read_to_fit
-    from captum_classpattern.pattern import Pattern
 
-    stamp = Pattern.load(pattern)
+    stamp = cp.Pattern.load(pattern)
     class_name = stamp.info.get("class_name")
     share = stamp.info.get("settings", {}).get("area") if area is None else area
     binary = stamp if share is None else stamp.topk(float(share))
@@ -59,3 +60,42 @@ def apply(
             Image.fromarray(pixels.squeeze(2) if len(stamped) == 1 else pixels).save(file, "png")
     kept = f"{int(binary.mask.count_nonzero())} pixels, {binary.area:.1%}"
     print(f"{len(names)} images with the pattern of {stamp.label} ({kept}) are in {out}.")
+
+
+def gallery(
+    folder: Path,
+    /,
+    *,
+    out: options.OutputFolder = Path("classpattern-gallery"),
+    canvases: Literal["show", "hide"] = "show",
+    title: Annotated[str | None, Parameter(metavar="TEXT")] = None,
+    downloads: Annotated[bool, Parameter(negative="--no-downloads")] = True,
+) -> None:
+    """Make a site of the patterns of a search or a sweep.
+
+    For example:
+
+        classpattern gallery classpattern-search --out site
+        classpattern gallery sweep --canvases hide --out site
+
+    It has a page for each model and class, opens from the disk and from any web server, and loads
+    nothing from the network.
+
+    Args:
+        folder: The folder that classpattern search or classpattern sweep wrote, finished or not.
+        out: The folder for the site: new, empty, or a gallery, which is replaced.
+        canvases: Hide all pixels outside of patterns if photos must not be published.
+        title: The heading of the first page. By default, it names the model, or says how many there
+            are.
+        downloads: Offer each pattern as a file. A pattern of 224 x 224 pixels has 0.8 MB.
+    """
+    index = cp.write_gallery(
+        folder,
+        out,
+        canvases=canvases,
+        title=title,
+        downloads=downloads,
+        show_progress=sys.stderr.isatty(),
+    )
+    count = sum(path.name != "index.html" for path in out.glob("models/*/*.html"))
+    print(f"The gallery has {count} page{'' if count == 1 else 's'}: open {index}.")
