@@ -22,9 +22,7 @@ from captum_classpattern.classifier import (
 )
 from captum_classpattern.classifier.class_names import parse_targets
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels, predictions
-from captum_classpattern.optimization.contest import Contest, Pool
-from captum_classpattern.optimization.holdout import split_for_judging
-from captum_classpattern.optimization.run import begin_search
+from captum_classpattern.optimization.contest import Contest
 from captum_classpattern.optimization.search import Solver
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.pattern import Pattern, combined_hash, pixels_kept
@@ -346,8 +344,7 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         *,
         masks_only: bool = False,
     ) -> Contest:
-        """A finished search of canvases. If only the masks are wanted, a budget is for each canvas,
-        and no curves are made."""
+        """A finished search of canvases."""
         if self._baselines.labels is None:
             self.accuracy_is_known = True  # the labels will be the model's predictions
         self._baselines = ensure_labels(
@@ -357,26 +354,22 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             additional_forward_args=arguments or None,
             batch_size=settings.internal_batch_size,
         )
-        compared = [] if settings.keep is None else targets
-        fit, judges = split_for_judging(self._baselines, settings.seed, compared)
-        has_rows = any(isinstance(argument, Tensor) for argument in arguments)
-        pool = Pool(canvases, targets, settings, judges, all_differ=has_rows)
-        search = begin_search(
+        contest = Contest(
             self.forward_func,
-            canvases[[entrant.canvas for entrant in pool.entrants]],
-            [entrant.stream for entrant in pool.entrants],
-            fit,
-            replace(settings, n_steps=pool.steps(per_canvas=masks_only)),
+            canvases,
+            targets,
+            self._baselines,
+            settings,
             arguments,
             started=started,
+            masks_only=masks_only,
         )
-        forward_func = search.objective.forward_func
-        self.accelerated_by = [*getattr(forward_func, "speedups", ())]
-        dtype = str(device_and_dtype(forward_func, canvases)[1]).removeprefix("torch.")
+        classifier = contest.search.objective.forward_func
+        self.accelerated_by = [*getattr(classifier, "speedups", ())]
+        dtype = str(device_and_dtype(classifier, canvases)[1]).removeprefix("torch.")
         self.precision = "bfloat16" if "bfloat16" in self.accelerated_by else dtype
         if not arguments:
             self._check_accuracy(canvases[:1], settings.internal_batch_size)
-        contest = Contest(self.forward_func, pool, search, judges_all=not masks_only)
         contest.run()
         return contest
 

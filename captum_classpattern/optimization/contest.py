@@ -2,8 +2,9 @@
 
 import copy
 from bisect import bisect_right
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -12,12 +13,12 @@ from torch import Tensor
 from captum_classpattern.classifier import Classifier, additional_rows
 from captum_classpattern.classifier.class_names import name_of
 from captum_classpattern.images import LabelledImages
-from captum_classpattern.optimization.holdout import judging_subset
+from captum_classpattern.optimization.holdout import judging_subset, split_for_judging
 from captum_classpattern.optimization.masks import strongest
 from captum_classpattern.optimization.objective import Batch
 from captum_classpattern.optimization.progress import note_half_passes
+from captum_classpattern.optimization.run import begin_search
 from captum_classpattern.optimization.schedule import Stream
-from captum_classpattern.optimization.search import Search
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.optimization.solvers.shrink import Shrink
 from captum_classpattern.pattern import Pattern
@@ -175,20 +176,41 @@ def most_canvases(budget: int) -> int:
 
 class Contest:
     r"""
-    The search of a pool's entrants, in their order. Only the judging images decide who goes on.
+    The search of canvases that compete. Only the judging images decide who goes on.
 
-    ``forward_func`` is the classifier as it is, which judges after the screening. Unless
-    ``judges_all``, only canvases that may be dropped are judged, and there are no other curves.
+    ``forward_func`` is the classifier as it is, which judges after the screening. With
+    ``masks_only``, a budget is for each canvas, only canvases that may be dropped are judged, and
+    there are no other curves.
     """
 
     def __init__(
-        self, forward_func: Classifier, pool: Pool, search: Search, *, judges_all: bool = True
+        self,
+        forward_func: Classifier,
+        canvases: Tensor,
+        targets: list[int],
+        baselines: LabelledImages,
+        settings: SearchSettings,
+        arguments: tuple[Any, ...] = (),
+        *,
+        started: float = 0.0,
+        masks_only: bool = False,
     ) -> None:
-        self.forward_func, self.pool, self.search = forward_func, pool, search
-        self.judges_all = judges_all
-        # of each entrant its power on judging images, after how many passes
-        self.curves: dict[int, list[tuple[int, float]]] = {row: [] for row in search.rows}
-        self.powers: dict[int, float] = {}  # the last one of each entrant
+        compared = [] if settings.keep is None else targets
+        fit, judges = split_for_judging(baselines, settings.seed, compared)
+        has_rows = any(isinstance(argument, Tensor) for argument in arguments)
+        self.pool = Pool(canvases, targets, settings, judges, all_differ=has_rows)
+        self.search = begin_search(
+            forward_func,
+            canvases[[entrant.canvas for entrant in self.pool.entrants]],
+            [entrant.stream for entrant in self.pool.entrants],
+            fit,
+            replace(settings, n_steps=self.pool.steps(per_canvas=masks_only)),
+            arguments,
+            started=started,
+        )
+        self.forward_func, self.masks_only = forward_func, masks_only
+        self.powers: dict[int, float] = {}  # the last one of each entrant on judging images
+        self.curves = defaultdict[int, list[list[float]]](list)  # passes and powers
         self.images_judged = 0  # before the end
         self.screened = False  # whether there were so many canvases
 
@@ -206,9 +228,11 @@ class Contest:
 
     def at_area(self, area: float) -> "Contest":
         """The finished search of the winners at a smaller area, which starts from their masks."""
-        search = self.search.at_area(area, sorted(self.winners))
-        other = Contest(self.forward_func, self.pool, search, judges_all=self.judges_all)
-        search.finish()
+        other = copy.copy(self)
+        other.search = self.search.at_area(area, sorted(self.winners))
+        other.powers, other.curves = {}, defaultdict(list)
+        other.images_judged, other.screened = 0, False
+        other.search.finish()
         other._judge(self.pool.judges)
         return other
 
@@ -233,7 +257,7 @@ class Contest:
             info: dict[str, Any] = {
                 "passes": int(passes[row]),
                 "loss_curve": losses[row][losses[row].isfinite()].tolist(),
-                "power_curve": [list(point) for point in self.curves[row]],
+                "power_curve": self.curves[row],
                 "search_power": self.powers.get(row),
                 "mask_pixels": int(mask.count_nonzero()),
                 "empty_mask": not bool(mask.any()),
@@ -277,7 +301,7 @@ class Contest:
         other classes their binary masks turn into the class. Returns how many images it took."""
         search, objective, judged = self.search, self.search.objective, 0
         passes = search.passes.tolist()
-        for row in search.rows if self.judges_all else self.pool.crowded(search.rows):
+        for row in self.pool.crowded(search.rows) if self.masks_only else search.rows:
             canvas, target = objective.canvases[row], objective.targets[row]
             others = judges.without_class(target)
             if not len(others):
@@ -296,7 +320,7 @@ class Contest:
             )
             note_half_passes(len(others))
             self.powers[row] = hits / len(others)
-            self.curves[row].append((passes[row], self.powers[row]))
+            self.curves[row].append([passes[row], self.powers[row]])
             judged += len(others)
         return judged
 

@@ -22,7 +22,9 @@ from captum_classpattern.optimization.contest import (
     most_canvases,
 )
 from captum_classpattern.optimization.holdout import judging_subset, split_for_judging
+from captum_classpattern.optimization.masks import strongest
 from captum_classpattern.optimization.run import begin_search
+from captum_classpattern.optimization.schedule import Stream
 from captum_classpattern.optimization.search import Search
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.optimization.solvers.shrink import Shrink
@@ -615,17 +617,18 @@ def test_what_survives_is_the_better_one_half_way(kind, target, seed, better):
 
 
 def test_the_overlap_of_two_starts():
-    masks = torch.zeros(2, 1, 5, 5)
-    masks[0, 0, 0, :5], masks[1, 0, 0, 2:5], masks[1, 0, 1, :2] = 1, 1, 1
-
-    class Finished:
-        kept_pixels, rows = 5, [0]
-
-    finished = Finished()
-    finished.masks = masks
-    contest = Contest(Counter(), pool(blank(1.0), [0], None), finished)
-    contest.powers = {0: 0.5, 1: 0.4}
-    assert contest._overlap(0) == pytest.approx(3 / 7)
+    """By a solver that searches both to the end."""
+    kwargs = {"solver": PaperLoop(step_size=0.1), "n_steps": 9}
+    for seed in (0, 1, 2):
+        [pattern] = conv_search(blank(0.8), 0, seed=seed, **kwargs)
+        one, other = (
+            strongest(mask_of(blank(0.8)[0], Stream(0, start), {"seed": seed, **kwargs})[None], 5)
+            for start in (0, 1)
+        )
+        assert 0 < pattern.info["starts_iou"] < 1
+        assert pattern.info["starts_iou"] == pytest.approx(
+            float((one * other).sum() / (one + other).clamp(max=1).sum())
+        )
 
 
 def test_attribute_gives_the_masks_of_search():
