@@ -346,7 +346,7 @@ def measured(
         return known
     started = time.perf_counter()
     sample, _ = draw_sample(model, images, N_CLASSES, 0)
-    profile = measure(model, images, N_CLASSES)
+    profile = measure(model, images)
     seconds = time.perf_counter() - started
     others = Powers()
     for name in CHANGES:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from captum_classpattern._files import write_json
+from captum_classpattern._files import write_atomically
 from captum_classpattern.attribution import ClassPattern
 from captum_classpattern.classifier import (
     Classifier,
@@ -165,7 +165,7 @@ class Store:
         if not self.file.exists():
             for path in self.folder.glob("[0-9]*.safetensors"):
                 path.unlink()  # of a search that is not known
-            write_json(self.key, self.file)
+            write_atomically(self.file, (json.dumps(self.key, indent=1) + "\n").encode())
         for key, pattern in patterns.items():
             pattern.save(self._path(*key), seen_beside=True)
 

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ from captum_classpattern.scanning.families import (
 PER_CLASS = 50  # images that are searched with; every fifth judges
 IN_MEMORY = 2**31  # bytes of the sample, at most
 MOST = 0.8  # of the best power
+NUMBERS = ("accuracy", "images", "judged", "model", "computed", "powers", "others")
 SETTINGS = {  # of all searches: with others, "statistic" counts up, and references are refused
     "statistic": 1,
     "sizes": list(SIZES),
@@ -104,13 +105,9 @@ class Profile:
         return np.asarray(np.log(smoothed / (1 - smoothed)).mean(0))
 
 
-NUMBERS = [field.name for field in fields(Profile) if field.compare]
-
-
 def measure(
     model: Classifier,
     images: LabelledImages,
-    n_classes: int,
     settings: SearchSettings | None = None,
     *,
     also: Sequence[str] = (),
@@ -118,7 +115,7 @@ def measure(
 ) -> Profile:
     """Searches learned patterns of all classes, and further families, on a sample of the images.
     Groups of classes that are finished are kept in the folder, if there is one."""
-    settings = settings or SearchSettings()
+    settings, n_classes = settings or SearchSettings(), images.count_outputs(model)
     sample, predicted = draw_sample(model, images, n_classes, settings.seed)
     if len(set(predicted.tolist())) == 1:
         raise ValueError(

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from captum_classpattern.scanning.families import PATCHES, check_families, diffe
 from captum_classpattern.scanning.profile import SETTINGS, Profile, measure
 
 FORMAT = "captum_classpattern references"
+FIELDS = ("n_classes", "class_names", "shape", "images", "settings", "also")
 ENDING = "_references.json"
 SHIPPED = {  # the sets that come with the package, by name
     path.name.removesuffix(ENDING): path
@@ -64,8 +65,6 @@ class ReferenceSet:
 
     def __post_init__(self) -> None:
         self.also = check_families(self.also)
-        channels, height, width = self.shape
-        self.shape = channels, height, width
         if self.class_names is not None:
             self.class_names = [str(name) for name in self.class_names]
 
@@ -125,15 +124,8 @@ class ReferenceSet:
             raise ValueError(
                 f"{name} has the same weights as {twin}: each reference must be another model"
             )
-        self.profiles[name] = self.measure(model, source, settings, also=self.also)
-
-    def measure(
-        self, model: Classifier, images: LabelledImages, settings: SearchSettings, **options: Any
-    ) -> Profile:
-        """Measures a model without adding it; an error if it cannot be compared with these."""
-        n_classes = images.count_outputs(model)
-        self.check(n_classes, images.shape)
-        return measure(model, images, n_classes, settings, **options)
+        self.check(source.count_outputs(model), source.shape)
+        self.profiles[name] = measure(model, source, settings, also=self.also)
 
     @classmethod
     def load(cls, source: "str | Path | ReferenceSet") -> "ReferenceSet":
@@ -154,10 +146,11 @@ class ReferenceSet:
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise ValueError(f"`references`: {source} is not a file of references")
         try:
-            known = {name: data[name] for name in ("shape", "n_classes", "images", "settings")}
+            channels, height, width = data["shape"]
+            known = {name: data[name] for name in ("n_classes", "images", "settings")}
             known |= {name: data[name] for name in ("also", "class_names") if name in data}
             profiles = {model["name"]: Profile.from_dict(model) for model in data["models"]}
-            found = cls(profiles=profiles, **known)
+            found = cls(shape=(channels, height, width), profiles=profiles, **known)
             if len(found) != len(data["models"]):
                 raise ValueError("two models have the same name")
             for name, profile in profiles.items():
@@ -230,9 +223,6 @@ class ReferenceSet:
             for name, each in self.profiles.items()
         }
         return replace(self, profiles=profiles, class_names=list(class_names))
-
-
-FIELDS = [field.name for field in fields(ReferenceSet) if field.name != "profiles"]
 
 
 def describe(images: LabelledImages) -> dict[str, Any]:

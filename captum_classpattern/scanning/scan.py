@@ -3,13 +3,12 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from captum_classpattern._files import write_atomically, write_json
+from captum_classpattern._files import replace_file, write_json
 from captum_classpattern._validation import join_names
 from captum_classpattern.classifier import MIN_GAIN, Classifier, attribute_of
 from captum_classpattern.classifier.class_names import placeholders
@@ -27,7 +26,7 @@ from captum_classpattern.scanning.families import (
     check_families,
     unit_of,
 )
-from captum_classpattern.scanning.profile import PER_CLASS, Profile
+from captum_classpattern.scanning.profile import PER_CLASS, Profile, measure
 from captum_classpattern.scanning.references import ReferenceSet, describe, names_of
 from captum_classpattern.scores.intervals import wilson
 
@@ -112,7 +111,6 @@ class Scan(Decision, Result):
 
     def as_dict(self) -> dict[str, Any]:
         """The result as plain values."""
-        names = ["verdict", "target", "target_name", "p_value", "alpha", "family", "reason"]
         rows = [
             {
                 "class": target,
@@ -122,10 +120,12 @@ class Scan(Decision, Result):
             }
             for target, name in enumerate(self.class_names)
         ]
+        first = ("verdict", "target", "target_name", "p_value", "alpha")
         return {
-            **{name: getattr(self, name) for name in (*names, "notes")},
+            **{name: getattr(self, name) for name in first},
             "n_references": len(self.references),
             "accuracy": self.profile.accuracy,
+            **{name: getattr(self, name) for name in ("family", "reason", "notes")},
             "search": dict(self.profile.key),
             "classes": rows,
         }
@@ -137,9 +137,8 @@ class Scan(Decision, Result):
         Store(folder / PATTERNS, self.profile.key).replace(self.profile.patterns)
         write_json(self.as_dict(), folder / "scan.json")
         figure, _ = self.plot(use_pyplot=False)
-        picture = BytesIO()
-        figure.savefig(picture, dpi=110)
-        write_atomically(folder / "scan.png", picture.getvalue())
+        with replace_file(folder / "scan.png") as file:
+            figure.savefig(file, dpi=110)
 
     def to_json(self) -> str:
         """The result as JSON."""
@@ -222,7 +221,8 @@ def scan(
             "out of `also`"
         )
     patterns = None if folder is None else Path(folder) / PATTERNS
-    profile = known.measure(model, source, settings, also=also, folder=patterns)
+    known.check(source.count_outputs(model), source.shape)
+    profile = measure(model, source, settings, also=also, folder=patterns)
     names = names_of(model, source, known.n_classes)
     notes = _notes(profile, source, known, names)
     if names is not None:

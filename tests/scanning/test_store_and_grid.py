@@ -241,9 +241,7 @@ def test_a_damaged_store_is_named(text, tmp_path):
 def test_a_folder_of_another_scan_is_refused(model, images, settings, what, kept, monkeypatch):
     searched = searched_classes(monkeypatch)
     with pytest.raises(ValueError, match=rf"another scan \(another .*{what}.*\): choose another"):
-        measure(
-            model.eval(), images_of(**images), CLASSES, SearchSettings(**settings), folder=kept[0]
-        )
+        measure(model.eval(), images_of(**images), SearchSettings(**settings), folder=kept[0])
     assert searched == []
 
 
@@ -254,14 +252,14 @@ def test_a_folder_of_another_version_is_refused(tmp_path, kept):
     known["captum_classpattern"] = "0.1"
     (folder / "search.json").write_text(json.dumps(known))
     with pytest.raises(ValueError, match=r"\(another captum_classpattern\)"):
-        measure(Net().eval(), images_of(), CLASSES, folder=folder)
+        measure(Net().eval(), images_of(), folder=folder)
 
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory):
     """A folder with the patterns of a model, and its profile."""
     folder = tmp_path_factory.mktemp("kept")
-    return folder, measure(Net().eval(), images_of(), CLASSES, folder=folder)
+    return folder, measure(Net().eval(), images_of(), folder=folder)
 
 
 def searched_classes(monkeypatch):
@@ -280,10 +278,10 @@ def test_a_group_of_which_a_pattern_is_missing_is_searched_again(tmp_path, monke
     monkeypatch.setattr(families, "AT_ONCE", 2)
     searched = searched_classes(monkeypatch)
     model, images = Net().eval(), images_of()
-    whole = measure(model, images, CLASSES, folder=tmp_path)
+    whole = measure(model, images, folder=tmp_path)
     assert searched == [[0, 1], [2, 3]]
     (tmp_path / "2_6.safetensors").unlink()
-    again = measure(model, images, CLASSES, folder=tmp_path)
+    again = measure(model, images, folder=tmp_path)
     assert searched[2:] == [[2, 3]]
     assert again == whole
     for key, one in whole.patterns.items():
@@ -293,19 +291,19 @@ def test_a_group_of_which_a_pattern_is_missing_is_searched_again(tmp_path, monke
 
 def test_kept_classes_and_searched_classes_give_the_same_profile(kept, monkeypatch):
     folder, profile_of_kept = kept
-    assert measure(Net().eval(), images_of(), CLASSES) == profile_of_kept
+    assert measure(Net().eval(), images_of()) == profile_of_kept
     searched = searched_classes(monkeypatch)
-    assert measure(Net().eval(), images_of(), CLASSES, folder=folder) == profile_of_kept
+    assert measure(Net().eval(), images_of(), folder=folder) == profile_of_kept
     assert searched == []
 
 
 def test_plain_functions_do_not_share_patterns(tmp_path, monkeypatch):
     """They cannot be compared, so the second is searched, too, or its folder is refused."""
     one, other = Net(0).eval(), Net(1).eval()
-    measure(lambda x: one(x), images_of(), CLASSES, folder=tmp_path)
+    measure(lambda x: one(x), images_of(), folder=tmp_path)
     searched = searched_classes(monkeypatch)
     try:
-        measure(lambda x: other(x), images_of(), CLASSES, folder=tmp_path)
+        measure(lambda x: other(x), images_of(), folder=tmp_path)
     except ValueError:
         searched.append("refused")
     assert searched
@@ -407,7 +405,7 @@ def test_images_that_cannot_be_divided_are_not_searched(monkeypatch):
 
 def test_the_estimate_is_the_time_of_a_pass_times_all_passes(monkeypatch):
     model, images = Net().eval(), images_of()
-    found = measure(model, images, CLASSES)
+    found = measure(model, images)
     passes = max(found.patterns[SIZES[-1], y].info["passes"] for y in range(CLASSES))
     ticks = itertools.count()  # a second for a batch of 32
     monkeypatch.setattr(profile.time, "perf_counter", lambda: float(next(ticks)))
@@ -424,10 +422,10 @@ def test_the_estimate_is_positive_and_leaves_no_trace():
 
 
 def test_a_slow_clock_changes_no_result(monkeypatch):
-    before = measure(Net().eval(), images_of(), CLASSES)
+    before = measure(Net().eval(), images_of())
     ticks = itertools.count(step=1000)
     monkeypatch.setattr(profile.time, "perf_counter", lambda: float(next(ticks)))
-    after = measure(Net().eval(), images_of(), CLASSES)
+    after = measure(Net().eval(), images_of())
     assert after == before
     for key, one in before.patterns.items():
         assert torch.equal(after.patterns[key].mask, one.mask)
@@ -435,9 +433,7 @@ def test_a_slow_clock_changes_no_result(monkeypatch):
 
 def test_all_models_cost_the_same():
     """Exchangeable models get the same budget, whatever is found early."""
-    clean, backdoored = (
-        measure(model.eval(), images_of(), CLASSES) for model in (Net(), Net(backdoor=1))
-    )
+    clean, backdoored = (measure(model.eval(), images_of()) for model in (Net(), Net(backdoor=1)))
     for key, one in clean.patterns.items():
         assert one.info["passes"] == backdoored.patterns[key].info["passes"]
     assert clean.patterns[25, 0].info["passes"] <= Learned().passes()[-1]
