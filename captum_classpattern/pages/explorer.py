@@ -31,6 +31,8 @@ from captum_classpattern.surveys import Finding, Survey
 from captum_classpattern.visualization.drawing import check_channels
 from captum_classpattern.visualization.formats import percent_area
 
+__all__ = ["Explorer", "explore"]
+
 EXAMPLES = 8  # held-out images to choose from
 CHUNK = 32  # of candidates that are looked at together
 STEPS = 24  # of the slider, evenly spaced on a logarithmic scale
