@@ -16,9 +16,9 @@ from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization.holdout import judging_subset, split_for_judging
 from captum_classpattern.optimization.masks import strongest
 from captum_classpattern.optimization.objective import Batch
-from captum_classpattern.optimization.progress import note_half_passes
 from captum_classpattern.optimization.run import begin_search
 from captum_classpattern.optimization.schedule import Stream
+from captum_classpattern.optimization.search import note_half_passes
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.optimization.solvers.shrink import Shrink
 from captum_classpattern.pattern import Pattern
@@ -72,12 +72,12 @@ class Pool:
         keep, starts = settings.keep, getattr(settings.solver, "starts", STARTS)
         blank = (canvases == canvases[..., :1, :1]).flatten(1).all(1).tolist()
         pixels = canvases.detach().cpu().double().numpy()
-        first: dict[tuple[int, bytes], int] = {}  # of equal canvases of a group
+        first: dict[tuple[int, Any], int] = {}  # of equal canvases of a group
         self.copies = Counter[int]()  # of each image
         for canvas, target in enumerate(targets):
             group = canvas if keep is None else target
-            key = (group, str(canvas).encode() if all_differ else pixels[canvas].tobytes())
-            image = first.setdefault(key, canvas)
+            key = canvas if all_differ else pixels[canvas].tobytes()
+            image = first.setdefault((group, key), canvas)
             before = self.copies[image]
             self.copies[image] += 1
             if blank[canvas] and not all_differ and len(judges.without_class(target)):
@@ -251,7 +251,7 @@ class Contest:
     def patterns(self, evidence: dict[str, Any], seen: frozenset[str]) -> list[Pattern]:
         """The patterns of the winners, with what the search knows of each and further evidence."""
         search, (masks, losses, passes) = self.search, self.search.result()
-        patterns = []
+        images, patterns = [entrant.image for entrant in self.pool.entrants], []
         for row in self.winners:
             mask, target = masks[row].clone(), search.objective.targets[row]
             info: dict[str, Any] = {
@@ -263,8 +263,11 @@ class Contest:
                 "empty_mask": not bool(mask.any()),
                 "stopped_early": search.stopped_early,
             }
-            if (overlap := self._overlap(row)) is not None:
-                info["starts_iou"] = overlap
+            others = [i for i in self.powers if i != row and images[i] == images[row]]
+            if others:  # other starts: the strongest
+                other = max(others, key=self.powers.__getitem__)
+                one, two = strongest(masks[[row, other]], search.kept_pixels) > 0
+                info["starts_iou"] = float((one & two).sum() / (one | two).sum())
             info |= copy.deepcopy(evidence)
             info["settings"] |= {"area": search.area, "n_steps": search.n_steps}
             if (name := name_of(self.forward_func, target)) is not None:
@@ -323,13 +326,3 @@ class Contest:
             self.curves[row].append([passes[row], self.powers[row]])
             judged += len(others)
         return judged
-
-    def _overlap(self, row: int) -> float | None:
-        """The IoU of a pattern and the strongest other start on its image, if there is one."""
-        images = [entrant.image for entrant in self.pool.entrants]
-        others = [other for other in self.powers if other != row and images[other] == images[row]]
-        if not others:
-            return None
-        other = max(others, key=self.powers.__getitem__)
-        binary = strongest(self.search.masks[[row, other]], self.search.kept_pixels) > 0
-        return float((binary[0] & binary[1]).sum() / (binary[0] | binary[1]).sum())

@@ -2,19 +2,38 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from captum_classpattern.optimization.objective import Batch, Objective
-from captum_classpattern.optimization.progress import note_half_passes
 from captum_classpattern.optimization.schedule import Schedule, Stream
 from captum_classpattern.pattern import pixels_kept
 
 CHECK_EVERY = 16  # steps between looks at the losses: each look waits for the device
+_bar: ContextVar[Any] = ContextVar("bar", default=None)  # of the passes of all searches in a block
+
+
+@contextmanager
+def passes_on(bar: Any) -> Iterator[None]:
+    """Searches in this block move a tqdm bar by their passes."""
+    token = _bar.set(bar)
+    try:
+        yield
+    finally:
+        _bar.reset(token)
+
+
+def note_half_passes(count: int) -> None:
+    """Moves the bar, if there is one, but not beyond its end."""
+    bar = _bar.get()
+    if bar is not None:
+        bar.update(min(count / 2, bar.total - bar.n))
 
 
 class SearchResult(NamedTuple):

@@ -20,7 +20,7 @@ from captum_classpattern.classifier import (
 from captum_classpattern.classifier.class_names import ClassNames, label_of, parse_targets
 from captum_classpattern.images import Images, ImagesAndLabels, LabelledImages, Labels
 from captum_classpattern.optimization.objective import NO_GRADIENT
-from captum_classpattern.optimization.progress import passes_on
+from captum_classpattern.optimization.search import passes_on
 from captum_classpattern.scores.examples import stamp_examples
 from captum_classpattern.surveys.findings import Finding
 from captum_classpattern.surveys.results import CANVASES, Survey

@@ -39,7 +39,7 @@ from captum_classpattern.optimization.contest import (
     most_canvases,
     passes_of_group,
 )
-from captum_classpattern.optimization.progress import note_half_passes
+from captum_classpattern.optimization.search import note_half_passes
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.pattern import Pattern, pixels_kept
 from captum_classpattern.scores.power import (
