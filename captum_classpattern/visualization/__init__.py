@@ -1,10 +1,9 @@
 """Patterns, their searches, attribution maps and scores as matplotlib figures."""
 
-from captum_classpattern.visualization.curves import plot_curves
+from captum_classpattern.visualization.curves import plot_curves, plot_search
 from captum_classpattern.visualization.maps import plot_maps
 from captum_classpattern.visualization.overviews import plot_grid, plot_heat_map, plot_powers
 from captum_classpattern.visualization.patterns import plot_patterns
-from captum_classpattern.visualization.search import plot_search
 
 __all__ = [
     "plot_curves",

@@ -63,7 +63,6 @@ def draw_grid(
     note: str = "",
     width: float | None = None,
     widths: Sequence[float] | None = None,
-    wrapped: bool = True,
     font_size: float = 10,
     use_pyplot: bool = True,
 ) -> Drawing:
@@ -90,10 +89,10 @@ def draw_grid(
         for name, axis in zip(names, axes[:, 0]):
             if name:
                 wrap(axis.set_ylabel(name, rotation=0, ha="right", va="center"), NAME_WIDTH)
-        for axis, name in zip(axes[0], columns):
-            text = axis.set_title(name, fontsize=size, pad=4 if wrapped else None)
-            if wrapped:
-                wrap(text, width)
+        for axis, name, ratio in zip(axes[0], columns, ratios):
+            text = axis.set_title(name, fontsize=size, pad=4)
+            if "\n" not in name:
+                wrap(text, width * ratio)
         if note:
             figure.supxlabel(note, fontsize=SMALL, color=QUIET)
         measured = axes[0, min(1, len(columns) - 1)]  # the first may be two rows high

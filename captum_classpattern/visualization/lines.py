@@ -32,18 +32,13 @@ from captum_classpattern.visualization.style import (
 Point: TypeAlias = tuple[float, float, float, float]  # x, y, and the ends of y's interval
 Style: TypeAlias = dict[str, Any]
 
-PANEL_WIDTHS, PANEL_HEIGHT = {1: 6.0, 2: 4.4, 3: 3.5}, 3.1  # inches, by the number of columns
 MARKERS = "osD^vPX<>"
 CONTROL_DASHES = ((5, 2), (1.5, 1.5), (6, 2, 1.5, 2), (9, 3))
 MOST_LABELS, LONGEST_LABEL, LABEL_DISTANCE = 6, 24, 0.065  # at the lines' ends
 SHADE = "#fff1e5"
 SHARES = [0, 0.2, 0.4, 0.6, 0.8, 1]
 PERCENTS = [f"{100 * share:.0f} %" for share in SHARES]
-POWERS: Style = {
-    "ylim": (-0.02, 1.02),
-    "yticks": SHARES,
-    "yticklabels": PERCENTS,
-}  # from 0 to 100 %
+POWERS: Style = {"ylim": (-0.02, 1.02), "yticks": SHARES, "yticklabels": PERCENTS}
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,8 +79,10 @@ def draw_panels(
     gap: float = 0.0,
     use_pyplot: bool = True,
 ) -> Drawing:
-    """Draws the panels row by row, each of this size in inches, with this share of the width
-    between them, and a legend of the lines in ``key`` below. With a label, they share a y axis."""
+    """Draws the panels row by row, in at most so many columns, each of this size in inches, with
+    this share of the width between them, and a legend of the lines in ``key`` below. With a label,
+    they share a y axis."""
+    columns = min(columns, len(panels))
     rows = math.ceil(len(panels) / columns)
     width, height = size
     with rc_context(style):

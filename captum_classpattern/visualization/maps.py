@@ -11,7 +11,12 @@ from torch import Tensor
 
 from captum_classpattern._validation import ArgumentTypeError, check_float_tensor, check_pixels
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.visualization.drawing import Drawing, check_channels, on_neutral
+from captum_classpattern.visualization.drawing import (
+    Drawing,
+    check_as_many,
+    check_channels,
+    on_neutral,
+)
 from captum_classpattern.visualization.grid import Cell, draw_grid
 
 Values: TypeAlias = npt.NDArray[np.float64]
@@ -137,17 +142,12 @@ def _check(
     rows, columns = len(canvases), len(column_names)
     if rows == 0 or columns == 0:
         raise ValueError(f"there is nothing to draw: got {rows} canvases and {columns} methods")
-    if len(row_names) != rows:
-        raise ValueError(f"{rows} canvases need as many row_names, got {len(row_names)}")
+    check_as_many(row_names, rows, "canvases need as many row_names")
     for name, table in (("maps", maps), ("patterns", patterns), ("captions", captions)):
-        if len(table) != rows:
-            raise ValueError(f"{rows} canvases need as many rows of {name}, got {len(table)}")
+        check_as_many(table, rows, f"canvases need as many rows of {name}")
         for row, cells in zip(row_names, table):
-            if isinstance(cells, str) or len(cells) != columns:
-                raise ValueError(
-                    f"{columns} column_names need as many {name} in each row, got "
-                    f"{cells if isinstance(cells, str) else len(cells)!r} in row {row!r}"
-                )
+            needs = f"column_names need as many {name} in each row"
+            check_as_many(cells, columns, needs, f" in row {row!r}")
     for canvas, row in zip(canvases, row_names):
         name = f"the canvas of row {row!r}"
         check_float_tensor(canvas, name, "(C, H, W)")

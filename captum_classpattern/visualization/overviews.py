@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from statistics import fmean
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from matplotlib.ticker import PercentFormatter
@@ -175,56 +175,47 @@ def plot_powers(
     if classes is None:
         order.sort(key=lambda y: -_mean(models, y, area))
     rows = {
-        labels[y]: {name: _dot(row[y], area) for name, row in models.items() if y in row}
+        labels[y]: {name: _scores(row[y], area) for name, row in models.items() if y in row}
         for y in order
     }
     return draw_powers(rows, title=title, use_pyplot=use_pyplot)
 
 
-class Dot(NamedTuple):
-    """A power, its controls by name, and whether it is drawn as not above them."""
-
-    power: PredictivePower
-    controls: Mapping[str, float]
-    is_open: bool = False
-
-
-def _dot(one: Any, area: float | None) -> Dot:
-    scores = _scores(one, area)
-    is_open = scores.enough_images and not scores.beats_controls
-    return Dot(scores.power, scores.controls, is_open)
-
-
 def draw_powers(
-    rows: Mapping[str, Mapping[str, Dot]], *, title: str | None = None, use_pyplot: bool = True
+    rows: Mapping[str, Mapping[str, Scores | PredictivePower]],
+    *,
+    title: str | None = None,
+    use_pyplot: bool = True,
 ) -> Drawing:
-    """Draws the dots of each class, from top to bottom, one line for each model. If there are
+    """Draws the powers of each class, from top to bottom, one line for each model. If there are
     several models, each is named next to its first dot."""
-    models = list(dict.fromkeys(model for dots in rows.values() for model in dots))
+    models = list(dict.fromkeys(model for row in rows.values() for model in row))
     step, unnamed = len(models) * LINE + GAP, set(models)
     lines: list[Line] = []
     key: dict[str, Style] = {"95 % interval": {"linewidth": 1.8, "marker": "o", "color": QUIET}}
-    if any(dot.is_open for dots in rows.values() for dot in dots.values()):
-        key["not above its controls"] = {"color": QUIET, "marker": "o", "linestyle": "", **OPEN}
-    for place, dots in enumerate(rows.values()):
-        for model, dot in dots.items():
+    for place, row in enumerate(rows.values()):
+        for model, found in row.items():
+            if isinstance(found, Scores):
+                power, controls = found.power, found.controls
+                is_open = found.enough_images and not found.beats_controls
+            else:
+                power, controls, is_open = found, {"no pattern": found.without}, False
+            look = {**DOT, **(OPEN if is_open else {})}
+            if is_open:
+                key["not above its controls"] = {**look, "color": QUIET, "markersize": 6}
             number = models.index(model)
             y, color = place * step + number * LINE, COLORS[number % len(COLORS)]
-            for name, share in dot.controls.items():
+            for name, share in controls.items():
                 key[name] = {"color": CONTROL, "marker": MARKERS.get(name, "|"), "linestyle": ""}
                 lines.append(Line([(share, y)], {**key[name], "clip_on": False, "zorder": 2}))
             text = model if model in unnamed else ""
             unnamed.discard(model)
-            lines.append(
-                Line(
-                    [(end, y) for end in dot.power.interval],
-                    {"color": color, "linewidth": 1.8, "clip_on": False, "zorder": 3},
-                    text=percent(dot.power.value, 0) if len(models) == 1 else text,
-                    strong=len(models) > 1,
-                )
-            )
-            look = {**DOT, "color": color, **(OPEN if dot.is_open else {})}
-            lines.append(Line([(dot.power.value, y)], look))
+            if len(models) == 1:
+                text = percent(power.value, 0)
+            interval = [(end, y) for end in power.interval]
+            bar = {"color": color, "linewidth": 1.8, "clip_on": False, "zorder": 3}
+            lines.append(Line(interval, bar, text=text, strong=len(models) > 1))
+            lines.append(Line([(power.value, y)], {**look, "color": color}))
     axes = {
         "xlim": (0, 1),
         "xticks": SHARES,
@@ -339,22 +330,20 @@ def _read(
 
 def _by_class(found: Found, area: float | None, canvas: str | None) -> dict[int, Finding | Pattern]:
     """The pattern of each class that a row shows."""
-    each: list[Any] = [found] if isinstance(found, Finding | Pattern) else list(found)
-    for one in each:
-        if not isinstance(one, Finding | Pattern):
+    patterns: list[Pattern] = []
+    findings: list[Finding] = []
+    for one in [found] if isinstance(found, Finding | Pattern) else found:
+        if isinstance(one, Pattern):
+            patterns.append(one)
+        elif isinstance(one, Finding):
+            findings += [one] if canvas is None and area is None else [one, *one.others]
+        else:
             raise ArgumentTypeError(
                 f"each model needs a Survey, findings or patterns, got {type(one).__name__}"
             )
-    patterns = [one for one in each if isinstance(one, Pattern)]
-    findings = [one for one in each if isinstance(one, Finding)]
-    if canvas is not None or area is not None:
-        findings = [one for finding in findings for one in (finding, *finding.others)]
-    chosen = [
-        one
-        for one in findings
-        if canvas in (None, one.canvas) and (area is None or area in one.scores)
-    ]
-    row: dict[int, Finding | Pattern] = {one.target: one for one in best_of_each(chosen)}
+    findings = [one for one in findings if canvas in (None, one.canvas)]
+    findings = [one for one in findings if area is None or area in one.scores]
+    row: dict[int, Finding | Pattern] = {one.target: one for one in best_of_each(findings)}
     for pattern in patterns:
         if pattern.target in row:
             raise ValueError(

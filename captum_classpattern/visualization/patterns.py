@@ -14,7 +14,12 @@ from captum_classpattern.images import Images, LabelledImages, Labels, ensure_la
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.examples import EXAMPLES, StampedImages, stamp_examples
 from captum_classpattern.scores.power import PredictivePower, check_unseen, predictive_power
-from captum_classpattern.visualization.drawing import Drawing, check_channels, on_neutral
+from captum_classpattern.visualization.drawing import (
+    Drawing,
+    check_as_many,
+    check_channels,
+    on_neutral,
+)
 from captum_classpattern.visualization.formats import percent, percent_area
 from captum_classpattern.visualization.grid import Cell, Drawn, draw_grid
 from captum_classpattern.visualization.style import HIT, QUIET, SMALL, TRACK
@@ -164,7 +169,6 @@ def draw_patterns(
         title=title,
         width=CELL_WIDTH,
         widths=[*[1.0] * len(titles), *[POWER_WIDTH] * powers],
-        wrapped=False,
         use_pyplot=use_pyplot,
     )
 
@@ -190,8 +194,7 @@ def _check(patterns: Any, powers: Any, controls: Any, trigger: Any) -> None:
     if len(patterns) == 0:
         raise ValueError("there are no patterns to draw: give at least one")
     for name, given in (("powers", powers), ("controls", controls)):
-        if given is not None and len(given) != len(patterns):
-            raise ValueError(f"{len(patterns)} patterns need as many {name}, got {len(given)}")
+        check_as_many(given, len(patterns), f"patterns need as many {name}")
     if controls is not None and not all(controls):
         raise ValueError(
             'each of `controls` needs a share, such as {"random pixels": 0.04}, got an empty one: '

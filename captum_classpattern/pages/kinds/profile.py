@@ -5,8 +5,8 @@ from markupsafe import Markup
 from captum_classpattern.pages.kinds.power import power_text
 from captum_classpattern.pages.parts import drawing, pattern_picture, side_by_side, table
 from captum_classpattern.scores.invariance import InvarianceCurve, InvarianceProfile
-from captum_classpattern.visualization.small_panels import plot_profile as plot
-from captum_classpattern.visualization.small_panels import why_none
+from captum_classpattern.visualization.results import plot_profile as plot
+from captum_classpattern.visualization.results import why_none
 
 __all__ = ["parts", "plot"]
 

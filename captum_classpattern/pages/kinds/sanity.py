@@ -9,7 +9,7 @@ from captum_classpattern.comparison import SanityCheck
 from captum_classpattern.comparison.records import counted
 from captum_classpattern.pages.parts import drawing, folded, paragraph, table
 from captum_classpattern.scores.intervals import FEWEST_CLASSES
-from captum_classpattern.visualization.small_panels import plot_agreement as plot
+from captum_classpattern.visualization.results import plot_agreement as plot
 
 __all__ = ["parts", "plot"]
 COLUMNS = ("method", "ranking", "changed", "between seeds", "after", "verdict")

@@ -7,8 +7,8 @@ from captum_classpattern.pages.tables import Column
 from captum_classpattern.scanning import Scan
 from captum_classpattern.scanning.families import SIZES, unit_of
 from captum_classpattern.visualization.formats import percent
-from captum_classpattern.visualization.scans import DRAWN, pictured, verdict_text
-from captum_classpattern.visualization.scans import plot_scan as plot
+from captum_classpattern.visualization.results import DRAWN, pictured, verdict_text
+from captum_classpattern.visualization.results import plot_scan as plot
 
 __all__ = ["parts", "plot"]
 ROWS = 10  # classes in the table
