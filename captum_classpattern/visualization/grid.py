@@ -84,7 +84,8 @@ def draw_grid(
         for cell, axis in drawn.items():
             _draw_cell(axis, cell, width) if isinstance(cell, Cell) else cell(axis)
         for strip in figure.axes[len(drawn) :][:1]:
-            text = strip.set_ylabel("scale", rotation=0, ha="right", va="center", color=QUIET)
+            text = strip.annotate("scale", (0, 0.5), (-4, 0), "axes fraction", "offset points")
+            text.set(ha="right", va="center", color=QUIET)
             text.set_in_layout(False)  # there is room below the column to the left
         for name, axis in zip(names, axes[:, 0]):
             if name:
