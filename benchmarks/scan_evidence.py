@@ -402,14 +402,9 @@ def _best_overlap(found: set[tuple[int, int]], places: set[tuple[int, int]]) -> 
 def adaptive(models: Sequence[Model], references: Sequence[Model]) -> Iterator[str]:
     """Each trigger of an attacker who knows the scan."""
     yield head(
-        "trigger",
-        "pixels",
-        "half keeps its label",
-        "attack success",
-        "verdict",
-        "p",
+        "trigger", "pixels", "half keeps its label", "attack success", "verdict", "p",
         "target's rank",
-    )
+    )  # fmt: skip
     for model in models:
         backdoor = model.backdoor
         if model.kind != "adaptive" or backdoor is None:

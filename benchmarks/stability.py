@@ -336,14 +336,9 @@ def tables(rows: Sequence[Row]) -> Iterator[str]:
 def agreement(rows: Sequence[Row]) -> Iterator[str]:
     """IoU between seeds, with the controls: other classes, and chance."""
     yield head(
-        "IoU of two ...",
-        "searches",
-        "long searches",
-        "consensuses",
-        "classes",
-        "chance",
+        "IoU of two ...", "searches", "long searches", "consensuses", "classes", "chance",
         "found by all",
-    )
+    )  # fmt: skip
     for name, study in studies(rows, SINGLE):
         if study.iou(SINGLE) is None:
             continue

@@ -1,7 +1,8 @@
 """Neural Cleanse and pixel inversion, and what all inversions have in common."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -39,15 +40,7 @@ class Inversion(NamedTuple):
 
 
 def neural_cleanse(
-    forward_func: Classifier,
-    images: Images,
-    target: int,
-    *,
-    labels: Labels = None,
-    passes: int = PASSES,
-    batch_size: int = 16,
-    epoch: int = 1,
-    seed: int = 0,
+    forward_func: Classifier, images: Images, target: int, **settings: Any
 ) -> Inversion:
     """
     Neural Cleanse: a soft mask and colours that make the model predict a class, as small as
@@ -59,29 +52,19 @@ def neural_cleanse(
     mask of an epoch with that success is returned, or the last mask if there was none.
 
     Args:
-        forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
-        images (Tensor, Dataset or DataLoader): Images; those of the class are left out.
-        target (int): The class.
-        labels (Tensor or Sequence[int], optional): Default: None (those that come with the images,
-            else the predictions).
-        passes (int): Images that go forward and backward in all. Default: 1,280, as in a scan.
-        batch_size (int): Images in a step. Default: 16.
-        epoch (int): Steps between decisions about the weight; as published, enough for all images.
-            Default: 1.
-        seed (int): Default: 0.
+        forward_func, images, target, settings: As in :class:`InversionTask`.
 
     Returns:
         *Inversion*: The soft mask on its colours; the size is the sum of the mask.
     """
-    task = InversionTask.of(forward_func, images, labels, target)
-    with preserve_state(forward_func, seed):
-        chance = np.random.default_rng([seed, target])
+    task = InversionTask(forward_func, images, target, **settings)
+    with task.begun() as chance:
         mask = _spread(uniform(chance, (1, *task.shape[1:]), task.first)).requires_grad_()
         colours = _spread(uniform(chance, task.shape, task.first)).requires_grad_()
         adam = torch.optim.Adam([mask, colours], RATE, BETAS)
         weight = _Weight(0.0, 0.001, 2.0, patience=5, success=0.99)
         best: tuple[float, float, Tensor, Tensor] | None = None
-        for wins, batches in task.epochs(chance, passes, batch_size, epoch):
+        for wins, batches in task.epochs(chance):
             for batch in batches:
                 soft, shade = _squashed(mask), _squashed(colours)
                 stamped = soft * shade + (1 - soft) * batch
@@ -100,15 +83,7 @@ def neural_cleanse(
 
 
 def pixel_inversion(
-    forward_func: Classifier,
-    images: Images,
-    target: int,
-    *,
-    labels: Labels = None,
-    passes: int = PASSES,
-    batch_size: int = 16,
-    epoch: int = 1,
-    seed: int = 0,
+    forward_func: Classifier, images: Images, target: int, **settings: Any
 ) -> Inversion:
     """
     Pixel inversion: an additive change of few pixels that makes the model predict a class (Tao et
@@ -118,20 +93,19 @@ def pixel_inversion(
     tangent of their largest channel. The weight of this price grows by half after ten epochs with a
     success of at least 90 %, and is divided by 1.5 to the power of 1.5 after ten others. Where the
     change has become cheaper and of fewer pixels with that success, changes below 1 / 255 are set
-    to zero. Arguments are those of :func:`neural_cleanse`.
+    to zero. Arguments are those of :class:`InversionTask`.
 
     Returns:
         *Inversion*: The mask says how much each pixel changes, the canvas its mean colour on the
         images; the size is the number of pixels that change; with the change itself.
     """
-    task = InversionTask.of(forward_func, images, labels, target)
-    with preserve_state(forward_func, seed):
-        chance = np.random.default_rng([seed, target])
+    task = InversionTask(forward_func, images, target, **settings)
+    with task.begun() as chance:
         parts = [uniform(chance, task.shape, task.first).requires_grad_() for _ in range(2)]
         adam = torch.optim.Adam(parts, RATE, BETAS)
         weight = _Weight(0.001, 0.001, 1.5, patience=10, success=0.9)
         best: tuple[float, float, float, Tensor] | None = None
-        for wins, batches in task.epochs(chance, passes, batch_size, epoch):
+        for wins, batches in task.epochs(chance):
             for batch in batches:
                 before = [part.detach().clamp(0, 1) for part in parts]
                 change = parts[0].clamp(0, 1) - parts[1].clamp(0, 1)
@@ -161,48 +135,66 @@ def pixel_inversion(
     return Inversion(pattern, size, success, change.detach().float().cpu())
 
 
-class InversionTask(NamedTuple):
-    """A classifier, the images of other classes than the target, the first of them on its device,
-    and the target."""
+class InversionTask:
+    """
+    What every inversion begins with: a classifier, and images of other classes than the target.
 
-    forward_func: Classifier
-    images: LabelledImages
-    first: Tensor
-    target: int
+    Args:
+        forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
+        images (Tensor, Dataset or DataLoader): Images; those of the class are left out.
+        target (int): The class.
+        labels (Tensor or Sequence[int], optional): Default: None (those that come with the images,
+            else the predictions).
+        passes (int): Images that go forward and backward in all. Default: 1,280, as in a scan.
+        batch_size (int): Images in a step. Default: 16.
+        epoch (int): Steps between decisions about the weight; as published, enough for all images.
+            Default: 1.
+        seed (int): Default: 0.
+    """
 
-    @classmethod
-    def of(
-        cls, forward_func: Classifier, images: Images, labels: Labels, target: int
-    ) -> "InversionTask":
-        with preserve_state(forward_func, 0):
-            given = ensure_labels(forward_func, LabelledImages.of(images, labels))
-        others = given.without_class(target)
-        if not len(others):
-            raise ValueError(f"all {len(given)} images are of class {target}: give others, too")
-        first = others.take([0])
-        device, dtype = device_and_dtype(forward_func, first)
-        others, first = others.to(device, dtype), first.to(device, dtype)
-        with preserve_state(forward_func, 0):
-            return cls(logits_of(forward_func, first, [target]), others, first, target)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.images.shape
-
-    def epochs(
-        self, chance: np.random.Generator, passes: int, batch_size: int, epoch: int
-    ) -> Iterator[tuple[list[float], Iterator[Tensor]]]:
-        """For each epoch a list that :meth:`loss` fills with the successes of its batches, and
-        these batches."""
+    def __init__(
+        self,
+        forward_func: Classifier,
+        images: Images,
+        target: int,
+        *,
+        labels: Labels = None,
+        passes: int = PASSES,
+        batch_size: int = 16,
+        epoch: int = 1,
+        seed: int = 0,
+    ) -> None:
         for name, value in (("passes", passes), ("batch_size", batch_size), ("epoch", epoch)):
             check_count(name, value)
-        for _ in range(max(1, passes // (batch_size * epoch))):
-            yield [], self._batches(chance, batch_size, epoch)
+        self.passes, self.batch_size, self.epoch = passes, batch_size, epoch
+        self.target, self.seed, self._given = target, seed, forward_func
+        with preserve_state(forward_func, 0):
+            given = ensure_labels(forward_func, LabelledImages.of(images, labels))
+            others = given.without_class(target)
+            if not len(others):
+                raise ValueError(f"all {len(given)} images are of class {target}: give others, too")
+            like = others.take([0])
+            device, dtype = device_and_dtype(forward_func, like)
+            self.images, self.first = others.to(device, dtype), like.to(device, dtype)
+            self.forward_func = logits_of(forward_func, self.first, [target])
+        self.shape = self.images.shape
 
-    def _batches(self, chance: np.random.Generator, size: int, count: int) -> Iterator[Tensor]:
-        for _ in range(count):
-            chosen = chance.choice(len(self.images), size, replace=len(self.images) < size)
-            yield self.images.take(chosen.tolist()).to(self.first)
+    @contextmanager
+    def begun(self) -> Iterator[np.random.Generator]:
+        """Random numbers, while the classifier is in eval mode; afterwards all is as it was."""
+        with preserve_state(self._given, self.seed):
+            yield np.random.default_rng([self.seed, self.target])
+
+    def epochs(self, chance: np.random.Generator) -> Iterator[tuple[list[float], Iterator[Tensor]]]:
+        """For each epoch a list that :meth:`loss` fills with the successes of its batches, and
+        these batches."""
+        for _ in range(max(1, self.passes // (self.batch_size * self.epoch))):
+            yield [], (self._batch(chance) for _ in range(self.epoch))
+
+    def _batch(self, chance: np.random.Generator) -> Tensor:
+        n, size = len(self.images), self.batch_size
+        chosen = chance.choice(n, size, replace=n < size)
+        return self.images.take(chosen.tolist()).to(self.first)
 
     def mean_of(self, change: Callable[[Tensor], Tensor]) -> Tensor:
         """The mean of all images, each changed."""

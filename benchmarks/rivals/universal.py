@@ -1,21 +1,21 @@
 """Adversarial changes that work on all images: a patch anywhere, a small change of all pixels."""
 
 from itertools import product
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from captum_classpattern._validation import check_count
-from captum_classpattern.classifier import Classifier, preserve_state
+from captum_classpattern.classifier import Classifier
 from captum_classpattern.comparison.controls import (
     BUDGET,
     mean_probabilities,
     places_of_square,
     square,
 )
-from captum_classpattern.images import Images, Labels, evenly_spaced
+from captum_classpattern.images import Images, evenly_spaced
 from captum_classpattern.pattern import pixels_kept
 
 from .inversion import BETAS, RATE, Inversion, InversionTask
@@ -30,11 +30,9 @@ def universal_patch(
     images: Images,
     target: int,
     *,
-    labels: Labels = None,
     area: float = 0.05,
     passes: int = BUDGET,
-    batch_size: int = 16,
-    seed: int = 0,
+    **settings: Any,
 ) -> Inversion:
     """
     An adversarial patch: a square with free colours that makes the model predict a class, wherever
@@ -43,7 +41,7 @@ def universal_patch(
     Adam minimises the cross-entropy over the colours. Each image of a batch gets the square at a
     random place; the paper's rotations and scales are left out. Then the square is tried at places
     on a grid, at most 100 of them, on the same 12 images. The place with the highest mean
-    probability of the class is taken. Arguments are those of :func:`neural_cleanse`, and:
+    probability of the class is taken. Arguments are those of :class:`InversionTask`, and:
 
     Args:
         area (float): Share of the pixels in the square. Its sides are round(sqrt(k)) for k pixels;
@@ -53,28 +51,27 @@ def universal_patch(
     Returns:
         *Inversion*: The square on its colours; the size is its number of pixels.
     """
-    task = InversionTask.of(forward_func, images, labels, target)
+    task = InversionTask(forward_func, images, target, passes=passes, **settings)
     channels, height, width = task.shape
     k = pixels_kept(area, (height, width))
     side, *last, step = places_of_square(k, height, width, PLACES)
     shape = -(-k // side), side
-    check_count("passes", passes)
     places = list(product(*(range(0, end + 1, step) for end in last)))
     chosen = task.images.take(evenly_spaced(len(task.images), PLACED)).to(task.first)
-    left = passes - len(places) * len(chosen) // 2
-    if left < batch_size:
+    to_choose, step = len(places) * len(chosen) // 2, task.batch_size
+    if passes < to_choose + step:
         raise ValueError(
-            f"`passes` must be at least {passes - left + batch_size}, got {passes}: "
-            f"{passes - left} to choose among {len(places)} places, and one step of {batch_size}"
+            f"`passes` must be at least {to_choose + step}, got {passes}: {to_choose} to choose "
+            f"among {len(places)} places, and one step of {step}"
         )
+    task.passes -= to_choose
     mask = square(k, side, 0, 0, *shape).to(task.first)
-    with preserve_state(forward_func, seed):
-        chance = np.random.default_rng([seed, target])
+    with task.begun() as chance:
         raw = torch.from_numpy(chance.random((channels, *shape))).to(task.first)
         raw = (raw * 0.98 + 0.01).logit().requires_grad_()
         adam = torch.optim.Adam([raw], RATE, BETAS)
         success = 0.0
-        for wins, batches in task.epochs(chance, left, batch_size, 1):
+        for wins, batches in task.epochs(chance):
             for batch in batches:
                 tops, lefts = (chance.integers(0, end + 1, len(batch)).tolist() for end in last)
                 patch = torch.cat([mask, raw.sigmoid()])
@@ -104,11 +101,9 @@ def universal_perturbation(
     images: Images,
     target: int,
     *,
-    labels: Labels = None,
     epsilon: float = EPSILON,
     passes: int = BUDGET,
-    batch_size: int = 16,
-    seed: int = 0,
+    **settings: Any,
 ) -> Inversion:
     """
     A universal perturbation: one small change of all pixels that makes the model predict a class
@@ -117,7 +112,7 @@ def universal_perturbation(
 
     It starts at no change. Each step moves every value of the change by a tenth of ``epsilon``
     against the sign of the gradient of a batch's cross-entropy, and clips it to
-    [-epsilon, epsilon]. Arguments are those of :func:`neural_cleanse`, and:
+    [-epsilon, epsilon]. Arguments are those of :class:`InversionTask`, and:
 
     Args:
         epsilon (float): Largest change of a value, in (0, 1]. Default: 10 / 255.
@@ -129,12 +124,11 @@ def universal_perturbation(
     """
     if not 0 < epsilon <= 1:
         raise ValueError(f"epsilon must lie in (0, 1], got {epsilon}")
-    task = InversionTask.of(forward_func, images, labels, target)
-    with preserve_state(forward_func, seed):
-        chance = np.random.default_rng([seed, target])
+    task = InversionTask(forward_func, images, target, passes=passes, **settings)
+    with task.begun() as chance:
         change = torch.zeros(task.shape).to(task.first)
         total, success = torch.zeros_like(change), 0.0
-        for wins, batches in task.epochs(chance, passes, batch_size, 1):
+        for wins, batches in task.epochs(chance):
             for batch in batches:
                 change.requires_grad_()
                 loss = task.loss((batch + change).clamp(0, 1), wins)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy.typing as npt
 
 from captum_classpattern.comparison.randomisation import Layer
-from captum_classpattern.comparison.records import Failure, counted
+from captum_classpattern.comparison.records import Failure, counted, grouped
 from captum_classpattern.results import Result, as_table
 from captum_classpattern.scores.intervals import FEWEST_CLASSES, bootstrap_over_classes
 
@@ -99,7 +99,7 @@ class SanityCheck(Result):
             With held-out images there are the ``power`` of each map's pixels on the original model,
             and its controls. A failure is a row whose ``failure`` gives the reason.
         """
-        rows = []
+        rows: list[dict[str, Any]] = []
         for (method, ranking, test, count), group in self._groups().items():
             row: dict[str, Any] = {
                 "method": method,
@@ -109,10 +109,9 @@ class SanityCheck(Result):
                 "lowest": self.layers[count - 1][0] if count else None,
                 "canvases": len({a.canvas for a in group}),
             }
-            for measure in MEASURES:
+            for measure in (*MEASURES, "power") if self.random_pixels else MEASURES:
                 row |= _mean(measure, _by_class(group, measure))
             if self.random_pixels:
-                row |= _mean("power", _by_class(group, "power"))
                 row["random_pixels"] = fmean(map(fmean, self.random_pixels.values()))
                 row["no_pattern"] = fmean(self.no_pattern.values())
             rows.append(row)
@@ -160,16 +159,9 @@ class SanityCheck(Result):
         rows = []
         for (method, ranking, test, count), group in groups.items():
             before = groups.get((method, ranking, "layers", 0))
-            if before is None or (test == "layers" and count in (0, *self.steps[:-1])):
-                continue
-            rows.append(
-                {
-                    "method": method,
-                    "ranking": ranking,
-                    "test": test,
-                    **self._verdict(before, group, measure),
-                }
-            )
+            if before is not None and (test == "labels" or count == self.steps[-1] > 0):
+                row = {"method": method, "ranking": ranking, "test": test}
+                rows.append(row | self._verdict(before, group, measure))
         return rows
 
     def _verdict(
@@ -178,33 +170,19 @@ class SanityCheck(Result):
         chance = self.chance if measure == "iou" else 0.0
         seeds, after = (_by_class(part, measure) for part in (before, group))
         lost = {y: [fmean(seeds[y]) - fmean(after[y])] for y in after}
-        row: dict[str, Any] = {
-            **_mean("between_seeds", seeds),
-            **_mean("after", after),
-            **_mean("lost", lost),
-        }
         half = {y: [fmean(after[y]) - (fmean(seeds[y]) + chance) / 2] for y in after}
-        low = {
-            "between_seeds": row["between_seeds_low"],
-            "lost": row["lost_low"],
-            "after": row["after_low"],
-            "above_half": _mean("half", half)["half_low"],
-        }
-        row["verdict"] = None if None in low.values() else _verdict(**low, chance=chance)
+        row = _mean("between_seeds", seeds) | _mean("after", after) | _mean("lost", lost)
+        row["verdict"] = _judge(row | _mean("above_half", half), chance)
         if self.random_pixels:
             powers = _by_class(group, "power")
-            row |= _mean("power", _by_class(before, "power"))
-            row |= _mean("power_after", powers)
             above = {y: [fmean(powers[y]) - fmean(self.random_pixels[y])] for y in powers}
-            row |= _mean("power_above_random", above)
+            row |= _mean("power", _by_class(before, "power"))
+            row |= _mean("power_after", powers) | _mean("power_above_random", above)
         return row
 
     def _groups(self) -> dict[tuple[str, str, str, int], list[Agreement]]:
         """The agreements of each method, ranking, test and number of random layers."""
-        groups: dict[tuple[str, str, str, int], list[Agreement]] = {}
-        for a in self.agreements:
-            groups.setdefault((a.method, a.ranking, a.test, a.randomised), []).append(a)
-        return groups
+        return grouped(((a.method, a.ranking, a.test, a.randomised), a) for a in self.agreements)
 
     def plot(
         self, *, ranking: str = "signed", title: str | None = None, use_pyplot: bool = True
@@ -228,28 +206,25 @@ class SanityCheck(Result):
         return self._draw(ranking=ranking, title=title, use_pyplot=use_pyplot)
 
 
-def _verdict(
-    between_seeds: float, lost: float, after: float, above_half: float, *, chance: float
-) -> str:
+def _judge(row: Mapping[str, Any], chance: float) -> str | None:
     """The verdict from the lower ends of the intervals, see :meth:`SanityCheck.verdicts`."""
-    if between_seeds <= chance:
+    if row["after_low"] is None:
+        return None
+    if row["between_seeds_low"] <= chance:
         return "random"
-    if lost <= 0:
+    if row["lost_low"] <= 0:
         return "no change"
-    if above_half > 0:
+    if row["above_half_low"] > 0:
         return "most stays"
-    return "part stays" if after > chance else "gone"
+    return "part stays" if row["after_low"] > chance else "gone"
 
 
 def _by_class(group: Iterable[Agreement], name: str) -> dict[int, list[float]]:
     """The values of a field for each class."""
-    found: dict[int, list[float]] = {}
-    for a in group:
-        found.setdefault(a.target, []).append(getattr(a, name))
-    return found
+    return grouped((agreement.target, getattr(agreement, name)) for agreement in group)
 
 
-def _mean(name: str, values: Mapping[int, Sequence[float]]) -> dict[str, float | None]:
+def _mean(name: str, values: Mapping[int, Sequence[float]]) -> dict[str, Any]:
     """The mean over classes and the ends of its interval; None with fewer than five classes."""
     if len(values) < FEWEST_CLASSES:
         mean, low, high = fmean(map(fmean, values.values())), None, None

@@ -6,8 +6,8 @@ import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, replace
-from functools import cached_property
+from dataclasses import astuple, replace
+from functools import cached_property, partial
 from statistics import mean
 from typing import Any, NamedTuple
 
@@ -89,19 +89,14 @@ class PixelMap:
 
 
 class Explanation(NamedTuple):
-    """A method's attributions (N, ...), their sums over the channels (N, H, W), the cost, and its
-    patterns in their own form, if its pixels are not cut from the canvases."""
+    """A method's attributions (N, ...), their sums over the channels (N, H, W), the map of each
+    image, and the cost."""
 
     raw: Tensor
     by_pixel: Tensor
+    maps: list[PixelMap]
     passes: float
     seconds: float
-    patterns: Sequence[Pattern] = ()
-
-    def maps(self) -> list[PixelMap]:
-        """One map per image."""
-        own: Sequence[Pattern | None] = self.patterns or [None] * len(self.by_pixel)
-        return [PixelMap(*pair) for pair in zip(self.by_pixel, own, strict=True)]
 
 
 class BoundMethod:
@@ -163,7 +158,9 @@ class BoundMethod:
         raw = torch.cat(parts)
         by_pixel = sum_channels(raw, images.shape)  # also waits for the device
         seconds = time.perf_counter() - started
-        return Explanation(raw, by_pixel, self.model.passes - before, seconds, patterns)
+        own: Sequence[Pattern | None] = patterns or [None] * len(images)
+        maps = [PixelMap(*pair) for pair in zip(by_pixel, own, strict=True)]
+        return Explanation(raw, by_pixel, maps, self.model.passes - before, seconds)
 
     def settings(self, area: float, seed: int) -> dict[str, Any]:
         """The keywords, with area and seed if the method takes them."""
@@ -218,53 +215,37 @@ class MapSet:
     def __init__(self, method: Method, forward_func: Classifier, task: Task) -> None:
         self.task = task = replace(task, canvases=task.canvases.clone())
         self.method = bound = BoundMethod(method, forward_func, task.canvases)
-        self.canvases, n = self._run(task.canvases, task.targets), task.n_unstamped
-        self.images = self.canvases.maps()
+        self._run = run = partial(bound, area=task.area, seed=task.seed)
+        self.canvases, n = run(task.canvases, task.targets), task.n_unstamped
+        self.images = self.canvases.maps
         given = task.canvases[:n], task.targets[:n]
         self.seeds = [self.images[:n]] * len(task.seeds)
-        if self._is_random():
-            self.seeds[1:] = [self._run(*given, seed=seed).maps() for seed in task.seeds[1:]]
+        is_random = bound.takes_seed
+        if not is_random and len(task.seeds) > 1:
+            again = run(task.canvases[:1], task.targets[:1], seed=task.seeds[1])
+            is_random = not again.by_pixel[0].equal(self.images[0].values)
+        if is_random:
+            self.seeds[1:] = [run(*given, seed=seed).maps for seed in task.seeds[1:]]
         self.of_class: list[PixelMap | None] = [None] * len(self.images)
         if task.class_images and bound.explains_images:
             means = {
-                target: PixelMap(self._run(images, [target] * len(images)).by_pixel.mean(0))
+                target: PixelMap(run(images, [target] * len(images)).by_pixel.mean(0))
                 for target, images in task.class_images.items()
             }
             stamped = self.canvases.by_pixel[n:]
             of_stamped = [PixelMap(stamped.mean(0))] * len(stamped)
             self.of_class = [*map(means.get, task.targets[:n]), *of_stamped]
         self.areas = {
-            area: self._run(*given, area).maps() if area != task.area else self.images
+            area: run(*given, area=area).maps if area != task.area else self.images
             for area in (task.areas if bound.searches else ())
         }
         rows = [i for i, y in enumerate(task.targets) if task.has_trigger_for(y)]
         self.trigger: dict[int, list[PixelMap]] = {row: [] for row in rows if bound.searches}
         for seed in (task.seeds if bound.takes_seed else task.seeds[:1]) if self.trigger else ():
-            targets = [task.targets[row] for row in rows]
-            run = self._run(task.canvases[rows], targets, task.trigger_area, seed)
-            for row, found in zip(rows, run.maps()):
-                self.trigger[row].append(found)
-
-    def _run(
-        self,
-        images: Tensor,
-        targets: Sequence[int],
-        area: float | None = None,
-        seed: int | None = None,
-    ) -> Explanation:
-        """Explains images, by default at the task's area and with its first seed."""
-        area = self.task.area if area is None else area
-        return self.method(
-            images, targets, area=area, seed=self.task.seed if seed is None else seed
-        )
-
-    def _is_random(self) -> bool:
-        """Whether the map depends on the seed: that of the first canvas, if no seed is taken."""
-        seeds, canvases = self.task.seeds, self.task.canvases
-        if len(seeds) == 1 or self.method.takes_seed:
-            return self.method.takes_seed
-        again = self._run(canvases[:1], self.task.targets[:1], seed=seeds[1])
-        return not again.by_pixel[0].equal(self.images[0].values)
+            targets, area = [task.targets[row] for row in rows], task.trigger_area or task.area
+            found = run(task.canvases[rows], targets, area=area, seed=seed)
+            for row, pixel_map in zip(rows, found.maps):
+                self.trigger[row].append(pixel_map)
 
     @cached_property
     def other_images(self) -> dict[int, PixelMap]:
@@ -273,7 +254,7 @@ class MapSet:
         if not others:
             return {}
         found = self._run(torch.stack([*others.values()]), [*others], seed=self.task.seed + 1)
-        return dict(zip(others, found.maps()))
+        return dict(zip(others, found.maps))
 
     def results(self) -> list["CanvasResult"]:
         """One result for each level, ranking and canvas."""
@@ -297,7 +278,6 @@ def rankings_of(maps: Iterable[PixelMap]) -> Sequence[str]:
     return RANKINGS if signed else RANKINGS[:1]
 
 
-@dataclass(frozen=True, eq=False)
 class CanvasResult:
     r"""
     One map of a canvas and the pixels that it ranks first: what a :class:`Metric` measures.
@@ -306,33 +286,22 @@ class CanvasResult:
         maps (MapSet): All maps of the method.
         level, ranking, canvas: As in :class:`Record`.
         pixel_map (PixelMap): The map.
+
+    Attributes:
+        target (int): The class.
+        kind (str): The kind of the canvas.
+        stamped (bool): Whether the canvas carries the trigger.
+        usual (bool): Whether it does not, and the map is that of the canvas, ranked by its values.
     """
 
-    maps: MapSet
-    level: str
-    ranking: str
-    canvas: int
-    pixel_map: PixelMap
-
-    @property
-    def target(self) -> int:
-        """The class."""
-        return self.maps.task.targets[self.canvas]
-
-    @property
-    def kind(self) -> str:
-        """The kind of the canvas."""
-        return self.maps.task.kinds[self.canvas]
-
-    @property
-    def stamped(self) -> bool:
-        """Whether the canvas carries the trigger."""
-        return self.kind == STAMPED
-
-    @property
-    def usual(self) -> bool:
-        """Whether this is the map of a canvas without a trigger, ranked by its values."""
-        return not self.stamped and (self.level, self.ranking) == ("image", "signed")
+    def __init__(
+        self, maps: MapSet, level: str, ranking: str, canvas: int, pixel_map: PixelMap
+    ) -> None:
+        self.maps, self.level, self.ranking = maps, level, ranking
+        self.canvas, self.pixel_map = canvas, pixel_map
+        self.target, self.kind = maps.task.targets[canvas], maps.task.kinds[canvas]
+        self.stamped = self.kind == STAMPED
+        self.usual = not self.stamped and (level, ranking) == ("image", "signed")
 
     @property
     def map(self) -> Tensor:

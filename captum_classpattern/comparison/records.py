@@ -88,11 +88,6 @@ def search_names(records: Iterable[Record]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def cut_from_canvas(records: Iterable[Record]) -> list[Record]:
-    """The records of the methods whose pixels are cut from the canvas."""
-    return [record for record in records if not record.free]
-
-
 def control_names(records: Iterable[Record]) -> list[str]:
     """Names of the controls."""
     return list(dict.fromkeys(r.name for r in records if r.control))

@@ -1,7 +1,6 @@
 """Many methods on the same canvases, areas and held-out images."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -30,14 +29,12 @@ from captum_classpattern.comparison.records import STAMPED, Failure, Record, for
 from captum_classpattern.comparison.results import Comparison, Interrupted
 from captum_classpattern.comparison.tables import RESERVED
 from captum_classpattern.comparison.task import (
-    Scorer,
+    CachedScorer,
     Task,
     add_trigger,
-    checked,
     images_of_classes,
+    prepared,
     provenance,
-    take_held_out_images,
-    take_search_images,
 )
 from captum_classpattern.images import ImagesAndLabels, LabelledImages
 from captum_classpattern.pattern import Pattern, pixels_kept
@@ -139,16 +136,23 @@ def compare(
         >>> [(r.name, r.target, r.powers[0.1].n) for r in comparison.records[:3]]
         [('Saliency', 0, 20), ('Saliency', 1, 20), ('Saliency', 2, 20)]
     """
-    _check_models(models)
+    if not isinstance(models, Mapping):
+        raise ArgumentTypeError(
+            f"models must be a dict of classifiers by name, got {type(models).__name__}: give "
+            '{"mine": model}'
+        )
+    if not models:
+        raise ValueError("models is empty: give a dict of classifiers by name")
     methods = check_methods(methods)
     metrics = check_metrics(metrics, RESERVED)
     check_pixels(canvases, "canvases")
     canvases, first = canvases.detach(), next(iter(models.values()))
     targets = parse_targets(targets, len(canvases), first)
     kinds = _check_kinds(canvas_kinds, len(canvases))
+    area, areas = float(area), _check_areas(area, areas, canvases.shape[-2:])
     settings: dict[str, Any] = {
-        "area": float(area),
-        "areas": _check_areas(area, areas, canvases.shape[-2:]),
+        "area": area,
+        "areas": areas,
         "class_images": class_images,
         "max_images": max_images,
         "n_seeds": n_seeds,
@@ -160,39 +164,34 @@ def compare(
     for name in ("max_images", "n_seeds", "stamped"):
         check_count(name, settings[name])
     triggers = _check_triggers(models, triggers)
-    with checked(models.values(), canvases, targets, seed) as n_classes:
-        search = take_search_images(search, canvases, first)
-        held_out = LabelledImages.of(held_out, argument="held-out images")
-        has_labels = held_out.labels is not None
-        held_out = take_held_out_images(
-            held_out, canvases, first, targets=targets, search=search, most=max_images
-        )
-        scorers = {name: Scorer(model, held_out, canvases) for name, model in models.items()}
-        task = Task(
-            "",
-            canvases,
-            targets,
-            kinds,
-            settings["area"],
-            settings["areas"],
-            seeds_from(seed, n_seeds),
-            *images_of_classes(search, canvases, targets, count=class_images, seed=seed),
-            scorers,
-        )
-        tasks = {name: replace(task, model=name) for name in models}
+    held_out = LabelledImages.of(held_out, argument="held-out images")
+    has_labels = held_out.labels is not None
+    with prepared([*models.values()], canvases, targets, search, held_out, max_images, seed) as (
+        n_classes,
+        search,
+        scored,
+    ):
+        scorers = {name: CachedScorer(model, scored, canvases) for name, model in models.items()}
+        seeds = seeds_from(seed, n_seeds)
+        images = images_of_classes(search, canvases, targets, count=class_images, seed=seed)
         only = next(iter(triggers.values())) if len(triggers) == 1 else None  # for all models
+        tasks = {}
         for name in models:
+            task = Task(name, canvases, targets, kinds, area, areas, seeds, *images, scorers)
             trigger = triggers.get(name, only)
             if trigger is not None:
-                tasks[name] = add_trigger(tasks[name], trigger, search, held_out.images, stamped)
+                task = add_trigger(task, trigger, search, scored.images, stamped)
+            tasks[name] = task
         if not isinstance(methods, Mapping):
             methods = known_methods(search, names=methods, precision=precision)
-        for (name, scorer), count in zip(scorers.items() if has_labels else (), n_classes):
-            images = f"held-out images (model {name!r})"
-            warn_if_guessing(scorer.accuracy, held_out.known_labels, count, images)
+        accuracies = {name: s.accuracy if has_labels else None for name, s in scorers.items()}
+        for (name, accuracy), count in zip(accuracies.items(), n_classes):
+            if accuracy is not None:
+                shown = f"held-out images (model {name!r})"
+                warn_if_guessing(accuracy, scored.known_labels, count, shown)
         names = known_names(first) if class_names is None else class_names
         comparison = Comparison(
-            models={name: scorers[name].accuracy if has_labels else None for name in models},
+            models=accuracies,
             canvases=canvases.cpu(),
             targets=targets,
             kinds=kinds,
@@ -202,11 +201,11 @@ def compare(
             records=[],
             failures=[],
             class_names=None if names is None else [str(name) for name in names],
-            area=settings["area"],
-            areas=settings["areas"],
+            area=area,
+            areas=areas,
             settings={
                 **settings,
-                **provenance(search, held_out, methods),
+                **provenance(search, scored, methods),
                 "threads": torch.get_num_threads(),
                 "complete": False,
             },
@@ -215,9 +214,8 @@ def compare(
         )
         cases = [(models[name], task) for name, task in tasks.items()]
         try:
-            add = partial(_add_records, comparison)
-            failures, total = comparison.failures, len(cases)
-            run_methods(cases, methods, add, failures, "compare", total, show_progress)
+            add, failures = partial(_add_records, comparison), comparison.failures
+            run_methods(cases, methods, add, failures, "compare", len(cases), show_progress)
         except KeyboardInterrupt as error:
             raise Interrupted(comparison) from error
     comparison.settings["complete"] = True
@@ -292,16 +290,6 @@ def _record(method: str, result: CanvasResult) -> Record:
 
 
 # ---- arguments
-
-
-def _check_models(models: Mapping[str, Classifier]) -> None:
-    if not isinstance(models, Mapping):
-        raise ArgumentTypeError(
-            f"models must be a dict of classifiers by name, got {type(models).__name__}: give "
-            '{"mine": model}'
-        )
-    if not models:
-        raise ValueError("models is empty: give a dict of classifiers by name")
 
 
 def seeds_from(seed: int, count: int) -> list[int]:

@@ -18,14 +18,12 @@ from captum_classpattern.comparison.methods import Method, known_methods
 from captum_classpattern.comparison.randomisation import Layer, layers_from_top, randomised
 from captum_classpattern.comparison.run import check_methods, run_methods, seeds_from
 from captum_classpattern.comparison.task import (
-    Scorer,
+    CachedScorer,
     Task,
-    checked,
+    prepared,
     provenance,
-    take_held_out_images,
-    take_search_images,
 )
-from captum_classpattern.images import ImagesAndLabels, LabelledImages
+from captum_classpattern.images import ImagesAndLabels
 from captum_classpattern.pattern import Pattern, pixels_kept
 from captum_classpattern.scores.power import random_pixels
 from captum_classpattern.scores.stability import mean_pairwise_iou, rank_correlation
@@ -126,17 +124,14 @@ def sanity_check(
     _check_arguments(forward_func, n_steps, n_seeds, other)
     seeds = seeds_from(seed, n_seeds)
     models = [forward_func] if other is None else [forward_func, other]
-    with checked(models, canvases, targets, seed):
-        search = take_search_images(search, canvases, forward_func)
+    with prepared(models, canvases, targets, search, held_out, max_images, seed) as (
+        _,
+        search,
+        images,
+    ):
         if not isinstance(chosen, Mapping):
             chosen = known_methods(search, names=chosen, precision=precision)
-        scorer = None
-        if held_out is not None:
-            held_out = LabelledImages.of(held_out, argument="held-out images")
-            held_out = take_held_out_images(
-                held_out, canvases, forward_func, targets=targets, search=search, most=max_images
-            )
-            scorer = Scorer(forward_func, held_out, canvases)
+        scorer = None if images is None else CachedScorer(forward_func, images, canvases)
         layers = _layers(forward_func, canvases) if n_steps else []
         check = SanityCheck(
             layers=layers,
@@ -149,7 +144,7 @@ def sanity_check(
                 "n_steps": n_steps,
                 "seed": seeds[0],
                 "n_seeds": n_seeds,
-                **provenance(search, None if scorer is None else scorer.held_out, chosen),
+                **provenance(search, images, chosen),
                 "max_images": max_images,
                 "model": hash_of_model(forward_func),
                 "other": None if other is None else hash_of_model(other),
@@ -172,7 +167,7 @@ def _run_all(
     check: SanityCheck,
     methods: Mapping[str, Method],
     task: Task,
-    scorer: Scorer | None,
+    scorer: CachedScorer | None,
     forward_func: Any,
     other: Any,
     show_progress: bool,

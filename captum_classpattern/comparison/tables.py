@@ -1,6 +1,6 @@
 """Records as rows of plain values, their means over classes, and which methods come first."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -11,7 +11,6 @@ from captum_classpattern.comparison.records import (
     Score,
     by_name,
     control_names,
-    cut_from_canvas,
     grouped,
     search_names,
 )
@@ -116,13 +115,13 @@ def mean_powers(records: Sequence[Record], area: float) -> dict[str, Estimate]:
 
 
 def mean_difference(
-    records: Sequence[Record], area: float, other: Callable[[Record], float]
+    records: Iterable[Record], area: float, shares: Mapping[int, float]
 ) -> Estimate:
-    """The mean over classes of each record's power minus another share of the same images: the
-    power of another method on the same canvas, or the share without a pattern."""
+    """The mean over classes of each record's power minus another share of the same images, by
+    canvas: the power of another method there, or the share without a pattern."""
 
     def difference(record: Record) -> tuple[int, Measured]:
-        power, share = record.powers[area], other(record)
+        power, share = record.powers[area], shares[record.canvas]
         hits, other_hits = (round(value * power.n) for value in (power.value, share))
         return record.target, (power.value - share, newcombe(hits, power.n, other_hits, power.n))
 
@@ -155,7 +154,7 @@ def figure_names(records: Sequence[Record], area: float) -> list[str]:
     """Names of the methods that a figure has room for: searches, the strongest others, the
     strongest controls. Methods whose pixels are not cut from the canvas are left out, unless there
     are no others."""
-    records = cut_from_canvas(records) or records
+    records = [record for record in records if not record.free] or records
     first, controls = search_names(records)[:COLUMNS], control_names(records)
     powers = {name: power.value for name, power in mean_powers(records, area).items()}
     most = min(CONTROLS, COLUMNS - len(first))

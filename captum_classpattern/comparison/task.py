@@ -1,10 +1,9 @@
 """What every method gets on a model, and the images that patterns are scored on."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cache
 from typing import Any
 
 import torch
@@ -16,7 +15,6 @@ from captum_classpattern.classifier import (
     Classifier,
     check_classifier,
     device_and_dtype,
-    predict,
     preserve_state,
 )
 from captum_classpattern.comparison.methods import Method, plain_keywords
@@ -24,37 +22,27 @@ from captum_classpattern.comparison.records import STAMPED
 from captum_classpattern.images import ImagesAndLabels, LabelledImages, ensure_labels, evenly_spaced
 from captum_classpattern.pattern import AdditivePattern, Pattern, combined_hash
 from captum_classpattern.scores.localisation import changed_pixels
-from captum_classpattern.scores.power import PredictivePower, count_hits, power_of
+from captum_classpattern.scores.power import PredictivePower, Scorer
 
 CANDIDATES = 3  # images of a class, among which one is looked for that is not a canvas
 
 
-class Scorer:
-    """Scores patterns on a model and held-out images, which are moved to its device once."""
+class CachedScorer(Scorer):
+    """Scores each distinct pattern once, on held-out images that are moved to the model once."""
 
     def __init__(self, forward_func: Classifier, held_out: LabelledImages, like: Tensor) -> None:
-        self.forward_func = forward_func
-        self.held_out = held_out.to(*device_and_dtype(forward_func, like))
-        self._predicted = torch.cat(
-            [predict(forward_func, images).cpu() for images in self.held_out.in_order()]
-        )
-        self._others = cache(lambda target: self.held_out.without_class(target))
+        super().__init__(forward_func, held_out.to(*device_and_dtype(forward_func, like)), like)
         self._scored: dict[tuple[int, bytes], PredictivePower] = {}
 
     @property
     def accuracy(self) -> float:
         """Share of the held-out images that the model classifies correctly."""
-        return float((self._predicted == self.held_out.known_labels).double().mean())
+        return float((self.predicted == self.images.known_labels).double().mean())
 
     def power(self, pattern: Pattern) -> PredictivePower:
-        """The predictive power of a pattern. Each distinct one is scored once."""
         key = pattern.target, _hash_of_pixels(pattern)
         if key not in self._scored:
-            others = self._others(pattern.target)
-            predicted = self._predicted[self.held_out.known_labels != pattern.target]
-            hits = count_hits(self.forward_func, pattern, others)
-            without = int((predicted == pattern.target).sum())
-            self._scored[key] = power_of(hits, len(others), without)
+            self._scored[key] = super().power(pattern)
         return self._scored[key]
 
 
@@ -82,7 +70,7 @@ class Task:
         seeds (list[int]): The seeds that methods run with; the first one for all but stability.
         class_images (dict[int, Tensor]): Search images of each class, for the mean of their maps.
         other_images (dict[int, Tensor]): One more search image of each class, not a canvas.
-        scorers (dict[str, Scorer]): Scorers of all models by name.
+        scorers (dict[str, CachedScorer]): Scorers of all models by name.
         trigger (Pattern, optional): The trigger to be found.
         trigger_pixels (Tensor, optional): The pixels that it changes, bool (1, H, W).
     """
@@ -96,7 +84,7 @@ class Task:
     seeds: Sequence[int]
     class_images: Mapping[int, Tensor] = field(default_factory=dict)
     other_images: Mapping[int, Tensor] = field(default_factory=dict)
-    scorers: Mapping[str, Scorer] = field(default_factory=dict)
+    scorers: Mapping[str, CachedScorer] = field(default_factory=dict)
     trigger: Pattern | None = None
     trigger_pixels: Tensor | None = None
 
@@ -176,57 +164,33 @@ def add_trigger(
 
 
 @contextmanager
-def checked(
-    models: Iterable[Classifier], canvases: Tensor, targets: Sequence[int], seed: int
-) -> Iterator[list[int]]:
-    """Checks the models, and gives their numbers of classes; meanwhile they are in eval mode, and
-    generators are seeded. Afterwards all is as it was."""
+def prepared(
+    models: Sequence[Classifier],
+    canvases: Tensor,
+    targets: Sequence[int],
+    search: ImagesAndLabels,
+    held_out: "ImagesAndLabels | None",
+    most: int,
+    seed: int,
+) -> Iterator[tuple[list[int], LabelledImages, Any]]:
+    """The numbers of classes of checked models, the search images, and at most so many held-out
+    images in one Tensor (None without any). Without labels they have the first model's predictions.
+    Until the end, the models are in eval mode, and their state and the generators' are kept."""
     with ExitStack() as stack:
         n_classes = []
         for model in models:
             stack.enter_context(preserve_state(model, seed))
             sample = canvases[:1].to(*device_and_dtype(model, canvases))
             n_classes.append(check_classifier(model, sample, targets).shape[1])
-        yield n_classes
-
-
-def take_search_images(
-    search: ImagesAndLabels, canvases: Tensor, forward_func: Classifier
-) -> LabelledImages:
-    """The search images of the canvases' shape, by default with the classifier's predictions."""
-    images = LabelledImages.of(search, argument="search images")
-    check_same_shape(canvases, images.shape)
-    return ensure_labels(forward_func, images, like=canvases)
-
-
-def take_held_out_images(
-    held_out: LabelledImages,
-    canvases: Tensor,
-    forward_func: Classifier,
-    *,
-    targets: Sequence[int],
-    search: LabelledImages,
-    most: int,
-) -> LabelledImages:
-    """At most so many held-out images, in one Tensor; an error if they cannot be scored on."""
-    images = ensure_labels(forward_func, held_out, like=canvases)
-    images = images.stratified_sample(most).in_one_tensor()
-    check_held_out(images, canvases, targets, search)
-    return images
-
-
-def provenance(
-    search: LabelledImages, held_out: LabelledImages | None, methods: Mapping[str, Method]
-) -> dict[str, Any]:
-    """What a result says about its images and its methods."""
-    return {
-        "methods": {name: plain_keywords(method) for name, method in methods.items()},
-        "search_images": len(search),
-        "search_images_hash": combined_hash(search.hashes),
-        "held_out_images": len(held_out or ()),
-        "held_out_images_hash": combined_hash(held_out.hashes) if held_out else None,
-        "versions": versions(),
-    }
+        search = LabelledImages.of(search, argument="search images")
+        check_same_shape(canvases, search.shape)
+        search = ensure_labels(models[0], search, like=canvases)
+        if held_out is not None:
+            held_out = LabelledImages.of(held_out, argument="held-out images")
+            held_out = ensure_labels(models[0], held_out, like=canvases)
+            held_out = held_out.stratified_sample(most).in_one_tensor()
+            check_held_out(held_out, canvases, targets, search)
+        yield n_classes, search, held_out
 
 
 def check_held_out(
@@ -260,3 +224,17 @@ def check_held_out(
             f"canvas {wrong[0]} is one of the held-out images: choose canvases among the search "
             "images, for instance with select_canvases"
         )
+
+
+def provenance(
+    search: LabelledImages, held_out: LabelledImages | None, methods: Mapping[str, Method]
+) -> dict[str, Any]:
+    """What a result says about its images and its methods."""
+    return {
+        "methods": {name: plain_keywords(method) for name, method in methods.items()},
+        "search_images": len(search),
+        "search_images_hash": combined_hash(search.hashes),
+        "held_out_images": len(held_out or ()),
+        "held_out_images_hash": combined_hash(held_out.hashes) if held_out else None,
+        "versions": versions(),
+    }

@@ -10,10 +10,10 @@ from captum_classpattern.comparison.records import (
     by_name,
     control_names,
     counted,
-    cut_from_canvas,
+    grouped,
     search_names,
 )
-from captum_classpattern.comparison.tables import class_mean, mean_difference, mean_power
+from captum_classpattern.comparison.tables import class_mean, mean_difference, mean_powers
 from captum_classpattern.scores.intervals import Estimate
 
 Verdict = dict[str, Any]
@@ -43,16 +43,11 @@ def make_verdicts(
     for model, group in of_model.items():
         verdicts.append(_power(model, [r for r in group if r.kind == kind], area))
         if not group and any(f.model == model for f in failures):
+            verdict = {"title": "There are maps to compare", "model": model, "holds": False}
             text = f"{model} model: no method gave a map."
-            title = "There are maps to compare"
-            verdicts.append(
-                {"title": title, "model": model, "holds": False, "value": "no map", "text": text}
-            )
-    verdicts += [
-        _finds(model, of_model[model], clean, visible=visible)
-        for visible in (False, True)
-        for model in backdoored
-    ]
+            verdicts.append({**verdict, "value": "no map", "text": text})
+    for visible in (False, True):
+        verdicts += [_finds(model, of_model[model], clean, visible) for model in backdoored]
     verdicts.append(_failed(records, failures, complete))
     return [verdict for verdict in verdicts if verdict is not None]
 
@@ -61,49 +56,42 @@ def _power(model: str, records: Sequence[Record], area: float) -> Verdict | None
     """Which method's pixels make the model predict the class most often. Holds if the interval of
     the difference, paired by canvas, is above 0 for each rival and for no pattern. Methods whose
     pixels are not cut from the canvas are no rivals."""
-    others = list(dict.fromkeys(r.method for r in records if r.free))
-    records = cut_from_canvas(records)
-    groups = by_name(records)
-    powers = {
-        name: mean_power((r.target, r.powers[area]) for r in group)
-        for name, group in groups.items()
-    }
+    free = dict.fromkeys(r.method for r in records if r.free)
+    records = [r for r in records if not r.free]
+    powers, groups = mean_powers(records, area), by_name(records)
     first, *rivals = _first_and_rivals(records, {n: power.value for n, power in powers.items()})
     if not rivals:
         return None
-
-    def above(shares: Mapping[int, float]) -> Estimate:
-        """How far the first method is above shares on the same canvases."""
-        return mean_difference(groups[first], area, lambda r: shares[r.canvas])
-
-    differences = {
-        name: above({r.canvas: r.powers[area].value for r in groups[name]}) for name in rivals
-    }
-    differences["no pattern"] = above({r.canvas: r.powers[area].without for r in groups[first]})
+    shares = {n: {r.canvas: r.powers[area].value for r in groups[n]} for n in rivals}
+    shares["no pattern"] = {r.canvas: r.powers[area].without for r in groups[first]}
+    above = {n: mean_difference(groups[first], area, shares[n]) for n in shares}
     without = class_mean((r.target, r.powers[area].without) for r in groups[first])
     controls = control_names(records)
     best = [n for n in rivals if n not in controls][:1] + [n for n in rivals if n in controls][:1]
-    unbeaten = [name for name, estimate in differences.items() if estimate.interval[0] <= 0]
-    shown = {name: differences[name] for name in dict.fromkeys([*best, *unbeaten, "no pattern"])}
+    unbeaten = [n for n, difference in above.items() if difference.interval[0] <= 0]
+    shown = {n: above[n] for n in dict.fromkeys([*best, *unbeaten, "no pattern"])}
+    points = ", ".join(f"{n} {_points(difference)}" for n, difference in shown.items())
     low, high = powers[first].interval
+    kind = "" if records[0].kind == "canvas" else f"{records[0].kind} "
+    number = len({r.canvas for r in records})
     return {
         "title": f"{_method(records, first)} comes first",
         "model": model,
         "holds": not unbeaten,
         "value": f"power {100 * powers[first].value:.1f} %",
-        "control": "".join(f"{name} {100 * powers[name].value:.1f} %, " for name in best)
+        "control": "".join(f"{n} {100 * powers[n].value:.1f} %, " for n in best)
         + f"no pattern {100 * without:.1f} %",
-        "text": f"{model} model, {100 * area:.3g} % of the pixels of {_canvases(records)}: "
+        "text": f"{model} model, {100 * area:.3g} % of the pixels of "
+        f"{counted(number, f'{kind}canvas', f'{kind}canvases')}: "
         f"{first} has a power of {100 * powers[first].value:.1f} % ({100 * low:.1f} to "
-        f"{100 * high:.1f}). In points above others, paired by canvas: "
-        f"{', '.join(f'{name} {_points(estimate)}' for name, estimate in shown.items())}. "
+        f"{100 * high:.1f}). In points above others, paired by canvas: {points}. "
         f"In brackets: {_description([powers[first], *shown.values()])}."
-        + (f" Not cut from the canvas, so not compared: {', '.join(others)}." if others else ""),
+        + (f" Not cut from the canvas, so not compared: {', '.join(free)}." if free else ""),
     }
 
 
 def _finds(
-    model: str, records: Sequence[Record], clean: Sequence[Record], *, visible: bool
+    model: str, records: Sequence[Record], clean: Sequence[Record], visible: bool
 ) -> Verdict | None:
     """Which method finds the trigger, where it is in the image or from clean images alone. Holds if
     the method finds it at all, and better than others. For a visible trigger it must be strictly
@@ -115,12 +103,8 @@ def _finds(
     if not rivals:
         return None
     best, rival = max(found[first]), max(found[rivals[0]])
-    of_first = [r for r in clean if r.name == first and not visible]
-    elsewhere = [
-        value
-        for name in dict.fromkeys(r.model for r in of_first)
-        for value in _localised([r for r in of_first if r.model == name]).get(first, [])
-    ]
+    on_clean = grouped((r.model, r) for r in clean if r.name == first and not visible)
+    elsewhere = [each for rs in on_clean.values() for each in _localised(rs).get(first, [])]
     beaten = [*(value for name in rivals for value in found[name]), *elsewhere]
     better = all(best[0] > iou and best[1] > precision for iou, precision in beaten)
     leader = max(rivals, key=lambda name: _most(found[name])[1])  # by average precision
@@ -186,13 +170,12 @@ def _localised(records: Sequence[Record]) -> dict[str, list[Found]]:
     """Mean IoU and average precision of each method that was measured, on each kind of canvas."""
     measured = [r for r in records if {"iou", "average_precision"} <= set(r.scores)]
     found: dict[str, list[Found]] = {}
-    for name, group in by_name(measured).items():
-        for kind in dict.fromkeys(r.kind for r in group):
-            iou, precision = (
-                class_mean((r.target, r.score(score) or 0.0) for r in group if r.kind == kind)
-                for score in ("iou", "average_precision")
-            )
-            found.setdefault(name, []).append((iou, precision))
+    for (name, _), group in grouped(((r.name, r.kind), r) for r in measured).items():
+        iou, precision = (
+            class_mean((r.target, r.score(score) or 0.0) for r in group)
+            for score in ("iou", "average_precision")
+        )
+        found.setdefault(name, []).append((iou, precision))
     return found
 
 
@@ -204,12 +187,6 @@ def _most(found: Sequence[Found]) -> Found:
 def _method(records: Sequence[Record], name: str) -> str:
     """The method in a full name such as "Saliency, absolute"."""
     return next(r.method for r in records if r.name == name)
-
-
-def _canvases(records: Sequence[Record]) -> str:
-    """``1 white canvas``, ``6 canvases``: of records of one kind."""
-    kind = "" if records[0].kind == "canvas" else f"{records[0].kind} "
-    return counted(len({r.canvas for r in records}), f"{kind}canvas", f"{kind}canvases")
 
 
 def _points(difference: Estimate) -> str:

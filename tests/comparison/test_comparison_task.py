@@ -6,7 +6,7 @@ from comparisons import CANVASES, HELD_OUT, LABELS, SEARCH, TARGETS, conv_net, l
 
 from captum_classpattern import Pattern, predictive_power
 from captum_classpattern.comparison.task import (
-    Scorer,
+    CachedScorer,
     Task,
     add_trigger,
     check_held_out,
@@ -91,7 +91,7 @@ def test_without_class_images_there_is_still_another_image():
 @pytest.mark.parametrize("net", [linear_net(), conv_net(), linear_net(dtype=torch.float64)])
 def test_power_is_predictive_power(net):
     generator = torch.Generator().manual_seed(0)
-    scorer, values = Scorer(net, HELD, CANVASES), set()
+    scorer, values = CachedScorer(net, HELD, CANVASES), set()
     for target in (0, 1, 2, 1, 0):
         pattern = Pattern(CANVASES[0], torch.rand(1, 6, 6, generator=generator), target).topk(0.4)
         expected = predictive_power(net, pattern, HELD_OUT, LABELS, area=None)
@@ -138,17 +138,17 @@ def test_what_cannot_be_scored_is_refused():
 def test_accuracy_is_by_the_labels():
     predicted = linear_net()(HELD_OUT).argmax(1)
     images = LabelledImages(HELD_OUT, predicted, argument="held-out images")
-    assert Scorer(linear_net(), images, CANVASES).accuracy == 1
+    assert CachedScorer(linear_net(), images, CANVASES).accuracy == 1
     expected = float((predicted == LABELS).float().mean())
-    assert Scorer(linear_net(), HELD, CANVASES).accuracy == pytest.approx(expected)
+    assert CachedScorer(linear_net(), HELD, CANVASES).accuracy == pytest.approx(expected)
 
 
 def test_held_out_images_are_moved_once(monkeypatch):
     moved, to = [], LabelledImages.to
     monkeypatch.setattr(LabelledImages, "to", lambda *args: moved.append(args[1:]) or to(*args))
-    scorer = Scorer(linear_net(dtype=torch.float64), HELD, CANVASES)
-    assert scorer.held_out.images.dtype == torch.float64
-    assert scorer.held_out.hashes == HELD.hashes
+    scorer = CachedScorer(linear_net(dtype=torch.float64), HELD, CANVASES)
+    assert scorer.images.images.dtype == torch.float64
+    assert scorer.images.hashes == HELD.hashes
     scorer.power(TRIGGER)
     scorer.power(Pattern(torch.zeros(3, 6, 6), MASK, 1))
     assert moved == [(torch.device("cpu"), torch.float64)]
