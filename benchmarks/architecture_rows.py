@@ -1,6 +1,5 @@
 """The rows of benchmarks/architectures.py: kept in a file, and grouped by network and class."""
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import product
@@ -8,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from findings import Row, read_rows
+from findings import Row, read_rows, write_rows
 from torch import Tensor
 
-from captum_classpattern._files import write_atomically
 from captum_classpattern.scores import mean_pairwise_iou
 
 WHITE, POSITIVE = "white", "positive"
@@ -43,8 +41,7 @@ class Rows:
     def add(self, rows: Sequence[Row]) -> None:
         """Adds rows to the file, all or none of them."""
         self.rows += rows
-        text = "".join(json.dumps(row) + "\n" for row in self.rows)
-        write_atomically(self.path, text.encode())
+        write_rows(self.path, self.rows)
 
 
 def packed(mask: Tensor) -> str:

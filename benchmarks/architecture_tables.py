@@ -6,11 +6,10 @@ from statistics import fmean
 import torch
 from architecture_models import TEACHER
 from architecture_rows import LABELS, POSITIVE, WHITE, ByClass, Found, pooled
-from findings import Row, format_mean, head, line
+from findings import Row, format_values, head, line, mean_of
 from torch import Tensor
 
 from captum_classpattern.scores import simplicity
-from captum_classpattern.scores.intervals import bootstrap_over_classes
 
 RANDOM = "random pixels"
 RANDOM_MASKS = 200
@@ -44,19 +43,12 @@ def tables(rows: Sequence[Row]) -> Iterator[str]:
 
 def share(values: ByClass) -> str:
     """A mean over classes in per cent, with its interval."""
-    mean = bootstrap_over_classes(values)
-    low, high = mean.interval
-    return f"{mean.value:.1%} ({100 * low:.1f} to {100 * high:.1f})"
+    return format_values(values, ".1f", 100, "%")
 
 
 def number(values: ByClass, digits: int = 2) -> str:
     """A mean over classes with its interval."""
-    return format_mean(bootstrap_over_classes(values), f".{digits}f")
-
-
-def mean_of(values: ByClass) -> float:
-    """A mean over classes, each of which counts alike."""
-    return fmean(fmean(of_class) for of_class in values.values())
+    return format_values(values, f".{digits}f")
 
 
 def power_table(found: Found) -> Iterator[str]:

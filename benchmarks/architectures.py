@@ -12,7 +12,6 @@ an interruption. The tables and the figure are made of the rows:
     python benchmarks/architectures.py --rows benchmarks/results/architectures.jsonl --figure FILE
 """
 
-import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -24,7 +23,7 @@ from architecture_models import NETWORKS, TEACHER, softened, trained
 from architecture_rows import POSITIVE, WHITE, Rows, packed, unpacked
 from architecture_tables import tables
 from failures import split
-from findings import Row, read_rows
+from findings import Row, parser_of, read_rows
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -210,7 +209,7 @@ def transferred(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = parser_of(__doc__)
     parser.add_argument("data", type=Path, nargs="?", help="folder with the four *-ubyte.gz files")
     parser.add_argument("--out", type=Path, default=Path("classpattern-architectures"))
     parser.add_argument("--seeds", type=int, default=3, help="models of each architecture")

@@ -11,14 +11,13 @@ the same command continues after an interruption. The tables of a file are print
     python benchmarks/compare_methods.py --rows benchmarks/results/rivals.jsonl
 """
 
-import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
 import torch
-from findings import Row, append_rows, format_mean, head, line, read_rows
+from findings import Row, append_rows, format_values, head, line, parser_of, read_rows
 from paper_search import InBfloat16
 from problems import train_cifar10
 from rivals import NeuralCleanse, PixelInversion, UniversalPatch, UniversalPerturbation
@@ -26,13 +25,12 @@ from rivals import NeuralCleanse, PixelInversion, UniversalPatch, UniversalPertu
 from captum_classpattern import LabelledImages, PixelClassifier, select_canvases
 from captum_classpattern.comparison import METRICS, Comparison, compare, known_methods
 from captum_classpattern.comparison.methods import Method
+from captum_classpattern.comparison.records import grouped
 from captum_classpattern.comparison.tables import rows_by_canvas
 from captum_classpattern.datasets import load_images
 from captum_classpattern.demo import demo_models
 from captum_classpattern.scores.intervals import (
-    FEWEST_CLASSES,
     Estimate,
-    bootstrap_over_classes,
     mean_over_classes,
 )
 
@@ -195,9 +193,7 @@ def powers_of(rows: Sequence[Row], model: str) -> str:
 
 def strongest(rows: Sequence[Row]) -> list[Row]:
     """The rows of the level and ranking with the highest mean power."""
-    groups: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        groups.setdefault((row["level"], row["ranking"]), []).append(row)
+    groups = grouped(((row["level"], row["ranking"]), row) for row in rows)
     return max(groups.values(), key=lambda rows: mean(rows, f"power_{AREA:g}").value, default=[])
 
 
@@ -257,10 +253,7 @@ def difference(rows: Sequence[Row], others: Sequence[Row]) -> str:
     key, known = f"power_{AREA:g}", {row["canvas"]: row for row in others}
     pairs = [(row, known[row["canvas"]]) for row in rows if row["canvas"] in known]
     points = {row["class"]: [100 * (row[key] - other[key])] for row, other in pairs}
-    if len(points) < FEWEST_CLASSES:
-        return f"{fmean(value for [value] in points.values()):+.1f}" if points else ""
-    found = bootstrap_over_classes(points)
-    return format_mean(found, "+.1f")
+    return format_values(points, "+.1f") if points else ""
 
 
 def without(rows: Sequence[Row], model: str) -> float:
@@ -278,7 +271,7 @@ def percent(share: float) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--fashion-mnist", type=Path, help="torchvision's folder, for the demo")
     parser.add_argument("--cifar10", type=Path, help="folder with test/<class>/")
     parser.add_argument("--cifar10-models", nargs="+", default=["natural"], metavar="NAME")

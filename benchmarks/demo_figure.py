@@ -7,11 +7,11 @@ The classes are the backdoored one, the strongest of the others, and the weakest
 with 1 % of the pixels. The trigger's place is boxed. It prints the row of each class.
 """
 
-import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from findings import parser_of
 from matplotlib.figure import Figure
 
 from captum_classpattern import Survey, plot_patterns
@@ -46,7 +46,7 @@ def draw(shown: Sequence[Finding]) -> Figure:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("folder", type=Path, help="what classpattern demo has written")
     parser.add_argument("--figure", type=Path, help="also draw the figure")
     options = parser.parse_args(arguments)

@@ -7,7 +7,6 @@ of Fashion-MNIST, as for ``benchmarks/demo_training.py``. Models and patterns ar
 FOLDER, so an interrupted run can resume. Ten models of eight epochs take about an hour.
 """
 
-import argparse
 import contextlib
 import json
 import sys
@@ -18,7 +17,7 @@ from typing import Any, NamedTuple
 
 import torch
 from demo_training import SETTINGS, accuracy, attack_success, load_split, plant, train
-from findings import first_class, format_power, head, kept_survey, line, standing
+from findings import first_class, format_power, head, kept_survey, line, parser_of, standing
 from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
@@ -214,7 +213,7 @@ def weak_classes(named: dict[str, Survey]) -> Iterator[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("data", type=Path, help="folder with the four *-ubyte.gz files")
     parser.add_argument("--out", type=Path, default=Path("classpattern-failures"))
     parser.add_argument("--seeds", type=int, default=2, help="number of models of each kind")

@@ -1,15 +1,19 @@
-"""Surveys cached in a folder, the rank of a class, rows of results, lines of Markdown."""
+"""Surveys cached in a folder, the rank of a class, rows of results, lines of Markdown, options."""
 
+import argparse
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
 
+from captum_classpattern._files import write_atomically
 from captum_classpattern.scores import Scores
-from captum_classpattern.scores.intervals import Estimate
+from captum_classpattern.scores.intervals import FEWEST_CLASSES, Estimate, bootstrap_over_classes
 from captum_classpattern.surveys import Survey, stands_out, survey
 
 Row = Mapping[str, Any]
+ByClass = Mapping[int, Sequence[float]]
 
 
 def kept_survey(folder: Path, *arguments: Any, **settings: Any) -> Survey:
@@ -58,6 +62,11 @@ def format_power(scores: Scores) -> str:
     return f"{scores.power.value:.1%} ({100 * low:.1f}-{100 * high:.1f}){star}"
 
 
+def parser_of(doc: str | None) -> argparse.ArgumentParser:
+    """The parser of a script's options, described by its first line."""
+    return argparse.ArgumentParser(description=(doc or "").splitlines()[0])
+
+
 def head(*columns: str) -> str:
     return f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}"
 
@@ -66,10 +75,28 @@ def line(*cells: object) -> str:
     return f"| {' | '.join(map(str, cells))} |"
 
 
-def format_mean(mean: Estimate, form: str, scale: float = 1, unit: str = "") -> str:
-    """A mean over classes with its interval, such as ``1.20 (0.90 to 1.70)``."""
+def format_mean(
+    mean: Estimate | None, form: str = ".3f", scale: float = 1, unit: str = "", to: str = " to "
+) -> str:
+    """A mean over classes with its interval, such as ``1.20 (0.90 to 1.70)``; empty without one."""
+    if mean is None:
+        return ""
     value, low, high = (scale * each for each in (mean.value, *mean.interval))
-    return f"{value:{form}}{unit} ({low:{form}} to {high:{form}})"
+    return f"{value:{form}}{unit} ({low:{form}}{to}{high:{form}})"
+
+
+def format_values(
+    values: ByClass, form: str, scale: float = 1, unit: str = "", to: str = " to "
+) -> str:
+    """The mean over classes of their values; with its interval, if there are five or more."""
+    if len(values) < FEWEST_CLASSES:
+        return f"{scale * mean_of(values):{form}}{unit}"
+    return format_mean(bootstrap_over_classes(values), form, scale, unit, to)
+
+
+def mean_of(values: ByClass) -> float:
+    """The mean over classes, each of which counts alike."""
+    return fmean(fmean(of_class) for of_class in values.values())
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -82,4 +109,14 @@ def append_rows(path: Path, rows: Iterable[Row]) -> None:
     """Adds rows to a file, which is made if there is none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
-        file.write("".join(json.dumps(row) + "\n" for row in rows))
+        file.write(as_lines(rows))
+
+
+def write_rows(path: Path, rows: Iterable[Row]) -> None:
+    """Writes the rows of a file, all or none of them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, as_lines(rows).encode())
+
+
+def as_lines(rows: Iterable[Row]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)

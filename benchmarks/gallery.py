@@ -10,13 +10,12 @@ an interruption. The tables are printed from the rows that it leaves:
     python benchmarks/gallery.py --rows benchmarks/results/gallery.jsonl
 """
 
-import argparse
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
+from findings import parser_of, read_rows, write_rows
 from matplotlib.figure import Figure
 from problems import photo_problem
 
@@ -117,7 +116,7 @@ def montage(found: Sweep, rows: Iterable[Row]) -> Figure:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--photos", type=Path, help="folders NNNN_wnid of ImageNet photos")
     parser.add_argument("--out", type=Path, default=Path("imagenet-gallery"))
     parser.add_argument(
@@ -128,15 +127,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", type=Path, help="print the tables of these rows, search nothing")
     given = parser.parse_args(arguments)
     if given.rows:
-        lines = given.rows.read_text(encoding="utf-8").splitlines()
-        print(*table([json.loads(line) for line in lines]), sep="\n")
+        print(*table(read_rows(given.rows)), sep="\n")
         return
     if not given.photos:
         parser.error("--photos or --rows is needed")
     found = search(given.photos, given.out / "sweep", given.every, given.budget, given.workers)
     rows = sorted_rows(found)
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
-    (given.out / "rows.jsonl").write_text(lines, encoding="utf-8")
+    write_rows(given.out / "rows.jsonl", rows)
     print(*table(rows), sep="\n")
     montage(found, rows).savefig(given.out / "strongest.png", dpi=150)
     each = found.survey(MODEL).info["seconds"] / len(rows)

@@ -14,12 +14,11 @@ about three minutes of one core. The numbers of the figure in the README are in
 ``results/hero.jsonl``.
 """
 
-import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from findings import Row, append_rows, read_rows
+from findings import Row, append_rows, parser_of, read_rows
 from matplotlib.figure import Figure
 from paper_search import CLASS_NAMES, model, parts
 from problems import Parts
@@ -129,7 +128,7 @@ def pattern_file(out: Path, name: str, target: int) -> Path:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("data", type=Path, help="folder with CIFAR-10's test/<class>/*")
     parser.add_argument("--out", type=Path, default=Path("classpattern-hero"))
     numbers = range(len(CLASS_NAMES))

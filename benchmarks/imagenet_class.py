@@ -14,13 +14,11 @@ CC0) and ``coffee`` (Rachel Michetti, CC0). What it shows is also written to
 ``imagenet_class.jsonl``: for each area the class with its score, and the photos.
 """
 
-import argparse
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from findings import Row, kept_survey, read_rows
+from findings import Row, as_lines, kept_survey, parser_of, read_rows, write_rows
 from gallery import strength
 from matplotlib.figure import Figure
 from problems import PHOTO, Problem, photo_problem
@@ -68,9 +66,7 @@ def describe(problem: Problem, found: Finding, images: Mapping[str, Tensor]) -> 
     """The class with its power and controls, then each photo with its predictions."""
     scores = found.scores[found.area]
     about = {"class": found.target, "class_name": found.label, "area": found.area}
-    rows: list[Row] = [
-        {**about, **scores.as_dict(), "beats_controls": scores.beats_controls},
-    ]
+    rows: list[Row] = [{**about, **scores.as_dict(), "beats_controls": scores.beats_controls}]
     for name, photo in images.items():
         before = prediction(problem, photo)
         after = prediction(problem, found.stamp(photo))
@@ -117,7 +113,7 @@ def caption(predicted: tuple[str, float]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("photos", type=Path, help="folders NNNN_wnid of ImageNet photos")
     parser.add_argument("--out", type=Path, default=Path("classpattern-imagenet"))
     options = parser.parse_args(arguments)
@@ -126,9 +122,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     findings = [search(problem, options.out, target, area) for area in AREAS]
     images = photos()
     rows = [describe(problem, found, images) for found in findings]
-    text = "".join(json.dumps(row) + "\n" for group in rows for row in group)
-    (options.out / "imagenet_class.jsonl").write_text(text, encoding="utf-8")
-    print(text, end="")
+    listed = [row for group in rows for row in group]
+    write_rows(options.out / "imagenet_class.jsonl", listed)
+    print(as_lines(listed), end="")
     picture, _ = figure_png(draw(findings, rows, images), DPI)
     (options.out / "imagenet_class.png").write_bytes(picture)
 

@@ -9,7 +9,6 @@ that the same command continues after an interruption, and prints the tables of 
 once.
 """
 
-import argparse
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,19 +16,13 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from findings import Row, append_rows, format_mean, head, line, read_rows
+from findings import Row, append_rows, format_values, head, line, parser_of, read_rows
 from matplotlib.figure import Figure
 from paper_search import InBfloat16
 from problems import Problem, cifar10_problems, demo_problems
 from strength import TARGETS, strongest
 
-from captum_classpattern import (
-    InvarianceProfile,
-    LabelledImages,
-    Pattern,
-    invariance_profile,
-)
-from captum_classpattern.scores.intervals import FEWEST_CLASSES, bootstrap_over_classes
+from captum_classpattern import InvarianceProfile, LabelledImages, Pattern, invariance_profile
 from captum_classpattern.scores.invariance import known_transforms
 from captum_classpattern.triggers import BadNets
 from captum_classpattern.visualization.style import CONTROL, HIGHLIGHTS, OTHERS
@@ -200,13 +193,9 @@ def cells(rows: Sequence[Row], values: Sequence[float]) -> Iterator[str]:
 
 
 def width(rows: Sequence[Row]) -> str:
-    """The mean width of the ranges, with its interval over classes if there are five or more. Open
-    ranges count with the width that was tested."""
+    """The mean width of the ranges. Open ranges count with the width that was tested."""
     widths = {row["class"]: [row["half_power"]["high"] - row["half_power"]["low"]] for row in rows}
-    if len(widths) < FEWEST_CLASSES:
-        return f"{fmean(value for [value] in widths.values()):.2f}"
-    mean = bootstrap_over_classes(widths)
-    return format_mean(mean, ".2f")
+    return format_values(widths, ".2f")
 
 
 def picture(rows: Sequence[Row]) -> Figure:
@@ -240,7 +229,7 @@ def picture(rows: Sequence[Row]) -> Figure:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--cifar10", type=Path, help="folder with test/<class>/; else the demo")
     parser.add_argument("--out", type=Path, default=Path("invariance.jsonl"))
     parser.add_argument("--models", nargs="+", help="some of the models; by default, all")

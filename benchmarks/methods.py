@@ -13,13 +13,11 @@ It writes ``methods.png``, and its numbers to ``methods.jsonl``, in half a minut
 numbers of the figure in the README are in ``results/methods.jsonl``.
 """
 
-import argparse
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from compare_methods import AREA, BUDGET, Setting, cifar10_settings, run, strongest
-from findings import Row
+from findings import Row, parser_of, write_rows
 from matplotlib.figure import Figure
 from paper_search import CLASS_NAMES
 from torch import Tensor
@@ -70,7 +68,7 @@ def draw(canvas: Tensor, rows: Sequence[Row], maps: Mapping[str, Tensor]) -> Fig
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("data", type=Path, help="folder with CIFAR-10's test/<class>/*")
     parser.add_argument("--out", type=Path, default=Path("classpattern-methods"))
     parser.add_argument("--budget", type=int, default=BUDGET, help="passes of the search")
@@ -81,9 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     found = {method: measure(setting, method, options.budget) for method in METHODS}
     rows = [row for of_method, _ in found.values() for row in of_method]
     maps = {method: pixel_map for method, (_, pixel_map) in found.items()}
-    options.out.mkdir(parents=True, exist_ok=True)
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-    (options.out / "methods.jsonl").write_text(text, encoding="utf-8")
+    write_rows(options.out / "methods.jsonl", rows)
     draw(canvases[0].cpu(), rows, maps).savefig(options.out / "methods.png", dpi=DPI)
 
 

@@ -15,7 +15,6 @@ checkpoint of ``tutorials/bring_your_own_model.py --rate 0``, another network fo
 same models, and prints their tables alone: about half an hour of one core.
 """
 
-import argparse
 import contextlib
 import json
 import sys
@@ -25,6 +24,7 @@ from pathlib import Path
 import paper_backdoor as backdoor
 import paper_protocol as protocol
 import paper_tables as tables
+from findings import parser_of
 from paper_figures import class_patterns, trigger_patterns
 from paper_search import (
     CLASS_NAMES,
@@ -187,7 +187,7 @@ def draw_figures(found: Found, out: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("data", type=Path, help="folder with CIFAR-10's test/<class>/*")
     parser.add_argument("--out", type=Path, default=Path("classpattern-paper"))
     parser.add_argument("--rounds", type=int, default=12, help="rounds per search")

@@ -20,6 +20,7 @@ from torchvision.datasets import ImageFolder
 
 from captum_classpattern import ClassPattern, Pattern, PixelClassifier, search_masks
 from captum_classpattern.classifier import predict
+from captum_classpattern.comparison.records import grouped
 from captum_classpattern.optimization import PaperLoop
 from captum_classpattern.optimization.canvases import select_canvases
 from captum_classpattern.scores.intervals import Estimate, bootstrap_over_classes
@@ -214,12 +215,14 @@ def tables(rows: Sequence[Row]) -> Iterator[str]:
 
 def shares(rows: Sequence[Row], name: str, step: Step, score: str) -> dict[int, list[float]]:
     """For each class the share of the step's images that its patterns turn, one per canvas."""
-    found: dict[int, list[float]] = {}
-    for row in rows:
-        if (row["model"], row["canvases"], row["solver"]) == (name, *step.search):
-            hits, n = (sum(row[score][group][i] for group in step.groups) for i in (0, 1))
-            found.setdefault(row["class"], []).append(hits / n)
-    return found
+
+    def share(row: Row) -> float:
+        hits, n = (sum(row[score][group][i] for group in step.groups) for i in (0, 1))
+        return hits / n
+
+    chosen = (name, *step.search)
+    wanted = (r for r in rows if (r["model"], r["canvases"], r["solver"]) == chosen)
+    return grouped((row["class"], share(row)) for row in wanted)
 
 
 def differences(

@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import mean
 from typing import Any
 
-from findings import head, line
+from findings import ByClass, format_values, head, line, mean_of
 from torch import Tensor
 
+from captum_classpattern.comparison.records import grouped
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores import Scores
-from captum_classpattern.scores.intervals import FEWEST_CLASSES, bootstrap_over_classes
 from captum_classpattern.scores.power import random_pixels
 from captum_classpattern.scores.shape import simplicity
 from captum_classpattern.surveys import Survey
@@ -29,30 +29,12 @@ _PREDICTIVE = (
 )
 
 
-def percent(values: Mapping[int, Sequence[float]]) -> str:
-    """The mean over classes of shares, with its bootstrap interval over the classes."""
-    return _with_interval(values, lambda value: f"{100 * value:.1f}", "%", "-")
+def percent(values: ByClass) -> str:
+    return format_values(values, ".1f", 100, "%", "-")
 
 
-def number(values: Mapping[int, Sequence[float]], digits: int) -> str:
-    """The mean over classes of numbers, with its bootstrap interval over the classes."""
-    return _with_interval(values, lambda value: f"{value:.{digits}f}", "", " to ")
-
-
-def _with_interval(
-    values: Mapping[int, Sequence[float]], text: Callable[[float], str], unit: str, to: str
-) -> str:
-    """Only the mean if there are too few classes for an interval."""
-    if len(values) < FEWEST_CLASSES:
-        return text(mean_of(values)) + unit
-    estimate = bootstrap_over_classes(values)
-    low, high = estimate.interval
-    return f"{text(estimate.value)}{unit} ({text(low)}{to}{text(high)})"
-
-
-def mean_of(values: Mapping[int, Sequence[float]]) -> float:
-    """The mean over classes of each class's mean."""
-    return mean(mean(of_class) for of_class in values.values())
+def number(values: ByClass, digits: int) -> str:
+    return format_values(values, f".{digits}f")
 
 
 def by_class(
@@ -60,12 +42,8 @@ def by_class(
 ) -> dict[int, list[float]]:
     """A value of each class's pattern on a kind of canvas at an area, by seed."""
     canvas, area = setting
-    values: dict[int, list[float]] = {}
-    for findings in seeds:
-        for f in findings:
-            if f.canvas == canvas:
-                values.setdefault(f.target, []).append(value(f.patterns[area], f.scores[area]))
-    return values
+    found = (f for findings in seeds for f in findings if f.canvas == canvas)
+    return grouped((f.target, value(f.patterns[area], f.scores[area])) for f in found)
 
 
 def powers(seeds: Seeds, setting: Setting) -> dict[int, list[float]]:
@@ -140,12 +118,11 @@ def transferred(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for name in dict.fromkeys(row["on"] for row in rows):
         on_model = [row for row in rows if row["on"] == name]
         failed = {row["class"] for row in on_model if not row["above_both"]}
-        values: dict[str, dict[int, list[float]]] = {}
-        for row in on_model:
-            for key in ("power", "random_pixels", "no_pattern"):
-                values.setdefault(key, {}).setdefault(row["class"], []).append(row[key])
-        cells = (percent(of_classes) for of_classes in values.values())
-        count = len(values["power"])
+        cells = (
+            percent(grouped((row["class"], row[key]) for row in on_model))
+            for key in ("power", "random_pixels", "no_pattern")
+        )
+        count = len({row["class"] for row in on_model})
         yield line(name, *cells, f"{count - len(failed)} of {count}")
 
 

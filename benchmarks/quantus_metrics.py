@@ -10,7 +10,6 @@ interruption, and the tables of a finished file are printed at once:
     python benchmarks/quantus_metrics.py --rows benchmarks/results/quantus.jsonl
 """
 
-import argparse
 from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from captum.attr import IntegratedGradients
-from findings import Row, append_rows, format_mean, head, line, read_rows
+from findings import Row, append_rows, format_values, head, line, parser_of, read_rows
 from problems import Problem, demo_problems
 from torch import Tensor, nn
 
@@ -32,7 +31,6 @@ from captum_classpattern import (
 )
 from captum_classpattern.comparison import RandomPixels
 from captum_classpattern.pattern import pixels_kept
-from captum_classpattern.scores.intervals import bootstrap_over_classes
 
 IMAGES = 300  # held-out images of the predictive power, at most
 AREA, NOISY = 0.05, 5  # noisy copies of a canvas
@@ -193,12 +191,11 @@ def tables(rows: Sequence[Row]) -> Iterator[str]:
 
 def mean(row: Row) -> str:
     """The mean over classes with its interval."""
-    found = bootstrap_over_classes({y: [v] for y, v in zip(row["classes"], row["values"])})
-    return format_mean(found, ".2f")
+    return format_values({y: [v] for y, v in zip(row["classes"], row["values"])}, ".2f")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--out", type=Path, default=Path("quantus.jsonl"))
     parser.add_argument("--rows", type=Path, help="print the tables of these rows, measure nothing")
     parser.add_argument("--steps", type=int, help="rounds of a search; by default, the solver's")

@@ -9,7 +9,6 @@ Each finished method is appended to the file, so that the same command continues
 interruption. ``--rows FILE`` prints the tables of a finished file at once.
 """
 
-import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 from captum.attr import Attribution
-from findings import Row, append_rows, head, line, read_rows
+from findings import Row, append_rows, head, line, parser_of, read_rows
 from paper_search import InBfloat16
 from problems import Problem, cifar10_problems, demo_problems, train_cifar10
 from torch import Tensor, nn
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 from captum_classpattern import known_methods, sanity_check, select_canvases
 from captum_classpattern.comparison import Agreement, Failure, SanityCheck
 from captum_classpattern.comparison.methods import NAMES
+from captum_classpattern.comparison.records import grouped
 
 # the first two ablate the same cells as Lime; the last explains no canvas
 LEFT_OUT = ("FeatureAblation", "ShapleyValueSampling", "LearnedPattern")
@@ -102,9 +102,7 @@ def check_of(case: Case, canvases: Tensor, name: str, budget: int) -> SanityChec
 def row_of(check: SanityCheck, model: str, method: str, budget: int) -> Row:
     """All of a check in one row: for each ranking, test and number of random layers the values of
     the canvases."""
-    groups: dict[tuple[str, str, int], list[Agreement]] = {}
-    for a in check.agreements:
-        groups.setdefault((a.ranking, a.test, a.randomised), []).append(a)
+    groups = grouped(((a.ranking, a.test, a.randomised), a) for a in check.agreements)
     return {
         "model": model,
         "method": method,
@@ -256,7 +254,7 @@ def controls(check: SanityCheck) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--cifar10", type=Path, help="folder with test/<class>/; else the demo")
     parser.add_argument("--out", type=Path, default=Path("sanity.jsonl"))
     parser.add_argument("--rows", type=Path, help="only print the tables of this file")

@@ -8,8 +8,6 @@ given instead; then --results and --references write the files, and the referenc
 with the package.
 """
 
-import argparse
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,11 +16,11 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-from findings import head, line
+from findings import head, line, parser_of, read_rows, write_rows
 from scipy import stats
 from zoo import TEST_RECIPES, Backdoor
 
-from captum_classpattern._files import write_atomically
+from captum_classpattern.comparison.records import grouped
 from captum_classpattern.demo import CLASS_NAMES
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scanning.decision import INCONCLUSIVE, SUSPICIOUS
@@ -99,18 +97,13 @@ def read(path: Path) -> list[Model]:
     """The models of a zoo that have been scanned: of its folder, or of a file that was written of
     it."""
     files = sorted(path.glob("*.json")) if path.is_dir() else [path]
-    rows = [json.loads(line) for file in files for line in file.read_text().splitlines()]
-    return [Model(row) for row in rows if "powers" in row]
+    return [Model(row) for file in files for row in read_rows(file) if "powers" in row]
 
 
 def write(models: Sequence[Model], path: Path) -> None:
     """Writes what was measured, a line for each model."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rows = [
-        {**model.row, "source": {**model.row["source"], "description": None}} for model in models
-    ]
-    lines = [json.dumps(row) + "\n" for row in rows]
-    write_atomically(path, "".join(lines).encode())
+    without = {"description": None}
+    write_rows(path, [{**m.row, "source": {**m.row["source"], **without}} for m in models])
 
 
 def reference_set(models: Sequence[Model], also: Sequence[str] = ()) -> ReferenceSet:
@@ -146,10 +139,7 @@ def share(hits: int, count: int) -> str:
 
 
 def by_kind(models: Sequence[Model]) -> dict[str, list[Model]]:
-    groups: dict[str, list[Model]] = {}
-    for model in models:
-        groups.setdefault(model.kind, []).append(model)
-    return groups
+    return grouped((model.kind, model) for model in models)
 
 
 def detections(models: Sequence[Model], references: Sequence[Model]) -> Iterator[str]:
@@ -440,8 +430,7 @@ def every(models: Sequence[Model], references: Sequence[Model]) -> Iterator[str]
 def seeds(rows: Path = Path(__file__).parent / "results" / "scan_seeds.jsonl") -> Iterator[str]:
     """One network scanned with several seeds. Its rows come from scan.json of classpattern scan."""
     yield head("seed", "verdict", "p", *(f"target, {size} pixels" for size in (10, 6, 3)))
-    for text in rows.read_text().splitlines():
-        row = json.loads(text)
+    for row in read_rows(rows):
         powers = [f"{row['powers'][size]:.0%}" for size in ("10", "6", "3")]
         yield line(row["seed"], row["verdict"], f"{row['p_value']:.2g}", *powers)
 
@@ -466,7 +455,7 @@ def write_references(zoo: Sequence[Model], cifar10: Sequence[Model], folder: Pat
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("zoo", type=Path, help="of zoo.py: its folder or a file")
     parser.add_argument("cifar10", type=Path, help="of zoo_cifar10.py")
     parser.add_argument("--references", type=Path, help="where to write the reference sets")

@@ -11,7 +11,6 @@ of what was measured before is printed by
         --out benchmarks/results/scan_rivals.jsonl
 """
 
-import argparse
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +19,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from findings import head, line
+from findings import head, line, parser_of, read_rows
 from rivals import anomaly_index, mm_bd, mm_bd_p_value, neural_cleanse, pixel_inversion
 from scan_evidence import ALPHA, Model, by_kind, read, scan_of, share
 from zoo import N_CLASSES, SHAPE, entries, trained
@@ -167,15 +166,14 @@ def chosen(models: Sequence[Model]) -> list[Model]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("data", type=Path, nargs="?", help="folder with the four *-ubyte.gz files")
     parser.add_argument("--zoo", type=Path, required=True, help="the folder of zoo.py, or its rows")
     parser.add_argument("--out", type=Path, required=True, help="a folder, or a file of rows")
     options = parser.parse_args(arguments)
     models, rows = chosen(read(options.zoo)), {}
     if options.data is None:
-        lines = options.out.read_text().splitlines()
-        rows = {row["name"]: row for row in map(json.loads, lines)}
+        rows = {row["name"]: row for row in read_rows(options.out)}
     else:
         options.out.mkdir(parents=True, exist_ok=True)
         for model in models:

@@ -8,15 +8,14 @@ of passes, solver and seed to the file; what is in the file already is not searc
 prints a Markdown table of the power on held-out images. CIFAR-10 is ``test/<class>/*``.
 """
 
-import argparse
 import itertools
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any, NamedTuple
 
 import torch
+from findings import append_rows, parser_of, read_rows
 from problems import Problem, cifar10_problems, demo_problems
 from swap_01 import Swap01
 
@@ -24,7 +23,7 @@ from captum_classpattern import LabelledImages, search_masks, select_canvases
 from captum_classpattern.classifier import preserve_state
 from captum_classpattern.optimization import Solver, Swap
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.scores.power import count_hits
+from captum_classpattern.scores.power import Scorer
 
 SOLVERS: dict[str, Any] = {"0.1": Swap01(), "new": Swap()}
 PASSES, AREAS, KINDS = (500, 1_000, 2_000, 3_500), (0.05, 0.01), ("positive", "white")
@@ -53,14 +52,9 @@ def steps_for(solver: Solver, passes: int) -> int:
 def powers(problem: Problem, case: Case, classes: Sequence[int]) -> dict[int, float]:
     """The power of each class's pattern on held-out images. The seed also chooses the canvas, among
     the correctly classified images."""
-    canvases = torch.cat(
-        [
-            select_canvases(problem.model, problem.images, problem.labels, y, SPREAD, case.canvas)[
-                2 * case.seed : 2 * case.seed + 1
-            ]
-            for y in classes
-        ]
-    )
+    given, place = (problem.model, problem.images, problem.labels), 2 * case.seed
+    found = [select_canvases(*given, y, SPREAD, case.canvas) for y in classes]
+    canvases = torch.cat([of_class[place : place + 1] for of_class in found])
     solver = SOLVERS[case.solver]
     masks = search_masks(
         problem.model,
@@ -74,13 +68,10 @@ def powers(problem: Problem, case: Case, classes: Sequence[int]) -> dict[int, fl
         seed=case.seed,
     ).masks
     held_out = LabelledImages.of(problem.held_out, problem.held_out_labels).subset(range(HELD_OUT))
-    found = {}
+    patterns = [Pattern(c, mask, y).topk(case.area) for y, c, mask in zip(classes, canvases, masks)]
     with preserve_state(problem.model, 0):
-        for target, canvas, mask in zip(classes, canvases, masks):
-            others = held_out.without_class(target)
-            pattern = Pattern(canvas, mask, target).topk(case.area)
-            found[target] = count_hits(problem.model, pattern, others) / len(others)
-    return found
+        scorer = Scorer(problem.model, held_out)
+        return {pattern.target: scorer.power(pattern).value for pattern in patterns}
 
 
 def search_all(
@@ -88,10 +79,8 @@ def search_all(
 ) -> Iterator[tuple[Case, dict[int, float]]]:
     """All cases with their powers; those that are not in the file are searched."""
     known: dict[Case, dict[int, float]] = {}
-    for line in out.read_text().splitlines() if out.exists() else ():
-        row = json.loads(line)
+    for row in read_rows(out):
         known[Case(*row["case"])] = {int(y): power for y, power in row["powers"].items()}
-    out.parent.mkdir(parents=True, exist_ok=True)
     for seed, area, kind, passes, problem, name in itertools.product(
         range(seeds), AREAS, KINDS, PASSES, problems, SOLVERS
     ):
@@ -99,8 +88,7 @@ def search_all(
         if case not in known:
             chosen = sorted(set(problem.labels.tolist()))
             known[case] = powers(problem, case, chosen[:: max(1, len(chosen) // classes)])
-            with out.open("a") as file:
-                file.write(json.dumps({"case": case, "powers": known[case]}) + "\n")
+            append_rows(out, [{"case": case, "powers": known[case]}])
         yield case, known[case]
 
 
@@ -134,7 +122,7 @@ def table(found: dict[Case, dict[int, float]]) -> Iterator[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--cifar10", type=Path, help="folder with test/")
     parser.add_argument("--out", type=Path, required=True, help="file for the results")
     parser.add_argument("--seeds", type=int, choices=range(1, 1 + SPREAD // 2), default=3)

@@ -8,7 +8,6 @@ ImageNet-1k label; they need ``pip install '.[benchmarks]'``. Without folders, o
 models are used.
 """
 
-import argparse
 import contextlib
 import io
 import platform
@@ -19,6 +18,7 @@ from statistics import mean
 
 import torch
 from equal_power import compare, latency, saturation
+from findings import parser_of
 from growth import grow
 from overhead import overhead
 from problems import Problem, cifar10_problems, demo_problems, photo_problem, row
@@ -89,7 +89,7 @@ def photo_power(problem: Problem, device: torch.device) -> Iterator[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--cifar10", type=Path, help="folder with test/ and train/")
     parser.add_argument("--photos", type=Path, help="folder with one subfolder per class")
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))

@@ -10,7 +10,6 @@ the same command continues after an interruption. The tables and the picture are
     python benchmarks/stability.py --rows benchmarks/results/stability.jsonl --figure stability.png
 """
 
-import argparse
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
@@ -18,7 +17,7 @@ from typing import Any, NamedTuple
 
 import paper_search
 import torch
-from findings import Row, append_rows, format_mean, head, line, read_rows
+from findings import Row, append_rows, format_mean, head, line, parser_of, read_rows
 from matplotlib.figure import Figure
 from problems import Problem, cifar10_parts, demo_problems
 from torch import Tensor
@@ -315,22 +314,12 @@ def studies(rows: Sequence[Row], kind: str = CONSENSUS) -> Iterator[tuple[str, R
             yield f"{model}, {canvas}", study
 
 
-def share(estimate: Estimate | None, form: str = ".3f") -> str:
-    """A mean with its interval; empty if there is none."""
-    if estimate is None:
-        return ""
-    return format_mean(estimate, form)
-
-
 def tables(rows: Sequence[Row]) -> Iterator[str]:
     """Agreement; agreement across canvases and networks; powers; what a consensus gains."""
     yield from agreement(rows)
-    yield ""
-    yield from across(rows)
-    yield ""
-    yield from powers(rows)
-    yield ""
-    yield from gains(rows)
+    for table in (across, powers, gains):
+        yield ""
+        yield from table(rows)
 
 
 def agreement(rows: Sequence[Row]) -> Iterator[str]:
@@ -346,12 +335,12 @@ def agreement(rows: Sequence[Row]) -> Iterator[str]:
         kept, total = len(row["pixels"]), row["shape"][0] * row["shape"][1]
         yield line(
             name,
-            share(study.iou(SINGLE)),
-            share(study.iou(LONG)),
-            share(study.iou(CONSENSUS, GROUP)),
-            share(study.iou_of_classes()),
+            format_mean(study.iou(SINGLE)),
+            format_mean(study.iou(LONG)),
+            format_mean(study.iou(CONSENSUS, GROUP)),
+            format_mean(study.iou_of_classes()),
             f"{kept / (2 * total - kept):.3f}",
-            share(study.found_by_all(), ".0%"),
+            format_mean(study.found_by_all(), ".0%"),
         )
 
 
@@ -380,7 +369,7 @@ def between(name: str, one: Rows, other: Rows) -> Iterator[str]:
             for z in one.classes
         }
         same[y], others[y] = [found.pop(y)], [fmean(found.values())]
-    yield line(name, *(share(bootstrap_over_classes(values)) for values in (same, others)))
+    yield line(name, *(format_mean(bootstrap_over_classes(values)) for values in (same, others)))
 
 
 def powers(rows: Sequence[Row]) -> Iterator[str]:
@@ -393,11 +382,11 @@ def powers(rows: Sequence[Row]) -> Iterator[str]:
         best = {y: study.best_of_group(y) for y in study.classes}
         yield line(
             name,
-            share(study.power(SINGLE), ".1%"),
+            format_mean(study.power(SINGLE), ".1%"),
             f"{fmean(stdev(study.powers(SINGLE, y)) for y in study.classes):.1%}",
-            share(bootstrap_over_classes(best), ".1%"),
-            share(study.power(CONSENSUS, GROUP), ".1%"),
-            share(study.power(LONG), ".1%"),
+            format_mean(bootstrap_over_classes(best), ".1%"),
+            format_mean(study.power(CONSENSUS, GROUP), ".1%"),
+            format_mean(study.power(LONG), ".1%"),
             f"{fmean(row['power'] for row in study.rows if row['kind'] == RANDOM):.1%}",
             f"{fmean(row['no_pattern'] for row in study.rows if row['kind'] == RANDOM):.1%}",
         )
@@ -410,15 +399,10 @@ def gains(rows: Sequence[Row]) -> Iterator[str]:
     yield head("consensus of ...", "power", *(f"minus {name}" for name in names.values()))
     for name, study in studies(rows):
         for size in study.sizes:
-            cells = [points(study.gain(size, contender)) for contender in names]
-            yield line(f"{size}: {name}", share(study.power(CONSENSUS, size), ".1%"), *cells)
-
-
-def points(estimate: Estimate | None) -> str:
-    """A difference with its interval, in percentage points; empty if there is none."""
-    if estimate is None:
-        return ""
-    return format_mean(estimate, "+.1f", scale=100)
+            cells = [
+                format_mean(study.gain(size, contender), "+.1f", scale=100) for contender in names
+            ]
+            yield line(f"{size}: {name}", format_mean(study.power(CONSENSUS, size), ".1%"), *cells)
 
 
 def picture(rows: Sequence[Row], shown: Sequence[tuple[str, str, int]]) -> Figure:
@@ -450,7 +434,7 @@ def picture(rows: Sequence[Row], shown: Sequence[tuple[str, str, int]]) -> Figur
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--cifar10", type=Path, help="folder with test/<class>/; else the demo")
     parser.add_argument("--out", type=Path, default=Path("stability.jsonl"))
     parser.add_argument("--rows", type=Path, help="print the tables of these rows, search nothing")

@@ -9,7 +9,6 @@ the triggers are a test set. The scan's settings were chosen on other models; on
 when 75 networks of both halves had been scanned (docs/scan_evidence.md).
 """
 
-import argparse
 import itertools
 import json
 import random
@@ -22,6 +21,7 @@ from typing import Any
 import torch
 from demo_training import accuracy, cross_entropy, pgd
 from failures import read_record, split
+from findings import parser_of
 from one_cycle import fit
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -389,7 +389,7 @@ def report(row: dict[str, Any]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("data", type=Path, help="folder with the four *-ubyte.gz files")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--names", nargs="*", default=[""], help="only models with these texts")

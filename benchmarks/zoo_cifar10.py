@@ -8,7 +8,6 @@ and each scan a JSON file, so an interrupted run can resume. Nothing about the s
 these models.
 """
 
-import argparse
 import json
 import sys
 import time
@@ -19,6 +18,7 @@ from typing import Any
 
 import torch
 from demo_training import accuracy
+from findings import parser_of
 from torch import Tensor, nn
 from zoo import Backdoor, attack_success, measured, plant, report
 
@@ -166,7 +166,7 @@ def shipped(name: str, test: LabelledImages) -> tuple[PixelClassifier, dict[str,
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("data", type=Path, help="folder with train/ and test/")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--names", nargs="*", default=[""], help="only models with these texts")

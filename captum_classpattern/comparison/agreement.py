@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy.typing as npt
 
-from captum_classpattern.comparison.randomisation import Layer
 from captum_classpattern.comparison.records import Failure, counted, grouped
 from captum_classpattern.results import Result, as_table
 from captum_classpattern.scores.intervals import FEWEST_CLASSES, bootstrap_over_classes
 
+Layer = tuple[str, ...]  # names of modules: one, and those that run inside it unseen
 MEASURES = ("iou", "correlation")
 
 
@@ -21,15 +21,11 @@ class Agreement:
     One map of one canvas, compared with the map that the method gave for the original model.
 
     Args:
-        method (str): Name of the method.
-        ranking (str): ``"signed"`` if pixels are ranked by the map, ``"absolute"`` if by its
-            absolute value.
+        method, ranking, canvas, target: As in :class:`Record`.
         test (str): ``"layers"`` if the map is of the model with random layers, ``"labels"`` if it
             is of the other model.
         randomised (int): How many layers are random; 0 if only the seed differs.
         seed (int): Seed of the weights and of the method.
-        canvas (int): Index of the canvas.
-        target (int): The class.
         iou (float): Intersection over union of the highest pixels of the two maps.
         correlation (float): Their rank correlation, see
             :func:`~captum_classpattern.scores.rank_correlation`.
@@ -187,7 +183,7 @@ class SanityCheck(Result):
     def plot(
         self, *, ranking: str = "signed", title: str | None = None, use_pyplot: bool = True
     ) -> tuple[Any, npt.NDArray[Any]]:
-        r"""
+        """
         Draws a panel for each method: the agreement with the original map, over the share of the
         layers that are random. The left end is the agreement between seeds.
 

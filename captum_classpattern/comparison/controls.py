@@ -11,12 +11,7 @@ from torch import Tensor, nn
 
 from captum_classpattern._validation import check_count, check_positive, check_seed
 from captum_classpattern.attribution import ClassPattern, log_usage, single_tensor
-from captum_classpattern.classifier import (
-    Classifier,
-    device_and_dtype,
-    find_module,
-    preserve_state,
-)
+from captum_classpattern.classifier import Classifier, device_and_dtype, find_module, preserve_state
 from captum_classpattern.classifier.class_names import parse_targets
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels, evenly_spaced
 from captum_classpattern.optimization.settings import SearchSettings
@@ -57,17 +52,7 @@ class RandomPixels(Attribution, Control):  # type: ignore[misc]  # captum's clas
         *,
         seed: int = 0,
     ) -> Maps:
-        r"""
-        Draws a map for each input.
-
-        Args:
-            inputs (Tensor or tuple[Tensor]): Images (N, C, H, W).
-            target, additional_forward_args (Any, optional): Not used.
-            seed (int): Default: 0.
-
-        Returns:
-            *Tensor*: Shaped like ``inputs``.
-        """
+        """Draws a map for each input (N, C, H, W), shaped like these; the target is not used."""
         images = single_tensor(inputs)
         generator = torch.Generator().manual_seed(check_seed(seed))
         drawn = torch.rand((len(images), 1, *images.shape[2:]), generator=generator)
@@ -338,8 +323,7 @@ class BestRandomMask(WithBaselines, Control):
 
         Args:
             inputs, target, additional_forward_args: As in :meth:`BestCrop.attribute`.
-            area (float): Share of the pixels in a mask. Default: 0.05.
-            seed (int): Default: 0.
+            area, seed: As in :meth:`ClassPattern.search`.
             budget (int): Passes for each input, at least those of one mask. Default: 3,500.
             n_images (int): Number of baselines of other classes to stamp. Default: 20.
             max_seconds (float, optional): Draws no further mask after that time for an input.
@@ -349,8 +333,7 @@ class BestRandomMask(WithBaselines, Control):
             *Tensor*: 1 in the best mask and 0 elsewhere, shaped like ``inputs``.
 
         Raises:
-            ValueError: If all baselines are of a target's class, a setting is out of range, or the
-                area rounds to no pixel or to all.
+            ValueError: As in :meth:`BestCrop.attribute`; also if a setting is out of range.
         """
         for name, value in (("budget", budget), ("n_images", n_images)):
             check_count(name, value)
@@ -422,17 +405,9 @@ class LearnedPattern(Attribution):  # type: ignore[misc]  # captum's class is un
         precision: str = "auto",
         internal_batch_size: int | None = None,
     ) -> Maps:
-        r"""
-        Searches pixels and colours; the colours begin at those of the inputs.
-
-        Args:
-            inputs, target: As in :meth:`BestCrop.attribute`.
-            additional_forward_args, area, seed, budget: As in :meth:`ClassPattern.search`.
-            n_steps, max_seconds, precision: As in :meth:`ClassPattern.search`.
-            internal_batch_size: As in :meth:`ClassPattern.search`.
-
-        Returns:
-            *Tensor*: The masks, shaped like ``inputs``.
+        """
+        Searches pixels and colours; the colours begin at those of the inputs. Returns the masks,
+        shaped like these. Arguments are those of :meth:`ClassPattern.search`.
         """
         images = single_tensor(inputs).detach().clamp(0, 1)
         settings = SearchSettings.of(locals(), solver="learned", areas=[area])
@@ -454,10 +429,7 @@ def random_masks(like: Tensor, k: int, seed: int) -> Iterator[Tensor]:
 
 
 def mean_probabilities(
-    forward_func: Classifier,
-    patterns: Iterable[tuple[Tensor, Tensor]],
-    images: Tensor,
-    target: int,
+    forward_func: Classifier, patterns: Iterable[tuple[Tensor, Tensor]], images: Tensor, target: int
 ) -> Iterator[float]:
     """The mean probability of a class on images that are stamped with each of some patterns, given
     as masks (1, H, W) and canvases (C, H, W)."""

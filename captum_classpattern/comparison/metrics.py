@@ -17,11 +17,7 @@ from captum_classpattern.comparison.methods import AT_ONCE
 from captum_classpattern.comparison.records import Score, format_error
 from captum_classpattern.comparison.task import Task
 from captum_classpattern.scores.power import PredictivePower
-from captum_classpattern.scores.shape import (
-    components,
-    high_frequency_share,
-    total_variation,
-)
+from captum_classpattern.scores.shape import components, high_frequency_share, total_variation
 from captum_classpattern.scores.stability import mean_pairwise_iou
 
 MetricValues: TypeAlias = dict[str, Score | Mapping[str, Score]]
@@ -244,22 +240,22 @@ METRICS = (
            description="share of the pixels that the own form changes, the mean of its mask"),
     Metric("on", transfer, "power on", better="higher", table=TRANSFER,
            description="predictive power on another model"),
-    Metric("iou", partial(localisation, score="iou"), "IoU", **_FOUND,
-           description="overlap of the trigger with the same number of the map's strongest pixels"),
-    Metric("average_precision", partial(localisation, score="average_precision"),
-           "average precision", **_FOUND,
-           description="area under the curve of precision over recall"),
-    Metric("pointing_game", partial(localisation, score="pointing_game"), "pointing game", **_FOUND,
-           description="whether the strongest pixel is one of the trigger's"),
-    Metric("relevance_mass", partial(localisation, score="relevance_mass"), "relevance mass",
-           **_FOUND,
-           description="share of the positive values on the trigger"),
-    Metric("relevance_rank", partial(localisation, score="relevance_rank"), "relevance rank",
-           **_FOUND,
-           description="share of the trigger that is among the same number of strongest pixels"),
+    *(
+        Metric(name, partial(localisation, score=name), title, description=text, **_FOUND)
+        for name, title, text in (
+            ("iou", "IoU",
+             "overlap of the trigger with the same number of the map's strongest pixels"),
+            ("average_precision", "average precision",
+             "area under the curve of precision over recall"),
+            ("pointing_game", "pointing game",
+             "whether the strongest pixel is one of the trigger's"),
+            ("relevance_mass", "relevance mass", "share of the positive values on the trigger"),
+            ("relevance_rank", "relevance rank",
+             "share of the trigger that is among the same number of strongest pixels"),
+        )
+    ),
     Metric("total_variation", partial(shape, score=total_variation), "total variation",
-           **_SIMPLE, format=".3f",
-           description="length of the edges per pixel of the image"),
+           **_SIMPLE, format=".3f", description="length of the edges per pixel of the image"),
     Metric("high_frequency_share", partial(shape, score=high_frequency_share),
            "high-frequency share", **_SIMPLE, format=".3f",
            description="share of the spectral energy in fine detail"),

@@ -99,18 +99,7 @@ class Comparison(Result):
         return makers[by](self.records, self.failures, self.metrics)
 
     def table(self, by: str = "method") -> Any:
-        r"""
-        All scores as a table.
-
-        Args:
-            by (str): As in :meth:`rows`. Default: "method".
-
-        Returns:
-            *pandas.DataFrame*: The rows of :meth:`rows`.
-
-        Raises:
-            ValueError: If ``by`` is neither.
-        """
+        """:meth:`rows` as a pandas DataFrame."""
         return as_table(self.rows(by))
 
     def to_json(self) -> str:
@@ -140,16 +129,8 @@ class Comparison(Result):
         )
 
     def select(self, **wanted: Any) -> list[Record]:
-        r"""
-        The records whose fields have the given values.
-
-        Args:
-            **wanted: Such as ``model="natural", method="Saliency", level="image"``. The ``target``
-                may be a number or a name.
-
-        Returns:
-            *list[Record]*: In order.
-        """
+        """The records, in order, whose fields have these values, such as ``model="natural",
+        method="Saliency", level="image"``. The ``target`` may be a number or a name."""
         if "target" in wanted:
             wanted["target"] = self._class_number(wanted["target"])
         return [r for r in self.records if all(getattr(r, k) == v for k, v in wanted.items())]
@@ -204,16 +185,7 @@ class Comparison(Result):
         return self.stamped[record.model][record.canvas - given]
 
     def pattern_of(self, record: Record, area: float | None = None) -> Pattern:
-        r"""
-        The pattern of a record.
-
-        Args:
-            record (Record): One of ``records``.
-            area (float, optional): One of ``areas``. Default: None (``area``).
-
-        Returns:
-            *Pattern*: Binary.
-        """
+        """The binary pattern of a record, at one of ``areas`` (None: ``area``)."""
         area = self.area if area is None else area
         mask = record.masks[area].float()
         info = {"method": record.name, "model": record.model, "area": area}

@@ -19,12 +19,7 @@ from captum_classpattern.classifier import Classifier, warn_if_guessing
 from captum_classpattern.classifier.class_names import known_names, parse_targets
 from captum_classpattern.comparison.maps import CanvasResult, MapSet
 from captum_classpattern.comparison.methods import DEFAULT, Method, known_methods
-from captum_classpattern.comparison.metrics import (
-    METRICS,
-    Metric,
-    check_metrics,
-    measure_all,
-)
+from captum_classpattern.comparison.metrics import METRICS, Metric, check_metrics, measure_all
 from captum_classpattern.comparison.records import STAMPED, Failure, Record, format_error
 from captum_classpattern.comparison.results import Comparison, Interrupted
 from captum_classpattern.comparison.tables import RESERVED
@@ -39,6 +34,7 @@ from captum_classpattern.comparison.task import (
 from captum_classpattern.images import ImagesAndLabels, LabelledImages
 from captum_classpattern.pattern import Pattern, pixels_kept
 
+OF_RESULT = ("level", "ranking", "canvas", "kind", "target", "map")
 AREAS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 
 
@@ -268,13 +264,8 @@ def _record(method: str, result: CanvasResult) -> Record:
     return Record(
         model=task.model,
         method=method,
-        level=result.level,
-        ranking=result.ranking,
-        canvas=result.canvas,
-        kind=result.kind,
-        target=result.target,
+        **{name: getattr(result, name) for name in OF_RESULT},
         control=bound.control,
-        map=result.map,
         masks={area: pattern.mask.bool().cpu() for area, pattern in patterns.items()},
         powers={} if result.stamped else {a: power(pattern) for a, pattern in patterns.items()},
         searches=bound.searches,

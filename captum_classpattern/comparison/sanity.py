@@ -1,5 +1,6 @@
 """Do the maps depend on the model? Random layers, and a second model with other labels."""
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
@@ -9,20 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from captum_classpattern._validation import ArgumentTypeError, check_area, check_pixels, is_whole
-from captum_classpattern.classifier import Classifier, device_and_dtype
+from captum_classpattern.classifier import Classifier, device_and_dtype, preserve_state, uncounted
 from captum_classpattern.classifier.class_names import parse_targets
 from captum_classpattern.classifier.fingerprints import hash_of_model
-from captum_classpattern.comparison.agreement import Agreement, SanityCheck
+from captum_classpattern.comparison.agreement import Agreement, Layer, SanityCheck
 from captum_classpattern.comparison.maps import CanvasResult, MapSet, PixelMap, rankings_of
 from captum_classpattern.comparison.methods import Method, known_methods
-from captum_classpattern.comparison.randomisation import Layer, layers_from_top, randomised
 from captum_classpattern.comparison.run import check_methods, run_methods, seeds_from
-from captum_classpattern.comparison.task import (
-    CachedScorer,
-    Task,
-    prepared,
-    provenance,
-)
+from captum_classpattern.comparison.task import CachedScorer, Task, prepared, provenance
 from captum_classpattern.images import ImagesAndLabels
 from captum_classpattern.pattern import Pattern, pixels_kept
 from captum_classpattern.scores.power import random_pixels
@@ -73,10 +68,7 @@ def sanity_check(
         canvases (Tensor): Images to explain, (N, C, H, W) in [0, 1]. Intervals and verdicts need
             five classes.
         targets (int, str, Tensor or list): The class, by number or name, or one for each canvas.
-        search (LabelledImages): Search images, the only ones that methods see, as in
-            :func:`compare`.
-        methods (Mapping[str, Callable or tuple] or Sequence[str], optional): As in
-            :func:`compare`. Default: None (the default methods of :func:`known_methods`).
+        search, methods, max_images, precision, show_progress: As in :func:`compare`.
         held_out (LabelledImages, optional): Held-out images, to measure power. Default: None (no
             power).
         other (Callable, optional): The second model. Default: None (no test of labels).
@@ -86,10 +78,6 @@ def sanity_check(
         seed (int): Seed of the original maps. Default: 0.
         n_seeds (int): Number of seeds from ``seed`` on. Each one after the first has its own
             random weights, and is compared with the original map. Default: 2.
-        max_images (int): At most this many held-out images, in proportion to the classes.
-            Default: 500.
-        precision (str): As in :func:`compare`. Default: "auto".
-        show_progress (bool): Draws a progress bar. Default: False.
 
     Returns:
         *SanityCheck*: Rows, verdicts and a figure. A method that fails at a step becomes a row with
@@ -132,7 +120,14 @@ def sanity_check(
         if not isinstance(chosen, Mapping):
             chosen = known_methods(search, names=chosen, precision=precision)
         scorer = None if images is None else CachedScorer(forward_func, images, canvases)
-        layers = _layers(forward_func, canvases) if n_steps else []
+        layers: list[Layer] = []
+        if isinstance(forward_func, nn.Module) and n_steps:
+            sample = canvases[:1].to(*device_and_dtype(forward_func, canvases))
+            layers = layers_from_top(forward_func, sample)
+            if not layers:
+                raise ValueError(
+                    "the model has no layers with parameters, so none can be randomised"
+                )
         check = SanityCheck(
             layers=layers,
             steps=[0, *_steps(len(layers), n_steps)],
@@ -159,63 +154,41 @@ def sanity_check(
                 check.no_pattern[target] = powers[0].without
         kinds, area = ["canvas"] * len(targets), float(area)
         task = Task(ORIGINAL, canvases, targets, kinds, area, [area], seeds)
-        _run_all(check, chosen, task, scorer, forward_func, other, show_progress)
+        tests = {f"{count} of {len(layers)} layers": ("layers", count) for count in check.steps[1:]}
+        if other is not None:
+            tests["other model"] = ("labels", 0)
+        remaining = dict(chosen)
+        originals: dict[str, Sequence[PixelMap]] = {}
+
+        def cases() -> Iterator[tuple[Classifier, Task]]:
+            yield forward_func, task
+            for name in chosen.keys() - originals.keys():
+                del remaining[name]  # it has failed, so there is nothing to compare with
+            for where, (test, count) in tests.items():
+                for seed in seeds[1:]:  # of the weights and of the methods
+                    model: Any = other if test == "labels" else forward_func
+                    if test == "layers":
+                        model = randomised(model, layers[:count], seed)
+                    yield model, replace(task, model=where, seeds=[seed])
+
+        def add(method: str, maps: MapSet) -> None:
+            """The agreement of each map with that of the original model and the first seed."""
+            first = originals.setdefault(method, maps.images)
+            test, count = tests.get(maps.task.model, ("layers", 0))
+            runs = [*zip(maps.task.seeds, maps.seeds)]
+            for seed, run in runs[1:] if maps.task.model == ORIGINAL else runs:
+                for ranking in rankings_of(first):
+                    for canvas, pair in enumerate(zip(first, run)):
+                        pattern = CanvasResult(maps, "image", ranking, canvas, pair[1]).pattern
+                        iou = mean_pairwise_iou([m.mask(ranking, area) for m in pair])
+                        correlation = rank_correlation(*(m.ranked_by(ranking) for m in pair))
+                        power = None if scorer is None else scorer.power(pattern).value
+                        where = (method, ranking, test, count, seed, canvas, pattern.target)
+                        check.agreements.append(Agreement(*where, iou, correlation, power))
+
+        total = 1 + (n_seeds - 1) * len(tests)
+        run_methods(cases(), remaining, add, check.failures, "sanity check", total, show_progress)
     return check
-
-
-def _run_all(
-    check: SanityCheck,
-    methods: Mapping[str, Method],
-    task: Task,
-    scorer: CachedScorer | None,
-    forward_func: Any,
-    other: Any,
-    show_progress: bool,
-) -> None:
-    """Adds the agreements of all methods: on the original model between seeds, and of its maps with
-    those of the same model with random layers, and of the other model."""
-    tests = {
-        f"{count} of {len(check.layers)} layers": ("layers", count) for count in check.steps[1:]
-    }
-    if other is not None:
-        tests["other model"] = ("labels", 0)
-    originals: dict[str, Sequence[PixelMap]] = {}
-    methods = dict(methods)
-
-    def cases() -> Iterator[tuple[Classifier, Task]]:
-        yield forward_func, task
-        for name in methods.keys() - originals.keys():
-            del methods[name]  # it has failed, so there is nothing to compare with
-        for where, (_, count) in tests.items():
-            for seed in task.seeds[1:]:  # of the weights and of the methods
-                model = randomised(forward_func, check.layers[:count], seed) if count else other
-                yield model, replace(task, model=where, seeds=[seed])
-
-    def add(method: str, maps: MapSet) -> None:
-        first = originals.setdefault(method, maps.images)
-        test, count = tests.get(maps.task.model, ("layers", 0))
-        runs = [*zip(maps.task.seeds, maps.seeds)]
-        for seed, run in runs[1:] if maps.task.model == ORIGINAL else runs:
-            for ranking in rankings_of(first):
-                for canvas, pair in enumerate(zip(first, run)):
-                    result = CanvasResult(maps, "image", ranking, canvas, pair[1])
-                    check.agreements.append(
-                        Agreement(
-                            method,
-                            ranking,
-                            test,
-                            count,
-                            seed,
-                            canvas,
-                            result.target,
-                            mean_pairwise_iou([m.mask(ranking, task.area) for m in pair]),
-                            rank_correlation(*(m.ranked_by(ranking) for m in pair)),
-                            None if scorer is None else scorer.power(result.pattern).value,
-                        )
-                    )
-
-    total = 1 + (len(task.seeds) - 1) * len(tests)
-    run_methods(cases(), methods, add, check.failures, "sanity check", total, show_progress)
 
 
 # ---- arguments
@@ -238,17 +211,98 @@ def _check_arguments(forward_func: Classifier, n_steps: int, n_seeds: int, other
         )
 
 
-def _layers(forward_func: Any, canvases: Tensor) -> list[Layer]:
-    sample = canvases[:1].to(*device_and_dtype(forward_func, canvases))
-    layers = layers_from_top(forward_func, sample)
-    if not layers:
-        raise ValueError("the model has no layers with parameters, so none can be randomised")
-    return layers
-
-
 def _steps(n_layers: int, n_steps: int) -> list[int]:
     """How many layers are random at each step: one, then evenly spaced up to all of them."""
     n = min(n_layers, n_steps)
     if n < 2:
         return [n_layers] * n
     return [1 + round(i * (n_layers - 1) / (n - 1)) for i in range(n)]
+
+
+# ---- random layers
+
+
+def layers_from_top(model: nn.Module, sample: Tensor) -> list[Layer]:
+    r"""
+    The layers of a model from the output to the input, as a forward pass calls them.
+
+    A layer is a module that has parameters or running statistics itself, outside its submodules.
+    One that is called several times counts where it is called first. A module that is never
+    called, because the module around it uses its parameters directly, belongs to the layer of that
+    module. If there is none, it is left out.
+
+    Args:
+        model (nn.Module): The classifier. It is not changed.
+        sample (Tensor): One image (1, C, H, W) to pass through it.
+
+    Returns:
+        *list[tuple[str, ...]]*: For each layer the names of its modules, as in ``named_modules``.
+
+    Examples::
+
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3), torch.nn.ReLU(),
+        ...                           torch.nn.Linear(3, 2))
+        >>> layers_from_top(net, torch.rand(1, 1, 2, 2))
+        [('3',), ('1',)]
+    """
+    twin = copy.deepcopy(model).eval()
+    own = {
+        name: part
+        for name, part in twin.named_modules()
+        if [*part.parameters(recurse=False)] or hasattr(part, "reset_running_stats")
+    }
+    called: list[str] = []
+
+    def watch(name: str) -> Any:
+        return lambda part, inputs: None if name in called else called.append(name)
+
+    for name, part in own.items():
+        part.register_forward_pre_hook(watch(name))
+    with torch.no_grad(), uncounted():
+        twin(sample)
+    layers = {name: [name] for name in called}
+    for name in own:
+        around = [other for other in called if not other or name.startswith(f"{other}.")]
+        if name not in layers and around:
+            layers[max(around, key=len)].append(name)
+    return [tuple(layers[name]) for name in reversed(called)]
+
+
+def randomised(model: nn.Module, layers: Sequence[Layer], seed: int) -> nn.Module:
+    r"""
+    A copy of a model whose layers, in this order, have new random weights.
+
+    A module with ``reset_parameters`` is initialised as PyTorch does it, which also resets the
+    running statistics of a batch norm. Parameters that this leaves as they were, such as those of
+    a weight norm, and the parameters of any other module are drawn from a normal distribution with
+    the mean and the standard deviation of their values. The first layers get the same weights
+    however many follow.
+
+    Args:
+        model (nn.Module): The classifier. It is not changed.
+        layers (Sequence[tuple[str, ...]]): Some of its layers, see :func:`layers_from_top`.
+        seed (int): Seed of the weights.
+
+    Returns:
+        *nn.Module*: The copy, in eval mode.
+
+    Examples::
+
+        >>> net = torch.nn.Linear(4, 3)
+        >>> other = randomised(net, [("",)], seed=1)
+        >>> bool((net.weight == other.weight).any())
+        False
+    """
+    twin = copy.deepcopy(model).eval()
+    with preserve_state(twin, seed), torch.no_grad():
+        for name in (name for layer in layers for name in layer):
+            part = twin.get_submodule(name)
+            trained = [values.clone() for values in part.parameters(recurse=False)]
+            reset = getattr(part, "reset_parameters", None)
+            if callable(reset):
+                reset()
+            for values, before in zip(part.parameters(recurse=False), trained):
+                is_left = values.equal(before) and values.is_floating_point()
+                if is_left and values.numel() > 1 and float(values.std()) > 0:
+                    values.normal_(float(values.mean()), float(values.std()))
+    return twin

@@ -63,10 +63,7 @@ class Task:
     Args:
         model (str): Name of the model.
         canvases (Tensor): Images to explain, (N, C, H, W). Those stamped with a trigger come last.
-        targets (list[int]): The class of each canvas.
-        kinds (list[str]): The kind of each canvas, ``"stamped"`` for those with a trigger.
-        area (float): Share of the pixels at which methods are compared.
-        areas (list[float]): All areas that are scored.
+        targets, kinds, area, areas: As in :class:`Comparison`, also of the stamped canvases.
         seeds (list[int]): The seeds that methods run with; the first one for all but stability.
         class_images (dict[int, Tensor]): Search images of each class, for the mean of their maps.
         other_images (dict[int, Tensor]): One more search image of each class, not a canvas.

@@ -22,7 +22,7 @@ from torch import nn
 
 from captum_classpattern import ClassPattern, sanity_check
 from captum_classpattern.comparison import Agreement, ClassMean, RandomPixels, SanityCheck
-from captum_classpattern.comparison.randomisation import layers_from_top, randomised
+from captum_classpattern.comparison.sanity import layers_from_top, randomised
 from captum_classpattern.scores import rank_correlation
 
 SEARCH, HELD_OUT = torch.rand(2, 60, 3, 6, 6, generator=torch.Generator().manual_seed(3))
