@@ -187,8 +187,7 @@ def write_comparison(comparison: "cp.Comparison", out: Path, title: str) -> None
     searched, of the first kind of canvas."""
     from captum_classpattern.classifier.class_names import file_safe, label_of
     from captum_classpattern.comparison.records import search_names
-    from captum_classpattern.pages.report.figures import draw_figures
-    from captum_classpattern.pages.report.page import write_report_page
+    from captum_classpattern.pages.report import draw_figures, write_report_page
 
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / "comparison.json", (comparison.to_json() + "\n").encode())

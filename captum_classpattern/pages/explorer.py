@@ -1,6 +1,6 @@
 """``explore``: results, a model and images in one widget for notebooks."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -240,37 +240,33 @@ class Cut(NamedTuple):
         return f"{kept:,} {'pixel' if kept == 1 else 'pixels'}, {percent_area(self.area)}"
 
 
-def steps(finding: Finding) -> list[int]:
-    """Numbers of pixels, from 1 to the most that a pattern ranks, in which the searched ones are.
-
-    A mask of zeros and ones does not rank its pixels: it is only shown as it is.
+def cuts(finding: Finding) -> dict[int, Cut]:
+    """What the slider offers, by the number of pixels: from 1 to the most that a pattern ranks, and
+    as patterns were searched. At each number it is the pattern that was searched there or at the
+    next larger one. A mask of zeros and ones does not rank its pixels: it is only shown as it is.
     """
-    searched = {_own_pixels(area, pattern) for area, pattern in finding.patterns.items()}
-    most = max(map(_most, finding.patterns.values()), default=0)
+    patterns = dict(sorted(finding.patterns.items()))
+    own = {area: _own_pixels(area, pattern) for area, pattern in patterns.items()}
+    ranked = {area: _ranked(pattern) for area, pattern in patterns.items()}
+    most = max(ranked.values(), default=0)
     spaced = np.geomspace(1, most, STEPS).round().astype(int).tolist() if most else []
-    return sorted(searched.union(spaced))
+    found = {}
+    for kept in sorted({*own.values(), *spaced}):
+        able = [area for area in patterns if kept <= ranked[area] or kept == own[area]]
+        searched_at = next((area for area in able if own[area] >= kept), able[-1])
+        pattern, total = patterns[searched_at], patterns[searched_at].mask.numel()
+        if kept != own[searched_at]:
+            area = kept / total
+            found[kept] = Cut(pattern.topk(area), area, searched_at, None)
+        else:
+            can_be_cut = ranked[searched_at] and 0 < kept < total
+            binary = pattern.topk(searched_at) if can_be_cut else pattern
+            scores = finding.scores.get(searched_at)
+            found[kept] = Cut(binary, searched_at, searched_at, scores)
+    return found
 
 
-def cut(finding: Finding, kept: int) -> Cut:
-    """The pixels of the highest weights: of the pattern that was searched at this number, else at
-    the next larger one."""
-    own = {area: _own_pixels(area, pattern) for area, pattern in finding.patterns.items()}
-    able = [
-        area
-        for area, pattern in sorted(finding.patterns.items())
-        if kept <= _most(pattern) or kept == own[area]
-    ]
-    searched_at = next((area for area in able if own[area] >= kept), able[-1])
-    pattern = finding.patterns[searched_at]
-    if kept != own[searched_at]:
-        area = kept / pattern.mask.numel()
-        return Cut(pattern.topk(area), area, searched_at, None)
-    ranked = _most(pattern) and 0 < kept < pattern.mask.numel()
-    binary = pattern.topk(searched_at) if ranked else pattern
-    return Cut(binary, searched_at, searched_at, finding.scores.get(searched_at))
-
-
-def nearest(options: Sequence[int], kept: int) -> int:
+def nearest(options: Iterable[int], kept: int) -> int:
     """The option nearest to a number of pixels."""
     return min(options, key=lambda option: abs(option - kept))
 
@@ -279,7 +275,7 @@ def _own_pixels(area: float, pattern: Pattern) -> int:
     return round(area * pattern.mask.numel())
 
 
-def _most(pattern: Pattern) -> int:
+def _ranked(pattern: Pattern) -> int:
     """How many pixels the weights of a mask rank, at most all but one; 0 if all weigh the same."""
     weights = pattern.mask[pattern.mask > 0]
     ranked = bool((weights != weights[:1]).any())
@@ -345,7 +341,7 @@ class Explorer:
             self.target.layout.display = "none" if len(labels) == 1 else ""
             self._offer_canvases()
             own = _own_pixels(self.finding.area, self.finding.pattern)
-            self.area.value = nearest(steps(self.finding), own)
+            self.area.value = nearest(self._cuts, own)
         for control in (self.target, self.canvas, self.area, self.image):
             control.observe(self._changed, "value")
         self.next.on_click(self._show_next)
@@ -381,7 +377,7 @@ class Explorer:
 
     @property
     def _cut(self) -> Cut:
-        return cut(self.finding, self.area.value)
+        return self._cuts[self.area.value]
 
     @property
     def _example(self) -> Example | None:
@@ -438,10 +434,10 @@ class Explorer:
         self._offer_areas()
 
     def _offer_areas(self) -> None:
-        cuts = {kept: cut(self.finding, kept) for kept in steps(self.finding)}
-        texts = [shown.text + (", scored" if shown.scores else "") for shown in cuts.values()]
-        _offer(self.area, [*zip(texts, cuts)], nearest([*cuts], self.area.value))
-        self.area.disabled = len(cuts) == 1
+        self._cuts = cuts(self.finding)
+        texts = [shown.text + (", scored" if shown.scores else "") for shown in self._cuts.values()]
+        _offer(self.area, [*zip(texts, self._cuts)], nearest(self._cuts, self.area.value))
+        self.area.disabled = len(self._cuts) == 1
 
     def _offer_images(self, chosen: int) -> None:
         names = numbered([example.name for example in (*self._examples, *self._own)])

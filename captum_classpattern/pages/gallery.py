@@ -340,6 +340,8 @@ class Pages:
             "address": address,
             "file_of": file_of,
             "pixels_kept": pixels_kept,
+            "facts": facts,
+            "labels": BARS,
         }
         self._same: dict[tuple[int, str | None], list[Card]] = {}
         for model in models:
@@ -376,10 +378,9 @@ class Pages:
             areas=list(dict.fromkeys(best.area for _, best in cards)),
             compared=sum(each.enough_images for each in scores),
             above=sum(each.beats_controls for each in scores),
+            alone=alone,
             models=None if alone else self._models_table(),
-            remark=alone.remark if alone else "",
             any_remark=any(each.remark for each in shown),
-            facts=_facts(alone) if alone else [],
         )
 
     def _models_table(self) -> Table:
@@ -409,7 +410,7 @@ class Pages:
     def class_page(self, model: Model, target: int) -> bytes:
         """The page of a class of a model."""
         findings, best = model.classes[target], model.best[target]
-        order, place = [*model.best.values()], [*model.best].index(target)
+        order, place = [None, *model.best.values(), None], [*model.best].index(target)
         same = self._same[target, best.class_name]
         variants = [
             (finding, area)
@@ -424,14 +425,12 @@ class Pages:
             model=model,
             best=best,
             variants=variants,
-            labels=BARS,
             numbers=Table([*NAMES, *SCORES], rows),
             canvases=[finding.canvas for finding in findings],
-            before=order[place - 1] if place else None,
-            after=order[place + 1] if place + 1 < len(order) else None,
+            before=order[place],
+            after=order[place + 2],
             others=same if len(same) > 1 else [],
             index=address(model) if len(self.models) > 1 else "index.html",
-            facts=_facts(model),
         )
 
 
@@ -439,7 +438,7 @@ def _power(finding: Finding) -> float:
     return finding.scores[finding.area].power.value
 
 
-def _facts(model: Model) -> list[tuple[str, str]]:
+def facts(model: Model) -> list[tuple[str, str]]:
     """How a model was searched, as lines. ``provenance`` is left out, since it holds paths."""
     info = model.survey.info
     accuracy = info.get("accuracy")

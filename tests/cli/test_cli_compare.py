@@ -28,7 +28,7 @@ from captum_classpattern.cli.options import ComputeOptions, checkpoints_by_name
 from captum_classpattern.comparison import RandomPixels, known_methods
 from captum_classpattern.comparison.methods import NAMES
 from captum_classpattern.demo import DATA, DemoImages, LabelledImages, demo_images, demo_models
-from captum_classpattern.pages.report import page
+from captum_classpattern.pages import report as page
 
 demo_module = import_module("captum_classpattern.cli.demo")
 compare_module = import_module("captum_classpattern.cli.compare")

@@ -30,8 +30,7 @@ from captum_classpattern.comparison import DEFAULT, known_methods
 from captum_classpattern.comparison.controls import LearnedPattern
 from captum_classpattern.comparison.methods import NAMES
 from captum_classpattern.comparison.tables import figure_names
-from captum_classpattern.pages.report.area_slider import area_slider
-from captum_classpattern.pages.report.tables import tables
+from captum_classpattern.pages.report_data import area_slider, tables
 from captum_classpattern.pattern import AdditivePattern
 
 rivals = imported("benchmarks", "rivals")

@@ -15,8 +15,9 @@ from reports import AREAS, Page, small_comparison
 from captum_classpattern.comparison import METRICS
 from captum_classpattern.comparison import tables as comparison_figures
 from captum_classpattern.comparison.tables import rows_by_method
-from captum_classpattern.pages.report import area_slider, figures, page, write_report
-from captum_classpattern.pages.report.tables import tables
+from captum_classpattern.pages import report, report_data
+from captum_classpattern.pages.report import write_report
+from captum_classpattern.pages.report_data import tables
 from captum_classpattern.scores.power import PredictivePower
 from captum_classpattern.visualization.formats import number
 
@@ -41,7 +42,7 @@ def written(tmp_path):
 @pytest.fixture
 def unillustrated(written, monkeypatch):
     """The same without figures, which take long."""
-    monkeypatch.setattr(page, "draw_figures", lambda comparison, figures: [])
+    monkeypatch.setattr(report, "draw_figures", lambda comparison, figures: [])
     return written
 
 
@@ -366,7 +367,7 @@ def test_without_scripts_the_same_numbers_are_a_table(usual):
 
 
 def test_a_page_shows_only_as_many_canvases_as_there_is_room_for(unillustrated, monkeypatch):
-    monkeypatch.setattr(area_slider, "MAX_CHARACTERS", 1000)
+    monkeypatch.setattr(report_data, "MAX_CHARACTERS", 1000)
     html = unillustrated()
     assert len(data_of(html)["canvases"]) == 2
     assert "only 2 of the 4 canvases" in Page(html).text
@@ -452,10 +453,10 @@ def test_alt_texts_have_means_over_classes():
         for record, power in zip(records, (none, all_))
     )
     own = [first, second, second, second]  # more canvases give a class no more weight
-    assert "RandomPixels from 50.0\xa0% at 5\xa0% of the pixels to 50.0" in figures._ends(
+    assert "RandomPixels from 50.0\xa0% at 5\xa0% of the pixels to 50.0" in report._ends(
         own, "bad", ["RandomPixels"]
     )
-    text = figures._scores(own, "RandomPixels", 0.1)
+    text = report._scores(own, "RandomPixels", 0.1)
     assert text == "RandomPixels power 50.0\xa0% (0.0\xa0% to 100.0\xa0%)"
 
 

@@ -5,7 +5,7 @@ import torch
 from browsers import MARKS, check_colours, started_browser, watched_pages
 from reports import small_comparison
 
-from captum_classpattern.pages.report import page as page_module
+from captum_classpattern.pages import report
 from captum_classpattern.pages.report import write_report
 
 pytestmark = MARKS
@@ -41,7 +41,7 @@ def opened(browser, path):
 @pytest.fixture
 def unillustrated(monkeypatch):
     """Without figures, which take long."""
-    monkeypatch.setattr(page_module, "draw_figures", lambda comparison, figures: [])
+    monkeypatch.setattr(report, "draw_figures", lambda comparison, figures: [])
 
 
 @pytest.fixture
