@@ -153,10 +153,7 @@ def _known(name: str, holders: Sequence[Any]) -> list[Any]:
 
 def _only_model(models: Sequence[Classifier]) -> Classifier:
     """The classifier of the results; an error if they hold none or several."""
-    distinct: list[Classifier] = []
-    for model in models:
-        if not any(_is_same(model, other) for other in distinct):
-            distinct.append(model)
+    distinct = {_identity(model): model for model in models}
     if not distinct:
         raise ValueError(
             "`model` is missing: these results do not hold their classifier; call "
@@ -167,19 +164,15 @@ def _only_model(models: Sequence[Classifier]) -> Classifier:
             f"these results are of {len(distinct)} models: explore one model at a time, or give "
             "`model`"
         )
-    return distinct[0]
+    return next(iter(distinct.values()))
 
 
-def _is_same(model: Classifier, other: Classifier) -> bool:
-    """Whether these are one classifier; each call of ``explain_class`` may wrap it anew."""
-    if not (isinstance(model, PixelClassifier) and isinstance(other, PixelClassifier)):
-        return model == other
-    return (
-        model.model is other.model
-        and model.output == other.output
-        and torch.equal(model.mean, other.mean)
-        and torch.equal(model.std, other.std)
-    )
+def _identity(model: Classifier) -> Any:
+    """Equal for one network; each call of ``explain_class`` may wrap it anew."""
+    if not isinstance(model, PixelClassifier):
+        return model
+    constants = (tuple(each.flatten().tolist()) for each in (model.mean, model.std))
+    return id(model.model), model.output, *constants
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,7 @@ from captum_classpattern.adapters.names import model_name
 from captum_classpattern.classifier.class_names import as_file_name, file_safe
 from captum_classpattern.pages.kinds.finding import SCORES, score_row
 from captum_classpattern.pages.kinds.sweep import summary
-from captum_classpattern.pages.parts import plain, png, read_files, render, settings_lines
+from captum_classpattern.pages.parts import plain, png, read_files, render
 from captum_classpattern.pages.tables import Column, Table
 from captum_classpattern.pattern import Pattern, pixels_kept
 from captum_classpattern.scores.power import ENOUGH_IMAGES
@@ -438,8 +438,8 @@ def _power(finding: Finding) -> float:
     return finding.scores[finding.area].power.value
 
 
-def facts(model: Model) -> list[tuple[str, str]]:
-    """How a model was searched, as lines. ``provenance`` is left out, since it holds paths."""
+def facts(model: Model) -> dict[str, Any]:
+    """How a model was searched. ``provenance`` is left out, since it holds paths."""
     info = model.survey.info
     accuracy = info.get("accuracy")
     known: Mapping[str, Any] = {
@@ -449,4 +449,4 @@ def facts(model: Model) -> list[tuple[str, str]]:
         "settings": info.get("settings"),
         "versions": info.get("versions"),
     }
-    return settings_lines({k: value for k, value in known.items() if value not in (None, [], {})})
+    return {key: value for key, value in known.items() if value not in (None, [], {})}

@@ -4,7 +4,7 @@ Pictures are PNG data inside the page. All texts are escaped. The same result gi
 """
 
 from base64 import b64encode
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
@@ -27,7 +27,6 @@ THUMBNAIL = 112  # pixels of a photo that is only shown for comparison
 DPI = 80  # of figures
 FIGURE = "display:inline-block;margin:0 12px 8px 0;vertical-align:top;max-width:{}px"
 OUTLINE = f"outline:1px solid {style.EDGE}"  # so that a white canvas shows
-ARROW = "\N{SINGLE RIGHT-POINTING ANGLE QUOTATION MARK}"
 TEMPLATES = Path(__file__).with_name("templates")
 
 
@@ -59,6 +58,17 @@ def _data_uri(data: bytes) -> str:
     return f"data:image/png;base64,{b64encode(data).decode()}"
 
 
+def plain(value: Any) -> str:
+    """A setting as text."""
+    if value == {}:
+        return "defaults"
+    if value is None or value == []:
+        return "none"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(plain, value))
+    return str(value)
+
+
 ENVIRONMENT = Environment(
     loader=FileSystemLoader(TEMPLATES),
     autoescape=True,
@@ -74,30 +84,8 @@ ENVIRONMENT.filters |= {
     "axis": lambda share: f"{100 * share:.4g}",
     "data_uri": _data_uri,
     "hashed": _hashed,
+    "plain": plain,
 }
-
-
-def settings_lines(settings: Mapping[str, Any], parent: str = "") -> list[tuple[str, str]]:
-    """Nested settings as lines, each with its path of names."""
-    lines: list[tuple[str, str]] = []
-    for key, value in settings.items():
-        name = f"{parent} {ARROW} {key}" if parent else str(key)
-        if isinstance(value, Mapping) and value:
-            lines += settings_lines(value, name)
-        else:
-            lines.append((name, plain(value)))
-    return lines
-
-
-def plain(value: Any) -> str:
-    """A setting as text."""
-    if value == {}:
-        return "defaults"
-    if value is None or value == []:
-        return "none"
-    if isinstance(value, list | tuple):
-        return ", ".join(map(plain, value))
-    return str(value)
 
 
 # ---- parts

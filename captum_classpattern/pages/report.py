@@ -11,7 +11,7 @@ from captum_classpattern.comparison import Comparison, Record
 from captum_classpattern.comparison.records import by_name, counted
 from captum_classpattern.comparison.tables import class_mean, figure_names, mean_power
 from captum_classpattern.comparison.verdicts import FOUND_AT_ALL
-from captum_classpattern.pages.parts import figure_png, render, settings_lines
+from captum_classpattern.pages.parts import figure_png, render
 from captum_classpattern.pages.report_data import LEVELS, area_slider, numbers_table, tables
 from captum_classpattern.pages.tables import Column, Table
 from captum_classpattern.scores.intervals import FEWEST_CLASSES
@@ -139,7 +139,7 @@ def write_report_page(
         fewest_classes=FEWEST_CLASSES,
         found_from=f"{FOUND_AT_ALL:g}",
         accuracies=Table(ACCURACIES, accuracies),
-        settings=settings_lines(settings),
+        settings=settings,
     )
     write_atomically(Path(path), page)
     return Path(path)
