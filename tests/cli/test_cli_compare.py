@@ -28,7 +28,7 @@ from captum_classpattern.cli.options import ComputeOptions, checkpoints_by_name
 from captum_classpattern.comparison import RandomPixels, known_methods
 from captum_classpattern.comparison.methods import NAMES
 from captum_classpattern.demo import DATA, DemoImages, LabelledImages, demo_images, demo_models
-from captum_classpattern.pages import report as page
+from captum_classpattern.pages import report
 
 demo_module = import_module("captum_classpattern.cli.demo")
 compare_module = import_module("captum_classpattern.cli.compare")
@@ -293,7 +293,7 @@ def test_no_column_is_repeated(area, columns, capsys):
 
 def test_a_figure_has_the_same_rows_as_in_the_report(tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(page, "write_report_page", lambda *a, **k: drawn.extend(a[2]))
+    monkeypatch.setattr(report, "write_report_page", lambda *a, **k: drawn.extend(a[2]))
     write_comparison(
         small(canvases=SEARCH[:14], targets=[0] * 14, methods={"RandomPixels": RandomPixels}),
         tmp_path,
