@@ -21,8 +21,7 @@ from captum_classpattern.adapters.names import model_name
 from captum_classpattern.classifier.class_names import as_file_name, file_safe
 from captum_classpattern.pages.kinds.finding import SCORES, score_row
 from captum_classpattern.pages.kinds.sweep import summary
-from captum_classpattern.pages.parts import plain, png, read_files, render
-from captum_classpattern.pages.tables import Column, Table
+from captum_classpattern.pages.parts import Column, Table, plain, png, read_files, render
 from captum_classpattern.pattern import Pattern, pixels_kept
 from captum_classpattern.scores.power import ENOUGH_IMAGES
 from captum_classpattern.surveys import Finding, Survey, Sweep, stands_out
@@ -375,7 +374,6 @@ class Pages:
             root="" if model is None else "../../",
             model=model,
             cards=sorted(cards, key=lambda card: (-_power(card[1]), card[1].target)),
-            areas=list(dict.fromkeys(best.area for _, best in cards)),
             compared=sum(each.enough_images for each in scores),
             above=sum(each.beats_controls for each in scores),
             alone=alone,
@@ -412,25 +410,22 @@ class Pages:
         findings, best = model.classes[target], model.best[target]
         order, place = [None, *model.best.values(), None], [*model.best].index(target)
         same = self._same[target, best.class_name]
-        variants = [
-            (finding, area)
+        rows = [
+            score_row(finding.scores[area], canvas=finding.canvas, area=area)
             for finding in findings
             for area in sorted(finding.scores)  # in the order of the slider
         ]
-        rows = [score_row(f.scores[area], canvas=f.canvas, area=area) for f, area in variants]
         return render(
             "gallery_class.html",
             **self._shared,
             root="../../",
             model=model,
             best=best,
-            variants=variants,
+            findings=findings,
             numbers=Table([*NAMES, *SCORES], rows),
-            canvases=[finding.canvas for finding in findings],
             before=order[place],
             after=order[place + 2],
             others=same if len(same) > 1 else [],
-            index=address(model) if len(self.models) > 1 else "index.html",
         )
 
 

@@ -19,7 +19,7 @@ from captum_classpattern.comparison.tables import (
     rows_by_canvas,
     strongest_names,
 )
-from captum_classpattern.pages.tables import Column, Row, Table
+from captum_classpattern.pages.parts import Column, Row, Table
 from captum_classpattern.pattern import pixels_kept
 from captum_classpattern.scores.power import PredictivePower
 from captum_classpattern.visualization.formats import (

@@ -11,9 +11,9 @@ from captum_classpattern.comparison.records import by_name, control_names, count
 from captum_classpattern.comparison.tables import figure_names, mean_power
 from captum_classpattern.pages import parts as html
 from captum_classpattern.pages.kinds.finding import INTERVAL
+from captum_classpattern.pages.parts import Column
 from captum_classpattern.pages.report import write_report as write
 from captum_classpattern.pages.report_data import NAMES, NO_PATTERN, scored_rows
-from captum_classpattern.pages.tables import Column
 from captum_classpattern.visualization import plot_curves as draw_curves
 from captum_classpattern.visualization import plot_maps
 from captum_classpattern.visualization.drawing import Drawing

@@ -5,7 +5,7 @@ from typing import Any
 from markupsafe import Markup
 
 from captum_classpattern.pages import parts as html
-from captum_classpattern.pages.tables import Column, Row
+from captum_classpattern.pages.parts import Column, Row
 from captum_classpattern.scores import Scores
 from captum_classpattern.surveys import Finding
 from captum_classpattern.visualization.drawing import Drawing

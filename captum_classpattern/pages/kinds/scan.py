@@ -2,8 +2,7 @@
 
 from markupsafe import Markup
 
-from captum_classpattern.pages.parts import paragraph, picture, side_by_side, table_of
-from captum_classpattern.pages.tables import Column
+from captum_classpattern.pages.parts import Column, paragraph, picture, side_by_side, table_of
 from captum_classpattern.scanning import Scan
 from captum_classpattern.scanning.families import SIZES, unit_of
 from captum_classpattern.visualization.formats import percent

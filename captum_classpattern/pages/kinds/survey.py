@@ -6,7 +6,7 @@ from markupsafe import Markup
 
 from captum_classpattern.pages import parts as html
 from captum_classpattern.pages.kinds.finding import NOTE, SCORES, score_row
-from captum_classpattern.pages.tables import Column
+from captum_classpattern.pages.parts import Column
 from captum_classpattern.surveys import Finding, Survey
 from captum_classpattern.surveys.results import best_of_each
 from captum_classpattern.visualization import plot_patterns

@@ -7,8 +7,7 @@ from typing import Any
 from markupsafe import Markup
 
 from captum_classpattern.classifier.class_names import distinct_names, label_of
-from captum_classpattern.pages.parts import drawing, paragraph, table_of
-from captum_classpattern.pages.tables import Column
+from captum_classpattern.pages.parts import Column, drawing, paragraph, table_of
 from captum_classpattern.surveys import Finding, Sweep
 from captum_classpattern.visualization import plot_heat_map
 from captum_classpattern.visualization.drawing import Drawing
