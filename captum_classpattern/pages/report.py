@@ -129,6 +129,7 @@ def write_report_page(
         summary=_summary(comparison),
         interrupted=settings.get("complete") is False,
         slider=area_slider(comparison),
+        n_canvases=len(comparison.canvases),
         verdicts=_checked(comparison.verdicts() if verdicts is None else verdicts),
         numbers=numbers_table(comparison),
         figures={group: [f for f in figures if f.group == group] for group in GROUPS},

@@ -2,7 +2,7 @@
 
 import re
 from base64 import b64encode
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from captum_classpattern.comparison import STAMPED, Comparison, Record
 from captum_classpattern.comparison.metrics import NOT_CUT, POWER, TRIGGER
-from captum_classpattern.comparison.records import control_names, counted, full_name, search_names
+from captum_classpattern.comparison.records import control_names, full_name, search_names
 from captum_classpattern.comparison.tables import (
     columns_of,
     figure_names,
@@ -189,12 +189,14 @@ Records = Mapping[tuple[int, str, str], Record]  # by canvas, model and name
 
 @dataclass(frozen=True)
 class AreaSlider:
-    """What the slider draws (None if canvases are not greyscale or colour images), how its methods
-    choose pixels, a note on canvases that were left out, and the numbers as a table."""
+    """What the slider draws (None if canvases are not greyscale or colour images), how many
+    canvases there was room for, which methods ran again for each area, whether others did not, and
+    the numbers as a table."""
 
     data: Mapping[str, Any] | None
-    how: str
-    left_out: str
+    n_canvases: int
+    searched: list[str]
+    others: bool
     table: Table
 
 
@@ -207,24 +209,12 @@ def area_slider(comparison: Comparison) -> AreaSlider:
     known = {(r.canvas, r.model, r.name): r for r in scored}
     places = ((i, model, name) for i in canvases for model in comparison.models for name in names)
     records = {place: known[place] for place in places if place in known}
-    left_out = "" if len(canvases) == len(comparison.canvases) else (
-        f"To keep this file small, it shows only {len(canvases)} of the "
-        f"{counted(len(comparison.canvases), 'canvas', 'canvases')} here. The tables below count "
-        "all of them."
-    )  # fmt: skip
     drawable = comparison.canvases.shape[1] in (1, 3) and records
     data = _data(comparison, canvases, names, records) if drawable else None
-    return AreaSlider(data, _how(names, records.values()), left_out, _table(comparison, records))
-
-
-def _how(names: Sequence[str], records: Collection[Record]) -> str:
-    """Which methods ran again for each area, and what the others do."""
-    searched = [name for name in names if any(r.name == name and r.searches for r in records)]
-    sentences = [f"Searched again for each area: {', '.join(searched)}."] if searched else []
-    if len(searched) < len(names):
-        subject = "All others" if searched else "Methods"
-        sentences.append(f"{subject} have one map, whose highest pixels are kept.")
-    return " ".join(sentences)
+    again = {record.name for record in records.values() if record.searches}
+    searched = [name for name in names if name in again]
+    others = len(searched) < len(names)
+    return AreaSlider(data, len(canvases), searched, others, _table(comparison, records))
 
 
 def _canvases(comparison: Comparison, n_methods: int, own_colours: int) -> list[int]:
