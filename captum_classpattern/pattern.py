@@ -85,10 +85,7 @@ class Pattern(Result, Perturbation):  # type: ignore[misc]  # captum's class is 
             )
         if not is_whole(self.target) or self.target < 0:
             raise ArgumentTypeError(f"target must be a non-negative int, got {self.target!r}")
-        info = dict(self.info)  # a copy, so that the caller's dict stays as it is
-        if "search_image_hashes" in info:  # where version 0.1 kept them
-            object.__setattr__(self, "seen", frozenset(info.pop("search_image_hashes")))
-        object.__setattr__(self, "info", info)
+        object.__setattr__(self, "info", dict(self.info))  # the caller's dict stays as it is
         object.__setattr__(self, "target", int(self.target))  # it may be NumPy's
 
     def __repr__(self) -> str:
@@ -343,8 +340,7 @@ def _unpack(packed: Tensor) -> frozenset[str]:
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a pattern's file; an error if the checksum does not fit. Files of
-    version 0.1 have no checksum."""
+    """Tensors and metadata of a pattern's file; an error if a checksum does not fit."""
     with safe_open(os.fspath(path), framework="pt") as file:
         metadata = dict(file.metadata() or {})
         if metadata.get("format") != FORMAT:
@@ -380,8 +376,7 @@ def _write_seen(folder: Path, seen: frozenset[str]) -> str:
 def _read_seen(folder: Path, info: dict[str, Any]) -> frozenset[str] | None:
     """The hashes in the file that ``info`` names; None if the search images are unknown."""
     if "seen_file" not in info:
-        known = "search_image_hashes" in info or "search_images_hash" not in info
-        return frozenset() if known else None
+        return None if "search_images_hash" in info else frozenset()
     name = str(info["seen_file"])
     if Path(name).name != name:  # a file from a stranger must not choose another folder
         raise ValueError(f"it names {name!r} as the file of its search images")

@@ -374,7 +374,7 @@ def test_a_strength_out_of_range(strength):
 
 
 def test_repr_is_short_however_long_the_search_was():
-    info = {"search_power": 0.5, "search_image_hashes": ["0" * 12] * 50_000}
+    info = {"search_power": 0.5, "losses": [0.5] * 50_000}
     pattern = Pattern(torch.rand(3, 8, 8), torch.full((1, 8, 8), 0.25), 2, info)
     assert repr(pattern) == "Pattern(target=2, canvas=(3, 8, 8), area=0.2500, search_power=0.5)"
 
@@ -444,18 +444,16 @@ def test_an_untrusted_file_can_not_name_another_folder(tmp_path, name):
         Pattern.load(tmp_path / "p.safetensors")
 
 
-def test_a_pattern_of_version_0_1_keeps_its_search_images(tmp_path):
+def test_a_pattern_of_version_0_1_is_to_be_searched_again_before_it_is_scored(tmp_path):
     """It has a list of hashes in its info, and no checksum."""
     hashes = sorted(SEEN)[:3]
     info = json.dumps({"search_image_hashes": hashes, "search_images_hash": "x"})
     tensors = {"canvas": torch.rand(3, 4, 5), "mask": torch.rand(1, 4, 5)}
     metadata = {"format": FORMAT, "target": "1", "info": info}
     save_file(tensors, tmp_path / "old.safetensors", metadata)
-    old = Pattern.load(tmp_path / "old.safetensors")
-    assert old.seen == set(hashes)
-    assert old.info == {"search_images_hash": "x"}
-    old.save(tmp_path / "new.safetensors")
-    assert Pattern.load(tmp_path / "new.safetensors").seen == set(hashes)
+    source = LabelledImages(torch.rand(4, 3, 4, 5), [0, 1, 0, 1], argument="images")
+    with pytest.raises(ValueError, match=r"patterns of version 0\.1: search them again"):
+        check_unseen(Pattern.load(tmp_path / "old.safetensors"), source)
 
 
 def test_a_file_with_a_flipped_bit_does_not_load(tmp_path):

@@ -118,7 +118,7 @@ def test_models_in_other_precisions(dtype):
 
 def test_images_of_the_search_are_refused():
     seen = LabelledImages(IMAGES[:40], argument="images").hashes
-    pattern = random_pattern(info={"search_image_hashes": seen})
+    pattern = random_pattern(seen=frozenset(seen))
     with pytest.raises(
         ValueError,
         match=r"2 of 42 images were used to search .*number 0, 1\): .* only be scored on held-out",

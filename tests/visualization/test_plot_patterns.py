@@ -156,11 +156,11 @@ def test_no_patterns_is_an_error(net, images):
 )
 def test_what_cannot_be_drawn_is_an_error(net, images, change, error, text):
     pattern = pattern_of(images[0], 1)
-    seen = {"search_image_hashes": LabelledImages(images[1:], argument="images").hashes}
+    seen = frozenset(LabelledImages(images[1:], argument="images").hashes)
     kinds = {
         "one": pattern,
         "two channels": [Pattern(torch.rand(2, 8, 8), pattern.mask, 1)],
-        "seen": [Pattern(pattern.canvas, pattern.mask, 1, seen)],
+        "seen": [Pattern(pattern.canvas, pattern.mask, 1, {}, seen)],
     }
     patterns = kinds.get(change.pop("patterns", None), [pattern])
     with pytest.raises(error, match=text):
