@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -251,28 +252,30 @@ def transfer_powers(
     moved = [pattern.to(device) for pattern in patterns]
     like = moved[0].canvas
     with preserve_state(forward_func, seed=0):
-        source = ensure_labels(forward_func, LabelledImages.of(images, labels), like=like)
+        scorer = Scorer(forward_func, LabelledImages.of(images, labels), like)
         for pattern in moved:
-            images_to_score(forward_func, pattern, source)  # checks that they fit
-        scorer = Scorer(forward_func, source, like)
+            images_to_score(forward_func, pattern, scorer.images)  # checks that they fit
         return [scorer.power(p if area is None else p.topk(area)) for p in moved]
 
 
 class Scorer:
-    """Scores patterns on a classifier and labelled images, which it classifies once without them.
+    """Scores patterns on a classifier and images, which it classifies once without them.
 
     ``predicted`` has the class that the classifier predicts for each of the images, int64 (N,).
+    These are the labels of ``images`` if they have none.
     """
 
     def __init__(
         self, forward_func: Classifier, images: LabelledImages, like: Tensor | None = None
     ) -> None:
-        self.forward_func, self.images = forward_func, images
+        self.forward_func = forward_func
         self.predicted = predictions(forward_func, images, like=like)
+        self.images = images.with_labels(self.predicted) if images.labels is None else images
+        self._others = cache(self.images.without_class)
 
     def power(self, pattern: Pattern) -> PredictivePower:
         """The power of a pattern as it is, on the images of other classes."""
-        others = self.images.without_class(pattern.target)
+        others = self._others(pattern.target)
         predicted = self.predicted[self.images.known_labels != pattern.target]
         hits = count_hits(self.forward_func, pattern, others)
         return power_of(hits, len(others), int((predicted == pattern.target).sum()))
