@@ -36,6 +36,12 @@ def write_json(data: Any, path: Path) -> None:
     write_atomically(path, (json.dumps(data, indent=2) + "\n").encode())
 
 
+def write_figure(figure: Any, path: Path) -> None:
+    """Writes a matplotlib figure as PNG, see :func:`replace_file`."""
+    with replace_file(path) as file:
+        figure.savefig(file, format="png", dpi=110)
+
+
 @contextmanager
 def replace_folder(folder: Path) -> Iterator[Path]:
     """Gives an empty folder next to ``folder``, which takes its place when the block ends without

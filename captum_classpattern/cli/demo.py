@@ -12,11 +12,11 @@ from cyclopts import Parameter
 from tqdm import tqdm
 
 import captum_classpattern as cp
-from captum_classpattern._files import write_json
+from captum_classpattern._files import write_figure, write_json
 from captum_classpattern.cli.compare import run_comparison
 from captum_classpattern.cli.errors import interrupted
 from captum_classpattern.cli.options import ComputeOptions, OutputFolder, SearchOptions
-from captum_classpattern.cli.printing import console, print_tables, write_figure
+from captum_classpattern.cli.printing import console, print_tables
 
 ROUNDS = 6  # of each search: with 8 canvases about a sixth of the default's passes
 CANVASES = {"positive": 8, "white": 1}
@@ -68,8 +68,27 @@ def demo(
     _prepare(out, settings)
     surveys: dict[str, cp.Survey] = {}
 
+    def report(verdicts: Sequence[Verdict] = (), *, complete: bool = False) -> dict[str, Any]:
+        """Writes results.json, which is returned, and prints the tables."""
+        rows = [
+            {"model": name, **finding.as_dict()}
+            for name, survey in surveys.items()
+            for finding in survey.finished
+        ]
+        results = {
+            "complete": complete,
+            "seconds": round(time.perf_counter() - started),
+            **settings,
+            "trigger_target": cp.demo.TRIGGER_TARGET,
+            "rows": rows,
+            "verdicts": verdicts,
+        }
+        write_json(results, out / "results.json")
+        print_tables({f"{name} model": survey.finished for name, survey in surveys.items()})
+        return results
+
     def what_is_kept() -> str:
-        if count := _report(surveys, out, settings, started):
+        if count := len(report()["rows"]):
             return (
                 f"the {count} finished patterns are in {out}; the same command continues from there"
             )
@@ -96,7 +115,13 @@ def demo(
             figure, _ = surveys[name].plot(title=title, seed=searches.seed, use_pyplot=False)
             write_figure(figure, out / f"{name}.png")
     pixels = changed_pixels(cp.demo.demo_trigger(), images.held_out.images)
-    _report(surveys, out, settings, started, make_verdicts(surveys, pixels))
+    verdicts = make_verdicts(surveys, pixels)
+    written = report(verdicts, complete=True)
+    for verdict in verdicts:
+        outcome = "holds" if verdict["holds"] else "FAILS"
+        console().print(f"Claim {verdict['claim']} {outcome}: {verdict['text']}\n")
+    print(f"{len(written['rows'])} patterns in {written['seconds']} s.")
+    print(f"Figures, patterns and results.json are in {out}.")
     _scan(out / "scan", searches)
     return _compare(out / "comparison", searches) if comparison else 0
 
@@ -119,34 +144,6 @@ def _prepare(out: Path, settings: Mapping[str, Any]) -> None:
             remove_findings(out / name)
     out.mkdir(parents=True, exist_ok=True)
     write_json(unfinished, path)
-
-
-def _report(
-    surveys: "Mapping[str, cp.Survey]",
-    out: Path,
-    settings: Mapping[str, Any],
-    started: float,
-    verdicts: Sequence[Verdict] | None = None,
-) -> int:
-    """Writes results.json, and prints the tables, and the verdicts of a complete demo. Returns how
-    many patterns there are."""
-    rows = [
-        {"model": name, **finding.as_dict()}
-        for name, survey in surveys.items()
-        for finding in survey.finished
-    ]
-    complete, seconds = verdicts is not None, round(time.perf_counter() - started)
-    results = {"trigger_target": cp.demo.TRIGGER_TARGET, "rows": rows, "verdicts": verdicts or []}
-    head = {"complete": complete, "seconds": seconds, **settings}
-    write_json({**head, **results}, out / "results.json")
-    print_tables({f"{name} model": survey.finished for name, survey in surveys.items()})
-    for verdict in verdicts or ():
-        outcome = "holds" if verdict["holds"] else "FAILS"
-        console().print(f"Claim {verdict['claim']} {outcome}: {verdict['text']}\n")
-    if complete:
-        print(f"{len(rows)} patterns in {seconds} s.")
-        print(f"Figures, patterns and results.json are in {out}.")
-    return len(rows)
 
 
 def _scan(out: Path, searches: ComputeOptions) -> None:

@@ -1,4 +1,4 @@
-"""What the commands print and draw: tables, figures, and the JSON documents of docs/json.md."""
+"""What the commands print: tables, and the JSON documents of docs/json.md."""
 
 import json
 import math
@@ -15,7 +15,6 @@ from rich.table import Table
 from rich.text import Text
 
 import captum_classpattern as cp
-from captum_classpattern._files import replace_file
 from captum_classpattern.cli.errors import printable
 
 VERSION = 1  # of the schemas: fields may be added to a version, but keep their names and meaning
@@ -104,12 +103,6 @@ def results_table(title: str, findings: "Sequence[cp.Finding]") -> Table:
         ("other\ncanvas", "other_canvas", ".1%"),
     ]
     return make_table(columns, rows, title=title, caption=few if fewest < ENOUGH_IMAGES else None)
-
-
-def write_figure(figure: Any, path: Path) -> None:
-    """A PNG file, whole or not at all."""
-    with replace_file(path) as file:
-        figure.savefig(file, dpi=110)
 
 
 @contextmanager

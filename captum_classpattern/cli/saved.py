@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 import captum_classpattern as cp
-from captum_classpattern._files import replace_file
+from captum_classpattern._files import write_atomically
 from captum_classpattern.cli import options
 
 
@@ -35,10 +35,9 @@ def apply(
         out: The folder for the stamped images.
         area: The share of the pixels to stamp. By default, that of the search.
     """
-    from PIL import Image
-
     from captum_classpattern.classifier.class_names import as_file_name
     from captum_classpattern.datasets.pixels import read_to_fit
+    from captum_classpattern.pages.parts import png
 
     stamp = cp.Pattern.load(pattern)
     class_name = stamp.info.get("class_name")
@@ -55,9 +54,7 @@ def apply(
     out.mkdir(parents=True, exist_ok=True)
     for image, name in names.items():
         stamped = binary.stamp(read_to_fit(image, image, binary.canvas.shape))
-        pixels = (stamped * 255).round().byte().permute(1, 2, 0).numpy()
-        with replace_file(out / name) as file:
-            Image.fromarray(pixels.squeeze(2) if len(stamped) == 1 else pixels).save(file, "png")
+        write_atomically(out / name, png(stamped))
     kept = f"{int(binary.mask.count_nonzero())} pixels, {binary.area:.1%}"
     print(f"{len(names)} images with the pattern of {stamp.label} ({kept}) are in {out}.")
 

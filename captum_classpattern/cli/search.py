@@ -16,7 +16,7 @@ from cyclopts.validators import Number
 from tqdm import tqdm
 
 import captum_classpattern as cp
-from captum_classpattern._files import replace_file
+from captum_classpattern._files import replace_file, write_figure
 from captum_classpattern.cli import options, printing
 from captum_classpattern.cli.errors import interrupted, printable
 
@@ -96,7 +96,7 @@ def search(
             for _ in tqdm(found, desc="patterns", unit="pattern"):
                 pass
         figure, _ = found.plot(seed=searches.seed, use_pyplot=False)
-        printing.write_figure(figure, out / "patterns.png")
+        write_figure(figure, out / "patterns.png")
         found.to_html(out / "report.html")
         if as_json:
             content |= _results_with_files(out)
@@ -215,7 +215,7 @@ def sweep(
     written = "table.csv"
     if found_some := print_sweep(found, "Sweep"):
         figure, _ = found.plot(use_pyplot=False)
-        printing.write_figure(figure, out / "power.png")
+        write_figure(figure, out / "power.png")
         written += ", power.png"
     print(f"{written} and a folder for each model are in {out}.")
     return 0 if found_some else 1

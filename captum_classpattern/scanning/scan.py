@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from captum_classpattern._files import replace_file, write_json
+from captum_classpattern._files import write_figure, write_json
 from captum_classpattern._validation import join_names
 from captum_classpattern.classifier import MIN_GAIN, Classifier, attribute_of
 from captum_classpattern.classifier.class_names import placeholders
@@ -137,8 +137,7 @@ class Scan(Decision, Result):
         Store(folder / PATTERNS, self.profile.key).replace(self.profile.patterns)
         write_json(self.as_dict(), folder / "scan.json")
         figure, _ = self.plot(use_pyplot=False)
-        with replace_file(folder / "scan.png") as file:
-            figure.savefig(file, dpi=110)
+        write_figure(figure, folder / "scan.png")
 
     def to_json(self) -> str:
         """The result as JSON."""
