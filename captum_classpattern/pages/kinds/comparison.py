@@ -39,12 +39,7 @@ def parts(comparison: Comparison, whole: bool = False) -> tuple[str, list[Markup
         for row in scored_rows(comparison)
         if row["name"] in names and key in row
     ]
-    columns = [
-        *NAMES,
-        Column("power", key, percent),
-        INTERVAL,
-        NO_PATTERN,
-    ]
+    columns = [*NAMES, Column("power", key, percent), INTERVAL, NO_PATTERN]
     shown = [
         html.side_by_side(*_pictured(comparison, names)),
         html.table_of(columns, rows),
