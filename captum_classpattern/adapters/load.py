@@ -1,10 +1,11 @@
-"""From a file or a name to a classifier over [0, 1] pixels."""
+"""From a file or a name to a classifier over [0, 1] pixels; and names for models that have none."""
 
 import hashlib
 import os
+import re
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -18,12 +19,12 @@ from captum_classpattern.adapters.interface import (
     LoadedNetwork,
     LoadOptions,
 )
-from captum_classpattern.adapters.names import is_pretrained
 from captum_classpattern.classifier import PixelClassifier, device_and_dtype, warn
-from captum_classpattern.classifier.class_names import check_names, placeholders
+from captum_classpattern.classifier.class_names import check_names, file_safe, placeholders
 
 USUAL_SIDES = (32, 224, 28, 64, 96)  # pixels
 MAX_SIDE = 4096  # pixels
+LONGEST = 80  # characters of a model's name in that of a folder
 
 
 def load_model(
@@ -196,3 +197,48 @@ def _count_by_running(
             _, count = classifier(torch.zeros(1, *usual, dtype=dtype)).shape
             return int(count)
     return None
+
+
+def is_pretrained(source: str) -> bool:
+    """Whether a source names a pretrained model, such as timm:resnet18; a file of this name comes
+    first."""
+    return source.partition(":")[0] in PRETRAINED and not Path(source).exists()
+
+
+def model_name(source: str) -> str:
+    """The name of a model that its user did not name: of a file its name without folders and
+    ending, of a pretrained model all that follows the package. Folders stay private."""
+    last = re.split(r"[/\\]", source.rstrip("/\\"))[-1]
+    if is_pretrained(source):  # local-dir: and hf-hub: of timm precede a path
+        return last if source.count(":") > 1 else source.partition(":")[2]
+    return PurePosixPath(last).stem
+
+
+def split_name(given: str) -> tuple[str, str]:
+    """A model's name and its source, as in ``name=source``. A file whose name holds an equals sign
+    is a source."""
+    name, equals, source = given.partition("=")
+    if not name or not equals or is_pretrained(given) or Path(given).exists():
+        return model_name(given), given
+    return name, source
+
+
+def check_folders(names: Sequence[str]) -> None:
+    """Raises an error if what is found of two models would be written to the same folder."""
+    folders: dict[str, str] = {}
+    for name in names:
+        folder = file_safe(name).casefold()  # as file systems may compare them
+        if folder in folders:
+            raise ValueError(
+                f"the models {folders[folder]!r} and {name!r} would be written to the same folder: "
+                "give one another name, as in name=checkpoint, or by the column name of a manifest"
+            )
+        folders[folder] = name
+
+
+def folder_name(source: str) -> str:
+    """A name for the folder of what was found of a model: its name, and a hash of where it is,
+    since many files are called model.pt."""
+    place = source if is_pretrained(source) else os.path.abspath(source)
+    digest = hashlib.blake2b(place.encode(), digest_size=3).hexdigest()
+    return f"{file_safe(model_name(source)).strip('._')[:LONGEST]}-{digest}"

@@ -17,7 +17,7 @@ KEYS = ("state_dict", "model_state_dict", "model", "net", "network", "model_stat
 AVERAGED_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
 # how the keys of a normalisation inside a model end: mean, then std
 NORMALISERS = (("new_mean", "new_std"), ("mean", "std"), ("mu", "sigma"))
-THE_MODEL_ITSELF = "the model itself"  # normalises its pixels
+ITSELF = (0.0,), (1.0,), "the model itself"  # mean and std of a model that normalises its pixels
 MAX_CLASSES = 1_000_000
 MAX_CHANNELS = 4
 MAX_SHARING = 4  # how many tensors may share each byte that is stored, on average
@@ -142,30 +142,24 @@ def load_network(
             "32-pixel images (cifar_resnet18, cifar_resnet50, preactresnet18), or "
             f"package.module:factory. Its first weights are {shapes[0]}, its last {shapes[-1]}"
         )
-    network, count = build_to_fit(arch, num_classes, weights.state)
-    return load_weights(network, weights, arch=arch, num_classes=count)
-
-
-def build_to_fit(
-    arch: str, num_classes: int | None, state: Mapping[str, Tensor]
-) -> tuple[nn.Module, int | None]:
-    """The network for as many classes as the weights have, and how many these are, if its
-    classifier has the same keys."""
-    count = num_classes
-    if count is None:
-        shapes, other_shapes = (_shapes(arch, probe) for probe in PROBES)
-        prefix = _find_prefix(shapes, state)
-        counts = [
-            int(state[prefix + key].shape[axis])
-            for key, shape in shapes.items()
-            if prefix + key in state and state[prefix + key].ndim == len(shape)
-            for axis, sizes in enumerate(zip(shape, other_shapes.get(key, ())))
-            if sizes == PROBES
-        ]
-        count = max(counts, default=None)
+    count = num_classes if num_classes is not None else _count_classes(arch, weights.state)
     if count is not None and not 1 < count <= MAX_CLASSES:
         raise ValueError(f"{arch} can't be built for {count} classes: pass `num_classes`")
-    return build(arch, count), count
+    return load_weights(build(arch, count), weights, arch=arch, num_classes=count)
+
+
+def _count_classes(arch: str, state: Mapping[str, Tensor]) -> int | None:
+    """How many classes the weights have, if they have the keys of the network's classifier."""
+    shapes, other_shapes = (_shapes(arch, probe) for probe in PROBES)
+    prefix = _find_prefix(shapes, state)
+    counts = [
+        int(state[prefix + key].shape[axis])
+        for key, shape in shapes.items()
+        if prefix + key in state and state[prefix + key].ndim == len(shape)
+        for axis, sizes in enumerate(zip(shape, other_shapes.get(key, ())))
+        if sizes == PROBES
+    ]
+    return max(counts, default=None)
 
 
 def _shapes(arch: str, count: int) -> dict[str, tuple[int, ...]]:
@@ -211,7 +205,7 @@ def load_weights(
     loaded = LoadedNetwork(network)
     ignored: dict[str, str] = {}
     if any(_normalisers(fitting)):
-        loaded.mean, loaded.std, loaded.normalised_by = (0.0,), (1.0,), THE_MODEL_ITSELF
+        loaded.mean, loaded.std, loaded.normalised_by = ITSELF
     else:
         for keys in _normalisers(leftover):
             both = torch.stack([state[key].detach().float().flatten() for key in keys])

@@ -116,7 +116,7 @@ def import_from_here() -> None:
 
 def checkpoints_by_name(models: Sequence[str]) -> dict[str, str]:
     """The checkpoints by their names, see :func:`split_name`."""
-    from captum_classpattern.adapters.names import check_folders, split_name
+    from captum_classpattern.adapters.load import check_folders, split_name
 
     named = [split_name(given) for given in models]
     check_folders([name for name, _ in named])

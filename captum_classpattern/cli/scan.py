@@ -69,7 +69,7 @@ def scan(
             classpattern-scan/CHECKPOINT.
         exit_zero: Exit with 0 whatever the verdict is.
     """
-    from captum_classpattern.adapters.names import folder_name
+    from captum_classpattern.adapters.load import folder_name
     from captum_classpattern.scanning.families import SEARCH
     from captum_classpattern.scanning.profile import estimate_seconds
     from captum_classpattern.scanning.scan import PATTERNS

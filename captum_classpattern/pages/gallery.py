@@ -17,7 +17,7 @@ from markupsafe import Markup
 from tqdm import tqdm
 
 from captum_classpattern._files import replace_folder
-from captum_classpattern.adapters.names import model_name
+from captum_classpattern.adapters.load import model_name
 from captum_classpattern.classifier.class_names import as_file_name, file_safe
 from captum_classpattern.pages.kinds.finding import SCORES, score_row
 from captum_classpattern.pages.kinds.sweep import summary

@@ -12,7 +12,7 @@ from torch import nn
 
 from captum_classpattern._validation import ArgumentTypeError
 from captum_classpattern.adapters import check_arch_from_file, load_model
-from captum_classpattern.adapters.names import check_folders, is_pretrained, model_name, split_name
+from captum_classpattern.adapters.load import check_folders, is_pretrained, model_name, split_name
 from captum_classpattern.classifier import Classifier
 from captum_classpattern.classifier.class_names import file_safe
 from captum_classpattern.classifier.fingerprints import hash_of_model

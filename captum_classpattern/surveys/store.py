@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 
 from captum_classpattern._files import write_json
 from captum_classpattern._validation import Notice, is_whole
-from captum_classpattern.adapters.names import check_folders
+from captum_classpattern.adapters.load import check_folders
 from captum_classpattern.classifier import warn
 from captum_classpattern.classifier.class_names import as_file_name, file_safe
 from captum_classpattern.pattern import Pattern

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from captum_classpattern.adapters.names import folder_name, model_name, split_name
+from captum_classpattern.adapters.load import folder_name, model_name, split_name
 from captum_classpattern.cli.options import checkpoints_by_name
 from captum_classpattern.pages.gallery import _name_of
 from captum_classpattern.surveys.sources import read_models
@@ -33,6 +33,10 @@ def test_all_parts_of_the_package_give_a_model_the_same_name(source, name, tmp_p
     [from_manifest] = read_models("models.jsonl")
     assert from_list.name == from_manifest.name == name
     assert from_list.path == from_manifest.path
+
+
+def test_folders_stay_private():
+    assert model_name(r"C:\models\net.pt") == model_name("timm:local-dir:/home/kim/net") == "net"
 
 
 def test_pretrained_models_of_one_architecture_can_be_compared():
@@ -64,6 +68,7 @@ def test_each_source_has_a_folder_of_its_own():
     given = [*SOURCES, "runs/b/model.pt", "model.pt", "model.safetensors", "../model.pt"]
     given += ["/runs/a/model.pt", "runs_a/model.pt", "torchvision:resnet18", "timm:resnet18"]
     folders = {folder_name(source) for source in given}
+    assert "resnet18.a1_in1k-0ee52d" in folders
     assert len(folders) == len(given)
     assert all(folder.strip("._") and "/" not in folder for folder in folders)
     same = {folder_name(f"{start}model.pt") for start in ("", "./", "a/../", f"{os.getcwd()}/")}

@@ -22,9 +22,8 @@ from command_line import run
 from safetensors.torch import save_file
 from torch import nn
 
-from captum_classpattern.adapters import load_model, safe_load, safe_pickle
-from captum_classpattern.adapters.interface import CheckpointFile
-from captum_classpattern.adapters.safe_pickle import imported_names
+from captum_classpattern.adapters import CheckpointFile, load_model, safe_load
+from captum_classpattern.adapters.safe_load import imported_names
 
 SYSTEM = f"{os.system.__module__}.system"  # posix.system
 
@@ -714,7 +713,7 @@ def test_a_file_that_would_unpack_to_much_more(tmp_path, monkeypatch):
 
 
 def test_only_the_beginning_of_an_endless_pickle_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(safe_pickle, "MAX_OPERATIONS", 100)
+    monkeypatch.setattr(safe_load, "MAX_OPERATIONS", 100)
     assert list(imported_names(io.BytesIO(b"cposix\nsystem\n" + b"N" * 200 + b"cos\nlate\n."))) == [
         "posix.system", "os.late",
     ][:1]  # fmt: skip

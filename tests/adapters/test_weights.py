@@ -14,8 +14,8 @@ from captum_classpattern.adapters.weights import (
     AVERAGED_KEYS,
     KEYS,
     Weights,
-    build_to_fit,
     find_weights,
+    load_network,
     locate_weights,
 )
 
@@ -232,32 +232,29 @@ def test_errors_name_the_prefix():
 def test_the_network_has_as_many_classes_as_the_weights():
     for classes in (3, 7):
         state = prefixed(net(classes).state_dict(), "module.")
-        network, count = build_to_fit(f"{__name__}:Net", None, state)
-        assert (network.fc.out_features, count) == (classes, classes)
-        load_weights(network, state, "")
+        loaded = load_network(f"{__name__}:Net", Weights(state, ""))
+        assert (loaded.network.fc.out_features, loaded.details["num_classes"]) == (classes, classes)
 
 
 def test_num_classes_takes_precedence():
-    network, count = build_to_fit(f"{__name__}:Net", 5, STATE)
-    assert (network.fc.out_features, count) == (5, 5)
+    with pytest.raises(ValueError, match=r"fc\.weight \(3, 4\) instead of \(5, 4\)"):
+        load_network(f"{__name__}:Net", Weights(STATE, ""), 5)
 
 
 def test_a_factory_that_takes_no_classes():
-    network, count = build_to_fit(f"{__name__}:fixed", None, STATE)
-    assert (network.fc.out_features, count) == (3, None)
-    network, _ = build_to_fit(f"{__name__}:fixed", None, net(5).state_dict())
+    loaded = load_network(f"{__name__}:fixed", Weights(STATE, ""))
+    assert (loaded.network.fc.out_features, loaded.details["num_classes"]) == (3, None)
     with pytest.raises(ValueError, match=r"shape: 2 \(fc\.weight \(5, 4\) instead of \(3, 4\)"):
-        load_weights(network, net(5).state_dict(), "")
+        load_network(f"{__name__}:fixed", Weights(net(5).state_dict(), ""))
 
 
 def test_classes_are_unknown_if_no_key_of_the_classifier_fits():
-    assert build_to_fit(f"{__name__}:Net", None, {"other": torch.rand(2, 2)})[1] is None
-    network, count = build_to_fit(f"{__name__}:Weightless", None, STATE)
-    assert count is None
+    with pytest.raises(ValueError, match=r"into Net; weights missing: 8 \(conv\.weight, "):
+        load_network(f"{__name__}:Net", Weights({"other": torch.rand(2, 2)}, ""))
     with pytest.raises(
         ValueError, match=r"into Weightless; weights unexpected: 9 \(conv\.weight, "
     ):
-        load_weights(network, STATE, "")
+        load_network(f"{__name__}:Weightless", Weights(STATE, ""))
 
 
 @pytest.mark.parametrize(
@@ -289,8 +286,8 @@ class HeadFirst(nn.Module):
 
 
 def test_the_classifier_is_what_changes_with_the_number_of_classes():
-    network, count = build_to_fit(f"{__name__}:HeadFirst", None, HeadFirst(5).state_dict())
-    assert (network.head.out_features, count) == (5, 5)
+    loaded = load_network(f"{__name__}:HeadFirst", Weights(HeadFirst(5).state_dict(), ""))
+    assert (loaded.network.head.out_features, loaded.details["num_classes"]) == (5, 5)
 
 
 class Transposed(nn.Module):
@@ -321,21 +318,23 @@ class Late(nn.Module):
 
 
 def test_classes_are_counted_along_the_axis_that_changes():
-    assert build_to_fit(f"{__name__}:Transposed", None, Transposed(5).state_dict())[1] == 5
+    loaded = load_network(f"{__name__}:Transposed", Weights(Transposed(5).state_dict(), ""))
+    assert loaded.details["num_classes"] == 5
 
 
 def test_a_factory_that_only_takes_some_numbers_of_classes():
     with pytest.raises(ValueError, match=r"can't be built for 7 classes .* pass `num_classes`"):
-        build_to_fit(f"{__name__}:Choosy", None, net(10).state_dict())
-    assert build_to_fit(f"{__name__}:Choosy", 10, net(10).state_dict())[0].fc.out_features == 10
+        load_network(f"{__name__}:Choosy", Weights(net(10).state_dict(), ""))
+    loaded = load_network(f"{__name__}:Choosy", Weights(net(10).state_dict(), ""), 10)
+    assert loaded.network.fc.out_features == 10
 
 
 def test_a_users_module_is_not_imported_on_the_meta_device(tmp_path, monkeypatch):
     """Not on the meta device, where what it makes would stay."""
     (tmp_path / "late_module.py").write_text(MADE_ON_IMPORT)
     monkeypatch.syspath_prepend(str(tmp_path))
-    _, count = build_to_fit("late_module:Late", None, {"fc.weight": torch.zeros(3, 4)})
-    assert count == 3
+    state = {"fc.weight": torch.zeros(3, 4), "fc.bias": torch.zeros(3)}
+    assert load_network("late_module:Late", Weights(state, "")).details["num_classes"] == 3
     assert sys.modules["late_module"].MEAN.device.type == "cpu"
 
 

@@ -17,7 +17,7 @@ from scripts import imported
 from torch import nn
 
 from captum_classpattern import ClassPattern, Pattern, PixelClassifier
-from captum_classpattern.adapters.names import folder_name
+from captum_classpattern.adapters.load import folder_name
 from captum_classpattern.datasets import load_images
 from captum_classpattern.scanning import ReferenceSet, Scan, profile
 from captum_classpattern.scanning.families import SIZES

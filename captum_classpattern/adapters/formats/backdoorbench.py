@@ -34,8 +34,7 @@ name = "backdoorbench"
 
 
 def matches(file: CheckpointFile, options: LoadOptions) -> bool:
-    keys = {"model_name", "num_classes", "model"}
-    return isinstance(file.content, Mapping) and keys <= set(file.content)
+    return {"model_name", "num_classes", "model"} <= set(file.entries)
 
 
 def load(file: CheckpointFile, options: LoadOptions) -> LoadedNetwork:

@@ -24,16 +24,15 @@ def load(file: CheckpointFile, options: LoadOptions) -> LoadedNetwork:
     if isinstance(weights.value, nn.Module):
         loaded = LoadedNetwork(weights.value, details=weights.details)
     else:
-        if arch is None and isinstance(file.content.get("arch"), str):
-            arch = check_arch_from_file(file.content["arch"], file.path)
+        if arch is None and isinstance(file.entries.get("arch"), str):
+            arch = check_arch_from_file(file.entries["arch"], file.path)
         loaded = load_network(arch, weights, options.num_classes)
-    loaded.class_names = _class_names(file.content)
+    loaded.class_names = _class_names(file.entries)
     return loaded
 
 
-def _class_names(content: Any) -> list[str] | None:
+def _class_names(held: Mapping[Any, Any]) -> list[str] | None:
     """The names of the classes, where training checkpoints keep them."""
-    held: Mapping[str, Any] = content if isinstance(content, Mapping) else {}
     indices = held.get("class_to_idx")
     if isinstance(indices, Mapping) and indices:
         return [str(name) for name in sorted(indices, key=lambda name: indices[name])]

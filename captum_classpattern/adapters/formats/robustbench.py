@@ -7,12 +7,7 @@ from torch import nn
 
 from captum_classpattern.adapters.architectures import import_optional
 from captum_classpattern.adapters.interface import CheckpointFile, LoadedNetwork, LoadOptions
-from captum_classpattern.adapters.weights import (
-    NORMALISERS,
-    THE_MODEL_ITSELF,
-    find_weights,
-    load_weights,
-)
+from captum_classpattern.adapters.weights import ITSELF, NORMALISERS, find_weights, load_weights
 
 SIZES = {"cifar10": 32, "cifar100": 32, "imagenet": 224}  # pixels, by data set
 THREATS = ("Linf", "L2", "corruptions")
@@ -31,7 +26,7 @@ def matches(file: CheckpointFile, options: LoadOptions) -> bool:
 
 def load(file: CheckpointFile, options: LoadOptions) -> LoadedNetwork:
     """Loads the weights into the network of the zoo, which RobustBench builds."""
-    path, content = file.path, file.content
+    path = file.path
     if options.arch is None and not matches(file, options):
         raise ValueError(
             f"{path}: pass `arch`, the model's name in RobustBench, such as "
@@ -49,16 +44,14 @@ def load(file: CheckpointFile, options: LoadOptions) -> LoadedNetwork:
         why = "is not in its zoo" if entry is None else "is an ensemble of several files"
         raise ValueError(f"{path}: RobustBench's {arch} {why}")
     network: nn.Module = entry["model"]()
-    if isinstance(content, Mapping):
-        parts = (content.get(key) for key in CHOICE)
-        content = next((part for part in parts if isinstance(part, Mapping)), content)
-    weights = find_weights(content, path)
+    parts = [part for part in map(file.entries.get, CHOICE) if isinstance(part, Mapping)]
+    weights = find_weights(parts[0] if parts else file.content, path)
     inner: Any = getattr(network, "model", None)
     of_outer = any(key.removeprefix("module.").startswith("model.") for key in weights.state)
     whole = inner is None or of_outer
     loaded = load_weights(network if whole else inner, weights, MAY_LACK, arch=arch)
     if loaded.mean is None or not whole:
-        loaded.mean, loaded.std, loaded.normalised_by = (0.0,), (1.0,), THE_MODEL_ITSELF
+        loaded.mean, loaded.std, loaded.normalised_by = ITSELF
     loaded.network, loaded.input_size = network, (3, SIZES[data], SIZES[data])
     return loaded
 
@@ -71,9 +64,8 @@ def load_pretrained(name: str) -> LoadedNetwork:
         network: nn.Module = load_model(model, dataset=data, threat_model=threat)
     except KeyError as error:
         raise ValueError(f"RobustBench's {arch} is not in its zoo") from error
-    loaded = LoadedNetwork(network, (0.0,), (1.0,), THE_MODEL_ITSELF, details={"arch": arch})
-    loaded.input_size = (3, SIZES[data], SIZES[data])
-    return loaded
+    size = (3, SIZES[data], SIZES[data])
+    return LoadedNetwork(network, *ITSELF, input_size=size, details={"arch": arch})
 
 
 def _parse(name: str) -> tuple[str, str, str, str]:

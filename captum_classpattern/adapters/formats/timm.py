@@ -19,18 +19,18 @@ name = "timm"
 
 
 def matches(file: CheckpointFile, options: LoadOptions) -> bool:
-    return isinstance(file.content, Mapping) and set(file.content) >= KEYS
+    return set(file.entries) >= KEYS
 
 
 def load(file: CheckpointFile, options: LoadOptions) -> LoadedNetwork:
     """Loads the weights, with the normalisation of the training's arguments, or else timm's."""
     if options.arch is None and matches(file, options):
-        arch = check_arch_from_file(f"timm:{file.content['arch']}", file.path)
+        arch = check_arch_from_file(f"timm:{file.entries['arch']}", file.path)
         options = replace(options, arch=arch)
     loaded = plain.load(file, options)
     if loaded.mean is not None:
         return loaded
-    arguments = file.content.get("args") if isinstance(file.content, Mapping) else None
+    arguments = file.entries.get("args")
     given = vars(arguments) if isinstance(arguments, Namespace) else {}
     given = {key: value for key, value in given.items() if value is not None}
     config = {**(getattr(loaded.network, "pretrained_cfg", None) or {}), **given}

@@ -43,10 +43,10 @@ class SmallImageNetwork(nn.Module):
             parts = ("conv1", "bn1", "relu", "layer1", "layer2", "layer3", "layer4")
             self.features = nn.Sequential(OrderedDict((k, getattr(original, k)) for k in parts))
         layers: OrderedDict[str, nn.Module] = OrderedDict()
-        for number, (key, (channels_in, channels_out)) in enumerate(linear.items()):
+        for number, (key, channels) in enumerate(linear.items()):
             if number:
                 layers[f"relu{number}"] = nn.ReLU()
-            layers[key] = nn.Linear(channels_in, channels_out)
+            layers[key] = nn.Linear(*channels)
         self.classifier = nn.Sequential(layers)
 
     def forward(self, images: Tensor) -> Tensor:
