@@ -431,7 +431,7 @@ class LabelledImages(Dataset[Any]):
             raise ValueError(f"{self.argument} has no images")
         if self._labels_of_items([0], alone=True) is None:
             return None
-        listed = _listed_labels(self._source)
+        listed = listed_labels(self._source)
         if listed is not None:
             listed, tried = listed[self._places], evenly_spaced(len(self), 8)
             if torch.equal(cast(Tensor, self._labels_of_items(tried, alone=True)), listed[tried]):
@@ -580,15 +580,16 @@ def _split(indices: Sequence[int], size: int) -> Iterator[Sequence[int]]:
     return (indices[i : i + size] for i in range(0, len(indices), size))
 
 
-def _listed_labels(images: Any) -> Tensor | None:
+def listed_labels(images: Any) -> Tensor | None:
     """The labels that a data set lists separately from its items, if it does."""
     if isinstance(images, data.Subset):
-        listed = _listed_labels(images.dataset)
+        listed = listed_labels(images.dataset)
         return None if listed is None else listed[list(images.indices)]
     if isinstance(images, data.TensorDataset):
         listed = images.tensors[1]
     else:
-        listed = getattr(images, "targets", getattr(images, "labels", None))
+        lists = (getattr(images, name, None) for name in ("targets", "labels", "_labels"))
+        listed = next((found for found in lists if found is not None), None)
     try:
         return parse_labels(listed, len(images), "a data set")
     except (TypeError, ValueError):

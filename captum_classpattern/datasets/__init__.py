@@ -20,8 +20,12 @@ from captum_classpattern._validation import (
     suggest_names,
 )
 from captum_classpattern.classifier import warn
-from captum_classpattern.datasets.cache import cache_folder
-from captum_classpattern.datasets.files import ImageFiles, decode_all, unreadable_files
+from captum_classpattern.datasets.files import (
+    ImageFiles,
+    cache_folder,
+    decode_all,
+    unreadable_files,
+)
 from captum_classpattern.datasets.pixels import as_floats, fit
 from captum_classpattern.datasets.sources import (
     Listing,

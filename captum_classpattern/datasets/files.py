@@ -1,39 +1,64 @@
-"""Image files as a Dataset that decodes them when they are needed."""
+"""Image files as a Dataset that decodes them when they are needed, and keeps them decoded.
 
+They are decoded in parts of a few hundred images. A file of the cache holds a part with the hashes
+of its images, and is memory-mapped. Its name is a hash of the paths, times, inodes and sizes of the
+image files, of the settings, and of the versions of what decodes them; their content is not
+compared. It appears whole or not at all, so that many processes can fill and read one folder. Any
+file in it can be deleted at any time.
+"""
+
+import os
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import PIL
 import torch
+from PIL import features
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from captum_classpattern._validation import join_names
-from captum_classpattern.datasets.cache import (
-    SETTLED,
-    Decoded,
-    cache_file,
-    hashed,
-    read_cached,
-    write_cached,
+from captum_classpattern._files import write_atomically
+from captum_classpattern._validation import Notice, join_names
+from captum_classpattern.classifier import warn
+from captum_classpattern.datasets.pixels import (
+    DECODE_ERRORS,
+    PIXELS_VERSION,
+    area,
+    as_floats,
+    decode,
+    fit,
 )
-from captum_classpattern.datasets.pixels import DECODE_ERRORS, area, as_floats, decode, fit
+from captum_classpattern.pattern import HASH_BYTES, image_hash
 
 PART_BYTES, LONGEST_PART = 2**26, 1024  # decoded together, kept in one file: bytes, images
+VARIABLE = "CLASSPATTERN_CACHE"  # of the environment: another folder, or "off"
+SETTLED = 2.0  # seconds; a file that is younger could change again without a new time stamp
+LIBRARIES = "libjpeg_turbo", "jpg", "webp"  # of lossy formats, which Pillow brings or finds
+
+
+class Part(NamedTuple):
+    """Images that were decoded together."""
+
+    images: Tensor  # (N, C, H, W), uint8 or float32; blank if they can't be read
+    readable: Tensor  # bool (N,)
+    hashes: Tensor  # uint8 (N, 6), see image_hash
 
 
 class ImageFiles(Dataset[Tensor]):
     """The images of files, float32 (C, H, W) in [0, 1].
 
     The first image that is asked for makes a pass over all files, part by part, since all must be
-    readable and of one size, and since one RGB image makes all of them RGB. What was decoded is
-    kept in the cache. A part that can't be kept there is decoded again whenever it is needed,
-    unless it is the only one: then it stays in memory. A part with a file that changed just now is
-    kept when it is needed later.
+    readable and of one size, and since one RGB image makes all of them RGB. A part that can't be
+    kept in the cache is decoded again whenever it is needed, unless it is the only one: then it
+    stays in memory. A part with a file that changed just now is kept when it is needed later.
 
     A copy that is sent to another process has the names of the files, and no pixels.
     """
@@ -52,7 +77,7 @@ class ImageFiles(Dataset[Tensor]):
         self.sides, self.channels, self.cache = sides, channels, cache
         self.shape: tuple[int, ...] | None = None  # (C, H, W), once all files were read
         self._length = 0  # images of a part, once it is known
-        self._parts: dict[int, Decoded] = {}  # what is kept, by the first image of each part
+        self._parts: dict[int, Part] = {}  # what is kept, by the first image of each part
         self._retries: dict[int, float] = {}  # when to try again to keep a part
         self._unreadable: dict[int, str] = {}  # the errors of images, which are blank in their part
 
@@ -99,7 +124,7 @@ class ImageFiles(Dataset[Tensor]):
         random.Random().shuffle(starts)  # processes that start together share the work
         for start in tqdm(starts, "Reading images", delay=5, disable=None, leave=False):
             shape = self._load(start)
-            whole = next((i for i in self._part(start) if i not in self._unreadable), None)
+            whole = next((i for i in self._places(start) if i not in self._unreadable), None)
             if whole is not None:
                 found = self.names[whole], *shape[1:]
                 first, channels = first or found, max(channels, shape[0])
@@ -117,39 +142,55 @@ class ImageFiles(Dataset[Tensor]):
                 break
         return max(1, min(LONGEST_PART, PART_BYTES // (3 * pixels)))
 
-    def _part(self, start: int) -> range:
+    def _places(self, start: int) -> range:
         """The images of a part."""
         return range(start, min(start + self._length, len(self)))
 
     def _cache_file(self, start: int) -> Path | None:
-        """Where a part can be kept now."""
+        """Where a part can be kept now; not if one of its files is missing or was changed in the
+        last two seconds. A time in the future is that of another clock."""
         if self.cache is None:
             return None
-        files = [self.folder / self.names[i] for i in self._part(start)]
-        return cache_file(self.cache, files, (self.sides, self.channels))
+        described, now = [], time.time()
+        for place in self._places(start):
+            file = self.folder / self.names[place]
+            try:
+                found = file.stat()
+            except OSError:
+                return None
+            if now - SETTLED < found.st_mtime <= now:
+                return None
+            times = found.st_mtime_ns, found.st_ctime_ns  # a copy can take over the first
+            described.append((os.path.abspath(file), *times, found.st_ino, found.st_size))
+        libraries = [features.version(name) for name in LIBRARIES]
+        decoders = PIXELS_VERSION, PIL.__version__, torch.__version__, libraries  # which may round
+        key = repr((decoders, (self.sides, self.channels), described)).encode()
+        return self.cache / f"{blake2b(key, digest_size=16).hexdigest()}.safetensors"
 
     def _load(self, start: int) -> torch.Size:
         """Finds a part in the cache, or else decodes and keeps it. Returns its (C, H, W)."""
-        part, path = self._part(start), self._cache_file(start)
-        kept = None if path is None else read_cached(path, len(part))
-        wanted = part if kept is None else [i for i in part if not kept.readable[i - start]]
+        places, path = self._places(start), self._cache_file(start)
+        kept = None if path is None else read_cached(path, len(places))
+        wanted = places if kept is None else [i for i in places if not kept.readable[i - start]]
         images, errors = decode_all(self._decode, wanted, self.names, self.folder)
         if kept is not None and len(errors) < len(wanted):  # some could not be read for a while
             kept = None
-            images, errors = decode_all(self._decode, part, self.names, self.folder)
+            images, errors = decode_all(self._decode, places, self.names, self.folder)
         self._unreadable |= errors
-        only = len(part) == len(self)  # which stays in memory without a cache
-        if kept is None and len(errors) < len(part) and (only or path is not None):
-            decoded = hashed(images, [i not in errors for i in part])
-            if path is not None and (kept := write_cached(path, decoded)) is None:
+        only = len(places) == len(self)  # which stays in memory without a cache
+        if kept is None and len(errors) < len(places) and (only or path is not None):
+            hashes = bytearray.fromhex("".join(image_hash(as_floats(image)) for image in images))
+            packed = torch.frombuffer(hashes, dtype=torch.uint8).view(-1, HASH_BYTES)
+            part = Part(images, torch.tensor([i not in errors for i in places]), packed)
+            if path is not None and (kept := write_cached(path, part)) is None:
                 self.cache = None
-            kept = kept or (decoded if only else None)
+            kept = kept or (part if only else None)
         self._retries[start] = time.time() + SETTLED
         if kept is not None:
             self._parts[start] = kept
         return images.shape[1:] if kept is None else kept.images.shape[1:]
 
-    def _kept(self, index: int) -> tuple[Decoded | None, int]:
+    def _kept(self, index: int) -> tuple[Part | None, int]:
         """The part of an image, if it can be kept and the image could be read; and its place."""
         start = index - index % self._length
         if start not in self._parts and time.time() > self._retries.get(start, 0):
@@ -172,6 +213,58 @@ class ImageFiles(Dataset[Tensor]):
 
     def _decode(self, index: int) -> Tensor:
         return fit(decode(self.folder / self.names[index]), self.sides, self.channels)
+
+
+def cache_folder(cache: bool | str | os.PathLike[str]) -> Path | None:
+    """The folder of the argument ``cache``; None if there is no cache. There is a warning if there
+    is no home folder to keep it in."""
+    if not isinstance(cache, bool):
+        return Path(cache).absolute()
+    chosen = os.environ.get(VARIABLE, "")
+    if not cache or chosen.lower() == "off":
+        return None
+    if chosen:
+        return Path(chosen).absolute()
+    try:
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:
+        _warn_uncached("anywhere (this user has no home folder)", "a folder")
+        return None
+    return (caches / "captum_classpattern").absolute()
+
+
+def read_cached(path: Path, count: int) -> Part | None:
+    """The memory-mapped images; None if the file is not there or is damaged."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = Part(*map(file.get_tensor, Part._fields))
+    except (OSError, SafetensorError, RuntimeError):  # the last if it is deleted just now
+        return None
+    shapes = found.images.shape[:1], found.readable.shape, found.hashes.shape
+    whole = shapes == ((count,), (count,), (count, HASH_BYTES)) and found.images.ndim == 4
+    return found if whole else None
+
+
+def write_cached(path: Path, part: Part) -> Part | None:
+    """Keeps images, and returns them memory-mapped. If they can't be kept, there is a warning, and
+    it returns None."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, save(part._asdict()))
+    except OSError as error:
+        if not path.exists():  # else another process has written it, and uses it
+            _warn_uncached(f"in {path.parent} ({error.strerror})", "another folder")
+            return None
+    return read_cached(path, len(part.images)) or part
+
+
+def _warn_uncached(where: str, instead: str) -> None:
+    warn(
+        f"decoded images can't be kept {where}, so they are decoded each time: give {instead} "
+        f"(cache=, or {VARIABLE} in the environment), or switch the cache off (cache=False, or "
+        "off)",
+        Notice,
+    )
 
 
 def decode_all(

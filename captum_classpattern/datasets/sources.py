@@ -16,6 +16,7 @@ from captum_classpattern._validation import ArgumentTypeError, Notice, join_name
 from captum_classpattern.classifier import warn
 from captum_classpattern.classifier.class_names import NUMBERED
 from captum_classpattern.datasets.pixels import DECODE_ERRORS, decode
+from captum_classpattern.images import listed_labels
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
@@ -166,12 +167,11 @@ def torchvision_listing(source: str, split: str, root: Path, download: bool) -> 
             )
         return decode(image)
 
-    lists = [
-        getattr(data, name) for name in ("targets", "labels", "_labels") if hasattr(data, name)
-    ]
-    listed = lists[0] if lists else [item[1] for item in data]  # for which all are loaded
+    listed: Any = listed_labels(data)
+    if listed is None:
+        listed = [item[1] for item in data]  # for which all are loaded
     labels = _labels(listed, len(data), f"the labels of {source}")
-    classes = getattr(data, "classes", None)
+    classes = getattr(data, "classes", None) or ()
     named = isinstance(classes, list | tuple) and all(isinstance(name, str) for name in classes)
     names = tuple(classes) if named and classes else None
     images = [f"image {i}" for i in range(len(data))]
@@ -184,11 +184,10 @@ def _torchvision_class(name: str) -> tuple[Any, bool]:
 
     fitting: dict[str, bool] = {}
     for other in known.__all__:
-        takes = dict(inspect.signature(getattr(known, other)).parameters)
-        splits = {"train", "split"} & set(takes)
+        takes = inspect.signature(getattr(known, other)).parameters
         needs = [n for n, parameter in takes.items() if parameter.default is parameter.empty]
-        if splits and "download" in takes and needs == ["root"]:
-            fitting[other] = "train" in splits
+        if takes.keys() & {"train", "split"} and "download" in takes and needs == ["root"]:
+            fitting[other] = "train" in takes
     if name not in fitting:
         hint = suggest_names(name, fitting)
         raise ValueError(f"torchvision has no data set {name!r} of images in splits{hint}")

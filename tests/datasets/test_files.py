@@ -16,7 +16,7 @@ from PIL import Image, ImageFile
 
 from captum_classpattern import Notice, images
 from captum_classpattern.datasets import LabelledImages, files, load_images
-from captum_classpattern.datasets.cache import SETTLED
+from captum_classpattern.datasets.files import SETTLED
 from captum_classpattern.datasets.pixels import fit
 
 NOISE = np.random.default_rng(0)
@@ -244,7 +244,7 @@ def test_a_file_that_changed_and_kept_its_time_and_size(tmp_path, cache, how):
 def test_other_decoders_do_not_read_the_cache(photos, cache, monkeypatch, of):
     load_images(photos, cache=cache).take([0])
     if of == "this package":
-        monkeypatch.setattr("captum_classpattern.datasets.cache.PIXELS_VERSION", 0)
+        monkeypatch.setattr("captum_classpattern.datasets.files.PIXELS_VERSION", 0)
     elif of == "Pillow":
         monkeypatch.setattr("PIL.__version__", "another")
     else:
