@@ -137,4 +137,4 @@ def _draw_box(axis: Axes, mask: Tensor) -> None:
     left, top = int(columns.min()) - 1.0, int(rows.min()) - 1.0
     width, height = int(columns.max()) + 1.0 - left, int(rows.max()) + 1.0 - top
     box = Rectangle((left, top), width, height, fill=False, color=HIGHLIGHTS[0], linewidth=1.8)
-    axis.add_patch(box).set_clip_on(False)
+    axis.add_patch(box).set(clip_on=False, in_layout=False)
