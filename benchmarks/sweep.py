@@ -17,17 +17,23 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from captum_classpattern import sweep
 from captum_classpattern.demo import demo_images, demo_models
-from captum_classpattern.surveys.engines import import_ray, run_locally, run_on_ray, start_ray
+from captum_classpattern.surveys.engines import (
+    Outcome,
+    Unit,
+    import_ray,
+    run_locally,
+    run_on_ray,
+    start_ray,
+)
 from captum_classpattern.surveys.sources import ModelSource
-from captum_classpattern.surveys.store import SweepFolder
+from captum_classpattern.surveys.sweep_results import SweepFolder
 from captum_classpattern.surveys.sweep_run import run_missing
-from captum_classpattern.surveys.units import Outcome, Unit
 
 WORKERS = 2
 LONG_UNIT = 20.0  # seconds: what the overhead is compared with
@@ -39,10 +45,7 @@ class Sleeping:
     """Units that only sleep."""
 
     seconds: float
-    classes: list[int] = field(default_factory=list)
-
-    def wanted(self, source: ModelSource) -> list[int]:
-        return self.classes
+    wanted: dict[str, list[int]]
 
     def run(self, unit: Unit) -> Outcome:
         time.sleep(self.seconds)
@@ -71,7 +74,7 @@ def sleep_units(count: int, seconds: float, workers: int | None) -> float:
     with tempfile.TemporaryDirectory() as folder:
         files, source = SweepFolder(Path(folder)), ModelSource("sleeping", "sleeping.pt")
         files.begin({}, [source], range(count))
-        work = Sleeping(seconds, [*range(count)])
+        work = Sleeping(seconds, {source.name: [*range(count)]})
         engine = run_locally if workers is None else run_on_ray
         started = time.perf_counter()
         run_missing(files, work, [source], engine)

@@ -9,7 +9,7 @@ from captum_classpattern import Pattern, Survey
 from captum_classpattern.pages.gallery import Model
 from captum_classpattern.surveys import Finding
 from captum_classpattern.surveys.sources import ModelSource
-from captum_classpattern.surveys.store import SweepFolder
+from captum_classpattern.surveys.sweep_results import SweepFolder
 
 PRIVATE = "/home/someone/private/zoo"  # where checkpoints are, for no page to say
 NAMES = ("ant", "bee", "crane", "crane", "elk, Alces alces")  # two classes with one name
@@ -70,7 +70,7 @@ def write_sweep(folder, models=("clean", "bad"), names=NAMES, *, failing=()):
 def fail(folder, name, *targets):
     """Notes that classes of a model failed, as a sweep does."""
     for target in targets:
-        SweepFolder(folder).fail(source(name), target, f"no file at {PRIVATE}/{name}.pt")
+        SweepFolder(folder).note(source(name), target, f"no file at {PRIVATE}/{name}.pt")
 
 
 def thousand_classes():

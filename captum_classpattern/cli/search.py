@@ -223,7 +223,7 @@ def sweep(
 
 def _open_first(sources: Sequence[Any]) -> Any:
     """The first model that can be opened, which says how the images are loaded and numbered."""
-    from captum_classpattern.surveys.units import reason_of
+    from captum_classpattern.surveys.sweep_run import reason_of
 
     reasons = []
     for source in sources:

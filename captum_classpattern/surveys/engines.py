@@ -3,29 +3,64 @@
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
+from captum_classpattern._validation import check_count, check_positive
 from captum_classpattern.classifier import warn
 from captum_classpattern.surveys.sources import ModelSource
-from captum_classpattern.surveys.units import Outcome, Unit
 
 ENGINES = ("local", "ray")
 RETRIES = 3  # of a unit whose worker or node dies
-Result: TypeAlias = tuple[Outcome, tuple[tuple[type[UserWarning], str], ...]]
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container: microseconds, and of how many
 UNITS_AHEAD = 2  # in flight for each that can run: a worker never waits for the next
 
 
-class Work(Protocol):
-    """What runs the units; it travels to each worker once."""
+class Unit(NamedTuple):
+    """One class of one model."""
 
-    def wanted(self, source: ModelSource) -> list[int]: ...
+    source: ModelSource
+    target: int
+
+
+class Outcome(NamedTuple):
+    """What became of a unit: the reason if it failed, and how long it took."""
+
+    error: str | None = None
+    seconds: float = 0.0
+
+
+class Work(Protocol):
+    """What runs the units; it travels to each worker once. ``wanted`` has the classes of each model
+    that are searched."""
+
+    wanted: Mapping[str, Sequence[int]]
 
     def run(self, unit: Unit) -> Outcome: ...
+
+
+Result: TypeAlias = tuple[Outcome, tuple[tuple[type[UserWarning], str], ...]]
+Engine: TypeAlias = Callable[[Work, Iterator[Unit]], Iterator[tuple[Unit, Outcome]]]
+
+
+def find_engine(engine: str, threads: int, **options: Any) -> Engine:
+    """The engine of this name, with ``options`` of :func:`run_on_ray`."""
+    if engine not in ENGINES:
+        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
+    given = [name for name, value in options.items() if value is not None]
+    if engine == "local":
+        if given:
+            raise ValueError(f"`{given[0]}` is for `engine='ray'`: leave it out, or choose that")
+        return run_locally
+    import_ray()
+    if "workers" in given:
+        check_count("workers", options["workers"])
+    if "gpus_per_task" in given:
+        check_positive("gpus_per_task", options["gpus_per_task"])
+    return partial(run_on_ray, threads=threads, **options)
 
 
 def run_locally(work: Work, units: Iterator[Unit]) -> Iterator[tuple[Unit, Outcome]]:
@@ -172,7 +207,8 @@ def _by_reference(ray: Any, unit: Unit, given: dict[str, Any]) -> Unit:
     if source.name not in given:
         given.clear()  # units come model by model; tasks in flight keep their own reference
         given[source.name] = ray.put(source.fetch())
-    return replace(unit, source=replace(source, fetch=partial(_get, given[source.name])))
+    fetch = partial(ray.get, given[source.name])
+    return unit._replace(source=replace(source, fetch=fetch))
 
 
 def _result(ray: Any, finished: Any) -> Result:
@@ -207,11 +243,5 @@ def _run_in_worker(shared: list[Any], unit: Unit) -> Result:
 @lru_cache(maxsize=1)
 def _kept(reference: Any) -> Work:
     """The work, fetched once by each worker."""
-    work: Work = _get(reference)
+    work: Work = import_ray().get(reference)
     return work
-
-
-def _get(reference: Any) -> Any:
-    import ray
-
-    return ray.get(reference)

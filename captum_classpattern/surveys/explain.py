@@ -22,8 +22,8 @@ from captum_classpattern.images import Images, ImagesAndLabels, LabelledImages, 
 from captum_classpattern.optimization.objective import NO_GRADIENT
 from captum_classpattern.optimization.search import passes_on
 from captum_classpattern.scores.examples import stamp_examples
-from captum_classpattern.surveys.findings import Finding
-from captum_classpattern.surveys.results import CANVASES, Survey
+from captum_classpattern.surveys.findings import Finding, best_of_each
+from captum_classpattern.surveys.results import CANVASES
 from captum_classpattern.surveys.search import SurveySearch, SurveySettings
 
 LONG = 5.0  # seconds after which there is a progress bar
@@ -130,13 +130,11 @@ def explain_class(
             search, unseen = search.halves(seed)
         else:
             unseen = _numbered(classifier, held_out, None, listed, "held-out images")
-        task = SurveySearch.of(classifier, search, unseen, settings, classes=[number])
-        found = Survey(n_classes=task.n_classes, search=task)
+        task = SurveySearch(classifier, search, unseen, settings, [number])
         _check_gradient(classifier, search.take([0]))
-        passes = task.expected_passes(number)
         label = label_of(number, listed)
         with tqdm(
-            total=passes,
+            total=settings.expected_passes(len(search.of_class(number)), len(unseen)),
             desc=label,
             unit=" passes",
             unit_scale=True,
@@ -145,23 +143,23 @@ def explain_class(
             disable=show_progress is False,
         ) as bar:
             with passes_on(bar):
-                [best] = found.best_canvases()
+                [found] = task.find([number])
             bar.update(bar.total - bar.n)
-        examples = stamp_examples(classifier, best.pattern.topk(area), unseen, listed, seed)
-        by_canvas = {
-            finding.canvas: replace(
-                finding,
-                class_name=finding.class_name if listed is None else label,
-                accuracy=task.accuracy,
-                search_images=len(search),
-                held_out_images=len(unseen),
-                model=classifier,
-                held_out=unseen.with_class_names(listed),
-            )
-            for finding in found
+        known: dict[str, Any] = {
+            "class_name": found[0].class_name if listed is None else label,
+            "accuracy": task.accuracy,
+            "search_images": len(search),
+            "held_out_images": len(unseen),
+            "model": classifier,
+            "held_out": unseen.with_class_names(listed),
         }
-        own = by_canvas.pop(best.canvas)
-        return replace(own, others=tuple(by_canvas.values()), examples=examples)
+        [best] = best_of_each(found)
+        return replace(
+            best,
+            others=tuple(replace(each, **known) for each in found if each is not best),
+            examples=stamp_examples(classifier, best.pattern.topk(area), unseen, listed, seed),
+            **known,
+        )
 
 
 def _as_classifier(model: Any, mean: Any, std: Any, class_names: Any) -> Classifier:

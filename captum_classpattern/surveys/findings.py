@@ -1,6 +1,6 @@
 """What a survey finds for a class: its patterns, and their scores next to their controls."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -173,19 +173,17 @@ class Finding(Result):
             ``held_out_images``, the numbers of all images.
         """
         findings = (self, *self.others)
-        return as_table([{**row, **each._checked()} for each in findings for row in each.rows()])
+        return as_table(row for each in findings for row in each.rows())
 
     def rows(self) -> list[dict[str, Any]]:
         """The pattern of each area with its scores, as :meth:`table` lists them."""
         known = {"class": self.target, "class_name": self.class_name, "canvas": self.canvas}
-        return [{**known, "area": area, **each.as_columns()} for area, each in self.scores.items()]
-
-    def _checked(self) -> dict[str, Any]:
-        """What :func:`explain_class` knows of the model and the images."""
-        if self.held_out_images is None:
-            return {}
         names = ("accuracy", "search_images", "held_out_images")
-        return {name: getattr(self, name) for name in names}
+        explained = {} if self.held_out_images is None else {n: getattr(self, n) for n in names}
+        return [
+            {**known, "area": area, **scores.as_columns(), **explained}
+            for area, scores in self.scores.items()
+        ]
 
     def plot(self, *, title: str | None = None, use_pyplot: bool = True) -> tuple[Any, Any]:
         r"""
@@ -215,3 +213,15 @@ class Finding(Result):
             "canvas": self.canvas,
             "areas": {area: {**known["areas"][area], **each} for area, each in scores.items()},
         }
+
+
+def best_of_each(findings: Iterable[Finding]) -> list[Finding]:
+    """For each class the finding on the canvas whose pattern of the first area did best on the
+    judging images."""
+    best: dict[int, Finding] = {}
+    for finding in findings:
+        rival = best.setdefault(finding.target, finding)
+        if rival is not finding:
+            ours, theirs = (each.search_powers[each.area] for each in (finding, rival))
+            best[finding.target] = finding if ours > theirs else rival
+    return list(best.values())

@@ -11,15 +11,20 @@ from captum_classpattern.classifier import Classifier
 from captum_classpattern.images import Images, ImagesAndLabels, LabelledImages, Labels
 from captum_classpattern.results import Result, as_table
 from captum_classpattern.scores.power import Scores
-from captum_classpattern.surveys.findings import (
-    Finding,
-    stands_out,
-)
+from captum_classpattern.surveys.findings import Finding, best_of_each, stands_out
 from captum_classpattern.surveys.search import SurveySearch, SurveySettings
 from captum_classpattern.surveys.store import RESULTS, Store
 
 CANVASES: Mapping[str, int] = {"positive": 32, "white": 1, "black": 1}
 AREAS = (0.05, 0.01)
+COLUMNS = {  # of an area, in the tables of findings and of surveys
+    "power": "power_{:g}",
+    "power_low": "power_{:g}_low",
+    "power_high": "power_{:g}_high",
+    "random_pixels": "random_pixels_{:g}",
+    "other_canvas": "other_canvas_{:g}",
+    "beats_controls": "beats_controls_{:g}",
+}
 
 
 class Survey(Result):
@@ -41,6 +46,7 @@ class Survey(Result):
         classes (list[int]): The classes that were searched or will be.
         canvases (list[str]): The kinds of canvas.
         areas (list[float]): The areas, first the one of :attr:`Finding.pattern`.
+        provenance (Mapping): Where the model came from, for one of :func:`load_model`.
     """
 
     def __init__(
@@ -52,15 +58,18 @@ class Survey(Result):
         store: Store | None = None,
         info: Mapping[str, Any] | None = None,
     ) -> None:
-        self.finished = list(findings)
+        self.finished = found = list(findings)
         self.n_classes = n_classes
         self._search, self._store, self._info = search, store, dict(info or {})
         self._running: Iterator[bool] | None = None
-        found = self.finished
-        self.classes = search.classes if search else list(dict.fromkeys(f.target for f in found))
-        kinds = search.settings.canvases if search else dict.fromkeys(f.canvas for f in found)
-        self.canvases: list[str] = list(kinds)
-        self.areas = list(search.settings.areas if search else found[0].scores if found else ())
+        if search is None:
+            self.classes = list(dict.fromkeys(finding.target for finding in found))
+            self.canvases = list(dict.fromkeys(finding.canvas for finding in found))
+            self.areas = list(found[0].scores if found else ())
+            self.provenance = self._info.get("provenance", {})
+        else:
+            self.classes, self.canvases = search.classes, list(search.settings.canvases)
+            self.areas, self.provenance = list(search.settings.areas), search.provenance
 
     def __iter__(self) -> Iterator[Finding]:
         position = 0
@@ -113,12 +122,6 @@ class Survey(Result):
         """How the classes were searched: ``settings``, the model's ``provenance`` and ``accuracy``
         on the held-out images, numbers of images, ``versions`` and ``seconds``."""
         return self._info if self._search is None else self._search.info
-
-    @property
-    def provenance(self) -> Mapping[str, Any]:
-        """Where the model came from; unlike :attr:`info`, it takes no time."""
-        search = self._search
-        return self._info.get("provenance", {}) if search is None else search.provenance
 
     @property
     def model(self) -> Classifier | None:
@@ -194,24 +197,11 @@ class Survey(Result):
         """
         rows = []
         for finding in self:
-            power = next(iter(finding.scores.values())).power
-            row: dict[str, Any] = {
-                "class": finding.target,
-                "class_name": finding.class_name,
-                "canvas": finding.canvas,
-                "images": power.n,
-                "no_pattern": power.without,
-            }
-            for area, scores in finding.scores.items():
-                low, high = scores.power.interval
-                row |= {
-                    f"power_{area:g}": scores.power.value,
-                    f"power_{area:g}_low": low,
-                    f"power_{area:g}_high": high,
-                    f"random_pixels_{area:g}": scores.random_pixels,
-                    f"other_canvas_{area:g}": scores.other_canvas,
-                    f"beats_controls_{area:g}": scores.beats_controls,
-                }
+            row: dict[str, Any] = {}
+            for each in finding.rows():
+                area = each.pop("area")
+                of_area = {title.format(area): each.pop(name) for name, title in COLUMNS.items()}
+                row = {**each, **row, **of_area}
             rows.append(row)
         return as_table(rows)
 
@@ -306,20 +296,6 @@ class Survey(Result):
         return cls(store.findings(), info.get("n_classes"), info=info)
 
 
-def best_of_each(findings: Iterable[Finding]) -> list[Finding]:
-    """For each class the finding on the canvas whose pattern of the first area did best on the
-    judging images."""
-    best: dict[int, Finding] = {}
-    for finding in findings:
-        rival = best.setdefault(finding.target, finding)
-        if rival is finding:
-            continue
-        ours, theirs = (next(iter(each.search_powers.values())) for each in (finding, rival))
-        if ours > theirs:
-            best[finding.target] = finding
-    return list(best.values())
-
-
 def survey(
     forward_func: Classifier,
     search: ImagesAndLabels,
@@ -397,7 +373,7 @@ def survey(
         [(2, 'positive', 40), (2, 'white', 40), (2, 'black', 40)]
     """
     settings = SurveySettings.of(locals())
-    task = SurveySearch.of(forward_func, search, held_out, settings, classes, classes_together)
+    task = SurveySearch(forward_func, search, held_out, settings, classes)
     if folder is None:
         return Survey(n_classes=task.n_classes, search=task)
     if not resume and (Path(folder) / RESULTS).exists():

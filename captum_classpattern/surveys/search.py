@@ -60,10 +60,12 @@ class SurveySettings(SearchSettings):
     See :func:`survey`."""
 
     canvases: Mapping[str, int] = field(kw_only=True)
+    classes_together: int = 1
     keep: int | None = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_count("classes_together", self.classes_together)
         if self.n_steps is None and self.budget is not None and self.budget < LEAST_BUDGET:
             raise ValueError(
                 f"`budget={self.budget}` is too small: give at least {LEAST_BUDGET} passes per "
@@ -87,149 +89,106 @@ class SurveySettings(SearchSettings):
         """The passes of the search of a pool, if its length is given by a budget."""
         return self.budget or Swap.pool_budget
 
-    def images_scored(self, held_out: int) -> int:
-        """On how many images the patterns of a class and their controls are stamped, of so many
-        held-out images."""
-        each = held_out + 2 * min(held_out, CONTROL_IMAGES)
-        return len(self.areas) * len(self.canvases) * each
+    def pool_size(self, kind: str, images: int) -> int:
+        """How many canvases compete: no more than the budget can make use of, and than the class
+        has images."""
+        most = self.canvases[kind]
+        if self.n_steps is None:
+            most = min(most, most_canvases(self.passes))
+        return most if kind in BLANK else max(1, min(most, images))
+
+    def expected_passes(self, images: int, held_out: int) -> float:
+        """About how many passes a class with so many images takes, with its scoring; to classify an
+        image takes half of one."""
+        scored = held_out + 2 * min(held_out, CONTROL_IMAGES)  # by a pattern and its controls
+        total = (held_out + len(self.areas) * len(self.canvases) * scored) / 2
+        for kind in self.canvases:
+            passes = self.passes
+            if self.n_steps is not None:
+                entrants = self.pool_size(kind, images) * (STARTS if kind in BLANK else 1)
+                passes = passes_of_group(Swap().passes(self.n_steps), entrants)
+            total += len(self.areas) * passes
+        return total
 
     def as_manifest(self) -> dict[str, Any]:
         """What decides the findings, for the files of a folder."""
         return {"canvases": self.canvases, "areas": list(self.areas), **self.limits()}
 
 
-@dataclass
 class SurveySearch:
     """What :func:`survey` was given, checked, and the search itself."""
 
-    forward_func: Classifier
-    search: LabelledImages
-    held_out: LabelledImages
-    classes: list[int]
-    n_classes: int
-    settings: SurveySettings
-    classes_together: int = 1
-    started: float = field(default_factory=time.perf_counter)
-    accuracy_is_known: bool = False  # so that one that is close to guessing is reported once
-    seconds_searching: float = 0.0  # without the scoring
-
-    @classmethod
-    def of(
-        cls,
+    def __init__(
+        self,
         forward_func: Classifier,
         search: ImagesAndLabels,
         held_out: ImagesAndLabels,
         settings: SurveySettings,
         classes: Sequence[int | str] | None = None,
-        classes_together: int = 1,
-    ) -> "SurveySearch":
-        """Checks the arguments of :func:`survey`; nothing is searched."""
-        check_count("classes_together", classes_together)
-        if classes is not None and len(classes) == 0:
-            raise ValueError("`classes` is empty: leave it out to search all")
+    ) -> None:
         with preserve_state(forward_func, settings.seed):
-            search, held_out = check_images(search, held_out, settings.areas)
-            sample = search.take([0])
+            self.search, held_out = check_images(search, held_out, settings.areas)
+            sample = self.search.take([0])
             device, dtype = device_and_dtype(forward_func, sample)
-            targets = (
-                None if classes is None else parse_targets([*classes], len(classes), forward_func)
-            )
-            n_classes = check_classifier(forward_func, sample.to(device), targets or []).shape[1]
-        return cls(
-            forward_func,
-            search,
-            held_out.to(device, dtype),
-            list(range(n_classes) if targets is None else dict.fromkeys(targets)),
-            n_classes,
-            settings,
-            classes_together,
-        )
+            targets = [] if classes is None else find_classes(classes, forward_func)
+            outputs = check_classifier(forward_func, sample.to(device), targets)
+        self.forward_func, self.settings = forward_func, settings
+        self.held_out = held_out.to(device, dtype)
+        self.n_classes = outputs.shape[1]
+        self.classes = targets or list(range(self.n_classes))
+        self.provenance = attribute_of(forward_func, "provenance") or {}
+        self._started = time.perf_counter()
 
     def find(self, targets: Sequence[int]) -> Iterator[list[Finding]]:
         """The findings of each class in turn, one for each kind of canvas."""
-        with preserve_state(self.forward_func, self.settings.seed):
-            search = ensure_labels(self.forward_func, self.search)
-        if self.accuracy is not None and not self.accuracy_is_known:
-            self.accuracy_is_known = True
-            known = self.held_out.known_labels
-            warn_if_guessing(self.accuracy, known, self.n_classes, "held-out images")
-        self._check_canvases(search, targets)
-        explainer = ClassPattern(self.forward_func, search)
-        explainer.accuracy_is_known = True
-        for start in range(0, len(targets), self.classes_together):
-            group = targets[start : start + self.classes_together]
-            next_canvases = [
-                select_canvases(self.forward_func, search, target=_next_class(search, y), n=1)[0]
-                for y in group
-            ]
-            begun = time.perf_counter()
-            patterns = self._search_group(explainer, search, group)
-            self.seconds_searching += time.perf_counter() - begun
-            for target, next_canvas in zip(group, next_canvases):
-                findings = []
-                for kind in self.settings.canvases:
-                    found = {area: patterns[target, kind, area] for area in self.settings.areas}
-                    scores = {area: self._score(p, next_canvas, area) for area, p in found.items()}
-                    name = name_of(self.forward_func, target)
-                    findings.append(Finding(found, kind, scores, name))
-                yield findings
-
-    def _check_canvases(self, search: LabelledImages, targets: Sequence[int]) -> None:
-        """Raises an error, before the first search, if a class has no image to cut from."""
+        search, kinds, areas = self.labelled_search, self.settings.canvases, self.settings.areas
         missing = [str(y) for y in targets if not len(search.of_class(y))]
-        if missing and any(kind not in BLANK for kind in self.settings.canvases):
+        if missing and any(kind not in BLANK for kind in kinds):
             raise ValueError(
                 f"none of the {len(search)} images is of class {', '.join(missing)}: give "
                 "images of it, or leave it out of `classes`; only canvases of one colour, such as "
                 "white, need none"
             )
+        together = self.settings.classes_together
+        for start in range(0, len(targets), together):
+            group = targets[start : start + together]
+            next_canvases = [
+                select_canvases(self.forward_func, search, target=_next_class(search, y), n=1)[0]
+                for y in group
+            ]
+            patterns = self._search_group(group)
+            for target, next_canvas in zip(group, next_canvases):
+                findings = []
+                for kind in kinds:
+                    found = {area: patterns[target, kind, area] for area in areas}
+                    scores = {area: self._score(p, next_canvas, area) for area, p in found.items()}
+                    name = name_of(self.forward_func, target)
+                    findings.append(Finding(found, kind, scores, name))
+                yield findings
 
-    def _search_group(
-        self, explainer: ClassPattern, search: LabelledImages, group: Sequence[int]
-    ) -> dict[tuple[int, str, float], Pattern]:
+    def _search_group(self, group: Sequence[int]) -> dict[tuple[int, str, float], Pattern]:
         """The pattern that does best on the judging images, by class, kind of canvas and area.
 
         Classes with equally many canvases are searched together: so they take the same number of
         rounds, whichever other classes are in the group.
         """
+        search, settings = self.labelled_search, self.settings
         best: dict[tuple[int, str, float], Pattern] = {}
         by_size: dict[tuple[str, int], list[int]] = {}
-        for kind, target in itertools.product(self.settings.canvases, group):
-            size = self._pool_size(search, kind, target)
+        for kind, target in itertools.product(settings.canvases, group):
+            size = settings.pool_size(kind, len(search.of_class(target)))
             by_size.setdefault((kind, size), []).append(target)
-        seed = self.settings.seed
         for (kind, size), targets in by_size.items():
             canvases = [
-                select_canvases(self.forward_func, search, None, y, size, kind, seed=seed)
+                select_canvases(self.forward_func, search, None, y, size, kind, seed=settings.seed)
                 for y in targets
             ]
-            found = explainer.search_with(
-                self.settings,
-                torch.cat(canvases),
-                [target for target in targets for _ in range(size)],
+            found = self._explainer.search_with(
+                settings, torch.cat(canvases), [target for target in targets for _ in range(size)]
             )
             for area, patterns in found.items():
                 best.update({(pattern.target, kind, area): pattern for pattern in patterns})
         return best
-
-    def expected_passes(self, target: int) -> int:
-        """About how many passes the search and the scoring of a class take at one area."""
-        settings, n = self.settings, len(self.held_out)
-        total = (n + settings.images_scored(n)) // 2
-        for kind in settings.canvases:
-            size = self._pool_size(self.search, kind, target)
-            entrants = STARTS * size if kind in BLANK else size
-            steps = passes_of_group(Swap().passes(settings.n_steps), entrants)
-            total += settings.passes if settings.n_steps is None else steps
-        return total
-
-    def _pool_size(self, search: LabelledImages, kind: str, target: int) -> int:
-        """How many canvases compete: no more than the budget can make use of, and than the class
-        has images."""
-        most = self.settings.canvases[kind]
-        if self.settings.n_steps is None:
-            most = min(most, most_canvases(self.settings.passes))
-        return most if kind in BLANK else max(1, min(most, len(search.of_class(target))))
 
     def _score(self, pattern: Pattern, other_canvas: Tensor, area: float) -> Scores:
         """The power of a pattern at its area, and its controls."""
@@ -267,6 +226,22 @@ class SurveySearch:
         return hits
 
     @cached_property
+    def labelled_search(self) -> LabelledImages:
+        """The search images with their labels, or else with the classifier's predictions."""
+        with preserve_state(self.forward_func, self.settings.seed):
+            return ensure_labels(self.forward_func, self.search)
+
+    @cached_property
+    def _explainer(self) -> ClassPattern:
+        """The method, made once, and a warning if the classifier is close to guessing."""
+        if self.accuracy is not None:
+            known = self.held_out.known_labels
+            warn_if_guessing(self.accuracy, known, self.n_classes, "held-out images")
+        explainer = ClassPattern(self.forward_func, self.labelled_search)
+        explainer.accuracy_is_known = True
+        return explainer
+
+    @cached_property
     def clean_predictions(self) -> Tensor:
         """The class that the classifier predicts for each held-out image without a pattern."""
         with preserve_state(self.forward_func, self.settings.seed):
@@ -300,15 +275,10 @@ class SurveySearch:
         }
 
     @property
-    def provenance(self) -> Mapping[str, Any]:
-        """Where the classifier comes from."""
-        return attribute_of(self.forward_func, "provenance") or {}
-
-    @property
     def info(self) -> dict[str, Any]:
         """How the classes are searched, for results.json."""
         return {
-            "seconds": round(time.perf_counter() - self.started, 1),
+            "seconds": round(time.perf_counter() - self._started, 1),
             "settings": self.depends_on,
             "provenance": self.provenance,
             "accuracy": self.accuracy,
@@ -328,6 +298,13 @@ def _next_class(images: LabelledImages, target: int) -> int:
             f"the search images are all of class {target}: give images of other classes too"
         )
     return next((label for label in present if label > target), present[0])
+
+
+def find_classes(classes: Sequence[int | str], named: Any) -> list[int]:
+    """The numbers of classes that are given by numbers, or by the ``class_names`` of an object."""
+    if len(classes) == 0:
+        raise ValueError("`classes` is empty: leave it out to search all")
+    return list(dict.fromkeys(parse_targets([*classes], len(classes), named)))
 
 
 def check_images(

@@ -3,7 +3,7 @@
 import csv
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -46,6 +46,10 @@ class ModelSource:
     columns: Mapping[str, Any] = field(default_factory=dict)
     fetch: Callable[[], Classifier] | None = None
 
+    def __post_init__(self) -> None:
+        if self.path is not None and not is_pretrained(self.path):  # for any working folder
+            object.__setattr__(self, "path", os.path.abspath(self.path))
+
     @property
     def folder(self) -> str:
         """The name of its folder."""
@@ -69,13 +73,12 @@ class ModelSource:
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for sweep.json. Whether pickle is trusted is not written: a file must not
         decide that."""
-        row: dict[str, Any] = {"name": self.name, "folder": self.folder}
         if self.path is None:
-            row |= {"hash": None if self.fetch is None else hash_of_model(self.fetch())}
+            opened_by = {"hash": None if self.fetch is None else hash_of_model(self.fetch())}
         else:
             options = {k: v for k, v in self.options.items() if k in LOADING and v is not None}
-            row |= {"path": self.path, **options}
-        return {**row, **self.columns}
+            opened_by = {"path": self.path, **options}
+        return {"name": self.name, "folder": self.folder, **opened_by, **self.columns}
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any], file: Path) -> "ModelSource":
@@ -83,8 +86,7 @@ class ModelSource:
         options = {key: row[key] for key in LOADING if row.get(key) is not None}
         if "arch" in options:
             check_arch_from_file(options["arch"], file)
-        columns = further_columns(row)
-        return cls(row["name"], row.get("path"), options, columns)
+        return cls(row["name"], row.get("path"), options, further_columns(row))
 
 
 def further_columns(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,7 +137,7 @@ def _describe(name: str, given: Any, defaults: Mapping[str, Any]) -> ModelSource
     if isinstance(given, ModelSource):
         return given
     if isinstance(given, str | os.PathLike):
-        return ModelSource(name, _absolute(os.fspath(given)), defaults)
+        return ModelSource(name, os.fspath(given), defaults)
     if isinstance(given, Mapping):
         row = {"name": name, **given}
         trusted = {"trust_pickle": row.pop("trust_pickle")} if "trust_pickle" in row else {}
@@ -159,10 +161,9 @@ def _expand(given: str, defaults: Mapping[str, Any]) -> Iterator[ModelSource]:
             raise ValueError(f"there are no checkpoints ({', '.join(CHECKPOINTS)}) in {given}")
         for file in files:
             name = file.relative_to(path).with_suffix("").as_posix()
-            yield ModelSource(name, _absolute(str(file)), defaults)
+            yield ModelSource(name, str(file), defaults)
     else:
-        name, checkpoint = split_name(given)
-        yield ModelSource(name, _absolute(checkpoint), defaults)
+        yield ModelSource(*split_name(given), defaults)
 
 
 def read_manifest(file: AnyPath, options: Mapping[str, Any] | None = None) -> list[ModelSource]:
@@ -194,38 +195,39 @@ def read_manifest(file: AnyPath, options: Mapping[str, Any] | None = None) -> li
     path = Path(file)
     if not path.exists():
         raise FileNotFoundError(f"there is no manifest {path}")
-    rows = _csv_rows(path) if path.suffix == ".csv" else _json_rows(path)
-    defaults, folder = dict(options or {}), path.parent
-    return [_of_row(row, defaults, f"{path}, line {line}", folder) for line, row in rows]
+    rows = _csv_rows if path.suffix == ".csv" else _json_rows
+    with path.open(encoding="utf-8-sig", newline="") as lines:
+        return [
+            _of_row(row, dict(options or {}), f"{path}, line {line}", path.parent)
+            for line, row in rows(lines, path)
+        ]
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, skipinitialspace=True)
-        for row in reader:
-            if None in row or None in row.values():
-                raise ValueError(
-                    f"{path}, line {reader.line_num}: it has other columns than the header "
-                    f"({', '.join(reader.fieldnames or ())}); put cells with commas in quotes"
-                )
-            yield reader.line_num, row
+def _csv_rows(lines: Iterable[str], path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    reader = csv.DictReader(lines, skipinitialspace=True)
+    for row in reader:
+        if None in row or None in row.values():
+            raise ValueError(
+                f"{path}, line {reader.line_num}: it has other columns than the header "
+                f"({', '.join(reader.fieldnames or ())}); put cells with commas in quotes"
+            )
+        yield reader.line_num, row
 
 
-def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise ValueError(f"{path}, line {number}: it is not JSON ({error})") from error
-            if not isinstance(row, dict):
-                raise ValueError(
-                    f"{path}, line {number}: it must be an object such as "
-                    f'{{"path": "a.pt"}}, got {line.strip():.80}'
-                )
-            yield number, row
+def _json_rows(lines: Iterable[str], path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: it is not JSON ({error})") from error
+        if not isinstance(row, dict):
+            raise ValueError(
+                f"{path}, line {number}: it must be an object such as "
+                f'{{"path": "a.pt"}}, got {line.strip():.80}'
+            )
+        yield number, row
 
 
 def _of_row(
@@ -248,15 +250,11 @@ def _of_row(
     name = str(cells.pop("name", "")) or model_name(checkpoint)
     if not is_pretrained(checkpoint):
         checkpoint = str(folder / checkpoint)
-    options = dict(defaults)
-    for key in LOADING:
-        if key in cells:
-            options[key] = _option(key, cells.pop(key), where)
+    given = {key: _option(key, cells.pop(key), where) for key in LOADING if key in cells}
     if taken := sorted(cells.keys() & {*COLUMNS, "error", "folder", "hash"}):
         raise ValueError(f"{where}: the column {taken[0]!r} has the name of one of the tables'")
-    columns = {key: None if row[key] == "" else row[key] for key in row if key in cells}
-    empty = {key: None for key in row if key not in {*cells, "path", "name", *LOADING}}
-    return ModelSource(name, _absolute(checkpoint), options, {**columns, **empty})
+    columns = cells | {key: None for key in row if key not in {*cells, "path", "name", *LOADING}}
+    return ModelSource(name, checkpoint, {**defaults, **given}, columns)
 
 
 def _option(key: str, value: Any, where: str) -> Any:
@@ -274,8 +272,3 @@ def _option(key: str, value: Any, where: str) -> Any:
     except ValueError as error:
         raise ValueError(f"{where}: {key} is {value!r}: {error}") from error
     return value
-
-
-def _absolute(checkpoint: str) -> str:
-    """The same checkpoint from any working folder, such as that of a worker."""
-    return checkpoint if is_pretrained(checkpoint) else os.path.abspath(checkpoint)

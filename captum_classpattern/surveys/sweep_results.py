@@ -1,22 +1,168 @@
-"""``Sweep``: the findings of many models, as a table, a figure, and a matrix of what transfers."""
+"""``Sweep``: the findings of many models, as a table, a figure, and a matrix of what transfers;
+and the folder that they are in."""
 
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import numpy.typing as npt
+from filelock import FileLock, Timeout
 
+from captum_classpattern._files import write_json
+from captum_classpattern.adapters.load import check_folders
 from captum_classpattern.classifier import Classifier
+from captum_classpattern.classifier.class_names import file_safe
 from captum_classpattern.images import Images, LabelledImages, Labels
 from captum_classpattern.results import Result, as_table
 from captum_classpattern.scores.power import transfer_powers
-from captum_classpattern.surveys.findings import Finding
-from captum_classpattern.surveys.results import Survey, best_of_each
-from captum_classpattern.surveys.sources import COLUMNS, FIRST_LOOK, ModelSource, further_columns
-from captum_classpattern.surveys.store import Store, SweepFolder
+from captum_classpattern.surveys.findings import Finding, best_of_each
+from captum_classpattern.surveys.results import Survey
+from captum_classpattern.surveys.sources import (
+    COLUMNS,
+    FAILED,
+    FIRST_LOOK,
+    LOADING,
+    ModelSource,
+    further_columns,
+)
+from captum_classpattern.surveys.store import RESULTS, SWEEP_FORMAT, Store, check_same, read_json
+
+IDENTITY = ("folder", "path", "hash", *LOADING)  # of a model: its other columns may change
+
+
+class SweepFolder:
+    """``sweep.json``, whose contents are ``data`` ({} without it), a survey's folder for each
+    model, and ``failed/``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.file = path, path / "sweep.json"
+        self.data = self._read()
+
+    def _read(self) -> dict[str, Any]:
+        """The file, which may be damaged, or come from a stranger: its folders become parts of
+        paths."""
+        if not self.file.exists():
+            return {}
+        data = read_json(self.file, "sweep")
+        rows, taken = data.get("models"), set[str]()
+        if not isinstance(rows, list) or not {"settings", "classes"} <= data.keys():
+            raise ValueError(f"{self.file} must hold settings, classes and a list of models")
+        for row in rows:
+            texts = (row.get("name"), row.get("folder")) if isinstance(row, dict) else (None,)
+            if not all(isinstance(text, str) for text in texts):
+                raise ValueError(
+                    f"each model in {self.file} needs a name and a folder, got {row!r:.200}"
+                )
+            folder = row["folder"]
+            if folder != file_safe(folder) or folder.startswith(".") or not folder:
+                raise ValueError(
+                    f"{self.file} names the folder {folder!r:.200}, which is not the name of a "
+                    "folder next to it"
+                )
+            if folder.casefold() in taken:  # some file systems ignore upper and lower case
+                raise ValueError(f"{self.file} names the folder {folder!r} twice")
+            taken.add(folder.casefold())
+        return data
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Refuses other sweeps while the block runs. The operating system lifts the lock when the
+        process ends, however it ends."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise ValueError(
+                f"another sweep is writing into {self.path}: wait until it is finished, stop it, "
+                "or choose another folder"
+            ) from None
+        try:
+            self.data = self._read()  # what the last sweep left
+            yield
+        finally:
+            lock.release()
+
+    def begin(
+        self, settings: Mapping[str, Any], sources: Sequence[ModelSource], classes: Sequence[int]
+    ) -> None:
+        """Writes sweep.json. Models and classes are added to those that are there; settings and
+        models of the same name must be the same."""
+        if self.data:
+            check_same(self.data["settings"], settings, self.file, "sweep")
+        elif (self.path / RESULTS).exists():
+            raise ValueError(f"{self.path} holds a survey of one model: choose another folder")
+        known = {row["name"]: row for row in self.data.get("models", ())}
+        check_folders([*{**known, **{source.name: source for source in sources}}])
+        for source in sources:
+            row = json.loads(json.dumps(source.as_dict()))
+            before = known.get(source.name, row)
+            for key in IDENTITY:
+                if before.get(key) != row.get(key):
+                    raise ValueError(
+                        f"{self.path} holds another model {source.name!r} ({key} "
+                        f"{before.get(key)!r} then, {row.get(key)!r} now): give this one another "
+                        "name, or choose another folder"
+                    )
+            known[source.name] = row
+        self.data = {
+            "format": SWEEP_FORMAT,
+            "settings": settings,
+            "classes": sorted({*self.data.get("classes", ()), *classes}),
+            "models": [*known.values()],
+        }
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_json(self.data, self.file)
+
+    def finished(self, model_folder: str) -> set[int]:
+        """The classes of a model whose units are finished."""
+        files = (self.path / model_folder / "findings").glob("[0-9]*.json")
+        return {int(file.stem) for file in files if file.stem.isdigit()}
+
+    def note(self, source: ModelSource, target: int, error: str | None) -> None:
+        """Keeps why a unit failed, for the next sweep to try it again; None: it did not."""
+        file = self.path / FAILED / f"{source.folder}_{target}.json"
+        if error is None:
+            file.unlink(missing_ok=True)
+        else:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_json({"model": source.name, "class": target, "error": error}, file)
+
+    def failures(self) -> list[dict[str, Any]]:
+        """The units that failed, and why, by model and class."""
+        found = {row["name"]: self.finished(row["folder"]) for row in self.data["models"]}
+        rows = []
+        for file in (self.path / FAILED).glob("*.json"):
+            with suppress(FileNotFoundError):  # a running sweep has found it now
+                row = json.loads(file.read_text(encoding="utf-8"))
+                if row["class"] not in found.get(row["model"], {row["class"]}):
+                    rows.append(row)
+        order = [*found]
+        return sorted(rows, key=lambda row: (order.index(row["model"]), row["class"]))
+
+    def summarise(self, source: ModelSource, seconds: float | None = None) -> None:
+        """Writes a model's results.json again, if a unit of it has begun one. ``seconds`` are added
+        to those of earlier sweeps; None if no unit was searched: then only one that may lack
+        findings is written."""
+        folder = self.path / source.folder
+        times = [
+            path.stat().st_mtime_ns
+            for path in (folder / RESULTS, folder / "findings")
+            if path.exists()
+        ]
+        if seconds is None and (len(times) < 2 or times[0] > times[1]):
+            return
+        store = Store(folder)
+        if store.summary:
+            info = {k: v for k, v in store.summary.items() if k not in ("complete", "rows")}
+            store.settings = info["settings"]
+            info["seconds"] = round(info.get("seconds", 0.0) + (seconds or 0.0), 1)
+            store.write_summary(info)
 
 
 class Sweep(Result):
@@ -70,11 +216,9 @@ class Sweep(Result):
         ``class``, and why (``error``)."""
         found = {(row["model"], row["class"]): row for row in self._files.failures()}
         for row in [] if self.first_look is None else self.first_look.failures:
-            model, target = row["model"], row["class"]
-            if model in self._rows:
-                done = self._files.finished(self._rows[model]["folder"])
-                if target not in done:
-                    found.setdefault((model, target), row)
+            model = self._rows.get(row["model"])
+            if model and row["class"] not in self._files.finished(model["folder"]):
+                found.setdefault((row["model"], row["class"]), row)
         return [*found.values()]
 
     @cached_property
@@ -113,28 +257,24 @@ class Sweep(Result):
     @property
     def columns(self) -> list[str]:
         """The columns of :meth:`table`."""
-        return [*COLUMNS, *self._further_columns, "error"]
-
-    @property
-    def _further_columns(self) -> list[str]:
-        """Those of the manifest."""
         rows = self._rows.values()
-        return [*dict.fromkeys(key for row in rows for key in further_columns(row))]
+        further = dict.fromkeys(key for row in rows for key in further_columns(row))
+        return [*COLUMNS, *further, "error"]
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """The rows of :meth:`table`, one at a time."""
-        columns = self._further_columns
+        empty = dict.fromkeys(self.columns)
         failed: dict[str, list[dict[str, Any]]] = {}
         for failure in self.failures:
             failed.setdefault(failure["model"], []).append(failure)
-        for name, model in self._rows.items():
-            further = {key: model.get(key) for key in columns}
+        for name in self.models:
+            known = {**empty, **self.columns_of(name)}
             for finding in self._findings(name):
                 for row in finding.rows():
-                    searched = {"search_power": finding.search_powers[row["area"]]}
-                    yield {"model": name, **row, **searched, **further, "error": None}
+                    searched = finding.search_powers[row["area"]]
+                    yield {**known, "model": name, **row, "search_power": searched}
             for failure in failed.get(name, ()):
-                yield {**dict.fromkeys(self.columns), **further, **failure}
+                yield {**known, **failure}
 
     def plot(
         self, *, area: float | None = None, canvas: str | None = None, use_pyplot: bool = True
@@ -204,7 +344,7 @@ class Sweep(Result):
             at_area = {each.target: each for each in best if share in each.scores}
             if at_area:
                 found[name] = at_area
-        common = sorted(set.intersection(*(set(best) for best in found.values()))) if found else []
+        common = sorted(set.intersection(*map(set, found.values()))) if found else []
         targets = [target for target in common if classes is None or target in classes]
         if not targets:
             raise ValueError(
@@ -213,20 +353,18 @@ class Sweep(Result):
             )
         rows: dict[str, dict[str, Any]] = {name: {"patterns_of": name} for name in found}
         for tested in found:
-            classifier = self._open(tested, models or {}, device)
+            if models and tested in models:
+                classifier = models[tested]
+            else:
+                opened = self._sources.get(tested)
+                if opened is None:
+                    opened = ModelSource.from_dict(self._rows[tested], self._files.file)
+                classifier = opened.open(device if opened.path else None)
             for name, findings in found.items():
                 chosen = [findings[target].patterns[share] for target in targets]
                 powers = transfer_powers(classifier, chosen, source, area=share)
                 rows[name][tested] = fmean(power.value for power in powers)
         return as_table([*rows.values()])
-
-    def _open(self, name: str, models: Mapping[str, Classifier], device: str | None) -> Classifier:
-        if name in models:
-            return models[name]
-        source = self._sources.get(name)
-        if source is None:
-            source = ModelSource.from_dict(self._rows[name], self._files.file)
-        return source.open(device) if source.fetch is None else source.fetch()
 
     def folder_of(self, model: str) -> Path:
         """The folder of a model's survey, which may not be there yet."""

@@ -1,36 +1,44 @@
 """``sweep``: the patterns of all classes of many models, on one machine or many."""
 
+import copy
 import math
 import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import replace
-from functools import partial
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
+from time import perf_counter
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
-from captum_classpattern._validation import check_count, check_positive, is_whole
+from captum_classpattern._validation import ArgumentTypeError, check_count, summary_of
 from captum_classpattern.attribution import versions
+from captum_classpattern.classifier import Classifier
 from captum_classpattern.classifier.class_names import ClassNames
 from captum_classpattern.images import ImagesAndLabels, LabelledImages, hash_of_images
 from captum_classpattern.optimization.contest import LEAST_BUDGET, most_canvases
-from captum_classpattern.surveys.engines import ENGINES, Work, import_ray, run_locally, run_on_ray
+from captum_classpattern.surveys.engines import Engine, Outcome, Unit, Work, find_engine
 from captum_classpattern.surveys.results import AREAS, CANVASES
-from captum_classpattern.surveys.search import SurveySettings, check_images
+from captum_classpattern.surveys.search import (
+    SurveySearch,
+    SurveySettings,
+    check_images,
+    find_classes,
+)
 from captum_classpattern.surveys.sources import FIRST_LOOK, Models, ModelSource, read_models
-from captum_classpattern.surveys.store import VERSION, SweepFolder
-from captum_classpattern.surveys.sweep_results import Sweep
-from captum_classpattern.surveys.units import Outcome, SurveyWork, Unit
+from captum_classpattern.surveys.store import VERSION, Store, findings_file
+from captum_classpattern.surveys.sweep_results import Sweep, SweepFolder
 
 FORECAST_AFTER, EVERY = 3, 60.0  # units; seconds between bars in a log file
 CHEAPER = 10  # times fewer passes in a first look
 SCORED_ON = 300  # held-out images of a first look: its scores are for the table alone
-Engine = Callable[[Work, Iterator[Unit]], Iterator[tuple[Unit, Outcome]]]
+MODELS_KEPT = 2  # by a worker
+OUR_ERRORS = (ValueError, OSError, ImportError, ArgumentTypeError)  # whose words suffice
 
 
 def sweep(
@@ -128,179 +136,245 @@ def sweep(
     check_count("threads", threads)
     if not 0 < keep <= 1:
         raise ValueError(f"`keep` must be a share above 0 and up to 1, got {keep!r}")
-    run_units = _find_engine(engine, address, workers, threads, gpus_per_task)
+    run_units = find_engine(
+        engine, threads, address=address, workers=workers, gpus_per_task=gpus_per_task
+    )
     search, held_out = check_images(search, held_out, settings.areas)
-    targets = _find_classes(classes, search)
-    task = SurveyWork(
+    if classes is not None:
+        if ClassNames.of(search) is None and any(isinstance(each, str) for each in classes):
+            raise ValueError(
+                "`classes` has names, but the images have no class names: give numbers"
+            )
+        targets = find_classes(classes, search)
+    elif search.labels is None:
+        raise ValueError("the search images have no labels: say which classes to search")
+    else:
+        targets = sorted(set(search.labels.tolist()))
+    given = [source.name for source in sources if source.fetch is not None]
+    if given and device is not None and engine == "local":
+        raise ValueError(
+            f"`device={device!r}` is for checkpoints: move the model {given[0]!r} there "
+            "yourself, and leave `device` out"
+        )
+    work = SurveyWork(
         Path(folder),
         search,
         held_out,
-        targets,
         settings,
+        {source.name: targets for source in sources},
         threads,
         "cuda" if device is None and gpus_per_task else device,
     )
-    given = {source.name: source.fetch() for source in sources if source.fetch is not None}
-    if given and device is not None and engine == "local":
-        raise ValueError(
-            f"`device={device!r}` is for checkpoints: move the model {next(iter(given))!r} there "
-            "yourself, and leave `device` out"
-        )
-    files = SweepFolder(Path(folder))
+    files = SweepFolder(work.folder)
     with files.locked():
-        _begin(files, task, sources)
+        files.begin(work.depends_on, sources, targets)
         if first_look:
-            task.chosen = _look(task, sources, run_units, keep, show_progress)
-        run_missing(files, task, sources, run_units, "sweep", show_progress)
+            best = _look(work, sources, targets, run_units, keep, show_progress)
+            work.wanted = {
+                source.name: [y for y in targets if (source.name, y) in best] for source in sources
+            }
+        run_missing(files, work, sources, run_units, "sweep", show_progress)
     return Sweep(folder, {source.name: source for source in sources})
 
 
-def _find_engine(
-    engine: str,
-    address: str | None,
-    workers: int | None,
-    threads: int,
-    gpus_per_task: float | None,
-) -> Engine:
-    if engine not in ENGINES:
-        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
-    if engine == "local":
-        options = {"address": address, "workers": workers, "gpus_per_task": gpus_per_task}
-        unused = [name for name, value in options.items() if value is not None]
-        if unused:
-            raise ValueError(f"`{unused[0]}` is for `engine='ray'`: leave it out, or choose that")
-        return run_locally
-    import_ray()
-    if workers is not None:
-        check_count("workers", workers)
-    if gpus_per_task is not None:
-        check_positive("gpus_per_task", gpus_per_task)
-    return partial(
-        run_on_ray,
-        address=address,
-        workers=workers,
-        threads=threads,
-        gpus_per_task=gpus_per_task,
-    )
+# ---- units
 
 
-def _find_classes(classes: Sequence[int | str] | None, search: LabelledImages) -> list[int]:
-    """The numbers of the classes, without a look at any model."""
-    if classes is None:
-        if search.labels is None:
-            raise ValueError("the search images have no labels: say which classes to search")
-        return sorted(set(search.labels.tolist()))
-    if len(classes) == 0:
-        raise ValueError("`classes` is empty: leave it out to search all")
-    names = None if search.class_names is None else ClassNames(search.class_names)
-    found: list[int] = []
-    for given in classes:
-        if isinstance(given, str):
-            if names is None:
-                raise ValueError(
-                    f"the class {given!r} is a name, but the images have no class names: give "
-                    "numbers"
-                )
-            found.append(names.find(given))
-        elif is_whole(given) and given >= 0:
-            found.append(int(given))
-        else:
-            raise ValueError(f"`classes` must be numbers from 0 or names, got {given!r}")
-    return list(dict.fromkeys(found))
+@dataclass
+class SurveyWork:
+    """What all units share, from the arguments of :func:`sweep`. A worker keeps it, with the last
+    models that it opened, or why one can't be opened."""
+
+    folder: Path
+    search: LabelledImages
+    held_out: LabelledImages
+    settings: SurveySettings
+    wanted: Mapping[str, Sequence[int]]  # the classes of each model
+    threads: int = 1
+    device: str | None = None
+    _opened: dict[str, tuple[SurveySearch, Store] | str] = field(init=False, default_factory=dict)
+
+    @property
+    def depends_on(self) -> dict[str, Any]:
+        """Everything that the findings depend on, but for the models."""
+        return {
+            "search_images": hash_of_images(self.search),
+            "held_out_images": hash_of_images(self.held_out),
+            **self.settings.as_manifest(),
+            "threads": self.threads,
+            VERSION: versions()[VERSION],
+        }
+
+    def run(self, unit: Unit) -> Outcome:
+        """Searches a unit and writes it, unless it is there already. An error is the outcome."""
+        started, error = perf_counter(), None
+        try:
+            if not findings_file(self.folder / unit.source.folder, unit.target).exists():
+                with threads(self.threads):
+                    task, store = self._open(unit.source)
+                    if unit.target >= task.n_classes:
+                        raise ValueError(
+                            f"class {unit.target} is out of range: the model has {task.n_classes} "
+                            f"classes, numbered from 0 to {task.n_classes - 1}"
+                        )
+                    [findings] = task.find([unit.target])
+                    store.add(findings)
+        except Exception as caught:
+            error = reason_of(caught)
+        return Outcome(error, perf_counter() - started)
+
+    def _open(self, source: ModelSource) -> tuple[SurveySearch, Store]:
+        """A model that is ready to be searched, and the folder of its findings. One that can't be
+        opened is not tried for each of its classes, unless the reason may pass."""
+        if source.name not in self._opened:
+            while len(self._opened) >= MODELS_KEPT:
+                del self._opened[next(iter(self._opened))]
+            try:
+                model = with_names(source.open(self.device), self.search)
+                task = SurveySearch(model, self.search, self.held_out, self.settings)
+                task.classes = [y for y in self.wanted[source.name] if y < task.n_classes]
+                store = Store(self.folder / source.folder, task.depends_on)
+                if not {*task.classes} <= {*store.summary.get("classes", ())} or not store.summary:
+                    store.write_summary({**task.info, "seconds": store.summary.get("seconds", 0.0)})
+                self._opened[source.name] = task, store
+            except (OSError, torch.OutOfMemoryError):
+                raise
+            except Exception as error:
+                self._opened[source.name] = reason_of(error)
+        opened = self._opened[source.name]
+        if isinstance(opened, str):
+            raise ValueError(opened)
+        return opened
 
 
-def _begin(files: SweepFolder, task: SurveyWork, sources: Sequence[ModelSource]) -> None:
-    settings = {
-        "search_images": hash_of_images(task.search),
-        "held_out_images": hash_of_images(task.held_out),
-        **task.settings.as_manifest(),
-        "threads": task.threads,
-        VERSION: versions()[VERSION],
-    }
-    files.begin(settings, sources, task.classes)
+def with_names(model: Classifier, images: LabelledImages) -> Classifier:
+    """A model without class names with those of the images; an error if a class of the images is
+    another one of the model's. The caller's model stays as it is."""
+    names, given = ClassNames.of(model), images.class_names
+    if given is None:
+        return model
+    if names is None:
+        placeholders = getattr(model, "class_names", None)
+        if isinstance(placeholders, list) and len(placeholders) == len(given):
+            model = copy.copy(model)
+            model.class_names = list(given)  # type: ignore[attr-defined]
+        return model
+    present = [] if images.labels is None else sorted(set(images.labels.tolist()))
+    for target in present:
+        try:
+            meant = names.find(given[target]) if target < len(given) else target
+        except ValueError:
+            continue  # not a name of the model's
+        if meant != target:
+            raise ValueError(
+                f"the model numbers the classes differently: class {target} of the images, "
+                f"{given[target]}, is its class {meant}; give its class names if they are wrong, "
+                "or sweep it with images numbered like it"
+            )
+    return model
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a unit failed, in words."""
+    text = summary_of(error)
+    if isinstance(error, OUR_ERRORS) and text:
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Runs a block with this many threads of torch: sums depend on it in the last bit."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _look(
-    task: SurveyWork, sources: Sequence[ModelSource], run_units: Engine, keep: float, show: bool
-) -> set[tuple[str, int]]:
+    work: SurveyWork, sources: Sequence[ModelSource], classes: Sequence[int],
+    run_units: Engine, keep: float, show: bool,
+) -> set[tuple[str, int]]:  # fmt: skip
     """Searches all units cheaply; returns those that are worth a full search."""
-    quick, held_out = cheap(task.settings), task.held_out
-    if held_out.labels is not None:
-        held_out = held_out.stratified_sample(SCORED_ON)
-    look = replace(task, folder=task.folder / FIRST_LOOK, held_out=held_out, settings=quick)
-    files = SweepFolder(look.folder)
-    _begin(files, look, sources)
-    searching = search_cost(task.settings) / search_cost(quick)  # times as much
-    scoring = task.settings.images_scored(len(task.held_out)) / quick.images_scored(len(held_out))
-    count = len(sources) * len(task.classes)
+    quick, images = replace(work, folder=work.folder / FIRST_LOOK), len(work.search)
+    quick.settings = cheap(work.settings)
+    if work.held_out.labels is not None:
+        quick.held_out = work.held_out.stratified_sample(SCORED_ON)
+    passes = work.settings.expected_passes(images, len(work.held_out))
+    times_as_long = passes / quick.settings.expected_passes(images, len(quick.held_out))
 
-    def forecast(found: Sequence[Outcome]) -> str:
-        each = searching * fmean(one.searching for one in found)
-        each += scoring * fmean(one.scoring for one in found)
+    def forecast(seconds: float) -> str:
+        each = times_as_long * seconds
         return (
             f"The full search of the best {keep:.0%} takes at most about {duration(each)} a unit, "
-            f"{duration(each * keep * count)} of one worker in all."
+            f"{duration(each * keep * len(sources) * len(classes))} of one worker in all."
         )
 
-    run_missing(files, look, sources, run_units, "first look", show, forecast)
-    return choose(Sweep(look.folder), sources, task.classes, keep)
+    files = SweepFolder(quick.folder)
+    files.begin(quick.depends_on, sources, classes)
+    run_missing(files, quick, sources, run_units, "first look", show, forecast)
+    return choose(Sweep(quick.folder), sources, classes, keep)
 
 
 def run_missing(
     files: SweepFolder,
-    task: Work,
+    work: Work,
     sources: Sequence[ModelSource],
     run_units: Engine,
     name: str = "sweep",
     show: bool = False,
-    forecast: Callable[[Sequence[Outcome]], str] | None = None,
+    forecast: Callable[[float], str] | None = None,
 ) -> None:
     """Runs the units that are missing, and keeps what becomes of them. ``forecast`` says more of
-    the units that were found, after the first three and at the end."""
+    the mean seconds of those that were found, after the first three and at the end."""
 
     def missing(source: ModelSource) -> list[int]:
         done = files.finished(source.folder)
-        return [target for target in task.wanted(source) if target not in done]
+        return [target for target in work.wanted[source.name] if target not in done]
 
     left: Counter[str] = Counter()
     for source in sources:
         left[source.name] = len(missing(source))
-        if not left[source.name] and files.summary_is_old(source):
-            files.summarise(source, 0.0)  # it was stopped just before
+        if not left[source.name]:
+            files.summarise(source)  # it may have been stopped just before
     units = (Unit(source, target) for source in sources for target in missing(source))
     if not left.total():
         return
     seconds = dict.fromkeys(left, 0.0)
-    found: list[Outcome] = []
-    bar = unit_bar(left.total(), name, show)
+    found: list[float] = []  # the seconds of each unit
 
     def write(text: str) -> None:
         if show:
             tqdm.write(text, file=sys.stderr)
 
-    with bar, closing(run_units(task, units)) as outcomes:  # type: ignore[type-var]
+    with (
+        unit_bar(left.total(), name, show) as bar,
+        closing(run_units(work, units)) as outcomes,  # type: ignore[type-var]
+    ):
         for unit, outcome in outcomes:
             left[unit.source.name] -= 1
             seconds[unit.source.name] += outcome.seconds
+            files.note(unit.source, unit.target, outcome.error)
             if outcome.error is None:
-                files.succeed(unit.source, unit.target)
-                found.append(outcome)
+                found.append(outcome.seconds)
             else:
-                files.fail(unit.source, unit.target, outcome.error)
                 bar.set_postfix(failed=bar.n + 1 - len(found), refresh=False)
             if not left[unit.source.name]:
                 files.summarise(unit.source, seconds.pop(unit.source.name))
             bar.update()
-            if len(found) == FORECAST_AFTER and outcome.error is None and left.total():
-                each, more = fmean(one.seconds for one in found), left.total()
+            more = left.total()
+            if len(found) == FORECAST_AFTER and outcome.error is None and more:
+                each = fmean(found)
                 write(
                     f"{name}: {more} unit{'s' * (more > 1)} left, about {duration(each)} each: "
                     f"{duration(each * more)} of one worker."
                 )
                 if forecast:
-                    write(forecast(found))
+                    write(forecast(each))
         if forecast and found:
-            write(forecast(found))
+            write(forecast(fmean(found)))
 
 
 def unit_bar(total: int, name: str, show: bool) -> "tqdm[Any]":
@@ -320,16 +394,6 @@ def cheap(settings: SurveySettings) -> SurveySettings:
     if settings.n_steps is None:
         return replace(first, budget=budget)
     return replace(first, n_steps=max(1, settings.n_steps // 4))
-
-
-def search_cost(settings: SurveySettings) -> float:
-    """What the search of a unit costs, to compare settings of one sweep: about its passes, or its
-    rounds."""
-    if settings.n_steps is None:
-        each = float(len(settings.canvases) * settings.passes)
-    else:
-        each = float(sum(settings.canvases.values()) * settings.n_steps)
-    return len(settings.areas) * each
 
 
 def choose(

@@ -12,8 +12,8 @@ from captum_classpattern._validation import ArgumentTypeError
 from captum_classpattern.classifier.class_names import ClassNames, distinct_names, label_of
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores import PredictivePower, Scores
-from captum_classpattern.surveys.findings import Finding
-from captum_classpattern.surveys.results import Survey, best_of_each
+from captum_classpattern.surveys.findings import Finding, best_of_each
+from captum_classpattern.surveys.results import Survey
 from captum_classpattern.visualization.drawing import Drawing, new_figure, on_neutral, rc_context
 from captum_classpattern.visualization.formats import percent
 from captum_classpattern.visualization.grid import Cell, draw_grid

@@ -28,7 +28,7 @@ from captum_classpattern.pages import gallery
 from captum_classpattern.pages.gallery import Pages, read_models, write_gallery
 from captum_classpattern.scores.power import power_of
 from captum_classpattern.surveys import Scores, stands_out
-from captum_classpattern.surveys.store import SweepFolder
+from captum_classpattern.surveys.sweep_results import SweepFolder
 
 EVIL = "</script><script>alert('x')</script>\"&{{ 7 * 7 }}<!--"
 SWEEP = {"format": "captum_classpattern sweep", "settings": {}, "classes": []}

@@ -326,9 +326,9 @@ def searched(monkeypatch):
     """The classes that were searched, in groups; an error on request."""
     groups, original = [], SurveySearch._search_group
 
-    def search_group(self, explainer, search, group):
+    def search_group(self, group):
         groups.append(list(group))
-        return original(self, explainer, search, group)
+        return original(self, group)
 
     monkeypatch.setattr(SurveySearch, "_search_group", search_group)
     return groups

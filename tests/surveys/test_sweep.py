@@ -25,7 +25,7 @@ from captum_classpattern.classifier.class_names import placeholders
 from captum_classpattern.surveys import Survey, survey
 from captum_classpattern.surveys.search import SurveySearch, SurveySettings
 from captum_classpattern.surveys.sources import read_models
-from captum_classpattern.surveys.store import SweepFolder
+from captum_classpattern.surveys.sweep_results import SweepFolder
 from captum_classpattern.surveys.sweep_run import cheap, choose
 
 sweeping = importlib.import_module("captum_classpattern.surveys.sweep_run")
@@ -340,8 +340,8 @@ def test_a_folder_is_refused_while_another_sweep_writes(tmp_path):
         ({"threads": 0}, "`threads` must be a whole number from 1, got 0"),
         ({"keep": 0}, "`keep` must be a share above 0 and up to 1, got 0"),
         ({"classes": []}, "`classes` is empty"),
-        ({"classes": ["cat"]}, "the class 'cat' is a name, but the images have no class names"),
-        ({"classes": [-1]}, "`classes` must be numbers from 0 or names, got -1"),
+        ({"classes": ["cat"]}, "`classes` has names, but the images have no class names: give"),
+        ({"classes": [-1]}, "target -1 is out of range: classes count from 0"),
         ({"n_steps": 0}, "`n_steps` must be a whole number from 1, got 0"),
         ({"canvases": {"blue": 1}}, "`canvases` has the kind 'blue'"),
         ({"areas": (0.001,)}, "area"),

@@ -18,7 +18,7 @@ from captum_classpattern import sweep
 from captum_classpattern.datasets import load_images
 from captum_classpattern.demo.network import SmallResNet
 from captum_classpattern.surveys import engines
-from captum_classpattern.surveys.units import Outcome, Unit
+from captum_classpattern.surveys.engines import Outcome, Unit
 
 ray = pytest.importorskip("ray")
 pytestmark = [

@@ -8,7 +8,7 @@ from captum_classpattern.pages import parts as html
 from captum_classpattern.pages.kinds.finding import NOTE, SCORES, score_row
 from captum_classpattern.pages.parts import Column
 from captum_classpattern.surveys import Finding, Survey
-from captum_classpattern.surveys.results import best_of_each
+from captum_classpattern.surveys.findings import best_of_each
 from captum_classpattern.visualization import plot_patterns
 from captum_classpattern.visualization.drawing import Drawing
 from captum_classpattern.visualization.formats import percent, percent_area
