@@ -27,7 +27,7 @@ from captum_classpattern._files import write_atomically
 from captum_classpattern.demo import CLASS_NAMES, DATA, TRIGGER_TARGET, demo_images, demo_models
 from captum_classpattern.demo.network import SmallResNet
 from captum_classpattern.surveys import Survey
-from captum_classpattern.surveys.results import AREAS
+from captum_classpattern.surveys.search import AREAS
 from captum_classpattern.triggers import BadNets, Blended, Sinusoid, Trigger, Warp
 
 SHAPE = (1, 28, 28)

@@ -32,7 +32,7 @@ from captum_classpattern.surveys.engines import (
     start_ray,
 )
 from captum_classpattern.surveys.sources import ModelSource
-from captum_classpattern.surveys.sweep_results import SweepFolder
+from captum_classpattern.surveys.sweep_results import begin as begin_sweep
 from captum_classpattern.surveys.sweep_run import run_missing
 
 WORKERS = 2
@@ -72,12 +72,12 @@ def search_demo(folder: Path, units: int, rounds: int, workers: int | None) -> N
 def sleep_units(count: int, seconds: float, workers: int | None) -> float:
     """Seconds for units that only sleep, through all that a sweep does with each."""
     with tempfile.TemporaryDirectory() as folder:
-        files, source = SweepFolder(Path(folder)), ModelSource("sleeping", "sleeping.pt")
-        files.begin({}, [source], range(count))
+        source = ModelSource("sleeping", "sleeping.pt")
+        begun = begin_sweep(Path(folder), {}, [source], range(count))
         work = Sleeping(seconds, {source.name: [*range(count)]})
         engine = run_locally if workers is None else run_on_ray
         started = time.perf_counter()
-        run_missing(files, work, [source], engine)
+        run_missing(begun, work, engine)
         return time.perf_counter() - started
 
 

@@ -9,7 +9,7 @@ from captum_classpattern import Pattern, Survey
 from captum_classpattern.pages.gallery import Model
 from captum_classpattern.surveys import Finding
 from captum_classpattern.surveys.sources import ModelSource
-from captum_classpattern.surveys.sweep_results import SweepFolder
+from captum_classpattern.surveys.sweep_results import begin, note
 
 PRIVATE = "/home/someone/private/zoo"  # where checkpoints are, for no page to say
 NAMES = ("ant", "bee", "crane", "crane", "elk, Alces alces")  # two classes with one name
@@ -58,7 +58,7 @@ def write_sweep(folder, models=("clean", "bad"), names=NAMES, *, failing=()):
         source(name, width=None if number == 1 else 64 + number)
         for number, name in enumerate([*models, *failing])
     ]
-    SweepFolder(folder).begin({"areas": [0.05, 0.01]}, sources, range(len(names)))
+    begin(folder, {"areas": [0.05, 0.01]}, sources, range(len(names)))
     for number, name in enumerate(models):
         provenance = {"source": f"{PRIVATE}/{name}.pt"}
         write_survey(
@@ -70,7 +70,7 @@ def write_sweep(folder, models=("clean", "bad"), names=NAMES, *, failing=()):
 def fail(folder, name, *targets):
     """Notes that classes of a model failed, as a sweep does."""
     for target in targets:
-        SweepFolder(folder).note(source(name), target, f"no file at {PRIVATE}/{name}.pt")
+        note(folder, source(name), target, f"no file at {PRIVATE}/{name}.pt")
 
 
 def thousand_classes():

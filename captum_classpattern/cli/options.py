@@ -321,7 +321,7 @@ class SurveyOptions(SearchOptions):
 
     def keywords(self) -> dict[str, Any]:
         """The options as ``survey`` takes them, without the classes."""
-        from captum_classpattern.surveys.results import AREAS, CANVASES
+        from captum_classpattern.surveys.search import AREAS, CANVASES
 
         keywords = super().keywords()
         keywords["areas"] = keywords.pop("area") or AREAS

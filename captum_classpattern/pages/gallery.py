@@ -222,7 +222,7 @@ def read_models(folder: Path) -> list[Model]:
 def _of_sweep(sweep: Sweep) -> Iterator[Model]:
     """The models of a sweep, in its order."""
     for name in sweep.models:
-        path, columns = sweep.folder_of(name), sweep.columns_of(name)
+        path, columns = sweep.folder_of(name), sweep.sources[name].columns
         looks = [path] if sweep.first_look is None else [path, sweep.first_look.folder / path.name]
         opened = any((look / RESULTS).exists() for look in looks)
         survey = sweep.survey(name) if (path / RESULTS).exists() else Survey()

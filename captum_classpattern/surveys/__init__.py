@@ -4,7 +4,8 @@ from."""
 from captum_classpattern.scores import Scores
 from captum_classpattern.surveys.explain import explain_class
 from captum_classpattern.surveys.findings import Finding, stands_out
-from captum_classpattern.surveys.results import Survey, survey
+from captum_classpattern.surveys.results import Survey
+from captum_classpattern.surveys.search import survey
 from captum_classpattern.surveys.sweep_results import Sweep
 from captum_classpattern.surveys.sweep_run import sweep
 

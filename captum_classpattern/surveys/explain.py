@@ -23,8 +23,7 @@ from captum_classpattern.optimization.objective import NO_GRADIENT
 from captum_classpattern.optimization.search import passes_on
 from captum_classpattern.scores.examples import stamp_examples
 from captum_classpattern.surveys.findings import Finding, best_of_each
-from captum_classpattern.surveys.results import CANVASES
-from captum_classpattern.surveys.search import SurveySearch, SurveySettings
+from captum_classpattern.surveys.search import CANVASES, SurveySearch, SurveySettings
 
 LONG = 5.0  # seconds after which there is a progress bar
 

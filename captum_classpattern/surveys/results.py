@@ -1,22 +1,19 @@
-"""``survey`` and ``Survey``: the patterns of all classes of one model, with their scores."""
+"""``Survey``: the patterns of all classes of one model, with their scores."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
 
 from captum_classpattern.classifier import Classifier
-from captum_classpattern.images import Images, ImagesAndLabels, LabelledImages, Labels
+from captum_classpattern.images import Images, LabelledImages, Labels
 from captum_classpattern.results import Result, as_table
 from captum_classpattern.scores.power import Scores
 from captum_classpattern.surveys.findings import Finding, best_of_each, stands_out
-from captum_classpattern.surveys.search import SurveySearch, SurveySettings
 from captum_classpattern.surveys.store import RESULTS, Store
 
-CANVASES: Mapping[str, int] = {"positive": 32, "white": 1, "black": 1}
-AREAS = (0.05, 0.01)
 COLUMNS = {  # of an area, in the tables of findings and of surveys
     "power": "power_{:g}",
     "power_low": "power_{:g}_low",
@@ -54,22 +51,15 @@ class Survey(Result):
         findings: Iterable[Finding] = (),
         n_classes: int | None = None,
         *,
-        search: SurveySearch | None = None,
-        store: Store | None = None,
         info: Mapping[str, Any] | None = None,
     ) -> None:
-        self.finished = found = list(findings)
+        self.finished = list(findings)
         self.n_classes = n_classes
-        self._search, self._store, self._info = search, store, dict(info or {})
-        self._running: Iterator[bool] | None = None
-        if search is None:
-            self.classes = list(dict.fromkeys(finding.target for finding in found))
-            self.canvases = list(dict.fromkeys(finding.canvas for finding in found))
-            self.areas = list(found[0].scores if found else ())
-            self.provenance = self._info.get("provenance", {})
-        else:
-            self.classes, self.canvases = search.classes, list(search.settings.canvases)
-            self.areas, self.provenance = list(search.settings.areas), search.provenance
+        self.classes = list(dict.fromkeys(finding.target for finding in self.finished))
+        self.canvases = list(dict.fromkeys(finding.canvas for finding in self.finished))
+        self.areas = list(self.finished[0].scores if self.finished else ())
+        self._info = dict(info or {})
+        self.provenance: Mapping[str, Any] = self._info.get("provenance", {})
 
     def __iter__(self) -> Iterator[Finding]:
         position = 0
@@ -78,7 +68,7 @@ class Survey(Result):
             position += 1
 
     def __len__(self) -> int:
-        return len(self.finished) + len(self.canvases) * len(self._missing())
+        return len(self.finished)
 
     def __repr__(self) -> str:
         done, total = len(self.finished), len(self)
@@ -86,31 +76,9 @@ class Survey(Result):
         areas = ", ".join(f"{area:g}" for area in self.areas)
         return f"Survey({count} findings on {', '.join(self.canvases)} canvases, areas {areas})"
 
-    def _missing(self) -> list[int]:
-        """The classes that are still to be searched."""
-        done = {finding.target for finding in self.finished}
-        return [target for target in self.classes if target not in done]
-
     def _find_more(self) -> bool:
         """Searches until one more class is finished; False if there is none."""
-        if self._running is None:
-            self._running = self._find_missing()
-        try:
-            return next(self._running, False)
-        except BaseException:
-            self._running = None  # the next call starts again with what is missing
-            raise
-
-    def _find_missing(self) -> Iterator[bool]:
-        missing = self._missing()
-        if self._store and not missing:
-            self._store.write_summary(self.info)
-        for findings in self._search.find(missing) if self._search else ():
-            if self._store:
-                self._store.add(findings)
-                self._store.write_summary(self.info)
-            self.finished += findings
-            yield True
+        return False
 
     @property
     def findings(self) -> list[Finding]:
@@ -121,17 +89,17 @@ class Survey(Result):
     def info(self) -> dict[str, Any]:
         """How the classes were searched: ``settings``, the model's ``provenance`` and ``accuracy``
         on the held-out images, numbers of images, ``versions`` and ``seconds``."""
-        return self._info if self._search is None else self._search.info
+        return self._info
 
     @property
     def model(self) -> Classifier | None:
         """The classifier that is searched; None if the survey was loaded."""
-        return None if self._search is None else self._search.forward_func
+        return None
 
     @property
     def held_out(self) -> LabelledImages | None:
         """The held-out images; None if the survey was loaded."""
-        return None if self._search is None else self._search.labelled_held_out
+        return None
 
     def scores(self, canvas: str, area: float) -> dict[int, Scores]:
         r"""
@@ -294,91 +262,3 @@ class Survey(Result):
             raise FileNotFoundError(f"there is no {RESULTS} of a survey in {folder}")
         info = {key: value for key, value in store.summary.items() if key != "rows"}
         return cls(store.findings(), info.get("n_classes"), info=info)
-
-
-def survey(
-    forward_func: Classifier,
-    search: ImagesAndLabels,
-    held_out: ImagesAndLabels,
-    *,
-    classes: Sequence[int | str] | None = None,
-    canvases: Mapping[str, int] = CANVASES,
-    areas: Sequence[float] = AREAS,
-    classes_together: int = 5,
-    budget: int | None = None,
-    n_steps: int | None = None,
-    max_seconds: float | None = None,
-    seed: int = 0,
-    precision: str = "auto",
-    internal_batch_size: int | None = None,
-    show_progress: bool = False,
-    folder: str | os.PathLike[str] | None = None,
-    resume: bool = False,
-) -> Survey:
-    r"""
-    Searches the patterns of many classes, and scores each with its controls on held-out images.
-
-    Canvases are chosen among the search images. For each kind of canvas, the pattern that does best
-    on the judging images is kept, see ``keep`` of :meth:`ClassPattern.search` and
-    :meth:`ClassPattern.search_areas`. The controls are: no pattern; as many random pixels of the
-    same canvas (3 draws, each on a third of the images); and the same mask over the positive canvas
-    of the next class. The last two are scored on at most 300 of the images.
-
-    The call only checks its arguments. With a folder, it also reads all images and classifies the
-    held-out ones, to compare them with what is there. The search runs while the result is iterated.
-
-    Args:
-        forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
-        search (LabelledImages): The images that patterns are cut from and searched on. A Dataset
-            or DataLoader will do, or a pair of images and labels.
-        held_out (LabelledImages): The images that patterns are scored on, likewise.
-        classes (Sequence[int or str], optional): Which classes, by their numbers or by their names
-            in the classifier's ``class_names``. Default: None (all).
-        canvases (Mapping[str, int]): At most how many canvases of each kind and class, see
-            :func:`select_canvases`; also at most one for each 215 passes of the budget. White
-            canvases are all the same: each beyond the second is one more start of the search.
-            Default: {"positive": 32, "white": 1, "black": 1}.
-        areas (Sequence[float]): Areas to search and score at. Default: (0.05, 0.01).
-        classes_together (int): Number of classes that are searched in one batch. Default: 5.
-        budget (int, optional): Passes per class and kind of canvas, at the largest area or at each
-            area of a pool, as in :meth:`ClassPattern.search`; at least 430. Default: None (7,000).
-        max_seconds (float, optional): Stops each group of classes and kind of canvas after that
-            time, with what was found. Default: None.
-        n_steps, seed, precision, internal_batch_size: As in :func:`explain_class`.
-        show_progress (bool): Draws a progress bar for each group of classes. Default: False.
-        folder (str or PathLike, optional): Where each class is written as soon as it is finished.
-            Default: None (nowhere).
-        resume (bool): Continues the search in the folder: its findings come first, and only the
-            classes that are missing are searched. Several processes may share a folder. Each must
-            pass ``resume=True`` and the same settings, and its own ``classes``. Default: False (a
-            folder that holds findings is an error).
-
-    Returns:
-        *Survey*: An iterable of one :class:`Finding` for each class and kind of canvas.
-
-    Raises:
-        TypeError, ValueError: As :func:`search_masks` and :func:`predictive_power`; also if the
-            folder holds findings of other settings, or any without ``resume``.
-
-    Examples::
-
-        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()
-        >>> labels = torch.arange(60) % 3
-        >>> search = LabelledImages(torch.rand(60, 1, 8, 8), labels)
-        >>> held_out = LabelledImages(torch.rand(60, 1, 8, 8), labels)
-        >>> found = survey(net, search, held_out, areas=(0.1,), classes=[2], n_steps=10)
-        >>> found
-        Survey(0 of 3 findings on positive, white, black canvases, areas 0.1)
-        >>> [(f.target, f.canvas, f.scores[0.1].power.n) for f in found]
-        [(2, 'positive', 40), (2, 'white', 40), (2, 'black', 40)]
-    """
-    settings = SurveySettings.of(locals())
-    task = SurveySearch(forward_func, search, held_out, settings, classes)
-    if folder is None:
-        return Survey(n_classes=task.n_classes, search=task)
-    if not resume and (Path(folder) / RESULTS).exists():
-        raise ValueError(
-            f"{folder} holds results already: pass `resume=True` to continue, or another folder"
-        )
-    store = Store(Path(folder), task.depends_on)
-    return Survey(store.findings(), task.n_classes, search=task, store=store)

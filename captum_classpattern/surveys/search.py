@@ -1,11 +1,13 @@
-"""The search of many classes of one model: of each pool of canvases the best is kept, and scored
-with its controls."""
+"""``survey``: the search of many classes of one model. Of each pool of canvases the best is kept,
+and scored with its controls."""
 
 import itertools
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -50,7 +52,11 @@ from captum_classpattern.scores.power import (
     random_pixels,
 )
 from captum_classpattern.surveys.findings import Finding
+from captum_classpattern.surveys.results import Survey
+from captum_classpattern.surveys.store import RESULTS, Store
 
+CANVASES: Mapping[str, int] = {"positive": 32, "white": 1, "black": 1}
+AREAS = (0.05, 0.01)
 DRAWS, CONTROL_IMAGES = 3, 300  # of random pixels; the most images that a control is scored on
 
 
@@ -115,8 +121,13 @@ class SurveySettings(SearchSettings):
         return {"canvases": self.canvases, "areas": list(self.areas), **self.limits()}
 
 
-class SurveySearch:
-    """What :func:`survey` was given, checked, and the search itself."""
+class SurveySearch(Survey):
+    """A survey whose classes are searched as they are needed: what :func:`survey` was given,
+    checked. With a ``store``, each class is written as soon as it is finished."""
+
+    n_classes: int
+    store: Store | None = None
+    _running: Iterator[bool] | None = None
 
     def __init__(
         self,
@@ -127,21 +138,50 @@ class SurveySearch:
         classes: Sequence[int | str] | None = None,
     ) -> None:
         with preserve_state(forward_func, settings.seed):
-            self.search, held_out = check_images(search, held_out, settings.areas)
-            sample = self.search.take([0])
+            search, held_out = check_images(search, held_out, settings.areas)
+            sample = search.take([0])
             device, dtype = device_and_dtype(forward_func, sample)
             targets = [] if classes is None else find_classes(classes, forward_func)
             outputs = check_classifier(forward_func, sample.to(device), targets)
+        super().__init__(n_classes=outputs.shape[1])
         self.forward_func, self.settings = forward_func, settings
-        self.held_out = held_out.to(device, dtype)
-        self.n_classes = outputs.shape[1]
-        self.classes = targets or list(range(self.n_classes))
+        self._search, self._held_out = search, held_out.to(device, dtype)
+        self.classes = targets or list(range(outputs.shape[1]))
+        self.canvases, self.areas = list(settings.canvases), list(settings.areas)
         self.provenance = attribute_of(forward_func, "provenance") or {}
         self._started = time.perf_counter()
 
+    def __len__(self) -> int:
+        return len(self.finished) + len(self.canvases) * len(self._missing())
+
+    def _missing(self) -> list[int]:
+        """The classes that are still to be searched."""
+        done = {finding.target for finding in self.finished}
+        return [target for target in self.classes if target not in done]
+
+    def _find_more(self) -> bool:
+        if self._running is None:
+            self._running = self._find_missing()
+        try:
+            return next(self._running, False)
+        except BaseException:
+            self._running = None  # the next call starts again with what is missing
+            raise
+
+    def _find_missing(self) -> Iterator[bool]:
+        missing = self._missing()
+        if self.store and not missing:
+            self.store.write_summary(self.info)
+        for findings in self.find(missing):
+            if self.store:
+                self.store.add(findings)
+                self.store.write_summary(self.info)
+            self.finished += findings
+            yield True
+
     def find(self, targets: Sequence[int]) -> Iterator[list[Finding]]:
         """The findings of each class in turn, one for each kind of canvas."""
-        search, kinds, areas = self.labelled_search, self.settings.canvases, self.settings.areas
+        search, kinds, areas = self.search, self.canvases, self.areas
         missing = [str(y) for y in targets if not len(search.of_class(y))]
         if missing and any(kind not in BLANK for kind in kinds):
             raise ValueError(
@@ -172,7 +212,7 @@ class SurveySearch:
         Classes with equally many canvases are searched together: so they take the same number of
         rounds, whichever other classes are in the group.
         """
-        search, settings = self.labelled_search, self.settings
+        search, settings = self.search, self.settings
         best: dict[tuple[int, str, float], Pattern] = {}
         by_size: dict[tuple[str, int], list[int]] = {}
         for kind, target in itertools.product(settings.canvases, group):
@@ -193,7 +233,7 @@ class SurveySearch:
     def _score(self, pattern: Pattern, other_canvas: Tensor, area: float) -> Scores:
         """The power of a pattern at its area, and its controls."""
         target = pattern.target
-        held_out = self.labelled_held_out
+        held_out = self.held_out
         check_unseen(pattern, held_out)
         others = held_out.without_class(target)
         if len(others) < DRAWS:
@@ -226,18 +266,18 @@ class SurveySearch:
         return hits
 
     @cached_property
-    def labelled_search(self) -> LabelledImages:
+    def search(self) -> LabelledImages:
         """The search images with their labels, or else with the classifier's predictions."""
         with preserve_state(self.forward_func, self.settings.seed):
-            return ensure_labels(self.forward_func, self.search)
+            return ensure_labels(self.forward_func, self._search)
 
     @cached_property
     def _explainer(self) -> ClassPattern:
         """The method, made once, and a warning if the classifier is close to guessing."""
         if self.accuracy is not None:
-            known = self.held_out.known_labels
+            known = self._held_out.known_labels
             warn_if_guessing(self.accuracy, known, self.n_classes, "held-out images")
-        explainer = ClassPattern(self.forward_func, self.labelled_search)
+        explainer = ClassPattern(self.forward_func, self.search)
         explainer.accuracy_is_known = True
         return explainer
 
@@ -245,21 +285,25 @@ class SurveySearch:
     def clean_predictions(self) -> Tensor:
         """The class that the classifier predicts for each held-out image without a pattern."""
         with preserve_state(self.forward_func, self.settings.seed):
-            predicted = predictions(self.forward_func, self.held_out)
-        note_half_passes(len(self.held_out))
+            predicted = predictions(self.forward_func, self._held_out)
+        note_half_passes(len(self._held_out))
         return predicted
 
+    @property
+    def model(self) -> Classifier:
+        return self.forward_func
+
     @cached_property
-    def labelled_held_out(self) -> LabelledImages:
+    def held_out(self) -> LabelledImages:
         """The held-out images with their labels, or else with the classifier's predictions."""
-        images = self.held_out
+        images = self._held_out
         return images.with_labels(self.clean_predictions) if images.labels is None else images
 
     @cached_property
     def accuracy(self) -> float | None:
         """Share of the held-out images that the classifier labels correctly; None if they have no
         labels."""
-        labels = self.held_out.labels
+        labels = self._held_out.labels
         return None if labels is None else float((self.clean_predictions == labels).float().mean())
 
     @cached_property
@@ -267,8 +311,8 @@ class SurveySearch:
         """Everything that the findings depend on."""
         return {
             "model": hash_of_model(self.forward_func),
-            "search_images": hash_of_images(self.search),
-            "held_out_images": hash_of_images(self.held_out),
+            "search_images": hash_of_images(self._search),
+            "held_out_images": hash_of_images(self._held_out),
             "predictions": hash_of(self.clean_predictions.tolist()),
             **self.settings.as_manifest(),
             "captum_classpattern": versions()["captum_classpattern"],
@@ -284,8 +328,8 @@ class SurveySearch:
             "accuracy": self.accuracy,
             "n_classes": self.n_classes,
             "classes": self.classes,
-            "search_images": self.search.counts,
-            "held_out_images": self.held_out.counts,
+            "search_images": self._search.counts,
+            "held_out_images": self._held_out.counts,
             "versions": versions(),
         }
 
@@ -321,3 +365,91 @@ def check_images(
     for area in areas:
         pixels_kept(area, search.shape[1:])
     return search, held_out
+
+
+def survey(
+    forward_func: Classifier,
+    search: ImagesAndLabels,
+    held_out: ImagesAndLabels,
+    *,
+    classes: Sequence[int | str] | None = None,
+    canvases: Mapping[str, int] = CANVASES,
+    areas: Sequence[float] = AREAS,
+    classes_together: int = 5,
+    budget: int | None = None,
+    n_steps: int | None = None,
+    max_seconds: float | None = None,
+    seed: int = 0,
+    precision: str = "auto",
+    internal_batch_size: int | None = None,
+    show_progress: bool = False,
+    folder: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+) -> Survey:
+    r"""
+    Searches the patterns of many classes, and scores each with its controls on held-out images.
+
+    Canvases are chosen among the search images. For each kind of canvas, the pattern that does best
+    on the judging images is kept, see ``keep`` of :meth:`ClassPattern.search` and
+    :meth:`ClassPattern.search_areas`. The controls are: no pattern; as many random pixels of the
+    same canvas (3 draws, each on a third of the images); and the same mask over the positive canvas
+    of the next class. The last two are scored on at most 300 of the images.
+
+    The call only checks its arguments. With a folder, it also reads all images and classifies the
+    held-out ones, to compare them with what is there. The search runs while the result is iterated.
+
+    Args:
+        forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
+        search (LabelledImages): The images that patterns are cut from and searched on. A Dataset
+            or DataLoader will do, or a pair of images and labels.
+        held_out (LabelledImages): The images that patterns are scored on, likewise.
+        classes (Sequence[int or str], optional): Which classes, by their numbers or by their names
+            in the classifier's ``class_names``. Default: None (all).
+        canvases (Mapping[str, int]): At most how many canvases of each kind and class, see
+            :func:`select_canvases`; also at most one for each 215 passes of the budget. White
+            canvases are all the same: each beyond the second is one more start of the search.
+            Default: {"positive": 32, "white": 1, "black": 1}.
+        areas (Sequence[float]): Areas to search and score at. Default: (0.05, 0.01).
+        classes_together (int): Number of classes that are searched in one batch. Default: 5.
+        budget (int, optional): Passes per class and kind of canvas, at the largest area or at each
+            area of a pool, as in :meth:`ClassPattern.search`; at least 430. Default: None (7,000).
+        max_seconds (float, optional): Stops each group of classes and kind of canvas after that
+            time, with what was found. Default: None.
+        n_steps, seed, precision, internal_batch_size: As in :func:`explain_class`.
+        show_progress (bool): Draws a progress bar for each group of classes. Default: False.
+        folder (str or PathLike, optional): Where each class is written as soon as it is finished.
+            Default: None (nowhere).
+        resume (bool): Continues the search in the folder: its findings come first, and only the
+            classes that are missing are searched. Several processes may share a folder. Each must
+            pass ``resume=True`` and the same settings, and its own ``classes``. Default: False (a
+            folder that holds findings is an error).
+
+    Returns:
+        *Survey*: An iterable of one :class:`Finding` for each class and kind of canvas.
+
+    Raises:
+        TypeError, ValueError: As :func:`search_masks` and :func:`predictive_power`; also if the
+            folder holds findings of other settings, or any without ``resume``.
+
+    Examples::
+
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()
+        >>> labels = torch.arange(60) % 3
+        >>> search = LabelledImages(torch.rand(60, 1, 8, 8), labels)
+        >>> held_out = LabelledImages(torch.rand(60, 1, 8, 8), labels)
+        >>> found = survey(net, search, held_out, areas=(0.1,), classes=[2], n_steps=10)
+        >>> found
+        Survey(0 of 3 findings on positive, white, black canvases, areas 0.1)
+        >>> [(f.target, f.canvas, f.scores[0.1].power.n) for f in found]
+        [(2, 'positive', 40), (2, 'white', 40), (2, 'black', 40)]
+    """
+    settings = SurveySettings.of(locals())
+    task = SurveySearch(forward_func, search, held_out, settings, classes)
+    if folder is not None:
+        if not resume and (Path(folder) / RESULTS).exists():
+            raise ValueError(
+                f"{folder} holds results already: pass `resume=True` to continue, or another folder"
+            )
+        task.store = Store(Path(folder), task.depends_on)
+        task.finished = task.store.findings()
+    return task

@@ -37,7 +37,8 @@ class ModelSource:
 
     It has the ``path`` of a checkpoint (or ``"torchvision:NAME"`` and the like), and ``options`` of
     :func:`load_model`; or ``fetch`` returns a model that was given as it is. ``columns`` is what
-    else is known of it, for the tables.
+    else is known of it, for the tables. One that was read from a ``file`` has the ``hash`` of such
+    a model.
     """
 
     name: str
@@ -45,27 +46,28 @@ class ModelSource:
     options: Mapping[str, Any] = field(default_factory=dict)
     columns: Mapping[str, Any] = field(default_factory=dict)
     fetch: Callable[[], Classifier] | None = None
+    folder: str = ""  # by default, after its name
+    hash: str | None = None
+    file: Path | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", self.folder or file_safe(self.name))
         if self.path is not None and not is_pretrained(self.path):  # for any working folder
             object.__setattr__(self, "path", os.path.abspath(self.path))
-
-    @property
-    def folder(self) -> str:
-        """The name of its folder."""
-        return file_safe(self.name)
 
     def open(self, device: str | None = None) -> Classifier:
         """The classifier, on a device; a plain function stays where it is."""
         if self.fetch is not None:
             model = self.fetch()
-        elif self.path is not None:
-            model = load_model(self.path, **self.options)
-        else:
+        elif self.path is None:
             raise ValueError(
                 f"the model {self.name!r} was given as it is, and is not in the folder: pass it, "
                 f"as in models={{{self.name!r}: ...}}"
             )
+        else:
+            if self.file is not None and "arch" in self.options:
+                check_arch_from_file(self.options["arch"], self.file)
+            model = load_model(self.path, **self.options)
         if device is not None and isinstance(model, nn.Module):
             model = model.to(device)
         return model
@@ -74,25 +76,29 @@ class ModelSource:
         """Plain values, for sweep.json. Whether pickle is trusted is not written: a file must not
         decide that."""
         if self.path is None:
-            opened_by = {"hash": None if self.fetch is None else hash_of_model(self.fetch())}
+            opened_by = {"hash": hash_of_model(self.fetch()) if self.fetch else self.hash}
         else:
             options = {k: v for k, v in self.options.items() if k in LOADING and v is not None}
             opened_by = {"path": self.path, **options}
         return {"name": self.name, "folder": self.folder, **opened_by, **self.columns}
 
     @classmethod
-    def from_dict(cls, row: Mapping[str, Any], file: Path) -> "ModelSource":
-        """The source that :meth:`as_dict` wrote into a file."""
-        options = {key: row[key] for key in LOADING if row.get(key) is not None}
-        if "arch" in options:
-            check_arch_from_file(options["arch"], file)
-        return cls(row["name"], row.get("path"), options, further_columns(row))
-
-
-def further_columns(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What a model's row in sweep.json has beyond what opens it."""
-    known = {"name", "folder", "path", "hash", *LOADING}
-    return {key: value for key, value in row.items() if key not in known}
+    def from_dict(cls, row: Any, file: Path) -> "ModelSource":
+        """The source that :meth:`as_dict` wrote into a file, which may be damaged, or come from a
+        stranger: its folder becomes a part of paths."""
+        known = dict(row) if isinstance(row, dict) else {}
+        name, folder = known.pop("name", None), known.pop("folder", None)
+        if not isinstance(name, str) or not isinstance(folder, str):
+            raise ValueError(f"each model in {file} needs a name and a folder, got {row!r:.200}")
+        if folder != file_safe(folder) or folder.startswith(".") or not folder:
+            raise ValueError(
+                f"{file} names the folder {folder!r:.200}, which is not the name of a folder next "
+                "to it"
+            )
+        path, digest = known.pop("path", None), known.pop("hash", None)
+        given = {key: known.pop(key) for key in LOADING if key in known}
+        options = {key: value for key, value in given.items() if value is not None}
+        return cls(name, path, options, known, None, folder, digest, file)
 
 
 def read_models(models: Models, options: Mapping[str, Any] | None = None) -> list[ModelSource]:

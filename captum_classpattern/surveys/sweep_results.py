@@ -3,6 +3,7 @@ and the folder that they are in."""
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
@@ -16,7 +17,6 @@ from filelock import FileLock, Timeout
 from captum_classpattern._files import write_json
 from captum_classpattern.adapters.load import check_folders
 from captum_classpattern.classifier import Classifier
-from captum_classpattern.classifier.class_names import file_safe
 from captum_classpattern.images import Images, LabelledImages, Labels
 from captum_classpattern.results import Result, as_table
 from captum_classpattern.scores.power import transfer_powers
@@ -28,141 +28,11 @@ from captum_classpattern.surveys.sources import (
     FIRST_LOOK,
     LOADING,
     ModelSource,
-    further_columns,
 )
 from captum_classpattern.surveys.store import RESULTS, SWEEP_FORMAT, Store, check_same, read_json
 
+SWEEP = "sweep.json"
 IDENTITY = ("folder", "path", "hash", *LOADING)  # of a model: its other columns may change
-
-
-class SweepFolder:
-    """``sweep.json``, whose contents are ``data`` ({} without it), a survey's folder for each
-    model, and ``failed/``."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.file = path, path / "sweep.json"
-        self.data = self._read()
-
-    def _read(self) -> dict[str, Any]:
-        """The file, which may be damaged, or come from a stranger: its folders become parts of
-        paths."""
-        if not self.file.exists():
-            return {}
-        data = read_json(self.file, "sweep")
-        rows, taken = data.get("models"), set[str]()
-        if not isinstance(rows, list) or not {"settings", "classes"} <= data.keys():
-            raise ValueError(f"{self.file} must hold settings, classes and a list of models")
-        for row in rows:
-            texts = (row.get("name"), row.get("folder")) if isinstance(row, dict) else (None,)
-            if not all(isinstance(text, str) for text in texts):
-                raise ValueError(
-                    f"each model in {self.file} needs a name and a folder, got {row!r:.200}"
-                )
-            folder = row["folder"]
-            if folder != file_safe(folder) or folder.startswith(".") or not folder:
-                raise ValueError(
-                    f"{self.file} names the folder {folder!r:.200}, which is not the name of a "
-                    "folder next to it"
-                )
-            if folder.casefold() in taken:  # some file systems ignore upper and lower case
-                raise ValueError(f"{self.file} names the folder {folder!r} twice")
-            taken.add(folder.casefold())
-        return data
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Refuses other sweeps while the block runs. The operating system lifts the lock when the
-        process ends, however it ends."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path / ".lock", timeout=0)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise ValueError(
-                f"another sweep is writing into {self.path}: wait until it is finished, stop it, "
-                "or choose another folder"
-            ) from None
-        try:
-            self.data = self._read()  # what the last sweep left
-            yield
-        finally:
-            lock.release()
-
-    def begin(
-        self, settings: Mapping[str, Any], sources: Sequence[ModelSource], classes: Sequence[int]
-    ) -> None:
-        """Writes sweep.json. Models and classes are added to those that are there; settings and
-        models of the same name must be the same."""
-        if self.data:
-            check_same(self.data["settings"], settings, self.file, "sweep")
-        elif (self.path / RESULTS).exists():
-            raise ValueError(f"{self.path} holds a survey of one model: choose another folder")
-        known = {row["name"]: row for row in self.data.get("models", ())}
-        check_folders([*{**known, **{source.name: source for source in sources}}])
-        for source in sources:
-            row = json.loads(json.dumps(source.as_dict()))
-            before = known.get(source.name, row)
-            for key in IDENTITY:
-                if before.get(key) != row.get(key):
-                    raise ValueError(
-                        f"{self.path} holds another model {source.name!r} ({key} "
-                        f"{before.get(key)!r} then, {row.get(key)!r} now): give this one another "
-                        "name, or choose another folder"
-                    )
-            known[source.name] = row
-        self.data = {
-            "format": SWEEP_FORMAT,
-            "settings": settings,
-            "classes": sorted({*self.data.get("classes", ()), *classes}),
-            "models": [*known.values()],
-        }
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_json(self.data, self.file)
-
-    def finished(self, model_folder: str) -> set[int]:
-        """The classes of a model whose units are finished."""
-        files = (self.path / model_folder / "findings").glob("[0-9]*.json")
-        return {int(file.stem) for file in files if file.stem.isdigit()}
-
-    def note(self, source: ModelSource, target: int, error: str | None) -> None:
-        """Keeps why a unit failed, for the next sweep to try it again; None: it did not."""
-        file = self.path / FAILED / f"{source.folder}_{target}.json"
-        if error is None:
-            file.unlink(missing_ok=True)
-        else:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_json({"model": source.name, "class": target, "error": error}, file)
-
-    def failures(self) -> list[dict[str, Any]]:
-        """The units that failed, and why, by model and class."""
-        found = {row["name"]: self.finished(row["folder"]) for row in self.data["models"]}
-        rows = []
-        for file in (self.path / FAILED).glob("*.json"):
-            with suppress(FileNotFoundError):  # a running sweep has found it now
-                row = json.loads(file.read_text(encoding="utf-8"))
-                if row["class"] not in found.get(row["model"], {row["class"]}):
-                    rows.append(row)
-        order = [*found]
-        return sorted(rows, key=lambda row: (order.index(row["model"]), row["class"]))
-
-    def summarise(self, source: ModelSource, seconds: float | None = None) -> None:
-        """Writes a model's results.json again, if a unit of it has begun one. ``seconds`` are added
-        to those of earlier sweeps; None if no unit was searched: then only one that may lack
-        findings is written."""
-        folder = self.path / source.folder
-        times = [
-            path.stat().st_mtime_ns
-            for path in (folder / RESULTS, folder / "findings")
-            if path.exists()
-        ]
-        if seconds is None and (len(times) < 2 or times[0] > times[1]):
-            return
-        store = Store(folder)
-        if store.summary:
-            info = {k: v for k, v in store.summary.items() if k not in ("complete", "rows")}
-            store.settings = info["settings"]
-            info["seconds"] = round(info.get("seconds", 0.0) + (seconds or 0.0), 1)
-            store.write_summary(info)
 
 
 class Sweep(Result):
@@ -191,14 +61,20 @@ class Sweep(Result):
         self, folder: str | os.PathLike[str], sources: Mapping[str, ModelSource] | None = None
     ) -> None:
         self.folder = Path(folder)
-        self._files = SweepFolder(self.folder)
-        if not self._files.data:
-            raise FileNotFoundError(f"there is no sweep.json of a sweep in {folder}")
-        self._rows: dict[str, Any] = {row["name"]: row for row in self._files.data["models"]}
-        self._sources = dict(sources or {})
-        self.settings: dict[str, Any] = self._files.data["settings"]
-        self.classes: list[int] = self._files.data["classes"]
-        self.models = [*self._rows]
+        file = self.folder / SWEEP
+        if not file.exists():
+            raise FileNotFoundError(f"there is no {SWEEP} of a sweep in {folder}")
+        data = read_json(file, "sweep")
+        if not isinstance(data.get("models"), list) or not {"settings", "classes"} <= data.keys():
+            raise ValueError(f"{file} must hold settings, classes and a list of models")
+        read = [ModelSource.from_dict(row, file) for row in data["models"]]
+        taken = Counter(source.folder.casefold() for source in read)  # as file systems may do
+        if twice := [source.folder for source in read if taken[source.folder.casefold()] > 1]:
+            raise ValueError(f"{file} names the folder {twice[-1]!r} twice")
+        self.settings: dict[str, Any] = data["settings"]
+        self.classes: list[int] = data["classes"]
+        self.models = [source.name for source in read]
+        self.sources = {source.name: source for source in read} | dict(sources or {})
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> "Sweep":
@@ -214,18 +90,28 @@ class Sweep(Result):
     def failures(self) -> list[dict[str, Any]]:
         """The units that had failed when this was first asked for: their ``model``, their
         ``class``, and why (``error``)."""
-        found = {(row["model"], row["class"]): row for row in self._files.failures()}
-        for row in [] if self.first_look is None else self.first_look.failures:
-            model = self._rows.get(row["model"])
-            if model and row["class"] not in self._files.finished(model["folder"]):
-                found.setdefault((row["model"], row["class"]), row)
-        return [*found.values()]
+        finished = {name: self.finished(name) for name in self.models}
+        rows = []
+        for file in (self.folder / FAILED).glob("*.json"):
+            with suppress(FileNotFoundError):  # a running sweep has found it now
+                rows.append(json.loads(file.read_text(encoding="utf-8")))
+        rows += [] if self.first_look is None else self.first_look.failures
+        found: dict[tuple[int, int], dict[str, Any]] = {}
+        for row in rows:
+            if row["class"] not in finished.get(row["model"], {row["class"]}):
+                found.setdefault((self.models.index(row["model"]), row["class"]), row)
+        return [found[key] for key in sorted(found)]
+
+    def finished(self, model: str) -> set[int]:
+        """The classes of a model that are there."""
+        files = (self.folder_of(model) / "findings").glob("[0-9]*.json")
+        return {int(file.stem) for file in files if file.stem.isdigit()}
 
     @cached_property
     def first_look(self) -> "Sweep | None":
         """The cheap search of all units, if there was one when this was first asked for."""
         folder = self.folder / FIRST_LOOK
-        return Sweep(folder, self._sources) if (folder / "sweep.json").exists() else None
+        return Sweep(folder, self.sources) if (folder / SWEEP).exists() else None
 
     def survey(self, model: str) -> Survey:
         r"""
@@ -257,8 +143,7 @@ class Sweep(Result):
     @property
     def columns(self) -> list[str]:
         """The columns of :meth:`table`."""
-        rows = self._rows.values()
-        further = dict.fromkeys(key for row in rows for key in further_columns(row))
+        further = dict.fromkeys(key for name in self.models for key in self.sources[name].columns)
         return [*COLUMNS, *further, "error"]
 
     def rows(self) -> Iterator[dict[str, Any]]:
@@ -268,7 +153,7 @@ class Sweep(Result):
         for failure in self.failures:
             failed.setdefault(failure["model"], []).append(failure)
         for name in self.models:
-            known = {**empty, **self.columns_of(name)}
+            known = {**empty, **self.sources[name].columns}
             for finding in self._findings(name):
                 for row in finding.rows():
                     searched = finding.search_powers[row["area"]]
@@ -356,9 +241,7 @@ class Sweep(Result):
             if models and tested in models:
                 classifier = models[tested]
             else:
-                opened = self._sources.get(tested)
-                if opened is None:
-                    opened = ModelSource.from_dict(self._rows[tested], self._files.file)
+                opened = self.sources[tested]
                 classifier = opened.open(device if opened.path else None)
             for name, findings in found.items():
                 chosen = [findings[target].patterns[share] for target in targets]
@@ -368,14 +251,9 @@ class Sweep(Result):
 
     def folder_of(self, model: str) -> Path:
         """The folder of a model's survey, which may not be there yet."""
-        if model not in self._rows:
+        if model not in self.models:
             raise ValueError(f"the sweep has no model {model!r}: it has {', '.join(self.models)}")
-        folder: str = self._rows[model]["folder"]
-        return self.folder / folder
-
-    def columns_of(self, model: str) -> dict[str, Any]:
-        """What the manifest says about a model beyond how it is opened."""
-        return further_columns(self._rows[model])
+        return self.folder / self.sources[model].folder
 
     def _findings(self, model: str) -> list[Finding]:
         """What was found of a model so far; none of its patterns is read."""
@@ -386,3 +264,89 @@ class Sweep(Result):
         judging images at the first area."""
         found = (each for each in self._findings(model) if canvas in (None, each.canvas))
         return best_of_each(found)
+
+
+# ---- writing a sweep's folder
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Refuses other sweeps while the block runs. The operating system lifts the lock when the
+    process ends, however it ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ValueError(
+            f"another sweep is writing into {folder}: wait until it is finished, stop it, or "
+            "choose another folder"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def begin(
+    folder: Path,
+    settings: Mapping[str, Any],
+    sources: Sequence[ModelSource],
+    classes: Sequence[int],
+) -> Sweep:
+    """Writes sweep.json. Models and classes are added to those that are there; settings and models
+    of the same name must be the same."""
+    before: dict[str, ModelSource] = {}
+    if (folder / SWEEP).exists():
+        found = Sweep(folder)
+        check_same(found.settings, settings, folder / SWEEP, "sweep")
+        before, classes = found.sources, [*found.classes, *classes]
+    elif (folder / RESULTS).exists():
+        raise ValueError(f"{folder} holds a survey of one model: choose another folder")
+    check_folders([*dict.fromkeys([*before, *(source.name for source in sources)])])
+    rows = {name: source.as_dict() for name, source in before.items()}
+    for source in sources:
+        row = json.loads(json.dumps(source.as_dict()))
+        known = rows.get(source.name, row)
+        for key in IDENTITY:
+            if known.get(key) != row.get(key):
+                raise ValueError(
+                    f"{folder} holds another model {source.name!r} ({key} {known.get(key)!r} then, "
+                    f"{row.get(key)!r} now): give this one another name, or choose another folder"
+                )
+        rows[source.name] = row
+    folder.mkdir(parents=True, exist_ok=True)
+    data = {
+        "format": SWEEP_FORMAT,
+        "settings": settings,
+        "classes": sorted(set(classes)),
+        "models": [*rows.values()],
+    }
+    write_json(data, folder / SWEEP)
+    return Sweep(folder, {source.name: source for source in sources})
+
+
+def note(folder: Path, source: ModelSource, target: int, error: str | None) -> None:
+    """Keeps why a unit failed, for the next sweep to try it again; None: it did not."""
+    file = folder / FAILED / f"{source.folder}_{target}.json"
+    if error is None:
+        file.unlink(missing_ok=True)
+    else:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json({"model": source.name, "class": target, "error": error}, file)
+
+
+def summarise(folder: Path, seconds: float | None = None) -> None:
+    """Writes a model's results.json again, if a unit of it has begun one. ``seconds`` are added to
+    those of earlier sweeps; None if no unit was searched: then only one that may lack findings is
+    written."""
+    files = (folder / RESULTS, folder / "findings")
+    times = [path.stat().st_mtime_ns for path in files if path.exists()]
+    if seconds is None and (len(times) < 2 or times[0] > times[1]):
+        return
+    store = Store(folder)
+    if store.summary:
+        info = {k: v for k, v in store.summary.items() if k not in ("complete", "rows")}
+        store.settings = info["settings"]
+        info["seconds"] = round(info.get("seconds", 0.0) + (seconds or 0.0), 1)
+        store.write_summary(info)

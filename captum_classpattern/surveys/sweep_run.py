@@ -23,8 +23,9 @@ from captum_classpattern.classifier.class_names import ClassNames
 from captum_classpattern.images import ImagesAndLabels, LabelledImages, hash_of_images
 from captum_classpattern.optimization.contest import LEAST_BUDGET, most_canvases
 from captum_classpattern.surveys.engines import Engine, Outcome, Unit, Work, find_engine
-from captum_classpattern.surveys.results import AREAS, CANVASES
 from captum_classpattern.surveys.search import (
+    AREAS,
+    CANVASES,
     SurveySearch,
     SurveySettings,
     check_images,
@@ -32,7 +33,7 @@ from captum_classpattern.surveys.search import (
 )
 from captum_classpattern.surveys.sources import FIRST_LOOK, Models, ModelSource, read_models
 from captum_classpattern.surveys.store import VERSION, Store, findings_file
-from captum_classpattern.surveys.sweep_results import Sweep, SweepFolder
+from captum_classpattern.surveys.sweep_results import Sweep, begin, locked, note, summarise
 
 FORECAST_AFTER, EVERY = 3, 60.0  # units; seconds between bars in a log file
 CHEAPER = 10  # times fewer passes in a first look
@@ -165,16 +166,15 @@ def sweep(
         threads,
         "cuda" if device is None and gpus_per_task else device,
     )
-    files = SweepFolder(work.folder)
-    with files.locked():
-        files.begin(work.depends_on, sources, targets)
+    with locked(work.folder):
+        found = begin(work.folder, work.depends_on, sources, targets)
         if first_look:
             best = _look(work, sources, targets, run_units, keep, show_progress)
             work.wanted = {
                 source.name: [y for y in targets if (source.name, y) in best] for source in sources
             }
-        run_missing(files, work, sources, run_units, "sweep", show_progress)
-    return Sweep(folder, {source.name: source for source in sources})
+        run_missing(found, work, run_units, "sweep", show_progress)
+    return found
 
 
 # ---- units
@@ -234,8 +234,9 @@ class SurveyWork:
                 task = SurveySearch(model, self.search, self.held_out, self.settings)
                 task.classes = [y for y in self.wanted[source.name] if y < task.n_classes]
                 store = Store(self.folder / source.folder, task.depends_on)
-                if not {*task.classes} <= {*store.summary.get("classes", ())} or not store.summary:
-                    store.write_summary({**task.info, "seconds": store.summary.get("seconds", 0.0)})
+                known = store.summary
+                if not known or not {*task.classes} <= {*known.get("classes", ())}:
+                    store.write_summary({**task.info, "seconds": known.get("seconds", 0.0)})
                 self._opened[source.name] = task, store
             except (OSError, torch.OutOfMemoryError):
                 raise
@@ -312,16 +313,14 @@ def _look(
             f"{duration(each * keep * len(sources) * len(classes))} of one worker in all."
         )
 
-    files = SweepFolder(quick.folder)
-    files.begin(quick.depends_on, sources, classes)
-    run_missing(files, quick, sources, run_units, "first look", show, forecast)
-    return choose(Sweep(quick.folder), sources, classes, keep)
+    look = begin(quick.folder, quick.depends_on, sources, classes)
+    run_missing(look, quick, run_units, "first look", show, forecast)
+    return choose(look, sources, classes, keep)
 
 
 def run_missing(
-    files: SweepFolder,
+    found: Sweep,
     work: Work,
-    sources: Sequence[ModelSource],
     run_units: Engine,
     name: str = "sweep",
     show: bool = False,
@@ -330,20 +329,19 @@ def run_missing(
     """Runs the units that are missing, and keeps what becomes of them. ``forecast`` says more of
     the mean seconds of those that were found, after the first three and at the end."""
 
-    def missing(source: ModelSource) -> list[int]:
-        done = files.finished(source.folder)
-        return [target for target in work.wanted[source.name] if target not in done]
+    def missing(model: str) -> list[int]:
+        done = found.finished(model)
+        return [target for target in work.wanted[model] if target not in done]
 
-    left: Counter[str] = Counter()
-    for source in sources:
-        left[source.name] = len(missing(source))
-        if not left[source.name]:
-            files.summarise(source)  # it may have been stopped just before
-    units = (Unit(source, target) for source in sources for target in missing(source))
+    left = Counter({model: len(missing(model)) for model in work.wanted})
+    for model in left:
+        if not left[model]:
+            summarise(found.folder_of(model))  # it may have been stopped just before
+    units = (Unit(found.sources[model], y) for model in work.wanted for y in missing(model))
     if not left.total():
         return
     seconds = dict.fromkeys(left, 0.0)
-    found: list[float] = []  # the seconds of each unit
+    took: list[float] = []  # the seconds of each unit that was found
 
     def write(text: str) -> None:
         if show:
@@ -354,27 +352,28 @@ def run_missing(
         closing(run_units(work, units)) as outcomes,  # type: ignore[type-var]
     ):
         for unit, outcome in outcomes:
-            left[unit.source.name] -= 1
-            seconds[unit.source.name] += outcome.seconds
-            files.note(unit.source, unit.target, outcome.error)
+            model = unit.source.name
+            left[model] -= 1
+            seconds[model] += outcome.seconds
+            note(found.folder, unit.source, unit.target, outcome.error)
             if outcome.error is None:
-                found.append(outcome.seconds)
+                took.append(outcome.seconds)
             else:
-                bar.set_postfix(failed=bar.n + 1 - len(found), refresh=False)
-            if not left[unit.source.name]:
-                files.summarise(unit.source, seconds.pop(unit.source.name))
+                bar.set_postfix(failed=bar.n + 1 - len(took), refresh=False)
+            if not left[model]:
+                summarise(found.folder_of(model), seconds.pop(model))
             bar.update()
             more = left.total()
-            if len(found) == FORECAST_AFTER and outcome.error is None and more:
-                each = fmean(found)
+            if len(took) == FORECAST_AFTER and outcome.error is None and more:
+                each = fmean(took)
                 write(
                     f"{name}: {more} unit{'s' * (more > 1)} left, about {duration(each)} each: "
                     f"{duration(each * more)} of one worker."
                 )
                 if forecast:
                     write(forecast(each))
-        if forecast and found:
-            write(forecast(fmean(found)))
+        if forecast and took:
+            write(forecast(fmean(took)))
 
 
 def unit_bar(total: int, name: str, show: bool) -> "tqdm[Any]":

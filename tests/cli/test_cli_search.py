@@ -21,7 +21,7 @@ from captum_classpattern.classifier.class_names import parse_targets
 from captum_classpattern.cli.errors import with_options
 from captum_classpattern.datasets import load_images
 from captum_classpattern.demo import demo_images, demo_models
-from captum_classpattern.surveys.results import CANVASES
+from captum_classpattern.surveys.search import CANVASES
 
 SOURCE = """
 from torch import nn

@@ -28,7 +28,7 @@ from captum_classpattern.pages import gallery
 from captum_classpattern.pages.gallery import Pages, read_models, write_gallery
 from captum_classpattern.scores.power import power_of
 from captum_classpattern.surveys import Scores, stands_out
-from captum_classpattern.surveys.sweep_results import SweepFolder
+from captum_classpattern.surveys.sweep_results import begin
 
 EVIL = "</script><script>alert('x')</script>\"&{{ 7 * 7 }}<!--"
 SWEEP = {"format": "captum_classpattern sweep", "settings": {}, "classes": []}
@@ -592,7 +592,7 @@ def test_the_index_counts_only_what_can_be_compared(powers, text, absent, tmp_pa
 def test_few_images_are_said_to_be_few(tmp_path):
     folder = write_sweep(tmp_path / "sweep")
     write_scored(folder / "few", (9, 10))
-    SweepFolder(folder).begin({"areas": [0.05, 0.01]}, [source("few")], range(len(NAMES)))
+    begin(folder, {"areas": [0.05, 0.01]}, [source("few")], range(len(NAMES)))
     made = write_gallery(folder, tmp_path / "site").parent
     _, *rows = Page((made / "index.html").read_text()).tables[None]
     assert [row[3] for row in rows][-1] == "too few images"

@@ -88,6 +88,6 @@ def test_a_folder_decides_neither_code_nor_pickle(tmp_path):
     row = source.as_dict()
     assert "trust_pickle" not in row
     with pytest.raises(ValueError, match="a file may not choose what is imported"):
-        ModelSource.from_dict(row, tmp_path / "sweep.json")
+        ModelSource.from_dict(row, tmp_path / "sweep.json").open()
     again = ModelSource.from_dict({**row, "arch": "resnet18"}, tmp_path / "sweep.json")
     assert again.options == {"arch": "resnet18"}

@@ -25,7 +25,7 @@ from captum_classpattern.classifier.class_names import placeholders
 from captum_classpattern.surveys import Survey, survey
 from captum_classpattern.surveys.search import SurveySearch, SurveySettings
 from captum_classpattern.surveys.sources import read_models
-from captum_classpattern.surveys.sweep_results import SweepFolder
+from captum_classpattern.surveys.sweep_results import begin, locked, note
 from captum_classpattern.surveys.sweep_run import cheap, choose
 
 sweeping = importlib.import_module("captum_classpattern.surveys.sweep_run")
@@ -159,11 +159,10 @@ def test_the_remarks_on_a_model_may_change(tmp_path):
 
 
 def test_a_sweep_that_waited_for_another_sees_what_that_wrote(tmp_path):
-    early = SweepFolder(tmp_path)
-    run(tmp_path, {"old": network(0)}, classes=[0])
-    assert early.data == {}
-    with early.locked():
-        assert early.data["classes"] == [0]
+    first = run(tmp_path, {"old": network(0)}, classes=[0])
+    with locked(tmp_path):
+        later = begin(tmp_path, first.settings, read_models({"new": network(1)}), [2])
+    assert (later.models, later.classes) == (["old", "new"], [0, 2])
 
 
 def test_a_sweep_of_other_settings_images_or_models_is_refused(swept, tmp_path):
@@ -321,7 +320,7 @@ def test_killed_at_any_moment_nothing_is_lost_repeated_or_half(swept, tmp_path):
 
 def test_a_folder_is_refused_while_another_sweep_writes(tmp_path):
     with (
-        SweepFolder(tmp_path).locked(),
+        locked(tmp_path),
         pytest.raises(ValueError, match=r"another sweep is writing into .*: wait until"),
     ):
         run(tmp_path, two())
@@ -535,12 +534,12 @@ def test_progress_is_written_once_a_minute_in_a_log(capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_what_failed_is_read_once(swept, monkeypatch):
-    found, reads = Sweep.load(swept.folder), []
-    original = SweepFolder.failures
-    monkeypatch.setattr(SweepFolder, "failures", lambda self: reads.append(self) or original(self))
-    assert [found.failures, repr(found), found._repr_html_()][0] == []
-    assert len(reads) == 1
+def test_what_failed_is_read_once(tmp_path):
+    found = run(tmp_path, {"old": network(0)}, classes=[0])
+    before = [found.failures, repr(found), found._repr_html_()]
+    note(tmp_path, found.sources["old"], 2, "it was too late")
+    assert [found.failures, repr(found), found._repr_html_()] == before
+    assert [row["class"] for row in Sweep.load(tmp_path).failures] == [2]
 
 
 @pytest.mark.parametrize(
