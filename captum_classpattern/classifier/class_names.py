@@ -3,6 +3,7 @@
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
@@ -82,6 +83,15 @@ class ClassNames:
                 raise ValueError(f"{name!r} fits the classes {listed}: give the number instead")
         known = {part: None for full in self.names for part in _parts(full)}
         raise ValueError(f"the model has no class {name!r}{suggest_names(name, known)}")
+
+    def misplaced(self, given: Mapping[int, str]) -> dict[int, int]:
+        """Those of these numbers whose given name is that of another class, and its number."""
+        found = {}
+        for number, name in given.items():
+            with suppress(ValueError):  # the name of no class, or of several
+                if (meant := self.find(name)) != number:
+                    found[number] = meant
+        return found
 
     @cached_property
     def _classes_by_name(self) -> list[Mapping[str, list[int]]]:
@@ -260,16 +270,11 @@ def _keep_numbers(
         for number, match in enumerate(matches):
             found[number] = (match[2] or found[number]) if match else folders[number]
         return None if found == placeholders(count) else tuple(found)
-    others = []
-    for number in present:
-        match = matches[number] if number < len(matches) else None
-        try:
-            meant = names.find(match[2]) if match and match[2] else number
-        except ValueError:
-            continue  # not a name of the model's
-        if meant != number:
-            own = f"(the model's class {number} is {names.names[number]})"
-            others.append(f"{folders[number]} {own}")
+    named = {n: match[2] for n, match in enumerate(matches) if match and match[2] and n in present}
+    others = [
+        f"{folders[number]} (the model's class {number} is {names.names[number]})"
+        for number in names.misplaced(named)
+    ]
     if others:
         warn(
             f"{len(others)} of the numbered folders have the names of other classes of the model, "

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, SubsetRandomSampler
 
 from captum_classpattern._validation import (
@@ -20,19 +19,8 @@ from captum_classpattern._validation import (
     suggest_names,
 )
 from captum_classpattern.classifier import warn
-from captum_classpattern.datasets.files import (
-    ImageFiles,
-    cache_folder,
-    decode_all,
-    unreadable_files,
-)
+from captum_classpattern.datasets import files, sources
 from captum_classpattern.datasets.pixels import as_floats, fit
-from captum_classpattern.datasets.sources import (
-    Listing,
-    folder_listing,
-    npz_listing,
-    torchvision_listing,
-)
 from captum_classpattern.images import LabelledImages
 
 __all__ = ["LabelledImages", "load_images"]
@@ -143,11 +131,11 @@ def load_images(
     path = Path(source)
     if isinstance(source, str) and source.startswith("torchvision:"):
         where = Path("data" if root is None else root)
-        listing = torchvision_listing(source, split, where, download)
+        listing = sources.torchvision_listing(source, split, where, download)
     elif path.is_dir():
-        listing = folder_listing(path)
+        listing = sources.folder_listing(path)
     elif path.suffix.lower() == ".npz" and path.is_file():
-        listing = npz_listing(path)
+        listing = sources.npz_listing(path)
     else:
         error = ValueError if path.exists() else FileNotFoundError
         raise error(
@@ -157,16 +145,16 @@ def load_images(
     chosen = _choose(listing, classes, limit, seed)
     names, description = [listing.names[i] for i in chosen], listing.description
     if isinstance(load := listing.load, Path):
-        files = ImageFiles(load, names, sides, channels, cache_folder(cache))
-        errors = files.first_pass() if on_error == "skip" else {}
+        found = files.ImageFiles(load, names, sides, channels, files.cache_folder(cache))
+        errors = found.first_pass() if on_error == "skip" else {}
     else:
-        pixels, errors = decode_all(
+        pixels, errors = files.decode_all(
             lambda place: fit(load(chosen[place]), sides, channels),
             range(len(chosen)), names, description,
         )  # fmt: skip
     kept = [place for place in range(len(chosen)) if place not in errors]
     if errors and (on_error == "raise" or not kept):
-        raise unreadable_files(errors, names, description)
+        raise files.unreadable_files(errors, names, description)
     if errors:
         warn(
             f"{len(errors)} of {len(chosen)} images of {description} can't be read and are "
@@ -174,15 +162,13 @@ def load_images(
             Notice,
         )
         description += f" ({len(errors)} unreadable images skipped)"
-    images: Tensor | DataLoader[Tensor]
+    images: Any
     if isinstance(load, Path):
-        sampler = SubsetRandomSampler(kept)
-        images = DataLoader(files, sampler=sampler, collate_fn=_unchanged)
+        images = DataLoader(found, sampler=SubsetRandomSampler(kept), collate_fn=_unchanged)
     else:
         images = as_floats(pixels[kept] if errors else pixels)
-    labels = None
-    if listing.labels is not None:
-        labels = torch.tensor([listing.labels[chosen[place]] for place in kept])
+    known = listing.labels
+    labels = None if known is None else torch.tensor([known[chosen[place]] for place in kept])
     return LabelledImages(
         images, labels, listing.class_names, description, numbering=listing.numbering
     )
@@ -204,7 +190,7 @@ def _parse_size(size: Any) -> tuple[int, int] | None:
 
 
 def _choose(
-    listing: Listing, classes: Sequence[str | int] | None, limit: int | None, seed: int
+    listing: sources.Listing, classes: Sequence[str | int] | None, limit: int | None, seed: int
 ) -> list[int]:
     """Which images to load. The choice within a class does not depend on the other classes."""
     labels = listing.labels or [0] * len(listing.names)
@@ -223,7 +209,7 @@ def _choose(
     return [i for i in chosen if labels[i] in wanted]
 
 
-def _class_number(wanted: str | int, listing: Listing) -> int:
+def _class_number(wanted: str | int, listing: sources.Listing) -> int:
     names, present = listing.class_names or (), set(listing.labels or ())
     number = names.index(wanted) if wanted in names else -1
     if number < 0 and re.fullmatch("[0-9]+", str(wanted)):

@@ -261,17 +261,13 @@ def with_names(model: Classifier, images: LabelledImages) -> Classifier:
             model.class_names = list(given)  # type: ignore[attr-defined]
         return model
     present = [] if images.labels is None else sorted(set(images.labels.tolist()))
-    for target in present:
-        try:
-            meant = names.find(given[target]) if target < len(given) else target
-        except ValueError:
-            continue  # not a name of the model's
-        if meant != target:
-            raise ValueError(
-                f"the model numbers the classes differently: class {target} of the images, "
-                f"{given[target]}, is its class {meant}; give its class names if they are wrong, "
-                "or sweep it with images numbered like it"
-            )
+    named = {target: given[target] for target in present if target < len(given)}
+    for target, meant in names.misplaced(named).items():
+        raise ValueError(
+            f"the model numbers the classes differently: class {target} of the images, "
+            f"{given[target]}, is its class {meant}; give its class names if they are wrong, or "
+            "sweep it with images numbered like it"
+        )
     return model
 
 
