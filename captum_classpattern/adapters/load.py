@@ -124,25 +124,25 @@ def load_model(
         )
     for part in loaded.network.modules():  # not eval(), which exported programs do not have
         part.training = False
-    input_size = _possible_size(loaded.input_size)
-    count = loaded.details.get("num_classes") or _count_by_running(loaded, output, input_size)
+    normalisation = {"mean": loaded.mean, "std": loaded.std, "from": loaded.normalised_by}
+    classifier = PixelClassifier(
+        loaded.network,
+        loaded.mean,
+        loaded.std,
+        output,
+        input_size=_possible_size(loaded.input_size),
+        trigger=loaded.trigger,
+        class_ids=loaded.class_ids,
+        provenance={**provenance, **loaded.details, "normalisation": normalisation},
+    )
+    count = loaded.details.get("num_classes") or _count_by_running(classifier)
     names = loaded.class_names
     if class_names is not None:
         names = check_names(class_names, count or len(class_names))
     elif count and len(names or ()) != count:  # none, or those of another data set
         names = placeholders(count)
-    normalisation = {"mean": loaded.mean, "std": loaded.std, "from": loaded.normalised_by}
-    return PixelClassifier(
-        loaded.network,
-        loaded.mean,
-        loaded.std,
-        output,
-        names or None,
-        input_size=input_size,
-        trigger=loaded.trigger,
-        class_ids=loaded.class_ids,
-        provenance={**provenance, **loaded.details, "normalisation": normalisation},
-    )
+    classifier.class_names = [str(name) for name in names] if names else None
+    return classifier
 
 
 def _parse_format(format: Any) -> Format | None:
@@ -183,18 +183,16 @@ def _possible_size(value: Any) -> tuple[int, int, int] | None:
     return (channels, height, width) if possible and channels in (1, 3) else None
 
 
-def _count_by_running(
-    loaded: LoadedNetwork, output: int | str | None, size: tuple[int, int, int] | None
-) -> int | None:
+def _count_by_running(classifier: PixelClassifier) -> int | None:
     """How many classes the network has, from running it on an image of a size that it takes."""
-    classifier = PixelClassifier(loaded.network, loaded.mean, loaded.std, output)
-    kernel = next((p for p in loaded.network.parameters() if p.ndim == 4), None)
+    kernel = next((p for p in classifier.parameters() if p.ndim == 4), None)
     channels = 3 if kernel is None else int(kernel.shape[1])
-    _, dtype = device_and_dtype(loaded.network, torch.zeros(1))
-    for usual in [(channels, side, side) for side in USUAL_SIDES] if size is None else [size]:
+    usual = [(channels, side, side) for side in USUAL_SIDES]
+    _, dtype = device_and_dtype(classifier, torch.zeros(1))
+    for size in [classifier.input_size] if classifier.input_size else usual:
         # an error is that of a network for other sizes, or with more arguments
         with suppress(Exception), torch.no_grad():
-            _, count = classifier(torch.zeros(1, *usual, dtype=dtype)).shape
+            _, count = classifier(torch.zeros(1, *size, dtype=dtype)).shape
             return int(count)
     return None
 
