@@ -51,6 +51,25 @@ def import_named(name: str, shown: str) -> Callable[..., Any]:
     return found
 
 
+def import_optional(name: str, *, extra: str | None = None, required: bool = True) -> Any:
+    """A package that is installed with an extra (of its name, unless it is given); if it is
+    missing, an error that says so, or None."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        if not required:
+            return None
+        if isinstance(error, ModuleNotFoundError) and error.name == name:
+            raise ImportError(
+                f"this needs {name}, which is not installed: pip install "
+                f"'captum_classpattern[{extra or name}]'"
+            ) from error
+        raise ImportError(
+            f"{name} is installed, but can't be imported ({error}): see its documentation for what "
+            "it needs"
+        ) from error
+
+
 def check_float_tensor(value: Any, name: str, form: str) -> None:
     """Raises an error unless this is a floating point Tensor; ``form`` completes the message."""
     if not isinstance(value, Tensor) or not value.is_floating_point():

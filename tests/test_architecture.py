@@ -159,8 +159,8 @@ def test_no_module_imports_itself_through_others():
 
 
 # What is imported by a name that is made up, which the tables above don't see: the hook by which a
-# result finds what draws it, old names of modules, networks of packages, and a user's module:name.
-HOOKS = {"results", "pages.kinds", "", "adapters.architectures", "_validation"}
+# result finds what draws it, old names of modules, optional packages, and a user's module:name.
+HOOKS = {"results", "pages.kinds", "", "_validation"}
 
 
 def test_results_have_one_hook_to_what_draws_them():

@@ -1,6 +1,5 @@
 """Networks by name: torchvision's, timm's, ResNets for 32-pixel images, or a user's function."""
 
-import importlib
 import inspect
 import itertools
 from typing import Any
@@ -10,7 +9,12 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-from captum_classpattern._validation import ArgumentTypeError, import_named, similar_names
+from captum_classpattern._validation import (
+    ArgumentTypeError,
+    import_named,
+    import_optional,
+    similar_names,
+)
 
 FAMILIES = ("timm", "torchvision")
 TORCHVISION: list[str] = torchvision.models.list_models(torchvision.models)  # its classifiers
@@ -113,25 +117,6 @@ def _build_with_factory(arch: str, classes: dict[str, int]) -> nn.Module:
             f"{shown} must make a torch.nn.Module, got a {type(network).__name__}"
         )
     return network
-
-
-def import_optional(name: str, *, required: bool = True) -> Any:
-    """A package that is installed with the extra of the same name; if it is missing, an error that
-    says so, or None."""
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        if not required:
-            return None
-        if isinstance(error, ModuleNotFoundError) and error.name == name:
-            raise ImportError(
-                f"this needs {name}, which is not installed: pip install "
-                f"'captum_classpattern[{name}]'"
-            ) from error
-        raise ImportError(
-            f"{name} is installed, but can't be imported ({error}): see its documentation for what "
-            "it needs"
-        ) from error
 
 
 class NamedShortcut:

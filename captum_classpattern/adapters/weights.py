@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_classpattern.adapters.architectures import FAMILIES, build, import_optional
+from captum_classpattern._validation import import_optional
+from captum_classpattern.adapters.architectures import FAMILIES, build
 from captum_classpattern.adapters.interface import LoadedNetwork
 
 # where checkpoints keep the weights, the most common key first; then averages of them

@@ -175,11 +175,11 @@ def sweep(
         keep: The share of all classes of all models that --first-look leaves.
         threads: The threads of each search. Another number changes results in the last digits.
     """
-    from captum_classpattern.surveys.engines import import_ray
+    from captum_classpattern._validation import import_optional
     from captum_classpattern.surveys.sources import read_models
 
     if ray:
-        import_ray()  # before anything takes long
+        import_optional("ray")  # before anything takes long
     elif workers is not None or gpus_per_task is not None:
         option = "--workers" if workers is not None else "--gpus-per-task"
         raise ValueError(f"{option} is for Ray: pass --ray, too")

@@ -11,7 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_classpattern._validation import ArgumentTypeError, check_same_shape, check_seed
+from captum_classpattern._validation import (
+    ArgumentTypeError,
+    check_same_shape,
+    check_seed,
+    import_optional,
+)
 from captum_classpattern.classifier import (
     Classifier,
     PixelClassifier,
@@ -89,7 +94,7 @@ def explore(
         >>> int(explorer.pattern.mask.sum()), explorer.stamped.shape
         (4, torch.Size([1, 8, 8]))
     """
-    import_ipywidgets()
+    import_optional("ipywidgets", extra="explore")
     check_seed(seed)
     findings = _findings(results)
     holders = [*(results if isinstance(results, Sequence) else [results]), *findings]
@@ -303,7 +308,7 @@ class Explorer:
         examples_of: Callable[[int], list[Example]],
         names: Sequence[str] | None,
     ) -> None:
-        widgets = import_ipywidgets()
+        widgets = import_optional("ipywidgets", extra="explore")
         self._findings, self._model, self._names = list(findings), model, names
         self._examples_of, self._own = examples_of, list[Example]()
         self._before: dict[Example, Tensor] = {}  # probabilities (K,) without a pattern
@@ -494,14 +499,3 @@ def numbered(names: Sequence[str]) -> list[str]:
         f"{name} {names[: place + 1].count(name)}" if names.count(name) > 1 else name
         for place, name in enumerate(names)
     ]
-
-
-def import_ipywidgets() -> Any:
-    """ipywidgets, or an error that names the extra."""
-    try:
-        import ipywidgets
-    except ImportError as error:
-        raise ImportError(
-            "explore needs ipywidgets: pip install 'captum_classpattern[explore]'"
-        ) from error
-    return ipywidgets

@@ -9,7 +9,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
-from captum_classpattern._validation import check_count, check_positive
+from captum_classpattern._validation import check_count, check_positive, import_optional
 from captum_classpattern.classifier import warn
 from captum_classpattern.surveys.sources import ModelSource
 
@@ -55,7 +55,7 @@ def find_engine(engine: str, threads: int, **options: Any) -> Engine:
         if given:
             raise ValueError(f"`{given[0]}` is for `engine='ray'`: leave it out, or choose that")
         return run_locally
-    import_ray()
+    import_optional("ray")
     if "workers" in given:
         check_count("workers", options["workers"])
     if "gpus_per_task" in given:
@@ -80,7 +80,7 @@ def run_on_ray(
 ) -> Iterator[tuple[Unit, Outcome]]:
     """Runs units as tasks of a Ray cluster. A cluster that is not connected yet is connected, or
     else started here, and left at the end."""
-    ray = import_ray()
+    ray = import_optional("ray")
     joined = not ray.is_initialized()
     if joined:
         start_ray(ray, address, workers, threads)
@@ -95,17 +95,6 @@ def run_on_ray(
     finally:
         if joined:
             ray.shutdown()
-
-
-def import_ray() -> Any:
-    """Ray, or an error that names the extra."""
-    try:
-        import ray
-    except ImportError as error:
-        raise ImportError(
-            "engine='ray' needs Ray: pip install 'captum_classpattern[ray]'"
-        ) from error
-    return ray
 
 
 def usable_cores() -> int:
@@ -243,5 +232,5 @@ def _run_in_worker(shared: list[Any], unit: Unit) -> Result:
 @lru_cache(maxsize=1)
 def _kept(reference: Any) -> Work:
     """The work, fetched once by each worker."""
-    work: Work = import_ray().get(reference)
+    work: Work = import_optional("ray").get(reference)
     return work

@@ -13,7 +13,7 @@ from checkpoints import Tiny, without
 from torch import nn
 from torch.nn.functional import batch_norm, conv2d
 
-from captum_classpattern.adapters import architectures
+from captum_classpattern._validation import import_optional
 from captum_classpattern.adapters.architectures import (
     Block,
     BottleneckBlock,
@@ -149,7 +149,7 @@ def test_a_package_that_lacks_another_one(monkeypatch):
 
     monkeypatch.setattr(importlib, "import_module", import_module)
     with pytest.raises(ImportError, match=r"is installed, but can't be imported \(No .* 'deeper'"):
-        architectures.import_optional("broken_package")
+        import_optional("broken_package")
 
 
 def normalised(x, bn):
