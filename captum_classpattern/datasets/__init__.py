@@ -47,10 +47,9 @@ def load_images(
 
     The labels of a folder are known without opening a file. All files are read once when the first
     image is needed; an error names those that can't be read. The decoded pixels are kept in a
-    cache on disk, one byte per value, with their hashes, and later runs read them from there. A
-    changed file is decoded again; one that changed in the last two seconds is not kept yet.
-    Several processes can use one cache at once. It can be deleted at any time, and does not shrink
-    by itself.
+    cache on disk, one byte per value, for later runs. A changed file is decoded again. Several
+    processes can use one cache at once. It can be deleted at any time, and does not shrink by
+    itself.
 
     Images are turned upright by their EXIF orientation. Animations give their first frame. The
     images have one channel if all are grey, otherwise three (RGB). Alpha is dropped, as in

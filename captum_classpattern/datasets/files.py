@@ -1,10 +1,8 @@
 """Image files as a Dataset that decodes them when they are needed, and keeps them decoded.
 
-They are decoded in parts of a few hundred images. A file of the cache holds a part with the hashes
-of its images, and is memory-mapped. Its name is a hash of the paths, times, inodes and sizes of the
-image files, of the settings, and of the versions of what decodes them; their content is not
-compared. It appears whole or not at all, so that many processes can fill and read one folder. Any
-file in it can be deleted at any time.
+A file of the cache holds a part of a few hundred images with their hashes, and is memory-mapped.
+It appears whole or not at all, so that many processes can fill and read one folder. Any file in it
+can be deleted at any time.
 """
 
 import os
@@ -147,8 +145,9 @@ class ImageFiles(Dataset[Tensor]):
         return range(start, min(start + self._length, len(self)))
 
     def _cache_file(self, start: int) -> Path | None:
-        """Where a part can be kept now; not if one of its files is missing or was changed in the
-        last two seconds. A time in the future is that of another clock."""
+        """Where a part can be kept now: its name is a hash of what the pixels depend on, without
+        the content of the files. Not if one of them is missing or was changed in the last two
+        seconds; a time in the future is that of another clock."""
         if self.cache is None:
             return None
         described, now = [], time.time()
