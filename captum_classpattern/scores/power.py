@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -271,7 +271,7 @@ class Scorer:
         self.forward_func = forward_func
         self.predicted = predictions(forward_func, images, like=like)
         self.images = images.with_labels(self.predicted) if images.labels is None else images
-        self._others = cache(self.images.without_class)
+        self._others = lru_cache(maxsize=16)(self.images.without_class)
 
     def power(self, pattern: Pattern) -> PredictivePower:
         """The power of a pattern as it is, on the images of other classes."""

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -142,14 +143,17 @@ def _run_tasks(
     given: dict[str, Any] = {}  # the model that units are being submitted for, as a reference
     pending: dict[Any, Unit] = {}
     warned: set[tuple[str, str]] = set()
-    upcoming = iter(units)
     try:
         while True:
-            while len(pending) < _most_pending(ray, threads, gpus):
-                unit = next(upcoming, None)
-                if unit is None:
-                    break
-                pending[task.remote(shared, _by_reference(ray, unit, given))] = unit
+            room = max(0, _most_pending(ray, threads, gpus) - len(pending))
+            for unit in islice(units, room):
+                source = unit.source
+                if source.fetch is not None:  # the model is put into Ray's object store, once
+                    if source.name not in given:
+                        given.clear()  # units come model by model; tasks keep their reference
+                        given[source.name] = ray.put(source.fetch())
+                    source = replace(source, fetch=partial(ray.get, given[source.name]))
+                pending[task.remote(shared, Unit(source, unit.target))] = unit
             if not pending:
                 return
             [finished], _ = ray.wait([*pending], num_returns=1)
@@ -185,19 +189,6 @@ def check_resources(ray: Any, threads: int, gpus: float) -> None:
         f"no machine of the Ray cluster has the {needed} that a unit needs: the sweep waits until "
         "one joins; pass fewer `threads` or a smaller `gpus_per_task`"
     )
-
-
-def _by_reference(ray: Any, unit: Unit, given: dict[str, Any]) -> Unit:
-    """The unit; a model that was given as it is becomes a reference to Ray's object store, where it
-    is put once."""
-    source = unit.source
-    if source.fetch is None:
-        return unit
-    if source.name not in given:
-        given.clear()  # units come model by model; tasks in flight keep their own reference
-        given[source.name] = ray.put(source.fetch())
-    fetch = partial(ray.get, given[source.name])
-    return unit._replace(source=replace(source, fetch=fetch))
 
 
 def _result(ray: Any, finished: Any) -> Result:

@@ -44,7 +44,10 @@ class Survey(Result):
         canvases (list[str]): The kinds of canvas.
         areas (list[float]): The areas, first the one of :attr:`Finding.pattern`.
         provenance (Mapping): Where the model came from, for one of :func:`load_model`.
+        model (Callable or None): The classifier that is searched; None if the survey was loaded.
     """
+
+    model: Classifier | None = None
 
     def __init__(
         self,
@@ -62,10 +65,7 @@ class Survey(Result):
         self.provenance: Mapping[str, Any] = self._info.get("provenance", {})
 
     def __iter__(self) -> Iterator[Finding]:
-        position = 0
-        while position < len(self.finished) or self._find_more():
-            yield self.finished[position]
-            position += 1
+        return iter(self.finished)
 
     def __len__(self) -> int:
         return len(self.finished)
@@ -75,10 +75,6 @@ class Survey(Result):
         count = total if done == total else f"{done} of {total}"
         areas = ", ".join(f"{area:g}" for area in self.areas)
         return f"Survey({count} findings on {', '.join(self.canvases)} canvases, areas {areas})"
-
-    def _find_more(self) -> bool:
-        """Searches until one more class is finished; False if there is none."""
-        return False
 
     @property
     def findings(self) -> list[Finding]:
@@ -90,11 +86,6 @@ class Survey(Result):
         """How the classes were searched: ``settings``, the model's ``provenance`` and ``accuracy``
         on the held-out images, numbers of images, ``versions`` and ``seconds``."""
         return self._info
-
-    @property
-    def model(self) -> Classifier | None:
-        """The classifier that is searched; None if the survey was loaded."""
-        return None
 
     @property
     def held_out(self) -> LabelledImages | None:

@@ -31,7 +31,6 @@ from captum_classpattern.images import (
     ensure_labels,
     evenly_spaced,
     hash_of_images,
-    predictions,
 )
 from captum_classpattern.optimization import Swap
 from captum_classpattern.optimization.canvases import BLANK, STRATEGIES, select_canvases
@@ -45,15 +44,15 @@ from captum_classpattern.optimization.search import note_half_passes
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.pattern import Pattern, pixels_kept
 from captum_classpattern.scores.power import (
+    Scorer,
     Scores,
     check_unseen,
     count_hits,
-    power_of,
     random_pixels,
 )
 from captum_classpattern.surveys.findings import Finding
 from captum_classpattern.surveys.results import Survey
-from captum_classpattern.surveys.store import RESULTS, Store
+from captum_classpattern.surveys.store import RESULTS, VERSION, Store
 
 CANVASES: Mapping[str, int] = {"positive": 32, "white": 1, "black": 1}
 AREAS = (0.05, 0.01)
@@ -116,60 +115,70 @@ class SurveySettings(SearchSettings):
             total += len(self.areas) * passes
         return total
 
-    def as_manifest(self) -> dict[str, Any]:
-        """What decides the findings, for the files of a folder."""
-        return {"canvases": self.canvases, "areas": list(self.areas), **self.limits()}
+    def as_manifest(self, search: LabelledImages, held_out: LabelledImages) -> dict[str, Any]:
+        """What decides the findings of a model, for the files of a folder."""
+        return {
+            "search_images": hash_of_images(search),
+            "held_out_images": hash_of_images(held_out),
+            "canvases": self.canvases,
+            "areas": list(self.areas),
+            **self.limits(),
+            VERSION: versions()[VERSION],
+        }
 
 
 class SurveySearch(Survey):
     """A survey whose classes are searched as they are needed: what :func:`survey` was given,
     checked. With a ``store``, each class is written as soon as it is finished."""
 
+    model: Classifier
     n_classes: int
     store: Store | None = None
     _running: Iterator[bool] | None = None
 
     def __init__(
         self,
-        forward_func: Classifier,
+        model: Classifier,
         search: ImagesAndLabels,
         held_out: ImagesAndLabels,
         settings: SurveySettings,
         classes: Sequence[int | str] | None = None,
     ) -> None:
-        with preserve_state(forward_func, settings.seed):
+        with preserve_state(model, settings.seed):
             search, held_out = check_images(search, held_out, settings.areas)
             sample = search.take([0])
-            device, dtype = device_and_dtype(forward_func, sample)
-            targets = [] if classes is None else find_classes(classes, forward_func)
-            outputs = check_classifier(forward_func, sample.to(device), targets)
+            device, dtype = device_and_dtype(model, sample)
+            targets = [] if classes is None else find_classes(classes, model)
+            outputs = check_classifier(model, sample.to(device), targets)
         super().__init__(n_classes=outputs.shape[1])
-        self.forward_func, self.settings = forward_func, settings
+        self.model, self.settings = model, settings
         self._search, self._held_out = search, held_out.to(device, dtype)
         self.classes = targets or list(range(outputs.shape[1]))
         self.canvases, self.areas = list(settings.canvases), list(settings.areas)
-        self.provenance = attribute_of(forward_func, "provenance") or {}
+        self.provenance = attribute_of(model, "provenance") or {}
         self._started = time.perf_counter()
 
     def __len__(self) -> int:
-        return len(self.finished) + len(self.canvases) * len(self._missing())
+        return len(self.canvases) * len({*self.classes, *(each.target for each in self.finished)})
 
-    def _missing(self) -> list[int]:
-        """The classes that are still to be searched."""
-        done = {finding.target for finding in self.finished}
-        return [target for target in self.classes if target not in done]
-
-    def _find_more(self) -> bool:
-        if self._running is None:
-            self._running = self._find_missing()
-        try:
-            return next(self._running, False)
-        except BaseException:
-            self._running = None  # the next call starts again with what is missing
-            raise
+    def __iter__(self) -> Iterator[Finding]:
+        position = 0
+        while True:
+            while position < len(self.finished):
+                yield self.finished[position]
+                position += 1
+            self._running = self._running or self._find_missing()
+            try:
+                if not next(self._running, False):
+                    return
+            except BaseException:
+                self._running = None  # the next call starts again with what is missing
+                raise
 
     def _find_missing(self) -> Iterator[bool]:
-        missing = self._missing()
+        """Searches class after class, and writes it, if there is a store."""
+        done = {finding.target for finding in self.finished}
+        missing = [target for target in self.classes if target not in done]
         if self.store and not missing:
             self.store.write_summary(self.info)
         for findings in self.find(missing):
@@ -193,7 +202,7 @@ class SurveySearch(Survey):
         for start in range(0, len(targets), together):
             group = targets[start : start + together]
             next_canvases = [
-                select_canvases(self.forward_func, search, target=_next_class(search, y), n=1)[0]
+                select_canvases(self.model, search, target=_next_class(search, y), n=1)[0]
                 for y in group
             ]
             patterns = self._search_group(group)
@@ -202,7 +211,7 @@ class SurveySearch(Survey):
                 for kind in kinds:
                     found = {area: patterns[target, kind, area] for area in areas}
                     scores = {area: self._score(p, next_canvas, area) for area, p in found.items()}
-                    name = name_of(self.forward_func, target)
+                    name = name_of(self.model, target)
                     findings.append(Finding(found, kind, scores, name))
                 yield findings
 
@@ -220,7 +229,7 @@ class SurveySearch(Survey):
             by_size.setdefault((kind, size), []).append(target)
         for (kind, size), targets in by_size.items():
             canvases = [
-                select_canvases(self.forward_func, search, None, y, size, kind, seed=settings.seed)
+                select_canvases(self.model, search, None, y, size, kind, seed=settings.seed)
                 for y in targets
             ]
             found = self._explainer.search_with(
@@ -232,44 +241,37 @@ class SurveySearch(Survey):
 
     def _score(self, pattern: Pattern, other_canvas: Tensor, area: float) -> Scores:
         """The power of a pattern at its area, and its controls."""
-        target = pattern.target
-        held_out = self.held_out
-        check_unseen(pattern, held_out)
-        others = held_out.without_class(target)
+        check_unseen(pattern, self.held_out)
+        others = self.held_out.without_class(pattern.target)
         if len(others) < DRAWS:
             raise ValueError(
-                f"there are {len(others)} held-out images that are not of class {target}: give at "
-                f"least {DRAWS}"
+                f"there are {len(others)} held-out images that are not of class {pattern.target}: "
+                f"give at least {DRAWS}"
             )
-        is_other = held_out.known_labels != target
-        without = int((self.clean_predictions[is_other] == target).sum())
-        control_images = others.subset(evenly_spaced(len(others), CONTROL_IMAGES))
-        n = len(control_images)
-        draws = [control_images.subset(range(draw, n, DRAWS)) for draw in range(DRAWS)]
-        with preserve_state(self.forward_func, self.settings.seed):
+        images = others.subset(evenly_spaced(len(others), CONTROL_IMAGES))
+        n = len(images)
+        with preserve_state(self.model, self.settings.seed):
             binary = pattern.topk(area)
             moved = replace(binary, canvas=other_canvas)
-            hits_per_draw = [
-                self._count_hits(random_pixels(pattern, area, self.settings.seed + i), images)
-                for i, images in enumerate(draws)
+            drawn = [random_pixels(pattern, area, self.settings.seed + i) for i in range(DRAWS)]
+            hits = [
+                count_hits(self.model, each, images.subset(range(i, n, DRAWS)))
+                for i, each in enumerate(drawn)
             ]
-            return Scores(
-                power_of(self._count_hits(binary, others), len(others), without),
-                random_pixels=sum(hits_per_draw) / n,
-                other_canvas=self._count_hits(moved, control_images) / n,
+            scores = Scores(
+                self._scorer.power(binary),
+                random_pixels=sum(hits) / n,
+                other_canvas=count_hits(self.model, moved, images) / n,
                 control_images=n,
             )
-
-    def _count_hits(self, pattern: Pattern, images: LabelledImages) -> int:
-        hits = count_hits(self.forward_func, pattern, images)
-        note_half_passes(len(images))
-        return hits
+        note_half_passes(len(others) + 2 * n)
+        return scores
 
     @cached_property
     def search(self) -> LabelledImages:
         """The search images with their labels, or else with the classifier's predictions."""
-        with preserve_state(self.forward_func, self.settings.seed):
-            return ensure_labels(self.forward_func, self._search)
+        with preserve_state(self.model, self.settings.seed):
+            return ensure_labels(self.model, self._search)
 
     @cached_property
     def _explainer(self) -> ClassPattern:
@@ -277,45 +279,37 @@ class SurveySearch(Survey):
         if self.accuracy is not None:
             known = self._held_out.known_labels
             warn_if_guessing(self.accuracy, known, self.n_classes, "held-out images")
-        explainer = ClassPattern(self.forward_func, self.search)
+        explainer = ClassPattern(self.model, self.search)
         explainer.accuracy_is_known = True
         return explainer
 
     @cached_property
-    def clean_predictions(self) -> Tensor:
-        """The class that the classifier predicts for each held-out image without a pattern."""
-        with preserve_state(self.forward_func, self.settings.seed):
-            predicted = predictions(self.forward_func, self._held_out)
+    def _scorer(self) -> Scorer:
+        """The held-out images, classified once without a pattern."""
+        with preserve_state(self.model, self.settings.seed):
+            scorer = Scorer(self.model, self._held_out)
         note_half_passes(len(self._held_out))
-        return predicted
+        return scorer
 
     @property
-    def model(self) -> Classifier:
-        return self.forward_func
-
-    @cached_property
     def held_out(self) -> LabelledImages:
         """The held-out images with their labels, or else with the classifier's predictions."""
-        images = self._held_out
-        return images.with_labels(self.clean_predictions) if images.labels is None else images
+        return self._scorer.images
 
     @cached_property
     def accuracy(self) -> float | None:
         """Share of the held-out images that the classifier labels correctly; None if they have no
         labels."""
         labels = self._held_out.labels
-        return None if labels is None else float((self.clean_predictions == labels).float().mean())
+        return None if labels is None else float((self._scorer.predicted == labels).float().mean())
 
     @cached_property
     def depends_on(self) -> dict[str, Any]:
         """Everything that the findings depend on."""
         return {
-            "model": hash_of_model(self.forward_func),
-            "search_images": hash_of_images(self._search),
-            "held_out_images": hash_of_images(self._held_out),
-            "predictions": hash_of(self.clean_predictions.tolist()),
-            **self.settings.as_manifest(),
-            "captum_classpattern": versions()["captum_classpattern"],
+            "model": hash_of_model(self.model),
+            **self.settings.as_manifest(self._search, self._held_out),
+            "predictions": hash_of(self._scorer.predicted.tolist()),
         }
 
     @property

@@ -3,10 +3,10 @@
 import csv
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TextIO, TypeAlias
 
 from torch import nn
 
@@ -87,15 +87,15 @@ class ModelSource:
         """The source that :meth:`as_dict` wrote into a file, which may be damaged, or come from a
         stranger: its folder becomes a part of paths."""
         known = dict(row) if isinstance(row, dict) else {}
-        name, folder = known.pop("name", None), known.pop("folder", None)
-        if not isinstance(name, str) or not isinstance(folder, str):
+        name, folder, path = (known.pop(key, None) for key in ("name", "folder", "path"))
+        if not all(isinstance(text, str) for text in (name, folder, path or "")):
             raise ValueError(f"each model in {file} needs a name and a folder, got {row!r:.200}")
         if folder != file_safe(folder) or folder.startswith(".") or not folder:
             raise ValueError(
                 f"{file} names the folder {folder!r:.200}, which is not the name of a folder next "
                 "to it"
             )
-        path, digest = known.pop("path", None), known.pop("hash", None)
+        digest = known.pop("hash", None)
         given = {key: known.pop(key) for key in LOADING if key in known}
         options = {key: value for key, value in given.items() if value is not None}
         return cls(name, path, options, known, None, folder, digest, file)
@@ -201,39 +201,38 @@ def read_manifest(file: AnyPath, options: Mapping[str, Any] | None = None) -> li
     path = Path(file)
     if not path.exists():
         raise FileNotFoundError(f"there is no manifest {path}")
-    rows = _csv_rows if path.suffix == ".csv" else _json_rows
     with path.open(encoding="utf-8-sig", newline="") as lines:
         return [
             _of_row(row, dict(options or {}), f"{path}, line {line}", path.parent)
-            for line, row in rows(lines, path)
+            for line, row in _rows(lines, path)
         ]
 
 
-def _csv_rows(lines: Iterable[str], path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    reader = csv.DictReader(lines, skipinitialspace=True)
-    for row in reader:
-        if None in row or None in row.values():
-            raise ValueError(
-                f"{path}, line {reader.line_num}: it has other columns than the header "
-                f"({', '.join(reader.fieldnames or ())}); put cells with commas in quotes"
-            )
-        yield reader.line_num, row
-
-
-def _json_rows(lines: Iterable[str], path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _rows(lines: TextIO, path: Path) -> Iterator[tuple[int, dict[Any, Any]]]:
+    """The rows of a manifest with the numbers of their lines."""
+    if path.suffix == ".csv":
+        reader = csv.DictReader(lines, skipinitialspace=True)
+        for row in reader:
+            if None in row or None in row.values():
+                raise ValueError(
+                    f"{path}, line {reader.line_num}: it has other columns than the header "
+                    f"({', '.join(reader.fieldnames or ())}); put cells with commas in quotes"
+                )
+            yield reader.line_num, row
+        return
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            known = json.loads(line)
         except ValueError as error:
             raise ValueError(f"{path}, line {number}: it is not JSON ({error})") from error
-        if not isinstance(row, dict):
+        if not isinstance(known, dict):
             raise ValueError(
                 f"{path}, line {number}: it must be an object such as "
                 f'{{"path": "a.pt"}}, got {line.strip():.80}'
             )
-        yield number, row
+        yield number, known
 
 
 def _of_row(

@@ -56,7 +56,7 @@ class Store:
         for finding in findings:
             save_patterns(finding, folder)
         rows = [finding.as_dict() for finding in findings]
-        path = findings_file(self.folder, target)
+        path = self.folder / "findings" / f"{target}.json"
         path.parent.mkdir(exist_ok=True)
         write_json({"settings": self.settings, "rows": rows}, path)
         self.found[target] = [read_finding(row, folder) for row in rows]
@@ -95,11 +95,6 @@ class Store:
             if len(findings) == len(data["settings"].get("canvases", findings)):
                 self.found[target] = findings
         return data
-
-
-def findings_file(folder: Path, target: int) -> Path:
-    """The file that says that a class is finished."""
-    return folder / "findings" / f"{target}.json"
 
 
 def read_json(path: Path, kind: str) -> dict[str, Any]:

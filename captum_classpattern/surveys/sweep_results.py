@@ -73,8 +73,9 @@ class Sweep(Result):
             raise ValueError(f"{file} names the folder {twice[-1]!r} twice")
         self.settings: dict[str, Any] = data["settings"]
         self.classes: list[int] = data["classes"]
-        self.models = [source.name for source in read]
-        self.sources = {source.name: source for source in read} | dict(sources or {})
+        self.sources = {source.name: source for source in read}
+        self.models = [*self.sources]
+        self.sources |= sources or {}
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> "Sweep":
@@ -138,7 +139,7 @@ class Sweep(Result):
             on the judging images (``search_power``), the further columns of the manifest, and
             ``error``: why a unit failed.
         """
-        return as_table([*self.rows()])
+        return as_table(self.rows())
 
     @property
     def columns(self) -> list[str]:
@@ -154,7 +155,7 @@ class Sweep(Result):
             failed.setdefault(failure["model"], []).append(failure)
         for name in self.models:
             known = {**empty, **self.sources[name].columns}
-            for finding in self._findings(name):
+            for finding in Store(self.folder_of(name)).findings():
                 for row in finding.rows():
                     searched = finding.search_powers[row["area"]]
                     yield {**known, "model": name, **row, "search_power": searched}
@@ -225,12 +226,11 @@ class Sweep(Result):
         share = float(self.settings["areas"][0] if area is None else area)
         found: dict[str, dict[int, Finding]] = {}
         for name in self.models:
-            best = self.best_canvases(name)
-            at_area = {each.target: each for each in best if share in each.scores}
-            if at_area:
-                found[name] = at_area
-        common = sorted(set.intersection(*map(set, found.values()))) if found else []
-        targets = [target for target in common if classes is None or target in classes]
+            best = {f.target: f for f in self.best_canvases(name) if share in f.scores}
+            if best:
+                found[name] = best
+        common = set.intersection(*map(set, found.values())) if found else set()
+        targets = sorted(common if classes is None else common.intersection(classes))
         if not targets:
             raise ValueError(
                 f"there is no class of which all models have a pattern at area {share:g}: finish "
@@ -247,7 +247,7 @@ class Sweep(Result):
                 chosen = [findings[target].patterns[share] for target in targets]
                 powers = transfer_powers(classifier, chosen, source, area=share)
                 rows[name][tested] = fmean(power.value for power in powers)
-        return as_table([*rows.values()])
+        return as_table(rows.values())
 
     def folder_of(self, model: str) -> Path:
         """The folder of a model's survey, which may not be there yet."""
@@ -255,14 +255,14 @@ class Sweep(Result):
             raise ValueError(f"the sweep has no model {model!r}: it has {', '.join(self.models)}")
         return self.folder / self.sources[model].folder
 
-    def _findings(self, model: str) -> list[Finding]:
-        """What was found of a model so far; none of its patterns is read."""
-        return Store(self.folder_of(model)).findings()
-
     def best_canvases(self, model: str, canvas: str | None = None) -> list[Finding]:
         """For each class the finding on a kind of canvas, or on the one that did best on the
         judging images at the first area."""
-        found = (each for each in self._findings(model) if canvas in (None, each.canvas))
+        found = (
+            each
+            for each in Store(self.folder_of(model)).findings()
+            if canvas in (None, each.canvas)
+        )
         return best_of_each(found)
 
 

@@ -5,8 +5,8 @@ import math
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
@@ -17,10 +17,9 @@ import torch
 from tqdm import tqdm
 
 from captum_classpattern._validation import ArgumentTypeError, check_count, summary_of
-from captum_classpattern.attribution import versions
 from captum_classpattern.classifier import Classifier
 from captum_classpattern.classifier.class_names import ClassNames
-from captum_classpattern.images import ImagesAndLabels, LabelledImages, hash_of_images
+from captum_classpattern.images import ImagesAndLabels, LabelledImages
 from captum_classpattern.optimization.contest import LEAST_BUDGET, most_canvases
 from captum_classpattern.surveys.engines import Engine, Outcome, Unit, Work, find_engine
 from captum_classpattern.surveys.search import (
@@ -32,7 +31,7 @@ from captum_classpattern.surveys.search import (
     find_classes,
 )
 from captum_classpattern.surveys.sources import FIRST_LOOK, Models, ModelSource, read_models
-from captum_classpattern.surveys.store import VERSION, Store, findings_file
+from captum_classpattern.surveys.store import Store
 from captum_classpattern.surveys.sweep_results import Sweep, begin, locked, note, summarise
 
 FORECAST_AFTER, EVERY = 3, 60.0  # units; seconds between bars in a log file
@@ -197,30 +196,28 @@ class SurveyWork:
     @property
     def depends_on(self) -> dict[str, Any]:
         """Everything that the findings depend on, but for the models."""
-        return {
-            "search_images": hash_of_images(self.search),
-            "held_out_images": hash_of_images(self.held_out),
-            **self.settings.as_manifest(),
-            "threads": self.threads,
-            VERSION: versions()[VERSION],
-        }
+        manifest = self.settings.as_manifest(self.search, self.held_out)
+        return {**manifest, "threads": self.threads}
 
     def run(self, unit: Unit) -> Outcome:
         """Searches a unit and writes it, unless it is there already. An error is the outcome."""
-        started, error = perf_counter(), None
+        started, error, threads = perf_counter(), None, torch.get_num_threads()
+        torch.set_num_threads(self.threads)  # sums depend on it in the last bit
         try:
-            if not findings_file(self.folder / unit.source.folder, unit.target).exists():
-                with threads(self.threads):
-                    task, store = self._open(unit.source)
-                    if unit.target >= task.n_classes:
-                        raise ValueError(
-                            f"class {unit.target} is out of range: the model has {task.n_classes} "
-                            f"classes, numbered from 0 to {task.n_classes - 1}"
-                        )
-                    [findings] = task.find([unit.target])
-                    store.add(findings)
+            done = self.folder / unit.source.folder / "findings" / f"{unit.target}.json"
+            if not done.exists():
+                task, store = self._open(unit.source)
+                if unit.target >= task.n_classes:
+                    raise ValueError(
+                        f"class {unit.target} is out of range: the model has {task.n_classes} "
+                        f"classes, numbered from 0 to {task.n_classes - 1}"
+                    )
+                [findings] = task.find([unit.target])
+                store.add(findings)
         except Exception as caught:
             error = reason_of(caught)
+        finally:
+            torch.set_num_threads(threads)
         return Outcome(error, perf_counter() - started)
 
     def _open(self, source: ModelSource) -> tuple[SurveySearch, Store]:
@@ -277,17 +274,6 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, OUR_ERRORS) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Runs a block with this many threads of torch: sums depend on it in the last bit."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _look(
