@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from captum_classpattern import sweep
+from captum_classpattern._validation import import_optional
 from captum_classpattern.demo import demo_images, demo_models
 from captum_classpattern.surveys.engines import (
     Outcome,
     Unit,
-    import_ray,
     run_locally,
     run_on_ray,
     start_ray,
@@ -84,7 +84,7 @@ def sleep_units(count: int, seconds: float, workers: int | None) -> float:
 def warm_up(workers: int) -> float:
     """Starts Ray and its workers; returns the seconds that took."""
     started = time.perf_counter()
-    start_ray(import_ray(), "local", workers, 1)
+    start_ray(import_optional("ray"), "local", workers, 1)
     sleep_units(2 * workers, 1.0, workers)
     return time.perf_counter() - started
 
@@ -97,7 +97,7 @@ class StorePeak(threading.Thread):
         self.value = 0.0
 
     def run(self) -> None:
-        ray = import_ray()
+        ray = import_optional("ray")
         while ray.is_initialized():
             total, free = ray.cluster_resources(), ray.available_resources()
             used = total["object_store_memory"] - free.get("object_store_memory", 0.0)
@@ -122,7 +122,7 @@ def measure(given: dict[str, Any]) -> dict[str, float]:
     found["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     found["store"] = store.value
     if workers is not None:
-        import_ray().shutdown()
+        import_optional("ray").shutdown()
     return found
 
 
