@@ -103,18 +103,8 @@ class ModelSource:
 
 def read_models(models: Models, options: Mapping[str, Any] | None = None) -> list[ModelSource]:
     r"""
-    The models that a user lists.
-
-    Args:
-        models (Mapping, str, PathLike or Sequence): By name: a model, a checkpoint, or a mapping
-            with ``path``, the options of :func:`load_model`, and further columns. Or a list of
-            checkpoints (also as ``name=checkpoint``), folders of them, and manifests.
-        options (Mapping, optional): How checkpoints are opened, where nothing else is said.
-            Default: None ({}).
-
-    Raises:
-        TypeError, ValueError: If there are none, two would be written to the same folder, or a
-            manifest has a mistake.
+    The models that a user lists, see :func:`sweep`. ``options`` say how checkpoints are opened,
+    where nothing else is said.
 
     Examples::
 
@@ -179,16 +169,7 @@ def read_manifest(file: AnyPath, options: Mapping[str, Any] | None = None) -> li
     The columns are ``path`` (relative to the manifest), ``name`` (by default that of the file),
     ``arch``, ``num_classes``, ``mean`` and ``std`` (a number, or one per channel, separated by
     commas or spaces), ``format``, ``output``, and in JSON ``class_names``. All others travel into
-    the tables.
-
-    Args:
-        file (str or PathLike): The manifest.
-        options (Mapping, optional): How checkpoints are opened, where a cell is empty.
-            Default: None ({}).
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If a line has a mistake; it is named.
+    the tables. ``options`` say how checkpoints are opened, where a cell is empty.
 
     Examples::
 

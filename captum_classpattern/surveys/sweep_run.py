@@ -325,10 +325,6 @@ def run_missing(
     seconds = dict.fromkeys(left, 0.0)
     took: list[float] = []  # the seconds of each unit that was found
 
-    def write(text: str) -> None:
-        if show:
-            tqdm.write(text, file=sys.stderr)
-
     with (
         unit_bar(left.total(), name, show) as bar,
         closing(run_units(work, units)) as outcomes,  # type: ignore[type-var]
@@ -346,16 +342,15 @@ def run_missing(
                 summarise(found.folder_of(model), seconds.pop(model))
             bar.update()
             more = left.total()
-            if len(took) == FORECAST_AFTER and outcome.error is None and more:
+            if show and len(took) == FORECAST_AFTER and outcome.error is None and more:
                 each = fmean(took)
-                write(
+                says = [
                     f"{name}: {more} unit{'s' * (more > 1)} left, about {duration(each)} each: "
                     f"{duration(each * more)} of one worker."
-                )
-                if forecast:
-                    write(forecast(each))
-        if forecast and took:
-            write(forecast(fmean(took)))
+                ]
+                bar.write("\n".join(says + ([forecast(each)] if forecast else [])), sys.stderr)
+        if forecast and took and show:
+            bar.write(forecast(fmean(took)), sys.stderr)
 
 
 def unit_bar(total: int, name: str, show: bool) -> "tqdm[Any]":
