@@ -26,7 +26,6 @@ from captum_classpattern import LabelledImages, PixelClassifier, select_canvases
 from captum_classpattern.comparison import METRICS, Comparison, compare, known_methods
 from captum_classpattern.comparison.methods import Method
 from captum_classpattern.comparison.records import grouped
-from captum_classpattern.comparison.tables import rows_by_canvas
 from captum_classpattern.datasets import load_images
 from captum_classpattern.demo import demo_models
 from captum_classpattern.scores.intervals import (
@@ -113,7 +112,7 @@ def measure(setting: Setting, method: str, budget: int) -> list[Row]:
     """One row for each canvas; an error if the method fails."""
     classes = sorted(set(setting.search.known_labels.tolist()))
     found = run(setting, method, classes, budget, MEASURED, CLASS_IMAGES)
-    return rows_by_canvas(found.records, [], found.metrics)
+    return found.rows("canvas")
 
 
 def run(

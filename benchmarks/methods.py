@@ -24,7 +24,6 @@ from torch import Tensor
 
 from captum_classpattern import Pattern
 from captum_classpattern.comparison.maps import PixelMap
-from captum_classpattern.comparison.tables import rows_by_canvas
 from captum_classpattern.visualization import plot_maps
 from captum_classpattern.visualization.formats import percent
 
@@ -45,7 +44,7 @@ def measure(setting: Setting, method: str, budget: int) -> tuple[list[Row], Tens
     print(f"measuring {method}", flush=True)
     found = run(setting, method, [TARGET], budget)
     [pixel_map, *_] = [record.map for record in found.records if record.name == method]
-    return rows_by_canvas(found.records, [], found.metrics), pixel_map
+    return found.rows("canvas"), pixel_map
 
 
 def draw(canvas: Tensor, rows: Sequence[Row], maps: Mapping[str, Tensor]) -> Figure:

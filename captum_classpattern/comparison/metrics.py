@@ -14,7 +14,7 @@ from captum_classpattern._validation import ArgumentTypeError
 from captum_classpattern.classifier import Classifier, seed_generators
 from captum_classpattern.comparison.maps import CanvasResult
 from captum_classpattern.comparison.methods import AT_ONCE
-from captum_classpattern.comparison.records import Score, format_error
+from captum_classpattern.comparison.records import IDENTITY, Score, format_error
 from captum_classpattern.comparison.task import Task
 from captum_classpattern.scores.power import PredictivePower
 from captum_classpattern.scores.shape import components, high_frequency_share, total_variation
@@ -22,6 +22,11 @@ from captum_classpattern.scores.stability import mean_pairwise_iou
 
 MetricValues: TypeAlias = dict[str, Score | Mapping[str, Score]]
 Measure: TypeAlias = Callable[[Classifier, CanvasResult, Task], Any]
+
+RESERVED = (  # columns that no metric may be named after
+    *IDENTITY, "canvas", "canvases", "class", "precision", "failure", "no_pattern",
+    "cut_from_canvas", "free",
+)  # fmt: skip
 
 # The tables of the report.
 POWER = "Predictive power, stability and cost"
@@ -281,7 +286,7 @@ METRICS = (
 # ---- measuring
 
 
-def check_metrics(metrics: Iterable[Metric], reserved: Sequence[str]) -> list[Metric]:
+def check_metrics(metrics: Iterable[Metric]) -> list[Metric]:
     """The metrics as a list, or an error that says how to give them."""
     usage = "give [*METRICS, Metric(name, function, title)]"
     if not isinstance(metrics, Iterable):
@@ -298,7 +303,7 @@ def check_metrics(metrics: Iterable[Metric], reserved: Sequence[str]) -> list[Me
     intervals = {f"{name}_{end}" for name in names for end in ("low", "high")}
     for number, name in enumerate(names):
         of_powers = f"{name}_".startswith(("power_", "rethresholded_"))
-        if name in names[:number] or name in reserved or name in intervals or of_powers:
+        if name in names[:number] or name in RESERVED or name in intervals or of_powers:
             raise ValueError(f"there is another column named {name!r}: rename this metric")
     return metrics
 

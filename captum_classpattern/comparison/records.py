@@ -1,17 +1,21 @@
-"""What a comparison measures: one record for each map, and one failure for whatever went wrong."""
+"""What a comparison measures: one record for each map, one failure for whatever went wrong; and
+their means over classes."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from statistics import fmean
 from typing import Any, TypeAlias, TypeVar
 
 from torch import Tensor
 
 from captum_classpattern.pattern import Pattern
+from captum_classpattern.scores.intervals import Estimate, Measured, mean_over_classes, newcombe
 from captum_classpattern.scores.power import PredictivePower
 
 K = TypeVar("K")
 T = TypeVar("T")
 Score: TypeAlias = float | PredictivePower
+IDENTITY = ("model", "method", "level", "ranking", "kind", "control")  # of the columns of a table
 STAMPED = "stamped"  # the kind of the canvases that carry a trigger
 
 
@@ -69,6 +73,13 @@ class Record:
     def name(self) -> str:
         """The method's name, followed by "class mean" and "absolute" where they apply."""
         return full_name(self.method, self.level, self.ranking)
+
+    def columns(self, metric: str) -> dict[str, Score]:
+        """The values of a metric by column: its name, or the name and each entry of a dict."""
+        value: Any = self.scores.get(metric, {})
+        if not isinstance(value, dict):
+            return {metric: value}
+        return {f"{metric}_{entry}": score for entry, score in value.items()}
 
     def score(self, name: str) -> float | None:
         """The value of a metric that has one, or None if it was not measured."""
@@ -137,3 +148,68 @@ def format_error(error: Exception) -> str:
 def counted(number: int, one: str, many: str | None = None) -> str:
     """``1 canvas``, ``6 canvases``."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+# ---- means over classes
+
+
+def mean_power(powers: Iterable[tuple[int, PredictivePower]]) -> Estimate:
+    """The mean over classes of powers, each given with its class."""
+    return mean_over_classes(grouped((y, (p.value, p.interval)) for y, p in powers))
+
+
+def mean_powers(records: Sequence[Record], area: float) -> dict[str, Estimate]:
+    """The mean power of each method that was scored."""
+    groups = by_name([record for record in records if record.powers])
+    return {name: mean_power((r.target, r.powers[area]) for r in groups[name]) for name in groups}
+
+
+def mean_difference(
+    records: Iterable[Record], area: float, shares: Mapping[int, float]
+) -> Estimate:
+    """The mean over classes of each record's power minus another share of the same images, by
+    canvas: the power of another method there, or the share without a pattern."""
+
+    def difference(record: Record) -> tuple[int, Measured]:
+        power, share = record.powers[area], shares[record.canvas]
+        hits, other_hits = (round(value * power.n) for value in (power.value, share))
+        return record.target, (power.value - share, newcombe(hits, power.n, other_hits, power.n))
+
+    return mean_over_classes(grouped(map(difference, records)))
+
+
+def class_mean(values: Iterable[tuple[int, float]]) -> float:
+    """The mean over classes of values, each given with its class."""
+    return fmean(map(fmean, grouped(values).values()))
+
+
+# ---- which methods a figure shows
+
+COLUMNS, CONTROLS = 8, 3  # methods in a figure, and controls among them, at most
+
+
+def strongest_names(records: Sequence[Record], area: float) -> list[str]:
+    """Names of the methods that explain single images, strongest first, each in the ranking with
+    the higher mean power."""
+    explaining = [
+        r for r in records if r.level == "image" and not (r.control or r.searches or r.free)
+    ]
+    powers = mean_powers(explaining, area)
+    methods = {r.name: r.method for r in explaining}
+    best: dict[str, str] = {}
+    for name in sorted(powers, key=lambda name: -powers[name].value):
+        best.setdefault(methods[name], name)
+    return list(best.values())
+
+
+def figure_names(records: Sequence[Record], area: float) -> list[str]:
+    """Names of the methods that a figure has room for: searches, the strongest others, the
+    strongest controls. Methods whose pixels are not cut from the canvas are left out, unless there
+    are no others."""
+    records = [record for record in records if not record.free] or records
+    first, controls = search_names(records)[:COLUMNS], control_names(records)
+    powers = {name: power.value for name, power in mean_powers(records, area).items()}
+    most = min(CONTROLS, COLUMNS - len(first))
+    strongest = sorted(controls, key=lambda name: -powers.get(name, 0.0))[:most]
+    last = [name for name in controls if name in strongest]
+    return [*first, *strongest_names(records, area)[: COLUMNS - len(first) - len(last)], *last]

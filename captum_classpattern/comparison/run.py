@@ -22,7 +22,6 @@ from captum_classpattern.comparison.methods import DEFAULT, Method, known_method
 from captum_classpattern.comparison.metrics import METRICS, Metric, check_metrics, measure_all
 from captum_classpattern.comparison.records import STAMPED, Failure, Record, format_error
 from captum_classpattern.comparison.results import Comparison, Interrupted
-from captum_classpattern.comparison.tables import RESERVED
 from captum_classpattern.comparison.task import (
     CachedScorer,
     Task,
@@ -140,7 +139,7 @@ def compare(
     if not models:
         raise ValueError("models is empty: give a dict of classifiers by name")
     methods = check_methods(methods)
-    metrics = check_metrics(metrics, RESERVED)
+    metrics = check_metrics(metrics)
     check_pixels(canvases, "canvases")
     canvases, first = canvases.detach(), next(iter(models.values()))
     targets = parse_targets(targets, len(canvases), first)

@@ -8,9 +8,14 @@ from typing import Any
 
 from captum_classpattern._files import write_atomically
 from captum_classpattern.comparison import Comparison, Record
-from captum_classpattern.comparison.records import by_name, counted
-from captum_classpattern.comparison.tables import class_mean, figure_names, mean_power
-from captum_classpattern.comparison.verdicts import FOUND_AT_ALL
+from captum_classpattern.comparison.records import (
+    by_name,
+    class_mean,
+    counted,
+    figure_names,
+    mean_power,
+)
+from captum_classpattern.comparison.results import FOUND_AT_ALL
 from captum_classpattern.pages.parts import Column, Table, figure_png, render
 from captum_classpattern.pages.report_data import LEVELS, area_slider, numbers_table, tables
 from captum_classpattern.scores.intervals import FEWEST_CLASSES

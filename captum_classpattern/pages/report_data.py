@@ -3,7 +3,7 @@
 import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -12,11 +12,11 @@ from torch import Tensor
 
 from captum_classpattern.comparison import STAMPED, Comparison, Record
 from captum_classpattern.comparison.metrics import NOT_CUT, POWER, TRIGGER
-from captum_classpattern.comparison.records import control_names, full_name, search_names
-from captum_classpattern.comparison.tables import (
-    columns_of,
+from captum_classpattern.comparison.records import (
+    control_names,
     figure_names,
-    rows_by_canvas,
+    full_name,
+    search_names,
     strongest_names,
 )
 from captum_classpattern.pages.parts import Column, Row, Table
@@ -138,7 +138,8 @@ def _metric_columns(comparison: Comparison, table: str) -> list[Column]:
     """The columns of the metrics that a table shows."""
     columns = []
     for metric in comparison.metrics:
-        keys = columns_of(metric, comparison.records) if metric.table == table else []
+        records = comparison.records if metric.table == table else []
+        keys = dict.fromkeys(key for r in records for key in r.columns(metric.name))
         by_model = [f"{metric.name}_{model}" for model in comparison.models]
         for key in sorted(keys, key=lambda k: by_model.index(k) if k in by_model else -1):
             entry = key.removeprefix(metric.name).removeprefix("_")
@@ -314,6 +315,7 @@ def _encode(canvas: Tensor) -> str:
 
 def _table(comparison: Comparison, records: Records) -> Table:
     """The numbers of the slider."""
+    shown = replace(comparison, records=[*records.values()], failures=[], metrics=())
     rows = [
         {
             **row,
@@ -321,7 +323,7 @@ def _table(comparison: Comparison, records: Records) -> Table:
             "role": CONTROL if row["control"] else "",
             "kind": _canvas_name(comparison, row["canvas"]),
         }
-        for row in rows_by_canvas([*records.values()], [], ())
+        for row in shown.rows("canvas")
     ]
     columns = [*NAMES, *power_columns(comparison), NO_PATTERN]
     return Table(columns, rows, "by-area", "The same numbers as a table").filled(len(NAMES))

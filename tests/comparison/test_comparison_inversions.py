@@ -29,7 +29,7 @@ from captum_classpattern.cli.compare import print_comparison, write_comparison
 from captum_classpattern.comparison import DEFAULT, known_methods
 from captum_classpattern.comparison.controls import LearnedPattern
 from captum_classpattern.comparison.methods import NAMES
-from captum_classpattern.comparison.tables import figure_names
+from captum_classpattern.comparison.records import figure_names
 from captum_classpattern.pages.report_data import area_slider, tables
 from captum_classpattern.pattern import AdditivePattern
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captum_classpattern.comparison import Record
-from captum_classpattern.comparison.tables import class_mean, mean_difference, mean_power
+from captum_classpattern.comparison.records import class_mean, mean_difference, mean_power
 from captum_classpattern.scores.intervals import bootstrap_over_classes, newcombe
 from captum_classpattern.scores.power import power_of
 

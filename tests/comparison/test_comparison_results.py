@@ -13,7 +13,7 @@ from shown import HOSTILE, read
 
 from captum_classpattern import Pattern, predictive_power
 from captum_classpattern.comparison import RandomPixels
-from captum_classpattern.comparison.tables import figure_names, mean_power
+from captum_classpattern.comparison.records import figure_names, mean_power
 from captum_classpattern.pages.report import write_report
 from captum_classpattern.visualization.formats import percent
 

@@ -12,7 +12,6 @@ from comparisons import AREAS, CANVASES, LABELS, Searching, compared, from_funct
 
 from captum_classpattern import Pattern
 from captum_classpattern.comparison import METRICS, RandomPixels
-from captum_classpattern.comparison.tables import rows_by_method
 from captum_classpattern.scores.power import power_of
 
 
@@ -42,6 +41,10 @@ def comparison():
 def group(comparison, row):
     names = ("model", "method", "level", "ranking", "kind")
     return comparison.select(**{name: row[name] for name in names})
+
+
+def rows_of(comparison, records):
+    return replace(comparison, records=records, failures=[]).rows()
 
 
 def method_rows(comparison):
@@ -134,7 +137,7 @@ def test_powers_are_means_over_classes_with_intervals(comparison):
 def test_canvases_that_repeat_narrow_no_interval(comparison):
     """Ten canvases scored on the same images were counted as ten times as many images."""
     [first, *_] = comparison.select(method="RandomPixels", kind="b")
-    [once], [often] = (rows_by_method([first] * count, [], METRICS) for count in (1, 10))
+    [once], [often] = (rows_of(comparison, [first] * count) for count in (1, 10))
     assert once["power_0.1_low"] == first.powers[0.1].interval[0]
     for end in ("", "_low", "_high"):
         assert often[f"power_0.1{end}"] == pytest.approx(once[f"power_0.1{end}"])
@@ -147,7 +150,7 @@ def test_of_five_classes_on_the_interval_is_as_wide_as_they_differ(comparison):
         replace(first, target=y, powers={0.1: power_of(count, 600, 0)})
         for y, count in enumerate(hits)
     ]
-    [row] = rows_by_method(records, [], METRICS)
+    [row] = rows_of(comparison, records)
     assert row["power_0.1"] == pytest.approx(sum(hits) / 6000)
     assert row["power_0.1_low"] < 0.1
     assert row["power_0.1_high"] > 0.35  # pooled: 20.0 %

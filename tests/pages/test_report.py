@@ -12,9 +12,7 @@ import torch
 from matplotlib.figure import Figure
 from reports import AREAS, Page, small_comparison
 
-from captum_classpattern.comparison import METRICS
-from captum_classpattern.comparison import tables as comparison_figures
-from captum_classpattern.comparison.tables import rows_by_method
+from captum_classpattern.comparison.records import figure_names, strongest_names
 from captum_classpattern.pages import report, report_data
 from captum_classpattern.pages.report import write_report
 from captum_classpattern.pages.report_data import tables
@@ -214,7 +212,7 @@ def test_each_number_of_the_table_is_in_a_row_of_its_method(usual):
     tables = Page(usual).tables
     compact = ("table-by-area", "table-numbers")
     lines = [line for key, table in tables.items() if key not in compact for line in table]
-    for row in rows_by_method(comparison.records, [], METRICS):
+    for row in replace(comparison, failures=[]).rows():
         name = row["method"] + ", class mean" * (row["level"] == "class")
         own = [c for line in lines if line[0].startswith(name) for c in line
                if row["model"] in line and row["kind"] in line]  # fmt: skip
@@ -234,7 +232,7 @@ def test_the_main_table_has_intervals_and_marks_controls(usual):
     assert head[:5] == ["method", "model", "canvas", "power at 10\xa0%", "no pattern"]
     [row] = [r for r in rows if r[:3] == ["RandomPixels control", "bad", "white"]]
     records = comparison.select(model="bad", method="RandomPixels", kind="white")
-    [expected] = rows_by_method(records, [], METRICS)
+    [expected] = replace(comparison, records=records, failures=[]).rows()
     low, high = (100 * expected[f"power_0.1_{end}"] for end in ("low", "high"))
     assert row[3].endswith(f"({low:.1f}\N{EN DASH}{high:.1f})")
     assert not [r for r in rows if r[2] == "stamped"]
@@ -391,7 +389,7 @@ def test_a_figure_has_room_for_eight_methods():
     records = list(small_comparison().records)
     more = [replace(r, method=f"{r.method} {i}") for i in range(9) for r in records
             if r.method == "Saliency"]  # fmt: skip
-    names = comparison_figures.figure_names(records + more, 0.1)
+    names = figure_names(records + more, 0.1)
     assert names[0] == "ClassPattern"
     assert names[-2:] == ["RandomPixels", "BestCrop"]
     assert len(names) == 8
@@ -404,8 +402,8 @@ def test_a_method_is_shown_in_its_better_ranking():
         power = replace(own[0].powers[0.1], value=value)
         return [replace(r, ranking="absolute", powers={0.1: power}) for r in own]
 
-    assert comparison_figures.strongest_names([*absolute(-1.0), *own], 0.1) == ["Saliency"]
-    assert comparison_figures.strongest_names([*own, *absolute(2.0)], 0.1) == ["Saliency, absolute"]
+    assert strongest_names([*absolute(-1.0), *own], 0.1) == ["Saliency"]
+    assert strongest_names([*own, *absolute(2.0)], 0.1) == ["Saliency, absolute"]
 
 
 def test_the_page_says_what_is_measured_and_how(usual):

@@ -7,8 +7,14 @@ from typing import Any
 from markupsafe import Markup
 
 from captum_classpattern.comparison import Comparison, Record
-from captum_classpattern.comparison.records import by_name, control_names, counted, search_names
-from captum_classpattern.comparison.tables import figure_names, mean_power
+from captum_classpattern.comparison.records import (
+    by_name,
+    control_names,
+    counted,
+    figure_names,
+    mean_power,
+    search_names,
+)
 from captum_classpattern.pages import parts as html
 from captum_classpattern.pages.kinds.finding import INTERVAL
 from captum_classpattern.pages.parts import Column
