@@ -156,10 +156,10 @@ def is_whole(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
-def check_count(name: str, value: Any) -> None:
-    """Raises an error unless the value is a whole number from 1."""
-    if not is_whole(value) or value < 1:
-        raise ValueError(f"{_quoted(name)} must be a whole number from 1, got {value!r}")
+def check_count(name: str, value: Any, least: int = 1) -> None:
+    """Raises an error unless the value is a whole number from ``least``."""
+    if not is_whole(value) or value < least:
+        raise ValueError(f"{_quoted(name)} must be a whole number from {least}, got {value!r}")
 
 
 def check_positive(name: str, value: Any) -> None:

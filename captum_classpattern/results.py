@@ -46,8 +46,10 @@ class Result:
         """
         return self._draw(use_pyplot=use_pyplot)
 
-    def _draw(self, figure: str = "plot", **options: Any) -> tuple[Any, Any]:
-        """A figure and its axes, by the name of the function that draws it."""
+    def _draw(self, figure: str = "plot", /, **options: Any) -> tuple[Any, Any]:
+        """A figure and its axes, by the name of the function that draws it. The options may be the
+        ``locals()`` of the method that calls it."""
+        options.pop("self", None)
         drawn: tuple[Any, Any] = import_module(KINDS).draw(self, figure, **options)
         return drawn
 

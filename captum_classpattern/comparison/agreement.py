@@ -168,7 +168,17 @@ class SanityCheck(Result):
         lost = {y: [fmean(seeds[y]) - fmean(after[y])] for y in after}
         half = {y: [fmean(after[y]) - (fmean(seeds[y]) + chance) / 2] for y in after}
         row = _mean("between_seeds", seeds) | _mean("after", after) | _mean("lost", lost)
-        row["verdict"] = _judge(row | _mean("above_half", half), chance)
+        row["verdict"] = None
+        if row["after_low"] is not None:
+            above_half = _mean("half", half)["half_low"] > 0
+            rules = {
+                "random": row["between_seeds_low"] <= chance,
+                "no change": row["lost_low"] <= 0,
+                "most stays": above_half,
+                "part stays": row["after_low"] > chance,
+                "gone": True,
+            }
+            row["verdict"] = next(verdict for verdict, holds in rules.items() if holds)
         if self.random_pixels:
             powers = _by_class(group, "power")
             above = {y: [fmean(powers[y]) - fmean(self.random_pixels[y])] for y in powers}
@@ -199,20 +209,7 @@ class SanityCheck(Result):
         Raises:
             ValueError: If no layer was randomised, or no method has this ranking.
         """
-        return self._draw(ranking=ranking, title=title, use_pyplot=use_pyplot)
-
-
-def _judge(row: Mapping[str, Any], chance: float) -> str | None:
-    """The verdict from the lower ends of the intervals, see :meth:`SanityCheck.verdicts`."""
-    if row["after_low"] is None:
-        return None
-    if row["between_seeds_low"] <= chance:
-        return "random"
-    if row["lost_low"] <= 0:
-        return "no change"
-    if row["above_half_low"] > 0:
-        return "most stays"
-    return "part stays" if row["after_low"] > chance else "gone"
+        return self._draw(**locals())
 
 
 def _by_class(group: Iterable[Agreement], name: str) -> dict[int, list[float]]:

@@ -66,6 +66,7 @@ class WithBaselines(Attribution):  # type: ignore[misc]  # captum's class is unt
         self, forward_func: Classifier, baselines: Images, baseline_labels: Labels = None
     ) -> None:
         super().__init__(forward_func)
+        self._known: dict[int, Tensor] = {}  # what is kept of the baselines of each class
         with preserve_state(forward_func, 0):
             self._baselines = ensure_labels(
                 forward_func, LabelledImages.of(baselines, baseline_labels, argument="baselines")
@@ -132,15 +133,11 @@ class ClassMean(Closeness):
         tensor([[[[1.0000, 0.9000], [0.5000, 0.5000]]]])
     """
 
-    def __init__(self, *arguments: Any, **keywords: Any) -> None:
-        super().__init__(*arguments, **keywords)
-        self._means: dict[int, Tensor] = {}
-
     def _other(self, image: Tensor, label: int, of_class: LabelledImages) -> Tensor:
-        if label not in self._means:
+        if label not in self._known:
             total = sum(images.double().sum(0) for images in of_class.in_order())
-            self._means[label] = torch.as_tensor(total / len(of_class))
-        return self._means[label].to(image)
+            self._known[label] = torch.as_tensor(total / len(of_class))
+        return self._known[label].to(image)
 
 
 class NearestImage(Closeness):
@@ -178,7 +175,6 @@ class NearestImage(Closeness):
             raise ValueError(f"by must be 'pixels' or 'features', got {by!r}")
         super().__init__(forward_func, baselines, baseline_labels)
         self._by_features = by == "features"
-        self._known: dict[int, Tensor] = {}  # features of the baselines of a class
 
     def _other(self, image: Tensor, label: int, of_class: LabelledImages) -> Tensor:
         """The nearest baseline of the class, which is no copy of the image."""

@@ -318,6 +318,12 @@ class CanvasResult:
         """The pattern at the comparison's area."""
         return self.cut(self.pixel_map, self.maps.task.area)
 
+    @property
+    def own(self) -> Pattern | None:
+        """What was found in its own form; None if it was cut from the canvas, or the canvas is
+        stamped."""
+        return None if self.stamped else self.map_at(self.maps.task.area).own
+
     def pattern_at(self, area: float) -> Pattern:
         """The pattern at an area, from the map that was searched for it if there is one."""
         return self.cut(self.map_at(area), area)

@@ -241,14 +241,3 @@ def grid_cells(height: int, width: int) -> Tensor:
     """
     rows, columns = (torch.arange(n) * min(CELLS, n) // n for n in (height, width))
     return (rows[:, None] * min(CELLS, width) + columns)[None, None]
-
-
-def plain_keywords(method: Method) -> dict[str, Any]:
-    """A method's keywords as plain values, for JSON."""
-    keywords = method[1] if isinstance(method, tuple) else {}
-    plain = (bool, int, float, str, type(None))
-    tensors = {k: f"Tensor {tuple(v.shape)}" for k, v in keywords.items() if isinstance(v, Tensor)}
-    return {
-        name: value if isinstance(value, plain) else tensors.get(name) or repr(value)
-        for name, value in keywords.items()
-    }

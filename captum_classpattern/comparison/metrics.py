@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import isfinite
 from typing import Any, TypeAlias
 
 import captum.metrics
@@ -14,13 +13,12 @@ from captum_classpattern._validation import ArgumentTypeError
 from captum_classpattern.classifier import Classifier, seed_generators
 from captum_classpattern.comparison.maps import CanvasResult
 from captum_classpattern.comparison.methods import AT_ONCE
-from captum_classpattern.comparison.records import IDENTITY, Score, format_error
+from captum_classpattern.comparison.records import IDENTITY, Score
 from captum_classpattern.comparison.task import Task
 from captum_classpattern.scores.power import PredictivePower
 from captum_classpattern.scores.shape import components, high_frequency_share, total_variation
 from captum_classpattern.scores.stability import mean_pairwise_iou
 
-MetricValues: TypeAlias = dict[str, Score | Mapping[str, Score]]
 Measure: TypeAlias = Callable[[Classifier, CanvasResult, Task], Any]
 
 RESERVED = (  # columns that no metric may be named after
@@ -127,14 +125,12 @@ def transfer(
 
 def own_form(classifier: Classifier, result: CanvasResult, task: Task) -> PredictivePower | None:
     """Power of what was found in its own form."""
-    own = result.map_at(task.area).own
-    return None if own is None or result.stamped else task.scorers[task.model].power(own)
+    return None if result.own is None else task.scorers[task.model].power(result.own)
 
 
 def share_changed(classifier: Classifier, result: CanvasResult, task: Task) -> float | None:
     """Mean of the mask in its own form."""
-    own = result.map_at(task.area).own
-    return None if own is None or result.stamped else float(own.mask.double().mean())
+    return None if result.own is None else float(result.own.mask.double().mean())
 
 
 def localisation(
@@ -308,30 +304,7 @@ def check_metrics(metrics: Iterable[Metric]) -> list[Metric]:
     return metrics
 
 
-def measure_all(
-    metrics: Sequence[Metric], results: Sequence[CanvasResult]
-) -> tuple[list[MetricValues], dict[str, str]]:
-    """The scores of each result, and the reason for each metric that failed, by its title. A
-    metric that raises an error has no scores at all."""
-    scores: list[MetricValues] = [{} for _ in results]
-    failures: dict[str, str] = {}
-    for metric in metrics:
-        try:
-            measured = _measure(metric, results)
-        except Exception as error:  # an error must not stop the others
-            failures[metric.title] = format_error(error)
-            continue
-        finite = [all(map(isfinite, columns.values())) for columns in measured]
-        if not all(finite):
-            wrong, count = finite.count(False), sum(map(bool, measured))
-            failures[metric.title] = f"NaN or infinite for {wrong} of {count} canvases"
-        for of_result, columns, good in zip(scores, measured, finite):
-            if columns and good:
-                of_result[metric.name] = columns.get("", columns)
-    return scores, failures
-
-
-def _measure(metric: Metric, results: Sequence[CanvasResult]) -> list[dict[str, Score]]:
+def measure(metric: Metric, results: Sequence[CanvasResult]) -> list[dict[str, Score]]:
     """The values of each result by column, of which the only one is named ""; an error if those of
     one column are of several types."""
     maps, measured = results[0].maps, []

@@ -93,14 +93,6 @@ class Comparison(Result):
         """The name of a class, or "class 3" if it has none."""
         return label_of(target, self.class_names)
 
-    def _class_number(self, target: int | str | None) -> int | None:
-        """The number of a class that is given by number or name."""
-        if not isinstance(target, str):
-            return target
-        if self.class_names is None:
-            raise ValueError(f"the comparison has no class names, so it cannot find {target!r}")
-        return ClassNames(self.class_names).find(target)
-
     def rows(self, by: str = "method") -> list[dict[str, Any]]:
         r"""
         All scores as plain values.
@@ -196,8 +188,10 @@ class Comparison(Result):
     def select(self, **wanted: Any) -> list[Record]:
         """The records, in order, whose fields have these values, such as ``model="natural",
         method="Saliency", level="image"``. The ``target`` may be a number or a name."""
-        if "target" in wanted:
-            wanted["target"] = self._class_number(wanted["target"])
+        if isinstance(target := wanted.get("target"), str):
+            if self.class_names is None:
+                raise ValueError(f"the comparison has no class names, so it cannot find {target!r}")
+            wanted["target"] = ClassNames(self.class_names).find(target)
         return [r for r in self.records if all(getattr(r, k) == v for k, v in wanted.items())]
 
     def plot(
@@ -232,15 +226,7 @@ class Comparison(Result):
         Raises:
             ValueError: If there is nothing to draw for these choices.
         """
-        return self._draw(
-            model=model,
-            target=target,
-            methods=methods,
-            kind=kind,
-            show=show,
-            title=title,
-            use_pyplot=use_pyplot,
-        )
+        return self._draw(**locals())
 
     def canvas_of(self, record: Record) -> Tensor:
         """The image that a record's pattern is cut from, (C, H, W)."""
@@ -282,7 +268,7 @@ class Comparison(Result):
         Raises:
             ValueError: If there is nothing to draw for these choices.
         """
-        return self._draw("plot_curves", kind=kind, methods=methods, use_pyplot=use_pyplot)
+        return self._draw("plot_curves", **locals())
 
 
 class Interrupted(KeyboardInterrupt):

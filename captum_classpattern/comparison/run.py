@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from math import isfinite
 from typing import Any
 
 import torch
@@ -13,13 +14,12 @@ from captum_classpattern._validation import (
     check_count,
     check_pixels,
     check_seed,
-    is_whole,
 )
 from captum_classpattern.classifier import Classifier, warn_if_guessing
 from captum_classpattern.classifier.class_names import known_names, parse_targets
 from captum_classpattern.comparison.maps import CanvasResult, MapSet
 from captum_classpattern.comparison.methods import DEFAULT, Method, known_methods
-from captum_classpattern.comparison.metrics import METRICS, Metric, check_metrics, measure_all
+from captum_classpattern.comparison.metrics import METRICS, Metric, check_metrics, measure
 from captum_classpattern.comparison.records import STAMPED, Failure, Record, format_error
 from captum_classpattern.comparison.results import Comparison, Interrupted
 from captum_classpattern.comparison.task import (
@@ -154,8 +154,7 @@ def compare(
         "stamped": stamped,
         "seed": check_seed(seed),
     }
-    if not is_whole(class_images) or class_images < 0:
-        raise ValueError(f"`class_images` must be a whole number from 0, got {class_images!r}")
+    check_count("class_images", class_images, least=0)
     for name in ("max_images", "n_seeds", "stamped"):
         check_count(name, settings[name])
     triggers = _check_triggers(models, triggers)
@@ -179,11 +178,12 @@ def compare(
             tasks[name] = task
         if not isinstance(methods, Mapping):
             methods = known_methods(search, names=methods, precision=precision)
-        accuracies = {name: s.accuracy if has_labels else None for name, s in scorers.items()}
-        for (name, accuracy), count in zip(accuracies.items(), n_classes):
-            if accuracy is not None:
-                shown = f"held-out images (model {name!r})"
-                warn_if_guessing(accuracy, scored.known_labels, count, shown)
+        accuracies: dict[str, float | None] = dict.fromkeys(models)
+        for name, count in zip(models, n_classes) if has_labels else ():
+            labels = scored.known_labels
+            accuracy = float((scorers[name].predicted == labels).double().mean())
+            warn_if_guessing(accuracy, labels, count, f"held-out images (model {name!r})")
+            accuracies[name] = accuracy
         names = known_names(first) if class_names is None else class_names
         comparison = Comparison(
             models=accuracies,
@@ -241,16 +241,27 @@ def run_methods(
 
 
 def _add_records(comparison: Comparison, method: str, maps: MapSet) -> None:
-    """Adds the record of each map. Metrics may change the canvases, so they come after powers."""
+    """Adds the record of each map. Metrics may change the canvases, so they come after powers. A
+    metric that fails becomes a failure, and does not stop the others."""
     results = maps.results()
-    records = [_record(method, result) for result in results]
-    scores, reasons = measure_all(comparison.metrics, results)
-    for record, values in zip(records, scores):
-        record.scores.update(values)
+    records, failed = [_record(method, result) for result in results], []
+    for metric in comparison.metrics:
+        reason = ""
+        try:
+            measured = measure(metric, results)
+        except Exception as error:
+            measured, reason = [], format_error(error)
+        finite = [all(map(isfinite, columns.values())) for columns in measured]
+        if not all(finite):
+            wrong, count = finite.count(False), sum(map(bool, measured))
+            reason = f"NaN or infinite for {wrong} of {count} canvases"
+        for record, columns, good in zip(records, measured, finite):
+            if columns and good:
+                record.scores[metric.name] = columns.get("", columns)
+        if reason:
+            failed.append(Failure(maps.task.model, method, metric.title, reason))
     comparison.records.extend(records)
-    comparison.failures.extend(
-        Failure(maps.task.model, method, what, reason) for what, reason in reasons.items()
-    )
+    comparison.failures.extend(failed)
 
 
 def _record(method: str, result: CanvasResult) -> Record:

@@ -9,7 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_classpattern._validation import ArgumentTypeError, check_area, check_pixels, is_whole
+from captum_classpattern._validation import (
+    ArgumentTypeError,
+    check_area,
+    check_count,
+    check_pixels,
+    is_whole,
+)
 from captum_classpattern.classifier import Classifier, device_and_dtype, preserve_state, uncounted
 from captum_classpattern.classifier.class_names import parse_targets
 from captum_classpattern.classifier.fingerprints import hash_of_model
@@ -200,8 +206,7 @@ def _check_arguments(forward_func: Classifier, n_steps: int, n_seeds: int, other
             f"`n_seeds` must be a whole number from 2, got {n_seeds!r}: one for the original maps, "
             "and one for those that are compared with them"
         )
-    if not is_whole(n_steps) or n_steps < 0:
-        raise ValueError(f"`n_steps` must be a whole number from 0, got {n_steps!r}")
+    check_count("n_steps", n_steps, least=0)
     if not n_steps and other is None:
         raise ValueError("there is nothing to test: give `n_steps`, another model, or both")
     if n_steps and not isinstance(forward_func, nn.Module):

@@ -17,7 +17,7 @@ from captum_classpattern.classifier import (
     device_and_dtype,
     preserve_state,
 )
-from captum_classpattern.comparison.methods import Method, plain_keywords
+from captum_classpattern.comparison.methods import Method
 from captum_classpattern.comparison.records import STAMPED
 from captum_classpattern.images import ImagesAndLabels, LabelledImages, ensure_labels, evenly_spaced
 from captum_classpattern.pattern import AdditivePattern, Pattern, combined_hash
@@ -33,11 +33,6 @@ class CachedScorer(Scorer):
     def __init__(self, forward_func: Classifier, held_out: LabelledImages, like: Tensor) -> None:
         super().__init__(forward_func, held_out.to(*device_and_dtype(forward_func, like)), like)
         self._scored: dict[tuple[int, bytes], PredictivePower] = {}
-
-    @property
-    def accuracy(self) -> float:
-        """Share of the held-out images that the model classifies correctly."""
-        return float((self.predicted == self.images.known_labels).double().mean())
 
     def power(self, pattern: Pattern) -> PredictivePower:
         key = pattern.target, _hash_of_pixels(pattern)
@@ -226,9 +221,19 @@ def check_held_out(
 def provenance(
     search: LabelledImages, held_out: LabelledImages | None, methods: Mapping[str, Method]
 ) -> dict[str, Any]:
-    """What a result says about its images and its methods."""
+    """What a result says about its images and its methods, as plain values for JSON."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, bool | int | float | str | None):
+            return value
+        return f"Tensor {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+
+    pairs = {name: m if isinstance(m, tuple) else (m, {}) for name, m in methods.items()}
     return {
-        "methods": {name: plain_keywords(method) for name, method in methods.items()},
+        "methods": {
+            name: {key: plain(value) for key, value in keywords.items()}
+            for name, (_, keywords) in pairs.items()
+        },
         "search_images": len(search),
         "search_images_hash": combined_hash(search.hashes),
         "held_out_images": len(held_out or ()),

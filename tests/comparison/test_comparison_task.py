@@ -135,14 +135,6 @@ def test_what_cannot_be_scored_is_refused():
         check_held_out(ones, CANVASES, [0, 1], SOURCE)
 
 
-def test_accuracy_is_by_the_labels():
-    predicted = linear_net()(HELD_OUT).argmax(1)
-    images = LabelledImages(HELD_OUT, predicted, argument="held-out images")
-    assert CachedScorer(linear_net(), images, CANVASES).accuracy == 1
-    expected = float((predicted == LABELS).float().mean())
-    assert CachedScorer(linear_net(), HELD, CANVASES).accuracy == pytest.approx(expected)
-
-
 def test_held_out_images_are_moved_once(monkeypatch):
     moved, to = [], LabelledImages.to
     monkeypatch.setattr(LabelledImages, "to", lambda *args: moved.append(args[1:]) or to(*args))
