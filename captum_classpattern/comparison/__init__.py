@@ -1,6 +1,5 @@
 """Class patterns side by side with Captum's methods, on many models."""
 
-from captum_classpattern.comparison.agreement import Agreement, SanityCheck
 from captum_classpattern.comparison.controls import (
     BestCrop,
     BestRandomMask,
@@ -15,7 +14,7 @@ from captum_classpattern.comparison.metrics import METRICS, Metric
 from captum_classpattern.comparison.records import STAMPED, Failure, Record
 from captum_classpattern.comparison.results import Comparison, Interrupted
 from captum_classpattern.comparison.run import AREAS, compare
-from captum_classpattern.comparison.sanity import sanity_check
+from captum_classpattern.comparison.sanity import Agreement, SanityCheck, sanity_check
 from captum_classpattern.comparison.task import Task
 
 __all__ = [

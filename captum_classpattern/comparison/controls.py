@@ -270,8 +270,7 @@ class BestCrop(WithBaselines, Control):
                 if step == 1:
                     return square(k, side, top, left, height, width)
                 step = step // 2
-                steps = (-step, 0, step)
-                near = [(top + down, left + right) for down, right in product(steps, steps)]
+                near = product((top - step, top, top + step), (left - step, left, left + step))
                 places = [
                     (y, x)
                     for y, x in near
