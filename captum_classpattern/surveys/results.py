@@ -204,15 +204,7 @@ class Survey(Result):
                 "a survey that was loaded needs a classifier and held-out images to be drawn: call "
                 "plot(classifier, images)"
             )
-        return self._draw(
-            forward_func=forward_func,
-            images=images,
-            labels=labels,
-            max_classes=max_classes,
-            title=title,
-            seed=seed,
-            use_pyplot=use_pyplot,
-        )
+        return self._draw(**locals())
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         r"""
