@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice, product, takewhile, tee
+from math import inf
 from typing import Any, ClassVar, TypeAlias
 
 import torch
@@ -332,19 +333,17 @@ class BestRandomMask(WithBaselines, Control):
         """
         for name, value in (("budget", budget), ("n_images", n_images)):
             check_count(name, value)
-        if max_seconds is not None:
-            check_positive("max_seconds", max_seconds)
+        most_seconds = inf if max_seconds is None else max_seconds
+        check_positive("max_seconds", most_seconds)
         check_seed(seed)
         k = pixels_kept(area, single_tensor(inputs).shape[2:])
 
         def best(image: Tensor, label: int) -> Tensor:
             images, started = self._to_stamp(label, n_images, image), time.perf_counter()
-
-            def in_time(number: int) -> bool:
-                late = max_seconds is not None and time.perf_counter() - started > max_seconds
-                return not number or not late
-
-            tries = takewhile(in_time, range(max(1, 2 * budget // len(images))))
+            tries = takewhile(
+                lambda number: time.perf_counter() - started <= most_seconds or not number,
+                range(max(1, 2 * budget // len(images))),
+            )
             drawn, again = tee(mask for _, mask in zip(tries, random_masks(image, k, seed)))
             patterns = ((mask, image) for mask in drawn)
             scores = mean_probabilities(self.forward_func, patterns, images, label)
