@@ -69,7 +69,7 @@ class Family(NamedTuple):
     """One kind of change, the same for all images: how it is searched, and what counts.
 
     ``search`` returns the powers, and what was found. The statistic is made of the powers
-    ``scored``. ``words`` is what stands out of a class.
+    ``scored``. ``words`` says what a class has that stands out.
     """
 
     words: str
@@ -82,6 +82,7 @@ def search_patches(task: Task) -> tuple[Powers, dict[tuple[int, int], Pattern]]:
     """Patterns of all sizes and classes, by both."""
     shape, store = task.sample.shape, task.store
     grid, explainer = grid_of(shape), ClassPattern(task.model, task.sample)
+    device, _ = device_and_dtype(task.model, task.sample.take([0]))
     areas = {size: size / math.prod(grid or shape[1:]) for size in SIZES}
     settings = replace(task.settings, solver=Learned(grid=grid), areas=[*areas.values()])
     together = AT_ONCE if grid is None else 1
@@ -90,7 +91,7 @@ def search_patches(task: Task) -> tuple[Powers, dict[tuple[int, int], Pattern]]:
         group = list(range(first, min(first + together, task.n_classes)))
         found = store and store.find([(size, y) for y in group for size in SIZES])
         if not found:
-            canvases = torch.full((len(group), *shape), GREY)
+            canvases = torch.full((len(group), *shape), GREY, device=device)
             by_area = explainer.search_with(settings, canvases, group)
             found = {(size, one.target): one for size in SIZES for one in by_area[areas[size]]}
             if store:
@@ -263,8 +264,10 @@ def search_further(name: str, task: Task) -> tuple[Powers, dict[int, Tensor]]:
     """The powers of a further family, and its changes by class."""
     seed = task.settings.seed
     fit, judges = split_for_judging(task.sample, seed)
+    first = task.sample.take([0])
     with preserve_state(task.model, seed):
-        classifier = logits_of(task.model, task.sample.take([0]), [])
+        device, _ = device_and_dtype(task.model, first)
+        classifier = logits_of(task.model, first.to(device), [])
         change = CHANGES[name](task.sample.shape)
         powers, found = search_change(change, classifier, fit, judges, task.n_classes, seed)
     return {name: powers}, found
