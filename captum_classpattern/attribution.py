@@ -205,9 +205,9 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
 
         Args:
             areas (Sequence[float]): Shares of the pixels.
-            canvases, target and all others: As in :meth:`search`; but ``budget`` is for the largest
-                area, or for each area of a pool that is screened, and ``max_seconds`` is for all
-                areas together.
+            canvases, target and all others: As in :meth:`search`; but ``keep`` holds at each area,
+                ``budget`` is for the largest area, or for each area of a pool that is screened, and
+                ``max_seconds`` is for all areas together.
 
         Returns:
             *dict[float, list[Pattern]]*: For each area what :meth:`search` returns.
@@ -419,13 +419,13 @@ def _distinct_searches(
 ) -> tuple[list[int], list[int]]:
     """The first row of each distinct (canvas, target), and the search that serves each row. With
     additional Tensors, which may differ from row to row, each row has its own search."""
-    pixels = canvases.cpu().double().numpy()
-    keys: Iterable[Any] = zip((image.tobytes() for image in pixels), targets)
     if any(isinstance(argument, Tensor) for argument in additional):
-        keys = range(len(targets))
-    first: dict[Any, int] = {}
-    inverse = [first.setdefault(key, len(first)) for key in keys]
-    return [inverse.index(number) for number in range(len(first))], inverse
+        return [*range(len(targets))], [*range(len(targets))]
+    rows: dict[tuple[bytes, int], list[int]] = {}  # of each search
+    for row, image in enumerate(canvases.cpu().double().numpy()):
+        rows.setdefault((image.tobytes(), targets[row]), []).append(row)
+    searches = {row: number for number, same in enumerate(rows.values()) for row in same}
+    return [same[0] for same in rows.values()], [searches[row] for row in range(len(targets))]
 
 
 def versions() -> dict[str, str]:
