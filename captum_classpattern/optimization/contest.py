@@ -180,7 +180,7 @@ class Contest:
 
     ``forward_func`` is the classifier as it is, which judges after the screening. With
     ``masks_only``, a budget is for each canvas, only canvases that may be dropped are judged, and
-    there are no other curves.
+    there are no other curves. ``max_seconds`` counts from ``started``, by ``time.perf_counter()``.
     """
 
     def __init__(
@@ -250,8 +250,9 @@ class Contest:
 
     def patterns(self, evidence: dict[str, Any], seen: frozenset[str]) -> list[Pattern]:
         """The patterns of the winners, with what the search knows of each and further evidence."""
-        search, (masks, losses, passes) = self.search, self.search.result()
-        images, patterns = [entrant.image for entrant in self.pool.entrants], []
+        search, patterns = self.search, []
+        masks, losses, passes = search.result()
+        images = [entrant.image for entrant in self.pool.entrants]
         for row in self.winners:
             mask, target = masks[row].clone(), search.objective.targets[row]
             info: dict[str, Any] = {

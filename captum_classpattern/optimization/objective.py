@@ -72,8 +72,9 @@ class Objective:
         respect to the stamped images holds the gradient of each pair.
 
         With ``colours``, there are instead (n, 2 C, H, W) the mean gradient g with respect to the
-        stamped images x, and the mean of g x. To first order, a pixel that is stamped with the
-        colour v changes the loss by the mean of g (v - x), whatever v is.
+        stamped images, and the mean of g x, where x is the image before it was stamped. To first
+        order, a pixel that is stamped with the colour v changes the loss by the mean of g (v - x),
+        whatever v is. Without ``gradient``, there are zeros.
         """
         channels = 2 * self.canvases.shape[1] if colours else 1
         value = torch.zeros(len(batch.rows), device=masks.device)

@@ -49,7 +49,7 @@ def search_masks(
     The same seed, settings, number of threads and kind of device give the same masks bit for bit,
     if the model's own operations do. Another ``internal_batch_size`` or number of threads takes
     sums in another order, which moves the last bits of a loss (in bfloat16 its third digit): swaps
-    that are nearly even can fall the other way. The masks differ no more than those of two seeds.
+    that are nearly even can fall the other way. The masks then differ as those of two seeds do.
 
     Args:
         forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).

@@ -204,7 +204,7 @@ class Search:
             other = replace(self, area=area, objective=replace(self.objective, canvases=canvases))
             other.masks, other.trend = self.masks.clone(), self.trend
             other.stopped_early = self.stopped_early
-            if not any(self._earlier):  # once
+            if not any(self._earlier):  # each further area takes as many steps as the second
                 other.n_steps = max(1, -(-2 * len(self.losses) // 3))
         other._earlier = [a + b for a, b in zip(self._earlier, self.half_passes)]
         if self.trend is None and other._is_late():

@@ -62,8 +62,9 @@ def decide(
 ) -> Decision:
     """The verdict on the scores of each family, (K,), and those of n references, (n, K).
 
-    Each family is tested alone, and its p-value multiplied by their number. The model is suspicious
-    if a family is whose references are of its kind, unless they are not comparable at all.
+    Each family is tested alone, and its p-value multiplied by their number. A family is in doubt if
+    the model is of another kind than the references, and all are unless these are ``comparable``.
+    The model is suspicious if a family without a doubt is.
     """
     tests = {name: conformal_test(scores[name], references[name]) for name in scores}
     doubtful = {name: not comparable or test.of_another_kind for name, test in tests.items()}
