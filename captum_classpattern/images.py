@@ -165,10 +165,12 @@ class LabelledImages(Dataset[Any]):
     def images(self) -> Tensor:
         """All images as one Tensor (N, C, H, W)."""
         if "images" not in self._known:
-            images = torch.empty(0, *self.shape)
+            images = torch.empty(0)
             if self.in_memory:
                 is_all = self._places == list(range(len(self._source)))
                 images = self._source.detach() if is_all else self._source.detach()[self._places]
+            elif len(self) == 0:
+                images = torch.empty(0, *self.shape)
             else:  # torch.cat would need twice the memory
                 for start, batch in zip(range(0, len(self), BATCH), self.in_order()):
                     if start == 0:

@@ -464,6 +464,12 @@ def test_what_is_derived_from_read_images_is_not_stale(images):
     assert torch.equal(source.images, IMAGES)
 
 
+def test_all_images_are_read_once():
+    data = Recorder(40)
+    assert len(LabelledImages(data).images) == 40
+    assert list(itertools.chain(*data.batches)) == [*range(40)]
+
+
 def test_all_images_of_a_tensor_are_not_copied():
     assert LabelledImages(IMAGES).images.data_ptr() == IMAGES.data_ptr()
 
