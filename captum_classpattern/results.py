@@ -36,13 +36,16 @@ class Result:
 
     def plot(self, *, use_pyplot: bool = True) -> tuple[Any, Any]:
         r"""
-        Draws the result: what the text on its class says.
+        Draws the result. The description of its class says what is shown.
 
         Args:
             use_pyplot (bool): As in :func:`plot_patterns`. Default: True.
 
         Returns:
             *tuple[Figure, ndarray]*: The figure and its axes.
+
+        Raises:
+            ValueError: If it shows images with neither one nor three channels.
         """
         return self._draw(use_pyplot=use_pyplot)
 

@@ -74,8 +74,8 @@ class ClassNames:
             ValueError: If the name fits several classes, or none.
         """
         simple = _simplified(name)
-        for level, key in enumerate((name, simple, simple)):
-            fitting = self._classes_by_name[level].get(key, [])
+        for classes, key in zip(self._classes_by_name, (name, simple, simple)):
+            fitting = classes.get(key, [])
             if len(fitting) == 1:
                 return fitting[0]
             if fitting:

@@ -19,7 +19,8 @@ TARGETS = ("pattern", "canvas", "image")
 @dataclass(frozen=True)
 class Transform:
     r"""
-    A change of a pattern or of stamped images. It is called as ``function(what, value, variant)``:
+    A change of a pattern or of stamped images. The function is called as
+    ``function(what, value, variant)``:
 
     - if ``of="pattern"``, what is the binary :class:`~captum_classpattern.Pattern`, before
       stamping; the function returns one of the same shape, and must move canvas and mask together;
