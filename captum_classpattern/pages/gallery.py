@@ -7,7 +7,6 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import product
 from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import quote
@@ -25,7 +24,7 @@ from captum_classpattern.pages.parts import Column, Table, plain, png, read_file
 from captum_classpattern.pattern import Pattern, pixels_kept
 from captum_classpattern.scores.power import ENOUGH_IMAGES
 from captum_classpattern.surveys import Finding, Survey, Sweep, stands_out
-from captum_classpattern.surveys.store import RESULTS, read_finding
+from captum_classpattern.surveys.store import RESULTS, Store, read_finding
 from captum_classpattern.visualization.drawing import check_channels
 from captum_classpattern.visualization.formats import percent, percent_area
 
@@ -187,7 +186,7 @@ class Model:
     def outstanding(self) -> Collection[tuple[int, str, float]]:
         """The class, canvas and area of each pattern that stands out."""
         found = set()
-        for canvas, area in product(self.survey.canvases, self.survey.areas):
+        for canvas, area in {(each.canvas, area) for each in self.survey for area in each.scores}:
             scores = self.survey.scores(canvas, area)
             first = max(scores, key=lambda target: scores[target].power.value)
             if stands_out(scores, first, self.survey.n_classes or 0):
@@ -225,7 +224,8 @@ def _of_sweep(sweep: Sweep) -> Iterator[Model]:
         path, columns = sweep.folder_of(name), sweep.sources[name].columns
         looks = [path] if sweep.first_look is None else [path, sweep.first_look.folder / path.name]
         opened = any((look / RESULTS).exists() for look in looks)
-        survey = sweep.survey(name) if (path / RESULTS).exists() else Survey()
+        # without a summary, which someone removed, there may still be findings
+        survey = sweep.survey(name) if (path / RESULTS).exists() else Survey(Store(path).findings())
         failed = {row["class"] for row in sweep.failures if row["model"] == name}
         model = Model(name, path.name, survey, path, columns=columns)
         yield _checked(model, sweep.classes, failed, opened)

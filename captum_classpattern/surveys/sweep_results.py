@@ -197,7 +197,7 @@ class Sweep(Result):
         which all models have a pattern.
 
         Each pattern is scored on each model, see
-        :func:`~captum_classpattern.scores.power_powers`. For M models with K classes and N
+        :func:`~captum_classpattern.scores.transfer_powers`. For M models with K classes and N
         images, that takes M x M x (K + 1) x N forward passes: give some of the images and classes.
 
         Args:

@@ -529,6 +529,24 @@ def test_a_failure_that_was_mended_is_not_said(tmp_path):
     assert "failed" not in Page((made / "index.html").read_text()).text
 
 
+def test_findings_without_their_summary_are_shown(tmp_path):
+    folder = write_sweep(tmp_path / "sweep")
+    (folder / "bad" / "results.json").unlink()  # as an error about a damaged file suggests
+    made = write_gallery(folder, tmp_path / "site").parent
+    assert "not searched" not in (made / "index.html").read_text()
+    assert len(list((made / "models/bad").glob("*.html"))) == len(NAMES) + 1
+
+
+def test_canvases_may_have_other_areas(tmp_path):
+    findings = [
+        found(0, "white", 90, name="ant", areas=(0.05,)),
+        found(0, "positive", 40, name="ant", areas=(0.01,)),
+    ]
+    Survey(findings, 1).save(tmp_path / "mine")
+    made = write_gallery(tmp_path / "mine", tmp_path / "site").parent
+    assert len(list((made / "models/mine/patterns").glob("*_0.0?.png"))) == 2
+
+
 def test_a_survey_that_is_not_finished_says_so(tmp_path):
     folder = write_survey(tmp_path / "mine")
     forget(folder, 2, 4)
