@@ -158,7 +158,8 @@ def _known(name: str, holders: Sequence[Any]) -> list[Any]:
 
 def _only_model(models: Sequence[Classifier]) -> Classifier:
     """The classifier of the results; an error if they hold none or several."""
-    distinct = {_identity(model): model for model in models}
+    identities = [_identity(model) for model in models]  # some classifiers have no hash
+    distinct = [model for i, model in enumerate(models) if identities.index(identities[i]) == i]
     if not distinct:
         raise ValueError(
             "`model` is missing: these results do not hold their classifier; call "
@@ -169,7 +170,7 @@ def _only_model(models: Sequence[Classifier]) -> Classifier:
             f"these results are of {len(distinct)} models: explore one model at a time, or give "
             "`model`"
         )
-    return next(iter(distinct.values()))
+    return distinct[0]
 
 
 def _identity(model: Classifier) -> Any:

@@ -320,7 +320,7 @@ Card: TypeAlias = tuple[Model, Finding]  # it shows the best pattern of a class 
 
 
 class Pages:
-    """Renders the pages of a gallery, each as bytes; the arguments are as of
+    """Renders the pages of a gallery, each as bytes. ``title`` and ``downloads`` are those of
     :func:`write_gallery`."""
 
     def __init__(

@@ -39,8 +39,8 @@ FAILURE = (
 
 @dataclass(frozen=True)
 class PageFigure:
-    """A figure of the page's part ``group``, and ``name``, that of its file: a title and a PNG
-    image with its size on the screen and alt text, or the reason for its failure."""
+    """A figure in one part of the page, its ``group``: a title and a PNG image with its size on
+    the screen and an alt text, or why it could not be drawn. ``name`` is that of its file."""
 
     group: str
     name: str

@@ -57,7 +57,7 @@ def tables(comparison: Comparison) -> list[Table]:
     found = _found_rows(rows, trigger, comparison.backdoored)
     hidden = [row for row in found if row["kind"] != STAMPED]
     visible = [row for row in found if row["kind"] == STAMPED]
-    trigger.insert(0, Column("trigger", "trigger"))
+    trigger.insert(0, Column("trigger", "whose trigger"))  # a metric may be called trigger
     made = [
         ("main", POWER, cut, [*powers, NO_PATTERN, *cost]),
         ("not-cut", NOT_CUT, not_cut, [*own, NO_PATTERN, *cost]),
@@ -172,7 +172,7 @@ def _found_rows(
 ) -> list[Row]:
     """The rows with a score for the trigger: backdoored models first, best method first."""
     found: list[Row] = [
-        {**row, "trigger": TRIGGERS[row["model"] in backdoored]}
+        {**row, "whose trigger": TRIGGERS[row["model"] in backdoored]}
         for row in rows
         if any(row.get(column.key) is not None for column in columns)
     ]

@@ -12,6 +12,7 @@ import torch
 from matplotlib.figure import Figure
 from reports import AREAS, Page, small_comparison
 
+from captum_classpattern.comparison import Metric
 from captum_classpattern.comparison.records import figure_names, strongest_names
 from captum_classpattern.pages import report, report_data
 from captum_classpattern.pages.report import write_report
@@ -483,6 +484,17 @@ def test_short_times_are_written_as_bounds():
     [main, *_] = tables(comparison)
     [times] = [column for column in main.columns if column.heading == "time (s)"]
     assert {times.text(row) for row in main.rows} == {"< 0.001", "\N{EN DASH}"}
+
+
+def test_a_metric_may_be_called_trigger():
+    comparison = small_comparison()
+    metric = Metric("trigger", lambda *_: None, "overlap", table="Finding the trigger")
+    comparison = replace(comparison, metrics=[*comparison.metrics, metric])
+    for record in comparison.records:
+        record.scores["trigger"] = 0.25
+    [hidden] = [table for table in tables(comparison) if table.key == "hidden"]
+    [overlap] = [column for column in hidden.columns if column.heading == "overlap"]
+    assert {overlap.text(row) for row in hidden.rows} == {"0.25"}
 
 
 def test_powers_on_other_models_are_in_the_order_of_the_models():
