@@ -28,10 +28,7 @@ from captum_classpattern.comparison.methods import Method
 from captum_classpattern.comparison.records import grouped
 from captum_classpattern.datasets import load_images
 from captum_classpattern.demo import demo_models
-from captum_classpattern.scores.intervals import (
-    Estimate,
-    mean_over_classes,
-)
+from captum_classpattern.scores.intervals import Estimate, mean_over_classes
 
 PER_CLASS = 200  # images, half of which are held out
 AREA, BUDGET = 0.05, 3_500

@@ -24,13 +24,7 @@ from typing import Any
 from captum_classpattern import sweep
 from captum_classpattern._validation import import_optional
 from captum_classpattern.demo import demo_images, demo_models
-from captum_classpattern.surveys.engines import (
-    Outcome,
-    Unit,
-    run_locally,
-    run_on_ray,
-    start_ray,
-)
+from captum_classpattern.surveys.engines import Outcome, Unit, run_locally, run_on_ray, start_ray
 from captum_classpattern.surveys.sources import ModelSource
 from captum_classpattern.surveys.sweep_results import begin as begin_sweep
 from captum_classpattern.surveys.sweep_run import run_missing

@@ -9,12 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from captum_classpattern._validation import (
-    ArgumentTypeError,
-    check_count,
-    check_pixels,
-    check_seed,
-)
+from captum_classpattern._validation import ArgumentTypeError, check_count, check_pixels, check_seed
 from captum_classpattern.classifier import Classifier, warn_if_guessing
 from captum_classpattern.classifier.class_names import known_names, parse_targets
 from captum_classpattern.comparison.maps import CanvasResult, MapSet

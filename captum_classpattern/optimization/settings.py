@@ -4,12 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any, Self
 
-from captum_classpattern._validation import (
-    ArgumentTypeError,
-    check_area,
-    check_numbers,
-    check_seed,
-)
+from captum_classpattern._validation import ArgumentTypeError, check_area, check_numbers, check_seed
 from captum_classpattern.optimization.solvers import SOLVERS
 
 PRECISIONS = ("auto", "full", "bfloat16")

@@ -9,13 +9,4 @@ from captum_classpattern.surveys.search import survey
 from captum_classpattern.surveys.sweep_results import Sweep
 from captum_classpattern.surveys.sweep_run import sweep
 
-__all__ = [
-    "Finding",
-    "Scores",
-    "Survey",
-    "Sweep",
-    "explain_class",
-    "stands_out",
-    "survey",
-    "sweep",
-]
+__all__ = ["Finding", "Scores", "Survey", "Sweep", "explain_class", "stands_out", "survey", "sweep"]

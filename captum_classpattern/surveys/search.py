@@ -43,13 +43,7 @@ from captum_classpattern.optimization.contest import (
 from captum_classpattern.optimization.search import note_half_passes
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.pattern import Pattern, pixels_kept
-from captum_classpattern.scores.power import (
-    Scorer,
-    Scores,
-    check_unseen,
-    count_hits,
-    random_pixels,
-)
+from captum_classpattern.scores.power import Scorer, Scores, check_unseen, count_hits, random_pixels
 from captum_classpattern.surveys.findings import Finding
 from captum_classpattern.surveys.results import Survey
 from captum_classpattern.surveys.store import RESULTS, VERSION, Store

@@ -22,13 +22,7 @@ from captum_classpattern.results import Result, as_table
 from captum_classpattern.scores.power import transfer_powers
 from captum_classpattern.surveys.findings import Finding, best_of_each
 from captum_classpattern.surveys.results import Survey
-from captum_classpattern.surveys.sources import (
-    COLUMNS,
-    FAILED,
-    FIRST_LOOK,
-    LOADING,
-    ModelSource,
-)
+from captum_classpattern.surveys.sources import COLUMNS, FAILED, FIRST_LOOK, LOADING, ModelSource
 from captum_classpattern.surveys.store import RESULTS, SWEEP_FORMAT, Store, check_same, read_json
 
 SWEEP = "sweep.json"

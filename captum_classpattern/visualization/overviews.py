@@ -238,10 +238,7 @@ def draw_powers(
 
 
 def plot_heat_map(
-    values: Mapping[str, Mapping[str, float]],
-    *,
-    title: str | None = None,
-    use_pyplot: bool = True,
+    values: Mapping[str, Mapping[str, float]], *, title: str | None = None, use_pyplot: bool = True
 ) -> Drawing:
     r"""
     Draws shares as a heat map. Rows and columns are sorted by their means, the largest first.
