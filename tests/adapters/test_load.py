@@ -195,7 +195,7 @@ def test_a_file_cannot_choose_what_is_called(content, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "error", "text"),
     [
-        ({"format": "keras"}, ValueError, "`format` must be one of backdoorbench, .*, got 'keras'"),
+        ({"format": "keras"}, ValueError, "`format` must be one of .*trojanzoo.*, got 'keras'"),
         (
             {"format": "backdoorbench"},
             ValueError,

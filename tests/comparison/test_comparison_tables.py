@@ -89,7 +89,7 @@ def test_means_are_means_over_classes(comparison):
             else:
                 found.add(name)
                 assert row[name] == pytest.approx(value)
-    assert len(found) == 14
+    assert len(found) >= 14
 
 
 def averaged(records, power):
