@@ -24,6 +24,7 @@ import lazy_loader
 _load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 __version__ = version("captum_classpattern")
 _RENAMED = {  # modules of older versions
+    "comparison.randomisation": "comparison.sanity",
     "explorer": "pages.explorer",
     "gallery": "pages",
     "invariance": "scores.invariance",
