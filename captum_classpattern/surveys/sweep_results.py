@@ -85,16 +85,17 @@ class Sweep(Result):
     def failures(self) -> list[dict[str, Any]]:
         """The units that had failed when this was first asked for: their ``model``, their
         ``class``, and why (``error``)."""
-        finished = {name: self.finished(name) for name in self.models}
         rows = []
         for file in (self.folder / FAILED).glob("*.json"):
             with suppress(FileNotFoundError):  # a running sweep has found it now
                 rows.append(json.loads(file.read_text(encoding="utf-8")))
         rows += [] if self.first_look is None else self.first_look.failures
+        finished = {name: self.finished(name) for name in self.models}
         found: dict[tuple[int, int], dict[str, Any]] = {}
         for row in rows:
-            if row["class"] not in finished.get(row["model"], {row["class"]}):
-                found.setdefault((self.models.index(row["model"]), row["class"]), row)
+            model, target = row["model"], row["class"]
+            if model in finished and target not in finished[model]:
+                found.setdefault((self.models.index(model), target), row)
         return [found[key] for key in sorted(found)]
 
     def finished(self, model: str) -> set[int]:

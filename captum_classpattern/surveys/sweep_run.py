@@ -378,11 +378,13 @@ def choose(
     """The best share of the units of a first look: (model, class), by the power on the judging
     images, which are search images. So the held-out images, on which the patterns are scored in
     the end, decide nothing."""
-    table = look.table()
-    asked = table["model"].isin([source.name for source in sources]) & table["class"].isin(classes)
-    found = table[asked & table["error"].isna()]
-    powers = found.groupby(["model", "class"], sort=False)["search_power"].max()
-    best = powers.sort_values(ascending=False, kind="stable").index
+    models, targets = {source.name for source in sources}, set(classes)
+    powers: dict[tuple[str, int], float] = {}
+    for row in look.rows():  # not table(), which can be too large for the memory
+        unit, power = (row["model"], row["class"]), row["search_power"]
+        if row["error"] is None and unit[0] in models and unit[1] in targets:
+            powers[unit] = max(power, powers.get(unit, power))
+    best = sorted(powers, key=lambda unit: -powers[unit])
     return {*best[: math.ceil(keep * len(best) - 1e-9)]}
 
 
