@@ -88,7 +88,7 @@ class ModelSource:
         stranger: its folder becomes a part of paths."""
         known = dict(row) if isinstance(row, dict) else {}
         name, folder, path = (known.pop(key, None) for key in ("name", "folder", "path"))
-        if not all(isinstance(text, str) for text in (name, folder, path or "")):
+        if not all(isinstance(text, str) for text in (name, folder, "" if path is None else path)):
             raise ValueError(f"each model in {file} needs a name and a folder, got {row!r:.200}")
         if folder != file_safe(folder) or folder.startswith(".") or not folder:
             raise ValueError(

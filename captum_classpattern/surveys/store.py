@@ -170,7 +170,8 @@ def read_finding(row: Mapping[str, Any], folder: Path) -> Finding:
     """The finding of a row, or an error of some kind. Its patterns are read from the folder when
     they are used."""
     target, canvas, name = row["class"], row["canvas"], row["class_name"]
-    if not is_whole(target) or not isinstance(canvas, str) or not row["areas"]:
+    plain = isinstance(canvas, str) and Path(canvas).name == canvas  # a part of names of files
+    if not is_whole(target) or not plain or not row["areas"]:
         raise ValueError(f"it has a class {target!r} with the canvas {canvas!r}")
     scores = {float(area): Scores.from_dict(values) for area, values in row["areas"].items()}
     for area, values in row["areas"].items():

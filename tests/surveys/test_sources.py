@@ -91,3 +91,5 @@ def test_a_folder_decides_neither_code_nor_pickle(tmp_path):
         ModelSource.from_dict(row, tmp_path / "sweep.json").open()
     again = ModelSource.from_dict({**row, "arch": "resnet18"}, tmp_path / "sweep.json")
     assert again.options == {"arch": "resnet18"}
+    with pytest.raises(ValueError, match="needs a name and a folder, got"):
+        ModelSource.from_dict({**row, "path": 0}, tmp_path / "sweep.json")

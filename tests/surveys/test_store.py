@@ -212,3 +212,14 @@ def test_a_finding_without_a_control_is_named(tmp_path):
         ValueError, match=r"2\.json is damaged \(KeyError: 'random_pixels'\): remove"
     ):
         Survey.load(tmp_path)
+
+
+@pytest.mark.parametrize("canvas", ["/../../../white", "a/white", 3])
+def test_a_file_does_not_choose_a_pattern_of_another_folder(tmp_path, canvas):
+    Survey(class_of(2), info={"settings": SETTINGS}).save(tmp_path)
+    path = tmp_path / "findings" / "2.json"
+    data = json.loads(path.read_text())
+    data["rows"][0]["canvas"] = canvas
+    path.write_text(json.dumps(data))
+    with pytest.raises(ValueError, match=rf"2\.json is damaged .*the canvas {canvas!r}"):
+        Survey.load(tmp_path)
