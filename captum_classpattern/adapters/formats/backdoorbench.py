@@ -99,8 +99,8 @@ def _images(entries: list[Mapping[str, Any]], folder: Path) -> Iterator[Tensor]:
     """The poisoned images that are below the folder. Stored paths begin at some other folder."""
     for entry in entries[:: max(1, -(-len(entries) // MAX_IMAGES))]:
         parts = PurePosixPath(str(entry.get("path", ""))).parts[-MAX_FOLDERS:]
-        ends = [PurePosixPath(*parts[start:]) for start in range(len(parts))]
+        files = [folder.joinpath(*parts[start:]) for start in range(len(parts))]
         with suppress(*DECODE_ERRORS):  # not an image, or not a path
-            files = [folder / end for end in ends if ".." not in parts and not end.is_absolute()]
-            if file := next(filter(Path.is_file, files), None):
+            below = [file for file in files if file.is_relative_to(folder)]
+            if ".." not in parts and (file := next(filter(Path.is_file, below), None)):
                 yield as_floats(decode(file))
