@@ -244,4 +244,4 @@ class Survey(Result):
         if not store.summary:
             raise FileNotFoundError(f"there is no {RESULTS} of a survey in {folder}")
         info = {key: value for key, value in store.summary.items() if key != "rows"}
-        return cls(store.findings(), info.get("n_classes"), info=info)
+        return Survey(store.findings(), info.get("n_classes"), info=info)
