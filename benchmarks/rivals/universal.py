@@ -58,11 +58,11 @@ def universal_patch(
     shape = -(-k // side), side
     places = list(product(*(range(0, end + 1, step) for end in last)))
     chosen = task.images.take(evenly_spaced(len(task.images), PLACED)).to(task.first)
-    to_choose, step = len(places) * len(chosen) // 2, task.batch_size
-    if passes < to_choose + step:
+    to_choose, in_step = len(places) * len(chosen) // 2, task.batch_size
+    if passes < to_choose + in_step:
         raise ValueError(
-            f"`passes` must be at least {to_choose + step}, got {passes}: {to_choose} to choose "
-            f"among {len(places)} places, and one step of {step}"
+            f"`passes` must be at least {to_choose + in_step}, got {passes}: {to_choose} to choose "
+            f"among {len(places)} places, and one step of {in_step}"
         )
     task.passes -= to_choose
     mask = square(k, side, 0, 0, *shape).to(task.first)

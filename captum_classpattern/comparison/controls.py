@@ -468,27 +468,32 @@ def masks_for(maps: Tensor, inputs: Inputs) -> Maps:
 # ---- inside a classifier
 
 
-def calls_inside(
-    forward_func: Classifier, images: Tensor, kind: type[nn.Module] = nn.Module
-) -> list[tuple[nn.Module, tuple[Any, ...], Any]]:
-    """The modules of this kind that a forward pass calls, as they finish: each with its inputs and
-    its output; none if the classifier is a mere function."""
-    module, calls = find_module(forward_func), []
-    parts = [] if module is None else [p for p in module.modules() if isinstance(p, kind)]
-    hooks = [part.register_forward_hook(lambda *call: calls.append(call)) for part in parts]
+def last_call(
+    forward_func: Classifier, images: Tensor, fits: Callable[[nn.Module, Any], bool]
+) -> tuple[nn.Module, tuple[Any, ...], Any] | None:
+    """The last module to finish in a forward pass that fits, given it and its output: with its
+    inputs and its output. None if none does, or the classifier is a mere function."""
+    module, last = find_module(forward_func), list[Any]()
+
+    def keep(*call: Any) -> None:
+        if fits(call[0], call[-1]):
+            last[:] = [call]  # no others, which would hold all that a large batch becomes
+
+    parts = () if module is None else module.modules()
+    hooks = [part.register_forward_hook(keep) for part in parts]
     try:
         with torch.no_grad():
             forward_func(images)
     finally:
         for hook in hooks:
             hook.remove()
-    return calls
+    return last[0] if last else None
 
 
 def last_features(forward_func: Classifier, images: Tensor) -> Tensor:
     """The input (B, D) of a classifier's last ``torch.nn.Linear``; an error if it has none."""
-    calls = calls_inside(forward_func, images, nn.Linear)
-    features: Tensor | None = calls[-1][1][0] if calls else None
+    last = last_call(forward_func, images, lambda part, _: isinstance(part, nn.Linear))
+    features: Tensor | None = last[1][0] if last else None
     if features is None or len(features) != len(images):
         raise ValueError(
             "the features of an image are the input of the model's last torch.nn.Linear, one row "

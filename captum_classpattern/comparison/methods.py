@@ -21,7 +21,7 @@ from captum_classpattern.comparison.controls import (
     LearnedPattern,
     NearestImage,
     RandomPixels,
-    calls_inside,
+    last_call,
 )
 from captum_classpattern.images import Images, LabelledImages, Labels, evenly_spaced
 from captum_classpattern.optimization import Swap
@@ -210,10 +210,12 @@ def feature_layer(model: Classifier, image: Tensor) -> nn.Module:
     """
     if find_module(model) is None:
         raise ValueError("Grad-CAM needs a torch.nn.Module, because it uses one of its layers")
-    layer: nn.Module | None = None
-    for part, _, output in calls_inside(model, image.to(*device_and_dtype(model, image))):
-        if isinstance(output, Tensor) and output.ndim == 4 and output[0, 0].numel() > 1:
-            layer = part
+
+    def is_map(part: nn.Module, output: Any) -> bool:
+        return isinstance(output, Tensor) and output.ndim == 4 and output[0, 0].numel() > 1
+
+    last = last_call(model, image.to(*device_and_dtype(model, image)), is_map)
+    layer = last[0] if last else None
     cuts = isinstance(layer, nn.Conv2d) and layer.kernel_size == layer.stride != (1, 1)
     if layer is None or cuts:
         raise ValueError(

@@ -400,7 +400,7 @@ def sanity_check(
 
         def add(method: str, maps: MapSet) -> None:
             """The agreement of each map with that of the original model and the first seed."""
-            first = originals.setdefault(method, maps.images)
+            first, found = originals.get(method, maps.images), []
             test, count = tests.get(maps.task.model, ("layers", 0))
             runs = [*zip(maps.task.seeds, maps.seeds)]
             for seed, run in runs[1:] if maps.task.model == ORIGINAL else runs:
@@ -411,7 +411,9 @@ def sanity_check(
                         correlation = rank_correlation(*(m.ranked_by(ranking) for m in pair))
                         power = None if scorer is None else scorer.power(pattern).value
                         where = (method, ranking, test, count, seed, canvas, pattern.target)
-                        check.agreements.append(Agreement(*where, iou, correlation, power))
+                        found.append(Agreement(*where, iou, correlation, power))
+            originals[method] = first
+            check.agreements.extend(found)
 
         total = 1 + (n_seeds - 1) * len(tests)
         run_methods(cases(), remaining, add, check.failures, "sanity check", total, show_progress)
