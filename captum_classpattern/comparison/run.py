@@ -155,11 +155,8 @@ def compare(
     triggers = _check_triggers(models, triggers)
     held_out = LabelledImages.of(held_out, argument="held-out images")
     has_labels = held_out.labels is not None
-    with prepared([*models.values()], canvases, targets, search, held_out, max_images, seed) as (
-        n_classes,
-        search,
-        scored,
-    ):
+    begun = prepared([*models.values()], canvases, targets, search, held_out, max_images, seed)
+    with begun as (n_classes, search, scored):
         scorers = {name: CachedScorer(model, scored, canvases) for name, model in models.items()}
         seeds = seeds_from(seed, n_seeds)
         images = images_of_classes(search, canvases, targets, count=class_images, seed=seed)
@@ -233,6 +230,7 @@ def run_methods(
                 except Exception as error:
                     failures.append(Failure(task.model, name, "maps", format_error(error)))
                 bar.update()
+            del classifier  # before the next one is made
 
 
 def _add_records(comparison: Comparison, method: str, maps: MapSet) -> None:

@@ -339,11 +339,8 @@ def sanity_check(
     _check_arguments(forward_func, n_steps, n_seeds, other)
     seeds = seeds_from(seed, n_seeds)
     models = [forward_func] if other is None else [forward_func, other]
-    with prepared(models, canvases, targets, search, held_out, max_images, seed) as (
-        _,
-        search,
-        images,
-    ):
+    begun = prepared(models, canvases, targets, search, held_out, max_images, seed)
+    with begun as (_, search, images):
         if not isinstance(chosen, Mapping):
             chosen = known_methods(search, names=chosen, precision=precision)
         scorer = None if images is None else CachedScorer(forward_func, images, canvases)
