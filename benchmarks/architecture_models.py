@@ -5,7 +5,6 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from demo_training import accuracy, cross_entropy
@@ -139,8 +138,13 @@ def trained(name: str, seed: int, data: Path, out: Path, epochs: int) -> PixelCl
         network = NETWORKS[name]().to(memory_format=torch.channels_last)
         started = time.perf_counter()
         train(network, data, epochs, teacher)
-        record = recorded(network.half().float().eval(), settings, data)
-        record["seconds"] = round(time.perf_counter() - started)
+        network = network.half().float().eval()
+        record = {
+            "settings": settings,
+            "accuracy": accuracy(network, *split(data, "t10k")),
+            "parameters": sum(weight.numel() for weight in network.parameters()),
+            "seconds": round(time.perf_counter() - started),
+        }
         state = {k: v.half().contiguous() for k, v in network.state_dict().items()}
         write_atomically(path, save(state, {"record": json.dumps(record)}))
     network = NETWORKS[name]()
@@ -148,12 +152,3 @@ def trained(name: str, seed: int, data: Path, out: Path, epochs: int) -> PixelCl
     model = PixelClassifier(network.eval(), class_names=CLASS_NAMES)
     model.record = record
     return model
-
-
-def recorded(network: nn.Module, settings: dict[str, Any], data: Path) -> dict[str, Any]:
-    """What is known of a trained network."""
-    return {
-        "settings": settings,
-        "accuracy": accuracy(network, *split(data, "t10k")),
-        "parameters": sum(weight.numel() for weight in network.parameters()),
-    }

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from findings import Row, read_rows, write_rows
+from findings import ByClass, Row, read_rows, write_rows
 from torch import Tensor
 
 from captum_classpattern.scores import mean_pairwise_iou
@@ -23,8 +23,6 @@ LABELS = {  # of the networks, in the order of the tables
     "vit": "ViT",
 }
 SHALLOW = {"shallow", "distilled"}  # one architecture
-
-ByClass = Mapping[int, Sequence[float]]
 
 
 class Rows:

@@ -5,8 +5,8 @@ from statistics import fmean
 
 import torch
 from architecture_models import TEACHER
-from architecture_rows import LABELS, POSITIVE, WHITE, ByClass, Found, pooled
-from findings import Row, format_values, head, line, mean_of
+from architecture_rows import LABELS, POSITIVE, WHITE, Found, pooled
+from findings import ByClass, Row, format_values, head, line, mean_of
 from torch import Tensor
 
 from captum_classpattern.scores import simplicity

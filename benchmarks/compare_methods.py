@@ -34,19 +34,13 @@ PER_CLASS = 200  # images, half of which are held out
 AREA, BUDGET = 0.05, 3_500
 CLASS_IMAGES = 10  # whose maps are averaged
 MEASURED = ("own_form", "share_changed", "passes")
+CAPTUMS = (
+    *("DeepLift", "GradientShap", "GuidedGradCam", "IntegratedGradients", "LRP", "InputXGradient"),
+    *("Saliency", "Lime", "KernelShap", "Occlusion", "LayerGradCam"),
+)
 NAMES = {
     "ClassPattern": "**class pattern**",
-    "DeepLift": "DeepLift",
-    "GradientShap": "GradientShap",
-    "GuidedGradCam": "GuidedGradCam",
-    "IntegratedGradients": "IntegratedGradients",
-    "LRP": "LRP",
-    "InputXGradient": "InputXGradient",
-    "Saliency": "Saliency",
-    "Lime": "Lime",
-    "KernelShap": "KernelShap",
-    "Occlusion": "Occlusion",
-    "LayerGradCam": "LayerGradCam",
+    **{name: name for name in CAPTUMS},
     "BestCrop": "*best square crop*",
     "RandomPixels": "*random pixels*",
     "BestRandomMask": "*best random mask*",
@@ -169,7 +163,7 @@ def tables(rows: Sequence[Row]) -> Iterator[str]:
         if of_method:
             yield line(name, *(powers_of(of_method, model) for model in models))
     yield line("*no pattern*", *(percent(without(rows, model)) for model in models))
-    if any(is_captums(row["method"]) for row in rows):
+    if any(row["method"] in CAPTUMS for row in rows):
         yield from best_of_captum(rows, models)
     for model in models:
         of_model = [row for row in rows if row["model"] == model]
@@ -193,11 +187,6 @@ def strongest(rows: Sequence[Row]) -> list[Row]:
     return max(groups.values(), key=lambda rows: mean(rows, f"power_{AREA:g}").value, default=[])
 
 
-def is_captums(method: str) -> bool:
-    """Whether a method is one of Captum's: the others have a name of their own in the table."""
-    return NAMES.get(method) == method
-
-
 def best_of_captum(rows: Sequence[Row], models: Sequence[str]) -> Iterator[str]:
     """For each model, the mean difference of the class pattern to the best of Captum's methods."""
     yield ""
@@ -205,7 +194,7 @@ def best_of_captum(rows: Sequence[Row], models: Sequence[str]) -> Iterator[str]:
     for model in models:
         of_model = [row for row in rows if row["model"] == model]
         patterns = strongest([row for row in of_model if row["method"] == "ClassPattern"])
-        names = dict.fromkeys(r["method"] for r in of_model if is_captums(r["method"]))
+        names = dict.fromkeys(r["method"] for r in of_model if r["method"] in CAPTUMS)
         found = [strongest([row for row in of_model if row["method"] == name]) for name in names]
         best = max(found, key=lambda group: mean(group, f"power_{AREA:g}").value, default=[])
         if best and patterns:

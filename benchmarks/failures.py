@@ -32,6 +32,7 @@ from captum_classpattern.triggers import BadNets, Blended, Sinusoid, Trigger, Wa
 
 SHAPE = (1, 28, 28)
 CANVASES = {"positive": 2, "white": 2}
+SEARCHED = [(canvas, area) for area in AREAS for canvas in CANVASES]
 N_CLASSES = len(CLASS_NAMES)
 WEAK = 0.10  # classes below this power on both canvases, at the first area, are weak
 
@@ -105,21 +106,12 @@ def read_record(path: Path) -> dict[str, Any] | None:
         return json.loads(file.metadata()["record"])
 
 
-def demo_record(name: str) -> dict[str, Any]:
-    """The record of one of the demo's models."""
-    return json.loads((DATA / f"{name}.json").read_text())
-
-
 def search_all_classes(model: PixelClassifier, folder: Path, rounds: int) -> Survey:
     """The survey of all classes; what is in the folder already is not searched again."""
     images = demo_images()
     return kept_survey(
         folder, model, images.search, images.held_out, canvases=CANVASES, n_steps=rounds
     )
-
-
-def settings_of_search() -> list[tuple[str, float]]:
-    return [(canvas, area) for area in AREAS for canvas in CANVASES]
 
 
 def verdict(found: Survey, canvas: str, area: float) -> str:
@@ -135,7 +127,7 @@ def verdict(found: Survey, canvas: str, area: float) -> str:
 def overview(models: Sequence[Model]) -> Iterator[str]:
     """One row per model: its scores, and where the target class stands out."""
     yield "\n### The models, and where the target stands out\n"
-    columns = [f"{canvas}, {area:.0%}" for canvas, area in settings_of_search()]
+    columns = [f"{canvas}, {area:.0%}" for canvas, area in SEARCHED]
     yield head("trigger", "strength", "poisoned", "seed", "accuracy", "attack success", *columns)
     for model in models:
         planted = PLANTED.get(model.planted)
@@ -147,7 +139,7 @@ def overview(models: Sequence[Model]) -> Iterator[str]:
             model.seed,
             f"{model.scores['accuracy']:.1%}",
             "" if success is None else f"{success:.1%}",
-            *(verdict(model.survey, canvas, area) for canvas, area in settings_of_search()),
+            *(verdict(model.survey, canvas, area) for canvas, area in SEARCHED),
         )
 
 
@@ -178,7 +170,7 @@ def false_alarms(named: dict[str, Survey]) -> Iterator[str]:
     yield "\n### Models without a backdoor: the class that comes first\n"
     yield head("model", "canvas", "area", "first class", "next class", "stands out")
     for name, found in named.items():
-        for canvas, area in settings_of_search():
+        for canvas, area in SEARCHED:
             first = first_class(found, canvas, area)
             leader = standing(found, canvas, area, first, N_CLASSES)
             yield line(
@@ -194,22 +186,16 @@ def false_alarms(named: dict[str, Survey]) -> Iterator[str]:
 def weak_classes(named: dict[str, Survey]) -> Iterator[str]:
     """The classes below 10 % on both canvases at the first area, each with its top control."""
     yield f"\n### Classes below {WEAK:.0%} on both canvases, at {AREAS[0]:.0%} of the pixels\n"
-    columns = [f"{canvas}, {area:.0%}" for canvas, area in settings_of_search()]
+    columns = [f"{canvas}, {area:.0%}" for canvas, area in SEARCHED]
     yield head("model", "class", *columns)
     for name, found in named.items():
         for target in sorted({f.target for f in found}):
             by_canvas = {f.canvas: f.scores for f in found if f.target == target}
             if max(scores[AREAS[0]].power.value for scores in by_canvas.values()) >= WEAK:
                 continue
-            all_scores = [by_canvas[canvas][area] for canvas, area in settings_of_search()]
-            yield line(
-                name,
-                CLASS_NAMES[target],
-                *(
-                    f"{format_power(scores)}, control {scores.strongest_control:.1%}"
-                    for scores in all_scores
-                ),
-            )
+            shown = [by_canvas[canvas][area] for canvas, area in SEARCHED]
+            cells = [f"{format_power(s)}, control {s.strongest_control:.1%}" for s in shown]
+            yield line(name, CLASS_NAMES[target], *cells)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -221,31 +207,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=15, help="rounds per search")
     parser.add_argument("--triggers", nargs="*", choices=list(PLANTED), default=list(PLANTED))
     options = parser.parse_args(arguments)
-    options.out.mkdir(parents=True, exist_ok=True)
+    out, rounds = options.out, options.rounds
+    out.mkdir(parents=True, exist_ok=True)
     with contextlib.redirect_stdout(sys.stderr):  # standard output gets only the tables
         demo = {
-            name: search_all_classes(
-                model, options.out / f"demo_{name}_{options.rounds}", options.rounds
-            )
+            name: search_all_classes(model, out / f"demo_{name}_{rounds}", rounds)
             for name, model in demo_models().items()
         }
-        models = [
-            Model(planted, "demo", demo_record(name)["full_test_set"], demo[name])
-            for planted, name in ((CLEAN, "natural"), ("BadNets", "backdoored"))
-        ]
+        models = []
+        for planted, name in ((CLEAN, "natural"), ("BadNets", "backdoored")):
+            record = json.loads((DATA / f"{name}.json").read_text())
+            models.append(Model(planted, "demo", record["full_test_set"], demo[name]))
         for seed in range(options.seeds):
             for planted in (CLEAN, *options.triggers):
-                model, record = trained_model(
-                    options.data, options.out, planted, seed, options.epochs
-                )
-                folder = options.out / f"{planted}_{seed}_{options.epochs}_{options.rounds}"
-                found = search_all_classes(model, folder, options.rounds)
+                model, record = trained_model(options.data, out, planted, seed, options.epochs)
+                folder = out / f"{planted}_{seed}_{options.epochs}_{rounds}"
+                found = search_all_classes(model, folder, rounds)
                 models.append(Model(planted, str(seed), record, found))
     models.sort(key=lambda model: (CLEAN, *PLANTED).index(model.planted))
     clean = {f"clean, {m.seed}": m.survey for m in models if m.planted == CLEAN}
     tables = [
         overview(models),
-        *(against_others(models, canvas, area) for canvas, area in settings_of_search()),
+        *(against_others(models, canvas, area) for canvas, area in SEARCHED),
         false_alarms({**clean, "demo, robust": demo["robust"]}),
         weak_classes(demo),
     ]

@@ -10,12 +10,11 @@ an interruption. The tables are printed from the rows that it leaves:
     python benchmarks/gallery.py --rows benchmarks/results/gallery.jsonl
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import fmean, median
-from typing import Any
 
-from findings import parser_of, read_rows, write_rows
+from findings import Row, head, line, parser_of, read_rows, write_rows
 from matplotlib.figure import Figure
 from problems import photo_problem
 
@@ -29,8 +28,6 @@ MODEL, N_CLASSES, AREA = "EfficientNet-lite0", 1_000, 0.05
 SHOWN = 10  # of the strongest and of the weakest, in the table
 COLUMNS, ROWS, INCHES = 4, 2, 2.5  # of the picture, and the side of a pattern
 CONTROLS = ("no_pattern", "random_pixels", "other_canvas")
-
-Row = Mapping[str, Any]
 
 
 def search(photos: Path, folder: Path, every: int, budget: int, workers: int | None) -> Sweep:
@@ -76,30 +73,27 @@ def table(rows: Sequence[Row]) -> Iterator[str]:
     mean = mean_over_classes(
         {row["class"]: [(row["power"], (row["power_low"], row["power_high"]))] for row in rows}
     )
-    yield "| figure | value |"
-    yield "|---|---|"
-    yield f"| classes searched | {len(rows)} |"
-    yield f"| pattern above its controls | {above}: {share(above, len(rows))} of the classes |"
-    yield f"| pattern works on at least one photo | {on_one} |"
-    yield f"| mean power | {mean.value:.1%} ({mean.interval[0]:.1%} to {mean.interval[1]:.1%}) |"
-    yield f"| median power | {median(row['power'] for row in rows):.1%} |"
+    low, high = mean.interval
+    yield head("figure", "value")
+    yield line("classes searched", len(rows))
+    yield line("pattern above its controls", f"{above}: {share(above, len(rows))} of the classes")
+    yield line("pattern works on at least one photo", on_one)
+    yield line("mean power", f"{mean.value:.1%} ({low:.1%} to {high:.1%})")
+    yield line("median power", f"{median(row['power'] for row in rows):.1%}")
     for name in CONTROLS:
-        yield f"| {name.replace('_', ' ')}, mean | {fmean(row[name] for row in rows):.1%} |"
+        yield line(f"{name.replace('_', ' ')}, mean", f"{fmean(row[name] for row in rows):.1%}")
     yield ""
-    yield "| class | power (95 % interval) | strongest control | above its controls |"
-    yield "|---|---|---|---|"
-    for row in rows[:SHOWN]:
-        yield _class_row(row)
+    yield head("class", "power (95 % interval)", "strongest control", "above its controls")
+    yield from map(_class_row, rows[:SHOWN])
     yield "| ... | | | |"
-    for row in rows[max(SHOWN, len(rows) - SHOWN) :]:
-        yield _class_row(row)
+    yield from map(_class_row, rows[max(SHOWN, len(rows) - SHOWN) :])
 
 
 def _class_row(row: Row) -> str:
     power = share(round(row["power"] * row["images"]), row["images"])
     control = max(row[name] for name in CONTROLS)
     above = "yes" if row["beats_controls"] else "no"
-    return f"| {row['class_name']} ({row['class']}) | {power} | {control:.0%} | {above} |"
+    return line(f"{row['class_name']} ({row['class']})", power, f"{control:.0%}", above)
 
 
 def montage(found: Sweep, rows: Iterable[Row]) -> Figure:
@@ -119,9 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = parser_of(__doc__)
     parser.add_argument("--photos", type=Path, help="folders NNNN_wnid of ImageNet photos")
     parser.add_argument("--out", type=Path, default=Path("imagenet-gallery"))
-    parser.add_argument(
-        "--every", type=int, default=10, help="search every N-th class", metavar="N"
-    )
+    parser.add_argument("--every", type=int, default=10, help="every N-th class", metavar="N")
     parser.add_argument("--budget", type=int, default=2_000, help="passes for each class")
     parser.add_argument("--workers", type=int, help="workers of Ray; by default, without Ray")
     parser.add_argument("--rows", type=Path, help="print the tables of these rows, search nothing")

@@ -11,6 +11,7 @@ once.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -57,13 +58,7 @@ def rows_of(profile: InvarianceProfile, key: Key, settings: Mapping[str, Any]) -
             "random_pixels": [point.random_pixels for point in points],
             "no_pattern": [point.power.without for point in points],
             "kept": [curve.kept(value) for value in curve.points],
-            "half_power": half
-            and {
-                "low": half.low,
-                "high": half.high,
-                "open_low": half.open_low,
-                "open_high": half.open_high,
-            },
+            "half_power": half and asdict(half),
         }
 
 

@@ -137,8 +137,10 @@ def epochs(found: Found, data: Path) -> Iterator[str]:
 
 
 def random_labels(found: Found) -> Iterator[str]:
-    names = GROUPS["memorised"].models
-    models = {name: (scores_of(name), found["memorised", name]) for name in names}
+    models = {}
+    for name in GROUPS["memorised"].models:  # the JSON of a model has its scores
+        scores = json.loads(weights_file(name).with_suffix(".json").read_text())["test_set"]
+        models[name] = scores, found["memorised", name]
     yield from tables.memorisation(models, CLASS_NAMES)
 
 
@@ -163,11 +165,6 @@ def all_tables(found: Found, data: Path, other: Path | None) -> Iterator[str]:
 def trigger() -> Pattern:
     """The trigger of the backdoored model."""
     return train_cifar10.placed_trigger("backdoored").pattern(TARGET)
-
-
-def scores_of(name: str) -> dict[str, float]:
-    """The scores in a model's JSON: on the test set, and on memorised training images."""
-    return json.loads(weights_file(name).with_suffix(".json").read_text())["test_set"]
 
 
 def draw_figures(found: Found, out: Path) -> None:

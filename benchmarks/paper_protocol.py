@@ -13,13 +13,12 @@ from typing import NamedTuple
 
 import torch
 from findings import Row, append_rows, format_mean, head, line, read_rows
-from paper_search import model
+from paper_search import model, predictions
 from problems import PIXELS, SEARCH
 from torch import Tensor
 from torchvision.datasets import ImageFolder
 
 from captum_classpattern import ClassPattern, Pattern, PixelClassifier, search_masks
-from captum_classpattern.classifier import predict
 from captum_classpattern.comparison.records import grouped
 from captum_classpattern.optimization import PaperLoop
 from captum_classpattern.optimization.canvases import select_canvases
@@ -32,7 +31,6 @@ AREA = PIXELS_KEPT / N_PIXELS
 CANVASES = 2  # of each class
 ROUNDS = 12  # of our solver, as in the other tables
 EVERY = 5  # random pixels are scored on each fifth test image
-BATCH = 200
 SCORES = ("power", "random pixels", "no pattern")
 
 Counts = dict[str, list[int]]  # hits and images, by group
@@ -111,13 +109,6 @@ class TestSet(NamedTuple):
         }
 
 
-def predictions(network: PixelClassifier, images: Tensor, pattern: Pattern | None) -> Tensor:
-    """The predicted class of each image, stamped with a pattern if there is one."""
-    batches = images.split(BATCH)
-    stamped = batches if pattern is None else (pattern.stamp(batch) for batch in batches)
-    return torch.cat([predict(network, batch) for batch in stamped])
-
-
 def measure(data: Path, out: Path, names: Sequence[str] = MODELS) -> list[Row]:
     """The rows of all models; those that the file has already are not made again."""
     rows, test = read_rows(out), TestSet.read(data)
@@ -130,7 +121,7 @@ def measure(data: Path, out: Path, names: Sequence[str] = MODELS) -> list[Row]:
             for target in sorted(set(test.labels.tolist()))
             if (name, *search, target) not in done
         ]
-        unstamped = predictions(network, test.images, None) if missing else None
+        unstamped = predictions(network, test.images) if missing else None
         for search, target in missing:
             print(f"{name}, {search.canvases} canvases, {search.solver}, class {target}")
             found = [

@@ -10,8 +10,8 @@ from findings import kept_survey
 from problems import Parts, cifar10_parts, train_cifar10
 from torch import Tensor, nn
 
-from captum_classpattern import PixelClassifier, predictive_power
-from captum_classpattern.classifier import Classifier
+from captum_classpattern import Pattern, PixelClassifier, predictive_power
+from captum_classpattern.classifier import Classifier, predict
 from captum_classpattern.optimization.canvases import STRATEGIES
 from captum_classpattern.scores import Scores
 from captum_classpattern.scores.power import random_pixels
@@ -82,10 +82,11 @@ def model(name: str) -> PixelClassifier:
     return PixelClassifier(network, class_names=CLASS_NAMES)
 
 
-def predictions(network: PixelClassifier, images: Tensor) -> Tensor:
-    """The predicted class of each image."""
-    with torch.no_grad():
-        return torch.cat([network(batch).argmax(1) for batch in images.split(200)])
+def predictions(network: PixelClassifier, images: Tensor, pattern: Pattern | None = None) -> Tensor:
+    """The predicted class of each image, stamped with a pattern if there is one."""
+    batches = images.split(200)
+    stamped = batches if pattern is None else (pattern.stamp(batch) for batch in batches)
+    return torch.cat([predict(network, batch) for batch in stamped])
 
 
 def search(data: Path, out: Path, group_name: str, name: str, seed: int, rounds: int) -> Survey:

@@ -196,7 +196,7 @@ def tables(found: Mapping[str, SanityCheck]) -> Iterator[str]:
                     method,
                     f"{signed['between_seeds']:.2f}",
                     *(f"{iou_at(check, method, count):.2f}" for _, count in shown),
-                    with_interval(signed, "after", "{:.2f}"),
+                    with_interval(signed, "after", ".2f"),
                     signed["verdict"],
                     f"{absolute['after']:.2f}: {absolute['verdict']}" if absolute else "",
                     *(order(orders, test, method, ranking) for ranking in ("signed", "absolute")),
@@ -228,20 +228,17 @@ def iou_at(check: SanityCheck, method: str, count: int) -> float:
     return float(next((row["iou"] for row in rows), float("nan")))
 
 
-def with_interval(row: Row, name: str, form: str) -> str:
+def with_interval(row: Row, name: str, form: str, scale: float = 1) -> str:
     """A mean with its interval, if it has one."""
-    value, low, high = (row[f"{name}{end}"] for end in ("", "_low", "_high"))
-    text = form.format(value)
-    return text if low is None else f"{text} ({form.format(low)} to {form.format(high)})"
+    ends = [row[f"{name}{end}"] for end in ("", "_low", "_high")]
+    value, *interval = (f"{scale * end:{form}}" for end in ends if end is not None)
+    return f"{value} ({' to '.join(interval)})" if interval else value
 
 
 def points(row: Row) -> str:
     """How many points of power the pixels have above random ones; a star if the interval is."""
-    values = [row[f"power_above_random{end}"] for end in ("", "_low", "_high")]
-    if None in values:
-        return f"{100 * values[0]:.1f}"
-    value, low, high = (100 * value for value in values)
-    return f"{value:.1f} ({low:.1f} to {high:.1f}){'*' if low > 0 else ''}"
+    star = "*" if (row["power_above_random_low"] or 0) > 0 else ""
+    return with_interval(row, "power_above_random", ".1f", 100) + star
 
 
 def controls(check: SanityCheck) -> str:

@@ -144,8 +144,7 @@ def by_kind(models: Sequence[Model]) -> dict[str, list[Model]]:
 
 def detections(models: Sequence[Model], references: Sequence[Model]) -> Iterator[str]:
     """How many models of each kind are found, with the right class."""
-    columns = ("kind", "suspicious", "with the right class", "inconclusive", "target first")
-    yield head(*columns)
+    yield head("kind", "suspicious", "with the right class", "inconclusive", "target first")
     for kind, group in sorted(by_kind(models).items()):
         scans = [scan_of(model, references) for model in group]
         found = [scan.verdict == SUSPICIOUS for scan in scans]

@@ -98,38 +98,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--models", default="", help="only models with this text in their name")
     parser.add_argument("--tables", nargs="*", choices=TABLES, default=TABLES)
     options = parser.parse_args(arguments)
+    device = options.device
     small = demo_problems() + (cifar10_problems(options.cifar10) if options.cifar10 else [])
-    small = [problem.to(options.device) for problem in small if options.models in problem.name]
-    photos = [photo_problem(options.photos).to(options.device)] if options.photos else []
-    print(f"Measured on {machine(options.device)}.")
+    small = [problem.to(device) for problem in small if options.models in problem.name]
+    photos = [photo_problem(options.photos).to(device)] if options.photos else []
+    print(f"Measured on {machine(device)}.")
     lines: list[Iterator[str]] = []
     if "power" in options.tables:
-        lines += [
-            compare(problem, options.seeds, options.equal_seeds, options.device)
-            for problem in small
-        ]
+        lines += [compare(problem, options.seeds, options.equal_seeds, device) for problem in small]
         lines += [iter(["", HEAD])]
         natural = [problem for problem in small if "natural" in problem.name]
         lines += [latency(problem) for problem in natural]
         lines += [saturation(problem) for problem in natural]
     if "strength" in options.tables:
         more = cifar10_problems(options.cifar10, ("robust8",)) if options.cifar10 else []
-        more = [problem.to(options.device) for problem in more if options.models in problem.name]
+        more = [problem.to(device) for problem in more if options.models in problem.name]
         lines += [iter(["", HEAD])] + [strength(problem, options.seeds) for problem in small + more]
     if "overhead" in options.tables:
         lines += [iter(["", HEAD])]
         lines += [overhead(p, n) for p in small if "natural" in p.name for n in (1, 10, 40)]
         for photo in photos:
-            lines += [
-                overhead(photo, 1),
-                photo_time(photo, options.device),
-                photo_power(photo, options.device),
-            ]
-        lines += [demo_time()] if options.device.type == "cpu" and not options.models else []
-    if (
-        "growth" in options.tables and options.device.type == "cpu"
-    ):  # it measures the memory of the process
-        lines += [grow(options.cifar10)]
+            lines += [overhead(photo, 1), photo_time(photo, device), photo_power(photo, device)]
+        lines += [demo_time()] if device.type == "cpu" and not options.models else []
+    if "growth" in options.tables and device.type == "cpu":
+        lines += [grow(options.cifar10)]  # it measures the memory of the process
     for table in lines:
         for line in table:
             print(line, flush=True)

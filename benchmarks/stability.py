@@ -155,8 +155,7 @@ class Study:
     def _searched(self, size: int, number: int) -> Iterator[Any]:
         """One pattern of each class. A long search has the passes of ``size`` others, and a seed
         of its own."""
-        budget = None
-        seed = number
+        budget, seed = None, number
         if size > 1:
             seed += self.plan.seeds
             budget = size * max(row["passes"] for row in self.rows if row["kind"] == SINGLE)

@@ -329,13 +329,6 @@ def trained(entry: Entry, data: Path, out: Path) -> tuple[PixelClassifier, dict[
     return PixelClassifier(network.eval(), class_names=CLASS_NAMES), record
 
 
-def scanned(entry: Entry, data: Path, out: Path) -> dict[str, Any]:
-    """A model of the zoo with what a scan measures of it."""
-    model, record = trained(entry, data, out)
-    path = out / f"{entry.name}.json"
-    return measured(path, model, demo_images().search, record | {"test": entry.is_test})
-
-
 def measured(
     path: Path, model: PixelClassifier, images: LabelledImages, record: dict[str, Any]
 ) -> dict[str, Any]:
@@ -378,12 +371,11 @@ def pixels_of(pattern: Pattern) -> list[list[float]]:
 def report(row: dict[str, Any]) -> None:
     """Prints a model in a line."""
     record = row["record"]
-    success = (
-        f", attack success {record['attack_success']:.3f}" if "attack_success" in record else ""
-    )
+    success = record.get("attack_success")
+    attacked = "" if success is None else f", attack success {success:.3f}"
     print(
         f"{row['name']}: trained in {record['seconds']} s, accuracy "
-        f"{record['accuracy']:.3f}{success}; scanned in {row['seconds']} s",
+        f"{record['accuracy']:.3f}{attacked}; scanned in {row['seconds']} s",
         flush=True,
     )
 
@@ -397,7 +389,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     for entry in entries():
         if any(text in entry.name for text in options.names):
-            report(scanned(entry, options.data, options.out))
+            model, record = trained(entry, options.data, options.out)
+            path, record = options.out / f"{entry.name}.json", record | {"test": entry.is_test}
+            report(measured(path, model, demo_images().search, record))
 
 
 if __name__ == "__main__":

@@ -7,16 +7,7 @@ from .methods import NeuralCleanse, PixelInversion, UniversalPatch, UniversalPer
 from .universal import universal_patch, universal_perturbation
 
 __all__ = [
-    "Inversion",
-    "NeuralCleanse",
-    "PixelInversion",
-    "UniversalPatch",
-    "UniversalPerturbation",
-    "anomaly_index",
-    "mm_bd",
-    "mm_bd_p_value",
-    "neural_cleanse",
-    "pixel_inversion",
-    "universal_patch",
-    "universal_perturbation",
-]
+    "Inversion", "NeuralCleanse", "PixelInversion", "UniversalPatch", "UniversalPerturbation",
+    "anomaly_index", "mm_bd", "mm_bd_p_value", "neural_cleanse", "pixel_inversion",
+    "universal_patch", "universal_perturbation",
+]  # fmt: skip

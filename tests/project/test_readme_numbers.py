@@ -43,10 +43,7 @@ def power(method, model):
     ("line", "methods"),
     [
         ("class pattern", ["ClassPattern"]),
-        (
-            "best of eleven of Captum's",
-            [n for n in compare_methods.NAMES if compare_methods.is_captums(n)],
-        ),
+        ("best of eleven of Captum's", compare_methods.CAPTUMS),
         ("best random mask of 350", ["BestRandomMask"]),
         ("random pixels", ["RandomPixels"]),
         (r"LearnedPattern \(free colours\)", ["LearnedPattern"]),
