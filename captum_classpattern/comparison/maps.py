@@ -26,32 +26,16 @@ from captum_classpattern.scores.localisation import Localisation, localise
 RANKINGS = ("signed", "absolute")
 
 
-class PrivateModel:
-    """A copy of a classifier that methods may hook into, which counts its passes.
+class Passes:
+    """Counts the passes of a classifier, given what it returns.
 
     A pass is one image forward and backward; an image that only goes forward is half of one.
     """
 
-    def __init__(self, forward_func: Classifier) -> None:
-        self._original = forward_func
+    def __init__(self) -> None:
         self.half_passes = 0
-        self.forward_func: Classifier = self._call
-        if isinstance(forward_func, nn.Module):
-            twin = copy.deepcopy(forward_func)
-            twin.register_forward_hook(lambda part, inputs, output: self._count(output))
-            self.forward_func = twin
 
-    def prepare(self, images: Tensor) -> Tensor:
-        """A copy of images with the classifier's device and precision. Methods may change it, and
-        gradients work even if the images were made in inference mode."""
-        return images.to(*device_and_dtype(self._original, images)).clone()
-
-    def _call(self, *arguments: Any) -> Tensor:
-        output = self._original(*arguments)
-        self._count(output)
-        return output
-
-    def _count(self, output: Any) -> None:
+    def count(self, output: Any) -> None:
         if isinstance(output, Tensor) and output.ndim and COUNTED.get():
             self.half_passes += len(output)
             if output.requires_grad:
@@ -60,10 +44,33 @@ class PrivateModel:
     def _count_backward(self, gradient: Tensor) -> None:
         self.half_passes += len(gradient)
 
+
+class PrivateModel:
+    """A copy of a classifier that methods may hook into, which counts its passes."""
+
+    def __init__(self, forward_func: Classifier) -> None:
+        self._original = forward_func
+        self._passes = passes = Passes()  # its hook does not hold the copy, which is freed at once
+
+        def call(*arguments: Any) -> Tensor:
+            output = forward_func(*arguments)
+            passes.count(output)
+            return output
+
+        self.forward_func: Classifier = call
+        if isinstance(forward_func, nn.Module):
+            self.forward_func = copy.deepcopy(forward_func)
+            self.forward_func.register_forward_hook(lambda part, _, output: passes.count(output))
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """A copy of images with the classifier's device and precision. Methods may change it, and
+        gradients work even if the images were made in inference mode."""
+        return images.to(*device_and_dtype(self._original, images)).clone()
+
     @property
     def passes(self) -> float:
         """Passes so far."""
-        return self.half_passes / 2
+        return self._passes.half_passes / 2
 
 
 class PixelMap:

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -447,6 +448,20 @@ def test_the_model_is_as_before():
     with pytest.warns(UserWarning, match="the model is in train mode"):
         checked(net, other=other, held_out=(HELD_OUT, LABELS))
     assert [state_of_caller(model, CANVASES, SEARCH) for model in (net, other)] == before
+
+
+def test_there_is_one_random_model_at_a_time(monkeypatch):
+    made, alive = [], []
+
+    def remembered(*arguments):
+        alive.append(sum(model() is not None for model in made))
+        model = randomised(*arguments)
+        made.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setattr("captum_classpattern.comparison.sanity.randomised", remembered)
+    checked(n_steps=2, n_seeds=3)
+    assert alive == [0, 0, 0, 0]
 
 
 def test_the_same_arguments_give_the_same_result_and_methods_do_not_affect_each_other():
