@@ -301,8 +301,8 @@ class Contest:
         return masks
 
     def _judge(self, judges: LabelledImages) -> int:
-        """Extends the curves of those that are still searched, by how many of the judging images of
-        other classes their binary masks turn into the class. Returns how many images it took."""
+        """Extends the curves of those that are still searched: how many judging images of other
+        classes get the class with their binary masks. Returns how many images it took."""
         search, objective, judged = self.search, self.search.objective, 0
         passes = search.passes.tolist()
         for row in self.pool.crowded(search.rows) if self.masks_only else search.rows:

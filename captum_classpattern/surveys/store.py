@@ -56,7 +56,7 @@ class Store:
         for finding in findings:
             save_patterns(finding, folder)
         rows = [finding.as_dict() for finding in findings]
-        path = self.folder / "findings" / f"{target}.json"
+        path = findings_file(self.folder, target)
         path.parent.mkdir(exist_ok=True)
         write_json({"settings": self.settings, "rows": rows}, path)
         self.found[target] = [read_finding(row, folder) for row in rows]
@@ -123,6 +123,11 @@ def check_same(found: Mapping[str, Any], ours: Mapping[str, Any], path: Path, ki
             f"{path} is of another {kind} ({listed:.500}): pass the same settings and files, or "
             "choose another folder"
         )
+
+
+def findings_file(folder: Path, target: int) -> Path:
+    """The file of a finished class."""
+    return folder / "findings" / f"{target}.json"
 
 
 def remove_findings(folder: Path) -> None:

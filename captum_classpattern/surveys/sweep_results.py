@@ -151,9 +151,9 @@ class Sweep(Result):
         for name in self.models:
             known = {**empty, **self.sources[name].columns}
             for finding in Store(self.folder_of(name)).findings():
+                powers = finding.search_powers
                 for row in finding.rows():
-                    searched = finding.search_powers[row["area"]]
-                    yield {**known, "model": name, **row, "search_power": searched}
+                    yield {**known, "model": name, **row, "search_power": powers[row["area"]]}
             for failure in failed.get(name, ()):
                 yield {**known, **failure}
 

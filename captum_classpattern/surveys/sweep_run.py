@@ -31,12 +31,12 @@ from captum_classpattern.surveys.search import (
     find_classes,
 )
 from captum_classpattern.surveys.sources import FIRST_LOOK, Models, ModelSource, read_models
-from captum_classpattern.surveys.store import Store
+from captum_classpattern.surveys.store import Store, findings_file
 from captum_classpattern.surveys.sweep_results import Sweep, begin, locked, note, summarise
 
 FORECAST_AFTER, EVERY = 3, 60.0  # units; seconds between bars in a log file
-CHEAPER = 10  # times fewer passes in a first look
-SCORED_ON = 300  # held-out images of a first look: its scores are for the table alone
+CHEAPER = 10  # a quick search of all units has a tenth of the passes,
+SCORED_ON = 300  # and is scored on few held-out images: these scores are only for the table
 MODELS_KEPT = 2  # by a worker
 OUR_ERRORS = (ValueError, OSError, ImportError, ArgumentTypeError)  # whose words suffice
 
@@ -91,7 +91,8 @@ def sweep(
             machine is.
         first_look (bool): Searches all units cheaply first (a tenth of the passes, at the first
             area), and only the best of them fully. Default: False.
-        keep (float): The share of the units that a first look leaves. Default: 0.2.
+        keep (float): The share of the units that are searched fully after a first look.
+            Default: 0.2.
         engine (str): ``"local"`` runs unit after unit in this process. ``"ray"`` runs them as
             tasks of a Ray cluster, which needs the extra ``ray``. Default: "local".
         address (str, optional): Of the Ray cluster, such as ``"auto"``. Default: None (the one that
@@ -204,8 +205,7 @@ class SurveyWork:
         started, error, threads = perf_counter(), None, torch.get_num_threads()
         torch.set_num_threads(self.threads)  # sums depend on it in the last bit
         try:
-            done = self.folder / unit.source.folder / "findings" / f"{unit.target}.json"
-            if not done.exists():
+            if not findings_file(self.folder / unit.source.folder, unit.target).exists():
                 task, store = self._open(unit.source)
                 if unit.target >= task.n_classes:
                     raise ValueError(
@@ -361,8 +361,8 @@ def unit_bar(total: int, name: str, show: bool) -> "tqdm[Any]":
 
 
 def cheap(settings: SurveySettings) -> SurveySettings:
-    """The settings of a first look: the first area alone, a tenth of the passes, and as many
-    canvases as these can make use of."""
+    """The settings of a quick search: only the first area, a tenth of the passes, and no more
+    canvases than these are enough for."""
     budget = max(LEAST_BUDGET, settings.passes // CHEAPER)
     most = most_canvases(budget)
     canvases = {kind: min(n, most) for kind, n in settings.canvases.items()}
@@ -375,15 +375,15 @@ def cheap(settings: SurveySettings) -> SurveySettings:
 def choose(
     look: Sweep, sources: Sequence[ModelSource], classes: Collection[int], keep: float
 ) -> set[tuple[str, int]]:
-    """The best share of the units of a first look: (model, class), by the power on the judging
-    images, which are search images. So the held-out images, on which the patterns are scored in
-    the end, decide nothing."""
-    models, targets = {source.name for source in sources}, set(classes)
-    powers: dict[tuple[str, int], float] = {}
-    for row in look.rows():  # not table(), which can be too large for the memory
-        unit, power = (row["model"], row["class"]), row["search_power"]
-        if row["error"] is None and unit[0] in models and unit[1] in targets:
-            powers[unit] = max(power, powers.get(unit, power))
+    """The best units of a quick search, as (model, class), by their power on the judging images.
+    These are search images: the held-out images, which score the patterns in the end, decide
+    nothing."""
+    targets, powers = set(classes), dict[tuple[str, int], float]()
+    for source in sources:
+        for finding in Store(look.folder_of(source.name)).findings():
+            if finding.target in targets:
+                unit, power = (source.name, finding.target), max(finding.search_powers.values())
+                powers[unit] = max(power, powers.get(unit, power))
     best = sorted(powers, key=lambda unit: -powers[unit])
     return {*best[: math.ceil(keep * len(best) - 1e-9)]}
 
