@@ -1,0 +1,135 @@
+"""Plants the bugs of a list, one at a time, and says which the tests of their module catch.
+
+    python tests/planted_bugs/plant.py --out tests/planted_bugs/results.csv
+    python tests/planted_bugs/plant.py "a name in bugs.toml" --jobs 1
+
+A bug is one replaced piece of text in a copy of the checkout; a test that fails has caught it.
+"""
+
+import argparse
+import csv
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TypedDict
+
+BUGS = Path(__file__).resolve().parent / "bugs.toml"
+SECONDS = 1800  # tests that a bug keeps from ending are stopped; the bug is caught
+
+
+class Bug(TypedDict):
+    """In ``file``, ``old`` becomes ``new``; ``tests`` are the tests of that file."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: list[str]
+
+
+def read_bugs(path: Path) -> list[Bug]:
+    """The bugs of a list."""
+    bugs: list[Bug] = tomllib.loads(path.read_text(encoding="utf-8"))["bug"]
+    return bugs
+
+
+def planted(bug: Bug, root: Path) -> str:
+    """The text of the bug's file under ``root`` with the bug; ValueError for a stale one."""
+    text = (root / bug["file"]).read_text(encoding="utf-8")
+    if text.count(bug["old"]) != 1 or bug["old"] == bug["new"]:
+        raise ValueError(f"{bug['name']!r}: 'old' must occur once in {bug['file']}, and change.")
+    return text.replace(bug["old"], bug["new"])
+
+
+def first_failure(tests: Sequence[str], copy: Path, seconds: float | None = SECONDS) -> str:
+    """Runs tests in a copy until one fails; returns its name, or "" if all pass."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "--tb=no", "-rfE"]
+    environment = {**os.environ, "PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"}
+    try:
+        run = subprocess.run(
+            [*command, "-p", "no:cacheprovider", *tests],
+            cwd=copy, env=environment, capture_output=True, text=True, timeout=seconds, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return f"no end after {seconds} s"
+    if not run.returncode:
+        return ""
+    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", run.stdout, re.MULTILINE)
+    if run.returncode not in {1, 2} or not failed:  # for instance a wrong path
+        raise RuntimeError(f"pytest could not run {tests}:\n{run.stdout}{run.stderr}")
+    return failed[1]
+
+
+def caught_by(bug: Bug, copy: Path) -> str:
+    """Plants the bug in a copy, runs its tests, and takes it out again."""
+    path, text = copy / bug["file"], planted(bug, copy)
+    before = path.read_text(encoding="utf-8")
+    try:
+        path.write_text(text, encoding="utf-8")
+        return first_failure(bug["tests"], copy)
+    finally:
+        path.write_text(before, encoding="utf-8")
+
+
+def copy_checkout(root: Path, copy: Path) -> None:
+    """Copies the files that Git knows or would add."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, listed.split("\0")):
+        if (root / name).exists():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(root / name, copy / name)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs all bugs, or those that are named, and writes a table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", help="names of bugs (all)")
+    parser.add_argument("--bugs", type=Path, default=BUGS, help="the list, in the checkout to test")
+    parser.add_argument("--jobs", type=int, default=2, help="bugs at a time (2)")
+    parser.add_argument("--out", type=Path, help="a CSV file for the result")
+    given = parser.parse_args(argv)
+    bugs = [bug for bug in read_bugs(given.bugs) if bug["name"] in given.names or not given.names]
+    command = ["git", "rev-parse", "--show-toplevel"]
+    root = subprocess.run(
+        command, cwd=given.bugs.resolve().parent, capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(given.jobs) as pool:
+        free: SimpleQueue[Path] = SimpleQueue()
+        for i in range(given.jobs):
+            copy_checkout(Path(root), Path(folder, str(i)))
+            free.put(Path(folder, str(i)))
+
+        def run(bug: Bug) -> str:
+            copy = free.get()
+            try:
+                return caught_by(bug, copy)
+            finally:
+                free.put(copy)
+
+        tests = sorted({test for bug in bugs for test in bug["tests"]})
+        if failed := first_failure(tests, Path(folder, "0"), None):
+            parser.error(f"without any bug, {failed} fails")
+        rows = [["file", "bug", "result", "by"]]
+        for bug, test in zip(bugs, pool.map(run, bugs), strict=True):
+            rows.append([bug["file"], bug["name"], "caught" if test else "slipped", test])
+            print(f"{rows[-1][2]}: {bug['name']} ({bug['file']}) {test}", flush=True)
+    if given.out:
+        with given.out.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows(rows)
+    print(f"{sum(row[2] == 'caught' for row in rows)} of {len(bugs)} caught")
+
+
+if __name__ == "__main__":
+    main()
