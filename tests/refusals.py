@@ -1,0 +1,22 @@
+"""What a call refuses, or warns of, as text to compare with a snapshot."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+
+def refusal(call: Callable[[], Any]) -> str:
+    """The error that the call raises: its type and its text."""
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - the text is compared by the caller
+        call()
+    return f"{caught.type.__name__}: {caught.value}"
+
+
+def warnings_of(call: Callable[[], Any]) -> list[str]:
+    """The texts of the call's warnings, in order."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        call()
+    return [f"{one.category.__name__}: {one.message}" for one in caught]
