@@ -2,7 +2,9 @@
 
 import contextlib
 import io
+import os
 import re
+import shlex
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -25,17 +27,27 @@ class Result:
 
 
 def run(arguments):
-    """Runs a command in this process. Errors that are not reported in a line are raised."""
+    """Runs a command, a line or a list, in this process. Errors that are not reported in a line
+    are raised."""
     code = 0
     with (
         contextlib.redirect_stdout(io.StringIO()) as stdout,
         contextlib.redirect_stderr(io.StringIO()) as stderr,
     ):
         try:
-            main(arguments)
+            main(shlex.split(arguments) if isinstance(arguments, str) else arguments)
         except SystemExit as stopped:
             code = stopped.code or 0
     return Result(code, stdout.getvalue(), stderr.getvalue())
+
+
+def error_of(arguments, *, at_once=True):
+    """What a command that refuses its input says, which is all that it prints if it does so at
+    once."""
+    result = run(arguments)
+    assert result.exit_code == 2, result.output
+    assert not (at_once and result.stdout)
+    return result.stderr.replace(os.getcwd(), "HERE").removesuffix("\n")
 
 
 def documented(command, position):

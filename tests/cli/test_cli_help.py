@@ -1,0 +1,62 @@
+"""The help of all commands, and the versions."""
+
+import platform
+import re
+import subprocess
+import sys
+
+import captum
+import numpy
+import pytest
+import torch
+import torchvision
+from command_line import run
+from rich.console import Console
+
+import captum_classpattern
+from captum_classpattern import cli
+
+COMMANDS = ["demo", "search", "scan", "compare", "apply", "sweep", "reference", "gallery"]
+
+
+@pytest.mark.parametrize("name", ["", *COMMANDS])
+def test_help(name, snapshot, monkeypatch):
+    """It fits into 80 columns, an option has three lines at most, and its examples are right."""
+    monkeypatch.setattr(cli.app, "_console", Console(width=80))
+    printed = "\n".join(line.rstrip() for line in run(f"{name} --help").stdout.splitlines())
+    assert printed == snapshot
+    assert max(map(len, printed.splitlines())) <= 80
+    assert not re.search("(\n│ {8,}.*){3}", printed[printed.find("╭─ Options") :])
+    examples = re.findall(r"^ +classpattern (.*\S)", printed, re.MULTILINE)
+    assert examples
+    for line in examples:
+        cli.app.parse_args(line.replace("my_images", "images"), exit_on_error=False)
+
+
+def test_without_a_command_the_commands_are_listed():
+    assert run("").output == run("--help").output
+
+
+def test_the_versions_of_what_a_result_depends_on(monkeypatch):
+    """Also if a package has another name, such as a build of PyTorch."""
+    monkeypatch.setattr(cli, "PACKAGES", (*cli.PACKAGES, "no-such-package"))
+    result = run("--version")
+    assert result.exit_code == 0
+    ours, *others, unknown, python = result.output.strip().splitlines()
+    assert ours == f"captum_classpattern {captum_classpattern.__version__}"
+    assert others == [f"{m.__name__} {m.__version__}" for m in (captum, torch, torchvision, numpy)]
+    assert unknown == "no-such-package of an unknown version"
+    assert python.startswith(f"Python {platform.python_version()}, {platform.system()}")
+
+
+def test_help_and_version_load_nothing_slow():
+    code = """
+import sys
+from captum_classpattern.cli import main
+for line in (["--version"], ["--help"], ["search", "--help"]):
+    main(line)
+slow = ("torch", "torchvision", "captum", "matplotlib", "scipy", "numpy", "PIL", "jinja2")
+print([name for name in slow if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

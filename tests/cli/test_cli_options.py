@@ -1,0 +1,205 @@
+"""Every option arrives in the library, whose defaults it has."""
+
+import inspect
+import sys
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+import pytest
+from command_line import run
+
+import captum_classpattern as cp
+from captum_classpattern import cli
+from captum_classpattern.cli.compare import compare as compare_command
+from captum_classpattern.cli.options import (
+    BatchOptions,
+    ComputeOptions,
+    SurveyOptions,
+    checkpoints_by_name,
+)
+from captum_classpattern.optimization.settings import PRECISIONS
+
+OWN = "--arch own_models:Net --mean 0 --std 1 --data images"
+SEARCHES = (
+    "--classes dog,2 --seed 3 --precision full --internal-batch-size 5 --budget 900 --n-steps 7 "
+    "--max-seconds 60"
+)
+SURVEYS = f"{SEARCHES} --area 0.1 --area 0.2 --canvases 4 --out new"
+SEARCHED = {
+    "precision": "full",
+    "internal_batch_size": 5,
+    "budget": 900,
+    "n_steps": 7,
+    "max_seconds": 60.0,
+}
+SURVEYED = {
+    **SEARCHED,
+    "seed": 3,
+    "classes": [1, 2],
+    "areas": [0.1, 0.2],
+    "canvases": {"positive": 4, "white": 1, "black": 1},
+    "folder": Path("new"),
+}
+MODEL = (
+    "--arch own_models:Net --mean 0.5,0.25,0 --std 1 --class-names names.txt --num-classes 3 "
+    "--output -1 --format plain --trust-pickle"
+)
+ARRIVE = {  # the line, the function, and its keywords
+    "of the model": (
+        f"search m.pt --data images {MODEL}",
+        "load_model",
+        {
+            "arch": "own_models:Net",
+            "mean": [0.5, 0.25, 0.0],
+            "std": [1.0],
+            "class_names": ["cat", "dog", "owl"],
+            "num_classes": 3,
+            "output": -1,
+            "format": "plain",
+            "trust_pickle": True,
+        },
+    ),
+    "of the images": (
+        f"search named.pt {OWN} --size 9 --limit 5 --seed 3 --root a --download --on-error skip",
+        "load_images",
+        {
+            "size": 9,
+            "channels": 3,  # those of the first convolution
+            "limit": 5,
+            "seed": 3,
+            "root": Path("a"),
+            "download": True,
+            "on_error": "skip",
+        },
+    ),
+    "of a search": (
+        f"search named.pt {OWN} {SURVEYS} --resume",
+        "survey",
+        {**SURVEYED, "classes_together": 1, "resume": True, "show_progress": False},
+    ),
+    "of a sweep": (
+        f"sweep named.pt {OWN} {SURVEYS} --first-look --keep 0.5 --threads 4",
+        "sweep",
+        {
+            **SURVEYED,
+            "first_look": True,
+            "keep": 0.5,
+            "engine": "local",
+            "address": None,
+            "workers": None,
+            "threads": 4,
+            "gpus_per_task": None,
+            "device": "cpu",
+            "show_progress": True,
+        },
+    ),
+    "of a sweep with Ray": (
+        f"sweep named.pt {OWN} {SURVEYS} --workers 2 --gpus-per-task 0.5 --ray=auto",
+        "sweep",
+        {
+            **SURVEYED,
+            "first_look": False,
+            "keep": 0.2,
+            "engine": "ray",
+            "address": "auto",
+            "workers": 2,
+            "threads": 1,
+            "gpus_per_task": 0.5,
+            "device": None,
+            "show_progress": True,
+        },
+    ),
+    "of methods": (
+        f"compare named.pt {OWN} {SEARCHES} --methods Saliency,LRP",
+        "known_methods",
+        {**SEARCHED, "names": ["Saliency", "LRP"]},
+    ),
+    "of a comparison": (
+        f"compare named.pt {OWN} --classes dog,2 --seed 3 --area 0.2 --max-images 9 --canvases 2 "
+        "--white --methods Saliency",
+        "compare",
+        {
+            "area": 0.2,
+            "max_images": 9,
+            "seed": 3,
+            "canvas_kinds": ["positive"] * 4 + ["white"] * 2,
+            "show_progress": False,
+        },
+    ),
+    "of a gallery": (
+        "gallery found --out new --canvases hide --title All --no-downloads",
+        "write_gallery",
+        {"canvases": "hide", "title": "All", "downloads": False, "show_progress": False},
+    ),
+}
+OBJECTS = ("search", "held_out", "methods")
+
+
+class Recorder:
+    """Stands for a function: keeps its keywords, and stops."""
+
+    def __call__(self, *_, **keywords):
+        self.keywords = keywords
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("case", ARRIVE)
+def test_options_arrive(case, monkeypatch):
+    line, function, expected = ARRIVE[case]
+    monkeypatch.setattr(cp, function, given := Recorder())
+    monkeypatch.setitem(sys.modules, "ray", object())
+    result = run(line)
+    assert result.exit_code == 130, result.output
+    assert {k: v for k, v in given.keywords.items() if k not in OBJECTS} == expected
+
+
+def test_of_an_option_that_is_given_twice_the_last_value_counts():
+    line = f"search a.pt {OWN} --seed 1 --mean 1 --seed 2 --mean 0.5,0.25 --area 0.1 --area 0.2"
+    _, bound, _ = cli.app.parse_args(line)
+    assert bound.arguments["searches"].seed == 2
+    assert bound.arguments["model"].mean == [0.5, 0.25]
+    assert bound.arguments["searches"].area == [0.1, 0.2]  # can be given several times
+
+
+def default_of(function, name):
+    return inspect.signature(function).parameters[name].default
+
+
+@pytest.mark.parametrize(
+    ("options", "functions"),
+    [
+        (ComputeOptions(), [cp.survey, cp.scan]),
+        (BatchOptions(), [cp.scan, cp.ReferenceSet.add]),
+        (SurveyOptions(), [cp.explain_class, cp.survey, cp.sweep]),
+    ],
+)
+def test_what_is_not_given_has_the_defaults_of_the_library(options, functions):
+    keywords = options.keywords()
+    for function in functions:
+        known = inspect.signature(function).parameters.keys() & keywords.keys()
+        assert len(known) >= len(keywords) - 1  # explain_class is for one class
+        assert {name: default_of(function, name) for name in known} == {
+            name: keywords[name] for name in known
+        }
+
+
+def test_comparisons_score_on_the_same_number_of_images_everywhere():
+    for function in (cp.compare, cp.sanity_check, compare_command):
+        assert default_of(function, "max_images") == 500
+
+
+def test_the_choices_of_a_precision_are_those_of_the_search():
+    assert get_args(get_type_hints(ComputeOptions)["precision"]) == PRECISIONS
+
+
+def test_models_have_the_names_that_are_given_or_those_of_their_files(tmp_path):
+    """A file may have an equals sign in its name."""
+    path = tmp_path / "epoch=1-step=2.pt"
+    path.touch()
+    assert checkpoints_by_name((str(path),)) == {"epoch=1-step=2": str(path)}
+    assert checkpoints_by_name((f"new={path}",)) == {"new": str(path)}
+    assert checkpoints_by_name(("a/old.pt", "torchvision:resnet18", "own=timm:resnet18")) == {
+        "old": "a/old.pt",
+        "resnet18": "torchvision:resnet18",
+        "own": "timm:resnet18",
+    }
