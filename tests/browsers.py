@@ -23,9 +23,9 @@ def started_browser():
 
 
 @contextmanager
-def watched_pages(browser, own):
+def watched_pages(browser):
     """A function that opens a file as a page. At the end there must be no error, no message, and no
-    request but to the addresses that ``own`` names for the file."""
+    request but for the file, and for what is in the folder of an index."""
     contexts, wrong = [], []
 
     def open_page(file, **settings):
@@ -34,7 +34,8 @@ def watched_pages(browser, own):
         page = context.new_page()
         page.on("console", lambda message: wrong.append(message.text))
         page.on("pageerror", lambda error: wrong.append(str(error)))
-        allowed = (*own(file), "data:")
+        own = file.parent if file.name == "index.html" else file
+        allowed = (own.as_uri(), "data:")
         page.on("request", lambda r: r.url.startswith(allowed) or wrong.append(r.url))
         page.goto(file.as_uri())
         return page

@@ -4,14 +4,76 @@ from itertools import combinations
 
 import matplotlib
 import numpy as np
+from matplotlib import pyplot
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
 from matplotlib.text import Text
+from refusals import refusal
 
 matplotlib.use("Agg")
 
 
 def pixels(axis):
     return np.asarray(axis.images[0].get_array())
+
+
+def line_of(axis, name):
+    [line] = [line for line in axis.get_lines() if line.get_label() == name]
+    return line
+
+
+def legend_of(figure):
+    return [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+
+
+def texts_in(axis):
+    return [text.get_text() for text in axis.texts]
+
+
+def refused(call):
+    """What the call refuses, before it opens a figure."""
+    before = pyplot.get_fignums()
+    text = refusal(call)
+    assert pyplot.get_fignums() == before
+    return text
+
+
+def check_layout(figure):
+    """No text overlaps another and nothing is cut off, also where pixels are few."""
+    assert [badly_placed(figure, dpi) for dpi in (50, 100)] == [[], []]
+    assert figure.get_figwidth() < 15
+
+
+def described(figure):
+    """What a figure shows, as text for a snapshot: of each axis the texts, lines and bands."""
+    figure.draw_without_rendering()
+    found = [f"{figure.get_suptitle()!r} {figure.get_supxlabel()!r} legend: {legend_of(figure)}"]
+    for axis in figure.axes:
+        label, sides = axis.xaxis.label, (axis.xaxis, axis.yaxis)
+        x, y = ([tick.get_text() for tick in side.get_ticklabels()] for side in sides)
+        found.append(f"axis {axis.get_title()!r}, {len(axis.images)} images, {axis.get_xscale()}")
+        found.append(f"  x {label.get_text()!r} {look_of(label)} {x}")
+        found.append(f"  y {axis.get_ylabel()!r} {y}")
+        for text in axis.texts:
+            place = rounded(getattr(text, "xy", ()))
+            found.append(f"  text {text.get_text()!r} {look_of(text)} {place}")
+        for line in axis.get_lines():
+            look = f"{line.get_color()} {line.get_linewidth():g} {line.get_linestyle()}"
+            look += f" {line.get_marker()} {line.get_fillstyle()}"
+            points = np.column_stack(np.broadcast_arrays(line.get_xdata(), line.get_ydata()))
+            found.append(f"  line {line.get_label()!r} {look} {rounded(points)}")
+        for band in axis.collections:
+            corners = [corner for path in band.get_paths() for corner in rounded(path.vertices)]
+            found.append(f"  band {to_hex(band.get_facecolor()[0])} {corners}")
+    return "\n".join(found)
+
+
+def look_of(text):
+    return f"{to_hex(text.get_color())} {text.get_fontweight()}"
+
+
+def rounded(values):
+    return np.asarray(values, dtype=float).round(4).tolist()
 
 
 def scale_labels(figure):

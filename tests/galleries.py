@@ -1,5 +1,6 @@
 """Small surveys and sweeps for tests of galleries, without a search."""
 
+import json
 from dataclasses import replace
 
 import torch
@@ -65,6 +66,16 @@ def write_sweep(folder, models=("clean", "bad"), names=NAMES, *, failing=()):
             folder / source(name).folder, names, seed=number, info={"provenance": provenance}
         )
     return folder
+
+
+def forget(folder, *targets):
+    """Removes classes, as if they were still to be searched."""
+    for target in targets:
+        (folder / f"findings/{target}.json").unlink()
+    results = folder / "results.json"
+    data = json.loads(results.read_text())
+    rows = [row for row in data["rows"] if row["class"] not in targets]
+    results.write_text(json.dumps({**data, "complete": False, "rows": rows}))
 
 
 def fail(folder, name, *targets):

@@ -65,6 +65,7 @@ class Page(HTMLParser):
     def __init__(self, html):
         super().__init__()
         self.tags, self.texts, self.tables, self.open = [], [], {}, []
+        self.prose = []  # the texts outside of tables
         self.feed(html)
         self.close()
         assert not self.open, f"never closed: {self.open}"
@@ -87,12 +88,19 @@ class Page(HTMLParser):
     def handle_data(self, data):
         if self.open and self.open[-1] not in ("script", "style"):
             self.texts.append(data)
+            if "table" not in self.open and data.strip():
+                self.prose.append(" ".join(data.split()))
             if {"td", "th"} & set(self.open):
                 self.rows[-1][-1] += data
 
     @property
     def text(self):
         return " ".join(" ".join(self.texts).split())
+
+    @property
+    def lines(self):
+        """The texts, one a line, for a snapshot."""
+        return "\n".join(" ".join(text.split()) for text in self.texts if text.strip())
 
     def attributes(self, name):
         return [attrs[name] for _, attrs in self.tags if name in attrs]

@@ -1,10 +1,8 @@
-"""What the figure of an invariance profile shows, read back from its artists."""
+"""The figure of an invariance profile shows the points, and the range in which half stays."""
 
-import numpy as np
 import pytest
 import torch
-from figures import badly_placed
-from matplotlib import pyplot
+from figures import check_layout, described, line_of, texts_in
 from matplotlib.patches import Rectangle
 
 from captum_classpattern import InvarianceProfile, Pattern
@@ -15,103 +13,60 @@ from captum_classpattern.scores.power import power_of
 MASK = (torch.arange(36) < 9).float().view(1, 6, 6)
 
 
-def made_profile(names=None, hits=lambda i: max(0, 150 - 30 * i), n=200, **info):
+def made_profile(names=None, hits=lambda i: max(0, 150 - 30 * i), n=200):
     """The power falls with the distance from rest; the controls are low."""
     curves = {}
     for name, transform in known_transforms().items():
         if names is None or name in names:
             values = sorted((*transform.values, transform.rest))
             place = values.index(transform.rest)
-            curves[name] = InvarianceCurve(
-                transform,
-                {
-                    v: Scores(power_of(hits(abs(i - place)), n, 2), 8 / n)
-                    for i, v in enumerate(values)
-                },
-            )
-    return InvarianceProfile(Pattern(torch.rand(1, 6, 6), MASK, 3, info), curves)
+            points = {
+                v: Scores(power_of(hits(abs(i - place)), n, 2), 8 / n) for i, v in enumerate(values)
+            }
+            curves[name] = InvarianceCurve(transform, points)
+    pattern = Pattern(torch.rand(1, 6, 6), MASK, 3, {"class_name": "great white shark"})
+    return InvarianceProfile(pattern, curves)
 
 
-def line_of(axis, name):
-    [line] = [line for line in axis.get_lines() if line.get_label() == name]
-    return line.get_xydata()
-
-
-def shade_of(axis):
-    """The ends of the shaded range; None if there is none."""
-    spans = [patch for patch in axis.patches if isinstance(patch, Rectangle)]
-    return [(span.get_x(), span.get_x() + span.get_width()) for span in spans]
-
-
-def test_the_lines_are_the_points_of_the_curves():
-    profile = made_profile()
-    figure, axes = profile.plot(use_pyplot=False)
-    assert [axis.get_title() for axis in axes] == list(profile.curves)
-    for axis, curve in zip(axes, profile.curves.values(), strict=True):
-        powers = {value: scores.power for value, scores in curve.points.items()}
-        expected = [[value, power.value] for value, power in powers.items()]
-        assert line_of(axis, "pattern").tolist() == expected
-        assert line_of(axis, "random pixels")[:, 1].tolist() == [0.04] * len(powers)
-        assert line_of(axis, "no pattern")[:, 1].tolist() == [0.01] * len(powers)
-        assert len(axis.collections) == 3  # bands
-        band = axis.collections[0].get_paths()[0].get_extents()
-        assert band.y1 == pytest.approx(max(p.interval[1] for p in powers.values()))
-    [legend] = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == [
-        "pattern", "random pixels", "no pattern",
-    ]  # fmt: skip
-    assert figure.get_suptitle().startswith("class 3: 75.0% of 200 images (95 % interval ")
-
-
-def test_the_range_is_shaded_and_written():
+def test_lines_are_the_points_of_the_curves_and_the_range_is_shaded():
     profile = made_profile()
     _, axes = profile.plot(use_pyplot=False)
-    for axis, curve in zip(axes, profile.curves.values()):
+    for axis, (name, curve) in zip(axes, profile.curves.items(), strict=True):
+        assert axis.get_title() == name
+        powers = {value: scores.power for value, scores in curve.points.items()}
+        expected = [[value, power.value] for value, power in powers.items()]
+        assert line_of(axis, "pattern").get_xydata().tolist() == expected
+        assert line_of(axis, "random pixels").get_ydata().tolist() == [0.04] * len(powers)
+        assert line_of(axis, "no pattern").get_ydata().tolist() == [0.01] * len(powers)
+        band = axis.collections[0].get_paths()[0].get_extents()
+        assert band.y1 == pytest.approx(max(p.interval[1] for p in powers.values()))
         half = curve.half_power_range
-        [ends] = shade_of(axis)
+        [shade] = [patch for patch in axis.patches if isinstance(patch, Rectangle)]
+        ends = shade.get_x(), shade.get_x() + shade.get_width()
         assert ends == pytest.approx((half.low, half.high))
-        assert axis.texts[0].get_text() == f"half stays: {half}"
+        assert texts_in(axis) == [f"half stays: {half}"]
+        rises = axis.get_xlim()[0] < axis.get_xlim()[1]  # changes grow from left to right
+        assert rises == (curve.transform.rest < max(powers))
 
 
 @pytest.mark.parametrize(
-    ("settings", "note"),
+    "settings",
     [
-        ({"n": 90, "hits": lambda i: 80}, "under 100 images"),
-        ({"hits": lambda i: 9}, "not above its controls"),
+        {"names": ["shift", "JPEG"]},
+        {"n": 90, "hits": lambda i: 80, "names": ["hue"]},
+        {"hits": lambda i: 9, "names": ["shift"]},
     ],
+    ids=["two", "too few images", "not above its controls"],
 )
-def test_a_profile_without_ranges(settings, note):
+def test_what_a_profile_shows(settings, snapshot):
     figure, axes = made_profile(**settings).plot(use_pyplot=False)
-    for axis in axes:
-        assert shade_of(axis) == []
-        assert axis.texts[0].get_text() == note
-    assert badly_placed(figure) == []
+    assert described(figure) == snapshot
+    assert [len(axis.patches) for axis in axes] == [1, 1] if len(axes) == 2 else [0]
 
 
-def test_changes_grow_from_left_to_right():
-    profile = made_profile(["shift", "scale", "JPEG"])
-    _, (shift, scale, jpeg) = profile.plot(use_pyplot=False)
-    assert [np.sign(a.get_xlim()[1] - a.get_xlim()[0]) for a in (shift, scale, jpeg)] == [1, 1, -1]
-    assert [axis.get_xlabel().replace("\n", " ") for axis in (shift, scale, jpeg)] == [
-        "pixels (pattern)", "times (pattern)", "quality (stamped images)",
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize("names", [["hue"], ["shift", "blur"], None])
-@pytest.mark.parametrize("hits", [lambda i: 150 - 15 * i, lambda i: 150])
-def test_no_text_overlaps_another_and_nothing_is_cut_off(names, hits):
-    figure, axes = made_profile(names, hits, class_name="great white shark").plot(use_pyplot=False)
-    for dpi in (50, 100):
-        assert badly_placed(figure, dpi) == []
+@pytest.mark.parametrize("names", [["hue"], None])
+def test_panels_keep_clear_of_each_other(names):
+    figure, axes = made_profile(names, lambda i: 150 - 15 * i).plot(use_pyplot=False)
+    check_layout(figure)
     for axis in axes:
         assert axis.get_position().height * figure.get_figheight() > 1.9  # inches
-    assert figure.get_figwidth() < 15
-
-
-def test_pyplot_only_knows_its_figures():
-    profile, before = made_profile(["shift"]), pyplot.get_fignums()
-    profile.plot(use_pyplot=False)
-    assert pyplot.get_fignums() == before
-    figure, _ = profile.plot()
-    assert pyplot.gcf() is figure
-    pyplot.close(figure)

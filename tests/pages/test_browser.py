@@ -1,0 +1,431 @@
+"""Reports, galleries and the pages of results in a browser: opened from the disk, with clicks and
+keys. No page may show an error or ask for anything but its own files."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from browsers import MARKS, check_colours, started_browser, watched_pages
+from galleries import write_survey, write_sweep
+from matplotlib.figure import Figure
+from reports import small_comparison
+from shown import HOSTILE
+from surveyed import finding
+
+from captum_classpattern import Survey
+from captum_classpattern.pages.gallery import write_gallery
+from captum_classpattern.pages.report import GROUPS, PageFigure, write_report_page
+
+pytestmark = MARKS
+LONG = "a_name_without_a_single_space_" * 4
+EVIL = (
+    "</script><script>document.title='taken'</script>\"'&<img src=x onerror=\"document.title=1\">"
+)
+NARROW = {"width": 390, "height": 844}
+PHONE = {"viewport": NARROW, "has_touch": True, "is_mobile": True}
+WIDE = PageFigure(GROUPS[0], "", "A wide figure", "alt").drawn(lambda: Figure(figsize=(12, 3)))
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with started_browser() as started:
+        yield started
+
+
+@pytest.fixture
+def opened(browser):
+    with watched_pages(browser) as open_page:
+        yield open_page
+
+
+def open_all(page):
+    page.eval_on_selector_all("details", "all => all.forEach(one => { one.open = true; })")
+
+
+def width_of(page):
+    return page.evaluate("document.documentElement.scrollWidth")
+
+
+def texts(page, selector):
+    return page.locator(selector).all_text_contents()
+
+
+def check_scheme(page, *selectors):
+    """Texts can be read in both colour schemes."""
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        for selector in selectors:
+            check_colours(page, selector, dark=scheme == "dark")
+
+
+def check_paper(page):
+    """What is folded opens on paper, and nothing else."""
+    hidden = (
+        "() => [...document.querySelectorAll('img, table, dl')].filter(e =>"
+        " !e.checkVisibility({contentVisibilityAuto: true}) && !e.closest('#slider')).length"
+    )
+    assert page.evaluate(hidden) > 0
+    page.set_viewport_size({"width": 794, "height": 1123})  # A4
+    page.emulate_media(media="print")
+    page.wait_for_function(f"({hidden})() === 0", timeout=10_000)  # a busy browser lays out later
+    assert width_of(page) <= 794
+    page.emulate_media(media="screen")
+    assert page.evaluate(hidden) > 0
+
+
+def percent(power):
+    return f"{100 * power:.1f}\xa0%"
+
+
+# ---- results
+
+
+def test_pages_of_results_fit_follow_the_colour_scheme_and_open_on_paper(opened, tmp_path):
+    one = replace(finding(1, "white", 90), class_name=HOSTILE)
+    for number, result in enumerate((one, Survey([one, finding(2, "positive", 50)]))):
+        page = opened(result.to_html(tmp_path / f"{number}.html"), viewport=NARROW)
+        assert page.evaluate("[...document.images].every(i => i.naturalWidth > 0)")
+        assert page.locator("h1").inner_text().startswith("Class pattern")
+        assert width_of(page) <= 390
+        check_scheme(page, "h1", "figcaption", *["td"] * (number == 0))
+    check_paper(page)
+
+
+# ---- the report
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    return write_report_page(
+        small_comparison(),
+        tmp_path_factory.mktemp("report") / "report.html",
+        [replace(WIDE, group=group) for group in GROUPS],
+        title="Ants and bees",
+        verdicts=[{"holds": False, "text": "No class is found."}, *small_comparison().verdicts()],
+    )
+
+
+def drawn(page, name):
+    """Red, green, blue, alpha of each pixel of a canvas."""
+    return page.evaluate(
+        "id => { const c = document.getElementById(id);"
+        " const copy = new OffscreenCanvas(c.width, c.height).getContext('2d');"
+        " copy.drawImage(c, 0, 0);"
+        " return [...copy.getImageData(0, 0, c.width, c.height).data]; }",
+        name,
+    )
+
+
+def column(page, table, index):
+    rows = page.locator(f"#table-{table} tbody tr:visible")
+    return [row.locator("th, td").nth(index).inner_text() for row in rows.all()]
+
+
+def test_a_report_begins_with_the_slider_and_folds_the_rest(opened, report):
+    page = opened(report)
+    assert page.title() == page.locator("h1").inner_text() == "Ants and bees"
+    bottom = page.eval_on_selector("#slider-pattern", "e => e.getBoundingClientRect().bottom")
+    assert bottom <= 900  # on the first screen
+    first = page.locator("#verdicts .fails").first.inner_text().split()
+    assert first == ["✗", "Fails", "No", "class", "is", "found."]
+    assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
+    assert not page.locator("details[open]").count()
+    check_paper(page)
+    open_all(page)
+    check_scheme(
+        page, "body", "#filter", "tbody th", "select", "#slider-all button", ".fails .mark"
+    )
+    check_scheme(page, "summary", ".facts dt")
+
+
+def test_the_slider_of_a_report_moves_power_and_pixels(opened, report):
+    comparison, page = small_comparison(), opened(report)
+    white = comparison.select(method="ClassPattern", kind="white")
+    record = max(white, key=lambda r: len({power.value for power in r.powers.values()}))
+    page.locator("#slider-models button").nth([*comparison.models].index(record.model)).click()
+    canvas = f"{comparison.class_name(record.target)}, white canvas"
+    page.select_option("#slider-canvas", label=canvas)
+    others = {r.name: r for r in comparison.select(model=record.model, canvas=record.canvas)}
+    page.focus("#slider-area")
+    page.keyboard.press("Home")
+    seen = []
+    for area, power in record.powers.items():
+        assert texts(page, "#slider-power") == [percent(power.value)]
+        assert texts(page, "#slider-without") == [percent(power.without)]
+        of = {name: percent(r.powers[area].value) for name, r in others.items() if r.powers}
+        controls = ", ".join(f"{name}\xa0{of[name]}" for name in ("RandomPixels", "BestCrop"))
+        assert texts(page, "#slider-controls dd") == [controls]
+        methods = ("ClassPattern", "Saliency", "RandomPixels", "BestCrop")
+        assert texts(page, "#slider-all .value") == [of[name] for name in methods]
+        shown = drawn(page, "slider-pattern")
+        kept = [shown[i] == 255 for i in range(0, len(shown), 4)]  # of a white canvas
+        assert kept == record.masks[area].flatten().tolist()
+        assert f"{sum(kept)} of 64" in page.get_attribute("#slider-area", "aria-valuetext")
+        width = page.eval_on_selector(".reading .fill", "e => parseFloat(e.style.width)")
+        assert width == pytest.approx(100 * power.value, abs=0.01)
+        seen.append(shown)
+        page.keyboard.press("ArrowRight")
+    assert seen[0] != seen[1] != seen[2]
+    assert len({power.value for power in record.powers.values()}) > 1
+    assert page.locator("#slider-all .control .name").count() == 2
+    page.locator("#slider-all button").nth(2).focus()
+    page.keyboard.press("Enter")
+    assert drawn(page, "slider-pattern") != seen[-1]
+    assert texts(page, "#slider-name") == [f"RandomPixels on {record.model}"]
+    assert texts(page, "#slider-how") == ["One map, cut to each area."]
+    assert texts(page, "#slider-all [aria-pressed=true] .name") == ["Random\u200bPixels"]
+    assert texts(page, "#slider-power") == [percent(others["RandomPixels"].powers[area].value)]
+
+
+def test_colours_of_the_slider_are_those_of_the_canvas(opened, tmp_path):
+    comparison = small_comparison(channels=3)
+    page = opened(write_report_page(comparison, tmp_path / "colour.html", []))
+    page.select_option("#slider-canvas", index=0)
+    levels = torch.tensor(drawn(page, "slider-original")).view(8, 8, 4)[..., :3]
+    assert (levels / 255 - comparison.canvases[0].permute(1, 2, 0)).abs().max() < 0.003
+
+
+def test_tables_are_sorted_by_a_click_and_filtered(opened, report):
+    page = opened(report)
+    open_all(page)
+    head = page.locator("#table-main thead th").nth(3)
+    head.locator("button").click()
+    assert head.get_attribute("aria-sort") == "descending"
+    powers = [float(text.split("\xa0")[0]) for text in column(page, "main", 3)]
+    assert powers == sorted(powers, reverse=True)
+    assert len(set(powers)) > 1
+    head.locator("button").focus()
+    page.keyboard.press("Enter")
+    assert head.get_attribute("aria-sort") == "ascending"
+    assert [float(text.split("\xa0")[0]) for text in column(page, "main", 3)] == powers[::-1]
+    page.locator("#table-main thead th").first.locator("button").click()
+    assert head.get_attribute("aria-sort") is None
+    names = column(page, "main", 0)
+    assert names == sorted(names)
+    for _ in range(2):  # cells without a value stay last
+        page.locator("#table-metrics-2 thead th").last.locator("button").click()
+        empty = [text == "\N{EN DASH}" for text in column(page, "metrics-2", 4)]
+        assert empty == sorted(empty)
+        assert len(set(empty)) == 2
+    assert "Saliency" in names
+    assert not [name for name in names if "class mean" in name]
+    page.get_by_role("checkbox", name="class mean").check()
+    assert "Saliency, class mean" in column(page, "main", 0)
+    page.get_by_role("checkbox", name="clean").uncheck()
+    assert set(column(page, "main", 1)) == {"bad"}
+    page.get_by_role("searchbox", name="Method").fill("salien")
+    assert set(column(page, "main", 0)) == {"Saliency", "Saliency, class mean"}
+    count = page.locator(".count").first.inner_text()
+    assert count == f"4 of {page.locator('#table-main tbody tr').count()} rows"
+
+
+def check_on_a_phone(page):
+    """Boxes scroll and say so, and not the page; what is touched is large enough."""
+    assert width_of(page) <= 390
+    open_all(page)
+    assert width_of(page) <= 390
+    assert page.locator(".paper").first.evaluate("e => e.scrollWidth > e.clientWidth")
+    wide = page.eval_on_selector_all(
+        ".scroll", "all => all.map(e => e.scrollWidth > e.clientWidth + 1)"
+    )
+    hints = page.eval_on_selector_all(
+        ".scroll", "all => all.map(e => e.previousElementSibling.checkVisibility())"
+    )
+    assert hints == wide
+    assert wide.count(True) > 5
+    assert texts(page, ".hint")[0] == "Scroll →"
+    sizes = page.eval_on_selector_all(
+        "select, summary, button, input, #filter label",
+        "all => all.filter(e => e.checkVisibility() && !e.matches('[type=checkbox]'))"
+        ".map(e => [e.outerHTML.slice(0, 60), e.getBoundingClientRect().height])",
+    )
+    assert len(sizes) > 30
+    assert not [entry for entry in sizes if entry[1] < 43.9]
+
+
+def test_a_report_on_a_phone(opened, report):
+    check_on_a_phone(opened(report, **PHONE))
+
+
+def test_long_and_hostile_names_in_a_report(opened, tmp_path):
+    name = f"{LONG}{EVIL}"
+    comparison = small_comparison(
+        models=(f"a{name}", f"b{name}"), method=name, class_names=(f"{name}0", f"{name}1", name)
+    )
+    figure = replace(WIDE, title=name, alt=name)
+    verdicts = [{"holds": True, "text": name}]
+    file = write_report_page(
+        comparison, tmp_path / "evil.html", [figure], title=name, verdicts=verdicts
+    )
+    page = opened(file, **PHONE)
+    page.focus("#slider-area")
+    page.keyboard.press("End")
+    page.locator("#slider-all button", has_text="taken").click()
+    page.locator("#slider-models button").first.click()
+    assert page.title() == name
+    assert texts(page, "#slider-name") == [f"{name} on a{name}"]
+    assert texts(page, "#slider-class")[0].startswith(name)
+    check_on_a_phone(page)
+    assert page.get_by_label(f"a{name}", exact=True).count() == 1
+
+
+def test_a_report_without_scripts_has_all_rows_and_numbers(opened, report):
+    page = opened(report, java_script_enabled=False)
+    assert page.locator("#slider").is_hidden()
+    assert page.get_by_text("The slider needs scripts").is_visible()
+    for summary in page.locator("#more > details > summary").all():
+        summary.click()
+    assert page.locator("#filter").is_hidden()
+    assert page.locator("#table-by-area tbody tr").count() == 2 * 4 * 4
+    assert page.locator("#table-by-area tbody tr").last.is_visible()
+    assert page.locator("#table-main tbody tr:visible").count() == 2 * 2 * 5
+
+
+# ---- the gallery
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    return write_sweep(tmp_path_factory.mktemp("sweep"))
+
+
+@pytest.fixture(scope="module")
+def gallery(sweep, tmp_path_factory):
+    return write_gallery(sweep, tmp_path_factory.mktemp("site") / "site")
+
+
+def names(page):
+    return texts(page, ".cards li:visible .name")  # rendered or not
+
+
+def search(page, text):
+    page.get_by_role("searchbox", name="Search").fill(text)
+    return names(page)
+
+
+def sort(page, by):
+    page.get_by_role("combobox", name="Sort by").select_option(by)
+
+
+def test_search_sort_open_slide_and_go_back(opened, gallery, sweep):
+    page = opened(gallery)
+    page.wait_for_load_state("networkidle")
+    assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
+    rendering = page.eval_on_selector(".cards img", "e => getComputedStyle(e).imageRendering")
+    assert rendering == "pixelated"
+    assert page.locator("#count").inner_text() == "5 of 5 classes"
+    assert search(page, "CRANE") == ["crane", "crane"]
+    assert page.locator("#count").inner_text() == "2 of 5 classes"
+    assert search(page, "3") == ["crane"]
+    search(page, "")
+    sort(page, "name")
+    assert names(page) == ["ant", "bee", "crane", "crane", "elk, Alces alces"]
+    sort(page, "weakest")
+    powers = [float(text.split("\xa0")[0]) for text in texts(page, ".cards b")]
+    assert powers == sorted(powers)
+    sort(page, "class")
+
+    page.locator(".cards a").nth(1).focus()
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/1_bee.html")
+    assert page.locator("h1").inner_text() == "bee"
+    model = page.locator(".path a").last.inner_text()
+    assert page.locator("#status").inner_text() == ""  # nothing has changed yet
+    assert page.get_by_role("slider", name="Pixels kept", exact=True).count() == 1
+    assert page.locator("output, [aria-live]").count() == 1  # the slider says its value itself
+    for each in (each for each in Survey.load(sweep / model) if each.target == 1):
+        page.get_by_label(each.canvas, exact=True).check()
+        page.focus("#area")
+        page.keyboard.press("Home")
+        for area in sorted(each.scores):
+            power = percent(each.scores[area].power.value)
+            assert page.locator(".variant:visible").count() == 1
+            assert page.locator(".power:visible").inner_text() == power
+            kept = page.get_attribute("#area", "aria-valuetext")
+            assert f"{round(64 * area)} of 64" in kept
+            assert page.locator("#kept").inner_text() == kept
+            assert page.locator("#status").inner_text() == f"Power {power}"
+            source = page.locator(".variant:visible .pattern img").get_attribute("src")
+            assert source.endswith(f"1_bee_{each.canvas}_{area:g}.png")
+            page.keyboard.press("ArrowRight")
+
+    page.locator("header").get_by_role("link", name="Next class").click()
+    assert page.locator("h1").inner_text() == "crane"
+    page.go_back()
+    page.go_back()
+    assert page.locator("#count").inner_text() == "5 of 5 classes"
+    assert names(page)[:2] == ["ant", "bee"]  # still sorted by class number
+
+
+def test_a_number_is_that_of_a_class_or_a_word_of_its_name(opened, tmp_path):
+    classes = ["area 51", "route 1", "b1b 12th", None, "ant", "10-speed bike"]
+    folder = write_sweep(tmp_path / "sweep", models=("resnet-1", "resnet 51"), names=classes)
+    page = opened(write_gallery(folder, tmp_path / "site"))
+    sort(page, "class")
+    for text, expected in {
+        "51": ["area 51"],  # no model's name
+        "1": ["route 1"],  # class 1, and not 51, 10, 12th or b1b
+        "3": ["class 3"],
+        "class": ["class 3"],
+        "12": [],
+        "12th": ["b1b 12th"],
+        "10": ["10-speed bike"],
+        "bike 5": ["10-speed bike"],
+        "4": ["ant"],
+    }.items():
+        assert search(page, text) == expected, text
+    assert len(search(page, "resnet")) == len(classes)
+
+
+def test_a_gallery_follows_the_colour_scheme_and_grounds_show_white_and_black(opened, tmp_path):
+    write_survey(tmp_path / "survey", canvases=("white", "black", "positive"))
+    page = opened(write_gallery(tmp_path / "survey", tmp_path / "site"))
+    check_scheme(page, "body", ".cards .name", ".legend li", "select")
+    page.get_by_role("link", name="bee").click()
+    check_scheme(page, "h1", ".verdict", ".bars dt", "thead th")
+    ground = "e => getComputedStyle(e).background"
+    images = page.locator(".pattern img").all()
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        seen = {each.get_attribute("data-canvas"): each.evaluate(ground) for each in images}
+        assert seen["white"].startswith("rgb(16, 21, 28)")
+        assert seen["black"].startswith("rgb(238, 241, 244)")
+        assert "conic-gradient" in seen["positive"]
+
+
+def test_long_and_hostile_names_in_a_gallery(opened, tmp_path):
+    models, classes = (f"{LONG}{EVIL}", f"{LONG}2"), (EVIL, f"{LONG}0", LONG)
+    sweep = write_sweep(tmp_path / "sweep", models, classes)
+    made = write_gallery(sweep, tmp_path / "site", title="Ants")
+    page = opened(made, **PHONE)
+    assert page.title() == "Ants"
+    page.get_by_text(EVIL, exact=True).first.click()
+    assert page.locator("h1").inner_text() == EVIL
+    for file in (made, next(made.parent.glob("models/*/1_*.html"))):
+        page.goto(file.as_uri())
+        open_all(page)
+        assert width_of(page) <= 390
+
+
+def test_a_gallery_without_scripts_shows_all_patterns(opened, gallery):
+    page = opened(gallery, java_script_enabled=False)
+    assert page.locator("#find").is_hidden()
+    assert page.locator(".cards li:visible").count() == 5
+    page.goto((gallery.parent / "models/clean/0_ant.html").as_uri())
+    assert page.locator("#choices").is_hidden()
+    assert page.locator(".variant:visible").count() == 4
+
+
+@pytest.mark.parametrize(("canvases", "columns"), [("show", 3), ("hide", 2)])
+def test_one_pattern_needs_no_slider_and_without_a_canvas_two_columns(
+    opened, tmp_path, canvases, columns
+):
+    folder = write_survey(tmp_path / "mine", ("ant",), areas=(0.05,), canvases=("white",))
+    page = opened(write_gallery(folder, tmp_path / "site", canvases=canvases))
+    page.locator(".cards a").first.click()
+    assert page.locator("#choices").is_hidden()
+    assert page.locator(".variant:visible").count() == 1
+    stage = page.locator(".stage:visible")
+    assert len(stage.evaluate("e => getComputedStyle(e).gridTemplateColumns").split()) == columns
+    tops = {round(stage.locator(part).bounding_box()["y"]) for part in (".pattern", ".reading")}
+    assert len(tops) == 1  # side by side

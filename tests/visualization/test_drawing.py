@@ -1,0 +1,125 @@
+"""What all figures share: settings that are restored, whose figure it is, and broken texts."""
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from matplotlib import pyplot
+from matplotlib.figure import Figure
+from nbformat.v4 import new_code_cell, new_notebook
+from notebooks import run, shows_a_picture
+from surveyed import finding
+
+from captum_classpattern import InvarianceProfile, Pattern, plot_grid, plot_patterns, plot_powers
+from captum_classpattern.scores import Scores
+from captum_classpattern.scores.invariance import InvarianceCurve, known_transforms
+from captum_classpattern.scores.power import power_of
+from captum_classpattern.visualization import (
+    plot_curves,
+    plot_heat_map,
+    plot_maps,
+    plot_search,
+)
+from captum_classpattern.visualization.drawing import rc_context, wrap
+
+NAME = r"$\frac{$_a"  # names come from files, and are no formulas
+IMAGES = torch.rand(9, 1, 8, 8)
+INFO = {"class_name": NAME, "power_curve": [[9, 0.5]], "loss_curve": [0.5]}
+PATTERN = Pattern(IMAGES[0], IMAGES[1], 0, INFO)
+FOUND = {NAME: finding(0, "white", 90, class_name=NAME), "new": finding(0, "white", 9)}
+TRANSFORM = known_transforms()["shift"]
+SCORES = Scores(power_of(90, 100, 2), 0.1)
+PROFILE = InvarianceProfile(
+    Pattern(IMAGES[0], IMAGES[1], 0),
+    {NAME: InvarianceCurve(TRANSFORM, dict.fromkeys((0.0, *TRANSFORM.values), SCORES))},
+)
+
+
+def net(images):
+    return images.flatten(1)[:, :3]
+
+
+FIGURES = {
+    "curves": lambda **how: plot_curves({NAME: {NAME: [(0.1, 0.5, 0.4, 0.6)]}}, **how),
+    "search": lambda **how: plot_search(PATTERN, **how),
+    "maps": lambda **how: plot_maps(
+        IMAGES[:1],
+        [[IMAGES[2]]],
+        [[PATTERN]],
+        [[NAME]],
+        row_names=[NAME],
+        column_names=[NAME],
+        **how,
+    ),
+    "patterns": lambda **how: plot_patterns(net, [PATTERN], IMAGES, [1] * 9, **how),
+    "grid": lambda **how: plot_grid(FOUND, **how),
+    "powers": lambda **how: plot_powers(FOUND, **how),
+    "heat map": lambda **how: plot_heat_map({NAME: {NAME: 0.5}}, **how),
+    "profile": lambda **how: PROFILE.plot(**how),
+}
+
+
+@pytest.mark.parametrize("draw", FIGURES.values(), ids=FIGURES)
+def test_pyplot_knows_its_figures_only_and_random_states_and_formulas_are_left_alone(draw):
+    before, state, numpy_state = pyplot.get_fignums(), torch.get_rng_state(), np.random.get_state()
+    figure, _ = draw(use_pyplot=False)
+    assert pyplot.get_fignums() == before
+    figure.draw_without_rendering()
+    figure, _ = draw()
+    assert pyplot.gcf() is figure
+    pyplot.close(figure)
+    assert torch.equal(state, torch.get_rng_state())
+    assert np.array_equal(numpy_state[1], np.random.get_state()[1])
+
+
+def test_settings_are_restored_but_pyplot_stays_interactive():
+    size, before = matplotlib.rcParams["font.size"], matplotlib.is_interactive()
+    try:
+        matplotlib.interactive(False)
+        with rc_context({"font.size": size + 1}):
+            assert matplotlib.rcParams["font.size"] == size + 1
+        assert matplotlib.rcParams["font.size"] == size
+        assert not matplotlib.is_interactive()
+        with rc_context({}):
+            matplotlib.interactive(True)  # as the inline backend does when it starts
+        assert matplotlib.is_interactive()
+    finally:
+        matplotlib.interactive(before)
+
+
+DRAWS = """import torch, captum_classpattern as cp
+pattern = cp.Pattern(torch.rand(1, 8, 8), torch.rand(1, 8, 8), 0)
+cp.plot_grid([pattern], area=0.1);"""
+
+
+@pytest.mark.notebook
+def test_a_notebook_shows_the_first_figure_and_the_next_one(tmp_path, monkeypatch):
+    monkeypatch.delenv("MPLBACKEND", raising=False)
+    outputs = run(new_notebook(cells=[new_code_cell(DRAWS), new_code_cell(DRAWS)]), tmp_path)
+    assert sum(map(shows_a_picture, outputs)) == 2
+
+
+@pytest.mark.parametrize(
+    ("width", "lines"),
+    [
+        (2.0, ["Saliency"]),
+        (0.9, ["Integrated", "Gradients"]),
+        (0.8, ["InputX", "Gradient"]),
+        (0.8, ["Layer", "GradCam"]),
+        (1.0, ["same mask, ", "other canvas"]),
+        (0.8, ["a ", "description"]),
+        (1.0, ["one\n", "two"]),
+        (1.0, [""]),
+    ],
+)
+def test_texts_are_broken_where_words_end(width, lines):
+    written = Figure().text(0, 0, "".join(lines), fontsize=9)
+    wrap(written, width)
+    assert written.get_text().split("\n") == [line.strip() for line in lines]
+
+
+def test_a_word_longer_than_a_line_is_broken_anywhere():
+    written = Figure(dpi=100).text(0, 0, "m" * 50, fontsize=9)
+    wrap(written, 0.7)
+    assert written.get_text().replace("\n", "") == "m" * 50
+    assert written.get_window_extent().width <= 70

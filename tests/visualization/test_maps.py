@@ -1,0 +1,249 @@
+"""plot_maps shows the values that it is given, on a scale that it states."""
+
+import numpy as np
+import pytest
+import torch
+from captum.attr import visualization as viz
+from figures import badly_placed, check_layout, pixels, refused, scale_labels, texts_in
+
+from captum_classpattern import Pattern, visualization
+from captum_classpattern.visualization import plot_maps
+from captum_classpattern.visualization.style import NO_PIXEL
+
+ROWS, COLUMNS = ["ant", "bee"], ["Saliency", "IntegratedGradients", "random"]
+
+
+def grid(**changes):
+    """Arguments for two rows and three columns: one without negative values, two with them."""
+    draw = torch.Generator().manual_seed(0)
+    canvases = [torch.rand(3, 20, 20, generator=draw) for _ in ROWS]
+    maps = [
+        [
+            (row + 1) * 10.0**column * torch.randn(20, 20, generator=draw).abs_()
+            * (torch.ones(20, 20) if column == 0 else torch.randn(20, 20, generator=draw).sign())
+            for column in range(3)
+        ]
+        for row in range(2)
+    ]  # fmt: skip
+    patterns = [
+        [Pattern(c, torch.rand(1, 20, 20, generator=draw), 0).topk(0.1) for _ in COLUMNS]
+        for c in canvases
+    ]
+    captions = [[f"{row}{column} %" for column in range(3)] for row in range(2)]
+    given = {"canvases": canvases, "maps": maps, "patterns": patterns, "captions": captions}
+    names = {"row_names": ROWS, "column_names": COLUMNS, "use_pyplot": False}
+    return {**given, **names, **changes}
+
+
+@pytest.fixture
+def unfitted(monkeypatch):
+    """Figures whose sizes do not matter; to fit them takes long."""
+    monkeypatch.setattr(visualization.grid, "fit_figure", lambda *_: None)
+
+
+def limits(axis):
+    return axis.images[0].norm.vmin, axis.images[0].norm.vmax
+
+
+def quantile(*maps):
+    sizes = [values.double().abs() for values in maps]
+    return max(float(size.quantile(0.995, interpolation="higher")) for size in sizes)
+
+
+@pytest.mark.parametrize(("show", "lines"), [("maps", 1), ("patterns", 1), ("both", 2)])
+def test_each_row_shows_canvas_maps_patterns_and_captions(show, lines, unfitted):
+    given = grid(show=show, title="methods")
+    copies = [[values.clone() for values in row] for row in given["maps"]]
+    figure, axes = plot_maps(**given)
+    assert axes.shape == (2 * lines, 4)
+    assert figure.get_suptitle() == "methods"
+    titles = [axis.get_title().replace("\n", "") for axis in axes[0]]
+    assert titles == ["canvas", *COLUMNS]
+    for row, canvas in enumerate(given["canvases"]):
+        here = axes[row * lines : (row + 1) * lines]
+        image = canvas.numpy().transpose(1, 2, 0) * 255
+        assert np.abs(pixels(here[0, 0]) - image).max() <= 1
+        assert here[0, 0] is here[-1, 0]
+        assert here[0, 0].get_ylabel() == ROWS[row]
+        for column in range(3):
+            assert here[-1, column + 1].get_xlabel() == f"{row}{column} %"
+            if show != "patterns":
+                drawn = pixels(here[0, column + 1])
+                assert np.array_equal(drawn, copies[row][column].double().numpy())
+            if show != "maps":
+                drawn = pixels(here[-1, column + 1])
+                kept = given["patterns"][row][column].mask[0].bool().numpy()
+                assert np.abs(drawn[kept] - image[kept]).max() <= 1
+                assert np.abs(drawn[~kept] - np.array(NO_PIXEL) * 255).max() <= 1
+
+
+def test_the_maps_of_a_method_share_one_stated_scale(unfitted):
+    given = grid(show="maps")
+    figure, axes = plot_maps(**given)
+    for column, label in enumerate(scale_labels(figure)):
+        high = quantile(*(row[column] for row in given["maps"]))
+        low, sign = (0, "0 to ") if column == 0 else (-high, "±")
+        for axis in axes[:, column + 1]:
+            assert limits(axis) == pytest.approx((low, high))
+        assert label.startswith(sign)
+        assert float(label.removeprefix(sign)) == pytest.approx(high, rel=0.05)
+    given["maps"][1][1] = None  # a failed method does not change the scale of the others
+    _, axes = plot_maps(**given)
+    assert limits(axes[0, 2])[1] == pytest.approx(quantile(given["maps"][0][1]))
+
+
+def test_the_maps_of_a_row_share_one_stated_scale(unfitted):
+    given = grid(scale="row")
+    figure, axes = plot_maps(**given)
+    for row in range(2):
+        high = quantile(*given["maps"][row])
+        assert limits(axes[2 * row, 1]) == pytest.approx((0, high))
+        assert limits(axes[2 * row, 2]) == limits(axes[2 * row, 3]) == pytest.approx((-high, high))
+        name, note = axes[2 * row, 0].get_ylabel().split("\n")
+        assert name == ROWS[row]
+        assert float(note.removeprefix("(s = ").removesuffix(")")) == pytest.approx(high, rel=0.05)
+    assert scale_labels(figure) == ["0 to s", "±s", "±s"]
+
+
+def test_one_number_scales_all_maps(unfitted):
+    figure, axes = plot_maps(**grid(scale=0.25, show="maps"))
+    assert {limits(axis) for axis in axes[:, 1]} == {(0, 0.25)}
+    assert {limits(axis) for axis in axes[:, 2:].flat} == {(-0.25, 0.25)}
+    assert scale_labels(figure) == ["0 to 0.25", "±0.25", "±0.25"]
+
+
+def test_maps_of_few_pixels_and_of_tiny_and_huge_values_are_scaled():
+    """The maximum where the quantile is 0."""
+    given = grid()
+    given["maps"][0][0] = torch.full((20, 20), 3e38)
+    given["maps"][0][1] = given["maps"][1][1] = torch.full((20, 20), -1e-30)
+    for row, value in zip(given["maps"], (-3.0, 2.0)):
+        row[2] = torch.zeros(1, 20, 20)
+        row[2][0, 4, 5] = value
+    figure, axes = plot_maps(**given)
+    assert badly_placed(figure) == []
+    assert limits(axes[0, 2]) == pytest.approx((-1e-30, 1e-30), rel=1e-6)
+    assert limits(axes[0, 3]) == limits(axes[2, 3]) == (-3, 3)
+    assert scale_labels(figure) == ["0 to 3e+38", "±1e-30", "±3"]
+
+
+def test_colours_are_captums_or_such_that_colour_blind_readers_can_tell_signs_apart(unfitted):
+    given = grid(show="maps")
+    values = given["maps"][0][0].numpy()[..., None]
+    _, theirs = viz.visualize_image_attr(values, sign="absolute_value", use_pyplot=False)
+    _, axes = plot_maps(**given)
+    shades = np.linspace(0, 1, 50)
+    assert np.array_equal(axes[0, 1].images[0].cmap(shades), theirs.images[0].cmap(shades))
+    low, middle, high = axes[0, 2].images[0].cmap([0.0, 0.5, 1.0])[:, :3]
+    assert middle.min() > 0.98  # white
+    assert low[0] > 0.6 > low[2] + 0.5  # orange
+    assert high[2] > high[0] + 0.3  # blue
+    assert low[0] - high[0] > 0.5
+
+
+@pytest.mark.parametrize("scale", ["method", "row", 2.0])
+def test_maps_of_zeros_are_drawn_as_zero_and_named(scale, unfitted):
+    given = grid(show="maps", scale=scale)
+    given["maps"][0] = [torch.zeros(20, 20)] * 3
+    given["maps"][1][2] = torch.zeros(20, 20)
+    figure, axes = plot_maps(**given)
+    for axis in [*axes[0, 1:], axes[1, 3]]:
+        assert texts_in(axis) == ["all zero"]
+        image = axis.images[0]
+        assert min(image.cmap(image.norm(0.0))[:3]) > 0.95  # white, or nearly
+    assert texts_in(axes[1, 1]) == []
+    assert len(scale_labels(figure)) == 2  # no scale for the third method
+
+
+def test_cells_without_a_map_or_a_pattern_give_the_reason(unfitted):
+    given = grid()
+    given["maps"][0][0] = given["patterns"][0][0] = None
+    given["maps"][0][1] = None
+    given["patterns"][0][2] = None
+    _, axes = plot_maps(**given)
+    reasons = [[texts_in(axis) for axis in line] for line in axes[:2, 1:]]
+    assert reasons == [[["failed"], ["no map"], []], [["failed"], [], ["no pattern"]]]
+    assert not axes[0, 1].images
+    assert not axes[1, 3].images
+
+
+def test_grey_black_and_oblong_images_of_several_sizes():
+    canvases = [torch.zeros(1, 10, 20), torch.ones(3, 30, 30)]
+    maps = [[torch.randn(c.shape[1:], dtype=torch.bfloat16).requires_grad_()] for c in canvases]
+    nothing = {"patterns": [[None]] * 2, "captions": [["a"], ["b"]], "column_names": ["m"]}
+    figure, axes = plot_maps(**grid(canvases=canvases, maps=maps, **nothing))
+    assert pixels(axes[0, 0]).max() == 0
+    assert pixels(axes[0, 1]).shape == (10, 20)
+    assert badly_placed(figure) == []
+
+
+NAMES = ["NoiseTunnel (IntegratedGradients)", "LayerGradCam", "same mask, other canvas", "A" * 40]
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "scale", "show"),
+    [(1, 1, "row", "patterns"), (1, 15, "method", "maps"), (6, 2, "row", "both")],
+)
+def test_cells_and_texts_keep_clear_of_each_other(rows, columns, scale, show):
+    figure, axes = plot_maps(
+        torch.rand(rows, 1, 28, 28),
+        [[torch.randn(28, 28) * 1.234e-5] * columns] * rows,
+        [[None] * columns] * rows,
+        [["100.0 %\n(99.1 to 100.0)"] * columns] * rows,
+        row_names=["Ankle boot of a very long name"] * rows,
+        column_names=[NAMES[i % 4] for i in range(columns)],
+        title="A title that is longer than a narrow figure is wide, and has to be broken",
+        scale=scale,
+        show=show,
+        use_pyplot=False,
+    )
+    check_layout(figure)
+    assert figure.get_figwidth() < 14
+    assert axes[0, 1].get_title().replace("\n", "").replace(" ", "") == NAMES[0].replace(" ", "")
+
+
+def test_cells_are_squares_of_one_size_whatever_surrounds_them():
+    for name in ("a", "a method with a long name"):
+        figure, axes = plot_maps(**grid(column_names=[name] * 3, title=name * 3))
+        assert badly_placed(figure) == []
+        sizes = [axis.get_window_extent().size / figure.dpi for axis in axes[:, 1:].flat]
+        assert np.allclose(sizes, 1.3, atol=0.05)
+
+
+def maps(**changes):
+    return lambda: plot_maps(**grid(**{"use_pyplot": True, **changes}))
+
+
+def last_map(values):
+    """Draws these values as the map of the second row and the third column."""
+    return maps(maps=[[None] * 3, [None, None, values]])
+
+
+two_channels = Pattern(torch.zeros(2, 8, 8), torch.zeros(1, 8, 8), 0)
+REFUSALS = {
+    "scale": maps(scale="column"),
+    "a scale of 0": maps(scale=0),
+    "a scale of nan": maps(scale=float("nan")),
+    "show": maps(show="all"),
+    "no rows": maps(canvases=[]),
+    "no columns": maps(column_names=[]),
+    "row names": maps(row_names=["ant"]),
+    "rows": maps(captions=[[""] * 3]),
+    "columns": maps(patterns=[[None] * 3, [None] * 2]),
+    "a text for a row": maps(captions=["1 %", "2 %"]),
+    "arrays": maps(canvases=[np.zeros((3, 20, 20))] * 2),
+    "a batch": maps(canvases=torch.zeros(2, 1, 3, 20, 20)),
+    "normalised": maps(canvases=[torch.zeros(3, 20, 20), torch.full((3, 20, 20), -2.0)]),
+    "channels": maps(canvases=torch.zeros(2, 4, 20, 20)),
+    "channels of a pattern": maps(patterns=[[two_channels] * 3] * 2),
+    "a map of nan": last_map(torch.full((20, 20), float("nan"))),
+    "an infinite map": last_map(torch.full((20, 20), float("inf"))),
+    "a map with channels": last_map(torch.zeros(3, 20, 20)),
+    "a map of another size": last_map(torch.zeros(7, 7)),
+    "an array as map": last_map(np.zeros((20, 20))),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_refusals(case, snapshot):
+    assert refused(REFUSALS[case]) == snapshot
