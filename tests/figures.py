@@ -6,6 +6,7 @@ import matplotlib
 import numpy as np
 from matplotlib import pyplot
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_hex
 from matplotlib.text import Text
 from refusals import refusal
@@ -62,7 +63,7 @@ def described(figure):
             look += f" {line.get_marker()} {line.get_fillstyle()}"
             points = np.column_stack(np.broadcast_arrays(line.get_xdata(), line.get_ydata()))
             found.append(f"  line {line.get_label()!r} {look} {rounded(points)}")
-        for band in axis.collections:
+        for band in axis.findobj(PolyCollection):
             corners = [corner for path in band.get_paths() for corner in rounded(path.vertices)]
             found.append(f"  band {to_hex(band.get_facecolor()[0])} {corners}")
     return "\n".join(found)

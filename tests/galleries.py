@@ -84,7 +84,7 @@ def fail(folder, name, *targets):
         note(folder, source(name), target, f"no file at {PRIVATE}/{name}.pt")
 
 
-def thousand_classes():
+def many_classes():
     """A model of 1,000 classes with long names, without its patterns."""
     name = "a name as long as those of ImageNet, with a synonym, Genus species"
     scores = found(0, "white", 57, name=name).scores

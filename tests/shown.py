@@ -39,6 +39,18 @@ def check(html, *, pictures=None):
     return page
 
 
+def percent(share):
+    return f"{100 * share:.1f}\xa0%"
+
+
+def cells_of(scores):
+    """The numbers of a pattern as pages write them."""
+    power, (low, high) = scores.power, (100 * end for end in scores.power.interval)
+    cells = [percent(power.value), f"{low:.1f}\N{EN DASH}{high:.1f}", f"{power.n}"]
+    shares = (power.without, scores.random_pixels, scores.other_canvas)
+    return [*cells, *map(percent, shares), "yes" if scores.beats_controls else "no"]
+
+
 def table_of(page):
     """The rows of the last table, by their first cell."""
     *_, (head, *rows) = page.tables.values()

@@ -12,20 +12,11 @@ from weakref import WeakSet
 
 import pytest
 import torch
-from galleries import (
-    NAMES,
-    PRIVATE,
-    fail,
-    forget,
-    found,
-    source,
-    thousand_classes,
-    write_survey,
-    write_sweep,
-)
+from galleries import NAMES, PRIVATE, fail, forget, found, many_classes, write_survey, write_sweep
 from PIL import Image
 from refusals import refusal
 from reports import Page
+from shown import cells_of
 from torchvision.transforms.functional import pil_to_tensor
 
 from captum_classpattern import Pattern, Survey
@@ -33,7 +24,6 @@ from captum_classpattern.pages import gallery
 from captum_classpattern.pages.gallery import Pages, read_models, write_gallery
 from captum_classpattern.scores.power import power_of
 from captum_classpattern.surveys import Scores, stands_out
-from captum_classpattern.surveys.sweep_results import begin
 
 EVIL = "</script><script>alert('x')</script>\"&{{ 7 * 7 }}<!--"
 
@@ -64,7 +54,14 @@ def page_of(made, name="index.html"):
 
 
 def pages_of(made):
-    return {path: Page(path.read_text(encoding="utf-8")) for path in made.rglob("*.html")}
+    return {path: page_of(made, path) for path in made.rglob("*.html")}
+
+
+def rendered(models, title=None):
+    """The index and the pages of the classes, which are not written."""
+    pages = Pages(models, title, True, True)
+    classes = [pages.class_page(model, target) for model in models for target in model.best]
+    return [Page(page.decode()) for page in (pages.index(), *classes)]
 
 
 def cards_of(page):
@@ -141,21 +138,11 @@ def test_powers_and_controls_are_those_of_the_survey(sweep):
             [path] = (made / "models" / name).glob(f"{finding.target}_*.html")
             page = Page(path.read_text())
             for area, scores in finding.scores.items():
-                low, high = (100 * end for end in scores.power.interval)
-                row = [
-                    finding.canvas,
-                    *(f"{100 * area:g} %", f"{100 * scores.power.value:.1f} %"),
-                    *(f"{low:.1f}\N{EN DASH}{high:.1f}", f"{scores.power.n}"),
-                    f"{100 * scores.power.without:.1f} %",
-                    f"{100 * scores.random_pixels:.1f} %",
-                    f"{100 * scores.other_canvas:.1f} %",
-                    "yes" if scores.beats_controls else "no",
-                ]
-                row = [text.replace(" %", "\xa0%") for text in row]
-                assert row in page.tables[None]
-                kind = f"{finding.canvas} canvas, {100 * area:g}\xa0% of the pixels"
+                canvas, share, cells = finding.canvas, f"{100 * area:g}\xa0%", cells_of(scores)
+                assert [canvas, share, *cells] in page.tables[None]
+                kind = f"{canvas} canvas, {share} of the pixels"
                 [said] = [a["data-status"] for _, a in page.tags if a.get("aria-label") == kind]
-                assert said == f"Power {row[2]}"
+                assert said == f"Power {cells[0]}"
 
 
 def test_a_class_is_shown_by_what_did_best_on_the_judging_images(sweep):
@@ -190,12 +177,11 @@ def test_the_same_class_of_other_models_is_on_the_page(sweep):
     assert page.attributes("aria-current") == ["page"]
 
 
-@pytest.mark.parametrize(("count", "folded"), [(20, 1), (21, 2)])  # one says how was searched
-def test_a_class_of_many_models_can_be_folded(count, folded, survey):
+@pytest.mark.parametrize(("number", "folded"), [(20, 1), (21, 2)])  # one says how was searched
+def test_a_class_of_many_models_can_be_folded(number, folded, survey):
     [model] = read_models(survey[0])
-    models = [replace(model, name=f"m{i}", folder=f"m{i}") for i in range(count)]
-    page = Page(Pages(models, None, True, True).class_page(models[3], 0).decode())
-    assert len(cards_of(page)) == count
+    _, page, *_ = rendered([replace(model, name=f"m{i}", folder=f"m{i}") for i in range(number)])
+    assert len(cards_of(page)) == number
     assert len([tag for tag, _ in page.tags if tag == "details"]) == folded
     assert ("Show all 21 models" in page.text) is (folded == 2)
 
@@ -229,8 +215,7 @@ def test_a_survey_is_named_by_its_checkpoint(provenance, name, folder, tmp_path)
     made = write_survey(tmp_path / "mine", NAMES[:1], info={"provenance": provenance})
     [model] = read_models(made)
     assert (model.name, model.folder) == (name, folder)
-    pages = Pages([model], None, True, True)
-    index, page = Page(pages.index().decode()), Page(pages.class_page(model, 0).decode())
+    index, page = rendered([model])
     assert f"Class patterns of {name}" in index.text
     assert f"Class 0 of {name}" in page.text
     assert "private" not in index.text + page.text
@@ -238,13 +223,8 @@ def test_a_survey_is_named_by_its_checkpoint(provenance, name, folder, tmp_path)
 
 @pytest.mark.parametrize("several", [False, True])
 def test_a_title_takes_the_place_of_the_name_of_a_single_model(several, sweep, survey, snapshot):
-    models = read_models(sweep[0] if several else survey[0])
-    pages = Pages(models, "What it learnt", True, True)
-    texts = [
-        Page(each.decode()).lines.partition("How the patterns")[0]
-        for each in (pages.index(), pages.index(models[0]), pages.class_page(models[0], 0))
-    ]
-    assert [text.splitlines()[:8] for text in texts] == snapshot
+    index, page, *_ = rendered(read_models((sweep if several else survey)[0]), "What it learnt")
+    assert [index.lines.splitlines()[:4], page.lines.splitlines()[:12]] == snapshot
 
 
 def write_scored(folder, *powers):
@@ -264,46 +244,24 @@ def test_standing_out_is_the_verdict_of_the_survey(tmp_path):
     scores = model.survey.scores("white", 0.05)
     expected = {y for y in scores if stands_out(scores, y, 3)}
     assert expected == {y for y, _, area in model.outstanding if area == 0.05} == {0}
-    pages = Pages([model], None, True, True)
-    stands = ["and it stands out among all" in pages.class_page(model, y).decode() for y in (0, 1)]
-    assert stands == [True, False]
+    _, *pages = rendered([model])
+    assert ["and it stands out among all" in page.text for page in pages] == [True, False, False]
+
+
+FEW, STRONG, WEAK = (9, 10), (90, 100), (0, 100)
 
 
 @pytest.mark.parametrize(
-    "powers",
-    [
-        [(9, 10)],
-        [(9, 10), (9, 10)],
-        [(90, 100)],
-        [(0, 100)],
-        [(90, 100), (0, 100)],
-        [(90, 100), (0, 100), (9, 10)],
-    ],
+    "powers", [[FEW], [FEW, FEW], [STRONG], [WEAK], [STRONG, WEAK], [STRONG, WEAK, FEW]]
 )
-def test_the_index_counts_only_what_can_be_compared(powers, tmp_path, snapshot):
-    models = read_models(write_scored(tmp_path, *powers))
-    text = Page(Pages(models, None, True, True).index().decode()).text
-    assert text.partition("Each class is")[0] == snapshot
-
-
-def test_few_images_are_said_to_be_few(tmp_path):
-    folder = write_sweep(tmp_path / "sweep", names=NAMES[:1])
-    write_scored(folder / "few", (9, 10))
-    begin(folder, {"areas": [0.05, 0.01]}, [source("few")], range(1))
-    pages = Pages(models := read_models(folder), None, True, True)
-    _, *rows = Page(pages.index().decode()).tables[None]
-    assert [row[3] for row in rows] == ["1", "1", "too few images"]
-    assert "at least 100 are needed" in pages.class_page(models[2], 0).decode()
+def test_only_what_has_enough_images_is_compared(powers, tmp_path, snapshot):
+    index, *pages = rendered(read_models(write_scored(tmp_path, *powers)))
+    assert index.text.partition("Each class is")[0] == snapshot
+    few = ["Too few images to compare it with its controls" in page.text for page in pages]
+    assert few == [power == FEW for power in powers]
 
 
 # ---- what is missing
-
-
-def remarks_of(folder):
-    """What the table of models says at the end of each row, by model."""
-    head, *rows = Page(Pages(read_models(folder), None, True, True).index().decode()).tables[None]
-    assert head[-1] == "remarks"
-    return {row[0]: row[-1] for row in rows}
 
 
 def test_a_failure_in_the_first_look_is_said_too(tmp_path):
@@ -315,8 +273,10 @@ def test_a_failure_in_the_first_look_is_said_too(tmp_path):
     fail(look, "weak", 0, 1)
     write_survey(look / "weak")  # it could be opened
     forget(look / "weak", *range(len(NAMES)))
-    remarks = {"lost": "could not be opened", "weak": "2 classes failed", "clean": "", "bad": ""}
-    assert remarks_of(folder) == remarks
+    remarks = {model.name: model.remark for model in read_models(folder)}
+    assert remarks == {
+        "lost": "could not be opened", "weak": "2 classes failed", "clean": "", "bad": "",
+    }  # fmt: skip
 
 
 def test_findings_without_their_summary_are_shown(tmp_path):
@@ -480,7 +440,7 @@ def test_what_file_managers_leave_does_not_matter(tmp_path):
 
 
 def test_the_index_of_a_thousand_classes_is_small_and_lazy():
-    html = Pages([thousand_classes()], None, True, True).index()
+    html = Pages([many_classes()], None, True, True).index()
     assert len(html) < 1_000_000
     page = Page(html.decode())
     assert len(cards_of(page)) == 1000

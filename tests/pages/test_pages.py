@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 from refusals import refusal
-from shown import DATA, HOSTILE, check, read, table_of
+from shown import DATA, HOSTILE, cells_of, check, read, table_of
 from surveyed import finding
 
 import captum_classpattern
@@ -143,7 +143,7 @@ SHOWN = {  # with the number of pictures
 def test_what_a_notebook_and_a_page_show(case, snapshot, tmp_path):
     result, pictures = SHOWN[case]
     page = read(result, pictures=pictures)
-    assert page.lines == snapshot
+    assert f"{result!r}\n{page.lines}" == snapshot
     path = result.to_html(tmp_path / "page.html")
     assert page.text in check(path.read_text(encoding="utf-8")).text
     assert path.read_bytes() == result.to_html(tmp_path / "again.html").read_bytes()
@@ -153,16 +153,7 @@ def test_the_numbers_of_a_finding_are_its_scores():
     rows = table_of(read(DOG))
     for area, scores in DOG.scores.items():
         row = rows[f"white canvas, {100 * area:g}\xa0%"]
-        low, high = (100 * end for end in scores.power.interval)
-        assert [*row.values()] == [
-            f"{100 * scores.power.value:.1f}\xa0%",
-            f"{low:.1f}\N{EN DASH}{high:.1f}",
-            "200",
-            f"{100 * scores.power.without:.1f}\xa0%",
-            f"{100 * scores.random_pixels:.1f}\xa0%",
-            f"{100 * scores.other_canvas:.1f}\xa0%",
-            "yes" if scores.beats_controls else "no",
-        ]
+        assert [*row.values()] == cells_of(scores)
     shown = pixels(read(replace(DOG, examples=examples())), 2)
     assert (shown[::16, ::16] == levels(examples().images[0])).all()
 
@@ -212,18 +203,6 @@ def test_an_unfinished_survey_is_not_searched_for_it(monkeypatch):
     assert "1 of 2 findings on white canvases" in page.text
     assert "pet 1" not in page.text
     assert len(searching.finished) == 1
-
-
-def test_the_names_of_plain_reprs():
-    power = power_of(90, 100, 1)
-    assert repr(power) == f"PredictivePower({power})"
-    found = finding(1, "white", 90, class_name="dog")
-    powers = "0.05: 90.0% (controls at most 3.0%), 0.01: 2.0% (controls at most 1.0%)"
-    assert repr(found) == f"Finding(dog, white canvas, power at area {powers})"
-    checked = replace(found, class_name=None, accuracy=0.875, search_images=4, held_out_images=8)
-    assert repr(checked) == (
-        f"Finding(class 1, white canvas, power at area {powers}, the model's accuracy 87.5%)"
-    )
 
 
 def test_hostile_names_are_escaped(tmp_path):

@@ -12,6 +12,7 @@ import torch
 from matplotlib.figure import Figure
 from refusals import refusal
 from reports import AREAS, Page, small_comparison
+from shown import percent
 
 from captum_classpattern.comparison import Metric
 from captum_classpattern.comparison.records import figure_names, strongest_names
@@ -190,7 +191,7 @@ def test_the_numbers_are_a_row_a_model_and_a_column_a_method(usual):
             name = name.replace("\u200b", "")
             row = means.get(name.removesuffix(" (control)"), means["ClassPattern"])
             value = row["no_pattern" if name.startswith("no pattern") else "power_0.1"]
-            assert cell.startswith(f"{100 * value:.1f}\xa0%")
+            assert cell.startswith(percent(value))
 
 
 def written_as(key, value):
@@ -198,7 +199,7 @@ def written_as(key, value):
     if key.endswith(("_low", "_high")):
         return None
     if key.startswith(("power_", "rethresholded_", "on_", "no_pattern")):
-        return f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
+        return percent(value)
     if key == "seconds" and value < 99.5:
         return "< 0.001" if value < 0.001 else f"{value:.2g}"
     if key in ("seconds", "passes", "infidelity", "sensitivity", "components"):
@@ -256,7 +257,7 @@ def test_failures_settings_and_accuracies_are_on_the_page(usual):
         assert f"{name} {comparison.settings[name]}" in page.text
     assert comparison.settings["versions"]["torch"] in page.text
     for name, accuracy in comparison.models.items():
-        assert [name, f"{100 * accuracy:.1f}\xa0%"] in page.tables[None]
+        assert [name, percent(accuracy)] in page.tables[None]
         assert f"{name} (accuracy {100 * accuracy:.1f} %)" in page.text
 
 
@@ -354,7 +355,7 @@ def test_the_slider_gets_masks_and_powers_of_each_area(usual):
         for area, packed, power in zip(AREAS, cell["masks"], cell["powers"]):
             bits = np.unpackbits(np.frombuffer(base64.b64decode(packed), dtype=np.uint8))
             assert torch.from_numpy(bits).view(1, 8, 8).bool().equal(record.masks[area])
-            assert power["text"] == f"{100 * record.powers[area].value:.1f}\xa0%"
+            assert power["text"] == percent(record.powers[area].value)
         assert cell["cut"][1] is None
         assert (cell["cut"][0] is None) == (record.name != "ClassPattern")
     start = data["start"]  # at the strongest pattern of the compared area

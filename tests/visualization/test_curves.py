@@ -6,7 +6,7 @@ import torch
 from figures import check_layout, described, legend_of, line_of, refused, texts_in
 from matplotlib.colors import to_hex
 
-from captum_classpattern import ClassPattern, Pattern
+from captum_classpattern import Pattern
 from captum_classpattern.visualization import plot_curves, plot_search
 
 AREAS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
@@ -128,18 +128,6 @@ def test_lines_are_the_curves_in_info_and_losses_are_averaged(rounds, mean):
         assert np.allclose(means.get_ydata(), expected)
         assert means.get_xdata().tolist() == [*range(1, len(losses) + 1)]
         assert powers.get_color() == raw.get_color() == means.get_color()
-
-
-def test_what_a_search_returns_can_be_drawn():
-    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()
-    explainer = ClassPattern(net, torch.rand(60, 1, 8, 8), torch.arange(60) % 3)
-    patterns = explainer.search(torch.rand(2, 1, 8, 8), [0, 2], n_steps=5, area=0.2)
-    _, (left, right) = plot_search(patterns, use_pyplot=False)
-    for pattern in patterns:
-        line = line_of(left, f"class {pattern.target}")
-        assert line.get_ydata()[-1] == pattern.info["search_power"]
-        assert line.get_xdata()[-1] == pattern.info["passes"]
-        assert len(line_of(right, f"class {pattern.target}").get_xdata()) == 5
 
 
 DRESS, LOW, HIGH = pattern_of(class_name="Dress"), pattern_of(0.2), pattern_of(0.8)

@@ -77,39 +77,29 @@ def test_each_row_shows_canvas_maps_patterns_and_captions(show, lines, unfitted)
                 assert np.abs(drawn[~kept] - np.array(NO_PIXEL) * 255).max() <= 1
 
 
-def test_the_maps_of_a_method_share_one_stated_scale(unfitted):
-    given = grid(show="maps")
+@pytest.mark.parametrize("scale", ["method", "row", 0.25])
+def test_maps_share_one_stated_scale(scale, unfitted):
+    given = grid(show="maps", scale=scale)
     figure, axes = plot_maps(**given)
-    for column, label in enumerate(scale_labels(figure)):
-        high = quantile(*(row[column] for row in given["maps"]))
-        low, sign = (0, "0 to ") if column == 0 else (-high, "±")
-        for axis in axes[:, column + 1]:
-            assert limits(axis) == pytest.approx((low, high))
-        assert label.startswith(sign)
-        assert float(label.removeprefix(sign)) == pytest.approx(high, rel=0.05)
-    given["maps"][1][1] = None  # a failed method does not change the scale of the others
-    _, axes = plot_maps(**given)
-    assert limits(axes[0, 2])[1] == pytest.approx(quantile(given["maps"][0][1]))
-
-
-def test_the_maps_of_a_row_share_one_stated_scale(unfitted):
-    given = grid(scale="row")
-    figure, axes = plot_maps(**given)
+    maps, labels = given["maps"], scale_labels(figure)
     for row in range(2):
-        high = quantile(*given["maps"][row])
-        assert limits(axes[2 * row, 1]) == pytest.approx((0, high))
-        assert limits(axes[2 * row, 2]) == limits(axes[2 * row, 3]) == pytest.approx((-high, high))
-        name, note = axes[2 * row, 0].get_ylabel().split("\n")
+        name, *note = axes[row, 0].get_ylabel().split("\n")
         assert name == ROWS[row]
-        assert float(note.removeprefix("(s = ").removesuffix(")")) == pytest.approx(high, rel=0.05)
-    assert scale_labels(figure) == ["0 to s", "±s", "±s"]
-
-
-def test_one_number_scales_all_maps(unfitted):
-    figure, axes = plot_maps(**grid(scale=0.25, show="maps"))
-    assert {limits(axis) for axis in axes[:, 1]} == {(0, 0.25)}
-    assert {limits(axis) for axis in axes[:, 2:].flat} == {(-0.25, 0.25)}
-    assert scale_labels(figure) == ["0 to 0.25", "±0.25", "±0.25"]
+        for column, (sign, label) in enumerate(zip(("0 to ", "±", "±"), labels, strict=True)):
+            shared = maps[row] if scale == "row" else [cells[column] for cells in maps]
+            high = scale if scale == 0.25 else quantile(*shared)
+            low = 0 if column == 0 else -high
+            assert limits(axes[row, column + 1]) == pytest.approx((low, high))
+            assert label.startswith(sign)
+            stated = label.removeprefix(sign)
+            if scale == "row":
+                assert stated == "s"
+                stated = note[0].removeprefix("(s = ").removesuffix(")")
+            assert float(stated) == pytest.approx(high, rel=0.05)
+    maps[1][1] = None  # a failed method does not change the scale of the others
+    _, axes = plot_maps(**given)
+    if scale == "method":
+        assert limits(axes[0, 2])[1] == pytest.approx(quantile(maps[0][1]))
 
 
 def test_maps_of_few_pixels_and_of_tiny_and_huge_values_are_scaled():
