@@ -8,11 +8,12 @@ import pytest
 import torch
 from command_line import interrupt_searches, run
 from matplotlib.figure import Figure
+from torch import nn
 
 import captum_classpattern
 from captum_classpattern import Pattern
 from captum_classpattern.cli.demo import make_verdicts
-from captum_classpattern.demo import DemoImages, LabelledImages, demo_images
+from captum_classpattern.demo import DemoImages, LabelledImages, demo_images, demo_models
 from captum_classpattern.optimization import Learned
 from captum_classpattern.scanning import Scan, families
 from captum_classpattern.scores.power import power_of
@@ -23,11 +24,22 @@ demo_module = import_module("captum_classpattern.cli.demo")  # the name is the c
 MODELS = ("natural", "backdoored", "robust")
 
 
+def linear(images, seed):
+    """The class with the most similar mean image."""
+    means = torch.stack([images.images[images.labels == y].mean(0).flatten() for y in range(10)])
+    net = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+    net[1].weight.data = means - means.mean(0) + 0.01 * seed * torch.rand(10, 784)
+    return net.eval()
+
+
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
-    """Four images a class, four rounds and empty figures: what is written does not depend on
-    them."""
-    images = demo_images()
+    """Linear models, four images a class, four rounds and empty figures: what is written does not
+    depend on them."""
+    images, models = demo_images(), demo_models()
+    for seed, classifier in enumerate(models.values()):
+        classifier.model = linear(images.search, seed)
+    monkeypatch.setattr(captum_classpattern, "demo_models", lambda: models)
 
     def part(half):
         chosen = torch.cat([torch.nonzero(half.labels == y).flatten()[:4] for y in range(10)])
