@@ -1,5 +1,7 @@
 """A model of a user's own, and its images as files."""
 
+from pathlib import Path
+
 import torch
 from PIL import Image
 from torch import nn
@@ -38,7 +40,7 @@ class Talking(Net):
 
 def write_images(folder, names=NAMES, count=20, sides=(8,), seed=0):
     """A folder for each class, with images that are brighter in its colour."""
-    generator = torch.Generator().manual_seed(seed)
+    folder, generator = Path(folder), torch.Generator().manual_seed(seed)
     for number, name in enumerate(names):
         (folder / name).mkdir(parents=True)
         for i in range(count):

@@ -7,6 +7,10 @@ import pytest
 import torch
 from own_models import NAMES, Net, write_images
 
+from captum_classpattern.scanning import ReferenceSet
+from captum_classpattern.scanning.families import SIZES
+from captum_classpattern.scanning.profile import Profile
+
 
 @pytest.fixture(scope="session")
 def place(tmp_path_factory):
@@ -32,6 +36,9 @@ def place(tmp_path_factory):
     for path in folder.glob("images/*/*.png"):
         os.symlink(path, folder / "flat" / f"{path.parent.name}_{path.name}")
 
+    powers = {size: [0.1] * 3 for size in SIZES}
+    profiles = {"made up": Profile(powers, [20] * 3, 1.0, 60)}
+    ReferenceSet(3, (3, 8, 8), profiles).save(folder / "own.json")
     (folder / "done" / "results.json").write_text("{}")
     (folder / "half" / "results.json").write_text('{"rows": [')
     (folder / "other" / "results.json").write_text('{"rows": []}')

