@@ -38,14 +38,15 @@ class Talking(Net):
         return super().forward(images)
 
 
-def write_images(folder, names=NAMES, count=20, sides=(8,), seed=0):
-    """A folder for each class, with images that are brighter in its colour."""
+def write_images(folder, names=NAMES, count=20, sides=(8,), seed=0, brighter=0.1):
+    """A folder for each class, with images that are brighter in its colour: by so much that a third
+    of the pixels can change the class."""
     folder, generator = Path(folder), torch.Generator().manual_seed(seed)
     for number, name in enumerate(names):
         (folder / name).mkdir(parents=True)
         for i in range(count):
             pixels = 0.5 * torch.rand(3, 8, 8, generator=generator)
-            pixels[number] += 0.4
+            pixels[number] += brighter
             side = sides[i % len(sides)]
             image = Image.fromarray((255 * pixels).byte().permute(1, 2, 0).numpy())
             image.resize((side, side)).save(folder / name / f"{i}.png")

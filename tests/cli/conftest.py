@@ -21,7 +21,7 @@ def place(tmp_path_factory):
     torch.save(net.state_dict(), folder / "m.pt")  # knows no names of its classes
     torch.save({"net": net.state_dict(), "classes": [*NAMES]}, folder / "named.pt")
     torch.save({"net": net.state_dict(), "classes": [*NAMES[::-1]]}, folder / "turned.pt")
-    noisy = {key: value + 0.1 * torch.rand_like(value) for key, value in net.state_dict().items()}
+    noisy = {key: value + 0.01 * torch.rand_like(value) for key, value in net.state_dict().items()}
     torch.save({"net": noisy, "classes": [*NAMES]}, folder / "noisy.pt")
     torch.save(net, folder / "whole.pt")
     (folder / "broken.pt").write_bytes(b"nothing")

@@ -24,7 +24,7 @@ from captum_classpattern.demo import demo_images, demo_models
 from captum_classpattern.pages import report
 
 compare_module = import_module("captum_classpattern.cli.compare")
-OWN = "--arch own_models:Net --mean 0 --std 1 --n-steps 2"
+OWN = "--arch own_models:Net --mean 0 --std 1 --n-steps 2 --area 0.3"
 
 
 def compare(out, more="", *, models="named.pt other=noisy.pt", data="images"):
@@ -35,25 +35,24 @@ def read(out):
     return json.loads((out / "comparison.json").read_text())
 
 
-@pytest.fixture(scope="module")
-def compared(place, tmp_path_factory):
-    """The folder of a comparison, and what was printed."""
-    out = tmp_path_factory.mktemp("compared") / "new"
+def test_two_models_from_files_to_tables_figures_and_patterns(tmp_path):
+    out = tmp_path / "new"
     more = "--classes dog,2 --methods 'ClassPattern, Saliency,RandomPixels' --white"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(place)
-        result = compare(out, more)
+    result = compare(out, more)
     assert result.exit_code == 0, result.output
-    return out, result.output
-
-
-def test_compare_writes_rows_report_figures_and_patterns(compared):
-    out, _ = compared
+    assert "named model, positive canvases" in result.stdout
+    assert "other model, positive canvases" in result.stdout
+    assert "holds: All methods" in result.stdout
+    assert "6 runs (3 methods on 2 models) gave maps" in " ".join(result.stdout.split())
     written = read(out)
     assert list(written["models"]) == ["named", "other"]
     assert written["failures"] == []
-    rows = [row for row in written["rows"] if row["level"] == "image"]
-    assert {(row["model"], row["method"], row["kind"], row["class"]) for row in rows} == {
+    rows = {
+        (row["model"], row["method"], row["kind"], row["class"]): row
+        for row in written["rows"]
+        if row["level"] == "image"
+    }
+    assert rows.keys() == {
         (model, method, kind, label)
         for model in ("named", "other")
         for method in ("ClassPattern", "Saliency", "RandomPixels")
@@ -63,29 +62,13 @@ def test_compare_writes_rows_report_figures_and_patterns(compared):
     assert "<html" in (out / "report.html").read_text()
     for name in ("curves", "side_by_side_named", "side_by_side_other"):
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_a_saved_pattern_has_its_reported_power(compared):
-    out, _ = compared
-    wanted = ("other", "ClassPattern", "positive", 2)
-    [row] = [
-        row
-        for row in read(out)["rows"]
-        if (row["model"], row["method"], row["kind"], row["class"]) == wanted
-    ]
-    [path] = (out / "patterns" / "other").glob("ClassPattern_*_2_owl_0.05.safetensors")
+    # a saved pattern has its reported power
+    [path] = (out / "patterns" / "other").glob("ClassPattern_*_2_owl_0.3.safetensors")
     _, held_out = load_images("images").halves(0)
     noisy = cp.load_model("noisy.pt", arch="own_models:Net", mean=0, std=1)
     power = predictive_power(noisy, Pattern.load(path), held_out, area=None)
-    assert power.value == pytest.approx(row["power_0.05"], abs=1e-9)
-
-
-def test_compare_prints_a_table_for_each_model_and_the_verdicts(compared):
-    _, output = compared
-    assert "named model, positive canvases" in output
-    assert "other model, positive canvases" in output
-    assert "holds: All methods" in output
-    assert "6 runs (3 methods on 2 models) gave maps" in " ".join(output.split())
+    reported = rows["other", "ClassPattern", "positive", 2]["power_0.3"]
+    assert 0 < power.value == pytest.approx(reported, abs=1e-9)
 
 
 def failing(model):

@@ -278,18 +278,3 @@ def test_messages_of_the_library_name_arguments_in_backticks():
         if (bare := bare_names(text, names))
     }
     assert not found
-
-
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        ("n_steps must be 1", ["n_steps"]),
-        ("`n_steps` must be 1; f(n_steps=2) is fine", []),
-        ("size must be 1", ["size"]),
-        ("the size must be 1; a size is given", []),
-        ("pass resume=True", ["resume"]),
-        ("pass `resume=True`", []),
-    ],
-)
-def test_a_bare_name_is_noticed(text, found):
-    assert bare_names(text, ["n_steps", "size", "resume"]) == found

@@ -7,21 +7,18 @@ import shutil
 import signal
 import subprocess
 import sys
-from textwrap import dedent
 
 import pytest
 import torch
 from command_line import JSON_PAGE, documented, interrupt_searches, run
 from matplotlib.figure import Figure
-from own_models import NAMES, write_images
-from PIL import Image
+from own_models import NAMES, Pair, write_images
 
 from captum_classpattern import Pattern, Survey, predictive_power
 from captum_classpattern.datasets import load_images
-from captum_classpattern.demo import demo_images, demo_models
 from captum_classpattern.surveys.search import CANVASES
 
-QUICK = "--canvases 1 --n-steps 2 --area 0.1"
+QUICK = "--canvases 1 --n-steps 2 --area 0.3"
 OWN = f"--arch own_models:Net --mean 0 --std 1 {QUICK}"
 PLOT, TO_HTML = Survey.plot, Survey.to_html
 KILLED = """
@@ -55,64 +52,43 @@ def read(out):
 
 
 def test_a_foreign_model_from_checkpoint_to_table(tmp_path, monkeypatch):
-    """The backdoored model as a training script would leave it, and images as files."""
+    """As a training script would leave it: with several outputs, and weights of another name."""
     monkeypatch.setattr(Survey, "plot", PLOT)
     monkeypatch.setattr(Survey, "to_html", TO_HTML)
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "own_network.py").write_text(
-        dedent("""
-        from torch import nn
-        from captum_classpattern.demo.network import SmallResNet
-
-        class Tuple(nn.Module):
-            def __init__(self, num_classes=10):
-                super().__init__()
-                self.inner = SmallResNet()
-
-            def forward(self, images):
-                return images.mean(), self.inner(images)
-        """)
-    )
-    state = demo_models()["backdoored"].model.state_dict()
-    state = {f"module.inner.{key}": value for key, value in state.items()}
-    optimizer = torch.optim.SGD([torch.zeros(1)], 0.1, 0.9).state_dict()
+    net = Pair().eval()
+    state = {f"module.{key}": value for key, value in net.state_dict().items()}
+    optimizer = torch.optim.SGD(net.parameters(), 0.1, 0.9).state_dict()
     torch.save({"net": state, "optimizer": optimizer, "epoch": 3}, "own.pth")
-    given = demo_images().search
-    for label in range(10):
-        (tmp_path / "images" / f"{label}_c{label}").mkdir(parents=True)
-        for i, image in enumerate(given.images[given.labels == label][:40]):
-            pixels = (image[0] * 255).round().byte().numpy()
-            Image.fromarray(pixels).save(f"images/{label}_c{label}/{i}.png")
+    write_images("images", ["0_cat", "1_dog", "2_owl"], count=40)
     result = run(
-        "search own.pth --arch own_network:Tuple --output -1 --mean 0 --std 1 --data images "
-        "--out out --classes 0,3 --canvases 1 --n-steps 10 --area 0.01"
+        f"search own.pth --data images {OWN} --arch own_models:Pair --output -1 --classes 0,2 "
+        "--canvases 2 --n-steps 4 --out out"
     )
     assert result.exit_code == 0, result.output
-    assert "own.pth: plain, own_network:Tuple; normalised by the caller." in result.output
-    assert "200 images to search with, 200 held out (0 copies dropped)." in result.output
+    assert "own.pth: plain, own_models:Pair; normalised by the caller." in result.stdout
+    assert "60 images to search with, 60 held out (0 copies dropped)." in result.stdout
+    assert "The model classifies 100.0% of the held-out images correctly." in result.stdout
     out = tmp_path / "out"
     assert (out / "patterns.png").read_bytes().startswith(b"\x89PNG")
     assert "Class patterns of" in (out / "report.html").read_text()
     written = read(out)
     assert written["complete"]
+    assert written["accuracy"] == 1
     assert written["provenance"]["opened"] == "weights_only"
-    assert written["provenance"]["renamed"]["module.inner.head.weight"] == "inner.head.weight"
-    assert written["accuracy"] > 0.85
-    assert f"The model classifies {written['accuracy']:.1%} of the held-out images" in result.output
+    assert written["provenance"]["renamed"]["module.head.weight"] == "head.weight"
     rows = {(row["class"], row["canvas"]): row for row in written["rows"]}
-    assert rows.keys() == {(y, kind) for y in (0, 3) for kind in CANVASES}
-    assert rows[3, "white"]["class_name"] == "c3"  # of the folder 3_c3
-    # the class of the trigger is the strongest, and the saved pattern has the power of the table
-    powers = {y: rows[y, "white"]["areas"]["0.01"] for y in (0, 3)}
-    assert powers[0]["interval"][0] > powers[3]["interval"][1]
-    said = " ".join(result.stdout.split("white canvas, 0.01 of the pixels: c0, ")[1].split())
-    assert "2 of 10 classes were searched, so whether it stands out is not known." in said
-    assert "It stands out." not in result.output
-    pattern = Pattern.load(out / "patterns" / "0_c0_white_0.01.safetensors")
-    assert pattern.info["class_name"] == "c0"
-    _, held_out = load_images("images", channels=1).halves(0)
-    power = predictive_power(demo_models()["backdoored"], pattern, held_out, area=0.01)
-    assert power.value == powers[0]["power"]
+    assert rows.keys() == {(y, kind) for y in (0, 2) for kind in CANVASES}
+    assert rows[2, "white"]["class_name"] == "owl"  # of the folder 2_owl
+    said = " ".join(result.stdout.split("positive canvas, 0.3 of the pixels: ")[1].split())
+    assert "2 of 3 classes were searched, so whether it stands out is not known." in said
+    assert "It stands out." not in result.stdout
+    # the saved pattern has the power of the table
+    pattern = Pattern.load(out / "patterns" / "2_owl_positive_0.3.safetensors")
+    assert pattern.info["class_name"] == "owl"
+    _, held_out = load_images("images").halves(0)
+    power = predictive_power(lambda x: net(x)[1], pattern, held_out, area=0.3)
+    assert power.value == rows[2, "positive"]["areas"]["0.3"]["power"] > 0
 
 
 @pytest.mark.parametrize("end", ["Ctrl+C", "a kill"])
@@ -171,7 +147,7 @@ def test_held_out_images_that_are_searched_with_are_dropped(tmp_path, place):
         os.symlink(place / "images" / name / "0.png", held_out / name / "copy.png")
     result = search(tmp_path / "out", f"--held-out {held_out} --classes 1")
     assert "60 images to search with, 15 held out (3 copies dropped)." in result.stdout
-    assert {row["areas"]["0.1"]["n"] for row in read(tmp_path / "out")["rows"]} == {10}
+    assert {row["areas"]["0.3"]["n"] for row in read(tmp_path / "out")["rows"]} == {10}
 
 
 @pytest.mark.filterwarnings("default")
@@ -205,7 +181,7 @@ def test_class_folders_are_matched_by_the_names_in_a_file(as_json, tmp_path):
     assert first["search_images"] == {"Dog": 10, "Cat": 10}
     assert {(row["class"], row["class_name"]) for row in first["rows"]} == {(1, "Dog")}
     saved = {path.name for path in (out / "patterns").glob("1_*")}
-    assert saved == {f"1_Dog_{kind}_0.1.safetensors" for kind in CANVASES}
+    assert saved == {f"1_Dog_{kind}_0.3.safetensors" for kind in CANVASES}
     more = search(out, f"--class-names {tmp_path / 'names'} --classes 2 --resume", **given)
     assert "Already finished: Dog." in more.stdout
     assert read(out)["rows"][:3] == first["rows"]
@@ -266,7 +242,7 @@ def test_a_search_as_json(tmp_path):
     ]  # fmt: skip
     for row in found["rows"]:
         assert set(row) == set(documented("search", 1))
-        scores = row["areas"]["0.1"]
+        scores = row["areas"]["0.3"]
         assert set(scores) == set(documented("search", 2))
         assert scores.pop("beats_controls") is False  # there are fewer than 100 images
         pattern = Pattern.load(tmp_path / scores.pop("pattern"))

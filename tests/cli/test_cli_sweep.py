@@ -12,7 +12,7 @@ from captum_classpattern import Survey, Sweep
 from captum_classpattern.cli.search import _row
 
 PLAIN = "--arch own_models:Net --mean 0 --std 1"
-QUICK = "--data images --canvases 1 --n-steps 2 --area 0.1"
+QUICK = "--data images --canvases 1 --n-steps 2 --area 0.3"
 
 
 @pytest.fixture(autouse=True)

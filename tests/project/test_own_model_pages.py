@@ -61,7 +61,7 @@ def test_the_examples_with_transformers_run(needs, names, tmp_path, monkeypatch)
     )
     monkeypatch.setitem(sys.modules, "transformers", stand_ins)
     monkeypatch.chdir(tmp_path)
-    write_images(tmp_path / "my_images", names)
+    write_images(tmp_path / "my_images", names, brighter=0.4)
     page = (DOCS / "bring_your_own_model.md").read_text()
     [code] = [code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if needs in code]
     code = code.replace("size=224", "size=8").replace("budget=2000", "n_steps=2, area=0.2")

@@ -203,24 +203,3 @@ def test_progress_bars_are_not_saved_but_warnings_are():
     texts = [bar, "\n", advice, bar + warning]
     kept = without_progress([*map(written, texts), written(bar, "stdout")])
     assert [(output.name, output.text) for output in kept] == [("stderr", warning), ("stdout", bar)]
-
-
-def test_cells_are_parsed_without_their_lines_for_the_shell():
-    tree = parse("if True:\n    !classpattern demo --out x\n%matplotlib inline\nimport a.b, c")
-    assert list(imported_modules(tree)) == ["a.b", "c"]
-
-
-def test_archives_are_extracted_into_the_folders_that_the_tutorials_read(tmp_path, monkeypatch):
-    monkeypatch.setitem(globals(), "MAX_PER_CLASS", 2)
-    images = {"cifar10.zip": "train/cat/{}.jpg", "imagenet_sample.zip": "0000_n01440764/{}.jpg"}
-    for name, member in images.items():
-        with zipfile.ZipFile(tmp_path / name, "w") as archive:
-            for i in range(3):
-                archive.writestr(member.format(i), b"")
-    found = extract(tmp_path, tmp_path / "data").rglob("*.jpg")
-    assert sorted(str(path.relative_to(tmp_path / "data")) for path in found) == [
-        "cifar10/train/cat/0.jpg",
-        "cifar10/train/cat/1.jpg",
-        "imagenet/0000_n01440764/0.jpg",
-        "imagenet/0000_n01440764/1.jpg",
-    ]
