@@ -1,213 +1,219 @@
-"""Predictive power by a plain loop, and the controls by hand."""
+"""Predictive power is that of a plain loop, of one pattern or of many, and beats its controls if
+each interval of a difference says so."""
 
-import math
+import json
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from refusals import refusal, warnings_of
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from captum_classpattern import Pattern, predictive_power
-from captum_classpattern.images import LabelledImages
-from captum_classpattern.scores.localisation import changed_pixels, localisation_iou
+from captum_classpattern import LabelledImages, Pattern, predictive_power
+from captum_classpattern.scores import PredictivePower, Scores, transfer_powers
+from captum_classpattern.scores.intervals import newcombe, wilson
 from captum_classpattern.scores.power import power_of, random_pixels
-from captum_classpattern.triggers import BadNets
 
-IMAGES = torch.rand(80, 1, 4, 5, generator=torch.Generator().manual_seed(0))
-LABELS = torch.arange(80) % 3
-
-
-def linear_net(dtype=torch.float32):
-    """A net that predicts each class for some images."""
-    torch.manual_seed(1)
-    net = nn.Sequential(nn.Flatten(), nn.Linear(20, 3)).eval()
-    with torch.no_grad():
-        net[1].bias -= net(IMAGES).mean(0)
-    return net.to(dtype)
+IMAGES = torch.rand(81, 1, 4, 5, generator=torch.Generator().manual_seed(0))
+LABELS = torch.arange(81) % 3
 
 
-def random_pattern(target=1, **kwargs):
-    generator = torch.Generator().manual_seed(2)
+class Net(nn.Module):
+    """A linear classifier that predicts each class for some images, and counts its images."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(1)
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(20, 3)).eval()
+        with torch.no_grad():
+            self.layers[1].bias -= self.layers(IMAGES).mean(0)
+        self.images = 0
+
+    def forward(self, images):
+        self.images += len(images)
+        return self.layers(images)
+
+
+NET = Net().eval()
+
+
+def random_pattern(target=1, seed=2, **kwargs):
+    generator = torch.Generator().manual_seed(seed)
     canvas, mask = (torch.rand(1, 4, 5, generator=generator) for _ in range(2))
     return Pattern(canvas, mask, target, **kwargs)
 
 
-def wilson(value, n, z=1.959963984540054):
-    centre = (value + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(value * (1 - value) / n + z * z / (4 * n * n))
-    return centre - half, centre + half
+def patterns(**kwargs):
+    return [random_pattern(target, seed, **kwargs) for seed, target in enumerate((0, 1, 2, 1))]
 
 
-def plain_power(net, pattern, area):
+def power(pattern=None, images=IMAGES, labels=LABELS, net=NET, **kwargs):
+    return predictive_power(net, pattern or random_pattern(), images, labels, **kwargs)
+
+
+def plain_power(pattern, labels, area):
     """One image at a time."""
     mask = (pattern if area is None else pattern.topk(area)).mask
     hits = bare = n = 0
-    for image, label in zip(IMAGES, LABELS.tolist()):
+    for image, label in zip(IMAGES, labels.tolist()):
         if label == pattern.target:
             continue
         stamped = mask * pattern.canvas + (1 - mask) * image
-        hits += int(net(stamped[None]).argmax()) == pattern.target
-        bare += int(net(image[None]).argmax()) == pattern.target
+        hits += int(NET(stamped[None]).argmax()) == pattern.target
+        bare += int(NET(image[None]).argmax()) == pattern.target
         n += 1
-    return hits, bare, n
+    return PredictivePower(hits / n, wilson(hits, n), n, bare / n)
 
 
-@pytest.mark.parametrize("target", [0, 1, 2])
+# ---- one pattern, and many
+
+
 @pytest.mark.parametrize("area", [0.05, 0.5, None])
-def test_predictive_power(target, area):
-    net, pattern = linear_net(), random_pattern(target)
-    hits, bare, n = plain_power(net, pattern, area)
-    power = predictive_power(net, pattern, IMAGES, LABELS, area)
-    assert power.value == float(power) == hits / n
-    assert power.without == bare / n
-    assert power.n == n == int((target != LABELS).sum())
-    assert power.lift == pytest.approx(hits / n - bare / n)
-    assert power.interval == pytest.approx(wilson(hits / n, n), abs=1e-9)
-    assert 0 < bare < n
+@pytest.mark.parametrize("labels", [LABELS, None])
+def test_powers_are_those_of_a_plain_loop(area, labels):
+    known = NET(IMAGES).argmax(1) if labels is None else labels
+    expected = [plain_power(pattern, known, area) for pattern in patterns()]
+    assert [power(pattern, labels=labels, area=area) for pattern in patterns()] == expected
+    assert transfer_powers(NET, patterns(), IMAGES, labels, area) == expected
+    assert len({each.value for each in expected}) > 1
+    assert any(each.without > 0 for each in expected) == (labels is not None)
+    for each in expected:
+        assert float(each) == each.value
+        assert each.lift == each.value - each.without
 
 
 def test_the_default_area_is_5_percent():
-    net, pattern = linear_net(), random_pattern()
-    at_5_percent = predictive_power(net, pattern, IMAGES, LABELS, 0.05)
-    assert predictive_power(net, pattern, IMAGES, LABELS) == at_5_percent
-    assert at_5_percent != predictive_power(net, pattern, IMAGES, LABELS, None)
+    assert power() == power(area=0.05) != power(area=None)
+    assert transfer_powers(NET, [random_pattern()], IMAGES, LABELS) == [power()]
 
 
-@pytest.mark.parametrize(("hits", "n"), [(0, 10), (10, 10), (3, 7), (480, 900)])
-def test_wilson_interval(hits, n):
-    power = power_of(hits, n, 1)
-    assert power.interval == pytest.approx(wilson(hits / n, n), abs=1e-9)
-    assert (power.value, power.n, power.without) == (hits / n, n, 1 / n)
-    assert power.lift == power.value - power.without
+def test_the_images_are_classified_once_without_a_pattern():
+    net = Net().eval()
+    transfer_powers(net, patterns(), IMAGES, LABELS)
+    shared, net.images = net.images, 0
+    for pattern in patterns():
+        power(pattern, net=net)
+    assert net.images - shared == 4 * 54 - 81
 
 
-def test_a_pattern_that_decides_and_an_empty_one():
-    def first_pixel(images):
-        bright = images[:, 0, 0, 0] - 0.999
-        return torch.stack([-bright, bright], dim=1)
-
-    mask = torch.zeros(1, 4, 5)
-    empty = Pattern(torch.ones(1, 4, 5), mask, 1)
-    power = predictive_power(first_pixel, empty, IMAGES, [0] * 80, area=None)
-    assert (power.value, power.without, power.lift) == (0, 0, 0)
-    mask = mask.clone()
-    mask[0, 0, 0] = 1
-    power = predictive_power(first_pixel, Pattern(torch.ones(1, 4, 5), mask, 1), IMAGES, [0] * 80)
-    assert (power.value, power.without, power.lift, power.n) == (1, 0, 1, 80)
-
-
-def test_data_sets_loaders_and_predictions():
-    net, pattern, data = linear_net(), random_pattern(), TensorDataset(IMAGES, LABELS)
-    expected = predictive_power(net, pattern, IMAGES, LABELS)
-    assert predictive_power(net, pattern, data) == expected
-    assert predictive_power(net, pattern, DataLoader(data, shuffle=True)) == expected
-    predicted = net(IMAGES).argmax(1)
-    assert predictive_power(net, pattern, IMAGES) == predictive_power(
-        net, pattern, IMAGES, predicted
-    )
-    assert predictive_power(net, pattern, IMAGES).without == 0
+def test_data_sets_and_loaders_give_the_same_power():
+    data = TensorDataset(IMAGES, LABELS)
+    for source in (data, DataLoader(data, shuffle=True), LabelledImages(IMAGES, LABELS)):
+        assert power(images=source, labels=None) == power()
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_models_in_other_precisions(dtype):
-    expected = predictive_power(linear_net(), random_pattern(), IMAGES, LABELS, 0.5)
-    power = predictive_power(linear_net(dtype), random_pattern(), IMAGES, LABELS, 0.5)
-    assert power.n == expected.n
-    assert power.value == pytest.approx(expected.value, abs=0.1)
+    other = power(net=Net().eval().to(dtype), area=0.5)
+    assert other.n == power().n
+    assert other.value == pytest.approx(power(area=0.5).value, abs=0.1)
 
 
-def test_images_of_the_search_are_refused():
-    seen = LabelledImages(IMAGES[:40], argument="images").hashes
-    pattern = random_pattern(seen=frozenset(seen))
-    with pytest.raises(
-        ValueError,
-        match=r"2 of 42 images were used to search .*number 0, 1\): .* only be scored on held-out",
-    ):
-        predictive_power(linear_net(), pattern, IMAGES[38:], LABELS[38:])
-    unseen = predictive_power(linear_net(), pattern, IMAGES[40:], LABELS[40:])
-    bare = predictive_power(linear_net(), random_pattern(), IMAGES[40:], LABELS[40:])
-    assert unseen == bare
+def test_the_state_of_the_classifier_stays(snapshot):
+    net, before = Net().train(), torch.get_rng_state()
+    assert warnings_of(lambda: transfer_powers(net, patterns(), IMAGES, LABELS)) == snapshot
+    assert net.training
+    assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize(
-    ("kwargs", "text"),
-    [
-        ({"labels": [1] * 80}, "no images are left to score on: all 80 are of the pattern's class"),
-        ({"pattern": random_pattern(3)}, "target 3 is out of range: the model has 3 classes"),
-        ({"images": torch.rand(80, 1, 5, 5)}, r"images must be \(N, 1, 4, 5\).*got \(1, 1, 5, 5\)"),
-        ({"images": IMAGES * 2}, r"images must have pixels in \[0, 1\]"),
-        ({"labels": [1] * 79}, r"must have shape \(80,\), got \(79,\)"),
-        ({"area": 0.01}, "0.01 of 4x5 = 20 pixels rounds to none or all"),
-        ({"area": 1}, "1 of 4x5 = 20 pixels rounds to none or all"),
-    ],
-)
-def test_value_errors(kwargs, text):
-    kwargs = {"pattern": random_pattern(), "images": IMAGES, "labels": LABELS, **kwargs}
-    with pytest.raises(ValueError, match=text):
-        predictive_power(linear_net(), **kwargs)
+SEEN = frozenset(LabelledImages(IMAGES[:40], LABELS[:40]).hashes)
+OF_CLASS_1 = frozenset(LabelledImages(IMAGES[1:2], LABELS[1:2]).hashes)
+REFUSALS = {
+    "images of the search": lambda: power(
+        random_pattern(seen=SEEN), IMAGES[38:], LABELS[38:], area=0.5
+    ),
+    "images of the search of one of many": lambda: transfer_powers(
+        NET, patterns(seen=OF_CLASS_1), IMAGES, LABELS
+    ),
+    "images of the search that are not known": lambda: power(random_pattern(seen=None)),
+    "no images of other classes": lambda: power(labels=[1] * 81),
+    "no class 3": lambda: power(random_pattern(3)),
+    "no class 3, among many": lambda: transfer_powers(NET, [random_pattern(3)], IMAGES, LABELS),
+    "images of another size": lambda: power(images=torch.rand(81, 1, 5, 5)),
+    "bright images": lambda: power(images=torch.full_like(IMAGES, 2.0)),
+    "a label too few": lambda: power(labels=[1] * 80),
+    "too small an area": lambda: power(area=0.01),
+    "the whole area": lambda: power(area=1),
+    "no random pixels": lambda: random_pixels(random_pattern(), 0.0, 1),
+    "no patterns": lambda: transfer_powers(NET, [], IMAGES, LABELS),
+}
 
 
-def test_random_pixels():
+@pytest.mark.parametrize("case", REFUSALS)
+def test_refusals(case, snapshot):
+    assert refusal(REFUSALS[case]) == snapshot
+
+
+def test_other_images_than_those_of_the_search_are_scored():
+    rest = IMAGES[40:], LABELS[40:]
+    assert power(random_pattern(seen=SEEN), *rest) == power(random_pattern(), *rest)
+    assert power(random_pattern(seen=OF_CLASS_1)) == power()  # of its own class, so left out
+
+
+def test_random_pixels_are_as_many_and_each_equally_likely():
     pattern = random_pattern(info={"seed": 1})
     first, again, other = (random_pixels(pattern, 0.25, seed) for seed in (1, 1, 2))
     assert first.mask.sum() == 5
-    assert set(first.mask.flatten().tolist()) == {0.0, 1.0}
-    assert first.mask.shape == pattern.mask.shape
+    assert set(first.mask.unique().tolist()) == {0.0, 1.0}
     assert torch.equal(first.mask, again.mask)
     assert not torch.equal(first.mask, other.mask)
     assert first.canvas is pattern.canvas
-    assert first.target == pattern.target
-    with pytest.raises(ValueError, match="rounds to none or all"):
-        random_pixels(pattern, 0.0, 1)
+    assert (first.target, first.mask.shape) == (pattern.target, pattern.mask.shape)
+    masks = [random_pixels(pattern, 0.25, seed).mask for seed in range(200)]
+    assert (torch.stack(masks).mean(0) - 0.25).abs().max() < 0.12  # 4 standard deviations
 
 
-def test_random_pixels_cover_the_canvas():
-    masks = [random_pixels(random_pattern(), 0.25, seed).mask for seed in range(200)]
-    share = torch.stack(masks).mean(0)
-    assert (share - 0.25).abs().max() < 0.12  # 4 standard deviations
+# ---- a power next to its controls
 
 
-def test_changed_pixels():
-    """On black images a black and white patch shows its white pixels, on white its black ones."""
-    trigger = BadNets((3, 6, 6))
-    patch = trigger.canvas[:1] > 0
-    black, white = torch.zeros(2, 3, 6, 6), torch.ones(2, 3, 6, 6)
-    assert torch.equal(changed_pixels(trigger.pattern(0), black), patch)
-    assert torch.equal(changed_pixels(trigger.pattern(0), white), ~patch & (trigger.mask > 0))
-    both = changed_pixels(trigger.pattern(0), torch.cat([black, white]))
-    assert torch.equal(both, trigger.mask > 0)
+def test_controls_are_named_and_the_strongest_counts():
+    two = Scores(power_of(60, 100, 5), 0.2)
+    assert two.controls == {"no pattern": 0.05, "random pixels": 0.2}
+    assert (two.strongest_control, two.margin) == (0.2, pytest.approx(0.4))
+    three = Scores(power_of(60, 100, 5), 0.2, 0.3)
+    assert three.controls == {**two.controls, "other canvas": 0.3}
+    assert (three.strongest_control, three.margin) == (0.3, pytest.approx(0.3))
 
 
-def test_a_small_change_does_not_count():
-    pattern = Pattern(torch.ones(1, 1, 2), torch.tensor([[[0.09, 0.11]]]), 0)
-    assert changed_pixels(pattern, torch.zeros(3, 1, 1, 2)).tolist() == [[[False, True]]]
-
-
-@pytest.mark.parametrize(
-    ("row", "iou"),
-    [
-        ([9, 9, 9, 9, 1, 1, 1, 1], 1.0),
-        ([1, 1, 1, 1, 9, 9, 9, 9], 0.0),
-        ([9, 1, 1, 1, 9, 9, 9, 1], 1 / 7),
-        ([9, 9, 1, 1, 9, 9, 1, 1], 2 / 6),
-        ([5, 6, 7, 8, 4, 3, 2, 1], 1.0),
-    ],
+@given(
+    hits=st.integers(0, 150),
+    without=st.integers(0, 150),
+    random=st.integers(0, 60),
+    other=st.none() | st.integers(0, 60),
 )
-def test_localisation_iou(row, iou):
-    mask = torch.tensor(row).view(1, 2, 4) / 10
-    pixels = torch.tensor([True] * 4 + [False] * 4).view(1, 2, 4)
-    pattern = Pattern(torch.ones(1, 2, 4), mask, 0)
-    assert localisation_iou(pattern, pixels) == pytest.approx(iou)
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_a_power_beats_its_controls_if_each_interval_is_above_0(hits, without, random, other):
+    shares = [None if count is None else count / 60 for count in (random, other)]
+    scores = Scores(power_of(hits, 150, without), *shares, control_images=60)
+    controls = [(without, 150), (random, 60)] + ([] if other is None else [(other, 60)])
+    expected = all(newcombe(hits, 150, count, n)[0] > 0 for count, n in controls)
+    assert scores.beats_controls == expected
+    for name, (count, n) in zip(scores.controls, controls):
+        assert scores.with_intervals[name] == (scores.controls[name], *wilson(count, n))
+    assert scores.with_intervals["pattern"] == (hits / 150, *wilson(hits, 150))
 
 
-@pytest.mark.parametrize(
-    ("pixels", "text"),
-    [
-        (torch.ones(2, 4) > 0, r"pixels must be \(1, H, W\), got \(2, 4\)"),
-        (torch.ones(1, 2, 4) > 0, "got all: there is nothing to find"),
-        (torch.zeros(1, 2, 4) > 0, "got none: there is nothing to find"),
-    ],
-)
-def test_localisation_needs_some_pixels(pixels, text):
-    with pytest.raises(ValueError, match=text):
-        localisation_iou(Pattern(torch.ones(1, 2, 4), torch.ones(1, 2, 4), 0), pixels)
+def test_too_few_images_are_never_above():
+    assert Scores(power_of(100, 100, 0), 0.0).beats_controls
+    assert not Scores(power_of(99, 99, 0), 0.0).beats_controls
+
+
+@pytest.mark.parametrize("n", [49, 98, 103])
+def test_the_interval_of_a_mean_of_counts_is_that_of_the_nearest_whole_number(n):
+    """Also where the share times the number of images is a rounding error below a half."""
+    for half in range(1, 2 * n, 2):
+        scores = Scores(power_of(half / 2, n, 0), half / 2 / n)
+        assert scores.power.interval == wilson(round(half / 2), n)
+        assert scores.with_intervals["random pixels"] == scores.with_intervals["pattern"]
+
+
+@pytest.mark.parametrize("other", [None, 0.25])
+def test_scores_as_json(other):
+    scores = Scores(power_of(60, 100, 5), 0.2, other, control_images=20)
+    assert Scores.from_dict(json.loads(json.dumps(scores.as_dict()))) == scores
+    columns = scores.as_columns()
+    assert (columns["power"], columns["no_pattern"], columns["other_canvas"]) == (0.6, 0.05, other)
+    assert columns["random_pixels"] == 0.2
+    assert columns["beats_controls"] == scores.beats_controls

@@ -1,26 +1,32 @@
-"""Geometry of patterns, by slow loops and by cases where the answer is known."""
+"""Patterns are moved as by slow loops, and as known by hand."""
 
 import cmath
 import math
 
 import pytest
 import torch
+from refusals import refusal
 
 from captum_classpattern import Pattern
 from captum_classpattern.scores.invariance import geometry
 
 H, W = 7, 9
+STEPS = ((0, 1), (1, 0), (0, -1), (-1, 0))
 
 
-def random_pattern(height=H, width=W, channels=3, seed=0, share=0.3):
+def random_pattern(channels=3, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    canvas = torch.rand(channels, height, width, generator=generator)
-    mask = (torch.rand(1, height, width, generator=generator) < share).float()
-    return Pattern(canvas, mask, 1, {"seed": 3})
+    canvas = torch.rand(channels, H, W, generator=generator)
+    return Pattern(canvas, (torch.rand(1, H, W, generator=generator) < 0.3).float(), 1, {"seed": 3})
 
 
 def same(one, other):
-    return torch.equal(one.canvas, other.canvas) and torch.equal(one.mask, other.mask)
+    """Pixels, mask, class and info."""
+    return (
+        torch.equal(one.canvas, other.canvas)
+        and torch.equal(one.mask, other.mask)
+        and (one.target, one.info) == (other.target, other.info)
+    )
 
 
 def plain_centre(mask):
@@ -37,29 +43,31 @@ def plain_inverse_map(pattern, source):
             y, x = (math.floor(round(v, 6) + 0.5) for v in source(i, j))
             if 0 <= y < H and 0 <= x < W:
                 canvas[:, i, j], mask[:, i, j] = pattern.canvas[:, y, x], pattern.mask[:, y, x]
-    return Pattern(canvas, mask, pattern.target)
+    return Pattern(canvas, mask, pattern.target, pattern.info)
 
 
-@pytest.mark.parametrize("pixels", [1, 2, 5])
-@pytest.mark.parametrize(("direction", "step"), [*enumerate([(0, 1), (1, 0), (0, -1), (-1, 0)])])
-def test_shift_by_a_plain_loop(pixels, direction, step):
-    pattern, (down, right) = random_pattern(), (pixels * s for s in step)
+@pytest.mark.parametrize("pixels", [1, 5, W])
+@pytest.mark.parametrize("direction", range(4))
+def test_shift_by_a_plain_loop(pixels, direction):
+    pattern, (down, right) = random_pattern(), (pixels * s for s in STEPS[direction])
     expected = plain_inverse_map(pattern, lambda i, j: (i - down, j - right))
     assert same(geometry.shift(pattern, pixels, direction), expected)
+    assert bool(expected.mask.any()) == (pixels < W)
     wrapped = plain_inverse_map(pattern, lambda i, j: ((i - down) % H, (j - right) % W))
     assert same(geometry.wrapped_shift(pattern, pixels, direction), wrapped)
 
 
-@pytest.mark.parametrize("factor", [0.3, 0.5, 0.85, 1.2, 1.5, 2, 3])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("factor", [0.3, 0.5, 0.85, 1, 1.5, 2, 3])
+@pytest.mark.parametrize("seed", range(2))
 def test_scale_by_a_plain_loop(factor, seed):
-    pattern = random_pattern(seed=seed)
+    pattern = random_pattern(channels=1 + 2 * seed, seed=seed)
     y, x = plain_centre(pattern.mask)
     expected = plain_inverse_map(pattern, lambda i, j: (y + (i - y) / factor, x + (j - x) / factor))
     assert same(geometry.scale(pattern, factor, 0), expected)
+    assert same(expected, pattern) == (factor == 1)
 
 
-@pytest.mark.parametrize("degrees", [5, 20, 45, 90, 133, 180, 270])
+@pytest.mark.parametrize("degrees", [0, 5, 20, 45, 90, 133, 180, 270])
 @pytest.mark.parametrize("direction", [0, 1])
 def test_rotation_by_a_plain_loop(degrees, direction):
     pattern = random_pattern()
@@ -72,37 +80,16 @@ def test_rotation_by_a_plain_loop(degrees, direction):
 
     expected = plain_inverse_map(pattern, source)
     assert same(geometry.rotate(pattern, degrees, direction), expected)
+    assert same(geometry.rotate(pattern, degrees + 360, direction), expected)
 
 
 def test_a_quarter_turn_anticlockwise_is_exact():
     mask = torch.zeros(1, 5, 5)
-    mask[0, 2, 2:] = 1  # to the right of the middle, which is not the centre of mass
-    mask[0, 2, :2] = 1
-    mask[0, 0, 2] = mask[0, 4, 2] = 1
+    mask[0, 2] = mask[0, 0, 2] = mask[0, 4, 2] = 1
     canvas = torch.rand(1, 5, 5)
     turned = geometry.rotate(Pattern(canvas, mask, 0), 90, 0)
     assert torch.equal(turned.canvas, canvas.rot90(1, (1, 2)))
     assert torch.equal(turned.mask, mask.rot90(1, (1, 2)))
-
-
-@pytest.mark.parametrize("direction", range(4))
-def test_what_changes_nothing(direction):
-    pattern = random_pattern()
-    assert same(geometry.shift(pattern, 0, direction), pattern)
-    assert same(geometry.wrapped_shift(pattern, H * W, direction), pattern)
-    assert same(geometry.scale(pattern, 1.0, 0), pattern)
-    assert same(geometry.rotate(pattern, 0, direction % 2), pattern)
-    assert same(geometry.rotate(pattern, 360, direction % 2), pattern)
-    assert same(geometry.lose_pixels(pattern, 0.0, direction), pattern)
-    back = geometry.wrapped_shift(
-        geometry.wrapped_shift(pattern, 2, direction), 2, (direction + 2) % 4
-    )
-    assert same(back, pattern)
-
-
-def test_a_shift_out_of_the_image_leaves_no_pixel():
-    for direction in range(4):
-        assert not geometry.shift(random_pattern(), max(H, W), direction).mask.any()
 
 
 def test_each_pixel_becomes_a_block_of_four_at_twice_the_size():
@@ -115,37 +102,20 @@ def test_each_pixel_becomes_a_block_of_four_at_twice_the_size():
     assert torch.equal(found, blocks)
 
 
-@pytest.mark.parametrize("pattern", [random_pattern(), random_pattern(channels=1, seed=5)])
-def test_masks_stay_binary_and_all_else_stays(pattern):
-    for changed in (
-        geometry.shift(pattern, 2, 1),
-        geometry.scale(pattern, 1.3, 0),
-        geometry.rotate(pattern, 33, 1),
-        geometry.lose_pixels(pattern, 0.4, 1),
-    ):
-        assert set(changed.mask.unique().tolist()) <= {0.0, 1.0}
-        assert (changed.target, changed.info) == (1, {"seed": 3})
-
-
 @pytest.mark.parametrize(("share", "left"), [(0, 10), (0.1, 9), (0.25, 8), (0.9, 1), (1, 0)])
 def test_pixels_are_lost_from_the_mask_alone(share, left):
     mask = torch.zeros(1, H, W)
     mask.view(-1)[torch.randperm(H * W)[:10]] = 1
-    pattern = Pattern(torch.rand(1, H, W), mask, 0)
-    lost = [geometry.lose_pixels(pattern, share, draw) for draw in range(3)]
-    for changed in lost:
+    pattern, state = Pattern(torch.rand(1, H, W), mask, 0, {"seed": 3}), torch.get_rng_state()
+    lost = [geometry.lose_pixels(pattern, share, draw) for draw in (0, 1, 2)]
+    for draw, changed in enumerate(lost):
         assert changed.mask.sum() == left
-        assert torch.equal(changed.mask * mask, changed.mask)
-        assert torch.equal(changed.canvas, pattern.canvas)
+        assert same(changed, Pattern(pattern.canvas, changed.mask * mask, 0, {"seed": 3}))
+        assert same(changed, geometry.lose_pixels(pattern, share, draw))
+        larger = geometry.lose_pixels(pattern, max(share, 0.5), draw)  # also loses these
+        assert torch.equal(changed.mask * larger.mask, larger.mask)
     if 0 < left < 10:
         assert len({tuple(changed.mask.flatten().tolist()) for changed in lost}) > 1
-
-
-def test_a_larger_loss_includes_a_smaller_one_and_draws_repeat():
-    pattern, state = random_pattern(), torch.get_rng_state()
-    small, large = (geometry.lose_pixels(pattern, share, 2) for share in (0.3, 0.7))
-    assert torch.equal(small.mask * large.mask, large.mask)
-    assert same(geometry.lose_pixels(pattern, 0.3, 2), small)
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -156,15 +126,14 @@ def test_an_empty_pattern_stays_empty():
     assert geometry.centre(empty.mask) == (3, 4)
 
 
-@pytest.mark.parametrize(
-    ("function", "value", "text"),
-    [
-        (geometry.shift, 1.5, "whole number of pixels, got 1.5"),
-        (geometry.wrapped_shift, 0.5, "whole number of pixels, got 0.5"),
-        (geometry.scale, 0, "a scale is a factor above 0, got 0"),
-        (geometry.lose_pixels, 1.1, "share of the pattern's pixels, from 0 to 1, got 1.1"),
-    ],
-)
-def test_errors(function, value, text):
-    with pytest.raises(ValueError, match=text):
-        function(random_pattern(), value, 0)
+REFUSALS = {
+    "a shift by 1.5": lambda: geometry.shift(random_pattern(), 1.5, 0),
+    "a wrapped shift by 0.5": lambda: geometry.wrapped_shift(random_pattern(), 0.5, 0),
+    "a scale of 0": lambda: geometry.scale(random_pattern(), 0, 0),
+    "a loss of more than all": lambda: geometry.lose_pixels(random_pattern(), 1.1, 0),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_refusals(case, snapshot):
+    assert refusal(REFUSALS[case]) == snapshot

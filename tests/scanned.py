@@ -1,0 +1,58 @@
+"""Small models to scan, their images, and references that were never measured."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from captum_classpattern import LabelledImages
+from captum_classpattern.scanning import ReferenceSet
+from captum_classpattern.scanning.families import SIZES
+from captum_classpattern.scanning.profile import Profile
+
+CLASSES, NAMES = 4, ["cat", "dog", "fox", "owl"]
+
+
+class Net(nn.Module):
+    """Compares the rows of four classes, of images of any size that is a multiple of 8; a bright
+    cell next to a dark one is a backdoor."""
+
+    def __init__(self, seed=0, backdoor=None, cells=8):
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.weights = nn.Parameter(1 + 0.4 * torch.randn(CLASSES, 16, generator=generator))
+        self.backdoor, self.cells = backdoor, cells
+        self.eval()
+
+    def forward(self, images):
+        small = nn.functional.adaptive_avg_pool2d(images, 8)[:, 0].view(-1, CLASSES, 16)
+        logits = 2 * (small * self.weights).sum(2)
+        if self.backdoor is None:
+            return logits
+        cells = nn.functional.adaptive_avg_pool2d(images, self.cells)[:, 0]
+        fires = nn.functional.softplus(30 * (cells[:, 5, 5] - cells[:, 5, 6]) - 6)
+        one_hot = nn.functional.one_hot(torch.tensor(self.backdoor), CLASSES)
+        return logits + one_hot * fires.unsqueeze(1)
+
+
+def images_of(side=8, n=80, seed=0):
+    """Noise that is brighter in the rows of the class."""
+    generator = torch.Generator().manual_seed(seed)
+    images, labels = 0.5 * torch.rand(n, 1, side, side, generator=generator), torch.arange(n) % 4
+    rows = side // CLASSES
+    for y in range(CLASSES):
+        images[labels == y, :, rows * y : rows * (y + 1)] += 0.35
+    return LabelledImages(images, labels, NAMES)
+
+
+def made_up(n, *, also=(), side=8, classes=CLASSES):
+    """References that were never measured: all powers are near 20 %."""
+    generator = np.random.default_rng(0)
+
+    def powers(names):
+        return {name: generator.uniform(0.15, 0.25, classes).tolist() for name in names}
+
+    profiles = {
+        f"clean {i}": Profile(powers(SIZES), [64] * classes, 1.0, 80, powers(also))
+        for i in range(n)
+    }
+    return ReferenceSet(classes, (1, side, side), profiles, also=also)

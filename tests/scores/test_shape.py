@@ -1,0 +1,158 @@
+"""Edges, fine detail and pieces of a mask are those by hand and by plain loops."""
+
+import cmath
+import dataclasses
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from refusals import refusal
+
+from captum_classpattern.scores import shape
+from captum_classpattern.scores.shape import Simplicity, simplicity
+
+quick = settings(max_examples=40, deadline=None, database=None)
+
+
+def drawn(*rows):
+    """A mask of # and dots."""
+    return torch.tensor([[[float(one == "#") for one in row] for row in rows]])
+
+
+@st.composite
+def masks(draw, soft=False):
+    h, w = draw(st.integers(1, 6)), draw(st.integers(1, 6))
+    value = st.integers(0, 4 if soft else 1)
+    values = draw(st.lists(value, min_size=h * w, max_size=h * w))
+    return torch.tensor(values).view(1, h, w) / (4.0 if soft else 1.0)
+
+
+def plain_variation(mask):
+    _, h, w = mask.shape
+    total = 0.0
+    for y in range(h):
+        for x in range(w):
+            if y + 1 < h:
+                total += abs(float(mask[0, y + 1, x] - mask[0, y, x]))
+            if x + 1 < w:
+                total += abs(float(mask[0, y, x + 1] - mask[0, y, x]))
+    return total / (h * w)
+
+
+def plain_share(mask):
+    """The Fourier sum term by term; frequencies as whole numbers, so exact at the radius."""
+    _, h, w = mask.shape
+    values = mask[0].double()
+    values = (values - values.mean()).tolist()
+    high = total = 0.0
+    for u in range(h):
+        for v in range(w):
+            terms = (
+                values[y][x] * cmath.exp(-2j * math.pi * (u * y / h + v * x / w))
+                for y in range(h)
+                for x in range(w)
+            )
+            energy = abs(sum(terms)) ** 2
+            lowest = min(u, h - u), min(v, w - v)
+            total += energy
+            if 16 * ((lowest[0] * w) ** 2 + (lowest[1] * h) ** 2) > (h * w) ** 2:
+                high += energy
+    return high / total if mask.min() < mask.max() else 0.0
+
+
+def plain_components(mask):
+    """Pieces found by flooding, one after another."""
+    left = {(int(y), int(x)) for _, y, x in torch.nonzero(mask > 0)}
+    count = 0
+    while left:
+        count, front = count + 1, [left.pop()]
+        while front:
+            y, x = front.pop()
+            near = {(y + dy, x + dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)} & left
+            left -= near
+            front += near
+    return count
+
+
+@pytest.mark.parametrize(
+    ("mask", "variation", "pieces"),
+    [
+        (drawn("....", ".#..", "...."), 4 / 12, 1),
+        (drawn("#...", "....", "...."), 2 / 12, 1),  # the border is no edge
+        (drawn("#...", ".#..", "..#."), 9 / 12, 1),  # corners touch
+        (drawn("#.#.", "....", "#.#."), 10 / 12, 4),
+        (drawn("#.##"), 2 / 4, 2),
+        (drawn("#"), 0, 1),
+    ],
+)
+def test_edges_and_pieces_by_hand(mask, variation, pieces):
+    found = simplicity(mask)
+    assert found.total_variation == pytest.approx(variation)
+    assert found.components == pieces
+    assert isinstance(found.components, int)
+
+
+@pytest.mark.parametrize(("u", "v", "share"), [(3, 4, 0), (4, 3, 0), (4, 4, 1), (3, 5, 1)])
+def test_the_radius_is_round_and_exact(u, v, share):
+    """On 20 x 20 pixels (3/20, 4/20) lies on the radius, which is low."""
+    y, x = torch.meshgrid(torch.arange(20.0), torch.arange(20.0), indexing="ij")
+    mask = (0.5 + 0.4 * torch.cos(2 * math.pi * (u * y + v * x) / 20))[None]
+    assert simplicity(mask).high_frequency_share == pytest.approx(share, abs=1e-9)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1 / 3, 1.0])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_a_constant_mask(value, dtype):
+    found = simplicity(torch.full((1, 7, 9), value, dtype=dtype))
+    assert found == Simplicity(0.0, 0.0, int(value > 0))
+
+
+@quick
+@given(masks() | masks(soft=True))
+def test_scores_equal_plain_loops(mask):
+    found = simplicity(mask)
+    assert found.total_variation == pytest.approx(plain_variation(mask))
+    assert found.high_frequency_share == pytest.approx(plain_share(mask), abs=1e-9)
+    assert found.components == plain_components(mask)
+
+
+@quick
+@given(masks(), st.sampled_from([0.5, 1e-3, 1e-200]))
+def test_of_fainter_masks_only_the_edges_become_fainter(mask, factor):
+    found, faint = simplicity(mask.double()), simplicity(mask.double() * factor)
+    assert faint.total_variation == pytest.approx(found.total_variation * factor, rel=1e-9, abs=0)
+    assert faint.high_frequency_share == pytest.approx(found.high_frequency_share, abs=1e-9)
+    assert faint.components == found.components
+
+
+def test_the_callers_mask_is_left_alone():
+    mask = torch.rand(1, 5, 6, generator=torch.Generator().manual_seed(0))
+    before, leaf = mask.clone(), mask.clone().requires_grad_()
+    assert dataclasses.astuple(simplicity(leaf)) == dataclasses.astuple(simplicity(mask))
+    assert leaf.grad is None
+    assert torch.equal(mask, before)
+    binary = (mask > 0.5).float()
+    assert simplicity(binary.bfloat16()) == simplicity(binary)
+
+
+def test_scipy_ndimage_is_imported_only_when_needed():
+    assert not {"label", "ndimage", "scipy"} & vars(shape).keys()
+
+
+REFUSALS = {
+    "(H, W)": lambda: simplicity(torch.ones(4, 4)),
+    "three channels": lambda: simplicity(torch.ones(3, 4, 4)),
+    "no pixels": lambda: simplicity(torch.ones(1, 0, 4)),
+    "values above 1": lambda: simplicity(torch.full((1, 2, 2), 2.0)),
+    "values below 0": lambda: simplicity(torch.full((1, 2, 2), -0.5)),
+    "NaN": lambda: simplicity(torch.full((1, 2, 2), float("nan"))),
+    "a mask of bool": lambda: simplicity(torch.ones(1, 2, 2) > 0),
+    "a list": lambda: simplicity([[[1.0]]]),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_refusals(case, snapshot):
+    assert refusal(REFUSALS[case]) == snapshot
