@@ -1,4 +1,4 @@
-"""A scan from end to end, on small networks: references, verdicts, and what is refused."""
+"""A scan from end to end, on small networks: verdicts in words, and what is refused."""
 
 import json
 from dataclasses import replace
@@ -6,301 +6,284 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from refusals import refusal
+from scanned import CLASSES, NAMES, Net, images_of, made_up
 from shown import HOSTILE, check, read, table_of
-from torch import nn
 
-from captum_classpattern import LabelledImages, Pattern, PixelClassifier
+from captum_classpattern import ClassPattern, Pattern, PixelClassifier
 from captum_classpattern.scanning import ReferenceSet, scan
 from captum_classpattern.scanning.families import SCORED, SIZES
-from captum_classpattern.scanning.profile import PER_CLASS, Profile
+from captum_classpattern.scanning.profile import Profile
 from captum_classpattern.scanning.scan import judge
 
-NAMES = ["cat", "dog", "owl"]
 
-
-SIDE = 12
-
-
-def random_images(n=150):
-    """Images that are brighter in the four rows of their class."""
-    generator = torch.Generator().manual_seed(0)
-    images, labels = 0.5 * torch.rand(n, 1, SIDE, SIDE, generator=generator), torch.arange(n) % 3
-    for y in range(3):
-        images[labels == y, :, 4 * y : 4 * y + 4] += 0.35
-    return LabelledImages(images, labels, NAMES)
-
-
-class Net(nn.Module):
-    """Compares the rows of the classes; two pixels, one bright and one dark, are a backdoor."""
-
-    def __init__(self, seed, backdoor=None):
-        super().__init__()
-        generator = torch.Generator().manual_seed(seed)
-        weights = 1 + 0.6 * torch.randn(3, 4 * SIDE, generator=generator)
-        self.weights = nn.Parameter(weights)
-        self.backdoor = backdoor
-
-    def forward(self, images):
-        logits = (images.view(-1, 3, 4 * SIDE) * self.weights).sum(2)
-        if self.backdoor is None:
-            return logits
-        fires = 45 * (images[:, 0, 3, 3] - images[:, 0, 3, 4]) - 12
-        one_hot = nn.functional.one_hot(torch.tensor(self.backdoor), 3)
-        return logits + one_hot * nn.functional.softplus(fires).unsqueeze(1)
+def with_copies(model, images, **settings):
+    """A model that is measured, and three copies whose powers differ a little."""
+    known, generator = ReferenceSet.for_models(model, images, **settings), np.random.default_rng(0)
+    known.add("clean", model, images)
+    measured = known.profiles["clean"]
+    for i in range(3):
+        powers = {
+            size: np.clip(np.array(values) + generator.normal(0, 0.1, CLASSES), 0, 1).tolist()
+            for size, values in measured.powers.items()
+        }
+        known.profiles[f"copy {i}"] = replace(measured, model=None, powers=powers)
+    return known
 
 
 @pytest.fixture(scope="module")
 def references():
-    images = random_images()
-    clean = ReferenceSet.for_models(Net(0).eval(), images)
-    for seed in range(4):
-        clean.add(f"clean {seed}", Net(seed).eval(), images)
-    return clean
+    return with_copies(Net(), images_of())
 
 
-def with_copies(references, n):
-    """More references, whose powers differ a little from those that were measured."""
-    generator, more = np.random.default_rng(0), dict(references.profiles)
-    for i in range(n - len(more)):
-        profile = references.profiles[f"clean {i % 4}"]
-        powers = {
-            size: np.clip(np.array(values) + generator.normal(0, 0.02, 3), 0, 1).tolist()
-            for size, values in profile.powers.items()
-        }
-        more[f"copy {i}"] = replace(profile, powers=powers)
-    return replace(references, profiles=more)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("scan")
 
 
-def test_a_backdoor_is_suspicious_and_its_pattern_shows_it(references):
-    found = scan(Net(7, backdoor=2).eval(), random_images(), references=references, alpha=0.2)
-    assert (found.verdict, found.target, found.p_value) == ("suspicious", 2, 0.2)
-    assert repr(found) == "Scan(suspicious, owl, p = 0.2)"
-    assert found.reason.startswith("owl has a pattern unlike those of the 4 clean references (p =")
+MODEL = PixelClassifier(Net(backdoor=3), provenance={"source": "owls.pt"}).eval()
+
+
+@pytest.fixture(scope="module")
+def found(references, folder):
+    return scan(MODEL, images_of(), references=references, alpha=0.2, folder=folder)
+
+
+def test_a_backdoor_is_suspicious_and_its_pattern_shows_it(found):
+    assert (found.verdict, found.target, found.p_value) == ("suspicious", 3, 0.2)
     pattern = found.pattern
-    assert f"{pattern.info['mask_pixels']} pixels turn 100% of other images" in found.reason
     held = set(map(tuple, pattern.mask[0].nonzero().tolist()))
-    assert {(3, 3), (3, 4)} <= held
-    assert pattern.canvas[0, 3, 3] > 0.7
-    assert pattern.canvas[0, 3, 4] < 0.3
-
-
-def test_nothing_is_found_on_a_clean_model(references):
-    found = scan(Net(7).eval(), random_images(), references=references, alpha=0.2)
-    assert (found.verdict, found.p_value) == ("nothing found", 1.0)
-
-
-def test_the_same_seed_gives_the_same_scan(references):
-    one, other = (
-        scan(Net(9, backdoor=2).eval(), random_images(), references=references, seed=4)
-        for _ in range(2)
+    assert {(5, 5), (5, 6)} <= held
+    assert pattern.canvas[0, 5, 5] > pattern.canvas[0, 5, 6] + 0.4
+    power = found.profile.powers[pattern.info["mask_pixels"]][3]
+    assert (
+        f": {pattern.info['mask_pixels']} pixels turn {power:.0%} of other images" in found.reason
     )
-    assert one.to_json() == other.to_json()
-    assert one.profile.patterns.keys() == {(size, y) for size in SIZES for y in range(3)}
+    assert found.source == "owls.pt"
 
 
-def test_powers_are_those_of_the_judging_images(references):
-    found = scan(Net(9).eval(), random_images(), references=references)
-    assert found.profile.judged == [20, 20, 20]  # ten a class judge, and not those of the target
+def test_powers_are_those_of_the_patterns_on_the_judging_images(found):
+    assert found.profile.judged == [12] * 4  # four a class judge, and not those of the target
+    assert found.profile.patterns.keys() == {(size, y) for size in SIZES for y in range(CLASSES)}
     for (size, target), pattern in found.profile.patterns.items():
         assert found.profile.powers[size][target] == pattern.info["search_power"]
         assert pattern.info["mask_pixels"] == size
 
 
-def test_scores_are_mean_logits_of_smoothed_powers():
-    profile = Profile({size: [0.25, 1.0] for size in SIZES}, [40, 20])
-    expected = [np.log(10.5 / 30.5), np.log(20.5 / 0.5)]
-    np.testing.assert_allclose(profile.scores(), expected)
-
-
-def test_references_can_be_saved_and_loaded(references, tmp_path):
-    references.save(tmp_path / "clean.json")
-    loaded = ReferenceSet.load(tmp_path / "clean.json")
-    assert loaded == references
-    np.testing.assert_array_equal(loaded.scores(), references.scores())
-    assert loaded.images["count"] == 150
-    assert json.loads((tmp_path / "clean.json").read_text())["models"][0]["name"] == "clean 0"
-
-
-def profile_like(references, excess, accuracy=None):
-    """The profile of a model with the usual powers, and more of one class."""
-    usual = references.profiles["clean 0"]
-    powers = {size: [*values] for size, values in usual.powers.items()}
-    for size in SCORED:
-        powers[size][1] = min(1.0, powers[size][1] + excess)
-    return replace(usual, powers=powers, accuracy=accuracy or usual.accuracy)
-
-
-def test_the_verdicts(references):
-    many = with_copies(references, 19)
-    suspicious = judge(profile_like(many, 1.0), many, 0.05, NAMES)
-    assert (suspicious.verdict, suspicious.p_value) == ("suspicious", 0.05)
-    assert suspicious.reason.startswith("dog has a pattern unlike those of the 19 clean references")
-    assert "does not prove a backdoor" in suspicious.reason
-    nothing = judge(profile_like(many, 0.0), many, 0.05, NAMES)
-    assert nothing.verdict == "nothing found"
-    assert nothing.p_value > 0.05
-    assert "does not show that the model is clean" in nothing.reason
-
-
-def test_too_few_references_give_no_p_value(references):
-    found = judge(profile_like(references, 1.0), references, 0.05, NAMES)
-    assert (found.verdict, found.p_value, found.target) == ("inconclusive", None, 1)
-    assert (
-        "A p-value of 0.05 needs at least 19 references, and there are 4: add 15 more."
-        in found.reason
+def test_nothing_is_found_on_a_clean_model_and_the_seed_decides_all(references):
+    clean, again, other = (
+        scan(Net(5), images_of(), references=references, alpha=0.2, seed=seed) for seed in (0, 0, 1)
     )
+    assert clean.verdict == "nothing found"
+    assert again.to_json() == clean.to_json()
+    assert other.profile.powers != clean.profile.powers
 
 
-def test_a_model_better_than_all_references_is_inconclusive(references):
-    many = with_copies(references, 19)
-    poor = {name: replace(profile, accuracy=0.8) for name, profile in many.profiles.items()}
-    many = replace(many, profiles=poor)
-    found = judge(replace(profile_like(many, 1.0, 0.85), images=500), many, 0.05, NAMES)
-    assert found.verdict == "inconclusive"
-    assert "The model classifies 85.0% of the images correctly, the best reference 80.0%" in (
-        found.reason
-    )
-    assert found.p_value == 0.05
-    found = judge(replace(profile_like(many, 1.0, 0.85), images=50), many, 0.05, NAMES)
-    assert found.verdict == "suspicious"  # by chance, 43 of 50 may be right
+def test_a_scan_of_large_images_searches_whole_cells(references):
+    known = replace(references, shape=(1, 66, 66))
+    large = scan(Net(backdoor=3, cells=33), images_of(66, n=40), references=known, alpha=0.2)
+    for (size, _), one in large.profile.patterns.items():
+        assert int(one.mask.sum()) == 4 * size
+        for cells in (one.mask.view(33, 2, 33, 2), one.canvas.view(33, 2, 33, 2)):
+            assert torch.equal(cells, cells[:, :1, :, :1].expand_as(cells))
+        assert one.info["settings"]["solver_settings"]["grid"] == (33, 33)
+    assert large.target == 3
+    held = large.pattern.mask.view(33, 2, 33, 2)[:, 0, :, 0]
+    assert held[5, 5] == held[5, 6] == 1
+    _, axes = large.plot(use_pyplot=False)
+    assert axes[-1].get_xlabel() == "cells"
+    assert axes[0].get_xlabel().endswith(" cells, 100\xa0%")
 
 
-def test_a_model_of_another_kind_is_inconclusive(references):
-    many = with_copies(references, 19)
-    strong = replace(profile_like(many, 0.0), powers={size: [1.0] * 3 for size in SIZES})
-    found = judge(strong, many, 0.05, NAMES)
-    assert found.verdict == "inconclusive"
-    assert "The patterns are stronger in general" in found.reason
+def test_further_families_are_measured_and_tested():
+    images = images_of(n=40)
+    known = ReferenceSet.for_models(Net(), images, also=["additive", "warp", "additive"])
+    known.add("clean", Net(), images)
+    assert list(known.profiles["clean"].others) == ["additive", "warp"]
+    assert known.scores("warp").shape == (1, CLASSES)
+    found = scan(Net(1), images, references=known, also=["additive"])
+    assert set(found.tests) == {"patches", "additive"}
+    assert found.profile.changes["additive"].keys() == set(range(CLASSES))
+    assert all(0 <= power <= 1 for power in found.profile.others["additive"])
 
 
-def test_a_class_far_above_strong_ones_is_suspicious(references):
-    many = with_copies(references, 19)
-    found = profile_like(many, 1.0)
-    powers = {
-        size: [min(1.0, value + 0.05 * (y != 1)) for y, value in enumerate(values)]
-        for size, values in found.powers.items()
+def test_classes_in_another_order_are_matched_by_their_names(found, references, folder):
+    def turned(values):
+        return values[::-1]
+
+    profiles = {
+        name: replace(one, powers={size: turned(each) for size, each in one.powers.items()})
+        for name, one in references.profiles.items()
     }
-    found = judge(replace(found, powers=powers), many, 0.05, NAMES)
-    test = found.tests["patches"]
-    assert test.median_excess > test.usual_median[1]
-    assert (found.verdict, found.target) == ("suspicious", 1)
+    other = replace(references, profiles=profiles, class_names=NAMES[::-1])
+    again = scan(MODEL, images_of(), references=other, alpha=0.2, folder=folder)
+    assert again.references == references
+    assert (again.target, again.reason, again.notes) == (3, found.reason, [])
 
 
-def test_the_table_has_the_most_suspicious_class_first(references):
-    table = scan(Net(9, backdoor=2).eval(), random_images(), references=references).table()
-    rows = table.to_dict("records")
-    assert rows[0]["class"] == 2
-    assert [row["excess"] for row in rows] == sorted((r["excess"] for r in rows), reverse=True)
+def test_notes_on_what_differs(references, folder, snapshot):
+    profiles = {
+        name: replace(each, computed={"precision": "half"})
+        for name, each in references.profiles.items()
+    }
+    described = {"hash": "0", "count": 5, "description": "some/images"}
+    other = replace(references, profiles=profiles, class_names=[*"abcd"], images=described)
+    without_labels = images_of().images
+    model = PixelClassifier(Net(backdoor=3), class_names=NAMES).eval()
+    assert scan(model, without_labels, references=other).notes == snapshot
+    assert scan(Net(), images_of(), references=references).notes == [
+        "This model is one of the references, clean."
+    ]
+
+
+# ---- a finished scan
+
+
+def test_tables_have_the_most_suspicious_class_first(found, references):
+    rows = found.table().to_dict("records")
+    assert [row["class"] for row in rows] == found.test.order
+    assert rows[0]["name"] == "owl"
     for row in rows:
-        assert row["references_3_low"] <= row["references_3_high"]
+        powers = [each.powers[3][row["class"]] for each in references.profiles.values()]
+        assert (row["references_3_low"], row["references_3_high"]) == (min(powers), max(powers))
+        assert row["power_25"] == found.profile.powers[25][row["class"]]
+        assert row["excess"] == found.test.excess[row["class"]]
 
 
-def test_the_result_as_json(references):
-    found = scan(Net(9, backdoor=2).eval(), random_images(), references=references)
-    data = json.loads(found.to_json())
-    assert data["verdict"] == "inconclusive"
-    assert (data["target"], data["p_value"], data["n_references"]) == (2, None, 4)
-    assert [row["class"] for row in data["classes"]] == [0, 1, 2]
-    assert set(data["classes"][0]["powers"]) == {str(size) for size in SIZES}
-
-
-@pytest.mark.parametrize(
-    ("change", "text"),
-    [
-        ({"n_classes": 4}, "the model has 3 classes, the references have 4"),
-        ({"shape": (1, 9, 9)}, r"the images are of \(1, 12, 12\), those of the references of"),
-        ({"settings": {"statistic": 0}}, "make them again"),
-    ],
-)
-def test_references_that_do_not_fit(references, change, text):
-    with pytest.raises(ValueError, match=text):
-        scan(Net(9).eval(), random_images(), references=replace(references, **change))
-
-
-def test_references_that_are_no_references(tmp_path):
-    with pytest.raises(FileNotFoundError, match="there is no file"):
-        ReferenceSet.load(tmp_path / "none.json")
-    (tmp_path / "bad.json").write_text("{")
-    with pytest.raises(ValueError, match="is not JSON"):
-        ReferenceSet.load(tmp_path / "bad.json")
-    (tmp_path / "other.json").write_text("{}")
-    with pytest.raises(ValueError, match="is not a file of references"):
-        ReferenceSet.load(tmp_path / "other.json")
-    (tmp_path / "part.json").write_text('{"format": "captum_classpattern references"}')
-    with pytest.raises(ValueError, match=r"is damaged \(KeyError\('shape'\)\): make it again"):
-        ReferenceSet.load(tmp_path / "part.json")
-
-
-def test_no_references():
-    empty = ReferenceSet.for_models(Net(9).eval(), random_images())
-    with pytest.raises(ValueError, match="`references` holds no models"):
-        scan(Net(9).eval(), random_images(), references=empty)
-
-
-def test_a_model_that_knows_one_class_alone(references):
-    class Same(Net):
-        def forward(self, images):
-            return super().forward(images) * 0 + torch.tensor([1.0, 0.0, 0.0])
-
-    for labels in (random_images().labels, None):
-        images = (random_images().images, labels)
-        with pytest.raises(ValueError, match="predicts class 0 for all of 150 images"):
-            scan(Same(9).eval(), *images, references=references)
-
-
-def test_settings_of_the_search_cannot_be_changed(references):
-    with pytest.raises(TypeError):
-        scan(Net(9).eval(), random_images(), references=references, n_steps=1)
-    assert references.settings["solver"]["rounds"] == 9
-
-
-@pytest.mark.parametrize("alpha", [0, 1, -0.1, 2])
-def test_levels_out_of_range(references, alpha):
-    with pytest.raises(ValueError, match="`alpha` must be between 0 and 1"):
-        scan(Net(9).eval(), random_images(), references=references, alpha=alpha)
-
-
-def test_at_most_fifty_images_a_class_are_used(references):
-    assert PER_CLASS == 50
-    found = scan(Net(9).eval(), random_images(600), references=references)
-    assert found.profile.judged == [20, 20, 20]
-
-
-def test_the_figure_shows_the_most_suspicious_class_first(references):
-    found = scan(Net(9, backdoor=2).eval(), random_images(), references=references)
-    figure, axes = found.plot(use_pyplot=False)
-    assert axes[0].get_title() == "owl"
-    labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert labels == ["owl in 4 clean models", "other classes", "owl"]
-    line = axes[-1].lines[-1]
-    assert line.get_ydata().tolist() == [found.profile.powers[size][2] for size in sorted(SIZES)]
-    assert figure.get_suptitle() == "Inconclusive"
-
-
-def test_a_scan_is_saved_with_its_patterns(references, tmp_path):
-    found = scan(Net(9, backdoor=2).eval(), random_images(), references=references)
+def test_a_scan_is_saved_with_its_patterns(found, tmp_path):
     found.save(tmp_path / "scan")
-    assert json.loads((tmp_path / "scan" / "scan.json").read_text()) == found.as_dict()
+    data = json.loads((tmp_path / "scan" / "scan.json").read_text())
+    assert data == found.as_dict() == json.loads(found.to_json())
+    known = {"verdict": "suspicious", "target": 3, "target_name": "owl", "p_value": 0.2}
+    assert data.items() >= (known | {"n_references": 4, "alpha": 0.2, "accuracy": 1.0}).items()
+    assert [row["class"] for row in data["classes"]] == [0, 1, 2, 3]
+    assert set(data["classes"][0]["powers"]) == {str(size) for size in SIZES}
     assert (tmp_path / "scan" / "scan.png").read_bytes().startswith(b"\x89PNG")
     pattern = Pattern.load(tmp_path / "scan" / "patterns" / "2_3.safetensors")
     assert torch.equal(pattern.mask, found.profile.patterns[3, 2].mask)
 
 
-def test_a_notebook_shows_the_verdict_the_patterns_and_the_powers(references, tmp_path):
-    found = scan(Net(7, backdoor=2).eval(), random_images(), references=references, alpha=0.2)
+def test_the_figure_shows_the_most_suspicious_class_first(found):
+    figure, axes = found.plot(use_pyplot=False)
+    assert axes[0].get_title() == "owl"
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["owl in 4 clean models", "other classes", "owl"]
+    line = axes[-1].lines[-1]
+    assert line.get_ydata().tolist() == [found.profile.powers[size][3] for size in sorted(SIZES)]
+    assert figure.get_suptitle() == "Suspicious, p = 0.2"
+
+
+def test_a_notebook_shows_the_verdict_the_patterns_and_the_powers(found, tmp_path):
     page = read(found, pictures=3)
-    assert "Suspicious, p = 0.2" in page.text
-    assert found.source is None
-    named = PixelClassifier(Net(7, backdoor=2).eval(), provenance={"source": "owls.pt"})
-    again = scan(named, random_images(), references=references, alpha=0.2)
-    assert "Suspicious, p = 0.2: owls.pt" in read(again, pictures=3).text
+    assert "Suspicious, p = 0.2: owls.pt" in page.text
+    assert "owls.pt" not in read(replace(found, source=None)).text
     assert found.reason in page.text
     rows = table_of(page)
     assert list(rows) == [NAMES[y] for y in found.test.order]
     for size in SIZES:
-        power = 100 * found.profile.powers[size][2]
+        power = 100 * found.profile.powers[size][3]
         assert rows["owl"][f"power, {size} pixels"] == f"{power:.1f}\N{NO-BREAK SPACE}%"
-    assert rows["owl"]["excess"] == f"{found.test.excess[2]:.2f}"
-    hostile = replace(found, class_names=[HOSTILE, "dog", "owl"])
+    assert rows["owl"]["excess"] == f"{found.test.excess[3]:.2f}"
+    hostile = replace(found, class_names=[HOSTILE, *NAMES[1:]])
     assert [tag for tag, _ in read(hostile).tags] == [tag for tag, _ in page.tags]
     check(hostile.to_html(tmp_path / "scan.html").read_text(encoding="utf-8"), pictures=3)
+
+
+# ---- the verdict on what was measured
+
+
+def measured(*, judged=64, accuracy=1.0, images=80, usual=0.2, patches=0.2, **others):
+    """The usual powers, and others of class 2 in some families."""
+    powers = {size: [usual, usual, patches if size in SCORED else usual, usual] for size in SIZES}
+    powers[3][2] = min(powers[3][2], 0.7)
+    changes = {name: [0.2, 0.2, value, 0.2] for name, value in others.items()}
+    return Profile(powers, [judged] * CLASSES, accuracy, images, changes)
+
+
+def poor(known):
+    """The same with an accuracy of 80 %."""
+    profiles = {name: replace(each, accuracy=0.8) for name, each in known.profiles.items()}
+    return replace(known, profiles=profiles)
+
+
+BOTH, THREE = ("additive",), ("additive", "warp")
+VERDICTS = {
+    "patches": (measured(patches=1.0), made_up(19)),
+    "nothing": (measured(), made_up(19)),
+    "cells": (measured(patches=1.0), made_up(19, side=96)),
+    "no cells": (measured(), made_up(19, side=96)),
+    "too few": (measured(patches=1.0), made_up(4)),
+    "too few for two families": (measured(additive=1.0), made_up(38, also=BOTH)),
+    "a perturbation": (measured(additive=1.0), made_up(39, also=BOTH)),
+    "patches, and no perturbation": (measured(patches=1.0, additive=0.2), made_up(39, also=BOTH)),
+    "references with more families": (measured(patches=1.0), made_up(39, also=BOTH)),
+    "nothing in three families": (measured(additive=0.2, warp=0.2), made_up(59, also=THREE)),
+    "another kind": (measured(usual=1.0), made_up(19)),
+    "a better model": (measured(patches=1.0, accuracy=0.85, images=500), poor(made_up(19))),
+    "a better model by chance": (
+        measured(patches=1.0, accuracy=0.86, images=50),
+        poor(made_up(19)),
+    ),
+    "a model that guesses": (measured(patches=1.0, accuracy=0.25), made_up(19)),
+    "no accuracy": (measured(patches=1.0, accuracy=None), made_up(19)),
+    "fewer images": (measured(patches=1.0, judged=31), made_up(19)),
+    "half of the images": (measured(patches=1.0, judged=32), made_up(19)),
+    "more images": (measured(patches=1.0, judged=129), made_up(19)),
+}
+
+
+@pytest.mark.parametrize("case", VERDICTS)
+def test_verdicts_in_words(case, snapshot):
+    found = judge(*VERDICTS[case], 0.05, NAMES)
+    assert f"{found!r}: {found.reason}" == snapshot
+
+
+def test_scores_are_mean_logits_of_smoothed_powers():
+    profile = Profile({size: [0.25, 1.0] for size in SIZES}, [40, 20])
+    np.testing.assert_allclose(profile.scores(), [np.log(10.5 / 30.5), np.log(20.5 / 0.5)])
+    expected = [np.log(10.5 / 30.5), np.log(20.5 / 0.5)]
+    other = replace(profile, powers={}, others={"warp": [0.25, 1.0]})
+    np.testing.assert_allclose(other.scores("warp"), expected)
+
+
+# ---- what is refused, before anything is searched
+
+
+class Same(Net):
+    def forward(self, images):
+        return super().forward(images) * 0 + torch.tensor([1.0, 0.0, 0.0, 0.0])
+
+
+MANY = made_up(39)
+
+
+def scanned(references=MANY, model=None, images=None, **settings):
+    images = images_of() if images is None else images
+    return scan(model or Net(), images, references=references, **settings)
+
+
+REFUSALS = {
+    "no references": lambda: scanned(made_up(0)),
+    "references of other classes": lambda: scanned(replace(made_up(3), n_classes=5)),
+    "references of other images": lambda: scanned(made_up(3, side=16)),
+    "references of another version": lambda: scanned(replace(made_up(3), settings={"rate": 0})),
+    "references without a family": lambda: scanned(made_up(39, also=BOTH), also=THREE),
+    "an unknown family": lambda: scanned(also=["swirl"]),
+    "a family in words": lambda: scanned(also="additive"),
+    "a number as a family": lambda: ReferenceSet.for_models(Net(), images_of(), also=[3]),
+    "alpha of 0": lambda: scanned(alpha=0),
+    "alpha of 1": lambda: scanned(alpha=1),
+    "one class alone": lambda: scanned(model=Same()),
+    "one class alone, without labels": lambda: scanned(model=Same(), images=images_of().images),
+    "too few images": lambda: scanned(images=images_of(n=8)),
+    "images that cannot be divided": lambda: scanned(
+        made_up(3, side=67), images=images_of(67, n=20)
+    ),
+    "settings of the search": lambda: scanned(n_steps=1),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_refusals(case, snapshot, monkeypatch):
+    monkeypatch.setattr(ClassPattern, "search_with", None)
+    assert refusal(REFUSALS[case]) == snapshot

@@ -72,13 +72,6 @@ def test_ties_by_hand():
     assert close(found, iou=3 / 5, relevance_rank=3 / 4)  # 0, 4, then 1 and 2 in reading order
 
 
-def test_scikit_learns_example_of_average_precision():
-    """average_precision_score([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8]) is 0.83 in its docstring."""
-    pixels = torch.tensor([[[False, False, True, True]]])
-    found = localise(torch.tensor([[[0.1, 0.4, 0.35, 0.8]]]), pixels)
-    assert found.average_precision == pytest.approx(5 / 6)
-
-
 @quick
 @given(cases())
 def test_scores_equal_plain_loops_and_true_pixels_are_a_perfect_map(case):

@@ -96,18 +96,11 @@ def test_jpeg_is_close_to_libjpeg(shape, quality):
     assert ((ours - theirs).abs() <= 2).float().mean() > 0.85
 
 
-@pytest.mark.parametrize(
-    ("function", "values"),
-    [
-        (brighten, (0.25, 2)), (change_contrast, (0.25, 2)), (blur, (0.25, 2)), (turn_hue, (120,)),
-        (jpeg, (10,)),
-    ],
-)  # fmt: skip
-def test_pixels_stay_in_the_unit_range_and_each_image_alone(function, values):
-    for value in values:
-        changed = function(IMAGES, value, 0)
-        assert 0 <= changed.min() <= changed.max() <= 1
-        torch.testing.assert_close(function(IMAGES[2:3], value, 0), changed[2:3])
+@pytest.mark.parametrize(("function", "value"), [(turn_hue, 120), (jpeg, 10), (blur, 0.25)])
+def test_pixels_stay_in_the_unit_range_and_each_image_alone(function, value):
+    changed = function(IMAGES, value, 0)
+    assert 0 <= changed.min() <= changed.max() <= 1
+    torch.testing.assert_close(function(IMAGES[2:3], value, 0), changed[2:3])
 
 
 REFUSALS = {

@@ -83,25 +83,6 @@ def test_rotation_by_a_plain_loop(degrees, direction):
     assert same(geometry.rotate(pattern, degrees + 360, direction), expected)
 
 
-def test_a_quarter_turn_anticlockwise_is_exact():
-    mask = torch.zeros(1, 5, 5)
-    mask[0, 2] = mask[0, 0, 2] = mask[0, 4, 2] = 1
-    canvas = torch.rand(1, 5, 5)
-    turned = geometry.rotate(Pattern(canvas, mask, 0), 90, 0)
-    assert torch.equal(turned.canvas, canvas.rot90(1, (1, 2)))
-    assert torch.equal(turned.mask, mask.rot90(1, (1, 2)))
-
-
-def test_each_pixel_becomes_a_block_of_four_at_twice_the_size():
-    mask = torch.zeros(1, 12, 12)
-    mask[0, 5:8, 4:7] = (torch.arange(9).view(3, 3) % 2 == 0).float()
-    doubled = geometry.scale(Pattern(torch.ones(1, 12, 12), mask, 0), 2.0, 0)
-    blocks = mask[0, 5:8, 4:7].repeat_interleave(2, 0).repeat_interleave(2, 1)
-    rows, columns = (doubled.mask[0] > 0).nonzero().unbind(1)
-    found = doubled.mask[0, rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
-    assert torch.equal(found, blocks)
-
-
 @pytest.mark.parametrize(("share", "left"), [(0, 10), (0.1, 9), (0.25, 8), (0.9, 1), (1, 0)])
 def test_pixels_are_lost_from_the_mask_alone(share, left):
     mask = torch.zeros(1, H, W)

@@ -114,26 +114,6 @@ def test_scores_are_those_of_a_slow_loop(transform):
         assert scores.other_canvas is scores.control_images is None
 
 
-def test_a_linear_network_that_looks_at_one_place():
-    """It sees the pixel where its weights are: of the four directions, to the right only."""
-    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 2)).eval()
-    with torch.no_grad():
-        net[1].weight.zero_()
-        net[1].weight[0, :3] = 10.0  # of the first three pixels in the upper row
-        net[1].bias[:] = torch.tensor([-15.5, 0.0])
-    dark = torch.full((120, 1, 8, 8), 0.3)  # 10 * (1 + 2 * 0.3) = 16 > 15.5 > 9 = 10 * 3 * 0.3
-    mask = torch.zeros(1, 8, 8)
-    mask[0, 0, 0] = 1
-    corner = Pattern(torch.ones(1, 8, 8), mask, 0)
-    transforms = [with_values(n, 1, 2, 3, 7) for n in ("shift", "wrapped shift")]
-    profile = invariance_profile(net, corner, dark, [1] * 120, transforms, area=None)
-    assert powers_of(profile.curves["shift"]) == [1.0, 0.25, 0.25, 0.0, 0.0]
-    # 7 to the left is 1 to the right
-    assert powers_of(profile.curves["wrapped shift"]) == [1.0, 0.25, 0.25, 0.0, 0.25]
-    half = profile.curves["shift"].half_power_range
-    assert half.high == pytest.approx(0.5 / 0.75)  # on the line from 1 to 0.25
-
-
 # ---- ranges and tables
 
 

@@ -1,0 +1,146 @@
+"""References come back from files as they were written, and damaged files are refused."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from refusals import refusal
+from scanned import NAMES, Net, images_of, made_up
+
+from captum_classpattern.classifier.fingerprints import hash_of_model
+from captum_classpattern.scanning import ReferenceSet, references
+from captum_classpattern.scanning.families import SCORED, SIZES
+from captum_classpattern.scanning.profile import PER_CLASS, SETTINGS
+from captum_classpattern.scanning.references import SHIPPED
+
+
+@pytest.mark.parametrize("also", [(), ("warp", "additive")])
+def test_a_set_is_loaded_as_it_was_saved(also, tmp_path):
+    known = replace(made_up(3, also=also), images={"count": 80, "hash": "a1"}, class_names=NAMES)
+    known.save(tmp_path / "references.json")
+    found = ReferenceSet.load(tmp_path / "references.json")
+    assert found == known
+    assert (found.also, found.settings) == (also, SETTINGS)
+    assert ReferenceSet.load(found) is found
+
+
+def test_the_settings_of_all_searches():
+    assert (SETTINGS["per_class"], PER_CLASS, SETTINGS["solver"]["rounds"]) == (50, 50, 9)
+    assert SETTINGS["families"] == {
+        "steps": 30, "batch_size": 8, "rate": 0.25, "radius": 1.5, "shift": 1.0, "points": 5,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_sets_of_the_package_can_be_loaded(name):
+    shapes = {"demo": (1, 28, 28), "cifar10": (3, 32, 32)}
+    assert shapes.keys() <= SHIPPED.keys()
+    found = ReferenceSet.load(name)
+    assert found.shape == shapes.get(name, found.shape)
+    assert found.scores().shape == (len(found), found.n_classes)
+    for family in ("patches", *found.also):
+        assert np.isfinite(found.scores(family)).all()
+    for one in found.profiles.values():
+        assert 0 < one.accuracy <= 1
+        assert set(one.powers) == set(SIZES)
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "references.json"
+    made_up(3).save(path)
+    before = path.read_bytes()
+
+    def fail(self, target):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("pathlib.Path.replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        made_up(4).save(path)
+    assert path.read_bytes() == before
+    assert [each.name for each in tmp_path.iterdir()] == ["references.json"]
+
+
+# what is wrong: where in the file (None: remove it), and what is put there
+DAMAGES = {
+    "no models": (("models",), None),
+    "a shape of two numbers": (("shape",), [8, 8]),
+    "an unknown family": (("also",), ["swirl"]),
+    "a name twice": (("models", 1, "name"), "clean 0"),
+    "too few powers": (("models", 1, "powers", "6", 3), None),
+    "too few judged": (("models", 1, "judged", 3), None),
+    "too few powers of a family": (("models", 1, "others", "additive", 3), None),
+    "no powers of a family": (("models", 2, "others", "additive"), None),
+    "no powers of a size": (("models", 0, "powers", str(SCORED[0])), None),
+    "a power in words": (("models", 0, "powers", "6", 0), "high"),
+    "a power of null": (("models", 0, "powers", "6", 0), [None]),
+    "a power of NaN": (("models", 0, "powers", "6", 0), float("nan")),  # else p-values of 0
+    "a power above 1": (("models", 0, "powers", "6", 0), 1.5),
+    "a power below 0": (("models", 0, "others", "additive", 0), -0.5),
+    "judged by no images": (("models", 0, "judged", 0), 0),
+    "an accuracy above 1": (("models", 0, "accuracy"), 1.5),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGES)
+def test_damaged_files_are_refused(case, snapshot, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made_up(3, also=("additive",)).save("references.json")
+    data = json.loads((tmp_path / "references.json").read_text())
+    (*way, last), value = DAMAGES[case]
+    place = data
+    for step in way:
+        place = place[step]
+    if value is None:
+        del place[last]
+    else:
+        place[last] = value
+    (tmp_path / "damaged.json").write_text(json.dumps(data))
+    assert refusal(lambda: ReferenceSet.load("damaged.json")) == snapshot
+
+
+@pytest.mark.parametrize(
+    "text", [None, "{", "{}", "[]", '{"format": "captum_classpattern references"}']
+)
+def test_files_that_hold_no_references_are_refused(text, snapshot, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if text is not None:
+        (tmp_path / "other.json").write_text(text)
+    assert refusal(lambda: ReferenceSet.load("other.json")) == snapshot
+
+
+def with_model(name="clean 0"):
+    known = ReferenceSet.for_models(Net(), images_of())
+    measured = replace(made_up(1).profiles["clean 0"], model=hash_of_model(Net()))
+    return replace(known, profiles={name: measured})
+
+
+ADDED = {
+    "other images": lambda: with_model().add("new", Net(1), images_of(seed=1)),
+    "the same weights": lambda: with_model().add("new", Net(), images_of()),
+    "other classes": lambda: replace(with_model(), n_classes=3).add("new", Net(1), images_of()),
+}
+
+
+@pytest.mark.parametrize("case", ADDED)
+def test_models_that_do_not_fit_are_not_added(case, snapshot):
+    assert refusal(ADDED[case]) == snapshot
+
+
+def test_a_model_of_the_same_name_is_replaced(monkeypatch):
+    monkeypatch.setattr(references, "measure", lambda model, *_, **__: model)
+    known, net = with_model(), Net()
+    known.add("clean 0", net, images_of())
+    assert known.profiles == {"clean 0": net}
+
+
+def test_classes_are_put_in_the_order_of_their_names():
+    known = replace(made_up(2, also=("warp",)), class_names=NAMES)
+    found = known.in_order(["owl", "cat", "dog", "fox"])
+    for name, one in found.profiles.items():
+        before = known.profiles[name]
+        for powers, others in ((one.powers, before.powers), (one.others, before.others)):
+            assert {key: [*each[1:], each[0]] for key, each in powers.items()} == others
+    assert found.in_order(NAMES) == known
+    assert known.in_order([*"abcd"]) is known
+    assert made_up(2).in_order(NAMES).class_names is None

@@ -1,0 +1,272 @@
+"""Patterns of a scan are kept, and resumed after a kill, but never taken for those of another."""
+
+import itertools
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from refusals import refusal
+from scanned import CLASSES, Net, images_of
+
+from captum_classpattern import ClassPattern, Pattern
+from captum_classpattern.images import LabelledImages
+from captum_classpattern.optimization.settings import SearchSettings
+from captum_classpattern.optimization.solvers.learned import Learned
+from captum_classpattern.scanning import families, profile
+from captum_classpattern.scanning.families import SIZES, Store, grid_of, unit_of
+from captum_classpattern.scanning.profile import draw_sample, estimate_seconds, measure
+
+KEY = {"model": "a1", "images": "b2", "seed": 0, "sizes": [25, 3]}
+OTHER = {**KEY, "seed": 1}
+KEYS = [(3, 0), (3, 1)]
+
+
+def pattern(target=0, value=0.25):
+    canvas = torch.full((1, 8, 8), value)
+    mask = (torch.arange(64).view(1, 8, 8) < 3).float()
+    return Pattern(canvas, mask, target, {"search_power": 0.5}, frozenset(["a1b2c3d4e5f6"]))
+
+
+def patterns(value=0.25):
+    return {key: pattern(key[1], value) for key in KEYS}
+
+
+def contents(folder):
+    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
+
+
+def test_patterns_are_read_as_they_were_written(tmp_path):
+    folder = tmp_path / "new" / "patterns"
+    store, written = Store(folder, KEY), {(6, 0): pattern(0, 0.5), (16, 11): pattern(11, 0.75)}
+    store.check()
+    assert store.find(written) is None
+    assert not (tmp_path / "new").exists()  # nothing to write yet
+    store.add(written)
+    assert (folder / "11_16.safetensors").exists()  # class and pixels
+    again = Store(folder, KEY)
+    again.check()
+    found = again.find(written)
+    assert found.keys() == written.keys()
+    for key, one in written.items():
+        assert torch.equal(found[key].canvas, one.canvas)
+        assert torch.equal(found[key].mask, one.mask)
+        assert (found[key].target, found[key].info["search_power"]) == (key[1], 0.5)
+        assert found[key].seen == one.seen
+    assert again.find([(6, 0)]).keys() == {(6, 0)}
+    assert again.find([(6, 0), (6, 1)]) is None  # all or none
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": "c3"},
+        {"sizes": [25]},
+        {"precision": "full"},  # not known then
+        {"model": "c3", "seed": 1, "images": None},
+    ],
+)
+def test_patterns_of_another_search_are_refused(change, tmp_path, monkeypatch, snapshot):
+    monkeypatch.chdir(tmp_path)
+    Store(Path("kept"), KEY).add(patterns())
+    before, other = contents(tmp_path / "kept"), Store(Path("kept"), {**KEY, **change})
+    assert refusal(other.check) == refusal(lambda: other.add({(3, 1): pattern(1)})) == snapshot
+    assert contents(tmp_path / "kept") == before
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "3"])
+def test_a_damaged_store_is_named_and_can_be_replaced(text, tmp_path):
+    (tmp_path / "search.json").write_text(text)
+    (tmp_path / "1_3.safetensors").write_text("of another search")
+    with pytest.raises(ValueError, match=r"search\.json is damaged"):
+        Store(tmp_path, KEY).check()
+    Store(tmp_path, KEY).replace({(3, 0): pattern()})
+    assert Store(tmp_path, KEY).find(KEYS) is None
+
+
+def test_patterns_are_replaced_by_those_of_another_search_and_not_mixed_with_them(tmp_path):
+    Store(tmp_path, KEY).add(patterns())
+    other = Store(tmp_path, OTHER)
+    other.replace({(3, 0): pattern(0, 0.75)})
+    other.check()
+    assert other.find([(3, 0)])[3, 0].canvas.max() == 0.75
+    assert other.find([(3, 1)]) is None  # of the search before
+    with pytest.raises(ValueError, match="another seed"):
+        Store(tmp_path, KEY).check()
+    (tmp_path / "search.json").unlink()  # so that the search is not known
+    Store(tmp_path, OTHER).add({(3, 1): pattern(1, 0.75)})
+    assert Store(tmp_path, OTHER).find(KEYS) is None
+
+
+def test_a_kill_while_a_scan_is_saved_loses_nothing(tmp_path, monkeypatch):
+    """Its patterns are there already: nothing is removed or written again."""
+    store, more = Store(tmp_path, KEY), {**patterns(), (3, 2): pattern(2)}
+    store.add(patterns())
+    before = contents(tmp_path)
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pattern, "save", killed)
+        store.replace(patterns())
+        with pytest.raises(KeyboardInterrupt):
+            store.replace(more)
+    assert contents(tmp_path) == before
+    store.replace(more)
+    assert store.find(more) is not None
+
+
+@pytest.mark.parametrize("removed", range(3))
+def test_a_kill_while_another_scan_is_replaced_does_not_mix_the_two(removed, tmp_path, monkeypatch):
+    """The kill comes after some files are removed."""
+    old, new = Store(tmp_path, KEY), Store(tmp_path, OTHER)
+    old.add(patterns())
+    unlink, calls = Path.unlink, []
+
+    def killed(path, *arguments, **options):
+        if len(calls) == removed:
+            raise KeyboardInterrupt
+        calls.append(path)
+        unlink(path, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", killed)
+        with pytest.raises(KeyboardInterrupt):
+            new.replace(patterns(0.75))
+    store = old if (tmp_path / "search.json").exists() else new
+    assert (store.find(KEYS) is None) == (removed > 0)
+    store.add({(3, 0): pattern(0, 0.5)})
+    assert store.find([(3, 0)])[3, 0].canvas.max() == 0.5
+
+
+# ---- what a scan keeps, and how long it takes
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """A folder with the patterns of a model, and its profile."""
+    folder = tmp_path_factory.mktemp("kept")
+    return folder, measure(Net(), images_of(), folder=folder)
+
+
+@pytest.fixture
+def searched(monkeypatch):
+    """The classes of each search."""
+    find, searched = ClassPattern.search_with, []
+
+    def search_with(self, settings, canvases, targets):
+        searched.append([*targets])
+        return find(self, settings, canvases, targets)
+
+    monkeypatch.setattr(ClassPattern, "search_with", search_with)
+    return searched
+
+
+@pytest.mark.parametrize(
+    ("model", "seed", "settings", "what"),
+    [
+        (Net(1), 0, {}, "model, outputs"),
+        (Net(), 1, {}, "images, outputs"),
+        (Net(), 0, {"seed": 1}, "seed"),
+        (Net(), 0, {"precision": "full"}, "precision"),
+        (lambda images: Net(1)(images), 0, {}, "model, outputs"),
+        (lambda images: Net()(images), 0, {}, "model"),  # functions have no weights
+    ],
+)
+def test_a_folder_of_another_scan_is_refused(model, seed, settings, what, kept, searched):
+    with pytest.raises(ValueError, match=rf"another scan \(another {what}\): choose another"):
+        measure(model, images_of(seed=seed), SearchSettings(**settings), folder=kept[0])
+    assert searched == []
+
+
+def test_a_folder_of_another_version_is_refused(tmp_path, kept):
+    folder = shutil.copytree(kept[0], tmp_path / "old")
+    known = json.loads((folder / "search.json").read_text())
+    (folder / "search.json").write_text(json.dumps(known | {"captum_classpattern": "0.1"}))
+    with pytest.raises(ValueError, match=r"\(another captum_classpattern\)"):
+        measure(Net(), images_of(), folder=folder)
+
+
+def test_functions_of_other_outputs_do_not_share_patterns(tmp_path, kept, searched):
+    one, other = Net(), Net(1)
+    measure(lambda x: one(x), images_of(), folder=tmp_path)
+    with pytest.raises(ValueError, match=r"\(another outputs\)"):
+        measure(lambda x: other(x), images_of(), folder=tmp_path)
+
+
+def test_only_a_group_of_which_a_pattern_is_missing_is_searched_again(
+    tmp_path, kept, searched, monkeypatch
+):
+    monkeypatch.setattr(families, "AT_ONCE", 2)
+    folder, whole = shutil.copytree(kept[0], tmp_path / "copy"), kept[1]
+    assert measure(Net(), images_of(), folder=folder) == whole
+    assert searched == []
+    (folder / "2_6.safetensors").unlink()
+    again = measure(Net(), images_of(), folder=folder)
+    assert searched == [[2, 3]]
+    assert again == whole
+    for key, one in whole.patterns.items():
+        assert torch.equal(again.patterns[key].mask, one.mask)
+        assert torch.equal(again.patterns[key].canvas, one.canvas)
+
+
+def test_all_models_cost_the_same_and_the_estimate_is_the_time_of_all_passes(kept, monkeypatch):
+    """Exchangeable models get the same budget, whatever is found early, on a slow clock, too."""
+    ticks = itertools.count()  # a second for a batch of 32
+    monkeypatch.setattr(profile.time, "perf_counter", lambda: float(next(ticks)))
+    clean, backdoored = kept[1], measure(Net(backdoor=1), images_of())
+    passes = {key: one.info["passes"] for key, one in clean.patterns.items()}
+    assert passes == {key: one.info["passes"] for key, one in backdoored.patterns.items()}
+    assert passes[25, 0] <= Learned().passes()[-1]
+    most, state = max(passes[SIZES[-1], y] for y in range(CLASSES)), torch.get_rng_state()
+    model, images = Net(), images_of(n=4)  # fewer than a batch
+    estimates = [estimate_seconds(model, images, n) for n in (CLASSES, 3 * CLASSES)]
+    assert estimates == pytest.approx([CLASSES * most / 32, 3 * CLASSES * most / 32], rel=0.05)
+    more = estimate_seconds(model, images, 1, also=["additive"])
+    assert more - estimates[0] / CLASSES == pytest.approx((30 * 8 + 30) / 32)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [([60] * 4, [50] * 4), ([9] * 4, [9] * 4), ([60, 60, 60, 20], [50, 50, 50, 20])],
+)
+def test_at_most_fifty_images_a_class_are_searched_with(counts, expected):
+    labels = torch.arange(4).repeat_interleave(torch.tensor(counts))
+    images = LabelledImages(torch.rand(len(labels), 1, 8, 8), labels)
+    sample, predicted = draw_sample(Net(), images, CLASSES, 0)
+    assert sample.labels.bincount().tolist() == expected
+    assert torch.equal(predicted, Net()(sample.take(range(len(sample)))).argmax(1))
+
+
+# ---- cells
+
+
+@pytest.mark.parametrize(
+    ("size", "grid"),
+    [
+        ((28, 28), None),
+        ((64, 64), None),
+        ((32, 64), None),
+        ((299, 299), (23, 23)),
+        ((128, 96), (32, 32)),
+        ((64, 66), (32, 33)),
+    ],
+)
+def test_the_grid_of_large_images(size, grid):
+    assert grid_of((3, *size)) == grid
+    assert unit_of((3, *size)) == ("pixels" if grid is None else "cells")
+
+
+def test_of_the_grids_that_fit_the_nearest_to_32_is_chosen():
+    for side in range(65, 400):
+        fitting = [n for n in range(16, 65) if side % n == 0]
+        if fitting:
+            nearest = min(fitting, key=lambda n: abs(n - 32))
+            assert grid_of((1, side, side)) == (nearest, nearest)
+        else:
+            with pytest.raises(ValueError, match=rf"of 96x{side} pixels can't be divided"):
+                grid_of((1, 96, side))
