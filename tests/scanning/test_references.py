@@ -135,10 +135,13 @@ def test_a_model_of_the_same_name_is_replaced(monkeypatch):
 
 
 def test_classes_are_put_in_the_order_of_their_names():
-    known = replace(made_up(2, also=("warp",)), class_names=NAMES)
+    made = made_up(2, also=("warp",))
+    profiles = {n: replace(one, judged=[61, 62, 63, 64]) for n, one in made.profiles.items()}
+    known = replace(made, profiles=profiles, class_names=NAMES)
     found = known.in_order(["owl", "cat", "dog", "fox"])
     for name, one in found.profiles.items():
         before = known.profiles[name]
+        assert one.judged == [64, 61, 62, 63]
         for powers, others in ((one.powers, before.powers), (one.others, before.others)):
             assert {key: [*each[1:], each[0]] for key, each in powers.items()} == others
     assert found.in_order(NAMES) == known

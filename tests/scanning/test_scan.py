@@ -241,9 +241,15 @@ def test_verdicts_in_words(case, snapshot):
 def test_scores_are_mean_logits_of_smoothed_powers():
     profile = Profile({size: [0.25, 1.0] for size in SIZES}, [40, 20])
     np.testing.assert_allclose(profile.scores(), [np.log(10.5 / 30.5), np.log(20.5 / 0.5)])
-    expected = [np.log(10.5 / 30.5), np.log(20.5 / 0.5)]
     other = replace(profile, powers={}, others={"warp": [0.25, 1.0]})
-    np.testing.assert_allclose(other.scores("warp"), expected)
+    np.testing.assert_allclose(other.scores("warp"), profile.scores())
+
+
+def test_the_pattern_that_is_shown_is_the_smallest_with_most_of_the_power():
+    powers = {25: [1.0], 16: [1.0], 10: [0.5], 6: [0.41], 3: [0.4]}
+    assert Profile(powers, [20]).enough_pixels(0) == 3
+    assert Profile(powers | {3: [0.39]}, [20]).enough_pixels(0) == 6
+    assert Profile(powers | {6: [0.1], 3: [0.1]}, [20]).enough_pixels(0) == 10
 
 
 # ---- what is refused, before anything is searched

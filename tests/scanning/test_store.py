@@ -66,6 +66,7 @@ def test_patterns_are_read_as_they_were_written(tmp_path):
         {"precision": "full"},  # not known then
         {"model": "c3", "seed": 1, "images": None},
     ],
+    ids=["model", "sizes", "precision", "three things"],
 )
 def test_patterns_of_another_search_are_refused(change, tmp_path, monkeypatch, snapshot):
     monkeypatch.chdir(tmp_path)
@@ -245,28 +246,16 @@ def test_at_most_fifty_images_a_class_are_searched_with(counts, expected):
 # ---- cells
 
 
-@pytest.mark.parametrize(
-    ("size", "grid"),
-    [
-        ((28, 28), None),
-        ((64, 64), None),
-        ((32, 64), None),
-        ((299, 299), (23, 23)),
-        ((128, 96), (32, 32)),
-        ((64, 66), (32, 33)),
-    ],
-)
-def test_the_grid_of_large_images(size, grid):
-    assert grid_of((3, *size)) == grid
-    assert unit_of((3, *size)) == ("pixels" if grid is None else "cells")
-
-
-def test_of_the_grids_that_fit_the_nearest_to_32_is_chosen():
-    for side in range(65, 400):
-        fitting = [n for n in range(16, 65) if side % n == 0]
-        if fitting:
-            nearest = min(fitting, key=lambda n: abs(n - 32))
-            assert grid_of((1, side, side)) == (nearest, nearest)
+@pytest.mark.parametrize("height", [28, 64, 65, 96, 299, 331])
+def test_the_grid_of_large_images_is_the_nearest_to_32_of_those_that_fit(height):
+    for width in range(60, 400):
+        fitting = [[n for n in range(16, 65) if side % n == 0] for side in (height, width)]
+        if height <= 64 and width <= 64:
+            assert (grid_of((3, height, width)), unit_of((3, height, width))) == (None, "pixels")
+        elif all(fitting):
+            nearest = tuple(min(counts, key=lambda n: abs(n - 32)) for counts in fitting)
+            assert grid_of((3, height, width)) == nearest
+            assert unit_of((3, height, width)) == "cells"
         else:
-            with pytest.raises(ValueError, match=rf"of 96x{side} pixels can't be divided"):
-                grid_of((1, 96, side))
+            with pytest.raises(ValueError, match=f"images of {height}x{width} pixels can't be div"):
+                grid_of((1, height, width))

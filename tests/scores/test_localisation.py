@@ -64,14 +64,6 @@ def plain(map, pixels):
     )
 
 
-def test_ties_by_hand():
-    """Thresholds 2 (1 of 2 true) and 1 (4 of 8): the tied ones are taken at once, not in order."""
-    found = score([2, 1, 1, 1, 2, 1, 1, 1])
-    assert close(found, average_precision=(1 / 2 + 3 * 4 / 8) / 4, pointing_game=1 / 2)
-    assert close(found, relevance_mass=5 / 10)
-    assert close(found, iou=3 / 5, relevance_rank=3 / 4)  # 0, 4, then 1 and 2 in reading order
-
-
 @quick
 @given(cases())
 def test_scores_equal_plain_loops_and_true_pixels_are_a_perfect_map(case):
