@@ -1,0 +1,638 @@
+"""A pool of canvases: who competes, what it costs, who is dropped, and that the survivors do not
+notice."""
+
+import itertools
+import time
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from plain_solvers import Problem, plain_shrink, plain_swaps
+from refusals import refusal
+from small_models import conv_net, linear_net, random_images
+from torch import nn
+
+from captum_classpattern import ClassPattern, search_masks
+from captum_classpattern.images import LabelledImages
+from captum_classpattern.optimization import PaperLoop, Swap
+from captum_classpattern.optimization.contest import (
+    SCREENED,
+    SCREENING_JUDGES,
+    Contest,
+    Pool,
+    most_canvases,
+)
+from captum_classpattern.optimization.holdout import judging_subset, split_for_judging
+from captum_classpattern.optimization.masks import strongest
+from captum_classpattern.optimization.run import begin_search
+from captum_classpattern.optimization.schedule import Stream
+from captum_classpattern.optimization.search import Search
+from captum_classpattern.optimization.settings import SearchSettings
+from captum_classpattern.optimization.solvers.shrink import Shrink
+
+IMAGES = random_images(3000, 1, 5, 5)
+LABELS = torch.arange(3000) % 3
+CANVASES = random_images(8, 1, 5, 5, seed=1)
+FIT, JUDGES = split_for_judging(LabelledImages.of(IMAGES, LABELS), 0)
+AREAS = (0.2, 0.48, 0.08)
+both_solvers = pytest.mark.parametrize("solver", ["swap", "paper"])
+
+
+def blank(*colours):
+    return torch.stack([torch.full((1, 5, 5), colour) for colour in colours])
+
+
+class Counter(nn.Module):
+    """Counts the images of the passes that a gradient is wanted of."""
+
+    def __init__(self):
+        super().__init__()
+        self.net, self.passes = linear_net(25, seen=IMAGES), 0
+        self.eval()
+
+    def forward(self, images, shift=0.0):
+        self.passes += len(images) * torch.is_grad_enabled()
+        return self.net(images) + shift
+
+
+def search(canvases=CANVASES, target=0, *, net=None, **kwargs):
+    """The patterns, and how many passes with a gradient they took."""
+    counter = Counter() if net is None else net
+    settings = {"precision": "full", **kwargs}
+    if not {"n_steps", "budget"} & set(settings):
+        settings["n_steps"] = 4
+    patterns = search_of(ClassPattern(counter, IMAGES, LABELS), canvases, target, **settings)
+    return patterns, counter.passes
+
+
+def search_of(explainer, canvases, target, **settings):
+    """The patterns at an area, or at several."""
+    if "areas" in settings:
+        return explainer.search_areas(canvases, target, **settings)
+    return explainer.search(canvases, target, **{"area": 0.2, **settings})
+
+
+def place(pattern, canvases=CANVASES):
+    """Which canvas it is on."""
+    [found] = [i for i, canvas in enumerate(canvases) if torch.equal(pattern.canvas, canvas)]
+    return found
+
+
+CONV_NET = conv_net(1, 5, 5, maps=4, seen=IMAGES.double())
+FEW = LabelledImages.of(IMAGES[:600], LABELS[:600])
+
+
+def conv_search(canvases, target, **kwargs):
+    kwargs = {"n_steps": 4, "precision": "full", **kwargs}
+    return search_of(ClassPattern(CONV_NET, FEW), canvases, target, **kwargs)
+
+
+def plain_search(canvas, target, rounds, seed, *, start=0, **kwargs):
+    """What plain swaps find, area by area."""
+    fit, _ = split_for_judging(FEW, seed)
+    images, labels = fit.images.double(), fit.known_labels.tolist()
+    problem = Problem(CONV_NET, canvas.double(), target, images, labels, seed, start)
+    return plain_swaps(problem, rounds, **kwargs)
+
+
+def assert_same(found, expected):
+    """Of two lists of patterns."""
+    assert [pattern.target for pattern in found] == [pattern.target for pattern in expected]
+    for one, other in zip(found, expected):
+        assert torch.equal(one.canvas, other.canvas)
+        assert same_masks(one.mask, other.mask)
+
+
+def same_masks(one, other):
+    """The same pixels, and the same weights up to rounding."""
+    other = torch.as_tensor(other, dtype=one.dtype).view(one.shape)
+    return torch.equal(one > 0, other > 0) and torch.allclose(one, other, atol=1e-4, rtol=0)
+
+
+# ---- who competes, and for how many steps
+
+
+def pool(canvases, targets, keep, judges=JUDGES, **settings):
+    return Pool(canvases, targets, SearchSettings(keep=keep, **settings), judges)
+
+
+@pytest.mark.parametrize(
+    ("canvases", "targets", "keep", "entrants", "kept"),
+    [
+        # every canvas starts once and a blank one twice
+        (torch.cat([CANVASES[:2], blank(1.0)]), [0, 1, 0], None, "00 10 20 21", [1, 1, 1]),
+        (torch.cat([CANVASES[:2], blank(1.0)]), [0, 1, 0], 1, "00 10 20 21", [1, 1]),
+        (torch.cat([CANVASES[:2], blank(1.0)]), [0, 1, 0], 3, "00 10 20 21", [2, 1]),
+        # copies of a blank canvas are further starts where they compete
+        (blank(1.0, 0.0, 1.0, 1.0, 1.0), [0, 0, 0, 0, 1], 1, "00 01 10 11 32 40 41", [1, 1]),
+        (blank(1.0, 1.0), [0, 0], None, "00 01 10 11", [1, 1]),
+        # copies of a photo do not compete
+        (CANVASES[[0, 0, 1, 0]], [0] * 4, 3, "00 20", [2]),
+        (CANVASES[[0, 0, 1, 0]], [0, 1, 0, 1], 2, "00 10 20", [2, 1]),
+        (CANVASES[[0, 0]], [0, 0], None, "00 10", [1, 1]),
+        # no more patterns than canvases
+        (blank(1.0), [0], 5, "00 01", [1]),
+        (CANVASES, [0] * 5 + [1] * 3, 4, "00 10 20 30 40 50 60 70", [4, 3]),
+    ],
+)
+def test_the_entrants_and_how_many_are_kept(canvases, targets, keep, entrants, kept):
+    found = pool(canvases, targets, keep)
+    assert " ".join(f"{each.canvas}{each.stream.start}" for each in found.entrants) == entrants
+    assert list(found.kept.values()) == kept
+
+
+def test_a_blank_canvas_starts_once_where_nothing_could_judge():
+    without = LabelledImages.of(IMAGES[:4], torch.zeros(4, dtype=torch.int64))
+    found = pool(blank(1.0, 1.0), [0, 1], None, without).entrants
+    assert [entrant.stream.start for entrant in found] == [0, 0, 1]
+
+
+@pytest.mark.parametrize("budget", [430, 500, 645, 650, 860, 1_000, 2_000, 7_000])
+def test_a_budget_suffices_for_its_number_of_canvases(budget):
+    """With 100 judging images, which is the most."""
+    n = most_canvases(budget)
+    for canvases in (CANVASES[:1].expand(n, -1, -1, -1), blank(1.0)):
+        assert pool(canvases, [0] * len(canvases), 1, budget=budget).steps() >= 1
+
+
+@pytest.mark.parametrize("budget", [2_000, 7_000])
+def test_the_number_of_steps_is_that_of_each_class_alone(budget):
+    """Whatever share of the images is of the class."""
+    few = LabelledImages(JUDGES.images, torch.arange(len(JUDGES.images)) % 10 // 9)
+    alone = [pool(CANVASES, [y] * 8, 1, few, budget=budget).steps() for y in (0, 1)]
+    canvases = torch.cat([CANVASES, CANVASES])
+    both = pool(canvases, [0] * 8 + [1] * 8, 1, few, budget=budget).steps()
+    assert alone == [both, both]
+
+
+def test_the_default_budget_is_that_of_the_solver_for_each_pattern_that_is_kept():
+    for keep in (1, 2):
+        steps = pool(CANVASES, [0] * 8, keep).steps()
+        assert steps == pool(CANVASES, [0] * 8, keep, budget=7_000 * keep).steps()
+    assert pool(CANVASES, [0] * 8, None).steps() is None
+    assert pool(CANVASES, [0] * 8, 1, solver="paper").steps() is None  # the published length
+    assert pool(CANVASES[:3], [0] * 3, 3).steps() == pool(CANVASES[:3], [0] * 3, 10).steps()
+    assert pool(CANVASES, [0] * 8, 1, n_steps=3, budget=50_000).steps() == 3
+
+
+class Fixed:
+    name, accelerates = "fixed", False
+
+    def run(self, search):
+        yield from ()
+
+
+def attribute(canvases, **kwargs):
+    counter = Counter()
+    kwargs = {"area": 0.2, "precision": "full", **kwargs}
+    return ClassPattern(counter, IMAGES, LABELS).attribute(canvases, 0, **kwargs), counter.passes
+
+
+REFUSALS = {
+    "too small a budget": lambda: search(keep=1, budget=500),
+    "too small a budget of attribute": lambda: attribute(CANVASES[:3], budget=10),
+    "budget for unknown passes": lambda: search(solver=Fixed(), budget=500),
+    "no areas": lambda: search(areas=[]),
+    "area of no pixel": lambda: search(areas=[0.2, 0.001]),
+    "area above 1": lambda: search(areas=[0.2, 1.2]),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_refusals(case, snapshot):
+    assert refusal(REFUSALS[case]) == snapshot
+
+
+# ---- what it costs
+
+
+# a round is 4 batches of 16, after 25 batches of 4; judged after 2 of 4 rounds
+@pytest.mark.parametrize(("keep", "rounds"), [(None, 8 * 4), (1, 4 + 2), (3, 12 + 6), (8, 8 * 4)])
+def test_weak_canvases_are_dropped_early(keep, rounds):
+    patterns, done = search(keep=keep)
+    screened = 8 if keep in (1, 3) else 0
+    starts = 2 * keep if screened else 8
+    assert done == screened * 40 + starts * 100 + rounds * 64
+    few = len(judging_subset(JUDGES, 100).without_class(0))
+    screening = screened * len(judging_subset(JUDGES, SCREENING_JUDGES).without_class(0))
+    together = done + (starts * few + screening + 1) // 2
+    passes = 100 + 4 * 64 + 40 * bool(screened)
+    infos = [pattern.info for pattern in patterns]
+    assert [info["passes"] for info in infos] == [passes] * (keep or 8)
+    assert {info["passes_together"] for info in infos} == {together}
+    assert {len(info["loss_curve"]) for info in infos} == {4}
+    if keep is None:
+        assert [place(pattern) for pattern in patterns] == list(range(8))
+
+
+@pytest.mark.parametrize(
+    ("budget", "keep", "starts"), [(3_000, 1, 2), (5_000, 2, 4), (3_000, None, 8)]
+)
+def test_a_budget_is_used_and_not_exceeded(budget, keep, starts):
+    patterns, _ = search(keep=keep, budget=budget)
+    # it is reckoned as if all judging images were of other classes; a third is not
+    judged = starts * len(judging_subset(JUDGES, 100))
+    judged += len(judging_subset(JUDGES, SCREENING_JUDGES)) * (8 if keep else 0)
+    assert budget - starts * 84 - judged / 6 < patterns[0].info["passes_together"] <= budget
+    for pattern in patterns:
+        assert pattern.info["settings"]["budget"] == budget
+        assert pattern.info["settings"]["n_steps"] == len(pattern.info["loss_curve"])
+
+
+def test_the_budget_of_attribute_is_for_each_input():
+    _, passes = attribute(CANVASES[:3], budget=1_000)
+    assert 3 * (1_000 - 64 - 20 - 100) < passes <= 3 * 1_000
+    assert passes == 3 * attribute(CANVASES[:1], budget=1_000)[1]
+
+
+def test_the_papers_loop_has_a_budget_too():
+    patterns, done = search(CANVASES[:3], solver="paper", budget=600)
+    assert done == 600
+    assert [pattern.info["passes"] for pattern in patterns] == [200] * 3
+
+
+def test_the_papers_solver_searches_what_was_screened_to_the_end():
+    [_], done = search(keep=1, solver="paper", n_steps=16)
+    assert done == 8 * 40 + 2 * 64
+
+
+# ---- who survives
+
+
+@pytest.mark.parametrize("keep", [1, 3])
+def test_the_same_number_of_each_class_survives(keep):
+    targets = [2, 0, 0, 0, 2, 1, 0, 0]
+    patterns, _ = search(target=targets, keep=keep)
+    found = [pattern.target for pattern in patterns]
+    assert found == [2] * min(keep, 2) + [0] * keep + [1]
+    for target in (0, 1, 2):
+        powers = [p.info["search_power"] for p in patterns if p.target == target]
+        assert powers == sorted(powers, reverse=True)
+    assert all(targets[place(pattern)] == pattern.target for pattern in patterns)
+    assert all(pattern.info["searched_together"] == 8 for pattern in patterns)
+
+
+PICTURES = torch.cat([CANVASES[:4], blank(0.0, 0.8)])
+
+
+@st.composite
+def pools(draw):
+    """Canvases of up to three classes, some of them blank, some of them equal, and settings."""
+    classes = draw(st.integers(1, 3))
+    count = draw(st.integers(classes, 6))
+    length = {"min_size": count - classes, "max_size": count - classes}
+    targets = [*range(classes), *draw(st.lists(st.integers(0, classes - 1), **length))]
+    pictures = draw(st.lists(st.integers(0, 5), min_size=count, max_size=count))
+    kwargs = {"n_steps": draw(st.integers(1, 3)), "seed": draw(st.integers(0, 5))}
+    return PICTURES[pictures], targets, draw(st.sampled_from([1, 2, None])), kwargs
+
+
+SIZES = st.sampled_from([None, 5, 7, 16, 40, 100])
+
+
+@settings(max_examples=10, deadline=None, derandomize=True)
+@given(drawn=pools(), areas=st.sampled_from([(0.48, 0.2), (0.2,)]), size=SIZES, other=SIZES)
+def test_any_pool_gives_the_patterns_of_each_class_and_of_each_entrant_alone(
+    drawn, areas, size, other
+):
+    """For any two internal batch sizes."""
+    canvases, targets, keep, kwargs = drawn
+    classes = {y: canvases[torch.tensor(targets) == y] for y in targets}
+    if len({is_screened(own, [y] * len(own), keep) for y, own in classes.items()}) > 1:
+        areas = areas[:1]  # at a smaller one, those that are not screened would not go on
+    given = {"areas": areas, "keep": keep, **kwargs}
+    together = conv_search(canvases, targets, internal_batch_size=size, **given)
+    for target, own in classes.items():
+        alone = conv_search(own, target, internal_batch_size=other, **given)
+        for area in areas:
+            assert_same([p for p in together[area] if p.target == target], alone[area])
+    left = pool(canvases, targets, keep).entrants
+    for pattern in together[areas[0]]:
+        found = next(
+            entrant
+            for entrant in left
+            if entrant.stream.target == pattern.target
+            and torch.equal(canvases[entrant.canvas], pattern.canvas)
+            and same_masks(pattern.mask, mask_of(pattern, entrant.stream, areas[:1], kwargs))
+        )
+        left.remove(found)
+
+
+def is_screened(canvases, targets, keep):
+    found = pool(canvases, targets, keep)
+    return found.crowded(range(len(found.entrants)), SCREENED) != []
+
+
+def mask_of(pattern, stream, areas, kwargs):
+    """The mask of the canvas of a pattern that meets one stream of baselines."""
+    fit, _ = split_for_judging(FEW, kwargs["seed"])
+    chosen = SearchSettings(areas=areas, precision="full", **kwargs)
+    search = begin_search(CONV_NET, pattern.canvas[None], [stream], fit, chosen)
+    search.finish()
+    return search.masks[0]
+
+
+# where no canvas is screened: two photos of each of two classes, or two and a blank one
+@pytest.mark.parametrize(
+    ("canvases", "target", "keep"),
+    [
+        (CANVASES[:4], [0, 0, 1, 1], 1),
+        (torch.cat([CANVASES[:2], blank(0.0)]), 0, 2),
+        (CANVASES[:2], [0, 0], None),
+    ],
+)
+def test_a_survivors_masks_at_all_areas_are_those_of_a_search_alone(canvases, target, keep):
+    settings = {"areas": (0.48, 0.2), "seed": 1}
+    found = conv_search(canvases, target, keep=keep, **settings)
+    for area, patterns in found.items():
+        assert len(patterns) == 2
+        for pattern in patterns:
+            assert len(pattern.info["loss_curve"]) == {0.48: 4, 0.2: 3}[area]
+            [alone] = conv_search(pattern.canvas[None], pattern.target, **settings)[area]
+            assert_same([pattern], [alone])
+            assert pattern.info["search_power"] == alone.info["search_power"]
+            assert pattern.info["loss_curve"] == pytest.approx(alone.info["loss_curve"], abs=1e-5)
+
+
+def test_the_screening_equals_a_plain_one_and_the_lowest_loss_on_judging_images_passes(monkeypatch):
+    few, net = judging_subset(JUDGES, SCREENING_JUDGES).without_class(0), Counter().double()
+    masks, losses = search_masks(Counter(), CANVASES, 0, FIT, solver=Shrink(), area=0.2).masks, []
+    for canvas, mask in zip(CANVASES, masks):
+        problem = Problem(net, canvas.double(), 0, FIT.images.double(), FIT.labels.tolist())
+        assert mask.flatten().tolist() == plain_shrink(problem, kept=5).tolist()
+        with torch.no_grad():
+            p = net(torch.where(mask > 0, canvas, few.images).double()).softmax(1)[:, 0]
+        losses.append(float((1 - p.sqrt()).mean()))
+    searched, judge = [], Contest._judge
+
+    def spy(contest, judges):
+        searched.append(list(contest.search.rows))
+        return judge(contest, judges)
+
+    monkeypatch.setattr(Contest, "_judge", spy)
+    search(keep=1)
+    assert searched[0] == sorted(sorted(range(8), key=losses.__getitem__)[:2])
+    assert [len(rows) for rows in searched] == [2, 1]
+
+
+def plain_power(mask, canvas, target, judges):
+    """The share of the images of other classes that the mask's pixels turn into the target."""
+    hits = []
+    for image, label in zip(judges.images, judges.known_labels):
+        if label != target:
+            stamped = torch.where(torch.from_numpy(mask > 0).view(1, 5, 5), canvas, image)
+            hits.append(int(CONV_NET(stamped[None].double()).argmax()) == target)
+    return sum(hits) / len(hits)
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "seed", "better"),
+    [
+        ("photos", 0, 4, 0),
+        ("photos", 1, 0, 0),  # the other one would be better at the end
+        ("photos", 2, 0, 1),
+        ("blank", 1, 2, 1),  # the other one would be better at the end
+        ("blank", 1, 6, 0),  # they are equal, so the first one stays
+    ],
+)
+def test_what_survives_is_the_better_one_half_way(kind, target, seed, better):
+    """Of two photos, or of the two starts of a blank canvas."""
+    canvases = CANVASES[:2] if kind == "photos" else blank(0.8)
+    few, powers, masks = judging_subset(split_for_judging(FEW, seed)[1], 100), [], []
+    for canvas, start in zip(canvases.expand(2, -1, -1, -1), [0, int(kind == "blank")]):
+        [plain] = plain_search(canvas, target, 4, seed, areas=[0.2], start=start)
+        powers.append(plain_power(plain.half_way, canvas, target, few))
+        masks.append(plain.mask)
+    assert powers.index(max(powers)) == better
+    [survivor] = conv_search(canvases, target, keep=1, seed=seed)
+    assert [same_masks(survivor.mask, mask) for mask in masks].count(True) == 1
+    assert same_masks(survivor.mask, masks[better])
+    assert survivor.info["power_curve"][0][1] == powers[better]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_overlap_of_two_starts(seed):
+    """By a solver that searches both to the end."""
+    kwargs = {"solver": PaperLoop(step_size=0.1), "n_steps": 9, "seed": seed}
+    canvases = torch.cat([blank(0.8), CANVASES[:1]])
+    pattern, photo = conv_search(canvases, 0, **kwargs)
+    assert "starts_iou" not in photo.info
+    masks = [mask_of(pattern, Stream(0, start), [0.2], kwargs)[None] for start in (0, 1)]
+    one, other = (strongest(mask, 5) for mask in masks)
+    overlap = float((one * other).sum() / (one + other).clamp(max=1).sum())
+    assert 0 < overlap < 1
+    assert pattern.info["starts_iou"] == pytest.approx(overlap)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_starts_of_a_blank_canvas_do_not_push_out_a_photo(seed):
+    canvases = torch.cat([CANVASES[:2], blank(0.0)])
+    patterns, _ = search(canvases, 1, keep=2, seed=seed)
+    assert len({place(pattern, canvases) for pattern in patterns}) == 2
+    copies = torch.cat([blank(0.0, 0.0), CANVASES[:1]])
+    assert pool(copies, [1] * 3, 3).best([0, 1, 2], {0: 0.1, 1: 0.2, 2: 0.15}) == [1, 2, 0]
+
+
+@pytest.mark.parametrize("canvases", [CANVASES, blank(*[1.0] * 8)])
+def test_additional_arguments_follow_the_survivors(canvases):
+    """Each canvas has its own shift of class 0; only where it is large all say so. So copies of a
+    blank canvas all compete."""
+    shifts = torch.zeros(8, 3)
+    shifts[:, 0] = -100.0
+    shifts[5, 0] = 100.0
+    [pattern], _ = search(canvases, keep=1, additional_forward_args=shifts)
+    assert torch.equal(pattern.canvas, canvases[5])
+    assert pattern.info["search_power"] == 1.0
+
+
+class Summed(Counter):
+    def forward(self, images, shift):
+        return super().forward(images, shift.sum())
+
+
+@pytest.mark.parametrize(("net", "shape"), [(Summed, 2), (Counter, 3), (Counter, (1, 3))])
+def test_a_shared_tensor_stays_whole_on_a_blank_canvas(net, shape):
+    shift = torch.zeros(shape)
+    [pattern], _ = search(blank(1.0), net=net(), additional_forward_args=shift)
+    assert pattern.topk(0.2).mask.sum() == 5
+    assert "starts_iou" not in pattern.info  # Tensors may differ from canvas to canvas
+
+
+def test_attribute_gives_the_masks_of_search():
+    canvases = torch.cat([blank(1.0), CANVASES[:2]])
+    patterns, _ = search(canvases)
+    masks, _ = attribute(canvases, n_steps=4)
+    assert torch.equal(masks, torch.stack([pattern.mask for pattern in patterns]))
+
+
+def test_the_power_curve():
+    [pattern], _ = search(CANVASES[:1], n_steps=8)
+    passes, powers = zip(*pattern.info["power_curve"])
+    assert list(passes) == list(Swap().passes(8)) == [160 + 4 * 64, 160 + 8 * 64]
+    assert all(0 <= power <= 1 for power in powers)
+    assert powers[-1] == pattern.info["search_power"]
+    [pattern], _ = search(CANVASES[:1], solver=PaperLoop(), n_steps=8)
+    assert [passes for passes, _ in pattern.info["power_curve"]] == [32]
+
+
+# ---- where time is short
+
+
+@pytest.fixture
+def in_time(monkeypatch):
+    """Searches while the clock moves on by a second at each look."""
+
+    def search_in(seconds, *arguments, **settings):
+        ticks = itertools.count()
+        with monkeypatch.context() as patch:
+            patch.setattr(time, "perf_counter", lambda: float(next(ticks)))
+            return search(*arguments, max_seconds=seconds, **settings)[0]
+
+    return search_in
+
+
+@pytest.mark.parametrize(("limit", "early"), [(5, True), (15, True), (5_000, False)])
+@both_solvers
+def test_max_seconds_stops_with_a_valid_pattern(in_time, solver, limit, early):
+    whole = {"swap": Swap().passes(20)[-1], "paper": 80}[solver]
+    for pattern in in_time(limit, CANVASES[:2], solver=solver, n_steps=20):
+        assert pattern.info["stopped_early"] is early
+        assert (pattern.info["passes"] < whole) is early
+        assert pattern.topk(0.2).mask.sum() == 5
+        assert pattern.info["settings"]["max_seconds"] == limit
+
+
+@both_solvers
+def test_a_search_that_ends_in_time_is_not_stopped_early(solver, monkeypatch):
+    """The clock stands still until the last step has begun."""
+    now, steps = [0.0], []
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    record = Search.record
+
+    def late(self, *given):
+        steps.append(record(self, *given))
+        now[0] = 10.0 * (len(steps) == 3)
+
+    monkeypatch.setattr(Search, "record", late)
+    [pattern], _ = search(CANVASES[:1], solver=solver, n_steps=3, max_seconds=5)
+    assert len(pattern.info["loss_curve"]) == 3
+    assert not pattern.info["stopped_early"]
+
+
+@pytest.mark.parametrize("keep", [None, 1])
+def test_a_search_without_time_takes_one_step(keep):
+    patterns, done = search(CANVASES[:4], keep=keep, max_seconds=1e-9)
+    assert done == 4 * 4
+    for pattern in patterns:
+        assert pattern.info["stopped_early"]
+        assert pattern.info["passes"] == 4
+        assert pattern.info["mask_pixels"] == 5
+
+
+def test_a_canvas_that_no_time_is_left_for_has_an_empty_mask(in_time):
+    """One class's screening takes all the time."""
+    patterns = in_time(5, CANVASES[:4], [0, 0, 0, 1], keep=1)
+    assert [pattern.info["empty_mask"] for pattern in patterns] == [False, True]
+    assert patterns[1].info["passes"] == 0
+
+
+def test_a_pool_that_is_stopped_after_its_screening_gives_the_masks_of_the_screening(in_time):
+    """The screening looks before each step but the first."""
+    [pattern] = in_time(9.5, keep=1)
+    assert (pattern.info["stopped_early"], pattern.info["passes"]) == (True, 40)
+    masks = search_masks(Counter(), CANVASES, 0, FIT, solver=Shrink(), area=0.2).masks
+    assert torch.equal(pattern.topk(0.2).mask, masks[place(pattern)])
+
+
+def test_a_screening_that_is_stopped_early_keeps_its_best_pixels(in_time):
+    [pattern] = in_time(4.5, keep=1)
+    assert 0 < pattern.info["passes"] < 40
+    assert pattern.topk(0.2).mask.sum() == 5
+    assert pattern.topk(0.2).mask.flatten()[:5].sum() < 5  # not the first in reading order
+
+
+@both_solvers
+def test_areas_that_no_time_is_left_for_take_the_pixels_of_the_largest(solver, in_time):
+    found = in_time(10, CANVASES[:1], areas=AREAS, solver=solver, n_steps=20)
+    [largest] = found[0.48]
+    assert largest.info["passes"] > 0
+    for area in (0.2, 0.08):
+        [pattern] = found[area]
+        assert pattern.info["stopped_early"]
+        assert pattern.info["passes"] == largest.info["passes"]  # none were added
+        taken, of_largest = pattern.topk(area).mask, largest.topk(0.48).mask
+        assert int(taken.sum()) == round(area * 25)
+        assert not (taken * (1 - of_largest)).any()
+        if solver == "paper":
+            assert torch.equal(pattern.mask, largest.mask)
+
+
+# ---- several areas
+
+
+def test_areas_go_from_the_largest_to_the_smaller_ones():
+    patterns, done = search(CANVASES[:2], keep=1, areas=AREAS, n_steps=6)
+    assert list(patterns) == list(AREAS)
+    [largest], first = search(CANVASES[:2], keep=1, area=0.48, n_steps=6)
+    assert torch.equal(patterns[0.48][0].mask, largest.mask)
+    assert done == first + 2 * 4 * 64  # the start is not repeated
+    for area, earlier in {0.48: 0, 0.2: 1, 0.08: 2}.items():
+        [pattern] = patterns[area]
+        info, rounds = pattern.info, 6 if area == 0.48 else 4
+        assert place(pattern) == place(largest)
+        assert info["settings"]["area"] == area
+        assert info["mask_pixels"] == round(25 * area)
+        assert info["settings"]["n_steps"] == len(info["loss_curve"]) == rounds
+        assert info["settings"]["areas"] == list(AREAS)
+        assert info["passes"] == largest.info["passes"] + earlier * 4 * 64
+        assert info["power_curve"][-1] == [info["passes"], info["search_power"]]
+        assert info["passes_together"] == largest.info["passes_together"] + 2 * 4 * 64
+
+
+def test_a_pool_that_is_screened_is_searched_anew_at_each_area():
+    patterns, done = search(keep=1, areas=(0.2, 0.48))
+    alone = {area: search(keep=1, area=area) for area in (0.2, 0.48)}
+    assert done == sum(passes for _, passes in alone.values())
+    for area, [pattern] in patterns.items():
+        [expected], _ = alone[area]
+        assert torch.equal(pattern.canvas, expected.canvas)
+        assert torch.equal(pattern.mask, expected.mask)
+        assert pattern.info["power_curve"] == expected.info["power_curve"]
+    together = sum(pattern.info["passes_together"] for [pattern], _ in alone.values())
+    assert patterns[0.2][0].info["passes_together"] == together
+
+
+@pytest.mark.parametrize(
+    ("rounds", "areas", "seed", "kwargs"),
+    [
+        (1, (0.48, 0.2), 0, {}),
+        (5, (0.6, 0.12), 3, {"batch_size": 9, "proposals": 2}),
+        (6, (0.48, 0.2, 0.08), 3, {}),
+        (16, (0.48, 0.44), 0, {"batch_size": 2}),  # the trend alone would choose others
+    ],
+)
+def test_a_smaller_area_equals_plain_swaps_that_go_on(rounds, areas, seed, kwargs):
+    given = {"areas": areas, "seed": seed}
+    found = conv_search(CANVASES[:1], 1, n_steps=rounds, solver=Swap(**kwargs), **given)
+    for area, plain in zip(areas, plain_search(CANVASES[0], 1, rounds, **given, **kwargs)):
+        [pattern] = found[area]
+        assert same_masks(pattern.mask, plain.mask)
+        assert pattern.info["loss_curve"] == pytest.approx(plain.losses, abs=1e-5)
+        assert pattern.info["passes"] == plain.passes
+
+
+def test_the_power_at_an_area_is_that_of_its_binary_mask():
+    patterns, _ = search(CANVASES[:2], areas=AREAS)
+    for area, found in patterns.items():
+        for pattern in found:
+            others, binary = JUDGES.without_class(0), pattern.topk(area)
+            with torch.no_grad():
+                hits = Counter()(binary.stamp(others.images)).argmax(1) == 0
+            assert pattern.info["search_power"] == hits.sum() / len(others)
+
+
+def test_the_papers_loop_is_searched_once_for_all_areas():
+    patterns, done = search(CANVASES[:1], areas=AREAS, solver="paper", n_steps=5)
+    assert done == 20
+    assert torch.equal(patterns[0.2][0].mask, patterns[0.08][0].mask)
