@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from plain_solvers import Problem, binary, cross_entropy, exchanged, miss
-from small_models import conv_net, random_images
+from small_models import conv_net
 from torch import nn
 
 from captum_classpattern import ClassPattern, search_masks
@@ -25,7 +25,8 @@ def net_of(channels):
 
 
 def images(n, channels, seed):
-    return random_images(n, channels, HEIGHT, WIDTH, seed=seed).double()
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(n, channels, HEIGHT, WIDTH, generator=generator, dtype=torch.float64)
 
 
 def learned(canvases, targets, *, net=None, baselines=None, **settings):

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from captum_classpattern import search_masks, select_canvases
 from captum_classpattern._validation import Notice
 from captum_classpattern.optimization import SOLVERS, PaperLoop, Swap
-from captum_classpattern.optimization.masks import unit
+from captum_classpattern.optimization.masks import strongest, unit
 
 LABELS = [0, 1, 2, 1, 0, 2, 1, 2, 1, 0, 1, 2]  # 3 of class 0, 5 of 1, 4 of 2
 
@@ -90,6 +90,11 @@ def test_tiny_gradients_are_normalised_too():
     torch.testing.assert_close(norms, torch.tensor([1.0, 1.0, 0.0]))
 
 
+def test_of_weights_that_are_equal_but_for_rounding_the_first_are_the_strongest():
+    weights = torch.tensor([0.2, 0.500001, 0.500002, 0.50002, 0.1, 0.500003]).view(1, 1, 2, 3)
+    assert strongest(weights, 3).flatten().tolist() == [0, 1, 1, 1, 0, 0]
+
+
 def test_no_other_mask_of_the_area_is_better_on_a_linear_model():
     """On 2 classes of a linear model, a pixel's worth does not depend on the other pixels'."""
     net, canvas, baseline = linear_net(36, 2, gain=1.0), *random_images(2, seed=5).split(1)
@@ -97,23 +102,6 @@ def test_no_other_mask_of_the_area_is_better_on_a_linear_model():
     weight = (net[1].weight[1] - net[1].weight[0]).view(1, 1, 6, 6)
     best = (weight * (canvas - baseline)).flatten().argsort(descending=True)[:9]
     assert mask.flatten().nonzero().flatten().tolist() == sorted(best.tolist())
-
-
-def centre_pixel(images):
-    """Class 1 where the pixel (2, 3) is bright."""
-    bright = 20 * (images[:, 0, 2, 3] - 0.5)
-    return torch.stack([-bright, bright], dim=1)
-
-
-@pytest.mark.parametrize("solver", SOLVERS)
-def test_finds_the_pixel_that_decides(solver):
-    canvases, baselines = random_images(1, seed=5), random_images(10, seed=6)
-    canvases[0, 0, 2, 3], baselines[:, 0, 2, 3] = 1, 0
-    given = {"baseline_labels": [0] * 10, "solver": solver, "area": 0.03, "n_steps": 40}
-    masks, losses, _ = search(centre_pixel, canvases, 1, baselines, **given)
-    assert masks[0, 0].nonzero().tolist() == [[2, 3]]
-    assert masks.max() > 0.5
-    assert losses[0, -1] <= losses[0, 0] / 2
 
 
 @pytest.mark.parametrize("size", [None, 1, 5])
@@ -163,12 +151,6 @@ def test_tensors_data_sets_and_loaders_give_equal_masks():
     assert torch.equal(search(baselines=TensorDataset(images)).masks, expected)
 
 
-@pytest.mark.parametrize("target", [torch.tensor(0), torch.tensor([0]), [0, 0]])
-def test_forms_of_target(target):
-    one, other = (search(target=form, solver="paper").masks for form in (0, target))
-    assert torch.equal(one, other)
-
-
 def test_additional_arguments_reach_the_model():
     net, shifts = linear_net(36), torch.tensor([[50.0, 0.0, 0.0], [0.0, 50.0, 0.0]])
     result = search(
@@ -190,21 +172,6 @@ def test_without_labels_the_models_predictions_are_taken():
     assert not torch.equal(own.losses, other.losses)
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
-def test_leaves_the_model_its_inputs_and_randomness_alone(solver):
-    net, canvases, random = linear_net(36), random_images(2, seed=5), torch.get_rng_state()
-    before, canvas = [value.clone() for value in net.parameters()], canvases.clone()
-    with torch.no_grad():
-        masks = search(net, canvases.requires_grad_(), solver=solver).masks
-    assert not masks.requires_grad
-    assert torch.equal(canvases, canvas)
-    assert canvases.grad is None
-    for parameter, value in zip(net.parameters(), before):
-        assert torch.equal(parameter, value)
-        assert parameter.grad is None
-    assert torch.equal(torch.get_rng_state(), random)
-
-
 class Stream(IterableDataset):
     def __iter__(self):
         yield from ()
@@ -221,15 +188,8 @@ def returns(change):
 
 REFUSALS = {
     "target above the classes": lambda: search(target=3),
-    "one of the targets above the classes": lambda: search(target=[0, 7]),
-    "negative target": lambda: search(target=-1),
     "more targets than canvases": lambda: search(target=[0, 1, 2]),
     "no target": lambda: search(target=None),
-    "float as target": lambda: search(target=1.0),
-    "bool as target": lambda: search(target=True),
-    "a name among the targets": lambda: search(target=[0, "cat"]),
-    "tensor of floats as target": lambda: search(target=torch.tensor([0.0, 1.0])),
-    "column of targets": lambda: search(target=torch.zeros(2, 1, dtype=torch.long)),
     "canvases of another size": lambda: search(None, torch.rand(2, 1, 5, 6)),
     "one canvas without a batch": lambda: search(None, torch.rand(1, 6, 6)),
     "no canvases": lambda: search(None, torch.rand(0, 1, 6, 6)),
