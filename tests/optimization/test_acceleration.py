@@ -353,7 +353,12 @@ def test_the_callers_model_stays_as_it_is(with_bfloat16):
 # does not share the list of its own calls
 @pytest.mark.parametrize(
     ("settings", "calls"),
-    [({"precision": "full"}, 1 + 25 + 12), ({"solver": "paper"}, 1 + 3), ({}, 1)],
+    [
+        ({"precision": "full"}, 1 + 25 + 12),
+        ({"solver": "paper"}, 1 + 3),
+        ({"solver": "swap"}, 1),
+        ({"solver": "learned"}, 1),
+    ],
 )
 def test_who_calls_the_model_itself(take, settings, calls):
     take(*ALL)
