@@ -1,19 +1,16 @@
-"""The table "Does it work on my model?" of the documentation, a test for each of its rows."""
+"""Each row of the table "Does it work on my model?" in docs/bring_your_own_model.md."""
 
-import re
 import warnings
 from collections import OrderedDict
-from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
+from refusals import refusal
 from torch import nn
 from torchvision.models import SwinTransformer, VisionTransformer
 
 import captum_classpattern as cp
 
-PAGE = Path(__file__).parents[1] / "docs" / "bring_your_own_model.md"
 SIDE, CLASSES = 16, 3
 QUICK = {
     "area": 0.1,
@@ -22,6 +19,7 @@ QUICK = {
     "precision": "full",
     "show_progress": False,
 }
+LABELS = torch.arange(60) % CLASSES
 
 
 def some_images(channels=3, count=60):
@@ -29,17 +27,15 @@ def some_images(channels=3, count=60):
     return torch.rand(count, channels, SIDE, SIDE, generator=generator)
 
 
-LABELS = torch.arange(60) % CLASSES
-
-
 def cnn(channels=3, outputs=CLASSES):
+    torch.manual_seed(0)
     return nn.Sequential(
         nn.Conv2d(channels, 4, 3, stride=2),
         nn.BatchNorm2d(4),
         nn.ReLU(),
         nn.Flatten(),
         nn.Linear(4 * 7 * 7, outputs),
-    )
+    ).eval()
 
 
 def vit():
@@ -59,6 +55,9 @@ def mixer():
     return network
 
 
+NET = cnn()
+
+
 @pytest.fixture(autouse=True)
 def untrained():
     """These models only guess, and their weights are the same in each run."""
@@ -68,18 +67,8 @@ def untrained():
         yield
 
 
-@pytest.fixture
-def net():
-    return cnn().eval()
-
-
-@pytest.fixture
-def expected(net):
-    return cp.explain_class(net, some_images(), LABELS, 1, **QUICK)
-
-
-def explain(model, channels=3, labels=LABELS, **settings):
-    return cp.explain_class(model, some_images(channels), labels, 1, **{**QUICK, **settings})
+def explain(model, channels=3, labels=LABELS, target=1, **settings):
+    return cp.explain_class(model, some_images(channels), labels, target, **QUICK | settings)
 
 
 def assert_same(found, other):
@@ -106,53 +95,19 @@ def test_any_network_without_a_setting(make):
     assert levels[0] > max(levels[1:])
 
 
-def test_normalised_images(net, expected):
-    """A network whose first layer undoes the mean and std is the same classifier."""
-    mean, std = (0.25, 0.5, 0.75), (0.5, 0.25, 0.125)
+# ---- the same classifier in another form
+
+
+MEAN_AND_STD = {"mean": (0.25, 0.5, 0.75), "std": (0.5, 0.25, 0.125)}
+
+
+def of_normalised_images():
+    """The network after a layer that undoes the mean and std."""
     undo = nn.Conv2d(3, 3, 1)
     with torch.no_grad():
-        undo.weight.copy_(torch.diag(torch.tensor(std)).view(3, 3, 1, 1))
-        undo.bias.copy_(torch.tensor(mean))
-    network = nn.Sequential(undo, *net).eval()
-    assert_same(explain(network, mean=mean, std=std), expected)
-    with pytest.raises(AssertionError):
-        assert_same(explain(network), expected)
-
-
-def test_one_channel(tmp_path):
-    """Files are read with one channel, and explained as such a Tensor is."""
-    network = cnn(1).eval()
-    values = (255 * some_images(1)).round().byte()
-    for i, (image, label) in enumerate(zip(values, LABELS.tolist())):
-        path = tmp_path / f"{label}" / f"{i:02d}.png"
-        path.parent.mkdir(exist_ok=True)
-        Image.fromarray(image[0].numpy()).convert("RGB").save(path)
-    source = cp.load_images(tmp_path, size=SIDE, channels=1)
-    order = LABELS.argsort(stable=True)
-    found = cp.explain_class(network, source, target=1, **QUICK)
-    assert found.pattern.canvas.shape == (1, SIDE, SIDE)
-    tensors = cp.explain_class(network, values[order] / 255, LABELS[order], 1, **QUICK)
-    assert_same(found, tensors)
-
-
-def test_ones_own_head(net, expected):
-    names = ["ant", "bee", "cat"]
-    network = nn.Sequential(*net[:-1], nn.Linear(196, 7)).eval()  # the head of other classes
-    network[-1] = net[-1]
-    found = cp.explain_class(network, some_images(), LABELS, "bee", class_names=names, **QUICK)
-    assert found.label == "bee"
-    assert_same(found, expected)
-
-
-class Returning(nn.Module):
-    """The network with its output in another form."""
-
-    def __init__(self, network, form):
-        super().__init__()
-        self.network, self.form = network, form
-
-    def forward(self, images):
-        return self.form(self.network(images))
+        undo.weight.copy_(torch.diag(torch.tensor(MEAN_AND_STD["std"])).view(3, 3, 1, 1))
+        undo.bias.copy_(torch.tensor(MEAN_AND_STD["mean"]))
+    return nn.Sequential(undo, *NET).eval()
 
 
 class ModelOutput(OrderedDict):
@@ -165,140 +120,104 @@ class ModelOutput(OrderedDict):
         return self[name]
 
 
-FORMS = {
-    "tuple": (lambda logits: (logits, logits.sum()), 0),
-    "last of a list": (lambda logits: [logits.sum(), logits], -1),
-    "dict": (lambda logits: {"loss": None, "logits": logits}, "logits"),
-    "Hugging Face": (lambda logits: ModelOutput(logits=logits), "logits"),
+class Returning(nn.Module):
+    """A network with its output in another form."""
+
+    def __init__(self, form, network=NET):
+        super().__init__()
+        self.network, self.form, self.training = network, form, False
+
+    def forward(self, images):
+        return self.form(self.network(images))
+
+
+A_LIST = Returning(lambda logits: [logits.sum(), logits])
+HUGGING_FACE = Returning(lambda logits: ModelOutput(logits=logits))
+SAME = {
+    "a softmax": lambda: nn.Sequential(NET, nn.Softmax(1)).eval(),
+    "a log-softmax": lambda: nn.Sequential(NET, nn.LogSoftmax(1)).eval(),
+    "DataParallel": lambda: nn.DataParallel(NET).eval(),
+    "traced": lambda: torch.jit.trace(NET, some_images()[:2]),
+    "scripted": lambda: torch.jit.script(NET),
+    "a function": lambda: lambda images: NET(images),
+    "a method": lambda: NET.forward,
+    "a list": lambda: cp.PixelClassifier(A_LIST, output=-1),
+    "Hugging Face": lambda: cp.PixelClassifier(HUGGING_FACE, output="logits"),
+    "normalised images": lambda: cp.PixelClassifier(of_normalised_images(), **MEAN_AND_STD),
+    "class names": lambda: cp.PixelClassifier(NET, class_names=["ant", "bee", "cat"]),
 }
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_output_picks_the_logits_of_a_tuple_or_dict(net, expected, form):
-    wrapped, output = Returning(net, FORMS[form][0]).eval(), FORMS[form][1]
-    assert_same(explain(cp.PixelClassifier(wrapped, output=output)), expected)
-    with pytest.raises(TypeError, match="which part holds the logits, such as `output=-1` or"):
-        explain(wrapped)
-
-
-@pytest.mark.parametrize("ends_in", ["a logit", "a sigmoid"])
-def test_one_output(ends_in):
-    network = cnn(outputs=1).eval()
-    labels = torch.arange(60) % 2
-
-    def two_columns(images):
-        z = network(images)
-        return torch.cat([torch.zeros_like(z), z], dim=1)
-
-    def two_shares(images):
-        p = network(images).sigmoid()
-        return torch.cat([1 - p, p], dim=1)
-
-    with pytest.raises(ValueError, match=r"return torch.cat\(\[torch.zeros_like\(z\), z\], dim=1"):
-        explain(network, labels=labels)
-    found = explain(two_columns, labels=labels)
-    if ends_in == "a sigmoid":
-        with pytest.warns(cp.Notice, match="look like probabilities"):
-            shares = explain(two_shares, labels=labels)
-        assert_same(shares, found)
-    stamped = found.stamp(some_images()[labels == 0])
-    assert network(stamped).mean() > network(some_images()[labels == 0]).mean()
-
-
-@pytest.mark.filterwarnings("ignore:the model's outputs are all")
-@pytest.mark.parametrize("end", [nn.Softmax(1), nn.LogSoftmax(1)])
-def test_a_softmax_or_its_logarithm_at_the_end(net, expected, end):
-    assert_same(explain(nn.Sequential(net, end).eval()), expected)
-
-
-@pytest.mark.parametrize("form", ["DataParallel", "traced", "scripted", "a function", "a method"])
-def test_other_forms_of_a_model(net, expected, form):
-    make = {
-        "DataParallel": lambda: nn.DataParallel(net).eval(),
-        "traced": lambda: torch.jit.trace(net, some_images()[:2]),
-        "scripted": lambda: torch.jit.script(net),
-        "a function": lambda: lambda images: net(images),
-        "a method": lambda: net.forward,
-    }[form]
+@pytest.fixture(scope="module")
+def expected():
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*torch.jit", DeprecationWarning)
-        model = make()
-        assert_same(explain(model), expected)
-        assert_same(explain(model, precision="auto"), expected)
+        warnings.filterwarnings("ignore", ".*close to guessing")
+        return explain(NET)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
-def test_other_precisions(net, expected, dtype):
-    found = explain(net.to(dtype))
-    assert next(net.parameters()).dtype == dtype
-    if dtype == torch.float64:
-        assert torch.equal(found.pattern.mask > 0, expected.pattern.mask > 0)
-    powers = [each.scores[0.1].power.value for each in (found, expected)]
-    assert powers[0] == pytest.approx(powers[1], abs=0.1)
+@pytest.mark.filterwarnings("ignore:the model's outputs are all", "ignore:.*torch.jit")
+@pytest.mark.parametrize("case", SAME)
+def test_the_same_classifier_in_another_form(case, expected):
+    target = "bee" if case == "class names" else 1
+    assert_same(explain(SAME[case](), target=target), expected)
 
 
-@pytest.mark.parametrize("broken", ["no_grad", "classes", "numpy"])
-def test_a_model_without_a_gradient_is_refused(net, broken):
-    forward = {
-        "no_grad": torch.no_grad()(lambda images: net(images)),
-        "classes": lambda images: nn.functional.one_hot(net(images).argmax(1), CLASSES).float(),
-        "numpy": lambda images: torch.from_numpy(net(images).detach().numpy()),
-    }[broken]
-    with pytest.raises(ValueError, match="logits carry no gradient"):
-        explain(forward)
+def test_normalised_images_need_their_mean_and_std(expected):
+    found = explain(of_normalised_images(), **MEAN_AND_STD)
+    assert_same(found, expected)
+    assert explain(of_normalised_images()).scores != expected.scores
 
 
-def test_detection_and_segmentation_are_refused_unless_a_function_gives_one_logit_per_class():
-    detector = Returning(nn.Flatten(), lambda flat: [{"boxes": row} for row in flat]).eval()
-    with pytest.raises(TypeError, match=r"must return logits \(N, K\) as one Tensor, got a list"):
-        explain(detector)
-    network = nn.Conv2d(3, CLASSES, 3).eval()
-    with pytest.raises(ValueError, match=r"must return logits \(1, K\) .* shape \(1, 3, 14, 14\)"):
-        explain(network)
-    found = explain(lambda images: network(images).mean((2, 3)))
+# ---- a function makes it such a classifier
+
+
+def two_columns(z):
+    return torch.cat([torch.zeros_like(z), z], dim=1)
+
+
+def two_shares(z):
+    p = z.sigmoid()
+    return torch.cat([1 - p, p], dim=1)
+
+
+ONE_OUTPUT, FIVE_LABELS, MAP = cnn(outputs=1), cnn(outputs=5), nn.Conv2d(3, CLASSES, 3).eval()
+SEVERAL = torch.randint(2, (60, 5), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    ("column", "labels"),
+    [(ONE_OUTPUT, LABELS % 2), (lambda images: FIVE_LABELS(images)[:, 3:4], SEVERAL[:, 3])],
+    ids=["one output", "several labels"],
+)
+def test_one_logit_makes_two_classes(column, labels):
+    found = explain(lambda images: two_columns(column(images)), labels=labels)
+    without = some_images()[labels == 0]
+    assert column(found.stamp(without)).mean() > column(without).mean()
+    with pytest.warns(cp.Notice, match="look like probabilities"):
+        shares = explain(lambda images: two_shares(column(images)), labels=labels)
+    assert_same(shares, found)
+
+
+def test_segmentation_by_the_mean_logit_of_each_class():
+    found = explain(lambda images: MAP(images).mean((2, 3)))
     assert found.scores[0.1].power.n == 20
 
 
-def test_a_label_of_a_model_of_several_labels_is_a_model_of_two_classes():
-    network = cnn(outputs=5).eval()
-    several = torch.randint(2, (60, 5))
-    text = r"images has 60 images, so its labels must have shape \(60,\), got \(60, 5\)"
-    with pytest.raises(ValueError, match=text):
-        explain(network, labels=several)
-
-    def third_label(images):
-        z = network(images)[:, 3:4]
-        return torch.cat([torch.zeros_like(z), z], dim=1)
-
-    labels = several[:, 3]
-    found = explain(third_label, labels=labels)
-    without = some_images()[labels == 0]
-    assert network(found.stamp(without))[:, 3].mean() > network(without)[:, 3].mean()
-
-
-ROWS = {
-    "a convolutional network": test_any_network_without_a_setting,
-    "a vision transformer, Swin, an MLP-Mixer": test_any_network_without_a_setting,
-    "expects normalised images": test_normalised_images,
-    "takes images with one channel": test_one_channel,
-    "has its own head or classes": test_ones_own_head,
-    "returns a tuple or a dict": test_output_picks_the_logits_of_a_tuple_or_dict,
-    "has one output": test_one_output,
-    "ends in a softmax or log-softmax": test_a_softmax_or_its_logarithm_at_the_end,
-    "is wrapped in DataParallel, traced or scripted": test_other_forms_of_a_model,
-    "has several labels per image": (
-        test_a_label_of_a_model_of_several_labels_is_a_model_of_two_classes
+REFUSALS = {
+    "a list": lambda: explain(A_LIST),
+    "Hugging Face": lambda: explain(HUGGING_FACE),
+    "one output": lambda: explain(ONE_OUTPUT, labels=LABELS % 2),
+    "several labels": lambda: explain(FIVE_LABELS, labels=SEVERAL),
+    "detection": lambda: explain(Returning(lambda flat: [{"boxes": flat}], nn.Flatten().eval())),
+    "segmentation": lambda: explain(MAP),
+    "no_grad": lambda: explain(torch.no_grad()(lambda images: NET(images))),
+    "classes": lambda: explain(
+        lambda images: nn.functional.one_hot(NET(images).argmax(1), CLASSES).float()
     ),
-    "detects or segments": (
-        test_detection_and_segmentation_are_refused_unless_a_function_gives_one_logit_per_class
-    ),
-    "has no gradient": test_a_model_without_a_gradient_is_refused,
+    "NumPy": lambda: explain(lambda images: torch.from_numpy(NET(images).detach().numpy())),
 }
 
 
-def test_each_row_of_the_page_has_a_test():
-    _, table = re.split(r"\| your model \|.*\n\|---.*\n", PAGE.read_text())
-    rows = re.findall(r"^\| (.*?) \|", table.partition("\n\n")[0], re.MULTILINE)
-    assert len(rows) == len(ROWS)
-    for row, start in zip(rows, ROWS):
-        assert row.startswith(start)
+@pytest.mark.parametrize("case", REFUSALS)
+def test_refusals(case, snapshot):
+    assert refusal(REFUSALS[case]) == snapshot

@@ -1,11 +1,17 @@
-"""Which names a classifier has, and which class a name means."""
+"""Which class a name means, and that a name will do wherever a number does."""
 
 import pytest
 import torch
+from refusals import refusal
 from torch import nn
 
-from captum_classpattern import PixelClassifier
-from captum_classpattern._validation import ArgumentTypeError
+from captum_classpattern import (
+    ClassPattern,
+    PixelClassifier,
+    compare,
+    search_masks,
+    select_canvases,
+)
 from captum_classpattern.classifier.class_names import (
     ClassNames,
     as_file_name,
@@ -13,6 +19,8 @@ from captum_classpattern.classifier.class_names import (
     name_of,
     placeholders,
 )
+from captum_classpattern.comparison import BestCrop, ClassMean
+from captum_classpattern.surveys import survey
 
 IMAGENET = (
     "tench, Tinca tinca",
@@ -24,31 +32,28 @@ IMAGENET = (
     "missile",
     "projectile, missile",
 )
+CASES = ["Cat", "cat", "CAT scan"]
 
 
 @pytest.mark.parametrize(
-    ("name", "number"),
+    ("names", "name", "number"),
     [
-        ("tench, Tinca tinca", 0),
-        ("tench", 0),
-        ("tinca_tinca", 0),
-        ("Great-White_Shark", 1),
-        ("MAN EATER", 1),
-        ("tiger", 3),
-        ("Tiger_Cat", 4),
-        ("missile", 6),  # all of a name goes before a part of another
-        ("projectile", 7),
+        (IMAGENET, "tench, Tinca tinca", 0),
+        (IMAGENET, "tench", 0),
+        (IMAGENET, "tinca_tinca", 0),
+        (IMAGENET, "Great-White_Shark", 1),
+        (IMAGENET, "MAN EATER", 1),
+        (IMAGENET, "tiger", 3),
+        (IMAGENET, "Tiger_Cat", 4),
+        (IMAGENET, "missile", 6),  # all of a name goes before a part of another
+        (IMAGENET, "projectile", 7),
+        (CASES, "cat", 1),  # case matters where it decides
+        (CASES, "Cat", 0),
+        (CASES, "cat_scan", 2),
     ],
 )
-def test_names_are_found_whatever_their_spelling(name, number):
-    assert ClassNames(IMAGENET).find(name) == number
-
-
-def test_case_matters_where_it_decides():
-    names = ClassNames(["Cat", "cat", "CAT scan"])
-    assert [names.find(name) for name in ("cat", "Cat", "cat_scan")] == [1, 0, 2]
-    with pytest.raises(ValueError, match=r"'CAT' fits the classes 0 \(Cat\) and 1 \(cat\): give t"):
-        names.find("CAT")
+def test_names_are_found_whatever_their_spelling(names, name, number):
+    assert ClassNames(names).find(name) == number
 
 
 def test_ids_are_names():
@@ -57,41 +62,24 @@ def test_ids_are_names():
     assert ClassNames(["tench", "goldfish"], ["n01440764"]).ids == ()  # of other classes
 
 
-def test_a_name_of_several_classes_lists_their_numbers():
-    with pytest.raises(ValueError, match=r"'crane' fits the classes 2 \(crane\) and 5 \(crane\)"):
-        ClassNames(IMAGENET).find("crane")
-
-
-def test_an_unknown_name_suggests_others():
-    text = "the model has no class 'great wite shark': did you mean great white shark?"
-    with pytest.raises(ValueError, match=text):
-        ClassNames(IMAGENET).find("great wite shark")
-    with pytest.raises(ValueError, match=r"no class 'xyz'; there are cat, dog$"):
-        ClassNames(["cat", "dog"]).find("xyz")
+def named(names):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).eval()
+    return PixelClassifier(network, class_names=names)
 
 
 def test_placeholders_are_not_names():
-    def classifier(names):
-        return PixelClassifier(nn.Linear(2, 2), class_names=names)
-
-    assert ClassNames.of(classifier(placeholders(2))) is None
-    assert ClassNames.of(classifier(None)) is None
-    assert ClassNames.of(torch.nn.Linear(2, 2)) is None
-    assert ClassNames.of(classifier(["cat", "class 1"])).names == ("cat", "class 1")
-    named = classifier(["cat", "class 1"])
-    assert [name_of(named, number) for number in range(3)] == ["cat", None, None]
+    assert ClassNames.of(named(placeholders(2))) is None
+    assert ClassNames.of(named(None)) is None
+    assert ClassNames.of(nn.Linear(2, 2)) is None
+    assert ClassNames.of(named(["cat", "class 1"])).names == ("cat", "class 1")
+    assert [name_of(named(["cat", "class 1"]), number) for number in range(3)] == [
+        "cat",
+        None,
+        None,
+    ]
     assert name_of(nn.Linear(2, 2), 0) is None
-
-
-def test_there_must_be_a_name_for_each_class():
     assert check_names(("a", "b"), 2) == ("a", "b")
-    with pytest.raises(ValueError, match="3 class names were given, but the model has 2 classes"):
-        check_names(["a", "b", "c"], 2)
-    for wrong in ("ab", 2, [1, 2], {"a": 0}):
-        with pytest.raises(
-            ArgumentTypeError, match="`class_names` must be a list of names, in the"
-        ):
-            check_names(wrong, 2)
 
 
 @pytest.mark.parametrize(
@@ -108,3 +96,94 @@ def test_there_must_be_a_name_for_each_class():
 )
 def test_names_in_file_names(name, part):
     assert as_file_name(name) == part
+
+
+# ---- names as targets
+
+
+NAMES = ["cat", "house dog", "eel"]
+IMAGES = torch.rand(60, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+LABELS = torch.arange(60) % 3
+MODEL = named(NAMES)
+EXPLAINER = ClassPattern(MODEL, IMAGES, LABELS)
+HALVES = {"search": (IMAGES[:30], LABELS[:30]), "held_out": (IMAGES[30:], LABELS[30:])}
+
+
+@pytest.mark.parametrize(
+    ("named", "numbers"),
+    [("House_Dog", 1), (["eel", "cat"], [2, 0]), (["eel", 0], [2, 0]), ("eel", torch.tensor(2))],
+)
+def test_search_and_attribute(named, numbers):
+    by_name, by_number = (EXPLAINER.search(IMAGES[:2], t, n_steps=3) for t in (named, numbers))
+    assert [p.target for p in by_name] == [p.target for p in by_number]
+    assert all(torch.equal(p.mask, q.mask) for p, q in zip(by_name, by_number))
+    assert [p.info["class_name"] for p in by_name] == [NAMES[p.target] for p in by_name]
+    assert torch.equal(
+        *(EXPLAINER.attribute(IMAGES[:2], target=t, n_steps=3) for t in (named, numbers))
+    )
+
+
+FUNCTIONS = {
+    "search_masks": lambda target: (
+        search_masks(MODEL, IMAGES[:1], target, IMAGES, baseline_labels=LABELS, n_steps=3).masks
+    ),
+    "select_canvases": lambda target: select_canvases(MODEL, IMAGES, LABELS, target, 2),
+    "ClassMean": lambda target: ClassMean(MODEL, IMAGES, LABELS).attribute(
+        IMAGES[:2], target=target
+    ),
+    "BestCrop": lambda target: BestCrop(MODEL, IMAGES, LABELS).attribute(IMAGES[:2], target=target),
+}
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_other_functions(function):
+    assert torch.equal(FUNCTIONS[function]("House_Dog"), FUNCTIONS[function](1))
+
+
+def test_survey_and_compare():
+    settings = {"classes": ["eel", "cat", 2], "areas": (0.1,), "n_steps": 2}
+    findings = survey(MODEL, *HALVES.values(), **settings)
+    assert [each.target for each in findings] == [2, 2, 2, 0, 0, 0]
+    few = {"methods": ["Saliency"], "n_seeds": 1, "area": 0.1}
+    comparison = compare({"mine": MODEL}, IMAGES[:2], ["cat", "eel"], **HALVES, **few)
+    assert comparison.targets == [0, 2]
+
+
+def test_classes_without_names_have_no_class_name():
+    explainer = ClassPattern(named(placeholders(3)), IMAGES, LABELS)
+    [pattern] = explainer.search(IMAGES[:1], 1, n_steps=2)
+    assert "class_name" not in pattern.info
+
+
+# ---- what is refused
+
+
+def unnamed(names, target):
+    return lambda: ClassPattern(named(names), IMAGES, LABELS).search(IMAGES[:1], target)
+
+
+REFUSALS = {
+    "two classes by case": lambda: ClassNames(CASES).find("CAT"),
+    "two classes of one name": lambda: ClassNames(IMAGENET).find("crane"),
+    "a name with a mistake": lambda: ClassNames(IMAGENET).find("great wite shark"),
+    "a name like no other": lambda: ClassNames(["cat", "dog"]).find("xyz"),
+    "three names for two classes": lambda: check_names(["a", "b", "c"], 2),
+    "one text as names": lambda: check_names("ab", 2),
+    "a number as names": lambda: check_names(2, 2),
+    "numbers as names": lambda: check_names([1, 2], 2),
+    "a dict as names": lambda: check_names({"a": 0}, 2),
+    "a target with a mistake": lambda: EXPLAINER.search(IMAGES[:1], "house dgo"),
+    "a name without names": unnamed(None, ["eel"]),
+    "a name with placeholders": unnamed(placeholders(3), ["eel"]),
+    "True": lambda: EXPLAINER.search(IMAGES[:2], True),
+    "a half": lambda: EXPLAINER.search(IMAGES[:2], 0.5),
+    "None": lambda: EXPLAINER.search(IMAGES[:2], None),
+    "a list of True": lambda: EXPLAINER.search(IMAGES[:2], [True]),
+    "a name and a half": lambda: EXPLAINER.search(IMAGES[:2], ["eel", 0.5]),
+    "a tuple": lambda: EXPLAINER.search(IMAGES[:2], ("eel",)),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_refusals(case, snapshot):
+    assert refusal(REFUSALS[case]) == snapshot

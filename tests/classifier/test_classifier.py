@@ -8,24 +8,30 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from refusals import refusal, warnings_of
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from captum_classpattern import PixelClassifier
+from captum_classpattern import ClassPattern, PixelClassifier, compare, search_masks
 from captum_classpattern.classifier import (
     additional_rows,
     check_classifier,
     device_and_dtype,
     find_module,
     preserve_state,
-    warn,
+    warn_if_guessing,
 )
 
 IMAGES = torch.rand(4, 3, 5, 6, generator=torch.Generator().manual_seed(0))
+CPU = torch.device("cpu")
 
 
 def linear_net(channels=3):
     torch.manual_seed(1)
     return nn.Sequential(nn.Flatten(), nn.Linear(channels * 30, 3)).eval()
+
+
+NET = linear_net()
 
 
 class OtherOutputs(nn.Module):
@@ -40,35 +46,49 @@ class OtherOutputs(nn.Module):
         return {"tuple": (images, logits), "dict": {"features": [1], "logits": logits}}[self.form]
 
 
+# ---- PixelClassifier
+
+
 @pytest.mark.parametrize(
     ("mean", "std"),
-    [(None, None), (0.5, None), (None, 0.25), (0.3, 0.2), (torch.tensor(0.3), torch.tensor(0.2))],
+    [
+        (None, None),
+        (0.5, None),
+        (None, 0.25),
+        (torch.tensor(0.3), torch.tensor(0.2)),
+        ((0.485, 0.456, 0.406), [0.229, 0.224, 0.225]),
+        (torch.tensor([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])),
+        (0.5, (0.229, 0.224, 0.225)),
+    ],
 )
-def test_one_mean_and_std(mean, std):
-    net = linear_net()
-    expected = net((IMAGES - (0 if mean is None else mean)) / (1 if std is None else std))
-    result = PixelClassifier(net, mean, std)(IMAGES)
-    torch.testing.assert_close(result, expected)
-
-
-def test_a_mean_and_std_per_channel():
-    mean, std, net = (0.485, 0.456, 0.406), [0.229, 0.224, 0.225], linear_net()
-    normalised = torch.stack([(IMAGES[:, c] - mean[c]) / std[c] for c in range(3)], dim=1)
-    torch.testing.assert_close(PixelClassifier(net, mean, std)(IMAGES), net(normalised))
-    classifier = PixelClassifier(net, torch.tensor(mean), np.array(std))
-    torch.testing.assert_close(classifier(IMAGES), net(normalised))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_pixels_are_normalised_in_the_precision_of_the_images(mean, std, dtype):
+    net, images = linear_net().to(dtype), IMAGES.to(dtype)
+    means, stds = (
+        [default] * 3 if given is None else np.broadcast_to(given, 3).tolist()
+        for given, default in ((mean, 0), (std, 1))
+    )
+    normalised = torch.stack([(images[:, c] - means[c]) / stds[c] for c in range(3)], dim=1)
+    result = PixelClassifier(net, mean, std)(images)
+    tolerance = {torch.float32: 1e-5, torch.float64: 1e-12}[dtype]
+    torch.testing.assert_close(result, net(normalised), atol=tolerance, rtol=0)
 
 
 @pytest.mark.parametrize(("form", "output"), [("tuple", 1), ("tuple", -1), ("dict", "logits")])
 def test_output_picks_the_logits(form, output):
     classifier = PixelClassifier(OtherOutputs(form), output=output)
-    assert torch.equal(classifier(IMAGES), linear_net()(IMAGES))
-    assert torch.equal(classifier(IMAGES, 2.0), 2 * linear_net()(IMAGES))
+    assert torch.equal(classifier(IMAGES), NET(IMAGES))
+    assert torch.equal(classifier(IMAGES, 2.0), 2 * NET(IMAGES))
 
 
-def test_class_names():
-    assert PixelClassifier(linear_net()).class_names is None
-    assert PixelClassifier(linear_net(), class_names=("cat", 7)).class_names == ["cat", "7"]
+def test_names_weights_and_a_new_mean():
+    assert PixelClassifier(NET).class_names is None
+    classifier = PixelClassifier(NET, 0.5, 0.25, class_names=("cat", 7))
+    assert classifier.class_names == classifier.classes == ["cat", "7"]
+    assert set(classifier.state_dict()) == {f"model.{key}" for key in NET.state_dict()}
+    classifier(IMAGES)
+    classifier.mean = torch.zeros_like(classifier.mean)  # used at once
+    assert torch.equal(classifier(IMAGES), NET(IMAGES / 0.25))
 
 
 @pytest.mark.parametrize("mode", [True, False])
@@ -83,114 +103,17 @@ def test_the_models_mode_is_kept(mode):
     assert not net.training
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_precision(dtype):
-    net = linear_net().to(dtype)
-    result = PixelClassifier(net, 0.3, 0.2)(IMAGES.to(dtype))
-    assert result.dtype == dtype
-    expected = linear_net()((IMAGES - 0.3) / 0.2)
-    torch.testing.assert_close(
-        result.float(), expected, atol=0.2 if dtype is torch.bfloat16 else 1e-5, rtol=0
-    )
-    assert device_and_dtype(PixelClassifier(net), IMAGES) == (torch.device("cpu"), dtype)
+# ---- careful calls
 
 
-def test_double_precision_normalises_in_double():
-    images = IMAGES.double()
-    net = linear_net().double()
-    result = PixelClassifier(net, 0.3, 0.2)(images)
-    torch.testing.assert_close(result, net((images - 0.3) / 0.2), atol=1e-12, rtol=0)
-
-
-def test_a_torchvision_model():
-    torch.manual_seed(0)
-    resnet = torchvision.models.resnet18(num_classes=5).eval()
-    images = torch.rand(2, 3, 32, 32)
-    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    normalise = torchvision.transforms.Normalize(mean, std)
-    with torch.no_grad():
-        result = PixelClassifier(resnet, mean, std)(images)
-        torch.testing.assert_close(result, resnet(normalise(images)))
-    assert result.shape == (2, 5)
-
-
-def test_only_the_weights_are_saved():
-    net = linear_net()
-    classifier = PixelClassifier(net, 0.3, 0.2)
-    assert set(classifier.state_dict()) == {f"model.{key}" for key in net.state_dict()}
-
-
-@pytest.mark.parametrize(
-    ("kwargs", "error", "text"),
-    [
-        ({"model": len}, TypeError, r"model must be a torch\.nn\.Module, got builtin_function"),
-        (
-            {"mean": 128.0},
-            ValueError,
-            r"`mean` must be in units .*\[0, 1\], got 128.0: divide it by",
-        ),
-        ({"std": [60, 60, 60]}, ValueError, r"`std` must be in units .*divide it by 255"),
-        ({"std": 0.0}, ValueError, "`std` must be positive, got 0.0"),
-        ({"std": [0.2, -0.2, 0.2]}, ValueError, "`std` must be positive"),
-        (
-            {"mean": float("nan")},
-            ValueError,
-            "`mean` must be a number, or one per channel, got nan",
-        ),
-        (
-            {"mean": [[0.5]]},
-            ValueError,
-            r"`mean` must be a number, or one per channel, got \[\[0.5\]\]",
-        ),
-    ],
-)
-def test_wrong_settings(kwargs, error, text):
-    with pytest.raises(error, match=text):
-        PixelClassifier(**{"model": linear_net(), **kwargs})
-
-
-@pytest.mark.parametrize(
-    ("mean", "std", "channels"),
-    [
-        ((0.5, 0.5, 0.5), None, 1),
-        (None, (0.5, 0.5, 0.5), 1),
-        (0.5, (0.5, 0.5, 0.5), 1),
-        ((0.5, 0.5), 0.5, 3),
-        ((0.5, 0.5, 0.5), (0.5, 0.5), 3),
-    ],
-)
-def test_channels_that_mean_and_std_do_not_fit(mean, std, channels):
-    with pytest.raises(ValueError, match="`mean` and `std`"):
-        PixelClassifier(linear_net(), mean, std)(IMAGES[:, :channels])
-
-
-@pytest.mark.parametrize(
-    ("form", "output", "error", "text"),
-    [
-        ("tuple", 2, ValueError, "`output=2` does not pick the logits: .* a tuple of 2"),
-        ("tuple", "logits", ValueError, "`output='logits'` does not pick .* a tuple of 2"),
-        ("dict", "scores", ValueError, r"a dict with keys \['features', 'logits'\]"),
-        ("dict", "features", TypeError, "`output='features'` picks a list, expected a Tensor"),
-    ],
-)
-def test_an_output_that_is_not_there(form, output, error, text):
-    with pytest.raises(error, match=text):
-        PixelClassifier(OtherOutputs(form), output=output)(IMAGES)
-
-
-def test_find_module_sees_through_bound_methods():
-    net = linear_net()
-    assert find_module(net) is net
-    assert find_module(net.forward) is net
+def test_device_and_dtype():
+    assert find_module(NET) is NET
+    assert find_module(NET.forward) is NET
     assert find_module(lambda images: images) is None
-
-
-def test_a_function_has_the_device_and_dtype_of_the_images():
-    assert device_and_dtype(lambda images: images, IMAGES.half()) == (
-        torch.device("cpu"),
-        torch.float16,
-    )
-    assert device_and_dtype(nn.Flatten(), IMAGES.half()) == (torch.device("cpu"), torch.float16)
+    doubled = linear_net().double()
+    assert device_and_dtype(PixelClassifier(doubled), IMAGES) == (CPU, torch.float64)
+    for without_parameters in (lambda images: images, nn.Flatten()):
+        assert device_and_dtype(without_parameters, IMAGES.half()) == (CPU, torch.float16)
 
 
 def states():
@@ -218,32 +141,25 @@ def test_preserve_state_restores_everything():
     assert [part.training for part in net.modules()] == [True, True, False, True]
     assert states() == before
     assert [warning.filename for warning in caught] == [__file__]
-
-
-def test_preserve_state_seeds_all_generators():
-    draws = []
-    for seed in (3, 3, 4):
-        torch.rand(1), random.random(), np.random.rand()
-        with preserve_state(linear_net(), seed):
-            draws.append((float(torch.rand(1)), random.random(), np.random.rand()))
-    assert draws[0] == draws[1]
-    assert all(a != b for a, b in zip(draws[0], draws[2]))
-
-
-def test_preserve_state_keeps_gradients_off_outside():
     with torch.no_grad():
-        with preserve_state(linear_net(), seed=0):
+        with preserve_state(NET, seed=0):
             assert torch.is_grad_enabled()
         assert not torch.is_grad_enabled()
 
 
-def test_a_warning_points_at_the_caller():
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        warn("careful")
-    assert [(str(w.message), w.category, w.filename) for w in caught] == [
-        ("careful", UserWarning, __file__)
-    ]
+def test_preserve_state_seeds_all_generators(monkeypatch):
+    seeded = []  # of CUDA devices that are not in use
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    monkeypatch.setattr(torch.cuda, "manual_seed", seeded.append)
+    draws = []
+    for seed in (3, 3, 4):
+        torch.rand(1), random.random(), np.random.rand()
+        with preserve_state(NET, seed):
+            draws.append((float(torch.rand(1)), random.random(), np.random.rand()))
+    assert draws[0] == draws[1]
+    assert all(a != b for a, b in zip(draws[0], draws[2]))
+    assert draws[2][0] == float(torch.rand(1, generator=torch.Generator().manual_seed(4)))
+    assert seeded == []
 
 
 def test_additional_rows():
@@ -255,28 +171,29 @@ def test_additional_rows():
     assert (third, fourth) == ("x", None)
 
 
-def test_output_is_refused_if_the_model_returns_one_tensor():
-    with pytest.raises(ValueError, match=r"one Tensor of shape \(2, 3\): leave out `output`"):
-        PixelClassifier(nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), output=0)(
-            torch.rand(2, 3, 2, 2)
-        )
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("tried to allocate a tensor of size 1"),
+        RuntimeError("expected scalar type Float but found Half"),
+        RuntimeError("view size is not compatible with input tensor's size and stride"),
+        RuntimeError("Sizes of tensors must match except in dimension 1 (for tensor number 1)"),
+        KeyError("size"),
+    ],
+)
+def test_mistakes_in_a_model_are_not_blamed_on_the_images(error):
+    def fail(images):
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        check_classifier(fail, IMAGES[:1], [])
+    assert caught.value is error
 
 
-def test_unused_cuda_devices_are_not_seeded(monkeypatch):
-    seeded = []
-    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
-    monkeypatch.setattr(torch.cuda, "manual_seed", seeded.append)
-    with preserve_state(nn.Identity().eval(), seed=5):
-        first = torch.rand(1)
-    assert seeded == []
-    assert torch.equal(first, torch.rand(1, generator=torch.Generator().manual_seed(5)))
-
-
-def test_a_new_mean_is_used_at_once():
-    classifier = PixelClassifier(linear_net(), 0.5, 0.25)
-    classifier(IMAGES)
-    classifier.mean = torch.zeros_like(classifier.mean)
-    assert torch.equal(classifier(IMAGES), linear_net()(IMAGES / 0.25))
+def traced():
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*torch.jit", DeprecationWarning)
+        return torch.jit.trace(NET, IMAGES)
 
 
 @pytest.mark.parametrize(
@@ -286,70 +203,161 @@ def test_a_new_mean_is_used_at_once():
         nn.Conv2d(1, 4, 3),
         nn.Conv2d(3, 4, 7),
         torchvision.models.VisionTransformer(8, 4, 1, 1, 4, 4, num_classes=3),
+        lambda images: traced()(images[..., :5]),
     ],
-    ids=["size", "channels", "too small", "ViT"],
+    ids=["size", "channels", "too small", "ViT", "traced"],
 )
 def test_images_of_a_shape_that_the_model_does_not_accept(network):
-    with pytest.raises(ValueError, match=r"model failed on images of shape \(3, 5, 6\)") as caught:
+    """The model's own error is a part of the text, without the traceback of TorchScript."""
+    text = r"model failed on images of shape \(3, 5, 6\) \((.*)\): are size and channels those that"
+    with pytest.raises(ValueError, match=text) as caught:
         check_classifier(network, IMAGES[:1], [])
     assert str(caught.value.__cause__).strip().splitlines()[-1] in str(caught.value)
-    assert "are size and channels those that it was trained on?" in str(caught.value)
+    assert "\n" not in str(caught.value)
     assert "load_images has `size` and `channels` for that" in str(caught.value)
 
 
-def test_a_traced_model_names_its_error_without_its_traceback():
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*torch.jit", DeprecationWarning)
-        traced = torch.jit.trace(linear_net(), IMAGES)
-    with pytest.raises(ValueError, match=r"shape \(3, 4, 4\) \(RuntimeError: mat1 and mat2 shapes"):
-        check_classifier(traced, torch.rand(1, 3, 4, 4), [])
+LAST = IMAGES[:1].permute(0, 2, 3, 1)
 
 
-@pytest.mark.parametrize("mean", [None, (0.5, 0.4, 0.3)])
-def test_images_with_the_channels_last(mean):
-    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 12, 3)).eval()
-    text = r"look like \(N, H, W, C\), so permute them by \.permute\(0, 3, 1, 2\)"
-    with pytest.raises(ValueError, match=text):
-        check_classifier(PixelClassifier(network, mean), IMAGES[:1].permute(0, 2, 3, 1), [])
+def of_three_channels(images):
+    raise RuntimeError("expected 3 channels")
+
+
+def picked(form, output):
+    return PixelClassifier(OtherOutputs(form), output=output)(IMAGES)
+
+
+REFUSALS = {
+    "a function": lambda: PixelClassifier(len),
+    "a mean of bytes": lambda: PixelClassifier(NET, mean=128.0),
+    "a std of bytes": lambda: PixelClassifier(NET, std=[60, 60, 60]),
+    "a std of 0": lambda: PixelClassifier(NET, std=0.0),
+    "a std below 0": lambda: PixelClassifier(NET, std=[0.2, -0.2, 0.2]),
+    "a mean of NaN": lambda: PixelClassifier(NET, mean=float("nan")),
+    "a mean in two lists": lambda: PixelClassifier(NET, mean=[[0.5]]),
+    "means of three, stds of two": lambda: PixelClassifier(NET, (0.5, 0.5, 0.5), (0.5, 0.5)),
+    "means of three, images of one": lambda: PixelClassifier(NET, (0.5,) * 3)(IMAGES[:, :1]),
+    "stds of three, images of one": lambda: PixelClassifier(NET, 0.5, (0.5,) * 3)(IMAGES[:, :1]),
+    "means of two, images of three": lambda: PixelClassifier(NET, (0.5, 0.5), 0.5)(IMAGES),
+    "a third of two outputs": lambda: picked("tuple", 2),
+    "a key of a tuple": lambda: picked("tuple", "logits"),
+    "another key of a dict": lambda: picked("dict", "scores"),
+    "a list of a dict": lambda: picked("dict", "features"),
+    "output of one Tensor": lambda: PixelClassifier(NET, output=0)(IMAGES),
+    "channels last": lambda: check_classifier(of_three_channels, LAST),
+    "channels last, with means": lambda: PixelClassifier(NET, (0.5,) * 3)(LAST),
+    "a path": lambda: check_classifier("model.pt", IMAGES[:1]),
+    "a Path": lambda: check_classifier(Path("model.pt"), IMAGES[:1]),
+    "weights": lambda: check_classifier({"fc.weight": torch.ones(1)}, IMAGES[:1]),
+    "a number": lambda: check_classifier(3, IMAGES[:1]),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_refusals(case, snapshot):
+    assert refusal(REFUSALS[case]) == snapshot
+
+
+# ---- models that guess
+
+
+LABELS = torch.arange(60) % 3
+SHADES = torch.tensor([0.2, 0.5, 0.8])
+
+
+def shades(seed=0):
+    """Dark, grey and light images: the class is how light they are."""
+    noise = 0.1 * torch.rand(60, 1, 6, 6, generator=torch.Generator().manual_seed(seed))
+    return SHADES[LABELS].view(-1, 1, 1, 1) + noise - 0.05
+
+
+class ByShade(nn.Module):
+    """Takes normalised images: the classes' means are -10, 0 and 10."""
+
+    def forward(self, x):
+        return -((x.mean((1, 2, 3))[:, None] - torch.tensor([-10.0, 0.0, 10.0])) ** 2)
+
+
+RAW = ByShade().eval()
+RIGHT = PixelClassifier(RAW, mean=0.5, std=0.03)
+ONE_STEP = {"target": 0, "n_steps": 1, "area": 0.2}
+
+
+def test_a_model_of_normalised_images_that_gets_pixels_is_reported_once(snapshot):
+    explainer = ClassPattern(RAW, shades(), LABELS)
+    with pytest.warns(UserWarning, match="33.3% of 60 baselines correctly") as caught:
+        explainer.search(shades(1)[:1], **ONE_STEP)
+    assert [(str(each.message), each.filename == __file__) for each in caught] == snapshot
+    assert warnings_of(lambda: explainer.attribute(shades(1)[:1], **ONE_STEP)) == []
 
 
 @pytest.mark.parametrize(
-    "error",
+    ("model", "labels", "count"), [(RIGHT, LABELS, 60), (RAW, None, 60), (RAW, LABELS, 18)]
+)
+def test_a_model_that_is_right_or_gives_the_labels_or_has_few_is_not_reported(model, labels, count):
+    labels = None if labels is None else labels[:count]
+    explainer = ClassPattern(model, shades()[:count], labels)
+    assert warnings_of(lambda: explainer.search(shades(1)[:1], **ONE_STEP)) == []
+
+
+def test_compare_names_the_model_that_guesses():
+    data = {"search": (shades(), LABELS), "held_out": (shades(1), LABELS)}
+    models, few = {"right": RIGHT, "raw": RAW}, {"methods": ["RandomPixels"], "areas": [0.2]}
+    [text] = warnings_of(lambda: compare(models, shades(2)[:1], 0, **data, **few, area=0.2))
+    assert "60 held-out images (model 'raw') correctly" in text
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "labels", "classes", "warned"),
     [
-        torch.OutOfMemoryError("tried to allocate a tensor of size 1"),
-        RuntimeError("expected scalar type Float but found Half"),
-        KeyError("size"),
+        (0.0, [0, 1] * 20, 1000, True),  # two class folders that are not the model's 0 and 1
+        (0.6, [0, 1] * 20, 1000, False),
+        (0.54, [0, 1] * 20, 2, True),  # a half is what a coin gives
+        (0.56, [0, 1] * 20, 2, False),
+        (0.9, [0] * 38 + [1] * 2, 2, True),  # so does calling all of them class 0
+        (0.0, [0, 1] * 9, 2, False),  # too few to tell
     ],
 )
-def test_other_errors_of_a_model_stay(error):
-    def fail(images):
-        raise error
-
-    with pytest.raises(type(error)) as caught:
-        check_classifier(fail, IMAGES[:1], [])
-    assert caught.value is error
+def test_guessing_is_accuracy_at_chance(accuracy, labels, classes, warned):
+    labels = torch.tensor(labels)
+    assert bool(warnings_of(lambda: warn_if_guessing(accuracy, labels, classes, "x"))) == warned
 
 
-def views_permuted(images):
-    return images.permute(0, 2, 3, 1).view(len(images), -1)
+# ---- what a search may not do to a device
 
 
-def joins_unequal(images):
-    return torch.cat([images[..., :1], images[:, :1, :2, :2]], dim=1).flatten(1)
+class NoFloat64(TorchDispatchMode):
+    """Like a device that has no float64, such as Apple's mps."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        made = result if isinstance(result, tuple | list) else [result]
+        for tensor in made:
+            if isinstance(tensor, torch.Tensor) and tensor.dtype == torch.float64:
+                raise TypeError(f"{function} makes float64")
+        return result
 
 
-@pytest.mark.parametrize(
-    ("forward", "text"),
-    [(views_permuted, "view size is not compatible"), (joins_unequal, "Sizes of tensors must mat")],
-)
-def test_mistakes_in_a_model_are_not_blamed_on_the_images(forward, text):
-    with pytest.raises(RuntimeError, match=text) as caught:
-        check_classifier(forward, IMAGES[:1], [])
-    assert "images of shape" not in str(caught.value)
+def test_a_search_needs_no_float64_on_the_device():
+    settings = {"baseline_labels": LABELS, "n_steps": 2, "area": 0.2}
+    canvases, baselines = shades(1)[:2], shades()
+    with NoFloat64():
+        search_masks(RAW, canvases, [0, 1], baselines, **settings)
+    assert not [b for b in RIGHT.buffers() if b.dtype == torch.float64]
 
 
-@pytest.mark.parametrize("given", ["model.pt", Path("model.pt"), {"fc.weight": torch.ones(1)}, 3])
-def test_what_is_no_classifier(given):
-    with pytest.raises(TypeError, match="give a PixelClassifier, a function, or") as caught:
-        check_classifier(given, IMAGES[:1], [])
-    assert ("open a checkpoint by cp.load_model(" in str(caught.value)) == (given != 3)
+def test_cudnn_does_not_time_kernels_during_a_search(monkeypatch):
+    seen = []
+
+    class Watching(ByShade):
+        def forward(self, x):
+            cudnn = torch.backends.cudnn
+            seen.append((cudnn.benchmark, cudnn.deterministic))
+            return super().forward(x)
+
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    settings = {"baseline_labels": LABELS, "n_steps": 1, "area": 0.2}
+    search_masks(Watching().eval(), shades(1)[:1], 0, shades(), **settings)
+    assert set(seen) == {(False, True)}
+    assert torch.backends.cudnn.benchmark
