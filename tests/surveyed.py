@@ -1,10 +1,11 @@
-"""Findings that are made up, for tests of what is done with them."""
+"""Findings that are made up, for tests of what is done with them; and short surveys."""
 
 import torch
+from torch import nn
 
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.power import power_of
-from captum_classpattern.surveys import Finding, Scores
+from captum_classpattern.surveys import Finding, Scores, survey
 
 
 def finding(target, canvas, hits, *, search_power=0.5, control=0.02, n=100, class_name=None):
@@ -26,3 +27,28 @@ def finding(target, canvas, hits, *, search_power=0.5, control=0.02, n=100, clas
         0.01: Scores(power_of(2, n, 1), 0.0, 0.0),
     }
     return Finding(patterns, canvas, scores, class_name)
+
+
+# ---- and short surveys of a small model
+
+
+SEARCH, HELD_OUT = torch.rand(2, 60, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+LABELS = torch.arange(60) % 3
+
+
+def network():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(36, 3)).eval()
+    with torch.no_grad():
+        net[1].weight.mul_(3)
+    return net
+
+
+NET = network()
+
+
+def begun(net=NET, search=SEARCH, held_out=HELD_OUT, **settings):
+    """A short survey of three classes on two kinds of canvas."""
+    settings = {"areas": (0.2, 0.1), "classes_together": 1, **settings}
+    settings = {"canvases": {"positive": 1, "white": 1}, "n_steps": 1, **settings}
+    return survey(net, (search, LABELS), (held_out, LABELS), **settings)

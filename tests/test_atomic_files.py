@@ -2,10 +2,13 @@
 
 That a failing step keeps the old file is a test of patterns."""
 
+import json
 import os
 from pathlib import Path
 
-from captum_classpattern._files import write_atomically
+import pytest
+
+from captum_classpattern._files import write_atomically, write_json
 
 
 def test_the_data_is_on_the_disk_before_the_file_gets_its_name(tmp_path, monkeypatch):
@@ -26,3 +29,12 @@ def test_the_data_is_on_the_disk_before_the_file_gets_its_name(tmp_path, monkeyp
     write_atomically(path, b"new data")
     assert done == [("on the disk", 8, b"old"), ("renamed", tmp_path, path)]
     assert path.read_bytes() == b"new data"
+
+
+def test_json_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path):
+    path = tmp_path / "r.json"
+    write_json({"a": 1}, path)
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        write_json({"a": object()}, path)
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert list(tmp_path.iterdir()) == [path]

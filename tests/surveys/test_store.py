@@ -3,13 +3,14 @@
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
+from refusals import refusal, warnings_of
 from surveyed import finding
 
-from captum_classpattern import Notice, Pattern, Survey
-from captum_classpattern._files import write_json
+from captum_classpattern import Pattern, Survey
 from captum_classpattern.surveys.store import Store, read_finding, save_patterns
 
 SETTINGS = {"seed": 0, "canvases": {"positive": 1, "white": 1}, "captum_classpattern": "1"}
@@ -23,11 +24,13 @@ def targets(store):
     return [(f.target, f.canvas) for f in store.findings()]
 
 
-def test_patterns_are_saved_under_class_canvas_and_area(tmp_path):
-    save_patterns(finding(3, "white", 5), tmp_path)
-    paths = sorted(tmp_path.iterdir())
-    assert [path.name for path in paths] == ["3_white_0.01.safetensors", "3_white_0.05.safetensors"]
-    for path, area in zip(paths, (0.01, 0.05)):
+@pytest.mark.parametrize(
+    ("name", "part"), [(None, ""), ("T-shirt/top", "T-shirt_top_"), ("white", "white_")]
+)
+def test_patterns_are_saved_under_class_canvas_and_area(tmp_path, name, part):
+    save_patterns(finding(3, "white", 5, class_name=name), tmp_path)
+    for path, area in zip(sorted(tmp_path.iterdir()), (0.01, 0.05), strict=True):
+        assert path.name == f"3_{part}white_{area}.safetensors"
         pattern = Pattern.load(path)
         assert pattern.target == 3
         assert pattern.area == pytest.approx(area)
@@ -45,12 +48,6 @@ def test_a_finding_is_read_back(name, tmp_path):
     for area, pattern in original.patterns.items():
         assert torch.equal(read.patterns[area].mask, pattern.mask)
         assert read.patterns[area].info == pattern.info
-
-
-def test_names_of_classes_are_in_the_names_of_files(tmp_path):
-    save_patterns(finding(3, "white", 5, class_name="T-shirt/top"), tmp_path)
-    names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == [f"3_T-shirt_top_white_{area}.safetensors" for area in (0.01, 0.05)]
 
 
 def test_files_without_the_name_of_a_class_are_found(tmp_path):
@@ -73,15 +70,6 @@ def test_patterns_are_read_when_they_are_used(tmp_path, monkeypatch):
     (tmp_path / "patterns" / "2_white_0.01.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"2_white_0\.01"):
         found.findings[1].patterns[0.01]
-
-
-def test_json_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path):
-    path = tmp_path / "r.json"
-    write_json({"a": 1}, path)
-    with pytest.raises(TypeError, match="not JSON serializable"):
-        write_json({"a": object()}, path)
-    assert json.loads(path.read_text()) == {"a": 1}
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_class_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
@@ -107,7 +95,8 @@ def test_classes_of_which_a_canvas_is_missing_in_an_old_summary_are_left_out(tmp
     store.write_summary({"settings": SETTINGS, "classes": [0, 1, 2]})
     shutil.rmtree(tmp_path / "findings")  # as version 0.1 left it
     summary = json.loads((tmp_path / "results.json").read_text())
-    write_json({**summary, "rows": summary["rows"][:3]}, tmp_path / "results.json")
+    summary["rows"] = summary["rows"][:3]
+    (tmp_path / "results.json").write_text(json.dumps(summary))
     assert targets(Store(tmp_path, SETTINGS)) == [(0, "positive"), (0, "white")]
 
 
@@ -139,48 +128,59 @@ def test_no_class_is_lost_if_summaries_are_written_at_the_same_time(tmp_path):
     assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")]
 
 
-def test_another_search_in_the_folder_is_an_error(tmp_path):
-    Store(tmp_path, SETTINGS).add(class_of(0))
-    with pytest.raises(ValueError, match=r"of another search \(seed 0 then, 1 now\): pass"):
-        Store(tmp_path, {**SETTINGS, "seed": 1})
-    one = Store(tmp_path / "new", SETTINGS)
-    Store(tmp_path / "new", {**SETTINGS, "seed": 1}).add(class_of(1))  # both have begun there
+def test_a_search_that_began_at_the_same_time_is_an_error(tmp_path):
+    one = Store(tmp_path, SETTINGS)
+    Store(tmp_path, {**SETTINGS, "seed": 1}).add(class_of(1))  # both have begun there
     with pytest.raises(ValueError, match="of another search"):
         one.write_summary({"classes": [0]})
 
 
-def test_settings_without_a_version_are_read(tmp_path):
-    Store(tmp_path, {"seed": 0}).add(class_of(0))
-    with pytest.warns(Notice, match="were searched by version None of captum_classpattern"):
-        Store(tmp_path, {"seed": 0, "captum_classpattern": "1"})
+@pytest.mark.parametrize("change", [{"captum_classpattern": "2"}, {"captum_classpattern": None}])
+def test_another_version_is_a_notice(change, tmp_path, snapshot):
+    before = {name: value for name, value in {**SETTINGS, **change}.items() if value is not None}
+    Store(tmp_path, before).add(class_of(0))
+    texts = warnings_of(lambda: Store(tmp_path, SETTINGS))
+    assert [text.replace(str(tmp_path), "FOLDER") for text in texts] == snapshot
 
 
-@pytest.mark.parametrize("settings", [{}, {**SETTINGS, "added_later": 1}])
-def test_a_setting_that_only_one_side_has_differs(settings, tmp_path):
-    Store(tmp_path, SETTINGS).add(class_of(0))
-    with pytest.raises(ValueError, match="of another search"):
-        Store(tmp_path, settings)
+def begun():
+    Store(HERE, SETTINGS).add(class_of(0))
 
 
-def test_another_version_is_a_notice(tmp_path):
-    Store(tmp_path, SETTINGS).add(class_of(0))
-    with pytest.warns(Notice, match="were searched by version 1 of captum_classpattern"):
-        Store(tmp_path, {**SETTINGS, "captum_classpattern": "2"})
+def holding(text):
+    Path("results.json").write_text(text)
+    return Store(HERE)
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [('{"rows": [', "is damaged"), ('{"rows": []}', "is not from a survey")],
-)
-def test_other_files_are_refused(text, message, tmp_path):
-    (tmp_path / "results.json").write_text(text)
-    with pytest.raises(ValueError, match=rf"results.json {message}.*choose another folder"):
-        Store(tmp_path)
+def saved(change):
+    """A survey whose file of a class was changed, as its patterns are read."""
+    Survey(class_of(2), info={"settings": SETTINGS}).save(HERE)
+    path = HERE / "findings" / "2.json"
+    data = json.loads(path.read_text())
+    change(data["rows"][0])
+    path.write_text(json.dumps(data))
+    return Survey.load(HERE)
 
 
-def test_a_folder_without_a_survey_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"there is no results.json of a survey in"):
-        Survey.load(tmp_path)
+HERE = Path()
+REFUSALS = {
+    "another seed": lambda: (begun(), Store(HERE, {**SETTINGS, "seed": 1})),
+    "no settings": lambda: (begun(), Store(HERE, {})),
+    "a setting that was added later": lambda: (begun(), Store(HERE, {**SETTINGS, "later": 1})),
+    "a damaged summary": lambda: holding('{"rows": ['),
+    "another file": lambda: holding('{"rows": []}'),
+    "an empty folder": lambda: Survey.load(HERE),
+    "no control": lambda: saved(lambda row: row["areas"]["0.05"].pop("random_pixels")),
+    "a canvas above": lambda: saved(lambda row: row.update(canvas="/../../../white")),
+    "a canvas in a folder": lambda: saved(lambda row: row.update(canvas="a/white")),
+    "a canvas 3": lambda: saved(lambda row: row.update(canvas=3)),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_refusals(case, snapshot, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert refusal(REFUSALS[case]) == snapshot
 
 
 @pytest.mark.parametrize("file", ["findings/2.json", "results.json", "patterns/2_white_0.05"])
@@ -202,24 +202,3 @@ def test_a_changed_byte_is_a_clear_error_or_can_be_read(file, tmp_path):
             texts.append(str(error))
     assert len(texts) > header / 20
     assert all(str(tmp_path) in text for text in texts)
-
-
-def test_a_finding_without_a_control_is_named(tmp_path):
-    Survey(class_of(2), info={"settings": SETTINGS}).save(tmp_path)
-    path = tmp_path / "findings" / "2.json"
-    path.write_text(path.read_text().replace("random_pixels", "random_pixel5"))
-    with pytest.raises(
-        ValueError, match=r"2\.json is damaged \(KeyError: 'random_pixels'\): remove"
-    ):
-        Survey.load(tmp_path)
-
-
-@pytest.mark.parametrize("canvas", ["/../../../white", "a/white", 3])
-def test_a_file_does_not_choose_a_pattern_of_another_folder(tmp_path, canvas):
-    Survey(class_of(2), info={"settings": SETTINGS}).save(tmp_path)
-    path = tmp_path / "findings" / "2.json"
-    data = json.loads(path.read_text())
-    data["rows"][0]["canvas"] = canvas
-    path.write_text(json.dumps(data))
-    with pytest.raises(ValueError, match=rf"2\.json is damaged .*the canvas {canvas!r}"):
-        Survey.load(tmp_path)

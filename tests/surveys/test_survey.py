@@ -3,17 +3,19 @@
 import copy
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
 
-import matplotlib
 import numpy as np
 import pandas
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from refusals import refusal, warnings_of
+from surveyed import HELD_OUT, LABELS, NET, SEARCH, begun, network
 from surveyed import finding as made_up
 from torch import nn
 
@@ -25,79 +27,64 @@ from captum_classpattern.surveys import Scores, Survey, stands_out, survey
 from captum_classpattern.surveys.search import DRAWS, SurveySearch
 
 
+def surveyed(net=NET, search=(SEARCH, LABELS), held_out=(HELD_OUT, LABELS), **settings):
+    """One area and one step, unless it is said otherwise."""
+    if "budget" not in settings and "max_seconds" not in settings:
+        settings = {"n_steps": 1, **settings}
+    return survey(net, search, held_out, **{"areas": (0.2,), **settings})
+
+
 @pytest.fixture(scope="module")
-def setting():
-    generator = torch.Generator().manual_seed(0)
-    search, held_out = torch.rand(2, 60, 1, 6, 6, generator=generator)
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Flatten(), nn.Linear(36, 3)).eval()
-    with torch.no_grad():
-        net[1].weight.mul_(3)
-    labels = torch.arange(60) % 3
-    found = survey(
-        *(net, (search, labels), (held_out, labels)),
-        canvases={"positive": 32, "white": 1},
-        areas=(0.2, 0.1),
-        n_steps=15,
-        seed=3,
-    )
-    return net, search, held_out, labels, found.findings
+def findings():
+    kinds = {"positive": 32, "white": 1}
+    return surveyed(canvases=kinds, areas=(0.2, 0.1), n_steps=15, seed=3).findings
 
 
-def test_one_finding_for_each_class_and_kind_of_canvas(setting):
-    *_, findings = setting
+def test_the_best_of_each_kind_is_what_search_keeps_at_all_areas(findings):
+    explainer = ClassPattern(NET, SEARCH, LABELS)
     assert [(f.target, f.canvas) for f in findings] == [
         (target, canvas) for target in range(3) for canvas in ("positive", "white")
     ]
-
-
-def test_the_best_of_each_kind_is_what_search_keeps_at_all_areas(setting):
-    net, search, _, labels, findings = setting
-    explainer = ClassPattern(net, search, labels)
     for finding in findings:
         n = 20 if finding.canvas == "positive" else 2  # all 20 of the class: 32 are asked for
-        canvases = select_canvases(net, search, labels, finding.target, n, finding.canvas)
+        canvases = select_canvases(NET, SEARCH, LABELS, finding.target, n, finding.canvas)
         found = explainer.search_areas(
             canvases, finding.target, (0.2, 0.1), keep=1, n_steps=15, seed=3
         )
-        for area, [best] in found.items():
+        assert list(finding.patterns) == list(finding.scores) == [0.2, 0.1]
+        assert finding.pattern is finding.patterns[0.2]
+        for (area, [best]), pixels in zip(found.items(), (7, 4)):  # of 36
             mask = finding.patterns[area].mask
+            assert int(mask.count_nonzero()) == pixels
             assert torch.equal(best.mask > 0, mask > 0)
             # alone and among other classes: some processors round products of few rows otherwise
             torch.testing.assert_close(best.mask, mask, rtol=0, atol=1e-6)
             assert torch.equal(best.canvas, finding.patterns[area].canvas)
 
 
-def test_the_pattern_of_a_finding_is_that_of_its_first_area(setting):
-    for finding in setting[-1]:
-        assert list(finding.patterns) == list(finding.scores) == [0.2, 0.1]
-        assert finding.pattern is finding.patterns[0.2]
-        counts = [int(p.mask.count_nonzero()) for p in finding.patterns.values()]
-        assert counts == [7, 4]  # of 36
-
-
 @pytest.mark.parametrize("area", [0.2, 0.1])
-def test_scores_are_those_of_predictive_power(setting, area):
-    net, search, held_out, labels, findings = setting
+def test_scores_are_those_of_predictive_power(findings, area):
     for finding in findings:
         pattern, scores = finding.patterns[area], finding.scores[area]
-        assert scores.power == predictive_power(net, pattern, held_out, labels, area)
+        assert scores.power == predictive_power(NET, pattern, HELD_OUT, LABELS, area)
 
-        def power(changed, images=held_out, labels=labels, area=area):
-            return predictive_power(net, changed, images, labels, area).value
+        def power(changed, images=HELD_OUT, labels=LABELS):
+            return predictive_power(NET, changed, images, labels, area).value
 
-        others = labels != pattern.target
-        images, own = held_out[others], labels[others]
+        others = pattern.target != LABELS
+        images, own = HELD_OUT[others], LABELS[others]
         drawn = [  # 40 images of other classes: 14, 13 and 13 of them for each draw
             power(random_pixels(pattern, area, 3 + i), images[i::DRAWS], own[i::DRAWS])
             for i in range(DRAWS)
         ]
         expected = (14 * drawn[0] + 13 * drawn[1] + 13 * drawn[2]) / 40
         assert scores.random_pixels == pytest.approx(expected)
-        other = (finding.target + 1) % 3
-        [canvas] = select_canvases(net, search, labels, other, 1)
+        [canvas] = select_canvases(NET, SEARCH, LABELS, (finding.target + 1) % 3, 1)
         elsewhere = Pattern(canvas, pattern.mask, pattern.target)
         assert scores.other_canvas == pytest.approx(power(elsewhere))
+
+
+# ---- which scores are more than chance
 
 
 def scored(hits, n=500, *, bare=0, random=0.0, other=0.0):
@@ -121,19 +108,23 @@ def test_fewer_than_100_images_are_too_few_to_beat_controls():
     assert not scored(99, 99).beats_controls
 
 
-def test_a_class_stands_out_if_the_difference_to_each_other_is_above_nothing():
-    assert stands_out({0: scored(300), 1: scored(200), 2: scored(5)}, 0, 3)
-    assert not stands_out({0: scored(300), 1: scored(280), 2: scored(5)}, 0, 3)
-    assert not stands_out({0: scored(300), 1: scored(200), 2: scored(350)}, 0, 3)
-    assert not stands_out({0: scored(300, random=0.6), 1: scored(200), 2: scored(5)}, 0, 3)
-
-
-def test_a_class_stands_out_only_where_all_classes_were_searched_on_enough_images():
-    found = {0: scored(300), 1: scored(5)}
-    assert stands_out(found, 0, 2)
-    assert not stands_out(found, 0, 10)
-    assert not stands_out({0: scored(300)}, 0, 1)
-    assert not stands_out({0: scored(99, 99), 1: scored(0, 99)}, 0, 2)
+@pytest.mark.parametrize(
+    ("scores", "classes", "expected"),
+    [
+        ([scored(300), scored(200), scored(5)], 3, True),
+        ([scored(300), scored(280), scored(5)], 3, False),  # the difference may be nothing
+        ([scored(300), scored(200), scored(350)], 3, False),
+        ([scored(300, random=0.6), scored(200), scored(5)], 3, False),
+        ([scored(300), scored(5)], 2, True),
+        ([scored(300), scored(5)], 10, False),  # of ten classes two were searched
+        ([scored(300)], 1, False),
+        ([scored(99, 99), scored(0, 99)], 2, False),  # too few images
+    ],
+)
+def test_a_class_stands_out_if_the_difference_to_each_other_is_above_nothing(
+    scores, classes, expected
+):
+    assert stands_out(dict(enumerate(scores)), 0, classes) is expected
 
 
 @settings(max_examples=60, deadline=None, database=None)
@@ -151,51 +142,7 @@ def test_at_most_one_class_stands_out_and_it_is_the_strongest(drawn):
             assert other == y or bound > 0
 
 
-def test_findings_are_plain_json(setting):
-    for finding in setting[-1]:
-        row = json.loads(json.dumps(finding.as_dict()))
-        assert row["areas"]["0.2"]["power"] == finding.scores[0.2].power.value
-        assert row["areas"]["0.1"]["passes"] == finding.patterns[0.1].info["passes"]
-        assert row["class"] == finding.target
-
-
-def test_images_in_both_sets_are_refused(setting):
-    net, search, _, labels, _ = setting
-    found = survey(net, (search, labels), (search, labels), classes=[0], areas=(0.2,), n_steps=1)
-    with pytest.raises(ValueError, match="can only be scored on held-out images"):
-        list(found)
-
-
-def test_classes_are_checked_before_anything_is_searched(setting):
-    net, search, held_out, labels, _ = setting
-    with pytest.raises(ValueError, match="target 7 is out of range"):
-        survey(net, (search, labels), (held_out, labels), classes=[0, 7], areas=(0.2,))
-
-
-def test_between_two_findings_the_caller_finds_everything_as_it_was(setting):
-    net, search, held_out, labels, _ = setting
-    findings = iter(survey(net, (search, labels), (held_out, labels), areas=(0.2,), n_steps=2))
-    before = torch.get_rng_state()
-    with torch.no_grad():
-        next(findings)
-        assert not torch.is_grad_enabled()
-    assert torch.equal(before, torch.get_rng_state())
-
-
-def test_images_of_one_class_are_refused_in_words(setting):
-    net, search, held_out, labels, _ = setting
-    few = {"classes": [0], "areas": (0.2,), "n_steps": 1}
-    with pytest.raises(ValueError, match="0 held-out images that are not of class 0"):
-        list(survey(net, (search, labels), (held_out, [0] * 60), **few))
-
-
-def test_too_few_search_images_to_judge_by_are_named(setting):
-    net, search, held_out, labels, _ = setting
-    few = survey(
-        net, (search[:4], labels[:4]), (held_out, labels), canvases={"white": 1}, areas=(0.2,)
-    )
-    with pytest.raises(ValueError, match="there must be images to judge by"):
-        list(few)
+# ---- what is searched together, and for how long
 
 
 @pytest.fixture
@@ -212,32 +159,31 @@ def searches(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["white", "black", "grey", "positive"])
-def test_all_canvases_of_a_kind_are_in_one_search_for_all_areas(setting, searches, kind):
-    net, search, held_out, labels, _ = setting
-    few = {"classes": [0, 1], "areas": (0.2, 0.1), "n_steps": 1, "seed": 3}
-    found = list(survey(net, (search, labels), (held_out, labels), canvases={kind: 2}, **few))
+def test_all_canvases_of_a_kind_are_in_one_search_for_all_areas(searches, kind):
+    found = surveyed(canvases={kind: 2}, classes=[0, 1], areas=(0.2, 0.1), seed=3).findings
     assert searches == [([0, 0, 1, 1], (0.2, 0.1), 3)]
     for finding in found:
         assert ("starts_iou" in finding.pattern.info) == (kind != "positive")
 
 
 @pytest.mark.parametrize("kind", ["positive", "negative", "confident", "random"])
-def test_a_class_with_fewer_images_than_canvases_gives_all_it_has(setting, searches, kind):
-    net, search, held_out, labels, _ = setting
+def test_a_class_with_fewer_images_than_canvases_gives_all_it_has(searches, kind):
     own = torch.tensor([0, 0, *[1] * 29, *[2] * 29])
-    few = {"canvases": {kind: 5}, "areas": (0.2,), "n_steps": 1}
-    list(survey(net, (search, own), (held_out, labels), **few))
+    list(surveyed(search=(SEARCH, own), canvases={kind: 5}))
     assert [targets for targets, *_ in searches] == [[0] * 2, [1] * 5 + [2] * 5]
 
 
-def test_what_is_found_does_not_depend_on_the_classes_searched_together(setting):
+def test_noise_takes_no_image_of_the_class(searches):
+    list(surveyed(search=(SEARCH, LABELS % 2), canvases={"noise": 5}, classes=[2]))
+    assert [targets for targets, *_ in searches] == [[2] * 5]
+
+
+def test_what_is_found_does_not_depend_on_the_classes_searched_together():
     """With a budget, and classes of very different sizes."""
-    net, search, held_out, labels, _ = setting
-    few = {"canvases": {"positive": 12, "white": 1}, "areas": (0.2,), "budget": 2_500, "seed": 1}
+    few = {"canvases": {"positive": 12, "white": 1}, "budget": 2_500, "seed": 1}
     sizes = torch.tensor([*[0] * 4, *[1] * 16, *[2] * 40])
     together, alone = (
-        list(survey(net, (search, sizes), (held_out, labels), classes_together=n, **few))
-        for n in (3, 1)
+        list(surveyed(search=(SEARCH, sizes), classes_together=n, **few)) for n in (3, 1)
     )
     for one, other in zip(together, alone, strict=True):
         assert torch.equal(one.pattern.mask > 0, other.pattern.mask > 0)
@@ -245,77 +191,65 @@ def test_what_is_found_does_not_depend_on_the_classes_searched_together(setting)
         assert steps[0] == steps[1]
 
 
-def test_noise_takes_no_image_of_the_class(setting, searches):
-    net, search, held_out, labels, _ = setting
-    few = {"canvases": {"noise": 5}, "classes": [2], "areas": (0.2,), "n_steps": 1}
-    list(survey(net, (search, labels % 2), (held_out, labels), **few))
-    assert [targets for targets, *_ in searches] == [[2] * 5]
+@pytest.mark.parametrize(
+    ("limits", "asked", "n"),
+    [
+        ({"budget": 500}, 32, 2),
+        ({"budget": 1_399}, 32, 6),
+        ({"budget": 3_000}, 32, 13),
+        ({"budget": 8_000}, 32, 20),  # the class has 20
+        ({"budget": 400, "n_steps": 2}, 5, 5),  # the steps override the budget
+    ],
+)
+def test_a_small_budget_takes_fewer_canvases(limits, asked, n):
+    [found] = surveyed(classes=[1], canvases={"positive": asked}, **limits)
+    assert found.pattern.info["searched_together"] == n
 
 
-@pytest.mark.parametrize(("budget", "n"), [(500, 2), (1_399, 6), (3_000, 13), (8_000, 20)])
-def test_a_small_budget_takes_fewer_canvases(setting, budget, n):
-    net, search, held_out, labels, _ = setting
-    few = {"classes": [1], "canvases": {"positive": 32}, "areas": (0.2,), "budget": budget}
-    [found] = survey(net, (search, labels), (held_out, labels), **few)
-    assert found.pattern.info["searched_together"] == n  # the class has 20
+@pytest.mark.parametrize("budget", [1_000, 2_500])
+def test_the_budget_is_for_each_class_and_kind(budget):
+    for found in surveyed(canvases={"positive": 4, "white": 2}, classes=[0, 2], budget=budget):
+        info = found.pattern.info
+        assert info["settings"]["budget"] == budget
+        of_each = info["passes_together"] / 2  # two classes
+        assert 0.7 * budget < of_each <= budget
 
 
-def test_the_steps_override_the_budget_and_its_number_of_canvases(setting):
-    net, search, held_out, labels, _ = setting
-    few = {"classes": [1], "canvases": {"positive": 5}, "areas": (0.2,), "budget": 400}
-    [found] = survey(net, (search, labels), (held_out, labels), n_steps=2, **few)
-    assert found.pattern.info["searched_together"] == 5
-
-
-def test_the_budget_is_for_each_class_and_kind(setting):
-    net, search, held_out, labels, _ = setting
-    few = {"canvases": {"positive": 4, "white": 2}, "areas": (0.2,), "classes": [0, 2]}
-    for budget in (1_000, 2_500):
-        for found in survey(net, (search, labels), (held_out, labels), budget=budget, **few):
-            info = found.pattern.info
-            assert info["settings"]["budget"] == budget
-            of_each = info["passes_together"] / 2  # two classes
-            assert 0.7 * budget < of_each <= budget
-
-
-def test_max_seconds_stops_each_search_with_what_was_found(setting):
-    net, search, held_out, labels, _ = setting
-    few = {"classes": [1], "areas": (0.2, 0.1), "max_seconds": 1e-6}
-    for found in survey(net, (search, labels), (held_out, labels), **few):
+def test_max_seconds_stops_each_search_with_what_was_found():
+    for found in surveyed(classes=[1], areas=(0.2, 0.1), max_seconds=1e-6):
         for area, pattern in found.patterns.items():
             assert pattern.info["stopped_early"]
             assert pattern.info["settings"]["max_seconds"] == 1e-6
             assert int(pattern.mask.count_nonzero()) == round(area * 36)
 
 
-@pytest.mark.parametrize(
-    ("canvases", "error"),
-    [
-        ({"white": 0}, r"canvases\['white'\] must be a whole number from 1, got 0"),
-        ({"white": True}, "must be a whole number from 1, got True"),
-        ({"red": 1}, "`canvases` has the kind 'red': choose from positive, negative"),
-        ({}, "`canvases` is empty"),
-    ],
-)
-def test_wrong_canvases_are_refused(setting, canvases, error):
-    net, search, held_out, labels, _ = setting
-    with pytest.raises(ValueError, match=error):
-        survey(net, (search, labels), (held_out, labels), canvases=canvases)
+def test_the_precision_reaches_each_search_and_a_guess_is_pointed_out_once():
+    few = {"classes": [0, 1], "canvases": {"white": 1}, "n_steps": 2, "precision": "bfloat16"}
+    found = []
+    warned = warnings_of(lambda: found.extend(surveyed(**few)))
+    assert {each.pattern.info["settings"]["precision"] for each in found} == {"bfloat16"}
+    assert sum("of 60 held-out images correctly, which is" in text for text in warned) == 1
 
 
-def test_the_precision_reaches_each_search(setting):
-    net, search, held_out, labels, _ = setting
-    few = {"classes": [1], "canvases": {"white": 1}, "areas": (0.2,), "n_steps": 2}
-    [found] = survey(net, (search, labels), (held_out, labels), precision="bfloat16", **few)
-    assert found.pattern.info["settings"]["precision"] == "bfloat16"
+@pytest.mark.parametrize("labelled", [True, False])
+@pytest.mark.parametrize("classes", [[1], [0, 1, 2], [0, 1, 2, 3, 4, 5]])
+def test_held_out_images_are_predicted_once_whatever_the_number_of_classes(classes, labelled):
+    """Without a pattern: for the accuracy, for missing labels, and as the control of each class."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(36, 6, bias=False)).eval()
+    given = Counter()
 
+    def classifier(images):
+        given.update(image.numpy().tobytes() for image in images.detach())
+        return net(images - 0.5)
 
-def test_a_model_that_guesses_is_pointed_out_once(setting):
-    net, search, held_out, labels, _ = setting
-    few = {"classes": [0, 1], "canvases": {"white": 2}, "areas": (0.2,), "n_steps": 2}
-    with pytest.warns(UserWarning, match="of 60 held-out images correctly, which is") as w:
-        list(survey(net, (search, labels), (held_out, labels), **few))
-    assert len(w) == 1
+    search, held_out = torch.rand(2, 120, 1, 6, 6)
+    labels = torch.arange(120) % 6 if labelled else None
+    found = surveyed(classifier, (search, labels), (held_out, labels), classes=classes)
+    assert len(found.findings) == 3 * len(classes)
+    found.plot(use_pyplot=False)
+    assert (found.info["accuracy"] is None) is not labelled
+    assert {given[image.numpy().tobytes()] for image in held_out} == {1}
 
 
 # ---- iterating, and the folder
@@ -323,7 +257,7 @@ def test_a_model_that_guesses_is_pointed_out_once(setting):
 
 @pytest.fixture
 def searched(monkeypatch):
-    """The classes that were searched, in groups; an error on request."""
+    """The classes that were searched, in groups."""
     groups, original = [], SurveySearch._search_group
 
     def search_group(self, group):
@@ -347,18 +281,10 @@ def interrupt(monkeypatch, at):
     monkeypatch.setattr(SurveySearch, "_score", score)
 
 
-def begun(setting, **settings):
-    """A short survey of three classes on two kinds of canvas."""
-    net, search, held_out, labels, _ = setting
-    settings = {"areas": (0.2, 0.1), "n_steps": 1, "classes_together": 1, **settings}
-    kinds = {"positive": 1, "white": 1}
-    return survey(net, (search, labels), (held_out, labels), canvases=kinds, **settings)
-
-
 @pytest.fixture(scope="module")
-def whole(setting):
+def whole():
     """The findings of that survey, without a folder and without an interrupt."""
-    return begun(setting).findings
+    return begun().findings
 
 
 def same(findings, others):
@@ -370,12 +296,15 @@ def same(findings, others):
     )
 
 
-def test_a_survey_searches_as_it_is_iterated_and_only_once(setting, searched):
-    found = begun(setting)
+def test_a_survey_searches_as_it_is_iterated_and_only_once(searched):
+    found = begun()
     assert (len(found), found.finished, searched) == (6, [], [])
     assert repr(found) == "Survey(0 of 6 findings on positive, white canvases, areas 0.2, 0.1)"
-    running = iter(found)
-    first = [next(running) for _ in range(3)]
+    running, before = iter(found), torch.get_rng_state()
+    with torch.no_grad():
+        first = [next(running) for _ in range(3)]
+        assert not torch.is_grad_enabled()  # between two findings all is as it was
+    assert torch.equal(before, torch.get_rng_state())
     assert searched == [[0], [1]]
     assert repr(found).startswith("Survey(4 of 6 findings")
     assert found.finished[:3] == first
@@ -388,34 +317,19 @@ def test_a_survey_searches_as_it_is_iterated_and_only_once(setting, searched):
     assert repr(found) == "Survey(6 findings on positive, white canvases, areas 0.2, 0.1)"
 
 
-def test_methods_that_need_all_findings_run_the_search(setting):
+def test_methods_that_need_all_findings_run_the_search():
     for method in (Survey.table, Survey.best_canvases, lambda s: s.scores("white", 0.2)):
-        found = begun(setting, classes=[1, 2])
+        found = begun(classes=[1, 2])
         assert len(method(found)) in (4, 2)
         assert len(found.finished) == 4
 
 
-def test_the_held_out_images_are_classified_once(setting, monkeypatch):
-    net, search, held_out, *_ = setting
-    bare = []
-    hook = net.register_forward_pre_hook(
-        lambda _, given: bare.append(torch.equal(given[0], held_out[: len(given[0])]))
-    )
-    found = survey(net, (search, setting[3]), held_out, classes=[0], areas=(0.2,), n_steps=1)
-    assert found.info["accuracy"] is None
-    found.plot(use_pyplot=False)
-    hook.remove()
-    assert sum(bare) == 1
-
-
 @pytest.mark.parametrize("at", range(0, 12, 3))  # of 12 patterns, 4 per class
-def test_an_interrupted_survey_goes_on_to_the_same_findings(
-    setting, whole, monkeypatch, tmp_path, at
-):
+def test_an_interrupted_survey_goes_on_to_the_same_findings(whole, monkeypatch, tmp_path, at):
     for folder in (None, tmp_path):
         with monkeypatch.context() as patch:
             interrupt(patch, at)
-            found = begun(setting, folder=folder)
+            found = begun(folder=folder)
             with pytest.raises(KeyboardInterrupt):
                 list(found)
         assert len(found.finished) == 2 * (at // 4)
@@ -424,55 +338,47 @@ def test_an_interrupted_survey_goes_on_to_the_same_findings(
                 kept = Survey.load(folder)
                 assert not kept.info["complete"]
                 assert same(kept.findings, whole[: len(found.finished)])
-            again = begun(setting, folder=folder, resume=True)
+            again = begun(folder=folder, resume=True)
             assert same(again.finished, whole[: len(found.finished)])
             assert same(again.findings, whole)
         assert same(found.findings, whole)
     assert Survey.load(tmp_path).info["complete"]
 
 
-def test_a_finished_survey_in_a_folder_is_not_searched_again(setting, whole, tmp_path, searched):
-    assert same(begun(setting, folder=tmp_path).findings, whole)
+def test_a_finished_survey_in_a_folder_is_not_searched_again(whole, tmp_path, searched):
+    assert same(begun(folder=tmp_path).findings, whole)
     searched.clear()
-    assert same(begun(setting, folder=tmp_path, resume=True).findings, whole)
+    assert same(begun(folder=tmp_path, resume=True).findings, whole)
     assert searched == []
     with pytest.raises(ValueError, match="holds results already: pass `resume=True`"):
-        begun(setting, folder=tmp_path)
+        begun(folder=tmp_path)
 
 
-def test_what_the_folder_holds_comes_first(setting, tmp_path):
-    list(begun(setting, classes=[2], folder=tmp_path))
-    found = begun(setting, classes=[1, 2], folder=tmp_path, resume=True)
+def test_what_the_folder_holds_comes_first(tmp_path):
+    list(begun(classes=[2], folder=tmp_path))
+    found = begun(classes=[1, 2], folder=tmp_path, resume=True)
     assert len(found) == 4
     assert [f.target for f in found] == [2, 2, 1, 1]
     rows = json.loads((tmp_path / "results.json").read_text())["rows"]
     assert [row["class"] for row in rows] == [1, 1, 2, 2]
 
 
-def test_a_search_that_failed_does_not_lock_its_folder(setting, tmp_path):
-    net, search, held_out, labels, _ = setting
-    found = survey(
-        net, (search, labels % 2), (held_out, labels), classes=[2], areas=(0.2,), folder=tmp_path
-    )
+def test_a_search_that_failed_does_not_lock_its_folder(tmp_path):
+    found = surveyed(search=(SEARCH, LABELS % 2), classes=[2], folder=tmp_path)
     with pytest.raises(ValueError, match="none of the 60 images is of class 2"):
         list(found)
-    assert len(begun(setting, classes=[0], folder=tmp_path).findings) == 2
+    assert len(begun(classes=[0], folder=tmp_path).findings) == 2
 
 
-def test_a_folder_is_complete_if_all_classes_that_were_requested_are_there(setting, tmp_path):
-    first = begun(setting, classes=[0, 1], folder=tmp_path)
+def test_a_folder_is_complete_if_all_classes_that_were_requested_are_there(tmp_path):
+    first = begun(classes=[0, 1], folder=tmp_path)
     next(iter(first))
     assert not Survey.load(tmp_path).info["complete"]
-    list(begun(setting, classes=[2], folder=tmp_path, resume=True))
+    list(begun(classes=[2], folder=tmp_path, resume=True))
     assert not Survey.load(tmp_path).info["complete"]  # class 1 is missing
     list(first)
     info = Survey.load(tmp_path).info
     assert (info["complete"], info["classes"]) == (True, [0, 1, 2])
-
-
-def changed_net(setting):
-    net = nn.Sequential(nn.Flatten(), nn.Linear(36, 3)).eval()
-    return (net, *setting[1:])
 
 
 class Shift(nn.Module):
@@ -486,52 +392,54 @@ class Shift(nn.Module):
         return images - self.by
 
 
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [(Shift(0.0), Shift(1e-6)), (nn.ReLU(), nn.Tanh())],
-    ids=["a plain tensor", "the activation"],
-)
-def test_a_model_that_changed_is_refused_on_resume(setting, tmp_path, before, after):
-    def begun_with(layer, **more):
-        net = nn.Sequential(layer, *setting[0]).eval()
-        net.provenance = {"sha256": "of the file, which is the same"}
-        return begun((net, *setting[1:]), classes=[0], folder=tmp_path, **more)
-
-    list(begun_with(before))
-    assert len(begun_with(before, resume=True).finished) == 2
-    with pytest.raises(ValueError, match=r"is of another search \(model"):
-        begun_with(after, resume=True)
-
-
-def test_a_loaded_model_whose_weights_changed_is_refused_on_resume(setting, tmp_path):
-    net = nn.Sequential(*copy.deepcopy(setting[0])).eval()
-    net.provenance = {"sha256": "of the file"}
-    changed = (net, *setting[1:])
-    list(begun(changed, classes=[0], folder=tmp_path))
+def with_layer(layer, changed=0.0):
+    """A model that was loaded from a file, perhaps with another weight."""
+    net = nn.Sequential(layer, *copy.deepcopy(NET)).eval()
     with torch.no_grad():
-        net[1].weight[0, 0] += 1e-6
-    with pytest.raises(ValueError, match=r"is of another search \(model"):
-        begun(changed, folder=tmp_path, resume=True)
+        net[2].weight[0, 0] += changed
+    net.provenance = {"sha256": "of the file, which is the same"}
+    return net
 
 
-def test_a_model_in_another_precision_sees_the_same_held_out_images(setting):
-    settings = [
-        begun((copy.deepcopy(setting[0]).to(dtype), *setting[1:])).info["settings"]
-        for dtype in (torch.float32, torch.bfloat16)
-    ]
-    assert settings[0]["held_out_images"] == settings[1]["held_out_images"]
+OTHERS = {  # what a survey begins with, and what it goes on with
+    "a plain tensor": ({"net": with_layer(Shift(0.0))}, {"net": with_layer(Shift(1e-6))}),
+    "the activation": ({"net": with_layer(nn.ReLU())}, {"net": with_layer(nn.Tanh())}),
+    "a weight": ({"net": with_layer(nn.ReLU())}, {"net": with_layer(nn.ReLU(), 1e-6)}),
+    "a function": ({}, {"net": lambda images: NET(images)}),
+    "search images": ({}, {"search": SEARCH.flip(0)}),
+    "held-out images": ({}, {"held_out": HELD_OUT.flip(0)}),
+    "steps": ({}, {"n_steps": 3}),
+    "areas": ({}, {"areas": (0.2,)}),
+    "a budget": ({}, {"budget": 2_000}),
+    "a time": ({}, {"max_seconds": 60}),
+}
 
 
-def test_another_survey_is_not_overwritten(setting, tmp_path):
-    list(begun(setting, classes=[0], folder=tmp_path))
+@pytest.mark.parametrize("case", OTHERS)
+def test_other_settings_are_refused_on_resume(tmp_path, case, snapshot, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before, after = OTHERS[case]
+    list(begun(classes=[0], folder="out", **before))
+    assert len(begun(classes=[0], folder="out", resume=True, **before).finished) == 2
+    text = refusal(lambda: begun(classes=[0], folder="out", resume=True, **after))
+    assert re.sub("[0-9a-f]{32,}", "HASH", text) == snapshot
+
+
+def test_another_survey_is_not_overwritten(tmp_path):
+    list(begun(classes=[0], folder=tmp_path))
     before = (tmp_path / "results.json").read_bytes()
     with pytest.raises(ValueError, match="of another search"):
         Survey([made_up(0, "white", 5)], 3).save(tmp_path)
     assert (tmp_path / "results.json").read_bytes() == before
 
 
-def test_numbers_of_numpy_can_be_written(setting, tmp_path):
-    net, search, held_out, labels, _ = setting
+def test_a_model_in_another_precision_sees_the_same_held_out_images():
+    nets = (network().to(dtype) for dtype in (torch.float32, torch.bfloat16))
+    one, other = (begun(net).info["settings"]["held_out_images"] for net in nets)
+    assert one == other
+
+
+def test_numbers_of_numpy_can_be_written(tmp_path):
     settings = {
         "canvases": {"white": np.int64(1)},
         "areas": np.array([0.25], np.float32),
@@ -539,88 +447,29 @@ def test_numbers_of_numpy_can_be_written(setting, tmp_path):
         "seed": np.int64(2),
         "classes": [np.int64(1)],
     }
-    found = survey(net, (search, labels), (held_out, labels), folder=tmp_path, **settings)
-    assert len(found.findings) == 1
+    assert len(surveyed(folder=tmp_path, **settings).findings) == 1
     assert Survey.load(tmp_path).info["settings"]["canvases"] == {"white": 1}
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"areas": (0.2, 0.0)}, "rounds to none or all"),
-        ({"areas": ()}, "`areas` must hold at least one area"),
-        ({"classes": []}, "`classes` is empty: leave it out to search all"),
-        ({"precision": "fast"}, "`precision` must be one of"),
-        ({"budget": 0}, "`budget` must be a whole number"),
-        ({"n_steps": 0}, "`n_steps` must be a whole number"),
-        ({"max_seconds": 0}, "`max_seconds` must be"),
-        ({"seed": -1}, "`seed` must be a whole number"),
-        ({"classes_together": 0}, "`classes_together` must be a whole number"),
-        ({"internal_batch_size": 0}, "`internal_batch_size` must be a whole number"),
-    ],
-)
-def test_settings_are_checked_before_anything_is_searched(setting, tmp_path, settings, message):
-    with pytest.raises(ValueError, match=message):
-        begun(setting, folder=tmp_path, **settings)
-    assert not list(tmp_path.iterdir())
-
-
-def test_held_out_images_of_another_shape_are_refused(setting):
-    net, search, held_out, labels, _ = setting
-    with pytest.raises(
-        ValueError, match=r"must have the same shape .* \(1, 6, 6\) and \(1, 6, 5\)"
-    ):
-        survey(net, (search, labels), (held_out[..., :5], labels))
-
-
-@pytest.mark.parametrize(
-    ("change", "settings", "key"),
-    [
-        (changed_net, {}, "model"),
-        (lambda s: (s[0], s[1].flip(0), *s[2:]), {}, "search_images"),
-        (lambda s: (s[0], s[1], s[2].flip(0), *s[3:]), {}, "held_out_images"),
-        (lambda s: s, {"n_steps": 3}, "n_steps 1 then, 3 now"),
-        (lambda s: s, {"areas": (0.2,)}, "areas"),
-        (lambda s: s, {"budget": 2_000}, "budget None then, 2000 now"),
-        (lambda s: s, {"max_seconds": 60}, "max_seconds None then, 60 now"),
-        (lambda s: (lambda images: s[0](images), *s[1:]), {}, "model"),
-    ],
-)
-def test_other_settings_are_refused_on_resume(setting, tmp_path, change, settings, key):
-    list(begun(setting, classes=[0], folder=tmp_path))
-    with pytest.raises(ValueError, match=rf"is of another search \({key}"):
-        begun(change(setting), folder=tmp_path, resume=True, **settings)
-
-
-def test_plain_functions_can_have_a_folder_too(setting, tmp_path):
-    net = setting[0]
-    function = (lambda images: net(images), *setting[1:])
-    found = begun(function, classes=[0], folder=tmp_path).findings
-    assert same(begun(function, classes=[0], folder=tmp_path, resume=True).finished, found)
+def test_plain_functions_can_have_a_folder_too(tmp_path):
+    settings = {"net": lambda images: NET(images), "classes": [0], "folder": tmp_path}
+    found = begun(**settings).findings
+    assert same(begun(**settings, resume=True).finished, found)
 
 
 PROCESS = """
-import sys, torch
-from captum_classpattern import survey
-
-generator = torch.Generator().manual_seed(0)
-search, held_out = torch.rand(2, 60, 1, 6, 6, generator=generator)
-torch.manual_seed(0)
-net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(36, 3)).eval()
-with torch.no_grad():
-    net[1].weight.mul_(3)
-labels = torch.arange(60) % 3
-classes = [int(target) for target in sys.argv[2:]]
-list(survey(net, (search, labels), (held_out, labels), canvases={"positive": 1, "white": 1},
-            classes=classes, areas=(0.2, 0.1), n_steps=1, classes_together=1, folder=sys.argv[1],
-            resume=True))
+import sys
+sys.path.insert(0, {tests!r})
+from surveyed import begun
+list(begun(classes=[int(target) for target in sys.argv[2:]], folder=sys.argv[1], resume=True))
 """
 
 
 def test_two_processes_share_a_folder(whole, tmp_path):
+    code = PROCESS.format(tests=os.path.dirname(os.path.dirname(__file__)))
     running = [
         subprocess.Popen(
-            [sys.executable, "-c", PROCESS, str(tmp_path), *classes],
+            [sys.executable, "-c", code, str(tmp_path), *classes],
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
         for classes in (("0", "1"), ("1", "2"))
@@ -631,9 +480,8 @@ def test_two_processes_share_a_folder(whole, tmp_path):
     assert same(Survey.load(tmp_path).findings, whole)
 
 
-def test_a_survey_is_saved_and_loaded(setting, tmp_path):
-    net, _, held_out, labels, _ = setting
-    found = begun(setting)
+def test_a_survey_is_saved_and_loaded(tmp_path):
+    found = begun()
     found.save(tmp_path)
     loaded = Survey.load(tmp_path)
     assert same(loaded.findings, found.findings)
@@ -643,9 +491,9 @@ def test_a_survey_is_saved_and_loaded(setting, tmp_path):
     assert loaded.strongest("white", 0.2) == found.strongest("white", 0.2)
     with pytest.raises(ValueError, match=r"call plot\(classifier, images\)"):
         loaded.plot()
-    _, axes = loaded.plot(net, held_out, labels, use_pyplot=False)
+    _, axes = loaded.plot(NET, HELD_OUT, LABELS, use_pyplot=False)
     assert axes.shape[0] == 3
-    assert same(begun(setting, folder=tmp_path, resume=True).finished, found.findings)
+    assert same(begun(folder=tmp_path, resume=True).finished, found.findings)
     loaded.save(tmp_path / "copy")
     assert same(Survey.load(tmp_path / "copy").findings, found.findings)
 
@@ -653,63 +501,51 @@ def test_a_survey_is_saved_and_loaded(setting, tmp_path):
 # ---- what a survey reports
 
 
-def test_the_table_has_a_row_for_each_class_and_kind_of_canvas(setting):
-    table = Survey(setting[-1]).table()
+def test_the_table_has_a_row_for_each_class_and_kind_of_canvas(findings):
+    table = Survey(findings).table()
     assert list(table["class"]) == [0, 0, 1, 1, 2, 2]
     assert list(table["canvas"]) == ["positive", "white"] * 3
-    for row, found in zip(table.to_dict("records"), setting[-1]):
+    for row, found in zip(table.to_dict("records"), findings):
         scores = found.scores[0.1]
         assert (row["power_0.1_low"], row["power_0.1_high"]) == scores.power.interval
         assert row["power_0.1"] == scores.power.value
         assert row["random_pixels_0.1"] == scores.random_pixels
         assert row["beats_controls_0.1"] == scores.beats_controls
         assert (row["images"], row["no_pattern"]) == (40, scores.power.without)
+        as_json = json.loads(json.dumps(found.as_dict()))
+        assert as_json["areas"]["0.1"]["power"] == scores.power.value
+        assert as_json["areas"]["0.1"]["passes"] == found.patterns[0.1].info["passes"]
+        assert as_json["class"] == found.target
 
 
-def test_the_figure_has_the_strongest_of_many_classes(setting):
-    matplotlib.use("Agg")
-    net, _, held_out, labels, findings = setting
+def test_the_figure_has_the_strongest_of_many_classes(findings):
     figure, axes = Survey(findings).plot(
-        net, held_out, labels, max_classes=2, title="Three classes", use_pyplot=False
+        NET, HELD_OUT, LABELS, max_classes=2, title="Three classes", use_pyplot=False
     )
     assert axes.shape[0] == 2
     assert figure.get_suptitle() == "Three classes (2 of 3, the strongest)"
 
 
-def strongest(*powers, n_classes, **changes):
+@pytest.mark.parametrize(
+    ("powers", "n_classes", "changes", "ends"),
+    [
+        ((50, 90), 2, {}, "class 1, 90.0%; next class 0, 50.0%. It stands out."),
+        ((85, 90), 2, {}, "class 1, 90.0%; next class 0, 85.0%."),
+        ((50, 90), 2, {"control": 0.9}, "class 1, 90.0%; next class 0, 50.0%."),
+        ((50, 90), None, {}, "class 1, 90.0%; next class 0, 50.0%."),
+        ((50, 90), 2, {"class_name": "cat"}, "cat, 50.0%. It stands out."),
+        ((50, 90), 10, {}, "next class 0, 50.0%; 2 of 10 classes were searched, so whether it "
+         "stands out is not known."),
+        ((90,), 10, {}, "class 0, 90.0%; 1 of 10 classes was searched, so whether it stands out "
+         "is not known."),
+        ((5, 55), 2, {"n": 60}, "; 60 images are too few to tell whether it stands out."),
+    ],
+)  # fmt: skip
+def test_whether_the_strongest_class_stands_out_is_said(powers, n_classes, changes, ends):
     found = Survey((made_up(y, "white", n, **changes) for y, n in enumerate(powers)), n_classes)
-    return found.strongest("white", 0.05)
-
-
-def test_the_strongest_class_stands_out_among_all_classes():
-    text = "white canvas, 0.05 of the pixels: class 1, 90.0%; next class 0, 50.0%"
-    assert strongest(50, 90, n_classes=2) == f"{text}. It stands out."
-    assert strongest(85, 90, n_classes=2).endswith("next class 0, 85.0%.")
-    assert strongest(50, 90, n_classes=2, control=0.9) == f"{text}."
-    assert strongest(50, 90, n_classes=None) == f"{text}."
-    assert strongest(50, 90, n_classes=2, class_name="cat").endswith("cat, 50.0%. It stands out.")
-
-
-def test_whether_a_class_stands_out_is_not_known_if_only_some_were_searched():
-    assert strongest(50, 90, n_classes=10) == (
-        "white canvas, 0.05 of the pixels: class 1, 90.0%; next class 0, 50.0%; 2 of 10 classes "
-        "were searched, so whether it stands out is not known."
-    )
-    assert strongest(90, n_classes=10).endswith(
-        "class 0, 90.0%; 1 of 10 classes was searched, so whether it stands out is not known."
-    )
-
-
-def test_whether_a_class_stands_out_is_not_known_from_too_few_images():
-    assert strongest(5, 55, n_classes=2, n=60).endswith(
-        "; 60 images are too few to tell whether it stands out."
-    )
-
-
-@pytest.mark.parametrize(("canvas", "area"), [("black", 0.05), ("white", 0.5)])
-def test_scores_of_what_was_not_searched_are_refused(canvas, area):
-    with pytest.raises(ValueError, match=f"no class was searched on '{canvas}' canvases at area"):
-        Survey([made_up(0, "white", 5)]).scores(canvas, area)
+    text = found.strongest("white", 0.05)
+    assert text.startswith("white canvas, 0.05 of the pixels: ")
+    assert text.endswith(ends)
 
 
 def test_the_best_canvas_is_chosen_on_the_search_images_not_on_the_held_out_ones():
@@ -719,21 +555,49 @@ def test_the_best_canvas_is_chosen_on_the_search_images_not_on_the_held_out_ones
     assert Survey([worse, better, other]).best_canvases() == [better, other]
 
 
-@pytest.mark.parametrize("labelled", [True, False])
-@pytest.mark.parametrize("classes", [[1], [0, 1, 2], [0, 1, 2, 3, 4, 5]])
-def test_held_out_images_are_predicted_once_whatever_the_number_of_classes(classes, labelled):
-    """Without a pattern: for the accuracy, for missing labels, and as the control of each class."""
-    torch.manual_seed(0)
-    network = nn.Sequential(nn.Flatten(), nn.Linear(36, 6, bias=False)).eval()
-    given = Counter()
+# ---- what is refused
 
-    def classifier(images):
-        given.update(image.numpy().tobytes() for image in images.detach())
-        return network(images - 0.5)
 
-    search, held_out = torch.rand(2, 120, 1, 6, 6)
-    labels = torch.arange(120) % 6 if labelled else None
-    sets = (search, labels), (held_out, labels)
-    found = survey(classifier, *sets, classes=classes, areas=(0.2, 0.1), n_steps=3)
-    assert len(found.findings) == 3 * len(classes)
-    assert {given[image.numpy().tobytes()] for image in held_out} == {1}
+ONE = Survey([made_up(0, "white", 5)])
+REFUSED_AT_ONCE = {
+    "class 7 of 3": {"classes": [0, 7]},
+    "no canvas of a kind": {"canvases": {"white": 0}},
+    "True canvases": {"canvases": {"white": True}},
+    "another kind": {"canvases": {"red": 1}},
+    "no canvases": {"canvases": {}},
+    "an area of no pixel": {"areas": (0.2, 0.0)},
+    "no areas": {"areas": ()},
+    "no classes": {"classes": []},
+    "precision": {"precision": "fast"},
+    "budget": {"budget": 0},
+    "n_steps": {"n_steps": 0},
+    "max_seconds": {"max_seconds": 0},
+    "seed": {"seed": -1},
+    "classes_together": {"classes_together": 0},
+    "internal_batch_size": {"internal_batch_size": 0},
+    "held-out images of another shape": {"held_out": HELD_OUT[..., :5]},
+}
+
+
+@pytest.mark.parametrize("case", REFUSED_AT_ONCE)
+def test_refusals_before_anything_is_searched(case, snapshot, tmp_path):
+    assert refusal(lambda: begun(folder=tmp_path, **REFUSED_AT_ONCE[case])) == snapshot
+    assert not list(tmp_path.iterdir())
+
+
+REFUSALS = {
+    "images in both sets": lambda: list(surveyed(held_out=(SEARCH, LABELS), classes=[0])),
+    "held-out images of one class": lambda: list(
+        surveyed(held_out=(HELD_OUT, [0] * 60), classes=[0])
+    ),
+    "few images to judge by": lambda: list(
+        surveyed(search=(SEARCH[:4], LABELS[:4]), canvases={"white": 1})
+    ),
+    "scores of another canvas": lambda: ONE.scores("black", 0.05),
+    "scores at another area": lambda: ONE.scores("white", 0.5),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_refusals(case, snapshot):
+    assert refusal(REFUSALS[case]) == snapshot
