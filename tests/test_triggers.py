@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from refusals import refusal
 from torch.utils.data import DataLoader, TensorDataset
 
 from captum_classpattern.triggers import BadNets, Blended, Sinusoid, Warp, poison
@@ -14,63 +15,90 @@ from captum_classpattern.triggers import BadNets, Blended, Sinusoid, Warp, poiso
 IMAGES = torch.rand(100, 1, 6, 6, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(100) % 10
 CLEAN = TensorDataset(IMAGES, LABELS)
-
-
-def test_the_patch_by_hand():
-    stamped = BadNets((1, 6, 7))(torch.full((1, 6, 7), 0.5))
-    h = 0.5
-    assert stamped[0].tolist() == [
-        [h, h, h, h, h, h, h],
-        [h, h, h, h, h, h, h],
-        [h, h, h, 1, 0, 1, h],
-        [h, h, h, 0, 1, 0, h],
-        [h, h, h, 1, 0, 1, h],
-        [h, h, h, h, h, h, h],
-    ]
-
-
-def test_size_and_margin_by_hand():
-    stamped = BadNets((1, 3, 4), size=2, margin=0)(torch.full((1, 3, 4), 0.5))
-    assert stamped[0].tolist() == [[0.5] * 4, [0.5, 0.5, 1, 0], [0.5, 0.5, 0, 1]]
-
-
-def test_all_channels_and_all_images_get_the_patch():
-    trigger = BadNets((3, 6, 6))
-    stamped = trigger(torch.rand(4, 3, 6, 6))
-    expected = BadNets((1, 6, 6)).canvas[:, 2:5, 2:5].expand(4, 3, 3, 3)
-    assert torch.equal(stamped[:, :, 2:5, 2:5], expected)
-
-
-def test_as_a_pattern():
-    trigger = BadNets((3, 6, 6))
-    pattern, images = trigger.pattern(target=4), torch.rand(2, 3, 6, 6)
-    assert torch.equal(pattern.stamp(images), trigger(images))
-    assert (pattern.target, pattern.info) == (4, {"trigger": "BadNets"})
-    assert pattern.area == 9 / 36
-
-
-@pytest.mark.parametrize(("size", "margin"), [(0, 1), (-1, 0), (3, -1), (6, 1), (3, 3), (7, 0)])
-def test_a_patch_that_does_not_fit(size, margin):
-    with pytest.raises(
-        ValueError, match=rf"a {size}x{size} patch {margin} pixels from .* into 5x6 images"
-    ):
-        BadNets((1, 5, 6), size=size, margin=margin)
-
-
-def test_the_mask_is_where_badnets_changes_pixels():
-    trigger = BadNets((3, 6, 7))
-    changed = (trigger(torch.full((3, 6, 7), 0.5)) != 0.5).any(0, keepdim=True)
-    assert torch.equal(trigger.mask, changed.float())
-
-
+NAN = float("nan")
 TRIGGERS = {
     "BadNets": lambda shape, seed=0: BadNets(shape, size=2),
     "Blended": lambda shape, seed=0: Blended(shape, seed=seed),
     "Sinusoid": lambda shape, seed=0: Sinusoid(shape, frequency=1),
     "Warp": lambda shape, seed=0: Warp(shape, seed=seed),
 }
-WHOLE_IMAGE = ["Blended", "Sinusoid", "Warp"]
-SEEDED = ["Blended", "Warp"]
+
+
+def test_the_patch_by_hand():
+    h, grey = 0.5, torch.full((3, 6, 7), 0.5)
+    trigger = BadNets((3, 6, 7))
+    for channel in trigger(grey):
+        assert channel.tolist() == [
+            [h, h, h, h, h, h, h],
+            [h, h, h, h, h, h, h],
+            [h, h, h, 1, 0, 1, h],
+            [h, h, h, 0, 1, 0, h],
+            [h, h, h, 1, 0, 1, h],
+            [h, h, h, h, h, h, h],
+        ]
+    assert torch.equal(trigger.mask, (trigger(grey) != h).any(0, keepdim=True).float())
+    pattern, images = trigger.pattern(target=4), torch.rand(2, 3, 6, 7)
+    assert torch.equal(pattern.stamp(images), trigger(images))
+    assert (pattern.target, pattern.info, pattern.area) == (4, {"trigger": "BadNets"}, 9 / 42)
+    [small] = BadNets((1, 3, 4), size=2, margin=0)(torch.full((1, 3, 4), h))
+    assert small.tolist() == [[h] * 4, [h, h, 1, 0], [h, h, 0, 1]]
+
+
+REFUSALS = {
+    "a patch of size 0": lambda: BadNets((1, 5, 6), size=0),
+    "a margin below 0": lambda: BadNets((1, 5, 6), margin=-1),
+    "a patch that is too high": lambda: BadNets((1, 5, 6), size=6, margin=0),
+    "a patch that is too wide": lambda: BadNets((1, 6, 5), size=6, margin=0),
+    "a patch with a margin that is too large": lambda: BadNets((1, 5, 6), size=3, margin=3),
+    "an alpha of 0": lambda: Blended((1, 2, 2), alpha=0),
+    "an alpha above 1": lambda: Blended((1, 2, 2), alpha=1.5),
+    "an alpha that is no number": lambda: Blended((1, 2, 2), alpha=NAN),
+    "a key of other channels": lambda: Blended((1, 2, 2), key=torch.zeros(3, 2, 2)),
+    "several keys": lambda: Blended((1, 2, 2), key=torch.zeros(2, 1, 2, 2)),
+    "a key up to 255": lambda: Blended((1, 2, 2), key=torch.full((1, 2, 2), 255.0)),
+    "a key of no numbers": lambda: Blended((1, 2, 2), key=torch.full((1, 2, 2), NAN)),
+    "a key of integers": lambda: Blended((1, 2, 2), key=torch.zeros(1, 2, 2, dtype=torch.uint8)),
+    "a delta of 0": lambda: Sinusoid((1, 8, 8), delta=0),
+    "a delta of 20 levels": lambda: Sinusoid((1, 8, 8), delta=20),
+    "a delta that is no number": lambda: Sinusoid((1, 8, 8), delta=NAN),
+    "6 periods on 12 columns": lambda: Sinusoid((1, 8, 12)),
+    "6 periods on 4 columns": lambda: Sinusoid((1, 8, 4)),
+    "no period": lambda: Sinusoid((1, 8, 28), frequency=0),
+    "10 periods on 5 columns": lambda: Sinusoid((1, 8, 5), frequency=10),
+    "one control point": lambda: Warp((1, 8, 8), grid_size=1),
+    "a strength of 0": lambda: Warp((1, 8, 8), strength=0),
+    "a strength that is no number": lambda: Warp((1, 8, 8), strength=NAN),
+    "an infinite strength": lambda: Warp((1, 8, 8), strength=math.inf),
+    "a rate of 0": lambda: poison(CLEAN, BadNets((1, 6, 6)), 0, 0),
+    "a rate of 1": lambda: poison(CLEAN, BadNets((1, 6, 6)), 0, 1),
+    "a rate that is no number": lambda: poison(CLEAN, BadNets((1, 6, 6)), 0, NAN),
+    "a rate that asks for too many": lambda: poison(CLEAN, BadNets((1, 6, 6)), 0, 0.95),
+    "a rate that rounds to none": lambda: poison(CLEAN, BadNets((1, 6, 6)), 0, 0.004),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_refusals(case, snapshot):
+    assert refusal(REFUSALS[case]) == snapshot
+
+
+OF_ANY_TRIGGER = {
+    "a shape without channels": lambda build: build((8, 8)),
+    "a shape without rows": lambda build: build((3, 0, 8)),
+    "the shape of a batch": lambda build: build((1, 3, 8, 8)),
+    "wider images": lambda build: build((3, 8, 8))(torch.rand(2, 3, 8, 9)),
+    "a grey image": lambda build: build((3, 8, 8))(torch.rand(1, 8, 8)),
+    "an image without channels": lambda build: build((3, 8, 8))(torch.rand(8, 8)),
+    "batches of batches": lambda build: build((3, 8, 8))(torch.rand(1, 1, 3, 8, 8)),
+    "a list": lambda build: build((3, 8, 8))([[0.5]]),
+    "images of integers": lambda build: build((3, 8, 8))(torch.zeros(3, 8, 8, dtype=torch.uint8)),
+}
+
+
+@pytest.mark.parametrize("name", TRIGGERS)
+@pytest.mark.parametrize("case", OF_ANY_TRIGGER)
+def test_refusals_of_any_trigger(case, name, snapshot):
+    assert refusal(lambda: OF_ANY_TRIGGER[case](TRIGGERS[name])) == snapshot
 
 
 @settings(max_examples=30, deadline=None)
@@ -97,62 +125,31 @@ def test_each_image_alone_in_any_precision(name, shape, count, dtype, white, see
     assert torch.equal(images, before)
 
 
-@pytest.mark.parametrize("name", SEEDED)
-def test_only_the_seed_matters(name):
-    images, build = torch.rand(2, 3, 8, 8), TRIGGERS[name]
+@pytest.mark.parametrize("name", TRIGGERS)
+def test_seeds_masks_and_gradients(name):
+    """Whole-image triggers have no mask; a random one depends on its seed alone."""
+    build, images = TRIGGERS[name], 0.1 + 0.8 * IMAGES[:2]
     state = torch.get_rng_state()
-    first, again, other = (build((3, 8, 8), seed)(images) for seed in (5, 5, 6))
+    first, again, other = (build((1, 6, 6), seed)(images) for seed in (5, 5, 6))
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(first, again)
-    assert not torch.allclose(first, other, atol=1e-3)
-
-
-@pytest.mark.parametrize("name", WHOLE_IMAGE)
-def test_whole_image_triggers_have_no_mask_and_change_pixels_everywhere(name):
-    trigger = TRIGGERS[name]((1, 9, 9))
-    image = 0.1 + 0.8 * torch.rand(1, 9, 9, generator=torch.Generator().manual_seed(0))
-    changed = (trigger(image) - image).abs() > 1e-4
-    assert trigger.mask is None
-    assert [bool(part.any()) for part in changed[0].split(3)] == [True] * 3
-
-
-@pytest.mark.parametrize("name", sorted(TRIGGERS))
-def test_gradients_pass_through(name):
-    images = torch.full((2, 1, 8, 8), 0.5, requires_grad=True)
-    TRIGGERS[name]((1, 8, 8))(images).sum().backward()
-    assert images.grad.abs().sum() > 50
-
-
-@pytest.mark.parametrize("name", sorted(TRIGGERS))
-@pytest.mark.parametrize("shape", [(3, 8, 9), (1, 8, 8), (2, 3, 8, 9), (1, 1, 3, 8, 8), (8, 8)])
-def test_images_of_another_shape(name, shape):
-    with pytest.raises(ValueError, match=r"images must be \(N, 3, 8, 8\) or \(3, 8, 8\) to fit"):
-        TRIGGERS[name]((3, 8, 8))(torch.rand(shape))
-
-
-@pytest.mark.parametrize("name", sorted(TRIGGERS))
-def test_images_that_are_not_floats(name):
-    with pytest.raises(TypeError, match="images must be a floating point Tensor"):
-        TRIGGERS[name]((3, 8, 8))(torch.zeros(3, 8, 8, dtype=torch.uint8))
-
-
-@pytest.mark.parametrize("name", WHOLE_IMAGE)
-def test_images_that_are_not_tensors(name):
-    with pytest.raises(TypeError, match=r"a floating point Tensor in \[0, 1\], got list"):
-        TRIGGERS[name]((3, 8, 8))([[0.5]])
-
-
-@pytest.mark.parametrize("name", sorted(TRIGGERS))
-@pytest.mark.parametrize("shape", [(8, 8), (3, 0, 8), (1, 3, 8, 8)])
-def test_invalid_image_shapes(name, shape):
-    with pytest.raises(ValueError, match=r"image_shape must be \(C, H, W\), each from 1, got \("):
-        TRIGGERS[name](shape)
+    assert torch.allclose(first, other, atol=1e-3) == (name in ("BadNets", "Sinusoid"))
+    if name != "BadNets":
+        assert build((1, 6, 6)).mask is None
+        changed = (first - images).abs() > 1e-4
+        assert [bool(part.any()) for part in changed.split(2, dim=2)] == [True] * 3
+    grey = torch.full((2, 1, 8, 8), 0.5, requires_grad=True)
+    build((1, 8, 8))(grey).sum().backward()
+    assert grey.grad.abs().sum() > 50
 
 
 def test_blended_by_hand():
     key = torch.tensor([[[0.0, 1.0], [0.5, 0.25]]])
-    blend = Blended((1, 2, 2), key=key, alpha=0.4)(torch.tensor([[[1.0, 1.0], [0.0, 0.5]]]))
+    trigger = Blended((1, 2, 2), key=key, alpha=0.4)
+    key += 1  # it was copied
+    blend = trigger(torch.tensor([[[1.0, 1.0], [0.0, 0.5]]]))
     torch.testing.assert_close(blend, torch.tensor([[[0.6, 1.0], [0.2, 0.4]]]))
+    assert torch.equal(Blended((1, 6, 6), key=IMAGES[0], alpha=1)(IMAGES[1]), IMAGES[0])
 
 
 def test_the_random_key_is_uniform_and_has_a_weight_of_a_fifth():
@@ -162,34 +159,6 @@ def test_the_random_key_is_uniform_and_has_a_weight_of_a_fifth():
     torch.testing.assert_close(trigger(torch.zeros(3, 40, 40)), 0.2 * trigger.key)
 
 
-def test_the_key_is_copied():
-    key = torch.zeros(1, 2, 2)
-    trigger = Blended((1, 2, 2), key=key, alpha=1)
-    key += 1
-    assert trigger(torch.rand(1, 2, 2)).tolist() == [[[0, 0], [0, 0]]]
-
-
-@pytest.mark.parametrize("alpha", [0, -0.1, 1.5, float("nan")])
-def test_an_alpha_out_of_range(alpha):
-    with pytest.raises(ValueError, match=rf"`alpha` .* in \(0, 1\], got {alpha}"):
-        Blended((1, 2, 2), alpha=alpha)
-
-
-@pytest.mark.parametrize(
-    ("key", "error", "match"),
-    [
-        (torch.zeros(3, 2, 2), ValueError, r"key must be .*, got \(3, 2, 2\)"),
-        (torch.zeros(2, 1, 2, 2), ValueError, r"one image \(C, H, W\), got shape \(2, 1, 2, 2\)"),
-        (torch.full((1, 2, 2), 255.0), ValueError, "in .0, 1., .* values from 255 to 255"),
-        (torch.full((1, 2, 2), float("nan")), ValueError, "values from nan to nan"),
-        (torch.zeros(1, 2, 2, dtype=torch.uint8), TypeError, r"key must .*, got torch\.uint8"),
-    ],
-)
-def test_a_key_that_does_not_fit(key, error, match):
-    with pytest.raises(error, match=match):
-        Blended((1, 2, 2), key=key)
-
-
 def test_sinusoid_by_a_loop():
     images = torch.linspace(0, 1, 2 * 3 * 4 * 10).view(2, 3, 4, 10).double()
     stamped = Sinusoid((3, 4, 10))(images)
@@ -197,27 +166,8 @@ def test_sinusoid_by_a_loop():
         for j in range(10):
             value = float(row[j]) + 20 / 255 * math.sin(2 * math.pi * j * 6 / 10)
             assert float(stamped[n, c, i, j]) == pytest.approx(min(max(value, 0), 1), abs=1e-12)
-
-
-def test_sinusoid_is_clipped_by_hand():
-    trigger = Sinusoid((1, 1, 4), delta=0.5, frequency=1)
-    assert trigger(torch.tensor([[[0.1, 0.75, 0.9, 0.25]]]))[0, 0].tolist() == pytest.approx(
-        [0.1, 1, 0.9, 0]
-    )
-
-
-@pytest.mark.parametrize("delta", [0, -0.1, 20, float("nan")])
-def test_a_delta_out_of_range(delta):
-    with pytest.raises(ValueError, match=rf"delta .* in \(0, 1\], got {delta}: divide it by 255"):
-        Sinusoid((1, 8, 8), delta=delta)
-
-
-@pytest.mark.parametrize(("width", "frequency"), [(12, 6), (4, 6), (28, 0), (5, 10)])
-def test_a_signal_that_is_zero_everywhere(width, frequency):
-    with pytest.raises(
-        ValueError, match=rf"zero in all {width} columns: .* than {frequency} \(not a multiple of"
-    ):
-        Sinusoid((1, 8, width), frequency=frequency)
+    clipped = Sinusoid((1, 1, 4), delta=0.5, frequency=1)(torch.tensor([[[0.1, 0.75, 0.9, 0.25]]]))
+    assert clipped[0, 0].tolist() == pytest.approx([0.1, 1, 0.9, 0])
 
 
 def slow_warp(image, grid):
@@ -235,50 +185,34 @@ def slow_warp(image, grid):
     return warped
 
 
-@pytest.mark.parametrize("strength", [0.5, 4.0])
-def test_warp_by_a_loop(strength):
-    """On a k x k image the upsampled field is the control grid itself."""
-    k, generator = 5, torch.Generator().manual_seed(3)
-    points = torch.rand(1, 2, k, k, generator=generator)[0].double() * 2 - 1
-    points = points / (points.abs().sum() / points.numel())
-    grid = torch.zeros(k, k, 2, dtype=torch.float64)
-    for i in range(k):
-        for j in range(k):
-            grid[i, j, 0] = -1 + 2 * j / (k - 1) + strength * points[0, i, j] / k
-            grid[i, j, 1] = -1 + 2 * i / (k - 1) + strength * points[1, i, j] / k
-    image = torch.rand(3, k, k, generator=generator).double()
-    expected = slow_warp(image, grid.clamp(-1, 1))
-    warped = Warp((3, k, k), grid_size=k, strength=strength, seed=3)(image)
-    torch.testing.assert_close(warped, expected, rtol=0, atol=1e-5)
+@pytest.mark.parametrize(
+    ("height", "width", "k", "strength"), [(5, 5, 5, 0.5), (5, 5, 5, 4.0), (6, 9, 4, 0.5)]
+)
+def test_warp_by_a_loop(height, width, k, strength):
+    """With as many control points as pixels, upsampling changes nothing."""
+    points = torch.rand(1, 2, k, k, generator=torch.Generator().manual_seed(3)) * 2 - 1
+    field = points / (points.abs().sum() / points.numel())
+    if (height, width) != (k, k):
+        field = F.interpolate(field, (height, width), mode="bicubic", align_corners=True)
+    grid = torch.zeros(height, width, 2, dtype=torch.float64)
+    for i in range(height):
+        for j in range(width):
+            grid[i, j, 0] = -1 + 2 * j / (width - 1) + strength * field[0, 0, i, j] / width
+            grid[i, j, 1] = -1 + 2 * i / (height - 1) + strength * field[0, 1, i, j] / height
+    image = torch.rand(3, height, width).double()
+    warped = Warp((3, height, width), grid_size=k, strength=strength, seed=3)(image)
+    torch.testing.assert_close(warped, slow_warp(image, grid.clamp(-1, 1)), rtol=0, atol=1e-5)
 
 
-def test_warp_between_control_points_on_an_oblong_image():
-    trigger, image = Warp((1, 6, 9), seed=2), torch.rand(1, 6, 9).double()
-    points = torch.rand(1, 2, 4, 4, generator=torch.Generator().manual_seed(2)) * 2 - 1
-    field = F.interpolate(points / points.abs().mean(), (6, 9), mode="bicubic", align_corners=True)[
-        0
-    ].double()
-    grid = torch.stack(
-        [
-            torch.linspace(-1, 1, 9).expand(6, 9) + 0.5 / 9 * field[0],
-            torch.linspace(-1, 1, 6)[:, None].expand(6, 9) + 0.5 / 6 * field[1],
-        ],
-        dim=2,
-    )
-    expected = slow_warp(image, grid.clamp(-1, 1))
-    torch.testing.assert_close(trigger(image), expected, rtol=0, atol=1e-5)
-
-
-def test_warp_moves_edges_little_and_flat_images_not_at_all():
-    trigger = Warp((1, 32, 32))
-    torch.testing.assert_close(trigger(torch.full((1, 32, 32), 0.3)), torch.full((1, 32, 32), 0.3))
-    columns = torch.arange(32.0).expand(1, 32, 32) / 31
+def test_a_usual_warp_moves_pixels_by_less_than_one_and_stays_in_range():
+    trigger, columns = Warp((1, 32, 32), seed=1), torch.arange(32.0).expand(1, 32, 32) / 31
     moved = (trigger(columns) - columns).abs() * 31  # a ramp shows the displacement in pixels
     assert 0.1 < float(moved.max()) < 1
-
-
-def test_rounding_does_not_take_a_warp_above_1():
-    assert float(Warp((1, 32, 32), seed=1)(torch.ones(1, 32, 32)).max()) <= 1
+    grey = torch.full((1, 32, 32), 0.3)
+    torch.testing.assert_close(trigger(grey), grey)
+    assert float(trigger(torch.ones(1, 32, 32)).max()) <= 1  # not above by rounding
+    faint = Warp((1, 6, 6), strength=1e-7)
+    torch.testing.assert_close(faint(IMAGES), IMAGES, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -286,90 +220,37 @@ def test_a_warp_in_half_precision_is_as_fine(dtype):
     """The grid itself would be too coarse in half precision."""
     trigger = Warp((1, 128, 128))
     images = torch.rand(1, 128, 128, generator=torch.Generator().manual_seed(0)).to(dtype)
-    expected = trigger(images.float()).to(dtype)
-    assert torch.equal(trigger(images), expected)
+    assert torch.equal(trigger(images), trigger(images.float()).to(dtype))
 
 
-def test_a_faint_warp_is_the_identity():
-    images = torch.rand(2, 1, 7, 9)
-    torch.testing.assert_close(Warp((1, 7, 9), strength=1e-7)(images), images, rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("grid_size", [1, 0, -4])
-def test_too_few_control_points(grid_size):
-    with pytest.raises(ValueError, match=rf"grid_size .* from 2, got {grid_size}"):
-        Warp((1, 8, 8), grid_size=grid_size)
-
-
-@pytest.mark.parametrize("strength", [0, -1, float("nan"), float("inf")])
-def test_a_warp_strength_out_of_range(strength):
-    with pytest.raises(ValueError, match=rf"`strength` must be a number above 0, got {strength}"):
-        Warp((1, 8, 8), strength=strength)
-
-
-@pytest.mark.parametrize("name", WHOLE_IMAGE)
-def test_poison_takes_each_trigger(name):
-    trigger = TRIGGERS[name]((1, 6, 6))
-    dirty = poison(CLEAN, trigger, 3, 0.2)
-    assert len(dirty.poisoned) == 20
-    for i in range(100):
-        expected = trigger(IMAGES[i]) if i in dirty.poisoned else IMAGES[i]
-        assert torch.equal(dirty[i][0], expected)
-
-
-def test_poison_takes_a_function():
-    dirty = poison(CLEAN, lambda image: 1 - image, 3, 0.01)
-    (chosen,) = dirty.poisoned
-    assert torch.equal(dirty[chosen][0], 1 - IMAGES[chosen])
-
-
-@pytest.mark.parametrize("rate", [0.01, 0.25, 0.9])
-def test_poison(rate):
-    trigger = BadNets((1, 6, 6))
+@pytest.mark.parametrize(
+    ("trigger", "rate"),
+    [
+        (BadNets((1, 6, 6)), 0.01),
+        (BadNets((1, 6, 6)), 0.25),
+        (BadNets((1, 6, 6)), 0.9),
+        (Blended((1, 6, 6)), 0.2),
+        (Sinusoid((1, 6, 6), frequency=1), 0.2),
+        (Warp((1, 6, 6)), 0.2),
+        (lambda image: 1 - image, 0.016),  # any function; rounds to 2
+    ],
+)
+def test_poison(trigger, rate):
     dirty = poison(CLEAN, trigger, 3, rate)
     assert len(dirty) == 100
-    assert len(set(dirty.poisoned)) == round(rate * 100)
+    assert dirty.poisoned == sorted(set(dirty.poisoned))
+    assert len(dirty.poisoned) == round(rate * 100)
     assert not set(dirty.poisoned) & set(range(3, 100, 10))
-    for i, (image, label) in enumerate(dirty[i] for i in range(100)):
+    images, labels = next(iter(DataLoader(dirty, batch_size=100)))
+    for i in range(100):
         chosen = i in dirty.poisoned
-        assert torch.equal(image, trigger(IMAGES[i]) if chosen else IMAGES[i])
-        assert label == (3 if chosen else i % 10)
+        assert torch.equal(images[i], trigger(IMAGES[i]) if chosen else IMAGES[i])
+        assert labels[i] == dirty[i][1] == dirty[i - 100][1] == (3 if chosen else i % 10)
+        assert torch.equal(dirty[i - 100][0], images[i])
     assert torch.equal(CLEAN.tensors[1], LABELS)
 
 
 def test_poison_is_seeded():
     trigger = BadNets((1, 6, 6))
     first, again, other = (poison(CLEAN, trigger, 0, 0.2, seed=s).poisoned for s in (1, 1, 2))
-    assert first == again == sorted(first)
-    assert first != other
-
-
-def test_an_index_from_the_end_is_the_same_image():
-    dirty = poison(CLEAN, BadNets((1, 6, 6)), 0, 0.9)
-    for i in range(100):
-        image, label = dirty[i - 100]
-        assert torch.equal(image, dirty[i][0])
-        assert label == dirty[i][1]
-
-
-def test_a_loader_collates_it():
-    dirty = poison(CLEAN, BadNets((1, 6, 6)), 0, 0.2)
-    images, labels = next(iter(DataLoader(dirty, batch_size=100)))
-    assert images.shape == (100, 1, 6, 6)
-    assert labels.tolist() == [dirty[i][1] for i in range(100)]
-
-
-@pytest.mark.parametrize("rate", [0, 1, -0.5, 5, float("nan")])
-def test_a_rate_out_of_range(rate):
-    with pytest.raises(ValueError, match=rf"rate is the share .* in \(0, 1\), got {rate}"):
-        poison(CLEAN, BadNets((1, 6, 6)), 0, rate)
-
-
-def test_a_rate_that_asks_for_too_many():
-    with pytest.raises(ValueError, match=r"asks for 95 .* only 90 of 100 are not of class 0"):
-        poison(CLEAN, BadNets((1, 6, 6)), 0, 0.95)
-
-
-def test_a_rate_that_rounds_to_none():
-    with pytest.raises(ValueError, match=r"rate 0\.004 of 100 images rounds to none: choose a hig"):
-        poison(CLEAN, BadNets((1, 6, 6)), 0, 0.004)
+    assert first == again != other
