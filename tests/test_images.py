@@ -3,6 +3,7 @@
 import itertools
 import pickle
 import random
+import re
 import weakref
 from pathlib import Path
 
@@ -300,6 +301,10 @@ REFUSALS = {
     "classes without labels": lambda: LabelledImages(IMAGES).of_class(0),
     "an index after the last": lambda: LabelledImages(IMAGES, argument="photos")[10],
     "an index before the first": lambda: LabelledImages(ALONE, argument="photos")[-11],
+    "a slice": lambda: LabelledImages(IMAGES)[:2],
+    "items that are objects": lambda: read([(object(), 0), (object(), 1)]),
+    "items that are None": lambda: read([None, None]),
+    "items of several sizes": lambda: read([(torch.rand(1, 4, 4), 0), (torch.rand(1, 5, 4), 1)]),
     "a random part": lambda: with_sampler(samplers.RandomSampler(range(10), num_samples=5)),
     "the first items": lambda: with_sampler(samplers.SequentialSampler(range(5))),
     "weighted items": lambda: with_sampler(samplers.WeightedRandomSampler([1.0] * 10, 10)),
@@ -313,25 +318,8 @@ REFUSALS = {
 
 @pytest.mark.parametrize("case", REFUSALS)
 def test_refusals(case, snapshot):
-    assert refusal(REFUSALS[case]) == snapshot
-
-
-def test_a_slice_is_not_an_index():
-    with pytest.raises(TypeError, match="slice"):
-        LabelledImages(IMAGES, LABELS)[:2]
-
-
-@pytest.mark.parametrize(
-    "items",
-    [
-        [(object(), 0), (object(), 1)],
-        [(torch.rand(1, 4, 4), 0), (torch.rand(1, 5, 4), 1)],
-        [None, None],
-    ],
-)
-def test_items_that_do_not_make_a_batch(items):
-    with pytest.raises(TypeError, match=r"items of photos don't make.*ToTensor.*Resize"):
-        read(items)
+    said = refusal(REFUSALS[case])
+    assert re.sub(r"batch \(.*\): each", "batch (...): each", said) == snapshot  # by torch
 
 
 class Listed(Plain):
@@ -408,27 +396,14 @@ def test_a_sample_of_each_class_in_proportion_is_evenly_spaced_in_the_order_of_t
 SEARCH = torch.rand(30, 1, 6, 6, generator=torch.Generator().manual_seed(1))
 HELD_OUT = torch.rand(30, 1, 6, 6, generator=torch.Generator().manual_seed(2))
 CLASSES = torch.arange(30) % 3
-FORMS = {
-    "labelled images": lambda images: (LabelledImages(images, CLASSES),),
-    "labelled images from a data set": lambda images: (
-        LabelledImages(TensorDataset(images, CLASSES)),
-    ),
-    "tensor and labels": lambda images: (images, CLASSES),
-    "data set": lambda images: (TensorDataset(images, CLASSES),),
-    "loader": lambda images: (DataLoader(TensorDataset(images, CLASSES), batch_size=7),),
-    "pair": lambda images: ((images, CLASSES),),
-}
-
-
-def net():
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Flatten(), nn.Linear(36, 3)).eval()
-
-
-def drawn(images, *labels):
-    pattern = cp.Pattern(HELD_OUT[0], HELD_OUT[1], 0)
-    figure, _ = cp.plot_patterns(net(), [pattern], images, *labels, area=0.2, use_pyplot=False)
-    return [image.get_array().tolist() for axes in figure.axes for image in axes.images]
+FORMS = [
+    lambda images: LabelledImages(images, CLASSES),
+    lambda images: TensorDataset(images, CLASSES),
+    lambda images: DataLoader(TensorDataset(images, CLASSES), batch_size=7),
+    lambda images: (images, CLASSES),
+]
+torch.manual_seed(0)
+NET = nn.Sequential(nn.Flatten(), nn.Linear(36, 3)).eval()
 
 
 def baselines_of_deep_lift(*images):
@@ -438,19 +413,18 @@ def baselines_of_deep_lift(*images):
 
 ONE_SET = {
     "ClassPattern": lambda *images: (
-        cp.ClassPattern(net(), *images).search(HELD_OUT[:1], 0, n_steps=2)[0].mask
+        cp.ClassPattern(NET, *images).search(HELD_OUT[:1], 0, n_steps=1)[0].mask
     ),
     "search_masks": lambda images, labels=None: (
-        cp.search_masks(net(), HELD_OUT[:1], 0, images, baseline_labels=labels, n_steps=2).masks
+        cp.search_masks(NET, HELD_OUT[:1], 0, images, baseline_labels=labels, n_steps=1).masks
     ),
-    "select_canvases": lambda *images: cp.select_canvases(net(), *images, target=1),
+    "select_canvases": lambda *images: cp.select_canvases(NET, *images, target=1),
     "predictive_power": lambda *images: cp.predictive_power(
-        net(), cp.Pattern(SEARCH[0], SEARCH[1], 0), *images, area=0.2
+        NET, cp.Pattern(SEARCH[0], SEARCH[1], 0), *images, area=0.2
     ),
-    "plot_patterns": drawn,
     "known_methods": baselines_of_deep_lift,
-    "ClassMean": lambda *images: ClassMean(net(), *images).attribute(HELD_OUT[:1], target=1),
-    "BestCrop": lambda *images: BestCrop(net(), *images).attribute(HELD_OUT[:1], target=1),
+    "ClassMean": lambda *images: ClassMean(NET, *images).attribute(HELD_OUT[:1], target=1),
+    "BestCrop": lambda *images: BestCrop(NET, *images).attribute(HELD_OUT[:1], target=1),
 }
 
 
@@ -461,19 +435,19 @@ def same(first, second):
 @pytest.mark.parametrize("name", ONE_SET)
 def test_functions_of_one_set(name):
     expected = ONE_SET[name](HELD_OUT, CLASSES)
-    assert all(same(ONE_SET[name](*form(HELD_OUT)), expected) for form in FORMS.values())
+    assert all(same(ONE_SET[name](form(HELD_OUT)), expected) for form in FORMS)
 
 
 def surveyed(search, held_out):
     findings = cp.survey(
-        net(), search, held_out, classes=[1], areas=(0.2,), canvases={"white": 1}, n_steps=2
+        NET, search, held_out, classes=[1], areas=(0.2,), canvases={"white": 1}, n_steps=1
     )
     return [(f.target, f.scores) for f in findings]
 
 
 def compared(search, held_out):
     comparison = cp.compare(
-        {"net": net()}, SEARCH[:1], 0, search=search, held_out=held_out,
+        {"net": NET}, SEARCH[:1], 0, search=search, held_out=held_out,
         methods=["RandomPixels"], areas=[0.2], area=0.2, n_seeds=1,
     )  # fmt: skip
     return [record.powers for record in comparison.records]
@@ -481,10 +455,6 @@ def compared(search, held_out):
 
 @pytest.mark.parametrize("function", [surveyed, compared])
 def test_functions_of_two_sets(function):
-    expected, *others = [
-        function(form(SEARCH)[0], form(HELD_OUT)[0])
-        for name, form in FORMS.items()
-        if name != "tensor and labels"  # a pair of these
-    ]
+    expected, *others = [function(form(SEARCH), form(HELD_OUT)) for form in FORMS]
     assert expected
     assert all(other == expected for other in others)

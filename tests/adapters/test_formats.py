@@ -5,6 +5,7 @@ import pytest
 import torch
 import torchvision
 from extend import TrainingRun
+from refusals import refusal
 from torch import nn
 
 from captum_classpattern.adapters import (
@@ -51,17 +52,21 @@ def run_path(tmp_path):
     return network, tmp_path / "best.pt"
 
 
-def test_a_training_checkpoint(run_path):
+def test_a_training_checkpoint(run_path, monkeypatch):
     network, path = run_path
-    classifier = load_model(path, format=TrainingRun())
-    assert torch.equal(classifier(IMAGES), network(IMAGES))
-    assert classifier.class_names == ["cat", "dog", "eel"]
-    assert classifier.input_size == (3, 40, 40)
-    provenance = classifier.provenance
-    assert provenance["format"] == "training run"
-    assert provenance["opened"] == "weights_only"
-    assert (provenance["arch"], provenance["num_classes"]) == ("squeezenet1_1", 3)
-    assert provenance["normalisation"]["from"] == "the convention of the training script"
+    by_itself = load_model(path, format=TrainingRun())
+    monkeypatch.setattr("captum_classpattern.adapters.load.FORMATS", (TrainingRun(), *FORMATS))
+    for classifier in (by_itself, load_model(path), load_model(path, format="training run")):
+        assert torch.equal(classifier(IMAGES), network(IMAGES))
+        assert classifier.class_names == ["cat", "dog", "eel"]
+        assert classifier.input_size == (3, 40, 40)
+        provenance = classifier.provenance
+        assert (provenance["format"], provenance["opened"]) == ("training run", "weights_only")
+        assert (provenance["arch"], provenance["num_classes"]) == ("squeezenet1_1", 3)
+        assert provenance["normalisation"]["from"] == "the convention of the training script"
+    torch.save(network.state_dict(), path)
+    classifier = load_model(path, arch="squeezenet1_1", mean=0, std=1)
+    assert classifier.provenance["format"] == "plain"
 
 
 def test_the_caller_takes_precedence_over_a_format_from_outside(run_path):
@@ -70,10 +75,8 @@ def test_the_caller_takes_precedence_over_a_format_from_outside(run_path):
     classifier = load_model(path, format=TrainingRun(), mean=0.5, std=0.25, class_names=names)
     assert torch.equal(classifier(IMAGES), network((IMAGES - 0.5) / 0.25))
     assert classifier.class_names == names
-    with pytest.raises(
-        ValueError, match=r"does not fit into SqueezeNet; weights of another shape: 2 .classifier"
-    ):
-        load_model(path, format=TrainingRun(), num_classes=7)
+    said = refusal(lambda: load_model(path, format=TrainingRun(), num_classes=7))
+    assert "does not fit into SqueezeNet; weights of another shape: 2 (classifier" in said
 
 
 def test_a_network_that_the_file_names_is_never_imported(run_path):
@@ -83,18 +86,6 @@ def test_a_network_that_the_file_names_is_never_imported(run_path):
     torch.save(content, path)
     with pytest.raises(ValueError, match="os:getcwd"):
         load_model(path, format=TrainingRun())
-
-
-def test_a_format_added_to_the_list_is_found(run_path, monkeypatch):
-    network, path = run_path
-    monkeypatch.setattr("captum_classpattern.adapters.load.FORMATS", (TrainingRun(), *FORMATS))
-    for format in (None, "training run"):
-        classifier = load_model(path, format=format)
-        assert torch.equal(classifier(IMAGES), network(IMAGES))
-        assert classifier.provenance["format"] == "training run"
-    torch.save(network.state_dict(), path)
-    classifier = load_model(path, arch="squeezenet1_1", mean=0, std=1)
-    assert classifier.provenance["format"] == "plain"
 
 
 def test_another_kind_of_file(tmp_path):
@@ -108,20 +99,22 @@ def test_another_kind_of_file(tmp_path):
     assert classifier.classes == ["class 0", "class 1", "class 2", "class 3"]
     assert classifier.provenance["opened"] == "the format"
     assert len(classifier.provenance["sha256"]) == 64
-    with pytest.raises(ValueError, match=r"is a zip file, but torch\.save did not write it"):
-        load_model(tmp_path / "model.npz")
 
 
 @pytest.mark.parametrize("format", [TrainingRun, 3, object(), torch])
-def test_something_else_as_a_format(format, tmp_path):
-    text = r"the methods matches\(file, options\) and load\(file, options\), got "
-    with pytest.raises(TypeError, match=text):
-        load_model(tmp_path / "model.pt", format=format)
+def test_something_else_as_a_format(format):
+    said = refusal(lambda: load_model("model.pt", format=format))
+    methods = "the methods matches(file, options) and load(file, options), got"
+    assert said.startswith("ArgumentTypeError: `format` must be ")
+    assert f"{methods} {format!r:.80}" in said
 
 
-def test_the_built_in_formats_have_the_same_form():
-    assert FORMATS[-1].name == "plain"  # it matches every file
-    assert all(isinstance(format, Format) for format in FORMATS)
+@pytest.mark.parametrize("format", FORMATS, ids=[format.name for format in FORMATS])
+def test_built_in_formats_match_only_what_is_theirs(format, tmp_path):
+    assert isinstance(format, Format)
+    torch.save([1, 2], tmp_path / "model.pt")
+    matches = format.matches(CheckpointFile(tmp_path / "model.pt"), LoadOptions())
+    assert matches == (format.name == "plain") == (format is FORMATS[-1])
 
 
 def test_a_file_is_opened_once_and_only_if_its_content_is_used(tmp_path):
@@ -134,16 +127,9 @@ def test_a_file_is_opened_once_and_only_if_its_content_is_used(tmp_path):
     assert file.content is content
 
 
-@pytest.mark.parametrize("format", FORMATS, ids=[format.name for format in FORMATS])
-def test_built_in_formats_match_only_what_is_theirs(format, tmp_path):
-    torch.save([1, 2], tmp_path / "model.pt")
-    matches = format.matches(CheckpointFile(tmp_path / "model.pt"), LoadOptions())
-    assert matches == (format.name == "plain")
-
-
-def test_a_whole_model_as_weights(tmp_path):
+def test_a_whole_model_as_weights():
     network = torchvision.models.squeezenet1_1(num_classes=3).eval()
     loaded = load_network("squeezenet1_1", find_weights(network, "model.pt"))
     assert torch.equal(loaded.network.eval()(IMAGES), network(IMAGES))
-    with pytest.raises(ValueError, match=r"model\.pt has weights, but does not say for which netw"):
-        load_network(None, find_weights(network, "model.pt"))
+    said = refusal(lambda: load_network(None, find_weights(network, "model.pt")))
+    assert "model.pt has weights, but does not say for which network" in said

@@ -35,8 +35,12 @@ def test_all_parts_of_the_package_give_a_model_the_same_name(source, name, tmp_p
     assert from_list.path == from_manifest.path
 
 
-def test_folders_stay_private():
+def test_what_else_models_are_called(tmp_path, monkeypatch):
+    """Folders stay private, and a file comes before a pretrained model of its name."""
+    monkeypatch.chdir(tmp_path)
     assert model_name(r"C:\models\net.pt") == model_name("timm:local-dir:/home/kim/net") == "net"
+    (tmp_path / "timm:net.pt").touch()
+    assert model_name("timm:net.pt") == "timm:net"
 
 
 def test_pretrained_models_of_one_architecture_can_be_compared():
@@ -56,12 +60,6 @@ def test_pretrained_models_of_one_architecture_can_be_compared():
 )
 def test_a_name_before_an_equals_sign_comes_first(given, found):
     assert split_name(given) == found
-
-
-def test_a_file_with_the_name_of_a_pretrained_model_is_a_file(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "timm:net.pt").touch()
-    assert model_name("timm:net.pt") == "timm:net"
 
 
 def test_each_source_has_a_folder_of_its_own():

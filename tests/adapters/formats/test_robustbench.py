@@ -7,6 +7,7 @@ import types
 import pytest
 import torch
 from checkpoints import MEAN, STD, Tiny, assert_same, prefixed, put
+from refusals import refusal
 from torch import nn
 
 from captum_classpattern.adapters import load_model
@@ -47,7 +48,7 @@ class Wrapped(nn.Module):
         return self.model((images - self.normalize.mean) / self.normalize.std)
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def zoo(monkeypatch):
     """A RobustBench of the same build, with two small models."""
     package = types.ModuleType("robustbench")
@@ -69,8 +70,7 @@ def zoo(monkeypatch):
     monkeypatch.setitem(sys.modules, "robustbench", package)
 
 
-def without_own(state):
-    return {key: value for key, value in state.items() if key not in ("mu", "sigma")}
+UNCHANGED = (0, 0, 0), (1, 1, 1)  # the mean and deviation of what normalises itself
 
 
 def changed(network):
@@ -79,13 +79,12 @@ def changed(network):
     return network
 
 
-@pytest.mark.usefixtures("zoo")
 @pytest.mark.parametrize(
     ("form", "missing"),
     [
         (lambda state: state, []),
         (lambda state: {"state_dict": prefixed(state, "module."), "epoch": 3}, []),
-        (lambda state: without_own(state), ["mu", "sigma"]),
+        (lambda state: {k: state[k] for k in state if "." in k}, ["mu", "sigma"]),
         (lambda state: {"last": state, "best": {k: v * 0 for k, v in state.items()}}, []),
         (lambda state: {"best": 0.93, "last": 7, "state_dict": state}, []),
     ],
@@ -94,59 +93,64 @@ def test_robustbench_files(form, missing, tmp_path):
     network = changed(Inside())
     path = put(form(network.state_dict()), tmp_path, "cifar10", "Linf", "Tiny2024.pt")
     classifier = load_model(path)
-    assert_same(classifier, network, (0, 0, 0), (1, 1, 1))
+    assert_same(classifier, network, *UNCHANGED)
     provenance = classifier.provenance
     assert (provenance["format"], provenance["arch"]) == ("robustbench", "cifar10/Linf/Tiny2024")
     assert provenance["missing"] == missing
     assert provenance["normalisation"]["from"] == "the model itself"
     assert classifier.input_size == (3, 32, 32)
     elsewhere = path.rename(tmp_path / "model.pt")
-    assert_same(load_model(elsewhere, arch="Tiny2024", format="robustbench"), network,
-                (0, 0, 0), (1, 1, 1))  # fmt: skip
+    classifier = load_model(elsewhere, arch="Tiny2024", format="robustbench")
+    assert_same(classifier, network, *UNCHANGED)
 
 
-@pytest.mark.usefixtures("zoo")
 @pytest.mark.parametrize("prefix", ["", "model.", "module.model."])
 def test_robustbench_networks_for_imagenet(prefix, tmp_path):
     network = Wrapped()
     changed(network.model)
     content = {"state_dict": prefixed(network.model.state_dict(), prefix)}
     classifier = load_model(put(content, tmp_path, "imagenet", "L2", "Wrapped2024.pt"))
-    assert_same(classifier, network, (0, 0, 0), (1, 1, 1))
+    assert_same(classifier, network, *UNCHANGED)
     assert classifier.input_size == (3, 224, 224)
 
 
-@pytest.mark.usefixtures("zoo")
 def test_a_whole_module_where_robustbench_keeps_its_files(tmp_path):
     path = put(changed(Inside()), tmp_path, "cifar10", "Linf", "Tiny2024.pt")
     classifier = load_model(path, trust_pickle=True)
-    assert_same(classifier, changed(Inside()), (0, 0, 0), (1, 1, 1))
+    assert_same(classifier, changed(Inside()), *UNCHANGED)
 
 
-@pytest.mark.usefixtures("zoo")
-def test_robustbench_mismatches(tmp_path):
+def by_name(name):
+    return load_model("model.pt", arch=name, format="robustbench")
+
+
+REFUSALS = {
+    "other weights": lambda: by_name("Tiny2024"),
+    "a file of an unknown model": lambda: by_name("None2024"),
+    "an ensemble": lambda: by_name("Several"),
+    "unknown data": lambda: by_name("mnist/Linf/Tiny2024"),
+    "an unknown model": lambda: load_model("robustbench:None2024"),
+    "a name of two parts": lambda: load_model("robustbench:a/b"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_refusals(case, tmp_path, monkeypatch, snapshot):
+    monkeypatch.chdir(tmp_path)
     state = {key: value for key, value in Inside().state_dict().items() if key != "fc.bias"}
-    path = put({**state, "extra": torch.rand(1)}, tmp_path, "cifar10", "Linf", "Tiny2024.pt")
-    with pytest.raises(
-        ValueError,
-        match=r"Inside; weights missing: 1 \(fc\.bias\); unexp.*\. Check",
-    ):
-        load_model(path)
-    for name, text in (("None2024", "is not in its zoo"), ("Several", "is an ensemble of several")):
-        with pytest.raises(ValueError, match=rf"RobustBench's cifar10/Linf/{name} {text}"):
-            load_model(path, arch=name, format="robustbench")
-    with pytest.raises(ValueError, match="NAME or DATA/THREAT/NAME, with DATA one of cifar10, "):
-        load_model(path, arch="mnist/Linf/Tiny2024", format="robustbench")
+    put({**state, "extra": torch.rand(1)}, tmp_path, "model.pt")
+    assert refusal(REFUSALS[case]) == snapshot
 
 
-@pytest.mark.usefixtures("zoo")
-def test_robustbench_by_name():
-    classifier = load_model("robustbench:Tiny2024")
-    assert_same(classifier, Inside(), (0, 0, 0), (1, 1, 1))
-    assert classifier.provenance["arch"] == "cifar10/Linf/Tiny2024"
-    wrapped = load_model("robustbench:imagenet/L2/Wrapped2024")
-    assert_same(wrapped, Wrapped(), (0, 0, 0), (1, 1, 1))
-    with pytest.raises(ValueError, match="cifar10/Linf/None2024 is not in its zoo"):
-        load_model("robustbench:None2024")
-    with pytest.raises(ValueError, match="got 'a/b'"):
-        load_model("robustbench:a/b")
+@pytest.mark.parametrize(
+    ("name", "arch", "network", "side"),
+    [
+        ("Tiny2024", "cifar10/Linf/Tiny2024", Inside, 32),
+        ("imagenet/L2/Wrapped2024", "imagenet/L2/Wrapped2024", Wrapped, 224),
+    ],
+)
+def test_robustbench_by_name(name, arch, network, side):
+    classifier = load_model(f"robustbench:{name}")
+    assert_same(classifier, network(), *UNCHANGED)
+    assert classifier.provenance["arch"] == arch
+    assert classifier.input_size == (3, side, side)

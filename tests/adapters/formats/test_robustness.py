@@ -24,17 +24,12 @@ def test_robustness(data_parallel, holder, tmp_path):
     classifier = load_model(tmp_path / "checkpoint.pt.best", arch=TINY)
     assert_same(classifier, network)
     provenance, before = classifier.provenance, "module." if data_parallel else ""
-    assert (provenance["format"], provenance["weights"], provenance["num_classes"]) == (
-        "robustness",
-        holder,
-        3,
-    )
+    assert (provenance["format"], provenance["weights"]) == ("robustness", holder)
+    assert provenance["num_classes"] == 3
     assert provenance["normalisation"]["from"] == "the checkpoint"
     assert provenance["renamed"][f"{before}model.fc.bias"] == "fc.bias"
     assert provenance["ignored"][f"{before}normalizer.new_std"] == "the normalisation, now outside"
     assert provenance["ignored"][f"{before}attacker.model.fc.bias"] == "a second copy"
     assert set(provenance["renamed"]) | set(provenance["ignored"]) == set(state)
-    with pytest.raises(
-        ValueError, match=r"for which network: pass `arch`.*\(cifar_resnet18, cifar_resnet50"
-    ):
+    with pytest.raises(ValueError, match="for which network: pass `arch`"):
         load_model(tmp_path / "checkpoint.pt.best")

@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 import torchvision
-from checkpoints import assert_same, put
+from checkpoints import IMAGENET, assert_same, put
 
 from captum_classpattern.adapters import load_model
 from captum_classpattern.adapters.formats.timm import imagenet_ids
@@ -17,10 +17,9 @@ def test_torchvision_by_name(tmp_path, monkeypatch):
     network = torchvision.models.squeezenet1_1()
     weights = torchvision.models.SqueezeNet1_1_Weights.IMAGENET1K_V1
     put(network.state_dict(), tmp_path, "hub", "checkpoints", weights.url.rpartition("/")[2])
-    mean, std, images = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), torch.rand(2, 3, 64, 64)
     for name in ("squeezenet1_1", "squeezenet1_1/IMAGENET1K_V1"):
         classifier = load_model(f"torchvision:{name}")
-        assert_same(classifier, network, mean, std, images)
+        assert_same(classifier, network, *IMAGENET, torch.rand(2, 3, 64, 64))
         assert classifier.classes[0] == "tench"
         assert classifier.class_ids[0] == "n01440764"  # of timm's list
         assert classifier.input_size == (3, 224, 224)
