@@ -53,14 +53,14 @@ def described(figure):
         label, sides = axis.xaxis.label, (axis.xaxis, axis.yaxis)
         x, y = ([tick.get_text() for tick in side.get_ticklabels()] for side in sides)
         found.append(f"axis {axis.get_title()!r}, {len(axis.images)} images, {axis.get_xscale()}")
-        found.append(f"  x {label.get_text()!r} {look_of(label)} {x}")
-        found.append(f"  y {axis.get_ylabel()!r} {y}")
+        found.append(f"  x {label.get_text()!r} {look_of(label)} {x} {rounded(axis.get_xlim())}")
+        found.append(f"  y {axis.get_ylabel()!r} {y} {rounded(axis.get_ylim())}")
         for text in axis.texts:
             place = rounded(getattr(text, "xy", ()))
             found.append(f"  text {text.get_text()!r} {look_of(text)} {place}")
         for line in axis.get_lines():
             look = f"{line.get_color()} {line.get_linewidth():g} {line.get_linestyle()}"
-            look += f" {line.get_marker()} {line.get_fillstyle()}"
+            look += f" {line.get_marker()} {line.get_fillstyle()} {line.get_markerfacecolor()}"
             points = np.column_stack(np.broadcast_arrays(line.get_xdata(), line.get_ydata()))
             found.append(f"  line {line.get_label()!r} {look} {rounded(points)}")
         for band in axis.findobj(PolyCollection):

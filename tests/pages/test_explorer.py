@@ -78,9 +78,6 @@ def upload(explorer, name, content):
     explorer.upload.value = ({**sent, "last_modified": datetime(2026, 1, 1)},)
 
 
-# ---- the slider
-
-
 def test_the_slider_stamps_exactly_the_pixels_of_the_highest_weights():
     pattern, explorer, seen = ranked(), opened(), set()
     steps = [kept for _, kept in explorer.area.options]
@@ -145,9 +142,6 @@ def test_an_added_change_is_added():
     explorer.area.value = 1
     expected = added.topk(1 / 64).stamp(explorer._example.image)
     assert torch.equal(explorer.stamped, expected)
-
-
-# ---- images and predictions
 
 
 def test_predictions_are_those_of_the_classifier():
@@ -217,9 +211,6 @@ def test_labels_are_predicted_or_numbered_by_the_names_of_the_model():
         assert example.name == NAMES[LABELS[i]]
 
 
-# ---- an image of one's own
-
-
 @pytest.mark.parametrize("channels", [1, 3])
 def test_an_upload_is_resized_cropped_stamped_and_classified(channels):
     net = linear_net(channels)
@@ -272,9 +263,6 @@ def test_without_images_the_first_one_is_uploaded():
     assert explorer.stamped.shape == (1, 8, 8)
 
 
-# ---- classes, canvases and scores
-
-
 def test_classes_and_canvases_are_offered():
     found = [finding(y, kind, 10 + y, class_name=NAMES[y]) for y in (0, 2) for kind in "xy"]
     explorer = opened(Survey(found))
@@ -319,9 +307,6 @@ def test_the_verdict_is_that_of_the_scores_and_hostile_names_are_escaped(setting
     assert verdict in text_of(explorer)
     assert hostile in text_of(explorer)
     assert all("onerror" not in attrs for _, attrs in Page(explorer.panel.value).tags)
-
-
-# ---- what results bring along
 
 
 def found_of(model, target=1, **settings):
@@ -371,9 +356,6 @@ def test_findings_and_surveys_are_stored_without_model_and_images(tmp_path):
     loaded = Survey.load(tmp_path)
     assert loaded.model is loaded.held_out is None
     assert torch.equal(cp.explore(loaded, NET, HELD_OUT).pattern.mask, explorer.pattern.mask)
-
-
-# ---- the box
 
 
 def test_the_model_stays_as_it_was():

@@ -86,9 +86,6 @@ def files_of(folder):
     }
 
 
-# ---- pages
-
-
 def test_pages_are_well_formed_and_need_nothing_but_what_is_there(sweep, snapshot):
     _, made = sweep
     linked = set()
@@ -240,7 +237,7 @@ def write_scored(folder, *powers):
 
 
 def test_standing_out_is_the_verdict_of_the_survey(tmp_path):
-    [model] = read_models(write_scored(tmp_path, (95, 100), (20, 100), (30, 100)))
+    [model] = read_models(write_scored(tmp_path / "s", (95, 100), (20, 100), (30, 100)))
     scores = model.survey.scores("white", 0.05)
     expected = {y for y in scores if stands_out(scores, y, 3)}
     assert expected == {y for y, _, area in model.outstanding if area == 0.05} == {0}
@@ -255,13 +252,10 @@ FEW, STRONG, WEAK = (9, 10), (90, 100), (0, 100)
     "powers", [[FEW], [FEW, FEW], [STRONG], [WEAK], [STRONG, WEAK], [STRONG, WEAK, FEW]]
 )
 def test_only_what_has_enough_images_is_compared(powers, tmp_path, snapshot):
-    index, *pages = rendered(read_models(write_scored(tmp_path, *powers)))
+    index, *pages = rendered(read_models(write_scored(tmp_path / "s", *powers)))
     assert index.text.partition("Each class is")[0] == snapshot
     few = ["Too few images to compare it with its controls" in page.text for page in pages]
     assert few == [power == FEW for power in powers]
-
-
-# ---- what is missing
 
 
 def test_a_failure_in_the_first_look_is_said_too(tmp_path):
@@ -284,9 +278,6 @@ def test_findings_without_their_summary_are_shown(tmp_path):
     (folder / "bad" / "results.json").unlink()  # as an error about a damaged file suggests
     models = read_models(folder)
     assert [(model.remark, [*model.best]) for model in models] == [("", [0, 1])] * 2
-
-
-# ---- files of patterns
 
 
 def patterns_of(made, finding, end):
@@ -351,9 +342,6 @@ def test_grey_patterns_canvases_with_other_areas_and_no_downloads(tmp_path):
     assert "Download" not in (made / "models/s/0_ant.html").read_text()
 
 
-# ---- names from strangers
-
-
 def test_names_from_strangers_are_escaped(tmp_path):
     names = [EVIL, "../../up", "a\ud800b", "é?#%20.html"]
     models = (EVIL, "up/../..", "A", "b", "con/é?#")
@@ -386,9 +374,6 @@ def test_addresses_stay_when_other_models_and_classes_are_added(tmp_path):
     assert before < after
     added = {"models/b_net/1_bee.html", "models/B_net2/0_ant.html"}
     assert added | {f"models/{name}/0_ant.html" for name in long} <= after - before
-
-
-# ---- the folder
 
 
 def test_a_gallery_is_replaced_as_a_whole_and_is_always_the_same(tmp_path):
@@ -436,9 +421,6 @@ def test_what_file_managers_leave_does_not_matter(tmp_path):
     assert not {*files_of(made)} & {*left}
 
 
-# ---- many classes
-
-
 def test_the_index_of_a_thousand_classes_is_small_and_lazy():
     html = Pages([many_classes()], None, True, True).index()
     assert len(html) < 1_000_000
@@ -463,9 +445,6 @@ def test_patterns_are_read_one_class_at_a_time(tmp_path, monkeypatch):
     write_gallery(folder, tmp_path / "site")
     assert len(most) > 2 * len(NAMES) * 4
     assert max(most) <= 2 * 4  # two kinds of canvas at two areas, and those of the class before
-
-
-# ---- what is refused
 
 
 SWEEP = {"format": "captum_classpattern sweep", "settings": {}, "classes": []}

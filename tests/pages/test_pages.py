@@ -59,19 +59,14 @@ def survey(classes, **settings):
     )
 
 
-# ---- pictures
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_a_small_picture_is_enlarged_by_a_whole_number(channels):
-    image = pattern(channels).canvas
+@pytest.mark.parametrize(
+    ("channels", "side", "factor"),
+    [(1, 8, 16), (3, 8, 16), (3, 28, 4), (3, 64, 2), (3, 200, 1), (3, 224, 1)],
+)
+def test_a_small_picture_is_enlarged_by_a_whole_number(channels, side, factor):
+    image = torch.rand(channels, side, side)
     drawn = pixels(check(parts.picture(image, "canvas")))
-    assert (drawn == levels(image).repeat(16, 0).repeat(16, 1)).all()
-
-
-@pytest.mark.parametrize(("side", "drawn"), [(28, 112), (64, 128), (200, 200), (224, 224)])
-def test_pictures_keep_whole_pixels_up_to_224(side, drawn):
-    assert pixels(check(parts.picture(torch.rand(3, side, side), "canvas"))).shape[0] == drawn
+    assert (drawn == levels(image).repeat(factor, 0).repeat(factor, 1)).all()
 
 
 def test_a_large_picture_is_reduced_to_its_mean_colours():
@@ -114,8 +109,6 @@ def test_a_photo_stays_small():
     mask.view(-1)[torch.randperm(224 * 224)[:2509]] = 1
     read(Pattern(canvas, mask, 1, {"settings": {}}), pictures=2)
 
-
-# ---- texts
 
 LINEAR = torch.linspace(0, 1, 64).view(1, 8, 8)
 DOG = finding(1, "white", 90, class_name="dog", n=200)
@@ -218,9 +211,6 @@ def test_hostile_names_are_escaped(tmp_path):
         assert [tag for tag, _ in page.tags] == [tag for tag, _ in read(other).tags]
         assert "<img src=x onerror=alert(1)> & \"'\N{LATIN SMALL LETTER E WITH ACUTE}" in page.text
         check(one.to_html(tmp_path / "page.html").read_text(encoding="utf-8"))
-
-
-# ---- further kinds of results
 
 
 class Note(Result):

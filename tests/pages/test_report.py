@@ -40,20 +40,25 @@ def written(tmp_path):
     return write
 
 
+def undrawn(figure, draw):
+    """A figure that is not drawn, which would take long."""
+    return replace(figure, png=b"png", size=(1, 1))
+
+
 @pytest.fixture
 def unillustrated(written, monkeypatch):
-    """The same with figures that are not drawn, which takes long."""
-    monkeypatch.setattr(PageFigure, "drawn", lambda self, draw: self)
+    monkeypatch.setattr(PageFigure, "drawn", undrawn)
     return written
 
 
 @pytest.fixture(scope="module")
 def usual(tmp_path_factory):
     """The page of the small comparison with two verdicts, and one more figure."""
-    figure = Figure()
+    figure, path = Figure(), tmp_path_factory.mktemp("usual") / "report.html"
     figure.subplots().set_title("of mine")
-    path = tmp_path_factory.mktemp("usual") / "report.html"
-    write_report(small_comparison(), path, verdicts=VERDICTS, figures={"Another one": figure})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PageFigure, "drawn", undrawn)
+        write_report(small_comparison(), path, verdicts=VERDICTS, figures={"Another one": figure})
     return path.read_text(encoding="utf-8")
 
 
@@ -147,9 +152,6 @@ def test_a_figure_that_cannot_be_drawn_says_why(written):
     assert "This figure could not be drawn: only greyscale and colour images" in Page(html).text
 
 
-# ---- verdicts
-
-
 def test_each_verdict_is_a_line_with_its_number_and_its_control(unillustrated):
     html = unillustrated()
     lines = [
@@ -170,9 +172,6 @@ def test_each_verdict_is_a_line_with_its_number_and_its_control(unillustrated):
 @pytest.mark.parametrize("verdict", [{"text": "x"}, {"holds": "yes", "text": "x"}, {"holds": True}])
 def test_a_verdict_must_hold_or_fail(unillustrated, verdict, snapshot):
     assert refusal(lambda: unillustrated(verdicts=[VERDICTS[0], verdict])) == snapshot
-
-
-# ---- numbers
 
 
 def test_the_numbers_are_a_row_a_model_and_a_column_a_method(usual):
@@ -338,9 +337,6 @@ def test_figures_have_room_for_eight_methods_each_in_its_better_ranking():
         assert strongest_names([*own, *absolute], 0.1) == [name]
 
 
-# ---- the slider
-
-
 def test_the_slider_gets_masks_and_powers_of_each_area(usual):
     comparison, data = small_comparison(), data_of(usual)
     assert data["areas"] == ["5\xa0%, 3 of 64", "10\xa0%, 6 of 64", "30\xa0%, 19 of 64"]
@@ -381,9 +377,6 @@ def test_without_scripts_the_same_numbers_are_a_table(usual):
         assert cell.startswith(f"{100 * record.powers[area].value:.1f}\xa0% (")
 
 
-# ---- the file
-
-
 def test_names_and_errors_are_escaped(unillustrated, usual):
     names = (f"{EVIL}0", f"{EVIL}1", f"{EVIL}2")
     models = (f"a{EVIL}", f"b{EVIL}")
@@ -411,7 +404,12 @@ def test_names_and_errors_are_escaped(unillustrated, usual):
 def test_a_file_is_replaced_and_the_same_comparison_gives_the_same_file(tmp_path, written):
     (tmp_path / "report.html").write_text("old")
     comparison = small_comparison()
-    records = comparison.select(model="bad", kind="white", method="Saliency")
+    records = comparison.select(model="bad", method="Saliency")  # on all kinds of canvas
     small = replace(comparison, models={"bad": 0.5}, records=records)
-    assert written(small, verdicts=()) == written(small, verdicts=())
+    html = written(small, verdicts=())
+    assert html == written(small, verdicts=())
+    assert "could not be drawn" not in html
+    sizes = [int(attrs["width"]) for tag, attrs in Page(html).tags if tag == "img"]
+    assert len(sizes) == 2 + 3
+    assert min(sizes) > 100
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]

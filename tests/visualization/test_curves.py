@@ -30,9 +30,6 @@ def fifteen_methods():
     return {name: points(0.95 - 0.06 * i) for i, name in enumerate(names)}
 
 
-# ---- plot_curves
-
-
 def test_lines_and_shades_are_the_points_and_a_method_looks_the_same_in_all_panels():
     curves = {"a": three_methods(), "b": three_methods(0.3, 0.2, 0.1), "c": {"Lime": points(0.2)}}
     shuffled = {panel: {m: x[::-1] for m, x in curves[panel].items()} for panel in curves}
@@ -90,9 +87,6 @@ def test_panels_keep_clear_of_each_other(panels, methods):
     check_layout(figure)
     heights = [axis.get_position().height * figure.get_figheight() for axis in axes]
     assert min(heights) > 3  # inches: the legend takes no room from the panels
-
-
-# ---- plot_search
 
 
 def pattern_of(power=0.4, *, target=3, rounds=40, **info):
@@ -183,9 +177,6 @@ def test_searches_keep_clear_of_each_other(count, info):
         assert axis.get_position().height * figure.get_figheight() > 3  # inches
     styles = {(line.get_color(), line.get_marker()) for line in axes[0].get_lines()}
     assert len(styles) >= count
-
-
-# ---- what is refused
 
 
 def curves(*given, **changes):

@@ -89,6 +89,7 @@ FIGURES = {
     "a grid of names that fit": lambda **how: plot_grid(NAMED, **how),
     "a grid of one name": lambda **how: plot_grid(CRANES, **how),
     "powers": lambda **how: plot_powers(survey(90, 3, 50), **how),
+    "powers of few images": lambda **how: plot_powers(survey(50, 3, n=60), **how),
     "powers of models": lambda **how: plot_powers(MODELS, **how),
     "powers of classes": lambda **how: plot_powers(survey(9, 3, 50), classes=["bee", "ant"], **how),
     "powers of names that fit": lambda **how: plot_powers(NAMED, **how),

@@ -8,6 +8,7 @@ from torch import nn
 
 from captum_classpattern import Pattern, PixelClassifier, plot_patterns, predictive_power
 from captum_classpattern.images import LabelledImages
+from captum_classpattern.scores.power import power_of
 from captum_classpattern.visualization.formats import percent
 from captum_classpattern.visualization.style import NO_PIXEL
 
@@ -133,6 +134,7 @@ REFUSALS = {
     "an empty trigger": plot(trigger=pattern_of(mask=torch.zeros(1, 8, 8))),
     "two channels": plot([pattern_of(1, torch.rand(2, 8, 8))]),
     "images of the search": plot([pattern_of(1, seen=HASHES)]),
+    "images of the search, scored": plot([pattern_of(1, seen=HASHES)], powers=[power_of(1, 9, 0)]),
 }
 
 
