@@ -185,6 +185,8 @@ def test_the_larger_area_keeps_its_colours_and_the_caller_the_canvases():
         assert torch.equal(pattern.canvas, expected.canvas)
         assert not torch.equal(pattern.canvas, canvases[0])
         assert 0 <= pattern.canvas.min() < pattern.canvas.max() <= 1
+    given = {"baseline_labels": LABELS, "solver": "learned", "n_steps": 2}
+    search_masks(net_of(1), canvases, 1, images(30, 1, 6), **given)
     assert torch.equal(canvases, before)
 
 
