@@ -150,11 +150,11 @@ def finding(target, canvas, hits, control=0.0, mask=None):
     return Finding({0.05: large, 0.01: small}, canvas, scores)
 
 
-def survey_of(hits, control=0.0, shows_trigger=lambda target, canvas: False):
-    """The findings of ten classes on two canvases."""
+def survey_of(hits, control=0.0, mask=None, of=lambda target, canvas: True):
+    """The findings of ten classes on two canvases; the mask is that of some of them."""
     return Survey(
         [
-            finding(y, c, hits[y], control, PIXELS.float() if shows_trigger(y, c) else None)
+            finding(y, c, hits[y], control, mask if of(y, c) else None)
             for y in range(10)
             for c in ("positive", "white")
         ],
@@ -162,12 +162,16 @@ def survey_of(hits, control=0.0, shows_trigger=lambda target, canvas: False):
     )
 
 
+def backdoored(mask):
+    """Its trigger's class is the strongest, with this mask on the white canvas."""
+    return survey_of((850,) + (100,) * 9, mask=mask, of=lambda y, c: (y, c) == (0, "white"))
+
+
 def verdicts(claim, model, **changes):
     """The verdicts of three models of which some are changed."""
-    on_white = survey_of((850,) + (100,) * 9, shows_trigger=lambda y, c: (y, c) == (0, "white"))
     found = {
         "natural": survey_of((800,) * 10),
-        "backdoored": on_white,
+        "backdoored": backdoored(PIXELS.float()),
         "robust": survey_of((50,) * 10, control=0.5),
     }
     made = make_verdicts(found | changes, PIXELS)
@@ -207,8 +211,10 @@ def test_the_trigger_is_found_where_the_masks_meet_and_no_control_does(snapshot)
     found = verdicts(2, "backdoored")[-1]
     assert found["holds"]
     assert "0.00 on the positive canvas, 1.00 on the white canvas" in found["text"]
-    missed = verdicts(2, "backdoored", backdoored=survey_of((850,) + (100,) * 9))[-1]
-    shown = survey_of((800,) * 10, shows_trigger=lambda *_: True)
+    shifted = PIXELS.float().roll(2, dims=2)  # a third of its pixels are those of the trigger
+    missed = verdicts(2, "backdoored", backdoored=backdoored(shifted))[-1]
+    assert "0.20 on the white canvas" in missed["text"]  # 2 of 10 pixels
+    shown = survey_of((800,) * 10, mask=PIXELS.float())
     by_a_control = verdicts(2, "backdoored", natural=shown)[-1]
     assert not missed["holds"]
     assert not by_a_control["holds"]
