@@ -44,6 +44,13 @@ def test_two_models_from_files_to_tables_figures_and_patterns(tmp_path):
     assert "other model, positive canvases" in result.stdout
     assert "holds: All methods" in result.stdout
     assert "6 runs (3 methods on 2 models) gave maps" in " ".join(result.stdout.split())
+    printed = re.findall(
+        r"^ +(?:ClassPattern|Saliency|RandomPixels) +([\d.]+)%", result.stdout, re.M
+    )
+    powers = [float(power) for power in printed]
+    assert powers == [*sorted(powers[:3], reverse=True), *sorted(powers[3:], reverse=True)]
+    outcomes = re.findall(r"^(holds|FAILS): ", result.stdout, re.M)
+    assert outcomes == sorted(outcomes)  # what fails comes first
     written = read(out)
     assert list(written["models"]) == ["named", "other"]
     assert written["failures"] == []
@@ -63,12 +70,13 @@ def test_two_models_from_files_to_tables_figures_and_patterns(tmp_path):
     for name in ("curves", "side_by_side_named", "side_by_side_other"):
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     # a saved pattern has its reported power
-    [path] = (out / "patterns" / "other").glob("ClassPattern_*_2_owl_0.3.safetensors")
     _, held_out = load_images("images").halves(0)
-    noisy = cp.load_model("noisy.pt", arch="own_models:Net", mean=0, std=1)
-    power = predictive_power(noisy, Pattern.load(path), held_out, area=None)
-    reported = rows["other", "ClassPattern", "positive", 2]["power_0.3"]
-    assert 0 < power.value == pytest.approx(reported, abs=1e-9)
+    for name, checkpoint in (("named", "named.pt"), ("other", "noisy.pt")):
+        [path] = (out / "patterns" / name).glob("ClassPattern_*_2_owl_0.3.safetensors")
+        model = cp.load_model(checkpoint, arch="own_models:Net", mean=0, std=1)
+        power = predictive_power(model, Pattern.load(path), held_out, area=None)
+        reported = rows[name, "ClassPattern", "positive", 2]["power_0.3"]
+        assert 0 < power.value == pytest.approx(reported, abs=1e-9)
 
 
 def failing(model):
