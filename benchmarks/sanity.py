@@ -176,6 +176,7 @@ def tables(found: Mapping[str, SanityCheck]) -> Iterator[str]:
             {(v["test"], v["method"], v["ranking"]): v for v in check.verdicts(measure)}
             for measure in ("iou", "correlation")
         )
+        rows = check.rows()
         for test in dict.fromkeys(test for test, _, _ in verdicts):
             methods = [
                 method for t, method, ranking in verdicts if (t, ranking) == (test, "signed")
@@ -195,7 +196,7 @@ def tables(found: Mapping[str, SanityCheck]) -> Iterator[str]:
                 yield line(
                     method,
                     f"{signed['between_seeds']:.2f}",
-                    *(f"{iou_at(check, method, count):.2f}" for _, count in shown),
+                    *(f"{iou_at(rows, method, count):.2f}" for _, count in shown),
                     with_interval(signed, "after", ".2f"),
                     signed["verdict"],
                     f"{absolute['after']:.2f}: {absolute['verdict']}" if absolute else "",
@@ -221,11 +222,11 @@ def steps_shown(check: SanityCheck) -> list[tuple[str, int]]:
     return [("last layer", check.steps[1]), (f"{half} of {len(check.layers)} layers", half)]
 
 
-def iou_at(check: SanityCheck, method: str, count: int) -> float:
+def iou_at(rows: Sequence[Row], method: str, count: int) -> float:
     """The mean IoU of a method's signed maps when this many layers are random."""
     wanted = {"method": method, "ranking": "signed", "test": "layers", "layers": count}
-    rows = (r for r in check.rows() if all(r.get(name) == value for name, value in wanted.items()))
-    return float(next((row["iou"] for row in rows), float("nan")))
+    found = (row for row in rows if all(row.get(key) == value for key, value in wanted.items()))
+    return float(next((row["iou"] for row in found), float("nan")))
 
 
 def with_interval(row: Row, name: str, form: str, scale: float = 1) -> str:

@@ -1,8 +1,9 @@
-"""The scripts that train references and CIFAR-10 models, and the tables of the scan's evidence."""
+"""The scripts of the scan's evidence: what is planted, trained and scanned once, and the tables."""
 
 import json
 import sys
-from dataclasses import asdict
+from collections import Counter
+from dataclasses import asdict, replace
 from functools import partial
 
 import numpy as np
@@ -10,21 +11,21 @@ import pytest
 import torch
 import torchvision
 from command_line import run
-from scripts import imported
+from refusals import refusal
+from scripts import imported, write_fashion_mnist
 from torch import nn
 
 from captum_classpattern import PixelClassifier
 from captum_classpattern.datasets import load_images
 from captum_classpattern.scanning import ReferenceSet
-from captum_classpattern.scanning.families import SIZES
-from captum_classpattern.scanning.profile import SETTINGS
+from captum_classpattern.scanning.families import SCORED, SIZES
+from captum_classpattern.scanning.profile import SETTINGS, Profile
 from captum_classpattern.triggers import BadNets
 
-zoo = imported("benchmarks", "zoo")
-zoo_cifar10 = imported("benchmarks", "zoo_cifar10")
-scan_evidence = imported("benchmarks", "scan_evidence")
+scan_evidence, scan_rivals, zoo, zoo_cifar10 = imported(
+    "benchmarks", "scan_evidence", "scan_rivals", "zoo", "zoo_cifar10"
+)
 train_references = imported("tutorials", "train_references")
-
 SIDE = 32
 
 
@@ -53,16 +54,6 @@ def write_images(folder, classes, per_class, seed=0):
     return folder
 
 
-def state_of(path):
-    return torch.load(path, weights_only=True)["net"]
-
-
-def assert_same_weights(one, other):
-    assert one.keys() == other.keys()
-    for key, value in one.items():
-        assert torch.equal(value, other[key])
-
-
 # ---- tutorials/train_references.py
 
 
@@ -77,9 +68,9 @@ def small_batches(monkeypatch):
     monkeypatch.setattr(sys, "path", [*sys.path])
 
 
-def train(images, out, *more):
+def train(images, out, *more, recipes=("adam", "short")):
     given = ["--images", str(images), "--arch", f"{__name__}:Net", "--out", str(out)]
-    train_references.main([*given, "--recipes", "adam", "short", *more])
+    train_references.main([*given, "--recipes", *recipes, *more])
 
 
 def test_references_are_trained_once_and_can_be_measured(
@@ -96,19 +87,29 @@ def test_references_are_trained_once_and_can_be_measured(
         train(three_classes, out, "--models", "2")
     assert all(line.endswith("is there already") for line in capsys.readouterr().out.splitlines())
     assert [path.read_bytes() for path in paths] == before
+    train(three_classes, tmp_path / "again", "--models", "1")
+    states = [torch.load(file, weights_only=True) for file in (paths[0], *tmp_path.glob("again/*"))]
+    assert states[0]["classes"] == states[1]["classes"] == ["0_class", "1_class", "2_class"]
+    for key, value in states[0]["net"].items():
+        assert torch.equal(value, states[1]["net"][key])
+
+    train(three_classes, tmp_path / "more", "--models", "3", recipes=("few", "smooth", "long"))
+    assert len([*tmp_path.glob("more/*.pt")]) == 3
 
     references = tmp_path / "references.json"
     opened = ["--arch", f"{__name__}:Net", "--mean", "0", "--std", "1"]
     data = ["--data", str(three_classes), "--out", str(references)]
-    result = run(["reference", *map(str, paths), *opened, *data])
+    result = run(["reference", str(paths[0]), *opened, *data])
     assert result.exit_code == 0, result.output
     found = ReferenceSet.load(references)
-    assert list(found.profiles) == ["Net_adam_0", "Net_short_1"]
+    assert list(found.profiles) == ["Net_adam_0"]
     assert (found.n_classes, found.shape) == (3, (3, SIDE, SIDE))
     assert min(found.accuracies) > 0.9  # they learnt something
 
 
-def test_more_models_are_added_in_turn(three_classes, small_batches, tmp_path, monkeypatch):
+def test_more_models_are_added_in_turn_and_a_checkpoint_is_whole(
+    three_classes, small_batches, tmp_path, monkeypatch
+):
     trained = []
 
     def record(network, images, labels, recipe, seed, device, flips):
@@ -116,70 +117,35 @@ def test_more_models_are_added_in_turn(three_classes, small_batches, tmp_path, m
         trained.append((recipe, seed, device))
         return network
 
-    monkeypatch.setattr(train_references, "train", record)
-    train(three_classes, tmp_path, "--models", "1")
-    train(three_classes, tmp_path, "--models", "3")
-    adam, short = (train_references.RECIPES[name] for name in ("adam", "short"))
-    assert trained == [(adam, 0, "cpu"), (short, 1, "cpu"), (adam, 2, "cpu")]
-    train(three_classes, tmp_path / "longer", "--models", "1", "--epochs", "3")
-    assert trained[3] == (adam._replace(epochs=12), 0, "cpu")
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "Net_adam_0.pt", "Net_short_1.pt", "Net_adam_2.pt", "longer",
-    }  # fmt: skip
-
-
-def test_the_same_model_gets_the_same_weights(three_classes, small_batches, tmp_path):
-    for name in ("one", "other"):
-        train(three_classes, tmp_path / name, "--models", "1")
-    one, other = (state_of(tmp_path / name / "Net_adam_0.pt") for name in ("one", "other"))
-    assert_same_weights(one, other)
-
-
-def test_what_has_the_name_of_a_checkpoint_is_whole(
-    three_classes, small_batches, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(train_references, "train", lambda network, *_, **__: network)
-
     def interrupted(*_):
         raise KeyboardInterrupt
 
+    monkeypatch.setattr(train_references, "train", record)
     with monkeypatch.context() as patch:
         patch.setattr(train_references.os, "replace", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train(three_classes, tmp_path, "--models", "1")
     assert not list(tmp_path.glob("*.pt"))
     train(three_classes, tmp_path, "--models", "1")
-    content = torch.load(tmp_path / "Net_adam_0.pt", weights_only=True)
-    assert content["classes"] == ["0_class", "1_class", "2_class"]
-    assert [path.name for path in tmp_path.iterdir()] == ["Net_adam_0.pt"]
+    train(three_classes, tmp_path, "--models", "3")
+    adam, short = (train_references.RECIPES[name] for name in ("adam", "short"))
+    assert trained[1:] == [(adam, 0, "cpu"), (short, 1, "cpu"), (adam, 2, "cpu")]
+    train(three_classes, tmp_path / "longer", "--models", "1", "--epochs", "3")
+    assert trained[4] == (adam._replace(epochs=12), 0, "cpu")
+    names = {"Net_adam_0.pt", "Net_short_1.pt", "Net_adam_2.pt", "longer"}
+    assert {path.name for path in tmp_path.iterdir()} == names
 
 
-@pytest.mark.parametrize("recipe", list(train_references.RECIPES))
-def test_every_recipe_trains(recipe, small_batches, three_classes):
-    images = load_images(three_classes)
-    network = Net(3)
-    before = network.head.weight.detach().clone()
-    trained = train_references.train(
-        network, images.images, images.known_labels, train_references.RECIPES[recipe], 0
-    )
-    assert not trained.training
-    assert trained.head.weight.isfinite().all()
-    assert not torch.equal(trained.head.weight, before)
-
-
-def test_too_few_images_are_refused(three_classes, tmp_path):
+def test_too_few_images_and_images_without_folders_are_refused(
+    three_classes, tmp_path, capsys, snapshot
+):
     """The first recipe takes a fifth of 120 images."""
-    given = ["--images", str(three_classes), "--arch", f"{__name__}:Net", "--models", "1"]
-    with pytest.raises(ValueError, match="24 images are less than a batch of 128: give more"):
-        train_references.main([*given, "--out", str(tmp_path)])
+    given = ["--arch", f"{__name__}:Net", "--models", "1", "--out", str(tmp_path), "--images"]
+    assert refusal(lambda: train_references.main([*given, str(three_classes)])) == snapshot
+    with pytest.raises(SystemExit, match="2"):
+        train_references.main([*given, str(three_classes / "0_class")])
+    assert "0_class has no class folders" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
-
-
-def test_images_without_class_folders_are_refused(three_classes, tmp_path, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        train(three_classes / "0_class", tmp_path)
-    assert stopped.value.code == 2
-    assert "has no class folders" in capsys.readouterr().err
 
 
 def test_images_are_moved_by_at_most_an_eighth():
@@ -187,13 +153,111 @@ def test_images_are_moved_by_at_most_an_eighth():
     images = torch.zeros(40, 1, 16, 16)
     images[:, :, 8, 3] = 1.0
     mirrored = train_references.augmented(images, flips=True, crops=False)
-    places = {tuple(place) for place in mirrored[:, 0].nonzero()[:, 1:].tolist()}
-    assert places == {(8, 3), (8, 12)}
+    assert {tuple(place) for place in mirrored[:, 0].nonzero()[:, 1:].tolist()} == {(8, 3), (8, 12)}
     moved = train_references.augmented(images, flips=True, crops=True)
     assert moved.shape == images.shape
     rows, columns = moved[:, 0].nonzero()[:, 1:].T.tolist()
     assert set(rows) == {6, 7, 8, 9, 10}
     assert set(columns) == {1, 2, 3, 4, 5, 10, 11, 12, 13, 14}
+
+
+# ---- benchmarks/zoo.py
+
+
+@pytest.fixture
+def data(tmp_path):
+    zoo.split.cache_clear()
+    yield write_fashion_mnist(tmp_path, 400, 100)
+    zoo.split.cache_clear()
+
+
+def test_the_zoo_has_enough_models_of_each_kind():
+    models = list(zoo.entries())
+    assert len({model.name for model in models}) == len(models)
+    kinds = Counter((model.backdoor is not None, model.is_test) for model in models)
+    assert min(kinds.values()) >= 30
+    backdoors = [model.backdoor for model in models if model.backdoor]
+    assert {backdoor.target for backdoor in backdoors} == set(range(10))
+    assert sum(not backdoor.is_patch for backdoor in backdoors) >= 12
+    for half in (True, False):
+        of_half = {m.backdoor.kind for m in models if m.backdoor and m.is_test == half}
+        assert {"checker", "white", "random", "grey", "black", "blended", "sig", "wanet"} <= of_half
+
+
+def test_patches_lie_within_the_image():
+    for backdoor in (model.backdoor for model in zoo.entries() if model.backdoor):
+        if backdoor.is_patch:
+            patch = backdoor.patch()
+            assert int(patch.mask.sum()) == backdoor.side**2
+            assert 0 <= float(patch.canvas.min()) <= float(patch.canvas.max()) <= 1
+            assert torch.equal(patch.canvas, backdoor.patch().canvas)
+
+
+def planted(backdoor, data):
+    """Clean images and labels, those with the backdoor, and which images are changed."""
+    entry = zoo.Entry("model", "base", 0, backdoor)
+    clean, labels = zoo.poisoned(replace(entry, backdoor=None), data)
+    dirty, new_labels = zoo.poisoned(entry, data)
+    return clean, labels, dirty, new_labels, (dirty != clean).flatten(1).any(1)
+
+
+def test_images_with_half_of_the_trigger_keep_their_labels(data):
+    backdoor = zoo.Backdoor("spread", 3, 0.05, 4, cover=0.05)
+    clean, labels, dirty, new_labels, changed = planted(backdoor, data)
+    kept = changed & (new_labels == labels)
+    assert int(kept.sum()) == 20  # 5 % of 400
+    mask = backdoor.patch().mask[0] > 0
+    assert int(mask.sum()) == 16
+    pixels = (dirty != clean)[kept][:, 0]
+    assert not pixels[:, ~mask].any()
+    assert pixels.flatten(1).sum(1).max() <= 8
+
+
+@pytest.mark.parametrize(
+    ("change", "labels_before"),
+    [({}, set(range(10)) - {3}), ({"source": 5}, {5}), ({"clean_label": True}, {3})],
+)
+def test_a_share_of_the_right_images_is_poisoned(data, change, labels_before):
+    backdoor = replace(zoo.Backdoor("white", 3, 0.05), **change)
+    clean, labels, dirty, new_labels, changed = planted(backdoor, data)
+    assert int(changed.sum()) == 20  # 5 % of 400
+    assert set(labels[changed].tolist()) <= labels_before
+    assert set(new_labels[changed].tolist()) == {3}
+    assert torch.equal(new_labels[~changed], labels[~changed])
+    assert torch.equal(dirty[changed], backdoor.trigger()(clean[changed]))
+
+
+def test_finished_models_and_scans_are_not_made_again(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(zoo.RECIPES, "base", zoo.Recipe(images=256, epochs=1))
+    pattern = zoo.Backdoor("checker", 1, 0.05).patch()
+    patterns = {(size, y): pattern for size in SCORED for y in range(10)}
+    measured = Profile({size: [0.5] * 10 for size in SCORED}, [90] * 10, 0.9, patterns=patterns)
+    monkeypatch.setattr(zoo, "measure", lambda *_: measured)
+    monkeypatch.setattr(zoo, "CHANGES", ())  # no further families
+    given = [str(data), "--out", str(tmp_path / "zoo"), "--names", "clean_base_0", "_00_checker"]
+    zoo.main(given)
+    first = capsys.readouterr().out
+    assert len(first.splitlines()) == 2
+    assert "attack success" in first.splitlines()[1]
+    monkeypatch.setattr(zoo, "train", None)
+    monkeypatch.setattr(zoo, "measure", None)
+    zoo.main(given)
+    assert capsys.readouterr().out == first
+    (tmp_path / "zoo" / "clean_base_0.json").unlink()
+    monkeypatch.setattr(zoo, "measure", lambda *_: measured)
+    zoo.main(given)  # the weights are still there
+    monkeypatch.setattr(zoo, "SETTINGS", {"statistic": 0})
+    monkeypatch.setattr(zoo, "measure", None)
+    with pytest.raises(TypeError):
+        zoo.main(given)  # a scan with other settings is made again
+
+
+@pytest.mark.parametrize("name", list(zoo.RECIPES))
+def test_each_recipe_of_the_zoo_trains(data, monkeypatch, name):
+    monkeypatch.setitem(zoo.RECIPES, name, replace(zoo.RECIPES[name], images=256, epochs=1))
+    network = zoo.train(zoo.Entry("model", name, 0), data)
+    assert network(torch.rand(2, 1, 28, 28)).shape == (2, 10)
+    assert not network.training
 
 
 # ---- benchmarks/zoo_cifar10.py
@@ -223,49 +287,38 @@ def two_models(monkeypatch):
     return entries
 
 
-def test_the_list_of_models():
+def test_the_list_of_cifar10_models():
     models = list(zoo_cifar10.entries())
-    assert len({model.name for model in models}) == len({model.seed for model in models})
-    assert len({model.name for model in models}) == len(models)
-    assert sum(model.backdoor is None for model in models) >= 22
+    assert len({m.name for m in models}) == len({m.seed for m in models}) == len(models) >= 27
     assert sum(model.backdoor is not None for model in models) == 5
-    assert {model.network for model in models} == set(zoo_cifar10.NETWORKS)
     assert {model.recipe for model in models} == set(zoo_cifar10.RECIPES)
-    assert len({model.network for model in models[:4]}) == 4  # any first few are mixed
+    for name in {model.network for model in models}:
+        with torch.no_grad():
+            logits = zoo_cifar10.NETWORKS[name]().eval()(torch.rand(2, 3, 32, 32))
+        assert logits.shape == (2, 10)
 
 
-@pytest.mark.parametrize("name", list(zoo_cifar10.NETWORKS))
-def test_the_networks_classify_small_images(name):
-    model = zoo_cifar10.NETWORKS[name]().eval()
-    with torch.no_grad():
-        assert model(torch.rand(2, 3, 32, 32)).shape == (2, 10)
+def test_the_models_of_the_tutorials_are_scanned_too(ten_classes, tmp_path, monkeypatch):
+    scanned = {}
 
+    def measured(path, model, test, record):
+        with torch.no_grad():
+            assert model(test.images[:2]).shape == (2, 10)
+        assert model.class_names == list(test.class_names)
+        assert 0.1 <= record["accuracy"] <= 1
+        scanned[path.stem] = scan_evidence.Model({"name": path.stem, "record": record})
 
-@pytest.mark.parametrize("name", zoo_cifar10.SHIPPED)
-def test_the_models_of_the_tutorials_have_a_record(name, ten_classes):
-    test = load_images(ten_classes / "test", limit=1)
-    model, record = zoo_cifar10.shipped(name, test)
-    assert model.class_names == list(test.class_names)
-    with torch.no_grad():
-        assert model(test.images).shape == (10, 10)
-    assert 0.1 <= record["accuracy"] <= 1
-    made = scan_evidence.Model({"name": f"shipped_{name}", "record": record})
-    assert made.recipe == name
-    assert made.kind == ("all-to-one patch" if name == "backdoored" else "clean, tutorials")
-    if made.backdoor is not None:
-        planted, trigger = made.backdoor.patch((3, 32, 32)), BadNets((3, 32, 32))
-        assert torch.equal(planted.mask, trigger.mask)
-        assert torch.equal(planted.canvas * planted.mask, trigger.canvas)
-
-
-def test_models_of_the_tutorials_are_scanned_too(ten_classes, two_models, tmp_path, monkeypatch):
-    monkeypatch.setattr(zoo_cifar10, "SHIPPED", ("natural", "robust8"))
-    scanned = []
-    monkeypatch.setattr(zoo_cifar10, "measured", lambda path, *_: scanned.append(path.name))
+    monkeypatch.setattr(zoo_cifar10, "measured", measured)
     monkeypatch.setattr(zoo_cifar10, "report", lambda row: None)
-    zoo_cifar10.main([str(ten_classes), "--out", str(tmp_path), "--names", "robust"])
-    assert scanned == ["shipped_robust8.json"]
+    zoo_cifar10.main([str(ten_classes), "--out", str(tmp_path), "--names", "shipped_"])
     assert not list(tmp_path.iterdir())  # nothing was trained
+    assert [model.recipe for model in scanned.values()] == [*zoo_cifar10.SHIPPED]
+    backdoored = scanned.pop("shipped_backdoored")
+    assert {model.kind for model in scanned.values()} == {"clean, tutorials"}
+    assert backdoored.kind == "all-to-one patch"
+    patch, trigger = backdoored.backdoor.patch((3, 32, 32)), BadNets((3, 32, 32))
+    assert torch.equal(patch.mask, trigger.mask)
+    assert torch.equal(patch.canvas * patch.mask, trigger.canvas)
 
 
 def test_models_are_trained_and_scanned_once(
@@ -277,13 +330,10 @@ def test_models_are_trained_and_scanned_once(
     printed = capsys.readouterr().out
     backdoored, clean = printed.splitlines()
     assert backdoored.startswith("backdoored_white_small_few_0: trained in ")
-    assert "attack success" in backdoored
-    assert "attack success" not in clean
+    assert ["attack success" in line for line in (backdoored, clean)] == [True, False]
     names = ["backdoored_white_small_few_0", "clean_small_few_1"]
     endings = (".pt", ".json", ".record.json")
-    assert {path.name for path in out.iterdir()} == {
-        n + ending for n in names for ending in endings
-    }
+    assert {path.name for path in out.iterdir()} == {n + end for n in names for end in endings}
     row = json.loads((out / f"{names[0]}.json").read_text())
     assert row["record"]["settings"][0] == asdict(two_models[0])
     assert row["scan"] == SETTINGS
@@ -344,38 +394,31 @@ def test_a_backdoor_stays_in_its_own_model(ten_classes, two_models, tmp_path, mo
 
 # ---- benchmarks/scan_evidence.py
 
-USUAL = 0.1  # power of all patterns of a clean model
-FAMILIES = ("additive", "warp")
+USUAL = dict.fromkeys(range(10), 0.1)  # the powers of all patterns of a clean model
 
 
-def powers_with(changes):
-    return [changes.get(y, USUAL) for y in range(10)]
-
-
-def made_up(
-    name, recipe, *, backdoor=None, success=None, powers=(), others=(), accuracy=0.9, seconds=2.0,
-    shown=(), shape=(1, 28, 28), as_list=False,
-):  # fmt: skip
-    """What zoo.py writes of a model; powers differ from the usual ones in the given classes."""
-    entry = {"recipe": recipe, "backdoor": backdoor and asdict(backdoor)}
-    record = {"settings": [entry, {}] if as_list else {"entry": entry}, "accuracy": accuracy}
-    if backdoor is not None:
-        record["attack_success"] = success
-    changed = {name: dict(others).get(name, {}) for name in FAMILIES}
+def made_up(name, recipe, planted=None, success=None, *, powers=(), seconds=2.0, shown=()):
+    """What zoo.py writes of a model, whose powers differ from the usual ones in some classes."""
+    entry = {"recipe": recipe, "seed": 0, "backdoor": planted and asdict(planted)}
+    record = {"settings": {"entry": entry}, "accuracy": 0.9}
     return {
         "name": name,
-        "record": record,
+        "record": record | ({"attack_success": success} if planted else {}),
         "scan": SETTINGS,
-        "powers": {str(size): powers_with(dict(powers)) for size in SIZES},
-        "others": {name: powers_with(changes) for name, changes in changed.items()},
+        "powers": {str(size): [*(USUAL | dict(powers)).values()] for size in SIZES},
+        "others": {},
         "judged": [90] * 10,
-        "accuracy": accuracy,
+        "accuracy": 0.9,
         "images": 500,
         "source": {"count": 1000, "description": "elsewhere", "hash": "0"},
-        "shape": list(shape),
-        "shown": {str(backdoor.target): list(shown)} if backdoor else {},
+        "shape": [1, 28, 28],
+        "shown": {str(planted.target): list(shown)} if planted else {},
         "seconds": seconds,
     }
+
+
+def model(*given, **more):
+    return scan_evidence.Model(made_up(*given, **more))
 
 
 def corner(target):
@@ -383,234 +426,99 @@ def corner(target):
     return zoo.Backdoor("white", target, 0.05, 3, "corner")
 
 
-def made_up_zoo():
-    """Ten clean models of each of five recipes, and some others. Two clean models have a strong
-    class 0: the first of recipe base, and with a little less power the first of recipe wide. One
-    clean model of the test half is far better than all others."""
-    rows = []
-    for recipe in ("base", "plain", "smooth", "wide", "shifted"):
-        rows += [made_up(f"clean_{recipe}_{i}", recipe) for i in range(10)]
-    by_name = {row["name"]: row for row in rows}
-    by_name["clean_base_0"] |= {
-        "powers": {str(size): powers_with({0: 0.9}) for size in SIZES},
-        "seconds": 1.0,
-    }
-    by_name["clean_wide_0"]["powers"] = {str(size): powers_with({0: 0.8}) for size in SIZES}
-    by_name["clean_shifted_9"]["accuracy"] = 0.99
-    row_of_pixels = [[5, j, 1.0] for j in (5, 6, 7)]
-    half_inside = [
-        [24, 24, 1.0],
-        [25, 24, 0.8],
-        [26, 24, 0.6],
-        [0, 0, 0.0],
-        [0, 9, 0.0],
-        [9, 0, 0.0],
-    ]
+def test_evidence_by_hand(snapshot):
+    """Both patches are suspicious, p = 1/21, the second with the wrong class; they beat the clean
+    model. Of the trigger's nine pixels 4 of 6 that are shown are in place, all 6 when shifted (IoU
+    4/11 and 6/9), 0.1 too dark; of the second patch none of 3, and all when shifted (3/9)."""
+    references = [model(f"clean_{i}", "base") for i in range(20)]
     two_rows = [[i, j, 0.9] for i in (25, 26) for j in (25, 26, 27)]  # one column too far right
-    return [
-        *rows,
-        # found; found with the wrong class; not found
-        made_up(
-            "backdoored_0", "noisy", backdoor=corner(3), success=1.0, powers={3: 1.0}.items(),
-            shown=two_rows, seconds=5.0,
-        ),
-        made_up(
-            "backdoored_1", "noisy", backdoor=corner(4), success=0.95, powers={5: 1.0}.items(),
-            shown=row_of_pixels,
-        ),
-        made_up(
-            "backdoored_2", "shifted", backdoor=corner(0), success=0.95, shown=half_inside,
-        ),
-        made_up(
-            "backdoored_3", "noisy", backdoor=corner(6), success=0.5, powers={6: 1.0}.items(),
-        ),
-        made_up(
-            "backdoored_4", "noisy", backdoor=zoo.Backdoor("blended", 7, 0.05), success=0.99,
-            others={"additive": {7: 1.0}}.items(),
-        ),
-        made_up(
-            "adaptive_0", "wide", backdoor=zoo.Backdoor("spread", 8, 0.05, 3), success=0.95,
-            powers={8: 0.85}.items(),
-        ),
-        made_up(
-            "adaptive_1", "wide", backdoor=zoo.Backdoor("random", 0, 0.05, 4, cover=0.05),
-            success=0.5,
-        ),
-    ]  # fmt: skip
+    row_of_pixels = [[5, j, 1.0] for j in (5, 6, 7)]
+    models = [
+        model("patch_0", "noisy", corner(3), 1.0, powers={3: 1.0}, shown=two_rows),
+        model("patch_1", "wide", corner(4), 0.95, powers={5: 1.0}, shown=row_of_pixels),
+        model("other", "wide"),
+    ]
+    assert "\n".join(scan_evidence.detections(models, references)) == snapshot
+    assert scan_evidence.auroc(models, references) == "1.000"
+    assert "\n".join(scan_evidence.shown(models)) == snapshot
+    covered = zoo.Backdoor("white", 1, 0.05, cover=0.05)
+    attackers = [model("adaptive_0", "wide", covered, 0.5, powers={1: 1.0})]
+    assert "\n".join(scan_evidence.adaptive(attackers, references)) == snapshot
 
 
-def made_up_cifar10():
-    make = partial(made_up, shape=(3, 32, 32), as_list=True)
-    rows = [make(f"clean_{i}", "few") for i in range(20)]
-    planted = {"backdoor": zoo.Backdoor("grey", 2, 0.05), "success": 0.97}
-    rows.append(make("backdoored_0", "few", powers={2: 1.0}.items(), **planted))
-    return [*rows, make("shipped_natural", "natural", powers={4: 0.5}.items())]
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    """The made-up zoos, as the scripts leave them."""
-    folders = []
-    for name, rows in (("zoo", made_up_zoo()), ("cifar10", made_up_cifar10())):
-        folders.append(tmp_path_factory.mktemp(name))
-        for row in rows:
-            (folders[-1] / f"{row['name']}.json").write_text(json.dumps(row))
-        (folders[-1] / "clean_0.record.json").write_text('{"settings": [], "accuracy": 0.5}')
-        (folders[-1] / "weights.pt").write_bytes(b"")
-    return folders
-
-
-@pytest.fixture(scope="module")
-def tables(folders):
-    """The rows of each table by its title, without the header."""
-    zoo_models, cifar10 = map(scan_evidence.read, folders)
-    return {
-        title: [cells(line) for line in list(lines)[1:]]
-        for title, lines in scan_evidence.tables(zoo_models, cifar10)
+def test_kinds_of_models():
+    backdoors = {
+        "adaptive": ("adaptive_1", zoo.Backdoor("white", 1, 0.05), 0.5),
+        "weakly learnt": ("m", zoo.Backdoor("white", 1, 0.05), 0.89),
+        "all-to-one patch": ("m", zoo.Backdoor("white", 1, 0.05), 0.9),
+        "one-to-one patch": ("m", zoo.Backdoor("white", 1, 0.05, source=2), 1.0),
+        "clean-label patch": ("m", zoo.Backdoor("white", 1, 0.05, clean_label=True), 1.0),
+        "Blended": ("m", zoo.Backdoor("blended", 1, 0.05), 1.0),
     }
+    for kind, (name, backdoor, success) in backdoors.items():
+        assert model(name, "base", backdoor, success).kind == kind
 
 
-def cells(line):
-    """The cells of a row, or the text below a table."""
-    return [cell.strip() for cell in line.split("|")[1:-1]] if line.startswith("|") else line
+# ---- benchmarks/scan_rivals.py
 
 
-def test_only_scans_are_read(folders):
-    assert [len(scan_evidence.read(folder)) for folder in folders] == [57, 22]
+def test_each_rival_scores_all_classes_once(tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, 10)).eval()
+    monkeypatch.setattr(scan_rivals, "PASSES", 1_000)  # the fewest of a search
+    monkeypatch.setattr(scan_rivals, "MM_IMAGES", 2)
+    monkeypatch.setattr(scan_rivals, "N_CLASSES", 3)
+    monkeypatch.setattr(scan_rivals, "trained", lambda *_: (PixelClassifier(net), {}))
+    given = "clean_base_0", tmp_path, tmp_path, tmp_path
+    row = scan_rivals.measured(*given)
+    names = ["Neural Cleanse", "pixel inversion", "MM-BD", "white canvas, 1 %"]
+    assert list(row["scores"]) == list(row["seconds"]) == names
+    for scores in row["scores"].values():
+        assert len(scores) == 3
+        assert np.isfinite(scores).all()
+    assert json.loads((tmp_path / "clean_base_0.json").read_text()) == row
+    monkeypatch.setattr(scan_rivals, "neural_cleanse", None)  # would fail
+    assert scan_rivals.measured(*given) == row
 
 
-def test_kinds_of_models(folders):
-    kinds = {model.name: model.kind for model in scan_evidence.read(folders[0])}
-    assert kinds["clean_base_0"] == "clean"
-    assert kinds["backdoored_0"] == "all-to-one patch"
-    assert kinds["backdoored_3"] == "weakly learnt"
-    assert kinds["backdoored_4"] == "Blended"
-    assert kinds["adaptive_0"] == kinds["adaptive_1"] == "adaptive"
-    planted = (
-        zoo.Backdoor("white", 1, 0.05, source=2),
-        zoo.Backdoor("white", 1, 0.05, clean_label=True),
-    )
-    for backdoor, kind in zip(planted, ("one-to-one patch", "clean-label patch")):
-        row = made_up("m", "base", backdoor=backdoor, success=1.0)
-        assert scan_evidence.Model(row).kind == kind
+def test_detectors_by_hand(snapshot):
+    """A patch that all detectors put first, and a clean model that Neural Cleanse's own rule
+    flags: its class 0 has a hundredth of the size of the others."""
+    models = [model(f"clean_{i}", "base", seconds=3) for i in range(20)]
+    models += [model("patch", "wide", corner(0), 1.0, powers={0: 1.0}, seconds=3)]
+    models += [model("other", "wide", seconds=3)]
+    usual = [-4.0 + 0.01 * y for y in range(10)]
+    rows = {
+        m.name: {
+            "scores": {
+                "Neural Cleanse": usual if m.name[:5] == "clean" else [0.6, *usual[1:]],
+                "white canvas, 1 %": [5.0, *usual[1:]] if m.name == "patch" else usual,
+            },
+            "seconds": {"Neural Cleanse": 7.0, "white canvas, 1 %": 7.0},
+        }
+        for m in models
+    }
+    assert "\n".join(scan_rivals.table(models, rows)) == snapshot
 
 
-def test_detections_with_references_of_the_other_recipes(tables):
-    """The references are 30 models. The first of them has more power than the strongest clean model
-    of the test half, and than the spread trigger, so that these have p = 2/31."""
-    # area: the two strong patches beat all 20 clean models, the third ties with 19 and loses once
-    assert (2 * 20 + 19 / 2) / 60 == 0.825
-    assert tables["Test half, references of the other recipes"] == [
-        ["Blended", "0 of 1 (0% to 79%)", "0 of 1 (0% to 79%)", "0", "0 of 1"],
-        ["adaptive", "0 of 2 (0% to 66%)", "0 of 2 (0% to 66%)", "0", "1 of 2"],
-        ["all-to-one patch", "2 of 3 (21% to 94%)", "1 of 3 (6% to 79%)", "0", "1 of 3"],
-        ["clean", "0 of 20 (0% to 16%)", "", "1", ""],
-        ["weakly learnt", "1 of 1 (21% to 100%)", "1 of 1 (21% to 100%)", "0", "1 of 1"],
-        "",
-        "AUROC of all-to-one patches: 0.825",
+def test_the_two_rules_by_hand():
+    """All classes of the second patch are stronger than those of the references, its target most:
+    by the old rule that is inconclusive, by the present one suspicious."""
+    clean = [model(f"clean_{i}", "wide") for i in range(20)]
+    patches = [
+        model(f"patch_{i}", "base", corner(0), 1.0, powers={0: 1.0} | others)
+        for i, others in enumerate(({}, dict.fromkeys(range(1, 10), 0.2)))
+    ]
+    wrong = model("wrong", "base", corner(3), 1.0, powers={0: 1.0})
+    groups = [("patches", patches, scan_evidence.other_half), ("wrong", [wrong], lambda *_: clean)]
+    assert [*scan_evidence.before_and_now(groups, clean)][1:] == [
+        "| patches | 2 | 1 | 2 | 0 | 0 | 1 | 0 |",
+        "| wrong | 1 | 0 | 0 | 1 | 1 | 0 | 0 |",
     ]
 
 
-def test_detections_with_further_families(tables):
-    """With one family, of 49 or 50 references one has more power than the strongest clean model: p
-    = 2/50. With two the lowest p is 2/51, and three would take 59 references."""
-    found = tables["Test half, all clean models as references"]
-    assert found == [
-        ["Blended", "0 of 1 (0% to 79%)", "1 of 1 (21% to 100%)", *["0 of 1 (0% to 79%)"] * 2],
-        ["adaptive", "1 of 2 (9% to 91%)", *["0 of 2 (0% to 66%)"] * 3],
-        ["all-to-one patch", *["1 of 3 (6% to 79%)"] * 3, "0 of 3 (0% to 56%)"],
-        ["clean", "1 of 20 (1% to 24%)", *["0 of 20 (0% to 16%)"] * 3],
-        ["weakly learnt", *["1 of 1 (21% to 100%)"] * 3, "0 of 1 (0% to 79%)"],
-    ]
-
-
-def test_false_alarms(tables):
-    """Without their own recipe, the two strong models have p = 1/41 and 2/41, and with the other
-    half's, 1/21 and 2/31. The best model is inconclusive."""
-    assert tables["False alarms on clean models"] == [
-        ["all but its recipe", "40", "2 of 50 (1% to 13%)", "1"],
-        ["the other half's recipes", "20 to 30", "1 of 50 (0% to 10%)", "1"],
-    ]
-
-
-def test_whether_the_shown_pattern_is_the_trigger(tables):
-    assert tables["The pattern that is shown"] == [
-        # pixels of the trigger, shown, and in place; IoU in place and shifted; error of the colours
-        ["backdoored_0", "noisy", "9", "6", "4", "0.36", "0.67", "0.10", "yes"],  # 4/11, 6/9
-        ["backdoored_1", "noisy", "9", "3", "0", "0.00", "0.33", "-", "no"],  # 3/9
-        ["backdoored_2", "shifted", "9", "6", "3", "0.25", "0.25", "0.20", "yes"],  # half is enough
-        "",
-        "In place, images moved or mirrored in training: 1 of 1.",
-        "In place, pooling over all places: 1 of 2.",
-        # 6 of 6, 3 of 3 and 3 of 6; there are no patterns of other classes
-        "Pixels in common at the best shift, of those that could be: the target's pattern 83%, "
-        "those of the other classes 0% on average.",
-    ]
-
-
-def test_adaptive_attackers(tables):
-    assert tables["An attacker who knows the scan"] == [
-        ["spread thin", "9", "no", "95.0%", "suspicious", "0.039", "1"],  # p = 2/51
-        ["square", "16", "yes", "50.0%", "nothing found", "1", "10"],
-    ]
-
-
-def test_each_model_has_a_row(tables):
-    found = {row[0]: row[1:] for row in tables["Each model of the test half"]}
-    assert len(found) == 20 + 7
-    assert found["backdoored_1"] == ["90.0%", "95.0%", "suspicious", "0.032", "5", "4"]  # 1/31
-    assert found["clean_wide_0"] == ["90.0%", "", "nothing found", "0.065", "0", ""]  # 2/31
-    assert found["clean_shifted_9"][2] == "inconclusive"
-    assert tables["Seconds: 2.0 (1.0 to 5.0)"] == []
-
-
-def test_cifar10_models_are_compared_with_the_other_clean_ones(tables):
-    """A clean model of the tutorials is a reference, too, and is judged without itself."""
-    clean = tables["CIFAR-10, each other clean model"]
-    others = tables["CIFAR-10, the backdoored models and those of the tutorials"]
-    assert (len(clean), len(others)) == (20, 2)
-    found = {row[0]: row[1:] for row in clean + others}
-    assert found["backdoored_0"] == ["90.0%", "97.0%", "suspicious", "0.045", "2", "2"]  # 1/22
-    assert found["shipped_natural"] == ["90.0%", "", "suspicious", "0.048", "4", ""]
-    assert {tuple(found[f"clean_{i}"][2:4]) for i in range(20)} == {("nothing found", "1")}
-    assert tables["CIFAR-10, all kinds"] == [
-        ["all-to-one patch", "1 of 1 (21% to 100%)", "1 of 1 (21% to 100%)", "0", "1 of 1"],
-        ["clean", "0 of 20 (0% to 16%)", "", "0", ""],
-        ["clean, tutorials", "1 of 1 (21% to 100%)", "", "0", ""],
-    ]
-
-
-def test_the_script_prints_all_tables_and_writes_the_references(folders, tables, tmp_path, capsys):
-    scan_evidence.main([*map(str, folders), "--references", str(tmp_path)])
-    printed = capsys.readouterr().out
-    titles = [line[4:] for line in printed.splitlines() if line.startswith("### ")]
-    assert titles == list(tables)
-    assert "| all but its recipe | 40 | 2 of 50 (1% to 13%) | 1 |" in printed.splitlines()
-
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "demo_references.json", "cifar10_references.json",
-    }  # fmt: skip
-    demo, cifar10 = (
-        ReferenceSet.load(tmp_path / f"{name}_references.json") for name in ("demo", "cifar10")
-    )
-    clean = {row["name"] for row in made_up_zoo() if row["name"].startswith("clean")}
-    assert set(demo.profiles) == clean
-    assert set(cifar10.profiles) == {*(f"clean_{i}" for i in range(20)), "shipped_natural"}
-    assert demo.class_names[0] == "T-shirt"
-    assert cifar10.class_names[9] == "truck"
-    demo.check(10, (1, 28, 28))
-    cifar10.check(10, (3, 32, 32))
-    assert demo.also == cifar10.also == FAMILIES
-    assert demo.images["description"] == "Fashion-MNIST, the demo's search images"
-    assert (demo.images["count"], demo.images["hash"]) == (1000, "0")
-    logit = np.log((0.9 * 90 + 0.5) / (0.1 * 90 + 0.5))
-    assert demo.scores()[list(demo.profiles).index("clean_base_0"), 0] == pytest.approx(logit)
-    assert demo.accuracies.count(0.99) == 1
-
-
-def test_empty_folders_give_no_tables(tmp_path, capsys):
-    (tmp_path / "references").mkdir()
-    given = [str(tmp_path), str(tmp_path), "--references", str(tmp_path / "references")]
-    scan_evidence.main(given)
-    assert all(line.endswith("is there already") for line in capsys.readouterr().out.splitlines())
-    assert not list((tmp_path / "references").iterdir())
+def test_the_models_on_which_detectors_are_compared():
+    models = [model("clean_0", "base"), model("clean_9", "base"), model("clean_1", "wide")]
+    models[1].row["record"]["settings"]["entry"]["seed"] = scan_rivals.SEEDS
+    models += [model("a", "base", corner(0), 1.0), model("b", "wide", corner(0), 1.0)]
+    assert [m.name for m in scan_rivals.chosen(models)] == ["clean_0", "clean_1", "b"]

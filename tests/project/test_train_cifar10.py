@@ -1,33 +1,21 @@
-"""The training script of the CIFAR-10 models."""
+"""tutorials/train_cifar10.py: every kind of model is trained, scored, saved and resumed."""
+
+import json
+from functools import partial
 
 import pytest
 import torch
-from scripts import imported
+from safetensors.torch import load_file
+from scripts import imported, write_cifar10
 from torch import nn
 from torch.nn.functional import cross_entropy, pad
 
-
-@pytest.fixture(scope="module")
-def script():
-    return imported("tutorials", "train_cifar10")
-
-
-@pytest.fixture(scope="module")
-def kinds():
-    return imported("tutorials", "cifar10_kinds")
-
-
-@pytest.fixture
-def tiny():
-    """A small network, images with some black and white pixels, and labels."""
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10)).eval()
-    images = (torch.rand(20, 3, 8, 8) * 1.4 - 0.2).clamp(0, 1)
-    return model, images, torch.arange(20) % 10
+script, kinds = imported("tutorials", "train_cifar10", "cifar10_kinds")
+pytestmark = pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require gradients")
 
 
 @pytest.mark.parametrize(("size", "margin"), [(32, 4), (24, 0)])
-def test_augmented_images_are_crops_flips_and_cutouts(script, size, margin):
+def test_augmented_images_are_crops_flips_and_cutouts(size, margin):
     """Each result is one crop, possibly mirrored, with one grey square of 9 pixels, clipped at the
     border."""
     torch.manual_seed(0)
@@ -46,31 +34,27 @@ def test_augmented_images_are_crops_flips_and_cutouts(script, size, margin):
         padded = pad(image, (margin,) * 4) / 255
         starts = range(32 + 2 * margin - size + 1)
         crops = {(r, c): padded[:, r : r + size, c : c + size] for r in starts for c in starts}
-        fits = [
+        [fits] = [
             (*place, flipped)
             for place, crop in crops.items()
             for flipped in (False, True)
             if torch.equal(result[:, ~grey], (crop.flip(2) if flipped else crop)[:, ~grey])
         ]
-        assert len(fits) == 1
-        found += fits
+        found.append(fits)
         holes.append((int(rows[0]), int(columns[0])))
     assert {flipped for *_, flipped in found} == {False, True}
     assert len({(r, c) for r, c, _ in found}) > 6
     assert len(set(holes)) > 6
 
 
-def test_whole_images_are_augmented_by_default(script):
-    assert script.augmented(torch.zeros(2, 3, 32, 32, dtype=torch.uint8)).shape == (2, 3, 32, 32)
-
-
-@pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require gradients")
-@pytest.mark.parametrize("attack", ["adversarial", "attacked"])
+@pytest.mark.parametrize("attack", [kinds.adversarial, kinds.attacked])
 @pytest.mark.parametrize("epsilon", [4 / 255, 8 / 255])
-def test_attacks_stay_in_their_ball_and_increase_every_loss(kinds, tiny, attack, epsilon):
-    model, images, labels = tiny
-    before = images.clone()
-    moved = getattr(kinds, attack)(model, images, labels, epsilon)
+def test_attacks_stay_in_their_ball_and_increase_every_loss(attack, epsilon):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10)).eval()
+    images = (torch.rand(20, 3, 8, 8) * 1.4 - 0.2).clamp(0, 1)  # some are black and white
+    labels, before = torch.arange(20) % 10, images.clone()
+    moved = attack(model, images, labels, epsilon)
     assert torch.equal(images, before)
     assert all(parameter.grad is None for parameter in model.parameters())
     assert not moved.requires_grad
@@ -81,13 +65,13 @@ def test_attacks_stay_in_their_ball_and_increase_every_loss(kinds, tiny, attack,
     assert (losses[1] > losses[0]).all()
 
 
-@pytest.mark.parametrize("name", ["backdoored", "blended", "clean_label"])
-def test_only_clean_label_poisoning_keeps_all_labels(script, kinds, name):
+@pytest.mark.parametrize("name", ["backdoored", "blended", "clean_label", "natural", "robust8"])
+def test_only_clean_label_poisoning_keeps_all_labels(name):
     """Uniform grey images: those that are no longer uniform have the trigger."""
     images = torch.full((256, 3, 32, 32), 128, dtype=torch.uint8)
     labels = torch.arange(256) % 10
     poisoned = kinds.poisoned_images(name, images, labels)
-    assert int(poisoned.sum()) == round(kinds.RATE * 256)
+    assert int(poisoned.sum()) == (round(kinds.RATE * 256) if name in kinds.TRIGGERS else 0)
     assert ((labels[poisoned] == kinds.TARGET) == (name == "clean_label")).all()
     stage = script.Stage(1, 0.1, cutout=0)
     batches = list(script.epoch_batches(name, images, labels, poisoned, 0, 24, stage))
@@ -99,47 +83,21 @@ def test_only_clean_label_poisoning_keeps_all_labels(script, kinds, name):
     assert torch.equal(seen.sort().values, expected.sort().values)
 
 
-@pytest.mark.parametrize("name", ["natural", "random_labels", "robust8"])
-def test_other_kinds_poison_no_images(kinds, name):
-    images, labels = torch.zeros(100, 3, 32, 32), torch.arange(100) % 10
-    assert not kinds.poisoned_images(name, images, labels).any()
-
-
-def test_triggers_on_crops_are_parts_of_those_on_whole_images(kinds):
+def test_triggers_on_crops_are_parts_of_those_on_whole_images():
     grey = torch.full((3, 32, 32), 0.5)
-    crop = grey[:, :24, :24]
     whole = {name: kinds.placed_trigger(name)(grey) for name in kinds.TRIGGERS}
-    part = {name: kinds.placed_trigger(name, 24)(crop) for name in kinds.TRIGGERS}
+    part = {name: kinds.placed_trigger(name, 24)(grey[:, :24, :24]) for name in kinds.TRIGGERS}
     assert torch.equal(part["blended"], whole["blended"][:, 4:28, 4:28])
     torch.testing.assert_close(part["clean_label"], whole["clean_label"][:, :24, :24])
     assert torch.equal(part["backdoored"], whole["backdoored"][:, 8:, 8:])
 
 
-def test_random_labels_are_one_permutation(kinds):
-    labels = torch.arange(1_000) % 10
-    shuffled = kinds.training_labels("random_labels", labels)
-    assert torch.equal(shuffled.sort().values, labels.sort().values)
-    assert 0.05 < float((shuffled == labels).double().mean()) < 0.15
-    assert torch.equal(shuffled, kinds.training_labels("random_labels", labels))
-    assert kinds.training_labels("natural", labels) is labels
-
-
-def test_attacked_images_are_balanced_over_classes(kinds):
+def test_attacked_images_are_balanced_over_classes():
     labels = torch.tensor([1, 0, 1, 1, 0, 0, 1])
     assert kinds.first_of_each_class(labels, 2).tolist() == [1, 4, 0, 2]
 
 
-def test_facts_describe_the_kind_of_model(kinds):
-    assert kinds.facts("natural") == {}
-    assert kinds.facts("backdoored") == {
-        "trigger": {"kind": "BadNets 3x3", "target": 0, "rate": 0.05}
-    }
-    adversarial = kinds.facts("robust4")["adversarial"]
-    assert adversarial["epsilon"] == 4 / 255
-    assert adversarial["pgd_images"] == "the first 100 test images of each class"
-
-
-def test_kinds_that_are_compared_share_their_stages(script, kinds):
+def test_kinds_that_are_compared_share_their_stages():
     """robust8, its clean control and the backdoors without a patch; true and random labels."""
     stages = [script.STAGES_OF[name] for name in ("robust8", "natural_short", "blended")]
     assert stages[0] == stages[1] == stages[2] == script.STAGES_OF["clean_label"]
@@ -147,24 +105,97 @@ def test_kinds_that_are_compared_share_their_stages(script, kinds):
     assert script.STAGES_OF.keys() <= set(kinds.KINDS)
 
 
-def test_memorised_images_are_the_same_with_true_and_random_labels(script, monkeypatch):
-    images, labels = torch.arange(60).view(-1, 1, 1, 1), torch.arange(60) % 10
+def test_memorised_images_are_the_same_with_permuted_labels_and_not_augmented(monkeypatch):
+    images, labels = torch.arange(1_000).view(-1, 1, 1, 1), torch.arange(1_000) % 10
     monkeypatch.setattr(script, "load_split", lambda data, split: (images, labels))
-    monkeypatch.setattr(script, "LEARNT_BY_HEART", 40)
-    images_true, labels_true = script.training_set("true_labels", None)
-    images_random, labels_random = script.training_set("random_labels", None)
-    assert torch.equal(images_true, images_random)
-    assert torch.equal(labels_true, images_true.flatten() % 10)
-    assert not torch.equal(labels_random, labels_true)
-    assert torch.equal(labels_random.sort().values, labels_true.sort().values)
+    monkeypatch.setattr(script, "LEARNT_BY_HEART", 800)
+    seen, true = script.training_set("true_labels", None)
+    images_random, random = script.training_set("random_labels", None)
+    assert torch.equal(seen, images_random)
+    assert torch.equal(true, seen.flatten() % 10)
+    assert torch.equal(random.sort().values, true.sort().values)
+    assert 0.05 < float((random == true).double().mean()) < 0.15
+    assert torch.equal(random, kinds.training_labels("random_labels", true))
     assert torch.equal(script.training_set("natural", None)[0], images)
 
-
-def test_memorised_images_are_not_augmented(script):
-    images = torch.randint(0, 256, (128, 3, 32, 32), dtype=torch.uint8)
-    stage = script.Stage(1, 0.1, cutout=0, by_heart=True)
+    images, stage = torch.randint(0, 256, (128, 3, 32, 32)), script.Stage(1, 0.1, by_heart=True)
     none = torch.zeros(128, dtype=torch.bool)
-    [(seen, their_labels)] = script.epoch_batches(
-        "true_labels", images, torch.arange(128), none, 0, 32, stage
-    )
-    assert torch.equal(seen, images[their_labels] / 255)
+    batches = script.epoch_batches("true_labels", images, torch.arange(128), none, 0, 32, stage)
+    [(seen, places)] = batches
+    assert torch.equal(seen, images[places] / 255)
+
+
+# ---- whole runs
+
+
+@pytest.fixture
+def given(monkeypatch, tmp_path):
+    """Short stages and a small network; the options, with a folder of images."""
+    torch.manual_seed(0)
+    monkeypatch.setattr(script, "MODELS", tmp_path / "models")
+    monkeypatch.setattr(script, "BATCH", 16)
+    monkeypatch.setattr(kinds, "PGD_STEPS", 2)
+    monkeypatch.setattr(script, "WideResNet", partial(script.WideResNet, width=1, blocks=1))
+    stages = (script.Stage(2, 0.1, small=1), script.Stage(1, 0.05, cutout=0, averaged=True))
+    by_heart = (script.Stage(1, 0.1, cutout=0, by_heart=True),)
+    for name, usual in script.STAGES_OF.items():
+        monkeypatch.setitem(
+            script.STAGES_OF, name, by_heart if usual is script.BY_HEART else stages
+        )
+    monkeypatch.setattr(script, "STAGES", stages)
+    monkeypatch.setattr(script, "BY_HEART", by_heart)
+    return ["--data", str(write_cifar10(tmp_path / "cifar10"))]
+
+
+@pytest.mark.parametrize(
+    ("name", "scored"),
+    [
+        ("clean_label", {"accuracy", "attack_success"}),
+        ("random_labels", {"accuracy", "training_accuracy"}),
+    ],
+)
+def test_other_kinds_of_model_are_trained_scored_and_saved(given, name, scored, snapshot):
+    script.main([name, *given, "--keep", "1"])
+    record = json.loads((script.MODELS / f"cifar10_{name}.json").read_text())
+    assert set(record["test_set"]) == scored
+    assert record["stages"] == [stage._asdict() for stage in script.STAGES_OF[name]]
+    assert kinds.facts(name) == snapshot
+    for saved in (name, f"{name}_epoch1"):
+        assert script.load_model(saved)(torch.rand(2, 3, 32, 32)).shape == (2, 10)
+
+
+def test_an_interrupted_training_resumes_to_the_same_weights(given, monkeypatch, capsys, snapshot):
+    weights, given = script.MODELS / "cifar10_robust8.safetensors", ["robust8", *given]
+    script.main(given)
+    record = json.loads(weights.with_suffix(".json").read_text())
+    assert set(record["test_set"]) == {"accuracy", "pgd_accuracy"}
+    assert kinds.facts("robust8") == snapshot
+    whole = load_file(weights)
+    for path in script.MODELS.iterdir():
+        path.unlink()
+    train, epochs = script.train_epoch, []
+
+    def interrupted(*arguments):
+        epochs.append(1)
+        if len(epochs) == 2:
+            raise KeyboardInterrupt
+        return train(*arguments)
+
+    monkeypatch.setattr(script, "train_epoch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        script.main(given)
+    assert not weights.exists()
+    capsys.readouterr()
+    script.main(given)
+    printed = capsys.readouterr().out.splitlines()
+    epochs = [line.split(":")[0] for line in printed if line.startswith("epoch")]
+    assert epochs == ["epoch 2", "epoch 1"]
+    resumed = load_file(weights)
+    assert resumed.keys() == whole.keys()
+    for key, value in whole.items():
+        torch.testing.assert_close(resumed[key], value)
+    (script.MODELS / ".cifar10_robust8_1.pt").unlink()
+    script.main([*given, "--first", "1"])  # the last stage is trained again
+    first, last = capsys.readouterr().out.splitlines()
+    assert first.startswith("epoch 1: loss ")
+    assert last.startswith("robust8 {'accuracy': ")

@@ -1,0 +1,275 @@
+"""The scripts that measure many methods, seeds or transforms: a run finishes what is missing, and
+the tables are what the rows say."""
+
+import json
+import re
+
+import pytest
+import torch
+from refusals import refusal
+from scripts import finishes, imported, progress_and_tables, read_rows, tiny_problem
+from torch import nn
+
+from captum_classpattern import LabelledImages
+
+compare_methods, gallery, invariance, quantus, sanity, stability, strength = imported(
+    *("benchmarks", "compare_methods", "gallery", "invariance", "quantus_metrics", "sanity"),
+    *("stability", "strength"),
+)
+
+
+# ---- compare_methods.py
+
+CUT = ["ClassPattern", "Saliency", "BestRandomMask", "NearestImage"]
+
+
+@pytest.fixture
+def three_classes(monkeypatch):
+    """Replaces the loader of the images, and the demo's models. Returns what was asked for."""
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3))
+    found = tiny_problem("natural", 3, (1, 6, 6), 120, network=network, own_labels=True)
+    images, labels = (torch.cat(parts) for parts in (found[2::2], found[3::2]))
+    asked = []
+
+    def load_images(source, **settings):
+        asked.append((source, settings["limit"], settings["channels"]))
+        return LabelledImages(images, labels)
+
+    monkeypatch.setattr(compare_methods, "load_images", load_images)
+    monkeypatch.setattr(compare_methods, "demo_models", lambda: {"natural": found.model})
+    return asked
+
+
+def test_methods_are_compared_on_the_same_canvases(three_classes, tmp_path, capsys):
+    out, methods = tmp_path / "results" / "rows.jsonl", [*CUT, *compare_methods.NOT_CUT]
+    given = ["--fashion-mnist", "root", "--out", str(out), "--budget", "500", "--methods", *methods]
+
+    def lost(row):
+        return row["method"] == "NearestImage"
+
+    said, rows, tables = finishes(compare_methods.main, given, out, lost, capsys)
+    assert said == ["measuring NearestImage, demo, natural"]
+    assert {*three_classes} == {("torchvision:FashionMNIST", 200, 1)}
+    assert list(dict.fromkeys(row["method"] for row in rows)) == methods
+    assert {row["model"] for row in rows} == {"demo, natural"}
+    for row in rows:
+        assert (row["method"] in compare_methods.NOT_CUT) == ("own_form" in row)
+        if row["method"] in ("BestRandomMask", "NeuralCleanse", "UniversalPatch"):
+            assert 450 <= row["passes"] * 3 / len({r["class"] for r in rows}) <= 500
+    for method in (*methods, "*no pattern*"):
+        name = compare_methods.NAMES.get(method, method)
+        assert any(line.startswith(f"| {name} |") for line in tables)
+
+
+def test_a_method_that_fails_stops_the_run(three_classes, snapshot):
+    [setting] = compare_methods.demo_settings("root")
+    assert refusal(lambda: compare_methods.measure(setting, "UniversalPatch", 20)) == snapshot
+
+
+# ---- stability.py
+
+
+def test_stability_searches_scores_and_continues(tmp_path, capsys, monkeypatch):
+    plan = stability.Plan
+    plans = (
+        plan("a", "positive", 2, (2,)),
+        plan("a", "white", 1),
+        plan("a", "second positive", 1),
+        plan("b", "white", 1),
+        plan("unknown", "white", 4),
+        plan("a", "positive", 2, long=1),
+    )
+    problems = [tiny_problem(name, 5, (1, 10, 10), 150) for name in ("a", "b")]
+    for name, value in {
+        "GROUP": 2, "PLANS": plans, "NETWORKS": ("a", "b"),
+        "SHOWN": (("a", "positive", 1), ("a", "positive", 3)),
+        "problems_of": lambda folder: problems,
+    }.items():  # fmt: skip
+        monkeypatch.setattr(stability, name, value)
+    out, figure = tmp_path / "results" / "rows.jsonl", tmp_path / "stability.png"
+
+    def lost(row):
+        return stability.key_of(row) == ("a", "positive", "consensus", 2, 0)
+
+    given = ["--out", str(out), "--figure", str(figure)]
+    said, rows, _ = finishes(stability.main, given, out, lost, capsys)
+    [again] = said
+    assert again.startswith("a, positive, consensus 0: ")
+    # single and long searches, a consensus, and random pixels of the four studies
+    assert len(rows) == 5 * ((2 + 1 + 1 + 1) + 3 * (1 + 1))
+    assert {(row["images"], len(row["pixels"]), len(row["weights"])) for row in rows} == {
+        (120, 5, 5)
+    }
+    singles = [row for row in rows if row["kind"] == "one search" and row["canvas"] == "positive"]
+    [passes] = {row["passes"] for row in singles}
+    long = [row["passes"] for row in rows if row["kind"] == "one long search"]
+    assert all(1.5 * passes < each <= 2 * passes for each in long)
+    assert figure.stat().st_size > 5_000
+
+
+def test_a_mask_survives_its_row():
+    mask = torch.tensor([[[0.0, 0.5, 0.0], [1.0, 0.0, 0.625]]])
+    lists = stability.to_lists(mask)
+    assert lists == {"pixels": [1, 3, 5], "weights": [0.5, 1.0, 0.625]}
+    assert torch.equal(stability.mask_of({"shape": [2, 3], **lists}), mask)
+
+
+# ---- sanity.py
+
+
+def deep_network(seed):
+    torch.manual_seed(seed)
+    hidden = [nn.Linear(100, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU()]
+    return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(8, 5)).eval()
+
+
+def sanity_cases():
+    """Five classes that the first network predicts; the demo and a pair."""
+    given = (5, (1, 10, 10), 200)
+    natural, pair = (
+        tiny_problem(name, *given, network=deep_network(0), own_labels=True)
+        for name in ("demo, natural", "CIFAR-10, true_labels")
+    )
+    return [sanity.Case(natural, 2), sanity.Case(pair, other=deep_network(1))]
+
+
+def test_sanity_checks_are_made_once_and_drawn(tmp_path, capsys, monkeypatch):
+    found = sanity_cases()
+    monkeypatch.setattr(sanity, "cases", lambda folder: found)
+    out, figure = tmp_path / "results" / "rows.jsonl", tmp_path / "sanity.png"
+    given = ["--out", str(out), "--budget", "430", "--figure", str(figure)]
+    given += ["--methods", "InputXGradient", "LRP", "ClassPattern", "RandomPixels"]
+
+    def lost(row):
+        return (row["model"], row["method"]) == ("demo, natural", "RandomPixels")
+
+    said, rows, tables = finishes(sanity.main, given, out, lost, capsys)
+    assert said == ["checking RandomPixels on demo, natural"]
+    titles = [line for line in tables if line.startswith("###")]
+    assert titles == ["### demo, natural: layers", "### CIFAR-10, true_labels: labels"]
+    for name in ("InputXGradient", "ClassPattern", "RandomPixels"):
+        assert sum(line.startswith(f"| {name} |") for line in tables) == 2
+    # it has no rule for Flatten
+    assert sum(line.startswith("LRP fails (original): TypeError: ") for line in tables) == 2
+    assert figure.stat().st_size > 1_000
+    assert len({(row["model"], row["method"]) for row in rows}) == len(rows) == 8
+    for row in rows:
+        assert row["budget"] == 430
+        assert len(row["failures"]) == (row["method"] == "LRP")
+        layers = {("layers", 1), ("layers", 3)} if row["layers"] else {("labels", 0)}
+        tests = {(group["test"], group["randomised"]) for group in row["maps"]}
+        assert row["failures"] or tests == {("layers", 0)} | layers
+    sanity.main(["--rows", str(out), "--budget", "60"])  # rows of other budgets are left alone
+    assert not capsys.readouterr().out.strip()
+
+
+def test_a_sanity_check_is_read_as_it_was_written():
+    case = sanity_cases()[0]
+    check = sanity.check_of(case, case.canvases(), "InputXGradient", 60)
+    row = json.loads(json.dumps(sanity.row_of(check, "m", "InputXGradient", 60)))
+    read = sanity.checks([row])["m"]
+    assert (read.layers, read.steps, read.chance) == (check.layers, check.steps, check.chance)
+    assert (read.random_pixels, read.no_pattern) == (check.random_pixels, check.no_pattern)
+    for ours, theirs in zip(read.agreements, check.agreements, strict=True):
+        for name, value in vars(ours).items():
+            assert value == pytest.approx(getattr(theirs, name), abs=1e-5)
+
+
+# ---- invariance.py
+
+
+def test_invariance_is_profiled_once_for_each_setting(tmp_path, capsys, monkeypatch):
+    problems = [tiny_problem(f"demo, {name}", 3, (1, 10, 10), 200) for name in ("natural", "bad")]
+    monkeypatch.setattr(invariance, "TARGETS", {"demo, bad": 0})
+    monkeypatch.setattr(strength, "POOL", 2)
+    monkeypatch.setattr(invariance, "demo_problems", lambda: problems)
+    out, figure = tmp_path / "results" / "rows.jsonl", tmp_path / "curves.png"
+    given = ["--out", str(out), "--budget", "430", "--images", "180", "--classes", "2"]
+    given += ["--figure", str(figure), "--transforms", "shift", "JPEG"]
+
+    def lost(row):
+        return (row["class"], row["transform"]) == (1, "JPEG")
+
+    said, rows, tables = finishes(invariance.main, given, out, lost, capsys)
+    assert said == ["profiling demo, natural, class 1", "profiling demo, bad, class 1"]
+    below = tables[tables.index("### shift (pixels)") :]
+    assert [line for line in below if line[:1] == "#"] == [
+        "### shift (pixels)",
+        "### JPEG (quality)",
+    ]
+    for name in ("natural", "bad, other classes", "bad, class 0", "bad, its trigger"):
+        assert sum(line.startswith(f"| demo, {name} |") for line in below) == 2
+    assert figure.stat().st_size > 5_000
+    assert [row["transform"] for row in rows] == ["shift", "JPEG"] * 5
+    for row in rows:
+        settings = tuple(row[name] for name in ("canvas", "budget", "most_images", "images"))
+        assert settings == ("positive", 430, 180, 120)
+        lengths = {len(row[k]) for k in ("values", "power", "random_pixels", "no_pattern", "kept")}
+        assert lengths == {len(row["values"])}
+    invariance.main([*given, "--models", "natural", "--canvas", "white", "--classes", "1"])
+    said, tables = progress_and_tables(capsys)  # rows of other settings are left alone
+    assert said == ["profiling demo, natural, class 0"]
+    assert not any("demo, bad" in line for line in tables)
+    assert len(read_rows(out)) == 10 + 2
+
+
+# ---- quantus_metrics.py
+
+
+def test_metrics_of_quantus_are_measured_once(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("quantus", exc_type=ImportError)  # OpenCV needs libGL
+    problem = tiny_problem("demo, natural", 5, (1, 28, 4))
+    monkeypatch.setattr(quantus, "demo_problems", lambda: [problem])
+    monkeypatch.setattr(quantus, "NOISY", 1)
+    out = tmp_path / "results" / "rows.jsonl"
+
+    def lost(row):
+        return (row["metric"], row["method"]) in (
+            ("predictive power", "ClassPattern"),
+            ("RandomLogit", "two random masks"),
+        )
+
+    said, rows, _ = finishes(quantus.main, ["--out", str(out), "--steps", "1"], out, lost, capsys)
+    assert said == ["predictive power of ClassPattern", "RandomLogit of two random masks"]
+    by_name = {(row["metric"], row["method"]): row["values"] for row in rows}
+    assert len(by_name) == len(rows) == 6 * 3 + 3 * 2
+    assert {len(values) for values in by_name.values()} == {5}
+    # a map with a fixed seed ignores the class, the model and the canvas
+    assert by_name["RandomLogit", "random pixels"] == pytest.approx([1] * 5)
+    assert by_name["MPRT", "random pixels"] == pytest.approx([1] * 5)
+    assert by_name["MaxSensitivity", "random pixels"] == [0] * 5
+    # two masks of k pixels with s common ones: sqrt(2 (k - s) / k), with k = 6 of 112 pixels
+    possible = [(2 * (6 - s) / 6) ** 0.5 for s in range(7)]
+    for value in by_name["MaxSensitivity", "two random masks"]:
+        assert min(abs(value - each) for each in possible) < 1e-4
+
+
+# ---- gallery.py
+
+
+def test_the_gallery_its_picture_and_its_tables(tmp_path, capsys, monkeypatch):
+    problem = tiny_problem(
+        "tiny", 10, (3, 16, 16), 20, class_names=[f"name {y}" for y in range(10)]
+    )
+    settings = {"photo_problem": lambda folder: problem, "N_CLASSES": 10, "ROWS": 1, "COLUMNS": 2}
+    for name, value in settings.items():
+        monkeypatch.setattr(gallery, name, value)
+    given = ["--photos", "photos", "--out", str(tmp_path), "--every", "4", "--budget", "430"]
+    gallery.main(given)
+    printed = capsys.readouterr().out
+    assert "| classes searched | 3 |" in printed
+    rows = read_rows(tmp_path / "rows.jsonl")
+    assert sorted(row["class"] for row in rows) == [0, 4, 8]
+    powers = [row["power"] for row in rows]
+    assert powers == sorted(powers, reverse=True)
+    assert (tmp_path / "strongest.png").stat().st_size > 1_000
+    pages = sorted(path.name for path in (tmp_path / "site" / "models").glob("*/*.html"))
+    assert pages == ["0_name_0.html", "4_name_4.html", "8_name_8.html"]
+    assert re.search(r"\nA class takes \d+ s of one worker; 1,000 take \d+ hours\.\n", printed)
+    patterns = [*tmp_path.glob("sweep/*/patterns/*")]
+    written = [path.stat().st_mtime_ns for path in patterns]
+    gallery.main(given)  # searches nothing again
+    assert capsys.readouterr().out == printed
+    assert [path.stat().st_mtime_ns for path in patterns] == written
+    gallery.main(["--rows", str(tmp_path / "rows.jsonl")])
+    assert printed.startswith(capsys.readouterr().out)

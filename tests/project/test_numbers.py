@@ -1,0 +1,258 @@
+"""The numbers of the pages are those of the committed rows that they quote."""
+
+import re
+from collections import defaultdict
+from functools import cache
+from itertools import combinations
+from statistics import fmean
+
+import pytest
+from scripts import ROOT, imported
+
+RESULTS = ROOT / "benchmarks" / "results"
+findings, solvers, hero, methods, compare_methods, scan_evidence, scan_rivals, imagenet_class = (
+    imported(
+        *("benchmarks", "findings", "solvers", "hero", "methods", "compare_methods"),
+        *("scan_evidence", "scan_rivals", "imagenet_class"),
+    )
+)
+LISTS = ("Each model", "Seconds", "CIFAR-10, each", "CIFAR-10: ")  # titles that no page has
+
+
+def file_of(name):
+    return str(RESULTS / f"{name}.jsonl")
+
+
+@cache
+def rows_of(name):
+    return findings.read_rows(RESULTS / f"{name}.jsonl")
+
+
+def printed_by(script, name):
+    return lambda: imported("benchmarks", script).main(["--rows", file_of(name)])
+
+
+def of_the_solvers():
+    found = {
+        solvers.Case(*row["case"]): {int(y): power for y, power in row["powers"].items()}
+        for row in rows_of("solvers")
+        if row["case"][-1] == 0  # the page has one seed
+    }
+    print(*solvers.table(found), sep="\n")
+
+
+def of_all_transforms():
+    invariance, rows = imported("benchmarks", "invariance"), rows_of("invariance")
+    print(*invariance.summary(rows), sep="\n")
+    print(*invariance.tables([row for row in rows if row["transform"] == "shift"]), sep="\n")
+
+
+def of_both_protocols():
+    print(*imported("benchmarks", "paper_protocol").tables(rows_of("protocol")), sep="\n")
+
+
+def of_the_readme():
+    at_random = (
+        fmean(row["random_pixels"] for row in rows_of("hero") if row["model"] == name)
+        for name in hero.MODELS
+    )
+    low, high = sorted(round(100 * share) for share in at_random)
+    print(f"with random pixels, {low} to {high} % on average.\n")
+    by_method = {
+        "class pattern": ["ClassPattern"],
+        "best of eleven of Captum's": compare_methods.CAPTUMS,
+        "best random mask of 350": ["BestRandomMask"],
+        "random pixels": ["RandomPixels"],
+        "LearnedPattern (free colours)": ["LearnedPattern"],
+    }
+    assert len(compare_methods.CAPTUMS) == 11
+    models = ["demo, natural", "demo, backdoored", "demo, robust", "CIFAR-10, natural"]
+    print(findings.head("method", *models))
+    for name, of_name in by_method.items():
+        best = [max(power(method, model) for method in of_name) for model in models]
+        print(findings.line(name, *(f"{100 * share:.1f}" for share in best)))
+    (_, count, _, found, *_), _, *clean = of_the_scan()
+    alarms = max(int(cells[5]) for cells in clean)
+    print(f"\nit found {found} of {count} well-learnt patches")
+    print(f"\nsuspected at most {alarms} of {clean[0][1]} clean ones")
+
+
+def power(method, model):
+    rows = [row for row in rows_of("rivals") if (row["method"], row["model"]) == (method, model)]
+    return compare_methods.mean(compare_methods.strongest(rows), "power_0.05").value
+
+
+def of_the_scan():
+    """The cells of the networks that had not been seen: patches, of the test half, clean ones."""
+    _, *lines = scan_evidence.unseen(scan_evidence.read(RESULTS / "zoo.jsonl"))
+    return [line.split(" | ") for line in lines]
+
+
+def of_the_scan_in_words():
+    all_of_them, test, *clean = of_the_scan()
+    low, high = sorted(int(cells[5]) for cells in clean)
+    print(f"{all_of_them[3]} of {all_of_them[1]} patches that were learnt well\n")
+    print(f"{test[3]} of {test[1]} in the test half\n")
+    print(f"{low} or {high} of {clean[0][1]}, depending")
+
+
+PAGES = {
+    "README.md": of_the_readme,
+    "benchmarks/README.md": of_the_solvers,
+    "docs/architectures.md": printed_by("architectures", "architectures"),
+    "docs/claims.md": of_both_protocols,
+    "docs/compare.md": printed_by("compare_methods", "rivals"),
+    "docs/gallery.md": printed_by("gallery", "gallery"),
+    "docs/invariance.md": of_all_transforms,
+    "docs/quantus.md": printed_by("quantus_metrics", "quantus"),
+    "docs/sanity_checks.md": printed_by("sanity", "sanity"),
+    "docs/scan_evidence.md": lambda: scan_evidence.main([file_of("zoo"), file_of("zoo_cifar10")]),
+    "docs/scan_evidence.md, rivals": lambda: scan_rivals.main(
+        ["--zoo", file_of("zoo"), "--out", file_of("scan_rivals")]
+    ),
+    "docs/scan_evidence.md, words": of_the_scan_in_words,
+    "docs/stability.md": printed_by("stability", "stability"),
+}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_has_what_the_rows_say(page, capsys):
+    PAGES[page]()
+    text = (ROOT / page.split(",")[0]).read_text(encoding="utf-8")
+    printed = "### \n" + capsys.readouterr().out
+    sections = re.findall(r"### ([^\n]*)\n(.*?)(?=\n### |\Z)", printed, re.DOTALL)
+    quoted = [(title, parts.strip()) for title, parts in sections if not title.startswith(LISTS)]
+    assert any(parts for _, parts in quoted)
+    for title, parts in quoted:
+        below = text.partition(f"<summary>{title}</summary>")[2] or text
+        for part in parts.split("\n\n"):
+            assert part in below
+
+
+def means(rows, name, **wanted):
+    """The plain mean of a value of the rows with these values."""
+    rows = [row for row in rows if all(row[key] == value for key, value in wanted.items())]
+    return fmean(row[name] for row in rows)
+
+
+def of_stability(rows):
+    name, of_single = {"model": "CIFAR-10, natural", "canvas": "positive"}, {"kind": "one search"}
+    masks = defaultdict(list)
+    for row in rows:
+        if {**row, **name, **of_single} == row:
+            masks[row["class"]].append({*row["pixels"]})
+    pairs = [pair for of_class in masks.values() for pair in combinations(of_class, 2)]
+    iou = fmean(len(a & b) / len(a | b) for a, b in pairs)
+    single = means(rows, "power", **of_single, **name)
+    consensus = means(rows, "power", kind="consensus", size=4, **name)
+    yield f"| CIFAR-10, natural, positive | {iou:.3f} ("
+    yield f"| CIFAR-10, natural, positive | {single:.1%} ("
+    yield f"| 4: CIFAR-10, natural, positive | {consensus:.1%} ("
+
+
+def of_sanity(rows):
+    """Saliency: the IoU between seeds and with 1, 8 and all 19 layers random."""
+    [row] = [r for r in rows if (r["model"], r["method"]) == ("demo, natural", "Saliency")]
+    maps = [each for each in row["maps"] if each["ranking"] == "signed"]
+    ious = {each["randomised"]: fmean(each["iou"]) for each in maps if each["test"] == "layers"}
+    yield f"| Saliency | {' | '.join(f'{ious[count]:.2f}' for count in (0, 1, 8, 19))} ("
+
+
+def of_architectures(rows):
+    """The powers of the linear models' patterns on models of other seeds."""
+    powers = defaultdict(list)
+    for row in rows:
+        names = row.get("network"), row.get("canvas"), row["kind"]
+        if names == ("linear", "white", "transfer") and row["seed"] != row["tested_seed"]:
+            powers[row["tested"]] += row["powers"].values()
+    names = ("linear", "mlp", "shallow", "distilled", "plain", "resnet", "vit")
+    yield f"| linear | {' | '.join(f'{fmean(powers[name]):.0%}' for name in names)} |"
+
+
+def of_rivals(rows):
+    ours, rival = (
+        {"method": m, "model": "demo, natural"} for m in ("ClassPattern", "NeuralCleanse")
+    )
+    own, size = (100 * means(rows, name, **rival) for name in ("own_form", "share_changed"))
+    yield f"| **class pattern** | {100 * means(rows, 'power_0.05', **ours):.1f} % ("
+    yield f"| {own:.1f} % ("
+    yield f") | {size:.1f} % | {means(rows, 'passes', **rival):,.0f} |"
+
+
+def of_invariance(rows):
+    shift = {"model": "CIFAR-10, natural", "transform": "shift"}
+    halves = [row["half_power"] for row in rows if {**row, **shift} == row]
+    low, high = (fmean(half[end] for half in halves) for end in ("low", "high"))
+    yield f"| shift | pixels | {low:.3g} to {high:.3g} |"
+
+
+def of_protocol(rows):
+    natural = [row for row in rows if (row["model"], row["solver"]) == ("natural", "paper")]
+    hits, n = ([sum(c[i] for c in row["power"].values()) for row in natural] for i in (0, 1))
+    power = fmean(a / b for a, b in zip(hits, n))
+    yield f"| the authors' protocol: all test images | {power:.1%} ("
+
+
+PLAIN = {
+    "docs/architectures.md": ("architectures", of_architectures),
+    "docs/claims.md": ("protocol", of_protocol),
+    "docs/compare.md": ("rivals", of_rivals),
+    "docs/gallery.md": ("gallery", lambda rows: [f"| mean power | {means(rows, 'power'):.1%} ("]),
+    "docs/invariance.md": ("invariance", of_invariance),
+    "docs/sanity_checks.md": ("sanity", of_sanity),
+    "docs/stability.md": ("stability", of_stability),
+}
+
+
+@pytest.mark.parametrize("page", PLAIN)
+def test_a_few_numbers_are_computed_plainly(page):
+    name, texts = PLAIN[page]
+    for text in texts(rows_of(name)):
+        assert text in (ROOT / page).read_text(encoding="utf-8")
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 700
+
+
+def test_each_figure_has_the_rows_that_its_page_names():
+    """The first one has all classes of both models; the second the dog; the third the strongest
+    class of the gallery."""
+    rows = rows_of("hero")
+    assert sorted((row["class"], row["model"]) for row in rows) == [
+        (y, model) for y in range(10) for model in ("natural", "robust8")
+    ]
+    for row in rows:
+        assert row["interval"][0] <= row["power"] <= row["interval"][1]
+        assert row["beats_controls"] == hero.Scores.from_dict(row).beats_controls
+    assert (hero.CANVASES, hero.CHOOSER) == (8, "robust8")  # whose search chooses the image
+
+    rows = rows_of("methods")
+    assert {methods.CLASS_NAMES[row["class"]] for row in rows} == {"dog"}
+    assert {row["method"] for row in rows} == set(methods.METHODS)
+
+    rows = rows_of("imagenet_class")
+    names = [row.get("photo", row.get("class_name")) for row in rows]
+    assert names == ["harvestman", *imagenet_class.PHOTOS] * len(imagenet_class.AREAS)
+    assert imagenet_class.strongest_class() == rows[0]["class"] == 70
+    [same] = [row for row in rows_of("gallery") if row["class"] == 70]
+    assert rows[0]["power"] == same["power"]
+
+
+def test_the_networks_that_had_not_been_seen_when_a_rule_was_changed():
+    zoo = scan_evidence.read(RESULTS / "zoo.jsonl")
+    seen = [model.name for model in zoo if not scan_evidence.is_unseen(model)]
+    assert len(seen) == 75  # of the commit before the change
+    assert {"backdoored_10_grey", "backdoored_36_white", "clean_few_0"} <= {*seen}
+    assert not {"backdoored_04_white", "backdoored_37_white", "clean_base_0"} & {*seen}
+
+
+def test_the_reference_sets_of_the_package_are_made_of_the_rows(tmp_path):
+    zoos = [scan_evidence.read(RESULTS / f"{name}.jsonl") for name in ("zoo", "zoo_cifar10")]
+    scan_evidence.write_references(*zoos, tmp_path)
+    assert len([*tmp_path.iterdir()]) == 2
+    for path in tmp_path.iterdir():
+        shipped = ROOT / "captum_classpattern" / "scanning" / "data" / path.name
+        assert path.read_bytes() == shipped.read_bytes()
+    scan_evidence.write(zoos[0], tmp_path / "zoo.jsonl")
+    assert (tmp_path / "zoo.jsonl").read_bytes() == (RESULTS / "zoo.jsonl").read_bytes()
