@@ -25,6 +25,12 @@ def imported(folder, *names):
     return modules if names[1:] else modules[0]
 
 
+def change(monkeypatch, module, **values):
+    """Gives a module other settings or functions."""
+    for name, value in values.items():
+        monkeypatch.setattr(module, name, value)
+
+
 def tiny_network(channels=3, size=32):
     """A network whose predictions on noise are about even over ten classes."""
     centred = nn.BatchNorm2d(channels)
@@ -50,10 +56,10 @@ def tiny_problem(name, n_classes, shape, count=100, *, network=None, own_labels=
     )
 
 
-def noise(channels, size, per_class):
-    """Random uint8 images of ten classes, and their labels."""
-    shape = (10 * per_class, channels, size, size)
-    return torch.randint(0, 256, shape, dtype=torch.uint8), torch.arange(10).repeat(per_class)
+def noise(channels, size, per_class, classes=10):
+    """Random uint8 images of some classes, and their labels."""
+    shape = (classes * per_class, channels, size, size)
+    return torch.randint(0, 256, shape, dtype=torch.uint8), torch.arange(classes).repeat(per_class)
 
 
 def write_fashion_mnist(folder, train, test, pixels=None):
@@ -71,10 +77,10 @@ def write_fashion_mnist(folder, train, test, pixels=None):
     return folder
 
 
-def write_cifar10(folder, per_class=10):
+def write_cifar10(folder, per_class=10, classes=10):
     """A folder with the layout of CIFAR-10, of noise images."""
     for split in ("train", "test"):
-        for i, (image, y) in enumerate(zip(*noise(3, 32, per_class))):
+        for i, (image, y) in enumerate(zip(*noise(3, 32, per_class, classes))):
             path = folder / split / str(int(y)) / f"{i}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             torchvision.io.write_png(image, str(path))

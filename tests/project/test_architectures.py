@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from refusals import refusal
-from scripts import ROOT, finishes, imported, read_rows, write_fashion_mnist
+from scripts import ROOT, change, finishes, imported, read_rows, write_fashion_mnist
 from torch import nn
 from torch.nn import functional as F
 
@@ -33,8 +33,7 @@ def data(tmp_path, monkeypatch):
         monkeypatch.delitem(models.NETWORKS, name)
     for name in TINY:
         monkeypatch.setitem(models.NETWORKS, name, models.linear_network)
-    monkeypatch.setattr(architectures, "SEARCH", 150)
-    monkeypatch.setattr(architectures, "HELD_OUT", 110)
+    change(monkeypatch, architectures, SEARCH=150, HELD_OUT=110)
     models.split.cache_clear()
     yield write_fashion_mnist(tmp_path, 300, 260, pixels)
     models.split.cache_clear()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from figures import badly_placed
 from matplotlib.text import Text
-from scripts import imported, read_rows, tiny_problem
+from scripts import change, imported, read_rows, tiny_problem
 from torch import nn
 
 from captum_classpattern import LabelledImages, survey
@@ -29,14 +29,9 @@ def tiny(seed=0):
 def two_models(monkeypatch):
     """Two models and small searches."""
     models = {"natural": tiny(0).model, "robust8": tiny(1).model}
-    for name, value in {
-        "model": models.get,
-        "parts": lambda data, seed: problems.Parts(*tiny()[2:]),
-        "CLASS_NAMES": NAMES[:3],
-        "PASSES": {hero.CHOOSER: 900, hero.FOLLOWER: 430},
-        "CANVASES": 2,
-    }.items():
-        monkeypatch.setattr(hero, name, value)
+    parts, passes = problems.Parts(*tiny()[2:]), {hero.CHOOSER: 900, hero.FOLLOWER: 430}
+    change(monkeypatch, hero, model=models.get, parts=lambda data, seed: parts)
+    change(monkeypatch, hero, CLASS_NAMES=NAMES[:3], PASSES=passes, CANVASES=2)
 
 
 def test_both_models_have_a_pattern_on_the_same_canvas_and_nothing_is_searched_twice(
@@ -84,12 +79,14 @@ def test_each_method_is_drawn_by_its_better_ranking(monkeypatch, tmp_path):
     _, model, *parts = tiny()
     search, held_out = LabelledImages(*parts[:2]), LabelledImages(*parts[2:])
     setting = methods.Setting("tiny", model, search, held_out, search.images[:4], 30)
-    monkeypatch.setattr(methods, "cifar10_settings", lambda folder, names: [setting])
-    monkeypatch.setattr(methods, "TARGET", 1)
+    change(monkeypatch, methods, cifar10_settings=lambda folder, names: [setting], TARGET=1)
     drawn, draw = [], methods.draw
-    monkeypatch.setattr(
-        methods, "draw", lambda *given: drawn.append((given, draw(*given))) or drawn[0][1]
-    )
+
+    def keep(*given):
+        drawn.append((given, draw(*given)))
+        return drawn[0][1]
+
+    change(monkeypatch, methods, draw=keep)
     methods.main(["data", "--out", str(tmp_path), "--budget", "430"])
     [((canvas, rows, maps), figure)] = drawn
     assert read_rows(tmp_path / "methods.jsonl") == rows
@@ -131,14 +128,12 @@ def test_the_demos_figure_has_the_trigger_boxed(tmp_path, capsys):
 
 def test_each_photo_is_shown_with_what_the_model_predicts(monkeypatch, tmp_path):
     problem, drawn, png = tiny(), [], imagenet_class.figure_png
-    for name, value in {
-        "photo_problem": lambda folder: problem,
-        "strongest_class": lambda: 2,
-        "photos": lambda: {"one": problem.images[0], "two": problem.images[1]},
-        "BUDGET": 430,
-        "figure_png": lambda *given: drawn.append(given[0]) or png(*given),
-    }.items():
-        monkeypatch.setattr(imagenet_class, name, value)
+    photos = {"one": problem.images[0], "two": problem.images[1]}
+    change(monkeypatch, imagenet_class, photo_problem=lambda folder: problem, BUDGET=430)
+    change(monkeypatch, imagenet_class, strongest_class=lambda: 2, photos=lambda: photos)
+    change(
+        monkeypatch, imagenet_class, figure_png=lambda *args: drawn.append(args[0]) or png(*args)
+    )
     imagenet_class.main(["photos", "--out", str(tmp_path)])
     rows = read_rows(tmp_path / "imagenet_class.jsonl")
     assert [row.get("photo", "cat") for row in rows] == ["cat", "one", "two"] * 2

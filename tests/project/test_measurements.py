@@ -7,7 +7,7 @@ import re
 import pytest
 import torch
 from refusals import refusal
-from scripts import finishes, imported, progress_and_tables, read_rows, tiny_problem
+from scripts import change, finishes, imported, progress_and_tables, read_rows, tiny_problem
 from torch import nn
 
 from captum_classpattern import LabelledImages
@@ -35,8 +35,8 @@ def three_classes(monkeypatch):
         asked.append((source, settings["limit"], settings["channels"]))
         return LabelledImages(images, labels)
 
-    monkeypatch.setattr(compare_methods, "load_images", load_images)
-    monkeypatch.setattr(compare_methods, "demo_models", lambda: {"natural": found.model})
+    models = {"natural": found.model}
+    change(monkeypatch, compare_methods, load_images=load_images, demo_models=lambda: models)
     return asked
 
 
@@ -80,12 +80,9 @@ def test_stability_searches_scores_and_continues(tmp_path, capsys, monkeypatch):
         plan("a", "positive", 2, long=1),
     )
     problems = [tiny_problem(name, 5, (1, 10, 10), 150) for name in ("a", "b")]
-    for name, value in {
-        "GROUP": 2, "PLANS": plans, "NETWORKS": ("a", "b"),
-        "SHOWN": (("a", "positive", 1), ("a", "positive", 3)),
-        "problems_of": lambda folder: problems,
-    }.items():  # fmt: skip
-        monkeypatch.setattr(stability, name, value)
+    change(monkeypatch, stability, GROUP=2, PLANS=plans, NETWORKS=("a", "b"))
+    shown = (("a", "positive", 1), ("a", "positive", 3))
+    change(monkeypatch, stability, SHOWN=shown, problems_of=lambda folder: problems)
     out, figure = tmp_path / "results" / "rows.jsonl", tmp_path / "stability.png"
 
     def lost(row):
@@ -180,9 +177,8 @@ def test_a_sanity_check_is_read_as_it_was_written():
 
 def test_invariance_is_profiled_once_for_each_setting(tmp_path, capsys, monkeypatch):
     problems = [tiny_problem(f"demo, {name}", 3, (1, 10, 10), 200) for name in ("natural", "bad")]
-    monkeypatch.setattr(invariance, "TARGETS", {"demo, bad": 0})
-    monkeypatch.setattr(strength, "POOL", 2)
-    monkeypatch.setattr(invariance, "demo_problems", lambda: problems)
+    change(monkeypatch, strength, POOL=2)
+    change(monkeypatch, invariance, TARGETS={"demo, bad": 0}, demo_problems=lambda: problems)
     out, figure = tmp_path / "results" / "rows.jsonl", tmp_path / "curves.png"
     given = ["--out", str(out), "--budget", "430", "--images", "180", "--classes", "2"]
     given += ["--figure", str(figure), "--transforms", "shift", "JPEG"]
@@ -219,8 +215,7 @@ def test_invariance_is_profiled_once_for_each_setting(tmp_path, capsys, monkeypa
 def test_metrics_of_quantus_are_measured_once(tmp_path, capsys, monkeypatch):
     pytest.importorskip("quantus", exc_type=ImportError)  # OpenCV needs libGL
     problem = tiny_problem("demo, natural", 5, (1, 28, 4))
-    monkeypatch.setattr(quantus, "demo_problems", lambda: [problem])
-    monkeypatch.setattr(quantus, "NOISY", 1)
+    change(monkeypatch, quantus, demo_problems=lambda: [problem], NOISY=1)
     out = tmp_path / "results" / "rows.jsonl"
 
     def lost(row):
@@ -251,9 +246,8 @@ def test_the_gallery_its_picture_and_its_tables(tmp_path, capsys, monkeypatch):
     problem = tiny_problem(
         "tiny", 10, (3, 16, 16), 20, class_names=[f"name {y}" for y in range(10)]
     )
-    settings = {"photo_problem": lambda folder: problem, "N_CLASSES": 10, "ROWS": 1, "COLUMNS": 2}
-    for name, value in settings.items():
-        monkeypatch.setattr(gallery, name, value)
+    settings = {"N_CLASSES": 10, "ROWS": 1, "COLUMNS": 2}
+    change(monkeypatch, gallery, photo_problem=lambda folder: problem, **settings)
     given = ["--photos", "photos", "--out", str(tmp_path), "--every", "4", "--budget", "430"]
     gallery.main(given)
     printed = capsys.readouterr().out

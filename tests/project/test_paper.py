@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from PIL import Image
-from scripts import ROOT, finishes, imported, tables_of, tiny_network, write_cifar10
+from scripts import ROOT, change, finishes, imported, tables_of, tiny_network, write_cifar10
 from surveyed import finding
 from torch import nn
 
@@ -35,10 +35,9 @@ def script(monkeypatch, tmp_path):
     torch.manual_seed(0)
     train_cifar10 = paper.train_cifar10
     monkeypatch.syspath_prepend(ROOT / "tutorials")  # as in the script, for --other
-    monkeypatch.setattr(train_cifar10, "MODELS", tmp_path / "models")
-    monkeypatch.setattr(train_cifar10, "WideResNet", tiny_network)
-    monkeypatch.setattr(problems, "SEARCH", 80)
-    monkeypatch.setattr(search, "HELD_OUT", 20)
+    change(monkeypatch, train_cifar10, MODELS=tmp_path / "models", WideResNet=tiny_network)
+    change(monkeypatch, problems, SEARCH=80)
+    change(monkeypatch, search, HELD_OUT=20)
     drawn = {"positive", "white", "black", "grey", "noise"}
     for name, group in search.GROUPS.items():
         canvases = {kind: 1 for kind in group.canvases if kind in drawn}
@@ -231,13 +230,9 @@ def test_set(monkeypatch):
     test = protocol.TestSet(
         torch.rand(100, 1, 32, 32), torch.arange(100) % 5, torch.arange(100) // 5 % 5 < 2
     )
-    for name, value in {
-        "model": lambda name: PixelClassifier(network),
-        "PaperLoop": lambda: PaperLoop(epochs=1),
-        "ROUNDS": 2,
-        "EVERY": 3,  # labels repeat after 5
-    }.items():
-        monkeypatch.setattr(protocol, name, value)
+    loop, model = PaperLoop(epochs=1), PixelClassifier(network)
+    change(monkeypatch, protocol, model=lambda name: model, PaperLoop=lambda: loop)
+    change(monkeypatch, protocol, ROUNDS=2, EVERY=3)  # labels repeat after 5
     monkeypatch.setattr(protocol.TestSet, "read", classmethod(lambda cls, folder: test))
     return test
 

@@ -355,39 +355,6 @@ def test_the_search_for_margins_ends_where_they_stay():
     assert private.passes == 3 * 2
 
 
-@pytest.mark.parametrize(
-    ("settings", "steps"),
-    [
-        (
-            {"value": 0.0, "factor": 2.0, "patience": 5, "success": 0.99},  # of Neural Cleanse
-            [
-                ([1.0] * 4 + [0.98], [0] * 5),
-                ([0.0] * 9, [0] * 9),  # half of nothing
-                ([0.99] * 5, [0] * 4 + [0.001]),
-                ([1.0] * 5, [0.001] * 4 + [0.002]),
-                ([0.0] * 4 + [1.0], [0.002] * 5),
-                ([1.0] * 4, [0.002] * 3 + [0.004]),
-                ([0.98] * 5, [0.004] * 4 + [0.004 / math.sqrt(8)]),
-                ([0.5] * 5, [0.004 / math.sqrt(8)] * 4 + [0.004 / 8]),
-            ],
-        ),
-        (
-            {"value": 0.001, "factor": 1.5, "patience": 10, "success": 0.9},  # of pixel inversion
-            [
-                ([0.9] * 10, [0.001] * 9 + [0.0015]),
-                ([1.0] * 9 + [0.89], [0.0015] * 10),
-                ([0.0] * 9, [0.0015] * 8 + [0.001 / math.sqrt(1.5)]),
-            ],
-        ),
-    ],
-)
-def test_the_weight_step_by_step(settings, steps):
-    weight = rivals.inversion._Weight(least=0.001, **settings)
-    for successes, expected in steps:
-        values = [weight.update(success) or weight.value for success in successes]
-        assert values == pytest.approx(expected)
-
-
 # ---- which images, and how many
 
 

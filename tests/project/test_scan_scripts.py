@@ -12,7 +12,7 @@ import torch
 import torchvision
 from command_line import run
 from refusals import refusal
-from scripts import imported, write_fashion_mnist
+from scripts import change, imported, write_fashion_mnist
 from torch import nn
 
 from captum_classpattern import PixelClassifier
@@ -232,22 +232,19 @@ def test_finished_models_and_scans_are_not_made_again(data, tmp_path, monkeypatc
     pattern = zoo.Backdoor("checker", 1, 0.05).patch()
     patterns = {(size, y): pattern for size in SCORED for y in range(10)}
     measured = Profile({size: [0.5] * 10 for size in SCORED}, [90] * 10, 0.9, patterns=patterns)
-    monkeypatch.setattr(zoo, "measure", lambda *_: measured)
-    monkeypatch.setattr(zoo, "CHANGES", ())  # no further families
+    change(monkeypatch, zoo, measure=lambda *_: measured, CHANGES=())  # no further families
     given = [str(data), "--out", str(tmp_path / "zoo"), "--names", "clean_base_0", "_00_checker"]
     zoo.main(given)
     first = capsys.readouterr().out
     assert len(first.splitlines()) == 2
     assert "attack success" in first.splitlines()[1]
-    monkeypatch.setattr(zoo, "train", None)
-    monkeypatch.setattr(zoo, "measure", None)
+    change(monkeypatch, zoo, train=None, measure=None)
     zoo.main(given)
     assert capsys.readouterr().out == first
     (tmp_path / "zoo" / "clean_base_0.json").unlink()
     monkeypatch.setattr(zoo, "measure", lambda *_: measured)
     zoo.main(given)  # the weights are still there
-    monkeypatch.setattr(zoo, "SETTINGS", {"statistic": 0})
-    monkeypatch.setattr(zoo, "measure", None)
+    change(monkeypatch, zoo, SETTINGS={"statistic": 0}, measure=None)
     with pytest.raises(TypeError):
         zoo.main(given)  # a scan with other settings is made again
 
@@ -278,8 +275,7 @@ BACKDOOR = zoo.Backdoor("white", 3, 0.2, 3, "corner", 0)
 def two_models(monkeypatch):
     """One clean model and one backdoored model, of a small network that trains briefly."""
     entries = [zoo_cifar10.Entry("small", "few", 0, BACKDOOR), zoo_cifar10.Entry("small", "few", 1)]
-    monkeypatch.setattr(zoo_cifar10, "entries", lambda: iter(entries))
-    monkeypatch.setattr(zoo_cifar10, "SHIPPED", ())
+    change(monkeypatch, zoo_cifar10, entries=lambda: iter(entries), SHIPPED=())
     monkeypatch.setitem(zoo_cifar10.NETWORKS, "small", lambda: PixelClassifier(Net()))
     recipe = train_references.Recipe(6, optimizer="adam")
     monkeypatch.setitem(zoo_cifar10.RECIPES, "few", recipe)
@@ -308,8 +304,7 @@ def test_the_models_of_the_tutorials_are_scanned_too(ten_classes, tmp_path, monk
         assert 0.1 <= record["accuracy"] <= 1
         scanned[path.stem] = scan_evidence.Model({"name": path.stem, "record": record})
 
-    monkeypatch.setattr(zoo_cifar10, "measured", measured)
-    monkeypatch.setattr(zoo_cifar10, "report", lambda row: None)
+    change(monkeypatch, zoo_cifar10, measured=measured, report=print)
     zoo_cifar10.main([str(ten_classes), "--out", str(tmp_path), "--names", "shipped_"])
     assert not list(tmp_path.iterdir())  # nothing was trained
     assert [model.recipe for model in scanned.values()] == [*zoo_cifar10.SHIPPED]
@@ -376,9 +371,7 @@ def test_a_backdoor_stays_in_its_own_model(ten_classes, two_models, tmp_path, mo
         seen.append((images.clone(), labels.clone()))
         return model
 
-    monkeypatch.setattr(zoo_cifar10, "train", record)
-    monkeypatch.setattr(zoo_cifar10, "measured", lambda path, model, test, record: path.stem)
-    monkeypatch.setattr(zoo_cifar10, "report", lambda row: None)
+    change(monkeypatch, zoo_cifar10, train=record, measured=lambda *_: None, report=print)
     zoo_cifar10.main([str(ten_classes), "--out", str(tmp_path), "--limit", "15"])
     data = load_images(ten_classes / "train", limit=15)
     (dirty, dirty_labels), (images, labels) = seen
@@ -465,10 +458,9 @@ def test_kinds_of_models():
 def test_each_rival_scores_all_classes_once(tmp_path, monkeypatch):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, 10)).eval()
-    monkeypatch.setattr(scan_rivals, "PASSES", 1_000)  # the fewest of a search
-    monkeypatch.setattr(scan_rivals, "MM_IMAGES", 2)
-    monkeypatch.setattr(scan_rivals, "N_CLASSES", 3)
-    monkeypatch.setattr(scan_rivals, "trained", lambda *_: (PixelClassifier(net), {}))
+    change(monkeypatch, scan_rivals, MM_IMAGES=2, N_CLASSES=3)
+    change(monkeypatch, scan_rivals, PASSES=1_000)  # the fewest of a search
+    change(monkeypatch, scan_rivals, trained=lambda *_: (PixelClassifier(net), {}))
     given = "clean_base_0", tmp_path, tmp_path, tmp_path
     row = scan_rivals.measured(*given)
     names = ["Neural Cleanse", "pixel inversion", "MM-BD", "white canvas, 1 %"]
@@ -479,26 +471,6 @@ def test_each_rival_scores_all_classes_once(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "clean_base_0.json").read_text()) == row
     monkeypatch.setattr(scan_rivals, "neural_cleanse", None)  # would fail
     assert scan_rivals.measured(*given) == row
-
-
-def test_detectors_by_hand(snapshot):
-    """A patch that all detectors put first, and a clean model that Neural Cleanse's own rule
-    flags: its class 0 has a hundredth of the size of the others."""
-    models = [model(f"clean_{i}", "base", seconds=3) for i in range(20)]
-    models += [model("patch", "wide", corner(0), 1.0, powers={0: 1.0}, seconds=3)]
-    models += [model("other", "wide", seconds=3)]
-    usual = [-4.0 + 0.01 * y for y in range(10)]
-    rows = {
-        m.name: {
-            "scores": {
-                "Neural Cleanse": usual if m.name[:5] == "clean" else [0.6, *usual[1:]],
-                "white canvas, 1 %": [5.0, *usual[1:]] if m.name == "patch" else usual,
-            },
-            "seconds": {"Neural Cleanse": 7.0, "white canvas, 1 %": 7.0},
-        }
-        for m in models
-    }
-    assert "\n".join(scan_rivals.table(models, rows)) == snapshot
 
 
 def test_the_two_rules_by_hand():

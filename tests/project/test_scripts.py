@@ -12,6 +12,7 @@ import torchvision
 from safetensors.torch import load_file
 from scripts import (
     ROOT,
+    change,
     imported,
     noise,
     read_rows,
@@ -37,37 +38,38 @@ solvers, speed, strength, swap_01 = imported(
 demo_package = import_module("captum_classpattern.demo")
 
 
+def noise_images(classes):
+    images, labels = noise(1, 28, 6, classes)
+    return LabelledImages(images / 255, labels)
+
+
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
     """Replaces the demo's models and images."""
     torch.manual_seed(0)
 
-    def part():
-        images, labels = noise(1, 28, 6)
-        return LabelledImages(images / 255, labels)
-
-    images = DemoImages(part(), part())
+    images = DemoImages(*(noise_images(10) for _ in range(2)))
     models = {
         name: PixelClassifier(tiny_network(1, 28).eval(), class_names=CLASS_NAMES)
         for name in MODELS
     }
     for module in (demo_package, problems, failures):
-        monkeypatch.setattr(module, "demo_images", lambda: images)
-        monkeypatch.setattr(module, "demo_models", lambda: models)
+        change(monkeypatch, module, demo_images=lambda: images, demo_models=lambda: models)
     for module in (failures, demo_training):
-        monkeypatch.setattr(module, "SmallResNet", lambda: tiny_network(1, 28))
+        change(monkeypatch, module, SmallResNet=lambda: tiny_network(1, 28))
 
 
 # ---- speed.py
 
 
 @pytest.fixture
-def given(monkeypatch, tmp_path):
-    """Few images, rounds and steps; the options with a folder of images."""
+def cifar10(monkeypatch, tmp_path):
+    """Few classes, images, rounds and steps; a folder of images."""
     monkeypatch.setattr(problems.train_cifar10, "load_model", lambda name: tiny_network().eval())
     demo = import_module("captum_classpattern.cli.demo")  # the command has the same name
+    few = DemoImages(*(noise_images(3) for _ in range(2)))
     for module, settings in (
-        (problems, {"SEARCH": 40, "HELD_OUT": 20}),
+        (problems, {"SEARCH": 40, "HELD_OUT": 20, "demo_images": lambda: few}),
         (equal_power, {"BUDGETS": (600, 800), "CANVASES": 1, "POOL": 2, "LATENCY": 1, "MORE": 2}),
         (strength, {"POOL": 2, "AREAS_BUDGET": 500, "TRIGGER_SEEDS": 2}),
         (strength, {"GOALS": [(name, canvas, 500, n) for name, canvas, _, n in strength.GOALS]}),
@@ -78,11 +80,10 @@ def given(monkeypatch, tmp_path):
         (demo, {"ROUNDS": 1, "CANVASES": {"positive": 1, "white": 1}}),
         (demo, {"write_figure": lambda *_: None}),
     ):
-        for name, value in settings.items():
-            monkeypatch.setattr(module, name, value)
+        change(monkeypatch, module, **settings)
     photos = problems.demo_problems()[0]._replace(name="photos")
     monkeypatch.setattr(speed, "photo_problem", lambda folder: photos)
-    return ["--cifar10", str(write_cifar10(tmp_path / "cifar10"))]
+    return write_cifar10(tmp_path / "cifar10", 20, 3)
 
 
 SPEED = {
@@ -94,9 +95,10 @@ SPEED = {
 
 
 @pytest.mark.parametrize("table", SPEED)
-def test_speed_prints_its_tables(table, given, capsys, snapshot):
+def test_speed_prints_its_tables(table, cifar10, capsys, snapshot):
     """All that changes from run to run counts as 0: fractions, seconds, whole cells; and verdicts
     as ?."""
+    given = [] if table == "growth" else ["--cifar10", str(cifar10)]
     speed.main([*given, "--tables", table, *SPEED[table]])
     head, printed = capsys.readouterr().out.split("\n", 1)
     assert head.startswith("Measured on ")
@@ -105,8 +107,8 @@ def test_speed_prints_its_tables(table, given, capsys, snapshot):
     assert printed == snapshot
 
 
-def test_growth_makes_the_given_number_of_images():
-    cost = growth.measure_search(classes=2, canvases=1, images=130, cifar10=None)
+def test_growth_takes_images_of_cifar10(cifar10):
+    cost = growth.measure_search(classes=2, canvases=1, images=50, cifar10=cifar10)
     assert cost["seconds"] > 0
     assert cost["peak"] > 100
 
@@ -126,9 +128,7 @@ def test_photographs_have_the_classes_of_their_folders(tmp_path):
 
 
 def test_solvers_are_compared_once(tmp_path, monkeypatch, capsys):
-    settings = {"PASSES": (150, 300), "AREAS": (0.05,), "HELD_OUT": 40, "SPREAD": 2}
-    for name, value in settings.items():
-        monkeypatch.setattr(solvers, name, value)
+    change(monkeypatch, solvers, PASSES=(150, 300), AREAS=(0.05,), HELD_OUT=40, SPREAD=2)
     out = tmp_path / "results" / "solvers.jsonl"
     given = ["--out", str(out), "--seeds", "1", "--classes", "2", "--models", "natural"]
     solvers.main(given)
@@ -159,18 +159,22 @@ def test_the_solver_of_version_01_takes_the_passes_that_it_promises():
 # ---- failures.py
 
 
-def test_failures_trains_searches_and_prints_its_tables(tmp_path, capsys):
+def test_failures_trains_searches_and_prints_its_tables(tmp_path, capsys, monkeypatch):
     write_fashion_mnist(tmp_path, 260, 20)
-    given = [str(tmp_path), "--out", str(tmp_path / "out"), "--triggers", "BadNets", "WaNet"]
+    change(monkeypatch, failures, CANVASES={"positive": 1, "white": 1})
+    given = [str(tmp_path), "--out", str(tmp_path / "out"), "--triggers", "WaNet"]
     given += ["--seeds", "1", "--epochs", "1", "--rounds", "1"]
     failures.main(given)
     printed, logged = capsys.readouterr()
-    assert (logged.count("training "), logged.count("searching ")) == (3, 3 + 3)
+    assert (logged.count("training "), logged.count("searching ")) == (2, 3 + 2)
     overview, *against_others, false_alarms, weak = tables_of(printed)
     assert overview[0].startswith("| trigger | strength | poisoned | seed | accuracy |")
-    assert overview[1] == 2 + 3  # the demo's models and the trained ones
-    assert [rows for _, rows in against_others] == 4 * [1 + 2]  # without the clean models
-    assert false_alarms == ("| model | canvas | area | first class | next class | stands out |", 12)
+    assert overview[1] == 2 + 2  # the demo's models and the trained ones
+    assert [rows for _, rows in against_others] == 4 * [1 + 1]  # without the clean models
+    assert false_alarms == (
+        "| model | canvas | area | first class | next class | stands out |",
+        3 * 4,
+    )
     assert weak[0].startswith("| model | class | positive, 5% | white, 5% |")
     failures.main(given)
     assert capsys.readouterr() == (printed, "")  # models and patterns are cached
@@ -253,21 +257,17 @@ def test_demo_training_makes_the_images_and_models(monkeypatch, tmp_path):
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from Linux")
-@pytest.mark.parametrize("in_memory", [12, 7])
-def test_the_memory_of_a_few_photos(monkeypatch, capsys, in_memory):
-    monkeypatch.setattr(images, "HEIGHT", 30)
-    monkeypatch.setattr(images, "WIDTH", 40)
-    images.main(["--count", "12", "--size", "16", "--passes", "3", "--in-memory", str(in_memory)])
+def test_the_memory_of_a_few_photos(monkeypatch, capsys):
+    change(monkeypatch, images, HEIGHT=30, WIDTH=40)
+    images.main(["--count", "12", "--size", "16", "--passes", "3", "--in-memory", "7"])
     printed = capsys.readouterr().out
     assert printed.startswith("12 photos of 40 x 30, read at 16 px; ")
-    for text in (
-        "| first run | 12 | ",
-        "| second run | 12 | ",
-        f"| tensors in memory | {in_memory} | ",
-        "Peak memory of a folder: ",
-        f"| {in_memory} photos, 3 passes | cache, ms/photo | tensors | ratio | range |",
-    ):
-        assert text in printed
+    assert tables_of(printed) == [
+        ("| | photos | ready, s | peak, MiB |", 3),
+        ("| 7 photos, 3 passes | cache, ms/photo | tensors | ratio | range |", 2),
+    ]
+    for row in ("first run | 12", "second run | 12", "tensors in memory | 7"):
+        assert f"| {row} | " in printed
     for work in ("reading", "predicting"):
         [row] = re.findall(rf"\| {work} \| .* \| ([0-9.]+).* \| ([0-9.]+) to ([0-9.]+) \|", printed)
         ratio, low, high = map(float, row)

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 from safetensors.torch import load_file
-from scripts import imported, write_cifar10
+from scripts import change, imported, write_cifar10
 from torch import nn
 from torch.nn.functional import cross_entropy, pad
 
@@ -132,18 +132,16 @@ def test_memorised_images_are_the_same_with_permuted_labels_and_not_augmented(mo
 def given(monkeypatch, tmp_path):
     """Short stages and a small network; the options, with a folder of images."""
     torch.manual_seed(0)
-    monkeypatch.setattr(script, "MODELS", tmp_path / "models")
-    monkeypatch.setattr(script, "BATCH", 16)
-    monkeypatch.setattr(kinds, "PGD_STEPS", 2)
-    monkeypatch.setattr(script, "WideResNet", partial(script.WideResNet, width=1, blocks=1))
+    network = partial(script.WideResNet, width=1, blocks=1)
+    change(monkeypatch, script, MODELS=tmp_path / "models", BATCH=16, WideResNet=network)
+    change(monkeypatch, kinds, PGD_STEPS=2)
     stages = (script.Stage(2, 0.1, small=1), script.Stage(1, 0.05, cutout=0, averaged=True))
     by_heart = (script.Stage(1, 0.1, cutout=0, by_heart=True),)
     for name, usual in script.STAGES_OF.items():
         monkeypatch.setitem(
             script.STAGES_OF, name, by_heart if usual is script.BY_HEART else stages
         )
-    monkeypatch.setattr(script, "STAGES", stages)
-    monkeypatch.setattr(script, "BY_HEART", by_heart)
+    change(monkeypatch, script, STAGES=stages, BY_HEART=by_heart)
     return ["--data", str(write_cifar10(tmp_path / "cifar10"))]
 
 
