@@ -1,7 +1,6 @@
 """The scripts that measure many methods, seeds or transforms: a run finishes what is missing, and
 the tables are what the rows say."""
 
-import json
 import re
 
 import pytest
@@ -104,13 +103,6 @@ def test_stability_searches_scores_and_continues(tmp_path, capsys, monkeypatch):
     assert figure.stat().st_size > 5_000
 
 
-def test_a_mask_survives_its_row():
-    mask = torch.tensor([[[0.0, 0.5, 0.0], [1.0, 0.0, 0.625]]])
-    lists = stability.to_lists(mask)
-    assert lists == {"pixels": [1, 3, 5], "weights": [0.5, 1.0, 0.625]}
-    assert torch.equal(stability.mask_of({"shape": [2, 3], **lists}), mask)
-
-
 # ---- sanity.py
 
 
@@ -158,18 +150,6 @@ def test_sanity_checks_are_made_once_and_drawn(tmp_path, capsys, monkeypatch):
         assert row["failures"] or tests == {("layers", 0)} | layers
     sanity.main(["--rows", str(out), "--budget", "60"])  # rows of other budgets are left alone
     assert not capsys.readouterr().out.strip()
-
-
-def test_a_sanity_check_is_read_as_it_was_written():
-    case = sanity_cases()[0]
-    check = sanity.check_of(case, case.canvases(), "InputXGradient", 60)
-    row = json.loads(json.dumps(sanity.row_of(check, "m", "InputXGradient", 60)))
-    read = sanity.checks([row])["m"]
-    assert (read.layers, read.steps, read.chance) == (check.layers, check.steps, check.chance)
-    assert (read.random_pixels, read.no_pattern) == (check.random_pixels, check.no_pattern)
-    for ours, theirs in zip(read.agreements, check.agreements, strict=True):
-        for name, value in vars(ours).items():
-            assert value == pytest.approx(getattr(theirs, name), abs=1e-5)
 
 
 # ---- invariance.py

@@ -4,13 +4,10 @@ import json
 
 import pytest
 import torch
-from PIL import Image
 from scripts import ROOT, change, finishes, imported, tables_of, tiny_network, write_cifar10
-from surveyed import finding
 from torch import nn
 
 from captum_classpattern import PixelClassifier, Survey
-from captum_classpattern.demo import demo_trigger
 from captum_classpattern.optimization import PaperLoop
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.intervals import bootstrap_over_classes
@@ -211,14 +208,6 @@ def test_shapes_are_compared_with_random_pixels_and_class_by_class():
     assert row.endswith(f" | -0.6 ({low:.1f} to {high:.1f}) |")
 
 
-def test_the_triggers_place_is_boxed_in_every_panel():
-    survey = Survey([finding(0, canvas, 50) for canvas in ("white", "black")])
-    drawn = figures.trigger_patterns(demo_trigger(), survey, 0.05, ["white", "black"])
-    assert [axis.get_title() for axis in drawn.axes] == ["true trigger", "white", "black"]
-    assert [len(axis.patches) for axis in drawn.axes] == [1, 1, 1]
-    assert drawn.axes[1].get_xlabel() == "50\xa0%"
-
-
 # ---- the authors' protocol
 
 
@@ -293,22 +282,3 @@ def test_the_authors_take_the_first_images_of_the_class(test_set):
     groups = zip(test_set.labels.tolist(), test_set.searched.tolist())
     unseen = [hit for hit, (label, seen) in zip(hits, groups) if label != 3 and not seen]
     assert scores["power"]["others, unseen"] == [sum(unseen), 48]
-
-
-def test_a_fifth_of_the_test_images_is_searched_as_in_the_other_tables(tmp_path, monkeypatch):
-    for label in range(2):
-        (tmp_path / "test" / str(label)).mkdir(parents=True)
-        for number in range(10):
-            path = tmp_path / "test" / str(label) / f"{number}.png"
-            Image.new("RGB", (32, 32), (20 * number + 5 * label, 0, 0)).save(path)
-    monkeypatch.setattr(problems, "SEARCH", 4)
-    monkeypatch.setattr(protocol, "SEARCH", 4)
-    test, parts = protocol.TestSet.read(tmp_path), problems.cifar10_parts(tmp_path, 0, 4)
-    assert len(test.images) == 20
-    assert test.searched.sum() == 4
-    searched, expected, held_out = (
-        {float(image[0, 0, 0]) for image in images}
-        for images in (test.images[test.searched], parts.images, parts.held_out)
-    )
-    assert searched == expected
-    assert not searched & held_out

@@ -78,7 +78,7 @@ def cifar10(monkeypatch, tmp_path):
         (growth, {"START": {"classes": 1, "canvases": 1, "images": 20}}),
         (growth, {"SWEEPS": {"images": (20,)}}),
         (demo, {"ROUNDS": 1, "CANVASES": {"positive": 1, "white": 1}}),
-        (demo, {"write_figure": lambda *_: None}),
+        (demo, {"write_figure": lambda *_: None, "_scan": lambda *_: None}),
     ):
         change(monkeypatch, module, **settings)
     photos = problems.demo_problems()[0]._replace(name="photos")

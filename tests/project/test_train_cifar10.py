@@ -83,28 +83,6 @@ def test_only_clean_label_poisoning_keeps_all_labels(name):
     assert torch.equal(seen.sort().values, expected.sort().values)
 
 
-def test_triggers_on_crops_are_parts_of_those_on_whole_images():
-    grey = torch.full((3, 32, 32), 0.5)
-    whole = {name: kinds.placed_trigger(name)(grey) for name in kinds.TRIGGERS}
-    part = {name: kinds.placed_trigger(name, 24)(grey[:, :24, :24]) for name in kinds.TRIGGERS}
-    assert torch.equal(part["blended"], whole["blended"][:, 4:28, 4:28])
-    torch.testing.assert_close(part["clean_label"], whole["clean_label"][:, :24, :24])
-    assert torch.equal(part["backdoored"], whole["backdoored"][:, 8:, 8:])
-
-
-def test_attacked_images_are_balanced_over_classes():
-    labels = torch.tensor([1, 0, 1, 1, 0, 0, 1])
-    assert kinds.first_of_each_class(labels, 2).tolist() == [1, 4, 0, 2]
-
-
-def test_kinds_that_are_compared_share_their_stages():
-    """robust8, its clean control and the backdoors without a patch; true and random labels."""
-    stages = [script.STAGES_OF[name] for name in ("robust8", "natural_short", "blended")]
-    assert stages[0] == stages[1] == stages[2] == script.STAGES_OF["clean_label"]
-    assert script.STAGES_OF["random_labels"] == script.STAGES_OF["true_labels"]
-    assert script.STAGES_OF.keys() <= set(kinds.KINDS)
-
-
 def test_memorised_images_are_the_same_with_permuted_labels_and_not_augmented(monkeypatch):
     images, labels = torch.arange(1_000).view(-1, 1, 1, 1), torch.arange(1_000) % 10
     monkeypatch.setattr(script, "load_split", lambda data, split: (images, labels))

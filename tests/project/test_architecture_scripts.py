@@ -88,21 +88,6 @@ def test_each_network_classifies_and_learns(name):
     assert name in rows_of.LABELS
 
 
-def test_attention_is_that_of_torch():
-    torch.manual_seed(0)
-    block = models.TransformerBlock(8, 2).eval()
-    for weight in block.mlp[2].parameters():
-        nn.init.zeros_(weight)  # only the attention is left
-    plain = nn.MultiheadAttention(8, 2, batch_first=True).eval()
-    with torch.no_grad():
-        plain.in_proj_weight.copy_(block.to_qkv.weight)
-        plain.in_proj_bias.copy_(block.to_qkv.bias)
-        plain.out_proj.load_state_dict(block.out.state_dict())
-        x = torch.rand(3, 5, 8)
-        normed = block.norm1(x)
-        torch.testing.assert_close(block(x), x + plain(normed, normed, normed)[0])
-
-
 def test_the_loss_of_distillation_by_hand():
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).bfloat16().float()
@@ -185,16 +170,6 @@ def test_imitation_by_hand():
     assert found["divergence"] == pytest.approx(divergence / 2, rel=1e-5)
     same = architectures.imitation(Logits(), Logits(), images)
     assert same == {"same_as_teacher": 1.0, "divergence": pytest.approx(0.0, abs=1e-7)}
-
-
-def test_masks_are_packed_without_loss():
-    torch.manual_seed(0)
-    for share in (0.0, 0.05, 0.5, 1.0):
-        mask = (torch.rand(1, 28, 28) < share).float()
-        assert torch.equal(rows_of.unpacked(rows_of.packed(mask)), mask)
-    corner = torch.zeros(1, 28, 28)
-    corner[0, 0, :4] = 1
-    assert rows_of.packed(corner) == "f"
 
 
 @pytest.fixture(scope="module")
