@@ -22,6 +22,7 @@ from scripts import (
     write_fashion_mnist,
 )
 
+import captum_classpattern
 from captum_classpattern import PixelClassifier, Survey
 from captum_classpattern.demo import CLASS_NAMES, MODELS, DemoImages, LabelledImages
 from captum_classpattern.pattern import Pattern
@@ -53,7 +54,7 @@ def tiny(monkeypatch):
         name: PixelClassifier(tiny_network(1, 28).eval(), class_names=CLASS_NAMES)
         for name in MODELS
     }
-    for module in (demo_package, problems, failures):
+    for module in (captum_classpattern, demo_package, problems, failures):
         change(monkeypatch, module, demo_images=lambda: images, demo_models=lambda: models)
     for module in (failures, demo_training):
         change(monkeypatch, module, SmallResNet=lambda: tiny_network(1, 28))
@@ -75,8 +76,8 @@ def cifar10(monkeypatch, tmp_path):
         (strength, {"GOALS": [(name, canvas, 500, n) for name, canvas, _, n in strength.GOALS]}),
         (speed, {"ZEBRA": 0, "PHOTO_BUDGET": 400}),
         (overhead, {"STEPS": 4}),
-        (growth, {"START": {"classes": 1, "canvases": 1, "images": 20}}),
-        (growth, {"SWEEPS": {"images": (20,)}}),
+        (growth, {"START": {"classes": 1, "canvases": 1, "images": 250}}),
+        (growth, {"SWEEPS": {"images": (250,)}}),  # of three classes
         (demo, {"ROUNDS": 1, "CANVASES": {"positive": 1, "white": 1}}),
         (demo, {"write_figure": lambda *_: None, "_scan": lambda *_: None}),
     ):
