@@ -143,7 +143,7 @@ USUAL = ["class 0", "class 1", "class 2"]
 @pytest.mark.parametrize(
     ("held", "given", "names"),
     [
-        ({"class_to_idx": {"dog": 1, "cat": 0, "eel": 2}}, None, ["cat", "dog", "eel"]),
+        ({"class_to_idx": {"dog": 1, "cat": 2, "eel": 0}}, None, ["eel", "dog", "cat"]),
         ({"classes": ["a", "b", "c"]}, None, ["a", "b", "c"]),
         ({"class_names": ("a", "b", "c")}, None, ["a", "b", "c"]),
         ({"classes": ["a", "b", "c"]}, ("cat", "dog", "eel"), ["cat", "dog", "eel"]),

@@ -116,7 +116,7 @@ def test_trojanzoo_vgg_with_several_linear_layers(load, tmp_path):
     for part in features.modules():
         if isinstance(part, nn.Conv2d):
             nn.init.kaiming_normal_(part.weight)
-    layers = OrderedDict(fc1=nn.Linear(512, 6), relu1=nn.ReLU(), fc2=nn.Linear(6, 4))
+    layers = OrderedDict(fc1=nn.Linear(512, 60), relu1=nn.ReLU(), fc2=nn.Linear(60, 4))
     classifier = nn.Sequential(layers)
     state = prefixed(features.state_dict(), "features.")
     state |= prefixed(classifier.state_dict(), "classifier.")
