@@ -5,9 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from refusals import refusal
 from scanned import NAMES, Net, images_of, made_up
 
+from captum_classpattern import LabelledImages
 from captum_classpattern.classifier.fingerprints import hash_of_model
 from captum_classpattern.scanning import ReferenceSet, references
 from captum_classpattern.scanning.families import SCORED, SIZES
@@ -125,6 +127,14 @@ ADDED = {
 @pytest.mark.parametrize("case", ADDED)
 def test_models_that_do_not_fit_are_not_added(case, snapshot):
     assert refusal(ADDED[case]) == snapshot
+
+
+def test_a_set_says_which_images_it_was_measured_with():
+    labels = [0, 1, 2, 3] * 2
+    images = LabelledImages(torch.rand(8, 1, 8, 8), labels, NAMES, description="/home/me/data/cats")
+    known = ReferenceSet.for_models(Net(), images)
+    assert (known.images["count"], known.images["description"]) == (8, "data/cats")
+    assert (known.n_classes, known.shape, known.class_names) == (4, (1, 8, 8), NAMES)
 
 
 def test_a_model_of_the_same_name_is_replaced(monkeypatch):

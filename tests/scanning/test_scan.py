@@ -49,7 +49,7 @@ def found(references, folder):
     return scan(MODEL, images_of(), references=references, alpha=0.2, folder=folder)
 
 
-def test_a_backdoor_is_suspicious_and_its_pattern_shows_it(found):
+def test_a_backdoor_is_suspicious_and_its_pattern_shows_it(found, folder):
     assert (found.verdict, found.target, found.p_value) == ("suspicious", 3, 0.2)
     pattern = found.pattern
     held = set(map(tuple, pattern.mask[0].nonzero().tolist()))
@@ -60,6 +60,7 @@ def test_a_backdoor_is_suspicious_and_its_pattern_shows_it(found):
         f": {pattern.info['mask_pixels']} pixels turn {power:.0%} of other images" in found.reason
     )
     assert found.source == "owls.pt"
+    assert (folder / "patterns" / "3_25.safetensors").exists()
 
 
 def test_powers_are_those_of_the_patterns_on_the_judging_images(found):

@@ -82,7 +82,7 @@ def pillow(image, quality):
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (1, 30, 33), (3, 32, 32), (3, 28, 29)])
-@pytest.mark.parametrize("quality", [95, 75, 50, 20, 5])
+@pytest.mark.parametrize("quality", [95, 75, 55, 20, 5])
 def test_jpeg_is_close_to_libjpeg(shape, quality):
     generator = torch.Generator().manual_seed(0)
     smooth = torch.rand(8, shape[0], 6, 6, generator=generator)

@@ -67,7 +67,7 @@ def test_scale_by_a_plain_loop(factor, seed):
     assert same(expected, pattern) == (factor == 1)
 
 
-@pytest.mark.parametrize("degrees", [0, 5, 20, 45, 90, 133, 180, 270])
+@pytest.mark.parametrize("degrees", [0, 5, 20, 45, 60, 90, 120, 133, 180, 270])
 @pytest.mark.parametrize("direction", [0, 1])
 def test_rotation_by_a_plain_loop(degrees, direction):
     pattern = random_pattern()
@@ -105,6 +105,12 @@ def test_an_empty_pattern_stays_empty():
     for changed in (geometry.scale(empty, 2, 0), geometry.rotate(empty, 90, 0)):
         assert not changed.mask.any()
     assert geometry.centre(empty.mask) == (3, 4)
+
+
+def test_of_two_middle_pixels_the_lower_right_one_is_the_centre():
+    mask = torch.zeros(1, H, W)
+    mask[0, 2:4, 4:6] = 1
+    assert geometry.centre(mask) == (3, 5)
 
 
 REFUSALS = {
