@@ -10,9 +10,9 @@ from refusals import refusal
 from scanned import CLASSES, NAMES, Net, images_of, made_up
 from shown import HOSTILE, check, read, table_of
 
-from captum_classpattern import ClassPattern, Pattern, PixelClassifier
+from captum_classpattern import ClassPattern, PixelClassifier
 from captum_classpattern.scanning import ReferenceSet, scan
-from captum_classpattern.scanning.families import SCORED, SIZES
+from captum_classpattern.scanning.families import SCORED, SIZES, Store
 from captum_classpattern.scanning.profile import Profile
 from captum_classpattern.scanning.scan import judge
 
@@ -160,8 +160,9 @@ def test_a_scan_is_saved_with_its_patterns(found, tmp_path):
     assert [row["class"] for row in data["classes"]] == [0, 1, 2, 3]
     assert set(data["classes"][0]["powers"]) == {str(size) for size in SIZES}
     assert (tmp_path / "scan" / "scan.png").read_bytes().startswith(b"\x89PNG")
-    pattern = Pattern.load(tmp_path / "scan" / "patterns" / "2_3.safetensors")
-    assert torch.equal(pattern.mask, found.profile.patterns[3, 2].mask)
+    store = Store(tmp_path / "scan" / "patterns", found.profile.key)
+    store.check()  # so that the scan resumes there
+    assert torch.equal(store.find([(3, 2)])[3, 2].mask, found.profile.patterns[3, 2].mask)
 
 
 def test_the_figure_shows_the_most_suspicious_class_first(found):
