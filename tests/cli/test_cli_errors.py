@@ -68,7 +68,7 @@ ERRORS = {
     "image that can't be read": f"{SEARCH} --data damaged",
     "set of torchvision is missing": f"{UNNAMED} --data torchvision:CIFAR10",
     "unknown class": f"{SEARCH} --classes dgo",
-    "class out of range": f"{SEARCH} --classes 12",
+    "class out of range": f"{SEARCH} --classes 3",
     "neither has names": f"{UNNAMED} --data flat --classes dog",
     "fewer names than classes": f"{UNNAMED} --class-names short.txt",
     # values, before anything is loaded

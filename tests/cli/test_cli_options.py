@@ -21,7 +21,7 @@ from captum_classpattern.optimization.settings import PRECISIONS
 
 OWN = "--arch own_models:Net --mean 0 --std 1 --data images"
 SEARCHES = (
-    "--classes dog,2 --seed 3 --precision full --internal-batch-size 5 --budget 900 --n-steps 7 "
+    "--classes dog,2,1 --seed 3 --precision full --internal-batch-size 5 --budget 900 --n-steps 7 "
     "--max-seconds 60"
 )
 SURVEYS = f"{SEARCHES} --area 0.1 --area 0.2 --canvases 4 --out new"

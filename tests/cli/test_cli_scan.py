@@ -1,6 +1,7 @@
 """``classpattern scan`` and ``classpattern reference``, from files to verdicts."""
 
 import json
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -11,7 +12,6 @@ import torch
 import torchvision
 from command_line import documented, error_of, run
 from matplotlib.figure import Figure
-from scripts import imported
 from torch import nn
 
 import captum_classpattern as cp
@@ -22,8 +22,6 @@ from captum_classpattern.scanning import ReferenceSet, Scan, profile
 from captum_classpattern.scanning.families import SIZES
 from captum_classpattern.scanning.profile import Profile
 from captum_classpattern.scanning.references import SHIPPED
-
-exploits = imported("tests/adapters", "test_safe_load")
 
 SIDE = 12
 NAMES = ["cat", "dog", "owl"]
@@ -460,15 +458,27 @@ def test_a_model_that_returns_probabilities_is_scanned_with_a_notice(tmp_path):
     assert result.stderr.count("Note: the model's outputs are all >= 0 and sum to 1") == 1
 
 
-def test_the_code_of_a_hostile_checkpoint_does_not_run(tmp_path):
-    path, ran, out = tmp_path / "model.pt", tmp_path / "ran", tmp_path / "new.json"
-    detonate = exploits.EXPLOITS["in a state dict"](path, ran)
-    for line in (f"scan {path} {OWN} --references few.json", f"reference {path} {OWN} --out {out}"):
-        assert exploits.SYSTEM in error_of(line)
-    assert not ran.exists()
-    assert not out.exists()
-    detonate(path)  # it is a real one
-    assert ran.exists()
+class Payload:
+    """Runs a command when it is loaded."""
+
+    def __reduce__(self):
+        return os.system, ("touch ran",)
+
+
+def test_the_code_of_a_hostile_checkpoint_does_not_run(tmp_path, monkeypatch, place):
+    """Of the many that the tests of the adapters have, one."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    torch.save({"net": made(0).state_dict(), "bad": Payload()}, "model.pt")
+    given = f"model.pt {OWN} --data {place}/images"
+    for line in (
+        f"scan {given} --references {place}/few.json",
+        f"reference {given} --out new.json",
+    ):
+        assert f"{os.system.__module__}.system" in error_of(line)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
+    torch.load("model.pt", weights_only=False)  # it is a real one
+    assert Path("ran").exists()
 
 
 # ---- classpattern reference
