@@ -11,7 +11,15 @@ import pytest
 from captum_classpattern._files import write_atomically, write_json
 
 
-def test_the_data_is_on_the_disk_before_the_file_gets_its_name(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("write", "data"),
+    [
+        (lambda path: write_atomically(path, b"new data"), b"new data"),
+        (lambda path: write_json("new d", path), b'"new d"\n'),
+    ],
+    ids=["bytes", "JSON"],
+)
+def test_the_data_is_on_the_disk_before_the_file_gets_its_name(tmp_path, monkeypatch, write, data):
     path, done = tmp_path / "a.json", []
     path.write_bytes(b"old")
     sync, replace = os.fsync, Path.replace
@@ -26,9 +34,9 @@ def test_the_data_is_on_the_disk_before_the_file_gets_its_name(tmp_path, monkeyp
 
     monkeypatch.setattr(os, "fsync", synced)
     monkeypatch.setattr(Path, "replace", renamed)
-    write_atomically(path, b"new data")
+    write(path)
     assert done == [("on the disk", 8, b"old"), ("renamed", tmp_path, path)]
-    assert path.read_bytes() == b"new data"
+    assert path.read_bytes() == data
 
 
 def test_json_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path):

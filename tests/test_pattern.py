@@ -99,6 +99,7 @@ def test_a_stamp_of_nothing_of_all_and_of_each_image_and_channel_alone(pattern, 
     assert same_bits(empty.stamp(images), images)
     assert same_bits(full.stamp(images), pattern.canvas.to(dtype).expand_as(images))
     assert (empty.area, full.area) == (0, 1)
+    assert [each.at_own_area() for each in (empty, full)] == [empty, full]  # the same objects
 
 
 def test_stamp_by_hand():

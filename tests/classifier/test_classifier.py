@@ -217,7 +217,7 @@ def test_images_of_a_shape_that_the_model_does_not_accept(network):
     assert "load_images has `size` and `channels` for that" in str(caught.value)
 
 
-LAST = IMAGES[:1].permute(0, 2, 3, 1)
+LAST, SQUARE = IMAGES[:1].permute(0, 2, 3, 1), torch.rand(2, 5, 4, 4)
 
 
 def of_three_channels(images):
@@ -239,6 +239,7 @@ REFUSALS = {
     "means of three, stds of two": lambda: PixelClassifier(NET, (0.5, 0.5, 0.5), (0.5, 0.5)),
     "means of three, images of one": lambda: PixelClassifier(NET, (0.5,) * 3)(IMAGES[:, :1]),
     "stds of three, images of one": lambda: PixelClassifier(NET, 0.5, (0.5,) * 3)(IMAGES[:, :1]),
+    "means of three, images of five": lambda: PixelClassifier(NET, (0.5,) * 3)(SQUARE),
     "means of two, images of three": lambda: PixelClassifier(NET, (0.5, 0.5), 0.5)(IMAGES),
     "a third of two outputs": lambda: picked("tuple", 2),
     "a key of a tuple": lambda: picked("tuple", "logits"),
