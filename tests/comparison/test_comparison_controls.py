@@ -1,117 +1,155 @@
-"""The controls against plain loops, and in Captum's contract."""
+"""The controls find what plain loops find, and keep Captum's contract."""
+
+from functools import partial
+from itertools import count, product
 
 import pytest
 import torch
 from captum.attr import NoiseTunnel
-from captum.metrics import infidelity, infidelity_perturb_func_decorator, sensitivity_max
-from comparisons import CANVASES, LABELS, SEARCH, conv_net, linear_net
+from comparisons import CANVASES, HELD_OUT, LABELS, SEARCH, conv_net, linear_net
+from refusals import refusal
+from torch import nn
 from torch.utils.data import TensorDataset
 
-from captum_classpattern.comparison import BestCrop, ClassMean, RandomPixels
-from captum_classpattern.comparison.controls import Control, square
+from captum_classpattern.comparison import (
+    BestCrop,
+    BestRandomMask,
+    ClassMean,
+    NearestImage,
+    RandomPixels,
+)
+from captum_classpattern.comparison.controls import (
+    Control,
+    places_of_square,
+)
+from captum_classpattern.comparison.maps import PrivateModel
 
 MAKERS = {
     "RandomPixels": lambda net: RandomPixels(net),
     "ClassMean": lambda net: ClassMean(net, SEARCH, LABELS),
+    "NearestImage": lambda net: NearestImage(net, SEARCH, LABELS, by="features"),
     "BestCrop": lambda net: BestCrop(net, SEARCH, LABELS),
+    "BestRandomMask": lambda net: BestRandomMask(net, SEARCH, LABELS),
 }
-each = pytest.mark.parametrize("name", list(MAKERS))
+TARGETS = [2, 0, 1, 1]
 
 
-# ---- maps
+def of_class(target):
+    return [one for one, label in zip(SEARCH, LABELS.tolist()) if label == target]
 
 
-def test_random_pixels_are_seeded_uniform_and_alike_in_all_channels():
-    images = torch.rand(3, 3, 64, 64)
-    before = torch.get_rng_state()
+def of_others(target, n):
+    """Evenly spaced images of other classes."""
+    others = [one for one, label in zip(SEARCH, LABELS.tolist()) if label != target]
+    return [others[round(i * (len(others) - 1) / (n - 1))] for i in range(n)]
+
+
+# ---- random pixels
+
+
+def test_random_pixels_are_uniform_seeded_and_alike_in_all_channels():
+    images, before = torch.rand(3, 3, 6, 6), torch.get_rng_state()
     maps = RandomPixels(linear_net()).attribute(images, seed=5)
     assert torch.equal(before, torch.get_rng_state())
-    assert maps.shape == images.shape
-    assert torch.equal(maps, maps[:, :1].expand_as(maps))
-    assert torch.equal(maps, RandomPixels(linear_net()).attribute(images * 0, 2, seed=5))
-    assert not torch.equal(maps, RandomPixels(linear_net()).attribute(images, seed=6))
-    values = maps[:, 0].flatten()
-    assert 0 <= values.min() < 0.001
-    assert 0.999 < values.max() < 1
-    counts = torch.histc(values, 10, 0, 1)  # 1229 are expected in each, with a deviation of 33
-    assert (counts - len(values) / 10).abs().max() < 5 * 33
-    assert not torch.equal(maps[0], maps[1])
-    assert maps.unique().numel() > 3 * 64 * 64 * 0.99
-    with pytest.raises(ValueError, match="`seed` must be a whole number"):
-        RandomPixels(linear_net()).attribute(images, seed=-1)
+    drawn = torch.rand(3, 1, 6, 6, generator=torch.Generator().manual_seed(5))
+    assert torch.equal(maps, drawn.expand(3, 3, 6, 6))
 
 
-def plain_nearness(image, target):
-    images = [one for one, label in zip(SEARCH, LABELS.tolist()) if label == target]
-    return 1 - (image - sum(images) / len(images)).abs()
+# ---- close to images of the class
 
 
 def test_class_mean_is_that_of_a_plain_loop():
-    maps = ClassMean(linear_net(), SEARCH, LABELS).attribute(CANVASES, [2, 0, 1, 1])
-    for map, image, target in zip(maps, CANVASES, [2, 0, 1, 1]):
-        torch.testing.assert_close(map, plain_nearness(image, target))
-    of_data = ClassMean(linear_net(), TensorDataset(SEARCH, LABELS)).attribute(CANVASES, 1)
-    torch.testing.assert_close(of_data[0], plain_nearness(CANVASES[0], 1))
-
-
-def test_class_mean_without_labels_goes_by_the_classifier():
     net = linear_net()
-    expected = ClassMean(net, SEARCH, net(SEARCH).argmax(1)).attribute(CANVASES, 0)
-    assert torch.equal(ClassMean(net, SEARCH).attribute(CANVASES, 0), expected)
-    with pytest.raises(ValueError, match="none of the 60 baselines is of class 7"):
-        ClassMean(net, SEARCH, LABELS).attribute(CANVASES, 7)
+    maps = ClassMean(net, SEARCH, LABELS).attribute(CANVASES, TARGETS)
+    for map, image, target in zip(maps, CANVASES, TARGETS):
+        images = of_class(target)
+        torch.testing.assert_close(map, 1 - (image - sum(images) / len(images)).abs())
+    of_data = ClassMean(net, TensorDataset(SEARCH, LABELS)).attribute(CANVASES, TARGETS)
+    assert torch.equal(of_data, maps)
+    predicted = ClassMean(net, SEARCH, net(SEARCH).argmax(1)).attribute(CANVASES, 0)
+    assert torch.equal(ClassMean(net, SEARCH).attribute(CANVASES, 0), predicted)
 
 
-def plain_crop(net, image, target, k, n_images=12):
-    """All positions, and all their scores."""
-    others = [one for one, label in zip(SEARCH, LABELS.tolist()) if label != target]
-    stamped_on = [others[round(i * (len(others) - 1) / (n_images - 1))] for i in range(n_images)]
+class TwoHeads(nn.Module):
+    """Its last linear layer is the one that is called last, not the one that is made last."""
+
+    def __init__(self):
+        super().__init__()
+        self.out = nn.Linear(4, 3)
+        self.first = nn.Linear(108, 4)
+
+    def features(self, x):
+        return self.first(x.flatten(1)).tanh()
+
+    def forward(self, x):
+        return self.out(self.features(x))
+
+
+def plain_nearest(image, target, features):
+    """By brute force, among images of the class that are not the image."""
+
+    def distance(other):
+        with torch.no_grad():
+            first, second = (features(one[None]).double() for one in (image, other))
+        return float(((first - second) ** 2).sum())
+
+    return min((x for x in of_class(target) if not torch.equal(x, image)), key=distance)
+
+
+def test_the_nearest_image_is_that_of_a_plain_loop():
+    net, images = TwoHeads().eval(), torch.cat([CANVASES, HELD_OUT[:5]])
+    for target in range(3):
+        found = {}
+        for by, features in (("pixels", nn.Identity()), ("features", net.features)):
+            maps = NearestImage(net, SEARCH, LABELS, by=by).attribute(images, target)
+            nearest = torch.stack([plain_nearest(image, target, features) for image in images])
+            assert torch.equal(maps, 1 - (images - nearest).abs())
+            found[by] = nearest
+        assert not torch.equal(found["pixels"], found["features"])
+    assert not any(part._forward_hooks for part in net.modules())
+
+
+def test_features_are_computed_once_for_each_class():
+    model = PrivateModel(conv_net())
+    method = NearestImage(model.forward_func, SEARCH, LABELS, by="features")
+    method.attribute(CANVASES[:2], [0, 1])
+    assert model.passes == (2 + 40) / 2
+    method.attribute(CANVASES[:3], [0, 1, 1])
+    assert model.passes == (2 + 40 + 3) / 2
+
+
+# ---- the best of many masks
+
+
+def best_of(masks, map, net, image, target, n_images):
+    """The map is a mask that is as good as the best one; it is much better than the worst."""
+    assert torch.equal(map, map[:1].expand_as(map))
+    assert set(map.unique().tolist()) == {0, 1}
+    images, scores = of_others(target, n_images), []
+    for mask in masks:
+        with torch.no_grad():
+            stamped = [net(torch.where(mask, image, one)[None]).softmax(1) for one in images]
+        scores.append(float(sum(one[0, target] for one in stamped)) / n_images)
+    [score] = {s for s, mask in zip(scores, masks) if torch.equal(mask, map[0] > 0)}
+    assert score == pytest.approx(max(scores), abs=1e-6)
+    assert score > min(scores) + 0.01
+
+
+def plain_squares(k):
     side = round(k**0.5)
-    rows = -(-k // side)
-    scores = {}
-    for top in range(6 - rows + 1):
-        for left in range(6 - side + 1):
-            mask = torch.zeros(6, 6, dtype=torch.bool)
-            for number in range(k):
-                mask[top + number // side, left + number % side] = True
-            probabilities = [
-                net(torch.where(mask, image, one)[None]).softmax(1) for one in stamped_on
-            ]
-            scores[top, left] = (
-                float(sum(one[0, target] for one in probabilities)) / n_images,
-                mask,
-            )
-    return scores
+    for top, left in product(range(7 - -(-k // side)), range(7 - side)):
+        mask = torch.zeros(6, 6, dtype=torch.bool)
+        for number in range(k):
+            mask[top + number // side, left + number % side] = True
+        yield mask
 
 
-@pytest.mark.parametrize("k", [1, 2, 4, 5, 7, 9, 12])
-@pytest.mark.parametrize("target", [0, 2])
-@torch.no_grad()
-def test_the_best_crop_of_all_positions(k, target):
+@pytest.mark.parametrize(("k", "target"), [(1, 0), (2, 2), (5, 0), (7, 2), (9, 1), (12, 0)])
+def test_the_best_crop_is_the_best_of_all_squares(k, target):
     net = conv_net()
     maps = BestCrop(net, SEARCH, LABELS).attribute(CANVASES[:2], target, area=k / 36)
     for map, image in zip(maps, CANVASES):
-        assert torch.equal(map, map[:1].expand_as(map))
-        scores = plain_crop(net, image, target, k)
-        best = max(score for score, _ in scores.values())
-        [place] = [place for place, (_, mask) in scores.items() if torch.equal(mask, map[0] > 0)]
-        assert scores[place][0] == pytest.approx(best, abs=1e-6)
-        assert int(map[0].sum()) == k
-        assert set(map.unique().tolist()) == {0, 1}
-
-
-@pytest.mark.parametrize(("top", "left"), [(0, 0), (0, 3), (3, 0), (3, 3)])
-def test_the_best_crop_may_touch_the_edges(top, left):
-    weight = torch.zeros(6, 6)
-    weight[top : top + 3, left : left + 3] = 1
-
-    def net(images):
-        score = (images.mean(1) * weight).sum((1, 2))
-        return torch.stack([score, torch.full_like(score, 7)], 1)
-
-    crop = BestCrop(net, SEARCH * 0.5, LABELS)
-    map = crop.attribute(torch.ones(1, 3, 6, 6), 0, area=9 / 36)
-    assert torch.equal(map[0, 0], weight)
+        best_of([*plain_squares(k)], map, net, image, target, n_images=12)
 
 
 def test_few_positions_are_refined_around_the_best():
@@ -135,141 +173,122 @@ def test_few_positions_are_refined_around_the_best():
     assert sum(calls) < 4 * 26 * 26 / 2
 
 
-def test_the_number_of_coarse_positions_is_a_bound():
-    calls = []
-
-    def net(images):
-        calls.append(len(images))
-        return torch.tensor([[1.0, 0.0]]).expand(len(images), 2)
-
-    for n_positions in (1, 5, 16):
-        calls.clear()
-        crop = BestCrop(net, SEARCH, LABELS)
-        crop.attribute(CANVASES[:1], 0, area=1 / 36, n_positions=n_positions, n_images=4)
-        assert 1 <= sum(calls) / 4 <= 36
-    assert int(crop.attribute(CANVASES[:1], 0, area=1 / 36).sum()) == 3
+@pytest.mark.parametrize("most", [1, 5, 16, 25, 99, 100, 101, 700])
+def test_the_coarse_grid_is_the_finest_with_so_few_squares(most):
+    side, last_top, last_left, step = places_of_square(10, 28, 20, most)
+    assert (side, last_top, last_left) == (3, 28 - 4, 20 - 3)
+    n = [len(range(0, 25, s)) * len(range(0, 18, s)) for s in (step - 1 or 1, step)]
+    assert n[1] <= most
+    assert step == 1 or n[0] > most
+    assert places_of_square(36, 60, 2, 99) == (2, 42, 0, 1)  # no wider than the image
 
 
-def test_best_crop_stamps_no_image_of_the_target():
-    seen = []
-
-    def net(images):
-        seen.extend(images)
-        return torch.zeros(len(images), 3)
-
-    white = torch.ones(1, 3, 6, 6)
-    BestCrop(net, SEARCH, LABELS).attribute(white, 1, area=1 / 36, n_images=6)
-    stamped = [(one, (one != 1).all(0)) for one in seen]
-    assert all(int(kept.sum()) == 35 for _, kept in stamped)
-    sources = {
-        i
-        for i in range(60)
-        for one, kept in stamped
-        if torch.equal(SEARCH[i][:, kept], one[:, kept])
-    }
-    assert len(sources) == 6
-    assert all(LABELS[i] != 1 for i in sources)
+@pytest.mark.parametrize(
+    ("k", "target", "seed", "budget", "n_images"), [(4, 0, 0, 60, 6), (11, 2, 3, 35, 7)]
+)
+def test_the_best_random_mask_is_that_of_a_plain_loop(k, target, seed, budget, n_images):
+    net, generator = conv_net(), torch.Generator().manual_seed(seed)
+    masks = torch.zeros(2 * budget // n_images, 36, dtype=torch.bool)
+    for mask in masks:
+        mask[torch.randperm(36, generator=generator)[:k]] = True
+    maps = BestRandomMask(net, SEARCH, LABELS).attribute(
+        CANVASES[:2], target, area=k / 36, seed=seed, budget=budget, n_images=n_images
+    )
+    for map, image in zip(maps, CANVASES):
+        best_of(masks.view(-1, 6, 6), map, net, image, target, n_images)
 
 
-def test_best_crop_refuses_what_it_cannot_do():
-    crop = BestCrop(linear_net(), SEARCH, LABELS)
-    with pytest.raises(ValueError, match="rounds to none or all"):
-        crop.attribute(CANVASES, 0, area=0.01)
-    for name in ("n_images", "n_positions"):
-        with pytest.raises(ValueError, match=f"`{name}` must be a whole number from 1, got 0"):
-            crop.attribute(CANVASES, 0, **{name: 0})
-    with pytest.raises(ValueError, match="all 60 baselines are of class 2"):
-        BestCrop(linear_net(), SEARCH, [2] * 60).attribute(CANVASES, 2)
-    flat = BestCrop(lambda x: x.mean((2, 3)), torch.rand(4, 2, 2, 60), [0] * 4)
-    with pytest.raises(ValueError, match="a square of 36 pixels does not fit into 2x60"):
-        flat.attribute(torch.rand(1, 2, 2, 60), 1, area=0.3)
-
-
-@pytest.mark.parametrize("k", range(1, 30))
-def test_a_square_has_its_pixels_in_reading_order(k):
-    side = round(k**0.5)
-    mask = square(k, side, 2, 1, 9, 9)[0]
-    assert [divmod(i, 9) for i in torch.nonzero(mask.flatten()).flatten().tolist()] == [
-        (2 + number // side, 1 + number % side) for number in range(k)
-    ]
-
-
-def test_which_methods_are_controls():
-    assert all(isinstance(make(linear_net()), Control) for make in MAKERS.values())
-    assert not isinstance(NoiseTunnel(RandomPixels(linear_net())), Control)
+@pytest.mark.parametrize(
+    ("settings", "passes"),
+    [
+        ({}, 3_500),
+        ({"budget": 100}, 100),
+        ({"budget": 99, "n_images": 7}, 98),
+        ({"budget": 1}, 10),
+        ({"max_seconds": 3.5}, 3 * 10),
+        ({"max_seconds": 0.5}, 10),  # one mask is tried
+    ],
+)
+def test_the_passes_of_a_random_mask_are_those_of_the_budget_and_the_time(
+    settings, passes, monkeypatch
+):
+    seconds = count()
+    if "max_seconds" in settings:
+        monkeypatch.setattr("time.perf_counter", lambda: next(seconds))
+    model = PrivateModel(linear_net())
+    method = BestRandomMask(model.forward_func, SEARCH, LABELS)
+    method.attribute(CANVASES[:2], 1, area=0.1, **settings)
+    assert model.passes / 2 == passes
 
 
 # ---- Captum's contract
 
 
-@each
-def test_tensor_for_tensor_and_tuple_for_tuple(name):
-    method = MAKERS[name](linear_net())
-    result = method.attribute(CANVASES, 1)
-    assert isinstance(result, torch.Tensor)
+@pytest.mark.parametrize("name", MAKERS)
+def test_captums_contract(name):
+    method = MAKERS[name](conv_net())
+    assert isinstance(method, Control)
+    assert not isinstance(NoiseTunnel(method), Control)
+    explain = partial(method.attribute, **{"budget": 100} if name == "BestRandomMask" else {})
+    result = explain(CANVASES, TARGETS)
     assert result.shape == CANVASES.shape
     assert result.is_contiguous()
     assert not result.requires_grad
-    in_tuple = method.attribute((CANVASES,), 1)
+    in_tuple = explain((CANVASES,), torch.tensor(TARGETS))
     assert type(in_tuple) is tuple
     assert torch.equal(in_tuple[0], result)
-    assert method.attribute(CANVASES.double(), 1).dtype == torch.float64
-    with pytest.raises(ValueError, match="a tuple of one, got a tuple of 2"):
-        method.attribute((CANVASES, CANVASES), 1)
-
-
-@pytest.mark.parametrize("name", ["ClassMean", "BestCrop"])
-def test_targets_as_captum_has_them(name):
-    method = MAKERS[name](linear_net())
-    expected = torch.cat(
-        [method.attribute(CANVASES[i : i + 1], t) for i, t in enumerate([2, 0, 1])]
-    )
-    for targets in ([2, 0, 1], torch.tensor([2, 0, 1])):
-        assert torch.equal(method.attribute(CANVASES[:3], targets), expected)
-    same = method.attribute(CANVASES[:3], [1, 1, 1])
+    assert explain(CANVASES.double(), 1).dtype == torch.float64
+    if name == "RandomPixels":
+        return
+    for i, target in enumerate(TARGETS):
+        assert torch.equal(explain(CANVASES[i : i + 1], target)[0], result[i])
+    same = explain(CANVASES, [1] * 4)
+    assert not torch.equal(same, result)
     for target in (1, torch.tensor(1), torch.tensor([1]), [1]):
-        assert torch.equal(method.attribute(CANVASES[:3], target), same)
-    assert not torch.equal(expected, same)
-    with pytest.raises(TypeError, match="target must be an int"):
-        method.attribute(CANVASES)
+        assert torch.equal(explain(CANVASES, target), same)
 
 
-@each
-@pytest.mark.parametrize("target", [1, [2, 0, 1, 1], torch.tensor([2, 0, 1, 1])], ids=type)
-def test_noise_tunnel(name, target):
-    method = MAKERS[name](linear_net())
-    torch.manual_seed(0)
-    settings = {"nt_samples": 2, "stdevs": 0.05, "target": target}
-    result = NoiseTunnel(method).attribute(CANVASES, **settings)
-    torch.manual_seed(0)
-    noisy = CANVASES.repeat_interleave(2, 0)
-    noisy = noisy + torch.normal(0, torch.full_like(noisy, 0.05))
-    repeated = torch.as_tensor(target).expand(4).repeat_interleave(2)
-    expected = method.attribute(noisy, repeated).unflatten(0, (4, 2)).mean(1)
-    torch.testing.assert_close(result, expected)
+# ---- refusals
 
 
-@each
-def test_sensitivity_max(name):
-    method, settings = MAKERS[name](linear_net()), {"target": [2, 0, 1, 1], "n_perturb_samples": 1}
-    same = sensitivity_max(method.attribute, CANVASES, lambda inputs: inputs, **settings)
-    assert same.tolist() == [0, 0, 0, 0]
-    before, after = (method.attribute(x, [2, 0, 1, 1]).flatten(1) for x in (CANVASES, 1 - CANVASES))
-    moved = sensitivity_max(method.attribute, CANVASES, lambda inputs: 1 - inputs, **settings)
-    torch.testing.assert_close(moved, (after - before).norm(dim=1) / before.norm(dim=1))
+def explain(cls, target=0, net=None, images=SEARCH, labels=LABELS, inputs=CANVASES, **settings):
+    of_class = {"by": settings.pop("by")} if "by" in settings else {}
+    net = linear_net() if net is None else net
+    return cls(net, images, labels, **of_class).attribute(inputs, target, **settings)
 
 
-@each
-def test_infidelity(name):
-    net = linear_net()
-    maps = MAKERS[name](net).attribute(CANVASES, 1)
+POOLED = nn.Sequential(nn.Conv2d(3, 3, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+FLAT = {"net": lambda x: x.mean((2, 3)), "inputs": torch.rand(1, 2, 2, 60), "labels": [0] * 4}
+REFUSALS = {
+    "a seed below 0": lambda: RandomPixels(linear_net()).attribute(CANVASES, seed=-1),
+    "a mean of no images": lambda: explain(ClassMean, 7),
+    "the nearest of no images": lambda: explain(NearestImage, 7),
+    "the nearest by labels": lambda: explain(NearestImage, by="labels"),
+    "copies alone": lambda: explain(
+        NearestImage, images=SEARCH[:2], labels=[0, 1], inputs=SEARCH[:1]
+    ),
+    "features of a function": lambda: explain(
+        NearestImage, net=lambda x: x.mean((2, 3)), by="features"
+    ),
+    "no features": lambda: explain(NearestImage, net=POOLED, by="features"),
+    "a crop of no pixel": lambda: explain(BestCrop, area=0.01),
+    "a crop of no image": lambda: explain(BestCrop, n_images=0),
+    "a crop at no place": lambda: explain(BestCrop, n_positions=0),
+    "a crop on images of its class": lambda: explain(BestCrop, 2, labels=[2] * 60),
+    "a crop that does not fit": lambda: explain(
+        BestCrop, 1, images=torch.rand(4, 2, 2, 60), area=0.3, **FLAT
+    ),
+    "a crop without a class": lambda: explain(BestCrop, None),
+    "two inputs": lambda: explain(BestCrop, inputs=(CANVASES, CANVASES)),
+    "a random mask of no pixel": lambda: explain(BestRandomMask, area=0.01),
+    "no budget": lambda: explain(BestRandomMask, budget=0),
+    "a random mask on no image": lambda: explain(BestRandomMask, n_images=0),
+    "less than no time": lambda: explain(BestRandomMask, max_seconds=-1),
+    "a mask's seed below 0": lambda: explain(BestRandomMask, seed=-1),
+    "a random mask on its class": lambda: explain(BestRandomMask, 2, labels=[2] * 60),
+}
 
-    @infidelity_perturb_func_decorator(False)
-    def halved(inputs):
-        return inputs / 2
 
-    found = infidelity(net, halved, CANVASES, maps, target=1, n_perturb_samples=1)
-    with torch.no_grad():
-        happened = net(CANVASES)[:, 1] - net(CANVASES / 2)[:, 1]
-    predicted = (maps * CANVASES / 2).sum((1, 2, 3))
-    torch.testing.assert_close(found, (predicted - happened).square(), rtol=1e-4, atol=1e-4)
+@pytest.mark.parametrize("case", REFUSALS)
+def test_refusals(case, snapshot):
+    assert refusal(REFUSALS[case]) == snapshot

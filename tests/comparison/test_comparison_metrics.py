@@ -1,38 +1,51 @@
-"""What is measured besides predictive power."""
+"""What is measured besides predictive power, by built-in metrics and by one's own."""
 
+import json
+import pickle
+import random
 from dataclasses import asdict
 from statistics import mean
 
+import numpy as np
 import pytest
 import torch
+from captum.attr import InputXGradient, Saliency
+from captum.metrics import infidelity, infidelity_perturb_func_decorator, sensitivity_max
 from comparisons import (
     CANVASES,
     LABELS,
+    METHODS,
     SEARCH,
     TARGETS,
     Searching,
+    all_facts,
     compared,
+    conv_net,
     from_function,
+    linear_net,
     plain_mask,
 )
+from extend import DISTANCE
+from refusals import refusal
 
 from captum_classpattern import Pattern
-from captum_classpattern.comparison import RandomPixels
+from captum_classpattern.comparison import METRICS, Metric, RandomPixels
 from captum_classpattern.comparison.task import images_of_classes
 from captum_classpattern.images import LabelledImages
+from captum_classpattern.pages.report import write_report
 from captum_classpattern.scores.localisation import localise
+from captum_classpattern.scores.power import power_of
 from captum_classpattern.scores.shape import simplicity
 
 ROW = torch.zeros(1, 6, 6)
 ROW[0, 1] = 1
-TRIGGER = Pattern(torch.ones(3, 6, 6), ROW, 1)
-
-
+TRIGGERED = {"triggers": {"linear": Pattern(torch.ones(3, 6, 6), ROW, 1)}}
 SIMPLICITY = ("total_variation", "high_frequency_share", "components")
+LOCALISATION = ("iou", "average_precision", "pointing_game", "relevance_mass", "relevance_rank")
+ITSELF = {"m": from_function(lambda images, targets: images)}
 
 
-def localisation(record):
-    names = ("iou", "average_precision", "pointing_game", "relevance_mass", "relevance_rank")
+def scores(record, names):
     return {name: record.scores[name] for name in names}
 
 
@@ -45,11 +58,22 @@ def searched(canvas, area, seed):
     return CANVASES[canvas].double().sum(0).roll(round(area * 36) + seed, -1)
 
 
-def test_simplicity_is_that_of_the_mask():
-    for record in compared().records:
-        assert {name: record.scores[name] for name in SIMPLICITY} == asdict(
-            simplicity(record.masks[0.1].float())
-        )
+def mean_localisation(maps):
+    found = [asdict(localise(map.double(), ROW > 0)) for map in maps]
+    return pytest.approx({name: mean(one[name] for one in found) for name in LOCALISATION})
+
+
+# ---- stability, simplicity, cost
+
+
+def test_scores_of_methods_without_chance():
+    for record in compared(**TRIGGERED).records:
+        of_image = record.level == "image"
+        assert scores(record, SIMPLICITY) == asdict(simplicity(record.masks[0.1].float()))
+        assert record.score("passes") == (1 if of_image else None)
+        assert ("seconds" in record.scores) == of_image
+        stable = of_image and record.kind != "stamped"
+        assert record.score("stability_seeds") == (1.0 if stable else None)
 
 
 @pytest.mark.parametrize("n_seeds", [1, 2, 3])
@@ -58,86 +82,58 @@ def test_stability_over_seeds_is_the_mean_of_all_pairs(n_seeds):
     for record in comparison.records:
         masks = [plain_mask(searched(record.canvas, 0.1, 2 + i), 0.1) for i in range(n_seeds)]
         pairs = [iou(masks[i], masks[j]) for i in range(n_seeds) for j in range(i)]
-        if n_seeds == 1:
-            assert "stability_seeds" not in record.scores
-        else:
-            assert record.scores["stability_seeds"] == pytest.approx(mean(pairs))
-            assert record.scores["stability_seeds"] < 1
-
-
-def test_a_method_without_chance_is_stable_over_seeds():
-    for record in compared().records:
-        assert record.score("stability_seeds") == (1.0 if record.level == "image" else None)
-    random = compared(methods={"RandomPixels": RandomPixels})
-    assert all(record.scores["stability_seeds"] < 0.5 for record in random.records)
+        assert record.score("stability_seeds") == (pytest.approx(mean(pairs)) if pairs else None)
 
 
 def test_stability_over_canvases_is_with_the_other_image_of_the_class():
-    comparison = compared(
-        methods={"m": from_function(lambda images, targets: images)}, class_images=3
-    )
     search = LabelledImages.of(SEARCH, LABELS, argument="baselines")
     _, others = images_of_classes(search, CANVASES, TARGETS, count=3, seed=0)
-    for record in comparison.select(level="image", ranking="signed"):
-        other = others[record.target].double().sum(0)
-        assert not any(torch.equal(others[record.target], canvas) for canvas in CANVASES)
-        expected = iou(record.masks[0.1][0], plain_mask(other, 0.1))
-        assert record.scores["stability_seeds"] == 1.0
+    for record in compared(methods=ITSELF).select(level="image"):
+        other = plain_mask(others[record.target].double().sum(0), 0.1)
+        expected = iou(record.masks[0.1][0], other)
         assert record.scores["stability_canvases"] == pytest.approx(expected)
 
 
+# ---- finding the trigger
+
+
 def test_localisation_of_an_image_is_the_mean_over_seeds():
-    comparison = compared(methods={"Random": RandomPixels}, n_seeds=3, triggers={"linear": TRIGGER})
+    comparison = compared(methods={"Random": RandomPixels}, n_seeds=3, **TRIGGERED)
     for record in comparison.select(target=1, kind="canvas"):
         draws = [
             torch.rand(6, 1, 6, 6, generator=torch.Generator().manual_seed(seed))[:, 0]
             for seed in range(3)
         ]  # 4 canvases and 2 stamped ones; other seeds see the first 4 alone
-        found = [asdict(localise(draw[record.canvas].double(), ROW > 0)) for draw in draws]
-        expected = {name: mean(one[name] for one in found) for name in found[0]}
-        assert localisation(record) == pytest.approx(expected)
+        maps = [draw[record.canvas] for draw in draws]
+        assert scores(record, LOCALISATION) == mean_localisation(maps)
     for record in comparison.select(kind="stamped"):
-        assert localisation(record) == asdict(localise(record.map, ROW > 0))
+        assert scores(record, LOCALISATION) == mean_localisation([record.map])
 
 
 def test_localisation_of_a_search_is_at_the_triggers_area():
-    comparison = compared(methods={"S": Searching}, n_seeds=2, triggers={"linear": TRIGGER})
-    for record in comparison.select(target=1, kind="canvas"):
-        found = [
-            asdict(localise(searched(record.canvas, 6 / 36, seed), ROW > 0)) for seed in (0, 1)
-        ]
-        expected = {name: mean(one[name] for one in found) for name in found[0]}
-        assert localisation(record) == pytest.approx(expected)
+    comparison = compared(methods={"S": Searching}, n_seeds=2, **TRIGGERED)
+    for record in comparison.select(target=1):
+        if record.kind == "canvas":
+            maps = [searched(record.canvas, 6 / 36, seed) for seed in (0, 1)]
+            assert scores(record, LOCALISATION) == mean_localisation(maps)
     assert len(comparison.select(target=1)) == 4
 
 
-@pytest.mark.parametrize("ranking", ["signed", "absolute"])
-def test_each_ranking_is_localised_by_itself(ranking):
-    comparison = compared(
-        methods={"minus": from_function(lambda images, targets: -ROW.expand_as(images).clone())},
-        triggers={"linear": TRIGGER},
-    )
-    records = [r for r in comparison.select(ranking=ranking) if "iou" in r.scores]
-    assert {r.scores["iou"] for r in records} == {1.0 if ranking == "absolute" else 0.0}
-    assert {r.level for r in records} == {"image", "class"}
-    for record in comparison.select(ranking=ranking):
-        assert record.map.min() == -1  # in each of its equal channels, whatever the ranking
-        strongest = record.masks[0.1][0] & (ROW[0] > 0)
-        assert int(strongest.sum()) == (4 if ranking == "absolute" else 0)
-
-
-def test_maps_without_negative_values_have_no_absolute_ranking():
-    both = compared(
-        methods={"plus": from_function(lambda i, t: i), "minus": from_function(lambda i, t: -i)}
-    )
-    found = {(r.method, r.ranking) for r in both.records}
-    assert found == {("plus", "signed"), ("minus", "signed"), ("minus", "absolute")}
+def test_each_ranking_is_localised_by_itself():
+    minus = from_function(lambda images, targets: -ROW.expand_as(images).clone())
+    comparison = compared(methods={"minus": minus, **ITSELF}, **TRIGGERED)
+    assert {r.ranking for r in comparison.select(method="m")} == {"signed"}
+    for ranking, found in (("signed", 0), ("absolute", 1)):
+        records = comparison.select(method="minus", ranking=ranking)
+        assert {r.score("iou") for r in records if r.target == 1} == {float(found)}
+        assert {r.level for r in records if "iou" in r.scores} == {"image", "class"}
+        for record in records:
+            assert record.map.min() == -1  # in each of its equal channels, whatever the ranking
+            assert int((record.masks[0.1] & (ROW > 0)).sum()) == 4 * found
 
 
 def test_the_mean_over_stamped_canvases_is_their_class_map():
-    comparison = compared(
-        methods={"m": from_function(lambda i, t: i)}, triggers={"linear": TRIGGER}
-    )
+    comparison = compared(methods=ITSELF, **TRIGGERED)
     images = comparison.stamped["linear"].double().sum(1).mean(0)
     records = comparison.select(kind="stamped", level="class")
     assert [r.canvas for r in records] == [4, 5]
@@ -145,19 +141,176 @@ def test_the_mean_over_stamped_canvases_is_their_class_map():
         torch.testing.assert_close(record.map, images)
 
 
-def test_passes_and_seconds_are_those_of_one_map():
-    for record in compared(triggers={"linear": TRIGGER}).records:
-        of_image = record.level == "image"
-        assert record.score("passes") == (1 if of_image else None)
-        assert ("seconds" in record.scores) == of_image
+# ---- Captum's metrics
 
 
-def test_names_contain_an_unusual_level_and_ranking():
-    names = [r.name for r in compared().select(method="InputXGradient", canvas=0)]
-    assert names == [
-        "InputXGradient",
-        "InputXGradient, absolute",
-        "InputXGradient, class mean",
-        "InputXGradient, class mean, absolute",
+@pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require gradients")
+@pytest.mark.parametrize("method", [Saliency, InputXGradient])
+def test_infidelity_and_sensitivity_are_captums(method):
+    net = conv_net()
+    comparison = compared(models={"conv": net}, methods={"m": method}, seed=3)
+    attribution, images = method(net), CANVASES.clone()
+
+    @infidelity_perturb_func_decorator(method is InputXGradient)
+    def noisy(inputs):
+        return inputs - 0.05 * torch.randn_like(inputs)
+
+    unfaithful, moved = [], []
+    for image, target in zip(images.split(1), TARGETS):  # each canvas alone, seeded alike
+        torch.manual_seed(3)
+        map, how = attribution.attribute(image, target).detach(), {"n_perturb_samples": 10}
+        unfaithful += infidelity(net, noisy, image, map, target=target, normalize=True, **how)
+        torch.manual_seed(3)
+        moved += sensitivity_max(
+            attribution.attribute, image, perturb_radius=0.02, n_perturb_samples=3, target=target
+        )
+    for record in comparison.records:
+        usual = (record.level, record.ranking) == ("image", "signed")
+        for name, values in (("infidelity", unfaithful), ("sensitivity", moved)):
+            expected = pytest.approx(float(values[record.canvas]), rel=1e-4)
+            assert record.score(name) == (expected if usual else None)
+    assert min(unfaithful) > 0
+
+
+# ---- one's own
+
+
+def test_a_new_metric_is_in_records_tables_json_and_report(tmp_path):
+    comparison = compared(metrics=[*METRICS, DISTANCE], canvases=CANVASES[:1], targets=0)
+    for record in comparison.records:
+        places = [divmod(i, 6) for i in range(36) if record.masks[0.1].flatten()[i]]
+        expected = sum(((y - 2.5) ** 2 + (x - 2.5) ** 2) ** 0.5 for y, x in places) / len(places)
+        assert record.scores["distance"] == pytest.approx(expected)
+    assert comparison.table()["distance"].notna().all()
+    content = json.loads(comparison.to_json())
+    assert content["rows"][0]["distance"] == comparison.records[0].scores["distance"]
+    described = {"title": DISTANCE.title, "unit": "pixels", "better": "lower", "description": ""}
+    assert content["metrics"][-1] == {"name": "distance", **described}
+    page = write_report(comparison, tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<strong>distance from the centre (pixels)</strong>: lower is better." in page
+    assert f"{comparison.rows()[0]['distance']:.3g}</td>" in page.replace("\n", "")
+
+
+def measured(function, **changes):
+    return compared(metrics=[Metric("a", function, "mine"), DISTANCE], **changes)
+
+
+def test_a_metric_may_have_several_values_and_intervals():
+    [row, *_] = measured(lambda *_: {"half": 0.5, "power": power_of(3, 4, 0)}).rows()
+    assert (row["a_half"], row["a_power"]) == (0.5, 0.75)
+    assert row["a_power_low"] < 0.75 < row["a_power_high"]
+
+
+def test_metrics_may_be_left_out_or_come_from_a_generator():
+    comparison = compared(metrics=(metric for metric in ()))
+    assert all(record.scores == {} for record in comparison.records)
+    assert comparison.verdicts()
+    only = compared(metrics=[m for m in METRICS if m.name == "iou"], **TRIGGERED)
+    assert not [v for v in only.verdicts() if "trigger" in v["title"]]
+
+
+def test_a_metric_that_fails_costs_no_more_than_itself():
+    def failing(classifier, result, task):
+        if result.canvas == 2:
+            raise RuntimeError("half\nway")
+        return 1
+
+    def infinite(classifier, result, task):
+        return {0: float("inf"), 2: float("nan")}.get(result.canvas, result.canvas)
+
+    new = [Metric("a", failing, "first"), Metric("b", infinite, "second")]
+    comparison = compared(metrics=[*new, *METRICS], methods=ITSELF)
+    assert [(f.method, f.what, f.reason) for f in comparison.failures] == [
+        ("m", "first", "RuntimeError: half way"),
+        ("m", "second", "NaN or infinite for 4 of 8 canvases"),
     ]
-    assert len(TARGETS) == 4
+    assert [r.score("b") for r in comparison.records] == [None, 1, None, 3] * 2
+    assert not [r for r in comparison.records if "a" in r.scores]
+    for record in comparison.records:
+        record.scores.pop("b", None)
+    assert all_facts(comparison) == all_facts(compared(methods=ITSELF))
+
+
+@pytest.mark.parametrize("value", [lambda score: score, lambda score: {"b": score}])
+def test_numbers_and_powers_in_one_column_are_refused(value):
+    comparison = measured(lambda _, result, __: value(0.5 if result.canvas else power_of(3, 4, 0)))
+    assert {(f.what, f.reason) for f in comparison.failures} == {
+        ("mine", "TypeError: it returned a number for one canvas and a PredictivePower for another")
+    }
+    assert all(set(record.scores) == {"distance"} for record in comparison.records)
+
+
+def test_a_metric_gets_a_private_classifier_and_the_same_random_numbers_for_each_map():
+    net = linear_net()
+
+    def careless(classifier, result, task):
+        with torch.no_grad():
+            classifier[1].weight.zero_()
+        return {"torch": torch.rand(()), "numpy": np.random.rand(), "python": random.random()}
+
+    before, weight = torch.get_rng_state(), net[1].weight.clone()
+    comparison = measured(careless, models={"m": net})
+    assert torch.equal(net[1].weight, weight)
+    assert torch.equal(torch.get_rng_state(), before)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        assert {r.scores["a"]["torch"] for r in comparison.records} == {torch.rand(()).item()}
+    assert len({tuple(record.scores["a"].values()) for record in comparison.records}) == 1
+
+
+def test_a_metric_that_changes_maps_and_canvases_in_place_changes_nothing_else():
+    def careless(classifier, result, task):
+        before = result.pattern.mask.sum()
+        for tensor in (result.map, result.mask, result.pattern.mask, result.pattern.canvas):
+            tensor.zero_()
+        same = result.pattern.mask.sum() == before
+        task.canvases.fill_(0.5)
+        result.maps.canvases.by_pixel.zero_()
+        return same
+
+    given, models = CANVASES.clone(), {"linear": linear_net(), "other": linear_net(2)}
+    comparison = measured(careless, canvases=given, models=models)
+    assert {record.scores["a"] for record in comparison.records} == {1.0}
+    expected = compared(metrics=[DISTANCE], models=models)
+    assert torch.equal(given, CANVASES)
+    assert torch.equal(comparison.canvases, CANVASES)
+    for record in comparison.records:
+        del record.scores["a"]
+    assert all_facts(comparison) == all_facts(expected)
+    assert all_facts(pickle.loads(pickle.dumps(expected))) == all_facts(expected)
+
+
+def test_patterns_of_a_result_are_those_of_its_record():
+    seen = []
+    comparison = measured(lambda _, result, __: seen.append(result), methods=METHODS)
+    for result, record in zip(seen, comparison.records, strict=True):
+        assert torch.equal(result.map, record.map)
+        assert torch.equal(result.mask, record.masks[0.1])
+        assert torch.equal(result.pattern.canvas, CANVASES[result.canvas])
+        names = ("level", "ranking", "canvas", "kind", "target")
+        assert all(getattr(result, name) == getattr(record, name) for name in names)
+    assert all("a" not in record.scores for record in comparison.records)
+
+
+def named(*names):
+    return compared(metrics=[Metric(name, lambda *_: 0, "x") for name in names])
+
+
+REFUSALS = {
+    "one metric": lambda: compared(metrics=DISTANCE),
+    "functions": lambda: compared(metrics=[DISTANCE.measure]),
+    "two of one name": lambda: named("iou", "iou"),
+    "a column of a record": lambda: named("model"),
+    "a column of powers": lambda: named("power_0.1"),
+    "the power itself": lambda: named("power"),
+    "powers of cut maps": lambda: named("rethresholded_1"),
+    "the end of an interval": lambda: named("distance", "distance_low"),
+    "no direction": lambda: Metric("a", DISTANCE.measure, "a", better="more"),
+    "no format": lambda: Metric("a", DISTANCE.measure, "a", format=".3q"),
+    "no format of floats": lambda: Metric("a", DISTANCE.measure, "a", format="d"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_refusals(case, snapshot):
+    assert refusal(REFUSALS[case]) == snapshot

@@ -1,278 +1,321 @@
-"""A comparison's outcome: records chosen, patterns, figures."""
+"""A comparison's outcome: records that are chosen, rows, tables, JSON, patterns and figures."""
 
+import json
 from dataclasses import replace
+from statistics import mean
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from captum.attr import InputXGradient
-from comparisons import AREAS, CANVASES, Searching, compared, linear_net
+from comparisons import AREAS, CANVASES, HELD_OUT, LABELS, SEARCH, Searching, compared, linear_net
 from figures import badly_placed
 from matplotlib import pyplot
+from refusals import refusal
 from shown import HOSTILE, read
 
 from captum_classpattern import Pattern, predictive_power
-from captum_classpattern.comparison import RandomPixels
+from captum_classpattern.comparison import METRICS, RandomPixels
 from captum_classpattern.comparison.records import figure_names, mean_power
 from captum_classpattern.pages.report import write_report
 from captum_classpattern.visualization.formats import percent
 
+NETS = {"one": linear_net(1), "other": linear_net(2)}
+NAMES = ["Searching", "InputXGradient", "broken", "RandomPixels"]
+PAIRED = LABELS % 2  # 40 images are of class 0, 20 of class 1, none of class 2
+PIXEL = torch.zeros(1, 6, 6)
+PIXEL[0, 0, 0] = 1
+
 
 def broken_on_other(model):
-    if not torch.equal(model[1].weight, linear_net(1)[1].weight):
+    if not torch.equal(model[1].weight, NETS["one"][1].weight):
         raise RuntimeError("not on this one")
     return InputXGradient(model)
-
-
-MASK = torch.zeros(1, 6, 6)
-MASK[0, 0] = 1
 
 
 @pytest.fixture(scope="module")
 def comparison():
     return compared(
-        models={"one": linear_net(1), "other": linear_net(2)},
-        methods={
-            "Searching": Searching,
-            "InputXGradient": InputXGradient,
-            "broken": broken_on_other,
-            "RandomPixels": RandomPixels,
-        },
-        canvas_kinds=["photo", "photo", "photo", "white"],
-        triggers={"other": Pattern(torch.ones(3, 6, 6), MASK, 1)},
+        models=NETS,
+        targets=[0, 1, 2, 0],
+        methods=dict(zip(NAMES, (Searching, InputXGradient, broken_on_other, RandomPixels))),
+        canvas_kinds=["photo", "photo", "white", "photo"],
+        held_out_labels=PAIRED,
+        triggers={"other": Pattern(torch.ones(3, 6, 6), PIXEL, 1)},
         class_names=["ant", "bee", "cat"],
     )
+
+
+# ---- records
+
+
+def test_records_are_chosen_by_their_fields(comparison):
+    assert repr(comparison) == "Comparison(2 models, 4 methods, 4 canvases, 1 failures)"
+    found = comparison.select(model="one", method="InputXGradient", level="class", canvas=2)
+    assert [(r.ranking, r.target) for r in found] == [("signed", 2), ("absolute", 2)]
+    assert comparison.select() == comparison.records
+    assert comparison.select(method="nobody") == []
+    assert comparison.select(target="cat") == comparison.select(target=2) != []
+
+
+def test_patterns_of_records_score_as_recorded(comparison):
+    for r in comparison.records:
+        stamped = comparison.stamped[r.model]
+        canvas = stamped[r.canvas - 4] if r.kind == "stamped" else CANVASES[r.canvas]
+        assert torch.equal(comparison.canvas_of(r), canvas)
+        for area in (None, *r.masks):
+            pattern = comparison.pattern_of(r, area)
+            assert torch.equal(pattern.canvas, canvas)
+            assert torch.equal(pattern.mask.bool(), r.masks[area or 0.1])
+            info = {"method": r.name, "model": r.model, "area": area or 0.1}
+            assert (pattern.target, pattern.info) == (r.target, info)
+            if r.powers and r.canvas == 1:
+                power = predictive_power(NETS[r.model], pattern, HELD_OUT, PAIRED, area=None)
+                assert power == r.powers[area or 0.1]
+
+
+# ---- rows
+
+
+def rows_of(comparison, by="method"):
+    return [row for row in comparison.rows(by) if "failure" not in row]
+
+
+def group_of(comparison, row):
+    names = ("model", "method", "level", "ranking", "kind")
+    return comparison.select(**{name: row[name] for name in names})
+
+
+def plain_mean(records, values):
+    """Over classes, of the means over each class's records; None where none was measured."""
+    by_class = {}
+    for r, value in zip(records, values):
+        if value is not None:
+            by_class.setdefault(r.target, []).append(value)
+    return mean(mean(values) for values in by_class.values()) if by_class else None
+
+
+def averaged(name, records, powers):
+    """Value and ends of the interval; for so few classes, the means of theirs."""
+    return {
+        name: plain_mean(records, [power.value for power in powers]),
+        f"{name}_low": plain_mean(records, [power.interval[0] for power in powers]),
+        f"{name}_high": plain_mean(records, [power.interval[1] for power in powers]),
+    }
+
+
+def plain_row(records, row):
+    """All of a row that is averaged."""
+    measured = {m.name: [r.score(m.name) for r in records] for m in METRICS}
+    plain = {name: plain_mean(records, values) for name, values in measured.items()}
+    for name in ("passes", "seconds"):  # costs, per canvas
+        if row["level"] == "image":
+            plain[name] = mean(measured[name])
+    if row["kind"] != "stamped":
+        plain["no_pattern"] = plain_mean(records, [r.powers[0.1].without for r in records])
+        for a in AREAS:
+            plain |= averaged(f"power_{a:g}", records, [r.powers[a] for r in records])
+        for a in (0.06, 0.3) if row["method"] == "Searching" else ():
+            cut = [r.rethresholded[a] for r in records]
+            plain |= averaged(f"rethresholded_{a:g}", records, cut)
+        if (row["level"], row["ranking"]) == ("image", "signed"):
+            [other] = {*NETS} - {row["model"]}
+            on_other = [r.scores["on"][other] for r in records]
+            plain |= averaged(f"on_{other}", records, on_other)
+    return {name: value for name, value in plain.items() if value is not None}
+
+
+def test_a_row_has_means_over_classes_with_intervals(comparison):
+    rows, found = rows_of(comparison), set()
+    groups = [group_of(comparison, row) for row in rows]
+    assert {id(r) for group in groups for r in group} == {id(r) for r in comparison.records}
+    assert sum(map(len, groups)) == len(comparison.records)
+    assert {p.n for r in comparison.records for p in r.powers.values()} == {20, 40, 60}
+    for row, records in zip(rows, groups):
+        expected = plain_row(records, row)
+        kept = {"model", "method", "level", "ranking", "kind"}
+        assert row["canvases"] == len(records)
+        assert (row["control"], row["cut_from_canvas"]) == (row["method"] == "RandomPixels", True)
+        assert {*row} == {*expected, *kept, "canvases", "control", "cut_from_canvas"}
+        assert {name: row[name] for name in expected} == pytest.approx(expected)
+        found |= {*expected}
+    assert {"iou", "stability_seeds", "stability_canvases", "infidelity", "passes"} <= found
+
+
+def test_a_row_for_each_record(comparison):
+    for row, r in zip(rows_of(comparison, "canvas"), comparison.records, strict=True):
+        assert (row["model"], row["method"], row["level"]) == (r.model, r.method, r.level)
+        assert (row["canvas"], row["class"], row["kind"]) == (r.canvas, r.target, r.kind)
+        for area, power in r.powers.items():
+            expected = [row[f"power_{area:g}{end}"] for end in ("", "_low", "_high")]
+            assert expected == [power.value, *power.interval]
+        for name in ("iou", "components", "infidelity"):
+            assert row.get(name) == r.score(name)
+
+
+@pytest.mark.parametrize("by", ["method", "canvas"])
+def test_a_table_is_a_data_frame_that_ends_with_failures(comparison, by):
+    table, rows = comparison.table(by), comparison.rows(by)
+    failure = "maps: RuntimeError: not on this one"
+    assert rows[-1] == {"model": "other", "method": "broken", "failure": failure}
+    assert isinstance(table, pandas.DataFrame)
+    assert len(table) == len(rows)
+    assert list(table.columns) == list(dict.fromkeys(key for row in rows for key in row))
+    for (_, line), row in zip(table.iterrows(), rows):
+        for key, value in line.items():
+            assert pandas.isna(value) if row.get(key) is None else value == row[key]
+    assert len(replace(comparison, records=[], failures=[]).table()) == 0
+
+
+def test_json_is_complete(comparison):
+    content = json.loads(comparison.to_json())
+    assert content == {
+        "models": comparison.models,
+        "class_names": ["ant", "bee", "cat"],
+        "settings": comparison.settings,
+        "verdicts": comparison.verdicts(),
+        "metrics": [metric.as_dict() for metric in METRICS],
+        "rows": rows_of(comparison, "canvas"),
+        "failures": [failure.as_dict() for failure in comparison.failures],
+    }
+
+
+# ---- figures
 
 
 def texts(figure):
     return [t.get_text() for t in figure.findobj(pyplot.Text) if t.get_text().strip()]
 
 
-# ---- records
+PLOTS = [  # what is chosen, the rows, the columns
+    ({}, [("one", 0), ("one", 1), ("one", 3)], NAMES),  # of the first kind
+    ({"target": "bee"}, [("one", 1), ("other", 1)], NAMES),
+    (
+        {"methods": ["InputXGradient, class mean", "Searching"], "target": 1},
+        [("one", 1), ("other", 1)],
+        ["InputXGradient, class mean", "Searching"],
+    ),
+    ({"kind": "white"}, [("one", 2)], NAMES),
+    ({"kind": "stamped"}, [("one", 4), ("one", 5)], NAMES),
+]
 
 
-def test_it_says_what_it_is(comparison):
-    assert repr(comparison) == "Comparison(2 models, 4 methods, 4 canvases, 1 failures)"
+@pytest.mark.parametrize(("choice", "rows", "names"), PLOTS)
+def test_a_plot_has_a_row_for_each_canvas_or_model(comparison, choice, rows, names):
+    figure, axes = comparison.plot(**choice, show="maps", use_pyplot=False)
+    assert axes.shape == (len(rows), 1 + len(names))
+    shown = " ".join(texts(figure)).replace("\n", " ")
+    assert all(name in shown for name in names)
+    for (model, canvas), line in zip(rows, axes):
+        for name, axis in zip(names, line[1:]):
+            chosen = comparison.select(model=model, canvas=canvas, ranking="signed", name=name)
+            if (model, name) == ("other", "broken"):
+                assert not axis.images
+                assert "failed" in shown
+                continue
+            [r] = chosen
+            np.testing.assert_allclose(axis.images[0].get_array(), r.map.numpy())
+            iou = f"IoU {r.scores.get('iou', 0):.2f}"
+            assert (percent(r.powers[0.1].value) if r.powers else iou) in shown
 
 
-def test_select(comparison):
-    found = comparison.select(model="one", method="InputXGradient", level="class", canvas=2)
-    assert [(r.ranking, r.target) for r in found] == [("signed", 2), ("absolute", 2)]
-    assert comparison.select() == comparison.records
-    assert comparison.select(method="nobody") == []
-    with pytest.raises(AttributeError, match="colour"):
-        comparison.select(colour="red")
-
-
-def test_its_patterns_are_not_scored_on_search_images(comparison):
-    from comparisons import LABELS, SEARCH
-
-    pattern = comparison.pattern_of(comparison.records[0])
-    with pytest.raises(ValueError, match="images were used to search this pattern"):
-        predictive_power(linear_net(1), pattern, SEARCH, LABELS, 0.1)
-
-
-def test_a_class_is_chosen_by_name_too(comparison):
-    assert comparison.select(target="cat") == comparison.select(target=2) != []
-    by_name, by_number = (
-        comparison.plot(model="one", target=target, use_pyplot=False)[1] for target in ("cat", 2)
-    )
-    assert by_name.shape == by_number.shape
-    with pytest.raises(ValueError, match="the model has no class 'dog'"):
-        comparison.select(target="dog")
-
-
-@pytest.mark.parametrize("area", [None, *AREAS])
-def test_patterns_of_records_score_as_recorded(comparison, area):
-    from comparisons import HELD_OUT, LABELS
-
-    nets = {"one": linear_net(1), "other": linear_net(2)}
-    for record in comparison.records:
-        if record.kind == "stamped" and area not in (None, 0.1):
-            continue
-        pattern = comparison.pattern_of(record, area)
-        assert torch.equal(pattern.canvas, comparison.canvas_of(record))
-        assert pattern.target == record.target
-        assert pattern.info["area"] == (area or 0.1)
-        assert pattern.info["method"] == record.name
-        if record.powers and record.canvas == 1:
-            power = predictive_power(nets[record.model], pattern, HELD_OUT, LABELS, area=None)
-            assert power == record.powers[area or 0.1]
-
-
-def test_canvases_of_records(comparison):
-    for record in comparison.records:
-        canvas = comparison.canvas_of(record)
-        if record.kind == "stamped":
-            assert torch.equal(canvas, comparison.stamped[record.model][record.canvas - 4])
-        else:
-            assert torch.equal(canvas, CANVASES[record.canvas])
-
-
-# ---- maps
-
-
-def images_of(axes):
-    return [
-        [None if not a.images else np.asarray(a.images[0].get_array()) for a in row] for row in axes
-    ]
-
-
-def test_a_plot_of_one_model_has_a_row_for_each_canvas(comparison):
-    figure, axes = comparison.plot(show="maps", use_pyplot=False)
-    assert axes.shape == (3, 5)  # of the first kind; the canvas and four methods
-    for row, drawn in enumerate(images_of(axes)):
-        for column, name in enumerate(("Searching", "InputXGradient", "broken", "RandomPixels")):
-            [r] = comparison.select(
-                model="one", method=name, level="image", ranking="signed", canvas=row
-            )
-            np.testing.assert_allclose(drawn[column + 1], r.map.numpy())
-            assert percent(r.powers[0.1].value) in texts(figure)
-    assert {"ant", "bee", "cat"} <= set(texts(figure))
+def test_a_plot_names_classes_and_leaves_out_what_failed_everywhere(comparison):
+    figure, axes = comparison.plot(kind="white", use_pyplot=False)
+    assert "cat" in texts(figure)
+    assert axes.shape == (2, 5)  # maps and patterns
     assert not badly_placed(figure)
+    _, alone = comparison.plot(target=1, model="other", use_pyplot=False, show="patterns")
+    assert alone.shape == (1, 4)
 
 
-def test_a_plot_of_a_class_has_a_row_for_each_model(comparison):
-    figure, axes = comparison.plot(target=2, show="maps", use_pyplot=False)
-    assert axes.shape == (2, 5)
-    for model, drawn in zip(("one", "other"), images_of(axes)):
-        for column, name in enumerate(("Searching", "InputXGradient", "broken", "RandomPixels")):
-            found = comparison.select(
-                model=model, method=name, level="image", ranking="signed", canvas=2
-            )
-            if found:
-                np.testing.assert_allclose(drawn[column + 1], found[0].map.numpy())
-            else:
-                assert (model, name) == ("other", "broken")
-                assert drawn[column + 1] is None
-    assert {"one", "other", "failed"} <= set(texts(figure))
-    _, both = comparison.plot(target=2, use_pyplot=False)
-    assert both.shape == (4, 5)
-    _, alone = comparison.plot(target=2, model="other", use_pyplot=False, show="patterns")
-    assert alone.shape == (1, 4)  # what failed there is no column
+CURVES = [  # what is chosen, and the models and methods that are drawn
+    ({}, dict.fromkeys(NETS)),
+    (
+        {"kind": "white", "methods": ["RandomPixels", "InputXGradient"]},
+        {model: {"RandomPixels", "InputXGradient"} for model in NETS},
+    ),
+    (
+        {"methods": ["broken", "RandomPixels"]},
+        {"one": {"broken", "RandomPixels"}, "other": {"RandomPixels"}},
+    ),
+    ({"methods": ["broken"]}, {"one": {"broken"}}),
+]
 
 
-def test_methods_are_chosen_by_their_names(comparison):
-    names = ["InputXGradient, class mean", "Searching"]
-    figure, axes = comparison.plot(methods=names, target=0, use_pyplot=False, show="maps")
-    assert axes.shape == (2, 3)
-    [r] = comparison.select(
-        model="one", method="InputXGradient", level="class", ranking="signed", canvas=0
-    )
-    np.testing.assert_allclose(images_of(axes)[0][1], r.map.numpy())
-    assert "Searching" in " ".join(texts(figure)).replace("\n", " ")
-
-
-def test_kinds_of_canvases(comparison):
-    _, white = comparison.plot(kind="white", use_pyplot=False, show="maps")
-    assert white.shape == (1, 5)
-    figure, stamped = comparison.plot(kind="stamped", use_pyplot=False, show="maps")
-    assert stamped.shape == (2, 5)
-    for record in comparison.select(kind="stamped", model="one", level="image", ranking="signed"):
-        assert f"IoU {record.scores['iou']:.2f}" in texts(figure)
-
-
-def test_the_error_says_what_can_be_drawn(comparison):
-    words = "there is nothing to draw for model 'nobody', class None, canvas None: models are "
-    with pytest.raises(ValueError, match=words + r"\['one', 'other'\], classes \[0, 1, 2\]"):
-        comparison.plot(model="nobody")
-    with pytest.raises(ValueError, match=r"canvases \['photo', 'stamped', 'white'\]"):
-        comparison.plot(kind="black")
-    with pytest.raises(ValueError, match="nothing to draw for model None, class 7"):
-        comparison.plot(target=7)
-    for draw in (comparison.plot, comparison.plot_curves):
-        with pytest.raises(ValueError, match=r"there is no record of 'Lime' here: there are \['S"):
-            draw(methods=["Lime"])
-    with pytest.raises(ValueError, match="none of these canvases has been scored"):
-        comparison.plot_curves(kind="stamped")
+@pytest.mark.parametrize(("choice", "drawn"), CURVES)
+def test_curves_are_the_mean_powers_of_the_records(comparison, choice, drawn):
+    _, axes = comparison.plot_curves(**choice, use_pyplot=False)
+    assert [axis.get_title() for axis in axes] == [*drawn]
+    kind = choice.get("kind", "photo")
+    usual = {*figure_names(comparison.select(kind=kind), comparison.area)}
+    for axis, (model, names) in zip(axes, drawn.items()):
+        lines = {x.get_label(): x.get_xydata() for x in axis.get_lines() if x.get_label()[0] != "_"}
+        expected = usual - ({"broken"} if model == "other" else set()) if names is None else names
+        assert {*lines} == expected
+        for name, line in lines.items():
+            chosen = comparison.select(kind=kind, model=model, name=name)
+            powers = [mean_power((r.target, r.powers[a]) for r in chosen).value for a in AREAS]
+            np.testing.assert_allclose(line, [*zip(AREAS, powers)])
 
 
 def test_pyplot_is_used_only_if_so_asked(comparison):
     pyplot.close("all")
-    comparison.plot(use_pyplot=False)
-    comparison.plot_curves(use_pyplot=False)
-    assert not pyplot.get_fignums()
-    comparison.plot(show="maps")
-    comparison.plot_curves()
-    assert len(pyplot.get_fignums()) == 2
+    for use in (False, True):
+        comparison.plot(use_pyplot=use, show="maps", kind="white", methods=["Searching"])
+        comparison.plot_curves(use_pyplot=use, methods=["Searching"])
+        assert len(pyplot.get_fignums()) == 2 * use
     pyplot.close("all")
 
 
-# ---- curves
+REFUSALS = {
+    "another field": lambda c: c.select(colour="red"),
+    "an unknown class": lambda c: c.select(target="dog"),
+    "no class names": lambda c: replace(c, class_names=None).select(target="ant"),
+    "images of the search": lambda c: predictive_power(
+        NETS["one"], c.pattern_of(c.records[0]), SEARCH, LABELS, 0.1
+    ),
+    "rows by class": lambda c: c.rows("class"),
+    "an unknown model": lambda c: c.plot(model="nobody"),
+    "an unknown kind": lambda c: c.plot(kind="black"),
+    "a class without a canvas": lambda c: c.plot(target=7),
+    "an unknown method": lambda c: c.plot(methods=["Lime"]),
+    "curves of an unknown method": lambda c: c.plot_curves(methods=["Lime"]),
+    "curves of stamped canvases": lambda c: c.plot_curves(kind="stamped"),
+}
 
 
-def lines(axis):
-    """Of the methods, without those that mark an area."""
-    return {x.get_label(): x.get_xydata() for x in axis.get_lines() if x.get_label()[0] != "_"}
-
-
-def test_curves_are_the_records(comparison):
-    _, axes = comparison.plot_curves(use_pyplot=False)
-    assert [axis.get_title() for axis in axes] == ["one", "other"]
-    for model, axis in zip(("one", "other"), axes):
-        drawn = lines(axis)
-        scored = comparison.select(kind="photo", model=model)
-        assert set(drawn) <= set(figure_names(comparison.select(kind="photo"), comparison.area))
-        assert "Searching" in drawn
-        for name in drawn:
-            chosen = [r for r in scored if r.name == name]
-            assert len(chosen) == 3
-            expected = [
-                (a, mean_power((r.target, r.powers[a]) for r in chosen).value) for a in AREAS
-            ]
-            np.testing.assert_allclose(drawn[name], expected)
-
-
-def test_curves_of_chosen_methods_and_kinds(comparison):
-    _, axes = comparison.plot_curves(
-        kind="white", methods=["RandomPixels", "InputXGradient"], use_pyplot=False
-    )
-    for model, axis in zip(("one", "other"), axes):
-        drawn = lines(axis)
-        assert set(drawn) == {"RandomPixels", "InputXGradient"}
-        [r] = comparison.select(kind="white", model=model, method="RandomPixels")
-        np.testing.assert_allclose(drawn["RandomPixels"], [(a, r.powers[a].value) for a in AREAS])
-
-
-def test_a_method_that_failed_on_one_model_is_drawn_on_the_other(comparison):
-    _, axes = comparison.plot_curves(methods=["broken", "RandomPixels"], use_pyplot=False)
-    assert [set(lines(axis)) for axis in axes] == [{"broken", "RandomPixels"}, {"RandomPixels"}]
-    _, axes = comparison.plot_curves(methods=["broken"], use_pyplot=False)
-    assert [axis.get_title() for axis in axes] == ["one"]
+@pytest.mark.parametrize("case", REFUSALS)
+def test_refusals(comparison, case, snapshot):
+    assert refusal(lambda: REFUSALS[case](comparison)) == snapshot
 
 
 # ---- in notebooks
 
 
 def test_a_notebook_shows_patterns_mean_powers_and_verdicts(comparison, tmp_path):
-    page = read(comparison, pictures=1 + len(figure_names(comparison.select(), comparison.area)))
-    [(head, *rows)] = page.tables.values()
-    assert head == ["method", "model", "canvas", "power", "95 % interval", "no pattern"]
-    means = [row for row in comparison.rows() if row.get("level") == "image"]
-    for row in (row for row in means if row["ranking"] == "signed" and row["kind"] == "white"):
-        power = row[f"power_{comparison.area:g}"]
-        name = row["method"] + (" (control)" if row["control"] else "")
-        [shown] = [r for r in rows if r[:3] == [name, row["model"], "white"]]
-        assert shown[3] == f"{100 * power:.1f}\N{NO-BREAK SPACE}%"
-    verdicts = comparison.verdicts()
-    holds = sum(verdict["holds"] for verdict in verdicts)
-    assert f"Verdicts: {holds} of {len(verdicts)} hold" in page.text
-    assert "1 failure." in page.text
-    page_of_all = comparison.to_html(tmp_path / "report.html")
-    assert write_report(comparison, tmp_path / "same.html").read_bytes() == page_of_all.read_bytes()
-
-
-def test_names_of_models_and_classes_are_escaped(comparison):
-    records = [
-        replace(record, model=HOSTILE if record.model == "one" else "other")
-        for record in comparison.records
-    ]
-    hostile = replace(
+    names = {"one": HOSTILE, "other": "other"}
+    few = replace(
         comparison,
-        records=records,
-        models={HOSTILE: None, "other": None},
+        models=dict.fromkeys(names.values(), 0.5),
+        records=[
+            replace(r, model=names[r.model])
+            for r in comparison.records
+            if r.method in ("Searching", "RandomPixels") and r.canvas in (0, 2)
+        ],
         class_names=[HOSTILE] * 3,
     )
-    assert [tag for tag, _ in read(hostile).tags if tag == "img"] == [
-        tag for tag, _ in read(comparison).tags if tag == "img"
-    ]
+    page = read(few, pictures=3)  # both methods and the curves
+    [(head, *rows)] = page.tables.values()
+    assert head == ["method", "model", "canvas", "power", "95 % interval", "no pattern"]
+    shown = {(row[0], row[1] == "other", row[2]): row[3] for row in rows}
+    for row in few.rows()[:-1]:
+        name = row["method"] + (" (control)" if row["control"] else "")
+        power = f"{100 * row['power_0.1']:.1f}\N{NO-BREAK SPACE}%"
+        assert shown.pop((name, row["model"] == "other", row["kind"])) == power
+    assert not shown
+    holds = sum(verdict["holds"] for verdict in few.verdicts())
+    assert f"Verdicts: {holds} of {len(few.verdicts())} hold" in page.text
+    assert "1 failure." in page.text
+    saved = few.to_html(tmp_path / "report.html")
+    assert write_report(few, tmp_path / "same.html").read_bytes() == saved.read_bytes()

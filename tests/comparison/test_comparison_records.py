@@ -1,4 +1,4 @@
-"""Means of records over classes, against plain loops."""
+"""Records have names, and means over classes that are those of plain loops."""
 
 from statistics import mean
 
@@ -8,7 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captum_classpattern.comparison import Record
-from captum_classpattern.comparison.records import class_mean, mean_difference, mean_power
+from captum_classpattern.comparison.records import (
+    class_mean,
+    format_error,
+    full_name,
+    mean_difference,
+    mean_power,
+)
 from captum_classpattern.scores.intervals import bootstrap_over_classes, newcombe
 from captum_classpattern.scores.power import power_of
 
@@ -67,3 +73,13 @@ def test_a_mean_difference_is_paired_by_canvas(drawn):
 
 def test_a_class_mean_gives_each_class_the_same_weight():
     assert class_mean([(0, 1.0), (0, 3.0), (4, 8.0)]) == 5.0
+
+
+def test_names_contain_an_unusual_level_and_ranking():
+    assert full_name("IG", "image", "signed") == "IG"
+    assert full_name("IG", "class", "absolute") == "IG, class mean, absolute"
+
+
+def test_errors_are_formatted_in_one_line():
+    assert format_error(ValueError("one\n two")) == "ValueError: one two"
+    assert format_error(AssertionError()) == "AssertionError"

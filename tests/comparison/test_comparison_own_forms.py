@@ -1,0 +1,302 @@
+"""Patterns that are not cut from the canvas are stamped, drawn and saved in their own form."""
+
+import base64
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from captum.attr import Attribution, Saliency
+from comparisons import (
+    CANVASES,
+    HELD_OUT,
+    LABELS,
+    SEARCH,
+    SHAPE,
+    TARGETS,
+    compared,
+    linear_net,
+    plain_hits,
+    plain_mask,
+)
+from scripts import imported
+
+from captum_classpattern import ClassPattern, Pattern, PixelClassifier, predictive_power
+from captum_classpattern.cli.compare import print_comparison, write_comparison
+from captum_classpattern.comparison import known_methods
+from captum_classpattern.comparison.controls import LearnedPattern
+from captum_classpattern.comparison.records import figure_names
+from captum_classpattern.pages.report_data import area_slider, tables
+from captum_classpattern.pattern import AdditivePattern
+
+rivals = imported("benchmarks", "rivals")
+CLASSES = {
+    "LearnedPattern": LearnedPattern,
+    "UniversalPatch": rivals.UniversalPatch,
+    "NeuralCleanse": rivals.NeuralCleanse,
+    "PixelInversion": rivals.PixelInversion,
+    "UniversalPerturbation": rivals.UniversalPerturbation,
+}
+INVERT = {
+    "UniversalPatch": rivals.universal_patch,
+    "NeuralCleanse": rivals.neural_cleanse,
+    "PixelInversion": rivals.pixel_inversion,
+    "UniversalPerturbation": rivals.universal_perturbation,
+}
+OWN = [*CLASSES]
+ADDED = ["PixelInversion", "UniversalPerturbation"]  # their changes are added to images
+BY_AREA = ["LearnedPattern", "UniversalPatch"]
+MODELS = {"one": linear_net(1), "other": linear_net(2)}
+AREAS = [0.1, 0.3]  # 4 and 11 of the 36 pixels
+EACH = pytest.mark.parametrize("name", OWN)
+
+
+def methods(*names, n_steps=3):
+    known = [name for name in names if name not in OWN[1:]]
+    found = known_methods(SEARCH, LABELS, names=known, n_steps=n_steps, precision="full")
+    for name in {*names} - {*known}:
+        make = partial(CLASSES[name], baselines=SEARCH, baseline_labels=LABELS)
+        found[name] = make, {"budget": 400 if name == "UniversalPatch" else 64}
+    return {name: found[name] for name in names}
+
+
+@pytest.fixture(scope="module")
+def comparison():
+    """Two models, two classes, and a trigger that is looked for on both."""
+    pixels = torch.zeros(1, 6, 6)
+    pixels[0, 4:, 4:] = 1
+    return compared(
+        models=MODELS,
+        canvases=CANVASES[:2],
+        targets=[0, 1],
+        methods=methods(*OWN, "ClassPattern", "Saliency"),
+        areas=AREAS,
+        class_images=1,
+        n_seeds=1,
+        stamped=1,
+        triggers={"one": Pattern(torch.ones(3, 6, 6), pixels, 1)},
+        class_names=["ant", "bee", "cat"],
+    )
+
+
+def same_form(pattern, other):
+    changes = getattr(pattern, "change", None), getattr(other, "change", None)
+    assert torch.equal(pattern.canvas, other.canvas)
+    return changes == (None, None) or torch.equal(*changes)
+
+
+def share(model, own, mask, target):
+    """Of the held-out images of other classes that are predicted as the class, by the formulas."""
+    mask = mask.float()
+    if isinstance(own, AdditivePattern):
+        changed = (HELD_OUT + mask * own.change).clamp(0, 1)
+    else:
+        changed = mask * own.canvas + (1 - mask) * HELD_OUT
+    nothing = torch.zeros(6, 6, dtype=torch.bool)
+    hits, n = plain_hits(MODELS[model], own.canvas, nothing, target, images=changed)
+    return hits / n
+
+
+# ---- compare
+
+
+@EACH
+def test_powers_are_those_of_the_pixels_in_their_own_form(comparison, name):
+    records, differ = comparison.select(method=name), 0
+    assert not comparison.failures
+    assert [(r.model, r.level, r.ranking, r.canvas, r.kind) for r in records] == [
+        (model, "image", "signed", i, "canvas" if i < 2 else "stamped")
+        for model in MODELS
+        for i in range(3)
+    ]  # and no means over images of the class
+    for r in records:
+        areas = AREAS if r.kind == "canvas" else [0.1]
+        assert list(r.masks) == list(r.own) == areas
+        assert (r.searches, r.control, r.free) == (name in BY_AREA, False, CLASSES[name].free)
+        assert r.precision == ("float32" if name == "LearnedPattern" else None)
+        assert "sensitivity" not in r.scores  # it would be 0, for an image that is not looked at
+        for area in areas:
+            own, mask, pattern = r.own[area], r.masks[area], comparison.pattern_of(r, area)
+            assert isinstance(own, AdditivePattern) == (name in ADDED)
+            assert int(mask.sum()) == round(36 * area)
+            if area == 0.1 or name not in BY_AREA:
+                assert torch.equal(mask[0], plain_mask(r.map, area))
+                assert own is r.own[0.1]
+            assert same_form(pattern, own)
+            assert torch.equal(pattern.mask.bool(), mask)
+            assert not torch.equal(pattern.canvas, comparison.canvas_of(r))
+            assert (pattern.target, pattern.info["area"]) == (r.target, area)
+            if r.kind == "canvas":
+                expected = share(r.model, own, mask, r.target)
+                assert r.powers[area].value == expected
+                cut = plain_hits(MODELS[r.model], CANVASES[r.canvas], mask[0], r.target)
+                differ += expected != cut[0] / cut[1]
+        if r.kind == "canvas":
+            cut = {0.3: share(r.model, r.own[0.1], plain_mask(r.map, 0.3), r.target)}
+            found = {area: power.value for area, power in r.rethresholded.items()}
+            assert found == (cut if name in BY_AREA else {})
+            [(model, power)] = r.scores["on"].items()
+            assert model != r.model
+            assert power.value == share(model, r.own[0.1], r.masks[0.1], r.target)
+    assert differ >= 3  # the colours of the canvas would have given other powers
+
+
+@EACH
+def test_the_own_form_is_scored_with_all_its_pixels(comparison, name):
+    for r in comparison.select(method=name, kind="canvas"):
+        own, power, changed = r.own[0.1], r.scores["own_form"], r.scores["share_changed"]
+        assert power.value == share(r.model, own, own.mask, r.target)
+        assert (power.n, power.without) == (40, r.powers[0.1].without)
+        assert changed == pytest.approx(float(own.mask.mean()))
+        if name in ADDED:
+            assert torch.equal(own.mask > 0, (own.change != 0).any(0, keepdim=True))
+        elif name in BY_AREA:
+            assert changed == 4 / 36
+        else:
+            assert 36 * changed % 1 > 0  # a soft mask
+    for r in comparison.select(method=name, kind="stamped"):
+        assert r.powers == {}
+        assert 0 <= r.scores["iou"] <= 1
+        assert not {"own_form", "share_changed"} & {*r.scores}
+
+
+class Painted(Attribution):
+    """A method of one's own with patterns, which takes neither an area nor a seed."""
+
+    def attribute(self, inputs, target=None, additional_forward_args=None):
+        mask = torch.full((1, 6, 6), 0.5)
+        self.patterns = [Pattern(1 - image, mask, y) for image, y in zip(inputs, target)]
+        return inputs
+
+    patterns = ()
+
+
+def test_colours_of_a_method_that_explains_images_one_at_a_time():
+    found = compared(methods={"Painted": Painted})
+    assert not found.failures
+    assert [r.canvas for r in found.records] == [0, 1, 2, 3]
+    for r in found.records:
+        assert (r.free, r.scores["share_changed"]) == ("colours", 0.5)
+        assert all(torch.equal(own.canvas, 1 - CANVASES[r.canvas]) for own in r.own.values())
+
+
+# ---- rows, figures, the report and files
+
+
+def test_rows_tables_and_figures_keep_them_apart(comparison):
+    for by in ("method", "canvas"):
+        for row in comparison.rows(by):
+            assert row["cut_from_canvas"] == (row["method"] not in OWN)
+            if row["cut_from_canvas"]:
+                assert not {"free", "own_form", "share_changed"} & {*row}
+            else:
+                assert row["free"] == CLASSES[row["method"]].free
+                assert ("own_form_low" in row) == (row["kind"] == "canvas")
+    assert not {*OWN} & {*figure_names(comparison.records, 0.1)}
+    alone = replace(comparison, records=[r for r in comparison.records if r.free])
+    assert figure_names(alone.records, 0.1) == OWN
+    assert not any("comes first" in v["title"] for v in alone.verdicts())
+    by_key = {table.key: table for table in tables(comparison)}
+    for key in ("main", "areas"):
+        assert not {*OWN} & {row["name"] for row in by_key[key].rows}
+    own = by_key["not-cut"]
+    assert own.title == "Not cut from a canvas"
+    assert {row["name"]: row["free"] for row in own.rows} == {n: c.free for n, c in CLASSES.items()}
+    headings = [column.heading for column in own.columns]
+    assert headings[3:6] == ["free", "power in its own form", "pixels changed"]
+    assert {"passes", "no pattern"} <= {*headings}
+
+
+@EACH
+def test_the_slider_draws_the_pixels_that_were_scored(comparison, name):
+    """In their own colours, or in those of the canvas for a method without."""
+    names = (name, "ClassPattern")
+    few = [r for r in comparison.select(model="one", kind="canvas") if r.method in names]
+    data = area_slider(replace(comparison, models={"one": 0.5}, records=few)).data
+    assert [method["name"] for method in data["methods"]] == [*names]
+    for column, method in enumerate(data["methods"]):
+        for number, canvas in enumerate(data["canvases"]):
+            [r] = [r for r in few if (r.method, r.canvas) == (method["name"], number)]
+            cell = data["cells"][0][number][column]
+            images = cell["pixels"] or [canvas["pixels"]] * len(AREAS)
+            assert (cell["pixels"] == []) == (r.method == "ClassPattern")
+            for area, image in zip(AREAS, images, strict=True):
+                drawn = torch.tensor([*base64.b64decode(image)]).view(6, 6, 3).permute(2, 0, 1)
+                kept, scored = r.masks[area][0], comparison.pattern_of(r, area).canvas
+                assert torch.equal(drawn[:, kept], (255 * scored).round()[:, kept])
+
+
+def test_patterns_are_written_and_printed(comparison, tmp_path, capsys):
+    records = comparison.select(model="one", kind="canvas", canvas=1)
+    part = replace(comparison, models={"one": comparison.models["one"]}, records=records)
+    write_comparison(part, tmp_path, "Colours")
+    for r in records:
+        for area in AREAS if r.method in OWN else ():
+            name = f"{r.method}_1_1_bee_{area:g}.safetensors"
+            pattern = Pattern.load(tmp_path / "patterns" / "one" / name)
+            assert same_form(pattern, r.own[area])
+            assert torch.equal(pattern.mask.bool(), r.masks[area])
+            power = predictive_power(MODELS["one"], pattern, HELD_OUT, LABELS, area=None)
+            assert power == r.powers[area]
+    print_comparison(part)
+    first, second = capsys.readouterr().out.split("one model, not cut from a canvas")
+    assert "ClassPattern" in first
+    assert not any(name in first for name in OWN)
+    assert "own form" in second
+    for row in part.rows():
+        if row["method"] in OWN:
+            [line] = [x for x in second.splitlines() if x.strip().startswith(row["method"])]
+            assert f"{row['own_form']:.1%}" in line
+            assert f"{row['share_changed']:.1%}" in line
+
+
+# ---- Captum's contract
+
+
+SETTINGS = {
+    "LearnedPattern": {"n_steps": 2, "area": 0.1, "precision": "full"},
+    "NeuralCleanse": {"budget": 64},
+    "PixelInversion": {"budget": 64},
+    "UniversalPatch": {"budget": 400, "area": 0.1},
+    "UniversalPerturbation": {"budget": 64},
+}
+
+
+@EACH
+def test_attribute_returns_what_the_search_finds(name):
+    settings, names = {**SETTINGS[name], "seed": 3}, ["ant", "bee", "cat"]
+    method = CLASSES[name](PixelClassifier(linear_net(), class_names=names), SEARCH, LABELS)
+    assert method.patterns == []
+    [result] = method.attribute((CANVASES,), target=["ant", "bee", "cat", "bee"], **settings)
+    if name == "LearnedPattern":
+        search = ClassPattern(linear_net(), SEARCH, LABELS).search
+        expected = masks = search(CANVASES, TARGETS, solver="learned", **settings)
+    else:  # it depends on the class alone
+        settings["passes"] = settings.pop("budget")
+        invert = partial(INVERT[name], linear_net(), SEARCH, labels=LABELS)
+        found = [invert(target=y, **settings) for y in TARGETS]
+        expected, masks = [f.own_form for f in found], [f.pattern for f in found]
+    assert torch.equal(result, torch.stack([p.mask for p in masks]).expand_as(CANVASES))
+    assert all(same_form(*pair) for pair in zip(method.patterns, expected, strict=True))
+    assert [pattern.target for pattern in method.patterns] == TARGETS
+    given = CANVASES[:1].double().requires_grad_()
+    tensor = method.attribute(given, target=0, **SETTINGS[name])
+    assert (tensor.shape, tensor.dtype) == ((1, *SHAPE), torch.float64)
+    assert not tensor.requires_grad
+
+
+def test_a_method_of_another_module_is_known_by_its_name():
+    names = ["LRP", *(f"rivals:{name}" for name in OWN[1:])]
+    found = known_methods(SEARCH, LABELS, names=names, budget=64)
+    assert [*found] == ["LRP", *OWN[1:]]
+    for name in OWN[1:]:
+        make, keywords = found[name]
+        assert type(make(linear_net())) is CLASSES[name]
+        assert keywords == {"budget": 64}
+        assert known_methods(SEARCH, LABELS, names=f"rivals:{name}")[name][1] == {}
+    refused = known_methods(SEARCH, [2] * 60, names="rivals:NeuralCleanse", budget=64)
+    mixed = {**refused, "Saliency": Saliency}
+    result = compared(methods=mixed, canvases=CANVASES[:1], targets=2, stamped=1, n_seeds=1)
+    [failure] = result.failures
+    assert failure.reason == "ValueError: all 60 images are of class 2: give others, too"
+    assert {r.method for r in result.records} == {"Saliency"}
