@@ -1,7 +1,6 @@
 """What is measured besides predictive power, by built-in metrics and by one's own."""
 
 import json
-import pickle
 import random
 from dataclasses import asdict
 from statistics import mean
@@ -277,7 +276,6 @@ def test_a_metric_that_changes_maps_and_canvases_in_place_changes_nothing_else()
     for record in comparison.records:
         del record.scores["a"]
     assert all_facts(comparison) == all_facts(expected)
-    assert all_facts(pickle.loads(pickle.dumps(expected))) == all_facts(expected)
 
 
 def test_patterns_of_a_result_are_those_of_its_record():

@@ -1,6 +1,7 @@
 """A comparison's outcome: records that are chosen, rows, tables, JSON, patterns and figures."""
 
 import json
+import pickle
 from dataclasses import replace
 from statistics import mean
 
@@ -9,7 +10,17 @@ import pandas
 import pytest
 import torch
 from captum.attr import InputXGradient
-from comparisons import AREAS, CANVASES, HELD_OUT, LABELS, SEARCH, Searching, compared, linear_net
+from comparisons import (
+    AREAS,
+    CANVASES,
+    HELD_OUT,
+    LABELS,
+    SEARCH,
+    Searching,
+    all_facts,
+    compared,
+    linear_net,
+)
 from figures import badly_placed
 from matplotlib import pyplot
 from refusals import refusal
@@ -57,6 +68,7 @@ def test_records_are_chosen_by_their_fields(comparison):
     assert comparison.select() == comparison.records
     assert comparison.select(method="nobody") == []
     assert comparison.select(target="cat") == comparison.select(target=2) != []
+    assert all_facts(pickle.loads(pickle.dumps(comparison))) == all_facts(comparison)
 
 
 def test_patterns_of_records_score_as_recorded(comparison):
