@@ -13,31 +13,29 @@ LABELS = torch.arange(60) % 3
 CANVASES, TARGETS = SEARCH[:4], [0, 1, 2, 1]  # the last one is of another class
 
 
-def linear_net(seed=1, dtype=torch.float32):
+def balanced(seed, make):
     """Predicts all three classes, and changes its prediction with a few pixels."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        net = nn.Sequential(nn.Flatten(), nn.Linear(108, 3)).eval()
+        net = make().eval()
     with torch.no_grad():
-        net[1].weight.mul_(6)
-        net[1].bias -= net(SEARCH).mean(0)
-    return net.to(dtype)
+        net[-1].weight.mul_(6)
+        net[-1].bias -= net(SEARCH).mean(0)
+    return net
+
+
+def linear_net(seed=1, dtype=torch.float32):
+    return balanced(seed, lambda: nn.Sequential(nn.Flatten(), nn.Linear(108, 3))).to(dtype)
 
 
 def conv_net(seed=1):
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        net = nn.Sequential(
-            nn.Conv2d(3, 4, 3, padding=1),
-            nn.BatchNorm2d(4),
-            nn.ReLU(),
-            nn.Flatten(),
-            nn.Linear(144, 3),
-        ).eval()
-    with torch.no_grad():
-        net[4].weight.mul_(6)
-        net[4].bias -= net(SEARCH).mean(0)
-    return net
+    return balanced(
+        seed,
+        lambda: nn.Sequential(
+            *(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU()),
+            *(nn.Flatten(), nn.Linear(144, 3)),
+        ),
+    )
 
 
 class FunctionMethod(Attribution):

@@ -121,21 +121,6 @@ def test_each_image_is_explained_alone():
     assert torch.equal(maps.raw, SEARCH[:5] * torch.tensor(targets).view(-1, 1, 1, 1))
 
 
-class Area(Searching):
-    def attribute(self, inputs, target=None, additional_forward_args=None, *, area):
-        return inputs if len(inputs) == 5 else None
-
-
-class Seed(Searching):
-    def attribute(self, inputs, target=None, additional_forward_args=None, *, seed):
-        return inputs if len(inputs) == 5 else None
-
-
-@pytest.mark.parametrize("how", [Area, Seed])
-def test_a_method_with_an_area_or_a_seed_gets_all_at_once(how):
-    assert torch.equal(bound(how)(SEARCH[:5], [0] * 5, area=0.1, seed=0).raw, SEARCH[:5])
-
-
 def test_area_and_seed_go_to_the_methods_that_take_them():
     assert bound(Searching).settings(0.2, 9) == {"area": 0.2, "seed": 9}
     assert bound(RandomPixels).settings(0.2, 9) == {"seed": 9}
