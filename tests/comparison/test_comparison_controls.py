@@ -145,10 +145,11 @@ def test_the_best_crop_is_the_best_of_all_squares(k, target):
         best_of([*plain_squares(k)], map, net, image, target, n_images=12)
 
 
-def test_few_positions_are_refined_around_the_best():
+@pytest.mark.parametrize(("top", "left"), [(8, 16), (0, 17), (25, 3), (12, 0), (13, 25)])
+def test_few_positions_are_refined_around_the_best(top, left):
     """One peak on 28 x 28: a coarse grid finds its slope, and the finer steps its top."""
     rows, columns = torch.meshgrid(torch.arange(28.0), torch.arange(28.0), indexing="ij")
-    weight = torch.exp(-((rows - 9) ** 2 + (columns - 17) ** 2) / 60)
+    weight = torch.exp(-((rows - top - 1) ** 2 + (columns - left - 1) ** 2) / 60)
     calls = []
 
     def net(images):
@@ -160,7 +161,7 @@ def test_few_positions_are_refined_around_the_best():
     crop = BestCrop(net, baselines, [1] * 10)
     map = crop.attribute(torch.ones(1, 1, 28, 28), 0, area=9 / 784, n_positions=40, n_images=4)
     expected = torch.zeros(28, 28)
-    expected[8:11, 16:19] = 1
+    expected[top : top + 3, left : left + 3] = 1
     assert torch.equal(map[0, 0], expected)
     assert max(calls) == 48  # twelve squares on four images
     assert sum(calls) < 4 * 26 * 26 / 2

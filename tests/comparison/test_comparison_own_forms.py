@@ -279,10 +279,11 @@ def test_attribute_returns_what_the_search_finds(name):
     assert torch.equal(result, torch.stack([p.mask for p in masks]).expand_as(CANVASES))
     assert all(same_form(*pair) for pair in zip(method.patterns, expected, strict=True))
     assert [pattern.target for pattern in method.patterns] == TARGETS
-    given = CANVASES[:1].double().requires_grad_()
+    given = (CANVASES[:1].double() - 0.01).requires_grad_()  # as a method with noise gives them
     tensor = method.attribute(given, target=0, **SETTINGS[name])
     assert (tensor.shape, tensor.dtype) == ((1, *SHAPE), torch.float64)
     assert not tensor.requires_grad
+    assert not method.patterns[0].canvas.requires_grad
 
 
 def test_a_method_of_another_module_is_known_by_its_name():

@@ -461,6 +461,7 @@ def test_a_model_without_a_trigger_is_measured_with_the_only_one():
 
 def test_controls_are_marked_and_methods_may_be_given_by_name():
     methods = {"crop": lambda m: BestCrop(m, SEARCH, LABELS), "random": RandomPixels, **METHODS}
-    found = {(r.method, r.control) for r in compared(methods=methods).records}
-    assert {name for name, control in found if control} == {"crop", "random"}
+    records = compared(methods=methods).records
+    assert {r.method for r in records if r.control} == {"crop", "random"}
+    assert not any(r.rethresholded for r in records)
     assert {r.method for r in compared(methods="Saliency").records} == {"Saliency"}
