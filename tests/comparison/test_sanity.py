@@ -15,7 +15,7 @@ from shown import read, table_of
 from test_captum_contract import state_of_caller
 from torch import nn
 
-from captum_classpattern import ClassPattern, sanity_check
+from captum_classpattern import ClassPattern, Pattern, predictive_power, sanity_check
 from captum_classpattern.comparison import (
     Agreement,
     ClassMean,
@@ -25,6 +25,7 @@ from captum_classpattern.comparison import (
 )
 from captum_classpattern.comparison.sanity import layers_from_top, randomised
 from captum_classpattern.scores import rank_correlation
+from captum_classpattern.scores.power import random_pixels
 
 SEARCH, HELD_OUT = torch.rand(2, 60, 3, 6, 6, generator=torch.Generator().manual_seed(3))
 LABELS = torch.arange(60) % 6
@@ -241,6 +242,11 @@ def test_agreements_are_those_of_a_slow_plain_loop():
         assert (n, a.power) == (50, pytest.approx(hits / n))
     assert any(a.power > 0 for a in check.agreements)
     assert set(check.random_pixels) == set(check.no_pattern) == set(range(6))
+    for y, [power] in check.random_pixels.items():
+        whole, given = Pattern(CANVASES[y], torch.ones(1, 6, 6), y), (HELD_OUT, LABELS)
+        draws = [random_pixels(whole, 0.1, seed) for seed in range(3)]
+        powers = [predictive_power(net, draw, *given, area=None).value for draw in draws]
+        assert power == pytest.approx(sum(powers) / 3)
     predicted = net(HELD_OUT).argmax(1)
     for y, rate in check.no_pattern.items():
         assert rate == pytest.approx(float((predicted[y != LABELS] == y).double().mean()))
@@ -310,9 +316,9 @@ def test_a_map_of_the_image_does_not_change_and_random_ones_cannot_be_judged():
 
 
 def made(before, after, failures=(), **changes):
-    """A check with these IoUs, of a class each."""
+    """A check with these IoUs and correlations, of a class each."""
     agreements = [
-        Agreement("m", "signed", "layers", randomised, 1, y, y, iou, 0.5, 0.0)
+        Agreement("m", "signed", "layers", randomised, 1, y, y, iou, iou, 0.0)
         for randomised, values in enumerate((before, [0.77] * len(before), after))
         for y, iou in enumerate(values)
     ]
@@ -344,9 +350,13 @@ def test_the_rule_of_the_verdicts(before, after, verdict):
     assert row["between_seeds"] == pytest.approx(sum(before) / n)
     assert row["after"] == pytest.approx(sum(after) / n)
     assert row["lost"] == pytest.approx(sum(before) / n - sum(after) / n)
-    by_correlation = verdict_of(check, "m", measure="correlation")["verdict"]
-    assert by_correlation == (None if verdict is None else "no change")
     assert (check.rows()[0]["iou_low"] is None) == (verdict is None)
+
+
+def test_by_correlation_chance_is_zero():
+    for before, after, verdict in ((1, 0.52, "most stays"), (0.04, 0, "gone")):
+        check = made([before] * 5, [after] * 5)
+        assert verdict_of(check, "m", measure="correlation")["verdict"] == verdict
 
 
 # ---- what stays, what repeats, what goes wrong
