@@ -270,9 +270,10 @@ def test_search_power(solver):
 
 @both_solvers
 def test_additional_arguments_reach_the_judging_too(solver):
-    """A shift a canvas: where the target is added 100, every image is called so."""
+    """A shift a canvas: where the target is added 100, every image is called so. The model is
+    never called without it, not even to look whether it guesses."""
     shifts = torch.tensor([[100.0, 0, 0], [0, 0, 100.0]])
-    settings = {"model": lambda images, shift=0.0: NET(images) + shift, "solver": solver}
+    settings = {"model": lambda images, shift: NET(images) + shift, "solver": solver}
     patterns = search(CANVASES[:2], [0, 1], additional_forward_args=shifts, n_steps=3, **settings)
     assert [pattern.info["search_power"] for pattern in patterns] == [1.0, 0.0]
 
