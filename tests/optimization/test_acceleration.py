@@ -1,8 +1,5 @@
 """The faster private copies: when they are made, that they say the same, and whose model stays."""
 
-import subprocess
-import sys
-import time
 import types
 import warnings
 
@@ -23,10 +20,10 @@ CPU = torch.device("cpu")
 RULE = acceleration.choose_speedups
 
 
-def norm(channels=4, **kwargs):
+def norm(**kwargs):
     """A batch norm in use, so that leaving it out would show."""
     generator = torch.Generator().manual_seed(7)
-    layer = nn.BatchNorm2d(channels, **kwargs)
+    layer = nn.BatchNorm2d(4, **kwargs)
     for values in (layer.weight, layer.bias, layer.running_mean):
         if values is not None:
             nn.init.normal_(values, generator=generator)
@@ -51,8 +48,7 @@ class Net(nn.Module):
 
     def forward(self, images):
         made = self.conv(images)
-        features = self.middle(made) if self.way is None else self.way(self, made)
-        return self.logits_of(features)
+        return self.logits_of(self.way(self, made) if self.way else self.middle(made))
 
     def logits_of(self, features):
         return self.head(features.tanh().mean((2, 3)))
@@ -62,13 +58,14 @@ class Net(nn.Module):
 
 
 class Stubborn(Net):
+    error = TypeError("no copies")
+
     def __deepcopy__(self, memo):
-        raise TypeError("no copies")
+        raise self.error
 
 
-class Full(Net):
-    def __deepcopy__(self, memo):
-        raise torch.OutOfMemoryError("full")
+class Full(Stubborn):
+    error = torch.OutOfMemoryError("full")
 
 
 class Fragile(Net):
@@ -79,16 +76,6 @@ class Fragile(Net):
             return super().logits_of(features)
         warnings.warn("half precision", stacklevel=1)
         return super().logits_of(features) * torch.nan
-
-
-def mean_colour(images):
-    return images.mean((2, 3))
-
-
-@pytest.fixture
-def take(monkeypatch):
-    """Has these ways taken, whatever the device."""
-    return lambda *ways: monkeypatch.setattr(acceleration, "choose_speedups", lambda *_: ways)
 
 
 @pytest.fixture
@@ -123,9 +110,6 @@ def explained(**kwargs):
     return pattern.info["precision"], pattern.info["accelerated_by"]
 
 
-# ---- the rule
-
-
 @pytest.mark.parametrize(
     ("net", "has", "precision", "ways"),
     [
@@ -135,8 +119,8 @@ def explained(**kwargs):
         (Net(), True, "auto", ("bfloat16", "channels_last")),
         (Net(), False, "auto", ()),
         (nn.Sequential(nn.Flatten(), nn.Linear(192, 3)), True, "auto", ()),
-        (mean_colour, True, "auto", ()),
-        (mean_colour, False, "bfloat16", ("bfloat16",)),
+        (lambda images: images.mean((2, 3)), True, "auto", ()),
+        (lambda images: images.mean((2, 3)), False, "bfloat16", ("bfloat16",)),
     ],
 )
 def test_the_speedups_follow_from_the_layers_and_the_device(
@@ -157,9 +141,7 @@ def test_what_was_chosen_is_recorded(with_bfloat16, has):
 
 REFUSALS = {
     "bfloat16 that fails": lambda: faster(Fragile(norm()), precision="bfloat16"),
-    "bfloat16 for float64": lambda: faster(
-        Net(norm()).double(), CANVASES.double(), precision="bfloat16"
-    ),
+    "bfloat16 for float64": lambda: faster(Net().double(), CANVASES.double(), (), "bfloat16"),
     # a full device does not choose the precision
     "no room for a copy": lambda: faster(Full(norm())),
 }
@@ -187,40 +169,10 @@ def test_cpus_by_their_instructions(monkeypatch, avx, amx):
     assert not acceleration.has_bfloat16(torch.device("mps"))
 
 
-def test_nothing_is_timed(with_bfloat16, monkeypatch):
-    """The stopwatch that chose in version 0.1 gave other masks beside a busy process."""
-
-    def no_time():
-        raise AssertionError("a clock was read")
-
-    monkeypatch.setattr(time, "perf_counter", no_time)
-    monkeypatch.setattr(time, "time", no_time)
-    assert speedups(Net(norm())) == ALL
-
-
-def found_here():
-    """The masks of a search by the rule of this machine, bit for bit."""
-    acceleration.choose_speedups = RULE  # conftest.py undoes this
-    return search(Net(norm())).masks.numpy().tobytes().hex()
-
-
-def test_the_same_masks_in_another_process():
-    """At the same number of threads."""
-    threads = f"import torch; torch.set_num_threads({torch.get_num_threads()})"
-    code = f"import sys; sys.path[:0] = {sys.path}; {threads}; import {__name__} as test"
-    command = [sys.executable, "-c", f"{code}; print(test.found_here())"]
-    there = subprocess.run(command, stdout=-1, check=True, text=True).stdout
-    assert there.strip() == found_here()
-
-
-# ---- models that can't have all of it
-
-
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
-def test_models_of_other_precision_are_left_alone(take, dtype):
-    take(*ALL)
+def test_models_of_other_precision_are_left_alone(with_bfloat16, dtype):
     net = Net(norm()).to(dtype)
-    for call in (net, net.doubled, lambda images: net(images)):
+    for call in (net, net.doubled):
         assert faster(call, CANVASES.to(dtype)) == call
 
 
@@ -243,64 +195,40 @@ def test_what_a_model_fails_in_is_not_used(with_bfloat16, kind, has, ways):
     torch.testing.assert_close(search(net).losses, expected.losses, atol=0.05, rtol=0)
 
 
-# ---- folding
+def through_twice(net, made):
+    return net.middle[1](net.again(net.again(net.middle[0](made))))
+
+
+GROUPED = nn.Sequential(nn.Conv2d(4, 4, 3, groups=2, bias=False), norm())
+# how many batch norms a copy has, or None for no copy; the way, and the middle
+FOLDED = {
+    "plain": (0, None, norm(eps=0.1), nn.ReLU(inplace=True)),
+    "grouped and nested, without bias": (0, None, norm(), nn.ReLU(), GROUPED),
+    "norm of two convolutions": (0, lambda n, x: n.middle(n.again(n.middle(x).relu())), norm()),
+    "no running statistics": (1, None, norm(track_running_stats=False)),
+    "ReLU between": (1, None, nn.ReLU(), norm()),
+    "one of two, after a convolution that is called twice": (1, through_twice, norm(), norm()),
+    "output used elsewhere": (None, lambda n, x: n.middle(x) + x, norm()),
+    "in-place ReLU between": (None, None, nn.ReLU(inplace=True), norm()),
+    "norm used twice": (None, lambda n, x: n.middle(n.middle(x).relu()), norm()),
+}
 
 
 def norms_in(net):
     return sum(isinstance(part, nn.BatchNorm2d) for part in net.modules())
 
 
-def without_bias(net):
-    net.conv.bias = None
-    return net
-
-
-GROUPED = nn.Sequential(nn.Conv2d(4, 4, 3, groups=2, bias=False), norm())
-FOLDED = {
-    "plain": Net(norm(), nn.ReLU(inplace=True)),
-    "no affine": Net(norm(affine=False), nn.ReLU(inplace=True)),
-    "large eps": Net(norm(eps=0.1)),
-    "no bias": without_bias(Net(norm())),
-    "no affine, no bias": without_bias(Net(norm(affine=False))),
-    "grouped and nested": Net(norm(), nn.ReLU(), GROUPED, nn.ReLU()),
-    "norm after two convolutions": Net(
-        norm(), way=lambda net, made: net.middle(net.again(net.middle(made).relu()))
-    ),
-}
-LEFT = {
-    "no running statistics": Net(norm(track_running_stats=False)),
-    "ReLU between": Net(nn.ReLU(), norm()),
-    "one of two, after a convolution that is called twice": Net(
-        norm(),
-        norm(),
-        way=lambda net, made: net.middle[1](net.again(net.again(net.middle[0](made)))),
-    ),
-}
-NOT_FOLDED = {
-    "output used elsewhere": Net(norm(), way=lambda net, made: net.middle(made) + made),
-    "in-place ReLU between": Net(nn.ReLU(inplace=True), norm()),
-    "norm used twice": Net(norm(), way=lambda net, made: net.middle(net.middle(made).relu())),
-}
-
-
-@pytest.mark.parametrize("case", [*FOLDED, *LEFT])
-def test_folded_batch_norms_leave_the_logits_alone(take, case):
-    take("folded")
-    net = {**FOLDED, **LEFT}[case]
-    fast, norms = faster(net), norms_in(net)
-    assert fast.speedups == ("folded",)
-    assert norms_in(fast) == (case in LEFT)
-    assert norms_in(net) == norms
-    torch.testing.assert_close(fast(BASELINES), net(BASELINES), atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("case", NOT_FOLDED)
-def test_batch_norms_that_cannot_be_folded(take, case):
-    take("folded")
-    assert faster(NOT_FOLDED[case]) is NOT_FOLDED[case]
-
-
-# ---- whose model it is
+@pytest.mark.parametrize("case", FOLDED)
+def test_folded_batch_norms_leave_the_logits_alone(with_bfloat16, case):
+    with_bfloat16(False)
+    left, way, *middle = FOLDED[case]
+    net = Net(*middle, way=way)
+    norms, fast = norms_in(net), faster(net)
+    if left is None:
+        assert fast is net
+    else:
+        assert (fast.speedups, norms_in(fast), norms_in(net)) == (("folded",), left, norms)
+        torch.testing.assert_close(fast(BASELINES), net(BASELINES), atol=1e-5, rtol=1e-5)
 
 
 def state_of(net):
@@ -313,15 +241,13 @@ def state_of(net):
     )
 
 
-@pytest.mark.parametrize("method", ["forward", "doubled"])
-def test_a_bound_method_is_called_on_the_copy(with_bfloat16, method):
+def test_a_bound_method_is_called_on_the_copy(with_bfloat16):
     net = Net(norm())
-    fast = faster(getattr(net, method))
+    fast = faster(net.doubled)
     assert fast.speedups == ALL
     assert isinstance(fast.call, types.MethodType)
     assert fast.call.__self__ is not net
-    expected = getattr(net, method)(BASELINES)
-    torch.testing.assert_close(fast(BASELINES).float(), expected, atol=0.2, rtol=0)
+    torch.testing.assert_close(fast(BASELINES).float(), net.doubled(BASELINES), atol=0.2, rtol=0)
 
 
 def test_the_callers_model_stays_as_it_is(with_bfloat16):
@@ -349,8 +275,20 @@ def test_the_callers_model_stays_as_it_is(with_bfloat16):
     torch.testing.assert_close(result.losses, losses, atol=0.05, rtol=0)
 
 
-# a call checks the model, then come 25 sign steps and 3 rounds of four calls; the copy of a model
-# does not share the list of its own calls
+def watched():
+    """A net, and of each call of it or of its copy, whether it is its own and wants a gradient."""
+    calls = []
+
+    class Watched(Net):
+        def forward(self, images):
+            calls.append((self is net, torch.is_grad_enabled()))
+            return super().forward(images)
+
+    net = Watched(norm())
+    return net, calls
+
+
+# a call checks the model, then come 25 sign steps and 3 rounds of four calls
 @pytest.mark.parametrize(
     ("settings", "calls"),
     [
@@ -360,31 +298,14 @@ def test_the_callers_model_stays_as_it_is(with_bfloat16):
         ({"solver": "learned"}, 1),
     ],
 )
-def test_who_calls_the_model_itself(take, settings, calls):
-    take(*ALL)
-    net = Net(norm(), way=Counted())
+def test_who_calls_the_model_itself(with_bfloat16, settings, calls):
+    net, called = watched()
     search(net, **settings)
-    assert net.way.calls == calls
+    assert sum(own for own, _ in called) == calls
 
 
-class Counted:
-    calls = 0
-
-    def __call__(self, net, made):
-        self.calls += 1
-        return net.middle(made)
-
-
-def test_judging_never_uses_the_copy(take):
-    take(*ALL)
-    calls = []
-
-    class Watched(Net):
-        def forward(self, images):
-            calls.append((self is net, torch.is_grad_enabled()))
-            return super().forward(images)
-
-    net = Watched(norm())
+def test_judging_never_uses_the_copy(with_bfloat16):
+    net, calls = watched()
     pattern, _ = ClassPattern(net, BASELINES, LABELS).search(CANVASES, 0, n_steps=2, area=0.2)
     searched = calls[calls.index((False, True)) :]
     assert pattern.info["accelerated_by"] == list(ALL)
@@ -393,8 +314,8 @@ def test_judging_never_uses_the_copy(take):
     assert searched == check + signs + rounds + judging + rounds + judging
 
 
-def test_a_copy_follows_the_models_weights(take):
-    take("channels_last")
+def test_a_copy_follows_the_models_weights(with_bfloat16):
+    with_bfloat16(False)
     net = Net(norm())
     faster(net)
     with torch.no_grad():

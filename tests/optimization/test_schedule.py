@@ -92,8 +92,3 @@ def test_what_was_seen_grows_with_the_steps():
     assert (places(other), picks_again) == (places(first), picks)
     list(plan.again().steps(4, counts, CPU))
     assert plan.seen == {0, 2, 4, 5, 7, 9}
-
-
-def test_no_baselines_left():
-    with pytest.raises(ValueError, match="no baselines are left for target 3: all 11 are labelled"):
-        schedule([Stream(0), Stream(3)], labels=[3] * 11)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from extend import RandomSwaps
-from small_models import linear_net, random_images
+from small_models import Fixed, linear_net, random_images
 
 from captum_classpattern import ClassPattern, search_masks
 from captum_classpattern.optimization import SOLVERS
@@ -43,14 +43,6 @@ def test_a_solver_from_outside_finds_a_pattern_better_than_its_start():
 
 
 def test_a_solver_need_not_record_losses():
-    class Fixed:
-        name, accelerates = "fixed", False
-
-        def run(self, search):
-            search.masks = torch.zeros_like(search.masks)
-            search.masks[..., 0] = 1
-            yield
-
     given = {"baseline_labels": LABELS, "area": 0.2, "solver": Fixed()}
     result = search_masks(NET, IMAGES[:3], 0, IMAGES, **given)
     assert result.losses.shape == (3, 0)
