@@ -78,12 +78,20 @@ def upload(explorer, name, content):
     explorer.upload.value = ({**sent, "last_modified": datetime(2026, 1, 1)},)
 
 
-def test_the_slider_stamps_exactly_the_pixels_of_the_highest_weights():
-    pattern, explorer, seen = ranked(), opened(), set()
+def test_each_step_of_the_slider_stamps_the_highest_weights_and_classifies_one_image():
+    sizes, seen = [], set()
+
+    def counted(images):
+        sizes.append(len(images))
+        return NET(images)
+
+    pattern, explorer = ranked(), opened(model=counted)
     steps = [kept for _, kept in explorer.area.options]
     assert (steps[0], steps[-1]) == (1, int((pattern.mask > 0).sum()))
     assert explorer.area.value == 16  # what was searched
+    assert not explorer.area.continuous_update  # one step, when the slider is let go
     for kept in steps:
+        sizes.clear()
         explorer.area.value = kept
         order = pattern.mask.flatten().argsort(descending=True)
         expected = explorer._example.image.clone().flatten()
@@ -92,6 +100,7 @@ def test_the_slider_stamps_exactly_the_pixels_of_the_highest_weights():
         assert int(explorer.pattern.mask.sum()) == kept
         seen.add(next(source for alt, source in pictures(explorer).items() if " with the " in alt))
         assert f"{kept} pixel" in explorer.area.label
+        assert sizes == [1]
     assert len(seen) == len(steps)
 
 
@@ -103,36 +112,21 @@ def test_at_each_number_of_pixels_the_pattern_searched_next_above_is_cut():
     for kept, source in ((3, small), (4, small), (5, large), (32, large), (40, large)):
         explorer.area.value = nearest([k for _, k in explorer.area.options], kept)
         assert torch.equal(explorer.pattern.mask, source.topk(explorer.area.value / 64).mask)
-    explorer.area.value = 2
-    assert "2 pixels, 3.12 %. The highest weights of the search at 6.25 %" in text_of(explorer)
-    explorer.area.value = 4
-    assert "4 pixels, 6.25 %, as searched" in text_of(explorer)
+    for kept, said in (
+        (2, "2 pixels, 3.12 %. The highest weights of the search at 6.25 %"),
+        (4, "4 pixels, 6.25 %, as searched"),
+    ):
+        explorer.area.value = kept
+        assert said in text_of(explorer)
 
 
 @pytest.mark.parametrize("kept", [0, 3, 64])
 def test_a_mask_of_zeros_and_ones_is_only_shown_as_it_is(kept):
     mask = (torch.arange(64) < kept).float().view(1, 8, 8)
     explorer = opened(Pattern(torch.rand(1, 8, 8), mask, 0))
-    assert [value for _, value in explorer.area.options] == [kept]
-    assert explorer.area.disabled
+    options = [value for _, value in explorer.area.options]
+    assert (options, explorer.area.disabled) == ([kept], True)
     assert torch.equal(explorer.pattern.mask, mask)
-
-
-def test_a_step_of_the_slider_classifies_only_the_stamped_image():
-    sizes = []
-
-    def counted(images):
-        sizes.append(len(images))
-        return NET(images)
-
-    explorer = opened(model=counted)
-    assert not explorer.area.continuous_update  # one step, when the slider is let go
-    for change in (1, 4, 9):
-        sizes.clear()
-        explorer.area.value = change
-        assert sizes == [1]
-    assert explorer.stamped is not None
-    assert sizes == [1]
 
 
 def test_an_added_change_is_added():
@@ -140,8 +134,7 @@ def test_an_added_change_is_added():
     added = AdditivePattern(base.canvas, base.mask, 1, base.info, change=change)
     explorer = opened(added)
     explorer.area.value = 1
-    expected = added.topk(1 / 64).stamp(explorer._example.image)
-    assert torch.equal(explorer.stamped, expected)
+    assert torch.equal(explorer.stamped, added.topk(1 / 64).stamp(explorer._example.image))
 
 
 def test_predictions_are_those_of_the_classifier():
@@ -156,13 +149,16 @@ def test_predictions_are_those_of_the_classifier():
     assert text_of(explorer) == text  # not squashed twice
 
 
-def test_images_are_held_out_and_not_of_the_class():
+def test_images_are_held_out_and_not_of_the_class_and_come_round():
     used = [1, 2, 4, 5, 6, 8]
     explorer = opened(ranked(seen=frozenset(HASHES[i] for i in used)))
     places = places_of(explorer)
     assert len(set(places)) == 8
     assert all(LABELS[i] != 1 and i not in used for i in places)
     assert {label.split()[0] for label, _ in explorer.image.options} == {"ant", "cat"}
+    for i in [*places, places[0]]:
+        assert torch.equal(explorer._example.image, IMAGES[i])
+        explorer.next.click()
     assert "held-out image: " in text_of(explorer)
     assert "held-out image: " not in text_of(opened())  # nothing is known to be searched
 
@@ -177,12 +173,11 @@ def test_images_are_held_out_and_not_of_the_class():
 def test_a_class_without_held_out_images_says_so(seen, why):
     explorer = opened([ranked(1), ranked(2, seed=4, seen=seen), ranked(0, seed=5)])
     explorer.target.value = 2
-    assert "pattern of class 2" in text_of(explorer)
-    assert why in text_of(explorer)
-    assert explorer.image.options == ()
-    assert explorer.stamped is None
-    explorer.area.value = 1
-    assert why in text_of(explorer)
+    for kept in (16, 1):
+        explorer.area.value = kept
+        assert "pattern of class 2" in text_of(explorer)
+        assert why in text_of(explorer)
+        assert (explorer.image.options, explorer.stamped) == ((), None)
     if seen is not None:
         upload(explorer, "own.png", NINES)
         assert "your image: own.png" in text_of(explorer)
@@ -191,24 +186,14 @@ def test_a_class_without_held_out_images_says_so(seen, why):
     assert len(explorer.image.options) == (8 if seen is None else 9)
 
 
-def test_next_image_comes_back_to_the_first():
-    explorer, shown = opened(), []
-    for _ in range(9):
-        shown.append(explorer.stamped)
-        explorer.next.click()
-    assert torch.equal(shown[8], shown[0])
-    assert not any(torch.equal(shown[0], other) for other in shown[1:8])
-
-
 def test_labels_are_predicted_or_numbered_by_the_names_of_the_model():
-    explorer, predicted = opened(images=IMAGES), NET(IMAGES).argmax(1)
-    for i, example in zip(places_of(explorer), explorer._examples):
-        assert predicted[i] != 1
-        assert example.name == f"class {int(predicted[i])}"
-    model = cp.PixelClassifier(NET, class_names=["cat", "bee", "ant"])
-    explorer = opened(model=model)
-    for i, example in zip(places_of(explorer), explorer._examples):
-        assert example.name == NAMES[LABELS[i]]
+    predicted, model = NET(IMAGES).argmax(1), cp.PixelClassifier(NET, class_names=NAMES[::-1])
+    for explorer, name_of in (
+        (opened(images=IMAGES), lambda i: f"class {predicted[i]}"),
+        (opened(model=model), lambda i: NAMES[LABELS[i]]),
+    ):
+        for i, example in zip(places_of(explorer), explorer._examples):
+            assert example.name == name_of(i) != "class 1"
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -247,9 +232,7 @@ def test_a_file_that_is_no_image_gives_a_message():
     upload(explorer, "<b>.txt", b"no image")
     assert "<b>.txt can't be read as an image" in text_of(explorer)
     assert "pattern of class 1" in text_of(explorer)  # below what was shown
-    assert len(pictures(explorer)) == 4
-    assert explorer.image.options == before
-    assert "b" not in {tag for tag, _ in Page(explorer.panel.value).tags}
+    assert (len(pictures(explorer)), explorer.image.options) == (4, before)
     explorer.area.value = 1
     assert "can't be read" not in text_of(explorer)
 
@@ -273,7 +256,6 @@ def test_classes_and_canvases_are_offered():
     explorer.target.value = 2
     assert (explorer.finding.target, explorer.finding.canvas) == (2, "x")
     assert all(example.name != "cat" for example in explorer._examples)
-    assert "pattern of cat" in text_of(explorer)
     found = [finding(1, kind, 40) for kind in ("canvas", "canvas of mine")]
     names = [name for name, _ in opened([*found, ranked()]).canvas.options]
     assert names == ["canvas canvas", "canvas of mine canvas", "canvas"]
@@ -285,12 +267,13 @@ def test_scores_are_shown_where_they_were_measured():
     patterns = {area: replace(p, mask=ranked().mask) for area, p in plain.patterns.items()}
     explorer = opened(replace(plain, patterns=patterns))
     assert explorer.area.value == 3  # 5 % of 64
-    text = text_of(explorer)
     low, high = (100 * end for end in plain.scores[0.05].power.interval)
-    assert "45.0 % of 200 held-out images of other classes become bee" in text
-    assert f"(95 % interval {low:.1f}\N{EN DASH}{high:.1f}), above its controls" in text
-    for row in ("random pixels 2.0 %", "other canvas 3.0 %", "no pattern 0.5 %"):
-        assert row in text
+    for said in (
+        "45.0 % of 200 held-out images of other classes become bee",
+        f"(95 % interval {low:.1f}\N{EN DASH}{high:.1f}), above its controls",
+        *("random pixels 2.0 %", "other canvas 3.0 %", "no pattern 0.5 %"),
+    ):
+        assert said in text_of(explorer)
     explorer.area.value = 9
     assert "was measured at 1 %, 5 % of the pixels, not here" in text_of(explorer)
     assert "45.0 %" not in text_of(explorer)
@@ -319,17 +302,16 @@ def surveyed(*classes):
 
 def test_what_explain_class_returns_needs_nothing_else():
     found = found_of(NET, "bee", class_names=NAMES)
+    held_out = {image_hash(image) for image in found.held_out.images}
     explorer = cp.explore(found)
     assert len(explorer.canvas.options) == 3
     assert explorer.target.options == (("bee", 1),)
-    held_out = {image_hash(image) for image in found.held_out.images}
-    assert {HASHES[i] for i in places_of(explorer)} <= held_out
     assert {example.name for example in explorer._examples} == {"ant", "cat"}
-    assert cp.explore(found.others[0]).finding.canvas == found.others[0].canvas
-    several = cp.explore([found, ranked(2)])
-    assert [target for _, target in several.target.options] == [1, 2]
     whole = cp.explore(found, images=IMAGES, labels=LABELS)  # with those of the search
-    assert {HASHES[i] for i in places_of(whole)} <= held_out
+    for each in (explorer, whole):
+        assert {HASHES[i] for i in places_of(each)} <= held_out
+    assert cp.explore(found.others[0]).finding.canvas == found.others[0].canvas
+    assert [target for _, target in cp.explore([found, ranked(2)]).target.options] == [1, 2]
 
 
 def test_one_network_wrapped_twice_is_one_model():
@@ -343,27 +325,22 @@ def test_one_network_wrapped_twice_is_one_model():
 
 
 def test_findings_and_surveys_are_stored_without_model_and_images(tmp_path):
-    found = found_of(lambda x: NET(x))
-    loaded = pickle.loads(pickle.dumps(found))
-    assert loaded.model is loaded.held_out is None
-    assert loaded.scores == found.scores
-    survey = surveyed(0, 2)
+    found, survey = found_of(lambda x: NET(x)), surveyed(0, 2)
     explorer = cp.explore(survey)
     assert len(survey.finished) == 6  # it is searched first: two classes on three kinds of canvas
     assert [target for _, target in explorer.target.options] == [0, 2]
     assert survey.model is NET
     survey.save(tmp_path)
-    loaded = Survey.load(tmp_path)
-    assert loaded.model is loaded.held_out is None
+    for stored in (pickled := pickle.loads(pickle.dumps(found)), loaded := Survey.load(tmp_path)):
+        assert stored.model is stored.held_out is None
+    assert pickled.scores == found.scores
     assert torch.equal(cp.explore(loaded, NET, HELD_OUT).pattern.mask, explorer.pattern.mask)
 
 
 def test_the_model_stays_as_it_was():
     net = linear_net().train()
     with pytest.warns(UserWarning, match="train mode"):
-        explorer = opened(model=net)
-    with pytest.warns(UserWarning, match="train mode"):
-        explorer.area.value = 1
+        opened(model=net).area.value = 1
     assert net.training
     assert all(parameter.grad is None for parameter in net.parameters())
 
@@ -371,10 +348,12 @@ def test_the_model_stays_as_it_was():
 def test_a_notebook_shows_the_box():
     explorer = opened()
     shown = explorer._repr_mimebundle_(include=None, exclude=None)
-    view = shown["application/vnd.jupyter.widget-view+json"]
+    view = shown.pop("application/vnd.jupyter.widget-view+json")
     assert view["model_id"] == explorer.box.model_id
-    assert shown["text/html"] == explorer.panel.value  # where no widgets run
-    assert shown["text/plain"] == "Explorer(class 1, canvas, 16 pixels, 25\xa0%)"
+    assert shown == {
+        "text/html": explorer.panel.value,  # where no widgets run
+        "text/plain": "Explorer(class 1, canvas, 16 pixels, 25\xa0%)",
+    }
     assert explorer.target.layout.display == explorer.canvas.layout.display == "none"  # one each
     assert not explorer.area.disabled
 
