@@ -45,6 +45,11 @@ def check_layout(figure):
     assert figure.get_figwidth() < 15
 
 
+def height_of_panels(figure, axes):
+    """Of the lowest of them, in inches."""
+    return min(axis.get_position().height * figure.get_figheight() for axis in axes)
+
+
 def described(figure):
     """What a figure shows, as text for a snapshot: of each axis the texts, lines and bands."""
     figure.draw_without_rendering()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from figures import check_layout, described, legend_of, line_of, refused, texts_in
+from figures import check_layout, described, height_of_panels, legend_of, line_of, refused, texts_in
 from matplotlib.colors import to_hex
 
 from captum_classpattern import Pattern
@@ -71,12 +71,6 @@ def test_what_curves_show(case, snapshot):
     check_layout(figure)
 
 
-def test_fifty_methods_are_drawn_in_fifty_ways():
-    fifty = {"m": {f"m{i}": points(i / 50) for i in range(50)}}
-    _, [axis] = plot_curves(fifty, use_pyplot=False)
-    assert len({(line.get_color(), line.get_marker()) for line in axis.get_lines()}) == 50
-
-
 @pytest.mark.parametrize(
     ("panels", "methods"), [(2, fifteen_methods()), (3, three_methods()), (4, NOISY), (5, SIX)]
 )
@@ -85,8 +79,13 @@ def test_panels_keep_clear_of_each_other(panels, methods):
     figure, axes = plot_curves(curves, highlight=[next(iter(methods))], use_pyplot=False)
     assert len(axes) == panels == len(figure.axes)
     check_layout(figure)
-    heights = [axis.get_position().height * figure.get_figheight() for axis in axes]
-    assert min(heights) > 3  # inches: the legend takes no room from the panels
+    assert height_of_panels(figure, axes) > 3  # the legend takes no room from them
+
+
+def test_fifty_methods_are_drawn_in_fifty_ways():
+    fifty = {"m": {f"m{i}": points(i / 50) for i in range(50)}}
+    _, [axis] = plot_curves(fifty, use_pyplot=False)
+    assert len({(line.get_color(), line.get_marker()) for line in axis.get_lines()}) == 50
 
 
 def pattern_of(power=0.4, *, target=3, rounds=40, **info):
@@ -99,11 +98,6 @@ def pattern_of(power=0.4, *, target=3, rounds=40, **info):
     return Pattern(torch.rand(1, 8, 8), torch.rand(1, 8, 8), target, {**curves, **info})
 
 
-def several(count, **info):
-    tops = [(i + 1) / (count + 1) for i in range(count)]
-    return [pattern_of(top, target=i, **info) for i, top in enumerate(tops)]
-
-
 @pytest.mark.parametrize(("rounds", "mean"), [(4, 1), (10, 3), (40, 9), (900, 21)])
 def test_lines_are_the_curves_in_info_and_losses_are_averaged(rounds, mean):
     """Over the same number of rounds for all patterns: that of the longest search."""
@@ -114,13 +108,11 @@ def test_lines_are_the_curves_in_info_and_losses_are_averaged(rounds, mean):
     for pattern, raw in zip(patterns, raw_lines, strict=True):
         losses, name = pattern.info["loss_curve"], f"class {pattern.target}"
         powers, means = line_of(left, name), line_of(right, name)
+        rounds = range(1, len(losses) + 1)
+        near = [losses[max(0, i - 1 - mean // 2) : i + mean // 2] for i in rounds]
         assert powers.get_xydata().tolist() == pattern.info["power_curve"]
-        assert raw.get_xydata().tolist() == [[i, loss] for i, loss in enumerate(losses, 1)]
-        expected = [
-            np.mean(losses[max(0, i - mean // 2) : i + mean // 2 + 1]) for i in range(len(losses))
-        ]
-        assert np.allclose(means.get_ydata(), expected)
-        assert means.get_xdata().tolist() == [*range(1, len(losses) + 1)]
+        assert raw.get_xydata().tolist() == [[*point] for point in zip(rounds, losses)]
+        assert np.allclose(means.get_xydata(), [*zip(rounds, map(np.mean, near))])
         assert powers.get_color() == raw.get_color() == means.get_color()
 
 
@@ -132,7 +124,6 @@ DRESS, LOW, HIGH = pattern_of(class_name="Dress"), pattern_of(0.2), pattern_of(0
     [
         (DRESS, None, ["Dress"]),
         ([DRESS, pattern_of(target=5), DRESS], None, ["Dress (1)", "class 5", "Dress (2)"]),
-        ([LOW, HIGH], ["low", "high"], ["low", "high"]),
         ({"white": LOW, "black": HIGH}, None, ["white", "black"]),
         ({"white": LOW, "black": HIGH}, ["low", "high"], ["low", "high"]),
         ((LOW, HIGH), [1, 2], ["1", "2"]),
@@ -170,11 +161,10 @@ def test_what_searches_show(case, snapshot):
     ("count", "info"), [(4, {"power_curve": []}), (10, {}), (30, {"stopped_early": True})]
 )
 def test_searches_keep_clear_of_each_other(count, info):
-    labels = [LONG.format(i) for i in range(count)]
-    figure, axes = plot_search(several(count, **info), labels=labels, use_pyplot=False)
+    named = {LONG.format(i): pattern_of(i / count, target=i, **info) for i in range(count)}
+    figure, axes = plot_search(named, use_pyplot=False)
     check_layout(figure)
-    for axis in axes:
-        assert axis.get_position().height * figure.get_figheight() > 3  # inches
+    assert height_of_panels(figure, axes) > 3
     styles = {(line.get_color(), line.get_marker()) for line in axes[0].get_lines()}
     assert len(styles) >= count
 
@@ -189,7 +179,7 @@ def search(patterns, labels=None, **info):
     return lambda: plot_search([pattern_of(**info)] if info else patterns, labels=labels)
 
 
-MADE = Pattern(torch.rand(1, 8, 8), torch.rand(1, 8, 8), 3, {"seed": 1, "passes": 2})
+MADE = Pattern(LOW.canvas, LOW.mask, 3, {"seed": 1, "passes": 2})
 REFUSALS = {
     "no panels": curves(curves={}),
     "no methods": curves(curves={"m": {}}),

@@ -71,10 +71,8 @@ def test_the_strongest_control_is_named_and_a_trigger_boxed_in_the_rows_of_its_c
     controls = [{"no pattern": 0.01, "random pixels": 0.25}, {"other canvas": 0.5, "x": 0.0}]
     mask = torch.zeros(1, 8, 8)
     mask[0, 5:7, 2:6] = 1.0
-    trigger = pattern_of(1, torch.ones(1, 8, 8), mask)
-    figure, axes = drawn(
-        pattern_of(), pattern_of(1), labels=None, controls=controls, trigger=trigger
-    )
+    given = {"controls": controls, "trigger": pattern_of(1, torch.ones(1, 8, 8), mask)}
+    figure, axes = drawn(pattern_of(), pattern_of(1), labels=None, **given)
     named = [texts_in(row[5])[1] for row in axes]
     assert named == ["random pixels 25.0\xa0%", "other canvas 50.0\xa0%"]
     boxes = [[len(axis.patches) for axis in row[:5]] for row in axes]
@@ -87,9 +85,10 @@ def test_the_three_images_are_of_other_classes_and_differ_in_class():
     labels = torch.tensor([0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 3, 3])
     values = torch.arange(12).view(12, 1, 1, 1).expand(12, 1, 8, 8) / 20
     blank = pattern_of(1, torch.ones(1, 8, 8), torch.zeros(1, 8, 8))
-    net = network(classes=5)
-    _, axes = plot_patterns(net, [blank], values, labels, area=0.02, use_pyplot=False)
-    shown = [round(float(pixels(axis)[-1, -1, 0]) / 255 * 20) for axis in axes[0][2:5]]
+    _, [row] = plot_patterns(
+        network(classes=5), [blank], values, labels, area=0.02, use_pyplot=False
+    )
+    shown = [round(float(pixels(axis)[-1, -1, 0]) / 255 * 20) for axis in row[2:5]]
     assert sorted(labels[shown].tolist()) == [0, 2, 3]
 
 
@@ -101,16 +100,14 @@ LONG = ["tench, Tinca tinca", "American Staffordshire terrier, pit bull terrier"
     [(1, ["ant"], (3, 8, 8)), (1, LONG, (1, 8, 16)), (4, LONG, (1, 16, 8))],
 )
 def test_colours_names_and_titles_of_any_length(rows, names, size):
-    _, height, width = size
-    patterns = [Pattern(torch.zeros(size), torch.rand(1, height, width), 2)] * rows
+    patterns = [Pattern(torch.zeros(size), torch.rand(1, *size[1:]), 2)] * rows
     title = "A title that is longer than the figure is wide, and therefore has to be broken"
     figure, axes = plot_patterns(
         network(np.prod(size)), patterns, torch.rand(9, *size), torch.arange(9) % 3,
         class_names=names, title=title, use_pyplot=False,
     )  # fmt: skip
     check_layout(figure)
-    assert figure.get_suptitle() == title
-    assert pixels(axes[0][0]).max() == 0
+    assert (figure.get_suptitle(), pixels(axes[0][0]).max()) == (title, 0)
     name = axes[0][0].get_ylabel().replace("\n", "")
     assert name == (names[2] if len(names) == 3 else "class 2")
 

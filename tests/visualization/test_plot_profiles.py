@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from figures import check_layout, described, line_of, texts_in
+from figures import check_layout, described, height_of_panels, line_of, texts_in
 from matplotlib.patches import Rectangle
 
 from captum_classpattern import InvarianceProfile, Pattern
@@ -11,21 +11,19 @@ from captum_classpattern.scores.invariance import InvarianceCurve, known_transfo
 from captum_classpattern.scores.power import power_of
 
 MASK = (torch.arange(36) < 9).float().view(1, 6, 6)
+NAMES = [*known_transforms()]
 
 
-def made_profile(names=None, hits=lambda i: max(0, 150 - 30 * i), n=200):
+def made_profile(names=NAMES, hits=lambda i: max(0, 150 - 30 * i), n=200):
     """The power falls with the distance from rest; the controls are low."""
     curves = {}
     for name, transform in known_transforms().items():
-        if names is None or name in names:
-            values = sorted((*transform.values, transform.rest))
-            place = values.index(transform.rest)
-            points = {
-                v: Scores(power_of(hits(abs(i - place)), n, 2), 8 / n) for i, v in enumerate(values)
-            }
-            curves[name] = InvarianceCurve(transform, points)
+        values = sorted((*transform.values, transform.rest))
+        steps = [abs(i - values.index(transform.rest)) for i in range(len(values))]
+        scores = [Scores(power_of(hits(i), n, 2), 8 / n) for i in steps]
+        curves[name] = InvarianceCurve(transform, dict(zip(values, scores)))
     pattern = Pattern(torch.rand(1, 6, 6), MASK, 3, {"class_name": "great white shark"})
-    return InvarianceProfile(pattern, curves)
+    return InvarianceProfile(pattern, {n: c for n, c in curves.items() if n in names})
 
 
 def test_lines_are_the_points_of_the_curves_and_the_range_is_shaded():
@@ -49,24 +47,22 @@ def test_lines_are_the_points_of_the_curves_and_the_range_is_shaded():
         assert rises == (curve.transform.rest < max(powers))
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"names": ["shift", "JPEG"]},
-        {"n": 90, "hits": lambda i: 80, "names": ["hue"]},
-        {"hits": lambda i: 9, "names": ["shift"]},
-    ],
-    ids=["two", "too few images", "not above its controls"],
-)
-def test_what_a_profile_shows(settings, snapshot):
-    figure, axes = made_profile(**settings).plot(use_pyplot=False)
+PROFILES = {
+    "two": {"names": ["shift", "JPEG"]},
+    "too few images": {"n": 90, "hits": lambda i: 80, "names": ["hue"]},
+    "not above its controls": {"hits": lambda i: 9, "names": ["shift"]},
+}
+
+
+@pytest.mark.parametrize("case", PROFILES)
+def test_what_a_profile_shows(case, snapshot):
+    figure, axes = made_profile(**PROFILES[case]).plot(use_pyplot=False)
     assert described(figure) == snapshot
-    assert [len(axis.patches) for axis in axes] == [1, 1] if len(axes) == 2 else [0]
+    assert [len(axis.patches) for axis in axes] == ([1, 1] if case == "two" else [0])
 
 
-@pytest.mark.parametrize("names", [["hue"], None])
+@pytest.mark.parametrize("names", [["hue"], NAMES])
 def test_panels_keep_clear_of_each_other(names):
     figure, axes = made_profile(names, lambda i: 150 - 15 * i).plot(use_pyplot=False)
     check_layout(figure)
-    for axis in axes:
-        assert axis.get_position().height * figure.get_figheight() > 1.9  # inches
+    assert height_of_panels(figure, axes) > 1.9
