@@ -115,9 +115,10 @@ class ReferenceSet:
         settings = SearchSettings.of(locals())
         source = LabelledImages.of(images, labels)
         if self.images and describe(source)["hash"] != self.images.get("hash"):
+            description = self.images.get("description")
             raise ValueError(
-                "the models of the set were measured with other images (of "
-                f"{self.images.get('description')}): give the same images for all"
+                "the models of the set were measured with other images"
+                f"{f' (of {description})' if description else ''}: give the same images for all"
             )
         twin = self.name_of(hash_of_model(model))
         if twin not in (None, name):
