@@ -69,16 +69,9 @@ def several_patterns(draw):
 def plain_consensus(patterns, kept):
     """The places of the pixels with the largest sums of weights, one pixel at a time."""
     w = patterns[0].mask.shape[-1]
-    left = {}
-    for place in range(patterns[0].mask.numel()):
-        left[place] = sum(float(p.mask[0, place // w, place % w]) for p in patterns)
-    chosen = set()
-    for _ in range(kept):
-        best = max(left.values())
-        place = min(place for place, weight in left.items() if weight == best)
-        chosen.add(place)
-        del left[place]
-    return chosen
+    places = range(patterns[0].mask.numel())
+    sums = [sum(float(p.mask[0, place // w, place % w]) for p in patterns) for place in places]
+    return set(sorted(places, key=lambda place: (-sums[place], place))[:kept])
 
 
 @quick
@@ -112,12 +105,10 @@ def test_what_it_was_made_of():
 
 
 def test_it_has_seen_what_any_pattern_has_seen(tmp_path):
-    one, other = (
-        weighted(1, 0, seen=frozenset({"0" * 12})),
-        weighted(0, 1, seen=frozenset({"1" * 12})),
-    )
+    a, b = "0" * 12, "1" * 12
+    one, other = weighted(1, 0, seen=frozenset({a})), weighted(0, 1, seen=frozenset({b}))
     found = consensus([one, other], 0.5)
-    assert found.seen == {"0" * 12, "1" * 12}
+    assert found.seen == {a, b}
     found.save(tmp_path / "consensus.safetensors")
     again = Pattern.load(tmp_path / "consensus.safetensors")
     assert (again.info, again.seen) == (found.info, found.seen)

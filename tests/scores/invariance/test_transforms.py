@@ -70,14 +70,10 @@ def test_images_in_half_precision_are_changed_in_single_precision():
     assert dtypes == [torch.float32]
 
 
-def images_of(function):
-    return replace(INVERT, function=lambda x, *_: function(x)).of_images(
-        torch.ones(4, 3, 6, 6), 1.0, 0
-    )
-
-
-def pattern_of(of, function):
+def result(of, function):
     transform = replace(INVERT, of=of, function=lambda x, *_: function(x))
+    if of == "image":
+        return transform.of_images(torch.ones(4, 3, 6, 6), 1.0, 0)
     return transform.of_pattern(replace(PATTERN, canvas=torch.ones(3, 6, 6)), 1.0, 0)
 
 
@@ -93,13 +89,13 @@ REFUSALS = {
     "a value of bool": lambda: replace(INVERT, values=(True,)),
     "no variants": lambda: replace(INVERT, variants=0),
     "no function": lambda: replace(INVERT, function=3),
-    "images with fewer channels": lambda: images_of(lambda x: x[:, :1]),
-    "no images": lambda: images_of(lambda x: None),
-    "images that are too bright": lambda: images_of(lambda x: x + 1),
-    "images that are infinite": lambda: images_of(lambda x: x / 0),
-    "a canvas that is too dark": lambda: pattern_of("canvas", lambda x: x - 2),
-    "a Tensor for a pattern": lambda: pattern_of("pattern", lambda p: 3),
-    "a smaller pattern": lambda: pattern_of("pattern", lambda p: SMALLER),
+    "images with fewer channels": lambda: result("image", lambda x: x[:, :1]),
+    "no images": lambda: result("image", lambda x: None),
+    "images that are too bright": lambda: result("image", lambda x: x + 1),
+    "images that are infinite": lambda: result("image", lambda x: x / 0),
+    "a canvas that is too dark": lambda: result("canvas", lambda x: x - 2),
+    "a Tensor for a pattern": lambda: result("pattern", lambda p: 3),
+    "a smaller pattern": lambda: result("pattern", lambda p: SMALLER),
 }
 
 
