@@ -469,6 +469,8 @@ def test_areas_that_no_time_is_left_for_take_the_pixels_of_the_largest(solver, l
         taken, of_largest = pattern.topk(area).mask, largest.topk(0.48).mask
         assert int(taken.sum()) == round(area * 25)
         assert not (taken * (1 - of_largest)).any()
+        first = of_largest.flatten().cumsum(0) <= taken.sum()
+        assert (taken.flatten() > first).any()  # they are not the first in reading order
         if solver == "paper":
             assert torch.equal(pattern.mask, largest.mask)
 
