@@ -139,14 +139,13 @@ def test_an_added_change_is_added():
 
 def test_predictions_are_those_of_the_classifier():
     explorer = opened()
-    image, text = explorer._example.image, text_of(explorer)
-    for shares in NET(torch.stack([image, explorer.stamped])).softmax(1).tolist():
+    text = text_of(explorer)
+    for shares in NET(torch.stack([explorer._example.image, explorer.stamped])).softmax(1).tolist():
         for name, share in zip(NAMES, shares):
             assert f"{name} {100 * share:.1f} %" in text
-    probabilities = nn.Sequential(NET, nn.Softmax(1)).eval()
     with pytest.warns(cp.Notice, match="look like probabilities"):
-        explorer = opened(model=probabilities)
-    assert text_of(explorer) == text  # not squashed twice
+        squashed = opened(model=nn.Sequential(NET, nn.Softmax(1)).eval())
+    assert text_of(squashed) == text  # not squashed twice
 
 
 def test_images_are_held_out_and_not_of_the_class_and_come_round():
@@ -239,9 +238,9 @@ def test_a_file_that_is_no_image_gives_a_message():
 
 def test_without_images_the_first_one_is_uploaded():
     explorer = opened(images=None)
-    assert explorer.stamped is None
     assert "no image to stamp" in text_of(explorer)
     explorer.area.value = 1
+    assert explorer.stamped is None
     upload(explorer, "own.png", NINES)
     assert explorer.stamped.shape == (1, 8, 8)
 
@@ -372,9 +371,7 @@ REFUSALS = {
     "two channels": lambda: opened(ranked(channels=2), images=None),
     "no model": lambda: cp.explore(ranked()),
     "two models": lambda: cp.explore([found_of(NET), found_of(linear_net(seed=5))]),
-    "two normalisations": lambda: cp.explore(
-        [found_of(NET, mean=0.5, std=std) for std in (0.25, 0.5)]
-    ),
+    "two normalisations": lambda: cp.explore([found_of(NET, mean=0.5, std=s) for s in (0.25, 0.5)]),
     "no ipywidgets": opened,
 }
 
