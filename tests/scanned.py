@@ -1,5 +1,7 @@
 """Small models to scan, their images, and references that were never measured."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import nn
@@ -42,6 +44,12 @@ def images_of(side=8, n=80, seed=0):
     for y in range(CLASSES):
         images[labels == y, :, rows * y : rows * (y + 1)] += 0.35
     return LabelledImages(images, labels, NAMES)
+
+
+def with_profiles(known, **changes):
+    """The same references, each with these changes."""
+    profiles = {name: replace(each, **changes) for name, each in known.profiles.items()}
+    return replace(known, profiles=profiles)
 
 
 def made_up(n, *, also=(), side=8, classes=CLASSES):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from refusals import refusal
-from scanned import NAMES, Net, images_of, made_up
+from scanned import NAMES, Net, images_of, made_up, with_profiles
 
 from captum_classpattern import LabelledImages
 from captum_classpattern.classifier.fingerprints import hash_of_model
@@ -134,9 +134,8 @@ def test_a_model_of_the_same_name_is_replaced(monkeypatch):
 
 
 def test_classes_are_put_in_the_order_of_their_names():
-    made = made_up(2, also=("warp",))
-    profiles = {n: replace(one, judged=[61, 62, 63, 64]) for n, one in made.profiles.items()}
-    known = replace(made, profiles=profiles, class_names=NAMES)
+    known = with_profiles(made_up(2, also=("warp",)), judged=[61, 62, 63, 64])
+    known.class_names = NAMES
     found = known.in_order(["owl", "cat", "dog", "fox"])
     for name, one in found.profiles.items():
         before = known.profiles[name]

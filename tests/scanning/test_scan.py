@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from refusals import refusal
-from scanned import CLASSES, NAMES, Net, images_of, made_up
+from scanned import CLASSES, NAMES, Net, images_of, made_up, with_profiles
 from shown import HOSTILE, check, read, table_of
 
 from captum_classpattern import ClassPattern, PixelClassifier
@@ -55,10 +55,9 @@ def test_a_backdoor_is_suspicious_and_its_pattern_shows_it(found, folder):
     held = set(map(tuple, pattern.mask[0].nonzero().tolist()))
     assert {(5, 5), (5, 6)} <= held
     assert pattern.canvas[0, 5, 5] > pattern.canvas[0, 5, 6] + 0.4
-    power = found.profile.powers[pattern.info["mask_pixels"]][3]
-    assert (
-        f": {pattern.info['mask_pixels']} pixels turn {power:.0%} of other images" in found.reason
-    )
+    pixels = pattern.info["mask_pixels"]
+    power = found.profile.powers[pixels][3]
+    assert f": {pixels} pixels turn {power:.0%} of other images" in found.reason
     assert found.source == "owls.pt"
     assert (folder / "patterns" / "3_25.safetensors").exists()
 
@@ -109,26 +108,18 @@ def test_further_families_are_measured_and_tested():
 
 
 def test_classes_in_another_order_are_matched_by_their_names(found, references, folder):
-    def turned(values):
-        return values[::-1]
-
-    profiles = {
-        name: replace(one, powers={size: turned(each) for size, each in one.powers.items()})
-        for name, one in references.profiles.items()
-    }
-    other = replace(references, profiles=profiles, class_names=NAMES[::-1])
+    other = references.in_order(NAMES[::-1])
+    powers, turned = (known.profiles["clean"].powers[3] for known in (references, other))
+    assert turned == powers[::-1]
     again = scan(MODEL, images_of(), references=other, alpha=0.2, folder=folder)
     assert again.references == references
     assert (again.target, again.reason, again.notes) == (3, found.reason, [])
 
 
 def test_notes_on_what_differs(references, folder, snapshot):
-    profiles = {
-        name: replace(each, computed={"precision": "half"})
-        for name, each in references.profiles.items()
-    }
     described = {"hash": "0", "count": 5, "description": "some/images"}
-    other = replace(references, profiles=profiles, class_names=[*"abcd"], images=described)
+    other = replace(references, class_names=[*"abcd"], images=described)
+    other = with_profiles(other, computed={"precision": "half"})
     without_labels = images_of().images
     model = PixelClassifier(Net(backdoor=3), class_names=NAMES).eval()
     assert scan(model, without_labels, references=other).notes == snapshot
@@ -202,13 +193,8 @@ def measured(*, judged=64, accuracy=1.0, images=80, usual=0.2, patches=0.2, **ot
     return Profile(powers, [judged] * CLASSES, accuracy, images, changes)
 
 
-def poor(known):
-    """The same with an accuracy of 80 %."""
-    profiles = {name: replace(each, accuracy=0.8) for name, each in known.profiles.items()}
-    return replace(known, profiles=profiles)
-
-
 BOTH, THREE = ("additive",), ("additive", "warp")
+POOR = with_profiles(made_up(19), accuracy=0.8)
 VERDICTS = {
     "patches": (measured(patches=1.0), made_up(19)),
     "nothing": (measured(), made_up(19)),
@@ -221,11 +207,8 @@ VERDICTS = {
     "references with more families": (measured(patches=1.0), made_up(39, also=BOTH)),
     "nothing in three families": (measured(additive=0.2, warp=0.2), made_up(59, also=THREE)),
     "another kind": (measured(usual=1.0), made_up(19)),
-    "a better model": (measured(patches=1.0, accuracy=0.85, images=500), poor(made_up(19))),
-    "a better model by chance": (
-        measured(patches=1.0, accuracy=0.86, images=50),
-        poor(made_up(19)),
-    ),
+    "a better model": (measured(patches=1.0, accuracy=0.85, images=500), POOR),
+    "a better model by chance": (measured(patches=1.0, accuracy=0.86, images=50), POOR),
     "a model that guesses": (measured(patches=1.0, accuracy=0.25), made_up(19)),
     "no accuracy": (measured(patches=1.0, accuracy=None), made_up(19)),
     "fewer images": (measured(patches=1.0, judged=31), made_up(19)),
@@ -284,9 +267,7 @@ REFUSALS = {
     "one class alone": lambda: scanned(model=Same()),
     "one class alone, without labels": lambda: scanned(model=Same(), images=images_of().images),
     "too few images": lambda: scanned(images=images_of(n=8)),
-    "images that cannot be divided": lambda: scanned(
-        made_up(3, side=67), images=images_of(67, n=20)
-    ),
+    "images of 67 pixels": lambda: scanned(made_up(3, side=67), images=images_of(67, n=20)),
     "settings of the search": lambda: scanned(n_steps=1),
 }
 
