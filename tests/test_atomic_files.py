@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from captum_classpattern._files import write_atomically, write_json
+from captum_classpattern._files import replace_file, write_atomically, write_json
 
 
 @pytest.mark.parametrize(
@@ -46,3 +46,11 @@ def test_json_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path):
         write_json({"a": object()}, path)
     assert json.loads(path.read_text()) == {"a": 1}
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_two_writers_of_one_file_do_not_share_a_temporary_file(tmp_path):
+    path = tmp_path / "a.json"
+    with replace_file(path) as first, replace_file(path) as second:
+        first.write(b"whole")
+        second.write(b"also whole")
+    assert path.read_bytes() == b"whole"  # the last that is renamed

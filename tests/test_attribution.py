@@ -70,6 +70,12 @@ def test_one_pattern_per_canvas_in_order(solver):
         assert pattern.info["passes"] == {"paper": 12 * 4, "swap": 60 * 4 + 12 * 64}[solver]
 
 
+def test_areas_come_back_in_the_order_given():
+    found = ClassPattern(NET, IMAGES, LABELS).search_areas(CANVASES[:1], 0, [0.1, 0.4], n_steps=12)
+    assert {area: p.mask.count_nonzero() for area, [p] in found.items()} == {0.1: 2, 0.4: 10}
+    assert list(found) == [0.1, 0.4]
+
+
 # ---- evidence
 
 

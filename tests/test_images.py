@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from refusals import refusal
 from torch import nn
@@ -171,11 +171,12 @@ def test_subsets_by_a_mask_or_a_class():
 
 def test_images_that_were_moved_keep_labels_and_hashes():
     images = LabelledImages(IMAGES, LABELS).subset([3, 1])
-    moved = images.to(torch.device("cpu"), torch.float16)
-    assert torch.equal(moved.images, IMAGES[[3, 1]].half())
+    moved = images.to(torch.device("cpu"), torch.bfloat16)
+    assert torch.equal(moved.images, IMAGES[[3, 1]].bfloat16())
+    assert LabelledImages(moved.images).hashes != images.hashes  # so they were taken over
     assert moved.hashes == images.hashes
     assert torch.equal(moved.labels, images.labels)
-    assert torch.equal(moved.subset([1]).images, IMAGES[[1]].half())
+    assert torch.equal(moved.subset([1]).images, IMAGES[[1]].bfloat16())
     data = LabelledImages(Plain(labelled=True))
     assert data.to(torch.device("cpu"), torch.float16) is data
 
@@ -287,6 +288,7 @@ REFUSALS = {
     "the labels of an empty data set": lambda: LabelledImages(NONE).labels,
     "the images of an empty data set": lambda: LabelledImages(NONE).take([0]),
     "several sizes": lambda: read(Ragged()),
+    "NaN among the pixels": lambda: read(torch.full((2, 1, 2, 2), float("nan"))),
     "pixels up to 255": lambda: read([torch.full((1, 2, 2), 255.0)]),
     "items that are dicts": lambda: read([{"pixels": IMAGES[0]}]),
     "items that are texts": lambda: read(["cat.png"]),
@@ -458,3 +460,82 @@ def test_functions_of_two_sets(function):
     expected, *others = [function(form(SEARCH), form(HELD_OUT)) for form in FORMS]
     assert expected
     assert all(other == expected for other in others)
+
+
+# ---- halves
+
+
+def numbered(values, labels=None, *more):
+    """Images that differ in brightness."""
+    images = torch.tensor(values).float().view(-1, 1, 1, 1).expand(-1, 1, 2, 2) / 255
+    return LabelledImages(images, None if labels is None else torch.tensor(labels), *more)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    pairs=st.lists(st.tuples(st.integers(0, 255), st.integers(0, 3)), min_size=2, max_size=40),
+    labelled=st.booleans(),
+    seed=st.integers(0, 100),
+)
+def test_halves_share_no_image(pairs, labelled, seed):
+    values, labels = zip(*pairs)
+    whole = numbered(values, labels if labelled else None)
+    state = torch.get_rng_state()
+    try:
+        search, held_out = whole.halves(seed)
+    except ValueError:
+        assert len(set(values)) <= len(values) // 2 + len(values) % 2  # copies alone
+        return
+    assert torch.equal(torch.get_rng_state(), state)
+    first, second = (set(LabelledImages(half.images).hashes) for half in (search, held_out))
+    assert not first & second
+    assert len(first | second) == len(set(values))
+    assert len(search) + len(held_out) + held_out.duplicates_dropped == len(values)
+    assert len(search) == (len(values) + 1) // 2
+    assert search.duplicates_dropped == 0
+    for half in (search, held_out):
+        brightness = (half.images[:, 0, 0, 0] * 255).round().long().tolist()
+        classes = half.labels.tolist() if labelled else labels[: len(half)]
+        assert not labelled or set(zip(brightness, classes)) <= set(pairs)
+        assert (half.labels is None) == (not labelled)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_halves_are_stratified(seed):
+    whole = numbered(range(20), [0] * 7 + [1] * 4 + [2] * 1 + [3] * 8)
+    search, held_out = whole.halves(seed)
+    for name, count in whole.counts.items():
+        share = search.counts.get(name, 0)
+        assert abs(2 * share - count) <= 1
+        assert share + held_out.counts.get(name, 0) == count
+    assert (len(search), len(held_out)) == (10, 10)
+
+
+def test_halves_are_seeded_and_keep_order_and_names():
+    whole = numbered(range(20), [0, 1] * 10, ("cat", "dog"), "pets")
+    drawn = [whole.halves(seed)[0].images[:, 0, 0, 0].tolist() for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] == sorted(drawn[0])
+    assert drawn[0] != drawn[2]
+    search, held_out = whole.halves(seed=7)
+    assert search.class_names == held_out.class_names == ("cat", "dog")
+    assert search.description == "pets, search half (seed 7)"
+    assert held_out.description == "pets, held-out half (seed 7)"
+    assert whole.description == "pets"
+
+
+def test_the_half_with_the_only_image_of_a_class_is_random():
+    drawn = {tuple(numbered(range(6), range(6)).halves(seed)[0].counts) for seed in range(9)}
+    assert len(drawn) > 3
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_copies_are_dropped_by_hand(seed):
+    """The only two images of class 0 are copies: one in each half, one is dropped."""
+    search, held_out = numbered([1, 1, 2, 3], [0, 0, 1, 1]).halves(seed)
+    assert (search.counts, held_out.counts) == ({"0": 1, "1": 1}, {"1": 1})
+    assert (search.duplicates_dropped, held_out.duplicates_dropped) == (0, 1)
+
+
+@pytest.mark.parametrize("values", [[5], [5, 5], [5, 5, 5, 5]])
+def test_images_that_can_not_be_split(values, snapshot):
+    assert refusal(lambda: numbered(values).halves()) == snapshot

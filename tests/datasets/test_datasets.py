@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from refusals import refusal, warnings_of
 
-from captum_classpattern.datasets import LabelledImages, load_images
+from captum_classpattern.datasets import load_images
 
 NOISE = np.random.default_rng(0)
 
@@ -592,82 +592,3 @@ def test_torchvision_is_only_imported_for_its_own_data_sets(pets, monkeypatch):
     assert len(load_images(pets)) == 9
     with pytest.raises(ModuleNotFoundError):
         load_images("torchvision:CIFAR10")
-
-
-# Halves
-
-
-def numbered(values, labels=None, *more):
-    """Images that differ in brightness."""
-    images = torch.tensor(values).float().view(-1, 1, 1, 1).expand(-1, 1, 2, 2) / 255
-    return LabelledImages(images, None if labels is None else torch.tensor(labels), *more)
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    pairs=st.lists(st.tuples(st.integers(0, 255), st.integers(0, 3)), min_size=2, max_size=40),
-    labelled=st.booleans(),
-    seed=st.integers(0, 100),
-)
-def test_halves_share_no_image(pairs, labelled, seed):
-    values, labels = zip(*pairs)
-    whole = numbered(values, labels if labelled else None)
-    state = torch.get_rng_state()
-    try:
-        search, held_out = whole.halves(seed)
-    except ValueError:
-        assert len(set(values)) <= len(values) // 2 + len(values) % 2  # copies alone
-        return
-    assert torch.equal(torch.get_rng_state(), state)
-    first, second = (set(LabelledImages(half.images).hashes) for half in (search, held_out))
-    assert not first & second
-    assert len(first | second) == len(set(values))
-    assert len(search) + len(held_out) + held_out.duplicates_dropped == len(values)
-    assert len(search) == (len(values) + 1) // 2
-    assert search.duplicates_dropped == 0
-    for half in (search, held_out):
-        brightness = (half.images[:, 0, 0, 0] * 255).round().long().tolist()
-        classes = half.labels.tolist() if labelled else labels[: len(half)]
-        assert not labelled or set(zip(brightness, classes)) <= set(pairs)
-        assert (half.labels is None) == (not labelled)
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_halves_are_stratified(seed):
-    whole = numbered(range(20), [0] * 7 + [1] * 4 + [2] * 1 + [3] * 8)
-    search, held_out = whole.halves(seed)
-    for name, count in whole.counts.items():
-        share = search.counts.get(name, 0)
-        assert abs(2 * share - count) <= 1
-        assert share + held_out.counts.get(name, 0) == count
-    assert (len(search), len(held_out)) == (10, 10)
-
-
-def test_halves_are_seeded_and_keep_order_and_names():
-    whole = numbered(range(20), [0, 1] * 10, ("cat", "dog"), "pets")
-    drawn = [whole.halves(seed)[0].images[:, 0, 0, 0].tolist() for seed in (1, 1, 2)]
-    assert drawn[0] == drawn[1] == sorted(drawn[0])
-    assert drawn[0] != drawn[2]
-    search, held_out = whole.halves(seed=7)
-    assert search.class_names == held_out.class_names == ("cat", "dog")
-    assert search.description == "pets, search half (seed 7)"
-    assert held_out.description == "pets, held-out half (seed 7)"
-    assert whole.description == "pets"
-
-
-def test_the_half_with_the_only_image_of_a_class_is_random():
-    drawn = {tuple(numbered(range(6), range(6)).halves(seed)[0].counts) for seed in range(9)}
-    assert len(drawn) > 3
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_copies_are_dropped_by_hand(seed):
-    """The only two images of class 0 are copies: one in each half, one is dropped."""
-    search, held_out = numbered([1, 1, 2, 3], [0, 0, 1, 1]).halves(seed)
-    assert (search.counts, held_out.counts) == ({"0": 1, "1": 1}, {"1": 1})
-    assert (search.duplicates_dropped, held_out.duplicates_dropped) == (0, 1)
-
-
-@pytest.mark.parametrize("values", [[5], [5, 5], [5, 5, 5, 5]])
-def test_images_that_can_not_be_split(values, snapshot):
-    assert refusal(lambda: numbered(values).halves()) == snapshot
