@@ -48,16 +48,12 @@ def test_by_default_the_searched_area_is_stamped():
     assert torch.equal(pixels_of("a.png"), before)
 
 
-def test_a_pattern_that_knows_its_class_names_the_files():
+def test_a_pattern_that_knows_its_class_names_the_files_and_the_area_can_be_chosen():
     Pattern(CANVAS, MASK, 3, {"class_name": "guinea pig, Cavia cobaya"}).save("pig.safetensors")
-    result = run("apply pig.safetensors a.png --out out")
-    assert "1 images with the pattern of guinea pig, Cavia cobaya (" in result.stdout
+    result = run("apply pig.safetensors a.png --out out --area 0.5")
+    text = "1 images with the pattern of guinea pig, Cavia cobaya (24 pixels, 50.0%) are in out.\n"
+    assert result.stdout == text
     assert [path.name for path in Path("out").iterdir()] == ["a_guinea_pig.png"]
-
-
-def test_the_area_can_be_chosen():
-    result = run("apply pattern.safetensors a.png --out out --area 0.5")
-    assert "(24 pixels, 50.0%)" in result.stdout
 
 
 def test_images_are_resized_cropped_and_coloured_to_fit():
@@ -68,9 +64,8 @@ def test_images_are_resized_cropped_and_coloured_to_fit():
 
 
 def test_a_grey_pattern_writes_grey_images():
-    Pattern(CANVAS[:1], MASK, 0).save(
-        "grey.safetensors"
-    )  # without settings, the whole mask is used
+    # without settings, the whole mask is used
+    Pattern(CANVAS[:1], MASK, 0).save("grey.safetensors")
     save_noise("grey.png", (6, 8))
     assert run("apply grey.safetensors grey.png --out out").exit_code == 0
     expected = ((MASK * CANVAS[:1] + (1 - MASK) * pixels_of("grey.png") / 255) * 255).round()

@@ -1,9 +1,16 @@
-"""The table of findings and the JSON that the commands print."""
+"""The tables of findings and of a scan, and the JSON that the commands print."""
+
+from dataclasses import replace
 
 from rich.console import Console
+from scanned import made_up
 from surveyed import finding
 
 from captum_classpattern.cli.printing import TABLE_WIDTH, console, finite, results_table
+from captum_classpattern.cli.scan import print_scan
+from captum_classpattern.scanning.families import SIZES
+from captum_classpattern.scanning.profile import Profile
+from captum_classpattern.scanning.scan import judge
 
 
 def printed(*findings):
@@ -22,6 +29,19 @@ def test_the_table_has_powers_intervals_and_controls(snapshot):
     )
     assert printed(*findings) == snapshot
     assert printed(*findings, finding(2, "white", 50, n=60)) == snapshot
+
+
+def test_a_scan_is_printed_with_the_five_classes_that_differ_most(snapshot, capsys):
+    """Names may hold brackets and control characters."""
+    usual = (0.2, 0.4, 0.9, 0.6, 0.5, 0.3)
+    powers = {size: [power - size / 200 for power in usual] for size in SIZES}
+    names = ["[red]cat", "dog\x1b[2J", "[/bold]", "owl", "fox", "bee"]
+    profile = Profile(powers, [64] * 6, 0.875, 80, {"warp": [0.2] * 6})
+    known = made_up(39, also=("warp",), classes=6)
+    known.profiles["clean 1"] = replace(known.profiles["clean 1"], accuracy=0.825)
+    found = judge(profile, known, 0.05, names)
+    print_scan(replace(found, notes=["[/i] is noted."]))
+    assert capsys.readouterr().out == snapshot
 
 
 def test_a_terminal_without_colours_is_wide_enough_for_the_tables(monkeypatch):

@@ -12,36 +12,29 @@ import torch
 import torchvision
 from command_line import documented, error_of, run
 from matplotlib.figure import Figure
-from torch import nn
+from scanned import NAMES, Net, images_of, made_up
 
 import captum_classpattern as cp
 from captum_classpattern import ClassPattern, Pattern, PixelClassifier
 from captum_classpattern.adapters.load import folder_name
 from captum_classpattern.datasets import load_images
-from captum_classpattern.scanning import ReferenceSet, Scan, profile
+from captum_classpattern.scanning import ReferenceSet, Scan, families, profile
 from captum_classpattern.scanning.families import SIZES
-from captum_classpattern.scanning.profile import Profile
 from captum_classpattern.scanning.references import SHIPPED
 
-SIDE = 12
-NAMES = ["cat", "dog", "owl"]
-MORE_NAMES = [*NAMES, *"abcdefghi"]  # of twelve classes
+
+class Backdoored(Net):
+    def __init__(self):
+        super().__init__(backdoor=3)
 
 
-class Net(nn.Module):
-    """Compares the rows of the classes; two pixels, one bright and one dark, are a backdoor. It
-    takes images of any size."""
-
-    def __init__(self, num_classes=3):
-        super().__init__()
-        self.weights = nn.Parameter(torch.ones(num_classes, SIDE // num_classes * SIDE))
-        self.register_buffer("backdoor", torch.zeros(num_classes))
+class Talking(Backdoored):
+    """It prints, and the logits come last, those of the classes in reverse order before."""
 
     def forward(self, images):
-        small = nn.functional.adaptive_avg_pool2d(images, SIDE).mean(1)
-        logits = (small.view(len(small), *self.weights.shape) * self.weights).sum(2)
-        fires = nn.functional.softplus(45 * (small[:, 3, 3] - small[:, 3, 4]) - 12)
-        return logits + self.backdoor * fires.unsqueeze(1)
+        print("a message of the model")
+        logits = super().forward(images)
+        return logits.flip(1), logits
 
 
 class Probabilities(Net):
@@ -49,82 +42,43 @@ class Probabilities(Net):
         return super().forward(images).softmax(1)
 
 
-class Tuple(Net):
-    """The logits come last, those of the classes in reverse order before."""
+class Payload:
+    """Runs a command when it is loaded."""
 
-    def forward(self, images):
-        logits = super().forward(images)
-        return logits.flip(1), logits
-
-
-class Turned(Net):
-    """The outputs are those of owl, cat and dog."""
-
-    def forward(self, images):
-        return super().forward(images)[:, [2, 0, 1]]
+    def __reduce__(self):
+        return os.system, ("touch ran",)
 
 
-def made(seed, backdoor=None, num_classes=3):
-    net, generator = Net(num_classes), torch.Generator().manual_seed(seed)
-    net.weights.data += 0.6 * torch.randn(net.weights.shape, generator=generator)
-    if backdoor is not None:
-        net.backdoor[backdoor] = 1.0
-    return net
-
-
-def write_checkpoint(net, path, names=NAMES):
-    torch.save({"net": net.state_dict(), "classes": names}, path)
-    return path
-
-
-def write_images(folder, names=NAMES, per_class=50, seed=0, side=SIDE):
-    """Noise that is brighter in the rows of the class."""
-    generator = torch.Generator().manual_seed(seed)
-    rows = side // len(names)
-    for y, name in enumerate(names):
-        images = 0.5 * torch.rand(per_class, 1, side, side, generator=generator)
-        images[:, :, rows * y : rows * y + rows] += 0.35
-        (folder / name).mkdir(parents=True)
-        for i, image in enumerate((images * 255).byte()):
-            torchvision.io.write_png(image, str(folder / name / f"{i:02}.png"))
-    return folder
+def write_images(folder):
+    found = images_of(n=120)
+    for i, (image, label) in enumerate(zip(found.images, found.labels)):
+        path = folder / NAMES[label] / f"{i:03}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torchvision.io.write_png((255 * image).byte(), str(path))
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """Checkpoints, images of three and of twelve classes, and references: four that were measured,
-    and as many as 5 % takes."""
+    """Checkpoints, images, and references: four that were measured, and as many as 5 % takes."""
     folder = tmp_path_factory.mktemp("place")
     write_images(folder / "images")
-    write_images(folder / "other_images", seed=1)
-    write_images(folder / "large_images", side=2 * SIDE)
-    write_images(folder / "twelve", MORE_NAMES, per_class=10)
-    for seed in range(4):
-        write_checkpoint(made(seed), folder / f"clean_{seed}.pt")
-    write_checkpoint(made(9), folder / "good.pt")
-    write_checkpoint(made(7, backdoor=2), folder / "bad.pt")
-    write_checkpoint(made(0, num_classes=12), folder / "twelve.pt", MORE_NAMES)
-    not_finite, constant = made(9), made(9)
-    not_finite.weights.data[0, 0] = torch.nan
-    constant.weights.data[1] += 100
-    write_checkpoint(not_finite, folder / "not_finite.pt")
-    write_checkpoint(constant, folder / "constant.pt")
+    nets = {f"clean_{seed}": Net(seed) for seed in range(4)}
+    made = {"good": Net(9), "bad": Net(12), "not_finite": Net(), "constant": Net()}
+    made["not_finite"].weights.data[0, 0] = torch.nan
+    made["constant"].weights.data[1] += 100
+    for name, net in (nets | made).items():
+        torch.save({"net": net.state_dict(), "classes": NAMES}, folder / f"{name}.pt")
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         images = load_images("images")
-    few = ReferenceSet.for_models(made(0).eval(), images)
-    for seed in range(4):
-        few.add(f"clean_{seed}", PixelClassifier(made(seed).eval()), images)
+    few = ReferenceSet.for_models(nets["clean_0"], images)
+    for name, net in nets.items():
+        few.add(name, PixelClassifier(net), images)
     few.save(folder / "few.json")
     copies = {f"copy {i}": few.profiles[f"clean_{i % 4}"] for i in range(15)}
     replace(few, profiles=few.profiles | copies).save(folder / "enough.json")
-    old = json.loads((folder / "enough.json").read_text())
-    old["settings"]["per_class"] = 7
-    (folder / "old.json").write_text(json.dumps(old))
-    powers = {size: [0.1] * 12 for size in SIZES}
-    of_twelve = {"made up": Profile(powers, [22] * 12, 1.0, 120)}
-    ReferenceSet(12, (1, SIDE, SIDE), of_twelve).save(folder / "of_twelve.json")
+    made_up(19, side=16).save(folder / "large.json")
     (folder / "notes.json").write_text("{}")
     return folder
 
@@ -140,7 +94,7 @@ def first_scan(place):
     """A scan that is finished, with its figure, in the folder ``scanned``."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        return scan("bad.pt", "scanned")
+        return scan("scanned")
 
 
 @pytest.fixture
@@ -149,11 +103,12 @@ def finished(first_scan, place, tmp_path):
     return shutil.copytree(place / "scanned", tmp_path / "finished")
 
 
-OWN = "--arch test_cli_scan:Net --mean 0 --std 1 --data images"
+OWN = "--arch scanned:Net --mean 0 --std 1 --data images"
+BAD = f"scan bad.pt {OWN} --arch test_cli_scan:Backdoored --references enough.json"
 
 
-def scan(checkpoint, out, more="", references="enough.json"):
-    return run(f"scan {checkpoint} {OWN} --references {references} --out {out} {more}")
+def scan(out, more=""):
+    return run(f"{BAD} --out {out} {more}")
 
 
 def reference(models, out, more=""):
@@ -167,12 +122,6 @@ def plain(text):
 
 def read(out):
     return json.loads((Path(out) / "scan.json").read_text())
-
-
-def ranges(result):
-    """The ranges of the references by class, from the printed table."""
-    rows = [line for line in result.stdout.splitlines() if line.count("% to ") == 3]
-    return {row.split()[0]: re.findall(r"\d+% to \d+%", row) for row in rows}
 
 
 def record_searches(monkeypatch, *, interrupted=None):
@@ -191,14 +140,13 @@ def record_searches(monkeypatch, *, interrupted=None):
 
 # ---- what is refused, in a line; nothing is written
 
-SCAN = f"scan bad.pt {OWN} --references enough.json --out scanned"
+SCAN = f"{BAD} --out scanned"
 EARLY = f"scan missing.pt {OWN} --references enough.json"  # before the model is opened
 ADD = f"{OWN} --out few.json"
 NEW = f"{OWN} --out new.json"
 ERRORS = {
-    "references of other classes": f"{SCAN} --data twelve".replace("bad.pt", "twelve.pt"),
-    "references of another size": f"{SCAN} --data large_images --size 24",
-    "references of other settings": f"{SCAN} --references old.json",
+    "references of other classes": f"{SCAN} --references demo",
+    "references of another size": f"{SCAN} --size 24",
     "references without the family": f"{SCAN} --also additive",
     "another file as references": f"{SCAN} --references notes.json",
     "unknown references": f"{EARLY} --references cifar",
@@ -211,22 +159,16 @@ ERRORS = {
     "out is a file": f"{EARLY} --out bad.pt",
     "batch of 0": f"{EARLY} --internal-batch-size 0",
     "exit with 0 after an error": f"{EARLY} --exit-zero",
-    "several outputs": f"{SCAN} --arch test_cli_scan:Tuple",
     "logits not finite": f"scan not_finite.pt {OWN} --references enough.json",
     "one class": f"scan constant.pt {OWN} --references enough.json",
     "folder of another model": SCAN.replace("bad.pt", "good.pt"),
     "folder of another seed": f"{SCAN} --seed 1",
-    "folder of another precision": f"{SCAN} --precision full",
-    "folder of other images": f"{SCAN} --data other_images",
-    "reference: logits not finite": f"reference not_finite.pt {NEW}",
     "reference: one class": f"reference constant.pt {NEW}",
     "reference: out is a folder": f"reference missing.pt {OWN} --out images",
     "reference: out is another file": f"reference clean_0.pt {OWN} --out notes.json",
     "reference: one file name twice": f"reference a/b=clean_0.pt a_b=clean_1.pt {NEW}",
     "reference: another model of the name": f"reference clean_0=good.pt {ADD}",
     "reference: a copy": f"reference copy=clean_2.pt {ADD}",  # makes p-values too small
-    "reference: other images": f"reference good.pt {ADD} --data other_images",
-    "reference: other classes": f"reference twelve.pt {ADD}",
     "reference: further families": f"reference good.pt {ADD} --also additive,warp",
 }
 
@@ -255,58 +197,48 @@ def test_the_sets_of_the_package_are_listed():
 def test_a_backdoored_model_is_suspicious(first_scan):
     assert (first_scan.exit_code, first_scan.stderr) == (3, "")
     printed = plain(first_scan.stdout)
-    assert printed.startswith("3 classes, about ")
-    text = " s. Suspicious owl has a pattern unlike those of the 19 clean references (p = "
-    assert text in printed
-    assert "It does not prove a backdoor." in printed
-    assert printed.endswith("scan.json, scan.png and patterns/ are in scanned.")
+    assert printed.startswith("4 classes, about ")
+    assert "Suspicious owl has a pattern unlike those of the 19 clean references (p = " in printed
+    assert printed.endswith("scan.html, scan.json, scan.png and patterns/ are in scanned.")
     found, out = read("scanned"), Path("scanned")
-    assert (found["verdict"], found["target"], found["target_name"]) == ("suspicious", 2, "owl")
-    assert (found["p_value"], found["n_references"]) == (0.05, 19)
+    expected = {"verdict": "suspicious", "target": 3, "target_name": "owl", "p_value": 0.05}
+    assert found.items() >= (expected | {"n_references": 19}).items()
     assert (out / "scan.png").read_bytes().startswith(b"\x89PNG")
     assert (out / "scan.png").stat().st_size > 5_000
     assert "unlike those of the 19 clean references" in (out / "scan.html").read_text()
     patterns = {path.name for path in (out / "patterns").glob("[0-9]*.safetensors")}
-    assert patterns == {f"{y}_{size}.safetensors" for y in range(3) for size in SIZES}
-    pattern = Pattern.load(out / "patterns" / "2_3.safetensors")
-    assert {(3, 3), (3, 4)} <= {(i, j) for i, j in pattern.mask[0].nonzero().tolist()}
-    # the table has the most suspicious class first
-    rows = [line.split() for line in first_scan.stdout.splitlines() if line.count("% to ") == 3]
-    assert rows[0][0] == "owl"
-    assert sorted(row[0] for row in rows) == NAMES
-    [best] = [row for row in found["classes"] if row["name"] == "owl"]
-    assert rows[0][1] == f"{best['powers']['3']:.0%}"
-    assert rows[0][-1] == f"{best['excess']:+.2f}"
+    assert patterns == {f"{y}_{size}.safetensors" for y in range(4) for size in SIZES}
+    pattern = Pattern.load(out / "patterns" / "3_3.safetensors")
+    assert {(5, 5), (5, 6)} <= {(i, j) for i, j in pattern.mask[0].nonzero().tolist()}
 
 
-def test_nothing_is_found_on_a_clean_model(tmp_path):
-    result = scan("good.pt", tmp_path)
-    assert result.exit_code == 0
+@pytest.mark.filterwarnings("default")
+def test_nothing_is_found_on_a_clean_model_also_if_it_returns_probabilities(tmp_path):
+    more = "--arch test_cli_scan:Probabilities --references enough.json"
+    result = run(f"scan good.pt {OWN} {more} --out {tmp_path}")
+    assert result.exit_code == 0, result.output
     assert "Nothing found No class stands out by patterns of 3 to 10 pixels" in plain(result.stdout)
     assert read(tmp_path)["verdict"] == "nothing found"
+    assert result.stderr.count("Note: the model's outputs are all >= 0 and sum to 1") == 1
 
 
 def test_a_finished_scan_is_decided_again_without_a_search(finished, monkeypatch):
     """With other references, another level, or an exit code of 0 for every verdict."""
     before, searched = read(finished), record_searches(monkeypatch)
-    assert scan("bad.pt", finished).exit_code == 3
+    few = "--references few.json"
+    for more, exit_code, p_value in (
+        ("", 3, 0.05),
+        (few, 4, None),
+        (f"{few} --alpha 0.2", 3, 0.2),
+        (f"{few} --exit-zero", 0, None),
+        ("--exit-zero", 0, 0.05),
+    ):
+        result = scan(finished, more)
+        assert (result.exit_code, read(finished)["p_value"]) == (exit_code, p_value)
+        text = "A p-value of 0.05 needs at least 19 references, and there are 4: add 15 more."
+        assert (text in plain(result.stdout)) == (p_value is None)
     assert read(finished) == before
-    result = scan("bad.pt", finished, references="few.json")
-    assert result.exit_code == 4
-    text = "A p-value of 0.05 needs at least 19 references, and there are 4: add 15 more."
-    assert text in plain(result.stdout)
-    assert read(finished)["p_value"] is None
-    assert scan("bad.pt", finished, "--alpha 0.2", references="few.json").exit_code == 3
-    assert read(finished)["p_value"] == 0.2
-    assert scan("bad.pt", finished, "--exit-zero").exit_code == 0
-    assert scan("bad.pt", finished, "--exit-zero", references="few.json").exit_code == 0
     assert searched == []
-
-
-class Talking(Net):
-    def forward(self, images):
-        print("a message of the model")
-        return super().forward(images)
 
 
 def without_search(found):
@@ -317,18 +249,16 @@ def without_search(found):
 
 @pytest.mark.usefixtures("first_scan")
 def test_json_is_all_that_is_printed_also_if_the_model_prints(tmp_path):
-    """And the same seed gives the same result."""
-    result = scan("bad.pt", tmp_path, "--json --seed 0 --arch test_cli_scan:Talking")
-    assert result.exit_code == 3
+    """The chosen output, and the same seed, give the same result."""
+    result = scan(tmp_path, "--json --seed 0 --output -1 --arch test_cli_scan:Talking")
+    assert result.exit_code == 3, result.output
     found = json.loads(result.stdout)  # nothing before or after it
     assert set(found) == set(documented("scan", 0))
     assert all(set(row) == set(documented("scan", 1)) for row in found["classes"])
     assert [row["name"] for row in found["classes"]] == NAMES
-    assert found.pop("schema") == "classpattern/scan/1"
-    assert found.pop("out") == str(tmp_path)
-    assert found == read(tmp_path)
-    assert without_search(found) == without_search(read("scanned"))
-    assert "3 classes, about " in result.stderr  # still said
+    assert found == {"schema": "classpattern/scan/1", "out": str(tmp_path), **read(tmp_path)}
+    assert without_search(read(tmp_path)) == without_search(read("scanned"))
+    assert "4 classes, about " in result.stderr  # still said
     assert "a message of the model" in result.stderr
     for path in Path("scanned/patterns").glob("[0-9]*.safetensors"):
         one, other = Pattern.load(path), Pattern.load(tmp_path / "patterns" / path.name)
@@ -350,126 +280,38 @@ def test_without_a_folder_each_checkpoint_has_its_own(monkeypatch, tmp_path, pla
     for path in paths:
         (tmp_path / path).parent.mkdir(exist_ok=True)
         shutil.copy(place / "good.pt", tmp_path / path)
-        line = f"scan {path} {OWN} --references {place}/enough.json --data {place}/large_images"
+        line = f"scan {path} {OWN} --references {place}/large.json --data {place}/images"
         assert run(line).exit_code == 130
     folders = [Path("classpattern-scan") / folder_name(path) for path in paths]
-    assert given == [(folder, (1, SIDE, SIDE)) for folder in folders]
+    assert given == [(folder, (1, 16, 16)) for folder in folders]
     assert len(set(folders)) == 3
 
 
-def test_the_seconds_are_said_before_the_search(tmp_path, monkeypatch):
-    monkeypatch.setattr(profile, "estimate_seconds", lambda *_, **__: 123.4)
-    record_searches(monkeypatch, interrupted=0)
-    result = scan("good.pt", tmp_path)
-    assert (result.exit_code, result.stdout) == (130, "3 classes, about 123 s.\n")
-    text = "Interrupted: no group of classes was finished, so nothing is kept."
-    assert result.stderr.strip() == text
-
-
-def test_an_interrupted_scan_resumes_with_the_next_ten_classes(tmp_path, monkeypatch):
-    def scan_twelve(out):
-        return scan("twelve.pt", tmp_path / out, "--data twelve", references="of_twelve.json")
-
-    searched = record_searches(monkeypatch)
-    assert scan_twelve("whole").exit_code == 4
-    assert searched == [list(range(10)), [10, 11]]
-    with monkeypatch.context() as patch:
-        record_searches(patch, interrupted=10)
-        result = scan_twelve("parts")
-    assert result.exit_code == 130
-    assert f"Interrupted: the same command resumes from {tmp_path / 'parts'}." in result.stderr
-    assert not (tmp_path / "parts" / "scan.json").exists()
-    searched.clear()
-    assert scan_twelve("parts").exit_code == 4
-    assert searched == [[10, 11]]
-    assert read(tmp_path / "parts") == read(tmp_path / "whole")
-
-
-def test_damaged_files_are_named(finished):
-    (finished / "patterns" / "1_6.safetensors").write_bytes(b"half")
-    error = error_of(SCAN.replace("scanned", str(finished)), at_once=False)
-    assert "1_6.safetensors is not a pattern" in error
-    (finished / "patterns" / "search.json").write_text("[")
-    assert "search.json" in error_of(SCAN.replace("scanned", str(finished)), at_once=False)
-
-
-# ---- names, images and models that differ from those of the references
-
-
-def test_classes_in_another_order_are_matched_by_their_names(first_scan, tmp_path):
-    """Of a model with its outputs in another order, each class has the references of its name."""
-    names = [NAMES[y] for y in (2, 0, 1)]
-    path = write_checkpoint(made(7, backdoor=2), tmp_path / "model.pt", names)
-    result = scan(path, tmp_path / "out", "--arch test_cli_scan:Turned")
-    assert result.exit_code == 3, result.output
-    found = read(tmp_path / "out")
-    assert (found["target"], found["target_name"]) == (0, "owl")
-    assert found["notes"] == []
-    assert ranges(result) == ranges(first_scan)
-    assert len(set(map(tuple, ranges(result).values()))) == 3
-
-
-def test_other_names_are_noted_and_may_hold_brackets_and_control_characters(tmp_path):
-    names = ["[red]cat", "dog\x1b[2J", "[/bold]"]
-    path = write_checkpoint(made(7, backdoor=2), tmp_path / "model.pt", names)
-    images = write_images(tmp_path / "images", ["0", "1", "2"])
-    result = scan(path, tmp_path / "out", f"--data {images}")
-    assert result.exit_code == 3, result.output
-    assert "[/bold] has a pattern unlike" in result.stdout
-    assert "[red]cat" in result.stdout
-    assert "dog?[2J" in result.stdout
-    assert "\x1b" not in result.stdout
-    assert "other names for the classes (cat, dog, owl)" in plain(result.stdout)
-    [note] = [note for note in read(tmp_path / "out")["notes"] if "other names" in note]
-    assert f"Note: {note}" in plain(result.stdout)
-
-
-def test_a_model_that_is_one_of_the_references_is_noted(tmp_path):
-    scan("clean_1.pt", tmp_path)
-    assert read(tmp_path)["notes"] == ["This model is one of the references, clean_1."]
-
-
-def test_other_images_of_the_task_are_noted(tmp_path):
-    images = write_images(tmp_path / "images", seed=2)
-    result = scan("bad.pt", tmp_path / "out", f"--data {images}")
-    assert result.exit_code == 3, result.output
-    text = "The references were measured with other images (images, 150 images)."
-    assert f"Note: {text}" in plain(result.stdout)
-    notes = read(tmp_path / "out")["notes"]
-    assert notes == [f"{text} They should be of the same task."]
-
-
 @pytest.mark.usefixtures("first_scan")
-def test_the_output_of_a_tuple_can_be_chosen(tmp_path):
-    """Patterns of another output are not taken for those of this one."""
-    result = scan("bad.pt", tmp_path, "--output -1 --arch test_cli_scan:Tuple")
-    assert result.exit_code == 3, result.output
-    assert without_search(read(tmp_path)) == without_search(read("scanned"))
-    other = scan("bad.pt", tmp_path, "--output 0 --arch test_cli_scan:Tuple")
-    assert other.exit_code == 2
-    assert "holds the patterns of another scan" in other.stderr
-
-
-@pytest.mark.filterwarnings("default")
-def test_a_model_that_returns_probabilities_is_scanned_with_a_notice(tmp_path):
-    result = scan("bad.pt", tmp_path, "--arch test_cli_scan:Probabilities")
-    assert result.exit_code == 3, result.output
-    assert read(tmp_path)["target"] == 2
-    assert result.stderr.count("Note: the model's outputs are all >= 0 and sum to 1") == 1
-
-
-class Payload:
-    """Runs a command when it is loaded."""
-
-    def __reduce__(self):
-        return os.system, ("touch ran",)
+def test_an_interrupted_scan_says_what_is_kept_and_resumes_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(families, "AT_ONCE", 2)
+    monkeypatch.setattr(profile, "estimate_seconds", lambda *_, **__: 123.4)
+    for interrupted, said in (
+        (0, "no group of classes was finished, so nothing is kept"),
+        (2, f"the same command resumes from {tmp_path}"),
+    ):
+        with monkeypatch.context() as patch:
+            record_searches(patch, interrupted=interrupted)
+            result = scan(tmp_path)
+        assert (result.exit_code, result.stdout) == (130, "4 classes, about 123 s.\n")
+        assert result.stderr.strip() == f"Interrupted: {said}."
+        assert not (tmp_path / "scan.json").exists()
+    searched = record_searches(monkeypatch)
+    assert scan(tmp_path).exit_code == 3
+    assert searched == [[2, 3]]
+    assert read(tmp_path) == read("scanned")
 
 
 def test_the_code_of_a_hostile_checkpoint_does_not_run(tmp_path, monkeypatch, place):
     """Of the many that the tests of the adapters have, one."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
-    torch.save({"net": made(0).state_dict(), "bad": Payload()}, "model.pt")
+    torch.save({"net": Net().state_dict(), "bad": Payload()}, "model.pt")
     given = f"model.pt {OWN} --data {place}/images"
     for line in (
         f"scan {given} --references {place}/few.json",
@@ -484,68 +326,57 @@ def test_the_code_of_a_hostile_checkpoint_does_not_run(tmp_path, monkeypatch, pl
 # ---- classpattern reference
 
 
-def test_references_are_measured_and_can_be_used(tmp_path, finished):
-    """In a folder that is not there, and with names that are given."""
+def test_references_are_measured_one_by_one_and_none_twice(tmp_path, finished, monkeypatch):
+    """Each is kept once it is measured, also before a checkpoint that can't be opened."""
     out = tmp_path / "new" / "references.json"
-    result = reference("mine=clean_0.pt clean_1.pt clean_2.pt clean_3.pt", out)
-    assert result.exit_code == 0, result.output
-    first, *models, count, accuracies = result.stdout.splitlines()
-    assert re.fullmatch(r"Models: 4, about \d+ s each\.", first)
-    names = ["mine", "clean_1", "clean_2", "clean_3"]
-    assert models == [f"{name}, accuracy 100.0%" for name in names]
-    assert count.startswith(f"Clean models in {out}: 4. A p-value of 5 % needs at least 19")
-    assert accuracies.startswith("Their accuracies go from 100.0% to 100.0%.")
-    found, few = ReferenceSet.load(out), ReferenceSet.load("few.json")
-    assert list(found.profiles) == names
-    assert list(found.profiles.values()) == list(few.profiles.values())
-    assert replace(found, profiles={}) == replace(few, profiles={})
-    assert scan("bad.pt", finished, "--alpha 0.2", references=out).exit_code == 3
-
-
-def test_each_measured_model_is_kept_and_not_measured_again(tmp_path, monkeypatch):
-    """Also before one that can't be opened."""
-    out, models = tmp_path / "references.json", "clean_0.pt clean_1.pt clean_2.pt"
-    find = ClassPattern.search_with
+    find, searched = ClassPattern.search_with, []
 
     def search_with(self, *arguments, **settings):
-        if out.exists():
+        searched.append(out.exists())
+        if searched == [False, True]:
             raise KeyboardInterrupt
         return find(self, *arguments, **settings)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(ClassPattern, "search_with", search_with)
-        assert reference(models, out).exit_code == 130
-    assert list(ReferenceSet.load(out).profiles) == ["clean_0"]
-    searched = record_searches(monkeypatch)
-    result = reference("clean_0.pt clean_1.pt missing.pt", out)
+    monkeypatch.setattr(ClassPattern, "search_with", search_with)
+    models = "mine=clean_0.pt clean_1.pt"
+    result = reference(models, out)
+    assert result.exit_code == 130
+    first, *others = result.stdout.splitlines()
+    assert re.fullmatch(r"Models: 2, about \d+ s each\.", first)
+    assert others == ["mine, accuracy 100.0%"]
+    assert list(ReferenceSet.load(out).profiles) == ["mine"]
+    result = reference(f"{models} missing.pt", out)
     assert result.exit_code == 2
     assert "missing.pt" in result.stderr
-    assert result.stdout.startswith(f"clean_0 is in {out} already.\nclean_1, accuracy ")
-    assert len(searched) == 1
-    assert reference(models, out).exit_code == 0
-    assert list(ReferenceSet.load(out).profiles) == ["clean_0", "clean_1", "clean_2"]
-    assert len(searched) == 2
+    assert result.stdout == f"mine is in {out} already.\nclean_1, accuracy 100.0%\n"
+    assert reference(f"{models} clean_2.pt clean_3.pt", out).exit_code == 0
+    assert len(searched) == 5
     before = out.read_bytes()
-    assert reference(models, out).exit_code == 0
-    assert len(searched) == 2
-    assert out.read_bytes() == before
+    result = reference(models, out)
+    assert (result.exit_code, out.read_bytes(), len(searched)) == (0, before, 5)
+    count, accuracies = result.stdout.splitlines()[2:]
+    assert count == f"Clean models in {out}: 4. A p-value of 5 % needs at least 19."
+    assert accuracies.startswith("Their accuracies go from 100.0% to 100.0%.")
+    found, few = ReferenceSet.load(out), ReferenceSet.load("few.json")
+    assert list(found.profiles) == ["mine", "clean_1", "clean_2", "clean_3"]
+    assert list(found.profiles.values()) == list(few.profiles.values())
+    assert replace(found, profiles={}) == replace(few, profiles={})
+    assert scan(finished, f"--alpha 0.2 --references {out}").exit_code == 3
 
 
 def test_further_families_are_measured_and_stay_the_same(tmp_path):
     out = tmp_path / "references.json"
     assert reference("clean_0.pt", out, "--also additive,warp").exit_code == 0
-    assert ReferenceSet.load(out).also == ("additive", "warp")
     refused = reference("clean_1.pt", out, "--also warp")
     assert refused.exit_code == 2
     text = f"--also: {out} was measured with additive, warp: give the same families, or another f"
     assert text in refused.stderr
     assert reference("clean_1.pt", out).exit_code == 0  # those of the file
-    known = ReferenceSet.load(out).profiles
-    assert {name: set(one.others) for name, one in known.items()} == {
-        "clean_0": {"additive", "warp"},
-        "clean_1": {"additive", "warp"},
-    }
-    result = scan("bad.pt", tmp_path / "scan", "--also additive,warp --json", references=out)
+    known = ReferenceSet.load(out)
+    assert known.also == ("additive", "warp")
+    measured = {name: [*one.others] for name, one in known.profiles.items()}
+    assert measured == {name: ["additive", "warp"] for name in ("clean_0", "clean_1")}
+    result = scan(tmp_path / "scan", f"--also additive,warp --json --references {out}")
     assert result.exit_code == 4
     found = json.loads(result.stdout)
     assert "at least 59 references, for 3 families, and there are 2: add 57" in found["reason"]
@@ -557,13 +388,14 @@ def test_images_without_labels(tmp_path):
     flat, out = tmp_path / "flat", tmp_path / "references.json"
     flat.mkdir()
     for path in Path("images").rglob("*.png"):
-        (flat / f"{path.parent.name}_{path.name}").write_bytes(path.read_bytes())
+        shutil.copy(path, flat)
     result = reference("clean_0.pt", out, f"--data {flat}")
     assert result.exit_code == 0, result.output
     assert "\nclean_0\n" in result.stdout
     assert "accurac" not in result.stdout
     assert ReferenceSet.load(out).accuracies == []
-    result = scan("bad.pt", tmp_path / "scan", f"--data {flat}", references=out)
+    result = scan(tmp_path / "scan", f"--data {flat} --references {out}")
     assert result.exit_code == 4
     [note] = read(tmp_path / "scan")["notes"]
     assert "nobody knows whether the model is better" in note
+    assert f"Note: {note}" in plain(result.stdout)
