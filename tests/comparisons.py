@@ -55,6 +55,11 @@ def from_function(function):
     return lambda model: FunctionMethod(model, function)
 
 
+def rolled(image, area, seed):
+    """The map of ``Searching`` by pixel."""
+    return image.double().sum(0).roll(round(area * 36) + seed, -1)
+
+
 class Searching(Attribution):
     """A map for an area and a seed: the image, rolled by the number of pixels plus the seed."""
 
@@ -63,6 +68,7 @@ class Searching(Attribution):
 
 
 METHODS = {"Saliency": Saliency, "InputXGradient": InputXGradient}
+LOCALISATION = ("iou", "average_precision", "pointing_game", "relevance_mass", "relevance_rank")
 
 
 def compared(

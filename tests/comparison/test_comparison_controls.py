@@ -18,10 +18,7 @@ from captum_classpattern.comparison import (
     NearestImage,
     RandomPixels,
 )
-from captum_classpattern.comparison.controls import (
-    Control,
-    places_of_square,
-)
+from captum_classpattern.comparison.controls import Control, places_of_square
 from captum_classpattern.comparison.maps import PrivateModel
 
 MAKERS = {

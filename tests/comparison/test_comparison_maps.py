@@ -2,13 +2,7 @@
 
 import pytest
 import torch
-from captum.attr import (
-    FeatureAblation,
-    IntegratedGradients,
-    LayerAttribution,
-    Occlusion,
-    Saliency,
-)
+from captum.attr import FeatureAblation, IntegratedGradients, LayerAttribution, Occlusion, Saliency
 from comparisons import (
     CANVASES,
     LABELS,
@@ -27,12 +21,7 @@ from refusals import refusal
 
 from captum_classpattern import ClassPattern
 from captum_classpattern.comparison import RandomPixels
-from captum_classpattern.comparison.maps import (
-    BoundMethod,
-    MapSet,
-    PixelMap,
-    sum_channels,
-)
+from captum_classpattern.comparison.maps import BoundMethod, MapSet, PixelMap, sum_channels
 from captum_classpattern.comparison.task import Task
 from captum_classpattern.optimization import acceleration
 

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from captum_classpattern.comparison import Record
 from captum_classpattern.comparison.records import (
-    class_mean,
     format_error,
     full_name,
     mean_difference,
@@ -69,10 +68,6 @@ def test_a_mean_difference_is_paired_by_canvas(drawn):
     assert difference.value == pytest.approx(mean(map(mean, by_class.values())))
     ends = grouped(drawn, lambda hits, bare: newcombe(hits, N, bare, N))
     assert difference.interval == pytest.approx(plain(by_class, ends))
-
-
-def test_a_class_mean_gives_each_class_the_same_weight():
-    assert class_mean([(0, 1.0), (0, 3.0), (4, 8.0)]) == 5.0
 
 
 def test_names_contain_an_unusual_level_and_ranking():

@@ -94,11 +94,6 @@ def rows_of(comparison, by="method"):
     return [row for row in comparison.rows(by) if "failure" not in row]
 
 
-def group_of(comparison, row):
-    names = ("model", "method", "level", "ranking", "kind")
-    return comparison.select(**{name: row[name] for name in names})
-
-
 def plain_mean(records, values):
     """Over classes, of the means over each class's records; None where none was measured."""
     by_class = {}
@@ -110,11 +105,9 @@ def plain_mean(records, values):
 
 def averaged(name, records, powers):
     """Value and ends of the interval; for so few classes, the means of theirs."""
-    return {
-        name: plain_mean(records, [power.value for power in powers]),
-        f"{name}_low": plain_mean(records, [power.interval[0] for power in powers]),
-        f"{name}_high": plain_mean(records, [power.interval[1] for power in powers]),
-    }
+    values = zip(*((power.value, *power.interval) for power in powers))
+    names = (name, f"{name}_low", f"{name}_high")
+    return {name: plain_mean(records, of_name) for name, of_name in zip(names, values)}
 
 
 def plain_row(records, row):
@@ -138,51 +131,41 @@ def plain_row(records, row):
     return {name: value for name, value in plain.items() if value is not None}
 
 
-def test_a_row_has_means_over_classes_with_intervals(comparison):
-    rows, found = rows_of(comparison), set()
-    groups = [group_of(comparison, row) for row in rows]
-    assert {id(r) for group in groups for r in group} == {id(r) for r in comparison.records}
-    assert sum(map(len, groups)) == len(comparison.records)
-    assert {p.n for r in comparison.records for p in r.powers.values()} == {20, 40, 60}
-    for row, records in zip(rows, groups):
+@pytest.mark.parametrize("by", ["method", "canvas"])
+def test_a_row_has_means_over_classes_with_intervals(comparison, by):
+    rows, groups, found = rows_of(comparison, by), [], set()
+    names = ("model", "method", "level", "ranking", "kind", *["canvas"] * (by == "canvas"))
+    for row in rows:
+        groups.append(comparison.select(**{name: row[name] for name in names}))
+        records = groups[-1]
         expected = plain_row(records, row)
-        kept = {"model", "method", "level", "ranking", "kind"}
-        assert row["canvases"] == len(records)
-        assert (row["control"], row["cut_from_canvas"]) == (row["method"] == "RandomPixels", True)
-        assert {*row} == {*expected, *kept, "canvases", "control", "cut_from_canvas"}
-        assert {name: row[name] for name in expected} == pytest.approx(expected)
+        of = {"canvas": records[0].canvas, "class": records[0].target}
+        of = {**({"canvases": len(records)} if by == "method" else of), "cut_from_canvas": True}
+        of |= {**{name: row[name] for name in names}, "control": row["method"] == "RandomPixels"}
+        assert row == of | {name: pytest.approx(value) for name, value in expected.items()}
         found |= {*expected}
+    listed = [id(r) for group in groups for r in group]
+    order = list if by == "canvas" else sorted
+    assert order(listed) == order(map(id, comparison.records))
+    assert {p.n for r in comparison.records for p in r.powers.values()} == {20, 40, 60}
     assert {"iou", "stability_seeds", "stability_canvases", "infidelity", "passes"} <= found
-
-
-def test_a_row_for_each_record(comparison):
-    for row, r in zip(rows_of(comparison, "canvas"), comparison.records, strict=True):
-        assert (row["model"], row["method"], row["level"]) == (r.model, r.method, r.level)
-        assert (row["canvas"], row["class"], row["kind"]) == (r.canvas, r.target, r.kind)
-        for area, power in r.powers.items():
-            expected = [row[f"power_{area:g}{end}"] for end in ("", "_low", "_high")]
-            assert expected == [power.value, *power.interval]
-        for name in ("iou", "components", "infidelity"):
-            assert row.get(name) == r.score(name)
+    failure = "maps: RuntimeError: not on this one"
+    assert comparison.rows(by)[-1] == {"model": "other", "method": "broken", "failure": failure}
 
 
 @pytest.mark.parametrize("by", ["method", "canvas"])
-def test_a_table_is_a_data_frame_that_ends_with_failures(comparison, by):
+def test_a_table_is_a_data_frame_of_the_rows(comparison, by):
     table, rows = comparison.table(by), comparison.rows(by)
-    failure = "maps: RuntimeError: not on this one"
-    assert rows[-1] == {"model": "other", "method": "broken", "failure": failure}
     assert isinstance(table, pandas.DataFrame)
-    assert len(table) == len(rows)
     assert list(table.columns) == list(dict.fromkeys(key for row in rows for key in row))
-    for (_, line), row in zip(table.iterrows(), rows):
+    for (_, line), row in zip(table.iterrows(), rows, strict=True):
         for key, value in line.items():
             assert pandas.isna(value) if row.get(key) is None else value == row[key]
     assert len(replace(comparison, records=[], failures=[]).table()) == 0
 
 
 def test_json_is_complete(comparison):
-    content = json.loads(comparison.to_json())
-    assert content == {
+    assert json.loads(comparison.to_json()) == {
         "models": comparison.models,
         "class_names": ["ant", "bee", "cat"],
         "settings": comparison.settings,
@@ -200,33 +183,30 @@ def texts(figure):
     return [t.get_text() for t in figure.findobj(pyplot.Text) if t.get_text().strip()]
 
 
-PLOTS = [  # what is chosen, the rows, the columns
-    ({}, [("one", 0), ("one", 1), ("one", 3)], NAMES),  # of the first kind
-    ({"target": "bee"}, [("one", 1), ("other", 1)], NAMES),
-    (
-        {"methods": ["InputXGradient, class mean", "Searching"], "target": 1},
-        [("one", 1), ("other", 1)],
-        ["InputXGradient, class mean", "Searching"],
-    ),
-    ({"kind": "white"}, [("one", 2)], NAMES),
-    ({"kind": "stamped"}, [("one", 4), ("one", 5)], NAMES),
+CHOSEN = ["InputXGradient, class mean", "Searching"]
+PLOTS = [  # what is chosen, and the rows
+    ({}, [("one", 0), ("one", 1), ("one", 3)]),  # of the first kind
+    ({"target": "bee"}, [("one", 1), ("other", 1)]),
+    ({"methods": CHOSEN, "target": 1}, [("one", 1), ("other", 1)]),
+    ({"kind": "white"}, [("one", 2)]),
+    ({"kind": "stamped"}, [("one", 4), ("one", 5)]),
 ]
 
 
-@pytest.mark.parametrize(("choice", "rows", "names"), PLOTS)
-def test_a_plot_has_a_row_for_each_canvas_or_model(comparison, choice, rows, names):
+@pytest.mark.parametrize(("choice", "rows"), PLOTS)
+def test_a_plot_has_a_row_for_each_canvas_or_model(comparison, choice, rows):
+    names = choice.get("methods", NAMES)
     figure, axes = comparison.plot(**choice, show="maps", use_pyplot=False)
     assert axes.shape == (len(rows), 1 + len(names))
     shown = " ".join(texts(figure)).replace("\n", " ")
     assert all(name in shown for name in names)
     for (model, canvas), line in zip(rows, axes):
         for name, axis in zip(names, line[1:]):
-            chosen = comparison.select(model=model, canvas=canvas, ranking="signed", name=name)
             if (model, name) == ("other", "broken"):
                 assert not axis.images
                 assert "failed" in shown
                 continue
-            [r] = chosen
+            [r] = comparison.select(model=model, canvas=canvas, ranking="signed", name=name)
             np.testing.assert_allclose(axis.images[0].get_array(), r.map.numpy())
             iou = f"IoU {r.scores.get('iou', 0):.2f}"
             assert (percent(r.powers[0.1].value) if r.powers else iou) in shown
@@ -241,30 +221,24 @@ def test_a_plot_names_classes_and_leaves_out_what_failed_everywhere(comparison):
     assert alone.shape == (1, 4)
 
 
-CURVES = [  # what is chosen, and the models and methods that are drawn
-    ({}, dict.fromkeys(NETS)),
-    (
-        {"kind": "white", "methods": ["RandomPixels", "InputXGradient"]},
-        {model: {"RandomPixels", "InputXGradient"} for model in NETS},
-    ),
-    (
-        {"methods": ["broken", "RandomPixels"]},
-        {"one": {"broken", "RandomPixels"}, "other": {"RandomPixels"}},
-    ),
-    ({"methods": ["broken"]}, {"one": {"broken"}}),
+CURVES = [  # what is chosen, and the models that are drawn
+    ({}, ["one", "other"]),
+    ({"kind": "white", "methods": ["RandomPixels", "InputXGradient"]}, ["one", "other"]),
+    ({"methods": ["broken", "RandomPixels"]}, ["one", "other"]),
+    ({"methods": ["broken"]}, ["one"]),
 ]
 
 
 @pytest.mark.parametrize(("choice", "drawn"), CURVES)
 def test_curves_are_the_mean_powers_of_the_records(comparison, choice, drawn):
     _, axes = comparison.plot_curves(**choice, use_pyplot=False)
-    assert [axis.get_title() for axis in axes] == [*drawn]
+    assert [axis.get_title() for axis in axes] == drawn
     kind = choice.get("kind", "photo")
-    usual = {*figure_names(comparison.select(kind=kind), comparison.area)}
-    for axis, (model, names) in zip(axes, drawn.items()):
+    usual = figure_names(comparison.select(kind=kind), comparison.area)
+    for axis, model in zip(axes, drawn):
         lines = {x.get_label(): x.get_xydata() for x in axis.get_lines() if x.get_label()[0] != "_"}
-        expected = usual - ({"broken"} if model == "other" else set()) if names is None else names
-        assert {*lines} == expected
+        failed = {"broken"} if model == "other" else set()
+        assert {*lines} == {*choice.get("methods", usual)} - failed
         for name, line in lines.items():
             chosen = comparison.select(kind=kind, model=model, name=name)
             powers = [mean_power((r.target, r.powers[a]) for r in chosen).value for a in AREAS]

@@ -1,6 +1,7 @@
 """compare() does what a slow, plain loop does, and leaves everything else untouched."""
 
 from functools import partial
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from comparisons import (
     CANVASES,
     HELD_OUT,
     LABELS,
+    LOCALISATION,
     METHODS,
     SEARCH,
     TARGETS,
@@ -23,6 +25,7 @@ from comparisons import (
     linear_net,
     plain_hits,
     plain_mask,
+    rolled,
 )
 from refusals import refusal
 from test_captum_contract import lived_in_inputs, state_of_caller
@@ -102,10 +105,8 @@ def test_all_records_are_those_of_a_slow_plain_loop():
             assert (power.value, power.n, power.without) == (hits / n, n, bare / n)
         [other] = {*TWO_MODELS} - {r.model}
         hits, n = plain_hits(TWO_MODELS[other], image, r.masks[0.1][0], r.target)
-        usual = (r.level, r.ranking) == ("image", "signed")
-        assert {k: p.value for k, p in r.scores.get("on", {}).items()} == (
-            {other: hits / n} if usual else {}
-        )
+        on = {other: hits / n} if (r.level, r.ranking) == ("image", "signed") else {}
+        assert {k: p.value for k, p in r.scores.get("on", {}).items()} == on
         assert (r.control, r.kind, r.rethresholded) == (False, "canvas", {})
         assert "iou" not in r.scores
     values = {r.powers[0.3].value for r in comparison.records}
@@ -119,24 +120,20 @@ def test_all_records_are_those_of_a_slow_plain_loop():
 
 
 def test_a_method_with_an_area_is_called_anew_for_each():
-    comparison = compared(methods={"Searching": Searching}, seed=4)
-    net = linear_net()
-    assert [(r.level, r.ranking, r.canvas) for r in comparison.records] == [
-        ("image", "signed", i) for i in range(4)
-    ]
+    comparison, net = compared(methods={"Searching": Searching}, seed=4), linear_net()
+    found = [(r.level, r.ranking, r.canvas) for r in comparison.records]
+    assert found == [("image", "signed", i) for i in range(4)]
     for r, image in zip(comparison.records, CANVASES):
-        maps = {a: image.double().sum(0).roll(round(a * 36) + 4, -1) for a in AREAS}
+        maps = {a: rolled(image, a, 4) for a in AREAS}
         torch.testing.assert_close(r.map, maps[0.1])
-        assert list(r.rethresholded) == [0.06, 0.3]
         assert r.scores["infidelity"] > 0
         assert "sensitivity" not in r.scores
-        for area in AREAS:
-            searched, cut = plain_mask(maps[area], area), plain_mask(maps[0.1], area)
-            assert torch.equal(r.masks[area][0], searched)
-            assert r.powers[area].value == plain_hits(net, image, searched, r.target)[0] / 40
-            if area != 0.1:
-                hits, n = plain_hits(net, image, cut, r.target)
-                assert r.rethresholded[area].value == hits / n
+        searched, cut = ({a: plain_mask(maps[b or a], a) for a in AREAS} for b in (None, 0.1))
+        assert all(torch.equal(r.masks[a][0], searched[a]) for a in AREAS)
+        hits = {a: plain_hits(net, image, searched[a], r.target)[0] / 40 for a in AREAS}
+        assert {a: power.value for a, power in r.powers.items()} == hits
+        hits = {a: plain_hits(net, image, cut[a], r.target)[0] / 40 for a in (0.06, 0.3)}
+        assert {a: power.value for a, power in r.rethresholded.items()} == hits
 
 
 # ---- arguments
@@ -171,17 +168,13 @@ def test_the_settings_are_complete():
     methods = {"IG": (IntegratedGradients, keywords), "S": Saliency}
     comparison = compared(methods=methods, seed=3, max_images=9)
     assert {p.n for r in comparison.records for p in r.powers.values()} == {6}
-    settings = comparison.settings
-    assert settings["methods"] == {
-        "IG": {"n_steps": 7, "baselines": "Tensor (1, 3, 6, 6)", "method": None},
-        "S": {},
-    }
+    settings, shown = comparison.settings, {**keywords, "baselines": "Tensor (1, 3, 6, 6)"}
     wanted = {"area": 0.1, "areas": AREAS, "class_images": 3, "stamped": 2, "max_images": 9}
     wanted |= {"seed": 3, "n_seeds": 2, "search_images": 60, "held_out_images": 9}
+    wanted |= {"methods": {"IG": shown, "S": {}}, "complete": True}
     assert {name: settings[name] for name in wanted} == wanted
     assert settings["search_images_hash"] != settings["held_out_images_hash"]
     assert settings["versions"]["torch"] == torch.__version__
-    assert settings["complete"]
 
 
 def test_class_names_are_the_first_models_or_those_given():
@@ -256,26 +249,19 @@ def together():
 
 def test_gradients_switched_off_around_the_call(together):
     with torch.inference_mode():
-        inside = compared(
-            canvases=CANVASES.clone(),
-            search=SEARCH.clone(),
-            held_out=HELD_OUT.clone(),
-            methods=SEEDED,
-        )
+        given = {"canvases": CANVASES, "search": SEARCH, "held_out": HELD_OUT}
+        created_inside = {name: images.clone() for name, images in given.items()}
+        inside = compared(**created_inside, methods=SEEDED)
     assert not inside.failures
     assert all_facts(inside) == all_facts(together)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_canvases_of_another_precision(dtype):
-    given, methods = (
-        CANVASES[:2].to(dtype),
-        {name: SEEDED[name] for name in ("Saliency", "ClassPattern")},
-    )
-    found, expected = (
-        compared(canvases=canvases, targets=[0, 1], methods=methods, areas=[0.1], n_seeds=1)
-        for canvases in (given, given.float())
-    )
+    few = {name: SEEDED[name] for name in ("Saliency", "ClassPattern")}
+    few = {"targets": [0, 1], "methods": few, "areas": [0.1], "n_seeds": 1}
+    given = CANVASES[:2].to(dtype)
+    found, expected = (compared(canvases=given, **few), compared(canvases=given.float(), **few))
     assert not found.failures
     for ours, theirs in zip(found.records, expected.records, strict=True):
         assert torch.equal(ours.masks[0.1], theirs.masks[0.1])
@@ -294,18 +280,13 @@ def test_a_model_of_double_precision(together):
 
 
 def test_known_methods_get_the_search_images_alone(monkeypatch):
-    given = []
-
-    def noted(baselines, **keywords):
-        given.append((baselines, keywords))
-        return METHODS
-
+    noted = Mock(return_value=METHODS)
     monkeypatch.setattr(run, "known_methods", noted)
     compared(methods=None, precision="full")
-    [(baselines, keywords)] = given
+    [baselines] = noted.call_args.args
     assert baselines.hashes == hashes(SEARCH)
     assert torch.equal(baselines.labels, LABELS)
-    assert keywords == {"names": DEFAULT, "precision": "full"}
+    assert noted.call_args.kwargs == {"names": DEFAULT, "precision": "full"}
 
 
 # ---- nobody is harmed
@@ -390,16 +371,12 @@ def test_what_was_finished_outlives_an_interrupt():
     finished = stopped.value.comparison
     assert isinstance(stopped.value, KeyboardInterrupt)
     assert {record.method for record in finished.records} == {"Saliency"}
-    assert finished.failures == []
+    assert (finished.failures, finished.settings["complete"]) == ([], False)
     assert finished.verdicts()
-    assert not finished.settings["complete"]
 
 
 # ---- triggers
 
-LOCALISATION = {
-    "iou", "average_precision", "pointing_game", "relevance_mass", "relevance_rank"
-}  # fmt: skip
 PERFECT = {
     "corner": from_function(lambda images, targets: CORNER.expand_as(images).clone()),
     "edge": from_function(lambda images, targets: EDGE.expand_as(images).clone()),
@@ -420,10 +397,8 @@ def test_stamped_canvases_carry_the_trigger_and_are_no_images_of_its_class():
         assert (record.target, record.powers, list(record.masks)) == (2, {}, [0.1])
         assert not unused & {*record.scores}
         if record.level == "image":
-            canvas = stamped[record.canvas - 4]
-            torch.testing.assert_close(
-                record.map, plain_maps(linear_net(), canvas, 2)[record.method]
-            )
+            maps = plain_maps(linear_net(), stamped[record.canvas - 4], 2)
+            torch.testing.assert_close(record.map, maps[record.method])
 
 
 def test_each_model_has_its_own_trigger_and_a_perfect_map_is_localised_perfectly():
@@ -438,8 +413,8 @@ def test_each_model_has_its_own_trigger_and_a_perfect_map_is_localised_perfectly
             found = {record.scores[name] for name in LOCALISATION}
             assert (found == {1.0}) == (record.method == perfect)
     for record in comparison.records:
-        measured = (record.model, record.target) in places
-        assert LOCALISATION & {*record.scores} == (LOCALISATION if measured else set())
+        measured = {*LOCALISATION} if (record.model, record.target) in places else set()
+        assert {*LOCALISATION} & {*record.scores} == measured
     assert comparison.stamped["one"][0, :, 4:, 4:].eq(1).all()
     assert comparison.stamped["other"][0, :, :, 0].eq(1).all()
     assert len(comparison.stamped["third"]) == 0
