@@ -189,22 +189,18 @@ def test_claim_1_holds_only_if_every_class_reaches_almost_any_image(snapshot):
 
 
 @pytest.mark.parametrize(
-    ("rival", "holds"),
+    ("rival", "control", "holds"),
     # 829 of 900 is within the interval of 850, and 810 not clearly below it; 900 is above
-    [(100, True), (820, True), (830, False), (900, False)],
+    [(100, 0, True), (820, 0, True), (830, 0, False), (900, 0, False), (100, 0.94, False)],
 )
-def test_claim_2_needs_a_clear_difference_to_all_others(rival, holds, snapshot):
-    found = verdicts(2, "backdoored", backdoored=survey_of((850, rival) + (50,) * 8))
-    stands_out = found[:-1]
+def test_claim_2_needs_a_clear_difference_to_all_others_and_controls(
+    rival, control, holds, snapshot
+):
+    survey = survey_of((850, rival) + (50,) * 8, control=control)
+    stands_out = verdicts(2, "backdoored", backdoored=survey)[:-1]
     assert len(stands_out) == 4  # two canvases, two areas
     assert {v["holds"] for v in stands_out} == {holds}
     assert [v["text"] for v in stands_out] == snapshot
-
-
-def test_claim_2_needs_the_controls_to_be_beaten():
-    found = verdicts(2, "backdoored", backdoored=survey_of((850,) + (100,) * 9, control=0.94))
-    assert not found[0]["holds"]
-    assert "does not stand out" in found[0]["text"]
 
 
 def test_the_trigger_is_found_where_the_masks_meet_and_no_control_does(snapshot):

@@ -31,8 +31,9 @@ def test_the_table_has_powers_intervals_and_controls(snapshot):
     assert printed(*findings, finding(2, "white", 50, n=60)) == snapshot
 
 
-def test_a_scan_is_printed_with_the_five_classes_that_differ_most(snapshot, capsys):
+def test_a_scan_is_printed_with_the_five_classes_that_differ_most(snapshot, capsys, monkeypatch):
     """Names may hold brackets and control characters."""
+    monkeypatch.setenv("COLUMNS", "80")  # the console is wider
     usual = (0.2, 0.4, 0.9, 0.6, 0.5, 0.3)
     powers = {size: [power - size / 200 for power in usual] for size in SIZES}
     names = ["[red]cat", "dog\x1b[2J", "[/bold]", "owl", "fox", "bee"]
