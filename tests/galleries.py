@@ -18,7 +18,7 @@ NAMES = ("ant", "bee", "crane", "crane", "elk, Alces alces")  # two classes with
 
 def found(target, canvas, hits, *, name, size=8, seed=0, areas=(0.05, 0.01)):
     """A finding on a random canvas in colour, whose pixels all differ from black."""
-    one = finding(target, canvas, hits, search_power=hits / 100, class_name=name)
+    one = finding(target, canvas, hits, search_power=7 * hits % 101 / 100, class_name=name)
     generator = torch.Generator().manual_seed(100 * seed + 10 * target + len(canvas))
     image = torch.randint(1, 256, (3, size, size), generator=generator) / 255
     weights = torch.rand(1, size, size, generator=generator)

@@ -463,6 +463,7 @@ REFUSALS = {
     "into the folder above": of_survey("."),
     "into another survey": of_survey("b", lambda: write_survey(Path("b"))),
     "into a gallery with a file of mine": of_survey(damage=add_to_a_gallery),
+    "into what has no mark": of_survey(damage=lambda: Path("site/assets").mkdir(parents=True)),
     "into a file": of_survey("file", Path("file").touch),
     "canvases": of_survey(canvases="no"),
     "nothing": lambda: write_gallery(".", "../site"),
