@@ -2,6 +2,7 @@
 
 import importlib
 import json
+from pathlib import Path
 
 import torch
 import torchvision
@@ -9,6 +10,7 @@ from torch import nn
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.261)
+UNCHANGED = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)  # the mean and deviation of what normalises itself
 IMAGES = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
@@ -24,6 +26,18 @@ class Tiny(nn.Module):
 
     def forward(self, images):
         return self.fc(self.bn(self.conv(images)).relu().mean((2, 3)))
+
+
+class Normalising(Tiny):
+    """With its normalisation inside, as RobustBench's are."""
+
+    def __init__(self, num_classes=10):
+        super().__init__(num_classes)
+        self.register_buffer("mu", torch.tensor(MEAN).view(1, 3, 1, 1))
+        self.register_buffer("sigma", torch.tensor(STD).view(1, 3, 1, 1))
+
+    def forward(self, images):
+        return super().forward((images - self.mu) / self.sigma)
 
 
 TINY = f"{__name__}:Tiny"
@@ -45,6 +59,15 @@ def assert_same(classifier, network, mean=MEAN, std=STD, images=IMAGES):
     assert float(expected.std(0).max()) > 1e-4  # the images matter
     assert not any(part.training for part in classifier.modules())
     assert json.loads(json.dumps(classifier.provenance))
+
+
+def said(classifier):
+    """What load_model says of a classifier, but for what depends on place and time."""
+    told = {**classifier.provenance, "input size": classifier.input_size}
+    if told.pop("sha256", None):
+        told["source"] = Path(told["source"]).name
+    told["normalisation"] = told["normalisation"]["from"]
+    return told | {"first class": classifier.classes[0], "classes": len(classifier.classes)}
 
 
 def put(content, *parts):

@@ -8,7 +8,21 @@ import pytest
 import safetensors.torch
 import torch
 import torchvision
-from checkpoints import IMAGENET, IMAGES, MEAN, STD, TINY, Tiny, assert_same, prefixed, put, without
+from checkpoints import (
+    IMAGENET,
+    IMAGES,
+    MEAN,
+    STD,
+    TINY,
+    UNCHANGED,
+    Normalising,
+    Tiny,
+    assert_same,
+    prefixed,
+    put,
+    said,
+    without,
+)
 from refusals import refusal, warnings_of
 
 from captum_classpattern.adapters import load_model
@@ -21,16 +35,6 @@ class Twice(Tiny):
 
     def forward(self, images):
         return images, super().forward(images)
-
-
-class Normalising(Tiny):
-    def __init__(self, num_classes=5):
-        super().__init__(num_classes)
-        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1))
-
-    def forward(self, images):
-        return super().forward((images - self.mean) / self.std)
 
 
 def of_three_classes():
@@ -122,8 +126,8 @@ def test_a_normalisation_in_units_of_255(path):
 
 def test_a_network_that_normalises_itself_gives_no_warning(path):
     torch.save(Normalising(5).state_dict(), path)
-    classifier = load_model(path, arch=here("Normalising"))
-    assert_same(classifier, Normalising(5), 0.0, 1.0)
+    classifier = load_model(path, arch="checkpoints:Normalising")
+    assert_same(classifier, Normalising(5), *UNCHANGED)
     assert classifier.provenance["normalisation"]["from"] == "the model itself"
 
 
@@ -163,20 +167,13 @@ def test_classes_are_counted_by_running_the_network_if_need_be(path):
     assert load_model(path, arch=here("of_three_classes"), **PIXELS).classes == USUAL
 
 
-def test_a_network_that_the_file_names(path):
+def test_the_file_names_its_network_and_its_other_weights_are_listed(path, snapshot):
     network = torchvision.models.squeezenet1_1(num_classes=3)
-    torch.save({"arch": "squeezenet1_1", "net": network.state_dict()}, path)
+    others = {"state_dict_ema": Tiny(5).state_dict()}
+    torch.save({"arch": "squeezenet1_1", "net": network.state_dict(), **others}, path)
     classifier = load_model(path, **PIXELS)
     assert_same(classifier, network, images=torch.rand(2, 3, 40, 40))
-    assert classifier.provenance["arch"] == "squeezenet1_1"
-
-
-def test_other_weights_in_the_file_are_listed(path):
-    torch.save({"state_dict": Tiny().state_dict(), "state_dict_ema": Tiny(5).state_dict()}, path)
-    classifier = load_model(path, arch=TINY, **PIXELS)
-    assert_same(classifier, Tiny())
-    assert classifier.provenance["weights"] == "state_dict"
-    assert classifier.provenance["also_held"] == ["state_dict_ema"]
+    assert said(classifier) == snapshot
 
 
 @pytest.mark.parametrize("name", ["torchvision:resnet18", "timm:resnet18"])
@@ -189,11 +186,10 @@ def test_a_file_takes_precedence_over_a_pretrained_model(name, path):
     "content",
     [
         {"arch": "dangerous:run", "state_dict": {"a": torch.rand(2, 2)}},
-        {"arch": "dangerous:run", "state_dict": {"a": torch.rand(2, 2)}, "optimizer": 1,
-         "version": 2},
+        {"arch": "dangerous:run", "state_dict": {"a": torch.eye(2)}, "optimizer": 1, "version": 2},
         {"model_name": "dangerous:run", "num_classes": 3, "model": {"a": torch.rand(2, 2)}},
     ],
-)  # fmt: skip
+)
 def test_a_file_cannot_choose_what_is_called(content, path, monkeypatch):
     """Otherwise a file could call any function of any installed package."""
     made = path.parent / "made"
