@@ -17,6 +17,10 @@ def network(seed):
     return nn.Sequential(nn.Flatten(), nn.Linear(64, CLASSES)).eval()
 
 
+def two():
+    return {"old": network(0), "new": network(1)}
+
+
 class Wait(nn.Module):
     """Makes a network slow, so that it can be interrupted in the middle."""
 
@@ -26,8 +30,8 @@ class Wait(nn.Module):
 
 
 def slow():
-    """Two networks that find what ``network(0)`` and ``network(1)`` find."""
-    return {"old": network(0).append(Wait()).eval(), "new": network(1).append(Wait()).eval()}
+    """Two networks that find what ``two()`` find."""
+    return {name: net.append(Wait()).eval() for name, net in two().items()}
 
 
 def images(seed, count=45):

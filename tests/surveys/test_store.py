@@ -13,7 +13,8 @@ from surveyed import finding
 from captum_classpattern import Pattern, Survey
 from captum_classpattern.surveys.store import Store, read_finding, save_patterns
 
-SETTINGS = {"seed": 0, "canvases": {"positive": 1, "white": 1}, "captum_classpattern": "1"}
+WITHOUT_VERSION = {"seed": 0, "canvases": {"positive": 1, "white": 1}}
+SETTINGS = {**WITHOUT_VERSION, "captum_classpattern": "1"}
 
 
 def class_of(target):
@@ -45,16 +46,11 @@ def test_a_finding_is_read_back(name, tmp_path):
     read = read_finding(json.loads(json.dumps(original.as_dict())), tmp_path)
     assert (read.target, read.canvas, read.scores) == (3, "white", original.scores)
     assert read.class_name == name
+    later = {**json.loads(json.dumps(others[1].as_dict())), "class_name": "dog"}
+    assert [*read_finding(later, tmp_path).patterns.values()]  # of files without its name
     for area, pattern in original.patterns.items():
         assert torch.equal(read.patterns[area].mask, pattern.mask)
         assert read.patterns[area].info == pattern.info
-
-
-def test_files_without_the_name_of_a_class_are_found(tmp_path):
-    original = finding(3, "white", 5)
-    save_patterns(original, tmp_path)
-    row = {**json.loads(json.dumps(original.as_dict())), "class_name": "dog"}
-    assert [*read_finding(row, tmp_path).patterns.values()]
 
 
 def test_patterns_are_read_when_they_are_used(tmp_path, monkeypatch):
@@ -100,31 +96,19 @@ def test_classes_of_which_a_canvas_is_missing_in_an_old_summary_are_left_out(tmp
     assert targets(Store(tmp_path, SETTINGS)) == [(0, "positive"), (0, "white")]
 
 
-def test_a_summary_has_the_classes_that_others_have_added(tmp_path):
-    one, other = Store(tmp_path, SETTINGS), Store(tmp_path, SETTINGS)
-    other.add(class_of(1))
-    other.write_summary({"settings": SETTINGS, "classes": [1]})
-    one.add(class_of(0))
-    one.write_summary({"settings": SETTINGS, "classes": [0]})
-    rows = json.loads((tmp_path / "results.json").read_text())["rows"]
-    assert [row["class"] for row in rows] == [0, 0, 1, 1]
-    assert (
-        targets(one)
-        == targets(Store(tmp_path))
-        == [(y, kind) for y in (0, 1) for kind in ("positive", "white")]
-    )
-
-
 def test_no_class_is_lost_if_summaries_are_written_at_the_same_time(tmp_path):
+    stores = [Store(tmp_path, SETTINGS) for _ in range(16)]
+
     def write(target):
-        store = Store(tmp_path, SETTINGS)
-        store.add(class_of(target))
-        store.write_summary({"settings": SETTINGS, "classes": [target]})
+        stores[target].add(class_of(target))
+        stores[target].write_summary({"settings": SETTINGS, "classes": [target]})
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(write, range(16)))
     rows = json.loads((tmp_path / "results.json").read_text())["rows"]
-    assert [row["class"] for row in rows[::2]] == list(range(16))
+    expected = [(y, kind) for y in range(16) for kind in ("positive", "white")]
+    assert [(row["class"], row["canvas"]) for row in rows] == expected
+    assert targets(stores[0]) == targets(Store(tmp_path)) == expected
     assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")]
 
 
@@ -135,9 +119,8 @@ def test_a_search_that_began_at_the_same_time_is_an_error(tmp_path):
         one.write_summary({"classes": [0]})
 
 
-@pytest.mark.parametrize("change", [{"captum_classpattern": "2"}, {"captum_classpattern": None}])
-def test_another_version_is_a_notice(change, tmp_path, snapshot):
-    before = {name: value for name, value in {**SETTINGS, **change}.items() if value is not None}
+@pytest.mark.parametrize("before", [{**SETTINGS, "captum_classpattern": "2"}, WITHOUT_VERSION])
+def test_another_version_is_a_notice(before, tmp_path, snapshot):
     Store(tmp_path, before).add(class_of(0))
     texts = warnings_of(lambda: Store(tmp_path, SETTINGS))
     assert [text.replace(str(tmp_path), "FOLDER") for text in texts] == snapshot

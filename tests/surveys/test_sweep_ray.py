@@ -7,11 +7,12 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 
 import pytest
 import torch
 import torchvision
-from swept import HELD_OUT, QUICK, SEARCH, findings_of, network, slow, times_of, units_in
+from swept import HELD_OUT, QUICK, SEARCH, findings_of, network, slow, times_of, two, units_in
 from torch import nn
 
 from captum_classpattern import sweep
@@ -19,14 +20,16 @@ from captum_classpattern.datasets import load_images
 from captum_classpattern.demo.network import SmallResNet
 from captum_classpattern.surveys import engines
 from captum_classpattern.surveys.engines import Outcome, Unit
+from captum_classpattern.surveys.sources import ModelSource
 
 ray = pytest.importorskip("ray")
+IGNORED = (  # of Ray's own code
+    *("DeprecationWarning", "FutureWarning", "ResourceWarning"),
+    "pytest.PytestUnraisableExceptionWarning",
+)
 pytestmark = [
     pytest.mark.cluster,
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of Ray's own code
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    *(pytest.mark.filterwarnings(f"ignore::{kind}") for kind in IGNORED),
 ]
 NODE = {"num_cpus": 1, "object_store_memory": 80_000_000, "include_dashboard": False}
 LIMIT = 300  # seconds
@@ -47,10 +50,6 @@ def cluster():
         cluster.shutdown()
 
 
-def two():
-    return {"old": network(0), "new": network(1)}
-
-
 def run(folder, models, engine="ray", **more):
     return sweep(models, SEARCH, HELD_OUT, folder=folder, engine=engine, **{**QUICK, **more})
 
@@ -69,66 +68,67 @@ def test_a_cluster_finds_the_same_as_one_process(cluster, serial, tmp_path):
     assert ray.is_initialized()  # a cluster that was connected before stays so
 
 
-def test_checkpoints_travel_by_their_paths(cluster, tmp_path):
+def test_checkpoints_and_images_of_a_folder_travel_by_their_paths(cluster, tmp_path):
+    images, failures = [], []
+    for name, given in {"search": SEARCH, "held_out": HELD_OUT}.items():
+        for i, (image, label) in enumerate(zip(*given)):
+            file = tmp_path / name / f"{label}" / f"{i:02}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            torchvision.utils.save_image(image, file)
+        images.append(load_images(tmp_path / name, channels=1, cache=tmp_path / "cache"))
+    assert all(len(pickle.dumps(each)) < 8_000 for each in images)  # names, no pixels
     (tmp_path / "bad.pt").write_bytes(b"no checkpoint")
     torch.manual_seed(0)
     torch.save(SmallResNet().state_dict(), tmp_path / "good.pt")
     described = {"arch": "captum_classpattern.demo.network:SmallResNet", "mean": 0, "std": 1}
     models = {name: {"path": tmp_path / f"{name}.pt", **described} for name in ("bad", "good")}
-    found = run(tmp_path / "ray", models, classes=[0, 2])
-    alone = run(tmp_path / "local", models, engine="local", classes=[0, 2])
+    for engine in ("ray", "local"):
+        more = {"folder": tmp_path / engine, "engine": engine, "classes": [0, 2]}
+        failures.append(sweep(models, *images, **more, **QUICK).failures)
     assert units_in(tmp_path / "ray") == {("good", 0), ("good", 2)}
     assert findings_of(tmp_path / "ray") == findings_of(tmp_path / "local")
-    assert found.failures == alone.failures
-    assert {row["model"] for row in found.failures} == {"bad"}
-    assert "bad.pt" in found.failures[0]["error"]
+    assert failures[0] == failures[1]
+    assert ["bad.pt" in row["error"] for row in failures[0]] == [True, True]
 
 
 class Doomed(nn.Module):
-    """Ends its process the first time that it is run on a worker."""
+    """Ends its process the first time that it is run on a worker, or so many times."""
 
-    def __init__(self, marker, times=1):
+    def __init__(self, marker, times):
         super().__init__()
+        marker.mkdir()
         self.inner, self.marker, self.times = network(0), str(marker), times
         self.driver = os.getpid()
 
     def forward(self, images):
-        if os.getpid() != self.driver:
-            died = len(os.listdir(self.marker))
-            if died < self.times:
-                open(os.path.join(self.marker, str(died)), "w").close()
-                os._exit(1)
+        died = len(os.listdir(self.marker))
+        if os.getpid() != self.driver and died < self.times:
+            open(os.path.join(self.marker, str(died)), "w").close()
+            os._exit(1)
         return self.inner(images)
 
 
 @pytest.fixture
 def by_value():
     """Workers can't import this module: its classes travel with the models."""
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    ray.cloudpickle.register_pickle_by_value(sys.modules["swept"])
+    modules = [sys.modules[name] for name in (__name__, "swept")]
+    for module in modules:
+        ray.cloudpickle.register_pickle_by_value(module)
     yield
-    ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
-    ray.cloudpickle.unregister_pickle_by_value(sys.modules["swept"])
+    for module in modules:
+        ray.cloudpickle.unregister_pickle_by_value(module)
 
 
-def test_a_worker_that_dies_is_replaced_and_its_unit_is_tried_again(
+def test_a_unit_whose_worker_dies_is_tried_again_four_times_in_all(
     cluster, serial, tmp_path, by_value
 ):
-    (tmp_path / "died").mkdir()
-    found = run(tmp_path / "out", {"old": Doomed(tmp_path / "died").eval()}, classes=[0])
-    assert found.failures == []
-    assert len([*(tmp_path / "died").iterdir()]) == 1
+    doomed = {name: Doomed(tmp_path / name, n).eval() for name, n in (("old", 1), ("never", 99))}
+    found = run(tmp_path / "out", {**doomed, "good": network(1)}, classes=[0])
+    assert found.failures == [{"model": "never", "class": 0, "error": "its worker died, 4 times"}]
+    assert units_in(tmp_path / "out") == {("old", 0), ("good", 0)}
+    assert [len([*(tmp_path / name).iterdir()]) for name in doomed] == [1, 4]
     expected, ours = findings_of(serial), findings_of(tmp_path / "out")
     assert ours["old", "0_white_0.1.safetensors"] == expected["old", "0_white_0.1.safetensors"]
-
-
-def test_a_unit_whose_worker_always_dies_fails_and_stops_nothing(cluster, tmp_path, by_value):
-    (tmp_path / "died").mkdir()
-    models = {"doomed": Doomed(tmp_path / "died", times=99).eval(), "good": network(1)}
-    found = run(tmp_path / "out", models, classes=[1])
-    [failure] = found.failures
-    assert failure == {"model": "doomed", "class": 1, "error": "its worker died, 4 times"}
-    assert units_in(tmp_path / "out") == {("good", 1)}
 
 
 def test_a_node_killed_in_the_middle_loses_and_repeats_nothing(cluster, serial, tmp_path, by_value):
@@ -185,18 +185,12 @@ def test_the_driver_killed_and_started_again(cluster, serial, tmp_path, by_value
 
 def test_warnings_of_workers_reach_the_user_once(cluster, tmp_path, by_value):
     class Wary(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.inner = network(0)
-
         def forward(self, images):
-            import warnings
-
             warnings.warn("mind the gap", UserWarning, stacklevel=2)
-            return self.inner(images)
+            return images
 
     with pytest.warns(UserWarning, match=r"mind the gap \(model 'wary'\)") as caught:
-        assert run(tmp_path, {"wary": Wary().eval()}).failures == []
+        assert run(tmp_path, {"wary": nn.Sequential(Wary(), network(0)).eval()}).failures == []
     assert len([w for w in caught if "mind the gap" in str(w.message)]) == 1
 
 
@@ -209,22 +203,14 @@ class Sleeping:
 
 
 def test_few_units_are_in_flight(cluster, by_value):
-    drawn = []
+    drawn, seen = [], []
 
     def units():
         for target in range(60):
             drawn.append(target)
-            yield Unit(None, target)
+            yield Unit(ModelSource("none"), target)
 
-    class Source:
-        fetch, name = None, "none"
-
-    def with_source():
-        for unit in units():
-            yield Unit(Source(), unit.target)
-
-    seen = []
-    for unit, outcome in engines.run_on_ray(Sleeping(), with_source()):
+    for unit, outcome in engines.run_on_ray(Sleeping(), units()):
         seen.append(unit.target)
         assert outcome.error is None
         assert len(drawn) - len(seen) <= 2 * 2 * engines.UNITS_AHEAD
@@ -238,22 +224,21 @@ def test_a_cluster_that_can_not_run_a_unit_is_reported(cluster):
         engines.check_resources(ray, 1, 0.5)
 
 
-@pytest.mark.parametrize(
-    ("error", "reason"),
-    [
-        (ray.exceptions.OutOfMemoryError("killed"), "its worker ran out of memory, 4 times: give"),
-        (ray.exceptions.WorkerCrashedError(), "its worker died, 4 times"),
-        (ray.exceptions.RaySystemError("no module"), "RaySystemError: "),
-    ],
-)
-def test_why_a_task_was_lost_is_in_words(monkeypatch, error, reason):
+LOST = {
+    "its worker ran out of memory, 4 times: give": ray.exceptions.OutOfMemoryError("killed"),
+    "its worker died, 4 times": ray.exceptions.WorkerCrashedError(),
+    "RaySystemError: ": ray.exceptions.RaySystemError("no module"),
+}
+
+
+@pytest.mark.parametrize("reason", LOST)
+def test_why_a_task_was_lost_is_in_words(monkeypatch, reason):
     def get(_):
-        raise error
+        raise LOST[reason]
 
     monkeypatch.setattr(ray, "get", get)
     outcome, messages = engines._result(ray, None)
-    assert outcome.error.startswith(reason)
-    assert messages == ()
+    assert (outcome.error[: len(reason)], messages) == (reason, ())
 
 
 def test_workers_are_for_a_cluster_that_is_started_here(cluster, monkeypatch):
@@ -265,20 +250,3 @@ def test_workers_are_for_a_cluster_that_is_started_here(cluster, monkeypatch):
         engines.start_ray(ray, None, 2, 1)
     with pytest.raises(ValueError, match=f"{message}, but this process is connected to one"):
         next(engines.run_on_ray(Sleeping(), iter(()), workers=2))
-
-
-def test_images_of_a_folder_travel_by_their_paths(cluster, tmp_path):
-    for name, (images, labels) in {"search": SEARCH, "held_out": HELD_OUT}.items():
-        for i, (image, label) in enumerate(zip(images, labels)):
-            file = tmp_path / name / f"{label}" / f"{i:02}.png"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            torchvision.utils.save_image(image, file)
-    loaded = [
-        load_images(tmp_path / name, channels=1, cache=tmp_path / "cache")
-        for name in ("search", "held_out")
-    ]
-    assert all(len(pickle.dumps(images)) < 8_000 for images in loaded)  # names, no pixels
-    for engine in ("ray", "local"):
-        sweep({"old": network(0)}, *loaded, folder=tmp_path / engine, engine=engine, **QUICK)
-    assert units_in(tmp_path / "ray") == {("old", y) for y in range(3)}
-    assert findings_of(tmp_path / "ray") == findings_of(tmp_path / "local")
