@@ -6,15 +6,17 @@ import json
 from itertools import pairwise, takewhile
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import torchvision
 from torch import nn
 
-from captum_classpattern import PixelClassifier
+from captum_classpattern import Pattern, PixelClassifier, Survey
+from captum_classpattern.scores.power import power_of
+from captum_classpattern.surveys import Finding, Scores
 
 ROOT = Path(__file__).parent.parent
+AREA = 4 / 64  # of made-up patterns
 
 
 def imported(folder, *names):
@@ -31,14 +33,13 @@ def change(monkeypatch, module, **values):
         monkeypatch.setattr(module, name, value)
 
 
-def tiny_network(channels=3, size=32):
-    """A network whose predictions on noise are about even over ten classes."""
+def tiny_network(channels=3, size=32, classes=10):
+    """A network whose predictions on noise are about even over its classes."""
     centred = nn.BatchNorm2d(channels)
     centred.running_mean.fill_(0.5)
     patches = nn.Conv2d(channels, 8, 4, 4, bias=False)
-    return nn.Sequential(
-        centred, patches, nn.Tanh(), nn.Flatten(), nn.Linear(8 * (size // 4) ** 2, 10, bias=False)
-    )
+    head = nn.Linear(8 * (size // 4) ** 2, classes, bias=False)
+    return nn.Sequential(centred, patches, nn.Tanh(), nn.Flatten(), head)
 
 
 def tiny_problem(name, n_classes, shape, count=100, *, network=None, own_labels=False, **more):
@@ -56,32 +57,53 @@ def tiny_problem(name, n_classes, shape, count=100, *, network=None, own_labels=
     )
 
 
-def noise(channels, size, per_class, classes=10):
-    """Random uint8 images of some classes, and their labels."""
+def found(target, hits, *, mask=None, canvas="white", control=0.01, areas=(AREA,)):
+    """A class whose pattern, a corner of 2 x 2 pixels by default, turns this many of 1,000
+    images."""
+    if mask is None:
+        mask = torch.zeros(1, 8, 8)
+        mask[0, -2:, -2:] = 1.0
+    pattern, power = Pattern(torch.ones(1, 8, 8), mask, target), power_of(hits, 1000, 0)
+    scores = Scores(power, control, 0.0)
+    return Finding(dict.fromkeys(areas, pattern), canvas, dict.fromkeys(areas, scores))
+
+
+def of_classes(*hits, masks=(None,) * 10, n_classes=None, **more):
+    """A survey with so many hits of classes 0, 1, ..."""
+    parts = enumerate(zip(hits, masks))
+    return Survey([found(y, n, mask=mask, **more) for y, (n, mask) in parts], n_classes)
+
+
+def noise(channels, size, per_class, classes=10, bars=False):
+    """Random uint8 images of some classes, and their labels. With bars, they are dark, with a
+    bright bar for each class, which a mirror does not move."""
     shape = (classes * per_class, channels, size, size)
-    return torch.randint(0, 256, shape, dtype=torch.uint8), torch.arange(classes).repeat(per_class)
+    images = torch.randint(0, 256, shape, dtype=torch.uint8)
+    labels, height = torch.arange(classes).repeat(per_class), size // classes
+    if bars:
+        images //= 3
+        for image, y in zip(images, labels):
+            image[:, height * y : height * (y + 1)] += 150
+    return images, labels
 
 
-def write_fashion_mnist(folder, train, test, pixels=None):
-    """Files like those of Fashion-MNIST, of so many noise images, or of what ``pixels`` makes of
-    their labels."""
-    generator = np.random.default_rng(0)
+def write_fashion_mnist(folder, train, test, **more):
+    """Files like those of Fashion-MNIST, of so many noise images."""
+    torch.manual_seed(0)
     for split, count in (("train", train), ("t10k", test)):
-        labels = (np.arange(count) % 10).astype(np.uint8)
-        images = generator.integers(0, 256, (count, 28, 28), dtype=np.uint8)
-        if pixels is not None:
-            images = pixels(images, labels)
-        for name, header, values in (("images-idx3", 16, images), ("labels-idx1", 8, labels)):
-            content = gzip.compress(bytes(header) + values.tobytes())
+        parts = noise(1, 28, -(-count // 10), **more)
+        for name, header, values in zip(("images-idx3", "labels-idx1"), (16, 8), parts):
+            content = gzip.compress(bytes(header) + values[:count].byte().numpy().tobytes())
             (folder / f"{split}-{name}-ubyte.gz").write_bytes(content)
     return folder
 
 
-def write_cifar10(folder, per_class=10, classes=10):
+def write_cifar10(folder, per_class=10, classes=10, **more):
     """A folder with the layout of CIFAR-10, of noise images."""
+    torch.manual_seed(0)
     for split in ("train", "test"):
-        for i, (image, y) in enumerate(zip(*noise(3, 32, per_class, classes))):
-            path = folder / split / str(int(y)) / f"{i}.png"
+        for i, (image, y) in enumerate(zip(*noise(3, 32, per_class, classes, **more))):
+            path = folder / split / str(int(y)) / f"{i:03}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             torchvision.io.write_png(image, str(path))
     return folder

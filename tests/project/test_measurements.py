@@ -98,6 +98,7 @@ def test_stability_searches_scores_and_continues(tmp_path, capsys, monkeypatch):
     }
     singles = [row for row in rows if row["kind"] == "one search" and row["canvas"] == "positive"]
     [passes] = {row["passes"] for row in singles}
+    assert {row["passes"] for row in rows if row["kind"] == "consensus"} == {2 * passes}
     long = [row["passes"] for row in rows if row["kind"] == "one long search"]
     assert all(1.5 * passes < each <= 2 * passes for each in long)
     assert figure.stat().st_size > 5_000

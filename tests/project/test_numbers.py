@@ -10,11 +10,9 @@ import pytest
 from scripts import ROOT, imported
 
 RESULTS = ROOT / "benchmarks" / "results"
-findings, solvers, hero, methods, compare_methods, scan_evidence, scan_rivals, imagenet_class = (
-    imported(
-        *("benchmarks", "findings", "solvers", "hero", "methods", "compare_methods"),
-        *("scan_evidence", "scan_rivals", "imagenet_class"),
-    )
+findings, solvers, hero, compare_methods, scan_evidence, scan_rivals, imagenet_class = imported(
+    *("benchmarks", "findings", "solvers", "hero", "compare_methods", "scan_evidence"),
+    *("scan_rivals", "imagenet_class"),
 )
 LISTS = ("Each model", "Seconds", "CIFAR-10, each", "CIFAR-10: ")  # titles that no page has
 
@@ -89,9 +87,9 @@ def of_the_scan():
 
 
 def of_the_scan_in_words():
-    all_of_them, test, *clean = of_the_scan()
+    (_, count, _, found, *_), test, *clean = of_the_scan()
     low, high = sorted(int(cells[5]) for cells in clean)
-    print(f"{all_of_them[3]} of {all_of_them[1]} patches that were learnt well\n")
+    print(f"{found} of {count} patches that were learnt well\n")
     print(f"{test[3]} of {test[1]} in the test half\n")
     print(f"{low} or {high} of {clean[0][1]}, depending")
 
@@ -215,28 +213,14 @@ def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 700
 
 
-def test_each_figure_has_the_rows_that_its_page_names():
-    """The first one has all classes of both models; the second the dog; the third the strongest
-    class of the gallery."""
-    rows = rows_of("hero")
-    assert sorted((row["class"], row["model"]) for row in rows) == [
-        (y, model) for y in range(10) for model in ("natural", "robust8")
-    ]
-    for row in rows:
-        assert row["interval"][0] <= row["power"] <= row["interval"][1]
+def test_the_rows_of_the_figures():
+    """The last one has the strongest class of the gallery."""
+    for row in rows_of("hero"):
         assert row["beats_controls"] == hero.Scores.from_dict(row).beats_controls
-    assert (hero.CANVASES, hero.CHOOSER) == (8, "robust8")  # whose search chooses the image
-
-    rows = rows_of("methods")
-    assert {methods.CLASS_NAMES[row["class"]] for row in rows} == {"dog"}
-    assert {row["method"] for row in rows} == set(methods.METHODS)
-
-    rows = rows_of("imagenet_class")
-    names = [row.get("photo", row.get("class_name")) for row in rows]
-    assert names == ["harvestman", *imagenet_class.PHOTOS] * len(imagenet_class.AREAS)
-    assert imagenet_class.strongest_class() == rows[0]["class"] == 70
+    first = rows_of("imagenet_class")[0]
+    assert imagenet_class.strongest_class() == first["class"] == 70
     [same] = [row for row in rows_of("gallery") if row["class"] == 70]
-    assert rows[0]["power"] == same["power"]
+    assert first["power"] == same["power"]
 
 
 def test_the_networks_that_had_not_been_seen_when_a_rule_was_changed():

@@ -11,10 +11,12 @@ import torch
 import torchvision
 from safetensors.torch import load_file
 from scripts import (
+    AREA,
     ROOT,
     change,
     imported,
     noise,
+    of_classes,
     read_rows,
     tables_of,
     tiny_network,
@@ -25,9 +27,7 @@ from scripts import (
 import captum_classpattern
 from captum_classpattern import PixelClassifier, Survey
 from captum_classpattern.demo import CLASS_NAMES, MODELS, DemoImages, LabelledImages
-from captum_classpattern.pattern import Pattern
-from captum_classpattern.scores.power import power_of
-from captum_classpattern.surveys import Finding, Scores
+from captum_classpattern.optimization import Swap
 
 demo_training, equal_power, failures, growth, images, overhead, problems = imported(
     *("benchmarks", "demo_training", "equal_power", "failures", "growth", "images", "overhead"),
@@ -39,17 +39,16 @@ solvers, speed, strength, swap_01 = imported(
 demo_package = import_module("captum_classpattern.demo")
 
 
-def noise_images(classes):
-    images, labels = noise(1, 28, 6, classes)
-    return LabelledImages(images / 255, labels)
+def few_images(classes):
+    parts = (noise(1, 28, 6, classes) for _ in range(2))
+    return DemoImages(*(LabelledImages(pixels / 255, labels) for pixels, labels in parts))
 
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
     """Replaces the demo's models and images."""
     torch.manual_seed(0)
-
-    images = DemoImages(*(noise_images(10) for _ in range(2)))
+    images = few_images(10)
     models = {
         name: PixelClassifier(tiny_network(1, 28).eval(), class_names=CLASS_NAMES)
         for name in MODELS
@@ -65,10 +64,15 @@ def tiny(monkeypatch):
 
 @pytest.fixture
 def cifar10(monkeypatch, tmp_path):
-    """Few classes, images, rounds and steps; a folder of images."""
+    """Few classes, images and steps; no demo; a folder of images."""
+
+    def no_demo(*, out, comparison):
+        assert out.exists()
+        assert not comparison
+
     monkeypatch.setattr(problems.train_cifar10, "load_model", lambda name: tiny_network().eval())
     demo = import_module("captum_classpattern.cli.demo")  # the command has the same name
-    few = DemoImages(*(noise_images(3) for _ in range(2)))
+    few = few_images(3)
     for module, settings in (
         (problems, {"SEARCH": 40, "HELD_OUT": 20, "demo_images": lambda: few}),
         (equal_power, {"BUDGETS": (600, 800), "CANVASES": 1, "POOL": 2, "LATENCY": 1, "MORE": 2}),
@@ -76,10 +80,10 @@ def cifar10(monkeypatch, tmp_path):
         (strength, {"GOALS": [(name, canvas, 500, n) for name, canvas, _, n in strength.GOALS]}),
         (speed, {"ZEBRA": 0, "PHOTO_BUDGET": 400}),
         (overhead, {"STEPS": 4}),
-        (growth, {"START": {"classes": 1, "canvases": 1, "images": 250}}),
-        (growth, {"SWEEPS": {"images": (250,)}}),  # of three classes
-        (demo, {"ROUNDS": 1, "CANVASES": {"positive": 1, "white": 1}}),
-        (demo, {"write_figure": lambda *_: None, "_scan": lambda *_: None}),
+        (Swap, {"pool_budget": 500}),
+        (growth, {"START": {"classes": 1, "canvases": 1, "images": 100}}),
+        (growth, {"SWEEPS": {"images": (100,)}}),
+        (demo, {"demo": no_demo}),
     ):
         change(monkeypatch, module, **settings)
     photos = problems.demo_problems()[0]._replace(name="photos")
@@ -181,55 +185,43 @@ def test_failures_trains_searches_and_prints_its_tables(tmp_path, capsys, monkey
     assert capsys.readouterr() == (printed, "")  # models and patterns are cached
 
 
-def of_classes(*hits, control=0.0, classes=10):
-    """A survey with one class for each number of hits of 900; the others have none."""
-    hits = (hits + (0,) * classes)[:classes]
-    found = (
-        Finding(
-            {0.05: Pattern(torch.ones(1, 8, 8), torch.ones(1, 8, 8), y)},
-            "white",
-            {0.05: Scores(power_of(count, 900, 0), control, 0.0)},
-        )
-        for y, count in enumerate(hits)
-    )
-    return Survey(found, 10)
+def of_ten(*hits, **more):
+    """The other seven classes have no hits."""
+    return of_classes(*hits, *[0] * 7, n_classes=10, **more)
 
 
 @pytest.mark.parametrize(
     ("found", "rank", "rival", "text"),
     [
-        (of_classes(880, 100, 200), 1, 2, "**yes**"),
-        (of_classes(880, 100, 200, control=0.99), 1, 2, "no, 1 of 10"),  # so do random pixels
-        (of_classes(500, 490, 200), 1, 1, "no, 1 of 10"),  # too close
-        (of_classes(200, 100, classes=2), 1, 1, "no, 1 of 10"),  # not all were searched
-        (of_classes(490, 500, 200), 2, 1, "no, 2 of 10"),
-        (of_classes(200, 880, 300), 3, 1, "no, 3 of 10; Trouser does"),
+        (of_ten(880, 100, 200), 1, 2, "**yes**"),
+        (of_ten(880, 100, 200, control=0.99), 1, 2, "no, 1 of 10"),  # as random pixels
+        (of_ten(500, 490, 200), 1, 1, "no, 1 of 10"),  # too close
+        (of_classes(200, 100, n_classes=10), 1, 1, "no, 1 of 10"),  # not all were searched
+        (of_ten(490, 500, 200), 2, 1, "no, 2 of 10"),
+        (of_ten(200, 880, 300), 3, 1, "no, 3 of 10; Trouser does"),
     ],
 )
 def test_a_class_stands_out_by_the_rule_of_the_package(found, rank, rival, text):
-    standing = failures.standing(found, "white", 0.05, 0, 10)
+    standing = failures.standing(found, "white", AREA, 0, 10)
     assert (standing.rank, standing.rival) == (rank, rival)
     assert standing.stands_out == (text == "**yes**")
-    first = failures.first_class(found, "white", 0.05)
+    first = failures.first_class(found, "white", AREA)
     assert first == (0 if rank == 1 else rival)
-    anyone = "It stands out." in found.strongest("white", 0.05)
-    assert failures.standing(found, "white", 0.05, first, 10).stands_out == anyone
-    assert failures.verdict(found, "white", 0.05) == text
+    anyone = "It stands out." in found.strongest("white", AREA)
+    assert failures.standing(found, "white", AREA, first, 10).stands_out == anyone
+    assert failures.verdict(found, "white", AREA) == text
 
 
 def test_only_classes_that_are_weak_on_both_canvases_are_in_the_table():
-    def finding(target, canvas, hits):
-        scores = Scores(power_of(hits, 900, 0), 0.0, 0.0)
-        pattern = Pattern(torch.ones(1, 8, 8), torch.ones(1, 8, 8), target)
-        both = (dict.fromkeys(failures.AREAS, value) for value in (pattern, scores))
-        patterns, scores = both
-        return Finding(patterns, canvas, scores)
-
-    hits = {"positive": (450, 9, 9), "white": (9, 9, 450)}
-    found = [finding(y, kind, n) for kind, numbers in hits.items() for y, n in enumerate(numbers)]
-    text = "\n".join(failures.weak_classes({"a model": Survey(found)}))
+    hits = {"positive": (500, 10, 10), "white": (10, 10, 500)}
+    both = [
+        finding
+        for canvas, of_canvas in hits.items()
+        for finding in of_classes(*of_canvas, canvas=canvas, control=0.0, areas=failures.AREAS)
+    ]
+    text = "\n".join(failures.weak_classes({"a model": Survey(both)}))
     assert [name in text for name in failures.CLASS_NAMES[:3]] == [False, True, False]
-    assert "1.0% (0.5-1.9)*, control 0.0%" in text
+    assert "1.0% (0.5-1.8)*, control 0.0%" in text
 
 
 # ---- demo_training.py
