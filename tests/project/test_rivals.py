@@ -321,7 +321,7 @@ def linear():
     net = nn.Sequential(nn.Flatten(), nn.Linear(HEIGHT * WIDTH, 3)).double().eval()
     with torch.no_grad():
         net[1].weight.copy_(torch.randn(3, 30, generator=torch.Generator().manual_seed(0)).sign())
-        net[1].weight.mul_(5)
+        net[1].weight.mul_(0.5)
     return net
 
 
