@@ -32,7 +32,7 @@ def data(tmp_path, monkeypatch):
 
 def test_one_command_measures_all_and_continues(data, tmp_path, capsys, snapshot):
     out, png = tmp_path / "out", tmp_path / "figure.png"
-    given = [str(data), "--out", str(out), "--seeds", "2", "--epochs", "1", "--budget", "430"]
+    given = [str(data), "--out", str(out), "--seeds", "2", "--epochs", "1", "--budget", "560"]
 
     def lost(row):
         of_linear = (row.get("network"), row.get("tested")) == ("linear", None)

@@ -81,8 +81,8 @@ def cifar10(monkeypatch, tmp_path):
         (speed, {"ZEBRA": 0, "PHOTO_BUDGET": 400}),
         (overhead, {"STEPS": 4}),
         (Swap, {"pool_budget": 500}),
-        (growth, {"START": {"classes": 1, "canvases": 1, "images": 100}}),
-        (growth, {"SWEEPS": {"images": (100,)}}),
+        (growth, {"START": {"classes": 1, "canvases": 1, "images": 250}}),
+        (growth, {"SWEEPS": {"images": (250,)}}),
         (demo, {"demo": no_demo}),
     ):
         change(monkeypatch, module, **settings)
