@@ -19,10 +19,10 @@ architectures, figure, models, one_cycle, rows_of, tables = imported(
 
 @pytest.fixture
 def data(tmp_path, monkeypatch):
-    """Few images with bars, and three linear networks."""
+    """Few images with bars, and four linear networks."""
     for name in list(models.NETWORKS):
         monkeypatch.delitem(models.NETWORKS, name)
-    for name in ("linear", "resnet", "distilled"):
+    for name in ("linear", "shallow", "resnet", "distilled"):
         monkeypatch.setitem(models.NETWORKS, name, models.linear_network)
     change(monkeypatch, architectures, SEARCH=150, HELD_OUT=110)
     models.split.cache_clear()
@@ -36,18 +36,18 @@ def test_one_command_measures_all_and_continues(data, tmp_path, capsys, snapshot
 
     def lost(row):
         of_linear = (row.get("network"), row.get("tested")) == ("linear", None)
-        return of_linear or row.get("tested") == "distilled"
+        return of_linear or row.get("tested") == "shallow"
 
     path = out / "rows.jsonl"
     said, rows, _ = finishes(architectures.main, [*given, "--figure", str(png)], path, lost, capsys)
     assert said == [
         *(f"searching linear_{n}, search seed {m}" for n, m in ((0, 0), (0, 1), (1, 0))),
-        *(f"testing all patterns on distilled_{n}" for n in (0, 1)),
+        *(f"testing all patterns on shallow_{n}" for n in (0, 1)),
     ]
     assert png.stat().st_size > 10_000
     kinds = [row["kind"] for row in rows]
     assert [kinds.count(kind) for kind in ("settings", "model", "pattern", "transfer")] == [
-        1, 6, 9 * 20, 6 * 6 * 2,
+        1, 8, 12 * 20, 8 * 8 * 2,
     ]  # fmt: skip
     patterns = [row for row in rows if row["kind"] == "pattern"]
     assert {int(rows_of.unpacked(row["mask"]).sum()) for row in patterns} == {39}
