@@ -33,6 +33,11 @@ def test_the_other_image_of_a_class_is_not_a_canvas():
     for target, image in built.other_images.items():
         assert LABELS[places([image])[0]] == target
     assert not task(canvases=SEARCH, targets=LABELS.tolist(), class_images=20).other_images
+    assert {y: len(one) for y, one in task(class_images=1).class_images.items()} == {
+        0: 1,
+        1: 1,
+        2: 1,
+    }
     alone = task(class_images=0)
     assert (alone.class_images, list(alone.other_images)) == ({}, [0, 1, 2])
     of_one_class = task(source=SOURCE.with_labels([0] * 60))
