@@ -109,21 +109,9 @@ EXPLAINER = ClassPattern(MODEL, IMAGES, LABELS)
 HALVES = {"search": (IMAGES[:30], LABELS[:30]), "held_out": (IMAGES[30:], LABELS[30:])}
 
 
-@pytest.mark.parametrize(
-    ("named", "numbers"),
-    [("House_Dog", 1), (["eel", "cat"], [2, 0]), (["eel", 0], [2, 0]), ("eel", torch.tensor(2))],
-)
-def test_search_and_attribute(named, numbers):
-    by_name, by_number = (EXPLAINER.search(IMAGES[:2], t, n_steps=3) for t in (named, numbers))
-    assert [p.target for p in by_name] == [p.target for p in by_number]
-    assert all(torch.equal(p.mask, q.mask) for p, q in zip(by_name, by_number))
-    assert [p.info["class_name"] for p in by_name] == [NAMES[p.target] for p in by_name]
-    assert torch.equal(
-        *(EXPLAINER.attribute(IMAGES[:2], target=t, n_steps=3) for t in (named, numbers))
-    )
-
-
 FUNCTIONS = {
+    "search": lambda target: EXPLAINER.search(IMAGES[:1], target, n_steps=3)[0].mask,
+    "attribute": lambda target: EXPLAINER.attribute(IMAGES[:2], target=target, n_steps=3),
     "search_masks": lambda target: (
         search_masks(MODEL, IMAGES[:1], target, IMAGES, baseline_labels=LABELS, n_steps=3).masks
     ),
@@ -136,8 +124,18 @@ FUNCTIONS = {
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_other_functions(function):
+def test_functions_of_a_target(function):
     assert torch.equal(FUNCTIONS[function]("House_Dog"), FUNCTIONS[function](1))
+
+
+@pytest.mark.parametrize("targets", [["eel", "cat"], ["eel", 0], torch.tensor([2, 0])])
+def test_a_target_for_each_canvas(targets):
+    found = EXPLAINER.search(IMAGES[:2], targets, n_steps=3)
+    assert [(p.target, p.info["class_name"]) for p in found] == [(2, "eel"), (0, "cat")]
+    assert torch.equal(
+        EXPLAINER.attribute(IMAGES[:2], target=targets, n_steps=3),
+        EXPLAINER.attribute(IMAGES[:2], target=[2, 0], n_steps=3),
+    )
 
 
 def test_survey_and_compare():
@@ -151,8 +149,8 @@ def test_survey_and_compare():
 
 def test_classes_without_names_have_no_class_name():
     explainer = ClassPattern(named(placeholders(3)), IMAGES, LABELS)
-    [pattern] = explainer.search(IMAGES[:1], 1, n_steps=2)
-    assert "class_name" not in pattern.info
+    [pattern] = explainer.search(IMAGES[:1], torch.tensor(1), n_steps=2)
+    assert (pattern.target, "class_name" in pattern.info) == (1, False)
 
 
 # ---- what is refused

@@ -55,13 +55,20 @@ FIVE = ["bird", "Dog, Canis familiaris", "eel", "house cat", "fox"]
          ["class 0", "class 1", "cat", "class 3", "dog"]),
         (("4_dog", "0", "2_cat"), classifier(5, LETTERS), [4, 0, 2], LETTERS),
         (("0", "1"), classifier(2), [0, 1], None),
+        # as many folders as classes keep their order, with a notice
+        ((IDS[2], IDS[0], IDS[1]), classifier(3, LETTERS[:3]), [2, 0, 1], LETTERS[:3]),
+        (("dog", "cat"), classifier(2), [1, 0], ["cat", "dog"]),
+        (("dog", "cat"), classifier(2, ["class 0", "class 1"]), [1, 0], ["cat", "dog"]),
+        (("dog", "cat"), classifier(2).forward, [1, 0], ["cat", "dog"]),
     ],
-    ids=["by name", "by WordNet id", "by number", "by number with names", "by number alone"],
+    ids=["by name", "by WordNet id", "by number", "by number with names", "by number alone",
+         "WordNet ids", "without names", "with placeholders", "a method"],
 )  # fmt: skip
-def test_folders_are_matched(names, model, numbers, known):
-    loaded = folders(*names)
+def test_folders_are_matched(names, model, numbers, known, snapshot):
+    loaded, found = folders(*names), []
     before = loaded.class_names
-    matched = loaded.for_classifier(model)
+    assert warnings_of(lambda: found.append(loaded.for_classifier(model))) == snapshot
+    [matched] = found
     assert by_place(matched) == by_place(matched.for_classifier(model)) == numbers
     assert matched.class_names == (known and tuple(known))
     assert matched.counts == {(known or "01")[number]: 1 for number in sorted(numbers)}
@@ -74,26 +81,6 @@ def test_names_that_are_passed_in_replace_the_classifiers():
     matched = folders("dog", "cat").for_classifier(model, names)
     assert by_place(matched) == [2, 1]
     assert matched.class_names == ("eel", "cat", "dog")
-
-
-@pytest.mark.parametrize(
-    ("names", "model", "numbers", "known"),
-    [
-        ((IDS[2], IDS[0], IDS[1]), classifier(3, LETTERS[:3]), [2, 0, 1], LETTERS[:3]),
-        (("dog", "cat"), classifier(2), [1, 0], ["cat", "dog"]),
-        (("dog", "cat"), classifier(2, ["class 0", "class 1"]), [1, 0], ["cat", "dog"]),
-        (("dog", "cat"), classifier(2).forward, [1, 0], ["cat", "dog"]),
-    ],
-    ids=["WordNet ids", "without names", "with placeholders", "a method"],
-)
-def test_as_many_folders_as_classes_keep_their_order_with_a_notice(
-    names, model, numbers, known, snapshot
-):
-    matched = []
-    loaded = folders(*names)
-    assert warnings_of(lambda: matched.append(loaded.for_classifier(model))) == snapshot
-    assert by_place(matched[0]) == numbers
-    assert matched[0].class_names == tuple(known)
 
 
 def test_only_classes_with_images_need_a_name():
