@@ -317,9 +317,12 @@ def _notes(
     """What else a user should know about the comparison."""
     notes, theirs, known = [], references.images, references.class_names
     if theirs and describe(images)["hash"] != theirs.get("hash"):
+        described = ", ".join(
+            filter(None, (theirs.get("description"), f"{theirs['count']} images"))
+        )
         notes.append(
-            f"The references were measured with other images ({theirs.get('description')}, "
-            f"{theirs.get('count')} images). They should be of the same task."
+            f"The references were measured with other images ({described}). They should be of the "
+            "same task."
         )
     if known and names and sorted(known) != sorted(names):
         notes.append(

@@ -123,6 +123,11 @@ def test_notes_on_what_differs(references, folder, snapshot):
     without_labels = images_of().images
     model = PixelClassifier(Net(backdoor=3), class_names=NAMES).eval()
     assert scan(model, without_labels, references=other).notes == snapshot
+    nameless = scan(model, images_of(seed=1), references=references)
+    assert nameless.notes == [
+        "The references were measured with other images (80 images). They should be of the same "
+        "task."
+    ]
     assert scan(Net(), images_of(), references=references).notes == [
         "This model is one of the references, clean."
     ]
@@ -195,6 +200,7 @@ def measured(*, judged=64, accuracy=1.0, images=80, usual=0.2, patches=0.2, **ot
 
 BOTH, THREE = ("additive",), ("additive", "warp")
 POOR = with_profiles(made_up(19), accuracy=0.8)
+POORER = POOR.profiles | {"poorest": replace(POOR.profiles["clean 0"], accuracy=0.5)}
 VERDICTS = {
     "patches": (measured(patches=1.0), made_up(19)),
     "nothing": (measured(), made_up(19)),
@@ -209,6 +215,10 @@ VERDICTS = {
     "another kind": (measured(usual=1.0), made_up(19)),
     "a better model": (measured(patches=1.0, accuracy=0.85, images=500), POOR),
     "a better model by chance": (measured(patches=1.0, accuracy=0.86, images=50), POOR),
+    "better than the poorest": (
+        measured(patches=1.0, accuracy=0.75, images=500),
+        replace(POOR, profiles=POORER),
+    ),
     "a model that guesses": (measured(patches=1.0, accuracy=0.25), made_up(19)),
     "no accuracy": (measured(patches=1.0, accuracy=None), made_up(19)),
     "fewer images": (measured(patches=1.0, judged=31), made_up(19)),
@@ -224,10 +234,11 @@ def test_verdicts_in_words(case, snapshot):
 
 
 def test_scores_are_mean_logits_of_smoothed_powers():
-    profile = Profile({size: [0.25, 1.0] for size in SIZES}, [40, 20])
-    np.testing.assert_allclose(profile.scores(), [np.log(10.5 / 30.5), np.log(20.5 / 0.5)])
-    other = replace(profile, powers={}, others={"warp": [0.25, 1.0]})
-    np.testing.assert_allclose(other.scores("warp"), profile.scores())
+    powers = {25: [1.0, 1.0], 16: [1.0, 1.0], 10: [0.25, 1.0], 6: [0.25, 1.0], 3: [0.0, 1.0]}
+    logits = [2 * np.log(10.5 / 30.5) + np.log(0.5 / 40.5), 3 * np.log(20.5 / 0.5)]
+    profile = Profile(powers, [40, 20], others={"warp": [0.25, 1.0]})
+    np.testing.assert_allclose(profile.scores(), np.array(logits) / 3)
+    np.testing.assert_allclose(profile.scores("warp"), [np.log(10.5 / 30.5), logits[1] / 3])
 
 
 def test_the_pattern_that_is_shown_is_the_smallest_with_most_of_the_power():

@@ -119,6 +119,8 @@ def test_changed_pixels_make_a_difference_on_these_images():
     assert torch.equal(both, trigger.mask > 0)
     faint = Pattern(torch.ones(1, 1, 2), torch.tensor([[[0.09, 0.11]]]), 0)
     assert changed_pixels(faint, torch.zeros(3, 1, 1, 2)).tolist() == [[[False, True]]]
+    red = Pattern(torch.tensor([1.0, 0.0, 0.0]).view(3, 1, 1).expand(3, 1, 2), 3 * faint.mask, 0)
+    assert changed_pixels(red, torch.zeros(2, 3, 1, 2)).tolist() == [[[False, True]]]
 
 
 MAP = torch.ones(1, 2, 4)
