@@ -230,6 +230,7 @@ def test_a_file_that_is_no_image_gives_a_message():
     before = explorer.image.options
     upload(explorer, "<b>.txt", b"no image")
     assert "<b>.txt can't be read as an image" in text_of(explorer)
+    assert "b" not in {tag for tag, _ in Page(explorer.panel.value).tags}
     assert "pattern of class 1" in text_of(explorer)  # below what was shown
     assert (len(pictures(explorer)), explorer.image.options) == (4, before)
     explorer.area.value = 1

@@ -340,20 +340,30 @@ def test_the_slider_gets_masks_and_powers_of_each_area(usual):
     ]  # fmt: skip
     levels = np.frombuffer(base64.b64decode(data["canvases"][1]["pixels"]), dtype=np.uint8)
     assert np.abs(levels / 255 - comparison.canvases[1].flatten().numpy()).max() < 0.003
+    searched_again = set()  # whether a map that is searched anew has another power
     for record in comparison.select(level="image", kind="white", model="bad"):
         cell = data["cells"][1][record.canvas][names.index(record.name)]
         for area, packed, power in zip(AREAS, cell["masks"], cell["powers"]):
             bits = np.unpackbits(np.frombuffer(base64.b64decode(packed), dtype=np.uint8))
             assert torch.from_numpy(bits).view(1, 8, 8).bool().equal(record.masks[area])
             assert power["text"] == percent(record.powers[area].value)
-        assert cell["cut"][1] is None
-        assert (cell["cut"][0] is None) == (record.name != "ClassPattern")
+        cut = record.rethresholded  # of the map that was searched for the compared area
+        assert [*cut] == ([0.05, 0.3] if record.name == "ClassPattern" else [])
+        assert cell["cut"] == [percent(cut[a].value) if a in cut else None for a in AREAS]
+        searched_again |= {record.powers[a].value != power.value for a, power in cut.items()}
+    assert searched_again == {True, False}
     start = data["start"]  # at the strongest pattern of the compared area
     assert (start["area"], names[start["method"]]) == (1, "ClassPattern")
     records = [r for r in comparison.select(method="ClassPattern") if r.powers]
     powers = {(r.model, r.canvas): r.powers[0.1].value for r in records}
     first = powers[data["models"][start["model"]], start["canvas"]]
     assert first == max(powers.values()) > min(powers.values())
+
+
+def test_the_summary_has_the_number_of_held_out_images(unillustrated):
+    comparison = small_comparison()
+    other = replace(comparison, settings=comparison.settings | {"held_out_images": 44})
+    assert "scored on 44 held-out images that are not among the search" in unillustrated(other)
 
 
 def test_without_scripts_the_same_numbers_are_a_table(usual):
