@@ -205,12 +205,17 @@ FORGED = {  # NumPy's pickle code trusts what it reads
     "a list instead of bytes": array(dtype("f8"), (1,), [1.5]),
     "an array made by a call": Forged(np.ndarray, ((10**12,),), None),
     "a number of too few bytes": scalar(dtype("f8"), b"A"),
+    "a number of too many bytes": scalar(dtype("f8"), b"A" * 16),
     "a number without a kind": scalar(dtype("V8"), b"A" * 8),
     "a namespace of another class": Forged(argparse.Namespace, (), {"__class__": 1}),
+    "a namespace with a special name": Forged(argparse.Namespace, (), {"__dict__": {}}),
     "a namespace with a list": Forged(argparse.Namespace, (), [1]),
     "a namespace with a number": Forged(argparse.Namespace, (), {1: 2}),
     "a namespace with slots": Forged(argparse.Namespace, (), (None, {"x": 1})),
 }
+
+
+BARE = pickle.dumps([1])
 
 
 def filled_twice():
@@ -230,6 +235,22 @@ def with_two_directories():
     return data[:-22] + data[place:-22] + data[-22:]
 
 
+def behind_other_bytes():
+    """Places in the index count from the start of the file, which begins like a zip, too."""
+    file = io.BytesIO(b"PK\x03\x04" + bytes(26))
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr(zipfile.ZipInfo("archive/data.pkl"), BARE)
+    return file.getvalue()
+
+
+def with_a_comment():
+    """So the end of the directory is not the end of the file."""
+    file = io.BytesIO(torch_zip(BARE))
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.comment = b"of somebody"
+    return file.getvalue()
+
+
 def with_claimed_sizes():
     data = zipped({f"archive/{number}": b"1234567" for number in range(5)})
     return data.replace(struct.pack("<II", 7, 7), struct.pack("<II", 7, 2**32 - 2))
@@ -244,7 +265,6 @@ def tar():
 
 IMPORTS = ["ctorch\nSize\n0", "cnumpy\ndtype\n0", *(f"czzz\nx{n:02}\n0" for n in range(30))]
 MANY = b"\x80\x02" + "".join(IMPORTS).encode() + b"N."
-BARE = pickle.dumps([1])
 FILES = {
     "nothing": b"",
     "a web page": b"\n <!DOCTYPE html><html>",
@@ -270,6 +290,8 @@ FILES = {
     "a pickle that zipfile can't read": zipped({"a.pkl": BARE}).replace(b"a.pkl", b"b.pkl", 1),
     "a zip that is compressed": zipped({"archive/data.pkl": b"N" * 10**6}, zipfile.ZIP_DEFLATED),
     "a zip with large claims": with_claimed_sizes(),
+    "a zip behind other bytes": behind_other_bytes(),
+    "a zip with a comment": with_a_comment(),
     "a zip with two directories": with_two_directories(),
     "an array that is filled twice": filled_twice(),
     **{name: saved({"net": weights(), "forged": forged}) for name, forged in FORGED.items()},

@@ -206,6 +206,15 @@ def test_normalisation_is_taken_out(prefix, names):
     assert loaded.details["ignored"] == outside
 
 
+def test_a_normalisation_in_units_of_255_is_converted():
+    loaded = fit(
+        {"mean": torch.tensor([127.5, 51.0, 255.0]), "std": torch.full((3,), 63.75), **STATE}
+    )
+    assert loaded.mean == pytest.approx([0.5, 0.2, 1.0])
+    assert loaded.std == pytest.approx([0.25] * 3)
+    assert loaded.details["ignored"]["mean"] == "the normalisation, now outside (in units of 255)"
+
+
 def test_batch_counters_may_be_missing_and_second_copies_are_ignored():
     loaded = fit(without("bn.num_batches_tracked"))
     assert loaded.details["missing"] == ["bn.num_batches_tracked"]

@@ -212,6 +212,12 @@ def test_the_passes_of_a_random_mask_are_those_of_the_budget_and_the_time(
     assert model.passes / 2 == passes
 
 
+def test_methods_may_write_into_the_images_that_they_get():
+    before = CANVASES.clone()
+    PrivateModel(linear_net()).prepare(CANVASES).zero_()
+    assert torch.equal(CANVASES, before)
+
+
 # ---- Captum's contract
 
 

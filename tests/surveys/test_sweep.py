@@ -23,9 +23,9 @@ from torch import nn
 import captum_classpattern as cp
 from captum_classpattern import LabelledImages, Sweep, sweep
 from captum_classpattern.classifier.class_names import placeholders
-from captum_classpattern.surveys import Survey, survey
+from captum_classpattern.surveys import Survey, engines, survey
 from captum_classpattern.surveys.search import SurveySearch, SurveySettings
-from captum_classpattern.surveys.sources import COLUMNS, read_models
+from captum_classpattern.surveys.sources import COLUMNS, ModelSource, read_models
 from captum_classpattern.surveys.sweep_results import begin, locked, note
 from captum_classpattern.surveys.sweep_run import cheap, choose
 
@@ -173,6 +173,31 @@ def test_a_unit_that_fails_says_why_and_stops_nothing(tmp_path):
     failed = found.table().dropna(subset="error")["model"]
     assert [*failed] == ["bad", "bad", "gone", "gone", "broken", "broken", "good"]
     assert repr(found).startswith("Sweep(4 models, 2 classes, 7 units failed, ")
+
+
+@pytest.mark.parametrize(("error", "found"), [(OSError("busy"), 2), (ValueError("broken"), 0)])
+def test_a_model_is_opened_again_if_the_reason_may_pass(error, found, tmp_path, monkeypatch):
+    errors, opened = [error], ModelSource.open
+
+    def fails_once(self, device):
+        if errors:
+            raise errors.pop()
+        return opened(self, device)
+
+    monkeypatch.setattr(ModelSource, "open", fails_once)
+    run(tmp_path, {"new": network(1)})
+    assert len(units_in(tmp_path)) == found
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"),
+    [("50000 100000", 1), ("250000 100000", 2), ("900000 100000", 4), ("max 100000", 4)],
+)
+def test_no_more_cores_than_the_containers_quota(quota, cores, tmp_path, monkeypatch):
+    (tmp_path / "cpu.max").write_text(quota)
+    monkeypatch.setattr(engines, "CPU_QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
+    assert engines.usable_cores() == cores
 
 
 def test_a_notebook_shows_a_row_for_each_model(swept, tmp_path):
