@@ -37,6 +37,21 @@ def found_and_problem(net, channels, target, **settings):
     return result, Problem(net, canvases[0], target, baselines, LABELS, settings["seed"])
 
 
+class LossesAlone:
+    """A solver that asks for no gradient."""
+
+    name, accelerates = "losses alone", False
+
+    def run(self, search):
+        for batch in search.batches(4, 3):
+            search.record(batch, search.loss(search.masks[batch.rows], batch))
+        yield from ()
+
+
+def test_a_pass_without_a_gradient_counts_half():
+    assert search(solver=LossesAlone()).passes.tolist() == [5, 5]  # of 4 + 4 + 1
+
+
 # 9 baselines are not of class 0: batches of 4, 4 and 1, so an epoch is 3 steps
 @pytest.mark.parametrize(
     ("target", "steps", "settings"),
