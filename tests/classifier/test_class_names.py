@@ -174,6 +174,7 @@ REFUSALS = {
     "a name without names": unnamed(None, ["eel"]),
     "a name with placeholders": unnamed(placeholders(3), ["eel"]),
     "True": lambda: EXPLAINER.search(IMAGES[:2], True),
+    "a Tensor of True": lambda: EXPLAINER.search(IMAGES[:2], torch.tensor(True)),
     "a half": lambda: EXPLAINER.search(IMAGES[:2], 0.5),
     "None": lambda: EXPLAINER.search(IMAGES[:2], None),
     "a list of True": lambda: EXPLAINER.search(IMAGES[:2], [True]),

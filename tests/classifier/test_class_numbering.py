@@ -55,6 +55,7 @@ FIVE = ["bird", "Dog, Canis familiaris", "eel", "house cat", "fox"]
          ["class 0", "class 1", "cat", "class 3", "dog"]),
         (("4_dog", "0", "2_cat"), classifier(5, LETTERS), [4, 0, 2], LETTERS),
         (("0", "1"), classifier(2), [0, 1], None),
+        (("1_cat", "0"), classifier(2, ["cat", "dog"]), [1, 0], ["cat", "dog"]),
         # as many folders as classes keep their order, with a notice
         ((IDS[2], IDS[0], IDS[1]), classifier(3, LETTERS[:3]), [2, 0, 1], LETTERS[:3]),
         (("dog", "cat"), classifier(2), [1, 0], ["cat", "dog"]),
@@ -62,7 +63,7 @@ FIVE = ["bird", "Dog, Canis familiaris", "eel", "house cat", "fox"]
         (("dog", "cat"), classifier(2).forward, [1, 0], ["cat", "dog"]),
     ],
     ids=["by name", "by WordNet id", "by number", "by number with names", "by number alone",
-         "WordNet ids", "without names", "with placeholders", "a method"],
+         "by other names", "WordNet ids", "without names", "with placeholders", "a method"],
 )  # fmt: skip
 def test_folders_are_matched(names, model, numbers, known, snapshot):
     loaded, found = folders(*names), []
@@ -139,6 +140,9 @@ REFUSALS = {
     "no names": lambda: folders("cat", "dog").for_classifier(classifier(1000)),
     "no class, and several": lambda: folders("cat", "Dog", "crane", "fox").for_classifier(
         classifier(5, SOME_FIT)
+    ),
+    "a WordNet id and a name": lambda: folders(IDS[0], "pup").for_classifier(
+        classifier(2, ["a", "b"])
     ),
     "two folders of one class": lambda: folders("tench", "Tinca tinca").for_classifier(
         classifier(2, ["goldfish", "tench, Tinca tinca"])
