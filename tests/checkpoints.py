@@ -62,12 +62,12 @@ def assert_same(classifier, network, mean=MEAN, std=STD, images=IMAGES):
 
 
 def said(classifier):
-    """What load_model says of a classifier, but for what depends on place and time."""
-    told = {**classifier.provenance, "input size": classifier.input_size}
-    if told.pop("sha256", None):
-        told["source"] = Path(told["source"]).name
-    told["normalisation"] = told["normalisation"]["from"]
-    return told | {"first class": classifier.classes[0], "classes": len(classifier.classes)}
+    """What load_model reports on a classifier, without what depends on place and time."""
+    reported = {**classifier.provenance, "input size": classifier.input_size}
+    if reported.pop("sha256", None):
+        reported["source"] = Path(reported["source"]).name
+    reported["normalisation"] = reported["normalisation"]["from"]
+    return reported | {"first class": classifier.classes[0], "classes": len(classifier.classes)}
 
 
 def put(content, *parts):

@@ -1,4 +1,4 @@
-"""Each format of checkpoints: the network, its normalisation, and what load_model says of it."""
+"""Each format of checkpoints: the network, its normalisation, and what load_model reports."""
 
 import argparse
 import enum
@@ -249,9 +249,9 @@ def test_checkpoints(case, tmp_path, monkeypatch, snapshot):
         warnings.simplefilter("always")
         classifier = load_model(source, **options)
     assert_same(classifier, network, mean, std, IMAGES)
-    told = said(classifier)
-    assert len(warned) == told["normalisation"].startswith("nothing")
-    assert told == snapshot
+    reported = said(classifier)
+    assert len(warned) == reported["normalisation"].startswith("nothing")
+    assert reported == snapshot
 
 
 def test_torchvision_by_name(tmp_path, monkeypatch, snapshot):

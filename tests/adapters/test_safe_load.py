@@ -527,7 +527,7 @@ def test_harmless_values_are_read(numpy_name, path_name, new, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-def test_files_are_told_apart_by_content_and_not_by_name(tmp_path):
+def test_files_are_distinguished_by_content_and_not_by_name(tmp_path):
     state = {key: value.half() for key, value in weights().items()}
     for name, data, opened_by in (
         ("model.safetensors", safetensors.torch.save(state), "safetensors"),

@@ -38,7 +38,7 @@ def places(images):
 
 @pytest.mark.parametrize("seed", [0, 5])
 def test_each_stream_is_the_plain_one_whatever_else_is_searched(seed):
-    """It goes on with batches of another size; some streams end before others."""
+    """It continues with batches of another size; some streams end before others."""
     plan = schedule(seed=seed)
     assert list(plan.others) == list(dict.fromkeys(STREAMS))
     assert list(plan.others.values()) == [8, 8, 6, 8, 8]

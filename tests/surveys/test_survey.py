@@ -371,7 +371,7 @@ def with_layer(layer, changed=0.0):
     return net
 
 
-OTHERS = {  # what a survey begins with, and what it goes on with
+OTHERS = {  # what a survey begins with, and what it continues with
     "a plain tensor": ({"net": with_layer(Shift(0.0))}, {"net": with_layer(Shift(1e-6))}),
     "the activation": ({"net": with_layer(nn.ReLU())}, {"net": with_layer(nn.Tanh())}),
     "a weight": ({"net": with_layer(nn.ReLU())}, {"net": with_layer(nn.ReLU(), 1e-6)}),
