@@ -283,6 +283,8 @@ REFUSALS = {
     "a class without images": lambda: explained(images=DATA.without_class(2), target=2),
     "the name of a model": lambda: explained("resnet18"),
     "the path of images": lambda: explained(images="pets"),
+    "an unknown canvas": lambda: explained(canvases={"blue": 1}),
+    "area 2": lambda: explained(area=2),
     "a time below 0": lambda: explain_class(NET, DATA, target=1, max_seconds=-3),
     "detached": lambda: explained(lambda x: NET(x).detach()),
     "detached pixels": lambda: explained(lambda x: NET(x.detach())),
