@@ -12,7 +12,7 @@ LONG = ("cluster", "notebook", "training", "browser")
 
 
 def pytest_collection_modifyitems(items):
-    """What takes long comes first, so that no process waits for another one at the end."""
+    """What takes long comes first: towards the end, short tests are left for any idle process."""
     items.sort(key=lambda item: not any(map(item.get_closest_marker, LONG)))
 
 

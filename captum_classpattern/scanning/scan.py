@@ -318,7 +318,7 @@ def _notes(
     notes, theirs, known = [], references.images, references.class_names
     if theirs and describe(images)["hash"] != theirs.get("hash"):
         described = ", ".join(
-            filter(None, (theirs.get("description"), f"{theirs['count']} images"))
+            filter(None, (theirs.get("description"), f"{theirs.get('count')} images"))
         )
         notes.append(
             f"The references were measured with other images ({described}). They should be of the "

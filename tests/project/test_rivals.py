@@ -481,7 +481,6 @@ def test_a_softmax_at_the_end_changes_nothing():
 
 @pytest.mark.filterwarnings("ignore:the model is in train mode")
 def test_the_search_for_margins_leaves_the_caller_as_it_was():
-    """The inversions do so, too, see test_comparison_inversions.py."""
     net, settings = make_net(), {"n_images": 3, "steps": 3}
     for parameter in net.parameters():
         parameter.grad = torch.full_like(parameter, 0.5)
