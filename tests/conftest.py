@@ -8,12 +8,6 @@ from captum_classpattern.optimization import acceleration
 collect_ignore_glob = ["tutorials/*", "demo/check_demo.py", "conftest.py", "cli/conftest.py"]
 # folders and files of tests that run commands or processes
 AS_USERS_DO = {"cli", "project", "test_sweep", "test_sweep_ray"}
-LONG = ("cluster", "notebook", "training", "browser")
-
-
-def pytest_collection_modifyitems(items):
-    """What takes long comes first: towards the end, short tests are left for any idle process."""
-    items.sort(key=lambda item: not any(map(item.get_closest_marker, LONG)))
 
 
 @pytest.fixture(autouse=True)
