@@ -91,7 +91,7 @@ def sweep(
             machine is.
         first_look (bool): Searches all units cheaply first (a tenth of the passes, at the first
             area), and only the best of them fully. Default: False.
-        keep (float): The share of the units that are searched fully after a first look.
+        keep (float): With ``first_look``, the share of the units that are searched fully.
             Default: 0.2.
         engine (str): ``"local"`` runs unit after unit in this process. ``"ray"`` runs them as
             tasks of a Ray cluster, which needs the extra ``ray``. Default: "local".

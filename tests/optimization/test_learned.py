@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from plain_adam import PlainAdam
 from plain_solvers import Problem, binary, cross_entropy, exchanged, miss
 from small_models import conv_net
 from torch import nn
@@ -32,21 +33,6 @@ def learned(canvases, targets, *, net=None, baselines=None, **settings):
     explainer = ClassPattern(net or net_of(channels), baselines, LABELS)
     settings = {"n_steps": 5, "precision": "full", "solver": "learned", **settings}
     return explainer.search_areas(canvases, targets, **settings)
-
-
-class PlainAdam:
-    """Kingma and Ba 2015, arXiv 1412.6980, algorithm 1."""
-
-    def __init__(self, rate=0.1):
-        self.rate, self.first, self.second, self.steps = rate, 0.0, 0.0, 0
-
-    def step(self, gradient):
-        self.steps += 1
-        self.first = 0.5 * self.first + 0.5 * gradient
-        self.second = 0.9 * self.second + 0.1 * gradient**2
-        first = self.first / (1 - 0.5**self.steps)
-        second = self.second / (1 - 0.9**self.steps)
-        return -self.rate * first / (second**0.5 + 1e-8)
 
 
 def plain_gradient(problem, mask, colours, batch, loss_of):

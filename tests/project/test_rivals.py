@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from plain_adam import PlainAdam
 from refusals import refusal
 from scipy import special
 from scripts import imported
@@ -47,21 +48,6 @@ def images(n=30, channels=1, seed=6):
 
 
 # ---- plain versions
-
-
-class PlainAdam:
-    """Kingma and Ba 2015, arXiv 1412.6980, algorithm 1."""
-
-    def __init__(self):
-        self.first, self.second, self.steps = 0.0, 0.0, 0
-
-    def step(self, gradient):
-        self.steps += 1
-        self.first = 0.5 * self.first + 0.5 * gradient
-        self.second = 0.9 * self.second + 0.1 * gradient**2
-        first = self.first / (1 - 0.5**self.steps)
-        second = self.second / (1 - 0.9**self.steps)
-        return -0.1 * first / (second**0.5 + 1e-8)
 
 
 def plain_weight(successes, start, factor, patience, enough):
