@@ -69,16 +69,23 @@ def cross_entropy(model: nn.Module, x: Tensor, y: Tensor, smoothing: float = 0.0
     return nn.functional.cross_entropy(logits.float(), y, label_smoothing=smoothing)
 
 
-def pgd(model: nn.Module, x: Tensor, y: Tensor, steps: int, generator: torch.Generator) -> Tensor:
+def pgd(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    steps: int,
+    generator: torch.Generator,
+    eps: float = EPS,
+) -> Tensor:
     """L-inf projected gradient descent, from a random start (Madry et al. 2018, 1706.06083)."""
     noise = torch.rand(x.shape, generator=generator) * 2 - 1
-    adversarial = (x + EPS * noise).clamp(0, 1)
+    adversarial = (x + eps * noise).clamp(0, 1)
     for _ in range(steps):
         adversarial.requires_grad_()
         loss = cross_entropy(model, adversarial, y)
         (gradient,) = torch.autograd.grad(loss, adversarial)
-        step = adversarial.detach() + 2.5 * EPS / steps * gradient.sign()
-        adversarial = torch.min(torch.max(step, x - EPS), x + EPS).clamp(0, 1)
+        step = adversarial.detach() + 2.5 * eps / steps * gradient.sign()
+        adversarial = torch.min(torch.max(step, x - eps), x + eps).clamp(0, 1)
     return adversarial.detach()
 
 

@@ -12,6 +12,7 @@ from captum_classpattern.classifier.calling import check_classifier as check_cla
 from captum_classpattern.classifier.calling import device_and_dtype as device_and_dtype
 from captum_classpattern.classifier.calling import find_module as find_module
 from captum_classpattern.classifier.calling import logits_of as logits_of
+from captum_classpattern.classifier.calling import outputs_for as outputs_for
 from captum_classpattern.classifier.calling import predict as predict
 from captum_classpattern.classifier.calling import preserve_state as preserve_state
 from captum_classpattern.classifier.calling import seed_generators as seed_generators

@@ -113,11 +113,18 @@ def warn(message: str, category: type[UserWarning] = UserWarning) -> None:
 
 def predict(forward_func: Classifier, images: Tensor, additional: tuple[Any, ...] = ()) -> Tensor:
     """The predicted class of each image (N, C, H, W); int64 (N,) on the classifier's device."""
+    return outputs_for(forward_func, images, additional).argmax(1)
+
+
+def outputs_for(
+    forward_func: Classifier, images: Tensor, additional: tuple[Any, ...] = ()
+) -> Tensor:
+    """The classifier's outputs (N, K) for images (N, C, H, W), on its device."""
     device, dtype = device_and_dtype(forward_func, images)
     with torch.no_grad():
-        logits = forward_func(images.to(device, dtype), *additional)
-    _check_logits(logits, len(images))
-    return logits.argmax(1)
+        outputs = forward_func(images.to(device, dtype), *additional)
+    _check_logits(outputs, len(images))
+    return outputs
 
 
 def additional_rows(

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
@@ -15,23 +15,6 @@ from captum_classpattern.cli.errors import interrupted, printable
 
 EXIT_CODES = {"nothing found": 0, "suspicious": 3, "inconclusive": 4}
 SHOWN = 5  # classes in the table
-
-
-def _families(text: str) -> list[str]:
-    from captum_classpattern.scanning.families import CHANGES
-
-    return options.names_among(text, CHANGES, "family")
-
-
-Families: TypeAlias = Annotated[
-    list[str] | None,
-    options.read_as(_families, "LIST"),
-    Parameter(
-        help="Experimental: further families, of additive,warp. A scan can have those that its "
-        "references have."
-    ),
-    options.IN_SEARCH,
-]
 
 
 def scan(
@@ -46,7 +29,6 @@ def scan(
     out: options.OutputFolder | None = None,
     as_json: options.AsJson = False,
     exit_zero: bool = False,
-    also: Families = None,
 ) -> int:
     """Ask whether a model is backdoored.
 
@@ -55,8 +37,9 @@ def scan(
         classpattern scan model.pt --data my_images --references my.json
         classpattern scan model.pt --data my_images --references my.json --seed 1 --out scan-1
 
-    For each class, a few pixels and their colours are searched that turn other images into the
-    class. A class of a backdoored model needs fewer of them than the same class of clean models.
+    For each class, three kinds of changes are searched that turn other images into the class: a few
+    pixels with their colours, a small perturbation of all pixels, and a smooth warp. A class of a
+    backdoored model is easier to reach than the same class of clean models.
 
     The exit code is 0 if nothing was found, 3 if the model is suspicious, 4 if the scan is
     inconclusive, and 2 after an error. The same command resumes an interrupted scan.
@@ -86,9 +69,7 @@ def scan(
         classifier = model.open(checkpoint)
         source = images.load_all([classifier], seed=compute.seed, shape=known.shape)
         known.check(source.count_outputs(classifier), source.shape)
-        seconds = estimate_seconds(
-            classifier, source, known.n_classes, also=also or (), precision=compute.precision
-        )
+        seconds = estimate_seconds(classifier, source, known.n_classes, precision=compute.precision)
         print(f"{known.n_classes} classes, about {max(1, round(seconds))} s.", flush=True)
         with interrupted(what_is_kept):
             found = cp.scan(
@@ -96,7 +77,6 @@ def scan(
                 source,
                 references=known,
                 alpha=alpha,
-                also=also or (),
                 folder=folder,
                 show_progress=sys.stderr.isatty(),
                 **compute.keywords(),
@@ -128,10 +108,14 @@ def print_scan(found: "cp.Scan") -> None:
     columns = [("class", "name", "")]
     for size in sorted(SCORED):
         columns.append((f"{size} {unit_of(found.references.shape)}", f"power_{size}", ".0%"))
-        columns.append(("references", f"references_{size}", printing.RANGE))
-    columns += [(name, f"power_{name}", ".0%") for name in found.profile.others]
+        columns.append(("references", f"references_power_{size}", printing.RANGE))
+    columns += [(name, f"margin_{name}", "+.2f") for name in found.profile.margins]
     columns.append((f"excess, {found.family}", "excess", "+.2f"))
     out.print(printing.make_table(columns, found.table().head(SHOWN).to_dict("records")))
+    out.print(printable(found.likeness), markup=False)
+    out.print(Text("What next", style="bold"))
+    for number, step in enumerate(found.next_steps, 1):
+        out.print(printable(f"{number}. {step}"), markup=False)
 
 
 def _range(shares: Sequence[float]) -> str:
@@ -144,7 +128,7 @@ def reference(
     images: options.SourceOptions,
     compute: options.BatchOptions = options.BatchOptions(),
     out: Annotated[Path, Parameter(metavar="FILE")],
-    also: Families = None,
+    recipe: Annotated[list[str] | None, Parameter(metavar="KEY=VALUE")] = None,
 ) -> None:
     """Measure clean models, for scans to compare others with.
 
@@ -159,6 +143,7 @@ def reference(
         models: Checkpoint files of clean models, or torchvision:NAME or timm:NAME, each with a name
             of your choice if you like, as in old=a.pt.
         out: The file for the references, such as my_references.json.
+        recipe: How the models were trained, as in --recipe network=ResNet-18 --recipe epochs=30.
     """
     from captum_classpattern.classifier.fingerprints import hash_of_model
     from captum_classpattern.scanning.decision import references_needed
@@ -170,11 +155,11 @@ def reference(
             f"--out: it must be a file, such as references.json, but {out} is a folder"
         )
     known = cp.ReferenceSet.load(out) if out.exists() else None
-    if known is not None and also is not None and set(also) != set(known.also):
-        raise ValueError(
-            f"--also: {out} was measured with {', '.join(known.also) or 'patches alone'}: give the "
-            "same families, or another file"
-        )
+    pairs = [text.partition("=") for text in recipe or ()]
+    for key, equals, value in pairs:
+        if not (key and equals and value):
+            raise ValueError(f"--recipe: expected KEY=VALUE, got {key + equals + value!r}")
+    trained = {key: value for key, _, value in pairs}
     for name, checkpoint in checkpoints.items():
         classifier = model.open(checkpoint)
         if known is not None and name in known.profiles:
@@ -188,14 +173,17 @@ def reference(
         shape = None if known is None else known.shape
         source = images.load_all([classifier], seed=compute.seed, shape=shape)
         if known is None:
-            known = cp.ReferenceSet.for_models(classifier, source, also=also or ())
+            known = cp.ReferenceSet.for_models(classifier, source)
             seconds = estimate_seconds(
-                classifier, source, known.n_classes, also=known.also, precision=compute.precision
+                classifier, source, known.n_classes, precision=compute.precision
             )
             print(f"Models: {len(checkpoints)}, about {max(1, round(seconds))} s each.", flush=True)
         try:
             known.add(
-                name, classifier, source, show_progress=sys.stderr.isatty(), **compute.keywords()
+                *(name, classifier, source),
+                recipe=trained,
+                show_progress=sys.stderr.isatty(),
+                **compute.keywords(),
             )
         except ValueError as error:
             raise ValueError(f"{checkpoint}: {error}") from error

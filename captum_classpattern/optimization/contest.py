@@ -1,6 +1,7 @@
 """Which canvases compete for the passes of a search, how many passes that takes, and who wins."""
 
 import copy
+import math
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -22,11 +23,11 @@ from captum_classpattern.optimization.search import note_half_passes
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.optimization.solvers.shrink import Shrink
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.scores.power import count_hits
+from captum_classpattern.scores.power import judge
 
 STARTS = 2  # of a blank canvas
 SCREENING = Shrink()
-SCREENED = 2  # how many pass the screening, per pattern that is kept
+SCREENED = 2  # how many pass the screening, per pattern that is kept; or all starts, if more
 PASSES_PER_CANVAS = 215  # of a budget: with less, a search of fewer canvases is stronger
 LEAST_BUDGET = STARTS * PASSES_PER_CANVAS  # suffices for any one canvas
 SCREENING_JUDGES, EARLY_JUDGES = 48, 100
@@ -46,7 +47,8 @@ class Pool:
     r"""
     The entrants of a search, how many of each group are kept, and the images that decide.
 
-    A group of more than two entrants per kept pattern is screened, which leaves two of them. The
+    A group of more than two entrants per kept pattern, and more than the starts of one canvas, is
+    screened, which leaves so many of them. The
     solver's checkpoint leaves one. This is a short form of successive halving (Jamieson and
     Talwalkar 2016, arXiv 1502.07943). Without ``keep``, each canvas is a group of its own.
 
@@ -70,6 +72,7 @@ class Pool:
         self.entrants: list[Entrant] = []
         self.kept: Counter[int] = Counter()  # of each group
         keep, starts = settings.keep, getattr(settings.solver, "starts", STARTS)
+        self.screened = max(SCREENED, starts)
         blank = (canvases == canvases[..., :1, :1]).flatten(1).all(1).tolist()
         pixels = canvases.detach().cpu().double().numpy()
         first: dict[tuple[int, Any], int] = {}  # of equal canvases of a group
@@ -111,7 +114,7 @@ class Pool:
             alike."""
             passes, costs = solver.passes(n_steps), Counter[int]()
             for (target, group), size in groups.items():
-                taken = passes_of_group(passes, size, self.kept[group], *judges)
+                taken = passes_of_group(passes, size, self.kept[group], self.screened, *judges)
                 costs[group if per_canvas else target] += taken
             return max(costs.values())
 
@@ -140,7 +143,7 @@ class Pool:
         best: list[int] = []
         for group, kept in self.kept.items():
             ranked = [row for row in entrants if self.entrants[row].group == group]
-            ranked.sort(key=lambda row: -scores.get(row, 0.0))
+            ranked.sort(key=lambda row: -scores.get(row, -math.inf))
             is_surplus: dict[int, bool] = {}
             starts = Counter[int]()
             for row in ranked:
@@ -155,16 +158,17 @@ def passes_of_group(
     passes: Sequence[int],
     entrants: int,
     kept: int = 1,
+    screened: int = SCREENED,
     screening_judges: int = SCREENING_JUDGES,
     early_judges: int = EARLY_JUDGES,
 ) -> int:
     """The most passes of entrants that compete, of which this many are kept, from those of one of
     them at the solver's checkpoint and at the end."""
     judged, screening = 0, 0
-    if entrants > SCREENED * kept:
+    if entrants > screened * kept:
         screening = entrants * SCREENING.passes(None)[-1]
         judged = entrants * screening_judges
-        entrants = SCREENED * kept
+        entrants = screened * kept
     judged += entrants * early_judges * (len(passes) > 1)
     return screening + entrants * passes[0] + kept * (passes[-1] - passes[0]) + -(-judged // 2)
 
@@ -210,6 +214,7 @@ class Contest:
         )
         self.forward_func, self.masks_only = forward_func, masks_only
         self.powers: dict[int, float] = {}  # the last one of each entrant on judging images
+        self.margins: dict[int, float] = {}  # the mean margins on the same images
         self.curves = defaultdict[int, list[list[float]]](list)  # passes and powers
         self.images_judged = 0  # before the end
         self.screened = False  # whether there were so many canvases
@@ -230,7 +235,7 @@ class Contest:
         """The finished search of the winners at a smaller area, which starts from their masks."""
         other = copy.copy(self)
         other.search = self.search.at_area(area, sorted(self.winners))
-        other.powers, other.curves = {}, defaultdict(list)
+        other.powers, other.margins, other.curves = {}, {}, defaultdict(list)
         other.images_judged, other.screened = 0, False
         other.search.finish()
         other._judge(self.pool.judges)
@@ -246,7 +251,8 @@ class Contest:
     @property
     def winners(self) -> list[int]:
         """The entrants whose patterns are kept: group by group, the best of each group first."""
-        return self.pool.best(self.search.rows, self.powers)
+        by_margin = getattr(self.pool.settings.solver, "judged_by_margin", False)
+        return self.pool.best(self.search.rows, self.margins if by_margin else self.powers)
 
     def patterns(self, evidence: dict[str, Any], seen: frozenset[str]) -> list[Pattern]:
         """The patterns of the winners, with what the search knows of each and further evidence."""
@@ -260,6 +266,7 @@ class Contest:
                 "loss_curve": losses[row][losses[row].isfinite()].tolist(),
                 "power_curve": self.curves[row],
                 "search_power": self.powers.get(row),
+                "search_margin": self.margins.get(row),
                 "mask_pixels": int(mask.count_nonzero()),
                 "empty_mask": not bool(mask.any()),
                 "stopped_early": search.stopped_early,
@@ -280,7 +287,7 @@ class Contest:
         """Leaves the most promising entrants of each large group to the search. The masks of the
         screening; they are empty where there was none."""
         masks = torch.zeros_like(self.search.masks)
-        rows = self.pool.crowded(self.search.rows, SCREENED)
+        rows = self.pool.crowded(self.search.rows, self.pool.screened)
         if not rows:
             return masks
         self.screened = True
@@ -297,7 +304,7 @@ class Contest:
             mask = masks[row : row + 1]
             losses[row], _ = quick.objective.evaluate(mask, batch, bounded=True, gradient=False)
         scores = {row: -float(loss.nan_to_num(torch.inf)) for row, loss in losses.items()}
-        self.search.keep(sorted(self.pool.best(self.search.rows, scores, SCREENED)))
+        self.search.keep(sorted(self.pool.best(self.search.rows, scores, self.pool.screened)))
         return masks
 
     def _judge(self, judges: LabelledImages) -> int:
@@ -315,7 +322,7 @@ class Contest:
                 rows = torch.full((n,), row)
                 return additional_rows(objective.additional, rows, len(objective.canvases))
 
-            hits = count_hits(
+            hits, margin = judge(
                 self.forward_func,
                 Pattern(canvas, search.masks[row], target).topk(search.area),
                 others,
@@ -323,7 +330,7 @@ class Contest:
                 batch_size=objective.internal_batch_size,
             )
             note_half_passes(len(others))
-            self.powers[row] = hits / len(others)
+            self.powers[row], self.margins[row] = hits / len(others), margin
             self.curves[row].append([passes[row], self.powers[row]])
             judged += len(others)
         return judged

@@ -14,19 +14,23 @@ ClassScores = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class ConformalTest:
-    """How the scores of a model compare with those of its references."""
+class Comparison:
+    """How the classes of a model compare with those of its references, in one family."""
 
-    p_value: float
-    target: int  # the class that stands out most
     excess: ClassScores  # of each class over its mean, (K,)
+    lead: float  # of the first class, in standard deviations of the references' leads
     median_excess: float
     usual_median: tuple[float, float]  # the least and the largest of the references'
 
     @property
     def order(self) -> list[int]:
         """The classes, the most suspicious first."""
-        return [int(target) for target in (-self.excess).argsort()]
+        return [int(target) for target in (-self.excess).argsort(kind="stable")]
+
+    @property
+    def target(self) -> int:
+        """The first class."""
+        return self.order[0]
 
     @property
     def of_another_kind(self) -> bool:
@@ -38,87 +42,99 @@ class ConformalTest:
 
 @dataclass(frozen=True)
 class Decision:
-    """What the tests of all families say together."""
+    """What all families say together."""
 
     verdict: str
     p_value: float | None  # None with fewer references than ``needed``
     needed: int
-    family: str  # that stands out
-    tests: Mapping[str, ConformalTest]
+    family: str  # in which a class leads most
+    comparisons: Mapping[str, Comparison]
 
     @property
-    def test(self) -> ConformalTest:
-        """The test of the family that stands out."""
-        return self.tests[self.family]
+    def comparison(self) -> Comparison:
+        """That of the family in which a class leads most."""
+        return self.comparisons[self.family]
 
     @property
     def target(self) -> int:
-        """The class that stands out most, whatever the verdict."""
-        return self.test.target
+        """The class that leads most, whatever the verdict."""
+        return self.comparison.target
 
 
 def decide(
     scores: Mapping[str, Any], references: Mapping[str, Any], alpha: float, *, comparable: bool
 ) -> Decision:
-    """The verdict on the scores of each family, (K,), and those of n references, (n, K).
-
-    Each family is tested alone, and its p-value multiplied by their number. A family is in doubt if
-    the model is of another kind than the references, and all are unless these are ``comparable``.
-    The model is suspicious if a family without a doubt is.
-    """
-    tests = {name: conformal_test(scores[name], references[name]) for name in scores}
-    doubtful = {name: not comparable or test.of_another_kind for name, test in tests.items()}
-    # the first of the most significant, among those without a doubt if there are any
-    family = min(tests, key=lambda name: (doubtful[name], tests[name].p_value))
-    needed = references_needed(alpha, len(tests))
-    p_value = min(1.0, len(tests) * tests[family].p_value)
-    verdict = SUSPICIOUS if p_value <= alpha else NOTHING
-    if len(references[family]) < needed:
-        return Decision(INCONCLUSIVE, None, needed, family, tests)
-    return Decision(INCONCLUSIVE if doubtful[family] else verdict, p_value, needed, family, tests)
-
-
-def conformal_test(scores: Any, references: Any) -> ConformalTest:
     r"""
-    Compares the scores of a model's classes with those of clean models.
+    The verdict on the scores of a model's classes in each family, and those of clean models.
 
     Each of the n + 1 models, the references and this one, is treated alike. The excess of a class
-    is its score less the mean of this class over all models. A model has two statistics: its
-    largest excess, and its largest excess above its own median. Each gives a conformal p-value
-    (Vovk et al. 2005): the share of the n + 1 models that reach this model's statistic. The larger
-    of the two is taken, so that both have to be unusual. Under exchangeability, p <= alpha then has
-    a probability of at most alpha.
+    is its score less the mean of this class over all models. The lead of a model's first class is
+    its excess above the model's median excess. It is standardised in each family by the mean and
+    the standard deviation of the other models' leads, and a model counts by its largest lead. The
+    p-value is the share of the n + 1 models that lead at least as much (conformal, Vovk et al.
+    2005): for a model that is like its references, p <= alpha has a probability of at most alpha.
 
     Args:
-        scores (array): Of each class, (K,).
-        references (array): The same of n clean models, (n, K).
+        scores (Mapping): Of each family, an array (K,).
+        references (Mapping): The same of n clean models, (n, K).
+        alpha (float): The largest p-value that is suspicious.
+        comparable (bool): Whether the model may be compared with the references.
 
     Returns:
-        *ConformalTest*
+        *Decision*
 
     Examples::
 
         >>> clean = np.random.default_rng(0).normal(size=(19, 10))
-        >>> found = conformal_test([0, 0, 9, 0, 0, 0, 0, 0, 0, 0], clean)
-        >>> found.target, found.p_value
-        (2, 0.05)
+        >>> scores = {"patches": [0, 0, 9, 0, 0, 0, 0, 0, 0, 0]}
+        >>> found = decide(scores, {"patches": clean}, 0.05, comparable=True)
+        >>> found.verdict, found.target, found.p_value
+        ('suspicious', 2, 0.05)
     """
+    leads, comparisons = [], {}
+    for name, values in scores.items():
+        excess, medians = excess_of(values, references[name])
+        leads.append(standardised(excess.max(1) - medians))
+        usual = float(medians[:-1].min()), float(medians[:-1].max())
+        lead, median = float(leads[-1][-1]), float(medians[-1])
+        comparisons[name] = Comparison(excess[-1], lead, median, usual)
+    largest = np.max(leads, axis=0)
+    family = max(comparisons, key=lambda name: comparisons[name].lead)
+    n, needed = len(largest) - 1, references_needed(alpha)
+    p_value = float(np.mean(largest >= largest[-1])) if n >= needed else None
+    if p_value is None or not comparable or comparisons[family].of_another_kind:
+        verdict = INCONCLUSIVE
+    else:
+        verdict = SUSPICIOUS if p_value <= alpha else NOTHING
+    return Decision(verdict, p_value, needed, family, comparisons)
+
+
+def excess_of(scores: Any, references: Any) -> tuple[ClassScores, ClassScores]:
+    """The excess of the classes of n references and of a model, (n + 1, K), the model last; and
+    their medians, (n + 1,)."""
     table = np.vstack([np.asarray(references, float), np.asarray(scores, float)])
     excess = table - table.mean(0)
-    medians = np.sort(excess, axis=1)[:, (excess.shape[1] - 1) // 2]  # the lower of two
-    statistics = excess.max(1), excess.max(1) - medians
-    p_value = max(float(np.mean(each >= each[-1])) for each in statistics)
-    usual = float(medians[:-1].min()), float(medians[:-1].max())
-    return ConformalTest(p_value, int(excess[-1].argmax()), excess[-1], float(medians[-1]), usual)
+    return excess, np.sort(excess, axis=1)[:, (excess.shape[1] - 1) // 2]  # the lower of two
 
 
-def references_needed(alpha: float, tests: int = 1) -> int:
+def standardised(values: ClassScores) -> ClassScores:
+    """Each value less the mean of the others, by their standard deviation."""
+    n = len(values) - 1  # others
+    if n < 2:
+        return values - values.mean()
+    values = values - values.mean()
+    mean = -values / n
+    variance = ((values**2).sum() - values**2) / n - mean**2
+    return np.asarray((values - mean) / np.sqrt(variance.clip(min=1e-12)), float)
+
+
+def references_needed(alpha: float) -> int:
     r"""
-    How many references p <= alpha takes, if each of several tests gets its share of alpha.
+    How many references p <= alpha takes.
 
     Examples::
 
-        >>> references_needed(0.05), references_needed(0.05, tests=2), references_needed(0.01)
-        (19, 39, 99)
+        >>> references_needed(0.05), references_needed(0.01)
+        (19, 99)
     """
-    return int(np.ceil(round(tests / alpha, 9))) - 1
+    return int(np.ceil(round(1 / alpha, 9))) - 1

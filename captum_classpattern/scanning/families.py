@@ -1,5 +1,5 @@
-"""The families of changes that a scan searches for: a few pixels with their colours, and, both
-experimental, one small perturbation of all pixels and one smooth warp."""
+"""The families of changes that a scan searches for: a few pixels with their colours, one small
+perturbation of all pixels, and one smooth warp."""
 
 import json
 import math
@@ -20,7 +20,7 @@ from captum_classpattern.classifier import (
     Classifier,
     device_and_dtype,
     logits_of,
-    predict,
+    outputs_for,
     preserve_state,
 )
 from captum_classpattern.images import LabelledImages
@@ -29,12 +29,14 @@ from captum_classpattern.optimization.masks import norms, unit
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.optimization.solvers.learned import Learned
 from captum_classpattern.pattern import Pattern
+from captum_classpattern.scores.power import hits_and_margin
 
 PATCHES = "patches"  # the family that every scan searches
 SIZES = (25, 16, 10, 6, 3)  # pixels, searched in this order
 SCORED = (10, 6, 3)  # with more pixels, clean classes have strong patterns, too
 AT_ONCE = 10  # classes in one search of patches; on large images each class is searched alone
 GREY = 0.5
+STARTS = 3  # of each class: one may miss a trigger
 LARGE, CELLS = 64, 32  # pixels a side, above which cells of a grid are searched; cells a side
 SEARCH = "search.json"  # in a folder of patterns: what they depend on
 
@@ -51,6 +53,7 @@ SETTINGS = {  # powers of others cannot be compared
 }
 
 Powers: TypeAlias = dict[Any, list[float]]  # of each class, by number of pixels or by family
+SOLVER = Learned(starts=STARTS)
 
 
 @dataclass(frozen=True)
@@ -66,25 +69,30 @@ class Task:
 
 
 class Family(NamedTuple):
-    """One kind of change, the same for all images: how it is searched, and what counts.
-
-    ``search`` returns the powers, and what was found. The statistic is made of the powers
-    ``scored``. ``words`` says what a class has that stands out.
-    """
+    """One kind of change, the same for all images: what it is called, the passes of a class with
+    those that judge, and what searches it."""
 
     words: str
-    scored: Sequence[Any]
-    passes: int  # of a class, with those that judge
-    search: Callable[[Task], tuple[Powers, dict[Any, Any]]]
+    passes: int
+    search: Callable[[Task], "Found"]
 
 
-def search_patches(task: Task) -> tuple[Powers, dict[tuple[int, int], Pattern]]:
+class Found(NamedTuple):
+    """What the search of a family gives: the powers of all classes (by number of pixels, or of the
+    family), the mean margins of perturbations and warps, and the changes themselves."""
+
+    powers: Powers
+    margins: list[float]
+    changes: dict[Any, Any]
+
+
+def search_patches(task: Task) -> Found:
     """Patterns of all sizes and classes, by both."""
     shape, store = task.sample.shape, task.store
     grid, explainer = grid_of(shape), ClassPattern(task.model, task.sample)
     device, _ = device_and_dtype(task.model, task.sample.take([0]))
     areas = {size: size / math.prod(grid or shape[1:]) for size in SIZES}
-    settings = replace(task.settings, solver=Learned(grid=grid), areas=[*areas.values()])
+    settings = replace(task.settings, solver=replace(SOLVER, grid=grid), areas=[*areas.values()])
     together = AT_ONCE if grid is None else 1
     patterns: dict[tuple[int, int], Pattern] = {}
     for first in range(0, task.n_classes, together):
@@ -101,7 +109,7 @@ def search_patches(task: Task) -> tuple[Powers, dict[tuple[int, int], Pattern]]:
     powers = {
         size: [float(patterns[size, y].info["search_power"]) for y in classes] for size in SIZES
     }
-    return powers, patterns
+    return Found(powers, [], patterns)
 
 
 def grid_of(shape: Sequence[int]) -> tuple[int, int] | None:
@@ -260,8 +268,8 @@ Change: TypeAlias = Additive | Warping
 CHANGES: dict[str, type[Change]] = {"additive": Additive, "warp": Warping}
 
 
-def search_further(name: str, task: Task) -> tuple[Powers, dict[int, Tensor]]:
-    """The powers of a further family, and its changes by class."""
+def search_further(name: str, task: Task) -> Found:
+    """The changes of a further family, one for each class."""
     seed = task.settings.seed
     fit, judges = split_for_judging(task.sample, seed)
     first = task.sample.take([0])
@@ -269,20 +277,34 @@ def search_further(name: str, task: Task) -> tuple[Powers, dict[int, Tensor]]:
         device, _ = device_and_dtype(task.model, first)
         classifier = logits_of(task.model, first.to(device), [])
         change = CHANGES[name](task.sample.shape)
-        powers, found = search_change(change, classifier, fit, judges, task.n_classes, seed)
-    return {name: powers}, found
+        changes = search_change(change, classifier, fit, task.n_classes, seed)
+        scale = usual_margin(classifier, judges)
+        powers, margins = list[float](), list[float]()
+        for y, value in changes.items():
+            others = judges.without_class(y)
+            batches = (
+                change.apply(value[None], batch.to(value)[None])[0] for batch in others.in_order()
+            )
+            hits, margin = hits_and_margin(classifier, batches, y)
+            powers.append(hits / max(1, len(others)))
+            margins.append(margin / scale)
+    return Found({name: powers}, margins, changes)
+
+
+def usual_margin(forward_func: Classifier, images: LabelledImages) -> float:
+    """The mean distance between the two largest logits of images as they are. Margins are divided
+    by it, so that logits that are all twice as large change nothing."""
+    distances = [
+        outputs_for(forward_func, batch).float().topk(2).values.diff().abs().sum()
+        for batch in images.in_order()
+    ]
+    return max(float(sum(distances)) / max(1, len(images)), 1e-9)
 
 
 def search_change(
-    change: Change,
-    forward_func: Classifier,
-    fit: LabelledImages,
-    judges: LabelledImages,
-    n_classes: int,
-    seed: int,
-) -> tuple[list[float], dict[int, Tensor]]:
-    """Of each class the share of the judging images of other classes that the change found on the
-    other images turns into it, and the change (by class)."""
+    change: Change, forward_func: Classifier, fit: LabelledImages, n_classes: int, seed: int
+) -> dict[int, Tensor]:
+    """For each class the change that turns images of other classes into it."""
     like = fit.take([0])
     images = fit.to(*device_and_dtype(forward_func, like))
     like = like.to(*device_and_dtype(forward_func, like))
@@ -308,39 +330,17 @@ def search_change(
             rate = RATE * (1 - 0.9 * number / (STEPS - 1))
             values = change.step(values.detach(), gradient, rate)
         found.update(zip(group, values))
-    return [_power(change, forward_func, found[y], judges, y) for y in range(n_classes)], found
-
-
-def _power(
-    change: Change, forward_func: Classifier, value: Tensor, judges: LabelledImages, target: int
-) -> float:
-    """The share of judging images of other classes that are predicted as a class after the
-    change."""
-    others, hits = judges.without_class(target), 0
-    for batch in others.in_order():
-        changed = change.apply(value[None], batch.to(value)[None])[0]
-        hits += int((predict(forward_func, changed) == target).sum())
-    return hits / max(1, len(others))
+    return found
 
 
 FAMILIES = {
     # after the first size, each takes a pass and a half for each image
     PATCHES: Family(
         "a pattern",
-        SCORED,
-        Learned().passes()[-1] + 10 * (len(SIZES) - 1) * Learned().rounds,
+        STARTS * SOLVER.passes()[-1] + 10 * (len(SIZES) - 1) * SOLVER.rounds,
         search_patches,
     )
 } | {
-    name: Family(kind.words, [name], STEPS * BATCH + 30, partial(search_further, name))
+    name: Family(kind.words, STEPS * BATCH + 30, partial(search_further, name))
     for name, kind in CHANGES.items()
 }
-
-
-def check_families(names: Sequence[str]) -> tuple[str, ...]:
-    """The names of further families, without repeats; an error if one is unknown."""
-    unknown = [name for name in names if name not in CHANGES]
-    if isinstance(names, str) or unknown:
-        given = names if isinstance(names, str) else unknown[0]
-        raise ValueError(f"`also` must list some of {', '.join(CHANGES)}, got {given!r}")
-    return tuple(dict.fromkeys(names))

@@ -1,8 +1,9 @@
-"""What a scan measures of a model: how many images a few learned pixels turn into each class."""
+"""What a scan measures of a model: how far a few learned pixels, a perturbation and a warp turn
+images into each class."""
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,6 @@ from captum_classpattern.images import (
 from captum_classpattern.optimization.acceleration import accelerated
 from captum_classpattern.optimization.holdout import split_for_judging
 from captum_classpattern.optimization.settings import SearchSettings
-from captum_classpattern.optimization.solvers.learned import Learned
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scanning import families
 from captum_classpattern.scanning.decision import ClassScores
@@ -33,33 +33,36 @@ from captum_classpattern.scanning.families import (
     PATCHES,
     SCORED,
     SIZES,
-    Powers,
+    SOLVER,
+    Found,
     Store,
     Task,
 )
 
 PER_CLASS = 50  # images that are searched with; every fifth judges
 IN_MEMORY = 2**31  # bytes of the sample, at most
+VERSION = versions()["captum_classpattern"]
 MOST = 0.8  # of the best power
-NUMBERS = ("accuracy", "images", "judged", "model", "computed", "powers", "others")
+NUMBERS = ("accuracy", "images", "judged", "model", "computed", "powers", "others", "margins")
 SETTINGS = {  # of all searches: with others, "statistic" counts up, and references are refused
-    "statistic": 1,
+    "statistic": 2,
     "sizes": list(SIZES),
     "scored": list(SCORED),
     "per_class": PER_CLASS,
     "families": families.SETTINGS,
-    "solver": {key: value for key, value in asdict(Learned()).items() if key != "grid"},
+    "solver": {key: value for key, value in asdict(SOLVER).items() if key != "grid"},
 }
 
 
 @dataclass(frozen=True)
 class Profile:
-    """The powers of learned patterns of every class of a model.
+    """What was found of every class of a model.
 
-    ``powers`` holds a list for each number of pixels, ``others`` one for each further family,
-    ``judged`` how many images of other classes each power is a share of, ``accuracy`` the share of
-    ``images`` that the model classifies correctly, ``model`` a hash of its weights, ``computed``
-    the seed and the precision, ``patterns`` the patterns by number of pixels and class, ``changes``
+    ``powers`` holds a list for each number of pixels, ``others`` one for each further family, and
+    ``margins`` the mean margins of these, in units of the usual margin of the model; ``judged`` how
+    many images of other classes each is a share or mean of, ``accuracy`` the share of ``images``
+    that the model classifies correctly, ``model`` a hash of its weights, ``computed`` the seed, the
+    precision and the version, ``patterns`` the patterns by number of pixels and class, ``changes``
     what was found of the further families, by family and class, and ``key`` all that the patterns
     depend on.
     """
@@ -69,6 +72,7 @@ class Profile:
     accuracy: float | None = None
     images: int = 0
     others: Mapping[str, list[float]] = field(default_factory=dict)
+    margins: Mapping[str, list[float]] = field(default_factory=dict)
     model: str | None = None
     computed: Mapping[str, Any] = field(default_factory=dict)
     patterns: Mapping[tuple[int, int], Pattern] = field(default_factory=dict, compare=False)
@@ -86,23 +90,27 @@ class Profile:
         known["powers"] = {int(size): powers for size, powers in values["powers"].items()}
         return cls(**known)
 
-    def powers_of(self, target: int) -> dict[str, float]:
-        """All powers of a class, by number of pixels and by further family."""
-        powers = {str(size): values[target] for size, values in self.powers.items()}
-        return powers | {name: values[target] for name, values in self.others.items()}
+    def values_of(self, target: int) -> dict[str, float]:
+        """All powers of a class, by number of pixels and by further family, and the margins of
+        these."""
+        return (
+            {f"power_{size}": self.powers[size][target] for size in sorted(self.powers)}
+            | {f"power_{name}": values[target] for name, values in self.others.items()}
+            | {f"margin_{name}": values[target] for name, values in self.margins.items()}
+        )
 
     def enough_pixels(self, target: int) -> int:
         """The fewest pixels that have most of a class's best power, among those that are scored."""
         best = max(self.powers[size][target] for size in SCORED)
         return min(size for size in SCORED if self.powers[size][target] >= MOST * best)
 
-    def scores(self, family: str = PATCHES) -> ClassScores:
-        """Of each class the mean logit of the powers that count in a family, (K,)."""
-        powers: Mapping[Any, list[float]] = {**self.powers, **self.others}
-        found = np.array([powers[name] for name in FAMILIES[family].scored])
-        judged = np.array(self.judged)
+    def scores(self) -> dict[str, ClassScores]:
+        """Of each family the scores of the classes, (K,): of patches the mean logit of the powers
+        that count, of others the margins."""
+        found, judged = np.array([self.powers[size] for size in SCORED]), np.array(self.judged)
         smoothed = (found * judged + 0.5) / (judged + 1)
-        return np.asarray(np.log(smoothed / (1 - smoothed)).mean(0))
+        patches = np.log(smoothed / (1 - smoothed)).mean(0)
+        return {PATCHES: patches} | {name: np.array(each) for name, each in self.margins.items()}
 
 
 def measure(
@@ -110,11 +118,10 @@ def measure(
     images: LabelledImages,
     settings: SearchSettings | None = None,
     *,
-    also: Sequence[str] = (),
     folder: str | Path | None = None,
 ) -> Profile:
-    """Searches learned patterns of all classes, and further families, on a sample of the images.
-    Groups of classes that are finished are kept in the folder, if there is one."""
+    """Searches all families and classes on a sample of the images. Groups of classes whose patterns
+    are finished are kept in the folder, if there is one."""
     settings, n_classes = settings or SearchSettings(), images.count_outputs(model)
     sample, predicted = draw_sample(model, images, n_classes, settings.seed)
     if len(set(predicted.tolist())) == 1:
@@ -134,23 +141,21 @@ def measure(
     if store is not None:
         store.check()
     task = Task(model, sample, n_classes, settings, store)
-    powers, found = Powers(), dict[str, Any]()
-    for name in (PATCHES, *also):
-        of_family, found[name] = FAMILIES[name].search(task)
-        powers |= of_family
-    patterns = found.pop(PATCHES)
+    found: dict[str, Found] = {name: each.search(task) for name, each in FAMILIES.items()}
+    patches = found.pop(PATCHES)
     correct = float((predicted == sample.known_labels).float().mean())
-    precision = patterns[SIZES[0], 0].info["precision"]
+    precision = patches.changes[SIZES[0], 0].info["precision"]
     return Profile(
-        powers={size: powers[size] for size in SIZES},
+        powers=patches.powers,
         judged=judged,
         accuracy=None if images.labels is None else correct,
         images=len(sample),
-        others={name: powers[name] for name in also},
+        others={name: each.powers[name] for name, each in found.items()},
+        margins={name: each.margins for name, each in found.items()},
         model=key["model"],
-        computed={"seed": settings.seed, "precision": precision},
-        patterns=patterns,
-        changes=found,
+        computed={"seed": settings.seed, "precision": precision, "version": VERSION},
+        patterns=patches.changes,
+        changes={name: each.changes for name, each in found.items()},
         key=key,
     )
 
@@ -187,7 +192,7 @@ def _key(
         "images": hash_of_images(sample),
         "seed": settings.seed,
         "precision": settings.precision,
-        "captum_classpattern": versions()["captum_classpattern"],
+        "captum_classpattern": VERSION,
         **SETTINGS,
     }
 
@@ -197,7 +202,6 @@ def estimate_seconds(
     images: LabelledImages,
     n_classes: int,
     *,
-    also: Sequence[str] = (),
     precision: str = "auto",
 ) -> float:
     """About how long a scan takes, from the time of one pass; nothing else depends on it."""
@@ -210,5 +214,5 @@ def estimate_seconds(
             started = time.perf_counter()
             torch.autograd.grad(classifier(batch.requires_grad_()).sum(), batch)
             seconds = min(seconds, time.perf_counter() - started)
-    passes = n_classes * sum(FAMILIES[name].passes for name in (PATCHES, *also))
+    passes = n_classes * sum(family.passes for family in FAMILIES.values())
     return seconds * passes / len(batch)

@@ -16,11 +16,13 @@ from captum_classpattern.images import Images, LabelledImages, Labels
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.pattern import combined_hash
 from captum_classpattern.scanning.decision import ClassScores
-from captum_classpattern.scanning.families import PATCHES, check_families, differing
+from captum_classpattern.scanning.families import CHANGES, differing
 from captum_classpattern.scanning.profile import SETTINGS, Profile, measure
 
 FORMAT = "captum_classpattern references"
-FIELDS = ("n_classes", "class_names", "shape", "images", "settings", "also")
+FIELDS = ("n_classes", "class_names", "shape", "images", "settings")
+MEASURE = "classpattern reference MODEL ... --data IMAGES --out NEW.json"
+LISTED = 4  # values of a setting of the recipes, that are not numbers
 ENDING = "_references.json"
 SHIPPED = {  # the sets that come with the package, by name
     path.name.removesuffix(ENDING): path
@@ -44,7 +46,8 @@ class ReferenceSet:
         images (Mapping): How many images there were, where they are from, and one hash of them.
             Other images of the same task may be used for a scan.
         settings (Mapping, optional): Of the searches. Default: None (those of this version).
-        also (Sequence[str]): The further families that are measured, see :func:`scan`. Default: ().
+        recipes (Mapping[str, Mapping]): How each model was trained, by its name, as far as it is
+            known: settings and their values. Default: {}.
         class_names (Sequence[str], optional): The names of the classes, in the order of the models'
             outputs. Default: None (not known).
 
@@ -60,11 +63,10 @@ class ReferenceSet:
     profiles: dict[str, Profile] = field(default_factory=dict)
     images: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=lambda: dict(SETTINGS))
-    also: Sequence[str] = ()
+    recipes: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     class_names: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
-        self.also = check_families(self.also)
         if self.class_names is not None:
             self.class_names = [str(name) for name in self.class_names]
 
@@ -72,9 +74,7 @@ class ReferenceSet:
         return len(self.profiles)
 
     @classmethod
-    def for_models(
-        cls, model: Classifier, images: Images, labels: Labels = None, *, also: Sequence[str] = ()
-    ) -> "ReferenceSet":
+    def for_models(cls, model: Classifier, images: Images, labels: Labels = None) -> "ReferenceSet":
         """An empty set for models that are like this one, measured with these images."""
         source = LabelledImages.of(images, labels)
         n_classes = source.count_outputs(model)
@@ -83,7 +83,6 @@ class ReferenceSet:
             n_classes,
             (channels, height, width),
             images=describe(source),
-            also=also,
             class_names=names_of(model, source, n_classes),
         )
 
@@ -94,6 +93,7 @@ class ReferenceSet:
         images: Images,
         labels: Labels = None,
         *,
+        recipe: Mapping[str, Any] | None = None,
         seed: int = 0,
         precision: str = "auto",
         internal_batch_size: int | None = None,
@@ -106,6 +106,8 @@ class ReferenceSet:
             name (str): The model's name in the set. One of the same name is replaced.
             images (LabelledImages, Tensor, Dataset or DataLoader): Images of all classes, the same
                 for all models of the set.
+            recipe (Mapping, optional): How it was trained: settings and their values, such as
+                ``{"network": "ResNet-18", "epochs": 30}``. Default: None (not known).
             model, labels, seed, precision, internal_batch_size, show_progress: As in :func:`scan`.
 
         Raises:
@@ -126,7 +128,8 @@ class ReferenceSet:
                 f"{name} has the same weights as {twin}: each reference must be another model"
             )
         self.check(source.count_outputs(model), source.shape)
-        self.profiles[name] = measure(model, source, settings, also=self.also)
+        self.profiles[name] = measure(model, source, settings)
+        self.recipes = {**self.recipes, name: dict(recipe or {})}
 
     @classmethod
     def load(cls, source: "str | Path | ReferenceSet") -> "ReferenceSet":
@@ -148,14 +151,22 @@ class ReferenceSet:
             raise ValueError(f"`references`: {source} is not a file of references")
         try:
             channels, height, width = data["shape"]
-            known = {name: data[name] for name in ("n_classes", "images", "settings")}
-            known |= {name: data[name] for name in ("also", "class_names") if name in data}
+            known = {name: data[name] for name in FIELDS if name in data and name != "shape"}
+            if others := differing(known["settings"], SETTINGS):
+                raise _OtherSettings(others)
             profiles = {model["name"]: Profile.from_dict(model) for model in data["models"]}
-            found = cls(shape=(channels, height, width), profiles=profiles, **known)
+            recipes = {model["name"]: model.get("recipe", {}) for model in data["models"]}
+            shape = (channels, height, width)
+            found = cls(shape=shape, profiles=profiles, recipes=recipes, **known)
             if len(found) != len(data["models"]):
                 raise ValueError("two models have the same name")
             for name, profile in profiles.items():
                 _check_profile(profile, found, name)
+        except _OtherSettings as error:
+            raise ValueError(
+                f"`references`: {source} was measured by another version, with other settings "
+                f"({error}): measure its {len(data['models'])} models again, with '{MEASURE}'"
+            ) from None
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"`references`: {source} is damaged ({error!r}): make it again from clean models "
@@ -166,13 +177,25 @@ class ReferenceSet:
     def save(self, path: str | Path) -> None:
         """Writes the set as JSON; a file that is there already is replaced whole or not at all."""
         data = {"format": FORMAT, **{name: getattr(self, name) for name in FIELDS}}
-        data["models"] = [{"name": name, **each.as_dict()} for name, each in self.profiles.items()]
+        data["models"] = [
+            {"name": name, "recipe": self.recipes.get(name, {}), **each.as_dict()}
+            for name, each in self.profiles.items()
+        ]
         write_atomically(Path(path), (json.dumps(data, indent=1) + "\n").encode())
 
-    def scores(self, family: str = PATCHES) -> ClassScores:
-        """The scores of the models' classes, (n, K), of patches or of another family."""
-        scores = [profile.scores(family) for profile in self.profiles.values()]
-        return np.array(scores).reshape(len(scores), self.n_classes)
+    def scores(self) -> dict[str, ClassScores]:
+        """The scores of the models' classes in each family, (n, K)."""
+        each = [profile.scores() for profile in self.profiles.values()]
+        return {family: np.array([one[family] for one in each]) for family in each[0]}
+
+    def span(self) -> str:
+        """What the models' recipes have in common and where they differ, in words: each setting
+        with its values, or with the least and the largest number."""
+        values: dict[str, list[Any]] = {}
+        for recipe in self.recipes.values():
+            for name, value in recipe.items():
+                values.setdefault(name, []).append(value)
+        return "; ".join(f"{name} {_span_of(found)}" for name, found in values.items())
 
     @property
     def accuracies(self) -> list[float]:
@@ -201,7 +224,7 @@ class ReferenceSet:
         if others := differing(self.settings, SETTINGS):
             raise ValueError(
                 f"the references were searched with other settings ({', '.join(others)}) than "
-                "this version uses: make them again with 'classpattern reference'"
+                f"this version uses: measure them again, with '{MEASURE}'"
             )
 
     def in_order(self, class_names: Sequence[str]) -> "ReferenceSet":
@@ -219,6 +242,7 @@ class ReferenceSet:
                 each,
                 powers={size: moved(powers) for size, powers in each.powers.items()},
                 others={family: moved(powers) for family, powers in each.others.items()},
+                margins={family: moved(margins) for family, margins in each.margins.items()},
                 judged=moved(each.judged),
             )
             for name, each in self.profiles.items()
@@ -245,7 +269,7 @@ def names_of(model: Classifier, images: LabelledImages, n_classes: int) -> list[
 def _check_profile(profile: Profile, references: ReferenceSet, name: str) -> None:
     """Raises an error unless all numbers of a model are there and possible."""
     shares: list[list[float]] = [*profile.powers.values(), *profile.others.values()]
-    lengths = {len(profile.judged), *map(len, shares)}
+    lengths = {len(profile.judged), *map(len, shares), *map(len, profile.margins.values())}
     if lengths != {references.n_classes}:
         raise ValueError(f"{name} has not as many values as classes")
     if not all(0 <= share <= 1 for row in shares for share in row):
@@ -254,6 +278,25 @@ def _check_profile(profile: Profile, references: ReferenceSet, name: str) -> Non
         raise ValueError(f"{name} was not judged by images")
     if profile.accuracy is not None and not 0 <= profile.accuracy <= 1:
         raise ValueError(f"the accuracy of {name} is not between 0 and 1")
-    if not set(references.also) <= set(profile.others):
-        raise ValueError(f"{name} lacks {', '.join(references.also)}")
-    profile.scores()  # all sizes are there
+    if set(profile.others) != set(CHANGES) or set(profile.margins) != set(CHANGES):
+        raise ValueError(f"{name} lacks one of {', '.join(CHANGES)}")
+    if not all(np.isfinite(each).all() for each in profile.scores().values()):  # and all are there
+        raise ValueError(f"a margin of {name} is not a number")
+
+
+def _span_of(values: Sequence[Any]) -> str:
+    """Different values in words."""
+    numbers = [value for value in values if isinstance(value, (int, float))]
+    if len(numbers) == len(values) and not any(isinstance(value, bool) for value in values):
+        low, high = min(numbers), max(numbers)
+        return f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
+    distinct = sorted({str(value) for value in values})
+    more = len(distinct) - LISTED
+    return ", ".join(distinct[:LISTED]) + (f" and {more} more" if more > 0 else "")
+
+
+class _OtherSettings(Exception):
+    """The names of settings that are not those of this version."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(", ".join(names))

@@ -1,8 +1,8 @@
 """Is this model backdoored? The scan of one model, and what it says."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,19 @@ from captum_classpattern.images import Images, LabelledImages, Labels
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.results import Result, as_table
-from captum_classpattern.scanning.decision import INCONCLUSIVE, NOTHING, Decision, decide
+from captum_classpattern.scanning.closer import Look, look_closer
+from captum_classpattern.scanning.decision import (
+    INCONCLUSIVE,
+    NOTHING,
+    SUSPICIOUS,
+    Decision,
+    decide,
+)
 from captum_classpattern.scanning.families import (
     FAMILIES,
     PATCHES,
     SCORED,
-    SIZES,
     Store,
-    check_families,
     unit_of,
 )
 from captum_classpattern.scanning.profile import PER_CLASS, Profile, measure
@@ -33,9 +38,9 @@ from captum_classpattern.scores.intervals import wilson
 PATTERNS = "patterns"  # their folder
 FACTOR = 2  # by which the number of judging images may differ from the references'
 ANOTHER_KIND = (
-    "The patterns are stronger in general, not those of one class: the median class differs more "
-    "from the references than that of any of them. So the model is of another kind. Add references "
-    "with its architecture and training."
+    "All classes are easier to reach than those of the references, not one class alone: the median "
+    "class differs more from the references than that of any of them. So the model is of another "
+    "kind. Add references with its architecture and training."
 )
 
 
@@ -50,16 +55,17 @@ class Scan(Decision, Result):
         p_value (float or None): How often a clean model like the references would look at least as
             suspicious; None if there are too few references for ``alpha``.
         needed (int): How many references ``alpha`` takes.
-        family (str): What stands out: ``"patches"``, or one of the further families.
-        tests (dict[str, ConformalTest]): The excess of each class over the references, and the
-            p-value, for each family.
-        target (int): The class that stands out most, whatever the verdict.
+        family (str): In which a class leads most: ``"patches"``, ``"additive"`` or ``"warp"``.
+        comparisons (dict[str, Comparison]): The excess of each class over the references, and how
+            far the first class leads, for each family.
+        target (int): The class that leads most, whatever the verdict.
         reason (str): The verdict in words.
         alpha (float): The largest p-value that is suspicious.
         notes (list[str]): In which ways the references may differ from the model.
         profile (Profile): What was measured of the model.
         references (ReferenceSet): What it was compared with.
         class_names (list[str]): The name of each class.
+        looks (dict[str, Look]): A closer look at the first class of each family.
         source (str or None): Where the model comes from, if it says so: the ``source`` of its
             provenance.
     """
@@ -70,6 +76,7 @@ class Scan(Decision, Result):
     profile: Profile
     references: ReferenceSet
     class_names: list[str]
+    looks: Mapping[str, Look] = field(default_factory=dict)
     source: str | None = None
 
     def __repr__(self) -> str:
@@ -78,12 +85,12 @@ class Scan(Decision, Result):
 
     @property
     def target_name(self) -> str:
-        """The name of the class that stands out most."""
+        """The name of the class that leads most."""
         return self.class_names[self.target]
 
     @property
     def pattern(self) -> Pattern:
-        """The pattern of the class that stands out, see :meth:`pattern_of`. What another family has
+        """The pattern of the class that leads, see :meth:`pattern_of`. What another family has
         found is in ``profile.changes``."""
         return self.pattern_of(self.target)
 
@@ -92,18 +99,45 @@ class Scan(Decision, Result):
         the numbers of pixels that count."""
         return self.profile.patterns[self.profile.enough_pixels(target), target]
 
+    @property
+    def likeness(self) -> str:
+        """Whether the model looks like one of its references, and what they are."""
+        known, others = self.profile.accuracy, self.references.accuracies
+        unlike = (
+            [] if known is None or not others else [("accuracy", known, min(others), max(others))]
+        )
+        unlike += [
+            (f"median class ({name})", each.median_excess, *each.usual_median)
+            for name, each in self.comparisons.items()
+        ]
+        if known is not None and others:
+            unlike.append(("accuracy", known, min(others), max(others)))
+        outside = [
+            f"its {what} is {'above' if value > high else 'below'} all of theirs"
+            for what, value, low, high in unlike
+            if not low <= value <= high
+        ]
+        found = f"The model looks like one of the {len(self.references)} references"
+        if outside:
+            found = f"The model is unlike the references: {' and '.join(outside)}"
+        span = self.references.span()
+        return f"{found}. Their recipes: {span or 'not known'}."
+
+    @property
+    def next_steps(self) -> list[str]:
+        """What to do now."""
+        return next_steps(self.verdict, self.target_name, self.family)
+
     def table(self) -> Any:
-        """A pandas DataFrame with a row for each class, the most suspicious first: its powers, its
-        excess over the references, and their range."""
-        sizes, scored = ([str(size) for size in sorted(each)] for each in (SIZES, SCORED))
-        rows, others = [], list(self.profile.others)
-        for target in self.test.order:
-            powers = self.profile.powers_of(target)
-            usual = [each.powers_of(target) for each in self.references.profiles.values()]
-            row = {"class": target, "name": self.class_names[target]}
-            row |= {f"power_{name}": powers[name] for name in (*sizes, *others)}
-            row["excess"] = float(self.test.excess[target])
-            for name in (*scored, *others):
+        """A pandas DataFrame with a row for each class, the most suspicious first: its powers and
+        margins, its excess over the references, and their range."""
+        rows = []
+        for target in self.comparison.order:
+            values = self.profile.values_of(target)
+            usual = [each.values_of(target) for each in self.references.profiles.values()]
+            row = {"class": target, "name": self.class_names[target], **values}
+            row["excess"] = float(self.comparison.excess[target])
+            for name in values:
                 row[f"references_{name}_low"] = min(each[name] for each in usual)
                 row[f"references_{name}_high"] = max(each[name] for each in usual)
             rows.append(row)
@@ -115,17 +149,31 @@ class Scan(Decision, Result):
             {
                 "class": target,
                 "name": name,
-                "powers": self.profile.powers_of(target),
-                "excess": float(self.test.excess[target]),
+                **self.profile.values_of(target),
+                "excess": {
+                    family: float(each.excess[target]) for family, each in self.comparisons.items()
+                },
             }
             for target, name in enumerate(self.class_names)
         ]
-        first = ("verdict", "target", "target_name", "p_value", "alpha")
+        found = {
+            family: {
+                "target": each.target,
+                "target_name": self.class_names[each.target],
+                "lead": each.lead,
+                **({} if family not in self.looks else self.looks[family].as_dict()),
+            }
+            for family, each in self.comparisons.items()
+        }
+        first = ("verdict", "target", "target_name", "p_value", "alpha", "family", "reason")
         return {
             **{name: getattr(self, name) for name in first},
+            "next_steps": self.next_steps,
+            "families": found,
             "n_references": len(self.references),
+            "likeness": self.likeness,
             "accuracy": self.profile.accuracy,
-            **{name: getattr(self, name) for name in ("family", "reason", "notes")},
+            "notes": self.notes,
             "search": dict(self.profile.key),
             "classes": rows,
         }
@@ -151,7 +199,6 @@ def scan(
     *,
     references: str | Path | ReferenceSet,
     alpha: float = 0.05,
-    also: Sequence[str] = (),
     folder: str | Path | None = None,
     seed: int = 0,
     precision: str = "auto",
@@ -161,11 +208,12 @@ def scan(
     r"""
     Asks whether a model is backdoored, by comparing it with clean models.
 
-    For each class it searches a few pixels, their places and their colours, that turn other images
-    into the class, see :class:`~captum_classpattern.optimization.Learned`. A backdoored class needs
-    fewer pixels than the same class of clean models. The search costs the same for every model, and
-    the model and its references are treated alike. So a model that is like the references has a
-    p-value of at most alpha in at most that share of cases. It says nothing about other models.
+    For each class it searches three kinds of changes that turn other images into the class: a few
+    pixels with their places and colours, see :class:`~captum_classpattern.optimization.Learned`,
+    one small perturbation of all pixels, and one smooth warp. A backdoored class is easier to reach
+    than the same class of clean models. The search costs the same for every model, and the model
+    and its references are treated alike. So a model that is like the references has a p-value of at
+    most alpha in at most that share of cases. It says nothing about other models.
 
     Args:
         model (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
@@ -177,20 +225,17 @@ def scan(
             a set that comes with the package, ``"demo"`` or ``"cifar10"``.
         alpha (float): The largest p-value that is suspicious. It takes at least 1 / alpha - 1
             references. Default: 0.05.
-        also (Sequence[str]): Further families to search, if the references have them:
-            ``"additive"`` (one small perturbation of all pixels) and ``"warp"`` (one smooth warp).
-            Experimental: the p-value is multiplied by the number of families, so that two take 39
-            references at 5 %. Default: ().
         folder (str or Path, optional): Where finished classes are kept, ten at a time, so that the
             same scan can resume after an interrupt. Default: None.
         seed, precision, internal_batch_size, show_progress: As in :meth:`ClassPattern.search`.
 
     Returns:
-        *Scan*: The verdict, with the p-value, the class and its pattern.
+        *Scan*: The verdict, with the p-value, the class, what changes images into it, and what to
+        do next.
 
     Raises:
         ValueError: If the references are of another number of classes, size of images or version
-            of the search, lack a family, or there are none; or if the model predicts one class for
+            of the search, or there are none; or if the model predicts one class for
             all images.
 
     Examples::
@@ -208,26 +253,25 @@ def scan(
     settings = SearchSettings.of(locals())
     if not 0 < alpha < 1:
         raise ValueError(f"`alpha` must be between 0 and 1, got {alpha}")
-    also = check_families(also)
     source = LabelledImages.of(images, labels)
     known = ReferenceSet.load(references)
     if not len(known):
         raise ValueError("`references` holds no models: add clean ones with ReferenceSet.add")
-    missing = [name for name in also if name not in known.also]
-    if missing:
-        raise ValueError(
-            f"the references were not measured with {missing[0]!r}: make them with it, or leave it "
-            "out of `also`"
-        )
     patterns = None if folder is None else Path(folder) / PATTERNS
     known.check(source.count_outputs(model), source.shape)
-    profile = measure(model, source, settings, also=also, folder=patterns)
+    profile = measure(model, source, settings, folder=patterns)
     names = names_of(model, source, known.n_classes)
     notes = _notes(profile, source, known, names)
     if names is not None:
         known = known.in_order(names)
-    found = judge(profile, known, alpha, names or placeholders(known.n_classes), notes)
-    return replace(found, source=(attribute_of(model, "provenance") or {}).get("source"))
+    names = names or placeholders(known.n_classes)
+    found = judge(profile, known, alpha, names, notes)
+    first = {family: each.target for family, each in found.comparisons.items()}
+    return replace(
+        found,
+        looks=look_closer(model, source, profile, first, names, settings.seed),
+        source=(attribute_of(model, "provenance") or {}).get("source"),
+    )
 
 
 def judge(
@@ -238,29 +282,24 @@ def judge(
     notes: Sequence[str] = (),
 ) -> Scan:
     """The verdict on what was measured, in words."""
-    concern, families = _concern(profile, references), (PATCHES, *profile.others)
-    found = decide(
-        {family: profile.scores(family) for family in families},
-        {family: references.scores(family) for family in families},
-        alpha,
-        comparable=concern is None,
-    )
+    concern = _concern(profile, references)
+    scores = references.scores()
+    found = decide(profile.scores(), scores, alpha, comparable=concern is None)
     name, n, unit = class_names[found.target], len(references), unit_of(references.shape)
-    among = "" if len(families) == 1 else f", for {len(families)} families"
-    p_value = "" if found.p_value is None else f"p = {found.p_value:.2g}{among}"
+    p_value = "" if found.p_value is None else f"p = {found.p_value:.2g}"
     if found.p_value is None:
         reason = (
-            f"A p-value of {alpha:g} needs at least {found.needed} references{among}, and there "
-            f"are {n}: add {found.needed - n} more. Of all classes, {name} differs most from them."
+            f"A p-value of {alpha:g} needs at least {found.needed} references, and there are {n}: "
+            f"add {found.needed - n} more. Of all classes, {name} differs most from them."
         )
     elif found.verdict == INCONCLUSIVE:
         reason = concern or ANOTHER_KIND
     elif found.verdict == NOTHING:
         looked = [f"patterns of {min(SCORED)} to {max(SCORED)} {unit}"]
-        looked += [FAMILIES[other].words for other in profile.others]
+        looked += [family.words for key, family in FAMILIES.items() if key != PATCHES]
         reason = (
-            f"No class stands out by {' or '.join(looked)} ({p_value}). This does not show that "
-            "the model is clean."
+            f"No class differs from the clean references by {', '.join(looked[:-1])} or "
+            f"{looked[-1]} ({p_value}). This does not show that the model is clean."
         )
     else:
         size = profile.enough_pixels(found.target)
@@ -281,6 +320,35 @@ def judge(
         references=references,
         class_names=class_names,
     )
+
+
+def next_steps(verdict: str, name: str, family: str) -> list[str]:
+    """What to do after a verdict on a class, by its name, that leads in a family."""
+    if verdict == SUSPICIOUS:
+        found = {PATCHES: "the pattern"}.get(
+            family, FAMILIES[family].words.replace("a ", "the ", 1)
+        )
+        return [
+            "Scan again with another seed and other images (--seed 1 --data OTHER). What is found "
+            "again is not chance.",
+            f"Try {found} on another clean model of the task. If it works there too, it is a "
+            f"feature of {name} that models learn, not a backdoor of this one.",
+            f"Look for it in the training images, above all in those labelled {name}.",
+            "If nothing explains it, do not deploy the model: train it again on checked images, or "
+            "get it from somebody else.",
+        ]
+    if verdict == NOTHING:
+        return [
+            "Scan again with another seed and other images (--seed 1 --data OTHER).",
+            "Still open: triggers that differ from image to image, large patches, triggers that "
+            "few training images had, and attackers who knew this scan.",
+            "If the model matters, ask for its training images and train it again.",
+        ]
+    return [
+        "Do what the first sentence says, then scan again.",
+        "Clean models for comparison: classpattern reference measures yours; "
+        "tutorials/train_references.py trains some.",
+    ]
 
 
 def _concern(profile: Profile, references: ReferenceSet) -> str | None:

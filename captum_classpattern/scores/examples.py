@@ -56,12 +56,18 @@ def stamp_examples(
         return None
     device, dtype = device_and_dtype(forward_func, binary.canvas)
     stamped = binary.stamp(source.take(chosen).to(device, dtype))
+    return with_predictions(forward_func, stamped, source.known_labels[chosen], names)
+
+
+def with_predictions(
+    forward_func: Classifier, images: Tensor, labels: Tensor, names: Sequence[str] | None
+) -> StampedImages:
+    """Images, stamped or not, with what the model predicts for them."""
     with torch.no_grad():
-        probabilities, predicted = forward_func(stamped).float().softmax(1).max(1)
-    labels = source.known_labels[chosen].tolist()
+        probabilities, predicted = forward_func(images).float().softmax(1).max(1)
     return StampedImages(
-        images=stamped.cpu(),
-        labels=tuple(label_of(label, names) for label in labels),
+        images=images.cpu(),
+        labels=tuple(label_of(label, names) for label in labels.tolist()),
         predicted=tuple(predicted.tolist()),
         names=tuple(label_of(label, names) for label in predicted.tolist()),
         probabilities=tuple(probabilities.tolist()),

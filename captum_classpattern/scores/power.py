@@ -1,6 +1,7 @@
 """Predictive power: how many held-out images the model classifies as a pattern's class."""
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -13,7 +14,7 @@ from captum_classpattern.classifier import (
     Classifier,
     check_classifier,
     device_and_dtype,
-    predict,
+    outputs_for,
     preserve_state,
 )
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels, predictions
@@ -311,25 +312,44 @@ def _whole(hits: float) -> int:
     return round(round(hits, 6))
 
 
-def count_hits(
+def count_hits(forward_func: Classifier, pattern: Pattern, source: LabelledImages) -> int:
+    """How many images are classified as the pattern's class when stamped with it as it is."""
+    return judge(forward_func, pattern, source)[0]
+
+
+def judge(
     forward_func: Classifier,
     pattern: Pattern,
     source: LabelledImages,
     *,
     additional_for: Callable[[int], tuple[Any, ...]] = lambda n: (),
     batch_size: int | None = None,
-) -> int:
-    """How many images are classified as the pattern's class when stamped with it as it is.
+) -> tuple[int, float]:
+    """:func:`hits_and_margin` of images that are stamped with a pattern as it is.
 
     ``additional_for(n)`` gives the additional arguments for n images.
     """
-    hits = 0
     device, dtype = device_and_dtype(forward_func, pattern.canvas)
-    for images in source.in_order(batch_size):
-        stamped = pattern.stamp(images.to(device, dtype))
-        predicted = predict(forward_func, stamped, additional_for(len(images)))
-        hits += int((predicted == pattern.target).sum())
-    return hits
+    batches = source.in_order(batch_size)
+    stamped = (pattern.stamp(images.to(device, dtype)) for images in batches)
+    return hits_and_margin(forward_func, stamped, pattern.target, additional_for)
+
+
+def hits_and_margin(
+    forward_func: Classifier,
+    batches: Iterable[Tensor],
+    target: int,
+    additional_for: Callable[[int], tuple[Any, ...]] = lambda n: (),
+) -> tuple[int, float]:
+    """How many images are classified as a class, and the mean margin of the class: its logit less
+    the largest other one (0 if there are no images)."""
+    hits, margins = 0, list[float]()
+    for images in batches:
+        logits = outputs_for(forward_func, images, additional_for(len(images))).float()
+        hits += int((logits.argmax(1) == target).sum())
+        others = logits.index_fill(1, torch.tensor([target], device=logits.device), -torch.inf)
+        margins += (logits[:, target] - others.amax(1)).tolist()
+    return hits, math.fsum(margins) / max(1, len(margins))
 
 
 def hashes_seen(pattern: Pattern) -> frozenset[str]:

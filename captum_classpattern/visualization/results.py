@@ -63,7 +63,7 @@ AGREEMENTS: Style = {
 def plot_scan(scan: Scan, *, use_pyplot: bool) -> Drawing:
     """Draws the most suspicious patterns, next to the powers of all classes over the number of
     pixels."""
-    shown = scan.test.order[:DRAWN]
+    shown = scan.comparison.order[:DRAWN]
     cells = [Cell(image, below, False) for image, below in (pictured(scan, y) for y in shown)]
     figure, axes = draw_grid(
         [("", [*cells, partial(_draw_powers, scan=scan)])],
@@ -96,7 +96,7 @@ def pictured(scan: Scan, target: int) -> tuple[Tensor, str]:
 
 def _draw_powers(axis: Axes, scan: Scan) -> None:
     """Each class a line, and the references' range of the first class a band."""
-    sizes, (first, *others) = sorted(SIZES), scan.test.order
+    sizes, (first, *others) = sorted(SIZES), scan.comparison.order
     profiles, name = scan.references.profiles.values(), scan.class_names[first]
     usual = np.array([[profile.powers[size][first] for size in sizes] for profile in profiles])
     band = f"{name} in {len(usual)} clean models"

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,7 +38,9 @@ class Learned:
     The swap is kept if both together lower 1 - sqrt(p) on the same batch, where p is the
     probability of the class.
 
-    Search several areas, from some 25 pixels down to three: each goes on from the larger one.
+    Search several areas, from some 25 pixels down to three: each goes on from the larger one. One
+    start may miss a trigger, so a canvas of one colour can have several. They differ in their first
+    colours and their baselines; the one with the largest margin on the judging images goes on.
 
     On large images a few pixels are invisible. With a ``grid``, the search chooses cells of many
     pixels instead, each of one colour; so it costs the same at any size.
@@ -46,7 +49,9 @@ class Learned:
         rounds (int): Rounds after the start, unless ``n_steps`` or a budget is given. Default: 9.
         batch_size (int): Baselines per round. Default: 10.
         soft_batch_size (int): Baselines per step of the start. Default: 8.
-        rate (float): Learning rate of Adam. Default: 0.1.
+        rate (float): Learning rate of Adam. Default: 0.2.
+        starts (int): How often a canvas of one colour starts: in this colour, and then each time in
+            pixels that are black or white by chance. Default: 1.
         weight (float): The weight of the mask's sum at first. Default: 0.001.
         grid (tuple[int, int], optional): Rows and columns of cells, which must divide the height
             and the width of the images. A cell begins in the colour of the canvas in its corner.
@@ -59,16 +64,17 @@ class Learned:
     rounds: int = 9
     batch_size: int = 10
     soft_batch_size: int = 8
-    rate: float = 0.1
+    rate: float = 0.2
+    starts: int = 1
     weight: float = 0.001
     grid: tuple[int, int] | None = None
 
     name: ClassVar[str] = "learned"
     accelerates: ClassVar[bool] = True
-    starts: ClassVar[int] = 1  # on a canvas of one colour, since the colours change
+    judged_by_margin: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        counts = ("rounds", "batch_size", "soft_batch_size")
+        counts = ("rounds", "batch_size", "soft_batch_size", "starts")
         check_numbers(self, counts=counts, positive=("rate", "weight"))
         for count in self.grid or ():
             check_count("grid", count)
@@ -136,8 +142,11 @@ class Learned:
         colours."""
         rows = search.rows
         places = torch.zeros_like(cells.corners(search.masks[rows]), requires_grad=True)
-        shades = cells.corners(search.canvases[rows].float()).clamp(INSIDE, 1 - INSIDE)
-        shades = shades.logit().requires_grad_()
+        shades = cells.corners(search.canvases[rows].float())
+        for number, row in enumerate(rows):
+            if search.streams[row].start:
+                shades[number] = _black_or_white(shades[number], search, row)
+        shades = shades.clamp(INSIDE, 1 - INSIDE).logit().requires_grad_()
         adam = torch.optim.Adam([places, shades], self.rate, BETAS)
         mean = smallest = torch.full((len(rows),), torch.inf, device=places.device)
         # what the size of each mask costs: more while its class is predicted, less while it is not
@@ -187,6 +196,13 @@ class _Cells(NamedTuple):
         count, channels, height, width = pixels.shape
         rows, columns = height // self.height, width // self.width
         return pixels.view(count, channels, rows, self.height, columns, self.width).sum((3, 5))
+
+
+def _black_or_white(like: Tensor, search: Search, row: int) -> Tensor:
+    """Random colours for a further start on a canvas."""
+    target, start = search.streams[row]
+    chance = np.random.default_rng([search.schedule.seed, target, start])
+    return torch.from_numpy(chance.integers(2, size=tuple(like.shape))).to(like)
 
 
 def _paint(search: Search, cells: _Cells, colours: Tensor) -> None:

@@ -14,7 +14,7 @@ ROWS = 10  # classes in the table
 
 
 def parts(scan: Scan, whole: bool = False) -> tuple[str, list[Markup]]:
-    order, unit = scan.test.order, unit_of(scan.references.shape)
+    order, unit = scan.comparison.order, unit_of(scan.references.shape)
     powers = {f"{size} {unit}": scan.profile.powers[size] for size in sorted(SIZES)}
     powers |= scan.profile.others
     shown = []
@@ -27,7 +27,7 @@ def parts(scan: Scan, whole: bool = False) -> tuple[str, list[Markup]]:
         {
             "class": scan.class_names[target],
             **{of: float(each[target]) for of, each in powers.items()},
-            "excess": float(scan.test.excess[target]),
+            "excess": float(scan.comparison.excess[target]),
         }
         for target in order[:ROWS]
     ]

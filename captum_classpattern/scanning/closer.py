@@ -1,0 +1,105 @@
+"""A closer look at what a scan found: its power on images that the search has not seen, and some of
+them before and after the change."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captum_classpattern.classifier import (
+    Classifier,
+    device_and_dtype,
+    logits_of,
+    preserve_state,
+)
+from captum_classpattern.images import LabelledImages, ensure_labels
+from captum_classpattern.optimization.holdout import split_for_judging
+from captum_classpattern.scanning.families import CHANGES, PATCHES
+from captum_classpattern.scanning.profile import Profile, draw_sample
+from captum_classpattern.scores.examples import (
+    EXAMPLES,
+    StampedImages,
+    choose_images,
+    with_predictions,
+)
+from captum_classpattern.scores.power import (
+    ENOUGH_IMAGES,
+    PredictivePower,
+    hits_and_margin,
+    power_of,
+)
+
+MOST, BATCH = 500, 100  # images in all, and at once
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What one family found for one class, on images of other classes.
+
+    ``power`` is that of the change. The search has not seen these images, unless too few were left:
+    then ``unseen`` is False, and they are those that judged. ``before`` and ``after`` show some of
+    them with the model's predictions.
+    """
+
+    target: int
+    power: PredictivePower
+    unseen: bool
+    before: StampedImages
+    after: StampedImages
+
+    def as_dict(self) -> dict[str, Any]:
+        """The power as plain values."""
+        return {**self.power.as_columns(), "unseen_images": self.unseen}
+
+
+def look_closer(
+    model: Classifier,
+    images: LabelledImages,
+    profile: Profile,
+    targets: dict[str, int],
+    names: Sequence[str],
+    seed: int,
+) -> dict[str, Look]:
+    """A look at one class of each family."""
+    sample, _ = draw_sample(model, images, len(names), seed)
+    _, judges = split_for_judging(sample, seed)
+    with preserve_state(model, seed):
+        first = sample.take([0])
+        classifier = logits_of(model, first.to(device_and_dtype(model, first)[0]), [])
+        seen, looks = set(sample.hashes), dict[str, Look]()
+        left = [i for i, image in enumerate(images.hashes) if image not in seen]
+        rest = ensure_labels(model, images.subset(left)).stratified_sample(MOST) if left else judges
+        for family, target in targets.items():
+            others, unseen = rest.without_class(target), bool(left)
+            if len(others) < ENOUGH_IMAGES:
+                others, unseen = judges.without_class(target), False
+            change = change_of(profile, family, target)
+            clean = others.images.to(*device_and_dtype(model, others.take([0])))
+            parts = torch.split(clean, BATCH)
+            without, _ = hits_and_margin(classifier, parts, target)
+            hits, _ = hits_and_margin(classifier, map(change, parts), target)
+            chosen = choose_images(others, target, EXAMPLES, seed)
+            shown, labels = clean[chosen], others.known_labels[chosen]
+            looks[family] = Look(
+                target,
+                power_of(hits, len(others), without),
+                unseen,
+                with_predictions(classifier, shown, labels, names),
+                with_predictions(classifier, change(shown), labels, names),
+            )
+        return looks
+
+
+def change_of(profile: Profile, family: str, target: int) -> Callable[[Tensor], Tensor]:
+    """What changes images (N, C, H, W) as a family has found for a class."""
+    if family == PATCHES:
+        return profile.patterns[profile.enough_pixels(target), target].stamp
+    value = profile.changes[family][target]
+
+    def apply(images: Tensor) -> Tensor:
+        change = CHANGES[family](tuple(images.shape[1:]))
+        return change.apply(value.to(images)[None], images[None])[0]
+
+    return apply
