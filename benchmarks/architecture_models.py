@@ -13,7 +13,7 @@ from one_cycle import BATCH, fit
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
-from zoo import N_CLASSES, plain_network
+from zoo.networks import N_CLASSES, plain
 
 from captum_classpattern import PixelClassifier
 from captum_classpattern._files import write_atomically

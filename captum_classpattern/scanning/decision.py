@@ -125,7 +125,8 @@ def standardised(values: ClassScores) -> ClassScores:
     values = values - values.mean()
     mean = -values / n
     variance = ((values**2).sum() - values**2) / n - mean**2
-    return np.asarray((values - mean) / np.sqrt(variance.clip(min=1e-12)), float)
+    found: ClassScores = (values - mean) / np.sqrt(variance.clip(min=1e-12))
+    return found
 
 
 def references_needed(alpha: float) -> int:
