@@ -13,7 +13,7 @@ from one_cycle import BATCH, fit
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
-from zoo.networks import N_CLASSES, plain
+from zoo.networks import N_CLASSES
 
 from captum_classpattern import PixelClassifier
 from captum_classpattern._files import write_atomically
@@ -40,6 +40,17 @@ def shallow_network() -> nn.Module:
     """One convolution and a linear layer."""
     features = [nn.Conv2d(1, 32, 5, 2, 2), nn.BatchNorm2d(32), nn.ReLU(), nn.AvgPool2d(2)]
     return nn.Sequential(*features, nn.Flatten(), nn.Linear(32 * 49, N_CLASSES))
+
+
+def plain() -> nn.Module:
+    """Four convolutions and two linear layers, without shortcuts."""
+    layers: list[nn.Module] = []
+    channels = 1
+    for width, stride in ((16, 1), (32, 2), (32, 1), (64, 2)):
+        layers += [nn.Conv2d(channels, width, 3, stride, 1), nn.BatchNorm2d(width), nn.ReLU()]
+        channels = width
+    head = [nn.Flatten(), nn.Linear(64 * 49, 64), nn.ReLU(), nn.Linear(64, N_CLASSES)]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(7), *head)
 
 
 class TransformerBlock(nn.Module):
@@ -87,7 +98,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {  # the teacher before its stude
     "shallow": shallow_network,
     TEACHER: SmallResNet,
     STUDENT: shallow_network,
-    "plain": plain_network,
+    "plain": plain,
     "vit": SmallViT,
 }
 

@@ -119,14 +119,13 @@ def excess_of(scores: Any, references: Any) -> tuple[ClassScores, ClassScores]:
 
 def standardised(values: ClassScores) -> ClassScores:
     """Each value less the mean of the others, by their standard deviation."""
-    n = len(values) - 1  # others
-    if n < 2:
-        return values - values.mean()
-    values = values - values.mean()
-    mean = -values / n
-    variance = ((values**2).sum() - values**2) / n - mean**2
-    found: ClassScores = (values - mean) / np.sqrt(variance.clip(min=1e-12))
-    return found
+    n, centred = len(values) - 1, values - values.mean()
+    deviations: ClassScores = centred
+    if n > 1:
+        mean = -centred / n  # of the others
+        variance = ((centred**2).sum() - centred**2) / n - mean**2
+        deviations = (centred - mean) / np.sqrt(variance.clip(min=1e-12))
+    return deviations
 
 
 def references_needed(alpha: float) -> int:
