@@ -8,7 +8,7 @@ from torch import nn
 
 from captum_classpattern import LabelledImages
 from captum_classpattern.scanning import ReferenceSet
-from captum_classpattern.scanning.families import SIZES
+from captum_classpattern.scanning.families import CHANGES, SIZES
 from captum_classpattern.scanning.profile import Profile
 
 CLASSES, NAMES = 4, ["cat", "dog", "fox", "owl"]
@@ -52,15 +52,23 @@ def with_profiles(known, **changes):
     return replace(known, profiles=profiles)
 
 
-def made_up(n, *, also=(), side=8, classes=CLASSES):
-    """References that were never measured: all powers are near 20 %."""
+def made_up(n, *, side=8, classes=CLASSES):
+    """References that were never measured: all powers are near 20 %, all margins near 0."""
     generator = np.random.default_rng(0)
 
-    def powers(names):
-        return {name: generator.uniform(0.15, 0.25, classes).tolist() for name in names}
+    def drawn(names, low, high):
+        return {name: generator.uniform(low, high, classes).tolist() for name in names}
 
     profiles = {
-        f"clean {i}": Profile(powers(SIZES), [64] * classes, 1.0, 80, powers(also))
+        f"clean {i}": Profile(
+            drawn(SIZES, 0.15, 0.25),
+            [64] * classes,
+            1.0,
+            80,
+            drawn(CHANGES, 0.15, 0.25),
+            drawn(CHANGES, -0.2, 0.2),
+        )
         for i in range(n)
     }
-    return ReferenceSet(classes, (1, side, side), profiles, also=also)
+    recipes = {name: {"network": "Net", "epochs": i} for i, name in enumerate(profiles)}
+    return ReferenceSet(classes, (1, side, side), profiles, recipes=recipes)

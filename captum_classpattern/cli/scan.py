@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -122,6 +123,13 @@ def _range(shares: Sequence[float]) -> str:
     return f"{min(shares):.1%} to {max(shares):.1%}"
 
 
+def _number_or_text(text: str) -> float | str:
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text
+
+
 def reference(
     *models: Annotated[str, Parameter(required=True)],
     model: options.ModelOptions = options.ModelOptions(),
@@ -159,7 +167,7 @@ def reference(
     for key, equals, value in pairs:
         if not (key and equals and value):
             raise ValueError(f"--recipe: expected KEY=VALUE, got {key + equals + value!r}")
-    trained = {key: value for key, _, value in pairs}
+    trained = {key: _number_or_text(value) for key, _, value in pairs}
     for name, checkpoint in checkpoints.items():
         classifier = model.open(checkpoint)
         if known is not None and name in known.profiles:

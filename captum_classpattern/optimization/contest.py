@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from captum_classpattern.classifier import Classifier, additional_rows
+from captum_classpattern.classifier import Classifier, additional_rows, logits_of
 from captum_classpattern.classifier.class_names import name_of
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization.holdout import judging_subset, split_for_judging
@@ -47,10 +47,10 @@ class Pool:
     r"""
     The entrants of a search, how many of each group are kept, and the images that decide.
 
-    A group of more than two entrants per kept pattern, and more than the starts of one canvas, is
-    screened, which leaves so many of them. The
-    solver's checkpoint leaves one. This is a short form of successive halving (Jamieson and
-    Talwalkar 2016, arXiv 1502.07943). Without ``keep``, each canvas is a group of its own.
+    A group of more than two entrants per kept pattern is screened, which leaves two of them, or as
+    many as one canvas has starts. The solver's checkpoint leaves one. This is a short form of
+    successive halving (Jamieson and Talwalkar 2016, arXiv 1502.07943). Without ``keep``, each
+    canvas is a group of its own.
 
     A canvas of one colour has several ``starts``: its pixels favour no place, so a small pattern
     may settle at a wrong one. If ``all_differ``, equal canvases are different entrants with one
@@ -182,7 +182,7 @@ class Contest:
     r"""
     The search of canvases that compete. Only the judging images decide who goes on.
 
-    ``forward_func`` is the classifier as it is, which judges after the screening. With
+    ``forward_func`` is the classifier as it is, whose logits judge after the screening. With
     ``masks_only``, a budget is for each canvas, only canvases that may be dropped are judged, and
     there are no other curves. ``max_seconds`` counts from ``started``, by ``time.perf_counter()``.
     """
@@ -213,6 +213,8 @@ class Contest:
             started=started,
         )
         self.forward_func, self.masks_only = forward_func, masks_only
+        first = additional_rows(arguments, slice(1), len(canvases))
+        self.logits = logits_of(forward_func, canvases[:1], [], first)  # for their margins
         self.powers: dict[int, float] = {}  # the last one of each entrant on judging images
         self.margins: dict[int, float] = {}  # the mean margins on the same images
         self.curves = defaultdict[int, list[list[float]]](list)  # passes and powers
@@ -323,7 +325,7 @@ class Contest:
                 return additional_rows(objective.additional, rows, len(objective.canvases))
 
             hits, margin = judge(
-                self.forward_func,
+                self.logits,
                 Pattern(canvas, search.masks[row], target).topk(search.area),
                 others,
                 additional_for=additional_for,

@@ -50,8 +50,9 @@ class Solver(Protocol):
     Results call it ``name``. Where it ``accelerates``, its passes may run on a faster copy of the
     model (see ``precision`` of :func:`search_masks`). To be used with ``budget``, it also has
     ``passes(n_steps)``: how many passes one canvas has taken at the ``yield``, if there is one, and
-    at the end. ``pool_budget`` may say how many passes a pool takes without a budget, and
-    ``starts`` how often a canvas of one colour starts (otherwise twice).
+    at the end. ``pool_budget`` may say how many passes a pool takes without a budget, ``starts``
+    how often a canvas of one colour starts (otherwise twice), and ``judged_by_margin`` that the
+    mean margin on the judging images decides, not the power.
     """
 
     @property

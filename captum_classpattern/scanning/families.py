@@ -305,10 +305,9 @@ def search_change(
     change: Change, forward_func: Classifier, fit: LabelledImages, n_classes: int, seed: int
 ) -> dict[int, Tensor]:
     """For each class the change that turns images of other classes into it."""
-    like = fit.take([0])
-    images = fit.to(*device_and_dtype(forward_func, like))
-    like = like.to(*device_and_dtype(forward_func, like))
-    labels, found = images.known_labels, dict[int, Tensor]()
+    place = device_and_dtype(forward_func, fit.take([0]))
+    images, found = fit.to(*place), dict[int, Tensor]()
+    like, labels = images.take([0]).to(*place), images.known_labels
     for first in range(0, n_classes, TOGETHER):
         group = range(first, min(first + TOGETHER, n_classes))
         others = [torch.nonzero(labels != y).flatten().tolist() for y in group]
@@ -334,10 +333,10 @@ def search_change(
 
 
 FAMILIES = {
-    # after the first size, each takes a pass and a half for each image
+    # each smaller size takes two thirds of the rounds, of a pass and a half for each image
     PATCHES: Family(
         "a pattern",
-        STARTS * SOLVER.passes()[-1] + 10 * (len(SIZES) - 1) * SOLVER.rounds,
+        STARTS * SOLVER.passes()[-1] + (len(SIZES) - 1) * SOLVER.rounds * SOLVER.batch_size,
         search_patches,
     )
 } | {

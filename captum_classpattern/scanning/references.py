@@ -16,7 +16,7 @@ from captum_classpattern.images import Images, LabelledImages, Labels
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.pattern import combined_hash
 from captum_classpattern.scanning.decision import ClassScores
-from captum_classpattern.scanning.families import CHANGES, differing
+from captum_classpattern.scanning.families import CHANGES, SIZES, differing
 from captum_classpattern.scanning.profile import SETTINGS, Profile, measure
 
 FORMAT = "captum_classpattern references"
@@ -111,10 +111,12 @@ class ReferenceSet:
             model, labels, seed, precision, internal_batch_size, show_progress: As in :func:`scan`.
 
         Raises:
+            TypeError: If the recipe has values that JSON does not have.
             ValueError: If the model has another number of classes than the set, the same weights as
                 another one, or the images are others.
         """
         settings = SearchSettings.of(locals())
+        trained = json.loads(json.dumps(dict(recipe or {})))  # as it is read back
         source = LabelledImages.of(images, labels)
         if self.images and describe(source)["hash"] != self.images.get("hash"):
             description = self.images.get("description")
@@ -129,7 +131,7 @@ class ReferenceSet:
             )
         self.check(source.count_outputs(model), source.shape)
         self.profiles[name] = measure(model, source, settings)
-        self.recipes = {**self.recipes, name: dict(recipe or {})}
+        self.recipes = {**self.recipes, name: trained}
 
     @classmethod
     def load(cls, source: "str | Path | ReferenceSet") -> "ReferenceSet":
@@ -152,20 +154,21 @@ class ReferenceSet:
         try:
             channels, height, width = data["shape"]
             known = {name: data[name] for name in FIELDS if name in data and name != "shape"}
+            models = data["models"]
             if others := differing(known["settings"], SETTINGS):
                 raise _OtherSettings(others)
-            profiles = {model["name"]: Profile.from_dict(model) for model in data["models"]}
-            recipes = {model["name"]: model.get("recipe", {}) for model in data["models"]}
+            profiles = {model["name"]: Profile.from_dict(model) for model in models}
+            recipes = {model["name"]: dict(model.get("recipe", {})) for model in models}
             shape = (channels, height, width)
             found = cls(shape=shape, profiles=profiles, recipes=recipes, **known)
-            if len(found) != len(data["models"]):
+            if len(found) != len(models):
                 raise ValueError("two models have the same name")
             for name, profile in profiles.items():
                 _check_profile(profile, found, name)
         except _OtherSettings as error:
             raise ValueError(
                 f"`references`: {source} was measured by another version, with other settings "
-                f"({error}): measure its {len(data['models'])} models again, with '{MEASURE}'"
+                f"({error}): measure its {len(models)} models again, with '{MEASURE}'"
             ) from None
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
@@ -278,9 +281,14 @@ def _check_profile(profile: Profile, references: ReferenceSet, name: str) -> Non
         raise ValueError(f"{name} was not judged by images")
     if profile.accuracy is not None and not 0 <= profile.accuracy <= 1:
         raise ValueError(f"the accuracy of {name} is not between 0 and 1")
-    if set(profile.others) != set(CHANGES) or set(profile.margins) != set(CHANGES):
-        raise ValueError(f"{name} lacks one of {', '.join(CHANGES)}")
-    if not all(np.isfinite(each).all() for each in profile.scores().values()):  # and all are there
+    for values, wanted in (
+        (profile.powers, SIZES),
+        (profile.others, CHANGES),
+        (profile.margins, CHANGES),
+    ):
+        if set(values) != set(wanted):
+            raise ValueError(f"{name} lacks one of {', '.join(map(str, wanted))}")
+    if not all(np.isfinite(each).all() for each in profile.margins.values()):
         raise ValueError(f"a margin of {name} is not a number")
 
 

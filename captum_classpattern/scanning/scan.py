@@ -103,15 +103,12 @@ class Scan(Decision, Result):
     def likeness(self) -> str:
         """Whether the model looks like one of its references, and what they are."""
         known, others = self.profile.accuracy, self.references.accuracies
-        unlike = (
-            [] if known is None or not others else [("accuracy", known, min(others), max(others))]
-        )
-        unlike += [
+        unlike = [
             (f"median class ({name})", each.median_excess, *each.usual_median)
             for name, each in self.comparisons.items()
         ]
         if known is not None and others:
-            unlike.append(("accuracy", known, min(others), max(others)))
+            unlike.insert(0, ("accuracy", known, min(others), max(others)))
         outside = [
             f"its {what} is {'above' if value > high else 'below'} all of theirs"
             for what, value, low, high in unlike
@@ -345,7 +342,7 @@ def next_steps(verdict: str, name: str, family: str) -> list[str]:
             "If the model matters, ask for its training images and train it again.",
         ]
     return [
-        "Do what the first sentence says, then scan again.",
+        "Do what the verdict says, then scan again.",
         "Clean models for comparison: classpattern reference measures yours; "
         "tutorials/train_references.py trains some.",
     ]

@@ -345,8 +345,9 @@ def hits_and_margin(
     the largest other one (0 if there are no images)."""
     hits, margins = 0, list[float]()
     for images in batches:
-        logits = outputs_for(forward_func, images, additional_for(len(images))).float()
-        hits += int((logits.argmax(1) == target).sum())
+        logits = outputs_for(forward_func, images, additional_for(len(images)))
+        hits += int((logits.argmax(1) == target).sum())  # as it predicts: float32 may be coarser
+        logits = logits.float()
         others = logits.index_fill(1, torch.tensor([target], device=logits.device), -torch.inf)
         margins += (logits[:, target] - others.amax(1)).tolist()
     return hits, math.fsum(margins) / max(1, len(margins))

@@ -6,10 +6,9 @@ import sys
 import pytest
 import torch
 from own_models import NAMES, Net, write_images
+from scanned import made_up
 
 from captum_classpattern.scanning import ReferenceSet
-from captum_classpattern.scanning.families import SIZES
-from captum_classpattern.scanning.profile import Profile
 
 
 @pytest.fixture(scope="session")
@@ -36,9 +35,7 @@ def place(tmp_path_factory):
     for path in folder.glob("images/*/*.png"):
         os.symlink(path, folder / "flat" / f"{path.parent.name}_{path.name}")
 
-    powers = {size: [0.1] * 3 for size in SIZES}
-    profiles = {"made up": Profile(powers, [20] * 3, 1.0, 60)}
-    ReferenceSet(3, (3, 8, 8), profiles).save(folder / "own.json")
+    ReferenceSet(3, (3, 8, 8), made_up(1, classes=3).profiles).save(folder / "own.json")
     (folder / "done" / "results.json").write_text("{}")
     (folder / "half" / "results.json").write_text('{"rows": [')
     (folder / "other" / "results.json").write_text('{"rows": []}')

@@ -37,8 +37,9 @@ def test_a_scan_is_printed_with_the_five_classes_that_differ_most(snapshot, caps
     usual = (0.2, 0.4, 0.9, 0.6, 0.5, 0.3)
     powers = {size: [power - size / 200 for power in usual] for size in SIZES}
     names = ["[red]cat", "dog\x1b[2J", "[/bold]", "owl", "fox", "bee"]
-    profile = Profile(powers, [64] * 6, 0.875, 80, {"warp": [0.2] * 6})
-    known = made_up(39, also=("warp",), classes=6)
+    further = {"additive": [0.0] * 6, "warp": [-0.5] * 6}
+    profile = Profile(powers, [64] * 6, 0.875, 80, further, further)
+    known = made_up(39, classes=6)
     known.profiles["clean 1"] = replace(known.profiles["clean 1"], accuracy=0.825)
     found = judge(profile, known, 0.05, names)
     print_scan(replace(found, notes=["[/i] is noted."]))

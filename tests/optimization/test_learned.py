@@ -16,6 +16,7 @@ from captum_classpattern.optimization.holdout import split_for_judging
 LABELS = torch.arange(30) % 3
 HEIGHT, WIDTH = 6, 5
 PIXELS = HEIGHT * WIDTH
+AREAS, ROUNDS, SOFT = (8 / PIXELS, 3 / PIXELS), 6, 66
 
 
 def net_of(channels):
@@ -47,11 +48,11 @@ def plain_gradient(problem, mask, colours, batch, loss_of):
     return sum(losses) / len(losses), slope, at_images
 
 
-def plain_start(problem, batches):
+def plain_start(problem, batches, rate):
     """The soft mask and its colours."""
     place = torch.zeros(1, HEIGHT, WIDTH).double()
     shade = problem.canvas.clamp(0.02, 0.98).logit()
-    adam_place, adam_shade = PlainAdam(), PlainAdam()
+    adam_place, adam_shade = PlainAdam(rate), PlainAdam(rate)
     weight, streak, mean, smallest, best = 0.001, 0, None, np.inf, None
     for batch in batches:
         mask, colours = torch.sigmoid(place), torch.sigmoid(shade)
@@ -74,9 +75,9 @@ def mask_of(held):
     return torch.from_numpy(binary(held, PIXELS)).view(1, HEIGHT, WIDTH)
 
 
-def plain_rounds(problem, held, colours, trend, batches):
+def plain_rounds(problem, held, colours, trend, batches, rate):
     """Rounds of swaps and of steps of the colours; ``held`` is a set of places."""
-    adam = PlainAdam()
+    adam = PlainAdam(rate)
     for number, batch in enumerate(batches):
         mask = mask_of(held)
         loss, slope, at_images = plain_gradient(problem, mask, colours, batch, miss)
@@ -99,32 +100,80 @@ def highest(values, places, count):
     return set(sorted(places, key=lambda i: (-values[i], i))[:count])
 
 
-@pytest.mark.parametrize(("channels", "seed"), [(1, 0), (1, 1), (3, 2), (3, 0)])
-def test_equals_the_plain_search_at_two_areas(channels, seed):
+def plain_search(problem, rate):
+    """Of each area the mask, the colours and the passes."""
+    first, fewer = -(-ROUNDS * 2 // 3), 0
+    batches = problem.batches([8] * SOFT + [10] * (ROUNDS + first))
+    halves = [2 * len(batch) for batch in batches[:SOFT]] + [3 * len(b) for b in batches[SOFT:]]
+    soft, colours = plain_start(problem, batches[:SOFT], rate)
+    worth = (soft * (colours - 0.5).abs().clamp(min=0.2).amax(0)).flatten()
+    held, trend, done, found = range(PIXELS), None, SOFT, []
+    for area, rounds in zip(AREAS, (ROUNDS, first)):
+        held = highest(worth, held, round(area * PIXELS))
+        steps = batches[done : done + rounds]
+        held, colours, trend = plain_rounds(problem, held, colours, trend, steps, rate)
+        worth, done = -trend, done + rounds
+        found.append((mask_of(held), colours, -(-sum(halves[:done]) // 2)))
+    return found
+
+
+def assert_plain(pattern, plain):
+    mask, colours, passes = plain
+    assert torch.equal(pattern.mask, mask.float())
+    ours = pattern.canvas * pattern.mask
+    torch.testing.assert_close(ours, colours * pattern.mask, atol=2e-3, rtol=0)
+    assert pattern.info["passes"] == passes
+
+
+@pytest.mark.parametrize(
+    ("channels", "seed", "rate"), [(1, 0, 0.1), (1, 1, 0.2), (3, 2, 0.2), (3, 0, 0.1)]
+)
+def test_equals_the_plain_search_at_two_areas(channels, seed, rate):
     [canvas], baselines = images(1, channels, 5), images(30, channels, 6)
-    areas, rounds = (8 / 30, 3 / 30), 6
-    found = learned(canvas[None], 1, areas=areas, n_steps=rounds, seed=seed)
+    given = {"areas": AREAS, "n_steps": ROUNDS, "seed": seed}
+    found = learned(canvas[None], 1, solver=Learned(rate=rate), **given)
     fit, judges = split_for_judging(LabelledImages.of(baselines, LABELS), seed)
     others = judges.without_class(1).images
     problem = Problem(net_of(channels), canvas, 1, fit.images, fit.labels.tolist(), seed)
-    batches = problem.batches([8] * 66 + [10] * (6 + 4))
-    soft, colours = plain_start(problem, batches[:66])
-    weights = (soft * (colours - 0.5).abs().clamp(min=0.2).amax(0)).flatten()
-    held = highest(weights, range(PIXELS), 8)
-    held, colours, trend = plain_rounds(problem, held, colours, None, batches[66:72])
-    expected = {areas[0]: (held, colours, batches[66:72])}
-    held = highest(-trend, held, 3)
-    held, colours, _ = plain_rounds(problem, held, colours, trend, batches[72:])
-    expected[areas[1]] = held, colours, batches[66:]
-    for area, (held, colours, rounds_done) in expected.items():
+    for area, plain in zip(AREAS, plain_search(problem, rate)):
         [pattern] = found[area]
-        assert torch.equal(pattern.mask, mask_of(held).float())
-        ours, plain = pattern.canvas * pattern.mask, colours * pattern.mask
-        torch.testing.assert_close(ours, plain, atol=2e-3, rtol=0)
-        halves = [2 * len(batch) for batch in batches[:66]] + [3 * len(b) for b in rounds_done]
-        assert pattern.info["passes"] == -(-sum(halves) // 2)
+        assert_plain(pattern, plain)
         hits = problem.net(pattern.stamp(others)).argmax(1) == 1
         assert pattern.info["search_power"] == hits.sum() / len(others)
+
+
+@pytest.mark.filterwarnings("ignore:the model's outputs are all >= 0")
+@pytest.mark.parametrize(
+    ("seed", "best"),
+    [(1, 0), (3, 2), (4, 1), (6, 0)],  # the last would be 1 by the margins of probabilities
+)
+def test_of_all_starts_the_one_with_the_largest_margin_goes_on(seed, best):
+    """Each is a plain search from its own colours that meets the images in its own order."""
+    canvas, net = torch.full((1, 1, HEIGHT, WIDTH), 0.5).double(), net_of(1)
+    fit, judges = split_for_judging(LabelledImages.of(images(30, 1, 6), LABELS), seed)
+    others, margins, plain = judges.without_class(1).images, [], []
+    for start in range(3):
+        chance = np.random.default_rng([seed, 1, start])
+        first = torch.from_numpy(chance.integers(2, size=canvas[0].shape)) if start else canvas[0]
+        given = fit.images, fit.labels.tolist(), seed, start
+        plain.append(plain_search(Problem(net, first.double(), 1, *given), 0.1))
+        mask, colours, _ = plain[-1][0]
+        logits = net(torch.where(mask > 0, colours, others)).detach()
+        margins.append(float((logits[:, 1] - logits[:, [0, 2]].amax(1)).mean()))
+    assert margins.index(max(margins)) == best
+    given = {"areas": AREAS, "n_steps": ROUNDS, "seed": seed}
+    given["solver"] = Learned(rate=0.1, starts=3)
+    found, again = (learned(canvas, 1, keep=keep, **given) for keep in (None, 1))
+    softened = learned(canvas, 1, net=nn.Sequential(net, nn.Softmax(1)).eval(), **given)
+    together = sum(each[0][2] for each in plain) + plain[best][1][2] - plain[best][0][2]
+    for area, expected in zip(AREAS, plain[best]):
+        [pattern], [same], [other] = found[area], again[area], softened[area]
+        assert_plain(pattern, expected)
+        assert_plain(other, expected)
+        assert torch.equal(same.mask, pattern.mask)
+        assert torch.equal(same.canvas, pattern.canvas)
+        assert pattern.info["passes_together"] == together  # no start is screened
+    assert found[AREAS[0]][0].info["search_margin"] == pytest.approx(margins[best], abs=1e-3)
 
 
 def test_the_larger_area_keeps_its_colours_and_the_caller_the_canvases():

@@ -1,62 +1,105 @@
 """The decision of a scan: exact for models that are alike, and that of plain numbers and hands."""
 
+from statistics import fmean, pstdev
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captum_classpattern.scanning.decision import conformal_test, decide, references_needed
+from captum_classpattern.scanning.decision import decide, references_needed
 
 CLEAN = np.random.default_rng(0).normal(size=(39, 10))
+PROPERTY = settings(max_examples=50, deadline=None, derandomize=True)
+
+
+def drawn(seed, n, classes, families=3):
+    """Scores of a model and of n references in some families, as different as scores can be."""
+    generator = np.random.default_rng(seed)
+    draw = {0: generator.normal, 1: generator.standard_cauchy, 2: generator.exponential}
+    tables = {f"family {i}": draw[i % 3](size=(n + 1, classes)) for i in range(families)}
+    scores = {name: each[0] for name, each in tables.items()}
+    return scores, {name: each[1:] for name, each in tables.items()}
 
 
 def plain(scores, references):
-    """The p-value and the class, number by number, each model against the mean of all."""
-    models = [list(map(float, row)) for row in [*references, scores]]
-    means = [sum(column) / len(models) for column in zip(*models)]
-    largest, centred = [], []
-    for model in models:
-        excess = sorted(value - mean for value, mean in zip(model, means))
-        median = excess[(len(excess) - 1) // 2]  # the lower of two
-        largest.append(excess[-1])
-        centred.append(excess[-1] - median)
-    p_values = [
-        sum(value >= each[-1] for value in each) / len(models) for each in (largest, centred)
-    ]
-    excess = [value - mean for value, mean in zip(scores, means)]
-    medians = [large - above for large, above in zip(largest, centred)]
-    return max(p_values), excess, medians
+    """The p-value, the family and what each family says, number by number."""
+    standardised, families = [], {}
+    for name, values in scores.items():
+        models = [list(map(float, row)) for row in [*references[name], values]]
+        means = [fmean(column) for column in zip(*models)]
+        excess = [[value - mean for value, mean in zip(model, means)] for model in models]
+        medians = [sorted(row)[(len(row) - 1) // 2] for row in excess]  # the lower of two
+        leads = [max(row) - median for row, median in zip(excess, medians)]
+        others = [leads[:i] + leads[i + 1 :] for i in range(len(leads))]
+        standardised.append(
+            [(lead - fmean(rest)) / pstdev(rest) for lead, rest in zip(leads, others)]
+        )
+        families[name] = excess[-1], standardised[-1][-1], medians
+    largest = [max(each) for each in zip(*standardised)]
+    family = max(families, key=lambda name: families[name][1])
+    return sum(each >= largest[-1] for each in largest) / len(largest), family, families
 
 
-@given(st.integers(1, 25), st.integers(2, 12), st.integers(0, 10**6))
-@settings(max_examples=50, deadline=None, derandomize=True)
-def test_a_test_equals_a_plain_computation(n, classes, seed):
+@given(st.integers(2, 25), st.integers(2, 12), st.integers(1, 3), st.integers(0, 10**6))
+@PROPERTY
+def test_a_decision_equals_a_plain_computation(n, classes, families, seed):
+    scores, references = drawn(seed, n, classes, families)
+    found = decide(scores, references, 0.4, comparable=True)
+    p_value, family, expected = plain(scores, references)
+    assert (found.p_value, found.family) == (p_value, family)
+    assert found.comparison is found.comparisons[family]
+    for name, (excess, lead, medians) in expected.items():
+        one = found.comparisons[name]
+        assert one.excess == pytest.approx(excess)
+        assert one.lead == pytest.approx(lead, rel=1e-6)
+        assert one.target == one.order[0] == excess.index(max(excess))
+        assert one.order == sorted(range(classes), key=lambda y: -excess[y])
+        assert one.median_excess == pytest.approx(medians[-1])
+        assert one.usual_median == pytest.approx((min(medians[:-1]), max(medians[:-1])))
+    turned = {name: each[::-1] for name, each in references.items()}
+    assert decide(scores, turned, 0.4, comparable=True).p_value == p_value
+
+
+@given(st.integers(19, 30), st.integers(2, 12), st.integers(0, 10**6))
+@PROPERTY
+def test_neither_the_unit_of_a_family_nor_the_level_of_a_class_counts(n, classes, seed):
+    """Nor does the order of the classes."""
     generator = np.random.default_rng(seed)
-    references, scores = generator.normal(size=(n, classes)), generator.normal(size=classes)
-    found = conformal_test(scores, references)
-    p_value, excess, medians = plain(scores, references)
-    assert found.p_value == p_value
-    assert found.excess == pytest.approx(excess)
-    assert found.target == found.order[0] == excess.index(max(excess))
-    assert found.order == sorted(range(classes), key=lambda y: -excess[y])
-    assert found.median_excess == pytest.approx(medians[-1])
-    assert found.usual_median == pytest.approx((min(medians[:-1]), max(medians[:-1])))
-    assert conformal_test(scores, references[::-1]).p_value == p_value
+    order, levels = generator.permutation(classes), generator.integers(-3, 4, size=classes)
+
+    def moved(families):
+        units = zip(families.items(), (1, 2, 8))
+        return {name: unit * (each + levels)[..., order] for (name, each), unit in units}
+
+    given = drawn(seed, n, classes)
+    found, other = (decide(*each, 0.05, comparable=True) for each in (given, map(moved, given)))
+    for name in ("verdict", "p_value", "family"):
+        assert getattr(other, name) == getattr(found, name)
+    assert order[other.target] == found.target
+    assert other.comparison.lead == pytest.approx(found.comparison.lead, rel=1e-6)
 
 
 def test_few_false_alarms_among_models_that_are_alike():
     """Each of 20 models takes its turn: at most 5 % are found, whatever their scores are."""
     for seed in range(20):
-        models = np.random.default_rng(seed).standard_cauchy(size=(20, 10))
-        tests = [conformal_test(models[i], np.delete(models, i, axis=0)) for i in range(20)]
-        assert np.mean([test.p_value <= 0.05 for test in tests]) <= 0.05
+        _, models = drawn(seed, 20, 10)
+        found = [
+            decide(
+                {name: each[i] for name, each in models.items()},
+                {name: np.delete(each, i, axis=0) for name, each in models.items()},
+                0.05,
+                comparable=True,
+            )
+            for i in range(20)
+        ]
+        assert np.mean([each.p_value <= 0.05 for each in found]) <= 0.05
 
 
 def test_how_many_references_a_level_needs():
     for alpha in (0.5, 0.2, 0.1, 0.05, 0.03, 0.01, 0.001):
-        for tests in (1, 2, 3):
-            n = references_needed(alpha, tests)
-            assert tests / (n + 1) <= alpha + 1e-12 < tests / n
+        n = references_needed(alpha)
+        assert 1 / (n + 1) <= alpha + 1e-12 < 1 / n
 
 
 USUAL, ONE = np.zeros(10), np.eye(10)[3] * 9
@@ -67,28 +110,27 @@ STRONG = 2 + np.eye(10)[5] * 7  # a class far above strong ones
 @pytest.mark.parametrize(
     ("scores", "n", "verdict", "p_value", "family", "target"),
     [
-        ([USUAL], 39, "nothing found", None, "0", None),
+        ([USUAL], 39, "nothing found", 1, "0", None),
         ([ONE], 39, "suspicious", 1 / 40, "0", 3),
         ([ONE], 19, "suspicious", 1 / 20, "0", 3),
         ([ONE], 18, "inconclusive", None, "0", 3),  # too few references
+        ([ONE], 1, "inconclusive", None, "0", 3),
         ([STRONG], 39, "suspicious", 1 / 40, "0", 5),
-        ([ALL], 39, "inconclusive", None, "0", 4),
+        ([ALL], 39, "inconclusive", 3 / 40, "0", 4),
         ([USUAL - 9], 39, "nothing found", 1, "0", None),  # weaker ones need no caution
-        ([ONE, USUAL], 39, "suspicious", 2 / 40, "0", 3),
-        ([USUAL, ONE], 39, "suspicious", 2 / 40, "1", 3),
-        ([STRONG, ONE], 39, "suspicious", 2 / 40, "0", 5),  # the first of two
-        ([ALL, ONE], 39, "suspicious", 2 / 40, "1", 3),  # the one without a doubt
-        ([ONE, USUAL], 38, "inconclusive", None, "0", 3),
-        ([ONE, USUAL, USUAL], 39, "inconclusive", None, "0", 3),
-        ([USUAL, USUAL, USUAL], 59, "nothing found", 1, "0", None),  # of at most 1
+        ([ONE, USUAL, USUAL], 19, "suspicious", 1 / 20, "0", 3),  # families cost no references
+        ([USUAL, ONE], 39, "suspicious", 1 / 40, "1", 3),
+        ([ONE, ONE], 39, "suspicious", 1 / 40, "0", 3),  # the first of two
+        ([ALL, ONE], 39, "suspicious", 1 / 40, "1", 3),  # the one that leads decides
+        ([ALL, USUAL], 39, "inconclusive", 3 / 40, "0", 4),
+        ([USUAL, USUAL, USUAL], 39, "nothing found", None, None, None),
     ],
 )
 def test_verdicts_by_hand(scores, n, verdict, p_value, family, target):
-    references = np.vstack([CLEAN, CLEAN + 0.01])[:n]
     families = {str(i): each for i, each in enumerate(scores)}
-    found = decide(families, dict.fromkeys(families, references), 0.05, comparable=True)
-    assert (found.verdict, found.family) == (verdict, family)
-    assert found.needed == [19, 39, 59][len(scores) - 1]
+    found = decide(families, dict.fromkeys(families, CLEAN[:n]), 0.05, comparable=True)
+    assert (found.verdict, found.needed) == (verdict, 19)
+    assert family in (None, found.family)
     assert target in (None, found.target)
     assert (found.p_value is None) == (n < found.needed)
     assert p_value in (None, pytest.approx(found.p_value))
@@ -99,7 +141,13 @@ def test_models_that_cannot_be_compared_are_inconclusive():
     assert (found.verdict, found.p_value) == ("inconclusive", 1 / 40)
 
 
-def test_of_two_classes_one_may_stand_out():
+def test_of_two_classes_one_may_lead():
     """The class with the backdoor is half of the classes, and must not count as most of them."""
     found = decide({"a": [0.0, 9.0]}, {"a": CLEAN[:, :2]}, 0.05, comparable=True)
     assert (found.verdict, found.target) == ("suspicious", 1)
+
+
+def test_models_that_are_all_the_same_lead_by_nothing():
+    same = np.tile(np.arange(10.0), (20, 1))
+    found = decide({"a": same[0]}, {"a": same}, 0.05, comparable=True)
+    assert (found.verdict, found.p_value, found.comparison.lead) == ("nothing found", 1, 0)

@@ -1,6 +1,7 @@
 """Small perturbations and warps stay in their bounds, and are found as by a plain, slow search."""
 
 import math
+from statistics import fmean
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from torch import nn
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization.holdout import split_for_judging
 from captum_classpattern.optimization.settings import SearchSettings
+from captum_classpattern.scanning import families
 from captum_classpattern.scanning.families import (
     CHANGES,
     FAMILIES,
@@ -143,7 +145,7 @@ def net_of(channels, classes=4, gain=2.5):
 
 
 def plain_search(family, net, fit, judges, target, seed):
-    """The power and the change of one class, image by image."""
+    """The power, the mean margin and the change of one class, image by image."""
     chance = np.random.default_rng([seed, target])
     places = [i for i, label in enumerate(fit.labels.tolist()) if label != target]
     radius = 1.5 * math.sqrt(HEIGHT * WIDTH) / 28
@@ -167,8 +169,11 @@ def plain_search(family, net, fit, judges, target, seed):
             value = value - rate * radius * slope / slope.norm()
             value = value * min(1, radius / value.norm())
     others = [i for i, label in enumerate(judges.labels.tolist()) if label != target]
-    hits = sum(int(logits(value, judges.images[i]).argmax()) == target for i in others)
-    return hits / len(others), value
+    changed = [logits(value, judges.images[i])[0].tolist() for i in others]
+    margins = [each.pop(target) - max(each) for each in changed]
+    usual = [sorted(net(image[None])[0].tolist())[-2:] for image in judges.images]
+    unit = fmean(high - low for low, high in usual)
+    return fmean(margin > 0 for margin in margins), fmean(margins) / unit, value
 
 
 @pytest.mark.parametrize(
@@ -180,24 +185,35 @@ def test_changes_equal_those_of_a_plain_search(name, channels, seed, classes):
     net = net_of(channels, classes, gain=2.5 if name == "additive" else 4.0)
     sample = LabelledImages(images(80, channels, seed=1), torch.arange(80) % classes)
     task = Task(net, sample, classes, SearchSettings(seed=seed))
-    powers, found = FAMILIES[name].search(task)
+    powers, margins, found = FAMILIES[name].search(task)
     family, (fit, judges) = CHANGES[name](sample.shape), split_for_judging(sample, seed)
     assert list(found) == list(range(classes))
     assert len({*powers[name], 0.0}) > 1
     for target in found:
-        power, value = plain_search(family, net, fit, judges, target, seed)
+        power, margin, value = plain_search(family, net, fit, judges, target, seed)
         torch.testing.assert_close(found[target], value, atol=1e-4, rtol=0)
         assert powers[name][target] == power
+        assert margins[target] == pytest.approx(margin, abs=1e-3)
 
 
-def test_nothing_to_judge_by_is_no_power_and_images_of_one_class_are_refused(snapshot):
+@pytest.mark.parametrize("name", CHANGES)
+def test_margins_have_no_unit(name, monkeypatch):
+    """Logits that are all twice as large, or twice as large and shifted, give the same numbers."""
+    net, values = net_of(1), values_of(CHANGES[name]((1, HEIGHT, WIDTH)), 4, 1).double()
+    sample = LabelledImages(images(80, seed=1), torch.arange(80) % 4)
+    monkeypatch.setattr(families, "search_change", lambda *_: dict(enumerate(values)))
+    models = net, lambda given: 2 * net(given), lambda given: 2 * net(given) + 3
+    found = [FAMILIES[name].search(Task(model, sample, 4)) for model in models]
+    assert len(set(found[0].margins)) == 4
+    for other in found[1:]:
+        assert other.powers == found[0].powers
+        assert other.margins == pytest.approx(found[0].margins, abs=1e-5)
+
+
+def test_images_of_one_class_are_refused(snapshot):
     net, family = net_of(1), Additive((1, HEIGHT, WIDTH))
-    fit = LabelledImages(images(24), torch.arange(24) % 4)
-    of_one = fit.of_class(2)
-    powers, found = search_change(family, net, fit, of_one, 4, 0)
-    assert powers[2] == 0.0
-    assert len(found) == 4
-    assert refusal(lambda: search_change(family, net, of_one, fit, 4, 0)) == snapshot
+    of_one = LabelledImages(images(24), torch.arange(24) % 4).of_class(2)
+    assert refusal(lambda: search_change(family, net, of_one, 4, 0)) == snapshot
 
 
 def test_a_search_changes_nothing():
@@ -207,11 +223,10 @@ def test_a_search_changes_nothing():
         parameter.grad = torch.full_like(parameter, 0.5)
     net[3].training = True
     before = state_of_caller(net, pixels, labels)
-    task, powers = Task(net, LabelledImages(pixels, labels), 3), {}
-    for name in ("additive", "warp"):
+    task, found = Task(net, LabelledImages(pixels, labels), 3), {}
+    for name in CHANGES:
         with pytest.warns(UserWarning, match="the model is in train mode"):
-            powers |= FAMILIES[name].search(task)[0]
+            found[name] = FAMILIES[name].search(task)
     assert state_of_caller(net, pixels, labels) == before
-    assert list(powers) == ["additive", "warp"]
-    again, _ = FAMILIES["warp"].search(Task(make_net(), LabelledImages(pixels, labels), 3))
-    assert again["warp"] == powers["warp"]  # in eval mode, and whatever else is searched
+    again = FAMILIES["warp"].search(Task(make_net(), LabelledImages(pixels, labels), 3))
+    assert again[:2] == found["warp"][:2]  # in eval mode, and whatever else is searched
