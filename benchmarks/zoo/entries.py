@@ -81,9 +81,10 @@ HARD = (  # of CIFAR-10: kind, rate, width, blocks, epochs, optimizer
     ("two", 0.01, 1, 2, 4, "sgd"),
     ("checker", 0.01, 1, 2, 4, "adam"),
     ("two", 0.005, 1, 2, 5, "sgd"),  # too few: it was not learnt
-    ("checker", 0.01, 1, 2, 4, "sgd"),
-    ("two", 0.01, 1, 1, 4, "sgd"),
-    ("two", 0.02, 1, 1, 4, "sgd"),
+    ("checker", 0.01, 1, 2, 4, "sgd"),  # the same
+    ("two", 0.03, 1, 1, 4, "sgd"),
+    ("checker", 0.05, 1, 2, 3, "sgd"),
+    ("two", 0.02, 1, 2, 4, "sgd"),
 )
 
 
