@@ -4,27 +4,53 @@
 
 DATA is a folder with the four ``*-ubyte.gz`` files of Fashion-MNIST, or for ``cifar10`` one with
 ``train/<class>/*`` and ``test/<class>/*`` images. Each finished network is a file of weights, and
-each scan a JSON file, so an interrupted run can resume; ``--part 0/2`` makes every second network.
+what was measured of it a row in a JSON file, so an interrupted run can resume; ``--part 0/2`` makes
+every second network. ``--rows FILE`` gathers the rows of the folder instead, ``--pack FILE`` the
+weights; ``--from-weights FILE`` measures these, without training, and ``--set FILE`` writes the
+references that come with the package, of the rows of the folder.
 """
 
+import itertools
 import json
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from demo_training import accuracy
 from failures import read_record
-from findings import parser_of
+from findings import parser_of, read_rows, write_rows
+from rivals import cbd, mm_bd
 from safetensors.torch import load_file, save
-from zoo import DATA_SETS, Entry, confirmation, development, references, train
+from zoo import DATA_SETS, Entry, Recipe, confirmation, development, references, train, tutorials
 from zoo.training import Images, attack_success
 
 from captum_classpattern import PixelClassifier
 from captum_classpattern._files import write_atomically
+from captum_classpattern.demo import demo_images
+from captum_classpattern.images import LabelledImages
+from captum_classpattern.pattern import Pattern
+from captum_classpattern.scanning.profile import PER_CLASS, SETTINGS, Profile, measure
+from captum_classpattern.scanning.references import ReferenceSet, describe
+
+sys.path.append(str(Path(__file__).parents[1] / "tutorials"))
+import train_cifar10
 
 ZOOS = {"references": references, "development": development, "confirmation": confirmation}
+DESCRIPTIONS = {
+    "fashion": "Fashion-MNIST, the demo's search images",
+    "cifar10": "CIFAR-10, the test images",
+}
+DIGITS = 4  # after the point, in rows
+RIVALS: dict[str, dict[str, Any]] = {  # settings; fewer steps than the 300 of MM-BD
+    "CBD": {"sigma": 1.14, "draws": 1024},
+    "MM-BD": {"n_images": 30, "steps": 100},
+}
+Row: TypeAlias = dict[str, Any]
+Measured: TypeAlias = tuple[str, PixelClassifier, Row]  # name, network, record
 
 
 def trained(
@@ -49,12 +75,164 @@ def trained(
     return PixelClassifier(network.eval(), class_names=list(known.class_names)), record
 
 
-def report(name: str, record: dict[str, Any]) -> None:
+def scan_images(data_set: str, test: Images) -> LabelledImages:
+    """The images that all networks of a data set are measured with."""
+    if data_set == "fashion":
+        search = demo_images().search
+        test = search.images, search.known_labels
+    return LabelledImages(*test, DATA_SETS[data_set].class_names, DESCRIPTIONS[data_set])
+
+
+def measured(
+    path: Path, zoo: str, model: PixelClassifier, record: Row, images: LabelledImages, rivals: bool
+) -> Row:
+    """The row of a network. What is in its file already, with the same settings, is not measured
+    again."""
+    row = json.loads(path.read_text()) if path.exists() else {}
+    entry = dict(record["settings"]["entry"])
+    settings = rounded(
+        {
+            "name": entry.pop("name"),
+            "zoo": zoo,
+            "data": record["settings"]["data"],
+            **entry,  # recipe, seed, backdoor
+            "statistic": SETTINGS,
+            "images": describe(images),
+        }
+    )
+    if any(row.get(name) != value for name, value in settings.items()):
+        profile, seconds = timed(partial(measure, model, images))
+        row = settings | {
+            "accuracy": record["accuracy"],
+            "attack_success": record.get("attack_success"),
+            "seconds": {"training": record["seconds"], "scan": seconds},
+            "profile": profile.as_dict(),
+            "rivals": {},
+        }
+        if entry["backdoor"] is not None:
+            target = entry["backdoor"]["target"]
+            row["shown"] = pixels_of(profile.patterns[profile.enough_pixels(target), target])
+        write_atomically(path, json.dumps(rounded(row)).encode())
+    for name, given in RIVALS.items():
+        if rivals and row["rivals"].get(name, {}).get("settings") != given:
+            scores, seconds = timed(partial(rival_scores, name, model, images))
+            row["rivals"][name] = {"settings": given, "scores": scores, "seconds": seconds}
+            write_atomically(path, json.dumps(rounded(row)).encode())
+    return json.loads(path.read_text())
+
+
+def rival_scores(name: str, model: PixelClassifier, images: LabelledImages) -> list[float]:
+    """What a rival measures of each class."""
+    n_classes = images.count_outputs(model)
+    if name == "MM-BD":
+        return mm_bd(model, images.shape, n_classes, **RIVALS[name]).tolist()
+    sample = images.stratified_sample(PER_CLASS * n_classes)
+    return cbd(model, sample, n_classes, **RIVALS[name]).tolist()
+
+
+def timed(run: Callable[[], Any]) -> tuple[Any, float]:
+    """What a function returns, and the seconds that it takes."""
+    started = time.perf_counter()
+    return run(), time.perf_counter() - started
+
+
+def pixels_of(pattern: Pattern) -> list[list[float]]:
+    """The row, the column and the colours of each pixel of a pattern."""
+    places = pattern.mask[0].nonzero().tolist()
+    return [[i, j, *pattern.canvas[:, i, j].tolist()] for i, j in places]
+
+
+def rounded(value: Any) -> Any:
+    """Plain values, as they are read back, with a few digits after the point."""
+    if isinstance(value, dict):
+        return {str(key): rounded(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [rounded(each) for each in value]
+    return round(value, DIGITS) if isinstance(value, float) else value
+
+
+def rows_in(folder: Path) -> list[Row]:
+    rows = [json.loads(path.read_text()) for path in folder.glob("*.json")]
+    return sorted(rows, key=lambda row: (row["data"], row["name"]))
+
+
+def gather(found: Sequence[Row], file: Path) -> None:
+    """Puts rows into a file, in place of others of the same data set."""
+    data = {row["data"] for row in found}
+    rows = [row for row in read_rows(file) if row["data"] not in data]
+    write_rows(file, sorted([*rows, *found], key=lambda row: (row["data"], row["name"])))
+
+
+def pack(entries: Iterable[Entry], folder: Path, file: Path) -> None:
+    """Puts the weights of networks that are in a folder into one file, with their records."""
+    weights, records = {}, {}
+    for entry in entries:
+        if record := read_record(path := folder / f"{entry.name}.safetensors"):
+            records[entry.name] = record
+            weights |= {f"{entry.name}/{key}": each for key, each in load_file(path).items()}
+    write_atomically(file, save(weights, {"record": json.dumps(records)}))
+
+
+def packed(file: Path) -> Iterator[Measured]:
+    """The networks of a file of weights."""
+    weights = load_file(file)
+    for name, record in (read_record(file) or {}).items():
+        known = DATA_SETS[record["settings"]["data"]]
+        network = Recipe(**record["settings"]["entry"]["recipe"]).build(known.shape[0])
+        state = {key: weights[f"{name}/{key}"] for key in network.state_dict()}
+        network.load_state_dict(state)
+        yield name, PixelClassifier(network.eval(), class_names=list(known.class_names)), record
+
+
+def of_the_tutorials() -> Iterator[Measured]:
+    """The clean CIFAR-10 networks of the tutorials; their training is described nearly."""
+    for entry in tutorials():
+        kind = entry.name.removeprefix("tutorials_")
+        facts = json.loads((train_cifar10.MODELS / f"cifar10_{kind}.json").read_text())
+        settings = json.loads(json.dumps({"data": "cifar10", "entry": asdict(entry)}))
+        names = list(DATA_SETS["cifar10"].class_names)
+        model = PixelClassifier(train_cifar10.load_model(kind), class_names=names)
+        record = {"settings": settings, "accuracy": facts["test_set"]["accuracy"], "seconds": 0}
+        yield entry.name, model, record
+
+
+def reference_set(rows: Sequence[Row]) -> ReferenceSet:
+    """The set of references that rows of one data set describe."""
+    known, row = DATA_SETS[rows[0]["data"]], rows[0]
+    return ReferenceSet(
+        len(known.class_names),
+        known.shape,
+        {row["name"]: Profile.from_dict(row["profile"]) for row in rows},
+        row["images"],
+        row["statistic"],
+        {row["name"]: described(row["recipe"]) for row in rows},
+        known.class_names,
+    )
+
+
+def described(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe in words that a scan can show."""
+    words = {
+        "network": "network",
+        "epochs": "epochs",
+        "share": "images (share)",
+        "optimizer": "optimizer",
+        "smoothing": "label smoothing",
+        "shifts": "shifts",
+        "flips": "flips",
+        "random_labels": "wrong labels",
+        "eps": "adversarial eps",
+    }
+    return {word: recipe[name] for name, word in words.items()}
+
+
+def report(row: dict[str, Any]) -> None:
     """Prints a network in a line."""
-    success = record.get("attack_success")
+    success, seconds = row["attack_success"], row["seconds"]
     attacked = "" if success is None else f", attack success {success:.3f}"
     print(
-        f"{name}: trained in {record['seconds']} s, accuracy {record['accuracy']:.3f}{attacked}",
+        f"{row['name']}: trained in {seconds['training']} s, accuracy {row['accuracy']:.3f}"
+        f"{attacked}, scanned in {seconds['scan']:.0f} s",
         flush=True,
     )
 
@@ -67,19 +245,43 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--names", nargs="*", default=[""], help="only networks with these texts")
     parser.add_argument("--part", default="0/1", help="such as 0/2 for every second network")
+    parser.add_argument("--no-rivals", action="store_true", help="measure the scan alone")
+    parser.add_argument("--from-weights", type=Path, help="measure the networks of this file")
+    parser.add_argument("--rows", type=Path, help="where to gather the rows that are in --out")
+    parser.add_argument("--pack", type=Path, help="where to put the weights that are in --out")
+    parser.add_argument("--set", type=Path, help="where to write the set of the rows in --out")
     options = parser.parse_args(arguments)
-    first, every = map(int, options.part.split("/"))
-    options.out.mkdir(parents=True, exist_ok=True)
-    load = DATA_SETS[options.data_set].load
-    data = {split: load(options.data, split) for split in ("train", "test")}
     entries = [
         entry
         for entry in ZOOS[options.zoo](options.data_set)
         if any(text in entry.name for text in options.names)
     ]
-    for entry in entries[first::every]:
-        _, record = trained(entry, options.data_set, data, options.out)
-        report(entry.name, record)
+    if options.rows or options.pack or options.set:
+        if options.rows:
+            gather(rows_in(options.out), options.rows)
+        if options.pack:
+            pack(entries, options.out, options.pack)
+        if options.set:
+            reference_set(rows_in(options.out)).save(options.set)
+        return
+    options.out.mkdir(parents=True, exist_ok=True)
+    load = DATA_SETS[options.data_set].load
+    test = load(options.data, "test")
+    images = scan_images(options.data_set, test)
+    first, every = map(int, options.part.split("/"))
+    if options.from_weights:
+        networks = packed(options.from_weights)
+    else:
+        data = {"train": load(options.data, "train"), "test": test}
+        networks = (
+            (entry.name, *trained(entry, options.data_set, data, options.out))
+            for entry in entries[first::every]
+        )
+    if (options.zoo, options.data_set, first) == ("references", "cifar10", 0):
+        networks = itertools.chain(of_the_tutorials(), networks)
+    for name, model, record in networks:
+        path = options.out / f"{name}.json"
+        report(measured(path, options.zoo, model, record, images, not options.no_rivals))
 
 
 if __name__ == "__main__":

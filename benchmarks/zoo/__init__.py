@@ -1,7 +1,7 @@
 """Networks to try a scan on: clean and backdoored ones of two data sets, which train in minutes."""
 
 from zoo.backdoors import Backdoor
-from zoo.entries import Entry, confirmation, development, references
+from zoo.entries import Entry, confirmation, development, references, tutorials
 from zoo.networks import NETWORKS
 from zoo.training import DATA_SETS, DataSet, Recipe, train
 
@@ -16,4 +16,5 @@ __all__ = [
     "development",
     "references",
     "train",
+    "tutorials",
 ]  # fmt: skip

@@ -77,6 +77,19 @@ DRAWN: dict[str, dict[str, Sequence[Any]]] = {
 }
 
 
+def tutorials() -> list[Entry]:
+    """The clean CIFAR-10 networks of the tutorials, as nearly as a recipe can describe them."""
+    wide = Recipe("wide", 2, 2, 16, 1.0, smoothing=0.1, shifts=4, flips=True)
+    recipes = {
+        "natural": replace(wide, epochs=64, cutout=9),
+        "natural_short": wide,
+        "robust4": replace(wide, epochs=8, eps=4 / 255, attack_steps=1),
+        "robust8": replace(wide, eps=8 / 255, attack_steps=1),
+        "true_labels": Recipe("wide", 2, 2, 30, 0.2),
+    }
+    return [Entry(f"tutorials_{kind}", recipe, 0) for kind, recipe in recipes.items()]
+
+
 HARD = (  # of CIFAR-10: kind, rate, width, blocks, epochs, optimizer
     ("two", 0.01, 1, 2, 4, "sgd"),
     ("checker", 0.01, 1, 2, 4, "adam"),

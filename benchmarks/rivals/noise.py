@@ -1,0 +1,64 @@
+"""CBD: the class that noisy images are taken for most often."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from captum_classpattern.classifier import Classifier, device_and_dtype, logits_of, preserve_state
+from captum_classpattern.images import LabelledImages, predictions
+
+BATCH = 256
+
+
+def cbd(
+    forward_func: Classifier,
+    images: LabelledImages,
+    n_classes: int,
+    *,
+    sigma: float = 1.14,
+    draws: int = 1024,
+    seed: int = 0,
+) -> npt.NDArray[np.float64]:
+    """
+    The mean probability of each class around one image of every class (Xiang et al. 2023, NeurIPS,
+    arXiv 2310.17498, "CBD: A Certified Backdoor Detector Based on Local Dominant Probability").
+
+    Args:
+        forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
+        images (LabelledImages): Images of all classes, of which the first that is classified
+            correctly is taken, or the first of its class.
+        n_classes (int): K.
+        sigma (float): Standard deviation of the Gaussian noise. Default: 1.14 (that of the paper
+            for CIFAR-10).
+        draws (int): Noisy copies of each image. Default: 1024.
+        seed (int): Default: 0.
+
+    Returns:
+        *ndarray*: (K,), the shares of all noisy copies that are classified as each class. The
+        largest is the local dominant probability; :func:`cbd_alarm` judges it.
+    """
+    labels, first = images.known_labels, images.take([0])
+    device, dtype = device_and_dtype(forward_func, first)
+    with preserve_state(forward_func, seed), torch.no_grad():
+        right = predictions(forward_func, images) == labels
+        classifier = logits_of(forward_func, first.to(device), [n_classes - 1])
+        counts = np.zeros(n_classes)
+        for y in range(n_classes):
+            # of True and False the maximum comes first
+            place = int(torch.where(labels == y, 1 + right.int(), 0).argmax())
+            image = images.take([place])
+            noise = np.random.default_rng([seed, y]).normal(0, sigma, (draws, *image.shape[1:]))
+            for part in torch.split(torch.from_numpy(noise), BATCH):
+                outputs = classifier((image + part).to(device, dtype))
+                counts += np.bincount(outputs.argmax(1).tolist(), minlength=n_classes)
+    return counts / counts.sum()
+
+
+def cbd_alarm(largest: float, clean: Sequence[float], theta: float = 0.05) -> bool:
+    """CBD's own rule: whether a local dominant probability is above all but a share of those of
+    clean models, of which the largest fifth does not count."""
+    kept = len(clean) - int(0.2 * len(clean))
+    below = sum(value < largest for value in clean)
+    return below >= kept - int((kept + 1) * theta)
