@@ -103,17 +103,14 @@ class Scan(Decision, Result):
     def likeness(self) -> str:
         """Whether the model looks like one of its references, and what they are."""
         known, others = self.profile.accuracy, self.references.accuracies
-        unlike = [
-            (f"median class ({name})", each.median_excess, *each.usual_median)
-            for name, each in self.comparisons.items()
-        ]
-        if known is not None and others:
-            unlike.insert(0, ("accuracy", known, min(others), max(others)))
         outside = [
-            f"its {what} is {'above' if value > high else 'below'} all of theirs"
-            for what, value, low, high in unlike
-            if not low <= value <= high
+            f"all its classes are easier to reach by {FAMILIES[name].words}"
+            for name, each in self.comparisons.items()
+            if each.of_another_kind
         ]
+        if known is not None and others and not min(others) <= known <= max(others):
+            side = "above" if known > max(others) else "below"
+            outside.insert(0, f"its accuracy is {side} all of theirs")
         found = f"The model looks like one of the {len(self.references)} references"
         if outside:
             found = f"The model is unlike the references: {' and '.join(outside)}"
