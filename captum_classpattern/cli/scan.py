@@ -110,8 +110,9 @@ def print_scan(found: "cp.Scan") -> None:
     for size in sorted(SCORED):
         columns.append((f"{size} {unit_of(found.references.shape)}", f"power_{size}", ".0%"))
         columns.append(("references", f"references_power_{size}", printing.RANGE))
-    columns += [(name, f"margin_{name}", "+.2f") for name in found.profile.margins]
-    columns.append((f"excess, {found.family}", "excess", "+.2f"))
+    if found.family in found.profile.margins:  # there is no room for all
+        columns.append(("margin", f"margin_{found.family}", "+.2f"))
+    columns.append(("excess", "excess", "+.2f"))
     out.print(printing.make_table(columns, found.table().head(SHOWN).to_dict("records")))
     out.print(printable(found.likeness), markup=False)
     out.print(Text("What next", style="bold"))
