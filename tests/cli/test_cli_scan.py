@@ -196,7 +196,7 @@ def test_a_backdoored_model_is_suspicious(first_scan):
     assert (first_scan.exit_code, first_scan.stderr) == (3, "")
     printed = plain(first_scan.stdout)
     assert printed.startswith("4 classes, about ")
-    assert "Suspicious owl has a pattern unlike those of the 19 clean references (p = " in printed
+    assert re.search("Suspicious owl has a .* unlike those of the 19 clean references", printed)
     assert printed.endswith("scan.html, scan.json, scan.png and patterns/ are in scanned.")
     found, out = read("scanned"), Path("scanned")
     assert found["likeness"] in printed
@@ -361,7 +361,8 @@ def test_references_are_measured_one_by_one_and_none_twice(tmp_path, finished, m
     found, few = ReferenceSet.load(out), ReferenceSet.load("few.json")
     assert list(found.profiles) == ["mine", "clean_1", "clean_2", "clean_3"]
     assert list(found.profiles.values()) == list(few.profiles.values())
-    assert replace(found, profiles={}) == replace(few, profiles={})
+    assert list(found.recipes.values()) == list(few.recipes.values())
+    assert replace(found, profiles={}, recipes={}) == replace(few, profiles={}, recipes={})
     assert scan(finished, f"--alpha 0.2 --references {out}").exit_code == 3
 
 
