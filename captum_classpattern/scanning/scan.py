@@ -100,6 +100,17 @@ class Scan(Decision, Result):
         return self.profile.patterns[self.profile.enough_pixels(target), target]
 
     @property
+    def accuracies(self) -> str:
+        """How good the model and its references are, in words."""
+        known, others = self.profile.accuracy, self.references.accuracies
+        if known is None or not others:
+            return "The accuracies are not known."
+        return (
+            f"The model classifies {known:.1%} of {self.profile.images} images correctly, the "
+            f"references {min(others):.1%} to {max(others):.1%}."
+        )
+
+    @property
     def likeness(self) -> str:
         """Whether the model looks like one of its references, and what they are."""
         known, others = self.profile.accuracy, self.references.accuracies
