@@ -238,10 +238,10 @@ ENVIRONMENT.globals |= {
 
 
 def drawing(figure: Any, alt: str, *, fits: bool = False) -> Markup:
-    """A matplotlib figure, in a box that scrolls; or as small as the page, if it then ``fits``."""
+    """A matplotlib figure, in a box that scrolls unless the figure ``fits`` on a small screen."""
     data, size = figure_png(figure, LARGE_DPI if fits else DPI)
-    box = Markup('<div class="{} paper">{}</div>')
-    return box.format("fits" if fits else "scroll", _figure(data, size, alt, ""))
+    drawn = _figure(data, size, alt, "")
+    return drawn if fits else Markup('<div class="scroll paper">{}</div>').format(drawn)
 
 
 def _figure(data: bytes, size: tuple[int, int], alt: str, caption: str) -> Markup:

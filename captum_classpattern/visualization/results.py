@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from textwrap import fill
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from torch import Tensor
 
 from captum_classpattern.comparison import SanityCheck
@@ -32,10 +34,10 @@ from captum_classpattern.visualization.lines import (
 )
 from captum_classpattern.visualization.style import CONTROL, HIGHLIGHTS, HIT, SMALL_CURVES
 
-ARROW = "\N{RIGHTWARDS ARROW}"
-NAMED = 3  # classes, in each family
+ARROW, ELLIPSIS = "\N{RIGHTWARDS ARROW}", "\N{HORIZONTAL ELLIPSIS}"
+NAMED, NOTE_WIDTH = 3, 110  # classes of each family; letters in a line
 WIDTH, PANEL_WIDTH = 1.4, 2.6  # of an image in inches, and of the leads relative to it
-LEADS_SIZE = (4.6, 0.5)  # inches, of a family
+LEADS_SIZE = (3.9, 0.45)  # inches, of a family
 LEADS: dict[str, Style] = {
     "clean models, each by its first class": {
         "color": CONTROL, "marker": "|", "markersize": 18, "linestyle": ""
@@ -81,24 +83,21 @@ def plot_scan(scan: Scan, *, use_pyplot: bool) -> Drawing:
         return plot_leads(scan, title=verdict_text(scan), use_pyplot=use_pyplot)
     rows = []
     for family, look in scan.looks.items():
-        cells: list[Drawn] = [Cell(pictured(scan, family), power_text(look.power), True)]
+        cells: list[Drawn] = [Cell(pictured(scan, family), power_text(look.power))]
         after, before = look.after, look.before.names
         for image, name, y, text in zip(after.images, before, after.predicted, after.captions):
-            cells.append(Cell(image, f"{name} {ARROW} {text}", y == look.target or None, HIT))
+            cells.append(Cell(image, f"{name} {ARROW} {text}", y == look.target, HIT))
         cells += [None] * (EXAMPLES + 1 - len(cells))
-        panel = replace(_leads_of(scan, family), title="")
-        cells.append(partial(draw_panel, panel=panel, width=WIDTH * PANEL_WIDTH))
+        cells.append(partial(_draw_leads, panel=_leads_of(scan, family)))
         rows.append((f"{FAMILIES[family].words}: {scan.class_names[look.target]}", cells))
+    titles = ["what was found", *[""] * EXAMPLES, "how far each class leads"]
     unseen = "held-out images" if all(look.unseen for look in scan.looks.values()) else "images"
-    titles = [
-        "" if i != EXAMPLES // 2 else f"{unseen} with it, and the model's predictions"
-        for i in range(EXAMPLES)
-    ]
+    titles[1 + EXAMPLES // 2] = f"{unseen} with it,\nand the model's predictions"
     return draw_grid(
         rows,
-        ["what was found", *titles, "how far each class leads"],
+        titles,
         title=verdict_text(scan),
-        note=leads_text(scan),
+        note=fill(leads_text(scan), NOTE_WIDTH),
         width=WIDTH,
         widths=[*[1.0] * (EXAMPLES + 1), PANEL_WIDTH],
         use_pyplot=use_pyplot,
@@ -119,6 +118,11 @@ def plot_leads(scan: Scan, *, title: str | None = None, use_pyplot: bool) -> Dra
     )
 
 
+def _draw_leads(axis: Axes, panel: Panel) -> None:
+    draw_panel(axis, replace(panel, title=""), WIDTH * PANEL_WIDTH)
+    axis.tick_params(bottom=True, labelbottom=True)
+
+
 def _leads_of(scan: Scan, family: str) -> Panel:
     """The leads of the classes and of the references in a family."""
     each, (first, *others) = scan.comparisons[family], scan.comparisons[family].order
@@ -130,18 +134,19 @@ def _leads_of(scan: Scan, family: str) -> Panel:
         "xlim": (low - 0.04 * (high - low), high + 0.04 * (high - low)),
         "ylim": (-1, 1),
         "yticks": [],
-        "xlabel": ", ".join(names),
+        "xlabel": f"first: {', '.join(names)}",
     }
     lines = [Line([(x, 0) for x in leads], look) for leads, look in zip(values, LEADS.values())]
     return Panel(lines, axes, FAMILIES[family].words, dotted=bound_of(scan))
 
 
 def leads_text(scan: Scan) -> str:
-    """What the leads are."""
-    right = f" Right of the dotted line, p <= {scan.alpha:g}." if bound_of(scan) else ""
+    """What a figure of leads shows."""
+    right = f" Right of the dotted line, p is at most {scan.alpha:g}." if bound_of(scan) else ""
     return (
-        "Lead: how far a class is above the median class, in standard deviations of the leads of "
-        f"the first classes of {len(scan.references)} clean models.{right}"
+        f"Dots: all classes. Grey lines: {len(scan.references)} clean models, each by the class "
+        f"that leads. Lead: how far a class is above the median class, in standard deviations of "
+        f"the clean models.{right}"
     )
 
 
@@ -173,11 +178,7 @@ def pictured(scan: Scan, family: str) -> Tensor:
 
 
 def _shortened(name: str) -> str:
-    return (
-        name
-        if len(name) <= LONGEST_LABEL
-        else f"{name[: LONGEST_LABEL - 1]}\N{HORIZONTAL ELLIPSIS}"
-    )
+    return name if len(name) <= LONGEST_LABEL else f"{name[: LONGEST_LABEL - 1]}{ELLIPSIS}"
 
 
 def plot_profile(profile: InvarianceProfile, *, use_pyplot: bool) -> Drawing:

@@ -8,7 +8,6 @@ import pytest
 import torch
 from refusals import refusal
 from scanned import CLASSES, NAMES, Net, images_of, made_up, with_profiles
-from shown import HOSTILE, check, read, table_of
 
 from captum_classpattern import ClassPattern, PixelClassifier
 from captum_classpattern.scanning import ReferenceSet, scan
@@ -90,9 +89,6 @@ def test_a_scan_of_large_images_searches_whole_cells(references):
     assert large.target == 3
     held = large.pattern.mask.view(33, 2, 33, 2)[:, 0, :, 0]
     assert held[5, 5] == held[5, 6] == 1
-    _, axes = large.plot(use_pyplot=False)
-    assert axes[-1].get_xlabel() == "cells"
-    assert axes[0].get_xlabel().endswith(" cells, 100\xa0%")
 
 
 def test_further_families_are_measured_and_tested():
@@ -159,32 +155,6 @@ def test_a_scan_is_saved_with_its_patterns(found, tmp_path):
     store = Store(tmp_path / "scan" / "patterns", found.profile.key)
     store.check()  # so that the scan resumes there
     assert torch.equal(store.find([(3, 2)])[3, 2].mask, found.profile.patterns[3, 2].mask)
-
-
-def test_the_figure_shows_the_most_suspicious_class_first(found):
-    figure, axes = found.plot(use_pyplot=False)
-    assert axes[0].get_title() == "owl"
-    labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert labels == ["owl in 4 clean models", "other classes", "owl"]
-    line = axes[-1].lines[-1]
-    assert line.get_ydata().tolist() == [found.profile.powers[size][3] for size in sorted(SIZES)]
-    assert figure.get_suptitle() == "Suspicious, p = 0.2"
-
-
-def test_a_notebook_shows_the_verdict_the_patterns_and_the_powers(found, tmp_path):
-    page = read(found, pictures=3)
-    assert "Suspicious, p = 0.2: owls.pt" in page.text
-    assert "owls.pt" not in read(replace(found, source=None)).text
-    assert found.reason in page.text
-    rows = table_of(page)
-    assert list(rows) == [NAMES[y] for y in found.test.order]
-    for size in SIZES:
-        power = 100 * found.profile.powers[size][3]
-        assert rows["owl"][f"power, {size} pixels"] == f"{power:.1f}\N{NO-BREAK SPACE}%"
-    assert rows["owl"]["excess"] == f"{found.test.excess[3]:.2f}"
-    hostile = replace(found, class_names=[HOSTILE, *NAMES[1:]])
-    assert [tag for tag, _ in read(hostile).tags] == [tag for tag, _ in page.tags]
-    check(hostile.to_html(tmp_path / "scan.html").read_text(encoding="utf-8"), pictures=3)
 
 
 # ---- the verdict on what was measured
