@@ -108,16 +108,18 @@ def print_scan(found: "cp.Scan") -> None:
         rows.append({**row, "lead": each.lead, **(look.power.as_columns() if look else {})})
     unseen = all(look.unseen for look in found.looks.values())
     columns = [
-        *(("found", "words", ""), ("class", "name", ""), ("lead", "lead", ".1f")),
+        *(("searched", "words", ""), ("class", "name", ""), ("lead", "lead", ".1f")),
         ("clean models", "usual", ""),
         ("power, held-out images" if unseen else "power", "power", printing.INTERVAL),
         ("without", "no_pattern", ".1%"),
     ]
     out.print(printing.make_table(columns, rows))
+    decides: list[tuple[str, str, str]] = []
     powers = {f"{n} {unit_of(found.references.shape)}": f"power_{n}" for n in sorted(SCORED)}
     if found.family != PATCHES:
         powers = {f"power, {found.family}": f"power_{found.family}"}
-    columns = [("class", "name", ""), ("excess", "excess", "+.2f")]
+        decides = [("margin", f"margin_{found.family}", "+.2f")]
+    columns = [("class", "name", ""), ("excess", "excess", "+.2f"), *decides]
     for name, key in powers.items():
         columns += [(name, key, ".0%"), ("clean models", f"references_{key}", printing.RANGE)]
     out.print(printing.make_table(columns, found.table().head(SHOWN).to_dict("records")))
