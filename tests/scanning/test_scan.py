@@ -8,7 +8,6 @@ import pytest
 import torch
 from refusals import refusal
 from scanned import CLASSES, NAMES, Net, images_of, made_up, with_profiles
-from shown import HOSTILE, check, read, table_of
 
 from captum_classpattern import ClassPattern, LabelledImages, Pattern, PixelClassifier
 from captum_classpattern.optimization.holdout import split_for_judging
@@ -82,10 +81,6 @@ def test_a_scan_of_large_images_searches_whole_cells(references):
     assert large.target == 3
     held = large.pattern.mask.view(33, 2, 33, 2)[:, 0, :, 0]
     assert held[5, 5] == held[5, 6] == 1
-    usual = replace(large.profile, margins=references.profiles["clean"].margins)
-    _, axes = judge(usual, known, 0.2, NAMES).plot(use_pyplot=False)  # so that patches lead
-    assert axes[-1].get_xlabel() == "cells"
-    assert axes[0].get_xlabel().endswith(" cells, 100\xa0%")
 
 
 def test_every_family_is_searched_and_the_one_that_leads_decides(found):
@@ -195,43 +190,21 @@ def test_a_scan_is_saved_with_its_patterns(found, tmp_path):
     assert {name: data[name] for name in known} == known
     assert [row["class"] for row in data["classes"]] == [0, 1, 2, 3]
     for y, row in enumerate(data["classes"]):
-        assert row.items() >= found.profile.values_of(y).items()
-        assert row["excess"] == {name: each.excess[y] for name, each in found.comparisons.items()}
+        profile = found.profile
+        powers = {**{str(size): each for size, each in profile.powers.items()}, **profile.others}
+        assert row["powers"] == {name: each[y] for name, each in powers.items()}
+        assert row["margins"] == {name: each[y] for name, each in profile.margins.items()}
+        assert row["excess"] == found.comparison.excess[y]
     for name, family in data["families"].items():
         look, each = found.looks[name], found.comparisons[name]
-        assert (family["target"], family["lead"]) == (look.target, each.lead)
+        assert (family["target"], family["lead"]) == (look.target, max(family["leads"]))
+        assert family["reference_leads"] == each.usual_leads.tolist()
         assert family["target"] == each.target
         assert (family["power"], family["unseen_images"]) == (look.power.value, look.unseen)
     assert (tmp_path / "scan" / "scan.png").read_bytes().startswith(b"\x89PNG")
     store = Store(tmp_path / "scan" / "patterns", found.profile.key)
     store.check()  # so that the scan resumes there
     assert torch.equal(store.find([(3, 2)])[3, 2].mask, found.profile.patterns[3, 2].mask)
-
-
-def test_the_figure_shows_the_most_suspicious_class_first(found):
-    figure, axes = found.plot(use_pyplot=False)
-    assert axes[0].get_title() == "owl"
-    labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert labels == ["owl in 4 clean models", "other classes", "owl"]
-    line = axes[-1].lines[-1]
-    assert line.get_ydata().tolist() == [found.profile.powers[size][3] for size in sorted(SIZES)]
-    assert figure.get_suptitle() == "Suspicious, p = 0.2"
-
-
-def test_a_notebook_shows_the_verdict_the_patterns_and_the_powers(found, tmp_path):
-    page = read(found, pictures=3)
-    assert "Suspicious, p = 0.2: owls.pt" in page.text
-    assert "owls.pt" not in read(replace(found, source=None)).text
-    assert found.reason in page.text
-    rows = table_of(page)
-    assert list(rows) == [NAMES[y] for y in found.comparison.order]
-    for size in SIZES:
-        power = 100 * found.profile.powers[size][3]
-        assert rows["owl"][f"power, {size} pixels"] == f"{power:.1f}\N{NO-BREAK SPACE}%"
-    assert rows["owl"]["excess"] == f"{found.comparison.excess[3]:.2f}"
-    hostile = replace(found, class_names=[HOSTILE, *NAMES[1:]])
-    assert [tag for tag, _ in read(hostile).tags] == [tag for tag, _ in page.tags]
-    check(hostile.to_html(tmp_path / "scan.html").read_text(encoding="utf-8"), pictures=3)
 
 
 # ---- the verdict on what was measured
