@@ -6,10 +6,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from captum_classpattern import LabelledImages
+from captum_classpattern import LabelledImages, Pattern
 from captum_classpattern.scanning import ReferenceSet
+from captum_classpattern.scanning.closer import look_closer
 from captum_classpattern.scanning.families import CHANGES, SIZES
 from captum_classpattern.scanning.profile import Profile
+from captum_classpattern.scanning.scan import judge
 
 CLASSES, NAMES = 4, ["cat", "dog", "fox", "owl"]
 
@@ -72,3 +74,28 @@ def made_up(n, *, side=8, classes=CLASSES):
     }
     recipes = {name: {"network": "Net", "epochs": i} for i, name in enumerate(profiles)}
     return ReferenceSet(classes, (1, side, side), profiles, recipes=recipes)
+
+
+def looked_at(family="patches", *, known=19, names=NAMES, n=400, alpha=0.05, side=8):
+    """A scan of a backdoored model without a search: what it finds in one family is strong, and the
+    pattern has the two cells that fire."""
+    references = made_up(known, side=side)
+    usual = references.profiles["clean 0"]
+    powers = {size: [*shares] for size, shares in usual.powers.items()}
+    margins = {name: [*values] for name, values in usual.margins.items()}
+    for scores, strong in ((powers, 1.0), (margins, 3.0)):
+        for name in scores:
+            if family == name or (family == "patches" and scores is powers):
+                scores[name][3] = strong
+    canvas, mask = torch.zeros(1, side, side), torch.zeros(1, side, side)
+    canvas[0, 5, 5], mask[0, 5, 5:7] = 1, 1
+    patterns = {(size, y): Pattern(canvas, mask, y) for size in SIZES for y in range(CLASSES)}
+    changes = {
+        name: {y: kind((1, side, side)).start(1)[0] + y / 10 for y in range(CLASSES)}
+        for name, kind in CHANGES.items()
+    }
+    profile = replace(usual, powers=powers, margins=margins, patterns=patterns, changes=changes)
+    found = judge(profile, references, alpha, [*names])
+    first = {name: each.target for name, each in found.comparisons.items()}
+    model, images = Net(backdoor=3, cells=8), images_of(side, n)
+    return replace(found, looks=look_closer(model, images, profile, first, [*names], 0))

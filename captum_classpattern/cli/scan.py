@@ -92,28 +92,38 @@ def scan(
 
 
 def print_scan(found: "cp.Scan") -> None:
-    """Prints the verdict, and a table of the classes that differ most from the references."""
-    from captum_classpattern.scanning.families import SCORED, unit_of
+    """Prints the verdict, what each family has found, the classes that differ most from the
+    references in the family that decides, and what to do next."""
+    from captum_classpattern.scanning.families import FAMILIES, PATCHES, SCORED, unit_of
 
-    known, accuracies = found.profile.accuracy, found.references.accuracies
-    compared = "The accuracies are not known."
-    if known is not None and accuracies:
-        compared = (
-            f"The model classifies {known:.1%} of {found.profile.images} images correctly, the "
-            f"references {_range(accuracies)}."
-        )
     out = printing.console()
     out.print(Text(found.verdict.capitalize(), style="bold"))
-    for text in (found.reason, *(f"Note: {note}" for note in found.notes), compared):
+    notes = (f"Note: {note}" for note in found.notes)
+    for text in (found.reason, *notes, found.accuracies, found.likeness):
         out.print(printable(text), markup=False)  # names may hold anything
-    columns = [("class", "name", "")]
-    for size in sorted(SCORED):
-        columns.append((f"{size} {unit_of(found.references.shape)}", f"power_{size}", ".0%"))
-        columns.append(("references", f"references_power_{size}", printing.RANGE))
-    columns += [(name, f"margin_{name}", "+.2f") for name in found.profile.margins]
-    columns.append((f"excess, {found.family}", "excess", "+.2f"))
+    rows = []
+    for family, each in found.comparisons.items():
+        known, look = each.usual_leads, found.looks.get(family)
+        row = {"words": FAMILIES[family].words, "name": found.class_names[each.target]}
+        row["usual"] = f"{known.min():.1f} to {known.max():.1f}"
+        rows.append({**row, "lead": each.lead, **(look.power.as_columns() if look else {})})
+    unseen = all(look.unseen for look in found.looks.values())
+    columns = [
+        *(("searched", "words", ""), ("class", "name", ""), ("lead", "lead", ".1f")),
+        ("clean models", "usual", ""),
+        ("power, held-out images" if unseen else "power", "power", printing.INTERVAL),
+        ("without", "no_pattern", ".1%"),
+    ]
+    out.print(printing.make_table(columns, rows))
+    decides: list[tuple[str, str, str]] = []
+    powers = {f"{n} {unit_of(found.references.shape)}": f"power_{n}" for n in sorted(SCORED)}
+    if found.family != PATCHES:
+        powers = {f"power, {found.family}": f"power_{found.family}"}
+        decides = [("margin", f"margin_{found.family}", "+.2f")]
+    columns = [("class", "name", ""), ("excess", "excess", "+.2f"), *decides]
+    for name, key in powers.items():
+        columns += [(name, key, ".0%"), ("clean models", f"references_{key}", printing.RANGE)]
     out.print(printing.make_table(columns, found.table().head(SHOWN).to_dict("records")))
-    out.print(printable(found.likeness), markup=False)
     out.print(Text("What next", style="bold"))
     for number, step in enumerate(found.next_steps, 1):
         out.print(printable(f"{number}. {step}"), markup=False)

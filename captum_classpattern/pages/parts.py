@@ -24,7 +24,7 @@ from captum_classpattern.visualization.formats import DASH, percent, percent_are
 
 SIDE, MOST_PIXELS = 128, 224  # of a picture: small ones are enlarged, large ones reduced
 THUMBNAIL = 112  # pixels of a photo that is only shown for comparison
-DPI = 80  # of figures
+DPI, LARGE_DPI = 80, 120  # of figures
 FIGURE = "display:inline-block;margin:0 12px 8px 0;vertical-align:top;max-width:{}px"
 OUTLINE = f"outline:1px solid {style.EDGE}"  # so that a white canvas shows
 TEMPLATES = Path(__file__).with_name("templates")
@@ -163,6 +163,17 @@ def paragraph(text: str) -> Markup:
     return Markup("<p>{}</p>").format(text)
 
 
+def heading(text: str) -> Markup:
+    """What is above some parts."""
+    return Markup("<h2>{}</h2>").format(text)
+
+
+def numbered(texts: Iterable[str]) -> Markup:
+    """A list of texts, with numbers."""
+    items = Markup("\n").join(Markup("<li>{}</li>").format(text) for text in texts)
+    return Markup("<ol>{}</ol>").format(items)
+
+
 def table(columns: Sequence[str], rows: Iterable[Iterable[str]]) -> Markup:
     """A table of texts. The first cell of each row is its name."""
     head = Markup("").join(Markup("<th>{}</th>").format(column) for column in columns)
@@ -226,10 +237,11 @@ ENVIRONMENT.globals |= {
 }
 
 
-def drawing(figure: Any, alt: str) -> Markup:
-    """A matplotlib figure."""
-    data, size = figure_png(figure, DPI)
-    return Markup('<div class="scroll paper">{}</div>').format(_figure(data, size, alt, ""))
+def drawing(figure: Any, alt: str, *, fits: bool = False) -> Markup:
+    """A matplotlib figure, in a box that scrolls unless the figure ``fits`` on a small screen."""
+    data, size = figure_png(figure, LARGE_DPI if fits else DPI)
+    drawn = _figure(data, size, alt, "")
+    return drawn if fits else Markup('<div class="scroll paper">{}</div>').format(drawn)
 
 
 def _figure(data: bytes, size: tuple[int, int], alt: str, caption: str) -> Markup:

@@ -18,9 +18,15 @@ class Comparison:
     """How the classes of a model compare with those of its references, in one family."""
 
     excess: ClassScores  # of each class over its mean, (K,)
-    lead: float  # of the first class, in standard deviations of the references' leads
+    leads: ClassScores  # of each class, in standard deviations of the references' leads, (K,)
+    usual_leads: ClassScores  # of the first class of each reference, likewise, (n,)
     median_excess: float
     usual_median: tuple[float, float]  # the least and the largest of the references'
+
+    @property
+    def lead(self) -> float:
+        """That of the first class."""
+        return float(self.leads.max())
 
     @property
     def order(self) -> list[int]:
@@ -94,10 +100,16 @@ def decide(
     leads, comparisons = [], {}
     for name, values in scores.items():
         excess, medians = excess_of(values, references[name])
-        leads.append(standardised(excess.max(1) - medians))
-        usual = float(medians[:-1].min()), float(medians[:-1].max())
-        lead, median = float(leads[-1][-1]), float(medians[-1])
-        comparisons[name] = Comparison(excess[-1], lead, median, usual)
+        first = excess.max(1) - medians
+        leads.append(standardised(first))
+        scale = max(float(first[:-1].std()), 1e-6) if len(first) > 2 else 1.0
+        comparisons[name] = Comparison(
+            excess[-1],
+            leads[-1][-1] + (excess[-1] - excess[-1].max()) / scale,
+            leads[-1][:-1],
+            float(medians[-1]),
+            (float(medians[:-1].min()), float(medians[:-1].max())),
+        )
     largest = np.max(leads, axis=0)
     family = max(comparisons, key=lambda name: comparisons[name].lead)
     n, needed = len(largest) - 1, references_needed(alpha)

@@ -1,6 +1,7 @@
 """Clean models that a scanned model is compared with."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -158,7 +159,9 @@ class ReferenceSet:
             if others := differing(known["settings"], SETTINGS):
                 raise _OtherSettings(others)
             profiles = {model["name"]: Profile.from_dict(model) for model in models}
-            recipes = {model["name"]: dict(model.get("recipe", {})) for model in models}
+            recipes: dict[str, Mapping[str, Any]] = {
+                model["name"]: dict(model.get("recipe", {})) for model in models
+            }
             shape = (channels, height, width)
             found = cls(shape=shape, profiles=profiles, recipes=recipes, **known)
             if len(found) != len(models):
@@ -288,7 +291,7 @@ def _check_profile(profile: Profile, references: ReferenceSet, name: str) -> Non
     ):
         if set(values) != set(wanted):
             raise ValueError(f"{name} lacks one of {', '.join(map(str, wanted))}")
-    if not all(np.isfinite(each).all() for each in profile.margins.values()):
+    if not all(math.isfinite(margin) for row in profile.margins.values() for margin in row):
         raise ValueError(f"a margin of {name} is not a number")
 
 

@@ -47,8 +47,8 @@ ANOTHER_KIND = (
 @dataclass(frozen=True, repr=False)
 class Scan(Decision, Result):
     r"""
-    What a scan found, and how sure it is. ``plot`` draws the patterns of the most suspicious
-    classes, and the power of all classes over the number of pixels.
+    What a scan found, and how sure it is. ``plot`` draws for each family what was found, images
+    with it and the model's predictions, and how far all classes lead, next to the references.
 
     Attributes:
         verdict (str): ``"suspicious"``, ``"nothing found"`` or ``"inconclusive"``.
@@ -100,20 +100,28 @@ class Scan(Decision, Result):
         return self.profile.patterns[self.profile.enough_pixels(target), target]
 
     @property
+    def accuracies(self) -> str:
+        """How good the model and its references are, in words."""
+        known, others = self.profile.accuracy, self.references.accuracies
+        if known is None or not others:
+            return "The accuracies are not known."
+        return (
+            f"The model classifies {known:.1%} of {self.profile.images} images correctly, the "
+            f"references {min(others):.1%} to {max(others):.1%}."
+        )
+
+    @property
     def likeness(self) -> str:
         """Whether the model looks like one of its references, and what they are."""
         known, others = self.profile.accuracy, self.references.accuracies
-        unlike = [
-            (f"median class ({name})", each.median_excess, *each.usual_median)
-            for name, each in self.comparisons.items()
-        ]
-        if known is not None and others:
-            unlike.insert(0, ("accuracy", known, min(others), max(others)))
         outside = [
-            f"its {what} is {'above' if value > high else 'below'} all of theirs"
-            for what, value, low, high in unlike
-            if not low <= value <= high
+            f"all its classes are easier to reach by {FAMILIES[name].words}"
+            for name, each in self.comparisons.items()
+            if each.of_another_kind
         ]
+        if known is not None and others and not min(others) <= known <= max(others):
+            side = "above" if known > max(others) else "below"
+            outside.insert(0, f"its accuracy is {side} all of theirs")
         found = f"The model looks like one of the {len(self.references)} references"
         if outside:
             found = f"The model is unlike the references: {' and '.join(outside)}"
@@ -123,7 +131,8 @@ class Scan(Decision, Result):
     @property
     def next_steps(self) -> list[str]:
         """What to do now."""
-        return next_steps(self.verdict, self.target_name, self.family)
+        missing = self.needed - len(self.references)
+        return next_steps(self.verdict, self.target_name, self.family, missing)
 
     def table(self) -> Any:
         """A pandas DataFrame with a row for each class, the most suspicious first: its powers and
@@ -142,14 +151,15 @@ class Scan(Decision, Result):
 
     def as_dict(self) -> dict[str, Any]:
         """The result as plain values."""
+        profile = self.profile
+        powers = {**{str(size): each for size, each in profile.powers.items()}, **profile.others}
         rows = [
             {
                 "class": target,
                 "name": name,
-                **self.profile.values_of(target),
-                "excess": {
-                    family: float(each.excess[target]) for family, each in self.comparisons.items()
-                },
+                "powers": {of: each[target] for of, each in powers.items()},
+                "margins": {of: each[target] for of, each in profile.margins.items()},
+                "excess": float(self.comparison.excess[target]),
             }
             for target, name in enumerate(self.class_names)
         ]
@@ -158,6 +168,8 @@ class Scan(Decision, Result):
                 "target": each.target,
                 "target_name": self.class_names[each.target],
                 "lead": each.lead,
+                "leads": each.leads.tolist(),
+                "reference_leads": each.usual_leads.tolist(),
                 **({} if family not in self.looks else self.looks[family].as_dict()),
             }
             for family, each in self.comparisons.items()
@@ -319,32 +331,37 @@ def judge(
     )
 
 
-def next_steps(verdict: str, name: str, family: str) -> list[str]:
-    """What to do after a verdict on a class, by its name, that leads in a family."""
+def next_steps(verdict: str, name: str, family: str, missing: int) -> list[str]:
+    """What to do after a verdict on a class, by its name, that leads in a family; ``missing`` is
+    how many references are."""
+    again = "Scan again with another seed and other images (--seed 1 --data OTHER --out scan-1)."
     if verdict == SUSPICIOUS:
-        found = {PATCHES: "the pattern"}.get(
-            family, FAMILIES[family].words.replace("a ", "the ", 1)
-        )
+        what = FAMILIES[family].words.replace("a ", "the ", 1)
         return [
-            "Scan again with another seed and other images (--seed 1 --data OTHER). What is found "
-            "again is not chance.",
-            f"Try {found} on another clean model of the task. If it works there too, it is a "
+            f"{again} A backdoor should be found again, with the same class.",
+            f"Try {what} on another clean model of the task. If that predicts {name}, too, it is a "
             f"feature of {name} that models learn, not a backdoor of this one.",
-            f"Look for it in the training images, above all in those labelled {name}.",
-            "If nothing explains it, do not deploy the model: train it again on checked images, or "
-            "get it from somebody else.",
+            f"Look for training images that have it, above all among those labelled {name}. Wrong "
+            "labels there show how a backdoor was planted.",
+            "Until something else explains it, do not use the model. Train it again on images that "
+            "you have checked, or get it from a source that you trust.",
         ]
     if verdict == NOTHING:
         return [
-            "Scan again with another seed and other images (--seed 1 --data OTHER).",
-            "Still open: triggers that differ from image to image, large patches, triggers that "
-            "few training images had, and attackers who knew this scan.",
-            "If the model matters, ask for its training images and train it again.",
+            f"{again} A search can miss a trigger. But each scan is a further chance of a false "
+            "alarm.",
+            "Still possible: triggers that differ from image to image, large patches, triggers "
+            "that few training images had, and attackers who knew this scan.",
+            "If much depends on the model, look at its training images, or train it again.",
         ]
     return [
-        "Do what the verdict says, then scan again.",
-        "Clean models for comparison: classpattern reference measures yours; "
-        "tutorials/train_references.py trains some.",
+        f"Add {missing} clean models of the task, or more, then scan again."
+        if missing > 0
+        else "Do what the verdict says, then scan again.",
+        "Take models whose training you know: tutorials/train_references.py trains some. Measure "
+        "them with classpattern reference.",
+        f"Until then, the scan neither accuses nor clears the model. Look at what it found for "
+        f"{name}: it may show a trigger.",
     ]
 
 

@@ -95,14 +95,15 @@ def draw_panels(
             axis.set_ylabel(y_label or "")
         axes = grid.flat[: len(panels)]
         for axis, panel in zip(axes, panels):
-            _draw_panel(axis, panel, width)
+            draw_panel(axis, panel, width)
         if key:
             _add_legend(figure, key, columns * width)
         fit_figure(figure, axes[0], width, height, columns, rows)
     return figure, axes
 
 
-def _draw_panel(axis: Axes, panel: Panel, width: float) -> None:
+def draw_panel(axis: Axes, panel: Panel, width: float) -> None:
+    """One panel, of this width in inches."""
     wrap(axis.set_title(panel.title, pad=17 if panel.note else None), width)
     if panel.note:
         note = axis.text(0.5, 1.03, panel.note, transform=axis.transAxes, ha="center", va="bottom")

@@ -1,7 +1,9 @@
 """Figures of results: a scan, an invariance profile, and a sanity check."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -10,29 +12,43 @@ from torch import Tensor
 
 from captum_classpattern.comparison import SanityCheck
 from captum_classpattern.scanning import Scan
-from captum_classpattern.scanning.families import CHANGES, SIZES, unit_of
+from captum_classpattern.scanning.families import CHANGES, FAMILIES, PATCHES
+from captum_classpattern.scores.examples import EXAMPLES
 from captum_classpattern.scores.invariance import InvarianceCurve, InvarianceProfile
 from captum_classpattern.scores.invariance.profile import LINES
-from captum_classpattern.scores.power import ENOUGH_IMAGES
+from captum_classpattern.scores.power import ENOUGH_IMAGES, PredictivePower
 from captum_classpattern.visualization.drawing import Drawing, on_neutral
-from captum_classpattern.visualization.formats import percent
-from captum_classpattern.visualization.grid import Cell, draw_grid
+from captum_classpattern.visualization.formats import percent, percent_range
+from captum_classpattern.visualization.grid import Cell, Drawn, draw_grid
 from captum_classpattern.visualization.lines import (
     CONTROL_DASHES,
+    LONGEST_LABEL,
     POWERS,
     Line,
     Panel,
     Style,
-    draw_lines,
+    draw_panel,
     draw_panels,
     line_styles,
     round_ticks,
 )
-from captum_classpattern.visualization.style import CONTROL, HIGHLIGHTS, SMALL_CURVES, TRACK
+from captum_classpattern.visualization.style import CONTROL, HIGHLIGHTS, HIT, SMALL_CURVES
 
-DRAWN = 3  # patterns
-STRONG, OTHERS = HIGHLIGHTS[0], HIGHLIGHTS[2]
-WIDTH, PANEL_WIDTH = 1.85, 1.9  # of a pattern in inches, and of the panel relative to it
+ARROW, ELLIPSIS = "\N{RIGHTWARDS ARROW}", "\N{HORIZONTAL ELLIPSIS}"
+NAMED, NOTE_WIDTH = 3, 110  # classes of each family; letters in a line
+WIDTH, PANEL_WIDTH = 1.4, 2.6  # of an image in inches, and of the leads relative to it
+LEADS_SIZE = (3.9, 0.45)  # inches, of a family
+LEADS: dict[str, Style] = {
+    "clean models, each by its first class": {
+        "color": CONTROL, "marker": "|", "markersize": 18, "linestyle": ""
+    },
+    "classes of this model": {
+        "color": HIGHLIGHTS[2], "marker": "o", "markersize": 5, "linestyle": "", "alpha": 0.6
+    },
+    "its first class": {
+        "color": HIGHLIGHTS[0], "marker": "o", "markersize": 9, "linestyle": ""
+    },
+}  # fmt: skip
 
 COLUMNS = 5  # panels in a row
 SMALL_PANELS: dict[str, Any] = {"style": SMALL_CURVES, "gap": 0.03}
@@ -61,20 +77,84 @@ AGREEMENTS: Style = {
 
 
 def plot_scan(scan: Scan, *, use_pyplot: bool) -> Drawing:
-    """Draws the most suspicious patterns, next to the powers of all classes over the number of
-    pixels."""
-    shown = scan.comparison.order[:DRAWN]
-    cells = [Cell(image, below, False) for image, below in (pictured(scan, y) for y in shown)]
-    figure, axes = draw_grid(
-        [("", [*cells, partial(_draw_powers, scan=scan)])],
-        [*(scan.class_names[y] for y in shown), "other images that become the class"],
+    """Draws a row for each family: what was found for its first class, three images with it and the
+    model's predictions, and how far all classes lead. Without a look at images, these alone."""
+    if not scan.looks or scan.references.shape[0] not in (1, 3):
+        return plot_leads(scan, title=verdict_text(scan), use_pyplot=use_pyplot)
+    rows = []
+    for family, look in scan.looks.items():
+        cells: list[Drawn] = [Cell(pictured(scan, family), power_text(look.power))]
+        after, before = look.after, look.before.names
+        for image, name, y, text in zip(after.images, before, after.predicted, after.captions):
+            cells.append(Cell(image, f"{name} {ARROW} {text}", y == look.target, HIT))
+        cells += [None] * (EXAMPLES + 1 - len(cells))
+        cells.append(partial(_draw_leads, panel=_leads_of(scan, family)))
+        rows.append((f"{FAMILIES[family].words}: {scan.class_names[look.target]}", cells))
+    titles = ["what was found", *[""] * EXAMPLES, "how far each class leads"]
+    unseen = "held-out images" if all(look.unseen for look in scan.looks.values()) else "images"
+    titles[1 + EXAMPLES // 2] = f"{unseen} with it,\nand the model's predictions"
+    return draw_grid(
+        rows,
+        titles,
         title=verdict_text(scan),
+        note=fill(leads_text(scan), NOTE_WIDTH),
         width=WIDTH,
-        widths=[*[1.0] * len(shown), PANEL_WIDTH],
+        widths=[*[1.0] * (EXAMPLES + 1), PANEL_WIDTH],
         use_pyplot=use_pyplot,
     )
-    axes[0, 0].title.set(color=STRONG, fontweight="bold")
-    return figure, axes[0]
+
+
+def plot_leads(scan: Scan, *, title: str | None = None, use_pyplot: bool) -> Drawing:
+    """Draws for each family how far all classes lead, and the first class of each reference."""
+    return draw_panels(
+        [_leads_of(scan, family) for family in scan.comparisons],
+        size=LEADS_SIZE,
+        columns=1,
+        key=LEADS,
+        y_label=None,
+        title=title,
+        style={**SMALL_CURVES, "axes.spines.left": False},
+        use_pyplot=use_pyplot,
+    )
+
+
+def _draw_leads(axis: Axes, panel: Panel) -> None:
+    draw_panel(axis, replace(panel, title=""), WIDTH * PANEL_WIDTH)
+    axis.tick_params(bottom=True, labelbottom=True)
+
+
+def _leads_of(scan: Scan, family: str) -> Panel:
+    """The leads of the classes and of the references in a family."""
+    each, (first, *others) = scan.comparisons[family], scan.comparisons[family].order
+    shown = [np.append(one.leads, one.usual_leads) for one in scan.comparisons.values()]
+    low, high = float(np.min(shown)), float(np.max(shown))
+    names = [_shortened(scan.class_names[y]) for y in each.order[:NAMED]]
+    values = (each.usual_leads, each.leads[others], each.leads[[first]])
+    axes = {
+        "xlim": (low - 0.04 * (high - low), high + 0.04 * (high - low)),
+        "ylim": (-1, 1),
+        "yticks": [],
+        "xlabel": f"first: {', '.join(names)}",
+    }
+    lines = [Line([(x, 0) for x in leads], look) for leads, look in zip(values, LEADS.values())]
+    return Panel(lines, axes, FAMILIES[family].words, dotted=bound_of(scan))
+
+
+def leads_text(scan: Scan) -> str:
+    """What a figure of leads shows."""
+    right = f" Right of the dotted line, p is at most {scan.alpha:g}." if bound_of(scan) else ""
+    return (
+        f"Dots: all classes. Grey lines: {len(scan.references)} clean models, each by the class "
+        f"that leads. Lead: how far a class is above the median class, in standard deviations of "
+        f"the clean models.{right}"
+    )
+
+
+def bound_of(scan: Scan) -> list[float]:
+    """The lead above which a model is suspicious, if there are enough references."""
+    largest = np.sort(np.max([each.usual_leads for each in scan.comparisons.values()], axis=0))
+    as_far = int(np.floor(round(scan.alpha * (len(largest) + 1), 9)))  # models, with this one
+    return [float(largest[-as_far])] if scan.p_value is not None else []
 
 
 def verdict_text(scan: Scan) -> str:
@@ -83,35 +163,22 @@ def verdict_text(scan: Scan) -> str:
     return f"{scan.verdict.capitalize()}{p_value}"
 
 
-def pictured(scan: Scan, target: int) -> tuple[Tensor, str]:
-    """The image of a class, and what is written below it."""
-    profile, shape = scan.profile, scan.references.shape
-    if scan.family in profile.others:
-        image = CHANGES[scan.family](shape).picture(profile.changes[scan.family][target])
-        return image, f"{scan.family}, {percent(profile.others[scan.family][target], 0)}"
-    size = profile.enough_pixels(target)
-    below = f"{size} {unit_of(shape)}, {percent(profile.powers[size][target], 0)}"
-    return on_neutral(profile.patterns[size, target]), below
+def power_text(power: PredictivePower) -> str:
+    """``98.2 % (96.6-99.1)``."""
+    return f"{percent(power.value)} ({percent_range(*power.interval)})"
 
 
-def _draw_powers(axis: Axes, scan: Scan) -> None:
-    """Each class a line, and the references' range of the first class a band."""
-    sizes, (first, *others) = sorted(SIZES), scan.comparison.order
-    profiles, name = scan.references.profiles.values(), scan.class_names[first]
-    usual = np.array([[profile.powers[size][first] for size in sizes] for profile in profiles])
-    band = f"{name} in {len(usual)} clean models"
-    axis.fill_between(sizes, usual.min(0), usual.max(0), color=TRACK, label=band)
-    looks = [(y, {"color": OTHERS, "linewidth": 0.8}) for y in others]
-    looks.append((first, {"color": STRONG, "linewidth": 2.5}))
-    names = {first: name, **dict.fromkeys(others[:1], "other classes")}
-    for y, look in looks:
-        points = [(size, scan.profile.powers[size][y]) for size in sizes]
-        draw_lines(axis, [Line(points, {"marker": ".", **look}, names.get(y, ""))])
-    axis.tick_params(bottom=True, labelbottom=True, left=True, labelleft=True)
-    axis.set(xticks=sizes, xlabel=unit_of(scan.references.shape), **POWERS)
-    axis.spines[["top", "right"]].set_visible(False)
-    key = axis.get_legend_handles_labels()
-    axis.figure.legend(*key, loc="outside lower right", ncols=3, frameon=False)
+def pictured(scan: Scan, family: str) -> Tensor:
+    """An image of what a family has found for its first class."""
+    target = scan.comparisons[family].target
+    if family != PATCHES:
+        return CHANGES[family](scan.references.shape).picture(scan.profile.changes[family][target])
+    pattern = scan.pattern_of(target)
+    return on_neutral(pattern) if len(pattern.canvas) in (1, 3) else pattern.canvas
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= LONGEST_LABEL else f"{name[: LONGEST_LABEL - 1]}{ELLIPSIS}"
 
 
 def plot_profile(profile: InvarianceProfile, *, use_pyplot: bool) -> Drawing:

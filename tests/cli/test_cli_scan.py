@@ -74,7 +74,7 @@ def place(tmp_path_factory):
         images = load_images("images")
     few = ReferenceSet.for_models(nets["clean_0"], images)
     for name, net in nets.items():
-        few.add(name, PixelClassifier(net), images)
+        few.add(name, PixelClassifier(net), images, recipe={"network": "Net", "epochs": 3})
     few.save(folder / "few.json")
     copies = {f"copy {i}": few.profiles[f"clean_{i % 4}"] for i in range(15)}
     replace(few, profiles=few.profiles | copies).save(folder / "enough.json")
@@ -111,7 +111,7 @@ def scan(out, more=""):
     return run(f"{BAD} --out {out} {more}")
 
 
-def reference(models, out, more=""):
+def reference(models, out, more="--recipe network=Net --recipe epochs=3"):
     return run(f"reference {models} {OWN} --out {out} {more}")
 
 
@@ -147,11 +147,9 @@ NEW = f"{OWN} --out new.json"
 ERRORS = {
     "references of other classes": f"{SCAN} --references demo",
     "references of another size": f"{SCAN} --size 24",
-    "references without the family": f"{SCAN} --also additive",
     "another file as references": f"{SCAN} --references notes.json",
     "unknown references": f"{EARLY} --references cifar",
     "no references": f"scan bad.pt {OWN}",
-    "unknown family": f"{EARLY} --also additive,swirl",
     "alpha of 0": f"{EARLY} --alpha 0",
     "alpha of 1": f"{EARLY} --alpha 1",
     "alpha of NaN": f"{EARLY} --alpha nan",
@@ -169,7 +167,7 @@ ERRORS = {
     "reference: one file name twice": f"reference a/b=clean_0.pt a_b=clean_1.pt {NEW}",
     "reference: another model of the name": f"reference clean_0=good.pt {ADD}",
     "reference: a copy": f"reference copy=clean_2.pt {ADD}",  # makes p-values too small
-    "reference: further families": f"reference good.pt {ADD} --also additive,warp",
+    "reference: a recipe without a value": f"reference missing.pt {NEW} --recipe epochs",
 }
 
 
@@ -198,9 +196,12 @@ def test_a_backdoored_model_is_suspicious(first_scan):
     assert (first_scan.exit_code, first_scan.stderr) == (3, "")
     printed = plain(first_scan.stdout)
     assert printed.startswith("4 classes, about ")
-    assert "Suspicious owl has a pattern unlike those of the 19 clean references (p = " in printed
+    assert re.search("Suspicious owl has a .* unlike those of the 19 clean references", printed)
     assert printed.endswith("scan.html, scan.json, scan.png and patterns/ are in scanned.")
     found, out = read("scanned"), Path("scanned")
+    assert found["likeness"] in printed
+    assert "What next 1. Scan again" in printed
+    assert all(f"{i}. {step}" in printed for i, step in enumerate(found["next_steps"], 1))
     expected = {"verdict": "suspicious", "target": 3, "target_name": "owl", "p_value": 0.05}
     assert found.items() >= (expected | {"n_references": 19}).items()
     assert (out / "scan.png").read_bytes().startswith(b"\x89PNG")
@@ -217,7 +218,7 @@ def test_nothing_is_found_on_a_clean_model_also_if_it_returns_probabilities(tmp_
     more = "--arch test_cli_scan:Probabilities --references enough.json"
     result = run(f"scan good.pt {OWN} {more} --out {tmp_path}")
     assert result.exit_code == 0, result.output
-    assert "Nothing found No class stands out by patterns of 3 to 10 pixels" in plain(result.stdout)
+    assert "Nothing found No class differs from the clean references by p" in plain(result.stdout)
     assert read(tmp_path)["verdict"] == "nothing found"
     assert result.stderr.count("Note: the model's outputs are all >= 0 and sum to 1") == 1
 
@@ -360,27 +361,9 @@ def test_references_are_measured_one_by_one_and_none_twice(tmp_path, finished, m
     found, few = ReferenceSet.load(out), ReferenceSet.load("few.json")
     assert list(found.profiles) == ["mine", "clean_1", "clean_2", "clean_3"]
     assert list(found.profiles.values()) == list(few.profiles.values())
-    assert replace(found, profiles={}) == replace(few, profiles={})
+    assert list(found.recipes.values()) == list(few.recipes.values())
+    assert replace(found, profiles={}, recipes={}) == replace(few, profiles={}, recipes={})
     assert scan(finished, f"--alpha 0.2 --references {out}").exit_code == 3
-
-
-def test_further_families_are_measured_and_stay_the_same(tmp_path):
-    out = tmp_path / "references.json"
-    assert reference("clean_0.pt", out, "--also additive,warp").exit_code == 0
-    refused = reference("clean_1.pt", out, "--also warp")
-    assert refused.exit_code == 2
-    text = f"--also: {out} was measured with additive, warp: give the same families, or another f"
-    assert text in refused.stderr
-    assert reference("clean_1.pt", out).exit_code == 0  # those of the file
-    known = ReferenceSet.load(out)
-    assert known.also == ("additive", "warp")
-    measured = {name: [*one.others] for name, one in known.profiles.items()}
-    assert measured == {name: ["additive", "warp"] for name in ("clean_0", "clean_1")}
-    result = scan(tmp_path / "scan", f"--also additive,warp --json --references {out}")
-    assert result.exit_code == 4
-    found = json.loads(result.stdout)
-    assert "at least 59 references, for 3 families, and there are 2: add 57" in found["reason"]
-    assert {"additive", "warp"} <= set(found["classes"][0]["powers"])
 
 
 def test_images_without_labels(tmp_path):

@@ -102,13 +102,13 @@ def highest(values, places, count):
 
 def plain_search(problem, rate):
     """Of each area the mask, the colours and the passes."""
-    first, fewer = -(-ROUNDS * 2 // 3), 0
-    batches = problem.batches([8] * SOFT + [10] * (ROUNDS + first))
+    fewer = -(-ROUNDS * 2 // 3)
+    batches = problem.batches([8] * SOFT + [10] * (ROUNDS + fewer))
     halves = [2 * len(batch) for batch in batches[:SOFT]] + [3 * len(b) for b in batches[SOFT:]]
     soft, colours = plain_start(problem, batches[:SOFT], rate)
     worth = (soft * (colours - 0.5).abs().clamp(min=0.2).amax(0)).flatten()
     held, trend, done, found = range(PIXELS), None, SOFT, []
-    for area, rounds in zip(AREAS, (ROUNDS, first)):
+    for area, rounds in zip(AREAS, (ROUNDS, fewer)):
         held = highest(worth, held, round(area * PIXELS))
         steps = batches[done : done + rounds]
         held, colours, trend = plain_rounds(problem, held, colours, trend, steps, rate)

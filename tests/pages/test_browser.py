@@ -9,6 +9,7 @@ from browsers import MARKS, check_colours, started_browser, watched_pages
 from galleries import NAMES, write_survey, write_sweep
 from matplotlib.figure import Figure
 from reports import small_comparison
+from scanned import looked_at
 from shown import HOSTILE, percent
 from surveyed import finding
 
@@ -82,11 +83,12 @@ def check_paper(page):
 
 def test_pages_of_results_fit_follow_the_colour_scheme_and_open_on_paper(opened, tmp_path):
     one = replace(finding(1, "white", 90), class_name=HOSTILE)
-    for number, result in enumerate((one, Survey([one, finding(2, "positive", 50)]))):
+    survey = Survey([one, finding(2, "positive", 50)])
+    for number, result in enumerate((one, looked_at(names=[HOSTILE, *"bcd"]), survey)):
         page = opened(result.to_html(tmp_path / f"{number}.html"), viewport=NARROW)
         assert pictures_are_shown(page)
         assert width_of(page) <= 390
-        check_scheme(page, "h1", "figcaption", *["td"] * (number == 0))
+        check_scheme(page, "h1", "figcaption", *["td"] * (number == 0), *["li"] * (number == 1))
     check_paper(page)
 
 

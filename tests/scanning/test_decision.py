@@ -35,9 +35,10 @@ def plain(scores, references):
         standardised.append(
             [(lead - fmean(rest)) / pstdev(rest) for lead, rest in zip(leads, others)]
         )
-        families[name] = excess[-1], standardised[-1][-1], medians
+        of_each = [(e - medians[-1] - fmean(others[-1])) / pstdev(others[-1]) for e in excess[-1]]
+        families[name] = excess[-1], of_each, standardised[-1], medians
     largest = [max(each) for each in zip(*standardised)]
-    family = max(families, key=lambda name: families[name][1])
+    family = max(families, key=lambda name: families[name][2][-1])
     return sum(each >= largest[-1] for each in largest) / len(largest), family, families
 
 
@@ -49,10 +50,11 @@ def test_a_decision_equals_a_plain_computation(n, classes, families, seed):
     p_value, family, expected = plain(scores, references)
     assert (found.p_value, found.family) == (p_value, family)
     assert found.comparison is found.comparisons[family]
-    for name, (excess, lead, medians) in expected.items():
+    for name, (excess, of_each, leads, medians) in expected.items():
         one = found.comparisons[name]
         assert one.excess == pytest.approx(excess)
-        assert one.lead == pytest.approx(lead, rel=1e-6)
+        assert one.leads == pytest.approx(of_each, rel=1e-6, abs=1e-9)
+        assert [*one.usual_leads, one.lead] == pytest.approx(leads, rel=1e-6)
         assert one.target == one.order[0] == excess.index(max(excess))
         assert one.order == sorted(range(classes), key=lambda y: -excess[y])
         assert one.median_excess == pytest.approx(medians[-1])

@@ -12,16 +12,16 @@ from scanned import NAMES, Net, images_of, made_up, with_profiles
 from captum_classpattern import LabelledImages
 from captum_classpattern.classifier.fingerprints import hash_of_model
 from captum_classpattern.scanning import ReferenceSet, references
-from captum_classpattern.scanning.families import SCORED, SIZES
+from captum_classpattern.scanning.families import FAMILIES, SIZES
 from captum_classpattern.scanning.profile import SETTINGS
 
 
-@pytest.mark.parametrize("also", [(), ("warp", "additive")])
-def test_a_set_is_loaded_as_it_was_saved(also, tmp_path):
-    known = replace(made_up(3, also=also), images={"count": 80, "hash": "a1"}, class_names=NAMES)
+def test_a_set_is_loaded_as_it_was_saved(tmp_path):
+    known = replace(made_up(3), images={"count": 80, "hash": "a1"}, class_names=NAMES)
     known.save(tmp_path / "references.json")
     found = ReferenceSet.load(tmp_path / "references.json")
-    assert (found, found.also, found.settings) == (known, also, SETTINGS)
+    assert (found, found.settings) == (known, SETTINGS)
+    assert found.recipes["clean 1"] == {"network": "Net", "epochs": 1}
     assert ReferenceSet.load(found) is found
 
 
@@ -29,12 +29,15 @@ def test_a_set_is_loaded_as_it_was_saved(also, tmp_path):
 def test_the_sets_of_the_package_were_made_with_the_settings_of_this_version(name, shape):
     found = ReferenceSet.load(name)
     found.check(10, shape)
-    for family in ("patches", *found.also):
-        scores = found.scores(family)
+    assert list(found.scores()) == list(FAMILIES)
+    for scores in found.scores().values():
         assert scores.shape == (len(found), 10)
         assert np.isfinite(scores).all()
     assert all(0 < one.accuracy <= 1 for one in found.profiles.values())
-    assert all(set(one.powers) == set(SIZES) for one in found.profiles.values())
+    for name, one in found.profiles.items():  # where each comes from
+        assert one.model
+        assert one.computed.keys() >= {"seed", "precision", "version"}
+        assert found.recipes[name]
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
@@ -61,13 +64,20 @@ DAMAGES = {
     "a format alone": '{"format": "captum_classpattern references"}',
     "no models": (("models",), None),
     "a shape of two numbers": (("shape",), [8, 8]),
-    "an unknown family": (("also",), ["swirl"]),
+    "of 0.2": (("settings", "statistic"), 1),
+    "of 0.2, without models": '{"format": "captum_classpattern references", "shape": [1, 8, 8], '
+    '"settings": {"statistic": 1}}',
+    "a recipe in words": (("models", 0, "recipe"), "Net"),
     "a name twice": (("models", 1, "name"), "clean 0"),
     "too few powers": (("models", 1, "powers", "6", 3), None),
     "too few judged": (("models", 1, "judged", 3), None),
     "too few powers of a family": (("models", 1, "others", "additive", 3), None),
     "no powers of a family": (("models", 2, "others", "additive"), None),
-    "no powers of a size": (("models", 0, "powers", str(SCORED[0])), None),
+    "no powers of a size": (("models", 0, "powers", str(SIZES[0])), None),
+    "no margins of a family": (("models", 2, "margins", "warp"), None),
+    "too few margins": (("models", 1, "margins", "warp", 3), None),
+    "a margin of NaN": (("models", 1, "margins", "warp", 3), float("nan")),
+    "a margin in words": (("models", 1, "margins", "warp", 3), "high"),
     "a power in words": (("models", 0, "powers", "6", 0), "high"),
     "a power of NaN": (("models", 0, "powers", "6", 0), float("nan")),  # else p-values of 0
     "a power above 1": (("models", 0, "powers", "6", 0), 1.5),
@@ -82,7 +92,7 @@ def test_damaged_files_are_refused(case, snapshot, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text, path = DAMAGES[case], tmp_path / "damaged.json"
     if isinstance(text, tuple):
-        made_up(3, also=("additive",)).save(path)
+        made_up(3).save(path)
         data = place = json.loads(path.read_text())
         (*way, last), value = text
         for step in way:
@@ -110,6 +120,9 @@ ADDED = {
         images={"hash": "0", "description": "data/cats"}
     ).add("new", Net(1), images_of()),
     "other classes": lambda: with_model(n_classes=3).add("new", Net(1), images_of()),
+    "a recipe that no file can hold": lambda: with_model().add(
+        "new", Net(1), images_of(), recipe={"network": {1}}
+    ),
 }
 
 
@@ -129,19 +142,38 @@ def test_a_set_says_which_images_it_was_measured_with():
 def test_a_model_of_the_same_name_is_replaced(monkeypatch):
     monkeypatch.setattr(references, "measure", lambda model, *_, **__: model)
     known, net = with_model(), Net()
-    known.add("clean 0", net, images_of())
+    known.add("clean 0", net, images_of(), recipe={"sizes": (3, 6)})
     assert known.profiles == {"clean 0": net}
+    assert known.recipes == {"clean 0": {"sizes": [3, 6]}}  # as it is read back
 
 
 def test_classes_are_put_in_the_order_of_their_names():
-    known = with_profiles(made_up(2, also=("warp",)), judged=[61, 62, 63, 64])
+    known = with_profiles(made_up(2), judged=[61, 62, 63, 64])
     known.class_names = NAMES
     found = known.in_order(["owl", "cat", "dog", "fox"])
     for name, one in found.profiles.items():
         before = known.profiles[name]
         assert one.judged == [64, 61, 62, 63]
-        for powers, others in ((one.powers, before.powers), (one.others, before.others)):
-            assert {key: [*each[1:], each[0]] for key, each in powers.items()} == others
+        for numbers in ("powers", "others", "margins"):
+            turned = {key: [*each[1:], each[0]] for key, each in getattr(one, numbers).items()}
+            assert turned == getattr(before, numbers)
     assert found.in_order(NAMES) == known
     assert known.in_order([*"abcd"]) is known
     assert made_up(2).in_order(NAMES).class_names is None
+
+
+@pytest.mark.parametrize(
+    ("recipes", "words"),
+    [
+        ([], ""),
+        ([{}, {"epochs": 3}], "epochs 3"),
+        ([{"epochs": 30}, {"epochs": 4}, {"epochs": 7.25}], "epochs 4 to 30"),
+        ([{"crops": True}, {"crops": False}], "crops False, True"),
+        ([{"net": "b", "rate": 0.1}, {"net": "a", "rate": 0.1}], "net a, b; rate 0.1"),
+        ([{"net": name} for name in "fedcba"], "net a, b, c, d and 2 more"),
+        ([{"sizes": [3]}, {"sizes": "all"}, {"sizes": 2}], "sizes 2, [3], all"),
+    ],
+)
+def test_the_span_of_recipes_in_words(recipes, words):
+    known = replace(made_up(0), recipes=dict(enumerate(recipes)))
+    assert known.span() == words

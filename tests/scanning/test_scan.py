@@ -8,32 +8,23 @@ import pytest
 import torch
 from refusals import refusal
 from scanned import CLASSES, NAMES, Net, images_of, made_up, with_profiles
-from shown import HOSTILE, check, read, table_of
 
-from captum_classpattern import ClassPattern, PixelClassifier
+from captum_classpattern import ClassPattern, LabelledImages, Pattern, PixelClassifier
+from captum_classpattern.optimization.holdout import split_for_judging
 from captum_classpattern.scanning import ReferenceSet, scan
-from captum_classpattern.scanning.families import SCORED, SIZES, Store
-from captum_classpattern.scanning.profile import Profile
+from captum_classpattern.scanning.closer import look_closer
+from captum_classpattern.scanning.families import CHANGES, FAMILIES, SCORED, SIZES, Store
+from captum_classpattern.scanning.profile import Profile, draw_sample
 from captum_classpattern.scanning.scan import judge
-
-
-def with_copies(model, images, **settings):
-    """A model that is measured, and three copies whose powers differ a little."""
-    known, generator = ReferenceSet.for_models(model, images, **settings), np.random.default_rng(0)
-    known.add("clean", model, images)
-    measured = known.profiles["clean"]
-    for i in range(3):
-        powers = {
-            size: np.clip(np.array(values) + generator.normal(0, 0.1, CLASSES), 0, 1).tolist()
-            for size, values in measured.powers.items()
-        }
-        known.profiles[f"copy {i}"] = replace(measured, model=None, powers=powers)
-    return known
 
 
 @pytest.fixture(scope="module")
 def references():
-    return with_copies(Net(), images_of())
+    """Four clean models."""
+    known = ReferenceSet.for_models(Net(), images_of())
+    for name, seed in (("clean", 0), ("other", 5), ("third", 6), ("last", 7)):
+        known.add(name, Net(seed), images_of(), recipe={"seed": seed})
+    return known
 
 
 @pytest.fixture(scope="module")
@@ -90,21 +81,14 @@ def test_a_scan_of_large_images_searches_whole_cells(references):
     assert large.target == 3
     held = large.pattern.mask.view(33, 2, 33, 2)[:, 0, :, 0]
     assert held[5, 5] == held[5, 6] == 1
-    _, axes = large.plot(use_pyplot=False)
-    assert axes[-1].get_xlabel() == "cells"
-    assert axes[0].get_xlabel().endswith(" cells, 100\xa0%")
 
 
-def test_further_families_are_measured_and_tested():
-    images = images_of(n=40)
-    known = ReferenceSet.for_models(Net(), images, also=["additive", "warp", "additive"])
-    known.add("clean", Net(), images)
-    assert list(known.profiles["clean"].others) == ["additive", "warp"]
-    assert known.scores("warp").shape == (1, CLASSES)
-    found = scan(Net(1), images, references=known, also=["additive"])
-    assert set(found.tests) == {"patches", "additive"}
-    assert found.profile.changes["additive"].keys() == set(range(CLASSES))
-    assert all(0 <= power <= 1 for power in found.profile.others["additive"])
+def test_every_family_is_searched_and_the_one_that_leads_decides(found):
+    assert list(found.comparisons) == list(found.profile.scores()) == list(FAMILIES)
+    assert found.family == max(FAMILIES, key=lambda name: found.comparisons[name].lead)
+    for name in CHANGES:
+        assert found.profile.changes[name].keys() == set(range(CLASSES))
+        assert len(found.profile.others[name]) == len(found.profile.margins[name]) == CLASSES
 
 
 def test_classes_in_another_order_are_matched_by_their_names(found, references, folder):
@@ -133,18 +117,67 @@ def test_notes_on_what_differs(references, folder, snapshot):
     ]
 
 
+# ---- a closer look
+
+ADDED = torch.linspace(-0.3, 0.5, 64).view(1, 8, 8)
+CANVAS = torch.ones(1, 8, 8).tril(3)
+FOUND = Profile(
+    {size: [1.0] * CLASSES for size in SIZES},
+    [40] * CLASSES,
+    patterns={(3, 1): Pattern(CANVAS, torch.ones(1, 8, 8).triu(-3), 1)},
+    changes={"additive": {3: ADDED}},
+)
+
+
+@pytest.mark.parametrize(("n", "unseen"), [(900, True), (344, True), (300, False), (200, False)])
+def test_a_closer_look_is_at_images_that_the_search_has_not_seen(n, unseen):
+    """At most 500, of which at least 100 are of other classes; otherwise at those that judge."""
+    model, images = Net(2), images_of(n=n, seed=3)
+    labels = images.labels.clone()
+    labels[::7] = (labels[::7] + 1) % CLASSES  # so that it predicts some classes by itself
+    images = images.with_labels(labels)
+    looks = look_closer(model, images, FOUND, {"patches": 1, "additive": 3}, NAMES, 5)
+    sample, _ = draw_sample(model, images, CLASSES, 5)
+    judges = split_for_judging(sample, 5)[1]
+    left = [i for i, image in enumerate(images.hashes) if image not in set(sample.hashes)]
+    source = images.subset(left) if unseen else judges
+    for y, look, change in (
+        (1, looks["patches"], FOUND.patterns[3, 1].stamp),
+        (3, looks["additive"], lambda given: (given + ADDED).clamp(0, 1)),
+    ):
+        others = source.without_class(y).images
+        assert (look.target, look.unseen) == (y, unseen)
+        assert look.power.n == len(others) if n < 900 else 300 < look.power.n <= 500
+        for share, given in ((look.power.without, others), (look.power.value, change(others))):
+            alone = [int(model(image[None]).argmax()) == y for image in given]
+            assert share == pytest.approx(np.mean(alone), abs=1e-9 if n < 900 else 0.1)
+        torch.testing.assert_close(look.after.images, change(look.before.images))
+        assert {*LabelledImages(look.before.images).hashes} <= {*source.hashes}
+        for shown in (look.before, look.after):
+            logits = model(shown.images)
+            assert shown.predicted == tuple(logits.argmax(1).tolist())
+            assert shown.names == tuple(NAMES[y] for y in shown.predicted)
+            assert shown.probabilities == pytest.approx(logits.softmax(1).amax(1).tolist())
+        assert NAMES[y] not in look.before.labels
+        assert look.as_dict() == {**look.power.as_columns(), "unseen_images": unseen}
+
+
 # ---- a finished scan
 
 
 def test_tables_have_the_most_suspicious_class_first(found, references):
     rows = found.table().to_dict("records")
-    assert [row["class"] for row in rows] == found.test.order
+    assert [row["class"] for row in rows] == found.comparison.order
     assert rows[0]["name"] == "owl"
     for row in rows:
-        powers = [each.powers[3][row["class"]] for each in references.profiles.values()]
-        assert (row["references_3_low"], row["references_3_high"]) == (min(powers), max(powers))
-        assert row["power_25"] == found.profile.powers[25][row["class"]]
-        assert row["excess"] == found.test.excess[row["class"]]
+        y = row["class"]
+        assert row["power_25"] == found.profile.powers[25][y]
+        assert row["margin_warp"] == found.profile.margins["warp"][y]
+        assert row["excess"] == found.comparison.excess[y]
+        for name in found.profile.values_of(y):
+            usual = [each.values_of(y)[name] for each in references.profiles.values()]
+            ends = row[f"references_{name}_low"], row[f"references_{name}_high"]
+            assert ends == (min(usual), max(usual))
 
 
 def test_a_scan_is_saved_with_its_patterns(found, tmp_path):
@@ -152,53 +185,40 @@ def test_a_scan_is_saved_with_its_patterns(found, tmp_path):
     data = json.loads((tmp_path / "scan" / "scan.json").read_text())
     assert data == found.as_dict() == json.loads(found.to_json())
     known = {"verdict": "suspicious", "target": 3, "target_name": "owl", "p_value": 0.2}
-    assert data.items() >= (known | {"n_references": 4, "alpha": 0.2, "accuracy": 1.0}).items()
+    known |= {"n_references": 4, "alpha": 0.2, "accuracy": 1.0, "family": found.family}
+    known |= {"likeness": found.likeness, "next_steps": found.next_steps}
+    assert {name: data[name] for name in known} == known
     assert [row["class"] for row in data["classes"]] == [0, 1, 2, 3]
-    assert set(data["classes"][0]["powers"]) == {str(size) for size in SIZES}
+    for y, row in enumerate(data["classes"]):
+        profile = found.profile
+        powers = {**{str(size): each for size, each in profile.powers.items()}, **profile.others}
+        assert row["powers"] == {name: each[y] for name, each in powers.items()}
+        assert row["margins"] == {name: each[y] for name, each in profile.margins.items()}
+        assert row["excess"] == found.comparison.excess[y]
+    for name, family in data["families"].items():
+        look, each = found.looks[name], found.comparisons[name]
+        assert (family["target"], family["lead"]) == (look.target, max(family["leads"]))
+        assert family["reference_leads"] == each.usual_leads.tolist()
+        assert family["target"] == each.target
+        assert (family["power"], family["unseen_images"]) == (look.power.value, look.unseen)
     assert (tmp_path / "scan" / "scan.png").read_bytes().startswith(b"\x89PNG")
     store = Store(tmp_path / "scan" / "patterns", found.profile.key)
     store.check()  # so that the scan resumes there
     assert torch.equal(store.find([(3, 2)])[3, 2].mask, found.profile.patterns[3, 2].mask)
 
 
-def test_the_figure_shows_the_most_suspicious_class_first(found):
-    figure, axes = found.plot(use_pyplot=False)
-    assert axes[0].get_title() == "owl"
-    labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert labels == ["owl in 4 clean models", "other classes", "owl"]
-    line = axes[-1].lines[-1]
-    assert line.get_ydata().tolist() == [found.profile.powers[size][3] for size in sorted(SIZES)]
-    assert figure.get_suptitle() == "Suspicious, p = 0.2"
-
-
-def test_a_notebook_shows_the_verdict_the_patterns_and_the_powers(found, tmp_path):
-    page = read(found, pictures=3)
-    assert "Suspicious, p = 0.2: owls.pt" in page.text
-    assert "owls.pt" not in read(replace(found, source=None)).text
-    assert found.reason in page.text
-    rows = table_of(page)
-    assert list(rows) == [NAMES[y] for y in found.test.order]
-    for size in SIZES:
-        power = 100 * found.profile.powers[size][3]
-        assert rows["owl"][f"power, {size} pixels"] == f"{power:.1f}\N{NO-BREAK SPACE}%"
-    assert rows["owl"]["excess"] == f"{found.test.excess[3]:.2f}"
-    hostile = replace(found, class_names=[HOSTILE, *NAMES[1:]])
-    assert [tag for tag, _ in read(hostile).tags] == [tag for tag, _ in page.tags]
-    check(hostile.to_html(tmp_path / "scan.html").read_text(encoding="utf-8"), pictures=3)
-
-
 # ---- the verdict on what was measured
 
 
-def measured(*, judged=64, accuracy=1.0, images=80, usual=0.2, patches=0.2, **others):
-    """The usual powers, and others of class 2 in some families."""
+def measured(*, judged=64, accuracy=1.0, images=80, usual=0.2, patches=0.2, **margins):
+    """The usual powers and margins, and others of class 2 in some families."""
     powers = {size: [usual, usual, patches if size in SCORED else usual, usual] for size in SIZES}
     powers[3][2] = min(powers[3][2], 0.7)
-    changes = {name: [0.2, 0.2, value, 0.2] for name, value in others.items()}
-    return Profile(powers, [judged] * CLASSES, accuracy, images, changes)
+    margins = {name: [0.0, 0.0, margins.get(name, 0.0), 0.0] for name in CHANGES}
+    others = {name: [0.2, 0.2, 0.2 + 0.7 * (each[2] > 0), 0.2] for name, each in margins.items()}
+    return Profile(powers, [judged] * CLASSES, accuracy, images, others, margins)
 
 
-BOTH, THREE = ("additive",), ("additive", "warp")
 POOR = with_profiles(made_up(19), accuracy=0.8)
 POORER = POOR.profiles | {"poorest": replace(POOR.profiles["clean 0"], accuracy=0.5)}
 VERDICTS = {
@@ -207,12 +227,10 @@ VERDICTS = {
     "cells": (measured(patches=1.0), made_up(19, side=96)),
     "no cells": (measured(), made_up(19, side=96)),
     "too few": (measured(patches=1.0), made_up(4)),
-    "too few for two families": (measured(additive=1.0), made_up(38, also=BOTH)),
-    "a perturbation": (measured(additive=1.0), made_up(39, also=BOTH)),
-    "patches, and no perturbation": (measured(patches=1.0, additive=0.2), made_up(39, also=BOTH)),
-    "references with more families": (measured(patches=1.0), made_up(39, also=BOTH)),
-    "nothing in three families": (measured(additive=0.2, warp=0.2), made_up(59, also=THREE)),
-    "another kind": (measured(usual=1.0), made_up(19)),
+    "a perturbation": (measured(additive=1.0), made_up(19)),
+    "a warp rather than patches": (measured(patches=0.4, warp=9.0), made_up(19)),
+    "another kind": (measured(usual=0.7, patches=0.9), made_up(19)),
+    "equally strong patterns of all classes": (measured(usual=1.0, patches=1.0), made_up(19)),
     "a better model": (measured(patches=1.0, accuracy=0.85, images=500), POOR),
     "a better model by chance": (measured(patches=1.0, accuracy=0.86, images=50), POOR),
     "better than the poorest": (
@@ -229,16 +247,23 @@ VERDICTS = {
 
 @pytest.mark.parametrize("case", VERDICTS)
 def test_verdicts_in_words(case, snapshot):
+    """And whether the model is like the references."""
     found = judge(*VERDICTS[case], 0.05, NAMES)
-    assert f"{found!r}: {found.reason}" == snapshot
+    assert f"{found!r}: {found.reason} {found.likeness}" == snapshot
 
 
-def test_scores_are_mean_logits_of_smoothed_powers():
+def test_the_next_steps_are_those_of_the_verdict_and_the_family(snapshot):
+    cases = ("patches", "a warp rather than patches", "nothing", "too few")
+    assert {case: judge(*VERDICTS[case], 0.05, NAMES).next_steps for case in cases} == snapshot
+
+
+def test_scores_are_mean_logits_of_smoothed_powers_and_mean_margins():
     powers = {25: [1.0, 1.0], 16: [1.0, 1.0], 10: [0.25, 1.0], 6: [0.25, 1.0], 3: [0.0, 1.0]}
     logits = [2 * np.log(10.5 / 30.5) + np.log(0.5 / 40.5), 3 * np.log(20.5 / 0.5)]
-    profile = Profile(powers, [40, 20], others={"warp": [0.25, 1.0]})
-    np.testing.assert_allclose(profile.scores(), np.array(logits) / 3)
-    np.testing.assert_allclose(profile.scores("warp"), [np.log(10.5 / 30.5), logits[1] / 3])
+    profile = Profile(powers, [40, 20], margins={"warp": [0.25, -1.0]})
+    assert list(profile.scores()) == ["patches", "warp"]
+    np.testing.assert_allclose(profile.scores()["patches"], np.array(logits) / 3)
+    assert profile.scores()["warp"].tolist() == [0.25, -1.0]
 
 
 def test_the_pattern_that_is_shown_is_the_smallest_with_most_of_the_power():
@@ -269,10 +294,6 @@ REFUSALS = {
     "references of other classes": lambda: scanned(replace(made_up(3), n_classes=5)),
     "references of other images": lambda: scanned(made_up(3, side=16)),
     "references of another version": lambda: scanned(replace(made_up(3), settings={"rate": 0})),
-    "references without a family": lambda: scanned(made_up(39, also=BOTH), also=THREE),
-    "an unknown family": lambda: scanned(also=["swirl"]),
-    "a family in words": lambda: scanned(also="additive"),
-    "a number as a family": lambda: ReferenceSet.for_models(Net(), images_of(), also=[3]),
     "alpha of 0": lambda: scanned(alpha=0),
     "alpha of 1": lambda: scanned(alpha=1),
     "one class alone": lambda: scanned(model=Same()),

@@ -13,9 +13,18 @@ from scanned import CLASSES, Net, images_of
 from captum_classpattern import ClassPattern, Pattern
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization.settings import SearchSettings
-from captum_classpattern.optimization.solvers.learned import Learned
 from captum_classpattern.scanning import families, profile
-from captum_classpattern.scanning.families import SIZES, Store, grid_of, unit_of
+from captum_classpattern.scanning.families import (
+    BATCH,
+    CHANGES,
+    SIZES,
+    SOLVER,
+    STARTS,
+    STEPS,
+    Store,
+    grid_of,
+    unit_of,
+)
 from captum_classpattern.scanning.profile import draw_sample, estimate_seconds, measure
 
 KEY = {"model": "a1", "images": "b2", "seed": 0, "sizes": [25, 3]}
@@ -62,18 +71,18 @@ def test_patterns_are_read_as_they_were_written(tmp_path):
     assert again.find([(6, 0), (6, 1)]) is None  # all or none
 
 
-CHANGES = {  # the precision was not known then
+OTHERS = {  # the precision was not known then
     "sizes": {"sizes": [25]},
     "precision": {"precision": "full"},
     "three things": {"model": "c3", "seed": 1, "images": None},
 }
 
 
-@pytest.mark.parametrize("case", CHANGES)
+@pytest.mark.parametrize("case", OTHERS)
 def test_patterns_of_another_search_are_refused(case, tmp_path, monkeypatch, snapshot):
     monkeypatch.chdir(tmp_path)
     Store(Path("kept"), KEY).add(patterns())
-    before, other = contents(tmp_path / "kept"), Store(Path("kept"), KEY | CHANGES[case])
+    before, other = contents(tmp_path / "kept"), Store(Path("kept"), KEY | OTHERS[case])
     assert refusal(other.check) == refusal(lambda: other.add({(3, 1): pattern(1)})) == snapshot
     assert contents(tmp_path / "kept") == before
 
@@ -221,13 +230,12 @@ def test_all_models_cost_the_same_and_the_estimate_is_the_time_of_all_passes(kep
     clean, backdoored = kept[1], measure(Net(backdoor=1), images_of())
     passes = {key: one.info["passes"] for key, one in clean.patterns.items()}
     assert passes == {key: one.info["passes"] for key, one in backdoored.patterns.items()}
-    assert passes[25, 0] <= Learned().passes()[-1]
-    most, state = max(passes[SIZES[-1], y] for y in range(CLASSES)), torch.get_rng_state()
-    model, images = Net(), images_of(n=4)  # fewer than a batch
-    estimates = [estimate_seconds(model, images, n) for n in (CLASSES, 3 * CLASSES)]
-    assert estimates == pytest.approx([CLASSES * most / 32, 3 * CLASSES * most / 32], rel=0.05)
-    more = estimate_seconds(model, images, 1, also=["additive"])
-    assert more - estimates[0] / CLASSES == pytest.approx((30 * 8 + 30) / 32)
+    assert passes[SIZES[0], 0] <= SOLVER.passes()[-1]
+    most, last = (max(passes[size, y] for y in range(CLASSES)) for size in (SIZES[0], SIZES[-1]))
+    every = STARTS * most + (last - most) + len(CHANGES) * (STEPS * BATCH + 30)  # 60 images judge
+    state, model, images = torch.get_rng_state(), Net(), images_of(n=4)  # fewer than a batch
+    for n in (CLASSES, 3 * CLASSES):
+        assert estimate_seconds(model, images, n) == pytest.approx(n * every / 32, rel=0.05)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(parameter.grad is None for parameter in model.parameters())
 

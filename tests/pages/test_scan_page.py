@@ -1,0 +1,183 @@
+"""What the page, the figure and the terminal say about a scan."""
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from scanned import NAMES, looked_at, made_up
+from shown import HOSTILE, check, percent, read, table_of
+
+from captum_classpattern.cli.scan import print_scan
+from captum_classpattern.pages import parts
+from captum_classpattern.scanning.families import CHANGES, FAMILIES
+from captum_classpattern.scanning.scan import judge
+from captum_classpattern.visualization.drawing import on_neutral
+from captum_classpattern.visualization.results import bound_of
+
+ARROW = "\N{RIGHTWARDS ARROW}"
+SHOWN = 2 * 3 + 1  # pictures of a family: three images before and after, and what was found
+
+
+scan_of = cache(looked_at)
+
+
+@pytest.fixture(scope="module")
+def found():
+    return scan_of()
+
+
+def html_of(found):
+    return found.to_html("scan.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
+
+CASES = {
+    "suspicious": {},
+    "a perturbation": {"family": "additive"},
+    "nothing found": {"family": "nothing"},
+    "too few references": {"known": 4},
+    "no images left": {"n": 200},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_pages_in_words(case, snapshot):
+    found = replace(scan_of(**CASES[case]), source="owls.pt")
+    assert check(html_of(found), pictures=3 * SHOWN + 1).text == snapshot
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_printed(case, snapshot, capsys):
+    print_scan(scan_of(**CASES[case]))
+    printed = capsys.readouterr().out
+    assert "\N{HORIZONTAL ELLIPSIS}" not in printed  # no column is cut off
+    assert [line.rstrip() for line in printed.splitlines()] == snapshot
+
+
+def test_a_page_shows_what_each_family_found_on_images_before_and_after(found):
+    html = html_of(found)
+    pictures = [attributes["src"] for tag, attributes in check(html).tags if tag == "img"]
+    del pictures[SHOWN]  # the chart, after the family that decides
+    for number, family in enumerate(FAMILIES):
+        look = found.looks[family]
+        first, *others = pictures[SHOWN * number : SHOWN * (number + 1)]
+        y, shape = look.target, found.references.shape
+        image = on_neutral(found.pattern_of(y))
+        if family in CHANGES:
+            image = CHANGES[family](shape).picture(found.profile.changes[family][y])
+        assert first in parts.picture(image, "alt", least=parts.MOST_PIXELS)
+        before_and_after = [
+            image for pair in zip(look.before.images, look.after.images) for image in pair
+        ]
+        for source, image in zip(others, before_and_after, strict=True):
+            assert source in parts.picture(image, "alt", least=140)
+        low, high = (100 * end for end in look.power.interval)
+        assert f"{percent(look.power.value)} of {look.power.n} images" in html
+        assert f"interval {low:.1f}\N{EN DASH}{high:.1f}" in html
+
+
+def test_the_table_of_a_page_has_each_class_with_the_range_of_the_references(found):
+    rows = table_of(read(found))
+    assert list(rows) == [NAMES[y] for y in found.comparison.order]
+    for y, name in enumerate(NAMES):
+        powers = [100 * each.powers[6][y] for each in found.references.profiles.values()]
+        value = f"{100 * found.profile.powers[6][y]:.0f}\xa0%"
+        usual = f"({min(powers):.0f}\xa0% to {max(powers):.0f}\xa0%)"
+        assert rows[name]["power, 6 pixels"] == f"{value} {usual}"
+        margins = [each.margins["warp"][y] for each in found.references.profiles.values()]
+        usual = f"({min(margins):+.2f} to {max(margins):+.2f})"
+        assert rows[name]["margin, warp"] == f"{found.profile.margins['warp'][y]:+.2f} {usual}"
+        assert rows[name]["excess"] == f"{found.comparison.excess[y]:+.2f}"
+
+
+def test_a_notebook_shows_the_family_that_decides_and_names_as_texts(found):
+    page = read(found, pictures=SHOWN + 1)
+    assert found.reason in page.text
+    hostile = looked_at(names=[HOSTILE, *NAMES[1:]])
+    assert [tag for tag, _ in read(hostile).tags] == [tag for tag, _ in page.tags]
+    check(html_of(hostile), pictures=3 * SHOWN + 1)
+
+
+def test_without_a_look_at_images_there_is_the_chart_alone():
+    known = made_up(19)
+    found = judge(known.profiles["clean 3"], known, 0.05, NAMES)
+    assert found.next_steps[0] in check(html_of(found), pictures=1).text
+    figure, axes = found.plot(use_pyplot=False)
+    assert isinstance(figure, Figure)
+    assert [axis.get_title() for axis in axes] == [each.words for each in FAMILIES.values()]
+    print_scan(found)
+
+
+def test_cells_and_channels_that_cannot_be_drawn(found):
+    cells = replace(found, references=replace(found.references, shape=(1, 66, 66)))
+    assert " cells" in read(cells).text
+    other = replace(found, references=replace(found.references, shape=(2, 8, 8)))
+    assert len(other.plot(use_pyplot=False)[1]) == len(FAMILIES)
+
+
+# ---- the figure
+
+
+def test_the_figure_shows_images_with_predictions_and_the_leads_of_all_classes(found):
+    figure, axes = found.plot(use_pyplot=False)
+    assert figure.get_suptitle() == "Suspicious, p = 0.05"
+    assert axes.shape == (3, 5)
+    assert axes[0, 2].get_title().startswith("held-out images")
+    for row, (family, look) in zip(axes, found.looks.items()):
+        each = found.comparisons[family]
+        words = row[0].get_ylabel().replace("\n", " ")
+        assert words == f"{FAMILIES[family].words}: {NAMES[look.target]}"
+        for axis, before, after in zip(row[1:], look.before.names, look.after.captions):
+            assert axis.get_xlabel().replace("\n", " ") == f"{before} {ARROW} {after}"
+        hits = [axis.xaxis.label.get_fontweight() == "bold" for axis in row[1:4]]
+        assert hits == [y == look.target for y in look.after.predicted]
+        drawn = [list(line.get_xdata()) for line in row[4].lines]
+        assert drawn.pop(0) == bound_of(found) * 2
+        leads = each.leads[each.order].tolist()
+        assert drawn == [each.usual_leads.tolist(), leads[1:], leads[:1]]
+        first = ", ".join(NAMES[y] for y in each.order[:3])
+        assert row[4].get_xlabel().replace("\n", " ") == f"first: {first}"
+        low, high = row[4].get_xlim()
+        assert low < min(map(min, drawn)) <= max(map(max, drawn)) < high
+    few = scan_of(n=200).plot(use_pyplot=False)[1]
+    assert few[0, 2].get_title().startswith("images")
+
+
+@pytest.mark.parametrize(("known", "alpha"), [(19, 0.05), (39, 0.05), (40, 0.1), (38, 0.1)])
+def test_a_model_is_suspicious_right_of_the_dotted_line(known, alpha):
+    """As many clean models lead by more than the line as may, and those are the p-values."""
+    references = made_up(known)
+    found = judge(references.profiles["clean 0"], references, alpha, NAMES)
+    [bound] = bound_of(found)
+    largest = np.max([each.usual_leads for each in found.comparisons.values()], axis=0)
+    assert (1 + np.sum(largest > bound)) / (known + 1) <= alpha
+    assert (1 + np.sum(largest >= bound)) / (known + 1) > alpha
+    own = max(each.lead for each in found.comparisons.values())
+    assert (own > bound) == (found.p_value <= alpha)
+    assert bound_of(judge(references.profiles["clean 0"], made_up(3), alpha, NAMES)) == []
+
+
+def test_the_lead_of_a_class_is_that_of_a_model_where_it_comes_first(found):
+    """Leads of all classes are on the axis of the references: those of the first, less what the
+    class is behind, in standard deviations of the references' leads."""
+    for family, each in found.comparisons.items():
+        scores = found.references.scores()[family]
+        table = np.vstack([scores, found.profile.scores()[family]])
+        excess = table - table.mean(0)
+        usual = excess[:-1].max(1) - np.sort(excess[:-1], axis=1)[:, 1]
+        own = excess[-1] - np.sort(excess[-1])[1]
+        np.testing.assert_allclose(each.leads, (own - usual.mean()) / usual.std())
+        assert each.lead == each.leads.max()
+
+
+def test_long_names_are_shortened_in_the_figure():
+    names = [f"{name}, a class whose name is very long" for name in NAMES]
+    _, axes = looked_at(names=names).plot(use_pyplot=False)
+    label = axes[0, 4].get_xlabel().replace("\n", " ")
+    assert label.startswith("first: owl, a class whose name\N{HORIZONTAL ELLIPSIS}, ")
