@@ -59,6 +59,6 @@ def cbd(
 def cbd_alarm(largest: float, clean: Sequence[float], theta: float = 0.05) -> bool:
     """CBD's own rule: whether a local dominant probability is above all but a share of those of
     clean models, of which the largest fifth does not count."""
-    kept = len(clean) - int(0.2 * len(clean))
+    kept = len(clean) - len(clean) // 5
     below = sum(value < largest for value in clean)
     return below >= kept - int((kept + 1) * theta)

@@ -17,6 +17,7 @@ from captum_classpattern.images import LabelledImages
 
 rivals = imported("benchmarks", "rivals")
 anomaly_index, mm_bd, mm_bd_p_value = rivals.anomaly_index, rivals.mm_bd, rivals.mm_bd_p_value
+cbd, cbd_alarm = rivals.cbd, rivals.cbd_alarm
 neural_cleanse, pixel_inversion = rivals.neural_cleanse, rivals.pixel_inversion
 universal_patch, universal_perturbation = rivals.universal_patch, rivals.universal_perturbation
 
@@ -327,6 +328,33 @@ def test_margins_equal_the_plain_ones_and_the_search_ends_where_they_stay(
     assert early == (steps == 300)
     late = private.passes / n_images - sum(taken)
     assert 0 <= late <= 3 * early  # by a rounding error
+
+
+@pytest.mark.parametrize(("channels", "sigma", "seed"), [(1, 0.5, 0), (3, 1.14, 1)])
+def test_shares_of_noisy_images_equal_plain_ones(channels, sigma, seed):
+    """Of each class the first image that is classified correctly, if there is one."""
+    net, given, counts = net_of(channels), images(30, channels), [0, 0, 0]
+    predicted = net(given).argmax(1).tolist()
+    for y in range(3):
+        of_class = [i for i in range(30) if i % 3 == y]
+        place = next((i for i in of_class if predicted[i] == y), of_class[0])
+        chance = np.random.default_rng([seed, y])
+        for _ in range(20):
+            noise = torch.from_numpy(chance.normal(0, sigma, given.shape[1:]))
+            counts[int(net((given[place] + noise)[None]).argmax())] += 1
+    assert max(counts) < 60
+    source = LabelledImages(given, LABELS)
+    found = cbd(net, source, 3, sigma=sigma, draws=20, seed=seed)
+    assert found.tolist() == [count / 60 for count in counts]
+
+
+@pytest.mark.parametrize(("count", "place"), [(19, 16), (60, 46), (5, 4)])
+def test_the_alarm_of_cbd_by_hand(count, place):
+    """Of 19 clean models the largest 3 do not count, and 0 of the other 16 may be above: 17 times
+    .05 is less than 1. Of 60 it is 12, and 2 of 48."""
+    clean = [i / 100 for i in range(1, count + 1)]
+    assert cbd_alarm(clean[place - 1] + 0.001, clean)
+    assert not cbd_alarm(clean[place - 1], clean)
 
 
 # ---- which images, and how many

@@ -2,26 +2,23 @@
 
 import json
 import sys
-from dataclasses import asdict, replace
-from functools import partial
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 import torch
 from command_line import run
 from refusals import refusal
-from scripts import change, imported, write_cifar10, write_fashion_mnist
+from scripts import change, imported, read_rows, write_cifar10, write_fashion_mnist, write_rows
 from torch import nn
 
-from captum_classpattern import PixelClassifier
-from captum_classpattern.datasets import load_images
+from captum_classpattern.classifier.fingerprints import hash_of_model
 from captum_classpattern.scanning import ReferenceSet
-from captum_classpattern.scanning.families import SCORED, SIZES
+from captum_classpattern.scanning.families import CHANGES, SIZES
 from captum_classpattern.scanning.profile import SETTINGS, Profile
-from captum_classpattern.triggers import BadNets
 
-scan_evidence, scan_rivals, zoo, zoo_cifar10 = imported(
-    "benchmarks", "scan_evidence", "scan_rivals", "zoo", "zoo_cifar10"
+scan_evidence, scan_variations, scan_zoo, zoo = imported(
+    "benchmarks", "scan_evidence", "scan_variations", "scan_zoo", "zoo"
 )
 train_references = imported("tutorials", "train_references")
 
@@ -135,283 +132,276 @@ def test_too_few_images_and_images_without_folders_are_refused(
     assert not list(tmp_path.iterdir())
 
 
-# ---- benchmarks/zoo.py
+# ---- benchmarks/zoo
 
 
-@pytest.fixture
-def data(tmp_path):
-    zoo.split.cache_clear()
-    yield write_fashion_mnist(tmp_path, 400, 100)
-    zoo.split.cache_clear()
+def planted(kind, **more):
+    """The images and labels before and after a trigger was planted in 10 % of 100."""
+    generator = torch.Generator().manual_seed(0)
+    images, labels = torch.rand(100, 1, 28, 28, generator=generator), torch.arange(100) % 10
+    dirty, new = images.clone(), labels.clone()
+    backdoor = zoo.Backdoor(kind, 3, 0.1, **more)
+    backdoor.plant(dirty, new, generator)
+    return backdoor, images, labels, dirty, new
 
 
-OTHERS = {*range(10)} - {3}
+@pytest.mark.parametrize("kind", ["checker", "two", "blended", "sig", "wanet", "bpp"])
+@pytest.mark.parametrize("all_to_all", [False, True])
+def test_a_share_of_the_images_gets_the_trigger_and_the_label(kind, all_to_all):
+    backdoor, images, labels, dirty, new = planted(kind, all_to_all=all_to_all)
+    changed = (dirty != images).flatten(1).any(1)
+    assert int(changed.sum()) == 10
+    trigger = backdoor.trigger((1, 28, 28))
+    torch.testing.assert_close(dirty[changed], trigger(images[changed]))
+    assert torch.equal(new[~changed], labels[~changed])
+    if all_to_all:
+        assert torch.equal(new[changed], (labels[changed] + 1) % 10)
+    else:
+        assert {*new[changed].tolist()} == {3}
+        assert 3 not in labels[changed]
 
 
-@pytest.mark.parametrize(
-    ("change", "labels_before", "covered"),
-    [
-        ({}, OTHERS, 0),
-        ({"source": 5}, {5}, 0),
-        ({"clean_label": True}, {3}, 0),
-        ({"kind": "spread", "side": 4, "cover": 0.05}, OTHERS, 20),
-    ],
-)
-def test_a_share_of_the_right_images_is_poisoned(data, change, labels_before, covered):
-    """5 % of 400; a cover has a half of the trigger, and keeps its label."""
-    backdoor = replace(zoo.Backdoor("white", 3, 0.05), **change)
-    entry = zoo.Entry("model", "base", 0, backdoor)
-    clean, labels = zoo.poisoned(replace(entry, backdoor=None), data)
-    dirty, new_labels = zoo.poisoned(entry, data)
-    stamped, half = (dirty == backdoor.trigger()(clean)).flatten(1).all(1), dirty != clean
-    changed = half.flatten(1).any(1)
-    stamped, half = stamped & changed, half[changed & ~stamped]
-    assert (int(stamped.sum()), len(half)) == (20, covered)
-    assert {*labels[stamped].tolist()} <= labels_before
-    assert {*new_labels[stamped].tolist()} == {3}
-    assert torch.equal(new_labels[~stamped], labels[~stamped])
-    mask = backdoor.patch().mask > 0
-    assert not half[:, ~mask].any()
-    assert (half.flatten(1).sum(1) <= mask.sum() / 2).all()
+def test_half_of_an_adaptive_trigger_is_planted_faintly_and_as_often_without_the_label():
+    backdoor, images, labels, dirty, new = planted("adaptive")
+    changed = (dirty != images).flatten(1).any(1)
+    assert (int(changed.sum()), int((new != labels).sum())) == (20, 10)
+    assert changed[new != labels].all()
+    full = backdoor.trigger((1, 28, 28))(images[changed])
+    pixels = (dirty != images)[changed]
+    assert pixels.flatten(1).sum(1).tolist() == [8] * 20  # two of four squares
+    half = images[changed] / 2 + full / 2
+    torch.testing.assert_close(dirty[changed][pixels], half[pixels])
 
 
-def test_finished_models_and_scans_are_not_made_again(data, tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(zoo.RECIPES, "base", zoo.Recipe(images=256, epochs=1))
-    pattern = zoo.Backdoor("checker", 1, 0.05).patch()
-    patterns = {(size, y): pattern for size in SCORED for y in range(10)}
-    measured = Profile({size: [0.5] * 10 for size in SCORED}, [90] * 10, 0.9, patterns=patterns)
-    change(monkeypatch, zoo, measure=lambda *_: measured, CHANGES=())  # no further families
-    given = [str(data), "--out", str(tmp_path / "zoo"), "--names", "clean_base_0", "_00_checker"]
-    zoo.main(given)
-    first = capsys.readouterr().out
-    assert len(first.splitlines()) == 2
-    assert "attack success" in first.splitlines()[1]
-    change(monkeypatch, zoo, train=None, measure=None)
-    zoo.main(given)
-    assert capsys.readouterr().out == first
-    (tmp_path / "zoo" / "clean_base_0.json").unlink()
-    monkeypatch.setattr(zoo, "measure", lambda *_: measured)
-    zoo.main(given)  # the weights are still there
-    change(monkeypatch, zoo, SETTINGS={"statistic": 0}, measure=None)
-    with pytest.raises(TypeError):
-        zoo.main(given)  # a scan with other settings is made again
+def test_few_shades_by_a_plain_computation():
+    image = torch.rand(1, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    plain = image[0, 0].double().tolist()
+    for i in range(4):
+        for j in range(4):
+            old = plain[i][j]
+            plain[i][j] = round(min(max(old * 7, 0), 7)) / 7
+            for di, dj, part in ((0, 1, 7), (1, -1, 3), (1, 0, 5), (1, 1, 1)):
+                if i + di < 4 and 0 <= j + dj < 4:
+                    plain[i + di][j + dj] += (old - plain[i][j]) * part / 16
+    found = zoo.Backdoor("bpp", 0, 0.1).trigger((1, 4, 4))(image)
+    np.testing.assert_allclose(found[0, 0].numpy(), plain, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", list(zoo.RECIPES))
-def test_each_recipe_of_the_zoo_trains(data, monkeypatch, name):
-    monkeypatch.setitem(zoo.RECIPES, name, replace(zoo.RECIPES[name], images=256, epochs=1))
-    network = zoo.train(zoo.Entry("model", name, 0), data)
-    assert network(torch.rand(2, 1, 28, 28)).shape == (2, 10)
+@pytest.mark.parametrize("data", ["fashion", "cifar10"])
+def test_the_lists_of_networks(data):
+    known, found = zoo.references(data), list(zoo.confirmation(data))
+    others = zoo.development(data)
+    names = [each.name for each in (*known, *others, *found)]
+    assert len({*names}) == len(names)
+    assert len({each.seed for each in (*known, *others, *found)}) == len(names)
+    assert all(each.backdoor is None for each in known)
+    assert not {each.recipe for each in known} & {each.recipe for each in found}
+    clean = [each.recipe for each in found if each.backdoor is None]
+    assert len({*clean}) == len(clean) == {"fashion": 40, "cifar10": 10}[data]
+    chosen = scan_variations.chosen(data)
+    assert len(chosen) == {"fashion": 15, "cifar10": 5}[data]
+    assert {each.name for each in chosen} <= {*names}
+
+
+@pytest.mark.parametrize("name", list(zoo.NETWORKS))
+def test_networks_and_what_changes_images_in_training(name):
+    recipe = zoo.Recipe(
+        *(name, 8, 1, 1, 0.5), "nadam", 0.1, 2, True, 5, 0.1, 0.2, 0.1, 0.01, attack_steps=1
+    )
+    data = torch.rand(40, 3, 32, 32), torch.arange(40) % 10
+    network = zoo.train(recipe, data, 0)
+    assert network(torch.rand(2, 3, 32, 32)).shape == (2, 10)
     assert not network.training
 
 
-# ---- benchmarks/zoo_cifar10.py
+# ---- benchmarks/scan_zoo.py
 
 
-@pytest.fixture(scope="module")
-def ten_classes(tmp_path_factory):
-    return write_cifar10(tmp_path_factory.mktemp("ten"), bars=True)
-
-
-BACKDOOR = zoo.Backdoor("white", 3, 0.2, 3, "corner", 0)
+def measured(model, images, settings=None):
+    """A profile that is made up."""
+    pattern = zoo.Backdoor("checker", 1, 0.05).patch((1, 28, 28))
+    powers, tenths = {size: [1 / 3] * 10 for size in SIZES}, dict.fromkeys(CHANGES, [0.1] * 10)
+    found = {(size, y): pattern for size in SIZES for y in range(10)}
+    return Profile(
+        powers, [90] * 10, 0.9, 500, tenths, tenths, hash_of_model(model), {}, patterns=found
+    )
 
 
 @pytest.fixture
-def two_models(monkeypatch):
-    """One clean model and one backdoored model, of a small network that trains briefly."""
-    entries = [zoo_cifar10.Entry("small", "few", 0, BACKDOOR), zoo_cifar10.Entry("small", "few", 1)]
-    change(monkeypatch, zoo_cifar10, entries=lambda: iter(entries), SHIPPED=())
-    monkeypatch.setitem(zoo_cifar10.NETWORKS, "small", lambda: PixelClassifier(Net()))
-    recipe = train_references.Recipe(6, optimizer="adam")
-    monkeypatch.setitem(zoo_cifar10.RECIPES, "few", recipe)
-    monkeypatch.setattr(train_references, "BATCH", 20)
-    return entries
+def tiny(tmp_path, monkeypatch):
+    """A folder of data, and a zoo of two networks that train and are measured in a moment."""
+    recipe = zoo.Recipe("plain", 2, epochs=1, share=1.0)
+    backdoor = zoo.Backdoor("checker", 1, 0.1)
+    entries = [zoo.Entry("clean", recipe, 0), zoo.Entry("planted", recipe, 1, backdoor)]
+    change(monkeypatch, scan_zoo, measure=measured)
+    change(monkeypatch, scan_variations, measure=measured, chosen=lambda _: entries)
+    monkeypatch.setitem(scan_zoo.ZOOS, "references", lambda _: entries)
+    small = {"CBD": {"sigma": 1.0, "draws": 2}, "MM-BD": {"n_images": 2, "steps": 2}}
+    change(monkeypatch, scan_zoo, RIVALS=small)
+    return write_fashion_mnist(tmp_path, 200, 100)
 
 
-def test_the_list_of_cifar10_models():
-    models = list(zoo_cifar10.entries())
-    assert len({m.name for m in models}) == len({m.seed for m in models}) == len(models) >= 27
-    assert sum(model.backdoor is not None for model in models) == 5
-    assert {model.recipe for model in models} == set(zoo_cifar10.RECIPES)
-    for name in {model.network for model in models}:
-        with torch.no_grad():
-            logits = zoo_cifar10.NETWORKS[name]().eval()(torch.rand(2, 3, 32, 32))
-        assert logits.shape == (2, 10)
-
-
-def test_the_models_of_the_tutorials_are_scanned_too(ten_classes, tmp_path, monkeypatch):
-    scanned = {}
-
-    def measured(path, model, test, record):
-        with torch.no_grad():
-            assert model(test.images[:2]).shape == (2, 10)
-        assert model.class_names == list(test.class_names)
-        assert 0.1 <= record["accuracy"] <= 1
-        scanned[path.stem] = scan_evidence.Model({"name": path.stem, "record": record})
-
-    change(monkeypatch, zoo_cifar10, measured=measured, report=print)
-    zoo_cifar10.main([str(ten_classes), "--out", str(tmp_path), "--names", "shipped_"])
-    assert not list(tmp_path.iterdir())  # nothing was trained
-    assert [model.recipe for model in scanned.values()] == [*zoo_cifar10.SHIPPED]
-    backdoored = scanned.pop("shipped_backdoored")
-    assert {model.kind for model in scanned.values()} == {"clean, tutorials"}
-    assert backdoored.kind == "all-to-one patch"
-    patch, trigger = backdoored.backdoor.patch((3, 32, 32)), BadNets((3, 32, 32))
-    assert torch.equal(patch.mask, trigger.mask)
-    assert torch.equal(patch.canvas * patch.mask, trigger.canvas)
-
-
-def test_models_are_trained_and_scanned_once(
-    ten_classes, two_models, tmp_path, monkeypatch, capsys
+def test_networks_are_trained_and_measured_once_and_again_from_their_weights(
+    tiny, tmp_path, monkeypatch, capsys
 ):
-    out = tmp_path / "zoo"
-    given = [str(ten_classes), "--out", str(out)]
-    zoo_cifar10.main(given)
-    printed = capsys.readouterr().out
-    names = ["backdoored_white_small_few_0", "clean_small_few_1"]
-    for name, line in zip(names, printed.splitlines(), strict=True):
-        assert line.startswith(f"{name}: trained in ")
-        assert ("attack success" in line) == name.startswith("backdoored")
-    endings = (".pt", ".json", ".record.json")
-    assert {path.name for path in out.iterdir()} == {n + end for n in names for end in endings}
-    backdoored, clean = scan_evidence.read(out)  # what the tables are made of
-    row = backdoored.row
-    assert (backdoored.name, backdoored.recipe, backdoored.backdoor) == (names[0], "few", BACKDOOR)
-    assert (clean.name, clean.kind) == (names[1], "clean")
-    assert (row["shape"], row["source"]["count"], row["images"]) == ([3, 32, 32], 100, 100)
-    assert row["accuracy"] == pytest.approx(row["record"]["accuracy"])  # the same 100 images
-    assert {len(row["powers"][str(size)]) for size in SIZES} == {10}
-    assert {len(pixel) for pixels in row["shown"].values() for pixel in pixels} == {2 + 3}
-    assert set(row["others"]) == {"additive", "warp"}
+    out, file = tmp_path / "zoo", tmp_path / "rows.jsonl"
+    usual = ["fashion", str(tiny), "--zoo", "references", "--out"]
+    given = [*usual, str(out)]
+    scan_zoo.main([*given, "--no-rivals"])
+    scan_zoo.main([*given, "--rows", str(file)])
+    assert [row["rivals"] for row in read_rows(file)] == [{}, {}]
+    change(monkeypatch, scan_zoo, train=None, measure=None)  # would fail
+    scan_zoo.main(given)
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in printed] == ["clean", "planted"] * 2
+    assert ["attack success" in line for line in printed] == [False, True] * 2
+    change(monkeypatch, scan_zoo, cbd=None, mm_bd=None)
+    scan_zoo.main(given)
+    scan_zoo.main([*given, "--rows", str(file)])
+    rows = read_rows(file)
+    for row, name in zip(rows, ("clean", "planted"), strict=True):
+        assert (row["name"], row["data"], row["zoo"]) == (name, "fashion", "references")
+        assert row["profile"]["powers"]["10"] == [0.3333] * 10
+        assert {len(row["rivals"][rival]["scores"]) for rival in ("CBD", "MM-BD")} == {10}
+    assert [row["backdoor"] for row in rows] == [None, asdict(zoo.Backdoor("checker", 1, 0.1))]
+    assert len(rows[1]["shown"]) == 9
+    write_rows(file, [{"data": "cifar10", "name": "other"}, *rows[1:]])
+    scan_zoo.main([*given, "--rows", str(file)])
+    assert [row["name"] for row in read_rows(file)] == ["other", "clean", "planted"]
+    change(monkeypatch, scan_zoo, SETTINGS={"statistic": 0})
+    with pytest.raises(TypeError):  # measured again
+        scan_zoo.main(given)
 
-    def fail(what, *_):
-        raise RuntimeError(what)
+    change(monkeypatch, scan_zoo, measure=measured, SETTINGS=SETTINGS)
+    weights, made = tmp_path / "weights.safetensors", tmp_path / "set.json"
+    scan_zoo.main([*given, "--pack", str(weights)])
+    again = [*usual, str(tmp_path / "again")]
+    scan_zoo.main([*again, "--from-weights", str(weights), "--no-rivals"])
+    for row in rows:
+        new = json.loads((tmp_path / "again" / f"{row['name']}.json").read_text())
+        for each in (new, row):
+            each.pop("rivals"), each["seconds"].pop("scan")
+        assert new == row
+    scan_zoo.main([*again, "--set", str(made)])
+    found = ReferenceSet.load(made)
+    assert [*found.profiles] == ["clean", "planted"]
+    assert found.recipes["clean"]["network"] == "plain"
+    assert found.images["description"] == "Fashion-MNIST, the demo's search images"
 
-    monkeypatch.setattr(zoo, "measure", partial(fail, "scans again"))
-    monkeypatch.setattr(zoo_cifar10, "train", partial(fail, "trains again"))
-    zoo_cifar10.main(given)
-    assert capsys.readouterr().out == printed
-    # what is missing or has changed is made again
-    (out / f"{names[1]}.json").unlink()
-    with pytest.raises(RuntimeError, match="scans again"):
-        zoo_cifar10.main([*given, "--names", "clean"])
-    monkeypatch.setitem(zoo_cifar10.RECIPES, "few", train_references.Recipe(1))
-    with pytest.raises(RuntimeError, match="trains again"):
-        zoo_cifar10.main([*given, "--names", "backdoored"])
+
+def test_the_clean_networks_of_the_tutorials_are_references_too():
+    found = list(scan_zoo.of_the_tutorials())
+    assert [name for name, *_ in found] == [each.name for each in zoo.tutorials()]
+    for _, model, record in found:
+        assert model(torch.rand(2, 3, 32, 32)).shape == (2, 10)
+        assert 0.7 < record["accuracy"] < 1
 
 
-def test_a_backdoor_stays_in_its_own_model(ten_classes, two_models, tmp_path, monkeypatch):
-    """The backdoored model comes first here; the clean one must not see the trigger."""
-    seen = []
+def test_other_scans_of_a_network_are_made_once(tiny, tmp_path, monkeypatch, capsys):
+    out, rows = tmp_path / "zoo", tmp_path / "rows.jsonl"
+    given = ["fashion", str(tiny), "--out", str(out), "--rows", str(rows)]
+    scan_zoo.main(["fashion", str(tiny), "--zoo", "references", "--out", str(out), "--no-rivals"])
+    (out / "planted.safetensors").unlink()
+    capsys.readouterr()
+    scan_variations.main(given)
+    assert "planted: not trained yet" in capsys.readouterr().out
+    found = read_rows(rows)
+    varied = [row["varied"] for row in found]
+    assert varied == ["seed"] * 5 + ["images"] * 5 + ["20 images a class"] + ["precision"] * 2
+    write_rows(rows, found[1:])
+    scan_variations.main(given)
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    assert len(read_rows(rows)) == 13
 
-    def record(model, images, labels, recipe, seed):
-        seen.append((images.clone(), labels.clone()))
-        return model
 
-    change(monkeypatch, zoo_cifar10, train=record, measured=lambda *_: None, report=print)
-    zoo_cifar10.main([str(ten_classes), "--out", str(tmp_path), "--limit", "8"])
-    data = load_images(ten_classes / "train", limit=8)
-    (dirty, dirty_labels), (images, labels) = seen
-    assert len(images) == 80
-    assert torch.equal(images, data.images)
-    assert torch.equal(labels, data.known_labels)
-    changed = (dirty != images).flatten(1).any(1)
-    assert int(changed.sum()) == 16  # 20 % of 80
-    assert set(dirty_labels[changed].tolist()) == {3}
-    assert 3 not in labels[changed]
-    assert torch.equal(dirty_labels[~changed], labels[~changed])
+def test_the_sets_of_other_images_have_no_image_in_common(tmp_path):
+    test = scan_zoo.demo_images()
+    pixels = torch.cat([test.search.images, test.held_out.images])
+    labels = torch.cat([test.search.labels, test.held_out.labels])
+    images = [each.images for each in scan_variations.variations("fashion", (pixels, labels))]
+    sets = [{*each.hashes} for each in images[5:10]]
+    assert len(set().union(*sets)) == sum(map(len, sets)) == 1000
+    assert not set().union(*sets) & {*images[0].hashes}
+    assert np.bincount(images[10].known_labels).tolist() == [20] * 10
 
 
 # ---- benchmarks/scan_evidence.py
 
-USUAL = dict.fromkeys(range(10), 0.1)  # the powers of all patterns of a clean model
 
-
-def made_up(name, recipe, planted=None, success=None, *, powers=(), seconds=2.0, shown=()):
-    """What zoo.py writes of a model, whose powers differ from the usual ones in some classes."""
-    entry = {"recipe": recipe, "seed": 0, "backdoor": planted and asdict(planted)}
-    record = {"settings": {"entry": entry}, "accuracy": 0.9}
-    return {
-        "name": name,
-        "record": record | ({"attack_success": success} if planted else {}),
-        "scan": SETTINGS,
-        "powers": {str(size): [*(USUAL | dict(powers)).values()] for size in SIZES},
-        "others": {},
+def made_up(name, recipe=None, planted=None, success=None, *, powers=(), margins=(), shown=()):
+    """A row of a network whose powers or additive margins differ in some classes."""
+    usual = dict.fromkeys(range(10), 0.1)
+    profile = {
+        "powers": {size: [*(usual | dict(powers)).values()] for size in SIZES},
+        "others": dict.fromkeys(CHANGES, [0.1] * 10),
+        "margins": {family: [0.0] * 10 for family in CHANGES}
+        | {"additive": [*(dict.fromkeys(range(10), 0.0) | dict(margins)).values()]},
         "judged": [90] * 10,
         "accuracy": 0.9,
         "images": 500,
-        "source": {"count": 1000, "description": "elsewhere", "hash": "0"},
-        "shape": [1, 28, 28],
-        "shown": {str(planted.target): list(shown)} if planted else {},
-        "seconds": seconds,
+    }
+    strong = {} if planted is None else {planted.target: 1.0}
+    scores = {"CBD": 0.1, "MM-BD": 1.0}
+    return {
+        **{"name": name, "data": "fashion", "recipe": asdict(recipe or zoo.Recipe())},
+        **{"backdoor": planted and asdict(planted), "accuracy": 0.9, "attack_success": success},
+        **{"statistic": SETTINGS, "images": {}, "profile": profile, "shown": list(shown)},
+        "seconds": {"training": 1, "scan": 2.0},
+        "rivals": {
+            rival: {"scores": [strong.get(y, usual) for y in range(10)], "seconds": 3.0}
+            for rival, usual in scores.items()
+        },
     }
 
 
-def model(*given, **more):
-    return scan_evidence.Model(made_up(*given, **more))
-
-
-def corner(target):
+def corner(target, kind="white", **more):
     """A white square in rows and columns 24 to 26."""
-    return zoo.Backdoor("white", target, 0.05, 3, "corner")
+    return zoo.Backdoor(kind, target, 0.05, 3, "corner", **more)
 
 
-def test_evidence_by_hand(snapshot):
-    """Both patches are suspicious, p = 1/21, the second with the wrong class; they beat the clean
-    model. Of the trigger's nine pixels 4 of 6 that are shown are in place, all 6 when shifted (IoU
-    4/11 and 6/9), 0.1 too dark; of the second patch none of 3, and all when shifted (3/9)."""
-    references = [model(f"clean_{i}", "base") for i in range(20)]
+def test_evidence_by_hand(tmp_path, capsys, snapshot):
+    """Both patches are suspicious, p = 1/21, the second with the wrong class. The first one shows 4
+    of 6 pixels in place, and all of them at the best shift. The perturbation is found by margins;
+    a transformer is suspicious without a backdoor."""
+    write_rows(tmp_path / "scan_references.jsonl", [made_up(f"r{i}") for i in range(20)])
     two_rows = [[i, j, 0.9] for i in (25, 26) for j in (25, 26, 27)]  # one column too far right
-    row_of_pixels = [[5, j, 1.0] for j in (5, 6, 7)]
-    models = [
-        model("patch_0", "noisy", corner(3), 1.0, powers={3: 1.0}, shown=two_rows),
-        model("patch_1", "wide", corner(4), 0.95, powers={5: 1.0}, shown=row_of_pixels),
-        model("other", "wide"),
+    network = zoo.Recipe("transformer")
+    confirmation = [
+        made_up("backdoored_00", None, corner(3), 1.0, powers={3: 1.0}, shown=two_rows),
+        made_up("backdoored_01", None, corner(4), 0.95, powers={5: 1.0}),
+        made_up("backdoored_02", None, corner(4), 0.5),
+        made_up("backdoored_03", None, corner(6, "blended"), 1.0, margins={6: 5.0}),
+        made_up("backdoored_04", None, corner(0, all_to_all=True), 1.0, powers={5: 1.0}),
+        made_up("clean_00_width"),
+        made_up("clean_01_transformer", network, powers={1: 1.0}),
     ]
-    assert "\n".join(scan_evidence.detections(models, references)) == snapshot
-    assert scan_evidence.auroc(models, references) == "1.000"
-    assert "\n".join(scan_evidence.shown(models)) == snapshot
-    covered = zoo.Backdoor("white", 1, 0.05, cover=0.05)
-    attackers = [model("adaptive_0", "wide", covered, 0.5, powers={1: 1.0})]
-    assert "\n".join(scan_evidence.adaptive(attackers, references)) == snapshot
+    write_rows(tmp_path / "scan_confirmation.jsonl", confirmation)
+    names = "data", "name", "profile"
+    strong, weak = ({name: row[name] for name in names} for row in (confirmation[0], made_up("")))
+    others = [("seed", strong)] * 4 + [("seed", weak | {"name": strong["name"]})]
+    others += [("images", strong), ("images", weak | {"name": strong["name"]})]
+    rows = [{"varied": varied, **row} for varied, row in others]
+    write_rows(tmp_path / "scan_variations.jsonl", rows)
+    scan_evidence.main([str(tmp_path)])
+    assert capsys.readouterr().out == snapshot
+    known, found = (
+        scan_evidence.read(tmp_path / f"scan_{name}.jsonl")["fashion"]
+        for name in ("references", "confirmation")
+    )
+    assert "".join(scan_evidence.in_words(found, known)).splitlines() == [
+        "1 of 2 patches",
+        "1 of 1 triggers that change all pixels",
+        "1 of 2 clean networks",
+    ]
+    (tmp_path / "scan_references.jsonl").unlink()  # nothing can be said
+    (tmp_path / "scan_variations.jsonl").unlink()
+    scan_evidence.main([str(tmp_path)])
+    assert not capsys.readouterr().out
 
 
-def test_kinds_of_models():
-    backdoors = {
-        "adaptive": ("adaptive_1", zoo.Backdoor("white", 1, 0.05), 0.5),
-        "weakly learnt": ("m", zoo.Backdoor("white", 1, 0.05), 0.89),
-        "all-to-one patch": ("m", zoo.Backdoor("white", 1, 0.05), 0.9),
-        "one-to-one patch": ("m", zoo.Backdoor("white", 1, 0.05, source=2), 1.0),
-        "clean-label patch": ("m", zoo.Backdoor("white", 1, 0.05, clean_label=True), 1.0),
-        "Blended": ("m", zoo.Backdoor("blended", 1, 0.05), 1.0),
-    }
-    for kind, (name, backdoor, success) in backdoors.items():
-        assert model(name, "base", backdoor, success).kind == kind
-
-
-# ---- benchmarks/scan_rivals.py
-
-
-def test_each_rival_scores_all_classes_once(tmp_path, monkeypatch):
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, 10)).eval()
-    change(monkeypatch, scan_rivals, MM_IMAGES=2, N_CLASSES=3)
-    change(monkeypatch, scan_rivals, PASSES=1_000)  # the fewest of a search
-    change(monkeypatch, scan_rivals, trained=lambda *_: (PixelClassifier(net), {}))
-    given = "clean_base_0", tmp_path, tmp_path, tmp_path
-    row = scan_rivals.measured(*given)
-    names = ["Neural Cleanse", "pixel inversion", "MM-BD", "white canvas, 1 %"]
-    assert list(row["scores"]) == list(row["seconds"]) == names
-    for scores in row["scores"].values():
-        assert len(scores) == 3
-        assert np.isfinite(scores).all()
-    assert json.loads((tmp_path / "clean_base_0.json").read_text()) == row
-    monkeypatch.setattr(scan_rivals, "neural_cleanse", None)  # would fail
-    assert scan_rivals.measured(*given) == row
-
-
-def test_the_models_on_which_detectors_are_compared():
-    models = [model("clean_0", "base"), model("clean_9", "base"), model("clean_1", "wide")]
-    models[1].row["record"]["settings"]["entry"]["seed"] = scan_rivals.SEEDS
-    models += [model("a", "base", corner(0), 1.0), model("b", "wide", corner(0), 1.0)]
-    assert [m.name for m in scan_rivals.chosen(models)] == ["clean_0", "clean_1", "b"]
+def test_as_many_as_count_and_weakly_learnt_ones_apart():
+    rows = [made_up(f"backdoored_{i:02}", None, corner(i % 10), 1.0) for i in range(41)]
+    rows += [made_up("weak", None, corner(0), 0.89), made_up("bpp", None, corner(0, "bpp"), 0.9)]
+    groups = scan_evidence.by_kind([scan_evidence.Network(row) for row in rows])
+    counts = {kind: len(group) for kind, group in groups.items()}
+    assert counts == {"patch": 40, "patch, further": 1, "patch, weakly learnt": 1, "BppAttack": 1}

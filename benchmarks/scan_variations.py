@@ -1,0 +1,108 @@
+"""Scans some networks of a zoo with other seeds, other images and in other precisions.
+
+    python benchmarks/scan_variations.py fashion DATA --out FOLDER --rows FILE
+
+FOLDER has the weights of the confirmation networks of scan_zoo.py, which are not trained here. Each
+scan is a row of FILE, so an interrupted run can resume.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import torch
+from failures import read_record
+from findings import append_rows, parser_of, read_rows
+from safetensors.torch import load_file
+from scan_zoo import rounded, scan_images, timed
+from zoo import DATA_SETS, Entry, confirmation
+from zoo.training import Images
+
+from captum_classpattern import PixelClassifier
+from captum_classpattern.images import LabelledImages
+from captum_classpattern.optimization.settings import SearchSettings
+from captum_classpattern.scanning.profile import SETTINGS, measure
+
+SETS, FEW = 5, 20  # sets of other images; images of each class
+CHOSEN = {"fashion": (5, 7, 3), "cifar10": (2, 2, 1)}  # clean, patches, other backdoors
+T = TypeVar("T")
+
+
+class Variation(NamedTuple):
+    """What is other in a scan than in that of scan_zoo.py."""
+
+    varied: str
+    value: int | str
+    images: LabelledImages
+    settings: SearchSettings
+
+
+def chosen(data_set: str) -> list[Entry]:
+    """The networks, spread evenly over the list, and one of each further kind of backdoor."""
+    entries = list(confirmation(data_set))
+    clean = [entry for entry in entries if entry.backdoor is None]
+    patches = [entry for entry in entries if entry.backdoor and entry.backdoor.is_patch]
+    patches = [entry for entry in patches if entry.backdoor and not entry.backdoor.all_to_all]
+    others = [entry for entry in entries if entry.backdoor and not entry.backdoor.is_patch]
+    parts = zip((clean, patches, others[:3]), CHOSEN[data_set])
+    return [entry for part, count in parts for entry in spread(part, count)]
+
+
+def spread(values: Sequence[T], count: int) -> list[T]:
+    return [values[i * len(values) // count] for i in range(count)]
+
+
+def variations(data_set: str, test: Images) -> Iterator[Variation]:
+    """All scans of a network. Sets of images are disjoint; those of Fashion-MNIST also of the usual
+    images."""
+    usual, usually = scan_images(data_set, test), SearchSettings()
+    for seed in range(5):
+        yield Variation("seed", seed, usual, SearchSettings(seed=seed))
+    names, labels = DATA_SETS[data_set].class_names, usual.known_labels
+    source = LabelledImages(*test, names)
+    if data_set == "fashion":
+        known = {*usual.hashes}
+        source = source.subset([i for i, each in enumerate(source.hashes) if each not in known])
+    for number in range(SETS):
+        places = range(number, len(source), SETS)
+        yield Variation("images", number, source.subset([*places]), usually)
+    few = [torch.nonzero(labels == y).flatten()[:FEW] for y in range(len(names))]
+    yield Variation(f"{FEW} images a class", "", usual.subset(torch.cat(few)), usually)
+    for precision in ("full", "bfloat16"):
+        yield Variation("precision", precision, usual, SearchSettings(precision=precision))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = parser_of(__doc__)
+    parser.add_argument("data_set", choices=DATA_SETS)
+    parser.add_argument("data", type=Path, help="its folder")
+    parser.add_argument("--out", type=Path, required=True, help="the folder of the weights")
+    parser.add_argument("--rows", type=Path, required=True)
+    options = parser.parse_args(arguments)
+    known = DATA_SETS[options.data_set]
+    all_variations = list(variations(options.data_set, known.load(options.data, "test")))
+    done = {
+        (row["data"], row["name"], row["varied"], row["value"])
+        for row in read_rows(options.rows)
+        if row["statistic"] == rounded(SETTINGS)
+    }
+    for entry in chosen(options.data_set):
+        path = options.out / f"{entry.name}.safetensors"
+        if read_record(path) is None:
+            print(f"{entry.name}: not trained yet", flush=True)
+            continue
+        network = entry.recipe.build(known.shape[0])
+        network.load_state_dict(load_file(path))
+        model = PixelClassifier(network.eval(), class_names=list(known.class_names))
+        for varied, value, images, settings in all_variations:
+            key = options.data_set, entry.name, varied, value
+            if key not in done:
+                profile, seconds = timed(lambda: measure(model, images, settings))  # noqa: B023
+                row = dict(zip(("data", "name", "varied", "value"), key))
+                row |= {"statistic": SETTINGS, "seconds": seconds, "profile": profile.as_dict()}
+                append_rows(options.rows, [rounded(row)])
+                print(*key, f"{seconds:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
