@@ -148,7 +148,7 @@ def plain_search(family, net, fit, judges, target, seed):
     """The power, the mean margin and the change of one class, image by image."""
     chance = np.random.default_rng([seed, target])
     places = [i for i, label in enumerate(fit.labels.tolist()) if label != target]
-    radius = 1.5 * math.sqrt(HEIGHT * WIDTH) / 28
+    radius = 1.5 * math.sqrt(math.prod(fit.shape)) / 28
     is_warp = isinstance(family, Warping)
     value = torch.zeros((2, 5, 5) if is_warp else fit.shape, dtype=torch.float64)
 
