@@ -234,8 +234,8 @@ NEW: dict[str, dict[str, list[Recipe]]] = {
 
 def backdoors(data: str) -> list[Backdoor]:
     """Patches of 1 to 25 pixels, then other kinds. More than are needed, since some will be learnt
-    weakly."""
-    patches, others, reported = {"fashion": (52, 10, 6), "cifar10": (10, 4, 0)}[data]
+    weakly: of the patches those of one pixel, if fewer than a tenth of the images have them."""
+    patches, others, reported = {"fashion": (56, 10, 6), "cifar10": (10, 4, 0)}[data]
     chance = random.Random(7)
 
     def mixed(*values: Any) -> list[Any]:
@@ -245,10 +245,11 @@ def backdoors(data: str) -> list[Backdoor]:
         mixed("checker", "white", "two", "random"),
         mixed(*range(10)),
         mixed(0.02, 0.05, 0.1) if data == "fashion" else mixed(0.05, 0.1),
-        mixed(1, 2, 3, 4, 5) if data == "fashion" else mixed(2, 3, 4),
+        mixed(1, 2, 3, 4, 5, 2, 3, 4, 5) if data == "fashion" else mixed(2, 3, 4),
         mixed("corner", "edge", "centre", "random"),
     )
     found = [Backdoor(*row, seed=100 + number) for number, row in enumerate(zip(*columns))]
+    found = [replace(each, rate=0.1) if each.side == 1 else each for each in found]
     for number, kind in enumerate(others * ("blended", "sig", "wanet")):
         found.append(Backdoor(kind, (3 * number + 1) % 10, 0.1, seed=200 + number))
     for number in range(reported):
