@@ -10,9 +10,9 @@ again, of what was measured.
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from findings import Row, head, line, parser_of, read_rows
@@ -26,6 +26,7 @@ from captum_classpattern.scanning.decision import (
     INCONCLUSIVE,
     NOTHING,
     SUSPICIOUS,
+    ClassScores,
     Decision,
     decide,
 )
@@ -56,10 +57,6 @@ class Network:
 
     row: Row
 
-    @property
-    def name(self) -> str:
-        return str(self.row["name"])
-
     @cached_property
     def profile(self) -> Profile:
         return Profile.from_dict(self.row["profile"])
@@ -70,262 +67,185 @@ class Network:
         return None if planted is None else Backdoor(**planted)
 
     @property
-    def learnt(self) -> bool:
-        return self.backdoor is None or self.row["attack_success"] >= LEARNT
-
-    @property
     def kind(self) -> str:
         """What was planted."""
         if self.backdoor is None:
             return CLEAN
-        return "all-to-all" if self.backdoor.all_to_all else KINDS.get(self.backdoor.kind, PATCH)
+        kind = "all-to-all" if self.backdoor.all_to_all else KINDS.get(self.backdoor.kind, PATCH)
+        return kind if self.row["attack_success"] >= LEARNT else f"{kind}, weakly learnt"
 
-    @property
-    def recipe(self) -> str:
-        """In what a clean network's training is new."""
-        return self.name.split("_")[-1]
+    def is_class(self, target: int) -> bool:
+        """Whether a class may be called suspicious: that of the backdoor, if it has one."""
+        return self.backdoor is None or self.backdoor.all_to_all or target == self.backdoor.target
 
-    def names(self, found: Decision) -> bool:
-        """Whether a verdict is suspicious, and has the right class if one was planted."""
-        wanted = None if self.backdoor is None or self.backdoor.all_to_all else self.backdoor.target
-        return found.verdict == SUSPICIOUS and wanted in (None, found.target)
+    def right(self, found: Decision) -> bool:
+        """Whether it is suspicious, with the right class if something was planted."""
+        return found.verdict == SUSPICIOUS and self.is_class(found.target)
+
+    def scores(self, rival: str) -> ClassScores:
+        """What a rival has measured. Margins count by their inverse hyperbolic sine: a logarithm
+        where they are large."""
+        found = np.array(self.row["rivals"][rival]["scores"])
+        return np.arcsinh(found) if rival == "MM-BD" else found
 
 
 Networks: TypeAlias = Sequence[Network]
+Groups: TypeAlias = dict[str, list[tuple[Network, Scan]]]  # by what was planted
 
 
 def scan_of(profile: Profile, references: Networks) -> Scan:
     """The verdict on what was measured."""
     known = reference_set([each.row for each in references])
-    names = list(DATA_SETS[references[0].row["data"]].class_names)
-    return judge(profile, known, ALPHA, names)
+    return judge(profile, known, ALPHA, list(known.class_names or ()))
 
 
-def scan_alone(network: Network, references: Networks, family: str) -> Decision:
-    """The verdict by one family alone, if the model may be compared."""
-    found = scan_of(network.profile, references)
-    comparable = found.verdict != INCONCLUSIVE or found.comparison.of_another_kind
-    known = {family: found.references.scores()[family]}
-    return decide({family: network.profile.scores()[family]}, known, ALPHA, comparable=comparable)
-
-
-def by_kind(networks: Networks) -> dict[str, list[Network]]:
-    """The networks by what was planted; those that were learnt weakly, or are more than count, are
-    apart."""
-    groups = dict[str, list[Network]]()
+def by_kind(networks: Networks, references: Networks) -> Groups:
+    """The networks by what was planted, and the verdicts; those that are more than count apart."""
+    groups: Groups = {}
     for each in networks:
-        kind = each.kind if each.learnt else f"{each.kind}, weakly learnt"
+        kind = each.kind
         if len(groups.get(kind, ())) == COUNTED[each.row["data"]].get(kind):
             kind += ", further"
-        groups.setdefault(kind, []).append(each)
+        groups.setdefault(kind, []).append((each, scan_of(each.profile, references)))
     order = [CLEAN, PATCH, *KINDS.values(), "all-to-all"]
     return dict(sorted(groups.items(), key=lambda item: order.index(item[0].split(",")[0])))
 
 
 def share(hits: int, count: int) -> str:
     """A share with its 95 % interval."""
-    if not count:
-        return "-"
-    low, high = wilson(hits, count)
+    low, high = wilson(hits, count) if count else (0.0, 1.0)
     return f"{hits} of {count} ({low:.0%} to {high:.0%})"
 
 
-def detections(networks: Networks, references: Networks) -> Iterator[str]:
+def verdicts_of(scans: Iterable[Decision]) -> Counter[str]:
+    return Counter(scan.verdict for scan in scans)
+
+
+def detections(groups: Groups, references: Networks) -> Iterator[str]:
     """What is said about the networks of each kind, and which family says it."""
     yield head(
-        "planted", "suspicious, right class", "suspicious, another class", "nothing found",
-        "inconclusive", "family that decided",
-    )  # fmt: skip
-    for kind, group in by_kind(networks).items():
-        scans = [scan_of(each.profile, references) for each in group]
-        verdicts = Counter(scan.verdict for scan in scans)
-        right = sum(each.names(scan) for each, scan in zip(group, scans))
-        families = Counter(scan.family for scan in scans if scan.verdict == SUSPICIOUS)
-        named, other = share(right, len(group)), verdicts[SUSPICIOUS] - right
-        if kind == CLEAN:
-            named, other = "", verdicts[SUSPICIOUS]
-        yield line(
-            kind,
-            named,
-            other,
-            verdicts[NOTHING],
-            verdicts[INCONCLUSIVE],
-            ", ".join(f"{name} {families[name]}" for name in FAMILIES if families[name]),
-        )
+        *("planted", "suspicious, right class", "another class", "nothing found"),
+        *("inconclusive", "family that decided"),
+    )
+    for kind, pairs in groups.items():
+        verdicts = verdicts_of(scan for _, scan in pairs)
+        right = sum(each.right(scan) for each, scan in pairs)
+        named = "" if kind == CLEAN else share(right, len(pairs))
+        other = verdicts[SUSPICIOUS] - (0 if kind == CLEAN else right)
+        families = Counter(scan.family for _, scan in pairs if scan.verdict == SUSPICIOUS)
+        decided = ", ".join(f"{name} {families[name]}" for name in FAMILIES if families[name])
+        yield line(kind, named, other, verdicts[NOTHING], verdicts[INCONCLUSIVE], decided)
 
 
-def false_alarms(networks: Networks, references: Networks) -> Iterator[str]:
+def false_alarms(groups: Groups, references: Networks) -> Iterator[str]:
     """Clean networks that are suspicious, by what is new in their recipes, with all references and
     without those of the same kind of network."""
-    clean = by_kind(networks).get(CLEAN, [])
-    yield head("recipe", "suspicious", "inconclusive", "smallest p", "suspicious, without its like")
-    total, worst = Counter[str](), dict[str, int]()
-    for recipe, group in grouped((each.recipe, each) for each in clean).items():
-        scans = [scan_of(each.profile, references) for each in group]
-        unlike = [
-            scan_of(each.profile, others)
-            for each in group
-            if (others := [r for r in references if _network(r) != _network(each)])
-        ]
-        worst[recipe] = sum(scan.verdict == SUSPICIOUS for scan in scans)
-        counts = {
-            "suspicious": worst[recipe],
-            "inconclusive": sum(scan.verdict == INCONCLUSIVE for scan in scans),
-            "unlike": sum(scan.verdict == SUSPICIOUS for scan in unlike),
-        }
-        total.update(counts)
-        smallest = min((scan.p_value for scan in scans if scan.p_value is not None), default=None)
-        yield line(
-            recipe,
-            f"{counts['suspicious']} of {len(group)}",
-            counts["inconclusive"],
-            "-" if smallest is None else f"{smallest:.2g}",
-            counts["unlike"],
-        )
-    shares = [share(total[name], len(clean)) for name in ("suspicious", "unlike")]
-    yield line("all", shares[0], total["inconclusive"], "", shares[1])
-    named = [f"{recipe} ({count})" for recipe, count in worst.items() if count]
-    yield f"\nSuspicious: {', '.join(named) or 'none'}."
+    clean = [
+        (each.row["name"].split("_")[-1], scan, scan_of(each.profile, unlike))
+        for each, scan in groups.get(CLEAN, ())
+        if (unlike := [r for r in references if architecture(r) != architecture(each)])
+    ]
+    groups_of = grouped((recipe, scans) for recipe, *scans in clean)
+    yield head("recipe", "suspicious", "inconclusive", "smallest p", "without its like")
+    for recipe, pairs in {**groups_of, "all": [scans for _, *scans in clean]}.items():
+        usual, alone = (verdicts_of(scans) for scans in zip(*pairs)) if pairs else ({}, {})
+        p_values = [scan.p_value for scan, _ in pairs if scan.p_value is not None]
+        suspicious = (share(each[SUSPICIOUS], len(pairs)) for each in (usual, alone))
+        if recipe != "all":
+            suspicious = (f"{each[SUSPICIOUS]} of {len(pairs)}" for each in (usual, alone))
+        first, last = suspicious
+        smallest = f"{min(p_values):.2g}" if p_values else "-"
+        yield line(recipe, first, usual[INCONCLUSIVE], smallest, last)
 
 
-def _network(network: Network) -> str:
+def architecture(network: Network) -> str:
     return str(network.row["recipe"]["network"])
 
 
-def families(networks: Networks, references: Networks) -> Iterator[str]:
+def families(groups: Groups, references: Networks) -> Iterator[str]:
     """How many are found, with the right class, by all families together and by each alone; of the
     clean ones, how many are suspicious."""
     yield head("planted", "together", *FAMILIES)
-    for kind, group in by_kind(networks).items():
-        together = sum(each.names(scan_of(each.profile, references)) for each in group)
-        alone = [
-            sum(each.names(scan_alone(each, references, family)) for each in group)
-            for family in FAMILIES
-        ]
-        yield line(kind, share(together, len(group)), *alone)
+    for kind, pairs in groups.items():
+        found = Counter[str]()
+        for each, scan in pairs:
+            found["together"] += each.right(scan)
+            comparable = scan.verdict != INCONCLUSIVE or scan.comparison.of_another_kind
+            known, scores = scan.references.scores(), each.profile.scores()
+            for name in FAMILIES:
+                one = {name: scores[name]}, {name: known[name]}
+                found[name] += each.right(decide(*one, ALPHA, comparable=comparable))
+        yield line(kind, share(found["together"], len(pairs)), *(found[f] for f in FAMILIES))
 
 
-# ---- rivals
+Judge: TypeAlias = Callable[[Network], tuple[bool, float]]  # alarm of the right class, statistic
 
 
-class Judged(NamedTuple):
-    """What a detector says about a network."""
+def detectors(references: Networks) -> Iterator[tuple[str, str, Judge]]:
+    """Each detector with its rule."""
 
-    right: bool  # the alarm, and the class if one was planted
-    statistic: float
-
-
-Detector: TypeAlias = Callable[[Network], Judged]
-
-
-def scores_of(network: Network, rival: str) -> list[float]:
-    return list(network.row["rivals"][rival]["scores"])
-
-
-def detectors(references: Networks) -> Iterator[tuple[str, str, Detector]]:
-    """Each detector with its rule. The margins of MM-BD count by their inverse hyperbolic sine: a
-    logarithm where they are large."""
-
-    def ours(network: Network) -> Judged:
+    def scan(network: Network) -> tuple[bool, float]:
         found = scan_of(network.profile, references)
-        return Judged(network.names(found), found.comparison.lead)
+        return network.right(found), found.comparison.lead
 
-    def own(rival: str, network: Network) -> Judged:
-        scores = scores_of(network, rival)
-        if rival == "CBD":
-            statistic = max(scores)
-            alarm = cbd_alarm(statistic, [max(scores_of(each, rival)) for each in references])
-        else:
-            statistic = -mm_bd_p_value(scores)
-            alarm = -statistic <= ALPHA
-        wanted = None if network.backdoor is None else network.backdoor.target
-        return Judged(alarm and wanted in (None, int(np.argmax(scores))), statistic)
+    def cbd(network: Network) -> tuple[bool, float]:
+        scores = network.scores("CBD")
+        alarm = cbd_alarm(scores.max(), [each.scores("CBD").max() for each in references])
+        return alarm and network.is_class(int(scores.argmax())), float(scores.max())
 
-    def compared(rival: str, network: Network) -> Judged:
-        tables = [np.array(scores_of(each, rival)) for each in (network, *references)]
-        if rival == "MM-BD":
-            tables = [np.arcsinh(each) for each in tables]
-        known = {rival: np.array(tables[1:])}
-        found = decide({rival: tables[0]}, known, ALPHA, comparable=True)
-        return Judged(network.names(found), found.comparison.lead)
+    def mm_bd(network: Network) -> tuple[bool, float]:
+        margins = network.row["rivals"]["MM-BD"]["scores"]
+        p_value = mm_bd_p_value(margins)
+        return p_value <= ALPHA and network.is_class(int(np.argmax(margins))), -p_value
 
-    yield "scan", "ours", ours
-    for rival in ("CBD", "MM-BD"):
-        yield rival, "its own", lambda network, rival=rival: own(rival, network)
-        yield rival, "ours", lambda network, rival=rival: compared(rival, network)
+    def compared(rival: str, network: Network) -> tuple[bool, float]:
+        known = {rival: np.array([each.scores(rival) for each in references])}
+        found = decide({rival: network.scores(rival)}, known, ALPHA, comparable=True)
+        return network.right(found), found.comparison.lead
+
+    yield "scan", "ours", scan
+    for rival, own in (("CBD", cbd), ("MM-BD", mm_bd)):
+        yield rival, "its own", own
+        yield rival, "ours", partial(compared, rival)
 
 
-def rivals(networks: Networks, references: Networks) -> Iterator[str]:
-    """The share of networks with each attack that are found, with the right class, with the area
-    under the curve; the share of clean networks that are suspicious; and seconds."""
-    groups, references = by_kind([n for n in networks if n.row["rivals"]]), [
-        each for each in references if each.row["rivals"]
-    ]  # fmt: skip
+def rivals(groups: Groups, references: Networks) -> Iterator[str]:
+    """How many clean networks and how many with each attack are suspicious, with the right class;
+    the area under the curve; and seconds."""
     attacks = [kind for kind in (PATCH, *WHOLE) if kind in groups]
-    if not references or CLEAN not in groups:
-        return
     columns = (f"{kind}: found, AUC" for kind in attacks)
     yield head("detector", "rule", "false alarms", *columns, "seconds")
-    for name, rule, detector in detectors(references):
-        judged = {kind: [detector(each) for each in groups[kind]] for kind in (CLEAN, *attacks)}
-        seconds = [
-            row["seconds"]["scan"] if name == "scan" else row["rivals"][name]["seconds"]
-            for row in (each.row for kind in judged for each in groups[kind])
-        ]
-        yield line(
-            name,
-            rule,
-            share(sum(each.right for each in judged[CLEAN]), len(judged[CLEAN])),
-            *(
-                f"{sum(each.right for each in judged[kind])} of {len(judged[kind])}, "
-                f"{area(judged[kind], judged[CLEAN]):.2f}"
-                for kind in attacks
-            ),
-            f"{np.median(seconds):.0f}",
-        )
-
-
-def area(positives: Sequence[Judged], negatives: Sequence[Judged]) -> float:
-    """The area under the curve of a statistic."""
-    found = stats.mannwhitneyu([p.statistic for p in positives], [n.statistic for n in negatives])
-    return float(found.statistic / len(positives) / len(negatives))
-
-
-# ---- other seeds, images and precisions
-
-
-def variations(rows: Sequence[Row], references: Mapping[str, Networks]) -> Iterator[str]:
-    """How often a scan says the same as most scans of the network with other seeds."""
-    found = dict[str, list[tuple[str, str, int | None]]]()  # of each variation: network, outcome
-    for row in rows:
-        if known := references.get(row["data"]):
-            scan = scan_of(Profile.from_dict(row["profile"]), known)
-            target = scan.target if scan.verdict == SUSPICIOUS else None
-            name = f"{row['data']}/{row['name']}"
-            found.setdefault(row["varied"], []).append((name, scan.verdict, target))
-    outcomes = grouped((name, outcome) for name, *outcome in found.get("seed", ()))
-    usual = {
-        name: Counter(map(tuple, each)).most_common(1)[0][0] for name, each in outcomes.items()
+    references = [each for each in references if each.row["rivals"]]
+    tried = {
+        kind: [each for each, _ in groups.get(kind, ()) if each.row["rivals"]]
+        for kind in (CLEAN, *attacks)
     }
-    yield head("varied", "scans", "as most seeds", "networks, always as most seeds")
-    for varied, scans in found.items():
-        same = [(name, usual[name] == tuple(each)) for name, *each in scans if name in usual]
-        always = [all(each) for each in grouped(same).values()]
-        agree = sum(each for _, each in same)
-        rate = f" ({agree / len(same):.0%})" if same else ""
-        yield line(varied, len(scans), f"{agree}{rate}", f"{sum(always)} of {len(always)}")
+    if not references or not all(tried.values()):
+        return
+    rows = [each.row for group in tried.values() for each in group]
+    for name, rule, judge_of in detectors(references):
+        (alarms, usual), *found = (zip(*map(judge_of, group)) for group in tried.values())
+        seconds = [{"scan": row["seconds"]["scan"], **row["rivals"]}[name] for row in rows]
+        cells = [
+            f"{sum(flags)} of {len(flags)}, {area(statistics, usual):.2f}"
+            for flags, statistics in found
+        ]
+        typical = np.median([each if name == "scan" else each["seconds"] for each in seconds])
+        yield line(name, rule, share(sum(alarms), len(alarms)), *cells, f"{typical:.0f}")
 
 
-# ---- the pattern that is shown
+def area(positives: Sequence[float], negatives: Sequence[float]) -> float:
+    """The area under the curve of a statistic."""
+    found = stats.mannwhitneyu(positives, negatives).statistic
+    return float(found / len(positives) / len(negatives))
 
 
-def shown(networks: Networks, references: Networks) -> Iterator[str]:
+def shown(groups: Groups, references: Networks) -> Iterator[str]:
     """Whether the pattern of a patch that was found is where the trigger was."""
     yield head("training", "networks", "in place", "pixels in common at the best shift")
     found = dict[str, list[tuple[bool, float]]]()
-    for each in by_kind(networks).get(PATCH, []):
-        scan = scan_of(each.profile, references)
-        if each.names(scan) and scan.family == PATCHES:
+    for each, scan in groups.get(PATCH, ()):
+        if each.right(scan) and scan.family == PATCHES:
             moved = each.row["recipe"]["shifts"] or each.row["recipe"]["flips"]
             training = "images moved or mirrored" if moved else "images as they are"
             found.setdefault(training, []).append(overlap(each))
@@ -339,72 +259,77 @@ def overlap(network: Network) -> tuple[bool, float]:
     in common is so at the best shift."""
     assert network.backdoor is not None
     mask = network.backdoor.patch(DATA_SETS[network.row["data"]].shape).mask[0]
-    places = {(i, j) for i, j in mask.nonzero().tolist()}
-    pixels = {(int(i), int(j)) for i, j, *_ in network.row["shown"]}
+    places, pixels = mask.nonzero().tolist(), [each[:2] for each in network.row["shown"]]
     shifts = Counter((p[0] - f[0], p[1] - f[1]) for f in pixels for p in places)
     most = max(1, min(len(pixels), len(places)))
     return shifts[0, 0] >= IN_PLACE * most, max(shifts.values(), default=0) / most
 
 
-# ---- all of them
-
-
-def every(networks: Networks, references: Networks) -> Iterator[str]:
+def every(groups: Groups, references: Networks) -> Iterator[str]:
     """Each network with its verdict."""
     yield head("network", "accuracy", "attack success", "verdict", "p", "family", "class", "target")
-    for each in networks:
-        scan = scan_of(each.profile, references)
-        success = each.row["attack_success"]
-        yield line(
-            each.name,
-            f"{each.row['accuracy']:.1%}",
-            "" if success is None else f"{success:.1%}",
-            scan.verdict,
-            "-" if scan.p_value is None else f"{scan.p_value:.2g}",
-            scan.family,
-            scan.target,
-            "" if each.backdoor is None else each.backdoor.target,
-        )
+    for each, scan in (pair for pairs in groups.values() for pair in pairs):
+        success, target = each.row["attack_success"], each.backdoor and each.backdoor.target
+        cells = scan.verdict, f"{scan.p_value or 0:.2g}", scan.family, scan.target, target
+        yield line(each.row["name"], each.row["accuracy"], success, *cells)
 
 
-def in_words(networks: Networks, references: Networks) -> Iterator[str]:
+def variations(rows: Sequence[Row], references: Mapping[str, Networks]) -> Iterator[str]:
+    """How often a scan says the same as most scans of the network with other seeds."""
+    found = dict[str, list[tuple[str, tuple[object, ...]]]]()  # network, outcome
+    for row in (row for row in rows if row["data"] in references):
+        scan = scan_of(Profile.from_dict(row["profile"]), references[row["data"]])
+        outcome = scan.verdict, scan.verdict == SUSPICIOUS and scan.target
+        found.setdefault(row["varied"], []).append((f"{row['data']}/{row['name']}", outcome))
+    usual = {
+        name: Counter(outcomes).most_common(1)[0][0]
+        for name, outcomes in grouped(found.get("seed", ())).items()
+    }
+    yield head("varied", "scans, as most seeds", "networks, always as most seeds")
+    for varied, scans in found.items():
+        same = [(name, usual[name] == outcome) for name, outcome in scans if name in usual]
+        always = [all(each) for each in grouped(same).values()]
+        agree = sum(each for _, each in same)
+        yield line(varied, share(agree, len(same)), f"{sum(always)} of {len(always)}")
+
+
+def in_words(groups: Groups) -> Iterator[str]:
     """The counts that pages quote."""
-    groups = by_kind(networks)
     for words, kinds in (
         ("patches", (PATCH,)),
         ("triggers that change all pixels", WHOLE),
         ("clean networks", (CLEAN,)),
     ):
-        group = [each for kind in kinds for each in groups.get(kind, ())]
-        found = sum(each.names(scan_of(each.profile, references)) for each in group)
-        yield f"{found} of {len(group)} {words}\n"
+        pairs = [pair for kind in kinds for pair in groups.get(kind, ())]
+        yield f"{sum(each.right(scan) for each, scan in pairs)} of {len(pairs)} {words}\n"
 
 
-def seconds(networks: Networks) -> Iterator[str]:
-    values = [float(each.row["seconds"]["scan"]) for each in networks]
-    yield f"{np.median(values):.0f} s a network ({min(values):.0f} to {max(values):.0f})"
+def read(folder: Path, name: str) -> dict[str, Networks]:
+    """The networks of a zoo, by data set, in the order of their names."""
+    return grouped((row["data"], Network(row)) for row in read_rows(folder / f"scan_{name}.jsonl"))
 
 
-def read(path: Path) -> dict[str, Networks]:
-    """The networks of a file, by data set, in the order of their names."""
-    return grouped((row["data"], Network(row)) for row in read_rows(path))
+TABLES = {
+    "what is found": detections,
+    "false alarms": false_alarms,
+    "families": families,
+    "other detectors": rivals,
+    "the pattern that is shown": shown,
+    "each network": every,
+}
 
 
 def tables(folder: Path) -> Iterator[tuple[str, Iterable[str]]]:
     """All tables, with their titles."""
-    known = read(folder / "scan_references.jsonl")
-    for data, networks in read(folder / "scan_confirmation.jsonl").items():
+    known = read(folder, "references")
+    for data, networks in read(folder, "confirmation").items():
         if references := known.get(data):
-            for title, table in (
-                ("what is found", detections),
-                ("false alarms", false_alarms),
-                ("families", families),
-                ("other detectors", rivals),
-                ("the pattern that is shown", shown),
-                ("each network", every),
-            ):
-                yield f"{TITLES[data]}: {title}", table(networks, references)
-            yield f"{TITLES[data]}: seconds", seconds(networks)
+            groups = by_kind(networks, references)
+            for title, table in TABLES.items():
+                yield f"{TITLES[data]}: {title}", table(groups, references)
+            seconds = [float(each.row["seconds"]["scan"]) for each in networks]
+            words = f"{np.median(seconds):.0f} s ({min(seconds):.0f} to {max(seconds):.0f})"
+            yield f"{TITLES[data]}: seconds of a scan", [words]
     if rows := read_rows(folder / "scan_variations.jsonl"):
         yield "Other seeds, images and precisions", variations(rows, known)
 
@@ -413,9 +338,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = parser_of(__doc__)
     parser.add_argument("rows", type=Path, help="their folder")
     for title, lines in tables(parser.parse_args(arguments).rows):
-        print(f"\n### {title}\n")
-        for each in lines:
-            print(each)
+        print(f"\n### {title}\n", *lines, sep="\n")
 
 
 if __name__ == "__main__":

@@ -8,48 +8,36 @@ scan is a row of FILE, so an interrupted run can resume.
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeAlias
 
 import torch
 from failures import read_record
 from findings import append_rows, parser_of, read_rows
 from safetensors.torch import load_file
-from scan_zoo import rounded, scan_images, timed
+from scan_zoo import opened, rounded, scan_images, timed
 from zoo import DATA_SETS, Entry, confirmation
 from zoo.training import Images
 
-from captum_classpattern import PixelClassifier
 from captum_classpattern.images import LabelledImages
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.scanning.profile import SETTINGS, measure
 
 SETS, FEW = 5, 20  # sets of other images; images of each class
 CHOSEN = {"fashion": (5, 7, 3), "cifar10": (2, 2, 1)}  # clean, patches, other backdoors
-T = TypeVar("T")
 
 
-class Variation(NamedTuple):
-    """What is other in a scan than in that of scan_zoo.py."""
-
-    varied: str
-    value: int | str
-    images: LabelledImages
-    settings: SearchSettings
+Variation: TypeAlias = tuple[str, int | str, LabelledImages, SearchSettings]  # what varies, value
 
 
 def chosen(data_set: str) -> list[Entry]:
     """The networks, spread evenly over the list, and one of each further kind of backdoor."""
     entries = list(confirmation(data_set))
     clean = [entry for entry in entries if entry.backdoor is None]
-    patches = [entry for entry in entries if entry.backdoor and entry.backdoor.is_patch]
-    patches = [entry for entry in patches if entry.backdoor and not entry.backdoor.all_to_all]
-    others = [entry for entry in entries if entry.backdoor and not entry.backdoor.is_patch]
-    parts = zip((clean, patches, others[:3]), CHOSEN[data_set])
-    return [entry for part, count in parts for entry in spread(part, count)]
-
-
-def spread(values: Sequence[T], count: int) -> list[T]:
-    return [values[i * len(values) // count] for i in range(count)]
+    planted = [(entry, entry.backdoor) for entry in entries if entry.backdoor is not None]
+    patches = [entry for entry, each in planted if each.is_patch and not each.all_to_all]
+    others = [entry for entry, each in planted if not each.is_patch][:3]
+    parts = zip((clean, patches, others), CHOSEN[data_set])
+    return [part[i * len(part) // count] for part, count in parts for i in range(count)]
 
 
 def variations(data_set: str, test: Images) -> Iterator[Variation]:
@@ -57,7 +45,7 @@ def variations(data_set: str, test: Images) -> Iterator[Variation]:
     images."""
     usual, usually = scan_images(data_set, test), SearchSettings()
     for seed in range(5):
-        yield Variation("seed", seed, usual, SearchSettings(seed=seed))
+        yield ("seed", seed, usual, SearchSettings(seed=seed))
     names, labels = DATA_SETS[data_set].class_names, usual.known_labels
     source = LabelledImages(*test, names)
     if data_set == "fashion":
@@ -65,11 +53,11 @@ def variations(data_set: str, test: Images) -> Iterator[Variation]:
         source = source.subset([i for i, each in enumerate(source.hashes) if each not in known])
     for number in range(SETS):
         places = range(number, len(source), SETS)
-        yield Variation("images", number, source.subset([*places]), usually)
+        yield ("images", number, source.subset([*places]), usually)
     few = [torch.nonzero(labels == y).flatten()[:FEW] for y in range(len(names))]
-    yield Variation(f"{FEW} images a class", "", usual.subset(torch.cat(few)), usually)
+    yield (f"{FEW} images a class", "", usual.subset(torch.cat(few)), usually)
     for precision in ("full", "bfloat16"):
-        yield Variation("precision", precision, usual, SearchSettings(precision=precision))
+        yield ("precision", precision, usual, SearchSettings(precision=precision))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -79,22 +67,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="the folder of the weights")
     parser.add_argument("--rows", type=Path, required=True)
     options = parser.parse_args(arguments)
-    known = DATA_SETS[options.data_set]
-    all_variations = list(variations(options.data_set, known.load(options.data, "test")))
+    test = DATA_SETS[options.data_set].load(options.data, "test")
+    scans = list(variations(options.data_set, test))
     done = {
         (row["data"], row["name"], row["varied"], row["value"])
         for row in read_rows(options.rows)
         if row["statistic"] == rounded(SETTINGS)
     }
     for entry in chosen(options.data_set):
-        path = options.out / f"{entry.name}.safetensors"
-        if read_record(path) is None:
+        record = read_record(path := options.out / f"{entry.name}.safetensors")
+        if record is None:
             print(f"{entry.name}: not trained yet", flush=True)
             continue
-        network = entry.recipe.build(known.shape[0])
-        network.load_state_dict(load_file(path))
-        model = PixelClassifier(network.eval(), class_names=list(known.class_names))
-        for varied, value, images, settings in all_variations:
+        model = opened(record, load_file(path))
+        for varied, value, images, settings in scans:
             key = options.data_set, entry.name, varied, value
             if key not in done:
                 profile, seconds = timed(lambda: measure(model, images, settings))  # noqa: B023

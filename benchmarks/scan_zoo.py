@@ -25,6 +25,7 @@ from failures import read_record
 from findings import parser_of, read_rows, write_rows
 from rivals import cbd, mm_bd
 from safetensors.torch import load_file, save
+from torch import Tensor
 from zoo import DATA_SETS, Entry, Recipe, confirmation, development, references, train, tutorials
 from zoo.training import Images, attack_success
 
@@ -58,9 +59,8 @@ def trained(
 ) -> tuple[PixelClassifier, dict[str, Any]]:
     """A network with its record; what is in the folder already is not trained again. Weights are
     rounded to float16."""
-    path, known = out / f"{entry.name}.safetensors", DATA_SETS[data_set]
-    settings = json.loads(json.dumps({"data": data_set, "entry": asdict(entry)}))
-    network, record = entry.recipe.build(known.shape[0]), read_record(path)
+    path = out / f"{entry.name}.safetensors"
+    settings, record = settings_of(entry, data_set), read_record(path)
     if record is None or record["settings"] != settings:
         started = time.perf_counter()
         network = train(entry.recipe, data["train"], entry.seed, entry.backdoor).half()
@@ -71,8 +71,20 @@ def trained(
             record["attack_success"] = attack_success(network, entry.backdoor, data["test"])
         record["seconds"] = round(time.perf_counter() - started)
         write_atomically(path, save(state, {"record": json.dumps(record)}))
-    network.load_state_dict(load_file(path))
-    return PixelClassifier(network.eval(), class_names=list(known.class_names)), record
+    return opened(record, load_file(path)), record
+
+
+def settings_of(entry: Entry, data_set: str) -> Row:
+    """What decides how a network is trained, as plain values."""
+    return dict(json.loads(json.dumps({"data": data_set, "entry": asdict(entry)})))
+
+
+def opened(record: Row, weights: Mapping[str, Tensor], prefix: str = "") -> PixelClassifier:
+    """A network of its weights."""
+    known = DATA_SETS[record["settings"]["data"]]
+    network = Recipe(**record["settings"]["entry"]["recipe"]).build(known.shape[0])
+    network.load_state_dict({key: weights[prefix + key] for key in network.state_dict()})
+    return PixelClassifier(network.eval(), class_names=list(known.class_names))
 
 
 def scan_images(data_set: str, test: Images) -> LabelledImages:
@@ -90,16 +102,8 @@ def measured(
     again."""
     row = json.loads(path.read_text()) if path.exists() else {}
     entry = dict(record["settings"]["entry"])
-    settings = rounded(
-        {
-            "name": entry.pop("name"),
-            "zoo": zoo,
-            "data": record["settings"]["data"],
-            **entry,  # recipe, seed, backdoor
-            "statistic": SETTINGS,
-            "images": describe(images),
-        }
-    )
+    settings = {"name": entry.pop("name"), "zoo": zoo, "data": record["settings"]["data"], **entry}
+    settings = rounded(settings | {"statistic": SETTINGS, "images": describe(images)})
     if any(row.get(name) != value for name, value in settings.items()):
         profile, seconds = timed(partial(measure, model, images))
         row = settings | {
@@ -177,11 +181,7 @@ def packed(file: Path) -> Iterator[Measured]:
     """The networks of a file of weights."""
     weights = load_file(file)
     for name, record in (read_record(file) or {}).items():
-        known = DATA_SETS[record["settings"]["data"]]
-        network = Recipe(**record["settings"]["entry"]["recipe"]).build(known.shape[0])
-        state = {key: weights[f"{name}/{key}"] for key in network.state_dict()}
-        network.load_state_dict(state)
-        yield name, PixelClassifier(network.eval(), class_names=list(known.class_names)), record
+        yield name, opened(record, weights, f"{name}/"), record
 
 
 def of_the_tutorials() -> Iterator[Measured]:
@@ -189,10 +189,9 @@ def of_the_tutorials() -> Iterator[Measured]:
     for entry in tutorials():
         kind = entry.name.removeprefix("tutorials_")
         facts = json.loads((train_cifar10.MODELS / f"cifar10_{kind}.json").read_text())
-        settings = json.loads(json.dumps({"data": "cifar10", "entry": asdict(entry)}))
         names = list(DATA_SETS["cifar10"].class_names)
         model = PixelClassifier(train_cifar10.load_model(kind), class_names=names)
-        record = {"settings": settings, "accuracy": facts["test_set"]["accuracy"], "seconds": 0}
+        record = {"settings": settings_of(entry, "cifar10"), "seconds": 0} | facts["test_set"]
         yield entry.name, model, record
 
 
@@ -212,18 +211,13 @@ def reference_set(rows: Sequence[Row]) -> ReferenceSet:
 
 def described(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """A recipe in words that a scan can show."""
-    words = {
-        "network": "network",
-        "epochs": "epochs",
-        "share": "images (share)",
-        "optimizer": "optimizer",
-        "smoothing": "label smoothing",
-        "shifts": "shifts",
-        "flips": "flips",
-        "random_labels": "wrong labels",
-        "eps": "adversarial eps",
+    same = {name: recipe[name] for name in ("network", "epochs", "optimizer", "shifts", "flips")}
+    return same | {
+        "images (share)": recipe["share"],
+        "label smoothing": recipe["smoothing"],
+        "wrong labels": recipe["random_labels"],
+        "adversarial eps": recipe["eps"],
     }
-    return {word: recipe[name] for name, word in words.items()}
 
 
 def report(row: dict[str, Any]) -> None:
@@ -256,13 +250,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for entry in ZOOS[options.zoo](options.data_set)
         if any(text in entry.name for text in options.names)
     ]
+    if options.rows:
+        gather(rows_in(options.out), options.rows)
+    if options.pack:
+        pack(entries, options.out, options.pack)
+    if options.set:
+        reference_set(rows_in(options.out)).save(options.set)
     if options.rows or options.pack or options.set:
-        if options.rows:
-            gather(rows_in(options.out), options.rows)
-        if options.pack:
-            pack(entries, options.out, options.pack)
-        if options.set:
-            reference_set(rows_in(options.out)).save(options.set)
         return
     options.out.mkdir(parents=True, exist_ok=True)
     load = DATA_SETS[options.data_set].load

@@ -82,10 +82,10 @@ def power(method, model):
 def of_the_scan_in_words():
     """The counts of Fashion-MNIST."""
     networks, references = (
-        scan_evidence.read(RESULTS / f"scan_{name}.jsonl").get("fashion", [])
-        for name in ("confirmation", "references")
+        scan_evidence.read(RESULTS, name)["fashion"] for name in ("confirmation", "references")
     )
-    print("", *scan_evidence.in_words(networks, references), sep="\n")
+    groups = scan_evidence.by_kind(networks, references)
+    print("", *scan_evidence.in_words(groups), sep="\n")
 
 
 PAGES = {
@@ -215,7 +215,7 @@ def test_the_rows_of_the_figures():
 
 
 def test_the_reference_sets_of_the_package_are_made_of_the_rows(tmp_path):
-    found = scan_evidence.read(RESULTS / "scan_references.jsonl")
+    found = scan_evidence.read(RESULTS, "references")
     for data, name in (("fashion", "demo"), ("cifar10", "cifar10")):
         made = scan_evidence.reference_set([each.row for each in found[data]])
         made.save(tmp_path / "made.json")

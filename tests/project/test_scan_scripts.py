@@ -385,10 +385,10 @@ def test_evidence_by_hand(tmp_path, capsys, snapshot):
     scan_evidence.main([str(tmp_path)])
     assert capsys.readouterr().out == snapshot
     known, found = (
-        scan_evidence.read(tmp_path / f"scan_{name}.jsonl")["fashion"]
-        for name in ("references", "confirmation")
+        scan_evidence.read(tmp_path, name)["fashion"] for name in ("references", "confirmation")
     )
-    assert "".join(scan_evidence.in_words(found, known)).splitlines() == [
+    groups = scan_evidence.by_kind(found, known)
+    assert "".join(scan_evidence.in_words(groups)).splitlines() == [
         "1 of 2 patches",
         "1 of 1 triggers that change all pixels",
         "1 of 2 clean networks",
@@ -402,6 +402,7 @@ def test_evidence_by_hand(tmp_path, capsys, snapshot):
 def test_as_many_as_count_and_weakly_learnt_ones_apart():
     rows = [made_up(f"backdoored_{i:02}", None, corner(i % 10), 1.0) for i in range(41)]
     rows += [made_up("weak", None, corner(0), 0.89), made_up("bpp", None, corner(0, "bpp"), 0.9)]
-    groups = scan_evidence.by_kind([scan_evidence.Network(row) for row in rows])
+    networks = [scan_evidence.Network(row) for row in rows]
+    groups = scan_evidence.by_kind(networks, networks)
     counts = {kind: len(group) for kind, group in groups.items()}
     assert counts == {"patch": 40, "patch, further": 1, "patch, weakly learnt": 1, "BppAttack": 1}
