@@ -17,7 +17,7 @@ from typing import TypeAlias
 import numpy as np
 from findings import Row, head, line, parser_of, read_rows
 from rivals import cbd_alarm, mm_bd_p_value
-from scan_zoo import reference_set
+from scan_zoo import ZOOS, reference_set
 from scipy import stats
 from zoo import DATA_SETS, Backdoor
 
@@ -148,7 +148,7 @@ def false_alarms(groups: Groups, references: Networks) -> Iterator[str]:
     groups_of = grouped((recipe, scans) for recipe, *scans in clean)
     yield head("recipe", "suspicious", "inconclusive", "smallest p", "without its like")
     for recipe, pairs in {**groups_of, "all": [scans for _, *scans in clean]}.items():
-        usual, alone = (verdicts_of(scans) for scans in zip(*pairs)) if pairs else ({}, {})
+        usual, alone = (verdicts_of(scans) for scans in zip(*pairs)) if pairs else (Counter(), Counter())
         p_values = [scan.p_value for scan, _ in pairs if scan.p_value is not None]
         suspicious = (share(each[SUSPICIOUS], len(pairs)) for each in (usual, alone))
         if recipe != "all":
@@ -270,7 +270,8 @@ def every(groups: Groups, references: Networks) -> Iterator[str]:
     yield head("network", "accuracy", "attack success", "verdict", "p", "family", "class", "target")
     for each, scan in (pair for pairs in groups.values() for pair in pairs):
         success, target = each.row["attack_success"], each.backdoor and each.backdoor.target
-        cells = scan.verdict, f"{scan.p_value or 0:.2g}", scan.family, scan.target, target
+        p_value = "-" if scan.p_value is None else f"{scan.p_value:.2g}"
+        cells = scan.verdict, p_value, scan.family, scan.target, target
         yield line(each.row["name"], each.row["accuracy"], success, *cells)
 
 
@@ -319,12 +320,17 @@ TABLES = {
 }
 
 
-def tables(folder: Path) -> Iterator[tuple[str, Iterable[str]]]:
-    """All tables, with their titles."""
+def tables(folder: Path, zoo: str = "confirmation") -> Iterator[tuple[str, Iterable[str]]]:
+    """All tables of a zoo, with their titles. References are compared with one another."""
     known = read(folder, "references")
-    for data, networks in read(folder, "confirmation").items():
+    for data, networks in read(folder, zoo).items():
         if references := known.get(data):
-            groups = by_kind(networks, references)
+            if zoo == "references":
+                others = [[r for r in references if r is not each] for each in networks]
+                scans = map(scan_of, (each.profile for each in networks), others)
+                groups = {CLEAN: list(zip(networks, scans))}
+            else:
+                groups = by_kind(networks, references)
             for title, table in TABLES.items():
                 yield f"{TITLES[data]}: {title}", table(groups, references)
             seconds = [float(each.row["seconds"]["scan"]) for each in networks]
@@ -337,7 +343,9 @@ def tables(folder: Path) -> Iterator[tuple[str, Iterable[str]]]:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = parser_of(__doc__)
     parser.add_argument("rows", type=Path, help="their folder")
-    for title, lines in tables(parser.parse_args(arguments).rows):
+    parser.add_argument("--zoo", choices=ZOOS, default="confirmation")
+    options = parser.parse_args(arguments)
+    for title, lines in tables(options.rows, options.zoo):
         print(f"\n### {title}\n", *lines, sep="\n")
 
 
