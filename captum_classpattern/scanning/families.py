@@ -294,7 +294,7 @@ def search_further(name: str, task: Task) -> Found:
 
 def usual_margin(forward_func: Classifier, images: LabelledImages) -> float:
     """The mean distance between the two largest logits of images as they are. Margins are divided
-    by it, so that logits that are all twice as large change nothing."""
+    by it: the same change has the same score if all logits are twice as large."""
     distances = [
         outputs_for(forward_func, batch).float().topk(2).values.diff().abs().sum()
         for batch in images.in_order()
