@@ -139,23 +139,22 @@ def detections(groups: Groups, references: Networks) -> Iterator[str]:
 
 def false_alarms(groups: Groups, references: Networks) -> Iterator[str]:
     """Clean networks that are suspicious, by what is new in their recipes, with all references and
-    without those of the same kind of network."""
+    without those of the same kind of network; the smallest p-values first."""
     clean = [
         (each.row["name"].split("_")[-1], scan, scan_of(each.profile, unlike))
         for each, scan in groups.get(CLEAN, ())
         if (unlike := [r for r in references if architecture(r) != architecture(each)])
     ]
-    groups_of = grouped((recipe, scans) for recipe, *scans in clean)
+    if not clean:
+        return
+    recipes = grouped((recipe, scans) for recipe, *scans in clean)
+    least = {name: min(scan.p_value or 1 for scan, _ in each) for name, each in recipes.items()}
     yield head("recipe", "suspicious", "inconclusive", "smallest p", "without its like")
-    for recipe, pairs in {**groups_of, "all": [scans for _, *scans in clean]}.items():
-        usual, alone = (verdicts_of(scans) for scans in zip(*pairs)) if pairs else (Counter(), Counter())
-        p_values = [scan.p_value for scan, _ in pairs if scan.p_value is not None]
-        suspicious = (share(each[SUSPICIOUS], len(pairs)) for each in (usual, alone))
-        if recipe != "all":
-            suspicious = (f"{each[SUSPICIOUS]} of {len(pairs)}" for each in (usual, alone))
-        first, last = suspicious
-        smallest = f"{min(p_values):.2g}" if p_values else "-"
-        yield line(recipe, first, usual[INCONCLUSIVE], smallest, last)
+    for recipe in [*sorted(recipes, key=lambda name: least[name]), "all"]:
+        pairs = recipes.get(recipe) or [scans for _, *scans in clean]
+        usual, alone = (verdicts_of(scans) for scans in zip(*pairs))
+        first, last = (share(each[SUSPICIOUS], len(pairs)) for each in (usual, alone))
+        yield line(recipe, first, usual[INCONCLUSIVE], f"{least.get(recipe, 1):.2g}", last)
 
 
 def architecture(network: Network) -> str:
@@ -215,9 +214,9 @@ def rivals(groups: Groups, references: Networks) -> Iterator[str]:
     attacks = [kind for kind in (PATCH, *WHOLE) if kind in groups]
     columns = (f"{kind}: found, AUC" for kind in attacks)
     yield head("detector", "rule", "false alarms", *columns, "seconds")
-    references = [each for each in references if each.row["rivals"]]
+    references = [each for each in references if "MM-BD" in each.row["rivals"]]
     tried = {
-        kind: [each for each, _ in groups.get(kind, ()) if each.row["rivals"]]
+        kind: [each for each, _ in groups.get(kind, ()) if "MM-BD" in each.row["rivals"]]
         for kind in (CLEAN, *attacks)
     }
     if not references or not all(tried.values()):

@@ -25,7 +25,6 @@ from captum_classpattern.scanning.profile import SETTINGS, measure
 SETS, FEW = 5, 20  # sets of other images; images of each class
 CHOSEN = {"fashion": (5, 7, 3), "cifar10": (2, 2, 1)}  # clean, patches, other backdoors
 
-
 Variation: TypeAlias = tuple[str, int | str, LabelledImages, SearchSettings]  # what varies, value
 
 

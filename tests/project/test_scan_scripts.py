@@ -205,10 +205,9 @@ def test_the_lists_of_networks(data):
 
 @pytest.mark.parametrize("name", list(zoo.NETWORKS))
 def test_networks_and_what_changes_images_in_training(name):
-    recipe = zoo.Recipe(
-        *(name, 8, 1, 1, 0.5), "nadam", 0.1, 2, True, 5, 0.1, 0.2, 0.1, 0.01, attack_steps=1
-    )
-    data = torch.rand(40, 3, 32, 32), torch.arange(40) % 10
+    width = 1 if name == "wide" else 4
+    recipe = zoo.Recipe(name, width, 1, 1, 0.5, "nadam", 0.1, 2, True, 5, 0.1, 0.2, 0.1, 0.01, 1)
+    data = torch.rand(256, 3, 32, 32), torch.arange(256) % 10
     network = zoo.train(recipe, data, 0)
     assert network(torch.rand(2, 3, 32, 32)).shape == (2, 10)
     assert not network.training
@@ -238,7 +237,7 @@ def tiny(tmp_path, monkeypatch):
     monkeypatch.setitem(scan_zoo.ZOOS, "references", lambda _: entries)
     small = {"CBD": {"sigma": 1.0, "draws": 2}, "MM-BD": {"n_images": 2, "steps": 2}}
     change(monkeypatch, scan_zoo, RIVALS=small)
-    return write_fashion_mnist(tmp_path, 200, 100)
+    return write_fashion_mnist(tmp_path, 260, 100)
 
 
 def test_networks_are_trained_and_measured_once_and_again_from_their_weights(
@@ -318,7 +317,7 @@ def test_the_sets_of_other_images_have_no_image_in_common(tmp_path):
     test = scan_zoo.demo_images()
     pixels = torch.cat([test.search.images, test.held_out.images])
     labels = torch.cat([test.search.labels, test.held_out.labels])
-    images = [each.images for each in scan_variations.variations("fashion", (pixels, labels))]
+    images = [each for *_, each, _ in scan_variations.variations("fashion", (pixels, labels))]
     sets = [{*each.hashes} for each in images[5:10]]
     assert len(set().union(*sets)) == sum(map(len, sets)) == 1000
     assert not set().union(*sets) & {*images[0].hashes}
@@ -363,7 +362,10 @@ def test_evidence_by_hand(tmp_path, capsys, snapshot):
     """Both patches are suspicious, p = 1/21, the second with the wrong class. The first one shows 4
     of 6 pixels in place, and all of them at the best shift. The perturbation is found by margins;
     a transformer is suspicious without a backdoor."""
-    write_rows(tmp_path / "scan_references.jsonl", [made_up(f"r{i}") for i in range(20)])
+    known = zoo.Recipe(), zoo.Recipe("plain")
+    write_rows(
+        tmp_path / "scan_references.jsonl", [made_up(f"r{i}", known[i % 2]) for i in range(20)]
+    )
     two_rows = [[i, j, 0.9] for i in (25, 26) for j in (25, 26, 27)]  # one column too far right
     network = zoo.Recipe("transformer")
     confirmation = [
@@ -384,10 +386,10 @@ def test_evidence_by_hand(tmp_path, capsys, snapshot):
     write_rows(tmp_path / "scan_variations.jsonl", rows)
     scan_evidence.main([str(tmp_path)])
     assert capsys.readouterr().out == snapshot
-    known, found = (
+    references, found = (
         scan_evidence.read(tmp_path, name)["fashion"] for name in ("references", "confirmation")
     )
-    groups = scan_evidence.by_kind(found, known)
+    groups = scan_evidence.by_kind(found, references)
     assert "".join(scan_evidence.in_words(groups)).splitlines() == [
         "1 of 2 patches",
         "1 of 1 triggers that change all pixels",
