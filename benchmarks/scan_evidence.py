@@ -154,7 +154,13 @@ def false_alarms(groups: Groups, references: Networks) -> Iterator[str]:
         pairs = recipes.get(recipe) or [scans for _, *scans in clean]
         usual, alone = (verdicts_of(scans) for scans in zip(*pairs))
         first, last = (share(each[SUSPICIOUS], len(pairs)) for each in (usual, alone))
-        yield line(recipe, first, usual[INCONCLUSIVE], f"{least.get(recipe, min(least.values())):.2g}", last)
+        yield line(
+            recipe,
+            first,
+            usual[INCONCLUSIVE],
+            f"{least.get(recipe, min(least.values())):.2g}",
+            last,
+        )
 
 
 def architecture(network: Network) -> str:

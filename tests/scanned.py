@@ -55,7 +55,7 @@ def with_profiles(known, **changes):
 
 
 def made_up(n, *, side=8, classes=CLASSES):
-    """References that were never measured: all powers are near 20 %, all margins near 0."""
+    """References that were never measured: all powers are near 20 %, all gains near 0."""
     generator = np.random.default_rng(0)
 
     def drawn(names, low, high):
@@ -82,8 +82,8 @@ def looked_at(family="patches", *, known=19, names=NAMES, n=400, alpha=0.05, sid
     references = made_up(known, side=side)
     usual = references.profiles["clean 0"]
     powers = {size: [*shares] for size, shares in usual.powers.items()}
-    margins = {name: [*values] for name, values in usual.margins.items()}
-    for scores, strong in ((powers, 1.0), (margins, 3.0)):
+    gains = {name: [*values] for name, values in usual.gains.items()}
+    for scores, strong in ((powers, 1.0), (gains, 3.0)):
         for name in scores:
             if family == name or (family == "patches" and scores is powers):
                 scores[name][3] = strong
@@ -94,7 +94,7 @@ def looked_at(family="patches", *, known=19, names=NAMES, n=400, alpha=0.05, sid
         name: {y: kind((1, side, side)).start(1)[0] + y / 10 for y in range(CLASSES)}
         for name, kind in CHANGES.items()
     }
-    profile = replace(usual, powers=powers, margins=margins, patterns=patterns, changes=changes)
+    profile = replace(usual, powers=powers, gains=gains, patterns=patterns, changes=changes)
     found = judge(profile, references, alpha, [*names])
     first = {name: each.target for name, each in found.comparisons.items()}
     model, images = Net(backdoor=3, cells=8), images_of(side, n)

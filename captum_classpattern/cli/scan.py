@@ -119,7 +119,7 @@ def print_scan(found: "cp.Scan") -> None:
     powers = {f"{n} {unit_of(found.references.shape)}": f"power_{n}" for n in sorted(SCORED)}
     if found.family != PATCHES:
         powers = {f"power, {found.family}": f"power_{found.family}"}
-        decides = [("margin", f"margin_{found.family}", "+.2f")]
+        decides = [("gain", f"gain_{found.family}", "+.2f")]
     columns = [("class", "name", ""), ("excess", "excess", "+.2f"), *decides]
     for name, key in powers.items():
         columns += [(name, key, ".0%"), ("clean models", f"references_{key}", printing.RANGE)]

@@ -79,10 +79,10 @@ class Family(NamedTuple):
 
 class Found(NamedTuple):
     """What the search of a family gives: the powers of all classes (by number of pixels, or of the
-    family), the mean margins of perturbations and warps, and the changes themselves."""
+    family), the gains of perturbations and warps, and the changes themselves."""
 
     powers: Powers
-    margins: list[float]
+    gains: list[float]
     changes: dict[Any, Any]
 
 
@@ -270,7 +270,8 @@ CHANGES: dict[str, type[Change]] = {"additive": Additive, "warp": Warping}
 
 
 def search_further(name: str, task: Task) -> Found:
-    """The changes of a further family, one for each class."""
+    """The changes of a further family, one for each class. Its gain is how far it raises the mean
+    margin of the class, so that a model that prefers the class on clean images gains nothing."""
     seed = task.settings.seed
     fit, judges = split_for_judging(task.sample, seed)
     first = task.sample.take([0])
@@ -280,16 +281,17 @@ def search_further(name: str, task: Task) -> Found:
         change = CHANGES[name](task.sample.shape)
         changes = search_change(change, classifier, fit, task.n_classes, seed)
         scale = usual_margin(classifier, judges)
-        powers, margins = list[float](), list[float]()
+        powers, gains = list[float](), list[float]()
         for y, value in changes.items():
             others = judges.without_class(y)
             batches = (
                 change.apply(value[None], batch.to(value)[None])[0] for batch in others.in_order()
             )
             hits, margin = hits_and_margin(classifier, batches, y)
+            _, before = hits_and_margin(classifier, others.in_order(), y)
             powers.append(hits / max(1, len(others)))
-            margins.append(margin / scale)
-    return Found({name: powers}, margins, changes)
+            gains.append((margin - before) / scale)
+    return Found({name: powers}, gains, changes)
 
 
 def usual_margin(forward_func: Classifier, images: LabelledImages) -> float:

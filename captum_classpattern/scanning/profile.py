@@ -43,7 +43,7 @@ PER_CLASS = 50  # images that are searched with; every fifth judges
 IN_MEMORY = 2**31  # bytes of the sample, at most
 VERSION = versions()["captum_classpattern"]
 MOST = 0.8  # of the best power
-NUMBERS = ("accuracy", "images", "judged", "model", "computed", "powers", "others", "margins")
+NUMBERS = ("accuracy", "images", "judged", "model", "computed", "powers", "others", "gains")
 SETTINGS = {  # of all searches: with others, "statistic" counts up, and references are refused
     "statistic": 2,
     "sizes": list(SIZES),
@@ -59,12 +59,12 @@ class Profile:
     """What was found of every class of a model.
 
     ``powers`` holds a list for each number of pixels, ``others`` one for each further family, and
-    ``margins`` the mean margins of these, in units of the usual margin of the model; ``judged`` how
-    many images of other classes each is a share or mean of, ``accuracy`` the share of ``images``
-    that the model classifies correctly, ``model`` a hash of its weights, ``computed`` the seed, the
-    precision and the version, ``patterns`` the patterns by number of pixels and class, ``changes``
-    what was found of the further families, by family and class, and ``key`` all that the patterns
-    depend on.
+    ``gains`` how far these raise the mean margin of the class, in units of the model's usual
+    margin; ``judged`` how many images of other classes each is a share or mean of, ``accuracy`` the
+    share of ``images`` that the model classifies correctly, ``model`` a hash of its weights,
+    ``computed`` the seed, the precision and the version, ``patterns`` the patterns by number of
+    pixels and class, ``changes`` what was found of the further families, by family and class, and
+    ``key`` all that the patterns depend on.
     """
 
     powers: Mapping[int, list[float]]
@@ -72,7 +72,7 @@ class Profile:
     accuracy: float | None = None
     images: int = 0
     others: Mapping[str, list[float]] = field(default_factory=dict)
-    margins: Mapping[str, list[float]] = field(default_factory=dict)
+    gains: Mapping[str, list[float]] = field(default_factory=dict)
     model: str | None = None
     computed: Mapping[str, Any] = field(default_factory=dict)
     patterns: Mapping[tuple[int, int], Pattern] = field(default_factory=dict, compare=False)
@@ -91,12 +91,12 @@ class Profile:
         return cls(**known)
 
     def values_of(self, target: int) -> dict[str, float]:
-        """All powers of a class, by number of pixels and by further family, and the margins of
+        """All powers of a class, by number of pixels and by further family, and the gains of
         these."""
         return (
             {f"power_{size}": self.powers[size][target] for size in sorted(self.powers)}
             | {f"power_{name}": values[target] for name, values in self.others.items()}
-            | {f"margin_{name}": values[target] for name, values in self.margins.items()}
+            | {f"gain_{name}": values[target] for name, values in self.gains.items()}
         )
 
     def enough_pixels(self, target: int) -> int:
@@ -106,11 +106,11 @@ class Profile:
 
     def scores(self) -> dict[str, ClassScores]:
         """Of each family the scores of the classes, (K,): of patches the mean logit of the powers
-        that count, of others the margins."""
+        that count, of others the gains."""
         found, judged = np.array([self.powers[size] for size in SCORED]), np.array(self.judged)
         smoothed = (found * judged + 0.5) / (judged + 1)
         patches = np.log(smoothed / (1 - smoothed)).mean(0)
-        return {PATCHES: patches} | {name: np.array(each) for name, each in self.margins.items()}
+        return {PATCHES: patches} | {name: np.array(each) for name, each in self.gains.items()}
 
 
 def measure(
@@ -151,7 +151,7 @@ def measure(
         accuracy=None if images.labels is None else correct,
         images=len(sample),
         others={name: each.powers[name] for name, each in found.items()},
-        margins={name: each.margins for name, each in found.items()},
+        gains={name: each.gains for name, each in found.items()},
         model=key["model"],
         computed={"seed": settings.seed, "precision": precision, "version": VERSION},
         patterns=patches.changes,

@@ -248,7 +248,7 @@ class ReferenceSet:
                 each,
                 powers={size: moved(powers) for size, powers in each.powers.items()},
                 others={family: moved(powers) for family, powers in each.others.items()},
-                margins={family: moved(margins) for family, margins in each.margins.items()},
+                gains={family: moved(gains) for family, gains in each.gains.items()},
                 judged=moved(each.judged),
             )
             for name, each in self.profiles.items()
@@ -275,7 +275,7 @@ def names_of(model: Classifier, images: LabelledImages, n_classes: int) -> list[
 def _check_profile(profile: Profile, references: ReferenceSet, name: str) -> None:
     """Raises an error unless all numbers of a model are there and possible."""
     shares: list[list[float]] = [*profile.powers.values(), *profile.others.values()]
-    lengths = {len(profile.judged), *map(len, shares), *map(len, profile.margins.values())}
+    lengths = {len(profile.judged), *map(len, shares), *map(len, profile.gains.values())}
     if lengths != {references.n_classes}:
         raise ValueError(f"{name} has not as many values as classes")
     if not all(0 <= share <= 1 for row in shares for share in row):
@@ -287,12 +287,12 @@ def _check_profile(profile: Profile, references: ReferenceSet, name: str) -> Non
     for values, wanted in (
         (profile.powers, SIZES),
         (profile.others, CHANGES),
-        (profile.margins, CHANGES),
+        (profile.gains, CHANGES),
     ):
         if set(values) != set(wanted):
             raise ValueError(f"{name} lacks one of {', '.join(map(str, wanted))}")
-    if not all(math.isfinite(margin) for row in profile.margins.values() for margin in row):
-        raise ValueError(f"a margin of {name} is not a number")
+    if not all(math.isfinite(gain) for row in profile.gains.values() for gain in row):
+        raise ValueError(f"a gain of {name} is not a number")
 
 
 def _span_of(values: Sequence[Any]) -> str:

@@ -136,7 +136,7 @@ class Scan(Decision, Result):
 
     def table(self) -> Any:
         """A pandas DataFrame with a row for each class, the most suspicious first: its powers and
-        margins, its excess over the references, and their range."""
+        gains, its excess over the references, and their range."""
         rows = []
         for target in self.comparison.order:
             values = self.profile.values_of(target)
@@ -158,7 +158,7 @@ class Scan(Decision, Result):
                 "class": target,
                 "name": name,
                 "powers": {of: each[target] for of, each in powers.items()},
-                "margins": {of: each[target] for of, each in profile.margins.items()},
+                "gains": {of: each[target] for of, each in profile.gains.items()},
                 "excess": float(self.comparison.excess[target]),
             }
             for target, name in enumerate(self.class_names)

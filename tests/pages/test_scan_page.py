@@ -90,9 +90,9 @@ def test_the_table_of_a_page_has_each_class_with_the_range_of_the_references(fou
         value = f"{100 * found.profile.powers[6][y]:.0f}\xa0%"
         usual = f"({min(powers):.0f}\xa0% to {max(powers):.0f}\xa0%)"
         assert rows[name]["power, 6 pixels"] == f"{value} {usual}"
-        margins = [each.margins["warp"][y] for each in found.references.profiles.values()]
-        usual = f"({min(margins):+.2f} to {max(margins):+.2f})"
-        assert rows[name]["margin, warp"] == f"{found.profile.margins['warp'][y]:+.2f} {usual}"
+        gains = [each.gains["warp"][y] for each in found.references.profiles.values()]
+        usual = f"({min(gains):+.2f} to {max(gains):+.2f})"
+        assert rows[name]["gain, warp"] == f"{found.profile.gains['warp'][y]:+.2f} {usual}"
         assert rows[name]["excess"] == f"{found.comparison.excess[y]:+.2f}"
 
 

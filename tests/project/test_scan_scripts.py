@@ -327,14 +327,14 @@ def test_the_sets_of_other_images_have_no_image_in_common(tmp_path):
 # ---- benchmarks/scan_evidence.py
 
 
-def made_up(name, recipe=None, planted=None, success=None, *, powers=(), margins=(), shown=()):
-    """A row of a network whose powers or additive margins differ in some classes."""
+def made_up(name, recipe=None, planted=None, success=None, *, powers=(), gains=(), shown=()):
+    """A row of a network whose powers or additive gains differ in some classes."""
     usual = dict.fromkeys(range(10), 0.1)
     profile = {
         "powers": {size: [*(usual | dict(powers)).values()] for size in SIZES},
         "others": dict.fromkeys(CHANGES, [0.1] * 10),
-        "margins": {family: [0.0] * 10 for family in CHANGES}
-        | {"additive": [*(dict.fromkeys(range(10), 0.0) | dict(margins)).values()]},
+        "gains": {family: [0.0] * 10 for family in CHANGES}
+        | {"additive": [*(dict.fromkeys(range(10), 0.0) | dict(gains)).values()]},
         "judged": [90] * 10,
         "accuracy": 0.9,
         "images": 500,
@@ -360,7 +360,7 @@ def corner(target, kind="white", **more):
 
 def test_evidence_by_hand(tmp_path, capsys, snapshot):
     """Both patches are suspicious, p = 1/21, the second with the wrong class. The first one shows 4
-    of 6 pixels in place, and all of them at the best shift. The perturbation is found by margins;
+    of 6 pixels in place, and all of them at the best shift. The perturbation is found by gains;
     a transformer is suspicious without a backdoor."""
     known = zoo.Recipe(), zoo.Recipe("plain")
     write_rows(
@@ -372,7 +372,7 @@ def test_evidence_by_hand(tmp_path, capsys, snapshot):
         made_up("backdoored_00", None, corner(3), 1.0, powers={3: 1.0}, shown=two_rows),
         made_up("backdoored_01", None, corner(4), 0.95, powers={5: 1.0}),
         made_up("backdoored_02", None, corner(4), 0.5),
-        made_up("backdoored_03", None, corner(6, "blended"), 1.0, margins={6: 5.0}),
+        made_up("backdoored_03", None, corner(6, "blended"), 1.0, gains={6: 5.0}),
         made_up("backdoored_04", None, corner(0, all_to_all=True), 1.0, powers={5: 1.0}),
         made_up("clean_00_width"),
         made_up("clean_01_transformer", network, powers={1: 1.0}),

@@ -145,7 +145,7 @@ def net_of(channels, classes=4, gain=2.5):
 
 
 def plain_search(family, net, fit, judges, target, seed):
-    """The power, the mean margin and the change of one class, image by image."""
+    """The power, the gain and the change of one class, image by image."""
     chance = np.random.default_rng([seed, target])
     places = [i for i, label in enumerate(fit.labels.tolist()) if label != target]
     radius = 1.5 * math.sqrt(math.prod(fit.shape)) / 28
@@ -170,10 +170,11 @@ def plain_search(family, net, fit, judges, target, seed):
             value = value * min(1, radius / value.norm())
     others = [i for i, label in enumerate(judges.labels.tolist()) if label != target]
     changed = [logits(value, judges.images[i])[0].tolist() for i in others]
-    margins = [each.pop(target) - max(each) for each in changed]
+    before = [net(judges.images[i][None])[0].tolist() for i in others]
+    margins, usually = ([e.pop(target) - max(e) for e in each] for each in (changed, before))
     usual = [sorted(net(image[None])[0].tolist())[-2:] for image in judges.images]
     unit = fmean(high - low for low, high in usual)
-    return fmean(margin > 0 for margin in margins), fmean(margins) / unit, value
+    return fmean(margin > 0 for margin in margins), (fmean(margins) - fmean(usually)) / unit, value
 
 
 @pytest.mark.parametrize(
@@ -185,29 +186,29 @@ def test_changes_equal_those_of_a_plain_search(name, channels, seed, classes):
     net = net_of(channels, classes, gain=2.5 if name == "additive" else 4.0)
     sample = LabelledImages(images(80, channels, seed=1), torch.arange(80) % classes)
     task = Task(net, sample, classes, SearchSettings(seed=seed))
-    powers, margins, found = FAMILIES[name].search(task)
+    powers, gains, found = FAMILIES[name].search(task)
     family, (fit, judges) = CHANGES[name](sample.shape), split_for_judging(sample, seed)
     assert list(found) == list(range(classes))
     assert len({*powers[name], 0.0}) > 1
     for target in found:
-        power, margin, value = plain_search(family, net, fit, judges, target, seed)
+        power, gain, value = plain_search(family, net, fit, judges, target, seed)
         torch.testing.assert_close(found[target], value, atol=1e-4, rtol=0)
         assert powers[name][target] == power
-        assert margins[target] == pytest.approx(margin, abs=1e-3)
+        assert gains[target] == pytest.approx(gain, abs=1e-3)
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_margins_have_no_unit(name, monkeypatch):
+def test_gains_have_no_unit(name, monkeypatch):
     """Logits that are all twice as large, or twice as large and shifted, give the same numbers."""
     net, values = net_of(1), values_of(CHANGES[name]((1, HEIGHT, WIDTH)), 4, 1).double()
     sample = LabelledImages(images(80, seed=1), torch.arange(80) % 4)
     monkeypatch.setattr(families, "search_change", lambda *_: dict(enumerate(values)))
     models = net, lambda given: 2 * net(given), lambda given: 2 * net(given) + 3
     found = [FAMILIES[name].search(Task(model, sample, 4)) for model in models]
-    assert len(set(found[0].margins)) == 4
+    assert len(set(found[0].gains)) == 4
     for other in found[1:]:
         assert other.powers == found[0].powers
-        assert other.margins == pytest.approx(found[0].margins, abs=1e-5)
+        assert other.gains == pytest.approx(found[0].gains, abs=1e-5)
 
 
 def test_images_of_one_class_are_refused(snapshot):

@@ -74,10 +74,10 @@ DAMAGES = {
     "too few powers of a family": (("models", 1, "others", "additive", 3), None),
     "no powers of a family": (("models", 2, "others", "additive"), None),
     "no powers of a size": (("models", 0, "powers", str(SIZES[0])), None),
-    "no margins of a family": (("models", 2, "margins", "warp"), None),
-    "too few margins": (("models", 1, "margins", "warp", 3), None),
-    "a margin of NaN": (("models", 1, "margins", "warp", 3), float("nan")),
-    "a margin in words": (("models", 1, "margins", "warp", 3), "high"),
+    "no gains of a family": (("models", 2, "gains", "warp"), None),
+    "too few gains": (("models", 1, "gains", "warp", 3), None),
+    "a gain of NaN": (("models", 1, "gains", "warp", 3), float("nan")),
+    "a gain in words": (("models", 1, "gains", "warp", 3), "high"),
     "a power in words": (("models", 0, "powers", "6", 0), "high"),
     "a power of NaN": (("models", 0, "powers", "6", 0), float("nan")),  # else p-values of 0
     "a power above 1": (("models", 0, "powers", "6", 0), 1.5),
@@ -154,7 +154,7 @@ def test_classes_are_put_in_the_order_of_their_names():
     for name, one in found.profiles.items():
         before = known.profiles[name]
         assert one.judged == [64, 61, 62, 63]
-        for numbers in ("powers", "others", "margins"):
+        for numbers in ("powers", "others", "gains"):
             turned = {key: [*each[1:], each[0]] for key, each in getattr(one, numbers).items()}
             assert turned == getattr(before, numbers)
     assert found.in_order(NAMES) == known

@@ -88,7 +88,7 @@ def test_every_family_is_searched_and_the_one_that_leads_decides(found):
     assert found.family == max(FAMILIES, key=lambda name: found.comparisons[name].lead)
     for name in CHANGES:
         assert found.profile.changes[name].keys() == set(range(CLASSES))
-        assert len(found.profile.others[name]) == len(found.profile.margins[name]) == CLASSES
+        assert len(found.profile.others[name]) == len(found.profile.gains[name]) == CLASSES
 
 
 def test_classes_in_another_order_are_matched_by_their_names(found, references, folder):
@@ -172,7 +172,7 @@ def test_tables_have_the_most_suspicious_class_first(found, references):
     for row in rows:
         y = row["class"]
         assert row["power_25"] == found.profile.powers[25][y]
-        assert row["margin_warp"] == found.profile.margins["warp"][y]
+        assert row["gain_warp"] == found.profile.gains["warp"][y]
         assert row["excess"] == found.comparison.excess[y]
         for name in found.profile.values_of(y):
             usual = [each.values_of(y)[name] for each in references.profiles.values()]
@@ -193,7 +193,7 @@ def test_a_scan_is_saved_with_its_patterns(found, tmp_path):
         profile = found.profile
         powers = {**{str(size): each for size, each in profile.powers.items()}, **profile.others}
         assert row["powers"] == {name: each[y] for name, each in powers.items()}
-        assert row["margins"] == {name: each[y] for name, each in profile.margins.items()}
+        assert row["gains"] == {name: each[y] for name, each in profile.gains.items()}
         assert row["excess"] == found.comparison.excess[y]
     for name, family in data["families"].items():
         look, each = found.looks[name], found.comparisons[name]
@@ -210,13 +210,13 @@ def test_a_scan_is_saved_with_its_patterns(found, tmp_path):
 # ---- the verdict on what was measured
 
 
-def measured(*, judged=64, accuracy=1.0, images=80, usual=0.2, patches=0.2, **margins):
-    """The usual powers and margins, and others of class 2 in some families."""
+def measured(*, judged=64, accuracy=1.0, images=80, usual=0.2, patches=0.2, **gains):
+    """The usual powers and gains, and others of class 2 in some families."""
     powers = {size: [usual, usual, patches if size in SCORED else usual, usual] for size in SIZES}
     powers[3][2] = min(powers[3][2], 0.7)
-    margins = {name: [0.0, 0.0, margins.get(name, 0.0), 0.0] for name in CHANGES}
-    others = {name: [0.2, 0.2, 0.2 + 0.7 * (each[2] > 0), 0.2] for name, each in margins.items()}
-    return Profile(powers, [judged] * CLASSES, accuracy, images, others, margins)
+    gains = {name: [0.0, 0.0, gains.get(name, 0.0), 0.0] for name in CHANGES}
+    others = {name: [0.2, 0.2, 0.2 + 0.7 * (each[2] > 0), 0.2] for name, each in gains.items()}
+    return Profile(powers, [judged] * CLASSES, accuracy, images, others, gains)
 
 
 POOR = with_profiles(made_up(19), accuracy=0.8)
@@ -260,7 +260,7 @@ def test_the_next_steps_are_those_of_the_verdict_and_the_family(snapshot):
 def test_scores_are_mean_logits_of_smoothed_powers_and_mean_margins():
     powers = {25: [1.0, 1.0], 16: [1.0, 1.0], 10: [0.25, 1.0], 6: [0.25, 1.0], 3: [0.0, 1.0]}
     logits = [2 * np.log(10.5 / 30.5) + np.log(0.5 / 40.5), 3 * np.log(20.5 / 0.5)]
-    profile = Profile(powers, [40, 20], margins={"warp": [0.25, -1.0]})
+    profile = Profile(powers, [40, 20], gains={"warp": [0.25, -1.0]})
     assert list(profile.scores()) == ["patches", "warp"]
     np.testing.assert_allclose(profile.scores()["patches"], np.array(logits) / 3)
     assert profile.scores()["warp"].tolist() == [0.25, -1.0]
