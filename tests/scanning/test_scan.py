@@ -46,9 +46,8 @@ def test_a_backdoor_is_suspicious_and_its_pattern_shows_it(found, folder):
     held = set(map(tuple, pattern.mask[0].nonzero().tolist()))
     assert {(5, 5), (5, 6)} <= held
     assert pattern.canvas[0, 5, 5] > pattern.canvas[0, 5, 6] + 0.4
-    pixels = pattern.info["mask_pixels"]
-    power = found.profile.powers[pixels][3]
-    assert f": {pixels} pixels turn {power:.0%} of other images" in found.reason
+    assert found.family == "additive"  # which leads more, and is what the reason names
+    assert f": it turns {found.profile.others['additive'][3]:.0%} of other images" in found.reason
     assert found.source == "owls.pt"
     assert (folder / "patterns" / "3_25.safetensors").exists()
 
