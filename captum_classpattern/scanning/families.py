@@ -53,7 +53,7 @@ SETTINGS = {  # powers of others cannot be compared
 }
 
 Powers: TypeAlias = dict[Any, list[float]]  # of each class, by number of pixels or by family
-SOLVER = Learned(starts=STARTS)
+SOLVER = Learned(rate=0.2, starts=STARTS)
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ class Learned:
         rounds (int): Rounds after the start, unless ``n_steps`` or a budget is given. Default: 9.
         batch_size (int): Baselines per round. Default: 10.
         soft_batch_size (int): Baselines per step of the start. Default: 8.
-        rate (float): Learning rate of Adam. Default: 0.2.
+        rate (float): Learning rate of Adam. Default: 0.1.
         starts (int): How often a canvas of one colour starts: in this colour, and then each time in
             pixels that are black or white by chance. Default: 1.
         weight (float): The weight of the mask's sum at first. Default: 0.001.
@@ -64,7 +64,7 @@ class Learned:
     rounds: int = 9
     batch_size: int = 10
     soft_batch_size: int = 8
-    rate: float = 0.2
+    rate: float = 0.1
     starts: int = 1
     weight: float = 0.001
     grid: tuple[int, int] | None = None
