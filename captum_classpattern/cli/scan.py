@@ -115,15 +115,19 @@ def print_scan(found: "cp.Scan") -> None:
         ("without", "no_pattern", ".1%"),
     ]
     out.print(printing.make_table(columns, rows))
-    decides: list[tuple[str, str, str]] = []
-    powers = {f"{n} {unit_of(found.references.shape)}": f"power_{n}" for n in sorted(SCORED)}
-    if found.family != PATCHES:
-        powers = {f"power, {found.family}": f"power_{found.family}"}
-        decides = [("gain", f"gain_{found.family}", "+.2f")]
-    columns = [("class", "name", ""), ("excess", "excess", "+.2f"), *decides]
-    for name, key in powers.items():
-        columns += [(name, key, ".0%"), ("clean models", f"references_{key}", printing.RANGE)]
-    out.print(printing.make_table(columns, found.table().head(SHOWN).to_dict("records")))
+    rows = found.table().head(SHOWN).to_dict("records")
+    columns = [("class", "name", ""), ("excess", "excess", "+.2f")]
+    if found.family == PATCHES:
+        for n in sorted(SCORED):
+            columns.append((f"{n} {unit_of(found.references.shape)}", f"power_{n}", ".0%"))
+            columns.append(("clean models", f"references_power_{n}", printing.RANGE))
+    else:
+        gain, power = f"gain_{found.family}", f"power_{found.family}"
+        for row in rows:
+            low, high = (row[f"references_{gain}_{end}"] for end in ("low", "high"))
+            row["usual"] = f"{low:+.2f} to {high:+.2f}"
+        columns += [("gain", gain, "+.2f"), ("clean models", "usual", ""), ("power", power, ".0%")]
+    out.print(printing.make_table(columns, rows))
     out.print(Text("What next", style="bold"))
     for number, step in enumerate(found.next_steps, 1):
         out.print(printable(f"{number}. {step}"), markup=False)

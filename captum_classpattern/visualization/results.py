@@ -145,22 +145,21 @@ def leads_text(scan: Scan) -> str:
     right = f" Right of the dotted line, p is at most {scan.alpha:g}." if bound_of(scan) else ""
     return (
         f"Dots: all classes. Grey lines: {len(scan.references)} clean models, each by the class "
-        f"that leads. Lead: how far a class is above the median class, in standard deviations of "
-        f"the clean models.{right}"
+        "that leads. Lead: how far a class is above the median class, in standard deviations of "
+        f"the other models' leads.{right}"
     )
 
 
 def bound_of(scan: Scan) -> list[float]:
-    """The lead above which a model is suspicious, if there are enough references."""
+    """The lead above which a model is suspicious, unless the scan is inconclusive."""
     largest = np.sort(np.max([each.usual_leads for each in scan.comparisons.values()], axis=0))
     as_far = int(np.floor(round(scan.alpha * (len(largest) + 1), 9)))  # models, with this one
-    return [float(largest[-as_far])] if scan.p_value is not None else []
+    return [float(largest[-as_far])] if scan.p_text else []
 
 
 def verdict_text(scan: Scan) -> str:
     """``Suspicious, p = 0.02``."""
-    p_value = "" if scan.p_value is None else f", p = {scan.p_value:.2g}"
-    return f"{scan.verdict.capitalize()}{p_value}"
+    return ", ".join(filter(None, (scan.verdict.capitalize(), scan.p_text)))
 
 
 def power_text(power: PredictivePower) -> str:

@@ -198,6 +198,27 @@ def test_changes_equal_those_of_a_plain_search(name, channels, seed, classes):
 
 
 @pytest.mark.parametrize("name", CHANGES)
+def test_parts_of_a_step_add_up(name):
+    """At most as many images as wanted are in one pass."""
+    net, sizes = net_of(1), []
+    sample = LabelledImages(images(80, seed=1), torch.arange(80) % 5)
+
+    def counted(given):
+        sizes.append(len(given))
+        return net(given)
+
+    def search(model, **settings):
+        return FAMILIES[name].search(Task(model, sample, 5, SearchSettings(**settings)))
+
+    whole, parts = search(net), search(counted, internal_batch_size=7)
+    assert max(sizes) == 7
+    assert parts.powers == whole.powers
+    assert parts.gains == pytest.approx(whole.gains, abs=1e-5)
+    for y, value in whole.changes.items():
+        torch.testing.assert_close(parts.changes[y], value)
+
+
+@pytest.mark.parametrize("name", CHANGES)
 def test_gains_have_no_unit(name, monkeypatch):
     """Logits that are all twice as large, or twice as large and shifted, give the same numbers."""
     net, values = net_of(1), values_of(CHANGES[name]((1, HEIGHT, WIDTH)), 4, 1).double()
