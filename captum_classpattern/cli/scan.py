@@ -1,7 +1,6 @@
 """``classpattern scan`` and ``classpattern reference``: is a model backdoored?"""
 
 import sys
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -133,10 +132,6 @@ def print_scan(found: "cp.Scan") -> None:
         out.print(printable(f"{number}. {step}"), markup=False)
 
 
-def _range(shares: Sequence[float]) -> str:
-    return f"{min(shares):.1%} to {max(shares):.1%}"
-
-
 def _number_or_text(text: str) -> float | str:
     for kind in (int, float):
         with suppress(ValueError):
@@ -196,9 +191,8 @@ def reference(
         source = images.load_all([classifier], seed=compute.seed, shape=shape)
         if known is None:
             known = cp.ReferenceSet.for_models(classifier, source)
-            seconds = estimate_seconds(
-                classifier, source, known.n_classes, precision=compute.precision
-            )
+            given = classifier, source, known.n_classes
+            seconds = estimate_seconds(*given, precision=compute.precision)
             print(f"Models: {len(checkpoints)}, about {max(1, round(seconds))} s each.", flush=True)
         try:
             known.add(
@@ -218,6 +212,6 @@ def reference(
     print(f"Clean models in {out}: {len(known)}. A p-value of 5 % needs at least {needed}.")
     if accuracies := known.accuracies:
         print(
-            f"Their accuracies go from {_range(accuracies)}. A scan of a better model is "
-            "inconclusive."
+            f"Their accuracies go from {min(accuracies):.1%} to {max(accuracies):.1%}. A scan of a "
+            "better model is inconclusive."
         )

@@ -273,7 +273,7 @@ def search_further(name: str, task: Task) -> Found:
         device, _ = device_and_dtype(task.model, first)
         classifier = logits_of(task.model, first.to(device), [])
         change = CHANGES[name](task.sample.shape)
-        changes = search_change(change, classifier, fit, task.n_classes, seed, at_once)
+        changes = search_change(change, classifier, fit, task)
         scale = usual_margin(classifier, judges, at_once)
         powers, gains = list[float](), list[float]()
         for y, value in changes.items():
@@ -287,9 +287,7 @@ def search_further(name: str, task: Task) -> Found:
     return Found({name: powers}, gains, changes)
 
 
-def usual_margin(
-    forward_func: Classifier, images: LabelledImages, at_once: int | None = None
-) -> float:
+def usual_margin(forward_func: Classifier, images: LabelledImages, at_once: int | None) -> float:
     """The mean distance between the two largest logits of images as they are. Margins are divided
     by it: the same change has the same score if all logits are twice as large."""
     distances = [
@@ -300,20 +298,15 @@ def usual_margin(
 
 
 def search_change(
-    change: Change,
-    forward_func: Classifier,
-    fit: LabelledImages,
-    n_classes: int,
-    seed: int,
-    at_once: int | None = None,
+    change: Change, forward_func: Classifier, fit: LabelledImages, task: Task
 ) -> dict[int, Tensor]:
-    """For each class the change that turns images of other classes into it. At most so many images
-    are in one pass."""
+    """For each class the change that turns images of other classes into it."""
+    seed, at_once = task.settings.seed, task.settings.internal_batch_size or TOGETHER * BATCH
     place = device_and_dtype(forward_func, fit.take([0]))
     images, found = fit.to(*place), dict[int, Tensor]()
     like, labels = images.take([0]).to(*place), images.known_labels
-    for first in range(0, n_classes, TOGETHER):
-        group = range(first, min(first + TOGETHER, n_classes))
+    for first in range(0, task.n_classes, TOGETHER):
+        group = range(first, min(first + TOGETHER, task.n_classes))
         others = [torch.nonzero(labels != y).flatten().tolist() for y in group]
         if not all(others):
             raise ValueError(
@@ -328,7 +321,7 @@ def search_change(
             batch = batch.view(len(group), BATCH, *batch.shape[1:])
             values.requires_grad_()
             gradient = torch.zeros_like(values)
-            for part in torch.split(torch.arange(len(wanted)), at_once or len(wanted)):
+            for part in torch.split(torch.arange(len(wanted)), at_once):
                 logits = forward_func(change.apply(values, batch).flatten(0, 1)[part]).float()
                 loss = F.cross_entropy(logits, wanted[part], reduction="sum")
                 gradient += torch.autograd.grad(loss, values)[0]
@@ -338,14 +331,9 @@ def search_change(
     return found
 
 
-FAMILIES = {
-    # each smaller size takes two thirds of the rounds, of a pass and a half for each image
-    PATCHES: Family(
-        "a pattern",
-        STARTS * SOLVER.passes()[-1] + (len(SIZES) - 1) * SOLVER.rounds * SOLVER.batch_size,
-        search_patches,
-    )
-} | {
+# each smaller size takes two thirds of the rounds, of a pass and a half for each image
+PASSES = STARTS * SOLVER.passes()[-1] + (len(SIZES) - 1) * SOLVER.rounds * SOLVER.batch_size
+FAMILIES = {PATCHES: Family("a pattern", PASSES, search_patches)} | {
     name: Family(kind.words, STEPS * BATCH + 30, partial(search_further, name))
     for name, kind in CHANGES.items()
 }

@@ -162,13 +162,13 @@ class ReferenceSet:
             )
         try:
             channels, height, width = data["shape"]
-            known = {name: data[name] for name in FIELDS if name in data and name != "shape"}
+            known = {name: data[name] for name in FIELDS if name in data}
+            known["shape"] = (channels, height, width)
             profiles = {model["name"]: Profile.from_dict(model) for model in models}
             recipes: dict[str, Mapping[str, Any]] = {
                 model["name"]: dict(model.get("recipe", {})) for model in models
             }
-            shape = (channels, height, width)
-            found = cls(shape=shape, profiles=profiles, recipes=recipes, **known)
+            found = cls(profiles=profiles, recipes=recipes, **known)
             named = [settings, found.images, *(one.computed for one in profiles.values())]
             if not isinstance(models, list) or not all(isinstance(one, dict) for one in named):
                 raise TypeError("the models are no list, or settings have no names")
@@ -238,10 +238,8 @@ class ReferenceSet:
 
     def in_order(self, class_names: Sequence[str]) -> "ReferenceSet":
         """The set with the classes in this order, if its names are the same, and all different."""
-        names = self.class_names
-        if names is None or sorted(names) != sorted(class_names) or list(names) == [*class_names]:
-            return self
-        if len({*names}) < len(names):
+        names, wanted = [*(self.class_names or ())], [*class_names]
+        if sorted(names) != sorted(wanted) or names == wanted or len({*names}) < len(names):
             return self
         order = [list(names).index(name) for name in class_names]
 
@@ -258,7 +256,7 @@ class ReferenceSet:
             )
             for name, each in self.profiles.items()
         }
-        return replace(self, profiles=profiles, class_names=list(class_names))
+        return replace(self, profiles=profiles, class_names=wanted)
 
 
 def describe(images: LabelledImages) -> dict[str, Any]:
@@ -289,13 +287,9 @@ def _check_profile(profile: Profile, references: ReferenceSet, name: str) -> Non
         raise ValueError(f"{name} was not judged by images")
     if profile.accuracy is not None and not 0 <= profile.accuracy <= 1:
         raise ValueError(f"the accuracy of {name} is not between 0 and 1")
-    for values, wanted in (
-        (profile.powers, SIZES),
-        (profile.others, CHANGES),
-        (profile.gains, CHANGES),
-    ):
-        if set(values) != set(wanted):
-            raise ValueError(f"{name} lacks one of {', '.join(map(str, wanted))}")
+    held = [set(values) for values in (profile.powers, profile.others, profile.gains)]
+    if held != [set(SIZES), set(CHANGES), set(CHANGES)]:
+        raise ValueError(f"{name} lacks a number of pixels or a family, or has others")
     if not all(math.isfinite(gain) for row in profile.gains.values() for gain in row):
         raise ValueError(f"a gain of {name} is not a number")
 

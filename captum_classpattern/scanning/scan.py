@@ -73,8 +73,7 @@ class Scan(Decision, Result):
     source: str | None = None
 
     def __repr__(self) -> str:
-        known = self.verdict, self.target_name, self.p_text
-        return f"Scan({', '.join(filter(None, known))})"
+        return f"Scan({', '.join(filter(None, (self.verdict, self.target_name, self.p_text)))})"
 
     @property
     def p_text(self) -> str:
@@ -128,35 +127,31 @@ class Scan(Decision, Result):
                 f"{looked[-1]} ({self.p_text}). This does not show that the model is clean."
             )
         size, look = self.profile.enough_pixels(self.target), self.looks.get(self.family)
-        of_patches = self.family == PATCHES
-        what = f"{size} {unit} turn" if of_patches else "it turns"
-        if look is None:
-            powers = self.profile.powers[size] if of_patches else self.profile.others[self.family]
-            power, count, interval = powers[self.target], self.profile.judged[self.target], ""
-        else:
-            power, count, (low, high) = look.power.value, look.power.n, look.power.interval
-            interval = f" (95 % interval {100 * low:.1f}-{100 * high:.1f})"
-        seen = "which the search has not seen" if look and look.unseen else "which judged it, too"
+        what, key = "it turns", f"power_{self.family}"
+        if self.family == PATCHES:
+            what, key = f"{size} {unit} turn", f"power_{size}"
+        share = f"{self.profile.values_of(self.target)[key]:.1%}"
+        if look:
+            low, high = (100 * end for end in look.power.interval)
+            share = f"{look.power.value:.1%} (95 % interval {low:.1f}-{high:.1f})"
+        seen = "the search has not seen" if look and look.unseen else "judged the search"
         return (
             f"{name} has {FAMILIES[self.family].words} unlike those of the {n} clean references "
-            f"({self.p_text}): {what} {power:.1%}{interval} of {count} images of other classes, "
-            f"{seen}, into the class. If this model were like the references, this would happen in "
-            f"at most {100 * self.alpha:g} % of cases. It does not prove a backdoor."
+            f"({self.p_text}): {what} {share} of other images, which {seen}, into the class. If "
+            "this model were like the references, this would happen in at most "
+            f"{100 * self.alpha:g} % of cases. It does not prove a backdoor."
         )
 
     @property
     def likeness(self) -> str:
         """Whether the model is like its references, and what they are."""
-        words = [
-            FAMILIES[key].words for key, one in self.comparisons.items() if one.of_another_kind
-        ]
-        kind = (
-            f"all easier to reach by {' and '.join(words)}" if words else "not all easier to reach"
-        )
+        words = [FAMILIES[of].words for of, one in self.comparisons.items() if one.of_another_kind]
+        by = f" by {' and '.join(words)}" if words else ""
         return (
             f"Compared with the {len(self.references)} references, its accuracy is "
             f"{_place_of_accuracy(self.profile, self.references)}, and its classes are "
-            f"{kind}. Their recipes: {self.references.span() or 'not known'}."
+            f"{'' if words else 'not '}all easier to reach{by}. Their recipes: "
+            f"{self.references.span() or 'not known'}."
         )
 
     @property
@@ -307,8 +302,7 @@ def scan(
 
     Raises:
         ValueError: If the references are of another number of classes, size of images or version
-            of the search, or there are none; or if the model predicts one class for
-            all images.
+            of the search, or there are none; or if the model predicts one class for all images.
 
     Examples::
 
@@ -409,9 +403,8 @@ def _notes(
     """What else a user should know about the comparison."""
     notes, theirs, known = [], references.images, references.class_names
     if theirs and describe(images)["hash"] != theirs.get("hash"):
-        described = ", ".join(
-            filter(None, (theirs.get("description"), f"{theirs.get('count')} images"))
-        )
+        parts = theirs.get("description"), f"{theirs.get('count')} images"
+        described = ", ".join(filter(None, parts))
         notes.append(
             f"The references were measured with other images ({described}). They should be of the "
             "same task."

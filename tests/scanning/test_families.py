@@ -235,7 +235,7 @@ def test_gains_have_no_unit(name, monkeypatch):
 def test_images_of_one_class_are_refused(snapshot):
     net, family = net_of(1), Additive((1, HEIGHT, WIDTH))
     of_one = LabelledImages(images(24), torch.arange(24) % 4).of_class(2)
-    assert refusal(lambda: search_change(family, net, of_one, 4, 0)) == snapshot
+    assert refusal(lambda: search_change(family, net, of_one, Task(net, of_one, 4))) == snapshot
 
 
 def test_a_search_changes_nothing():

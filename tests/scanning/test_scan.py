@@ -50,7 +50,7 @@ def test_a_backdoor_is_suspicious_and_its_pattern_shows_it(found, folder):
     assert found.family == "additive"  # which leads more, and is what the reason names
     power = found.looks["additive"].power  # on other images than those that judged the search
     assert f": it turns {power.value:.1%} (95 % interval " in found.reason
-    assert f" of {power.n} images of other classes, which judged it, too, into" in found.reason
+    assert ") of other images, which judged the search, into the class." in found.reason
     assert found.source == "owls.pt"
     assert (folder / "patterns" / "3_25.safetensors").exists()
 
