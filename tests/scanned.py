@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from captum_classpattern import LabelledImages, Pattern
+from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.scanning import ReferenceSet
 from captum_classpattern.scanning.closer import look_closer
 from captum_classpattern.scanning.families import CHANGES, SIZES
@@ -98,4 +99,6 @@ def looked_at(family="patches", *, known=19, names=NAMES, n=400, alpha=0.05, sid
     found = judge(profile, references, alpha, [*names])
     first = {name: each.target for name, each in found.comparisons.items()}
     model, images = Net(backdoor=3, cells=8), images_of(side, n)
-    return replace(found, looks=look_closer(model, images, profile, first, [*names], 0))
+    return replace(
+        found, looks=look_closer(model, images, profile, first, [*names], SearchSettings())
+    )

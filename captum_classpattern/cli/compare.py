@@ -33,10 +33,17 @@ MEAN_LEGEND = "mean: ranked by the mean of the method's maps over images of the 
 
 
 def _methods(text: str) -> list[str]:
+    from captum_classpattern._validation import suggest_names
     from captum_classpattern.comparison.methods import NAMES
 
-    own = [name.strip() for name in text.split(",") if ":" in name]
-    return options.names_among(text, [*NAMES, "MODULE:NAME", *own], "method")
+    names, known = [name.strip() for name in text.split(",")], [*NAMES, "MODULE:NAME"]
+    for name in names:
+        if name not in known and ":" not in name:
+            raise ValueError(
+                f"there is no method {name!r}{suggest_names(name, known)}\n\n"
+                f"Choose from {', '.join(known)}."
+            )
+    return names
 
 
 def compare(

@@ -3,7 +3,7 @@ is checked, and what the options of a panel open."""
 
 import os
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,20 +34,6 @@ def read_as(parse: Callable[[str], Any], metavar: str | None = None) -> Paramete
             raise CoercionError(msg=str(error), token=last) from error
 
     return Parameter(converter=convert, n_tokens=1, metavar=metavar)
-
-
-def names_among(text: str, known: Collection[str], what: str) -> list[str]:
-    """The names of a list such as Saliency,LRP; an error if one is not known."""
-    from captum_classpattern._validation import suggest_names
-
-    names = [name.strip() for name in text.split(",")]
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise ValueError(
-            f"there is no {what} {unknown[0]!r}{suggest_names(unknown[0], known)}\n\n"
-            f"Choose from {', '.join(known)}."
-        )
-    return names
 
 
 IN_MAIN, IN_SEARCH = Parameter(group=MAIN), Parameter(group=MORE_SEARCH)

@@ -1,7 +1,6 @@
 """``classpattern scan`` and ``classpattern reference``: is a model backdoored?"""
 
 import sys
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -115,22 +114,22 @@ def print_scan(found: "cp.Scan") -> None:
         ("without", "no_pattern", ".1%"),
     ]
     out.print(printing.make_table(columns, rows))
-    decides: list[tuple[str, str, str]] = []
-    powers = {f"{n} {unit_of(found.references.shape)}": f"power_{n}" for n in sorted(SCORED)}
-    if found.family != PATCHES:
-        powers = {f"power, {found.family}": f"power_{found.family}"}
-        decides = [("gain", f"gain_{found.family}", "+.2f")]
-    columns = [("class", "name", ""), ("excess", "excess", "+.2f"), *decides]
-    for name, key in powers.items():
-        columns += [(name, key, ".0%"), ("clean models", f"references_{key}", printing.RANGE)]
-    out.print(printing.make_table(columns, found.table().head(SHOWN).to_dict("records")))
+    rows = found.table().head(SHOWN).to_dict("records")
+    columns = [("class", "name", ""), ("excess", "excess", "+.2f")]
+    if found.family == PATCHES:
+        for n in sorted(SCORED):
+            columns.append((f"{n} {unit_of(found.references.shape)}", f"power_{n}", ".0%"))
+            columns.append(("clean models", f"references_power_{n}", printing.RANGE))
+    else:
+        gain, power = f"gain_{found.family}", f"power_{found.family}"
+        for row in rows:
+            low, high = (row[f"references_{gain}_{end}"] for end in ("low", "high"))
+            row["usual"] = f"{low:+.2f} to {high:+.2f}"
+        columns += [("gain", gain, "+.2f"), ("clean models", "usual", ""), ("power", power, ".0%")]
+    out.print(printing.make_table(columns, rows))
     out.print(Text("What next", style="bold"))
     for number, step in enumerate(found.next_steps, 1):
         out.print(printable(f"{number}. {step}"), markup=False)
-
-
-def _range(shares: Sequence[float]) -> str:
-    return f"{min(shares):.1%} to {max(shares):.1%}"
 
 
 def _number_or_text(text: str) -> float | str:
@@ -192,9 +191,8 @@ def reference(
         source = images.load_all([classifier], seed=compute.seed, shape=shape)
         if known is None:
             known = cp.ReferenceSet.for_models(classifier, source)
-            seconds = estimate_seconds(
-                classifier, source, known.n_classes, precision=compute.precision
-            )
+            given = classifier, source, known.n_classes
+            seconds = estimate_seconds(*given, precision=compute.precision)
             print(f"Models: {len(checkpoints)}, about {max(1, round(seconds))} s each.", flush=True)
         try:
             known.add(
@@ -214,6 +212,6 @@ def reference(
     print(f"Clean models in {out}: {len(known)}. A p-value of 5 % needs at least {needed}.")
     if accuracies := known.accuracies:
         print(
-            f"Their accuracies go from {_range(accuracies)}. A scan of a better model is "
-            "inconclusive."
+            f"Their accuracies go from {min(accuracies):.1%} to {max(accuracies):.1%}. A scan of a "
+            "better model is inconclusive."
         )

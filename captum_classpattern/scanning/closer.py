@@ -3,19 +3,14 @@ them before and after the change."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from captum_classpattern.classifier import (
-    Classifier,
-    device_and_dtype,
-    logits_of,
-    preserve_state,
-)
+from captum_classpattern.classifier import Classifier, device_and_dtype, logits_of, preserve_state
 from captum_classpattern.images import LabelledImages, ensure_labels
 from captum_classpattern.optimization.holdout import split_for_judging
+from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.scanning.families import CHANGES, PATCHES
 from captum_classpattern.scanning.profile import Profile, draw_sample
 from captum_classpattern.scores.examples import (
@@ -24,12 +19,7 @@ from captum_classpattern.scores.examples import (
     choose_images,
     with_predictions,
 )
-from captum_classpattern.scores.power import (
-    ENOUGH_IMAGES,
-    PredictivePower,
-    hits_and_margin,
-    power_of,
-)
+from captum_classpattern.scores.power import PredictivePower, hits_and_margin, power_of
 
 MOST, BATCH = 500, 100  # images in all, and at once
 
@@ -38,9 +28,9 @@ MOST, BATCH = 500, 100  # images in all, and at once
 class Look:
     """What one family found for one class, on images of other classes.
 
-    ``power`` is that of the change. The search has not seen these images, unless too few were left:
-    then ``unseen`` is False, and they are those that judged. ``before`` and ``after`` show some of
-    them with the model's predictions.
+    ``power`` is that of the change. The search has not seen these images, unless fewer were left
+    than judged it: then ``unseen`` is False, and they are those that judged. ``before`` and
+    ``after`` show some of them with the model's predictions.
     """
 
     target: int
@@ -49,10 +39,6 @@ class Look:
     before: StampedImages
     after: StampedImages
 
-    def as_dict(self) -> dict[str, Any]:
-        """The power as plain values."""
-        return {**self.power.as_columns(), "unseen_images": self.unseen}
-
 
 def look_closer(
     model: Classifier,
@@ -60,9 +46,10 @@ def look_closer(
     profile: Profile,
     targets: dict[str, int],
     names: Sequence[str],
-    seed: int,
+    settings: SearchSettings,
 ) -> dict[str, Look]:
     """A look at one class of each family."""
+    seed, at_once = settings.seed, min(settings.internal_batch_size or BATCH, BATCH)
     sample, _ = draw_sample(model, images, len(names), seed)
     _, judges = split_for_judging(sample, seed)
     with preserve_state(model, seed):
@@ -72,16 +59,16 @@ def look_closer(
         left = [i for i, image in enumerate(images.hashes) if image not in seen]
         rest = ensure_labels(model, images.subset(left)).stratified_sample(MOST) if left else judges
         for family, target in targets.items():
-            others, unseen = rest.without_class(target), bool(left)
-            if len(others) < ENOUGH_IMAGES:
-                others, unseen = judges.without_class(target), False
-            change = change_of(profile, family, target)
-            clean = others.images.to(*device_and_dtype(model, others.take([0])))
-            parts = torch.split(clean, BATCH)
+            others, fewest = rest.without_class(target), judges.without_class(target)
+            unseen = bool(left) and len(others) >= len(fewest)
+            others = others if unseen else fewest
+            change, place = change_of(profile, family, target), device_and_dtype(model, first)
+            parts = torch.split(others.images, at_once)
             without, _ = hits_and_margin(classifier, parts, target)
-            hits, _ = hits_and_margin(classifier, map(change, parts), target)
+            changed = (change(part.to(*place)) for part in parts)
+            hits, _ = hits_and_margin(classifier, changed, target)
             chosen = choose_images(others, target, EXAMPLES, seed)
-            shown, labels = clean[chosen], others.known_labels[chosen]
+            shown, labels = others.images[chosen].to(*place), others.known_labels[chosen]
             looks[family] = Look(
                 target,
                 power_of(hits, len(others), without),

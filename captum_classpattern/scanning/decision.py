@@ -18,7 +18,7 @@ class Comparison:
     """How the classes of a model compare with those of its references, in one family."""
 
     excess: ClassScores  # of each class over its mean, (K,)
-    leads: ClassScores  # of each class, in standard deviations of the references' leads, (K,)
+    leads: ClassScores  # of each class, in standard deviations of the other models' leads, (K,)
     usual_leads: ClassScores  # of the first class of each reference, likewise, (n,)
     median_excess: float
     usual_median: tuple[float, float]  # the least and the largest of the references'
@@ -99,7 +99,9 @@ def decide(
     """
     leads, comparisons = [], {}
     for name, values in scores.items():
-        excess, medians = excess_of(values, references[name])
+        table = np.vstack([np.asarray(references[name], float), np.asarray(values, float)])
+        excess = table - table.mean(0)
+        medians = np.sort(excess, axis=1)[:, (excess.shape[1] - 1) // 2]  # the lower of two
         first = excess.max(1) - medians
         leads.append(standardised(first))
         scale = max(float(first[:-1].std()), 1e-6) if len(first) > 2 else 1.0
@@ -119,14 +121,6 @@ def decide(
     else:
         verdict = SUSPICIOUS if p_value <= alpha else NOTHING
     return Decision(verdict, p_value, needed, family, comparisons)
-
-
-def excess_of(scores: Any, references: Any) -> tuple[ClassScores, ClassScores]:
-    """The excess of the classes of n references and of a model, (n + 1, K), the model last; and
-    their medians, (n + 1,)."""
-    table = np.vstack([np.asarray(references, float), np.asarray(scores, float)])
-    excess = table - table.mean(0)
-    return excess, np.sort(excess, axis=1)[:, (excess.shape[1] - 1) // 2]  # the lower of two
 
 
 def standardised(values: ClassScores) -> ClassScores:

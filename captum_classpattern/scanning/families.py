@@ -43,17 +43,11 @@ SEARCH = "search.json"  # in a folder of patterns: what they depend on
 STEPS, BATCH, TOGETHER = 30, 8, 4  # of other changes: steps, images in each, classes at once
 RATE = 0.25  # of the bound, for the first step; it falls to a tenth of that
 SIDE, RADIUS, SHIFT, POINTS = 28, 1.5, 1.0, 5  # bounds at images of that side; control points
-SETTINGS = {  # powers of others cannot be compared
-    "steps": STEPS,
-    "batch_size": BATCH,
-    "rate": RATE,
-    "radius": RADIUS,
-    "shift": SHIFT,
-    "points": POINTS,
-}
+SETTINGS = {"steps": STEPS, "batch_size": BATCH, "rate": RATE}  # others cannot be compared
+SETTINGS |= {"radius": RADIUS, "shift": SHIFT, "points": POINTS}
 
 Powers: TypeAlias = dict[Any, list[float]]  # of each class, by number of pixels or by family
-SOLVER = Learned(starts=STARTS)
+SOLVER = Learned(rate=0.2, starts=STARTS)
 
 
 @dataclass(frozen=True)
@@ -272,47 +266,47 @@ CHANGES: dict[str, type[Change]] = {"additive": Additive, "warp": Warping}
 def search_further(name: str, task: Task) -> Found:
     """The changes of a further family, one for each class. Its gain is how far it raises the mean
     margin of the class, so that a model that prefers the class on clean images gains nothing."""
-    seed = task.settings.seed
+    seed, at_once = task.settings.seed, task.settings.internal_batch_size
     fit, judges = split_for_judging(task.sample, seed)
     first = task.sample.take([0])
     with preserve_state(task.model, seed):
         device, _ = device_and_dtype(task.model, first)
         classifier = logits_of(task.model, first.to(device), [])
         change = CHANGES[name](task.sample.shape)
-        changes = search_change(change, classifier, fit, task.n_classes, seed)
-        scale = usual_margin(classifier, judges)
+        changes = search_change(change, classifier, fit, task)
+        scale = usual_margin(classifier, judges, at_once)
         powers, gains = list[float](), list[float]()
         for y, value in changes.items():
             others = judges.without_class(y)
-            batches = (
-                change.apply(value[None], batch.to(value)[None])[0] for batch in others.in_order()
-            )
-            hits, margin = hits_and_margin(classifier, batches, y)
-            _, before = hits_and_margin(classifier, others.in_order(), y)
+            given = (batch.to(value)[None] for batch in others.in_order(at_once))
+            changed = (change.apply(value[None], batch)[0] for batch in given)
+            hits, margin = hits_and_margin(classifier, changed, y)
+            _, before = hits_and_margin(classifier, others.in_order(at_once), y)
             powers.append(hits / max(1, len(others)))
             gains.append((margin - before) / scale)
     return Found({name: powers}, gains, changes)
 
 
-def usual_margin(forward_func: Classifier, images: LabelledImages) -> float:
+def usual_margin(forward_func: Classifier, images: LabelledImages, at_once: int | None) -> float:
     """The mean distance between the two largest logits of images as they are. Margins are divided
     by it: the same change has the same score if all logits are twice as large."""
     distances = [
         outputs_for(forward_func, batch).float().topk(2).values.diff().abs().sum()
-        for batch in images.in_order()
+        for batch in images.in_order(at_once)
     ]
     return max(float(sum(distances)) / max(1, len(images)), 1e-9)
 
 
 def search_change(
-    change: Change, forward_func: Classifier, fit: LabelledImages, n_classes: int, seed: int
+    change: Change, forward_func: Classifier, fit: LabelledImages, task: Task
 ) -> dict[int, Tensor]:
     """For each class the change that turns images of other classes into it."""
+    seed, at_once = task.settings.seed, task.settings.internal_batch_size or TOGETHER * BATCH
     place = device_and_dtype(forward_func, fit.take([0]))
     images, found = fit.to(*place), dict[int, Tensor]()
     like, labels = images.take([0]).to(*place), images.known_labels
-    for first in range(0, n_classes, TOGETHER):
-        group = range(first, min(first + TOGETHER, n_classes))
+    for first in range(0, task.n_classes, TOGETHER):
+        group = range(first, min(first + TOGETHER, task.n_classes))
         others = [torch.nonzero(labels != y).flatten().tolist() for y in group]
         if not all(others):
             raise ValueError(
@@ -326,23 +320,20 @@ def search_change(
             batch = images.take(np.concatenate(chosen).tolist()).to(like)
             batch = batch.view(len(group), BATCH, *batch.shape[1:])
             values.requires_grad_()
-            logits = forward_func(change.apply(values, batch).flatten(0, 1)).float()
-            loss = F.cross_entropy(logits, wanted, reduction="sum")
-            (gradient,) = torch.autograd.grad(loss, values)
+            gradient = torch.zeros_like(values)
+            for part in torch.split(torch.arange(len(wanted)), at_once):
+                logits = forward_func(change.apply(values, batch).flatten(0, 1)[part]).float()
+                loss = F.cross_entropy(logits, wanted[part], reduction="sum")
+                gradient += torch.autograd.grad(loss, values)[0]
             rate = RATE * (1 - 0.9 * number / (STEPS - 1))
             values = change.step(values.detach(), gradient, rate)
         found.update(zip(group, values))
     return found
 
 
-FAMILIES = {
-    # each smaller size takes two thirds of the rounds, of a pass and a half for each image
-    PATCHES: Family(
-        "a pattern",
-        STARTS * SOLVER.passes()[-1] + (len(SIZES) - 1) * SOLVER.rounds * SOLVER.batch_size,
-        search_patches,
-    )
-} | {
+# each smaller size takes two thirds of the rounds, of a pass and a half for each image
+PASSES = STARTS * SOLVER.passes()[-1] + (len(SIZES) - 1) * SOLVER.rounds * SOLVER.batch_size
+FAMILIES = {PATCHES: Family("a pattern", PASSES, search_patches)} | {
     name: Family(kind.words, STEPS * BATCH + 30, partial(search_further, name))
     for name, kind in CHANGES.items()
 }

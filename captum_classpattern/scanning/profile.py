@@ -28,16 +28,7 @@ from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scanning import families
 from captum_classpattern.scanning.decision import ClassScores
-from captum_classpattern.scanning.families import (
-    FAMILIES,
-    PATCHES,
-    SCORED,
-    SIZES,
-    SOLVER,
-    Found,
-    Store,
-    Task,
-)
+from captum_classpattern.scanning.families import FAMILIES, PATCHES, SCORED, SIZES, SOLVER, Store
 
 PER_CLASS = 50  # images that are searched with; every fifth judges
 IN_MEMORY = 2**31  # bytes of the sample, at most
@@ -140,8 +131,8 @@ def measure(
     store = None if folder is None else Store(Path(folder), key)
     if store is not None:
         store.check()
-    task = Task(model, sample, n_classes, settings, store)
-    found: dict[str, Found] = {name: each.search(task) for name, each in FAMILIES.items()}
+    task = families.Task(model, sample, n_classes, settings, store)
+    found = {name: each.search(task) for name, each in FAMILIES.items()}
     patches = found.pop(PATCHES)
     correct = float((predicted == sample.known_labels).float().mean())
     precision = patches.changes[SIZES[0], 0].info["precision"]
@@ -198,11 +189,7 @@ def _key(
 
 
 def estimate_seconds(
-    model: Classifier,
-    images: LabelledImages,
-    n_classes: int,
-    *,
-    precision: str = "auto",
+    model: Classifier, images: LabelledImages, n_classes: int, *, precision: str = "auto"
 ) -> float:
     """About how long a scan takes, from the time of one pass; nothing else depends on it."""
     with preserve_state(model, 0):

@@ -152,27 +152,30 @@ class ReferenceSet:
             raise ValueError(f"`references`: {source} is not JSON ({error})") from error
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise ValueError(f"`references`: {source} is not a file of references")
+        models: Any = data.get("models")
+        settings = data.get("settings")
+        others = differing(settings, SETTINGS) if isinstance(settings, dict) else None
+        if others and isinstance(models, list):
+            raise ValueError(
+                f"`references`: {source} was measured by another version, with other settings "
+                f"({', '.join(others)}): measure its {len(models)} models again, with '{MEASURE}'"
+            )
         try:
             channels, height, width = data["shape"]
-            known = {name: data[name] for name in FIELDS if name in data and name != "shape"}
-            models = data["models"]
-            if others := differing(known["settings"], SETTINGS):
-                raise _OtherSettings(others)
+            known = {name: data[name] for name in FIELDS if name in data}
+            known["shape"] = (channels, height, width)
             profiles = {model["name"]: Profile.from_dict(model) for model in models}
             recipes: dict[str, Mapping[str, Any]] = {
                 model["name"]: dict(model.get("recipe", {})) for model in models
             }
-            shape = (channels, height, width)
-            found = cls(shape=shape, profiles=profiles, recipes=recipes, **known)
+            found = cls(profiles=profiles, recipes=recipes, **known)
+            named = [settings, found.images, *(one.computed for one in profiles.values())]
+            if not isinstance(models, list) or not all(isinstance(one, dict) for one in named):
+                raise TypeError("the models are no list, or settings have no names")
             if len(found) != len(models):
                 raise ValueError("two models have the same name")
             for name, profile in profiles.items():
                 _check_profile(profile, found, name)
-        except _OtherSettings as error:
-            raise ValueError(
-                f"`references`: {source} was measured by another version, with other settings "
-                f"({error}): measure its {len(models)} models again, with '{MEASURE}'"
-            ) from None
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"`references`: {source} is damaged ({error!r}): make it again from clean models "
@@ -234,9 +237,9 @@ class ReferenceSet:
             )
 
     def in_order(self, class_names: Sequence[str]) -> "ReferenceSet":
-        """The set with the classes in this order, if its names are the same."""
-        names = self.class_names
-        if names is None or sorted(names) != sorted(class_names) or list(names) == [*class_names]:
+        """The set with the classes in this order, if its names are the same, and all different."""
+        names, wanted = [*(self.class_names or ())], [*class_names]
+        if sorted(names) != sorted(wanted) or names == wanted or len({*names}) < len(names):
             return self
         order = [list(names).index(name) for name in class_names]
 
@@ -253,7 +256,7 @@ class ReferenceSet:
             )
             for name, each in self.profiles.items()
         }
-        return replace(self, profiles=profiles, class_names=list(class_names))
+        return replace(self, profiles=profiles, class_names=wanted)
 
 
 def describe(images: LabelledImages) -> dict[str, Any]:
@@ -284,13 +287,9 @@ def _check_profile(profile: Profile, references: ReferenceSet, name: str) -> Non
         raise ValueError(f"{name} was not judged by images")
     if profile.accuracy is not None and not 0 <= profile.accuracy <= 1:
         raise ValueError(f"the accuracy of {name} is not between 0 and 1")
-    for values, wanted in (
-        (profile.powers, SIZES),
-        (profile.others, CHANGES),
-        (profile.gains, CHANGES),
-    ):
-        if set(values) != set(wanted):
-            raise ValueError(f"{name} lacks one of {', '.join(map(str, wanted))}")
+    held = [set(values) for values in (profile.powers, profile.others, profile.gains)]
+    if held != [set(SIZES), set(CHANGES), set(CHANGES)]:
+        raise ValueError(f"{name} lacks a number of pixels or a family, or has others")
     if not all(math.isfinite(gain) for row in profile.gains.values() for gain in row):
         raise ValueError(f"a gain of {name} is not a number")
 
@@ -304,10 +303,3 @@ def _span_of(values: Sequence[Any]) -> str:
     distinct = sorted({str(value) for value in values})
     more = len(distinct) - LISTED
     return ", ".join(distinct[:LISTED]) + (f" and {more} more" if more > 0 else "")
-
-
-class _OtherSettings(Exception):
-    """The names of settings that are not those of this version."""
-
-    def __init__(self, names: Sequence[str]) -> None:
-        super().__init__(", ".join(names))

@@ -24,19 +24,14 @@ from captum_classpattern.scanning.decision import (
     Decision,
     decide,
 )
-from captum_classpattern.scanning.families import (
-    FAMILIES,
-    PATCHES,
-    SCORED,
-    Store,
-    unit_of,
-)
+from captum_classpattern.scanning.families import FAMILIES, PATCHES, SCORED, Store, unit_of
 from captum_classpattern.scanning.profile import PER_CLASS, Profile, measure
 from captum_classpattern.scanning.references import ReferenceSet, describe, names_of
 from captum_classpattern.scores.intervals import wilson
 
 PATTERNS = "patterns"  # their folder
 FACTOR = 3  # by which the number of judging images may differ from the references'
+BETTER = "above all of theirs"
 ANOTHER_KIND = (
     "All classes are easier to reach than those of the references, not one class alone: the median "
     "class differs more from the references than that of any of them. So the model is of another "
@@ -59,7 +54,6 @@ class Scan(Decision, Result):
         comparisons (dict[str, Comparison]): The excess of each class over the references, and how
             far the first class leads, for each family.
         target (int): The class that leads most, whatever the verdict.
-        reason (str): The verdict in words.
         alpha (float): The largest p-value that is suspicious.
         notes (list[str]): In which ways the references may differ from the model.
         profile (Profile): What was measured of the model.
@@ -70,7 +64,6 @@ class Scan(Decision, Result):
             provenance.
     """
 
-    reason: str
     alpha: float
     notes: list[str]
     profile: Profile
@@ -80,8 +73,12 @@ class Scan(Decision, Result):
     source: str | None = None
 
     def __repr__(self) -> str:
-        p = "no p-value" if self.p_value is None else f"p = {self.p_value:.2g}"
-        return f"Scan({self.verdict}, {self.target_name}, {p})"
+        return f"Scan({', '.join(filter(None, (self.verdict, self.target_name, self.p_text)))})"
+
+    @property
+    def p_text(self) -> str:
+        """The p-value in words; none if the scan is inconclusive."""
+        return "" if self.verdict == INCONCLUSIVE else f"p = {self.p_value:.2g}"
 
     @property
     def target_name(self) -> str:
@@ -111,28 +108,88 @@ class Scan(Decision, Result):
         )
 
     @property
+    def reason(self) -> str:
+        """The verdict in words. The power is that of the closer look, if there was one."""
+        name, n, unit = self.target_name, len(self.references), unit_of(self.references.shape)
+        if self.p_value is None:
+            return (
+                f"A p-value of {self.alpha:g} needs at least {self.needed} references, and there "
+                f"are {n}: add {self.needed - n} more. Of all classes, {name} differs most from "
+                "them."
+            )
+        if self.verdict == INCONCLUSIVE:
+            return _concern(self.profile, self.references) or ANOTHER_KIND
+        if self.verdict == NOTHING:
+            looked = [f"patterns of {min(SCORED)} to {max(SCORED)} {unit}"]
+            looked += [family.words for key, family in FAMILIES.items() if key != PATCHES]
+            return (
+                f"No class differs from the clean references by {', '.join(looked[:-1])} or "
+                f"{looked[-1]} ({self.p_text}). This does not show that the model is clean."
+            )
+        size, look = self.profile.enough_pixels(self.target), self.looks.get(self.family)
+        what, key = "it turns", f"power_{self.family}"
+        if self.family == PATCHES:
+            what, key = f"{size} {unit} turn", f"power_{size}"
+        share = f"{self.profile.values_of(self.target)[key]:.1%}"
+        if look:
+            low, high = (100 * end for end in look.power.interval)
+            share = f"{look.power.value:.1%} (95 % interval {low:.1f}-{high:.1f})"
+        seen = "the search has not seen" if look and look.unseen else "judged the search"
+        return (
+            f"{name} has {FAMILIES[self.family].words} unlike those of the {n} clean references "
+            f"({self.p_text}): {what} {share} of other images, which {seen}, into the class. If "
+            "this model were like the references, this would happen in at most "
+            f"{100 * self.alpha:g} % of cases. It does not prove a backdoor."
+        )
+
+    @property
     def likeness(self) -> str:
-        """Whether the model looks like one of its references, and what they are."""
-        known, others = self.profile.accuracy, self.references.accuracies
-        outside = [
-            f"all its classes are easier to reach by {FAMILIES[name].words}"
-            for name, each in self.comparisons.items()
-            if each.of_another_kind
-        ]
-        if known is not None and others and not min(others) <= known <= max(others):
-            side = "above" if known > max(others) else "below"
-            outside.insert(0, f"its accuracy is {side} all of theirs")
-        found = f"The model looks like one of the {len(self.references)} references"
-        if outside:
-            found = f"The model is unlike the references: {' and '.join(outside)}"
-        span = self.references.span()
-        return f"{found}. Their recipes: {span or 'not known'}."
+        """Whether the model is like its references, and what they are."""
+        words = [FAMILIES[of].words for of, one in self.comparisons.items() if one.of_another_kind]
+        by = f" by {' and '.join(words)}" if words else ""
+        return (
+            f"Compared with the {len(self.references)} references, its accuracy is "
+            f"{_place_of_accuracy(self.profile, self.references)}, and its classes are "
+            f"{'' if words else 'not '}all easier to reach{by}. Their recipes: "
+            f"{self.references.span() or 'not known'}."
+        )
 
     @property
     def next_steps(self) -> list[str]:
         """What to do now."""
-        missing = self.needed - len(self.references)
-        return next_steps(self.verdict, self.target_name, self.family, missing)
+        name, missing = self.target_name, self.needed - len(self.references)
+        seed = self.profile.computed.get("seed", 0) + 1
+        again = (
+            f"Scan again with another seed and other images (--seed {seed} --data OTHER --out "
+            f"scan-{seed})."
+        )
+        if self.verdict == SUSPICIOUS:
+            return [
+                f"{again} A backdoor should be found again, with the same class.",
+                f"Scan another clean model of the task. If {name} comes first there, too, it is a "
+                "feature of the class that models learn, not a backdoor of this one.",
+                "Look for training images that have it, above all among those labelled "
+                f"{name}. Wrong labels there show how a backdoor was planted.",
+                "Until something else explains it, do not use the model. Train it again on images "
+                "that you have checked, or get it from a source that you trust.",
+            ]
+        if self.verdict == NOTHING:
+            return [
+                f"{again} A search can miss a trigger. But each scan is a further chance of a "
+                "false alarm.",
+                "Still possible: triggers that differ from image to image, large patches, triggers "
+                "that few training images had, and attackers who knew this scan.",
+                "If much depends on the model, look at its training images, or train it again.",
+            ]
+        return [
+            f"Add {missing} clean models of the task, or more, then scan again."
+            if missing > 0
+            else "Do what the reason says, then scan again.",
+            "Take models whose training you know: tutorials/train_references.py trains some. "
+            "Measure them with classpattern reference.",
+            "Until then, the scan neither accuses nor clears the model. Look at what it found for "
+            f"{name}: it may show a trigger.",
+        ]
 
     def table(self) -> Any:
         """A pandas DataFrame with a row for each class, the most suspicious first: its powers and
@@ -170,9 +227,10 @@ class Scan(Decision, Result):
                 "lead": each.lead,
                 "leads": each.leads.tolist(),
                 "reference_leads": each.usual_leads.tolist(),
-                **({} if family not in self.looks else self.looks[family].as_dict()),
+                **(look.power.as_columns() | {"unseen_images": look.unseen} if look else {}),
             }
             for family, each in self.comparisons.items()
+            for look in [self.looks.get(family)]
         }
         first = ("verdict", "target", "target_name", "p_value", "alpha", "family", "reason")
         return {
@@ -244,8 +302,7 @@ def scan(
 
     Raises:
         ValueError: If the references are of another number of classes, size of images or version
-            of the search, or there are none; or if the model predicts one class for
-            all images.
+            of the search, or there are none; or if the model predicts one class for all images.
 
     Examples::
 
@@ -278,7 +335,7 @@ def scan(
     first = {family: each.target for family, each in found.comparisons.items()}
     return replace(
         found,
-        looks=look_closer(model, source, profile, first, names, settings.seed),
+        looks=look_closer(model, source, profile, first, names, settings),
         source=(attribute_of(model, "provenance") or {}).get("source"),
     )
 
@@ -290,79 +347,17 @@ def judge(
     class_names: list[str],
     notes: Sequence[str] = (),
 ) -> Scan:
-    """The verdict on what was measured, in words."""
-    concern = _concern(profile, references)
-    scores = references.scores()
-    found = decide(profile.scores(), scores, alpha, comparable=concern is None)
-    name, n, unit = class_names[found.target], len(references), unit_of(references.shape)
-    p_value = "" if found.p_value is None else f"p = {found.p_value:.2g}"
-    if found.p_value is None:
-        reason = (
-            f"A p-value of {alpha:g} needs at least {found.needed} references, and there are {n}: "
-            f"add {found.needed - n} more. Of all classes, {name} differs most from them."
-        )
-    elif found.verdict == INCONCLUSIVE:
-        reason = concern or ANOTHER_KIND
-    elif found.verdict == NOTHING:
-        looked = [f"patterns of {min(SCORED)} to {max(SCORED)} {unit}"]
-        looked += [family.words for key, family in FAMILIES.items() if key != PATCHES]
-        reason = (
-            f"No class differs from the clean references by {', '.join(looked[:-1])} or "
-            f"{looked[-1]} ({p_value}). This does not show that the model is clean."
-        )
-    else:
-        size = profile.enough_pixels(found.target)
-        what = f"{size} {unit} turn" if found.family == PATCHES else "it turns"
-        powers = profile.powers[size] if found.family == PATCHES else profile.others[found.family]
-        reason = (
-            f"{name} has {FAMILIES[found.family].words} unlike those of the {n} clean references "
-            f"({p_value}): {what} {powers[found.target]:.0%} of other images into the class. If "
-            f"this model were like the references, this would happen in at most {100 * alpha:g} % "
-            "of cases. It does not prove a backdoor."
-        )
+    """The verdict on what was measured, without a closer look at images."""
+    comparable = _concern(profile, references) is None
+    found = decide(profile.scores(), references.scores(), alpha, comparable=comparable)
     return Scan(
         **vars(found),
-        reason=reason,
         alpha=alpha,
         notes=list(notes),
         profile=profile,
         references=references,
         class_names=class_names,
     )
-
-
-def next_steps(verdict: str, name: str, family: str, missing: int) -> list[str]:
-    """What to do after a verdict on a class, by its name, that leads in a family; ``missing`` is
-    how many references are."""
-    again = "Scan again with another seed and other images (--seed 1 --data OTHER --out scan-1)."
-    if verdict == SUSPICIOUS:
-        what = FAMILIES[family].words.replace("a ", "the ", 1)
-        return [
-            f"{again} A backdoor should be found again, with the same class.",
-            f"Try {what} on another clean model of the task. If that predicts {name}, too, it is a "
-            f"feature of {name} that models learn, not a backdoor of this one.",
-            f"Look for training images that have it, above all among those labelled {name}. Wrong "
-            "labels there show how a backdoor was planted.",
-            "Until something else explains it, do not use the model. Train it again on images that "
-            "you have checked, or get it from a source that you trust.",
-        ]
-    if verdict == NOTHING:
-        return [
-            f"{again} A search can miss a trigger. But each scan is a further chance of a false "
-            "alarm.",
-            "Still possible: triggers that differ from image to image, large patches, triggers "
-            "that few training images had, and attackers who knew this scan.",
-            "If much depends on the model, look at its training images, or train it again.",
-        ]
-    return [
-        f"Add {missing} clean models of the task, or more, then scan again."
-        if missing > 0
-        else "Do what the verdict says, then scan again.",
-        "Take models whose training you know: tutorials/train_references.py trains some. Measure "
-        "them with classpattern reference.",
-        f"Until then, the scan neither accuses nor clears the model. Look at what it found for "
-        f"{name}: it may show a trigger.",
-    ]
 
 
 def _concern(profile: Profile, references: ReferenceSet) -> str | None:
@@ -383,14 +378,23 @@ def _concern(profile: Profile, references: ReferenceSet) -> str | None:
             f"{correct}, hardly more than by guessing. Check its mean and standard deviation, its "
             "classes and its weights."
         )
-    low, _ = wilson(round(profile.accuracy * profile.images), profile.images)
-    best = max(references.accuracies, default=1.0)
-    if low > best:
+    if _place_of_accuracy(profile, references) == BETTER:
         return (
-            f"{correct}, the best reference {best:.1%}. A better model can look suspicious without "
-            "a backdoor: add references that are as good."
+            f"{correct}, the best reference {max(references.accuracies):.1%}. A better model can "
+            "look suspicious without a backdoor: add references that are as good."
         )
     return None
+
+
+def _place_of_accuracy(profile: Profile, references: ReferenceSet) -> str:
+    """Where the model's accuracy is next to those of the references, beyond chance."""
+    known, others = profile.accuracy, references.accuracies
+    if known is None or not others:
+        return "not known to be like theirs"
+    low, high = wilson(round(known * profile.images), profile.images)
+    if low > max(others):
+        return BETTER
+    return "below all of theirs" if high < min(others) else "like theirs"
 
 
 def _notes(
@@ -399,9 +403,8 @@ def _notes(
     """What else a user should know about the comparison."""
     notes, theirs, known = [], references.images, references.class_names
     if theirs and describe(images)["hash"] != theirs.get("hash"):
-        described = ", ".join(
-            filter(None, (theirs.get("description"), f"{theirs.get('count')} images"))
-        )
+        parts = theirs.get("description"), f"{theirs.get('count')} images"
+        described = ", ".join(filter(None, parts))
         notes.append(
             f"The references were measured with other images ({described}). They should be of the "
             "same task."

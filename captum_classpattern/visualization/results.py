@@ -128,13 +128,14 @@ def _leads_of(scan: Scan, family: str) -> Panel:
     each, (first, *others) = scan.comparisons[family], scan.comparisons[family].order
     shown = [np.append(one.leads, one.usual_leads) for one in scan.comparisons.values()]
     low, high = float(np.min(shown)), float(np.max(shown))
-    names = [_shortened(scan.class_names[y]) for y in each.order[:NAMED]]
+    names = [scan.class_names[y] for y in each.order[:NAMED]]
+    cut = [x if len(x) <= LONGEST_LABEL else f"{x[: LONGEST_LABEL - 1]}{ELLIPSIS}" for x in names]
     values = (each.usual_leads, each.leads[others], each.leads[[first]])
     axes = {
         "xlim": (low - 0.04 * (high - low), high + 0.04 * (high - low)),
         "ylim": (-1, 1),
         "yticks": [],
-        "xlabel": f"first: {', '.join(names)}",
+        "xlabel": f"first: {', '.join(cut)}",
     }
     lines = [Line([(x, 0) for x in leads], look) for leads, look in zip(values, LEADS.values())]
     return Panel(lines, axes, FAMILIES[family].words, dotted=bound_of(scan))
@@ -145,22 +146,21 @@ def leads_text(scan: Scan) -> str:
     right = f" Right of the dotted line, p is at most {scan.alpha:g}." if bound_of(scan) else ""
     return (
         f"Dots: all classes. Grey lines: {len(scan.references)} clean models, each by the class "
-        f"that leads. Lead: how far a class is above the median class, in standard deviations of "
-        f"the clean models.{right}"
+        "that leads. Lead: how far a class is above the median class, in standard deviations of "
+        f"the other models' leads.{right}"
     )
 
 
 def bound_of(scan: Scan) -> list[float]:
-    """The lead above which a model is suspicious, if there are enough references."""
+    """The lead above which a model is suspicious, unless the scan is inconclusive."""
     largest = np.sort(np.max([each.usual_leads for each in scan.comparisons.values()], axis=0))
     as_far = int(np.floor(round(scan.alpha * (len(largest) + 1), 9)))  # models, with this one
-    return [float(largest[-as_far])] if scan.p_value is not None else []
+    return [float(largest[-as_far])] if scan.p_text else []
 
 
 def verdict_text(scan: Scan) -> str:
     """``Suspicious, p = 0.02``."""
-    p_value = "" if scan.p_value is None else f", p = {scan.p_value:.2g}"
-    return f"{scan.verdict.capitalize()}{p_value}"
+    return ", ".join(filter(None, (scan.verdict.capitalize(), scan.p_text)))
 
 
 def power_text(power: PredictivePower) -> str:
@@ -175,10 +175,6 @@ def pictured(scan: Scan, family: str) -> Tensor:
         return CHANGES[family](scan.references.shape).picture(scan.profile.changes[family][target])
     pattern = scan.pattern_of(target)
     return on_neutral(pattern) if len(pattern.canvas) in (1, 3) else pattern.canvas
-
-
-def _shortened(name: str) -> str:
-    return name if len(name) <= LONGEST_LABEL else f"{name[: LONGEST_LABEL - 1]}{ELLIPSIS}"
 
 
 def plot_profile(profile: InvarianceProfile, *, use_pyplot: bool) -> Drawing:

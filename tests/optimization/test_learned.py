@@ -162,7 +162,7 @@ def test_of_all_starts_the_one_with_the_largest_margin_goes_on(seed, best):
         margins.append(float((logits[:, 1] - logits[:, [0, 2]].amax(1)).mean()))
     assert margins.index(max(margins)) == best
     given = {"areas": AREAS, "n_steps": ROUNDS, "seed": seed}
-    given["solver"] = Learned(rate=0.1, starts=3)
+    given["solver"] = Learned(starts=3)
     found, again = (learned(canvas, 1, keep=keep, **given) for keep in (None, 1))
     softened = learned(canvas, 1, net=nn.Sequential(net, nn.Softmax(1)).eval(), **given)
     together = sum(each[0][2] for each in plain) + plain[best][1][2] - plain[best][0][2]

@@ -198,6 +198,25 @@ def test_changes_equal_those_of_a_plain_search(name, channels, seed, classes):
 
 
 @pytest.mark.parametrize("name", CHANGES)
+def test_parts_of_a_step_add_up(name):
+    """At most as many images as wanted are in one pass."""
+    net, sizes = net_of(1, 5), []
+    sample = LabelledImages(images(80, seed=1), torch.arange(80) % 5)
+
+    def search(**settings):
+        return FAMILIES[name].search(Task(net, sample, 5, SearchSettings(**settings)))
+
+    whole = search()
+    net.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+    parts = search(internal_batch_size=7)
+    assert max(sizes) == 7
+    assert parts.powers == whole.powers
+    assert parts.gains == pytest.approx(whole.gains, abs=1e-5)
+    for y, value in whole.changes.items():
+        torch.testing.assert_close(parts.changes[y], value)
+
+
+@pytest.mark.parametrize("name", CHANGES)
 def test_gains_have_no_unit(name, monkeypatch):
     """Logits that are all twice as large, or twice as large and shifted, give the same numbers."""
     net, values = net_of(1), values_of(CHANGES[name]((1, HEIGHT, WIDTH)), 4, 1).double()
@@ -214,7 +233,7 @@ def test_gains_have_no_unit(name, monkeypatch):
 def test_images_of_one_class_are_refused(snapshot):
     net, family = net_of(1), Additive((1, HEIGHT, WIDTH))
     of_one = LabelledImages(images(24), torch.arange(24) % 4).of_class(2)
-    assert refusal(lambda: search_change(family, net, of_one, 4, 0)) == snapshot
+    assert refusal(lambda: search_change(family, net, of_one, Task(net, of_one, 4))) == snapshot
 
 
 def test_a_search_changes_nothing():

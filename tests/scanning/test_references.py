@@ -67,6 +67,12 @@ DAMAGES = {
     "of 0.2": (("settings", "statistic"), 1),
     "of 0.2, without models": '{"format": "captum_classpattern references", "shape": [1, 8, 8], '
     '"settings": {"statistic": 1}}',
+    "models that are no list": (("models",), {"clean 0": {}}),
+    "of 0.2, models that are no list": '{"format": "captum_classpattern references", "shape": '
+    '[1, 8, 8], "models": 3, "settings": {"statistic": 1}}',
+    "settings of nothing": (("settings",), []),
+    "images in words": (("images",), "cats"),
+    "computed in words": (("models", 0, "computed"), "full"),
     "a recipe in words": (("models", 0, "recipe"), "Net"),
     "a name twice": (("models", 1, "name"), "clean 0"),
     "too few powers": (("models", 1, "powers", "6", 3), None),
@@ -159,6 +165,8 @@ def test_classes_are_put_in_the_order_of_their_names():
             assert turned == getattr(before, numbers)
     assert found.in_order(NAMES) == known
     assert known.in_order([*"abcd"]) is known
+    twice = replace(known, class_names=["cat", "cat", "dog", "owl"])
+    assert twice.in_order(["owl", "cat", "cat", "dog"]) is twice
     assert made_up(2).in_order(NAMES).class_names is None
 
 

@@ -49,7 +49,7 @@ class Learned:
         rounds (int): Rounds after the start, unless ``n_steps`` or a budget is given. Default: 9.
         batch_size (int): Baselines per round. Default: 10.
         soft_batch_size (int): Baselines per step of the start. Default: 8.
-        rate (float): Learning rate of Adam. Default: 0.2.
+        rate (float): Learning rate of Adam. Default: 0.1.
         starts (int): How often a canvas of one colour starts: in this colour, and then each time in
             pixels that are black or white by chance. Default: 1.
         weight (float): The weight of the mask's sum at first. Default: 0.001.
@@ -64,7 +64,7 @@ class Learned:
     rounds: int = 9
     batch_size: int = 10
     soft_batch_size: int = 8
-    rate: float = 0.2
+    rate: float = 0.1
     starts: int = 1
     weight: float = 0.001
     grid: tuple[int, int] | None = None
@@ -144,8 +144,10 @@ class Learned:
         places = torch.zeros_like(cells.corners(search.masks[rows]), requires_grad=True)
         shades = cells.corners(search.canvases[rows].float())
         for number, row in enumerate(rows):
-            if search.streams[row].start:
-                shades[number] = _black_or_white(shades[number], search, row)
+            target, start = search.streams[row]
+            if start:  # in random colours
+                chance = np.random.default_rng([search.schedule.seed, target, start])
+                shades[number] = torch.from_numpy(chance.integers(2, size=shades.shape[1:]))
         shades = shades.clamp(INSIDE, 1 - INSIDE).logit().requires_grad_()
         adam = torch.optim.Adam([places, shades], self.rate, BETAS)
         mean = smallest = torch.full((len(rows),), torch.inf, device=places.device)
@@ -196,13 +198,6 @@ class _Cells(NamedTuple):
         count, channels, height, width = pixels.shape
         rows, columns = height // self.height, width // self.width
         return pixels.view(count, channels, rows, self.height, columns, self.width).sum((3, 5))
-
-
-def _black_or_white(like: Tensor, search: Search, row: int) -> Tensor:
-    """Random colours for a further start on a canvas."""
-    target, start = search.streams[row]
-    chance = np.random.default_rng([search.schedule.seed, target, start])
-    return torch.from_numpy(chance.integers(2, size=tuple(like.shape))).to(like)
 
 
 def _paint(search: Search, cells: _Cells, colours: Tensor) -> None:

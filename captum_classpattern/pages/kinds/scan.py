@@ -12,12 +12,7 @@ from captum_classpattern.scanning import Scan
 from captum_classpattern.scanning.decision import SUSPICIOUS
 from captum_classpattern.scanning.families import FAMILIES, PATCHES, unit_of
 from captum_classpattern.visualization.formats import percent
-from captum_classpattern.visualization.results import (
-    leads_text,
-    pictured,
-    plot_leads,
-    verdict_text,
-)
+from captum_classpattern.visualization.results import leads_text, pictured, plot_leads, verdict_text
 from captum_classpattern.visualization.results import plot_scan as plot
 
 __all__ = ["parts", "plot"]
@@ -71,11 +66,8 @@ def _found(scan: Scan, family: str, title: str) -> Iterator[Markup]:
     image, alt = pictured(scan, family), f"{words} for {name}"
     shown = [html.picture(image, alt, caption, least=html.MOST_PIXELS)]
     for number, label in enumerate(look.before.labels):
-        for images, how, when in (
-            (look.before, "without", "before"),
-            (look.after, "with", "after"),
-        ):
-            image, alt = images.images[number], f"{label} {how} {words} for {name}"
+        for when, images in (("before", look.before), ("after", look.after)):
+            image, alt = images.images[number], f"{label} {when} {words} for {name}"
             caption = f"{when}: {images.captions[number]}"
             shown.append(html.picture(image, alt, caption, least=EXAMPLE, most=EXAMPLE))
     yield html.side_by_side(*shown)
@@ -91,10 +83,7 @@ def _numbers(scan: Scan) -> Markup:
         columns.append(Column(f"{what}, {of}{unit}", key))
         write = partial(percent, digits=0) if what == "power" else "{:+.2f}".format
         for row in rows:
-            value, low, high = (
-                write(row[each])
-                for each in (key, f"references_{key}_low", f"references_{key}_high")
-            )
-            row[key] = f"{value} ({low} to {high})"
+            ends = [write(row[f"references_{key}_{end}"]) for end in ("low", "high")]
+            row[key] = f"{write(row[key])} ({' to '.join(ends)})"
     few = f" The first {ROWS} of {known:,} classes are shown." if known > ROWS else ""
     return html.folded("All numbers", html.paragraph(f"{NOTE}{few}"), html.table_of(columns, rows))
