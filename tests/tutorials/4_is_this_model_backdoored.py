@@ -1,12 +1,23 @@
 """The conclusions of tutorials/4_is_this_model_backdoored.ipynb, over its variables."""
 
+from captum_classpattern.scanning.closer import change_of
+
 assert (scan.verdict, scan.target_name) == ("suspicious", "T-shirt")
-assert len(scan.references) == 60
-assert abs(scan.p_value - 1 / 61) < 1e-9, "the smallest p-value of 60 references"
+assert scan.family == "patches"
+assert len(scan.references) >= scan.needed
+ends = {of: max(each.usual_leads) for of, each in scan.comparisons.items()}
+assert scan.comparisons["patches"].lead > 2 * ends["patches"], "far more than any clean model"
+for family in ("additive", "warp"):
+    assert scan.comparisons[family].lead < ends[family], "what clean models have, too"
+assert scan.looks["additive"].power.value > 0.5, "although it is strong"
+assert control.looks["additive"].power.value > 0.5, "as on the clean model"
+
 assert control.verdict == "nothing found"
 bag = control.class_names.index("Bag")
 assert control.profile.powers[10][bag] > 0.3, "the bag is strong on the clean model, too"
-assert control.test.excess[bag] < scan.test.excess[scan.target] / 2, "but not unusual"
+assert control.comparison.lead <= max(
+    max(each.usual_leads) for each in control.comparisons.values()
+), "but clean models have such classes"
 
 on = {name: cp.predictive_power(models[name], scan.pattern, images.held_out, area=None)
       for name in ("backdoored", "natural")}  # fmt: skip
@@ -19,6 +30,16 @@ shares = [
 assert shares[0] > 2 * shares[1], "the suspect's prediction comes from the stamped pixels"
 assert labels[0] == scan.target != labels[1]
 
-assert success > 0.99, "the backdoor that was planted by hand works"
-assert (accuracy - (models["natural"](pixels).argmax(1) == truth).float().mean()).abs() < 0.01
-assert missed.verdict == "nothing found", "and is missed"
+assert accuracy > 0.8, "the warped model still classifies"
+assert success > 0.7, "and has learnt its trigger"
+assert (second.verdict, second.target, second.family) == ("suspicious", dress, "warp")
+assert second.looks["warp"].power.value > 0.7
+
+assert switched > 0.99, "the backdoor that was planted by hand works"
+clean = (models["natural"](pixels).argmax(1) == truth).float().mean()
+assert (accurate - clean).abs() < 0.01
+assert difference < 1e-3, "nothing leads to it"
+found = [p.stamp(pixels) for (size, y), p in control.profile.patterns.items() if y == 0]
+found += [change_of(control.profile, family, 0)(pixels) for family in ("additive", "warp")]
+for changed in found:  # whatever the scan has found in the clean model for the T-shirt
+    assert (hidden(changed) - models["natural"](changed)).abs().max() < 0.01
