@@ -14,7 +14,7 @@ import torch
 from failures import read_record
 from findings import append_rows, parser_of, read_rows
 from safetensors.torch import load_file
-from scan_zoo import opened, rounded, scan_images, timed
+from scan_zoo import compact, opened, rounded, scan_images, timed
 from zoo import DATA_SETS, Entry, confirmation
 from zoo.training import Images
 
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 profile, seconds = timed(lambda: measure(model, images, settings))  # noqa: B023
                 row = dict(zip(("data", "name", "varied", "value"), key))
                 row |= {"statistic": SETTINGS, "seconds": seconds, "profile": profile.as_dict()}
-                append_rows(options.rows, [rounded(row)])
+                append_rows(options.rows, [compact(row)])
                 print(*key, f"{seconds:.0f} s", flush=True)
 
 

@@ -116,12 +116,12 @@ def measured(
         if entry["backdoor"] is not None:
             target = entry["backdoor"]["target"]
             row["shown"] = pixels_of(profile.patterns[profile.enough_pixels(target), target])
-        write_atomically(path, json.dumps(rounded(row)).encode())
+        write_atomically(path, json.dumps(compact(row)).encode())
     for name, given in RIVALS.items():
         if rivals and row["rivals"].get(name, {}).get("settings") != given:
             scores, seconds = timed(partial(rival_scores, name, model, images))
             row["rivals"][name] = {"settings": given, "scores": scores, "seconds": seconds}
-            write_atomically(path, json.dumps(rounded(row)).encode())
+            write_atomically(path, json.dumps(compact(row)).encode())
     return json.loads(path.read_text())
 
 
@@ -144,6 +144,12 @@ def pixels_of(pattern: Pattern) -> list[list[float]]:
     """The row, the column and the colours of each pixel of a pattern."""
     places = pattern.mask[0].nonzero().tolist()
     return [[i, j, *pattern.canvas[:, i, j].tolist()] for i, j in places]
+
+
+def compact(row: Row) -> Row:
+    """A row with few digits, but for what verdicts are made of, so that equal powers stay equal."""
+    found: Row = rounded(row) | {"profile": row["profile"]}
+    return found
 
 
 def rounded(value: Any) -> Any:

@@ -213,8 +213,11 @@ class Contest:
             started=started,
         )
         self.forward_func, self.masks_only = forward_func, masks_only
-        first = additional_rows(arguments, slice(1), len(canvases))
-        self.logits = logits_of(forward_func, canvases[:1], [], first)  # for their margins
+        self.judge_func = forward_func
+        self.by_margin = getattr(settings.solver, "judged_by_margin", False)
+        if self.by_margin:
+            first = additional_rows(arguments, slice(1), len(canvases))
+            self.judge_func = logits_of(forward_func, canvases[:1], [], first)
         self.powers: dict[int, float] = {}  # the last one of each entrant on judging images
         self.margins: dict[int, float] = {}  # the mean margins on the same images
         self.curves = defaultdict[int, list[list[float]]](list)  # passes and powers
@@ -253,8 +256,7 @@ class Contest:
     @property
     def winners(self) -> list[int]:
         """The entrants whose patterns are kept: group by group, the best of each group first."""
-        by_margin = getattr(self.pool.settings.solver, "judged_by_margin", False)
-        return self.pool.best(self.search.rows, self.margins if by_margin else self.powers)
+        return self.pool.best(self.search.rows, self.margins if self.by_margin else self.powers)
 
     def patterns(self, evidence: dict[str, Any], seen: frozenset[str]) -> list[Pattern]:
         """The patterns of the winners, with what the search knows of each and further evidence."""
@@ -325,7 +327,7 @@ class Contest:
                 return additional_rows(objective.additional, rows, len(objective.canvases))
 
             hits, margin = judge(
-                self.logits,
+                self.judge_func,
                 Pattern(canvas, search.masks[row], target).topk(search.area),
                 others,
                 additional_for=additional_for,

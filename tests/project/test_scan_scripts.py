@@ -260,7 +260,7 @@ def test_networks_are_trained_and_measured_once_and_again_from_their_weights(
     rows = read_rows(file)
     for row, name in zip(rows, ("clean", "planted"), strict=True):
         assert (row["name"], row["data"], row["zoo"]) == (name, "fashion", "references")
-        assert row["profile"]["powers"]["10"] == [0.3333] * 10
+        assert row["profile"]["powers"]["10"] == [1 / 3] * 10
         assert {len(row["rivals"][rival]["scores"]) for rival in ("CBD", "MM-BD")} == {10}
     assert [row["backdoor"] for row in rows] == [None, asdict(zoo.Backdoor("checker", 1, 0.1))]
     assert len(rows[1]["shown"]) == 9
