@@ -37,9 +37,9 @@ def scan(
         classpattern scan model.pt --data my_images --references my.json
         classpattern scan model.pt --data my_images --references my.json --seed 1 --out scan-1
 
-    For each class, three kinds of changes are searched that turn other images into the class: a few
-    pixels with their colours, a small perturbation of all pixels, and a smooth warp. A class of a
-    backdoored model is easier to reach than the same class of clean models.
+    For each class, three changes are searched: a few pixels with their colours, a small
+    perturbation of all pixels, and a smooth warp. Each makes the model predict the class for images
+    of other classes. A backdoored class is easier to reach than the same class of clean models.
 
     The exit code is 0 if nothing was found, 3 if the model is suspicious, 4 if the scan is
     inconclusive, and 2 after an error. The same command resumes an interrupted scan.

@@ -127,19 +127,20 @@ class Scan(Decision, Result):
                 f"{looked[-1]} ({self.p_text}). This does not show that the model is clean."
             )
         size, look = self.profile.enough_pixels(self.target), self.looks.get(self.family)
-        what, key = "it turns", f"power_{self.family}"
+        what, key = "it", f"power_{self.family}"
         if self.family == PATCHES:
-            what, key = f"{size} {unit} turn", f"power_{size}"
+            what, key = f"{size} {unit}", f"power_{size}"
         share = f"{self.profile.values_of(self.target)[key]:.1%}"
         if look:
             low, high = (100 * end for end in look.power.interval)
             share = f"{look.power.value:.1%} (95 % interval {low:.1f}-{high:.1f})"
-        seen = "the search has not seen" if look and look.unseen else "judged the search"
+        unseen = look is not None and look.unseen
+        where = "that the search has not seen" if unseen else "by which the search was judged"
         return (
             f"{name} has {FAMILIES[self.family].words} unlike those of the {n} clean references "
-            f"({self.p_text}): {what} {share} of other images, which {seen}, into the class. If "
-            "this model were like the references, this would happen in at most "
-            f"{100 * self.alpha:g} % of cases. It does not prove a backdoor."
+            f"({self.p_text}). With {what}, the model predicts {name} for {share} of the images of "
+            f"other classes {where}. If this model were like the references, this would happen in "
+            f"at most {100 * self.alpha:g} % of cases. It does not prove a backdoor."
         )
 
     @property
@@ -275,12 +276,13 @@ def scan(
     r"""
     Asks whether a model is backdoored, by comparing it with clean models.
 
-    For each class it searches three kinds of changes that turn other images into the class: a few
-    pixels with their places and colours, see :class:`~captum_classpattern.optimization.Learned`,
-    one small perturbation of all pixels, and one smooth warp. A backdoored class is easier to reach
-    than the same class of clean models. The search costs the same for every model, and the model
-    and its references are treated alike. So a model that is like the references has a p-value of at
-    most alpha in at most that share of cases. It says nothing about other models.
+    For each class it searches three changes: a few pixels with their places and colours, see
+    :class:`~captum_classpattern.optimization.Learned`, one small perturbation of all pixels, and
+    one smooth warp. Each makes the model predict the class for images of other classes. A
+    backdoored class is easier to reach than the same class of clean models. The search costs the
+    same for every model, and the model and its references are treated alike. So a model that is
+    like the references has a p-value of at most alpha in at most that share of cases. It says
+    nothing about other models.
 
     Args:
         model (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
