@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy import stats
-from torch import Tensor
 
 from captum_classpattern.classifier import Classifier, device_and_dtype, logits_of, preserve_state
+from captum_classpattern.scores.power import margins_of
 
 from .inversion import uniform
 
@@ -80,9 +80,3 @@ def anomaly_index(sizes: Sequence[float] | npt.NDArray[np.float64]) -> float:
     if spread == 0:
         return float("inf") if values.min() < median else 0.0
     return float((median - values.min()) / spread)
-
-
-def margins_of(logits: Tensor, target: int) -> Tensor:
-    others = logits.clone()
-    others[:, target] = -torch.inf
-    return logits[:, target] - others.amax(1)

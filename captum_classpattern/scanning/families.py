@@ -29,7 +29,7 @@ from captum_classpattern.optimization.masks import norms, unit
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.optimization.solvers.learned import Learned
 from captum_classpattern.pattern import Pattern
-from captum_classpattern.scores.power import hits_and_margin
+from captum_classpattern.scores.power import hits_and_margin, margins_of
 
 PATCHES = "patches"  # the family that every scan searches
 SIZES = (25, 16, 10, 6, 3)  # pixels, searched in this order
@@ -274,27 +274,20 @@ def search_further(name: str, task: Task) -> Found:
         classifier = logits_of(task.model, first.to(device), [])
         change = CHANGES[name](task.sample.shape)
         changes = search_change(change, classifier, fit, task)
-        scale = usual_margin(classifier, judges, at_once)
+        batches = judges.in_order(at_once)
+        clean = torch.cat([outputs_for(classifier, batch).float() for batch in batches])
+        high, next_one = clean.topk(2).values.mean(0).tolist()
+        scale = max(high - next_one, 1e-9)  # the usual margin: logits twice as large gain no more
         powers, gains = list[float](), list[float]()
         for y, value in changes.items():
             others = judges.without_class(y)
             given = (batch.to(value)[None] for batch in others.in_order(at_once))
             changed = (change.apply(value[None], batch)[0] for batch in given)
             hits, margin = hits_and_margin(classifier, changed, y)
-            _, before = hits_and_margin(classifier, others.in_order(at_once), y)
+            before = float(margins_of(clean[(judges.known_labels != y).to(clean.device)], y).mean())
             powers.append(hits / max(1, len(others)))
             gains.append((margin - before) / scale)
     return Found({name: powers}, gains, changes)
-
-
-def usual_margin(forward_func: Classifier, images: LabelledImages, at_once: int | None) -> float:
-    """The mean distance between the two largest logits of images as they are. Margins are divided
-    by it: the same change has the same score if all logits are twice as large."""
-    distances = [
-        outputs_for(forward_func, batch).float().topk(2).values.diff().abs().sum()
-        for batch in images.in_order(at_once)
-    ]
-    return max(float(sum(distances)) / max(1, len(images)), 1e-9)
 
 
 def search_change(

@@ -347,10 +347,14 @@ def hits_and_margin(
     for images in batches:
         logits = outputs_for(forward_func, images, additional_for(len(images)))
         hits += int((logits.argmax(1) == target).sum())  # as it predicts: float32 may be coarser
-        logits = logits.float()
-        others = logits.index_fill(1, torch.tensor([target], device=logits.device), -torch.inf)
-        margins += (logits[:, target] - others.amax(1)).tolist()
+        margins += margins_of(logits.float(), target).tolist()
     return hits, math.fsum(margins) / max(1, len(margins))
+
+
+def margins_of(logits: Tensor, target: int) -> Tensor:
+    """How far the logit of a class is above the largest other one, for logits (N, K)."""
+    others = logits.index_fill(1, torch.tensor([target], device=logits.device), -torch.inf)
+    return logits[:, target] - others.amax(1)
 
 
 def hashes_seen(pattern: Pattern) -> frozenset[str]:
