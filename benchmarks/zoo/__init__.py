@@ -17,4 +17,4 @@ __all__ = [
     "references",
     "train",
     "tutorials",
-]  # fmt: skip
+]
