@@ -24,16 +24,9 @@ class Entry:
 def references(data: str) -> list[Entry]:
     """Clean networks. Their recipes are drawn at random, each value of a setting equally often; on
     Fashion-MNIST the last third is trained longer instead, on all images."""
-    drawn = DRAWN[data]
-    count = len(drawn["network"])
-    chance = random.Random(count)
-    columns = {
-        name: chance.sample([values[i % len(values)] for i in range(count)], count)
-        for name, values in drawn.items()
-    }
-    found = []
-    for number, row in enumerate(zip(*columns.values())):
-        given = dict(zip(columns, row))
+    found: list[Entry] = []
+    for given in itertools.chain(*map(_drawn, DRAWN[data])):
+        number = len(found)
         network, width, blocks = given.pop("network")
         (share, epochs), tokens = given.pop("length"), network in ("transformer", "mixer")
         if tokens:
@@ -50,41 +43,58 @@ def references(data: str) -> list[Entry]:
     return found
 
 
+def _drawn(values: dict[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
+    """As many combinations as there are networks."""
+    count = len(values["network"])
+    chance = random.Random(count)
+    columns = [
+        chance.sample([each[i % len(each)] for i in range(count)], count)
+        for each in values.values()
+    ]
+    return (dict(zip(values, row)) for row in zip(*columns))
+
+
 LONG_FROM = 40  # of Fashion-MNIST's
 LONG = ("resnet", 16, 1), ("pooled", 6, 1), ("resnet", 12, 1), ("plain", 12, 1), ("resnet", 8, 2)
 
 
-DRAWN: dict[str, dict[str, Sequence[Any]]] = {
-    "fashion": {
-        "network": 6
-        * (
-            *(("resnet", 8, 1), ("resnet", 12, 1), ("resnet", 16, 1), ("resnet", 8, 2)),
-            *(("plain", 8, 1), ("plain", 12, 1), ("pooled", 6, 1)),
-            *(("depthwise", 24, 1), ("transformer", 48, 2), ("mixer", 48, 2)),
-        ),
-        "length": ((1 / 12, 10), (1 / 3, 3), (1 / 3, 5), (1.0, 2), (1.0, 3)),
-        "optimizer": ("sgd", "sgd", "adam"),
-        "smoothing": (0.0, 0.0, 0.1),
-        "shifts": (0, 0, 2),
-        "flips": (False, False, True),
-        "random_labels": (0.0, 0.0, 0.0, 0.1, 0.2),
-        "eps": (0.0, 0.0, 0.0, 0.0, 0.05, 0.1),
-    },
-    "cifar10": {
-        "network": (
-            *(4 * (("resnet", 16, 1), ("pooled", 8, 1), ("wide", 1, 2), ("plain", 12, 1))),
-            *(("resnet", 24, 1), ("pooled", 12, 1), ("wide", 2, 1)),
-            *(("depthwise", 40, 1), ("transformer", 64, 3), ("mixer", 64, 3)),
-        ),
-        "length": ((0.2, 8), (1.0, 2), (1.0, 3), (1.0, 5)),
-        "optimizer": ("sgd", "sgd", "adam"),
-        "smoothing": (0.0, 0.0, 0.1),
-        "shifts": (0, 0, 4),
-        "flips": (True, True, False),
-        "random_labels": (0.0, 0.0, 0.0, 0.0, 0.1),
-        "eps": (0.0,) * 10 + (0.01,),
-    },
+_FASHION: dict[str, Sequence[Any]] = {
+    "network": 6
+    * (
+        *(("resnet", 8, 1), ("resnet", 12, 1), ("resnet", 16, 1), ("resnet", 8, 2)),
+        *(("plain", 8, 1), ("plain", 12, 1), ("pooled", 6, 1)),
+        *(("depthwise", 24, 1), ("transformer", 48, 2), ("mixer", 48, 2)),
+    ),
+    "length": ((1 / 12, 10), (1 / 3, 3), (1 / 3, 5), (1.0, 2), (1.0, 3)),
+    "optimizer": ("sgd", "sgd", "adam"),
+    "smoothing": (0.0, 0.0, 0.1),
+    "shifts": (0, 0, 2),
+    "flips": (False, False, True),
+    "random_labels": (0.0, 0.0, 0.0, 0.1, 0.2),
+    "eps": (0.0, 0.0, 0.0, 0.0, 0.05, 0.1),
 }
+_CIFAR10: dict[str, Sequence[Any]] = {
+    "network": (
+        *(4 * (("resnet", 16, 1), ("pooled", 8, 1), ("wide", 1, 2), ("plain", 12, 1))),
+        *(("resnet", 24, 1), ("pooled", 12, 1), ("wide", 2, 1)),
+        *(("depthwise", 40, 1), ("transformer", 64, 3), ("mixer", 64, 3)),
+    ),
+    "length": ((0.2, 8), (1.0, 2), (1.0, 3), (1.0, 5)),
+    "optimizer": ("sgd", "sgd", "adam"),
+    "smoothing": (0.0, 0.0, 0.1),
+    "shifts": (0, 0, 4),
+    "flips": (True, True, False),
+    "random_labels": (0.0, 0.0, 0.0, 0.0, 0.1),
+    "eps": (0.0,) * 10 + (0.01,),
+}
+_SMALL: dict[str, Sequence[Any]] = {
+    "network": (
+        *(3 * (("resnet", 12, 1), ("pooled", 6, 1), ("plain", 8, 1))),
+        *(("wide", 1, 1), ("wide", 1, 1), ("depthwise", 24, 1)),
+    ),
+    "length": ((0.2, 10), (1.0, 2), (1.0, 4)),
+}
+DRAWN = {"fashion": [_FASHION], "cifar10": [_CIFAR10, _CIFAR10 | _SMALL]}
 
 
 def tutorials() -> list[Entry]:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 SUSPICIOUS, NOTHING, INCONCLUSIVE = "suspicious", "nothing found", "inconclusive"
 SHARED = 0.5  # share of the largest excess that the median class must have in another kind of model
+STEADY = 0.1  # least variance of a class's leads, as a share of the family's mean variance
 
 ClassScores = npt.NDArray[np.float64]
 
@@ -18,7 +19,7 @@ class Comparison:
     """How the classes of a model compare with those of its references, in one family."""
 
     excess: ClassScores  # of each class over its mean, (K,)
-    leads: ClassScores  # of each class, in standard deviations of the other models' leads, (K,)
+    leads: ClassScores  # of each class, in standard deviations of its leads in other models, (K,)
     usual_leads: ClassScores  # of the first class of each reference, likewise, (n,)
     median_excess: float
     usual_median: tuple[float, float]  # the least and the largest of the references'
@@ -31,7 +32,7 @@ class Comparison:
     @property
     def order(self) -> list[int]:
         """The classes, the most suspicious first."""
-        return [int(target) for target in (-self.excess).argsort(kind="stable")]
+        return [int(target) for target in (-self.leads).argsort(kind="stable")]
 
     @property
     def target(self) -> int:
@@ -74,11 +75,12 @@ def decide(
     The verdict on the scores of a model's classes in each family, and those of clean models.
 
     Each of the n + 1 models, the references and this one, is treated alike. The excess of a class
-    is its score less the mean of this class over all models. The lead of a model's first class is
-    its excess above the model's median excess. It is standardised in each family by the mean and
-    the standard deviation of the other models' leads, and a model counts by its largest lead. The
-    p-value is the share of the n + 1 models that lead at least as much (conformal, Vovk et al.
-    2005): for a model that is like its references, p <= alpha has a probability of at most alpha.
+    is its score less the mean of this class over all models, and its lead is its excess above the
+    model's median excess. Each lead is standardised by the mean and the standard deviation of the
+    leads of the same class in the other models, and a model counts by its largest lead of all
+    classes and families. The p-value is the share of the n + 1 models that lead at least as much
+    (conformal, Vovk et al. 2005): for a model that is like its references, p <= alpha has a
+    probability of at most alpha.
 
     Args:
         scores (Mapping): Of each family, an array (K,).
@@ -97,22 +99,21 @@ def decide(
         >>> found.verdict, found.target, found.p_value
         ('suspicious', 2, 0.05)
     """
-    leads, comparisons = [], {}
+    firsts, comparisons = [], {}
     for name, values in scores.items():
         table = np.vstack([np.asarray(references[name], float), np.asarray(values, float)])
         excess = table - table.mean(0)
         medians = np.sort(excess, axis=1)[:, (excess.shape[1] - 1) // 2]  # the lower of two
-        first = excess.max(1) - medians
-        leads.append(standardised(first))
-        scale = max(float(first[:-1].std()), 1e-6) if len(first) > 2 else 1.0
+        leads = standardised(excess - medians[:, None])
+        firsts.append(leads.max(1))
         comparisons[name] = Comparison(
             excess[-1],
-            leads[-1][-1] + (excess[-1] - excess[-1].max()) / scale,
-            leads[-1][:-1],
+            leads[-1],
+            firsts[-1][:-1],
             float(medians[-1]),
             (float(medians[:-1].min()), float(medians[:-1].max())),
         )
-    largest = np.max(leads, axis=0)
+    largest = np.max(firsts, axis=0)
     family = max(comparisons, key=lambda name: comparisons[name].lead)
     n, needed = len(largest) - 1, references_needed(alpha)
     p_value = float(np.mean(largest >= largest[-1])) if n >= needed else None
@@ -124,13 +125,15 @@ def decide(
 
 
 def standardised(values: ClassScores) -> ClassScores:
-    """Each value less the mean of the others, by their standard deviation."""
-    n, centred = len(values) - 1, values - values.mean()
+    """Each value, (n + 1, K), less the mean of the others of its column, by their standard
+    deviation."""
+    n, centred = len(values) - 1, values - values.mean(0)
     deviations: ClassScores = centred
     if n > 1:
-        mean = -centred / n  # of the others
-        variance = ((centred**2).sum() - centred**2) / n - mean**2
-        deviations = (centred - mean) / np.sqrt(variance.clip(min=1e-12))
+        means = -centred / n  # of the others
+        variances = ((centred**2).sum(0) - centred**2) / n - means**2
+        least = (STEADY * variances.mean(1, keepdims=True)).clip(min=1e-12)
+        deviations = (centred - means) / np.sqrt(np.maximum(variances, least))
     return deviations
 
 

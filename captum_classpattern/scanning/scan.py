@@ -52,7 +52,7 @@ class Scan(Decision, Result):
         needed (int): How many references ``alpha`` takes.
         family (str): In which a class leads most: ``"patches"``, ``"additive"`` or ``"warp"``.
         comparisons (dict[str, Comparison]): The excess of each class over the references, and how
-            far the first class leads, for each family.
+            far it leads, for each family.
         target (int): The class that leads most, whatever the verdict.
         alpha (float): The largest p-value that is suspicious.
         notes (list[str]): In which ways the references may differ from the model.

@@ -146,8 +146,8 @@ def leads_text(scan: Scan) -> str:
     right = f" Right of the dotted line, p is at most {scan.alpha:g}." if bound_of(scan) else ""
     return (
         f"Dots: all classes. Grey lines: {len(scan.references)} clean models, each by the class "
-        "that leads. Lead: how far a class is above the median class, in standard deviations of "
-        f"the other models' leads.{right}"
+        "that leads. Lead: how far a class is above the median class, next to the same class of "
+        f"the clean models, in standard deviations.{right}"
     )
 
 

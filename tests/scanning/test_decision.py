@@ -24,20 +24,26 @@ def drawn(seed, n, classes, families=3):
 
 def plain(scores, references):
     """The p-value, the family and what each family says, number by number."""
-    standardised, families = [], {}
+    families, firsts = {}, []
     for name, values in scores.items():
         models = [list(map(float, row)) for row in [*references[name], values]]
         means = [fmean(column) for column in zip(*models)]
         excess = [[value - mean for value, mean in zip(model, means)] for model in models]
         medians = [sorted(row)[(len(row) - 1) // 2] for row in excess]  # the lower of two
-        leads = [max(row) - median for row, median in zip(excess, medians)]
-        others = [leads[:i] + leads[i + 1 :] for i in range(len(leads))]
-        standardised.append(
-            [(lead - fmean(rest)) / pstdev(rest) for lead, rest in zip(leads, others)]
-        )
-        of_each = [(e - medians[-1] - fmean(others[-1])) / pstdev(others[-1]) for e in excess[-1]]
-        families[name] = excess[-1], of_each, standardised[-1], medians
-    largest = [max(each) for each in zip(*standardised)]
+        columns = list(zip(*([e - m for e in row] for row, m in zip(excess, medians))))
+        leads = []
+        for i in range(len(models)):
+            others = [column[:i] + column[i + 1 :] for column in columns]
+            least = 0.1 * fmean(pstdev(each) ** 2 for each in others)
+            leads.append(
+                [
+                    (column[i] - fmean(rest)) / max(pstdev(rest), least**0.5)
+                    for column, rest in zip(columns, others)
+                ]
+            )
+        firsts.append([max(row) for row in leads])
+        families[name] = excess[-1], leads[-1], firsts[-1], medians
+    largest = [max(each) for each in zip(*firsts)]
     family = max(families, key=lambda name: families[name][2][-1])
     return sum(each >= largest[-1] for each in largest) / len(largest), family, families
 
@@ -55,8 +61,8 @@ def test_a_decision_equals_a_plain_computation(n, classes, families, seed):
         assert one.excess == pytest.approx(excess)
         assert one.leads == pytest.approx(of_each, rel=1e-6, abs=1e-9)
         assert [*one.usual_leads, one.lead] == pytest.approx(leads, rel=1e-6)
-        assert one.target == one.order[0] == excess.index(max(excess))
-        assert one.order == sorted(range(classes), key=lambda y: -excess[y])
+        assert one.target == one.order[0] == of_each.index(max(of_each))
+        assert one.order == sorted(range(classes), key=lambda y: -of_each[y])
         assert one.median_excess == pytest.approx(medians[-1])
         assert one.usual_median == pytest.approx((min(medians[:-1]), max(medians[:-1])))
     turned = {name: each[::-1] for name, each in references.items()}
@@ -118,13 +124,13 @@ STRONG = 2 + np.eye(10)[5] * 7  # a class far above strong ones
         ([ONE], 18, "inconclusive", None, "0", 3),  # too few references
         ([ONE], 1, "inconclusive", None, "0", 3),
         ([STRONG], 39, "suspicious", 1 / 40, "0", 5),
-        ([ALL], 39, "inconclusive", 3 / 40, "0", 4),
+        ([ALL], 39, "inconclusive", 4 / 40, "0", 4),
         ([USUAL - 9], 39, "nothing found", 1, "0", None),  # weaker ones need no caution
         ([ONE, USUAL, USUAL], 19, "suspicious", 1 / 20, "0", 3),  # families cost no references
         ([USUAL, ONE], 39, "suspicious", 1 / 40, "1", 3),
         ([ONE, ONE], 39, "suspicious", 1 / 40, "0", 3),  # the first of two
         ([ALL, ONE], 39, "suspicious", 1 / 40, "1", 3),  # the one that leads decides
-        ([ALL, USUAL], 39, "inconclusive", 3 / 40, "0", 4),
+        ([ALL, USUAL], 39, "inconclusive", 4 / 40, "0", 4),
         ([USUAL, USUAL, USUAL], 39, "nothing found", None, None, None),
     ],
 )
