@@ -231,22 +231,22 @@ NEW: dict[str, dict[str, list[Recipe]]] = {
         ],
     },
     "cifar10": {
-        "depth": [Recipe("wide", 1, 3, 6, 1.0, flips=True), Recipe("resnet", 16, 3, 6, 1.0)],
+        "depth": [Recipe("wide", 1, 3, 5, 1.0, flips=True), Recipe("resnet", 16, 3, 4, 1.0)],
         "width": [
-            Recipe("pooled", 16, 1, 5, 1.0, flips=True),
+            Recipe("pooled", 16, 1, 4, 1.0, flips=True),
             Recipe("wide", 3, 1, 4, 1.0, flips=True, shifts=4),
         ],
         "optimiser": [
-            Recipe("wide", 2, 2, 5, 1.0, "nadam", flips=True),
-            Recipe("resnet", 24, 1, 5, 1.0, "rmsprop"),
+            Recipe("wide", 2, 2, 4, 1.0, "nadam", flips=True),
+            Recipe("resnet", 24, 1, 4, 1.0, "rmsprop"),
         ],
         "augmentation": [
-            Recipe("pooled", 12, 1, 8, 1.0, flips=True, cutout=9),
-            Recipe("wide", 2, 1, 6, 1.0, flips=True, mixup=0.5),
+            Recipe("pooled", 12, 1, 6, 1.0, flips=True, cutout=9),
+            Recipe("wide", 2, 1, 5, 1.0, flips=True, mixup=0.5),
         ],
         "depthwise": [
-            Recipe("depthwise", 48, 2, 6, 1.0, flips=True),
-            Recipe("transformer", 64, 4, 12, 1.0, "tokens", flips=True),
+            Recipe("depthwise", 48, 2, 4, 1.0, flips=True),
+            Recipe("transformer", 64, 4, 8, 1.0, "tokens", flips=True),
         ],
     },
 }
