@@ -80,13 +80,15 @@ def unknown_network(arch: str) -> ValueError:
         known["timm"] = timm.list_models()
     missing = not family and "timm" not in known
     without = " (timm is not installed: pip install 'captum_classpattern[timm]')" if missing else ""
-    similar = similar_names(name, itertools.chain(*known.values()))
-    example = ":".join(name.rsplit(".", 1)) if "." in name else f"my_file:{name}"
-    hint = f"{similar} For a network of your own" if similar else "for one of your own"
-    hint += f", give MODULE:NAME, such as `arch={example}`"
+    hint = similar_names(name, itertools.chain(*known.values()))
+    if not family:
+        example = ":".join(name.rsplit(".", 1)) if "." in name else f"my_file:{name}"
+        start = f"{hint} For a network of your own" if hint else "for one of your own"
+        hint = f"{start}, give MODULE:NAME, such as `arch={example}`"
+    hint = f"; {hint}" if hint else ""
     listed = "".join(f"\n\nNetworks of {of}: {', '.join(all)}" for of, all in known.items())
     return ValueError(
-        f"there is no network {arch!r} in {' or '.join(known)}{without}; {hint}{listed}"
+        f"there is no network {arch!r} in {' or '.join(known)}{without}{hint}{listed}"
     )
 
 
