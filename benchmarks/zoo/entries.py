@@ -36,7 +36,7 @@ def references(data: str) -> list[Entry]:
         recipe = Recipe(network, width, blocks, epochs, share, **given)
         if data == "fashion" and number >= LONG_FROM:
             network, width, blocks = LONG[number % len(LONG)]
-            epochs, optimizer = 6 + 2 * (number // len(LONG) % 4), ("sgd", "adam")[number % 2]
+            epochs, optimizer = 6 + 2 * (number // len(LONG) % 2), ("sgd", "adam")[number % 2]
             given = {"smoothing": 0.1 * (number % 3 == 0), "shifts": 2 * (number % 4 == 0)}
             recipe = Recipe(network, width, blocks, epochs, 1.0, optimizer, **given)
         found.append(Entry(f"reference_{number:02}_{network}", recipe, 1000 + number))
