@@ -254,7 +254,7 @@ NEW: dict[str, dict[str, list[Recipe]]] = {
 
 def backdoors(data: str) -> list[Backdoor]:
     """Patches of 1 to 25 pixels, then other kinds. More than are needed, since some will be learnt
-    weakly: of the patches those of one pixel, if fewer than a tenth of the images have them."""
+    weakly; the last of a kind are trained only if too few of the others are learnt."""
     patches, others, reported = {"fashion": (56, 10, 6), "cifar10": (10, 4, 0)}[data]
     chance = random.Random(7)
 
