@@ -121,6 +121,11 @@ class Scores:
         )
 
     @property
+    def is_weak(self) -> bool:
+        """Whether there are enough images, and the power does not beat all controls."""
+        return self.enough_images and not self.beats_controls
+
+    @property
     def with_intervals(self) -> dict[str, tuple[float, float, float]]:
         """The power (``"pattern"``) and each of :attr:`controls`, all with the lower and the upper
         end of their Wilson 95 % intervals."""

@@ -20,7 +20,6 @@ from captum_classpattern.classifier.class_names import ClassNames, label_of, par
 from captum_classpattern.images import Images, ImagesAndLabels, LabelledImages, Labels
 from captum_classpattern.optimization.objective import NO_GRADIENT
 from captum_classpattern.optimization.search import passes_on
-from captum_classpattern.scores.examples import stamp_examples
 from captum_classpattern.surveys.findings import Finding, best_of_each
 from captum_classpattern.surveys.search import CANVASES, SurveySearch, SurveySettings, numbered
 
@@ -131,6 +130,7 @@ def explain_class(
         else:
             unseen = numbered(classifier, held_out, None, listed, argument="held-out images")
             _check_labelled(unseen)
+        unseen = unseen.with_class_names(listed)
         task = SurveySearch(classifier, search, unseen, settings, [number], listed)
         _check_gradient(classifier, search.take([0]))
         with tqdm(
@@ -150,13 +150,12 @@ def explain_class(
             "search_images": len(search),
             "held_out_images": len(unseen),
             "model": classifier,
-            "held_out": unseen.with_class_names(listed),
+            "held_out": unseen,
         }
         [best] = best_of_each(found)
         return replace(
             best,
             others=tuple(replace(each, **known) for each in found if each is not best),
-            examples=stamp_examples(classifier, best.pattern.topk(area), unseen, listed, seed),
             **known,
         )
 

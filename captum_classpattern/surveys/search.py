@@ -48,6 +48,7 @@ from captum_classpattern.optimization.contest import (
 from captum_classpattern.optimization.search import note_half_passes
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.pattern import Pattern, pixels_kept
+from captum_classpattern.scores.examples import StampedImages, stamp_examples
 from captum_classpattern.scores.power import Scorer, Scores, check_unseen, count_hits, random_pixels
 from captum_classpattern.surveys.findings import Finding
 from captum_classpattern.surveys.results import Survey
@@ -239,11 +240,11 @@ class SurveySearch(Survey):
                 for kind in kinds:
                     found = {area: patterns[target, kind, area] for area in areas}
                     scores = {area: self._score(p, next_canvas, area) for area, p in found.items()}
-                    name = name_of(self, target)
+                    name, stamped = name_of(self, target), self._stamp(found)
                     if name is not None:
                         for pattern in found.values():
                             pattern.info["class_name"] = name
-                    findings.append(Finding(found, kind, scores, name))
+                    findings.append(Finding(found, kind, scores, name, stamped=stamped))
                 yield findings
 
     @property
@@ -312,6 +313,17 @@ class SurveySearch(Survey):
             )
         note_half_passes(len(others) + 2 * n)
         return scores
+
+    def _stamp(self, found: Mapping[float, Pattern]) -> dict[float, StampedImages]:
+        """Some held-out images with the pattern of each area."""
+        images, seed = self.held_out, self.settings.seed
+        names = images.class_names or self.class_names
+        with preserve_state(self.model, seed):
+            return {
+                area: stamped
+                for area, pattern in found.items()
+                if (stamped := stamp_examples(self.model, pattern.topk(area), images, names, seed))
+            }
 
     @cached_property
     def search(self) -> LabelledImages:

@@ -86,7 +86,7 @@ def test_a_foreign_model_from_checkpoint_to_table(tmp_path, monkeypatch):
     rows = {(row["class"], row["canvas"]): row for row in written["rows"]}
     assert rows.keys() == {(y, kind) for y in (0, 2) for kind in CANVASES}
     assert rows[2, "white"]["class_name"] == "owl"  # of the folder 2_owl
-    said = " ".join(result.stdout.split("positive canvas, 0.3 of the pixels: ")[1].split())
+    said = " ".join(result.stdout.split("positive canvas, 30 % of the pixels: ")[1].split())
     assert "2 of 3 classes were searched, so whether it stands out is not known." in said
     assert "It stands out." not in result.stdout
     # the saved pattern has the power of the table

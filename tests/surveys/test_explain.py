@@ -12,7 +12,7 @@ from refusals import refusal, warnings_of
 from surveyed import NET, network
 from torch.utils.data import TensorDataset
 
-from captum_classpattern import LabelledImages, PixelClassifier, explain_class, survey
+from captum_classpattern import LabelledImages, Pattern, PixelClassifier, explain_class, survey
 from captum_classpattern.surveys import explain
 from captum_classpattern.visualization.formats import percent
 
@@ -189,8 +189,9 @@ def test_it_reports_the_accuracy_and_the_numbers_of_images(found):
     for each in (found, *found.others):
         assert each.accuracy == pytest.approx(accuracy)
         assert (each.search_images, each.held_out_images) == (len(SEARCH), len(HELD_OUT))
-    assert f"the model's accuracy {accuracy:.1%})" in repr(found)
-    assert "60 images to search with, 60 held out" in found._repr_html_()
+    assert f"the model's accuracy {100 * accuracy:.1f} %)" in repr(found)
+    for known in ("images to search with</dt><dd>60<", "images held out</dt><dd>60<"):
+        assert known in found._repr_html_()
     table = found.table()
     assert list(table["canvas"]) == [found.canvas, *(each.canvas for each in found.others)]
     assert table["power"][0] == found.scores[0.2].power.value
@@ -217,8 +218,14 @@ def test_the_examples_are_held_out_images_with_the_pattern(found):
 def test_a_finding_stamps_and_plots(found, tmp_path):
     assert torch.equal(found.stamp(IMAGES[:5]), found.pattern.topk(0.2).stamp(IMAGES[:5]))
     _, axes = found.plot(use_pyplot=False)
-    assert axes.shape == (1, 6)
-    assert axes[0, 5].texts[0].get_text() == percent(found.scores[0.2].power.value)
+    assert axes.shape == (3, 6)
+    for each, row in zip(found.on_each_canvas, axes, strict=True):
+        assert row[5].texts[0].get_text() == percent(each.scores[0.2].power.value)
+    assert found.power == found.scores[0.2].power
+    assert torch.equal(found.mask, found.pattern.topk(0.2).mask)
+    found.save(tmp_path / "bee.safetensors")
+    loaded = Pattern.load(tmp_path / "bee.safetensors")
+    assert torch.equal(loaded.stamp(IMAGES), found.pattern.stamp(IMAGES))
     assert found.to_html(tmp_path / "page.html").read_text().startswith("<!doctype html>")
     matplotlib.pyplot.close("all")
 
