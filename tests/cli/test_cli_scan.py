@@ -63,7 +63,7 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("place")
     write_images(folder / "images")
     nets = {f"clean_{seed}": Net(seed) for seed in range(4)}
-    made = {"good": Net(8), "bad": Net(12), "not_finite": Net(), "constant": Net()}
+    made = {"good": Net(4), "bad": Net(12), "not_finite": Net(), "constant": Net()}
     made["not_finite"].weights.data[0, 0] = torch.nan
     made["constant"].weights.data[1] += 100
     for name, net in (nets | made).items():
