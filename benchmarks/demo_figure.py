@@ -31,14 +31,12 @@ def three_classes(found: Survey) -> list[Finding]:
 
 
 def draw(shown: Sequence[Finding]) -> Figure:
-    scores = [each.scores[AREA] for each in shown]
     figure, _ = plot_patterns(
         demo_models()[MODEL],
         [each.patterns[AREA] for each in shown],
         demo_images().held_out,
         area=AREA,
-        powers=[each.power for each in scores],
-        controls=[each.controls for each in scores],
+        powers=[each.scores[AREA] for each in shown],
         trigger=demo_trigger(),
         use_pyplot=False,
     )

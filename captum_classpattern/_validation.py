@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from numbers import Integral, Real
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 MAX_NAMES = 10  # in a message
+MAX_SCALE = 10  # pixels beyond it are bytes, not in [0, 1] with something added
 
 
 class ArgumentTypeError(TypeError):
@@ -26,10 +28,12 @@ class Notice(UserWarning):
 def import_named(name: str, shown: str) -> Callable[..., Any]:
     """A user's function or class, given as package.module:name; ``shown`` is how errors begin."""
     module_name, _, own = name.rpartition(":")
-    if module_name.endswith(".py") or not all(map(str.isidentifier, module_name.split("."))):
+    if module_name.endswith(".py") or not _is_dotted(module_name):
+        meant = re.sub(r"[/\\]+", ".", module_name.removesuffix(".py")).strip(".")
+        example = f"{meant}:{own}" if _is_dotted(f"{meant}.{own}") else "my_net:MyNet"
         raise ValueError(
-            f"{shown}: {module_name!r} is not a module: give package.module:name, such as "
-            "my_module:Net for the class Net in my_module.py"
+            f"{shown}: {module_name!r} is not a module: give MODULE:NAME without .py, such as "
+            f"{example}"
         )
     try:
         module = importlib.import_module(module_name)
@@ -44,11 +48,15 @@ def import_named(name: str, shown: str) -> Callable[..., Any]:
         ) from error
     found: Callable[..., Any] | None = getattr(module, own, None)
     if not callable(found):
-        known = [other for other, value in vars(module).items() if callable(value)]
-        similar = similar_names(own, known)
-        hint = f"; {similar}" if similar else ""
+        known = [n for n, value in vars(module).items() if callable(value) and n[0] != "_"]
+        hint = suggest_names(own, known) if known else ""
         raise ValueError(f"{shown}: {module_name} has no function or class {own!r}{hint}")
     return found
+
+
+def _is_dotted(name: str) -> bool:
+    """Whether this could be the name of a module."""
+    return all(map(str.isidentifier, name.split(".")))
 
 
 def import_optional(name: str, *, extra: str | None = None, required: bool = True) -> Any:
@@ -75,6 +83,8 @@ def check_float_tensor(value: Any, name: str, form: str) -> None:
     if not isinstance(value, Tensor) or not value.is_floating_point():
         kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
         hint = ": divide by 255" if kind is torch.uint8 else ""
+        if isinstance(value, Tensor) and value.ndim == 1:
+            hint = ": these look like labels; give images with labels as a pair, (images, labels)"
         raise ArgumentTypeError(f"{name} must be a floating point Tensor {form}, got {kind}{hint}")
 
 
@@ -97,14 +107,15 @@ def check_pixels(images: Any, name: str, *, slack: float = 0.0) -> None:
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError(f"{name} has NaN or infinite pixels: check how the images are loaded")
     if low < -slack or high > 1 + slack:
-        noise = (
-            "; captum's NoiseTunnel adds noise with stdevs=1.0 by default, which is too much for "
-            "pixels: pass stdevs=0.05 or less"
-        )
+        hint = "these look like normalised images: give plain pixels, and let the model normalise "
+        hint += "them: pass `mean` and `std`, or wrap it in PixelClassifier(model, mean, std)"
+        if low >= 0:
+            hint = "divide by 255" if high > MAX_SCALE else "scale or clamp them"
+        elif slack:
+            hint += "; captum's NoiseTunnel adds noise with stdevs=1.0 by default, which is too "
+            hint += "much for pixels: pass stdevs=0.05 or less"
         raise ValueError(
-            f"{name} must have pixels in [0, 1], got values from {low:.4g} to {high:.4g}; these "
-            "look like normalised images: give plain pixels, and wrap the model in "
-            f"PixelClassifier(model, mean, std), which normalises inside{noise if slack else ''}"
+            f"{name} must have pixels in [0, 1], got values from {low:.4g} to {high:.4g}: {hint}"
         )
 
 
@@ -143,7 +154,22 @@ def parse_labels(labels: Any, count: int, name: str) -> Tensor:
             f"{name} has {count} images, so its labels must have shape ({count},), got "
             f"{tuple(tensor.shape)}"
         )
-    return tensor.detach().to("cpu", torch.int64)
+    parsed = tensor.detach().to("cpu", torch.int64)
+    if count and int(parsed.min()) < 0:
+        raise ValueError(f"the labels of {name} include {int(parsed.min())}: classes count from 0")
+    return parsed
+
+
+def check_labels(labels: Tensor | None, classes: int, name: str) -> None:
+    """Raises an error if there are labels that a model with so many classes does not have."""
+    if labels is None or not len(labels) or (high := int(labels.max())) < classes:
+        return
+    low = int(labels.min())
+    hint = "subtract 1?" if low > 0 and high == classes else "give the model's class numbers"
+    raise ValueError(
+        f"the labels of {name} go from {low} to {high}, but the model has {classes} classes, "
+        f"numbered from 0 to {classes - 1}: {hint}"
+    )
 
 
 def _quoted(name: str) -> str:

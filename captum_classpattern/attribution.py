@@ -16,6 +16,7 @@ from captum_classpattern.classifier import (
     Classifier,
     check_classifier,
     device_and_dtype,
+    guessing_below,
     preserve_state,
     uncounted,
     warn_if_guessing,
@@ -42,7 +43,9 @@ ELSEWHERE = {  # where arguments belong that Captum's methods, or earlier versio
     "baseline_labels": "give it to the constructor, as in ClassPattern(model, images, labels)",
     "areas": "use search_areas(canvases, target, areas)",
 }
-CHECKED = 100  # baselines by which the model's accuracy is checked
+# baselines by which the model's accuracy is checked; and if these leave it open, whether it guesses
+CHECKED, IN_DOUBT = 100, 1_000
+DOUBT = 0.15  # of the accuracy on 100 baselines: three standard errors
 
 
 class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is untyped
@@ -374,15 +377,18 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
         return contest
 
     def _check_accuracy(self, like: Tensor, batch_size: int | None) -> None:
-        """Warns, once, if the model is right on few of up to 100 labelled baselines."""
+        """Warns, once, if the model is right on few of the labelled baselines."""
         if self.accuracy_is_known or len(self._baselines) < MIN_LABELLED:
             return
         self.accuracy_is_known = True
-        sample = self._baselines.stratified_sample(CHECKED)
-        with uncounted():
-            predicted = predictions(self.forward_func, sample, like=like, batch_size=batch_size)
-            n_classes = check_classifier(self.forward_func, like).shape[1]
-        accuracy = float((predicted == sample.known_labels).float().mean())
+        n_classes = check_classifier(self.forward_func, like).shape[1]
+        for most in (CHECKED, IN_DOUBT):
+            sample = self._baselines.stratified_sample(most)
+            with uncounted():
+                predicted = predictions(self.forward_func, sample, like=like, batch_size=batch_size)
+            accuracy = float((predicted == sample.known_labels).float().mean())
+            if accuracy > guessing_below(sample.known_labels, n_classes) + DOUBT:
+                return
         warn_if_guessing(accuracy, sample.known_labels, n_classes, "baselines")
 
     def _seen(self, contests: Sequence[Contest]) -> frozenset[str]:

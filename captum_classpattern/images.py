@@ -13,7 +13,12 @@ from torch import Tensor
 from torch.utils import data
 from torch.utils.data import DataLoader, Dataset
 
-from captum_classpattern._validation import ArgumentTypeError, check_pixels, parse_labels
+from captum_classpattern._validation import (
+    ArgumentTypeError,
+    check_labels,
+    check_pixels,
+    parse_labels,
+)
 from captum_classpattern.classifier import (
     Classifier,
     check_classifier,
@@ -342,7 +347,7 @@ class LabelledImages(Dataset[Any]):
             >>> pets.for_classifier(classifier).labels
             tensor([2, 2, 1, 1])
         """
-        count = self.count_outputs(classifier)
+        count = self._count_outputs(classifier)
         names = ClassNames.of_outputs(classifier, count, class_names)
         if self.labels is None:
             return self._with(numbering="numbers", class_names=names.names if names else None)
@@ -353,7 +358,13 @@ class LabelledImages(Dataset[Any]):
         return self.with_labels(labels)._with(numbering="numbers", class_names=known)
 
     def count_outputs(self, classifier: Classifier) -> int:
-        """How many classes a classifier of these images has; an error if it can't classify them."""
+        """How many classes a classifier of these images has; an error if it can't classify them, or
+        does not have the classes of their labels."""
+        count = self._count_outputs(classifier)
+        check_labels(self.labels, count, self.argument)
+        return count
+
+    def _count_outputs(self, classifier: Classifier) -> int:
         sample = self.take([0])
         with preserve_state(classifier, 0):
             device, _ = device_and_dtype(classifier, sample)

@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 
 import torch
-from surveyed import finding
+from surveyed import finding, stamped
 
 from captum_classpattern import Pattern, Survey
 from captum_classpattern.pages.gallery import Model
@@ -27,7 +27,9 @@ def found(target, canvas, hits, *, name, size=8, seed=0, areas=(0.05, 0.01)):
         for area, pattern in one.patterns.items()
         if area in areas
     }
-    return Finding(patterns, canvas, {area: one.scores[area] for area in areas}, name)
+    images = {area: stamped(pattern.topk(area)) for area, pattern in patterns.items()}
+    scores = {area: one.scores[area] for area in areas}
+    return Finding(patterns, canvas, scores, name, stamped=images)
 
 
 def write_survey(

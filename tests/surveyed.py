@@ -4,8 +4,17 @@ import torch
 from torch import nn
 
 from captum_classpattern.pattern import Pattern
+from captum_classpattern.scores.examples import StampedImages
 from captum_classpattern.scores.power import power_of
 from captum_classpattern.surveys import Finding, Scores, survey
+
+
+def stamped(pattern, labels=("cat", "owl")):
+    """Images with the pattern of a finding that is made up, and predictions for them."""
+    generator = torch.Generator().manual_seed(pattern.target)
+    images = torch.randint(256, (2, *pattern.canvas.shape), generator=generator) / 255
+    found = pattern.target, pattern.target + 1
+    return StampedImages(pattern.stamp(images), labels, found, ("dog", "owl"), (0.75, 0.5), images)
 
 
 def finding(target, canvas, hits, *, search_power=0.5, control=0.02, n=100, class_name=None):

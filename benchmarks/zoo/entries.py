@@ -36,7 +36,7 @@ def references(data: str) -> list[Entry]:
         recipe = Recipe(network, width, blocks, epochs, share, **given)
         if data == "fashion" and number >= LONG_FROM:
             network, width, blocks = LONG[number % len(LONG)]
-            epochs, optimizer = 6 + 2 * (number // len(LONG) % 4), ("sgd", "adam")[number % 2]
+            epochs, optimizer = 6 + 2 * (number // len(LONG) % 2), ("sgd", "adam")[number % 2]
             given = {"smoothing": 0.1 * (number % 3 == 0), "shifts": 2 * (number % 4 == 0)}
             recipe = Recipe(network, width, blocks, epochs, 1.0, optimizer, **given)
         found.append(Entry(f"reference_{number:02}_{network}", recipe, 1000 + number))
@@ -254,7 +254,7 @@ NEW: dict[str, dict[str, list[Recipe]]] = {
 
 def backdoors(data: str) -> list[Backdoor]:
     """Patches of 1 to 25 pixels, then other kinds. More than are needed, since some will be learnt
-    weakly: of the patches those of one pixel, if fewer than a tenth of the images have them."""
+    weakly; the last of a kind are trained only if too few of the others are learnt."""
     patches, others, reported = {"fashion": (56, 10, 6), "cifar10": (10, 4, 0)}[data]
     chance = random.Random(7)
 

@@ -1,7 +1,9 @@
 """Networks by name: torchvision's, timm's, ResNets for 32-pixel images, or a user's function."""
 
+import copy
 import inspect
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import torchvision
@@ -20,13 +22,34 @@ FAMILIES = ("timm", "torchvision")
 TORCHVISION: list[str] = torchvision.models.list_models(torchvision.models)  # its classifiers
 
 
+class GivenNetwork(str):
+    """The name of a network that is given as a class, a function or itself, and what was given."""
+
+    given: Callable[..., Any]
+
+    def __new__(cls, arch: Any) -> "GivenNetwork":
+        if not callable(arch):
+            raise ArgumentTypeError(
+                "`arch` must be a name, a class or function that makes the network, or the "
+                f"network itself, got {arch!r:.80}"
+            )
+        named = type(arch) if isinstance(arch, nn.Module) else arch
+        name = getattr(named, "__qualname__", type(named).__name__)
+        network = super().__new__(cls, f"{named.__module__}:{name}")
+        network.given = arch
+        return network
+
+
 def build(arch: str, num_classes: int | None) -> nn.Module:
-    """A network with random weights, for a number of classes (its default if None).
+    """A network with random weights, for a number of classes (its default if None); or a copy of
+    the network that was given.
 
     Raises:
         ImportError: If timm or the module of the factory is not installed.
         ValueError: If no such network is known.
     """
+    if isinstance(arch, GivenNetwork) and isinstance(arch.given, nn.Module):
+        return copy.deepcopy(arch.given)
     family, _, name = arch.rpartition(":")
     classes = {} if num_classes is None else {"num_classes": num_classes}
     network: nn.Module
@@ -58,13 +81,14 @@ def unknown_network(arch: str) -> ValueError:
     missing = not family and "timm" not in known
     without = " (timm is not installed: pip install 'captum_classpattern[timm]')" if missing else ""
     hint = similar_names(name, itertools.chain(*known.values()))
-    if not hint and "." in name:
-        hint = f"for a function of your own, give {':'.join(name.rsplit('.', 1))}"
-    elif not hint:
-        hint = "give one of their names, such as resnet18, or package.module:factory"
+    if not family:
+        example = ":".join(name.rsplit(".", 1)) if "." in name else f"my_file:{name}"
+        start = f"{hint} For a network of your own" if hint else "for one of your own"
+        hint = f"{start}, give MODULE:NAME, such as `arch={example}`"
+    hint = f"; {hint}" if hint else ""
     listed = "".join(f"\n\nNetworks of {of}: {', '.join(all)}" for of, all in known.items())
     return ValueError(
-        f"there is no network {arch!r} in {' or '.join(known)}{without}; {hint}{listed}"
+        f"there is no network {arch!r} in {' or '.join(known)}{without}{hint}{listed}"
     )
 
 
@@ -100,7 +124,7 @@ def check_arch_from_file(arch: Any, path: object) -> str:
 def _build_with_factory(arch: str, classes: dict[str, int]) -> nn.Module:
     """What a user's function or class makes. It is given the number of classes if it takes it."""
     shown = f"`arch={arch}`"
-    factory = import_named(arch, shown)
+    factory = arch.given if isinstance(arch, GivenNetwork) else import_named(arch, shown)
     parameters = inspect.signature(factory).parameters
     parameter = parameters.get("num_classes")
     if not classes and parameter is not None and parameter.default is inspect.Parameter.empty:

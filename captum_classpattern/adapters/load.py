@@ -3,15 +3,16 @@
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
+from torch import nn
 
 from captum_classpattern._validation import ArgumentTypeError
-from captum_classpattern.adapters.architectures import TORCHVISION
+from captum_classpattern.adapters.architectures import TORCHVISION, GivenNetwork
 from captum_classpattern.adapters.formats import FORMATS, PRETRAINED
 from captum_classpattern.adapters.interface import (
     CheckpointFile,
@@ -30,7 +31,7 @@ LONGEST = 80  # characters of a model's name in that of a folder
 def load_model(
     source: str | os.PathLike[str],
     *,
-    arch: str | None = None,
+    arch: str | Callable[..., nn.Module] | None = None,
     num_classes: int | None = None,
     mean: float | Sequence[float] | None = None,
     std: float | Sequence[float] | None = None,
@@ -50,10 +51,11 @@ def load_model(
             state dict or a training checkpoint around one, BackdoorBench's ``attack_result.pt``,
             TrojanZoo's, RobustBench's, robustness's, timm's. Or ``"torchvision:NAME"``,
             ``"timm:NAME"``, ``"robustbench:NAME"`` for a pretrained model of these packages.
-        arch (str, optional): The network, if the file does not name it: a name of torchvision or
-            timm (``"timm:NAME"`` to be sure), ``"preactresnet18"``, ``"cifar_resnet18"``,
-            ``"cifar_resnet50"``, or ``"package.module:factory"``, which is imported and called.
-            Default: None.
+        arch (str, Callable or nn.Module, optional): The network, if the file does not name it: the
+            class or function that makes it, or the network itself, which is copied; or
+            ``"package.module:name"`` of such a class or function; or a name of torchvision or timm
+            (``"timm:NAME"`` to be sure), ``"preactresnet18"``, ``"cifar_resnet18"``,
+            ``"cifar_resnet50"``. Default: None.
         num_classes (int, optional): Default: None (as many as the weights have).
         mean (float or Sequence[float], optional): Mean of the pixels that the model was trained
             with, in units where pixels lie in [0, 1]. Default: None (from the source).
@@ -106,10 +108,13 @@ def load_model(
                 f"there is no checkpoint file at {path}: for torchvision's pretrained network, "
                 f"give torchvision:{path}"
             )
-        file, options = CheckpointFile(path, trust_pickle), LoadOptions(arch, num_classes)
+        named = arch if arch is None or isinstance(arch, str) else GivenNetwork(arch)
+        file, options = CheckpointFile(path, trust_pickle), LoadOptions(named, num_classes)
         if chosen is None:
             chosen = next(format for format in FORMATS if format.matches(file, options))
         loaded, provenance = chosen.load(file, options), {"format": chosen.name}
+        if "arch" in loaded.details:  # its name alone
+            loaded.details["arch"] = loaded.details["arch"] and str(loaded.details["arch"])
         with path.open("rb") as opened:
             digest = hashlib.file_digest(opened, "sha256").hexdigest()
         provenance |= {"source": str(path), "sha256": digest, "opened": file.opened_by}

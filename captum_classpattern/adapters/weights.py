@@ -138,10 +138,12 @@ def load_network(
     if not isinstance(arch, str):
         shapes = [f"{key} {tuple(v.shape)}" for key, v in weights.state.items() if v.ndim > 1]
         raise ValueError(
-            f"{weights.path} has weights, but does not say for which network: pass `arch`, the "
-            "network: a name of torchvision or timm, such as resnet18, one of the ResNets for "
-            "32-pixel images (cifar_resnet18, cifar_resnet50, preactresnet18), or "
-            f"package.module:factory. Its first weights are {shapes[0]}, its last {shapes[-1]}"
+            f"{weights.path} has weights, but does not say for which network: for one of your own, "
+            "give MODULE:NAME, such as `arch=my_net:MyNet` for the class MyNet in my_net.py (in "
+            "Python: or the class itself); otherwise a name of torchvision or timm, such as "
+            "`arch=resnet18`, or one of the ResNets for 32-pixel images (cifar_resnet18, "
+            "cifar_resnet50, preactresnet18). Its first weights are "
+            f"{shapes[0]}, its last {shapes[-1]}"
         )
     count = num_classes if num_classes is not None else _count_classes(arch, weights.state)
     if count is not None and not 1 < count <= MAX_CLASSES:
@@ -237,7 +239,8 @@ def load_weights(
         listed = "\n".join(f"{problem}: {', '.join(keys)}" for problem, keys in wrong.items())
         raise ValueError(
             f"{weights.path} does not fit into {type(network).__name__}{after}; weights {counts}. "
-            f"Check `arch` and `num_classes`\n\n{listed}"
+            "Check `arch` (MODULE:NAME for a network of your own) "
+            f"and `num_classes`\n\n{listed}"
         )
     network.load_state_dict(fitting, strict=False)
     loaded.details = {

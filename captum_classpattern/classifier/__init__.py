@@ -11,6 +11,7 @@ from captum_classpattern.classifier.calling import check_callable as check_calla
 from captum_classpattern.classifier.calling import check_classifier as check_classifier
 from captum_classpattern.classifier.calling import device_and_dtype as device_and_dtype
 from captum_classpattern.classifier.calling import find_module as find_module
+from captum_classpattern.classifier.calling import guessing_below as guessing_below
 from captum_classpattern.classifier.calling import logits_of as logits_of
 from captum_classpattern.classifier.calling import outputs_for as outputs_for
 from captum_classpattern.classifier.calling import predict as predict
@@ -20,3 +21,4 @@ from captum_classpattern.classifier.calling import uncounted as uncounted
 from captum_classpattern.classifier.calling import warn as warn
 from captum_classpattern.classifier.calling import warn_if_guessing as warn_if_guessing
 from captum_classpattern.classifier.pixel_classifier import PixelClassifier as PixelClassifier
+from captum_classpattern.classifier.pixel_classifier import over_pixels as over_pixels

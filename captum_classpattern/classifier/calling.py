@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from captum_classpattern._validation import ArgumentTypeError, Notice
+from captum_classpattern._validation import ArgumentTypeError, Notice, check_labels
 
 Classifier: TypeAlias = Callable[..., Tensor]
 MIN_LABELLED = 20  # images, to tell whether a model is guessing
@@ -142,6 +142,11 @@ def additional_rows(
 
 def check_callable(model: Any) -> None:
     """Raises an error unless this can be called."""
+    if isinstance(model, type) and issubclass(model, nn.Module):
+        raise ArgumentTypeError(
+            f"model is the class {model.__name__}, not a network: give one with its weights, such "
+            f"as cp.load_model(path, arch={model.__name__})"
+        )
     if callable(model):
         return
     is_checkpoint = isinstance(model, str | Path | Mapping)
@@ -175,8 +180,8 @@ def check_classifier(
         if isinstance(error, torch.OutOfMemoryError) or not is_shape:
             raise
         hint = hint_if_channels_last(sample.shape) or (
-            ": are size and channels those that it was trained on? load_images has `size` "
-            "and `channels` for that; otherwise look for the error in the model"
+            ": are `size` and channels those that it was trained on (in Python: load_images takes "
+            "`size` and `channels`)? Otherwise look for the error in the model"
         )
         raise ValueError(
             f"the model failed on images of shape {tuple(sample.shape[1:])} ({text}){hint}"
@@ -203,7 +208,7 @@ def _check_logits(logits: Any, count: int) -> None:
         raise ArgumentTypeError(
             f"the model must return logits (N, K) as one Tensor, got a {type(logits).__name__}: "
             "say which part holds the logits, such as `output=-1` or `output='logits'` "
-            "(PixelClassifier and load_model take it)"
+            "(in Python: PixelClassifier and load_model take it)"
         )
     if logits.ndim != 2 or len(logits) != count:
         raise ValueError(
@@ -227,9 +232,13 @@ def logits_of(
     sample: Tensor,
     targets: Sequence[int],
     additional: tuple[Any, ...] = (),
+    images: Any = None,
 ) -> Classifier:
-    """The classifier, checked on a sample; with a notice, its logarithm if it ends in a softmax."""
+    """The classifier, checked on a sample, and with it the labels of ``images``; with a notice, its
+    logarithm if it ends in a softmax."""
     outputs = check_classifier(forward_func, sample, targets, additional)
+    if images is not None:
+        check_labels(images.labels, outputs.shape[1], images.argument)
     widths = outputs.element_size(), device_and_dtype(forward_func, sample)[1].itemsize
     sums, slack = outputs.float().sum(1), 1e-2 if min(widths) < 4 else 1e-4
     if not (bool((outputs >= 0).all()) and bool(((sums - 1).abs() <= slack).all())):
@@ -262,8 +271,8 @@ class LogProbabilities(nn.Module):
         return shares.clamp(min=torch.finfo(torch.float32).tiny).log()
 
 
-def warn_if_guessing(accuracy: float, labels: Tensor, classes: int, name: str) -> None:
-    """Warns if a model classifies labelled images hardly better than chance.
+def guessing_below(labels: Tensor, classes: int) -> float:
+    """The accuracy on labelled images below which a model is hardly better than chance.
 
     Chance is the share of the most frequent class; if fewer than half of the model's classes have
     images, it is 1 / classes.
@@ -271,10 +280,15 @@ def warn_if_guessing(accuracy: float, labels: Tensor, classes: int, name: str) -
     counts = labels.bincount()
     present = int((counts > 0).sum())
     chance = float(counts.max()) / len(labels) if 2 * present > classes else 1 / classes
-    if len(labels) >= MIN_LABELLED and accuracy - chance < MIN_GAIN * (1 - chance):
+    return chance + MIN_GAIN * (1 - chance)
+
+
+def warn_if_guessing(accuracy: float, labels: Tensor, classes: int, name: str) -> None:
+    """Warns if a model classifies labelled images hardly better than chance."""
+    if len(labels) >= MIN_LABELLED and accuracy < guessing_below(labels, classes):
         warn(
             f"the model classifies only {accuracy:.1%} of {len(labels)} {name} correctly, which is "
-            "close to guessing: check the `mean` and `std` that normalise its inputs (wrap a model "
-            "of normalised images in PixelClassifier(model, mean, std)), the order of the classes, "
-            "and the weights"
+            "close to guessing: check the `mean` and `std` that normalise its inputs (in Python: "
+            "of explain_class, survey and scan, or PixelClassifier(model, mean, std)), the order "
+            "of the classes, and the weights"
         )

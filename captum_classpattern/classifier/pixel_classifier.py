@@ -1,13 +1,17 @@
 """A wrapper that turns a model of normalised images into a classifier over [0, 1] pixels."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from captum_classpattern._validation import ArgumentTypeError
-from captum_classpattern.classifier.calling import hint_if_channels_last
+from captum_classpattern.classifier.calling import (
+    Classifier,
+    check_callable,
+    hint_if_channels_last,
+)
 from captum_classpattern.pattern import Pattern
 
 
@@ -111,6 +115,29 @@ class PixelClassifier(nn.Module):
         normalised = (images - self.mean.to(images)) / self.std.to(images)
         result = self.model(normalised, *additional)
         return result if self.output is None else _pick(result, self.output)
+
+
+def over_pixels(
+    model: Classifier,
+    mean: float | Sequence[float] | None,
+    std: float | Sequence[float] | None,
+    class_names: Sequence[str] | None = None,
+) -> Classifier:
+    """The model that a user gives, with the ``mean`` and ``std`` of its images if it needs them, as
+    a classifier over [0, 1] pixels."""
+    check_callable(model)
+    plain = isinstance(model, nn.Module) and not isinstance(model, PixelClassifier)
+    if not plain and (mean is not None or std is not None):
+        raise ArgumentTypeError(
+            "`mean` and `std` are for an nn.Module of normalised images, got a "
+            f"{type(model).__name__}, which normalises its images itself: leave them out"
+        )
+    if (mean is None) != (std is None):
+        given, missing = ("mean", "std") if std is None else ("std", "mean")
+        raise ValueError(f"there is a `{given}` but no `{missing}`: give both, or neither")
+    if not plain or (mean is None and class_names is None):
+        return model
+    return PixelClassifier(cast(nn.Module, model), mean, std, class_names=class_names)
 
 
 def _per_channel(value: float | Sequence[float] | None, default: float, name: str) -> Tensor:

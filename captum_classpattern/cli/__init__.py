@@ -28,7 +28,7 @@ Find the few pixels that make an image classifier predict a class.
 For example:
 
     classpattern demo
-    classpattern search my_model.pt --arch resnet18 --data my_images
+    classpattern search my_model.pt --arch my_net:MyNet --data my_images
     classpattern scan my_model.pt --data my_images --references my.json
 
 A command with --help shows its options and examples.

@@ -224,16 +224,10 @@ def _compare(out: Path, searches: ComputeOptions) -> "cp.Comparison":
 
 def _planted(survey: "cp.Survey") -> "cp.Finding":
     """The pattern of the trigger's class at the smallest area, on the canvas that did best when it
-    was judged, with images that it is stamped on."""
-    from captum_classpattern.scores.examples import stamp_examples
-
+    was judged."""
     area, of_class = min(survey.areas), [f for f in survey if f.target == cp.demo.TRIGGER_TARGET]
     best = max(of_class, key=lambda finding: finding.search_powers[area])
-    pattern, names = best.patterns[area], cp.demo.CLASS_NAMES
-    model, images = cp.demo_models()["backdoored"], cp.demo_images().held_out
-    shown = stamp_examples(model, pattern.topk(area), images, names, seed=0)
-    scores = {area: best.scores[area]}
-    return replace(best, patterns={area: pattern}, scores=scores, examples=shown)
+    return replace(best, patterns={area: best.patterns[area]}, scores={area: best.scores[area]})
 
 
 def what_was_found(
@@ -246,8 +240,7 @@ def what_was_found(
     from captum_classpattern.pages.kinds.sweep import summary
     from captum_classpattern.scanning.decision import SUSPICIOUS
 
-    pixels = int(planted.pattern.topk(planted.area).mask.sum())
-    power = planted.scores[planted.area].power
+    pixels, power = int(planted.mask.sum()), planted.power
     best = {name: summary(survey.best_canvases()) for name, survey in surveys.items()}
     means = [f"{found['power']:.1%} ({name})" for name, found in best.items()]
     verdicts = [
@@ -261,7 +254,7 @@ def what_was_found(
         f"model, and {power.without:.1%} without them. The scans: {'; '.join(verdicts)}. With "
         f"{strong.area:.0%} of the pixels, the mean power over all classes is "
         f"{', '.join(means)}. A strong pattern does not prove a backdoor: on the natural model, "
-        f"that of {strong.label} has {strong.scores[strong.area].power.value:.1%}."
+        f"that of {strong.label} has {strong.power.value:.1%}."
     )
     for verdict in comparison.verdicts()[:1] if comparison else ():
         text += (

@@ -11,6 +11,7 @@ from cyclopts import CycloptsError, MissingArgumentError, UnusedCliTokensError
 from tqdm import tqdm
 
 WRONG_INPUT, INTERRUPTED = 2, 130  # exit codes
+IN_PYTHON = re.compile(r" \(in Python: (?:[^()]|\([^()]*\))*\)")  # what the shell does not have
 ARGUMENT = re.compile(r"`(\w+)(?:=([^`]*))?`")  # as the library's messages name one
 
 
@@ -66,18 +67,29 @@ def _in_words(error: Exception) -> str:
     text = str(error)
     if isinstance(error, MissingArgumentError) and "Did you mean" not in text:
         assert error.argument is not None
+        name = error.keyword or error.argument.names[0]
         given = "needs a value" if error.keyword else "is missing"
-        return f"{error.keyword or error.argument.names[0]} {given}; see {command} --help"
+        return f"{name} {given}{_help_of(error)}; see {command} --help"
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
         return f"{error.unused_tokens[0]!r} is one argument too many; see {command} --help"
     return text
 
 
+def _help_of(error: MissingArgumentError) -> str:
+    """The first sentence of the help on an argument, after a colon."""
+    assert error.app is not None
+    assert error.argument is not None
+    for known in error.app.assemble_argument_collection(parse_docstring=True):
+        if known.names == error.argument.names and known.parameter.help:
+            return f": {' '.join(known.parameter.help.split()).rstrip('.').partition('. ')[0]}"
+    return ""
+
+
 def with_options(message: str, options: Collection[str]) -> str:
     """A message of the library with its arguments, which are in backticks, as options: `size` as
-    --size, and `on_error='skip'` as --on-error skip.
+    --size, and `on_error='skip'` as --on-error skip; without what is for Python alone.
 
-    >>> with_options("pass `num_classes=10`, or `folder`", ["--num-classes"])
+    >>> with_options("pass `num_classes=10` (in Python: here), or `folder`", ["--num-classes"])
     'pass --num-classes 10, or folder'
     """
 
@@ -88,7 +100,7 @@ def with_options(message: str, options: Collection[str]) -> str:
             return found[0].strip("`")
         return option if value in (None, "True") else f"{option} {value.strip(chr(39))}"
 
-    return ARGUMENT.sub(replaced, message)
+    return ARGUMENT.sub(replaced, IN_PYTHON.sub("", message))
 
 
 def printable(message: object) -> str:

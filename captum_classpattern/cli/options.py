@@ -2,9 +2,10 @@
 is checked, and what the options of a panel open."""
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
@@ -53,8 +54,8 @@ class ModelOptions:
     """What a checkpoint needs to be opened.
 
     Args:
-        arch: The network, by a name of torchvision or timm, or package.module:factory. By default,
-            that of the file.
+        arch: The network: MODULE:NAME for your own, such as my_net:MyNet, or a name of torchvision
+            or timm. By default, that of the file.
         mean: The mean of the training pixels, from 0 to 1, such as 0.485,0.456,0.406. By default,
             that of the file.
         std: Their standard deviation, such as 0.229,0.224,0.225. By default, that of the file.
@@ -94,8 +95,25 @@ class ModelOptions:
         return {name: value for name, value in vars(self).items() if name != "device"}
 
 
+def as_command(command: str, argument: str, *given: Any, **changed: Any) -> str:
+    """A command line to copy, with the options that were given to another command."""
+    chosen: dict[str, Any] = {}
+    for each in given:
+        known = {field.name: (getattr(each, field.name), field.default) for field in fields(each)}
+        chosen |= {name: value for name, (value, default) in known.items() if value != default}
+    if "class_names" in chosen:
+        chosen["class_names"] = "FILE"  # it was read
+    words = ["classpattern", command, argument]
+    for name, value in (chosen | changed).items():
+        if value is not None:
+            words.append(f"--{name.replace('_', '-')}")
+            text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+            words += [text] * (value is not True)
+    return shlex.join(words)
+
+
 def import_from_here() -> None:
-    """Finds a user's package.module:factory in the working folder, after everything installed."""
+    """Finds a user's MODULE:NAME in the working folder, after everything installed."""
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
 

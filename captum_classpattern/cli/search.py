@@ -5,11 +5,10 @@ import codecs
 import csv
 import itertools
 import json
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
@@ -19,6 +18,9 @@ import captum_classpattern as cp
 from captum_classpattern._files import replace_file, write_figure
 from captum_classpattern.cli import options, printing
 from captum_classpattern.cli.errors import interrupted, printable
+
+if TYPE_CHECKING:  # --help needs no torch
+    from captum_classpattern.surveys.search import SurveySearch
 
 IN_RAY = Parameter(group=options.RAY)
 CLASSES_TOGETHER = 5  # on a GPU; on a CPU one class fills a batch, and is finished sooner
@@ -52,7 +54,7 @@ def search(
 
     For example:
 
-        classpattern search my_model.pt --arch resnet18 --data my_images --size 64
+        classpattern search my_model.pt --arch my_net:MyNet --data my_images --size 64
         classpattern search timm:resnet18.a1_in1k --data my_images --classes dog,3-5
 
     Each pattern is scored on held-out images, next to its controls.
@@ -62,6 +64,8 @@ def search(
         out: The folder for report.html, results.json, the figure and the patterns.
         resume: Continue the unfinished search in the folder.
     """
+    from captum_classpattern.optimization.search import passes_on
+
     if (out / "results.json").exists() and not resume:
         raise ValueError(
             f"{out} holds results already: pass --resume to continue them, or another --out"
@@ -75,7 +79,6 @@ def search(
             held_out,
             classes=searches.find_classes(classifier, search_images),
             classes_together=1 if model.device.startswith("cpu") else CLASSES_TOGETHER,
-            show_progress=sys.stderr.isatty(),
             folder=out,
             resume=resume,
             **searches.keywords(),
@@ -92,9 +95,17 @@ def search(
         if found.finished:
             finished = dict.fromkeys(finding.label for finding in found.finished)
             print(f"Already finished: {', '.join(finished)}.")
-        with interrupted(lambda: f"--resume continues the search in {out}"):
-            for _ in tqdm(found, desc="patterns", unit="pattern"):
-                pass
+        print(_cost(found, classifier, search_images), flush=True)
+        with (
+            interrupted(lambda: f"--resume continues the search in {out}"),
+            tqdm(
+                total=found.expected_passes(), unit=" passes", unit_scale=True, mininterval=1.0
+            ) as bar,
+            passes_on(bar),
+        ):
+            for finding in found:
+                bar.set_description(finding.label)
+            bar.update(bar.total - bar.n)
         figure, _ = found.plot(seed=searches.seed, use_pyplot=False)
         write_figure(figure, out / "patterns.png")
         found.to_html(out / "report.html")
@@ -107,6 +118,36 @@ def search(
                 printing.console().print(found.strongest(kind, area), markup=False)
             printing.console().print(CAUTION)
         print(f"report.html, patterns.png, patterns/ and results.json are in {out}.")
+        if not as_json:
+            print(_next_steps(found, held_out.shape, checkpoint, model, images))
+
+
+def _cost(found: "SurveySearch", model: "cp.PixelClassifier", images: "cp.LabelledImages") -> str:
+    """What the search will cost, in a sentence."""
+    from captum_classpattern.scanning.families import FAMILIES
+    from captum_classpattern.scanning.profile import estimate_seconds
+    from captum_classpattern.surveys.sweep_run import duration
+
+    passes, count = found.expected_passes(), len(found.missing)
+    seconds = estimate_seconds(model, images, 1, precision=found.settings.precision) * passes
+    seconds /= sum(family.passes for family in FAMILIES.values())  # it was that of a scan
+    words = f"{count} class{'es' * (count != 1)} x {found.settings.in_words()}"
+    return f"{words}: {passes:,.0f} passes, about {duration(seconds)}."
+
+
+def _next_steps(found: "SurveySearch", shape: Sequence[int], checkpoint: str, *given: Any) -> str:
+    """The commands that ask more about the same model."""
+    from captum_classpattern.scanning.references import SHIPPED
+
+    fitting, task = ["my.json"], (found.n_classes, tuple(shape))
+    for name in SHIPPED:
+        known = cp.ReferenceSet.load(name)
+        fitting += [name] * ((known.n_classes, known.shape) == task)
+    need = "" if fitting[1:] else " (my.json: clean models, measured by classpattern reference)"
+    scan = options.as_command("scan", checkpoint, *given, references=fitting[-1], held_out=None)
+    classes = ",".join(map(str, found.classes))
+    compare = options.as_command("compare", checkpoint, *given, classes=classes)
+    return f"Is it backdoored?{need}\n    {scan}\nBeside Captum's methods:\n    {compare}"
 
 
 def _counts(search: "cp.LabelledImages", held_out: "cp.LabelledImages") -> str:
@@ -218,6 +259,9 @@ def sweep(
         write_figure(figure, out / "power.png")
         written += ", power.png"
     print(f"{written} and a folder for each model are in {out}.")
+    if found_some:
+        site = options.as_command("gallery", str(out), out="site")
+        print(f"As a site, with a page for each class:\n    {site}")
     return 0 if found_some else 1
 
 

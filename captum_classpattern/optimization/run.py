@@ -132,7 +132,7 @@ def begin_search(
     )
     targets, batch_size = [stream.target for stream in streams], settings.internal_batch_size
     first_arguments = additional_rows(arguments, slice(1), len(canvases))
-    classifier = logits_of(forward_func, canvases[:1], targets, first_arguments)
+    classifier = logits_of(forward_func, canvases[:1], targets, first_arguments, source)
     source = ensure_labels(
         forward_func,
         source,

@@ -130,7 +130,7 @@ def _findings(results: Any) -> list[Finding]:
     if isinstance(results, Survey):
         found = results.findings
     elif isinstance(results, Finding):
-        found = [results, *results.others]
+        found = results.on_each_canvas
     elif isinstance(results, Pattern):
         name = results.info.get("class_name")
         found = [Finding({results.area: results}, "", {}, None if name is None else str(name))]

@@ -18,7 +18,8 @@ from tqdm import tqdm
 from captum_classpattern._files import replace_folder
 from captum_classpattern.adapters.load import model_name
 from captum_classpattern.classifier.class_names import as_file_name, file_safe
-from captum_classpattern.pages.kinds.finding import SCORES, score_row
+from captum_classpattern.pages.kinds.finding import NOTE, SCORES, score_row
+from captum_classpattern.pages.kinds.survey import facts
 from captum_classpattern.pages.kinds.sweep import summary
 from captum_classpattern.pages.parts import Column, Table, plain, png, read_files, render
 from captum_classpattern.pattern import Pattern, pixels_kept
@@ -77,9 +78,10 @@ def write_gallery(
             name of the checkpoint, or of ``folder`` if the model did not come from one.
         out (str or PathLike): The folder of the site. It must be new, empty, or a gallery, which
             is replaced.
-        canvases (str): ``"show"`` shows each canvas next to its pattern. ``"hide"`` is for photos
-            that must not be published: no file then holds any pixel of a canvas outside of its
-            pattern, and downloaded patterns are binary. Default: "show".
+        canvases (str): ``"show"`` shows each canvas next to its pattern, and three held-out images
+            with the pattern. ``"hide"`` is for photos that must not be published: no file then
+            holds any pixel of a held-out image, nor of a canvas outside of its pattern, and
+            downloaded patterns are binary. Default: "show".
         title (str, optional): Heading of the index, to which all pages link by it. Default: None
             (it names the model, or the number of models).
         downloads (bool): Whether each pattern can be downloaded, as a file for
@@ -296,6 +298,9 @@ def _write_patterns(new: Path, pages: "Pages", model: Model, saved: Finding) -> 
     for area, pattern in finding.patterns.items():
         binary = pattern.topk(area)
         _write(new / file_of(model, finding, f"{area:g}.png"), pattern_png(binary))
+        if pages.show_canvases and finding.stamped:
+            for number, image in enumerate(finding.stamped[area].images, 1):
+                _write(new / file_of(model, finding, f"{area:g}_{number}.png"), png(image))
         if pages.downloads:
             shown = pattern if pages.show_canvases else replace(binary, canvas=binary.pixels)
             # with the hashes of the search images, so that it can be scored
@@ -339,8 +344,9 @@ class Pages:
             "address": address,
             "file_of": file_of,
             "pixels_kept": pixels_kept,
-            "facts": facts,
+            "facts": lambda model: facts(model.survey.info, model.columns),
             "labels": BARS,
+            "note": NOTE,
         }
         self._same: dict[tuple[int, str | None], list[Card]] = {}
         for model in models:
@@ -351,7 +357,7 @@ class Pages:
         """The files that all pages share, and the index."""
         return {
             MARKER: json.dumps({"format": FORMAT}).encode(),
-            "assets/gallery.css": read_files("page.css", "gallery.css").encode(),
+            "assets/gallery.css": read_files("page.css", "parts.css", "gallery.css").encode(),
             "assets/gallery.js": read_files("gallery.js").encode(),
             "index.html": self.index(),
         }
@@ -422,6 +428,11 @@ class Pages:
             model=model,
             best=best,
             findings=findings,
+            stamped={
+                (each.canvas, area): stamped.predictions_for(target)
+                for each in map(model.read, findings)
+                for area, stamped in (each.stamped or {}).items()
+            },
             numbers=Table([*NAMES, *SCORES], rows),
             before=order[place],
             after=order[place + 2],
@@ -431,17 +442,3 @@ class Pages:
 
 def _power(finding: Finding) -> float:
     return finding.scores[finding.area].power.value
-
-
-def facts(model: Model) -> dict[str, Any]:
-    """How a model was searched. ``provenance`` is left out, since it holds paths."""
-    info = model.survey.info
-    accuracy = info.get("accuracy")
-    known: Mapping[str, Any] = {
-        **model.columns,
-        "accuracy on the held-out images": None if accuracy is None else percent(accuracy),
-        "classes of the model": info.get("n_classes"),
-        "settings": info.get("settings"),
-        "versions": info.get("versions"),
-    }
-    return {key: value for key, value in known.items() if value not in (None, [], {})}

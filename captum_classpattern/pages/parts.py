@@ -48,6 +48,11 @@ def render(template: str, **values: Any) -> bytes:
     return encode(ENVIRONMENT.get_template(template).render(values))
 
 
+def macro(name: str, *values: Any) -> Markup:
+    """A part that pages and templates share."""
+    return Markup(getattr(ENVIRONMENT.get_template("macros.html").module, name)(*values))
+
+
 def _hashed(source: str) -> str:
     """A script or style sheet as a content security policy allows it."""
     return f"'sha256-{b64encode(sha256(source.encode()).digest()).decode()}'"
@@ -168,6 +173,11 @@ def heading(text: str) -> Markup:
     return Markup("<h2>{}</h2>").format(text)
 
 
+def listed(cards: Iterable[Markup]) -> Markup:
+    """Cards in a grid."""
+    return Markup('<ul class="found">\n{}\n</ul>').format(Markup("\n").join(cards))
+
+
 def numbered(texts: Iterable[str]) -> Markup:
     """A list of texts, with numbers."""
     items = Markup("\n").join(Markup("<li>{}</li>").format(text) for text in texts)
@@ -197,6 +207,11 @@ def folded(summary: str, *parts: Markup) -> Markup:
     return Markup("<details><summary>{}</summary>\n{}\n</details>").format(
         summary, Markup("\n").join(parts)
     )
+
+
+def settings(values: Mapping[str, Any]) -> Markup:
+    """Settings that open on a click; nothing if there are none."""
+    return folded("Images and settings", macro("settings", values)) if values else Markup("")
 
 
 def side_by_side(*captioned: Markup) -> Markup:

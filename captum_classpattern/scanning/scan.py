@@ -10,7 +10,7 @@ import numpy as np
 
 from captum_classpattern._files import write_figure, write_json
 from captum_classpattern._validation import join_names
-from captum_classpattern.classifier import MIN_GAIN, Classifier, attribute_of
+from captum_classpattern.classifier import MIN_GAIN, Classifier, attribute_of, over_pixels
 from captum_classpattern.classifier.class_names import placeholders
 from captum_classpattern.images import Images, LabelledImages, Labels
 from captum_classpattern.optimization.settings import SearchSettings
@@ -266,6 +266,8 @@ def scan(
     labels: Labels = None,
     *,
     references: str | Path | ReferenceSet,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
     alpha: float = 0.05,
     folder: str | Path | None = None,
     seed: int = 0,
@@ -285,13 +287,15 @@ def scan(
     nothing about other models.
 
     Args:
-        model (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
+        model (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K). An
+            ``nn.Module`` of normalised images needs ``mean`` and ``std``.
         images (LabelledImages, Tensor, Dataset or DataLoader): Clean images of all classes, of
             which 50 a class are used; best not the model's training images.
         labels (Tensor or Sequence[int], optional): Their classes. Default: None (those that come
             with the images, else the classifier's predictions).
         references (ReferenceSet, str or Path): The clean models, or a file of them, or the name of
             a set that comes with the package, ``"demo"`` or ``"cifar10"``.
+        mean, std (float or Sequence[float], optional): As in :func:`explain_class`.
         alpha (float): The largest p-value that is suspicious. It takes at least 1 / alpha - 1
             references. Default: 0.05.
         folder (str or Path, optional): Where finished classes are kept, ten at a time, so that the
@@ -319,6 +323,7 @@ def scan(
         ('inconclusive', None)
     """
     settings = SearchSettings.of(locals())
+    model = over_pixels(model, mean, std)
     if not 0 < alpha < 1:
         raise ValueError(f"`alpha` must be between 0 and 1, got {alpha}")
     source = LabelledImages.of(images, labels)

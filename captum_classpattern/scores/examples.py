@@ -1,7 +1,7 @@
 """Some images that are stamped with a pattern, and what the model predicts for them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ class StampedImages:
         predicted (tuple[int, ...]): The class that the model predicts for each.
         names (tuple[str, ...]): The names of these classes.
         probabilities (tuple[float, ...]): The model's probabilities of these classes.
+        unstamped (Tensor, optional): The images without the pattern. Default: None.
     """
 
     images: Tensor
@@ -32,6 +33,7 @@ class StampedImages:
     predicted: tuple[int, ...]
     names: tuple[str, ...]
     probabilities: tuple[float, ...]
+    unstamped: Tensor | None = None
 
     @property
     def captions(self) -> list[str]:
@@ -40,6 +42,11 @@ class StampedImages:
             f"{name} {100 * p:.0f}\N{NO-BREAK SPACE}%"
             for name, p in zip(self.names, self.probabilities)
         ]
+
+    def predictions_for(self, target: int) -> list[tuple[str, str, bool]]:
+        """The class of each image, what is predicted, and whether that is the target."""
+        hits = [predicted == target for predicted in self.predicted]
+        return [*zip(self.labels, self.captions, hits)]
 
 
 def stamp_examples(
@@ -54,9 +61,9 @@ def stamp_examples(
     chosen = choose_images(source, binary.target, count, seed)
     if not chosen:
         return None
-    device, dtype = device_and_dtype(forward_func, binary.canvas)
-    stamped = binary.stamp(source.take(chosen).to(device, dtype))
-    return with_predictions(forward_func, stamped, source.known_labels[chosen], names)
+    images, labels = source.take(chosen), source.known_labels[chosen]
+    stamped = binary.stamp(images.to(*device_and_dtype(forward_func, binary.canvas)))
+    return replace(with_predictions(forward_func, stamped, labels, names), unstamped=images.cpu())
 
 
 def with_predictions(

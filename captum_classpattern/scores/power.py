@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_classpattern._validation import join_names
+from captum_classpattern._validation import check_labels, join_names
 from captum_classpattern.classifier import (
     Classifier,
     check_classifier,
@@ -119,6 +119,11 @@ class Scores:
             self.interval_above(share, self._images_of(name))[0] > 0
             for name, share in self.controls.items()
         )
+
+    @property
+    def is_weak(self) -> bool:
+        """Whether there are enough images, and the power does not beat all controls."""
+        return self.enough_images and not self.beats_controls
 
     @property
     def with_intervals(self) -> dict[str, tuple[float, float, float]]:
@@ -289,7 +294,8 @@ def images_to_score(
     were used in its search, or if classifier, pattern and images do not fit."""
     source = LabelledImages.of(images, labels)
     sample = pattern.stamp(source.take([0]).to(pattern.canvas))
-    check_classifier(forward_func, sample, [pattern.target])
+    outputs = check_classifier(forward_func, sample, [pattern.target])
+    check_labels(source.labels, outputs.shape[1], source.argument)
     source = ensure_labels(forward_func, source, like=pattern.canvas)
     check_unseen(pattern, source)
     others = source.without_class(pattern.target)

@@ -5,15 +5,14 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
-from captum_classpattern._validation import ArgumentTypeError
+from captum_classpattern._validation import ArgumentTypeError, is_whole
 from captum_classpattern.classifier import (
     Classifier,
-    PixelClassifier,
-    check_callable,
     device_and_dtype,
+    over_pixels,
     preserve_state,
     uncounted,
 )
@@ -21,9 +20,8 @@ from captum_classpattern.classifier.class_names import ClassNames, label_of, par
 from captum_classpattern.images import Images, ImagesAndLabels, LabelledImages, Labels
 from captum_classpattern.optimization.objective import NO_GRADIENT
 from captum_classpattern.optimization.search import passes_on
-from captum_classpattern.scores.examples import stamp_examples
 from captum_classpattern.surveys.findings import Finding, best_of_each
-from captum_classpattern.surveys.search import CANVASES, SurveySearch, SurveySettings
+from captum_classpattern.surveys.search import CANVASES, SurveySearch, SurveySettings, numbered
 
 LONG = 5.0  # seconds after which there is a progress bar
 
@@ -39,7 +37,7 @@ def explain_class(
     std: float | Sequence[float] | None = None,
     class_names: Sequence[str] | None = None,
     area: float = 0.05,
-    canvases: Mapping[str, int] = CANVASES,
+    canvases: str | Sequence[str] | Mapping[str, int] = CANVASES,
     budget: int | None = None,
     n_steps: int | None = None,
     max_seconds: float | None = None,
@@ -77,9 +75,11 @@ def explain_class(
         class_names (Sequence[str], optional): The name of each class of the model, in their order.
             Default: None (the model's, else those of the images).
         area (float): Share of the pixels in the pattern. Default: 0.05.
-        canvases (Mapping[str, int]): At most how many canvases of each kind, see
-            :func:`select_canvases`. Default: {"positive": 32, "white": 1, "black": 1}.
-        budget (int, optional): Passes per kind of canvas. Default: None (7,000).
+        canvases (str, Sequence[str] or Mapping[str, int]): The kinds of canvas, or at most how many
+            canvases of each kind, see :func:`select_canvases`. Default: {"positive": 32, "white":
+            1, "black": 1}.
+        budget (int, optional): Passes per kind of canvas. With fewer than 2,000 patterns are
+            weaker, and vary from seed to seed. Default: None (7,000).
         n_steps (int, optional): Rounds on each canvas that is searched to the end, instead of a
             budget. Default: None.
         max_seconds (float, optional): Stops the search after that time, with what was found; each
@@ -88,8 +88,8 @@ def explain_class(
         seed (int): Seed of the split, of the search and of the random pixels. Default: 0.
         precision (str): As in :func:`search_masks`. Default: "auto".
         internal_batch_size (int, optional): The most images in one forward pass. Default: None.
-        show_progress (bool, optional): Draws a progress bar over the passes, with the time that is
-            left. Default: None (after five seconds).
+        show_progress (bool, optional): Draws a progress bar over the passes, with what they are
+            spent on and the time that is left. Default: None (after five seconds).
 
     Returns:
         *Finding*: The pattern, its power and its controls, and :attr:`Finding.others`, the findings
@@ -114,27 +114,28 @@ def explain_class(
         >>> found.stamp(images[:4]).shape
         torch.Size([4, 1, 8, 8])
     """
-    if target is None:
-        raise ValueError("`target` is missing: give the class to explain, such as `target='dog'`")
+    _check_target(target, labels)
     settings = SurveySettings.of(locals(), areas=[area], show_progress=False)
     if max_seconds is not None:
-        settings = replace(settings, max_seconds=max_seconds / len(canvases))
-    classifier = _as_classifier(model, mean, std, class_names)
+        settings = replace(settings, max_seconds=max_seconds / len(settings.canvases))
+    classifier = over_pixels(model, mean, std, class_names)
     with preserve_state(classifier, seed):  # says once that a model is in train mode
-        search = _numbered(classifier, images, labels, class_names, "images")
+        search = numbered(classifier, images, labels, class_names, argument="images")
+        _check_labelled(search)
         names = _names(classifier, search, class_names)
         listed = None if names is None else names.names
         number = _class_number(target, names, classifier)
         if held_out is None:
             search, unseen = search.halves(seed)
         else:
-            unseen = _numbered(classifier, held_out, None, listed, "held-out images")
-        task = SurveySearch(classifier, search, unseen, settings, [number])
+            unseen = numbered(classifier, held_out, None, listed, argument="held-out images")
+            _check_labelled(unseen)
+        unseen = unseen.with_class_names(listed)
+        task = SurveySearch(classifier, search, unseen, settings, [number], listed)
         _check_gradient(classifier, search.take([0]))
-        label = label_of(number, listed)
         with tqdm(
-            total=settings.expected_passes(len(search.of_class(number)), len(unseen)),
-            desc=label,
+            total=task.expected_passes(),
+            desc=f"{label_of(number, listed)}: {settings.in_words()}",
             unit=" passes",
             unit_scale=True,
             mininterval=1.0,
@@ -145,64 +146,43 @@ def explain_class(
                 [found] = task.find([number])
             bar.update(bar.total - bar.n)
         known: dict[str, Any] = {
-            "class_name": found[0].class_name if listed is None else label,
             "accuracy": task.accuracy,
             "search_images": len(search),
             "held_out_images": len(unseen),
             "model": classifier,
-            "held_out": unseen.with_class_names(listed),
+            "held_out": unseen,
         }
         [best] = best_of_each(found)
         return replace(
             best,
             others=tuple(replace(each, **known) for each in found if each is not best),
-            examples=stamp_examples(classifier, best.pattern.topk(area), unseen, listed, seed),
             **known,
         )
 
 
-def _as_classifier(model: Any, mean: Any, std: Any, class_names: Any) -> Classifier:
-    """The model over [0, 1] pixels."""
-    check_callable(model)
-    normalises = mean is not None or std is not None
-    if isinstance(model, PixelClassifier) and normalises:
-        raise ValueError(
-            "model is a PixelClassifier, which normalises its images itself: leave out `mean` and "
-            "`std`"
-        )
-    if not isinstance(model, nn.Module) and normalises:
+def _check_target(target: Any, labels: Any) -> None:
+    """Raises an error unless there is one class, which is not at the place of the labels."""
+    if isinstance(labels, str) or (target is None and is_whole(labels)):
         raise ArgumentTypeError(
-            f"`mean` and `std` need an nn.Module, got {type(model).__name__}: normalise the images "
-            "inside your function, and leave out `mean` and `std`"
+            f"the third argument is `labels`, got {labels!r}: name the class `target={labels!r}`"
         )
-    if normalises and (mean is None or std is None):
-        given, missing = ("mean", "std") if std is None else ("std", "mean")
-        raise ValueError(f"there is a `{given}` but no `{missing}`: give both, or neither")
-    is_plain = isinstance(model, nn.Module) and not isinstance(model, PixelClassifier)
-    if is_plain and (normalises or class_names is not None):
-        return PixelClassifier(model, mean, std, class_names=class_names)
-    classifier: Classifier = model
-    return classifier
+    if target is None:
+        raise ValueError("`target` is missing: give the class to explain, such as `target='dog'`")
+    if isinstance(target, list | tuple) or (isinstance(target, Tensor) and target.ndim):
+        several = target.tolist() if isinstance(target, Tensor) else [*target]
+        raise ArgumentTypeError(
+            "`target` is one class: for several, use "
+            f"survey(model, images, classes={several!r:.80})"
+        )
 
 
-def _numbered(
-    classifier: Classifier,
-    images: Any,
-    labels: Labels,
-    class_names: Sequence[str] | None,
-    argument: str,
-) -> LabelledImages:
-    """Images with labels in the class numbers of the model. Labels that come with the images are
-    matched by the names of their classes, if they have any."""
-    found = LabelledImages.of(images, labels, argument=argument)
-    if found.labels is None:
+def _check_labelled(images: LabelledImages) -> None:
+    if images.labels is None:
         raise ValueError(
-            f"{argument} have no labels: give their classes as `labels`, or a LabelledImages or "
-            "Dataset that has them; load_images reads a folder of folders, one per class"
+            f"{images.argument} have no labels: give their classes as `labels`, or a "
+            "LabelledImages or Dataset that has them; load_images reads a folder of folders, one "
+            "per class"
         )
-    if labels is None and isinstance(images, LabelledImages) and images.class_names is not None:
-        return found.for_classifier(classifier, class_names)
-    return found
 
 
 def _names(

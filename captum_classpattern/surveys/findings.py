@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from os import PathLike
 from typing import Any
 
 from torch import Tensor
@@ -9,10 +10,11 @@ from torch import Tensor
 from captum_classpattern.classifier import Classifier
 from captum_classpattern.classifier.class_names import label_of
 from captum_classpattern.images import LabelledImages
+from captum_classpattern.optimization.canvases import STRATEGIES
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.results import Result, as_table
 from captum_classpattern.scores.examples import StampedImages
-from captum_classpattern.scores.power import Scores
+from captum_classpattern.scores.power import PredictivePower, Scores
 
 
 def stands_out(scores: Mapping[int, Scores], target: int, n_classes: int) -> bool:
@@ -66,9 +68,9 @@ class Finding(Result):
         class_name (str, optional): The name of the class. Default: None.
         others (tuple[Finding, ...]): The findings of the class on the other kinds of canvas, from
             :func:`explain_class`. Default: ().
-        examples (StampedImages, optional): Some held-out images with the binary pattern of the
-            first area, and what the model predicts for them, from :func:`explain_class`.
-            Default: None.
+        stamped (Mapping[float, StampedImages], optional): Three held-out images with the binary
+            pattern of each area, and what the model predicts for them. Default: None (unknown, as
+            in folders of earlier versions).
         accuracy (float, optional): The model's accuracy on the held-out images, from
             :func:`explain_class`. Default: None.
         search_images (int, optional): Number of images to search with, likewise. Default: None.
@@ -86,7 +88,7 @@ class Finding(Result):
     scores: dict[float, Scores]
     class_name: str | None = None
     others: tuple["Finding", ...] = ()
-    examples: StampedImages | None = None
+    stamped: Mapping[float, StampedImages] | None = None
     accuracy: float | None = None
     search_images: int | None = None
     held_out_images: int | None = None
@@ -98,12 +100,22 @@ class Finding(Result):
         return {**self.__dict__, "model": None, "held_out": None}
 
     def __repr__(self) -> str:
-        powers = ", ".join(
-            f"{area:g}: {scores.power.value:.1%} (controls at most {scores.strongest_control:.1%})"
-            for area, scores in self.scores.items()
-        )
-        accuracy = "" if self.accuracy is None else f", the model's accuracy {self.accuracy:.1%}"
-        return f"Finding({self.label}, {self.canvas} canvas, power at area {powers}{accuracy})"
+        parts = [self.label]
+        for area in self.scores:
+            scores = {each.canvas: each.scores[area] for each in self.on_each_canvas}
+            powers = (f"{kind} canvas {100 * s.power.value:.1f} %" for kind, s in scores.items())
+            control = max(s.strongest_control for s in scores.values())
+            pixels = f"{100 * area:.3g} % of the pixels: {', '.join(powers)}"
+            parts.append(f"{pixels}, controls at most {100 * control:.1f} %")
+        if self.accuracy is not None:
+            parts.append(f"the model's accuracy {100 * self.accuracy:.1f} %")
+        return f"Finding({'; '.join(parts)})"
+
+    @property
+    def on_each_canvas(self) -> list["Finding"]:
+        """This finding and :attr:`others`, the one on a positive canvas first."""
+        order = [*STRATEGIES, *(each.canvas for each in self.others), self.canvas]
+        return sorted((self, *self.others), key=lambda each: order.index(each.canvas))
 
     @property
     def pattern(self) -> Pattern:
@@ -114,6 +126,21 @@ class Finding(Result):
     def area(self) -> float:
         """The first area."""
         return next(iter(self.patterns))
+
+    @property
+    def power(self) -> PredictivePower:
+        """The predictive power at the first area."""
+        return self.scores[self.area].power
+
+    @property
+    def mask(self) -> Tensor:
+        """The binary mask of the first area, (1, H, W)."""
+        return self.pattern.topk(self.area).mask
+
+    @property
+    def examples(self) -> StampedImages | None:
+        """The held-out images with the binary pattern of the first area, if they are known."""
+        return (self.stamped or {}).get(self.area)
 
     @property
     def target(self) -> int:
@@ -160,6 +187,11 @@ class Finding(Result):
         """
         return self.pattern.topk(self.area).stamp(images)
 
+    def save(self, path: str | PathLike[str]) -> None:
+        """Writes the pattern of the first area for :meth:`Pattern.load` and ``classpattern apply``,
+        as :meth:`Pattern.save`."""
+        self.pattern.save(path)
+
     def table(self) -> Any:
         r"""
         One row for each kind of canvas, this one first, and area.
@@ -187,15 +219,15 @@ class Finding(Result):
 
     def plot(self, *, title: str | None = None, use_pyplot: bool = True) -> tuple[Any, Any]:
         r"""
-        Draws the canvas, the binary pattern of the first area, the :attr:`examples`, if
-        there are any, and the power.
+        Draws a row for each kind of canvas, the positive one first: the canvas, the binary pattern
+        of the first area, the :attr:`examples`, if there are any, and the power.
 
         Args:
             title (str, optional): Title of the figure. Default: None.
             use_pyplot (bool): As in :func:`plot_patterns`. Default: True.
 
         Returns:
-            *tuple[Figure, ndarray]*: The figure and its axes, in one row.
+            *tuple[Figure, ndarray]*: The figure and its axes, one row for each kind of canvas.
 
         Raises:
             ValueError: If the canvas has neither one nor three channels.

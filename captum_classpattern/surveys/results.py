@@ -121,13 +121,14 @@ class Survey(Result):
             area (float): One of the areas that were searched.
 
         Returns:
-            *str*: For example "white canvas, 0.05 of the pixels: cat, 90.0%; next dog, 50.0%. It
+            *str*: For example "white canvas, 5 % of the pixels: cat, 90.0%; next dog, 50.0%. It
             stands out."
         """
         scores, labels = self.scores(canvas, area), {f.target: f.label for f in self}
         first, *others = sorted(scores, key=lambda target: -scores[target].power.value)
         power = scores[first].power
-        text = f"{canvas} canvas, {area:.3g} of the pixels: {labels[first]}, {power.value:.1%}"
+        pixels = f"{100 * area:.3g} % of the pixels"
+        text = f"{canvas} canvas, {pixels}: {labels[first]}, {power.value:.1%}"
         if others:
             text += f"; next {labels[others[0]]}, {scores[others[0]].power.value:.1%}"
         if self.n_classes is None:

@@ -2,32 +2,36 @@
 and scored with its controls."""
 
 import itertools
+import math
 import os
 import time
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from captum_classpattern._validation import check_count
+from captum_classpattern._validation import ArgumentTypeError, check_count, check_labels
 from captum_classpattern.attribution import ClassPattern, versions
 from captum_classpattern.classifier import (
     Classifier,
     attribute_of,
     check_classifier,
     device_and_dtype,
+    over_pixels,
     preserve_state,
     warn_if_guessing,
 )
-from captum_classpattern.classifier.class_names import name_of, parse_targets
+from captum_classpattern.classifier.class_names import known_names, name_of, parse_targets
 from captum_classpattern.classifier.fingerprints import hash_of, hash_of_model
 from captum_classpattern.images import (
     ImagesAndLabels,
     LabelledImages,
+    Labels,
     ensure_labels,
     evenly_spaced,
     hash_of_images,
@@ -36,6 +40,7 @@ from captum_classpattern.optimization import Swap
 from captum_classpattern.optimization.canvases import BLANK, STRATEGIES, select_canvases
 from captum_classpattern.optimization.contest import (
     LEAST_BUDGET,
+    SCREENED,
     STARTS,
     most_canvases,
     passes_of_group,
@@ -43,6 +48,7 @@ from captum_classpattern.optimization.contest import (
 from captum_classpattern.optimization.search import note_half_passes
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.pattern import Pattern, pixels_kept
+from captum_classpattern.scores.examples import StampedImages, stamp_examples
 from captum_classpattern.scores.power import Scorer, Scores, check_unseen, count_hits, random_pixels
 from captum_classpattern.surveys.findings import Finding
 from captum_classpattern.surveys.results import Survey
@@ -50,6 +56,8 @@ from captum_classpattern.surveys.store import RESULTS, VERSION, Store
 
 CANVASES: Mapping[str, int] = {"positive": 32, "white": 1, "black": 1}
 AREAS = (0.05, 0.01)
+NOISY = 2_000  # passes of a quick search
+FEW = " (few passes: results vary from seed to seed)"
 DRAWS, CONTROL_IMAGES = 3, 300  # of random pixels; the most images that a control is scored on
 
 
@@ -70,18 +78,7 @@ class SurveySettings(SearchSettings):
                 f"`budget={self.budget}` is too small: give at least {LEAST_BUDGET} passes per "
                 "class and kind of canvas"
             )
-        if not self.canvases:
-            raise ValueError(
-                '`canvases` is empty: give how many of each kind, such as {"white": 2}'
-            )
-        for kind, n in self.canvases.items():
-            if kind not in STRATEGIES:
-                raise ValueError(
-                    f"`canvases` has the kind {kind!r}: choose from {', '.join(STRATEGIES)}"
-                )
-            check_count(f"canvases[{kind!r}]", n)
-        plain = {kind: int(n) for kind, n in self.canvases.items()}
-        object.__setattr__(self, "canvases", plain)
+        object.__setattr__(self, "canvases", _count_canvases(self.canvases))
 
     @property
     def passes(self) -> int:
@@ -96,18 +93,29 @@ class SurveySettings(SearchSettings):
             most = min(most, most_canvases(self.passes))
         return most if kind in BLANK else max(1, min(most, images))
 
-    def expected_passes(self, images: int, held_out: int) -> float:
-        """About how many passes a class with so many images takes, with its scoring; to classify an
-        image takes half of one."""
-        scored = held_out + 2 * min(held_out, CONTROL_IMAGES)  # by a pattern and its controls
-        total = (held_out + len(self.areas) * len(self.canvases) * scored) / 2
+    def expected_passes(self, images: int, others: int) -> float:
+        """About how many passes a class with so many search images takes, with its scoring on held-
+        out images of other classes; to classify an image takes half of one."""
+        scored = others + 2 * min(others, CONTROL_IMAGES)  # by a pattern and its controls
+        total, smaller = len(self.areas) * len(self.canvases) * scored / 2, len(self.areas) - 1
         for kind in self.canvases:
-            passes = self.passes
-            if self.n_steps is not None:
-                entrants = self.pool_size(kind, images) * (STARTS if kind in BLANK else 1)
-                passes = passes_of_group(Swap().passes(self.n_steps), entrants)
-            total += len(self.areas) * passes
+            entrants = self.pool_size(kind, images) * (STARTS if kind in BLANK else 1)
+            cost = partial(_cost, entrants)
+            rounds = self.n_steps or bisect_right(range(1, self.passes), self.passes, key=cost)
+            at_smaller = cost(rounds)
+            if entrants <= SCREENED:  # the best continues for two thirds of the rounds
+                at_smaller = math.ceil(2 * rounds / 3) * Swap.batch_size * (1 + Swap.proposals)
+            total += cost(rounds) + smaller * at_smaller
         return total
+
+    def in_words(self) -> str:
+        """What a class takes, such as "3 kinds of canvas x 500 passes + scoring"."""
+        kinds, areas = len(self.canvases), len(self.areas)
+        length = f"{self.passes:,} passes" if self.n_steps is None else f"{self.n_steps} rounds"
+        if areas > 1:
+            length = f"up to {length} at each of {areas} areas"
+        few = FEW if self.n_steps is None and self.passes < NOISY else ""
+        return f"{kinds} kind{'s' * (kinds > 1)} of canvas x {length} + scoring{few}"
 
     def as_manifest(self, search: LabelledImages, held_out: LabelledImages) -> dict[str, Any]:
         """What decides the findings of a model, for the files of a folder."""
@@ -119,6 +127,32 @@ class SurveySettings(SearchSettings):
             **self.limits(),
             VERSION: versions()[VERSION],
         }
+
+
+def _cost(entrants: int, rounds: int) -> int:
+    """The passes of a pool of canvases, of which one is kept."""
+    return passes_of_group(Swap().passes(rounds), entrants)
+
+
+def _count_canvases(canvases: Any) -> dict[str, int]:
+    """How many canvases of each kind, from kinds or from their numbers."""
+    listed = [canvases] if isinstance(canvases, str) else canvases
+    if isinstance(listed, list | tuple):
+        usual = CANVASES["positive"]
+        listed = {kind: 1 if kind in BLANK else usual for kind in listed}
+    if not isinstance(listed, Mapping) or not listed:
+        error = ValueError if listed == {} else ArgumentTypeError
+        raise error(
+            "`canvases` must say how many of each kind, such as {'positive': 32, 'white': 1}, or "
+            f"name kinds, such as 'white', got {canvases!r:.80}"
+        )
+    for kind, n in listed.items():
+        if kind not in STRATEGIES:
+            raise ValueError(
+                f"`canvases` has the kind {kind!r}: choose from {', '.join(STRATEGIES)}"
+            )
+        check_count(f"canvases[{kind!r}]", n)
+    return {kind: int(n) for kind, n in listed.items()}
 
 
 class SurveySearch(Survey):
@@ -137,12 +171,15 @@ class SurveySearch(Survey):
         held_out: ImagesAndLabels,
         settings: SurveySettings,
         classes: Sequence[int | str] | None = None,
+        class_names: Sequence[str] | None = None,
     ) -> None:
+        self.class_names = class_names or known_names(model)
         with preserve_state(model, settings.seed):
             search, held_out = check_images(search, held_out, settings.areas)
             sample = search.take([0])
             device, dtype = device_and_dtype(model, sample)
-            targets = [] if classes is None else find_classes(classes, model)
+            named = model if known_names(model) else self
+            targets = [] if classes is None else find_classes(classes, named)
             outputs = check_classifier(model, sample.to(device), targets)
         super().__init__(n_classes=outputs.shape[1])
         self.model, self.settings = model, settings
@@ -171,11 +208,9 @@ class SurveySearch(Survey):
 
     def _find_missing(self) -> Iterator[bool]:
         """Searches class after class, and writes it, if there is a store."""
-        done = {finding.target for finding in self.finished}
-        missing = [target for target in self.classes if target not in done]
-        if self.store and not missing:
+        if self.store and not self.missing:
             self.store.write_summary(self.info)
-        for findings in self.find(missing):
+        for findings in self.find(self.missing):
             if self.store:
                 self.store.add(findings)
                 self.store.write_summary(self.info)
@@ -205,9 +240,27 @@ class SurveySearch(Survey):
                 for kind in kinds:
                     found = {area: patterns[target, kind, area] for area in areas}
                     scores = {area: self._score(p, next_canvas, area) for area, p in found.items()}
-                    name = name_of(self.model, target)
-                    findings.append(Finding(found, kind, scores, name))
+                    name, stamped = name_of(self, target), self._stamp(found)
+                    if name is not None:
+                        for pattern in found.values():
+                            pattern.info["class_name"] = name
+                    findings.append(Finding(found, kind, scores, name, stamped=stamped))
                 yield findings
+
+    @property
+    def missing(self) -> list[int]:
+        """The classes that are not finished."""
+        done = {finding.target for finding in self.finished}
+        return [target for target in self.classes if target not in done]
+
+    def expected_passes(self) -> float:
+        """About how many passes the missing classes take, with their scoring."""
+        held_out, total = self._held_out, len(self._held_out) / 2
+        for target in self.missing:
+            others = held_out if held_out.labels is None else held_out.without_class(target)
+            images = len(self.search.of_class(target))
+            total += self.settings.expected_passes(images, len(others))
+        return total
 
     def _search_group(self, group: Sequence[int]) -> dict[tuple[int, str, float], Pattern]:
         """The pattern that does best on the judging images, by class, kind of canvas and area.
@@ -261,11 +314,24 @@ class SurveySearch(Survey):
         note_half_passes(len(others) + 2 * n)
         return scores
 
+    def _stamp(self, found: Mapping[float, Pattern]) -> dict[float, StampedImages]:
+        """Some held-out images with the pattern of each area."""
+        images, seed = self.held_out, self.settings.seed
+        names = images.class_names or self.class_names
+        with preserve_state(self.model, seed):
+            return {
+                area: stamped
+                for area, pattern in found.items()
+                if (stamped := stamp_examples(self.model, pattern.topk(area), images, names, seed))
+            }
+
     @cached_property
     def search(self) -> LabelledImages:
         """The search images with their labels, or else with the classifier's predictions."""
         with preserve_state(self.model, self.settings.seed):
-            return ensure_labels(self.model, self._search)
+            labelled = ensure_labels(self.model, self._search)
+        check_labels(labelled.labels, self.n_classes, "the search images")
+        return labelled
 
     @cached_property
     def _explainer(self) -> ClassPattern:
@@ -280,6 +346,7 @@ class SurveySearch(Survey):
     @cached_property
     def _scorer(self) -> Scorer:
         """The held-out images, classified once without a pattern."""
+        check_labels(self._held_out.labels, self.n_classes, "the held-out images")
         with preserve_state(self.model, self.settings.seed):
             scorer = Scorer(self.model, self._held_out)
         note_half_passes(len(self._held_out))
@@ -339,6 +406,22 @@ def find_classes(classes: Sequence[int | str], named: Any) -> list[int]:
     return list(dict.fromkeys(parse_targets([*classes], len(classes), named)))
 
 
+def numbered(
+    model: Classifier,
+    images: Any,
+    labels: Labels = None,
+    class_names: Sequence[str] | None = None,
+    *,
+    argument: str,
+) -> LabelledImages:
+    """Images with labels in the class numbers of the model. Labels that come with the images are
+    matched by the names of their classes, if they have any."""
+    found = LabelledImages.of(images, labels, argument=argument)
+    if labels is None and isinstance(images, LabelledImages) and images.class_names is not None:
+        return found.for_classifier(model, class_names)
+    return found
+
+
 def check_images(
     search: ImagesAndLabels, held_out: ImagesAndLabels, areas: Sequence[float]
 ) -> tuple[LabelledImages, LabelledImages]:
@@ -358,10 +441,12 @@ def check_images(
 def survey(
     forward_func: Classifier,
     search: ImagesAndLabels,
-    held_out: ImagesAndLabels,
+    held_out: "ImagesAndLabels | None" = None,
     *,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
     classes: Sequence[int | str] | None = None,
-    canvases: Mapping[str, int] = CANVASES,
+    canvases: str | Sequence[str] | Mapping[str, int] = CANVASES,
     areas: Sequence[float] = AREAS,
     classes_together: int = 5,
     budget: int | None = None,
@@ -373,7 +458,7 @@ def survey(
     show_progress: bool = False,
     folder: str | os.PathLike[str] | None = None,
     resume: bool = False,
-) -> Survey:
+) -> SurveySearch:
     r"""
     Searches the patterns of many classes, and scores each with its controls on held-out images.
 
@@ -387,14 +472,18 @@ def survey(
     held-out ones, to compare them with what is there. The search runs while the result is iterated.
 
     Args:
-        forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
+        forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K). An
+            ``nn.Module`` of normalised images needs ``mean`` and ``std``.
         search (LabelledImages): The images that patterns are cut from and searched on. A Dataset
             or DataLoader will do, or a pair of images and labels.
-        held_out (LabelledImages): The images that patterns are scored on, likewise.
+        held_out (LabelledImages, optional): The images that patterns are scored on, likewise.
+            Default: None (half of ``search``).
+        mean, std (float or Sequence[float], optional): As in :func:`explain_class`.
         classes (Sequence[int or str], optional): Which classes, by their numbers or by their names
-            in the classifier's ``class_names``. Default: None (all).
-        canvases (Mapping[str, int]): At most how many canvases of each kind and class, see
-            :func:`select_canvases`; also at most one for each 215 passes of the budget. White
+            in the classifier's ``class_names``, or else the images'. Default: None (all).
+        canvases (str, Sequence[str] or Mapping[str, int]): The kinds of canvas, or at most how many
+            of each kind and class, see :func:`select_canvases`; also at most one for each 215
+            passes of the budget. White
             canvases are all the same: each beyond the second is one more start of the search.
             Default: {"positive": 32, "white": 1, "black": 1}.
         areas (Sequence[float]): Areas to search and score at. Default: (0.05, 0.01).
@@ -432,7 +521,14 @@ def survey(
         [(2, 'positive', 40), (2, 'white', 40), (2, 'black', 40)]
     """
     settings = SurveySettings.of(locals())
-    task = SurveySearch(forward_func, search, held_out, settings, classes)
+    model = over_pixels(forward_func, mean, std)
+    images = numbered(model, search, argument="search images")
+    names = images.class_names
+    if held_out is None:
+        images, unseen = images.halves(settings.seed)
+    else:
+        unseen = numbered(model, held_out, None, names, argument="held-out images")
+    task = SurveySearch(model, images, unseen, settings, classes, names)
     if folder is not None:
         if not resume and (Path(folder) / RESULTS).exists():
             raise ValueError(

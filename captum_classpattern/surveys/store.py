@@ -3,16 +3,20 @@ search can continue, and many processes can write into one folder."""
 
 import json
 from collections import UserDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from captum_classpattern._files import write_json
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from captum_classpattern._files import write_atomically, write_json
 from captum_classpattern._validation import Notice, is_whole
 from captum_classpattern.classifier import warn
 from captum_classpattern.classifier.class_names import as_file_name
 from captum_classpattern.pattern import Pattern
+from captum_classpattern.scores.examples import StampedImages
 from captum_classpattern.scores.power import Scores
 from captum_classpattern.surveys.findings import Finding
 
@@ -24,9 +28,9 @@ VERSION = "captum_classpattern"  # the one setting that may differ on resume
 class Store:
     """The findings in a folder, by class (``found``).
 
-    ``findings/<class>.json`` holds the scores of a class, ``patterns/`` its patterns, and
-    ``results.json`` a summary of all. What is in the folder must have been found with the same
-    ``settings``, unless these are None.
+    ``findings/<class>.json`` holds the scores of a class, ``patterns/`` its patterns, ``examples/``
+    the images that they are shown on, and ``results.json`` a summary of all. What is in the folder
+    must have been found with the same ``settings``, unless these are None.
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any] | None = None) -> None:
@@ -55,6 +59,7 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         for finding in findings:
             save_patterns(finding, folder)
+            save_examples(finding, examples_file(folder, target, finding.canvas))
         rows = [finding.as_dict() for finding in findings]
         path = findings_file(self.folder, target)
         path.parent.mkdir(exist_ok=True)
@@ -183,20 +188,57 @@ def read_finding(row: Mapping[str, Any], folder: Path) -> Finding:
         if not 0 < float(area) < 1 or "search_power" not in values:
             raise ValueError(f"it has an area {area!r} without its search power")
     find = partial(find_pattern_file, folder.absolute(), target, canvas, name=name)
-    patterns = SavedPatterns({area: partial(find, area) for area in scores})
-    return Finding(patterns, canvas, scores, name, row=row)
+    patterns = Saved(scores, lambda area: Pattern.load(find(area)))
+    path = examples_file(folder.absolute(), target, canvas)
+    stamped = Saved(scores, partial(load_examples, path, patterns)) if path.exists() else None
+    return Finding(patterns, canvas, scores, name, stamped=stamped, row=row)
 
 
-class SavedPatterns(UserDict[float, Any]):
-    """The patterns of a row by area, each read when it is first used. Until then, ``data`` has the
-    function that finds its file."""
+class Saved(UserDict[float, Any]):
+    """What a row has for each area, read when it is first used. Until then it is None."""
 
-    def __getitem__(self, area: float) -> Pattern:
-        found = self.data[area]
-        if not isinstance(found, Pattern):
-            found = self.data[area] = Pattern.load(found())
-        return found
+    def __init__(self, areas: Iterable[float], read: Callable[[float], Any]) -> None:
+        super().__init__(dict.fromkeys(areas))
+        self._read = read
+
+    def __getitem__(self, area: float) -> Any:
+        if self.data[area] is None:
+            self.data[area] = self._read(area)
+        return self.data[area]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A copy for another process or file has the patterns themselves."""
+        """A copy for another process or file has the values themselves."""
         return dict, (dict(self),)
+
+
+# ---- the images that patterns are shown on, next to the folder of patterns
+
+WORDS = ("labels", "predicted", "names", "probabilities")
+
+
+def examples_file(folder: Path, target: int, canvas: str) -> Path:
+    """The file of the images of a class and a kind of canvas."""
+    return folder.parent / "examples" / f"{target}_{canvas}.safetensors"
+
+
+def save_examples(finding: Finding, path: Path) -> None:
+    """Writes the images without a pattern, and what is predicted with the pattern of each area."""
+    known = finding.stamped or {}
+    images = next((stamped.unstamped for stamped in known.values()), None)
+    if images is not None:
+        words = {area: {name: getattr(known[area], name) for name in WORDS} for area in known}
+        levels = (255 * images.float()).round().byte().contiguous()
+        path.parent.mkdir(exist_ok=True)
+        write_atomically(path, save({"images": levels}, {"areas": json.dumps(words)}))
+
+
+def load_examples(path: Path, patterns: Mapping[float, Pattern], area: float) -> StampedImages:
+    """The images that :func:`save_examples` wrote, with the pattern of an area."""
+    try:
+        with safe_open(path, "pt") as file:
+            images, words = file.get_tensor("images") / 255, json.loads(file.metadata()["areas"])
+        known = {name: tuple(words[str(area)][name]) for name in WORDS}
+        stamped = patterns[area].topk(area).stamp(images)
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged: remove it, which leaves out its images") from error
+    return StampedImages(stamped, unstamped=images, **known)

@@ -1,11 +1,12 @@
 """Figures of many classes and models: patterns as a grid, powers as dots and as a heat map."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from statistics import fmean
 from typing import Any, TypeAlias
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.ticker import PercentFormatter
 
 from captum_classpattern._validation import ArgumentTypeError
@@ -25,6 +26,7 @@ from captum_classpattern.visualization.lines import (
     Style,
     draw_panels,
 )
+from captum_classpattern.visualization.patterns import NOT_ABOVE, unpacked
 from captum_classpattern.visualization.style import (
     CELLS,
     CONTROL,
@@ -38,7 +40,6 @@ from captum_classpattern.visualization.style import (
 Found: TypeAlias = "Survey | Finding | Pattern | Iterable[Finding | Pattern]"
 Models: TypeAlias = Mapping[str, Mapping[int, "Finding | Pattern"]]  # by name, then class
 MOST_CLASSES = 20  # in a figure
-NOT_ABOVE = "grey: not above its controls"
 
 COLORS = (*HIGHLIGHTS, *OTHERS)  # of the models
 MARKERS = {"random pixels": "x", "other canvas": "+"}  # of controls; others have "|"
@@ -49,7 +50,7 @@ DOTS_STYLE: Style = {
     **CURVE_STYLE, "axes.grid.axis": "x", "axes.spines.left": False, "ytick.left": False,
 }  # fmt: skip
 
-MISSING = "#d0d7de"
+MISSING, FAINT = "#d0d7de", 0.3
 MOST_NAMES, MOST_NUMBERS = 60, 20  # of rows or columns: with more, they are left out
 CELL, LEAST, MOST = 0.45, 3.0, 16.0  # inches
 
@@ -195,11 +196,7 @@ def draw_powers(
     key: dict[str, Style] = {"95 % interval": {"linewidth": 1.8, "marker": "o", "color": QUIET}}
     for place, row in enumerate(rows.values()):
         for model, found in row.items():
-            if isinstance(found, Scores):
-                power, controls = found.power, found.controls
-                is_open = found.enough_images and not found.beats_controls
-            else:
-                power, controls, is_open = found, {"no pattern": found.without}, False
+            power, controls, is_open = unpacked(found)
             look = {**DOT, **(OPEN if is_open else {})}
             if is_open:
                 key["not above its controls"] = {**look, "color": QUIET, "markersize": 6}
@@ -238,7 +235,11 @@ def draw_powers(
 
 
 def plot_heat_map(
-    values: Mapping[str, Mapping[str, float]], *, title: str | None = None, use_pyplot: bool = True
+    values: Mapping[str, Mapping[str, float]],
+    *,
+    faint: Collection[tuple[str, str]] = (),
+    title: str | None = None,
+    use_pyplot: bool = True,
 ) -> Drawing:
     r"""
     Draws shares as a heat map. Rows and columns are sorted by their means, the largest first.
@@ -246,6 +247,8 @@ def plot_heat_map(
     Args:
         values (Mapping[str, Mapping[str, float]]): For each row the share of each column, from 0
             to 1. Cells that are not there are grey.
+        faint (Collection[tuple[str, str]]): The rows and columns of powers that are not above their
+            controls, which are pale. Default: ().
         title (str, optional): Title of the figure. Default: None.
         use_pyplot (bool): As in :func:`plot_patterns`. Default: True.
 
@@ -276,8 +279,9 @@ def plot_heat_map(
     with rc_context({**CURVE_STYLE, "axes.grid": False}):
         figure = new_figure(width, height, use_pyplot, title)
         axis = figure.add_subplot()
-        axis.set_facecolor(MISSING)
-        image = axis.imshow(grid, vmin=0, vmax=1, cmap=CELLS, aspect="auto")
+        opacity = [[FAINT if (row, name) in faint else 1.0 for name in columns] for row in rows]
+        cells: Any = {"cmap": colormaps[CELLS].with_extremes(bad=MISSING), "alpha": opacity}
+        image = axis.imshow(grid, vmin=0, vmax=1, aspect="auto", **cells)
         axis.tick_params(axis="x", labelrotation=90)
         for side, names, what in ((axis.xaxis, columns, "classes"), (axis.yaxis, rows, "models")):
             if len(names) <= MOST_NAMES:
@@ -288,11 +292,11 @@ def plot_heat_map(
         if max(grid.shape) <= MOST_NUMBERS:
             for (row, column), value in np.ndenumerate(grid):
                 if not np.isnan(value):
-                    color = "black" if value > 0.6 else "white"
+                    color = "black" if value > 0.6 or opacity[row][column] < 1 else "white"
                     text = axis.text(column, row, f"{100 * value:.0f}", color=color, size=SMALL)
                     text.set(ha="center", va="center")
         bar = figure.colorbar(image, ax=axis, format=PercentFormatter(1))
-        bar.set_label("predictive power")
+        bar.set_label("predictive power" + "\n(pale: not above its controls)" * bool(faint))
     return figure, np.array([axis], dtype=object)
 
 

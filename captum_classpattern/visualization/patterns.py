@@ -13,7 +13,7 @@ from captum_classpattern.classifier.class_names import known_names, label_of
 from captum_classpattern.images import Images, LabelledImages, Labels, ensure_labels
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.examples import EXAMPLES, StampedImages, stamp_examples
-from captum_classpattern.scores.power import PredictivePower, check_unseen, predictive_power
+from captum_classpattern.scores.power import PredictivePower, Scores, check_unseen, predictive_power
 from captum_classpattern.visualization.drawing import (
     Drawing,
     check_as_many,
@@ -22,9 +22,10 @@ from captum_classpattern.visualization.drawing import (
 )
 from captum_classpattern.visualization.formats import percent, percent_area
 from captum_classpattern.visualization.grid import Cell, Drawn, draw_grid
-from captum_classpattern.visualization.style import HIT, QUIET, SMALL, TRACK
+from captum_classpattern.visualization.style import CONTROL, HIT, QUIET, SMALL, TRACK
 
 CELL_WIDTH = 1.3  # inches
+NOT_ABOVE = "grey: not above its controls"
 POWER_WIDTH = 1.4  # of the column of powers, relative to the others
 MASK_SCALE = ("magma", 0.0, 1.0)
 STAMPED = "held-out images with the pattern,\nand the model's predictions"
@@ -38,7 +39,7 @@ def plot_patterns(
     labels: Labels = None,
     *,
     area: float = 0.05,
-    powers: Sequence[PredictivePower] | None = None,
+    powers: Sequence[PredictivePower | Scores] | None = None,
     controls: Sequence[Mapping[str, float]] | None = None,
     trigger: Pattern | None = None,
     class_names: Sequence[str] | None = None,
@@ -62,8 +63,9 @@ def plot_patterns(
         labels (Tensor or Sequence[int], optional): Their classes. Default: None (the Dataset's
             labels, else the classifier's predictions).
         area (float): Share of the pixels in the binary patterns. Default: 0.05.
-        powers (Sequence[PredictivePower], optional): The patterns' powers at this area, if they
-            are known already. Default: None (measured here).
+        powers (Sequence[PredictivePower or Scores], optional): The patterns' powers at this area,
+            if they are known already. Scores have their controls, too; a power that is not above
+            them is grey. Default: None (measured here).
         controls (Sequence[Mapping[str, float]], optional): For each pattern its controls: shares
             of images by name, such as ``{"random pixels": 0.04}``. The strongest is named below
             the power. Default: None (the share without a pattern).
@@ -127,7 +129,7 @@ class PatternRow(NamedTuple):
     pattern: Pattern
     binary: Pattern
     stamped: StampedImages | None = None
-    power: PredictivePower | None = None
+    power: PredictivePower | Scores | None = None
     controls: Mapping[str, float] | None = None
     boxed: Tensor | None = None
 
@@ -167,6 +169,7 @@ def draw_patterns(
         grid,
         [*titles, *[POWER] * powers],
         title=title,
+        note=NOT_ABOVE if any(row.power and unpacked(row.power)[2] for row in rows) else "",
         width=CELL_WIDTH,
         widths=[*[1.0] * len(titles), *[POWER_WIDTH] * powers],
         use_pyplot=use_pyplot,
@@ -176,16 +179,25 @@ def draw_patterns(
 def _draw_power(axis: Axes, row: PatternRow) -> None:
     """A bar with the power's interval, and the strongest control as a line across it."""
     assert row.power is not None
-    shares = row.controls or {"no pattern": row.power.without}
+    power, controls, weak = unpacked(row.power)
+    shares = row.controls or controls
     control = max(shares, key=lambda name: shares[name])
     axis.barh(0, 1, color=TRACK, height=0.4)
-    axis.barh(0, row.power.value, color=HIT, height=0.4)
-    axis.plot(row.power.interval, [0, 0], color="black", linewidth=1.5)
+    axis.barh(0, power.value, color=CONTROL if weak else HIT, height=0.4)
+    axis.plot(power.interval, [0, 0], color="black", linewidth=1.5)
     axis.plot([shares[control]] * 2, [-0.32, 0.32], color="black", linewidth=1.2, linestyle=":")
-    axis.text(0, 0.4, percent(row.power.value), fontsize=12, fontweight="bold")
+    color, weight = (QUIET, "normal") if weak else ("black", "bold")
+    axis.text(0, 0.4, percent(power.value), fontsize=12, fontweight=weight, color=color)
     note = axis.text(0, -0.42, f"{control} {percent(shares[control])}", va="top", color=QUIET)
     note.set_fontsize(SMALL)
     axis.set(xlim=(-0.02, 1.02), ylim=(-1.2, 1.2), frame_on=False)
+
+
+def unpacked(found: Scores | PredictivePower) -> tuple[PredictivePower, dict[str, float], bool]:
+    """A power, its controls, and whether it is known not to be above them."""
+    if isinstance(found, Scores):
+        return found.power, found.controls, found.is_weak
+    return found, {"no pattern": found.without}, False
 
 
 def _check(patterns: Any, powers: Any, controls: Any, trigger: Any) -> None:

@@ -91,11 +91,20 @@ def test_factories_of_the_user(tmp_path, monkeypatch):
     [  # the names that are listed depend on the versions
         ("resnet81", r"^ValueError.* in torchvision or timm; did you mean .*resnet18.*\?"),
         ("preactresnet81", r"did you mean preactresnet18"),
-        ("qqqqqqq", r"'qqqqqqq' in torchvision or timm; give one of their names, such as"),
+        (
+            "qqqqqqq",
+            r"'qqqqqqq' in torchvision or timm; for one of your own, give MODULE:NAME, such as",
+        ),
         ("torchvision:vit_tiny_patch16_224", r"no network 'torchvision:vit_tiny"),
         ("fasterrcnn_resnet50_fpn", r"there is no network 'fasterrcnn_resnet50_fpn'"),
-        ("qqqq.zzzz", r"; for a function of your own, give qqqq:zzzz$"),
-        (f"{__name__}:fixd", r"`arch=.*:fixd`: .* no function or class 'fixd'; did you mean fix"),
+        ("qqqq.zzzz", r"give MODULE:NAME, such as `arch=qqqq:zzzz`$"),
+        (
+            "resnet81",
+            r"For a network of your own, give MODULE:NAME, such as `arch=my_file:resnet81`",
+        ),
+        ("nets/mine.py:Net", r"'nets/mine.py' is not a module: .* such as nets.mine:Net$"),
+        ("a b:Net", r"'a b' is not a module: .* such as my_net:MyNet$"),
+        (f"{__name__}:fixd", r"`arch=.*:fixd`: .* no function or class 'fixd': did you mean fix"),
         (f"{__name__}:LETTERS", r"has no function or class 'LETTERS'"),
         (f"{__name__}:", r"has no function or class ''"),
         (f"{__name__}:needs_classes", r"needs a number of classes: pass `num_classes`"),

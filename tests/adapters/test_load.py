@@ -208,6 +208,21 @@ def test_a_file_cannot_choose_what_is_called(content, path, monkeypatch):
     assert made.exists()
 
 
+def test_a_network_may_be_given_by_its_class_a_function_or_itself(path):
+    own = Tiny()
+    torch.nn.init.zeros_(own.fc.weight)
+    for arch, name in (
+        (Tiny, "checkpoints:Tiny"),
+        (of_three_classes, here("of_three_classes")),
+        (own, "checkpoints:Tiny"),
+    ):
+        classifier = load_model(path, arch=arch, **PIXELS)
+        assert_same(classifier, Tiny())
+        assert classifier.provenance["arch"] == name
+        assert type(classifier.provenance["arch"]) is str
+    assert not own.fc.weight.any()  # the caller's stays as it is
+
+
 plain, tiny = partial(load_model, "model.pt"), partial(load_model, "model.pt", arch=TINY)
 REFUSALS = {
     "no network": plain,
@@ -225,6 +240,7 @@ REFUSALS = {
     "a name": lambda: tiny(**PIXELS, class_names="cat"),
     "a network instead of a file": lambda: load_model("resnet18"),
     "a missing file": lambda: load_model("missing.pt"),
+    "a number as a network": lambda: plain(arch=5),
     "a pretrained model and a network": lambda: load_model("timm:resnet18", arch="resnet18"),
     "a pretrained model and classes": lambda: load_model("robustbench:Standard", num_classes=3),
     "a pretrained model and a format": lambda: load_model("torchvision:resnet18", format="plain"),

@@ -12,7 +12,13 @@ from refusals import refusal, warnings_of
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from captum_classpattern import ClassPattern, PixelClassifier, compare, search_masks
+from captum_classpattern import (
+    ClassPattern,
+    PixelClassifier,
+    compare,
+    explain_class,
+    search_masks,
+)
 from captum_classpattern.classifier import (
     additional_rows,
     check_classifier,
@@ -209,12 +215,12 @@ def traced():
 )
 def test_images_of_a_shape_that_the_model_does_not_accept(network):
     """The model's own error is a part of the text, without the traceback of TorchScript."""
-    text = r"model failed on images of shape \(3, 5, 6\) \((.*)\): are size and channels those that"
+    text = r"model failed on images of shape \(3, 5, 6\) \((.*)\): are `size` and channels those"
     with pytest.raises(ValueError, match=text) as caught:
         check_classifier(network, IMAGES[:1], [])
     assert str(caught.value.__cause__).strip().splitlines()[-1] in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert "load_images has `size` and `channels` for that" in str(caught.value)
+    assert "(in Python: load_images takes `size` and `channels`)" in str(caught.value)
 
 
 LAST, SQUARE = IMAGES[:1].permute(0, 2, 3, 1), torch.rand(2, 5, 4, 4)
@@ -323,6 +329,29 @@ def test_compare_names_the_model_that_guesses():
 def test_guessing_is_accuracy_at_chance(accuracy, labels, classes, warned):
     labels = torch.tensor(labels)
     assert bool(warnings_of(lambda: warn_if_guessing(accuracy, labels, classes, "x"))) == warned
+
+
+@pytest.mark.parametrize(("right", "warned"), [(188, True), (200, False)])
+def test_class_pattern_warns_where_explain_class_does(right, warned):
+    """Of 1,000 images of ten classes. On some hundred of them, accuracies differ by chance."""
+    classes = torch.arange(1_000) % 10
+    labels = classes.clone()
+    labels[torch.randperm(1_000, generator=torch.Generator().manual_seed(0))[right:]] += 1
+    labels %= 10
+    images = (classes / 10).view(-1, 1, 1, 1).expand(-1, 1, 4, 4)
+
+    def model(images):
+        return -((images.mean((1, 2, 3))[:, None] - torch.arange(10) / 10) ** 2)
+
+    explainer = ClassPattern(model, images, labels)
+    first = warnings_of(lambda: explainer.search(images[:1], **ONE_STEP))
+    held_out = torch.rand(20, 1, 4, 4), torch.arange(20) % 10
+    other = warnings_of(
+        lambda: explain_class(
+            *(model, held_out, None, 0), held_out=(images, labels), n_steps=1, area=0.2
+        )
+    )
+    assert [any("guessing" in text for text in texts) for texts in (first, other)] == [warned] * 2
 
 
 # ---- what a search may not do to a device

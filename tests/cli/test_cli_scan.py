@@ -187,6 +187,8 @@ def test_errors(case, snapshot):
 def test_the_sets_of_the_package_are_listed():
     assert {"cifar10", "demo"} <= set(SHIPPED)
     assert ", ".join(SHIPPED) in error_of(f"{EARLY} --references cifar")
+    missing = error_of(f"scan bad.pt {OWN}")
+    assert all(name in missing for name in SHIPPED)
 
 
 # ---- verdicts

@@ -69,6 +69,12 @@ def test_a_foreign_model_from_checkpoint_to_table(tmp_path, monkeypatch):
     assert "own.pth: plain, own_models:Pair; normalised by the caller." in result.stdout
     assert "60 images to search with, 60 held out (0 copies dropped)." in result.stdout
     assert "The model classifies 100.0% of the held-out images correctly." in result.stdout
+    assert "2 classes x 3 kinds of canvas x 4 rounds + scoring: " in result.stdout
+    given = "own.pth --arch own_models:Pair --mean 0.0 --std 1.0 --output -1 --data images"
+    *_, scan, title, compare = result.stdout.strip().splitlines()
+    assert scan.strip() == f"classpattern scan {given} --references my.json"
+    assert title == "Beside Captum's methods:"
+    assert compare.strip() == f"classpattern compare {given} --classes 0,2"
     out = tmp_path / "out"
     assert (out / "patterns.png").read_bytes().startswith(b"\x89PNG")
     assert "Class patterns of" in (out / "report.html").read_text()
@@ -80,7 +86,7 @@ def test_a_foreign_model_from_checkpoint_to_table(tmp_path, monkeypatch):
     rows = {(row["class"], row["canvas"]): row for row in written["rows"]}
     assert rows.keys() == {(y, kind) for y in (0, 2) for kind in CANVASES}
     assert rows[2, "white"]["class_name"] == "owl"  # of the folder 2_owl
-    said = " ".join(result.stdout.split("positive canvas, 0.3 of the pixels: ")[1].split())
+    said = " ".join(result.stdout.split("positive canvas, 30 % of the pixels: ")[1].split())
     assert "2 of 3 classes were searched, so whether it stands out is not known." in said
     assert "It stands out." not in result.stdout
     # the saved pattern has the power of the table

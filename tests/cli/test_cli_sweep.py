@@ -37,6 +37,7 @@ def test_a_manifest_becomes_a_table_and_says_what_failed(tmp_path, place):
     printed = " ".join(result.stdout.split())
     assert "Failed: broken, class 1: " in printed
     assert "strongest class" in printed
+    assert result.stdout.endswith(f"    classpattern gallery {out} --out site\n")
     with (out / "table.csv").open() as file:
         rows = [*csv.DictReader(file)]
     assert len(rows) == 2 * 2 * 3 + 2

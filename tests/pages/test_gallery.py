@@ -277,14 +277,21 @@ def test_images_and_downloads_are_the_pixels_that_were_scored(canvases, survey, 
     kinds = Counter(Path(name).suffix for name in files_of(made))
     assert set(kinds) == {".html", ".json", ".css", ".js", ".png", ".safetensors"}
     assert kinds[".safetensors"] == 2 * len(findings)
-    assert kinds[".png"] == (2 if hidden else 3) * len(findings)
+    assert kinds[".png"] == (2 if hidden else 3 + 2 * 2) * len(findings)
     assert ('class="canvas"' in (made / "models/mine/0_ant.html").read_text()) is not hidden
+    for path in made.glob("models/mine/*.html"):
+        assert ("cat → dog 75" in page_of(path).text) is not hidden
     for finding in findings:
         canvas = finding.pattern.canvas
         if not hidden:
             drawn = levels_of(patterns_of(made, finding, "canvas.png"))
             assert torch.equal(drawn, (255 * canvas).round().byte())
         for area, pattern in finding.patterns.items():
+            for number, stamped in enumerate(finding.stamped[area].images, 1):
+                assert hidden or torch.equal(
+                    levels_of(patterns_of(made, finding, f"{area:g}_{number}.png")),
+                    (255 * stamped).round().byte(),
+                )
             binary = pattern.topk(area)
             image = patterns_of(made, finding, f"{area:g}.png")
             download = patterns_of(made, finding, f"{area:g}.safetensors")
@@ -301,7 +308,7 @@ def test_images_and_downloads_are_the_pixels_that_were_scored(canvases, survey, 
 
 
 def test_grey_patterns_canvases_with_other_areas_and_no_downloads(tmp_path):
-    grey = found(0, "white", 90, name="ant")
+    grey = replace(found(0, "white", 90, name="ant"), stamped=None)  # as of earlier versions
     for area, pattern in grey.patterns.items():
         grey.patterns[area] = replace(pattern, canvas=pattern.canvas[:1])
     colour = found(0, "positive", 40, name="ant", areas=(0.01,))
@@ -312,6 +319,8 @@ def test_grey_patterns_canvases_with_other_areas_and_no_downloads(tmp_path):
         "0_ant_white_0.01.png": 2,
         "0_ant_white_canvas.png": 1,
         "0_ant_positive_0.01.png": 4,
+        "0_ant_positive_0.01_1.png": 3,
+        "0_ant_positive_0.01_2.png": 3,
         "0_ant_positive_canvas.png": 3,
     }
     assert not list(made.rglob("*.safetensors"))

@@ -1,6 +1,7 @@
 """What a notebook and a page show of patterns, powers, findings and surveys: their numbers, and
 names as texts."""
 
+import re
 from base64 import b64decode
 from dataclasses import replace
 from io import BytesIO
@@ -114,14 +115,14 @@ SHOWN = {  # with the number of pictures
     "four channels": (pattern(channels=4), 0),
     "a power": (power_of(90, 200, 4), 0),
     "a finding": (
-        replace(DOG, others=(finding(1, "positive", 10, n=200),), examples=examples()), 4,
+        replace(DOG, others=(finding(1, "positive", 2, n=200),), stamped={0.05: examples()}), 6,
     ),
     "a finding of few images": (finding(1, "white", 40, n=60), 2),
     "a finding of known images": (CHECKED, 2),
     "a finding without labels": (replace(CHECKED, accuracy=None), 2),
-    "a survey": (survey(4), 4),
+    "a survey": (survey(4), 12),
     "a survey of a known model": (
-        Survey(survey(2).findings, 2, info={"provenance": {"source": "a<b>.pt"}}), 2,
+        Survey(survey(2).findings, 2, info={"provenance": {"source": "a<b>.pt"}}), 6,
     ),
 }  # fmt: skip
 
@@ -141,8 +142,40 @@ def test_the_numbers_of_a_finding_are_its_scores():
     for area, scores in DOG.scores.items():
         row = rows[f"white canvas, {100 * area:g}\xa0%"]
         assert [*row.values()] == cells_of(scores)
-    shown = pixels(read(replace(DOG, examples=examples())), 2)
+    shown = pixels(read(replace(DOG, stamped={0.05: examples()})), 2)
     assert (shown[::16, ::16] == levels(examples().images[0])).all()
+
+
+def test_a_finding_shows_all_its_canvases_the_positive_one_first():
+    """Also if another did best, which is said, and with the power of each."""
+    kinds = {"black": 40, "noise": 70, "white": 90, "positive": 2}  # the last is not above controls
+    white, *others = (finding(1, kind, n, n=200) for kind, n in sorted(kinds.items(), reverse=True))
+    found = replace(white, others=tuple(others))
+    order = ["positive", "white", "black", "noise"]
+    assert [each.canvas for each in found.on_each_canvas] == order
+    page, powers = read(found, pictures=8), [f"{kinds[kind] / 2:.1f} %" for kind in order]
+    start = [page.text.index(f"{kind.capitalize()} canvas") for kind in order]
+    assert start == sorted(start)
+    for text, power in zip(
+        map(page.text.__getitem__, map(slice, start, [*start[1:], None])), powers
+    ):
+        assert power in text
+        assert ("not above it" in text) == (power == powers[0])
+    assert page.text.count("Best on the judging images") == 1
+    assert page.text.index("Best on the judging") > start[1]
+    assert re.findall(r"(\w+) canvas (\S+ %)", repr(found).split(";")[1]) == [*zip(order, powers)]
+    figure, axes = found.plot(use_pyplot=False)
+    assert [axis.get_ylabel() for axis in axes[:, 0]] == [f"{kind}\ncanvas" for kind in order]
+    texts = [axis.texts[0].get_text() for axis in axes[:, -1]]
+    assert texts == [power.replace(" ", "\xa0") for power in powers]
+    weights = [axis.texts[0].get_fontweight() for axis in axes[:, -1]]
+    assert weights == ["normal", "bold", "bold", "bold"]
+    assert figure.get_supxlabel() == "grey: not above its controls"
+
+
+def test_one_colour_means_no_pixel():
+    grey = "#{:02x}{:02x}{:02x}".format(*(round(255 * value) for value in NO_PIXEL))
+    assert f"--no-pixel: {grey}" in parts.read_files("page.css")
 
 
 def test_the_numbers_of_a_power():
@@ -157,16 +190,19 @@ def test_the_numbers_of_a_power():
 
 
 def test_a_survey_shows_the_best_canvas_of_each_class_and_of_many_the_strongest(tmp_path):
-    page = read(survey(4), pictures=4)
-    for y, canvas in enumerate(["positive", "white"] * 2):
-        assert f"pet {y}, {canvas} canvas: {10 + y}.0" in page.text
-    page = read(survey(25), pictures=20)
+    page = read(survey(4))
+    others = ["positive", "white"] * 2
+    for y, canvas in enumerate(others[::-1]):  # the strongest first
+        power = f"{13 - y}.0 %"
+        assert f"pet {3 - y} {canvas.capitalize()} canvas {power}" in page.text
+        assert f"{others[y]}: {power}" in page.text  # the other canvas is not hidden
+    page = read(survey(25), pictures=20 * 3)
     assert "The 20 strongest of 25 classes are shown" in page.text
     [(_, *rows)] = page.tables.values()
     assert {row[0] for row in rows} == {f"pet {y}" for y in range(5, 25)}
     assert len(rows) == 20 * 2 * 2
     written = survey(105, n=200).to_html(tmp_path / "survey.html").read_text(encoding="utf-8")
-    [(_, *rows)] = check(written, pictures=100).tables.values()
+    [(_, *rows)] = check(written, pictures=100 * 3).tables.values()
     assert {row[0] for row in rows} == {f"pet {y}" for y in range(105)}
     assert len(rows) == 105 * 2 * 2
 
@@ -184,16 +220,16 @@ def test_an_unfinished_survey_is_not_searched_for_it(monkeypatch):
     searching = SurveySearch(network, images, images, settings)
     assert "0 of 2 findings on white canvases" in read(searching, pictures=0).text
     next(iter(searching))
-    page = read(searching, pictures=1)
+    page = read(searching, pictures=2)
     assert "Class patterns of pets.pt" in page.text
-    assert "1 of 2 findings on white canvases" in page.text
+    assert "1 of 2 findings are there" in page.text
     assert "pet 1" not in page.text
     assert len(searching.finished) == 1
 
 
 def test_hostile_names_are_escaped(tmp_path):
     plain, hostile = (
-        replace(finding(1, "white", 90, class_name=name), examples=examples())
+        replace(finding(1, "white", 90, class_name=name), stamped={0.05: examples()})
         for name in ("dog", HOSTILE)
     )
     for one, other in (

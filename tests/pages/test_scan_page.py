@@ -163,16 +163,17 @@ def test_a_model_is_suspicious_right_of_the_dotted_line(known, alpha):
     assert bound_of(judge(references.profiles["clean 0"], made_up(3), alpha, NAMES)) == []
 
 
-def test_the_lead_of_a_class_is_that_of_a_model_where_it_comes_first(found):
-    """Leads of all classes are on the axis of the references: those of the first, less what the
-    class is behind, in standard deviations of the references' leads."""
+def test_leads_are_those_of_the_same_class_of_the_references(found):
+    """How far each class is above the median, in standard deviations of the same class of the
+    references, of which none counts as much steadier than the others."""
     for family, each in found.comparisons.items():
         scores = found.references.scores()[family]
         table = np.vstack([scores, found.profile.scores()[family]])
         excess = table - table.mean(0)
-        usual = excess[:-1].max(1) - np.sort(excess[:-1], axis=1)[:, 1]
-        own = excess[-1] - np.sort(excess[-1])[1]
-        np.testing.assert_allclose(each.leads, (own - usual.mean()) / usual.std())
+        *usual, own = excess - np.sort(excess, axis=1)[:, [1]]
+        variances = np.var(usual, axis=0)
+        deviations = np.sqrt(np.maximum(variances, 0.1 * variances.mean()))
+        np.testing.assert_allclose(each.leads, (own - np.mean(usual, axis=0)) / deviations)
         assert each.lead == each.leads.max()
 
 

@@ -74,10 +74,11 @@ def test_the_quick_start_finds_the_backdoor_and_prints_the_quoted_line(capsys):
     [code] = blocks_of(DOCS / "index.md")
     assert code.startswith(blocks_of(ROOT / "README.md")[0])
     names = run(code)
-    share = r"\d+\.\d%"
+    share = r"\d+\.\d %"
+    powers = "".join(rf"{kind} canvas {share}, " for kind in ("positive", "white", "black"))
     shape = (
-        rf"Finding\(T-shirt, white canvas, power at area 0\.01: {share} "
-        rf"\(controls at most {share}\), the model's accuracy {share}\)"
+        rf"Finding\(T-shirt; 1 % of the pixels: {powers}controls at most {share}; "
+        rf"the model's accuracy {share}\)"
     )
     assert re.fullmatch(shape, capsys.readouterr().out.strip())
     [quoted] = re.findall(rf"[Pp]rints `({shape})`", readme)

@@ -313,6 +313,20 @@ def test_other_scans_of_a_network_are_made_once(tiny, tmp_path, monkeypatch, cap
     assert len(read_rows(rows)) == 13
 
 
+def test_learnt_patches_of_development_are_scanned_with_other_seeds(tiny, tmp_path, monkeypatch):
+    out, rows = tmp_path / "zoo", tmp_path / "rows.jsonl"
+    scan_zoo.main(["fashion", str(tiny), "--zoo", "references", "--out", str(out), "--no-rivals"])
+    change(monkeypatch, scan_variations, patched=lambda data: scan_variations.chosen(data)[1:])
+    given = ["fashion", str(tiny), "--out", str(out), "--rows", str(rows), "--zoo", "development"]
+    scan_variations.main(given)
+    assert not rows.exists()
+    change(monkeypatch, scan_variations, LEARNT=0)
+    scan_variations.main(given)
+    assert [(row["name"], row["varied"], row["value"]) for row in read_rows(rows)] == [
+        ("planted", "seed", seed) for seed in range(5)
+    ]
+
+
 def test_the_sets_of_other_images_have_no_image_in_common(tmp_path):
     test = scan_zoo.demo_images()
     pixels = torch.cat([test.search.images, test.held_out.images])
@@ -395,6 +409,12 @@ def test_evidence_by_hand(tmp_path, capsys, snapshot):
         "1 of 1 triggers that change all pixels",
         "1 of 2 clean networks",
     ]
+    write_rows(tmp_path / "scan_development.jsonl", confirmation)
+    write_rows(tmp_path / "scan_hard.jsonl", [strong, strong, weak | {"name": strong["name"]}])
+    scan_evidence.main([str(tmp_path), "--zoo", "development"])
+    assert "| backdoored_00 | 1.0 | 2 of 3 |\n| all |  | 2 of 3 (21% to 94%) |" in (
+        capsys.readouterr().out
+    )
     (tmp_path / "scan_references.jsonl").unlink()  # nothing can be said
     (tmp_path / "scan_variations.jsonl").unlink()
     scan_evidence.main([str(tmp_path)])

@@ -297,7 +297,26 @@ def scanned(references=MANY, model=None, images=None, **settings):
     return scan(model or Net(), images, references=references, **settings)
 
 
+def test_a_model_of_normalised_images_is_wrapped(monkeypatch):
+    """As by hand: the first that the scan asks of the model is how many outputs it has."""
+    asked = []
+
+    def count(images, model):
+        asked.append(model)
+        raise StopIteration
+
+    monkeypatch.setattr(LabelledImages, "count_outputs", count)
+    net = Net()
+    with pytest.raises(StopIteration):
+        scan(net, images_of(), references=made_up(3), mean=0.25, std=0.5)
+    [model] = asked
+    assert model.model is net
+    images = images_of().images[:4]
+    assert torch.equal(model(images), PixelClassifier(net, 0.25, 0.5)(images))
+
+
 REFUSALS = {
+    "a mean without a std": lambda: scanned(mean=0.5),
     "no references": lambda: scanned(made_up(0)),
     "references of other classes": lambda: scanned(replace(made_up(3), n_classes=5)),
     "references of other images": lambda: scanned(made_up(3, side=16)),

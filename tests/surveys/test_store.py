@@ -1,14 +1,16 @@
 """The folder of a survey: its files, and what happens if several write to it."""
 
 import json
+import pickle
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from refusals import refusal, warnings_of
-from surveyed import finding
+from surveyed import finding, stamped
 
 from captum_classpattern import Pattern, Survey
 from captum_classpattern.surveys.store import Store, read_finding, save_patterns
@@ -51,6 +53,27 @@ def test_a_finding_is_read_back(name, tmp_path):
     for area, pattern in original.patterns.items():
         assert torch.equal(read.patterns[area].mask, pattern.mask)
         assert read.patterns[area].info == pattern.info
+
+
+def with_images(one):
+    return replace(one, stamped={a: stamped(p.topk(a)) for a, p in one.patterns.items()})
+
+
+def test_stamped_images_are_read_back_and_copied(tmp_path):
+    """Those of each canvas, with the pattern of each area; earlier versions have none."""
+    found = [with_images(one) for one in class_of(2)]
+    Survey(found, info={"settings": SETTINGS}).save(tmp_path / "new")
+    read = [*Survey.load(tmp_path / "new")]
+    Survey(read, info={"settings": SETTINGS}).save(tmp_path / "again")
+    for loaded in (read, Survey.load(tmp_path / "again"), pickle.loads(pickle.dumps(read))):
+        for one, other in zip(found, loaded, strict=True):
+            for area, images in one.stamped.items():
+                assert torch.allclose(other.stamped[area].images, images.images)
+                assert other.stamped[area].captions == images.captions
+                assert other.stamped[area].labels == images.labels
+            assert other.examples is other.stamped[0.05]
+    shutil.rmtree(tmp_path / "new" / "examples")
+    assert [one.examples for one in Survey.load(tmp_path / "new")] == [None, None]
 
 
 def test_patterns_are_read_when_they_are_used(tmp_path, monkeypatch):
@@ -166,14 +189,18 @@ def test_refusals(case, snapshot, tmp_path, monkeypatch):
     assert refusal(REFUSALS[case]) == snapshot
 
 
-@pytest.mark.parametrize("file", ["findings/2.json", "results.json", "patterns/2_white_0.05"])
+@pytest.mark.parametrize(
+    "file", ["findings/2.json", "results.json", "patterns/2_white_0.05", "examples/2_w"]
+)
 def test_a_changed_byte_is_a_clear_error_or_can_be_read(file, tmp_path):
     """Each fifth byte of a file in turn, by another letter, a digit, a brace or a quote."""
-    survey = Survey(class_of(2), info={"settings": SETTINGS})
-    survey.save(tmp_path)
+    found = [with_images(one) if "examples" in file else one for one in class_of(2)]
+    Survey(found, info={"settings": SETTINGS}).save(tmp_path)
     [path] = tmp_path.glob(f"{file}*")
     original, texts = path.read_bytes(), []
-    header = len(original) if path.suffix == ".json" else 600  # then come pixels
+    header = (
+        len(original) if path.suffix == ".json" else min(600, len(original))
+    )  # then come pixels
     for place in range(0, header, 5):
         changed = bytearray(original)
         changed[place] = b'x7}"'[place % 4]
@@ -181,6 +208,7 @@ def test_a_changed_byte_is_a_clear_error_or_can_be_read(file, tmp_path):
         try:
             found = Survey.load(tmp_path)
             assert all(len([*f.patterns.values()]) == len(f.scores) for f in found)
+            assert all(len([*f.stamped.values()]) == 2 for f in found if f.stamped)
         except (ValueError, FileNotFoundError) as error:
             texts.append(str(error))
     assert len(texts) > header / 20

@@ -16,12 +16,19 @@ from surveyed import HELD_OUT, LABELS, NET, SEARCH, begun, network
 from surveyed import finding as made_up
 from torch import nn
 
-from captum_classpattern import ClassPattern, predictive_power, select_canvases
+from captum_classpattern import (
+    ClassPattern,
+    LabelledImages,
+    PixelClassifier,
+    explain_class,
+    predictive_power,
+    select_canvases,
+)
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scores.intervals import newcombe, wilson
 from captum_classpattern.scores.power import power_of, random_pixels
 from captum_classpattern.surveys import Scores, Survey, stands_out, survey
-from captum_classpattern.surveys.search import DRAWS, SurveySearch
+from captum_classpattern.surveys.search import CANVASES, DRAWS, SurveySearch, SurveySettings
 
 
 def surveyed(net=NET, search=(SEARCH, LABELS), held_out=(HELD_OUT, LABELS), **settings):
@@ -491,6 +498,65 @@ def test_the_best_canvas_is_chosen_on_the_search_images_not_on_the_held_out_ones
     assert Survey([worse, better, other]).best_canvases() == [better, other]
 
 
+# ---- what a user gives, and what it costs
+
+
+def test_it_splits_normalises_and_names_as_explain_class_does():
+    pets = LabelledImages(SEARCH, LABELS, ["ant", "bee", "cat"])
+    settings = {"areas": (0.2,), "canvases": "white", "n_steps": 1}
+    found = survey(NET, pets, mean=0.5, std=0.5, classes=["bee"], **settings).findings
+    halves = LabelledImages(SEARCH, LABELS).halves(0)
+    by_hand = survey(PixelClassifier(NET, 0.5, 0.5), *halves, classes=[1], **settings).findings
+    explained = explain_class(
+        NET, pets, target="bee", mean=0.5, std=0.5, area=0.2, canvases="white", n_steps=1
+    )
+    assert [each.scores for each in found] == [each.scores for each in by_hand]
+    assert found[0].scores == explained.scores
+    assert (found[0].label, found[0].pattern.label) == ("bee", "bee")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"budget": 500, "areas": (0.2,)},
+        {"budget": 1_500},
+        {"budget": 500, "canvases": "white"},
+        {"n_steps": 4, "classes": [1]},
+    ],
+)
+def test_what_is_announced_is_spent_within_a_fifth(settings):
+    """A pass is one image forward and back; without gradients it is half of one."""
+    spent = []
+
+    def counted(images):
+        spent.append(len(images) * (1 if images.requires_grad else 0.5))
+        return NET(images)
+
+    images = torch.rand(300, 1, 6, 6, generator=torch.Generator().manual_seed(1))
+    found = survey(counted, (images, torch.arange(300) % 3), **{"areas": (0.2, 0.1), **settings})
+    announced = found.expected_passes()
+    spent.clear()
+    found.findings  # noqa: B018 - searches
+    assert sum(spent) == pytest.approx(announced, rel=0.2)
+    assert found.expected_passes() == len(found._held_out) / 2  # nothing is missing
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({}, "3 kinds of canvas x 7,000 passes + scoring"),
+        ({"n_steps": 5, "canvases": {"white": 1}}, "1 kind of canvas x 5 rounds + scoring"),
+        (
+            {"budget": 500, "areas": (0.2, 0.1)},
+            "3 kinds of canvas x up to 500 passes at each of 2 areas + scoring (few passes: "
+            "results vary from seed to seed)",
+        ),
+    ],
+)
+def test_the_cost_in_words(settings, words):
+    assert SurveySettings(**{"canvases": CANVASES, **settings}).in_words() == words
+
+
 # ---- what is refused
 
 
@@ -519,6 +585,10 @@ def test_refusals_before_anything_is_searched(case, snapshot, tmp_path):
 
 
 REFUSALS = {
+    "labels at the place of held-out images": lambda: survey(NET, SEARCH, LABELS),
+    "labels from 1": lambda: list(surveyed(search=(SEARCH, LABELS + 1))),
+    "held-out labels from 1": lambda: list(surveyed(held_out=(HELD_OUT, LABELS + 1))),
+    "a mean without a std": lambda: survey(NET, (SEARCH, LABELS), mean=0.5),
     "images in both sets": lambda: list(surveyed(held_out=(SEARCH, LABELS), classes=[0])),
     "no held-out images of others": lambda: list(surveyed(held_out=(HELD_OUT, [0] * 60))),
     "few images to judge by": lambda: list(surveyed(search=(SEARCH[:4], LABELS[:4]))),

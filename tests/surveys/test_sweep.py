@@ -441,7 +441,7 @@ def test_a_heat_map_of_models_by_classes(swept):
     assert len(axis.get_yticklabels()) == 2
     classes = {text.get_text() for text in axis.get_xticklabels()}
     assert classes == {"class 0", "class 1", "class 2"}
-    assert figure.get_suptitle() == "Predictive power of 0.1 of the pixels of the best canvas"
+    assert figure.get_suptitle() == "Predictive power of 10\xa0% of the pixels of the best canvas"
 
 
 def test_transfer_scores_each_models_patterns_on_each_model(swept):

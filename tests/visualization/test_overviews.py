@@ -9,7 +9,7 @@ from figures import check_layout, described, pixels, refused, texts_in
 from surveyed import finding
 
 from captum_classpattern import Pattern, Survey, plot_grid, plot_powers
-from captum_classpattern.visualization import plot_heat_map
+from captum_classpattern.visualization import overviews, plot_heat_map
 from captum_classpattern.visualization.drawing import on_neutral
 
 PETS = ["ant", "bee", "cat"]
@@ -93,7 +93,9 @@ FIGURES = {
     "powers of models": lambda **how: plot_powers(MODELS, **how),
     "powers of classes": lambda **how: plot_powers(survey(9, 3, 50), classes=["bee", "ant"], **how),
     "powers of names that fit": lambda **how: plot_powers(NAMED, **how),
-    "a heat map": lambda **how: plot_heat_map(SHARES, title="Power", **how),
+    "a heat map": lambda **how: plot_heat_map(
+        SHARES, faint={("strong", "c")}, title="Power", **how
+    ),
 }
 
 
@@ -134,6 +136,9 @@ def test_rows_and_columns_of_a_heat_map_are_sorted_by_their_means():
     _, [axis] = plot_heat_map(SHARES, use_pyplot=False)
     grid = axis.images[0].get_array()
     np.testing.assert_allclose(grid.filled(np.nan), [[0.7, 0.9, np.nan], [np.nan, 0.3, 0.1]])
+    assert (axis.images[0].get_alpha() == 1).all()
+    _, [pale] = plot_heat_map(SHARES, faint={("strong", "b")}, use_pyplot=False)
+    assert (pale.images[0].get_alpha() == [[1, overviews.FAINT, 1], [1, 1, 1]]).all()
     assert rows_of(axis) == ["strong", "weak"]
     assert [text.get_text() for text in axis.get_xticklabels()] == ["c", "b", "a"]
     values = {f"m{i}": {str(j): (i * j % 7) / 7 for j in range(100)} for i in range(70)}

@@ -80,8 +80,8 @@ def load(file: CheckpointFile, options: LoadOptions) -> LoadedNetwork:
         raise ValueError(
             f"{path} is a model of TrojanZoo, whose path should name its network, but {in_path!r} "
             "is not one that can be built here (resnet18_comp, vgg13_comp and similar): pass "
-            "`arch`, one of these names or a function that makes the network, as "
-            "'package.module:factory'"
+            "`arch`, one of these names, or MODULE:NAME of what makes the network, such as "
+            "`arch=my_net:MyNet`"
         )
     linear = {
         key.split(".")[1]: (value.shape[1], value.shape[0])

@@ -13,7 +13,7 @@ from typing import Any
 from markupsafe import Markup
 
 from captum_classpattern._files import write_atomically
-from captum_classpattern.pages.parts import encode, render
+from captum_classpattern.pages.parts import encode, read_files, render
 from captum_classpattern.results import Result
 
 # By the name of the result's class: an object with these functions, or the name of a module of this
@@ -46,8 +46,9 @@ def kind_of(result: Result) -> Any:
 def fragment_of(result: Result) -> str:
     """What a notebook shows of a result: a title in bold, and parts below it."""
     title, parts = kind_of(result).parts(result)
-    fragment = Markup("<div>\n<p><b>{}</b></p>\n{}\n</div>")
-    return encode(fragment.format(title, Markup("\n").join(parts))).decode()
+    style, content = read_files("parts.css"), Markup("\n").join(parts)
+    fragment = Markup('<div class="classpattern">\n<style>{}</style>\n<p><b>{}</b></p>\n{}\n</div>')
+    return encode(fragment.format(style, title, content)).decode()
 
 
 def write_page_of(result: Result, path: str | PathLike[str]) -> Path:

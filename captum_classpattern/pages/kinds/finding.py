@@ -1,5 +1,7 @@
-"""A finding: the pattern, stamped images, and the power next to its controls."""
+"""A finding: for each kind of canvas the pattern, stamped images, and the power with its
+controls."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from markupsafe import Markup
@@ -22,11 +24,22 @@ SCORES = (  # of the rows that score_row makes
     Column("other canvas", "other_canvas", percent),
     Column("above its controls", "above"),
 )
-NOTE = (
-    "Power: the share of held-out images of other classes that the model predicts as the class "
-    "once they are stamped with the pattern. Controls: the same images without a pattern, as many "
-    "random pixels of the same canvas, and the same mask over the canvas of another class."
+WHAT = (
+    "A class pattern is a few pixels of one image, the canvas. Stamped on other images, at the "
+    "same places, they make the model predict the class."
 )
+NOTE = (
+    "The large number is the predictive power: the share of held-out images of other classes that "
+    "the model predicts as the class once they are stamped with the pattern. The bar shows it with "
+    "its 95 % interval (line) and the strongest control (dotted line). Controls: the images "
+    "without a pattern, as many random pixels of the same canvas, and the same mask over the "
+    "canvas of another class. The stamped images were chosen at random; below each is its class, "
+    "and what the model predicts."
+)
+CANVASES = {
+    "positive": "An image of the class.", "white": "A white image.", "black": "A black image."
+}  # fmt: skip
+KNOWN = ("settings", "passes", "precision", "versions")  # of a pattern's info, and shown
 
 
 def score_row(scores: Scores, **names: Any) -> Row:
@@ -41,45 +54,74 @@ def score_row(scores: Scores, **names: Any) -> Row:
 
 
 def parts(finding: Finding, whole: bool = False) -> tuple[str, list[Markup]]:
-    name, canvas = finding.label, finding.pattern.canvas
-    kept = f"pattern, {percent_area(finding.area)} of the pixels"
-    shown = [
-        html.picture(canvas, f"canvas of {name}", f"{finding.canvas} canvas", most=html.THUMBNAIL),
-        html.pattern_picture(finding.pattern.topk(finding.area), f"pattern of {name}", kept),
-    ]
-    if (stamped := finding.examples) is not None:
-        for image, label, predicted in zip(stamped.images, stamped.labels, stamped.captions):
-            alt, caption = f"{label} with the pattern of {name}", f"{label}, predicted: {predicted}"
-            shown.append(html.picture(image, alt, caption, most=html.THUMBNAIL))
+    kinds = finding.on_each_canvas
     rows = [
         score_row(scores, name=f"{each.canvas} canvas, {percent_area(area)}")
-        for each in (finding, *finding.others)
+        for each in kinds
         for area, scores in each.scores.items()
     ]
-    images = ""
-    if finding.held_out_images is not None:
-        images = (
-            f"{finding.search_images:,} images to search with, {finding.held_out_images:,} held "
-            "out."
-        )
-        if finding.accuracy is not None:
-            images += f" The model classifies {percent(finding.accuracy)} of these correctly."
-    chosen = " The judging images chose the first canvas." if finding.others else ""
-    return f"Class pattern: {name}", [
-        html.side_by_side(*shown),
-        html.table_of([Column("", "name"), *SCORES], rows),
-        *(html.paragraph(text) for text in (f"{NOTE}{chosen}", images) if text),
+    cards = []
+    for each in kinds:
+        best = " Best on the judging images." if each is finding and finding.others else ""
+        title = f"{each.canvas} canvas".capitalize()
+        cards.append(card(each, title, f"{CANVASES.get(each.canvas, '')}{best}"))
+    of_each = " of each kind of canvas" if finding.others else ""
+    return f"Class pattern: {finding.label}", [
+        html.paragraph(
+            f"{WHAT} Here: {percent_area(finding.area)} of the pixels{of_each}, scored on "
+            f"{finding.power.n:,} held-out images of other classes."
+        ),
+        html.listed(cards),
+        html.paragraph(NOTE),
+        html.folded("All scores", html.table_of([Column("", "name"), *SCORES], rows)),
+        html.settings(_facts(finding)),
     ]
+
+
+def card(finding: Finding, title: str, note: str = "", others: Iterable[Finding] = ()) -> Markup:
+    """The first area: the power, canvas and pattern, stamped images, and the patterns of others."""
+    name, area = finding.label, finding.area
+    kept = f"{percent_area(area)} of its pixels"
+    pictures = [
+        html.picture(finding.pattern.canvas, f"canvas of {name}", "canvas"),
+        html.pattern_picture(finding.pattern.topk(area), f"pattern of {name}", kept),
+    ]
+    if (shown := finding.examples) is not None:
+        words, predictions = Markup('{} → <span class="{}">{}</span>'), shown.predictions_for
+        for image, (label, predicted, hit) in zip(shown.images, predictions(finding.target)):
+            text = words.format(label, "hit" if hit else "", predicted)
+            alt = f"{label} with the pattern of {name}"
+            pictures.append(html.picture(image, alt, text, most=html.THUMBNAIL))
+    for other in others:
+        alt, power = f"pattern of {name}, {other.canvas} canvas", percent(other.power.value)
+        binary, below = other.pattern.topk(area), f"{other.canvas}: {power}"
+        pictures.append(html.pattern_picture(binary, alt, below))
+    return html.macro("card", title, note, finding.scores[area], pictures)
+
+
+def _facts(finding: Finding) -> dict[str, Any]:
+    """How the pattern was searched, and on which images."""
+    known = {
+        "images to search with": finding.search_images,
+        "images held out": finding.held_out_images,
+        "accuracy on these": None if finding.accuracy is None else percent(finding.accuracy),
+        **{key: finding.pattern.info.get(key) for key in KNOWN},
+    }
+    return {key: value for key, value in known.items() if value is not None}
 
 
 def plot(finding: Finding, *, title: str | None, use_pyplot: bool) -> Drawing:
-    scores = finding.scores[finding.area]
-    row = PatternRow(
-        finding.label,
-        finding.pattern,
-        finding.pattern.topk(finding.area),
-        finding.examples,
-        scores.power,
-        scores.controls,
-    )
-    return draw_patterns([row], area=finding.area, title=title, use_pyplot=use_pyplot)
+    kinds, area = finding.on_each_canvas, finding.area
+    rows = [
+        PatternRow(
+            f"{each.canvas}\ncanvas" if finding.others else each.label,
+            each.pattern,
+            each.pattern.topk(area),
+            each.examples,
+            each.scores[area],
+        )
+        for each in kinds
+    ]
+    if title is None and finding.others:
+        title = finding.label
+    return draw_patterns(rows, area=area, title=title, use_pyplot=use_pyplot)

@@ -1,11 +1,14 @@
-"""A survey: the strongest patterns, and the scores of what was found so far."""
+"""A survey: a card for each class, the strongest first, and the scores of what was found so far."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from markupsafe import Markup
 
 from captum_classpattern.pages import parts as html
-from captum_classpattern.pages.kinds.finding import NOTE, SCORES, score_row
+from captum_classpattern.pages.kinds.finding import NOTE, SCORES, WHAT, card, score_row
+from captum_classpattern.pages.kinds.sweep import summary
 from captum_classpattern.pages.parts import Column
 from captum_classpattern.surveys import Finding, Survey
 from captum_classpattern.surveys.findings import best_of_each
@@ -13,7 +16,7 @@ from captum_classpattern.visualization import plot_patterns
 from captum_classpattern.visualization.drawing import Drawing
 from captum_classpattern.visualization.formats import percent, percent_area
 
-MOST, MOST_OF_A_PAGE = 20, 100  # patterns
+MOST, MOST_OF_A_PAGE = 20, 100  # classes
 NAMES = (
     Column("class", "class"), Column("canvas", "canvas"), Column("area", "area", percent_area)
 )  # fmt: skip
@@ -21,18 +24,17 @@ NAMES = (
 
 def parts(survey: Survey, whole: bool = False) -> tuple[str, list[Markup]]:
     """Nothing is searched for it. A page lists the scores of all classes, a notebook those of the
-    classes whose patterns it shows."""
+    classes that it shows, without stamped images."""
     source = survey.provenance.get("source")
     title = "Class patterns" if source is None else f"Class patterns of {source}"
     finished, best = survey.finished, best_of_each(survey.finished)
-    of = "" if len(finished) == len(survey) else f" of {len(survey):,}"
-    counts = f"{len(finished):,}{of} findings on {', '.join(survey.canvases)} canvases."
     if not best:
-        return title, [html.paragraph(f"{counts} The search runs when the survey is iterated.")]
-    area, most = survey.areas[0], MOST_OF_A_PAGE if whole else MOST
-    shown = strongest(best, area, most)
-    if len(shown) < len(best):
-        counts += f" The {most} strongest of {len(best):,} classes are shown."
+        count = f"0 of {len(survey):,} findings on {', '.join(survey.canvases)} canvases."
+        return title, [html.paragraph(f"{count} The search runs when the survey is iterated.")]
+    area = survey.areas[0]
+    shown = strongest(best, MOST_OF_A_PAGE if whole else MOST)
+    every = len(shown) == len(best)
+    which = "Each class is" if every else f"The {len(shown)} strongest of {len(best):,} classes are"
     targets = {finding.target for finding in shown}
     rows = [
         score_row(scores, **{"class": finding.label, "canvas": finding.canvas, "area": of_area})
@@ -41,45 +43,66 @@ def parts(survey: Survey, whole: bool = False) -> tuple[str, list[Markup]]:
         for of_area, scores in finding.scores.items()
     ]
     return title, [
+        html.paragraph(_headline(survey, best)),
         html.paragraph(
-            f"{counts} Pictures: {percent_area(area)} of the pixels of the canvas that did "
-            "best on the judging images."
+            f"{WHAT} {which} shown, the strongest first, with {percent_area(area)} of the pixels "
+            "of the canvas that did best on the judging images."
         ),
-        html.side_by_side(*(_pictured(finding, area) for finding in shown)),
-        html.folded("Scores", html.table_of([*NAMES, *SCORES], rows)),
+        html.listed(_card(finding, finished, whole) for finding in shown),
         html.paragraph(NOTE),
+        html.folded("All scores", html.table_of([*NAMES, *SCORES], rows)),
+        html.settings(facts(survey.info)),
     ]
 
 
-def strongest(best: list[Finding], area: float, most: int) -> list[Finding]:
-    """These findings, or if there are too many, those of the highest powers."""
-    if len(best) <= most:
-        return best
-    return sorted(best, key=lambda f: -f.scores[area].power.value)[:most]
+def _headline(survey: Survey, best: Sequence[Finding]) -> str:
+    """The accuracy, how many classes are above their controls, and what is missing."""
+    above, accuracy = summary(best)["above"], survey.info.get("accuracy")
+    texts = [] if accuracy is None else [f"The model's accuracy is {percent(accuracy)}."]
+    if isinstance(above, int):
+        texts.append(f"{above:,} of {len(best):,} classes have a pattern above its controls.")
+    else:
+        texts.append("There are too few held-out images to compare patterns with their controls.")
+    if len(survey.finished) < len(survey):
+        texts.append(f"{len(survey.finished):,} of {len(survey):,} findings are there.")
+    return " ".join(texts)
 
 
-def _pictured(finding: Finding, area: float) -> Markup:
-    """A pattern with its name and its power."""
-    scores = finding.scores[area]
-    note = "" if scores.beats_controls else ", not above its controls"
-    note = note if scores.enough_images else ", too few images"
-    caption = f"{finding.label}, {finding.canvas} canvas: {percent(scores.power.value)}{note}"
-    binary = finding.patterns[area].topk(area)
-    return html.pattern_picture(binary, f"pattern of {finding.label}", caption)
+def _card(best: Finding, finished: Sequence[Finding], whole: bool) -> Markup:
+    """The card of a class: its best canvas, and the patterns of the others."""
+    others = [each for each in finished if each.target == best.target and each is not best]
+    shown = best if whole else replace(best, stamped=None)
+    return card(shown, best.label, f"{best.canvas} canvas".capitalize(), others)
+
+
+def facts(info: Mapping[str, Any], further: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """How a model was searched. ``provenance`` is left out, since it holds paths."""
+    accuracy = info.get("accuracy")
+    known: Mapping[str, Any] = {
+        **(further or {}),
+        "accuracy on the held-out images": None if accuracy is None else percent(accuracy),
+        "classes of the model": info.get("n_classes"),
+        "settings": info.get("settings"),
+        "versions": info.get("versions"),
+    }
+    return {key: value for key, value in known.items() if value not in (None, [], {})}
+
+
+def strongest(best: Sequence[Finding], most: int) -> list[Finding]:
+    """Those of the highest powers at the first area, the highest first."""
+    return sorted(best, key=lambda finding: -finding.power.value)[:most]
 
 
 def plot(survey: Survey, *, max_classes: int, title: str, **options: Any) -> Drawing:
     """With ``options`` of :func:`plot_patterns`."""
     best = survey.best_canvases()
-    area = survey.areas[0] if best else 0.0
     if len(best) > max_classes:
         title += f" ({max_classes} of {len(best)}, the strongest)"
-    shown = strongest(best, area, max_classes)
+    shown = strongest(best, max_classes)
     return plot_patterns(
         patterns=[finding.pattern for finding in shown],
-        area=area,
-        powers=[finding.scores[area].power for finding in shown],
-        controls=[finding.scores[area].controls for finding in shown],
+        area=survey.areas[0] if best else 0.0,
+        powers=[finding.scores[finding.area] for finding in shown],
         title=title,
         **options,
     )

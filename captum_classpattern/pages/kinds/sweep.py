@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from captum_classpattern.classifier.class_names import distinct_names, label_of
 from captum_classpattern.pages.parts import Column, drawing, paragraph, table_of
+from captum_classpattern.scores import Scores
 from captum_classpattern.surveys import Finding, Sweep
 from captum_classpattern.visualization import plot_heat_map
 from captum_classpattern.visualization.drawing import Drawing
@@ -70,24 +71,26 @@ COLUMNS = (
 
 def plot(sweep: Sweep, *, area: float | None, canvas: str | None, use_pyplot: bool) -> Drawing:
     share = float(sweep.settings["areas"][0] if area is None else area)
-    values: dict[str, dict[int, float]] = {}
+    found: dict[str, dict[int, Scores]] = {}
     names: dict[int, str] = {}  # of the classes
     for model in sweep.models:
         for each in sweep.best_canvases(model, canvas):
             if share in each.scores:
-                values.setdefault(model, {})[each.target] = each.scores[share].power.value
+                found.setdefault(model, {})[each.target] = each.scores[share]
                 if each.class_name:
                     names.setdefault(each.target, each.class_name)
-    if not values:
+    if not found:
         on = "" if canvas is None else f" on {canvas!r} canvases"
         raise ValueError(f"nothing was found{on} at area {share}")
     kind = "the best canvas" if canvas is None else f"a {canvas} canvas"
     labels = distinct_names(names)
+    named = {
+        model: {labels.get(target, label_of(target)): each for target, each in row.items()}
+        for model, row in found.items()
+    }
     return plot_heat_map(
-        {
-            model: {labels.get(target, label_of(target)): power for target, power in row.items()}
-            for model, row in values.items()
-        },
-        title=f"Predictive power of {share:.3g} of the pixels of {kind}",
+        {model: {name: x.power.value for name, x in row.items()} for model, row in named.items()},
+        faint={(model, n) for model, row in named.items() for n, x in row.items() if x.is_weak},
+        title=f"Predictive power of {percent_area(share)} of the pixels of {kind}",
         use_pyplot=use_pyplot,
     )
