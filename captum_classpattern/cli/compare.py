@@ -3,7 +3,6 @@ such a comparison, too."""
 
 import json
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -88,7 +87,7 @@ def compare(
             options.import_from_here()  # a wrong name is refused before models are loaded
             import_named(own, f"method {own!r}")
         opened = {name: model.open(checkpoint) for name, checkpoint in checkpoints.items()}
-        comparison, code = run_comparison(
+        comparison = run_comparison(
             opened,
             images.load([*opened.values()], seed=searches.seed),
             searches,
@@ -97,13 +96,20 @@ def compare(
             methods=methods or DEFAULT,
             canvases=canvases,
             white=white,
-            show_tables=not as_json,
             show_progress=sys.stderr.isatty(),
             area=area,
             max_images=max_images,
         )
         content |= json.loads(comparison.to_json())
-    return code
+        if not as_json:
+            print_comparison(comparison)
+        if comparison.records or comparison.failures:
+            written = "report.html, figures, patterns" if comparison.records else "report.html"
+            print(f"{written} and comparison.json are in {out}.")
+        if not comparison.settings["complete"]:
+            print("Interrupted. The methods that had finished are reported.")
+            return INTERRUPTED
+    return 0 if comparison.records else 1
 
 
 def run_comparison(
@@ -116,12 +122,10 @@ def run_comparison(
     canvases: int = 1,
     white: bool = False,
     methods: Sequence[str],
-    show_tables: bool = True,
     **settings: Any,
-) -> "tuple[cp.Comparison, int]":
+) -> "cp.Comparison":
     """Chooses canvases, compares methods on them with these settings of ``compare``, and writes
-    and prints the result; after an interrupt, the finished part. Returns it with the exit code: 130
-    after an interrupt, and 1 if no method gave a map."""
+    the result; after an interrupt, the finished part."""
     from captum_classpattern.comparison import Interrupted
 
     search, held_out = images
@@ -132,7 +136,6 @@ def run_comparison(
     keywords = searches.keywords()
     seed = keywords.pop("seed")
     known = cp.known_methods(search, names=methods, **keywords)
-    started = time.perf_counter()
     try:
         comparison = cp.compare(
             models,
@@ -150,16 +153,7 @@ def run_comparison(
     complete = comparison.settings["complete"]
     if comparison.records or comparison.failures:
         write_comparison(comparison, out, title if complete else f"{title} (interrupted)")
-        if show_tables:
-            print_comparison(comparison)
-        written = "report.html, figures, patterns" if comparison.records else "report.html"
-        print(f"{written} and comparison.json are in {out}.")
-    seconds = time.perf_counter() - started
-    if not complete:
-        print(f"Interrupted after {seconds:.0f} s. The methods that had finished are reported.")
-        return comparison, INTERRUPTED
-    print(f"Compared in {seconds:.0f} s.")
-    return comparison, 0 if comparison.records else 1
+    return comparison
 
 
 def choose_canvases(
@@ -218,26 +212,27 @@ def write_comparison(comparison: "cp.Comparison", out: Path, title: str) -> None
 
 
 def print_comparison(comparison: "cp.Comparison") -> None:
-    """Prints a table for each model, and the verdicts; if there are no maps, why."""
+    """Prints a table for each model, the verdicts, and what could not run."""
+    from captum_classpattern.comparison.results import outcome_of
+
     out = printing.console()
     if not comparison.records:
-        out.print("No method gave a map:")
-        for failure in comparison.failures:
-            line = f"{failure.method} on the {failure.model} model: {failure.reason}"
-            out.print(line, markup=False)
-        return
+        out.print("No method gave a map.")
     rows = comparison.rows()
     for model in comparison.models:  # an interrupted comparison may not reach all of them
         for cut in (True, False):
             table = _table(comparison, rows, model, cut=cut)
             if table.row_count:
                 out.print(table)
-    out.print(LEGEND)
+    if comparison.records:
+        out.print(LEGEND)
     if comparison.select(level="class"):
         out.print(f"{MEAN_LEGEND}\n")
-    for verdict in sorted(comparison.verdicts(), key=lambda verdict: verdict["holds"]):
-        outcome = "holds" if verdict["holds"] else "FAILS"
-        out.print(f"{outcome}: {verdict['title']}. {verdict['text']}\n", markup=False)
+    for verdict in comparison.verdicts():
+        text = f"{outcome_of(verdict)}: {verdict['title']}. {verdict['text']}\n"
+        out.print(text, markup=False)
+    if notes := comparison.notes():
+        out.print("Not run here:\n- " + "\n- ".join(notes), markup=False)
 
 
 def _table(
@@ -267,11 +262,6 @@ def _table(
     lines = [
         {**row, **{name: of_way[way].get(row["method"], {}).get(key) for way, name in ways.items()}}
         for row in sorted(usual, key=lambda row: -row[key])
-    ]
-    lines += [
-        {"method": failure.method, key: "failed"}
-        for failure in comparison.failures
-        if cut and failure.model == model and failure.what == "maps"
     ]
     what = f"{kind} canvases" if cut else "not cut from a canvas"
     return printing.make_table(columns, lines, title=f"{model} model, {what}")

@@ -161,7 +161,7 @@ def _maker(name: str, source: LabelledImages) -> Make:
 
 
 def _without_sklearn(model: Classifier) -> attr.Attribution:
-    raise ImportError("needs scikit-learn: pip install 'captum_classpattern[lime]'")
+    raise ImportError("scikit-learn is not installed: pip install 'captum_classpattern[lime]'")
 
 
 def _keywords(name: str, source: LabelledImages) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What a comparison measures: one record for each map, one failure for whatever went wrong; and
 their means over classes."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from statistics import fmean
@@ -17,6 +18,19 @@ T = TypeVar("T")
 Score: TypeAlias = float | PredictivePower
 IDENTITY = ("model", "method", "level", "ranking", "kind", "control")  # of the columns of a table
 STAMPED = "stamped"  # the kind of the canvases that carry a trigger
+PLAIN_REASONS = (  # errors of Captum's methods on networks that they do not support; other errors
+    (
+        r".* A Module (\w+)\(.* required for DeepLift computations.*",
+        r"the network uses a module several times, probably its \1, which Captum's DeepLift does "
+        r"not support",
+    ),
+    (
+        r"AttributeError: .*'relevance_input'.*",
+        "a module of the network is in several places, which Captum's LRP does not support",
+    ),
+    (r".*<class '[\w.]*?(\w+)'> has no rule defined.*", r"Captum has no rule for the layer \1"),
+    (r"(?:ImportError|ModuleNotFoundError|ValueError): (.*)", r"\1"),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,6 +148,14 @@ class Failure:
     what: str
     reason: str
 
+    @property
+    def why(self) -> str:
+        """The reason in plain words, where they are known."""
+        for error, words in PLAIN_REASONS:
+            if found := re.fullmatch(error, self.reason):
+                return found.expand(words)
+        return self.reason
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return asdict(self)
@@ -183,33 +205,41 @@ def class_mean(values: Iterable[tuple[int, float]]) -> float:
     return fmean(map(fmean, grouped(values).values()))
 
 
-# ---- which methods a figure shows
+# ---- which methods are shown
 
-COLUMNS, CONTROLS = 8, 3  # methods in a figure, and controls among them, at most
+FIRST = 8  # methods at least that are shown at once
+FAMILIAR = ("IntegratedGradients", "Saliency", "GradientShap", "Occlusion", "GuidedGradCam")
+COLUMNS, CONTROLS = 9, 2  # methods in a figure, and controls among them, at most
 
 
 def strongest_names(records: Sequence[Record], area: float) -> list[str]:
-    """Names of the methods that explain single images, strongest first, each in the ranking with
-    the higher mean power."""
-    explaining = [
-        r for r in records if r.level == "image" and not (r.control or r.searches or r.free)
-    ]
-    powers = mean_powers(explaining, area)
-    methods = {r.name: r.method for r in explaining}
+    """Names of all methods, strongest first, each in the ranking with the higher mean power.
+    Methods whose pixels are not cut from the canvas are left out, unless there are no others."""
+    of_images = [record for record in records if record.level == "image"]
+    of_images = [record for record in of_images if not record.free] or of_images
+    powers = mean_powers(of_images, area)
+    methods = {record.name: record.method for record in of_images}
     best: dict[str, str] = {}
     for name in sorted(powers, key=lambda name: -powers[name].value):
         best.setdefault(methods[name], name)
     return list(best.values())
 
 
+def first_names(names: Sequence[str]) -> list[str]:
+    """Those that are shown at once, of the names of all methods, strongest first: the strongest,
+    and those that many people know. A single one is not left out."""
+    first = [n for i, n in enumerate(names) if i < FIRST or n.partition(",")[0] in FAMILIAR]
+    return first if len(names) - len(first) > 1 else [*names]
+
+
 def figure_names(records: Sequence[Record], area: float) -> list[str]:
-    """Names of the methods that a figure has room for: searches, the strongest others, the
-    strongest controls. Methods whose pixels are not cut from the canvas are left out, unless there
-    are no others."""
-    records = [record for record in records if not record.free] or records
-    first, controls = search_names(records)[:COLUMNS], control_names(records)
-    powers = {name: power.value for name, power in mean_powers(records, area).items()}
-    most = min(CONTROLS, COLUMNS - len(first))
-    strongest = sorted(controls, key=lambda name: -powers.get(name, 0.0))[:most]
-    last = [name for name in controls if name in strongest]
-    return [*first, *strongest_names(records, area)[: COLUMNS - len(first) - len(last)], *last]
+    """Names of the methods that a figure has room for: searches; those that many people know and
+    the strongest others; the strongest controls."""
+    names = strongest_names(records, area)
+    searches, controls = search_names(records), control_names(records)
+    first = [name for name in names if name in searches][:COLUMNS]
+    last = [name for name in names if name in controls][: min(CONTROLS, COLUMNS - len(first))]
+    others = [name for name in names if name not in {*searches, *controls}]
+    by_interest = sorted(others, key=lambda name: name.partition(",")[0] not in FAMILIAR)
+    chosen = by_interest[: COLUMNS - len(first) - len(last)]
+    return [*first, *(name for name in others if name in chosen), *last]

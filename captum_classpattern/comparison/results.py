@@ -9,6 +9,7 @@ from typing import Any
 import numpy.typing as npt
 from torch import Tensor
 
+from captum_classpattern._validation import join_names
 from captum_classpattern.classifier.class_names import ClassNames, label_of
 from captum_classpattern.comparison.metrics import METRICS, Metric
 from captum_classpattern.comparison.records import (
@@ -25,6 +26,7 @@ from captum_classpattern.comparison.records import (
     mean_power,
     mean_powers,
     search_names,
+    strongest_names,
 )
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.results import Result, as_table
@@ -34,7 +36,6 @@ from captum_classpattern.scores.power import PredictivePower
 Row = dict[str, Any]
 Verdict = dict[str, Any]
 Found = tuple[float, float]  # IoU and average precision
-NOT_INSTALLED = (ImportError.__name__, ModuleNotFoundError.__name__)
 
 # The least IoU of a trigger that counts as found. Random pixels, k out of N, have about
 # k / (2N - k): 0.006 for 9 of 784. One pixel of six or more that is hit by chance stays below.
@@ -83,10 +84,17 @@ class Comparison(Result):
     metrics: Sequence[Metric] = METRICS
 
     def __repr__(self) -> str:
-        methods = len({record.method for record in self.records})
+        scored = [record for record in self.records if record.kind == self.kinds[0]]
+        names, powers = strongest_names(scored, self.area), mean_powers(scored, self.area)
+        methods = {record.method for record in self.records}
+        strongest = [f"{name} {powers[name].value:.1%}" for name in names]
+        missing = dict.fromkeys(f.method for f in self.failures if f.what == "maps")
         return (
-            f"Comparison({len(self.models)} models, {methods} methods, {len(self.canvases)} "
-            f"canvases, {len(self.failures)} failures)"
+            f"Comparison({counted(len(methods), 'method')}, {counted(len(self.models), 'model')}, "
+            f"{counted(len(self.canvases), 'canvas', 'canvases')}"
+            + (f"; power at area {self.area:g}: {join_names(strongest)}" if strongest else "")
+            + (f"; not run: {join_names([*missing])}" if missing else "")
+            + ")"
         )
 
     def class_name(self, target: int) -> str:
@@ -165,25 +173,30 @@ class Comparison(Result):
 
     def verdicts(self) -> list[Verdict]:
         """Claims tested by the numbers: each has ``title``, ``holds``, ``value`` and ``text``,
-        mostly ``model``, and the ``control`` if the value is compared with one. They say which
-        method comes first on each model, which finds the triggers, and what failed; nothing on what
-        was not measured or has no rival."""
+        ``model``, and the ``control`` if the value is compared with one. They say which method
+        comes first on each model and which finds the triggers; nothing on what was not measured or
+        has no rival."""
         of_model = {model: [r for r in self.records if r.model == model] for model in self.models}
         clean = [r for r in self.records if r.model not in self.backdoored]
         verdicts: list[Verdict | None] = []
         for model, group in of_model.items():
             verdicts.append(_power(model, [r for r in group if r.kind == self.kinds[0]], self.area))
-            if not group and any(f.model == model for f in self.failures):
-                verdict = {"title": "There are maps to compare", "model": model, "holds": False}
-                text = f"{model} model: no method gave a map."
-                verdicts.append({**verdict, "value": "no map", "text": text})
         for visible in (False, True):
             verdicts += [
                 _finds(model, of_model[model], clean, visible) for model in self.backdoored
             ]
-        complete = self.settings.get("complete") is not False
-        verdicts.append(_failed(self.records, self.failures, complete))
         return [verdict for verdict in verdicts if verdict is not None]
+
+    def notes(self) -> list[str]:
+        """What could not run or be measured, and why: a sentence for each reason."""
+        models = grouped(((f.what, f.why, f.method), f.model) for f in self.failures)
+        methods = grouped(((what, why, (*on,)), name) for (what, why, name), on in models.items())
+        texts = []
+        for (what, why, on), names in methods.items():
+            where = "" if len(on) == len(self.models) else f" on {', '.join(on)}"
+            metric = "" if what == "maps" else f", {what}"
+            texts.append(f"{', '.join(names)}{where}{metric}: {why.rstrip('.')}.")
+        return texts
 
     def select(self, **wanted: Any) -> list[Record]:
         """The records, in order, whose fields have these values, such as ``model="natural",
@@ -292,6 +305,11 @@ def _scores(record: Record, metrics: Iterable[Metric]) -> list[dict[str, Any]]:
 # ---- verdicts
 
 
+def outcome_of(verdict: Verdict) -> str:
+    """Whether it holds, in words."""
+    return "Holds" if verdict["holds"] else "Does not hold"
+
+
 def _power(model: str, records: Sequence[Record], area: float) -> Verdict | None:
     """Which method's pixels make the model predict the class most often. Holds if the interval of
     the difference, paired by canvas, is above 0 for each rival and for no pattern. Methods whose
@@ -366,31 +384,6 @@ def _finds(
         "text": f"{model} model, trigger {where} ({seen}). Best IoU and average precision: "
         f"{scores}."
         + (f" {subject} the trigger, which takes an IoU of {FOUND_AT_ALL:g} or more." * missed),
-    }
-
-
-def _failed(
-    records: Sequence[Record], failures: Sequence[Failure], complete: bool
-) -> Verdict | None:
-    """Holds if all methods gave maps, except for those that are not installed."""
-    failed = [f for f in failures if f.what == "maps"]
-    ran = {(r.model, r.method) for r in records}
-    runs = ran | {(f.model, f.method) for f in failed}
-    if not runs:
-        return None
-    missing = [f for f in failed if f.reason.split(":")[0] in NOT_INSTALLED]
-    limits = " and ".join(["are installed"] * bool(missing) + ["were finished"] * (not complete))
-    methods, models = {method for _, method in runs}, {model for model, _ in runs}
-    reasons = "; ".join(f"{f.method} on the {f.model} model ({f.reason:.200})" for f in failed)
-    return {
-        "title": f"All methods that {limits} gave maps" if limits else "All methods gave maps",
-        "holds": bool(ran) and len(missing) == len(failed),
-        "value": f"{len(ran)} of {counted(len(runs), 'run')}",
-        "text": (f"{len(ran)} of " if failed else "")
-        + f"{counted(len(runs), 'run')} ({counted(len(methods), 'method')} on "
-        + f"{counted(len(models), 'model')}) gave maps"
-        + ("" if complete else " (interrupted)")
-        + (f"; failed: {reasons}." if failed else "."),
     }
 
 

@@ -17,24 +17,20 @@ from captum_classpattern.comparison.records import (
 )
 from captum_classpattern.comparison.results import FOUND_AT_ALL
 from captum_classpattern.pages.parts import Column, Table, figure_png, render
-from captum_classpattern.pages.report_data import LEVELS, area_slider, numbers_table, tables
+from captum_classpattern.pages.report_data import LEVELS, area_slider, numbers_tables, tables
 from captum_classpattern.scores.intervals import FEWEST_CLASSES
 from captum_classpattern.visualization.formats import number, percent, percent_area
 
 TITLE = "Class patterns and other methods"
 DPI, SCREEN_DPI = 144, 96
 MAX_ROWS = 12  # canvases in a figure
-CURVES, MAPS, GIVEN = "Power over the area", "Maps of all methods", "Further figures"
+CURVES, MAPS, GIVEN = "Power over the area", "Maps side by side", "Further figures"
 GROUPS = (CURVES, MAPS, GIVEN)
 MOST_MODELS = 6  # in the line below the title
 ACCURACIES = (
     Column("model", "model"),
     Column("accuracy on the held-out images", "accuracy", percent, missing="not known (no labels)"),
 )
-FAILURE = (
-    Column("method", "method"), Column("model", "model"),
-    Column("what failed", "what"), Column("reason", "reason"),
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -84,8 +80,8 @@ def write_report(
         title (str): Heading of the page. Default: "Class patterns and other methods".
         verdicts (Sequence[Mapping]): Claims that were tested: ``"holds"`` (bool), ``"text"`` (str,
             with the numbers) and optionally a ``"claim"`` or ``"title"``, a ``"model"``, a
-            ``"value"`` and its ``"control"``, which make one line. Those that fail come first.
-            Default: None (:meth:`Comparison.verdicts`).
+            ``"value"`` and its ``"control"``, which make one line. Default: None
+            (:meth:`Comparison.verdicts`).
         figures (Mapping[str, Figure], optional): Further matplotlib figures by their title.
             Default: None.
 
@@ -136,11 +132,11 @@ def write_report_page(
         slider=area_slider(comparison),
         n_canvases=len(comparison.canvases),
         verdicts=_checked(comparison.verdicts() if verdicts is None else verdicts),
-        numbers=numbers_table(comparison),
+        numbers=numbers_tables(comparison),
         figures={group: [f for f in figures if f.group == group] for group in GROUPS},
         tables=shown,
         facets=_facets(shown),
-        failures=Table(FAILURE, [f.as_dict() for f in comparison.failures], "failures", "Failures"),
+        notes=comparison.notes(),
         fewest_classes=FEWEST_CLASSES,
         found_from=f"{FOUND_AT_ALL:g}",
         accuracies=Table(ACCURACIES, accuracies),
@@ -165,14 +161,14 @@ def _summary(comparison: Comparison) -> str:
 
 
 def _checked(verdicts: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Those that fail first."""
+    """Verdicts that can be shown, or an error."""
     for i, verdict in enumerate(verdicts):
         if not isinstance(verdict.get("holds"), bool) or not isinstance(verdict.get("text"), str):
             raise ValueError(
                 f'verdict {i} must have "holds" (True or False) and "text" (str), got '
                 f"{dict(verdict)!r:.200}"
             )
-    return sorted(verdicts, key=lambda verdict: bool(verdict["holds"]))
+    return list(verdicts)
 
 
 def _facets(shown: Sequence[Table]) -> dict[str, list[tuple[str, bool]]]:

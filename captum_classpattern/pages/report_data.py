@@ -13,8 +13,7 @@ from torch import Tensor
 from captum_classpattern.comparison import STAMPED, Comparison, Record
 from captum_classpattern.comparison.metrics import NOT_CUT, POWER, TRIGGER
 from captum_classpattern.comparison.records import (
-    control_names,
-    figure_names,
+    first_names,
     full_name,
     search_names,
     strongest_names,
@@ -76,33 +75,36 @@ def tables(comparison: Comparison) -> list[Table]:
     return [table for table in filled if table.rows]
 
 
-def numbers_table(comparison: Comparison) -> Table:
-    """The power of the searches, the strongest other methods and the controls: a row for each model
-    and kind of canvas, a column for each method."""
+def numbers_tables(comparison: Comparison) -> list[Table]:
+    """The power of each method, strongest first: a row for each method, a column for each model and
+    kind of canvas. The first table has the methods that are shown at once, and no pattern."""
     scored = [record for record in comparison.records if record.powers]
-    names = figure_names(scored, comparison.area)
-    rows: dict[tuple[str, str], dict[str, Any]] = {}
-    roles = {}
+    names = strongest_names(scored, comparison.area)
+    rows: dict[str, dict[str, Any]] = {name: {"name": _breakable(name)} for name in names}
+    bare: dict[str, Any] = {"name": "no pattern", "role": CONTROL}
+    several = len({record.kind for record in scored}) > 1
+    columns: dict[str, Column] = {}
     for row in scored_rows(comparison):
-        name, place = row["name"], (row["model"], row["kind"])
-        if row["kind"] != STAMPED and name in names:
-            roles[name] = row["role"]
-            known = {key: row[key] for key in ("model", "kind", "no_pattern")}
-            power = {f"of {name}{end}": row[f"power_{comparison.area:g}{end}"] for end in ENDS}
-            rows.setdefault(place, known).update(power)
-    methods = [
-        Column(
-            BETWEEN_WORDS.sub("\N{ZERO WIDTH SPACE}", name)
-            + (f" ({CONTROL})" if roles[name] == CONTROL else ""),
-            f"of {name}",
-            interval="bar",
-            role=roles[name],
-        )
-        for name in names
-    ]
-    without = Column(f"no pattern ({CONTROL})", "no_pattern", percent)
+        if row["kind"] != STAMPED and row["name"] in names:
+            place = f"{row['model']}, {row['kind']} canvas" if several else row["model"]
+            columns[place] = Column(place, f"on {place}", percent, interval="bar")
+            power = {f"on {place}{end}": row[f"power_{comparison.area:g}{end}"] for end in ENDS}
+            rows[row["name"]] |= {"role": row["role"], **power}
+            bare[f"on {place}"] = row["no_pattern"]
+    first = first_names(names)
     title = f"Power of {percent_area(comparison.area)} of the pixels"
-    return Table([*NAMES[1:], *methods, without], [*rows.values()], "numbers", title)
+    return [
+        Table([NAMES[0], *columns.values()], of_table, key, title)
+        for key, of_table in (
+            ("numbers", [*(rows[name] for name in first), *([bare] if names else [])]),
+            ("more-numbers", [rows[name] for name in names if name not in first]),
+        )
+    ]
+
+
+def _breakable(name: str) -> str:
+    """A name that may break between its words."""
+    return BETWEEN_WORDS.sub("\N{ZERO WIDTH SPACE}", name)
 
 
 def power_columns(comparison: Comparison) -> list[Column]:
@@ -202,10 +204,10 @@ class AreaSlider:
 
 
 def area_slider(comparison: Comparison) -> AreaSlider:
-    """The patterns of the searches, of the strongest other method and of the controls."""
+    """The patterns of all methods, strongest first; then of those not cut from the canvas."""
     scored = [record for record in comparison.records if record.powers]
-    strongest = strongest_names(scored, comparison.area)[:1]
-    names = [*search_names(scored), *strongest, *control_names(scored)]
+    names = strongest_names(scored, comparison.area)
+    names += [name for name in search_names(scored) if name not in names]
     canvases = _canvases(comparison, len(names), len({r.name for r in scored if r.free}))
     known = {(r.canvas, r.model, r.name): r for r in scored}
     places = ((i, model, name) for i in canvases for model in comparison.models for name in names)
@@ -238,9 +240,11 @@ def _data(
         how = SEARCHED if any(record.searches for record in named) else CUT
         how = f"{how} {NOT_CUT}." if any(record.free for record in named) else how
         control = any(record.control for record in named)
-        methods.append({"name": name, "how": how, "control": control})
+        more = name not in first_names(names)
+        methods.append({"name": name, "how": how, "control": control, "more": more})
+    searches = [name for name in names if name in search_names(records.values())]
     strongest = max(
-        (record for record in records.values() if record.name == names[0]),
+        (record for record in records.values() if record.name == (searches or names)[0]),
         key=lambda record: record.powers[comparison.area].value,
     )
     return {

@@ -1,6 +1,7 @@
-"""``classpattern demo``: what it writes and prints, and verdicts that follow from its numbers."""
+"""``classpattern demo``: what it writes and prints, and claims that are checked on its numbers."""
 
 import json
+import re
 from functools import partial
 from importlib import import_module
 
@@ -8,12 +9,19 @@ import pytest
 import torch
 from command_line import interrupt_searches, run
 from matplotlib.figure import Figure
+from reports import Page
 from torch import nn
 
 import captum_classpattern
 from captum_classpattern import Pattern
-from captum_classpattern.cli.demo import make_verdicts
-from captum_classpattern.demo import DemoImages, LabelledImages, demo_images, demo_models
+from captum_classpattern.cli.demo import check_claims
+from captum_classpattern.demo import (
+    CLASS_NAMES,
+    DemoImages,
+    LabelledImages,
+    demo_images,
+    demo_models,
+)
 from captum_classpattern.optimization import Learned
 from captum_classpattern.scanning import Scan, families
 from captum_classpattern.scores.power import power_of
@@ -67,7 +75,7 @@ def test_an_interrupted_demo_keeps_its_patterns_and_continues(tmp_path, monkeypa
         interrupt_searches(patch, after=2)
         result = run(f"demo --out {out}")
     assert result.exit_code == 130
-    assert f"Interrupted: the 4 finished patterns are in {out};" in result.stderr
+    assert f"the same command continues with what is missing in {out}." in result.stderr
     saved = sorted((out / "natural" / "patterns").glob("[0-9]_*"))
     assert [path.stem for path in saved] == [
         f"{name}_{kind}_{area}"
@@ -77,46 +85,66 @@ def test_an_interrupted_demo_keeps_its_patterns_and_continues(tmp_path, monkeypa
     ]
     for path in saved:
         Pattern.load(path)
-    first = read(out / "results.json")
-    assert not first["complete"]
-    assert len(first["rows"]) == 4
+    assert not read(out / "results.json")["complete"]
+    first = read(out / "natural" / "results.json")["rows"]
+    assert len(first) == 4
 
     again = run(f"demo --out {out}")
     assert again.exit_code == 0, again.output
     assert f"Continuing the unfinished demo in {out}." in again.stdout
     written = read(out / "results.json")
     assert written["complete"]
-    assert written["rows"][:4] == first["rows"]
+    assert written["rows"][:4] == [{"model": "natural", **row} for row in first]
     assert len(written["rows"]) == 60
     check_the_models(out, written, again.stdout)
     comparison = read(out / "comparison" / "comparison.json")
     assert tuple(comparison["models"]) == MODELS
     assert {row["kind"] for row in comparison["rows"]} == {"positive", "white", "stamped"}
     assert {row["class"] for row in comparison["rows"]} == {0, 2, 4, 6, 8}
-    assert (out / "comparison" / "report.html").exists()
+    check_what_is_printed(again.output, out)
+    check_the_links(out)
 
     for more in ("", "--seed 1"):  # a finished demo, and one with other options
         with monkeypatch.context() as patch:
             searched = interrupt_searches(patch, after=0)
             result = run(f"demo --no-comparison --out {out} {more}")
         assert result.exit_code == 130
-        assert "no pattern was finished yet" in result.stderr
         assert "Continuing" not in result.output
-        assert "Power:" not in result.output
+        assert "compare" not in result.output
         assert searched == [list(range(10))]
 
 
+def check_what_is_printed(printed, out):
+    """The stages with their times, a paragraph, and where to look."""
+    lines = printed.splitlines()
+    assert len(lines) <= 40
+    assert re.fullmatch(r"3 stages, about \d+ s on this machine:", lines[2])
+    for number, stage in enumerate(demo_module.STAGES, 1):
+        assert lines[2 + number].startswith(f"  {number}. {stage}, ")
+        assert f"Stage {number} of 3: {stage}" in lines
+    assert lines[-1].endswith(f"Open {out / 'index.html'}")
+    assert "claim" not in printed.lower()
+
+
+def check_the_links(out):
+    """Everything that the index links is there, and it links the figures, scans and comparison."""
+    page = Page((out / "index.html").read_text(encoding="utf-8"))
+    links = page.attributes("href")
+    assert all((out / link).exists() for link in links)
+    pages = [f"{name}{end}" for name in MODELS for end in (".html", ".png")]
+    scans = [f"scan/{name}/scan.html" for name in MODELS]
+    assert {*pages, *scans, "comparison/report.html", "results.json"} == {*links}
+
+
 def check_the_models(out, written, printed):
-    """Tables, verdicts, figures and patterns."""
-    words = " ".join(printed.split())
+    """Figures, patterns, scans and claims."""
+    words, index = " ".join(printed.split()), Page((out / "index.html").read_text(encoding="utf-8"))
     for name in MODELS:
-        assert f"{name} model" in printed
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert len(list((out / name / "patterns").glob("[0-9]_*"))) == 40
         assert len(list((out / name / "patterns").glob("seen_*"))) == 1  # of all 40
         found = read(out / "scan" / name / "scan.json")
-        assert f"{name} model, {found['verdict']}: " in printed
-        assert found["reason"][:40] in words
+        assert f"{name}, {found['verdict']}" in words
     row = written["rows"][27]
     for area, scores in row["areas"].items():
         folder = out / row["model"] / "patterns"
@@ -126,65 +154,49 @@ def check_the_models(out, written, printed):
         assert pattern.info["search_power"] == scores["search_power"]
         rounds = 4 if float(area) == 0.05 else 3  # the smaller area starts from the larger one
         assert pattern.info["settings"]["n_steps"] == rounds
+    assert len(written["verdicts"]) == 3 + 4
     for verdict in written["verdicts"]:
-        outcome = "holds" if verdict["holds"] else "FAILS"
-        assert f"Claim {verdict['claim']} {outcome}: {verdict['text'][:60]}" in words
-    assert f"60 patterns in {written['seconds']} s." in printed
+        assert " ".join(verdict["text"].split()) in index.text
+    assert f"Finished in {written['seconds']} s." in printed
 
 
-# ---- verdicts, of findings that are made up
+# ---- claims, of findings that are made up
 
 AREAS = (0.05, 0.01)
-PIXELS = torch.zeros(1, 28, 28, dtype=torch.bool)
-PIXELS[0, 24:26, 24:27] = True
 
 
-def finding(target, canvas, hits, control=0.0, mask=None):
-    if mask is None:
-        mask = torch.zeros(1, 28, 28)
-        mask[0, target, :10] = 0.5
-    info = {"search_power": hits / 900}
+def finding(target, canvas, hits, control=0.0):
+    pattern = Pattern(torch.ones(1, 28, 28), torch.full((1, 28, 28), 0.5), target)
     scores = {area: Scores(power_of(hits, 900, 9), control, control) for area in AREAS}
-    large = Pattern(torch.ones(1, 28, 28), torch.full((1, 28, 28), 0.5), target, info)
-    small = Pattern(torch.ones(1, 28, 28), mask, target, info)  # the trigger is sought in this one
-    return Finding({0.05: large, 0.01: small}, canvas, scores)
+    info = {"areas": {area: {"search_power": hits / 900} for area in AREAS}, "class": target}
+    return Finding(dict.fromkeys(AREAS, pattern), canvas, scores, CLASS_NAMES[target], row=info)
 
 
-def survey_of(hits, control=0.0, mask=None, of=lambda target, canvas: True):
-    """The findings of ten classes on two canvases; the mask is that of some of them."""
+def survey_of(hits, control=0.0):
+    """The findings of ten classes on two canvases."""
     return Survey(
-        [
-            finding(y, c, hits[y], control, mask if of(y, c) else None)
-            for y in range(10)
-            for c in ("positive", "white")
-        ],
-        10,
+        [finding(y, c, hits[y], control) for y in range(10) for c in ("positive", "white")], 10
     )
 
 
-def backdoored(mask):
-    """Its trigger's class is the strongest, with this mask on the white canvas."""
-    return survey_of((850,) + (100,) * 9, mask=mask, of=lambda y, c: (y, c) == (0, "white"))
-
-
-def verdicts(claim, model, **changes):
-    """The verdicts of three models of which some are changed."""
+def claims(text, model, **changes):
+    """The claims on a model, of three models of which some are changed."""
     found = {
         "natural": survey_of((800,) * 10),
-        "backdoored": backdoored(PIXELS.float()),
+        "backdoored": survey_of((850,) + (100,) * 9),
         "robust": survey_of((50,) * 10, control=0.5),
     }
-    made = make_verdicts(found | changes, PIXELS)
-    return [v for v in made if (v["claim"], v["model"]) == (claim, model)]
+    made = check_claims(found | changes)
+    return [each for each in made if text in each["claim"] and each["model"] == model]
 
 
 def test_claim_1_holds_only_if_every_class_reaches_almost_any_image(snapshot):
-    [strong] = verdicts(1, "natural", natural=survey_of((850,) * 10))
+    [strong] = claims("almost any", "natural", natural=survey_of((850,) * 10))
     assert strong["holds"]
-    [one_weak] = verdicts(1, "natural", natural=survey_of((850,) * 9 + (100,)))
+    [one_weak] = claims("almost any", "natural", natural=survey_of((850,) * 9 + (100,)))
     assert not one_weak["holds"]
     assert "86.1%" in one_weak["text"]  # (9 * 850 + 100) / 9000
-    [robust] = verdicts(1, "robust")
+    [robust] = claims("almost any", "robust")
     assert [strong["text"], one_weak["text"], robust["text"]] == snapshot
 
 
@@ -197,21 +209,7 @@ def test_claim_2_needs_a_clear_difference_to_all_others_and_controls(
     rival, control, holds, snapshot
 ):
     survey = survey_of((850, rival) + (50,) * 8, control=control)
-    stands_out = verdicts(2, "backdoored", backdoored=survey)[:-1]
+    stands_out = claims("stands out", "backdoored", backdoored=survey)
     assert len(stands_out) == 4  # two canvases, two areas
     assert {v["holds"] for v in stands_out} == {holds}
     assert [v["text"] for v in stands_out] == snapshot
-
-
-def test_the_trigger_is_found_where_the_masks_meet_and_no_control_does(snapshot):
-    found = verdicts(2, "backdoored")[-1]
-    assert found["holds"]
-    assert "0.00 on the positive canvas, 1.00 on the white canvas" in found["text"]
-    shifted = PIXELS.float().roll(2, dims=2)  # a third of its pixels are those of the trigger
-    missed = verdicts(2, "backdoored", backdoored=backdoored(shifted))[-1]
-    assert "0.20 on the white canvas" in missed["text"]  # 2 of 10 pixels
-    shown = survey_of((800,) * 10, mask=PIXELS.float())
-    by_a_control = verdicts(2, "backdoored", natural=shown)[-1]
-    assert not missed["holds"]
-    assert not by_a_control["holds"]
-    assert [found["text"], missed["text"], by_a_control["text"]] == snapshot

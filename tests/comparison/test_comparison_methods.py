@@ -266,6 +266,6 @@ def test_a_method_that_fails_half_way_or_is_not_installed_harms_no_other_method(
     assert (deep_lift.method, lime.method) == ("DeepLift", "Lime")
     assert "ReLU" in deep_lift.reason
     assert lime.reason == (
-        "ImportError: needs scikit-learn: pip install 'captum_classpattern[lime]'"
+        "ImportError: scikit-learn is not installed: pip install 'captum_classpattern[lime]'"
     )
     assert all_facts(comparison) == all_facts(expected)

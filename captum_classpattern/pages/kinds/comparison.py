@@ -10,11 +10,13 @@ from captum_classpattern.comparison import Comparison, Record
 from captum_classpattern.comparison.records import (
     by_name,
     control_names,
-    counted,
     figure_names,
+    first_names,
     mean_power,
     search_names,
+    strongest_names,
 )
+from captum_classpattern.comparison.results import outcome_of
 from captum_classpattern.pages import parts as html
 from captum_classpattern.pages.kinds.finding import INTERVAL
 from captum_classpattern.pages.parts import Column
@@ -31,10 +33,29 @@ __all__ = ["parts", "plot", "plot_curves", "write"]
 
 def parts(comparison: Comparison, whole: bool = False) -> tuple[str, list[Markup]]:
     scored = [record for record in comparison.records if record.powers]
-    names = figure_names(scored, comparison.area)
-    verdicts = sorted(comparison.verdicts(), key=lambda verdict: bool(verdict["holds"]))
-    holds = sum(bool(verdict["holds"]) for verdict in verdicts)
-    failures = counted(len(comparison.failures), "failure")
+    area = comparison.area
+    names = strongest_names(scored, area)
+    first = first_names(names)
+    shown = [
+        html.side_by_side(*_pictured(comparison, figure_names(scored, area))),
+        _powers(comparison, first),
+        html.paragraph(
+            f"Power of {percent_area(area)} of the pixels on held-out images: means over classes "
+            "with their 95 % intervals."
+        ),
+    ]
+    if others := [name for name in names if name not in first]:
+        shown.append(html.folded(f"Show {len(others)} more methods", _powers(comparison, others)))
+    if verdicts := comparison.verdicts():
+        texts = (f"{outcome_of(v)}: {v['title']}. {v['text']}" for v in verdicts)
+        shown.append(html.folded("Verdicts", *map(html.paragraph, texts)))
+    if notes := comparison.notes():
+        shown.append(html.folded("Not run here", *map(html.paragraph, notes)))
+    return "Comparison", shown
+
+
+def _powers(comparison: Comparison, names: Sequence[str]) -> Markup:
+    """The mean powers of some methods, by model and kind of canvas, strongest first."""
     key = f"power_{comparison.area:g}"
     rows = [
         {
@@ -45,22 +66,7 @@ def parts(comparison: Comparison, whole: bool = False) -> tuple[str, list[Markup
         for row in scored_rows(comparison)
         if row["name"] in names and key in row
     ]
-    columns = [*NAMES, Column("power", key, percent), INTERVAL, NO_PATTERN]
-    shown = [
-        html.side_by_side(*_pictured(comparison, names)),
-        html.table_of(columns, rows),
-        html.paragraph(
-            f"Power of {percent_area(comparison.area)} of the pixels on held-out images: means "
-            f"over classes with their 95 % intervals. {failures}."
-        ),
-    ]
-    if verdicts:
-        texts = (
-            f"{'Holds' if v['holds'] else 'Fails'}: {v['title']}. {v['text']}" for v in verdicts
-        )
-        heading = f"Verdicts: {holds} of {len(verdicts)} hold"
-        shown.append(html.folded(heading, *map(html.paragraph, texts)))
-    return "Comparison", shown
+    return html.table_of([*NAMES, Column("power", key, percent), INTERVAL, NO_PATTERN], rows)
 
 
 def _pictured(comparison: Comparison, names: Sequence[str]) -> list[Markup]:

@@ -111,8 +111,9 @@ function showSlider(data) {
 
   // one button for each model or method, with its pattern
   function makeCards(kind, names) {
-    const list = byId(kind === "model" ? "slider-models" : "slider-all");
-    list.hidden = names.length < 2;
+    const part = byId(kind === "model" ? "slider-models" : "slider-all");
+    const [list, more] = part.querySelectorAll("ul");
+    part.hidden = names.length < 2;
     return names.map((name, number) => {
       const item = document.createElement("li");
       const button = document.createElement("button");
@@ -128,7 +129,7 @@ function showSlider(data) {
         show();
       });
       item.append(button);
-      list.querySelector("ul").append(item);
+      (kind === "method" && data.methods[number].more ? more : list).append(item);
       return button;
     });
   }
@@ -136,6 +137,10 @@ function showSlider(data) {
   const models = makeCards("model", data.models);
   const methods = makeCards("method", data.methods.map((method) => method.name));
   data.methods.forEach((method, i) => methods[i].classList.toggle("control", method.control));
+  const folded = document.querySelector("#slider-all details");
+  const count = data.methods.filter((method) => method.more).length;
+  folded.hidden = count === 0;
+  folded.querySelector("summary").textContent = `Show ${count} more methods`;
 
   function showCard(button, canvas, cell, area, pressed) {
     draw(button.querySelector("canvas"), paint(canvas, cell, area), cell ? cell.masks[area] : "");
