@@ -346,9 +346,9 @@ def tables(folder: Path, zoo: str = "confirmation") -> Iterator[tuple[str, Itera
     for data, networks in read(folder, zoo).items():
         if references := known.get(data):
             if zoo == "references":
-                others = [[r for r in references if r is not each] for each in networks]
-                scans = map(scan_of, (each.profile for each in networks), others)
-                groups = {CLEAN: list(zip(networks, scans))}
+                others = [[r for r in references if r is not each] for each in references]
+                scans = map(scan_of, (each.profile for each in references), others)
+                groups = {CLEAN: list(zip(references, scans))}
             else:
                 groups = by_kind(networks, references)
             for title, table in TABLES.items():

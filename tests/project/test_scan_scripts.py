@@ -415,6 +415,11 @@ def test_evidence_by_hand(tmp_path, capsys, snapshot):
     assert "| backdoored_00 | 1.0 | 2 of 3 |\n| all |  | 2 of 3 (21% to 94%) |" in (
         capsys.readouterr().out
     )
+    odd = made_up("r_odd", known[0], powers={1: 1.0})
+    others = [made_up(f"r_{i}", known[i % 2]) for i in range(19)]
+    write_rows(tmp_path / "scan_references.jsonl", [odd, *others])
+    scan_evidence.main([str(tmp_path), "--zoo", "references"])  # each with the others alone
+    assert "| odd | 1 of 1 (21% to 100%) | 0 | 0.05 |" in capsys.readouterr().out
     (tmp_path / "scan_references.jsonl").unlink()  # nothing can be said
     (tmp_path / "scan_variations.jsonl").unlink()
     scan_evidence.main([str(tmp_path)])
