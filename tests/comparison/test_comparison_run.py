@@ -372,7 +372,7 @@ def test_what_was_finished_outlives_an_interrupt():
     assert isinstance(stopped.value, KeyboardInterrupt)
     assert {record.method for record in finished.records} == {"Saliency"}
     assert (finished.failures, finished.settings["complete"]) == ([], False)
-    assert finished.verdicts()
+    assert "Saliency" in repr(finished)
 
 
 # ---- triggers
