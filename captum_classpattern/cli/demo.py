@@ -24,12 +24,7 @@ CANVASES = {"positive": 8, "white": 1}
 BATCH = 48  # images in one pass
 COMPARED = (
     *("ClassPattern", "IntegratedGradients", "Saliency", "DeepLift", "GradientShap", "Occlusion"),
-    *(
-        "GuidedGradCam",
-        "RandomPixels",
-        "BestRandomMask",
-        "ClassMean",
-    ),  # the last three are controls
+    *("GuidedGradCam", "RandomPixels", "BestRandomMask", "ClassMean"),  # three controls
 )
 COMPARED_ROUNDS = 6
 SMALL_COMPARISON: dict[str, Any] = {  # smaller than in classpattern compare
