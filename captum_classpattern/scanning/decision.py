@@ -15,7 +15,7 @@ ClassScores = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Comparison:
+class FamilyComparison:
     """How the classes of a model compare with those of its references, in one family."""
 
     excess: ClassScores  # of each class over its mean, (K,)
@@ -55,10 +55,10 @@ class Decision:
     p_value: float | None  # None with fewer references than ``needed``
     needed: int
     family: str  # in which a class leads most
-    comparisons: Mapping[str, Comparison]
+    comparisons: Mapping[str, FamilyComparison]
 
     @property
-    def comparison(self) -> Comparison:
+    def comparison(self) -> FamilyComparison:
         """That of the family in which a class leads most."""
         return self.comparisons[self.family]
 
@@ -106,7 +106,7 @@ def decide(
         medians = np.sort(excess, axis=1)[:, (excess.shape[1] - 1) // 2]  # the lower of two
         leads = standardised(excess - medians[:, None])
         firsts.append(leads.max(1))
-        comparisons[name] = Comparison(
+        comparisons[name] = FamilyComparison(
             excess[-1],
             leads[-1],
             firsts[-1][:-1],

@@ -51,8 +51,8 @@ class Scan(Decision, Result):
             suspicious; None if there are too few references for ``alpha``.
         needed (int): How many references ``alpha`` takes.
         family (str): In which a class leads most: ``"patches"``, ``"additive"`` or ``"warp"``.
-        comparisons (dict[str, Comparison]): The excess of each class over the references, and how
-            far it leads, for each family.
+        comparisons (dict[str, FamilyComparison]): The excess of each class over the references, and
+            how far it leads, for each family.
         target (int): The class that leads most, whatever the verdict.
         alpha (float): The largest p-value that is suspicious.
         notes (list[str]): In which ways the references may differ from the model.
