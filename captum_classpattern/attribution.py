@@ -389,6 +389,8 @@ class ClassPattern(Attribution):  # type: ignore[misc]  # captum's class is unty
             accuracy = float((predicted == sample.known_labels).float().mean())
             if accuracy > guessing_below(sample.known_labels, n_classes) + DOUBT:
                 return
+            if len(sample) == len(self._baselines):  # there are no others
+                break
         warn_if_guessing(accuracy, sample.known_labels, n_classes, "baselines")
 
     def _seen(self, contests: Sequence[Contest]) -> frozenset[str]:

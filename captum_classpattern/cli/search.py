@@ -124,13 +124,11 @@ def search(
 
 def _cost(found: "SurveySearch", model: "cp.PixelClassifier", images: "cp.LabelledImages") -> str:
     """What the search will cost, in a sentence."""
-    from captum_classpattern.scanning.families import FAMILIES
-    from captum_classpattern.scanning.profile import estimate_seconds
+    from captum_classpattern.scanning.profile import seconds_per_pass
     from captum_classpattern.surveys.sweep_run import duration
 
     passes, count = found.expected_passes(), len(found.missing)
-    seconds = estimate_seconds(model, images, 1, precision=found.settings.precision) * passes
-    seconds /= sum(family.passes for family in FAMILIES.values())  # it was that of a scan
+    seconds = passes * seconds_per_pass(model, images, found.settings.precision)
     words = f"{count} class{'es' * (count != 1)} x {found.settings.in_words()}"
     return f"{words}: {passes:,.0f} passes, about {duration(seconds)}."
 

@@ -192,6 +192,12 @@ def estimate_seconds(
     model: Classifier, images: LabelledImages, n_classes: int, *, precision: str = "auto"
 ) -> float:
     """About how long a scan takes, from the time of one pass; nothing else depends on it."""
+    passes = n_classes * sum(family.passes for family in FAMILIES.values())
+    return seconds_per_pass(model, images, precision) * passes
+
+
+def seconds_per_pass(model: Classifier, images: LabelledImages, precision: str) -> float:
+    """How long a pass takes in a full batch."""
     with preserve_state(model, 0):
         device, dtype = device_and_dtype(model, images.take([0]))
         batch = images.take([i % len(images) for i in range(32)]).to(device, dtype)
@@ -201,5 +207,4 @@ def estimate_seconds(
             started = time.perf_counter()
             torch.autograd.grad(classifier(batch.requires_grad_()).sum(), batch)
             seconds = min(seconds, time.perf_counter() - started)
-    passes = n_classes * sum(family.passes for family in FAMILIES.values())
-    return seconds * passes / len(batch)
+    return seconds / len(batch)
