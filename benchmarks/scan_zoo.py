@@ -10,6 +10,7 @@ weights; ``--from-weights FILE`` measures these, without training, and ``--set F
 references that come with the package, of the rows of the folder.
 """
 
+import gzip
 import itertools
 import json
 import sys
@@ -24,7 +25,7 @@ from demo_training import accuracy
 from failures import read_record
 from findings import parser_of, read_rows, write_rows
 from rivals import cbd, mm_bd
-from safetensors.torch import load_file, save
+from safetensors.torch import load, load_file, save
 from torch import Tensor
 from zoo import DATA_SETS, Entry, Recipe, confirmation, development, references, train, tutorials
 from zoo.training import Images, attack_success
@@ -174,19 +175,23 @@ def gather(found: Sequence[Row], file: Path) -> None:
 
 
 def pack(entries: Iterable[Entry], folder: Path, file: Path) -> None:
-    """Puts the weights of networks that are in a folder into one file, with their records."""
+    """Puts the weights of networks that are in a folder into one compressed file, with their
+    records."""
     weights, records = {}, {}
     for entry in entries:
         if record := read_record(path := folder / f"{entry.name}.safetensors"):
             records[entry.name] = record
             weights |= {f"{entry.name}/{key}": each for key, each in load_file(path).items()}
-    write_atomically(file, save(weights, {"record": json.dumps(records)}))
+    packed_up = save(weights, {"record": json.dumps(records)})
+    write_atomically(file, gzip.compress(packed_up, mtime=0))
 
 
 def packed(file: Path) -> Iterator[Measured]:
     """The networks of a file of weights."""
-    weights = load_file(file)
-    for name, record in (read_record(file) or {}).items():
+    data = gzip.decompress(file.read_bytes())
+    weights, length = load(data), int.from_bytes(data[:8], "little")
+    records = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["record"])
+    for name, record in records.items():
         yield name, opened(record, weights, f"{name}/"), record
 
 
