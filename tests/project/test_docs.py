@@ -43,13 +43,17 @@ def _few_images(monkeypatch):
     monkeypatch.setattr(cp, "demo_images", lambda: few)
 
 
-def blocks_of(page, heading=None):
-    """The Python code of a page, or of one section; "" is what comes before the first heading."""
+def text_of(page, heading=None):
+    """A page, or one section of it; "" is what comes before the first heading."""
     text = page.read_text(encoding="utf-8")
     if heading is not None:
         before, *sections = re.split(r"^## ", text, flags=re.MULTILINE)
         [text] = [s for s in sections if s.startswith(f"{heading}\n")] if heading else [before]
-    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    return text
+
+
+def blocks_of(page, heading=None):
+    return re.findall(r"```python\n(.*?)```", text_of(page, heading), re.DOTALL)
 
 
 def run(code, names=None, **quicker):
@@ -114,13 +118,14 @@ def make_a_gallery(names):
 
 def choose_canvases(names):
     assert sorted(names["found"]) == sorted(canvases.STRATEGIES)
-    text = (DOCS / "read_a_pattern.md").read_text()
+    text = text_of(DOCS / "read_a_pattern.md", "Choose canvases")
     assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == list(canvases.STRATEGIES)
 
 
 def small_areas(names):
     """The page explains all keys of a pattern's info."""
-    rows = re.findall(r"^\| (`.*?`) \|", (DOCS / "read_a_pattern.md").read_text(), re.MULTILINE)
+    text = text_of(DOCS / "read_a_pattern.md", "What `info` holds")
+    rows = re.findall(r"^\| (`.*?`) \|", text, re.MULTILINE)
     [pattern] = names["found"][0.05]
     assert sorted(re.findall(r"`(\w+)`", " ".join(rows))) == sorted(pattern.info)
 
