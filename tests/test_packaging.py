@@ -89,7 +89,7 @@ def test_the_docs_and_the_tools_name_the_oldest_python():
     assert named[0] == oldest
     assert SETTINGS["tool"]["mypy"]["python_version"] == oldest
     assert SETTINGS["tool"]["ruff"]["target-version"] == "py" + oldest.replace(".", "")
-    assert f"Python {oldest} or newer" in (ROOT / "docs/index.md").read_text()
+    assert f"Python {oldest} or newer" in (ROOT / "docs/demo.md").read_text()
 
 
 @pytest.mark.parametrize(

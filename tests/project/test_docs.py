@@ -5,6 +5,7 @@ import inspect
 import re
 import runpy
 import sys
+from collections import Counter
 from pathlib import Path
 
 import matplotlib
@@ -42,8 +43,17 @@ def _few_images(monkeypatch):
     monkeypatch.setattr(cp, "demo_images", lambda: few)
 
 
-def blocks_of(page):
-    return re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+def text_of(page, heading=None):
+    """A page, or one section of it; "" is what comes before the first heading."""
+    text = page.read_text(encoding="utf-8")
+    if heading is not None:
+        before, *sections = re.split(r"^## ", text, flags=re.MULTILINE)
+        [text] = [s for s in sections if s.startswith(f"{heading}\n")] if heading else [before]
+    return text
+
+
+def blocks_of(page, heading=None):
+    return re.findall(r"```python\n(.*?)```", text_of(page, heading), re.DOTALL)
 
 
 def run(code, names=None, **quicker):
@@ -57,8 +67,8 @@ def run(code, names=None, **quicker):
     return names
 
 
-def run_page(name, **quicker):
-    return run("".join(blocks_of(DOCS / name)), **quicker)
+def run_page(name, heading=None, **quicker):
+    return run("".join(blocks_of(DOCS / name, heading)), **quicker)
 
 
 def size_of(file):
@@ -70,8 +80,8 @@ def size_of(file):
 
 def test_the_quick_start_finds_the_backdoor_and_prints_the_quoted_line(capsys):
     """The numbers depend on the kind of device: here, most images become the class."""
-    readme, page = (ROOT / "README.md").read_text(), (DOCS / "index.md").read_text()
-    [code] = blocks_of(DOCS / "index.md")
+    readme, page = (ROOT / "README.md").read_text(), (DOCS / "demo.md").read_text()
+    [code] = blocks_of(DOCS / "demo.md")
     assert code.startswith(blocks_of(ROOT / "README.md")[0])
     names = run(code)
     share = r"\d+\.\d %"
@@ -101,20 +111,21 @@ def test_the_page_on_what_a_pattern_is_shows_it_above_its_controls():
     assert size_of("controls.png") > 10_000
 
 
-def gallery(names):
+def make_a_gallery(names):
     pages = {path.name for path in names["index"].parent.glob("models/backdoored/*.html")}
     assert pages == {"0_T-shirt.html", "8_Bag.html"}
 
 
 def choose_canvases(names):
     assert sorted(names["found"]) == sorted(canvases.STRATEGIES)
-    text = (DOCS / "choose_canvases.md").read_text()
+    text = text_of(DOCS / "read_a_pattern.md", "Choose canvases")
     assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == list(canvases.STRATEGIES)
 
 
-def read_a_pattern(names):
-    """It explains all keys of a pattern's info."""
-    rows = re.findall(r"^\| (`.*?`) \|", (DOCS / "read_a_pattern.md").read_text(), re.MULTILINE)
+def small_areas(names):
+    """The page explains all keys of a pattern's info."""
+    text = text_of(DOCS / "read_a_pattern.md", "What `info` holds")
+    rows = re.findall(r"^\| (`.*?`) \|", text, re.MULTILINE)
     [pattern] = names["found"][0.05]
     assert sorted(re.findall(r"`(\w+)`", " ".join(rows))) == sorted(pattern.info)
 
@@ -183,18 +194,35 @@ FEWER = {  # what makes a page quicker
     sweep: {"n_steps": "n_steps=1"},
 }
 NEEDS = {explore: "ipywidgets", quantus: "quantus"}  # OpenCV of quantus needs libGL
-PAGES = (
-    *(choose_canvases, compare, explore, extend, gallery, invariance, quantus, read_a_pattern),
-    *(sanity_checks, stability, sweep),
-)
+PAGES = {  # a page, and the section that a check runs
+    choose_canvases: ("read_a_pattern.md", "Choose canvases"),
+    compare: ("compare.md", ""),
+    explore: ("read_a_pattern.md", "Explore in a notebook"),
+    extend: ("extend.md", None),
+    invariance: ("invariance.md", None),
+    make_a_gallery: ("sweep.md", "Make a gallery"),
+    quantus: ("compare.md", "Quantus"),
+    sanity_checks: ("sanity_checks.md", None),
+    small_areas: ("read_a_pattern.md", "Small areas and saturation"),
+    stability: ("stability.md", None),
+    sweep: ("sweep.md", ""),
+}
 
 
-@pytest.mark.parametrize("check", PAGES)
+@pytest.mark.parametrize("check", PAGES, ids=lambda check: check.__name__)
 @pytest.mark.usefixtures("_few_images")
 def test_pages_run(check):
     if check in NEEDS:
         pytest.importorskip(NEEDS[check], exc_type=ImportError)
-    check(run_page(f"{check.__name__}.md", **FEWER.get(check, {})))
+    check(run_page(*PAGES[check], **FEWER.get(check, {})))
+
+
+def test_no_section_with_an_example_is_left_out():
+    run_by_section = Counter()
+    for page, heading in PAGES.values():
+        run_by_section[page] += len(blocks_of(DOCS / page, heading))
+    for page, count in run_by_section.items():
+        assert count == len(blocks_of(DOCS / page)) > 0, page
 
 
 # ---- the examples for models of one's own

@@ -95,10 +95,10 @@ PAGES = {
     "benchmarks/README.md": of_the_solvers,
     "docs/architectures.md": printed_by("architectures", "architectures"),
     "docs/claims.md": of_both_protocols,
-    "docs/compare.md": printed_by("compare_methods", "rivals"),
     "docs/gallery.md": printed_by("gallery", "gallery"),
     "docs/invariance.md": of_all_transforms,
-    "docs/quantus.md": printed_by("quantus_metrics", "quantus"),
+    "docs/other_methods.md": printed_by("compare_methods", "rivals"),
+    "docs/other_methods.md, Quantus": printed_by("quantus_metrics", "quantus"),
     "docs/sanity_checks.md": printed_by("sanity", "sanity"),
     "docs/scan_evidence.md": of_the_scan,
     "docs/stability.md": printed_by("stability", "stability"),
@@ -186,9 +186,9 @@ def of_protocol(rows):
 PLAIN = {
     "docs/architectures.md": ("architectures", of_architectures),
     "docs/claims.md": ("protocol", of_protocol),
-    "docs/compare.md": ("rivals", of_rivals),
     "docs/gallery.md": ("gallery", lambda rows: [f"| mean power | {means(rows, 'power'):.1%} ("]),
     "docs/invariance.md": ("invariance", of_invariance),
+    "docs/other_methods.md": ("rivals", of_rivals),
     "docs/sanity_checks.md": ("sanity", of_sanity),
     "docs/stability.md": ("stability", of_stability),
 }
