@@ -3,8 +3,8 @@
     python benchmarks/methods.py DATA --out FOLDER
 
 DATA is a folder with ``test/<class>/*`` images of CIFAR-10. The model is the natural one; canvas
-and images are those of ``compare_methods.py``, whose table in docs/other_methods.md has all classes. The
-canvas is that of the dog, which was chosen before anything was measured. Each method keeps 5 % of
+and images are those of ``compare_methods.py``, whose table in docs/other_methods.md has all
+classes. The canvas is that of the dog, which was chosen before anything was measured. Each method keeps 5 % of
 its pixels, and is scored on the same 500 held-out images, without those of dogs. A map with
 negative values is ranked by them and by their size; the ranking that is better on this canvas is
 drawn. The search takes 3,500 passes.
