@@ -4,10 +4,10 @@
 
 DATA is a folder with ``test/<class>/*`` images of CIFAR-10. The model is the natural one; canvas
 and images are those of ``compare_methods.py``, whose table in docs/other_methods.md has all
-classes. The canvas is that of the dog, which was chosen before anything was measured. Each method keeps 5 % of
-its pixels, and is scored on the same 500 held-out images, without those of dogs. A map with
-negative values is ranked by them and by their size; the ranking that is better on this canvas is
-drawn. The search takes 3,500 passes.
+classes. The canvas is that of the dog, which was chosen before anything was measured. Each method
+keeps 5 % of its pixels, and is scored on the same 500 held-out images, without those of dogs. A map
+with negative values is ranked by them and by their size; the ranking that is better on this canvas
+is drawn. The search takes 3,500 passes.
 
 It writes ``methods.png``, and its numbers to ``methods.jsonl``, in half a minute of one core. The
 numbers of the figure in the README are in ``results/methods.jsonl``.

@@ -4,8 +4,8 @@
     python benchmarks/quantus_metrics.py --out quantus.jsonl
 
 explains one canvas per class of the demo's natural model and prints the tables of
-docs/other_methods.md. Each finished metric is appended to the file, so that the same command continues after an
-interruption, and the tables of a finished file are printed at once:
+docs/other_methods.md. Each finished metric is appended to the file, so that the same command
+continues after an interruption, and the tables of a finished file are printed at once:
 
     python benchmarks/quantus_metrics.py --rows benchmarks/results/quantus.jsonl
 """
