@@ -222,8 +222,12 @@ def reference_set(rows: Sequence[Row]) -> ReferenceSet:
 
 def described(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """A recipe in words that a scan can show."""
-    same = {name: recipe[name] for name in ("network", "epochs", "optimizer", "shifts", "flips")}
-    return same | {
+    return {
+        "network": recipe["network"],
+        "epochs": recipe["epochs"],
+        "optimizer": {"tokens": "adamw"}.get(recipe["optimizer"], recipe["optimizer"]),
+        "shifts": recipe["shifts"],
+        "flips": "yes" if recipe["flips"] else "no",
         "images (share)": recipe["share"],
         "label smoothing": recipe["smoothing"],
         "wrong labels": recipe["random_labels"],
