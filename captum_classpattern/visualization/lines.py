@@ -27,6 +27,7 @@ from captum_classpattern.visualization.style import (
     OTHERS,
     QUIET,
     SMALL,
+    SMALL_CURVES,
 )
 
 Point: TypeAlias = tuple[float, float, float, float]  # x, y, and the ends of y's interval
@@ -38,6 +39,7 @@ MOST_LABELS, LONGEST_LABEL, LABEL_DISTANCE = 6, 24, 0.065  # at the lines' ends
 SHADE = "#fff1e5"
 SHARES = [0, 0.2, 0.4, 0.6, 0.8, 1]
 PERCENTS = [f"{100 * share:.0f} %" for share in SHARES]
+SMALL_PANELS: dict[str, Any] = {"style": SMALL_CURVES, "gap": 0.03, "columns": 5}  # many of them
 POWERS: Style = {"ylim": (-0.02, 1.02), "yticks": SHARES, "yticklabels": PERCENTS}
 
 
