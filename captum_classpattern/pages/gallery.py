@@ -18,7 +18,7 @@ from tqdm import tqdm
 from captum_classpattern._files import replace_folder
 from captum_classpattern.adapters.load import model_name
 from captum_classpattern.classifier.class_names import as_file_name, file_safe
-from captum_classpattern.pages.kinds.finding import NOTE, SCORES, score_row
+from captum_classpattern.pages.kinds.finding import NOTE, SCORES, score_rows
 from captum_classpattern.pages.kinds.survey import facts
 from captum_classpattern.pages.kinds.sweep import summary
 from captum_classpattern.pages.parts import Column, Table, plain, png, read_files, render
@@ -401,10 +401,8 @@ class Pages:
         findings, best = model.classes[target], model.best[target]
         order, place = [None, *model.best.values(), None], [*model.best].index(target)
         same = self._same[target, best.class_name]
-        rows = [
-            score_row(finding.scores[area], canvas=finding.canvas, area=area)
-            for finding in findings
-            for area in sorted(finding.scores)  # in the order of the slider
+        rows = [  # in the order of the slider
+            row for each in findings for row in sorted(score_rows([each]), key=lambda r: r["area"])
         ]
         return render(
             "gallery_class.html",

@@ -143,10 +143,11 @@ def plot_curves(
         raise ValueError("there is nothing to draw: none of these canvases has been scored")
     area = comparison.area
     names = figure_names(scored, area) if methods is None else _known(methods, scored)
+    shown = [record for record in scored if record.name in names]
     panels: dict[str, dict[str, list[Point]]] = {}
-    for model in dict.fromkeys(record.model for record in scored if record.name in names):
-        shown = [record for record in scored if record.model == model and record.name in names]
-        means = {each: mean_powers(shown, each) for each in comparison.areas}
+    for model in dict.fromkeys(record.model for record in shown):
+        of_model = [record for record in shown if record.model == model]
+        means = {each: mean_powers(of_model, each) for each in comparison.areas}
         panels[model] = {
             name: [(each, of[name].value, *of[name].interval) for each, of in means.items()]
             for name in names
@@ -154,8 +155,8 @@ def plot_curves(
         }
     return draw_curves(
         panels,
-        highlight=[name for name in search_names(scored) if name in names],
-        controls=[name for name in control_names(scored) if name in names],
+        highlight=search_names(shown),
+        controls=control_names(shown),
         areas_marked=[area],
         use_pyplot=use_pyplot,
     )
