@@ -31,7 +31,7 @@ def check(html, *, pictures=None):
         assert min(decoded.size) > 0
         assert image["alt"]
     names = {name for _, attributes in page.tags for name in attributes}
-    assert names <= {"src", "width", "height", "alt", "style", "lang", "charset"} | {
+    assert names <= {"src", "width", "height", "alt", "style", "lang", "charset", "scope"} | {
         "http-equiv", "content", "name", "class", "viewbox", "d", "aria-hidden",
         "preserveaspectratio",
     }  # fmt: skip

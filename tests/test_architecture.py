@@ -39,7 +39,7 @@ ALLOWED = {
         _files _validation attribution classifier images optimization pattern results scores
     """,
     "comparison": "_validation attribution classifier images optimization pattern results scores",
-    "visualization": "_validation classifier comparison images pattern scanning scores surveys",
+    "visualization": "_validation classifier images pattern scores surveys",
     "pages": """
         _files _validation adapters classifier comparison datasets images pattern results scanning
         scores surveys visualization

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice, product, takewhile, tee
+from itertools import islice, product
 from math import inf
 from typing import Any, ClassVar, TypeAlias
 
@@ -105,13 +105,14 @@ class Closeness(WithBaselines, Control):
             ValueError: If no baseline is of a target. For :class:`NearestImage` also if all of them
                 are copies of the input, or the classifier has no features.
         """
-        return self._each(inputs, target, self._closeness)
 
-    def _closeness(self, image: Tensor, label: int) -> Tensor:
-        of_class = self._baselines.of_class(label)
-        if not len(of_class):
-            raise ValueError(f"none of the {len(self._baselines)} baselines is of class {label}")
-        return 1 - (image - self._other(image, label, of_class)).abs()
+        def closeness(image: Tensor, label: int) -> Tensor:
+            of_class, total = self._baselines.of_class(label), len(self._baselines)
+            if not len(of_class):
+                raise ValueError(f"none of the {total} baselines is of class {label}")
+            return 1 - (image - self._other(image, label, of_class)).abs()
+
+        return self._each(inputs, target, closeness)
 
     def _other(self, image: Tensor, label: int, of_class: LabelledImages) -> Tensor:
         """The image that an input is compared with."""
@@ -184,19 +185,15 @@ class NearestImage(Closeness):
         )
         distances = in_pixels
         if self._by_features:
-            own = self._features_of(image[None])
+            own = last_features(self.forward_func, image[None])
             if label not in self._known:
-                parts = [self._features_of(batch) for batch in of_class.in_order()]
+                parts = [last_features(self.forward_func, batch) for batch in of_class.in_order()]
                 self._known[label] = torch.cat(parts)
             distances = (self._known[label] - own).norm(dim=1)
         distances = distances.where(in_pixels.to(distances) > 0, torch.inf)
         if bool(distances.isinf().all()):
             raise ValueError(f"all baselines of class {label} are copies of the input: give others")
         return of_class.take([int(distances.argmin())])[0].to(image)
-
-    def _features_of(self, images: Tensor) -> Tensor:
-        images = images.to(*device_and_dtype(self.forward_func, images))
-        return last_features(self.forward_func, images).float()
 
 
 class BestCrop(WithBaselines, Control):
@@ -340,14 +337,17 @@ class BestRandomMask(WithBaselines, Control):
 
         def best(image: Tensor, label: int) -> Tensor:
             images, started = self._to_stamp(label, n_images, image), time.perf_counter()
-            tries = takewhile(
-                lambda number: time.perf_counter() - started <= most_seconds or not number,
-                range(max(1, 2 * budget // len(images))),
-            )
-            drawn, again = tee(mask for _, mask in zip(tries, random_masks(image, k, seed)))
-            patterns = ((mask, image) for mask in drawn)
-            scores = mean_probabilities(self.forward_func, patterns, images, label)
-            return max(zip(scores, again), key=lambda pair: pair[0])[1]
+            generator, masks = torch.Generator().manual_seed(seed), list[Tensor]()
+
+            def patterns() -> Iterator[tuple[Tensor, Tensor]]:
+                for number in range(max(1, 2 * budget // len(images))):
+                    if time.perf_counter() - started > most_seconds and number:
+                        return
+                    masks.append(random_mask(k, image.shape[1:], generator))
+                    yield masks[-1], image
+
+            scores = [*mean_probabilities(self.forward_func, patterns(), images, label)]
+            return masks[scores.index(max(scores))]
 
         return self._each(inputs, target, best)
 
@@ -413,13 +413,6 @@ class LearnedPattern(Attribution):  # type: ignore[misc]  # captum's class is un
 
 
 # ---- stamping
-
-
-def random_masks(like: Tensor, k: int, seed: int) -> Iterator[Tensor]:
-    """Masks (1, H, W) of k random pixels, without end."""
-    generator = torch.Generator().manual_seed(seed)
-    while True:
-        yield random_mask(k, like.shape[-2:], generator)
 
 
 def mean_probabilities(
@@ -492,6 +485,7 @@ def last_call(
 
 def last_features(forward_func: Classifier, images: Tensor) -> Tensor:
     """The input (B, D) of a classifier's last ``torch.nn.Linear``; an error if it has none."""
+    images = images.to(*device_and_dtype(forward_func, images))
     last = last_call(forward_func, images, lambda part, _: isinstance(part, nn.Linear))
     features: Tensor | None = last[1][0] if last else None
     if features is None or len(features) != len(images):
@@ -499,4 +493,4 @@ def last_features(forward_func: Classifier, images: Tensor) -> Tensor:
             "the features of an image are the input of the model's last torch.nn.Linear, one row "
             "per image, but the model has none: use by='pixels'"
         )
-    return features.flatten(1)
+    return features.flatten(1).float()

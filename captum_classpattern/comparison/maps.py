@@ -26,41 +26,33 @@ from captum_classpattern.scores.localisation import Localisation, localise
 RANKINGS = ("signed", "absolute")
 
 
-class Passes:
-    """Counts the passes of a classifier, given what it returns.
+class PrivateModel:
+    """A copy of a classifier that methods may hook into, which counts its passes.
 
     A pass is one image forward and backward; an image that only goes forward is half of one.
     """
 
-    def __init__(self) -> None:
-        self.half_passes = 0
-
-    def count(self, output: Any) -> None:
-        if isinstance(output, Tensor) and output.ndim and COUNTED.get():
-            self.half_passes += len(output)
-            if output.requires_grad:
-                output.register_hook(self._count_backward)  # type: ignore[no-untyped-call]
-
-    def _count_backward(self, gradient: Tensor) -> None:
-        self.half_passes += len(gradient)
-
-
-class PrivateModel:
-    """A copy of a classifier that methods may hook into, which counts its passes."""
-
     def __init__(self, forward_func: Classifier) -> None:
         self._original = forward_func
-        self._passes = passes = Passes()  # its hook does not hold the copy, which is freed at once
+        # hooks hold this alone, and not the copy, which is freed at once
+        self._half_passes = half_passes = list[int]()
+
+        def count(output: Any) -> None:
+            if isinstance(output, Tensor) and output.ndim and COUNTED.get():
+                half_passes.append(len(output))
+                if output.requires_grad:
+                    hook: Any = output.register_hook  # untyped
+                    hook(lambda gradient: half_passes.append(len(gradient)))
 
         def call(*arguments: Any) -> Tensor:
             output = forward_func(*arguments)
-            passes.count(output)
+            count(output)
             return output
 
         self.forward_func: Classifier = call
         if isinstance(forward_func, nn.Module):
             self.forward_func = copy.deepcopy(forward_func)
-            self.forward_func.register_forward_hook(lambda part, _, output: passes.count(output))
+            self.forward_func.register_forward_hook(lambda part, _, output: count(output))
 
     def prepare(self, images: Tensor) -> Tensor:
         """A copy of images with the classifier's device and precision. Methods may change it, and
@@ -70,7 +62,7 @@ class PrivateModel:
     @property
     def passes(self) -> float:
         """Passes so far."""
-        return self._passes.half_passes / 2
+        return sum(self._half_passes) / 2
 
 
 class PixelMap:

@@ -176,15 +176,12 @@ class Comparison(Result):
         ``model``, and the ``control`` if the value is compared with one. They say which method
         comes first on each model and which finds the triggers; nothing on what was not measured or
         has no rival."""
-        of_model = {model: [r for r in self.records if r.model == model] for model in self.models}
         clean = [r for r in self.records if r.model not in self.backdoored]
-        verdicts: list[Verdict | None] = []
-        for model, group in of_model.items():
-            verdicts.append(_power(model, [r for r in group if r.kind == self.kinds[0]], self.area))
+        scored = {model: self.select(model=model, kind=self.kinds[0]) for model in self.models}
+        verdicts = [_power(model, records, self.area) for model, records in scored.items()]
         for visible in (False, True):
-            verdicts += [
-                _finds(model, of_model[model], clean, visible) for model in self.backdoored
-            ]
+            for model in self.backdoored:
+                verdicts.append(_finds(model, self.select(model=model), clean, visible))
         return [verdict for verdict in verdicts if verdict is not None]
 
     def notes(self) -> list[str]:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from captum_classpattern._files import replace_folder
 from captum_classpattern.adapters.load import model_name
 from captum_classpattern.classifier.class_names import as_file_name, file_safe
-from captum_classpattern.pages.kinds.finding import NOTE, SCORES, score_row
+from captum_classpattern.pages.kinds.finding import NOTE, SCORES, score_rows
 from captum_classpattern.pages.kinds.survey import facts
 from captum_classpattern.pages.kinds.sweep import summary
 from captum_classpattern.pages.parts import Column, Table, plain, png, read_files, render
@@ -34,12 +34,6 @@ MARKER, FORMAT = "gallery.json", "captum_classpattern gallery"
 PARTS = {"index.html", MARKER, "assets", "models"}  # all that a gallery's folder holds
 LEFT_BY_FILE_MANAGERS = {".ds_store", "thumbs.db", "desktop.ini"}
 SWEEP = "sweep.json"
-BARS = {  # what is measured, and its label
-    "pattern": "This pattern",
-    "no pattern": "No pattern",
-    "random pixels": "Random pixels",
-    "other canvas": "Same mask, other canvas",
-}
 NAMES = (Column("canvas", "canvas"), Column("pixels", "area", percent_area))
 MODELS = (
     Column("model", "model"),
@@ -253,15 +247,7 @@ def _checked(
 
 def _name_of(provenance: Any) -> str | None:
     """A name for a model that was loaded by :func:`load_model`: that of its file, without the
-    folders, which are private, or of its architecture.
-
-    Examples::
-
-        >>> _name_of({"source": "/home/kim/resnet18.pt", "arch": "timm:resnet18"})
-        'resnet18'
-        >>> _name_of({"source": "timm:resnet18.a1_in1k"}), _name_of({"arch": "timm:resnet18"})
-        ('resnet18.a1_in1k', 'resnet18')
-    """
+    folders, which are private, or of its architecture."""
     known = provenance if isinstance(provenance, Mapping) else {}
     source, arch = known.get("source"), known.get("arch")
     if isinstance(source, str):
@@ -345,7 +331,6 @@ class Pages:
             "file_of": file_of,
             "pixels_kept": pixels_kept,
             "facts": lambda model: facts(model.survey.info, model.columns),
-            "labels": BARS,
             "note": NOTE,
         }
         self._same: dict[tuple[int, str | None], list[Card]] = {}
@@ -379,7 +364,7 @@ class Pages:
             **self._shared,
             root="" if model is None else "../../",
             model=model,
-            cards=sorted(cards, key=lambda card: (-_power(card[1]), card[1].target)),
+            cards=sorted(cards, key=lambda card: (-card[1].power.value, card[1].target)),
             compared=sum(each.enough_images for each in scores),
             above=sum(each.beats_controls for each in scores),
             alone=alone,
@@ -407,7 +392,7 @@ class Pages:
                 first = row["first"]
                 row["model"] = link.format(quote(address(model)), model.name)
                 strongest = link.format(quote(address(model, first)), first.label)
-                row["strongest"] = strongest + f", {percent(_power(first))}"
+                row["strongest"] = strongest + f", {percent(first.power.value)}"
             rows.append(row)
         return Table(columns, rows)
 
@@ -416,10 +401,8 @@ class Pages:
         findings, best = model.classes[target], model.best[target]
         order, place = [None, *model.best.values(), None], [*model.best].index(target)
         same = self._same[target, best.class_name]
-        rows = [
-            score_row(finding.scores[area], canvas=finding.canvas, area=area)
-            for finding in findings
-            for area in sorted(finding.scores)  # in the order of the slider
+        rows = [  # in the order of the slider
+            row for each in findings for row in sorted(score_rows([each]), key=lambda r: r["area"])
         ]
         return render(
             "gallery_class.html",
@@ -438,7 +421,3 @@ class Pages:
             after=order[place + 2],
             others=same if len(same) > 1 else [],
         )
-
-
-def _power(finding: Finding) -> float:
-    return finding.scores[finding.area].power.value

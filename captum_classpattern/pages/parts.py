@@ -19,7 +19,7 @@ from torch import Tensor
 
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.visualization import style
-from captum_classpattern.visualization.drawing import on_neutral
+from captum_classpattern.visualization.drawing import levels, on_neutral
 from captum_classpattern.visualization.formats import DASH, percent, percent_area, percent_range
 
 SIDE, MOST_PIXELS = 128, 224  # of a picture: small ones are enlarged, large ones reduced
@@ -102,14 +102,13 @@ Row = Mapping[str, Any]
 class Column:
     """A heading, the key of the value in each row, and how it is written; texts are shown as they
     are. ``interval`` says whether a share is written with its interval (``KEY_low``, ``KEY_high``
-    in the row), or also drawn, as a bar in the colour of a method's ``role``. ``note`` is a subject
-    and a text about it, ``missing`` what stands for a value that is not there."""
+    in the row), or also drawn as a bar. ``note`` is a subject and a text about it, ``missing`` what
+    stands for a value that is not there."""
 
     heading: str
     key: str
     write: Callable[[Any], str] = str
     interval: Literal["", "text", "bar"] = ""
-    role: str = ""
     note: tuple[str, str] = ("", "")
     missing: str = DASH
 
@@ -186,20 +185,13 @@ def numbered(texts: Iterable[str]) -> Markup:
 
 def table(columns: Sequence[str], rows: Iterable[Iterable[str]]) -> Markup:
     """A table of texts. The first cell of each row is its name."""
-    head = Markup("").join(Markup("<th>{}</th>").format(column) for column in columns)
-    body = Markup("\n").join(
-        Markup("<tr><td>{}</td></tr>").format(Markup("</td><td>").join(row)) for row in rows
-    )
-    return Markup(
-        '<div class="scroll"><table>\n<thead><tr>{}</tr></thead>\n'
-        "<tbody>\n{}\n</tbody></table></div>"
-    ).format(head, body)
+    named = [Column(heading, heading) for heading in columns]
+    return table_of(named, [dict(zip(columns, row)) for row in rows])
 
 
-def table_of(columns: Sequence[Column], rows: Iterable[Row]) -> Markup:
+def table_of(columns: Sequence[Column], rows: Sequence[Row]) -> Markup:
     """A table of the values of rows."""
-    headings = [column.heading for column in columns]
-    return table(headings, ([column.text(row) for column in columns] for row in rows))
+    return macro("table_of", Table(columns, rows))
 
 
 def folded(summary: str, *parts: Markup) -> Markup:
@@ -280,7 +272,6 @@ def figure_png(figure: Any, dpi: int) -> tuple[bytes, tuple[int, int]]:
 
 def png(image: Tensor) -> bytes:
     """An image (C, H, W) in [0, 1]: grey or in colour, and perhaps with a channel of opacity."""
-    pixels = (image.detach().cpu() * 255).round().byte().permute(1, 2, 0).numpy()
-    written = BytesIO()
+    pixels, written = levels(image), BytesIO()
     Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(written, "png")
     return written.getvalue()

@@ -8,13 +8,7 @@ from typing import Any
 
 from captum_classpattern._files import write_atomically
 from captum_classpattern.comparison import Comparison, Record
-from captum_classpattern.comparison.records import (
-    by_name,
-    class_mean,
-    counted,
-    figure_names,
-    mean_power,
-)
+from captum_classpattern.comparison.records import class_mean, counted, figure_names, mean_powers
 from captum_classpattern.comparison.results import FOUND_AT_ALL
 from captum_classpattern.pages.parts import Column, Table, figure_png, render
 from captum_classpattern.pages.report_data import LEVELS, area_slider, numbers_tables, tables
@@ -206,27 +200,24 @@ def _names(comparison: Comparison, records: Sequence[Record]) -> list[str]:
 
 
 def _curves(comparison: Comparison, kind: str, on: str, suffix: str) -> PageFigure:
+    """The curves of a kind of canvas; the alt text has the ends of each."""
     records = comparison.select(kind=kind)
     names, title = _names(comparison, records), f"Predictive power over the area{on}"
-    ends = " ".join(_ends(records, model, names) for model in comparison.models)
-    return PageFigure(CURVES, f"curves{suffix}", title, f"{title}. {ends}").drawn(
+    ends = (comparison.areas[0], comparison.areas[-1])
+    alt, (narrow, wide) = f"{title}.", map(percent_area, ends)
+    for model in comparison.models:
+        shown = [record for record in records if record.model == model and record.name in names]
+        first, last = (mean_powers(shown, area) for area in ends)
+        texts = [
+            f"{name} from {percent(first[name].value)} at {narrow} of the pixels to "
+            f"{percent(last[name].value)} at {wide}"
+            for name in names
+            if name in first
+        ]
+        alt += f" {model}: {'; '.join(texts) or 'nothing'}."
+    return PageFigure(CURVES, f"curves{suffix}", title, alt).drawn(
         lambda: comparison.plot_curves(kind=kind, methods=names, use_pyplot=False)[0]
     )
-
-
-def _ends(records: Sequence[Record], model: str, names: Sequence[str]) -> str:
-    """The ends of the curves of a model."""
-    texts = []
-    scored = by_name([r for r in records if r.model == model and r.powers])
-    for name in (name for name in names if name in scored):
-        areas = scored[name][0].powers
-        first, last = (
-            f"{percent(mean_power((r.target, r.powers[area]) for r in scored[name]).value)} at "
-            f"{percent_area(area)}"
-            for area in (min(areas), max(areas))
-        )
-        texts.append(f"{name} from {first} of the pixels to {last}")
-    return f"{model}: {'; '.join(texts) or 'nothing'}."
 
 
 def _maps(

@@ -3,12 +3,12 @@
 import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+import numpy.typing as npt
 
 from captum_classpattern.comparison import STAMPED, Comparison, Record
 from captum_classpattern.comparison.metrics import NOT_CUT, POWER, TRIGGER
@@ -18,9 +18,11 @@ from captum_classpattern.comparison.records import (
     search_names,
     strongest_names,
 )
+from captum_classpattern.images import evenly_spaced
 from captum_classpattern.pages.parts import Column, Row, Table
 from captum_classpattern.pattern import pixels_kept
 from captum_classpattern.scores.power import PredictivePower
+from captum_classpattern.visualization.drawing import levels
 from captum_classpattern.visualization.formats import (
     SPACE,
     number,
@@ -80,7 +82,9 @@ def numbers_tables(comparison: Comparison) -> list[Table]:
     kind of canvas. The first table has the methods that are shown at once, and no pattern."""
     scored = [record for record in comparison.records if record.powers]
     names = strongest_names(scored, comparison.area)
-    rows: dict[str, dict[str, Any]] = {name: {"name": _breakable(name)} for name in names}
+    rows: dict[str, dict[str, Any]] = {
+        name: {"name": BETWEEN_WORDS.sub("\N{ZERO WIDTH SPACE}", name)} for name in names
+    }
     bare: dict[str, Any] = {"name": "no pattern", "role": CONTROL}
     several = len({record.kind for record in scored}) > 1
     columns: dict[str, Column] = {}
@@ -100,11 +104,6 @@ def numbers_tables(comparison: Comparison) -> list[Table]:
             ("more-numbers", [rows[name] for name in names if name not in first]),
         )
     ]
-
-
-def _breakable(name: str) -> str:
-    """A name that may break between its words."""
-    return BETWEEN_WORDS.sub("\N{ZERO WIDTH SPACE}", name)
 
 
 def power_columns(comparison: Comparison) -> list[Column]:
@@ -190,21 +189,11 @@ SEARCHED, CUT = "Searched again for each area.", "One map, cut to each area."
 Records = Mapping[tuple[int, str, str], Record]  # by canvas, model and name
 
 
-@dataclass(frozen=True)
-class AreaSlider:
-    """What the slider draws (None if canvases are not greyscale or colour images), how many
-    canvases there was room for, which methods ran again for each area, whether others did not, and
-    the numbers as a table."""
-
-    data: Mapping[str, Any] | None
-    n_canvases: int
-    searched: list[str]
-    others: bool
-    table: Table
-
-
-def area_slider(comparison: Comparison) -> AreaSlider:
-    """The patterns of all methods, strongest first; then of those not cut from the canvas."""
+def area_slider(comparison: Comparison) -> dict[str, Any]:
+    """The patterns of all methods, strongest first; then of those not cut from the canvas: what the
+    slider draws (None if canvases are not greyscale or colour images), how many canvases there was
+    room for, which methods ran again for each area, whether others did not, and the numbers as a
+    table."""
     scored = [record for record in comparison.records if record.powers]
     names = strongest_names(scored, comparison.area)
     names += [name for name in search_names(scored) if name not in names]
@@ -213,11 +202,15 @@ def area_slider(comparison: Comparison) -> AreaSlider:
     places = ((i, model, name) for i in canvases for model in comparison.models for name in names)
     records = {place: known[place] for place in places if place in known}
     drawable = comparison.canvases.shape[1] in (1, 3) and records
-    data = _data(comparison, canvases, names, records) if drawable else None
     again = {record.name for record in records.values() if record.searches}
     searched = [name for name in names if name in again]
-    others = len(searched) < len(names)
-    return AreaSlider(data, len(canvases), searched, others, _table(comparison, records))
+    return {
+        "data": _data(comparison, canvases, names, records) if drawable else None,
+        "n_canvases": len(canvases),
+        "searched": searched,
+        "others": len(searched) < len(names),
+        "table": _table(comparison, records),
+    }
 
 
 def _canvases(comparison: Comparison, n_methods: int, own_colours: int) -> list[int]:
@@ -227,7 +220,7 @@ def _canvases(comparison: Comparison, n_methods: int, own_colours: int) -> list[
     images = 1 + cells * own_colours
     bytes_each = channels * height * width * images + cells * n_methods * -(-height * width // 8)
     room = max(1, int(MAX_CHARACTERS / (4 / 3 * bytes_each)))
-    return sorted({round(i) for i in np.linspace(0, count - 1, min(room, count))})
+    return evenly_spaced(count, room)
 
 
 def _data(
@@ -266,7 +259,7 @@ def _data(
             {
                 "name": _canvas_name(comparison, i),
                 "class": comparison.class_name(comparison.targets[i]),
-                "pixels": _encode(comparison.canvases[i]),
+                "pixels": _encoded(levels(comparison.canvases[i])),
             }
             for i in canvases
         ],
@@ -291,11 +284,10 @@ def _cell(record: Record | None) -> Mapping[str, Any] | None:
     """A method's patterns of one canvas at all areas, with their numbers as texts."""
     if record is None:
         return None
-    masks = (np.packbits(mask.flatten().numpy()) for mask in record.masks.values())
     cut = record.rethresholded
     return {
-        "masks": [b64encode(mask.tobytes()).decode() for mask in masks],
-        "pixels": [_encode(own.canvas) for own in record.own.values()],
+        "masks": [_encoded(np.packbits(mask.flatten().numpy())) for mask in record.masks.values()],
+        "pixels": [_encoded(levels(own.canvas)) for own in record.own.values()],
         "powers": [_power(power) for power in record.powers.values()],
         "cut": [percent(cut[area].value) if area in cut else None for area in record.powers],
     }
@@ -311,10 +303,9 @@ def _power(power: PredictivePower) -> Mapping[str, Any]:
     }
 
 
-def _encode(canvas: Tensor) -> str:
-    """Pixel by pixel, one byte per channel."""
-    levels = (canvas.float() * 255).round().byte()
-    return b64encode(levels.permute(1, 2, 0).contiguous().numpy().tobytes()).decode()
+def _encoded(values: npt.NDArray[np.uint8]) -> str:
+    """Masks with eight pixels in a byte, images pixel by pixel."""
+    return b64encode(values.tobytes()).decode()
 
 
 def _table(comparison: Comparison, records: Records) -> Table:

@@ -55,10 +55,9 @@ def stamp_examples(
     source: LabelledImages,
     names: Sequence[str] | None,
     seed: int,
-    count: int = EXAMPLES,
 ) -> StampedImages | None:
     """Labelled images, chosen at random, with a pattern; None if all are of the pattern's class."""
-    chosen = choose_images(source, binary.target, count, seed)
+    chosen = choose_images(source, binary.target, EXAMPLES, seed)
     if not chosen:
         return None
     images, labels = source.take(chosen), source.known_labels[chosen]

@@ -7,6 +7,7 @@ from textwrap import TextWrapper
 from typing import Any, TypeAlias
 
 import matplotlib
+import numpy as np
 import numpy.typing as npt
 import torch
 from matplotlib.axes import Axes
@@ -67,10 +68,15 @@ def fit_figure(
             return
 
 
+def levels(image: Tensor) -> npt.NDArray[np.uint8]:
+    """An image (C, H, W) in [0, 1] as bytes (H, W, C)."""
+    pixels = 255 * image.detach().float().cpu()
+    return pixels.round().byte().permute(1, 2, 0).numpy()
+
+
 def draw_image(axis: Axes, image: Tensor) -> None:
     """One image (C, H, W) in [0, 1], grey or in colour."""
-    pixels = image.detach().float().cpu().expand(3, -1, -1).permute(1, 2, 0)
-    axis.imshow((255 * pixels).round().byte().numpy())
+    axis.imshow(levels(image.expand(3, -1, -1)))
 
 
 def on_neutral(pattern: Pattern) -> Tensor:

@@ -27,6 +27,7 @@ from captum_classpattern.visualization.style import (
     OTHERS,
     QUIET,
     SMALL,
+    SMALL_CURVES,
 )
 
 Point: TypeAlias = tuple[float, float, float, float]  # x, y, and the ends of y's interval
@@ -38,6 +39,7 @@ MOST_LABELS, LONGEST_LABEL, LABEL_DISTANCE = 6, 24, 0.065  # at the lines' ends
 SHADE = "#fff1e5"
 SHARES = [0, 0.2, 0.4, 0.6, 0.8, 1]
 PERCENTS = [f"{100 * share:.0f} %" for share in SHARES]
+SMALL_PANELS: dict[str, Any] = {"style": SMALL_CURVES, "gap": 0.03, "columns": 5}  # many of them
 POWERS: Style = {"ylim": (-0.02, 1.02), "yticks": SHARES, "yticklabels": PERCENTS}
 
 
@@ -103,7 +105,7 @@ def draw_panels(
 
 
 def draw_panel(axis: Axes, panel: Panel, width: float) -> None:
-    """One panel, of this width in inches."""
+    """One panel, of this width in inches: lines, their bands, and the texts at their ends."""
     wrap(axis.set_title(panel.title, pad=17 if panel.note else None), width)
     if panel.note:
         note = axis.text(0.5, 1.03, panel.note, transform=axis.transAxes, ha="center", va="bottom")
@@ -112,24 +114,19 @@ def draw_panel(axis: Axes, panel: Panel, width: float) -> None:
         axis.axvspan(*panel.shaded, color=SHADE, linewidth=0, zorder=0.5)
     for place in panel.dotted:
         axis.axvline(place, color=QUIET, linewidth=0.9, linestyle=":", zorder=1)
-    draw_lines(axis, panel.lines)
-    axis.set(**panel.axes)
-    axis.minorticks_off()
-    wrap(axis.xaxis.label, width)
-
-
-def draw_lines(axis: Axes, lines: Sequence[Line]) -> None:
-    """Lines, their bands, and the texts at their ends."""
-    for line in lines:
+    for line in panel.lines:
         x, y, *ends = np.asarray(line.points, dtype=float).T
         axis.plot(x, y, label=line.name or None, **line.style)
         color = line.style["color"]
         if ends:
             axis.fill_between(x, *ends, color=color, alpha=line.opacity, linewidth=0)
         if line.text:
-            place: Style = {"xytext": (8, 0), "textcoords": "offset points", "va": "center"}
+            beside: Style = {"xytext": (8, 0), "textcoords": "offset points", "va": "center"}
             weight = "bold" if line.strong else "normal"
-            axis.annotate(line.text, (x[-1], y[-1]), color=color, fontweight=weight, **place)
+            axis.annotate(line.text, (x[-1], y[-1]), color=color, fontweight=weight, **beside)
+    axis.set(**panel.axes)
+    axis.minorticks_off()
+    wrap(axis.xaxis.label, width)
 
 
 def line_styles(

@@ -17,6 +17,7 @@ from captum_classpattern.visualization.drawing import (
     check_channels,
     on_neutral,
 )
+from captum_classpattern.visualization.formats import number
 from captum_classpattern.visualization.grid import Cell, draw_grid
 
 Values: TypeAlias = npt.NDArray[np.float64]
@@ -99,7 +100,7 @@ def plot_maps(
     for row, (canvas, name) in enumerate(zip(canvases, row_names)):
         first, below = Cell(canvas), row == len(canvases) - 1 and show != "patterns"
         if scale == "row" and show != "patterns":
-            name = f"{name}\n(s = {_number(_largest(values[row]))})"
+            name = f"{name}\n(s = {number(_largest(values[row]), '.2g')})"
         for kind in kinds:
             last = kind == kinds[-1]
             cells = [
@@ -222,7 +223,7 @@ def _range(values: list[list[Values | None]], column: int, by: str | float) -> s
     if _largest([cells[column] for cells in values]) == 0:
         return None
     _, low, high = _scale(values, 0, column, by)
-    return f"{'±' if low < 0 else '0 to '}{'s' if by == 'row' else _number(high)}"
+    return f"{'±' if low < 0 else '0 to '}{'s' if by == 'row' else number(high, '.2g')}"
 
 
 def _largest(maps: Sequence[Values | None]) -> float:
@@ -230,8 +231,3 @@ def _largest(maps: Sequence[Values | None]) -> float:
     sizes = [np.abs(values) for values in maps if values is not None]
     quantiles = (float(np.quantile(size, QUANTILE, method="higher")) for size in sizes)
     return max(quantiles, default=0.0) or max((float(size.max()) for size in sizes), default=0.0)
-
-
-def _number(value: float) -> str:
-    """Two digits or, from 100, three: 0.12, 38, 105, 1.2e-05."""
-    return f"{value:.2g}" if value < 99.5 else f"{value:.3g}"

@@ -167,17 +167,14 @@ def plot_powers(
         >>> len(axis.get_yticklabels()), axis.get_xlabel()
         (3, 'predictive power')
     """
-    models, labels, title = _read(found, area, canvas, classes, title)
+    models, labels, title = _read(found, area, canvas, classes, title, by_power=True)
     if any(isinstance(one, Pattern) for row in models.values() for one in row.values()):
         raise ArgumentTypeError(
             "a pattern alone has no power: give what survey or explain_class return"
         )
-    order = list(labels)
-    if classes is None:
-        order.sort(key=lambda y: -_mean(models, y, area))
     rows = {
-        labels[y]: {name: _scores(row[y], area) for name, row in models.items() if y in row}
-        for y in order
+        label: {name: _scores(row[y], area) for name, row in models.items() if y in row}
+        for y, label in labels.items()
     }
     return draw_powers(rows, title=title, use_pyplot=use_pyplot)
 
@@ -306,15 +303,16 @@ def _read(
     canvas: str | None,
     classes: Sequence[int | str] | None,
     title: str | None,
+    by_power: bool = False,
 ) -> tuple[Models, dict[int, str], str | None]:
-    """What a figure draws of each class of each model, the names of these classes, and the title,
-    which says how many classes are left out."""
+    """What a figure draws of each class of each model, the names of these classes in order, and the
+    title, which says how many classes are left out."""
     given = found if isinstance(found, Mapping) else {"": found}
     models = {name: _by_class(each, area, canvas) for name, each in given.items()}
     names = _names(models)
     if classes is None:
-        strongest = sorted(sorted(names), key=lambda y: -_mean(models, y, area))
-        chosen = sorted(strongest[:MOST_CLASSES])
+        strongest = sorted(sorted(names), key=lambda y: -_mean(models, y, area))[:MOST_CLASSES]
+        chosen = strongest if by_power else sorted(strongest)
     else:
         find = ClassNames([*names.values()]).find
         chosen = [[*names][find(y)] if isinstance(y, str) else y for y in classes]

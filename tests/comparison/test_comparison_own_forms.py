@@ -197,7 +197,7 @@ def test_the_slider_draws_the_pixels_that_were_scored(comparison, name):
     """In their own colours, or in those of the canvas for a method without."""
     names = ("ClassPattern", name)
     few = [r for r in comparison.select(model="one", kind="canvas") if r.method in names]
-    data = area_slider(replace(comparison, models={"one": 0.5}, records=few)).data
+    data = area_slider(replace(comparison, models={"one": 0.5}, records=few))["data"]
     assert [method["name"] for method in data["methods"]] == [*names]
     for column, method in enumerate(data["methods"]):
         for number, canvas in enumerate(data["canvases"]):

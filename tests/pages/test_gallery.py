@@ -183,6 +183,7 @@ def test_a_page_links_to_the_classes_next_to_it_and_to_the_same_class_of_other_m
         ({"source": f"{PRIVATE}/bad net.v2.pt", "arch": "resnet18"}, "bad net.v2", "bad_net.v2"),
         ({"source": "D:\\private\\net.pth"}, "net", "net"),
         ({"source": "timm:resnet18.a1_in1k"}, "resnet18.a1_in1k", "resnet18.a1_in1k"),
+        ({"arch": "timm:resnet18"}, "resnet18", "resnet18"),
         ({"source": f"timm:local-dir:{PRIVATE}/net"}, "net", "net"),
         ({"arch": f"timm:local-dir:{PRIVATE}/net"}, "net", "net"),
         ({"source": ".."}, "..", "model"),

@@ -11,10 +11,10 @@ from shown import HOSTILE, check, percent, read, table_of
 
 from captum_classpattern.cli.scan import print_scan
 from captum_classpattern.pages import parts
+from captum_classpattern.pages.kinds.scan import bound_of
 from captum_classpattern.scanning.families import CHANGES, FAMILIES
 from captum_classpattern.scanning.scan import judge
 from captum_classpattern.visualization.drawing import on_neutral
-from captum_classpattern.visualization.results import bound_of
 
 ARROW = "\N{RIGHTWARDS ARROW}"
 SHOWN = 2 * 3 + 1  # pictures of a family: three images before and after, and what was found

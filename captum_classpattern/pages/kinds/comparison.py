@@ -8,11 +8,10 @@ from markupsafe import Markup
 
 from captum_classpattern.comparison import Comparison, Record
 from captum_classpattern.comparison.records import (
-    by_name,
     control_names,
     figure_names,
     first_names,
-    mean_power,
+    mean_powers,
     search_names,
     strongest_names,
 )
@@ -62,6 +61,8 @@ def _powers(comparison: Comparison, names: Sequence[str]) -> Markup:
             **row,
             "name": row["name"] + (" (control)" if row["control"] else ""),
             "interval": (row[f"{key}_low"], row[f"{key}_high"]),
+            "role": "",  # the name says it, and nothing is filtered
+            "facets": None,
         }
         for row in scored_rows(comparison)
         if row["name"] in names and key in row
@@ -142,26 +143,23 @@ def plot_curves(
         raise ValueError("there is nothing to draw: none of these canvases has been scored")
     area = comparison.area
     names = figure_names(scored, area) if methods is None else _known(methods, scored)
+    shown = [record for record in scored if record.name in names]
     panels: dict[str, dict[str, list[Point]]] = {}
-    for model in dict.fromkeys(record.model for record in scored):
-        groups = by_name([record for record in scored if record.model == model])
-        for name in names:
-            if name in groups:
-                panels.setdefault(model, {})[name] = _curve(groups[name])
+    for model in dict.fromkeys(record.model for record in shown):
+        of_model = [record for record in shown if record.model == model]
+        means = {each: mean_powers(of_model, each) for each in comparison.areas}
+        panels[model] = {
+            name: [(each, of[name].value, *of[name].interval) for each, of in means.items()]
+            for name in names
+            if name in means[area]
+        }
     return draw_curves(
         panels,
-        highlight=[name for name in search_names(scored) if name in names],
-        controls=[name for name in control_names(scored) if name in names],
+        highlight=search_names(shown),
+        controls=control_names(shown),
         areas_marked=[area],
         use_pyplot=use_pyplot,
     )
-
-
-def _curve(records: Sequence[Record]) -> list[Point]:
-    """The mean over classes at each area, and the ends of its interval."""
-    areas = records[0].powers
-    means = {area: mean_power((r.target, r.powers[area]) for r in records) for area in areas}
-    return [(area, mean.value, *mean.interval) for area, mean in means.items()]
 
 
 def _known(methods: Sequence[str], records: Iterable[Record]) -> list[str]:

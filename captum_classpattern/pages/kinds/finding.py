@@ -8,14 +8,13 @@ from markupsafe import Markup
 
 from captum_classpattern.pages import parts as html
 from captum_classpattern.pages.parts import Column, Row
-from captum_classpattern.scores import Scores
 from captum_classpattern.surveys import Finding
 from captum_classpattern.visualization.drawing import Drawing
 from captum_classpattern.visualization.formats import percent, percent_area, percent_range
 from captum_classpattern.visualization.patterns import PatternRow, draw_patterns
 
 INTERVAL = Column("95 % interval", "interval", lambda interval: percent_range(*interval))
-SCORES = (  # of the rows that score_row makes
+SCORES = (  # of score_rows
     Column("power", "power", percent),
     INTERVAL,
     Column("images", "images", "{:,}".format),
@@ -42,23 +41,24 @@ CANVASES = {
 KNOWN = ("settings", "passes", "precision", "versions")  # of a pattern's info, and shown
 
 
-def score_row(scores: Scores, **names: Any) -> Row:
-    """A power next to its controls, as a row of a table."""
-    above = "yes" if scores.beats_controls else "no"
-    return {
-        **names,
-        **scores.as_columns(),
-        "interval": scores.power.interval,
-        "above": above if scores.enough_images else "too few images",
-    }
+def score_rows(findings: Iterable[Finding]) -> list[Row]:
+    """The power at each area next to its controls, as rows of a table."""
+    rows: list[Row] = []
+    for finding in findings:
+        for area, scores in finding.scores.items():
+            names = {"class": finding.label, "canvas": finding.canvas, "area": area}
+            above = "yes" if scores.beats_controls else "no"
+            above = above if scores.enough_images else "too few images"
+            columns = {**scores.as_columns(), "interval": scores.power.interval, "above": above}
+            rows.append({**names, **columns})
+    return rows
 
 
 def parts(finding: Finding, whole: bool = False) -> tuple[str, list[Markup]]:
     kinds = finding.on_each_canvas
     rows = [
-        score_row(scores, name=f"{each.canvas} canvas, {percent_area(area)}")
-        for each in kinds
-        for area, scores in each.scores.items()
+        {**row, "name": f"{row['canvas']} canvas, {percent_area(row['area'])}"}
+        for row in score_rows(kinds)
     ]
     cards = []
     for each in kinds:

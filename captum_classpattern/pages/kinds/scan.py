@@ -1,21 +1,35 @@
 """A scan: the verdict, what was found and what it does, every class, and what to do next."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
+from textwrap import fill
+from typing import Any
 
+import numpy as np
 from markupsafe import Markup
+from torch import Tensor
 
 from captum_classpattern.pages import parts as html
 from captum_classpattern.pages.kinds.power import power_text
 from captum_classpattern.pages.parts import Column
 from captum_classpattern.scanning import Scan
 from captum_classpattern.scanning.decision import SUSPICIOUS
-from captum_classpattern.scanning.families import FAMILIES, PATCHES, unit_of
-from captum_classpattern.visualization.formats import percent
-from captum_classpattern.visualization.results import leads_text, pictured, plot_leads, verdict_text
-from captum_classpattern.visualization.results import plot_scan as plot
+from captum_classpattern.scanning.families import CHANGES, FAMILIES, PATCHES, unit_of
+from captum_classpattern.scores.examples import EXAMPLES
+from captum_classpattern.visualization.drawing import Drawing, on_neutral
+from captum_classpattern.visualization.formats import percent, percent_range
+from captum_classpattern.visualization.grid import Cell, Drawn, draw_grid
+from captum_classpattern.visualization.lines import (
+    LONGEST_LABEL,
+    Line,
+    Panel,
+    Style,
+    draw_panel,
+    draw_panels,
+)
+from captum_classpattern.visualization.style import CONTROL, HIGHLIGHTS, HIT, SMALL_CURVES
 
-__all__ = ["parts", "plot"]
 ROWS = 10  # classes in the table
 EXAMPLE = 140  # pixels a side of an image before and after
 NOTE = (
@@ -87,3 +101,119 @@ def _numbers(scan: Scan) -> Markup:
             row[key] = f"{write(row[key])} ({' to '.join(ends)})"
     few = f" The first {ROWS} of {known:,} classes are shown." if known > ROWS else ""
     return html.folded("All numbers", html.paragraph(f"{NOTE}{few}"), html.table_of(columns, rows))
+
+
+# ---- figures
+
+ARROW, ELLIPSIS = "\N{RIGHTWARDS ARROW}", "\N{HORIZONTAL ELLIPSIS}"
+NAMED, NOTE_WIDTH = 3, 110  # classes of each family; letters in a line
+WIDTH, PANEL_WIDTH = 1.4, 2.6  # of an image in inches, and of the leads relative to it
+LEADS_SIZE = (3.9, 0.45)  # inches, of a family
+LEADS: dict[str, Style] = {
+    "clean models, each by its first class": {
+        "color": CONTROL, "marker": "|", "markersize": 18, "linestyle": ""
+    },
+    "classes of this model": {
+        "color": HIGHLIGHTS[2], "marker": "o", "markersize": 5, "linestyle": "", "alpha": 0.6
+    },
+    "its first class": {
+        "color": HIGHLIGHTS[0], "marker": "o", "markersize": 9, "linestyle": ""
+    },
+}  # fmt: skip
+
+
+def plot(scan: Scan, *, use_pyplot: bool) -> Drawing:
+    """Draws a row for each family: what was found for its first class, three images with it and the
+    model's predictions, and how far all classes lead. Without a look at images, these alone."""
+    if not scan.looks or scan.references.shape[0] not in (1, 3):
+        return plot_leads(scan, title=verdict_text(scan), use_pyplot=use_pyplot)
+    rows = []
+    for family, look in scan.looks.items():
+        power = f"{percent(look.power.value)} ({percent_range(*look.power.interval)})"
+        cells: list[Drawn] = [Cell(pictured(scan, family), power)]
+        after, before = look.after, look.before.names
+        for image, name, y, text in zip(after.images, before, after.predicted, after.captions):
+            cells.append(Cell(image, f"{name} {ARROW} {text}", y == look.target, HIT))
+        cells += [None] * (EXAMPLES + 1 - len(cells))
+        cells.append(partial(_draw_leads, panel=_leads_of(scan, family)))
+        rows.append((f"{FAMILIES[family].words}: {scan.class_names[look.target]}", cells))
+    titles = ["what was found", *[""] * EXAMPLES, "how far each class leads"]
+    unseen = "held-out images" if all(look.unseen for look in scan.looks.values()) else "images"
+    titles[1 + EXAMPLES // 2] = f"{unseen} with it,\nand the model's predictions"
+    return draw_grid(
+        rows,
+        titles,
+        title=verdict_text(scan),
+        note=fill(leads_text(scan), NOTE_WIDTH),
+        width=WIDTH,
+        widths=[*[1.0] * (EXAMPLES + 1), PANEL_WIDTH],
+        use_pyplot=use_pyplot,
+    )
+
+
+def plot_leads(scan: Scan, *, title: str | None = None, use_pyplot: bool) -> Drawing:
+    """Draws for each family how far all classes lead, and the first class of each reference."""
+    return draw_panels(
+        [_leads_of(scan, family) for family in scan.comparisons],
+        size=LEADS_SIZE,
+        columns=1,
+        key=LEADS,
+        y_label=None,
+        title=title,
+        style={**SMALL_CURVES, "axes.spines.left": False},
+        use_pyplot=use_pyplot,
+    )
+
+
+def _draw_leads(axis: Any, panel: Panel) -> None:
+    draw_panel(axis, replace(panel, title=""), WIDTH * PANEL_WIDTH)
+    axis.tick_params(bottom=True, labelbottom=True)
+
+
+def _leads_of(scan: Scan, family: str) -> Panel:
+    """The leads of the classes and of the references in a family."""
+    each, (first, *others) = scan.comparisons[family], scan.comparisons[family].order
+    shown = [np.append(one.leads, one.usual_leads) for one in scan.comparisons.values()]
+    low, high = float(np.min(shown)), float(np.max(shown))
+    names = [scan.class_names[y] for y in each.order[:NAMED]]
+    cut = [x if len(x) <= LONGEST_LABEL else f"{x[: LONGEST_LABEL - 1]}{ELLIPSIS}" for x in names]
+    values = (each.usual_leads, each.leads[others], each.leads[[first]])
+    axes = {
+        "xlim": (low - 0.04 * (high - low), high + 0.04 * (high - low)),
+        "ylim": (-1, 1),
+        "yticks": [],
+        "xlabel": f"first: {', '.join(cut)}",
+    }
+    lines = [Line([(x, 0) for x in leads], look) for leads, look in zip(values, LEADS.values())]
+    return Panel(lines, axes, FAMILIES[family].words, dotted=bound_of(scan))
+
+
+def leads_text(scan: Scan) -> str:
+    """What a figure of leads shows."""
+    right = f" Right of the dotted line, p is at most {scan.alpha:g}." if bound_of(scan) else ""
+    return (
+        f"Dots: all classes. Grey lines: {len(scan.references)} clean models, each by the class "
+        "that leads. Lead: how far a class is above the median class, next to the same class of "
+        f"the clean models, in standard deviations.{right}"
+    )
+
+
+def bound_of(scan: Scan) -> list[float]:
+    """The lead above which a model is suspicious, unless the scan is inconclusive."""
+    largest = np.sort(np.max([each.usual_leads for each in scan.comparisons.values()], axis=0))
+    as_far = int(np.floor(round(scan.alpha * (len(largest) + 1), 9)))  # models, with this one
+    return [float(largest[-as_far])] if scan.p_text else []
+
+
+def verdict_text(scan: Scan) -> str:
+    """``Suspicious, p = 0.02``."""
+    return ", ".join(filter(None, (scan.verdict.capitalize(), scan.p_text)))
+
+
+def pictured(scan: Scan, family: str) -> Tensor:
+    """An image of what a family has found for its first class."""
+    target = scan.comparisons[family].target
+    if family != PATCHES:
+        return CHANGES[family](scan.references.shape).picture(scan.profile.changes[family][target])
+    pattern = scan.pattern_of(target)
+    return on_neutral(pattern) if len(pattern.canvas) in (1, 3) else pattern.canvas

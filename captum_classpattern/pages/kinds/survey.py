@@ -7,7 +7,7 @@ from typing import Any
 from markupsafe import Markup
 
 from captum_classpattern.pages import parts as html
-from captum_classpattern.pages.kinds.finding import NOTE, SCORES, WHAT, card, score_row
+from captum_classpattern.pages.kinds.finding import NOTE, SCORES, WHAT, card, score_rows
 from captum_classpattern.pages.kinds.sweep import summary
 from captum_classpattern.pages.parts import Column
 from captum_classpattern.surveys import Finding, Survey
@@ -36,12 +36,7 @@ def parts(survey: Survey, whole: bool = False) -> tuple[str, list[Markup]]:
     every = len(shown) == len(best)
     which = "Each class is" if every else f"The {len(shown)} strongest of {len(best):,} classes are"
     targets = {finding.target for finding in shown}
-    rows = [
-        score_row(scores, **{"class": finding.label, "canvas": finding.canvas, "area": of_area})
-        for finding in finished
-        if whole or finding.target in targets
-        for of_area, scores in finding.scores.items()
-    ]
+    rows = score_rows(finding for finding in finished if whole or finding.target in targets)
     return title, [
         html.paragraph(_headline(survey, best)),
         html.paragraph(

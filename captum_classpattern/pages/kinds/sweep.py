@@ -8,13 +8,19 @@ from markupsafe import Markup
 
 from captum_classpattern.classifier.class_names import distinct_names, label_of
 from captum_classpattern.pages.parts import Column, drawing, paragraph, table_of
-from captum_classpattern.scores import Scores
 from captum_classpattern.surveys import Finding, Sweep
 from captum_classpattern.visualization import plot_heat_map
 from captum_classpattern.visualization.drawing import Drawing
 from captum_classpattern.visualization.formats import percent, percent_area
 
 MOST_MODELS = 50  # in the table
+COLUMNS = (
+    Column("model", "model"),
+    Column("classes", "classes"),
+    Column("mean power", "power", percent),
+    Column("strongest class", "first", lambda each: f"{each.label}, {percent(each.power.value)}"),
+    Column("above their controls", "above"),
+)
 
 
 def parts(sweep: Sweep, whole: bool = False) -> tuple[str, list[Markup]]:
@@ -56,41 +62,29 @@ def summary(best: Sequence[Finding]) -> dict[str, Any]:
     }
 
 
-def _strongest(finding: Finding) -> str:
-    return f"{finding.label}, {percent(finding.scores[finding.area].power.value)}"
-
-
-COLUMNS = (
-    Column("model", "model"),
-    Column("classes", "classes"),
-    Column("mean power", "power", percent),
-    Column("strongest class", "first", _strongest),
-    Column("above their controls", "above"),
-)
-
-
 def plot(sweep: Sweep, *, area: float | None, canvas: str | None, use_pyplot: bool) -> Drawing:
     share = float(sweep.settings["areas"][0] if area is None else area)
-    found: dict[str, dict[int, Scores]] = {}
-    names: dict[int, str] = {}  # of the classes
-    for model in sweep.models:
-        for each in sweep.best_canvases(model, canvas):
-            if share in each.scores:
-                found.setdefault(model, {})[each.target] = each.scores[share]
-                if each.class_name:
-                    names.setdefault(each.target, each.class_name)
+    found = [
+        (model, each.target, each.class_name, each.scores[share])
+        for model in sweep.models
+        for each in sweep.best_canvases(model, canvas)
+        if share in each.scores
+    ]
     if not found:
         on = "" if canvas is None else f" on {canvas!r} canvases"
         raise ValueError(f"nothing was found{on} at area {share}")
     kind = "the best canvas" if canvas is None else f"a {canvas} canvas"
-    labels = distinct_names(names)
-    named = {
-        model: {labels.get(target, label_of(target)): each for target, each in row.items()}
-        for model, row in found.items()
-    }
+    labels = distinct_names({target: name for _, target, name, _ in reversed(found) if name})
+    values: dict[str, dict[str, float]] = {}
+    faint: set[tuple[str, str]] = set()
+    for model, target, _, scores in found:
+        label = labels.get(target, label_of(target))
+        values.setdefault(model, {})[label] = scores.power.value
+        if scores.is_weak:
+            faint.add((model, label))
     return plot_heat_map(
-        {model: {name: x.power.value for name, x in row.items()} for model, row in named.items()},
-        faint={(model, n) for model, row in named.items() for n, x in row.items() if x.is_weak},
+        values,
+        faint=faint,
         title=f"Predictive power of {percent_area(share)} of the pixels of {kind}",
         use_pyplot=use_pyplot,
     )
