@@ -147,14 +147,7 @@ def remove_findings(folder: Path) -> None:
 def pattern_file(
     folder: Path, target: int, canvas: str, area: float, name: str | None = None
 ) -> Path:
-    r"""
-    The file of a pattern: ``<class>_<name>_<kind of canvas>_<area>.safetensors``.
-
-    Examples::
-
-        >>> pattern_file(Path("patterns"), 1, "white", 0.05, "guinea pig, Cavia cobaya").name
-        '1_guinea_pig_white_0.05.safetensors'
-    """
+    """The file of a pattern, such as ``1_guinea_pig_white_0.05.safetensors``."""
     label = f"{target}" if name is None else f"{target}_{as_file_name(name)}"
     return folder / f"{label}_{canvas}_{area:g}.safetensors"
 
