@@ -16,7 +16,7 @@ from captum_classpattern.classifier import (
     uncounted,
 )
 from captum_classpattern.classifier.class_names import ClassNames, label_of, parse_targets
-from captum_classpattern.images import Images, ImagesAndLabels, LabelledImages, Labels
+from captum_classpattern.images import Images, ImagesAndLabels, Labels
 from captum_classpattern.optimization.objective import NO_GRADIENT
 from captum_classpattern.surveys.findings import Finding, best_of_each
 from captum_classpattern.surveys.search import CANVASES, SurveySearch, SurveySettings, numbered
@@ -119,7 +119,7 @@ def explain_class(
     classifier = over_pixels(model, mean, std, class_names)
     with preserve_state(classifier, seed):  # says once that a model is in train mode
         search = numbered(classifier, images, labels, class_names, argument="images")
-        _check_labelled(search)
+        _ = search.known_labels  # or an error
         names = ClassNames.of_outputs(classifier, search.count_outputs(classifier), class_names)
         if names is None and search.class_names is not None:
             names = ClassNames(search.class_names)
@@ -129,7 +129,7 @@ def explain_class(
             search, unseen = search.halves(seed)
         else:
             unseen = numbered(classifier, held_out, None, listed, argument="held-out images")
-            _check_labelled(unseen)
+            _ = unseen.known_labels
         unseen = unseen.with_class_names(listed)
         task = SurveySearch(classifier, search, unseen, settings, [number], listed)
         _check_gradient(classifier, search.take([0]))
@@ -167,15 +167,6 @@ def _check_target(target: Any, labels: Any) -> None:
         raise ArgumentTypeError(
             "`target` is one class: for several, use "
             f"survey(model, images, classes={several!r:.80})"
-        )
-
-
-def _check_labelled(images: LabelledImages) -> None:
-    if images.labels is None:
-        raise ValueError(
-            f"{images.argument} have no labels: give their classes as `labels`, or a "
-            "LabelledImages or Dataset that has them; load_images reads a folder of folders, one "
-            "per class"
         )
 
 

@@ -378,12 +378,13 @@ def choose(
     """The best units of a quick search, as (model, class), by their power on the judging images.
     These are search images: the held-out images, which score the patterns in the end, decide
     nothing."""
-    targets, powers = set(classes), dict[tuple[str, int], float]()
-    for source in sources:
-        for finding in Store(look.folder_of(source.name)).findings():
-            if finding.target in targets:
-                unit, power = (source.name, finding.target), max(finding.search_powers.values())
-                powers[unit] = max(power, powers.get(unit, power))
+    targets = set(classes)
+    powers = {
+        (source.name, finding.target): finding.search_powers[finding.area]
+        for source in sources
+        for finding in look.best_canvases(source.name)
+        if finding.target in targets
+    }
     best = sorted(powers, key=lambda unit: -powers[unit])
     return {*best[: math.ceil(keep * len(best) - 1e-9)]}
 
