@@ -125,8 +125,13 @@ class Survey(Result):
         return f"{text}; {unknown.format('it')}." if unknown else text
 
     def strongest_of_each(self) -> list[str]:
-        """The sentences of :meth:`strongest` for each kind of canvas and area, and after them, once
-        for all, why nobody knows whether a class stands out."""
+        r"""
+        The sentences of :meth:`strongest` for each kind of canvas and area.
+
+        Returns:
+            *list[str]*: The sentences, and after them, once for all, why it is not known whether a
+            class stands out.
+        """
         found = [self._strongest(*each) for each in product(self.canvases, self.areas)]
         reasons = dict.fromkeys(f"{unknown.format('a class')}." for _, unknown in found if unknown)
         return [*(f"{text}." if unknown else text for text, unknown in found), *reasons]
