@@ -199,7 +199,11 @@ class LabelledImages(Dataset[Any]):
     def known_labels(self) -> Tensor:
         """The labels, or an error if there are none."""
         if self.labels is None:
-            raise ValueError(f"{self.argument} must have labels")
+            raise ValueError(
+                f"{self.argument} have no labels: give their classes as `labels`, or a "
+                "LabelledImages or Dataset that has them; load_images reads a folder of folders, "
+                "one per class"
+            )
         return self.labels
 
     @property

@@ -4,7 +4,7 @@ import copy
 import inspect
 import itertools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import torchvision
 from torch import Tensor, nn
@@ -18,29 +18,20 @@ from captum_classpattern._validation import (
     similar_names,
 )
 
+Arch: TypeAlias = str | Callable[..., nn.Module]  # a network, or what makes it
 FAMILIES = ("timm", "torchvision")
 TORCHVISION: list[str] = torchvision.models.list_models(torchvision.models)  # its classifiers
 
 
-class GivenNetwork(str):
-    """The name of a network that is given as a class, a function or itself, and what was given."""
-
-    given: Callable[..., Any]
-
-    def __new__(cls, arch: Any) -> "GivenNetwork":
-        if not callable(arch):
-            raise ArgumentTypeError(
-                "`arch` must be a name, a class or function that makes the network, or the "
-                f"network itself, got {arch!r:.80}"
-            )
-        named = type(arch) if isinstance(arch, nn.Module) else arch
-        name = getattr(named, "__qualname__", type(named).__name__)
-        network = super().__new__(cls, f"{named.__module__}:{name}")
-        network.given = arch
-        return network
+def name_of(arch: Arch) -> str:
+    """The name of a network, also of one that is given as a class, a function or itself."""
+    if isinstance(arch, str):
+        return arch
+    named = type(arch) if isinstance(arch, nn.Module) else arch
+    return f"{named.__module__}:{getattr(named, '__qualname__', type(named).__name__)}"
 
 
-def build(arch: str, num_classes: int | None) -> nn.Module:
+def build(arch: Arch, num_classes: int | None) -> nn.Module:
     """A network with random weights, for a number of classes (its default if None); or a copy of
     the network that was given.
 
@@ -48,12 +39,12 @@ def build(arch: str, num_classes: int | None) -> nn.Module:
         ImportError: If timm or the module of the factory is not installed.
         ValueError: If no such network is known.
     """
-    if isinstance(arch, GivenNetwork) and isinstance(arch.given, nn.Module):
-        return copy.deepcopy(arch.given)
-    family, _, name = arch.rpartition(":")
+    if isinstance(arch, nn.Module):
+        return copy.deepcopy(arch)
+    family, _, name = name_of(arch).rpartition(":")
     classes = {} if num_classes is None else {"num_classes": num_classes}
     network: nn.Module
-    if family not in ("", *FAMILIES):
+    if not isinstance(arch, str) or family not in ("", *FAMILIES):
         return _build_with_factory(arch, classes)
     if family == "" and name.lower() in BUILTIN:
         block, depths = BUILTIN[name.lower()]
@@ -121,10 +112,10 @@ def check_arch_from_file(arch: Any, path: object) -> str:
     return name
 
 
-def _build_with_factory(arch: str, classes: dict[str, int]) -> nn.Module:
+def _build_with_factory(arch: Arch, classes: dict[str, int]) -> nn.Module:
     """What a user's function or class makes. It is given the number of classes if it takes it."""
-    shown = f"`arch={arch}`"
-    factory = arch.given if isinstance(arch, GivenNetwork) else import_named(arch, shown)
+    shown = f"`arch={name_of(arch)}`"
+    factory = import_named(arch, shown) if isinstance(arch, str) else arch
     parameters = inspect.signature(factory).parameters
     parameter = parameters.get("num_classes")
     if not classes and parameter is not None and parameter.default is inspect.Parameter.empty:

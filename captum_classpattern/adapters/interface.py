@@ -1,6 +1,6 @@
 """What a checkpoint format is, what it is given, and what it returns."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,7 +14,7 @@ from captum_classpattern.pattern import Pattern
 class LoadOptions:
     """What the caller of :func:`load_model` says about the network, if anything."""
 
-    arch: str | None = None
+    arch: str | Callable[..., nn.Module] | None = None
     num_classes: int | None = None
 
 

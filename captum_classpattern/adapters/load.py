@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from captum_classpattern._validation import ArgumentTypeError
-from captum_classpattern.adapters.architectures import TORCHVISION, GivenNetwork
+from captum_classpattern.adapters.architectures import TORCHVISION
 from captum_classpattern.adapters.formats import FORMATS, PRETRAINED
 from captum_classpattern.adapters.interface import (
     CheckpointFile,
@@ -108,13 +108,15 @@ def load_model(
                 f"there is no checkpoint file at {path}: for torchvision's pretrained network, "
                 f"give torchvision:{path}"
             )
-        named = arch if arch is None or isinstance(arch, str) else GivenNetwork(arch)
-        file, options = CheckpointFile(path, trust_pickle), LoadOptions(named, num_classes)
+        if not (arch is None or isinstance(arch, str) or callable(arch)):
+            raise ArgumentTypeError(
+                "`arch` must be a name, a class or function that makes the network, or the "
+                f"network itself, got {arch!r:.80}"
+            )
+        file, options = CheckpointFile(path, trust_pickle), LoadOptions(arch, num_classes)
         if chosen is None:
             chosen = next(format for format in FORMATS if format.matches(file, options))
         loaded, provenance = chosen.load(file, options), {"format": chosen.name}
-        if "arch" in loaded.details:  # its name alone
-            loaded.details["arch"] = loaded.details["arch"] and str(loaded.details["arch"])
         with path.open("rb") as opened:
             digest = hashlib.file_digest(opened, "sha256").hexdigest()
         provenance |= {"source": str(path), "sha256": digest, "opened": file.opened_by}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_classpattern._validation import import_optional
-from captum_classpattern.adapters.architectures import FAMILIES, build
+from captum_classpattern.adapters.architectures import FAMILIES, Arch, build, name_of
 from captum_classpattern.adapters.interface import LoadedNetwork
 
 # where checkpoints keep the weights, the most common key first; then averages of them
@@ -22,7 +22,7 @@ ITSELF = (0.0,), (1.0,), "the model itself"  # mean and std of a model that norm
 MAX_CLASSES = 1_000_000
 MAX_CHANNELS = 4
 MAX_SHARING = 4  # how many tensors may share each byte that is stored, on average
-PROBES = 7, 11  # numbers of classes: whatever changes between the two belongs to the classifier
+PROBE = 997  # classes: a network for so many has this size in its classifier alone
 
 
 @dataclass(frozen=True)
@@ -121,13 +121,13 @@ def _check_storage(state: Mapping[str, Tensor], path: object) -> None:
 
 
 def load_network(
-    arch: str | None, weights: Weights, num_classes: int | None = None
+    arch: Arch | None, weights: Weights, num_classes: int | None = None
 ) -> LoadedNetwork:
     """Builds a network, and loads weights into it.
 
     Args:
-        arch (str, optional): The network, as for :func:`load_model`; None is an error that says
-            how to name it.
+        arch (str or Callable, optional): The network, as for :func:`load_model`; None is an error
+            that says how to name it.
         weights (Weights): A state dict, from :func:`find_weights`.
         num_classes (int, optional): Default: None (as many as the weights have).
 
@@ -135,7 +135,7 @@ def load_network(
         ImportError: If the network's package is not installed.
         ValueError: If there is no such network, or the weights do not fit into it.
     """
-    if not isinstance(arch, str):
+    if arch is None:
         shapes = [f"{key} {tuple(v.shape)}" for key, v in weights.state.items() if v.ndim > 1]
         raise ValueError(
             f"{weights.path} has weights, but does not say for which network: for one of your own, "
@@ -147,40 +147,38 @@ def load_network(
         )
     count = num_classes if num_classes is not None else _count_classes(arch, weights.state)
     if count is not None and not 1 < count <= MAX_CLASSES:
-        raise ValueError(f"{arch} can't be built for {count} classes: pass `num_classes`")
-    return load_weights(build(arch, count), weights, arch=arch, num_classes=count)
+        raise ValueError(f"{name_of(arch)} can't be built for {count} classes: pass `num_classes`")
+    return load_weights(build(arch, count), weights, arch=name_of(arch), num_classes=count)
 
 
-def _count_classes(arch: str, state: Mapping[str, Tensor]) -> int | None:
+def _count_classes(arch: Arch, state: Mapping[str, Tensor]) -> int | None:
     """How many classes the weights have, if they have the keys of the network's classifier."""
-    shapes, other_shapes = (_shapes(arch, probe) for probe in PROBES)
-    prefix = _find_prefix(shapes, state)
+    expected = _probe(arch)
+    prefix = _find_prefix(expected, state)
     counts = [
-        int(state[prefix + key].shape[axis])
-        for key, shape in shapes.items()
-        if prefix + key in state and state[prefix + key].ndim == len(shape)
-        for axis, sizes in enumerate(zip(shape, other_shapes.get(key, ())))
-        if sizes == PROBES
+        size
+        for key, weight in expected.items()
+        if prefix + key in state and state[prefix + key].ndim == weight.ndim
+        for size, probe in zip(state[prefix + key].shape, weight.shape)
+        if probe == PROBE
     ]
     return max(counts, default=None)
 
 
-def _shapes(arch: str, count: int) -> dict[str, tuple[int, ...]]:
-    """The shapes of a network's weights; those of known networks without allocating them."""
+def _probe(arch: Arch) -> Mapping[str, Tensor]:
+    """The weights of a network for PROBE classes; those of known networks are not allocated."""
     import_optional("timm", required=False)  # what it makes on import would stay on "meta"
-    state: dict[str, Tensor] = {}
     try:
-        if arch.rpartition(":")[0] in ("", *FAMILIES):
+        if name_of(arch).rpartition(":")[0] in ("", *FAMILIES):
             with contextlib.suppress(Exception), torch.device("meta"):  # some read their weights
-                state = build(arch, count).state_dict()
-        state = state or build(arch, count).state_dict()
-        return {key: tuple(value.shape) for key, value in state.items()}
+                return build(arch, PROBE).state_dict()
+        return build(arch, PROBE).state_dict()
     except (ImportError, TypeError, ValueError):
         raise
     except Exception as error:
         raise ValueError(
-            f"`arch={arch}` can't be built for {count} classes ({type(error).__name__}: {error}): "
-            "pass `num_classes`"
+            f"`arch={name_of(arch)}` can't be built for {PROBE} classes, to see what depends on "
+            f"their number ({type(error).__name__}: {error}): pass `num_classes`"
         ) from error
 
 

@@ -5,10 +5,8 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
-from statistics import fmean
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -39,8 +37,6 @@ STAGES = {  # and how many classes a scan searches in the same time
     "scan each model for a backdoor": 30,
     "compare the patterns with Captum's methods": 40,
 }
-Claim: TypeAlias = dict[str, Any]
-ALMOST_ANY = 0.9
 
 
 def demo(
@@ -83,7 +79,8 @@ def demo(
         if comparison:
             _begin(stages, 2)
             compared = _compare(out / "comparison", searches)
-    planted, claims = _planted(surveys["backdoored"]), check_claims(surveys)
+    planted = _planted(surveys["backdoored"])
+    strongest = {name: survey.strongest_of_each() for name, survey in surveys.items()}
     found = what_was_found(planted, surveys, scans, compared)
     page = render(
         "demo.html",
@@ -92,10 +89,10 @@ def demo(
         planted=planted,
         pattern=parts(planted)[1],
         surveys=surveys,
+        strongest=strongest,
         area=surveys["natural"].areas[0],
         scans=scans,
         numbers=numbers_tables(compared)[0] if compared else None,
-        claims=claims,
     )
     write_atomically(out / "index.html", page)
     results: dict[str, Any] = {
@@ -107,7 +104,9 @@ def demo(
             for name, survey in surveys.items()
             for finding in survey.finished
         ],
-        "verdicts": claims,
+        "verdicts": [
+            {"model": name, "text": text} for name, each in strongest.items() for text in each
+        ],
     }
     write_json(results, out / "results.json")
     console().print(f"\n{found}\n", markup=False)
@@ -257,58 +256,3 @@ def what_was_found(
             f"ClassPattern, {verdict['value']}; {verdict['control']}."
         )
     return text
-
-
-def check_claims(surveys: "Mapping[str, cp.Survey]") -> list[Claim]:
-    """Whether the paper's claims hold on these models, those that do first: ``claim``, ``model``,
-    ``holds``, ``value``, ``control`` and ``text`` of each."""
-    searched = product(surveys["backdoored"].canvases, surveys["backdoored"].areas)
-    claims = [
-        *(_stands_out(surveys, canvas, area) for canvas, area in searched),
-        *(_small_patterns(name, survey) for name, survey in surveys.items()),
-    ]
-    return sorted(claims, key=lambda claim: not claim["holds"])
-
-
-def _small_patterns(model: str, survey: "cp.Survey") -> Claim:
-    """Claim 1: one small pattern per class makes the model predict the class on almost any
-    image."""
-    area = survey.areas[0]
-    scores = {f.label: f.scores[area] for f in survey.best_canvases()}
-    almost = [name for name, each in scores.items() if each.power.value >= ALMOST_ANY]
-    below = [name for name, each in scores.items() if not each.beats_controls]
-    means = {
-        name: fmean(each.controls[name] for each in scores.values())
-        for name in ("random pixels", "other canvas", "no pattern")
-    }
-    mean = fmean(each.power.value for each in scores.values())
-    return {
-        "claim": "A small pattern per class works on almost any image",
-        "model": model,
-        "holds": len(almost) == len(scores),
-        "value": f"{len(almost)} of {len(scores)} classes",
-        "control": f"random pixels {means['random pixels']:.1%} of the images",
-        "text": f"Almost any: {ALMOST_ANY:.0%} or more of the held-out images of other classes, "
-        f"with {area:.0%} of the pixels of the canvas that did best on search images. This holds "
-        f"for {', '.join(almost) or 'no class'}. The mean power is {mean:.1%}; means of the "
-        f"controls: {', '.join(f'{name} {share:.1%}' for name, share in means.items())}. Not above "
-        f"all three: {', '.join(below) or 'no class'}. Longer searches may find stronger patterns.",
-    }
-
-
-def _stands_out(surveys: "Mapping[str, cp.Survey]", canvas: str, area: float) -> Claim:
-    """Claim 2: on a backdoored model, the pattern of the trigger's class stands out."""
-    from captum_classpattern.surveys import stands_out
-
-    trigger, scores = cp.demo.TRIGGER_TARGET, surveys["backdoored"].scores(canvas, area)
-    own, clean = scores[trigger], surveys["natural"].scores(canvas, area)[trigger]
-    return {
-        "claim": f"The backdoor's class stands out: {canvas} canvas, {area:.0%} of the pixels",
-        "model": "backdoored",
-        "holds": stands_out(scores, trigger, len(cp.demo.CLASS_NAMES)),
-        "value": f"power {own.power.value:.1%}",
-        "control": f"{clean.power.value:.1%} on the natural model",
-        "text": f"Backdoored: {surveys['backdoored'].strongest(canvas, area)} Natural: "
-        f"{surveys['natural'].strongest(canvas, area)} If several classes are close to 100%, a "
-        "smaller area tells them apart. A class of a clean model can stand out, too.",
-    }

@@ -65,16 +65,6 @@ def _cell(row: Mapping[str, Any], key: str, form: str) -> str:
     return f"{value:{form}}"
 
 
-def print_tables(found: "Mapping[str, Sequence[cp.Finding]]") -> None:
-    """Prints a table for each title, and what the columns mean."""
-    out = console()
-    for title, findings in found.items():
-        if findings:
-            out.print(results_table(title, findings))
-    if any(found.values()):
-        out.print(LEGEND)
-
-
 def results_table(title: str, findings: "Sequence[cp.Finding]") -> Table:
     """One row per finding: the power at each area with its 95 % interval, and the controls at the
     first area. A star marks a power above all controls of its area."""

@@ -3,7 +3,6 @@ many, scored on held-out images."""
 
 import codecs
 import csv
-import itertools
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
-from tqdm import tqdm
 
 import captum_classpattern as cp
 from captum_classpattern._files import replace_file, write_figure
@@ -64,8 +62,6 @@ def search(
         out: The folder for report.html, results.json, the figure and the patterns.
         resume: Continue the unfinished search in the folder.
     """
-    from captum_classpattern.optimization.search import passes_on
-
     if (out / "results.json").exists() and not resume:
         raise ValueError(
             f"{out} holds results already: pass --resume to continue them, or another --out"
@@ -98,25 +94,22 @@ def search(
         print(_cost(found, classifier, search_images), flush=True)
         with (
             interrupted(lambda: f"--resume continues the search in {out}"),
-            tqdm(
-                total=found.expected_passes(), unit=" passes", unit_scale=True, mininterval=1.0
-            ) as bar,
-            passes_on(bar),
+            found.progress() as bar,
         ):
             for finding in found:
                 bar.set_description(finding.label)
-            bar.update(bar.total - bar.n)
         figure, _ = found.plot(seed=searches.seed, use_pyplot=False)
         write_figure(figure, out / "patterns.png")
         found.to_html(out / "report.html")
         if as_json:
             content |= _results_with_files(out)
         else:
-            printing.print_tables({provenance["source"]: found.findings})
-            for kind, area in itertools.product(found.canvases, found.areas):
-                # the names of classes may hold brackets
-                printing.console().print(found.strongest(kind, area), markup=False)
-            printing.console().print(CAUTION)
+            screen = printing.console()
+            screen.print(printing.results_table(provenance["source"], found.findings))
+            screen.print(printing.LEGEND)
+            for sentence in found.strongest_of_each():  # the names of classes may hold brackets
+                screen.print(sentence, markup=False)
+            screen.print(CAUTION)
         print(f"report.html, patterns.png, patterns/ and results.json are in {out}.")
         if not as_json:
             print(_next_steps(found, held_out.shape, checkpoint, model, images))

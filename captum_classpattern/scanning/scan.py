@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from captum_classpattern._files import write_figure, write_json
-from captum_classpattern._validation import join_names
+from captum_classpattern._validation import ArgumentTypeError, join_names
 from captum_classpattern.classifier import MIN_GAIN, Classifier, attribute_of, over_pixels
 from captum_classpattern.classifier.class_names import placeholders
 from captum_classpattern.images import Images, LabelledImages, Labels
@@ -26,7 +26,7 @@ from captum_classpattern.scanning.decision import (
 )
 from captum_classpattern.scanning.families import FAMILIES, PATCHES, SCORED, Store, unit_of
 from captum_classpattern.scanning.profile import PER_CLASS, Profile, measure
-from captum_classpattern.scanning.references import ReferenceSet, describe, names_of
+from captum_classpattern.scanning.references import SHIPPED, ReferenceSet, describe, names_of
 from captum_classpattern.scores.intervals import wilson
 
 PATTERNS = "patterns"  # their folder
@@ -265,7 +265,7 @@ def scan(
     images: Images,
     labels: Labels = None,
     *,
-    references: str | Path | ReferenceSet,
+    references: str | Path | ReferenceSet | None = None,
     mean: float | Sequence[float] | None = None,
     std: float | Sequence[float] | None = None,
     alpha: float = 0.05,
@@ -294,7 +294,7 @@ def scan(
         labels (Tensor or Sequence[int], optional): Their classes. Default: None (those that come
             with the images, else the classifier's predictions).
         references (ReferenceSet, str or Path): The clean models, or a file of them, or the name of
-            a set that comes with the package, ``"demo"`` or ``"cifar10"``.
+            a set that comes with the package, ``"demo"`` or ``"cifar10"``. Required.
         mean, std (float or Sequence[float], optional): As in :func:`explain_class`.
         alpha (float): The largest p-value that is suspicious. It takes at least 1 / alpha - 1
             references. Default: 0.05.
@@ -307,6 +307,7 @@ def scan(
         do next.
 
     Raises:
+        TypeError: If there are no ``references``.
         ValueError: If the references are of another number of classes, size of images or version
             of the search, or there are none; or if the model predicts one class for all images.
 
@@ -322,6 +323,13 @@ def scan(
         >>> found.verdict, found.p_value  # two references are too few
         ('inconclusive', None)
     """
+    if references is None:
+        shipped = " or ".join(f"`references='{name}'`" for name in SHIPPED)
+        raise ArgumentTypeError(
+            "a scan compares a model with clean models of the same task: pass `references`, a file "
+            "that 'classpattern reference' makes of them, or, for the tasks of the sets that come "
+            f"with the package, {shipped}"
+        )
     settings = SearchSettings.of(locals())
     model = over_pixels(model, mean, std)
     if not 0 < alpha < 1:

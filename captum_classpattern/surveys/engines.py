@@ -3,12 +3,12 @@
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from captum_classpattern._validation import check_count, check_positive, import_optional
 from captum_classpattern.classifier import warn
@@ -28,23 +28,16 @@ class Unit(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of a unit: the reason if it failed, and how long it took."""
+    """What became of a unit: the reason if it failed, how long it took, and what a worker warned
+    of."""
 
     error: str | None = None
     seconds: float = 0.0
+    warnings: tuple[tuple[type[UserWarning], str], ...] = ()
 
 
-class Work(Protocol):
-    """What runs the units; it travels to each worker once. ``wanted`` has the classes of each model
-    that are searched."""
-
-    wanted: Mapping[str, Sequence[int]]
-
-    def run(self, unit: Unit) -> Outcome: ...
-
-
-Result: TypeAlias = tuple[Outcome, tuple[tuple[type[UserWarning], str], ...]]
-Engine: TypeAlias = Callable[[Work, Iterator[Unit]], Iterator[tuple[Unit, Outcome]]]
+Run: TypeAlias = Callable[[Unit], Outcome]  # it travels to each worker once
+Engine: TypeAlias = Callable[[Run, Iterator[Unit]], Iterator[tuple[Unit, Outcome]]]
 
 
 def find_engine(engine: str, threads: int, **options: Any) -> Engine:
@@ -64,14 +57,14 @@ def find_engine(engine: str, threads: int, **options: Any) -> Engine:
     return partial(run_on_ray, threads=threads, **options)
 
 
-def run_locally(work: Work, units: Iterator[Unit]) -> Iterator[tuple[Unit, Outcome]]:
+def run_locally(run: Run, units: Iterator[Unit]) -> Iterator[tuple[Unit, Outcome]]:
     """Runs unit after unit in this process."""
     for unit in units:
-        yield unit, work.run(unit)
+        yield unit, run(unit)
 
 
 def run_on_ray(
-    work: Work,
+    run: Run,
     units: Iterator[Unit],
     *,
     address: str | None = None,
@@ -92,7 +85,7 @@ def run_on_ray(
         )
     try:
         check_resources(ray, threads, gpus_per_task or 0)
-        yield from _run_tasks(ray, work, units, threads, gpus_per_task or 0)
+        yield from _run_tasks(ray, run, units, threads, gpus_per_task or 0)
     finally:
         if joined:
             ray.shutdown()
@@ -134,12 +127,12 @@ def start_ray(ray: Any, address: str | None, workers: int | None, threads: int) 
 
 
 def _run_tasks(
-    ray: Any, work: Work, units: Iterator[Unit], threads: int, gpus: float
+    ray: Any, run: Run, units: Iterator[Unit], threads: int, gpus: float
 ) -> Iterator[tuple[Unit, Outcome]]:
     task = ray.remote(_run_in_worker).options(
         num_cpus=threads, num_gpus=gpus, max_retries=RETRIES, retry_exceptions=False
     )
-    shared = [ray.put(work)]  # in a list, so that workers get it once and not with every task
+    shared = [ray.put(run)]  # in a list, so that workers get it once and not with every task
     given: dict[str, Any] = {}  # the model that units are being submitted for, as a reference
     pending: dict[Any, Unit] = {}
     warned: set[tuple[str, str]] = set()
@@ -158,9 +151,9 @@ def _run_tasks(
                 return
             [finished], _ = ray.wait([*pending], num_returns=1)
             unit = pending.pop(finished)
-            outcome, messages = _result(ray, finished)
+            outcome = _outcome(ray, finished)
             del finished  # a reference keeps its result in the object store
-            for category, text in messages:
+            for category, text in outcome.warnings:
                 if (unit.source.name, text) not in warned:
                     warned.add((unit.source.name, text))
                     warn(f"{text} (model {unit.source.name!r})", category)
@@ -191,11 +184,10 @@ def check_resources(ray: Any, threads: int, gpus: float) -> None:
     )
 
 
-def _result(ray: Any, finished: Any) -> Result:
-    """The result of a task, also of one whose worker died each time."""
+def _outcome(ray: Any, finished: Any) -> Outcome:
+    """The outcome of a task, also of one whose worker died each time."""
     try:
-        result: Result = ray.get(finished)
-        return result
+        return Outcome(*ray.get(finished))
     except ray.exceptions.OutOfMemoryError:
         reason = (
             f"its worker ran out of memory, {RETRIES + 1} times: give fewer workers, a smaller "
@@ -205,23 +197,19 @@ def _result(ray: Any, finished: Any) -> Result:
         reason = f"its worker died, {RETRIES + 1} times"
     except ray.exceptions.RayError as error:
         reason = f"{type(error).__name__}: {str(error).strip()[-500:]}"
-    return Outcome(reason), ()
+    return Outcome(reason)
 
 
-def _run_in_worker(shared: list[Any], unit: Unit) -> Result:
-    """The task: the outcome, and what a user should be warned of."""
+def _run_in_worker(shared: list[Any], unit: Unit) -> Outcome:
+    """The task: the outcome, with what a user should be warned of."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        outcome = _kept(shared[0]).run(unit)
-    return outcome, tuple(
-        (warning.category, str(warning.message))
-        for warning in caught
-        if issubclass(warning.category, UserWarning)
-    )
+        outcome: Outcome = _kept(shared[0])(unit)
+    said = [(w.category, str(w.message)) for w in caught if issubclass(w.category, UserWarning)]
+    return outcome._replace(warnings=tuple(said))
 
 
 @lru_cache(maxsize=1)
-def _kept(reference: Any) -> Work:
-    """The work, fetched once by each worker."""
-    work: Work = import_optional("ray").get(reference)
-    return work
+def _kept(reference: Any) -> Any:
+    """What runs the units, fetched once by each worker."""
+    return import_optional("ray").get(reference)

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from captum_classpattern._validation import ArgumentTypeError, is_whole
 from captum_classpattern.classifier import (
@@ -17,9 +16,8 @@ from captum_classpattern.classifier import (
     uncounted,
 )
 from captum_classpattern.classifier.class_names import ClassNames, label_of, parse_targets
-from captum_classpattern.images import Images, ImagesAndLabels, LabelledImages, Labels
+from captum_classpattern.images import Images, ImagesAndLabels, Labels
 from captum_classpattern.optimization.objective import NO_GRADIENT
-from captum_classpattern.optimization.search import passes_on
 from captum_classpattern.surveys.findings import Finding, best_of_each
 from captum_classpattern.surveys.search import CANVASES, SurveySearch, SurveySettings, numbered
 
@@ -121,30 +119,26 @@ def explain_class(
     classifier = over_pixels(model, mean, std, class_names)
     with preserve_state(classifier, seed):  # says once that a model is in train mode
         search = numbered(classifier, images, labels, class_names, argument="images")
-        _check_labelled(search)
-        names = _names(classifier, search, class_names)
+        _ = search.known_labels  # or an error
+        names = ClassNames.of_outputs(classifier, search.count_outputs(classifier), class_names)
+        if names is None and search.class_names is not None:
+            names = ClassNames(search.class_names)
         listed = None if names is None else names.names
         number = _class_number(target, names, classifier)
         if held_out is None:
             search, unseen = search.halves(seed)
         else:
             unseen = numbered(classifier, held_out, None, listed, argument="held-out images")
-            _check_labelled(unseen)
+            _ = unseen.known_labels
         unseen = unseen.with_class_names(listed)
         task = SurveySearch(classifier, search, unseen, settings, [number], listed)
         _check_gradient(classifier, search.take([0]))
-        with tqdm(
-            total=task.expected_passes(),
+        with task.progress(
             desc=f"{label_of(number, listed)}: {settings.in_words()}",
-            unit=" passes",
-            unit_scale=True,
-            mininterval=1.0,
             delay=0.0 if show_progress else LONG,
             disable=show_progress is False,
-        ) as bar:
-            with passes_on(bar):
-                [found] = task.find([number])
-            bar.update(bar.total - bar.n)
+        ):
+            [found] = task.find([number])
         known: dict[str, Any] = {
             "accuracy": task.accuracy,
             "search_images": len(search),
@@ -174,25 +168,6 @@ def _check_target(target: Any, labels: Any) -> None:
             "`target` is one class: for several, use "
             f"survey(model, images, classes={several!r:.80})"
         )
-
-
-def _check_labelled(images: LabelledImages) -> None:
-    if images.labels is None:
-        raise ValueError(
-            f"{images.argument} have no labels: give their classes as `labels`, or a "
-            "LabelledImages or Dataset that has them; load_images reads a folder of folders, one "
-            "per class"
-        )
-
-
-def _names(
-    classifier: Classifier, images: LabelledImages, class_names: Sequence[str] | None
-) -> ClassNames | None:
-    """The names of the classes: those that were given, else the model's, else the images'."""
-    names = ClassNames.of_outputs(classifier, images.count_outputs(classifier), class_names)
-    if names is None and images.class_names is not None:
-        return ClassNames(images.class_names)
-    return names
 
 
 def _class_number(target: Any, names: ClassNames | None, classifier: Classifier) -> int:

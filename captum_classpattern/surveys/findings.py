@@ -251,9 +251,8 @@ def best_of_each(findings: Iterable[Finding]) -> list[Finding]:
     """For each class the finding on the canvas whose pattern of the first area did best on the
     judging images."""
     best: dict[int, Finding] = {}
-    for finding in findings:
-        rival = best.setdefault(finding.target, finding)
-        if rival is not finding:
-            ours, theirs = (each.search_powers[each.area] for each in (finding, rival))
-            best[finding.target] = finding if ours > theirs else rival
+    for each in findings:
+        rival = best.get(each.target)
+        if rival is None or each.search_powers[each.area] > rival.search_powers[rival.area]:
+            best[each.target] = each
     return list(best.values())

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,10 @@ from captum_classpattern.scores.power import Scores
 from captum_classpattern.surveys.findings import Finding, best_of_each, stands_out
 from captum_classpattern.surveys.store import RESULTS, Store
 
-COLUMNS = {  # of an area, in the tables of findings and of surveys
-    "power": "power_{:g}",
-    "power_low": "power_{:g}_low",
-    "power_high": "power_{:g}_high",
-    "random_pixels": "random_pixels_{:g}",
-    "other_canvas": "other_canvas_{:g}",
-    "beats_controls": "beats_controls_{:g}",
-}
+OF_AREA = (  # columns of a finding's table, and where that of a survey has the area
+    *("power{}", "power{}_low", "power{}_high"),
+    *("random_pixels{}", "other_canvas{}", "beats_controls{}"),
+)
 
 
 class Survey(Result):
@@ -124,6 +121,23 @@ class Survey(Result):
             *str*: For example "white canvas, 5 % of the pixels: cat, 90.0%; next dog, 50.0%. It
             stands out."
         """
+        text, unknown = self._strongest(canvas, area)
+        return f"{text}; {unknown.format('it')}." if unknown else text
+
+    def strongest_of_each(self) -> list[str]:
+        r"""
+        The sentences of :meth:`strongest` for each kind of canvas and area.
+
+        Returns:
+            *list[str]*: The sentences, and after them, once for all, why it is not known whether a
+            class stands out.
+        """
+        found = [self._strongest(*each) for each in product(self.canvases, self.areas)]
+        reasons = dict.fromkeys(f"{unknown.format('a class')}." for _, unknown in found if unknown)
+        return [*(f"{text}." if unknown else text for text, unknown in found), *reasons]
+
+    def _strongest(self, canvas: str, area: float) -> tuple[str, str]:
+        """The sentence, and why it does not say whether the class, {}, stands out."""
         scores, labels = self.scores(canvas, area), {f.target: f.label for f in self}
         first, *others = sorted(scores, key=lambda target: -scores[target].power.value)
         power = scores[first].power
@@ -132,14 +146,14 @@ class Survey(Result):
         if others:
             text += f"; next {labels[others[0]]}, {scores[others[0]].power.value:.1%}"
         if self.n_classes is None:
-            return f"{text}."
+            return f"{text}.", ""
         if len(scores) < self.n_classes:
             verb = "was" if len(scores) == 1 else "were"
             searched = f"{len(scores)} of {self.n_classes} classes {verb} searched"
-            return f"{text}; {searched}, so whether it stands out is not known."
+            return text, f"{searched}, so whether {{}} stands out is not known"
         if not scores[first].enough_images:
-            return f"{text}; {power.n} images are too few to tell whether it stands out."
-        return text + (". It stands out." if stands_out(scores, first, self.n_classes) else ".")
+            return text, f"{power.n} images are too few to tell whether {{}} stands out"
+        return f"{text}.{' It stands out.' * stands_out(scores, first, self.n_classes)}", ""
 
     def best_canvases(self) -> list[Finding]:
         """For each class the finding on the canvas that did best on the judging images."""
@@ -160,8 +174,8 @@ class Survey(Result):
             row: dict[str, Any] = {}
             for each in finding.rows():
                 area = each.pop("area")
-                of_area = {title.format(area): each.pop(name) for name, title in COLUMNS.items()}
-                row = {**each, **row, **of_area}
+                columns = {name.format(f"_{area:g}"): each.pop(name.format("")) for name in OF_AREA}
+                row = {**each, **row, **columns}
             rows.append(row)
         return as_table(rows)
 

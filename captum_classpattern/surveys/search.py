@@ -7,6 +7,7 @@ import os
 import time
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from captum_classpattern._validation import ArgumentTypeError, check_count, check_labels
 from captum_classpattern.attribution import ClassPattern, versions
@@ -45,7 +47,7 @@ from captum_classpattern.optimization.contest import (
     most_canvases,
     passes_of_group,
 )
-from captum_classpattern.optimization.search import note_half_passes
+from captum_classpattern.optimization.search import note_half_passes, passes_on
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.pattern import Pattern, pixels_kept
 from captum_classpattern.scores.examples import StampedImages, stamp_examples
@@ -194,17 +196,18 @@ class SurveySearch(Survey):
 
     def __iter__(self) -> Iterator[Finding]:
         position = 0
-        while True:
-            while position < len(self.finished):
-                yield self.finished[position]
-                position += 1
-            self._running = self._running or self._find_missing()
-            try:
-                if not next(self._running, False):
-                    return
-            except BaseException:
-                self._running = None  # the next call starts again with what is missing
-                raise
+        while position < len(self.finished) or self._find_next():
+            yield self.finished[position]
+            position += 1
+
+    def _find_next(self) -> bool:
+        """Searches a class; False if none is missing."""
+        self._running = self._running or self._find_missing()
+        try:
+            return next(self._running, False)
+        except BaseException:
+            self._running = None  # the next call starts again with what is missing
+            raise
 
     def _find_missing(self) -> Iterator[bool]:
         """Searches class after class, and writes it, if there is a store."""
@@ -261,6 +264,17 @@ class SurveySearch(Survey):
             images = len(self.search.of_class(target))
             total += self.settings.expected_passes(images, len(others))
         return total
+
+    @contextmanager
+    def progress(self, **options: Any) -> "Iterator[tqdm[Any]]":
+        """A bar over the passes of the missing classes, with more options of tqdm."""
+        total = self.expected_passes()
+        with (
+            tqdm(total=total, unit=" passes", unit_scale=True, mininterval=1.0, **options) as bar,
+            passes_on(bar),
+        ):
+            yield bar
+            bar.update(bar.total - bar.n)
 
     def _search_group(self, group: Sequence[int]) -> dict[tuple[int, str, float], Pattern]:
         """The pattern that does best on the judging images, by class, kind of canvas and area.

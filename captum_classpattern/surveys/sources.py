@@ -112,12 +112,11 @@ def read_models(models: Models, options: Mapping[str, Any] | None = None) -> lis
         >>> source.name, source.options, source.columns
         ('old', {'arch': 'resnet18'}, {'year': 2019})
     """
-    defaults = dict(options or {})
     if isinstance(models, Mapping):
-        sources = [_describe(str(name), given, defaults) for name, given in models.items()]
+        sources = [_describe(str(name), given) for name, given in models.items()]
     else:
         given = [models] if isinstance(models, str | os.PathLike) else models
-        sources = [source for each in given for source in _expand(os.fspath(each), defaults)]
+        sources = [each for one in given for each in _expand(os.fspath(one), options or {})]
     if not sources:
         raise ValueError("there are no models: give checkpoints, a manifest, or a dict of models")
     for source in sources:
@@ -128,16 +127,16 @@ def read_models(models: Models, options: Mapping[str, Any] | None = None) -> lis
     return sources
 
 
-def _describe(name: str, given: Any, defaults: Mapping[str, Any]) -> ModelSource:
+def _describe(name: str, given: Any) -> ModelSource:
     """The model of a dict's entry."""
     if isinstance(given, ModelSource):
         return given
     if isinstance(given, str | os.PathLike):
-        return ModelSource(name, os.fspath(given), defaults)
+        return ModelSource(name, os.fspath(given))
     if isinstance(given, Mapping):
         row = {"name": name, **given}
-        trusted = {"trust_pickle": row.pop("trust_pickle")} if "trust_pickle" in row else {}
-        return _of_row(row, {**defaults, **trusted}, f"the model {name!r}", Path())
+        trusted = {key: row.pop(key) for key in ("trust_pickle",) if key in row}
+        return _of_row(row, trusted, f"the model {name!r}", Path())
     if not callable(given):
         raise ArgumentTypeError(
             f"the model {name!r} must be a classifier, the path of a checkpoint, or a dict with "

@@ -58,7 +58,10 @@ class Store:
         folder, target = self.folder / "patterns", findings[0].target
         folder.mkdir(parents=True, exist_ok=True)
         for finding in findings:
-            save_patterns(finding, folder)
+            for area, pattern in finding.patterns.items():
+                name = pattern.info.get("class_name")
+                path = pattern_file(folder, target, finding.canvas, area, name)
+                pattern.save(path, seen_beside=True)  # one file of the hashes that they share
             save_examples(finding, examples_file(folder, target, finding.canvas))
         rows = [finding.as_dict() for finding in findings]
         path = findings_file(self.folder, target)
@@ -144,14 +147,7 @@ def remove_findings(folder: Path) -> None:
 def pattern_file(
     folder: Path, target: int, canvas: str, area: float, name: str | None = None
 ) -> Path:
-    r"""
-    The file of a pattern: ``<class>_<name>_<kind of canvas>_<area>.safetensors``.
-
-    Examples::
-
-        >>> pattern_file(Path("patterns"), 1, "white", 0.05, "guinea pig, Cavia cobaya").name
-        '1_guinea_pig_white_0.05.safetensors'
-    """
+    """The file of a pattern, such as ``1_guinea_pig_white_0.05.safetensors``."""
     label = f"{target}" if name is None else f"{target}_{as_file_name(name)}"
     return folder / f"{label}_{canvas}_{area:g}.safetensors"
 
@@ -165,15 +161,6 @@ def find_pattern_file(
         return exact
     named = sorted(folder.glob(f"{target}_*_{canvas}_{area:g}.safetensors"))
     return named[0] if named else pattern_file(folder, target, canvas, area)
-
-
-def save_patterns(finding: Finding, folder: Path) -> None:
-    """Writes a finding's patterns, one file for each area, and once the hashes of the search images
-    that they share."""
-    for area, pattern in finding.patterns.items():
-        name = pattern.info.get("class_name")
-        path = pattern_file(folder, finding.target, finding.canvas, area, name)
-        pattern.save(path, seen_beside=True)
 
 
 def read_finding(row: Mapping[str, Any], folder: Path) -> Finding:

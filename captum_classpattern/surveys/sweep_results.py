@@ -145,17 +145,13 @@ class Sweep(Result):
     def rows(self) -> Iterator[dict[str, Any]]:
         """The rows of :meth:`table`, one at a time."""
         empty = dict.fromkeys(self.columns)
-        failed: dict[str, list[dict[str, Any]]] = {}
-        for failure in self.failures:
-            failed.setdefault(failure["model"], []).append(failure)
         for name in self.models:
             known = {**empty, **self.sources[name].columns}
             for finding in Store(self.folder_of(name)).findings():
                 powers = finding.search_powers
                 for row in finding.rows():
                     yield {**known, "model": name, **row, "search_power": powers[row["area"]]}
-            for failure in failed.get(name, ()):
-                yield {**known, **failure}
+            yield from (known | row for row in self.failures if row["model"] == name)
 
     def plot(
         self, *, area: float | None = None, canvas: str | None = None, use_pyplot: bool = True

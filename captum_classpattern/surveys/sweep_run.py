@@ -21,7 +21,7 @@ from captum_classpattern.classifier import Classifier
 from captum_classpattern.classifier.class_names import ClassNames
 from captum_classpattern.images import ImagesAndLabels, LabelledImages
 from captum_classpattern.optimization.contest import LEAST_BUDGET, most_canvases
-from captum_classpattern.surveys.engines import Engine, Outcome, Unit, Work, find_engine
+from captum_classpattern.surveys.engines import Engine, Outcome, Unit, find_engine
 from captum_classpattern.surveys.search import (
     AREAS,
     CANVASES,
@@ -302,11 +302,11 @@ def _look(
 
 def run_missing(
     found: Sweep,
-    work: Work,
+    work: SurveyWork,
     run_units: Engine,
     name: str = "sweep",
     show: bool = False,
-    forecast: Callable[[float], str] | None = None,
+    forecast: Callable[[float], str] = lambda _: "",
 ) -> None:
     """Runs the units that are missing, and keeps what becomes of them. ``forecast`` says more of
     the mean seconds of those that were found, after the first three and at the end."""
@@ -327,7 +327,7 @@ def run_missing(
 
     with (
         unit_bar(left.total(), name, show) as bar,
-        closing(run_units(work, units)) as outcomes,  # type: ignore[type-var]
+        closing(run_units(work.run, units)) as outcomes,  # type: ignore[type-var]
     ):
         for unit, outcome in outcomes:
             model = unit.source.name
@@ -344,13 +344,13 @@ def run_missing(
             more = left.total()
             if show and len(took) == FORECAST_AFTER and outcome.error is None and more:
                 each = fmean(took)
-                says = [
+                cost = (
                     f"{name}: {more} unit{'s' * (more > 1)} left, about {duration(each)} each: "
                     f"{duration(each * more)} of one worker."
-                ]
-                bar.write("\n".join(says + ([forecast(each)] if forecast else [])), sys.stderr)
-        if forecast and took and show:
-            bar.write(forecast(fmean(took)), sys.stderr)
+                )
+                bar.write(f"{cost}\n{forecast(each)}".strip(), sys.stderr)
+        if show and took and (text := forecast(fmean(took))):
+            bar.write(text, sys.stderr)
 
 
 def unit_bar(total: int, name: str, show: bool) -> "tqdm[Any]":
@@ -378,12 +378,13 @@ def choose(
     """The best units of a quick search, as (model, class), by their power on the judging images.
     These are search images: the held-out images, which score the patterns in the end, decide
     nothing."""
-    targets, powers = set(classes), dict[tuple[str, int], float]()
-    for source in sources:
-        for finding in Store(look.folder_of(source.name)).findings():
-            if finding.target in targets:
-                unit, power = (source.name, finding.target), max(finding.search_powers.values())
-                powers[unit] = max(power, powers.get(unit, power))
+    targets = set(classes)
+    powers = {
+        (source.name, finding.target): finding.search_powers[finding.area]
+        for source in sources
+        for finding in look.best_canvases(source.name)
+        if finding.target in targets
+    }
     best = sorted(powers, key=lambda unit: -powers[unit])
     return {*best[: math.ceil(keep * len(best) - 1e-9)]}
 

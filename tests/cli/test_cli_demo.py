@@ -1,4 +1,4 @@
-"""``classpattern demo``: what it writes and prints, and claims that are checked on its numbers."""
+"""``classpattern demo``: what it writes and prints."""
 
 import json
 import re
@@ -14,18 +14,10 @@ from torch import nn
 
 import captum_classpattern
 from captum_classpattern import Pattern
-from captum_classpattern.cli.demo import check_claims
-from captum_classpattern.demo import (
-    CLASS_NAMES,
-    DemoImages,
-    LabelledImages,
-    demo_images,
-    demo_models,
-)
+from captum_classpattern.demo import DemoImages, LabelledImages, demo_images, demo_models
 from captum_classpattern.optimization import Learned
 from captum_classpattern.scanning import Scan, families
-from captum_classpattern.scores.power import power_of
-from captum_classpattern.surveys import Finding, Scores, Survey
+from captum_classpattern.surveys import Survey
 from captum_classpattern.surveys.store import find_pattern_file
 
 demo_module = import_module("captum_classpattern.cli.demo")  # the name is the command's, too
@@ -137,7 +129,7 @@ def check_the_links(out):
 
 
 def check_the_models(out, written, printed):
-    """Figures, patterns, scans and claims."""
+    """Figures, patterns, scans, and the strongest classes."""
     words, index = " ".join(printed.split()), Page((out / "index.html").read_text(encoding="utf-8"))
     for name in MODELS:
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
@@ -154,62 +146,7 @@ def check_the_models(out, written, printed):
         assert pattern.info["search_power"] == scores["search_power"]
         rounds = 4 if float(area) == 0.05 else 3  # the smaller area starts from the larger one
         assert pattern.info["settings"]["n_steps"] == rounds
-    assert len(written["verdicts"]) == 3 + 4
+    assert len(written["verdicts"]) == 3 * 5  # for each canvas and area, and that images are few
     for verdict in written["verdicts"]:
         assert " ".join(verdict["text"].split()) in index.text
     assert f"Finished in {written['seconds']} s." in printed
-
-
-# ---- claims, of findings that are made up
-
-AREAS = (0.05, 0.01)
-
-
-def finding(target, canvas, hits, control=0.0):
-    pattern = Pattern(torch.ones(1, 28, 28), torch.full((1, 28, 28), 0.5), target)
-    scores = {area: Scores(power_of(hits, 900, 9), control, control) for area in AREAS}
-    info = {"areas": {area: {"search_power": hits / 900} for area in AREAS}, "class": target}
-    return Finding(dict.fromkeys(AREAS, pattern), canvas, scores, CLASS_NAMES[target], row=info)
-
-
-def survey_of(hits, control=0.0):
-    """The findings of ten classes on two canvases."""
-    return Survey(
-        [finding(y, c, hits[y], control) for y in range(10) for c in ("positive", "white")], 10
-    )
-
-
-def claims(text, model, **changes):
-    """The claims on a model, of three models of which some are changed."""
-    found = {
-        "natural": survey_of((800,) * 10),
-        "backdoored": survey_of((850,) + (100,) * 9),
-        "robust": survey_of((50,) * 10, control=0.5),
-    }
-    made = check_claims(found | changes)
-    return [each for each in made if text in each["claim"] and each["model"] == model]
-
-
-def test_claim_1_holds_only_if_every_class_reaches_almost_any_image(snapshot):
-    [strong] = claims("almost any", "natural", natural=survey_of((850,) * 10))
-    assert strong["holds"]
-    [one_weak] = claims("almost any", "natural", natural=survey_of((850,) * 9 + (100,)))
-    assert not one_weak["holds"]
-    assert "86.1%" in one_weak["text"]  # (9 * 850 + 100) / 9000
-    [robust] = claims("almost any", "robust")
-    assert [strong["text"], one_weak["text"], robust["text"]] == snapshot
-
-
-@pytest.mark.parametrize(
-    ("rival", "control", "holds"),
-    # 829 of 900 is within the interval of 850, and 810 not clearly below it; 900 is above
-    [(100, 0, True), (820, 0, True), (830, 0, False), (900, 0, False), (100, 0.94, False)],
-)
-def test_claim_2_needs_a_clear_difference_to_all_others_and_controls(
-    rival, control, holds, snapshot
-):
-    survey = survey_of((850, rival) + (50,) * 8, control=control)
-    stands_out = claims("stands out", "backdoored", backdoored=survey)
-    assert len(stands_out) == 4  # two canvases, two areas
-    assert {v["holds"] for v in stands_out} == {holds}
-    assert [v["text"] for v in stands_out] == snapshot

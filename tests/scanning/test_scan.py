@@ -318,6 +318,7 @@ def test_a_model_of_normalised_images_is_wrapped(monkeypatch):
 REFUSALS = {
     "a mean without a std": lambda: scanned(mean=0.5),
     "no references": lambda: scanned(made_up(0)),
+    "nothing about references": lambda: scan(Net(), images_of()),
     "references of other classes": lambda: scanned(replace(made_up(3), n_classes=5)),
     "references of other images": lambda: scanned(made_up(3, side=16)),
     "references of another version": lambda: scanned(replace(made_up(3), settings={"rate": 0})),

@@ -14,6 +14,7 @@ from torch.utils.data import TensorDataset
 
 from captum_classpattern import LabelledImages, Pattern, PixelClassifier, explain_class, survey
 from captum_classpattern.surveys import explain
+from captum_classpattern.surveys import search as surveying
 from captum_classpattern.visualization.formats import percent
 
 NAMES = ["ant", "bee", "cat"]
@@ -250,12 +251,12 @@ def test_progress_is_drawn_if_it_takes_long(found, capsys, monkeypatch):
 def test_the_bar_shows_what_is_spent(settings, monkeypatch):
     noted = []
 
-    class Bar(explain.tqdm):
+    class Bar(surveying.tqdm):
         def update(self, n=1):
             noted.append(n)
             super().update(n)
 
-    monkeypatch.setattr(explain, "tqdm", Bar)
+    monkeypatch.setattr(surveying, "tqdm", Bar)
     found = explained(show_progress=True, **settings)
     *searched, rest = noted
     spent = sum(each.pattern.info["passes_together"] for each in (found, *found.others))

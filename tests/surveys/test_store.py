@@ -13,7 +13,7 @@ from refusals import refusal, warnings_of
 from surveyed import finding, stamped
 
 from captum_classpattern import Pattern, Survey
-from captum_classpattern.surveys.store import Store, read_finding, save_patterns
+from captum_classpattern.surveys.store import Store, read_finding
 
 WITHOUT_VERSION = {"seed": 0, "canvases": {"positive": 1, "white": 1}}
 SETTINGS = {**WITHOUT_VERSION, "captum_classpattern": "1"}
@@ -31,8 +31,9 @@ def targets(store):
     ("name", "part"), [(None, ""), ("T-shirt/top", "T-shirt_top_"), ("white", "white_")]
 )
 def test_patterns_are_saved_under_class_canvas_and_area(tmp_path, name, part):
-    save_patterns(finding(3, "white", 5, class_name=name), tmp_path)
-    for path, area in zip(sorted(tmp_path.iterdir()), (0.01, 0.05), strict=True):
+    Store(tmp_path).add([finding(3, "white", 5, class_name=name)])
+    files = sorted((tmp_path / "patterns").iterdir())
+    for path, area in zip(files, (0.01, 0.05), strict=True):
         assert path.name == f"3_{part}white_{area}.safetensors"
         pattern = Pattern.load(path)
         assert pattern.target == 3
@@ -44,12 +45,13 @@ def test_a_finding_is_read_back(name, tmp_path):
     original = finding(3, "white", 5, class_name=name)
     others = [finding(13, "white", 5), finding(3, "positive", 5), finding(1, "white", 5)]
     for one in (*others, original):
-        save_patterns(one, tmp_path)
-    read = read_finding(json.loads(json.dumps(original.as_dict())), tmp_path)
+        Store(tmp_path, {}).add([one])
+    patterns = tmp_path / "patterns"
+    read = read_finding(json.loads(json.dumps(original.as_dict())), patterns)
     assert (read.target, read.canvas, read.scores) == (3, "white", original.scores)
     assert read.class_name == name
     later = {**json.loads(json.dumps(others[1].as_dict())), "class_name": "dog"}
-    assert [*read_finding(later, tmp_path).patterns.values()]  # of files without its name
+    assert [*read_finding(later, patterns).patterns.values()]  # of files without its name
     for area, pattern in original.patterns.items():
         assert torch.equal(read.patterns[area].mask, pattern.mask)
         assert read.patterns[area].info == pattern.info

@@ -491,6 +491,13 @@ def test_whether_the_strongest_class_stands_out_is_said(case, snapshot):
     assert found.strongest("white", 0.05) == snapshot
 
 
+@pytest.mark.parametrize(("n_classes", "n"), [(2, 100), (10, 100), (2, 60)])
+def test_why_it_is_not_known_whether_a_class_stands_out_is_said_once(n_classes, n, snapshot):
+    kinds = [(y, kind) for kind in ("positive", "white") for y in (0, 1)]
+    found = Survey((made_up(y, kind, 50 - 40 * y, n=n) for y, kind in kinds), n_classes)
+    assert found.strongest_of_each() == snapshot
+
+
 def test_the_best_canvas_is_chosen_on_the_search_images_not_on_the_held_out_ones():
     better = made_up(0, "positive", hits=10, search_power=0.9)
     worse = made_up(0, "white", hits=90, search_power=0.8)

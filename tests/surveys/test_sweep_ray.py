@@ -194,12 +194,10 @@ def test_warnings_of_workers_reach_the_user_once(cluster, tmp_path, by_value):
     assert len([w for w in caught if "mind the gap" in str(w.message)]) == 1
 
 
-class Sleeping:
-    """Units that do nothing but sleep."""
-
-    def run(self, unit):
-        time.sleep(0.01)
-        return Outcome(seconds=0.01)
+def sleep(unit):
+    """A unit that does nothing else."""
+    time.sleep(0.01)
+    return Outcome(seconds=0.01)
 
 
 def test_few_units_are_in_flight(cluster, by_value):
@@ -210,7 +208,7 @@ def test_few_units_are_in_flight(cluster, by_value):
             drawn.append(target)
             yield Unit(ModelSource("none"), target)
 
-    for unit, outcome in engines.run_on_ray(Sleeping(), units()):
+    for unit, outcome in engines.run_on_ray(sleep, units()):
         seen.append(unit.target)
         assert outcome.error is None
         assert len(drawn) - len(seen) <= 2 * 2 * engines.UNITS_AHEAD
@@ -237,8 +235,8 @@ def test_why_a_task_was_lost_is_in_words(monkeypatch, reason):
         raise LOST[reason]
 
     monkeypatch.setattr(ray, "get", get)
-    outcome, messages = engines._result(ray, None)
-    assert (outcome.error[: len(reason)], messages) == (reason, ())
+    outcome = engines._outcome(ray, None)
+    assert (outcome.error[: len(reason)], outcome.warnings) == (reason, ())
 
 
 def test_workers_are_for_a_cluster_that_is_started_here(cluster, monkeypatch):
@@ -249,4 +247,4 @@ def test_workers_are_for_a_cluster_that_is_started_here(cluster, monkeypatch):
     with pytest.raises(ValueError, match=r"with the address in RAY_ADDRESS \(far:6379\)"):
         engines.start_ray(ray, None, 2, 1)
     with pytest.raises(ValueError, match=f"{message}, but this process is connected to one"):
-        next(engines.run_on_ray(Sleeping(), iter(()), workers=2))
+        next(engines.run_on_ray(sleep, iter(()), workers=2))

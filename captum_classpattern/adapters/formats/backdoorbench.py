@@ -51,7 +51,8 @@ def load(file: CheckpointFile, options: LoadOptions) -> LoadedNetwork:
             f"{path} says that it has {content['num_classes']!r:.20} classes, but its weights "
             f"have {count}: pass `num_classes`"
         )
-    if arch.startswith("vit_"):  # these enlarge their images, after the normalisation
+    # these enlarge their images, after the normalisation
+    if loaded.details["arch"].startswith("vit_"):
         resize = Resize((VIT_SIZE, VIT_SIZE), antialias=True)
         loaded.network = nn.Sequential(resize, loaded.network)
     data = content.get("clean_data")

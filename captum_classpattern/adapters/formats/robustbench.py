@@ -6,6 +6,7 @@ from typing import Any
 from torch import nn
 
 from captum_classpattern._validation import import_optional
+from captum_classpattern.adapters.architectures import name_of
 from captum_classpattern.adapters.interface import CheckpointFile, LoadedNetwork, LoadOptions
 from captum_classpattern.adapters.weights import ITSELF, NORMALISERS, find_weights, load_weights
 
@@ -32,7 +33,8 @@ def load(file: CheckpointFile, options: LoadOptions) -> LoadedNetwork:
             f"{path}: pass `arch`, the model's name in RobustBench, such as "
             "'Carmon2019Unlabeled' or 'cifar100/Linf/NAME'"
         )
-    arch, data, threat, model = _parse(options.arch or "/".join(path.with_suffix("").parts[-3:]))
+    given = None if options.arch is None else name_of(options.arch)
+    arch, data, threat, model = _parse(given or "/".join(path.with_suffix("").parts[-3:]))
     zoo = import_optional("robustbench").model_zoo.models.model_dicts
     by_name = {
         (of_data.value, of_threat.value): models

@@ -12,7 +12,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from captum_classpattern.adapters.architectures import TORCHVISION, build
+from captum_classpattern.adapters.architectures import TORCHVISION, build, name_of
 from captum_classpattern.adapters.interface import CheckpointFile, LoadedNetwork, LoadOptions
 from captum_classpattern.adapters.weights import find_weights, is_state_dict, load_weights
 from captum_classpattern.pattern import Pattern
@@ -91,10 +91,10 @@ def load(file: CheckpointFile, options: LoadOptions) -> LoadedNetwork:
     last, (channels, in_file) = list(linear.items())[-1]
     count = options.num_classes or in_file
     linear[last] = (channels, count)
-    base = arch.removesuffix("_comp")
+    base = name_of(arch).removesuffix("_comp")
     small = arch != base and base in TORCHVISION
     network = SmallImageNetwork(base, linear) if small else build(arch, count)
-    loaded = load_weights(network, weights, arch=arch, num_classes=count, data=data)
+    loaded = load_weights(network, weights, arch=name_of(arch), num_classes=count, data=data)
     if data in DATA:
         mean, std, side = DATA[data]
         loaded.input_size = size = (len(mean), side, side)
