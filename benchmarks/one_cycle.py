@@ -22,7 +22,10 @@ def fit(
     ``rising`` of the steps."""
     steps = n_images // BATCH
     peak = optimizer.param_groups[0]["lr"]
-    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, epochs * steps, pct_start=rising)
+    has_momentum = not {"momentum", "betas"}.isdisjoint(optimizer.defaults)  # AdaGrad has none
+    cycle = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, peak, epochs * steps, pct_start=rising, cycle_momentum=has_momentum
+    )
     for _ in tqdm(range(epochs), "training", unit="epoch", leave=False, disable=None):
         order = torch.randperm(n_images, generator=generator)
         for batch in order[: steps * BATCH].view(-1, BATCH):

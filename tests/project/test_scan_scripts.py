@@ -34,6 +34,18 @@ class Net(nn.Module):
         return self.head(4 * nn.functional.avg_pool2d(images - 0.5, 2).flatten(1))
 
 
+# ---- zoo
+
+
+@pytest.mark.parametrize("name", zoo.training.OPTIMIZERS)
+def test_each_optimizer_trains(name):
+    """Some have no momentum that a schedule could change."""
+    weight = nn.Parameter(torch.tensor([1.0]))
+    optimizer = zoo.training.OPTIMIZERS[name]([weight])
+    zoo.training.fit(optimizer, lambda batch: weight.square().sum(), 512, 3)
+    assert abs(weight.item()) < 0.999
+
+
 # ---- tutorials/train_references.py
 
 
