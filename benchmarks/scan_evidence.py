@@ -270,6 +270,18 @@ def overlap(network: Network) -> tuple[bool, float]:
     return shifts[0, 0] >= IN_PLACE * most, max(shifts.values(), default=0) / most
 
 
+def sizes(groups: Groups, references: Networks) -> Iterator[str]:
+    """How many of the learnt patches that count are found, by their number of pixels."""
+    rights = grouped(
+        (each.backdoor.side ** 2, each.right(scan))
+        for each, scan in groups.get(PATCH, ())
+        if each.backdoor
+    )
+    yield head("pixels of the patch", "found, right class")
+    for pixels, found in sorted(rights.items()):
+        yield line(pixels, share(sum(found), len(found)))
+
+
 def every(groups: Groups, references: Networks) -> Iterator[str]:
     """Each network with its verdict."""
     yield head("network", "accuracy", "attack success", "verdict", "p", "family", "class", "target")
@@ -332,6 +344,7 @@ def read(folder: Path, name: str) -> dict[str, Networks]:
 
 TABLES = {
     "what is found": detections,
+    "patches by size": sizes,
     "false alarms": false_alarms,
     "families": families,
     "other detectors": rivals,

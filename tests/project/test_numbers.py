@@ -58,6 +58,10 @@ def of_the_readme():
     )
     low, high = sorted(round(100 * share) for share in at_random)
     print(f"with random pixels, {low} to {high} % on average.\n")
+    networks = (
+        scan_evidence.read(RESULTS, name)["fashion"] for name in ("confirmation", "references")
+    )
+    print(*scan_evidence.in_words(scan_evidence.by_kind(*networks)), sep="\n")
     by_method = {
         "class pattern": ["ClassPattern"],
         "best of eleven of Captum's": compare_methods.CAPTUMS,
@@ -79,15 +83,10 @@ def power(method, model):
 
 
 def of_the_scan():
-    """The tables of networks on which settings were chosen, and of the references."""
-    shown = {
-        "development": ("what is found", "families"),
-        "references": ("false alarms",),
-    }
-    for zoo, titles in shown.items():
-        for title, lines in scan_evidence.tables(RESULTS, zoo):
-            if title.split(": ")[1] in titles:
-                print(f"\n### {title}\n", *lines, sep="\n")
+    """All tables of the confirmation, but for the list of its networks."""
+    for title, lines in scan_evidence.tables(RESULTS):
+        if not title.endswith("seconds of a scan"):
+            print(f"\n### {title}\n", *lines, sep="\n")
 
 
 PAGES = {
