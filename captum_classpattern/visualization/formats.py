@@ -21,9 +21,9 @@ def percent_range(low: float, high: float) -> str:
 
 
 def number(value: float, spec: str = ".3g", unit: str = "") -> str:
-    """A number in a format; ``150`` and ``3,600`` from a hundred on."""
+    """A number in a format; ``150`` and ``3,600`` from a hundred up to a billion."""
     if not math.isfinite(value):
         return "not a number"
     if unit == "s" and value < 0.001:
         return "< 0.001"
-    return f"{value:,.0f}" if abs(value) >= 99.5 else f"{value:{spec}}"
+    return f"{value:,.0f}" if 99.5 <= abs(value) < 1e9 else f"{value:{spec}}"
