@@ -273,7 +273,7 @@ def overlap(network: Network) -> tuple[bool, float]:
 def sizes(groups: Groups, references: Networks) -> Iterator[str]:
     """How many of the learnt patches that count are found, by their number of pixels."""
     rights = grouped(
-        (each.backdoor.side ** 2, each.right(scan))
+        (each.backdoor.side**2, each.right(scan))
         for each, scan in groups.get(PATCH, ())
         if each.backdoor
     )

@@ -33,9 +33,9 @@ SMALL_COMPARISON: dict[str, Any] = {  # smaller than in classpattern compare
     "n_seeds": 1,
 }
 STAGES = {  # and how many classes a scan searches in the same time
-    "search the patterns of all classes": 60,
-    "scan each model for a backdoor": 30,
-    "compare the patterns with Captum's methods": 40,
+    "search the patterns of all classes": 50,
+    "scan each model for a backdoor": 28,
+    "compare the patterns with Captum's methods": 36,
 }
 
 

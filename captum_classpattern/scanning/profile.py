@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from captum_classpattern.attribution import versions
-from captum_classpattern.classifier import Classifier, device_and_dtype, logits_of, preserve_state
+from captum_classpattern.classifier import Classifier, device_and_dtype, preserve_state
 from captum_classpattern.classifier.fingerprints import hash_of, hash_of_model
 from captum_classpattern.images import (
     LabelledImages,
@@ -22,8 +22,9 @@ from captum_classpattern.images import (
     hash_of_images,
     predictions,
 )
-from captum_classpattern.optimization.acceleration import accelerated
 from captum_classpattern.optimization.holdout import split_for_judging
+from captum_classpattern.optimization.run import begin_search
+from captum_classpattern.optimization.schedule import Stream
 from captum_classpattern.optimization.settings import SearchSettings
 from captum_classpattern.pattern import Pattern
 from captum_classpattern.scanning import families
@@ -31,6 +32,7 @@ from captum_classpattern.scanning.decision import ClassScores
 from captum_classpattern.scanning.families import FAMILIES, PATCHES, SCORED, SIZES, SOLVER, Store
 
 PER_CLASS = 50  # images that are searched with; every fifth judges
+TIMED = 16  # images of a step of a search
 IN_MEMORY = 2**31  # bytes of the sample, at most
 VERSION = versions()["captum_classpattern"]
 MOST = 0.8  # of the best power
@@ -197,14 +199,17 @@ def estimate_seconds(
 
 
 def seconds_per_pass(model: Classifier, images: LabelledImages, precision: str) -> float:
-    """How long a pass takes in a full batch."""
+    """How long a pass takes, with all that a search does with it: in a step on one canvas."""
+    count, others = TIMED, torch.zeros(TIMED, dtype=torch.int64)
     with preserve_state(model, 0):
         device, dtype = device_and_dtype(model, images.take([0]))
-        batch = images.take([i % len(images) for i in range(32)]).to(device, dtype)
-        classifier = accelerated(logits_of(model, batch[:1], []), batch, (), precision)
-        seconds = math.inf
-        for _ in range(3):  # the first call prepares things
-            started = time.perf_counter()
-            torch.autograd.grad(classifier(batch.requires_grad_()).sum(), batch)
-            seconds = min(seconds, time.perf_counter() - started)
-    return seconds / len(batch)
+        batch = images.take([i % len(images) for i in range(count)]).to(device, dtype)
+        settings, canvas = SearchSettings(precision=precision), torch.ones_like(batch[:1])
+        source = LabelledImages(batch, others)  # none is of class 1
+        search = begin_search(model, canvas, [Stream(1)], source, settings)
+        for number, step in enumerate(search.batches(count, 4)):
+            if number == 1:  # the first call prepares things
+                started = time.perf_counter()
+            loss, _ = search.loss_and_gradient(search.masks, step, bounded=True)
+            float(loss)  # waits for the device
+    return (time.perf_counter() - started) / (3 * count)
