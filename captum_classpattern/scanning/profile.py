@@ -23,6 +23,7 @@ from captum_classpattern.images import (
     predictions,
 )
 from captum_classpattern.optimization.holdout import split_for_judging
+from captum_classpattern.optimization.objective import Batch
 from captum_classpattern.optimization.run import begin_search
 from captum_classpattern.optimization.schedule import Stream
 from captum_classpattern.optimization.settings import SearchSettings
@@ -32,7 +33,7 @@ from captum_classpattern.scanning.decision import ClassScores
 from captum_classpattern.scanning.families import FAMILIES, PATCHES, SCORED, SIZES, SOLVER, Store
 
 PER_CLASS = 50  # images that are searched with; every fifth judges
-TIMED = 16  # images of a step of a search
+TIMED, STEPS_TIMED = 16, 3  # images of a step of a search, and steps
 IN_MEMORY = 2**31  # bytes of the sample, at most
 VERSION = versions()["captum_classpattern"]
 MOST = 0.8  # of the best power
@@ -200,16 +201,20 @@ def estimate_seconds(
 
 def seconds_per_pass(model: Classifier, images: LabelledImages, precision: str) -> float:
     """How long a pass takes, with all that a search does with it: in a step on one canvas."""
-    count, others = TIMED, torch.zeros(TIMED, dtype=torch.int64)
     with preserve_state(model, 0):
         device, dtype = device_and_dtype(model, images.take([0]))
-        batch = images.take([i % len(images) for i in range(count)]).to(device, dtype)
+        batch = images.take([i % len(images) for i in range(TIMED)]).to(device, dtype)
         settings, canvas = SearchSettings(precision=precision), torch.ones_like(batch[:1])
-        source = LabelledImages(batch, others)  # none is of class 1
+        source = LabelledImages(batch, [0] * TIMED)  # none is of class 1
         search = begin_search(model, canvas, [Stream(1)], source, settings)
-        for number, step in enumerate(search.batches(count, 4)):
-            if number == 1:  # the first call prepares things
-                started = time.perf_counter()
+
+        def run(step: Batch) -> None:
             loss, _ = search.loss_and_gradient(search.masks, step, bounded=True)
             float(loss)  # waits for the device
-    return (time.perf_counter() - started) / (3 * count)
+
+        steps = search.batches(TIMED, 1 + STEPS_TIMED)
+        run(next(steps))  # it prepares things
+        started = time.perf_counter()
+        for step in steps:
+            run(step)
+        return (time.perf_counter() - started) / (STEPS_TIMED * TIMED)

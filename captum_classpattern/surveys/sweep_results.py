@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -144,14 +146,15 @@ class Sweep(Result):
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """The rows of :meth:`table`, one at a time."""
-        empty = dict.fromkeys(self.columns)
+        empty, by_model = dict.fromkeys(self.columns), groupby(self.failures, itemgetter("model"))
+        failed = {name: [*rows] for name, rows in by_model}  # failures are in the models' order
         for name in self.models:
             known = {**empty, **self.sources[name].columns}
             for finding in Store(self.folder_of(name)).findings():
                 powers = finding.search_powers
                 for row in finding.rows():
                     yield {**known, "model": name, **row, "search_power": powers[row["area"]]}
-            yield from (known | row for row in self.failures if row["model"] == name)
+            yield from (known | row for row in failed.get(name, ()))
 
     def plot(
         self, *, area: float | None = None, canvas: str | None = None, use_pyplot: bool = True
