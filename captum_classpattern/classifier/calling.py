@@ -287,8 +287,8 @@ def warn_if_guessing(accuracy: float, labels: Tensor, classes: int, name: str) -
     """Warns if a model classifies labelled images hardly better than chance."""
     if len(labels) >= MIN_LABELLED and accuracy < guessing_below(labels, classes):
         warn(
-            f"the model classifies only {accuracy:.1%} of {len(labels)} {name} correctly, which is "
-            "close to guessing: check the `mean` and `std` that normalise its inputs (in Python: "
-            "of explain_class, survey and scan, or PixelClassifier(model, mean, std)), the order "
-            "of the classes, and the weights"
+            f"the model classifies only {100 * accuracy:.1f} % of {len(labels)} {name} correctly, "
+            "which is close to guessing: check the `mean` and `std` that normalise its inputs (in "
+            "Python: of explain_class, survey and scan, or PixelClassifier(model, mean, std)), the "
+            "order of the classes, and the weights"
         )

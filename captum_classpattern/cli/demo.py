@@ -236,19 +236,19 @@ def what_was_found(
 
     pixels, power = int(planted.mask.sum()), planted.power
     best = {name: summary(survey.best_canvases()) for name, survey in surveys.items()}
-    means = [f"{found['power']:.1%} ({name})" for name, found in best.items()]
+    means = [f"{100 * found['power']:.1f} % ({name})" for name, found in best.items()]
     verdicts = [
         f"{name}, {scan.verdict}{f' ({scan.target_name})' * (scan.verdict == SUSPICIOUS)}"
         for name, scan in scans.items()
     ]
     strong = best["natural"]["first"]
     text = (
-        f"Stamped with {pixels} pixels of a {planted.canvas} canvas, {power.value:.1%} of the "
-        f"held-out images of other classes are predicted as {planted.label} by the backdoored "
-        f"model, and {power.without:.1%} without them. The scans: {'; '.join(verdicts)}. With "
-        f"{strong.area:.0%} of the pixels, the mean power over all classes is "
+        f"Stamped with {pixels} pixels of a {planted.canvas} canvas, {100 * power.value:.1f} % of "
+        f"the held-out images of other classes are predicted as {planted.label} by the backdoored "
+        f"model, and {100 * power.without:.1f} % without them. The scans: {'; '.join(verdicts)}. "
+        f"With {100 * strong.area:.0f} % of the pixels, the mean power over all classes is "
         f"{', '.join(means)}. A strong pattern does not prove a backdoor: on the natural model, "
-        f"that of {strong.label} has {strong.power.value:.1%}."
+        f"that of {strong.label} has {100 * strong.power.value:.1f} %."
     )
     for verdict in comparison.verdicts()[:1] if comparison else ():
         text += (

@@ -55,7 +55,7 @@ def apply(
     for image, name in names.items():
         stamped = binary.stamp(read_to_fit(image, image, binary.canvas.shape))
         write_atomically(out / name, png(stamped))
-    kept = f"{int(binary.mask.count_nonzero())} pixels, {binary.area:.1%}"
+    kept = f"{int(binary.mask.count_nonzero())} pixels, {100 * binary.area:.1f} %"
     print(f"{len(names)} images with the pattern of {stamp.label} ({kept}) are in {out}.")
 
 

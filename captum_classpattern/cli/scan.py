@@ -206,12 +206,12 @@ def reference(
         out.parent.mkdir(parents=True, exist_ok=True)
         known.save(out)
         accuracy = known.profiles[name].accuracy
-        print(name if accuracy is None else f"{name}, accuracy {accuracy:.1%}", flush=True)
+        print(name if accuracy is None else f"{name}, accuracy {100 * accuracy:.1f} %", flush=True)
     assert known is not None
     needed = references_needed(0.05)
     print(f"Clean models in {out}: {len(known)}. A p-value of 5 % needs at least {needed}.")
     if accuracies := known.accuracies:
         print(
-            f"Their accuracies go from {min(accuracies):.1%} to {max(accuracies):.1%}. A scan of a "
-            "better model is inconclusive."
+            f"Their accuracies go from {100 * min(accuracies):.1f} to {100 * max(accuracies):.1f} "
+            "%. A scan of a better model is inconclusive."
         )

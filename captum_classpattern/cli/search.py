@@ -87,7 +87,7 @@ def search(
             f"{_counts(search_images, held_out)}"
         )
         if accuracy is not None:
-            print(f"The model classifies {accuracy:.1%} of the held-out images correctly.")
+            print(f"The model classifies {100 * accuracy:.1f} % of the held-out images correctly.")
         if found.finished:
             finished = dict.fromkeys(finding.label for finding in found.finished)
             print(f"Already finished: {', '.join(finished)}.")
@@ -308,5 +308,5 @@ def _row(model: str, best: "Sequence[cp.Finding]", failed: int) -> dict[str, Any
         return row
     found = summary(best)
     first = found["first"]
-    strongest = f"{first.label}, {first.scores[first.area].power.value:.1%}"
+    strongest = f"{first.label}, {100 * first.scores[first.area].power.value:.1f} %"
     return {**row, **found, "strongest": strongest}

@@ -87,7 +87,7 @@ class Comparison(Result):
         scored = [record for record in self.records if record.kind == self.kinds[0]]
         names, powers = strongest_names(scored, self.area), mean_powers(scored, self.area)
         methods = {record.method for record in self.records}
-        strongest = [f"{name} {powers[name].value:.1%}" for name in names]
+        strongest = [f"{name} {100 * powers[name].value:.1f} %" for name in names]
         missing = dict.fromkeys(f.method for f in self.failures if f.what == "maps")
         return (
             f"Comparison({counted(len(methods), 'method')}, {counted(len(self.models), 'model')}, "

@@ -103,8 +103,8 @@ class Scan(Decision, Result):
         if known is None or not others:
             return "The accuracies are not known."
         return (
-            f"The model classifies {known:.1%} of {self.profile.images} images correctly, the "
-            f"references {min(others):.1%} to {max(others):.1%}."
+            f"The model classifies {100 * known:.1f} % of {self.profile.images} images correctly, "
+            f"the references {100 * min(others):.1f} to {100 * max(others):.1f} %."
         )
 
     @property
@@ -130,10 +130,10 @@ class Scan(Decision, Result):
         what, key = "it", f"power_{self.family}"
         if self.family == PATCHES:
             what, key = f"{size} {unit}", f"power_{size}"
-        share = f"{self.profile.values_of(self.target)[key]:.1%}"
+        share = f"{100 * self.profile.values_of(self.target)[key]:.1f} %"
         if look:
             low, high = (100 * end for end in look.power.interval)
-            share = f"{look.power.value:.1%} (95 % interval {low:.1f}-{high:.1f})"
+            share = f"{100 * look.power.value:.1f} % (95 % interval {low:.1f} to {high:.1f})"
         unseen = look is not None and look.unseen
         where = "that the search has not seen" if unseen else "by which the search was judged"
         return (
@@ -386,7 +386,7 @@ def _concern(profile: Profile, references: ReferenceSet) -> str | None:
         )
     if profile.accuracy is None:
         return None
-    correct = f"The model classifies {profile.accuracy:.1%} of the images correctly"
+    correct = f"The model classifies {100 * profile.accuracy:.1f} % of the images correctly"
     chance = 1 / references.n_classes
     if profile.accuracy < chance + MIN_GAIN * (1 - chance):
         return (
@@ -395,8 +395,8 @@ def _concern(profile: Profile, references: ReferenceSet) -> str | None:
         )
     if _place_of_accuracy(profile, references) == BETTER:
         return (
-            f"{correct}, the best reference {max(references.accuracies):.1%}. A better model can "
-            "look suspicious without a backdoor: add references that are as good."
+            f"{correct}, the best reference {100 * max(references.accuracies):.1f} %. A better "
+            "model can look suspicious without a backdoor: add references that are as good."
         )
     return None
 

@@ -70,8 +70,8 @@ class PredictivePower(Result):
     def __str__(self) -> str:
         low, high = (100 * end for end in self.interval)
         return (
-            f"{self.value:.1%} of {self.n} images (95 % interval {low:.1f}-{high:.1f}), "
-            f"{self.without:.1%} without the pattern"
+            f"{100 * self.value:.1f} % of {self.n} images (95 % interval {low:.1f}-{high:.1f}), "
+            f"{100 * self.without:.1f} % without the pattern"
         )
 
 

@@ -118,7 +118,7 @@ class Survey(Result):
             area (float): One of the areas that were searched.
 
         Returns:
-            *str*: For example "white canvas, 5 % of the pixels: cat, 90.0%; next dog, 50.0%. It
+            *str*: For example "white canvas, 5 % of the pixels: cat, 90.0 %; next dog, 50.0 %. cat
             stands out."
         """
         text, unknown = self._strongest(canvas, area)
@@ -142,9 +142,9 @@ class Survey(Result):
         first, *others = sorted(scores, key=lambda target: -scores[target].power.value)
         power = scores[first].power
         pixels = f"{100 * area:.3g} % of the pixels"
-        text = f"{canvas} canvas, {pixels}: {labels[first]}, {power.value:.1%}"
+        text = f"{canvas} canvas, {pixels}: {labels[first]}, {100 * power.value:.1f} %"
         if others:
-            text += f"; next {labels[others[0]]}, {scores[others[0]].power.value:.1%}"
+            text += f"; next {labels[others[0]]}, {100 * scores[others[0]].power.value:.1f} %"
         if self.n_classes is None:
             return f"{text}.", ""
         if len(scores) < self.n_classes:
@@ -153,7 +153,8 @@ class Survey(Result):
             return text, f"{searched}, so whether {{}} stands out is not known"
         if not scores[first].enough_images:
             return text, f"{power.n} images are too few to tell whether {{}} stands out"
-        return f"{text}.{' It stands out.' * stands_out(scores, first, self.n_classes)}", ""
+        outstanding = stands_out(scores, first, self.n_classes)
+        return f"{text}.{f' {labels[first]} stands out.' * outstanding}", ""
 
     def best_canvases(self) -> list[Finding]:
         """For each class the finding on the canvas that did best on the judging images."""

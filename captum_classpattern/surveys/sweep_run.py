@@ -291,8 +291,8 @@ def _look(
     def forecast(seconds: float) -> str:
         each = times_as_long * seconds
         return (
-            f"The full search of the best {keep:.0%} takes at most about {duration(each)} a unit, "
-            f"{duration(each * keep * len(sources) * len(classes))} of one worker in all."
+            f"The full search of the best {100 * keep:.0f} % takes at most about {duration(each)} "
+            f"a unit, {duration(each * keep * len(sources) * len(classes))} of one worker in all."
         )
 
     look = begin(quick.folder, quick.depends_on, sources, classes)

@@ -293,7 +293,7 @@ ONE_STEP = {"target": 0, "n_steps": 1, "area": 0.2}
 
 def test_a_model_of_normalised_images_that_gets_pixels_is_reported_once(snapshot):
     explainer = ClassPattern(RAW, shades(), LABELS)
-    with pytest.warns(UserWarning, match="33.3% of 60 baselines correctly") as caught:
+    with pytest.warns(UserWarning, match="33.3 % of 60 baselines correctly") as caught:
         explainer.search(shades(1)[:1], **ONE_STEP)
     assert [(str(each.message), each.filename == __file__) for each in caught] == snapshot
     assert warnings_of(lambda: explainer.attribute(shades(1)[:1], **ONE_STEP)) == []

@@ -38,7 +38,7 @@ def test_by_default_the_searched_area_is_stamped():
     before = pixels_of("a.png")
     result = run("apply pattern.safetensors a.png b.bmp --out new/out")
     assert result.exit_code == 0, result.output
-    assert "2 images with the pattern of class 3 (12 pixels, 25.0%) are in" in result.stdout
+    assert "2 images with the pattern of class 3 (12 pixels, 25.0 %) are in" in result.stdout
     assert {path.name for path in Path("new/out").iterdir()} == {"a_class3.png", "b_class3.png"}
     kept = torch.zeros(48, dtype=torch.bool)
     kept[MASK.flatten().argsort(descending=True)[:12]] = True
@@ -51,7 +51,7 @@ def test_by_default_the_searched_area_is_stamped():
 def test_a_pattern_that_knows_its_class_names_the_files_and_the_area_can_be_chosen():
     Pattern(CANVAS, MASK, 3, {"class_name": "guinea pig, Cavia cobaya"}).save("pig.safetensors")
     result = run("apply pig.safetensors a.png --out out --area 0.5")
-    text = "1 images with the pattern of guinea pig, Cavia cobaya (24 pixels, 50.0%) are in out.\n"
+    text = "1 images with the pattern of guinea pig, Cavia cobaya (24 pixels, 50.0 %) are in out.\n"
     assert result.stdout == text
     assert [path.name for path in Path("out").iterdir()] == ["a_guinea_pig.png"]
 

@@ -346,12 +346,12 @@ def test_references_are_measured_one_by_one_and_none_twice(tmp_path, finished, m
     assert result.exit_code == 130
     first, *others = result.stdout.splitlines()
     assert re.fullmatch(r"Models: 2, about \d+ s each\.", first)
-    assert others == ["mine, accuracy 100.0%"]
+    assert others == ["mine, accuracy 100.0 %"]
     assert list(ReferenceSet.load(out).profiles) == ["mine"]
     result = reference(f"{models} missing.pt", out)
     assert result.exit_code == 2
     assert "missing.pt" in result.stderr
-    assert result.stdout == f"mine is in {out} already.\nclean_1, accuracy 100.0%\n"
+    assert result.stdout == f"mine is in {out} already.\nclean_1, accuracy 100.0 %\n"
     assert reference(f"{models} clean_2.pt clean_3.pt", out).exit_code == 0
     assert len(searched) == 5
     before = out.read_bytes()
@@ -359,7 +359,7 @@ def test_references_are_measured_one_by_one_and_none_twice(tmp_path, finished, m
     assert (result.exit_code, out.read_bytes(), len(searched)) == (0, before, 5)
     count, accuracies = result.stdout.splitlines()[2:]
     assert count == f"Clean models in {out}: 4. A p-value of 5 % needs at least 19."
-    assert accuracies.startswith("Their accuracies go from 100.0% to 100.0%.")
+    assert accuracies.startswith("Their accuracies go from 100.0 to 100.0 %.")
     found, few = ReferenceSet.load(out), ReferenceSet.load("few.json")
     assert list(found.profiles) == ["mine", "clean_1", "clean_2", "clean_3"]
     assert list(found.profiles.values()) == list(few.profiles.values())

@@ -68,7 +68,7 @@ def test_a_foreign_model_from_checkpoint_to_table(tmp_path, monkeypatch):
     assert result.exit_code == 0, result.output
     assert "own.pth: plain, own_models:Pair; normalised by the caller." in result.stdout
     assert "60 images to search with, 60 held out (0 copies dropped)." in result.stdout
-    assert "The model classifies 100.0% of the held-out images correctly." in result.stdout
+    assert "The model classifies 100.0 % of the held-out images correctly." in result.stdout
     assert "2 classes x 3 kinds of canvas x 4 rounds + scoring: " in result.stdout
     given = "own.pth --arch own_models:Pair --mean 0.0 --std 1.0 --output -1 --data images"
     *_, scan, title, compare = result.stdout.strip().splitlines()
@@ -89,7 +89,7 @@ def test_a_foreign_model_from_checkpoint_to_table(tmp_path, monkeypatch):
     said = " ".join(result.stdout.split("positive canvas, 30 % of the pixels: ")[1].split())
     unknown = "2 of 3 classes were searched, so whether a class stands out is not known."
     assert said.count(unknown) == 1  # for all kinds of canvas
-    assert "It stands out." not in result.stdout
+    assert " stands out." not in result.stdout
     # the saved pattern has the power of the table
     pattern = Pattern.load(out / "patterns" / "2_owl_positive_0.3.safetensors")
     assert pattern.info["class_name"] == "owl"

@@ -207,7 +207,7 @@ def test_a_class_stands_out_by_the_rule_of_the_package(found, rank, rival, text)
     assert standing.stands_out == (text == "**yes**")
     first = failures.first_class(found, "white", AREA)
     assert first == (0 if rank == 1 else rival)
-    anyone = "It stands out." in found.strongest("white", AREA)
+    anyone = " stands out." in found.strongest("white", AREA)
     assert failures.standing(found, "white", AREA, first, 10).stands_out == anyone
     assert failures.verdict(found, "white", AREA) == text
 

@@ -49,7 +49,10 @@ def test_a_backdoor_is_suspicious_and_its_pattern_shows_it(found, folder):
     assert pattern.canvas[0, 5, 5] > pattern.canvas[0, 5, 6] + 0.4
     assert found.family == "additive"  # which leads more, and is what the reason names
     power = found.looks["additive"].power  # on other images than those that judged the search
-    assert f". With it, the model predicts owl for {power.value:.1%} (95 % inter" in found.reason
+    assert (
+        f". With it, the model predicts owl for {100 * power.value:.1f} % (95 % inter"
+        in found.reason
+    )
     assert ") of the images of other classes by which the search was judged. If" in found.reason
     assert found.source == "owls.pt"
     assert (folder / "patterns" / "3_25.safetensors").exists()

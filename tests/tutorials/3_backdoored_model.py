@@ -8,7 +8,7 @@ assert max(of_class["backdoored"], key=of_class["backdoored"].get) == T_SHIRT, "
 assert scores["backdoored"][T_SHIRT].beats_controls
 assert of_class["backdoored"][T_SHIRT] > 10 * of_class["clean"][T_SHIRT], "not on the clean model"
 assert max(of_class["clean"], key=of_class["clean"].get) == BAG
-assert "It stands out" in surveys["clean"].strongest("white", area=0.01), "no proof"
+assert "stands out" in surveys["clean"].strongest("white", area=0.01), "no proof"
 
 planted, on_backdoored, on_clean = shown.values()
 assert (on_backdoored.mask * planted.mask).sum() >= 2, "some of its pixels lie on the trigger"

@@ -87,7 +87,10 @@ def _recover_trigger(bd_test: Any, path: Path) -> tuple[Pattern | None, str]:
     mask = (low == high).all(0, keepdim=True).float()
     share = float(mask.mean())
     if not 0 < share <= MAX_PATCH:
-        return None, f"not a patch: {share:.0%} of the pixels are equal in all poisoned test images"
+        return (
+            None,
+            f"not a patch: {100 * share:.0f} % of the pixels are equal in all poisoned test images",
+        )
     infos = [entry.get("other_info") for entry in entries]
     labels = {int(info[0]) for info in infos if isinstance(info, list | tuple) and info}
     if len(labels) != 1:
