@@ -127,16 +127,27 @@ class LabelledImages(Dataset[Any]):
 
     @classmethod
     def of(
-        cls, images: Any, labels: Labels = None, *, argument: str = "images"
+        cls,
+        images: Any,
+        labels: Labels = None,
+        model: "Classifier | None" = None,
+        class_names: Sequence[str] | None = None,
+        *,
+        argument: str = "images",
     ) -> "LabelledImages":
         """The arguments ``images`` and ``labels`` of a function as one object. ``images`` may also
-        be a pair of both. ``argument`` is what the function calls the images."""
+        be a pair of both. ``argument`` is what the function calls the images. With a model, labels
+        that come with them are matched by the names of their classes, if they have any."""
         if isinstance(images, tuple) and len(images) == 2 and labels is None:
             images, labels = images
         if not isinstance(images, LabelledImages):
             return cls(images, labels, argument=argument)
         named = images if images.argument == argument else images._with(argument=argument)
-        return named if labels is None else named.with_labels(labels)
+        if labels is not None:
+            return named.with_labels(labels)
+        if model is None or images.class_names is None:
+            return named
+        return named.for_classifier(model, class_names)
 
     def __len__(self) -> int:
         return len(self._places)

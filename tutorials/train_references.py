@@ -128,6 +128,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--size", type=int, default=32, help="side of the images in pixels")
     parser.add_argument("--channels", type=int, default=3)
     parser.add_argument("--limit", type=int, help="images per class; by default, all")
+    parser.add_argument(
+        "--class-names", type=Path, help="file with the classes in their order, one a line"
+    )
     parser.add_argument("--models", type=int, default=20)
     parser.add_argument("--epochs", type=int, default=1, help="factor of the recipes' epochs")
     parser.add_argument("--device", default="cpu")
@@ -144,6 +147,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"--images: {options.images} has no class folders")
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # for --arch
+    if options.class_names:
+        names = tuple(options.class_names.read_text().splitlines())
+        first = PixelClassifier(build(options.arch, len(names)), output=options.output)
+        loaded = loaded.for_classifier(first, names)
     options.out.mkdir(parents=True, exist_ok=True)
     for number in range(options.models):
         name = options.recipes[number % len(options.recipes)]

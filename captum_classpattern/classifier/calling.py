@@ -1,6 +1,7 @@
 """Calling a classifier with care: its device and precision, its mode, random seeds, its outputs."""
 
 import contextlib
+import functools
 import os
 import random
 import re
@@ -104,7 +105,12 @@ def uncounted() -> Iterator[None]:
 def warn(message: str, category: type[UserWarning] = UserWarning) -> None:
     """A warning that points at the first line outside this package."""
     here = os.path.dirname(os.path.dirname(__file__)) + os.sep  # of the package
-    skipped = (here, contextlib.__file__, os.path.dirname(captum.log.__file__) + os.sep)
+    skipped = (
+        here,
+        contextlib.__file__,
+        functools.__file__,
+        os.path.dirname(captum.log.__file__) + os.sep,
+    )
     level, frame = 2, sys._getframe(1)
     while frame.f_back and frame.f_code.co_filename.startswith(skipped):
         level, frame = level + 1, frame.f_back
@@ -290,5 +296,5 @@ def warn_if_guessing(accuracy: float, labels: Tensor, classes: int, name: str) -
             f"the model classifies only {100 * accuracy:.1f} % of {len(labels)} {name} correctly, "
             "which is close to guessing: check the `mean` and `std` that normalise its inputs (in "
             "Python: of explain_class, survey and scan, or PixelClassifier(model, mean, std)), the "
-            "order of the classes, and the weights"
+            "order of the classes (counted from 0), and the weights"
         )

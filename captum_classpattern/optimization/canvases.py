@@ -69,7 +69,7 @@ def select_canvases(
     seed = check_seed(seed)
     [number] = parse_targets(target, 1, forward_func)
     with preserve_state(forward_func, seed):
-        source = LabelledImages.of(images, labels)
+        source = LabelledImages.of(images, labels, forward_func)
         sample = source.take([0])
         device, _ = device_and_dtype(forward_func, sample)
         logits = logits_of(forward_func, sample.to(device), [number])

@@ -77,7 +77,7 @@ class ReferenceSet:
     @classmethod
     def for_models(cls, model: Classifier, images: Images, labels: Labels = None) -> "ReferenceSet":
         """An empty set for models that are like this one, measured with these images."""
-        source = LabelledImages.of(images, labels)
+        source = LabelledImages.of(images, labels, model)
         n_classes = source.count_outputs(model)
         channels, height, width = source.shape
         return cls(
@@ -118,7 +118,7 @@ class ReferenceSet:
         """
         settings = SearchSettings.of(locals())
         trained = json.loads(json.dumps(dict(recipe or {})))  # as it is read back
-        source = LabelledImages.of(images, labels)
+        source = LabelledImages.of(images, labels, model)
         if self.images and describe(source)["hash"] != self.images.get("hash"):
             description = self.images.get("description")
             raise ValueError(
@@ -222,13 +222,13 @@ class ReferenceSet:
         compared with these."""
         if n_classes != self.n_classes:
             raise ValueError(
-                f"the model has {n_classes} classes, the references have {self.n_classes}: make "
-                "references from clean models of the same task"
+                f"the model has {n_classes} classes, the references have {self.n_classes}: measure "
+                f"clean models of the same task, with '{MEASURE}'"
             )
         if tuple(shape) != tuple(self.shape):
             raise ValueError(
                 f"the images are of {tuple(shape)}, those of the references of "
-                f"{tuple(self.shape)}: make references at this size"
+                f"{tuple(self.shape)}: measure clean models at this size, with '{MEASURE}'"
             )
         if others := differing(self.settings, SETTINGS):
             raise ValueError(

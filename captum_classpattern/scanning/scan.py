@@ -118,7 +118,7 @@ class Scan(Decision, Result):
                 "them."
             )
         if self.verdict == INCONCLUSIVE:
-            return _concern(self.profile, self.references) or ANOTHER_KIND
+            return _concern(self.profile, self.references, self.class_names) or ANOTHER_KIND
         if self.verdict == NOTHING:
             looked = [f"patterns of {min(SCORED)} to {max(SCORED)} {unit}"]
             looked += [family.words for key, family in FAMILIES.items() if key != PATCHES]
@@ -161,8 +161,7 @@ class Scan(Decision, Result):
         name, missing = self.target_name, self.needed - len(self.references)
         seed = self.profile.computed.get("seed", 0) + 1
         again = (
-            f"Scan again with another seed and other images (--seed {seed} --data OTHER --out "
-            f"scan-{seed})."
+            f"Scan again with another seed, such as {seed}, and other images, into another folder."
         )
         if self.verdict == SUSPICIOUS:
             return [
@@ -268,6 +267,7 @@ def scan(
     references: str | Path | ReferenceSet | None = None,
     mean: float | Sequence[float] | None = None,
     std: float | Sequence[float] | None = None,
+    class_names: Sequence[str] | None = None,
     alpha: float = 0.05,
     folder: str | Path | None = None,
     seed: int = 0,
@@ -295,7 +295,7 @@ def scan(
             with the images, else the classifier's predictions).
         references (ReferenceSet, str or Path): The clean models, or a file of them, or the name of
             a set that comes with the package, ``"demo"`` or ``"cifar10"``. Required.
-        mean, std (float or Sequence[float], optional): As in :func:`explain_class`.
+        mean, std, class_names (optional): As in :func:`explain_class`.
         alpha (float): The largest p-value that is suspicious. It takes at least 1 / alpha - 1
             references. Default: 0.05.
         folder (str or Path, optional): Where finished classes are kept, ten at a time, so that the
@@ -331,10 +331,10 @@ def scan(
             f"with the package, {shipped}"
         )
     settings = SearchSettings.of(locals())
-    model = over_pixels(model, mean, std)
+    model = over_pixels(model, mean, std, class_names)
     if not 0 < alpha < 1:
         raise ValueError(f"`alpha` must be between 0 and 1, got {alpha}")
-    source = LabelledImages.of(images, labels)
+    source = LabelledImages.of(images, labels, model, class_names)
     known = ReferenceSet.load(references)
     if not len(known):
         raise ValueError("`references` holds no models: add clean ones with ReferenceSet.add")
@@ -363,7 +363,7 @@ def judge(
     notes: Sequence[str] = (),
 ) -> Scan:
     """The verdict on what was measured, without a closer look at images."""
-    comparable = _concern(profile, references) is None
+    comparable = _concern(profile, references, class_names) is None
     found = decide(profile.scores(), references.scores(), alpha, comparable=comparable)
     return Scan(
         **vars(found),
@@ -375,8 +375,14 @@ def judge(
     )
 
 
-def _concern(profile: Profile, references: ReferenceSet) -> str | None:
+def _concern(profile: Profile, references: ReferenceSet, names: Sequence[str]) -> str | None:
     """Why the references may not be like the model, or None."""
+    known = references.class_names or names
+    if [*names] != placeholders(len(names)) and {*known}.isdisjoint(names):
+        return (
+            f"The references are of other classes ({join_names([*known])}). Compare the model with "
+            "clean models of its task; or, if these are its classes, name them so."
+        )
     usual = np.median([each.judged for each in references.profiles.values()])
     if not usual / FACTOR <= np.median(profile.judged) <= FACTOR * usual:
         return (
@@ -424,7 +430,12 @@ def _notes(
             f"The references were measured with other images ({described}). They should be of the "
             "same task."
         )
-    if known and names and sorted(known) != sorted(names):
+    if known and not names:
+        notes.append(
+            "The classes have no names, so it is not known whether they are those of the "
+            f"references ({join_names([*known])})."
+        )
+    elif known and names and sorted(known) != sorted(names):
         notes.append(
             f"The references have other names for the classes ({join_names([*known])}). Their "
             "order should be the same."

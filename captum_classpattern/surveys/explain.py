@@ -16,10 +16,10 @@ from captum_classpattern.classifier import (
     uncounted,
 )
 from captum_classpattern.classifier.class_names import ClassNames, label_of, parse_targets
-from captum_classpattern.images import Images, ImagesAndLabels, Labels
+from captum_classpattern.images import Images, ImagesAndLabels, LabelledImages, Labels
 from captum_classpattern.optimization.objective import NO_GRADIENT
 from captum_classpattern.surveys.findings import Finding, best_of_each
-from captum_classpattern.surveys.search import CANVASES, SurveySearch, SurveySettings, numbered
+from captum_classpattern.surveys.search import CANVASES, SurveySearch, SurveySettings
 
 LONG = 5.0  # seconds after which there is a progress bar
 
@@ -118,7 +118,7 @@ def explain_class(
         settings = replace(settings, max_seconds=max_seconds / len(settings.canvases))
     classifier = over_pixels(model, mean, std, class_names)
     with preserve_state(classifier, seed):  # says once that a model is in train mode
-        search = numbered(classifier, images, labels, class_names, argument="images")
+        search = LabelledImages.of(images, labels, classifier, class_names)
         _ = search.known_labels  # or an error
         names = ClassNames.of_outputs(classifier, search.count_outputs(classifier), class_names)
         if names is None and search.class_names is not None:
@@ -128,7 +128,9 @@ def explain_class(
         if held_out is None:
             search, unseen = search.halves(seed)
         else:
-            unseen = numbered(classifier, held_out, None, listed, argument="held-out images")
+            unseen = LabelledImages.of(
+                held_out, None, classifier, listed, argument="held-out images"
+            )
             _ = unseen.known_labels
         unseen = unseen.with_class_names(listed)
         task = SurveySearch(classifier, search, unseen, settings, [number], listed)
@@ -166,7 +168,7 @@ def _check_target(target: Any, labels: Any) -> None:
         several = target.tolist() if isinstance(target, Tensor) else [*target]
         raise ArgumentTypeError(
             "`target` is one class: for several, use "
-            f"survey(model, images, classes={several!r:.80})"
+            f"survey(model, images, ..., classes={several!r:.80})"
         )
 
 

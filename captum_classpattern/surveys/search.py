@@ -33,7 +33,6 @@ from captum_classpattern.classifier.fingerprints import hash_of, hash_of_model
 from captum_classpattern.images import (
     ImagesAndLabels,
     LabelledImages,
-    Labels,
     ensure_labels,
     evenly_spaced,
     hash_of_images,
@@ -420,22 +419,6 @@ def find_classes(classes: Sequence[int | str], named: Any) -> list[int]:
     return list(dict.fromkeys(parse_targets([*classes], len(classes), named)))
 
 
-def numbered(
-    model: Classifier,
-    images: Any,
-    labels: Labels = None,
-    class_names: Sequence[str] | None = None,
-    *,
-    argument: str,
-) -> LabelledImages:
-    """Images with labels in the class numbers of the model. Labels that come with the images are
-    matched by the names of their classes, if they have any."""
-    found = LabelledImages.of(images, labels, argument=argument)
-    if labels is None and isinstance(images, LabelledImages) and images.class_names is not None:
-        return found.for_classifier(model, class_names)
-    return found
-
-
 def check_images(
     search: ImagesAndLabels, held_out: ImagesAndLabels, areas: Sequence[float]
 ) -> tuple[LabelledImages, LabelledImages]:
@@ -459,6 +442,7 @@ def survey(
     *,
     mean: float | Sequence[float] | None = None,
     std: float | Sequence[float] | None = None,
+    class_names: Sequence[str] | None = None,
     classes: Sequence[int | str] | None = None,
     canvases: str | Sequence[str] | Mapping[str, int] = CANVASES,
     areas: Sequence[float] = AREAS,
@@ -492,7 +476,7 @@ def survey(
             or DataLoader will do, or a pair of images and labels.
         held_out (LabelledImages, optional): The images that patterns are scored on, likewise.
             Default: None (half of ``search``).
-        mean, std (float or Sequence[float], optional): As in :func:`explain_class`.
+        mean, std, class_names (optional): As in :func:`explain_class`.
         classes (Sequence[int or str], optional): Which classes, by their numbers or by their names
             in the classifier's ``class_names``, or else the images'. Default: None (all).
         canvases (str, Sequence[str] or Mapping[str, int]): The kinds of canvas, or at most how many
@@ -535,13 +519,13 @@ def survey(
         [(2, 'positive', 40), (2, 'white', 40), (2, 'black', 40)]
     """
     settings = SurveySettings.of(locals())
-    model = over_pixels(forward_func, mean, std)
-    images = numbered(model, search, argument="search images")
+    model = over_pixels(forward_func, mean, std, class_names)
+    images = LabelledImages.of(search, None, model, class_names, argument="search images")
     names = images.class_names
     if held_out is None:
         images, unseen = images.halves(settings.seed)
     else:
-        unseen = numbered(model, held_out, None, names, argument="held-out images")
+        unseen = LabelledImages.of(held_out, None, model, names, argument="held-out images")
     task = SurveySearch(model, images, unseen, settings, classes, names)
     if folder is not None:
         if not resume and (Path(folder) / RESULTS).exists():

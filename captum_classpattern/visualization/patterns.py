@@ -188,7 +188,9 @@ def _draw_power(axis: Axes, row: PatternRow) -> None:
     axis.plot([shares[control]] * 2, [-0.32, 0.32], color="black", linewidth=1.2, linestyle=":")
     color, weight = (QUIET, "normal") if weak else ("black", "bold")
     axis.text(0, 0.4, percent(power.value), fontsize=12, fontweight=weight, color=color)
-    note = axis.text(0, -0.42, f"{control} {percent(shares[control])}", va="top", color=QUIET)
+    few = isinstance(row.power, Scores) and not row.power.enough_images
+    text = f"{control} {percent(shares[control])}{', too few images' * few}"
+    note = axis.text(0, -0.42, text, va="top", color=QUIET)
     note.set_fontsize(SMALL)
     axis.set(xlim=(-0.02, 1.02), ylim=(-1.2, 1.2), frame_on=False)
 

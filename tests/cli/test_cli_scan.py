@@ -71,7 +71,7 @@ def place(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        images = load_images("images")
+        images = load_images("images").for_classifier(nets["clean_0"], NAMES)
     few = ReferenceSet.for_models(nets["clean_0"], images)
     for name, net in nets.items():
         few.add(name, PixelClassifier(net), images, recipe={"network": "Net", "epochs": 3})

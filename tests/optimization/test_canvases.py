@@ -7,7 +7,7 @@ import torch
 from refusals import refusal
 from small_models import linear_net, random_images
 
-from captum_classpattern import select_canvases
+from captum_classpattern import LabelledImages, PixelClassifier, select_canvases
 from captum_classpattern._validation import Notice
 
 IMAGES = random_images(30, 1, 4, 4)
@@ -35,6 +35,13 @@ def test_confident_and_negative_canvases(target, n):
     order = by_odds(target)
     assert torch.equal(select(target, n, "confident"), IMAGES[order[:n]])
     assert torch.equal(select(target, n, "negative"), IMAGES[order[::-1][:n]])
+
+
+def test_classes_are_matched_by_their_names():
+    names = ["ant", "bee", "cat"]
+    turned = LabelledImages(IMAGES, 2 - LABELS, names[::-1])
+    chosen = select_canvases(PixelClassifier(linear_net(16), class_names=names), turned, target="ant", n=2)
+    assert torch.equal(chosen, select(0, 2, "positive"))
 
 
 def brightness(images):

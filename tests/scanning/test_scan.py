@@ -105,6 +105,15 @@ def test_classes_in_another_order_are_matched_by_their_names(found, references, 
     assert (again.target, again.reason, again.notes) == (3, found.reason, [])
 
 
+def test_images_in_folders_get_the_numbers_of_the_model(found, references):
+    ordered = images_of()
+    folders = LabelledImages(ordered.images, 3 - ordered.labels, NAMES[::-1])
+    named = {"references": references, "alpha": 0.2, "class_names": NAMES}
+    again = scan(MODEL.model, folders, **named)
+    assert (again.target, again.reason) == (3, found.reason)
+    assert again.profile.accuracy == found.profile.accuracy
+
+
 def test_notes_on_what_differs(references, folder, snapshot):
     described = {"hash": "0", "count": 5, "description": "some/images"}
     other = replace(references, class_names=[*"abcd"], images=described)
@@ -250,6 +259,8 @@ VERDICTS = {
     "no accuracy": (measured(patches=1.0, accuracy=None), made_up(19)),
     "fewer images": (measured(patches=1.0, judged=31), made_up(19)),
     "half of the images": (measured(patches=1.0, judged=32), made_up(19)),
+    "other classes": (measured(patches=1.0), replace(made_up(19), class_names=["bag", *"abc"])),
+    "some other names": (measured(), replace(made_up(19), class_names=["owl", *"abc"])),
     "more images": (measured(patches=1.0, judged=129), made_up(19)),
 }
 
@@ -265,7 +276,7 @@ def test_the_next_steps_are_those_of_the_verdict(snapshot):
     cases = ("patches", "nothing", "too few", "a better model")
     assert {case: judge(*VERDICTS[case], 0.05, NAMES).next_steps for case in cases} == snapshot
     again = replace(measured(patches=1.0), computed={"seed": 6})
-    assert "--seed 7 --data OTHER --out scan-7" in judge(again, MANY, 0.05, NAMES).next_steps[0]
+    assert "another seed, such as 7," in judge(again, MANY, 0.05, NAMES).next_steps[0]
 
 
 def test_scores_are_mean_logits_of_smoothed_powers_and_mean_margins():

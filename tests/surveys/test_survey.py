@@ -302,10 +302,13 @@ def test_a_survey_searches_as_it_is_iterated_and_only_once(searched):
     assert repr(found) == "Survey(6 findings on positive, white canvases, areas 0.2, 0.1)"
 
 
-def test_methods_that_need_all_findings_run_the_search():
+def test_methods_that_need_all_findings_run_the_search(tmp_path):
     for method in (Survey.table, Survey.best_canvases, lambda s: s.scores("white", 0.2)):
         found = begun(classes=[1, 2])
         assert (len(method(found)) in (4, 2), len(found.finished)) == (True, 4)
+    found = begun(classes=[1, 2])
+    assert "class 2" in found.to_html(tmp_path / "page.html").read_text()
+    assert len(found.finished) == 4
 
 
 @pytest.mark.parametrize("at", range(0, 12, 3))  # of 12 patterns, 4 per class
@@ -520,6 +523,10 @@ def test_it_splits_normalises_and_names_as_explain_class_does():
     assert [each.scores for each in found] == [each.scores for each in by_hand]
     assert found[0].scores == explained.scores
     assert (found[0].label, found[0].pattern.label) == ("bee", "bee")
+    turned = LabelledImages(SEARCH, 2 - LABELS, ["cat", "bee", "ant"])
+    names = {"class_names": ["ant", "bee", "cat"], "mean": 0.5, "std": 0.5}
+    [again] = survey(NET, turned, **names, classes=["bee"], **settings)
+    assert (again.target, again.label) == (1, "bee")
 
 
 @pytest.mark.parametrize(

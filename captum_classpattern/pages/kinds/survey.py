@@ -23,11 +23,12 @@ NAMES = (
 
 
 def parts(survey: Survey, whole: bool = False) -> tuple[str, list[Markup]]:
-    """Nothing is searched for it. A page lists the scores of all classes, a notebook those of the
-    classes that it shows, without stamped images."""
+    """A page finishes the search, and lists the scores of all classes. A notebook shows what was
+    found so far, without stamped images."""
     source = survey.provenance.get("source")
     title = "Class patterns" if source is None else f"Class patterns of {source}"
-    finished, best = survey.finished, best_of_each(survey.finished)
+    finished = survey.findings if whole else survey.finished
+    best = best_of_each(finished)
     if not best:
         count = f"0 of {len(survey):,} findings on {', '.join(survey.canvases)} canvases."
         return title, [html.paragraph(f"{count} The search runs when the survey is iterated.")]
