@@ -18,7 +18,7 @@ import captum_classpattern as cp
 from captum_classpattern.cli.errors import printable
 
 VERSION = 1  # of the schemas: fields may be added to a version, but keep their names and meaning
-INTERVAL, RANGE = "interval", "range"  # formats of shares: 38.7% (35.6-41.9), and 5% to 80%
+INTERVAL = "interval"  # the format of shares such as 38.7% (35.6-41.9)
 WRAPPED = ("free",)  # columns of long texts
 TABLE_WIDTH = 108  # narrower terminals wrap the lines, but lose nothing
 LEGEND = """\
@@ -43,8 +43,8 @@ def make_table(
     caption: str | None = None,
 ) -> Table:
     """A table with the heading, the key and the format of each column; without a format, it holds
-    texts. Texts may hold anything. With the formats ``INTERVAL`` and ``RANGE``, a row has the ends
-    as ``KEY_low`` and ``KEY_high``. What it does not have stays empty."""
+    texts. Texts may hold anything. With the format ``INTERVAL``, a row has the ends as ``KEY_low``
+    and ``KEY_high``. What it does not have stays empty."""
     table = Table(title=Text(title, style="bold") if title else None, title_justify="left")
     table.box, table.caption, table.caption_justify = SIMPLE_HEAD, caption, "left"
     for name, _, form in columns:
@@ -56,8 +56,6 @@ def make_table(
 
 def _cell(row: Mapping[str, Any], key: str, form: str) -> str:
     value = row.get(key)
-    if form == RANGE:
-        return f"{row[f'{key}_low']:.0%} to {row[f'{key}_high']:.0%}"
     if value is None or isinstance(value, str):
         return printable(value or "")
     if form == INTERVAL:

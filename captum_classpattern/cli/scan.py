@@ -14,7 +14,6 @@ from captum_classpattern.cli import options, printing
 from captum_classpattern.cli.errors import interrupted, printable
 
 EXIT_CODES = {"nothing found": 0, "suspicious": 3, "inconclusive": 4}
-SHOWN = 5  # classes in the table
 
 
 def scan(
@@ -91,9 +90,8 @@ def scan(
 
 
 def print_scan(found: "cp.Scan") -> None:
-    """Prints the verdict, what each family has found, the classes that differ most from the
-    references in the family that decides, and what to do next."""
-    from captum_classpattern.scanning.families import FAMILIES, PATCHES, SCORED, unit_of
+    """Prints the verdict, what each family has found, and what to do next."""
+    from captum_classpattern.scanning.families import FAMILIES
 
     out = printing.console()
     out.print(Text(found.verdict.capitalize(), style="bold"))
@@ -113,19 +111,6 @@ def print_scan(found: "cp.Scan") -> None:
         ("power, held-out images" if unseen else "power", "power", printing.INTERVAL),
         ("without", "no_pattern", ".1%"),
     ]
-    out.print(printing.make_table(columns, rows))
-    rows = found.table().head(SHOWN).to_dict("records")
-    columns = [("class", "name", ""), ("excess", "excess", "+.2f")]
-    if found.family == PATCHES:
-        for n in sorted(SCORED):
-            columns.append((f"{n} {unit_of(found.references.shape)}", f"power_{n}", ".0%"))
-            columns.append(("clean models", f"references_power_{n}", printing.RANGE))
-    else:
-        gain, power = f"gain_{found.family}", f"power_{found.family}"
-        for row in rows:
-            low, high = (row[f"references_{gain}_{end}"] for end in ("low", "high"))
-            row["usual"] = f"{low:+.2f} to {high:+.2f}"
-        columns += [("gain", gain, "+.2f"), ("clean models", "usual", ""), ("power", power, ".0%")]
     out.print(printing.make_table(columns, rows))
     out.print(Text("What next", style="bold"))
     for number, step in enumerate(found.next_steps, 1):

@@ -40,7 +40,9 @@ def test_confident_and_negative_canvases(target, n):
 def test_classes_are_matched_by_their_names():
     names = ["ant", "bee", "cat"]
     turned = LabelledImages(IMAGES, 2 - LABELS, names[::-1])
-    chosen = select_canvases(PixelClassifier(linear_net(16), class_names=names), turned, target="ant", n=2)
+    chosen = select_canvases(
+        PixelClassifier(linear_net(16), class_names=names), turned, target="ant", n=2
+    )
     assert torch.equal(chosen, select(0, 2, "positive"))
 
 
