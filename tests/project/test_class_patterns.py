@@ -108,6 +108,20 @@ def test_models_are_trained_searched_and_scored_once_and_all_tables_are_printed(
         imported("benchmarks", "claims.rows").check_shared({**rows[1], "model": "x"}, [settings])
 
 
+def test_networks_of_other_kinds_and_seeds_differ(given, tmp_path):
+    kinds, out = models.trainings(), tmp_path / "out"
+    states = []
+    for number, (kind, seed) in enumerate(
+        [("natural", 0), ("natural", 1), ("natural_adam", 0), ("random_labels", 0)]
+    ):
+        training.train(str(number), kinds[kind], seed, tmp_path / "cifar10", out)
+        network = train_cifar10.load_model(str(number), out)
+        states.append(torch.cat([each.flatten() for each in network.state_dict().values()]))
+    assert len({tuple(state.tolist()) for state in states}) == 4
+    assert all(state.isfinite().all() for state in states)
+    assert sorted(path.suffix for path in out.iterdir()) == [".safetensors"] * 4
+
+
 def test_estimates_are_printed_without_work(tmp_path, capsys):
     script.main(["measure", "--out", str(tmp_path / "out"), "--dry-run"])
     lines = capsys.readouterr().out.splitlines()
