@@ -377,7 +377,7 @@ class LabelledImages(Dataset[Any]):
     ) -> ClassNames | None:
         """The names of a classifier's classes: those of the user, else its own, else those of the
         images."""
-        known = ClassNames.of_outputs(classifier, self._count_outputs(classifier), class_names)
+        known = ClassNames.of_outputs(classifier, self.count_outputs(classifier), class_names)
         return ClassNames(self.class_names) if known is None and self.class_names else known
 
     def count_outputs(self, classifier: Classifier) -> int:

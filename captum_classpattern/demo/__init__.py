@@ -82,7 +82,7 @@ def demo_models() -> dict[str, PixelClassifier]:
             network.eval(),
             class_names=CLASS_NAMES,
             trigger=trigger,
-            provenance={"source": f"the demo's {name} model"},
+            provenance={"source": name},
         )
     return models
 
