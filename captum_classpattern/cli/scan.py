@@ -68,8 +68,8 @@ def scan(
     with printing.document("scan", folder, as_json) as content:
         classifier = model.open(checkpoint)
         source = images.load_all([classifier], seed=compute.seed, shape=known.shape)
-        names = names_of(classifier, source)
-        known.check(source.count_outputs(classifier), source.shape, names)
+        count = source.count_outputs(classifier)
+        known.check(count, source.shape, names_of(classifier, source, count))
         seconds = estimate_seconds(classifier, source, known.n_classes, precision=compute.precision)
         print(f"{known.n_classes} classes, about {max(1, round(seconds))} s.", flush=True)
         with interrupted(what_is_kept):

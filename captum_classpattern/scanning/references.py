@@ -85,7 +85,7 @@ class ReferenceSet:
             n_classes,
             (channels, height, width),
             images=describe(source),
-            class_names=names_of(model, source),
+            class_names=names_of(model, source, n_classes),
         )
 
     def add(
@@ -131,7 +131,8 @@ class ReferenceSet:
             raise ValueError(
                 f"{name} has the same weights as {twin}: each reference must be another model"
             )
-        self.check(source.count_outputs(model), source.shape, names_of(model, source))
+        count = source.count_outputs(model)
+        self.check(count, source.shape, names_of(model, source, count))
         self.profiles[name] = measure(model, source, settings)
         self.recipes = {**self.recipes, name: trained}
 
@@ -280,11 +281,14 @@ def describe(images: LabelledImages) -> dict[str, Any]:
 
 
 def names_of(
-    model: Classifier, images: LabelledImages, class_names: Sequence[str] | None = None
+    model: Classifier,
+    images: LabelledImages,
+    n_classes: int,
+    class_names: Sequence[str] | None = None,
 ) -> list[str] | None:
     """The names of all classes, see :meth:`LabelledImages.names_for`; None if one is missing."""
-    known, count = images.names_for(model, class_names), images.count_outputs(model)
-    return None if known is None or len(known.names) < count else [*known.names[:count]]
+    known = images.names_for(model, class_names)
+    return None if known is None or len(known.names) < n_classes else [*known.names[:n_classes]]
 
 
 def _check_profile(profile: Profile, references: ReferenceSet, name: str) -> None:

@@ -340,8 +340,9 @@ def scan(
     if not len(known):
         raise ValueError("`references` holds no models: add clean ones with ReferenceSet.add")
     patterns = None if folder is None else Path(folder) / PATTERNS
-    names = names_of(model, source, class_names)
-    known.check(source.count_outputs(model), source.shape, names)
+    count = source.count_outputs(model)
+    names = names_of(model, source, count, class_names)
+    known.check(count, source.shape, names)
     profile = measure(model, source, settings, folder=patterns)
     notes = _notes(profile, source, known, names)
     if names is not None:
