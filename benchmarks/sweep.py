@@ -24,7 +24,7 @@ from typing import Any
 from captum_classpattern import sweep
 from captum_classpattern._validation import import_optional
 from captum_classpattern.demo import demo_images, demo_models
-from captum_classpattern.surveys.engines import Outcome, Unit, run_locally, run_on_ray, start_ray
+from captum_classpattern.surveys.engines import Outcome, Unit, run_on_ray, start_ray
 from captum_classpattern.surveys.sources import ModelSource
 from captum_classpattern.surveys.sweep_results import begin as begin_sweep
 from captum_classpattern.surveys.sweep_run import run_missing
@@ -36,7 +36,7 @@ GOALS = {"throughput": ">= 1.8", "overhead": "<= 3 %", "lost": "0", "memory": "<
 
 @dataclass
 class Sleeping:
-    """Units that only sleep."""
+    """Units that only sleep, or do nothing."""
 
     seconds: float
     wanted: dict[str, list[int]]
@@ -63,15 +63,14 @@ def search_demo(folder: Path, units: int, rounds: int, workers: int | None) -> N
     )
 
 
-def sleep_units(count: int, seconds: float, workers: int | None) -> float:
+def sleep_units(count: int, seconds: float = 0.0) -> float:
     """Seconds for units that only sleep, through all that a sweep does with each."""
     with tempfile.TemporaryDirectory() as folder:
         source = ModelSource("sleeping", "sleeping.pt")
         begun = begin_sweep(Path(folder), {}, [source], range(count))
         work = Sleeping(seconds, {source.name: [*range(count)]})
-        engine = run_locally if workers is None else run_on_ray
         started = time.perf_counter()
-        run_missing(begun, work, engine)
+        run_missing(begun, work, run_on_ray)
         return time.perf_counter() - started
 
 
@@ -79,7 +78,7 @@ def warm_up(workers: int) -> float:
     """Starts Ray and its workers; returns the seconds that took."""
     started = time.perf_counter()
     start_ray(import_optional("ray"), "local", workers, 1)
-    sleep_units(2 * workers, 1.0, workers)
+    sleep_units(2 * workers, 1.0)
     return time.perf_counter() - started
 
 
@@ -111,7 +110,7 @@ def measure(given: dict[str, Any]) -> dict[str, float]:
     if "folder" in given:
         search_demo(Path(given["folder"]), given["units"], given["rounds"], workers)
     else:
-        sleep_units(given["units"], given["seconds"], workers)
+        sleep_units(given["units"])
     found["seconds"] = time.perf_counter() - started
     found["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     found["store"] = store.value
@@ -167,27 +166,19 @@ def kill_and_continue(folder: Path, units: int, rounds: int) -> tuple[float, int
 
 
 def throughput_rows(folder: Path, units: int, rounds: int) -> list[str]:
-    """Serial, one worker and several on the same units."""
+    """Serial, and several workers on the same units."""
     searched = {"units": units, "rounds": rounds}
     serial = run(**searched, folder=str(folder / "serial"), workers=None)["seconds"]
-    rows = [f"| serial | {serial:.1f} s | 1 | | |"]
-    for workers in (1, WORKERS):
-        found = run(**searched, folder=str(folder / f"ray{workers}"), workers=workers)
-        goal = GOALS["throughput"] if workers == WORKERS else ""
-        ratio = serial / found["seconds"]
-        start = f"{found['start']:.1f} s"
-        rows.append(
-            f"| Ray, {workers} | {found['seconds']:.1f} s | {ratio:.2f} | {goal} | {start} |"
-        )
-    return rows
+    found = run(**searched, folder=str(folder / "ray"), workers=WORKERS)
+    ratio, start = serial / found["seconds"], f"{found['start']:.1f} s"
+    times = f"{found['seconds']:.1f} s | {ratio:.2f} | {GOALS['throughput']} | {start}"
+    return [f"| serial | {serial:.1f} s | 1 | | |", f"| Ray, {WORKERS} | {times} |"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--units", type=int, default=12, help="units of the demo's models")
     parser.add_argument("--rounds", type=int, default=400, help="rounds of each")
-    parser.add_argument("--sleeping", type=int, default=60, help="units that sleep a second")
-    parser.add_argument("--seconds", type=float, default=1.0, help="how long they sleep")
     parser.add_argument("--counts", type=int, nargs="+", default=[10, 100, 10_000])
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
@@ -200,19 +191,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print("|---|---|---|---|---|")
         for row in throughput_rows(folder, given.units, given.rounds):
             print(row, flush=True)
-        slept = run(units=given.sleeping, seconds=given.seconds, workers=WORKERS)["seconds"]
-        each = slept * WORKERS / given.sleeping - given.seconds
         seconds, wrong = kill_and_continue(folder / "killed", given.units, given.rounds)
     print("\n| figure | measured | goal |\n|---|---|---|")
-    print(f"| Ray's overhead a unit | {1000 * each:.0f} ms | |")
-    print(f"| of units of {LONG_UNIT:.0f} s | {each / LONG_UNIT:.2%} | {GOALS['overhead']} |")
     print(f"| from a kill to the next finished unit | {seconds:.1f} s | |")
     print(f"| finished units lost or repeated | {wrong} | {GOALS['lost']} |", flush=True)
-    print("\n| units that only sleep | driver's peak memory | object store, peak | time |")
+    print("\n| empty units | driver's peak memory | object store, peak | time |")
     print("|---|---|---|---|")
     peaks = {}
     for count in given.counts:
-        found = run(units=count, seconds=0.0, workers=WORKERS)
+        found = run(units=count, workers=WORKERS)
         peaks[count] = found["memory"]
         print(
             f"| {count:,} | {found['memory']:.0f} MiB | {found['store']:.1f} MiB | "
@@ -220,8 +207,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             flush=True,
         )
     most, usual = given.counts[-1], given.counts[-2:][0]
-    ratio = peaks[most] / peaks[usual]
+    ratio, each = peaks[most] / peaks[usual], WORKERS * found["seconds"] / most
     print(f"\nMemory of {most:,} units over {usual:,}: {ratio:.2f} (goal {GOALS['memory']}).")
+    print(
+        f"Ray's overhead a unit: {1000 * each:.0f} ms, {each / LONG_UNIT:.2%} of {LONG_UNIT:.0f} s "
+        f"(goal {GOALS['overhead']})."
+    )
 
 
 if __name__ == "__main__":

@@ -372,6 +372,14 @@ class LabelledImages(Dataset[Any]):
         )
         return self.with_labels(labels)._with(numbering="numbers", class_names=known)
 
+    def names_for(
+        self, classifier: Classifier, class_names: Sequence[str] | None = None
+    ) -> ClassNames | None:
+        """The names of a classifier's classes: those of the user, else its own, else those of the
+        images."""
+        known = ClassNames.of_outputs(classifier, self.count_outputs(classifier), class_names)
+        return ClassNames(self.class_names) if known is None and self.class_names else known
+
     def count_outputs(self, classifier: Classifier) -> int:
         """How many classes a classifier of these images has; an error if it can't classify them, or
         does not have the classes of their labels."""

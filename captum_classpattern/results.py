@@ -22,9 +22,9 @@ class Result:
 
     def to_html(self, path: str | PathLike[str]) -> Path:
         r"""
-        Writes what a notebook shows as an HTML page that needs no other file. The page of a survey
-        has up to 100 patterns, and the scores of all classes. That of a comparison is
-        the report, see :func:`~captum_classpattern.pages.write_report`.
+        Writes what a notebook shows as an HTML page that needs no other file. A survey finishes its
+        search first; its page has up to 100 patterns, and the scores of all classes. That of a
+        comparison is the report, see :func:`~captum_classpattern.pages.write_report`.
 
         Args:
             path (str or PathLike): The file. It is replaced as a whole or not at all.

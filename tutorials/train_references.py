@@ -148,7 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # for --arch
     if options.class_names:
-        names = tuple(options.class_names.read_text().splitlines())
+        names = [line for line in options.class_names.read_text().splitlines() if line.strip()]
         first = PixelClassifier(build(options.arch, len(names)), output=options.output)
         loaded = loaded.for_classifier(first, names)
     options.out.mkdir(parents=True, exist_ok=True)

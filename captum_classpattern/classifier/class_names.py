@@ -73,7 +73,7 @@ class ClassNames:
         Raises:
             ValueError: If the name fits several classes, or none.
         """
-        simple = _simplified(name)
+        simple = simplified(name)
         for classes, key in zip(self._classes_by_name, (name, simple, simple)):
             fitting = classes.get(key, [])
             if len(fitting) == 1:
@@ -99,7 +99,7 @@ class ClassNames:
         found: list[Mapping[str, list[int]]] = [defaultdict(list) for _ in range(3)]
         for number, name in enumerate(self.names):
             exact = [name, *self.ids[number : number + 1]]
-            levels = exact, map(_simplified, exact), map(_simplified, _parts(name))
+            levels = exact, map(simplified, exact), map(simplified, _parts(name))
             for classes, names in zip(found, levels):
                 for each in set(names):
                     classes[each].append(number)
@@ -284,7 +284,7 @@ def _keep_numbers(
     return names.names
 
 
-def _simplified(name: str) -> str:
+def simplified(name: str) -> str:
     """Without case, and with spaces, underscores and hyphens alike."""
     return re.sub(r"[\s_-]+", " ", name).strip().casefold()
 

@@ -109,7 +109,7 @@ def demo(
         ],
     }
     write_json(results, out / "results.json")
-    console().print(f"\n{found}\n", markup=False)
+    console().print(f"\n{' '.join(found)}\n", markup=False)
     print(f"Finished in {results['seconds']} s. Open {out / 'index.html'}")
 
 
@@ -229,8 +229,8 @@ def what_was_found(
     surveys: "Mapping[str, cp.Survey]",
     scans: "Mapping[str, cp.Scan]",
     comparison: "cp.Comparison | None",
-) -> str:
-    """The results in a paragraph."""
+) -> list[str]:
+    """The results in sentences."""
     from captum_classpattern.pages.kinds.sweep import summary
     from captum_classpattern.scanning.decision import SUSPICIOUS
 
@@ -242,17 +242,19 @@ def what_was_found(
         for name, scan in scans.items()
     ]
     strong = best["natural"]["first"]
-    text = (
+    found = [
         f"Stamped with {pixels} pixels of a {planted.canvas} canvas, {100 * power.value:.1f} % of "
         f"the held-out images of other classes are predicted as {planted.label} by the backdoored "
-        f"model, and {100 * power.without:.1f} % without them. The scans: {'; '.join(verdicts)}. "
+        f"model, and {100 * power.without:.1f} % without them.",
+        f"The scans: {'; '.join(verdicts)}.",
         f"With {100 * strong.area:.0f} % of the pixels, the mean power over all classes is "
-        f"{', '.join(means)}. A strong pattern does not prove a backdoor: on the natural model, "
-        f"that of {strong.label} has {100 * strong.power.value:.1f} %."
-    )
+        f"{', '.join(means)}.",
+        f"A strong pattern does not prove a backdoor: on the natural model, that of {strong.label} "
+        f"has {100 * strong.power.value:.1f} %.",
+    ]
     for verdict in comparison.verdicts()[:1] if comparison else ():
-        text += (
-            f" Next to Captum's methods, on some canvases of the {verdict['model']} model: "
+        found.append(
+            f"Next to Captum's methods, on some canvases of the {verdict['model']} model: "
             f"ClassPattern, {verdict['value']}; {verdict['control']}."
         )
-    return text
+    return found

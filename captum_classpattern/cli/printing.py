@@ -18,7 +18,7 @@ import captum_classpattern as cp
 from captum_classpattern.cli.errors import printable
 
 VERSION = 1  # of the schemas: fields may be added to a version, but keep their names and meaning
-INTERVAL = "interval"  # the format of shares such as 38.7% (35.6-41.9)
+INTERVAL = "interval"  # the format of shares such as 38.7 % (35.6-41.9)
 WRAPPED = ("free",)  # columns of long texts
 TABLE_WIDTH = 108  # narrower terminals wrap the lines, but lose nothing
 LEGEND = """\
@@ -59,8 +59,8 @@ def _cell(row: Mapping[str, Any], key: str, form: str) -> str:
     if value is None or isinstance(value, str):
         return printable(value or "")
     if form == INTERVAL:
-        return f"{value:.1%} ({100 * row[f'{key}_low']:.1f}-{100 * row[f'{key}_high']:.1f})"
-    return f"{value:{form}}"
+        return f"{100 * value:.1f} % ({100 * row[f'{key}_low']:.1f}-{100 * row[f'{key}_high']:.1f})"
+    return f"{value:{form}}".replace("%", " %")
 
 
 def results_table(title: str, findings: "Sequence[cp.Finding]") -> Table:

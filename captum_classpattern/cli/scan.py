@@ -54,6 +54,7 @@ def scan(
     from captum_classpattern.adapters.load import folder_name
     from captum_classpattern.scanning.families import SEARCH
     from captum_classpattern.scanning.profile import estimate_seconds
+    from captum_classpattern.scanning.references import names_of
     from captum_classpattern.scanning.scan import PATTERNS
 
     known = cp.ReferenceSet.load(references)
@@ -67,7 +68,8 @@ def scan(
     with printing.document("scan", folder, as_json) as content:
         classifier = model.open(checkpoint)
         source = images.load_all([classifier], seed=compute.seed, shape=known.shape)
-        known.check(source.count_outputs(classifier), source.shape)
+        count = source.count_outputs(classifier)
+        known.check(count, source.shape, names_of(classifier, source, count))
         seconds = estimate_seconds(classifier, source, known.n_classes, precision=compute.precision)
         print(f"{known.n_classes} classes, about {max(1, round(seconds))} s.", flush=True)
         with interrupted(what_is_kept):

@@ -78,7 +78,12 @@ def demo_models() -> dict[str, PixelClassifier]:
         # a fifth faster on a CPU; the stubs lack this form of .to()
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         trigger = demo_trigger() if name == "backdoored" else None
-        models[name] = PixelClassifier(network.eval(), class_names=CLASS_NAMES, trigger=trigger)
+        models[name] = PixelClassifier(
+            network.eval(),
+            class_names=CLASS_NAMES,
+            trigger=trigger,
+            provenance={"source": name},
+        )
     return models
 
 

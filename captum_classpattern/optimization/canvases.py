@@ -32,7 +32,8 @@ def select_canvases(
     Args:
         forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
         images (LabelledImages, Tensor, Dataset or DataLoader): The images, (C, H, W) each, in
-            [0, 1].
+            [0, 1]. Classes that have names are matched with the classifier's, see
+            :meth:`LabelledImages.for_classifier`.
         labels (Tensor or Sequence[int], optional): Their classes. Default: None (those that come
             with the images, else the classifier's predictions).
         target (int or str): The class, by its number or by its name in the classifier's
@@ -69,7 +70,7 @@ def select_canvases(
     seed = check_seed(seed)
     [number] = parse_targets(target, 1, forward_func)
     with preserve_state(forward_func, seed):
-        source = LabelledImages.of(images, labels, forward_func)
+        source = LabelledImages.of(images, labels)
         sample = source.take([0])
         device, _ = device_and_dtype(forward_func, sample)
         logits = logits_of(forward_func, sample.to(device), [number])
@@ -79,6 +80,7 @@ def select_canvases(
             return torch.rand(shape, generator=generator).to(device, sample.dtype)
         if strategy in SOLID_COLOURS:
             return torch.full(shape, SOLID_COLOURS[strategy], device=device, dtype=sample.dtype)
+        source = LabelledImages.of(source, None, forward_func)
         candidates = ensure_labels(forward_func, source).of_class(number)
         if not len(candidates):
             raise ValueError(

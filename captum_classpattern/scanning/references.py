@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from captum_classpattern._files import write_atomically
+from captum_classpattern._validation import join_names
 from captum_classpattern.classifier import Classifier
-from captum_classpattern.classifier.class_names import known_names
+from captum_classpattern.classifier.class_names import simplified
 from captum_classpattern.classifier.fingerprints import hash_of_model
 from captum_classpattern.images import Images, LabelledImages, Labels
 from captum_classpattern.optimization.settings import SearchSettings
@@ -130,7 +131,8 @@ class ReferenceSet:
             raise ValueError(
                 f"{name} has the same weights as {twin}: each reference must be another model"
             )
-        self.check(source.count_outputs(model), source.shape)
+        count = source.count_outputs(model)
+        self.check(count, source.shape, names_of(model, source, count))
         self.profiles[name] = measure(model, source, settings)
         self.recipes = {**self.recipes, name: trained}
 
@@ -217,9 +219,11 @@ class ReferenceSet:
         same = (name for name, each in self.profiles.items() if each.model == weights)
         return None if weights is None else next(same, None)
 
-    def check(self, n_classes: int, shape: Sequence[int]) -> None:
+    def check(
+        self, n_classes: int, shape: Sequence[int], names: Sequence[str] | None = None
+    ) -> None:
         """Raises an error unless a model of so many classes, with images of this shape, can be
-        compared with these."""
+        compared with these; also if its classes have names, and none is a name of theirs."""
         if n_classes != self.n_classes:
             raise ValueError(
                 f"the model has {n_classes} classes, the references have {self.n_classes}: measure "
@@ -230,6 +234,13 @@ class ReferenceSet:
                 f"the images are of {tuple(shape)}, those of the references of "
                 f"{tuple(self.shape)}: measure clean models at this size, with '{MEASURE}'"
             )
+        theirs = list(self.class_names or ())
+        if theirs and names and {*map(simplified, theirs)}.isdisjoint(map(simplified, names)):
+            raise ValueError(
+                f"the model has other classes ({join_names([*names])}) than the references "
+                f"({join_names(theirs)}): measure clean models of the same task, with '{MEASURE}'; "
+                "or, if the classes are the same, give them the same names (`class_names`)"
+            )
         if others := differing(self.settings, SETTINGS):
             raise ValueError(
                 f"the references were searched with other settings ({', '.join(others)}) than "
@@ -238,10 +249,10 @@ class ReferenceSet:
 
     def in_order(self, class_names: Sequence[str]) -> "ReferenceSet":
         """The set with the classes in this order, if its names are the same, and all different."""
-        names, wanted = [*(self.class_names or ())], [*class_names]
+        names, wanted = ([*map(simplified, each)] for each in (self.class_names or (), class_names))
         if sorted(names) != sorted(wanted) or names == wanted or len({*names}) < len(names):
             return self
-        order = [list(names).index(name) for name in class_names]
+        order = [names.index(name) for name in wanted]
 
         def moved(values: Sequence[Any]) -> list[Any]:
             return [values[y] for y in order]
@@ -256,7 +267,7 @@ class ReferenceSet:
             )
             for name, each in self.profiles.items()
         }
-        return replace(self, profiles=profiles, class_names=wanted)
+        return replace(self, profiles=profiles, class_names=[*class_names])
 
 
 def describe(images: LabelledImages) -> dict[str, Any]:
@@ -269,10 +280,15 @@ def describe(images: LabelledImages) -> dict[str, Any]:
     }
 
 
-def names_of(model: Classifier, images: LabelledImages, n_classes: int) -> list[str] | None:
-    """The names of all classes, from the model or else from the images; None if one is missing."""
-    names = known_names(model) or images.class_names or ()
-    return None if len(names) < n_classes else [*names[:n_classes]]
+def names_of(
+    model: Classifier,
+    images: LabelledImages,
+    n_classes: int,
+    class_names: Sequence[str] | None = None,
+) -> list[str] | None:
+    """The names of all classes, see :meth:`LabelledImages.names_for`; None if one is missing."""
+    known = images.names_for(model, class_names)
+    return None if known is None or len(known.names) < n_classes else [*known.names[:n_classes]]
 
 
 def _check_profile(profile: Profile, references: ReferenceSet, name: str) -> None:

@@ -118,7 +118,7 @@ class Scan(Decision, Result):
                 "them."
             )
         if self.verdict == INCONCLUSIVE:
-            return _concern(self.profile, self.references, self.class_names) or ANOTHER_KIND
+            return _concern(self.profile, self.references) or ANOTHER_KIND
         if self.verdict == NOTHING:
             looked = [f"patterns of {min(SCORED)} to {max(SCORED)} {unit}"]
             looked += [family.words for key, family in FAMILIES.items() if key != PATCHES]
@@ -290,7 +290,8 @@ def scan(
         model (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K). An
             ``nn.Module`` of normalised images needs ``mean`` and ``std``.
         images (LabelledImages, Tensor, Dataset or DataLoader): Clean images of all classes, of
-            which 50 a class are used; best not the model's training images.
+            which 50 a class are used; best not the model's training images. Classes that have
+            names are matched with the model's.
         labels (Tensor or Sequence[int], optional): Their classes. Default: None (those that come
             with the images, else the classifier's predictions).
         references (ReferenceSet, str or Path): The clean models, or a file of them, or the name of
@@ -339,9 +340,10 @@ def scan(
     if not len(known):
         raise ValueError("`references` holds no models: add clean ones with ReferenceSet.add")
     patterns = None if folder is None else Path(folder) / PATTERNS
-    known.check(source.count_outputs(model), source.shape)
+    count = source.count_outputs(model)
+    names = names_of(model, source, count, class_names)
+    known.check(count, source.shape, names)
     profile = measure(model, source, settings, folder=patterns)
-    names = names_of(model, source, known.n_classes)
     notes = _notes(profile, source, known, names)
     if names is not None:
         known = known.in_order(names)
@@ -363,7 +365,7 @@ def judge(
     notes: Sequence[str] = (),
 ) -> Scan:
     """The verdict on what was measured, without a closer look at images."""
-    comparable = _concern(profile, references, class_names) is None
+    comparable = _concern(profile, references) is None
     found = decide(profile.scores(), references.scores(), alpha, comparable=comparable)
     return Scan(
         **vars(found),
@@ -375,14 +377,8 @@ def judge(
     )
 
 
-def _concern(profile: Profile, references: ReferenceSet, names: Sequence[str]) -> str | None:
+def _concern(profile: Profile, references: ReferenceSet) -> str | None:
     """Why the references may not be like the model, or None."""
-    known = references.class_names or names
-    if [*names] != placeholders(len(names)) and {*known}.isdisjoint(names):
-        return (
-            f"The references are of other classes ({join_names([*known])}). Compare the model with "
-            "clean models of its task; or, if these are its classes, name them so."
-        )
     usual = np.median([each.judged for each in references.profiles.values()])
     if not usual / FACTOR <= np.median(profile.judged) <= FACTOR * usual:
         return (

@@ -37,9 +37,9 @@ class StampedImages:
 
     @property
     def captions(self) -> list[str]:
-        """``Bag 98 %``."""
+        """``Bag 98 %``, which breaks only between words."""
         return [
-            f"{name} {100 * p:.0f}\N{NO-BREAK SPACE}%"
+            f"{name} {100 * p:.0f}\N{NO-BREAK SPACE}%".replace("-", "\N{NON-BREAKING HYPHEN}")
             for name, p in zip(self.names, self.probabilities)
         ]
 

@@ -190,7 +190,8 @@ def predictive_power(
         forward_func (Callable): Classifier from pixels (B, C, H, W) in [0, 1] to logits (B, K).
         pattern (Pattern): The pattern.
         images (LabelledImages, Tensor, Dataset or DataLoader): Held-out images, (C, H, W) each,
-            in [0, 1]. Those of the pattern's class are left out.
+            in [0, 1]. Those of the pattern's class are left out. Classes that have names are
+            matched with the classifier's, see :meth:`LabelledImages.for_classifier`.
         labels (Tensor or Sequence[int], optional): Their classes. Default: None (those that come
             with the images, else the classifier's predictions).
         area (float, optional): Share of the pixels to keep, see :meth:`Pattern.topk`; None uses
@@ -213,7 +214,8 @@ def predictive_power(
         (40, True)
     """
     with preserve_state(forward_func, seed=0):
-        others = images_to_score(forward_func, pattern, images, labels)
+        source = LabelledImages.of(images, labels, forward_func)
+        others = images_to_score(forward_func, pattern, source)
         binary = pattern if area is None else pattern.topk(area)
         return Scorer(forward_func, others, pattern.canvas).power(binary)
 
@@ -258,7 +260,7 @@ def transfer_powers(
     moved = [pattern.to(device) for pattern in patterns]
     like = moved[0].canvas
     with preserve_state(forward_func, seed=0):
-        scorer = Scorer(forward_func, LabelledImages.of(images, labels), like)
+        scorer = Scorer(forward_func, LabelledImages.of(images, labels, forward_func), like)
         for pattern in moved:
             images_to_score(forward_func, pattern, scorer.images)  # checks that they fit
         return [scorer.power(p if area is None else p.topk(area)) for p in moved]

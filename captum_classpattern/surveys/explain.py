@@ -19,9 +19,7 @@ from captum_classpattern.classifier.class_names import ClassNames, label_of, par
 from captum_classpattern.images import Images, ImagesAndLabels, LabelledImages, Labels
 from captum_classpattern.optimization.objective import NO_GRADIENT
 from captum_classpattern.surveys.findings import Finding, best_of_each
-from captum_classpattern.surveys.search import CANVASES, SurveySearch, SurveySettings
-
-LONG = 5.0  # seconds after which there is a progress bar
+from captum_classpattern.surveys.search import CANVASES, LONG, SurveySearch, SurveySettings
 
 
 def explain_class(
@@ -120,9 +118,7 @@ def explain_class(
     with preserve_state(classifier, seed):  # says once that a model is in train mode
         search = LabelledImages.of(images, labels, classifier, class_names)
         _ = search.known_labels  # or an error
-        names = ClassNames.of_outputs(classifier, search.count_outputs(classifier), class_names)
-        if names is None and search.class_names is not None:
-            names = ClassNames(search.class_names)
+        names = search.names_for(classifier, class_names)
         listed = None if names is None else names.names
         number = _class_number(target, names, classifier)
         if held_out is None:

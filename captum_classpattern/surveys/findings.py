@@ -108,7 +108,7 @@ class Finding(Result):
             pixels = f"{100 * area:.3g} % of the pixels: {', '.join(powers)}"
             parts.append(f"{pixels}, controls at most {100 * control:.1f} %")
         if not self.scores[self.area].enough_images:
-            parts.append(f"{self.power.n} images are too few to compare them")
+            parts.append(f"{self.power.n} images are too few to compare it with its controls")
         if self.accuracy is not None:
             parts.append(f"the model's accuracy {100 * self.accuracy:.1f} %")
         return f"Finding({'; '.join(parts)})"

@@ -57,6 +57,7 @@ from captum_classpattern.surveys.store import RESULTS, VERSION, Store
 
 CANVASES: Mapping[str, int] = {"positive": 32, "white": 1, "black": 1}
 AREAS = (0.05, 0.01)
+LONG = 5.0  # seconds after which there is a progress bar
 NOISY = 2_000  # passes of a quick search
 FEW = " (few passes: results vary from seed to seed)"
 DRAWS, CONTROL_IMAGES = 3, 300  # of random pixels; the most images that a control is scored on
@@ -179,7 +180,7 @@ class SurveySearch(Survey):
             search, held_out = check_images(search, held_out, settings.areas)
             sample = search.take([0])
             device, dtype = device_and_dtype(model, sample)
-            named = model if known_names(model) else self
+            named = model if self.class_names == known_names(model) else self
             targets = [] if classes is None else find_classes(classes, named)
             outputs = check_classifier(model, sample.to(device), targets)
         super().__init__(n_classes=outputs.shape[1])
@@ -198,6 +199,12 @@ class SurveySearch(Survey):
         while position < len(self.finished) or self._find_next():
             yield self.finished[position]
             position += 1
+
+    @property
+    def findings(self) -> list[Finding]:
+        """All findings; a bar shows the progress of what is searched for them."""
+        with self.progress(delay=LONG, disable=not self.missing):
+            return list(self)
 
     def _find_next(self) -> bool:
         """Searches a class; False if none is missing."""
@@ -521,7 +528,8 @@ def survey(
     settings = SurveySettings.of(locals())
     model = over_pixels(forward_func, mean, std, class_names)
     images = LabelledImages.of(search, None, model, class_names, argument="search images")
-    names = images.class_names
+    known = images.names_for(model, class_names)
+    names = None if known is None else known.names
     if held_out is None:
         images, unseen = images.halves(settings.seed)
     else:

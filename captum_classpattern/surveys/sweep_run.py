@@ -291,8 +291,8 @@ def _look(
     def forecast(seconds: float) -> str:
         each = times_as_long * seconds
         return (
-            f"The full search of the best {100 * keep:.0f} % takes at most about {duration(each)} "
-            f"a unit, {duration(each * keep * len(sources) * len(classes))} of one worker in all."
+            f"Searching the best {100 * keep:.0f} % in full takes up to {duration(each)} per unit, "
+            f"{duration(each * keep * len(sources) * len(classes))} in total with one worker."
         )
 
     look = begin(quick.folder, quick.depends_on, sources, classes)

@@ -76,7 +76,7 @@ def test_a_first_look_prints_its_cost_and_its_table(tmp_path):
     more = f"--first-look --keep 0.2 --out {tmp_path}"
     result = run(f"sweep a=named.pt b=noisy.pt {PLAIN} {QUICK} {more}")
     assert result.exit_code == 0, result.output
-    assert "The full search of the best 20 % takes at most about" in result.stderr
+    assert "Searching the best 20 % in full takes up to" in result.stderr
     assert result.stdout.index("First look") < result.stdout.index("Sweep")
     assert len({(row["model"], row["class"]) for row in Sweep.load(tmp_path).rows()}) == 2
     assert len((tmp_path / "first_look" / "table.csv").read_text().splitlines()) == 1 + 2 * 3 * 3

@@ -230,7 +230,8 @@ def test_patterns_are_written_and_printed(comparison, tmp_path, capsys):
     for row in part.rows():
         if row["method"] in OWN:
             [line] = [x for x in second.splitlines() if x.strip().startswith(row["method"])]
-            assert {f"{row['own_form']:.1%}", f"{row['share_changed']:.1%}"} <= {*line.split()}
+            shares = (100 * row[name] for name in ("own_form", "share_changed"))
+            assert all(f"{share:.1f} %" in line for share in shares)
 
 
 # ---- Captum's contract

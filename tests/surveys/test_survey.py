@@ -527,6 +527,11 @@ def test_it_splits_normalises_and_names_as_explain_class_does():
     names = {"class_names": ["ant", "bee", "cat"], "mean": 0.5, "std": 0.5}
     [again] = survey(NET, turned, **names, classes=["bee"], **settings)
     assert (again.target, again.label) == (1, "bee")
+    [again] = survey(
+        lambda x: NET(x), (SEARCH, LABELS), class_names=names["class_names"], classes=["bee"],
+        **settings,
+    )  # fmt: skip
+    assert (again.target, again.label) == (1, "bee")
 
 
 @pytest.mark.parametrize(

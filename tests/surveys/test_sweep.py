@@ -391,7 +391,7 @@ def test_a_first_look_leaves_the_best_share_and_keeps_its_own_findings(
     assert found.first_look.settings["n_steps"] == 2
     assert ({*look["images"]}, {*found.table()["images"]}) == ({6}, {30})  # of other classes
     printed = capsys.readouterr().err
-    texts = ("first look: 3 units left", "The full search of the best 34% takes at most about")
+    texts = ("first look: 3 units left", "Searching the best 34 % in full takes up to")
     places = [printed.index(text) for text in (*texts, "sweep: ")]
     assert places == sorted(places)
     before = times_of(tmp_path)

@@ -192,9 +192,9 @@ def leads_text(scan: Scan) -> str:
     """What a figure of leads shows."""
     right = f" Right of the dotted line, p is at most {scan.alpha:g}." if bound_of(scan) else ""
     return (
-        f"Dots: all classes. Grey lines: {len(scan.references)} clean models, each by the class "
-        "that leads. Lead: how far a class is above the median class, next to the same class of "
-        f"the clean models, in standard deviations.{right}"
+        f"Dots: all classes, the first in orange. Grey lines: {len(scan.references)} clean models, "
+        "each by the class that leads. Lead: how far a class is above the median class, next to "
+        f"the same class of the clean models, in standard deviations.{right}"
     )
 
 

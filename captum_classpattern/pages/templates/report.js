@@ -191,6 +191,8 @@ function showSlider(data) {
     });
     methods.forEach((button, i) => {
       showCard(button, canvas, cells[i], area, i === chosen.method);
+      const percent = cells[i] ? cells[i].powers[area].percent[0] : -1;
+      button.parentElement.style.order = Math.round(-100 * percent); // the strongest first
     });
   }
 
