@@ -16,7 +16,7 @@ from captum_classpattern.images import predictions
 from captum_classpattern.pattern import image_hash
 from claims.models import CIFAR10
 
-HELD_OUT = 3_000  # of the test images of CIFAR-10, at most
+HELD_OUT = 2_000  # of the test images of CIFAR-10, at most
 CANVASES = {"positive": 32, "white": 1, "black": 1}  # of each class
 
 Canvases = Mapping[str, Mapping[int, Tensor]]  # by kind and class: (N, C, H, W)
