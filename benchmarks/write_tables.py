@@ -137,7 +137,10 @@ def text_of(name: str) -> str:
 
 def index() -> str:
     """The page that lists the others."""
-    about = "Each page is written from the rows in `benchmarks/results` by `write_tables.py`."
+    about = (
+        "Each page is written from the rows in `benchmarks/results` by `write_tables.py`. Those of "
+        "[the paper's claims](../claims.md) and of [scans](../scan_evidence.md) are on those pages."
+    )
     links = [f"- [{page.title}]({name}.md)" for name, page in PAGES.items()]
     return "\n".join(["# All tables", "", about, "", *links, ""])
 
