@@ -90,10 +90,14 @@ def of_the_readme():
     )
     low, high = sorted(round(100 * share) for share in at_random)
     print(f"with random pixels, {low} to {high} % on average.\n")
-    networks = (
-        scan_evidence.read(RESULTS, name)["fashion"] for name in ("confirmation", "references")
-    )
-    print(*scan_evidence.in_words(scan_evidence.by_kind(*networks)), sep="\n")
+    zoo, known = (scan_evidence.read(RESULTS, name) for name in ("confirmation", "references"))
+    counts = {
+        data: [*scan_evidence.in_words(scan_evidence.by_kind(networks, known[data]))]
+        for data, networks in zoo.items()
+    }
+    print(*counts["fashion"], sep="\n")
+    found, whole, clean = (" ".join(each.split()[:3]) for each in counts["cifar10"])
+    print(f"on CIFAR-10, {found}, {whole} and {clean}.\n")
     by_method = {
         "class pattern": ["ClassPattern"],
         "best of eleven of Captum's": compare_methods.CAPTUMS,
