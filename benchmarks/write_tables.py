@@ -17,6 +17,7 @@ import invariance
 import paper_protocol
 import quantus_metrics
 import sanity
+import scan_evidence
 import solvers
 import stability
 from findings import Row, Table, parser_of, read_rows
@@ -116,6 +117,18 @@ PAGES = {
         f"CIFAR-10, two canvases per class, 50 of 1,024 pixels, one seed. {BRACKETS}",
         lambda rows: [("Step by step", paper_protocol.tables(rows))],
     ),
+    "scan_confirmation": Page(
+        "Scans of new networks",
+        "[How good is a scan?](../scan_evidence.md) Networks that were trained after settings, "
+        "rule and references were fixed, each scanned once.",
+        "A backdoor is *learnt* if its trigger makes the network predict its class for at least 90 "
+        "% of the test images of other classes. *Further*: beyond the numbers that were planned, "
+        "and not counted. *Without its like*: without the references of the same kind of network. "
+        "*In place*: at least half of the shown pixels, or of the trigger, lie where the trigger "
+        "is, for learnt patches that the patch family found. *AUC*: of each detector's statistic. "
+        "Brackets are 95 % intervals.",
+        lambda rows: scan_evidence.tables(ROWS),
+    ),
     "solvers": Page(
         "The solver of version 0.1",
         "[The current search](../method.md#the-default-solver) next to that of version 0.1.",
@@ -139,7 +152,7 @@ def index() -> str:
     """The page that lists the others."""
     about = (
         "Each page is written from the rows in `benchmarks/results` by `write_tables.py`. Those of "
-        "[the paper's claims](../claims.md) and of [scans](../scan_evidence.md) are on those pages."
+        "[the paper's claims](../claims.md) are on that page."
     )
     links = [f"- [{page.title}]({name}.md)" for name, page in PAGES.items()]
     return "\n".join(["# All tables", "", about, "", *links, ""])

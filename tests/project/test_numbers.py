@@ -45,6 +45,7 @@ QUOTED = {  # how many tables of a page are parts of those in docs/results
     "architectures.md": 1,
     "many_models.md": 1,
     "other_methods.md": 5,
+    "scan_evidence.md": 4,
     "what_changes_a_pattern.md": 3,
 }
 
@@ -90,11 +91,7 @@ def of_the_readme():
     )
     low, high = sorted(round(100 * share) for share in at_random)
     print(f"with random pixels, {low} to {high} % on average.\n")
-    zoo, known = (scan_evidence.read(RESULTS, name) for name in ("confirmation", "references"))
-    counts = {
-        data: [*scan_evidence.in_words(scan_evidence.by_kind(networks, known[data]))]
-        for data, networks in zoo.items()
-    }
+    counts = counted()
     print(*counts["fashion"], sep="\n")
     found, whole, clean = (" ".join(each.split()[:3]) for each in counts["cifar10"])
     print(f"on CIFAR-10, {found}, {whole} and {clean}.\n")
@@ -118,11 +115,23 @@ def power(method, model):
     return compare_methods.mean(compare_methods.strongest(rows), "power_0.05").value
 
 
+def counted():
+    """The counts that pages quote, by data set: patches, other triggers, clean networks."""
+    zoo, known = (scan_evidence.read(RESULTS, name) for name in ("confirmation", "references"))
+    return {
+        data: [*scan_evidence.in_words(scan_evidence.by_kind(networks, known[data]))]
+        for data, networks in zoo.items()
+    }
+
+
 def of_the_scan():
-    """All tables of the confirmation, but for the list of its networks."""
-    for title, lines in scan_evidence.tables(RESULTS):
-        if not title.endswith("seconds of a scan"):
-            print(f"\n### {title}\n", *lines, sep="\n")
+    columns = [
+        [" ".join(each.split()[:3]) for each in counted()[data]] for data in ("fashion", "cifar10")
+    ]
+    names = "learnt patches, right class", "learnt triggers that change all pixels, right class"
+    names += ("clean networks of new recipes, suspicious",)
+    for name, *cells in zip(names, *columns):
+        print(findings.line(name, *cells))
 
 
 PAGES = {
